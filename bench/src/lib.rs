@@ -1,0 +1,33 @@
+//! How fast is ringmill, measured against the cache line and against its rivals.
+//!
+//! The limit of a request and its answer between two cores is one cache line that goes there and back. What that
+//! costs depends on where the machine puts the two cores and may change within seconds, so nanoseconds from two
+//! runs say little. `compare` therefore reads that limit (`raw`) right before and right after every short slice of
+//! every contestant and reports *ratios*, by [regime](rounds::Regime).
+//!
+//! | Module | Holds |
+//! |---|---|
+//! | [`pin`] | which CPU the client runs on, and which its partner |
+//! | [`payload`] | the 64 bytes that every contestant writes, reads and checks on both sides |
+//! | [`partner`] | the other side of a contestant in this process: a thread that sleeps between slices |
+//! | [`contestant`] | what is compared, and the jobs |
+//! | [`raw`] | the bare cache-line ping-pong |
+//! | [`peers`] | ringmill and its rivals |
+//! | [`slice`](mod@slice) | one short measurement |
+//! | [`rounds`] | which slices count, and what they add up to: pure |
+//! | [`match_up`] | the contestants in turn, until enough slices count |
+//! | [`report`] | the table, and the lines of JSON |
+
+pub mod contestant;
+pub mod error;
+pub mod match_up;
+pub mod partner;
+pub mod payload;
+pub mod peers;
+pub mod pin;
+pub mod raw;
+pub mod report;
+pub mod rounds;
+pub mod slice;
+
+pub use error::Error;

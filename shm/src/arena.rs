@@ -1,0 +1,493 @@
+//! Requests, tasks and their payloads, through guards that stand for a phase of the state word.
+//!
+//! [`Filling`] is a client that writes an input, [`Claimed`] a worker that has a task, [`Done`] a client
+//! that has an outcome. Who holds the guard is the owner that the state word names, so it alone touches
+//! the header and the payload. A guard that is merely dropped leaves its task where it is, as if its
+//! holder had died: the layer above never drops one without saying what becomes of the task.
+//!
+//! # Layout
+//!
+//! See [`layout`](crate::layout): a line of 128 bytes a task. The in-line place takes the input and then,
+//! over it, the outcome, once the worker's views of the input have ended. What does not fit lies in a
+//! block; the header names up to two, the payload's own and another that is kept until the task is free.
+//!
+//! # Invariants
+//!
+//! * *one owner*: between taking a phase and handing it on, nobody but the guard's holder accesses the
+//!   header's plain fields and the payload bytes.
+//! * *checked*: block handles and lengths are read from the segment and therefore checked against the
+//!   layout, and blocks against their owner word, before bytes are touched.
+#![expect(unsafe_code, reason = "payload bytes in shared memory")]
+
+use crate::layout::{INLINE_BYTES, TaskLine};
+use crate::pool::{self, Handle, PoolError};
+use crate::segment::Segment;
+use crate::sync::{Ordering, fence};
+use crate::token::Token;
+use crate::word::{Cancel, Claim, Finish, Phase, State, Word};
+use core::marker::PhantomData;
+use core::ptr::NonNull;
+use core::time::Duration;
+
+/// The header of a task says something that cannot be: a broken or hostile peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("task {task} is corrupted: a payload of {bytes} bytes at block {block}")]
+pub struct Corrupt {
+    /// The task.
+    pub task: u32,
+    /// The length it says.
+    pub bytes: u32,
+    /// The block it says, plus one; 0 is the in-line place.
+    pub block: u32,
+}
+
+/// A task, by its id; what anyone may do with it.
+#[derive(Clone, Copy, Debug)]
+pub struct Task<'a> {
+    segment: &'a Segment,
+    line: &'a TaskLine,
+    id: u32,
+}
+
+impl<'a> Task<'a> {
+    /// The task with this id; `None` if there is none.
+    #[inline]
+    #[must_use]
+    pub fn new(segment: &'a Segment, id: u32) -> Option<Self> {
+        Some(Self { segment, line: segment.task_line(id)?, id })
+    }
+
+    /// Its id.
+    #[inline]
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.id
+    }
+
+    /// Its state word.
+    #[inline]
+    #[must_use]
+    pub fn word(&self) -> &'a Word {
+        &self.line.word
+    }
+
+    /// When it was enqueued, in monotonic nanoseconds; only right where the node has a batch window.
+    #[inline]
+    #[must_use]
+    pub fn enqueued_ns(&self) -> u64 {
+        self.line.enqueued_ns.load(Ordering::Relaxed) // Relaxed: travels with *published*
+    }
+
+    /// The node where it is, or was last.
+    #[must_use]
+    pub fn node(&self) -> u32 {
+        self.line.node.load(Ordering::Relaxed) // Relaxed: travels with *handed*
+    }
+
+    /// Begins to fetch its lines for writing: a hint.
+    #[inline]
+    pub fn prefetch(&self) {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: a prefetch is a hint and accesses nothing; the address lies in the mapping anyway.
+        unsafe {
+            use core::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
+            let line: *const i8 = core::ptr::from_ref(self.line).cast();
+            _mm_prefetch::<_MM_HINT_ET0>(line);
+            _mm_prefetch::<_MM_HINT_ET0>(line.wrapping_add(64));
+        }
+    }
+
+    /// FREE → FILLING. Only the client that holds the id in its own memory may call this.
+    #[inline]
+    #[must_use]
+    pub fn begin(self, client: Token) -> Filling<'a> {
+        let state = self.line.word.begin(client);
+        self.line.block.store(0, Ordering::Relaxed); // Relaxed, both: *one owner*
+        self.line.second.store(0, Ordering::Relaxed);
+        Filling(Held { task: self, state })
+    }
+
+    /// QUEUED → CLAIMED. Only the holder of the reader lock of the ring it lies in may call this.
+    #[inline]
+    pub fn claim(self, me: Token, is_dead: impl Fn(Token) -> bool) -> Option<Claimed<'a>> {
+        match self.line.word.claim(me, is_dead) {
+            Claim::Taken(state) => Some(Claimed { held: Held { task: self, state }, me }),
+            Claim::Abandoned(state) => {
+                Held { task: self, state }.free_for_gone_caller();
+                None
+            }
+            Claim::Stale(_) => None,
+        }
+    }
+
+    /// Takes what a dead worker had: from exactly this state.
+    pub(crate) fn take_over(self, dead: State, me: Token) -> Option<Claimed<'a>> {
+        let state = self.line.word.take_over(dead, me)?;
+        Some(Claimed { held: Held { task: self, state }, me })
+    }
+
+    /// The outcome, if it is there. Only the client that queued the task may call this.
+    #[inline]
+    #[must_use]
+    pub fn outcome(self) -> Option<Done<'a>> {
+        let state = self.line.word.load();
+        (state.phase() == Some(Phase::Done)).then_some(Done(Held { task: self, state }))
+    }
+
+    /// The client sleeps until something has happened to the task, or `timeout` is over.
+    pub fn sleep(&self, timeout: Option<Duration>) {
+        self.line.word.sleep(timeout);
+    }
+
+    /// The client goes. True if it was in time for the task to be freed by others; else it is freed now.
+    #[must_use]
+    pub fn cancel(self) -> bool {
+        match self.line.word.cancel() {
+            Cancel::Left => true,
+            Cancel::WasDone => {
+                Held { task: self, state: self.line.word.load() }.free();
+                false
+            }
+        }
+    }
+
+    /// Whether it is FREE.
+    #[must_use]
+    pub fn is_free(&self) -> bool {
+        self.line.word.load().phase() == Some(Phase::Free)
+    }
+
+    /// Blocks that its header names, checked to be its own.
+    pub(crate) fn blocks(&self, generation: u16) -> impl Iterator<Item = Handle> {
+        // Relaxed, both: travels with *handed*.
+        [self.line.block.load(Ordering::Relaxed), self.line.second.load(Ordering::Relaxed)]
+            .into_iter()
+            .filter_map(Handle::from_raw)
+            .filter(move |&handle| pool::owns(self.segment, handle, self.id, generation))
+    }
+
+    /// Frees what the task owns, for a repairer; may be repeated.
+    pub(crate) fn release_blocks(&self, generation: u16) {
+        for raw in [&self.line.block, &self.line.second] {
+            // Relaxed: as above; the handle is checked by the pool.
+            if let Some(handle) = Handle::from_raw(raw.load(Ordering::Relaxed)) {
+                pool::free(self.segment, handle, self.id, generation);
+            }
+        }
+    }
+}
+
+/// What the three guards share: a task in our hands, in a state that only our side changes.
+#[derive(Debug)]
+struct Held<'a> {
+    task: Task<'a>,
+    state: State,
+}
+
+impl<'a> Held<'a> {
+    fn payload(&self) -> Result<&[u8], Corrupt> {
+        let line = self.task.line;
+        let bytes = line.length.load(Ordering::Relaxed); // Relaxed, both: *handed* brought them
+        let block = line.block.load(Ordering::Relaxed);
+        let (start, room) = self.room(block).ok_or(Corrupt { task: self.task.id, bytes, block })?;
+        if bytes as usize > room {
+            return Err(Corrupt { task: self.task.id, bytes, block });
+        }
+        // SAFETY: `room` bytes of the mapping lie there (*checked*), and until the guard is consumed or
+        // used mutably nobody else writes them (*one owner*).
+        Ok(unsafe { core::slice::from_raw_parts(start.as_ptr(), bytes as usize) })
+    }
+
+    /// Where a payload in `block` (0: in line) lies, and how much fits there.
+    fn room(&self, block: u32) -> Option<(NonNull<u8>, usize)> {
+        match Handle::from_raw(block) {
+            None => Some((NonNull::new(self.task.line.inline.get().cast())?, INLINE_BYTES)),
+            Some(handle) => {
+                let mine = pool::owns(self.task.segment, handle, self.task.id, self.state.generation());
+                mine.then(|| self.task.segment.block(handle.class(), handle.index())).flatten()
+            }
+        }
+    }
+
+    /// The in-line place, to write over whatever is there. A block that the payload had is kept.
+    #[inline]
+    fn inline_place(&mut self) -> WritePlace<'_> {
+        let line = self.task.line;
+        let block = line.block.load(Ordering::Relaxed); // Relaxed: *one owner*
+        if block != 0 {
+            self.keep_second(block);
+            line.block.store(0, Ordering::Relaxed);
+        }
+        WritePlace {
+            start: NonNull::new(line.inline.get().cast()).expect("in a mapping"),
+            room: INLINE_BYTES,
+            holder: PhantomData,
+        }
+    }
+
+    /// A block of at least `bytes` bytes: the payload's own if it is large enough, else a new one.
+    fn block_place(&mut self, bytes: u64) -> Result<WritePlace<'_>, PoolError> {
+        let line = self.task.line;
+        let (id, generation) = (self.task.id, self.state.generation());
+        let old = line.block.load(Ordering::Relaxed); // Relaxed: *one owner*
+        if old != 0
+            && let Some((start, room)) = self.room(old)
+            && room as u64 >= bytes
+        {
+            return Ok(WritePlace { start, room, holder: PhantomData });
+        }
+        let handle = pool::claim(self.task.segment, id, generation, bytes)?;
+        if old != 0 {
+            self.keep_second(old);
+        }
+        line.block.store(handle.raw(), Ordering::Relaxed);
+        let (start, room) = self.room(handle.raw()).expect("just claimed");
+        Ok(WritePlace { start, room, holder: PhantomData })
+    }
+
+    /// Remembers a block until the task is free; there is room for one.
+    fn keep_second(&mut self, block: u32) {
+        let line = self.task.line;
+        if let Some(former) = Handle::from_raw(line.second.load(Ordering::Relaxed)) {
+            pool::free(self.task.segment, former, self.task.id, self.state.generation());
+        }
+        line.second.store(block, Ordering::Relaxed); // Relaxed: *one owner*
+    }
+
+    #[inline]
+    fn set_length(&mut self, bytes: usize) {
+        self.task.line.length.store(bytes as u32, Ordering::Relaxed); // Relaxed: *one owner*
+    }
+
+    /// → FREE, since nobody else will do it; whoever waits for a free request is told.
+    #[cold]
+    fn free_for_gone_caller(self) {
+        let segment = self.task.segment;
+        self.free();
+        fence(Ordering::SeqCst); // between "it is free" and "does somebody wait?"
+        segment.freed().ring_if_awaited();
+    }
+
+    /// → FREE; says the id.
+    #[inline]
+    fn free(self) -> u32 {
+        let line = self.task.line;
+        // Relaxed, both: *one owner*. Blocks first, then the word: *listed or swept*.
+        if line.block.load(Ordering::Relaxed) | line.second.load(Ordering::Relaxed) != 0 {
+            self.task.release_blocks(self.state.generation());
+        }
+        line.word.free(self.state);
+        self.task.id
+    }
+}
+
+/// A place to write a payload to.
+#[derive(Debug)]
+pub struct WritePlace<'g> {
+    start: NonNull<u8>,
+    room: usize,
+    holder: PhantomData<&'g mut [u8]>,
+}
+
+impl WritePlace<'_> {
+    /// How many bytes fit.
+    #[inline]
+    #[must_use]
+    pub fn room(&self) -> usize {
+        self.room
+    }
+
+    /// Writes bytes at a position; false, and nothing written, if they do not fit.
+    #[inline]
+    pub fn write(&mut self, position: usize, bytes: &[u8]) -> bool {
+        if position > self.room || bytes.len() > self.room - position {
+            return false;
+        }
+        // SAFETY: in range of a place that the guard's holder alone may access (*one owner*).
+        unsafe {
+            core::ptr::copy_nonoverlapping(bytes.as_ptr(), self.start.as_ptr().add(position), bytes.len())
+        };
+        true
+    }
+
+    /// The place as bytes; what is in them is what was there before.
+    #[inline]
+    #[must_use]
+    pub fn as_bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as in `write`; mapped bytes are always initialised.
+        unsafe { core::slice::from_raw_parts_mut(self.start.as_ptr(), self.room) }
+    }
+}
+
+/// A request whose input is being written.
+#[derive(Debug)]
+pub struct Filling<'a>(Held<'a>);
+
+impl<'a> Filling<'a> {
+    /// The id.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.0.task.id
+    }
+
+    /// The in-line place.
+    #[inline]
+    pub fn inline_place(&mut self) -> WritePlace<'_> {
+        self.0.inline_place()
+    }
+
+    /// A block of at least `bytes` bytes.
+    ///
+    /// # Errors
+    /// See [`PoolError`]; the request is as before.
+    pub fn block_place(&mut self, bytes: u64) -> Result<WritePlace<'_>, PoolError> {
+        self.0.block_place(bytes)
+    }
+
+    /// How long the payload is that was written to the last place asked for.
+    #[inline]
+    pub fn set_length(&mut self, bytes: usize) {
+        self.0.set_length(bytes);
+    }
+
+    /// When it was enqueued; needed where the node has a batch window.
+    #[inline]
+    pub fn stamp(&mut self, now_ns: u64) {
+        self.0.task.line.enqueued_ns.store(now_ns, Ordering::Relaxed); // Relaxed: *one owner*
+    }
+
+    /// → QUEUED for this node. The push into its ring must follow.
+    #[inline]
+    pub fn queue(self, client: Token, node: u32) -> Task<'a> {
+        let line = self.0.task.line;
+        line.node.store(node, Ordering::Relaxed); // Relaxed: *one owner*
+        line.word.queue(self.0.state, client);
+        self.0.task
+    }
+
+    /// → FREE: it will not be sent. Says the id.
+    pub fn abandon(self) -> u32 {
+        self.0.free()
+    }
+}
+
+/// A task that a worker (or a repairer) has.
+#[derive(Debug)]
+pub struct Claimed<'a> {
+    held: Held<'a>,
+    me: Token,
+}
+
+impl<'a> Claimed<'a> {
+    /// The id.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.held.task.id
+    }
+
+    /// How many workers have died with it in their hands.
+    #[must_use]
+    pub fn attempt(&self) -> u8 {
+        self.held.state.attempt()
+    }
+
+    /// The node it was claimed from.
+    #[must_use]
+    pub fn node(&self) -> u32 {
+        self.held.task.node()
+    }
+
+    /// Its payload's bytes.
+    ///
+    /// # Errors
+    /// [`Corrupt`] if the header says what cannot be.
+    #[inline]
+    pub fn payload(&self) -> Result<&[u8], Corrupt> {
+        self.held.payload()
+    }
+
+    /// The in-line place, over the input; no view of the payload can exist while it does.
+    #[inline]
+    pub fn inline_place(&mut self) -> WritePlace<'_> {
+        self.held.inline_place()
+    }
+
+    /// A block of at least `bytes` bytes; the input's own if it is large enough.
+    ///
+    /// # Errors
+    /// See [`PoolError`]; the input is as before.
+    pub fn block_place(&mut self, bytes: u64) -> Result<WritePlace<'_>, PoolError> {
+        self.held.block_place(bytes)
+    }
+
+    /// How long the payload is that was written to the last place asked for.
+    #[inline]
+    pub fn set_length(&mut self, bytes: usize) {
+        self.held.set_length(bytes);
+    }
+
+    /// → DONE for `client`, which is woken if it sleeps; or → FREE if it has gone.
+    #[inline]
+    pub fn finish(self, client: Token, error: bool) {
+        let task = self.held.task;
+        match task.line.word.finish(self.me, client, error) {
+            Finish::Done { wake: false } => {}
+            Finish::Done { wake: true } => task.line.word.wake_caller(),
+            Finish::Abandoned => self.held.free_for_gone_caller(),
+            Finish::Lost(_) => {} // we were taken for dead, and another has answered
+        }
+    }
+
+    /// → QUEUED for `node`, stamped `now_ns`, and into its ring; its workers are told.
+    ///
+    /// # Errors
+    /// The task itself, if it is not ours any more or its ring is corrupted.
+    pub fn forward(self, node: u32, now_ns: u64, another_attempt: bool) -> Result<(), Self> {
+        let task = self.held.task;
+        let Some(to) = task.segment.node(node) else { return Err(self) };
+        task.line.enqueued_ns.store(now_ns, Ordering::Relaxed); // Relaxed, both: *one owner*
+        task.line.node.store(node, Ordering::Relaxed);
+        if !task.line.word.requeue(self.me, another_attempt) {
+            return Err(self);
+        }
+        match to.ring().push(task.id) {
+            Ok(position) => to.after_push(position + 1),
+            Err(_overrun) => return Err(self),
+        }
+        Ok(())
+    }
+}
+
+/// A request whose outcome is there.
+#[derive(Debug)]
+pub struct Done<'a>(Held<'a>);
+
+impl Done<'_> {
+    /// The id.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.0.task.id
+    }
+
+    /// Whether the payload is an error record.
+    #[inline]
+    #[must_use]
+    pub fn is_error(&self) -> bool {
+        self.0.state.is_error()
+    }
+
+    /// The outcome's bytes.
+    ///
+    /// # Errors
+    /// [`Corrupt`] if the header says what cannot be.
+    #[inline]
+    pub fn payload(&self) -> Result<&[u8], Corrupt> {
+        self.0.payload()
+    }
+
+    /// → FREE; says the id.
+    #[inline]
+    pub fn free(self) -> u32 {
+        self.0.free()
+    }
+}

@@ -1,0 +1,258 @@
+//! Is this segment consistent?
+//!
+//! Looks, changes nothing, and may look while everybody works: what it reports of a live segment was
+//! seen, unchanged, in several looks in a row, since a moment between two steps of a transition is no
+//! defect.
+
+use crate::arena::Task;
+use crate::pool;
+use crate::segment::{Node, Segment};
+use crate::sync::Ordering;
+use crate::word::{Phase, State};
+use serde::Serialize;
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+/// Something that must not be.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Problem {
+    /// A state word has a phase that does not exist.
+    BadPhase {
+        /// The task.
+        task: u32,
+        /// Its word.
+        word: u64,
+    },
+    /// A task is owned by nobody that lives.
+    DeadOwner {
+        /// The task.
+        task: u32,
+        /// Its word.
+        word: u64,
+        /// The same for people.
+        state: String,
+    },
+    /// A task waits for a worker but is in no ring.
+    NotInRing {
+        /// The task.
+        task: u32,
+        /// Its word.
+        word: u64,
+    },
+    /// A task is in a ring more than once, or in more than one ring.
+    TwiceInRing {
+        /// The task.
+        task: u32,
+        /// Its word.
+        word: u64,
+    },
+    /// A cell holds an id that no task has.
+    BadId {
+        /// The node.
+        node: u32,
+        /// The position in its ring.
+        position: u64,
+        /// The id.
+        id: u32,
+    },
+    /// A cell's lap fits no position near the ring's end.
+    BadLap {
+        /// The node.
+        node: u32,
+        /// The position in its ring.
+        position: u64,
+        /// The lap found.
+        lap: u32,
+    },
+    /// The reader lock is held by nobody that lives.
+    DeadHolder {
+        /// The node.
+        node: u32,
+        /// The holder's token.
+        token: u32,
+    },
+    /// A payload block belongs to a task that does not have it.
+    LostBlock {
+        /// The size class.
+        class: u32,
+        /// Which block of it.
+        block: u64,
+        /// Its owner word.
+        owner: u64,
+    },
+}
+
+impl core::fmt::Display for Problem {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::BadPhase { task, word } => write!(f, "task {task}: no such phase in word {word:#018x}"),
+            Self::DeadOwner { task, state, .. } => write!(f, "task {task}: its owner is dead ({state})"),
+            Self::NotInRing { task, .. } => write!(f, "task {task}: queued, but in no ring"),
+            Self::TwiceInRing { task, .. } => write!(f, "task {task}: in a ring more than once"),
+            Self::BadId { node, position, id } => {
+                write!(f, "node {node}: no task has the id {id} at position {position}")
+            }
+            Self::BadLap { node, position, lap } => {
+                write!(f, "node {node}: lap {lap} does not belong at position {position}")
+            }
+            Self::DeadHolder { node, token } => {
+                write!(f, "node {node}: the holder {token:#x} of its reader lock is dead")
+            }
+            Self::LostBlock { class, block, .. } => {
+                write!(f, "block {block} of class {class}: its task does not have it")
+            }
+        }
+    }
+}
+
+/// How many requests are in each phase.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct PhaseCounts {
+    /// Not in use.
+    pub free: u32,
+    /// Being written.
+    pub filling: u32,
+    /// Waiting for a worker.
+    pub queued: u32,
+    /// In a worker's hands.
+    pub claimed: u32,
+    /// Waiting for their branches.
+    pub forked: u32,
+    /// Answered, not yet taken.
+    pub done: u32,
+}
+
+impl PhaseCounts {
+    /// Counts the tasks of a segment by phase.
+    #[must_use]
+    pub fn of(segment: &Segment) -> Self {
+        let mut counts = Self::default();
+        for id in 0..segment.shape().tasks() {
+            match Task::new(segment, id).and_then(|t| t.word().peek().phase()) {
+                Some(Phase::Free) => counts.free += 1,
+                Some(Phase::Filling) => counts.filling += 1,
+                Some(Phase::Queued) => counts.queued += 1,
+                Some(Phase::Claimed) => counts.claimed += 1,
+                Some(Phase::Forked) => counts.forked += 1,
+                Some(Phase::Done) => counts.done += 1,
+                None => {}
+            }
+        }
+        counts
+    }
+}
+
+/// How many looks a problem of a live segment must survive, and the pause between them.
+const LOOKS: u32 = 5;
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// Everything that must not be, sorted; empty if the segment is consistent.
+///
+/// Returns at once if nothing is found in the first look.
+#[must_use]
+pub fn check(segment: &Segment) -> Vec<Problem> {
+    let mut problems = look(segment);
+    for _ in 1..LOOKS {
+        if problems.is_empty() {
+            break;
+        }
+        std::thread::sleep(PAUSE); // the wait itself is the point: a transition ends, a defect stays
+        let again = look(segment);
+        problems.retain(|p| again.contains(p));
+    }
+    problems.into_iter().collect()
+}
+
+fn look(segment: &Segment) -> BTreeSet<Problem> {
+    let mut problems = BTreeSet::new();
+    let mut seen = vec![0_u32; segment.shape().tasks() as usize];
+    for index in 0..segment.shape().nodes {
+        if let Some(node) = segment.node(index) {
+            look_at_ring(segment, index, &node, &mut seen, &mut problems);
+            if let Some(holder) = node.lock().holder()
+                && segment.is_dead(holder)
+            {
+                problems.insert(Problem::DeadHolder { node: index, token: holder.raw() });
+            }
+        }
+    }
+    for (id, &times) in (0_u32..).zip(&seen) {
+        if let Some(task) = Task::new(segment, id) {
+            look_at_task(segment, id, task.word().load(), times, &mut problems);
+        }
+    }
+    look_at_blocks(segment, &mut problems);
+    problems
+}
+
+fn look_at_ring(
+    segment: &Segment,
+    index: u32,
+    node: &Node<'_>,
+    seen: &mut [u32],
+    problems: &mut BTreeSet<Problem>,
+) {
+    let ring = node.ring();
+    ring.scan(|position, id| match seen.get_mut(id as usize) {
+        // A cell whose task has left the phase of waiting is a leftover that its reader skips.
+        Some(times) => {
+            let waits = Task::new(segment, id)
+                .is_some_and(|t| matches!(t.word().peek().phase(), Some(Phase::Queued | Phase::Claimed)));
+            *times += u32::from(waits);
+        }
+        None => {
+            problems.insert(Problem::BadId { node: index, position, id });
+        }
+    });
+    // Every cell belongs to the lap before its next position, or to that position's own.
+    let head = ring.head();
+    for position in head..head + ring.cells() as u64 {
+        let (lap, _) = ring.raw(position);
+        let own = ring.lap_of(position);
+        if lap != own && lap != own.wrapping_sub(1) {
+            problems.insert(Problem::BadLap { node: index, position, lap });
+        }
+    }
+}
+
+fn look_at_task(segment: &Segment, task: u32, state: State, times: u32, problems: &mut BTreeSet<Problem>) {
+    let word = state.raw();
+    let Some(phase) = state.phase() else {
+        problems.insert(Problem::BadPhase { task, word });
+        return;
+    };
+    if times > 1 {
+        problems.insert(Problem::TwiceInRing { task, word });
+    }
+    if phase == Phase::Queued && times == 0 {
+        problems.insert(Problem::NotInRing { task, word });
+    }
+    // A queued task in a ring needs nobody but a reader; a claimed one there will be claimed again.
+    let needs_owner = match phase {
+        Phase::Free => false,
+        Phase::Queued | Phase::Claimed => times == 0,
+        Phase::Filling | Phase::Forked | Phase::Done => true,
+    };
+    if needs_owner && state.owner().is_none_or(|owner| segment.is_dead(owner)) {
+        problems.insert(Problem::DeadOwner { task, word, state: format!("{state:?}") });
+    }
+}
+
+fn look_at_blocks(segment: &Segment, problems: &mut BTreeSet<Problem>) {
+    for class in 0..segment.shape().classes().len() {
+        for (block, owner) in (0_u64..).zip(segment.block_owners(class)) {
+            let word = owner.load(Ordering::Acquire);
+            let Some((id, generation)) = pool::owner_of(word) else { continue };
+            let listed = Task::new(segment, id).is_some_and(|task| {
+                let state = task.word().load();
+                state.generation() == generation
+                    && task.blocks(generation).any(|h| (h.class(), h.index()) == (class, block))
+            });
+            if !listed {
+                problems.insert(Problem::LostBlock { class: class as u32, block, owner: word });
+            }
+        }
+    }
+}

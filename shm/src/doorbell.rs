@@ -1,0 +1,199 @@
+//! Doorbells: how idle workers of a node sleep, and how a push wakes one of them without ever losing a
+//! wake.
+//!
+//! # Layout
+//!
+//! ```text
+//! one line a node     sleepers: u64   bit w: worker w sleeps, or is about to
+//!                     wake_at:  u64   0, or the position at which the holder of the reader lock, who
+//!                                     waits out a batch window, wants to be woken, plus one
+//!                     holder:   u32   the worker that wake_at speaks of
+//!                     spinner:  u32   0, or worker + 1: it is awake, idle and looks at the ring
+//! one line a worker   bell: u32       its futex word; a ring of the bell adds one
+//! ```
+//!
+//! Sleepers are a bit mask and not a counter, so that a killed sleeper cannot leak.
+//!
+//! # Invariants
+//!
+//! * *no lost wake*: a producer publishes, full fence, looks at the line; a sleeper announces itself in
+//!   the line, full fence, looks at the ring. One of the two sees the other.
+//! * *one wake a batch*: while a holder waits out its window, pushes before `wake_at` wake nobody.
+//! * *one wake a sleep*: a waker takes the sleeper's bit before it wakes it.
+//!
+//! # Ordering
+//!
+//! * *rung*: cell CAS (SeqCst), fence, load of the line (SeqCst) against RMW or store of the line
+//!   (SeqCst), fence, load of the cell (SeqCst).
+//!
+//! # Crash
+//!
+//! A sleeper killed asleep leaves its bit: one futile wake, then the push that made it has woken nobody
+//! else, which the wake-all on every death and the backstop of every sleep make good. A waker killed
+//! between taking a bit and waking: the same. A holder killed in its window leaves `wake_at`, a spinner
+//! its mark: `repair` clears both, then wakes everybody.
+
+use crate::sync::{AtomicU32, AtomicU64, Ordering, fence, fence_after_rmw};
+use crate::sys::futex;
+use core::time::Duration;
+
+/// How many workers a node can have.
+pub const WORKER_LIMIT: usize = 64;
+
+/// The doorbell's line of a node.
+#[derive(Debug)]
+#[repr(C, align(128))]
+pub struct Line {
+    sleepers: AtomicU64,
+    wake_at: AtomicU64,
+    holder: AtomicU32,
+    spinner: AtomicU32,
+}
+
+/// The line of one worker's futex word.
+#[derive(Debug)]
+#[repr(C, align(128))]
+pub struct Bell(AtomicU32);
+
+impl Bell {
+    /// A bell that has not rung.
+    #[cfg(all(test, loom))]
+    pub(crate) fn new() -> Self {
+        Self(AtomicU32::new(0))
+    }
+
+    /// How often it has rung: what [`sleep`](Self::sleep) wants, read before announcing oneself.
+    #[must_use]
+    pub fn count(&self) -> u32 {
+        self.0.load(Ordering::Acquire)
+    }
+
+    /// Rings it and wakes its worker.
+    pub fn ring(&self) {
+        self.0.fetch_add(1, Ordering::Release);
+        futex::wake(&self.0, 1);
+    }
+
+    /// Sleeps until it has rung since `count` was read, or `timeout` is over.
+    pub fn sleep(&self, count: u32, timeout: Option<Duration>) {
+        futex::wait(&self.0, count, timeout);
+    }
+}
+
+impl Line {
+    /// A line without sleepers.
+    #[cfg(all(test, loom))]
+    pub(crate) fn new() -> Self {
+        Self {
+            sleepers: AtomicU64::new(0),
+            wake_at: AtomicU64::new(0),
+            holder: AtomicU32::new(0),
+            spinner: AtomicU32::new(0),
+        }
+    }
+
+    /// After a push: `next` is the position after the last one published. Wakes whom it must, through
+    /// `bell_of(worker)`.
+    ///
+    /// The publication was the caller's last `SeqCst` read-modify-write.
+    #[inline]
+    pub fn after_push<'a>(&self, next: u64, bell_of: impl Fn(u32) -> Option<&'a Bell>) {
+        fence_after_rmw(); // *rung*
+        let wake_at = self.wake_at.load(Ordering::SeqCst);
+        if wake_at == 0 && (self.sleepers.load(Ordering::SeqCst) == 0) {
+            return;
+        }
+        self.wake_for(wake_at, next, bell_of);
+    }
+
+    #[cold]
+    fn wake_for<'a>(&self, wake_at: u64, next: u64, bell_of: impl Fn(u32) -> Option<&'a Bell>) {
+        if wake_at != 0 {
+            // *one wake a batch*: the holder is collecting; of several producers past its mark one wakes it.
+            if next + 1 >= wake_at
+                && self.wake_at.compare_exchange(wake_at, 0, Ordering::SeqCst, Ordering::Relaxed).is_ok()
+                && let Some(bell) = bell_of(self.holder.load(Ordering::Relaxed))
+            {
+                bell.ring();
+            }
+            return;
+        }
+        if self.spinner.load(Ordering::SeqCst) == 0 {
+            self.wake_one(bell_of);
+        }
+    }
+
+    /// Wakes one sleeper, the lowest-numbered, if there is any.
+    pub fn wake_one<'a>(&self, bell_of: impl Fn(u32) -> Option<&'a Bell>) {
+        let mut mask = self.sleepers.load(Ordering::SeqCst);
+        while mask != 0 {
+            let worker = mask.trailing_zeros();
+            let bit = 1_u64 << worker;
+            // *one wake a sleep*.
+            if self.sleepers.fetch_and(!bit, Ordering::SeqCst) & bit != 0
+                && let Some(bell) = bell_of(worker)
+            {
+                bell.ring();
+                return;
+            }
+            mask &= !bit;
+        }
+    }
+
+    /// Worker `worker` is about to sleep: after this it must look at the ring once more.
+    pub fn announce(&self, worker: u32) {
+        self.sleepers.fetch_or(1 << worker, Ordering::SeqCst);
+        fence_after_rmw(); // *rung*
+    }
+
+    /// Worker `worker` is up again.
+    pub fn retract(&self, worker: u32) {
+        let bit = 1_u64 << worker;
+        // Relaxed look first: usually the waker has taken the bit, and the line stays shared.
+        if self.sleepers.load(Ordering::Relaxed) & bit != 0 {
+            self.sleepers.fetch_and(!bit, Ordering::SeqCst);
+        }
+    }
+
+    /// The holder, worker `worker`, will sleep until position `position` is published: after this it
+    /// must look at the ring once more.
+    pub fn announce_window(&self, worker: u32, position: u64) {
+        self.holder.store(worker, Ordering::Relaxed); // Relaxed: travels with wake_at
+        self.wake_at.store(position + 1, Ordering::SeqCst);
+        fence(Ordering::SeqCst); // *rung*: a store needs the fence that an RMW brings along
+    }
+
+    /// The holder no longer waits.
+    pub fn retract_window(&self) {
+        self.wake_at.store(0, Ordering::SeqCst);
+    }
+
+    /// Makes `worker` the one that looks at the ring while the others sleep; false if another is.
+    #[must_use]
+    pub fn begin_spinning(&self, worker: u32) -> bool {
+        self.spinner.load(Ordering::Relaxed) == 0
+            && self.spinner.compare_exchange(0, worker + 1, Ordering::SeqCst, Ordering::Relaxed).is_ok()
+    }
+
+    /// `worker` no longer looks: after this it must take work, or [`announce`](Self::announce) itself
+    /// and look once more.
+    pub fn end_spinning(&self) {
+        self.spinner.store(0, Ordering::SeqCst);
+        fence(Ordering::SeqCst); // *rung*: a push that saw the mark and woke nobody is seen from here on
+    }
+
+    /// Removes what a dead worker left in the line.
+    pub fn forget(&self, worker: u32) {
+        self.sleepers.fetch_and(!(1 << worker), Ordering::SeqCst);
+        let _ = self.spinner.compare_exchange(worker + 1, 0, Ordering::SeqCst, Ordering::Relaxed);
+        if self.holder.load(Ordering::Relaxed) == worker {
+            self.wake_at.store(0, Ordering::SeqCst);
+        }
+    }
+
+    /// Which workers sleep, by bit: for reports.
+    #[must_use]
+    pub fn sleepers(&self) -> u64 {
+        self.sleepers.load(Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,431 @@
+//! The byte layout of a segment: what lies where, and how large everything is.
+//!
+//! # Layout
+//!
+//! ```text
+//! 0        header           one page: identity, shape, run state, the two server-wide bells
+//! 4096     participants     one entry each: identity │ bell │ cpus │ statistics │ boot message
+//!          node descriptors names and numbers of the plan's nodes, written once
+//!          node lines       one each: tail │ head │ reader lock │ doorbell
+//!          ring cells       8 bytes each, the same number for every node
+//!          tasks            128 bytes each: word, payload reference, in-line place
+//!          block owners     8 bytes each, class by class
+//!          blobs            names, type names, configurations: written once
+//!          blocks           page-aligned, class by class
+//! ```
+//!
+//! Every offset follows from the [`Shape`], and the shape is in the header: an attacher computes the
+//! offsets anew and never believes one it read. Lines that different parties write are 128 bytes apart:
+//! two cache lines, because several CPUs fetch them in pairs.
+
+use crate::token::Token;
+use core::mem::{align_of, size_of};
+
+/// "ringmill", read as little-endian bytes.
+pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"ringmill");
+/// Changes with every change of the layout.
+pub const LAYOUT_VERSION: u32 = 1;
+/// What parties that write must keep between them.
+pub const LINE: usize = 128;
+/// A page: the header's size and the alignment of block classes.
+pub(crate) const PAGE: usize = 4096;
+/// How many size classes a segment can have.
+pub const CLASS_LIMIT: usize = 8;
+/// How many nodes a plan can have.
+pub const NODE_LIMIT: u32 = 256;
+/// How many requests a segment can have: a block's owner word has 32 bits for a task, and rings twice
+/// that many cells.
+pub const REQUEST_LIMIT: u32 = 1 << 24;
+/// Payloads begin at multiples of this; what rkyv can need at most.
+pub const PAYLOAD_ALIGN: usize = 16;
+
+/// One size class of payload blocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct Class {
+    /// Size of each block, a multiple of [`LINE`].
+    pub block_bytes: u64,
+    /// How many there are.
+    pub count: u64,
+}
+
+/// The numbers that a segment's layout follows from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct Shape {
+    /// Places in the participant table.
+    pub participants: u32,
+    /// Nodes of the plan, one ring each.
+    pub nodes: u32,
+    /// Requests that can be in progress.
+    pub requests: u32,
+    /// Tasks of each: itself and its branches.
+    pub tasks_per_request: u32,
+    /// Bytes for names, type names and configurations.
+    pub blob_bytes: u64,
+    /// How many of `classes` are used; ascending by size.
+    pub class_count: u64,
+    /// Size classes.
+    pub classes: [Class; CLASS_LIMIT],
+}
+
+/// A shape that no segment can have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{what} is {value}, must be in {least}..={most}")]
+pub struct ShapeError {
+    /// Which number is off.
+    pub what: &'static str,
+    /// Its value.
+    pub value: u64,
+    /// The least allowed.
+    pub least: u64,
+    /// The most allowed.
+    pub most: u64,
+}
+
+fn within(what: &'static str, value: u64, least: u64, most: u64) -> Result<(), ShapeError> {
+    if (least..=most).contains(&value) { Ok(()) } else { Err(ShapeError { what, value, least, most }) }
+}
+
+impl Shape {
+    /// Tasks in all.
+    #[must_use]
+    pub fn tasks(&self) -> u32 {
+        self.requests * self.tasks_per_request
+    }
+
+    /// Cells of each ring: a task is in a ring at most once, so the next power of two *above* the
+    /// number of tasks is never full.
+    #[must_use]
+    pub fn ring_cells(&self) -> u64 {
+        (u64::from(self.tasks()) + 1).next_power_of_two()
+    }
+
+    /// The size classes in use.
+    #[must_use]
+    pub fn classes(&self) -> &[Class] {
+        &self.classes[..(self.class_count as usize).min(CLASS_LIMIT)]
+    }
+
+    /// The size of the largest payload.
+    #[must_use]
+    pub fn largest_payload(&self) -> u64 {
+        self.classes().last().map_or(INLINE_BYTES as u64, |c| c.block_bytes)
+    }
+
+    fn check(&self) -> Result<(), ShapeError> {
+        within("number of participants", self.participants.into(), 1, Token::INDEX_LIMIT.into())?;
+        within("number of nodes", self.nodes.into(), 1, NODE_LIMIT.into())?;
+        within("capacity", self.requests.into(), 1, REQUEST_LIMIT.into())?;
+        within("number of tasks a request", self.tasks_per_request.into(), 1, 64)?;
+        within(
+            "capacity times tasks",
+            u64::from(self.requests) * u64::from(self.tasks_per_request),
+            1,
+            REQUEST_LIMIT.into(),
+        )?;
+        within("bytes of names and configurations", self.blob_bytes, 0, 1 << 32)?;
+        within("number of size classes", self.class_count, 0, CLASS_LIMIT as u64)?;
+        let mut least = INLINE_BYTES as u64 + 1;
+        for class in self.classes() {
+            within("block size of a class", class.block_bytes, least, 1 << 40)?;
+            within("block size of a class modulo the line size", class.block_bytes % LINE as u64, 0, 0)?;
+            within("number of blocks of a class", class.count, 1, 1 << 28)?;
+            least = class.block_bytes + 1;
+        }
+        Ok(())
+    }
+}
+
+/// The header page. All but the atomics is written once, before `magic`.
+#[repr(C, align(4096))]
+#[derive(Debug)]
+pub(crate) struct Header {
+    pub(crate) magic: core::sync::atomic::AtomicU64,
+    pub(crate) version: u32,
+    pub(crate) pad: u32,
+    pub(crate) fingerprint: u64,
+    pub(crate) total_bytes: u64,
+    pub(crate) shape: Shape,
+    pub(crate) payload_format: u64,
+    pub(crate) created_unix_s: u64,
+    pub(crate) user_id: u32,
+    pub(crate) name_len: u32,
+    pub(crate) name: [u8; NAME_LIMIT],
+    /// Line of its own: rarely written, read by everyone.
+    pub(crate) run: RunLine,
+    /// Line of its own: workers ring it when they are ready or have failed.
+    pub(crate) startup: BellLine,
+    /// Line of its own: rung when a place in `capacity` comes free and somebody waits for one.
+    pub(crate) freed: BellLine,
+}
+
+#[repr(C, align(128))]
+#[derive(Debug)]
+pub(crate) struct RunLine {
+    pub(crate) state: core::sync::atomic::AtomicU32,
+}
+
+#[repr(C, align(128))]
+#[derive(Debug)]
+pub(crate) struct BellLine {
+    pub(crate) count: core::sync::atomic::AtomicU32,
+    pub(crate) waiters: core::sync::atomic::AtomicU32,
+}
+
+/// The longest name of a segment.
+pub const NAME_LIMIT: usize = 64;
+
+/// A descriptor of a node, written once; strings and configuration are places in the blobs.
+#[derive(Debug, Clone, Copy, Default)]
+#[repr(C)]
+pub(crate) struct NodeDescriptor {
+    pub(crate) name: Extent,
+    pub(crate) worker_type: Extent,
+    pub(crate) config: Extent,
+    pub(crate) type_hash: u64,
+    pub(crate) batch_wait_ns: u64,
+    pub(crate) batch_size: u32,
+    pub(crate) first_participant: u32,
+    pub(crate) workers: u32,
+    pub(crate) next: u32,
+}
+
+/// A range of bytes within the blobs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[repr(C)]
+pub(crate) struct Extent {
+    pub(crate) offset: u64,
+    pub(crate) bytes: u64,
+}
+
+/// The lines of a node that change.
+#[repr(C)]
+#[derive(Debug)]
+pub(crate) struct NodeLines {
+    pub(crate) tail: U64Line,
+    pub(crate) head: U64Line,
+    pub(crate) lock: LockLine,
+    pub(crate) doorbell: crate::doorbell::Line,
+}
+
+#[repr(C, align(128))]
+#[derive(Debug)]
+pub(crate) struct U64Line(pub(crate) crate::sync::AtomicU64);
+
+#[repr(C, align(128))]
+#[derive(Debug)]
+pub(crate) struct LockLine(pub(crate) crate::sync::AtomicU32);
+
+/// Bytes of a task before its in-line place.
+const TASK_HEADER_BYTES: usize = 32;
+/// The largest payload that needs no block.
+pub const INLINE_BYTES: usize = LINE - TASK_HEADER_BYTES;
+
+/// A task: one line.
+///
+/// ```text
+/// 0   word      state and owner                          everyone, by `word`'s rules
+/// 8   length    bytes of the payload                     its owner, as all below
+/// 12  block     0 = in line, else the payload's block + 1
+/// 16  enqueued  monotonic ns; only where a window needs it
+/// 24  second    0, or another block of the task + 1
+/// 28  node      where it is, or was last
+/// 32  in-line place
+/// ```
+#[repr(C, align(128))]
+#[derive(Debug)]
+pub(crate) struct TaskLine {
+    pub(crate) word: crate::word::Word,
+    pub(crate) length: core::sync::atomic::AtomicU32,
+    pub(crate) block: core::sync::atomic::AtomicU32,
+    pub(crate) enqueued_ns: core::sync::atomic::AtomicU64,
+    pub(crate) second: core::sync::atomic::AtomicU32,
+    pub(crate) node: core::sync::atomic::AtomicU32,
+    pub(crate) inline: core::cell::UnsafeCell<[u8; INLINE_BYTES]>,
+}
+
+const _: () = {
+    assert!(size_of::<Header>() == PAGE);
+    assert!(size_of::<TaskLine>() == LINE && align_of::<TaskLine>() == LINE);
+    assert!(core::mem::offset_of!(TaskLine, inline) == TASK_HEADER_BYTES);
+    assert!(TASK_HEADER_BYTES.is_multiple_of(PAYLOAD_ALIGN));
+    assert!(size_of::<NodeLines>() == 4 * LINE);
+    assert!(size_of::<NodeDescriptor>().is_multiple_of(8));
+    assert!(LINE.is_multiple_of(PAYLOAD_ALIGN) && PAGE.is_multiple_of(LINE));
+};
+
+/// Where everything lies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Layout {
+    pub(crate) shape: Shape,
+    pub(crate) participants: usize,
+    pub(crate) node_descriptors: usize,
+    pub(crate) node_lines: usize,
+    pub(crate) ring_cells: usize,
+    pub(crate) tasks: usize,
+    pub(crate) block_owners: [usize; CLASS_LIMIT],
+    pub(crate) blobs: usize,
+    pub(crate) blocks: [usize; CLASS_LIMIT],
+    pub(crate) total_bytes: usize,
+}
+
+impl Layout {
+    /// The layout of a shape.
+    ///
+    /// # Errors
+    /// The first number of the shape that is out of range.
+    pub(crate) fn new(shape: &Shape) -> Result<Self, ShapeError> {
+        shape.check()?;
+        let mut end = PAGE as u64;
+        // The ranges of `check` keep all of this below 2^72; saturation makes the total refuse it.
+        let mut take = |count: u64, bytes: usize, align: usize| {
+            let start = end.next_multiple_of(align as u64);
+            end = start.saturating_add(count.saturating_mul(bytes as u64)).min(1 << 62);
+            start as usize
+        };
+        let participants = take(shape.participants.into(), size_of::<crate::participant::Entry>(), LINE);
+        let node_descriptors = take(shape.nodes.into(), size_of::<NodeDescriptor>(), LINE);
+        let node_lines = take(shape.nodes.into(), size_of::<NodeLines>(), LINE);
+        let ring_cells = take(u64::from(shape.nodes) * shape.ring_cells(), 8, LINE);
+        let tasks = take(shape.tasks().into(), size_of::<TaskLine>(), LINE);
+        let mut block_owners = [0; CLASS_LIMIT];
+        for (place, class) in block_owners.iter_mut().zip(shape.classes()) {
+            *place = take(class.count, 8, LINE);
+        }
+        let blobs = take(shape.blob_bytes, 1, LINE);
+        let mut blocks = [0; CLASS_LIMIT];
+        for (place, class) in blocks.iter_mut().zip(shape.classes()) {
+            *place = take(class.count, class.block_bytes as usize, PAGE);
+        }
+        let total = end.next_multiple_of(PAGE as u64);
+        within("size of the segment in bytes", total, 1, 1 << 46)?;
+        Ok(Self {
+            shape: *shape,
+            participants,
+            node_descriptors,
+            node_lines,
+            ring_cells,
+            tasks,
+            block_owners,
+            blobs,
+            blocks,
+            total_bytes: total as usize,
+        })
+    }
+
+    /// A number that differs whenever two programs would disagree about a byte of the segment.
+    pub(crate) fn fingerprint(&self, payload_format: u64) -> u64 {
+        let shape = &self.shape;
+        let mut numbers = vec![
+            u64::from(LAYOUT_VERSION),
+            payload_format,
+            size_of::<usize>() as u64,
+            size_of::<Header>() as u64,
+            size_of::<crate::participant::Entry>() as u64,
+            size_of::<NodeDescriptor>() as u64,
+            size_of::<NodeLines>() as u64,
+            size_of::<TaskLine>() as u64,
+            shape.participants.into(),
+            shape.nodes.into(),
+            shape.requests.into(),
+            shape.tasks_per_request.into(),
+            shape.blob_bytes,
+            shape.class_count,
+            self.participants as u64,
+            self.node_descriptors as u64,
+            self.node_lines as u64,
+            self.ring_cells as u64,
+            self.tasks as u64,
+            self.blobs as u64,
+            self.total_bytes as u64,
+        ];
+        for (index, class) in shape.classes().iter().enumerate() {
+            numbers.extend([
+                class.block_bytes,
+                class.count,
+                self.block_owners[index] as u64,
+                self.blocks[index] as u64,
+            ]);
+        }
+        hash(numbers.iter().flat_map(|n| n.to_le_bytes()))
+    }
+}
+
+/// FNV-1a, 64 bits: for fingerprints, where nobody is out to collide.
+///
+/// Source: G. Fowler, L. Noll, K.-P. Vo, "The FNV non-cryptographic hash algorithm".
+#[must_use]
+pub fn hash(bytes: impl IntoIterator<Item = u8>) -> u64 {
+    bytes.into_iter().fold(0xCBF2_9CE4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01B3))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn small() -> Shape {
+        let mut shape = Shape {
+            participants: 3,
+            nodes: 2,
+            requests: 5,
+            tasks_per_request: 1,
+            blob_bytes: 77,
+            class_count: 2,
+            ..Shape::default()
+        };
+        shape.classes[0] = Class { block_bytes: 256, count: 4 };
+        shape.classes[1] = Class { block_bytes: 4096, count: 2 };
+        shape
+    }
+
+    #[test]
+    fn sections_follow_each_other_without_overlap() {
+        let shape = small();
+        let l = Layout::new(&shape).unwrap();
+        let cells = 2 * shape.ring_cells() as usize * 8;
+        assert_eq!(shape.ring_cells(), 8, "a power of two above the number of tasks");
+        assert!(l.participants >= PAGE);
+        assert!(l.node_lines >= l.node_descriptors + 2 * size_of::<NodeDescriptor>());
+        assert!(l.tasks >= l.ring_cells + cells);
+        assert!(l.block_owners[0] >= l.tasks + 5 * LINE);
+        assert!(l.blocks[0] >= l.blobs + 77);
+        assert!(l.blocks[1] >= l.blocks[0] + 4 * 256);
+        assert!(l.total_bytes >= l.blocks[1] + 2 * 4096);
+        assert!(l.blocks.iter().take(2).all(|b| b % PAGE == 0));
+    }
+
+    #[test]
+    fn each_number_of_the_shape_changes_the_fingerprint() {
+        let base = Layout::new(&small()).unwrap().fingerprint(1);
+        let changes: [fn(&mut Shape); 6] = [
+            |s| s.participants += 1,
+            |s| s.nodes += 1,
+            |s| s.requests += 1,
+            |s| s.blob_bytes += 1,
+            |s| s.classes[0].count += 1,
+            |s| s.class_count = 1,
+        ];
+        for change in changes {
+            let mut shape = small();
+            change(&mut shape);
+            assert_ne!(Layout::new(&shape).unwrap().fingerprint(1), base, "{shape:?}");
+        }
+        assert_ne!(Layout::new(&small()).unwrap().fingerprint(2), base);
+    }
+
+    #[test]
+    fn a_number_out_of_range_is_named_with_its_limit() {
+        let mut shape = small();
+        shape.requests = 0;
+        let error = Layout::new(&shape).unwrap_err();
+        assert_eq!(error.to_string(), "capacity is 0, must be in 1..=16777216");
+        let mut shape = small();
+        shape.classes[1].block_bytes = 256;
+        assert_eq!(Layout::new(&shape).unwrap_err().what, "block size of a class");
+        let mut shape = small();
+        shape.classes[0].count = 1 << 28;
+        shape.classes[0].block_bytes = 1 << 39;
+        assert!(Layout::new(&shape).is_err(), "petabytes");
+    }
+}

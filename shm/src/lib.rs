@@ -1,0 +1,40 @@
+//! Memory that processes share: segments, crash-atomic rings of task ids, a reader lock that survives
+//! its holder, doorbells that never lose a wake, payload places, and the repair of what the dead left.
+//!
+//! This crate knows nothing of servers or workers' code; `ringmill` builds the batching engine from it.
+//! Its parts, from the bottom: [`token`], [`word`], [`ring`], [`lock`], [`doorbell`], then [`layout`],
+//! [`segment`], [`participant`], [`arena`], [`pool`], and on top [`repair`] and [`check`].
+//!
+//! Whoever attaches a segment is trusted to keep to the protocol about *when* to write; what it writes is
+//! not trusted: ids, offsets, lengths and owners are checked where they are read.
+
+#[cfg(not(all(target_os = "linux", target_endian = "little", target_pointer_width = "64")))]
+compile_error!("ringmill needs 64-bit little-endian Linux: futexes, OFD locks, pidfds");
+
+pub mod doorbell;
+pub mod lock;
+pub mod ring;
+mod sync;
+pub mod sys;
+pub mod token;
+pub mod word;
+
+#[cfg(not(loom))]
+pub mod arena;
+#[cfg(not(loom))]
+pub mod check;
+#[cfg(not(loom))]
+pub mod layout;
+#[cfg(not(loom))]
+pub mod participant;
+#[cfg(not(loom))]
+pub mod pool;
+#[cfg(not(loom))]
+pub mod repair;
+#[cfg(not(loom))]
+pub mod segment;
+#[cfg(not(loom))]
+pub mod stats;
+
+#[cfg(all(test, loom))]
+mod model;

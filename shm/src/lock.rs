@@ -1,0 +1,193 @@
+//! The reader lock: who holds it drains the ring.
+//!
+//! # Layout
+//!
+//! ```text
+//! 31      30           0
+//! ├ WAITERS ┼── token ──┤      0 = free; taking it and saying who has it are one CAS
+//! ```
+//!
+//! # Protocol
+//!
+//! | Word | Means | Left by, to |
+//! |---|---|---|
+//! | 0 | free | anyone → token |
+//! | token | held, nobody sleeps | holder → 0; a waiter → WAITERS\|token |
+//! | WAITERS\|token | held, somebody may sleep | holder → 0, then wakes one |
+//!
+//! # Invariants
+//!
+//! * *sticky*: who has slept takes the lock with WAITERS set, since it cannot know whether others still
+//!   sleep. One wake too many is harmless, one too few is a hang.
+//! * *robbed only when dead*: the lock changes hands without its holder only after the holder's death is
+//!   proven. A stopped or slow holder keeps it.
+//!
+//! # Ordering
+//!
+//! * *passed*: the Release swap of the unlocker → the Acquire CAS of the next holder. `head` and all
+//!   that the former did under the lock travel. After a take-over there is no such edge: everything the
+//!   new holder relies on is atomic and re-read.
+//!
+//! # Crash
+//!
+//! A holder that dies leaves its token. A waiter asks, before every sleep, whether the token's owner is
+//! dead, and takes over with a CAS from exactly that word. A waiter that dies leaves at most WAITERS set.
+//! A woken waiter that dies before it takes the lock may leave others asleep: the supervisor wakes
+//! everybody after a death, and sleeps are bounded.
+//!
+//! # Source
+//!
+//! U. Drepper, "Futexes are tricky" (mutex 2), with the owner in the word as in robust futexes.
+
+use crate::sync::{AtomicU32, Ordering, spin_loop};
+use crate::sys::futex;
+use crate::token::Token;
+use core::time::Duration;
+
+const WAITERS: u32 = 1 << 31;
+const _: () = assert!(Token::BITS == 31, "the lock word has one bit besides the token");
+
+/// No sleep on the lock is longer: the backstop for a wake that a dying waker owed.
+const SLEEP_LIMIT: Duration = Duration::from_millis(250);
+
+/// How the lock was had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Acquired {
+    /// It was free.
+    Free,
+    /// Its holder had died: what it left must be repaired before reading on.
+    TookOver(Token),
+}
+
+/// The reader lock over its word.
+#[derive(Debug, Clone, Copy)]
+pub struct ReaderLock<'a>(&'a AtomicU32);
+
+impl<'a> ReaderLock<'a> {
+    /// The lock in this word.
+    #[inline]
+    #[must_use]
+    pub(crate) fn new(word: &'a AtomicU32) -> Self {
+        Self(word)
+    }
+
+    /// Takes the lock, waiting as long as a living participant holds it.
+    ///
+    /// `spins` is how often to look before sleeping. `is_dead` must answer true only for proven deaths.
+    #[inline]
+    pub fn lock(&self, me: Token, spins: u32, is_dead: impl Fn(Token) -> bool) -> Acquired {
+        if self.0.compare_exchange(0, me.raw(), Ordering::Acquire, Ordering::Relaxed).is_ok() {
+            return Acquired::Free; // *passed*
+        }
+        self.lock_contended(me, spins, is_dead)
+    }
+
+    #[cold]
+    fn lock_contended(&self, me: Token, spins: u32, is_dead: impl Fn(Token) -> bool) -> Acquired {
+        for _ in 0..spins {
+            // Relaxed: only a look; the CAS below acquires.
+            if self.0.load(Ordering::Relaxed) == 0
+                && self.0.compare_exchange(0, me.raw(), Ordering::Acquire, Ordering::Relaxed).is_ok()
+            {
+                return Acquired::Free;
+            }
+            spin_loop();
+        }
+        loop {
+            let seen = self.0.load(Ordering::Relaxed); // Relaxed: every way on is a CAS
+            let Some(holder) = Token::from_raw(seen & !WAITERS) else {
+                // Free (or a value that no holder writes, which we treat as free): *sticky*.
+                if self
+                    .0
+                    .compare_exchange(seen, me.raw() | WAITERS, Ordering::Acquire, Ordering::Relaxed)
+                    .is_ok()
+                {
+                    return Acquired::Free;
+                }
+                continue;
+            };
+            if is_dead(holder) {
+                // *robbed only when dead*; from exactly this word, so of two robbers one wins.
+                if self
+                    .0
+                    .compare_exchange(seen, me.raw() | WAITERS, Ordering::Acquire, Ordering::Relaxed)
+                    .is_ok()
+                {
+                    return Acquired::TookOver(holder);
+                }
+                continue;
+            }
+            if seen & WAITERS == 0
+                && self
+                    .0
+                    .compare_exchange(seen, seen | WAITERS, Ordering::Relaxed, Ordering::Relaxed)
+                    .is_err()
+            {
+                continue;
+            }
+            futex::wait(self.0, seen | WAITERS, Some(SLEEP_LIMIT));
+        }
+    }
+
+    /// Gives the lock back. Only its holder may call this.
+    #[inline]
+    pub fn unlock(&self) {
+        if self.0.swap(0, Ordering::Release) & WAITERS != 0 {
+            self.wake_one(); // *passed*
+        }
+    }
+
+    #[cold]
+    fn wake_one(&self) {
+        futex::wake(self.0, 1);
+    }
+
+    /// Who holds it now.
+    #[must_use]
+    pub fn holder(&self) -> Option<Token> {
+        Token::from_raw(self.0.load(Ordering::Relaxed) & !WAITERS) // Relaxed: for reports and death checks
+    }
+
+    /// Wakes all that sleep on it, for no reason: after a death.
+    pub fn wake_spuriously(&self) {
+        futex::wake(self.0, u32::MAX);
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use std::sync::atomic::AtomicU64 as Counter;
+
+    #[test]
+    fn excludes_and_wakes() {
+        let word = AtomicU32::new(0);
+        let counter = Counter::new(0);
+        std::thread::scope(|scope| {
+            for index in 0..4 {
+                let (word, counter) = (&word, &counter);
+                scope.spawn(move || {
+                    for _ in 0..2_000 {
+                        let lock = ReaderLock::new(word);
+                        lock.lock(Token::new(index, 1), 10, |_| false);
+                        // A lost update would show: load and store, not fetch_add.
+                        counter.store(counter.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+                        lock.unlock();
+                    }
+                });
+            }
+        });
+        assert_eq!(counter.into_inner(), 8_000);
+        assert_eq!(word.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn a_dead_holder_is_named_to_the_one_that_takes_over() {
+        let dead = Token::new(3, 9);
+        let word = AtomicU32::new(dead.raw());
+        let lock = ReaderLock::new(&word);
+        let me = Token::new(1, 1);
+        assert_eq!(lock.lock(me, 0, |t| t == dead), Acquired::TookOver(dead));
+        assert_eq!(lock.holder(), Some(me));
+    }
+}

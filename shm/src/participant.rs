@@ -1,0 +1,396 @@
+//! Who takes part in a segment, and how a death is proven.
+//!
+//! # Layout
+//!
+//! ```text
+//! entry:  identity line │ bell line │ CPU mask line │ counters line │ boot message
+//! place 0 is the server; then the workers, node by node
+//! ```
+//!
+//! The identity is written by the server when it prepares an incarnation and by the participant when it
+//! arrives; the bell by who rings it; CPUs by the server; counters and message by the participant.
+//!
+//! # Protocol
+//!
+//! | State | Means | Left by, to |
+//! |---|---|---|
+//! | VACANT | nobody yet | server → STARTING, with a new token |
+//! | STARTING | being launched, attaching, constructing | participant → READY or FAILED; server → DEAD |
+//! | READY | takes part | participant → LEAVING; server → DEAD |
+//! | FAILED | its construction failed, the message says why | server → STARTING or DEAD |
+//! | LEAVING | goes in order | server → DEAD |
+//! | DEAD | its process is gone | server → STARTING |
+//!
+//! # Invariants
+//!
+//! * *lease before deeds*: a participant holds the lock on its byte of the lease file before its token
+//!   appears in any word but its own entry. So a token in an owner field whose byte is free is dead.
+//! * Death is a fact of the kernel (a lock that it released, a descriptor that it made readable), never
+//!   a time-out: a stopped or slow participant is alive.
+//!
+//! # Crash
+//!
+//! The kernel releases the lock of a process that ends in any way. A server that dies leaves a segment
+//! whose byte 0 is free: stale, to be removed by the next start or by `shmtool clean`.
+
+#![expect(unsafe_code, reason = "the boot message is plain bytes in shared memory")]
+
+use crate::doorbell::Bell;
+use crate::stats::Counters;
+use crate::sync::Ordering;
+use crate::sys;
+use crate::token::Token;
+use core::cell::UnsafeCell;
+use core::sync::atomic::{AtomicU32, AtomicU64};
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// The longest boot message.
+pub const MESSAGE_BYTES: usize = 2048 - 128;
+
+/// The place of the server in the table.
+pub const SERVER: u32 = 0;
+
+/// What a participant is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+#[repr(u32)]
+pub enum Life {
+    /// Nobody yet.
+    Vacant = 0,
+    /// Being launched, attaching, constructing.
+    Starting = 1,
+    /// Takes part.
+    Ready = 2,
+    /// Its construction failed.
+    Failed = 3,
+    /// Goes in order.
+    Leaving = 4,
+    /// Its process is gone.
+    Dead = 5,
+}
+
+impl Life {
+    fn from_raw(raw: u32) -> Self {
+        match raw {
+            0 => Self::Vacant,
+            1 => Self::Starting,
+            2 => Self::Ready,
+            3 => Self::Failed,
+            4 => Self::Leaving,
+            _ => Self::Dead,
+        }
+    }
+}
+
+/// What kind of participant has a place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+#[repr(u32)]
+pub enum Role {
+    /// The server, and the client in its process.
+    Server = 0,
+    /// A worker in a process of its own.
+    ProcessWorker = 1,
+    /// A worker in a thread of the server's process.
+    ThreadWorker = 2,
+}
+
+impl Role {
+    fn from_raw(raw: u32) -> Self {
+        match raw {
+            0 => Self::Server,
+            1 => Self::ProcessWorker,
+            _ => Self::ThreadWorker,
+        }
+    }
+}
+
+/// A place in the participant table.
+#[repr(C, align(128))]
+#[derive(Debug)]
+pub struct Entry {
+    token: AtomicU32,
+    state: AtomicU32,
+    pid: AtomicU32,
+    role: AtomicU32,
+    node: AtomicU32,
+    worker: AtomicU32,
+    start_time: AtomicU64,
+    restarts: AtomicU32,
+    bell: Bell,
+    cpus: CpuMask,
+    counters: Counters,
+    message_bytes: AtomicU32,
+    message: UnsafeCell<[u8; MESSAGE_BYTES]>,
+}
+
+#[repr(C, align(128))]
+#[derive(Debug)]
+struct CpuMask([AtomicU64; sys::cpu::CPU_LIMIT / 64]);
+
+// SAFETY: `message` is written by the participant before its Release of FAILED and read after an
+// Acquire of it (*told* in `fail` and `message`); everything else is atomic.
+unsafe impl Sync for Entry {}
+
+impl Entry {
+    /// The token of the incarnation that has, or last had, this place.
+    #[must_use]
+    pub fn token(&self) -> Option<Token> {
+        Token::from_raw(self.token.load(Ordering::Acquire))
+    }
+
+    /// What it is doing.
+    #[must_use]
+    pub fn life(&self) -> Life {
+        Life::from_raw(self.state.load(Ordering::Acquire))
+    }
+
+    /// Its process; 0 before it has arrived.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.pid.load(Ordering::Relaxed) // Relaxed: for reports
+    }
+
+    /// When its process began, in clock ticks since boot.
+    #[must_use]
+    pub fn start_time(&self) -> u64 {
+        self.start_time.load(Ordering::Relaxed) // Relaxed: for reports
+    }
+
+    /// What kind of participant it is.
+    #[must_use]
+    pub fn role(&self) -> Role {
+        Role::from_raw(self.role.load(Ordering::Relaxed)) // Relaxed: set before the first incarnation
+    }
+
+    /// The node it works for.
+    #[must_use]
+    pub fn node(&self) -> u32 {
+        self.node.load(Ordering::Relaxed) // Relaxed: as the role
+    }
+
+    /// Which of the node's workers it is.
+    #[must_use]
+    pub fn worker(&self) -> u32 {
+        self.worker.load(Ordering::Relaxed) // Relaxed: as the role
+    }
+
+    /// How often this place has been started anew.
+    #[must_use]
+    pub fn restarts(&self) -> u32 {
+        self.restarts.load(Ordering::Relaxed) // Relaxed: for reports
+    }
+
+    /// Its futex word.
+    #[must_use]
+    pub fn bell(&self) -> &Bell {
+        &self.bell
+    }
+
+    /// Its statistics.
+    #[must_use]
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// The CPUs it is pinned to; none means it is not.
+    #[must_use]
+    pub fn cpus(&self) -> Vec<usize> {
+        let words = self.cpus.0.iter().map(|w| w.load(Ordering::Relaxed)); // Relaxed: as the role
+        words
+            .enumerate()
+            .flat_map(|(i, word)| {
+                (0..64).filter(move |bit| word >> bit & 1 == 1).map(move |bit| i * 64 + bit)
+            })
+            .collect()
+    }
+
+    /// Says, once, who will have this place.
+    pub(crate) fn assign(&self, role: Role, node: u32, worker: u32, cpus: &[usize]) {
+        self.role.store(role as u32, Ordering::Relaxed); // Relaxed, all four: before the segment is published
+        self.node.store(node, Ordering::Relaxed);
+        self.worker.store(worker, Ordering::Relaxed);
+        for &cpu in cpus.iter().filter(|&&cpu| cpu < sys::cpu::CPU_LIMIT) {
+            self.cpus.0[cpu / 64].fetch_or(1 << (cpu % 64), Ordering::Relaxed);
+        }
+    }
+
+    /// The server prepares a new incarnation; the token it will have. The former one, if any, is dead.
+    pub fn prepare(&self, index: u32) -> Token {
+        let token = self.token().map_or_else(|| Token::new(index, 1), Token::next);
+        if self.life() != Life::Vacant {
+            self.restarts.fetch_add(1, Ordering::Relaxed); // Relaxed: for reports
+        }
+        self.pid.store(0, Ordering::Relaxed);
+        self.message_bytes.store(0, Ordering::Relaxed);
+        self.state.store(Life::Starting as u32, Ordering::Relaxed);
+        self.token.store(token.raw(), Ordering::Release);
+        token
+    }
+
+    /// The participant has arrived: it runs in this process.
+    pub fn arrive(&self) {
+        let pid = std::process::id();
+        self.start_time.store(sys::process::start_time(pid).unwrap_or(0), Ordering::Relaxed);
+        self.pid.store(pid, Ordering::Release);
+    }
+
+    /// Says what it is doing now.
+    pub fn set_life(&self, life: Life) {
+        self.state.store(life as u32, Ordering::Release); // *told*
+    }
+
+    /// Its construction has failed. A message longer than [`MESSAGE_BYTES`] is cut.
+    pub fn fail(&self, message: &[u8]) {
+        let message = &message[..message.len().min(MESSAGE_BYTES)];
+        // SAFETY: only the participant of a STARTING place writes here, and nobody reads before FAILED;
+        // the length is within the array.
+        unsafe {
+            core::ptr::copy_nonoverlapping(message.as_ptr(), self.message.get().cast(), message.len());
+        }
+        self.message_bytes.store(message.len() as u32, Ordering::Relaxed); // Relaxed: travels with *told*
+        self.set_life(Life::Failed);
+    }
+
+    /// What [`fail`](Self::fail) said; empty in every other state.
+    #[must_use]
+    pub fn message(&self) -> Vec<u8> {
+        if self.life() != Life::Failed {
+            return Vec::new();
+        }
+        let bytes = (self.message_bytes.load(Ordering::Relaxed) as usize).min(MESSAGE_BYTES);
+        let mut copy = vec![0; bytes];
+        // SAFETY: the length is within the array; the writer has finished (*told*). Bytes that a broken
+        // peer still changes are copied as raw memory, never borrowed.
+        unsafe { core::ptr::copy_nonoverlapping(self.message.get().cast(), copy.as_mut_ptr(), bytes) };
+        copy
+    }
+}
+
+/// The lease file: a byte a participant, locked while it lives.
+///
+/// Two descriptions of one file: locks are taken through one and looked up through the other, because a
+/// description does not see its own locks. Both are close-on-exec; a process forked without exec would
+/// inherit the locks, and user code that forks must exec.
+#[derive(Debug)]
+pub struct Lease {
+    hold: File,
+    probe: File,
+    path: PathBuf,
+}
+
+impl Lease {
+    fn options() -> OpenOptions {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC);
+        options
+    }
+
+    /// Opens an existing lease file.
+    ///
+    /// # Errors
+    /// What opening it says.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        Ok(Self { hold: Self::options().open(path)?, probe: Self::options().open(path)?, path: path.into() })
+    }
+
+    /// Opens or creates the lease file and takes the server's byte; `None` if a living server has it.
+    ///
+    /// # Errors
+    /// What opening and locking say.
+    pub fn acquire(path: &Path) -> io::Result<Option<Self>> {
+        loop {
+            let hold = Self::options().create(true).truncate(false).mode(0o600).open(path)?;
+            match sys::file::try_lock_byte(&hold, SERVER) {
+                Ok(()) => {}
+                Err(e) if matches!(e.raw_os_error(), Some(libc::EAGAIN | libc::EACCES)) => return Ok(None),
+                Err(e) => return Err(e),
+            }
+            // Whoever removes a lease file does so while it holds this lock; so if the file we have
+            // locked still has its name, the name is ours until we let go.
+            let ours = hold.metadata()?;
+            match std::fs::symlink_metadata(path) {
+                Ok(named) if (named.dev(), named.ino()) == (ours.dev(), ours.ino()) => {
+                    let probe = Self::options().open(path)?;
+                    return Ok(Some(Self { hold, probe, path: path.into() }));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Takes the byte of a place for this process.
+    ///
+    /// # Errors
+    /// `EAGAIN` if a living participant has it.
+    pub fn hold(&self, place: u32) -> io::Result<()> {
+        sys::file::try_lock_byte(&self.hold, place)
+    }
+
+    /// Gives the byte of a place back.
+    pub fn release(&self, place: u32) {
+        sys::file::unlock_byte(&self.hold, place);
+    }
+
+    /// Whether somebody alive, in whatever process, holds the byte of a place.
+    ///
+    /// # Errors
+    /// What the kernel says; nothing is known then.
+    pub fn is_held(&self, place: u32) -> io::Result<bool> {
+        sys::file::byte_is_locked(&self.probe, place)
+    }
+
+    /// The lease file's path.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+/// Whether the incarnation `token` is proven dead: its place has another incarnation, is marked DEAD, or
+/// its lease is free.
+#[must_use]
+pub fn is_dead(entries: &[Entry], lease: &Lease, token: Token) -> bool {
+    let Some(entry) = entries.get(token.index() as usize) else {
+        return true; // no such place: nobody alive can have written it
+    };
+    entry.token() != Some(token)
+        || entry.life() == Life::Dead
+        || matches!(lease.is_held(token.index()), Ok(false))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lease_is_seen_from_its_own_process_and_ends_with_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lease");
+        let lease = Lease::acquire(&path).unwrap().expect("nobody has it");
+        assert!(lease.is_held(SERVER).unwrap());
+        assert!(!lease.is_held(1).unwrap());
+        lease.hold(1).unwrap();
+        assert!(lease.is_held(1).unwrap());
+        lease.release(1);
+        assert!(!lease.is_held(1).unwrap());
+        assert!(Lease::acquire(&path).unwrap().is_none(), "in use");
+        let other = Lease::open(&path).unwrap();
+        assert!(other.is_held(SERVER).unwrap());
+        drop(lease);
+        assert!(!other.is_held(SERVER).unwrap());
+        assert!(Lease::acquire(&path).unwrap().is_some());
+    }
+
+    #[test]
+    fn a_lease_through_a_symlink_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let (target, link) = (dir.path().join("target"), dir.path().join("link"));
+        std::fs::write(&target, "precious").unwrap();
+        std::os::unix::fs::symlink(&target, &link).unwrap();
+        assert!(Lease::acquire(&link).is_err());
+    }
+}

@@ -1,0 +1,174 @@
+//! What the dead left behind, and putting it right.
+//!
+//! # Protocol
+//!
+//! The repairer reads every word that the dead owner's token is in, *then* scans the rings, *then* acts,
+//! each time with a CAS from exactly the word it read:
+//!
+//! | Word of the dead | In a ring? | Done |
+//! |---|---|---|
+//! | FILLING | – | its blocks are freed, → FREE |
+//! | QUEUED | yes | nothing: a reader will come |
+//! | QUEUED | no | → QUEUED(repairer), pushed |
+//! | CLAIMED | yes | nothing: work had not begun, the next holder of the lock claims it again |
+//! | CLAIMED | no | → CLAIMED(repairer), and the caller of [`repair`] decides: an error, or another attempt |
+//! | DONE | – | the client is dead: its blocks are freed, → FREE |
+//!
+//! Then blocks whose owner has moved on are freed, the doorbell forgets the dead, and everybody is woken.
+//!
+//! # Invariants
+//!
+//! * *read, scan, act*: a word that still holds the dead token after the scan held it throughout
+//!   (*dead tokens stay dead*); so its task was not claimed meanwhile, and if the scan did not see it in a
+//!   ring, it was in none.
+//!
+//! # Crash
+//!
+//! Each step may be repeated. A repairer that dies leaves words with its own token, which the next
+//! repairer treats by the same table.
+
+use crate::arena::{Claimed, Task};
+use crate::participant::Life;
+use crate::pool;
+use crate::segment::Segment;
+use crate::sync::Ordering;
+use crate::token::Token;
+use crate::word::{Phase, State};
+
+/// What a repair found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Summary {
+    /// Tasks that were pushed for a dead mover.
+    pub pushed: u32,
+    /// Tasks that a dead worker had been working on.
+    pub orphaned: u32,
+    /// Tasks that a dead reader had claimed and not begun: left for the next reader.
+    pub unread: u32,
+    /// Requests of a dead client that were freed.
+    pub freed: u32,
+    /// Blocks that nobody listed any more.
+    pub swept_blocks: u32,
+}
+
+/// Repairs what `dead` left. The caller has proven its death and marked its place; `orphan` is given
+/// each task that `dead` was working on and decides what becomes of it.
+pub fn repair(segment: &Segment, dead: Token, me: Token, mut orphan: impl FnMut(Claimed<'_>)) -> Summary {
+    let mut summary = Summary::default();
+    forget(segment, dead);
+    let left = words_of(segment, dead); // read …
+    let in_ring = in_rings(segment); // … scan …
+    for (task, state) in left {
+        // … act.
+        match state.phase() {
+            Some(Phase::Filling | Phase::Done) => {
+                task.release_blocks(state.generation());
+                summary.freed += u32::from(task.word().free_if(state));
+            }
+            Some(Phase::Queued) if in_ring[task.id() as usize] => {}
+            Some(Phase::Queued) => {
+                let pushed = task.word().adopt(state, me) && push(segment, &task);
+                summary.pushed += u32::from(pushed);
+            }
+            Some(Phase::Claimed) if in_ring[task.id() as usize] => summary.unread += 1,
+            Some(Phase::Claimed) => {
+                if let Some(claimed) = task.take_over(state, me) {
+                    summary.orphaned += 1;
+                    orphan(claimed);
+                }
+            }
+            _ => {}
+        }
+    }
+    summary.swept_blocks = sweep_blocks(segment);
+    wake_everyone(segment);
+    summary
+}
+
+/// Removes the dead from the doorbell of its node.
+fn forget(segment: &Segment, dead: Token) {
+    if let Some(entry) = segment.participants().get(dead.index() as usize)
+        && let Some(node) = segment.node(entry.node())
+        && dead.index() != crate::participant::SERVER
+    {
+        node.doorbell().forget(entry.worker());
+    }
+}
+
+fn words_of(segment: &Segment, owner: Token) -> Vec<(Task<'_>, State)> {
+    (0..segment.shape().tasks())
+        .filter_map(|id| Task::new(segment, id))
+        .map(|task| (task, task.word().load()))
+        .filter(|(_, state)| state.owner() == Some(owner))
+        .collect()
+}
+
+/// Which tasks are in some ring.
+fn in_rings(segment: &Segment) -> Vec<bool> {
+    let mut seen = vec![false; segment.shape().tasks() as usize];
+    for index in 0..segment.shape().nodes {
+        if let Some(node) = segment.node(index) {
+            node.ring().scan(|_, id| {
+                if let Some(place) = seen.get_mut(id as usize) {
+                    *place = true;
+                }
+            });
+        }
+    }
+    seen
+}
+
+fn push(segment: &Segment, task: &Task<'_>) -> bool {
+    let Some(node) = segment.node(task.node()) else { return false };
+    match node.ring().push(task.id()) {
+        Ok(position) => {
+            node.after_push(position + 1);
+            true
+        }
+        Err(_overrun) => false,
+    }
+}
+
+/// Frees blocks whose task is FREE or has another generation: claimed by somebody who died before
+/// recording them, or recorded by somebody who died while freeing.
+fn sweep_blocks(segment: &Segment) -> u32 {
+    let mut swept = 0;
+    for class in 0..segment.shape().classes().len() {
+        for owner in segment.block_owners(class) {
+            let word = owner.load(Ordering::Acquire);
+            let Some((id, generation)) = pool::owner_of(word) else { continue };
+            let kept = Task::new(segment, id).is_some_and(|task| {
+                let state = task.word().load();
+                state.generation() == generation && state.phase() != Some(Phase::Free)
+            });
+            if !kept && owner.compare_exchange(word, 0, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+                swept += 1;
+            }
+        }
+    }
+    swept
+}
+
+/// Wakes every sleeper of the segment once. Spurious wakes do no harm; lost ones would, and whoever died
+/// may have owed one.
+pub fn wake_everyone(segment: &Segment) {
+    for index in 0..segment.shape().nodes {
+        if let Some(node) = segment.node(index) {
+            node.lock().wake_spuriously();
+        }
+    }
+    for entry in segment.participants() {
+        if !matches!(entry.life(), Life::Vacant | Life::Dead) {
+            entry.bell().ring();
+        }
+    }
+    for id in 0..segment.shape().tasks() {
+        if let Some(task) = Task::new(segment, id)
+            && task.word().peek().is_waiting()
+        {
+            task.word().wake_spuriously();
+        }
+    }
+    segment.startup().ring();
+    segment.freed().ring();
+}

@@ -1,0 +1,340 @@
+//! A crash-atomic ring of task ids: many producers, one consumer at a time, never full.
+//!
+//! When empty, [`Ring::get`] at `head` answers `None`. There is no full state: a task is in a ring at
+//! most once, and a ring has more cells than there are tasks that can be in it; a producer that finds
+//! no free cell within one lap has met a corrupted segment and is told so. What another process may
+//! change meanwhile: cells are published at any time, `tail` is helped forward by anyone, `head` moves
+//! only under the reader lock.
+//!
+//! # Layout
+//!
+//! ```text
+//! cell: u64 = lap (32) | task id (32)      position p lies in cell p mod n, with lap p / n + 1
+//! tail  line of its own, written by producers: a hint, never behind `head` by a lap
+//! head  line of its own, written by the holder of the reader lock
+//! ```
+//!
+//! A zeroed cell has lap 0: one behind the first.
+//!
+//! # Protocol
+//!
+//! * push(id): read `tail`; if its cell is one lap behind, CAS it to (this lap, id): *that CAS is the
+//!   enqueue*. Then help `tail` forward. If the cell has this lap already, help `tail`, try the next.
+//! * the consumer reads cells from `head` while their lap matches, claims the tasks, stores `head` once,
+//!   and only then does anything that could put an id back into the ring.
+//!
+//! # Invariants
+//!
+//! * *window*: a cell with the lap of position p was published at p and not since; consumers never
+//!   write cells.
+//! * *once*: between two publications of an id lies a claim; a reader that meets a task that is not
+//!   QUEUED skips the cell, so even a doubled cell harms nobody.
+//!
+//! # Ordering
+//!
+//! * *published*: the cell's CAS (Release at least) → the reader's Acquire load of the cell. The task's
+//!   word, header and payload travel.
+//! * *drained*: the store of `head` (Release) → the Acquire load of `head` in a repairer's scan and in
+//!   the next holder; the claims made before travel.
+//!
+//! # Crash
+//!
+//! A producer killed before its CAS leaves a QUEUED task with a dead owner in no ring: `repair` pushes
+//! it. Killed after it: `tail` may be behind, the next producer helps. There is no claimed-but-unwritten
+//! cell, so no reader ever waits for a dead producer. A consumer killed before it stored `head` leaves
+//! claimed tasks at or after `head`; the next holder claims them again.
+//!
+//! # Source
+//!
+//! R. Colvin, L. Groves, "Formal verification of an array-based nonblocking queue", ICECCS 2005 (the
+//! corrected algorithm); V. Aksenov et al., "Memory bounds for concurrent bounded queues",
+//! arXiv:2104.15003 (why ids and laps in one word suffice).
+
+use crate::sync::{AtomicU64, Ordering};
+
+/// No cell was free within one lap: more ids than tasks exist, so the segment is corrupted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Overrun;
+
+/// References to the parts of one ring, wherever they lie.
+#[derive(Debug, Clone, Copy)]
+pub struct Ring<'a> {
+    tail: &'a AtomicU64,
+    head: &'a AtomicU64,
+    cells: &'a [AtomicU64],
+}
+
+impl<'a> Ring<'a> {
+    /// A ring over these parts.
+    ///
+    /// # Panics
+    /// If the number of cells is not a power of two.
+    #[inline]
+    #[must_use]
+    pub(crate) fn new(tail: &'a AtomicU64, head: &'a AtomicU64, cells: &'a [AtomicU64]) -> Self {
+        assert!(cells.len().is_power_of_two());
+        Self { tail, head, cells }
+    }
+
+    #[inline]
+    fn cell(&self, position: u64) -> &'a AtomicU64 {
+        // In range: the mask is one less than the length, a power of two by `new`.
+        &self.cells[position as usize & (self.cells.len() - 1)]
+    }
+
+    /// The lap that a cell has once position `position` is published. Wraps after 2³² laps; laps are
+    /// only ever compared with their neighbours.
+    #[inline]
+    fn lap(&self, position: u64) -> u32 {
+        ((position >> self.cells.len().trailing_zeros()) as u32).wrapping_add(1)
+    }
+
+    /// Enqueues an id and says its position.
+    ///
+    /// # Errors
+    /// [`Overrun`] if the segment is corrupted: nothing was enqueued.
+    #[inline]
+    pub fn push(&self, id: u32) -> Result<u64, Overrun> {
+        let position = self.publish(id, self.tail.load(Ordering::Acquire))?;
+        // Relaxed: `tail` is a hint and orders nothing.
+        let _ = self.tail.compare_exchange(position, position + 1, Ordering::Relaxed, Ordering::Relaxed);
+        Ok(position)
+    }
+
+    /// Enqueues several ids, in order, with one update of `tail`; says the position after the last.
+    /// Ids of other producers may lie between them.
+    ///
+    /// # Errors
+    /// [`Overrun`] with a corrupted segment: the number of ids that were enqueued before it showed.
+    #[inline]
+    pub fn push_many(&self, ids: &[u32]) -> Result<u64, (Overrun, usize)> {
+        let mut next = self.tail.load(Ordering::Acquire);
+        for (done, &id) in ids.iter().enumerate() {
+            next = self.publish(id, next).map_err(|overrun| (overrun, done))? + 1;
+        }
+        self.tail.fetch_max(next, Ordering::Relaxed); // Relaxed: a hint
+        Ok(next)
+    }
+
+    /// Publishes an id at the first free position at or after `from`.
+    #[inline]
+    fn publish(&self, id: u32, from: u64) -> Result<u64, Overrun> {
+        let mut position = from;
+        // One lap over published cells, and as much again for cells that others fill under our hands.
+        for _ in 0..=2 * self.cells.len() {
+            let lap = self.lap(position);
+            let cell = self.cell(position);
+            let seen = cell.load(Ordering::Relaxed); // Relaxed: the CAS below decides
+            let seen_lap = (seen >> 32) as u32;
+            if seen_lap == lap.wrapping_sub(1) {
+                let full = u64::from(lap) << 32 | u64::from(id);
+                // *published*. SeqCst, not Release, because it is also the "publish" of the doorbell's
+                // "publish, full fence, look for sleepers".
+                if cell.compare_exchange(seen, full, Ordering::SeqCst, Ordering::Relaxed).is_ok() {
+                    return Ok(position);
+                }
+            }
+            if seen_lap == lap || seen_lap == lap.wrapping_sub(1) {
+                // Somebody published here: help `tail`, try the next.
+                let _ =
+                    self.tail.compare_exchange(position, position + 1, Ordering::Relaxed, Ordering::Relaxed);
+                position += 1;
+            } else {
+                // We slept for a lap or more: `tail` has moved on.
+                position = self.tail.load(Ordering::Acquire).max(position + 1);
+            }
+        }
+        Err(Overrun)
+    }
+
+    /// The id published at `position`; `None` if nothing is there yet (or no longer).
+    #[inline]
+    #[must_use]
+    pub fn get(&self, position: u64) -> Option<u32> {
+        // *published*; SeqCst because it is also the "look at the ring" of the doorbell.
+        let seen = self.cell(position).load(Ordering::SeqCst);
+        ((seen >> 32) as u32 == self.lap(position)).then_some(seen as u32)
+    }
+
+    /// How many positions from `from` on are published, up to `limit`.
+    #[inline]
+    #[must_use]
+    pub fn published(&self, from: u64, limit: u64) -> u64 {
+        let mut count = 0;
+        while count < limit && self.get(from + count).is_some() {
+            count += 1;
+        }
+        count
+    }
+
+    /// The first position that is not drained yet.
+    #[inline]
+    #[must_use]
+    pub fn head(&self) -> u64 {
+        self.head.load(Ordering::Acquire) // *drained*
+    }
+
+    /// Everything before `position` is drained. Only the holder of the reader lock may call this.
+    #[inline]
+    pub fn set_head(&self, position: u64) {
+        self.head.store(position, Ordering::Release); // *drained*
+    }
+
+    /// Where the next id will go, roughly: a hint for reports.
+    #[must_use]
+    pub fn tail(&self) -> u64 {
+        self.tail.load(Ordering::Relaxed) // Relaxed: a hint
+    }
+
+    /// How many ids are waiting, roughly.
+    #[must_use]
+    pub fn depth(&self) -> u64 {
+        self.tail().saturating_sub(self.head()).min(self.cells.len() as u64)
+    }
+
+    /// How many cells there are.
+    #[must_use]
+    pub fn cells(&self) -> usize {
+        self.cells.len()
+    }
+
+    /// Calls `visit(position, id)` for every id from `head` to the last published, as a repairer sees
+    /// them: without the lock, while others push and drain. An id that stays in the ring throughout is
+    /// visited; whether one that comes or goes is visited, the caller must not rely on.
+    pub fn scan(&self, mut visit: impl FnMut(u64, u32)) {
+        let mut position = self.head();
+        loop {
+            let seen = self.cell(position).load(Ordering::Acquire); // *published*
+            if (seen >> 32) as u32 == self.lap(position) {
+                visit(position, seen as u32);
+                position += 1;
+            } else {
+                let head = self.head();
+                if head <= position {
+                    return;
+                }
+                position = head; // overtaken by the reader: go on from where it is
+            }
+        }
+    }
+
+    /// What the cell for `position` holds, for a checker: its lap and id.
+    pub(crate) fn raw(&self, position: u64) -> (u32, u32) {
+        let seen = self.cell(position).load(Ordering::Acquire);
+        ((seen >> 32) as u32, seen as u32)
+    }
+
+    /// The lap that belongs to `position`, for a checker.
+    pub(crate) fn lap_of(&self, position: u64) -> u32 {
+        self.lap(position)
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::VecDeque;
+
+    /// The parts of a ring on the heap, at any position of its life.
+    struct Parts {
+        tail: AtomicU64,
+        head: AtomicU64,
+        cells: Vec<AtomicU64>,
+    }
+
+    impl Parts {
+        fn at(cells: usize, position: u64) -> Self {
+            let n = cells as u64;
+            let lap_before = |index: u64| {
+                let last = if index < position % n { position / n } else { (position / n).wrapping_sub(1) };
+                (last.wrapping_add(1) as u32 as u64) << 32
+            };
+            Self {
+                tail: AtomicU64::new(position),
+                head: AtomicU64::new(position),
+                cells: (0..n).map(|i| AtomicU64::new(lap_before(i))).collect(),
+            }
+        }
+
+        fn ring(&self) -> Ring<'_> {
+            Ring::new(&self.tail, &self.head, &self.cells)
+        }
+    }
+
+    #[test]
+    fn a_zeroed_ring_is_empty_and_keeps_order() {
+        let parts = Parts::at(4, 0);
+        let ring = parts.ring();
+        assert_eq!(ring.get(0), None);
+        for id in 0..4 {
+            assert_eq!(ring.push(id), Ok(u64::from(id)));
+        }
+        assert_eq!((0..4).map(|p| ring.get(p)).collect::<Vec<_>>(), [Some(0), Some(1), Some(2), Some(3)]);
+        assert_eq!(ring.get(4), None, "a lap behind is not published");
+    }
+
+    #[test]
+    fn a_hint_left_behind_is_helped_forward() {
+        let parts = Parts::at(8, 0);
+        let ring = parts.ring();
+        for id in 0..5 {
+            ring.push(id).unwrap();
+        }
+        parts.tail.store(1, Ordering::Relaxed); // a producer died before helping
+        assert_eq!(ring.push(5), Ok(5));
+        assert_eq!(ring.tail(), 6);
+    }
+
+    #[test]
+    fn more_ids_than_tasks_is_an_error_and_no_hang() {
+        let parts = Parts::at(4, 0);
+        let ring = parts.ring();
+        // A reader that never drains; the fifth push meets a cell of its own lap all around.
+        for id in 0..4 {
+            ring.push(id).unwrap();
+        }
+        // The cell is one lap behind again from the fifth push's view, so it is overwritten: this is
+        // why a ring has more cells than tasks. With cells of a far lap there is no way to go.
+        for cell in &parts.cells {
+            cell.store(77 << 32, Ordering::Relaxed);
+        }
+        assert_eq!(ring.push(9), Err(Overrun));
+        assert_eq!(ring.push_many(&[9]), Err((Overrun, 0)));
+    }
+
+    proptest! {
+        /// Against a `VecDeque`: any mix of pushes and drains, from any point of the ring's life,
+        /// including the wrap of the 32-bit lap.
+        #[test]
+        fn behaves_as_a_queue(
+            start in prop_oneof![Just(0_u64), 0..1_000_u64, (1_u64 << 35) - 20..(1_u64 << 35) + 20],
+            steps in prop::collection::vec((0..6_usize, 0..7_u64), 1..200),
+        ) {
+            let parts = Parts::at(8, start);
+            let ring = parts.ring();
+            let mut plain = VecDeque::new();
+            let mut id = 0;
+            for (pushes, drains) in steps {
+                let room = 7 - plain.len();
+                let new: Vec<u32> = (0..pushes.min(room)).map(|_| { id += 1; id }).collect();
+                if new.len().is_multiple_of(2) {
+                    ring.push_many(&new).unwrap();
+                } else {
+                    for &id in &new { ring.push(id).unwrap(); }
+                }
+                plain.extend(new);
+                prop_assert_eq!(ring.depth(), plain.len() as u64);
+                let mut scanned = Vec::new();
+                ring.scan(|_, id| scanned.push(id));
+                prop_assert!(scanned.iter().eq(plain.iter()));
+                let head = ring.head();
+                let count = ring.published(head, drains);
+                for position in head..head + count {
+                    prop_assert_eq!(ring.get(position), plain.pop_front());
+                }
+                ring.set_head(head + count);
+            }
+        }
+    }
+}

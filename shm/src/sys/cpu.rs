@@ -1,0 +1,75 @@
+//! CPUs: which ones this process may use, pinning, and the NUMA node of each.
+#![expect(unsafe_code, reason = "sched_getaffinity and sched_setaffinity, prctl")]
+
+use std::io;
+
+/// The highest CPU number that can be named, plus one.
+pub const CPU_LIMIT: usize = 1024;
+
+/// The CPUs the calling thread may run on, ascending.
+///
+/// # Errors
+/// What `sched_getaffinity` says; in practice only on a machine with more than [`CPU_LIMIT`] CPUs.
+pub fn allowed() -> io::Result<Vec<usize>> {
+    // SAFETY: an all-zero cpu_set_t is a valid empty set.
+    let mut set: libc::cpu_set_t = unsafe { core::mem::zeroed() };
+    // SAFETY: `set` is a live cpu_set_t of the size given; 0 means the calling thread.
+    if unsafe { libc::sched_getaffinity(0, size_of_val(&set), &raw mut set) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: every index is below CPU_SETSIZE, which is what a cpu_set_t holds.
+    Ok((0..CPU_LIMIT).filter(|&cpu| unsafe { libc::CPU_ISSET(cpu, &set) }).collect())
+}
+
+/// Lets the calling thread (and threads it starts later) run on `cpus` only.
+///
+/// # Errors
+/// `EINVAL` if none of `cpus` may be used by this process, or one is not below [`CPU_LIMIT`].
+pub fn pin_thread(cpus: &[usize]) -> io::Result<()> {
+    // SAFETY: an all-zero cpu_set_t is a valid empty set.
+    let mut set: libc::cpu_set_t = unsafe { core::mem::zeroed() };
+    for &cpu in cpus {
+        if cpu >= CPU_LIMIT {
+            return Err(io::Error::from_raw_os_error(libc::EINVAL));
+        }
+        // SAFETY: the index is below CPU_SETSIZE.
+        unsafe { libc::CPU_SET(cpu, &mut set) };
+    }
+    // SAFETY: `set` is a live cpu_set_t of the size given; 0 means the calling thread.
+    if unsafe { libc::sched_setaffinity(0, size_of_val(&set), &raw const set) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+/// The NUMA nodes of this machine that hold at least one of `cpus`, each with those CPUs; one node with
+/// all of them where the kernel tells of none.
+#[must_use]
+pub fn by_numa_node(cpus: &[usize]) -> Vec<Vec<usize>> {
+    let mut nodes: Vec<(usize, Vec<usize>)> = Vec::new();
+    for &cpu in cpus {
+        let node = numa_node(cpu).unwrap_or(0);
+        match nodes.iter_mut().find(|(n, _)| *n == node) {
+            Some((_, list)) => list.push(cpu),
+            None => nodes.push((node, vec![cpu])),
+        }
+    }
+    nodes.sort_unstable();
+    nodes.into_iter().map(|(_, list)| list).collect()
+}
+
+/// The NUMA node of a CPU, if the kernel tells.
+#[must_use]
+pub fn numa_node(cpu: usize) -> Option<usize> {
+    std::fs::read_dir(format!("/sys/devices/system/cpu/cpu{cpu}"))
+        .ok()?
+        .filter_map(Result::ok)
+        .find_map(|entry| entry.file_name().to_str()?.strip_prefix("node")?.parse().ok())
+}
+
+/// Lets short sleeps of the calling thread end on time: the default slack of 50 µs would be added to
+/// every batch window.
+pub fn set_precise_sleep() {
+    // SAFETY: PR_SET_TIMERSLACK takes a number of nanoseconds and no pointer.
+    unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1_000_u64) };
+}

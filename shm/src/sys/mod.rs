@@ -1,0 +1,12 @@
+//! The only place that calls the operating system.
+
+pub mod futex;
+
+#[cfg(not(loom))]
+pub mod cpu;
+#[cfg(not(loom))]
+pub mod file;
+#[cfg(not(loom))]
+pub mod process;
+#[cfg(not(loom))]
+pub mod time;

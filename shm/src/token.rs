@@ -1,0 +1,99 @@
+//! Tokens: who somebody is, in 31 bits.
+//!
+//! ```text
+//! 30            10 9          0
+//! ├─── epoch ─────┼── index ──┤      index: the participant's place in the table
+//! ```
+//!
+//! The epoch grows each time a place in the participant table is claimed, so a token names one
+//! incarnation; it starts at 1, so that no token is 0. Owner fields in a segment hold tokens, never pids.
+
+use core::fmt;
+
+const INDEX_BITS: u32 = 10;
+const EPOCH_LIMIT: u32 = 1 << (Token::BITS - INDEX_BITS);
+
+/// One incarnation of a participant. Never zero.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Token(u32);
+
+impl Token {
+    /// How many bits a token has: the lock word needs one for itself.
+    pub const BITS: u32 = 31;
+    /// How many participants a table can have.
+    pub const INDEX_LIMIT: u32 = 1 << INDEX_BITS;
+
+    /// The token of place `index` in its `epoch`-th incarnation; the epoch wraps, skipping 0.
+    #[must_use]
+    pub fn new(index: u32, epoch: u32) -> Self {
+        debug_assert!(index < Self::INDEX_LIMIT);
+        let epoch = (epoch % EPOCH_LIMIT).max(1);
+        Self((epoch << INDEX_BITS) | (index % Self::INDEX_LIMIT))
+    }
+
+    /// The token in a word of a segment; `None` for "nobody" and for what no token can be.
+    #[must_use]
+    pub fn from_raw(raw: u32) -> Option<Self> {
+        (raw >> INDEX_BITS != 0 && raw >> Self::BITS == 0).then_some(Self(raw))
+    }
+
+    /// The bits, as they lie in a word.
+    #[must_use]
+    pub fn raw(self) -> u32 {
+        self.0
+    }
+
+    /// The place in the participant table.
+    #[must_use]
+    pub fn index(self) -> u32 {
+        self.0 % Self::INDEX_LIMIT
+    }
+
+    /// Which incarnation of that place.
+    #[must_use]
+    pub fn epoch(self) -> u32 {
+        self.0 >> INDEX_BITS
+    }
+
+    /// The next incarnation of the same place.
+    #[must_use]
+    pub fn next(self) -> Self {
+        Self::new(self.index(), self.epoch() + 1)
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}#{}", self.index(), self.epoch())
+    }
+}
+
+impl fmt::Display for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_never_zero_and_leaves_the_top_bit_free() {
+        for (index, epoch) in [(0, 0), (0, 1), (1023, EPOCH_LIMIT - 1), (5, EPOCH_LIMIT)] {
+            let token = Token::new(index, epoch);
+            assert_eq!(Token::from_raw(token.raw()), Some(token));
+            assert_eq!(token.index(), index);
+            assert_eq!(token.raw() >> 31, 0);
+        }
+        assert_eq!(Token::from_raw(0), None);
+        assert_eq!(Token::from_raw(7), None, "an index without an epoch is nobody");
+        assert_eq!(Token::from_raw(1 << 31 | 1 << 10), None);
+    }
+
+    #[test]
+    fn the_epoch_wraps_past_zero() {
+        let last = Token::new(3, EPOCH_LIMIT - 1);
+        assert_eq!(last.next(), Token::new(3, 1));
+    }
+}

@@ -1,0 +1,478 @@
+//! The state word of a task: its phase, and who must act next, in one 64-bit word.
+//!
+//! # Layout
+//!
+//! ```text
+//! 63                      32 31    28 27    24 23       16 15           0
+//! ├───── owner token ───────┼─ phase ┼─ flags ┼─ attempt ──┼─ generation ┤
+//!                           └────────────── low half: the futex word ────┘
+//! ```
+//!
+//! # Protocol
+//!
+//! | Phase | Owner | Means | Left by, to |
+//! |---|---|---|---|
+//! | FREE | nobody | not in use | the client that holds the id → FILLING |
+//! | FILLING | client | the input is being written | that client → QUEUED |
+//! | QUEUED | mover | in a node's ring, or about to be | the holder of the node's reader lock → CLAIMED, or → FREE if CANCELLED |
+//! | CLAIMED | worker | a worker has it | that worker → QUEUED (next node), DONE, or FREE if CANCELLED; after its death the repairer |
+//! | FORKED | mover | its branches run (no plan makes this phase yet) | the join |
+//! | DONE | client | the outcome is there | that client → FREE, generation + 1 |
+//!
+//! Flags, set by the caller only: WAITING (it sleeps on the word), CANCELLED (it has gone). ERROR is set
+//! with DONE: the payload is an error record.
+//!
+//! # Invariants
+//!
+//! * *sole*: a phase is left by its owner alone, or by the repairer of a dead owner with a CAS from the
+//!   exact word. Only the two flags of the caller can change under an owner's hands, so every
+//!   transition out of a phase that others can see is a CAS loop; out of FILLING it is a store.
+//! * *gone*: whoever sees CANCELLED when it pops or finishes the task frees it; if the caller's
+//!   `fetch_or` finds DONE, the caller frees it. Both act on one word, so exactly one does.
+//! * *dead tokens stay dead*: nobody ever writes the token of a dead participant, so a CAS from a word
+//!   with a dead owner cannot suffer from ABA.
+//!
+//! # Ordering
+//!
+//! * *handed*: each transition that gives the task to somebody else is a Release (or AcqRel) write of
+//!   the word or of the ring cell; the taker's read of the same is an Acquire. What travels is the
+//!   task's header and payload.
+//!
+//! # Crash
+//!
+//! The word names the dead owner; `repair` looks for it.
+
+use crate::sync::{AtomicU64, Ordering};
+use crate::sys::futex;
+use crate::token::Token;
+use core::fmt;
+use core::time::Duration;
+
+/// What a task is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Phase {
+    /// Not in use.
+    Free = 0,
+    /// A client writes its input.
+    Filling = 1,
+    /// In a ring, or about to be.
+    Queued = 2,
+    /// A worker has it.
+    Claimed = 3,
+    /// Its branches run.
+    Forked = 4,
+    /// The outcome is there.
+    Done = 5,
+}
+
+impl Phase {
+    /// All phases, in the order of their numbers.
+    pub const ALL: [Self; 6] =
+        [Self::Free, Self::Filling, Self::Queued, Self::Claimed, Self::Forked, Self::Done];
+
+    /// The name used in reports.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Free => "free",
+            Self::Filling => "filling",
+            Self::Queued => "queued",
+            Self::Claimed => "claimed",
+            Self::Forked => "forked",
+            Self::Done => "done",
+        }
+    }
+}
+
+const GENERATION_MASK: u64 = 0xFFFF;
+const ATTEMPT_SHIFT: u32 = 16;
+const PHASE_SHIFT: u32 = 28;
+const OWNER_SHIFT: u32 = 32;
+const WAITING: u64 = 1 << 24;
+const CANCELLED: u64 = 1 << 25;
+const ERROR: u64 = 1 << 26;
+const FLAGS: u64 = 0xF << 24;
+
+/// A value of a state word.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct State(u64);
+
+impl State {
+    /// A state with no flags set.
+    #[must_use]
+    pub fn new(phase: Phase, owner: Option<Token>, generation: u16, attempt: u8) -> Self {
+        Self(
+            u64::from(owner.map_or(0, Token::raw)) << OWNER_SHIFT
+                | (phase as u64) << PHASE_SHIFT
+                | u64::from(attempt) << ATTEMPT_SHIFT
+                | u64::from(generation),
+        )
+    }
+
+    /// The state with these bits.
+    #[must_use]
+    pub fn from_raw(raw: u64) -> Self {
+        Self(raw)
+    }
+
+    /// The bits.
+    #[must_use]
+    pub fn raw(self) -> u64 {
+        self.0
+    }
+
+    /// The phase; `None` for a number that is none.
+    #[must_use]
+    pub fn phase(self) -> Option<Phase> {
+        Phase::ALL.get((self.0 >> PHASE_SHIFT & 0xF) as usize).copied()
+    }
+
+    /// Who must act next.
+    #[must_use]
+    pub fn owner(self) -> Option<Token> {
+        Token::from_raw((self.0 >> OWNER_SHIFT) as u32)
+    }
+
+    /// How often this place has been used, modulo 65,536.
+    #[must_use]
+    pub fn generation(self) -> u16 {
+        (self.0 & GENERATION_MASK) as u16
+    }
+
+    /// How many workers died with this task in their hands.
+    #[must_use]
+    pub fn attempt(self) -> u8 {
+        (self.0 >> ATTEMPT_SHIFT) as u8
+    }
+
+    /// Whether the caller sleeps on the word.
+    #[must_use]
+    pub fn is_waiting(self) -> bool {
+        self.0 & WAITING != 0
+    }
+
+    /// Whether the caller has gone.
+    #[must_use]
+    pub fn is_cancelled(self) -> bool {
+        self.0 & CANCELLED != 0
+    }
+
+    /// Whether the outcome is an error record.
+    #[must_use]
+    pub fn is_error(self) -> bool {
+        self.0 & ERROR != 0
+    }
+
+    /// In this phase, of this owner?
+    #[must_use]
+    pub fn is(self, phase: Phase, owner: Token) -> bool {
+        self.phase() == Some(phase) && self.owner() == Some(owner)
+    }
+
+    /// The same task (generation, attempt, caller's flags) in another phase.
+    fn moved_to(self, phase: Phase, owner: Token) -> Self {
+        let kept = self.0 & (FLAGS | 0xFF << ATTEMPT_SHIFT | GENERATION_MASK);
+        Self(Self::new(phase, Some(owner), 0, 0).0 | kept)
+    }
+
+    fn futex_value(self) -> u32 {
+        self.0 as u32
+    }
+}
+
+impl fmt::Debug for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.phase() {
+            Some(phase) => f.write_str(phase.name())?,
+            None => write!(f, "phase {}?", self.0 >> PHASE_SHIFT & 0xF)?,
+        }
+        if let Some(owner) = self.owner() {
+            write!(f, " of {owner}")?;
+        }
+        write!(f, " generation {} attempt {}", self.generation(), self.attempt())?;
+        for (set, name) in
+            [(self.is_waiting(), "waiting"), (self.is_cancelled(), "cancelled"), (self.is_error(), "error")]
+        {
+            if set {
+                write!(f, " {name}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What became of a claim.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Claim {
+    /// It is ours.
+    Taken(State),
+    /// Its caller has gone: it is ours to free.
+    Abandoned(State),
+    /// Nothing to claim here: not in a phase that a reader may leave.
+    Stale(State),
+}
+
+/// What became of a finished task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Finish {
+    /// The caller will see the outcome; it must be woken if `wake`.
+    Done {
+        /// The caller sleeps on the word.
+        wake: bool,
+    },
+    /// The caller has gone: the task is ours to free.
+    Abandoned,
+    /// It was not ours any more: we were taken for dead. Nothing may be done to it.
+    Lost(State),
+}
+
+/// What became of a cancellation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cancel {
+    /// The outcome was there already: the caller frees the task.
+    WasDone,
+    /// Whoever pops or finishes the task will free it.
+    Left,
+}
+
+/// The state word of a task.
+#[repr(transparent)]
+pub struct Word(AtomicU64);
+
+impl fmt::Debug for Word {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.peek().fmt(f)
+    }
+}
+
+impl Word {
+    /// A word in this state; in a segment words begin as zero, which is FREE.
+    #[must_use]
+    pub fn new(state: State) -> Self {
+        Self(AtomicU64::new(state.0))
+    }
+
+    /// The state now.
+    #[inline]
+    #[must_use]
+    pub fn load(&self) -> State {
+        State(self.0.load(Ordering::Acquire)) // *handed*: the taker's side
+    }
+
+    /// The state now, for those that read nothing else by it.
+    #[inline]
+    #[must_use]
+    pub fn peek(&self) -> State {
+        State(self.0.load(Ordering::Relaxed)) // Relaxed: no data is read by it
+    }
+
+    /// FREE → FILLING, by the client that holds the id in its own memory.
+    #[inline]
+    pub fn begin(&self, client: Token) -> State {
+        let free = self.peek();
+        debug_assert_eq!(free.phase(), Some(Phase::Free));
+        let filling = State::new(Phase::Filling, Some(client), free.generation(), 0);
+        self.0.store(filling.0, Ordering::Relaxed); // Relaxed by *sole*: nobody else acts on it
+        filling
+    }
+
+    /// FILLING → QUEUED, by the client; the push that follows makes it known.
+    #[inline]
+    pub fn queue(&self, filling: State, mover: Token) {
+        debug_assert_eq!(filling.phase(), Some(Phase::Filling));
+        self.0.store(filling.moved_to(Phase::Queued, mover).0, Ordering::Release); // *handed*
+    }
+
+    /// QUEUED → CLAIMED, by the holder of the reader lock. Also takes over what a *dead* holder had
+    /// claimed: its cell is still in the ring, so its work had not begun.
+    #[inline]
+    pub fn claim(&self, me: Token, is_dead: impl Fn(Token) -> bool) -> Claim {
+        let mut seen = self.load();
+        loop {
+            match (seen.phase(), seen.owner()) {
+                (Some(Phase::Queued), _) => {}
+                (Some(Phase::Claimed), Some(owner)) if owner != me && is_dead(owner) => {}
+                _ => return Claim::Stale(seen),
+            }
+            let mine = seen.moved_to(Phase::Claimed, me);
+            // AcqRel: *handed*; what the mover wrote is ours to read.
+            match self.0.compare_exchange(seen.0, mine.0, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) if mine.is_cancelled() => return Claim::Abandoned(mine),
+                Ok(_) => return Claim::Taken(mine),
+                Err(now) => seen = State(now),
+            }
+        }
+    }
+
+    /// CLAIMED(from) → CLAIMED(to), only from exactly this word: how a repairer takes what a dead
+    /// worker had.
+    pub fn take_over(&self, dead: State, to: Token) -> Option<State> {
+        let mine = dead.moved_to(Phase::Claimed, to);
+        self.0.compare_exchange(dead.0, mine.0, Ordering::AcqRel, Ordering::Relaxed).is_ok().then_some(mine)
+    }
+
+    /// QUEUED(dead) → QUEUED(me), only from exactly this word: the right to push what a dead mover had
+    /// not.
+    pub fn adopt(&self, dead: State, me: Token) -> bool {
+        let mine = dead.moved_to(Phase::Queued, me);
+        self.0.compare_exchange(dead.0, mine.0, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    }
+
+    /// CLAIMED(me) → QUEUED(me) for the next node, or for another attempt; false if it is not ours.
+    pub fn requeue(&self, me: Token, another_attempt: bool) -> bool {
+        let mut seen = self.load();
+        while seen.is(Phase::Claimed, me) {
+            let mut next = seen.moved_to(Phase::Queued, me);
+            if another_attempt {
+                let attempt = next.attempt().saturating_add(1);
+                next.0 = next.0 & !(0xFF << ATTEMPT_SHIFT) | u64::from(attempt) << ATTEMPT_SHIFT;
+            }
+            match self.0.compare_exchange(seen.0, next.0, Ordering::AcqRel, Ordering::Relaxed) {
+                Ok(_) => return true,
+                Err(now) => seen = State(now),
+            }
+        }
+        false
+    }
+
+    /// CLAIMED(me) → DONE(client).
+    #[inline]
+    pub fn finish(&self, me: Token, client: Token, error: bool) -> Finish {
+        let mut seen = self.peek();
+        loop {
+            if !seen.is(Phase::Claimed, me) {
+                return Finish::Lost(seen);
+            }
+            if seen.is_cancelled() {
+                return Finish::Abandoned;
+            }
+            let mut done = seen.moved_to(Phase::Done, client);
+            done.0 &= !WAITING;
+            if error {
+                done.0 |= ERROR;
+            }
+            // Release: *handed*; the outcome travels to the caller.
+            match self.0.compare_exchange(seen.0, done.0, Ordering::Release, Ordering::Relaxed) {
+                Ok(_) => return Finish::Done { wake: seen.is_waiting() },
+                Err(now) => seen = State(now),
+            }
+        }
+    }
+
+    /// Wakes the caller that sleeps on the word.
+    #[cold]
+    pub fn wake_caller(&self) {
+        futex::wake64(&self.0, 1);
+    }
+
+    /// The caller sleeps until the word has changed, is woken, or `timeout` is over. Says the state
+    /// afterwards; it may be any.
+    #[cold]
+    pub fn sleep(&self, timeout: Option<Duration>) -> State {
+        let seen = State(self.0.fetch_or(WAITING, Ordering::AcqRel));
+        if seen.phase() != Some(Phase::Done) {
+            // A change between the two lines changes the low half too, so the kernel refuses to sleep.
+            futex::wait64(&self.0, State(seen.0 | WAITING).futex_value(), timeout);
+        }
+        self.load()
+    }
+
+    /// The caller goes.
+    pub fn cancel(&self) -> Cancel {
+        // AcqRel: if DONE, the outcome's blocks are ours to free.
+        let seen = State(self.0.fetch_or(CANCELLED, Ordering::AcqRel));
+        if seen.phase() == Some(Phase::Done) { Cancel::WasDone } else { Cancel::Left }
+    }
+
+    /// → FREE, generation + 1, by the owner (or, where CANCELLED, by who found it so). What the task
+    /// owned has been given back before.
+    #[inline]
+    pub fn free(&self, now: State) -> State {
+        let free = State::new(Phase::Free, None, now.generation().wrapping_add(1), 0);
+        self.0.store(free.0, Ordering::Release); // *handed*: to the client that sweeps for it
+        free
+    }
+
+    /// [`free`](Self::free) for a repairer: only from exactly this word.
+    pub fn free_if(&self, dead: State) -> bool {
+        let free = State::new(Phase::Free, None, dead.generation().wrapping_add(1), 0);
+        self.0.compare_exchange(dead.0, free.0, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    }
+
+    /// Wakes whoever sleeps on the word, for no reason: after a death.
+    pub fn wake_spuriously(&self) {
+        futex::wake64(&self.0, u32::MAX);
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    const CLIENT: fn() -> Token = || Token::new(0, 1);
+    const WORKER: fn() -> Token = || Token::new(1, 7);
+
+    #[test]
+    fn the_fields_do_not_touch_each_other() {
+        for phase in Phase::ALL {
+            for (generation, attempt) in [(0, 0), (u16::MAX, 0), (0, u8::MAX), (u16::MAX, u8::MAX)] {
+                let state = State::new(phase, Some(WORKER()), generation, attempt);
+                assert_eq!(state.phase(), Some(phase));
+                assert_eq!(state.owner(), Some(WORKER()));
+                assert_eq!(state.generation(), generation);
+                assert_eq!(state.attempt(), attempt);
+                assert!(!state.is_waiting() && !state.is_cancelled() && !state.is_error());
+            }
+        }
+        assert_eq!(State::from_raw(0), State::new(Phase::Free, None, 0, 0), "zeroed memory is FREE");
+        assert_eq!(State::from_raw(0xF << PHASE_SHIFT).phase(), None);
+    }
+
+    #[test]
+    fn a_request_goes_round() {
+        let word = Word::new(State::from_raw(0));
+        let filling = word.begin(CLIENT());
+        word.queue(filling, CLIENT());
+        assert!(matches!(word.claim(WORKER(), |_| false), Claim::Taken(_)));
+        assert!(matches!(word.claim(WORKER().next(), |_| false), Claim::Stale(_)), "claimed once");
+        assert_eq!(word.finish(WORKER(), CLIENT(), true), Finish::Done { wake: false });
+        let done = word.load();
+        assert!(done.is_error() && done.is(Phase::Done, CLIENT()));
+        assert_eq!(word.free(done), State::new(Phase::Free, None, 1, 0));
+    }
+
+    #[test]
+    fn a_cancelled_task_is_freed_by_exactly_one_side() {
+        let word = Word::new(State::from_raw(0));
+        let filling = word.begin(CLIENT());
+        word.queue(filling, CLIENT());
+        assert_eq!(word.cancel(), Cancel::Left);
+        assert!(matches!(word.claim(WORKER(), |_| false), Claim::Abandoned(_)));
+
+        let word = Word::new(State::from_raw(0));
+        let filling = word.begin(CLIENT());
+        word.queue(filling, CLIENT());
+        word.claim(WORKER(), |_| false);
+        assert_eq!(word.cancel(), Cancel::Left);
+        assert_eq!(word.finish(WORKER(), CLIENT(), false), Finish::Abandoned);
+
+        let word = Word::new(State::from_raw(0));
+        let filling = word.begin(CLIENT());
+        word.queue(filling, CLIENT());
+        word.claim(WORKER(), |_| false);
+        word.finish(WORKER(), CLIENT(), false);
+        assert_eq!(word.cancel(), Cancel::WasDone);
+    }
+
+    #[test]
+    fn another_attempt_is_counted_and_saturates() {
+        let word = Word::new(State::new(Phase::Claimed, Some(WORKER()), 3, 254));
+        assert!(word.requeue(WORKER(), true));
+        assert_eq!(word.load().attempt(), 255);
+        word.claim(WORKER(), |_| false);
+        assert!(word.requeue(WORKER(), true));
+        assert_eq!(word.load().attempt(), 255);
+        assert!(!word.requeue(WORKER(), true), "no longer claimed");
+    }
+}
