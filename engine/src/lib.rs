@@ -1,1 +1,102 @@
-//! placeholder
+//! Runs user code in worker processes (or threads) behind rings in shared memory, and turns single
+//! requests into batches.
+//!
+//! A request goes from [`Server::call`] through a ring in a mapped segment to a worker, and its answer
+//! comes back in place. One worker at a time holds the reader lock and greedily drains a whole batch.
+//! Workers are processes because native code crashes: a worker that dies costs at most the requests it
+//! was working on, each of which is answered with an error, and it is started again.
+//!
+//! ```no_run
+//! use ringmill::{Batch, BatchWorker, BoxError, Context, ProcessServlet, Server};
+//! use std::time::Duration;
+//!
+//! struct Scale { factor: f64 }
+//!
+//! impl BatchWorker for Scale {
+//!     type Config = f64; // travels to each worker
+//!     type In = f64;
+//!     type Out = f64;
+//!
+//!     fn new(factor: f64, _: &Context) -> Result<Self, BoxError> {
+//!         Ok(Self { factor })
+//!     }
+//!
+//!     fn call(&mut self, batch: Batch<'_, Self>) -> Result<(), BoxError> {
+//!         let scaled: Vec<f64> = batch.inputs().map(|x| x.to_native() * self.factor).collect();
+//!         batch.reply_all(scaled)
+//!     }
+//! }
+//!
+//! fn main() -> Result<(), BoxError> {
+//!     ringmill::init!(Scale); // in a worker's process: be that worker
+//!
+//!     let server = Server::builder("scale").capacity(1024).start(
+//!         ProcessServlet::<Scale>::new(2.5)
+//!             .cpus(2) // two processes
+//!             .batch_size(64)
+//!             .batch_wait_time(Duration::from_micros(200)),
+//!     )?;
+//!     println!("{}", *server.call(&4.0)?); // one request
+//!     for scaled in server.stream((0..1000).map(f64::from)) {
+//!         println!("{}", scaled?); // many, in order
+//!     }
+//!     Ok(())
+//! }
+//! ```
+//!
+//! What to read next: [`Worker`] and [`BatchWorker`] for the code that runs, [`ProcessServlet`] and
+//! [`ThreadServlet`] for where it runs, [`ServerBuilder`] for the options, [`CallError`] and
+//! [`StartError`] for what can go wrong.
+
+mod batch;
+mod cpus;
+mod error;
+mod items;
+mod launch;
+mod loan;
+mod panics;
+mod patience;
+mod payload;
+mod plan;
+mod registry;
+mod reply;
+mod run;
+mod server;
+mod servlet;
+mod signals;
+mod slots;
+mod stats;
+mod stream;
+mod supervisor;
+mod worker;
+
+pub use batch::{BATCH_SIZE_LIMIT, DEFAULT_BATCH_WAIT_TIME};
+pub use cpus::{Cpus, ParseCpusError, Pin};
+pub use error::{BoxError, CallError, RemoteCause, RemoteError, StartError};
+pub use items::{Batch, Item, Items};
+pub use loan::{Loan, Plain};
+pub use patience::Wait;
+pub use payload::{Checker, Encoder, Output, Payload};
+pub use plan::DEFAULT_MAX_PAYLOAD;
+pub use reply::Reply;
+pub use rkyv;
+pub use server::{CallOptions, DEFAULT_CAPACITY, DEFAULT_TIMEOUT, Server, ServerBuilder};
+pub use servlet::{ProcessServlet, Servlet, ThreadServlet};
+pub use stats::{BatchStats, ServerStats, ServletStats, WorkerStats};
+pub use stream::{DEFAULT_STREAM_TIMEOUT, Stream, StreamOptions};
+pub use supervisor::RESTART_LIMIT;
+pub use worker::{BatchWorker, Context, IntoOutcome, PassThrough, Stop, Worker};
+
+/// The CPUs this process may use, and pinning the calling thread to some.
+pub mod cpu {
+    pub use crate::cpus::allowed;
+    pub use ringmill_shm::sys::cpu::pin_thread;
+}
+
+/// What the macros of this crate expand to; not for direct use.
+#[doc(hidden)]
+pub mod __private {
+    pub use crate::launch::begin;
+    pub use crate::registry::Entry;
+    pub use ctor::declarative::ctor;
+}

@@ -1,0 +1,286 @@
+//! Starting a worker's process, and what it does first.
+//!
+//! # Protocol
+//!
+//! The server prepares the worker's place (STARTING, a new token), then starts the executable with one
+//! environment variable that names place, token and segment. There, before `main`: `init!` takes the
+//! variable away, pins the process, attaches the segment, takes its byte of the lease, constructs the
+//! worker, and says READY or FAILED (with an error record) in its place and on the start-up bell. All
+//! workers do so side by side; the server sleeps on that one bell.
+//!
+//! The start-up bell is a futex in the segment, not a process-shared mutex with a condition variable: a
+//! worker killed while it signals such an event leaves the mutex locked and the server waiting for ever.
+//!
+//! # Crash
+//!
+//! A worker that dies on the way is seen by the supervisor's pidfd. A server that dies is seen by each
+//! worker's watcher thread, which gives the worker a second to clean up; the last to leave removes the
+//! segment.
+#![expect(unsafe_code, reason = "removing a variable from the environment before there are threads")]
+
+use crate::error::{JoinError, NOT_A_WORKER, RemoteError};
+use crate::patience::Wait;
+use crate::payload;
+use crate::registry::{self, Entry};
+use crate::run::Seat;
+use crate::worker::Stop;
+use ringmill_shm::participant::{Life, MESSAGE_BYTES, SERVER};
+use ringmill_shm::segment::{Place, Segment, remove_if_stale};
+use ringmill_shm::sys::cpu;
+use ringmill_shm::sys::process::{PidFd, exit_now, ignore_signal, wait_readable};
+use ringmill_shm::token::Token;
+use std::os::fd::AsRawFd;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// Tells a process that it is a worker: `place:token:wait:segment`.
+const VARIABLE: &str = "RINGMILL_WORKER";
+/// How long a worker may clean up after the server's process has gone.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// What a worker's process is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Order {
+    pub(crate) place: u32,
+    pub(crate) token: Token,
+    pub(crate) wait: Wait,
+    pub(crate) segment: Place,
+}
+
+impl Order {
+    fn to_text(&self) -> String {
+        let wait = match self.wait {
+            Wait::Adaptive => "adaptive".to_string(),
+            Wait::Park => "park".to_string(),
+            Wait::Spin(time) => time.as_nanos().to_string(),
+        };
+        format!("{}:{}:{wait}:{}", self.place, self.token.raw(), self.segment.to_text())
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let mut parts = text.splitn(4, ':');
+        Some(Self {
+            place: parts.next()?.parse().ok()?,
+            token: Token::from_raw(parts.next()?.parse().ok()?)?,
+            wait: match parts.next()? {
+                "adaptive" => Wait::Adaptive,
+                "park" => Wait::Park,
+                nanos => Wait::Spin(Duration::from_nanos(nanos.parse().ok()?)),
+            },
+            segment: Place::parse(parts.next()?).ok()?,
+        })
+    }
+}
+
+/// This program's executable; through `/proc` if its file has been replaced or removed meanwhile.
+pub(crate) fn own_executable() -> PathBuf {
+    std::env::current_exe().ok().filter(|path| path.exists()).unwrap_or_else(|| "/proc/self/exe".into())
+}
+
+/// Starts a worker's process. `title` is what a process list shows.
+pub(crate) fn spawn(program: &Path, title: &str, order: &Order) -> std::io::Result<Child> {
+    Command::new(program)
+        .arg0("ringmill")
+        .args(["worker", title])
+        .env(VARIABLE, order.to_text())
+        .stdin(Stdio::null())
+        .spawn()
+}
+
+/// Whether this process was started as a worker and has not become one.
+pub(crate) fn is_unfulfilled_worker() -> bool {
+    std::env::var_os(VARIABLE).is_some()
+}
+
+/// What `init!` calls in every process, before `main`.
+pub fn begin(entries: Vec<Entry>) {
+    let _ = crate::cpus::allowed(); // before anything is pinned
+    registry::list(entries);
+    let Some(order) = std::env::var(VARIABLE).ok().and_then(|text| Order::parse(&text)) else { return };
+    // Nothing may unwind into the C runtime that called us.
+    let code = std::panic::catch_unwind(|| fulfil(order)).unwrap_or(1);
+    if code != NOT_A_WORKER {
+        std::process::exit(code);
+    }
+    // Perhaps another `init!` of this program lists the type.
+}
+
+/// Becomes the worker; the code to exit with.
+fn fulfil(order: Order) -> i32 {
+    // Ctrl-C and a service manager's SIGTERM reach the whole group; the server tells us when to go.
+    ignore_signal(libc::SIGINT);
+    ignore_signal(libc::SIGTERM);
+    ignore_signal(libc::SIGPIPE); // as `main` would have it
+    let seat = match join(order) {
+        Ok(seat) => Arc::new(seat),
+        Err(error) => {
+            eprintln!("ringmill worker: {error}");
+            return 1;
+        }
+    };
+    let info = seat.node().info();
+    let Some(live) = registry::find(&info.worker_type, info.type_hash) else { return NOT_A_WORKER };
+    // SAFETY: no other thread exists yet: we are called before `main`, and `join` starts none.
+    unsafe { std::env::remove_var(VARIABLE) };
+    if let Err(error) = watch_server(Arc::clone(&seat)) {
+        eprintln!("ringmill worker: {error}");
+        return 1;
+    }
+    let left = live(Arc::clone(&seat));
+    leave(&seat, left)
+}
+
+fn join(order: Order) -> Result<Seat, JoinError> {
+    let segment = Segment::attach(order.segment, payload::PAYLOAD_FORMAT)?;
+    let entry = segment.participants().get(order.place as usize).filter(|_| order.place != SERVER);
+    let entry = entry.filter(|e| e.token() == Some(order.token)).ok_or(JoinError::Place(order.place))?;
+    let cpus = entry.cpus();
+    if !cpus.is_empty() {
+        cpu::pin_thread(&cpus)
+            .map_err(|source| JoinError::System { what: "pin the worker to its CPUs", source })?;
+    }
+    // *lease before deeds*.
+    let held = segment.lease().hold(order.place);
+    held.map_err(|source| JoinError::System { what: "take the worker's lease", source })?;
+    entry.arrive();
+    Ok(Seat {
+        place: order.place,
+        token: order.token,
+        wait: order.wait,
+        server_gone: Arc::new(AtomicBool::new(false)),
+        segment: Arc::new(segment),
+    })
+}
+
+/// Starts the thread that ends this process when the server's has gone.
+fn watch_server(seat: Arc<Seat>) -> Result<(), JoinError> {
+    let system = |what| move |source| JoinError::System { what, source };
+    let server = PidFd::open(seat.segment.participants()[SERVER as usize].pid())
+        .map_err(system("watch the server"))?;
+    // If it had died before we opened it, the descriptor may be another process's; the lease tells.
+    if !seat.segment.lease().is_held(SERVER).map_err(system("ask for the server's lease"))? {
+        return Err(JoinError::System {
+            what: "join a server that is gone",
+            source: std::io::ErrorKind::NotFound.into(),
+        });
+    }
+    let watch = move || {
+        while !wait_readable(&[server.as_raw_fd()], None)[0] {}
+        seat.server_gone.store(true, Ordering::SeqCst);
+        seat.entry().bell().ring();
+        seat.segment.startup().ring();
+        // The worker's own thread exits the process when it is done; this is for one that is not.
+        std::thread::sleep(LAST_WORDS); // the wait itself is the point: a time limit
+        remove_segment(&seat);
+        exit_now(1);
+    };
+    std::thread::Builder::new()
+        .name("ringmill-watch".into())
+        .spawn(watch)
+        .map_err(system("start a thread"))?;
+    Ok(())
+}
+
+/// Says how it went; the code to exit with.
+pub(crate) fn leave(seat: &Seat, left: Result<Stop, RemoteError>) -> i32 {
+    match left {
+        Ok(Stop::ServerGone) => {
+            seat.entry().set_life(Life::Leaving);
+            remove_segment(seat);
+            0
+        }
+        Ok(Stop::Shutdown) => {
+            seat.entry().set_life(Life::Leaving);
+            0
+        }
+        Err(error) => {
+            seat.entry().fail(&boot_message(&error));
+            seat.segment.startup().ring();
+            1
+        }
+    }
+}
+
+/// The server's process is gone, so nobody else will: whoever comes last finds the lease free.
+fn remove_segment(seat: &Seat) {
+    let _ = remove_if_stale(seat.segment.place(), false);
+}
+
+/// What is left in the place of a worker that could not start: a line for people, a zero byte, and the
+/// error record.
+fn boot_message(error: &RemoteError) -> Vec<u8> {
+    let mut error = error.clone();
+    loop {
+        let mut message = error.cause.to_string().into_bytes();
+        message.truncate(256);
+        message.push(0);
+        if let Ok(record) = payload::to_bytes(&error) {
+            message.extend(record);
+        }
+        match error.cause.shortened() {
+            Some(shorter) if message.len() > MESSAGE_BYTES => error.cause = shorter,
+            _ => return message,
+        }
+    }
+}
+
+/// The error record of a boot message.
+pub(crate) fn read_boot_message(message: &[u8]) -> Option<RemoteError> {
+    let record = message.splitn(2, |&b| b == 0).nth(1)?;
+    let mut aligned = rkyv::util::AlignedVec::<16>::new();
+    aligned.extend_from_slice(record);
+    payload::owned::<RemoteError>(payload::view::<RemoteError>(&aligned).ok()?).ok()
+}
+
+/// How a process ended, in words.
+pub(crate) fn status_text(status: std::process::ExitStatus) -> String {
+    use std::os::unix::process::ExitStatusExt;
+    match (status.signal(), status.code()) {
+        (Some(signal), _) => format!("killed by signal {signal}"),
+        (None, Some(code)) => format!("exit code {code}"),
+        (None, None) => "ended".into(),
+    }
+}
+
+/// Sends SIGKILL to exactly this process.
+pub(crate) fn kill(pidfd: &PidFd) {
+    let _ = pidfd.send_signal(libc::SIGKILL); // it may have ended already
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::RemoteCause;
+
+    #[test]
+    fn orders_round_trip() {
+        for wait in [Wait::Adaptive, Wait::Park, Wait::Spin(Duration::from_micros(7))] {
+            for segment in [Place::named("a.b-c_d").unwrap(), Place::File("/tmp/x:y".into())] {
+                let order = Order { place: 3, token: Token::new(3, 9), wait, segment };
+                assert_eq!(Order::parse(&order.to_text()), Some(order));
+            }
+        }
+        for bad in ["", "1", "1:2:park", "x:9:park:a", "1:0:park:a", "1:5000:never:a", "1:5000:park:"] {
+            assert_eq!(Order::parse(bad), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_boot_message_fits_and_comes_back() {
+        let long = "w".repeat(5_000);
+        let messages = vec!["no model".to_string(), long.clone()];
+        let cause = RemoteCause::Failed { type_name: "app::E".into(), messages, backtrace: Some(long) };
+        let error = RemoteError { servlet: "s".into(), worker: 2, pid: 1, attempt: 0, cause };
+        let message = boot_message(&error);
+        assert!(message.len() <= MESSAGE_BYTES);
+        let back = read_boot_message(&message).unwrap();
+        assert_eq!((back.worker, back.servlet.as_str()), (2, "s"));
+        assert!(back.to_string().contains("no model"), "{back}");
+        assert_eq!(read_boot_message(b"no zero byte"), None);
+        assert_eq!(read_boot_message(b"x\0garbage"), None);
+    }
+}

@@ -1,0 +1,247 @@
+//! What travels: rkyv types, serialised straight into the segment and read there.
+//!
+//! The format is fixed by three rkyv features (little-endian, aligned, 32-bit offsets) and by
+//! [`PAYLOAD_FORMAT`], which is part of a segment's fingerprint. Shared pointers (`Rc`, `Arc`) are not
+//! payloads: the serialiser has no place for them, so they fail to compile.
+#![expect(unsafe_code, reason = "a view of bytes that were validated when they were taken")]
+
+use crate::error::EncodeError;
+use ringmill_shm::arena::{Claimed, Corrupt, Done, Filling, WritePlace};
+use ringmill_shm::layout::PAYLOAD_ALIGN;
+use ringmill_shm::pool::PoolError;
+use rkyv::api::low::{LowDeserializer, LowValidator, access, deserialize, to_bytes_in_with_alloc};
+use rkyv::bytecheck::CheckBytes;
+use rkyv::rancor::{Error as Failure, Strategy};
+use rkyv::ser::allocator::ArenaHandle;
+use rkyv::ser::{Positional, Serializer, Writer};
+use rkyv::util::with_arena;
+use rkyv::{Archive, Archived, Deserialize, Portable, Serialize};
+use std::ptr::NonNull;
+
+/// Identifies how payload bytes are written: rkyv 0.8, little-endian, aligned, 32-bit offsets.
+pub(crate) const PAYLOAD_FORMAT: u64 = u64::from_le_bytes(*b"rkyv08LA");
+
+/// What payloads are serialised with.
+pub type Encoder<'a> = Strategy<Serializer<Output<'a>, ArenaHandle<'a>, ()>, Failure>;
+/// What payloads are validated with.
+pub type Checker<'a> = LowValidator<'a, Failure>;
+
+/// A type that can travel: rkyv's `Archive`, `Serialize` and `Deserialize`, validated with `CheckBytes`,
+/// without shared pointers. Implemented for all that qualify.
+///
+/// ```
+/// #[derive(rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+/// struct Image {
+///     pixels: [u8; 64],
+/// }
+/// fn travels<T: ringmill::Payload>() {}
+/// travels::<Image>();
+/// travels::<Vec<String>>();
+/// ```
+pub trait Payload:
+    Archive<
+        Archived: Portable + for<'a> CheckBytes<Checker<'a>> + Deserialize<Self, LowDeserializer<Failure>>,
+    > + for<'a> Serialize<Encoder<'a>>
+    + Sized
+    + 'static
+{
+}
+
+impl<T> Payload for T where
+    T: Archive<
+            Archived: Portable
+                          + for<'a> CheckBytes<Checker<'a>>
+                          + Deserialize<Self, LowDeserializer<Failure>>,
+        > + for<'a> Serialize<Encoder<'a>>
+        + Sized
+        + 'static
+{
+}
+
+/// A place in the segment as a serialiser's writer. What does not fit is counted, not written, so that
+/// one pass tells how large the payload is.
+#[derive(Debug)]
+pub struct Output<'a> {
+    place: WritePlace<'a>,
+    position: usize,
+}
+
+impl Positional for Output<'_> {
+    #[inline]
+    fn pos(&self) -> usize {
+        self.position
+    }
+}
+
+impl Writer<Failure> for Output<'_> {
+    #[inline]
+    fn write(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+        self.place.write(self.position, bytes);
+        self.position += bytes.len();
+        Ok(())
+    }
+}
+
+/// Serialises into a place; how many bytes it takes, which may be more than there is room for.
+#[inline]
+fn write_to<T: Payload>(value: &T, place: WritePlace<'_>) -> Result<usize, Failure> {
+    const { assert!(align_of::<Archived<T>>() <= PAYLOAD_ALIGN, "payloads are at most 16-aligned") };
+    with_arena(|arena| {
+        let output = Output { place, position: 0 };
+        to_bytes_in_with_alloc(value, output, arena.acquire()).map(|output| output.position)
+    })
+}
+
+/// A value's bytes on the heap, in the same format: for what is written into a segment once.
+pub(crate) fn to_bytes<T: Payload>(value: &T) -> Result<Vec<u8>, Failure> {
+    // One pass to count, into a place of no room; one to write.
+    let bytes = write_to(value, WritePlace::over(&mut []))?;
+    let mut buffer = vec![0; bytes];
+    write_to(value, WritePlace::over(&mut buffer))?;
+    Ok(buffer)
+}
+
+/// Something that has an in-line place and can have a block: the guards of a task that is being written.
+pub(crate) trait Places {
+    fn inline_place(&mut self) -> WritePlace<'_>;
+    fn block_place(&mut self, bytes: u64) -> Result<WritePlace<'_>, PoolError>;
+    fn set_length(&mut self, bytes: usize);
+}
+
+macro_rules! places {
+    ($guard:ty) => {
+        impl Places for $guard {
+            #[inline]
+            fn inline_place(&mut self) -> WritePlace<'_> {
+                <$guard>::inline_place(self)
+            }
+            fn block_place(&mut self, bytes: u64) -> Result<WritePlace<'_>, PoolError> {
+                <$guard>::block_place(self, bytes)
+            }
+            #[inline]
+            fn set_length(&mut self, bytes: usize) {
+                <$guard>::set_length(self, bytes);
+            }
+        }
+    };
+}
+places!(Filling<'_>);
+places!(Claimed<'_>);
+
+/// Serialises a value into a task: in line if it fits, else into a block.
+///
+/// The in-line place is overwritten in any case; what lies in a block stays unless it is written over.
+#[inline]
+pub(crate) fn encode<T: Payload>(value: &T, to: &mut impl Places) -> Result<(), EncodeError> {
+    let place = to.inline_place();
+    let room = place.room();
+    let bytes = write_to(value, place)?;
+    if bytes > room {
+        return encode_in_block(value, to, bytes);
+    }
+    to.set_length(bytes);
+    Ok(())
+}
+
+#[cold]
+fn encode_in_block<T: Payload>(value: &T, to: &mut impl Places, bytes: usize) -> Result<(), EncodeError> {
+    let written = write_to(value, to.block_place(bytes as u64)?)?;
+    if written > bytes {
+        return Err(EncodeError::Unsteady { first: bytes as u64, second: written as u64 });
+    }
+    to.set_length(written);
+    Ok(())
+}
+
+/// A validated view of payload bytes.
+#[inline]
+pub(crate) fn view<T: Payload>(bytes: &[u8]) -> Result<&Archived<T>, Failure> {
+    access::<Archived<T>, Failure>(bytes)
+}
+
+/// The value of a view.
+pub(crate) fn owned<T: Payload>(archived: &Archived<T>) -> Result<T, Failure> {
+    deserialize::<T, Failure>(archived)
+}
+
+/// A validated input of a claimed task, without the lifetime of its guard: whoever holds one keeps the
+/// task and gives out views only as long as it does.
+#[derive(Debug)]
+pub(crate) struct Validated<T: Payload>(NonNull<Archived<T>>);
+
+impl<T: Payload> Clone for Validated<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<T: Payload> Copy for Validated<T> {}
+
+/// Why a payload cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ReadError {
+    #[error(transparent)]
+    Corrupt(#[from] Corrupt),
+    #[error("the payload is not a valid {type_name}: {message}")]
+    Invalid { type_name: &'static str, message: String },
+}
+
+impl<T: Payload> Validated<T> {
+    #[inline]
+    pub(crate) fn of_claimed(task: &Claimed<'_>) -> Result<Self, ReadError> {
+        Self::of_bytes(task.payload()?)
+    }
+
+    #[inline]
+    pub(crate) fn of_done(task: &Done<'_>) -> Result<Self, ReadError> {
+        Self::of_bytes(task.payload()?)
+    }
+
+    #[inline]
+    fn of_bytes(bytes: &[u8]) -> Result<Self, ReadError> {
+        match view::<T>(bytes) {
+            Ok(archived) => Ok(Self(NonNull::from(archived))),
+            Err(e) => {
+                Err(ReadError::Invalid { type_name: std::any::type_name::<T>(), message: e.to_string() })
+            }
+        }
+    }
+
+    /// The view.
+    ///
+    /// # Safety
+    /// The task whose payload it is must still be held, mapped and unwritten for `'a`.
+    #[inline]
+    pub(crate) unsafe fn get<'a>(self) -> &'a Archived<T> {
+        // SAFETY: validated when made; the caller keeps the bytes as they were.
+        unsafe { self.0.as_ref() }
+    }
+}
+
+/// A number that differs if two programs would disagree about a type's bytes.
+pub(crate) fn type_hash<In: Payload, Out: Payload, Config: Payload>() -> u64 {
+    fn facts<T: Payload>() -> (&'static str, usize, usize) {
+        (std::any::type_name::<T>(), size_of::<Archived<T>>(), align_of::<Archived<T>>())
+    }
+    let text = format!("{:?} {:?} {:?}", facts::<In>(), facts::<Out>(), facts::<Config>());
+    ringmill_shm::layout::hash(text.bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_format_is_the_one_promised() {
+        // Little-endian, aligned, 32-bit offsets: a string of 12 bytes lies before its 8-byte reference.
+        let bytes = rkyv::to_bytes::<Failure>(&(0x0102_0304_u32, String::from("twelve bytes"))).unwrap();
+        assert_eq!(bytes.len(), 12 + 4 + 8);
+        assert_eq!(bytes[12..16], [4, 3, 2, 1]);
+    }
+
+    #[test]
+    fn types_of_other_sizes_have_other_hashes() {
+        assert_eq!(type_hash::<u32, u32, ()>(), type_hash::<u32, u32, ()>());
+        assert_ne!(type_hash::<u32, u32, ()>(), type_hash::<u32, u64, ()>());
+        assert_ne!(type_hash::<[u8; 8], u32, ()>(), type_hash::<u64, u32, ()>());
+    }
+}

@@ -1,0 +1,462 @@
+//! The worker's loop: collect a batch under the reader lock, let user code handle it, hand the items on.
+//!
+//! # Protocol
+//!
+//! ```text
+//! idle ──something in the ring──▶ lock ──▶ judge ──close──▶ claim all, store head, unlock ──▶ work ─▶ idle
+//!                                   ▲        │ wait
+//!                                   └────────┘  until full or due, holding the lock
+//! ```
+//!
+//! While the window is open the holder only *looks* at the ring: items are claimed when the batch is
+//! closed. So an item whose caller goes meanwhile is skipped, and a holder that dies in its window costs
+//! nobody an item.
+//!
+//! User code never runs under the reader lock, `preprocess` included: a slow or crashing one must not
+//! stop the other workers.
+//!
+//! # Crash
+//!
+//! Before the claims: the lock is taken over. Between claims and `head`: the next holder claims again.
+//! After `head`: the supervisor answers the items with `WorkerDied`.
+
+use crate::batch::{Rule, Verdict};
+use crate::error::{EncodeError, RemoteCause, RemoteError};
+use crate::items::Batch;
+use crate::panics;
+use crate::patience::{Patience, Wait};
+use crate::payload::{Payload, Validated, encode};
+use crate::worker::{BatchWorker, Context, Stop};
+use ringmill_shm::arena::{Claimed, Parked, Task};
+use ringmill_shm::lock::Acquired;
+use ringmill_shm::participant::Entry;
+use ringmill_shm::segment::{Node, Run, Segment};
+use ringmill_shm::stats::Counters;
+use ringmill_shm::sys::time::now_ns;
+use ringmill_shm::token::Token;
+use std::cell::RefCell;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// No sleep of an idle worker is longer: the backstop for a wake that a dying waker owed.
+const SLEEP_LIMIT: Duration = Duration::from_millis(500);
+/// How many tasks ahead of the one being claimed are fetched.
+const PREFETCH: u64 = 6;
+
+/// A worker's place in a segment.
+#[derive(Debug)]
+pub(crate) struct Seat {
+    pub(crate) segment: Arc<Segment>,
+    /// Its place in the participant table.
+    pub(crate) place: u32,
+    pub(crate) token: Token,
+    pub(crate) wait: Wait,
+    /// Set when the server's process is gone.
+    pub(crate) server_gone: Arc<AtomicBool>,
+}
+
+impl Seat {
+    pub(crate) fn entry(&self) -> &Entry {
+        &self.segment.participants()[self.place as usize]
+    }
+
+    pub(crate) fn node(&self) -> Node<'_> {
+        self.segment.node(self.entry().node()).expect("the server assigned it")
+    }
+
+    pub(crate) fn context(&self) -> Context {
+        let (entry, node) = (self.entry(), self.node());
+        Context {
+            server_name: self.segment.identity().name,
+            servlet_name: node.info().name.clone(),
+            worker_index: entry.worker(),
+            batch_size: node.info().batch_size,
+            batch_wait_time: Duration::from_nanos(node.info().batch_wait_ns),
+            cpus: entry.cpus(),
+            restarts: entry.restarts(),
+        }
+    }
+
+    /// An error record of this worker.
+    pub(crate) fn error(&self, attempt: u8, cause: RemoteCause) -> RemoteError {
+        let (entry, node) = (self.entry(), self.node());
+        let servlet = node.info().name.clone();
+        RemoteError { servlet, worker: entry.worker(), pid: std::process::id(), attempt, cause }
+    }
+}
+
+/// Where a worker's claimed items wait to be answered, and how they are.
+#[derive(Debug)]
+pub(crate) struct Desk {
+    seat: Arc<Seat>,
+    client: Token,
+    slots: RefCell<Vec<Option<Parked>>>,
+}
+
+impl Desk {
+    fn take(&self, index: usize) -> Option<Claimed<'_>> {
+        self.slots.borrow_mut().get_mut(index)?.take()?.resume(&self.seat.segment)
+    }
+
+    #[inline]
+    pub(crate) fn reply<T: Payload>(&self, index: usize, outcome: &T) {
+        let Some(mut task) = self.take(index) else { return };
+        match encode(outcome, &mut task) {
+            Ok(()) => self.hand_on(task),
+            Err(error) => self.fail_task(task, error.into()),
+        }
+    }
+
+    /// The input is the outcome.
+    #[inline]
+    pub(crate) fn pass(&self, index: usize) {
+        if let Some(task) = self.take(index) {
+            self.hand_on(task);
+        }
+    }
+
+    #[cold]
+    pub(crate) fn fail(&self, index: usize, cause: RemoteCause) {
+        if let Some(task) = self.take(index) {
+            self.fail_task(task, cause);
+        }
+    }
+
+    #[cold]
+    pub(crate) fn fail_by_panic(&self, index: usize, panic: RemoteCause) {
+        self.seat.entry().counters().count_panic();
+        self.fail(index, panic);
+    }
+
+    /// Answers whatever is left.
+    fn fail_rest(&self, cause: &RemoteCause) {
+        let count = self.slots.borrow().len();
+        for index in 0..count {
+            self.fail(index, cause.clone());
+        }
+    }
+
+    fn fail_task(&self, task: Claimed<'_>, cause: RemoteCause) {
+        self.seat.entry().counters().count_error();
+        let error = self.seat.error(task.attempt(), cause);
+        answer_with_error(task, self.client, error);
+    }
+
+    /// Moves a finished task on: to the next node, or to the caller.
+    #[inline]
+    fn hand_on(&self, task: Claimed<'_>) {
+        match self.seat.node().info().next {
+            None => task.finish(self.client, false),
+            Some(next) => {
+                if let Err(task) = task.forward(next, now_ns(), false) {
+                    let message = format!("its next node {next} cannot be reached");
+                    self.fail_task(task, RemoteCause::Payload { message });
+                }
+            }
+        }
+    }
+}
+
+/// Ends a task with an error record, shortened until it fits.
+pub(crate) fn answer_with_error(mut task: Claimed<'_>, client: Token, mut error: RemoteError) {
+    loop {
+        match encode(&error, &mut task) {
+            Ok(()) => return task.finish(client, true),
+            Err(EncodeError::Pool(_)) => {}
+            Err(_) => error.cause = RemoteCause::Unanswered,
+        }
+        match error.cause.shortened() {
+            Some(shorter) => error.cause = shorter,
+            // Without any text the record fits in line, whatever the cause.
+            None if error.servlet.is_empty() => error.cause = RemoteCause::Unanswered,
+            None => error.servlet.clear(),
+        }
+    }
+}
+
+/// Why the loop goes on or ends.
+enum Idle {
+    Work,
+    Stop(Stop),
+}
+
+/// One worker's loop over its node.
+pub(crate) struct Loop<'a> {
+    seat: &'a Seat,
+    node: Node<'a>,
+    rule: Rule,
+    worker: u32,
+    /// Several workers share the ring: one spins while the others sleep.
+    shared: bool,
+    patience: Patience,
+    counters: &'a Counters,
+    claimed: Vec<Parked>,
+}
+
+impl<'a> Loop<'a> {
+    pub(crate) fn new(seat: &'a Seat) -> Self {
+        let (node, entry) = (seat.node(), seat.entry());
+        let info = node.info();
+        Self {
+            seat,
+            node,
+            rule: Rule { batch_size: info.batch_size, wait_ns: info.batch_wait_ns },
+            worker: entry.worker(),
+            shared: info.workers > 1,
+            patience: Patience::new(seat.wait),
+            counters: entry.counters(),
+            claimed: Vec::with_capacity((info.batch_size.max(1) as usize).min(1 << 12)),
+        }
+    }
+
+    /// Works until the server stops.
+    pub(crate) fn work<W: BatchWorker>(mut self, worker: &mut W, desk: &Desk) -> Stop {
+        let mut inputs: Vec<Validated<W::In>> = Vec::new();
+        let staged = RefCell::new(Vec::new());
+        loop {
+            match self.idle() {
+                Idle::Work => {}
+                Idle::Stop(why) => return why,
+            }
+            self.collect();
+            if self.claimed.is_empty() {
+                continue;
+            }
+            self.admit(worker, desk, &mut inputs);
+            if !inputs.is_empty() {
+                let batch = Batch { desk, inputs: &inputs, staged: &staged };
+                match panics::caught(AssertUnwindSafe(|| worker.call(batch))) {
+                    Ok(Ok(())) => desk.fail_rest(&RemoteCause::Unanswered),
+                    Ok(Err(error)) => desk.fail_rest(&RemoteCause::failed(&error)),
+                    Err(panic) => {
+                        self.counters.count_panic();
+                        desk.fail_rest(&panic);
+                    }
+                }
+            }
+            inputs.clear();
+            desk.slots.borrow_mut().clear();
+        }
+    }
+
+    /// Validates and preprocesses the claimed items; those that pass are on the desk, in order.
+    #[inline]
+    fn admit<W: BatchWorker>(&mut self, worker: &mut W, desk: &Desk, inputs: &mut Vec<Validated<W::In>>) {
+        for parked in self.claimed.drain(..) {
+            let Some(task) = parked.resume(&self.seat.segment) else { continue };
+            let input = match Validated::<W::In>::of_claimed(&task) {
+                Ok(input) => input,
+                Err(error) => {
+                    desk.fail_task(task, RemoteCause::Payload { message: error.to_string() });
+                    continue;
+                }
+            };
+            match crate::items::preprocess(worker, input) {
+                Ok(Ok(())) => {
+                    desk.slots.borrow_mut().push(Some(task.park()));
+                    inputs.push(input);
+                }
+                Ok(Err(error)) => desk.fail_task(task, RemoteCause::failed(&error)),
+                Err(panic) => {
+                    self.counters.count_panic();
+                    desk.fail_task(task, panic);
+                }
+            }
+        }
+    }
+
+    /// Whether the ring has something.
+    #[inline]
+    fn pending(&self) -> Option<()> {
+        let ring = self.node.ring();
+        ring.get(ring.head()).map(drop)
+    }
+
+    fn stop(&self) -> Option<Stop> {
+        // Relaxed: a flag of its own.
+        if self.seat.server_gone.load(Ordering::Relaxed) {
+            return Some(Stop::ServerGone);
+        }
+        (self.seat.segment.run() != Run::Running).then_some(Stop::Shutdown)
+    }
+
+    /// Waits for something in the ring: spins, then sleeps on the doorbell.
+    #[inline]
+    fn idle(&self) -> Idle {
+        loop {
+            // A worker that stops does not begin anything if the server is gone, and empties the ring if
+            // it shuts down.
+            let stop = self.stop();
+            match stop {
+                Some(Stop::ServerGone) => return Idle::Stop(Stop::ServerGone),
+                _ if self.pending().is_some() => return Idle::Work,
+                Some(why) => return Idle::Stop(why),
+                None => {}
+            }
+            if self.spin() {
+                return Idle::Work;
+            }
+            self.sleep();
+        }
+    }
+
+    #[inline]
+    fn spin(&self) -> bool {
+        let doorbell = self.node.doorbell();
+        if !self.shared {
+            return self.patience.spin(|| self.pending()).is_some();
+        }
+        if self.patience.looks() == 0 || !doorbell.begin_spinning(self.worker) {
+            return false;
+        }
+        let found = self.patience.spin(|| self.pending()).is_some();
+        doorbell.end_spinning();
+        found
+    }
+
+    #[cold]
+    fn sleep(&self) {
+        let (doorbell, bell) = (self.node.doorbell(), self.seat.entry().bell());
+        let count = bell.count();
+        doorbell.announce(self.worker);
+        if self.pending().is_none() && self.stop().is_none() {
+            bell.sleep(count, Some(SLEEP_LIMIT));
+        }
+        doorbell.retract(self.worker);
+    }
+
+    /// Collects a batch under the reader lock; none if others were faster or all callers had gone.
+    #[inline]
+    fn collect(&mut self) {
+        let (ring, lock, doorbell) = (self.node.ring(), self.node.lock(), self.node.doorbell());
+        let segment = &*self.seat.segment;
+        if let Acquired::TookOver(_) =
+            lock.lock(self.seat.token, self.patience.looks(), |t| segment.is_dead(t))
+        {
+            doorbell.retract_window(); // the dead holder's; its claims we meet below
+        }
+        let most = self.rule.most();
+        let mut left_behind = false;
+        loop {
+            let head = ring.head();
+            let waiting = ring.published(head, most);
+            if waiting == 0 {
+                break;
+            }
+            if self.rule.wait_ns != 0 && waiting < most && self.drop_cancelled(head) {
+                continue;
+            }
+            let oldest_ns = if self.rule.wait_ns == 0 { 0 } else { self.enqueued_ns(head) };
+            match self.rule.judge(waiting, oldest_ns, self.stop().is_some(), now_ns) {
+                Verdict::Close(why) => {
+                    self.claim(head, waiting);
+                    ring.set_head(head + waiting);
+                    if !self.claimed.is_empty() {
+                        self.counters.count_batch(self.claimed.len() as u64, why);
+                        left_behind = self.shared && ring.get(head + waiting).is_some();
+                        break;
+                    }
+                }
+                Verdict::WaitUntil(due_ns) => self.wait_in_window(head, due_ns),
+            }
+        }
+        lock.unlock();
+        if left_behind {
+            doorbell.wake_one(|worker| self.node.bell(worker));
+        }
+    }
+
+    fn enqueued_ns(&self, position: u64) -> u64 {
+        let id = self.node.ring().get(position);
+        id.and_then(|id| Task::new(&self.seat.segment, id)).map_or(0, |task| task.enqueued_ns())
+    }
+
+    /// Frees the item at `head` if its caller has gone, so that it does not count as the batch's oldest.
+    fn drop_cancelled(&mut self, head: u64) -> bool {
+        let task = self.node.ring().get(head).and_then(|id| Task::new(&self.seat.segment, id));
+        if !task.is_some_and(|task| task.word().peek().is_cancelled()) {
+            return false;
+        }
+        self.claim(head, 1);
+        self.node.ring().set_head(head + 1);
+        debug_assert!(self.claimed.is_empty(), "a cancelled item is freed when claimed");
+        true
+    }
+
+    /// Claims `count` published positions from `head` on. Claims come before the store of `head`.
+    #[inline]
+    fn claim(&mut self, head: u64, count: u64) {
+        let ring = self.node.ring();
+        let segment = &*self.seat.segment;
+        let task_at = |position| ring.get(position).and_then(|id| Task::new(segment, id));
+        for position in head..head + count.min(PREFETCH) {
+            if let Some(task) = task_at(position) {
+                task.prefetch();
+            }
+        }
+        for position in head..head + count {
+            if position + PREFETCH < head + count
+                && let Some(task) = task_at(position + PREFETCH)
+            {
+                task.prefetch();
+            }
+            match task_at(position).and_then(|task| task.claim(self.seat.token, |t| segment.is_dead(t))) {
+                Some(task) => self.claimed.push(task.park()),
+                None => self.counters.count_skipped(),
+            }
+        }
+    }
+
+    /// Waits for the batch to fill up, until `due_ns`, holding the lock.
+    fn wait_in_window(&self, head: u64, due_ns: u64) {
+        let (ring, doorbell, bell) = (self.node.ring(), self.node.doorbell(), self.seat.entry().bell());
+        let last = head + self.rule.most() - 1;
+        let now = now_ns();
+        let left = Duration::from_nanos(due_ns.saturating_sub(now));
+        if left <= self.patience.longest() {
+            while ring.get(last).is_none() && now_ns() < due_ns && self.stop().is_none() {
+                std::hint::spin_loop();
+            }
+            return;
+        }
+        let count = bell.count();
+        doorbell.announce_window(self.worker, last);
+        if ring.get(last).is_none() && self.stop().is_none() {
+            bell.sleep(count, Some(left));
+        }
+        doorbell.retract_window();
+    }
+}
+
+/// A worker's whole life after it has its seat: construct, be ready, work, clean up.
+pub(crate) fn live<W: BatchWorker>(seat: Arc<Seat>) -> Result<Stop, RemoteError> {
+    panics::install_hook();
+    ringmill_shm::sys::cpu::set_precise_sleep();
+    let context = seat.context();
+    let mut worker = construct::<W>(&seat, &context).map_err(|cause| seat.error(0, cause))?;
+    let client = seat.segment.server_token().expect("the server is there before its workers");
+    let desk = Desk { seat: Arc::clone(&seat), client, slots: RefCell::new(Vec::new()) };
+    let work = Loop::new(&seat);
+    seat.entry().set_life(ringmill_shm::participant::Life::Ready);
+    seat.segment.startup().ring();
+    let why = work.work(&mut worker, &desk);
+    if let Err(panic) = panics::caught(AssertUnwindSafe(|| worker.cleanup(&why))) {
+        tracing::error!(worker = %context.name(), "cleanup {panic}");
+    }
+    Ok(why)
+}
+
+fn construct<W: BatchWorker>(seat: &Seat, context: &Context) -> Result<W, RemoteCause> {
+    let unreadable =
+        |e: String| RemoteCause::Payload { message: format!("its configuration cannot be read: {e}") };
+    let bytes = seat.segment.config(seat.node().info());
+    let archived = crate::payload::view::<W::Config>(bytes).map_err(|e| unreadable(e.to_string()))?;
+    let config = crate::payload::owned::<W::Config>(archived).map_err(|e| unreadable(e.to_string()))?;
+    match panics::caught(AssertUnwindSafe(|| W::new(config, context))) {
+        Ok(Ok(worker)) => Ok(worker),
+        Ok(Err(error)) => Err(RemoteCause::failed(&error)),
+        Err(panic) => Err(panic),
+    }
+}

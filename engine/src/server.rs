@@ -1,0 +1,742 @@
+//! The server: takes calls, bounds how many are in progress, waits for outcomes, shuts down.
+//!
+//! # Protocol
+//!
+//! A call takes a free request, writes the input into it, pushes its id into the entry node's ring, and
+//! waits on its state word; the outcome is read in place, through a guard that gives the request back.
+//! Nothing on that path allocates, reads a clock or calls the system, unless somebody sleeps.
+//!
+//! # Ordering
+//!
+//! * *closing*: a caller takes an id (SeqCst), then looks whether the server closes; who closes it says so
+//!   (SeqCst), then takes all free ids. So a request that shutting down does not see in its own hands is
+//!   one that it waits for.
+
+use crate::error::{CallError, EncodeError, RemoteCause, RemoteError, StartError, status_of_early_death};
+use crate::patience::{Patience, Wait};
+use crate::payload::{Payload, Validated, encode, owned, view};
+use crate::plan::{Blocks, DEFAULT_MAX_PAYLOAD, Plan, Planner};
+use crate::reply::Reply;
+use crate::servlet::Servlet;
+use crate::slots::Slots;
+use crate::stats::ServerStats;
+use crate::stream::{Stream, StreamOptions};
+use crate::supervisor::{Handle, Shared, Supervisor, answer_all_in_ring};
+use crate::{launch, signals};
+use ringmill_shm::arena::{Done, Filling, Task};
+use ringmill_shm::layout::REQUEST_LIMIT;
+use ringmill_shm::participant::{Life, SERVER};
+use ringmill_shm::segment::{CreateError, Place, Run, Segment};
+use ringmill_shm::sys::time::now_ns;
+use ringmill_shm::token::Token;
+use ringmill_shm::word::Phase;
+use std::marker::PhantomData;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+/// Requests that can be in progress if nothing else is said.
+pub const DEFAULT_CAPACITY: usize = 256;
+/// How long a call takes at most if nothing else is said.
+pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
+const DEFAULT_START_TIMEOUT: Duration = Duration::from_secs(60);
+const DEFAULT_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
+/// No sleep of a caller is longer: the backstop for a wake that a dying waker owed.
+const SLEEP_LIMIT: Duration = Duration::from_secs(1);
+/// How often shutting down looks whether outcomes that nobody fetches have come.
+const DRAIN_LOOK: Duration = Duration::from_millis(5);
+
+/// Options of a server, before it starts.
+#[derive(Debug, Clone)]
+pub struct ServerBuilder {
+    name: String,
+    file: Option<PathBuf>,
+    capacity: usize,
+    blocks: Blocks,
+    wait: Wait,
+    start_timeout: Duration,
+    shutdown_timeout: Duration,
+    handle_signals: bool,
+}
+
+impl ServerBuilder {
+    /// How many requests can be in progress in all stages together: back-pressure. By default 256.
+    #[must_use]
+    pub fn capacity(mut self, requests: usize) -> Self {
+        self.capacity = requests;
+        self
+    }
+
+    /// The largest input or outcome in bytes, as serialised; by default 16 KiB. Each request gets room for
+    /// an input and an outcome of that size, so the segment takes more than twice this times the capacity.
+    #[must_use]
+    pub fn max_payload(mut self, bytes: usize) -> Self {
+        self.blocks = Blocks::UpTo(bytes);
+        self
+    }
+
+    /// Classes of payload blocks, each a size in bytes and a number of blocks, in place of those that
+    /// [`max_payload`](Self::max_payload) gives. With fewer than two blocks a request, a call or an outcome
+    /// can find none free and ends with an error.
+    #[must_use]
+    pub fn payload_classes(mut self, classes: impl IntoIterator<Item = (usize, usize)>) -> Self {
+        self.blocks = Blocks::Classes(classes.into_iter().collect());
+        self
+    }
+
+    /// How callers and workers wait; by default [`Wait::Adaptive`].
+    #[must_use]
+    pub fn wait(mut self, wait: Wait) -> Self {
+        self.wait = wait;
+        self
+    }
+
+    /// How long all workers together may take until they are ready; by default a minute.
+    #[must_use]
+    pub fn start_timeout(mut self, limit: Duration) -> Self {
+        self.start_timeout = limit;
+        self
+    }
+
+    /// How long requests in progress may take to end, and workers to leave, before they are killed; by
+    /// default ten seconds.
+    #[must_use]
+    pub fn shutdown_timeout(mut self, limit: Duration) -> Self {
+        self.shutdown_timeout = limit;
+        self
+    }
+
+    /// Keeps the segment in a file at this path (on tmpfs, or a hugetlbfs), not in `/dev/shm`.
+    #[must_use]
+    pub fn file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.file = Some(path.into());
+        self
+    }
+
+    /// Whether SIGINT (Ctrl-C) and SIGTERM, where they have their default effect, first shut the server
+    /// down in order; by default they do. A second one kills the workers at once.
+    #[must_use]
+    pub fn handle_signals(mut self, handle: bool) -> Self {
+        self.handle_signals = handle;
+        self
+    }
+
+    /// Starts the server: makes the segment, starts all workers side by side, and returns when every one
+    /// of them is ready.
+    ///
+    /// # Errors
+    /// See [`StartError`]; no process and no segment is left behind.
+    pub fn start<S: Servlet>(self, servlet: S) -> Result<Server<S::In, S::Out>, StartError> {
+        if launch::is_unfulfilled_worker() {
+            return Err(StartError::InsideWorker);
+        }
+        let core = self.start_core(servlet)?;
+        if core.handle_signals {
+            signals::look_after(Arc::downgrade(&core));
+        }
+        Ok(Server { core, types: PhantomData })
+    }
+
+    fn start_core<S: Servlet>(self, servlet: S) -> Result<Arc<Core>, StartError> {
+        let capacity = u32::try_from(self.capacity).ok().filter(|c| (1..=REQUEST_LIMIT).contains(c));
+        let capacity = capacity.ok_or(StartError::Range {
+            servlet: None,
+            what: "capacity",
+            value: self.capacity as u64,
+            least: 1,
+            most: REQUEST_LIMIT.into(),
+        })?;
+        let mut planner = Planner::default();
+        let span = servlet.plan(&mut planner)?;
+        let plan = planner.finish(&span);
+        check_listed(&plan)?;
+        let place = match self.file {
+            Some(path) => Place::File(path),
+            None => Place::named(&self.name).map_err(CreateError::from)?,
+        };
+        let segment = Arc::new(Segment::create(place, &plan.spec(capacity, &self.blocks)?)?);
+        let client = segment.server_token().expect("a segment is created with its server");
+        let shared = Arc::new(Shared::new(Arc::clone(&segment), client, plan.nodes.len())?);
+        let supervisor = Supervisor::start(Arc::clone(&shared), &plan.nodes, &self.name, self.wait)?;
+        let warnings = plan.warnings(capacity);
+        for warning in &warnings {
+            tracing::warn!(server = %self.name, "{warning}");
+        }
+        let core = Arc::new(Core {
+            name: self.name,
+            capacity,
+            client,
+            entry: plan.entry,
+            stamps: plan.stamps(),
+            slots: Slots::new(capacity),
+            patience: Patience::new(self.wait),
+            closing: AtomicBool::new(false),
+            shut: Mutex::new(false),
+            shutdown_timeout: self.shutdown_timeout,
+            handle_signals: self.handle_signals,
+            warnings,
+            supervisor,
+            shared,
+            segment,
+        });
+        match core.await_workers(self.start_timeout) {
+            Ok(()) => {
+                core.supervisor.server_is_ready();
+                Ok(core)
+            }
+            Err(error) => {
+                core.kill();
+                Err(error)
+            }
+        }
+    }
+}
+
+/// A process servlet's type must be one that this program's processes can become.
+fn check_listed(plan: &Plan) -> Result<(), StartError> {
+    for node in &plan.nodes {
+        if let crate::plan::Launch::Process { program: None } = node.launch
+            && crate::registry::find(node.worker_type, node.type_hash).is_none()
+        {
+            return Err(StartError::NotListed {
+                servlet: node.name.clone(),
+                worker_type: node.worker_type.into(),
+                listed: crate::registry::listed(),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Options of one call.
+#[derive(Debug, Clone, Copy)]
+pub struct CallOptions {
+    pub(crate) timeout: Duration,
+    pub(crate) backpressure: bool,
+}
+
+impl Default for CallOptions {
+    fn default() -> Self {
+        Self { timeout: DEFAULT_TIMEOUT, backpressure: true }
+    }
+}
+
+impl CallOptions {
+    /// A timeout of a minute, with back-pressure.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// How long the call may take in all.
+    #[must_use]
+    pub fn timeout(mut self, limit: Duration) -> Self {
+        self.timeout = limit;
+        self
+    }
+
+    /// With back-pressure (the default), a call that finds all places taken fails at once; without, it
+    /// waits for a place, up to its timeout.
+    #[must_use]
+    pub fn backpressure(mut self, on: bool) -> Self {
+        self.backpressure = on;
+        self
+    }
+}
+
+/// A running server: takes `In`, gives `Out`. Any number of threads may call it at once.
+///
+/// Dropping it shuts it down, as [`shutdown`](Self::shutdown) does.
+pub struct Server<In, Out> {
+    pub(crate) core: Arc<Core>,
+    types: PhantomData<fn(&In) -> Out>,
+}
+
+impl<In, Out> std::fmt::Debug for Server<In, Out> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Server").field("name", &self.core.name).finish_non_exhaustive()
+    }
+}
+
+impl Server<(), ()> {
+    /// Options for a server of this name. The segment is `/dev/shm/ringmill-<name>`, so a name is used by
+    /// one server at a time: 1 to 55 of `A-Z a-z 0-9 . _ -`, no dot first.
+    #[must_use]
+    pub fn builder(name: impl Into<String>) -> ServerBuilder {
+        ServerBuilder {
+            name: name.into(),
+            file: None,
+            capacity: DEFAULT_CAPACITY,
+            blocks: Blocks::UpTo(DEFAULT_MAX_PAYLOAD),
+            wait: Wait::default(),
+            start_timeout: DEFAULT_START_TIMEOUT,
+            shutdown_timeout: DEFAULT_SHUTDOWN_TIMEOUT,
+            handle_signals: true,
+        }
+    }
+}
+
+impl<In: Payload, Out: Payload> Server<In, Out> {
+    /// Sends one input and waits for its outcome, which is read where it lies; dropping the reply gives
+    /// its place back.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    #[inline]
+    pub fn call(&self, input: &In) -> Result<Reply<'_, Out>, CallError> {
+        self.call_with(input, CallOptions::default())
+    }
+
+    /// [`call`](Self::call) with options.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    #[inline]
+    pub fn call_with(&self, input: &In, options: CallOptions) -> Result<Reply<'_, Out>, CallError> {
+        let core = &*self.core;
+        let (id, clock) = core.acquire(options)?;
+        let filled = core.fill(id, input)?;
+        core.finish_call(filled, clock, options)
+    }
+
+    /// Sends many inputs and gives their outcomes in the same order; keeps the pipeline as full as the
+    /// capacity allows, and stops in order when dropped early.
+    ///
+    /// The iterator pulls inputs as places come free, in the thread that asks for outcomes.
+    pub fn stream<I>(&self, inputs: I) -> Stream<'_, I::IntoIter, In, Out>
+    where
+        I: IntoIterator<Item = In>,
+    {
+        self.stream_with(inputs, StreamOptions::default())
+    }
+
+    /// [`stream`](Self::stream) with options.
+    pub fn stream_with<I>(&self, inputs: I, options: StreamOptions) -> Stream<'_, I::IntoIter, In, Out>
+    where
+        I: IntoIterator<Item = In>,
+    {
+        Stream::new(&self.core, inputs.into_iter(), options)
+    }
+}
+
+impl<In, Out> Server<In, Out> {
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.core.name
+    }
+
+    /// How many requests can be in progress.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.core.capacity as usize
+    }
+
+    /// How many requests are in progress: places taken, including those whose caller has gone but whose
+    /// worker is still busy, and replies that have not been dropped.
+    #[must_use]
+    pub fn backlog(&self) -> usize {
+        self.core.slots.in_use(&self.core.segment) as usize
+    }
+
+    /// What is allowed but hardly meant, such as a capacity below a batch size.
+    #[must_use]
+    pub fn warnings(&self) -> &[String] {
+        &self.core.warnings
+    }
+
+    /// The workers' statistics since the server's start.
+    #[must_use]
+    pub fn stats(&self) -> ServerStats {
+        ServerStats::of(&self.core.segment)
+    }
+
+    /// Where its segment lies.
+    #[must_use]
+    pub fn segment_path(&self) -> PathBuf {
+        self.core.segment.place().path()
+    }
+
+    /// Shuts down: new calls are refused, requests in progress end, workers leave in order. What takes
+    /// longer than the shut-down timeout is killed, and its requests are answered with an error. The
+    /// segment's files are gone afterwards. Calling it again does nothing.
+    pub fn shutdown(&self) {
+        self.core.shut_down();
+    }
+}
+
+impl<In, Out> Drop for Server<In, Out> {
+    fn drop(&mut self) {
+        self.core.shut_down();
+    }
+}
+
+/// What does not depend on the types of items.
+#[derive(Debug)]
+pub(crate) struct Core {
+    name: String,
+    pub(crate) capacity: u32,
+    client: Token,
+    entry: u32,
+    /// Whether the entry node needs to know when items were enqueued.
+    stamps: bool,
+    pub(crate) slots: Slots,
+    pub(crate) patience: Patience,
+    closing: AtomicBool,
+    shut: Mutex<bool>,
+    shutdown_timeout: Duration,
+    handle_signals: bool,
+    warnings: Vec<String>,
+    supervisor: Handle,
+    shared: Arc<Shared>,
+    pub(crate) segment: Arc<Segment>,
+}
+
+/// When a call began, and how long it waited for a place; known only if it had to wait.
+pub(crate) type Clock = Option<(Instant, Duration)>;
+
+/// A request whose input is being written: given back, if user code panics or anything fails.
+#[derive(Debug)]
+pub(crate) struct Filled<'c> {
+    core: &'c Core,
+    filling: Option<Filling<'c>>,
+}
+
+impl Drop for Filled<'_> {
+    fn drop(&mut self) {
+        if let Some(filling) = self.filling.take() {
+            self.core.release(filling.abandon());
+        }
+    }
+}
+
+impl<'c> Filled<'c> {
+    pub(crate) fn begin(core: &'c Core, id: u32) -> Self {
+        let task = Task::new(&core.segment, id).expect("ids in the list are those of the segment");
+        Self { core, filling: Some(task.begin(core.client)) }
+    }
+
+    pub(crate) fn is_of(&self, core: &Core) -> bool {
+        std::ptr::eq(self.core, core)
+    }
+
+    pub(crate) fn filling(&mut self) -> &mut Filling<'c> {
+        self.filling.as_mut().expect("taken only by value")
+    }
+
+    /// → QUEUED; the push must follow.
+    #[inline]
+    pub(crate) fn queue(mut self) -> Task<'c> {
+        let core = self.core;
+        let mut filling = self.filling.take().expect("taken only by value");
+        if core.stamps {
+            filling.stamp(now_ns());
+        }
+        filling.queue(core.client, core.entry)
+    }
+}
+
+impl Core {
+    /// Waits until every worker is ready.
+    fn await_workers(&self, limit: Duration) -> Result<(), StartError> {
+        let deadline = Instant::now() + limit;
+        let bell = self.segment.startup();
+        loop {
+            let count = bell.count();
+            let mut unready = None;
+            for entry in &self.segment.participants()[SERVER as usize + 1..] {
+                let servlet = || self.segment.nodes()[entry.node() as usize].name.clone();
+                match entry.life() {
+                    Life::Ready => {}
+                    Life::Failed => {
+                        let (servlet, worker, pid) = (servlet(), entry.worker(), entry.pid());
+                        let unknown = || RemoteError {
+                            servlet,
+                            worker,
+                            pid,
+                            attempt: 0,
+                            cause: RemoteCause::Payload { message: "it left no readable message".into() },
+                        };
+                        let error = launch::read_boot_message(&entry.message()).unwrap_or_else(unknown);
+                        return Err(StartError::Worker(Box::new(error)));
+                    }
+                    Life::Dead => {
+                        let place = entry.token().map_or(0, Token::index);
+                        return Err(status_of_early_death(
+                            servlet(),
+                            entry.worker(),
+                            place,
+                            &self.supervisor.early_deaths,
+                        ));
+                    }
+                    _ => unready = unready.or(Some((servlet(), entry.worker()))),
+                }
+            }
+            let Some((servlet, worker)) = unready else { return Ok(()) };
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(StartError::Timeout { servlet, worker, limit });
+            }
+            bell.sleep(count, Some(left.min(SLEEP_LIMIT)));
+        }
+    }
+
+    /// A free request's id.
+    #[inline]
+    pub(crate) fn acquire(&self, options: CallOptions) -> Result<(u32, Clock), CallError> {
+        let (id, clock) = match self.slots.acquire(&self.segment) {
+            Some(id) => (id, None),
+            None => self.acquire_contended(options)?,
+        };
+        self.admit(id)?;
+        Ok((id, clock))
+    }
+
+    /// A free request's id, if there is one.
+    #[inline]
+    pub(crate) fn try_acquire(&self) -> Result<Option<u32>, CallError> {
+        let Some(id) = self.slots.acquire(&self.segment) else { return Ok(None) };
+        self.admit(id)?;
+        Ok(Some(id))
+    }
+
+    /// Gives the id back if the server takes no requests.
+    #[inline]
+    fn admit(&self, id: u32) -> Result<(), CallError> {
+        // *closing*, *down*: after an id was taken.
+        if self.closing.load(Ordering::SeqCst) || self.shared.any_down.load(Ordering::SeqCst) {
+            return self.refuse(id);
+        }
+        Ok(())
+    }
+
+    #[cold]
+    fn refuse(&self, id: u32) -> Result<(), CallError> {
+        self.release(id);
+        if self.closing.load(Ordering::SeqCst) {
+            return Err(CallError::ShuttingDown);
+        }
+        let down = self.shared.down.iter().zip(self.segment.nodes());
+        match down.into_iter().find_map(|(reason, node)| Some((reason.get()?, node))) {
+            Some((reason, node)) => {
+                Err(CallError::ServletDown { servlet: node.name.clone(), reason: reason.clone() })
+            }
+            None => Ok(()),
+        }
+    }
+
+    #[cold]
+    fn acquire_contended(&self, options: CallOptions) -> Result<(u32, Clock), CallError> {
+        let full = |waited| CallError::ServerBacklogFull { capacity: self.capacity, waited };
+        if self.closing.load(Ordering::SeqCst) {
+            return Err(CallError::ShuttingDown);
+        }
+        if options.backpressure {
+            return Err(full(Duration::ZERO));
+        }
+        let begun = Instant::now();
+        let bell = self.segment.freed();
+        let _awaiting = bell.await_rings();
+        loop {
+            let count = bell.count();
+            if let Some(id) = self.slots.acquire(&self.segment) {
+                return Ok((id, Some((begun, begun.elapsed()))));
+            }
+            if self.closing.load(Ordering::SeqCst) {
+                return Err(CallError::ShuttingDown);
+            }
+            let waited = begun.elapsed();
+            if waited >= options.timeout {
+                return Err(full(waited));
+            }
+            bell.sleep(count, Some((options.timeout - waited).min(SLEEP_LIMIT)));
+        }
+    }
+
+    /// Gives an id back; its request is FREE.
+    #[inline]
+    pub(crate) fn release(&self, id: u32) {
+        self.slots.release(id);
+        self.segment.freed().ring_if_awaited();
+    }
+
+    /// Writes an input into a request.
+    #[inline]
+    pub(crate) fn fill<T: Payload>(&self, id: u32, input: &T) -> Result<Filled<'_>, EncodeError> {
+        let mut filled = Filled::begin(self, id);
+        encode(input, filled.filling())?;
+        Ok(filled)
+    }
+
+    /// After ids have been pushed up to `next`: tells the workers.
+    #[inline]
+    pub(crate) fn pushed(&self, next: u64) {
+        self.segment.node(self.entry).expect("the entry is a node").after_push(next);
+        if self.shared.any_down.load(Ordering::SeqCst) {
+            self.shared.nudge(); // *down*
+        }
+    }
+
+    pub(crate) fn entry_ring(&self) -> ringmill_shm::ring::Ring<'_> {
+        self.segment.node(self.entry).expect("the entry is a node").ring()
+    }
+
+    /// Sends a filled request, and waits for its outcome.
+    #[inline]
+    pub(crate) fn finish_call<'c, Out: Payload>(
+        &'c self,
+        filled: Filled<'c>,
+        clock: Clock,
+        options: CallOptions,
+    ) -> Result<Reply<'c, Out>, CallError> {
+        let id = filled.queue().id();
+        match self.entry_ring().push(id) {
+            Ok(position) => self.pushed(position + 1),
+            Err(_overrun) => return Err(corrupt_ring()),
+        }
+        let task = Task::new(&self.segment, id).expect("it was just queued");
+        let done = self.await_outcome(task, clock, options.timeout)?;
+        self.open(done)
+    }
+
+    /// Waits for the outcome of a request in progress; cancels it when the time is over.
+    #[inline]
+    pub(crate) fn await_outcome<'c>(
+        &self,
+        task: Task<'c>,
+        clock: Clock,
+        timeout: Duration,
+    ) -> Result<Done<'c>, CallError> {
+        if timeout > self.patience.longest()
+            && let Some(done) = self.patience.spin(|| task.outcome())
+        {
+            return Ok(done);
+        }
+        self.await_asleep(task, clock, timeout)
+    }
+
+    #[cold]
+    fn await_asleep<'c>(
+        &self,
+        task: Task<'c>,
+        clock: Clock,
+        timeout: Duration,
+    ) -> Result<Done<'c>, CallError> {
+        let (begun, enqueueing) = clock.unwrap_or_else(|| (Instant::now(), Duration::ZERO));
+        loop {
+            if let Some(done) = task.outcome() {
+                return Ok(done);
+            }
+            let total = begun.elapsed();
+            if total >= timeout {
+                self.cancel(task);
+                return Err(CallError::Timeout { enqueueing, total });
+            }
+            task.sleep(Some((timeout - total).min(SLEEP_LIMIT)));
+        }
+    }
+
+    /// The caller of a request goes.
+    pub(crate) fn cancel(&self, task: Task<'_>) {
+        if task.cancel() {
+            self.slots.abandon(task.id());
+        } else {
+            self.release(task.id());
+        }
+    }
+
+    /// Reads an outcome: a reply, or the error it is.
+    #[inline]
+    pub(crate) fn open<'c, Out: Payload>(&'c self, done: Done<'c>) -> Result<Reply<'c, Out>, CallError> {
+        if done.is_error() {
+            let error = read_error(&done);
+            self.release(done.free());
+            return Err(error);
+        }
+        match Validated::<Out>::of_done(&done) {
+            Ok(view) => Ok(Reply::new(self, done, view)),
+            Err(error) => {
+                self.release(done.free());
+                Err(error.into())
+            }
+        }
+    }
+
+    /// See [`Server::shutdown`].
+    pub(crate) fn shut_down(&self) {
+        let mut shut = self.shut.lock().unwrap_or_else(|e| e.into_inner());
+        if *shut {
+            return;
+        }
+        *shut = true;
+        let deadline = Instant::now() + self.shutdown_timeout;
+        self.closing.store(true, Ordering::SeqCst); // *closing*
+        self.segment.freed().ring(); // callers that wait for a place
+        self.drain(deadline);
+        self.shared.stop(deadline.max(Instant::now() + DRAIN_LOOK));
+        self.end();
+    }
+
+    /// Waits until no request is in progress: free, or its outcome there for a caller who has not taken it.
+    fn drain(&self, deadline: Instant) {
+        let bell = self.segment.freed();
+        let _awaiting = bell.await_rings();
+        let mut ours = vec![false; self.capacity as usize];
+        loop {
+            let count = bell.count();
+            for id in self.slots.take_all(&self.segment) {
+                ours[id as usize] = true;
+            }
+            let settled = |id: u32| {
+                let task = Task::new(&self.segment, id);
+                task.is_none_or(|task| task.word().load().phase() == Some(Phase::Done))
+            };
+            let all = (0..self.capacity).zip(&ours).all(|(id, ours)| *ours || settled(id));
+            if all || Instant::now() >= deadline || self.shared.any_down.load(Ordering::SeqCst) {
+                return;
+            }
+            bell.sleep(count, Some(DRAIN_LOOK));
+        }
+    }
+
+    /// Kills the workers and ends.
+    pub(crate) fn kill(&self) {
+        self.closing.store(true, Ordering::SeqCst);
+        self.shared.kill();
+        self.end();
+    }
+
+    /// After the supervisor was told: waits for it, answers what is left, removes the files.
+    fn end(&self) {
+        self.supervisor.join();
+        for node in 0..self.segment.shape().nodes {
+            answer_all_in_ring(&self.shared, node, &RemoteCause::ShutDown);
+        }
+        self.segment.set_run(Run::Closed);
+        ringmill_shm::repair::wake_everyone(&self.segment);
+        self.remove_files();
+    }
+
+    pub(crate) fn remove_files(&self) {
+        self.segment.remove_files();
+    }
+}
+
+pub(crate) fn corrupt_ring() -> CallError {
+    CallError::Corrupt { message: "the ring has no free cell: the segment is corrupted".into() }
+}
+
+/// The error that an outcome is.
+#[cold]
+fn read_error(done: &Done<'_>) -> CallError {
+    let corrupt = |message: String| CallError::Corrupt { message };
+    let bytes = match done.payload() {
+        Ok(bytes) => bytes,
+        Err(error) => return corrupt(error.to_string()),
+    };
+    match view::<RemoteError>(bytes).and_then(owned::<RemoteError>) {
+        Ok(error) => CallError::remote(error),
+        Err(error) => corrupt(error.to_string()),
+    }
+}

@@ -1,0 +1,99 @@
+//! The options that process and thread servlets share.
+
+use crate::batch::Rule;
+use crate::cpus::Cpus;
+use crate::error::StartError;
+use crate::payload::{Payload, type_hash};
+use crate::plan::{Launch, PlanNode};
+use crate::worker::BatchWorker;
+use ringmill_shm::participant::Role;
+use std::time::Duration;
+
+/// What can be said of a servlet before it is planned.
+#[derive(Debug, Clone)]
+pub(super) struct Options<Config> {
+    pub(super) config: Config,
+    pub(super) name: Option<String>,
+    pub(super) cpus: Cpus,
+    pub(super) batch_size: usize,
+    pub(super) batch_wait_time: Option<Duration>,
+}
+
+impl<Config: Payload> Options<Config> {
+    pub(super) fn new(config: Config) -> Self {
+        Self { config, name: None, cpus: Cpus::default(), batch_size: 0, batch_wait_time: None }
+    }
+
+    /// The node that runs `W` with these options.
+    pub(super) fn node<W: BatchWorker<Config = Config>>(
+        self,
+        role: Role,
+        launch: Launch,
+    ) -> Result<PlanNode, StartError> {
+        let worker_type = std::any::type_name::<W>();
+        let name = self.name.unwrap_or_else(|| short_name(worker_type));
+        let rule = Rule::new(&name, self.batch_size, self.batch_wait_time)?;
+        let workers = self.cpus.resolve(&name)?;
+        let config = crate::payload::to_bytes(&self.config)
+            .map_err(|e| StartError::Config { servlet: name.clone(), message: e.to_string() })?;
+        let type_hash = type_hash::<W::In, W::Out, W::Config>();
+        Ok(PlanNode { name, worker_type, type_hash, config, rule, workers, role, launch, next: None })
+    }
+}
+
+/// The last part of a type's path, in lower case: `classify` for `app::Classify<f32>`.
+fn short_name(type_name: &str) -> String {
+    let path = type_name.split('<').next().unwrap_or(type_name);
+    let last = path.rsplit("::").next().unwrap_or(path).to_lowercase();
+    let fine: String = last.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
+    if fine.is_empty() { "worker".into() } else { fine }
+}
+
+/// The options' setters, for a servlet that keeps them in a field `options`.
+macro_rules! setters {
+    () => {
+        /// The servlet's name in errors and reports; by default the worker type's, in lower case.
+        #[must_use]
+        pub fn name(mut self, name: impl Into<String>) -> Self {
+            self.options.name = Some(name.into());
+            self
+        }
+
+        /// How many workers there are and where each runs; by default one, not pinned. See
+        /// [`Cpus`](crate::Cpus).
+        #[must_use]
+        pub fn cpus(mut self, cpus: impl Into<crate::Cpus>) -> Self {
+            self.options.cpus = cpus.into();
+            self
+        }
+
+        /// 0 (the default): items one by one; 1: batches of one; n: batches of 1 to n items.
+        #[must_use]
+        pub fn batch_size(mut self, items: usize) -> Self {
+            self.options.batch_size = items;
+            self
+        }
+
+        /// How long the oldest item of a batch may have waited, since it was enqueued, before the batch
+        /// is closed although it is not full. Zero takes only what is there. By default 10 ms; only with
+        /// a batch size above 1.
+        #[must_use]
+        pub fn batch_wait_time(mut self, wait: std::time::Duration) -> Self {
+            self.options.batch_wait_time = Some(wait);
+            self
+        }
+    };
+}
+pub(super) use setters;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_come_from_types() {
+        assert_eq!(short_name("app::models::Classify<f32>"), "classify");
+        assert_eq!(short_name("ringmill::worker::PassThrough<alloc::vec::Vec<u8>>"), "passthrough");
+        assert_eq!(short_name("::"), "worker");
+    }
+}

@@ -1,0 +1,41 @@
+//! Workers in threads of the server's process.
+
+use super::options::{Options, setters};
+use super::{Servlet, sealed};
+use crate::error::StartError;
+use crate::plan::{Launch, Planner, Span};
+use crate::run;
+use crate::worker::BatchWorker;
+use ringmill_shm::participant::Role;
+use std::sync::Arc;
+
+/// One worker type in one or more threads of the server's process: the same traits, rings and batches as
+/// [`ProcessServlet`](crate::ProcessServlet), without its protection from crashes. Each thread has a
+/// worker of its own, built from the configuration; nothing needs to be listed anywhere.
+#[derive(Debug)]
+pub struct ThreadServlet<W: BatchWorker> {
+    options: Options<W::Config>,
+}
+
+impl<W: BatchWorker> ThreadServlet<W> {
+    /// One thread, not pinned, that handles items one by one; the worker is built from `config`.
+    #[must_use]
+    pub fn new(config: W::Config) -> Self {
+        Self { options: Options::new(config) }
+    }
+
+    setters!();
+}
+
+impl<W: BatchWorker> sealed::Sealed for ThreadServlet<W> {}
+
+impl<W: BatchWorker> Servlet for ThreadServlet<W> {
+    type In = W::In;
+    type Out = W::Out;
+
+    fn plan(self, planner: &mut Planner) -> Result<Span, StartError> {
+        let launch = Launch::Thread { live: Arc::new(|seat| run::live::<W>(seat)) };
+        let node = self.options.node::<W>(Role::ThreadWorker, launch)?;
+        Ok(planner.add(node))
+    }
+}

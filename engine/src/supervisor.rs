@@ -1,0 +1,590 @@
+//! The supervisor: one thread in the server's process that notices deaths, repairs what they left,
+//! answers the requests of the dead, and starts workers anew.
+//!
+//! # Protocol
+//!
+//! It sleeps in `poll` on the pidfds of all worker processes and on one eventfd for orders. After a death:
+//! mark the place DEAD; repair (with `WorkerDied` for what the worker was working on); wake everybody;
+//! schedule the restart, with a back-off that doubles from 10 ms up to 5 s and begins anew once a worker
+//! has lived for 10 s. A worker that dies [`RESTART_LIMIT`] times without that is given up. A servlet
+//! whose last worker is given up is *down*: its requests, in its ring and to come, are answered with an
+//! error that says why.
+//!
+//! # Ordering
+//!
+//! * *down*: the supervisor closes the gate (SeqCst), then empties the ring; a caller pushes (SeqCst), then
+//!   looks at the gate, and if it is closed tells the supervisor to empty the ring again. One of the two
+//!   sees the other, so no request is left in the ring of a servlet that is down.
+//!
+//! # Crash
+//!
+//! The supervisor dies with the server's process; then the workers leave and the segment is stale.
+
+use crate::error::{RemoteCause, RemoteError, StartError};
+use crate::launch::{self, Order, status_text};
+use crate::patience::Wait;
+use crate::plan::{Launch, Live, PlanNode};
+use crate::run::{Seat, answer_with_error};
+use ringmill_shm::arena::Task;
+use ringmill_shm::participant::{Entry, Life, SERVER};
+use ringmill_shm::repair::{repair, wake_everyone};
+use ringmill_shm::segment::{Run, Segment};
+use ringmill_shm::sys::process::{EventFd, PidFd, wait_readable};
+use ringmill_shm::token::Token;
+use std::os::fd::AsRawFd;
+use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
+use std::process::{Child, ExitStatus};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// How often a worker may die young before it is given up.
+pub const RESTART_LIMIT: u32 = 8;
+const FIRST_BACKOFF: Duration = Duration::from_millis(10);
+const LONGEST_BACKOFF: Duration = Duration::from_secs(5);
+/// A worker that has lived so long is healthy: its next death is its first.
+const HEALTHY: Duration = Duration::from_secs(10);
+
+/// What callers and the supervisor share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) segment: Arc<Segment>,
+    pub(crate) server: Token,
+    /// By node: why it is down.
+    pub(crate) down: Vec<OnceLock<String>>,
+    /// Any node is down: the callers' gate.
+    pub(crate) any_down: AtomicBool,
+    orders: EventFd,
+    order: Mutex<Wish>,
+}
+
+/// What the supervisor is told to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Wish {
+    #[default]
+    Watch,
+    /// Workers leave in order, until the deadline.
+    Stop(Instant),
+    /// Workers are killed.
+    Kill,
+}
+
+impl Shared {
+    pub(crate) fn new(segment: Arc<Segment>, server: Token, nodes: usize) -> Result<Self, StartError> {
+        let orders = EventFd::new()
+            .map_err(|source| StartError::System { what: "make an event descriptor", source })?;
+        Ok(Self {
+            segment,
+            server,
+            down: (0..nodes).map(|_| OnceLock::new()).collect(),
+            any_down: AtomicBool::new(false),
+            orders,
+            order: Mutex::default(),
+        })
+    }
+
+    /// After a push while the gate is closed: have the rings of nodes that are down emptied.
+    #[cold]
+    pub(crate) fn nudge(&self) {
+        self.orders.signal();
+    }
+
+    /// Tells the workers to leave; those that have not by the deadline are killed.
+    pub(crate) fn stop(&self, deadline: Instant) {
+        self.wish(Wish::Stop(deadline));
+    }
+
+    /// Kills the workers.
+    pub(crate) fn kill(&self) {
+        self.wish(Wish::Kill);
+    }
+
+    fn wish(&self, wish: Wish) {
+        let mut order = self.order.lock().unwrap_or_else(|e| e.into_inner());
+        // From killing there is no way back, and a sooner deadline stays.
+        match (*order, wish) {
+            (Wish::Kill, _) => {}
+            (Wish::Stop(was), Wish::Stop(new)) => *order = Wish::Stop(was.min(new)),
+            _ => *order = wish,
+        }
+        drop(order);
+        self.orders.signal();
+    }
+
+    fn wished(&self) -> Wish {
+        *self.order.lock().unwrap_or_else(|e| e.into_inner())
+    }
+}
+
+/// What runs in a worker's place.
+#[derive(Debug)]
+enum Body {
+    Process {
+        child: Child,
+        pidfd: PidFd,
+    },
+    Thread(JoinHandle<()>),
+    /// Dead; to be started again then.
+    Awaiting(Instant),
+    /// Never to be started again.
+    None,
+}
+
+/// How a place's workers are started.
+enum Starter {
+    Process(PathBuf),
+    Thread(Live),
+}
+
+/// One worker's place.
+struct Post {
+    place: u32,
+    node: u32,
+    title: String,
+    starter: Starter,
+    body: Body,
+    since: Instant,
+    young_deaths: u32,
+}
+
+/// The supervisor's own state.
+pub(crate) struct Supervisor {
+    shared: Arc<Shared>,
+    posts: Vec<Post>,
+    wait: Wait,
+    /// How workers ended before the server was ready, by place.
+    early_deaths: Arc<Mutex<Vec<(u32, ExitStatus)>>>,
+    started: Arc<AtomicBool>,
+}
+
+/// A handle to the running supervisor.
+#[derive(Debug)]
+pub(crate) struct Handle {
+    thread: Mutex<Option<JoinHandle<()>>>,
+    pub(crate) early_deaths: Arc<Mutex<Vec<(u32, ExitStatus)>>>,
+    started: Arc<AtomicBool>,
+}
+
+impl Handle {
+    /// From now on workers that die are started again.
+    pub(crate) fn server_is_ready(&self) {
+        self.started.store(true, Ordering::SeqCst);
+    }
+
+    /// Waits until every worker has gone.
+    pub(crate) fn join(&self) {
+        let thread = self.thread.lock().unwrap_or_else(|e| e.into_inner()).take();
+        if let Some(thread) = thread {
+            let _ = thread.join(); // its panics are ours to have prevented; nothing is left to do here
+        }
+    }
+}
+
+impl Supervisor {
+    /// Prepares the places and starts all workers, side by side.
+    ///
+    /// # Errors
+    /// If a process or thread cannot be started; those that were are killed.
+    pub(crate) fn start(
+        shared: Arc<Shared>,
+        nodes: &[PlanNode],
+        server_name: &str,
+        wait: Wait,
+    ) -> Result<Handle, StartError> {
+        let mut supervisor = Self {
+            posts: posts(&shared.segment, nodes, server_name),
+            shared,
+            wait,
+            early_deaths: Arc::default(),
+            started: Arc::default(),
+        };
+        let (early_deaths, started) = (Arc::clone(&supervisor.early_deaths), Arc::clone(&supervisor.started));
+        // Workers inherit the affinity of the thread that starts them: this one's, which is unpinned first.
+        let (told, tell) = std::sync::mpsc::channel();
+        let thread = std::thread::Builder::new().name("ringmill-supervisor".into()).spawn(move || {
+            let _ = ringmill_shm::sys::cpu::pin_thread(crate::cpus::allowed());
+            let launched = supervisor.launch_all();
+            let failed = launched.is_err();
+            let _ = told.send(launched);
+            if failed {
+                supervisor.shared.kill();
+            }
+            supervisor.watch();
+        });
+        let thread =
+            thread.map_err(|source| StartError::System { what: "start the supervisor's thread", source })?;
+        let handle = Handle { thread: Mutex::new(Some(thread)), early_deaths, started };
+        match tell.recv() {
+            Ok(Ok(())) => Ok(handle),
+            Ok(Err(error)) => {
+                handle.join();
+                Err(error)
+            }
+            Err(_gone) => {
+                handle.join();
+                Err(StartError::System {
+                    what: "run the supervisor",
+                    source: std::io::ErrorKind::Other.into(),
+                })
+            }
+        }
+    }
+
+    fn launch_all(&mut self) -> Result<(), StartError> {
+        for index in 0..self.posts.len() {
+            self.launch(index)?;
+        }
+        Ok(())
+    }
+
+    fn entry(&self, post: &Post) -> &Entry {
+        &self.shared.segment.participants()[post.place as usize]
+    }
+
+    /// Starts the worker of one post.
+    fn launch(&mut self, index: usize) -> Result<(), StartError> {
+        let post = &self.posts[index];
+        let segment = &self.shared.segment;
+        let token = self.entry(post).prepare(post.place);
+        let servlet = || segment.nodes()[post.node as usize].name.clone();
+        let body = match &post.starter {
+            Starter::Process(program) => {
+                let order =
+                    Order { place: post.place, token, wait: self.wait, segment: segment.place().clone() };
+                let error =
+                    |source| StartError::Executable { servlet: servlet(), path: program.clone(), source };
+                let mut child = launch::spawn(program, &post.title, &order).map_err(error)?;
+                match PidFd::open(child.id()) {
+                    Ok(pidfd) => Body::Process { child, pidfd },
+                    Err(source) => {
+                        // Without a descriptor its death could not be noticed.
+                        let _ = child.kill();
+                        let _ = child.wait();
+                        return Err(StartError::System { what: "watch a worker's process", source });
+                    }
+                }
+            }
+            Starter::Thread(live) => Body::Thread(self.spawn_thread(post, token, Arc::clone(live))?),
+        };
+        let post = &mut self.posts[index];
+        post.body = body;
+        post.since = Instant::now();
+        Ok(())
+    }
+
+    fn spawn_thread(&self, post: &Post, token: Token, live: Live) -> Result<JoinHandle<()>, StartError> {
+        let segment = Arc::clone(&self.shared.segment);
+        let system = |what| move |source| StartError::System { what, source };
+        // *lease before deeds*.
+        segment.lease().hold(post.place).map_err(system("take a worker's lease"))?;
+        let cpus = self.entry(post).cpus();
+        let seat = Seat { segment, place: post.place, token, wait: self.wait, server_gone: Arc::default() };
+        let shared = Arc::clone(&self.shared);
+        let body = move || {
+            if !cpus.is_empty() {
+                // Checked against the allowed set when planned; it may have shrunk since.
+                if let Err(error) = ringmill_shm::sys::cpu::pin_thread(&cpus) {
+                    tracing::warn!(?cpus, %error, "cannot pin a worker's thread");
+                }
+            }
+            let seat = Arc::new(seat);
+            seat.entry().arrive();
+            let left = live(Arc::clone(&seat));
+            launch::leave(&seat, left);
+            shared.orders.signal();
+        };
+        let name = format!("ringmill-{}", post.title.rsplit_once('/').map_or("worker", |(path, _)| path));
+        std::thread::Builder::new().name(name).spawn(body).map_err(system("start a worker's thread"))
+    }
+
+    /// The supervisor's life: until every worker has gone.
+    fn watch(&mut self) {
+        loop {
+            self.obey();
+            let timeout = self.next_timer().map(|at| at.saturating_duration_since(Instant::now()));
+            let mut fds = vec![self.shared.orders.as_raw_fd()];
+            let mut owners = vec![usize::MAX];
+            for (index, post) in self.posts.iter().enumerate() {
+                if let Body::Process { pidfd, .. } = &post.body {
+                    fds.push(pidfd.as_raw_fd());
+                    owners.push(index);
+                }
+            }
+            if self.over() {
+                return;
+            }
+            let ready = wait_readable(&fds, timeout);
+            if ready[0] {
+                self.shared.orders.clear();
+            }
+            for (&index, _) in owners.iter().zip(&ready).skip(1).filter(|(_, ready)| **ready) {
+                self.reap(index);
+            }
+            self.join_threads();
+            self.restart_due();
+            self.empty_rings_of_the_down();
+        }
+    }
+
+    fn stopping(&self) -> bool {
+        self.shared.wished() != Wish::Watch
+    }
+
+    /// Whether there is nothing left to watch.
+    fn over(&self) -> bool {
+        let gone = |post: &Post| match &post.body {
+            Body::Process { .. } => false,
+            // A thread cannot be killed: after the deadline it is left to itself.
+            Body::Thread(thread) => thread.is_finished() || self.past_deadline(),
+            Body::Awaiting(_) | Body::None => true,
+        };
+        self.stopping() && self.posts.iter().all(gone)
+    }
+
+    fn past_deadline(&self) -> bool {
+        match self.shared.wished() {
+            Wish::Watch => false,
+            Wish::Stop(deadline) => Instant::now() >= deadline,
+            Wish::Kill => true,
+        }
+    }
+
+    /// Does what has been ordered.
+    fn obey(&mut self) {
+        if self.stopping() && self.shared.segment.run() == Run::Running {
+            self.shared.segment.set_run(Run::Stopping);
+            wake_everyone(&self.shared.segment);
+        }
+        if self.past_deadline() {
+            for post in &self.posts {
+                if let Body::Process { pidfd, .. } = &post.body {
+                    launch::kill(pidfd);
+                }
+            }
+        }
+    }
+
+    /// When to look again without being woken.
+    fn next_timer(&self) -> Option<Instant> {
+        let restart = self.posts.iter().filter_map(|post| match post.body {
+            Body::Awaiting(at) if !self.stopping() => Some(at),
+            _ => None,
+        });
+        let deadline = match self.shared.wished() {
+            Wish::Stop(at) if !self.past_deadline() => Some(at),
+            _ => None,
+        };
+        restart.chain(deadline).min()
+    }
+
+    /// A process has ended.
+    fn reap(&mut self, index: usize) {
+        let post = &mut self.posts[index];
+        let Body::Process { child, .. } = &mut post.body else { return };
+        let status = match child.try_wait() {
+            Ok(Some(status)) => status,
+            Ok(None) => return,
+            // Somebody else has waited for our child; it is gone all the same.
+            Err(_) => ExitStatus::from_raw(0),
+        };
+        let pid = child.id();
+        let (place, node) = (post.place, post.node);
+        let entry = &self.shared.segment.participants()[place as usize];
+        let token = entry.token();
+        let left_in_order = entry.life() == Life::Leaving && self.stopping();
+        let failed_to_start = entry.life() == Life::Failed;
+        if !self.started.load(Ordering::SeqCst) {
+            self.early_deaths.lock().unwrap_or_else(|e| e.into_inner()).push((place, status));
+        }
+        self.posts[index].body = Body::None;
+        let how = match launch::read_boot_message(&entry.message()) {
+            Some(error) if failed_to_start => format!("could not start: {}", error.cause),
+            _ => format!("ended: {}", status_text(status)),
+        };
+        // While the server is starting, the error record of a worker that failed must stay readable.
+        if !failed_to_start || self.started.load(Ordering::SeqCst) {
+            entry.set_life(Life::Dead);
+        }
+        let next = if left_in_order { None } else { self.plan_restart(index, &how, pid) };
+        if let Some(token) = token {
+            self.repair_after(token, node, place, pid, status, next.is_some());
+        }
+        if let Some(at) = next {
+            self.posts[index].body = Body::Awaiting(at);
+        } else if !left_in_order {
+            self.give_up_if_last(node, &how);
+        }
+    }
+
+    /// When to start a dead worker anew; `None` if it is given up, or the server is not running.
+    fn plan_restart(&mut self, index: usize, how: &str, pid: u32) -> Option<Instant> {
+        if self.stopping() || !self.started.load(Ordering::SeqCst) {
+            return None;
+        }
+        let post = &mut self.posts[index];
+        if post.since.elapsed() >= HEALTHY {
+            post.young_deaths = 0;
+        }
+        post.young_deaths += 1;
+        if post.young_deaths > RESTART_LIMIT {
+            tracing::error!(worker = %post.title, pid, deaths = post.young_deaths, "a worker {how}; it is given up");
+            return None;
+        }
+        let backoff = (FIRST_BACKOFF * 2_u32.pow(post.young_deaths - 1)).min(LONGEST_BACKOFF);
+        tracing::warn!(worker = %post.title, pid, ?backoff, "a worker {how}; it will be restarted");
+        Some(Instant::now() + backoff)
+    }
+
+    fn repair_after(
+        &self,
+        dead: Token,
+        node: u32,
+        place: u32,
+        pid: u32,
+        status: ExitStatus,
+        restarting: bool,
+    ) {
+        let segment = &self.shared.segment;
+        let worker = segment.participants()[place as usize].worker();
+        let servlet = &segment.nodes()[node as usize].name;
+        let cause = RemoteCause::Died { signal: status.signal(), code: status.code(), restarting };
+        let summary = repair(segment, dead, self.shared.server, |task| {
+            let attempt = task.attempt();
+            let cause = cause.clone();
+            let error = RemoteError { servlet: servlet.clone(), worker, pid, attempt, cause };
+            answer_with_error(task, self.shared.server, error);
+        });
+        tracing::debug!(worker = %format_args!("{servlet}/{worker}"), ?summary, "repaired");
+    }
+
+    /// If no worker of a node is left or to come, its requests are answered with an error from now on.
+    fn give_up_if_last(&mut self, node: u32, how: &str) {
+        let lives = |post: &Post| post.node == node && !matches!(post.body, Body::None);
+        if self.stopping() || !self.started.load(Ordering::SeqCst) || self.posts.iter().any(lives) {
+            return;
+        }
+        let reason =
+            format!("each of its workers died more than {RESTART_LIMIT} times in a row; the last one {how}");
+        let _ = self.shared.down[node as usize].set(reason); // set once; the first reason stays
+        self.shared.any_down.store(true, Ordering::SeqCst); // *down*
+        self.empty_rings_of_the_down();
+    }
+
+    fn empty_rings_of_the_down(&self) {
+        if !self.shared.any_down.load(Ordering::SeqCst) {
+            return;
+        }
+        for (node, reason) in (0_u32..).zip(&self.shared.down) {
+            if let Some(reason) = reason.get() {
+                let cause = RemoteCause::Down { reason: reason.clone() };
+                answer_all_in_ring(&self.shared, node, &cause);
+            }
+        }
+    }
+
+    /// Looks after threads that have ended.
+    fn join_threads(&mut self) {
+        for index in 0..self.posts.len() {
+            let finished = matches!(&self.posts[index].body, Body::Thread(thread) if thread.is_finished());
+            if !finished {
+                continue;
+            }
+            let post = &mut self.posts[index];
+            if let Body::Thread(thread) = std::mem::replace(&mut post.body, Body::None) {
+                let _ = thread.join(); // user code's panics are caught inside
+            }
+            let place = post.place;
+            let entry = &self.shared.segment.participants()[place as usize];
+            self.shared.segment.lease().release(place);
+            if entry.life() != Life::Failed {
+                entry.set_life(Life::Dead);
+            }
+        }
+    }
+
+    fn restart_due(&mut self) {
+        if self.stopping() {
+            return;
+        }
+        for index in 0..self.posts.len() {
+            if !matches!(self.posts[index].body, Body::Awaiting(at) if at <= Instant::now()) {
+                continue;
+            }
+            if let Err(error) = self.launch(index) {
+                // No more processes or descriptors, or the executable has gone: as another death.
+                let node = self.posts[index].node;
+                let how = format!("could not be started: {error}");
+                self.entry(&self.posts[index]).set_life(Life::Dead);
+                match self.plan_restart(index, &how, 0) {
+                    Some(at) => self.posts[index].body = Body::Awaiting(at),
+                    None => {
+                        self.posts[index].body = Body::None;
+                        self.give_up_if_last(node, &how);
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Supervisor {
+    /// However the thread ends, no process is left behind.
+    fn drop(&mut self) {
+        for post in &mut self.posts {
+            if let Body::Process { child, pidfd } = &mut post.body {
+                launch::kill(pidfd);
+                let _ = child.wait();
+            }
+        }
+    }
+}
+
+/// A post for every worker of a plan.
+fn posts(segment: &Segment, nodes: &[PlanNode], server_name: &str) -> Vec<Post> {
+    let mut posts = Vec::new();
+    for (index, (node, info)) in nodes.iter().zip(segment.nodes()).enumerate() {
+        for worker in 0..info.workers {
+            posts.push(Post {
+                place: info.first_participant + worker,
+                node: index as u32,
+                title: format!("{server_name}/{}/{worker}", info.name),
+                starter: match &node.launch {
+                    Launch::Process { program } => {
+                        Starter::Process(program.clone().unwrap_or_else(launch::own_executable))
+                    }
+                    Launch::Thread { live } => Starter::Thread(Arc::clone(live)),
+                },
+                body: Body::None,
+                since: Instant::now(),
+                young_deaths: 0,
+            });
+        }
+    }
+    posts
+}
+
+/// Answers everything in a node's ring with an error, in the place of workers that are no more.
+pub(crate) fn answer_all_in_ring(shared: &Shared, node: u32, cause: &RemoteCause) {
+    let segment = &shared.segment;
+    let Some(parts) = segment.node(node) else { return };
+    let (ring, lock) = (parts.ring(), parts.lock());
+    lock.lock(shared.server, 0, |token| token.index() != SERVER && segment.is_dead(token));
+    loop {
+        let head = ring.head();
+        let Some(id) = ring.get(head) else { break };
+        let task = Task::new(segment, id).and_then(|task| task.claim(shared.server, |t| segment.is_dead(t)));
+        ring.set_head(head + 1);
+        if let Some(task) = task {
+            let servlet = parts.info().name.clone();
+            let (pid, attempt) = (std::process::id(), task.attempt());
+            answer_with_error(
+                task,
+                shared.server,
+                RemoteError { servlet, worker: 0, pid, attempt, cause: cause.clone() },
+            );
+        }
+    }
+    lock.unlock();
+}

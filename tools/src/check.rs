@@ -1,0 +1,84 @@
+//! `shmtool check`: is a segment consistent?
+
+use crate::error::ToolError;
+use crate::output::{Page, Report, Verdict};
+use crate::survey::{State, Survey};
+use crate::units;
+use ringmill_shm::check::{self, Problem};
+use serde::Serialize;
+
+/// What was found in one segment.
+#[derive(Debug, Serialize)]
+pub(crate) struct Checked {
+    /// What commands take.
+    name: String,
+    /// The file.
+    path: String,
+    /// Whether it is in use.
+    state: State,
+    /// Whether there are no problems.
+    consistent: bool,
+    /// What must not be.
+    problems: Vec<Told>,
+}
+
+#[derive(Debug, Serialize)]
+struct Told {
+    #[serde(flatten)]
+    problem: Problem,
+    /// The same for people.
+    message: String,
+}
+
+/// Checks a segment.
+pub(crate) fn check(name: &str) -> Result<Checked, ToolError> {
+    let (survey, segment) = Survey::open(name)?;
+    let problems: Vec<_> = check::check(&segment)
+        .into_iter()
+        .map(|problem| Told { message: problem.to_string(), problem })
+        .collect();
+    Ok(Checked {
+        name: survey.place.to_text(),
+        path: survey.place.path().display().to_string(),
+        state: survey.state,
+        consistent: problems.is_empty(),
+        problems,
+    })
+}
+
+impl Report for Checked {
+    fn text(&self, _: Page) -> String {
+        let mut text = if self.consistent {
+            format!("{}: consistent\n", self.name)
+        } else {
+            format!("{}: {}\n", self.name, units::count(self.problems.len(), "problem"))
+        };
+        for told in &self.problems {
+            text += &format!("  {}\n", told.message);
+        }
+        if self.state == State::Stale {
+            text += &format!("It is stale: its server has died. 'shmtool clean {}' removes it.\n", self.name);
+        }
+        text
+    }
+
+    fn verdict(&self) -> Verdict {
+        if self.consistent { Verdict::Fine } else { Verdict::Wrong }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_problem_keeps_its_numbers_beside_the_message() {
+        let problem = Problem::DeadHolder { node: 2, token: 0x405 };
+        let told = Told { message: problem.to_string(), problem };
+        let expected = serde_json::json!({
+            "kind": "dead_holder", "node": 2, "token": 0x405,
+            "message": "node 2: the holder 0x405 of its reader lock is dead",
+        });
+        assert_eq!(serde_json::to_value(&told).unwrap(), expected);
+    }
+}

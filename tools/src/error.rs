@@ -1,0 +1,54 @@
+//! Why there is no report.
+
+use ringmill_shm::segment::NameError;
+use std::io;
+use std::path::PathBuf;
+
+/// Why a command could not do its work.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub(crate) enum ToolError {
+    /// No segment can have this name.
+    #[error(transparent)]
+    Name(#[from] NameError),
+    /// There is nothing at the place.
+    #[error("no segment {name:?}: there is no {}; 'shmtool list' shows what there is", path.display())]
+    Missing {
+        /// What was asked for.
+        name: String,
+        /// Where it would lie.
+        path: PathBuf,
+    },
+    /// There is something that is no segment.
+    #[error("{} is not a ringmill segment: {why}", path.display())]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// It may be a segment, but it cannot be read.
+    #[error("cannot look into {}: {why}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What stands in the way.
+        why: String,
+    },
+    /// The operating system refused.
+    #[error("cannot {what} {}: {source}", path.display())]
+    System {
+        /// What was tried.
+        what: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// What it said.
+        source: io::Error,
+    },
+    /// The report could not be written.
+    #[error("cannot write to standard output: {0}")]
+    Output(io::Error),
+    /// The report could not be turned into JSON.
+    #[error("cannot write JSON: {0}")]
+    Json(#[from] serde_json::Error),
+}

@@ -1,0 +1,138 @@
+//! `shmtool list`: which segments there are.
+
+use crate::error::ToolError;
+use crate::output::{Page, Report};
+use crate::survey::{Identity, State, Survey};
+use crate::units;
+use ringmill_shm::participant::SERVER;
+use ringmill_shm::segment::{self, NAMED_DIRECTORY, Run};
+use serde::Serialize;
+
+/// All named segments of this machine.
+#[derive(Debug, Serialize)]
+pub(crate) struct Listing {
+    /// By name.
+    segments: Vec<Listed>,
+}
+
+#[derive(Debug, Serialize)]
+struct Listed {
+    #[serde(flatten)]
+    identity: Identity,
+    /// The server's process; of a stale segment, that it had.
+    server_pid: Option<u32>,
+    /// What else there is to say.
+    note: Option<String>,
+}
+
+/// Looks for segments.
+pub(crate) fn list() -> Result<Listing, ToolError> {
+    let found = segment::list().map_err(|source| ToolError::System {
+        what: "read",
+        path: NAMED_DIRECTORY.into(),
+        source,
+    })?;
+    let mut segments = Vec::new();
+    for found in found {
+        let Some(survey) = Survey::of(found.place)? else { continue };
+        let segment = survey.segment.as_ref();
+        let server_pid = segment.map(|s| s.participants()[SERVER as usize].pid());
+        segments.push(Listed { identity: survey.identity(segment), server_pid, note: survey.why.clone() });
+    }
+    Ok(Listing { segments })
+}
+
+impl Listed {
+    fn state(&self) -> String {
+        let state = self.identity.state;
+        match self.identity.run {
+            Some(Run::Stopping) if state == State::Live => "live, stopping".into(),
+            Some(Run::Closed) if state == State::Live => "live, closed".into(),
+            _ => state.text().into(),
+        }
+    }
+
+    fn server(&self) -> String {
+        match self.server_pid {
+            Some(pid) if self.identity.state == State::Live => pid.to_string(),
+            Some(pid) => format!("{pid} (gone)"),
+            None => "-".into(),
+        }
+    }
+}
+
+impl Report for Listing {
+    fn text(&self, page: Page) -> String {
+        if self.segments.is_empty() {
+            return format!("No ringmill segments in {NAMED_DIRECTORY}: no server is running.\n");
+        }
+        let dash = || "-".to_string();
+        let with_notes = self.segments.iter().any(|s| s.note.is_some());
+        let mut headings = vec!["name", "state", ">size", "age", "user", "server"];
+        headings.extend(with_notes.then_some("note"));
+        let rows = self.segments.iter().map(|listed| {
+            let of = &listed.identity;
+            let user = of.user.clone().or_else(|| of.user_id.map(|id| id.to_string()));
+            let mut row = vec![
+                of.name.clone(),
+                listed.state(),
+                of.bytes.map_or_else(dash, units::bytes),
+                of.age_s.map_or_else(dash, units::age),
+                user.unwrap_or_else(dash),
+                listed.server(),
+            ];
+            row.extend(with_notes.then(|| listed.note.clone().unwrap_or_default()));
+            row
+        });
+        let mut text = page.table(&headings, rows);
+        let stale = self.segments.iter().filter(|s| s.identity.state == State::Stale).count();
+        if stale > 0 {
+            text += &format!(
+                "\n{} stale: 'shmtool clean' removes what dead servers left.\n",
+                units::count(stale, "segment")
+            );
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_machine_gets_a_friendly_line() {
+        let empty = Listing { segments: Vec::new() };
+        let text = empty.text(Page::plain());
+        assert_eq!(text, "No ringmill segments in /dev/shm: no server is running.\n");
+        assert_eq!(serde_json::to_string(&empty).unwrap(), r#"{"segments":[]}"#);
+    }
+
+    #[test]
+    fn what_is_not_known_is_null_in_json_and_a_dash_in_text() {
+        let identity = Identity {
+            name: "x".into(),
+            path: "/dev/shm/ringmill-x".into(),
+            state: State::Foreign,
+            run: None,
+            bytes: Some(3),
+            created_unix_s: None,
+            age_s: None,
+            user_id: Some(4_000_000),
+            user: None,
+        };
+        let listed = Listed { identity, server_pid: None, note: Some("it is a directory".into()) };
+        let report = Listing { segments: vec![listed] };
+        let expected = serde_json::json!({"segments": [{
+            "name": "x", "path": "/dev/shm/ringmill-x", "state": "foreign", "run": null, "bytes": 3,
+            "created_unix_s": null, "age_s": null, "user_id": 4_000_000, "user": null,
+            "server_pid": null, "note": "it is a directory",
+        }]});
+        assert_eq!(serde_json::to_value(&report).unwrap(), expected);
+        let text = report.text(Page::plain());
+        assert_eq!(
+            text.lines().nth(1).unwrap().split_whitespace().collect::<Vec<_>>(),
+            ["x", "foreign", "3", "B", "-", "4000000", "-", "it", "is", "a", "directory"]
+        );
+    }
+}

@@ -1,0 +1,121 @@
+//! How reports reach people and programs.
+
+use crate::error::ToolError;
+use comfy_table::{Cell, CellAlignment, ColumnConstraint, ContentArrangement, LineStyle, Table, TableStyle};
+use serde::Serialize;
+use std::io::{self, Write};
+
+/// What a report comes to: the exit status.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub(crate) enum Verdict {
+    /// Nothing is wrong.
+    Fine = 0,
+    /// The report says that something is wrong.
+    Wrong = 1,
+    /// Something could not be done.
+    Failed = 2,
+}
+
+/// Facts that can be printed; as JSON, its serialised form.
+pub(crate) trait Report: Serialize {
+    /// For people; ends with a newline.
+    fn text(&self, page: Page) -> String;
+
+    /// What it comes to.
+    fn verdict(&self) -> Verdict {
+        Verdict::Fine
+    }
+}
+
+/// What text is laid out for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Page {
+    /// Columns of the terminal; none if it is no terminal: then tables are plain and never wrapped.
+    width: Option<u16>,
+}
+
+impl Page {
+    /// Standard output.
+    pub(crate) fn of_stdout() -> Self {
+        let terminal = console::Term::stdout();
+        let width = terminal.is_term().then(|| terminal.size_checked().map_or(80, |(_, columns)| columns));
+        Self { width }
+    }
+
+    /// A pipe or file.
+    #[cfg(test)]
+    pub(crate) fn plain() -> Self {
+        Self { width: None }
+    }
+
+    /// A table; headings that begin with `>` are of numbers, set flush right.
+    pub(crate) fn table(self, headings: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
+        let mut table = Table::new();
+        let align = |heading: &str| match heading.strip_prefix('>') {
+            Some(heading) => (heading.to_string(), CellAlignment::Right),
+            None => (heading.to_string(), CellAlignment::Left),
+        };
+        let (texts, alignments): (Vec<_>, Vec<_>) = headings.iter().map(|h| align(h)).unzip();
+        let row = |texts: Vec<String>| {
+            let cells = texts.into_iter().zip(&alignments);
+            cells.map(|(text, &alignment)| Cell::new(text).set_alignment(alignment)).collect::<Vec<_>>()
+        };
+        let style = TableStyle::new();
+        match self.width {
+            Some(width) => {
+                let rule = LineStyle::none().fill('─').junction('─');
+                table.load_style(style.header_separator(rule)).set_width(width);
+                table.set_content_arrangement(ContentArrangement::Dynamic);
+            }
+            None => {
+                table.load_style(style).set_content_arrangement(ContentArrangement::Disabled);
+            }
+        }
+        table.set_header(row(texts));
+        for texts in rows {
+            table.add_row(row(texts));
+        }
+        // The rule's junctions are one column more.
+        let gap = if self.width.is_some() { 1 } else { 2 };
+        for (column, &alignment) in table.column_iter_mut().zip(&alignments) {
+            column.set_padding((0, gap));
+            if alignment == CellAlignment::Right {
+                column.set_constraint(ColumnConstraint::ContentWidth); // a number is never broken
+            }
+        }
+        let mut text = table.trim_fmt();
+        text.push('\n');
+        text
+    }
+}
+
+/// A report as one JSON document.
+pub(crate) fn json(report: &impl Report) -> Result<String, ToolError> {
+    let mut text = serde_json::to_string_pretty(report)?;
+    text.push('\n');
+    Ok(text)
+}
+
+/// Writes to standard output. A reader that has gone has seen enough.
+pub(crate) fn print(text: &str) -> Result<(), ToolError> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(ToolError::Output(error)),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plain_table_has_nothing_but_words_and_spaces() {
+        let rows = [vec!["a".to_string(), "1".to_string()], vec!["bcd".to_string(), "1000".to_string()]];
+        let text = Page::plain().table(&["name", ">count"], rows.clone());
+        assert_eq!(text, "name  count\na         1\nbcd    1000\n");
+        let narrow = Page { width: Some(80) }.table(&["name", ">count"], rows);
+        assert_eq!(narrow.lines().count(), 4, "a rule below the headings:\n{narrow}");
+    }
+}

@@ -1,0 +1,212 @@
+//! `shmtool show`: what is going on in one segment.
+
+mod text;
+
+use crate::error::ToolError;
+use crate::survey::{Identity, Survey};
+use crate::units;
+use ringmill_shm::check::PhaseCounts;
+use ringmill_shm::layout::INLINE_BYTES;
+use ringmill_shm::participant::{Entry, Life, Role, SERVER};
+use ringmill_shm::pool;
+use ringmill_shm::segment::Segment;
+use ringmill_shm::stats::Snapshot;
+use ringmill_shm::token::Token;
+use serde::Serialize;
+
+/// One segment at one moment, or nearly so: it is read while others write.
+#[derive(Debug, Serialize)]
+pub(crate) struct Shown {
+    #[serde(flatten)]
+    identity: Identity,
+    server: Server,
+    layout_version: u32,
+    /// In hexadecimal: a JSON number would lose digits.
+    fingerprint: String,
+    /// Requests that can be in progress.
+    capacity: u32,
+    tasks_per_request: u32,
+    /// What needs no block.
+    inline_bytes: u64,
+    /// The most that fits.
+    largest_payload_bytes: u64,
+    requests: PhaseCounts,
+    nodes: Vec<Node>,
+    workers: Vec<Worker>,
+    blocks: Vec<Blocks>,
+}
+
+#[derive(Debug, Serialize)]
+struct Server {
+    pid: u32,
+    /// Its lease is held.
+    alive: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct Node {
+    index: u32,
+    name: String,
+    worker_type: String,
+    /// 0: item by item.
+    batch_size: u32,
+    batch_wait_ns: u64,
+    /// Where finished tasks go; none: to the caller.
+    next: Option<u32>,
+    ring: Depth,
+    lock_holder: Option<Holder>,
+    /// By number within the node.
+    sleeping: Vec<u32>,
+    /// How many workers it has.
+    #[serde(skip)]
+    workers: u32,
+}
+
+#[derive(Debug, Serialize)]
+struct Depth {
+    /// Ids that wait.
+    depth: u64,
+    cells: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct Holder {
+    /// Its place in the participant table.
+    participant: u32,
+    /// In words.
+    worker: String,
+    pid: Option<u32>,
+    alive: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct Worker {
+    /// The name of its node.
+    node: String,
+    /// Its number within the node.
+    worker: u32,
+    /// Its place in the participant table.
+    participant: u32,
+    /// What it, or the server, last said of it.
+    state: Life,
+    /// Its lease is held: a fact, unlike the state.
+    alive: bool,
+    role: Role,
+    /// 0 before it has arrived.
+    pid: u32,
+    restarts: u32,
+    /// None: it is not pinned.
+    cpus: Vec<usize>,
+    /// Why its construction failed.
+    message: Option<String>,
+    counters: Counters,
+}
+
+#[derive(Debug, Serialize)]
+struct Counters {
+    #[serde(flatten)]
+    snapshot: Snapshot,
+    batch_mean: f64,
+}
+
+#[derive(Debug, Serialize)]
+struct Blocks {
+    block_bytes: u64,
+    in_use: u64,
+    count: u64,
+}
+
+/// Reads a segment.
+pub(crate) fn show(name: &str) -> Result<Shown, ToolError> {
+    let (survey, segment) = Survey::open(name)?;
+    let (identity, shape) = (segment.identity(), segment.shape());
+    let in_use = pool::in_use(&segment);
+    Ok(Shown {
+        identity: survey.identity(Some(&segment)),
+        server: Server {
+            pid: segment.participants()[SERVER as usize].pid(),
+            alive: is_held(&segment, SERVER),
+        },
+        layout_version: identity.layout_version,
+        fingerprint: format!("{:#018x}", identity.fingerprint),
+        capacity: shape.requests,
+        tasks_per_request: shape.tasks_per_request,
+        inline_bytes: INLINE_BYTES as u64,
+        largest_payload_bytes: shape.largest_payload(),
+        requests: PhaseCounts::of(&segment),
+        nodes: (0..shape.nodes).filter_map(|index| node(&segment, index)).collect(),
+        workers: workers(&segment),
+        blocks: shape
+            .classes()
+            .iter()
+            .zip(in_use)
+            .map(|(class, in_use)| Blocks { block_bytes: class.block_bytes, in_use, count: class.count })
+            .collect(),
+    })
+}
+
+fn node(segment: &Segment, index: u32) -> Option<Node> {
+    let node = segment.node(index)?;
+    let (info, ring, sleepers) = (node.info(), node.ring(), node.doorbell().sleepers());
+    Some(Node {
+        index,
+        name: units::printable(&info.name),
+        worker_type: units::printable(&info.worker_type),
+        batch_size: info.batch_size,
+        batch_wait_ns: info.batch_wait_ns,
+        next: info.next,
+        ring: Depth { depth: ring.depth(), cells: ring.cells() as u64 },
+        lock_holder: node.lock().holder().map(|token| holder(segment, token)),
+        // A node has 64 workers at most, as the mask has bits.
+        sleeping: (0..info.workers).filter(|worker| sleepers >> worker & 1 == 1).collect(),
+        workers: info.workers,
+    })
+}
+
+fn holder(segment: &Segment, token: Token) -> Holder {
+    let entry = segment.participants().get(token.index() as usize);
+    let alive = !segment.is_dead(token);
+    let worker = match entry {
+        Some(entry) if entry.role() != Role::Server => worker_name(segment, entry),
+        Some(_) => "server".into(),
+        None => format!("nobody ({token})"),
+    };
+    Holder { participant: token.index(), worker, pid: entry.filter(|_| alive).map(Entry::pid), alive }
+}
+
+fn workers(segment: &Segment) -> Vec<Worker> {
+    let entries = (0..).zip(segment.participants()).skip(SERVER as usize + 1);
+    entries
+        .map(|(participant, entry)| {
+            let snapshot = entry.counters().snapshot();
+            let message = entry.message();
+            Worker {
+                node: node_name(segment, entry),
+                worker: entry.worker(),
+                participant,
+                state: entry.life(),
+                alive: is_held(segment, participant),
+                role: entry.role(),
+                pid: entry.pid(),
+                restarts: entry.restarts(),
+                cpus: entry.cpus(),
+                message: (!message.is_empty()).then(|| units::printable(&String::from_utf8_lossy(&message))),
+                counters: Counters { snapshot, batch_mean: snapshot.batch_mean() },
+            }
+        })
+        .collect()
+}
+
+fn node_name(segment: &Segment, entry: &Entry) -> String {
+    let node = segment.nodes().get(entry.node() as usize);
+    node.map_or_else(|| format!("node {}?", entry.node()), |info| units::printable(&info.name))
+}
+
+fn worker_name(segment: &Segment, entry: &Entry) -> String {
+    format!("{}/{}", node_name(segment, entry), entry.worker())
+}
+
+/// Whether a participant lives; one that cannot be asked for is not called dead.
+fn is_held(segment: &Segment, participant: u32) -> bool {
+    segment.lease().is_held(participant).unwrap_or(true)
+}

@@ -1,0 +1,219 @@
+//! A segment in words and tables.
+
+use super::{Counters, Node, Shown, Worker};
+use crate::output::{Page, Report};
+use crate::survey::{State, user_text};
+use crate::units;
+use ringmill_shm::participant::{Life, Role};
+use ringmill_shm::segment::Run;
+use ringmill_shm::stats::Snapshot;
+
+impl Report for Shown {
+    fn text(&self, page: Page) -> String {
+        let mut text = self.header();
+        text += "\nNodes\n";
+        text += &self.node_table(page);
+        text += "\nWorkers\n";
+        text += &self.worker_table(page);
+        for worker in &self.workers {
+            if let Some(message) = &worker.message {
+                text += &format!("{} failed: {message}\n", worker.name());
+            }
+        }
+        text += "\nBatches\n";
+        text += &self.batch_table(page);
+        if !self.blocks.is_empty() {
+            text += "\nPayload blocks\n";
+            let rows = self.blocks.iter().map(|blocks| {
+                vec![units::bytes(blocks.block_bytes), blocks.in_use.to_string(), blocks.count.to_string()]
+            });
+            text += &page.table(&[">size", ">in use", ">of"], rows);
+        }
+        text
+    }
+}
+
+impl Shown {
+    fn header(&self) -> String {
+        let of = &self.identity;
+        let pid = self.server.pid;
+        let age = of.age_s.map_or_else(|| "?".into(), units::age);
+        let first = match (of.state, of.run) {
+            (State::Live, Some(run)) => {
+                format!("{}, server pid {pid}, made {age} ago", run_text(run))
+            }
+            _ => format!(
+                "stale, its server (pid {pid}) has died, made {age} ago; 'shmtool clean {}' removes it",
+                of.name
+            ),
+        };
+        let requests = &self.requests;
+        let lines = [
+            (
+                "file",
+                format!(
+                    "{}, {}, user {}",
+                    of.path,
+                    units::bytes(of.bytes.unwrap_or_default()),
+                    of.user_id.map_or_else(|| "?".into(), user_text)
+                ),
+            ),
+            ("layout", format!("version {}, fingerprint {}", self.layout_version, self.fingerprint)),
+            (
+                "capacity",
+                format!(
+                    "{} of {} each",
+                    units::count(self.capacity as usize, "request"),
+                    units::count(self.tasks_per_request as usize, "task")
+                ),
+            ),
+            (
+                "payloads",
+                format!(
+                    "up to {}; up to {} in line",
+                    units::bytes(self.largest_payload_bytes),
+                    units::bytes(self.inline_bytes)
+                ),
+            ),
+            (
+                "requests",
+                format!(
+                    "{} free, {} filling, {} queued, {} claimed, {} forked, {} done",
+                    requests.free,
+                    requests.filling,
+                    requests.queued,
+                    requests.claimed,
+                    requests.forked,
+                    requests.done
+                ),
+            ),
+        ];
+        let mut text = format!("{}: {first}\n", of.name);
+        for (what, value) in lines {
+            text += &format!("  {what:<9} {value}\n");
+        }
+        text
+    }
+
+    fn node_table(&self, page: Page) -> String {
+        let rows = self.nodes.iter().map(|node| {
+            let next = node.next.map_or_else(
+                || "caller".into(),
+                |next| self.nodes.get(next as usize).map_or_else(|| next.to_string(), |n| n.name.clone()),
+            );
+            vec![
+                node.name.clone(),
+                node.worker_type.clone(),
+                if node.batch_size == 0 { "single".into() } else { node.batch_size.to_string() },
+                units::wait(node.batch_wait_ns),
+                node.ring.depth.to_string(),
+                node.ring.cells.to_string(),
+                lock_text(node),
+                format!("{} of {}", node.sleeping.len(), node.workers),
+                next,
+            ]
+        });
+        let headings =
+            ["node", "worker type", ">batch", ">wait", ">depth", ">cells", "lock", "asleep", "next"];
+        page.table(&headings, rows)
+    }
+
+    fn worker_table(&self, page: Page) -> String {
+        let rows = self.workers.iter().map(|worker| {
+            let counters = &worker.counters.snapshot;
+            vec![
+                worker.name(),
+                worker.state_text().into(),
+                match worker.role {
+                    Role::Server => "server",
+                    Role::ProcessWorker => "process",
+                    Role::ThreadWorker => "thread",
+                }
+                .into(),
+                if worker.pid == 0 { "-".into() } else { worker.pid.to_string() },
+                worker.restarts.to_string(),
+                units::cpus(&worker.cpus),
+                counters.errors.to_string(),
+                counters.panics.to_string(),
+                counters.skipped.to_string(),
+            ]
+        });
+        let headings =
+            ["worker", "state", "role", ">pid", ">restarts", "cpus", ">errors", ">panics", ">skipped"];
+        page.table(&headings, rows)
+    }
+
+    fn batch_table(&self, page: Page) -> String {
+        let row = |name: String, counters: &Counters| {
+            let of = &counters.snapshot;
+            let numbers = [of.closed_full, of.closed_window, of.closed_empty, of.closed_shutdown];
+            let mut row = vec![
+                name,
+                of.batches.to_string(),
+                of.items.to_string(),
+                of.batch_min.to_string(),
+                format!("{:.1}", counters.batch_mean),
+                of.batch_max.to_string(),
+            ];
+            row.extend(numbers.map(|n| n.to_string()));
+            row
+        };
+        let mut rows: Vec<_> = self.workers.iter().map(|w| row(w.name(), &w.counters)).collect();
+        if self.workers.len() > 1 {
+            let all = self.workers.iter().map(|w| w.counters.snapshot);
+            let snapshot = all.fold(Snapshot::default(), Snapshot::merged);
+            rows.push(row("all".into(), &Counters { snapshot, batch_mean: snapshot.batch_mean() }));
+        }
+        let headings = [
+            "worker",
+            ">batches",
+            ">items",
+            ">min",
+            ">mean",
+            ">max",
+            ">full",
+            ">window",
+            ">empty",
+            ">shutdown",
+        ];
+        page.table(&headings, rows)
+    }
+}
+
+impl Worker {
+    fn name(&self) -> String {
+        format!("{}/{}", self.node, self.worker)
+    }
+
+    /// What it says of itself, unless the kernel knows better.
+    fn state_text(&self) -> &'static str {
+        let said = match self.state {
+            Life::Vacant => "vacant",
+            Life::Starting => "starting",
+            Life::Ready => "ready",
+            Life::Failed => "failed",
+            Life::Leaving => "leaving",
+            Life::Dead => "dead",
+        };
+        // One that is starting may not have arrived yet.
+        let must_live = matches!(self.state, Life::Ready | Life::Leaving);
+        if must_live && !self.alive { "dead" } else { said }
+    }
+}
+
+fn run_text(run: Run) -> &'static str {
+    match run {
+        Run::Creating => "being created",
+        Run::Running => "running",
+        Run::Stopping => "stopping",
+        Run::Closed => "closed",
+    }
+}
+
+fn lock_text(node: &Node) -> String {
+    match &node.lock_holder {
+        None => "free".into(),
+        Some(holder) if holder.alive => holder.worker.clone(),
+        Some(holder) => format!("{} (dead)", holder.worker),
+    }
+}

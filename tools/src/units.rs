@@ -1,0 +1,166 @@
+//! Sizes, times and the like in words.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// `1536` → `1.5 KiB`.
+pub(crate) fn bytes(n: u64) -> String {
+    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    if n < 1024 {
+        return format!("{n} B");
+    }
+    let mut value = n as f64 / 1024.0;
+    let mut unit = 0;
+    // What would be printed as 1024.0 belongs to the next unit.
+    while value >= 1023.95 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    format!("{value:.1} {}", UNITS[unit])
+}
+
+/// `3725` → `1 h 2 min`: the two largest units.
+pub(crate) fn age(seconds: u64) -> String {
+    let (s, min, h, d) = (seconds % 60, seconds / 60 % 60, seconds / 3600 % 24, seconds / 86_400);
+    let two = |large: u64, large_unit: &str, small: u64, small_unit: &str| match small {
+        0 => format!("{large} {large_unit}"),
+        _ => format!("{large} {large_unit} {small} {small_unit}"),
+    };
+    match (d, h, min) {
+        (0, 0, 0) => format!("{s} s"),
+        (0, 0, _) => two(min, "min", s, "s"),
+        (0, _, _) => two(h, "h", min, "min"),
+        (_, _, _) => two(d, "d", h, "h"),
+    }
+}
+
+/// `200_000` → `200 µs`; 0 → `none`.
+pub(crate) fn wait(ns: u64) -> String {
+    let in_unit = |size: u64, unit: &str| {
+        let text = format!("{:.3}", ns as f64 / size as f64);
+        format!("{} {unit}", text.trim_end_matches('0').trim_end_matches('.'))
+    };
+    match ns {
+        0 => "none".into(),
+        1..1_000 => format!("{ns} ns"),
+        1_000..1_000_000 => in_unit(1_000, "µs"),
+        1_000_000..1_000_000_000 => in_unit(1_000_000, "ms"),
+        _ => in_unit(1_000_000_000, "s"),
+    }
+}
+
+/// `[0, 1, 2, 5]` → `0-2,5`; none → `any`. The numbers ascend.
+pub(crate) fn cpus(cpus: &[usize]) -> String {
+    let mut ranges: Vec<(usize, usize)> = Vec::new();
+    for &cpu in cpus {
+        match ranges.last_mut() {
+            Some((_, last)) if *last + 1 == cpu => *last = cpu,
+            _ => ranges.push((cpu, cpu)),
+        }
+    }
+    if ranges.is_empty() {
+        return "any".into();
+    }
+    let text = |(first, last)| if first == last { format!("{first}") } else { format!("{first}-{last}") };
+    ranges.into_iter().map(text).collect::<Vec<_>>().join(",")
+}
+
+/// `(1, "segment")` → `1 segment`; `(3, "segment")` → `3 segments`.
+pub(crate) fn count(n: usize, thing: &str) -> String {
+    format!("{n} {thing}{}", if n == 1 { "" } else { "s" })
+}
+
+/// Text of another process, fit for a terminal: control characters become `?`.
+pub(crate) fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
+}
+
+/// Seconds since 1970.
+pub(crate) fn now_unix_s() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
+}
+
+/// The name of a user, if the machine's own list has it.
+pub(crate) fn user_name(user_id: u32) -> Option<String> {
+    name_in(&std::fs::read_to_string("/etc/passwd").ok()?, user_id)
+}
+
+fn name_in(passwd: &str, user_id: u32) -> Option<String> {
+    passwd.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)?.parse() == Ok(user_id)).then(|| name.to_string())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_one_decimal_from_a_kibibyte_on() {
+        let cases = [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1024, "1.0 KiB"),
+            (1536, "1.5 KiB"),
+            ((1 << 20) - 1, "1.0 MiB"),
+            (5 << 30, "5.0 GiB"),
+            (u64::MAX, "16.0 EiB"),
+        ];
+        for (n, text) in cases {
+            assert_eq!(bytes(n), text);
+        }
+    }
+
+    #[test]
+    fn ages_have_two_units_at_most() {
+        let cases = [
+            (0, "0 s"),
+            (59, "59 s"),
+            (60, "1 min"),
+            (133, "2 min 13 s"),
+            (3600, "1 h"),
+            (3725, "1 h 2 min"),
+            (86_399, "23 h 59 min"),
+            (90_061, "1 d 1 h"),
+        ];
+        for (seconds, text) in cases {
+            assert_eq!(age(seconds), text);
+        }
+    }
+
+    #[test]
+    fn waits_are_in_the_unit_that_fits() {
+        let cases = [
+            (0, "none"),
+            (999, "999 ns"),
+            (200_000, "200 µs"),
+            (1_500_000, "1.5 ms"),
+            (10_000_000, "10 ms"),
+            (2_000_000_000, "2 s"),
+        ];
+        for (ns, text) in cases {
+            assert_eq!(wait(ns), text);
+        }
+    }
+
+    #[test]
+    fn neighbouring_cpus_are_a_range() {
+        assert_eq!(cpus(&[]), "any");
+        assert_eq!(cpus(&[7]), "7");
+        assert_eq!(cpus(&[0, 1, 2, 5, 8, 9]), "0-2,5,8-9");
+    }
+
+    #[test]
+    fn users_are_found_by_their_number() {
+        let passwd = "root:x:0:0:root:/root:/bin/sh\nbroken\nada:x:1000:1000::/home/ada:/bin/sh\n";
+        assert_eq!(name_in(passwd, 0).as_deref(), Some("root"));
+        assert_eq!(name_in(passwd, 1000).as_deref(), Some("ada"));
+        assert_eq!(name_in(passwd, 1), None);
+    }
+
+    #[test]
+    fn a_terminal_is_not_told_what_to_do() {
+        assert_eq!(printable("a\x1b[2Jb\n"), "a?[2Jb?");
+    }
+}

@@ -1,0 +1,625 @@
+//! The tool as a person or a script meets it: the built binary on real segments.
+//!
+//! `clean` without names would remove every stale segment of the machine, so here it only rehearses.
+
+use ringmill_shm::arena::Task;
+use ringmill_shm::layout::Class;
+use ringmill_shm::participant::{Lease, Life, Role};
+use ringmill_shm::segment::{NodeSpec, Place, Segment, Spec};
+use ringmill_shm::stats::Closed;
+use ringmill_shm::token::Token;
+use serde_json::{Value, json};
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// A named place of our own; its files go when it is dropped.
+struct Ours(Place);
+
+impl Ours {
+    fn new() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let n = COUNT.fetch_add(1, Ordering::Relaxed);
+        Self(Place::named(&format!("shmtool-test-{}-{n}", std::process::id())).unwrap())
+    }
+
+    fn name(&self) -> String {
+        self.0.to_text()
+    }
+
+    fn path(&self) -> PathBuf {
+        self.0.path()
+    }
+
+    fn create(&self) -> Segment {
+        Segment::create(self.0.clone(), &spec()).unwrap()
+    }
+
+    /// A segment whose server has died.
+    fn create_stale(&self) {
+        self.create().keep_files();
+        assert!(self.path().exists() && self.0.lease_path().exists());
+    }
+
+    fn is_gone(&self) -> bool {
+        !self.path().exists() && !self.0.lease_path().exists()
+    }
+}
+
+impl Drop for Ours {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(self.path());
+        let _ = std::fs::remove_file(self.0.lease_path());
+    }
+}
+
+/// Two nodes: two pinned worker processes that feed one worker thread.
+fn spec() -> Spec {
+    Spec {
+        requests: 8,
+        tasks_per_request: 1,
+        classes: vec![Class { block_bytes: 1024, count: 4 }, Class { block_bytes: 65_536, count: 2 }],
+        payload_format: 7,
+        nodes: vec![
+            NodeSpec {
+                name: "split".into(),
+                worker_type: "Splitter".into(),
+                type_hash: 1,
+                config: Vec::new(),
+                batch_size: 32,
+                batch_wait_ns: 200_000,
+                next: Some(1),
+                role: Role::ProcessWorker,
+                workers: vec![vec![0, 1], vec![2]],
+            },
+            NodeSpec {
+                name: "classify".into(),
+                worker_type: "Classifier".into(),
+                type_hash: 2,
+                config: Vec::new(),
+                batch_size: 0,
+                batch_wait_ns: 0,
+                next: None,
+                role: Role::ThreadWorker,
+                workers: vec![vec![]],
+            },
+        ],
+    }
+}
+
+fn shmtool(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_shmtool")).args(arguments).stdin(Stdio::null()).output().unwrap()
+}
+
+fn code(output: &Output) -> i32 {
+    output.status.code().expect("it was not killed")
+}
+
+fn text(output: &Output) -> String {
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "", "nothing but the report");
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn parsed(output: &Output) -> Value {
+    serde_json::from_str(&text(output)).unwrap()
+}
+
+/// The one line that tells what is wrong; nothing else is printed.
+fn complaint(output: &Output) -> String {
+    assert_eq!(code(output), 2);
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "");
+    let line = String::from_utf8(output.stderr.clone()).unwrap();
+    assert_eq!(line.lines().count(), 1, "{line}");
+    line
+}
+
+/// What `list` says of one segment.
+fn listed(name: &str) -> Option<Value> {
+    let all = parsed(&shmtool(&["list", "--json"]));
+    all["segments"].as_array().unwrap().iter().find(|s| s["name"] == name).cloned()
+}
+
+/// The words of the line that begins with `first`.
+fn words<'t>(text: &'t str, first: &str) -> Vec<&'t str> {
+    let words = |line: &'t str| line.split_whitespace().collect::<Vec<_>>();
+    text.lines()
+        .map(words)
+        .find(|w| w.first() == Some(&first))
+        .unwrap_or_else(|| panic!("no {first} in:\n{text}"))
+}
+
+// --- list
+
+#[test]
+fn list_tells_live_from_stale() {
+    let (live, stale) = (Ours::new(), Ours::new());
+    let segment = live.create();
+    stale.create_stale();
+    let one = listed(&live.name()).unwrap();
+    assert_eq!(one["state"], "live");
+    assert_eq!(one["run"], "running");
+    assert_eq!(one["server_pid"], std::process::id());
+    assert_eq!(one["bytes"], segment.total_bytes());
+    assert_eq!(one["path"], live.path().to_str().unwrap());
+    assert!(
+        one["age_s"].as_u64().unwrap() < 600 && one["created_unix_s"].is_u64() && one["user"].is_string()
+    );
+    assert_eq!(one["note"], Value::Null);
+    assert_eq!(listed(&stale.name()).unwrap()["state"], "stale");
+
+    let output = text(&shmtool(&["list"]));
+    assert_eq!(words(&output, &live.name())[1], "live");
+    let line = words(&output, &stale.name());
+    assert_eq!(line[1], "stale");
+    assert!(line.contains(&"(gone)"), "{line:?}");
+    assert!(output.lines().last().unwrap().contains("'shmtool clean'"), "{output}");
+    assert!(output.is_ascii(), "plain when piped:\n{output}");
+
+    drop(segment);
+    assert_eq!(listed(&live.name()), None, "a server that ends in order leaves nothing");
+}
+
+#[test]
+fn list_shows_what_only_looks_like_a_segment() {
+    let (file, link, pipe, lease) = (Ours::new(), Ours::new(), Ours::new(), Ours::new());
+    std::fs::write(file.path(), "somebody's notes").unwrap();
+    std::os::unix::fs::symlink("/etc/passwd", link.path()).unwrap();
+    assert!(Command::new("mkfifo").arg(pipe.path()).status().unwrap().success());
+    drop(Lease::acquire(&lease.0.lease_path()).unwrap().unwrap());
+    for (ours, state, note) in [
+        (&file, "foreign", "16 bytes, less than a header"),
+        (&link, "foreign", "it is a symbolic link"),
+        (&pipe, "foreign", "it is no plain file"),
+        (&lease, "stale", "only a lease file, no segment"),
+    ] {
+        let one = listed(&ours.name()).unwrap();
+        assert_eq!((one["state"].as_str(), one["note"].as_str()), (Some(state), Some(note)));
+        assert_eq!(one["server_pid"], Value::Null);
+    }
+}
+
+#[test]
+fn a_segment_of_another_version_is_listed_and_not_read() {
+    let ours = Ours::new();
+    ours.create_stale();
+    write_at(&ours.path(), 8, &99_u32.to_le_bytes());
+    let one = listed(&ours.name()).unwrap();
+    assert_eq!(one["state"], "stale");
+    assert!(
+        one["note"].as_str().unwrap().starts_with("it has layout version 99, this program reads "),
+        "{one}"
+    );
+    let line = complaint(&shmtool(&["show", &ours.name()]));
+    assert!(line.contains("layout version 99"), "{line}");
+    assert_eq!(code(&shmtool(&["clean", &ours.name()])), 0, "its lease is free, and that is enough");
+    assert!(ours.is_gone());
+}
+
+// --- show
+
+/// A segment in the middle of its work, as its participants would leave it.
+fn busy(ours: &Ours) -> Segment {
+    let segment = ours.create();
+    let server = segment.server_token().unwrap();
+    let entries = segment.participants();
+    let ready = |place: u32| {
+        segment.lease().hold(place).unwrap();
+        let token = entries[place as usize].prepare(place);
+        entries[place as usize].arrive();
+        entries[place as usize].set_life(Life::Ready);
+        token
+    };
+    let first = ready(1);
+    ready(2);
+    // The second has died and nobody has noticed; the third could not be constructed.
+    segment.lease().release(2);
+    entries[3].prepare(3);
+    entries[3].fail(b"no model at ./weights");
+
+    let counters = entries[1].counters();
+    counters.count_batch(32, Closed::Full);
+    counters.count_batch(7, Closed::Window);
+    counters.count_error();
+    entries[2].counters().count_batch(3, Closed::Empty);
+
+    let split = segment.node(0).unwrap();
+    assert_eq!(split.lock().lock(first, 0, |_| false), ringmill_shm::lock::Acquired::Free);
+    split.doorbell().announce(1);
+    for id in 0..4 {
+        let mut filling = Task::new(&segment, id).unwrap().begin(server);
+        match id {
+            0 => {
+                let bytes = filling.block_place(1000).unwrap().room();
+                filling.set_length(bytes);
+            }
+            3 => continue, // still being written
+            _ => filling.set_length(0),
+        }
+        filling.queue(server, 0);
+        split.ring().push(id).unwrap();
+    }
+    Task::new(&segment, 0).unwrap().claim(first, |_| false).unwrap();
+    split.ring().set_head(1);
+    segment
+}
+
+#[test]
+fn show_tells_what_is_going_on() {
+    let ours = Ours::new();
+    let segment = busy(&ours);
+    let me = std::process::id();
+    let output = shmtool(&["show", &ours.name(), "--json"]);
+    assert_eq!(code(&output), 0);
+    let shown = parsed(&output);
+    assert_eq!((&shown["state"], &shown["run"]), (&json!("live"), &json!("running")));
+    assert_eq!(shown["server"], json!({"pid": me, "alive": true}));
+    assert_eq!(shown["fingerprint"], format!("{:#018x}", segment.identity().fingerprint));
+    assert_eq!((&shown["capacity"], &shown["largest_payload_bytes"]), (&json!(8), &json!(65_536)));
+    assert_eq!(
+        shown["requests"],
+        json!({"free": 4, "filling": 1, "queued": 2, "claimed": 1, "forked": 0, "done": 0})
+    );
+    assert_eq!(
+        shown["nodes"][0],
+        json!({
+            "index": 0, "name": "split", "worker_type": "Splitter", "batch_size": 32,
+            "batch_wait_ns": 200_000, "next": 1, "ring": {"depth": 2, "cells": 16},
+            "lock_holder": {"participant": 1, "worker": "split/0", "pid": me, "alive": true},
+            "sleeping": [1],
+        })
+    );
+    assert_eq!((&shown["nodes"][1]["lock_holder"], &shown["nodes"][1]["next"]), (&Value::Null, &Value::Null));
+    assert_eq!(
+        shown["workers"][0],
+        json!({
+            "node": "split", "worker": 0, "participant": 1, "state": "ready", "alive": true,
+            "role": "process_worker", "pid": me, "restarts": 0, "cpus": [0, 1], "message": null,
+            "counters": {
+                "batches": 2, "items": 39, "batch_min": 7, "batch_mean": 19.5, "batch_max": 32,
+                "closed_full": 1, "closed_window": 1, "closed_empty": 0, "closed_shutdown": 0,
+                "errors": 1, "panics": 0, "skipped": 0,
+            },
+        })
+    );
+    assert_eq!(
+        (&shown["workers"][1]["state"], &shown["workers"][1]["alive"]),
+        (&json!("ready"), &json!(false))
+    );
+    assert_eq!(shown["workers"][2]["message"], "no model at ./weights");
+    assert_eq!(
+        shown["blocks"],
+        json!([
+            {"block_bytes": 1024, "in_use": 1, "count": 4},
+            {"block_bytes": 65_536, "in_use": 0, "count": 2},
+        ])
+    );
+
+    let text = text(&shmtool(&["show", &ours.name()]));
+    assert!(text.starts_with(&format!("{}: running, server pid {me}, made ", ours.name())), "{text}");
+    let pid = me.to_string();
+    assert_eq!(
+        words(&text, "split"),
+        ["split", "Splitter", "32", "200", "µs", "2", "16", "split/0", "1", "of", "2", "classify"]
+    );
+    assert_eq!(words(&text, "split/0"), ["split/0", "ready", "process", &pid, "0", "0-1", "1", "0", "0"]);
+    assert_eq!(words(&text, "split/1")[1], "dead", "whatever it last said");
+    assert_eq!(words(&text, "classify/0")[1], "failed");
+    assert!(text.contains("classify/0 failed: no model at ./weights\n"), "{text}");
+    assert_eq!(words(&text, "all"), ["all", "3", "42", "3", "14.0", "32", "1", "1", "1", "0"]);
+    assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
+}
+
+#[test]
+fn show_reads_a_segment_that_lies_in_a_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("seg");
+    let segment = Segment::create(Place::File(path.clone()), &spec()).unwrap();
+    let shown = parsed(&shmtool(&["show", "--json", path.to_str().unwrap()]));
+    assert_eq!(shown["name"], path.to_str().unwrap());
+    assert_eq!(shown["state"], "live");
+    drop(segment);
+}
+
+#[test]
+fn show_of_a_stale_segment_says_that_it_is_stale() {
+    let ours = Ours::new();
+    ours.create_stale();
+    let output = text(&shmtool(&["show", &ours.name()]));
+    let first = output.lines().next().unwrap();
+    assert!(
+        first.contains("stale") && first.contains(&format!("'shmtool clean {}'", ours.name())),
+        "{first}"
+    );
+    let shown = parsed(&shmtool(&["show", &ours.name(), "--json"]));
+    assert_eq!((&shown["state"], &shown["server"]["alive"]), (&json!("stale"), &json!(false)));
+}
+
+#[test]
+fn a_missing_name_is_told_in_one_line_that_helps() {
+    let ours = Ours::new();
+    for command in ["show", "check"] {
+        for json in [&[][..], &["--json"]] {
+            let output = shmtool(&[&[command, &ours.name()], json].concat());
+            let line = complaint(&output);
+            assert!(line.contains(&ours.name()) && line.contains("'shmtool list'"), "{line}");
+        }
+    }
+    let line = complaint(&shmtool(&["show", "no/such/file"]));
+    assert!(line.contains("no/such/file"), "{line}");
+    let line = complaint(&shmtool(&["show", "a b"]));
+    assert!(line.contains("cannot name a segment"), "{line}");
+}
+
+#[test]
+fn what_is_no_segment_is_not_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let ours = Ours::new();
+    let _segment = ours.create();
+    let (notes, link) = (directory.path().join("notes"), directory.path().join("link"));
+    std::fs::write(&notes, [b'x'; 8192]).unwrap();
+    std::os::unix::fs::symlink(ours.path(), &link).unwrap();
+    for (path, why) in [
+        (&notes, "its first bytes are another program's"),
+        (&link, "it is a symbolic link"),
+        (&directory.path().to_path_buf(), "it is a directory"),
+    ] {
+        for command in ["show", "check"] {
+            let line = complaint(&shmtool(&[command, path.to_str().unwrap()]));
+            assert!(line.contains(path.to_str().unwrap()) && line.contains(why), "{line}");
+        }
+    }
+}
+
+// --- check
+
+#[test]
+fn check_finds_a_segment_in_the_middle_of_its_work_consistent() {
+    let ours = Ours::new();
+    let _segment = busy(&ours);
+    let output = shmtool(&["check", &ours.name()]);
+    assert_eq!(code(&output), 0, "{output:?}");
+    assert_eq!(text(&output), format!("{}: consistent\n", ours.name()));
+    let checked = parsed(&shmtool(&["check", "--json", &ours.name()]));
+    assert_eq!((&checked["consistent"], &checked["problems"]), (&json!(true), &json!([])));
+}
+
+#[test]
+fn check_prints_each_problem_and_exits_with_1() {
+    let ours = Ours::new();
+    let segment = ours.create();
+    // A client that was never there writes a request, and the only node's lock has a holder likewise.
+    let nobody = Token::new(2, 77);
+    let _ = Task::new(&segment, 5).unwrap().begin(nobody);
+    let _ = segment.node(1).unwrap().lock().lock(nobody, 0, |_| false);
+    let output = shmtool(&["check", &ours.name()]);
+    assert_eq!(code(&output), 1);
+    let output = text(&output);
+    assert!(output.starts_with(&format!("{}: 2 problems\n", ours.name())), "{output}");
+    assert!(output.contains("task 5: its owner is dead"), "{output}");
+
+    let output = shmtool(&["check", &ours.name(), "--json"]);
+    assert_eq!(code(&output), 1);
+    let checked = parsed(&output);
+    assert_eq!(checked["consistent"], false);
+    assert_eq!(
+        (&checked["problems"][0]["kind"], &checked["problems"][0]["task"]),
+        (&json!("dead_owner"), &json!(5))
+    );
+    let holder = &checked["problems"][1];
+    assert_eq!((&holder["kind"], &holder["token"]), (&json!("dead_holder"), &json!(nobody.raw())));
+    assert!(holder["message"].as_str().unwrap().contains("reader lock"), "{holder}");
+    let shown = parsed(&shmtool(&["show", &ours.name(), "--json"]));
+    assert_eq!(shown["nodes"][1]["lock_holder"]["alive"], false);
+}
+
+// --- clean
+
+#[test]
+fn clean_removes_what_a_killed_server_left_after_a_rehearsal_that_does_not() {
+    let ours = Ours::new();
+    let mut server = serve_in_a_child(&ours.name());
+    assert_eq!(listed(&ours.name()).unwrap()["state"], "live");
+    assert_eq!(listed(&ours.name()).unwrap()["server_pid"], server.id());
+    let output = shmtool(&["clean", "--json", &ours.name()]);
+    assert_eq!(code(&output), 1, "named, and left alone");
+    assert_eq!(parsed(&output)["segments"][0]["outcome"], "live");
+    server.kill().unwrap();
+    server.wait().unwrap();
+
+    for arguments in [&["clean", "--dry-run", "--json"][..], &["clean", "--dry-run", "--json", &ours.name()]]
+    {
+        let output = shmtool(arguments);
+        assert_eq!(code(&output), 0);
+        let rehearsal = parsed(&output);
+        assert_eq!(rehearsal["dry_run"], true);
+        let all = rehearsal["segments"].as_array().unwrap();
+        let one = all.iter().find(|s| s["name"] == ours.name()).unwrap();
+        assert_eq!(one["outcome"], "would_remove");
+        assert!(ours.path().exists() && ours.0.lease_path().exists());
+    }
+    let output = text(&shmtool(&["clean", "--dry-run", &ours.name()]));
+    assert!(output.contains("would remove") && output.contains("its server has died"), "{output}");
+
+    let output = shmtool(&["clean", &ours.name()]);
+    assert_eq!(code(&output), 0);
+    let output = text(&output);
+    assert_eq!(words(&output, "removed")[1], ours.name());
+    assert!(output.lines().last().unwrap().starts_with("Removed 1 segment, "), "{output}");
+    assert!(ours.is_gone());
+    assert_eq!(listed(&ours.name()), None);
+}
+
+#[test]
+fn clean_leaves_live_segments_and_foreign_files_alone() {
+    let (live, foreign, link, stale) = (Ours::new(), Ours::new(), Ours::new(), Ours::new());
+    let segment = live.create();
+    std::fs::write(foreign.path(), "somebody's notes").unwrap();
+    std::os::unix::fs::symlink(live.path(), link.path()).unwrap();
+    stale.create_stale();
+    let names = [live.name(), foreign.name(), link.name(), stale.name()];
+    let mut arguments = vec!["clean"];
+    arguments.extend(names.iter().map(String::as_str));
+    arguments.push("--json");
+    let output = shmtool(&arguments);
+    assert_eq!(code(&output), 1);
+    let cleaned = parsed(&output);
+    let outcomes: Vec<_> = cleaned["segments"].as_array().unwrap().iter().map(|s| &s["outcome"]).collect();
+    assert_eq!(outcomes, ["live", "foreign", "foreign", "removed"]);
+    assert!(live.path().exists() && live.0.lease_path().exists());
+    assert_eq!(std::fs::read_to_string(foreign.path()).unwrap(), "somebody's notes");
+    assert!(link.path().is_symlink());
+    assert!(!foreign.0.lease_path().exists() && !link.0.lease_path().exists(), "nothing was made either");
+    assert!(stale.is_gone());
+
+    let output = text(&shmtool(&["clean", &foreign.name(), &live.name()]));
+    assert!(output.contains("left alone") && output.contains("not a ringmill segment"), "{output}");
+    assert!(output.contains("its server lives") && output.contains("Nothing is stale."), "{output}");
+    drop(segment);
+}
+
+#[test]
+fn clean_does_not_take_an_empty_file_for_a_segment_begun() {
+    let directory = tempfile::tempdir().unwrap();
+    let (empty, zeros) = (directory.path().join("empty"), directory.path().join("zeros"));
+    std::fs::write(&empty, "").unwrap();
+    std::fs::write(&zeros, [0; 8192]).unwrap();
+    for path in [&empty, &zeros] {
+        let output = shmtool(&["clean", path.to_str().unwrap(), "--json"]);
+        assert_eq!(code(&output), 1);
+        assert_eq!(parsed(&output)["segments"][0]["outcome"], "foreign");
+        assert!(path.exists());
+    }
+    // With a free lease beside it, it is what a creator left that died early.
+    drop(Lease::acquire(&Place::File(zeros.clone()).lease_path()).unwrap().unwrap());
+    assert_eq!(code(&shmtool(&["clean", zeros.to_str().unwrap()])), 0);
+    assert!(!zeros.exists());
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1, "the empty file is left");
+}
+
+#[test]
+fn clean_does_not_take_a_file_with_content_for_a_lease() {
+    let ours = Ours::new();
+    std::fs::write(ours.0.lease_path(), "a contract").unwrap();
+    let output = shmtool(&["clean", &ours.name(), "--json"]);
+    assert_eq!(parsed(&output)["segments"][0]["outcome"], "foreign");
+    assert_eq!(std::fs::read_to_string(ours.0.lease_path()).unwrap(), "a contract");
+}
+
+#[test]
+fn clean_of_a_missing_name_fails_and_does_the_others() {
+    let (missing, stale) = (Ours::new(), Ours::new());
+    stale.create_stale();
+    let output = shmtool(&["clean", &missing.name(), &stale.name(), "--json"]);
+    assert_eq!(code(&output), 2);
+    let cleaned = parsed(&output);
+    assert_eq!(cleaned["segments"][0]["outcome"], "missing");
+    assert_eq!(cleaned["segments"][1]["outcome"], "removed");
+    assert!(missing.is_gone() && stale.is_gone());
+
+    stale.create_stale();
+    complaint(&shmtool(&["clean", &stale.name(), "a b"]));
+    assert!(stale.path().exists(), "a name that is none is found before the first is removed");
+}
+
+// --- manners
+
+#[test]
+fn a_reader_that_has_gone_is_no_error() {
+    let ours = Ours::new();
+    let _segment = ours.create();
+    for arguments in [&["list"][..], &["show", &ours.name()], &["--help"]] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_shmtool"));
+        let output = command.args(arguments).stdout(writer).stderr(Stdio::piped()).output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+        assert_eq!(code(&output), 0);
+    }
+}
+
+#[test]
+fn wrong_usage_exits_with_2_and_help_has_examples() {
+    assert_eq!(code(&shmtool(&[])), 2);
+    assert_eq!(code(&shmtool(&["show"])), 2);
+    assert_eq!(code(&shmtool(&["polish"])), 2);
+    for arguments in [&["--help"][..], &["list", "--help"], &["clean", "--help"]] {
+        let help = text(&shmtool(arguments));
+        assert!(help.contains("Examples:"), "{help}");
+        assert!(help.lines().all(|line| line.chars().count() <= 100), "{help}");
+    }
+}
+
+/// The names of all fields of a document.
+fn fields(value: &Value, into: &mut Vec<String>) {
+    match value {
+        Value::Object(map) => {
+            for (name, value) in map {
+                into.push(name.clone());
+                fields(value, into);
+            }
+        }
+        Value::Array(all) => all.iter().for_each(|value| fields(value, into)),
+        _ => {}
+    }
+}
+
+#[test]
+fn help_names_every_field_of_the_json() {
+    let (ours, broken) = (Ours::new(), Ours::new());
+    let segment = busy(&ours);
+    let of_broken = broken.create();
+    let _ = Task::new(&of_broken, 5).unwrap().begin(Token::new(2, 77));
+    let as_for_list = text(&shmtool(&["list", "--help"]));
+    for (command, name) in
+        [("list", None), ("show", Some(&ours)), ("check", Some(&broken)), ("clean", Some(&ours))]
+    {
+        let name = name.map(Ours::name);
+        let mut arguments = vec![command, "--json"];
+        arguments.extend(name.as_deref());
+        let mut names = Vec::new();
+        fields(&parsed(&shmtool(&arguments)), &mut names);
+        let help = text(&shmtool(&[command, "--help"]));
+        for name in names {
+            let mut words = help.split(|c: char| !c.is_alphanumeric() && c != '_');
+            let known = words.any(|word| word == name) || (command != "clean" && as_for_list.contains(&name));
+            assert!(known, "{command} --help says nothing of {name}");
+        }
+    }
+    drop((segment, of_broken));
+}
+
+// --- a server in a process of its own
+
+const CHILD: &str = "SHMTOOL_TEST_SEGMENT";
+
+/// A process that has created a segment and sleeps.
+fn serve_in_a_child(name: &str) -> std::process::Child {
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "child_that_serves", "--ignored", "--nocapture"])
+        .env(CHILD, name)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let said = BufReader::new(child.stdout.as_mut().unwrap()).lines();
+    let ready = said.map_while(Result::ok).any(|line| line.ends_with("serving"));
+    assert!(ready, "the child ended before it served");
+    child
+}
+
+#[test]
+#[ignore = "not a test: what other tests start as a server, and kill"]
+fn child_that_serves() {
+    let Ok(name) = std::env::var(CHILD) else { return };
+    let _segment = Segment::create(Place::named(&name).unwrap(), &spec()).unwrap();
+    println!("serving");
+    // Until it is killed, or whoever started it has gone.
+    let _ = std::io::stdin().read_line(&mut String::new());
+}
+
+fn write_at(path: &Path, offset: u64, bytes: &[u8]) {
+    let file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
+    file.write_all_at(bytes, offset).unwrap();
+}
