@@ -16,7 +16,7 @@ pub(crate) struct Args {
     pub(crate) csv: Option<PathBuf>,
 
     /// Workers [default: one a listed CPU, else 2 to 4]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
     workers: Option<u16>,
 
     /// Most images a worker takes at once
@@ -40,7 +40,7 @@ pub(crate) struct Args {
     #[arg(
         long,
         value_name = "N",
-        default_value_t = 300,
+        default_value_t = 250,
         value_parser = clap::value_parser!(u32).range(1..=1_000_000)
     )]
     pub(crate) repeat: u32,
@@ -114,7 +114,7 @@ mod tests {
     #[test]
     fn bad_values_are_told_with_what_was_expected() {
         for (line, told) in [
-            ("--workers 0", "0 is not in 1..=256"),
+            ("--workers 0", "0 is not in 1..=64"),
             ("--batch-size 0", "0 is not in 1..=4096"),
             ("--repeat 0", "0 is not in 1..=1000000"),
             ("--batch-wait-us -1", "unexpected argument"),

@@ -29,6 +29,9 @@ pub(crate) struct Marks {
 pub(crate) enum ExamError {
     #[error("image {image} of pass {pass} got no answer")]
     Failed { image: usize, pass: u32, source: CallError },
+    /// The server shuts down under way only when the process was told to end, by Ctrl-C say.
+    #[error("interrupted")]
+    Interrupted,
     #[error("image {image} of pass {pass} came back as {label}, the in-process classifier says {expected}")]
     Wrong { image: usize, pass: u32, label: u8, expected: u8 },
     #[error("the answers ended before image {image} of pass {pass}")]
@@ -63,10 +66,13 @@ impl Exam {
         for pass in 1..=self.passes {
             for (index, (&expected, digit)) in self.expected.iter().zip(&self.unknown).enumerate() {
                 let image = index + 1;
-                let label = answers
-                    .next()
-                    .ok_or(ExamError::Missing { image, pass })?
-                    .map_err(|source| ExamError::Failed { image, pass, source })?;
+                let label =
+                    answers.next().ok_or(ExamError::Missing { image, pass })?.map_err(
+                        |source| match source {
+                            CallError::ShuttingDown => ExamError::Interrupted,
+                            source => ExamError::Failed { image, pass, source },
+                        },
+                    )?;
                 if label != expected {
                     return Err(ExamError::Wrong { image, pass, label, expected });
                 }

@@ -131,13 +131,24 @@ enum Failure {
     Exam { how: String, source: ExamError },
 }
 
+impl Failure {
+    fn exit_code(&self) -> ExitCode {
+        /// What a shell reports for a program that Ctrl-C ended.
+        const INTERRUPTED: u8 = 130;
+        match self {
+            Self::Exam { source: ExamError::Interrupted, .. } => ExitCode::from(INTERRUPTED),
+            _ => ExitCode::FAILURE,
+        }
+    }
+}
+
 fn main() -> ExitCode {
     ringmill::init!(Classify);
     match run(&Args::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             eprintln!("digits: {}", with_sources(&failure));
-            ExitCode::FAILURE
+            failure.exit_code()
         }
     }
 }
@@ -167,7 +178,7 @@ fn run(args: &Args) -> Result<(), Failure> {
 
     let full = Setup {
         threads: args.threads,
-        cpus: args.worker_cpus(&ringmill::cpu::allowed()),
+        cpus: args.worker_cpus(ringmill::cpu::allowed()),
         batch_size: args.batch_size(),
         batch_wait: args.batch_wait(),
     };
@@ -185,7 +196,7 @@ fn run(args: &Args) -> Result<(), Failure> {
     rows.reverse();
 
     let (known, unknown, passes) = (known.len(), exam.unknown.len(), exam.passes);
-    println!("{unknown} digits classified by {known} known ones, {passes} times over");
+    println!("{passes} × {unknown} digits, classified by {known} known ones");
     println!("{}\n", full.options());
     println!("{}\n", report::pictures(&exam));
     println!("{}\n", report::table(&rows, &rows[1]));
@@ -201,7 +212,7 @@ fn through_workers(setup: &Setup, known: &[Digit], exam: &Exam, bar: &ProgressBa
     let server = setup.start(known)?;
     match exam.mark(server.stream(exam.questions()), bar) {
         Ok(marks) => {
-            let batches = server.stats().servlets.first().map(|servlet| servlet.batches());
+            let batches = server.stats().servlets.first().map(|servlet| servlet.batches().into());
             Ok(Row { how, marks, batches })
         }
         Err(source) => Err(Failure::Exam { how, source }),

@@ -12,7 +12,21 @@ pub(crate) struct Row {
     pub(crate) how: String,
     pub(crate) marks: Marks,
     /// The batches that the workers saw; none without workers.
-    pub(crate) batches: Option<BatchStats>,
+    pub(crate) batches: Option<Sizes>,
+}
+
+/// How large batches were, in images.
+#[derive(Debug)]
+pub(crate) struct Sizes {
+    pub(crate) min: u64,
+    pub(crate) mean: f64,
+    pub(crate) max: u64,
+}
+
+impl From<BatchStats> for Sizes {
+    fn from(batches: BatchStats) -> Self {
+        Self { min: batches.min, mean: batches.mean(), max: batches.max }
+    }
 }
 
 impl Row {
@@ -39,10 +53,9 @@ pub(crate) fn table(rows: &[Row], base: &Row) -> Table {
     table
 }
 
-fn batch_sizes(batches: &BatchStats) -> String {
-    let mean = batches.mean();
+fn batch_sizes(&Sizes { min, mean, max }: &Sizes) -> String {
     let decimals = if mean < 1000.0 { 1 } else { 0 };
-    format!("{} / {mean:.decimals$} / {}", batches.min, batches.max)
+    format!("{min} / {mean:.decimals$} / {max}")
 }
 
 /// Some digits with the label given and the true one; the last is a mistake if there is one.
@@ -107,7 +120,7 @@ mod tests {
         let row = |how: &str| Row {
             how: how.to_owned(),
             marks: Marks { answers: 10_000_000, right: 9_820_000, took: Duration::from_secs(2) },
-            batches: Some(BatchStats { count: 2500, items: 10_000_000, min: 1000, max: 4096 }),
+            batches: Some(Sizes { min: 1000, mean: 4000.0, max: 4096 }),
         };
         let rows = [row("in-process, unbatched"), row("64 processes, batched")];
         let text = table(&rows, &rows[0]).to_string();

@@ -1,0 +1,36 @@
+//! The shortest useful program: two worker processes that take text in batches.
+
+use ringmill::{Batch, BatchWorker, BoxError, Context, ProcessServlet, Server};
+use std::time::Duration;
+
+struct Shout;
+
+impl BatchWorker for Shout {
+    type Config = (); // what each worker is built from
+    type In = String;
+    type Out = String;
+
+    fn new((): (), _: &Context) -> Result<Self, BoxError> {
+        Ok(Self)
+    }
+
+    fn call(&mut self, batch: Batch<'_, Self>) -> Result<(), BoxError> {
+        let loud: Vec<String> = batch.inputs().map(|text| text.to_uppercase()).collect();
+        batch.reply_all(loud)
+    }
+}
+
+fn main() -> Result<(), BoxError> {
+    ringmill::init!(Shout); // in a worker's process: be that worker
+
+    let servlet = ProcessServlet::<Shout>::new(()).cpus(2).batch_size(64).batch_wait_time(Duration::ZERO);
+    let server = Server::builder("hello").capacity(1024).start(servlet)?;
+
+    println!("{}", server.call(&"one request".to_string())?.as_str());
+
+    let words = (0..100_000).map(|i| format!("word {i}"));
+    let last = server.stream(words).last().expect("not empty")?;
+    let batches = server.stats().servlets[0].batches();
+    println!("{last}, the last of {} in {} batches", batches.items, batches.count);
+    Ok(())
+}
