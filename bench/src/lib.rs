@@ -1,9 +1,9 @@
 //! How fast is ringmill, measured against the cache line and against its rivals.
 //!
-//! The limit of a request and its answer between two cores is one cache line that goes there and back. What that
-//! costs depends on where the machine puts the two cores and may change within seconds, so nanoseconds from two
-//! runs say little. `compare` therefore reads that limit (`raw`) right before and right after every short slice of
-//! every contestant and reports *ratios*, by [regime](rounds::Regime).
+//! The limit of a request and its answer between two cores is one cache line that goes there and back. What
+//! that costs depends on where the machine puts the two cores and may change within seconds, so nanoseconds
+//! from two runs say little. `compare` therefore reads that limit (`raw`) right before and right after every
+//! short slice of every contestant and reports *ratios*, by [regime](rounds::Regime).
 //!
 //! | Module | Holds |
 //! |---|---|
@@ -22,6 +22,7 @@ pub mod contestant;
 pub mod error;
 pub mod match_up;
 pub mod partner;
+pub mod parts;
 pub mod payload;
 pub mod peers;
 pub mod pin;

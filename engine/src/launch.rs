@@ -102,7 +102,10 @@ pub fn begin(entries: Vec<Entry>) {
     registry::list(entries);
     let Some(order) = std::env::var(VARIABLE).ok().and_then(|text| Order::parse(&text)) else { return };
     // Nothing may unwind into the C runtime that called us.
-    let code = std::panic::catch_unwind(|| fulfil(order)).unwrap_or(1);
+    let code = crate::panics::caught(|| fulfil(order)).unwrap_or_else(|panic| {
+        eprintln!("ringmill worker: {panic}");
+        1
+    });
     if code != NOT_A_WORKER {
         std::process::exit(code);
     }

@@ -9,15 +9,16 @@ use std::sync::Once;
 use crate::error::RemoteCause;
 
 thread_local! {
-    /// Whether this thread runs user code whose panics we catch and report.
+    /// Whether this thread is a worker's, whose panics we catch and report.
     static WATCHED: Cell<bool> = const { Cell::new(false) };
     /// What the hook saw: message and place, stack.
     static SEEN: RefCell<Option<(String, Option<String>)>> = const { RefCell::new(None) };
 }
 
-/// Makes the panic hook record, and not print, panics of code under [`caught`]; others go to the hook
-/// that was there before.
-pub(crate) fn install_hook() {
+/// Makes the panic hook record, and not print, panics of this thread; those of others go to the hook that
+/// was there before.
+pub(crate) fn watch_this_thread() {
+    WATCHED.set(true);
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let former = std::panic::take_hook();
@@ -39,16 +40,16 @@ fn text_of(payload: &(dyn Any + Send)) -> &str {
     text.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("a value that is no text")
 }
 
-/// Runs user code; a panic becomes an error value.
+/// Runs user code on a watched thread; a panic becomes an error value.
 #[inline]
 pub(crate) fn caught<T>(code: impl FnOnce() -> T + UnwindSafe) -> Result<T, RemoteCause> {
-    let outer = WATCHED.replace(true);
-    let result = catch_unwind(code);
-    WATCHED.set(outer);
-    result.map_err(|payload| {
-        let (message, backtrace) = SEEN.take().unwrap_or_else(|| (text_of(&*payload).into(), None));
-        RemoteCause::Panicked { message, backtrace }
-    })
+    catch_unwind(code).map_err(|payload| seen(&*payload))
+}
+
+#[cold]
+fn seen(payload: &(dyn Any + Send)) -> RemoteCause {
+    let (message, backtrace) = SEEN.take().unwrap_or_else(|| (text_of(payload).into(), None));
+    RemoteCause::Panicked { message, backtrace }
 }
 
 #[cfg(test)]
@@ -57,7 +58,7 @@ mod tests {
 
     #[test]
     fn a_panic_is_told_with_its_place() {
-        install_hook();
+        watch_this_thread();
         let Err(RemoteCause::Panicked { message, .. }) = caught(|| panic!("number {}", 7)) else { panic!() };
         assert!(message.starts_with("number 7 at ") && message.contains("panics.rs"), "{message}");
         assert_eq!(caught(|| 5), Ok(5));

@@ -6,15 +6,14 @@
 #![expect(unsafe_code, reason = "a view of bytes that were validated when they were taken")]
 
 use crate::error::EncodeError;
+use crate::scratch::{Scratch, ScratchRoom};
 use ringmill_shm::arena::{Claimed, Corrupt, Done, Filling, WritePlace};
 use ringmill_shm::layout::PAYLOAD_ALIGN;
 use ringmill_shm::pool::PoolError;
 use rkyv::api::low::{LowDeserializer, LowValidator, access, deserialize, to_bytes_in_with_alloc};
 use rkyv::bytecheck::CheckBytes;
 use rkyv::rancor::{Error as Failure, Strategy};
-use rkyv::ser::allocator::ArenaHandle;
 use rkyv::ser::{Positional, Serializer, Writer};
-use rkyv::util::with_arena;
 use rkyv::{Archive, Archived, Deserialize, Portable, Serialize};
 use std::ptr::NonNull;
 
@@ -22,7 +21,7 @@ use std::ptr::NonNull;
 pub(crate) const PAYLOAD_FORMAT: u64 = u64::from_le_bytes(*b"rkyv08LA");
 
 /// What payloads are serialised with.
-pub type Encoder<'a> = Strategy<Serializer<Output<'a>, ArenaHandle<'a>, ()>, Failure>;
+pub type Encoder<'a> = Strategy<Serializer<Output<'a>, Scratch<'a>, ()>, Failure>;
 /// What payloads are validated with.
 pub type Checker<'a> = LowValidator<'a, Failure>;
 
@@ -86,10 +85,9 @@ impl Writer<Failure> for Output<'_> {
 #[inline]
 fn write_to<T: Payload>(value: &T, place: WritePlace<'_>) -> Result<usize, Failure> {
     const { assert!(align_of::<Archived<T>>() <= PAYLOAD_ALIGN, "payloads are at most 16-aligned") };
-    with_arena(|arena| {
-        let output = Output { place, position: 0 };
-        to_bytes_in_with_alloc(value, output, arena.acquire()).map(|output| output.position)
-    })
+    let output = Output { place, position: 0 };
+    let mut room = ScratchRoom::new();
+    to_bytes_in_with_alloc(value, output, room.scratch()).map(|output| output.position)
 }
 
 /// A value's bytes on the heap, in the same format: for what is written into a segment once.

@@ -43,7 +43,7 @@ use std::time::Duration;
 /// No sleep of an idle worker is longer: the backstop for a wake that a dying waker owed.
 const SLEEP_LIMIT: Duration = Duration::from_millis(500);
 /// How many tasks ahead of the one being claimed are fetched.
-const PREFETCH: u64 = 6;
+const PREFETCH: usize = 6;
 
 /// A worker's place in a segment.
 #[derive(Debug)]
@@ -92,10 +92,13 @@ impl Seat {
 pub(crate) struct Desk {
     seat: Arc<Seat>,
     client: Token,
+    /// Where finished tasks go: a node, or the caller.
+    next: Option<u32>,
     slots: RefCell<Vec<Option<Parked>>>,
 }
 
 impl Desk {
+    #[inline]
     fn take(&self, index: usize) -> Option<Claimed<'_>> {
         self.slots.borrow_mut().get_mut(index)?.take()?.resume(&self.seat.segment)
     }
@@ -130,12 +133,14 @@ impl Desk {
         self.fail(index, panic);
     }
 
-    /// Answers whatever is left.
-    fn fail_rest(&self, cause: &RemoteCause) {
-        let count = self.slots.borrow().len();
-        for index in 0..count {
-            self.fail(index, cause.clone());
+    /// Answers whatever is left, and clears the desk.
+    #[inline]
+    fn fail_rest(&self, cause: impl Fn() -> RemoteCause) {
+        let unanswered = |slots: &[Option<Parked>]| slots.iter().position(Option::is_some);
+        while let Some(index) = unanswered(&self.slots.borrow()[..]) {
+            self.fail(index, cause());
         }
+        self.slots.borrow_mut().clear();
     }
 
     fn fail_task(&self, task: Claimed<'_>, cause: RemoteCause) {
@@ -147,7 +152,7 @@ impl Desk {
     /// Moves a finished task on: to the next node, or to the caller.
     #[inline]
     fn hand_on(&self, task: Claimed<'_>) {
-        match self.seat.node().info().next {
+        match self.next {
             None => task.finish(self.client, false),
             Some(next) => {
                 if let Err(task) = task.forward(next, now_ns(), false) {
@@ -192,6 +197,8 @@ pub(crate) struct Loop<'a> {
     shared: bool,
     patience: Patience,
     counters: &'a Counters,
+    /// Ids that the holder of the lock has seen from `head` on.
+    seen: Vec<u32>,
     claimed: Vec<Parked>,
 }
 
@@ -207,6 +214,7 @@ impl<'a> Loop<'a> {
             shared: info.workers > 1,
             patience: Patience::new(seat.wait),
             counters: entry.counters(),
+            seen: Vec::with_capacity((info.batch_size.max(1) as usize).min(1 << 12)),
             claimed: Vec::with_capacity((info.batch_size.max(1) as usize).min(1 << 12)),
         }
     }
@@ -228,16 +236,15 @@ impl<'a> Loop<'a> {
             if !inputs.is_empty() {
                 let batch = Batch { desk, inputs: &inputs, staged: &staged };
                 match panics::caught(AssertUnwindSafe(|| worker.call(batch))) {
-                    Ok(Ok(())) => desk.fail_rest(&RemoteCause::Unanswered),
-                    Ok(Err(error)) => desk.fail_rest(&RemoteCause::failed(&error)),
+                    Ok(Ok(())) => desk.fail_rest(|| RemoteCause::Unanswered),
+                    Ok(Err(error)) => desk.fail_rest(|| RemoteCause::failed(&error)),
                     Err(panic) => {
                         self.counters.count_panic();
-                        desk.fail_rest(&panic);
+                        desk.fail_rest(|| panic.clone());
                     }
                 }
+                inputs.clear();
             }
-            inputs.clear();
-            desk.slots.borrow_mut().clear();
         }
     }
 
@@ -337,25 +344,32 @@ impl<'a> Loop<'a> {
         {
             doorbell.retract_window(); // the dead holder's; its claims we meet below
         }
-        let most = self.rule.most();
         let mut left_behind = false;
+        let mut head = ring.head();
+        self.seen.clear();
         loop {
-            let head = ring.head();
-            let waiting = ring.published(head, most);
-            if waiting == 0 {
-                break;
+            self.look(head);
+            let waiting = self.seen.len() as u64;
+            let Some(&first) = self.seen.first() else { break };
+            let mut oldest_ns = 0;
+            if self.rule.wait_ns != 0 {
+                if self.is_cancelled(first) {
+                    // Freed at once, so that it does not count as the batch's oldest.
+                    self.claim(1);
+                    head += 1;
+                    ring.set_head(head);
+                    continue;
+                }
+                oldest_ns = Task::new(segment, first).map_or(0, |task| task.enqueued_ns());
             }
-            if self.rule.wait_ns != 0 && waiting < most && self.drop_cancelled(head) {
-                continue;
-            }
-            let oldest_ns = if self.rule.wait_ns == 0 { 0 } else { self.enqueued_ns(head) };
             match self.rule.judge(waiting, oldest_ns, self.stop().is_some(), now_ns) {
                 Verdict::Close(why) => {
-                    self.claim(head, waiting);
-                    ring.set_head(head + waiting);
+                    self.claim(self.seen.len());
+                    head += waiting;
+                    ring.set_head(head);
                     if !self.claimed.is_empty() {
                         self.counters.count_batch(self.claimed.len() as u64, why);
-                        left_behind = self.shared && ring.get(head + waiting).is_some();
+                        left_behind = self.shared && ring.get(head).is_some();
                         break;
                     }
                 }
@@ -368,45 +382,41 @@ impl<'a> Loop<'a> {
         }
     }
 
-    fn enqueued_ns(&self, position: u64) -> u64 {
-        let id = self.node.ring().get(position);
-        id.and_then(|id| Task::new(&self.seat.segment, id)).map_or(0, |task| task.enqueued_ns())
-    }
-
-    /// Frees the item at `head` if its caller has gone, so that it does not count as the batch's oldest.
-    fn drop_cancelled(&mut self, head: u64) -> bool {
-        let task = self.node.ring().get(head).and_then(|id| Task::new(&self.seat.segment, id));
-        if !task.is_some_and(|task| task.word().peek().is_cancelled()) {
-            return false;
-        }
-        self.claim(head, 1);
-        self.node.ring().set_head(head + 1);
-        debug_assert!(self.claimed.is_empty(), "a cancelled item is freed when claimed");
-        true
-    }
-
-    /// Claims `count` published positions from `head` on. Claims come before the store of `head`.
+    /// Notes what is published from `head` on, up to a batch.
     #[inline]
-    fn claim(&mut self, head: u64, count: u64) {
+    fn look(&mut self, head: u64) {
         let ring = self.node.ring();
-        let segment = &*self.seat.segment;
-        let task_at = |position| ring.get(position).and_then(|id| Task::new(segment, id));
-        for position in head..head + count.min(PREFETCH) {
-            if let Some(task) = task_at(position) {
-                task.prefetch();
-            }
+        while (self.seen.len() as u64) < self.rule.most()
+            && let Some(id) = ring.get(head + self.seen.len() as u64)
+        {
+            self.seen.push(id);
         }
-        for position in head..head + count {
-            if position + PREFETCH < head + count
-                && let Some(task) = task_at(position + PREFETCH)
-            {
+    }
+
+    fn is_cancelled(&self, id: u32) -> bool {
+        Task::new(&self.seat.segment, id).is_some_and(|task| task.word().peek().is_cancelled())
+    }
+
+    /// Claims the first `count` that were seen, and forgets that they were. Claims come before the store
+    /// of `head`.
+    #[inline]
+    fn claim(&mut self, count: usize) {
+        let segment = &*self.seat.segment;
+        let prefetch = |id: &u32| {
+            if let Some(task) = Task::new(segment, *id) {
                 task.prefetch();
             }
-            match task_at(position).and_then(|task| task.claim(self.seat.token, |t| segment.is_dead(t))) {
+        };
+        self.seen.iter().take(PREFETCH).for_each(prefetch);
+        for index in 0..count {
+            self.seen.get(index + PREFETCH).into_iter().for_each(prefetch);
+            let task = Task::new(segment, self.seen[index]);
+            match task.and_then(|task| task.claim(self.seat.token, |t| segment.is_dead(t))) {
                 Some(task) => self.claimed.push(task.park()),
                 None => self.counters.count_skipped(),
             }
         }
+        self.seen.drain(..count);
     }
 
     /// Waits for the batch to fill up, until `due_ns`, holding the lock.
@@ -432,12 +442,13 @@ impl<'a> Loop<'a> {
 
 /// A worker's whole life after it has its seat: construct, be ready, work, clean up.
 pub(crate) fn live<W: BatchWorker>(seat: Arc<Seat>) -> Result<Stop, RemoteError> {
-    panics::install_hook();
+    panics::watch_this_thread();
     ringmill_shm::sys::cpu::set_precise_sleep();
     let context = seat.context();
     let mut worker = construct::<W>(&seat, &context).map_err(|cause| seat.error(0, cause))?;
     let client = seat.segment.server_token().expect("the server is there before its workers");
-    let desk = Desk { seat: Arc::clone(&seat), client, slots: RefCell::new(Vec::new()) };
+    let next = seat.node().info().next;
+    let desk = Desk { seat: Arc::clone(&seat), client, next, slots: RefCell::default() };
     let work = Loop::new(&seat);
     seat.entry().set_life(ringmill_shm::participant::Life::Ready);
     seat.segment.startup().ring();

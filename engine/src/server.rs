@@ -417,6 +417,19 @@ impl<'c> Filled<'c> {
         Self { core, filling: Some(task.begin(core.client)) }
     }
 
+    /// Puts it aside; it stays FILLING.
+    #[inline]
+    pub(crate) fn park(mut self) {
+        self.filling = None;
+    }
+
+    /// Takes up what was put aside.
+    #[inline]
+    pub(crate) fn resume(core: &'c Core, id: u32) -> Option<Self> {
+        let filling = Task::new(&core.segment, id)?.resume_filling()?;
+        Some(Self { core, filling: Some(filling) })
+    }
+
     pub(crate) fn is_of(&self, core: &Core) -> bool {
         std::ptr::eq(self.core, core)
     }

@@ -9,7 +9,7 @@ use crate::error::CallError;
 use crate::payload::Payload;
 use crate::reply::Reply;
 use crate::server::{CallOptions, Core, Filled, corrupt_ring};
-use ringmill_shm::arena::Task;
+use ringmill_shm::arena::{Done, Task};
 use std::collections::VecDeque;
 use std::fmt;
 use std::iter::{Fuse, FusedIterator};
@@ -22,6 +22,8 @@ pub const DEFAULT_STREAM_TIMEOUT: Duration = Duration::from_secs(3600);
 const CHUNK: usize = 16;
 /// As long as so many are with the workers.
 const ENOUGH: usize = 2 * CHUNK;
+/// How many outcomes ahead of the one being read are fetched.
+const AHEAD: usize = 3;
 
 /// Options of one stream.
 #[derive(Debug, Clone, Copy)]
@@ -59,14 +61,8 @@ impl StreamOptions {
     }
 }
 
-/// What became of an input.
-#[derive(Debug)]
-enum Sent {
-    /// It is in progress.
-    Task(u32),
-    /// It could not be sent.
-    Failed(CallError),
-}
+/// In the place of an id: this input could not be sent, its error is in `failed`.
+const FAILED: u32 = u32::MAX;
 
 /// The outcomes of a stream of inputs, in order. See [`Server::stream`](crate::Server::stream).
 ///
@@ -77,12 +73,12 @@ pub struct Stream<'s, I: Iterator<Item = In>, In: Payload, Out: Payload> {
     exhausted: bool,
     window: usize,
     timeout: Duration,
-    /// Sent, oldest first; the last `pending.len()` of the tasks are not pushed yet.
-    sent: VecDeque<Sent>,
-    /// Filled, not pushed.
-    pending: Vec<Filled<'s>>,
-    /// Their ids on the way into the ring.
-    ids: Vec<u32>,
+    /// The ids of what is sent, oldest first.
+    sent: VecDeque<u32>,
+    /// The last of them: filled, not pushed yet.
+    pending: Vec<u32>,
+    /// What became of inputs that could not be sent, oldest first.
+    failed: VecDeque<CallError>,
     /// An id that came free and is used for the next input.
     spare: Option<u32>,
     outcome: PhantomData<fn() -> Out>,
@@ -104,7 +100,7 @@ impl<'s, I: Iterator<Item = In>, In: Payload, Out: Payload> Stream<'s, I, In, Ou
             timeout: options.timeout,
             sent: VecDeque::new(),
             pending: Vec::with_capacity(CHUNK),
-            ids: Vec::with_capacity(CHUNK),
+            failed: VecDeque::new(),
             spare: None,
             outcome: PhantomData,
         }
@@ -114,24 +110,50 @@ impl<'s, I: Iterator<Item = In>, In: Payload, Out: Payload> Stream<'s, I, In, Ou
     /// capacity of them and the stream waits for ever, or rather for its timeout.
     pub fn next_reply(&mut self) -> Option<Result<Reply<'s, Out>, CallError>> {
         self.feed();
-        let first = match self.sent.pop_front() {
-            Some(Sent::Task(id)) => id,
-            Some(Sent::Failed(error)) => return Some(Err(error)),
-            None if self.exhausted => return None,
-            None => match self.wait_for_place() {
-                Ok(()) => return self.next_reply(),
-                Err(error) => return Some(Err(error)),
-            },
-        };
-        let task = Task::new(&self.core.segment, first).expect("sent by us");
-        let done = match task.outcome() {
-            Some(done) => Ok(done),
-            None => {
-                self.push();
-                self.core.await_outcome(task, None, self.timeout)
+        match self.take_first()? {
+            Ok(done) => Some(self.core.open(done)),
+            Err(error) => Some(Err(error)),
+        }
+    }
+
+    /// Takes the oldest outcome, waiting for it; `None` at the end.
+    #[inline]
+    fn take_first(&mut self) -> Option<Result<Done<'s>, CallError>> {
+        if let Some(&id) = self.sent.front()
+            && let Some(done) = self.task(id).and_then(Task::outcome)
+        {
+            self.sent.pop_front();
+            // It was there already, so those behind it will be too: their lines can come meanwhile.
+            if let Some(task) = self.sent.get(AHEAD).and_then(|&id| self.task(id)) {
+                task.prefetch();
             }
-        };
-        Some(done.and_then(|done| self.core.open(done)))
+            return Some(Ok(done));
+        }
+        self.wait_for_first()
+    }
+
+    #[cold]
+    fn wait_for_first(&mut self) -> Option<Result<Done<'s>, CallError>> {
+        while self.sent.is_empty() {
+            if self.exhausted {
+                return None;
+            }
+            if let Err(error) = self.wait_for_place() {
+                return Some(Err(error));
+            }
+            self.feed();
+        }
+        let id = self.sent.pop_front()?;
+        if id == FAILED {
+            return self.failed.pop_front().map(Err);
+        }
+        self.push();
+        Some(self.core.await_outcome(self.task(id)?, None, self.timeout))
+    }
+
+    #[inline]
+    fn task(&self, id: u32) -> Option<Task<'s>> {
+        Task::new(&self.core.segment, id)
     }
 
     /// Sends inputs while there is room.
@@ -147,7 +169,7 @@ impl<'s, I: Iterator<Item = In>, In: Payload, Out: Payload> Stream<'s, I, In, Ou
                 Ok(None) => break,
                 Err(error) => {
                     self.exhausted = true;
-                    self.sent.push_back(Sent::Failed(error));
+                    self.fail(error);
                     break;
                 }
             };
@@ -155,10 +177,11 @@ impl<'s, I: Iterator<Item = In>, In: Payload, Out: Payload> Stream<'s, I, In, Ou
             pulled += 1;
             match self.core.fill(id, &input) {
                 Ok(filled) => {
-                    self.sent.push_back(Sent::Task(id));
-                    self.pending.push(filled);
+                    filled.park();
+                    self.sent.push_back(id);
+                    self.pending.push(id);
                 }
-                Err(error) => self.sent.push_back(Sent::Failed(error.into())),
+                Err(error) => self.fail(error.into()),
             }
             let with_workers = self.sent.len() - self.pending.len();
             if self.pending.len() >= CHUNK || with_workers < ENOUGH {
@@ -184,14 +207,15 @@ impl<'s, I: Iterator<Item = In>, In: Payload, Out: Payload> Stream<'s, I, In, Ou
         input
     }
 
+    #[cold]
+    fn fail(&mut self, error: CallError) {
+        self.sent.push_back(FAILED);
+        self.failed.push_back(error);
+    }
+
+    #[inline]
     fn is_first_ready(&self) -> bool {
-        match self.sent.front() {
-            Some(Sent::Task(id)) => {
-                Task::new(&self.core.segment, *id).is_some_and(|task| task.outcome().is_some())
-            }
-            Some(Sent::Failed(_)) => true,
-            None => false,
-        }
+        self.sent.front().is_some_and(|&id| id == FAILED || self.task(id).and_then(Task::outcome).is_some())
     }
 
     /// Pushes what is filled.
@@ -200,12 +224,16 @@ impl<'s, I: Iterator<Item = In>, In: Payload, Out: Payload> Stream<'s, I, In, Ou
         if self.pending.is_empty() {
             return;
         }
-        self.ids.extend(self.pending.drain(..).map(|filled| filled.queue().id()));
-        match self.core.entry_ring().push_many(&self.ids) {
-            Ok(next) => self.core.pushed(next),
-            Err(_overrun) => self.sent.push_back(Sent::Failed(corrupt_ring())),
+        for &id in &self.pending {
+            if let Some(filled) = Filled::resume(self.core, id) {
+                filled.queue();
+            }
         }
-        self.ids.clear();
+        match self.core.entry_ring().push_many(&self.pending) {
+            Ok(next) => self.core.pushed(next),
+            Err(_overrun) => self.fail(corrupt_ring()),
+        }
+        self.pending.clear();
     }
 
     /// Nothing of ours is in progress and others have every place: waits for one.
@@ -221,14 +249,18 @@ impl<I: Iterator<Item = In>, In: Payload, Out: Payload> Iterator for Stream<'_, 
 
     #[inline]
     fn next(&mut self) -> Option<Self::Item> {
-        let reply = match self.next_reply()? {
+        self.feed();
+        let done = match self.take_first()? {
+            Ok(done) => done,
+            Err(error) => return Some(Err(error)),
+        };
+        let reply = match self.core.open::<Out>(done) {
             Ok(reply) => reply,
             Err(error) => return Some(Err(error)),
         };
         let outcome = crate::payload::owned(&*reply);
         // The place is used for the next input, unless others wait for one.
-        let core = self.core;
-        if self.spare.is_none() && !self.exhausted && !core.segment.freed().is_awaited() {
+        if self.spare.is_none() && !self.exhausted && !self.core.segment.freed().is_awaited() {
             self.spare = Some(reply.into_id());
         }
         Some(outcome.map_err(|e| CallError::Corrupt { message: e.to_string() }))
@@ -239,19 +271,14 @@ impl<I: Iterator<Item = In>, In: Payload, Out: Payload> FusedIterator for Stream
 
 impl<I: Iterator<Item = In>, In: Payload, Out: Payload> Drop for Stream<'_, I, In, Out> {
     fn drop(&mut self) {
-        // What is filled and not pushed is given back by its guard; the rest is cancelled.
-        let unpushed = self.pending.len();
-        self.pending.clear();
-        let tasks = self.sent.drain(..).filter_map(|sent| match sent {
-            Sent::Task(id) => Some(id),
-            Sent::Failed(_) => None,
-        });
-        let tasks: Vec<u32> = tasks.collect();
-        for &id in &tasks[..tasks.len() - unpushed] {
+        let pushed = self.sent.len() - self.failed.len() - self.pending.len();
+        for id in self.sent.drain(..).filter(|&id| id != FAILED).take(pushed) {
             if let Some(task) = Task::new(&self.core.segment, id) {
                 self.core.cancel(task);
             }
         }
+        // What is filled and not pushed is given back by its guard.
+        self.pending.drain(..).for_each(|id| drop(Filled::resume(self.core, id)));
         if let Some(id) = self.spare.take() {
             self.core.release(id);
         }

@@ -1,0 +1,54 @@
+//! What can go wrong before or during a measurement.
+
+use std::io;
+
+/// Why there is no measurement.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A client and its partner each need a CPU of their own.
+    #[error("two CPUs are needed, one for each side of a ping-pong; this process may use only {allowed:?}")]
+    TooFewCpus {
+        /// The CPUs that this process may use.
+        allowed: Vec<usize>,
+    },
+    /// The system did not let a thread stay on its CPU.
+    #[error("cannot pin a thread to CPU {cpu}")]
+    Pin {
+        /// The CPU asked for.
+        cpu: usize,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A partner's thread could not be started.
+    #[error("cannot start the partner thread of {who}")]
+    Spawn {
+        /// The contestant.
+        who: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// ringmill's server did not start.
+    #[error("cannot start ringmill's server")]
+    Start(#[from] ringmill::StartError),
+    /// A call to ringmill's server failed.
+    #[error("a call to ringmill's server failed")]
+    Call(#[from] ringmill::CallError),
+    /// A segment for a bench of its parts could not be made.
+    #[error("cannot make a segment")]
+    Segment(#[from] ringmill_shm::segment::CreateError),
+    /// A rival could not be set up.
+    #[error("cannot set up a rival: {0}")]
+    Rival(String),
+    /// An answer was not the one computed from its question: the measurement is worth nothing.
+    #[error("{who} gave a wrong answer to item {item}")]
+    WrongAnswer {
+        /// The contestant.
+        who: &'static str,
+        /// The item's number within its run.
+        item: u64,
+    },
+    /// The report could not be printed.
+    #[error("cannot print the report")]
+    Print(#[source] io::Error),
+}

@@ -1,0 +1,94 @@
+//! A pair of rtrb rings with their batching interface: many items move with one store of an index.
+//!
+//! The same rings as in [`rtrb`](super::rtrb), for the job that can profit: `call` has only one item in
+//! progress, and a chunk of one costs more than the push and the pop there.
+
+use std::hint;
+
+use rtrb::{Consumer, Producer, RingBuffer};
+
+use crate::Error;
+use crate::contestant::Contestant;
+use crate::partner::Partner;
+use crate::payload::Payload;
+use crate::pin::CpuPair;
+
+/// Items that move with one store at most. Larger chunks leave the other side idle for longer, smaller ones
+/// move the line with the index more often; 16 to 64 are about equally good.
+const CHUNK: usize = 32;
+
+/// A pair of rings and the thread that answers at their far end.
+#[derive(Debug)]
+pub struct RtrbChunks {
+    questions: Producer<Payload>,
+    answers: Consumer<Payload>,
+    partner: Partner,
+}
+
+const WHO: &str = "rtrb-chunks";
+
+impl RtrbChunks {
+    /// Starts the pair; each ring holds `room` items.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Partner::spawn`].
+    pub fn start(room: u32, cpus: CpuPair) -> Result<Self, Error> {
+        let (questions, mut asked) = RingBuffer::new(room as usize);
+        let (mut answered, answers) = RingBuffer::new(room as usize);
+        let partner = Partner::spawn(WHO, cpus.partner, move || {
+            if answer_chunk(&mut asked, &mut answered) == 0 {
+                hint::spin_loop();
+            }
+        })?;
+        Ok(Self { questions, answers, partner })
+    }
+}
+
+impl Contestant for RtrbChunks {
+    fn name(&self) -> &'static str {
+        WHO
+    }
+
+    fn resume(&mut self) {
+        self.partner.resume();
+    }
+
+    fn pause(&mut self) {
+        self.partner.pause();
+    }
+
+    fn call(&mut self, items: u64) -> Result<(), Error> {
+        self.stream(items, 1)
+    }
+
+    fn stream(&mut self, items: u64, window: u32) -> Result<(), Error> {
+        let (mut sent, mut checked) = (0, 0);
+        while checked < items {
+            let unsent = items.min(checked + u64::from(window)) - sent;
+            let chunk = CHUNK.min(unsent as usize);
+            sent += fill(&mut self.questions, chunk, (sent..).map(Payload::question)) as u64;
+            let chunk = CHUNK.min(self.answers.slots());
+            for answer in self.answers.read_chunk(chunk).expect("only this side takes answers") {
+                if !answer.answers(checked) {
+                    return Err(Error::WrongAnswer { who: WHO, item: checked });
+                }
+                checked += 1;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Answers one chunk of what has been asked, from ring to ring; returns its length.
+fn answer_chunk(asked: &mut Consumer<Payload>, answered: &mut Producer<Payload>) -> usize {
+    let chunk = CHUNK.min(asked.slots()).min(answered.slots());
+    let questions = asked.read_chunk(chunk).expect("only this side takes questions");
+    fill(answered, chunk, questions.into_iter().map(|question| question.answer()))
+}
+
+/// Puts at most `chunk` of `payloads` into `ring`, as many as it has room for; returns how many.
+fn fill(ring: &mut Producer<Payload>, chunk: usize, payloads: impl Iterator<Item = Payload>) -> usize {
+    let chunk = chunk.min(ring.slots());
+    ring.write_chunk_uninit(chunk).expect("only this side fills the ring").fill_from_iter(payloads)
+}

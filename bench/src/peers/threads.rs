@@ -1,0 +1,96 @@
+//! A pair of queues between two threads of this process: what rtrb and crossbeam have in common here.
+//!
+//! Both sides spin, as these queues do at their best.
+
+use std::hint;
+
+use crate::Error;
+use crate::contestant::Contestant;
+use crate::partner::Partner;
+use crate::payload::Payload;
+use crate::pin::CpuPair;
+
+/// One side of a pair of queues.
+pub trait Link: Send + 'static {
+    /// Puts `payload` into the outgoing queue; `false` if it is full.
+    fn try_send(&mut self, payload: Payload) -> bool;
+
+    /// Takes the oldest payload out of the incoming queue, if there is one.
+    fn try_receive(&mut self) -> Option<Payload>;
+}
+
+/// A pair of queues and the thread that answers at their far end.
+#[derive(Debug)]
+pub struct Threads<L> {
+    who: &'static str,
+    near: L,
+    partner: Partner,
+}
+
+impl<L: Link> Threads<L> {
+    /// Starts the partner's thread, which answers at `far` what is sent into `near`.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Partner::spawn`].
+    pub fn start(who: &'static str, near: L, mut far: L, cpus: CpuPair) -> Result<Self, Error> {
+        let partner = Partner::spawn(who, cpus.partner, move || match far.try_receive() {
+            Some(question) => send(&mut far, question.answer()),
+            None => hint::spin_loop(),
+        })?;
+        Ok(Self { who, near, partner })
+    }
+
+    fn check(&self, answer: Payload, item: u64) -> Result<(), Error> {
+        if answer.answers(item) { Ok(()) } else { Err(Error::WrongAnswer { who: self.who, item }) }
+    }
+}
+
+impl<L: Link + std::fmt::Debug> Contestant for Threads<L> {
+    fn name(&self) -> &'static str {
+        self.who
+    }
+
+    fn resume(&mut self) {
+        self.partner.resume();
+    }
+
+    fn pause(&mut self) {
+        self.partner.pause();
+    }
+
+    fn call(&mut self, items: u64) -> Result<(), Error> {
+        for item in 0..items {
+            send(&mut self.near, Payload::question(item));
+            let answer = loop {
+                match self.near.try_receive() {
+                    Some(answer) => break answer,
+                    None => hint::spin_loop(),
+                }
+            };
+            self.check(answer, item)?;
+        }
+        Ok(())
+    }
+
+    fn stream(&mut self, items: u64, window: u32) -> Result<(), Error> {
+        let (mut sent, mut checked) = (0, 0);
+        while checked < items {
+            let room = items.min(checked + u64::from(window));
+            while sent < room && self.near.try_send(Payload::question(sent)) {
+                sent += 1;
+            }
+            while let Some(answer) = self.near.try_receive() {
+                self.check(answer, checked)?;
+                checked += 1;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn send(link: &mut impl Link, payload: Payload) {
+    while !link.try_send(payload) {
+        hint::spin_loop();
+    }
+}

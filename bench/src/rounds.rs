@@ -1,0 +1,280 @@
+//! Which slices count, and what they add up to.
+//!
+//! Pure arithmetic. A slice lies between two readings of `raw`. It counts if the two agree, and then it
+//! belongs to the regime of what they agree on. Slices of different regimes are never mixed: code that is
+//! bound by cache lines keeps its ratio to `raw` from one regime to the other, code that is bound by
+//! instructions or system calls does not.
+
+use std::fmt;
+
+use serde::Serialize;
+
+/// How far the larger of two readings may lie above the smaller one, as a part of the smaller one.
+pub const TOLERANCE: f64 = 0.20;
+
+/// What a round trip of `raw` costs at one moment.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Reading {
+    /// What it costs if nothing comes between.
+    median_ns: f64,
+    /// What it costs with everything that came between: interrupts, other programs, a change of regime.
+    mean_ns: f64,
+}
+
+impl Reading {
+    /// A reading of several equally long blocks.
+    ///
+    /// # Panics
+    ///
+    /// If there are no blocks.
+    pub fn of(blocks_ns: &[f64]) -> Self {
+        let quartiles = Quartiles::of(blocks_ns.iter().copied()).expect("a reading has blocks");
+        Self { median_ns: quartiles.median, mean_ns: blocks_ns.iter().sum::<f64>() / blocks_ns.len() as f64 }
+    }
+
+    /// The usual round trip of this reading.
+    pub fn ns(self) -> f64 {
+        self.median_ns
+    }
+
+    /// What a round trip costs by this reading and the next, if they agree.
+    ///
+    /// They do if neither their medians nor their means differ by more than [`TOLERANCE`]. The means are
+    /// there to tell a regime from a crowd: on a machine that is busy with something else, two readings may
+    /// well be the same multiple of the truth.
+    pub fn agreed(self, next: Self) -> Option<f64> {
+        let figures = [self.median_ns, self.mean_ns, next.median_ns, next.mean_ns];
+        let low = figures.into_iter().fold(f64::INFINITY, f64::min);
+        let high = figures.into_iter().fold(0.0, f64::max);
+        (high <= low * (1.0 + TOLERANCE)).then_some((self.median_ns + next.median_ns) / 2.0)
+    }
+}
+
+/// Where the machine has put the two CPUs, told from what a cache line costs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Regime {
+    /// Two threads of one core: about 28 ns.
+    Sibling,
+    /// Two cores that share a cache: about 68 ns.
+    Near,
+    /// Two cores that do not: about 315 ns.
+    Far,
+}
+
+/// What `raw` typically costs in each regime.
+const TYPICAL_NS: [f64; 3] = [28.0, 68.0, 315.0];
+
+impl Regime {
+    /// All of them, from the fastest to the slowest.
+    pub const ALL: [Self; 3] = [Self::Sibling, Self::Near, Self::Far];
+
+    /// The regime in which a round trip of `raw` takes `raw_ns`; the borders are the geometric means of what
+    /// is typical on either side.
+    pub fn of(raw_ns: f64) -> Self {
+        let [sibling, near, far] = TYPICAL_NS;
+        if raw_ns < (sibling * near).sqrt() {
+            Self::Sibling
+        } else if raw_ns < (near * far).sqrt() {
+            Self::Near
+        } else {
+            Self::Far
+        }
+    }
+
+    /// The regime's name in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Sibling => "sibling",
+            Self::Near => "near",
+            Self::Far => "far",
+        }
+    }
+}
+
+impl fmt::Display for Regime {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.pad(self.name())
+    }
+}
+
+/// The slices of one contestant in one job.
+#[derive(Clone, Debug, Default)]
+pub struct Tally {
+    accepted: [Vec<Sample>; Regime::ALL.len()],
+    rejected: usize,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Sample {
+    ns_per_item: f64,
+    ratio_to_raw: f64,
+}
+
+impl Tally {
+    /// Adds a slice that took `ns_per_item` between two readings of `raw`, or only counts it as rejected.
+    pub fn add(&mut self, ns_per_item: f64, before: Reading, after: Reading) {
+        match before.agreed(after) {
+            Some(raw_ns) => {
+                let sample = Sample { ns_per_item, ratio_to_raw: ns_per_item / raw_ns };
+                self.accepted[Regime::of(raw_ns) as usize].push(sample);
+            }
+            None => self.rejected += 1,
+        }
+    }
+
+    /// How many slices counted in `regime`.
+    pub fn rounds(&self, regime: Regime) -> usize {
+        self.accepted[regime as usize].len()
+    }
+
+    /// How many slices did not count.
+    pub fn rejected(&self) -> usize {
+        self.rejected
+    }
+
+    /// What the slices of `regime` add up to, if there are any.
+    pub fn summary(&self, regime: Regime) -> Option<Summary> {
+        let samples = &self.accepted[regime as usize];
+        let rounds = samples.len();
+        let ratios = Quartiles::of(samples.iter().map(|sample| sample.ratio_to_raw))?;
+        let ns = Quartiles::of(samples.iter().map(|sample| sample.ns_per_item))?;
+        Some(Summary { regime, ns_per_item: ns.median, ratio_to_raw: ratios, rounds })
+    }
+}
+
+/// The regime that has the most rounds for the contestant that has the fewest of them, and that number.
+///
+/// No contestants, no regime.
+pub fn leading<'a>(tallies: impl IntoIterator<Item = &'a Tally, IntoIter: Clone>) -> Option<(Regime, usize)> {
+    let tallies = tallies.into_iter();
+    Regime::ALL
+        .into_iter()
+        .filter_map(|regime| Some((regime, tallies.clone().map(|tally| tally.rounds(regime)).min()?)))
+        .max_by_key(|&(regime, fewest)| {
+            (fewest, tallies.clone().map(|tally| tally.rounds(regime)).sum::<usize>())
+        })
+}
+
+/// What the slices of one contestant in one regime add up to.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Summary {
+    /// The regime.
+    pub regime: Regime,
+    /// Median of the nanoseconds an item.
+    pub ns_per_item: f64,
+    /// Median and spread of the ratios to `raw`.
+    pub ratio_to_raw: Quartiles,
+    /// Slices that counted.
+    pub rounds: usize,
+}
+
+/// Median and spread of some figures.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Quartiles {
+    /// A quarter lies below.
+    pub lower: f64,
+    /// Half lies below.
+    pub median: f64,
+    /// A quarter lies above.
+    pub upper: f64,
+}
+
+impl Quartiles {
+    /// The quartiles of `figures`, interpolated between neighbours; `None` if there are no figures.
+    pub fn of(figures: impl IntoIterator<Item = f64>) -> Option<Self> {
+        let mut sorted: Vec<f64> = figures.into_iter().collect();
+        sorted.sort_by(f64::total_cmp);
+        let last = sorted.len().checked_sub(1)?;
+        let quantile = |part: f64| {
+            let place = part * last as f64;
+            let (below, above) = (sorted[place.floor() as usize], sorted[place.ceil() as usize]);
+            below + (above - below) * place.fract()
+        };
+        Some(Self { lower: quantile(0.25), median: quantile(0.5), upper: quantile(0.75) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn even(ns: f64) -> Reading {
+        Reading { median_ns: ns, mean_ns: ns }
+    }
+
+    #[test]
+    fn readings_agree_up_to_a_fifth() {
+        assert_eq!(even(100.0).agreed(even(100.0)), Some(100.0));
+        assert_eq!(even(100.0).agreed(even(120.0)), Some(110.0));
+        assert_eq!(even(120.0).agreed(even(100.0)), Some(110.0));
+        assert_eq!(even(100.0).agreed(even(120.5)), None);
+        assert_eq!(even(120.5).agreed(even(100.0)), None);
+    }
+
+    #[test]
+    fn equally_disturbed_readings_do_not_agree() {
+        let calm = Reading::of(&[70.0; 10]);
+        assert_eq!((calm.median_ns, calm.mean_ns), (70.0, 70.0));
+        let mut blocks_ns = [70.0; 10];
+        blocks_ns[3] = 70.0 * 40.0;
+        let disturbed = Reading::of(&blocks_ns);
+        assert_eq!(disturbed.ns(), 70.0);
+        assert_eq!(disturbed.agreed(disturbed), None);
+        assert_eq!(calm.agreed(disturbed), None);
+        assert_eq!(calm.agreed(calm), Some(70.0));
+    }
+
+    #[test]
+    fn regimes_meet_halfway_on_a_logarithmic_scale() {
+        for (regime, typical_ns) in Regime::ALL.into_iter().zip(TYPICAL_NS) {
+            assert_eq!(Regime::of(typical_ns), regime);
+        }
+        assert_eq!(Regime::of(43.6), Regime::Sibling);
+        assert_eq!(Regime::of(43.7), Regime::Near);
+        assert_eq!(Regime::of(146.3), Regime::Near);
+        assert_eq!(Regime::of(146.4), Regime::Far);
+    }
+
+    #[test]
+    fn quartiles_interpolate() {
+        assert_eq!(Quartiles::of([]), None);
+        assert_eq!(Quartiles::of([7.0]), Some(Quartiles { lower: 7.0, median: 7.0, upper: 7.0 }));
+        assert_eq!(
+            Quartiles::of([4.0, 1.0, 3.0, 2.0]),
+            Some(Quartiles { lower: 1.75, median: 2.5, upper: 3.25 })
+        );
+        assert_eq!(
+            Quartiles::of([50.0, 10.0, 30.0, 20.0, 40.0]),
+            Some(Quartiles { lower: 20.0, median: 30.0, upper: 40.0 })
+        );
+    }
+
+    #[test]
+    fn a_tally_keeps_regimes_apart() {
+        let mut tally = Tally::default();
+        tally.add(140.0, even(70.0), even(70.0));
+        tally.add(210.0, even(66.0), even(74.0));
+        tally.add(600.0, even(300.0), even(300.0));
+        tally.add(600.0, even(70.0), even(300.0));
+        assert_eq!(Regime::ALL.map(|regime| tally.rounds(regime)), [0, 2, 1]);
+        assert_eq!(tally.rejected(), 1);
+        assert_eq!(tally.summary(Regime::Sibling), None);
+        let near = tally.summary(Regime::Near).unwrap();
+        assert_eq!((near.rounds, near.ns_per_item, near.ratio_to_raw.median), (2, 175.0, 2.5));
+        assert_eq!(tally.summary(Regime::Far).unwrap().ratio_to_raw.median, 2.0);
+    }
+
+    #[test]
+    fn the_leading_regime_is_the_one_where_the_poorest_contestant_is_richest() {
+        let tally = |near: usize, far: usize| {
+            let mut tally = Tally::default();
+            (0..near).for_each(|_| tally.add(100.0, even(70.0), even(70.0)));
+            (0..far).for_each(|_| tally.add(100.0, even(300.0), even(300.0)));
+            tally
+        };
+        assert_eq!(leading([]), None);
+        assert_eq!(leading(&[tally(9, 3), tally(2, 4)]), Some((Regime::Far, 3)));
+        assert_eq!(leading(&[tally(1, 1), tally(2, 1)]), Some((Regime::Near, 1)));
+    }
+}
