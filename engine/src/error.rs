@@ -232,14 +232,27 @@ impl RemoteCause {
     }
 }
 
+/// Text of user code on one line, however many it has: those of a failed `assert_eq!`, say.
+struct OneLine<'a>(&'a str);
+
+impl fmt::Display for OneLine<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut lines = self.0.split(['\n', '\r']).map(str::trim).filter(|line| !line.is_empty());
+        f.write_str(lines.next().unwrap_or_default())?;
+        lines.try_for_each(|line| write!(f, "; {line}"))
+    }
+}
+
 impl fmt::Display for RemoteCause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Failed { type_name, messages, .. } if type_name == "message" || type_name.is_empty() => {
-                f.write_str(&messages.join(": "))
+                OneLine(&messages.join(": ")).fmt(f)
             }
-            Self::Failed { type_name, messages, .. } => write!(f, "{type_name}: {}", messages.join(": ")),
-            Self::Panicked { message, .. } => write!(f, "panicked: {message}"),
+            Self::Failed { type_name, messages, .. } => {
+                write!(f, "{type_name}: {}", OneLine(&messages.join(": ")))
+            }
+            Self::Panicked { message, .. } => write!(f, "panicked: {}", OneLine(message)),
             Self::Unanswered => f.write_str("the worker's call returned without answering this item"),
             Self::OutcomeCount { items, outcomes } => {
                 write!(f, "the worker's call gave {outcomes} outcomes for a batch of {items}; none was used")
@@ -247,7 +260,7 @@ impl fmt::Display for RemoteCause {
             Self::OutcomeTooLarge { bytes, largest } => {
                 write!(f, "the outcome has {bytes} bytes, the largest payload class {largest}")
             }
-            Self::Payload { message } => f.write_str(message),
+            Self::Payload { message } => OneLine(message).fmt(f),
             Self::Died { signal, code, restarting } => {
                 match (signal, code) {
                     (Some(signal), _) => write!(f, "its process was killed by signal {signal}")?,
@@ -260,7 +273,7 @@ impl fmt::Display for RemoteCause {
                     "; it will not be restarted"
                 })
             }
-            Self::Down { reason } => write!(f, "no worker is left: {reason}"),
+            Self::Down { reason } => write!(f, "no worker is left: {}", OneLine(reason)),
             Self::ShutDown => f.write_str("the server was shut down"),
         }
     }
@@ -510,11 +523,6 @@ pub enum StartError {
         /// The limit.
         limit: Duration,
     },
-    /// This process was started as a worker, but did not become one.
-    #[error(
-        "this process was started as a ringmill worker, but its program has no ringmill::init! that lists the type"
-    )]
-    InsideWorker,
     /// The operating system refused.
     #[error("cannot {what}: {source}")]
     System {

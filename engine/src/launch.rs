@@ -3,7 +3,7 @@
 //! # Protocol
 //!
 //! The server prepares the worker's place (STARTING, a new token), then starts the executable with one
-//! environment variable that names place, token and segment. There, before `main`: `init!` takes the
+//! environment variable that names place, token, server and segment. There, before `main`: `init!` takes the
 //! variable away, pins the process, attaches the segment, takes its byte of the lease, constructs the
 //! worker, and says READY or FAILED (with an error record) in its place and on the start-up bell. All
 //! workers do so side by side; the server sleeps on that one bell.
@@ -37,7 +37,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// Tells a process that it is a worker: `place:token:wait:segment`.
+/// Tells a process that it is a worker: `place:token:wait:server:segment`.
 const VARIABLE: &str = "RINGMILL_WORKER";
 /// How long a worker may clean up after the server's process has gone.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -48,6 +48,8 @@ pub(crate) struct Order {
     pub(crate) place: u32,
     pub(crate) token: Token,
     pub(crate) wait: Wait,
+    /// The server's process: one that starts later under the same name is not the one that wants us.
+    pub(crate) server: u32,
     pub(crate) segment: Place,
 }
 
@@ -58,11 +60,12 @@ impl Order {
             Wait::Park => "park".to_string(),
             Wait::Spin(time) => time.as_nanos().to_string(),
         };
-        format!("{}:{}:{wait}:{}", self.place, self.token.raw(), self.segment.to_text())
+        let Self { place, token, wait: _, server, segment } = self;
+        format!("{place}:{}:{wait}:{server}:{}", token.raw(), segment.to_text())
     }
 
     fn parse(text: &str) -> Option<Self> {
-        let mut parts = text.splitn(4, ':');
+        let mut parts = text.splitn(5, ':');
         Some(Self {
             place: parts.next()?.parse().ok()?,
             token: Token::from_raw(parts.next()?.parse().ok()?)?,
@@ -71,6 +74,7 @@ impl Order {
                 "park" => Wait::Park,
                 nanos => Wait::Spin(Duration::from_nanos(nanos.parse().ok()?)),
             },
+            server: parts.next()?.parse().ok()?,
             segment: Place::parse(parts.next()?).ok()?,
         })
     }
@@ -91,9 +95,13 @@ pub(crate) fn spawn(program: &Path, title: &str, order: &Order) -> std::io::Resu
         .spawn()
 }
 
-/// Whether this process was started as a worker and has not become one.
-pub(crate) fn is_unfulfilled_worker() -> bool {
-    std::env::var_os(VARIABLE).is_some()
+/// Ends a process that was started as a worker and has not become one: its program has no `init!` that
+/// lists the type. Were it to go on, it would start workers that start workers.
+pub(crate) fn exit_if_unfulfilled_worker() {
+    if std::env::var_os(VARIABLE).is_some() {
+        eprintln!("ringmill worker: this program has no ringmill::init! that lists the worker's type");
+        std::process::exit(NOT_A_WORKER);
+    }
 }
 
 /// What `init!` calls in every process, before `main`.
@@ -118,27 +126,39 @@ fn fulfil(order: Order) -> i32 {
     ignore_signal(libc::SIGINT);
     ignore_signal(libc::SIGTERM);
     ignore_signal(libc::SIGPIPE); // as `main` would have it
+    let server = order.server;
+    // Nobody wants to know that a worker could not join a server that was killed, or stopped by Ctrl-C,
+    // meanwhile.
+    let complain = |error: JoinError| {
+        if !has_ended(server) {
+            eprintln!("ringmill worker: {error}");
+        }
+        1
+    };
     let seat = match join(order) {
         Ok(seat) => Arc::new(seat),
-        Err(error) => {
-            eprintln!("ringmill worker: {error}");
-            return 1;
-        }
+        Err(error) => return complain(error),
     };
     let info = seat.node().info();
     let Some(live) = registry::find(&info.worker_type, info.type_hash) else { return NOT_A_WORKER };
     // SAFETY: no other thread exists yet: we are called before `main`, and `join` starts none.
     unsafe { std::env::remove_var(VARIABLE) };
     if let Err(error) = watch_server(Arc::clone(&seat)) {
-        eprintln!("ringmill worker: {error}");
-        return 1;
+        return complain(error);
     }
     let left = live(Arc::clone(&seat));
     leave(&seat, left)
 }
 
+fn has_ended(pid: u32) -> bool {
+    PidFd::open(pid).map_or(true, |process| wait_readable(&[process.as_raw_fd()], Some(Duration::ZERO))[0])
+}
+
 fn join(order: Order) -> Result<Seat, JoinError> {
     let segment = Segment::attach(order.segment, payload::PAYLOAD_FORMAT)?;
+    if segment.participants()[SERVER as usize].pid() != order.server {
+        return Err(JoinError::Place(order.place));
+    }
     let entry = segment.participants().get(order.place as usize).filter(|_| order.place != SERVER);
     let entry = entry.filter(|e| e.token() == Some(order.token)).ok_or(JoinError::Place(order.place))?;
     let cpus = entry.cpus();
@@ -263,11 +283,20 @@ mod tests {
     fn orders_round_trip() {
         for wait in [Wait::Adaptive, Wait::Park, Wait::Spin(Duration::from_micros(7))] {
             for segment in [Place::named("a.b-c_d").unwrap(), Place::File("/tmp/x:y".into())] {
-                let order = Order { place: 3, token: Token::new(3, 9), wait, segment };
+                let order = Order { place: 3, token: Token::new(3, 9), wait, server: 42, segment };
                 assert_eq!(Order::parse(&order.to_text()), Some(order));
             }
         }
-        for bad in ["", "1", "1:2:park", "x:9:park:a", "1:0:park:a", "1:5000:never:a", "1:5000:park:"] {
+        for bad in [
+            "",
+            "1",
+            "1:2:park:4",
+            "x:9:park:4:a",
+            "1:0:park:4:a",
+            "1:5000:never:4:a",
+            "1:5000:park:4:",
+            "1:9:park:a:a",
+        ] {
             assert_eq!(Order::parse(bad), None, "{bad:?}");
         }
     }

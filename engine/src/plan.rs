@@ -160,11 +160,13 @@ fn node_spec(node: &PlanNode) -> NodeSpec {
 }
 
 fn classes(blocks: &Blocks, tasks: u64) -> Result<Vec<Class>, StartError> {
-    let class = |bytes: usize, count: u64| Class { block_bytes: bytes.next_multiple_of(LINE) as u64, count };
+    // A size that cannot be rounded up is refused with the shape.
+    let rounded = |bytes: usize| bytes.checked_next_multiple_of(LINE).unwrap_or(bytes) as u64;
+    let class = |bytes: usize, count: u64| Class { block_bytes: rounded(bytes), count };
     match blocks {
         Blocks::UpTo(max) if *max <= INLINE_BYTES => Ok(Vec::new()),
         Blocks::UpTo(max) => {
-            let below = std::iter::successors(Some(FIRST_CLASS_BYTES), |b| Some(b * CLASS_FACTOR));
+            let below = std::iter::successors(Some(FIRST_CLASS_BYTES), |b| b.checked_mul(CLASS_FACTOR));
             let sizes = below.take_while(|b| b < max).chain([*max]);
             let mut classes: Vec<Class> = sizes.map(|bytes| class(bytes, 2 * tasks)).collect();
             // Only so many classes: the smallest of them go, their payloads take the next larger blocks.

@@ -15,6 +15,12 @@
 //! User code never runs under the reader lock, `preprocess` included: a slow or crashing one must not
 //! stop the other workers.
 //!
+//! # Ordering
+//!
+//! * *attended*: an idle worker does not queue for the lock while somebody alive is collecting, but sleeps
+//!   on the doorbell. It announces itself (SeqCst), then looks at ring and lock; the holder unlocks
+//!   (SeqCst), then looks at ring and sleepers, and wakes one if it has left something. One sees the other.
+//!
 //! # Crash
 //!
 //! Before the claims: the lock is taken over. Between claims and `head`: the next holder claims again.
@@ -30,6 +36,7 @@ use crate::worker::{BatchWorker, Context, Stop};
 use ringmill_shm::arena::{Claimed, Parked, Task};
 use ringmill_shm::lock::Acquired;
 use ringmill_shm::participant::Entry;
+use ringmill_shm::ring::Ring;
 use ringmill_shm::segment::{Node, Run, Segment};
 use ringmill_shm::stats::Counters;
 use ringmill_shm::sys::time::now_ns;
@@ -136,9 +143,13 @@ impl Desk {
     /// Answers whatever is left, and clears the desk.
     #[inline]
     fn fail_rest(&self, cause: impl Fn() -> RemoteCause) {
-        let unanswered = |slots: &[Option<Parked>]| slots.iter().position(Option::is_some);
-        while let Some(index) = unanswered(&self.slots.borrow()[..]) {
-            self.fail(index, cause());
+        let count = self.slots.borrow().len();
+        for index in 0..count {
+            // Borrowed for the look only: `fail` borrows too.
+            let unanswered = self.slots.borrow()[index].is_some();
+            if unanswered {
+                self.fail(index, cause());
+            }
         }
         self.slots.borrow_mut().clear();
     }
@@ -191,6 +202,7 @@ enum Idle {
 pub(crate) struct Loop<'a> {
     seat: &'a Seat,
     node: Node<'a>,
+    ring: Ring<'a>,
     rule: Rule,
     worker: u32,
     /// Several workers share the ring: one spins while the others sleep.
@@ -200,6 +212,8 @@ pub(crate) struct Loop<'a> {
     /// Ids that the holder of the lock has seen from `head` on.
     seen: Vec<u32>,
     claimed: Vec<Parked>,
+    /// Claimed, but their callers had gone.
+    gone: Vec<Parked>,
 }
 
 impl<'a> Loop<'a> {
@@ -209,6 +223,7 @@ impl<'a> Loop<'a> {
         Self {
             seat,
             node,
+            ring: node.ring(),
             rule: Rule { batch_size: info.batch_size, wait_ns: info.batch_wait_ns },
             worker: entry.worker(),
             shared: info.workers > 1,
@@ -216,6 +231,7 @@ impl<'a> Loop<'a> {
             counters: entry.counters(),
             seen: Vec::with_capacity((info.batch_size.max(1) as usize).min(1 << 12)),
             claimed: Vec::with_capacity((info.batch_size.max(1) as usize).min(1 << 12)),
+            gone: Vec::new(),
         }
     }
 
@@ -276,9 +292,20 @@ impl<'a> Loop<'a> {
 
     /// Whether the ring has something.
     #[inline]
-    fn pending(&self) -> Option<()> {
-        let ring = self.node.ring();
-        ring.get(ring.head()).map(drop)
+    fn pending(&self) -> bool {
+        self.ring.get(self.ring.head()).is_some()
+    }
+
+    /// Whether the ring has something that nobody is collecting.
+    #[inline]
+    fn unattended(&self) -> bool {
+        self.pending() && (!self.shared || self.node.lock().holder().is_none())
+    }
+
+    /// The same, where it is worth asking whether the one that collects it is dead.
+    fn to_collect(&self) -> bool {
+        let alive = |holder| holder != self.seat.token && !self.seat.segment.is_dead(holder);
+        self.pending() && !self.node.lock().holder().is_some_and(alive)
     }
 
     fn stop(&self) -> Option<Stop> {
@@ -298,7 +325,8 @@ impl<'a> Loop<'a> {
             let stop = self.stop();
             match stop {
                 Some(Stop::ServerGone) => return Idle::Stop(Stop::ServerGone),
-                _ if self.pending().is_some() => return Idle::Work,
+                _ if self.to_collect() => return Idle::Work,
+                // What another one is collecting, it will finish.
                 Some(why) => return Idle::Stop(why),
                 None => {}
             }
@@ -311,14 +339,15 @@ impl<'a> Loop<'a> {
 
     #[inline]
     fn spin(&self) -> bool {
-        let doorbell = self.node.doorbell();
-        if !self.shared {
-            return self.patience.spin(|| self.pending()).is_some();
+        let look = || self.unattended().then_some(());
+        if !self.shared || self.patience.looks() == 0 {
+            return self.patience.spin(look).is_some();
         }
-        if self.patience.looks() == 0 || !doorbell.begin_spinning(self.worker) {
+        let doorbell = self.node.doorbell();
+        if !doorbell.begin_spinning(self.worker) {
             return false;
         }
-        let found = self.patience.spin(|| self.pending()).is_some();
+        let found = self.patience.spin(look).is_some();
         doorbell.end_spinning();
         found
     }
@@ -327,8 +356,8 @@ impl<'a> Loop<'a> {
     fn sleep(&self) {
         let (doorbell, bell) = (self.node.doorbell(), self.seat.entry().bell());
         let count = bell.count();
-        doorbell.announce(self.worker);
-        if self.pending().is_none() && self.stop().is_none() {
+        doorbell.announce(self.worker); // *attended*: before the look at ring and lock
+        if !self.to_collect() && self.stop().is_none() {
             bell.sleep(count, Some(SLEEP_LIMIT));
         }
         doorbell.retract(self.worker);
@@ -337,14 +366,13 @@ impl<'a> Loop<'a> {
     /// Collects a batch under the reader lock; none if others were faster or all callers had gone.
     #[inline]
     fn collect(&mut self) {
-        let (ring, lock, doorbell) = (self.node.ring(), self.node.lock(), self.node.doorbell());
+        let (ring, lock, doorbell) = (self.ring, self.node.lock(), self.node.doorbell());
         let segment = &*self.seat.segment;
         if let Acquired::TookOver(_) =
             lock.lock(self.seat.token, self.patience.looks(), |t| segment.is_dead(t))
         {
             doorbell.retract_window(); // the dead holder's; its claims we meet below
         }
-        let mut left_behind = false;
         let mut head = ring.head();
         self.seen.clear();
         loop {
@@ -358,6 +386,7 @@ impl<'a> Loop<'a> {
                     self.claim(1);
                     head += 1;
                     ring.set_head(head);
+                    self.discard_gone();
                     continue;
                 }
                 oldest_ns = Task::new(segment, first).map_or(0, |task| task.enqueued_ns());
@@ -367,9 +396,9 @@ impl<'a> Loop<'a> {
                     self.claim(self.seen.len());
                     head += waiting;
                     ring.set_head(head);
+                    self.discard_gone();
                     if !self.claimed.is_empty() {
                         self.counters.count_batch(self.claimed.len() as u64, why);
-                        left_behind = self.shared && ring.get(head).is_some();
                         break;
                     }
                 }
@@ -377,7 +406,8 @@ impl<'a> Loop<'a> {
             }
         }
         lock.unlock();
-        if left_behind {
+        // *attended*: after the unlock.
+        if self.shared && self.pending() {
             doorbell.wake_one(|worker| self.node.bell(worker));
         }
     }
@@ -385,9 +415,8 @@ impl<'a> Loop<'a> {
     /// Notes what is published from `head` on, up to a batch.
     #[inline]
     fn look(&mut self, head: u64) {
-        let ring = self.node.ring();
         while (self.seen.len() as u64) < self.rule.most()
-            && let Some(id) = ring.get(head + self.seen.len() as u64)
+            && let Some(id) = self.ring.get(head + self.seen.len() as u64)
         {
             self.seen.push(id);
         }
@@ -412,16 +441,28 @@ impl<'a> Loop<'a> {
             self.seen.get(index + PREFETCH).into_iter().for_each(prefetch);
             let task = Task::new(segment, self.seen[index]);
             match task.and_then(|task| task.claim(self.seat.token, |t| segment.is_dead(t))) {
+                Some(task) if task.is_abandoned() => self.gone.push(task.park()),
                 Some(task) => self.claimed.push(task.park()),
-                None => self.counters.count_skipped(),
+                None => {} // a leftover cell
             }
         }
         self.seen.drain(..count);
     }
 
+    /// Frees the claimed items whose callers had gone; `head` has passed them.
+    #[inline]
+    fn discard_gone(&mut self) {
+        for parked in self.gone.drain(..) {
+            if let Some(task) = parked.resume(&self.seat.segment) {
+                self.counters.count_skipped();
+                task.discard();
+            }
+        }
+    }
+
     /// Waits for the batch to fill up, until `due_ns`, holding the lock.
     fn wait_in_window(&self, head: u64, due_ns: u64) {
-        let (ring, doorbell, bell) = (self.node.ring(), self.node.doorbell(), self.seat.entry().bell());
+        let (ring, doorbell, bell) = (self.ring, self.node.doorbell(), self.seat.entry().bell());
         let last = head + self.rule.most() - 1;
         let now = now_ns();
         let left = Duration::from_nanos(due_ns.saturating_sub(now));

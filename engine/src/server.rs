@@ -21,7 +21,7 @@ use crate::servlet::Servlet;
 use crate::slots::Slots;
 use crate::stats::ServerStats;
 use crate::stream::{Stream, StreamOptions};
-use crate::supervisor::{Handle, Shared, Supervisor, answer_all_in_ring};
+use crate::supervisor::{Handle, Shared, Supervisor};
 use crate::{launch, signals};
 use ringmill_shm::arena::{Done, Filling, Task};
 use ringmill_shm::layout::REQUEST_LIMIT;
@@ -128,9 +128,7 @@ impl ServerBuilder {
     /// # Errors
     /// See [`StartError`]; no process and no segment is left behind.
     pub fn start<S: Servlet>(self, servlet: S) -> Result<Server<S::In, S::Out>, StartError> {
-        if launch::is_unfulfilled_worker() {
-            return Err(StartError::InsideWorker);
-        }
+        launch::exit_if_unfulfilled_worker();
         let core = self.start_core(servlet)?;
         if core.handle_signals {
             signals::look_after(Arc::downgrade(&core));
@@ -182,7 +180,7 @@ impl ServerBuilder {
         });
         match core.await_workers(self.start_timeout) {
             Ok(()) => {
-                core.supervisor.server_is_ready();
+                core.supervisor.server_is_ready(&core.shared);
                 Ok(core)
             }
             Err(error) => {
@@ -516,7 +514,7 @@ impl Core {
 
     /// Gives the id back if the server takes no requests.
     #[inline]
-    fn admit(&self, id: u32) -> Result<(), CallError> {
+    pub(crate) fn admit(&self, id: u32) -> Result<(), CallError> {
         // *closing*, *down*: after an id was taken.
         if self.closing.load(Ordering::SeqCst) || self.shared.any_down.load(Ordering::SeqCst) {
             return self.refuse(id);
@@ -587,7 +585,7 @@ impl Core {
     pub(crate) fn pushed(&self, next: u64) {
         self.segment.node(self.entry).expect("the entry is a node").after_push(next);
         if self.shared.any_down.load(Ordering::SeqCst) {
-            self.shared.nudge(); // *down*
+            self.shared.nudge(self.entry); // *down*
         }
     }
 
@@ -723,9 +721,7 @@ impl Core {
     /// After the supervisor was told: waits for it, answers what is left, removes the files.
     fn end(&self) {
         self.supervisor.join();
-        for node in 0..self.segment.shape().nodes {
-            answer_all_in_ring(&self.shared, node, &RemoteCause::ShutDown);
-        }
+        self.shared.close();
         self.segment.set_run(Run::Closed);
         ringmill_shm::repair::wake_everyone(&self.segment);
         self.remove_files();

@@ -164,7 +164,8 @@ impl<'s, I: Iterator<Item = In>, In: Payload, Out: Payload> Stream<'s, I, In, Ou
             if pulled >= 2 && self.is_first_ready() {
                 break;
             }
-            let id = match self.spare.take().map_or_else(|| self.core.try_acquire(), |id| Ok(Some(id))) {
+            let spare = self.spare.take().map(|id| self.core.admit(id).map(|()| Some(id)));
+            let id = match spare.unwrap_or_else(|| self.core.try_acquire()) {
                 Ok(Some(id)) => id,
                 Ok(None) => break,
                 Err(error) => {

@@ -54,8 +54,10 @@ pub(crate) struct Shared {
     pub(crate) server: Token,
     /// By node: why it is down.
     pub(crate) down: Vec<OnceLock<String>>,
-    /// Any node is down: the callers' gate.
+    /// Any node is down, or all of them are: the callers' gate.
     pub(crate) any_down: AtomicBool,
+    /// The supervisor has gone too.
+    closed: AtomicBool,
     orders: EventFd,
     order: Mutex<Wish>,
 }
@@ -80,15 +82,29 @@ impl Shared {
             server,
             down: (0..nodes).map(|_| OnceLock::new()).collect(),
             any_down: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
             orders,
             order: Mutex::default(),
         })
     }
 
-    /// After a push while the gate is closed: have the rings of nodes that are down emptied.
+    /// After a push into the ring of `node` while the gate is closed: has it emptied.
     #[cold]
-    pub(crate) fn nudge(&self) {
-        self.orders.signal();
+    pub(crate) fn nudge(&self, node: u32) {
+        if self.closed.load(Ordering::SeqCst) {
+            answer_all_in_ring(self, node, &RemoteCause::ShutDown); // there is nobody else left to do it
+        } else {
+            self.orders.signal();
+        }
+    }
+
+    /// After the last worker has gone: whatever is in a ring, or still comes, is answered with an error.
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Ordering::SeqCst);
+        self.any_down.store(true, Ordering::SeqCst); // *down*
+        for node in 0..self.segment.shape().nodes {
+            answer_all_in_ring(self, node, &RemoteCause::ShutDown);
+        }
     }
 
     /// Tells the workers to leave; those that have not by the deadline are killed.
@@ -125,7 +141,11 @@ enum Body {
         child: Child,
         pidfd: PidFd,
     },
-    Thread(JoinHandle<()>),
+    Thread {
+        thread: JoinHandle<()>,
+        /// See [`Farewell`].
+        left: Arc<AtomicBool>,
+    },
     /// Dead; to be started again then.
     Awaiting(Instant),
     /// Never to be started again.
@@ -136,6 +156,20 @@ enum Body {
 enum Starter {
     Process(PathBuf),
     Thread(Live),
+}
+
+/// Tells the supervisor that a worker's thread is about to end, in whatever way. The thread itself counts
+/// as finished only later, and of that nobody is told.
+struct Farewell {
+    left: Arc<AtomicBool>,
+    shared: Arc<Shared>,
+}
+
+impl Drop for Farewell {
+    fn drop(&mut self) {
+        self.left.store(true, Ordering::SeqCst);
+        self.shared.orders.signal();
+    }
 }
 
 /// One worker's place.
@@ -169,8 +203,9 @@ pub(crate) struct Handle {
 
 impl Handle {
     /// From now on workers that die are started again.
-    pub(crate) fn server_is_ready(&self) {
+    pub(crate) fn server_is_ready(&self, shared: &Shared) {
         self.started.store(true, Ordering::SeqCst);
+        shared.orders.signal(); // one may have died since it was ready
     }
 
     /// Waits until every worker has gone.
@@ -251,8 +286,13 @@ impl Supervisor {
         let servlet = || segment.nodes()[post.node as usize].name.clone();
         let body = match &post.starter {
             Starter::Process(program) => {
-                let order =
-                    Order { place: post.place, token, wait: self.wait, segment: segment.place().clone() };
+                let order = Order {
+                    place: post.place,
+                    token,
+                    wait: self.wait,
+                    server: std::process::id(),
+                    segment: segment.place().clone(),
+                };
                 let error =
                     |source| StartError::Executable { servlet: servlet(), path: program.clone(), source };
                 let mut child = launch::spawn(program, &post.title, &order).map_err(error)?;
@@ -266,7 +306,7 @@ impl Supervisor {
                     }
                 }
             }
-            Starter::Thread(live) => Body::Thread(self.spawn_thread(post, token, Arc::clone(live))?),
+            Starter::Thread(live) => self.spawn_thread(post, token, Arc::clone(live))?,
         };
         let post = &mut self.posts[index];
         post.body = body;
@@ -274,15 +314,17 @@ impl Supervisor {
         Ok(())
     }
 
-    fn spawn_thread(&self, post: &Post, token: Token, live: Live) -> Result<JoinHandle<()>, StartError> {
+    fn spawn_thread(&self, post: &Post, token: Token, live: Live) -> Result<Body, StartError> {
         let segment = Arc::clone(&self.shared.segment);
         let system = |what| move |source| StartError::System { what, source };
         // *lease before deeds*.
         segment.lease().hold(post.place).map_err(system("take a worker's lease"))?;
         let cpus = self.entry(post).cpus();
         let seat = Seat { segment, place: post.place, token, wait: self.wait, server_gone: Arc::default() };
-        let shared = Arc::clone(&self.shared);
+        let left = Arc::new(AtomicBool::new(false));
+        let farewell = Farewell { left: Arc::clone(&left), shared: Arc::clone(&self.shared) };
         let body = move || {
+            let _farewell = farewell; // dropped last
             if !cpus.is_empty() {
                 // Checked against the allowed set when planned; it may have shrunk since.
                 if let Err(error) = ringmill_shm::sys::cpu::pin_thread(&cpus) {
@@ -293,10 +335,10 @@ impl Supervisor {
             seat.entry().arrive();
             let left = live(Arc::clone(&seat));
             launch::leave(&seat, left);
-            shared.orders.signal();
         };
         let name = format!("ringmill-{}", post.title.rsplit_once('/').map_or("worker", |(path, _)| path));
-        std::thread::Builder::new().name(name).spawn(body).map_err(system("start a worker's thread"))
+        let thread = std::thread::Builder::new().name(name).spawn(body);
+        Ok(Body::Thread { thread: thread.map_err(system("start a worker's thread"))?, left })
     }
 
     /// The supervisor's life: until every worker has gone.
@@ -337,7 +379,7 @@ impl Supervisor {
         let gone = |post: &Post| match &post.body {
             Body::Process { .. } => false,
             // A thread cannot be killed: after the deadline it is left to itself.
-            Body::Thread(thread) => thread.is_finished() || self.past_deadline(),
+            Body::Thread { left, .. } => left.load(Ordering::SeqCst) || self.past_deadline(),
             Body::Awaiting(_) | Body::None => true,
         };
         self.stopping() && self.posts.iter().all(gone)
@@ -369,7 +411,7 @@ impl Supervisor {
     /// When to look again without being woken.
     fn next_timer(&self) -> Option<Instant> {
         let restart = self.posts.iter().filter_map(|post| match post.body {
-            Body::Awaiting(at) if !self.stopping() => Some(at),
+            Body::Awaiting(at) if !self.stopping() && self.started.load(Ordering::SeqCst) => Some(at),
             _ => None,
         });
         let deadline = match self.shared.wished() {
@@ -420,8 +462,11 @@ impl Supervisor {
 
     /// When to start a dead worker anew; `None` if it is given up, or the server is not running.
     fn plan_restart(&mut self, index: usize, how: &str, pid: u32) -> Option<Instant> {
-        if self.stopping() || !self.started.load(Ordering::SeqCst) {
+        if self.stopping() {
             return None;
+        }
+        if !self.started.load(Ordering::SeqCst) {
+            return Some(Instant::now()); // if the server gets ready all the same
         }
         let post = &mut self.posts[index];
         if post.since.elapsed() >= HEALTHY {
@@ -487,12 +532,13 @@ impl Supervisor {
     /// Looks after threads that have ended.
     fn join_threads(&mut self) {
         for index in 0..self.posts.len() {
-            let finished = matches!(&self.posts[index].body, Body::Thread(thread) if thread.is_finished());
-            if !finished {
+            let left =
+                matches!(&self.posts[index].body, Body::Thread { left, .. } if left.load(Ordering::SeqCst));
+            if !left {
                 continue;
             }
             let post = &mut self.posts[index];
-            if let Body::Thread(thread) = std::mem::replace(&mut post.body, Body::None) {
+            if let Body::Thread { thread, .. } = std::mem::replace(&mut post.body, Body::None) {
                 let _ = thread.join(); // user code's panics are caught inside
             }
             let place = post.place;
@@ -505,7 +551,7 @@ impl Supervisor {
     }
 
     fn restart_due(&mut self) {
-        if self.stopping() {
+        if self.stopping() || !self.started.load(Ordering::SeqCst) {
             return;
         }
         for index in 0..self.posts.len() {

@@ -108,13 +108,14 @@ impl<'a> Task<'a> {
     }
 
     /// QUEUED → CLAIMED. Only the holder of the reader lock of the ring it lies in may call this.
+    ///
+    /// The task may be one whose caller has gone ([`Claimed::is_abandoned`]). It is not freed here: its
+    /// id could go back into the ring before `head` has passed its cell.
     #[inline]
     pub fn claim(self, me: Token, is_dead: impl Fn(Token) -> bool) -> Option<Claimed<'a>> {
         match self.line.word.claim(me, is_dead) {
-            Claim::Taken(state) => Some(Claimed { held: Held { task: self, state }, me }),
-            Claim::Abandoned(state) => {
-                Held { task: self, state }.free_for_gone_caller();
-                None
+            Claim::Taken(state) | Claim::Abandoned(state) => {
+                Some(Claimed { held: Held { task: self, state }, me })
             }
             Claim::Stale(_) => None,
         }
@@ -225,23 +226,29 @@ impl<'a> Held<'a> {
         }
     }
 
-    /// A block of at least `bytes` bytes: the payload's own if it is large enough, else a new one.
+    /// A block of at least `bytes` bytes: one that the task has if it is large enough, else a new one.
     fn block_place(&mut self, bytes: u64) -> Result<WritePlace<'_>, PoolError> {
         let line = self.task.line;
         let (id, generation) = (self.task.id, self.state.generation());
-        let old = line.block.load(Ordering::Relaxed); // Relaxed: *one owner*
-        if old != 0
-            && let Some((start, room)) = self.room(old)
-            && room as u64 >= bytes
-        {
-            return Ok(WritePlace { start, room, holder: PhantomData });
+        let old = line.block.load(Ordering::Relaxed); // Relaxed, here and below: *one owner*
+        let second = line.second.load(Ordering::Relaxed);
+        for own in [old, second] {
+            if own != 0
+                && let Some((start, room)) = self.room(own)
+                && room as u64 >= bytes
+            {
+                line.block.store(own, Ordering::Relaxed);
+                line.second.store(if own == old { second } else { old }, Ordering::Relaxed);
+                return Ok(WritePlace { start, room, holder: PhantomData });
+            }
         }
         let handle = pool::claim(self.task.segment, id, generation, bytes)?;
         if old != 0 {
             self.keep_second(old);
         }
         line.block.store(handle.raw(), Ordering::Relaxed);
-        let (start, room) = self.room(handle.raw()).expect("just claimed");
+        let (start, room) =
+            self.task.segment.block(handle.class(), handle.index()).expect("it was just found");
         Ok(WritePlace { start, room, holder: PhantomData })
     }
 
@@ -289,7 +296,14 @@ pub struct WritePlace<'g> {
     holder: PhantomData<&'g mut [u8]>,
 }
 
-impl WritePlace<'_> {
+impl<'g> WritePlace<'g> {
+    /// A place over ordinary memory.
+    #[must_use]
+    pub fn over(bytes: &'g mut [u8]) -> Self {
+        let room = bytes.len();
+        Self { start: NonNull::from(bytes).cast(), room, holder: PhantomData }
+    }
+
     /// How many bytes fit.
     #[inline]
     #[must_use]
@@ -371,6 +385,17 @@ impl<'a> Filling<'a> {
     }
 }
 
+impl<'a> Task<'a> {
+    /// The guard of a request that is FILLING, after it was let go of. Only the client that began it may
+    /// call this; `None` if it is not FILLING.
+    #[inline]
+    #[must_use]
+    pub fn resume_filling(self) -> Option<Filling<'a>> {
+        let state = self.line.word.peek();
+        (state.phase() == Some(Phase::Filling)).then_some(Filling(Held { task: self, state }))
+    }
+}
+
 /// A task that a worker (or a repairer) has.
 #[derive(Debug)]
 pub struct Claimed<'a> {
@@ -395,6 +420,22 @@ impl<'a> Claimed<'a> {
     #[must_use]
     pub fn node(&self) -> u32 {
         self.held.task.node()
+    }
+
+    /// Whether its caller had gone when it was claimed: work on it would be for nobody.
+    #[inline]
+    #[must_use]
+    pub fn is_abandoned(&self) -> bool {
+        self.held.state.is_cancelled()
+    }
+
+    /// → FREE, where the caller [has gone](Self::is_abandoned); not before `head` has passed its cell.
+    ///
+    /// # Panics
+    /// If the caller has not gone.
+    pub fn discard(self) {
+        assert!(self.is_abandoned(), "somebody waits for task {}", self.id());
+        self.held.free_for_gone_caller();
     }
 
     /// Its payload's bytes.
@@ -455,6 +496,33 @@ impl<'a> Claimed<'a> {
             Err(_overrun) => return Err(self),
         }
         Ok(())
+    }
+}
+
+/// A claimed task without the lifetime of its segment: to be put aside and taken up again.
+#[derive(Debug)]
+pub struct Parked {
+    id: u32,
+    state: State,
+    me: Token,
+}
+
+impl Claimed<'_> {
+    /// Puts it aside.
+    #[inline]
+    #[must_use]
+    pub fn park(self) -> Parked {
+        Parked { id: self.held.task.id, state: self.held.state, me: self.me }
+    }
+}
+
+impl Parked {
+    /// Takes it up again; `None` if the segment has no such task.
+    #[inline]
+    #[must_use]
+    pub fn resume(self, segment: &Segment) -> Option<Claimed<'_>> {
+        let task = Task::new(segment, self.id)?;
+        Some(Claimed { held: Held { task, state: self.state }, me: self.me })
     }
 }
 

@@ -208,7 +208,7 @@ fn look_at_ring(
     });
     // Every cell belongs to the lap before its next position, or to that position's own.
     let head = ring.head();
-    for position in head..head + ring.cells() as u64 {
+    for position in (0..ring.cells() as u64).map(|ahead| head.wrapping_add(ahead)) {
         let (lap, _) = ring.raw(position);
         let own = ring.lap_of(position);
         if lap != own && lap != own.wrapping_sub(1) {

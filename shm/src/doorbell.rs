@@ -18,13 +18,17 @@
 //!
 //! * *no lost wake*: a producer publishes, full fence, looks at the line; a sleeper announces itself in
 //!   the line, full fence, looks at the ring. One of the two sees the other.
-//! * *one wake a batch*: while a holder waits out its window, pushes before `wake_at` wake nobody.
+//! * *one wake a batch*: while a holder waits out its window, pushes before `wake_at` wake nobody: the
+//!   holder looks at the ring once more after it has taken its mark away, as a spinner does.
 //! * *one wake a sleep*: a waker takes the sleeper's bit before it wakes it.
 //!
 //! # Ordering
 //!
 //! * *rung*: cell CAS (SeqCst), fence, load of the line (SeqCst) against RMW or store of the line
-//!   (SeqCst), fence, load of the cell (SeqCst).
+//!   (SeqCst), fence, load of the cell (SeqCst). A worker that leaves items is on the first side, with a
+//!   load of the cell (SeqCst) for the CAS.
+//! * *taken*: the waker's removal of a bit → the worker's look at its bit when it is up. That there were
+//!   items travels; so who was woken for several, and takes one, sees the rest and wakes the next.
 //!
 //! # Crash
 //!
@@ -33,7 +37,7 @@
 //! between taking a bit and waking: the same. A holder killed in its window leaves `wake_at`, a spinner
 //! its mark: `repair` clears both, then wakes everybody.
 
-use crate::sync::{AtomicU32, AtomicU64, Ordering, fence, fence_after_rmw};
+use crate::sync::{AtomicU32, AtomicU64, Ordering, fence_after_seq_cst};
 use crate::sys::futex;
 use core::time::Duration;
 
@@ -98,7 +102,7 @@ impl Line {
     /// The publication was the caller's last `SeqCst` read-modify-write.
     #[inline]
     pub fn after_push<'a>(&self, next: u64, bell_of: impl Fn(u32) -> Option<&'a Bell>) {
-        fence_after_rmw(); // *rung*
+        fence_after_seq_cst(); // *rung*
         let wake_at = self.wake_at.load(Ordering::SeqCst);
         if wake_at == 0 && (self.sleepers.load(Ordering::SeqCst) == 0) {
             return;
@@ -110,7 +114,7 @@ impl Line {
     fn wake_for<'a>(&self, wake_at: u64, next: u64, bell_of: impl Fn(u32) -> Option<&'a Bell>) {
         if wake_at != 0 {
             // *one wake a batch*: the holder is collecting; of several producers past its mark one wakes it.
-            if next + 1 >= wake_at
+            if next >= wake_at
                 && self.wake_at.compare_exchange(wake_at, 0, Ordering::SeqCst, Ordering::Relaxed).is_ok()
                 && let Some(bell) = bell_of(self.holder.load(Ordering::Relaxed))
             {
@@ -119,17 +123,23 @@ impl Line {
             return;
         }
         if self.spinner.load(Ordering::SeqCst) == 0 {
-            self.wake_one(bell_of);
+            self.wake_lowest(bell_of);
         }
     }
 
-    /// Wakes one sleeper, the lowest-numbered, if there is any.
+    /// Wakes one sleeper, the lowest-numbered, if there is any: for what its caller has just seen in the
+    /// ring and leaves there.
     pub fn wake_one<'a>(&self, bell_of: impl Fn(u32) -> Option<&'a Bell>) {
+        fence_after_seq_cst(); // *rung*: whoever did not see it then is seen now
+        self.wake_lowest(bell_of);
+    }
+
+    fn wake_lowest<'a>(&self, bell_of: impl Fn(u32) -> Option<&'a Bell>) {
         let mut mask = self.sleepers.load(Ordering::SeqCst);
         while mask != 0 {
             let worker = mask.trailing_zeros();
             let bit = 1_u64 << worker;
-            // *one wake a sleep*.
+            // *one wake a sleep*, *taken*.
             if self.sleepers.fetch_and(!bit, Ordering::SeqCst) & bit != 0
                 && let Some(bell) = bell_of(worker)
             {
@@ -143,14 +153,15 @@ impl Line {
     /// Worker `worker` is about to sleep: after this it must look at the ring once more.
     pub fn announce(&self, worker: u32) {
         self.sleepers.fetch_or(1 << worker, Ordering::SeqCst);
-        fence_after_rmw(); // *rung*
+        fence_after_seq_cst(); // *rung*
     }
 
     /// Worker `worker` is up again.
     pub fn retract(&self, worker: u32) {
         let bit = 1_u64 << worker;
-        // Relaxed look first: usually the waker has taken the bit, and the line stays shared.
-        if self.sleepers.load(Ordering::Relaxed) & bit != 0 {
+        // A look first: usually the waker has taken the bit, and the line stays shared. *taken*: we are the
+        // one that was woken, even if we were not asleep, and see all that we were woken for.
+        if self.sleepers.load(Ordering::Acquire) & bit != 0 {
             self.sleepers.fetch_and(!bit, Ordering::SeqCst);
         }
     }
@@ -160,12 +171,13 @@ impl Line {
     pub fn announce_window(&self, worker: u32, position: u64) {
         self.holder.store(worker, Ordering::Relaxed); // Relaxed: travels with wake_at
         self.wake_at.store(position + 1, Ordering::SeqCst);
-        fence(Ordering::SeqCst); // *rung*: a store needs the fence that an RMW brings along
+        fence_after_seq_cst(); // *rung*
     }
 
-    /// The holder no longer waits.
+    /// The holder no longer waits: after this it must look at the ring once more.
     pub fn retract_window(&self) {
         self.wake_at.store(0, Ordering::SeqCst);
+        fence_after_seq_cst(); // *rung*: a push that saw the mark and woke nobody is seen from here on
     }
 
     /// Makes `worker` the one that looks at the ring while the others sleep; false if another is.
@@ -175,16 +187,17 @@ impl Line {
             && self.spinner.compare_exchange(0, worker + 1, Ordering::SeqCst, Ordering::Relaxed).is_ok()
     }
 
-    /// `worker` no longer looks: after this it must take work, or [`announce`](Self::announce) itself
-    /// and look once more.
+    /// The spinner no longer looks: after this it must take work and look for more that it leaves, or
+    /// [`announce`](Self::announce) itself and look once more.
     pub fn end_spinning(&self) {
         self.spinner.store(0, Ordering::SeqCst);
-        fence(Ordering::SeqCst); // *rung*: a push that saw the mark and woke nobody is seen from here on
+        fence_after_seq_cst(); // *rung*: a push that saw the mark and woke nobody is seen from here on
     }
 
     /// Removes what a dead worker left in the line.
     pub fn forget(&self, worker: u32) {
-        self.sleepers.fetch_and(!(1 << worker), Ordering::SeqCst);
+        let Some(bit) = 1_u64.checked_shl(worker) else { return }; // no such worker
+        self.sleepers.fetch_and(!bit, Ordering::SeqCst);
         let _ = self.spinner.compare_exchange(worker + 1, 0, Ordering::SeqCst, Ordering::Relaxed);
         if self.holder.load(Ordering::Relaxed) == worker {
             self.wake_at.store(0, Ordering::SeqCst);

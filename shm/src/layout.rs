@@ -264,6 +264,8 @@ pub(crate) struct Layout {
     pub(crate) node_lines: usize,
     pub(crate) ring_cells: usize,
     pub(crate) tasks: usize,
+    /// How many: kept, because every look at a task asks.
+    pub(crate) task_count: u32,
     pub(crate) block_owners: [usize; CLASS_LIMIT],
     pub(crate) blobs: usize,
     pub(crate) blocks: [usize; CLASS_LIMIT],
@@ -307,6 +309,7 @@ impl Layout {
             node_lines,
             ring_cells,
             tasks,
+            task_count: shape.tasks(),
             block_owners,
             blobs,
             blocks,

@@ -8,6 +8,8 @@
 //! Whoever attaches a segment is trusted to keep to the protocol about *when* to write; what it writes is
 //! not trusted: ids, offsets, lengths and owners are checked where they are read.
 
+#![cfg_attr(all(loom, not(test)), expect(dead_code, reason = "what remains under loom is for its models"))]
+
 #[cfg(not(all(target_os = "linux", target_endian = "little", target_pointer_width = "64")))]
 compile_error!("ringmill needs 64-bit little-endian Linux: futexes, OFD locks, pidfds");
 

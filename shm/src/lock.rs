@@ -14,6 +14,7 @@
 //! | 0 | free | anyone → token |
 //! | token | held, nobody sleeps | holder → 0; a waiter → WAITERS\|token |
 //! | WAITERS\|token | held, somebody may sleep | holder → 0, then wakes one |
+//! | of the dead | its holder has died | a waiter → WAITERS\|its token; a repairer → 0, then wakes all |
 //!
 //! # Invariants
 //!
@@ -31,7 +32,9 @@
 //! # Crash
 //!
 //! A holder that dies leaves its token. A waiter asks, before every sleep, whether the token's owner is
-//! dead, and takes over with a CAS from exactly that word. A waiter that dies leaves at most WAITERS set.
+//! dead, and takes over with a CAS from exactly that word. One that asked just before the death and sleeps
+//! just after it finds that `repair` has freed the word, or is woken by it. A waiter that dies leaves at
+//! most WAITERS set.
 //! A woken waiter that dies before it takes the lock may leave others asleep: the supervisor wakes
 //! everybody after a death, and sleeps are bounded.
 //!
@@ -132,7 +135,7 @@ impl<'a> ReaderLock<'a> {
     /// Gives the lock back. Only its holder may call this.
     #[inline]
     pub fn unlock(&self) {
-        if self.0.swap(0, Ordering::Release) & WAITERS != 0 {
+        if self.0.swap(0, Ordering::SeqCst) & WAITERS != 0 {
             self.wake_one(); // *passed*
         }
     }
@@ -142,10 +145,26 @@ impl<'a> ReaderLock<'a> {
         futex::wake(self.0, 1);
     }
 
+    /// Frees it if `dead` holds it, and wakes all that sleep on it: for a repairer that has proven the
+    /// death. Whoever takes it next claims again what the dead had claimed and not yet drained.
+    pub fn free_of(&self, dead: Token) -> bool {
+        let mut seen = self.0.load(Ordering::Relaxed); // Relaxed: the CAS decides
+        while Token::from_raw(seen & !WAITERS) == Some(dead) {
+            match self.0.compare_exchange(seen, 0, Ordering::AcqRel, Ordering::Relaxed) {
+                Ok(_) => {
+                    self.wake_spuriously();
+                    return true;
+                }
+                Err(now) => seen = now, // a waiter set WAITERS, or took over
+            }
+        }
+        false
+    }
+
     /// Who holds it now.
     #[must_use]
     pub fn holder(&self) -> Option<Token> {
-        Token::from_raw(self.0.load(Ordering::Relaxed) & !WAITERS) // Relaxed: for reports and death checks
+        Token::from_raw(self.0.load(Ordering::SeqCst) & !WAITERS)
     }
 
     /// Wakes all that sleep on it, for no reason: after a death.
@@ -189,5 +208,16 @@ mod tests {
         let me = Token::new(1, 1);
         assert_eq!(lock.lock(me, 0, |t| t == dead), Acquired::TookOver(dead));
         assert_eq!(lock.holder(), Some(me));
+    }
+
+    #[test]
+    fn a_repairer_frees_it_of_the_dead_only() {
+        let (dead, alive) = (Token::new(3, 9), Token::new(3, 10));
+        let word = AtomicU32::new(dead.raw() | WAITERS);
+        let lock = ReaderLock::new(&word);
+        assert!(!lock.free_of(alive));
+        assert!(lock.free_of(dead));
+        assert!(!lock.free_of(dead), "once");
+        assert_eq!(lock.lock(alive, 0, |_| unreachable!("it is free")), Acquired::Free);
     }
 }

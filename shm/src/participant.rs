@@ -46,12 +46,21 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// The longest boot message.
 pub const MESSAGE_BYTES: usize = 2048 - 128;
 
 /// The place of the server in the table.
 pub const SERVER: u32 = 0;
+
+/// The byte that a server holds besides its own. Who only removes what a dead server left holds the
+/// server's byte alone, and for a moment.
+const SERVES: u32 = u32::MAX;
+/// How long a starting server waits for such a one, and how often it looks. One that takes longer has been
+/// stopped.
+const REMOVAL_LIMIT: Duration = Duration::from_secs(2);
+const REMOVAL_LOOK: Duration = Duration::from_millis(1);
 
 /// What a participant is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
@@ -282,6 +291,11 @@ pub struct Lease {
     path: PathBuf,
 }
 
+/// Whether somebody else has the lock that we wanted.
+fn is_taken(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EACCES))
+}
+
 impl Lease {
     fn options() -> OpenOptions {
         let mut options = OpenOptions::new();
@@ -297,7 +311,50 @@ impl Lease {
         Ok(Self { hold: Self::options().open(path)?, probe: Self::options().open(path)?, path: path.into() })
     }
 
-    /// Opens or creates the lease file and takes the server's byte; `None` if a living server has it.
+    /// Makes a lease file and takes what a server holds; `None` if a living server has the name.
+    ///
+    /// A file that a dead server left is not used again: its workers may still be on their way out, and
+    /// hold their bytes of it.
+    ///
+    /// # Errors
+    /// What opening and locking say.
+    pub fn acquire_to_serve(path: &Path) -> io::Result<Option<Self>> {
+        let begun = Instant::now();
+        loop {
+            match Self::options().create_new(true).mode(0o600).open(path) {
+                Ok(hold) => match sys::file::try_lock_byte(&hold, SERVER) {
+                    Ok(()) => {
+                        if let Some(lease) = Self::with_name(hold, path)? {
+                            lease.hold(SERVES)?;
+                            return Ok(Some(lease));
+                        }
+                    }
+                    Err(e) if is_taken(&e) => {} // somebody was faster, to remove it
+                    Err(e) => return Err(e),
+                },
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+                    if let Some(_left) = Self::acquire(path)? {
+                        std::fs::remove_file(path)?; // while we hold it
+                        continue;
+                    }
+                }
+                Err(e) => return Err(e),
+            }
+            let serves = match Self::open(path) {
+                Ok(other) => other.is_held(SERVES)?,
+                Err(e) if e.kind() == io::ErrorKind::NotFound => false, // it has just been removed
+                Err(e) => return Err(e),
+            };
+            if serves || begun.elapsed() >= REMOVAL_LIMIT {
+                return Ok(None);
+            }
+            // The last worker of a dead server, or a person's command, removes its files.
+            std::thread::sleep(REMOVAL_LOOK);
+        }
+    }
+
+    /// Opens or creates the lease file and takes the server's byte; `None` if somebody alive has it. To
+    /// remove what a dead server left.
     ///
     /// # Errors
     /// What opening and locking say.
@@ -306,19 +363,26 @@ impl Lease {
             let hold = Self::options().create(true).truncate(false).mode(0o600).open(path)?;
             match sys::file::try_lock_byte(&hold, SERVER) {
                 Ok(()) => {}
-                Err(e) if matches!(e.raw_os_error(), Some(libc::EAGAIN | libc::EACCES)) => return Ok(None),
+                Err(e) if is_taken(&e) => return Ok(None),
                 Err(e) => return Err(e),
             }
-            // Whoever removes a lease file does so while it holds this lock; so if the file we have
-            // locked still has its name, the name is ours until we let go.
-            let ours = hold.metadata()?;
-            match std::fs::symlink_metadata(path) {
-                Ok(named) if (named.dev(), named.ino()) == (ours.dev(), ours.ino()) => {
-                    let probe = Self::options().open(path)?;
-                    return Ok(Some(Self { hold, probe, path: path.into() }));
-                }
-                _ => {}
+            if let Some(lease) = Self::with_name(hold, path)? {
+                return Ok(Some(lease));
             }
+        }
+    }
+
+    /// The lease of a file whose server's byte we have just taken, if the file still has its name.
+    fn with_name(hold: File, path: &Path) -> io::Result<Option<Self>> {
+        // Whoever removes a lease file does so while it holds this lock; so if the file we have locked
+        // still has its name, the name is ours until we let go.
+        let ours = hold.metadata()?;
+        match std::fs::symlink_metadata(path) {
+            Ok(named) if (named.dev(), named.ino()) == (ours.dev(), ours.ino()) => {
+                let probe = Self::options().open(path)?;
+                Ok(Some(Self { hold, probe, path: path.into() }))
+            }
+            _ => Ok(None),
         }
     }
 
@@ -350,6 +414,14 @@ impl Lease {
     }
 }
 
+impl Drop for Lease {
+    fn drop(&mut self) {
+        // Closing is not enough: a child that another thread has just forked shares the description, and
+        // with it the locks, until its exec.
+        sys::file::unlock_all(&self.hold);
+    }
+}
+
 /// Whether the incarnation `token` is proven dead: its place has another incarnation, is marked DEAD, or
 /// its lease is free.
 #[must_use]
@@ -357,9 +429,13 @@ pub fn is_dead(entries: &[Entry], lease: &Lease, token: Token) -> bool {
     let Some(entry) = entries.get(token.index() as usize) else {
         return true; // no such place: nobody alive can have written it
     };
-    entry.token() != Some(token)
+    let replaced = || entry.token() != Some(token);
+    replaced()
         || entry.life() == Life::Dead
         || matches!(lease.is_held(token.index()), Ok(false))
+        // Once more: state and lease may have been those of a later incarnation, which takes them only
+        // after its token is in the entry.
+        || replaced()
 }
 
 #[cfg(test)]
@@ -383,6 +459,38 @@ mod tests {
         drop(lease);
         assert!(!other.is_held(SERVER).unwrap());
         assert!(Lease::acquire(&path).unwrap().is_some());
+    }
+
+    #[test]
+    fn a_start_waits_for_one_who_removes_and_not_for_one_who_serves() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lease");
+        let remover = Lease::acquire(&path).unwrap().expect("nobody has it");
+        let starting = std::thread::spawn({
+            let path = path.clone();
+            move || Lease::acquire_to_serve(&path)
+        });
+        std::fs::remove_file(&path).unwrap();
+        drop(remover);
+        let server = starting.join().unwrap().unwrap().expect("its remover has gone");
+        assert!(server.is_held(SERVER).unwrap());
+        assert!(Lease::acquire_to_serve(&path).unwrap().is_none(), "in use");
+        assert!(Lease::acquire(&path).unwrap().is_none(), "nothing to remove");
+        drop(server);
+        assert!(Lease::acquire_to_serve(&path).unwrap().is_some());
+    }
+
+    #[test]
+    fn a_server_does_not_share_a_file_with_the_workers_of_a_dead_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lease");
+        let server = Lease::acquire_to_serve(&path).unwrap().unwrap();
+        let worker = Lease::open(&path).unwrap();
+        worker.hold(1).unwrap();
+        drop(server);
+        let server = Lease::acquire_to_serve(&path).unwrap().expect("it is dead");
+        assert!(!server.is_held(1).unwrap(), "that worker is not ours");
+        assert!(!worker.is_held(SERVER).unwrap(), "its server is still dead");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! # Protocol
 //!
 //! The repairer reads every word that the dead owner's token is in, *then* scans the rings, *then* acts,
-//! each time with a CAS from exactly the word it read:
+//! each time with a CAS from a word that still names the dead:
 //!
 //! | Word of the dead | In a ring? | Done |
 //! |---|---|---|
@@ -14,13 +14,14 @@
 //! | CLAIMED | no | → CLAIMED(repairer), and the caller of [`repair`] decides: an error, or another attempt |
 //! | DONE | – | the client is dead: its blocks are freed, → FREE |
 //!
-//! Then blocks whose owner has moved on are freed, the doorbell forgets the dead, and everybody is woken.
+//! Before that the doorbell forgets the dead, and a reader lock that it held is freed. After it, blocks that
+//! no task lists are freed, and everybody is woken. The caller of [`repair`] is given its tasks last.
 //!
 //! # Invariants
 //!
 //! * *read, scan, act*: a word that still holds the dead token after the scan held it throughout
 //!   (*dead tokens stay dead*); so its task was not claimed meanwhile, and if the scan did not see it in a
-//!   ring, it was in none.
+//!   ring, it was in none. The caller's flags may change, and do not matter.
 //!
 //! # Crash
 //!
@@ -33,7 +34,8 @@ use crate::pool;
 use crate::segment::Segment;
 use crate::sync::Ordering;
 use crate::token::Token;
-use crate::word::{Phase, State};
+use crate::word::{Due, Phase, State};
+use std::collections::BTreeSet;
 
 /// What a repair found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -53,45 +55,44 @@ pub struct Summary {
 
 /// Repairs what `dead` left. The caller has proven its death and marked its place; `orphan` is given
 /// each task that `dead` was working on and decides what becomes of it.
-pub fn repair(segment: &Segment, dead: Token, me: Token, mut orphan: impl FnMut(Claimed<'_>)) -> Summary {
+pub fn repair(segment: &Segment, dead: Token, me: Token, orphan: impl FnMut(Claimed<'_>)) -> Summary {
     let mut summary = Summary::default();
     forget(segment, dead);
+    let mut orphans = Vec::new();
     let left = words_of(segment, dead); // read …
     let in_ring = in_rings(segment); // … scan …
     for (task, state) in left {
         // … act.
-        match state.phase() {
-            Some(Phase::Filling | Phase::Done) => {
+        match state.due(in_ring[task.id() as usize]) {
+            Due::Nothing => {}
+            Due::Claim => summary.unread += 1,
+            Due::Free => {
                 task.release_blocks(state.generation());
                 summary.freed += u32::from(task.word().free_if(state));
             }
-            Some(Phase::Queued) if in_ring[task.id() as usize] => {}
-            Some(Phase::Queued) => {
+            Due::Push => {
                 let pushed = task.word().adopt(state, me) && push(segment, &task);
                 summary.pushed += u32::from(pushed);
             }
-            Some(Phase::Claimed) if in_ring[task.id() as usize] => summary.unread += 1,
-            Some(Phase::Claimed) => {
-                if let Some(claimed) = task.take_over(state, me) {
-                    summary.orphaned += 1;
-                    orphan(claimed);
-                }
-            }
-            _ => {}
+            Due::Answer => orphans.extend(task.take_over(state, me)),
         }
     }
-    summary.swept_blocks = sweep_blocks(segment);
+    summary.orphaned = orphans.len() as u32;
+    let mine: BTreeSet<u32> = orphans.iter().map(Claimed::id).collect();
+    summary.swept_blocks = sweep_blocks(segment, &mine);
+    orphans.into_iter().for_each(orphan);
     wake_everyone(segment);
     summary
 }
 
-/// Removes the dead from the doorbell of its node.
+/// Removes the dead from doorbell and reader lock of its node.
 fn forget(segment: &Segment, dead: Token) {
     if let Some(entry) = segment.participants().get(dead.index() as usize)
         && let Some(node) = segment.node(entry.node())
         && dead.index() != crate::participant::SERVER
     {
         node.doorbell().forget(entry.worker());
+        node.lock().free_of(dead);
     }
 }
 
@@ -129,17 +130,22 @@ fn push(segment: &Segment, task: &Task<'_>) -> bool {
     }
 }
 
-/// Frees blocks whose task is FREE or has another generation: claimed by somebody who died before
-/// recording them, or recorded by somebody who died while freeing.
-fn sweep_blocks(segment: &Segment) -> u32 {
+/// Frees blocks whose task is FREE or has another generation (claimed by somebody who died before
+/// recording them, or recorded by somebody who died while freeing), and those that a task of `mine` owns
+/// and does not list.
+fn sweep_blocks(segment: &Segment, mine: &BTreeSet<u32>) -> u32 {
     let mut swept = 0;
     for class in 0..segment.shape().classes().len() {
-        for owner in segment.block_owners(class) {
+        for (index, owner) in (0_u64..).zip(segment.block_owners(class)) {
             let word = owner.load(Ordering::Acquire);
             let Some((id, generation)) = pool::owner_of(word) else { continue };
             let kept = Task::new(segment, id).is_some_and(|task| {
                 let state = task.word().load();
-                state.generation() == generation && state.phase() != Some(Phase::Free)
+                let listed = || task.blocks(generation).any(|h| (h.class(), h.index()) == (class, index));
+                state.generation() == generation
+                    && state.phase() != Some(Phase::Free)
+                    // Of a task in other hands a block may be about to be recorded.
+                    && (!mine.contains(&id) || listed())
             });
             if !kept && owner.compare_exchange(word, 0, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
                 swept += 1;
@@ -164,7 +170,7 @@ pub fn wake_everyone(segment: &Segment) {
     }
     for id in 0..segment.shape().tasks() {
         if let Some(task) = Task::new(segment, id)
-            && task.word().peek().is_waiting()
+            && task.word().peek().may_have_sleeper()
         {
             task.word().wake_spuriously();
         }

@@ -34,6 +34,9 @@
 //!
 //! * *published*: the cell's CAS (Release at least) → the reader's Acquire load of the cell. The task's
 //!   word, header and payload travel.
+//! * *followed*: the cell's CAS, or the Release update of `tail` after it → the next producer's Acquire of
+//!   the same. That every position before it is published travels, from producer to producer; so none
+//!   sees a cell as it was two laps ago, skips a free one for it and leaves a hole.
 //! * *drained*: the store of `head` (Release) → the Acquire load of `head` in a repairer's scan and in
 //!   the next holder; the claims made before travel.
 //!
@@ -51,6 +54,9 @@
 //! arXiv:2104.15003 (why ids and laps in one word suffice).
 
 use crate::sync::{AtomicU64, Ordering};
+
+/// How often others can fill a cell under a producer's hands before it suspects the segment.
+const OVERTAKEN_LIMIT: usize = 1 << 16;
 
 /// No cell was free within one lap: more ids than tasks exist, so the segment is corrupted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,9 +101,8 @@ impl<'a> Ring<'a> {
     /// [`Overrun`] if the segment is corrupted: nothing was enqueued.
     #[inline]
     pub fn push(&self, id: u32) -> Result<u64, Overrun> {
-        let position = self.publish(id, self.tail.load(Ordering::Acquire))?;
-        // Relaxed: `tail` is a hint and orders nothing.
-        let _ = self.tail.compare_exchange(position, position + 1, Ordering::Relaxed, Ordering::Relaxed);
+        let position = self.publish(id, self.tail.load(Ordering::Acquire))?; // *followed*
+        self.help_tail(position);
         Ok(position)
     }
 
@@ -108,40 +113,52 @@ impl<'a> Ring<'a> {
     /// [`Overrun`] with a corrupted segment: the number of ids that were enqueued before it showed.
     #[inline]
     pub fn push_many(&self, ids: &[u32]) -> Result<u64, (Overrun, usize)> {
-        let mut next = self.tail.load(Ordering::Acquire);
+        let mut next = self.tail.load(Ordering::Acquire); // *followed*
         for (done, &id) in ids.iter().enumerate() {
             next = self.publish(id, next).map_err(|overrun| (overrun, done))? + 1;
         }
-        self.tail.fetch_max(next, Ordering::Relaxed); // Relaxed: a hint
+        self.tail.fetch_max(next, Ordering::Release); // *followed*
         Ok(next)
+    }
+
+    /// Moves `tail` past a published position, if it is there.
+    #[inline]
+    fn help_tail(&self, position: u64) {
+        // *followed*; Relaxed if it is elsewhere: nothing is read by it.
+        let _ = self.tail.compare_exchange(position, position + 1, Ordering::Release, Ordering::Relaxed);
     }
 
     /// Publishes an id at the first free position at or after `from`.
     #[inline]
     fn publish(&self, id: u32, from: u64) -> Result<u64, Overrun> {
         let mut position = from;
-        // One lap over published cells, and as much again for cells that others fill under our hands.
-        for _ in 0..=2 * self.cells.len() {
+        // One lap over published cells; the rest for cells that others fill under our hands, which takes
+        // them a round trip through a reader each.
+        for _ in 0..self.cells.len() + OVERTAKEN_LIMIT {
             let lap = self.lap(position);
             let cell = self.cell(position);
-            let seen = cell.load(Ordering::Relaxed); // Relaxed: the CAS below decides
+            let seen = cell.load(Ordering::Acquire); // *followed*
             let seen_lap = (seen >> 32) as u32;
             if seen_lap == lap.wrapping_sub(1) {
                 let full = u64::from(lap) << 32 | u64::from(id);
                 // *published*. SeqCst, not Release, because it is also the "publish" of the doorbell's
                 // "publish, full fence, look for sleepers".
-                if cell.compare_exchange(seen, full, Ordering::SeqCst, Ordering::Relaxed).is_ok() {
+                if cell.compare_exchange(seen, full, Ordering::SeqCst, Ordering::Acquire).is_ok() {
                     return Ok(position);
                 }
             }
             if seen_lap == lap || seen_lap == lap.wrapping_sub(1) {
                 // Somebody published here: help `tail`, try the next.
-                let _ =
-                    self.tail.compare_exchange(position, position + 1, Ordering::Relaxed, Ordering::Relaxed);
+                self.help_tail(position);
                 position += 1;
             } else {
-                // We slept for a lap or more: `tail` has moved on.
-                position = self.tail.load(Ordering::Acquire).max(position + 1);
+                // We slept for a lap or more. Who published here since knew a `tail` behind by less than
+                // a lap, so we see one ahead of us (*followed*); or else no producer wrote this cell.
+                let tail = self.tail.load(Ordering::Acquire);
+                if tail <= position {
+                    return Err(Overrun);
+                }
+                position = tail;
             }
         }
         Err(Overrun)
@@ -202,29 +219,34 @@ impl<'a> Ring<'a> {
     /// them: without the lock, while others push and drain. An id that stays in the ring throughout is
     /// visited; whether one that comes or goes is visited, the caller must not rely on.
     pub fn scan(&self, mut visit: impl FnMut(u64, u32)) {
-        let mut position = self.head();
-        loop {
+        let start = self.head();
+        // What is in the ring now lies within a lap; so the scan ends, however busy the ring is.
+        let mut done = 0;
+        while done < self.cells.len() as u64 {
+            let position = start.wrapping_add(done);
             let seen = self.cell(position).load(Ordering::Acquire); // *published*
             if (seen >> 32) as u32 == self.lap(position) {
                 visit(position, seen as u32);
-                position += 1;
+                done += 1;
             } else {
-                let head = self.head();
-                if head <= position {
+                let drained = self.head().wrapping_sub(start);
+                if drained <= done {
                     return;
                 }
-                position = head; // overtaken by the reader: go on from where it is
+                done = drained; // overtaken by the reader: go on from where it is
             }
         }
     }
 
     /// What the cell for `position` holds, for a checker: its lap and id.
+    #[cfg(not(loom))]
     pub(crate) fn raw(&self, position: u64) -> (u32, u32) {
         let seen = self.cell(position).load(Ordering::Acquire);
         ((seen >> 32) as u32, seen as u32)
     }
 
     /// The lap that belongs to `position`, for a checker.
+    #[cfg(not(loom))]
     pub(crate) fn lap_of(&self, position: u64) -> u32 {
         self.lap(position)
     }

@@ -1,25 +1,30 @@
 //! The one import point for atomics: `core`'s, or loom's when models are checked.
 //!
 //! Algorithms that loom explores (word, ring, lock, doorbell) take *references* to these types: in a
-//! segment they lie in mapped bytes, in a model on the heap.
+//! segment they lie in mapped bytes, in a model on the heap. In a model they are also where a thread can
+//! die: before any access, as a process can be killed between any two.
 
 #[cfg(not(loom))]
 pub(crate) use core::sync::atomic::{AtomicU32, AtomicU64, fence};
 #[cfg(loom)]
-pub(crate) use loom::sync::atomic::{AtomicU32, AtomicU64, fence};
+pub(crate) use loom::sync::atomic::fence;
+#[cfg(loom)]
+pub(crate) use mortal::{AtomicU32, AtomicU64};
 
 pub(crate) use core::sync::atomic::Ordering;
 
-/// A full fence that directly follows a `SeqCst` read-modify-write of the same thread, and precedes a
-/// `SeqCst` load: the middle of "publish, full fence, look".
+/// A full fence that follows a `SeqCst` access of the same thread: the middle of "publish, full fence,
+/// look".
 ///
-/// In the memory model the pair is ordered by the single total order of the four `SeqCst` accesses, so
-/// no fence is needed; loom treats `SeqCst` accesses as `AcqRel` and needs the fence to see it.
+/// On x86-64 a write of that order is a locked instruction and thereby the fence, and reads keep their
+/// order; there only the compiler must keep it. Elsewhere (and for loom, which treats `SeqCst` accesses as
+/// `AcqRel`) what is looked at is not ordered after it unless it is `SeqCst` too, so the fence is real.
 #[inline(always)]
-pub(crate) fn fence_after_rmw() {
-    if cfg!(loom) {
-        fence(Ordering::SeqCst);
-    }
+pub(crate) fn fence_after_seq_cst() {
+    #[cfg(all(target_arch = "x86_64", not(loom)))]
+    core::sync::atomic::compiler_fence(Ordering::SeqCst);
+    #[cfg(any(not(target_arch = "x86_64"), loom))]
+    fence(Ordering::SeqCst);
 }
 
 /// Tells the CPU (or loom's scheduler) that this thread is waiting for another one.
@@ -29,4 +34,98 @@ pub(crate) fn spin_loop() {
     core::hint::spin_loop();
     #[cfg(loom)]
     loom::thread::yield_now();
+}
+
+/// Loom's atomics, with a step before each access at which the accessing thread may end for ever.
+#[cfg(loom)]
+pub(crate) mod mortal {
+    use super::Ordering;
+    use core::cell::Cell;
+
+    loom::thread_local! {
+        /// How many accesses this thread has left; none means that it lives on.
+        static LEFT: Cell<Option<u32>> = Cell::new(None);
+    }
+
+    /// What a dying thread unwinds with.
+    struct Died;
+
+    /// Here the thread may end.
+    pub(crate) fn step() {
+        LEFT.with(|left| match left.get() {
+            None => {}
+            // Not a panic: no hook runs, and `perish` takes nothing else for a death.
+            Some(0) => std::panic::resume_unwind(Box::new(Died)),
+            Some(n) => left.set(Some(n - 1)),
+        });
+    }
+
+    /// Runs `life`, which ends for ever before its access number `accesses`, counted from 0; whether it
+    /// did. There is nothing in it that cleans up: the algorithms hold no guards.
+    #[cfg(test)]
+    pub(crate) fn perish(accesses: u32, life: impl FnOnce()) -> bool {
+        LEFT.with(|left| left.set(Some(accesses)));
+        let end = std::panic::catch_unwind(std::panic::AssertUnwindSafe(life));
+        LEFT.with(|left| left.set(None));
+        match end {
+            Ok(()) => false,
+            Err(why) if why.is::<Died>() => true,
+            Err(why) => std::panic::resume_unwind(why),
+        }
+    }
+
+    macro_rules! mortal {
+        ($name:ident, $int:ty) => {
+            #[derive(Debug)]
+            pub(crate) struct $name(loom::sync::atomic::$name);
+
+            impl $name {
+                pub(crate) fn new(value: $int) -> Self {
+                    Self(loom::sync::atomic::$name::new(value))
+                }
+
+                /// As the kernel reads it: no step of the thread.
+                pub(crate) fn kernel_load(&self) -> $int {
+                    self.0.load(Ordering::SeqCst)
+                }
+
+                pub(crate) fn load(&self, order: Ordering) -> $int {
+                    step();
+                    self.0.load(order)
+                }
+
+                pub(crate) fn store(&self, value: $int, order: Ordering) {
+                    step();
+                    self.0.store(value, order);
+                }
+
+                pub(crate) fn compare_exchange(
+                    &self,
+                    current: $int,
+                    new: $int,
+                    success: Ordering,
+                    failure: Ordering,
+                ) -> Result<$int, $int> {
+                    step();
+                    self.0.compare_exchange(current, new, success, failure)
+                }
+            }
+        };
+    }
+
+    macro_rules! mortal_rmw {
+        ($name:ident, $int:ty: $($method:ident)*) => {
+            impl $name {
+                $(pub(crate) fn $method(&self, value: $int, order: Ordering) -> $int {
+                    step();
+                    self.0.$method(value, order)
+                })*
+            }
+        };
+    }
+
+    mortal!(AtomicU32, u32);
+    mortal!(AtomicU64, u64);
+    mortal_rmw!(AtomicU32, u32: swap fetch_add);
+    mortal_rmw!(AtomicU64, u64: fetch_or fetch_and fetch_max);
 }

@@ -9,13 +9,14 @@
 //! incarnation; it starts at 1, so that no token is 0. Owner fields in a segment hold tokens, never pids.
 
 use core::fmt;
+use core::num::NonZeroU32;
 
 const INDEX_BITS: u32 = 10;
 const EPOCH_LIMIT: u32 = 1 << (Token::BITS - INDEX_BITS);
 
 /// One incarnation of a participant. Never zero.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Token(u32);
+pub struct Token(NonZeroU32);
 
 impl Token {
     /// How many bits a token has: the lock word needs one for itself.
@@ -28,31 +29,35 @@ impl Token {
     pub fn new(index: u32, epoch: u32) -> Self {
         debug_assert!(index < Self::INDEX_LIMIT);
         let epoch = (epoch % EPOCH_LIMIT).max(1);
-        Self((epoch << INDEX_BITS) | (index % Self::INDEX_LIMIT))
+        let raw = (epoch << INDEX_BITS) | (index % Self::INDEX_LIMIT);
+        Self(NonZeroU32::new(raw).expect("the epoch is at least 1"))
     }
 
     /// The token in a word of a segment; `None` for "nobody" and for what no token can be.
+    #[inline]
     #[must_use]
     pub fn from_raw(raw: u32) -> Option<Self> {
-        (raw >> INDEX_BITS != 0 && raw >> Self::BITS == 0).then_some(Self(raw))
+        let some = raw >> INDEX_BITS != 0 && raw >> Self::BITS == 0;
+        NonZeroU32::new(raw).filter(|_| some).map(Self)
     }
 
     /// The bits, as they lie in a word.
+    #[inline]
     #[must_use]
     pub fn raw(self) -> u32 {
-        self.0
+        self.0.get()
     }
 
     /// The place in the participant table.
     #[must_use]
     pub fn index(self) -> u32 {
-        self.0 % Self::INDEX_LIMIT
+        self.raw() % Self::INDEX_LIMIT
     }
 
     /// Which incarnation of that place.
     #[must_use]
     pub fn epoch(self) -> u32 {
-        self.0 >> INDEX_BITS
+        self.raw() >> INDEX_BITS
     }
 
     /// The next incarnation of the same place.

@@ -24,13 +24,15 @@
 //!
 //! # Invariants
 //!
-//! * *sole*: a phase is left by its owner alone, or by the repairer of a dead owner with a CAS from the
-//!   exact word. Only the two flags of the caller can change under an owner's hands, so every
+//! * *sole*: a phase is left by its owner alone, or by the repairer of a dead owner with a CAS from a
+//!   word that names the dead. Only the two flags of the caller can change under an owner's hands, so every
 //!   transition out of a phase that others can see is a CAS loop; out of FILLING it is a store.
-//! * *gone*: whoever sees CANCELLED when it pops or finishes the task frees it; if the caller's
-//!   `fetch_or` finds DONE, the caller frees it. Both act on one word, so exactly one does.
+//! * *gone*: whoever sees CANCELLED when it pops or finishes the task frees it (who pops it, only once
+//!   `head` has passed its cell); if the caller's `fetch_or` finds DONE, the caller frees it. Both act on
+//!   one word, so exactly one does.
 //! * *dead tokens stay dead*: nobody ever writes the token of a dead participant, so a CAS from a word
-//!   with a dead owner cannot suffer from ABA.
+//!   with a dead owner cannot suffer from ABA; and if such a word changes without changing hands, it was
+//!   by a flag of the caller.
 //!
 //! # Ordering
 //!
@@ -164,10 +166,29 @@ impl State {
         self.0 & ERROR != 0
     }
 
+    /// Whether somebody may sleep on the word: the caller has said so, or the outcome is there and who
+    /// brought it may have died before it woke the caller.
+    #[must_use]
+    pub fn may_have_sleeper(self) -> bool {
+        self.is_waiting() || self.phase() == Some(Phase::Done)
+    }
+
     /// In this phase, of this owner?
     #[must_use]
     pub fn is(self, phase: Phase, owner: Token) -> bool {
         self.phase() == Some(phase) && self.owner() == Some(owner)
+    }
+
+    /// What must be done if the owner is dead, and the task was or was not in a ring after this state
+    /// was read. The table is in `repair`.
+    pub(crate) fn due(self, in_ring: bool) -> Due {
+        match (self.phase(), in_ring) {
+            (Some(Phase::Filling | Phase::Done), _) => Due::Free,
+            (Some(Phase::Queued), false) => Due::Push,
+            (Some(Phase::Claimed), true) => Due::Claim,
+            (Some(Phase::Claimed), false) => Due::Answer,
+            _ => Due::Nothing,
+        }
     }
 
     /// The same task (generation, attempt, caller's flags) in another phase.
@@ -202,12 +223,27 @@ impl fmt::Debug for State {
     }
 }
 
+/// What must be done about a task whose owner is dead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Due {
+    /// Nothing: a reader will come by, or it has changed hands.
+    Nothing,
+    /// Nothing by the repairer: the next holder of the reader lock claims it again.
+    Claim,
+    /// Free it: its client is dead.
+    Free,
+    /// Push it into its ring.
+    Push,
+    /// Take it over: somebody worked on it.
+    Answer,
+}
+
 /// What became of a claim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Claim {
     /// It is ours.
     Taken(State),
-    /// Its caller has gone: it is ours to free.
+    /// It is ours, and its caller has gone: it must be freed, once `head` has passed its cell.
     Abandoned(State),
     /// Nothing to claim here: not in a phase that a reader may leave.
     Stale(State),
@@ -305,18 +341,30 @@ impl Word {
         }
     }
 
-    /// CLAIMED(from) → CLAIMED(to), only from exactly this word: how a repairer takes what a dead
-    /// worker had.
-    pub fn take_over(&self, dead: State, to: Token) -> Option<State> {
-        let mine = dead.moved_to(Phase::Claimed, to);
-        self.0.compare_exchange(dead.0, mine.0, Ordering::AcqRel, Ordering::Relaxed).is_ok().then_some(mine)
+    /// CLAIMED(dead) → CLAIMED(me): how a repairer takes what a dead worker had.
+    pub fn take_over(&self, dead: State, me: Token) -> Option<State> {
+        self.inherit(dead, Phase::Claimed, me)
     }
 
-    /// QUEUED(dead) → QUEUED(me), only from exactly this word: the right to push what a dead mover had
-    /// not.
+    /// QUEUED(dead) → QUEUED(me): the right to push what a dead mover had not.
     pub fn adopt(&self, dead: State, me: Token) -> bool {
-        let mine = dead.moved_to(Phase::Queued, me);
-        self.0.compare_exchange(dead.0, mine.0, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+        self.inherit(dead, Phase::Queued, me).is_some()
+    }
+
+    /// Makes the repairer the owner of what it found; `None` if it has changed hands since.
+    ///
+    /// The caller lives, and may say that it sleeps or goes at any moment: flags that have changed since
+    /// `dead` was read are kept (*dead tokens stay dead*).
+    fn inherit(&self, dead: State, phase: Phase, me: Token) -> Option<State> {
+        let mut seen = dead;
+        while (seen.phase(), seen.owner()) == (dead.phase(), dead.owner()) {
+            let mine = seen.moved_to(phase, me);
+            match self.0.compare_exchange(seen.0, mine.0, Ordering::AcqRel, Ordering::Relaxed) {
+                Ok(_) => return Some(mine),
+                Err(now) => seen = State(now),
+            }
+        }
+        None
     }
 
     /// CLAIMED(me) → QUEUED(me) for the next node, or for another attempt; false if it is not ours.
@@ -463,6 +511,29 @@ mod tests {
         word.claim(WORKER(), |_| false);
         word.finish(WORKER(), CLIENT(), false);
         assert_eq!(word.cancel(), Cancel::WasDone);
+    }
+
+    /// Symptom: a request whose worker had died was never answered. Cause: its caller went to sleep
+    /// between the repairer's look at the word and its compare-and-swap, which therefore failed. Fix:
+    /// flags of the caller do not stop a repairer.
+    #[test]
+    fn a_flag_set_meanwhile_does_not_stop_the_repairer() {
+        let me = Token::new(2, 1);
+        for phase in [Phase::Claimed, Phase::Queued] {
+            for flags in [WAITING, CANCELLED, WAITING | CANCELLED] {
+                let found = State::new(phase, Some(WORKER()), 3, 1);
+                let word = Word::new(State(found.0 | flags));
+                match phase {
+                    Phase::Claimed => assert!(word.take_over(found, me).is_some()),
+                    _ => assert!(word.adopt(found, me)),
+                }
+                assert_eq!(word.load(), State(State::new(phase, Some(me), 3, 1).0 | flags));
+            }
+            let found = State::new(phase, Some(WORKER()), 3, 1);
+            let word = Word::new(State::new(phase, Some(CLIENT()), 3, 1));
+            assert_eq!(word.take_over(found, me), None, "another has it");
+            assert!(!word.adopt(found, me));
+        }
     }
 
     #[test]

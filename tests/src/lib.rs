@@ -1,1 +1,45 @@
-//! placeholder
+//! What the tests of ringmill's promises share; the tests themselves are in `tests/`, a file a topic.
+//!
+//! Nothing here measures time. A test waits for events, and [`GUARD`] only ends one that would hang.
+//!
+//! * [`gate`]: where a worker, in whatever process, stops until the test lets it go on;
+//! * [`host`]: the same test body over worker processes and worker threads;
+//! * [`probe`]: a worker that says in which batch it saw an item;
+//! * [`pile`]: items that pile up in the ring while the worker is busy;
+//! * [`traces`]: what a server must not leave behind.
+
+pub mod gate;
+pub mod host;
+pub mod pile;
+pub mod probe;
+pub mod traces;
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+/// What takes so long hangs.
+pub const GUARD: Duration = Duration::from_secs(60);
+
+/// How often [`wait_until`] looks.
+const LOOK: Duration = Duration::from_millis(1);
+
+/// A server's name that no other test and no other process of this machine uses.
+#[must_use]
+pub fn fresh_name(tag: &str) -> String {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    // Relaxed: only its being counted matters.
+    format!("test-{}-{}-{tag}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// Waits until something is true that can only be looked at.
+///
+/// # Panics
+/// If it has not become true after [`GUARD`].
+#[track_caller]
+pub fn wait_until(what: &str, is_true: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !is_true() {
+        assert!(begun.elapsed() < GUARD, "it never came about: {what}");
+        std::thread::sleep(LOOK); // how often to look, no more: nothing depends on it
+    }
+}

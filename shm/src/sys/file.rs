@@ -71,6 +71,14 @@ pub fn unlock_byte(file: &File, byte: u32) {
     unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &raw const lock) };
 }
 
+/// Gives back all locks of this open file description, also where a child between fork and exec shares it.
+pub fn unlock_all(file: &File) {
+    let mut lock = byte_lock(libc::F_UNLCK, 0);
+    lock.l_len = 0; // to the end
+    // SAFETY: as above.
+    unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &raw const lock) };
+}
+
 /// Whether *another* open file description holds the lock of a byte.
 ///
 /// # Errors

@@ -60,13 +60,13 @@ pub(crate) fn low_half(word: &crate::sync::AtomicU64) -> &AtomicU32 {
 }
 
 #[cfg(loom)]
-pub use model::{wait, wait64, wake, wake64};
+pub(crate) use model::{wait, wait64, wake, wake64};
 
 /// A futex for loom: a table of sleepers by address.
 #[cfg(loom)]
 mod model {
     use super::{AtomicU32, Duration, Woken};
-    use crate::sync::{AtomicU64, Ordering};
+    use crate::sync::{AtomicU64, mortal};
     use loom::sync::{Condvar, Mutex};
     use std::collections::HashMap;
 
@@ -82,6 +82,7 @@ mod model {
     }
 
     fn wait_while(address: usize, same: impl Fn() -> bool) -> Woken {
+        mortal::step();
         let (lock, told) = (&TABLE.0, &TABLE.1);
         let mut table = lock.lock().unwrap();
         if !same() {
@@ -100,6 +101,7 @@ mod model {
     }
 
     fn wake_address(address: usize, count: u32) -> u32 {
+        mortal::step();
         let mut table = TABLE.0.lock().unwrap();
         let entry = table.by_address.entry(address).or_default();
         let woken = count.min(entry.0 - entry.1);
@@ -112,22 +114,22 @@ mod model {
     }
 
     /// As the real call; a time-out never comes, so that only a wake ends the sleep.
-    pub fn wait(word: &AtomicU32, expected: u32, _timeout: Option<Duration>) -> Woken {
-        wait_while(core::ptr::from_ref(word) as usize, || word.load(Ordering::SeqCst) == expected)
+    pub(crate) fn wait(word: &AtomicU32, expected: u32, _timeout: Option<Duration>) -> Woken {
+        wait_while(core::ptr::from_ref(word) as usize, || word.kernel_load() == expected)
     }
 
     /// As the real call.
-    pub fn wake(word: &AtomicU32, count: u32) -> u32 {
+    pub(crate) fn wake(word: &AtomicU32, count: u32) -> u32 {
         wake_address(core::ptr::from_ref(word) as usize, count)
     }
 
     /// [`wait`] on the low half of a 64-bit word.
-    pub fn wait64(word: &AtomicU64, low: u32, _timeout: Option<Duration>) -> Woken {
-        wait_while(core::ptr::from_ref(word) as usize, || word.load(Ordering::SeqCst) as u32 == low)
+    pub(crate) fn wait64(word: &AtomicU64, low: u32, _timeout: Option<Duration>) -> Woken {
+        wait_while(core::ptr::from_ref(word) as usize, || word.kernel_load() as u32 == low)
     }
 
     /// [`wake`] on the low half of a 64-bit word.
-    pub fn wake64(word: &AtomicU64, count: u32) -> u32 {
+    pub(crate) fn wake64(word: &AtomicU64, count: u32) -> u32 {
         wake_address(core::ptr::from_ref(word) as usize, count)
     }
 }

@@ -93,7 +93,6 @@ impl AsRawFd for EventFd {
 /// Sleeps until one of `fds` is readable, or `timeout` is over (`None`: for ever); says which are.
 ///
 /// A signal ends the wait early with an empty answer.
-#[must_use]
 pub fn wait_readable(fds: &[i32], timeout: Option<Duration>) -> Vec<bool> {
     let mut polled: Vec<libc::pollfd> =
         fds.iter().map(|&fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 }).collect();
@@ -141,13 +140,6 @@ pub fn die_by_signal(signal: i32) {
         libc::signal(signal, libc::SIG_DFL);
         libc::raise(signal);
     }
-}
-
-/// No core dump for this process: a killed worker leaves nothing behind.
-pub fn disable_core_dump() {
-    let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: `none` is a live rlimit.
-    unsafe { libc::setrlimit(libc::RLIMIT_CORE, &raw const none) };
 }
 
 /// The user this process acts as.

@@ -1,0 +1,62 @@
+//! A bell for the whole segment, that any number of threads of any process wait for.
+
+use crate::layout::BellLine;
+use crate::sync::{Ordering, fence_after_seq_cst};
+use crate::sys;
+
+/// A bell that any number of threads of any process wait for.
+#[derive(Debug, Clone, Copy)]
+pub struct SharedBell<'a>(pub(super) &'a BellLine);
+
+impl SharedBell<'_> {
+    /// How often it has rung.
+    #[must_use]
+    pub fn count(&self) -> u32 {
+        self.0.count.load(Ordering::SeqCst)
+    }
+
+    /// Rings it; wakes all that wait.
+    pub fn ring(&self) {
+        self.0.count.fetch_add(1, Ordering::SeqCst);
+        sys::futex::wake(&self.0.count, u32::MAX);
+    }
+
+    /// Rings it if somebody has said that it waits. The caller's last act was a `SeqCst` fence or
+    /// read-modify-write that made true what is waited for.
+    #[inline]
+    pub fn ring_if_awaited(&self) {
+        if self.is_awaited() {
+            self.ring();
+        }
+    }
+
+    /// Whether somebody has said that it waits.
+    #[inline]
+    #[must_use]
+    pub fn is_awaited(&self) -> bool {
+        self.0.waiters.load(Ordering::SeqCst) != 0
+    }
+
+    /// Says that somebody waits, until the guard is dropped; look once more before sleeping.
+    #[must_use]
+    pub fn await_rings(&self) -> Awaiting<'_> {
+        self.0.waiters.fetch_add(1, Ordering::SeqCst);
+        fence_after_seq_cst(); // pairs with the fence before `ring_if_awaited`
+        Awaiting(self.0)
+    }
+
+    /// Sleeps until it has rung since `count` was read, or `timeout` is over.
+    pub fn sleep(&self, count: u32, timeout: Option<core::time::Duration>) {
+        sys::futex::wait(&self.0.count, count, timeout);
+    }
+}
+
+/// Somebody waits for a bell.
+#[derive(Debug)]
+pub struct Awaiting<'a>(&'a BellLine);
+
+impl Drop for Awaiting<'_> {
+    fn drop(&mut self) {
+        self.0.waiters.fetch_sub(1, Ordering::SeqCst);
+    }
+}

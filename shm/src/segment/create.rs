@@ -1,0 +1,313 @@
+//! Creating a segment: its files, its pages, everything in them, the magic last.
+#![expect(unsafe_code, reason = "writing the pages before anybody else has them")]
+
+use super::node::REPLY;
+use super::place::{MODE, NameError, Place, posix_name};
+use super::stale::remove_stale;
+use super::{Mapping, Run, Segment};
+use crate::doorbell::WORKER_LIMIT;
+use crate::layout::{
+    Class, Extent, Header, LAYOUT_VERSION, Layout, MAGIC, NAME_LIMIT, NodeDescriptor, PAYLOAD_ALIGN, Shape,
+    ShapeError,
+};
+use crate::participant::{Lease, Life, Role, SERVER};
+use crate::sync::Ordering;
+use crate::sys;
+use core::ptr::NonNull;
+use memmap2::MmapRaw;
+use shared_memory::{ShmemConf, ShmemError};
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+/// What a segment is made from.
+#[derive(Debug, Clone)]
+pub struct Spec {
+    /// Requests that can be in progress.
+    pub requests: u32,
+    /// Tasks of each request.
+    pub tasks_per_request: u32,
+    /// Size classes of payload blocks, ascending by size.
+    pub classes: Vec<Class>,
+    /// Identifies how payload bytes are written: part of the fingerprint.
+    pub payload_format: u64,
+    /// The plan's nodes.
+    pub nodes: Vec<NodeSpec>,
+}
+
+/// What a node is made from.
+#[derive(Debug, Clone)]
+pub struct NodeSpec {
+    /// The servlet's name.
+    pub name: String,
+    /// The worker type's name.
+    pub worker_type: String,
+    /// A number that differs if the type's payloads do.
+    pub type_hash: u64,
+    /// What each worker is constructed from.
+    pub config: Vec<u8>,
+    /// 0: item by item; n: batches of up to n.
+    pub batch_size: u32,
+    /// How long the oldest item of a batch may wait.
+    pub batch_wait_ns: u64,
+    /// Where finished tasks go: a node, or the caller.
+    pub next: Option<u32>,
+    /// Where the workers run.
+    pub role: Role,
+    /// One worker each, with the CPUs it is pinned to (none: not pinned).
+    pub workers: Vec<Vec<usize>>,
+}
+
+/// Why a segment could not be created.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CreateError {
+    /// The name is not one.
+    #[error(transparent)]
+    Name(#[from] NameError),
+    /// A number of the shape is out of range.
+    #[error(transparent)]
+    Shape(#[from] ShapeError),
+    /// A living server has the name.
+    #[error("segment {} is in use by a live server{}", path.display(), pid.map_or(String::new(), |p| format!(" (pid {p})")))]
+    InUse {
+        /// The segment's file.
+        path: PathBuf,
+        /// The server's process, if it can be told.
+        pid: Option<u32>,
+    },
+    /// There is a file of this name that is no segment.
+    #[error("{} exists and is not a ringmill segment; it was left alone", path.display())]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file system is too small.
+    #[error("{} has {available_bytes} bytes free, the segment needs {needed_bytes}: lower the capacity or the payload classes, or enlarge it", path.display())]
+    NoSpace {
+        /// The file system's directory.
+        path: PathBuf,
+        /// What the segment needs.
+        needed_bytes: u64,
+        /// What there is.
+        available_bytes: u64,
+    },
+    /// The operating system refused.
+    #[error("cannot {what} {}", path.display())]
+    System {
+        /// What was tried.
+        what: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// What it said.
+        source: io::Error,
+    },
+}
+
+fn blob_bytes(spec: &Spec) -> u64 {
+    let round = |n: usize| n.next_multiple_of(PAYLOAD_ALIGN) as u64;
+    spec.nodes.iter().map(|n| round(n.name.len()) + round(n.worker_type.len()) + round(n.config.len())).sum()
+}
+
+fn shape_of(spec: &Spec) -> Result<Shape, ShapeError> {
+    let within = |what, value: usize, most: usize| match value <= most {
+        true => Ok(()),
+        false => Err(ShapeError { what, value: value as u64, least: 0, most: most as u64 }),
+    };
+    for node in &spec.nodes {
+        within("number of workers of a node", node.workers.len(), WORKER_LIMIT)?;
+        let last = spec.nodes.len() - 1;
+        within("node that a node goes on to", node.next.map_or(0, |n| n as usize), last)?;
+    }
+    let mut shape = Shape {
+        participants: 1 + spec.nodes.iter().map(|n| n.workers.len() as u32).sum::<u32>(),
+        nodes: spec.nodes.len() as u32,
+        requests: spec.requests,
+        tasks_per_request: spec.tasks_per_request,
+        blob_bytes: blob_bytes(spec),
+        class_count: spec.classes.len() as u64,
+        ..Shape::default()
+    };
+    for (to, from) in shape.classes.iter_mut().zip(&spec.classes) {
+        *to = *from;
+    }
+    Ok(shape)
+}
+
+impl Spec {
+    /// How many bytes the segment will take.
+    ///
+    /// # Errors
+    /// The first number that is out of range.
+    pub fn total_bytes(&self) -> Result<u64, ShapeError> {
+        Ok(Layout::new(&shape_of(self)?)?.total_bytes as u64)
+    }
+}
+
+impl Segment {
+    /// Creates a segment; its files go when it is dropped.
+    ///
+    /// # Errors
+    /// See [`CreateError`]; nothing is left behind.
+    pub fn create(place: Place, spec: &Spec) -> Result<Self, CreateError> {
+        let shape = shape_of(spec)?;
+        let layout = Layout::new(&shape)?;
+        let path = place.path();
+        let system = |what, path: &Path| {
+            let path = path.to_path_buf();
+            move |source| CreateError::System { what, path, source }
+        };
+        let lease_path = place.lease_path();
+        let lease = match Lease::acquire_to_serve(&lease_path).map_err(system("lock", &lease_path))? {
+            Some(lease) => lease,
+            None => return Err(CreateError::InUse { pid: server_pid(&place), path }),
+        };
+        let made = remove_stale(&path).and_then(|()| make_file(&place, &path, layout.total_bytes as u64));
+        let mapping = match made {
+            Ok(mapping) => mapping,
+            Err(error) => {
+                let _ = std::fs::remove_file(lease.path()); // while we hold it
+                return Err(error);
+            }
+        };
+        let base = NonNull::new(mapping.as_ptr()).expect("a mapping is not at null");
+        let mut segment =
+            Self { base, layout, nodes: Vec::new(), place, lease, owner: true.into(), _mapping: mapping };
+        segment.initialise(spec);
+        Ok(segment)
+    }
+
+    /// Writes everything into the zeroed pages, the magic last.
+    fn initialise(&mut self, spec: &Spec) {
+        let mut blob = 0_u64;
+        let mut put = |bytes: &[u8]| {
+            let extent = Extent { offset: blob, bytes: bytes.len() as u64 };
+            // SAFETY: *checked*: the blobs have room for all of these by `blob_bytes`; nobody else has
+            // the segment yet.
+            unsafe {
+                let to = self.base.as_ptr().add(self.layout.blobs + blob as usize);
+                core::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len());
+            }
+            blob += bytes.len().next_multiple_of(PAYLOAD_ALIGN) as u64;
+            extent
+        };
+        let mut first = SERVER + 1;
+        let mut descriptors = Vec::with_capacity(spec.nodes.len());
+        for node in &spec.nodes {
+            descriptors.push(NodeDescriptor {
+                name: put(node.name.as_bytes()),
+                worker_type: put(node.worker_type.as_bytes()),
+                config: put(&node.config),
+                type_hash: node.type_hash,
+                batch_wait_ns: node.batch_wait_ns,
+                batch_size: node.batch_size,
+                first_participant: first,
+                workers: node.workers.len() as u32,
+                next: node.next.unwrap_or(REPLY),
+            });
+            first += node.workers.len() as u32;
+        }
+        for (index, descriptor) in descriptors.iter().enumerate() {
+            // SAFETY: *checked*: one of the layout's descriptors; nobody else has the segment yet.
+            unsafe {
+                let to = self.base.as_ptr().add(self.layout.node_descriptors).cast::<NodeDescriptor>();
+                to.add(index).write(*descriptor);
+            }
+        }
+        let entries = self.participants();
+        entries[SERVER as usize].assign(Role::Server, 0, 0, &[]);
+        for (index, (node, descriptor)) in spec.nodes.iter().zip(&descriptors).enumerate() {
+            for (worker, cpus) in node.workers.iter().enumerate() {
+                let entry = &entries[descriptor.first_participant as usize + worker];
+                entry.assign(node.role, index as u32, worker as u32, cpus);
+            }
+        }
+        let server = &entries[SERVER as usize];
+        server.prepare(SERVER);
+        server.arrive();
+        server.set_life(Life::Ready);
+
+        let name = self.place.to_text();
+        let name = name.as_bytes();
+        let created = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        // SAFETY: the header is at the base, page-aligned; nobody else has the segment yet.
+        unsafe {
+            let header = self.base.as_ptr().cast::<Header>();
+            (*header).version = LAYOUT_VERSION;
+            (*header).fingerprint = self.layout.fingerprint(spec.payload_format);
+            (*header).total_bytes = self.layout.total_bytes as u64;
+            (*header).shape = self.layout.shape;
+            (*header).payload_format = spec.payload_format;
+            (*header).created_unix_s = created.map_or(0, |d| d.as_secs());
+            (*header).user_id = sys::process::user_id();
+            let kept = name.len().min(NAME_LIMIT);
+            (*header).name_len = kept as u32;
+            (&mut (*header).name)[..kept].copy_from_slice(&name[..kept]);
+        }
+        self.set_run(Run::Running);
+        // *finished*: pairs with the Acquire in `read_header`.
+        self.header().magic.store(MAGIC, Ordering::Release);
+        self.nodes = self.read_nodes().expect("we have just written them");
+    }
+}
+
+/// Creates the file exclusively, with all its pages, and maps it.
+fn make_file(place: &Place, path: &Path, bytes: u64) -> Result<Mapping, CreateError> {
+    let directory =
+        path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_path_buf();
+    let system = |what| move |source| CreateError::System { what, path: path.to_path_buf(), source };
+    let available_bytes =
+        sys::file::available_bytes(&directory).map_err(system("look at the file system of"))?;
+    let no_space = || CreateError::NoSpace { path: directory.clone(), needed_bytes: bytes, available_bytes };
+    if available_bytes < bytes {
+        return Err(no_space());
+    }
+    let reserve = |file: &File| {
+        sys::file::reserve(file, bytes).map_err(|e| match e.raw_os_error() {
+            Some(libc::ENOSPC) => no_space(),
+            _ => system("reserve the pages of")(e),
+        })
+    };
+    match place {
+        Place::Named(_) => {
+            let shmem = ShmemConf::new().os_id(posix_name(place)).size(bytes as usize).create().map_err(
+                |e| match e {
+                    ShmemError::MapCreateFailed(code) | ShmemError::UnknownOsError(code) => {
+                        system("create")(io::Error::from_raw_os_error(code.cast_signed()))
+                    }
+                    other => system("create")(io::Error::other(other)),
+                },
+            )?;
+            // From here on a failure drops `shmem`, which unlinks what it made.
+            let file = OpenOptions::new()
+                .read(true)
+                .write(true)
+                .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC)
+                .open(path)
+                .map_err(system("open"))?;
+            reserve(&file)?;
+            Ok(Mapping::Named(shmem))
+        }
+        Place::File(_) => {
+            let file = OpenOptions::new()
+                .read(true)
+                .write(true)
+                .create_new(true)
+                .mode(MODE)
+                .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC)
+                .open(path)
+                .map_err(system("create"))?;
+            let mapped = reserve(&file).and_then(|()| MmapRaw::map_raw(&file).map_err(system("map")));
+            if mapped.is_err() {
+                let _ = std::fs::remove_file(path);
+            }
+            Ok(Mapping::File(mapped?))
+        }
+    }
+}
+
+/// The server's pid of a segment that is in use, for the error message.
+fn server_pid(place: &Place) -> Option<u32> {
+    Some(Segment::inspect(place.clone()).ok()?.participants()[SERVER as usize].pid())
+}

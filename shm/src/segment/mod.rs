@@ -1,0 +1,328 @@
+//! Segments: creating, attaching, removing, and finding the parts in one.
+//!
+//! # Layout
+//!
+//! See [`layout`](crate::layout). Beside the segment lies its lease file, `<path>.lease`.
+//!
+//! # Protocol
+//!
+//! Create: take the server's byte of the lease file; so no living server has the name. Remove what a
+//! dead one left. Create the file exclusively, mode 0600, reserve its pages, write everything, and the
+//! magic last. Attach: check owner, size, magic, version, shape and fingerprint before anything is
+//! believed; compute all offsets from the shape. Remove: segment first, lease file second, then let go
+//! of the lease.
+//!
+//! # Invariants
+//!
+//! * *checked*: every offset handed out was computed by `Layout::new` from a shape whose total size is
+//!   the size of the mapping; indices are checked where they enter.
+//! * *in place*: nothing in a mapping moves or ends before the [`Segment`] is dropped.
+//! * No reference is made to plain bytes that another party may write at that time: parties share
+//!   atomics, and payload bytes belong to the owner that the state word names.
+//!
+//! # Crash
+//!
+//! A creator killed at any point leaves a file without magic or with a free lease; both are stale.
+#![expect(unsafe_code, reason = "typed views of mapped bytes")]
+
+mod attach;
+mod bell;
+mod create;
+mod node;
+mod place;
+mod stale;
+
+pub use attach::AttachError;
+pub use bell::{Awaiting, SharedBell};
+pub use create::{CreateError, NodeSpec, Spec};
+pub use node::{Node, NodeInfo};
+pub use place::{NAME_PREFIX, NAMED_DIRECTORY, NameError, Place};
+pub use stale::{Found, Removed, is_live, list, remove_if_stale};
+
+use crate::layout::{Extent, Header, Layout, NAME_LIMIT, Shape, TaskLine};
+use crate::participant::{self, Entry, Lease, SERVER};
+use crate::sync::{AtomicU64, Ordering};
+use crate::token::Token;
+use core::ptr::NonNull;
+use memmap2::MmapRaw;
+use shared_memory::Shmem;
+
+/// What the server says of the whole segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+#[repr(u32)]
+pub enum Run {
+    /// Being built.
+    Creating = 0,
+    /// In service.
+    Running = 1,
+    /// Workers finish what is in their rings and leave.
+    Stopping = 2,
+    /// Over.
+    Closed = 3,
+}
+
+/// What keeps the bytes mapped.
+enum Mapping {
+    Named(Shmem),
+    File(MmapRaw),
+}
+
+impl Mapping {
+    fn as_ptr(&self) -> *mut u8 {
+        match self {
+            Self::Named(shmem) => shmem.as_ptr(),
+            Self::File(map) => map.as_mut_ptr(),
+        }
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Self::Named(shmem) => shmem.len(),
+            Self::File(map) => map.len(),
+        }
+    }
+}
+
+/// A mapped segment.
+pub struct Segment {
+    base: NonNull<u8>,
+    layout: Layout,
+    nodes: Vec<NodeInfo>,
+    place: Place,
+    lease: Lease,
+    /// Whether dropping it removes the files.
+    owner: core::sync::atomic::AtomicBool,
+    /// Read only by `Drop`s of the mapping crates.
+    _mapping: Mapping,
+}
+
+// SAFETY: the mapping may be used from any thread; what parties share in it is atomic, and payload bytes
+// are handed from owner to owner by the state word.
+unsafe impl Send for Segment {}
+// SAFETY: as above.
+unsafe impl Sync for Segment {}
+
+impl core::fmt::Debug for Segment {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Segment")
+            .field("place", &self.place)
+            .field("bytes", &self.layout.total_bytes)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Segment {
+    /// Bytes of the blobs; they never change after creation.
+    fn blob(&self, extent: Extent) -> Option<&[u8]> {
+        let end = extent.offset.checked_add(extent.bytes)?;
+        if end > self.layout.shape.blob_bytes {
+            return None;
+        }
+        // SAFETY: in range, and written once, before the magic.
+        Some(unsafe {
+            let from = self.base.as_ptr().add(self.layout.blobs + extent.offset as usize);
+            core::slice::from_raw_parts(from, extent.bytes as usize)
+        })
+    }
+
+    /// A reference to one of `count` things of type T that lie at `offset`.
+    #[inline]
+    fn at<T>(&self, offset: usize, index: usize) -> &T {
+        // SAFETY: *checked*: callers pass an offset of the layout and an index below the count the
+        // layout was computed with; offsets are aligned for their T. All T used here are made of
+        // atomics (and cells that their owners guard), for which any bytes are valid.
+        unsafe { self.base.as_ptr().add(offset).cast::<T>().add(index).as_ref_unchecked() }
+    }
+
+    pub(crate) fn header(&self) -> &Header {
+        self.at(0, 0)
+    }
+
+    /// Where it lies.
+    #[must_use]
+    pub fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// The numbers its layout follows from.
+    #[must_use]
+    pub fn shape(&self) -> &Shape {
+        &self.layout.shape
+    }
+
+    /// Its size in bytes.
+    #[must_use]
+    pub fn total_bytes(&self) -> u64 {
+        self.layout.total_bytes as u64
+    }
+
+    /// Facts of the header for people.
+    #[must_use]
+    pub fn identity(&self) -> Identity {
+        let header = self.header();
+        let name_bytes = (header.name_len as usize).min(NAME_LIMIT);
+        Identity {
+            name: String::from_utf8_lossy(&header.name[..name_bytes]).into_owned(),
+            layout_version: header.version,
+            fingerprint: header.fingerprint,
+            created_unix_s: header.created_unix_s,
+            user_id: header.user_id,
+        }
+    }
+
+    /// The plan's nodes.
+    #[must_use]
+    pub fn nodes(&self) -> &[NodeInfo] {
+        &self.nodes
+    }
+
+    /// One node's moving parts; `None` if there is no such node.
+    #[inline]
+    #[must_use]
+    pub fn node(&self, index: u32) -> Option<Node<'_>> {
+        let info = self.nodes.get(index as usize)?;
+        let cells = self.layout.shape.ring_cells() as usize;
+        // SAFETY: *checked*: the layout has `cells` cells for each node.
+        let ring_cells = unsafe {
+            let first = self.base.as_ptr().add(self.layout.ring_cells).cast::<AtomicU64>();
+            core::slice::from_raw_parts(first.add(index as usize * cells), cells)
+        };
+        Some(Node {
+            segment: self,
+            info,
+            lines: self.at(self.layout.node_lines, index as usize),
+            cells: ring_cells,
+        })
+    }
+
+    /// The configuration that a node's workers are constructed from; 16-aligned.
+    #[must_use]
+    pub fn config(&self, info: &NodeInfo) -> &[u8] {
+        self.blob(info.config).unwrap_or(&[])
+    }
+
+    /// The participant table.
+    #[must_use]
+    pub fn participants(&self) -> &[Entry] {
+        // SAFETY: *checked*: the layout has this many entries; they are atomics and guarded cells.
+        unsafe {
+            let first = self.base.as_ptr().add(self.layout.participants).cast::<Entry>();
+            core::slice::from_raw_parts(first, self.layout.shape.participants as usize)
+        }
+    }
+
+    /// The lease file.
+    #[must_use]
+    pub fn lease(&self) -> &Lease {
+        &self.lease
+    }
+
+    /// The token of the server, which is also the client.
+    #[must_use]
+    pub fn server_token(&self) -> Option<Token> {
+        self.participants()[SERVER as usize].token()
+    }
+
+    /// Whether an incarnation is proven dead.
+    #[must_use]
+    pub fn is_dead(&self, token: Token) -> bool {
+        participant::is_dead(self.participants(), &self.lease, token)
+    }
+
+    /// What the server says.
+    #[inline]
+    #[must_use]
+    pub fn run(&self) -> Run {
+        match self.header().run.state.load(Ordering::Acquire) {
+            0 => Run::Creating,
+            1 => Run::Running,
+            2 => Run::Stopping,
+            _ => Run::Closed,
+        }
+    }
+
+    /// The server says so. Follow it with [`wake_everyone`](crate::repair::wake_everyone).
+    pub fn set_run(&self, run: Run) {
+        self.header().run.state.store(run as u32, Ordering::SeqCst);
+    }
+
+    /// The bell that workers ring when they are ready or have failed.
+    #[must_use]
+    pub fn startup(&self) -> SharedBell<'_> {
+        SharedBell(&self.header().startup)
+    }
+
+    /// The bell that is rung when a request comes free and somebody waits for one.
+    #[must_use]
+    pub fn freed(&self) -> SharedBell<'_> {
+        SharedBell(&self.header().freed)
+    }
+
+    #[inline]
+    pub(crate) fn task_line(&self, id: u32) -> Option<&TaskLine> {
+        (id < self.layout.task_count).then(|| self.at(self.layout.tasks, id as usize))
+    }
+
+    /// The owner words of one class's blocks.
+    pub(crate) fn block_owners(&self, class: usize) -> &[AtomicU64] {
+        let count = self.layout.shape.classes().get(class).map_or(0, |c| c.count as usize);
+        // SAFETY: *checked*: the layout has `count` owner words for this class.
+        unsafe {
+            let first = self.base.as_ptr().add(self.layout.block_owners[class]).cast::<AtomicU64>();
+            core::slice::from_raw_parts(first, count)
+        }
+    }
+
+    /// The first byte of a block, and its size; `None` if there is no such block.
+    pub(crate) fn block(&self, class: usize, index: u64) -> Option<(NonNull<u8>, usize)> {
+        let shape = self.layout.shape.classes().get(class)?;
+        if index >= shape.count {
+            return None;
+        }
+        let offset = self.layout.blocks[class] + (index * shape.block_bytes) as usize;
+        // SAFETY: *checked*: the layout has `count` blocks of this class there.
+        Some((unsafe { self.base.add(offset) }, shape.block_bytes as usize))
+    }
+
+    /// From now on dropping it leaves the files.
+    pub fn keep_files(&mut self) {
+        self.owner.store(false, Ordering::Relaxed); // Relaxed: a flag of this process
+    }
+
+    /// Removes the files now, if this is the creator and it has not removed them before: afterwards their
+    /// names may be another server's. Those who have it mapped may go on.
+    pub fn remove_files(&self) {
+        if self.owner.swap(false, Ordering::Relaxed) {
+            // Segment first, lease second, both while the lease is held.
+            let _ = std::fs::remove_file(self.place.path());
+            let _ = std::fs::remove_file(self.lease.path());
+        }
+    }
+}
+
+impl Drop for Segment {
+    fn drop(&mut self) {
+        // `shared_memory` would unlink by name too, but after we let go of the lease.
+        if let Mapping::Named(shmem) = &mut self._mapping {
+            shmem.set_owner(false);
+        }
+        self.remove_files();
+    }
+}
+
+/// Facts of a header.
+#[derive(Debug, Clone, serde::Serialize)]
+#[non_exhaustive]
+pub struct Identity {
+    /// The server's name, or the file's path.
+    pub name: String,
+    /// The layout's version.
+    pub layout_version: u32,
+    /// The hash of all sizes and offsets.
+    pub fingerprint: u64,
+    /// When it was made.
+    pub created_unix_s: u64,
+    /// Who made it.
+    pub user_id: u32,
+}

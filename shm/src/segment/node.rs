@@ -1,0 +1,93 @@
+//! A node of the plan: what never changes of it, and its moving parts.
+
+use super::Segment;
+use crate::doorbell::{self, Bell};
+use crate::layout::{Extent, NodeLines};
+use crate::lock::ReaderLock;
+use crate::participant::Entry;
+use crate::ring::Ring;
+use crate::sync::AtomicU64;
+
+/// In a descriptor: finished tasks go to the caller.
+pub(super) const REPLY: u32 = u32::MAX;
+
+/// A node as everybody sees it: written once, checked at attach.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct NodeInfo {
+    /// The servlet's name.
+    pub name: String,
+    /// The worker type's name.
+    pub worker_type: String,
+    /// A number that differs if the type's payloads do.
+    pub type_hash: u64,
+    /// 0: item by item; n: batches of up to n.
+    pub batch_size: u32,
+    /// How long the oldest item of a batch may wait.
+    pub batch_wait_ns: u64,
+    /// Where finished tasks go: a node, or the caller.
+    pub next: Option<u32>,
+    /// The place of the first worker in the participant table.
+    pub first_participant: u32,
+    /// How many workers.
+    pub workers: u32,
+    pub(super) config: Extent,
+}
+
+/// A node's moving parts.
+#[derive(Debug, Clone, Copy)]
+pub struct Node<'a> {
+    pub(super) segment: &'a Segment,
+    pub(super) info: &'a NodeInfo,
+    pub(super) lines: &'a NodeLines,
+    pub(super) cells: &'a [AtomicU64],
+}
+
+impl<'a> Node<'a> {
+    /// What never changes of it.
+    #[must_use]
+    pub fn info(&self) -> &'a NodeInfo {
+        self.info
+    }
+
+    /// Its ring.
+    #[inline]
+    #[must_use]
+    pub fn ring(&self) -> Ring<'a> {
+        Ring::new(&self.lines.tail.0, &self.lines.head.0, self.cells)
+    }
+
+    /// Its reader lock.
+    #[inline]
+    #[must_use]
+    pub fn lock(&self) -> ReaderLock<'a> {
+        ReaderLock::new(&self.lines.lock.0)
+    }
+
+    /// Its doorbell.
+    #[inline]
+    #[must_use]
+    pub fn doorbell(&self) -> &'a doorbell::Line {
+        &self.lines.doorbell
+    }
+
+    /// Its workers' places.
+    #[must_use]
+    pub fn workers(&self) -> &'a [Entry] {
+        let first = self.info.first_participant as usize;
+        &self.segment.participants()[first..first + self.info.workers as usize]
+    }
+
+    /// The bell of one of its workers.
+    #[must_use]
+    pub fn bell(&self, worker: u32) -> Option<&'a Bell> {
+        self.workers().get(worker as usize).map(Entry::bell)
+    }
+
+    /// After a push: `next` is the position after the last published; wakes whom it must.
+    #[inline]
+    pub fn after_push(&self, next: u64) {
+        let node = *self;
+        self.lines.doorbell.after_push(next, move |worker| node.bell(worker));
+    }
+}

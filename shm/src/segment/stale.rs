@@ -1,0 +1,118 @@
+//! Segments whose server has died: finding and removing them, and nothing else.
+
+use super::create::CreateError;
+use super::place::{MODE, NAME_PREFIX, NAMED_DIRECTORY, Place};
+use crate::layout::{LAYOUT_VERSION, MAGIC, PAGE};
+use crate::participant::{Lease, SERVER};
+use std::fs::OpenOptions;
+use std::io;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
+
+/// A segment found by [`list`].
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Found {
+    /// Where it lies.
+    pub place: Place,
+    /// Whether its server lives.
+    pub live: bool,
+}
+
+/// All named segments of this machine, and lease files without one, by name.
+///
+/// # Errors
+/// If the directory cannot be read.
+pub fn list() -> io::Result<Vec<Found>> {
+    let mut names = std::collections::BTreeSet::new();
+    for entry in std::fs::read_dir(NAMED_DIRECTORY)? {
+        let name = entry?.file_name();
+        let Some(name) = name.to_str().and_then(|n| n.strip_prefix(NAME_PREFIX)) else { continue };
+        names.insert(name.strip_suffix(".lease").unwrap_or(name).to_string());
+    }
+    let places = names.iter().filter_map(|name| Place::named(name).ok());
+    Ok(places.map(|place| Found { live: is_live(&place), place }).collect())
+}
+
+/// Whether the server of a segment lives: its lease is held.
+#[must_use]
+pub fn is_live(place: &Place) -> bool {
+    Lease::open(&place.lease_path()).is_ok_and(|lease| lease.is_held(SERVER).unwrap_or(true))
+}
+
+/// What became of a segment that was to be removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Removed {
+    /// It was stale and is gone (or would be, if this was a rehearsal).
+    Stale,
+    /// Its server lives; it was left alone.
+    Live,
+    /// It is not a segment; it was left alone.
+    Foreign,
+}
+
+/// Removes a segment whose lease is free; with `dry_run`, only says what would happen.
+///
+/// # Errors
+/// What the operating system says.
+pub fn remove_if_stale(place: &Place, dry_run: bool) -> io::Result<Removed> {
+    let path = place.path();
+    let exists = std::fs::symlink_metadata(&path).is_ok();
+    if exists && !is_segment_file(&path).unwrap_or(false) {
+        return Ok(Removed::Foreign);
+    }
+    if dry_run {
+        return Ok(if is_live(place) { Removed::Live } else { Removed::Stale });
+    }
+    let Some(lease) = Lease::acquire(&place.lease_path())? else {
+        return Ok(Removed::Live);
+    };
+    if exists {
+        match std::fs::remove_file(&path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+            _ => {}
+        }
+    }
+    std::fs::remove_file(lease.path())?;
+    Ok(Removed::Stale)
+}
+
+/// Removes the segment of a dead server. The caller holds the lease.
+pub(super) fn remove_stale(path: &Path) -> Result<(), CreateError> {
+    let system = |what| move |source| CreateError::System { what, path: path.to_path_buf(), source };
+    let foreign = || CreateError::Foreign { path: path.to_path_buf() };
+    let meta = match std::fs::symlink_metadata(path) {
+        Ok(meta) => meta,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(system("look at")(e)),
+    };
+    if !meta.is_file() {
+        return Err(foreign());
+    }
+    if !is_segment_file(path).map_err(system("read"))? {
+        return Err(foreign());
+    }
+    std::fs::remove_file(path).map_err(system("remove"))
+}
+
+/// Whether a file is a segment, finished or begun: it has our magic, or the rights that we give and
+/// nothing but zeros where the header would be (its creator died before writing it).
+fn is_segment_file(path: &Path) -> io::Result<bool> {
+    use std::io::Read;
+    let mut head = Vec::with_capacity(PAGE);
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK) // a FIFO must not hold us
+        .open(path)?;
+    let meta = file.metadata()?;
+    if !meta.is_file() {
+        return Ok(false);
+    }
+    file.take(PAGE as u64).read_to_end(&mut head)?;
+    let finished = head.starts_with(&MAGIC.to_le_bytes());
+    // The version is written first, the magic last.
+    let begun = head.iter().all(|&b| b == 0)
+        || head.starts_with(&[0; 8]) && head[8..].starts_with(&LAYOUT_VERSION.to_le_bytes());
+    Ok(finished || begun && meta.mode() & 0o777 == MODE)
+}

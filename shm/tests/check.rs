@@ -1,0 +1,144 @@
+//! `check` finds each thing that must not be, and nothing in a segment that is well.
+
+mod common;
+
+use common::Fixture;
+use ringmill_shm::check::{PhaseCounts, Problem, check};
+
+const WORKER: u32 = 1;
+const PATTERN: &[u8] = b"a pattern that is there once";
+
+#[test]
+fn a_segment_in_every_phase_is_well() {
+    let f = Fixture::new();
+    let (client, worker) = (f.client(), f.arrive(WORKER));
+    assert_eq!(check(&f.segment), []);
+    f.send(0, client, b"done");
+    f.send(1, client, b"claimed");
+    let mut claimed = f.drain(0, worker);
+    let mut held = claimed.pop().unwrap();
+    held.block_place(1000).unwrap();
+    claimed.pop().unwrap().finish(client, false);
+    f.send(2, client, b"queued");
+    let mut filling = f.task(3).begin(client);
+    filling.block_place(100).unwrap();
+    let _ = f.segment.node(0).unwrap().lock().lock(worker, 0, |_| false);
+    assert_eq!(check(&f.segment), []);
+    let counts = PhaseCounts::of(&f.segment);
+    assert_eq!(counts, PhaseCounts { free: 36, filling: 1, queued: 1, claimed: 1, forked: 0, done: 1 });
+}
+
+#[test]
+fn a_phase_that_does_not_exist() {
+    let f = Fixture::new();
+    f.send(5, f.client(), PATTERN);
+    let word = f.task(5).word().load().raw() | 0xF << 28;
+    f.line_of(PATTERN).set_word(word);
+    assert_eq!(check(&f.segment), [Problem::BadPhase { task: 5, word }]);
+}
+
+#[test]
+fn an_owner_that_is_dead() {
+    let f = Fixture::new();
+    let worker = f.arrive(WORKER);
+    f.send(5, f.client(), b"");
+    drop(f.drain(0, worker));
+    assert_eq!(check(&f.segment), []);
+    f.bury(worker);
+    let state = f.task(5).word().load();
+    assert_eq!(
+        check(&f.segment),
+        [Problem::DeadOwner { task: 5, word: state.raw(), state: format!("{state:?}") }]
+    );
+}
+
+#[test]
+fn an_owner_that_is_nobody() {
+    let f = Fixture::new();
+    f.send(5, f.client(), PATTERN);
+    drop(f.drain(0, f.arrive(WORKER)));
+    f.line_of(PATTERN).set_word(f.task(5).word().load().raw() & u64::from(u32::MAX));
+    assert!(matches!(check(&f.segment)[..], [Problem::DeadOwner { task: 5, .. }]));
+}
+
+#[test]
+fn queued_in_no_ring() {
+    let f = Fixture::new();
+    let word = f.queue(5, f.client(), 0, b"").word().load().raw();
+    assert_eq!(check(&f.segment), [Problem::NotInRing { task: 5, word }]);
+}
+
+#[test]
+fn in_rings_more_than_once() {
+    let f = Fixture::new();
+    for (id, other_node) in [(5, 0), (6, 1)] {
+        f.send(id, f.client(), b"");
+        f.push(id, other_node);
+    }
+    let problem = |task| Problem::TwiceInRing { task, word: f.task(task).word().load().raw() };
+    assert_eq!(check(&f.segment), [problem(5), problem(6)]);
+}
+
+#[test]
+fn an_id_that_no_task_has() {
+    let f = Fixture::new();
+    f.send(5, f.client(), b"");
+    f.push(40, 0);
+    assert_eq!(check(&f.segment), [Problem::BadId { node: 0, position: 1, id: 40 }]);
+}
+
+#[test]
+fn a_lap_that_does_not_belong() {
+    let f = Fixture::new();
+    f.push(37, 1);
+    let cell = f.find(&(1_u64 << 32 | 37).to_le_bytes());
+    f.write(cell + 4, &77_u32.to_le_bytes());
+    assert_eq!(check(&f.segment), [Problem::BadLap { node: 1, position: 0, lap: 77 }]);
+}
+
+#[test]
+fn a_head_from_nowhere_is_no_reason_to_panic() {
+    let f = Fixture::new();
+    for head in [u64::MAX, 77 << 6] {
+        f.segment.node(0).unwrap().ring().set_head(head);
+        let problems = check(&f.segment);
+        assert!(problems.iter().all(|p| matches!(p, Problem::BadLap { node: 0, .. })), "{problems:?}");
+    }
+    assert_eq!(check(&f.segment).len(), 64, "no cell belongs to that lap");
+}
+
+#[test]
+fn a_lock_holder_that_is_dead() {
+    let f = Fixture::new();
+    let worker = f.arrive(WORKER);
+    let _ = f.segment.node(0).unwrap().lock().lock(worker, 0, |_| false);
+    assert_eq!(check(&f.segment), []);
+    f.bury(worker);
+    assert_eq!(check(&f.segment), [Problem::DeadHolder { node: 0, token: worker.raw() }]);
+}
+
+#[test]
+fn a_block_that_its_task_does_not_have() {
+    let f = Fixture::new();
+    let mut filling = f.task(5).begin(f.client());
+    assert!(filling.inline_place().write(0, PATTERN));
+    filling.block_place(1000).unwrap();
+    let line = f.line_of(PATTERN);
+    let handle = line.block();
+    line.set_block(0);
+    match &check(&f.segment)[..] {
+        [Problem::LostBlock { class: 1, owner, .. }] => assert_eq!(*owner as u32, 5),
+        other => panic!("{other:?}"),
+    }
+    line.set_block(handle);
+    assert_eq!(check(&f.segment), []);
+    filling.abandon();
+}
+
+#[test]
+fn problems_read_like_sentences() {
+    let lost = Problem::LostBlock { class: 1, block: 2, owner: 3 };
+    assert_eq!(lost.to_string(), "block 2 of class 1: its task does not have it");
+    let bad = Problem::BadLap { node: 1, position: 0, lap: 77 };
+    assert_eq!(bad.to_string(), "node 1: lap 77 does not belong at position 0");
+}

@@ -1,0 +1,204 @@
+//! What the tests of segments share.
+#![allow(dead_code, reason = "each test program uses a part of it")]
+#![allow(unreachable_pub, reason = "a module of several test programs")]
+
+use ringmill_shm::arena::{Claimed, Task};
+use ringmill_shm::layout::Class;
+use ringmill_shm::participant::{Entry, Life, Role};
+use ringmill_shm::segment::{NodeSpec, Place, Segment, Spec};
+use ringmill_shm::token::Token;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+pub const FORMAT: u64 = 42;
+
+/// A name that no other test, in this process or another, has.
+pub fn unique_name() -> String {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    format!("shmtest-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// A place, and nothing left at it in the end.
+pub struct TestPlace {
+    pub place: Place,
+    _directory: Option<tempfile::TempDir>,
+}
+
+impl TestPlace {
+    pub fn named() -> Self {
+        Self { place: Place::named(&unique_name()).unwrap(), _directory: None }
+    }
+
+    pub fn file() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        Self { place: Place::File(directory.path().join("segment")), _directory: Some(directory) }
+    }
+
+    pub fn path(&self) -> PathBuf {
+        self.place.path()
+    }
+
+    pub fn lease_path(&self) -> PathBuf {
+        self.place.lease_path()
+    }
+
+    pub fn is_clean(&self) -> bool {
+        !self.path().exists() && !self.lease_path().exists()
+    }
+}
+
+impl Drop for TestPlace {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(self.path());
+        let _ = std::fs::remove_file(self.lease_path());
+    }
+}
+
+pub fn node(name: &str, next: Option<u32>, workers: usize) -> NodeSpec {
+    NodeSpec {
+        name: name.into(),
+        worker_type: format!("test::{name}"),
+        type_hash: 7,
+        config: b"configuration".to_vec(),
+        batch_size: 4,
+        batch_wait_ns: 0,
+        next,
+        role: Role::ProcessWorker,
+        workers: vec![Vec::new(); workers],
+    }
+}
+
+/// Two nodes, one after the other, with two workers each; 40 requests; two size classes.
+pub fn spec() -> Spec {
+    Spec {
+        requests: 40,
+        tasks_per_request: 1,
+        classes: vec![Class { block_bytes: 256, count: 3 }, Class { block_bytes: 1024, count: 2 }],
+        payload_format: FORMAT,
+        nodes: vec![node("first", Some(1), 2), node("last", None, 2)],
+    }
+}
+
+/// A segment with hands on its bytes.
+pub struct Fixture {
+    pub segment: Segment,
+    bytes: File,
+    _place: TestPlace,
+}
+
+impl Fixture {
+    pub fn new() -> Self {
+        let place = TestPlace::file();
+        let segment = Segment::create(place.place.clone(), &spec()).unwrap();
+        let bytes = File::options().read(true).write(true).open(place.path()).unwrap();
+        Self { segment, bytes, _place: place }
+    }
+
+    pub fn client(&self) -> Token {
+        self.segment.server_token().unwrap()
+    }
+
+    pub fn task(&self, id: u32) -> Task<'_> {
+        Task::new(&self.segment, id).unwrap()
+    }
+
+    /// A participant that lives: it holds its byte of the lease.
+    pub fn arrive(&self, index: u32) -> Token {
+        let entry = self.entry(index);
+        let token = entry.prepare(index);
+        self.segment.lease().hold(index).unwrap();
+        entry.set_life(Life::Ready);
+        token
+    }
+
+    /// It dies: its byte is free and its place is marked.
+    pub fn bury(&self, token: Token) {
+        self.segment.lease().release(token.index());
+        self.entry(token.index()).set_life(Life::Dead);
+    }
+
+    fn entry(&self, index: u32) -> &Entry {
+        &self.segment.participants()[index as usize]
+    }
+
+    /// A request of `client` with this payload in line, as it is before its push.
+    pub fn queue(&self, id: u32, client: Token, node: u32, payload: &[u8]) -> Task<'_> {
+        let mut filling = self.task(id).begin(client);
+        assert!(filling.inline_place().write(0, payload));
+        filling.set_length(payload.len());
+        filling.queue(client, node)
+    }
+
+    pub fn push(&self, id: u32, node: u32) {
+        self.segment.node(node).unwrap().ring().push(id).unwrap();
+    }
+
+    pub fn send(&self, id: u32, client: Token, payload: &[u8]) -> Task<'_> {
+        let task = self.queue(id, client, 0, payload);
+        self.push(id, 0);
+        task
+    }
+
+    /// All that waits at a node, claimed; `head` moves.
+    pub fn drain(&self, node: u32, me: Token) -> Vec<Claimed<'_>> {
+        let ring = self.segment.node(node).unwrap().ring();
+        let head = ring.head();
+        let count = ring.published(head, u64::MAX);
+        let claimed = (head..head + count)
+            .filter_map(|p| self.task(ring.get(p).unwrap()).claim(me, |t| self.segment.is_dead(t)))
+            .collect();
+        ring.set_head(head + count);
+        claimed
+    }
+
+    /// Where `pattern`, which is there once, lies.
+    pub fn find(&self, pattern: &[u8]) -> u64 {
+        let mut all = vec![0; self.segment.total_bytes() as usize];
+        self.bytes.read_exact_at(&mut all, 0).unwrap();
+        let mut places = all.windows(pattern.len()).enumerate().filter(|(_, w)| *w == pattern);
+        let (place, _) = places.next().expect("it is there");
+        assert!(places.next().is_none(), "it is there once");
+        place as u64
+    }
+
+    pub fn read<const N: usize>(&self, at: u64) -> [u8; N] {
+        let mut bytes = [0; N];
+        self.bytes.read_exact_at(&mut bytes, at).unwrap();
+        bytes
+    }
+
+    pub fn write(&self, at: u64, bytes: &[u8]) {
+        self.bytes.write_all_at(bytes, at).unwrap();
+    }
+
+    /// The line of a task whose in-line place begins with `payload`.
+    pub fn line_of(&self, payload: &[u8]) -> TaskLine<'_> {
+        TaskLine { fixture: self, start: self.find(payload) - 32 }
+    }
+}
+
+/// The header of a task, as bytes.
+pub struct TaskLine<'a> {
+    fixture: &'a Fixture,
+    start: u64,
+}
+
+impl TaskLine<'_> {
+    pub fn set_word(&self, word: u64) {
+        self.fixture.write(self.start, &word.to_le_bytes());
+    }
+
+    pub fn set_length(&self, bytes: u32) {
+        self.fixture.write(self.start + 8, &bytes.to_le_bytes());
+    }
+
+    pub fn block(&self) -> u32 {
+        u32::from_le_bytes(self.fixture.read(self.start + 12))
+    }
+
+    pub fn set_block(&self, handle: u32) {
+        self.fixture.write(self.start + 12, &handle.to_le_bytes());
+    }
+}

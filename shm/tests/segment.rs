@@ -1,0 +1,363 @@
+//! Segments come into being whole or not at all, are believed only after a check, and go with their server.
+
+mod common;
+
+use common::{FORMAT, TestPlace, node, spec};
+use ringmill_shm::arena::Task;
+use ringmill_shm::layout::{Class, LAYOUT_VERSION};
+use ringmill_shm::segment::{
+    AttachError, CreateError, NAMED_DIRECTORY, Place, Removed, Run, Segment, Spec, is_live, list,
+    remove_if_stale,
+};
+use std::fs::File;
+use std::io::{BufRead, BufReader, ErrorKind};
+use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
+use std::process::{Command, Stdio};
+
+fn both(body: impl Fn(TestPlace)) {
+    body(TestPlace::named());
+    body(TestPlace::file());
+}
+
+/// A segment whose server is no more, with its files.
+fn stale(place: &Place) {
+    let mut segment = Segment::create(place.clone(), &spec()).unwrap();
+    segment.keep_files();
+}
+
+fn patch(place: &Place, at: u64, bytes: &[u8]) {
+    File::options().write(true).open(place.path()).unwrap().write_all_at(bytes, at).unwrap();
+}
+
+#[test]
+fn what_is_created_is_attached() {
+    both(|at| {
+        let ours = Segment::create(at.place.clone(), &spec()).unwrap();
+        let theirs = Segment::attach(at.place.clone(), FORMAT).unwrap();
+        assert_eq!(theirs.shape(), ours.shape());
+        assert_eq!(theirs.total_bytes(), spec().total_bytes().unwrap());
+        assert_eq!(theirs.run(), Run::Running);
+        assert_eq!(theirs.server_token(), ours.server_token());
+        assert!(!theirs.is_dead(ours.server_token().unwrap()));
+        assert_eq!(theirs.participants().len(), 5);
+        let info = &theirs.nodes()[1];
+        assert_eq!((info.name.as_str(), info.worker_type.as_str()), ("last", "test::last"));
+        assert_eq!((info.first_participant, info.workers, info.next), (3, 2, None));
+        assert_eq!(theirs.config(info), b"configuration");
+        assert_eq!(theirs.identity().name, at.place.to_text());
+        assert_eq!(theirs.identity().layout_version, LAYOUT_VERSION);
+        // One memory, two mappings.
+        ours.node(0).unwrap().ring().push(17).unwrap();
+        assert_eq!(theirs.node(0).unwrap().ring().get(0), Some(17));
+        drop(theirs);
+        assert!(at.path().exists(), "who attached removes nothing");
+    });
+}
+
+#[test]
+fn its_files_are_private_and_go_with_it() {
+    both(|at| {
+        let segment = Segment::create(at.place.clone(), &spec()).unwrap();
+        for path in [at.path(), at.lease_path()] {
+            assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600, "{path:?}");
+        }
+        assert_eq!(at.path().metadata().unwrap().len(), segment.total_bytes());
+        drop(segment);
+        assert!(at.is_clean());
+    });
+}
+
+#[test]
+fn a_name_in_use_is_refused_with_the_pid() {
+    both(|at| {
+        let _live = Segment::create(at.place.clone(), &spec()).unwrap();
+        match Segment::create(at.place.clone(), &spec()) {
+            Err(CreateError::InUse { path, pid }) => {
+                assert_eq!((path, pid), (at.path(), Some(std::process::id())));
+            }
+            other => panic!("{other:?}"),
+        }
+        assert!(at.path().exists() && at.lease_path().exists(), "the live one is untouched");
+    });
+}
+
+#[test]
+fn what_a_dead_server_left_is_replaced() {
+    both(|at| {
+        stale(&at.place);
+        assert!(!is_live(&at.place));
+        let left = Segment::inspect(at.place.clone()).unwrap();
+        assert!(left.is_dead(left.server_token().unwrap()));
+        let anew = Segment::create(at.place.clone(), &spec()).unwrap();
+        assert!(is_live(&at.place));
+        drop(anew);
+        assert!(at.is_clean());
+    });
+}
+
+/// Not a test: the process that `a_killed_server_leaves_a_stale_segment` starts and kills.
+#[test]
+fn the_server_to_be_killed() {
+    let Some(name) = std::env::var_os("RINGMILL_TEST_SEGMENT") else { return };
+    let place = Place::named(name.to_str().unwrap()).unwrap();
+    let _segment = Segment::create(place, &spec()).unwrap();
+    println!("\nready");
+    let _ = std::io::stdin().read_line(&mut String::new()); // until the test kills us, or ends
+}
+
+#[test]
+fn a_killed_server_leaves_a_stale_segment() {
+    let at = TestPlace::named();
+    let mut server = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "the_server_to_be_killed", "--nocapture"])
+        .env("RINGMILL_TEST_SEGMENT", at.place.to_text())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(server.stdout.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap() == "ready"));
+    match Segment::create(at.place.clone(), &spec()) {
+        Err(CreateError::InUse { pid, .. }) => assert_eq!(pid, Some(server.id())),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(remove_if_stale(&at.place, false).unwrap(), Removed::Live);
+    server.kill().unwrap();
+    server.wait().unwrap();
+    assert!(at.path().exists());
+    assert_eq!(remove_if_stale(&at.place, true).unwrap(), Removed::Stale);
+    drop(Segment::create(at.place.clone(), &spec()).unwrap());
+    assert!(at.is_clean());
+}
+
+#[test]
+fn a_creator_that_died_half_way_is_replaced() {
+    both(|at| {
+        std::fs::write(at.path(), vec![0; 8192]).unwrap(); // pages reserved, nothing written
+        let ours = PermissionsExt::from_mode(0o600);
+        std::fs::set_permissions(at.path(), ours).unwrap();
+        drop(Segment::create(at.place.clone(), &spec()).unwrap());
+        let mut begun = vec![0; 8192];
+        begun[8..12].copy_from_slice(&LAYOUT_VERSION.to_le_bytes()); // all but the magic
+        std::fs::write(at.path(), begun).unwrap();
+        let ours = PermissionsExt::from_mode(0o600);
+        std::fs::set_permissions(at.path(), ours).unwrap();
+        match Segment::attach(at.place.clone(), FORMAT) {
+            Err(AttachError::Foreign { why, .. }) => assert!(why.contains("not finished"), "{why}"),
+            other => panic!("{other:?}"),
+        }
+        drop(Segment::create(at.place.clone(), &spec()).unwrap());
+    });
+}
+
+#[test]
+fn a_foreign_file_is_left_alone() {
+    both(|at| {
+        for precious in ["", &"a letter, longer than a magic number".repeat(200)] {
+            std::fs::write(at.path(), precious).unwrap();
+            assert!(matches!(Segment::create(at.place.clone(), &spec()), Err(CreateError::Foreign { .. })));
+            assert!(matches!(Segment::attach(at.place.clone(), FORMAT), Err(AttachError::Foreign { .. })));
+            assert_eq!(remove_if_stale(&at.place, false).unwrap(), Removed::Foreign);
+            assert_eq!(std::fs::read_to_string(at.path()).unwrap(), precious);
+            assert!(!at.lease_path().exists());
+        }
+    });
+}
+
+#[test]
+fn neither_a_link_nor_a_pipe_is_followed() {
+    let at = TestPlace::file();
+    let target = at.path().with_extension("target");
+    std::fs::write(&target, "precious").unwrap();
+    symlink(&target, at.path()).unwrap();
+    assert!(matches!(Segment::create(at.place.clone(), &spec()), Err(CreateError::Foreign { .. })));
+    assert!(matches!(Segment::attach(at.place.clone(), FORMAT), Err(AttachError::System { .. })));
+    assert_eq!(remove_if_stale(&at.place, false).unwrap(), Removed::Foreign);
+    assert_eq!(std::fs::read_to_string(&target).unwrap(), "precious");
+
+    // A pipe without a writer would hold whoever opens it to read.
+    std::fs::remove_file(at.path()).unwrap();
+    assert!(Command::new("mkfifo").arg(at.path()).status().unwrap().success());
+    assert!(matches!(Segment::create(at.place.clone(), &spec()), Err(CreateError::Foreign { .. })));
+    assert!(matches!(Segment::inspect(at.place.clone()), Err(AttachError::Foreign { .. })));
+    assert_eq!(remove_if_stale(&at.place, false).unwrap(), Removed::Foreign);
+}
+
+#[test]
+fn another_version_is_told() {
+    both(|at| {
+        stale(&at.place);
+        patch(&at.place, 8, &(LAYOUT_VERSION + 1).to_le_bytes());
+        for result in [Segment::attach(at.place.clone(), FORMAT), Segment::inspect(at.place.clone())] {
+            match result {
+                Err(AttachError::Version { found, expected, .. }) => {
+                    assert_eq!((found, expected), (LAYOUT_VERSION + 1, LAYOUT_VERSION));
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    });
+}
+
+#[test]
+fn another_payload_format_is_told() {
+    both(|at| {
+        let ours = Segment::create(at.place.clone(), &spec()).unwrap();
+        match Segment::attach(at.place.clone(), FORMAT + 1) {
+            Err(AttachError::Fingerprint { found, expected, .. }) => {
+                assert_eq!(found, ours.identity().fingerprint);
+                assert_ne!(found, expected);
+            }
+            other => panic!("{other:?}"),
+        }
+        assert!(Segment::inspect(at.place.clone()).is_ok(), "who only looks needs no payloads");
+    });
+}
+
+#[test]
+fn a_header_that_lies_is_not_believed() {
+    // Fingerprint, total size, participants, requests, one after the other.
+    for offset in [16, 24, 32, 40] {
+        let at = TestPlace::file();
+        stale(&at.place);
+        patch(&at.place, offset, &[0xFF; 4]);
+        match Segment::attach(at.place.clone(), FORMAT) {
+            Err(AttachError::Fingerprint { .. } | AttachError::Foreign { .. }) => {}
+            other => panic!("bytes at {offset}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_truncated_file_is_not_mapped() {
+    both(|at| {
+        for bytes in [4096, 100, 0] {
+            stale(&at.place);
+            File::options().write(true).open(at.path()).unwrap().set_len(bytes).unwrap();
+            match Segment::attach(at.place.clone(), FORMAT) {
+                Err(AttachError::Foreign { why, .. }) => assert!(why.contains("bytes"), "{why}"),
+                other => panic!("{bytes} bytes: {other:?}"),
+            }
+        }
+    });
+}
+
+#[test]
+fn a_segment_that_does_not_exist_is_told() {
+    both(|at| match Segment::attach(at.place.clone(), FORMAT) {
+        Err(AttachError::System { source, path, .. }) => {
+            assert_eq!((source.kind(), path), (ErrorKind::NotFound, at.path()));
+        }
+        other => panic!("{other:?}"),
+    });
+}
+
+#[test]
+fn a_file_system_that_is_too_small_is_told_with_numbers() {
+    both(|at| {
+        let mut huge = spec();
+        huge.classes[1] = Class { block_bytes: 1 << 20, count: 1 << 25 };
+        match Segment::create(at.place.clone(), &huge) {
+            Err(CreateError::NoSpace { path, needed_bytes, available_bytes }) => {
+                assert_eq!(Some(path.as_path()), at.path().parent());
+                assert_eq!(needed_bytes, huge.total_bytes().unwrap());
+                assert!(needed_bytes > 1 << 45 && available_bytes < needed_bytes);
+            }
+            other => panic!("{other:?}"),
+        }
+        assert!(at.is_clean());
+    });
+}
+
+#[test]
+fn numbers_out_of_range_are_told() {
+    type Break = fn(&mut Spec);
+    let cases: [(&str, Break); 5] = [
+        ("capacity", |s| s.requests = 0),
+        ("number of nodes", |s| s.nodes.clear()),
+        ("number of workers of a node", |s| s.nodes[0] = node("first", None, 65)),
+        ("node that a node goes on to", |s| s.nodes[0].next = Some(2)),
+        ("block size of a class", |s| s.classes[1].block_bytes = 128),
+    ];
+    for (what, break_it) in cases {
+        let at = TestPlace::file();
+        let mut broken = spec();
+        break_it(&mut broken);
+        match Segment::create(at.place.clone(), &broken) {
+            Err(CreateError::Shape(error)) => assert_eq!(error.what, what),
+            other => panic!("{what}: {other:?}"),
+        }
+        assert!(at.is_clean());
+    }
+}
+
+#[test]
+fn names_that_are_none() {
+    let long = "n".repeat(56);
+    for name in ["", ".hidden", "a/b", "a b", "ä", "x.lease", "..", &long] {
+        assert!(Place::named(name).is_err(), "{name:?}");
+    }
+    for name in ["a", "A-b_c.9", &long[..55]] {
+        let place = Place::named(name).unwrap();
+        assert_eq!(Place::parse(&place.to_text()).unwrap(), place);
+        assert!(place.path().starts_with(NAMED_DIRECTORY));
+    }
+    assert_eq!(Place::parse("./x").unwrap(), Place::File("./x".into()));
+    assert!(Place::parse("").is_err());
+}
+
+#[test]
+fn who_inspects_cannot_write() {
+    both(|at| {
+        let ours = Segment::create(at.place.clone(), &spec()).unwrap();
+        let maps = || std::fs::read_to_string("/proc/self/maps").unwrap();
+        let path = at.path();
+        let rights = |maps: &str| -> Vec<String> {
+            let ours = maps.lines().filter(|line| line.ends_with(path.to_str().unwrap()));
+            ours.map(|line| line.split_whitespace().nth(1).unwrap().into()).collect()
+        };
+        assert_eq!(rights(&maps()), ["rw-s"]);
+        let looking = Segment::inspect(at.place.clone()).unwrap();
+        let mut both = rights(&maps());
+        both.sort_unstable();
+        assert_eq!(both, ["r--s", "rw-s"]);
+        ours.node(0).unwrap().ring().push(3).unwrap();
+        assert_eq!(looking.node(0).unwrap().ring().depth(), 1, "and sees what happens");
+        assert!(Task::new(&looking, 0).unwrap().is_free());
+    });
+}
+
+#[test]
+fn the_list_tells_the_living_from_the_stale() {
+    let (live, dead) = (TestPlace::named(), TestPlace::named());
+    let _live = Segment::create(live.place.clone(), &spec()).unwrap();
+    stale(&dead.place);
+    // Of a server that died between its files and their removal.
+    let lease_only = TestPlace::named();
+    std::fs::write(lease_only.lease_path(), "").unwrap();
+    let all = list().unwrap();
+    for (at, is_live) in [(&live, true), (&dead, false), (&lease_only, false)] {
+        let found: Vec<_> = all.iter().filter(|f| f.place == at.place).collect();
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].live, is_live);
+    }
+    assert_eq!(remove_if_stale(&lease_only.place, false).unwrap(), Removed::Stale);
+    assert!(lease_only.is_clean());
+}
+
+#[test]
+fn only_what_is_stale_is_removed() {
+    both(|at| {
+        let live = Segment::create(at.place.clone(), &spec()).unwrap();
+        for dry_run in [true, false] {
+            assert_eq!(remove_if_stale(&at.place, dry_run).unwrap(), Removed::Live);
+            assert!(at.path().exists() && at.lease_path().exists());
+        }
+        drop(live);
+        stale(&at.place);
+        assert_eq!(remove_if_stale(&at.place, true).unwrap(), Removed::Stale);
+        assert!(at.path().exists() && at.lease_path().exists(), "a rehearsal");
+        assert_eq!(remove_if_stale(&at.place, false).unwrap(), Removed::Stale);
+        assert!(at.is_clean());
+    });
+}

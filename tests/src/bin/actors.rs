@@ -1,0 +1,136 @@
+//! A program with a server, for tests of what happens when its process ends in one way or another.
+//!
+//! `actors NAME GATE [OPTION]…` starts a server and says `ready PID…`; then it does as the lines of its
+//! standard input say. Whoever started it sees how it ends, and what it leaves.
+//!
+//! Options: `threads` (workers in threads), `hold-in-constructor`, `no-signals` (the server leaves signals
+//! alone), `own-handler` (the program has a handler for SIGINT), `ignore-sigint`, `shutdown-ms=N`,
+//! `workers=N`.
+//!
+//! Commands: `hold N` (a call in a thread of its own), `exit N`, `panic`, `return`, `shutdown`,
+//! `watch` (says `refused` as soon as the server takes no calls).
+#![expect(unsafe_code, reason = "a signal handler")]
+
+#[path = "../../tests/support/actor.rs"]
+mod actor;
+
+use actor::{Act, Actor, Answer, Rebirth, Upbringing};
+use ringmill::{BoxError, CallError, CallOptions, ProcessServlet, Server, ThreadServlet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::time::Duration;
+
+ringmill::init!(Actor);
+
+type Actors = Server<Act, Answer>;
+
+/// Where the handler of ours writes to.
+static PIPE: AtomicI32 = AtomicI32::new(-1);
+
+extern "C" fn on_signal(_: i32) {
+    let pipe = PIPE.load(Ordering::SeqCst);
+    // SAFETY: writes one live byte to a descriptor; allowed in a signal handler.
+    unsafe { libc::write(pipe, b"!".as_ptr().cast(), 1) };
+}
+
+/// Says `own handler` and ends in order when SIGINT comes.
+fn handle_sigint() -> Result<std::thread::JoinHandle<()>, BoxError> {
+    use std::io::Read;
+    use std::os::fd::IntoRawFd;
+    let (mut reader, writer) = std::io::pipe()?;
+    PIPE.store(writer.into_raw_fd(), Ordering::SeqCst);
+    let handler: extern "C" fn(i32) = on_signal;
+    // SAFETY: `on_signal` only loads an atomic and writes to a descriptor.
+    unsafe { libc::signal(libc::SIGINT, handler as libc::sighandler_t) };
+    Ok(std::thread::spawn(move || {
+        let _ = reader.read_exact(&mut [0]);
+        println!("own handler");
+    }))
+}
+
+fn number(line: &str) -> u64 {
+    line.split_whitespace().nth(1).and_then(|word| word.parse().ok()).expect("a number")
+}
+
+fn start(name: &str, gate: &str, options: &[String]) -> Result<Actors, BoxError> {
+    let has = |option: &str| options.iter().any(|o| o == option);
+    let value = |key: &str| options.iter().find_map(|o| o.strip_prefix(key)?.parse::<u64>().ok());
+    let upbringing = Upbringing {
+        gate: gate.into(),
+        rebirth: Rebirth::Lives,
+        hold_in_constructor: has("hold-in-constructor"),
+    };
+    let workers = value("workers=").map_or(2, |n| n as usize);
+    let builder = Server::builder(name)
+        .capacity(4)
+        .handle_signals(!has("no-signals"))
+        .shutdown_timeout(value("shutdown-ms=").map_or(Duration::from_secs(3600), Duration::from_millis));
+    Ok(if has("threads") {
+        builder.start(ThreadServlet::<Actor>::new(upbringing).cpus(workers))?
+    } else {
+        builder.start(ProcessServlet::<Actor>::new(upbringing).cpus(workers))?
+    })
+}
+
+fn call(server: &Actors, number: u64) {
+    let options = CallOptions::new().backpressure(false).timeout(Duration::from_secs(3600));
+    match server.call_with(&Act::Hold(number), options) {
+        Ok(reply) => println!("answer {}", reply.value),
+        Err(CallError::WorkerDied(_)) => println!("died {number}"),
+        Err(error) => println!("error {error}"),
+    }
+}
+
+/// Whether the server takes no more calls. Tried with a call that nobody works on: its time is over
+/// before it begins.
+fn refuses(server: &Actors) -> bool {
+    let options = CallOptions::new().timeout(Duration::ZERO);
+    matches!(server.call_with(&Act::Double(0), options), Err(CallError::ShuttingDown))
+}
+
+fn main() -> Result<(), BoxError> {
+    let mut arguments = std::env::args().skip(1);
+    let mut argument = || arguments.next().ok_or_else(|| BoxError::msg("actors NAME GATE [OPTION]…"));
+    let (name, gate) = (argument()?, argument()?);
+    let options: Vec<String> = arguments.collect();
+    if options.iter().any(|o| o == "ignore-sigint") {
+        ringmill_shm::sys::process::ignore_signal(libc::SIGINT);
+    }
+    let handler = if options.iter().any(|o| o == "own-handler") { Some(handle_sigint()?) } else { None };
+    let server = Arc::new(start(&name, &gate, &options)?);
+    let servlet = server.stats().servlets.remove(0);
+    let pids: Vec<String> = servlet.workers.iter().map(|worker| worker.pid.to_string()).collect();
+    println!("ready {}", pids.join(" "));
+    if let Some(handler) = handler {
+        let _ = handler.join();
+        drop(server); // the last one: nothing else was told
+        return Ok(());
+    }
+    for line in std::io::stdin().lines() {
+        let line = line?;
+        match line.split_whitespace().next().unwrap_or("") {
+            "hold" => {
+                let (server, number) = (Arc::clone(&server), number(&line));
+                std::thread::spawn(move || call(&server, number));
+            }
+            "exit" => std::process::exit(number(&line) as i32),
+            "panic" => panic!("as told"),
+            "return" => return Ok(()),
+            "shutdown" => {
+                server.shutdown();
+                println!("shut down");
+            }
+            "watch" => {
+                let server = Arc::clone(&server);
+                std::thread::spawn(move || {
+                    while !refuses(&server) {
+                        std::thread::sleep(Duration::from_millis(1)); // a look, not a measure
+                    }
+                    println!("refused");
+                });
+            }
+            other => return Err(BoxError::msg(format!("unknown command {other:?}"))),
+        }
+    }
+    Ok(())
+}

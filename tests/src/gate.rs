@@ -1,0 +1,123 @@
+//! Gates: a worker that comes to one stops until the test lets it go on. Coming and going are events, seen
+//! across processes, so that a test can hold a worker busy for exactly as long as it needs.
+//!
+//! A gate is a listening socket of the abstract namespace: it needs no file, and it opens when the test
+//! ends in whatever way.
+
+use crate::{GUARD, fresh_name};
+use ringmill_shm::sys::process::wait_readable;
+use std::io::{Read, Write};
+use std::os::fd::AsRawFd;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
+use std::time::{Duration, Instant};
+
+/// The test's side of a gate.
+#[derive(Debug)]
+pub struct Gate {
+    name: String,
+    listener: UnixListener,
+}
+
+impl Default for Gate {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Gate {
+    /// A closed gate.
+    ///
+    /// # Panics
+    /// If the system has no socket for it.
+    #[must_use]
+    pub fn new() -> Self {
+        let name = fresh_name("gate");
+        let address = SocketAddr::from_abstract_name(&name).expect("a short name");
+        let listener = UnixListener::bind_addr(&address).expect("the name is fresh");
+        Self { name, listener }
+    }
+
+    /// What [`stop_at`] and [`report`] want: travels in configurations and items.
+    #[must_use]
+    pub fn name(&self) -> String {
+        self.name.clone()
+    }
+
+    /// Waits for the next that comes to the gate, or reports to it.
+    ///
+    /// # Panics
+    /// If nobody comes within [`GUARD`].
+    #[track_caller]
+    #[must_use]
+    pub fn arrival(&self) -> Arrival {
+        let begun = Instant::now();
+        // A signal ends a wait early; hence the loop.
+        while !wait_readable(&[self.listener.as_raw_fd()], Some(GUARD))[0] {
+            assert!(begun.elapsed() < GUARD, "nobody came to the gate");
+        }
+        self.admit()
+    }
+
+    /// Whoever is at the gate, if somebody is.
+    #[must_use]
+    pub fn arrival_if_any(&self) -> Option<Arrival> {
+        wait_readable(&[self.listener.as_raw_fd()], Some(Duration::ZERO))[0].then(|| self.admit())
+    }
+
+    fn admit(&self) -> Arrival {
+        let (mut stream, _) = self.listener.accept().expect("somebody is there");
+        stream.set_read_timeout(Some(GUARD)).expect("a time above zero");
+        let mut length = [0; 4];
+        stream.read_exact(&mut length).expect("who comes says how long its label is");
+        let mut label = vec![0; u32::from_le_bytes(length) as usize];
+        stream.read_exact(&mut label).expect("who comes says its label");
+        Arrival { label: String::from_utf8(label).expect("labels are text"), _stream: stream }
+    }
+
+    /// Waits for `count` of them, who all stand at the gate at once.
+    #[track_caller]
+    #[must_use]
+    pub fn arrivals(&self, count: usize) -> Vec<Arrival> {
+        (0..count).map(|_| self.arrival()).collect()
+    }
+}
+
+/// Somebody at the gate. Dropping it lets them go on.
+#[derive(Debug)]
+pub struct Arrival {
+    label: String,
+    _stream: UnixStream,
+}
+
+impl Arrival {
+    /// What they say.
+    #[must_use]
+    pub fn label(&self) -> &str {
+        &self.label
+    }
+
+    /// Lets them go on.
+    pub fn release(self) {}
+}
+
+/// The worker's side: stops until the test lets it go on. A gate that is no more is open.
+pub fn stop_at(gate: &str, label: &str) {
+    if let Some(mut stream) = send(gate, label) {
+        let _ = stream.read(&mut [0]); // ends when the other side does, in whatever way
+    }
+}
+
+/// The worker's side: says something, and goes on.
+pub fn report(gate: &str, text: &str) {
+    drop(send(gate, text));
+}
+
+fn send(gate: &str, label: &str) -> Option<UnixStream> {
+    let address = SocketAddr::from_abstract_name(gate).expect("a gate's name");
+    let mut stream = UnixStream::connect_addr(&address).ok()?;
+    let mut message = (label.len() as u32).to_le_bytes().to_vec();
+    message.extend(label.as_bytes());
+    stream.write_all(&message).ok()?;
+    Some(stream)
+}

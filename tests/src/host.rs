@@ -1,0 +1,106 @@
+//! The same test body over worker processes and worker threads.
+
+use ringmill::{BatchWorker, Cpus, ProcessServlet, Server, ServerBuilder, StartError, ThreadServlet};
+use std::time::Duration;
+
+/// Where workers run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Host {
+    /// Each in a process of its own.
+    Processes,
+    /// Each in a thread of the server's process.
+    Threads,
+}
+
+/// Runs a test body with worker processes, then with worker threads.
+pub fn on_both(body: impl Fn(Host)) {
+    for host in [Host::Processes, Host::Threads] {
+        eprintln!("with {host:?}"); // shown only if the test fails
+        body(host);
+    }
+}
+
+/// How many workers, and how they make batches: the options of either servlet.
+#[derive(Debug, Clone, Default)]
+pub struct Crew {
+    cpus: Cpus,
+    batch_size: usize,
+    wait: Option<Duration>,
+}
+
+impl Crew {
+    /// So many workers that handle items one by one.
+    #[must_use]
+    pub fn of(workers: usize) -> Self {
+        Self::on(workers)
+    }
+
+    /// Workers on these CPUs.
+    #[must_use]
+    pub fn on(cpus: impl Into<Cpus>) -> Self {
+        Self { cpus: cpus.into(), ..Self::default() }
+    }
+
+    /// In batches of up to so many items, of whatever there is.
+    #[must_use]
+    pub fn greedy(self, batch_size: usize) -> Self {
+        self.patient(batch_size, Duration::ZERO)
+    }
+
+    /// In batches of up to so many items, with a window.
+    #[must_use]
+    pub fn patient(mut self, batch_size: usize, window: Duration) -> Self {
+        self.batch_size = batch_size;
+        self.wait = Some(window);
+        self
+    }
+
+    /// In batches of up to so many items, with the default window.
+    #[must_use]
+    pub fn batches_of(mut self, batch_size: usize) -> Self {
+        self.batch_size = batch_size;
+        self.wait = None;
+        self
+    }
+}
+
+impl Host {
+    /// Starts a server with one servlet of this host.
+    ///
+    /// # Errors
+    /// As [`ServerBuilder::start`].
+    pub fn try_start<W: BatchWorker>(
+        self,
+        server: ServerBuilder,
+        config: W::Config,
+        crew: Crew,
+    ) -> Result<Server<W::In, W::Out>, StartError> {
+        macro_rules! start {
+            ($servlet:ident) => {{
+                let servlet = $servlet::<W>::new(config).cpus(crew.cpus).batch_size(crew.batch_size);
+                server.start(match crew.wait {
+                    Some(wait) => servlet.batch_wait_time(wait),
+                    None => servlet,
+                })
+            }};
+        }
+        match self {
+            Self::Processes => start!(ProcessServlet),
+            Self::Threads => start!(ThreadServlet),
+        }
+    }
+
+    /// [`try_start`](Self::try_start), for tests of what comes after the start.
+    ///
+    /// # Panics
+    /// If the server does not start.
+    #[track_caller]
+    pub fn start<W: BatchWorker>(
+        self,
+        server: ServerBuilder,
+        config: W::Config,
+        crew: Crew,
+    ) -> Server<W::In, W::Out> {
+        self.try_start::<W>(server, config, crew).expect("the server starts")
+    }
+}

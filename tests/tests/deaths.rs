@@ -1,0 +1,719 @@
+//! Workers and servers that die: every request ends exactly once, nothing hangs, nothing is lost.
+
+mod support;
+
+use ringmill::{
+    Batch, BatchWorker, BoxError, CallError, CallOptions, Context, ProcessServlet, RESTART_LIMIT,
+    RemoteCause, RemoteError, Server, StreamOptions, Wait, WorkerStats,
+};
+use ringmill_shm::sys::process::PidFd;
+use std::collections::BTreeSet;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+use support::actor::{Act, Actor, Answer, Rebirth};
+use support::{
+    Gate, Name, Program, Visit, Who, depth, eventually, guarded, guarded_for, pids, signal, stat_field,
+    status_number,
+};
+
+ringmill::init!(Actor, Mirror);
+
+type Actors = Server<Act, Answer>;
+type Outcome = Result<Answer, CallError>;
+
+/// A batch window, or a patience, that no test outlives.
+const ENDLESS: Duration = Duration::from_secs(3600);
+
+/// Calls, and waits for a place if need be.
+fn call(server: &Actors, act: Act) -> Outcome {
+    let options = CallOptions::new().backpressure(false).timeout(ENDLESS);
+    Ok(server.call_with(&act, options)?.to_owned())
+}
+
+fn workers(server: &Actors) -> Vec<WorkerStats> {
+    server.stats().servlets.remove(0).workers
+}
+
+#[track_caller]
+fn value(outcome: &Outcome) -> u64 {
+    outcome.as_ref().expect("an answer").value
+}
+
+#[track_caller]
+fn death(outcome: &Outcome) -> &RemoteError {
+    match outcome {
+        Err(CallError::WorkerDied(error)) => error,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Calls side by side; each has been pushed when this returns.
+fn call_all<'scope, 'env>(
+    scope: &'scope std::thread::Scope<'scope, 'env>,
+    server: &'env Actors,
+    acts: impl IntoIterator<Item = Act>,
+) -> Vec<std::thread::ScopedJoinHandle<'scope, Outcome>> {
+    let call_one = |act| {
+        let before = depth(server);
+        let thread = scope.spawn(move || call(server, act));
+        // One at a time, so that they are in the ring in this order.
+        eventually("the call is in the ring", || depth(server) > before || thread.is_finished());
+        thread
+    };
+    acts.into_iter().map(call_one).collect()
+}
+
+fn outcomes(threads: Vec<std::thread::ScopedJoinHandle<'_, Outcome>>) -> Vec<Outcome> {
+    threads.into_iter().map(|thread| thread.join().expect("no panic")).collect()
+}
+
+/// After a death: every place comes back, and the segment is consistent.
+#[track_caller]
+fn assert_sound(name: &Name, server: &Actors) {
+    eventually("all places come back", || server.backlog() == 0);
+    eventually("all workers are back", || workers(server).iter().all(|worker| worker.ready));
+    name.assert_consistent();
+    assert_eq!(value(&call(server, Act::Double(21))), 42);
+}
+
+/// The process that holds the reader lock.
+fn holder(name: &Name) -> Option<u32> {
+    let segment = name.inspect();
+    let token = segment.node(0).expect("the only node").lock().holder()?;
+    let entry = &segment.participants()[token.index() as usize];
+    (entry.token() == Some(token)).then(|| entry.pid())
+}
+
+/// Waits until all of a servlet's workers sleep on their bells.
+fn await_asleep(name: &Name, server: &Actors) {
+    let count = pids(server).len() as u32;
+    eventually("all workers sleep", || {
+        let segment = name.inspect();
+        let sleepers = segment.node(0).expect("the only node").doorbell().sleepers();
+        sleepers.count_ones() == count
+            && pids(server).iter().all(|&pid| stat_field(pid, 3).as_deref() == Some("S"))
+    });
+}
+
+#[test]
+fn killed_while_busy_costs_its_batch_and_nothing_else() {
+    guarded(|| {
+        let (name, gate) = (Name::new("busy"), Gate::new());
+        let servlet = gate.processes(1).batch_size(4).batch_wait_time(Duration::ZERO);
+        let server = Server::builder(name.text()).start(servlet).expect("it starts");
+        let victim = pids(&server)[0];
+        std::thread::scope(|scope| {
+            let first = scope.spawn(|| call(&server, Act::Hold(1)));
+            let visit = gate.next_hold(1);
+            // While it is busy a full batch and a half pile up.
+            let batch = [Act::Double(2), Act::Double(3), Act::Hold(4), Act::Double(5)];
+            let batch = call_all(scope, &server, batch);
+            let queued = call_all(scope, &server, [6, 7, 8].map(Act::Double));
+            visit.let_go();
+            assert_eq!(first.join().expect("no panic").expect("an answer").value, 2);
+            let visit = gate.next_hold(4);
+            signal(visit.pid, libc::SIGKILL);
+            for outcome in outcomes(batch) {
+                let error = death(&outcome);
+                assert_eq!((error.servlet.as_str(), error.worker, error.pid), ("actor", 0, victim));
+                let killed = RemoteCause::Died { signal: Some(libc::SIGKILL), code: None, restarting: true };
+                assert_eq!((&error.cause, error.attempt), (&killed, 0));
+            }
+            for (outcome, number) in outcomes(queued).iter().zip(6..) {
+                assert_eq!(value(outcome), 2 * number);
+                assert_ne!(outcome.as_ref().expect("an answer").pid, victim);
+            }
+        });
+        assert_sound(&name, &server);
+        let worker = workers(&server).remove(0);
+        assert_eq!(worker.restarts, 1);
+        assert_ne!(worker.pid, victim);
+    });
+}
+
+#[test]
+fn killed_while_holding_the_lock_costs_nothing() {
+    guarded(|| {
+        for count in [1, 2, 3] {
+            let (name, gate) = (Name::new("holder"), Gate::new());
+            let servlet = gate.processes(count).batch_size(4).batch_wait_time(ENDLESS);
+            let server = Server::builder(name.text()).start(servlet).expect("it starts");
+            std::thread::scope(|scope| {
+                let mut calls = call_all(scope, &server, [1, 2, 3].map(Act::Double));
+                eventually("a worker waits out its window", || holder(&name).is_some());
+                let victim = holder(&name).expect("only a death frees it");
+                signal(victim, libc::SIGKILL);
+                eventually("another takes over", || holder(&name).is_some_and(|pid| pid != victim));
+                assert_eq!(depth(&server), 3, "only looked at");
+                calls.extend(call_all(scope, &server, [Act::Double(4)]));
+                let outcomes = outcomes(calls);
+                assert_eq!(outcomes.iter().map(value).collect::<Vec<_>>(), [2, 4, 6, 8]);
+                let by: BTreeSet<u32> = outcomes.iter().flatten().map(|answer| answer.pid).collect();
+                assert_eq!(by.len(), 1, "one batch");
+                assert!(!by.contains(&victim));
+            });
+            eventually("it is restarted", || workers(&server).iter().any(|worker| worker.restarts == 1));
+            eventually("all are back", || workers(&server).iter().all(|worker| worker.ready));
+            assert_eq!(server.backlog(), 0);
+            name.assert_consistent();
+        }
+    });
+}
+
+#[test]
+fn all_killed_at_once_while_one_holds_the_lock() {
+    guarded(|| {
+        let (name, gate) = (Name::new("all"), Gate::new());
+        let servlet = gate.processes(3).batch_size(4).batch_wait_time(ENDLESS);
+        let server = Server::builder(name.text()).start(servlet).expect("it starts");
+        std::thread::scope(|scope| {
+            let mut calls = call_all(scope, &server, [1, 2, 3].map(Act::Double));
+            eventually("a worker waits out its window", || holder(&name).is_some());
+            let victims = pids(&server);
+            victims.iter().for_each(|&pid| signal(pid, libc::SIGKILL));
+            calls.extend(call_all(scope, &server, [Act::Double(4)]));
+            let outcomes = outcomes(calls);
+            assert_eq!(outcomes.iter().map(value).collect::<Vec<_>>(), [2, 4, 6, 8]);
+            assert!(outcomes.iter().flatten().all(|answer| !victims.contains(&answer.pid)));
+        });
+        eventually("all are back", || workers(&server).iter().all(|worker| worker.ready));
+        assert!(workers(&server).iter().all(|worker| worker.restarts == 1));
+        assert_eq!(server.backlog(), 0);
+        name.assert_consistent();
+    });
+}
+
+#[test]
+fn killed_asleep() {
+    guarded(|| {
+        for count in [1, 2] {
+            let (name, gate) = (Name::new("asleep"), Gate::new());
+            let server = Server::builder(name.text()).start(gate.processes(count)).expect("it starts");
+            await_asleep(&name, &server);
+            // The lowest-numbered sleeper is the one that a push would wake.
+            let victim = Who::of(pids(&server)[0]);
+            signal(victim.pid, libc::SIGKILL);
+            for number in 0..10 {
+                assert_eq!(value(&call(&server, Act::Double(number))), 2 * number);
+            }
+            eventually("it is restarted", || workers(&server)[0].restarts == 1);
+            assert_sound(&name, &server);
+            assert!(!victim.exists(), "not even as a zombie");
+        }
+    });
+}
+
+#[test]
+fn the_only_worker_killed_while_the_server_is_full() {
+    guarded(|| {
+        let (name, gate) = (Name::new("full"), Gate::new());
+        let server = Server::builder(name.text()).capacity(8).start(gate.processes(1)).expect("it starts");
+        std::thread::scope(|scope| {
+            let busy = scope.spawn(|| call(&server, Act::Hold(0)));
+            let visit = gate.next_hold(0);
+            let queued = call_all(scope, &server, (1..8).map(Act::Double));
+            assert!(matches!(server.call(&Act::Double(8)), Err(CallError::ServerBacklogFull { .. })));
+            let server = &server;
+            let wait = |n| (n, scope.spawn(move || call(server, Act::Double(n))));
+            let waiting: Vec<_> = (8..12).map(wait).collect();
+            signal(visit.pid, libc::SIGKILL);
+            death(&busy.join().expect("no panic"));
+            for (outcome, number) in outcomes(queued).iter().zip(1..) {
+                assert_eq!(value(outcome), 2 * number);
+            }
+            for (number, thread) in waiting {
+                assert_eq!(value(&thread.join().expect("no panic")), 2 * number);
+            }
+        });
+        assert_sound(&name, &server);
+    });
+}
+
+#[test]
+fn native_ways_to_die() {
+    guarded(|| {
+        let (name, gate) = (Name::new("native"), Gate::new());
+        let server = Server::builder(name.text()).start(gate.processes(1)).expect("it starts");
+        let ways = [
+            (Act::Exit(0), None, Some(0)),
+            (Act::Exit(3), None, Some(3)),
+            (Act::Abort, Some(libc::SIGABRT), None),
+            (Act::Segfault, Some(libc::SIGSEGV), None),
+        ];
+        for (restarts, (way, signal, code)) in (0..).zip(ways) {
+            let pid = pids(&server)[0];
+            let outcome = call(&server, way);
+            let error = death(&outcome);
+            assert_eq!(error.cause, RemoteCause::Died { signal, code, restarting: true }, "{way:?}");
+            assert_eq!(error.pid, pid);
+            eventually("it is restarted", || workers(&server)[0].restarts == restarts + 1);
+            assert_sound(&name, &server);
+        }
+        // Whether the runtime of the language catches it or the kernel does: it dies, and only it.
+        let outcome = call(&server, Act::OverflowStack);
+        let overflow = |s: &Option<i32>| matches!(s, Some(libc::SIGSEGV | libc::SIGABRT));
+        assert!(matches!(&death(&outcome).cause, RemoteCause::Died { signal, .. } if overflow(signal)));
+        assert_sound(&name, &server);
+    });
+}
+
+#[test]
+fn a_stream_goes_on_over_a_death() {
+    guarded(|| {
+        let (name, gate) = (Name::new("stream"), Gate::new());
+        let servlet = gate.processes(2).batch_size(8).batch_wait_time(Duration::ZERO);
+        let server = Server::builder(name.text()).capacity(32).start(servlet).expect("it starts");
+        let acts = (0..2000).map(|n| if n % 400 == 399 { Act::Abort } else { Act::Double(n) });
+        let outcomes: Vec<Outcome> = server.stream(acts).collect();
+        assert_eq!(outcomes.len(), 2000);
+        let mut died = 0;
+        for (outcome, number) in outcomes.iter().zip(0..) {
+            match outcome {
+                Ok(answer) => assert_eq!(answer.value, 2 * number),
+                Err(_) => {
+                    assert!(death(outcome).cause.to_string().contains("signal 6"), "{outcome:?}");
+                    died += 1;
+                }
+            }
+            if number % 400 == 399 {
+                death(outcome);
+            }
+        }
+        assert!((5..=40).contains(&died), "{died} of 5 batches of up to 8");
+        assert_sound(&name, &server);
+    });
+}
+
+#[test]
+fn a_worker_that_cannot_be_reborn_takes_its_servlet_down() {
+    guarded(|| {
+        for (rebirth, said) in [(Rebirth::Aborts, "signal 6"), (Rebirth::Fails, "born only once")] {
+            let (name, gate) = (Name::new("down"), Gate::new());
+            let upbringing = support::actor::Upbringing { rebirth, ..gate.upbringing() };
+            let servlet = ProcessServlet::<Actor>::new(upbringing).name("mortal");
+            let server = Server::builder(name.text()).capacity(8).start(servlet).expect("it starts");
+            let assert_down = |outcome: &Outcome| match outcome {
+                Err(CallError::ServletDown { servlet, reason }) => {
+                    assert_eq!(servlet, "mortal");
+                    assert!(reason.contains(said), "{reason}");
+                    assert!(reason.contains(&RESTART_LIMIT.to_string()), "{reason}");
+                }
+                other => panic!("{other:?}"),
+            };
+            std::thread::scope(|scope| {
+                let busy = scope.spawn(|| call(&server, Act::Hold(0)));
+                let visit = gate.next_hold(0);
+                let queued = call_all(scope, &server, (1..5).map(Act::Double));
+                let streamed = scope.spawn(|| {
+                    let options = StreamOptions::new().window(2);
+                    server.stream_with((0..100).map(Act::Double), options).collect::<Vec<_>>()
+                });
+                eventually("the stream's first are in the ring", || depth(&server) == 6);
+                let waiting = [(); 4].map(|()| scope.spawn(|| call(&server, Act::Double(0))));
+                signal(visit.pid, libc::SIGKILL);
+                death(&busy.join().expect("no panic"));
+                outcomes(queued).iter().for_each(assert_down);
+                waiting.into_iter().for_each(|thread| assert_down(&thread.join().expect("no panic")));
+                let streamed = streamed.join().expect("no panic");
+                assert!((3..=100).contains(&streamed.len()), "{} outcomes", streamed.len());
+                streamed.iter().for_each(assert_down);
+            });
+            assert_down(&call(&server, Act::Double(1)));
+            assert_eq!(workers(&server)[0].restarts, RESTART_LIMIT);
+            eventually("all places come back", || server.backlog() == 0);
+            name.assert_consistent();
+            drop(server);
+            name.assert_nothing_left();
+        }
+    });
+}
+
+#[test]
+fn one_worker_given_up_leaves_the_others_at_work() {
+    guarded(|| {
+        let (name, gate) = (Name::new("givenup"), Gate::new());
+        let upbringing = support::actor::Upbringing { rebirth: Rebirth::FirstAborts, ..gate.upbringing() };
+        let servlet = ProcessServlet::<Actor>::new(upbringing).cpus(2);
+        let server = Server::builder(name.text()).start(servlet).expect("it starts");
+        let (victim, survivor) = (pids(&server)[0], pids(&server)[1]);
+        signal(victim, libc::SIGKILL);
+        let given_up = |worker: &WorkerStats| worker.restarts == RESTART_LIMIT && !worker.ready;
+        let mut number = 0;
+        eventually("it is given up", || {
+            let answer = call(&server, Act::Double(number)).expect("the other is at work");
+            assert_eq!((answer.value, answer.pid), (2 * number, survivor));
+            number += 1;
+            given_up(&workers(&server)[0])
+        });
+        for number in 0..100 {
+            assert_eq!(value(&call(&server, Act::Double(number))), 2 * number);
+        }
+        assert_eq!(server.backlog(), 0);
+        name.assert_consistent();
+    });
+}
+
+/// How often a process has gone to sleep by itself.
+fn sleeps(pid: u32) -> u64 {
+    status_number(&format!("/proc/{pid}/status"), "voluntary_ctxt_switches").expect("it lives")
+}
+
+#[test]
+fn a_stopped_holder_keeps_the_lock() {
+    guarded(|| {
+        let (name, gate) = (Name::new("stopped"), Gate::new());
+        let servlet = gate.processes(2).batch_size(4).batch_wait_time(ENDLESS);
+        let server = Server::builder(name.text()).start(servlet).expect("it starts");
+        std::thread::scope(|scope| {
+            let mut calls = call_all(scope, &server, [1, 2, 3].map(Act::Double));
+            eventually("a worker waits out its window", || holder(&name).is_some());
+            let stopped = holder(&name).expect("only a death frees it");
+            let other = pids(&server).into_iter().find(|&pid| pid != stopped).expect("two");
+            signal(stopped, libc::SIGSTOP);
+            eventually("it is stopped", || stat_field(stopped, 3).as_deref() == Some("T"));
+            calls.extend(call_all(scope, &server, [Act::Double(4)]));
+            // The other wants the lock, finds that its holder lives, and sleeps on it; several times.
+            let before = sleeps(other);
+            eventually("the other has asked for the lock", || sleeps(other) >= before + 5);
+            assert_eq!(holder(&name), Some(stopped));
+            assert!(calls.iter().all(|thread| !thread.is_finished()));
+            signal(stopped, libc::SIGCONT);
+            let outcomes = outcomes(calls);
+            assert_eq!(outcomes.iter().map(value).collect::<Vec<_>>(), [2, 4, 6, 8]);
+            assert!(outcomes.iter().flatten().all(|answer| answer.pid == stopped));
+        });
+        assert_eq!(server.backlog(), 0);
+        assert!(workers(&server).iter().all(|worker| worker.restarts == 0));
+        name.assert_consistent();
+    });
+}
+
+/// Answers bytes with their mirror image and a check sum; sizes vary, so that blocks are claimed and freed.
+struct Mirror;
+
+fn mirrored(bytes: &[u8]) -> Vec<u8> {
+    let sum = bytes.iter().fold(0_u8, |sum, byte| sum.wrapping_mul(31).wrapping_add(*byte));
+    bytes.iter().rev().copied().chain([sum]).collect()
+}
+
+impl BatchWorker for Mirror {
+    type Config = ();
+    type In = Vec<u8>;
+    type Out = Vec<u8>;
+
+    fn new((): (), _: &Context) -> Result<Self, BoxError> {
+        Ok(Self)
+    }
+
+    fn call(&mut self, batch: Batch<'_, Self>) -> Result<(), BoxError> {
+        let mirrored: Vec<Vec<u8>> = batch.inputs().map(|bytes| mirrored(bytes)).collect();
+        batch.reply_all(mirrored)
+    }
+}
+
+/// A sequence of numbers that looks random (Marsaglia's xorshift).
+struct Dice(u64);
+
+impl Dice {
+    fn new(seed: u64) -> Self {
+        Self(0x9E37_79B9_7F4A_7C15 ^ seed)
+    }
+
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % limit
+    }
+
+    /// Most small enough to lie in line, some in blocks of each class.
+    fn bytes(&mut self) -> Vec<u8> {
+        let limit = [60, 90, 1000, 4000][self.below(4) as usize];
+        let (length, first) = (self.below(limit), self.below(256));
+        (0..length).map(|i| (first + i) as u8).collect()
+    }
+}
+
+/// What the threads of a storm share.
+struct Storm<'s> {
+    server: &'s Server<Vec<u8>, Vec<u8>>,
+    over: AtomicBool,
+    /// Requests that have ended.
+    ended: AtomicU64,
+    died: AtomicU64,
+    killed: Mutex<BTreeSet<u32>>,
+}
+
+impl Storm<'_> {
+    /// A request has ended: with the right value, or because its worker was killed.
+    fn judge(&self, input: &[u8], outcome: Result<&[u8], &CallError>) {
+        match outcome {
+            Ok(output) => assert_eq!(output, mirrored(input)),
+            Err(CallError::WorkerDied(error)) => {
+                assert!(matches!(error.cause, RemoteCause::Died { signal: Some(libc::SIGKILL), .. }));
+                assert!(self.killed.lock().expect("no panic").contains(&error.pid), "{error}");
+                self.died.fetch_add(1, Ordering::Relaxed); // Relaxed, both: counts, read after joins
+            }
+            Err(other) => panic!("{other}"),
+        }
+        self.ended.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn is_over(&self) -> bool {
+        self.over.load(Ordering::Relaxed) // Relaxed: a flag of its own
+    }
+
+    fn call(&self, mut dice: Dice) {
+        let options = CallOptions::new().backpressure(false).timeout(ENDLESS);
+        while !self.is_over() {
+            let input = dice.bytes();
+            let reply = self.server.call_with(&input, options);
+            self.judge(&input, reply.as_ref().map(|reply| reply.as_slice()));
+        }
+    }
+
+    /// Calls that often give up before they are answered.
+    fn call_hastily(&self, mut dice: Dice) {
+        while !self.is_over() {
+            let input = dice.bytes();
+            let timeout = Duration::from_micros(dice.below(300));
+            let options = CallOptions::new().backpressure(false).timeout(timeout);
+            match self.server.call_with(&input, options) {
+                Err(CallError::Timeout { .. } | CallError::ServerBacklogFull { .. }) => {}
+                reply => self.judge(&input, reply.as_ref().map(|reply| reply.as_slice())),
+            }
+        }
+    }
+
+    /// Streams, every third of which is dropped half-way.
+    fn stream(&self, mut dice: Dice) {
+        let mut round = 0;
+        while !self.is_over() {
+            round += 1;
+            let inputs: Vec<Vec<u8>> = (0..50 + dice.below(100)).map(|_| dice.bytes()).collect();
+            let asked = if round % 3 == 0 { inputs.len() / 2 } else { inputs.len() + 1 };
+            let mut stream = self.server.stream(inputs.clone());
+            let outcomes: Vec<Result<Vec<u8>, CallError>> = stream.by_ref().take(asked).collect();
+            assert_eq!(outcomes.len(), asked.min(inputs.len()), "one outcome an input");
+            for (input, outcome) in inputs.iter().zip(&outcomes) {
+                self.judge(input, outcome.as_ref().map(Vec::as_slice));
+            }
+        }
+    }
+
+    fn workers(&self) -> Vec<WorkerStats> {
+        self.server.stats().servlets.remove(0).workers
+    }
+
+    /// Kills each worker `each` times, at random moments, whatever it is doing.
+    fn kill(&self, each: usize, mut dice: Dice) {
+        let mut victims: Vec<usize> = (0..self.workers().len()).flat_map(|w| vec![w; each]).collect();
+        while !victims.is_empty() {
+            let after = self.ended.load(Ordering::Relaxed) + dice.below(200);
+            let worker = victims.swap_remove(dice.below(victims.len() as u64) as usize);
+            eventually("the storm goes on", || self.ended.load(Ordering::Relaxed) >= after);
+            eventually("the victim is there", || {
+                let pid = self.workers()[worker].pid;
+                let mut killed = self.killed.lock().expect("no panic");
+                pid != 0 && !killed.contains(&pid) && kill_child(pid) && killed.insert(pid)
+            });
+        }
+    }
+}
+
+/// Kills a child of ours; false if this pid is not one, or not any more.
+fn kill_child(pid: u32) -> bool {
+    let Ok(process) = PidFd::open(pid) else { return false };
+    let parent = stat_field(pid, 4);
+    parent == Some(std::process::id().to_string()) && process.send_signal(libc::SIGKILL).is_ok()
+}
+
+/// How a storm's server works.
+#[derive(Debug, Clone, Copy)]
+struct Weather {
+    workers: usize,
+    batch_size: usize,
+    batch_wait: Duration,
+    wait: Wait,
+}
+
+/// Every worker is killed so many times: as often as can be without being given up.
+const KILLS: usize = RESTART_LIMIT as usize - 1;
+
+fn storm(weather: Weather, seed: u64) {
+    let name = Name::new("storm");
+    let servlet = ProcessServlet::<Mirror>::new(())
+        .cpus(weather.workers)
+        .batch_size(weather.batch_size)
+        .batch_wait_time(weather.batch_wait);
+    let builder = Server::builder(name.text()).capacity(48).max_payload(4096).wait(weather.wait);
+    let server = builder.start(servlet).expect("it starts");
+    let storm = Storm {
+        server: &server,
+        over: AtomicBool::new(false),
+        ended: AtomicU64::new(0),
+        died: AtomicU64::new(0),
+        killed: Mutex::default(),
+    };
+    std::thread::scope(|scope| {
+        let storm = &storm;
+        for thread in 0..2 {
+            scope.spawn(move || storm.call(Dice::new(seed + thread)));
+            scope.spawn(move || storm.stream(Dice::new(seed + 10 + thread)));
+        }
+        scope.spawn(move || storm.call_hastily(Dice::new(seed + 20)));
+        let killing = scope.spawn(move || storm.kill(KILLS, Dice::new(seed + 30)));
+        let killed = killing.join();
+        storm.over.store(true, Ordering::Relaxed);
+        killed.expect("all kills");
+    });
+    let kills = weather.workers * KILLS;
+    assert_eq!(storm.killed.lock().expect("no panic").len(), kills);
+    let most = (kills * weather.batch_size.max(1)) as u64;
+    assert!(storm.died.into_inner() <= most, "no more than a batch a death");
+    eventually("all places come back", || server.backlog() == 0);
+    eventually("all are back", || {
+        let workers = server.stats().servlets.remove(0).workers;
+        workers.iter().all(|worker| worker.ready && worker.restarts as usize == KILLS)
+    });
+    name.assert_consistent();
+    for number in 0..200_u8 {
+        let input = vec![number; 20 * usize::from(number)];
+        assert_eq!(server.call(&input).expect("an answer").as_slice(), mirrored(&input));
+    }
+    drop(server);
+    name.assert_nothing_left();
+}
+
+fn storms(seed: u64, weathers: &'static [Weather]) {
+    guarded_for(Duration::from_secs(300), move || {
+        std::thread::scope(|scope| {
+            for (&weather, index) in weathers.iter().zip(0..) {
+                scope.spawn(move || storm(weather, seed + 1000 * index));
+            }
+        });
+    });
+}
+
+const SHORT: Duration = Duration::from_micros(200);
+
+#[test]
+fn a_storm_of_kills_over_batches() {
+    storms(
+        1,
+        &[
+            Weather { workers: 4, batch_size: 8, batch_wait: SHORT, wait: Wait::Adaptive },
+            Weather { workers: 4, batch_size: 8, batch_wait: Duration::ZERO, wait: Wait::Park },
+            Weather { workers: 4, batch_size: 64, batch_wait: SHORT, wait: Wait::Park },
+        ],
+    );
+}
+
+#[test]
+fn a_storm_of_kills_over_single_items() {
+    storms(
+        2,
+        &[
+            Weather { workers: 4, batch_size: 0, batch_wait: Duration::ZERO, wait: Wait::Adaptive },
+            Weather { workers: 4, batch_size: 1, batch_wait: Duration::ZERO, wait: Wait::Spin(SHORT) },
+            Weather { workers: 1, batch_size: 0, batch_wait: Duration::ZERO, wait: Wait::Park },
+        ],
+    );
+}
+
+#[test]
+fn a_storm_of_kills_over_few_workers() {
+    storms(
+        3,
+        &[
+            Weather { workers: 2, batch_size: 2, batch_wait: SHORT, wait: Wait::Adaptive },
+            Weather { workers: 2, batch_size: 3, batch_wait: Duration::ZERO, wait: Wait::Park },
+            Weather { workers: 1, batch_size: 4, batch_wait: SHORT, wait: Wait::Adaptive },
+            Weather { workers: 3, batch_size: 16, batch_wait: SHORT, wait: Wait::Spin(SHORT) },
+        ],
+    );
+}
+
+#[test]
+fn workers_leave_when_their_server_is_killed() {
+    guarded(|| {
+        let (name, gate) = (Name::new("orphans"), Gate::new());
+        let (mut program, pids) = Program::start_ready(&name, &gate, &["workers=3"]);
+        // One in the middle of an item that it will end, one in the middle of one that it will not.
+        let ending = program.hold(&gate, 1);
+        let _hanging = program.hold(&gate, 2);
+        let workers: Vec<Who> = pids.iter().map(|&pid| Who::of(pid)).collect();
+        signal(program.pid(), libc::SIGKILL);
+        ending.try_let_go();
+        let end = program.end();
+        assert_eq!((end.stdout.as_str(), end.stderr.as_str()), ("", ""));
+        eventually("no worker is left", || !workers.iter().any(|worker| worker.exists()));
+        name.assert_nothing_left();
+    });
+}
+
+#[test]
+fn a_server_killed_while_it_starts_leaves_nothing() {
+    guarded(|| {
+        let (name, gate) = (Name::new("unborn"), Gate::new());
+        let program = Program::start(&name, &gate, &["workers=2", "hold-in-constructor"]);
+        let visits = [gate.next(), gate.next()];
+        signal(program.pid(), libc::SIGKILL);
+        let end = program.end();
+        assert_eq!((end.stdout.as_str(), end.stderr.as_str()), ("", ""));
+        visits.into_iter().for_each(Visit::await_death);
+        name.assert_nothing_left();
+    });
+}
+
+#[test]
+fn a_name_can_be_used_again_at_once() {
+    guarded(|| {
+        let (name, gate) = (Name::new("again"), Gate::new());
+        for number in 0..10 {
+            let (mut program, _) = Program::start_ready(&name, &gate, &["workers=4"]);
+            program.hold(&gate, number).let_go();
+            assert_eq!(program.line(), format!("answer {}", 2 * number));
+            program.kill_and_wait();
+            // Its workers may still be on their way out, and the last of them removing the files.
+            let server = Server::builder(name.text()).start(gate.processes(1)).expect("it starts");
+            assert_eq!(value(&call(&server, Act::Double(1))), 2);
+            name.assert_consistent();
+            program.end();
+            assert_eq!(
+                value(&call(&server, Act::Double(2))),
+                4,
+                "the former's workers removed nothing of it"
+            );
+            assert!(name.segment_exists());
+            drop(server);
+            name.assert_nothing_left();
+            gate.forget_visits();
+        }
+    });
+}
+
+#[test]
+fn what_nobody_could_remove_is_removed_by_the_next_start() {
+    guarded(|| {
+        let (name, gate) = (Name::new("stale"), Gate::new());
+        // Only threads: nobody survives the server.
+        let (program, _) = Program::start_ready(&name, &gate, &["threads"]);
+        program.signal_group(libc::SIGKILL);
+        program.end();
+        assert!(name.segment_exists());
+        let (program, _) = Program::start_ready(&name, &gate, &["threads"]);
+        program.signal_group(libc::SIGKILL);
+        program.end();
+        // Processes that die with the server.
+        let (program, _) = Program::start_ready(&name, &gate, &[]);
+        program.signal_group(libc::SIGKILL);
+        program.end();
+        assert!(name.segment_exists());
+        let server = Server::builder(name.text()).start(gate.processes(1)).expect("it starts");
+        assert_eq!(value(&call(&server, Act::Double(1))), 2);
+        drop(server);
+        name.assert_nothing_left();
+    });
+}

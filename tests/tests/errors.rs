@@ -1,0 +1,484 @@
+//! What goes wrong in a worker's code is an error for exactly the items it concerns, with all that a
+//! person needs to know; the worker goes on.
+
+use ringmill::{
+    Batch, BatchWorker, BoxError, CallError, Context, RemoteCause, RemoteError, Server, Stop, Worker,
+};
+use ringmill_tests::fresh_name;
+use ringmill_tests::gate::{Gate, report, stop_at};
+use ringmill_tests::host::{Crew, Host, on_both};
+use ringmill_tests::pile::pile_up;
+use ringmill_tests::traces::assert_gone;
+use rkyv::Archived;
+use rkyv::string::ArchivedString;
+use std::fmt;
+
+ringmill::init!(Clerk, Foreman, Doorman, Printer, Leaver);
+
+/// An error with a cause of its own.
+#[derive(Debug)]
+struct ModelMissing(std::num::ParseIntError);
+
+impl fmt::Display for ModelMissing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("no model of that number")
+    }
+}
+
+impl std::error::Error for ModelMissing {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.0)
+    }
+}
+
+/// Does as each item says; answers with how many items it has answered before.
+struct Clerk {
+    gate: String,
+    answered: u64,
+}
+
+impl Worker for Clerk {
+    type Config = String;
+    type In = String;
+    type Out = u64;
+
+    fn new(gate: String, _: &Context) -> Result<Self, BoxError> {
+        Ok(Self { gate, answered: 0 })
+    }
+
+    fn call(&mut self, input: &ArchivedString) -> Result<u64, BoxError> {
+        match input.as_str() {
+            "stop" => stop_at(&self.gate, "stopped"),
+            "fail" => {
+                "x7".parse::<u32>().map_err(ModelMissing)?;
+            }
+            "say" => return Err(BoxError::msg("only words")),
+            "say much" => {
+                return Err(BoxError::msg(format!("it begins so {}", "and goes on ".repeat(100_000))));
+            }
+            "say lines" => return Err(BoxError::msg("first\nsecond\r\n\tthird")),
+            "panic" => panic!("item {} is unlucky", 13),
+            "panic with a value" => std::panic::panic_any(13_u8),
+            "panic with lines" => assert_eq!(self.answered, u64::MAX, "counted"),
+            _ => {}
+        }
+        self.answered += 1;
+        Ok(self.answered)
+    }
+}
+
+fn clerks(host: Host, gate: &Gate, crew: Crew) -> Server<String, u64> {
+    host.start::<Clerk>(Server::builder(fresh_name("errors")), gate.name(), crew)
+}
+
+/// What a call that fails on the worker's side says.
+#[track_caller]
+fn remote<Out: ringmill::Payload>(server: &Server<String, Out>, item: &str) -> (RemoteError, String) {
+    let error = server.call(&item.to_string()).map(drop).expect_err("it fails");
+    match &error {
+        CallError::Remote(remote) => ((**remote).clone(), error.to_string()),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// The process that the worker of this server runs in.
+fn pid_of<In, Out>(server: &Server<In, Out>, worker: usize) -> u32 {
+    server.stats().servlets[0].workers[worker].pid
+}
+
+#[test]
+fn an_error_tells_its_type_its_chain_and_where_it_was() {
+    on_both(|host| {
+        let server = clerks(host, &Gate::new(), Crew::of(1));
+        let (error, text) = remote(&server, "fail");
+        let pid = pid_of(&server, 0);
+        assert_eq!(pid == std::process::id(), host == Host::Threads);
+        assert_eq!((error.servlet.as_str(), error.worker, error.pid, error.attempt), ("clerk", 0, pid, 0));
+        let RemoteCause::Failed { type_name, messages, .. } = &error.cause else { panic!("{error:?}") };
+        assert_eq!(type_name, "errors::ModelMissing");
+        assert_eq!(messages, &["no model of that number", "invalid digit found in string"]);
+        let line = format!(
+            "clerk/0 (pid {pid}): errors::ModelMissing: no model of that number: invalid digit found in string"
+        );
+        assert_eq!(text, line);
+        assert_eq!(server.stats().servlets[0].total().errors, 1);
+    });
+}
+
+#[test]
+fn an_error_of_words_is_those_words() {
+    on_both(|host| {
+        let server = clerks(host, &Gate::new(), Crew::of(1));
+        let (_, text) = remote(&server, "say");
+        assert_eq!(text, format!("clerk/0 (pid {}): only words", pid_of(&server, 0)));
+    });
+}
+
+#[test]
+fn a_panic_is_an_error_with_its_place_and_the_worker_goes_on_as_it_was() {
+    on_both(|host| {
+        let server = clerks(host, &Gate::new(), Crew::of(1));
+        let pid = pid_of(&server, 0);
+        assert_eq!(*server.call(&String::new()).expect("an answer"), 1);
+        for item in ["panic", "panic with a value"] {
+            let (error, text) = remote(&server, item);
+            let RemoteCause::Panicked { message, .. } = &error.cause else { panic!("{error:?}") };
+            assert!(message.contains("errors.rs:"), "its place: {message}");
+            assert!(text.starts_with(&format!("clerk/0 (pid {pid}): panicked: ")), "{text}");
+        }
+        let (error, _) = remote(&server, "panic");
+        assert!(error.cause.to_string().starts_with("panicked: item 13 is unlucky at "), "{error}");
+        assert_eq!(*server.call(&String::new()).expect("an answer"), 2, "it has kept its state");
+        assert_eq!(pid_of(&server, 0), pid, "it is the same process");
+        let total = server.stats().servlets[0].total();
+        assert_eq!((total.panics, total.errors, total.items), (3, 3, 5));
+    });
+}
+
+#[test]
+fn errors_print_as_one_line_whatever_is_in_them() {
+    on_both(|host| {
+        let server = clerks(host, &Gate::new(), Crew::of(1));
+        for item in ["say lines", "panic with lines"] {
+            let (error, text) = remote(&server, item);
+            assert_eq!(text.lines().count(), 1, "{text:?}");
+            assert_eq!(error.to_string(), text);
+        }
+        let (_, text) = remote(&server, "say lines");
+        assert!(text.contains("first") && text.contains("second") && text.contains("third"), "{text}");
+    });
+}
+
+#[test]
+fn an_error_or_a_panic_of_a_single_item_worker_touches_only_its_item() {
+    on_both(|host| {
+        let gate = Gate::new();
+        let server = clerks(host, &gate, Crew::of(1).greedy(8));
+        let items = ["", "panic", "", "fail", ""].map(String::from).into();
+        let outcomes = pile_up(&server, &gate, "stop".to_string(), items);
+        assert_eq!(server.stats().servlets[0].batches().max, 5, "they were one batch");
+        let shown: Vec<_> =
+            outcomes.iter().map(|o| o.as_ref().map_err(|e| e.remote_error().is_some())).collect();
+        assert_eq!(shown, [Ok(&2), Err(true), Ok(&3), Err(true), Ok(&4)]);
+    });
+}
+
+#[test]
+fn a_text_too_large_for_its_place_is_shortened_and_not_lost() {
+    on_both(|host| {
+        let full = |server: &Server<String, u64>| {
+            let (error, text) = remote(server, "say much");
+            assert!(text.contains("): it begins so and goes"), "{text}");
+            assert_eq!((error.servlet.as_str(), error.pid), ("clerk", pid_of(server, 0)));
+        };
+        full(&clerks(host, &Gate::new(), Crew::of(1)));
+        // Without any blocks only the place in line is left, for whatever it holds.
+        let builder = Server::builder(fresh_name("errors")).max_payload(0);
+        let server = host.start::<Clerk>(builder, "no gate".into(), Crew::of(1));
+        let (error, text) = remote(&server, "say much");
+        assert!(text.contains("): it begins so"), "{text}");
+        assert_eq!(error.pid, pid_of(&server, 0));
+        let (_, text) = remote(&server, "panic");
+        assert!(text.contains("panicked: item 13 is unlucky"), "{text}");
+        assert_eq!(*server.call(&String::new()).expect("an answer"), 1);
+    });
+}
+
+#[test]
+fn an_error_says_which_of_several_workers_it_comes_from() {
+    on_both(|host| {
+        let gate = Gate::new();
+        let server = &clerks(host, &gate, Crew::of(2));
+        std::thread::scope(|scope| {
+            // One is held, so the other one answers.
+            let held = scope.spawn(|| server.call(&"stop".to_string()).map(drop));
+            let arrival = gate.arrival();
+            let (error, _) = remote(server, "fail");
+            assert_eq!(error.pid, pid_of(server, error.worker as usize));
+            let answered: Vec<u64> =
+                server.stats().servlets[0].workers.iter().map(|w| w.counters.errors).collect();
+            assert_eq!(answered[error.worker as usize], 1);
+            arrival.release();
+            held.join().expect("no panic").expect("an answer");
+        });
+    });
+}
+
+/// Handles batches as their first item says.
+struct Foreman {
+    gate: String,
+}
+
+impl BatchWorker for Foreman {
+    type Config = String;
+    type In = String;
+    type Out = String;
+
+    fn new(gate: String, _: &Context) -> Result<Self, BoxError> {
+        Ok(Self { gate })
+    }
+
+    fn call(&mut self, batch: Batch<'_, Self>) -> Result<(), BoxError> {
+        let texts: Vec<String> = batch.inputs().map(ArchivedString::to_string).collect();
+        let len = batch.len();
+        match texts[0].as_str() {
+            "stop" => stop_at(&self.gate, "stopped"),
+            "too few" => return batch.reply_all(texts.into_iter().skip(1)),
+            "none" => return batch.reply_all([]),
+            "too many" => return batch.reply_all(texts.into_iter().chain(["more".into()])),
+            "endless" => return batch.reply_all(std::iter::repeat("again".to_string())),
+            "wrong count, ignored" => {
+                let _ = batch.reply_all([]);
+                return Ok(());
+            }
+            "outcomes panic" => return batch.reply_all((0..len).map(|i| format!("{}", 10 / (1 - i)))),
+            "error" => return Err(BoxError::msg("the whole batch is bad")),
+            "panic" => panic!("the whole batch panics"),
+            "error after two" | "panic after two" | "silence after two" => {
+                let mut items = batch.into_iter();
+                items.by_ref().take(2).for_each(|item| item.reply("done".into()));
+                match texts[0].as_str() {
+                    "error after two" => return Err(BoxError::msg("the rest is bad")),
+                    "panic after two" => panic!("the rest panics"),
+                    _ => return Ok(()),
+                }
+            }
+            "each its own" => {
+                for item in batch {
+                    match item.input().as_str() {
+                        "fail" => item.fail(BoxError::msg("this one only")),
+                        "drop" => drop(item),
+                        _ => item.pass(),
+                    }
+                }
+                return Ok(());
+            }
+            _ => {}
+        }
+        batch.reply_all(texts)
+    }
+}
+
+/// Has a foreman handle one batch of these items; what became of each: its outcome, or the error's text
+/// without where it was.
+fn one_batch(host: Host, items: &[&str]) -> Vec<Result<String, String>> {
+    let gate = Gate::new();
+    let builder = Server::builder(fresh_name("errors"));
+    let server = host.start::<Foreman>(builder, gate.name(), Crew::of(1).greedy(16));
+    let items: Vec<String> = items.iter().map(ToString::to_string).collect();
+    let count = items.len() as u64;
+    let outcomes = pile_up(&server, &gate, "stop".into(), items);
+    assert_eq!(server.stats().servlets[0].batches().max, count, "they were one batch");
+    // Whatever happened, the worker goes on.
+    assert_eq!(server.call(&"well".to_string()).expect("an answer").as_str(), "well");
+    assert_eq!(server.backlog(), 0);
+    let shown = |outcome: Result<String, CallError>| {
+        outcome.map_err(|error| match error {
+            CallError::Remote(error) => error.cause.to_string(),
+            other => panic!("{other:?}"),
+        })
+    };
+    outcomes.into_iter().map(shown).collect()
+}
+
+#[test]
+fn a_wrong_number_of_outcomes_is_an_error_for_every_item_of_the_batch() {
+    on_both(|host| {
+        for (what, given) in
+            [("too few", 2), ("none", 0), ("too many", 4), ("endless", 4), ("wrong count, ignored", 0)]
+        {
+            let text = format!("the worker's call gave {given} outcomes for a batch of 3; none was used");
+            assert_eq!(one_batch(host, &[what, "b", "c"]), vec![Err(text); 3], "{what}");
+        }
+        assert_eq!(one_batch(host, &["well", "b"]), ["well", "b"].map(|text| Ok(text.to_string())));
+    });
+}
+
+#[test]
+fn outcomes_that_panic_while_they_are_made_are_an_error_for_every_item() {
+    on_both(|host| {
+        let outcomes = one_batch(host, &["outcomes panic", "b", "c"]);
+        let by_panic = |outcome: &Result<String, String>| {
+            outcome.as_ref().is_err_and(|text| text.starts_with("panicked: attempt to"))
+        };
+        assert!(outcomes.iter().all(by_panic), "{outcomes:?}");
+    });
+}
+
+#[test]
+fn an_error_of_a_whole_batch_is_that_of_each_item() {
+    on_both(|host| {
+        let text = Err("the whole batch is bad".to_string());
+        assert_eq!(one_batch(host, &["error", "b", "c"]), vec![text; 3]);
+        let outcomes = one_batch(host, &["panic", "b", "c"]);
+        let by_panic = |outcome: &Result<String, String>| {
+            outcome.as_ref().is_err_and(|text| text.starts_with("panicked: the whole batch panics at "))
+        };
+        assert!(outcomes.iter().all(by_panic), "{outcomes:?}");
+    });
+}
+
+#[test]
+fn an_error_touches_only_items_that_have_not_been_answered() {
+    on_both(|host| {
+        for (what, text) in [
+            ("error after two", "the rest is bad"),
+            ("panic after two", "panicked: the rest panics at "),
+            ("silence after two", "the worker's call returned without answering this item"),
+        ] {
+            let outcomes = one_batch(host, &[what, "b", "c", "d"]);
+            assert_eq!(outcomes[..2], ["done", "done"].map(|text| Ok(text.to_string())), "{what}");
+            let rest = |o: &Result<String, String>| o.as_ref().is_err_and(|e| e.starts_with(text));
+            assert!(outcomes[2..].iter().all(rest), "{outcomes:?}");
+        }
+    });
+}
+
+#[test]
+fn an_item_can_fail_or_be_forgotten_alone() {
+    on_both(|host| {
+        assert_eq!(
+            one_batch(host, &["each its own", "fail", "c", "drop", "e"]),
+            [
+                Ok("each its own".to_string()),
+                Err("this one only".to_string()),
+                Ok("c".to_string()),
+                Err("the worker's call returned without answering this item".to_string()),
+                Ok("e".to_string()),
+            ]
+        );
+    });
+}
+
+/// Lets only small numbers in; answers with a number and the largest that `call` has seen.
+struct Doorman {
+    gate: String,
+    largest: u32,
+}
+
+impl BatchWorker for Doorman {
+    type Config = String;
+    type In = u32;
+    type Out = (u32, u32);
+
+    fn new(gate: String, _: &Context) -> Result<Self, BoxError> {
+        Ok(Self { gate, largest: 0 })
+    }
+
+    fn preprocess(&mut self, input: &Archived<u32>) -> Result<(), BoxError> {
+        match input.to_native() {
+            13 => panic!("unlucky"),
+            0..100 => Ok(()),
+            large => Err(BoxError::msg(format!("{large} is too large"))),
+        }
+    }
+
+    fn call(&mut self, batch: Batch<'_, Self>) -> Result<(), BoxError> {
+        let numbers: Vec<u32> = batch.inputs().map(|x| x.to_native()).collect();
+        if numbers.contains(&99) {
+            stop_at(&self.gate, "stopped");
+        }
+        self.largest = numbers.iter().copied().chain([self.largest]).max().unwrap_or(0);
+        batch.reply_all(numbers.into_iter().map(|x| (x, self.largest)))
+    }
+}
+
+#[test]
+fn what_preprocess_refuses_never_reaches_call() {
+    on_both(|host| {
+        let gate = Gate::new();
+        let builder = Server::builder(fresh_name("errors"));
+        let server = host.start::<Doorman>(builder, gate.name(), Crew::of(1).greedy(8));
+        let outcomes = pile_up(&server, &gate, 99, vec![1, 500, 2, 13, 3]);
+        let text = |outcome: &Result<(u32, u32), CallError>| match outcome {
+            Ok(answer) => Ok(*answer),
+            Err(CallError::Remote(error)) => Err(error.cause.to_string()),
+            Err(other) => panic!("{other:?}"),
+        };
+        let outcomes: Vec<_> = outcomes.iter().map(text).collect();
+        assert_eq!((&outcomes[0], &outcomes[2], &outcomes[4]), (&Ok((1, 99)), &Ok((2, 99)), &Ok((3, 99))));
+        assert_eq!(outcomes[1], Err("500 is too large".to_string()));
+        assert!(outcomes[3].as_ref().is_err_and(|e| e.starts_with("panicked: unlucky at ")), "{outcomes:?}");
+        // A batch of which nothing is left, then one that is well.
+        assert!(server.call(&400).is_err());
+        assert_eq!(*server.call(&5).expect("an answer"), (5, 99), "400 and 500 were not seen");
+        let total = server.stats().servlets[0].total();
+        assert_eq!((total.errors, total.panics), (3, 1));
+    });
+}
+
+/// Makes outcomes of any size.
+struct Printer;
+
+impl Worker for Printer {
+    type Config = ();
+    type In = String;
+    type Out = String;
+
+    fn new((): (), _: &Context) -> Result<Self, BoxError> {
+        Ok(Self)
+    }
+
+    fn call(&mut self, input: &ArchivedString) -> Result<String, BoxError> {
+        Ok("x".repeat(input.as_str().parse()?))
+    }
+}
+
+#[test]
+fn an_outcome_too_large_is_an_error_with_both_sizes() {
+    on_both(|host| {
+        let builder = Server::builder(fresh_name("errors")).max_payload(2048);
+        let server = host.start::<Printer>(builder, (), Crew::of(1));
+        let (error, text) = remote(&server, "5000");
+        let RemoteCause::OutcomeTooLarge { bytes: 5000.., largest: 2048 } = error.cause else {
+            panic!("{error:?}")
+        };
+        assert!(text.contains("the outcome has 5") && text.contains("class 2048"), "{text}");
+        assert_eq!(server.call(&"2000".to_string()).expect("it fits").len(), 2000);
+        assert_eq!(server.backlog(), 0);
+    });
+}
+
+/// Says why it leaves; then panics, if that is its configuration.
+struct Leaver {
+    gate: String,
+    panics: bool,
+}
+
+impl Worker for Leaver {
+    type Config = (String, bool);
+    type In = ();
+    type Out = ();
+
+    fn new((gate, panics): (String, bool), _: &Context) -> Result<Self, BoxError> {
+        Ok(Self { gate, panics })
+    }
+
+    fn call(&mut self, _: &()) -> Result<(), BoxError> {
+        Ok(())
+    }
+
+    fn cleanup(&mut self, reason: &Stop) {
+        report(&self.gate, &format!("{reason:?}"));
+        assert!(!self.panics, "as it was told");
+    }
+}
+
+#[test]
+fn cleanup_is_told_why_and_called_once_by_each_worker() {
+    on_both(|host| {
+        for panics in [false, true] {
+            let (gate, name) = (Gate::new(), fresh_name("errors"));
+            let server = host.start::<Leaver>(Server::builder(&name), (gate.name(), panics), Crew::of(3));
+            assert!(server.call(&()).is_ok());
+            assert!(gate.arrival_if_any().is_none(), "nobody leaves yet");
+            server.shutdown();
+            for _ in 0..3 {
+                assert_eq!(gate.arrival().label(), "Shutdown");
+            }
+            assert!(gate.arrival_if_any().is_none(), "once each");
+            drop(server);
+            assert_gone(&name);
+        }
+    });
+}
