@@ -22,7 +22,7 @@ impl CpuPair {
     ///
     /// [`Error::TooFewCpus`] if there is only one.
     pub fn allowed() -> Result<Self, Error> {
-        Self::first_of(&cpu::allowed())
+        Self::first_of(cpu::allowed())
     }
 
     fn first_of(allowed: &[usize]) -> Result<Self, Error> {

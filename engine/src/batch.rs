@@ -69,6 +69,15 @@ impl Rule {
         u64::from(self.batch_size.max(1))
     }
 
+    /// Why a batch was closed that turned out to have `items` items, because callers of others had gone.
+    pub(crate) fn closed(self, why: Closed, items: u64) -> Closed {
+        match why {
+            Closed::Full if items < self.most() && self.wait_ns == 0 => Closed::Empty,
+            Closed::Full if items < self.most() => Closed::Window, // ended early: what is claimed cannot wait
+            why => why,
+        }
+    }
+
     /// Judges `waiting` items (at least one), the oldest enqueued at `oldest_ns`.
     ///
     /// `now_ns` is asked only where time matters. A time stamp of the future counts as now, so that a

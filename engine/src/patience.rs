@@ -23,6 +23,28 @@ pub enum Wait {
     Park,
 }
 
+/// How closely a waiting side looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pace {
+    /// As soon as can be: somebody waits for this one item.
+    One,
+    /// With pauses of some 100 ns to 1 µs: many items are under way. Each look takes the line away from the side
+    /// that is about to write it, so who looks less gets more.
+    Many,
+}
+
+impl Pace {
+    fn pauses(self) -> u32 {
+        match self {
+            Self::One => 1,
+            Self::Many => MANY_PAUSES,
+        }
+    }
+}
+
+/// See [`Pace::Many`].
+const MANY_PAUSES: u32 = 20;
+
 /// About what a wake costs on a machine whose idle CPUs halt.
 const WAKE_COST: Duration = Duration::from_micros(50);
 /// The longest spin that can be asked for.
@@ -55,18 +77,20 @@ impl Patience {
 
     /// Looks until `look` has something, or the budget is spent.
     #[inline]
-    pub(crate) fn spin<T>(&self, mut look: impl FnMut() -> Option<T>) -> Option<T> {
+    pub(crate) fn spin<T>(&self, pace: Pace, mut look: impl FnMut() -> Option<T>) -> Option<T> {
         // Relaxed, here and below: a budget is only a guess.
         let budget = self.budget.load(Ordering::Relaxed);
-        for step in 0..budget {
+        let pauses = pace.pauses();
+        for step in 0..budget / pauses.max(1) {
             if let Some(found) = look() {
                 if budget != self.most {
                     self.budget.store(self.most, Ordering::Relaxed);
                 }
                 return Some(found);
             }
-            // The first looks in quick succession, when the answer is on its way.
-            if step >= LEAST {
+            // For one item, the first looks come in quick succession: the answer is on its way.
+            let pauses = if pauses <= 1 && step < LEAST { 0 } else { pauses };
+            for _ in 0..pauses {
                 std::hint::spin_loop();
             }
         }
@@ -145,7 +169,7 @@ mod tests {
         let mut looks = 0;
         for _ in 0..10 {
             assert_eq!(
-                p.spin(|| {
+                p.spin(Pace::One, || {
                     looks += 1;
                     None::<()>
                 }),
@@ -155,23 +179,23 @@ mod tests {
         assert_eq!(p.looks(), 0, "given up after {looks} looks");
         let mut waits = 0;
         while p.looks() == 0 {
-            p.spin(|| None::<()>);
+            p.spin(Pace::One, || None::<()>);
             waits += 1;
         }
         assert!(waits <= PROBE_EVERY);
         assert_eq!(p.looks(), 1 << 10, "tried again");
-        assert_eq!(p.spin(|| Some(1)), Some(1));
+        assert_eq!(p.spin(Pace::One, || Some(1)), Some(1));
         assert_eq!(p.looks(), 1 << 10);
     }
 
     #[test]
     fn parking_never_spins_and_spinning_never_gives_up() {
         let p = Patience { wait: Wait::Park, ..patience(0) };
-        p.spin(|| None::<()>);
+        p.spin(Pace::One, || None::<()>);
         assert_eq!(p.looks(), 0);
         let p = Patience { wait: Wait::Spin(Duration::from_micros(1)), ..patience(100) };
         for _ in 0..20 {
-            p.spin(|| None::<()>);
+            p.spin(Pace::One, || None::<()>);
         }
         assert_eq!(p.looks(), 100);
     }

@@ -30,7 +30,7 @@ use crate::batch::{Rule, Verdict};
 use crate::error::{EncodeError, RemoteCause, RemoteError};
 use crate::items::Batch;
 use crate::panics;
-use crate::patience::{Patience, Wait};
+use crate::patience::{Pace, Patience, Wait};
 use crate::payload::{Payload, Validated, encode};
 use crate::worker::{BatchWorker, Context, Stop};
 use ringmill_shm::arena::{Claimed, Parked, Task};
@@ -208,6 +208,8 @@ pub(crate) struct Loop<'a> {
     /// Several workers share the ring: one spins while the others sleep.
     shared: bool,
     patience: Patience,
+    /// By the size of the last batch.
+    pace: Pace,
     counters: &'a Counters,
     /// Ids that the holder of the lock has seen from `head` on.
     seen: Vec<u32>,
@@ -228,6 +230,7 @@ impl<'a> Loop<'a> {
             worker: entry.worker(),
             shared: info.workers > 1,
             patience: Patience::new(seat.wait),
+            pace: Pace::One,
             counters: entry.counters(),
             seen: Vec::with_capacity((info.batch_size.max(1) as usize).min(1 << 12)),
             claimed: Vec::with_capacity((info.batch_size.max(1) as usize).min(1 << 12)),
@@ -341,13 +344,13 @@ impl<'a> Loop<'a> {
     fn spin(&self) -> bool {
         let look = || self.unattended().then_some(());
         if !self.shared || self.patience.looks() == 0 {
-            return self.patience.spin(look).is_some();
+            return self.patience.spin(self.pace, look).is_some();
         }
         let doorbell = self.node.doorbell();
         if !doorbell.begin_spinning(self.worker) {
             return false;
         }
-        let found = self.patience.spin(look).is_some();
+        let found = self.patience.spin(self.pace, look).is_some();
         doorbell.end_spinning();
         found
     }
@@ -393,12 +396,11 @@ impl<'a> Loop<'a> {
             }
             match self.rule.judge(waiting, oldest_ns, self.stop().is_some(), now_ns) {
                 Verdict::Close(why) => {
-                    self.claim(self.seen.len());
-                    head += waiting;
-                    ring.set_head(head);
-                    self.discard_gone();
-                    if !self.claimed.is_empty() {
-                        self.counters.count_batch(self.claimed.len() as u64, why);
+                    head = self.take(head);
+                    let items = self.claimed.len() as u64;
+                    if items > 0 {
+                        self.pace = if items > 1 { Pace::Many } else { Pace::One };
+                        self.counters.count_batch(items, self.rule.closed(why, items));
                         break;
                     }
                 }
@@ -412,10 +414,30 @@ impl<'a> Loop<'a> {
         }
     }
 
-    /// Notes what is published from `head` on, up to a batch.
+    /// Claims what was seen, and in place of items whose callers had gone what else is there; says the
+    /// new `head`.
+    #[inline]
+    fn take(&mut self, mut head: u64) -> u64 {
+        loop {
+            let count = self.seen.len();
+            self.claim(count);
+            head += count as u64;
+            self.ring.set_head(head);
+            if self.gone.is_empty() {
+                return head;
+            }
+            self.discard_gone();
+            self.look(head);
+            if self.seen.is_empty() {
+                return head;
+            }
+        }
+    }
+
+    /// Notes what is published from `head` on, up to what a batch has room for.
     #[inline]
     fn look(&mut self, head: u64) {
-        while (self.seen.len() as u64) < self.rule.most()
+        while ((self.claimed.len() + self.seen.len()) as u64) < self.rule.most()
             && let Some(id) = self.ring.get(head + self.seen.len() as u64)
         {
             self.seen.push(id);

@@ -8,12 +8,13 @@
 //!
 //! # Ordering
 //!
-//! * *closing*: a caller takes an id (SeqCst), then looks whether the server closes; who closes it says so
-//!   (SeqCst), then takes all free ids. So a request that shutting down does not see in its own hands is
-//!   one that it waits for.
+//! * *closing*: who shuts down says so, waits for the requests that are with the workers, and tells these to
+//!   leave. A caller who had an id by then and pushes late is answered by a worker that is still there, or,
+//!   once none is, through the gate of the [`supervisor`](crate::supervisor), with an error: nobody waits
+//!   for ever, and nobody is waited for who may never push.
 
 use crate::error::{CallError, EncodeError, RemoteCause, RemoteError, StartError, status_of_early_death};
-use crate::patience::{Patience, Wait};
+use crate::patience::{Pace, Patience, Wait};
 use crate::payload::{Payload, Validated, encode, owned, view};
 use crate::plan::{Blocks, DEFAULT_MAX_PAYLOAD, Plan, Planner};
 use crate::reply::Reply;
@@ -607,7 +608,7 @@ impl Core {
             Err(_overrun) => return Err(corrupt_ring()),
         }
         let task = Task::new(&self.segment, id).expect("it was just queued");
-        let done = self.await_outcome(task, clock, options.timeout)?;
+        let done = self.await_outcome(task, clock, options.timeout, Pace::One)?;
         self.open(done)
     }
 
@@ -618,9 +619,10 @@ impl Core {
         task: Task<'c>,
         clock: Clock,
         timeout: Duration,
+        pace: Pace,
     ) -> Result<Done<'c>, CallError> {
         if timeout > self.patience.longest()
-            && let Some(done) = self.patience.spin(|| task.outcome())
+            && let Some(done) = self.patience.spin(pace, || task.outcome())
         {
             return Ok(done);
         }
@@ -689,22 +691,19 @@ impl Core {
         self.end();
     }
 
-    /// Waits until no request is in progress: free, or its outcome there for a caller who has not taken it.
+    /// Waits until no request is with the workers. One whose caller is still writing, be it a loan or a
+    /// stream that nobody asks for its next outcome, is not waited for (*closing*).
     fn drain(&self, deadline: Instant) {
         let bell = self.segment.freed();
         let _awaiting = bell.await_rings();
-        let mut ours = vec![false; self.capacity as usize];
         loop {
             let count = bell.count();
-            for id in self.slots.take_all(&self.segment) {
-                ours[id as usize] = true;
-            }
-            let settled = |id: u32| {
-                let task = Task::new(&self.segment, id);
-                task.is_none_or(|task| task.word().load().phase() == Some(Phase::Done))
+            let with_workers = |id: u32| {
+                let phase = Task::new(&self.segment, id).and_then(|task| task.word().load().phase());
+                matches!(phase, Some(Phase::Queued | Phase::Claimed | Phase::Forked))
             };
-            let all = (0..self.capacity).zip(&ours).all(|(id, ours)| *ours || settled(id));
-            if all || Instant::now() >= deadline || self.shared.any_down.load(Ordering::SeqCst) {
+            let none = !(0..self.capacity).any(with_workers);
+            if none || Instant::now() >= deadline || self.shared.any_down.load(Ordering::SeqCst) {
                 return;
             }
             bell.sleep(count, Some(DRAIN_LOOK));

@@ -104,11 +104,6 @@ impl Slots {
         abandoned.len() < before
     }
 
-    /// Takes every free id at once: nobody else gets one any more.
-    pub(crate) fn take_all(&self, segment: &Segment) -> Vec<u32> {
-        std::iter::from_fn(|| self.acquire(segment)).collect()
-    }
-
     /// How many requests are not free. Exact when nothing else happens.
     pub(crate) fn in_use(&self, segment: &Segment) -> u32 {
         if self.abandoned_count.load(Ordering::Relaxed) > 0 {

@@ -6,6 +6,7 @@
 //! as long as the workers have enough to do meanwhile.
 
 use crate::error::CallError;
+use crate::patience::Pace;
 use crate::payload::Payload;
 use crate::reply::Reply;
 use crate::server::{CallOptions, Core, Filled, corrupt_ring};
@@ -19,11 +20,11 @@ use std::time::Duration;
 /// How long a stream waits for the next outcome if nothing else is said.
 pub const DEFAULT_STREAM_TIMEOUT: Duration = Duration::from_secs(3600);
 /// Inputs pushed at a time.
-const CHUNK: usize = 16;
+const CHUNK: usize = 32;
 /// As long as so many are with the workers.
 const ENOUGH: usize = 2 * CHUNK;
 /// How many outcomes ahead of the one being read are fetched.
-const AHEAD: usize = 3;
+const AHEAD: usize = 5;
 
 /// Options of one stream.
 #[derive(Debug, Clone, Copy)]
@@ -139,6 +140,8 @@ impl<'s, I: Iterator<Item = In>, In: Payload, Out: Payload> Stream<'s, I, In, Ou
                 return None;
             }
             if let Err(error) = self.wait_for_place() {
+                // From these there is no way back; else they would be told for ever.
+                self.exhausted = matches!(error, CallError::ShuttingDown | CallError::ServletDown { .. });
                 return Some(Err(error));
             }
             self.feed();
@@ -148,7 +151,12 @@ impl<'s, I: Iterator<Item = In>, In: Payload, Out: Payload> Stream<'s, I, In, Ou
             return self.failed.pop_front().map(Err);
         }
         self.push();
-        Some(self.core.await_outcome(self.task(id)?, None, self.timeout))
+        Some(self.core.await_outcome(self.task(id)?, None, self.timeout, self.pace()))
+    }
+
+    /// One alone is looked for closely.
+    fn pace(&self) -> Pace {
+        if self.sent.is_empty() { Pace::One } else { Pace::Many }
     }
 
     #[inline]

@@ -27,6 +27,7 @@ pub fn stopper() -> Ask {
 
 /// Where an item was seen.
 #[derive(Debug, Clone, PartialEq, Eq, Archive, Serialize, Deserialize)]
+#[rkyv(derive(Debug))]
 pub struct Seen {
     /// The item's.
     pub value: u64,

@@ -4,7 +4,7 @@
 //! while another one, alive, holds the reader lock: who unlocks it looks at what is left.
 
 use super::ring::Parts;
-use super::{Grave, explore, explore_deaths, explore_deaths_within, spawn, take_part, token};
+use super::{Grave, explore, explore_deaths, explore_deaths_within, explore_within, spawn, take_part, token};
 use crate::doorbell::{Bell, Line};
 use crate::lock::ReaderLock;
 use crate::sync::{AtomicU32, fence_after_seq_cst};
@@ -141,7 +141,7 @@ fn a_push_wakes_a_sleeper() {
 #[test]
 fn two_pushes_wake_two_sleepers() {
     for at_once in [false, true] {
-        explore(move || {
+        explore_within(2, move || {
             let node = Node::new();
             let workers = [0, 1].map(|worker| {
                 let node = node.clone();
@@ -226,7 +226,7 @@ fn what_is_pushed_while_a_window_ends_is_taken() {
 /// A spinner spares the sleeper a wake; when it takes an item and leaves one, or gives up, none is lost.
 #[test]
 fn a_spinner_leaves_nothing_behind() {
-    explore(|| {
+    explore_within(2, || {
         let node = Node::new();
         let sleeper = {
             let node = node.clone();
@@ -303,7 +303,7 @@ fn a_waker_dies() {
 /// item that it has not drained.
 #[test]
 fn a_sleeper_dies() {
-    explore_deaths_within(2, |death| {
+    explore_deaths_within(1, |death| {
         let node = Node::new();
         let victim = {
             let (node, death) = (node.clone(), death.clone());
