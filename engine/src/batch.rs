@@ -143,6 +143,15 @@ mod tests {
         assert_eq!(rule.judge(1, u64::MAX, false, || 1_000), Verdict::WaitUntil(1_100), "a broken stamp");
     }
 
+    #[test]
+    fn a_batch_is_full_only_if_its_callers_are_still_there() {
+        let (greedy, patient) = (Rule { batch_size: 4, wait_ns: 0 }, Rule { batch_size: 4, wait_ns: 100 });
+        assert_eq!(greedy.closed(Closed::Full, 4), Closed::Full);
+        assert_eq!(greedy.closed(Closed::Full, 3), Closed::Empty);
+        assert_eq!(patient.closed(Closed::Full, 3), Closed::Window);
+        assert_eq!(patient.closed(Closed::Shutdown, 3), Closed::Shutdown);
+    }
+
     proptest! {
         /// A batch never waits when it is full, never longer than its window, and never without one.
         #[test]

@@ -316,7 +316,13 @@ impl<'a> Loop<'a> {
         if self.seat.server_gone.load(Ordering::Relaxed) {
             return Some(Stop::ServerGone);
         }
-        (self.seat.segment.run() != Run::Running).then_some(Stop::Shutdown)
+        matches!(self.seat.segment.run(), Run::Stopping | Run::Closed).then_some(Stop::Shutdown)
+    }
+
+    /// Whether a batch takes only what is there, because there will be no more.
+    #[inline]
+    fn winding_up(&self) -> bool {
+        self.seat.segment.run() != Run::Running || self.seat.server_gone.load(Ordering::Relaxed)
     }
 
     /// Waits for something in the ring: spins, then sleeps on the doorbell.
@@ -394,7 +400,7 @@ impl<'a> Loop<'a> {
                 }
                 oldest_ns = Task::new(segment, first).map_or(0, |task| task.enqueued_ns());
             }
-            match self.rule.judge(waiting, oldest_ns, self.stop().is_some(), now_ns) {
+            match self.rule.judge(waiting, oldest_ns, self.winding_up(), now_ns) {
                 Verdict::Close(why) => {
                     head = self.take(head);
                     let items = self.claimed.len() as u64;
@@ -489,14 +495,14 @@ impl<'a> Loop<'a> {
         let now = now_ns();
         let left = Duration::from_nanos(due_ns.saturating_sub(now));
         if left <= self.patience.longest() {
-            while ring.get(last).is_none() && now_ns() < due_ns && self.stop().is_none() {
+            while ring.get(last).is_none() && now_ns() < due_ns && !self.winding_up() {
                 std::hint::spin_loop();
             }
             return;
         }
         let count = bell.count();
         doorbell.announce_window(self.worker, last);
-        if ring.get(last).is_none() && self.stop().is_none() {
+        if ring.get(last).is_none() && !self.winding_up() {
             bell.sleep(count, Some(left));
         }
         doorbell.retract_window();

@@ -27,6 +27,7 @@ use crate::{launch, signals};
 use ringmill_shm::arena::{Done, Filling, Task};
 use ringmill_shm::layout::REQUEST_LIMIT;
 use ringmill_shm::participant::{Life, SERVER};
+use ringmill_shm::repair::wake_everyone;
 use ringmill_shm::segment::{CreateError, Place, Run, Segment};
 use ringmill_shm::sys::time::now_ns;
 use ringmill_shm::token::Token;
@@ -685,7 +686,8 @@ impl Core {
         *shut = true;
         let deadline = Instant::now() + self.shutdown_timeout;
         self.closing.store(true, Ordering::SeqCst); // *closing*
-        self.segment.freed().ring(); // callers that wait for a place
+        self.segment.set_run(Run::Draining);
+        wake_everyone(&self.segment); // callers that wait for a place, holders that wait in a window
         self.drain(deadline);
         self.shared.stop(deadline.max(Instant::now() + DRAIN_LOOK));
         self.end();
@@ -722,7 +724,7 @@ impl Core {
         self.supervisor.join();
         self.shared.close();
         self.segment.set_run(Run::Closed);
-        ringmill_shm::repair::wake_everyone(&self.segment);
+        wake_everyone(&self.segment);
         self.remove_files();
     }
 

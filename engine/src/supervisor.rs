@@ -395,7 +395,7 @@ impl Supervisor {
 
     /// Does what has been ordered.
     fn obey(&mut self) {
-        if self.stopping() && self.shared.segment.run() == Run::Running {
+        if self.stopping() && matches!(self.shared.segment.run(), Run::Running | Run::Draining) {
             self.shared.segment.set_run(Run::Stopping);
             wake_everyone(&self.shared.segment);
         }

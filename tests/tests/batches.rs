@@ -280,10 +280,7 @@ fn items_whose_callers_have_gone_do_not_fill_a_window() {
     });
 }
 
-/// What happens now: shutting down waits for the requests first, and so for their window, up to the
-/// shut-down timeout; only then are the workers told.
 #[test]
-#[ignore = "known to fail: a window that is open when the server shuts down is waited out"]
 fn shutting_down_closes_an_open_window() {
     on_both(|host| {
         let gate = Gate::new();

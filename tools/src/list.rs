@@ -46,6 +46,7 @@ impl Listed {
     fn state(&self) -> String {
         let state = self.identity.state;
         match self.identity.run {
+            Some(Run::Draining) if state == State::Live => "live, draining".into(),
             Some(Run::Stopping) if state == State::Live => "live, stopping".into(),
             Some(Run::Closed) if state == State::Live => "live, closed".into(),
             _ => state.text().into(),

@@ -491,7 +491,8 @@ fn clean_does_not_take_an_empty_file_for_a_segment_begun() {
         assert_eq!(parsed(&output)["segments"][0]["outcome"], "foreign");
         assert!(path.exists());
     }
-    // With a free lease beside it, it is what a creator left that died early.
+    // With our rights, and a free lease beside it, it is what a creator left that died early.
+    std::fs::set_permissions(&zeros, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
     drop(Lease::acquire(&Place::File(zeros.clone()).lease_path()).unwrap().unwrap());
     assert_eq!(code(&shmtool(&["clean", zeros.to_str().unwrap()])), 0);
     assert!(!zeros.exists());

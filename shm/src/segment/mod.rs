@@ -56,10 +56,12 @@ pub enum Run {
     Creating = 0,
     /// In service.
     Running = 1,
+    /// New requests are refused; workers wait for no more of a batch than is there.
+    Draining = 2,
     /// Workers finish what is in their rings and leave.
-    Stopping = 2,
+    Stopping = 3,
     /// Over.
-    Closed = 3,
+    Closed = 4,
 }
 
 /// What keeps the bytes mapped.
@@ -237,7 +239,8 @@ impl Segment {
         match self.header().run.state.load(Ordering::Acquire) {
             0 => Run::Creating,
             1 => Run::Running,
-            2 => Run::Stopping,
+            2 => Run::Draining,
+            3 => Run::Stopping,
             _ => Run::Closed,
         }
     }

@@ -34,10 +34,13 @@ pub fn list() -> io::Result<Vec<Found>> {
     Ok(places.map(|place| Found { live: is_live(&place), place }).collect())
 }
 
-/// Whether the server of a segment lives: its lease is held.
+/// Whether the server of a segment lives: its lease is held, or may not be asked, as another user's.
 #[must_use]
 pub fn is_live(place: &Place) -> bool {
-    Lease::open(&place.lease_path()).is_ok_and(|lease| lease.is_held(SERVER).unwrap_or(true))
+    match Lease::open(&place.lease_path()) {
+        Ok(lease) => lease.is_held(SERVER).unwrap_or(true),
+        Err(e) => e.kind() == io::ErrorKind::PermissionDenied,
+    }
 }
 
 /// What became of a segment that was to be removed.

@@ -205,6 +205,7 @@ fn run_text(run: Run) -> &'static str {
     match run {
         Run::Creating => "being created",
         Run::Running => "running",
+        Run::Draining => "draining",
         Run::Stopping => "stopping",
         Run::Closed => "closed",
     }
