@@ -13,22 +13,23 @@
 //!   once none is, through the gate of the [`supervisor`](crate::supervisor), with an error: nobody waits
 //!   for ever, and nobody is waited for who may never push.
 
+mod builder;
+
+pub use builder::ServerBuilder;
+
 use crate::error::{CallError, EncodeError, RemoteCause, RemoteError, StartError, status_of_early_death};
-use crate::patience::{Pace, Patience, Wait};
+use crate::launch;
+use crate::patience::{Pace, Patience};
 use crate::payload::{Payload, Validated, encode, owned, view};
-use crate::plan::{Blocks, DEFAULT_MAX_PAYLOAD, Plan, Planner};
 use crate::reply::Reply;
-use crate::servlet::Servlet;
 use crate::slots::Slots;
 use crate::stats::ServerStats;
 use crate::stream::{Stream, StreamOptions};
-use crate::supervisor::{Handle, Shared, Supervisor};
-use crate::{launch, signals};
+use crate::supervisor::{Handle, Shared};
 use ringmill_shm::arena::{Done, Filling, Task};
-use ringmill_shm::layout::REQUEST_LIMIT;
 use ringmill_shm::participant::{Life, SERVER};
 use ringmill_shm::repair::wake_everyone;
-use ringmill_shm::segment::{CreateError, Place, Run, Segment};
+use ringmill_shm::segment::{Run, Segment};
 use ringmill_shm::sys::time::now_ns;
 use ringmill_shm::token::Token;
 use ringmill_shm::word::Phase;
@@ -42,172 +43,10 @@ use std::time::{Duration, Instant};
 pub const DEFAULT_CAPACITY: usize = 256;
 /// How long a call takes at most if nothing else is said.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
-const DEFAULT_START_TIMEOUT: Duration = Duration::from_secs(60);
-const DEFAULT_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
 /// No sleep of a caller is longer: the backstop for a wake that a dying waker owed.
 const SLEEP_LIMIT: Duration = Duration::from_secs(1);
 /// How often shutting down looks whether outcomes that nobody fetches have come.
 const DRAIN_LOOK: Duration = Duration::from_millis(5);
-
-/// Options of a server, before it starts.
-#[derive(Debug, Clone)]
-pub struct ServerBuilder {
-    name: String,
-    file: Option<PathBuf>,
-    capacity: usize,
-    blocks: Blocks,
-    wait: Wait,
-    start_timeout: Duration,
-    shutdown_timeout: Duration,
-    handle_signals: bool,
-}
-
-impl ServerBuilder {
-    /// How many requests can be in progress in all stages together: back-pressure. By default 256.
-    #[must_use]
-    pub fn capacity(mut self, requests: usize) -> Self {
-        self.capacity = requests;
-        self
-    }
-
-    /// The largest input or outcome in bytes, as serialised; by default 16 KiB. Each request gets room for
-    /// an input and an outcome of that size, so the segment takes more than twice this times the capacity.
-    #[must_use]
-    pub fn max_payload(mut self, bytes: usize) -> Self {
-        self.blocks = Blocks::UpTo(bytes);
-        self
-    }
-
-    /// Classes of payload blocks, each a size in bytes and a number of blocks, in place of those that
-    /// [`max_payload`](Self::max_payload) gives. With fewer than two blocks a request, a call or an outcome
-    /// can find none free and ends with an error.
-    #[must_use]
-    pub fn payload_classes(mut self, classes: impl IntoIterator<Item = (usize, usize)>) -> Self {
-        self.blocks = Blocks::Classes(classes.into_iter().collect());
-        self
-    }
-
-    /// How callers and workers wait; by default [`Wait::Adaptive`].
-    #[must_use]
-    pub fn wait(mut self, wait: Wait) -> Self {
-        self.wait = wait;
-        self
-    }
-
-    /// How long all workers together may take until they are ready; by default a minute.
-    #[must_use]
-    pub fn start_timeout(mut self, limit: Duration) -> Self {
-        self.start_timeout = limit;
-        self
-    }
-
-    /// How long requests in progress may take to end, and workers to leave, before they are killed; by
-    /// default ten seconds.
-    #[must_use]
-    pub fn shutdown_timeout(mut self, limit: Duration) -> Self {
-        self.shutdown_timeout = limit;
-        self
-    }
-
-    /// Keeps the segment in a file at this path (on tmpfs, or a hugetlbfs), not in `/dev/shm`.
-    #[must_use]
-    pub fn file(mut self, path: impl Into<PathBuf>) -> Self {
-        self.file = Some(path.into());
-        self
-    }
-
-    /// Whether SIGINT (Ctrl-C) and SIGTERM, where they have their default effect, first shut the server
-    /// down in order; by default they do. A second one kills the workers at once.
-    #[must_use]
-    pub fn handle_signals(mut self, handle: bool) -> Self {
-        self.handle_signals = handle;
-        self
-    }
-
-    /// Starts the server: makes the segment, starts all workers side by side, and returns when every one
-    /// of them is ready.
-    ///
-    /// # Errors
-    /// See [`StartError`]; no process and no segment is left behind.
-    pub fn start<S: Servlet>(self, servlet: S) -> Result<Server<S::In, S::Out>, StartError> {
-        launch::exit_if_unfulfilled_worker();
-        let core = self.start_core(servlet)?;
-        if core.handle_signals {
-            signals::look_after(Arc::downgrade(&core));
-        }
-        Ok(Server { core, types: PhantomData })
-    }
-
-    fn start_core<S: Servlet>(self, servlet: S) -> Result<Arc<Core>, StartError> {
-        let capacity = u32::try_from(self.capacity).ok().filter(|c| (1..=REQUEST_LIMIT).contains(c));
-        let capacity = capacity.ok_or(StartError::Range {
-            servlet: None,
-            what: "capacity",
-            value: self.capacity as u64,
-            least: 1,
-            most: REQUEST_LIMIT.into(),
-        })?;
-        let mut planner = Planner::default();
-        let span = servlet.plan(&mut planner)?;
-        let plan = planner.finish(&span);
-        check_listed(&plan)?;
-        let place = match self.file {
-            Some(path) => Place::File(path),
-            None => Place::named(&self.name).map_err(CreateError::from)?,
-        };
-        let segment = Arc::new(Segment::create(place, &plan.spec(capacity, &self.blocks)?)?);
-        let client = segment.server_token().expect("a segment is created with its server");
-        let shared = Arc::new(Shared::new(Arc::clone(&segment), client, plan.nodes.len())?);
-        let supervisor = Supervisor::start(Arc::clone(&shared), &plan.nodes, &self.name, self.wait)?;
-        let warnings = plan.warnings(capacity);
-        for warning in &warnings {
-            tracing::warn!(server = %self.name, "{warning}");
-        }
-        let core = Arc::new(Core {
-            name: self.name,
-            capacity,
-            client,
-            entry: plan.entry,
-            stamps: plan.stamps(),
-            slots: Slots::new(capacity),
-            patience: Patience::new(self.wait),
-            closing: AtomicBool::new(false),
-            shut: Mutex::new(false),
-            shutdown_timeout: self.shutdown_timeout,
-            handle_signals: self.handle_signals,
-            warnings,
-            supervisor,
-            shared,
-            segment,
-        });
-        match core.await_workers(self.start_timeout) {
-            Ok(()) => {
-                core.supervisor.server_is_ready(&core.shared);
-                Ok(core)
-            }
-            Err(error) => {
-                core.kill();
-                Err(error)
-            }
-        }
-    }
-}
-
-/// A process servlet's type must be one that this program's processes can become.
-fn check_listed(plan: &Plan) -> Result<(), StartError> {
-    for node in &plan.nodes {
-        if let crate::plan::Launch::Process { program: None } = node.launch
-            && crate::registry::find(node.worker_type, node.type_hash).is_none()
-        {
-            return Err(StartError::NotListed {
-                servlet: node.name.clone(),
-                worker_type: node.worker_type.into(),
-                listed: crate::registry::listed(),
-            });
-        }
-    }
-    Ok(())
-}
 
 /// Options of one call.
 #[derive(Debug, Clone, Copy)]
@@ -264,16 +103,7 @@ impl Server<(), ()> {
     /// one server at a time: 1 to 55 of `A-Z a-z 0-9 . _ -`, no dot first.
     #[must_use]
     pub fn builder(name: impl Into<String>) -> ServerBuilder {
-        ServerBuilder {
-            name: name.into(),
-            file: None,
-            capacity: DEFAULT_CAPACITY,
-            blocks: Blocks::UpTo(DEFAULT_MAX_PAYLOAD),
-            wait: Wait::default(),
-            start_timeout: DEFAULT_START_TIMEOUT,
-            shutdown_timeout: DEFAULT_SHUTDOWN_TIMEOUT,
-            handle_signals: true,
-        }
+        ServerBuilder::new(name.into())
     }
 }
 
