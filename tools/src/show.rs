@@ -179,7 +179,9 @@ fn workers(segment: &Segment) -> Vec<Worker> {
     entries
         .map(|(participant, entry)| {
             let snapshot = entry.counters().snapshot();
+            // A line for people, then a zero byte and a record for programs.
             let message = entry.message();
+            let message = message.split(|&b| b == 0).next().unwrap_or_default();
             Worker {
                 node: node_name(segment, entry),
                 worker: entry.worker(),
@@ -190,7 +192,7 @@ fn workers(segment: &Segment) -> Vec<Worker> {
                 pid: entry.pid(),
                 restarts: entry.restarts(),
                 cpus: entry.cpus(),
-                message: (!message.is_empty()).then(|| units::printable(&String::from_utf8_lossy(&message))),
+                message: (!message.is_empty()).then(|| units::printable(&String::from_utf8_lossy(message))),
                 counters: Counters { snapshot, batch_mean: snapshot.batch_mean() },
             }
         })
