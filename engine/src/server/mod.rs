@@ -349,23 +349,23 @@ impl Core {
     pub(crate) fn admit(&self, id: u32) -> Result<(), CallError> {
         // *closing*, *down*: after an id was taken.
         if self.closing.load(Ordering::SeqCst) || self.shared.any_down.load(Ordering::SeqCst) {
-            return self.refuse(id);
+            return Err(self.refuse(id));
         }
         Ok(())
     }
 
     #[cold]
-    fn refuse(&self, id: u32) -> Result<(), CallError> {
+    fn refuse(&self, id: u32) -> CallError {
         self.release(id);
         if self.closing.load(Ordering::SeqCst) {
-            return Err(CallError::ShuttingDown);
+            return CallError::ShuttingDown;
         }
         let down = self.shared.down.iter().zip(self.segment.nodes());
         match down.into_iter().find_map(|(reason, node)| Some((reason.get()?, node))) {
             Some((reason, node)) => {
-                Err(CallError::ServletDown { servlet: node.name.clone(), reason: reason.clone() })
+                CallError::ServletDown { servlet: node.name.clone(), reason: reason.clone() }
             }
-            None => Ok(()),
+            None => CallError::ShuttingDown, // the gate is closed for no servlet's sake
         }
     }
 
