@@ -28,8 +28,8 @@ pub enum Wait {
 pub(crate) enum Pace {
     /// As soon as can be: somebody waits for this one item.
     One,
-    /// With pauses of some 100 ns to 1 µs: many items are under way. Each look takes the line away from the side
-    /// that is about to write it, so who looks less gets more.
+    /// With [`MANY_PAUSES`] between two looks: many items are under way. Each look takes the line away from the side
+    /// that is about to write it.
     Many,
 }
 
