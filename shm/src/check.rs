@@ -73,6 +73,22 @@ pub enum Problem {
         /// The holder's token.
         token: u32,
     },
+    /// A branch is said to be under way and is not, or the reverse.
+    BadBranch {
+        /// The task.
+        task: u32,
+        /// Its word.
+        word: u64,
+        /// Whether it is said to be under way.
+        pending: bool,
+    },
+    /// A branch is under way or has arrived, and its request is free.
+    StrayBranch {
+        /// The task.
+        task: u32,
+        /// Its request.
+        request: u32,
+    },
     /// A payload block belongs to a task that does not have it.
     LostBlock {
         /// The size class.
@@ -100,6 +116,13 @@ impl core::fmt::Display for Problem {
             Self::DeadHolder { node, token } => {
                 write!(f, "node {node}: the holder {token:#x} of its reader lock is dead")
             }
+            Self::BadBranch { task, pending, .. } => {
+                let said = if *pending { "under way" } else { "at rest" };
+                write!(f, "task {task}: a branch that is said to be {said} and is not")
+            }
+            Self::StrayBranch { task, request } => {
+                write!(f, "task {task}: a branch of request {request}, which is free")
+            }
             Self::LostBlock { class, block, .. } => {
                 write!(f, "block {block} of class {class}: its task does not have it")
             }
@@ -118,24 +141,24 @@ pub struct PhaseCounts {
     pub queued: u32,
     /// In a worker's hands.
     pub claimed: u32,
-    /// Waiting for their branches.
+    /// Waiting for their branches, or being put together.
     pub forked: u32,
     /// Answered, not yet taken.
     pub done: u32,
 }
 
 impl PhaseCounts {
-    /// Counts the tasks of a segment by phase.
+    /// Counts the requests of a segment by phase.
     #[must_use]
     pub fn of(segment: &Segment) -> Self {
         let mut counts = Self::default();
-        for id in 0..segment.shape().tasks() {
+        for id in 0..segment.shape().requests {
             match Task::new(segment, id).and_then(|t| t.word().peek().phase()) {
                 Some(Phase::Free) => counts.free += 1,
                 Some(Phase::Filling) => counts.filling += 1,
                 Some(Phase::Queued) => counts.queued += 1,
                 Some(Phase::Claimed) => counts.claimed += 1,
-                Some(Phase::Forked) => counts.forked += 1,
+                Some(Phase::Forked | Phase::Joining) => counts.forked += 1,
                 Some(Phase::Done) => counts.done += 1,
                 None => {}
             }
@@ -181,6 +204,9 @@ fn look(segment: &Segment) -> BTreeSet<Problem> {
     for (id, &times) in (0_u32..).zip(&seen) {
         if let Some(task) = Task::new(segment, id) {
             look_at_task(segment, id, task.word().load(), times, &mut problems);
+            if task.is_branch() {
+                look_at_branch(&task, &mut problems);
+            }
         }
     }
     look_at_blocks(segment, &mut problems);
@@ -233,10 +259,25 @@ fn look_at_task(segment: &Segment, task: u32, state: State, times: u32, problems
     let needs_owner = match phase {
         Phase::Free => false,
         Phase::Queued | Phase::Claimed => times == 0,
-        Phase::Filling | Phase::Forked | Phase::Done => true,
+        Phase::Filling | Phase::Forked | Phase::Joining | Phase::Done => true,
     };
     if needs_owner && state.owner().is_none_or(|owner| segment.is_dead(owner)) {
         problems.insert(Problem::DeadOwner { task, word, state: format!("{state:?}") });
+    }
+}
+
+fn look_at_branch(task: &Task<'_>, problems: &mut BTreeSet<Problem>) {
+    let (request, place) = task.place();
+    let (state, pending) = (task.word().load(), task.family().is_pending(place - 1));
+    // With its bit clear it is FREE, or DONE and waits for the others; DONE with its bit set is about to be
+    // cleared, which the next look finds done.
+    let rests = matches!(state.phase(), Some(Phase::Free | Phase::Done));
+    if pending == rests {
+        problems.insert(Problem::BadBranch { task: task.id(), word: state.raw(), pending });
+    }
+    let in_use = pending || state.phase() != Some(Phase::Free);
+    if in_use && task.request_word().load().phase() == Some(Phase::Free) {
+        problems.insert(Problem::StrayBranch { task: task.id(), request });
     }
 }
 

@@ -9,6 +9,7 @@
 //!                                     waits out a batch window, wants to be woken, plus one
 //!                     holder:   u32   the worker that wake_at speaks of
 //!                     spinner:  u32   0, or worker + 1: it is awake, idle and looks at the ring
+//!                     down:     u32   1: no worker is left, and none will come
 //! one line a worker   bell: u32       its futex word; a ring of the bell adds one
 //! ```
 //!
@@ -27,6 +28,8 @@
 //! * *rung*: cell CAS (SeqCst), fence, load of the line (SeqCst) against RMW or store of the line
 //!   (SeqCst), fence, load of the cell (SeqCst). A worker that leaves items is on the first side, with a
 //!   load of the cell (SeqCst) for the CAS.
+//! * *down*: who gives a node up sets the mark (SeqCst), full fence, and empties the ring; a producer
+//!   publishes, full fence, and if it sees the mark empties the ring itself. So nothing is left in it.
 //! * *taken*: the waker's removal of a bit → the worker's look at its bit when it is up. That there were
 //!   items travels; so who was woken for several, and takes one, sees the rest and wakes the next.
 //!
@@ -52,6 +55,7 @@ pub struct Line {
     wake_at: AtomicU64,
     holder: AtomicU32,
     spinner: AtomicU32,
+    down: AtomicU32,
 }
 
 /// The line of one worker's futex word.
@@ -93,6 +97,7 @@ impl Line {
             wake_at: AtomicU64::new(0),
             holder: AtomicU32::new(0),
             spinner: AtomicU32::new(0),
+            down: AtomicU32::new(0),
         }
     }
 
@@ -202,6 +207,19 @@ impl Line {
         if self.holder.load(Ordering::Relaxed) == worker {
             self.wake_at.store(0, Ordering::SeqCst);
         }
+    }
+
+    /// From now on nobody will read the ring; who says so empties it after this.
+    pub fn set_down(&self) {
+        self.down.store(1, Ordering::SeqCst);
+        fence_after_seq_cst(); // *down*
+    }
+
+    /// Whether nobody will read the ring; asked after a push, who sees it empties the ring.
+    #[inline]
+    #[must_use]
+    pub fn is_down(&self) -> bool {
+        self.down.load(Ordering::SeqCst) != 0 // *down*: after the fence of `after_push`
     }
 
     /// Which workers sleep, by bit: for reports.

@@ -24,7 +24,7 @@ use core::mem::{align_of, size_of};
 /// "ringmill", read as little-endian bytes.
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"ringmill");
 /// Changes with every change of the layout.
-pub const LAYOUT_VERSION: u32 = 1;
+pub const LAYOUT_VERSION: u32 = 2;
 /// What parties that write must keep between them.
 pub const LINE: usize = 128;
 /// A page: the header's size and the alignment of block classes.
@@ -36,6 +36,10 @@ pub const NODE_LIMIT: u32 = 256;
 /// How many requests a segment can have: a block's owner word has 32 bits for a task, and rings twice
 /// that many cells.
 pub const REQUEST_LIMIT: u32 = 1 << 24;
+/// How many tasks a request can have: itself and its branches.
+pub const TASKS_LIMIT: u32 = 1 << 12;
+/// How many forks, and how many switches, a plan can have.
+pub const JUNCTION_LIMIT: u32 = 1 << 12;
 /// Payloads begin at multiples of this; what rkyv can need at most.
 pub const PAYLOAD_ALIGN: usize = 16;
 
@@ -61,6 +65,10 @@ pub struct Shape {
     pub requests: u32,
     /// Tasks of each: itself and its branches.
     pub tasks_per_request: u32,
+    /// Forks of the plan.
+    pub forks: u32,
+    /// Switches of the plan.
+    pub switches: u32,
     /// Bytes for names, type names and configurations.
     pub blob_bytes: u64,
     /// How many of `classes` are used; ascending by size.
@@ -94,11 +102,27 @@ impl Shape {
         self.requests * self.tasks_per_request
     }
 
-    /// Cells of each ring: a task is in a ring at most once, so the next power of two *above* the
-    /// number of tasks is never full.
+    /// Branches of each request.
+    #[must_use]
+    pub fn branches(&self) -> u32 {
+        self.tasks_per_request - 1
+    }
+
+    /// Cells of each ring: of each request at most one task is in a ring, and at most once (`plan`), so
+    /// the next power of two *above* the number of requests is never full.
     #[must_use]
     pub fn ring_cells(&self) -> u64 {
-        (u64::from(self.tasks()) + 1).next_power_of_two()
+        (u64::from(self.requests) + 1).next_power_of_two()
+    }
+
+    /// Words of pending bits of each request: whole lines.
+    pub(crate) fn pending_words(&self) -> u64 {
+        u64::from(self.branches()).div_ceil(64).next_multiple_of(LINE as u64 / 8)
+    }
+
+    /// Words of the completions set: a bit a request.
+    pub(crate) fn completion_words(&self) -> u64 {
+        u64::from(self.requests).div_ceil(64)
     }
 
     /// The size classes in use.
@@ -117,7 +141,9 @@ impl Shape {
         within("number of participants", self.participants.into(), 1, Token::INDEX_LIMIT.into())?;
         within("number of nodes", self.nodes.into(), 1, NODE_LIMIT.into())?;
         within("capacity", self.requests.into(), 1, REQUEST_LIMIT.into())?;
-        within("number of tasks a request", self.tasks_per_request.into(), 1, 64)?;
+        within("number of tasks a request", self.tasks_per_request.into(), 1, TASKS_LIMIT.into())?;
+        within("number of forks", self.forks.into(), 0, JUNCTION_LIMIT.into())?;
+        within("number of switches", self.switches.into(), 0, JUNCTION_LIMIT.into())?;
         within(
             "capacity times tasks",
             u64::from(self.requests) * u64::from(self.tasks_per_request),
@@ -130,7 +156,7 @@ impl Shape {
         for class in self.classes() {
             within("block size of a class", class.block_bytes, least, 1 << 40)?;
             within("block size of a class modulo the line size", class.block_bytes % LINE as u64, 0, 0)?;
-            within("number of blocks of a class", class.count, 1, 1 << 28)?;
+            within("number of blocks of a class", class.count, 1, 1 << 27)?;
             least = class.block_bytes + 1;
         }
         Ok(())
@@ -158,6 +184,8 @@ pub(crate) struct Header {
     pub(crate) startup: BellLine,
     /// Line of its own: rung when a place in `capacity` comes free and somebody waits for one.
     pub(crate) freed: BellLine,
+    /// Line of its own: rung when a bit of the completions set is set and somebody waits for that.
+    pub(crate) completed: BellLine,
 }
 
 #[repr(C, align(128))]
@@ -188,7 +216,41 @@ pub(crate) struct NodeDescriptor {
     pub(crate) batch_size: u32,
     pub(crate) first_participant: u32,
     pub(crate) workers: u32,
+    /// A raw [`Target`](crate::plan::Target).
     pub(crate) next: u32,
+}
+
+/// A descriptor of a fork, written once; see [`Fork`](crate::plan::Fork).
+#[derive(Debug, Clone, Copy, Default)]
+#[repr(C)]
+pub(crate) struct ForkDescriptor {
+    pub(crate) name: Extent,
+    pub(crate) members: Extent,
+    pub(crate) fail_fast: u32,
+    pub(crate) form: u32,
+    pub(crate) parent: u32,
+    pub(crate) first: u32,
+    pub(crate) end: u32,
+    pub(crate) next: u32,
+}
+
+/// A descriptor of a switch, written once; see [`Switch`](crate::plan::Switch).
+#[derive(Debug, Clone, Copy, Default)]
+#[repr(C)]
+pub(crate) struct SwitchDescriptor {
+    pub(crate) name: Extent,
+    pub(crate) members: Extent,
+    pub(crate) node: u64,
+}
+
+/// Times of a request, in monotonic nanoseconds: written by its client only, where they are used.
+#[derive(Debug, Default)]
+#[repr(C)]
+pub(crate) struct Times {
+    /// Until when it is worth working on; right only if its word says that there is one.
+    pub(crate) deadline_ns: core::sync::atomic::AtomicU64,
+    /// Since when it is in progress; 0 if nobody has looked at a clock.
+    pub(crate) begun_ns: core::sync::atomic::AtomicU64,
 }
 
 /// A range of bytes within the blobs.
@@ -227,10 +289,10 @@ pub const INLINE_BYTES: usize = LINE - TASK_HEADER_BYTES;
 /// ```text
 /// 0   word      state and owner                          everyone, by `word`'s rules
 /// 8   length    bytes of the payload                     its owner, as all below
-/// 12  block     0 = in line, else the payload's block + 1
+/// 12  block     0 = in line; the payload's block + 1; or bit 31 and the place of the task that has it
 /// 16  enqueued  monotonic ns; only where a window needs it
-/// 24  second    0, or another block of the task + 1
-/// 28  node      where it is, or was last
+/// 24  second    0, or another block of the task + 1; of a payload elsewhere: its block + 1, 0 = in line
+/// 28  at        where it is, or was last: see `arena::At`
 /// 32  in-line place
 /// ```
 #[repr(C, align(128))]
@@ -241,7 +303,7 @@ pub(crate) struct TaskLine {
     pub(crate) block: core::sync::atomic::AtomicU32,
     pub(crate) enqueued_ns: core::sync::atomic::AtomicU64,
     pub(crate) second: core::sync::atomic::AtomicU32,
-    pub(crate) node: core::sync::atomic::AtomicU32,
+    pub(crate) at: core::sync::atomic::AtomicU32,
     pub(crate) inline: core::cell::UnsafeCell<[u8; INLINE_BYTES]>,
 }
 
@@ -252,6 +314,8 @@ const _: () = {
     assert!(TASK_HEADER_BYTES.is_multiple_of(PAYLOAD_ALIGN));
     assert!(size_of::<NodeLines>() == 4 * LINE);
     assert!(size_of::<NodeDescriptor>().is_multiple_of(8));
+    assert!(size_of::<ForkDescriptor>().is_multiple_of(8));
+    assert!(LINE.is_multiple_of(size_of::<Times>()));
     assert!(LINE.is_multiple_of(PAYLOAD_ALIGN) && PAGE.is_multiple_of(LINE));
 };
 
@@ -261,8 +325,13 @@ pub(crate) struct Layout {
     pub(crate) shape: Shape,
     pub(crate) participants: usize,
     pub(crate) node_descriptors: usize,
+    pub(crate) forks: usize,
+    pub(crate) switches: usize,
     pub(crate) node_lines: usize,
     pub(crate) ring_cells: usize,
+    pub(crate) times: usize,
+    pub(crate) completions: usize,
+    pub(crate) pending: usize,
     pub(crate) tasks: usize,
     /// How many: kept, because every look at a task asks.
     pub(crate) task_count: u32,
@@ -288,8 +357,13 @@ impl Layout {
         };
         let participants = take(shape.participants.into(), size_of::<crate::participant::Entry>(), LINE);
         let node_descriptors = take(shape.nodes.into(), size_of::<NodeDescriptor>(), LINE);
+        let forks = take(shape.forks.into(), size_of::<ForkDescriptor>(), LINE);
+        let switches = take(shape.switches.into(), size_of::<SwitchDescriptor>(), LINE);
         let node_lines = take(shape.nodes.into(), size_of::<NodeLines>(), LINE);
         let ring_cells = take(u64::from(shape.nodes) * shape.ring_cells(), 8, LINE);
+        let times = take(shape.requests.into(), size_of::<Times>(), LINE);
+        let completions = take(shape.completion_words(), 8, LINE);
+        let pending = take(u64::from(shape.requests) * shape.pending_words(), 8, LINE);
         let tasks = take(shape.tasks().into(), size_of::<TaskLine>(), LINE);
         let mut block_owners = [0; CLASS_LIMIT];
         for (place, class) in block_owners.iter_mut().zip(shape.classes()) {
@@ -306,8 +380,13 @@ impl Layout {
             shape: *shape,
             participants,
             node_descriptors,
+            forks,
+            switches,
             node_lines,
             ring_cells,
+            times,
+            completions,
+            pending,
             tasks,
             task_count: shape.tasks(),
             block_owners,
@@ -327,18 +406,27 @@ impl Layout {
             size_of::<Header>() as u64,
             size_of::<crate::participant::Entry>() as u64,
             size_of::<NodeDescriptor>() as u64,
+            size_of::<ForkDescriptor>() as u64,
+            size_of::<SwitchDescriptor>() as u64,
             size_of::<NodeLines>() as u64,
             size_of::<TaskLine>() as u64,
             shape.participants.into(),
             shape.nodes.into(),
             shape.requests.into(),
             shape.tasks_per_request.into(),
+            shape.forks.into(),
+            shape.switches.into(),
             shape.blob_bytes,
             shape.class_count,
             self.participants as u64,
             self.node_descriptors as u64,
+            self.forks as u64,
+            self.switches as u64,
             self.node_lines as u64,
             self.ring_cells as u64,
+            self.times as u64,
+            self.completions as u64,
+            self.pending as u64,
             self.tasks as u64,
             self.blobs as u64,
             self.total_bytes as u64,
@@ -401,10 +489,13 @@ mod tests {
     #[test]
     fn each_number_of_the_shape_changes_the_fingerprint() {
         let base = Layout::new(&small()).unwrap().fingerprint(1);
-        let changes: [fn(&mut Shape); 6] = [
+        let changes: [fn(&mut Shape); 9] = [
             |s| s.participants += 1,
             |s| s.nodes += 1,
             |s| s.requests += 1,
+            |s| s.tasks_per_request += 1,
+            |s| s.forks += 1,
+            |s| s.switches += 1,
             |s| s.blob_bytes += 1,
             |s| s.classes[0].count += 1,
             |s| s.class_count = 1,
@@ -427,7 +518,7 @@ mod tests {
         shape.classes[1].block_bytes = 256;
         assert_eq!(Layout::new(&shape).unwrap_err().what, "block size of a class");
         let mut shape = small();
-        shape.classes[0].count = 1 << 28;
+        shape.classes[0].count = 1 << 27;
         shape.classes[0].block_bytes = 1 << 39;
         assert!(Layout::new(&shape).is_err(), "petabytes");
     }

@@ -14,7 +14,9 @@
 compile_error!("ringmill needs 64-bit little-endian Linux: futexes, OFD locks, pidfds");
 
 pub mod doorbell;
+pub(crate) mod join;
 pub mod lock;
+pub mod plan;
 pub mod ring;
 mod sync;
 pub mod sys;

@@ -13,6 +13,17 @@
 //! | CLAIMED | yes | nothing: work had not begun, the next holder of the lock claims it again |
 //! | CLAIMED | no | → CLAIMED(repairer), and the caller of [`repair`] decides: an error, or another attempt |
 //! | DONE | – | the client is dead: its blocks are freed, → FREE |
+//! | FORKED | – | → FORKED(repairer); its branches have owners of their own |
+//! | JOINING | – | → JOINING(repairer), and put together again |
+//!
+//! and for branches, after those of forks within them and before the task that is forked:
+//!
+//! | Word of the dead | Done |
+//! |---|---|
+//! | CLAIMED and new, its parent CLAIMED by the dead too | the fork had not begun: its pending bit is cleared, → FREE |
+//! | CLAIMED and new, else | → CLAIMED(repairer), to be moved on |
+//! | DONE | → DONE(repairer); the arrival is repeated, and what is then due is done |
+//! | else | as above |
 //!
 //! Before that the doorbell forgets the dead, and a reader lock that it held is freed. After it, blocks that
 //! no task lists are freed, and everybody is woken. The caller of [`repair`] is given its tasks last.
@@ -28,7 +39,7 @@
 //! Each step may be repeated. A repairer that dies leaves words with its own token, which the next
 //! repairer treats by the same table.
 
-use crate::arena::{Claimed, Task};
+use crate::arena::{At, Claimed, Join, Task};
 use crate::participant::Life;
 use crate::pool;
 use crate::segment::Segment;
@@ -53,17 +64,30 @@ pub struct Summary {
     pub swept_blocks: u32,
 }
 
-/// Repairs what `dead` left. The caller has proven its death and marked its place; `orphan` is given
-/// each task that `dead` was working on and decides what becomes of it.
-pub fn repair(segment: &Segment, dead: Token, me: Token, orphan: impl FnMut(Claimed<'_>)) -> Summary {
+/// What a dead participant had in its hands, now in the repairer's.
+#[derive(Debug)]
+pub enum Orphan<'a> {
+    /// A task: one that it was working on, or had still to move on ([`Task::at`] tells).
+    Task(Claimed<'a>),
+    /// Branches to put together.
+    Join(Join<'a>),
+}
+
+/// Repairs what `dead` left. The caller has proven its death and marked its place, and is the only one that
+/// repairs; `orphan` is given what `dead` had in its hands and decides what becomes of it.
+pub fn repair(segment: &Segment, dead: Token, me: Token, mut orphan: impl FnMut(Orphan<'_>)) -> Summary {
     let mut summary = Summary::default();
     forget(segment, dead);
     let mut orphans = Vec::new();
     let left = words_of(segment, dead); // read …
     let in_ring = in_rings(segment); // … scan …
-    for (task, state) in left {
-        // … act.
-        match state.due(in_ring[task.id() as usize]) {
+    // … act; branches first, of those the innermost.
+    for (task, state) in left.into_iter().rev() {
+        let in_ring = in_ring[task.id() as usize];
+        if task.is_branch() && !in_ring && act_on_branch(&task, state, me, &mut orphans) {
+            continue;
+        }
+        match state.due(in_ring) {
             Due::Nothing => {}
             Due::Claim => summary.unread += 1,
             Due::Free => {
@@ -74,15 +98,51 @@ pub fn repair(segment: &Segment, dead: Token, me: Token, orphan: impl FnMut(Clai
                 let pushed = task.word().adopt(state, me) && push(segment, &task);
                 summary.pushed += u32::from(pushed);
             }
-            Due::Answer => orphans.extend(task.take_over(state, me)),
+            Due::Answer => orphans.extend(task.take_over(state, me).map(Orphan::Task)),
+            Due::Succeed => drop(task.word().succeed(state, me)),
+            Due::Join => orphans.extend(task.join_again(state, me).map(Orphan::Join)),
         }
     }
     summary.orphaned = orphans.len() as u32;
-    let mine: BTreeSet<u32> = orphans.iter().map(Claimed::id).collect();
+    let mine: BTreeSet<u32> = orphans.iter().filter_map(Orphan::claimed_id).collect();
     summary.swept_blocks = sweep_blocks(segment, &mine);
-    orphans.into_iter().for_each(orphan);
+    orphans.into_iter().for_each(&mut orphan);
     wake_everyone(segment);
     summary
+}
+
+impl Orphan<'_> {
+    fn claimed_id(&self) -> Option<u32> {
+        match self {
+            Self::Task(task) => Some(task.id()),
+            Self::Join(_) => None,
+        }
+    }
+}
+
+/// Does what is due for a branch of the dead only because it is one; false if that is nothing.
+fn act_on_branch<'a>(task: &Task<'a>, state: State, me: Token, orphans: &mut Vec<Orphan<'a>>) -> bool {
+    match state.phase() {
+        Some(Phase::Claimed) if task.at() == At::New => {
+            let routes = task.segment().routes();
+            let parent = routes.around(task.place().1).and_then(|(_, fork)| task.sibling(fork.parent));
+            let parent = parent.map(|parent| parent.word().load());
+            let unforked = |p: State| p.phase() == Some(Phase::Claimed) && p.owner() == state.owner();
+            if parent.is_some_and(unforked) {
+                task.unmake(state);
+            } else {
+                orphans.extend(task.take_over(state, me).map(Orphan::Task));
+            }
+            true
+        }
+        Some(Phase::Done) => {
+            if task.word().succeed(state, me) {
+                orphans.extend(task.arrive_again(state, me).map(Orphan::Join));
+            }
+            true
+        }
+        _ => false,
+    }
 }
 
 /// Removes the dead from doorbell and reader lock of its node.
@@ -120,7 +180,8 @@ fn in_rings(segment: &Segment) -> Vec<bool> {
 }
 
 fn push(segment: &Segment, task: &Task<'_>) -> bool {
-    let Some(node) = segment.node(task.node()) else { return false };
+    let At::Node(node) = task.at() else { return false };
+    let Some(node) = segment.node(node) else { return false };
     match node.ring().push(task.id()) {
         Ok(position) => {
             node.after_push(position + 1);

@@ -3,7 +3,7 @@
 //! # Layout
 //!
 //! ```text
-//! 63                      32 31    28 27    24 23       16 15           0
+//! 63                      32 31    29 28    24 23       16 15           0
 //! ├───── owner token ───────┼─ phase ┼─ flags ┼─ attempt ──┼─ generation ┤
 //!                           └────────────── low half: the futex word ────┘
 //! ```
@@ -15,17 +15,19 @@
 //! | FREE | nobody | not in use | the client that holds the id → FILLING |
 //! | FILLING | client | the input is being written | that client → QUEUED |
 //! | QUEUED | mover | in a node's ring, or about to be | the holder of the node's reader lock → CLAIMED, or → FREE if CANCELLED |
-//! | CLAIMED | worker | a worker has it | that worker → QUEUED (next node), DONE, or FREE if CANCELLED; after its death the repairer |
-//! | FORKED | mover | its branches run (no plan makes this phase yet) | the join |
-//! | DONE | client | the outcome is there | that client → FREE, generation + 1 |
+//! | CLAIMED | worker | a worker has it | that worker → QUEUED (next node), FORKED, DONE, or FREE if CANCELLED; after its death the repairer |
+//! | FORKED | mover | its branches run | who finds that they have arrived, or that one of them decides → JOINING |
+//! | JOINING | worker | the branches' outcomes are being put together | that worker → CLAIMED, to be moved on |
+//! | DONE | client; of a branch: the worker | the outcome is there | that client → FREE, generation + 1; of a branch: who joins it |
 //!
-//! Flags, set by the caller only: WAITING (it sleeps on the word), CANCELLED (it has gone). ERROR is set
-//! with DONE: the payload is an error record.
+//! Flags, set by the caller only: WAITING (it sleeps on the word), NOTIFY (it wants its bit of the
+//! completions set), CANCELLED (it has gone), DEADLINE (its time is limited, see `arena`). ERROR is set with
+//! DONE: the payload is an error record. What becomes of branches is in [`join`](crate::join).
 //!
 //! # Invariants
 //!
 //! * *sole*: a phase is left by its owner alone, or by the repairer of a dead owner with a CAS from a
-//!   word that names the dead. Only the two flags of the caller can change under an owner's hands, so every
+//!   word that names the dead; FORKED, by whoever is first. Only the flags of the caller can change under an owner's hands, so every
 //!   transition out of a phase that others can see is a CAS loop; out of FILLING it is a store.
 //! * *gone*: whoever sees CANCELLED when it pops or finishes the task frees it (who pops it, only once
 //!   `head` has passed its cell); if the caller's `fetch_or` finds DONE, the caller frees it. Both act on
@@ -66,12 +68,14 @@ pub enum Phase {
     Forked = 4,
     /// The outcome is there.
     Done = 5,
+    /// Its branches' outcomes are being put together.
+    Joining = 6,
 }
 
 impl Phase {
     /// All phases, in the order of their numbers.
-    pub const ALL: [Self; 6] =
-        [Self::Free, Self::Filling, Self::Queued, Self::Claimed, Self::Forked, Self::Done];
+    pub const ALL: [Self; 7] =
+        [Self::Free, Self::Filling, Self::Queued, Self::Claimed, Self::Forked, Self::Done, Self::Joining];
 
     /// The name used in reports.
     #[must_use]
@@ -83,18 +87,22 @@ impl Phase {
             Self::Claimed => "claimed",
             Self::Forked => "forked",
             Self::Done => "done",
+            Self::Joining => "joining",
         }
     }
 }
 
 const GENERATION_MASK: u64 = 0xFFFF;
 const ATTEMPT_SHIFT: u32 = 16;
-const PHASE_SHIFT: u32 = 28;
+const PHASE_SHIFT: u32 = 29;
+const PHASE_MASK: u64 = 0b111;
 const OWNER_SHIFT: u32 = 32;
 const WAITING: u64 = 1 << 24;
 const CANCELLED: u64 = 1 << 25;
 const ERROR: u64 = 1 << 26;
-const FLAGS: u64 = 0xF << 24;
+const NOTIFY: u64 = 1 << 27;
+const DEADLINE: u64 = 1 << 28;
+const FLAGS: u64 = 0x1F << 24;
 
 /// A value of a state word.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -127,7 +135,7 @@ impl State {
     /// The phase; `None` for a number that is none.
     #[must_use]
     pub fn phase(self) -> Option<Phase> {
-        Phase::ALL.get((self.0 >> PHASE_SHIFT & 0xF) as usize).copied()
+        Phase::ALL.get((self.0 >> PHASE_SHIFT & PHASE_MASK) as usize).copied()
     }
 
     /// Who must act next.
@@ -166,6 +174,25 @@ impl State {
         self.0 & ERROR != 0
     }
 
+    /// Whether the caller wants its bit of the completions set.
+    #[must_use]
+    pub fn wants_notice(self) -> bool {
+        self.0 & NOTIFY != 0
+    }
+
+    /// Whether the request's time is limited.
+    #[inline]
+    #[must_use]
+    pub fn has_deadline(self) -> bool {
+        self.0 & DEADLINE != 0
+    }
+
+    /// The same with its time limited.
+    #[must_use]
+    pub(crate) fn with_deadline(self) -> Self {
+        Self(self.0 | DEADLINE)
+    }
+
     /// Whether somebody may sleep on the word: the caller has said so, or the outcome is there and who
     /// brought it may have died before it woke the caller.
     #[must_use]
@@ -187,6 +214,8 @@ impl State {
             (Some(Phase::Queued), false) => Due::Push,
             (Some(Phase::Claimed), true) => Due::Claim,
             (Some(Phase::Claimed), false) => Due::Answer,
+            (Some(Phase::Forked), _) => Due::Succeed,
+            (Some(Phase::Joining), _) => Due::Join,
             _ => Due::Nothing,
         }
     }
@@ -206,15 +235,19 @@ impl fmt::Debug for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.phase() {
             Some(phase) => f.write_str(phase.name())?,
-            None => write!(f, "phase {}?", self.0 >> PHASE_SHIFT & 0xF)?,
+            None => write!(f, "phase {}?", self.0 >> PHASE_SHIFT & PHASE_MASK)?,
         }
         if let Some(owner) = self.owner() {
             write!(f, " of {owner}")?;
         }
         write!(f, " generation {} attempt {}", self.generation(), self.attempt())?;
-        for (set, name) in
-            [(self.is_waiting(), "waiting"), (self.is_cancelled(), "cancelled"), (self.is_error(), "error")]
-        {
+        for (set, name) in [
+            (self.is_waiting(), "waiting"),
+            (self.wants_notice(), "notify"),
+            (self.is_cancelled(), "cancelled"),
+            (self.has_deadline(), "deadline"),
+            (self.is_error(), "error"),
+        ] {
             if set {
                 write!(f, " {name}")?;
             }
@@ -236,6 +269,10 @@ pub(crate) enum Due {
     Push,
     /// Take it over: somebody worked on it.
     Answer,
+    /// Take the dead owner's place.
+    Succeed,
+    /// Take it over, and put its branches together.
+    Join,
 }
 
 /// What became of a claim.
@@ -252,10 +289,12 @@ pub enum Claim {
 /// What became of a finished task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Finish {
-    /// The caller will see the outcome; it must be woken if `wake`.
+    /// The caller will see the outcome.
     Done {
-        /// The caller sleeps on the word.
+        /// The caller sleeps on the word: it must be woken.
         wake: bool,
+        /// The caller wants its bit of the completions set.
+        notify: bool,
     },
     /// The caller has gone: the task is ours to free.
     Abandoned,
@@ -341,9 +380,14 @@ impl Word {
         }
     }
 
-    /// CLAIMED(dead) → CLAIMED(me): how a repairer takes what a dead worker had.
+    /// CLAIMED or JOINING(dead) → the same of me: how a repairer takes what a dead worker had.
     pub fn take_over(&self, dead: State, me: Token) -> Option<State> {
-        self.inherit(dead, Phase::Claimed, me)
+        self.inherit(dead, dead.phase()?, me)
+    }
+
+    /// FORKED or DONE(dead), the latter of a branch → the same of me: so that no dead is named.
+    pub fn succeed(&self, dead: State, me: Token) -> bool {
+        dead.phase().and_then(|phase| self.inherit(dead, phase, me)).is_some()
     }
 
     /// QUEUED(dead) → QUEUED(me): the right to push what a dead mover had not.
@@ -402,10 +446,114 @@ impl Word {
             }
             // Release: *handed*; the outcome travels to the caller.
             match self.0.compare_exchange(seen.0, done.0, Ordering::Release, Ordering::Relaxed) {
-                Ok(_) => return Finish::Done { wake: seen.is_waiting() },
+                Ok(_) => {
+                    return Finish::Done { wake: seen.is_waiting(), notify: seen.wants_notice() };
+                }
                 Err(now) => seen = State(now),
             }
         }
+    }
+
+    /// CLAIMED(me) → DONE(client) of a request that has branches: also where its caller has gone, since
+    /// branches may still refer to it. Whoever finds it so and its branches at rest reaps it. Says what it
+    /// is now.
+    ///
+    /// # Errors
+    /// What it is, if it is not ours any more.
+    pub fn finish_forked(&self, me: Token, client: Token, error: bool) -> Result<State, State> {
+        let end = |seen: State| State(seen.moved_to(Phase::Done, client).0 | if error { ERROR } else { 0 });
+        // SeqCst: *at rest* of `join`; Release is in it.
+        self.leave(Phase::Claimed, me, end, Ordering::SeqCst)
+    }
+
+    /// FREE → CLAIMED(me), of a branch, by who forks its parent.
+    pub fn begin_branch(&self, me: Token) -> State {
+        let free = self.peek();
+        let claimed = State::new(Phase::Claimed, Some(me), free.generation(), 0);
+        self.0.store(claimed.0, Ordering::Release); // by *sole*; the header travels to a repairer
+        claimed
+    }
+
+    /// FILLING → CLAIMED(client): the client itself moves it on.
+    pub fn keep(&self, filling: State, client: Token) -> State {
+        let claimed = filling.moved_to(Phase::Claimed, client);
+        self.0.store(claimed.0, Ordering::Release); // by *sole*
+        claimed
+    }
+
+    /// CLAIMED(me) → FORKED(me).
+    ///
+    /// # Errors
+    /// What it is, if it is not ours any more.
+    pub fn fork(&self, me: Token) -> Result<State, State> {
+        // AcqRel: the branches' words, and the header that says which fork it is, travel to who joins.
+        self.leave(Phase::Claimed, me, |seen| seen.moved_to(Phase::Forked, me), Ordering::AcqRel)
+    }
+
+    /// FORKED → JOINING(me), as long as it is the generation that was seen.
+    pub fn join(&self, forked: State, me: Token) -> Option<State> {
+        let mut seen = forked;
+        while seen.phase() == Some(Phase::Forked) && seen.generation() == forked.generation() {
+            let mine = seen.moved_to(Phase::Joining, me);
+            // SeqCst: *one joins*; what the branches' owners wrote travels by the pending bits.
+            match self.0.compare_exchange(seen.0, mine.0, Ordering::SeqCst, Ordering::Relaxed) {
+                Ok(_) => return Some(mine),
+                Err(now) => seen = State(now),
+            }
+        }
+        None
+    }
+
+    /// JOINING(me) → CLAIMED(me): the outcomes are put together.
+    ///
+    /// # Errors
+    /// What it is, if it is not ours any more.
+    pub fn joined(&self, me: Token) -> Result<State, State> {
+        self.leave(Phase::Joining, me, |seen| seen.moved_to(Phase::Claimed, me), Ordering::AcqRel)
+    }
+
+    /// CLAIMED(me) → DONE(me), of a branch: its outcome waits for the others'.
+    ///
+    /// # Errors
+    /// What it is, if it is not ours any more.
+    pub fn finish_branch(&self, me: Token, error: bool) -> Result<State, State> {
+        let end = |seen: State| State(seen.moved_to(Phase::Done, me).0 | if error { ERROR } else { 0 });
+        self.leave(Phase::Claimed, me, end, Ordering::AcqRel)
+    }
+
+    /// DONE and CANCELLED → CLAIMED(me): the right to free it; for who finds its branches at rest.
+    pub fn reap(&self, me: Token) -> Option<State> {
+        let seen = State(self.0.load(Ordering::SeqCst)); // *at rest*
+        if seen.phase() != Some(Phase::Done) || !seen.is_cancelled() {
+            return None;
+        }
+        let mine = seen.moved_to(Phase::Claimed, me);
+        let won = self.0.compare_exchange(seen.0, mine.0, Ordering::AcqRel, Ordering::Relaxed);
+        won.is_ok().then_some(mine) // else another has done it: DONE and CANCELLED changes no other way
+    }
+
+    /// Leaves a phase of ours; the caller's flags may change meanwhile.
+    fn leave(
+        &self,
+        phase: Phase,
+        me: Token,
+        to: impl Fn(State) -> State,
+        order: Ordering,
+    ) -> Result<State, State> {
+        let mut seen = self.peek();
+        while seen.is(phase, me) {
+            let next = to(seen);
+            match self.0.compare_exchange(seen.0, next.0, order, Ordering::Relaxed) {
+                Ok(_) => return Ok(next),
+                Err(now) => seen = State(now),
+            }
+        }
+        Err(seen)
+    }
+
+    /// The caller wants its bit of the completions set when the outcome is there. Says the state before.
+    pub fn ask_for_notice(&self) -> State {
+        State(self.0.fetch_or(NOTIFY, Ordering::AcqRel)) // if DONE, the outcome is ours to read
     }
 
     /// Wakes the caller that sleeps on the word.
@@ -428,8 +576,8 @@ impl Word {
 
     /// The caller goes.
     pub fn cancel(&self) -> Cancel {
-        // AcqRel: if DONE, the outcome's blocks are ours to free.
-        let seen = State(self.0.fetch_or(CANCELLED, Ordering::AcqRel));
+        // SeqCst: *at rest* of `join`; and if DONE, the outcome's blocks are ours to free.
+        let seen = State(self.0.fetch_or(CANCELLED, Ordering::SeqCst));
         if seen.phase() == Some(Phase::Done) { Cancel::WasDone } else { Cancel::Left }
     }
 
@@ -474,7 +622,7 @@ mod tests {
             }
         }
         assert_eq!(State::from_raw(0), State::new(Phase::Free, None, 0, 0), "zeroed memory is FREE");
-        assert_eq!(State::from_raw(0xF << PHASE_SHIFT).phase(), None);
+        assert_eq!(State::from_raw(PHASE_MASK << PHASE_SHIFT).phase(), None);
     }
 
     #[test]

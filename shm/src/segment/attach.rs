@@ -1,12 +1,15 @@
 //! Attaching a segment: nothing in it is believed before it has been checked.
 #![expect(unsafe_code, reason = "reading a header that another program may have written")]
 
-use super::node::{NodeInfo, REPLY};
+use super::node::NodeInfo;
 use super::place::{Place, posix_name};
-use super::{Mapping, Segment};
+use super::{MEMBER_BYTES, Mapping, Segment, TARGET_BYTES};
 use crate::doorbell;
-use crate::layout::{Extent, Header, LAYOUT_VERSION, Layout, MAGIC, NodeDescriptor, PAGE};
+use crate::layout::{
+    Extent, ForkDescriptor, Header, LAYOUT_VERSION, Layout, MAGIC, NodeDescriptor, PAGE, SwitchDescriptor,
+};
 use crate::participant::Lease;
+use crate::plan::{Fork, Member, Routes, Switch, Target};
 use crate::sync::Ordering;
 use crate::sys;
 use core::ptr::NonNull;
@@ -127,45 +130,107 @@ impl Segment {
             path: lease_path,
             source,
         })?;
-        let mut segment =
-            Self { base, layout, nodes: Vec::new(), place, lease, owner: false.into(), _mapping: mapping };
-        segment.nodes = segment.read_nodes().map_err(foreign)?;
+        let mut segment = Self::over(mapping, base, layout, place, lease);
+        segment.read_plan().map_err(foreign)?;
         Ok(segment)
     }
 
-    pub(super) fn read_nodes(&self) -> Result<Vec<NodeInfo>, String> {
-        let text = |extent: Extent| {
-            let bytes = self.blob(extent).ok_or("a name outside the blobs")?;
-            String::from_utf8(bytes.to_vec()).map_err(|_| "a name that is not UTF-8")
+    /// A segment whose plan has not been read.
+    pub(super) fn over(
+        mapping: Mapping,
+        base: NonNull<u8>,
+        layout: Layout,
+        place: Place,
+        lease: Lease,
+    ) -> Self {
+        let (nodes, routes) = (Vec::new(), Routes::default());
+        Self { base, layout, nodes, routes, place, lease, owner: false.into(), _mapping: mapping }
+    }
+
+    /// Reads and checks the plan.
+    pub(super) fn read_plan(&mut self) -> Result<(), String> {
+        let nodes = self.read_nodes()?;
+        let nexts: Vec<Target> = nodes.iter().map(|node| node.next).collect();
+        let (forks, switches) = (self.read_forks()?, self.read_switches()?);
+        self.routes = Routes::new(forks, switches, &nexts, self.layout.shape.branches())?;
+        self.nodes = nodes;
+        Ok(())
+    }
+
+    /// The name in these bytes of the blobs.
+    fn text(&self, extent: Extent) -> Result<String, String> {
+        let bytes = self.blob(extent).ok_or("a name outside the blobs")?;
+        Ok(String::from_utf8(bytes.to_vec()).map_err(|_| "a name that is not UTF-8")?)
+    }
+
+    /// One of the descriptors that lie at `offset`, whose number the caller has checked.
+    fn descriptor<T: Copy>(&self, offset: usize, index: u32) -> T {
+        // SAFETY: *checked*: one of the layout's descriptors, written once before the magic; any bytes are
+        // a valid descriptor. Copied, so that checks hold for what is used.
+        unsafe { self.base.as_ptr().add(offset).cast::<T>().add(index as usize).read_volatile() }
+    }
+
+    /// Numbers in these bytes of the blobs.
+    fn numbers(&self, extent: Extent) -> Result<Vec<u32>, String> {
+        let bytes = self.blob(extent).ok_or("members outside the blobs")?;
+        Ok(bytes.as_chunks().0.iter().map(|&four| u32::from_le_bytes(four)).collect())
+    }
+
+    fn read_forks(&self) -> Result<Vec<Fork>, String> {
+        let read = |index| {
+            let d: ForkDescriptor = self.descriptor(self.layout.forks, index);
+            let members = self.numbers(d.members)?;
+            let member = |&[entry, root_bytes, root_align]: &[u32; MEMBER_BYTES / TARGET_BYTES]| Member {
+                entry: Target::from_raw(entry),
+                root_bytes,
+                root_align,
+            };
+            Ok(Fork {
+                name: self.text(d.name)?,
+                fail_fast: d.fail_fast != 0,
+                form: d.form,
+                parent: d.parent,
+                first: d.first,
+                end: d.end,
+                next: Target::from_raw(d.next),
+                members: members.as_chunks().0.iter().map(member).collect(),
+            })
         };
+        (0..self.layout.shape.forks).map(read).collect()
+    }
+
+    fn read_switches(&self) -> Result<Vec<Switch>, String> {
+        let read = |index| {
+            let d: SwitchDescriptor = self.descriptor(self.layout.switches, index);
+            Ok(Switch {
+                name: self.text(d.name)?,
+                node: (d.node != u64::MAX).then_some(d.node as u32),
+                members: self.numbers(d.members)?.into_iter().map(Target::from_raw).collect(),
+            })
+        };
+        (0..self.layout.shape.switches).map(read).collect()
+    }
+
+    fn read_nodes(&self) -> Result<Vec<NodeInfo>, String> {
         (0..self.layout.shape.nodes)
             .map(|index| {
-                // SAFETY: *checked*: one of the layout's descriptors, written once before the magic; any
-                // bytes are a valid descriptor. Copied, so that checks hold for what is used.
-                let d = unsafe {
-                    let from = self.base.as_ptr().add(self.layout.node_descriptors).cast::<NodeDescriptor>();
-                    from.add(index as usize).read_volatile()
-                };
-                let next = (d.next != REPLY).then_some(d.next);
+                let d: NodeDescriptor = self.descriptor(self.layout.node_descriptors, index);
                 let last = u64::from(d.first_participant) + u64::from(d.workers);
                 if last > u64::from(self.layout.shape.participants)
                     || d.workers as usize > doorbell::WORKER_LIMIT
                 {
                     return Err(format!("node {index} has workers outside the participant table"));
                 }
-                if next.is_some_and(|n| n >= self.layout.shape.nodes) {
-                    return Err(format!("node {index} goes on to a node that does not exist"));
-                }
                 if self.blob(d.config).is_none() {
                     return Err(format!("node {index} has its configuration outside the blobs"));
                 }
                 Ok(NodeInfo {
-                    name: text(d.name)?,
-                    worker_type: text(d.worker_type)?,
+                    name: self.text(d.name)?,
+                    worker_type: self.text(d.worker_type)?,
                     type_hash: d.type_hash,
                     batch_size: d.batch_size,
                     batch_wait_ns: d.batch_wait_ns,
-                    next,
+                    next: Target::from_raw(d.next),
                     first_participant: d.first_participant,
                     workers: d.workers,
                     config: d.config,

@@ -1,16 +1,16 @@
 //! Creating a segment: its files, its pages, everything in them, the magic last.
 #![expect(unsafe_code, reason = "writing the pages before anybody else has them")]
 
-use super::node::REPLY;
 use super::place::{MODE, NameError, Place, posix_name};
 use super::stale::remove_stale;
-use super::{Mapping, Run, Segment};
+use super::{MEMBER_BYTES, Mapping, Run, Segment, TARGET_BYTES};
 use crate::doorbell::WORKER_LIMIT;
 use crate::layout::{
-    Class, Extent, Header, LAYOUT_VERSION, Layout, MAGIC, NAME_LIMIT, NodeDescriptor, PAYLOAD_ALIGN, Shape,
-    ShapeError,
+    Class, Extent, ForkDescriptor, Header, LAYOUT_VERSION, Layout, MAGIC, NAME_LIMIT, NodeDescriptor,
+    PAYLOAD_ALIGN, Shape, ShapeError, SwitchDescriptor,
 };
 use crate::participant::{Lease, Life, Role, SERVER};
+use crate::plan::{Fork, Routes, Switch, Target};
 use crate::sync::Ordering;
 use crate::sys;
 use core::ptr::NonNull;
@@ -34,6 +34,10 @@ pub struct Spec {
     pub payload_format: u64,
     /// The plan's nodes.
     pub nodes: Vec<NodeSpec>,
+    /// The plan's forks, in the order of their first branches.
+    pub forks: Vec<Fork>,
+    /// The plan's switches.
+    pub switches: Vec<Switch>,
 }
 
 /// What a node is made from.
@@ -51,8 +55,8 @@ pub struct NodeSpec {
     pub batch_size: u32,
     /// How long the oldest item of a batch may wait.
     pub batch_wait_ns: u64,
-    /// Where finished tasks go: a node, or the caller.
-    pub next: Option<u32>,
+    /// Where finished tasks go.
+    pub next: Target,
     /// Where the workers run.
     pub role: Role,
     /// One worker each, with the CPUs it is pinned to (none: not pinned).
@@ -69,6 +73,9 @@ pub enum CreateError {
     /// A number of the shape is out of range.
     #[error(transparent)]
     Shape(#[from] ShapeError),
+    /// Routes that lead nowhere, or round.
+    #[error("the plan is not one: {0}")]
+    Plan(String),
     /// A living server has the name.
     #[error("segment {} is in use by a live server{}", path.display(), pid.map_or(String::new(), |p| format!(" (pid {p})")))]
     InUse {
@@ -107,7 +114,11 @@ pub enum CreateError {
 
 fn blob_bytes(spec: &Spec) -> u64 {
     let round = |n: usize| n.next_multiple_of(PAYLOAD_ALIGN) as u64;
-    spec.nodes.iter().map(|n| round(n.name.len()) + round(n.worker_type.len()) + round(n.config.len())).sum()
+    let nodes = spec.nodes.iter();
+    let nodes = nodes.map(|n| round(n.name.len()) + round(n.worker_type.len()) + round(n.config.len()));
+    let forks = spec.forks.iter().map(|f| round(f.name.len()) + round(f.members.len() * MEMBER_BYTES));
+    let switches = spec.switches.iter().map(|s| round(s.name.len()) + round(s.members.len() * TARGET_BYTES));
+    nodes.chain(forks).chain(switches).sum()
 }
 
 fn shape_of(spec: &Spec) -> Result<Shape, ShapeError> {
@@ -117,14 +128,14 @@ fn shape_of(spec: &Spec) -> Result<Shape, ShapeError> {
     };
     for node in &spec.nodes {
         within("number of workers of a node", node.workers.len(), WORKER_LIMIT)?;
-        let last = spec.nodes.len() - 1;
-        within("node that a node goes on to", node.next.map_or(0, |n| n as usize), last)?;
     }
     let mut shape = Shape {
         participants: 1 + spec.nodes.iter().map(|n| n.workers.len() as u32).sum::<u32>(),
         nodes: spec.nodes.len() as u32,
         requests: spec.requests,
         tasks_per_request: spec.tasks_per_request,
+        forks: spec.forks.len() as u32,
+        switches: spec.switches.len() as u32,
         blob_bytes: blob_bytes(spec),
         class_count: spec.classes.len() as u64,
         ..Shape::default()
@@ -153,6 +164,9 @@ impl Segment {
     pub fn create(place: Place, spec: &Spec) -> Result<Self, CreateError> {
         let shape = shape_of(spec)?;
         let layout = Layout::new(&shape)?;
+        let nexts: Vec<Target> = spec.nodes.iter().map(|node| node.next).collect();
+        Routes::new(spec.forks.clone(), spec.switches.clone(), &nexts, shape.branches())
+            .map_err(CreateError::Plan)?;
         let path = place.path();
         let system = |what, path: &Path| {
             let path = path.to_path_buf();
@@ -172,8 +186,8 @@ impl Segment {
             }
         };
         let base = NonNull::new(mapping.as_ptr()).expect("a mapping is not at null");
-        let mut segment =
-            Self { base, layout, nodes: Vec::new(), place, lease, owner: true.into(), _mapping: mapping };
+        let mut segment = Self::over(mapping, base, layout, place, lease);
+        segment.owner = true.into();
         segment.initialise(spec);
         Ok(segment)
     }
@@ -204,9 +218,46 @@ impl Segment {
                 batch_size: node.batch_size,
                 first_participant: first,
                 workers: node.workers.len() as u32,
-                next: node.next.unwrap_or(REPLY),
+                next: node.next.raw(),
             });
             first += node.workers.len() as u32;
+        }
+        let mut numbers = |numbers: &mut dyn Iterator<Item = u32>| {
+            put(&numbers.flat_map(u32::to_le_bytes).collect::<Vec<u8>>())
+        };
+        let members_of = |fork: &Fork| -> Vec<u32> {
+            fork.members.iter().flat_map(|m| [m.entry.raw(), m.root_bytes, m.root_align]).collect()
+        };
+        let fork_members: Vec<Extent> =
+            spec.forks.iter().map(|fork| numbers(&mut members_of(fork).into_iter())).collect();
+        let switch_members: Vec<Extent> =
+            spec.switches.iter().map(|s| numbers(&mut s.members.iter().map(|m| m.raw()))).collect();
+        let forks: Vec<ForkDescriptor> = (spec.forks.iter().zip(fork_members))
+            .map(|(fork, members)| ForkDescriptor {
+                name: put(fork.name.as_bytes()),
+                members,
+                fail_fast: fork.fail_fast.into(),
+                form: fork.form,
+                parent: fork.parent,
+                first: fork.first,
+                end: fork.end,
+                next: fork.next.raw(),
+            })
+            .collect();
+        let switches: Vec<SwitchDescriptor> = (spec.switches.iter().zip(switch_members))
+            .map(|(switch, members)| SwitchDescriptor {
+                name: put(switch.name.as_bytes()),
+                members,
+                node: switch.node.map_or(u64::MAX, u64::from),
+            })
+            .collect();
+        // SAFETY: *checked*: the layout has as many descriptors of each kind, aligned for them; nobody else
+        // has the segment yet.
+        unsafe {
+            let to = self.base.as_ptr().add(self.layout.forks).cast::<ForkDescriptor>();
+            core::ptr::copy_nonoverlapping(forks.as_ptr(), to, forks.len());
+            let to = self.base.as_ptr().add(self.layout.switches).cast::<SwitchDescriptor>();
+            core::ptr::copy_nonoverlapping(switches.as_ptr(), to, switches.len());
         }
         for (index, descriptor) in descriptors.iter().enumerate() {
             // SAFETY: *checked*: one of the layout's descriptors; nobody else has the segment yet.
@@ -248,7 +299,7 @@ impl Segment {
         self.set_run(Run::Running);
         // *finished*: pairs with the Acquire in `read_header`.
         self.header().magic.store(MAGIC, Ordering::Release);
-        self.nodes = self.read_nodes().expect("we have just written them");
+        self.read_plan().expect("we have just written it");
     }
 }
 

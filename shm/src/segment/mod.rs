@@ -39,13 +39,18 @@ pub use node::{Node, NodeInfo};
 pub use place::{NAME_PREFIX, NAMED_DIRECTORY, NameError, Place};
 pub use stale::{Found, Removed, is_live, list, remove_if_stale};
 
-use crate::layout::{Extent, Header, Layout, NAME_LIMIT, Shape, TaskLine};
+use crate::layout::{Extent, Header, Layout, NAME_LIMIT, Shape, TaskLine, Times};
 use crate::participant::{self, Entry, Lease, SERVER};
+use crate::plan::Routes;
 use crate::sync::{AtomicU64, Ordering};
 use crate::token::Token;
 use core::ptr::NonNull;
 use memmap2::MmapRaw;
 use shared_memory::Shmem;
+
+/// Bytes of a target among the blobs, and of a member of a fork.
+const TARGET_BYTES: usize = 4;
+const MEMBER_BYTES: usize = 3 * TARGET_BYTES;
 
 /// What the server says of the whole segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
@@ -91,6 +96,7 @@ pub struct Segment {
     base: NonNull<u8>,
     layout: Layout,
     nodes: Vec<NodeInfo>,
+    routes: Routes,
     place: Place,
     lease: Lease,
     /// Whether dropping it removes the files.
@@ -179,17 +185,19 @@ impl Segment {
         &self.nodes
     }
 
+    /// The plan's forks and switches.
+    #[must_use]
+    pub fn routes(&self) -> &Routes {
+        &self.routes
+    }
+
     /// One node's moving parts; `None` if there is no such node.
     #[inline]
     #[must_use]
     pub fn node(&self, index: u32) -> Option<Node<'_>> {
         let info = self.nodes.get(index as usize)?;
         let cells = self.layout.shape.ring_cells() as usize;
-        // SAFETY: *checked*: the layout has `cells` cells for each node.
-        let ring_cells = unsafe {
-            let first = self.base.as_ptr().add(self.layout.ring_cells).cast::<AtomicU64>();
-            core::slice::from_raw_parts(first.add(index as usize * cells), cells)
-        };
+        let ring_cells = self.words(self.layout.ring_cells, index as usize * cells, cells);
         Some(Node {
             segment: self,
             info,
@@ -262,6 +270,61 @@ impl Segment {
         SharedBell(&self.header().freed)
     }
 
+    /// The bell that is rung when a bit of the completions set is set and somebody waits for that.
+    #[must_use]
+    pub fn completed(&self) -> SharedBell<'_> {
+        SharedBell(&self.header().completed)
+    }
+
+    /// `count` words that lie at `offset`, from number `first` on; the caller has checked that they do.
+    fn words(&self, offset: usize, first: usize, count: usize) -> &[AtomicU64] {
+        // SAFETY: *checked*: callers pass an offset of the layout, and a range within what it was computed
+        // with; sections are aligned to lines.
+        unsafe {
+            let start = self.base.as_ptr().add(offset).cast::<AtomicU64>();
+            core::slice::from_raw_parts(start.add(first), count)
+        }
+    }
+
+    /// Empties the completions set: says the requests that have ended and whose caller wanted to be told,
+    /// or had wanted it of a former use of the request.
+    pub fn take_completions(&self, mut each: impl FnMut(u32)) {
+        for (base, word) in (0..).step_by(64).zip(self.completions()) {
+            if word.load(Ordering::Relaxed) == 0 {
+                continue; // Relaxed: who sets a bit rings after that, and is not missed twice
+            }
+            let mut bits = word.swap(0, Ordering::SeqCst);
+            while bits != 0 {
+                each(base + bits.trailing_zeros());
+                bits &= bits - 1;
+            }
+        }
+    }
+
+    /// The completions set: bit r of it says that request r has ended and its caller wanted to be told.
+    pub(crate) fn completions(&self) -> &[AtomicU64] {
+        self.words(self.layout.completions, 0, self.layout.shape.completion_words() as usize)
+    }
+
+    /// A request's pending bits.
+    ///
+    /// # Panics
+    /// If there is no such request.
+    #[inline]
+    pub(crate) fn pending(&self, request: u32) -> &[AtomicU64] {
+        let shape = &self.layout.shape;
+        assert!(request < shape.requests);
+        let stride = shape.pending_words() as usize;
+        let used = shape.branches().div_ceil(64) as usize;
+        self.words(self.layout.pending, request as usize * stride, used)
+    }
+
+    /// A request's times; `None` if there is no such request.
+    #[inline]
+    pub(crate) fn times(&self, request: u32) -> Option<&Times> {
+        (request < self.layout.shape.requests).then(|| self.at(self.layout.times, request as usize))
+    }
+
     #[inline]
     pub(crate) fn task_line(&self, id: u32) -> Option<&TaskLine> {
         (id < self.layout.task_count).then(|| self.at(self.layout.tasks, id as usize))
@@ -270,11 +333,7 @@ impl Segment {
     /// The owner words of one class's blocks.
     pub(crate) fn block_owners(&self, class: usize) -> &[AtomicU64] {
         let count = self.layout.shape.classes().get(class).map_or(0, |c| c.count as usize);
-        // SAFETY: *checked*: the layout has `count` owner words for this class.
-        unsafe {
-            let first = self.base.as_ptr().add(self.layout.block_owners[class]).cast::<AtomicU64>();
-            core::slice::from_raw_parts(first, count)
-        }
+        self.words(self.layout.block_owners[class], 0, count)
     }
 
     /// The first byte of a block, and its size; `None` if there is no such block.

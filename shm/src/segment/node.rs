@@ -5,11 +5,9 @@ use crate::doorbell::{self, Bell};
 use crate::layout::{Extent, NodeLines};
 use crate::lock::ReaderLock;
 use crate::participant::Entry;
+use crate::plan::Target;
 use crate::ring::Ring;
 use crate::sync::AtomicU64;
-
-/// In a descriptor: finished tasks go to the caller.
-pub(super) const REPLY: u32 = u32::MAX;
 
 /// A node as everybody sees it: written once, checked at attach.
 #[derive(Debug, Clone)]
@@ -25,8 +23,8 @@ pub struct NodeInfo {
     pub batch_size: u32,
     /// How long the oldest item of a batch may wait.
     pub batch_wait_ns: u64,
-    /// Where finished tasks go: a node, or the caller.
-    pub next: Option<u32>,
+    /// Where finished tasks go.
+    pub next: Target,
     /// The place of the first worker in the participant table.
     pub first_participant: u32,
     /// How many workers.

@@ -11,6 +11,12 @@
 //! over it, the outcome, once the worker's views of the input have ended. What does not fit lies in a
 //! block; the header names up to two, the payload's own and another that is kept until the task is free.
 //!
+//! A task's payload may lie with another task of its request: a branch's input with the task that was forked,
+//! so that a fan-out moves nothing; the error by which a fork failed with the branch that failed, since late
+//! branches still read the input ([`join`](crate::join), *shared*).
+//!
+//! A request's first task is the request and has its number; the branches follow behind all requests.
+//!
 //! # Invariants
 //!
 //! * *one owner*: between taking a phase and handing it on, nobody but the guard's holder accesses the
@@ -19,6 +25,11 @@
 //!   layout, and blocks against their owner word, before bytes are touched.
 #![expect(unsafe_code, reason = "payload bytes in shared memory")]
 
+mod forked;
+
+pub use forked::{Arrived, Forked, Join, JoinPlace};
+
+use crate::join::Family;
 use crate::layout::{INLINE_BYTES, TaskLine};
 use crate::pool::{self, Handle, PoolError};
 use crate::segment::Segment;
@@ -40,6 +51,49 @@ pub struct Corrupt {
     /// The block it says, plus one; 0 is the in-line place.
     pub block: u32,
 }
+
+/// Where a task is, or was last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum At {
+    /// At this node.
+    Node(u32),
+    /// A new branch, not moved on yet.
+    New,
+    /// Forked at this fork, or about to be.
+    Forked(u32),
+    /// Joined again after this fork, with a value.
+    Joined(u32),
+    /// At the end, because of the error that the task in this place has.
+    Failed(u32),
+}
+
+impl At {
+    const KIND: u32 = 0b11 << 30;
+
+    fn raw(self) -> u32 {
+        match self {
+            Self::Node(index) => index,
+            Self::Forked(index) => 0b10 << 30 | index,
+            Self::Joined(index) => 0b01 << 30 | index,
+            Self::Failed(place) => Self::KIND | place,
+            Self::New => u32::MAX,
+        }
+    }
+
+    fn from_raw(raw: u32) -> Self {
+        let rest = raw & !Self::KIND;
+        match raw >> 30 {
+            0b00 => Self::Node(raw),
+            0b10 => Self::Forked(rest),
+            0b01 => Self::Joined(rest),
+            _ if raw == u32::MAX => Self::New,
+            _ => Self::Failed(rest),
+        }
+    }
+}
+
+/// In `block`: the payload lies with the task in the place that the other bits say.
+const ELSEWHERE: u32 = 1 << 31;
 
 /// A task, by its id; what anyone may do with it.
 #[derive(Clone, Copy, Debug)]
@@ -64,6 +118,12 @@ impl<'a> Task<'a> {
         self.id
     }
 
+    /// The segment that it is in.
+    #[must_use]
+    pub fn segment(&self) -> &'a Segment {
+        self.segment
+    }
+
     /// Its state word.
     #[inline]
     #[must_use]
@@ -78,10 +138,86 @@ impl<'a> Task<'a> {
         self.line.enqueued_ns.load(Ordering::Relaxed) // Relaxed: travels with *published*
     }
 
-    /// The node where it is, or was last.
+    /// Where it is, or was last.
     #[must_use]
-    pub fn node(&self) -> u32 {
-        self.line.node.load(Ordering::Relaxed) // Relaxed: travels with *handed*
+    pub fn at(&self) -> At {
+        At::from_raw(self.line.at.load(Ordering::Relaxed)) // Relaxed: travels with *handed*
+    }
+
+    fn set_at(&self, at: At) {
+        self.line.at.store(at.raw(), Ordering::Relaxed); // Relaxed: *one owner*
+    }
+
+    /// Whether it is a branch of a request, and not the request itself.
+    #[inline]
+    #[must_use]
+    pub fn is_branch(&self) -> bool {
+        self.id >= self.segment.shape().requests
+    }
+
+    /// The request it belongs to, and its place in that: 0 is the request itself.
+    #[must_use]
+    pub fn place(&self) -> (u32, u32) {
+        let shape = self.segment.shape();
+        match self.id.checked_sub(shape.requests) {
+            None => (self.id, 0),
+            Some(branch) => (branch / shape.branches(), branch % shape.branches() + 1),
+        }
+    }
+
+    /// The task in another place of the same request.
+    #[must_use]
+    pub fn sibling(&self, place: u32) -> Option<Self> {
+        let shape = self.segment.shape();
+        let (request, _) = self.place();
+        match place.checked_sub(1) {
+            None => Self::new(self.segment, request),
+            Some(branch) if branch < shape.branches() => {
+                Self::new(self.segment, shape.requests + request * shape.branches() + branch)
+            }
+            Some(_) => None,
+        }
+    }
+
+    /// The tasks of its request.
+    pub(crate) fn family(&self) -> Family<'a, impl Fn(u32) -> Option<&'a Word>> {
+        let task = *self;
+        Family {
+            routes: self.segment.routes(),
+            pending: self.segment.pending(self.place().0),
+            word: move |place| Some(&task.sibling(place)?.line.word),
+        }
+    }
+
+    /// The word of its request, where its caller's wishes are.
+    #[must_use]
+    pub fn request_word(&self) -> &'a Word {
+        self.sibling(0).map_or(&self.line.word, |request| &request.line.word)
+    }
+
+    /// Until when its request is worth working on, in monotonic nanoseconds; `None` for ever.
+    #[inline]
+    #[must_use]
+    pub fn deadline_ns(&self) -> Option<u64> {
+        if !self.request_word().peek().has_deadline() {
+            return None;
+        }
+        // Relaxed: travels with *handed*.
+        Some(self.segment.times(self.place().0)?.deadline_ns.load(Ordering::Relaxed))
+    }
+
+    /// Since when its request is in progress, in monotonic nanoseconds, if anybody has looked at a clock.
+    #[must_use]
+    pub fn begun_ns(&self) -> Option<u64> {
+        let begun = self.segment.times(self.place().0)?.begun_ns.load(Ordering::Relaxed); // Relaxed: for show
+        (begun != 0).then_some(begun)
+    }
+
+    /// Its client has looked at a clock; 0 takes it back.
+    pub fn set_begun_ns(&self, now_ns: u64) {
+        if let Some(times) = self.segment.times(self.place().0) {
+            times.begun_ns.store(now_ns, Ordering::Relaxed); // Relaxed: for show
+        }
     }
 
     /// Begins to fetch its lines for writing: a hint.
@@ -140,11 +276,20 @@ impl<'a> Task<'a> {
         self.line.word.sleep(timeout);
     }
 
-    /// The client goes. True if it was in time for the task to be freed by others; else it is freed now.
+    /// The client wants its bit of the completions set when the outcome is there. True if it is there now.
+    #[must_use]
+    pub fn ask_for_notice(&self) -> bool {
+        self.line.word.ask_for_notice().phase() == Some(Phase::Done)
+    }
+
+    /// The client goes. True if others will free the request, with its branches; else it is freed now.
     #[must_use]
     pub fn cancel(self) -> bool {
         match self.line.word.cancel() {
             Cancel::Left => true,
+            Cancel::WasDone if self.segment.shape().branches() > 0 => {
+                !self.reap(self.line.word.peek().owner())
+            }
             Cancel::WasDone => {
                 Held { task: self, state: self.line.word.load() }.free();
                 false
@@ -186,20 +331,26 @@ struct Held<'a> {
 }
 
 impl<'a> Held<'a> {
+    #[inline]
     fn payload(&self) -> Result<&[u8], Corrupt> {
         let line = self.task.line;
         let bytes = line.length.load(Ordering::Relaxed); // Relaxed, both: *handed* brought them
         let block = line.block.load(Ordering::Relaxed);
-        let (start, room) = self.room(block).ok_or(Corrupt { task: self.task.id, bytes, block })?;
+        let found = match block & ELSEWHERE {
+            0 => self.room(block),
+            _ => self.room_elsewhere(block),
+        };
+        let (start, room) = found.ok_or(Corrupt { task: self.task.id, bytes, block })?;
         if bytes as usize > room {
             return Err(Corrupt { task: self.task.id, bytes, block });
         }
         // SAFETY: `room` bytes of the mapping lie there (*checked*), and until the guard is consumed or
-        // used mutably nobody else writes them (*one owner*).
+        // used mutably nobody else writes them (*one owner*; elsewhere, *shared* of `join`).
         Ok(unsafe { core::slice::from_raw_parts(start.as_ptr(), bytes as usize) })
     }
 
     /// Where a payload in `block` (0: in line) lies, and how much fits there.
+    #[inline]
     fn room(&self, block: u32) -> Option<(NonNull<u8>, usize)> {
         match Handle::from_raw(block) {
             None => Some((NonNull::new(self.task.line.inline.get().cast())?, INLINE_BYTES)),
@@ -210,14 +361,44 @@ impl<'a> Held<'a> {
         }
     }
 
+    /// Where a payload lies that another task of the request has.
+    fn room_elsewhere(&self, block: u32) -> Option<(NonNull<u8>, usize)> {
+        let task = self.task.sibling(block & !ELSEWHERE).filter(|task| task.id != self.task.id)?;
+        let of = self.task.line.second.load(Ordering::Relaxed); // Relaxed: as above
+        Held { task, state: task.line.word.peek() }.room(of)
+    }
+
+    /// Makes the payload of `of` this new task's, where it lies.
+    fn refer_to(&self, of: &Held<'_>) {
+        let (to, from) = (self.task.line, of.task.line);
+        let block = from.block.load(Ordering::Relaxed); // Relaxed, all: *one owner*
+        let here = block & ELSEWHERE == 0;
+        to.length.store(from.length.load(Ordering::Relaxed), Ordering::Relaxed);
+        to.block.store(if here { ELSEWHERE | of.task.place().1 } else { block }, Ordering::Relaxed);
+        to.second.store(if here { block } else { from.second.load(Ordering::Relaxed) }, Ordering::Relaxed);
+    }
+
+    /// Forgets a payload that lies elsewhere, before one of its own is written.
+    #[inline]
+    fn come_home(&mut self) {
+        let line = self.task.line;
+        if line.block.load(Ordering::Relaxed) & ELSEWHERE != 0 {
+            line.block.store(0, Ordering::Relaxed); // Relaxed, all: *one owner*
+            line.second.store(0, Ordering::Relaxed);
+        }
+    }
+
     /// The in-line place, to write over whatever is there. A block that the payload had is kept.
     #[inline]
     fn inline_place(&mut self) -> WritePlace<'_> {
         let line = self.task.line;
-        let block = line.block.load(Ordering::Relaxed); // Relaxed: *one owner*
-        if block != 0 {
-            self.keep_second(block);
-            line.block.store(0, Ordering::Relaxed);
+        if line.block.load(Ordering::Relaxed) != 0 {
+            self.come_home();
+            let block = line.block.load(Ordering::Relaxed); // Relaxed: *one owner*
+            if block != 0 {
+                self.keep_second(block);
+                line.block.store(0, Ordering::Relaxed);
+            }
         }
         WritePlace {
             start: NonNull::new(line.inline.get().cast()).expect("in a mapping"),
@@ -229,6 +410,7 @@ impl<'a> Held<'a> {
     /// A block of at least `bytes` bytes: one that the task has if it is large enough, else a new one.
     fn block_place(&mut self, bytes: u64) -> Result<WritePlace<'_>, PoolError> {
         let line = self.task.line;
+        self.come_home();
         let (id, generation) = (self.task.id, self.state.generation());
         let old = line.block.load(Ordering::Relaxed); // Relaxed, here and below: *one owner*
         let second = line.second.load(Ordering::Relaxed);
@@ -370,13 +552,31 @@ impl<'a> Filling<'a> {
         self.0.task.line.enqueued_ns.store(now_ns, Ordering::Relaxed); // Relaxed: *one owner*
     }
 
+    /// Until when it is worth working on, in monotonic nanoseconds. Nothing is paid for it where this is
+    /// not called.
+    pub fn limit(&mut self, deadline_ns: u64) {
+        let task = self.0.task;
+        if let Some(times) = task.segment.times(task.id) {
+            times.deadline_ns.store(deadline_ns, Ordering::Relaxed); // Relaxed: *one owner*
+            self.0.state = self.0.state.with_deadline();
+        }
+    }
+
     /// → QUEUED for this node. The push into its ring must follow.
     #[inline]
     pub fn queue(self, client: Token, node: u32) -> Task<'a> {
-        let line = self.0.task.line;
-        line.node.store(node, Ordering::Relaxed); // Relaxed: *one owner*
-        line.word.queue(self.0.state, client);
+        self.0.task.set_at(At::Node(node));
+        self.0.task.line.word.queue(self.0.state, client);
         self.0.task
+    }
+
+    /// → CLAIMED by the client, which moves it on itself.
+    #[must_use]
+    pub fn keep(self, client: Token) -> Claimed<'a> {
+        let task = self.0.task;
+        task.set_at(At::New);
+        let state = task.line.word.keep(self.0.state, client);
+        Claimed { held: Held { task, state }, me: client }
     }
 
     /// → FREE: it will not be sent. Says the id.
@@ -410,32 +610,51 @@ impl<'a> Claimed<'a> {
         self.held.task.id
     }
 
+    /// Whose it is.
+    #[must_use]
+    pub fn owner(&self) -> Token {
+        self.me
+    }
+
     /// How many workers have died with it in their hands.
     #[must_use]
     pub fn attempt(&self) -> u8 {
         self.held.state.attempt()
     }
 
-    /// The node it was claimed from.
+    /// The task.
     #[must_use]
-    pub fn node(&self) -> u32 {
-        self.held.task.node()
+    pub fn task(&self) -> Task<'a> {
+        self.held.task
     }
 
-    /// Whether its caller had gone when it was claimed: work on it would be for nobody.
+    /// Whether its caller had gone when it was claimed, or a fork that it belongs to has ended: work on it
+    /// would be for nobody.
     #[inline]
     #[must_use]
     pub fn is_abandoned(&self) -> bool {
-        self.held.state.is_cancelled()
+        self.held.state.is_cancelled() || self.held.task.is_branch() && self.is_unwanted_branch()
     }
 
-    /// → FREE, where the caller [has gone](Self::is_abandoned); not before `head` has passed its cell.
-    ///
-    /// # Panics
-    /// If the caller has not gone.
-    pub fn discard(self) {
-        assert!(self.is_abandoned(), "somebody waits for task {}", self.id());
-        self.held.free_for_gone_caller();
+    #[cold]
+    fn is_unwanted_branch(&self) -> bool {
+        let (_, place) = self.held.task.place();
+        self.held.task.family().is_unwanted(place - 1)
+    }
+
+    /// Ends what [nobody wants](Self::is_abandoned): a request is freed, a branch arrives without an
+    /// outcome. Not before `head` has passed its cell.
+    #[must_use]
+    pub fn discard(mut self) -> Option<Join<'a>> {
+        if self.held.task.is_branch() {
+            self.held.inline_place();
+            self.held.set_length(0);
+            return self.finish_branch(true);
+        }
+        if self.held.state.is_cancelled() {
+            self.held.free_for_gone_caller();
+        }
+        None
     }
 
     /// Its payload's bytes.
@@ -445,6 +664,12 @@ impl<'a> Claimed<'a> {
     #[inline]
     pub fn payload(&self) -> Result<&[u8], Corrupt> {
         self.held.payload()
+    }
+
+    /// Whether its payload lies with another task, and so may be read by others too.
+    #[must_use]
+    pub fn is_elsewhere(&self) -> bool {
+        self.held.task.line.block.load(Ordering::Relaxed) & ELSEWHERE != 0 // Relaxed: *one owner*
     }
 
     /// The in-line place, over the input; no view of the payload can exist while it does.
@@ -467,27 +692,38 @@ impl<'a> Claimed<'a> {
         self.held.set_length(bytes);
     }
 
-    /// → DONE for `client`, which is woken if it sleeps; or → FREE if it has gone.
+    /// Ends it with its payload, a value or an error record. A request: → DONE for `client`, which is woken
+    /// if it waits; or → FREE if it has gone. A branch: it arrives where it is joined; whoever is given a
+    /// [`Join`] must do that.
     #[inline]
-    pub fn finish(self, client: Token, error: bool) {
+    #[must_use]
+    pub fn finish(self, client: Token, error: bool) -> Option<Join<'a>> {
         let task = self.held.task;
+        if task.segment.shape().branches() > 0 {
+            return self.finish_forked(client, error);
+        }
         match task.line.word.finish(self.me, client, error) {
-            Finish::Done { wake: false } => {}
-            Finish::Done { wake: true } => task.line.word.wake_caller(),
+            Finish::Done { wake: false, notify: false } => {}
+            Finish::Done { wake, notify } => task.tell_caller(wake, notify),
             Finish::Abandoned => self.held.free_for_gone_caller(),
             Finish::Lost(_) => {} // we were taken for dead, and another has answered
         }
+        None
     }
 
-    /// → QUEUED for `node`, stamped `now_ns`, and into its ring; its workers are told.
+    /// → QUEUED for `node`, and into its ring; its workers are told. `now_ns` is asked for the time where
+    /// the node has a batch window.
     ///
     /// # Errors
     /// The task itself, if it is not ours any more or its ring is corrupted.
-    pub fn forward(self, node: u32, now_ns: u64, another_attempt: bool) -> Result<(), Self> {
+    #[inline]
+    pub fn forward(self, node: u32, now_ns: impl FnOnce() -> u64, another_attempt: bool) -> Result<(), Self> {
         let task = self.held.task;
         let Some(to) = task.segment.node(node) else { return Err(self) };
-        task.line.enqueued_ns.store(now_ns, Ordering::Relaxed); // Relaxed, both: *one owner*
-        task.line.node.store(node, Ordering::Relaxed);
+        if to.info().batch_wait_ns != 0 {
+            task.line.enqueued_ns.store(now_ns(), Ordering::Relaxed); // Relaxed: *one owner*
+        }
+        task.set_at(At::Node(node));
         if !task.line.word.requeue(self.me, another_attempt) {
             return Err(self);
         }
@@ -530,7 +766,13 @@ impl Parked {
 #[derive(Debug)]
 pub struct Done<'a>(Held<'a>);
 
-impl Done<'_> {
+impl<'a> Done<'a> {
+    /// The task.
+    #[must_use]
+    pub fn task(&self) -> Task<'a> {
+        self.0.task
+    }
+
     /// The id.
     #[must_use]
     pub fn id(&self) -> u32 {
@@ -550,7 +792,15 @@ impl Done<'_> {
     /// [`Corrupt`] if the header says what cannot be.
     #[inline]
     pub fn payload(&self) -> Result<&[u8], Corrupt> {
-        self.0.payload()
+        if self.is_error() { self.0.error_payload() } else { self.0.payload() }
+    }
+
+    /// Whether branches of it may still be under way: then its client does not [free](Self::free) it, but
+    /// [cancels](Task::cancel) it.
+    #[inline]
+    #[must_use]
+    pub fn may_have_branches(&self) -> bool {
+        self.is_error() && self.0.task.segment.shape().branches() > 0 // *values leave nothing* of `join`
     }
 
     /// → FREE; says the id.

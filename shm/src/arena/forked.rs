@@ -1,0 +1,355 @@
+//! Guards of tasks that have branches: forking, arriving, joining. The protocol is in
+//! [`join`](crate::join).
+#![expect(unsafe_code, reason = "payload bytes in shared memory")]
+
+use super::{At, Claimed, Corrupt, ELSEWHERE, Held, Task, WritePlace};
+use crate::join::Due;
+use crate::plan::Fork;
+use crate::pool::PoolError;
+use crate::sync::{Ordering, fence};
+use crate::token::Token;
+use crate::word::{Phase, State};
+use core::ops::Range;
+
+impl<'a> Claimed<'a> {
+    /// → FORKED at this fork: says its branches, each in our hands, to be moved on.
+    ///
+    /// # Errors
+    /// The task itself, if it is not ours any more, or is not the one that this fork forks.
+    pub fn fork(self, index: u32) -> Result<Forked<'a>, Self> {
+        let task = self.held.task;
+        let forks = &task.segment.routes().forks;
+        let Some(fork) = forks.get(index as usize).filter(|fork| fork.parent == task.place().1) else {
+            return Err(self);
+        };
+        let branches = || fork.branches().map_while(|branch| task.sibling(branch + 1));
+        if branches().any(|branch| !branch.is_free()) {
+            return Err(self); // only in a segment that somebody has written over
+        }
+        for branch in branches() {
+            branch.set_at(At::New);
+            Held { task: branch, state: State::from_raw(0) }.refer_to(&self.held);
+            branch.line.word.begin_branch(self.me);
+        }
+        task.family().begin(&fork.branches());
+        task.set_at(At::Forked(index));
+        if task.line.word.fork(self.me).is_err() {
+            return Err(self);
+        }
+        Ok(Forked { parent: task, me: self.me, left: fork.branches() })
+    }
+
+    #[cold]
+    pub(super) fn finish_forked(self, client: Token, error: bool) -> Option<Join<'a>> {
+        let task = self.held.task;
+        if task.is_branch() {
+            return self.finish_branch(error);
+        }
+        // If it is not ours any more, we were taken for dead, and another has answered.
+        let done = task.line.word.finish_forked(self.me, client, error).ok()?;
+        if done.is_waiting() || done.wants_notice() {
+            task.tell_caller(done.is_waiting(), done.wants_notice());
+        }
+        if done.is_cancelled() {
+            task.reap(Some(self.me));
+        }
+        None
+    }
+
+    /// A branch arrives.
+    pub(super) fn finish_branch(self, error: bool) -> Option<Join<'a>> {
+        let (task, me) = (self.held.task, self.me);
+        task.line.word.finish_branch(me, error).ok()?; // else taken for dead, as above
+        let due = task.family().arrive(task.place().1 - 1, me, error);
+        task.act_on(due, me)
+    }
+}
+
+impl<'a> Task<'a> {
+    /// Wakes the caller, or sets its bit of the completions set.
+    #[cold]
+    pub(super) fn tell_caller(&self, wake: bool, notify: bool) {
+        if wake {
+            self.line.word.wake_caller();
+        }
+        if notify && let Some(bits) = self.segment.completions().get(self.id as usize / 64) {
+            bits.fetch_or(1 << (self.id % 64), Ordering::SeqCst);
+            self.segment.completed().ring_if_awaited();
+        }
+    }
+
+    /// Frees the request with all that is left of its branches, if it has ended, its client has cancelled it,
+    /// its branches are at rest, and nobody else does it. Whether that was so.
+    pub(super) fn reap(self, me: Option<Token>) -> bool {
+        let Some(me) = me else { return false };
+        match self.family().look_at_request(me) {
+            Due::Reap(state) => {
+                Held { task: self, state }.reap();
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn act_on(self, due: Due, me: Token) -> Option<Join<'a>> {
+        let request = self.sibling(0)?;
+        match due {
+            Due::Nothing => None,
+            Due::Reap(state) => {
+                Held { task: request, state }.reap();
+                None
+            }
+            Due::Join { fork, parent } => {
+                let place = self.segment.routes().forks.get(fork as usize)?.parent;
+                let task = self.sibling(place)?;
+                Some(Join { parent: Held { task, state: parent }, fork, me })
+            }
+        }
+    }
+
+    /// For a repairer that has taken the place of a branch's dead owner: repeats the arrival.
+    pub(crate) fn arrive_again(self, state: State, me: Token) -> Option<Join<'a>> {
+        let (branch, family) = (self.place().1 - 1, self.family());
+        let due = match family.is_pending(branch) {
+            true => family.arrive(branch, me, state.is_error()),
+            false => family.look(branch, me, state.is_error()),
+        };
+        self.act_on(due, me)
+    }
+
+    /// For a repairer: puts together again what a dead joiner had begun.
+    pub(crate) fn join_again(self, dead: State, me: Token) -> Option<Join<'a>> {
+        let At::Forked(fork) = self.at() else { return None };
+        let state = self.line.word.take_over(dead, me)?;
+        Some(Join { parent: Held { task: self, state }, fork, me })
+    }
+
+    /// For a repairer: a branch that its dead forker had made before the parent was FORKED.
+    pub(crate) fn unmake(self, dead: State) -> bool {
+        self.family().clear(self.place().1 - 1);
+        self.line.word.free_if(dead)
+    }
+
+    /// Frees the branches of a family that have arrived.
+    fn sweep(&self, branches: Range<u32>) {
+        for branch in branches.map_while(|branch| self.sibling(branch + 1)) {
+            let state = branch.line.word.load();
+            if state.phase() == Some(Phase::Done) {
+                Held { task: branch, state }.free();
+            }
+        }
+    }
+}
+
+impl Held<'_> {
+    /// Frees a request for which nobody waits, and all that is left of its branches.
+    fn reap(self) {
+        self.task.sweep(0..self.task.segment.shape().branches());
+        self.free_for_gone_caller();
+    }
+
+    /// The payload of an error, which may lie with the branch that failed.
+    pub(super) fn error_payload(&self) -> Result<&[u8], Corrupt> {
+        let At::Failed(place) = self.task.at() else { return self.payload() };
+        let bytes = self.task.line.length.load(Ordering::Relaxed); // Relaxed: *handed* brought it
+        let task = self.task.sibling(place).filter(|t| t.id != self.task.id);
+        let task = task.ok_or(Corrupt { task: self.task.id, bytes, block: ELSEWHERE | place })?;
+        let keeper = Held { task, state: task.line.word.peek() };
+        let bytes = keeper.payload()?;
+        // SAFETY: the payload of a branch that has arrived: nobody writes it before this request is freed,
+        // which `self` prevents as long as it is borrowed (*one owner*).
+        Ok(unsafe { core::slice::from_raw_parts(bytes.as_ptr(), bytes.len()) })
+    }
+}
+
+/// The branches of a task that is FORKED, in our hands one by one.
+#[derive(Debug)]
+pub struct Forked<'a> {
+    parent: Task<'a>,
+    me: Token,
+    left: Range<u32>,
+}
+
+impl<'a> Iterator for Forked<'a> {
+    type Item = Claimed<'a>;
+
+    fn next(&mut self) -> Option<Claimed<'a>> {
+        let task = self.parent.sibling(self.left.next()? + 1)?;
+        Some(Claimed { held: Held { task, state: task.line.word.peek() }, me: self.me })
+    }
+}
+
+/// A task whose branches have arrived, or are not waited for: they are ours to put together.
+#[derive(Debug)]
+pub struct Join<'a> {
+    parent: Held<'a>,
+    fork: u32,
+    me: Token,
+}
+
+/// What has become of a branch.
+#[derive(Debug)]
+pub enum Arrived<'j> {
+    /// It is still under way, and not waited for.
+    Not,
+    /// It came without having been worked on.
+    Skipped,
+    /// Its outcome is a value.
+    Value(&'j [u8]),
+    /// Its outcome is an error record.
+    Error(&'j [u8]),
+}
+
+impl<'a> Join<'a> {
+    /// Which fork.
+    #[must_use]
+    pub fn fork(&self) -> (u32, &'a Fork) {
+        let forks = &self.parent.task.segment.routes().forks;
+        (self.fork, &forks[self.fork as usize])
+    }
+
+    /// The task.
+    #[must_use]
+    pub fn task(&self) -> Task<'a> {
+        self.parent.task
+    }
+
+    /// How many workers have died with it in their hands.
+    #[must_use]
+    pub fn attempt(&self) -> u8 {
+        self.parent.state.attempt()
+    }
+
+    /// Whether its outcome is for nobody.
+    #[must_use]
+    pub fn is_abandoned(&self) -> bool {
+        let task = self.parent.task;
+        task.request_word().peek().is_cancelled()
+            || task.place().1.checked_sub(1).is_some_and(|branch| task.family().is_unwanted(branch))
+    }
+
+    /// What has become of a member's branch.
+    ///
+    /// # Errors
+    /// [`Corrupt`] if a header says what cannot be.
+    pub fn member(&self, index: usize) -> Result<Arrived<'_>, Corrupt> {
+        let branch = self.fork().1.first + index as u32;
+        let Some(task) = self.parent.task.sibling(branch + 1) else { return Ok(Arrived::Not) };
+        let state = task.line.word.load(); // *arrived*
+        if state.phase() != Some(Phase::Done) || task.family().is_pending(branch) {
+            return Ok(Arrived::Not);
+        }
+        let held = Held { task, state };
+        let bytes = if state.is_error() { held.error_payload()? } else { held.payload()? };
+        // SAFETY: the branch has arrived, and only who holds this guard writes or frees what it has
+        // (*one joins*), not while it is borrowed.
+        let bytes = unsafe { core::slice::from_raw_parts(bytes.as_ptr(), bytes.len()) };
+        Ok(match state.is_error() {
+            true if bytes.is_empty() => Arrived::Skipped,
+            true => Arrived::Error(bytes),
+            false => Arrived::Value(bytes),
+        })
+    }
+
+    /// Whether it may be joined with a value: its family is at rest.
+    #[must_use]
+    pub fn is_at_rest(&self) -> bool {
+        self.parent.task.family().at_rest(&self.fork().1.family())
+    }
+
+    /// Where the value goes: the task's own places.
+    ///
+    /// # Panics
+    /// If branches are under way, which may read what lies there.
+    pub fn value_place(&mut self) -> JoinPlace<'_, 'a> {
+        assert!(self.is_at_rest(), "branches of task {} are under way", self.parent.task.id);
+        JoinPlace(&mut self.parent, None)
+    }
+
+    /// Where an error record goes: the places of a branch that has arrived.
+    pub fn error_place(&mut self) -> JoinPlace<'_, 'a> {
+        let task = self.keeper();
+        JoinPlace(&mut self.parent, Some(Held { task, state: task.line.word.load() }))
+    }
+
+    /// The branch that keeps the error record: the first that failed, or if that did because of a branch
+    /// of its own, that one; else the first. Nobody reads what lies there but who joins (*shared*).
+    fn keeper(&self) -> Task<'a> {
+        let (_, fork) = self.fork();
+        let family = self.parent.task.family();
+        let failed = fork.branches().find(|&branch| family.has_failed(branch)).unwrap_or(fork.first);
+        let mut keeper = self.parent.task.sibling(failed + 1).expect("its branches were checked at attach");
+        while let At::Failed(place) = keeper.at()
+            && place > keeper.place().1
+            && let Some(below) = keeper.sibling(place)
+        {
+            keeper = below;
+        }
+        keeper
+    }
+
+    /// The value is written: → CLAIMED, to be moved on; the branches are freed. `None` if it is not ours
+    /// any more.
+    #[must_use]
+    pub fn with_value(self) -> Option<Claimed<'a>> {
+        let task = self.parent.task;
+        task.set_at(At::Joined(self.fork));
+        let state = task.line.word.joined(self.me).ok()?;
+        task.sweep_after(self.fork().1);
+        Some(Claimed { held: Held { task, state }, me: self.me })
+    }
+
+    /// The error record is written: → CLAIMED, to be finished as an error. `None` if it is not ours any more.
+    #[must_use]
+    pub fn with_error(self) -> Option<Claimed<'a>> {
+        let (task, keeper) = (self.parent.task, self.keeper());
+        task.set_at(At::Failed(keeper.place().1));
+        let state = task.line.word.joined(self.me).ok()?;
+        Some(Claimed { held: Held { task, state }, me: self.me })
+    }
+}
+
+impl<'a> Task<'a> {
+    /// After a join with a value: frees the fork's branches, and what is left below those that failed.
+    pub(crate) fn sweep_after(&self, fork: &Fork) {
+        let failed = |branch: u32| {
+            let state = self.sibling(branch + 1).map(|task| task.line.word.peek());
+            state.is_some_and(|s| s.phase() == Some(Phase::Done) && s.is_error())
+        };
+        // *values leave nothing*: below a branch with a value there is none.
+        let below = fork.branches().any(failed);
+        fence(Ordering::Acquire); // what they wrote last came with their arrival
+        self.sweep(if below { fork.family() } else { fork.branches() });
+    }
+}
+
+/// Where a join writes.
+#[derive(Debug)]
+pub struct JoinPlace<'j, 'a>(&'j mut Held<'a>, Option<Held<'a>>);
+
+impl<'a> JoinPlace<'_, 'a> {
+    fn held(&mut self) -> &mut Held<'a> {
+        match &mut self.1 {
+            Some(held) => held,
+            None => self.0,
+        }
+    }
+
+    /// The in-line place.
+    pub fn inline_place(&mut self) -> WritePlace<'_> {
+        self.held().inline_place()
+    }
+
+    /// A block of at least `bytes` bytes.
+    ///
+    /// # Errors
+    /// See [`PoolError`].
+    pub fn block_place(&mut self, bytes: u64) -> Result<WritePlace<'_>, PoolError> {
+        self.held().block_place(bytes)
+    }
+
+    /// How long the payload is that was written to the last place asked for.
+    pub fn set_length(&mut self, bytes: usize) {
+        self.held().set_length(bytes);
+    }
+}
