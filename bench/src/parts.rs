@@ -1,6 +1,7 @@
 //! A segment of one node without workers: for benches of single parts.
 
 use ringmill_shm::participant::Role;
+use ringmill_shm::plan::Target;
 use ringmill_shm::segment::{NodeSpec, Place, Segment, Spec};
 
 use crate::Error;
@@ -21,7 +22,7 @@ pub fn segment(name: &str) -> Result<Segment, Error> {
         config: Vec::new(),
         batch_size: 0,
         batch_wait_ns: 0,
-        next: None,
+        next: Target::End,
         role: Role::ThreadWorker,
         workers: vec![Vec::new()],
     };
@@ -31,6 +32,8 @@ pub fn segment(name: &str) -> Result<Segment, Error> {
         classes: Vec::new(),
         payload_format: 0,
         nodes: vec![node],
+        forks: Vec::new(),
+        switches: Vec::new(),
     };
     let name = format!("bench-{name}-{}", std::process::id());
     let place = Place::named(&name).map_err(ringmill_shm::segment::CreateError::from)?;

@@ -125,6 +125,9 @@ pub struct RemoteError {
 
 /// What happened on a worker's side.
 #[derive(Debug, Clone, PartialEq, Eq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+#[rkyv(serialize_bounds(__S: rkyv::ser::Writer + rkyv::ser::Allocator, __S::Error: rkyv::rancor::Source))]
+#[rkyv(deserialize_bounds(__D::Error: rkyv::rancor::Source))]
+#[rkyv(bytecheck(bounds(__C: rkyv::validation::ArchiveContext, __C::Error: rkyv::rancor::Source)))]
 #[non_exhaustive]
 pub enum RemoteCause {
     /// User code returned an error.
@@ -180,6 +183,117 @@ pub enum RemoteCause {
     },
     /// The server was shut down before a worker began with this request.
     ShutDown,
+    /// The request's deadline had passed when a worker took it; so it was not worked on.
+    DeadlineExceeded {
+        /// How long it had passed, in nanoseconds.
+        late_ns: u64,
+    },
+    /// A switch's function named a member that there is not.
+    NoSuchMember {
+        /// What it named.
+        index: u64,
+        /// How many there are.
+        members: u64,
+    },
+    /// Members of an ensemble failed: one, or where errors are kept, all.
+    Ensemble {
+        /// What became of each member, in their order.
+        #[rkyv(omit_bounds)]
+        members: Vec<Member>,
+    },
+}
+
+/// A member of an ensemble that failed.
+#[derive(Debug, Clone, PartialEq, Eq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+#[non_exhaustive]
+pub struct Member {
+    /// The servlet's name; of a sequence, its first one's.
+    pub name: String,
+    /// What became of it.
+    pub outcome: MemberOutcome,
+}
+
+/// What became of a member of an ensemble that failed.
+#[derive(Debug, Clone, PartialEq, Eq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+#[non_exhaustive]
+pub enum MemberOutcome {
+    /// It gave a value.
+    Value {
+        /// The value as serialised, see [`value`](Self::value); none if there was no room for it here.
+        payload: Option<Vec<u8>>,
+    },
+    /// It gave an error.
+    Failed {
+        /// The error.
+        error: RemoteError,
+    },
+    /// It had not ended when the ensemble did; its outcome is dropped.
+    Unfinished,
+}
+
+impl MemberOutcome {
+    /// The value, where the member gave one of this type, and there was room for it.
+    #[must_use]
+    pub fn value<T: crate::Payload>(&self) -> Option<T> {
+        let Self::Value { payload: Some(payload) } = self else { return None };
+        let mut aligned = rkyv::util::AlignedVec::<16>::new();
+        aligned.extend_from_slice(payload);
+        crate::payload::view::<T>(&aligned).and_then(crate::payload::owned::<T>).ok()
+    }
+
+    /// The error, where the member gave one.
+    #[must_use]
+    pub fn error(&self) -> Option<&RemoteError> {
+        match self {
+            Self::Failed { error } => Some(error),
+            _ => None,
+        }
+    }
+}
+
+/// An ensemble gave no value: one of its members failed, or where errors are kept, all did.
+///
+/// Prints as one line that names the errors; `{:#}` has a line for each member, and whatever detail its
+/// error has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct EnsembleError {
+    /// The ensemble's name.
+    pub servlet: String,
+    /// What became of each member, in their order.
+    pub members: Vec<Member>,
+}
+
+impl fmt::Display for EnsembleError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ensemble {}: ", self.servlet)?;
+        write_members(&self.members, f)
+    }
+}
+
+impl StdError for EnsembleError {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.members.iter().find_map(|member| member.outcome.error()).map(|error| error as _)
+    }
+}
+
+fn write_members(members: &[Member], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let failed = members.iter().filter_map(|member| member.outcome.error());
+    write!(f, "{} of {} members failed", failed.clone().count(), members.len())?;
+    if !f.alternate() {
+        return failed.enumerate().try_for_each(|(i, error)| {
+            f.write_str(if i == 0 { ": " } else { "; " })?;
+            write!(f, "{error}")
+        });
+    }
+    members.iter().try_for_each(|Member { name, outcome }| match outcome {
+        MemberOutcome::Value { payload: Some(payload) } => {
+            write!(f, "\n{name}: a value of {} bytes", payload.len())
+        }
+        MemberOutcome::Value { payload: None } => write!(f, "\n{name}: a value"),
+        MemberOutcome::Failed { error } => write!(f, "\n{name}: {error:#}"),
+        MemberOutcome::Unfinished => write!(f, "\n{name}: not finished"),
+    })
 }
 
 impl RemoteCause {
@@ -218,6 +332,9 @@ impl RemoteCause {
             Self::Panicked { message, .. } => {
                 Some(Self::Panicked { message: cut(message)?, backtrace: None })
             }
+            Self::Ensemble { members } => {
+                shortened_members(members).map(|members| Self::Ensemble { members })
+            }
             Self::Payload { message } => Some(Self::Payload { message: cut(message)? }),
             Self::Down { reason } => Some(Self::Down { reason: cut(reason)? }),
             _ => None,
@@ -230,6 +347,31 @@ impl RemoteCause {
             _ => None,
         }
     }
+}
+
+/// First without values, then with shorter errors, at last without members.
+fn shortened_members(members: &[Member]) -> Option<Vec<Member>> {
+    let has_values = |m: &Member| matches!(&m.outcome, MemberOutcome::Value { payload: Some(_) });
+    let mut members = members.to_vec();
+    if members.iter().any(has_values) {
+        for member in members.iter_mut().filter(|m| has_values(m)) {
+            member.outcome = MemberOutcome::Value { payload: None };
+        }
+        return Some(members);
+    }
+    let mut shorter = false;
+    for member in &mut members {
+        if let MemberOutcome::Failed { error } = &mut member.outcome
+            && let Some(cause) = error.cause.shortened()
+        {
+            error.cause = cause;
+            shorter = true;
+        }
+    }
+    if !shorter {
+        members.pop()?;
+    }
+    Some(members)
 }
 
 /// Text of user code on one line, however many it has: those of a failed `assert_eq!`, say.
@@ -275,6 +417,13 @@ impl fmt::Display for RemoteCause {
             }
             Self::Down { reason } => write!(f, "no worker is left: {}", OneLine(reason)),
             Self::ShutDown => f.write_str("the server was shut down"),
+            Self::DeadlineExceeded { late_ns } => {
+                write!(f, "its deadline had passed {:.6} s before a worker took it", *late_ns as f64 / 1e9)
+            }
+            Self::NoSuchMember { index, members } => {
+                write!(f, "its function chose member {index} of a switch with {members}")
+            }
+            Self::Ensemble { members } => write_members(members, f),
         }
     }
 }
@@ -285,7 +434,8 @@ impl fmt::Display for RemoteError {
         if self.attempt > 0 {
             write!(f, ", attempt {}", u32::from(self.attempt) + 1)?;
         }
-        write!(f, "): {}", self.cause)?;
+        f.write_str("): ")?;
+        self.cause.fmt(f)?;
         if let Some(backtrace) = self.cause.backtrace().filter(|_| f.alternate()) {
             write!(f, "\n{backtrace}")?;
         }
@@ -349,6 +499,9 @@ pub enum CallError {
     /// A worker answered with an error.
     #[error("{0}")]
     Remote(Box<RemoteError>),
+    /// Members of an ensemble failed.
+    #[error(transparent)]
+    Ensemble(Box<EnsembleError>),
     /// The worker's process died while it worked on this request, which may have had effects.
     #[error("{0}")]
     WorkerDied(Box<RemoteError>),
@@ -384,6 +537,9 @@ impl CallError {
             RemoteCause::Died { .. } => Self::WorkerDied(Box::new(error)),
             RemoteCause::Down { reason } => Self::ServletDown { servlet: error.servlet, reason },
             RemoteCause::ShutDown => Self::ShuttingDown,
+            RemoteCause::Ensemble { members } => {
+                Self::Ensemble(Box::new(EnsembleError { servlet: error.servlet, members }))
+            }
             _ => Self::Remote(Box::new(error)),
         }
     }

@@ -174,6 +174,7 @@ fn join(order: Order) -> Result<Seat, JoinError> {
         place: order.place,
         token: order.token,
         wait: order.wait,
+        router: Arc::default(),
         server_gone: Arc::new(AtomicBool::new(false)),
         segment: Arc::new(segment),
     })

@@ -60,6 +60,7 @@ mod payload;
 mod plan;
 mod registry;
 mod reply;
+mod route;
 mod run;
 mod scratch;
 mod server;
@@ -73,7 +74,9 @@ mod worker;
 
 pub use batch::{BATCH_SIZE_LIMIT, DEFAULT_BATCH_WAIT_TIME};
 pub use cpus::{Cpus, ParseCpusError, Pin};
-pub use error::{BoxError, CallError, RemoteCause, RemoteError, StartError};
+pub use error::{
+    BoxError, CallError, EnsembleError, Member, MemberOutcome, RemoteCause, RemoteError, StartError,
+};
 pub use items::{Batch, Item, Items};
 pub use loan::{Loan, Plain};
 pub use patience::Wait;
@@ -83,7 +86,10 @@ pub use reply::Reply;
 pub use rkyv;
 pub use scratch::Scratch;
 pub use server::{CallOptions, DEFAULT_CAPACITY, DEFAULT_TIMEOUT, Server, ServerBuilder};
-pub use servlet::{ProcessServlet, Servlet, ThreadServlet};
+pub use servlet::{
+    Alternatives, BoxServlet, Ensemble, FailFast, KeepErrors, Members, ProcessServlet, Sequential, Servlet,
+    Switch, ThreadServlet,
+};
 pub use stats::{BatchStats, ServerStats, ServletStats, WorkerStats};
 pub use stream::{DEFAULT_STREAM_TIMEOUT, Stream, StreamOptions};
 pub use supervisor::RESTART_LIMIT;

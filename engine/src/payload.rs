@@ -7,7 +7,7 @@
 
 use crate::error::EncodeError;
 use crate::scratch::{Scratch, ScratchRoom};
-use ringmill_shm::arena::{Claimed, Corrupt, Done, Filling, WritePlace};
+use ringmill_shm::arena::{Claimed, Corrupt, Done, Filling, JoinPlace, WritePlace};
 use ringmill_shm::layout::PAYLOAD_ALIGN;
 use ringmill_shm::pool::PoolError;
 use rkyv::api::low::{LowDeserializer, LowValidator, access, deserialize, to_bytes_in_with_alloc};
@@ -125,6 +125,7 @@ macro_rules! places {
 }
 places!(Filling<'_>);
 places!(Claimed<'_>);
+places!(JoinPlace<'_, '_>);
 
 /// Serialises a value into a task: in line if it fits, else into a block.
 ///

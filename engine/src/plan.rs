@@ -1,24 +1,30 @@
 //! A servlet tree as a flat plan: nodes, routes, and the sums that size the segment. Pure.
 //!
-//! Each servlet adds its nodes and answers with a [`Span`]: where items enter it, and which nodes they
-//! leave it from. Who joins two spans sets the `next` of the former's exits; what still has none at the
-//! end goes to the caller. So a chain needs no code at run time: whoever finishes a task reads `next`.
+//! Each servlet adds its nodes, forks and switches and answers with a [`Span`]: where items enter it, and
+//! what they leave it from. Who joins two spans sets the `next` of the former's exits; what still has none at
+//! the end ends the task: a request goes to its caller, a branch to where it is joined. So nothing but data is
+//! left of the tree at run time, and whoever finishes a task follows it.
 //!
 //! # The sums
 //!
 //! * requests = `capacity`: each call in progress has one.
-//! * tasks a request = 1: the request itself (branches of ensembles will add theirs).
-//! * cells a ring = the next power of two above the number of tasks: never full.
+//! * tasks a request = 1 + the members of all ensembles: the request itself, and a branch for each member.
+//!   Members of a switch each have their own, although a request meets only one of them.
+//! * cells a ring = the next power of two above the number of requests: never full, since each node lies on
+//!   the way of one task of a request only.
 //! * blocks a class = 2 × tasks: each task has at most two, its input's and its outcome's; so a pool is
 //!   never exhausted, unless the user gives classes of his own.
 //! * participants = 1 + workers of all nodes.
 
 use crate::batch::Rule;
 use crate::error::{RemoteError, StartError};
+use crate::payload::Payload;
+use crate::route::{Choose, root_of};
 use crate::run::Seat;
 use crate::worker::Stop;
-use ringmill_shm::layout::{Class, INLINE_BYTES, LINE};
+use ringmill_shm::layout::{Class, INLINE_BYTES, LINE, TASKS_LIMIT};
 use ringmill_shm::participant::Role;
+use ringmill_shm::plan::{Fork, Member, Switch, Target};
 use ringmill_shm::segment::{NodeSpec, Spec};
 use std::fmt;
 use std::path::PathBuf;
@@ -56,46 +62,206 @@ pub(crate) struct PlanNode {
     pub(crate) workers: Vec<Vec<usize>>,
     pub(crate) role: Role,
     pub(crate) launch: Launch,
-    pub(crate) next: Option<u32>,
+    pub(crate) next: Target,
+    /// Whether every request comes by it.
+    pub(crate) mandatory: bool,
 }
 
-/// Where items enter a part of a plan, and which nodes they leave it from.
+/// Where items enter a part of a plan, and what they leave it from.
 #[derive(Debug, Clone)]
 pub struct Span {
-    pub(crate) entry: u32,
-    #[expect(dead_code, reason = "read by servlets that join spans")]
-    pub(crate) exits: Vec<u32>,
+    pub(crate) entry: Target,
+    exits: Vec<Exit>,
+    /// Whether a worker's process may be what moves items on from there.
+    remote: bool,
 }
 
-/// Collects the nodes of a tree.
-#[derive(Debug, Default)]
+/// What items leave a part of a plan from: the one whose `next` says where they go.
+#[derive(Debug, Clone, Copy)]
+enum Exit {
+    Node(u32),
+    Fork(u32),
+}
+
+/// Collects the parts of a tree.
+#[derive(Default)]
 pub struct Planner {
     nodes: Vec<PlanNode>,
+    forks: Vec<Fork>,
+    switches: Vec<Switch>,
+    choosers: Vec<Choose>,
+    branches: u32,
+    /// The place of the task that comes by here.
+    place: u32,
+    /// Whether a worker's process may bring it.
+    remote: bool,
+    /// Within how many alternatives we are: not every request comes by here.
+    optional: u32,
 }
 
+impl fmt::Debug for Planner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Planner")
+            .field("nodes", &self.nodes)
+            .field("forks", &self.forks)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Adds one member of an ensemble or switch.
+pub(crate) type AddMember<'m> = Box<dyn FnOnce(&mut Planner) -> Result<Span, StartError> + 'm>;
+
 impl Planner {
-    /// Adds a node; a name that is taken gets a number.
-    pub(crate) fn add(&mut self, mut node: PlanNode) -> Span {
-        let taken = |name: &str| self.nodes.iter().any(|n| n.name == name);
-        if taken(&node.name) {
-            let numbered = (2..).map(|i| format!("{}-{i}", node.name)).find(|name| !taken(name));
-            node.name = numbered.unwrap_or(node.name);
+    /// A name that nothing else has: one that is taken gets a number.
+    fn free_name(&self, name: String) -> String {
+        let taken = |name: &str| {
+            self.nodes.iter().any(|n| n.name == name)
+                || self.forks.iter().any(|f| f.name == name)
+                || self.switches.iter().any(|s| s.name == name)
+        };
+        if !taken(&name) {
+            return name;
         }
-        let index = self.nodes.len() as u32;
-        self.nodes.push(node);
-        Span { entry: index, exits: vec![index] }
+        (2..).map(|i| format!("{name}-{i}")).find(|name| !taken(name)).unwrap_or(name)
     }
 
-    pub(crate) fn finish(self, span: &Span) -> Plan {
-        Plan { nodes: self.nodes, entry: span.entry }
+    /// Adds a node.
+    pub(crate) fn add(&mut self, mut node: PlanNode) -> Span {
+        node.name = self.free_name(node.name);
+        node.mandatory = self.optional == 0;
+        let remote = matches!(node.launch, Launch::Process { .. });
+        let index = self.nodes.len() as u32;
+        self.nodes.push(node);
+        Span { entry: Target::Node(index), exits: vec![Exit::Node(index)], remote }
     }
+
+    /// Adds one part after another.
+    pub(crate) fn add_sequence(
+        &mut self,
+        first: AddMember<'_>,
+        second: AddMember<'_>,
+    ) -> Result<Span, StartError> {
+        let a = first(self)?;
+        self.remote = a.remote;
+        let b = second(self)?;
+        for exit in a.exits {
+            match exit {
+                Exit::Node(index) => self.nodes[index as usize].next = b.entry,
+                Exit::Fork(index) => self.forks[index as usize].next = b.entry,
+            }
+        }
+        Ok(Span { entry: a.entry, ..b })
+    }
+
+    /// Adds an ensemble: its members' types of outcomes are told by `roots`.
+    pub(crate) fn add_fork(
+        &mut self,
+        name: String,
+        form: u32,
+        fail_fast: bool,
+        members: Vec<(AddMember<'_>, (u32, u32))>,
+    ) -> Result<Span, StartError> {
+        let name = self.free_name(name);
+        let index = self.forks.len();
+        let (parent, first, count) = (self.place, self.branches, members.len() as u32);
+        let range = |what, value: u64, least, most| StartError::Range {
+            servlet: Some(name.clone()),
+            what,
+            value,
+            least,
+            most,
+        };
+        if members.is_empty() {
+            return Err(range("number of members", 0, 1, u64::from(TASKS_LIMIT) - 1));
+        }
+        let tasks = u64::from(first) + members.len() as u64 + 1;
+        if tasks > TASKS_LIMIT.into() {
+            return Err(range("number of tasks a request, with its members,", tasks, 1, TASKS_LIMIT.into()));
+        }
+        self.branches += count;
+        self.forks.push(Fork {
+            name: name.clone(),
+            fail_fast,
+            form,
+            parent,
+            first,
+            end: 0,
+            next: Target::End,
+            members: Vec::new(),
+        });
+        let (came_remote, mut remote) = (self.remote, self.remote);
+        self.optional += u32::from(!fail_fast);
+        for (number, (add, (root_bytes, root_align))) in (0_u32..).zip(members) {
+            (self.place, self.remote) = (first + number + 1, came_remote);
+            let span = add(self)?;
+            remote |= span.remote;
+            self.forks[index].members.push(Member { entry: span.entry, root_bytes, root_align });
+        }
+        self.optional -= u32::from(!fail_fast);
+        self.place = parent;
+        self.forks[index].end = self.branches;
+        let index = index as u32;
+        Ok(Span { entry: Target::Fork(index), exits: vec![Exit::Fork(index)], remote })
+    }
+
+    /// Adds a switch over inputs of type `In`. `pass_on` makes the node that chooses for worker processes.
+    pub(crate) fn add_switch(
+        &mut self,
+        name: String,
+        choose: Choose,
+        pass_on: impl FnOnce(String) -> Result<PlanNode, StartError>,
+        members: Vec<AddMember<'_>>,
+    ) -> Result<Span, StartError> {
+        let name = self.free_name(name);
+        if members.is_empty() {
+            let (servlet, most) = (Some(name), u64::from(TASKS_LIMIT));
+            return Err(StartError::Range { servlet, what: "number of members", value: 0, least: 1, most });
+        }
+        let index = self.switches.len();
+        self.choosers.push(choose);
+        let node = match self.remote {
+            false => None,
+            true => {
+                let mut node = pass_on(name.clone())?;
+                node.mandatory = self.optional == 0;
+                node.next = Target::Switch(index as u32);
+                self.nodes.push(node);
+                Some(self.nodes.len() as u32 - 1)
+            }
+        };
+        self.switches.push(Switch { name, node, members: Vec::new() });
+        let (mut exits, mut remote) = (Vec::new(), false);
+        self.optional += 1;
+        for add in members {
+            self.remote = false; // whoever chooses is in the server's process
+            let span = add(self)?;
+            remote |= span.remote;
+            exits.extend(span.exits);
+            self.switches[index].members.push(span.entry);
+        }
+        self.optional -= 1;
+        Ok(Span { entry: Target::Switch(index as u32), exits, remote })
+    }
+
+    pub(crate) fn finish(self, span: &Span) -> (Plan, Vec<Choose>) {
+        let Self { nodes, forks, switches, branches, .. } = self;
+        (Plan { nodes, forks, switches, branches, entry: span.entry }, self.choosers)
+    }
+}
+
+/// What a member of type `Out` ends with.
+pub(crate) fn root<Out: Payload>() -> (u32, u32) {
+    root_of::<Out>()
 }
 
 /// A compiled tree.
 #[derive(Debug, Clone)]
 pub(crate) struct Plan {
     pub(crate) nodes: Vec<PlanNode>,
-    pub(crate) entry: u32,
+    forks: Vec<Fork>,
+    switches: Vec<Switch>,
+    branches: u32,
+    pub(crate) entry: Target,
 }
 
 /// How payload blocks are chosen.
@@ -114,16 +280,16 @@ const FIRST_CLASS_BYTES: usize = 1024;
 const CLASS_FACTOR: usize = 4;
 
 impl Plan {
-    /// Tasks of each request.
-    const TASKS_PER_REQUEST: u32 = 1;
-
     pub(crate) fn spec(&self, capacity: u32, blocks: &Blocks) -> Result<Spec, StartError> {
+        let tasks_per_request = 1 + self.branches;
         Ok(Spec {
             requests: capacity,
-            tasks_per_request: Self::TASKS_PER_REQUEST,
-            classes: classes(blocks, u64::from(capacity) * u64::from(Self::TASKS_PER_REQUEST))?,
+            tasks_per_request,
+            classes: classes(blocks, u64::from(capacity) * u64::from(tasks_per_request))?,
             payload_format: crate::payload::PAYLOAD_FORMAT,
             nodes: self.nodes.iter().map(node_spec).collect(),
+            forks: self.forks.clone(),
+            switches: self.switches.clone(),
         })
     }
 
@@ -141,7 +307,10 @@ impl Plan {
 
     /// Whether the entry node needs to know when items were enqueued.
     pub(crate) fn stamps(&self) -> bool {
-        self.nodes[self.entry as usize].rule.wait_ns != 0
+        match self.entry {
+            Target::Node(index) => self.nodes[index as usize].rule.wait_ns != 0,
+            _ => false, // who moves it on from there stamps it
+        }
     }
 }
 
@@ -202,7 +371,8 @@ mod tests {
             workers: vec![vec![]],
             role: Role::ThreadWorker,
             launch: Launch::Process { program: None },
-            next: None,
+            next: Target::End,
+            mandatory: true,
         }
     }
 
@@ -213,10 +383,10 @@ mod tests {
             planner.add(node("w", 0));
         }
         let span = planner.add(node("w-2", 0));
-        let plan = planner.finish(&span);
+        let (plan, _) = planner.finish(&span);
         let names: Vec<&str> = plan.nodes.iter().map(|n| n.name.as_str()).collect();
         assert_eq!(names, ["w", "w-2", "w-3", "w-2-2"]);
-        assert_eq!(plan.entry, 3);
+        assert_eq!(plan.entry, Target::Node(3));
     }
 
     #[test]
@@ -237,7 +407,7 @@ mod tests {
     fn a_capacity_below_a_batch_is_warned_of() {
         let mut planner = Planner::default();
         let span = planner.add(node("tag", 64));
-        let plan = planner.finish(&span);
+        let (plan, _) = planner.finish(&span);
         assert_eq!(plan.warnings(64), Vec::<String>::new());
         assert_eq!(
             plan.warnings(10),

@@ -27,15 +27,17 @@
 //! After `head`: the supervisor answers the items with `WorkerDied`.
 
 use crate::batch::{Rule, Verdict};
-use crate::error::{EncodeError, RemoteCause, RemoteError};
+use crate::error::{RemoteCause, RemoteError};
 use crate::items::Batch;
 use crate::panics;
 use crate::patience::{Pace, Patience, Wait};
 use crate::payload::{Payload, Validated, encode};
+use crate::route::{Mover, Router};
 use crate::worker::{BatchWorker, Context, Stop};
 use ringmill_shm::arena::{Claimed, Parked, Task};
 use ringmill_shm::lock::Acquired;
 use ringmill_shm::participant::Entry;
+use ringmill_shm::plan::Target;
 use ringmill_shm::ring::Ring;
 use ringmill_shm::segment::{Node, Run, Segment};
 use ringmill_shm::stats::Counters;
@@ -60,6 +62,7 @@ pub(crate) struct Seat {
     pub(crate) place: u32,
     pub(crate) token: Token,
     pub(crate) wait: Wait,
+    pub(crate) router: Arc<Router>,
     /// Set when the server's process is gone.
     pub(crate) server_gone: Arc<AtomicBool>,
 }
@@ -86,6 +89,11 @@ impl Seat {
         }
     }
 
+    #[inline]
+    fn mover(&self, client: Token) -> Mover<'_> {
+        Mover { segment: &self.segment, router: &self.router, client, me: self.token }
+    }
+
     /// An error record of this worker.
     pub(crate) fn error(&self, attempt: u8, cause: RemoteCause) -> RemoteError {
         let (entry, node) = (self.entry(), self.node());
@@ -99,8 +107,8 @@ impl Seat {
 pub(crate) struct Desk {
     seat: Arc<Seat>,
     client: Token,
-    /// Where finished tasks go: a node, or the caller.
-    next: Option<u32>,
+    /// Where finished tasks go.
+    next: Target,
     slots: RefCell<Vec<Option<Parked>>>,
 }
 
@@ -157,38 +165,18 @@ impl Desk {
     fn fail_task(&self, task: Claimed<'_>, cause: RemoteCause) {
         self.seat.entry().counters().count_error();
         let error = self.seat.error(task.attempt(), cause);
-        answer_with_error(task, self.client, error);
+        self.mover().fail(task, error);
     }
 
-    /// Moves a finished task on: to the next node, or to the caller.
+    /// Moves a finished task on.
     #[inline]
     fn hand_on(&self, task: Claimed<'_>) {
-        match self.next {
-            None => task.finish(self.client, false),
-            Some(next) => {
-                if let Err(task) = task.forward(next, now_ns(), false) {
-                    let message = format!("its next node {next} cannot be reached");
-                    self.fail_task(task, RemoteCause::Payload { message });
-                }
-            }
-        }
+        self.mover().move_on(task, self.next);
     }
-}
 
-/// Ends a task with an error record, shortened until it fits.
-pub(crate) fn answer_with_error(mut task: Claimed<'_>, client: Token, mut error: RemoteError) {
-    loop {
-        match encode(&error, &mut task) {
-            Ok(()) => return task.finish(client, true),
-            Err(EncodeError::Pool(_)) => {}
-            Err(_) => error.cause = RemoteCause::Unanswered,
-        }
-        match error.cause.shortened() {
-            Some(shorter) => error.cause = shorter,
-            // Without any text the record fits in line, whatever the cause.
-            None if error.servlet.is_empty() => error.cause = RemoteCause::Unanswered,
-            None => error.servlet.clear(),
-        }
+    #[inline]
+    fn mover(&self) -> Mover<'_> {
+        self.seat.mover(self.client)
     }
 }
 
@@ -211,6 +199,7 @@ pub(crate) struct Loop<'a> {
     /// By the size of the last batch.
     pace: Pace,
     counters: &'a Counters,
+    mover: Mover<'a>,
     /// Ids that the holder of the lock has seen from `head` on.
     seen: Vec<u32>,
     claimed: Vec<Parked>,
@@ -219,7 +208,7 @@ pub(crate) struct Loop<'a> {
 }
 
 impl<'a> Loop<'a> {
-    pub(crate) fn new(seat: &'a Seat) -> Self {
+    pub(crate) fn new(seat: &'a Seat, client: Token) -> Self {
         let (node, entry) = (seat.node(), seat.entry());
         let info = node.info();
         Self {
@@ -232,6 +221,7 @@ impl<'a> Loop<'a> {
             patience: Patience::new(seat.wait),
             pace: Pace::One,
             counters: entry.counters(),
+            mover: seat.mover(client),
             seen: Vec::with_capacity((info.batch_size.max(1) as usize).min(1 << 12)),
             claimed: Vec::with_capacity((info.batch_size.max(1) as usize).min(1 << 12)),
             gone: Vec::new(),
@@ -272,6 +262,13 @@ impl<'a> Loop<'a> {
     fn admit<W: BatchWorker>(&mut self, worker: &mut W, desk: &Desk, inputs: &mut Vec<Validated<W::In>>) {
         for parked in self.claimed.drain(..) {
             let Some(task) = parked.resume(&self.seat.segment) else { continue };
+            if let Some(deadline_ns) = task.deadline_ns()
+                && let Some(late_ns) = now_ns().checked_sub(deadline_ns)
+            {
+                self.counters.count_skipped();
+                desk.fail_task(task, RemoteCause::DeadlineExceeded { late_ns });
+                continue;
+            }
             let input = match Validated::<W::In>::of_claimed(&task) {
                 Ok(input) => input,
                 Err(error) => {
@@ -451,7 +448,7 @@ impl<'a> Loop<'a> {
     }
 
     fn is_cancelled(&self, id: u32) -> bool {
-        Task::new(&self.seat.segment, id).is_some_and(|task| task.word().peek().is_cancelled())
+        Task::new(&self.seat.segment, id).is_some_and(|task| task.request_word().peek().is_cancelled())
     }
 
     /// Claims the first `count` that were seen, and forgets that they were. Claims come before the store
@@ -483,7 +480,7 @@ impl<'a> Loop<'a> {
         for parked in self.gone.drain(..) {
             if let Some(task) = parked.resume(&self.seat.segment) {
                 self.counters.count_skipped();
-                task.discard();
+                self.mover.discard(task);
             }
         }
     }
@@ -518,7 +515,7 @@ pub(crate) fn live<W: BatchWorker>(seat: Arc<Seat>) -> Result<Stop, RemoteError>
     let client = seat.segment.server_token().expect("the server is there before its workers");
     let next = seat.node().info().next;
     let desk = Desk { seat: Arc::clone(&seat), client, next, slots: RefCell::default() };
-    let work = Loop::new(&seat);
+    let work = Loop::new(&seat, client);
     seat.entry().set_life(ringmill_shm::participant::Life::Ready);
     seat.segment.startup().ring();
     let why = work.work(&mut worker, &desk);

@@ -9,7 +9,7 @@ use crate::error::CallError;
 use crate::patience::Pace;
 use crate::payload::Payload;
 use crate::reply::Reply;
-use crate::server::{CallOptions, Core, Filled, corrupt_ring};
+use crate::server::{CallOptions, Core, Filled};
 use ringmill_shm::arena::{Done, Task};
 use std::collections::VecDeque;
 use std::fmt;
@@ -233,14 +233,8 @@ impl<'s, I: Iterator<Item = In>, In: Payload, Out: Payload> Stream<'s, I, In, Ou
         if self.pending.is_empty() {
             return;
         }
-        for &id in &self.pending {
-            if let Some(filled) = Filled::resume(self.core, id) {
-                filled.queue();
-            }
-        }
-        match self.core.entry_ring().push_many(&self.pending) {
-            Ok(next) => self.core.pushed(next),
-            Err(_overrun) => self.fail(corrupt_ring()),
+        if let Err(error) = self.core.send_all(&self.pending) {
+            self.fail(error);
         }
         self.pending.clear();
     }

@@ -12,9 +12,9 @@
 //!
 //! # Ordering
 //!
-//! * *down*: the supervisor closes the gate (SeqCst), then empties the ring; a caller pushes (SeqCst), then
-//!   looks at the gate, and if it is closed tells the supervisor to empty the ring again. One of the two
-//!   sees the other, so no request is left in the ring of a servlet that is down.
+//! * *down*: the supervisor marks the node (`doorbell`), then empties its ring; who pushes into it after
+//!   that sees the mark and empties it again. Callers are told at once where every request comes by that
+//!   node: the gate is closed too.
 //!
 //! # Crash
 //!
@@ -24,10 +24,10 @@ use crate::error::{RemoteCause, RemoteError, StartError};
 use crate::launch::{self, Order, status_text};
 use crate::patience::Wait;
 use crate::plan::{Launch, Live, PlanNode};
-use crate::run::{Seat, answer_with_error};
-use ringmill_shm::arena::Task;
-use ringmill_shm::participant::{Entry, Life, SERVER};
-use ringmill_shm::repair::{repair, wake_everyone};
+use crate::route::{Mover, Router};
+use crate::run::Seat;
+use ringmill_shm::participant::{Entry, Life};
+use ringmill_shm::repair::{Orphan, repair, wake_everyone};
 use ringmill_shm::segment::{Run, Segment};
 use ringmill_shm::sys::process::{EventFd, PidFd, wait_readable};
 use ringmill_shm::token::Token;
@@ -52,12 +52,13 @@ const HEALTHY: Duration = Duration::from_secs(10);
 pub(crate) struct Shared {
     pub(crate) segment: Arc<Segment>,
     pub(crate) server: Token,
+    pub(crate) router: Arc<Router>,
     /// By node: why it is down.
     pub(crate) down: Vec<OnceLock<String>>,
-    /// Any node is down, or all of them are: the callers' gate.
-    pub(crate) any_down: AtomicBool,
-    /// The supervisor has gone too.
-    closed: AtomicBool,
+    /// By node: whether every request comes by it.
+    mandatory: Vec<bool>,
+    /// A node that every request comes by is down, or the server is: the callers' gate.
+    pub(crate) gate_closed: AtomicBool,
     orders: EventFd,
     order: Mutex<Wish>,
 }
@@ -74,37 +75,46 @@ enum Wish {
 }
 
 impl Shared {
-    pub(crate) fn new(segment: Arc<Segment>, server: Token, nodes: usize) -> Result<Self, StartError> {
+    pub(crate) fn new(
+        segment: Arc<Segment>,
+        server: Token,
+        nodes: &[PlanNode],
+        router: Arc<Router>,
+    ) -> Result<Self, StartError> {
         let orders = EventFd::new()
             .map_err(|source| StartError::System { what: "make an event descriptor", source })?;
         Ok(Self {
             segment,
             server,
-            down: (0..nodes).map(|_| OnceLock::new()).collect(),
-            any_down: AtomicBool::new(false),
-            closed: AtomicBool::new(false),
+            router,
+            down: nodes.iter().map(|_| OnceLock::new()).collect(),
+            mandatory: nodes.iter().map(|node| node.mandatory).collect(),
+            gate_closed: AtomicBool::new(false),
             orders,
             order: Mutex::default(),
         })
     }
 
-    /// After a push into the ring of `node` while the gate is closed: has it emptied.
-    #[cold]
-    pub(crate) fn nudge(&self, node: u32) {
-        if self.closed.load(Ordering::SeqCst) {
-            answer_all_in_ring(self, node, &RemoteCause::ShutDown); // there is nobody else left to do it
-        } else {
-            self.orders.signal();
-        }
+    /// The server's process as a mover.
+    #[inline]
+    pub(crate) fn mover(&self) -> Mover<'_> {
+        Mover { segment: &self.segment, router: &self.router, client: self.server, me: self.server }
     }
 
     /// After the last worker has gone: whatever is in a ring, or still comes, is answered with an error.
     pub(crate) fn close(&self) {
-        self.closed.store(true, Ordering::SeqCst);
-        self.any_down.store(true, Ordering::SeqCst); // *down*
+        self.gate_closed.store(true, Ordering::SeqCst); // *down*
         for node in 0..self.segment.shape().nodes {
-            answer_all_in_ring(self, node, &RemoteCause::ShutDown);
+            self.shut(node, &RemoteCause::ShutDown);
         }
+    }
+
+    /// Nobody reads the ring of `node` any more: what is in it is answered, now and from now on.
+    fn shut(&self, node: u32, cause: &RemoteCause) {
+        if let Some(parts) = self.segment.node(node) {
+            parts.doorbell().set_down(); // *down*
+        }
+        self.mover().answer_all_in_ring(node, cause);
     }
 
     /// Tells the workers to leave; those that have not by the deadline are killed.
@@ -320,7 +330,14 @@ impl Supervisor {
         // *lease before deeds*.
         segment.lease().hold(post.place).map_err(system("take a worker's lease"))?;
         let cpus = self.entry(post).cpus();
-        let seat = Seat { segment, place: post.place, token, wait: self.wait, server_gone: Arc::default() };
+        let seat = Seat {
+            segment,
+            place: post.place,
+            token,
+            wait: self.wait,
+            router: Arc::clone(&self.shared.router),
+            server_gone: Arc::default(),
+        };
         let left = Arc::new(AtomicBool::new(false));
         let farewell = Farewell { left: Arc::clone(&left), shared: Arc::clone(&self.shared) };
         let body = move || {
@@ -495,11 +512,16 @@ impl Supervisor {
         let worker = segment.participants()[place as usize].worker();
         let servlet = &segment.nodes()[node as usize].name;
         let cause = RemoteCause::Died { signal: status.signal(), code: status.code(), restarting };
-        let summary = repair(segment, dead, self.shared.server, |task| {
-            let attempt = task.attempt();
-            let cause = cause.clone();
-            let error = RemoteError { servlet: servlet.clone(), worker, pid, attempt, cause };
-            answer_with_error(task, self.shared.server, error);
+        let mover = self.shared.mover();
+        let summary = repair(segment, dead, self.shared.server, |orphan| match orphan {
+            Orphan::Join(join) => mover.join(join),
+            Orphan::Task(task) => {
+                if let Some(task) = mover.resume(task) {
+                    let (attempt, cause) = (task.attempt(), cause.clone());
+                    let error = RemoteError { servlet: servlet.clone(), worker, pid, attempt, cause };
+                    mover.fail(task, error);
+                }
+            }
         });
         tracing::debug!(worker = %format_args!("{servlet}/{worker}"), ?summary, "repaired");
     }
@@ -513,18 +535,17 @@ impl Supervisor {
         let reason =
             format!("each of its workers died more than {RESTART_LIMIT} times in a row; the last one {how}");
         let _ = self.shared.down[node as usize].set(reason); // set once; the first reason stays
-        self.shared.any_down.store(true, Ordering::SeqCst); // *down*
+        if self.shared.mandatory[node as usize] {
+            self.shared.gate_closed.store(true, Ordering::SeqCst);
+        }
         self.empty_rings_of_the_down();
     }
 
     fn empty_rings_of_the_down(&self) {
-        if !self.shared.any_down.load(Ordering::SeqCst) {
-            return;
-        }
         for (node, reason) in (0_u32..).zip(&self.shared.down) {
             if let Some(reason) = reason.get() {
                 let cause = RemoteCause::Down { reason: reason.clone() };
-                answer_all_in_ring(&self.shared, node, &cause);
+                self.shared.shut(node, &cause);
             }
         }
     }
@@ -609,28 +630,4 @@ fn posts(segment: &Segment, nodes: &[PlanNode], server_name: &str) -> Vec<Post> 
         }
     }
     posts
-}
-
-/// Answers everything in a node's ring with an error, in the place of workers that are no more.
-pub(crate) fn answer_all_in_ring(shared: &Shared, node: u32, cause: &RemoteCause) {
-    let segment = &shared.segment;
-    let Some(parts) = segment.node(node) else { return };
-    let (ring, lock) = (parts.ring(), parts.lock());
-    lock.lock(shared.server, 0, |token| token.index() != SERVER && segment.is_dead(token));
-    loop {
-        let head = ring.head();
-        let Some(id) = ring.get(head) else { break };
-        let task = Task::new(segment, id).and_then(|task| task.claim(shared.server, |t| segment.is_dead(t)));
-        ring.set_head(head + 1);
-        if let Some(task) = task {
-            let servlet = parts.info().name.clone();
-            let (pid, attempt) = (std::process::id(), task.attempt());
-            answer_with_error(
-                task,
-                shared.server,
-                RemoteError { servlet, worker: 0, pid, attempt, cause: cause.clone() },
-            );
-        }
-    }
-    lock.unlock();
 }

@@ -25,7 +25,7 @@
 //! | DONE | → DONE(repairer); the arrival is repeated, and what is then due is done |
 //! | else | as above |
 //!
-//! Before that the doorbell forgets the dead, and a reader lock that it held is freed. After it, blocks that
+//! Before that the doorbell forgets the dead, and reader locks that it held are freed. After it, blocks that
 //! no task lists are freed, and everybody is woken. The caller of [`repair`] is given its tasks last.
 //!
 //! # Invariants
@@ -145,13 +145,16 @@ fn act_on_branch<'a>(task: &Task<'a>, state: State, me: Token, orphans: &mut Vec
     }
 }
 
-/// Removes the dead from doorbell and reader lock of its node.
+/// Removes the dead from the doorbell of its node, and from all reader locks: whoever meets a node without
+/// workers may hold its lock to empty its ring.
 fn forget(segment: &Segment, dead: Token) {
     if let Some(entry) = segment.participants().get(dead.index() as usize)
         && let Some(node) = segment.node(entry.node())
         && dead.index() != crate::participant::SERVER
     {
         node.doorbell().forget(entry.worker());
+    }
+    for node in (0..segment.shape().nodes).filter_map(|index| segment.node(index)) {
         node.lock().free_of(dead);
     }
 }

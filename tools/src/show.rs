@@ -8,6 +8,7 @@ use crate::units;
 use ringmill_shm::check::PhaseCounts;
 use ringmill_shm::layout::INLINE_BYTES;
 use ringmill_shm::participant::{Entry, Life, Role, SERVER};
+use ringmill_shm::plan::{self, Target};
 use ringmill_shm::pool;
 use ringmill_shm::segment::Segment;
 use ringmill_shm::stats::Snapshot;
@@ -32,6 +33,8 @@ pub(crate) struct Shown {
     largest_payload_bytes: u64,
     requests: PhaseCounts,
     nodes: Vec<Node>,
+    ensembles: Vec<Ensemble>,
+    switches: Vec<Switch>,
     workers: Vec<Worker>,
     blocks: Vec<Blocks>,
 }
@@ -51,8 +54,8 @@ struct Node {
     /// 0: item by item.
     batch_size: u32,
     batch_wait_ns: u64,
-    /// Where finished tasks go; none: to the caller.
-    next: Option<u32>,
+    /// Where finished tasks go, in words.
+    next: String,
     ring: Depth,
     lock_holder: Option<Holder>,
     /// By number within the node.
@@ -60,6 +63,25 @@ struct Node {
     /// How many workers it has.
     #[serde(skip)]
     workers: u32,
+}
+
+/// A fork of the plan.
+#[derive(Debug, Serialize)]
+struct Ensemble {
+    name: String,
+    /// The first error ends the item.
+    fail_fast: bool,
+    /// Where each member's branch goes first, in words.
+    members: Vec<String>,
+    /// Where items go when they have been joined.
+    next: String,
+}
+
+#[derive(Debug, Serialize)]
+struct Switch {
+    name: String,
+    /// Where an item may go, in words.
+    members: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -135,6 +157,8 @@ pub(crate) fn show(name: &str) -> Result<Shown, ToolError> {
         largest_payload_bytes: shape.largest_payload(),
         requests: PhaseCounts::of(&segment),
         nodes: (0..shape.nodes).filter_map(|index| node(&segment, index)).collect(),
+        ensembles: ensembles(&segment),
+        switches: switches(&segment),
         workers: workers(&segment),
         blocks: shape
             .classes()
@@ -154,13 +178,43 @@ fn node(segment: &Segment, index: u32) -> Option<Node> {
         worker_type: units::printable(&info.worker_type),
         batch_size: info.batch_size,
         batch_wait_ns: info.batch_wait_ns,
-        next: info.next,
+        next: name_of(segment, info.next),
         ring: Depth { depth: ring.depth(), cells: ring.cells() as u64 },
         lock_holder: node.lock().holder().map(|token| holder(segment, token)),
         // A node has 64 workers at most, as the mask has bits.
         sleeping: (0..info.workers).filter(|worker| sleepers >> worker & 1 == 1).collect(),
         workers: info.workers,
     })
+}
+
+fn ensembles(segment: &Segment) -> Vec<Ensemble> {
+    let of = |fork: &plan::Fork| Ensemble {
+        name: units::printable(&fork.name),
+        fail_fast: fork.fail_fast,
+        members: fork.members.iter().map(|member| name_of(segment, member.entry)).collect(),
+        next: name_of(segment, fork.next),
+    };
+    segment.routes().forks.iter().map(of).collect()
+}
+
+fn switches(segment: &Segment) -> Vec<Switch> {
+    let of = |switch: &plan::Switch| Switch {
+        name: units::printable(&switch.name),
+        members: switch.members.iter().map(|&member| name_of(segment, member)).collect(),
+    };
+    segment.routes().switches.iter().map(of).collect()
+}
+
+/// A target in words; a branch ends where it is joined, a request with its caller.
+fn name_of(segment: &Segment, target: Target) -> String {
+    let routes = segment.routes();
+    let name = match target {
+        Target::End => return "end".into(),
+        Target::Node(index) => segment.nodes().get(index as usize).map(|node| &node.name),
+        Target::Fork(index) => routes.forks.get(index as usize).map(|fork| &fork.name),
+        Target::Switch(index) => routes.switches.get(index as usize).map(|switch| &switch.name),
+    };
+    name.map_or_else(|| format!("{target:?}"), |name| units::printable(name))
 }
 
 fn holder(segment: &Segment, token: Token) -> Holder {

@@ -5,6 +5,7 @@
 use ringmill_shm::arena::Task;
 use ringmill_shm::layout::Class;
 use ringmill_shm::participant::{Lease, Life, Role};
+use ringmill_shm::plan::Target;
 use ringmill_shm::segment::{NodeSpec, Place, Segment, Spec};
 use ringmill_shm::stats::Closed;
 use ringmill_shm::token::Token;
@@ -70,7 +71,7 @@ fn spec() -> Spec {
                 config: Vec::new(),
                 batch_size: 32,
                 batch_wait_ns: 200_000,
-                next: Some(1),
+                next: Target::Node(1),
                 role: Role::ProcessWorker,
                 workers: vec![vec![0, 1], vec![2]],
             },
@@ -81,11 +82,13 @@ fn spec() -> Spec {
                 config: Vec::new(),
                 batch_size: 0,
                 batch_wait_ns: 0,
-                next: None,
+                next: Target::End,
                 role: Role::ThreadWorker,
                 workers: vec![vec![]],
             },
         ],
+        forks: Vec::new(),
+        switches: Vec::new(),
     }
 }
 

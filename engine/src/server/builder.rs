@@ -4,6 +4,7 @@ use super::{Core, DEFAULT_CAPACITY, Server};
 use crate::error::StartError;
 use crate::patience::{Patience, Wait};
 use crate::plan::{Blocks, DEFAULT_MAX_PAYLOAD, Plan, Planner};
+use crate::route::Router;
 use crate::servlet::Servlet;
 use crate::slots::Slots;
 use crate::supervisor::{Shared, Supervisor};
@@ -132,7 +133,8 @@ impl ServerBuilder {
         })?;
         let mut planner = Planner::default();
         let span = servlet.plan(&mut planner)?;
-        let plan = planner.finish(&span);
+        let (plan, choosers) = planner.finish(&span);
+        let router = Arc::new(Router { choosers });
         check_listed(&plan)?;
         let place = match self.file {
             Some(path) => Place::File(path),
@@ -140,7 +142,7 @@ impl ServerBuilder {
         };
         let segment = Arc::new(Segment::create(place, &plan.spec(capacity, &self.blocks)?)?);
         let client = segment.server_token().expect("a segment is created with its server");
-        let shared = Arc::new(Shared::new(Arc::clone(&segment), client, plan.nodes.len())?);
+        let shared = Arc::new(Shared::new(Arc::clone(&segment), client, &plan.nodes, router)?);
         let supervisor = Supervisor::start(Arc::clone(&shared), &plan.nodes, &self.name, self.wait)?;
         let warnings = plan.warnings(capacity);
         for warning in &warnings {

@@ -26,8 +26,9 @@ use crate::slots::Slots;
 use crate::stats::ServerStats;
 use crate::stream::{Stream, StreamOptions};
 use crate::supervisor::{Handle, Shared};
-use ringmill_shm::arena::{Done, Filling, Task};
+use ringmill_shm::arena::{Claimed, Done, Filling, Task};
 use ringmill_shm::participant::{Life, SERVER};
+use ringmill_shm::plan::Target;
 use ringmill_shm::repair::wake_everyone;
 use ringmill_shm::segment::{Run, Segment};
 use ringmill_shm::sys::time::now_ns;
@@ -208,7 +209,7 @@ pub(crate) struct Core {
     name: String,
     pub(crate) capacity: u32,
     client: Token,
-    entry: u32,
+    entry: Target,
     /// Whether the entry node needs to know when items were enqueued.
     stamps: bool,
     pub(crate) slots: Slots,
@@ -268,15 +269,21 @@ impl<'c> Filled<'c> {
         self.filling.as_mut().expect("taken only by value")
     }
 
-    /// → QUEUED; the push must follow.
+    /// → CLAIMED by us, to be moved on.
+    fn keep(mut self) -> Claimed<'c> {
+        let core = self.core;
+        self.filling.take().expect("taken only by value").keep(core.client)
+    }
+
+    /// → QUEUED for this node; the push must follow.
     #[inline]
-    pub(crate) fn queue(mut self) -> Task<'c> {
+    fn queue(mut self, node: u32) -> Task<'c> {
         let core = self.core;
         let mut filling = self.filling.take().expect("taken only by value");
         if core.stamps {
             filling.stamp(now_ns());
         }
-        filling.queue(core.client, core.entry)
+        filling.queue(core.client, node)
     }
 }
 
@@ -348,7 +355,7 @@ impl Core {
     #[inline]
     pub(crate) fn admit(&self, id: u32) -> Result<(), CallError> {
         // *closing*, *down*: after an id was taken.
-        if self.closing.load(Ordering::SeqCst) || self.shared.any_down.load(Ordering::SeqCst) {
+        if self.closing.load(Ordering::SeqCst) || self.shared.gate_closed.load(Ordering::SeqCst) {
             return Err(self.refuse(id));
         }
         Ok(())
@@ -360,13 +367,14 @@ impl Core {
         if self.closing.load(Ordering::SeqCst) {
             return CallError::ShuttingDown;
         }
+        self.down().unwrap_or(CallError::ShuttingDown) // else the gate is closed for no servlet's sake
+    }
+
+    /// The error of a servlet that is down, if one is.
+    fn down(&self) -> Option<CallError> {
         let down = self.shared.down.iter().zip(self.segment.nodes());
-        match down.into_iter().find_map(|(reason, node)| Some((reason.get()?, node))) {
-            Some((reason, node)) => {
-                CallError::ServletDown { servlet: node.name.clone(), reason: reason.clone() }
-            }
-            None => CallError::ShuttingDown, // the gate is closed for no servlet's sake
-        }
+        let (reason, node) = down.into_iter().find_map(|(reason, node)| Some((reason.get()?, node)))?;
+        Some(CallError::ServletDown { servlet: node.name.clone(), reason: reason.clone() })
     }
 
     #[cold]
@@ -412,17 +420,68 @@ impl Core {
         Ok(filled)
     }
 
-    /// After ids have been pushed up to `next`: tells the workers.
+    /// Sends a filled request.
+    ///
+    /// # Errors
+    /// If the segment is corrupted.
     #[inline]
-    pub(crate) fn pushed(&self, next: u64) {
-        self.segment.node(self.entry).expect("the entry is a node").after_push(next);
-        if self.shared.any_down.load(Ordering::SeqCst) {
-            self.shared.nudge(self.entry); // *down*
+    pub(crate) fn send<'c>(&'c self, filled: Filled<'c>) -> Result<Task<'c>, CallError> {
+        match self.entry {
+            Target::Node(node) => {
+                let task = filled.queue(node);
+                self.push(node, &[task.id()])?;
+                Ok(task)
+            }
+            entry => Ok(self.send_forked(filled, entry)),
         }
     }
 
-    pub(crate) fn entry_ring(&self) -> ringmill_shm::ring::Ring<'_> {
-        self.segment.node(self.entry).expect("the entry is a node").ring()
+    /// Sends a request to where it is forked, or a member is chosen.
+    #[cold]
+    fn send_forked<'c>(&self, filled: Filled<'c>, entry: Target) -> Task<'c> {
+        let task = filled.keep();
+        let of_request = task.task();
+        self.shared.mover().move_on(task, entry);
+        of_request
+    }
+
+    /// Sends requests that are filled, by their ids; those that cannot be resumed are left out.
+    ///
+    /// # Errors
+    /// If the segment is corrupted.
+    #[inline]
+    pub(crate) fn send_all(&self, ids: &[u32]) -> Result<(), CallError> {
+        let filled = ids.iter().filter_map(|&id| Filled::resume(self, id));
+        match self.entry {
+            Target::Node(node) => {
+                for filled in filled {
+                    filled.queue(node);
+                }
+                self.push(node, ids)
+            }
+            entry => {
+                for filled in filled {
+                    self.send_forked(filled, entry);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Pushes queued requests, and tells the workers.
+    #[inline]
+    fn push(&self, node: u32, ids: &[u32]) -> Result<(), CallError> {
+        let parts = self.segment.node(node).expect("the entry is a node");
+        let pushed = match *ids {
+            [id] => parts.ring().push(id).map(|position| position + 1).ok(),
+            _ => parts.ring().push_many(ids).ok(),
+        };
+        let Some(next) = pushed else { return Err(corrupt_ring()) };
+        parts.after_push(next);
+        if parts.doorbell().is_down() {
+            self.shared.mover().after_push(node);
+        }
+        Ok(())
     }
 
     /// Sends a filled request, and waits for its outcome.
@@ -433,12 +492,7 @@ impl Core {
         clock: Clock,
         options: CallOptions,
     ) -> Result<Reply<'c, Out>, CallError> {
-        let id = filled.queue().id();
-        match self.entry_ring().push(id) {
-            Ok(position) => self.pushed(position + 1),
-            Err(_overrun) => return Err(corrupt_ring()),
-        }
-        let task = Task::new(&self.segment, id).expect("it was just queued");
+        let task = self.send(filled)?;
         let done = self.await_outcome(task, clock, options.timeout, Pace::One)?;
         self.open(done)
     }
@@ -494,16 +548,46 @@ impl Core {
     #[inline]
     pub(crate) fn open<'c, Out: Payload>(&'c self, done: Done<'c>) -> Result<Reply<'c, Out>, CallError> {
         if done.is_error() {
-            let error = read_error(&done);
-            self.release(done.free());
+            let error = self.read_error(&done);
+            self.give_back(done);
             return Err(error);
         }
         match Validated::<Out>::of_done(&done) {
             Ok(view) => Ok(Reply::new(self, done, view)),
             Err(error) => {
-                self.release(done.free());
+                self.give_back(done);
                 Err(error.into())
             }
+        }
+    }
+
+    /// Gives an outcome's place back.
+    #[inline]
+    pub(crate) fn give_back(&self, done: Done<'_>) {
+        if done.may_have_branches() {
+            self.cancel(done.task()); // the last branch to arrive frees it
+        } else {
+            self.release(done.free());
+        }
+    }
+
+    /// The error that an outcome is.
+    #[cold]
+    fn read_error(&self, done: &Done<'_>) -> CallError {
+        let corrupt = |message: String| CallError::Corrupt { message };
+        let bytes = match done.payload() {
+            Ok(bytes) => bytes,
+            Err(error) => return corrupt(error.to_string()),
+        };
+        match view::<RemoteError>(bytes).and_then(owned::<RemoteError>) {
+            Ok(error) => match CallError::remote(error) {
+                // Told by a worker, which does not know why.
+                CallError::ServletDown { reason, .. } if reason.is_empty() => {
+                    self.down().unwrap_or(CallError::ShuttingDown)
+                }
+                error => error,
+            },
+            Err(error) => corrupt(error.to_string()),
         }
     }
 
@@ -532,10 +616,10 @@ impl Core {
             let count = bell.count();
             let with_workers = |id: u32| {
                 let phase = Task::new(&self.segment, id).and_then(|task| task.word().load().phase());
-                matches!(phase, Some(Phase::Queued | Phase::Claimed | Phase::Forked))
+                matches!(phase, Some(Phase::Queued | Phase::Claimed | Phase::Forked | Phase::Joining))
             };
             let none = !(0..self.capacity).any(with_workers);
-            if none || Instant::now() >= deadline || self.shared.any_down.load(Ordering::SeqCst) {
+            if none || Instant::now() >= deadline || self.shared.gate_closed.load(Ordering::SeqCst) {
                 return;
             }
             bell.sleep(count, Some(DRAIN_LOOK));
@@ -563,20 +647,6 @@ impl Core {
     }
 }
 
-pub(crate) fn corrupt_ring() -> CallError {
+fn corrupt_ring() -> CallError {
     CallError::Corrupt { message: "the ring has no free cell: the segment is corrupted".into() }
-}
-
-/// The error that an outcome is.
-#[cold]
-fn read_error(done: &Done<'_>) -> CallError {
-    let corrupt = |message: String| CallError::Corrupt { message };
-    let bytes = match done.payload() {
-        Ok(bytes) => bytes,
-        Err(error) => return corrupt(error.to_string()),
-    };
-    match view::<RemoteError>(bytes).and_then(owned::<RemoteError>) {
-        Ok(error) => CallError::remote(error),
-        Err(error) => corrupt(error.to_string()),
-    }
 }

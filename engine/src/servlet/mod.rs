@@ -1,10 +1,18 @@
 //! Servlets: what a server is made of. A tree of them is a value; nothing starts before `start`.
 
+mod boxed;
+mod ensemble;
 mod options;
 mod process;
+mod sequential;
+mod switch;
 mod thread;
 
+pub use boxed::BoxServlet;
+pub use ensemble::{Ensemble, FailFast, KeepErrors, Members};
 pub use process::ProcessServlet;
+pub use sequential::Sequential;
+pub use switch::{Alternatives, Switch};
 pub use thread::ThreadServlet;
 
 use crate::error::StartError;
@@ -13,8 +21,12 @@ use crate::plan::{Planner, Span};
 
 /// A part of a server: takes items of one type and gives items of another.
 ///
+/// [`ProcessServlet`] and [`ThreadServlet`] have workers. Others are made of servlets: a [`Sequential`] of
+/// stages, an [`Ensemble`] of members that all see an item, a [`Switch`] that gives it to one of them. They
+/// nest to any depth.
+///
 /// Implemented by the servlets of this crate only.
-pub trait Servlet: sealed::Sealed {
+pub trait Servlet: sealed::Sealed + Sized + 'static {
     /// What goes in.
     type In: Payload;
     /// What comes out.
@@ -26,6 +38,41 @@ pub trait Servlet: sealed::Sealed {
     /// Whatever is wrong with its options, with its name.
     #[doc(hidden)]
     fn plan(self, planner: &mut Planner) -> Result<Span, StartError>;
+
+    /// This one, and then `next` with what it gives.
+    ///
+    /// ```no_run
+    /// # use ringmill::*;
+    /// # ringmill::make_worker!(Parse: String => u32, |s: &ringmill::rkyv::Archived<String>| s.len() as u32);
+    /// # ringmill::make_worker!(Square: u32 => u64, |x: &ringmill::rkyv::Archived<u32>| u64::from(x.to_native()).pow(2));
+    /// # fn main() -> Result<(), BoxError> {
+    /// let stages = ThreadServlet::<Parse>::new(()).then(ThreadServlet::<Square>::new(()));
+    /// let server = Server::builder("squares").start(stages)?;
+    /// assert_eq!(*server.call(&"four".to_string())?, 16);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// What the one gives must be what the other takes:
+    ///
+    /// ```compile_fail
+    /// # use ringmill::*;
+    /// # ringmill::make_worker!(Parse: String => u32, |s: &ringmill::rkyv::Archived<String>| s.len() as u32);
+    /// # fn main() {
+    /// let _ = ThreadServlet::<Parse>::new(()).then(ThreadServlet::<Parse>::new(())); // String is not u32
+    /// # }
+    /// ```
+    fn then<Next: Servlet<In = Self::Out>>(self, next: Next) -> Sequential<Self, Next> {
+        Sequential::new(self, next)
+    }
+
+    /// The same with its type forgotten: for lists of servlets that differ only in how they work.
+    fn boxed(self) -> BoxServlet<Self::In, Self::Out>
+    where
+        Self: Send,
+    {
+        BoxServlet::new(self)
+    }
 }
 
 mod sealed {

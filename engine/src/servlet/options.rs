@@ -7,6 +7,7 @@ use crate::payload::{Payload, type_hash};
 use crate::plan::{Launch, PlanNode};
 use crate::worker::BatchWorker;
 use ringmill_shm::participant::Role;
+use ringmill_shm::plan::Target;
 use std::time::Duration;
 
 /// What can be said of a servlet before it is planned.
@@ -37,7 +38,18 @@ impl<Config: Payload> Options<Config> {
         let config = crate::payload::to_bytes(&self.config)
             .map_err(|e| StartError::Config { servlet: name.clone(), message: e.to_string() })?;
         let type_hash = type_hash::<W::In, W::Out, W::Config>();
-        Ok(PlanNode { name, worker_type, type_hash, config, rule, workers, role, launch, next: None })
+        Ok(PlanNode {
+            name,
+            worker_type,
+            type_hash,
+            config,
+            rule,
+            workers,
+            role,
+            launch,
+            next: Target::End,
+            mandatory: true,
+        })
     }
 }
 

@@ -3,7 +3,7 @@
 use super::options::{Options, setters};
 use super::{Servlet, sealed};
 use crate::error::StartError;
-use crate::plan::{Launch, Planner, Span};
+use crate::plan::{Launch, PlanNode, Planner, Span};
 use crate::run;
 use crate::worker::BatchWorker;
 use ringmill_shm::participant::Role;
@@ -25,6 +25,11 @@ impl<W: BatchWorker> ThreadServlet<W> {
     }
 
     setters!();
+
+    pub(super) fn into_node(self) -> Result<PlanNode, StartError> {
+        let launch = Launch::Thread { live: Arc::new(|seat| run::live::<W>(seat)) };
+        self.options.node::<W>(Role::ThreadWorker, launch)
+    }
 }
 
 impl<W: BatchWorker> sealed::Sealed for ThreadServlet<W> {}
@@ -34,8 +39,6 @@ impl<W: BatchWorker> Servlet for ThreadServlet<W> {
     type Out = W::Out;
 
     fn plan(self, planner: &mut Planner) -> Result<Span, StartError> {
-        let launch = Launch::Thread { live: Arc::new(|seat| run::live::<W>(seat)) };
-        let node = self.options.node::<W>(Role::ThreadWorker, launch)?;
-        Ok(planner.add(node))
+        Ok(planner.add(self.into_node()?))
     }
 }

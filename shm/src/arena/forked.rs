@@ -311,7 +311,7 @@ impl<'a> Join<'a> {
 
 impl<'a> Task<'a> {
     /// After a join with a value: frees the fork's branches, and what is left below those that failed.
-    pub(crate) fn sweep_after(&self, fork: &Fork) {
+    pub(super) fn sweep_after(&self, fork: &Fork) {
         let failed = |branch: u32| {
             let state = self.sibling(branch + 1).map(|task| task.line.word.peek());
             state.is_some_and(|s| s.phase() == Some(Phase::Done) && s.is_error())

@@ -195,17 +195,6 @@ impl<'a> Task<'a> {
         self.sibling(0).map_or(&self.line.word, |request| &request.line.word)
     }
 
-    /// Until when its request is worth working on, in monotonic nanoseconds; `None` for ever.
-    #[inline]
-    #[must_use]
-    pub fn deadline_ns(&self) -> Option<u64> {
-        if !self.request_word().peek().has_deadline() {
-            return None;
-        }
-        // Relaxed: travels with *handed*.
-        Some(self.segment.times(self.place().0)?.deadline_ns.load(Ordering::Relaxed))
-    }
-
     /// Since when its request is in progress, in monotonic nanoseconds, if anybody has looked at a clock.
     #[must_use]
     pub fn begun_ns(&self) -> Option<u64> {
@@ -640,6 +629,26 @@ impl<'a> Claimed<'a> {
     fn is_unwanted_branch(&self) -> bool {
         let (_, place) = self.held.task.place();
         self.held.task.family().is_unwanted(place - 1)
+    }
+
+    /// Until when its request is worth working on, in monotonic nanoseconds; `None` for ever.
+    #[inline]
+    #[must_use]
+    pub fn deadline_ns(&self) -> Option<u64> {
+        let task = self.held.task;
+        let state = if task.is_branch() { task.request_word().peek() } else { self.held.state };
+        if !state.has_deadline() {
+            return None;
+        }
+        // Relaxed: travels with *handed*.
+        Some(task.segment.times(task.place().0)?.deadline_ns.load(Ordering::Relaxed))
+    }
+
+    /// Frees what is left of a fork's branches, after it was joined with a value; may be repeated.
+    pub fn sweep_branches(&self, fork: u32) {
+        if let Some(fork) = self.held.task.segment.routes().forks.get(fork as usize) {
+            self.held.task.sweep_after(fork);
+        }
     }
 
     /// Ends what [nobody wants](Self::is_abandoned): a request is freed, a branch arrives without an

@@ -97,10 +97,6 @@ impl Shown {
 
     fn node_table(&self, page: Page) -> String {
         let rows = self.nodes.iter().map(|node| {
-            let next = node.next.map_or_else(
-                || "caller".into(),
-                |next| self.nodes.get(next as usize).map_or_else(|| next.to_string(), |n| n.name.clone()),
-            );
             vec![
                 node.name.clone(),
                 node.worker_type.clone(),
@@ -110,7 +106,7 @@ impl Shown {
                 node.ring.cells.to_string(),
                 lock_text(node),
                 format!("{} of {}", node.sleeping.len(), node.workers),
-                next,
+                node.next.clone(),
             ]
         });
         let headings =

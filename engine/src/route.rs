@@ -1,0 +1,386 @@
+//! Moving a finished task on: into the next ring, into branches, through a switch, into a join, to its caller.
+//!
+//! Whoever has finished a task does this, in whatever process: a worker, or the caller with a new request.
+//! What it must know lies in the segment ([`ringmill_shm::plan`]), but for the functions of switches, which
+//! only the server's process has. A worker's process gives the task to the switch's own node instead, whose
+//! thread in the server's process passes it on.
+//!
+//! # Protocol
+//!
+//! A fork's branches refer to the input of the task that is forked; nothing is copied. Who joins copies the
+//! members' outcomes side by side into one payload, without knowing their types: each outcome ends with its
+//! root, whose size the plan says, and rkyv reaches everything else from there. So what a fork gives is made
+//! of boxes:
+//!
+//! ```text
+//! tuple   outcome 0 │ outcome 1 │ … │ pointer 0, pointer 1, …            (Box<A>, Box<B>, …)
+//! list    outcome 0 │ outcome 1 │ … │ pointer 0, pointer 1, … │ vector   Vec<Box<T>>
+//! with errors kept: a tag before each pointer                            Result<Box<T>, Box<RemoteError>>
+//! ```
+//!
+//! # Source
+//!
+//! The layout is that of rkyv 0.8 with little-endian, aligned, 32-bit relative pointers; `tests` below check
+//! it against rkyv itself.
+
+use crate::error::{EncodeError, Member, MemberOutcome, RemoteCause, RemoteError};
+use crate::payload::{Places, encode, owned, view};
+use ringmill_shm::arena::{Arrived, At, Claimed, Corrupt, Join, Task};
+use ringmill_shm::layout::{INLINE_BYTES, PAYLOAD_ALIGN};
+use ringmill_shm::participant::SERVER;
+use ringmill_shm::plan::{self, Routes, Target};
+use ringmill_shm::pool::PoolError;
+use ringmill_shm::segment::Segment;
+use ringmill_shm::sys::time::now_ns;
+use ringmill_shm::token::Token;
+use rkyv::Archived;
+use std::cell::RefCell;
+use std::fmt;
+use std::sync::Arc;
+
+/// A switch's function: which member an input is for.
+pub(crate) type Choose = Arc<dyn Fn(&[u8]) -> Result<usize, RemoteCause> + Send + Sync>;
+
+/// What the server's process knows of a plan and the segment does not.
+#[derive(Default)]
+pub(crate) struct Router {
+    /// By switch; none in a worker's process.
+    pub(crate) choosers: Vec<Choose>,
+}
+
+impl fmt::Debug for Router {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Router").field("choosers", &self.choosers.len()).finish()
+    }
+}
+
+/// How a fork's outcomes are put together; bits of a fork's `form`.
+pub(crate) const LIST: u32 = 1;
+pub(crate) const KEEPS_ERRORS: u32 = 2;
+
+thread_local! {
+    /// Where a joined value is put together before it is written over what it was made from.
+    static JOINED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Somebody who moves tasks on.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Mover<'s> {
+    pub(crate) segment: &'s Segment,
+    pub(crate) router: &'s Router,
+    /// Whose requests they are.
+    pub(crate) client: Token,
+    pub(crate) me: Token,
+}
+
+impl Mover<'_> {
+    /// Moves a task of ours on.
+    #[inline]
+    pub(crate) fn move_on(&self, task: Claimed<'_>, to: Target) {
+        match to {
+            Target::End => {
+                if let Some(join) = task.finish(self.client, false) {
+                    self.join(join);
+                }
+            }
+            Target::Node(node) => self.forward(task, node),
+            Target::Fork(fork) => self.fork(task, fork),
+            Target::Switch(switch) => self.switch(task, switch),
+        }
+    }
+
+    /// Does what a dead participant had still to do with a task that is now ours. Gives it back if the dead
+    /// was working on it.
+    pub(crate) fn resume<'a>(&self, task: Claimed<'a>) -> Option<Claimed<'a>> {
+        let routes = self.segment.routes();
+        let fork = |index: u32| routes.forks.get(index as usize);
+        match task.task().at() {
+            At::Node(_) | At::Forked(_) => return Some(task),
+            _ if task.is_abandoned() => self.discard(task),
+            At::New => {
+                let (_, place) = task.task().place();
+                let around = routes.around(place).map(|(_, fork)| (fork, place - 1 - fork.first));
+                match around.and_then(|(fork, index)| fork.members.get(index as usize)) {
+                    Some(member) => self.move_on(task, member.entry),
+                    None => return Some(task),
+                }
+            }
+            At::Joined(index) => {
+                let Some(fork) = fork(index) else { return Some(task) };
+                task.sweep_branches(index);
+                self.move_on(task, fork.next);
+            }
+            At::Failed(_) => {
+                if let Some(join) = task.finish(self.client, true) {
+                    self.join(join);
+                }
+            }
+        }
+        None
+    }
+
+    /// Ends a task of ours with an error.
+    #[cold]
+    pub(crate) fn fail(&self, mut task: Claimed<'_>, error: RemoteError) {
+        write_error(&mut task, error);
+        if let Some(join) = task.finish(self.client, true) {
+            self.join(join);
+        }
+    }
+
+    /// Ends a task of ours that nobody wants.
+    #[cold]
+    pub(crate) fn discard(&self, task: Claimed<'_>) {
+        if let Some(join) = task.discard() {
+            self.join(join);
+        }
+    }
+
+    #[inline]
+    fn forward(&self, task: Claimed<'_>, node: u32) {
+        match task.forward(node, now_ns, false) {
+            Ok(()) => self.after_push(node),
+            Err(task) => {
+                let message = format!("node {node} cannot be reached");
+                self.fail(task, self.error("", 0, RemoteCause::Payload { message }));
+            }
+        }
+    }
+
+    /// After a push: if the node has no workers left, nobody else will answer what is in its ring.
+    #[inline]
+    pub(crate) fn after_push(&self, node: u32) {
+        if self.segment.node(node).is_some_and(|node| node.doorbell().is_down()) {
+            self.answer_all_in_ring(node, &RemoteCause::Down { reason: String::new() });
+        }
+    }
+
+    /// Answers everything in a node's ring with an error, in the place of workers that are no more.
+    #[cold]
+    pub(crate) fn answer_all_in_ring(&self, node: u32, cause: &RemoteCause) {
+        let Some(parts) = self.segment.node(node) else { return };
+        let (ring, lock) = (parts.ring(), parts.lock());
+        let is_dead = |token: Token| token.index() != SERVER && self.segment.is_dead(token);
+        let mut claimed = Vec::new();
+        lock.lock(self.me, 0, is_dead);
+        let mut head = ring.head();
+        while let Some(id) = ring.get(head) {
+            claimed.extend(Task::new(self.segment, id).and_then(|task| task.claim(self.me, is_dead)));
+            head += 1;
+            ring.set_head(head);
+        }
+        lock.unlock();
+        for task in claimed {
+            let error = self.error(&parts.info().name, task.attempt(), cause.clone());
+            self.fail(task, error);
+        }
+    }
+
+    /// An error that happened on the way, and not in a worker.
+    pub(crate) fn error(&self, servlet: &str, attempt: u8, cause: RemoteCause) -> RemoteError {
+        RemoteError { servlet: servlet.into(), worker: 0, pid: std::process::id(), attempt, cause }
+    }
+
+    fn fork(&self, task: Claimed<'_>, index: u32) {
+        let routes = self.segment.routes();
+        match (task.fork(index), routes.forks.get(index as usize)) {
+            (Ok(branches), Some(fork)) => {
+                for (branch, member) in branches.zip(&fork.members) {
+                    self.move_on(branch, member.entry);
+                }
+            }
+            (Err(task), _) => {
+                let message = format!("fork {index} cannot be entered");
+                self.fail(task, self.error("", 0, RemoteCause::Payload { message }));
+            }
+            (Ok(_), None) => {} // `Claimed::fork` has looked it up
+        }
+    }
+
+    fn switch(&self, task: Claimed<'_>, index: u32) {
+        let Some(switch) = self.segment.routes().switches.get(index as usize) else { return };
+        let chosen = match (self.router.choosers.get(index as usize), switch.node) {
+            (Some(choose), _) => {
+                let unreadable = |e: Corrupt| RemoteCause::Payload { message: e.to_string() };
+                let members = switch.members.len();
+                let known = |index: usize| {
+                    let unknown = RemoteCause::NoSuchMember { index: index as u64, members: members as u64 };
+                    switch.members.get(index).copied().ok_or(unknown)
+                };
+                task.payload().map_err(unreadable).and_then(|bytes| choose(bytes)).and_then(known)
+            }
+            (None, Some(node)) => return self.forward(task, node),
+            (None, None) => Err(RemoteCause::Payload { message: "nobody here can choose".into() }),
+        };
+        match chosen {
+            Ok(target) => self.move_on(task, target),
+            Err(cause) => {
+                let error = self.error(&switch.name, task.attempt(), cause);
+                self.fail(task, error);
+            }
+        }
+    }
+
+    /// Puts branches together, and moves their parent on.
+    #[cold]
+    pub(crate) fn join(&self, mut join: Join<'_>) {
+        let fork = join.fork().1;
+        if join.is_abandoned() {
+            let mut place = join.error_place();
+            place.inline_place();
+            place.set_length(0);
+        } else {
+            match self.put_together(&mut join) {
+                Ok(()) => {
+                    if let Some(task) = join.with_value() {
+                        self.move_on(task, fork.next);
+                    }
+                    return;
+                }
+                Err(cause) => {
+                    let error = self.error(&fork.name, join.attempt(), cause);
+                    write_error(&mut join.error_place(), error);
+                }
+            }
+        }
+        if let Some(task) = join.with_error()
+            && let Some(outer) = task.finish(self.client, true)
+        {
+            self.join(outer);
+        }
+    }
+
+    /// Writes the joined value.
+    fn put_together(&self, join: &mut Join<'_>) -> Result<(), RemoteCause> {
+        let fork = join.fork().1;
+        let keeps_errors = fork.form & KEEPS_ERRORS != 0;
+        let corrupt = |e: Corrupt| RemoteCause::Payload { message: e.to_string() };
+        JOINED.with_borrow_mut(|joined| {
+            joined.clear();
+            let mut errors = 0;
+            let mut roots = Vec::with_capacity(fork.members.len());
+            for (index, member) in fork.members.iter().enumerate() {
+                match join.member(index).map_err(corrupt)? {
+                    Arrived::Value(bytes) => {
+                        let root = append(joined, bytes, member.root_bytes, member.root_align);
+                        roots.push((root.ok_or_else(|| too_short(index))?, false));
+                    }
+                    Arrived::Error(bytes) if keeps_errors => {
+                        errors += 1;
+                        let (size, align) = root_of::<RemoteError>();
+                        let root = append(joined, bytes, size, align);
+                        roots.push((root.ok_or_else(|| too_short(index))?, true));
+                    }
+                    _ => errors = fork.members.len(),
+                }
+            }
+            if errors == fork.members.len() {
+                return Err(RemoteCause::Ensemble { members: self.members(join).map_err(corrupt)? });
+            }
+            finish_joined(joined, &roots, fork.form);
+            let mut place = join.value_place();
+            let written = match joined.len() {
+                n if n <= INLINE_BYTES => place.inline_place().write(0, joined),
+                n => place.block_place(n as u64).map_err(refused)?.write(0, joined),
+            };
+            debug_assert!(written, "the place was asked for this size");
+            place.set_length(joined.len());
+            Ok(())
+        })
+    }
+
+    /// What has become of each member, for the error.
+    fn members(&self, join: &Join<'_>) -> Result<Vec<Member>, Corrupt> {
+        let fork = join.fork().1;
+        let outcome = |index| {
+            Ok(match join.member(index)? {
+                Arrived::Not | Arrived::Skipped => MemberOutcome::Unfinished,
+                Arrived::Value(bytes) => MemberOutcome::Value { payload: Some(bytes.to_vec()) },
+                Arrived::Error(bytes) => match view::<RemoteError>(bytes).and_then(owned::<RemoteError>) {
+                    Ok(error) => MemberOutcome::Failed { error },
+                    Err(e) => MemberOutcome::Failed {
+                        error: self.error("", 0, RemoteCause::Payload { message: e.to_string() }),
+                    },
+                },
+            })
+        };
+        let named = |(index, member): (usize, &plan::Member)| {
+            let name = name_of(member.entry, self.segment);
+            Ok(Member { name, outcome: outcome(index)? })
+        };
+        fork.members.iter().enumerate().map(named).collect()
+    }
+}
+
+fn too_short(index: usize) -> RemoteCause {
+    RemoteCause::Payload { message: format!("the outcome of member {index} is shorter than its type") }
+}
+
+fn refused(error: PoolError) -> RemoteCause {
+    EncodeError::Pool(error).into()
+}
+
+/// The name of the servlet that a target is the entry of.
+fn name_of(target: Target, segment: &Segment) -> String {
+    let Routes { forks, switches, .. } = segment.routes();
+    let name = match target {
+        Target::Node(index) => segment.nodes().get(index as usize).map(|node| &node.name),
+        Target::Fork(index) => forks.get(index as usize).map(|fork| &fork.name),
+        Target::Switch(index) => switches.get(index as usize).map(|switch| &switch.name),
+        Target::End => None,
+    };
+    name.cloned().unwrap_or_default()
+}
+
+/// Size and alignment of a type's root.
+pub(crate) fn root_of<T: rkyv::Archive>() -> (u32, u32) {
+    (size_of::<Archived<T>>() as u32, align_of::<Archived<T>>() as u32)
+}
+
+/// Copies an outcome behind what is there; the position of its root.
+fn append(joined: &mut Vec<u8>, bytes: &[u8], root_bytes: u32, root_align: u32) -> Option<usize> {
+    let before_root = bytes.len().checked_sub(root_bytes as usize)?;
+    // A root alone needs its own alignment; what lies before one may need any.
+    let align = if before_root == 0 { root_align as usize } else { PAYLOAD_ALIGN };
+    joined.resize(joined.len().next_multiple_of(align), 0);
+    let root = joined.len() + before_root;
+    joined.extend_from_slice(bytes);
+    Some(root)
+}
+
+/// Appends what points to the outcomes, whose roots lie there and are errors or not.
+fn finish_joined(joined: &mut Vec<u8>, roots: &[(usize, bool)], form: u32) {
+    fn point(joined: &mut Vec<u8>, to: usize) {
+        let offset = to as i64 - joined.len() as i64;
+        joined.extend_from_slice(&(offset as i32).to_le_bytes()); // payloads are far below 2 GiB
+    }
+    joined.resize(joined.len().next_multiple_of(4), 0);
+    let first = joined.len();
+    for &(root, is_error) in roots {
+        if form & KEEPS_ERRORS != 0 {
+            joined.extend_from_slice(&u32::from(is_error).to_le_bytes());
+        }
+        point(joined, root);
+    }
+    if form & LIST != 0 {
+        point(joined, first);
+        joined.extend_from_slice(&(roots.len() as u32).to_le_bytes());
+    }
+}
+
+/// Writes an error record, shortened until it fits.
+pub(crate) fn write_error(to: &mut impl Places, mut error: RemoteError) {
+    loop {
+        match encode(&error, to) {
+            Ok(()) => return,
+            Err(EncodeError::Pool(_)) => {}
+            Err(_) => error.cause = RemoteCause::Unanswered,
+        }
+        match error.cause.shortened() {
+            Some(shorter) => error.cause = shorter,
+            // Without any text the record fits in line, whatever the cause.
+            None if error.servlet.is_empty() => error.cause = RemoteCause::Unanswered,
+            None => error.servlet.clear(),
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! All of several servlets see the same item.
+
+use super::{Servlet, sealed};
+use crate::error::{RemoteError, StartError};
+use crate::payload::Payload;
+use crate::plan::{AddMember, Planner, Span, root};
+use crate::route::{KEEPS_ERRORS, LIST};
+use std::fmt;
+use std::marker::PhantomData;
+
+/// Every member sees the same input, where it lies; what comes out are the members' outcomes in member order.
+///
+/// Outcomes come in boxes: whoever finishes last, in whatever process, puts them side by side without knowing
+/// what they are. The members may differ in type and come as a tuple of up to eight, or be of one type and
+/// come as a list of any length ([`Servlet::boxed`] makes servlets one type).
+///
+/// By default the first error of a member makes the item an
+/// [`EnsembleError`](crate::EnsembleError) at once; what comes late is dropped.
+/// [`keep_errors`](Self::keep_errors) waits for all.
+///
+/// ```no_run
+/// # use ringmill::*;
+/// use ringmill::rkyv::Archived;
+/// ringmill::make_worker!(Length: String => u64, |s: &Archived<String>| s.len() as u64);
+/// ringmill::make_worker!(Words: String => u32, |s: &Archived<String>| s.split(' ').count() as u32);
+///
+/// # fn main() -> Result<(), BoxError> {
+/// let both = Ensemble::of((ThreadServlet::<Length>::new(()), ThreadServlet::<Words>::new(())));
+/// let server = Server::builder("both").start(both)?;
+/// let reply = server.call(&"two words".to_string())?;
+/// assert_eq!((reply.0.to_native(), reply.1.to_native()), (9, 2));
+/// # Ok(())
+/// # }
+/// ```
+pub struct Ensemble<M, Errors = FailFast> {
+    members: M,
+    name: String,
+    errors: PhantomData<Errors>,
+}
+
+/// An ensemble whose first error ends the item.
+#[derive(Debug)]
+pub struct FailFast(());
+
+/// An ensemble whose outcome holds values and errors.
+#[derive(Debug)]
+pub struct KeepErrors(());
+
+impl<M, Errors> fmt::Debug for Ensemble<M, Errors> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ensemble").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl<M: Members> Ensemble<M> {
+    /// An ensemble of a tuple of 1 to 8 servlets; gives the tuple of their outcomes, each in a box.
+    #[must_use]
+    pub fn of(members: M) -> Self {
+        Self { members, name: "ensemble".into(), errors: PhantomData }
+    }
+}
+
+impl<S: Servlet> Ensemble<Vec<S>> {
+    /// An ensemble of any number of servlets of one type; gives the list of their outcomes, each in a box. An
+    /// empty list is an error at start.
+    #[must_use]
+    pub fn each(members: impl IntoIterator<Item = S>) -> Self {
+        Self::of(members.into_iter().collect())
+    }
+}
+
+impl<M> Ensemble<M> {
+    /// Waits for all members, and gives a `Result` of each. Only if all fail is the item an
+    /// [`EnsembleError`](crate::EnsembleError).
+    #[must_use]
+    pub fn keep_errors(self) -> Ensemble<M, KeepErrors> {
+        Ensemble { members: self.members, name: self.name, errors: PhantomData }
+    }
+}
+
+impl<M, Errors> Ensemble<M, Errors> {
+    /// The ensemble's name in errors and reports; by default `ensemble`.
+    #[must_use]
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = name.into();
+        self
+    }
+}
+
+impl<M, Errors> sealed::Sealed for Ensemble<M, Errors> {}
+
+impl<M: Members> Servlet for Ensemble<M> {
+    type In = M::In;
+    type Out = M::Values;
+
+    fn plan(self, planner: &mut Planner) -> Result<Span, StartError> {
+        planner.add_fork(self.name, M::FORM, true, self.members.add())
+    }
+}
+
+impl<M: Members> Servlet for Ensemble<M, KeepErrors> {
+    type In = M::In;
+    type Out = M::Results;
+
+    fn plan(self, planner: &mut Planner) -> Result<Span, StartError> {
+        planner.add_fork(self.name, M::FORM | KEEPS_ERRORS, false, self.members.add())
+    }
+}
+
+/// What the members of an ensemble can be: tuples of up to eight servlets with the same input, and lists of
+/// servlets of one type.
+pub trait Members: sealed::Sealed + 'static {
+    /// What they all take.
+    type In: Payload;
+    /// Their outcomes, each in a box.
+    type Values: Payload;
+    /// Results of their outcomes, each in a box.
+    type Results: Payload;
+    #[doc(hidden)]
+    const FORM: u32;
+    #[doc(hidden)]
+    fn add(self) -> Vec<(AddMember<'static>, (u32, u32))>;
+}
+
+fn add<S: Servlet>(member: S) -> (AddMember<'static>, (u32, u32)) {
+    (Box::new(|planner| member.plan(planner)), root::<S::Out>())
+}
+
+impl<S: Servlet> sealed::Sealed for Vec<S> {}
+
+impl<S: Servlet> Members for Vec<S> {
+    type In = S::In;
+    type Values = Vec<Box<S::Out>>;
+    type Results = Vec<Result<Box<S::Out>, Box<RemoteError>>>;
+    const FORM: u32 = LIST;
+
+    fn add(self) -> Vec<(AddMember<'static>, (u32, u32))> {
+        self.into_iter().map(add).collect()
+    }
+}
+
+macro_rules! tuples {
+    ($($first:ident $($member:ident)*;)+) => {$(
+        impl<$first, $($member),*> sealed::Sealed for ($first, $($member,)*) {}
+
+        impl<$first: Servlet, $($member: Servlet<In = $first::In>),*> Members
+            for ($first, $($member,)*)
+        {
+            type In = $first::In;
+            type Values = (Box<$first::Out>, $(Box<$member::Out>,)*);
+            type Results = (
+                Result<Box<$first::Out>, Box<RemoteError>>,
+                $(Result<Box<$member::Out>, Box<RemoteError>>,)*
+            );
+            const FORM: u32 = 0;
+
+            #[expect(non_snake_case, reason = "a member's value is named like its type")]
+            fn add(self) -> Vec<(AddMember<'static>, (u32, u32))> {
+                let ($first, $($member,)*) = self;
+                vec![add($first), $(add($member)),*]
+            }
+        }
+    )+};
+}
+tuples! {
+    A;
+    A B;
+    A B C;
+    A B C D;
+    A B C D E;
+    A B C D E F;
+    A B C D E F G;
+    A B C D E F G H;
+}

@@ -1,0 +1,147 @@
+//! One of several servlets handles an item.
+
+use super::{Servlet, ThreadServlet, sealed};
+use crate::error::{RemoteCause, StartError};
+use crate::panics;
+use crate::payload::{Payload, view};
+use crate::plan::{AddMember, Planner, Span};
+use crate::route::Choose;
+use crate::worker::PassThrough;
+use rkyv::Archived;
+use std::fmt;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+/// A function of the input names the member that handles it: 0 for the first.
+///
+/// The function runs in the server's process, in whatever thread brings the item: the caller's, where the
+/// switch comes first, or a thread worker's. Behind a worker *process* the switch has a thread of its own in
+/// the server's process, and an item pays for one more step; a switch that comes first costs nothing. It must
+/// be quick, and may be called by several threads at once. An index without a member, or a panic, is an error
+/// for that item.
+///
+/// ```no_run
+/// # use ringmill::*;
+/// use ringmill::rkyv::Archived;
+/// ringmill::make_worker!(Short: String => u64, |s: &Archived<String>| s.len() as u64);
+/// ringmill::make_worker!(Long: String => u64, |s: &Archived<String>| s.chars().count() as u64);
+///
+/// # fn main() -> Result<(), BoxError> {
+/// let by_length = Switch::new(
+///     |text: &Archived<String>| usize::from(text.len() > 100),
+///     (ThreadServlet::<Short>::new(()), ThreadServlet::<Long>::new(())),
+/// );
+/// let server = Server::builder("by-length").start(by_length)?;
+/// # Ok(())
+/// # }
+/// ```
+pub struct Switch<M, F> {
+    members: M,
+    choose: F,
+    name: String,
+}
+
+impl<M, F> fmt::Debug for Switch<M, F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Switch").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl<M: Alternatives, F> Switch<M, F>
+where
+    F: Fn(&Archived<M::In>) -> usize + Send + Sync + 'static,
+{
+    /// A switch between the members of a tuple of 1 to 8 servlets, or of a list of servlets of one type, that
+    /// take and give the same. An empty list is an error at start.
+    #[must_use]
+    pub fn new(choose: F, members: M) -> Self {
+        Self { members, choose, name: "switch".into() }
+    }
+}
+
+impl<M, F> Switch<M, F> {
+    /// The switch's name in errors and reports; by default `switch`.
+    #[must_use]
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = name.into();
+        self
+    }
+}
+
+impl<M, F> sealed::Sealed for Switch<M, F> {}
+
+impl<M: Alternatives, F> Servlet for Switch<M, F>
+where
+    F: Fn(&Archived<M::In>) -> usize + Send + Sync + 'static,
+{
+    type In = M::In;
+    type Out = M::Out;
+
+    fn plan(self, planner: &mut Planner) -> Result<Span, StartError> {
+        let choose = self.choose;
+        let choose: Choose = Arc::new(move |bytes: &[u8]| {
+            let unreadable = |e: rkyv::rancor::Error| RemoteCause::Payload { message: e.to_string() };
+            let input = view::<M::In>(bytes).map_err(unreadable)?;
+            panics::caught(AssertUnwindSafe(|| choose(input)))
+        });
+        let pass_on = |name| {
+            ThreadServlet::<PassThrough<M::In>>::new(())
+                .name(name)
+                .batch_size(64)
+                .batch_wait_time(std::time::Duration::ZERO)
+                .into_node()
+        };
+        planner.add_switch(self.name, choose, pass_on, self.members.add())
+    }
+}
+
+/// What the members of a switch can be: tuples of up to eight servlets with the same input and output, and
+/// lists of servlets of one type.
+pub trait Alternatives: sealed::Sealed + 'static {
+    /// What they all take.
+    type In: Payload;
+    /// What they all give.
+    type Out: Payload;
+    #[doc(hidden)]
+    fn add(self) -> Vec<AddMember<'static>>;
+}
+
+impl<S: Servlet> Alternatives for Vec<S> {
+    type In = S::In;
+    type Out = S::Out;
+
+    fn add(self) -> Vec<AddMember<'static>> {
+        self.into_iter()
+            .map(|member| Box::new(|p: &mut Planner| member.plan(p)) as AddMember<'static>)
+            .collect()
+    }
+}
+
+macro_rules! tuples {
+    ($($first:ident $($member:ident)*;)+) => {$(
+        impl<$first, $($member),*> Alternatives for ($first, $($member,)*)
+        where
+            $first: Servlet,
+            $($member: Servlet<In = $first::In, Out = $first::Out>,)*
+        {
+            type In = $first::In;
+            type Out = $first::Out;
+
+            #[expect(non_snake_case, reason = "a member's value is named like its type")]
+            fn add(self) -> Vec<AddMember<'static>> {
+                let ($first, $($member,)*) = self;
+                vec![Box::new(|p| $first.plan(p)), $(Box::new(|p| $member.plan(p))),*]
+            }
+        }
+    )+};
+}
+tuples! {
+    A;
+    A B;
+    A B C;
+    A B C D;
+    A B C D E;
+    A B C D E F;
+    A B C D E F G;
+    A B C D E F G H;
+}
