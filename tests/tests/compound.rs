@@ -1,38 +1,468 @@
-//! Servlets made of servlets: sequences, ensembles, switches, nested, over processes and threads alike.
+//! Servlets made of servlets: sequences, ensembles, switches, over processes and threads alike.
 
 use ringmill::{
-    BoxError, CallError, Ensemble, MemberOutcome, ProcessServlet, RemoteCause, Server, Servlet, Switch,
-    ThreadServlet,
+    BoxError, BoxServlet, CallError, CallOptions, Context, Ensemble, EnsembleError, MemberOutcome,
+    ProcessServlet, RemoteCause, RemoteError, Server, Servlet, StartError, Switch, ThreadServlet, Worker,
 };
-use ringmill_tests::fresh_name;
+use ringmill_shm::check::check;
+use ringmill_shm::segment::{Place, Run, Segment};
+use ringmill_tests::gate::{Gate, stop_at};
+use ringmill_tests::host::{Host, on_both};
+use ringmill_tests::traces::assert_gone;
+use ringmill_tests::{fresh_name, wait_until};
 use rkyv::Archived;
+use rkyv::string::ArchivedString;
+use std::time::Duration;
 
 type Three = (Box<String>, Box<String>, Box<u64>);
+type Strings = Vec<Box<String>>;
+type Results = Vec<Result<Box<String>, Box<RemoteError>>>;
 
-ringmill::make_worker!(Head: String => String, |s: &Archived<String>| s.chars().next().map(String::from).unwrap_or_default());
-ringmill::make_worker!(Tail: String => String, |s: &Archived<String>| s.chars().last().map(String::from).unwrap_or_default());
-ringmill::make_worker!(Length: String => u64, |s: &Archived<String>| s.len() as u64);
+ringmill::make_worker!(Head: String => String, |s: &ArchivedString| s.chars().take(1).collect::<String>());
+ringmill::make_worker!(Tail: String => String, |s: &ArchivedString| s.chars().last().map(String::from).unwrap_or_default());
+ringmill::make_worker!(Length: String => u64, |s: &ArchivedString| s.len() as u64);
 ringmill::make_worker!(Combine: Three => String, |three: &Archived<Three>| {
     format!("{}{}", three.0.as_str(), three.1.as_str()).repeat(three.2.to_native() as usize)
 });
-ringmill::make_worker!(Greet: String => String, |s: &Archived<String>| format!("Hello, {}!", s.as_str()));
+ringmill::make_worker!(Greet: String => String, |s: &ArchivedString| format!("Hello, {}!", s.as_str()));
+// Where its input lies, in the memory of this process.
+ringmill::make_worker!(Whereabouts: String => u64, |s: &ArchivedString| s.as_ptr() as u64);
+ringmill::make_worker!(Nothing: String => (), |_: &ArchivedString| ());
+ringmill::make_worker!(Join: Strings => String, |parts: &Archived<Strings>| {
+    parts.iter().map(|part| part.as_str()).collect::<Vec<_>>().join("+")
+});
 
-ringmill::init!(Head, Tail, Length, Combine, Greet);
+ringmill::init!(Head, Tail, Length, Combine, Greet, Hand, Join, Nothing);
+
+/// Does what an item says to whoever has its label: `stop a`, `fail b`, `die c`; else puts its label before it.
+struct Hand {
+    gate: String,
+    label: String,
+}
+
+impl Worker for Hand {
+    type Config = (String, String);
+    type In = String;
+    type Out = String;
+
+    fn new((gate, label): (String, String), _: &Context) -> Result<Self, BoxError> {
+        Ok(Self { gate, label })
+    }
+
+    fn call(&mut self, input: &ArchivedString) -> Result<String, BoxError> {
+        for order in input.split(", ") {
+            // Earlier stages have put their labels before it.
+            match order.rsplit_once([' ', ':']).map(|(verb, label)| (verb.rsplit(':').next(), label)) {
+                Some((Some("stop"), label)) if label == self.label => stop_at(&self.gate, label),
+                Some((Some("fail"), label)) if label == self.label => {
+                    return Err(BoxError::msg(format!("{label} fails")));
+                }
+                Some((Some("die"), label)) if label == self.label => std::process::abort(),
+                _ => {}
+            }
+        }
+        // Read after the stop: the input must still be there.
+        Ok(format!("{}:{}", self.label, input.as_str()))
+    }
+}
+
+fn hand(host: Host, gate: &Gate, label: &str) -> BoxServlet<String, String> {
+    let config = (gate.name(), label.to_string());
+    match host {
+        Host::Processes => ProcessServlet::<Hand>::new(config).name(label).boxed(),
+        Host::Threads => ThreadServlet::<Hand>::new(config).name(label).boxed(),
+    }
+}
+
+fn hands(host: Host, gate: &Gate, labels: &str) -> Vec<BoxServlet<String, String>> {
+    labels.chars().map(|label| hand(host, gate, &label.to_string())).collect()
+}
+
+/// Starts a server; at the end of the body every place is back, the segment is consistent, no block is in use,
+/// and after the shut-down nothing is left.
+fn with_server<S: Servlet>(servlet: S, body: impl FnOnce(&Server<S::In, S::Out>)) {
+    let name = fresh_name("compound");
+    let server = Server::builder(&*name).capacity(4).start(servlet).expect("the server starts");
+    body(&server);
+    wait_until("every place is back", || server.backlog() == 0);
+    let segment = Segment::inspect(Place::named(&name).unwrap()).unwrap();
+    assert_eq!(check(&segment), []);
+    assert!(ringmill_shm::pool::in_use(&segment).iter().all(|&blocks| blocks == 0), "blocks are left");
+    drop(server);
+    assert_gone(&name);
+}
+
+#[track_caller]
+fn ensemble_error<T: std::fmt::Debug>(outcome: Result<T, CallError>) -> EnsembleError {
+    match outcome {
+        Err(CallError::Ensemble(error)) => *error,
+        other => panic!("not an ensemble's error: {other:?}"),
+    }
+}
 
 /// The example of the reference library's documentation: three members that take the head, the tail and the
 /// length of a string, a thread stage that combines them, a last process stage.
 #[test]
-fn hello_wdwdwdwdwd() -> Result<(), BoxError> {
+fn hello_wdwdwdwdwd() {
     let members = Ensemble::of((
         ProcessServlet::<Head>::new(()),
         ProcessServlet::<Tail>::new(()),
         ProcessServlet::<Length>::new(()),
     ));
     let servlet = members.then(ThreadServlet::<Combine>::new(())).then(ProcessServlet::<Greet>::new(()));
-    let server = Server::builder(fresh_name("hello")).capacity(16).start(servlet)?;
-    assert_eq!(server.call(&"world".to_string())?.as_str(), "Hello, wdwdwdwdwd!");
-    for (index, outcome) in server.stream((0..1000).map(|i| format!("w{}d", "x".repeat(i % 5)))).enumerate() {
-        assert_eq!(outcome?, format!("Hello, {}!", "wd".repeat(index % 5 + 2)));
+    with_server(servlet, |server| {
+        assert_eq!(server.call(&"world".to_string()).unwrap().as_str(), "Hello, wdwdwdwdwd!");
+        let inputs = (0..1000).map(|i| format!("w{}d", "x".repeat(i % 5)));
+        for (index, outcome) in server.stream(inputs).enumerate() {
+            assert_eq!(outcome.unwrap(), format!("Hello, {}!", "wd".repeat(index % 5 + 2)));
+        }
+    });
+}
+
+#[test]
+fn a_sequence_runs_its_stages_in_order() {
+    on_both(|host| {
+        let gate = Gate::new();
+        let [a, b, c] = ["a", "b", "c"].map(|label| hand(host, &gate, label));
+        with_server(a.then(b).then(c), |server| {
+            assert_eq!(server.call(&"x".to_string()).unwrap().as_str(), "c:b:a:x");
+        });
+    });
+}
+
+#[test]
+fn an_error_skips_the_later_stages() {
+    on_both(|host| {
+        let gate = Gate::new();
+        let [a, b, c] = ["a", "b", "c"].map(|label| hand(host, &gate, label));
+        with_server(a.then(b).then(c), |server| {
+            let error = server.call(&"fail b".to_string()).unwrap_err();
+            let remote = error.remote_error().unwrap();
+            assert_eq!((remote.servlet.as_str(), remote.cause.to_string().as_str()), ("b", "b fails"));
+            let items = |stage: usize| server.stats().servlets[stage].batches().items;
+            assert_eq!((items(0), items(1), items(2)), (1, 1, 0));
+        });
+    });
+}
+
+#[test]
+fn members_of_an_ensemble_read_one_and_the_same_input() {
+    let whereabouts = || ThreadServlet::<Whereabouts>::new(());
+    let ensemble = Ensemble::each((0..5).map(|_| whereabouts()))
+        .then(Switch::new(|_| 0, (ThreadServlet::<ringmill::PassThrough<Vec<Box<u64>>>>::new(()),)));
+    with_server(ensemble, |server| {
+        for text in ["short".to_string(), "long ".repeat(1000)] {
+            let places = server.call(&text).unwrap();
+            assert_eq!(places.len(), 5);
+            assert!(places.iter().all(|place| **place == *places[0]), "moved: {places:?}");
+        }
+    });
+    // And so do members within members.
+    let inner = Ensemble::of((whereabouts(), whereabouts()));
+    with_server(Ensemble::of((whereabouts(), inner)), |server| {
+        let places = server.call(&"nested".to_string()).unwrap();
+        assert_eq!((*places.0, *places.0), (*places.1.0, *places.1.1));
+    });
+}
+
+#[test]
+fn outcomes_come_in_member_order_whoever_is_first() {
+    on_both(|host| {
+        let gate = Gate::new();
+        with_server(Ensemble::each(hands(host, &gate, "abc")), |server| {
+            std::thread::scope(|scope| {
+                let call = scope.spawn(|| server.call(&"stop a, stop b".to_string()).map(|r| r.to_owned()));
+                let mut held = gate.arrivals(2);
+                held.sort_by_key(|arrival| arrival.label().to_string());
+                held.pop().unwrap().release(); // b is before a, and c was before both
+                held.pop().unwrap().release();
+                let outcomes = call.join().unwrap().unwrap();
+                let labels: Vec<&str> = outcomes.iter().map(|text| &text[..2]).collect();
+                assert_eq!(labels, ["a:", "b:", "c:"]);
+            });
+        });
+    });
+}
+
+#[test]
+fn a_tuple_may_have_eight_members_of_any_types() {
+    let (s, n) = (ThreadServlet::<Greet>::new(()), || ThreadServlet::<Nothing>::new(()));
+    let length = || ThreadServlet::<Length>::new(());
+    let eight =
+        Ensemble::of((length(), n(), s, length(), n(), length(), n(), ThreadServlet::<Tail>::new(())));
+    with_server(eight, |server| {
+        for text in ["you".to_string(), "y".repeat(5000)] {
+            let reply = server.call(&text).unwrap();
+            let length = text.len() as u64;
+            assert_eq!((*reply.0, *reply.3, *reply.5), (length.into(), length.into(), length.into()));
+            assert_eq!(*reply.2.as_str(), format!("Hello, {text}!"));
+            assert_eq!(reply.7.as_str(), &text[text.len() - 1..]);
+        }
+    });
+    with_server(Ensemble::of((length(),)), |server| {
+        assert_eq!(*server.call(&"alone".to_string()).unwrap().0, 5);
+    });
+}
+
+#[test]
+fn a_list_may_have_any_length() {
+    for count in [1, 2, 64, 65, 200] {
+        let gate = Gate::new();
+        let members = (0..count).map(|i| hand(Host::Threads, &gate, &format!("m{i}")));
+        with_server(Ensemble::each(members).then(ThreadServlet::<Join>::new(())), |server| {
+            let reply = server.call(&"x".to_string()).unwrap();
+            let expected: Vec<String> = (0..count).map(|i| format!("m{i}:x")).collect();
+            assert_eq!(reply.as_str(), expected.join("+"));
+        });
     }
-    Ok(())
+}
+
+#[test]
+fn the_first_error_ends_the_item_and_late_members_are_dropped() {
+    on_both(|host| {
+        let gate = Gate::new();
+        with_server(Ensemble::each(hands(host, &gate, "ab")).name("pair"), |server| {
+            let text = format!("stop a, fail b, {}", "input ".repeat(500));
+            std::thread::scope(|scope| {
+                let call = scope.spawn(|| server.call(&text).map(|reply| reply.to_owned()));
+                let late = gate.arrival();
+                let error = ensemble_error(call.join().unwrap());
+                assert_eq!(error.servlet, "pair");
+                assert_eq!(error.members[0].name, "a");
+                assert_eq!(error.members[0].outcome, MemberOutcome::Unfinished);
+                let failed = error.members[1].outcome.error().unwrap();
+                assert_eq!(failed.cause.to_string(), "b fails");
+                assert!(
+                    error.to_string().starts_with("ensemble pair: 1 of 2 members failed: b/0 (pid"),
+                    "{error}"
+                );
+                assert!(!error.to_string().contains('\n'), "{error}");
+                assert!(format!("{error:#}").contains("\na: not finished"), "{error:#}");
+                // Its place is taken as long as the late member works; others go on.
+                assert_eq!(server.backlog(), 1);
+                assert!(matches!(server.call(&"fail b".to_string()), Err(CallError::Ensemble(_))));
+                late.release();
+            });
+            wait_until("the late member has arrived", || server.backlog() == 0);
+            assert_eq!(server.call(&"x".to_string()).unwrap().len(), 2);
+        });
+    });
+}
+
+#[test]
+fn members_that_have_not_begun_are_skipped_once_the_item_has_failed() {
+    let gate = Gate::new();
+    with_server(Ensemble::each(hands(Host::Processes, &gate, "ab")), |server| {
+        std::thread::scope(|scope| {
+            // a is busy with another item; so the second one's branch waits in its ring.
+            let first = scope.spawn(|| server.call(&"stop a".to_string()).map(|reply| reply.to_owned()));
+            let busy = gate.arrival();
+            ensemble_error(server.call(&"fail b".to_string()));
+            busy.release();
+            assert!(first.join().unwrap().is_ok());
+        });
+        wait_until("every place is back", || server.backlog() == 0);
+        let skipped: u64 = server.stats().servlets.iter().map(|servlet| servlet.total().skipped).sum();
+        assert_eq!(skipped, 1);
+    });
+}
+
+#[test]
+fn an_ensemble_that_keeps_errors_gives_values_and_errors() {
+    on_both(|host| {
+        let gate = Gate::new();
+        with_server(Ensemble::each(hands(host, &gate, "abc")).keep_errors(), |server| {
+            let outcomes: Results = server.call(&"fail b".to_string()).unwrap().to_owned();
+            assert_eq!(**outcomes[0].as_ref().unwrap(), "a:fail b");
+            assert_eq!(outcomes[1].as_ref().unwrap_err().cause.to_string(), "b fails");
+            assert_eq!(**outcomes[2].as_ref().unwrap(), "c:fail b");
+            let error = ensemble_error(server.call(&"fail a, fail b, fail c".to_string()));
+            assert_eq!(error.members.iter().filter(|member| member.outcome.error().is_some()).count(), 3);
+        });
+        let pair = Ensemble::of((hand(host, &gate, "a"), hand(host, &gate, "b"))).keep_errors();
+        with_server(pair, |server| {
+            let (a, b) = server.call(&"fail a".to_string()).unwrap().to_owned();
+            assert_eq!((a.is_err(), b.unwrap().as_str()), (true, "b:fail a"));
+        });
+    });
+}
+
+#[test]
+fn an_ensembles_error_tells_the_values_that_there_were() {
+    let gate = Gate::new();
+    with_server(Ensemble::each(hands(Host::Threads, &gate, "ab")), |server| {
+        std::thread::scope(|scope| {
+            let call =
+                scope.spawn(|| server.call(&"stop b, fail b".to_string()).map(|reply| reply.to_owned()));
+            let held = gate.arrival();
+            wait_until("a has answered", || server.stats().servlets[0].batches().items == 1);
+            // Its outcome is there a moment after its batch was counted.
+            let segment = Segment::inspect(Place::named(server.name()).unwrap()).unwrap();
+            let done = || {
+                (0..segment.shape().tasks()).any(|id| {
+                    let task = ringmill_shm::arena::Task::new(&segment, id).unwrap();
+                    task.word().load().phase() == Some(ringmill_shm::word::Phase::Done)
+                })
+            };
+            wait_until("a's branch has arrived", done);
+            held.release();
+            let error = ensemble_error(call.join().unwrap());
+            assert_eq!(error.members[0].outcome.value::<String>().as_deref(), Some("a:stop b, fail b"));
+        });
+    });
+}
+
+#[test]
+fn a_switch_gives_each_item_to_the_member_that_its_function_names() {
+    on_both(|host| {
+        let gate = Gate::new();
+        let by_length = |text: &ArchivedString| text.len();
+        // First in the tree, behind a stage, and within an ensemble's member.
+        let first = Switch::new(by_length, hands(host, &gate, "abc"));
+        with_server(first, |server| {
+            for (text, member) in [("", "a"), ("x", "b"), ("xy", "c")] {
+                assert_eq!(server.call(&text.to_string()).unwrap().as_str(), format!("{member}:{text}"));
+            }
+            let items: Vec<u64> = server.stats().servlets.iter().map(|s| s.batches().items).collect();
+            assert_eq!(items, [1, 1, 1]);
+        });
+        let behind = hand(host, &gate, "s")
+            .then(Switch::new(|text: &ArchivedString| text.len() - 2, hands(host, &gate, "abc")));
+        with_server(behind, |server| {
+            let outcomes: Vec<_> =
+                server.stream(["", "x", "xy", "x"].map(String::from)).map(Result::unwrap).collect();
+            assert_eq!(outcomes, ["a:s:", "b:s:x", "c:s:xy", "b:s:x"]);
+        });
+    });
+}
+
+#[test]
+fn an_index_without_a_member_is_an_error_for_that_item_alone() {
+    on_both(|host| {
+        let gate = Gate::new();
+        let choose = |text: &ArchivedString| text.len();
+        let first = Switch::new(choose, hands(host, &gate, "ab")).name("by-length");
+        let behind = hand(host, &gate, "s")
+            .then(Switch::new(|t: &ArchivedString| t.len() - 2, hands(host, &gate, "ab")).name("by-length"));
+        for servlet in [first.boxed(), behind.boxed()] {
+            with_server(servlet, |server| {
+                let outcomes: Vec<_> = server.stream(["", "xyz", "x"].map(String::from)).collect();
+                assert!(outcomes[0].is_ok() && outcomes[2].is_ok(), "{outcomes:?}");
+                let error = outcomes[1].as_ref().unwrap_err();
+                let remote = error.remote_error().unwrap();
+                assert_eq!(remote.cause, RemoteCause::NoSuchMember { index: 3, members: 2 });
+                assert_eq!(remote.servlet, "by-length");
+                assert!(
+                    error.to_string().ends_with("its function chose member 3 of a switch with 2"),
+                    "{error}"
+                );
+            });
+        }
+    });
+}
+
+#[test]
+fn a_panic_in_a_switchs_function_is_an_error_for_that_item_alone() {
+    let gate = Gate::new();
+    let choose = |text: &ArchivedString| if text.is_empty() { panic!("nothing to choose by") } else { 0 };
+    with_server(Switch::new(choose, hands(Host::Threads, &gate, "a")), |server| {
+        let error = server.call(&String::new()).unwrap_err();
+        let cause = &error.remote_error().unwrap().cause;
+        assert!(
+            matches!(cause, RemoteCause::Panicked { message, .. } if message.starts_with("nothing to choose by")),
+            "{error}"
+        );
+        assert_eq!(server.call(&"x".to_string()).unwrap().as_str(), "a:x");
+    });
+}
+
+#[test]
+fn without_members_a_server_does_not_start() {
+    let none = || Vec::<ThreadServlet<Length>>::new();
+    let start =
+        |servlet: BoxServlet<String, u64>| Server::builder(fresh_name("none")).start(servlet).unwrap_err();
+    let error = start(Switch::new(|_| 0, none()).name("empty").boxed());
+    assert!(
+        matches!(&error, StartError::Range { servlet: Some(name), value: 0, least: 1, .. } if name == "empty"),
+        "{error}"
+    );
+    let error = Server::builder(fresh_name("none")).start(Ensemble::each(none()).name("hollow")).unwrap_err();
+    assert!(
+        error.to_string().starts_with("servlet hollow: number of members is 0, must be in 1..="),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_tree_that_needs_more_memory_than_there_is_does_not_start() {
+    let members = (0..100).map(|_| ThreadServlet::<Length>::new(()));
+    let name = fresh_name("vast");
+    let builder = Server::builder(&*name).capacity(1 << 16).max_payload(1 << 20);
+    let error = builder.start(Ensemble::each(members)).unwrap_err();
+    assert!(matches!(error, StartError::Segment(_)), "{error}");
+    let text = error.to_string();
+    assert!(text.contains("bytes free") && text.contains("the segment needs"), "{text}");
+    assert_gone(&name);
+    let too_many = (0..5000).map(|_| ThreadServlet::<Length>::new(()));
+    let error = Server::builder(&*name).start(Ensemble::each(too_many)).unwrap_err();
+    assert!(error.to_string().contains("is 5001, must be in 1..=4096"), "{error}");
+}
+
+#[test]
+fn a_call_that_times_out_in_an_ensemble_gives_its_place_back() {
+    on_both(|host| {
+        let gate = Gate::new();
+        with_server(Ensemble::each(hands(host, &gate, "ab")), |server| {
+            let options = CallOptions::new().timeout(Duration::from_millis(1));
+            let outcome = server.call_with(&"stop a, stop b".to_string(), options);
+            assert!(matches!(outcome, Err(CallError::Timeout { .. })), "{outcome:?}");
+            // One may not have been begun, and then never is.
+            while server.backlog() > 0 {
+                if let Some(arrival) = gate.arrival_if_any() {
+                    arrival.release();
+                }
+                std::thread::yield_now();
+            }
+        });
+    });
+}
+
+#[test]
+fn a_member_that_dies_is_told_with_its_signal() {
+    let gate = Gate::new();
+    with_server(Ensemble::each(hands(Host::Processes, &gate, "ab")), |server| {
+        let error = ensemble_error(server.call(&"die b".to_string()));
+        let died = &error.members[1].outcome.error().unwrap().cause;
+        let expected = RemoteCause::Died { signal: Some(libc::SIGABRT), code: None, restarting: true };
+        assert_eq!(*died, expected);
+        wait_until("b is back", || server.call(&"x".to_string()).is_ok());
+    });
+    with_server(Ensemble::each(hands(Host::Processes, &gate, "ab")).keep_errors(), |server| {
+        let outcomes: Results = server.call(&"die a".to_string()).unwrap().to_owned();
+        assert!(matches!(outcomes[0].as_ref().unwrap_err().cause, RemoteCause::Died { .. }), "{outcomes:?}");
+        assert!(outcomes[1].is_ok());
+    });
+}
+
+#[test]
+fn shutting_down_waits_for_every_stage() {
+    on_both(|host| {
+        let gate = Gate::new();
+        let name = fresh_name("stages");
+        let servlet = Ensemble::each(hands(host, &gate, "ab"))
+            .then(ThreadServlet::<Join>::new(()))
+            .then(hand(host, &gate, "z"));
+        let server = Server::builder(&*name).start(servlet).unwrap();
+        std::thread::scope(|scope| {
+            let call = scope.spawn(|| server.call(&"stop b".to_string()).map(|reply| reply.to_owned()));
+            let held = gate.arrival();
+            let closing = scope.spawn(|| server.shutdown());
+            let segment = Segment::inspect(Place::named(&name).unwrap()).unwrap();
+            wait_until("it is shutting down", || segment.run() != Run::Running);
+            held.release();
+            assert_eq!(call.join().unwrap().unwrap(), "z:a:stop b+b:stop b");
+            closing.join().unwrap();
+        });
+        assert_gone(&name);
+    });
 }

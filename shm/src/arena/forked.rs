@@ -102,7 +102,7 @@ impl<'a> Task<'a> {
             Due::Join { fork, parent } => {
                 let place = self.segment.routes().forks.get(fork as usize)?.parent;
                 let task = self.sibling(place)?;
-                Some(Join { parent: Held { task, state: parent }, fork, me })
+                Some(Join { parent: Held { task, state: parent }, fork, me, keeper: None })
             }
         }
     }
@@ -121,7 +121,7 @@ impl<'a> Task<'a> {
     pub(crate) fn join_again(self, dead: State, me: Token) -> Option<Join<'a>> {
         let At::Forked(fork) = self.at() else { return None };
         let state = self.line.word.take_over(dead, me)?;
-        Some(Join { parent: Held { task: self, state }, fork, me })
+        Some(Join { parent: Held { task: self, state }, fork, me, keeper: None })
     }
 
     /// For a repairer: a branch that its dead forker had made before the parent was FORKED.
@@ -185,6 +185,8 @@ pub struct Join<'a> {
     parent: Held<'a>,
     fork: u32,
     me: Token,
+    /// The branch that keeps the error record, once there is one: others may fail meanwhile.
+    keeper: Option<Task<'a>>,
 }
 
 /// What has become of a branch.
@@ -268,13 +270,14 @@ impl<'a> Join<'a> {
 
     /// Where an error record goes: the places of a branch that has arrived.
     pub fn error_place(&mut self) -> JoinPlace<'_, 'a> {
-        let task = self.keeper();
+        let task = self.choose_keeper();
+        self.keeper = Some(task);
         JoinPlace(&mut self.parent, Some(Held { task, state: task.line.word.load() }))
     }
 
     /// The branch that keeps the error record: the first that failed, or if that did because of a branch
     /// of its own, that one; else the first. Nobody reads what lies there but who joins (*shared*).
-    fn keeper(&self) -> Task<'a> {
+    fn choose_keeper(&self) -> Task<'a> {
         let (_, fork) = self.fork();
         let family = self.parent.task.family();
         let failed = fork.branches().find(|&branch| family.has_failed(branch)).unwrap_or(fork.first);
@@ -300,9 +303,12 @@ impl<'a> Join<'a> {
     }
 
     /// The error record is written: → CLAIMED, to be finished as an error. `None` if it is not ours any more.
+    ///
+    /// # Panics
+    /// If nobody has asked for the [place](Self::error_place) of the record.
     #[must_use]
     pub fn with_error(self) -> Option<Claimed<'a>> {
-        let (task, keeper) = (self.parent.task, self.keeper());
+        let (task, keeper) = (self.parent.task, self.keeper.expect("the record was written somewhere"));
         task.set_at(At::Failed(keeper.place().1));
         let state = task.line.word.joined(self.me).ok()?;
         Some(Claimed { held: Held { task, state }, me: self.me })
