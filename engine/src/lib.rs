@@ -74,7 +74,7 @@ mod worker;
 pub use batch::{BATCH_SIZE_LIMIT, DEFAULT_BATCH_WAIT_TIME};
 pub use cpus::{Cpus, ParseCpusError, Pin};
 pub use error::{BoxError, CallError, RemoteCause, RemoteError, StartError};
-pub use items::{Batch, Item, Items};
+pub use items::{Batch, Item, Items, Preprocessed, PreprocessedItems};
 pub use loan::{Loan, Plain};
 pub use patience::Wait;
 pub use payload::{Checker, Encoder, Output, Payload};

@@ -24,7 +24,7 @@ use core::mem::{align_of, size_of};
 /// "ringmill", read as little-endian bytes.
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"ringmill");
 /// Changes with every change of the layout.
-pub const LAYOUT_VERSION: u32 = 1;
+pub const LAYOUT_VERSION: u32 = 2;
 /// What parties that write must keep between them.
 pub const LINE: usize = 128;
 /// A page: the header's size and the alignment of block classes.
@@ -185,9 +185,11 @@ pub(crate) struct NodeDescriptor {
     pub(crate) config: Extent,
     pub(crate) type_hash: u64,
     pub(crate) batch_wait_ns: u64,
+    pub(crate) log_batches_every: u64,
     pub(crate) batch_size: u32,
     pub(crate) first_participant: u32,
     pub(crate) workers: u32,
+    pub(crate) threads: u32,
     pub(crate) next: u32,
 }
 

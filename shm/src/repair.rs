@@ -91,7 +91,7 @@ fn forget(segment: &Segment, dead: Token) {
         && let Some(node) = segment.node(entry.node())
         && dead.index() != crate::participant::SERVER
     {
-        node.doorbell().forget(entry.worker());
+        node.doorbell().forget(entry.number());
         node.lock().free_of(dead);
     }
 }

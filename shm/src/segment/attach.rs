@@ -153,6 +153,9 @@ impl Segment {
                 {
                     return Err(format!("node {index} has workers outside the participant table"));
                 }
+                if d.threads == 0 || !d.workers.is_multiple_of(d.threads) {
+                    return Err(format!("node {index} has workers with a fraction of a thread"));
+                }
                 if next.is_some_and(|n| n >= self.layout.shape.nodes) {
                     return Err(format!("node {index} goes on to a node that does not exist"));
                 }
@@ -168,6 +171,8 @@ impl Segment {
                     next,
                     first_participant: d.first_participant,
                     workers: d.workers,
+                    threads: d.threads,
+                    log_batches_every: d.log_batches_every,
                     config: d.config,
                 })
             })

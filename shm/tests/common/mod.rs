@@ -67,6 +67,8 @@ pub fn node(name: &str, next: Option<u32>, workers: usize) -> NodeSpec {
         next,
         role: Role::ProcessWorker,
         workers: vec![Vec::new(); workers],
+        threads: 1,
+        log_batches_every: 0,
     }
 }
 
