@@ -682,7 +682,8 @@ pub(crate) fn live<W: BatchWorker>(seat: Arc<Seat>) -> Left {
     };
     let client = seat.segment.server_token().expect("the server is there before its workers");
     let next = seat.node().info().next;
-    let desk = Desk { seat: Arc::clone(&seat), client, next, slots: RefCell::default(), fatal: OnceCell::new() };
+    let desk =
+        Desk { seat: Arc::clone(&seat), client, next, slots: RefCell::default(), fatal: OnceCell::new() };
     let work = Loop::new(&seat);
     if seat.unit.await_fellows() {
         seat.entry().set_life(ringmill_shm::participant::Life::Ready);
@@ -690,6 +691,9 @@ pub(crate) fn live<W: BatchWorker>(seat: Arc<Seat>) -> Left {
     }
     let outcome = work.work(&mut worker, &desk);
     let why = *outcome.as_ref().unwrap_or(&Stop::Fatal);
+    if outcome.is_err() {
+        seat.unit.fail(&seat.segment); // before user code, which may take its time
+    }
     if let Err(panic) = panics::caught(AssertUnwindSafe(|| worker.cleanup(&why))) {
         tracing::error!(worker = %context.name(), "cleanup {panic}");
     }

@@ -299,8 +299,12 @@ impl Supervisor {
     fn launch(&mut self, index: usize) -> Result<(), StartError> {
         let post = &self.posts[index];
         let segment = &self.shared.segment;
-        let tokens: Vec<Token> =
-            post.places.clone().zip(post.entries(segment)).map(|(place, entry)| entry.prepare(place)).collect();
+        let tokens: Vec<Token> = post
+            .places
+            .clone()
+            .zip(post.entries(segment))
+            .map(|(place, entry)| entry.prepare(place))
+            .collect();
         let servlet = || segment.nodes()[post.node as usize].name.clone();
         let body = match &post.starter {
             Starter::Process { program, env } => {

@@ -260,7 +260,8 @@ fn show_tells_the_threads_of_a_worker_apart() {
     let last = split.workers()[3].token().unwrap_or_else(|| split.workers()[3].prepare(4));
     assert_eq!(split.lock().lock(last, 0, |_| false), ringmill_shm::lock::Acquired::Free);
     let shown = parsed(&shmtool(&["show", &ours.name(), "--json"]));
-    let threads: Vec<_> = (0..4).map(|i| (&shown["workers"][i]["worker"], &shown["workers"][i]["thread"])).collect();
+    let threads: Vec<_> =
+        (0..4).map(|i| (&shown["workers"][i]["worker"], &shown["workers"][i]["thread"])).collect();
     let number = |n: u32| json!(n);
     assert_eq!(
         threads,
