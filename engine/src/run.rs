@@ -219,14 +219,13 @@ impl Desk {
 
     #[cold]
     pub(crate) fn fail_by_error(&self, index: usize, error: &BoxError) {
-        let cause = RemoteCause::failed(error);
-        self.note_if_fatal(error, &cause);
-        self.fail(index, cause);
+        self.note_if_fatal(error);
+        self.fail(index, RemoteCause::failed(error));
     }
 
-    fn note_if_fatal(&self, error: &BoxError, cause: &RemoteCause) {
+    fn note_if_fatal(&self, error: &BoxError) {
         if error.is_fatal() {
-            self.fatal.get_or_init(|| cause.clone());
+            self.fatal.get_or_init(|| RemoteCause::failed(error));
         }
     }
 
@@ -363,7 +362,7 @@ impl<'a> Loop<'a> {
                         desk.fail_rest(|| desk.fatal.get().cloned().unwrap_or(RemoteCause::Unanswered));
                     }
                     Ok(Err(error)) => {
-                        desk.note_if_fatal(&error, &RemoteCause::failed(&error));
+                        desk.note_if_fatal(&error);
                         desk.fail_rest(|| RemoteCause::failed(&error));
                     }
                     Err(panic) => {

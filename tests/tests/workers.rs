@@ -17,6 +17,7 @@ use ringmill_tests::{fresh_name, wait_until};
 use rkyv::string::ArchivedString;
 use std::collections::BTreeSet;
 use std::fmt::Write;
+use std::time::Duration;
 use support::{Name, Program, Who, guarded, signal};
 
 ringmill::init!(Doorman, Early, Hand, Quitter, Chronicler, Resident, support::actor::Actor);
@@ -610,6 +611,35 @@ fn a_fatal_error_in_one_thread_lets_the_others_of_its_process_end_their_batches(
     });
     assert_sound(server);
     assert!(workers(server).iter().all(|worker| worker.restarts == 1));
+}
+
+#[test]
+fn a_fatal_error_in_one_thread_ends_the_batch_windows_of_its_process() {
+    let gate = Gate::new();
+    let crew = Crew::of(1).threads(2).patient(2, Duration::from_secs(3600));
+    let server = &hands(Host::Processes, &gate, "", crew);
+    std::thread::scope(|scope| {
+        let (arrival, pair) = {
+            // Pushed one after the other, so that the fatal one is the second of its batch.
+            let first = scope.spawn(|| ask(server, "stop"));
+            wait_for_depth(server, 1);
+            let second = scope.spawn(|| ask(server, "fatal"));
+            (gate.arrival(), [first, second])
+        };
+        // The other thread collects a batch that is not full.
+        let waiting = scope.spawn(|| ask(server, "well"));
+        wait_for_depth(server, 1);
+        let segment = segment_of(server);
+        let lock = || segment.node(0).expect("the only node").lock().holder();
+        wait_until("it holds the lock", || lock().is_some());
+        arrival.release();
+        let [first, second] = pair.map(|call| cause(call.join().expect("no panic")).map(|place| place.3));
+        assert_eq!((first, second), (Ok(0), Err("the device is lost".to_string())));
+        let (.., restarts) = waiting.join().expect("no panic").expect("an answer");
+        assert_eq!(restarts, 0, "by the thread that had it in its window");
+    });
+    wait_until("both are back", || workers(server).iter().all(|w| w.ready && w.restarts == 1));
+    assert_sound(server);
 }
 
 #[test]

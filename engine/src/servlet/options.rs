@@ -134,6 +134,35 @@ macro_rules! setters {
         /// [`Context::thread_index`](crate::Context::thread_index) tells them apart.
         /// From 1 up to 64 divided by the number of workers; another number is a
         /// [`StartError::Range`](crate::StartError::Range).
+        ///
+        /// ```
+        /// use ringmill::rkyv::Archived;
+        /// use ringmill::{BoxError, Context, ProcessServlet, Worker};
+        /// use std::sync::OnceLock;
+        ///
+        /// /// One for all threads of a process, made by the first that needs it.
+        /// static PRIMES: OnceLock<Vec<u32>> = OnceLock::new();
+        ///
+        /// struct Factor;
+        ///
+        /// impl Worker for Factor {
+        ///     type Config = u32;
+        ///     type In = u32;
+        ///     type Out = Option<u32>;
+        ///
+        ///     fn new(limit: u32, _: &Context) -> Result<Self, BoxError> {
+        ///         PRIMES.get_or_init(|| (2..limit).filter(|n| (2..*n).all(|d| n % d != 0)).collect());
+        ///         Ok(Self)
+        ///     }
+        ///
+        ///     fn call(&mut self, number: &Archived<u32>) -> Result<Option<u32>, BoxError> {
+        ///         let divides = |prime: &&u32| number.to_native() % **prime == 0;
+        ///         Ok(PRIMES.get().and_then(|primes| primes.iter().find(divides)).copied())
+        ///     }
+        /// }
+        ///
+        /// let servlet = ProcessServlet::<Factor>::new(1000).cpus(2).stream_threads(4);
+        /// ```
         #[must_use]
         pub fn stream_threads(mut self, threads: usize) -> Self {
             self.options.stream_threads = threads;

@@ -41,7 +41,8 @@ impl<W: BatchWorker> ProcessServlet<W> {
 
     /// Sets an environment variable of all its workers, which otherwise have those of the server's process.
     /// It is there whenever a worker is started, again or for the first time, and nobody else sees it: it
-    /// does not lie in the segment.
+    /// does not lie in the segment. A name or value with a zero byte makes the start fail with
+    /// [`StartError::Executable`].
     ///
     /// ```
     /// use ringmill::{PassThrough, ProcessServlet};
