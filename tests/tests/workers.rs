@@ -364,6 +364,14 @@ fn a_number_of_threads_out_of_range_is_an_error_with_its_limits() {
     });
 }
 
+/// How many threads of a process sleep on a futex.
+fn in_futex(pid: u32) -> usize {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).expect("it lives").flatten();
+    // A thread that ends meanwhile is none.
+    let calls = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("syscall")).ok());
+    calls.filter(|call| call.starts_with(&format!("{} ", libc::SYS_futex))).count()
+}
+
 #[test]
 fn a_worker_is_ready_when_all_its_threads_are() {
     let (gate, name) = (Gate::new(), fresh_name("workers"));
@@ -376,7 +384,9 @@ fn a_worker_is_ready_when_all_its_threads_are() {
         drop(arrivals);
         let segment = Segment::inspect(Place::named(&name).expect("a name")).expect("it is there");
         let lives = || segment.participants()[1..].iter().map(|entry| entry.life()).collect::<Vec<_>>();
-        // One is through its constructor, but says nothing yet.
+        // One is through its constructor and sleeps, but says nothing yet.
+        let pid = segment.participants()[1].pid();
+        wait_until("it sleeps", || in_futex(pid) == 1);
         assert_eq!(lives(), [Life::Starting, Life::Starting]);
         assert!(!starting.is_finished());
         last.release();
