@@ -69,6 +69,7 @@ mod slots;
 mod stats;
 mod stream;
 mod supervisor;
+mod unit;
 mod worker;
 
 pub use batch::{BATCH_SIZE_LIMIT, DEFAULT_BATCH_WAIT_TIME};

@@ -14,9 +14,8 @@
 //!
 //! User code never runs under the reader lock: a slow or crashing one must not stop the other workers.
 //!
-//! After a fatal error the worker's unit, which is its process or its own thread, leaves: each thread of it
-//! ends the batch that it has, cleans up and goes. Then nothing of the unit is in anybody's hands, and the
-//! supervisor starts it again as after a death.
+//! After a fatal error each thread of the worker's unit ends the batch that it has, cleans up and goes, with
+//! nothing in its hands.
 //!
 //! # Ordering
 //!
@@ -35,6 +34,7 @@ use crate::items::Batch;
 use crate::panics;
 use crate::patience::{Pace, Patience, Wait};
 use crate::payload::{Payload, Validated, encode};
+use crate::unit::{State, Unit};
 use crate::worker::{BatchWorker, Context, Stop};
 use ringmill_shm::arena::{Claimed, Parked, Task};
 use ringmill_shm::lock::Acquired;
@@ -45,10 +45,8 @@ use ringmill_shm::stats::Counters;
 use ringmill_shm::sys::time::now_ns;
 use ringmill_shm::token::Token;
 use std::cell::{OnceCell, RefCell};
-use std::ops::Range;
 use std::panic::AssertUnwindSafe;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// No sleep of an idle worker is longer: the backstop for a wake that a dying waker owed.
@@ -96,71 +94,6 @@ impl Seat {
         let (entry, node) = (self.entry(), self.node());
         let servlet = node.info().name.clone();
         RemoteError { servlet, worker: entry.worker(), pid: std::process::id(), attempt, cause }
-    }
-}
-
-/// What starts, stops and dies together: all threads of a worker's process, or one thread of the server's.
-#[derive(Debug)]
-pub(crate) struct Unit {
-    /// One of the three below.
-    state: AtomicU32,
-    /// Its places in the participant table.
-    places: Range<u32>,
-    /// How many of them have no worker yet.
-    unready: Mutex<u32>,
-    changed: Condvar,
-}
-
-/// It works.
-const AT_WORK: u32 = 0;
-/// One of it failed: the others leave, to be started again together.
-const FAILED: u32 = 1;
-/// The server's process is gone.
-const ORPHANED: u32 = 2;
-
-impl Unit {
-    pub(crate) fn new(places: Range<u32>) -> Self {
-        let unready = Mutex::new(places.len() as u32);
-        Self { state: AtomicU32::new(AT_WORK), places, unready, changed: Condvar::new() }
-    }
-
-    #[inline]
-    fn state(&self) -> u32 {
-        self.state.load(Ordering::Relaxed) // Relaxed: a flag of its own
-    }
-
-    /// One of it failed.
-    pub(crate) fn fail(&self, segment: &Segment) {
-        self.leave(FAILED, segment);
-    }
-
-    /// The server's process is gone.
-    pub(crate) fn orphan(&self, segment: &Segment) {
-        self.leave(ORPHANED, segment);
-    }
-
-    fn leave(&self, why: u32, segment: &Segment) {
-        self.state.fetch_max(why, Ordering::SeqCst);
-        drop(self.unready()); // who is about to wait has looked at the state before, or will
-        self.changed.notify_all();
-        for place in self.places.clone() {
-            segment.participants()[place as usize].bell().ring();
-        }
-    }
-
-    fn unready(&self) -> MutexGuard<'_, u32> {
-        self.unready.lock().unwrap_or_else(|e| e.into_inner())
-    }
-
-    /// One of it is ready; waits for the others. False if the unit leaves instead.
-    fn await_fellows(&self) -> bool {
-        let mut unready = self.unready();
-        *unready -= 1;
-        self.changed.notify_all();
-        while *unready > 0 && self.state() == AT_WORK {
-            unready = self.changed.wait(unready).unwrap_or_else(|e| e.into_inner());
-        }
-        self.state() == AT_WORK
     }
 }
 
@@ -441,17 +374,17 @@ impl<'a> Loop<'a> {
     fn stop(&self) -> Option<Stop> {
         let stopping = || matches!(self.seat.segment.run(), Run::Stopping | Run::Closed);
         match self.seat.unit.state() {
-            ORPHANED => Some(Stop::ServerGone),
+            State::Orphaned => Some(Stop::ServerGone),
             _ if stopping() => Some(Stop::Shutdown),
-            FAILED => Some(Stop::Fatal),
-            _ => None,
+            State::Failed => Some(Stop::Fatal),
+            State::AtWork => None,
         }
     }
 
     /// Whether a batch takes only what is there, because there will be no more.
     #[inline]
     fn winding_up(&self) -> bool {
-        self.seat.segment.run() != Run::Running || self.seat.unit.state() != AT_WORK
+        self.seat.segment.run() != Run::Running || self.seat.unit.state() != State::AtWork
     }
 
     /// Waits for something in the ring: spins, then sleeps on the doorbell.

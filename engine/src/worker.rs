@@ -244,8 +244,8 @@ pub enum Stop {
     Shutdown,
     /// The server's process is gone: there is a second left, and nobody to answer.
     ServerGone,
-    /// A [fatal](BoxError::fatal) error, of this worker or of another thread of its process. It will be
-    /// started again.
+    /// A [fatal](BoxError::fatal) error, of this worker or of another thread of its process; or that other
+    /// one could not be built anew after a death. All of the process is started again.
     Fatal,
 }
 

@@ -364,6 +364,18 @@ fn a_number_of_threads_out_of_range_is_an_error_with_its_limits() {
     });
 }
 
+#[test]
+fn all_threads_of_a_pinned_process_are_pinned() {
+    let gate = Gate::new();
+    let cpu = *ringmill::cpu::allowed().last().expect("there is one");
+    let server = hands(Host::Processes, &gate, "", Crew::on([cpu]).threads(3));
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", workers(&server)[0].pid)).expect("it lives");
+    let status = tasks.flatten().map(|task| std::fs::read_to_string(task.path().join("status")));
+    let pinned: Vec<bool> =
+        status.map(|s| s.expect("it lives").contains(&format!("Cpus_allowed_list:\t{cpu}\n"))).collect();
+    assert!(pinned.len() > 3 && pinned.iter().all(|&pinned| pinned), "{pinned:?}, one of them the watcher");
+}
+
 /// How many threads of a process sleep on a futex.
 fn in_futex(pid: u32) -> usize {
     let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).expect("it lives").flatten();

@@ -131,7 +131,8 @@ macro_rules! setters {
         ///
         /// Each of the threads has a worker of its own, built there by `new` from the configuration; what
         /// is heavy they share through a `static`, a `OnceLock` say.
-        /// [`Context::thread_index`](crate::Context::thread_index) tells them apart.
+        /// [`Context::thread_index`](crate::Context::thread_index) tells them apart. Those of a worker process
+        /// live and die together, those of a [`ThreadServlet`](crate::ThreadServlet) each for itself.
         /// From 1 up to 64 divided by the number of workers; another number is a
         /// [`StartError::Range`](crate::StartError::Range).
         ///
