@@ -25,6 +25,8 @@ pub fn segment(name: &str) -> Result<Segment, Error> {
         next: Target::End,
         role: Role::ThreadWorker,
         workers: vec![Vec::new()],
+        threads: 1,
+        log_batches_every: 0,
     };
     let spec = Spec {
         requests: TASKS,

@@ -21,6 +21,7 @@ pub struct BoxError(Box<Inner>);
 
 struct Inner {
     type_name: &'static str,
+    fatal: bool,
     error: Box<dyn StdError + Send + Sync>,
     backtrace: Backtrace,
 }
@@ -45,7 +46,35 @@ impl BoxError {
     #[must_use]
     pub fn msg(message: impl fmt::Display) -> Self {
         let error = Box::new(Message(message.to_string()));
-        Self(Box::new(Inner { type_name: "message", error, backtrace: Backtrace::capture() }))
+        Self(Box::new(Inner { type_name: "message", fatal: false, error, backtrace: Backtrace::capture() }))
+    }
+
+    /// Marks it as one after which the worker cannot go on: a device is lost, a library is in a bad state.
+    ///
+    /// If `call` returns it, or fails an item with it, whatever of the batch is unanswered gets this error.
+    /// Then the worker stops: its [`cleanup`](crate::Worker::cleanup) is told
+    /// [`Stop::Fatal`](crate::Stop::Fatal), and it is started again as after a death, with the same
+    /// back-off and the same limit. Callers see an error like any other. In a constructor or in `warm_up`
+    /// the mark means nothing: every error there is the end of the worker.
+    ///
+    /// ```
+    /// use ringmill::BoxError;
+    ///
+    /// fn infer(device_is_lost: bool) -> Result<u32, BoxError> {
+    ///     if device_is_lost { Err(BoxError::msg("the device is lost").fatal()) } else { Ok(1) }
+    /// }
+    /// assert!(infer(true).is_err_and(|error| error.is_fatal()));
+    /// ```
+    #[must_use]
+    pub fn fatal(mut self) -> Self {
+        self.0.fatal = true;
+        self
+    }
+
+    /// Whether it was marked by [`fatal`](Self::fatal).
+    #[must_use]
+    pub fn is_fatal(&self) -> bool {
+        self.0.fatal
     }
 
     /// The name of the error's type; `message` if it is only one.
@@ -83,6 +112,7 @@ impl<E: StdError + Send + Sync + 'static> From<E> for BoxError {
     fn from(error: E) -> Self {
         Self(Box::new(Inner {
             type_name: std::any::type_name::<E>(),
+            fatal: false,
             error: Box::new(error),
             backtrace: Backtrace::capture(),
         }))
@@ -113,7 +143,7 @@ impl fmt::Debug for BoxError {
 pub struct RemoteError {
     /// The servlet's name.
     pub servlet: String,
-    /// Which of its workers.
+    /// Which of its workers; the same for all threads of one.
     pub worker: u32,
     /// The worker's process.
     pub pid: u32,
@@ -654,7 +684,7 @@ pub enum StartError {
         /// Why.
         message: String,
     },
-    /// A worker's constructor failed or panicked.
+    /// A worker's constructor, or its `warm_up`, failed or panicked.
     #[error("worker {} failed to start: {}", name_of(.0), .0.cause)]
     Worker(Box<RemoteError>),
     /// A worker's process ended before it was ready.
@@ -691,6 +721,8 @@ pub enum StartError {
 
 /// The exit code of a process that was started as a worker and has no such worker.
 pub(crate) const NOT_A_WORKER: i32 = 97;
+/// The exit code of a worker that a fatal error stopped.
+pub(crate) const STOPPED_BY_ERROR: i32 = 98;
 
 fn servlet_prefix(servlet: &Option<String>) -> String {
     servlet.as_ref().map_or(String::new(), |name| format!("servlet {name}: "))

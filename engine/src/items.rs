@@ -16,6 +16,7 @@ use crate::worker::BatchWorker;
 use rkyv::Archived;
 use std::cell::RefCell;
 use std::fmt;
+use std::ops::ControlFlow;
 use std::panic::AssertUnwindSafe;
 
 /// A batch of items to answer.
@@ -65,26 +66,164 @@ impl<'b, W: BatchWorker> Batch<'b, W> {
     /// That error, for the caller to return or to ignore.
     #[inline]
     pub fn reply_all(self, outcomes: impl IntoIterator<Item = W::Out>) -> Result<(), BoxError> {
-        let mut staged = self.staged.borrow_mut();
-        staged.clear();
-        // One more than needed tells "too many"; an endless iterator ends there.
-        staged.extend(outcomes.into_iter().take(self.len() + 1));
-        if staged.len() != self.len() {
-            let (items, outcomes) = (self.len() as u32, staged.len() as u32);
-            staged.clear();
-            let cause = RemoteCause::OutcomeCount { items, outcomes };
-            let error = BoxError::msg(&cause);
-            for index in 0..self.len() {
-                self.desk.fail(index, cause.clone());
+        reply_in_order::<W>(self.desk, self.staged, 0..self.len(), outcomes)
+    }
+
+    /// Makes of each input the value that the batch is worked on with, oldest first. An item whose closure
+    /// returns an error or panics is answered with that at once; the others are not touched, and are what
+    /// the answer holds.
+    ///
+    /// ```
+    /// use ringmill::{Batch, BatchWorker, BoxError, Context};
+    ///
+    /// /// Adds to each number the sum of its batch.
+    /// struct Adder;
+    ///
+    /// impl BatchWorker for Adder {
+    ///     type Config = ();
+    ///     type In = String;
+    ///     type Out = i64;
+    ///
+    ///     fn new((): (), _: &Context) -> Result<Self, BoxError> {
+    ///         Ok(Self)
+    ///     }
+    ///
+    ///     fn call(&mut self, batch: Batch<'_, Self>) -> Result<(), BoxError> {
+    ///         // A text that is no number is an error for its item alone.
+    ///         let batch = batch.preprocess(|text| text.as_str().parse::<i64>());
+    ///         let sum: i64 = batch.values().iter().sum();
+    ///         let sums: Vec<i64> = batch.values().iter().map(|number| number + sum).collect();
+    ///         batch.reply_all(sums)
+    ///     }
+    /// }
+    /// ```
+    pub fn preprocess<T, E: Into<BoxError>>(
+        self,
+        mut make: impl FnMut(&Archived<W::In>) -> Result<T, E>,
+    ) -> Preprocessed<'b, W, T> {
+        let (desk, staged) = (self.desk, self.staged);
+        let (mut items, mut values) = (Vec::with_capacity(self.len()), Vec::with_capacity(self.len()));
+        for item in self {
+            match crate::panics::caught(AssertUnwindSafe(|| make(item.input()).map_err(Into::into))) {
+                Ok(Ok(value)) => {
+                    items.push(item);
+                    values.push(value);
+                }
+                Ok(Err(error)) => item.fail(error),
+                Err(panic) => desk.fail_by_panic(item.index, panic),
             }
-            return Err(error);
         }
-        for (index, outcome) in staged.drain(..).enumerate() {
-            self.desk.reply(index, &outcome);
-        }
-        Ok(())
+        Preprocessed { desk, staged, items, values }
     }
 }
+
+/// Answers the items at these indices, in order, or all of them with an error if there are not as many
+/// outcomes.
+#[inline]
+fn reply_in_order<W: BatchWorker>(
+    desk: &Desk,
+    staged: &RefCell<Vec<W::Out>>,
+    indices: impl ExactSizeIterator<Item = usize>,
+    outcomes: impl IntoIterator<Item = W::Out>,
+) -> Result<(), BoxError> {
+    let count = indices.len();
+    let mut staged = staged.borrow_mut();
+    staged.clear();
+    // One more than needed tells "too many"; an endless iterator ends there.
+    staged.extend(outcomes.into_iter().take(count + 1));
+    if staged.len() != count {
+        let (items, outcomes) = (count as u32, staged.len() as u32);
+        staged.clear();
+        let cause = RemoteCause::OutcomeCount { items, outcomes };
+        let error = BoxError::msg(&cause);
+        for index in indices {
+            desk.fail(index, cause.clone());
+        }
+        return Err(error);
+    }
+    for (index, outcome) in indices.zip(staged.drain(..)) {
+        desk.reply(index, &outcome);
+    }
+    Ok(())
+}
+
+/// The items of a batch that passed [`Batch::preprocess`], each with the value that was made of its input.
+/// Unlike a batch it may be empty: then every item has been answered.
+pub struct Preprocessed<'b, W: BatchWorker, T> {
+    desk: &'b Desk,
+    staged: &'b RefCell<Vec<W::Out>>,
+    items: Vec<Item<'b, W>>,
+    values: Vec<T>,
+}
+
+impl<W: BatchWorker, T> fmt::Debug for Preprocessed<'_, W, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Preprocessed").field("len", &self.len()).finish_non_exhaustive()
+    }
+}
+
+impl<W: BatchWorker, T> Preprocessed<'_, W, T> {
+    /// How many items passed.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.values.len()
+    }
+
+    /// Whether none did.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.values.is_empty()
+    }
+
+    /// Their values, oldest first.
+    #[must_use]
+    pub fn values(&self) -> &[T] {
+        &self.values
+    }
+
+    /// Answers every item that passed, in order. If there are not exactly as many outcomes as those, none is
+    /// used and each of them is answered with an error that says so.
+    ///
+    /// # Errors
+    /// That error, for the caller to return or to ignore.
+    pub fn reply_all(self, outcomes: impl IntoIterator<Item = W::Out>) -> Result<(), BoxError> {
+        reply_in_order::<W>(self.desk, self.staged, self.items.iter().map(|item| item.index), outcomes)
+    }
+}
+
+impl<'b, W: BatchWorker, T> IntoIterator for Preprocessed<'b, W, T> {
+    type Item = (Item<'b, W>, T);
+    type IntoIter = PreprocessedItems<'b, W, T>;
+
+    fn into_iter(self) -> PreprocessedItems<'b, W, T> {
+        PreprocessedItems(self.items.into_iter().zip(self.values))
+    }
+}
+
+/// The items that passed [`Batch::preprocess`] with their values, oldest first.
+pub struct PreprocessedItems<'b, W: BatchWorker, T>(
+    std::iter::Zip<std::vec::IntoIter<Item<'b, W>>, std::vec::IntoIter<T>>,
+);
+
+impl<W: BatchWorker, T> fmt::Debug for PreprocessedItems<'_, W, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PreprocessedItems").field("left", &self.len()).finish_non_exhaustive()
+    }
+}
+
+impl<'b, W: BatchWorker, T> Iterator for PreprocessedItems<'b, W, T> {
+    type Item = (Item<'b, W>, T);
+
+    fn next(&mut self) -> Option<(Item<'b, W>, T)> {
+        self.0.next()
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.0.size_hint()
+    }
+}
+
+impl<W: BatchWorker, T> ExactSizeIterator for PreprocessedItems<'_, W, T> {}
 
 impl<'b, W: BatchWorker> IntoIterator for Batch<'b, W> {
     type Item = Item<'b, W>;
@@ -155,19 +294,28 @@ impl<W: BatchWorker> Item<'_, W> {
         self.desk.reply(self.index, &outcome);
     }
 
-    /// Answers it with an error.
+    /// Answers it with an error. After a [fatal](BoxError::fatal) one the worker stops when `call` returns.
     pub fn fail(self, error: impl Into<BoxError>) {
-        self.desk.fail(self.index, RemoteCause::failed(&error.into()));
+        self.desk.fail_by_error(self.index, &error.into());
     }
 
-    /// Answers it with what `call` makes of the input: a value, an error, or a panic.
+    /// Answers it with what `call` makes of the input: a value, an error, or a panic. Breaks if the worker
+    /// cannot go on.
     #[inline]
-    pub(crate) fn answer_with(self, call: impl FnOnce(&Archived<W::In>) -> Result<W::Out, BoxError>) {
+    pub(crate) fn answer_with(
+        self,
+        call: impl FnOnce(&Archived<W::In>) -> Result<W::Out, BoxError>,
+    ) -> ControlFlow<()> {
         match crate::panics::caught(AssertUnwindSafe(|| call(self.input()))) {
             Ok(Ok(outcome)) => self.reply(outcome),
-            Ok(Err(error)) => self.fail(error),
+            Ok(Err(error)) => {
+                let flow = if error.is_fatal() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
+                self.fail(error);
+                return flow;
+            }
             Err(panic) => self.desk.fail_by_panic(self.index, panic),
         }
+        ControlFlow::Continue(())
     }
 }
 
@@ -177,16 +325,4 @@ impl<T: Payload, W: BatchWorker<In = T, Out = T>> Item<'_, W> {
     pub fn pass(self) {
         self.desk.pass(self.index);
     }
-}
-
-/// Lets the worker look at an input before its batch is made; a panic becomes an error value. The task
-/// whose input it is is in the caller's hands.
-#[inline]
-pub(crate) fn preprocess<W: BatchWorker>(
-    worker: &mut W,
-    input: Validated<W::In>,
-) -> Result<Result<(), BoxError>, RemoteCause> {
-    // SAFETY: *held*: the caller holds the claimed task, and the view ends with this call.
-    let view: &Archived<W::In> = unsafe { input.get() };
-    crate::panics::caught(AssertUnwindSafe(|| worker.preprocess(view)))
 }

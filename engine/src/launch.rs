@@ -2,42 +2,46 @@
 //!
 //! # Protocol
 //!
-//! The server prepares the worker's place (STARTING, a new token), then starts the executable with one
-//! environment variable that names place, token, server and segment. There, before `main`: `init!` takes the
-//! variable away, pins the process, attaches the segment, takes its byte of the lease, constructs the
-//! worker, and says READY or FAILED (with an error record) in its place and on the start-up bell. All
-//! workers do so side by side; the server sleeps on that one bell.
+//! The server prepares the worker's places, one for each of its threads (STARTING, a new token), then starts
+//! the executable with one environment variable that names the first place, all tokens, server and segment.
+//! There, before `main`: `init!` takes the variable away, pins the process, attaches the segment, takes its
+//! bytes of the lease, and starts the threads. Each constructs its worker and says READY, when all of them
+//! can, or FAILED (with an error record) in its place and on the start-up bell. All workers do so side by
+//! side; the server sleeps on that one bell.
 //!
 //! The start-up bell is a futex in the segment, not a process-shared mutex with a condition variable: a
 //! worker killed while it signals such an event leaves the mutex locked and the server waiting for ever.
 //!
 //! # Crash
 //!
-//! A worker that dies on the way is seen by the supervisor's pidfd. A server that dies is seen by each
+//! A worker that dies on the way is seen by the supervisor's pidfd. One thread that fails or panics has the
+//! others leave, so that its process ends. A server that dies is seen by each
 //! worker's watcher thread, which gives the worker a second to clean up; the last to leave removes the
 //! segment.
 #![expect(unsafe_code, reason = "removing a variable from the environment before there are threads")]
 
-use crate::error::{JoinError, NOT_A_WORKER, RemoteError};
+use crate::error::{JoinError, NOT_A_WORKER, RemoteError, STOPPED_BY_ERROR};
 use crate::patience::Wait;
 use crate::payload;
+use crate::plan::Live;
 use crate::registry::{self, Entry};
-use crate::run::Seat;
+use crate::run::{Left, Seat};
+use crate::unit::Unit;
 use crate::worker::Stop;
 use ringmill_shm::participant::{Life, MESSAGE_BYTES, SERVER};
 use ringmill_shm::segment::{Place, Segment, remove_if_stale};
 use ringmill_shm::sys::cpu;
 use ringmill_shm::sys::process::{PidFd, exit_now, ignore_signal, wait_readable};
 use ringmill_shm::token::Token;
+use std::ffi::OsString;
 use std::os::fd::AsRawFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// Tells a process that it is a worker: `place:token:wait:server:segment`.
+/// Tells a process that it is a worker: `place:token,token:wait:server:segment`.
 const VARIABLE: &str = "RINGMILL_WORKER";
 /// How long a worker may clean up after the server's process has gone.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -45,8 +49,10 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 /// What a worker's process is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Order {
+    /// The first of its places.
     pub(crate) place: u32,
-    pub(crate) token: Token,
+    /// One for each of its places, which lie side by side.
+    pub(crate) tokens: Vec<Token>,
     pub(crate) wait: Wait,
     /// The server's process: one that starts later under the same name is not the one that wants us.
     pub(crate) server: u32,
@@ -60,15 +66,17 @@ impl Order {
             Wait::Park => "park".to_string(),
             Wait::Spin(time) => time.as_nanos().to_string(),
         };
-        let Self { place, token, wait: _, server, segment } = self;
-        format!("{place}:{}:{wait}:{server}:{}", token.raw(), segment.to_text())
+        let Self { place, tokens, wait: _, server, segment } = self;
+        let tokens: Vec<String> = tokens.iter().map(|token| token.raw().to_string()).collect();
+        format!("{place}:{}:{wait}:{server}:{}", tokens.join(","), segment.to_text())
     }
 
     fn parse(text: &str) -> Option<Self> {
         let mut parts = text.splitn(5, ':');
+        let token = |text: &str| Token::from_raw(text.parse().ok()?);
         Some(Self {
             place: parts.next()?.parse().ok()?,
-            token: Token::from_raw(parts.next()?.parse().ok()?)?,
+            tokens: parts.next()?.split(',').map(token).collect::<Option<_>>()?,
             wait: match parts.next()? {
                 "adaptive" => Wait::Adaptive,
                 "park" => Wait::Park,
@@ -85,11 +93,18 @@ pub(crate) fn own_executable() -> PathBuf {
     std::env::current_exe().ok().filter(|path| path.exists()).unwrap_or_else(|| "/proc/self/exe".into())
 }
 
-/// Starts a worker's process. `title` is what a process list shows.
-pub(crate) fn spawn(program: &Path, title: &str, order: &Order) -> std::io::Result<Child> {
+/// Starts a worker's process. `title` is what a process list shows; of variables with one name the last
+/// counts.
+pub(crate) fn spawn(
+    program: &Path,
+    title: &str,
+    env: &[(OsString, OsString)],
+    order: &Order,
+) -> std::io::Result<Child> {
     Command::new(program)
         .arg0("ringmill")
         .args(["worker", title])
+        .envs(env.iter().map(|(key, value)| (key, value)))
         .env(VARIABLE, order.to_text())
         .stdin(Stdio::null())
         .spawn()
@@ -135,49 +150,74 @@ fn fulfil(order: Order) -> i32 {
         }
         1
     };
-    let seat = match join(order) {
-        Ok(seat) => Arc::new(seat),
+    let seats = match join(order) {
+        Ok(seats) => seats,
         Err(error) => return complain(error),
     };
+    let Some(seat) = seats.first() else { return NOT_A_WORKER };
     let info = seat.node().info();
     let Some(live) = registry::find(&info.worker_type, info.type_hash) else { return NOT_A_WORKER };
     // SAFETY: no other thread exists yet: we are called before `main`, and `join` starts none.
     unsafe { std::env::remove_var(VARIABLE) };
-    if let Err(error) = watch_server(Arc::clone(&seat)) {
+    if let Err(error) = watch_server(Arc::clone(seat)) {
         return complain(error);
     }
-    let left = live(Arc::clone(&seat));
-    leave(&seat, left)
+    let mut threads = Vec::new();
+    for seat in &seats[1..] {
+        let (seat, live) = (Arc::clone(seat), Arc::clone(&live));
+        let name = format!("ringmill-stream-{}", seat.entry().thread());
+        match std::thread::Builder::new().name(name).spawn(move || occupy(&seat, &live)) {
+            Ok(thread) => threads.push(thread),
+            // The process ends with all that it has begun; nothing was claimed yet that will not be repaired.
+            Err(source) => return complain(JoinError::System { what: "start a thread", source }),
+        }
+    }
+    let first = occupy(seat, &live);
+    let codes = threads.into_iter().map(|thread| thread.join().unwrap_or(1));
+    codes.fold(first, i32::max)
+}
+
+/// Lives in a seat until it is left, in whatever way; the code to exit with.
+pub(crate) fn occupy(seat: &Arc<Seat>, live: &Live) -> i32 {
+    let lived = crate::panics::caught(std::panic::AssertUnwindSafe(|| live(Arc::clone(seat))));
+    let left = lived.unwrap_or_else(|panic| Left::Fatal(seat.error(0, panic)));
+    leave(seat, left)
 }
 
 fn has_ended(pid: u32) -> bool {
     PidFd::open(pid).map_or(true, |process| wait_readable(&[process.as_raw_fd()], Some(Duration::ZERO))[0])
 }
 
-fn join(order: Order) -> Result<Seat, JoinError> {
+/// One seat for each of the order's places.
+fn join(order: Order) -> Result<Vec<Arc<Seat>>, JoinError> {
     let segment = Segment::attach(order.segment, payload::PAYLOAD_FORMAT)?;
     if segment.participants()[SERVER as usize].pid() != order.server {
         return Err(JoinError::Place(order.place));
     }
-    let entry = segment.participants().get(order.place as usize).filter(|_| order.place != SERVER);
-    let entry = entry.filter(|e| e.token() == Some(order.token)).ok_or(JoinError::Place(order.place))?;
-    let cpus = entry.cpus();
+    let tokens = || (order.place..).zip(order.tokens.iter().copied());
+    let mut entries = Vec::with_capacity(order.tokens.len());
+    for (place, token) in tokens() {
+        let entry = segment.participants().get(place as usize).filter(|_| place != SERVER);
+        entries.push(entry.filter(|e| e.token() == Some(token)).ok_or(JoinError::Place(place))?);
+    }
+    let cpus = entries.first().map_or(Vec::new(), |entry| entry.cpus());
     if !cpus.is_empty() {
         cpu::pin_thread(&cpus)
             .map_err(|source| JoinError::System { what: "pin the worker to its CPUs", source })?;
     }
-    // *lease before deeds*.
-    let held = segment.lease().hold(order.place);
-    held.map_err(|source| JoinError::System { what: "take the worker's lease", source })?;
-    entry.arrive();
-    Ok(Seat {
-        place: order.place,
-        token: order.token,
-        wait: order.wait,
-        router: Arc::default(),
-        server_gone: Arc::new(AtomicBool::new(false)),
-        segment: Arc::new(segment),
-    })
+    for (place, _) in tokens() {
+        // *lease before deeds*.
+        let held = segment.lease().hold(place);
+        held.map_err(|source| JoinError::System { what: "take the worker's lease", source })?;
+    }
+    entries.iter().for_each(|entry| entry.arrive());
+    let segment = Arc::new(segment);
+    let unit = Arc::new(Unit::new(order.place..order.place + order.tokens.len() as u32));
+    let seat = |(place, token)| {
+        let (segment, unit) = (Arc::clone(&segment), Arc::clone(&unit));
+        Arc::new(Seat { segment, place, token, wait: order.wait, router: Arc::default(), unit })
+    };
+    Ok(tokens().map(seat).collect())
 }
 
 /// Starts the thread that ends this process when the server's has gone.
@@ -194,10 +234,9 @@ fn watch_server(seat: Arc<Seat>) -> Result<(), JoinError> {
     }
     let watch = move || {
         while !wait_readable(&[server.as_raw_fd()], None)[0] {}
-        seat.server_gone.store(true, Ordering::SeqCst);
-        seat.entry().bell().ring();
+        seat.unit.orphan(&seat.segment);
         seat.segment.startup().ring();
-        // The worker's own thread exits the process when it is done; this is for one that is not.
+        // The worker's first thread exits the process when all are done; this is for one that is not.
         std::thread::sleep(LAST_WORDS); // the wait itself is the point: a time limit
         remove_segment(&seat);
         exit_now(1);
@@ -210,22 +249,25 @@ fn watch_server(seat: Arc<Seat>) -> Result<(), JoinError> {
 }
 
 /// Says how it went; the code to exit with.
-pub(crate) fn leave(seat: &Seat, left: Result<Stop, RemoteError>) -> i32 {
+fn leave(seat: &Seat, left: Left) -> i32 {
+    let fail = |error: &RemoteError, code| {
+        seat.entry().fail(&boot_message(error));
+        seat.segment.startup().ring();
+        seat.unit.fail(&seat.segment);
+        code
+    };
     match left {
-        Ok(Stop::ServerGone) => {
+        Left::Stopped(Stop::ServerGone) => {
             seat.entry().set_life(Life::Leaving);
             remove_segment(seat);
             0
         }
-        Ok(Stop::Shutdown) => {
+        Left::Stopped(Stop::Shutdown | Stop::Fatal) => {
             seat.entry().set_life(Life::Leaving);
             0
         }
-        Err(error) => {
-            seat.entry().fail(&boot_message(&error));
-            seat.segment.startup().ring();
-            1
-        }
+        Left::Unborn(error) => fail(&error, 1),
+        Left::Fatal(error) => fail(&error, STOPPED_BY_ERROR),
     }
 }
 
@@ -234,7 +276,7 @@ fn remove_segment(seat: &Seat) {
     let _ = remove_if_stale(seat.segment.place(), false);
 }
 
-/// What is left in the place of a worker that could not start: a line for people, a zero byte, and the
+/// What is left in the place of a worker that could not start, or gave up: a line for people, a zero byte, and the
 /// error record.
 fn boot_message(error: &RemoteError) -> Vec<u8> {
     let mut error = error.clone();
@@ -284,7 +326,8 @@ mod tests {
     fn orders_round_trip() {
         for wait in [Wait::Adaptive, Wait::Park, Wait::Spin(Duration::from_micros(7))] {
             for segment in [Place::named("a.b-c_d").unwrap(), Place::File("/tmp/x:y".into())] {
-                let order = Order { place: 3, token: Token::new(3, 9), wait, server: 42, segment };
+                let tokens = vec![Token::new(3, 9), Token::new(4, 2)];
+                let order = Order { place: 3, tokens, wait, server: 42, segment };
                 assert_eq!(Order::parse(&order.to_text()), Some(order));
             }
         }
@@ -297,6 +340,7 @@ mod tests {
             "1:5000:never:4:a",
             "1:5000:park:4:",
             "1:9:park:a:a",
+            "1:5000,:park:4:a",
         ] {
             assert_eq!(Order::parse(bad), None, "{bad:?}");
         }

@@ -70,6 +70,7 @@ mod slots;
 mod stats;
 mod stream;
 mod supervisor;
+mod unit;
 mod worker;
 
 pub use batch::{BATCH_SIZE_LIMIT, DEFAULT_BATCH_WAIT_TIME};
@@ -77,7 +78,7 @@ pub use cpus::{Cpus, ParseCpusError, Pin};
 pub use error::{
     BoxError, CallError, EnsembleError, Member, MemberOutcome, RemoteCause, RemoteError, StartError,
 };
-pub use items::{Batch, Item, Items};
+pub use items::{Batch, Item, Items, Preprocessed, PreprocessedItems};
 pub use loan::{Loan, Plain};
 pub use patience::Wait;
 pub use payload::{Checker, Encoder, Output, Payload};

@@ -14,30 +14,30 @@
 //!   the way of one task of a request only.
 //! * blocks a class = 2 × tasks: each task has at most two, its input's and its outcome's; so a pool is
 //!   never exhausted, unless the user gives classes of his own.
-//! * participants = 1 + workers of all nodes.
+//! * participants = 1 + threads of all workers of all nodes.
 
 use crate::batch::Rule;
-use crate::error::{RemoteError, StartError};
+use crate::error::StartError;
 use crate::payload::Payload;
 use crate::route::{Choose, root_of};
-use crate::run::Seat;
-use crate::worker::Stop;
+use crate::run::{Left, Seat};
 use ringmill_shm::layout::{Class, INLINE_BYTES, LINE, TASKS_LIMIT};
 use ringmill_shm::participant::Role;
 use ringmill_shm::plan::{Fork, Member, Switch, Target};
 use ringmill_shm::segment::{NodeSpec, Spec};
+use std::ffi::OsString;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 /// A worker's whole life, of whatever type.
-pub(crate) type Live = Arc<dyn Fn(Arc<Seat>) -> Result<Stop, RemoteError> + Send + Sync>;
+pub(crate) type Live = Arc<dyn Fn(Arc<Seat>) -> Left + Send + Sync>;
 
 /// How a node's workers are started.
 #[derive(Clone)]
 pub(crate) enum Launch {
     /// As processes: of this program, or of another one.
-    Process { program: Option<PathBuf> },
+    Process { program: Option<PathBuf>, env: Environment },
     /// As threads.
     Thread { live: Live },
 }
@@ -45,9 +45,48 @@ pub(crate) enum Launch {
 impl fmt::Debug for Launch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Process { program } => f.debug_struct("Process").field("program", program).finish(),
+            Self::Process { program, env } => {
+                f.debug_struct("Process").field("program", program).field("env", env).finish()
+            }
             Self::Thread { .. } => f.write_str("Thread"),
         }
+    }
+}
+
+/// Environment variables of worker processes, in the order in which they were given.
+#[derive(Clone, Default)]
+pub(crate) struct Environment(Vec<Variable>);
+
+#[derive(Clone)]
+struct Variable {
+    /// None: of all workers.
+    worker: Option<usize>,
+    key: OsString,
+    value: OsString,
+}
+
+impl Environment {
+    pub(crate) fn set(&mut self, worker: Option<usize>, key: OsString, value: OsString) {
+        self.0.push(Variable { worker, key, value });
+    }
+
+    /// The largest worker index that is named.
+    pub(crate) fn last_worker(&self) -> Option<usize> {
+        self.0.iter().filter_map(|variable| variable.worker).max()
+    }
+
+    /// The variables of one worker: those of all, then its own.
+    pub(crate) fn of(&self, worker: u32) -> Vec<(OsString, OsString)> {
+        let of = |whose| self.0.iter().filter(move |variable| variable.worker == whose);
+        let both = of(None).chain(of(Some(worker as usize)));
+        both.map(|variable| (variable.key.clone(), variable.value.clone())).collect()
+    }
+}
+
+impl fmt::Debug for Environment {
+    /// Names only: values may be secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.0.iter().map(|variable| &variable.key)).finish()
     }
 }
 
@@ -60,6 +99,10 @@ pub(crate) struct PlanNode {
     pub(crate) config: Vec<u8>,
     pub(crate) rule: Rule,
     pub(crate) workers: Vec<Vec<usize>>,
+    /// Of each worker.
+    pub(crate) threads: u32,
+    /// 0: never.
+    pub(crate) log_batches_every: u64,
     pub(crate) role: Role,
     pub(crate) launch: Launch,
     pub(crate) next: Target,
@@ -325,6 +368,8 @@ fn node_spec(node: &PlanNode) -> NodeSpec {
         next: node.next,
         role: node.role,
         workers: node.workers.clone(),
+        threads: node.threads,
+        log_batches_every: node.log_batches_every,
     }
 }
 
@@ -369,8 +414,10 @@ mod tests {
             config: Vec::new(),
             rule: Rule { batch_size, wait_ns: 0 },
             workers: vec![vec![]],
+            threads: 1,
+            log_batches_every: 0,
             role: Role::ThreadWorker,
-            launch: Launch::Process { program: None },
+            launch: Launch::Process { program: None, env: Environment::default() },
             next: Target::End,
             mandatory: true,
         }
@@ -387,6 +434,17 @@ mod tests {
         let names: Vec<&str> = plan.nodes.iter().map(|n| n.name.as_str()).collect();
         assert_eq!(names, ["w", "w-2", "w-3", "w-2-2"]);
         assert_eq!(plan.entry, Target::Node(3));
+    }
+
+    #[test]
+    fn a_workers_own_variable_comes_after_that_of_all() {
+        let mut env = Environment::default();
+        env.set(Some(1), "K".into(), "own".into());
+        env.set(None, "K".into(), "all".into());
+        assert_eq!(env.of(0), [("K".into(), "all".into())]);
+        assert_eq!(env.of(1), [("K".into(), "all".into()), ("K".into(), "own".into())]);
+        assert_eq!(env.last_worker(), Some(1));
+        assert_eq!(format!("{env:?}"), r#"["K", "K"]"#);
     }
 
     #[test]

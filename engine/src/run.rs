@@ -12,8 +12,10 @@
 //! closed. So an item whose caller goes meanwhile is skipped, and a holder that dies in its window costs
 //! nobody an item.
 //!
-//! User code never runs under the reader lock, `preprocess` included: a slow or crashing one must not
-//! stop the other workers.
+//! User code never runs under the reader lock: a slow or crashing one must not stop the other workers.
+//!
+//! After a fatal error each thread of the worker's unit ends the batch that it has, cleans up and goes, with
+//! nothing in its hands.
 //!
 //! # Ordering
 //!
@@ -27,12 +29,13 @@
 //! After `head`: the supervisor answers the items with `WorkerDied`.
 
 use crate::batch::{Rule, Verdict};
-use crate::error::{RemoteCause, RemoteError};
+use crate::error::{BoxError, RemoteCause, RemoteError};
 use crate::items::Batch;
 use crate::panics;
 use crate::patience::{Pace, Patience, Wait};
 use crate::payload::{Payload, Validated, encode};
 use crate::route::{Mover, Router};
+use crate::unit::{State, Unit};
 use crate::worker::{BatchWorker, Context, Stop};
 use ringmill_shm::arena::{Claimed, Parked, Task};
 use ringmill_shm::lock::Acquired;
@@ -43,10 +46,9 @@ use ringmill_shm::segment::{Node, Run, Segment};
 use ringmill_shm::stats::Counters;
 use ringmill_shm::sys::time::now_ns;
 use ringmill_shm::token::Token;
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// No sleep of an idle worker is longer: the backstop for a wake that a dying waker owed.
@@ -63,8 +65,7 @@ pub(crate) struct Seat {
     pub(crate) token: Token,
     pub(crate) wait: Wait,
     pub(crate) router: Arc<Router>,
-    /// Set when the server's process is gone.
-    pub(crate) server_gone: Arc<AtomicBool>,
+    pub(crate) unit: Arc<Unit>,
 }
 
 impl Seat {
@@ -82,6 +83,8 @@ impl Seat {
             server_name: self.segment.identity().name,
             servlet_name: node.info().name.clone(),
             worker_index: entry.worker(),
+            thread_index: entry.thread(),
+            stream_threads: node.info().threads,
             batch_size: node.info().batch_size,
             batch_wait_time: Duration::from_nanos(node.info().batch_wait_ns),
             cpus: entry.cpus(),
@@ -102,6 +105,17 @@ impl Seat {
     }
 }
 
+/// How a worker's life ended.
+#[derive(Debug)]
+pub(crate) enum Left {
+    /// In order.
+    Stopped(Stop),
+    /// It could not be constructed.
+    Unborn(RemoteError),
+    /// User code gave up.
+    Fatal(RemoteError),
+}
+
 /// Where a worker's claimed items wait to be answered, and how they are.
 #[derive(Debug)]
 pub(crate) struct Desk {
@@ -110,6 +124,8 @@ pub(crate) struct Desk {
     /// Where finished tasks go.
     next: Target,
     slots: RefCell<Vec<Option<Parked>>>,
+    /// The first fatal error.
+    fatal: OnceCell<RemoteCause>,
 }
 
 impl Desk {
@@ -139,6 +155,18 @@ impl Desk {
     pub(crate) fn fail(&self, index: usize, cause: RemoteCause) {
         if let Some(task) = self.take(index) {
             self.fail_task(task, cause);
+        }
+    }
+
+    #[cold]
+    pub(crate) fn fail_by_error(&self, index: usize, error: &BoxError) {
+        self.note_if_fatal(error);
+        self.fail(index, RemoteCause::failed(error));
+    }
+
+    fn note_if_fatal(&self, error: &BoxError) {
+        if error.is_fatal() {
+            self.fatal.get_or_init(|| RemoteCause::failed(error));
         }
     }
 
@@ -192,6 +220,7 @@ pub(crate) struct Loop<'a> {
     node: Node<'a>,
     ring: Ring<'a>,
     rule: Rule,
+    /// Its number at the doorbell.
     worker: u32,
     /// Several workers share the ring: one spins while the others sleep.
     shared: bool,
@@ -200,6 +229,8 @@ pub(crate) struct Loop<'a> {
     pace: Pace,
     counters: &'a Counters,
     mover: Mover<'a>,
+    /// None: it does not log its batches.
+    tally: Option<Tally>,
     /// Ids that the holder of the lock has seen from `head` on.
     seen: Vec<u32>,
     claimed: Vec<Parked>,
@@ -216,50 +247,88 @@ impl<'a> Loop<'a> {
             node,
             ring: node.ring(),
             rule: Rule { batch_size: info.batch_size, wait_ns: info.batch_wait_ns },
-            worker: entry.worker(),
+            worker: entry.number(),
             shared: info.workers > 1,
             patience: Patience::new(seat.wait),
             pace: Pace::One,
             counters: entry.counters(),
             mover: seat.mover(client),
+            tally: Tally::new(info.batch_size, info.log_batches_every),
             seen: Vec::with_capacity((info.batch_size.max(1) as usize).min(1 << 12)),
             claimed: Vec::with_capacity((info.batch_size.max(1) as usize).min(1 << 12)),
             gone: Vec::new(),
         }
     }
 
-    /// Works until the server stops.
-    pub(crate) fn work<W: BatchWorker>(mut self, worker: &mut W, desk: &Desk) -> Stop {
+    /// Works until the server stops, or user code gives up: then the error it gave up with.
+    pub(crate) fn work<W: BatchWorker>(mut self, worker: &mut W, desk: &Desk) -> Result<Stop, RemoteCause> {
         let mut inputs: Vec<Validated<W::In>> = Vec::new();
         let staged = RefCell::new(Vec::new());
         loop {
             match self.idle() {
                 Idle::Work => {}
-                Idle::Stop(why) => return why,
+                Idle::Stop(why) => {
+                    self.pass_on();
+                    return Ok(why);
+                }
             }
             self.collect();
             if self.claimed.is_empty() {
                 continue;
             }
-            self.admit(worker, desk, &mut inputs);
+            let items = self.claimed.len() as u64;
+            self.admit::<W>(desk, &mut inputs);
             if !inputs.is_empty() {
                 let batch = Batch { desk, inputs: &inputs, staged: &staged };
                 match panics::caught(AssertUnwindSafe(|| worker.call(batch))) {
-                    Ok(Ok(())) => desk.fail_rest(|| RemoteCause::Unanswered),
-                    Ok(Err(error)) => desk.fail_rest(|| RemoteCause::failed(&error)),
+                    Ok(Ok(())) => {
+                        desk.fail_rest(|| desk.fatal.get().cloned().unwrap_or(RemoteCause::Unanswered));
+                    }
+                    Ok(Err(error)) => {
+                        desk.note_if_fatal(&error);
+                        desk.fail_rest(|| RemoteCause::failed(&error));
+                    }
                     Err(panic) => {
                         self.counters.count_panic();
                         desk.fail_rest(|| panic.clone());
                     }
                 }
                 inputs.clear();
+                if let Some(cause) = desk.fatal.get() {
+                    self.pass_on();
+                    return Err(cause.clone());
+                }
+            }
+            if let Some(tally) = &mut self.tally
+                && tally.count(items)
+            {
+                self.log_batches();
             }
         }
     }
 
-    /// Validates and preprocesses the claimed items; those that pass are on the desk, in order.
+    /// Before it leaves: what it may have been woken for is for another one.
+    fn pass_on(&self) {
+        if self.pending() {
+            self.node.doorbell().wake_one(|worker| self.node.bell(worker));
+        }
+    }
+
+    /// Outside the lock, and with no item in hand: what listens is user code.
+    #[cold]
+    fn log_batches(&mut self) {
+        let Some(tally) = &mut self.tally else { return };
+        let Tally { count, items, min, max, .. } = tally.take();
+        let (entry, info) = (self.seat.entry(), self.node.info());
+        let (servlet, worker, thread) = (info.name.as_str(), entry.worker(), entry.thread());
+        let mean = items as f64 / count as f64;
+        let log = || tracing::info!(servlet, worker, thread, count, min, max, mean, "batches");
+        let _ = panics::caught(AssertUnwindSafe(log)); // a listener's panic is no reason to stop
+    }
+
+    /// Validates the claimed items; those that can be read are on the desk, in order.
     #[inline]
-    fn admit<W: BatchWorker>(&mut self, worker: &mut W, desk: &Desk, inputs: &mut Vec<Validated<W::In>>) {
+    fn admit<W: BatchWorker>(&mut self, desk: &Desk, inputs: &mut Vec<Validated<W::In>>) {
         for parked in self.claimed.drain(..) {
             let Some(task) = parked.resume(&self.seat.segment) else { continue };
             if let Some(deadline_ns) = task.deadline_ns()
@@ -276,17 +345,8 @@ impl<'a> Loop<'a> {
                     continue;
                 }
             };
-            match crate::items::preprocess(worker, input) {
-                Ok(Ok(())) => {
-                    desk.slots.borrow_mut().push(Some(task.park()));
-                    inputs.push(input);
-                }
-                Ok(Err(error)) => desk.fail_task(task, RemoteCause::failed(&error)),
-                Err(panic) => {
-                    self.counters.count_panic();
-                    desk.fail_task(task, panic);
-                }
-            }
+            desk.slots.borrow_mut().push(Some(task.park()));
+            inputs.push(input);
         }
     }
 
@@ -309,28 +369,30 @@ impl<'a> Loop<'a> {
     }
 
     fn stop(&self) -> Option<Stop> {
-        // Relaxed: a flag of its own.
-        if self.seat.server_gone.load(Ordering::Relaxed) {
-            return Some(Stop::ServerGone);
+        let stopping = || matches!(self.seat.segment.run(), Run::Stopping | Run::Closed);
+        match self.seat.unit.state() {
+            State::Orphaned => Some(Stop::ServerGone),
+            _ if stopping() => Some(Stop::Shutdown),
+            State::Failed => Some(Stop::Fatal),
+            State::AtWork => None,
         }
-        matches!(self.seat.segment.run(), Run::Stopping | Run::Closed).then_some(Stop::Shutdown)
     }
 
     /// Whether a batch takes only what is there, because there will be no more.
     #[inline]
     fn winding_up(&self) -> bool {
-        self.seat.segment.run() != Run::Running || self.seat.server_gone.load(Ordering::Relaxed)
+        self.seat.segment.run() != Run::Running || self.seat.unit.state() != State::AtWork
     }
 
     /// Waits for something in the ring: spins, then sleeps on the doorbell.
     #[inline]
     fn idle(&self) -> Idle {
         loop {
-            // A worker that stops does not begin anything if the server is gone, and empties the ring if
-            // it shuts down.
+            // A worker that stops does not begin anything if the server is gone or its unit has failed, and
+            // empties the ring if the server shuts down.
             let stop = self.stop();
             match stop {
-                Some(Stop::ServerGone) => return Idle::Stop(Stop::ServerGone),
+                Some(why @ (Stop::ServerGone | Stop::Fatal)) => return Idle::Stop(why),
                 _ if self.to_collect() => return Idle::Work,
                 // What another one is collecting, it will finish.
                 Some(why) => return Idle::Stop(why),
@@ -506,23 +568,68 @@ impl<'a> Loop<'a> {
     }
 }
 
+/// How large batches were since they were last logged.
+#[derive(Debug, Clone, Copy)]
+struct Tally {
+    every: u64,
+    count: u64,
+    items: u64,
+    min: u64,
+    max: u64,
+}
+
+impl Tally {
+    /// `None` if there is nothing to log: there are no batches, or it is not wished.
+    fn new(batch_size: u32, every: u64) -> Option<Self> {
+        (batch_size > 0 && every > 0).then_some(Self { every, count: 0, items: 0, min: u64::MAX, max: 0 })
+    }
+
+    /// Counts a batch; whether it is time to log.
+    #[inline]
+    fn count(&mut self, items: u64) -> bool {
+        self.count += 1;
+        self.items += items;
+        self.min = self.min.min(items);
+        self.max = self.max.max(items);
+        self.count == self.every
+    }
+
+    /// What was counted, and begins anew.
+    fn take(&mut self) -> Self {
+        std::mem::replace(self, Self { every: self.every, count: 0, items: 0, min: u64::MAX, max: 0 })
+    }
+}
+
 /// A worker's whole life after it has its seat: construct, be ready, work, clean up.
-pub(crate) fn live<W: BatchWorker>(seat: Arc<Seat>) -> Result<Stop, RemoteError> {
+pub(crate) fn live<W: BatchWorker>(seat: Arc<Seat>) -> Left {
     panics::watch_this_thread();
     ringmill_shm::sys::cpu::set_precise_sleep();
     let context = seat.context();
-    let mut worker = construct::<W>(&seat, &context).map_err(|cause| seat.error(0, cause))?;
+    let mut worker = match construct::<W>(&seat, &context) {
+        Ok(worker) => worker,
+        Err(cause) => return Left::Unborn(seat.error(0, cause)),
+    };
     let client = seat.segment.server_token().expect("the server is there before its workers");
     let next = seat.node().info().next;
-    let desk = Desk { seat: Arc::clone(&seat), client, next, slots: RefCell::default() };
+    let desk =
+        Desk { seat: Arc::clone(&seat), client, next, slots: RefCell::default(), fatal: OnceCell::new() };
     let work = Loop::new(&seat, client);
-    seat.entry().set_life(ringmill_shm::participant::Life::Ready);
-    seat.segment.startup().ring();
-    let why = work.work(&mut worker, &desk);
+    if seat.unit.await_fellows() {
+        seat.entry().set_life(ringmill_shm::participant::Life::Ready);
+        seat.segment.startup().ring();
+    }
+    let outcome = work.work(&mut worker, &desk);
+    let why = *outcome.as_ref().unwrap_or(&Stop::Fatal);
+    if outcome.is_err() {
+        seat.unit.fail(&seat.segment); // before user code, which may take its time
+    }
     if let Err(panic) = panics::caught(AssertUnwindSafe(|| worker.cleanup(&why))) {
         tracing::error!(worker = %context.name(), "cleanup {panic}");
     }
-    Ok(why)
+    match outcome {
+        Ok(why) => Left::Stopped(why),
+        Err(cause) => Left::Fatal(seat.error(0, cause)),
+    }
 }
 
 fn construct<W: BatchWorker>(seat: &Seat, context: &Context) -> Result<W, RemoteCause> {
@@ -531,7 +638,12 @@ fn construct<W: BatchWorker>(seat: &Seat, context: &Context) -> Result<W, Remote
     let bytes = seat.segment.config(seat.node().info());
     let archived = crate::payload::view::<W::Config>(bytes).map_err(|e| unreadable(e.to_string()))?;
     let config = crate::payload::owned::<W::Config>(archived).map_err(|e| unreadable(e.to_string()))?;
-    match panics::caught(AssertUnwindSafe(|| W::new(config, context))) {
+    let born = || {
+        let mut worker = W::new(config, context)?;
+        worker.warm_up(context)?;
+        Ok(worker)
+    };
+    match panics::caught(AssertUnwindSafe(born)) {
         Ok(Ok(worker)) => Ok(worker),
         Ok(Err(error)) => Err(RemoteCause::failed(&error)),
         Err(panic) => Err(panic),

@@ -21,16 +21,18 @@ pub struct ServletStats {
     pub name: String,
     /// Items waiting in its ring, roughly.
     pub depth: u64,
-    /// One for each worker.
+    /// One for each thread of each worker.
     pub workers: Vec<WorkerStats>,
 }
 
-/// A worker's statistics; its counters go on over restarts.
+/// Statistics of a worker, or of one thread of it; its counters go on over restarts.
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
 pub struct WorkerStats {
     /// Which of the servlet's workers.
     pub index: u32,
+    /// Which of that worker's threads; 0 if it has one.
+    pub thread: u32,
     /// Its process; 0 while it is not there.
     pub pid: u32,
     /// Whether it is at work.
@@ -83,6 +85,7 @@ impl ServerStats {
         let servlets = (0..segment.shape().nodes).filter_map(|node| segment.node(node)).map(|node| {
             let workers = node.workers().iter().map(|entry| WorkerStats {
                 index: entry.worker(),
+                thread: entry.thread(),
                 pid: entry.pid(),
                 ready: entry.life() == Life::Ready,
                 restarts: entry.restarts(),

@@ -3,8 +3,10 @@
 //!
 //! # Protocol
 //!
-//! It sleeps in `poll` on the pidfds of all worker processes and on one eventfd for orders. After a death:
-//! mark the place DEAD; repair (with `WorkerDied` for what the worker was working on); wake everybody;
+//! It sleeps in `poll` on the pidfds of all worker processes and on one eventfd for orders. What dies and is
+//! started again together has one post: a worker's process with the places of all its threads, or one thread
+//! of the server's process, which ends before its time only by a fatal error. After a death: mark the places
+//! DEAD; repair (with `WorkerDied` for what the worker was working on); wake everybody;
 //! schedule the restart, with a back-off that doubles from 10 ms up to 5 s and begins anew once a worker
 //! has lived for 10 s. A worker that dies [`RESTART_LIMIT`] times without that is given up. A servlet
 //! whose last worker is given up is *down*: its requests, in its ring and to come, are answered with an
@@ -20,17 +22,21 @@
 //!
 //! The supervisor dies with the server's process; then the workers leave and the segment is stale.
 
-use crate::error::{RemoteCause, RemoteError, StartError};
+use crate::error::{RemoteCause, RemoteError, STOPPED_BY_ERROR, StartError};
 use crate::launch::{self, Order, status_text};
 use crate::patience::Wait;
 use crate::plan::{Launch, Live, PlanNode};
 use crate::route::{Mover, Router};
 use crate::run::Seat;
+use crate::unit::Unit;
+use crate::worker::title;
 use ringmill_shm::participant::{Entry, Life};
 use ringmill_shm::repair::{Orphan, repair, wake_everyone};
 use ringmill_shm::segment::{Run, Segment};
 use ringmill_shm::sys::process::{EventFd, PidFd, wait_readable};
 use ringmill_shm::token::Token;
+use std::ffi::OsString;
+use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
@@ -152,7 +158,8 @@ enum Body {
         pidfd: PidFd,
     },
     Thread {
-        thread: JoinHandle<()>,
+        /// Ends with what the process of such a worker would exit with.
+        thread: JoinHandle<i32>,
         /// See [`Farewell`].
         left: Arc<AtomicBool>,
     },
@@ -162,10 +169,19 @@ enum Body {
     None,
 }
 
-/// How a place's workers are started.
+/// How a post's workers are started.
 enum Starter {
-    Process(PathBuf),
+    Process { program: PathBuf, env: Vec<(OsString, OsString)> },
     Thread(Live),
+}
+
+/// How what ran in a post ended.
+struct Ending {
+    pid: u32,
+    signal: Option<i32>,
+    code: Option<i32>,
+    /// In words.
+    text: String,
 }
 
 /// Tells the supervisor that a worker's thread is about to end, in whatever way. The thread itself counts
@@ -182,15 +198,21 @@ impl Drop for Farewell {
     }
 }
 
-/// One worker's place.
+/// One worker's places: of all threads of its process, or of one thread of the server's.
 struct Post {
-    place: u32,
+    places: Range<u32>,
     node: u32,
     title: String,
     starter: Starter,
     body: Body,
     since: Instant,
     young_deaths: u32,
+}
+
+impl Post {
+    fn entries<'s>(&self, segment: &'s Segment) -> impl Iterator<Item = &'s Entry> + use<'s> {
+        segment.participants()[self.places.start as usize..self.places.end as usize].iter()
+    }
 }
 
 /// The supervisor's own state.
@@ -284,28 +306,29 @@ impl Supervisor {
         Ok(())
     }
 
-    fn entry(&self, post: &Post) -> &Entry {
-        &self.shared.segment.participants()[post.place as usize]
-    }
-
     /// Starts the worker of one post.
     fn launch(&mut self, index: usize) -> Result<(), StartError> {
         let post = &self.posts[index];
         let segment = &self.shared.segment;
-        let token = self.entry(post).prepare(post.place);
+        let tokens: Vec<Token> = post
+            .places
+            .clone()
+            .zip(post.entries(segment))
+            .map(|(place, entry)| entry.prepare(place))
+            .collect();
         let servlet = || segment.nodes()[post.node as usize].name.clone();
         let body = match &post.starter {
-            Starter::Process(program) => {
+            Starter::Process { program, env } => {
                 let order = Order {
-                    place: post.place,
-                    token,
+                    place: post.places.start,
+                    tokens,
                     wait: self.wait,
                     server: std::process::id(),
                     segment: segment.place().clone(),
                 };
                 let error =
                     |source| StartError::Executable { servlet: servlet(), path: program.clone(), source };
-                let mut child = launch::spawn(program, &post.title, &order).map_err(error)?;
+                let mut child = launch::spawn(program, &post.title, env, &order).map_err(error)?;
                 match PidFd::open(child.id()) {
                     Ok(pidfd) => Body::Process { child, pidfd },
                     Err(source) => {
@@ -316,7 +339,7 @@ impl Supervisor {
                     }
                 }
             }
-            Starter::Thread(live) => self.spawn_thread(post, token, Arc::clone(live))?,
+            Starter::Thread(live) => self.spawn_thread(post, tokens[0], Arc::clone(live))?,
         };
         let post = &mut self.posts[index];
         post.body = body;
@@ -328,16 +351,12 @@ impl Supervisor {
         let segment = Arc::clone(&self.shared.segment);
         let system = |what| move |source| StartError::System { what, source };
         // *lease before deeds*.
-        segment.lease().hold(post.place).map_err(system("take a worker's lease"))?;
-        let cpus = self.entry(post).cpus();
-        let seat = Seat {
-            segment,
-            place: post.place,
-            token,
-            wait: self.wait,
-            router: Arc::clone(&self.shared.router),
-            server_gone: Arc::default(),
-        };
+        let place = post.places.start;
+        segment.lease().hold(place).map_err(system("take a worker's lease"))?;
+        let cpus = segment.participants()[place as usize].cpus();
+        let unit = Arc::new(Unit::new(post.places.clone()));
+        let router = Arc::clone(&self.shared.router);
+        let seat = Seat { segment, place, token, wait: self.wait, router, unit };
         let left = Arc::new(AtomicBool::new(false));
         let farewell = Farewell { left: Arc::clone(&left), shared: Arc::clone(&self.shared) };
         let body = move || {
@@ -350,12 +369,16 @@ impl Supervisor {
             }
             let seat = Arc::new(seat);
             seat.entry().arrive();
-            let left = live(Arc::clone(&seat));
-            launch::leave(&seat, left);
+            launch::occupy(&seat, &live)
         };
         let name = format!("ringmill-{}", post.title.rsplit_once('/').map_or("worker", |(path, _)| path));
-        let thread = std::thread::Builder::new().name(name).spawn(body);
-        Ok(Body::Thread { thread: thread.map_err(system("start a worker's thread"))?, left })
+        match std::thread::Builder::new().name(name).spawn(body) {
+            Ok(thread) => Ok(Body::Thread { thread, left }),
+            Err(source) => {
+                self.shared.segment.lease().release(place);
+                Err(system("start a worker's thread")(source))
+            }
+        }
     }
 
     /// The supervisor's life: until every worker has gone.
@@ -448,27 +471,46 @@ impl Supervisor {
             // Somebody else has waited for our child; it is gone all the same.
             Err(_) => ExitStatus::from_raw(0),
         };
-        let pid = child.id();
-        let (place, node) = (post.place, post.node);
-        let entry = &self.shared.segment.participants()[place as usize];
-        let token = entry.token();
-        let left_in_order = entry.life() == Life::Leaving && self.stopping();
-        let failed_to_start = entry.life() == Life::Failed;
-        if !self.started.load(Ordering::SeqCst) {
-            self.early_deaths.lock().unwrap_or_else(|e| e.into_inner()).push((place, status));
-        }
-        self.posts[index].body = Body::None;
-        let how = match launch::read_boot_message(&entry.message()) {
-            Some(error) if failed_to_start => format!("could not start: {}", error.cause),
-            _ => format!("ended: {}", status_text(status)),
+        let ending = Ending {
+            pid: child.id(),
+            signal: status.signal(),
+            code: status.code(),
+            text: status_text(status),
         };
-        // While the server is starting, the error record of a worker that failed must stay readable.
-        if !failed_to_start || self.started.load(Ordering::SeqCst) {
-            entry.set_life(Life::Dead);
+        if !self.started.load(Ordering::SeqCst) {
+            let mut deaths = self.early_deaths.lock().unwrap_or_else(|e| e.into_inner());
+            deaths.extend(post.places.clone().map(|place| (place, status)));
         }
-        let next = if left_in_order { None } else { self.plan_restart(index, &how, pid) };
-        if let Some(token) = token {
-            self.repair_after(token, node, place, pid, status, next.is_some());
+        self.bury(index, &ending);
+    }
+
+    /// What ran in a post has ended: repairs what it left, and sees to its successor.
+    fn bury(&mut self, index: usize, ending: &Ending) {
+        let segment = Arc::clone(&self.shared.segment);
+        let started = self.started.load(Ordering::SeqCst);
+        self.posts[index].body = Body::None;
+        let post = &self.posts[index];
+        let (places, node) = (post.places.clone(), post.node);
+        let left_in_order = self.stopping() && post.entries(&segment).all(|e| e.life() == Life::Leaving);
+        let failed = post.entries(&segment).any(|e| e.life() == Life::Failed);
+        let message = post.entries(&segment).find_map(|e| launch::read_boot_message(&e.message()));
+        let how = match message {
+            Some(error) if ending.code == Some(STOPPED_BY_ERROR) => {
+                format!("was stopped by a fatal error: {}", error.cause)
+            }
+            Some(error) => format!("could not start: {}", error.cause),
+            None => format!("ended: {}", ending.text),
+        };
+        // While the server is starting, the error record of a worker that failed must stay readable, and
+        // nobody beside it may look like the first to have failed.
+        if !failed || started {
+            post.entries(&segment).for_each(|entry| entry.set_life(Life::Dead));
+        }
+        let next = if left_in_order { None } else { self.plan_restart(index, &how, ending.pid) };
+        for place in places {
+            if let Some(token) = segment.participants()[place as usize].token() {
+                self.repair_after(token, node, place, ending, next.is_some());
+            }
         }
         if let Some(at) = next {
             self.posts[index].body = Body::Awaiting(at);
@@ -499,19 +541,12 @@ impl Supervisor {
         Some(Instant::now() + backoff)
     }
 
-    fn repair_after(
-        &self,
-        dead: Token,
-        node: u32,
-        place: u32,
-        pid: u32,
-        status: ExitStatus,
-        restarting: bool,
-    ) {
+    fn repair_after(&self, dead: Token, node: u32, place: u32, ending: &Ending, restarting: bool) {
         let segment = &self.shared.segment;
         let worker = segment.participants()[place as usize].worker();
         let servlet = &segment.nodes()[node as usize].name;
-        let cause = RemoteCause::Died { signal: status.signal(), code: status.code(), restarting };
+        let pid = ending.pid;
+        let cause = RemoteCause::Died { signal: ending.signal, code: ending.code, restarting };
         let mover = self.shared.mover();
         let summary = repair(segment, dead, self.shared.server, |orphan| match orphan {
             Orphan::Join(join) => mover.join(join),
@@ -559,15 +594,13 @@ impl Supervisor {
                 continue;
             }
             let post = &mut self.posts[index];
-            if let Body::Thread { thread, .. } = std::mem::replace(&mut post.body, Body::None) {
-                let _ = thread.join(); // user code's panics are caught inside
+            let Body::Thread { thread, .. } = std::mem::replace(&mut post.body, Body::None) else { continue };
+            let code = thread.join().ok(); // user code's panics are caught inside
+            for place in post.places.clone() {
+                self.shared.segment.lease().release(place);
             }
-            let place = post.place;
-            let entry = &self.shared.segment.participants()[place as usize];
-            self.shared.segment.lease().release(place);
-            if entry.life() != Life::Failed {
-                entry.set_life(Life::Dead);
-            }
+            let text = "its thread is over".into();
+            self.bury(index, &Ending { pid: std::process::id(), signal: None, code, text });
         }
     }
 
@@ -583,7 +616,8 @@ impl Supervisor {
                 // No more processes or descriptors, or the executable has gone: as another death.
                 let node = self.posts[index].node;
                 let how = format!("could not be started: {error}");
-                self.entry(&self.posts[index]).set_life(Life::Dead);
+                let post = &self.posts[index];
+                post.entries(&self.shared.segment).for_each(|entry| entry.set_life(Life::Dead));
                 match self.plan_restart(index, &how, 0) {
                     Some(at) => self.posts[index].body = Body::Awaiting(at),
                     None => {
@@ -612,21 +646,28 @@ impl Drop for Supervisor {
 fn posts(segment: &Segment, nodes: &[PlanNode], server_name: &str) -> Vec<Post> {
     let mut posts = Vec::new();
     for (index, (node, info)) in nodes.iter().zip(segment.nodes()).enumerate() {
-        for worker in 0..info.workers {
-            posts.push(Post {
-                place: info.first_participant + worker,
-                node: index as u32,
-                title: format!("{server_name}/{}/{worker}", info.name),
-                starter: match &node.launch {
-                    Launch::Process { program } => {
-                        Starter::Process(program.clone().unwrap_or_else(launch::own_executable))
+        let mut post = |places: Range<u32>, title, starter| {
+            let (first, node, body) = (info.first_participant, index as u32, Body::None);
+            let places = first + places.start..first + places.end;
+            let title = format!("{server_name}/{title}");
+            posts.push(Post { places, node, title, starter, body, since: Instant::now(), young_deaths: 0 });
+        };
+        let threads = info.threads;
+        for worker in 0..info.workers / threads {
+            let places = worker * threads..(worker + 1) * threads;
+            match &node.launch {
+                Launch::Process { program, env } => {
+                    let program = program.clone().unwrap_or_else(launch::own_executable);
+                    let starter = Starter::Process { program, env: env.of(worker) };
+                    post(places, title(&info.name, worker, 0, 1), starter);
+                }
+                Launch::Thread { live } => {
+                    for (thread, place) in (0..).zip(places) {
+                        let starter = Starter::Thread(Arc::clone(live));
+                        post(place..place + 1, title(&info.name, worker, thread, threads), starter);
                     }
-                    Launch::Thread { live } => Starter::Thread(Arc::clone(live)),
-                },
-                body: Body::None,
-                since: Instant::now(),
-                young_deaths: 0,
-            });
+                }
+            }
         }
     }
     posts

@@ -49,18 +49,19 @@ pub trait Worker: Sized + 'static {
     /// Handles one item, which is read where it lies in the segment.
     ///
     /// # Errors
-    /// Any error becomes the item's outcome.
+    /// Any error becomes the item's outcome; after a [fatal](BoxError::fatal) one the worker stops.
     fn call(&mut self, input: &Archived<Self::In>) -> Result<Self::Out, BoxError>;
 
-    /// Looks at an item before `call` sees it.
+    /// Called once between `new` and the first item, before the worker counts as ready: to load what the
+    /// first call would otherwise wait for.
     ///
     /// # Errors
-    /// Any error becomes the item's outcome, and the item never reaches `call`.
-    fn preprocess(&mut self, _input: &Archived<Self::In>) -> Result<(), BoxError> {
+    /// As those of `new`: the server does not start, and says why. `cleanup` is not called then.
+    fn warm_up(&mut self, _context: &Context) -> Result<(), BoxError> {
         Ok(())
     }
 
-    /// Called once, when the worker stops. Not after a crash, of course.
+    /// Called once, when the worker stops. Not after a crash, of course. A panic in it changes nothing.
     fn cleanup(&mut self, _reason: &Stop) {}
 }
 
@@ -107,18 +108,20 @@ pub trait BatchWorker: Sized + 'static {
     ///
     /// # Errors
     /// An error (or a panic) becomes the outcome of every item that has not been answered. An item that
-    /// is left unanswered although `call` returns `Ok` gets an error too.
+    /// is left unanswered although `call` returns `Ok` gets an error too. After a
+    /// [fatal](BoxError::fatal) error the worker stops.
     fn call(&mut self, batch: Batch<'_, Self>) -> Result<(), BoxError>;
 
-    /// Looks at an item before `call` sees its batch.
+    /// Called once between `new` and the first batch, before the worker counts as ready: to load what the
+    /// first call would otherwise wait for.
     ///
     /// # Errors
-    /// Any error becomes the item's outcome, and the item never reaches `call`.
-    fn preprocess(&mut self, _input: &Archived<Self::In>) -> Result<(), BoxError> {
+    /// As those of `new`: the server does not start, and says why. `cleanup` is not called then.
+    fn warm_up(&mut self, _context: &Context) -> Result<(), BoxError> {
         Ok(())
     }
 
-    /// Called once, when the worker stops. Not after a crash, of course.
+    /// Called once, when the worker stops. Not after a crash, of course. A panic in it changes nothing.
     fn cleanup(&mut self, _reason: &Stop) {}
 }
 
@@ -134,13 +137,15 @@ impl<W: Worker> BatchWorker for W {
     #[inline]
     fn call(&mut self, batch: Batch<'_, Self>) -> Result<(), BoxError> {
         for item in batch {
-            item.answer_with(|input| Worker::call(self, input));
+            if item.answer_with(|input| Worker::call(self, input)).is_break() {
+                break; // what is left gets the error that stopped us
+            }
         }
         Ok(())
     }
 
-    fn preprocess(&mut self, input: &Archived<Self::In>) -> Result<(), BoxError> {
-        Worker::preprocess(self, input)
+    fn warm_up(&mut self, context: &Context) -> Result<(), BoxError> {
+        Worker::warm_up(self, context)
     }
 
     fn cleanup(&mut self, reason: &Stop) {
@@ -148,12 +153,14 @@ impl<W: Worker> BatchWorker for W {
     }
 }
 
-/// What a worker's constructor is told about its place.
+/// What a worker's constructor and its `warm_up` are told about its place.
 #[derive(Debug, Clone)]
 pub struct Context {
     pub(crate) server_name: String,
     pub(crate) servlet_name: String,
     pub(crate) worker_index: u32,
+    pub(crate) thread_index: u32,
+    pub(crate) stream_threads: u32,
     pub(crate) batch_size: u32,
     pub(crate) batch_wait_time: Duration,
     pub(crate) cpus: Vec<usize>,
@@ -173,16 +180,24 @@ impl Context {
         &self.servlet_name
     }
 
-    /// Which of the servlet's workers this is, from 0: to pick a GPU, say.
+    /// Which of the servlet's workers this is, from 0: to pick a GPU, say. The same for all threads of a
+    /// worker.
     #[must_use]
     pub fn worker_index(&self) -> usize {
         self.worker_index as usize
     }
 
-    /// `server/servlet/index`.
+    /// Which of the worker's [`stream_threads`](crate::ProcessServlet::stream_threads) this is, from 0.
+    #[must_use]
+    pub fn thread_index(&self) -> usize {
+        self.thread_index as usize
+    }
+
+    /// `server/servlet/index`, and `.thread` after it if the worker has several.
     #[must_use]
     pub fn name(&self) -> String {
-        format!("{}/{}/{}", self.server_name, self.servlet_name, self.worker_index)
+        let worker = title(&self.servlet_name, self.worker_index, self.thread_index, self.stream_threads);
+        format!("{}/{worker}", self.server_name)
     }
 
     /// 0: items one by one; 1: batches of one; n: batches of 1 to n.
@@ -216,14 +231,22 @@ impl Context {
     }
 }
 
+/// `servlet/worker`, and `.thread` after it if the worker has several.
+pub(crate) fn title(servlet: &str, worker: u32, thread: u32, threads: u32) -> String {
+    if threads > 1 { format!("{servlet}/{worker}.{thread}") } else { format!("{servlet}/{worker}") }
+}
+
 /// Why a worker stops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Stop {
     /// The server shuts down.
     Shutdown,
-    /// The server's process is gone.
+    /// The server's process is gone: there is a second left, and nobody to answer.
     ServerGone,
+    /// A [fatal](BoxError::fatal) error, of this worker or of another thread of its process; or that other
+    /// one could not be built anew after a death. All of the process is started again.
+    Fatal,
 }
 
 /// A worker that answers each item with itself and copies nothing.

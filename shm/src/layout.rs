@@ -213,11 +213,14 @@ pub(crate) struct NodeDescriptor {
     pub(crate) config: Extent,
     pub(crate) type_hash: u64,
     pub(crate) batch_wait_ns: u64,
+    pub(crate) log_batches_every: u64,
     pub(crate) batch_size: u32,
     pub(crate) first_participant: u32,
     pub(crate) workers: u32,
+    pub(crate) threads: u32,
     /// A raw [`Target`](crate::plan::Target).
     pub(crate) next: u32,
+    pub(crate) pad: u32,
 }
 
 /// A descriptor of a fork, written once; see [`Fork`](crate::plan::Fork).

@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! entry:  identity line │ bell line │ CPU mask line │ counters line │ boot message
-//! place 0 is the server; then the workers, node by node
+//! place 0 is the server; then the workers, node by node, each worker's threads side by side
 //! ```
 //!
 //! The identity is written by the server when it prepares an incarnation and by the participant when it
@@ -17,7 +17,7 @@
 //! | VACANT | nobody yet | server → STARTING, with a new token |
 //! | STARTING | being launched, attaching, constructing | participant → READY or FAILED; server → DEAD |
 //! | READY | takes part | participant → LEAVING; server → DEAD |
-//! | FAILED | its construction failed, the message says why | server → STARTING or DEAD |
+//! | FAILED | could not be constructed, or gave up; the message says why | server → STARTING or DEAD |
 //! | LEAVING | goes in order | server → DEAD |
 //! | DEAD | its process is gone | server → STARTING |
 //!
@@ -73,7 +73,7 @@ pub enum Life {
     Starting = 1,
     /// Takes part.
     Ready = 2,
-    /// Its construction failed.
+    /// Its construction failed, or it gave up.
     Failed = 3,
     /// Goes in order.
     Leaving = 4,
@@ -128,6 +128,8 @@ pub struct Entry {
     node: AtomicU32,
     worker: AtomicU32,
     start_time: AtomicU64,
+    number: AtomicU32,
+    thread: AtomicU32,
     restarts: AtomicU32,
     bell: Bell,
     cpus: CpuMask,
@@ -181,10 +183,22 @@ impl Entry {
         self.node.load(Ordering::Relaxed) // Relaxed: as the role
     }
 
-    /// Which of the node's workers it is.
+    /// Which of the node's workers it is, or is a thread of.
     #[must_use]
     pub fn worker(&self) -> u32 {
         self.worker.load(Ordering::Relaxed) // Relaxed: as the role
+    }
+
+    /// Which of that worker's threads it is.
+    #[must_use]
+    pub fn thread(&self) -> u32 {
+        self.thread.load(Ordering::Relaxed) // Relaxed: as the role
+    }
+
+    /// Which of the node's places this is: its number at the node's doorbell.
+    #[must_use]
+    pub fn number(&self) -> u32 {
+        self.number.load(Ordering::Relaxed) // Relaxed: as the role
     }
 
     /// How often this place has been started anew.
@@ -217,11 +231,13 @@ impl Entry {
             .collect()
     }
 
-    /// Says, once, who will have this place.
-    pub(crate) fn assign(&self, role: Role, node: u32, worker: u32, cpus: &[usize]) {
-        self.role.store(role as u32, Ordering::Relaxed); // Relaxed, all four: before the segment is published
+    /// Says, once, who will have this place: the node's `number`th, of workers with so many threads.
+    pub(crate) fn assign(&self, role: Role, node: u32, number: u32, threads: u32, cpus: &[usize]) {
+        self.role.store(role as u32, Ordering::Relaxed); // Relaxed, all of them: before the segment is published
         self.node.store(node, Ordering::Relaxed);
-        self.worker.store(worker, Ordering::Relaxed);
+        self.number.store(number, Ordering::Relaxed);
+        self.worker.store(number / threads, Ordering::Relaxed);
+        self.thread.store(number % threads, Ordering::Relaxed);
         for &cpu in cpus.iter().filter(|&&cpu| cpu < sys::cpu::CPU_LIMIT) {
             self.cpus.0[cpu / 64].fetch_or(1 << (cpu % 64), Ordering::Relaxed);
         }
@@ -252,10 +268,10 @@ impl Entry {
         self.state.store(life as u32, Ordering::Release); // *told*
     }
 
-    /// Its construction has failed. A message longer than [`MESSAGE_BYTES`] is cut.
+    /// Its construction has failed, or it gives up. A message longer than [`MESSAGE_BYTES`] is cut.
     pub fn fail(&self, message: &[u8]) {
         let message = &message[..message.len().min(MESSAGE_BYTES)];
-        // SAFETY: only the participant of a STARTING place writes here, and nobody reads before FAILED;
+        // SAFETY: only the participant of a STARTING or READY place writes here, and nobody reads before FAILED;
         // the length is within the array.
         unsafe {
             core::ptr::copy_nonoverlapping(message.as_ptr(), self.message.get().cast(), message.len());

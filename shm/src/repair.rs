@@ -152,7 +152,7 @@ fn forget(segment: &Segment, dead: Token) {
         && let Some(node) = segment.node(entry.node())
         && dead.index() != crate::participant::SERVER
     {
-        node.doorbell().forget(entry.worker());
+        node.doorbell().forget(entry.number());
     }
     for node in (0..segment.shape().nodes).filter_map(|index| segment.node(index)) {
         node.lock().free_of(dead);

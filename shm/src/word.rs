@@ -632,7 +632,7 @@ mod tests {
         word.queue(filling, CLIENT());
         assert!(matches!(word.claim(WORKER(), |_| false), Claim::Taken(_)));
         assert!(matches!(word.claim(WORKER().next(), |_| false), Claim::Stale(_)), "claimed once");
-        assert_eq!(word.finish(WORKER(), CLIENT(), true), Finish::Done { wake: false });
+        assert_eq!(word.finish(WORKER(), CLIENT(), true), Finish::Done { wake: false, notify: false });
         let done = word.load();
         assert!(done.is_error() && done.is(Phase::Done, CLIENT()));
         assert_eq!(word.free(done), State::new(Phase::Free, None, 1, 0));

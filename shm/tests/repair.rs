@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::Fixture;
+use common::{Fixture, spec};
 use ringmill_shm::check::check;
 use ringmill_shm::lock::Acquired;
 use ringmill_shm::pool::in_use;
@@ -247,6 +247,21 @@ fn the_doorbell_forgets_the_dead_and_everybody_is_woken() {
     assert_ne!(node.bell(1).unwrap().count(), bell);
     assert_ne!(f.segment.startup().count(), bells[0]);
     assert_ne!(f.segment.freed().count(), bells[1]);
+}
+
+#[test]
+fn the_doorbell_forgets_the_thread_that_is_dead_and_not_another() {
+    let mut spec = spec();
+    spec.nodes[0].threads = 2;
+    let f = Fixture::of(&spec);
+    let dead = f.arrive(4); // the second thread of worker 1
+    let node = f.segment.node(0).unwrap();
+    (0..4).for_each(|number| node.doorbell().announce(number));
+    assert!(node.doorbell().begin_spinning(3));
+    f.bury(dead);
+    repair(&f.segment, dead, f.client(), |_| {});
+    assert_eq!(node.doorbell().sleepers(), 0b0111);
+    assert!(node.doorbell().begin_spinning(1), "the mark is free");
 }
 
 /// Symptom: a caller slept for ever. Cause: its worker died between the transition to DONE, which clears

@@ -5,6 +5,7 @@ mod common;
 use common::{FORMAT, TestPlace, node, spec};
 use ringmill_shm::arena::Task;
 use ringmill_shm::layout::{Class, LAYOUT_VERSION};
+use ringmill_shm::participant::Entry;
 use ringmill_shm::segment::{
     AttachError, CreateError, NAMED_DIRECTORY, Place, Removed, Run, Segment, Spec, is_live, list,
     remove_if_stale,
@@ -51,6 +52,43 @@ fn what_is_created_is_attached() {
         assert_eq!(theirs.node(0).unwrap().ring().get(0), Some(17));
         drop(theirs);
         assert!(at.path().exists(), "who attached removes nothing");
+    });
+}
+
+#[test]
+fn each_thread_of_each_worker_has_a_place() {
+    both(|at| {
+        let mut spec = spec();
+        spec.nodes[0].threads = 3;
+        spec.nodes[0].workers[1] = vec![0];
+        spec.nodes[1].log_batches_every = 1 << 40;
+        let _ours = Segment::create(at.place.clone(), &spec).unwrap();
+        let theirs = Segment::attach(at.place.clone(), FORMAT).unwrap();
+        assert_eq!(theirs.participants().len(), 1 + 6 + 2);
+        let info = theirs.nodes();
+        assert_eq!((info[0].workers, info[0].threads, info[0].log_batches_every), (6, 3, 0));
+        assert_eq!((info[1].workers, info[1].threads, info[1].log_batches_every), (2, 1, 1 << 40));
+        let who = |entry: &Entry| (entry.number(), entry.worker(), entry.thread(), entry.cpus());
+        let first: Vec<_> = theirs.node(0).unwrap().workers().iter().map(who).collect();
+        let expected = (0..6).map(|n| (n, n / 3, n % 3, if n < 3 { vec![] } else { vec![0] }));
+        assert_eq!(first, expected.collect::<Vec<_>>());
+        let second: Vec<_> = theirs.node(1).unwrap().workers().iter().map(who).collect();
+        assert_eq!(second, [(0, 0, 0, vec![]), (1, 1, 0, vec![])]);
+    });
+}
+
+#[test]
+fn workers_have_no_more_threads_than_a_doorbell_has_bits() {
+    both(|at| {
+        for (threads, least) in [(0, 1), (33, 0)] {
+            let mut spec = spec();
+            spec.nodes[0].threads = threads;
+            match Segment::create(at.place.clone(), &spec) {
+                Err(CreateError::Shape(error)) => assert_eq!((error.least, error.most), (least, 64)),
+                other => panic!("{other:?}"),
+            }
+            assert!(at.is_clean());
+        }
     });
 }
 
@@ -275,7 +313,7 @@ fn numbers_out_of_range_are_told() {
     let cases: [(&str, Break); 5] = [
         ("capacity", |s| s.requests = 0),
         ("number of nodes", |s| s.nodes.clear()),
-        ("number of workers of a node", |s| s.nodes[0] = node("first", None, 65)),
+        ("number of workers of a node, threads included", |s| s.nodes[0] = node("first", None, 65)),
         ("node that a node goes on to", |s| s.nodes[0].next = Some(2)),
         ("block size of a class", |s| s.classes[1].block_bytes = 128),
     ];

@@ -26,6 +26,8 @@ pub struct Crew {
     cpus: Cpus,
     batch_size: usize,
     wait: Option<Duration>,
+    threads: Option<usize>,
+    log_every: Option<u64>,
 }
 
 impl Crew {
@@ -55,6 +57,20 @@ impl Crew {
         self
     }
 
+    /// With so many threads each.
+    #[must_use]
+    pub fn threads(mut self, threads: usize) -> Self {
+        self.threads = Some(threads);
+        self
+    }
+
+    /// That log after so many batches.
+    #[must_use]
+    pub fn logging_every(mut self, batches: u64) -> Self {
+        self.log_every = Some(batches);
+        self
+    }
+
     /// In batches of up to so many items, with the default window.
     #[must_use]
     pub fn batches_of(mut self, batch_size: usize) -> Self {
@@ -77,7 +93,13 @@ impl Host {
     ) -> Result<Server<W::In, W::Out>, StartError> {
         macro_rules! start {
             ($servlet:ident) => {{
-                let servlet = $servlet::<W>::new(config).cpus(crew.cpus).batch_size(crew.batch_size);
+                let mut servlet = $servlet::<W>::new(config).cpus(crew.cpus).batch_size(crew.batch_size);
+                if let Some(threads) = crew.threads {
+                    servlet = servlet.stream_threads(threads);
+                }
+                if let Some(batches) = crew.log_every {
+                    servlet = servlet.log_batches_every(batches);
+                }
                 server.start(match crew.wait {
                     Some(wait) => servlet.batch_wait_time(wait),
                     None => servlet,

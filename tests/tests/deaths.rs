@@ -510,7 +510,8 @@ impl Storm<'_> {
 
     /// Kills each worker `each` times, at random moments, whatever it is doing.
     fn kill(&self, each: usize, mut dice: Dice) {
-        let mut victims: Vec<usize> = (0..self.workers().len()).flat_map(|w| vec![w; each]).collect();
+        let first_threads = self.workers().into_iter().zip(0..).filter(|(worker, _)| worker.thread == 0);
+        let mut victims: Vec<usize> = first_threads.flat_map(|(_, place)| vec![place; each]).collect();
         while !victims.is_empty() {
             let after = self.ended.load(Ordering::Relaxed) + dice.below(200);
             let worker = victims.swap_remove(dice.below(victims.len() as u64) as usize);
@@ -535,6 +536,7 @@ fn kill_child(pid: u32) -> bool {
 #[derive(Debug, Clone, Copy)]
 struct Weather {
     workers: usize,
+    threads: usize,
     batch_size: usize,
     batch_wait: Duration,
     wait: Wait,
@@ -547,6 +549,7 @@ fn storm(weather: Weather, seed: u64) {
     let name = Name::new("storm");
     let servlet = ProcessServlet::<Mirror>::new(())
         .cpus(weather.workers)
+        .stream_threads(weather.threads)
         .batch_size(weather.batch_size)
         .batch_wait_time(weather.batch_wait);
     let builder = Server::builder(name.text()).capacity(48).max_payload(4096).wait(weather.wait);
@@ -572,8 +575,8 @@ fn storm(weather: Weather, seed: u64) {
     });
     let kills = weather.workers * KILLS;
     assert_eq!(storm.killed.lock().expect("no panic").len(), kills);
-    let most = (kills * weather.batch_size.max(1)) as u64;
-    assert!(storm.died.into_inner() <= most, "no more than a batch a death");
+    let most = (kills * weather.threads * weather.batch_size.max(1)) as u64;
+    assert!(storm.died.into_inner() <= most, "no more than a batch of each thread a death");
     eventually("all places come back", || server.backlog() == 0);
     eventually("all are back", || {
         let workers = server.stats().servlets.remove(0).workers;
@@ -605,9 +608,9 @@ fn a_storm_of_kills_over_batches() {
     storms(
         1,
         &[
-            Weather { workers: 4, batch_size: 8, batch_wait: SHORT, wait: Wait::Adaptive },
-            Weather { workers: 4, batch_size: 8, batch_wait: Duration::ZERO, wait: Wait::Park },
-            Weather { workers: 4, batch_size: 64, batch_wait: SHORT, wait: Wait::Park },
+            Weather { workers: 4, threads: 1, batch_size: 8, batch_wait: SHORT, wait: Wait::Adaptive },
+            Weather { workers: 4, threads: 1, batch_size: 8, batch_wait: Duration::ZERO, wait: Wait::Park },
+            Weather { workers: 4, threads: 1, batch_size: 64, batch_wait: SHORT, wait: Wait::Park },
         ],
     );
 }
@@ -617,9 +620,32 @@ fn a_storm_of_kills_over_single_items() {
     storms(
         2,
         &[
-            Weather { workers: 4, batch_size: 0, batch_wait: Duration::ZERO, wait: Wait::Adaptive },
-            Weather { workers: 4, batch_size: 1, batch_wait: Duration::ZERO, wait: Wait::Spin(SHORT) },
-            Weather { workers: 1, batch_size: 0, batch_wait: Duration::ZERO, wait: Wait::Park },
+            Weather {
+                workers: 4,
+                threads: 1,
+                batch_size: 0,
+                batch_wait: Duration::ZERO,
+                wait: Wait::Adaptive,
+            },
+            Weather {
+                workers: 4,
+                threads: 1,
+                batch_size: 1,
+                batch_wait: Duration::ZERO,
+                wait: Wait::Spin(SHORT),
+            },
+            Weather { workers: 1, threads: 1, batch_size: 0, batch_wait: Duration::ZERO, wait: Wait::Park },
+        ],
+    );
+}
+
+#[test]
+fn a_storm_of_kills_over_workers_with_several_threads() {
+    storms(
+        4,
+        &[
+            Weather { workers: 2, threads: 3, batch_size: 4, batch_wait: SHORT, wait: Wait::Adaptive },
+            Weather { workers: 1, threads: 4, batch_size: 0, batch_wait: Duration::ZERO, wait: Wait::Park },
         ],
     );
 }
@@ -629,10 +655,10 @@ fn a_storm_of_kills_over_few_workers() {
     storms(
         3,
         &[
-            Weather { workers: 2, batch_size: 2, batch_wait: SHORT, wait: Wait::Adaptive },
-            Weather { workers: 2, batch_size: 3, batch_wait: Duration::ZERO, wait: Wait::Park },
-            Weather { workers: 1, batch_size: 4, batch_wait: SHORT, wait: Wait::Adaptive },
-            Weather { workers: 3, batch_size: 16, batch_wait: SHORT, wait: Wait::Spin(SHORT) },
+            Weather { workers: 2, threads: 1, batch_size: 2, batch_wait: SHORT, wait: Wait::Adaptive },
+            Weather { workers: 2, threads: 1, batch_size: 3, batch_wait: Duration::ZERO, wait: Wait::Park },
+            Weather { workers: 1, threads: 1, batch_size: 4, batch_wait: SHORT, wait: Wait::Adaptive },
+            Weather { workers: 3, threads: 1, batch_size: 16, batch_wait: SHORT, wait: Wait::Spin(SHORT) },
         ],
     );
 }

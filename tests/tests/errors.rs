@@ -9,11 +9,10 @@ use ringmill_tests::gate::{Gate, report, stop_at};
 use ringmill_tests::host::{Crew, Host, on_both};
 use ringmill_tests::pile::pile_up;
 use ringmill_tests::traces::assert_gone;
-use rkyv::Archived;
 use rkyv::string::ArchivedString;
 use std::fmt;
 
-ringmill::init!(Clerk, Foreman, Doorman, Printer, Leaver);
+ringmill::init!(Clerk, Foreman, Printer, Leaver);
 
 /// An error with a cause of its own.
 #[derive(Debug)]
@@ -347,63 +346,6 @@ fn an_item_can_fail_or_be_forgotten_alone() {
                 Ok("e".to_string()),
             ]
         );
-    });
-}
-
-/// Lets only small numbers in; answers with a number and the largest that `call` has seen.
-struct Doorman {
-    gate: String,
-    largest: u32,
-}
-
-impl BatchWorker for Doorman {
-    type Config = String;
-    type In = u32;
-    type Out = (u32, u32);
-
-    fn new(gate: String, _: &Context) -> Result<Self, BoxError> {
-        Ok(Self { gate, largest: 0 })
-    }
-
-    fn preprocess(&mut self, input: &Archived<u32>) -> Result<(), BoxError> {
-        match input.to_native() {
-            13 => panic!("unlucky"),
-            0..100 => Ok(()),
-            large => Err(BoxError::msg(format!("{large} is too large"))),
-        }
-    }
-
-    fn call(&mut self, batch: Batch<'_, Self>) -> Result<(), BoxError> {
-        let numbers: Vec<u32> = batch.inputs().map(|x| x.to_native()).collect();
-        if numbers.contains(&99) {
-            stop_at(&self.gate, "stopped");
-        }
-        self.largest = numbers.iter().copied().chain([self.largest]).max().unwrap_or(0);
-        batch.reply_all(numbers.into_iter().map(|x| (x, self.largest)))
-    }
-}
-
-#[test]
-fn what_preprocess_refuses_never_reaches_call() {
-    on_both(|host| {
-        let gate = Gate::new();
-        let builder = Server::builder(fresh_name("errors"));
-        let server = host.start::<Doorman>(builder, gate.name(), Crew::of(1).greedy(8));
-        let outcomes = pile_up(&server, &gate, 99, vec![1, 500, 2, 13, 3]);
-        let text = |outcome: &Result<(u32, u32), CallError>| match outcome {
-            Ok(answer) => Ok(*answer),
-            Err(CallError::Remote(error)) => Err(error.cause.to_string()),
-            Err(other) => panic!("{other:?}"),
-        };
-        let outcomes: Vec<_> = outcomes.iter().map(text).collect();
-        assert_eq!((&outcomes[0], &outcomes[2], &outcomes[4]), (&Ok((1, 99)), &Ok((2, 99)), &Ok((3, 99))));
-        assert_eq!(outcomes[1], Err("500 is too large".to_string()));
-        assert!(outcomes[3].as_ref().is_err_and(|e| e.starts_with("panicked: unlucky at ")), "{outcomes:?}");
-        // A batch of which nothing is left, then one that is well.
-        assert!(server.call(&400).is_err());
-        assert_eq!(*server.call(&5).expect("an answer"), (5, 99), "400 and 500 were not seen");
-        let total = server.stats().servlets[0].total();
-        assert_eq!((total.errors, total.panics), (3, 1));
     });
 }
 

@@ -55,10 +55,11 @@ JSON:
                     next (index of a node; null: the caller),
                     ring: depth, cells;
                     lock_holder (null: nobody): participant, worker, pid, alive;
-                    sleeping: the workers that sleep, by number within the node
-  workers           node, worker, participant, state (vacant, starting, ready, failed, leaving,
-                    dead), alive (its lease is held), role (process_worker, thread_worker), pid,
-                    restarts, cpus ([]: not pinned), message (why its construction failed),
+                    threads (of each worker), sleeping: who sleeps, by number within the node
+                    (worker * threads + thread)
+  workers           one entry a thread: node, worker, thread, participant, state (vacant, starting,
+                    ready, failed, leaving, dead), alive (its lease is held), role (process_worker,
+                    thread_worker), pid, restarts, cpus ([]: not pinned), message (why it failed),
                     counters: batches, items, batch_min, batch_mean, batch_max, closed_full,
                     closed_window, closed_empty, closed_shutdown, errors, panics, skipped
   blocks            block_bytes, in_use, count; one entry a size class

@@ -58,9 +58,11 @@ struct Node {
     next: String,
     ring: Depth,
     lock_holder: Option<Holder>,
-    /// By number within the node.
+    /// How many threads each of its workers has.
+    threads: u32,
+    /// By number within the node, threads counted one by one.
     sleeping: Vec<u32>,
-    /// How many workers it has.
+    /// How many workers it has, threads counted one by one.
     #[serde(skip)]
     workers: u32,
 }
@@ -107,6 +109,11 @@ struct Worker {
     node: String,
     /// Its number within the node.
     worker: u32,
+    /// Which of that worker's threads.
+    thread: u32,
+    /// How many it has.
+    #[serde(skip)]
+    threads: u32,
     /// Its place in the participant table.
     participant: u32,
     /// What it, or the server, last said of it.
@@ -119,7 +126,7 @@ struct Worker {
     restarts: u32,
     /// None: it is not pinned.
     cpus: Vec<usize>,
-    /// Why its construction failed.
+    /// Why its construction failed, or it gave up.
     message: Option<String>,
     counters: Counters,
 }
@@ -181,7 +188,8 @@ fn node(segment: &Segment, index: u32) -> Option<Node> {
         next: name_of(segment, info.next),
         ring: Depth { depth: ring.depth(), cells: ring.cells() as u64 },
         lock_holder: node.lock().holder().map(|token| holder(segment, token)),
-        // A node has 64 workers at most, as the mask has bits.
+        threads: info.threads,
+        // A node has 64 of them at most, as the mask has bits.
         sleeping: (0..info.workers).filter(|worker| sleepers >> worker & 1 == 1).collect(),
         workers: info.workers,
     })
@@ -239,6 +247,8 @@ fn workers(segment: &Segment) -> Vec<Worker> {
             Worker {
                 node: node_name(segment, entry),
                 worker: entry.worker(),
+                thread: entry.thread(),
+                threads: threads(segment, entry),
                 participant,
                 state: entry.life(),
                 alive: is_held(segment, participant),
@@ -259,7 +269,17 @@ fn node_name(segment: &Segment, entry: &Entry) -> String {
 }
 
 fn worker_name(segment: &Segment, entry: &Entry) -> String {
-    format!("{}/{}", node_name(segment, entry), entry.worker())
+    let node = node_name(segment, entry);
+    title(&node, entry.worker(), entry.thread(), threads(segment, entry))
+}
+
+fn threads(segment: &Segment, entry: &Entry) -> u32 {
+    segment.nodes().get(entry.node() as usize).map_or(1, |info| info.threads)
+}
+
+/// `node/worker`, and `.thread` after it if the worker has several.
+fn title(node: &str, worker: u32, thread: u32, threads: u32) -> String {
+    if threads > 1 { format!("{node}/{worker}.{thread}") } else { format!("{node}/{worker}") }
 }
 
 /// Whether a participant lives; one that cannot be asked for is not called dead.

@@ -74,6 +74,8 @@ fn spec() -> Spec {
                 next: Target::Node(1),
                 role: Role::ProcessWorker,
                 workers: vec![vec![0, 1], vec![2]],
+                threads: 1,
+                log_batches_every: 0,
             },
             NodeSpec {
                 name: "classify".into(),
@@ -85,6 +87,8 @@ fn spec() -> Spec {
                 next: Target::End,
                 role: Role::ThreadWorker,
                 workers: vec![vec![]],
+                threads: 1,
+                log_batches_every: 0,
             },
         ],
         forks: Vec::new(),
@@ -249,6 +253,36 @@ fn busy(ours: &Ours) -> Segment {
 }
 
 #[test]
+fn show_tells_the_threads_of_a_worker_apart() {
+    let ours = Ours::new();
+    let mut spec = spec();
+    spec.nodes[0].threads = 2;
+    let segment = Segment::create(Place::named(&ours.name()).unwrap(), &spec).unwrap();
+    let split = segment.node(0).unwrap();
+    split.doorbell().announce(3);
+    let last = split.workers()[3].token().unwrap_or_else(|| split.workers()[3].prepare(4));
+    assert_eq!(split.lock().lock(last, 0, |_| false), ringmill_shm::lock::Acquired::Free);
+    let shown = parsed(&shmtool(&["show", &ours.name(), "--json"]));
+    let threads: Vec<_> =
+        (0..4).map(|i| (&shown["workers"][i]["worker"], &shown["workers"][i]["thread"])).collect();
+    let number = |n: u32| json!(n);
+    assert_eq!(
+        threads,
+        [
+            (&number(0), &number(0)),
+            (&number(0), &number(1)),
+            (&number(1), &number(0)),
+            (&number(1), &number(1)),
+        ]
+    );
+    assert_eq!((&shown["nodes"][0]["threads"], &shown["nodes"][0]["sleeping"]), (&json!(2), &json!([3])));
+    assert_eq!(shown["nodes"][0]["lock_holder"]["worker"], "split/1.1");
+    let text = text(&shmtool(&["show", &ours.name()]));
+    assert_eq!(words(&text, "split/1.1")[1], "starting");
+    assert_eq!(words(&text, "classify/0")[1], "vacant");
+}
+
+#[test]
 fn show_tells_what_is_going_on() {
     let ours = Ours::new();
     let segment = busy(&ours);
@@ -270,14 +304,14 @@ fn show_tells_what_is_going_on() {
             "index": 0, "name": "split", "worker_type": "Splitter", "batch_size": 32,
             "batch_wait_ns": 200_000, "next": 1, "ring": {"depth": 2, "cells": 16},
             "lock_holder": {"participant": 1, "worker": "split/0", "pid": me, "alive": true},
-            "sleeping": [1],
+            "threads": 1, "sleeping": [1],
         })
     );
     assert_eq!((&shown["nodes"][1]["lock_holder"], &shown["nodes"][1]["next"]), (&Value::Null, &Value::Null));
     assert_eq!(
         shown["workers"][0],
         json!({
-            "node": "split", "worker": 0, "participant": 1, "state": "ready", "alive": true,
+            "node": "split", "worker": 0, "thread": 0, "participant": 1, "state": "ready", "alive": true,
             "role": "process_worker", "pid": me, "restarts": 0, "cpus": [0, 1], "message": null,
             "counters": {
                 "batches": 2, "items": 39, "batch_min": 7, "batch_mean": 19.5, "batch_max": 32,

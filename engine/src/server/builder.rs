@@ -181,7 +181,7 @@ impl ServerBuilder {
 /// A process servlet's type must be one that this program's processes can become.
 fn check_listed(plan: &Plan) -> Result<(), StartError> {
     for node in &plan.nodes {
-        if let crate::plan::Launch::Process { program: None } = node.launch
+        if let crate::plan::Launch::Process { program: None, .. } = node.launch
             && crate::registry::find(node.worker_type, node.type_hash).is_none()
         {
             return Err(StartError::NotListed {

@@ -6,6 +6,7 @@ use crate::error::StartError;
 use crate::payload::{Payload, type_hash};
 use crate::plan::{Launch, PlanNode};
 use crate::worker::BatchWorker;
+use ringmill_shm::doorbell::WORKER_LIMIT;
 use ringmill_shm::participant::Role;
 use ringmill_shm::plan::Target;
 use std::time::Duration;
@@ -18,11 +19,24 @@ pub(super) struct Options<Config> {
     pub(super) cpus: Cpus,
     pub(super) batch_size: usize,
     pub(super) batch_wait_time: Option<Duration>,
+    pub(super) stream_threads: usize,
+    pub(super) log_batches_every: u64,
 }
+
+/// After how many batches a worker logs, if nothing else is said.
+const LOG_BATCHES_EVERY: u64 = 1_000_000;
 
 impl<Config: Payload> Options<Config> {
     pub(super) fn new(config: Config) -> Self {
-        Self { config, name: None, cpus: Cpus::default(), batch_size: 0, batch_wait_time: None }
+        Self {
+            config,
+            name: None,
+            cpus: Cpus::default(),
+            batch_size: 0,
+            batch_wait_time: None,
+            stream_threads: 1,
+            log_batches_every: LOG_BATCHES_EVERY,
+        }
     }
 
     /// The node that runs `W` with these options.
@@ -35,6 +49,8 @@ impl<Config: Payload> Options<Config> {
         let name = self.name.unwrap_or_else(|| short_name(worker_type));
         let rule = Rule::new(&name, self.batch_size, self.batch_wait_time)?;
         let workers = self.cpus.resolve(&name)?;
+        let threads = threads(&name, self.stream_threads, workers.len())?;
+        let log_batches_every = self.log_batches_every;
         let config = crate::payload::to_bytes(&self.config)
             .map_err(|e| StartError::Config { servlet: name.clone(), message: e.to_string() })?;
         let type_hash = type_hash::<W::In, W::Out, W::Config>();
@@ -45,12 +61,29 @@ impl<Config: Payload> Options<Config> {
             config,
             rule,
             workers,
+            threads,
+            log_batches_every,
             role,
             launch,
             next: Target::End,
             mandatory: true,
         })
     }
+}
+
+/// Checks that each thread of each worker can have a place at the doorbell.
+fn threads(servlet: &str, threads: usize, workers: usize) -> Result<u32, StartError> {
+    let most = WORKER_LIMIT / workers;
+    if (1..=most).contains(&threads) {
+        return Ok(threads as u32);
+    }
+    Err(StartError::Range {
+        servlet: Some(servlet.into()),
+        what: "stream_threads",
+        value: threads as u64,
+        least: 1,
+        most: most as u64,
+    })
 }
 
 /// The last part of a type's path, in lower case: `classify` for `app::Classify<f32>`.
@@ -92,6 +125,63 @@ macro_rules! setters {
         #[must_use]
         pub fn batch_wait_time(mut self, wait: std::time::Duration) -> Self {
             self.options.batch_wait_time = Some(wait);
+            self
+        }
+
+        /// How many batches of one worker can be in progress at once; 1 by default. For work that waits:
+        /// for a disk, a network, a device.
+        ///
+        /// Each of the threads has a worker of its own, built there by `new` from the configuration; what
+        /// is heavy they share through a `static`, a `OnceLock` say.
+        /// [`Context::thread_index`](crate::Context::thread_index) tells them apart. Those of a worker process
+        /// live and die together, those of a [`ThreadServlet`](crate::ThreadServlet) each for itself.
+        /// From 1 up to 64 divided by the number of workers; another number is a
+        /// [`StartError::Range`](crate::StartError::Range).
+        ///
+        /// ```
+        /// use ringmill::rkyv::Archived;
+        /// use ringmill::{BoxError, Context, ProcessServlet, Worker};
+        /// use std::sync::OnceLock;
+        ///
+        /// /// One for all threads of a process, made by the first that needs it.
+        /// static PRIMES: OnceLock<Vec<u32>> = OnceLock::new();
+        ///
+        /// struct Factor;
+        ///
+        /// impl Worker for Factor {
+        ///     type Config = u32;
+        ///     type In = u32;
+        ///     type Out = Option<u32>;
+        ///
+        ///     fn new(limit: u32, _: &Context) -> Result<Self, BoxError> {
+        ///         PRIMES.get_or_init(|| (2..limit).filter(|n| (2..*n).all(|d| n % d != 0)).collect());
+        ///         Ok(Self)
+        ///     }
+        ///
+        ///     fn call(&mut self, number: &Archived<u32>) -> Result<Option<u32>, BoxError> {
+        ///         let divides = |prime: &&u32| number.to_native() % **prime == 0;
+        ///         Ok(PRIMES.get().and_then(|primes| primes.iter().find(divides)).copied())
+        ///     }
+        /// }
+        ///
+        /// let servlet = ProcessServlet::<Factor>::new(1000).cpus(2).stream_threads(4);
+        /// ```
+        #[must_use]
+        pub fn stream_threads(mut self, threads: usize) -> Self {
+            self.options.stream_threads = threads;
+            self
+        }
+
+        /// After how many batches a worker logs how large they were: one `tracing::info!` with the fields
+        /// `servlet`, `worker`, `thread`, `count`, `min`, `max` and `mean`, each since the last such line.
+        /// By default 1,000,000; 0 means never, and so does a batch size of 0.
+        ///
+        /// It is logged in the worker's own process. There nobody listens unless the worker installs a
+        /// subscriber, in `new` or `warm_up`; a worker in a thread logs to the subscriber of the server's
+        /// process. [`Server::stats`](crate::Server::stats) needs neither.
+        #[must_use]
+        pub fn log_batches_every(mut self, batches: u64) -> Self {
+            self.options.log_batches_every = batches;
             self
         }
     };

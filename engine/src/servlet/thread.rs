@@ -11,7 +11,8 @@ use std::sync::Arc;
 
 /// One worker type in one or more threads of the server's process: the same traits, rings and batches as
 /// [`ProcessServlet`](crate::ProcessServlet), without its protection from crashes. Each thread has a
-/// worker of its own, built from the configuration; nothing needs to be listed anywhere.
+/// worker of its own, built from the configuration; nothing needs to be listed anywhere. A thread that a
+/// [fatal](crate::BoxError::fatal) error has stopped is started again.
 #[derive(Debug)]
 pub struct ThreadServlet<W: BatchWorker> {
     options: Options<W::Config>,

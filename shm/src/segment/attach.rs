@@ -221,6 +221,9 @@ impl Segment {
                 {
                     return Err(format!("node {index} has workers outside the participant table"));
                 }
+                if d.threads == 0 || !d.workers.is_multiple_of(d.threads) {
+                    return Err(format!("node {index} has workers with a fraction of a thread"));
+                }
                 if self.blob(d.config).is_none() {
                     return Err(format!("node {index} has its configuration outside the blobs"));
                 }
@@ -233,6 +236,8 @@ impl Segment {
                     next: Target::from_raw(d.next),
                     first_participant: d.first_participant,
                     workers: d.workers,
+                    threads: d.threads,
+                    log_batches_every: d.log_batches_every,
                     config: d.config,
                 })
             })

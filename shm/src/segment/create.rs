@@ -61,6 +61,17 @@ pub struct NodeSpec {
     pub role: Role,
     /// One worker each, with the CPUs it is pinned to (none: not pinned).
     pub workers: Vec<Vec<usize>>,
+    /// How many threads each worker has, at least one.
+    pub threads: u32,
+    /// After how many batches a worker logs how large they were; 0: never.
+    pub log_batches_every: u64,
+}
+
+impl NodeSpec {
+    /// How many places its workers have: one for each thread of each of them.
+    fn places(&self) -> usize {
+        self.workers.len() * self.threads as usize
+    }
 }
 
 /// Why a segment could not be created.
@@ -127,10 +138,14 @@ fn shape_of(spec: &Spec) -> Result<Shape, ShapeError> {
         false => Err(ShapeError { what, value: value as u64, least: 0, most: most as u64 }),
     };
     for node in &spec.nodes {
-        within("number of workers of a node", node.workers.len(), WORKER_LIMIT)?;
+        within("number of workers of a node, threads included", node.places(), WORKER_LIMIT)?;
+        if node.threads == 0 {
+            let (what, most) = ("number of threads of a worker", WORKER_LIMIT as u64);
+            return Err(ShapeError { what, value: 0, least: 1, most });
+        }
     }
     let mut shape = Shape {
-        participants: 1 + spec.nodes.iter().map(|n| n.workers.len() as u32).sum::<u32>(),
+        participants: 1 + spec.nodes.iter().map(|n| n.places() as u32).sum::<u32>(),
         nodes: spec.nodes.len() as u32,
         requests: spec.requests,
         tasks_per_request: spec.tasks_per_request,
@@ -217,10 +232,13 @@ impl Segment {
                 batch_wait_ns: node.batch_wait_ns,
                 batch_size: node.batch_size,
                 first_participant: first,
-                workers: node.workers.len() as u32,
+                workers: node.places() as u32,
                 next: node.next.raw(),
+                threads: node.threads,
+                log_batches_every: node.log_batches_every,
+                pad: 0,
             });
-            first += node.workers.len() as u32;
+            first += node.places() as u32;
         }
         let mut numbers = |numbers: &mut dyn Iterator<Item = u32>| {
             put(&numbers.flat_map(u32::to_le_bytes).collect::<Vec<u8>>())
@@ -267,11 +285,12 @@ impl Segment {
             }
         }
         let entries = self.participants();
-        entries[SERVER as usize].assign(Role::Server, 0, 0, &[]);
+        entries[SERVER as usize].assign(Role::Server, 0, 0, 1, &[]);
         for (index, (node, descriptor)) in spec.nodes.iter().zip(&descriptors).enumerate() {
-            for (worker, cpus) in node.workers.iter().enumerate() {
-                let entry = &entries[descriptor.first_participant as usize + worker];
-                entry.assign(node.role, index as u32, worker as u32, cpus);
+            for number in 0..descriptor.workers {
+                let entry = &entries[(descriptor.first_participant + number) as usize];
+                let cpus = &node.workers[(number / node.threads) as usize];
+                entry.assign(node.role, index as u32, number, node.threads, cpus);
             }
         }
         let server = &entries[SERVER as usize];

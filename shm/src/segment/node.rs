@@ -27,8 +27,12 @@ pub struct NodeInfo {
     pub next: Target,
     /// The place of the first worker in the participant table.
     pub first_participant: u32,
-    /// How many workers.
+    /// How many places its workers have: one for each thread of each of them.
     pub workers: u32,
+    /// How many threads each worker has.
+    pub threads: u32,
+    /// After how many batches a worker logs how large they were; 0: never.
+    pub log_batches_every: u64,
     pub(super) config: Extent,
 }
 

@@ -67,6 +67,8 @@ pub fn node(name: &str, next: Option<u32>, workers: usize) -> NodeSpec {
         next,
         role: Role::ProcessWorker,
         workers: vec![Vec::new(); workers],
+        threads: 1,
+        log_batches_every: 0,
     }
 }
 
@@ -90,8 +92,12 @@ pub struct Fixture {
 
 impl Fixture {
     pub fn new() -> Self {
+        Self::of(&spec())
+    }
+
+    pub fn of(spec: &Spec) -> Self {
         let place = TestPlace::file();
-        let segment = Segment::create(place.place.clone(), &spec()).unwrap();
+        let segment = Segment::create(place.place.clone(), spec).unwrap();
         let bytes = File::options().read(true).write(true).open(place.path()).unwrap();
         Self { segment, bytes, _place: place }
     }

@@ -3,9 +3,9 @@
 //! `actors NAME GATE [OPTION]…` starts a server and says `ready PID…`; then it does as the lines of its
 //! standard input say. Whoever started it sees how it ends, and what it leaves.
 //!
-//! Options: `threads` (workers in threads), `hold-in-constructor`, `no-signals` (the server leaves signals
+//! Options: `threads` (workers in threads), `hold-in-constructor`, `cleanup-panics`, `no-signals` (the server leaves signals
 //! alone), `own-handler` (the program has a handler for SIGINT), `ignore-sigint`, `shutdown-ms=N`,
-//! `workers=N`.
+//! `workers=N`, `stream-threads=N`.
 //!
 //! Commands: `hold N` (a call in a thread of its own), `exit N`, `panic`, `return`, `shutdown`,
 //! `watch` (says `refused` as soon as the server takes no calls).
@@ -59,16 +59,18 @@ fn start(name: &str, gate: &str, options: &[String]) -> Result<Actors, BoxError>
         gate: gate.into(),
         rebirth: Rebirth::Lives,
         hold_in_constructor: has("hold-in-constructor"),
+        cleanup_panics: has("cleanup-panics"),
     };
     let workers = value("workers=").map_or(2, |n| n as usize);
+    let threads = value("stream-threads=").map_or(1, |n| n as usize);
     let builder = Server::builder(name)
         .capacity(4)
         .handle_signals(!has("no-signals"))
         .shutdown_timeout(value("shutdown-ms=").map_or(Duration::from_secs(3600), Duration::from_millis));
     Ok(if has("threads") {
-        builder.start(ThreadServlet::<Actor>::new(upbringing).cpus(workers))?
+        builder.start(ThreadServlet::<Actor>::new(upbringing).cpus(workers).stream_threads(threads))?
     } else {
-        builder.start(ProcessServlet::<Actor>::new(upbringing).cpus(workers))?
+        builder.start(ProcessServlet::<Actor>::new(upbringing).cpus(workers).stream_threads(threads))?
     })
 }
 

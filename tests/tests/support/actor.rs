@@ -53,12 +53,15 @@ pub(crate) struct Upbringing {
     pub(crate) rebirth: Rebirth,
     /// Whether the constructor waits at the gate.
     pub(crate) hold_in_constructor: bool,
+    /// Whether it panics in the end.
+    pub(crate) cleanup_panics: bool,
 }
 
 /// The worker.
 #[derive(Debug)]
 pub(crate) struct Actor {
     gate: String,
+    cleanup_panics: bool,
 }
 
 impl Actor {
@@ -81,7 +84,7 @@ impl BatchWorker for Actor {
 
     fn new(config: Upbringing, context: &Context) -> Result<Self, BoxError> {
         dump_no_core();
-        let actor = Self { gate: config.gate };
+        let actor = Self { gate: config.gate, cleanup_panics: config.cleanup_panics };
         if config.hold_in_constructor {
             actor.hold("constructor", context.worker_index() as u64)?;
         }
@@ -122,6 +125,7 @@ impl BatchWorker for Actor {
             _ => "cleanup-other",
         };
         let _ = self.visit(kind, 0); // nobody may listen any more
+        assert!(!self.cleanup_panics, "as it was told");
     }
 }
 

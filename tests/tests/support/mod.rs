@@ -130,7 +130,8 @@ impl Gate {
     }
 
     pub(crate) fn upbringing(&self) -> Upbringing {
-        Upbringing { gate: self.path(), rebirth: Rebirth::Lives, hold_in_constructor: false }
+        let rebirth = Rebirth::Lives;
+        Upbringing { gate: self.path(), rebirth, hold_in_constructor: false, cleanup_panics: false }
     }
 
     /// A servlet of actors that report here.

@@ -1,6 +1,6 @@
 //! A segment in words and tables.
 
-use super::{Counters, Node, Shown, Worker};
+use super::{Counters, Node, Shown, Worker, title};
 use crate::output::{Page, Report};
 use crate::survey::{State, user_text};
 use crate::units;
@@ -178,7 +178,7 @@ impl Shown {
 
 impl Worker {
     fn name(&self) -> String {
-        format!("{}/{}", self.node, self.worker)
+        title(&self.node, self.worker, self.thread, self.threads)
     }
 
     /// What it says of itself, unless the kernel knows better.
