@@ -222,10 +222,13 @@ fn the_first_error_ends_the_item_and_late_members_are_dropped() {
     on_both(|host| {
         let gate = Gate::new();
         with_server(Ensemble::each(hands(host, &gate, "ab")).name("pair"), |server| {
-            let text = format!("stop a, fail b, {}", "input ".repeat(500));
+            let text = format!("stop a, stop b, fail b, {}", "input ".repeat(500));
             std::thread::scope(|scope| {
                 let call = scope.spawn(|| server.call(&text).map(|reply| reply.to_owned()));
-                let late = gate.arrival();
+                let mut held = gate.arrivals(2); // b fails only once a has begun
+                held.sort_by_key(|arrival| arrival.label().to_string());
+                held.pop().unwrap().release();
+                let late = held.pop().unwrap();
                 let error = ensemble_error(call.join().unwrap());
                 assert_eq!(error.servlet, "pair");
                 assert_eq!(error.members[0].name, "a");
