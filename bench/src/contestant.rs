@@ -17,6 +17,11 @@ pub enum Job {
         /// Items in progress at most.
         window: u32,
     },
+    /// The same through several stages, or to several members at once: a figure for each number of them.
+    Stages {
+        /// Items in progress at most.
+        window: u32,
+    },
 }
 
 impl Job {
@@ -25,6 +30,7 @@ impl Job {
         match self {
             Self::Call => "call",
             Self::Stream { .. } => "stream",
+            Self::Stages { .. } => "stages",
         }
     }
 
@@ -32,7 +38,7 @@ impl Job {
     pub fn window(self) -> u32 {
         match self {
             Self::Call => 1,
-            Self::Stream { window } => window,
+            Self::Stream { window } | Self::Stages { window } => window,
         }
     }
 
@@ -53,7 +59,7 @@ impl Job {
     pub fn run(self, contestant: &mut dyn Contestant, items: u64) -> Result<(), Error> {
         match self {
             Self::Call => contestant.call(items),
-            Self::Stream { window } => contestant.stream(items, window),
+            Self::Stream { window } | Self::Stages { window } => contestant.stream(items, window),
         }
     }
 }

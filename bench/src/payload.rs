@@ -40,6 +40,13 @@ impl Payload {
     }
 }
 
+impl PartialEq<Payload> for ArchivedPayload {
+    #[inline]
+    fn eq(&self, other: &Payload) -> bool {
+        self.native() == other.words
+    }
+}
+
 impl ArchivedPayload {
     /// The answer to this question, read where it lies.
     #[inline]

@@ -4,6 +4,7 @@ pub mod crossbeam;
 pub mod ringmill;
 pub mod rtrb;
 pub mod rtrb_chunks;
+pub mod stages;
 pub mod threads;
 
 use crate::Error;

@@ -46,6 +46,6 @@ fn prints_one_json_object_a_line() {
         assert!(FIELDS.iter().all(|field| row.contains_key(*field)), "{line}");
         lines += 1;
     }
-    // Four contestants in `call`, five in `stream`, each in at least one regime.
-    assert!(!complete || lines >= 9, "{text}");
+    // Four contestants in `call`, five in `stream`, eight in `stages`, each in at least one regime.
+    assert!(!complete || lines >= 17, "{text}");
 }

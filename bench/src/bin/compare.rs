@@ -11,11 +11,12 @@ use ringmill_bench::contestant::{Contestant, Job};
 use ringmill_bench::match_up::{self, Progress};
 use ringmill_bench::peers::Peer;
 use ringmill_bench::peers::ringmill::Echo;
+use ringmill_bench::peers::stages::{self, Stage};
 use ringmill_bench::pin::{CpuPair, pin_to};
 use ringmill_bench::raw::Raw;
 use ringmill_bench::report;
 
-ringmill::init!(Echo);
+ringmill::init!(Echo, Stage);
 
 /// Compares ringmill with its rivals.
 ///
@@ -33,7 +34,8 @@ struct Arguments {
     #[arg(long = "job", value_name = "JOB")]
     jobs: Vec<JobName>,
 
-    /// Whom to measure; may be repeated [default: all that have a part in the job]
+    /// Whom to measure; may be repeated [default: all that have a part in the job]. The job `stages` compares
+    /// ringmill with itself
     #[arg(long = "peer", value_name = "PEER")]
     peers: Vec<Peer>,
 
@@ -41,7 +43,7 @@ struct Arguments {
     #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     rounds: u32,
 
-    /// Items in progress at most in the job `stream`
+    /// Items in progress at most in the jobs `stream` and `stages`
     #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=65_536))]
     window: u32,
 
@@ -56,6 +58,8 @@ enum JobName {
     Call,
     /// Many items in progress
     Stream,
+    /// The same through pipelines of 1 to 8 stages and ensembles of 1 to 8 members
+    Stages,
 }
 
 /// The exit code where the machine was too busy for enough rounds to count: what was had is printed.
@@ -107,8 +111,10 @@ fn compare(arguments: &Arguments) -> Result<bool, Error> {
 
 fn run_job(job: Job, peers: &[Peer], cpus: CpuPair, rounds: usize) -> Result<match_up::Outcome, Error> {
     let mut raw = Raw::start(cpus)?;
-    let mut contestants: Vec<Box<dyn Contestant>> =
-        peers.iter().map(|peer| peer.start(job, cpus)).collect::<Result<_, Error>>()?;
+    let mut contestants: Vec<Box<dyn Contestant>> = match job {
+        Job::Stages { .. } => stages::start(job, cpus)?,
+        _ => peers.iter().map(|peer| peer.start(job, cpus)).collect::<Result<_, Error>>()?,
+    };
     pin_to(cpus.client)?;
     let mut progress_line = ProgressLine::new();
     match_up::run(job, &mut raw, &mut contestants, rounds, |progress| progress_line.show(progress))
@@ -123,6 +129,7 @@ impl Arguments {
             .map(|name| match name {
                 JobName::Call => Job::Call,
                 JobName::Stream => Job::Stream { window: self.window },
+                JobName::Stages => Job::Stages { window: self.window },
             })
             .collect()
     }
