@@ -288,7 +288,8 @@ impl<W: BatchWorker> Item<'_, W> {
         unsafe { self.input.get() }
     }
 
-    /// Answers it with a value.
+    /// Answers it with a value. Its caller has it at once; the next stage, if there is one, when `call`
+    /// returns at the latest.
     #[inline]
     pub fn reply(self, outcome: W::Out) {
         self.desk.reply(self.index, &outcome);
@@ -306,16 +307,19 @@ impl<W: BatchWorker> Item<'_, W> {
         self,
         call: impl FnOnce(&Archived<W::In>) -> Result<W::Out, BoxError>,
     ) -> ControlFlow<()> {
+        let (desk, mut flow) = (self.desk, ControlFlow::Continue(()));
         match crate::panics::caught(AssertUnwindSafe(|| call(self.input()))) {
             Ok(Ok(outcome)) => self.reply(outcome),
             Ok(Err(error)) => {
-                let flow = if error.is_fatal() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
+                if error.is_fatal() {
+                    flow = ControlFlow::Break(());
+                }
                 self.fail(error);
-                return flow;
             }
-            Err(panic) => self.desk.fail_by_panic(self.index, panic),
+            Err(panic) => desk.fail_by_panic(self.index, panic),
         }
-        ControlFlow::Continue(())
+        desk.flush(); // the next one may take its time
+        flow
     }
 }
 

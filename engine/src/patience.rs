@@ -3,8 +3,8 @@
 //! Spinning costs CPU time, sleeping costs a wake: some 5 to 50 µs. A spin that ends with what was waited
 //! for is worth it up to about one wake; one that does not is a loss. So the budget is about one wake, it
 //! falls by half with every spin that ended in sleep, down to nothing, and is tried in full again now and
-//! then, because the reason for the misses may be gone. On one CPU the other side cannot run while we
-//! spin: the budget is zero.
+//! then, because the reason for the misses may be gone. Where the other side cannot run while we spin, on
+//! one CPU or among more workers than there are CPUs, the budget is zero.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -14,13 +14,21 @@ use std::time::{Duration, Instant};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Wait {
-    /// Spin for about one wake's cost, less where it does not pay, then sleep.
+    /// Spin for about one wake's cost, less where it does not pay, then sleep; sleep at once where there are
+    /// not CPUs enough.
     #[default]
     Adaptive,
     /// Spin for this long, then sleep.
     Spin(Duration),
     /// Sleep at once.
     Park,
+}
+
+impl Wait {
+    /// The same for one of so many that may spin on so many CPUs.
+    pub(crate) fn among(self, spinners: usize, cpus: usize) -> Self {
+        if self == Self::Adaptive && spinners > cpus { Self::Park } else { self }
+    }
 }
 
 /// How closely a waiting side looks.

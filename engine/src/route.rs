@@ -58,9 +58,49 @@ impl fmt::Debug for Router {
 pub(crate) const LIST: u32 = 1;
 pub(crate) const KEEPS_ERRORS: u32 = 2;
 
+/// Where a joined value is put together before it is written over what it was made from.
+struct Table {
+    bytes: Vec<u8>,
+    /// Where each member's root lies, and whether it is an error.
+    roots: Vec<(usize, bool)>,
+}
+
 thread_local! {
-    /// Where a joined value is put together before it is written over what it was made from.
-    static JOINED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    static TABLE: RefCell<Table> = const { RefCell::new(Table { bytes: Vec::new(), roots: Vec::new() }) };
+}
+
+/// Tasks that are queued and will be pushed together: one update of a ring's tail and one look at its doorbell
+/// for several, and its workers wake to a batch.
+#[derive(Debug, Default)]
+pub(crate) struct Outbox(RefCell<Queued>);
+
+#[derive(Debug, Default)]
+struct Queued {
+    /// By node.
+    ids: Vec<(u32, Vec<u32>)>,
+    /// Where the last one went: the next goes there, or to the one after it.
+    last: usize,
+}
+
+/// So many for one node are pushed although more may come.
+const OUTBOX: usize = 64;
+
+impl Outbox {
+    /// Adds a task; whether there are enough for its node.
+    #[inline]
+    fn add(&self, node: u32, id: u32) -> bool {
+        let queued = &mut *self.0.borrow_mut();
+        let count = queued.ids.len();
+        let near = [queued.last, queued.last + 1, 0].into_iter();
+        let found = near.chain(0..count).find(|&i| queued.ids.get(i).is_some_and(|of| of.0 == node));
+        queued.last = found.unwrap_or(count);
+        if found.is_none() {
+            queued.ids.push((node, Vec::with_capacity(OUTBOX)));
+        }
+        let ids = &mut queued.ids[queued.last].1;
+        ids.push(id);
+        ids.len() >= OUTBOX
+    }
 }
 
 /// Somebody who moves tasks on.
@@ -71,6 +111,8 @@ pub(crate) struct Mover<'s> {
     /// Whose requests they are.
     pub(crate) client: Token,
     pub(crate) me: Token,
+    /// Where what is moved into rings waits until it is [flushed](Self::flush); none: it does not.
+    pub(crate) outbox: Option<&'s Outbox>,
 }
 
 impl Mover<'_> {
@@ -138,12 +180,46 @@ impl Mover<'_> {
 
     #[inline]
     fn forward(&self, task: Claimed<'_>, node: u32) {
-        match task.forward(node, now_ns, false) {
-            Ok(()) => self.after_push(node),
-            Err(task) => {
+        match (task.queue(node, now_ns, false), self.outbox) {
+            (Ok(id), None) => self.push(node, &[id]),
+            (Ok(id), Some(outbox)) => {
+                if outbox.add(node, id) {
+                    self.flush();
+                }
+            }
+            (Err(task), _) => {
                 let message = format!("node {node} cannot be reached");
                 self.fail(task, self.error("", 0, RemoteCause::Payload { message }));
             }
+        }
+    }
+
+    /// Pushes what waits.
+    #[inline]
+    pub(crate) fn flush(&self) {
+        let Some(outbox) = self.outbox else { return };
+        let nodes = outbox.0.borrow().ids.len();
+        for index in 0..nodes {
+            // Taken out: a node that is down has its items answered here, and they may lead to others.
+            let (node, mut ids) = {
+                let of = &mut outbox.0.borrow_mut().ids[index];
+                (of.0, std::mem::take(&mut of.1))
+            };
+            if !ids.is_empty() {
+                self.push(node, &ids);
+                ids.clear();
+            }
+            let late = std::mem::replace(&mut outbox.0.borrow_mut().ids[index].1, ids);
+            late.into_iter().for_each(|id| self.push(node, &[id]));
+        }
+    }
+
+    /// Pushes queued tasks. In a segment that somebody has written over they may not fit; then nobody hears of
+    /// them again but by their time-outs.
+    #[inline]
+    fn push(&self, node: u32, ids: &[u32]) {
+        if self.segment.node(node).is_some_and(|node| node.push(ids).is_ok()) {
+            self.after_push(node);
         }
     }
 
@@ -255,10 +331,10 @@ impl Mover<'_> {
         let fork = join.fork().1;
         let keeps_errors = fork.form & KEEPS_ERRORS != 0;
         let corrupt = |e: Corrupt| RemoteCause::Payload { message: e.to_string() };
-        JOINED.with_borrow_mut(|joined| {
+        TABLE.with_borrow_mut(|Table { bytes: joined, roots }| {
             joined.clear();
+            roots.clear();
             let mut errors = 0;
-            let mut roots = Vec::with_capacity(fork.members.len());
             for (index, member) in fork.members.iter().enumerate() {
                 match join.member(index).map_err(corrupt)? {
                     Arrived::Value(bytes) => {
@@ -277,7 +353,7 @@ impl Mover<'_> {
             if errors == fork.members.len() {
                 return Err(RemoteCause::Ensemble { members: self.members(join).map_err(corrupt)? });
             }
-            finish_joined(joined, &roots, fork.form);
+            finish_joined(joined, roots, fork.form);
             let mut place = join.value_place();
             let written = match joined.len() {
                 n if n <= INLINE_BYTES => place.inline_place().write(0, joined),

@@ -34,7 +34,7 @@ use crate::items::Batch;
 use crate::panics;
 use crate::patience::{Pace, Patience, Wait};
 use crate::payload::{Payload, Validated, encode};
-use crate::route::{Mover, Router};
+use crate::route::{Mover, Outbox, Router};
 use crate::unit::{State, Unit};
 use crate::worker::{BatchWorker, Context, Stop};
 use ringmill_shm::arena::{Claimed, Parked, Task};
@@ -94,7 +94,7 @@ impl Seat {
 
     #[inline]
     fn mover(&self, client: Token) -> Mover<'_> {
-        Mover { segment: &self.segment, router: &self.router, client, me: self.token }
+        Mover { segment: &self.segment, router: &self.router, client, me: self.token, outbox: None }
     }
 
     /// An error record of this worker.
@@ -124,6 +124,7 @@ pub(crate) struct Desk {
     /// Where finished tasks go.
     next: Target,
     slots: RefCell<Vec<Option<Parked>>>,
+    outbox: Outbox,
     /// The first fatal error.
     fatal: OnceCell<RemoteCause>,
 }
@@ -204,7 +205,13 @@ impl Desk {
 
     #[inline]
     fn mover(&self) -> Mover<'_> {
-        self.seat.mover(self.client)
+        Mover { outbox: Some(&self.outbox), ..self.seat.mover(self.client) }
+    }
+
+    /// Pushes finished items that wait for others; at the latest when `call` has returned.
+    #[inline]
+    pub(crate) fn flush(&self) {
+        self.mover().flush();
     }
 }
 
@@ -294,10 +301,11 @@ impl<'a> Loop<'a> {
                     }
                 }
                 inputs.clear();
-                if let Some(cause) = desk.fatal.get() {
-                    self.pass_on();
-                    return Err(cause.clone());
-                }
+            }
+            desk.flush();
+            if let Some(cause) = desk.fatal.get() {
+                self.pass_on();
+                return Err(cause.clone());
             }
             if let Some(tally) = &mut self.tally
                 && tally.count(items)
@@ -454,7 +462,7 @@ impl<'a> Loop<'a> {
                     self.claim(1);
                     head += 1;
                     ring.set_head(head);
-                    self.discard_gone();
+                    self.discard_gone(false);
                     continue;
                 }
                 oldest_ns = Task::new(segment, first).map_or(0, |task| task.enqueued_ns());
@@ -477,6 +485,9 @@ impl<'a> Loop<'a> {
         if self.shared && self.pending() {
             doorbell.wake_one(|worker| self.node.bell(worker));
         }
+        if !self.gone.is_empty() {
+            self.discard_gone(true);
+        }
     }
 
     /// Claims what was seen, and in place of items whose callers had gone what else is there; says the
@@ -484,14 +495,14 @@ impl<'a> Loop<'a> {
     #[inline]
     fn take(&mut self, mut head: u64) -> u64 {
         loop {
-            let count = self.seen.len();
+            let (count, gone) = (self.seen.len(), self.gone.len());
             self.claim(count);
             head += count as u64;
             self.ring.set_head(head);
-            if self.gone.is_empty() {
+            if self.gone.len() == gone {
                 return head;
             }
-            self.discard_gone();
+            self.discard_gone(false);
             self.look(head);
             if self.seen.is_empty() {
                 return head;
@@ -518,11 +529,7 @@ impl<'a> Loop<'a> {
     #[inline]
     fn claim(&mut self, count: usize) {
         let segment = &*self.seat.segment;
-        let prefetch = |id: &u32| {
-            if let Some(task) = Task::new(segment, *id) {
-                task.prefetch();
-            }
-        };
+        let prefetch = |id: &u32| segment.prefetch_task(*id);
         self.seen.iter().take(PREFETCH).for_each(prefetch);
         for index in 0..count {
             self.seen.get(index + PREFETCH).into_iter().for_each(prefetch);
@@ -536,11 +543,16 @@ impl<'a> Loop<'a> {
         self.seen.drain(..count);
     }
 
-    /// Frees the claimed items whose callers had gone; `head` has passed them.
+    /// Frees the claimed items whose callers had gone; `head` has passed them. Branches only once the lock is
+    /// free: what they were the last of is then moved on, by way of user code perhaps.
     #[inline]
-    fn discard_gone(&mut self) {
-        for parked in self.gone.drain(..) {
-            if let Some(task) = parked.resume(&self.seat.segment) {
+    fn discard_gone(&mut self, branches: bool) {
+        let segment = &*self.seat.segment;
+        for parked in std::mem::take(&mut self.gone) {
+            let Some(task) = parked.resume(segment) else { continue };
+            if task.task().is_branch() && !branches {
+                self.gone.push(task.park());
+            } else {
                 self.counters.count_skipped();
                 self.mover.discard(task);
             }
@@ -611,8 +623,14 @@ pub(crate) fn live<W: BatchWorker>(seat: Arc<Seat>) -> Left {
     };
     let client = seat.segment.server_token().expect("the server is there before its workers");
     let next = seat.node().info().next;
-    let desk =
-        Desk { seat: Arc::clone(&seat), client, next, slots: RefCell::default(), fatal: OnceCell::new() };
+    let desk = Desk {
+        seat: Arc::clone(&seat),
+        client,
+        next,
+        slots: RefCell::default(),
+        outbox: Outbox::default(),
+        fatal: OnceCell::new(),
+    };
     let work = Loop::new(&seat, client);
     if seat.unit.await_fellows() {
         seat.entry().set_life(ringmill_shm::participant::Life::Ready);

@@ -9,6 +9,7 @@ use crate::error::CallError;
 use crate::patience::Pace;
 use crate::payload::Payload;
 use crate::reply::Reply;
+use crate::route::Outbox;
 use crate::server::{CallOptions, Core, Filled};
 use ringmill_shm::arena::{Done, Task};
 use std::collections::VecDeque;
@@ -78,6 +79,7 @@ pub struct Stream<'s, I: Iterator<Item = In>, In: Payload, Out: Payload> {
     sent: VecDeque<u32>,
     /// The last of them: filled, not pushed yet.
     pending: Vec<u32>,
+    outbox: Outbox,
     /// What became of inputs that could not be sent, oldest first.
     failed: VecDeque<CallError>,
     /// An id that came free and is used for the next input.
@@ -101,6 +103,7 @@ impl<'s, I: Iterator<Item = In>, In: Payload, Out: Payload> Stream<'s, I, In, Ou
             timeout: options.timeout,
             sent: VecDeque::new(),
             pending: Vec::with_capacity(CHUNK),
+            outbox: Outbox::default(),
             failed: VecDeque::new(),
             spare: None,
             outcome: PhantomData,
@@ -233,7 +236,7 @@ impl<'s, I: Iterator<Item = In>, In: Payload, Out: Payload> Stream<'s, I, In, Ou
         if self.pending.is_empty() {
             return;
         }
-        if let Err(error) = self.core.send_all(&self.pending) {
+        if let Err(error) = self.core.send_all(&self.pending, &self.outbox) {
             self.fail(error);
         }
         self.pending.clear();

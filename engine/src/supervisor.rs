@@ -104,7 +104,13 @@ impl Shared {
     /// The server's process as a mover.
     #[inline]
     pub(crate) fn mover(&self) -> Mover<'_> {
-        Mover { segment: &self.segment, router: &self.router, client: self.server, me: self.server }
+        Mover {
+            segment: &self.segment,
+            router: &self.router,
+            client: self.server,
+            me: self.server,
+            outbox: None,
+        }
     }
 
     /// After the last worker has gone: whatever is in a ring, or still comes, is answered with an error.
@@ -203,6 +209,7 @@ struct Post {
     places: Range<u32>,
     node: u32,
     title: String,
+    wait: Wait,
     starter: Starter,
     body: Body,
     since: Instant,
@@ -219,7 +226,6 @@ impl Post {
 pub(crate) struct Supervisor {
     shared: Arc<Shared>,
     posts: Vec<Post>,
-    wait: Wait,
     /// How workers ended before the server was ready, by place.
     early_deaths: Arc<Mutex<Vec<(u32, ExitStatus)>>>,
     started: Arc<AtomicBool>,
@@ -261,9 +267,8 @@ impl Supervisor {
         wait: Wait,
     ) -> Result<Handle, StartError> {
         let mut supervisor = Self {
-            posts: posts(&shared.segment, nodes, server_name),
+            posts: posts(&shared.segment, nodes, server_name, wait),
             shared,
-            wait,
             early_deaths: Arc::default(),
             started: Arc::default(),
         };
@@ -322,7 +327,7 @@ impl Supervisor {
                 let order = Order {
                     place: post.places.start,
                     tokens,
-                    wait: self.wait,
+                    wait: post.wait,
                     server: std::process::id(),
                     segment: segment.place().clone(),
                 };
@@ -356,7 +361,7 @@ impl Supervisor {
         let cpus = segment.participants()[place as usize].cpus();
         let unit = Arc::new(Unit::new(post.places.clone()));
         let router = Arc::clone(&self.shared.router);
-        let seat = Seat { segment, place, token, wait: self.wait, router, unit };
+        let seat = Seat { segment, place, token, wait: post.wait, router, unit };
         let left = Arc::new(AtomicBool::new(false));
         let farewell = Farewell { left: Arc::clone(&left), shared: Arc::clone(&self.shared) };
         let body = move || {
@@ -643,14 +648,16 @@ impl Drop for Supervisor {
 }
 
 /// A post for every worker of a plan.
-fn posts(segment: &Segment, nodes: &[PlanNode], server_name: &str) -> Vec<Post> {
+fn posts(segment: &Segment, nodes: &[PlanNode], server_name: &str, wait: Wait) -> Vec<Post> {
     let mut posts = Vec::new();
     for (index, (node, info)) in nodes.iter().zip(segment.nodes()).enumerate() {
         let mut post = |places: Range<u32>, title, starter| {
             let (first, node, body) = (info.first_participant, index as u32, Body::None);
             let places = first + places.start..first + places.end;
             let title = format!("{server_name}/{title}");
-            posts.push(Post { places, node, title, starter, body, since: Instant::now(), young_deaths: 0 });
+            let wait = wait_on(&segment.participants()[places.start as usize].cpus(), nodes, wait);
+            let since = Instant::now();
+            posts.push(Post { places, node, title, wait, starter, body, since, young_deaths: 0 });
         };
         let threads = info.threads;
         for worker in 0..info.workers / threads {
@@ -671,4 +678,16 @@ fn posts(segment: &Segment, nodes: &[PlanNode], server_name: &str) -> Vec<Post> 
         }
     }
     posts
+}
+
+/// How a worker on these CPUs waits; none: it may run on any. Where more may spin than there are CPUs to spin
+/// on, each that does keeps another one from working. Of the workers of a node one spins at a time; on any CPU
+/// there may also be a caller.
+fn wait_on(cpus: &[usize], nodes: &[PlanNode], wait: Wait) -> Wait {
+    let meets = |worker: &Vec<usize>| worker.is_empty() || worker.iter().any(|cpu| cpus.contains(cpu));
+    let (spinners, cpus) = match cpus.len() {
+        0 => (nodes.len() + 1, crate::cpus::allowed().len()),
+        n => (nodes.iter().filter(|node| node.workers.iter().any(meets)).count(), n),
+    };
+    wait.among(spinners, cpus)
 }

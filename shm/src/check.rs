@@ -5,9 +5,11 @@
 //! defect.
 
 use crate::arena::Task;
+use crate::participant::SERVER;
 use crate::pool;
 use crate::segment::{Node, Segment};
 use crate::sync::Ordering;
+use crate::token::Token;
 use crate::word::{Phase, State};
 use serde::Serialize;
 use std::collections::BTreeSet;
@@ -252,7 +254,9 @@ fn look_at_task(segment: &Segment, task: u32, state: State, times: u32, problems
     if times > 1 {
         problems.insert(Problem::TwiceInRing { task, word });
     }
-    if phase == Phase::Queued && times == 0 {
+    // A worker pushes what it has finished a few at a time; until then it answers for it.
+    let about_to_be = |owner: Token| owner.index() != SERVER && !segment.is_dead(owner);
+    if phase == Phase::Queued && times == 0 && !state.owner().is_some_and(about_to_be) {
         problems.insert(Problem::NotInRing { task, word });
     }
     // A queued task in a ring needs nobody but a reader; a claimed one there will be claimed again.

@@ -185,13 +185,7 @@ fn in_rings(segment: &Segment) -> Vec<bool> {
 fn push(segment: &Segment, task: &Task<'_>) -> bool {
     let At::Node(node) = task.at() else { return false };
     let Some(node) = segment.node(node) else { return false };
-    match node.ring().push(task.id()) {
-        Ok(position) => {
-            node.after_push(position + 1);
-            true
-        }
-        Err(_overrun) => false,
-    }
+    node.push(&[task.id()]).is_ok()
 }
 
 /// Frees blocks whose task is FREE or has another generation (claimed by somebody who died before

@@ -23,10 +23,8 @@ type Outcomes = Vec<Box<Payload>>;
 const BATCH_SIZE: usize = 64;
 
 /// How many stages the pipelines have, and how many members the ensembles.
-const PIPELINES: [(usize, &str); 4] =
-    [(1, "1 stage"), (2, "2 stages"), (4, "4 stages"), (8, "8 stages")];
-const ENSEMBLES: [(usize, &str); 4] =
-    [(1, "1 member"), (2, "2 members"), (4, "4 members"), (8, "8 members")];
+const PIPELINES: [(usize, &str); 4] = [(1, "1 stage"), (2, "2 stages"), (4, "4 stages"), (8, "8 stages")];
+const ENSEMBLES: [(usize, &str); 4] = [(1, "1 member"), (2, "2 members"), (4, "4 members"), (8, "8 members")];
 
 /// Starts all of them.
 ///
@@ -44,7 +42,8 @@ pub fn start(job: Job, cpus: CpuPair) -> Result<Vec<Box<dyn Contestant>>, Error>
     };
     let mut all: Vec<Box<dyn Contestant>> = Vec::new();
     for (count, name) in PIPELINES {
-        let stages = (1..count).fold(stage().boxed(), |first: BoxServlet<_, _>, _| first.then(stage()).boxed());
+        let stages =
+            (1..count).fold(stage().boxed(), |first: BoxServlet<_, _>, _| first.then(stage()).boxed());
         all.push(Box::new(Pipeline { name, server: builder(name).start(stages)? }));
     }
     for (count, name) in ENSEMBLES {

@@ -22,6 +22,7 @@ use crate::launch;
 use crate::patience::{Pace, Patience};
 use crate::payload::{Payload, Validated, encode, owned, view};
 use crate::reply::Reply;
+use crate::route::{Mover, Outbox};
 use crate::slots::Slots;
 use crate::stats::ServerStats;
 use crate::stream::{Stream, StreamOptions};
@@ -432,25 +433,26 @@ impl Core {
                 self.push(node, &[task.id()])?;
                 Ok(task)
             }
-            entry => Ok(self.send_forked(filled, entry)),
+            entry => Ok(self.send_forked(filled, entry, self.shared.mover())),
         }
     }
 
     /// Sends a request to where it is forked, or a member is chosen.
     #[cold]
-    fn send_forked<'c>(&self, filled: Filled<'c>, entry: Target) -> Task<'c> {
+    fn send_forked<'c>(&self, filled: Filled<'c>, entry: Target, mover: Mover<'_>) -> Task<'c> {
         let task = filled.keep();
         let of_request = task.task();
-        self.shared.mover().move_on(task, entry);
+        mover.move_on(task, entry);
         of_request
     }
 
-    /// Sends requests that are filled, by their ids; those that cannot be resumed are left out.
+    /// Sends requests that are filled, by their ids; those that cannot be resumed are left out. What they are
+    /// forked to is pushed together, by way of `outbox`.
     ///
     /// # Errors
     /// If the segment is corrupted.
     #[inline]
-    pub(crate) fn send_all(&self, ids: &[u32]) -> Result<(), CallError> {
+    pub(crate) fn send_all(&self, ids: &[u32], outbox: &Outbox) -> Result<(), CallError> {
         let filled = ids.iter().filter_map(|&id| Filled::resume(self, id));
         match self.entry {
             Target::Node(node) => {
@@ -460,9 +462,11 @@ impl Core {
                 self.push(node, ids)
             }
             entry => {
+                let mover = Mover { outbox: Some(outbox), ..self.shared.mover() };
                 for filled in filled {
-                    self.send_forked(filled, entry);
+                    self.send_forked(filled, entry, mover);
                 }
+                mover.flush();
                 Ok(())
             }
         }
@@ -472,12 +476,9 @@ impl Core {
     #[inline]
     fn push(&self, node: u32, ids: &[u32]) -> Result<(), CallError> {
         let parts = self.segment.node(node).expect("the entry is a node");
-        let pushed = match *ids {
-            [id] => parts.ring().push(id).map(|position| position + 1).ok(),
-            _ => parts.ring().push_many(ids).ok(),
-        };
-        let Some(next) = pushed else { return Err(corrupt_ring()) };
-        parts.after_push(next);
+        if parts.push(ids).is_err() {
+            return Err(corrupt_ring());
+        }
         if parts.doorbell().is_down() {
             self.shared.mover().after_push(node);
         }

@@ -39,21 +39,17 @@ impl<'a> Claimed<'a> {
         Ok(Forked { parent: task, me: self.me, left: fork.branches() })
     }
 
-    #[cold]
-    pub(super) fn finish_forked(self, client: Token, error: bool) -> Option<Join<'a>> {
+    /// A request that has branches ends.
+    pub(super) fn finish_forked(self, client: Token, error: bool) {
         let task = self.held.task;
-        if task.is_branch() {
-            return self.finish_branch(error);
-        }
         // If it is not ours any more, we were taken for dead, and another has answered.
-        let done = task.line.word.finish_forked(self.me, client, error).ok()?;
+        let Ok(done) = task.line.word.finish_forked(self.me, client, error) else { return };
         if done.is_waiting() || done.wants_notice() {
             task.tell_caller(done.is_waiting(), done.wants_notice());
         }
         if done.is_cancelled() {
             task.reap(Some(self.me));
         }
-        None
     }
 
     /// A branch arrives.

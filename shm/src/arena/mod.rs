@@ -101,6 +101,8 @@ pub struct Task<'a> {
     segment: &'a Segment,
     line: &'a TaskLine,
     id: u32,
+    request: u32,
+    place: u32,
 }
 
 impl<'a> Task<'a> {
@@ -108,7 +110,13 @@ impl<'a> Task<'a> {
     #[inline]
     #[must_use]
     pub fn new(segment: &'a Segment, id: u32) -> Option<Self> {
-        Some(Self { segment, line: segment.task_line(id)?, id })
+        let line = segment.task_line(id)?;
+        let shape = segment.shape();
+        let (request, place) = match id.checked_sub(shape.requests) {
+            None => (id, 0),
+            Some(branch) => (branch / shape.branches(), branch % shape.branches() + 1),
+        };
+        Some(Self { segment, line, id, request, place })
     }
 
     /// Its id.
@@ -152,31 +160,29 @@ impl<'a> Task<'a> {
     #[inline]
     #[must_use]
     pub fn is_branch(&self) -> bool {
-        self.id >= self.segment.shape().requests
+        self.place != 0
     }
 
     /// The request it belongs to, and its place in that: 0 is the request itself.
+    #[inline]
     #[must_use]
     pub fn place(&self) -> (u32, u32) {
-        let shape = self.segment.shape();
-        match self.id.checked_sub(shape.requests) {
-            None => (self.id, 0),
-            Some(branch) => (branch / shape.branches(), branch % shape.branches() + 1),
-        }
+        (self.request, self.place)
     }
 
     /// The task in another place of the same request.
+    #[inline]
     #[must_use]
     pub fn sibling(&self, place: u32) -> Option<Self> {
         let shape = self.segment.shape();
-        let (request, _) = self.place();
-        match place.checked_sub(1) {
-            None => Self::new(self.segment, request),
+        let id = match place.checked_sub(1) {
+            None => self.request,
             Some(branch) if branch < shape.branches() => {
-                Self::new(self.segment, shape.requests + request * shape.branches() + branch)
+                shape.requests + self.request * shape.branches() + branch
             }
-            Some(_) => None,
-        }
+            Some(_) => return None,
+        };
+        Some(Self { line: self.segment.task_line(id)?, id, place, ..*self })
     }
 
     /// The tasks of its request.
@@ -212,14 +218,7 @@ impl<'a> Task<'a> {
     /// Begins to fetch its lines for writing: a hint.
     #[inline]
     pub fn prefetch(&self) {
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: a prefetch is a hint and accesses nothing; the address lies in the mapping anyway.
-        unsafe {
-            use core::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
-            let line: *const i8 = core::ptr::from_ref(self.line).cast();
-            _mm_prefetch::<_MM_HINT_ET0>(line);
-            _mm_prefetch::<_MM_HINT_ET0>(line.wrapping_add(64));
-        }
+        self.segment.prefetch_task(self.id);
     }
 
     /// FREE → FILLING. Only the client that holds the id in its own memory may call this.
@@ -625,10 +624,10 @@ impl<'a> Claimed<'a> {
         self.held.state.is_cancelled() || self.held.task.is_branch() && self.is_unwanted_branch()
     }
 
-    #[cold]
+    #[inline(never)]
     fn is_unwanted_branch(&self) -> bool {
-        let (_, place) = self.held.task.place();
-        self.held.task.family().is_unwanted(place - 1)
+        let task = self.held.task;
+        task.family().is_unwanted(task.place - 1)
     }
 
     /// Until when its request is worth working on, in monotonic nanoseconds; `None` for ever.
@@ -708,8 +707,12 @@ impl<'a> Claimed<'a> {
     #[must_use]
     pub fn finish(self, client: Token, error: bool) -> Option<Join<'a>> {
         let task = self.held.task;
+        if task.is_branch() {
+            return self.finish_branch(error);
+        }
         if task.segment.shape().branches() > 0 {
-            return self.finish_forked(client, error);
+            self.finish_forked(client, error);
+            return None;
         }
         match task.line.word.finish(self.me, client, error) {
             Finish::Done { wake: false, notify: false } => {}
@@ -720,27 +723,20 @@ impl<'a> Claimed<'a> {
         None
     }
 
-    /// → QUEUED for `node`, and into its ring; its workers are told. `now_ns` is asked for the time where
-    /// the node has a batch window.
+    /// → QUEUED for `node`; the push of the id into its ring must follow ([`Node::push`](
+    /// crate::segment::Node::push)). `now_ns` is asked for the time where the node has a batch window.
     ///
     /// # Errors
-    /// The task itself, if it is not ours any more or its ring is corrupted.
+    /// The task itself, if it is not ours any more, or there is no such node.
     #[inline]
-    pub fn forward(self, node: u32, now_ns: impl FnOnce() -> u64, another_attempt: bool) -> Result<(), Self> {
+    pub fn queue(self, node: u32, now_ns: impl FnOnce() -> u64, another_attempt: bool) -> Result<u32, Self> {
         let task = self.held.task;
-        let Some(to) = task.segment.node(node) else { return Err(self) };
-        if to.info().batch_wait_ns != 0 {
+        let Some(info) = task.segment.nodes().get(node as usize) else { return Err(self) };
+        if info.batch_wait_ns != 0 {
             task.line.enqueued_ns.store(now_ns(), Ordering::Relaxed); // Relaxed: *one owner*
         }
         task.set_at(At::Node(node));
-        if !task.line.word.requeue(self.me, another_attempt) {
-            return Err(self);
-        }
-        match to.ring().push(task.id) {
-            Ok(position) => to.after_push(position + 1),
-            Err(_overrun) => return Err(self),
-        }
-        Ok(())
+        if task.line.word.requeue(self.me, another_attempt) { Ok(task.id) } else { Err(self) }
     }
 }
 
@@ -748,8 +744,10 @@ impl<'a> Claimed<'a> {
 #[derive(Debug)]
 pub struct Parked {
     id: u32,
-    state: State,
+    request: u32,
+    place: u32,
     me: Token,
+    state: State,
 }
 
 impl Claimed<'_> {
@@ -757,7 +755,8 @@ impl Claimed<'_> {
     #[inline]
     #[must_use]
     pub fn park(self) -> Parked {
-        Parked { id: self.held.task.id, state: self.held.state, me: self.me }
+        let Task { id, request, place, .. } = self.held.task;
+        Parked { id, request, place, me: self.me, state: self.held.state }
     }
 }
 
@@ -766,8 +765,9 @@ impl Parked {
     #[inline]
     #[must_use]
     pub fn resume(self, segment: &Segment) -> Option<Claimed<'_>> {
-        let task = Task::new(segment, self.id)?;
-        Some(Claimed { held: Held { task, state: self.state }, me: self.me })
+        let Self { id, request, place, me, state } = self;
+        let task = Task { segment, line: segment.task_line(id)?, id, request, place };
+        Some(Claimed { held: Held { task, state }, me })
     }
 }
 

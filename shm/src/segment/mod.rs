@@ -330,6 +330,23 @@ impl Segment {
         (id < self.layout.task_count).then(|| self.at(self.layout.tasks, id as usize))
     }
 
+    /// Begins to fetch the lines of a task for writing: a hint.
+    #[inline]
+    pub fn prefetch_task(&self, id: u32) {
+        #[cfg(target_arch = "x86_64")]
+        if let Some(line) = self.task_line(id) {
+            use core::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
+            let line: *const i8 = core::ptr::from_ref(line).cast();
+            // SAFETY: a prefetch is a hint and accesses nothing; the address lies in the mapping anyway.
+            unsafe {
+                _mm_prefetch::<_MM_HINT_ET0>(line);
+                _mm_prefetch::<_MM_HINT_ET0>(line.wrapping_add(64));
+            }
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = id;
+    }
+
     /// The owner words of one class's blocks.
     pub(crate) fn block_owners(&self, class: usize) -> &[AtomicU64] {
         let count = self.layout.shape.classes().get(class).map_or(0, |c| c.count as usize);

@@ -6,7 +6,7 @@ use crate::layout::{Extent, NodeLines};
 use crate::lock::ReaderLock;
 use crate::participant::Entry;
 use crate::plan::Target;
-use crate::ring::Ring;
+use crate::ring::{Overrun, Ring};
 use crate::sync::AtomicU64;
 
 /// A node as everybody sees it: written once, checked at attach.
@@ -84,6 +84,20 @@ impl<'a> Node<'a> {
     #[must_use]
     pub fn bell(&self, worker: u32) -> Option<&'a Bell> {
         self.workers().get(worker as usize).map(Entry::bell)
+    }
+
+    /// Pushes queued tasks into its ring, in order, and tells its workers.
+    ///
+    /// # Errors
+    /// [`Overrun`] if the segment is corrupted.
+    #[inline]
+    pub fn push(&self, ids: &[u32]) -> Result<(), Overrun> {
+        let next = match *ids {
+            [id] => self.ring().push(id)? + 1,
+            _ => self.ring().push_many(ids).map_err(|(overrun, _)| overrun)?,
+        };
+        self.after_push(next);
+        Ok(())
     }
 
     /// After a push: `next` is the position after the last published; wakes whom it must.
