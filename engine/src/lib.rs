@@ -44,7 +44,7 @@
 //! }
 //! ```
 //!
-//! What to read next: [`Worker`] and [`BatchWorker`] for the code that runs, [`ProcessServlet`] and
+//! The [`guide`] goes on from here, step by step. What to look up: [`Worker`] and [`BatchWorker`] for the code that runs, [`ProcessServlet`] and
 //! [`ThreadServlet`] for where it runs, [`ServerBuilder`] for the options, [`CallError`] and
 //! [`StartError`] for what can go wrong.
 
@@ -95,6 +95,9 @@ pub use stats::{BatchStats, ServerStats, ServletStats, WorkerStats};
 pub use stream::{DEFAULT_STREAM_TIMEOUT, Stream, StreamOptions};
 pub use supervisor::RESTART_LIMIT;
 pub use worker::{BatchWorker, Context, IntoOutcome, PassThrough, Stop, Worker};
+
+#[doc = include_str!("../guide.md")]
+pub mod guide {}
 
 /// The CPUs this process may use, and pinning the calling thread to some.
 pub mod cpu {
