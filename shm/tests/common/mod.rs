@@ -5,6 +5,8 @@
 use ringmill_shm::arena::{Claimed, Task};
 use ringmill_shm::layout::Class;
 use ringmill_shm::participant::{Entry, Life, Role};
+use ringmill_shm::plan::Target;
+use ringmill_shm::repair::Orphan;
 use ringmill_shm::segment::{NodeSpec, Place, Segment, Spec};
 use ringmill_shm::token::Token;
 use std::fs::File;
@@ -56,7 +58,7 @@ impl Drop for TestPlace {
     }
 }
 
-pub fn node(name: &str, next: Option<u32>, workers: usize) -> NodeSpec {
+pub fn node(name: &str, next: Target, workers: usize) -> NodeSpec {
     NodeSpec {
         name: name.into(),
         worker_type: format!("test::{name}"),
@@ -77,7 +79,17 @@ pub fn spec() -> Spec {
         tasks_per_request: 1,
         classes: vec![Class { block_bytes: 256, count: 3 }, Class { block_bytes: 1024, count: 2 }],
         payload_format: FORMAT,
-        nodes: vec![node("first", Some(1), 2), node("last", None, 2)],
+        nodes: vec![node("first", Target::Node(1), 2), node("last", Target::End, 2)],
+        forks: Vec::new(),
+        switches: Vec::new(),
+    }
+}
+
+/// An orphan that is a task.
+pub fn task_of(orphan: Orphan<'_>) -> Claimed<'_> {
+    match orphan {
+        Orphan::Task(task) => task,
+        Orphan::Join(join) => panic!("{join:?}"),
     }
 }
 
@@ -90,8 +102,12 @@ pub struct Fixture {
 
 impl Fixture {
     pub fn new() -> Self {
+        Self::of(&spec())
+    }
+
+    pub fn of(spec: &Spec) -> Self {
         let place = TestPlace::file();
-        let segment = Segment::create(place.place.clone(), &spec()).unwrap();
+        let segment = Segment::create(place.place.clone(), spec).unwrap();
         let bytes = File::options().read(true).write(true).open(place.path()).unwrap();
         Self { segment, bytes, _place: place }
     }
@@ -151,6 +167,11 @@ impl Fixture {
             .collect();
         ring.set_head(head + count);
         claimed
+    }
+
+    /// Ends a task that is no branch, or one that is joined by nobody yet.
+    pub fn finish(&self, task: Claimed<'_>, error: bool) {
+        assert!(task.finish(self.client(), error).is_none());
     }
 
     /// Where `pattern`, which is there once, lies.
