@@ -198,7 +198,7 @@ fn done_of_a_dead_client_is_freed_with_its_blocks() {
     let task = f.send(0, client, b"");
     let mut claimed = f.drain(0, worker).pop().unwrap();
     claimed.block_place(1000).unwrap();
-    f.finish(claimed, false);
+    assert!(claimed.finish(client, false).is_none());
     f.bury(client);
     assert_eq!(repair_twice(&f, client).freed, 1);
     assert!(task.is_free());
