@@ -5,9 +5,9 @@
 use ringmill_shm::arena::{Claimed, Task};
 use ringmill_shm::layout::Class;
 use ringmill_shm::participant::{Entry, Life, Role};
-use ringmill_shm::plan::Target;
+use ringmill_shm::plan::{Fork, Member, Target};
 use ringmill_shm::repair::Orphan;
-use ringmill_shm::segment::{NodeSpec, Place, Segment, Spec};
+use ringmill_shm::segment::{AttachError, NodeSpec, Place, Segment, Spec};
 use ringmill_shm::token::Token;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -85,6 +85,13 @@ pub fn spec() -> Spec {
     }
 }
 
+/// A fork whose members begin there.
+pub fn fork(parent: u32, first: u32, end: u32, entries: &[Target], next: Target) -> Fork {
+    let member = |&entry| Member { entry, root_bytes: 1, root_align: 1 };
+    let members = entries.iter().map(member).collect();
+    Fork { name: "fork".into(), fail_fast: true, form: 0, parent, first, end, next, members }
+}
+
 /// An orphan that is a task.
 pub fn task_of(orphan: Orphan<'_>) -> Claimed<'_> {
     match orphan {
@@ -97,7 +104,7 @@ pub fn task_of(orphan: Orphan<'_>) -> Claimed<'_> {
 pub struct Fixture {
     pub segment: Segment,
     bytes: File,
-    _place: TestPlace,
+    place: TestPlace,
 }
 
 impl Fixture {
@@ -109,7 +116,11 @@ impl Fixture {
         let place = TestPlace::file();
         let segment = Segment::create(place.place.clone(), spec).unwrap();
         let bytes = File::options().read(true).write(true).open(place.path()).unwrap();
-        Self { segment, bytes, _place: place }
+        Self { segment, bytes, place }
+    }
+
+    pub fn attach(&self) -> Result<Segment, AttachError> {
+        Segment::attach(self.place.place.clone(), FORMAT)
     }
 
     pub fn client(&self) -> Token {
