@@ -489,6 +489,42 @@ fn a_late_branch_and_the_next_use() {
     }
 }
 
+/// A late branch has arrived, and its worker has not looked yet. Meanwhile the caller goes, the request is
+/// freed and used again, ends before one of its branches, and its caller goes again: the late look does not
+/// free it under that branch.
+#[test]
+fn a_late_look_does_not_free_the_next_use() {
+    explore(|| {
+        let request = Request::forked(true);
+        request.arrive(0, token(1), true);
+        request.word(2).finish_branch(token(2), false).unwrap();
+        request.family().clear(1);
+        let looking = {
+            let request = request.clone();
+            spawn(move || {
+                let due = request.family().look(1, token(2), false);
+                request.act_on(due, token(2));
+            })
+        };
+        take_part();
+        request.cancel();
+        let again = request.word(0).load().phase() == Some(Phase::Free);
+        if again {
+            request.begin_again();
+            request.fork(0, token(CLIENT));
+            request.hand(0, 3);
+            request.hand(1, 4);
+            request.arrive(0, token(3), true);
+            request.cancel();
+            assert_eq!(request.word(0).load().phase(), Some(Phase::Done), "one is under way");
+            request.arrive(1, token(4), false);
+        }
+        looking.join().unwrap();
+        assert_eq!(request.freed(), 1 + u32::from(again));
+        request.check_branches(true);
+    });
+}
+
 /// The caller goes while the last branch arrives, is joined and the request ends: one side frees it.
 #[test]
 fn a_caller_goes() {
@@ -627,7 +663,7 @@ fn a_worker_dies_and_the_caller_goes() {
 #[test]
 fn a_worker_dies_below() {
     for error in [false, true] {
-        explore_deaths_within(2, move |death| {
+        explore_deaths_within(1 + usize::from(error), move |death| {
             let request = nested();
             request.hand(1, 1);
             request.arrive(1, token(1), false);
