@@ -138,6 +138,12 @@ impl Mover<'_> {
         let fork = |index: u32| routes.forks.get(index as usize);
         match task.task().at() {
             At::Node(_) | At::Forked(_) => return Some(task),
+            // Nothing is written to it: late branches may still read what lies there.
+            At::Failed(_) => {
+                if let Some(join) = task.finish(self.client, true) {
+                    self.join(join);
+                }
+            }
             _ if task.is_abandoned() => self.discard(task),
             At::New => {
                 let (_, place) = task.task().place();
@@ -151,11 +157,6 @@ impl Mover<'_> {
                 let Some(fork) = fork(index) else { return Some(task) };
                 task.sweep_branches(index);
                 self.move_on(task, fork.next);
-            }
-            At::Failed(_) => {
-                if let Some(join) = task.finish(self.client, true) {
-                    self.join(join);
-                }
             }
         }
         None
@@ -301,7 +302,11 @@ impl Mover<'_> {
     #[cold]
     pub(crate) fn join(&self, mut join: Join<'_>) {
         let fork = join.fork().1;
-        if join.is_abandoned() {
+        if join.is_spoilt() {
+            let message = "the process that put the members' outcomes together died over it".into();
+            let error = self.error(&fork.name, join.attempt(), RemoteCause::Payload { message });
+            write_error(&mut join.error_place(), error);
+        } else if join.is_abandoned() {
             let mut place = join.error_place();
             place.inline_place();
             place.set_length(0);

@@ -261,9 +261,9 @@ fn look_at_task(segment: &Segment, task: u32, state: State, times: u32, problems
     }
     // A queued task in a ring needs nobody but a reader; a claimed one there will be claimed again.
     let needs_owner = match phase {
-        Phase::Free => false,
+        Phase::Free | Phase::Forked => false,
         Phase::Queued | Phase::Claimed => times == 0,
-        Phase::Filling | Phase::Forked | Phase::Joining | Phase::Done => true,
+        Phase::Filling | Phase::Joining | Phase::Done => true,
     };
     if needs_owner && state.owner().is_none_or(|owner| segment.is_dead(owner)) {
         problems.insert(Problem::DeadOwner { task, word, state: format!("{state:?}") });

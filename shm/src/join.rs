@@ -29,9 +29,9 @@
 //! * *shared*: while a branch is pending, nobody writes a payload that it may refer to: its request's, or a
 //!   payload of a branch above it. A parent that goes on with a value was joined at rest; one that goes on
 //!   with an error goes to the end, and writes no payload of its own.
-//! * *one joins*: FORKED → JOINING is one compare-and-swap of the parent's word.
+//! * *one joins*: FORKED → JOINING is one compare-and-swap of the parent's word, which names the fork.
 //! * *one reaps*: a request that ended before all its branches is freed by whoever finds it DONE and
-//!   CANCELLED with all bits clear, and wins the compare-and-swap to CLAIMED.
+//!   CANCELLED, then all bits clear, and wins the compare-and-swap to CLAIMED.
 //! * *values leave nothing*: a parent that goes on with a value has no branch that is not FREE.
 //!
 //! # Ordering
@@ -46,7 +46,8 @@
 //! Every branch word names who must act. `repair` repeats an arrival whose bit is still set, looks again in
 //! the place of one who cleared his and died, undoes a fork that had not become FORKED, moves on branches
 //! that the forker had not, and puts together again what a joiner had begun. Only one participant repairs at
-//! a time (the supervisor), so no bit is cleared for a branch that has been used again meanwhile.
+//! a time (the supervisor), and it looks at the bit *before* it takes the place of the dead: as long as the
+//! branch is DONE of the dead its bit is of the same use, and if it is set, nobody else clears it.
 
 use crate::plan::Routes;
 use crate::sync::{AtomicU64, Ordering, fence_after_seq_cst};
@@ -147,7 +148,8 @@ impl<'a, W: Fn(u32) -> Option<&'a Word>> Family<'a, W> {
                 Some(branch) => self.has_failed(branch),
                 None => self.at_rest(&fork.family()),
             };
-            if seen.phase() == Some(Phase::Forked)
+            // At this fork: it may have gone on to another one of the same task.
+            if seen.forked_at() == Some(index)
                 && decided()
                 && let Some(parent) = parent.join(seen, me)
             {
@@ -167,8 +169,12 @@ impl<'a, W: Fn(u32) -> Option<&'a Word>> Family<'a, W> {
     pub(crate) fn look_at_request(&self, me: Token) -> Due {
         fence_after_seq_cst();
         match (self.word)(0) {
-            Some(request) if self.all_at_rest() => request.reap(me).map_or(Due::Nothing, Due::Reap),
-            _ => Due::Nothing,
+            // Asked after the word was read, as in `look`.
+            Some(request) => match request.ended() {
+                Some(ended) if self.all_at_rest() => request.reap(ended, me).map_or(Due::Nothing, Due::Reap),
+                _ => Due::Nothing,
+            },
+            None => Due::Nothing,
         }
     }
 
@@ -181,8 +187,8 @@ impl<'a, W: Fn(u32) -> Option<&'a Word>> Family<'a, W> {
     /// Whether what the branch would do is for nobody: its caller has gone, or a fork above it has ended.
     pub(crate) fn is_unwanted(&self, branch: u32) -> bool {
         let mut place = branch + 1;
-        while let Some((_, fork)) = self.routes.around(place) {
-            let forked = (self.word)(fork.parent).is_some_and(|w| w.peek().phase() == Some(Phase::Forked));
+        while let Some((index, fork)) = self.routes.around(place) {
+            let forked = (self.word)(fork.parent).is_some_and(|w| w.peek().forked_at() == Some(index));
             if !forked {
                 return true;
             }

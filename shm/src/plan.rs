@@ -18,7 +18,8 @@
 //! # Invariants
 //!
 //! * *a tree*: each branch belongs to one fork, whose own task's place comes before it. So the way up from
-//!   a branch ends. Checked at attach, like the range of every index.
+//!   a branch ends; and its family is what is below it, nothing else. Checked at attach, like the range of
+//!   every index.
 
 use serde::Serialize;
 
@@ -181,13 +182,40 @@ impl Routes {
         if let Some(branch) = fork_of.iter().position(|&fork| fork == u32::MAX) {
             return Err(format!("branch {branch} belongs to no fork"));
         }
-        for (index, switch) in switches.iter().enumerate() {
+        for (index, switch) in (0_u32..).zip(&switches) {
             let node = switch.node.is_none_or(|node| exists(Target::Node(node)));
             if switch.members.is_empty() || !node || !switch.members.iter().copied().all(exists) {
                 return Err(format!("switch {index} goes on to what does not exist"));
             }
+            let back = |member: &Target| matches!(member, Target::Switch(other) if *other <= index);
+            if switch.members.iter().any(back) {
+                return Err(format!("switch {index} goes back to itself or to one before it"));
+            }
         }
-        Ok(Self { forks, switches, fork_of })
+        let routes = Self { forks, switches, fork_of };
+        routes.check_families(branches)?;
+        Ok(routes)
+    }
+
+    /// Whether each fork's family is its branches and those of forks within: else it could be joined while a
+    /// branch within is under way.
+    fn check_families(&self, branches: u32) -> Result<(), String> {
+        let mut sizes = vec![0_u32; self.forks.len()];
+        for branch in 0..branches {
+            let mut place = branch + 1;
+            while let Some((index, fork)) = self.around(place) {
+                if !fork.family().contains(&branch) {
+                    return Err(format!("branch {branch} is not in the family of fork {index} above it"));
+                }
+                sizes[index as usize] += 1;
+                place = fork.parent; // nearer to 0: checked above
+            }
+        }
+        let whole = |(fork, &size): (&Fork, &u32)| fork.end - fork.first == size;
+        match self.forks.iter().zip(&sizes).position(|pair| !whole(pair)) {
+            None => Ok(()),
+            Some(index) => Err(format!("fork {index} has branches in its family that are not below it")),
+        }
     }
 
     /// The fork that a branch belongs to.
@@ -244,11 +272,17 @@ mod tests {
         assert!(refused(vec![fork(3, 0, 2, 2)], 2).contains("fork 0"), "its own descendant");
         assert!(refused(vec![fork(0, 0, 2, 2), fork(0, 1, 1, 2)], 2).contains("two forks"));
         assert!(refused(vec![fork(0, 0, 1, 1)], 2).contains("no fork"));
+        let outside = refused(vec![fork(0, 0, 2, 2), fork(1, 2, 1, 3)], 3);
+        assert!(outside.contains("not in the family of fork 0"), "{outside}");
+        let strangers = refused(vec![fork(0, 0, 2, 3), fork(0, 2, 1, 3)], 3);
+        assert!(strangers.contains("not below it"), "{strangers}");
         let mut stray = fork(0, 0, 1, 1);
         stray.next = Target::Node(1);
         assert!(refused(vec![stray], 1).contains("does not exist"));
         let switch = Switch { name: "s".into(), node: None, members: vec![Target::Switch(1)] };
         assert!(Routes::new(vec![], vec![switch], &[Target::End], 0).is_err());
+        let switch = Switch { name: "s".into(), node: None, members: vec![Target::Switch(0)] };
+        assert!(Routes::new(vec![], vec![switch], &[Target::End], 0).unwrap_err().contains("goes back"));
         assert!(Routes::new(vec![], vec![], &[Target::Fork(0)], 0).is_err());
     }
 }

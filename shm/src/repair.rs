@@ -12,9 +12,11 @@
 //! | QUEUED | no | → QUEUED(repairer), pushed |
 //! | CLAIMED | yes | nothing: work had not begun, the next holder of the lock claims it again |
 //! | CLAIMED | no | → CLAIMED(repairer), and the caller of [`repair`] decides: an error, or another attempt |
-//! | DONE | – | the client is dead: its blocks are freed, → FREE |
-//! | FORKED | – | → FORKED(repairer); its branches have owners of their own |
-//! | JOINING | – | → JOINING(repairer), and put together again |
+//! | DONE | – | the client is dead, or its worker after the client had gone: its blocks are freed, → FREE; with branches → DONE(repairer) and CANCELLED, and reaped when they are at rest |
+//! | JOINING | – | → JOINING(repairer), and put together again; if it had been, → CLAIMED(repairer) and to be moved on |
+//!
+//! FORKED names nobody: its branches have owners of their own. What is CLAIMED after a join with a value is
+//! taken over like any other, and branches that the dead had not freed are freed.
 //!
 //! and for branches, after those of forks within them and before the task that is forked:
 //!
@@ -90,6 +92,9 @@ pub fn repair(segment: &Segment, dead: Token, me: Token, mut orphan: impl FnMut(
         match state.due(in_ring) {
             Due::Nothing => {}
             Due::Claim => summary.unread += 1,
+            Due::Free if state.phase() == Some(Phase::Done) && segment.shape().branches() > 0 => {
+                summary.freed += u32::from(task.end_again(state, me));
+            }
             Due::Free => {
                 task.release_blocks(state.generation());
                 summary.freed += u32::from(task.word().free_if(state));
@@ -98,13 +103,20 @@ pub fn repair(segment: &Segment, dead: Token, me: Token, mut orphan: impl FnMut(
                 let pushed = task.word().adopt(state, me) && push(segment, &task);
                 summary.pushed += u32::from(pushed);
             }
-            Due::Answer => orphans.extend(task.take_over(state, me).map(Orphan::Task)),
-            Due::Succeed => drop(task.word().succeed(state, me)),
-            Due::Join => orphans.extend(task.join_again(state, me).map(Orphan::Join)),
+            Due::Answer => {
+                if let Some(claimed) = task.take_over(state, me) {
+                    task.sweep_again();
+                    orphans.push(Orphan::Task(claimed));
+                }
+            }
+            Due::Join => {
+                let due = task.join_again(state, me);
+                orphans.extend(due.map(|due| due.map_or_else(Orphan::Task, Orphan::Join)));
+            }
         }
     }
     summary.orphaned = orphans.len() as u32;
-    let mine: BTreeSet<u32> = orphans.iter().filter_map(Orphan::claimed_id).collect();
+    let mine: BTreeSet<u32> = orphans.iter().flat_map(Orphan::held_ids).collect();
     summary.swept_blocks = sweep_blocks(segment, &mine);
     orphans.into_iter().for_each(&mut orphan);
     wake_everyone(segment);
@@ -112,10 +124,11 @@ pub fn repair(segment: &Segment, dead: Token, me: Token, mut orphan: impl FnMut(
 }
 
 impl Orphan<'_> {
-    fn claimed_id(&self) -> Option<u32> {
+    /// Tasks that nobody but its holder claims blocks for.
+    fn held_ids(&self) -> Vec<u32> {
         match self {
-            Self::Task(task) => Some(task.id()),
-            Self::Join(_) => None,
+            Self::Task(task) => vec![task.id()],
+            Self::Join(join) => join.held_ids().collect(),
         }
     }
 }
@@ -136,9 +149,7 @@ fn act_on_branch<'a>(task: &Task<'a>, state: State, me: Token, orphans: &mut Vec
             true
         }
         Some(Phase::Done) => {
-            if task.word().succeed(state, me) {
-                orphans.extend(task.arrive_again(state, me).map(Orphan::Join));
-            }
+            orphans.extend(task.arrive_again(state, me).map(Orphan::Join));
             true
         }
         _ => false,
@@ -231,8 +242,10 @@ pub fn wake_everyone(segment: &Segment) {
             && task.word().peek().may_have_sleeper()
         {
             task.word().wake_spuriously();
+            task.tell_again();
         }
     }
     segment.startup().ring();
     segment.freed().ring();
+    segment.completed().ring();
 }

@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! 63                      32 31    29 28    24 23       16 15           0
-//! ├───── owner token ───────┼─ phase ┼─ flags ┼─ attempt ──┼─ generation ┤
+//! ├─ owner token, or fork ──┼─ phase ┼─ flags ┼─ attempt ──┼─ generation ┤
 //!                           └────────────── low half: the futex word ────┘
 //! ```
 //!
@@ -16,9 +16,9 @@
 //! | FILLING | client | the input is being written | that client → QUEUED |
 //! | QUEUED | mover | in a node's ring, or about to be | the holder of the node's reader lock → CLAIMED, or → FREE if CANCELLED |
 //! | CLAIMED | worker | a worker has it | that worker → QUEUED (next node), FORKED, DONE, or FREE if CANCELLED; after its death the repairer |
-//! | FORKED | mover | its branches run | who finds that they have arrived, or that one of them decides → JOINING |
+//! | FORKED | nobody; the word says at which fork | its branches run | who finds that they have arrived, or that one of them decides → JOINING |
 //! | JOINING | worker | the branches' outcomes are being put together | that worker → CLAIMED, to be moved on |
-//! | DONE | client; of a branch: the worker | the outcome is there | that client → FREE, generation + 1; of a branch: who joins it |
+//! | DONE | client; of a branch, or if the client has gone: the worker | the outcome is there | that client → FREE, generation + 1; of a branch: who joins it |
 //!
 //! Flags, set by the caller only: WAITING (it sleeps on the word), NOTIFY (it wants its bit of the
 //! completions set), CANCELLED (it has gone), DEADLINE (its time is limited, see `arena`). ERROR is set with
@@ -27,8 +27,10 @@
 //! # Invariants
 //!
 //! * *sole*: a phase is left by its owner alone, or by the repairer of a dead owner with a CAS from a
-//!   word that names the dead; FORKED, by whoever is first. Only the flags of the caller can change under an owner's hands, so every
-//!   transition out of a phase that others can see is a CAS loop; out of FILLING it is a store.
+//!   word that names the dead; FORKED, by whoever is first, with a CAS from a word of the same generation
+//!   *and fork*: a task can be FORKED at one fork after another, and who looks at the first may be late.
+//!   Only the flags of the caller can change under an owner's hands, so every transition out of a phase
+//!   that others can see is a CAS loop; out of FILLING it is a store.
 //! * *gone*: whoever sees CANCELLED when it pops or finishes the task frees it (who pops it, only once
 //!   `head` has passed its cell); if the caller's `fetch_or` finds DONE, the caller frees it. Both act on
 //!   one word, so exactly one does.
@@ -103,6 +105,9 @@ const ERROR: u64 = 1 << 26;
 const NOTIFY: u64 = 1 << 27;
 const DEADLINE: u64 = 1 << 28;
 const FLAGS: u64 = 0x1F << 24;
+/// In the owner's half of FORKED: the other bits say at which fork. No token has this bit.
+const AT_FORK: u64 = 1 << 31;
+const _: () = assert!(Token::BITS == 31);
 
 /// A value of a state word.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -142,6 +147,13 @@ impl State {
     #[must_use]
     pub fn owner(self) -> Option<Token> {
         Token::from_raw((self.0 >> OWNER_SHIFT) as u32)
+    }
+
+    /// At which fork it is FORKED; `None` in another phase.
+    #[must_use]
+    pub fn forked_at(self) -> Option<u32> {
+        let half = self.0 >> OWNER_SHIFT;
+        (self.phase() == Some(Phase::Forked) && half & AT_FORK != 0).then_some((half & !AT_FORK) as u32)
     }
 
     /// How often this place has been used, modulo 65,536.
@@ -214,7 +226,6 @@ impl State {
             (Some(Phase::Queued), false) => Due::Push,
             (Some(Phase::Claimed), true) => Due::Claim,
             (Some(Phase::Claimed), false) => Due::Answer,
-            (Some(Phase::Forked), _) => Due::Succeed,
             (Some(Phase::Joining), _) => Due::Join,
             _ => Due::Nothing,
         }
@@ -222,8 +233,17 @@ impl State {
 
     /// The same task (generation, attempt, caller's flags) in another phase.
     fn moved_to(self, phase: Phase, owner: Token) -> Self {
-        let kept = self.0 & (FLAGS | 0xFF << ATTEMPT_SHIFT | GENERATION_MASK);
-        Self(Self::new(phase, Some(owner), 0, 0).0 | kept)
+        Self(Self::new(phase, Some(owner), 0, 0).0 | self.kept())
+    }
+
+    /// The same, FORKED.
+    fn forked(self, fork: u32) -> Self {
+        let half = AT_FORK | u64::from(fork);
+        Self(half << OWNER_SHIFT | Self::new(Phase::Forked, None, 0, 0).0 | self.kept())
+    }
+
+    fn kept(self) -> u64 {
+        self.0 & (FLAGS | 0xFF << ATTEMPT_SHIFT | GENERATION_MASK)
     }
 
     fn futex_value(self) -> u32 {
@@ -239,6 +259,9 @@ impl fmt::Debug for State {
         }
         if let Some(owner) = self.owner() {
             write!(f, " of {owner}")?;
+        }
+        if let Some(fork) = self.forked_at() {
+            write!(f, " at fork {fork}")?;
         }
         write!(f, " generation {} attempt {}", self.generation(), self.attempt())?;
         for (set, name) in [
@@ -269,8 +292,6 @@ pub(crate) enum Due {
     Push,
     /// Take it over: somebody worked on it.
     Answer,
-    /// Take the dead owner's place.
-    Succeed,
     /// Take it over, and put its branches together.
     Join,
 }
@@ -385,7 +406,7 @@ impl Word {
         self.inherit(dead, dead.phase()?, me)
     }
 
-    /// FORKED or DONE(dead), the latter of a branch → the same of me: so that no dead is named.
+    /// DONE(dead) → DONE(me), of a branch or of a request whose client has gone: so that no dead is named.
     pub fn succeed(&self, dead: State, me: Token) -> bool {
         dead.phase().and_then(|phase| self.inherit(dead, phase, me)).is_some()
     }
@@ -455,13 +476,16 @@ impl Word {
     }
 
     /// CLAIMED(me) → DONE(client) of a request that has branches: also where its caller has gone, since
-    /// branches may still refer to it. Whoever finds it so and its branches at rest reaps it. Says what it
-    /// is now.
+    /// branches may still refer to it. Then it is DONE(me), since no client will come; whoever finds it so and
+    /// its branches at rest reaps it, and a repairer looks if we die before we have. Says what it is now.
     ///
     /// # Errors
     /// What it is, if it is not ours any more.
     pub fn finish_forked(&self, me: Token, client: Token, error: bool) -> Result<State, State> {
-        let end = |seen: State| State(seen.moved_to(Phase::Done, client).0 | if error { ERROR } else { 0 });
+        let end = |seen: State| {
+            let owner = if seen.is_cancelled() { me } else { client };
+            State(seen.moved_to(Phase::Done, owner).0 | if error { ERROR } else { 0 })
+        };
         // SeqCst: *at rest* of `join`; Release is in it.
         self.leave(Phase::Claimed, me, end, Ordering::SeqCst)
     }
@@ -481,19 +505,21 @@ impl Word {
         claimed
     }
 
-    /// CLAIMED(me) → FORKED(me).
+    /// CLAIMED(me) → FORKED at this fork.
     ///
     /// # Errors
     /// What it is, if it is not ours any more.
-    pub fn fork(&self, me: Token) -> Result<State, State> {
+    pub fn fork(&self, me: Token, fork: u32) -> Result<State, State> {
         // AcqRel: the branches' words, and the header that says which fork it is, travel to who joins.
-        self.leave(Phase::Claimed, me, |seen| seen.moved_to(Phase::Forked, me), Ordering::AcqRel)
+        self.leave(Phase::Claimed, me, |seen| seen.forked(fork), Ordering::AcqRel)
     }
 
-    /// FORKED → JOINING(me), as long as it is the generation that was seen.
+    /// FORKED → JOINING(me), as long as it is the generation and the fork that were seen.
     pub fn join(&self, forked: State, me: Token) -> Option<State> {
         let mut seen = forked;
-        while seen.phase() == Some(Phase::Forked) && seen.generation() == forked.generation() {
+        while seen.forked_at().is_some()
+            && (seen.forked_at(), seen.generation()) == (forked.forked_at(), forked.generation())
+        {
             let mine = seen.moved_to(Phase::Joining, me);
             // SeqCst: *one joins*; what the branches' owners wrote travels by the pending bits.
             match self.0.compare_exchange(seen.0, mine.0, Ordering::SeqCst, Ordering::Relaxed) {
@@ -521,15 +547,27 @@ impl Word {
         self.leave(Phase::Claimed, me, end, Ordering::AcqRel)
     }
 
-    /// DONE and CANCELLED → CLAIMED(me): the right to free it; for who finds its branches at rest.
-    pub fn reap(&self, me: Token) -> Option<State> {
+    /// DONE and CANCELLED, if it is that: what [`reap`](Self::reap) is asked with.
+    pub fn ended(&self) -> Option<State> {
         let seen = State(self.0.load(Ordering::SeqCst)); // *at rest*
-        if seen.phase() != Some(Phase::Done) || !seen.is_cancelled() {
-            return None;
+        (seen.phase() == Some(Phase::Done) && seen.is_cancelled()).then_some(seen)
+    }
+
+    /// DONE and CANCELLED → CLAIMED(me): the right to free it; for who has seen it so and *then* found its
+    /// branches at rest, so that they are those of this generation.
+    pub fn reap(&self, ended: State, me: Token) -> Option<State> {
+        let mut seen = ended;
+        while seen.phase() == Some(Phase::Done)
+            && seen.is_cancelled()
+            && seen.generation() == ended.generation()
+        {
+            let mine = seen.moved_to(Phase::Claimed, me);
+            match self.0.compare_exchange(seen.0, mine.0, Ordering::AcqRel, Ordering::Relaxed) {
+                Ok(_) => return Some(mine),
+                Err(now) => seen = State(now), // a repairer may have succeeded a dead owner
+            }
         }
-        let mine = seen.moved_to(Phase::Claimed, me);
-        let won = self.0.compare_exchange(seen.0, mine.0, Ordering::AcqRel, Ordering::Relaxed);
-        won.is_ok().then_some(mine) // else another has done it: DONE and CANCELLED changes no other way
+        None
     }
 
     /// Leaves a phase of ours; the caller's flags may change meanwhile.
@@ -682,6 +720,23 @@ mod tests {
             assert_eq!(word.take_over(found, me), None, "another has it");
             assert!(!word.adopt(found, me));
         }
+    }
+
+    /// Symptom: a task that went from one fork to the next was joined at the second before its branches had
+    /// arrived. Cause: a late arrival at the first found its family at rest and the task FORKED, and did not
+    /// see that it was so at the second. Fix: the word says at which fork.
+    #[test]
+    fn a_late_look_at_one_fork_does_not_join_the_next() {
+        let word = Word::new(State::new(Phase::Claimed, Some(WORKER()), 3, 1));
+        let first = word.fork(WORKER(), 0).unwrap();
+        assert_eq!((first.owner(), first.forked_at()), (None, Some(0)));
+        assert!(word.join(first, WORKER()).is_some());
+        assert_eq!(word.joined(WORKER()).unwrap().forked_at(), None);
+        let second = word.fork(WORKER(), 1).unwrap();
+        assert_eq!(word.join(first, WORKER()), None);
+        word.cancel();
+        assert!(word.join(second, WORKER()).unwrap().is_cancelled(), "flags do not matter");
+        assert_eq!(word.joined(WORKER()).unwrap().attempt(), 1);
     }
 
     #[test]

@@ -2,8 +2,8 @@
 
 mod common;
 
-use common::{Fixture, spec};
-use ringmill_shm::arena::Corrupt;
+use common::{Fixture, forward, spec};
+use ringmill_shm::arena::{At, Corrupt};
 use ringmill_shm::layout::INLINE_BYTES;
 use ringmill_shm::pool::{PoolError, in_use};
 use ringmill_shm::word::Phase;
@@ -16,12 +16,12 @@ fn a_small_request_goes_round_in_its_line() {
     let (client, worker) = (f.client(), f.arrive(WORKER));
     let task = f.send(3, client, b"question");
     let mut claimed = f.drain(0, worker).pop().unwrap();
-    assert_eq!((claimed.id(), claimed.node(), claimed.attempt()), (3, 0, 0));
+    assert_eq!((claimed.id(), claimed.task().at(), claimed.attempt()), (3, At::Node(0), 0));
     assert_eq!(claimed.payload().unwrap(), b"question");
     assert!(claimed.inline_place().write(0, b"the answer"), "over the question");
     claimed.set_length(10);
     assert!(task.outcome().is_none());
-    claimed.finish(client, false);
+    f.finish(claimed, false);
     let done = task.outcome().unwrap();
     assert_eq!((done.payload().unwrap(), done.is_error()), (&b"the answer"[..], false));
     assert_eq!(done.free(), 3);
@@ -33,7 +33,7 @@ fn a_small_request_goes_round_in_its_line() {
 fn an_error_is_marked() {
     let f = Fixture::new();
     let task = f.send(0, f.client(), b"");
-    f.drain(0, f.arrive(WORKER)).pop().unwrap().finish(f.client(), true);
+    f.finish(f.drain(0, f.arrive(WORKER)).pop().unwrap(), true);
     let done = task.outcome().unwrap();
     assert!(done.is_error());
     assert_eq!(done.payload().unwrap(), b"");
@@ -83,7 +83,7 @@ fn a_large_payload_lies_in_a_block_and_its_outcome_over_it() {
     assert!(claimed.block_place(256).unwrap().write(0, &[8; 256]), "the same block is large enough");
     claimed.set_length(256);
     assert_eq!(in_use(&f.segment), [1, 0]);
-    claimed.finish(client, false);
+    f.finish(claimed, false);
     let done = task.outcome().unwrap();
     assert_eq!(done.payload().unwrap(), [8; 256]);
     done.free();
@@ -103,7 +103,7 @@ fn a_task_can_have_two_blocks_and_frees_both() {
     assert!(claimed.block_place(1000).unwrap().write(0, &[2; 1000]));
     claimed.set_length(1000);
     assert_eq!(in_use(&f.segment), [1, 1], "the input is kept");
-    claimed.finish(client, false);
+    f.finish(claimed, false);
     let done = task.outcome().unwrap();
     assert_eq!(done.payload().unwrap(), [2; 1000]);
     done.free();
@@ -122,7 +122,7 @@ fn an_inline_outcome_keeps_the_block_of_the_input_until_the_end() {
     let mut claimed = f.drain(0, worker).pop().unwrap();
     assert!(claimed.inline_place().write(0, b"small"));
     claimed.set_length(5);
-    claimed.finish(client, false);
+    f.finish(claimed, false);
     assert_eq!(in_use(&f.segment), [1, 0]);
     let done = task.outcome().unwrap();
     assert_eq!(done.payload().unwrap(), b"small");
@@ -170,18 +170,20 @@ fn when_a_class_is_exhausted_the_next_one_serves_and_then_none() {
 
 #[test]
 fn a_task_goes_on_to_the_next_node() {
-    let f = Fixture::new();
+    let mut spec = spec();
+    spec.nodes[1].batch_wait_ns = 1;
+    let f = Fixture::of(&spec);
     let (client, worker, next) = (f.client(), f.arrive(WORKER), f.arrive(3));
     let task = f.send(9, client, b"payload");
     let claimed = f.drain(0, worker).pop().unwrap();
-    claimed.forward(1, 123, false).unwrap();
-    assert_eq!((task.node(), task.enqueued_ns()), (1, 123));
+    forward(claimed, 1, || 123, false).unwrap();
+    assert_eq!((task.at(), task.enqueued_ns()), (At::Node(1), 123), "a window needs the time");
     let claimed = f.drain(1, next).pop().unwrap();
     assert_eq!((claimed.payload().unwrap(), claimed.attempt()), (&b"payload"[..], 0));
-    claimed.forward(1, 124, true).unwrap();
+    forward(claimed, 1, || 124, true).unwrap();
     let claimed = f.drain(1, next).pop().unwrap();
     assert_eq!(claimed.attempt(), 1);
-    claimed.finish(client, false);
+    f.finish(claimed, false);
     task.outcome().unwrap().free();
     assert_eq!(task.word().load().attempt(), 0);
 }
@@ -191,9 +193,9 @@ fn there_is_no_way_to_a_node_that_does_not_exist() {
     let f = Fixture::new();
     f.send(9, f.client(), b"");
     let claimed = f.drain(0, f.arrive(WORKER)).pop().unwrap();
-    let claimed = claimed.forward(2, 0, false).unwrap_err();
+    let claimed = forward(claimed, 2, || 0, false).unwrap_err();
     assert!(f.segment.node(2).is_none());
-    claimed.finish(f.client(), true);
+    f.finish(claimed, true);
 }
 
 /// Symptom: with most tasks cancelled, a ring could come round to a cell that was claimed and not drained;
@@ -214,7 +216,7 @@ fn an_abandoned_task_is_freed_after_its_cell_is_drained() {
     assert_eq!(task.word().load().phase(), Some(Phase::Claimed), "not yet");
     assert_eq!(freed.count(), rings);
     f.segment.node(0).unwrap().ring().set_head(1);
-    claimed.discard();
+    assert!(claimed.discard().is_none());
     assert!(task.is_free());
     assert_eq!(freed.count(), rings + 1, "who waits for a free request is told");
 }
@@ -230,7 +232,7 @@ fn a_task_cancelled_under_work_is_freed_by_its_worker() {
     let claimed = f.drain(0, worker).pop().unwrap();
     assert!(!claimed.is_abandoned());
     assert!(task.cancel());
-    claimed.finish(client, false);
+    f.finish(claimed, false);
     assert!(task.is_free());
     assert_eq!(in_use(&f.segment), [0, 0]);
 }
@@ -242,7 +244,7 @@ fn a_task_cancelled_after_its_outcome_is_freed_by_its_caller() {
     let task = f.send(0, client, b"");
     let mut claimed = f.drain(0, worker).pop().unwrap();
     claimed.block_place(150).unwrap();
-    claimed.finish(client, false);
+    f.finish(claimed, false);
     assert!(!task.cancel(), "too late");
     assert!(task.is_free());
     assert_eq!(in_use(&f.segment), [0, 0]);
@@ -253,7 +255,7 @@ fn a_task_cancelled_after_its_outcome_is_freed_by_its_caller() {
 fn a_task_that_somebody_waits_for_is_not_discarded() {
     let f = Fixture::new();
     f.send(0, f.client(), b"");
-    f.drain(0, f.arrive(WORKER)).pop().unwrap().discard();
+    let _ = f.drain(0, f.arrive(WORKER)).pop().unwrap().discard();
 }
 
 #[test]
@@ -269,7 +271,7 @@ fn a_length_that_cannot_be_is_corrupt() {
     line.set_length(INLINE_BYTES as u32);
     assert_eq!(claimed.payload().unwrap().len(), INLINE_BYTES);
     line.set_length(u32::MAX);
-    claimed.finish(f.client(), false);
+    f.finish(claimed, false);
     assert!(f.task(4).outcome().unwrap().payload().is_err(), "the client looks as well");
 }
 
@@ -308,7 +310,7 @@ fn a_block_that_is_not_its_own_is_corrupt() {
             other => panic!("handle {handle}: {other:?}"),
         }
     }
-    claimed.finish(client, false);
+    f.finish(claimed, false);
     f.task(4).outcome().unwrap().free();
     assert_eq!(in_use(&f.segment), [1, 0], "another's block is not freed with it");
     other.abandon();

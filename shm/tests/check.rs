@@ -18,7 +18,7 @@ fn a_segment_in_every_phase_is_well() {
     let mut claimed = f.drain(0, worker);
     let mut held = claimed.pop().unwrap();
     held.block_place(1000).unwrap();
-    claimed.pop().unwrap().finish(client, false);
+    f.finish(claimed.pop().unwrap(), false);
     f.send(2, client, b"queued");
     let mut filling = f.task(3).begin(client);
     filling.block_place(100).unwrap();
@@ -32,7 +32,7 @@ fn a_segment_in_every_phase_is_well() {
 fn a_phase_that_does_not_exist() {
     let f = Fixture::new();
     f.send(5, f.client(), PATTERN);
-    let word = f.task(5).word().load().raw() | 0xF << 28;
+    let word = f.task(5).word().load().raw() | 0x7 << 29;
     f.line_of(PATTERN).set_word(word);
     assert_eq!(check(&f.segment), [Problem::BadPhase { task: 5, word }]);
 }

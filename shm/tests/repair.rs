@@ -3,11 +3,12 @@
 
 mod common;
 
-use common::{Fixture, spec};
+use common::{Fixture, forward, spec, task_of};
+use ringmill_shm::arena::At;
 use ringmill_shm::check::check;
 use ringmill_shm::lock::Acquired;
 use ringmill_shm::pool::in_use;
-use ringmill_shm::repair::{Summary, repair};
+use ringmill_shm::repair::{Orphan, Summary, repair};
 use ringmill_shm::token::Token;
 use ringmill_shm::word::{Finish, Phase};
 
@@ -16,7 +17,7 @@ const OTHER: u32 = 2;
 
 /// Repairs, and answers orphans with an error; the second time there is nothing to do.
 fn repair_twice(f: &Fixture, dead: Token) -> Summary {
-    let first = repair(&f.segment, dead, f.client(), |task| task.finish(f.client(), true));
+    let first = repair(&f.segment, dead, f.client(), |orphan| f.finish(task_of(orphan), true));
     let again = repair(&f.segment, dead, f.client(), |task| panic!("{task:?} again"));
     assert_eq!(again.orphaned + again.pushed + again.freed + again.swept_blocks, 0, "{again:?}");
     assert_eq!(again.unread, first.unread, "a reader will come");
@@ -74,7 +75,7 @@ fn queued_in_its_ring_is_left_to_the_readers() {
     let claimed = f.drain(0, other);
     assert_eq!(claimed.len(), 1);
     assert_eq!(claimed[0].payload().unwrap(), b"pushed");
-    claimed.into_iter().for_each(|c| c.finish(f.client(), false));
+    claimed.into_iter().for_each(|c| f.finish(c, false));
 }
 
 #[test]
@@ -106,7 +107,7 @@ fn claimed_and_not_drained_is_claimed_again() {
     let payloads: Vec<_> = claimed.iter().map(|c| c.payload().unwrap()).collect();
     assert_eq!(payloads, [&b"not begun"[..], b"not claimed"]);
     assert_eq!(claimed[0].attempt(), 0, "no attempt was made");
-    claimed.into_iter().for_each(|c| c.finish(f.client(), false));
+    claimed.into_iter().for_each(|c| f.finish(c, false));
     assert_eq!(check(&f.segment), []);
 }
 
@@ -130,15 +131,16 @@ fn claimed_and_drained_can_be_tried_again() {
     f.send(0, f.client(), b"idempotent");
     drop(f.drain(0, worker));
     f.bury(worker);
-    let retry = |task: ringmill_shm::arena::Claimed<'_>| {
-        let node = task.node();
-        task.forward(node, 0, true).unwrap();
+    let retry = |orphan: Orphan<'_>| {
+        let task = task_of(orphan);
+        let At::Node(node) = task.task().at() else { panic!("{task:?}") };
+        forward(task, node, || 0, true).unwrap();
     };
     assert_eq!(repair(&f.segment, worker, f.client(), retry).orphaned, 1);
     assert_eq!(check(&f.segment), []);
     let claimed = f.drain(0, other).pop().unwrap();
     assert_eq!((claimed.payload().unwrap(), claimed.attempt()), (&b"idempotent"[..], 1));
-    claimed.finish(f.client(), false);
+    f.finish(claimed, false);
 }
 
 /// Symptom: a block was lost until the next death, and `check` complained once the request had ended.
@@ -196,7 +198,7 @@ fn done_of_a_dead_client_is_freed_with_its_blocks() {
     let task = f.send(0, client, b"");
     let mut claimed = f.drain(0, worker).pop().unwrap();
     claimed.block_place(1000).unwrap();
-    claimed.finish(client, false);
+    assert!(claimed.finish(client, false).is_none());
     f.bury(client);
     assert_eq!(repair_twice(&f, client).freed, 1);
     assert!(task.is_free());
@@ -208,7 +210,7 @@ fn done_for_a_living_client_is_left() {
     let f = Fixture::new();
     let worker = f.arrive(WORKER);
     let task = f.send(0, f.client(), b"outcome");
-    f.drain(0, worker).pop().unwrap().finish(f.client(), false);
+    f.finish(f.drain(0, worker).pop().unwrap(), false);
     f.bury(worker);
     assert_eq!(repair_twice(&f, worker), Summary::default());
     assert_eq!(task.outcome().unwrap().payload().unwrap(), b"outcome");
@@ -287,7 +289,7 @@ fn a_caller_whose_worker_died_before_it_woke_it_is_woken() {
         while !(task.word().load().is_waiting() && sleeps()) {
             std::thread::yield_now();
         }
-        assert_eq!(task.word().finish(worker, client, false), Finish::Done { wake: true });
+        assert_eq!(task.word().finish(worker, client, false), Finish::Done { wake: true, notify: false });
         f.bury(worker);
         repair(&f.segment, worker, client, |_| panic!("it was answered"));
         caller.join().unwrap();

@@ -6,6 +6,7 @@ use common::{FORMAT, TestPlace, node, spec};
 use ringmill_shm::arena::Task;
 use ringmill_shm::layout::{Class, LAYOUT_VERSION};
 use ringmill_shm::participant::Entry;
+use ringmill_shm::plan::Target;
 use ringmill_shm::segment::{
     AttachError, CreateError, NAMED_DIRECTORY, Place, Removed, Run, Segment, Spec, is_live, list,
     remove_if_stale,
@@ -43,7 +44,7 @@ fn what_is_created_is_attached() {
         assert_eq!(theirs.participants().len(), 5);
         let info = &theirs.nodes()[1];
         assert_eq!((info.name.as_str(), info.worker_type.as_str()), ("last", "test::last"));
-        assert_eq!((info.first_participant, info.workers, info.next), (3, 2, None));
+        assert_eq!((info.first_participant, info.workers, info.next), (3, 2, Target::End));
         assert_eq!(theirs.config(info), b"configuration");
         assert_eq!(theirs.identity().name, at.place.to_text());
         assert_eq!(theirs.identity().layout_version, LAYOUT_VERSION);
@@ -310,11 +311,10 @@ fn a_file_system_that_is_too_small_is_told_with_numbers() {
 #[test]
 fn numbers_out_of_range_are_told() {
     type Break = fn(&mut Spec);
-    let cases: [(&str, Break); 5] = [
+    let cases: [(&str, Break); 4] = [
         ("capacity", |s| s.requests = 0),
         ("number of nodes", |s| s.nodes.clear()),
-        ("number of workers of a node, threads included", |s| s.nodes[0] = node("first", None, 65)),
-        ("node that a node goes on to", |s| s.nodes[0].next = Some(2)),
+        ("number of workers of a node, threads included", |s| s.nodes[0] = node("first", Target::End, 65)),
         ("block size of a class", |s| s.classes[1].block_bytes = 128),
     ];
     for (what, break_it) in cases {
@@ -327,6 +327,18 @@ fn numbers_out_of_range_are_told() {
         }
         assert!(at.is_clean());
     }
+}
+
+#[test]
+fn a_node_that_goes_on_to_nowhere_is_told() {
+    let at = TestPlace::file();
+    let mut broken = spec();
+    broken.nodes[0].next = Target::Node(2);
+    match Segment::create(at.place.clone(), &broken) {
+        Err(CreateError::Plan(why)) => assert!(why.contains("node 0"), "{why}"),
+        other => panic!("{other:?}"),
+    }
+    assert!(at.is_clean());
 }
 
 #[test]

@@ -33,7 +33,7 @@ impl<'a> Claimed<'a> {
         }
         task.family().begin(&fork.branches());
         task.set_at(At::Forked(index));
-        if task.line.word.fork(self.me).is_err() {
+        if task.line.word.fork(self.me, index).is_err() {
             return Err(self);
         }
         Ok(Forked { parent: task, me: self.me, left: fork.branches() })
@@ -74,6 +74,15 @@ impl<'a> Task<'a> {
         }
     }
 
+    /// For a repairer: who brought the outcome may have died before it set the bit of the completions set. A
+    /// bit too many does no harm.
+    pub(crate) fn tell_again(&self) {
+        let state = self.line.word.load();
+        if !self.is_branch() && state.phase() == Some(Phase::Done) && state.wants_notice() {
+            self.tell_caller(false, true);
+        }
+    }
+
     /// Frees the request with all that is left of its branches, if it has ended, its client has cancelled it,
     /// its branches are at rest, and nobody else does it. Whether that was so.
     pub(super) fn reap(self, me: Option<Token>) -> bool {
@@ -98,26 +107,55 @@ impl<'a> Task<'a> {
             Due::Join { fork, parent } => {
                 let place = self.segment.routes().forks.get(fork as usize)?.parent;
                 let task = self.sibling(place)?;
-                Some(Join { parent: Held { task, state: parent }, fork, me, keeper: None })
+                Some(Join { parent: Held { task, state: parent }, fork, me, keeper: None, again: false })
             }
         }
     }
 
-    /// For a repairer that has taken the place of a branch's dead owner: repeats the arrival.
-    pub(crate) fn arrive_again(self, state: State, me: Token) -> Option<Join<'a>> {
+    /// For a repairer: takes the place of a branch's dead owner, and repeats the arrival.
+    pub(crate) fn arrive_again(self, dead: State, me: Token) -> Option<Join<'a>> {
         let (branch, family) = (self.place().1 - 1, self.family());
-        let due = match family.is_pending(branch) {
-            true => family.arrive(branch, me, state.is_error()),
-            false => family.look(branch, me, state.is_error()),
+        // Looked at before: once the dead is not named any more, another may join the branch, and its bit
+        // may be set for the next use of it.
+        let pending = family.is_pending(branch);
+        if !self.line.word.succeed(dead, me) {
+            return None;
+        }
+        let due = match pending {
+            true => family.arrive(branch, me, dead.is_error()),
+            false => family.look(branch, me, dead.is_error()),
         };
         self.act_on(due, me)
     }
 
-    /// For a repairer: puts together again what a dead joiner had begun.
-    pub(crate) fn join_again(self, dead: State, me: Token) -> Option<Join<'a>> {
-        let At::Forked(fork) = self.at() else { return None };
-        let state = self.line.word.take_over(dead, me)?;
-        Some(Join { parent: Held { task: self, state }, fork, me, keeper: None })
+    /// For a repairer: what a dead joiner had begun is to be put together again; or if it had been put
+    /// together, the task is moved on.
+    pub(crate) fn join_again(self, dead: State, me: Token) -> Option<Result<Join<'a>, Claimed<'a>>> {
+        let word = &self.line.word;
+        let state = word.take_over(dead, me)?;
+        if let At::Forked(fork) = self.at() {
+            let parent = Held { task: self, state };
+            return Some(Ok(Join { parent, fork, me, keeper: None, again: true }));
+        }
+        let state = word.joined(me).ok()?;
+        self.sweep_again();
+        Some(Err(Claimed { held: Held { task: self, state }, me }))
+    }
+
+    /// For a repairer that has taken over a task: frees branches that a dead joiner had not.
+    pub(crate) fn sweep_again(&self) {
+        if let At::Joined(fork) = self.at()
+            && let Some(fork) = self.segment.routes().forks.get(fork as usize)
+            && fork.parent == self.place().1
+        {
+            self.sweep_after(fork);
+        }
+    }
+
+    /// For a repairer: a request that is DONE of the dead, its client or the worker that found its client
+    /// gone. Whether it is free; else the last of its branches frees it.
+    pub(crate) fn end_again(self, dead: State, me: Token) -> bool {
+        self.line.word.succeed(dead, me) && !self.cancel()
     }
 
     /// For a repairer: a branch that its dead forker had made before the parent was FORKED.
@@ -181,8 +219,10 @@ pub struct Join<'a> {
     parent: Held<'a>,
     fork: u32,
     me: Token,
-    /// The branch that keeps the error record, once there is one: others may fail meanwhile.
+    /// Where the error record has been written.
     keeper: Option<Task<'a>>,
+    /// A former joiner died over it.
+    again: bool,
 }
 
 /// What has become of a branch.
@@ -216,6 +256,28 @@ impl<'a> Join<'a> {
     #[must_use]
     pub fn attempt(&self) -> u8 {
         self.parent.state.attempt()
+    }
+
+    /// Whether no value can be made of it any more: a former joiner died over it, perhaps while it wrote one
+    /// over what a branch had passed through.
+    #[must_use]
+    pub fn is_spoilt(&self) -> bool {
+        let passed = |branch| {
+            let task = self.parent.task.sibling(branch + 1);
+            // Relaxed: came with its arrival.
+            task.is_some_and(|task| task.line.block.load(Ordering::Relaxed) & ELSEWHERE != 0)
+        };
+        self.again && self.is_at_rest() && self.fork().1.branches().any(passed)
+    }
+
+    /// The tasks whose payloads are ours: the parent, and branches that have arrived.
+    pub(crate) fn held_ids(&self) -> impl Iterator<Item = u32> {
+        let (task, family) = (self.parent.task, self.fork().1.family());
+        let arrived = family.filter_map(move |branch| task.sibling(branch + 1)).filter(|branch| {
+            branch.line.word.load().phase() == Some(Phase::Done)
+                && !branch.family().is_pending(branch.place().1 - 1)
+        });
+        core::iter::once(task.id).chain(arrived.map(|branch| branch.id))
     }
 
     /// Whether its outcome is for nobody.
@@ -266,17 +328,24 @@ impl<'a> Join<'a> {
 
     /// Where an error record goes: the places of a branch that has arrived.
     pub fn error_place(&mut self) -> JoinPlace<'_, 'a> {
-        let task = self.choose_keeper();
+        let task = self.keeper();
         self.keeper = Some(task);
         JoinPlace(&mut self.parent, Some(Held { task, state: task.line.word.load() }))
     }
 
-    /// The branch that keeps the error record: the first that failed, or if that did because of a branch
-    /// of its own, that one; else the first. Nobody reads what lies there but who joins (*shared*).
-    fn choose_keeper(&self) -> Task<'a> {
+    /// The branch that keeps the error record: the one it has been written to; else the first that failed,
+    /// or if that did because of a branch of its own, that one; else the first. Nobody reads what lies there
+    /// but who joins (*shared*). Others may fail meanwhile: once written to, it stays.
+    fn keeper(&self) -> Task<'a> {
+        if let Some(keeper) = self.keeper {
+            return keeper;
+        }
         let (_, fork) = self.fork();
         let family = self.parent.task.family();
-        let failed = fork.branches().find(|&branch| family.has_failed(branch)).unwrap_or(fork.first);
+        let failed = || fork.branches().filter(|&branch| family.has_failed(branch));
+        let told =
+            failed().find(|&b| matches!(self.member((b - fork.first) as usize), Ok(Arrived::Error(_))));
+        let failed = told.or_else(|| failed().next()).unwrap_or(fork.first);
         let mut keeper = self.parent.task.sibling(failed + 1).expect("its branches were checked at attach");
         while let At::Failed(place) = keeper.at()
             && place > keeper.place().1
@@ -292,6 +361,7 @@ impl<'a> Join<'a> {
     #[must_use]
     pub fn with_value(self) -> Option<Claimed<'a>> {
         let task = self.parent.task;
+        fence(Ordering::Release); // a repairer that finds it Joined finds the value whole
         task.set_at(At::Joined(self.fork));
         let state = task.line.word.joined(self.me).ok()?;
         task.sweep_after(self.fork().1);
@@ -304,7 +374,8 @@ impl<'a> Join<'a> {
     /// If nobody has asked for the [place](Self::error_place) of the record.
     #[must_use]
     pub fn with_error(self) -> Option<Claimed<'a>> {
-        let (task, keeper) = (self.parent.task, self.keeper.expect("the record was written somewhere"));
+        let (task, keeper) = (self.parent.task, self.keeper());
+        fence(Ordering::Release); // as above
         task.set_at(At::Failed(keeper.place().1));
         let state = task.line.word.joined(self.me).ok()?;
         Some(Claimed { held: Held { task, state }, me: self.me })

@@ -652,6 +652,9 @@ impl<'a> Claimed<'a> {
 
     /// Ends what [nobody wants](Self::is_abandoned): a request is freed, a branch arrives without an
     /// outcome. Not before `head` has passed its cell.
+    ///
+    /// # Panics
+    /// If it is a request whose caller had not gone.
     #[must_use]
     pub fn discard(mut self) -> Option<Join<'a>> {
         if self.held.task.is_branch() {
@@ -659,9 +662,13 @@ impl<'a> Claimed<'a> {
             self.held.set_length(0);
             return self.finish_branch(true);
         }
-        if self.held.state.is_cancelled() {
-            self.held.free_for_gone_caller();
+        assert!(self.held.state.is_cancelled(), "somebody waits for task {}", self.held.task.id);
+        if self.held.task.segment.shape().branches() > 0 {
+            let me = self.me;
+            self.finish_forked(me, true); // what is left of its branches is freed with it
+            return None;
         }
+        self.held.free_for_gone_caller();
         None
     }
 

@@ -16,6 +16,7 @@
 //! enough a scene says what is written without reading first.
 
 mod doorbell;
+mod join;
 mod lock;
 mod repair;
 mod ring;

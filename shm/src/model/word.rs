@@ -35,7 +35,7 @@ fn await_outcome(word: &Word) -> State {
 
 fn finish(word: &Word, by: Token, error: bool) -> bool {
     match word.finish(by, client(), error) {
-        Finish::Done { wake } => {
+        Finish::Done { wake, .. } => {
             if wake {
                 word.wake_caller();
             }
@@ -110,7 +110,7 @@ fn a_worker_dies() {
             let (word, answers, death) = (word.clone(), answers.clone(), death.clone());
             spawn(move || {
                 death.strikes(|| match word.finish(worker(), client(), false) {
-                    Finish::Done { wake } => {
+                    Finish::Done { wake, .. } => {
                         answers.fetch_add(1, SeqCst);
                         if wake {
                             word.wake_caller(); // or dies just before

@@ -5,7 +5,9 @@
 use ringmill_shm::arena::{Claimed, Task};
 use ringmill_shm::layout::Class;
 use ringmill_shm::participant::{Entry, Life, Role};
-use ringmill_shm::segment::{NodeSpec, Place, Segment, Spec};
+use ringmill_shm::plan::{Fork, Member, Target};
+use ringmill_shm::repair::Orphan;
+use ringmill_shm::segment::{AttachError, NodeSpec, Place, Segment, Spec};
 use ringmill_shm::token::Token;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -56,7 +58,7 @@ impl Drop for TestPlace {
     }
 }
 
-pub fn node(name: &str, next: Option<u32>, workers: usize) -> NodeSpec {
+pub fn node(name: &str, next: Target, workers: usize) -> NodeSpec {
     NodeSpec {
         name: name.into(),
         worker_type: format!("test::{name}"),
@@ -79,7 +81,24 @@ pub fn spec() -> Spec {
         tasks_per_request: 1,
         classes: vec![Class { block_bytes: 256, count: 3 }, Class { block_bytes: 1024, count: 2 }],
         payload_format: FORMAT,
-        nodes: vec![node("first", Some(1), 2), node("last", None, 2)],
+        nodes: vec![node("first", Target::Node(1), 2), node("last", Target::End, 2)],
+        forks: Vec::new(),
+        switches: Vec::new(),
+    }
+}
+
+/// A fork whose members begin there.
+pub fn fork(parent: u32, first: u32, end: u32, entries: &[Target], next: Target) -> Fork {
+    let member = |&entry| Member { entry, root_bytes: 1, root_align: 1 };
+    let members = entries.iter().map(member).collect();
+    Fork { name: "fork".into(), fail_fast: true, form: 0, parent, first, end, next, members }
+}
+
+/// An orphan that is a task.
+pub fn task_of(orphan: Orphan<'_>) -> Claimed<'_> {
+    match orphan {
+        Orphan::Task(task) => task,
+        Orphan::Join(join) => panic!("{join:?}"),
     }
 }
 
@@ -87,7 +106,7 @@ pub fn spec() -> Spec {
 pub struct Fixture {
     pub segment: Segment,
     bytes: File,
-    _place: TestPlace,
+    place: TestPlace,
 }
 
 impl Fixture {
@@ -99,7 +118,11 @@ impl Fixture {
         let place = TestPlace::file();
         let segment = Segment::create(place.place.clone(), spec).unwrap();
         let bytes = File::options().read(true).write(true).open(place.path()).unwrap();
-        Self { segment, bytes, _place: place }
+        Self { segment, bytes, place }
+    }
+
+    pub fn attach(&self) -> Result<Segment, AttachError> {
+        Segment::attach(self.place.place.clone(), FORMAT)
     }
 
     pub fn client(&self) -> Token {
@@ -159,6 +182,11 @@ impl Fixture {
         claimed
     }
 
+    /// Ends a task that is no branch, or one that is joined by nobody yet.
+    pub fn finish(&self, task: Claimed<'_>, error: bool) {
+        assert!(task.finish(self.client(), error).is_none());
+    }
+
     /// Where `pattern`, which is there once, lies.
     pub fn find(&self, pattern: &[u8]) -> u64 {
         let mut all = vec![0; self.segment.total_bytes() as usize];
@@ -207,4 +235,17 @@ impl TaskLine<'_> {
     pub fn set_block(&self, handle: u32) {
         self.fixture.write(self.start + 12, &handle.to_le_bytes());
     }
+}
+
+/// → QUEUED for `node`, and into its ring.
+pub fn forward(
+    claimed: Claimed<'_>,
+    node: u32,
+    now_ns: impl FnOnce() -> u64,
+    another_attempt: bool,
+) -> Result<(), Claimed<'_>> {
+    let segment = claimed.task().segment();
+    let id = claimed.queue(node, now_ns, another_attempt)?;
+    segment.node(node).unwrap().push(&[id]).unwrap();
+    Ok(())
 }
