@@ -10,8 +10,8 @@
 //!
 //! Run it with `cargo run --release --example batching`.
 
-use ringmill::rkyv::{Archive, Deserialize, Serialize};
 use ringmill::{Batch, BatchWorker, BoxError, Context, Server, StreamOptions, ThreadServlet};
+use rkyv::{Archive, Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 use std::thread::sleep;
@@ -60,92 +60,65 @@ impl BatchWorker for Recorder {
 
 const BATCH_SIZE: usize = 8;
 
-/// One run: how its items come, and how they are taken.
-struct Run {
-    title: &'static str,
-    wait_us: u64,
-    work_us: u64,
-    items: usize,
-    /// From one item to the next; this sleep stands for the world that sends them.
-    gap_us: u64,
-    /// How many are sent before the first one's answer is awaited.
-    in_progress: usize,
-}
+/// A run: its title; how long a batch may wait, in µs; how long the worker works on one, in µs; how many items
+/// come; the gap between two, in µs; how many are sent before the first one's answer is awaited.
+type Run = (&'static str, u64, u64, usize, u64, usize);
 
+#[rustfmt::skip]
 const RUNS: [Run; 4] = [
-    Run { title: "many items at once", wait_us: 20_000, work_us: 0, items: 32, gap_us: 0, in_progress: 32 },
-    Run { title: "an item every ms", wait_us: 5_000, work_us: 0, items: 20, gap_us: 1_000, in_progress: 32 },
-    Run {
-        title: "one after the other's answer",
-        wait_us: 0,
-        work_us: 0,
-        items: 4,
-        gap_us: 0,
-        in_progress: 1,
-    },
-    Run {
-        title: "an item every ms, a busy worker",
-        wait_us: 0,
-        work_us: 4_000,
-        items: 20,
-        gap_us: 1_000,
-        in_progress: 32,
-    },
+    // title                             wait   work  items    gap  sent
+    ("many items at once",             20_000,     0,    32,     0,   32),
+    ("an item every ms",                5_000,     0,    20, 1_000,   32),
+    ("each after the other's answer",       0,     0,     4,     0,    1),
+    ("an item every ms, a busy worker",     0, 4_000,    20, 1_000,   32),
 ];
 
 fn main() -> Result<(), BoxError> {
-    for run in RUNS {
-        show(&run)?;
-    }
-    Ok(())
+    RUNS.into_iter().try_for_each(show)
 }
 
-fn show(run: &Run) -> Result<(), BoxError> {
-    let servlet = ThreadServlet::<Recorder>::new(run.work_us)
-        .batch_size(BATCH_SIZE)
-        .batch_wait_time(Duration::from_micros(run.wait_us));
+fn show((title, wait_us, work_us, items, gap_us, sent): Run) -> Result<(), BoxError> {
+    let wait = Duration::from_micros(wait_us);
+    let servlet = ThreadServlet::<Recorder>::new(work_us).batch_size(BATCH_SIZE).batch_wait_time(wait);
     let server = Server::builder("batching").start(servlet)?;
 
     let began_us = now_us();
-    let items = (0..run.items).map(|_| {
-        sleep(Duration::from_micros(run.gap_us));
+    let inputs = (0..items).map(|_| {
+        sleep(Duration::from_micros(gap_us)); // this sleep stands for whoever sends the items
         now_us()
     });
-    let answers = server.stream_with(items, StreamOptions::new().window(run.in_progress));
+    // Each batch by its number, and how many items were answered with it.
     let mut batches: BTreeMap<u32, (Taken, u32)> = BTreeMap::new();
-    for answer in answers {
+    for answer in server.stream_with(inputs, StreamOptions::new().window(sent)) {
         let taken = answer?;
         batches.entry(taken.number).or_insert((taken, 0)).1 += 1;
     }
 
     let ms = |us: u64| us as f64 / 1e3;
-    println!("{}: wait {} ms, work {} ms a batch", run.title, ms(run.wait_us), ms(run.work_us));
+    println!("{title}: wait {} ms, work {} ms a batch", ms(wait_us), ms(work_us));
     println!("  closed at   because       oldest waited   items of at most {BATCH_SIZE}");
-    let (mut full, mut not_full) = (0, 0);
-    for (taken, answered) in batches.into_values() {
-        assert_eq!(answered, taken.items, "every item of a batch is answered");
-        let items = taken.items as usize;
-        let because = match items {
+    for (taken, answered) in batches.values() {
+        assert_eq!(*answered, taken.items, "every item of a batch is answered");
+        let count = taken.items as usize;
+        let because = match count {
             BATCH_SIZE => "it is full",
-            _ if run.wait_us > 0 => "its wait is over",
+            _ if wait_us > 0 => "its wait is over",
             _ => "the ring is empty",
         };
-        *(if items == BATCH_SIZE { &mut full } else { &mut not_full }) += 1;
         let (closed, waited) = (taken.closed_us - began_us, taken.closed_us - taken.oldest_us);
-        let bar = "#".repeat(items) + &".".repeat(BATCH_SIZE - items);
-        println!("{:>8.2} ms   {because:17} {:>6.2} ms   {bar} {items}", ms(closed), ms(waited));
-        let in_time = items == BATCH_SIZE || waited >= run.wait_us;
-        assert!(in_time, "a batch that is not full waits for its time");
+        let bar = "#".repeat(count) + &".".repeat(BATCH_SIZE - count);
+        println!("{:>8.2} ms   {because:17} {:>6.2} ms   {bar} {count}", ms(closed), ms(waited));
+        assert!(count == BATCH_SIZE || waited >= wait_us, "a batch was closed before its time");
     }
 
     // Why, as the engine counted it.
     let counted = server.stats().servlets[0].total();
-    let by_time_or_ring = if run.wait_us > 0 { counted.closed_window } else { counted.closed_empty };
-    println!(
-        "  counted: {} full, {} by the wait, {} by an empty ring\n",
-        counted.closed_full, counted.closed_window, counted.closed_empty
-    );
-    assert_eq!((counted.closed_full, by_time_or_ring), (full, not_full));
-    assert_eq!((counted.batches, counted.items), (full + not_full, run.items as u64));
+    let (by_full, by_wait, by_ring) = (counted.closed_full, counted.closed_window, counted.closed_empty);
+    println!("  counted: {by_full} full, {by_wait} by the wait, {by_ring} by an empty ring\n");
+    let full = batches.values().filter(|(taken, _)| taken.items as usize == BATCH_SIZE).count() as u64;
+    let not_full = batches.len() as u64 - full;
+    let expected = if wait_us > 0 { (full, not_full, 0) } else { (full, 0, not_full) };
+    assert_eq!((by_full, by_wait, by_ring), expected);
+    assert_eq!((counted.batches, counted.items), (full + not_full, items as u64));
     Ok(())
 }

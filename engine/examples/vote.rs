@@ -16,14 +16,11 @@ use ringmill::{
 use rkyv::{Archive, Deserialize, Serialize};
 use std::time::{Duration, Instant};
 
-/// What a classifier looks at.
+/// What a classifier looks at: how much ink there is in each of these.
 #[derive(Archive, Serialize, Deserialize, Clone, Copy, PartialEq)]
 enum View {
-    /// How much ink there is in each row and each column.
     RowsAndColumns,
-    /// How much ink there is in each diagonal.
     Diagonals,
-    /// Each pixel.
     Pixels,
 }
 
@@ -74,7 +71,7 @@ impl BatchWorker for Nearest {
     }
 }
 
-// What the ensemble gives, a box for each member, becomes what each said and, last, what they elect.
+// From what each member said, in a box, to the same and what they elect.
 ringmill::make_worker!(Vote: Vec<Box<u8>> => [u8; 4], |said| elect([*said[0], *said[1], *said[2]]));
 
 /// What two of them say; if they all differ, what the first says.
@@ -93,7 +90,7 @@ fn means(known: &[(Vec<f32>, u8)]) -> Vec<(Vec<f32>, u8)> {
 }
 
 const NAMES: [&str; 3] = ["rows+columns", "diagonals", "means"];
-const PASSES: usize = 50;
+const PASSES: usize = 20;
 
 fn main() -> Result<(), BoxError> {
     ringmill::init!(Nearest);
@@ -129,11 +126,8 @@ fn main() -> Result<(), BoxError> {
     println!("\n{:.0} images/s, {PASSES} times all of them", answers.len() as f64 / seconds);
 
     assert_eq!(answers.len(), PASSES * unknown.len());
-    let expected = unknown.iter().map(|digit| {
-        let label = |i: usize| classifiers[i].label(&digit.image.pixels);
-        elect([label(0), label(1), label(2)])
-    });
-    let expected: Vec<[u8; 4]> = expected.collect();
+    let here = |digit: &Digit| elect(classifiers.each_ref().map(|c| c.label(&digit.image.pixels)));
+    let expected: Vec<[u8; 4]> = unknown.iter().map(here).collect();
     assert!(answers.chunks(unknown.len()).all(|pass| pass == expected), "not what they say in this process");
     println!("all {} answers are those of the same classifiers in this process", answers.len());
     Ok(())
