@@ -26,7 +26,7 @@ enum View {
 
 impl View {
     fn of(self, pixels: &[u8; PIXELS]) -> Vec<f32> {
-        let mut seen = vec![0.0; PIXELS];
+        let mut seen = vec![0.0; PIXELS]; // room for 16 rows and columns, 2 × 15 diagonals, 64 pixels
         for (i, &ink) in pixels.iter().enumerate() {
             let (x, y) = (i % 8, i / 8);
             let places = match self {
