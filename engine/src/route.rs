@@ -117,7 +117,7 @@ pub(crate) struct Mover<'s> {
 
 impl Mover<'_> {
     /// Moves a task of ours on.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn move_on(&self, task: Claimed<'_>, to: Target) {
         match to {
             Target::End => {
@@ -179,7 +179,7 @@ impl Mover<'_> {
         }
     }
 
-    #[inline]
+    #[inline(never)]
     fn forward(&self, task: Claimed<'_>, node: u32) {
         match (task.queue(node, now_ns, false), self.outbox) {
             (Ok(id), None) => self.push(node, &[id]),
@@ -258,6 +258,7 @@ impl Mover<'_> {
         RemoteError { servlet: servlet.into(), worker: 0, pid: std::process::id(), attempt, cause }
     }
 
+    #[inline(never)]
     fn fork(&self, task: Claimed<'_>, index: u32) {
         let routes = self.segment.routes();
         match (task.fork(index), routes.forks.get(index as usize)) {
@@ -274,6 +275,7 @@ impl Mover<'_> {
         }
     }
 
+    #[inline(never)]
     fn switch(&self, task: Claimed<'_>, index: u32) {
         let Some(switch) = self.segment.routes().switches.get(index as usize) else { return };
         let chosen = match (self.router.choosers.get(index as usize), switch.node) {

@@ -124,6 +124,8 @@ pub(crate) struct Desk {
     /// Where finished tasks go.
     next: Target,
     slots: RefCell<Vec<Option<Parked>>>,
+    /// Whether anything that ends here may lead to a push.
+    sends_on: bool,
     outbox: Outbox,
     /// The first fatal error.
     fatal: OnceCell<RemoteCause>,
@@ -198,7 +200,7 @@ impl Desk {
     }
 
     /// Moves a finished task on.
-    #[inline]
+    #[inline(always)]
     fn hand_on(&self, task: Claimed<'_>) {
         self.mover().move_on(task, self.next);
     }
@@ -211,7 +213,9 @@ impl Desk {
     /// Pushes finished items that wait for others; at the latest when `call` has returned.
     #[inline]
     pub(crate) fn flush(&self) {
-        self.mover().flush();
+        if self.sends_on {
+            self.mover().flush();
+        }
     }
 }
 
@@ -628,6 +632,7 @@ pub(crate) fn live<W: BatchWorker>(seat: Arc<Seat>) -> Left {
         client,
         next,
         slots: RefCell::default(),
+        sends_on: seat.segment.shape().nodes > 1,
         outbox: Outbox::default(),
         fatal: OnceCell::new(),
     };

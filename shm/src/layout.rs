@@ -96,13 +96,46 @@ fn within(what: &'static str, value: u64, least: u64, most: u64) -> Result<(), S
 }
 
 impl Shape {
-    /// Tasks in all.
+    /// Tasks in all, with those that are left out.
     #[must_use]
     pub fn tasks(&self) -> u32 {
-        self.requests * self.tasks_per_request
+        match self.branches() {
+            0 => self.requests,
+            _ => self.requests + (self.requests << self.branch_bits()),
+        }
+    }
+
+    /// Of a branch's number, so many bits say which it is of its request.
+    #[inline]
+    fn branch_bits(&self) -> u32 {
+        (self.branches().max(1) - 1).checked_ilog2().map_or(0, |bits| bits + 1)
+    }
+
+    /// The request that a task belongs to, and its place in that.
+    #[inline]
+    #[must_use]
+    pub(crate) fn place_of(&self, id: u32) -> (u32, u32) {
+        match id.checked_sub(self.requests) {
+            None => (id, 0),
+            Some(branch) => {
+                let bits = self.branch_bits();
+                (branch >> bits, (branch & ((1 << bits) - 1)) + 1)
+            }
+        }
+    }
+
+    /// The task in a place of a request.
+    #[inline]
+    #[must_use]
+    pub(crate) fn id_of(&self, request: u32, place: u32) -> u32 {
+        match place.checked_sub(1) {
+            None => request,
+            Some(branch) => self.requests + (request << self.branch_bits()) + branch,
+        }
     }
 
     /// Branches of each request.
+    #[inline]
     #[must_use]
     pub fn branches(&self) -> u32 {
         self.tasks_per_request - 1
@@ -146,9 +179,9 @@ impl Shape {
         within("number of switches", self.switches.into(), 0, JUNCTION_LIMIT.into())?;
         within(
             "capacity times tasks",
-            u64::from(self.requests) * u64::from(self.tasks_per_request),
+            u64::from(self.requests) * u64::from(self.tasks_per_request.next_power_of_two()),
             1,
-            REQUEST_LIMIT.into(),
+            u64::from(REQUEST_LIMIT),
         )?;
         within("bytes of names and configurations", self.blob_bytes, 0, 1 << 32)?;
         within("number of size classes", self.class_count, 0, CLASS_LIMIT as u64)?;
@@ -487,6 +520,19 @@ mod tests {
         assert!(l.blocks[1] >= l.blocks[0] + 4 * 256);
         assert!(l.total_bytes >= l.blocks[1] + 2 * 4096);
         assert!(l.blocks.iter().take(2).all(|b| b % PAGE == 0));
+    }
+
+    #[test]
+    fn every_branch_has_a_number_of_its_own() {
+        for tasks_per_request in [1, 2, 3, 4, 5, 9, 64, 65] {
+            let shape = Shape { tasks_per_request, ..small() };
+            let places = (0..shape.requests).flat_map(|r| (0..tasks_per_request).map(move |p| (r, p)));
+            let ids: Vec<u32> = places.clone().map(|(r, p)| shape.id_of(r, p)).collect();
+            assert!(ids.iter().zip(places).all(|(&id, place)| shape.place_of(id) == place));
+            let distinct: std::collections::BTreeSet<u32> = ids.iter().copied().collect();
+            assert_eq!(distinct.len(), ids.len());
+            assert!(ids.iter().all(|&id| id < shape.tasks()), "{tasks_per_request}: {ids:?}");
+        }
     }
 
     #[test]

@@ -473,7 +473,7 @@ impl Core {
     }
 
     /// Pushes queued requests, and tells the workers.
-    #[inline]
+    #[inline(always)]
     fn push(&self, node: u32, ids: &[u32]) -> Result<(), CallError> {
         let parts = self.segment.node(node).expect("the entry is a node");
         if parts.push(ids).is_err() {

@@ -40,6 +40,7 @@ impl<'a> Claimed<'a> {
     }
 
     /// A request that has branches ends.
+    #[inline(never)] // where there are no branches, it is not in the way
     pub(super) fn finish_forked(self, client: Token, error: bool) {
         let task = self.held.task;
         // If it is not ours any more, we were taken for dead, and another has answered.
@@ -53,6 +54,7 @@ impl<'a> Claimed<'a> {
     }
 
     /// A branch arrives.
+    #[inline(never)]
     pub(super) fn finish_branch(self, error: bool) -> Option<Join<'a>> {
         let (task, me) = (self.held.task, self.me);
         task.line.word.finish_branch(me, error).ok()?; // else taken for dead, as above

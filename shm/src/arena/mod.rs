@@ -15,7 +15,8 @@
 //! so that a fan-out moves nothing; the error by which a fork failed with the branch that failed, since late
 //! branches still read the input ([`join`](crate::join), *shared*).
 //!
-//! A request's first task is the request and has its number; the branches follow behind all requests.
+//! A request's first task is the request and has its number; the branches follow behind all requests, with
+//! room for a power of two of them each, so that a branch's place follows from its number at once.
 //!
 //! # Invariants
 //!
@@ -101,8 +102,6 @@ pub struct Task<'a> {
     segment: &'a Segment,
     line: &'a TaskLine,
     id: u32,
-    request: u32,
-    place: u32,
 }
 
 impl<'a> Task<'a> {
@@ -110,13 +109,7 @@ impl<'a> Task<'a> {
     #[inline]
     #[must_use]
     pub fn new(segment: &'a Segment, id: u32) -> Option<Self> {
-        let line = segment.task_line(id)?;
-        let shape = segment.shape();
-        let (request, place) = match id.checked_sub(shape.requests) {
-            None => (id, 0),
-            Some(branch) => (branch / shape.branches(), branch % shape.branches() + 1),
-        };
-        Some(Self { segment, line, id, request, place })
+        Some(Self { segment, line: segment.task_line(id)?, id })
     }
 
     /// Its id.
@@ -160,14 +153,14 @@ impl<'a> Task<'a> {
     #[inline]
     #[must_use]
     pub fn is_branch(&self) -> bool {
-        self.place != 0
+        self.id >= self.segment.shape().requests
     }
 
     /// The request it belongs to, and its place in that: 0 is the request itself.
     #[inline]
     #[must_use]
     pub fn place(&self) -> (u32, u32) {
-        (self.request, self.place)
+        self.segment.shape().place_of(self.id)
     }
 
     /// The task in another place of the same request.
@@ -175,14 +168,8 @@ impl<'a> Task<'a> {
     #[must_use]
     pub fn sibling(&self, place: u32) -> Option<Self> {
         let shape = self.segment.shape();
-        let id = match place.checked_sub(1) {
-            None => self.request,
-            Some(branch) if branch < shape.branches() => {
-                shape.requests + self.request * shape.branches() + branch
-            }
-            Some(_) => return None,
-        };
-        Some(Self { line: self.segment.task_line(id)?, id, place, ..*self })
+        let (request, _) = self.place();
+        (place <= shape.branches()).then(|| Self::new(self.segment, shape.id_of(request, place)))?
     }
 
     /// The tasks of its request.
@@ -627,7 +614,7 @@ impl<'a> Claimed<'a> {
     #[inline(never)]
     fn is_unwanted_branch(&self) -> bool {
         let task = self.held.task;
-        task.family().is_unwanted(task.place - 1)
+        task.family().is_unwanted(task.place().1 - 1)
     }
 
     /// Until when its request is worth working on, in monotonic nanoseconds; `None` for ever.
@@ -751,8 +738,6 @@ impl<'a> Claimed<'a> {
 #[derive(Debug)]
 pub struct Parked {
     id: u32,
-    request: u32,
-    place: u32,
     me: Token,
     state: State,
 }
@@ -762,8 +747,7 @@ impl Claimed<'_> {
     #[inline]
     #[must_use]
     pub fn park(self) -> Parked {
-        let Task { id, request, place, .. } = self.held.task;
-        Parked { id, request, place, me: self.me, state: self.held.state }
+        Parked { id: self.held.task.id, me: self.me, state: self.held.state }
     }
 }
 
@@ -772,9 +756,8 @@ impl Parked {
     #[inline]
     #[must_use]
     pub fn resume(self, segment: &Segment) -> Option<Claimed<'_>> {
-        let Self { id, request, place, me, state } = self;
-        let task = Task { segment, line: segment.task_line(id)?, id, request, place };
-        Some(Claimed { held: Held { task, state }, me })
+        let task = Task::new(segment, self.id)?;
+        Some(Claimed { held: Held { task, state: self.state }, me: self.me })
     }
 }
 

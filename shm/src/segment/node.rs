@@ -90,7 +90,7 @@ impl<'a> Node<'a> {
     ///
     /// # Errors
     /// [`Overrun`] if the segment is corrupted.
-    #[inline]
+    #[inline(always)]
     pub fn push(&self, ids: &[u32]) -> Result<(), Overrun> {
         let next = match *ids {
             [id] => self.ring().push(id)? + 1,
