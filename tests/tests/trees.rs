@@ -241,7 +241,9 @@ impl Crew {
 /// Whether an error is what it must be. Of an ensemble that fails fast, who failed first is open.
 fn agrees(expected: &Expected, cause: &RemoteCause) -> bool {
     match (expected, cause) {
-        (Expected::Failed(text), RemoteCause::Failed { messages, .. }) => messages == &[text.clone()],
+        (Expected::Failed(text), RemoteCause::Failed { messages, .. }) => {
+            messages == std::slice::from_ref(text)
+        }
         (Expected::Failed(text), RemoteCause::Panicked { message, .. }) => message.starts_with(text.as_str()),
         (Expected::NoSuchMember(wanted), RemoteCause::NoSuchMember { index, .. }) => wanted == index,
         (Expected::Ensemble(expected), RemoteCause::Ensemble { members }) => agree(expected, members),
