@@ -336,20 +336,21 @@ impl RemoteCause {
         }
     }
 
-    /// The same with less text, for a place that is too small; `None` if there is nothing to leave out.
+    /// The same with less text, for a place that is too small, the backtrace's end first; `None` if there is
+    /// nothing to leave out.
     pub(crate) fn shortened(&self) -> Option<Self> {
         let cut = |text: &String| {
             let end = (0..=24.min(text.len())).rev().find(|&i| text.is_char_boundary(i)).unwrap_or(0);
             (end < text.len()).then(|| text[..end].to_string())
         };
         match self {
-            Self::Failed { type_name, messages, backtrace: Some(_) } => Some(Self::Failed {
+            Self::Failed { type_name, messages, backtrace: Some(frames) } => Some(Self::Failed {
                 type_name: type_name.clone(),
                 messages: messages.clone(),
-                backtrace: None,
+                backtrace: fewer_frames(frames),
             }),
-            Self::Panicked { message, backtrace: Some(_) } => {
-                Some(Self::Panicked { message: message.clone(), backtrace: None })
+            Self::Panicked { message, backtrace: Some(frames) } => {
+                Some(Self::Panicked { message: message.clone(), backtrace: fewer_frames(frames) })
             }
             Self::Failed { type_name, messages, .. } if !type_name.is_empty() || messages.len() > 1 => {
                 let first = messages.first().map(|m| cut(m).unwrap_or_else(|| m.clone()));
@@ -377,6 +378,13 @@ impl RemoteCause {
             _ => None,
         }
     }
+}
+
+/// The first half of a stack, where what went wrong is; none once that says hardly anything.
+fn fewer_frames(backtrace: &str) -> Option<String> {
+    const LEAST_BYTES: usize = 200;
+    let end = backtrace.as_bytes()[..backtrace.len() / 2].iter().rposition(|&b| b == b'\n')?;
+    (end >= LEAST_BYTES).then(|| backtrace[..end].to_string())
 }
 
 /// First without values, then with shorter errors, at last without members.
@@ -788,6 +796,22 @@ mod tests {
         };
         assert_eq!(error.to_string(), "classify/1 (pid 42): app::Bad: outer: inner");
         assert_eq!(format!("{error:#}"), "classify/1 (pid 42): app::Bad: outer: inner\nat main");
+    }
+
+    /// Symptom: the error of a constructor that failed never had a backtrace. Cause: one that did not fit its
+    /// place was left out as a whole, and hardly any fits there. Now what fits of it stays.
+    #[test]
+    fn shortening_keeps_the_first_frames() {
+        let frame = |i| format!("{i}: app::model::load at ./src/model.rs:{i}\n");
+        let frames: String = (0..100).map(frame).collect();
+        let mut cause = RemoteCause::Panicked { message: "no".into(), backtrace: Some(frames.clone()) };
+        let mut bytes = frames.len();
+        while let Some(shorter) = cause.backtrace() {
+            assert!(frames.starts_with(shorter) && shorter.len() <= bytes && shorter.len() > 100);
+            bytes = shorter.len() / 2;
+            cause = cause.shortened().expect("there is a backtrace");
+        }
+        assert!(bytes < 200, "{bytes}");
     }
 
     #[test]

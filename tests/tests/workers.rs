@@ -16,8 +16,8 @@ use ringmill_tests::traces::assert_gone;
 use ringmill_tests::{fresh_name, wait_until};
 use rkyv::string::ArchivedString;
 use std::collections::BTreeSet;
-use std::fmt::Write;
 use std::time::Duration;
+use support::scribe::Scribe;
 use support::{Name, Program, guarded, signal};
 
 ringmill::init!(Doorman, Early, Hand, Quitter, Chronicler, Resident, support::actor::Actor);
@@ -735,41 +735,6 @@ fn a_worker_that_gives_up_again_and_again_is_given_up() {
 struct Chronicler {
     gate: String,
     _listening: tracing::subscriber::DefaultGuard,
-}
-
-/// Tells a gate of every event, field by field.
-struct Scribe(String);
-
-struct Line(String);
-
-impl tracing::field::Visit for Line {
-    fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
-        write!(self.0, "{}={value:?} ", field.name()).expect("a string has room");
-    }
-}
-
-impl tracing::Subscriber for Scribe {
-    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
-        *metadata.level() == tracing::Level::INFO
-    }
-
-    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
-        tracing::span::Id::from_u64(1)
-    }
-
-    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
-
-    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
-
-    fn event(&self, event: &tracing::Event<'_>) {
-        let mut line = Line(String::new());
-        event.record(&mut line);
-        report(&self.0, line.0.trim_end());
-    }
-
-    fn enter(&self, _: &tracing::span::Id) {}
-
-    fn exit(&self, _: &tracing::span::Id) {}
 }
 
 impl BatchWorker for Chronicler {

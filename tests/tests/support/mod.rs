@@ -4,6 +4,7 @@
 #![allow(dead_code, reason = "each test program uses some of it")]
 
 pub(crate) mod actor;
+pub(crate) mod scribe;
 
 use actor::{Actor, Rebirth, Upbringing};
 use ringmill::{ProcessServlet, ThreadServlet};
