@@ -143,9 +143,10 @@ impl fmt::Debug for BoxError {
 pub struct RemoteError {
     /// The servlet's name.
     pub servlet: String,
-    /// Which of its workers; the same for all threads of one.
+    /// Which of its workers; the same for all threads of one. 0 for what happened between workers, in a switch or
+    /// where outcomes are joined.
     pub worker: u32,
-    /// The worker's process.
+    /// The process in which it happened.
     pub pid: u32,
     /// How many workers had died before with this request in their hands.
     pub attempt: u8,
@@ -468,7 +469,12 @@ impl fmt::Display for RemoteCause {
 
 impl fmt::Display for RemoteError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{} (pid {}", self.servlet, self.worker, self.pid)?;
+        match self.cause {
+            // These happen between workers.
+            RemoteCause::NoSuchMember { .. } | RemoteCause::Ensemble { .. } => f.write_str(&self.servlet)?,
+            _ => write!(f, "{}/{}", self.servlet, self.worker)?,
+        }
+        write!(f, " (pid {}", self.pid)?;
         if self.attempt > 0 {
             write!(f, ", attempt {}", u32::from(self.attempt) + 1)?;
         }

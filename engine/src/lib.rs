@@ -84,6 +84,7 @@ pub use patience::Wait;
 pub use payload::{Checker, Encoder, Output, Payload};
 pub use plan::DEFAULT_MAX_PAYLOAD;
 pub use reply::Reply;
+pub use ringmill_shm::stats::{Closed, Snapshot};
 pub use rkyv;
 pub use scratch::Scratch;
 pub use server::{CallOptions, DEFAULT_CAPACITY, DEFAULT_TIMEOUT, Server, ServerBuilder};

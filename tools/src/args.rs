@@ -52,11 +52,14 @@ JSON:
   inline_bytes, largest_payload_bytes   what needs no block; the most that fits
   requests          by phase: free, filling, queued, claimed, forked, done
   nodes             index, name, worker_type, batch_size (0: item by item), batch_wait_ns,
-                    next (index of a node; null: the caller),
+                    next (by name; null: the end, where a request goes to its caller and a branch
+                    of an ensemble to where it is joined),
                     ring: depth, cells;
                     lock_holder (null: nobody): participant, worker, pid, alive;
                     threads (of each worker), sleeping: who sleeps, by number within the node
                     (worker * threads + thread)
+  ensembles         name, members (where each begins), fail_fast, next (as for nodes)
+  switches          name, members
   workers           one entry a thread: node, worker, thread, participant, state (vacant, starting,
                     ready, failed, leaving, dead), alive (its lease is held), role (process_worker,
                     thread_worker), pid, restarts, cpus ([]: not pinned), message (why it failed),
@@ -78,7 +81,8 @@ JSON:
   name, path, state   as for list
   consistent          true if there are no problems
   problems            each with kind, message, and the numbers that go with its kind:
-                      task, word, state | node, position, id, lap, token | class, block, owner
+                      task, word, state, request, pending | node, position, id, lap, token |
+                      class, block, owner
 
 Examples:
   shmtool check digits

@@ -54,8 +54,8 @@ struct Node {
     /// 0: item by item.
     batch_size: u32,
     batch_wait_ns: u64,
-    /// Where finished tasks go, in words.
-    next: String,
+    /// Where finished tasks go: a name; none: to their end, a request to its caller, a branch to its join.
+    next: Option<String>,
     ring: Depth,
     lock_holder: Option<Holder>,
     /// How many threads each of its workers has.
@@ -73,17 +73,17 @@ struct Ensemble {
     name: String,
     /// The first error ends the item.
     fail_fast: bool,
-    /// Where each member's branch goes first, in words.
-    members: Vec<String>,
-    /// Where items go when they have been joined.
-    next: String,
+    /// Where each member's branch goes first.
+    members: Vec<Option<String>>,
+    /// Where items go when they have been joined; none: to their end.
+    next: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
 struct Switch {
     name: String,
-    /// Where an item may go, in words.
-    members: Vec<String>,
+    /// Where an item may go.
+    members: Vec<Option<String>>,
 }
 
 #[derive(Debug, Serialize)]
@@ -213,16 +213,16 @@ fn switches(segment: &Segment) -> Vec<Switch> {
     segment.routes().switches.iter().map(of).collect()
 }
 
-/// A target in words; a branch ends where it is joined, a request with its caller.
-fn name_of(segment: &Segment, target: Target) -> String {
+/// The name of what a target leads to; none for the end.
+fn name_of(segment: &Segment, target: Target) -> Option<String> {
     let routes = segment.routes();
     let name = match target {
-        Target::End => return "end".into(),
+        Target::End => return None,
         Target::Node(index) => segment.nodes().get(index as usize).map(|node| &node.name),
         Target::Fork(index) => routes.forks.get(index as usize).map(|fork| &fork.name),
         Target::Switch(index) => routes.switches.get(index as usize).map(|switch| &switch.name),
     };
-    name.map_or_else(|| format!("{target:?}"), |name| units::printable(name))
+    Some(name.map_or_else(|| format!("{target:?}"), |name| units::printable(name)))
 }
 
 fn holder(segment: &Segment, token: Token) -> Holder {

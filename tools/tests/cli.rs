@@ -5,7 +5,7 @@
 use ringmill_shm::arena::Task;
 use ringmill_shm::layout::Class;
 use ringmill_shm::participant::{Lease, Life, Role};
-use ringmill_shm::plan::Target;
+use ringmill_shm::plan::{Fork, Member, Switch, Target};
 use ringmill_shm::segment::{NodeSpec, Place, Segment, Spec};
 use ringmill_shm::stats::Closed;
 use ringmill_shm::token::Token;
@@ -253,6 +253,40 @@ fn busy(ours: &Ours) -> Segment {
 }
 
 #[test]
+fn show_tells_the_ways_of_a_plan() {
+    let ours = Ours::new();
+    let mut spec = spec();
+    let member = |entry| Member { entry, root_bytes: 4, root_align: 4 };
+    spec.tasks_per_request = 3;
+    spec.nodes[0].next = Target::End;
+    spec.forks = vec![Fork {
+        name: "both".into(),
+        fail_fast: true,
+        form: 0,
+        parent: 0,
+        first: 0,
+        end: 2,
+        next: Target::End,
+        members: vec![member(Target::Node(0)), member(Target::Switch(0))],
+    }];
+    spec.switches =
+        vec![Switch { name: "one".into(), node: None, members: vec![Target::Node(1), Target::End] }];
+    let segment = Segment::create(Place::named(&ours.name()).unwrap(), &spec).unwrap();
+    let shown = parsed(&shmtool(&["show", &ours.name(), "--json"]));
+    assert_eq!(
+        shown["ensembles"],
+        json!([{"name": "both", "members": ["split", "one"], "fail_fast": true, "next": null}])
+    );
+    assert_eq!(shown["switches"], json!([{"name": "one", "members": ["classify", null]}]));
+    let page = text(&shmtool(&["show", &ours.name()]));
+    assert!(
+        page.contains("Ensembles") && page.contains("split, one") && page.contains("classify, end"),
+        "{page}"
+    );
+    drop(segment);
+}
+
+#[test]
 fn show_tells_the_threads_of_a_worker_apart() {
     let ours = Ours::new();
     let mut spec = spec();
@@ -302,7 +336,7 @@ fn show_tells_what_is_going_on() {
         shown["nodes"][0],
         json!({
             "index": 0, "name": "split", "worker_type": "Splitter", "batch_size": 32,
-            "batch_wait_ns": 200_000, "next": 1, "ring": {"depth": 2, "cells": 16},
+            "batch_wait_ns": 200_000, "next": "classify", "ring": {"depth": 2, "cells": 16},
             "lock_holder": {"participant": 1, "worker": "split/0", "pid": me, "alive": true},
             "threads": 1, "sleeping": [1],
         })

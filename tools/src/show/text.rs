@@ -13,6 +13,22 @@ impl Report for Shown {
         let mut text = self.header();
         text += "\nNodes\n";
         text += &self.node_table(page);
+        if !self.ensembles.is_empty() {
+            text += "\nEnsembles\n";
+            let rows = self.ensembles.iter().map(|ensemble| {
+                let errors = if ensemble.fail_fast { "end the item" } else { "are kept" };
+                let members = ensemble.members.iter().map(end_or).collect::<Vec<_>>().join(", ");
+                vec![ensemble.name.clone(), members, errors.into(), end_or(&ensemble.next)]
+            });
+            text += &page.table(&["ensemble", "members", "errors", "next"], rows);
+        }
+        if !self.switches.is_empty() {
+            text += "\nSwitches\n";
+            let rows = self.switches.iter().map(|switch| {
+                vec![switch.name.clone(), switch.members.iter().map(end_or).collect::<Vec<_>>().join(", ")]
+            });
+            text += &page.table(&["switch", "members"], rows);
+        }
         text += "\nWorkers\n";
         text += &self.worker_table(page);
         for worker in &self.workers {
@@ -31,6 +47,10 @@ impl Report for Shown {
         }
         text
     }
+}
+
+fn end_or(target: &Option<String>) -> String {
+    target.clone().unwrap_or_else(|| "end".into())
 }
 
 impl Shown {
@@ -106,7 +126,7 @@ impl Shown {
                 node.ring.cells.to_string(),
                 lock_text(node),
                 format!("{} of {}", node.sleeping.len(), node.workers),
-                node.next.clone(),
+                end_or(&node.next),
             ]
         });
         let headings =
