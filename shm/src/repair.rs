@@ -241,4 +241,5 @@ pub fn wake_everyone(segment: &Segment) {
     }
     segment.startup().ring();
     segment.freed().ring();
+    segment.completed().ring();
 }
