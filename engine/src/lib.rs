@@ -50,6 +50,7 @@
 
 mod batch;
 mod cpus;
+mod debug;
 mod error;
 mod items;
 mod launch;
@@ -57,7 +58,9 @@ mod loan;
 mod panics;
 mod patience;
 mod payload;
+mod pending;
 mod plan;
+mod reactor;
 mod registry;
 mod reply;
 mod route;
@@ -74,13 +77,16 @@ mod worker;
 
 pub use batch::{BATCH_SIZE_LIMIT, DEFAULT_BATCH_WAIT_TIME};
 pub use cpus::{Cpus, ParseCpusError, Pin};
+pub use debug::{BranchInfo, DebugInfo, RequestInfo, ServletInfo, WorkerInfo, WorkerName};
 pub use error::{
-    BoxError, CallError, EnsembleError, Member, MemberOutcome, RemoteCause, RemoteError, StartError,
+    BoxError, CallError, DrainError, EnsembleError, Member, MemberOutcome, RemoteCause, RemoteError,
+    StartError,
 };
 pub use items::{Batch, Item, Items};
 pub use loan::{Loan, Plain};
 pub use patience::Wait;
 pub use payload::{Checker, Encoder, Output, Payload};
+pub use pending::{CallFuture, Pending};
 pub use plan::DEFAULT_MAX_PAYLOAD;
 pub use reply::Reply;
 pub use rkyv;
@@ -91,7 +97,10 @@ pub use servlet::{
     Switch, ThreadServlet,
 };
 pub use stats::{BatchStats, ServerStats, ServletStats, WorkerStats};
-pub use stream::{DEFAULT_STREAM_TIMEOUT, Stream, StreamOptions};
+pub use stream::{
+    AsyncStream, ByIndex, ByInput, DEFAULT_STREAM_TIMEOUT, Inputs, Kept, Prepared, Source, Stream,
+    StreamOptions, Tags, Unordered, WithInputs,
+};
 pub use supervisor::RESTART_LIMIT;
 pub use worker::{BatchWorker, Context, IntoOutcome, PassThrough, Stop, Worker};
 
