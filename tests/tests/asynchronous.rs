@@ -279,7 +279,9 @@ fn with_back_pressure_a_full_server_refuses_at_once() {
         let _place = server.call(&ask(0)).expect("a place");
         let one = ask(1);
         let outcome = ByHand::default().poll(&mut server.call_async(&one));
-        let Poll::Ready(Err(CallError::ServerBacklogFull { capacity: 1, waited })) = outcome else { panic!() };
+        let Poll::Ready(Err(CallError::ServerBacklogFull { capacity: 1, waited })) = outcome else {
+            panic!()
+        };
         assert!(waited.is_zero());
     });
 }
@@ -374,7 +376,9 @@ fn a_worker_that_is_killed_ends_its_futures() {
     let _arrival = gate.arrival();
     let queued = server.call_async(&one);
     let pid = server.stats().servlets[0].workers[0].pid;
-    assert!(std::process::Command::new("kill").args(["-9", &pid.to_string()]).status().is_ok_and(|s| s.success()));
+    assert!(
+        std::process::Command::new("kill").args(["-9", &pid.to_string()]).status().is_ok_and(|s| s.success())
+    );
     assert!(matches!(pollster::block_on(held), Err(CallError::WorkerDied(_))));
     assert_eq!(pollster::block_on(queued).expect("the next incarnation's answer").value, 1);
     assert_eq!(server.backlog(), 0);
@@ -413,7 +417,10 @@ fn asynchronous_streams_are_in_order_under_every_executor() {
             assert!(server.stream_async(stream::iter([])).next().await.is_none());
         };
         pollster::block_on(in_order(Arc::clone(&server)));
-        tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(in_order(Arc::clone(&server)));
+        tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap()
+            .block_on(in_order(Arc::clone(&server)));
         let multi = tokio::runtime::Builder::new_multi_thread().worker_threads(3).build().unwrap();
         multi.block_on(async {
             let tasks: Vec<_> = (0..3).map(|_| tokio::spawn(in_order(Arc::clone(&server)))).collect();

@@ -1,9 +1,6 @@
 //! Servlets made of servlets: sequences, ensembles, switches, nested, over processes and threads alike.
 
-use ringmill::{
-    BoxError, CallError, Ensemble, MemberOutcome, ProcessServlet, RemoteCause, Server, Servlet, Switch,
-    ThreadServlet,
-};
+use ringmill::{BoxError, Ensemble, ProcessServlet, Server, Servlet, ThreadServlet};
 use ringmill_tests::fresh_name;
 use rkyv::Archived;
 

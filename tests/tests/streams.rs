@@ -220,8 +220,11 @@ fn early_drops_leave_nothing_behind() {
 
 #[test]
 fn a_server_that_is_down_ends_all_streams_with_one_error() {
-    let server = Server::builder(fresh_name("ends")).start(ThreadServlet::<PassThrough<u64>>::new(())).unwrap();
-    let (mut ordered, mut unordered) = (server.stream(0..).with_inputs(), server.stream(0..).unordered());
+    let server =
+        Server::builder(fresh_name("ends")).start(ThreadServlet::<PassThrough<u64>>::new(())).unwrap();
+    // Each leaves places to the other.
+    let endless = || server.stream_with(0.., StreamOptions::new().window(8));
+    let (mut ordered, mut unordered) = (endless().with_inputs(), endless().unordered());
     assert!(matches!(ordered.next(), Some(Ok((0, Ok(0))))));
     assert!(matches!(unordered.next(), Some(Ok((_, Ok(_))))));
     server.shutdown();

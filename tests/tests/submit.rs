@@ -1,8 +1,7 @@
 //! Requests that are sent and looked for later, deadlines, draining, and what a server says of itself.
 
 use ringmill::{
-    BoxError, CallError, CallOptions, Ensemble, PassThrough, RequestInfo, Server, ThreadServlet,
-    WorkerName,
+    BoxError, CallError, CallOptions, Ensemble, PassThrough, RequestInfo, Server, ThreadServlet, WorkerName,
 };
 use ringmill_tests::gate::{Gate, stop_at};
 use ringmill_tests::host::{Crew, Host, on_both};

@@ -68,13 +68,14 @@ impl<'s> Feeder<'s> {
     }
 
     /// Pulls the next input into a place, which is given back if there is none, it is refused, or user code
-    /// panics. `None` at the end.
+    /// panics; the item then goes to `keep`. `None` at the end.
     #[inline]
     pub(super) fn pull<S: Source>(
         &mut self,
         source: &mut S,
         id: u32,
-    ) -> Option<(S::Item, Result<(), CallError>)> {
+        keep: impl FnOnce(&mut S, S::Item),
+    ) -> Option<Result<(), CallError>> {
         let place = GiveBack(self.core, id);
         let item = source.next()?;
         let put = source.prepare(&item, |input| match input {
@@ -84,7 +85,8 @@ impl<'s> Feeder<'s> {
             }
             Err(error) => Err(CallError::Refused(error)),
         });
-        Some((item, put))
+        keep(source, item);
+        Some(put)
     }
 
     /// Writes an input into a place; it is not pushed yet.

@@ -226,7 +226,6 @@ impl<'s, S: Source, Out: Payload> Stream<'s, S, Out> {
     }
 
     /// The next outcome; or what befell the whole stream.
-    #[inline]
     fn next_outcome(&mut self) -> Option<Result<Result<Out, CallError>, CallError>> {
         self.feed();
         match self.take_first()? {
@@ -289,12 +288,11 @@ impl<'s, S: Source, Out: Payload> Stream<'s, S, Out> {
                     break;
                 }
             };
-            let Some((item, put)) = self.flow.feeder.pull(&mut self.source, id) else {
+            let Some(put) = self.flow.feeder.pull(&mut self.source, id, S::done_with) else {
                 self.exhausted = true;
                 break;
             };
             pulled += 1;
-            self.source.done_with(item);
             self.flow.note_put(id, put);
         }
     }
@@ -305,7 +303,11 @@ impl<S: Source, Out: Payload> Iterator for Stream<'_, S, Out> {
 
     #[inline]
     fn next(&mut self) -> Option<Self::Item> {
-        self.next_outcome().map(|outcome| outcome.flatten())
+        self.feed();
+        match self.take_first()? {
+            Ok(done) => Some(self.flow.feeder.value(done, !self.exhausted)),
+            Err(failure) => Some(Err(failure.into())),
+        }
     }
 }
 

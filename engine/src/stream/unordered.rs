@@ -156,12 +156,14 @@ impl<'s, S: Source, Out: Payload, T: Tags<S>> Unordered<'s, S, Out, T> {
             }
             let place = self.sent.feeder.place().inspect_err(|_| self.exhausted = true)?;
             let Some(id) = place else { break };
-            let Some((item, put)) = self.sent.feeder.pull(&mut self.source, id) else {
+            let (index, mut tag) = (self.pulled, None);
+            let keep = |_: &mut S, item| tag = Some(T::tag(index, item));
+            let put = self.sent.feeder.pull(&mut self.source, id, keep);
+            let (Some(put), Some(tag)) = (put, tag) else {
                 self.exhausted = true;
                 break;
             };
             pulled += 1;
-            let tag = T::tag(self.pulled, item);
             self.pulled += 1;
             match put {
                 Ok(()) => self.sent.items.push(InProgress { id, ticket: 0, tag }),
