@@ -44,6 +44,10 @@
 //! }
 //! ```
 //!
+//! Beside [`Server::call`] and [`Server::stream`] there are [`Server::submit`], for an outcome to be looked for
+//! later, and [`Server::call_async`] and [`Server::stream_async`], for any executor. Dropping what they give
+//! cancels.
+//!
 //! What to read next: [`Worker`] and [`BatchWorker`] for the code that runs, [`ProcessServlet`] and
 //! [`ThreadServlet`] for where it runs, [`ServerBuilder`] for the options, [`CallError`] and
 //! [`StartError`] for what can go wrong.

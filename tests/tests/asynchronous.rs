@@ -8,6 +8,7 @@ use ringmill_tests::gate::Gate;
 use ringmill_tests::host::{Crew, Host, on_both};
 use ringmill_tests::probe::{Ask, Probe, Seen, ask, stopper};
 use ringmill_tests::{GUARD, fresh_name, wait_until};
+use std::cell::RefCell;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -194,23 +195,29 @@ fn the_place_is_given_back_if_the_executor_never_polls_again() {
         let hands: [ByHand; 3] = Default::default();
         let (stop, one) = (stopper(), ask(1));
         let options = CallOptions::new().timeout(Duration::from_millis(20));
-        let mut at_work = server.call_async_with(&stop, options);
+        // Long enough for the worker to begin.
+        let unhurried = CallOptions::new().timeout(Duration::from_secs(1));
+        let mut at_work = server.call_async_with(&stop, unhurried);
         hands[0].assert_pending(&mut at_work);
         let arrival = gate.arrival();
         let mut queued = server.call_async_with(&one, options);
         hands[1].assert_pending(&mut queued);
+        hands[0].wait_until_woken();
         // One whose outcome comes, and nobody fetches it.
-        let unhurried = CallOptions::new().timeout(Duration::from_millis(500));
         let mut unfetched = server.call_async_with(&one, unhurried);
         hands[2].assert_pending(&mut unfetched);
-        hands[..2].iter().for_each(ByHand::wait_until_woken);
+        hands[1].wait_until_woken();
         arrival.release();
         wait_until_idle(&server);
         for future in [&mut at_work, &mut queued, &mut unfetched] {
             let Poll::Ready(outcome) = hands[0].poll(future) else { panic!("it was woken") };
             is_late(outcome);
         }
-        assert_eq!(server.call(&one).expect("an answer").batch, 3, "one was not worked on");
+        let batch = server.call(&one).expect("an answer").batch.to_native();
+        assert!(
+            (2..=3).contains(&batch),
+            "what was queued was not worked on; the last one surely only in time"
+        );
     });
 }
 
@@ -260,14 +267,17 @@ fn a_pending_can_change_how_it_is_waited_for() {
         wait_until("an outcome", || other.is_ready());
         assert_eq!(other.try_take().expect("ready").expect("an answer").value, 1);
 
-        let mut late = server.submit_with(&stopper(), CallOptions::new().timeout(Duration::from_millis(10)));
+        let held = server.submit_with(&stopper(), patient()).expect("a place");
+        let arrival = gate.arrival();
+        let mut late = server.submit_with(&ask(2), CallOptions::new().timeout(Duration::from_millis(10)));
         let late = late.as_mut().expect("a place");
         let hand = ByHand::default();
         hand.assert_pending(late);
         hand.wait_until_woken();
         assert!(late.is_ready());
         is_late(late.wait_timeout(GUARD).expect("over"));
-        gate.arrival().release();
+        arrival.release();
+        assert!(held.wait().is_ok());
         wait_until_idle(&server);
     });
 }
@@ -494,11 +504,20 @@ fn an_asynchronous_stream_times_out_and_ends_with_its_server() {
         let gate = Gate::new();
         let server = start(host, 4, &gate);
         let options = StreamOptions::new().timeout(Duration::from_millis(10));
-        let mut outcomes = pin!(server.stream_async_with(stream::iter([stopper(), ask(1)]), options));
+        let held = RefCell::new(None);
+        // The second input waits until the first is at work.
+        let inputs = (0..2).map(|i| match i {
+            0 => stopper(),
+            _ => {
+                *held.borrow_mut() = Some(gate.arrival());
+                ask(1)
+            }
+        });
+        let mut outcomes = pin!(server.stream_async_with(stream::iter(inputs), options));
         is_late(pollster::block_on(outcomes.next()).expect("an outcome"));
         is_late(pollster::block_on(outcomes.next()).expect("an outcome"));
         assert!(pollster::block_on(outcomes.next()).is_none());
-        gate.arrival().release();
+        held.take();
         wait_until_idle(&server);
         let mut endless = server.stream_async(stream::iter(0..).map(ask));
         assert!(matches!(pollster::block_on(endless.next()), Some(Ok(_))));

@@ -1,10 +1,11 @@
 //! Streams that give inputs back, prepare them, or give outcomes as they come.
 
 use ringmill::{CallError, CallOptions, PassThrough, Payload, Server, StreamOptions, ThreadServlet};
-use ringmill_tests::gate::Gate;
+use ringmill_tests::gate::{Arrival, Gate};
 use ringmill_tests::host::{Crew, Host, on_both};
 use ringmill_tests::probe::{Ask, Probe, Seen, ask, stopper};
 use ringmill_tests::{GUARD, fresh_name, wait_until};
+use std::cell::RefCell;
 use std::num::ParseIntError;
 use std::time::Duration;
 
@@ -149,20 +150,31 @@ fn unordered_outcomes_come_with_their_inputs() {
     });
 }
 
+/// Items of which the first comes to the gate; the second is not there before that.
+fn held_items<'a>(gate: &'a Gate, held: &'a RefCell<Option<Arrival>>) -> impl Iterator<Item = Ask> + 'a {
+    (0..).map(|i| {
+        if i == 1 {
+            *held.borrow_mut() = Some(gate.arrival());
+        }
+        if i == 0 { stopper() } else { ask(i) }
+    })
+}
+
 #[test]
 fn an_unordered_stream_times_out_its_oldest() {
     on_both(|host| {
         let gate = Gate::new();
         let server = start(host, 8, 1, &gate);
         let options = StreamOptions::new().timeout(Duration::from_millis(5));
-        let mut stream = server.stream_with([stopper(), ask(1)], options).unordered();
+        let held = RefCell::default();
+        let mut stream = server.stream_with(held_items(&gate, &held).take(2), options).unordered();
         for expected in 0..2 {
             let (index, outcome) = stream.next().expect("an outcome").expect("nothing befalls the stream");
             assert_eq!(index, expected);
             assert!(matches!(outcome, Err(CallError::Timeout { .. })));
         }
         assert!(stream.next().is_none());
-        gate.arrival().release();
+        held.take();
         wait_until("nothing in progress", || server.backlog() == 0);
     });
 }
@@ -199,9 +211,10 @@ fn early_drops_leave_nothing_behind() {
         let gate = Gate::new();
         let server = start(host, 8, 1, &gate);
         let options = StreamOptions::new().timeout(Duration::from_millis(5));
-        let endless = || (0..).map(|i| if i == 0 { stopper() } else { ask(i) });
+        let held = RefCell::default();
+        let endless = || held_items(&gate, &held);
         let release = || {
-            gate.arrival().release();
+            held.take();
             wait_until("nothing in progress", || server.backlog() == 0);
         };
         let mut inputs = server.stream_with(endless(), options).with_inputs();
