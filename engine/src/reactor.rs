@@ -263,7 +263,8 @@ impl Reactor {
         self.wake_line(passed_on);
     }
 
-    /// Wakes the first that wait for a place: so many have come free.
+    /// Wakes the first that wait for a place: so many have come free. One that is woken keeps its place in line
+    /// until it has taken a place; if it goes without, it wakes the next.
     #[cold]
     pub(crate) fn wake_line(&self, places: usize) {
         let mut line = locked(&self.line);

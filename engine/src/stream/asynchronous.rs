@@ -20,7 +20,8 @@ use std::time::{Duration, Instant};
 /// [`Server::stream_async`](crate::Server::stream_async).
 ///
 /// Dropping it cancels what is in progress: inputs that no worker has begun are skipped. One that is kept and
-/// not polled keeps the places of what it has sent.
+/// not polled keeps the places of what it has sent: streams that wait for each other (zipped, say) need a
+/// [window](StreamOptions::window) each, so that there are places for all.
 #[must_use = "streams do nothing unless they are polled"]
 pub struct AsyncStream<'s, S: futures_core::Stream, Out: Payload> {
     /// None at the end.
