@@ -385,13 +385,35 @@ fn a_worker_that_is_killed_ends_its_futures() {
     hand.assert_pending(&mut held);
     let _arrival = gate.arrival();
     let queued = server.call_async(&one);
-    let pid = server.stats().servlets[0].workers[0].pid;
-    assert!(
-        std::process::Command::new("kill").args(["-9", &pid.to_string()]).status().is_ok_and(|s| s.success())
-    );
+    kill(server.stats().servlets[0].workers[0].pid);
     assert!(matches!(pollster::block_on(held), Err(CallError::WorkerDied(_))));
     assert_eq!(pollster::block_on(queued).expect("the next incarnation's answer").value, 1);
     assert_eq!(server.backlog(), 0);
+}
+
+#[test]
+fn a_servlet_that_is_down_tells_those_in_line() {
+    let server = start(Host::Processes, 1, &Gate::new());
+    let _only_place = server.call(&ask(0)).expect("a place");
+    let (hand, one) = (ByHand::default(), ask(1));
+    let mut in_line = server.call_async_with(&one, patient());
+    hand.assert_pending(&mut in_line);
+    let killed = RefCell::new(Vec::new());
+    wait_until("it is told", || {
+        let worker = server.stats().servlets[0].workers[0].clone();
+        if worker.ready && !killed.borrow().contains(&worker.pid) {
+            kill(worker.pid);
+            killed.borrow_mut().push(worker.pid);
+        }
+        hand.is_woken()
+    });
+    // No place has come free, nor will one do it any good.
+    assert!(matches!(hand.poll(&mut in_line), Poll::Ready(Err(CallError::ServletDown { .. }))));
+}
+
+fn kill(pid: u32) {
+    let killed = std::process::Command::new("kill").args(["-9", &pid.to_string()]).status();
+    assert!(killed.is_ok_and(|status| status.success()));
 }
 
 /// Numbers, each of which comes only at the second look.
