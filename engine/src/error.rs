@@ -10,7 +10,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::sync::Mutex;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Any error of user code, with its type's name and, if `RUST_BACKTRACE` asks for it, the place where it
 /// became one.
@@ -512,7 +512,8 @@ pub enum CallError {
         /// How long the call waited for a place; zero with back-pressure.
         waited: Duration,
     },
-    /// The outcome did not come in time. The request is dropped if no worker has begun it.
+    /// The outcome did not come within the timeout, or before the deadline. The request is dropped if no
+    /// worker has begun it.
     #[error("no outcome within {:.3} s ({:.3} s of it waiting for a place)", total.as_secs_f64(), enqueueing.as_secs_f64())]
     Timeout {
         /// How long the call waited for a place.
@@ -560,6 +561,15 @@ pub enum CallError {
     /// The server is shutting down.
     #[error("the server is shutting down")]
     ShuttingDown,
+    /// The thread that wakes futures could not be started.
+    #[error("the reactor's thread cannot be started: {message}")]
+    NoReactor {
+        /// What the operating system said.
+        message: String,
+    },
+    /// What prepares a stream's inputs refused this one, so it was not sent.
+    #[error("the input was refused: {0}")]
+    Refused(BoxError),
     /// The loan was lent by another server.
     #[error("the loan was lent by another server")]
     ForeignLoan,
@@ -585,6 +595,16 @@ impl CallError {
                 Self::Ensemble(Box::new(EnsembleError { servlet: error.servlet, members }))
             }
             _ => Self::Remote(Box::new(error)),
+        }
+    }
+
+    /// The same for a caller that knows when its call began: what a worker found late is late.
+    pub(crate) fn clocked(self, begun: Instant, enqueueing: Duration) -> Self {
+        match self {
+            Self::Remote(error) if matches!(error.cause, RemoteCause::DeadlineExceeded { .. }) => {
+                Self::Timeout { enqueueing, total: begun.elapsed() }
+            }
+            error => error,
         }
     }
 
@@ -625,6 +645,17 @@ impl From<ReadError> for CallError {
     fn from(error: ReadError) -> Self {
         Self::Corrupt { message: error.to_string() }
     }
+}
+
+/// Requests were still in progress when the time for [draining](crate::Server::drain) was over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{left} requests are still in progress after {:.3} s", limit.as_secs_f64())]
+#[non_exhaustive]
+pub struct DrainError {
+    /// How many.
+    pub left: usize,
+    /// The time.
+    pub limit: Duration,
 }
 
 /// Why a server did not start. Nothing of it is left behind.

@@ -44,12 +44,17 @@
 //! }
 //! ```
 //!
+//! Beside [`Server::call`] and [`Server::stream`] there are [`Server::submit`], for an outcome to be looked for
+//! later, and [`Server::call_async`] and [`Server::stream_async`], for any executor. Dropping what they give
+//! cancels.
+//!
 //! The [`guide`] goes on from here, step by step. What to look up: [`Worker`] and [`BatchWorker`] for the code that runs, [`ProcessServlet`] and
 //! [`ThreadServlet`] for where it runs, [`ServerBuilder`] for the options, [`CallError`] and
 //! [`StartError`] for what can go wrong.
 
 mod batch;
 mod cpus;
+mod debug;
 mod error;
 mod items;
 mod launch;
@@ -57,7 +62,9 @@ mod loan;
 mod panics;
 mod patience;
 mod payload;
+mod pending;
 mod plan;
+mod reactor;
 mod registry;
 mod reply;
 mod route;
@@ -75,13 +82,16 @@ mod worker;
 
 pub use batch::{BATCH_SIZE_LIMIT, DEFAULT_BATCH_WAIT_TIME};
 pub use cpus::{Cpus, ParseCpusError, Pin};
+pub use debug::{BranchInfo, DebugInfo, RequestInfo, ServletInfo, WorkerInfo, WorkerName};
 pub use error::{
-    BoxError, CallError, EnsembleError, Member, MemberOutcome, RemoteCause, RemoteError, StartError,
+    BoxError, CallError, DrainError, EnsembleError, Member, MemberOutcome, RemoteCause, RemoteError,
+    StartError,
 };
 pub use items::{Batch, Item, Items, Preprocessed, PreprocessedItems};
 pub use loan::{Loan, Plain};
 pub use patience::Wait;
 pub use payload::{Checker, Encoder, Output, Payload};
+pub use pending::{CallFuture, Pending};
 pub use plan::DEFAULT_MAX_PAYLOAD;
 pub use reply::Reply;
 pub use ringmill_shm::stats::{Closed, Snapshot};
@@ -93,7 +103,10 @@ pub use servlet::{
     Switch, ThreadServlet,
 };
 pub use stats::{BatchStats, ServerStats, ServletStats, WorkerStats};
-pub use stream::{DEFAULT_STREAM_TIMEOUT, Stream, StreamOptions};
+pub use stream::{
+    AsyncStream, ByIndex, ByInput, DEFAULT_STREAM_TIMEOUT, Inputs, Kept, Prepared, Source, Stream,
+    StreamOptions, Tags, Unordered, WithInputs,
+};
 pub use supervisor::RESTART_LIMIT;
 pub use worker::{BatchWorker, Context, IntoOutcome, PassThrough, Stop, Worker};
 

@@ -6,14 +6,16 @@
 
 use crate::error::CallError;
 use crate::payload::Payload;
+use crate::pending::Pending;
 use crate::reply::Reply;
-use crate::server::{CallOptions, Clock, Filled, Server};
+use crate::server::{CallOptions, Clock, Filled, Server, waited};
 use ringmill_shm::pool::PoolError;
 use rkyv::Archived;
 use rkyv::ser::{Positional, Writer, WriterExt};
 use rkyv::vec::{ArchivedVec, VecResolver};
 use std::fmt;
 use std::marker::PhantomData;
+use std::time::Instant;
 
 /// Numbers whose archived bytes are their own, and for which any bytes are a value.
 ///
@@ -133,6 +135,12 @@ impl<T: Plain, Out: Payload> Server<Vec<T>, Out> {
             return Err(CallError::ForeignLoan);
         }
         loan.write_root().map_err(crate::error::EncodeError::from)?;
+        if options.deadline.is_some() {
+            let begun = Instant::now();
+            options.not_past(begun)?;
+            let pending = Pending::send(&self.core, loan.filled, begun, waited(loan.clock), options);
+            return pending?.wait();
+        }
         self.core.finish_call(loan.filled, loan.clock, options)
     }
 }

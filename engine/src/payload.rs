@@ -175,6 +175,11 @@ impl<T: Payload> Clone for Validated<T> {
 }
 impl<T: Payload> Copy for Validated<T> {}
 
+// SAFETY: it is used as a shared reference to the value is: views are all that it gives.
+unsafe impl<T: Payload> Send for Validated<T> where Archived<T>: Sync {}
+// SAFETY: as above.
+unsafe impl<T: Payload> Sync for Validated<T> where Archived<T>: Sync {}
+
 /// Why a payload cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ReadError {

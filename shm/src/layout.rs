@@ -285,7 +285,7 @@ pub(crate) struct SwitchDescriptor {
 pub(crate) struct Times {
     /// Until when it is worth working on; right only if its word says that there is one.
     pub(crate) deadline_ns: core::sync::atomic::AtomicU64,
-    /// Since when it is in progress; 0 if nobody has looked at a clock.
+    /// Since when it is in progress; the low 16 bits say in which generation. 0 if nobody ever looked at a clock.
     pub(crate) begun_ns: core::sync::atomic::AtomicU64,
 }
 

@@ -14,7 +14,7 @@ use ringmill_shm::segment::{CreateError, Place, Segment};
 use std::marker::PhantomData;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::Duration;
 
 const DEFAULT_START_TIMEOUT: Duration = Duration::from_secs(60);
@@ -148,7 +148,9 @@ impl ServerBuilder {
         for warning in &warnings {
             tracing::warn!(server = %self.name, "{warning}");
         }
-        let core = Arc::new(Core {
+        let core = Arc::new_cyclic(|me| Core {
+            me: Weak::clone(me),
+            reactor: OnceLock::new(),
             name: self.name,
             capacity,
             client,

@@ -17,15 +17,20 @@ mod builder;
 
 pub use builder::ServerBuilder;
 
-use crate::error::{CallError, EncodeError, RemoteCause, RemoteError, StartError, status_of_early_death};
+use crate::debug::DebugInfo;
+use crate::error::{
+    BoxError, CallError, DrainError, EncodeError, RemoteCause, RemoteError, StartError, status_of_early_death,
+};
 use crate::launch;
 use crate::patience::{Pace, Patience};
 use crate::payload::{Payload, Validated, encode, owned, view};
+use crate::pending::{CallFuture, Pending};
+use crate::reactor::Reactor;
 use crate::reply::Reply;
 use crate::route::{Mover, Outbox};
 use crate::slots::Slots;
 use crate::stats::ServerStats;
-use crate::stream::{Stream, StreamOptions};
+use crate::stream::{AsyncStream, Inputs, Prepared, Stream, StreamOptions};
 use crate::supervisor::{Handle, Shared};
 use ringmill_shm::arena::{Claimed, Done, Filling, Task};
 use ringmill_shm::participant::{Life, SERVER};
@@ -38,7 +43,7 @@ use ringmill_shm::word::Phase;
 use std::marker::PhantomData;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 /// Requests that can be in progress if nothing else is said.
@@ -55,11 +60,12 @@ const DRAIN_LOOK: Duration = Duration::from_millis(5);
 pub struct CallOptions {
     pub(crate) timeout: Duration,
     pub(crate) backpressure: bool,
+    pub(crate) deadline: Option<Instant>,
 }
 
 impl Default for CallOptions {
     fn default() -> Self {
-        Self { timeout: DEFAULT_TIMEOUT, backpressure: true }
+        Self { timeout: DEFAULT_TIMEOUT, backpressure: true, deadline: None }
     }
 }
 
@@ -83,6 +89,33 @@ impl CallOptions {
     pub fn backpressure(mut self, on: bool) -> Self {
         self.backpressure = on;
         self
+    }
+
+    /// Until when the outcome is wanted. The caller waits no longer, and a worker that takes the request later,
+    /// at whatever stage, does not work on it. One in the past fails at once. A [timeout](Self::timeout) that is
+    /// over sooner ends the waiting too, but workers do not know of it.
+    #[must_use]
+    pub fn deadline(mut self, at: Instant) -> Self {
+        self.deadline = Some(at);
+        self
+    }
+
+    /// The same, for a call that begins now.
+    pub(crate) fn not_past(mut self, now: Instant) -> Result<Self, CallError> {
+        if let Some(deadline) = self.deadline {
+            let left = deadline.saturating_duration_since(now);
+            if left.is_zero() {
+                return Err(CallError::Timeout { enqueueing: Duration::ZERO, total: Duration::ZERO });
+            }
+            self.timeout = self.timeout.min(left);
+        }
+        Ok(self)
+    }
+
+    /// When the waiting ends, for a call that began then; none if that is not to be told.
+    pub(crate) fn until(&self, begun: Instant) -> Option<Instant> {
+        let timeout = begun.checked_add(self.timeout);
+        timeout.into_iter().chain(self.deadline).min()
     }
 }
 
@@ -127,16 +160,97 @@ impl<In: Payload, Out: Payload> Server<In, Out> {
     #[inline]
     pub fn call_with(&self, input: &In, options: CallOptions) -> Result<Reply<'_, Out>, CallError> {
         let core = &*self.core;
+        if options.deadline.is_some() {
+            return core.call_by_deadline(input, options);
+        }
         let (id, clock) = core.acquire(options)?;
         let filled = core.fill(id, input)?;
         core.finish_call(filled, clock, options)
+    }
+
+    /// Sends one input, and gives a handle to its outcome at once.
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), ringmill::BoxError> {
+    /// # use ringmill::{PassThrough, Server, ThreadServlet};
+    /// let server = Server::builder("submit").start(ThreadServlet::<PassThrough<u64>>::new(()))?;
+    /// let mut first = server.submit(&1)?;
+    /// let second = server.submit(&2)?;
+    /// assert_eq!(*second.wait()?, 2); // blocks; as a future, `second.await` does not
+    /// match first.try_take() {
+    ///     Some(outcome) => assert_eq!(*outcome?, 1),
+    ///     None => drop(first), // nobody wants it any more
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub fn submit(&self, input: &In) -> Result<Pending<'_, Out>, CallError> {
+        self.submit_with(input, CallOptions::default())
+    }
+
+    /// [`submit`](Self::submit) with options; the timeout runs from now. Without back-pressure it blocks
+    /// while it waits for a place.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub fn submit_with(&self, input: &In, options: CallOptions) -> Result<Pending<'_, Out>, CallError> {
+        let begun = Instant::now();
+        let core = &*self.core;
+        let (id, clock) = core.acquire(options.not_past(begun)?)?;
+        Pending::send(core, core.fill(id, input)?, begun, waited(clock), options)
+    }
+
+    /// [`call`](Self::call) as a future, for any executor. It sends the input when it is first polled.
+    /// Dropping it cancels the request.
+    ///
+    /// ```no_run
+    /// # use ringmill::{BoxError, PassThrough, Server, ThreadServlet};
+    /// # async fn example() -> Result<(), BoxError> {
+    /// let server = Server::builder("async").start(ThreadServlet::<PassThrough<u64>>::new(()))?;
+    /// let reply = server.call_async(&7).await?;
+    /// assert_eq!(*reply, 7);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn call_async<'a>(&'a self, input: &'a In) -> CallFuture<'a, In, Out> {
+        self.call_async_with(input, CallOptions::default())
+    }
+
+    /// [`call_async`](Self::call_async) with options; the timeout runs from the first poll. Without
+    /// back-pressure the future waits for a place, in the order in which futures come.
+    pub fn call_async_with<'a>(&'a self, input: &'a In, options: CallOptions) -> CallFuture<'a, In, Out> {
+        CallFuture::new(&self.core, input, options)
     }
 
     /// Sends many inputs and gives their outcomes in the same order; keeps the pipeline as full as the
     /// capacity allows, and stops in order when dropped early.
     ///
     /// The iterator pulls inputs as places come free, in the thread that asks for outcomes.
-    pub fn stream<I>(&self, inputs: I) -> Stream<'_, I::IntoIter, In, Out>
+    /// [`with_inputs`](Stream::with_inputs) gives each input back with its outcome,
+    /// [`unordered`](Stream::unordered) gives outcomes as they come.
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), ringmill::BoxError> {
+    /// # use ringmill::{PassThrough, Server, ThreadServlet};
+    /// let server = Server::builder("stream").start(ThreadServlet::<PassThrough<u64>>::new(()))?;
+    /// for outcome in server.stream(0..100) {
+    ///     println!("{}", outcome?);
+    /// }
+    /// for item in server.stream(0..100).with_inputs() {
+    ///     let (input, outcome) = item?; // an error here is of the stream as a whole
+    ///     println!("{input}: {}", outcome?);
+    /// }
+    /// for item in server.stream(0..100).unordered() {
+    ///     let (index, outcome) = item?;
+    ///     println!("{index}: {}", outcome?);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn stream<I>(&self, inputs: I) -> Stream<'_, Inputs<I::IntoIter>, Out>
     where
         I: IntoIterator<Item = In>,
     {
@@ -144,11 +258,91 @@ impl<In: Payload, Out: Payload> Server<In, Out> {
     }
 
     /// [`stream`](Self::stream) with options.
-    pub fn stream_with<I>(&self, inputs: I, options: StreamOptions) -> Stream<'_, I::IntoIter, In, Out>
+    pub fn stream_with<I>(&self, inputs: I, options: StreamOptions) -> Stream<'_, Inputs<I::IntoIter>, Out>
     where
         I: IntoIterator<Item = In>,
     {
-        Stream::new(&self.core, inputs.into_iter(), options)
+        Stream::new(&self.core, Inputs(inputs.into_iter().fuse()), options)
+    }
+
+    /// [`stream`](Self::stream) of anything that inputs can be made of. `prepare` is called on each item before it
+    /// is sent, in the thread that asks for outcomes. Where it fails, the outcome in the item's place is
+    /// [`CallError::Refused`], and no worker sees the item.
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), ringmill::BoxError> {
+    /// # use ringmill::{PassThrough, Server, ThreadServlet};
+    /// let server = Server::builder("numbers").start(ThreadServlet::<PassThrough<u64>>::new(()))?;
+    /// let words = ["1", "two", "3"];
+    /// for item in server.stream_prepared(words, |word| word.parse::<u64>()).with_inputs() {
+    ///     match item? {
+    ///         (word, Ok(number)) => println!("{word} is {number}"),
+    ///         (word, Err(error)) => println!("{word}: {error}"),
+    ///     }
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn stream_prepared<I, F, E>(
+        &self,
+        items: I,
+        prepare: F,
+    ) -> Stream<'_, Prepared<I::IntoIter, F, In>, Out>
+    where
+        I: IntoIterator,
+        F: FnMut(&I::Item) -> Result<In, E>,
+        E: Into<BoxError>,
+    {
+        self.stream_prepared_with(items, prepare, StreamOptions::default())
+    }
+
+    /// [`stream_prepared`](Self::stream_prepared) with options.
+    pub fn stream_prepared_with<I, F, E>(
+        &self,
+        items: I,
+        prepare: F,
+        options: StreamOptions,
+    ) -> Stream<'_, Prepared<I::IntoIter, F, In>, Out>
+    where
+        I: IntoIterator,
+        F: FnMut(&I::Item) -> Result<In, E>,
+        E: Into<BoxError>,
+    {
+        let source = Prepared { items: items.into_iter().fuse(), prepare, input: PhantomData };
+        Stream::new(&self.core, source, options)
+    }
+
+    /// [`stream`](Self::stream) for tasks: an asynchronous stream of inputs, and one of their outcomes in the same
+    /// order, under any executor. It always waits for places.
+    ///
+    /// An iterator becomes a stream by any of the usual adapters, such as `futures_util::stream::iter`.
+    ///
+    /// ```no_run
+    /// # use ringmill::{BoxError, PassThrough, Server, ThreadServlet};
+    /// use futures_util::{StreamExt, stream};
+    ///
+    /// # async fn example() -> Result<(), BoxError> {
+    /// let server = Server::builder("async").start(ThreadServlet::<PassThrough<u64>>::new(()))?;
+    /// let mut outcomes = server.stream_async(stream::iter(0..100));
+    /// while let Some(outcome) = outcomes.next().await {
+    ///     println!("{}", outcome?);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn stream_async<S>(&self, inputs: S) -> AsyncStream<'_, S, Out>
+    where
+        S: futures_core::Stream<Item = In>,
+    {
+        self.stream_async_with(inputs, StreamOptions::default())
+    }
+
+    /// [`stream_async`](Self::stream_async) with options.
+    pub fn stream_async_with<S>(&self, inputs: S, options: StreamOptions) -> AsyncStream<'_, S, Out>
+    where
+        S: futures_core::Stream<Item = In>,
+    {
+        AsyncStream::new(&self.core, inputs, options)
     }
 }
 
@@ -190,6 +384,31 @@ impl<In, Out> Server<In, Out> {
         self.core.segment.place().path()
     }
 
+    /// Refuses new requests from now on, and waits until none is in progress: no place of the
+    /// [`backlog`](Self::backlog) is taken. The workers stay; [`shutdown`](Self::shutdown) may follow.
+    ///
+    /// # Errors
+    /// If some are in progress when the time is over. They go on.
+    pub fn drain(&self, limit: Duration) -> Result<(), DrainError> {
+        self.core.drain(limit)
+    }
+
+    /// What the server is doing at this moment: its workers, and every request in progress. Reads shared memory
+    /// and stops nobody, so the facts are of slightly different moments.
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use ringmill::{PassThrough, Server, ThreadServlet};
+    /// let server = Server::builder("debug").start(ThreadServlet::<PassThrough<u64>>::new(()))?;
+    /// println!("{}", serde_json::to_string_pretty(&server.debug_info())?);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn debug_info(&self) -> DebugInfo {
+        DebugInfo::of(&self.core)
+    }
+
     /// Shuts down: new calls are refused, requests in progress end, workers leave in order. What takes
     /// longer than the shut-down timeout is killed, and its requests are answered with an error. The
     /// segment's files are gone afterwards. Calling it again does nothing.
@@ -201,13 +420,19 @@ impl<In, Out> Server<In, Out> {
 impl<In, Out> Drop for Server<In, Out> {
     fn drop(&mut self) {
         self.core.shut_down();
+        if let Some(reactor) = self.core.reactor.get() {
+            reactor.end(&self.core);
+        }
     }
 }
 
 /// What does not depend on the types of items.
 #[derive(Debug)]
 pub(crate) struct Core {
-    name: String,
+    pub(crate) me: Weak<Core>,
+    /// There from the first future that had to wait.
+    pub(crate) reactor: OnceLock<Arc<Reactor>>,
+    pub(crate) name: String,
     pub(crate) capacity: u32,
     client: Token,
     entry: Target,
@@ -227,6 +452,10 @@ pub(crate) struct Core {
 
 /// When a call began, and how long it waited for a place; known only if it had to wait.
 pub(crate) type Clock = Option<(Instant, Duration)>;
+
+pub(crate) fn waited(clock: Clock) -> Duration {
+    clock.map_or(Duration::ZERO, |(_, waited)| waited)
+}
 
 /// A request whose input is being written: given back, if user code panics or anything fails.
 #[derive(Debug)]
@@ -365,10 +594,22 @@ impl Core {
     #[cold]
     fn refuse(&self, id: u32) -> CallError {
         self.release(id);
+        self.refusal().unwrap_or(CallError::ShuttingDown)
+    }
+
+    /// Why the server takes no requests, if it does not.
+    pub(crate) fn refusal(&self) -> Option<CallError> {
         if self.closing.load(Ordering::SeqCst) {
-            return CallError::ShuttingDown;
+            return Some(CallError::ShuttingDown);
         }
-        self.down().unwrap_or(CallError::ShuttingDown) // else the gate is closed for no servlet's sake
+        let gate_closed = self.shared.gate_closed.load(Ordering::SeqCst);
+        // Else it is closed for no servlet's sake.
+        gate_closed.then(|| self.down().unwrap_or(CallError::ShuttingDown))
+    }
+
+    /// Whether the server takes no requests.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closing.load(Ordering::SeqCst) || self.shared.gate_closed.load(Ordering::SeqCst)
     }
 
     /// The error of a servlet that is down, if one is.
@@ -410,7 +651,17 @@ impl Core {
     #[inline]
     pub(crate) fn release(&self, id: u32) {
         self.slots.release(id);
-        self.segment.freed().ring_if_awaited();
+        if self.segment.freed().is_awaited() {
+            self.tell_of_a_place();
+        }
+    }
+
+    #[cold]
+    fn tell_of_a_place(&self) {
+        self.segment.freed().ring();
+        if let Some(reactor) = self.reactor.get() {
+            reactor.wake_line(1);
+        }
     }
 
     /// Writes an input into a request.
@@ -494,11 +745,13 @@ impl Core {
         options: CallOptions,
     ) -> Result<Reply<'c, Out>, CallError> {
         let task = self.send(filled)?;
-        let done = self.await_outcome(task, clock, options.timeout, Pace::One)?;
+        let done =
+            self.await_outcome(task, clock, options.timeout, Pace::One, || self.note_begun([task.id()]))?;
         self.open(done)
     }
 
-    /// Waits for the outcome of a request in progress; cancels it when the time is over.
+    /// Waits for the outcome of a request in progress; cancels it when the time is over. `in_progress` is
+    /// called before it sleeps.
     #[inline]
     pub(crate) fn await_outcome<'c>(
         &self,
@@ -506,12 +759,14 @@ impl Core {
         clock: Clock,
         timeout: Duration,
         pace: Pace,
+        in_progress: impl FnOnce(),
     ) -> Result<Done<'c>, CallError> {
         if timeout > self.patience.longest()
             && let Some(done) = self.patience.spin(pace, || task.outcome())
         {
             return Ok(done);
         }
+        in_progress();
         self.await_asleep(task, clock, timeout)
     }
 
@@ -523,23 +778,55 @@ impl Core {
         timeout: Duration,
     ) -> Result<Done<'c>, CallError> {
         let (begun, enqueueing) = clock.unwrap_or_else(|| (Instant::now(), Duration::ZERO));
+        self.sleep_until(task, begun.checked_add(timeout)).ok_or_else(|| {
+            self.cancel(task);
+            CallError::Timeout { enqueueing, total: begun.elapsed() }
+        })
+    }
+
+    /// Sleeps until the outcome of a request in progress is there; `None` if the time is over.
+    pub(crate) fn sleep_until<'c>(&self, task: Task<'c>, until: Option<Instant>) -> Option<Done<'c>> {
         loop {
             if let Some(done) = task.outcome() {
-                return Ok(done);
+                return Some(done);
             }
-            let total = begun.elapsed();
-            if total >= timeout {
-                self.cancel(task);
-                return Err(CallError::Timeout { enqueueing, total });
+            let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+            if left.is_some_and(|left| left.is_zero()) {
+                return None;
             }
-            task.sleep(Some((timeout - total).min(SLEEP_LIMIT)));
+            task.sleep(Some(left.unwrap_or(SLEEP_LIMIT).min(SLEEP_LIMIT)));
         }
+    }
+
+    /// Says since when requests that were sent are in progress, for [`DebugInfo`].
+    #[cold]
+    pub(crate) fn note_begun(&self, ids: impl IntoIterator<Item = u32>) {
+        let now_ns = now_ns();
+        for task in ids.into_iter().filter_map(|id| Task::new(&self.segment, id)) {
+            task.set_begun_ns(now_ns);
+        }
+    }
+
+    /// A call that has a deadline.
+    #[cold]
+    fn call_by_deadline<'c, In: Payload, Out: Payload>(
+        &'c self,
+        input: &In,
+        options: CallOptions,
+    ) -> Result<Reply<'c, Out>, CallError> {
+        let begun = Instant::now();
+        let (id, clock) = self.acquire(options.not_past(begun)?)?;
+        Pending::send(self, self.fill(id, input)?, begun, waited(clock), options)?.wait()
     }
 
     /// The caller of a request goes.
     pub(crate) fn cancel(&self, task: Task<'_>) {
         if task.cancel() {
             self.slots.abandon(task.id());
+            // Others may have freed it, and told so, before it was among the abandoned.
+            if task.is_free() && self.segment.freed().is_awaited() {
+                self.tell_of_a_place();
+            }
         } else {
             self.release(task.id());
         }
@@ -603,14 +890,38 @@ impl Core {
         self.closing.store(true, Ordering::SeqCst); // *closing*
         self.segment.set_run(Run::Draining);
         wake_everyone(&self.segment); // callers that wait for a place, holders that wait in a window
-        self.drain(deadline);
+        self.await_workers_idle(deadline);
         self.shared.stop(deadline.max(Instant::now() + DRAIN_LOOK));
         self.end();
     }
 
+    /// See [`Server::drain`].
+    fn drain(&self, limit: Duration) -> Result<(), DrainError> {
+        let until = Instant::now().checked_add(limit);
+        self.closing.store(true, Ordering::SeqCst); // *closing*
+        if self.segment.run() == Run::Running {
+            self.segment.set_run(Run::Draining);
+        }
+        wake_everyone(&self.segment);
+        let bell = self.segment.freed();
+        let _awaiting = bell.await_rings();
+        loop {
+            let count = bell.count();
+            let left = self.slots.in_use(&self.segment) as usize;
+            if left == 0 {
+                return Ok(());
+            }
+            let time = until.map(|until| until.saturating_duration_since(Instant::now()));
+            if time.is_some_and(|time| time.is_zero()) {
+                return Err(DrainError { left, limit });
+            }
+            bell.sleep(count, Some(time.unwrap_or(SLEEP_LIMIT).min(SLEEP_LIMIT)));
+        }
+    }
+
     /// Waits until no request is with the workers. One whose caller is still writing, be it a loan or a
     /// stream that nobody asks for its next outcome, is not waited for (*closing*).
-    fn drain(&self, deadline: Instant) {
+    fn await_workers_idle(&self, deadline: Instant) {
         let bell = self.segment.freed();
         let _awaiting = bell.await_rings();
         loop {

@@ -96,6 +96,11 @@ impl At {
 /// In `block`: the payload lies with the task in the place that the other bits say.
 const ELSEWHERE: u32 = 1 << 31;
 
+// SAFETY: the one part of a line that is not atomic is its in-line place. Only the holder of a task's guard
+// accesses that (*one owner*), and guards go from thread to thread as they go from process to process: by
+// writes and reads of the state word that are ordered (*handed*), or as values of this process.
+unsafe impl Sync for TaskLine {}
+
 /// A task, by its id; what anyone may do with it.
 #[derive(Clone, Copy, Debug)]
 pub struct Task<'a> {
@@ -188,17 +193,23 @@ impl<'a> Task<'a> {
         self.sibling(0).map_or(&self.line.word, |request| &request.line.word)
     }
 
-    /// Since when its request is in progress, in monotonic nanoseconds, if anybody has looked at a clock.
+    /// Since when its request is in progress, in monotonic nanoseconds, to 65 µs; `None` if nobody has looked
+    /// at a clock since it was begun.
     #[must_use]
     pub fn begun_ns(&self) -> Option<u64> {
-        let begun = self.segment.times(self.place().0)?.begun_ns.load(Ordering::Relaxed); // Relaxed: for show
-        (begun != 0).then_some(begun)
+        // Relaxed: for show.
+        let tagged = self.segment.times(self.place().0)?.begun_ns.load(Ordering::Relaxed);
+        let of = self.request_word().peek().generation();
+        (tagged != 0 && tagged as u16 == of).then_some(tagged & !u64::from(u16::MAX))
     }
 
-    /// Its client has looked at a clock; 0 takes it back.
+    /// Its client, for which it is in progress, has looked at a clock. The low bits say in which generation,
+    /// so that nothing need be written where no clock is read.
     pub fn set_begun_ns(&self, now_ns: u64) {
         if let Some(times) = self.segment.times(self.place().0) {
-            times.begun_ns.store(now_ns, Ordering::Relaxed); // Relaxed: for show
+            let of = self.request_word().peek().generation();
+            // Relaxed: for show.
+            times.begun_ns.store(now_ns & !u64::from(u16::MAX) | u64::from(of), Ordering::Relaxed);
         }
     }
 
@@ -429,7 +440,10 @@ impl<'a> Held<'a> {
         let segment = self.task.segment;
         self.free();
         fence(Ordering::SeqCst); // between "it is free" and "does somebody wait?"
-        segment.freed().ring_if_awaited();
+        if segment.freed().is_awaited() {
+            segment.freed().ring();
+            segment.completed().ring(); // those that wait without a thread are told by who waits for this
+        }
     }
 
     /// → FREE; says the id.

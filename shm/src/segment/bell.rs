@@ -8,7 +8,7 @@ use crate::sys;
 #[derive(Debug, Clone, Copy)]
 pub struct SharedBell<'a>(pub(super) &'a BellLine);
 
-impl SharedBell<'_> {
+impl<'a> SharedBell<'a> {
     /// How often it has rung.
     #[must_use]
     pub fn count(&self) -> u32 {
@@ -39,7 +39,7 @@ impl SharedBell<'_> {
 
     /// Says that somebody waits, until the guard is dropped; look once more before sleeping.
     #[must_use]
-    pub fn await_rings(&self) -> Awaiting<'_> {
+    pub fn await_rings(self) -> Awaiting<'a> {
         self.0.waiters.fetch_add(1, Ordering::SeqCst);
         fence_after_seq_cst(); // pairs with the fence before `ring_if_awaited`
         Awaiting(self.0)

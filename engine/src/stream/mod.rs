@@ -1,0 +1,352 @@
+//! Streams: many inputs, their outcomes in the same order, as much in progress as pays.
+//!
+//! The thread that asks for the next outcome also feeds the ring: it pulls inputs while there is room,
+//! but stops for an outcome that is ready, so that a slow source of inputs does not hold outcomes back.
+//! Inputs are pushed a few at a time, with one update of the ring's tail and one look at the doorbell,
+//! as long as the workers have enough to do meanwhile.
+
+mod asynchronous;
+mod feeder;
+mod source;
+mod unordered;
+
+pub use asynchronous::AsyncStream;
+pub use source::{Inputs, Kept, Prepared, Source};
+pub use unordered::{ByIndex, ByInput, Tags, Unordered};
+
+use crate::error::CallError;
+use crate::patience::Pace;
+use crate::payload::Payload;
+use crate::reply::Reply;
+use crate::server::Core;
+use feeder::Feeder;
+use ringmill_shm::arena::{Done, Task};
+use std::collections::VecDeque;
+use std::fmt;
+use std::iter::FusedIterator;
+use std::marker::PhantomData;
+use std::time::Duration;
+
+/// How long a stream waits for the next outcome if nothing else is said.
+pub const DEFAULT_STREAM_TIMEOUT: Duration = Duration::from_secs(3600);
+/// Inputs pushed at a time.
+const CHUNK: usize = 32;
+/// As long as so many are with the workers.
+const ENOUGH: usize = 2 * CHUNK;
+/// How many outcomes ahead of the one being read are fetched.
+const AHEAD: usize = 5;
+
+/// Options of one stream.
+#[derive(Debug, Clone, Copy)]
+pub struct StreamOptions {
+    timeout: Duration,
+    window: usize,
+}
+
+impl Default for StreamOptions {
+    fn default() -> Self {
+        Self { timeout: DEFAULT_STREAM_TIMEOUT, window: usize::MAX }
+    }
+}
+
+impl StreamOptions {
+    /// A timeout of an hour, and as many in progress as the server's capacity.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// How long to wait for the next outcome. One that is late is an error in its place, and its request
+    /// is dropped if no worker has begun it.
+    #[must_use]
+    pub fn timeout(mut self, limit: Duration) -> Self {
+        self.timeout = limit;
+        self
+    }
+
+    /// How many inputs may be in progress at once: at least 1, at most the server's capacity.
+    #[must_use]
+    pub fn window(mut self, items: usize) -> Self {
+        self.window = items;
+        self
+    }
+}
+
+/// In the place of an id: what became of this input is in `failed`.
+const FAILED: u32 = u32::MAX;
+
+/// Why there is no outcome.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// Of one input.
+    Input(CallError),
+    /// Of the stream: no place came free in time, or the server takes no more requests.
+    Stream(CallError),
+}
+
+impl From<Failure> for CallError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Input(error) | Failure::Stream(error) => error,
+        }
+    }
+}
+
+/// Whether a stream can go on after an error of its own; else it would be told for ever.
+fn is_final(error: &CallError) -> bool {
+    matches!(error, CallError::ShuttingDown | CallError::ServletDown { .. })
+}
+
+/// The outcomes of a stream of inputs, in order. See [`Server::stream`](crate::Server::stream).
+///
+/// An error stands in the place of the outcome that it is of. One that is of no input, because no place came
+/// free in time or the server takes no more requests, stands between those of others.
+///
+/// Dropping it cancels what is in progress: inputs that no worker has begun are skipped.
+pub struct Stream<'s, S: Source, Out: Payload> {
+    flow: Flow<'s>,
+    source: S,
+    exhausted: bool,
+    outcome: PhantomData<fn() -> Out>,
+}
+
+/// What of a stream is in progress; dropping it cancels that.
+#[derive(Debug)]
+struct Flow<'s> {
+    feeder: Feeder<'s>,
+    /// The ids of what is sent, oldest first.
+    sent: VecDeque<u32>,
+    /// What became of inputs that could not be sent, oldest first.
+    failed: VecDeque<Failure>,
+}
+
+impl<'s> Flow<'s> {
+    fn new(core: &'s Core, options: StreamOptions) -> Self {
+        Self { feeder: Feeder::new(core, options), sent: VecDeque::new(), failed: VecDeque::new() }
+    }
+
+    /// The oldest outcome, if it is there.
+    #[inline]
+    fn take_if_done(&mut self) -> Option<Done<'s>> {
+        let done = self.feeder.task(*self.sent.front()?)?.outcome()?;
+        self.sent.pop_front();
+        // It was there already, so those behind it will be too: their lines can come meanwhile.
+        if let Some(task) = self.sent.get(AHEAD).and_then(|&id| self.feeder.task(id)) {
+            task.prefetch();
+        }
+        Some(done)
+    }
+
+    #[inline]
+    fn is_first_ready(&self) -> bool {
+        let is_done = |id| self.feeder.task(id).and_then(Task::outcome).is_some();
+        self.sent.front().is_some_and(|&id| id == FAILED || is_done(id))
+    }
+
+    /// An input was put into the place `id`, or not.
+    #[inline]
+    fn note_put(&mut self, id: u32, put: Result<(), CallError>) {
+        match put {
+            Ok(()) => self.sent.push_back(id),
+            Err(error) => self.fail(Failure::Input(error)),
+        }
+        let pushed = self.feeder.push_some(self.sent.len());
+        self.note_pushed(pushed);
+    }
+
+    #[inline]
+    fn note_pushed(&mut self, pushed: Result<(), CallError>) {
+        if let Err(error) = pushed {
+            self.fail(Failure::Stream(error));
+        }
+    }
+
+    #[cold]
+    fn fail(&mut self, failure: Failure) {
+        self.sent.push_back(FAILED);
+        self.failed.push_back(failure);
+    }
+}
+
+impl Drop for Flow<'_> {
+    fn drop(&mut self) {
+        let pushed = self.sent.len() - self.failed.len() - self.feeder.unpushed();
+        for id in self.sent.drain(..).filter(|&id| id != FAILED).take(pushed) {
+            if let Some(task) = self.feeder.task(id) {
+                self.feeder.core.cancel(task);
+            }
+        }
+    }
+}
+
+impl<S: Source, Out: Payload> fmt::Debug for Stream<'_, S, Out> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stream").field("in_progress", &self.flow.sent.len()).finish_non_exhaustive()
+    }
+}
+
+impl<'s, S: Source, Out: Payload> Stream<'s, S, Out> {
+    pub(crate) fn new(core: &'s Core, source: S, options: StreamOptions) -> Self {
+        Self { flow: Flow::new(core, options), source, exhausted: false, outcome: PhantomData }
+    }
+
+    /// Gives each input back with its outcome.
+    ///
+    /// # Panics
+    /// If the stream has begun.
+    #[must_use]
+    pub fn with_inputs(self) -> WithInputs<'s, S, Out> {
+        self.assert_new();
+        let source = Kept { source: self.source, items: VecDeque::new() };
+        WithInputs(Stream { flow: self.flow, source, exhausted: false, outcome: PhantomData })
+    }
+
+    /// Gives outcomes as they come, each with the index of its input.
+    ///
+    /// # Panics
+    /// If the stream has begun.
+    #[must_use]
+    pub fn unordered(self) -> Unordered<'s, S, Out> {
+        self.assert_new();
+        Unordered::new(self.flow.feeder.core, self.source, self.flow.feeder.options)
+    }
+
+    fn assert_new(&self) {
+        assert!(self.flow.sent.is_empty() && !self.exhausted, "the stream has begun");
+    }
+
+    /// The next outcome, read where it lies. Replies that are kept hold their places: as many as the
+    /// capacity of them and the stream waits for ever, or rather for its timeout.
+    pub fn next_reply(&mut self) -> Option<Result<Reply<'s, Out>, CallError>> {
+        self.feed();
+        match self.take_first()? {
+            Ok(done) => Some(self.flow.feeder.core.open(done)),
+            Err(failure) => Some(Err(failure.into())),
+        }
+    }
+
+    /// The next outcome; or what befell the whole stream.
+    fn next_outcome(&mut self) -> Option<Result<Result<Out, CallError>, CallError>> {
+        self.feed();
+        match self.take_first()? {
+            Ok(done) => Some(Ok(self.flow.feeder.value(done, !self.exhausted))),
+            Err(Failure::Input(error)) => Some(Ok(Err(error))),
+            Err(Failure::Stream(error)) => Some(Err(error)),
+        }
+    }
+
+    /// Takes the oldest outcome, waiting for it; `None` at the end.
+    #[inline]
+    fn take_first(&mut self) -> Option<Result<Done<'s>, Failure>> {
+        match self.flow.take_if_done() {
+            Some(done) => Some(Ok(done)),
+            None => self.wait_for_first(),
+        }
+    }
+
+    #[cold]
+    fn wait_for_first(&mut self) -> Option<Result<Done<'s>, Failure>> {
+        while self.flow.sent.is_empty() {
+            if self.exhausted {
+                return None;
+            }
+            if let Err(error) = self.flow.feeder.wait_for_place() {
+                self.exhausted = is_final(&error);
+                return Some(Err(Failure::Stream(error)));
+            }
+            self.feed();
+        }
+        let Flow { feeder, sent, failed } = &mut self.flow;
+        let id = sent.pop_front()?;
+        if id == FAILED {
+            return failed.pop_front().map(Err);
+        }
+        let pushed = feeder.push();
+        self.flow.note_pushed(pushed);
+        let Flow { feeder, sent, .. } = &mut self.flow;
+        let (core, task, timeout) = (feeder.core, feeder.task(id)?, feeder.options.timeout);
+        // One alone is looked for closely.
+        let pace = if sent.is_empty() { Pace::One } else { Pace::Many };
+        let note = || feeder.note_begun(sent.iter().rev().copied().filter(|&id| id != FAILED).chain([id]));
+        Some(core.await_outcome(task, None, timeout, pace, note).map_err(Failure::Input))
+    }
+
+    /// Sends inputs while there is room.
+    #[inline]
+    fn feed(&mut self) {
+        let mut pulled = 0;
+        while self.flow.sent.len() < self.flow.feeder.window && !self.exhausted {
+            if pulled >= 2 && self.flow.is_first_ready() {
+                break;
+            }
+            let id = match self.flow.feeder.place() {
+                Ok(Some(id)) => id,
+                Ok(None) => break,
+                Err(error) => {
+                    self.exhausted = true;
+                    self.flow.fail(Failure::Stream(error));
+                    break;
+                }
+            };
+            let Some(put) = self.flow.feeder.pull(&mut self.source, id, S::done_with) else {
+                self.exhausted = true;
+                break;
+            };
+            pulled += 1;
+            self.flow.note_put(id, put);
+        }
+    }
+}
+
+impl<S: Source, Out: Payload> Iterator for Stream<'_, S, Out> {
+    type Item = Result<Out, CallError>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        self.feed();
+        match self.take_first()? {
+            Ok(done) => Some(self.flow.feeder.value(done, !self.exhausted)),
+            Err(failure) => Some(Err(failure.into())),
+        }
+    }
+}
+
+impl<S: Source, Out: Payload> FusedIterator for Stream<'_, S, Out> {}
+
+/// The outcomes of a stream in order, each with its input. From [`Stream::with_inputs`].
+///
+/// An item is an input and what became of it, or an error of the stream as a whole: no place came free in time,
+/// or the server takes no more requests.
+pub struct WithInputs<'s, S: Source, Out: Payload>(Stream<'s, Kept<S>, Out>);
+
+impl<S: Source, Out: Payload> fmt::Debug for WithInputs<'_, S, Out> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("WithInputs").field(&self.0).finish()
+    }
+}
+
+impl<'s, S: Source, Out: Payload> WithInputs<'s, S, Out> {
+    /// Gives them as they come, not in order.
+    ///
+    /// # Panics
+    /// If the stream has begun.
+    #[must_use]
+    pub fn unordered(self) -> Unordered<'s, S, Out, ByInput> {
+        self.0.assert_new();
+        Unordered::new(self.0.flow.feeder.core, self.0.source.source, self.0.flow.feeder.options)
+    }
+}
+
+impl<S: Source, Out: Payload> Iterator for WithInputs<'_, S, Out> {
+    type Item = Result<(S::Item, Result<Out, CallError>), CallError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let outcome = self.0.next_outcome()?;
+        Some(outcome.map(|outcome| {
+            let item = self.0.source.items.pop_front().expect("one for each outcome, in their order");
+            (item, outcome)
+        }))
+    }
+}
+
+impl<S: Source, Out: Payload> FusedIterator for WithInputs<'_, S, Out> {}
