@@ -1,0 +1,86 @@
+//! Teaches futures: many requests from one thread, under any executor; dropping a future cancels its request.
+//!
+//! ```sh
+//! cargo run --release --example futures
+//! ```
+
+use futures_util::StreamExt;
+use futures_util::future::{Either, join_all, select};
+use ringmill::rkyv::Archived;
+use ringmill::{BoxError, CallError, CallOptions, Context, ProcessServlet, Server, Worker};
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Waits for so many milliseconds, as a worker would that does something slow, and answers with the square.
+struct Square;
+
+impl Worker for Square {
+    type Config = ();
+    type In = (u32, u64);
+    type Out = u64;
+
+    fn new((): (), _: &Context) -> Result<Self, BoxError> {
+        Ok(Self)
+    }
+
+    fn call(&mut self, input: &Archived<(u32, u64)>) -> Result<u64, BoxError> {
+        std::thread::sleep(Duration::from_millis(input.1.to_native())); // stands for work
+        Ok(u64::from(input.0.to_native()).pow(2))
+    }
+}
+
+const TASKS: u32 = 1000;
+
+async fn show(server: Arc<Server<(u32, u64), u64>>) -> Result<(), BoxError> {
+    // A thousand tasks of this one thread; each asks twice, one after the other. More than the server has places:
+    // those that find none wait for one.
+    let patient = CallOptions::new().backpressure(false);
+    let tasks = (0..TASKS).map(|number| {
+        let server = Arc::clone(&server);
+        tokio::spawn(async move {
+            let square = *server.call_async_with(&(number, 0), patient).await?;
+            let fourth = *server.call_async_with(&(square.to_native() as u32, 0), patient).await?;
+            Ok::<u64, CallError>(fourth.to_native())
+        })
+    });
+    let begun = Instant::now();
+    for (number, fourth) in (0_u64..).zip(join_all(tasks).await) {
+        assert_eq!(fourth??, number.pow(4));
+    }
+    println!("{TASKS} tasks on one thread, two requests each: {:.1} ms", ms(begun));
+
+    // Many items in order: a stream in, a stream out.
+    let numbers = futures_util::stream::iter((0..TASKS).map(|number| (number, 0)));
+    let squares: Vec<_> = server.stream_async(numbers).collect().await;
+    let sum = squares.into_iter().sum::<Result<u64, CallError>>()?;
+    println!("the sum of the squares of 0 to {}: {sum}", TASKS - 1);
+    assert_eq!(sum, (0..u64::from(TASKS)).map(|n| n * n).sum::<u64>());
+
+    // The first of two that has its answer; the other is dropped, which cancels it.
+    let (slow, quick) = ((3, 200), (4, 1));
+    let first = match select(pin!(server.call_async(&slow)), pin!(server.call_async(&quick))).await {
+        Either::Left((reply, _)) | Either::Right((reply, _)) => reply?.to_native(),
+    };
+    println!("the first of two: {first}");
+    assert_eq!(first, 16);
+
+    // No later than that: a worker that would take it later does not work on it.
+    let soon = CallOptions::new().deadline(Instant::now() + Duration::from_millis(20));
+    match server.call_async_with(&(5, 200), soon).await {
+        Err(error @ CallError::Timeout { .. }) => println!("too slow: {error}"),
+        other => return Err(BoxError::msg(format!("a timeout was due, not {other:?}"))),
+    }
+    Ok(())
+}
+
+fn ms(since: Instant) -> f64 {
+    since.elapsed().as_secs_f64() * 1e3
+}
+
+fn main() -> Result<(), BoxError> {
+    ringmill::init!(Square);
+    let server = Arc::new(Server::builder("futures").start(ProcessServlet::<Square>::new(()).cpus(4))?);
+    let executor = tokio::runtime::Builder::new_current_thread().build()?;
+    executor.block_on(show(server))
+}
