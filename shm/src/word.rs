@@ -22,7 +22,7 @@
 //!
 //! Flags, set by the caller only: WAITING (it sleeps on the word), NOTIFY (it wants its bit of the
 //! completions set), CANCELLED (it has gone), DEADLINE (its time is limited, see `arena`). ERROR is set with
-//! DONE: the payload is an error record. What becomes of branches is in [`join`](crate::join).
+//! DONE: the payload is an error record. What becomes of branches is in `join`.
 //!
 //! # Invariants
 //!

@@ -4,6 +4,7 @@
 
 mod support;
 
+use futures_util::StreamExt;
 use ringmill::{
     Batch, BatchWorker, BoxError, BoxServlet, CallError, CallOptions, Context, Cpus, Ensemble, EnsembleError,
     MemberOutcome, PassThrough, Pin, ProcessServlet, RemoteCause, RemoteError, Server, ServerBuilder,
@@ -1199,6 +1200,102 @@ fn server_03_stream_is_ordered_full_bounded_and_can_be_left() {
             }
         });
         assert_every_place_is_free(server);
+    });
+}
+
+/// A stream may give each input back with its outcome, has a step before sending whose refusals take their
+/// places, and may give outcomes as they come.
+#[test]
+fn server_03_stream_returns_inputs_prepares_them_and_may_leave_their_order() {
+    on_both(|host| {
+        let gate = Gate::new();
+        let server = &host.start::<Hand>(builder().capacity(4), brief(&gate, ""), Crew::of(2));
+        let names = ["a", "fail", "b"].map(String::from);
+        let with_inputs: Vec<_> =
+            server.stream(names.clone()).with_inputs().map(|item| item.unwrap()).collect();
+        assert_eq!(
+            with_inputs.iter().map(|(name, _)| name).collect::<Vec<_>>(),
+            names.iter().collect::<Vec<_>>()
+        );
+        assert_eq!(with_inputs.iter().map(|(_, o)| o.is_ok()).collect::<Vec<_>>(), [true, false, true]);
+
+        let prepared = server.stream_prepared([1, -1, 2], |&number: &i32| {
+            u32::try_from(number).map(|number| number.to_string())
+        });
+        let outcomes: Vec<_> = prepared.collect();
+        assert_eq!(outcomes[0].as_deref().unwrap(), "1>hand");
+        assert!(matches!(&outcomes[1], Err(CallError::Refused(_))), "{outcomes:?}");
+        assert_eq!(outcomes[2].as_deref().unwrap(), "2>hand");
+
+        let unordered = server.stream(["stop", "x", "y"].map(String::from)).unordered();
+        let mut indices: Vec<usize> = Vec::new();
+        for item in unordered {
+            let (index, outcome) = item.unwrap();
+            outcome.unwrap();
+            indices.push(index);
+            if indices.len() == 2 {
+                gate.arrival().release(); // the first is held as long as it is not the last
+            }
+        }
+        assert_eq!(indices.last(), Some(&0), "{indices:?}");
+        assert_every_place_is_free(server);
+    });
+}
+
+/// Futures and streams of the standard kinds, under any executor; dropping one cancels.
+#[test]
+fn server_04_async_calls_and_streams_under_any_executor() {
+    async fn both(server: &Server<String, String>) {
+        assert_eq!(server.call_async(&"x".to_string()).await.unwrap().as_str(), "x>hand");
+        let names = futures_util::stream::iter((0..20).map(|i| i.to_string()));
+        let outcomes: Vec<_> = server.stream_async(names).map(Result::unwrap).collect().await;
+        assert_eq!(outcomes, (0..20).map(|i| format!("{i}>hand")).collect::<Vec<_>>());
+    }
+    on_both(|host| {
+        let gate = Gate::new();
+        let server = &host.start::<Hand>(builder().capacity(4), brief(&gate, ""), Crew::of(1));
+        pollster::block_on(both(server));
+        tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(both(server));
+
+        // Dropped while the worker is busy with another: never worked on, and its place comes back.
+        std::thread::scope(|scope| {
+            let (arrival, call) = hold(scope, server, &gate, "stop".to_string());
+            let input = "dropped".to_string();
+            let mut future = Box::pin(server.call_async(&input));
+            let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+            assert!(future.as_mut().poll(&mut context).is_pending());
+            assert_eq!(server.backlog(), 2);
+            drop(future);
+            arrival.release();
+            call.join().unwrap().unwrap();
+        });
+        assert_every_place_is_free(server);
+        let total = server.stats().servlets[0].total();
+        assert_eq!((total.skipped, total.items), (1, 2 * 21 + 1 + 4), "4 by the look at the places");
+    });
+}
+
+/// A server tells how many requests are in progress, of how many, and of each its age, its stage and its worker;
+/// as JSON too.
+#[test]
+fn server_05_backlog_capacity_and_debug_info() {
+    on_both(|host| {
+        let gate = Gate::new();
+        let server = &host.start::<Hand>(builder().capacity(4), brief(&gate, ""), Crew::of(1));
+        assert_eq!((server.capacity(), server.backlog()), (4, 0));
+        std::thread::scope(|scope| {
+            let (arrival, call) = hold(scope, server, &gate, "stop".to_string());
+            wait_until("its caller sleeps", || server.debug_info().requests[0].age_seconds.is_some());
+            let info = serde_json::to_value(server.debug_info()).unwrap();
+            assert_eq!((&info["capacity"], &info["backlog"]), (&4.into(), &1.into()));
+            let (request, worker) = (&info["requests"][0], &info["servlets"][0]["workers"][0]);
+            assert_eq!((&request["stage"], &request["phase"]), (&"hand".into(), &"claimed".into()));
+            assert_eq!(request["worker"]["pid"], worker["pid"]);
+            assert_eq!((&worker["alive"], &worker["ready"]), (&true.into(), &true.into()));
+            arrival.release();
+            call.join().unwrap().unwrap();
+        });
+        assert!(server.debug_info().requests.is_empty());
     });
 }
 

@@ -1,5 +1,5 @@
 //! Guards of tasks that have branches: forking, arriving, joining. The protocol is in
-//! [`join`](crate::join).
+//! `join`.
 #![expect(unsafe_code, reason = "payload bytes in shared memory")]
 
 use super::{At, Claimed, Corrupt, ELSEWHERE, Held, Task, WritePlace};

@@ -13,7 +13,7 @@
 //!
 //! A task's payload may lie with another task of its request: a branch's input with the task that was forked,
 //! so that a fan-out moves nothing; the error by which a fork failed with the branch that failed, since late
-//! branches still read the input ([`join`](crate::join), *shared*).
+//! branches still read the input (`join`, *shared*).
 //!
 //! A request's first task is the request and has its number; the branches follow behind all requests, with
 //! room for a power of two of them each, so that a branch's place follows from its number at once.
