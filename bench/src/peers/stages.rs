@@ -3,6 +3,7 @@
 //! Every stage and every member is a worker process of its own that passes its items through, pinned to the
 //! partner's CPU; so the figures are those of the engine's moving things on, all on one CPU.
 
+use std::fmt::Debug;
 use std::time::Duration;
 
 use ::ringmill::{BoxServlet, Ensemble, PassThrough, ProcessServlet, Server, Servlet, StreamOptions};
@@ -44,30 +45,29 @@ pub fn start(job: Job, cpus: CpuPair) -> Result<Vec<Box<dyn Contestant>>, Error>
     for (count, name) in PIPELINES {
         let stages =
             (1..count).fold(stage().boxed(), |first: BoxServlet<_, _>, _| first.then(stage()).boxed());
-        all.push(Box::new(Pipeline { name, server: builder(name).start(stages)? }));
+        let server = builder(name).start(stages)?;
+        all.push(Box::new(Tree { name, server, is_right: |answer, question| answer == question }));
     }
     for (count, name) in ENSEMBLES {
         let members = Ensemble::each((0..count).map(|_| stage()));
-        all.push(Box::new(Together { name, server: builder(name).start(members)? }));
+        let server = builder(name).start(members)?;
+        let all_right = |outcomes: &Archived<Outcomes>, question: &Payload| {
+            !outcomes.is_empty() && outcomes.iter().all(|outcome| **outcome == *question)
+        };
+        all.push(Box::new(Tree { name, server, is_right: all_right }));
     }
     Ok(all)
 }
 
-/// Stages one after the other.
+/// A server, and what its answers must be.
 #[derive(Debug)]
-struct Pipeline {
+struct Tree<Out: rkyv::Archive> {
     name: &'static str,
-    server: Server<Payload, Payload>,
+    server: Server<Payload, Out>,
+    is_right: fn(&Archived<Out>, &Payload) -> bool,
 }
 
-/// Members of one ensemble.
-#[derive(Debug)]
-struct Together {
-    name: &'static str,
-    server: Server<Payload, Outcomes>,
-}
-
-impl Contestant for Pipeline {
+impl<Out: ::ringmill::Payload + Debug> Contestant for Tree<Out> {
     fn name(&self) -> &'static str {
         self.name
     }
@@ -80,39 +80,14 @@ impl Contestant for Pipeline {
         let questions = (0..items).map(Payload::question);
         let mut answers = self.server.stream_with(questions, StreamOptions::new().window(window as usize));
         for item in 0..items {
-            let Some(answer) = answers.next_reply() else { return wrong(self.name, item) };
-            if *answer? != Payload::question(item) {
-                return wrong(self.name, item);
+            let is_right = match answers.next_reply() {
+                Some(answer) => (self.is_right)(&*answer?, &Payload::question(item)),
+                None => false,
+            };
+            if !is_right {
+                return Err(Error::WrongAnswer { who: self.name, item });
             }
         }
         Ok(())
     }
-}
-
-impl Contestant for Together {
-    fn name(&self) -> &'static str {
-        self.name
-    }
-
-    fn call(&mut self, items: u64) -> Result<(), Error> {
-        self.stream(items, 1)
-    }
-
-    fn stream(&mut self, items: u64, window: u32) -> Result<(), Error> {
-        let questions = (0..items).map(Payload::question);
-        let mut answers = self.server.stream_with(questions, StreamOptions::new().window(window as usize));
-        for item in 0..items {
-            let Some(answer) = answers.next_reply() else { return wrong(self.name, item) };
-            let answer = answer?;
-            let outcomes: &Archived<Outcomes> = &answer;
-            if outcomes.is_empty() || outcomes.iter().any(|outcome| **outcome != Payload::question(item)) {
-                return wrong(self.name, item);
-            }
-        }
-        Ok(())
-    }
-}
-
-fn wrong(who: &'static str, item: u64) -> Result<(), Error> {
-    Err(Error::WrongAnswer { who, item })
 }

@@ -140,7 +140,7 @@ impl<S: Servlet> Members for Vec<S> {
 }
 
 macro_rules! tuples {
-    ($($first:ident $($member:ident)*;)+) => {$(
+    ($first:ident $($member:ident)*) => {
         impl<$first, $($member),*> sealed::Sealed for ($first, $($member,)*) {}
 
         impl<$first: Servlet, $($member: Servlet<In = $first::In>),*> Members
@@ -160,15 +160,6 @@ macro_rules! tuples {
                 vec![add($first), $(add($member)),*]
             }
         }
-    )+};
+    };
 }
-tuples! {
-    A;
-    A B;
-    A B C;
-    A B C D;
-    A B C D E;
-    A B C D E F;
-    A B C D E F G;
-    A B C D E F G H;
-}
+for_tuples!(tuples);

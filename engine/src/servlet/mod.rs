@@ -1,5 +1,19 @@
 //! Servlets: what a server is made of. A tree of them is a value; nothing starts before `start`.
 
+/// Applies a macro to the names of the members of every tuple that servlets may come as.
+macro_rules! for_tuples {
+    ($apply:ident) => {
+        $apply!(A);
+        $apply!(A B);
+        $apply!(A B C);
+        $apply!(A B C D);
+        $apply!(A B C D E);
+        $apply!(A B C D E F);
+        $apply!(A B C D E F G);
+        $apply!(A B C D E F G H);
+    };
+}
+
 mod boxed;
 mod ensemble;
 mod options;

@@ -118,7 +118,7 @@ impl<S: Servlet> Alternatives for Vec<S> {
 }
 
 macro_rules! tuples {
-    ($($first:ident $($member:ident)*;)+) => {$(
+    ($first:ident $($member:ident)*) => {
         impl<$first, $($member),*> Alternatives for ($first, $($member,)*)
         where
             $first: Servlet,
@@ -133,15 +133,6 @@ macro_rules! tuples {
                 vec![Box::new(|p| $first.plan(p)), $(Box::new(|p| $member.plan(p))),*]
             }
         }
-    )+};
+    };
 }
-tuples! {
-    A;
-    A B;
-    A B C;
-    A B C D;
-    A B C D E;
-    A B C D E F;
-    A B C D E F G;
-    A B C D E F G H;
-}
+for_tuples!(tuples);
