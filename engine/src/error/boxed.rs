@@ -1,0 +1,142 @@
+//! The error of user code.
+
+use std::backtrace::{Backtrace, BacktraceStatus};
+use std::error::Error as StdError;
+use std::fmt;
+
+/// Any error of user code, with its type's name and, if `RUST_BACKTRACE` asks for it, the place where it
+/// became one.
+///
+/// Any `std::error::Error + Send + Sync` turns into one with `?`; [`BoxError::msg`] makes one from text.
+/// Like other boxed errors of its kind it is not itself a `std::error::Error`.
+pub struct BoxError(Box<Inner>);
+
+struct Inner {
+    type_name: &'static str,
+    fatal: bool,
+    error: Box<dyn StdError + Send + Sync>,
+    backtrace: Backtrace,
+}
+
+#[derive(Debug)]
+struct Message(String);
+
+impl fmt::Display for Message {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl StdError for Message {}
+
+impl BoxError {
+    /// An error that is only a message.
+    ///
+    /// ```
+    /// assert_eq!(ringmill::BoxError::msg("no such model").to_string(), "no such model");
+    /// ```
+    #[must_use]
+    pub fn msg(message: impl fmt::Display) -> Self {
+        let error = Box::new(Message(message.to_string()));
+        Self(Box::new(Inner { type_name: "message", fatal: false, error, backtrace: Backtrace::capture() }))
+    }
+
+    /// Marks it as one after which the worker cannot go on: a device is lost, a library is in a bad state.
+    ///
+    /// If `call` returns it, or fails an item with it, whatever of the batch is unanswered gets this error.
+    /// Then the worker stops: its [`cleanup`](crate::Worker::cleanup) is told
+    /// [`Stop::Fatal`](crate::Stop::Fatal), and it is started again as after a death, with the same
+    /// back-off and the same limit. Callers see an error like any other. In a constructor or in `warm_up`
+    /// the mark means nothing: every error there is the end of the worker.
+    ///
+    /// ```
+    /// use ringmill::BoxError;
+    ///
+    /// fn infer(device_is_lost: bool) -> Result<u32, BoxError> {
+    ///     if device_is_lost { Err(BoxError::msg("the device is lost").fatal()) } else { Ok(1) }
+    /// }
+    /// assert!(infer(true).is_err_and(|error| error.is_fatal()));
+    /// ```
+    #[must_use]
+    pub fn fatal(mut self) -> Self {
+        self.0.fatal = true;
+        self
+    }
+
+    /// Whether it was marked by [`fatal`](Self::fatal).
+    #[must_use]
+    pub fn is_fatal(&self) -> bool {
+        self.0.fatal
+    }
+
+    /// The name of the error's type; `message` if it is only one.
+    #[must_use]
+    pub fn type_name(&self) -> &'static str {
+        self.0.type_name
+    }
+
+    /// The error.
+    #[must_use]
+    pub fn error(&self) -> &(dyn StdError + Send + Sync + 'static) {
+        &*self.0.error
+    }
+
+    /// Its message, its source's message, and so on.
+    #[must_use]
+    pub fn chain(&self) -> Vec<String> {
+        let mut messages = vec![self.0.error.to_string()];
+        let mut source = self.0.error.source();
+        while let Some(error) = source {
+            messages.push(error.to_string());
+            source = error.source();
+        }
+        messages
+    }
+
+    /// Where it became one, if that was recorded.
+    #[must_use]
+    pub fn backtrace(&self) -> Option<String> {
+        (self.0.backtrace.status() == BacktraceStatus::Captured).then(|| self.0.backtrace.to_string())
+    }
+}
+
+impl<E: StdError + Send + Sync + 'static> From<E> for BoxError {
+    fn from(error: E) -> Self {
+        Self(Box::new(Inner {
+            type_name: std::any::type_name::<E>(),
+            fatal: false,
+            error: Box::new(error),
+            backtrace: Backtrace::capture(),
+        }))
+    }
+}
+
+impl fmt::Display for BoxError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.chain().join(": "))
+    }
+}
+
+impl fmt::Debug for BoxError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")?;
+        if let Some(backtrace) = self.backtrace() {
+            write!(f, "\n{backtrace}")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_box_error_knows_its_type_and_chain() {
+        let error = BoxError::from(std::io::Error::new(std::io::ErrorKind::NotFound, "no model"));
+        assert_eq!(error.type_name(), "std::io::error::Error");
+        assert_eq!(error.chain(), ["no model"]);
+        let error = BoxError::msg("plain");
+        assert_eq!((error.type_name(), error.to_string().as_str()), ("message", "plain"));
+    }
+}

@@ -1,0 +1,175 @@
+//! Why a request has no outcome.
+
+use super::{BoxError, EnsembleError, RemoteCause, RemoteError};
+use crate::payload::ReadError;
+use ringmill_shm::pool::PoolError;
+use std::time::{Duration, Instant};
+
+/// Why a value could not be written into the segment.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum EncodeError {
+    #[error(transparent)]
+    Pool(#[from] PoolError),
+    #[error("serialisation failed: {0}")]
+    Serialise(#[from] rkyv::rancor::Error),
+    #[error("serialisation took {first} bytes, and {second} when done again: the value changes")]
+    Unsteady { first: u64, second: u64 },
+}
+
+/// Why a request has no outcome.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CallError {
+    /// As many requests as the server's capacity are in progress.
+    #[error("the server's {capacity} places are all taken{}", waited_text(.waited))]
+    ServerBacklogFull {
+        /// How many can be in progress.
+        capacity: u32,
+        /// How long the call waited for a place; zero with back-pressure.
+        waited: Duration,
+    },
+    /// The outcome did not come within the timeout, or before the deadline. The request is dropped if no
+    /// worker has begun it.
+    #[error("no outcome within {:.3} s ({:.3} s of it waiting for a place)", total.as_secs_f64(), enqueueing.as_secs_f64())]
+    Timeout {
+        /// How long the call waited for a place.
+        enqueueing: Duration,
+        /// How long it took in all.
+        total: Duration,
+    },
+    /// The input is larger than the largest class of payload blocks.
+    #[error("the input has {bytes} bytes, the largest payload class {largest}")]
+    PayloadTooLarge {
+        /// Its size in bytes.
+        bytes: u64,
+        /// The largest possible.
+        largest: u64,
+    },
+    /// All payload blocks that are large enough are in use.
+    #[error("all payload blocks of at least {bytes} bytes are in use")]
+    PoolExhausted {
+        /// The input's size in bytes.
+        bytes: u64,
+    },
+    /// The input could not be serialised.
+    #[error("the input could not be serialised: {message}")]
+    Serialise {
+        /// Why.
+        message: String,
+    },
+    /// A worker answered with an error.
+    #[error("{0}")]
+    Remote(Box<RemoteError>),
+    /// Members of an ensemble failed.
+    #[error(transparent)]
+    Ensemble(Box<EnsembleError>),
+    /// The worker's process died while it worked on this request, which may have had effects.
+    #[error("{0}")]
+    WorkerDied(Box<RemoteError>),
+    /// The servlet has no workers left and gets no new ones.
+    #[error("servlet {servlet} is down: {reason}")]
+    ServletDown {
+        /// The servlet's name.
+        servlet: String,
+        /// Why.
+        reason: String,
+    },
+    /// The server is shutting down.
+    #[error("the server is shutting down")]
+    ShuttingDown,
+    /// The thread that wakes futures could not be started.
+    #[error("the reactor's thread cannot be started: {message}")]
+    NoReactor {
+        /// What the operating system said.
+        message: String,
+    },
+    /// What prepares a stream's inputs refused this one, so it was not sent.
+    #[error("the input was refused: {0}")]
+    Refused(BoxError),
+    /// The loan was lent by another server.
+    #[error("the loan was lent by another server")]
+    ForeignLoan,
+    /// The bytes of the outcome are not what they should be.
+    #[error("the outcome cannot be read: {message}")]
+    Corrupt {
+        /// Why.
+        message: String,
+    },
+}
+
+fn waited_text(waited: &Duration) -> String {
+    if waited.is_zero() { String::new() } else { format!(" (waited {:.3} s)", waited.as_secs_f64()) }
+}
+
+impl CallError {
+    pub(crate) fn remote(error: RemoteError) -> Self {
+        match error.cause {
+            RemoteCause::Died { .. } => Self::WorkerDied(Box::new(error)),
+            RemoteCause::Down { reason } => Self::ServletDown { servlet: error.servlet, reason },
+            RemoteCause::ShutDown => Self::ShuttingDown,
+            RemoteCause::Ensemble { members } => {
+                Self::Ensemble(Box::new(EnsembleError { servlet: error.servlet, members }))
+            }
+            _ => Self::Remote(Box::new(error)),
+        }
+    }
+
+    /// The same for a caller that knows when its call began: what a worker found late is late.
+    pub(crate) fn clocked(self, begun: Instant, enqueueing: Duration) -> Self {
+        match self {
+            Self::Remote(error) if matches!(error.cause, RemoteCause::DeadlineExceeded { .. }) => {
+                Self::Timeout { enqueueing, total: begun.elapsed() }
+            }
+            error => error,
+        }
+    }
+
+    /// What happened on the worker's side, if anything did.
+    #[must_use]
+    pub fn remote_error(&self) -> Option<&RemoteError> {
+        match self {
+            Self::Remote(error) | Self::WorkerDied(error) => Some(error),
+            _ => None,
+        }
+    }
+}
+
+impl From<EncodeError> for CallError {
+    fn from(error: EncodeError) -> Self {
+        match error {
+            EncodeError::Pool(PoolError::TooLarge { bytes, largest }) => {
+                Self::PayloadTooLarge { bytes, largest }
+            }
+            EncodeError::Pool(PoolError::Exhausted { bytes }) => Self::PoolExhausted { bytes },
+            other => Self::Serialise { message: other.to_string() },
+        }
+    }
+}
+
+impl From<EncodeError> for RemoteCause {
+    fn from(error: EncodeError) -> Self {
+        match error {
+            EncodeError::Pool(PoolError::TooLarge { bytes, largest }) => {
+                Self::OutcomeTooLarge { bytes, largest }
+            }
+            other => Self::Payload { message: format!("the outcome cannot be written: {other}") },
+        }
+    }
+}
+
+impl From<ReadError> for CallError {
+    fn from(error: ReadError) -> Self {
+        Self::Corrupt { message: error.to_string() }
+    }
+}
+
+/// Requests were still in progress when the time for [draining](crate::Server::drain) was over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{left} requests are still in progress after {:.3} s", limit.as_secs_f64())]
+#[non_exhaustive]
+pub struct DrainError {
+    /// How many.
+    pub left: usize,
+    /// The time.
+    pub limit: Duration,
+}

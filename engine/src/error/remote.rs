@@ -1,0 +1,414 @@
+//! Records of errors that happened on a worker's side; they lie in the segment in the place of an outcome.
+
+use super::BoxError;
+use std::error::Error as StdError;
+use std::fmt;
+
+/// An error that happened on a worker's side: what it was, and where.
+///
+/// Prints as one line; `{:#}` adds the backtrace, if there is one.
+#[derive(Debug, Clone, PartialEq, Eq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+#[non_exhaustive]
+pub struct RemoteError {
+    /// The servlet's name.
+    pub servlet: String,
+    /// Which of its workers; the same for all threads of one. 0 for what happened between workers, in a switch or
+    /// where outcomes are joined.
+    pub worker: u32,
+    /// The process in which it happened.
+    pub pid: u32,
+    /// How many workers had died before with this request in their hands.
+    pub attempt: u8,
+    /// What happened.
+    pub cause: RemoteCause,
+}
+
+/// What happened on a worker's side.
+#[derive(Debug, Clone, PartialEq, Eq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+#[rkyv(serialize_bounds(__S: rkyv::ser::Writer + rkyv::ser::Allocator, __S::Error: rkyv::rancor::Source))]
+#[rkyv(deserialize_bounds(__D::Error: rkyv::rancor::Source))]
+#[rkyv(bytecheck(bounds(__C: rkyv::validation::ArchiveContext, __C::Error: rkyv::rancor::Source)))]
+#[non_exhaustive]
+pub enum RemoteCause {
+    /// User code returned an error.
+    Failed {
+        /// The error's type.
+        type_name: String,
+        /// Its message, its source's, and so on.
+        messages: Vec<String>,
+        /// Where it was made, if `RUST_BACKTRACE` asked for it.
+        backtrace: Option<String>,
+    },
+    /// User code panicked.
+    Panicked {
+        /// The panic's message, and where it was.
+        message: String,
+        /// The stack, if `RUST_BACKTRACE` asked for it.
+        backtrace: Option<String>,
+    },
+    /// `call` returned without answering this item.
+    Unanswered,
+    /// `call` gave another number of outcomes than there were items; so none of them was used.
+    OutcomeCount {
+        /// Items of the batch.
+        items: u32,
+        /// Outcomes given.
+        outcomes: u32,
+    },
+    /// The outcome does not fit the largest class of payload blocks.
+    OutcomeTooLarge {
+        /// Its size in bytes.
+        bytes: u64,
+        /// The largest possible.
+        largest: u64,
+    },
+    /// The outcome, or the input, could not be serialised or read.
+    Payload {
+        /// Why.
+        message: String,
+    },
+    /// The worker's process ended while it worked on this request.
+    Died {
+        /// The signal that killed it, if one did.
+        signal: Option<i32>,
+        /// The code it exited with, if it did.
+        code: Option<i32>,
+        /// Whether it is being started anew.
+        restarting: bool,
+    },
+    /// No worker of the servlet is left, and none will be started.
+    Down {
+        /// Why.
+        reason: String,
+    },
+    /// The server was shut down before a worker began with this request.
+    ShutDown,
+    /// The request's deadline had passed when a worker took it; so it was not worked on.
+    DeadlineExceeded {
+        /// How long it had passed, in nanoseconds.
+        late_ns: u64,
+    },
+    /// A switch's function named a member that there is not.
+    NoSuchMember {
+        /// What it named.
+        index: u64,
+        /// How many there are.
+        members: u64,
+    },
+    /// Members of an ensemble failed: one, or where errors are kept, all.
+    Ensemble {
+        /// What became of each member, in their order.
+        #[rkyv(omit_bounds)]
+        members: Vec<Member>,
+    },
+}
+
+/// A member of an ensemble that failed.
+#[derive(Debug, Clone, PartialEq, Eq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+#[non_exhaustive]
+pub struct Member {
+    /// The servlet's name; of a sequence, its first one's.
+    pub name: String,
+    /// What became of it.
+    pub outcome: MemberOutcome,
+}
+
+/// What became of a member of an ensemble that failed.
+#[derive(Debug, Clone, PartialEq, Eq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+#[non_exhaustive]
+pub enum MemberOutcome {
+    /// It gave a value.
+    Value {
+        /// The value as serialised, see [`value`](Self::value); none if there was no room for it here.
+        payload: Option<Vec<u8>>,
+    },
+    /// It gave an error.
+    Failed {
+        /// The error.
+        error: RemoteError,
+    },
+    /// It had not ended when the ensemble did; its outcome is dropped.
+    Unfinished,
+}
+
+impl MemberOutcome {
+    /// The value, where the member gave one of this type, and there was room for it.
+    #[must_use]
+    pub fn value<T: crate::Payload>(&self) -> Option<T> {
+        let Self::Value { payload: Some(payload) } = self else { return None };
+        let mut aligned = rkyv::util::AlignedVec::<16>::new();
+        aligned.extend_from_slice(payload);
+        crate::payload::view::<T>(&aligned).and_then(crate::payload::owned::<T>).ok()
+    }
+
+    /// The error, where the member gave one.
+    #[must_use]
+    pub fn error(&self) -> Option<&RemoteError> {
+        match self {
+            Self::Failed { error } => Some(error),
+            _ => None,
+        }
+    }
+}
+
+/// An ensemble gave no value: one of its members failed, or where errors are kept, all did.
+///
+/// Prints as one line that names the errors; `{:#}` has a line for each member, and whatever detail its
+/// error has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct EnsembleError {
+    /// The ensemble's name.
+    pub servlet: String,
+    /// What became of each member, in their order; the last are missing where there was no room to tell.
+    pub members: Vec<Member>,
+}
+
+impl fmt::Display for EnsembleError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ensemble {}: ", self.servlet)?;
+        write_members(&self.members, f)
+    }
+}
+
+impl StdError for EnsembleError {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.members.iter().find_map(|member| member.outcome.error()).map(|error| error as _)
+    }
+}
+
+fn write_members(members: &[Member], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let failed = members.iter().filter_map(|member| member.outcome.error());
+    write!(f, "{} of {} members failed", failed.clone().count(), members.len())?;
+    if !f.alternate() {
+        return failed.enumerate().try_for_each(|(i, error)| {
+            f.write_str(if i == 0 { ": " } else { "; " })?;
+            write!(f, "{error}")
+        });
+    }
+    members.iter().try_for_each(|Member { name, outcome }| match outcome {
+        MemberOutcome::Value { payload: Some(payload) } => {
+            write!(f, "\n{name}: a value of {} bytes", payload.len())
+        }
+        MemberOutcome::Value { payload: None } => write!(f, "\n{name}: a value"),
+        MemberOutcome::Failed { error } => write!(f, "\n{name}: {error:#}"),
+        MemberOutcome::Unfinished => write!(f, "\n{name}: not finished"),
+    })
+}
+
+impl RemoteCause {
+    /// What user code returned.
+    pub(crate) fn failed(error: &BoxError) -> Self {
+        Self::Failed {
+            type_name: error.type_name().into(),
+            messages: error.chain(),
+            backtrace: error.backtrace(),
+        }
+    }
+
+    /// The same with less text, for a place that is too small, the backtrace's end first; `None` if there is
+    /// nothing to leave out.
+    pub(crate) fn shortened(&self) -> Option<Self> {
+        let cut = |text: &String| {
+            let end = (0..=24.min(text.len())).rev().find(|&i| text.is_char_boundary(i)).unwrap_or(0);
+            (end < text.len()).then(|| text[..end].to_string())
+        };
+        match self {
+            Self::Failed { type_name, messages, backtrace: Some(frames) } => Some(Self::Failed {
+                type_name: type_name.clone(),
+                messages: messages.clone(),
+                backtrace: fewer_frames(frames),
+            }),
+            Self::Panicked { message, backtrace: Some(frames) } => {
+                Some(Self::Panicked { message: message.clone(), backtrace: fewer_frames(frames) })
+            }
+            Self::Failed { type_name, messages, .. } if !type_name.is_empty() || messages.len() > 1 => {
+                let first = messages.first().map(|m| cut(m).unwrap_or_else(|| m.clone()));
+                Some(Self::Failed {
+                    type_name: String::new(),
+                    messages: first.into_iter().collect(),
+                    backtrace: None,
+                })
+            }
+            Self::Panicked { message, .. } => {
+                Some(Self::Panicked { message: cut(message)?, backtrace: None })
+            }
+            Self::Ensemble { members } => {
+                shortened_members(members).map(|members| Self::Ensemble { members })
+            }
+            Self::Payload { message } => Some(Self::Payload { message: cut(message)? }),
+            Self::Down { reason } => Some(Self::Down { reason: cut(reason)? }),
+            _ => None,
+        }
+    }
+
+    fn backtrace(&self) -> Option<&str> {
+        match self {
+            Self::Failed { backtrace, .. } | Self::Panicked { backtrace, .. } => backtrace.as_deref(),
+            _ => None,
+        }
+    }
+}
+
+/// The first half of a stack, where what went wrong is; none once that says hardly anything.
+fn fewer_frames(backtrace: &str) -> Option<String> {
+    const LEAST_BYTES: usize = 200;
+    let end = backtrace.as_bytes()[..backtrace.len() / 2].iter().rposition(|&b| b == b'\n')?;
+    (end >= LEAST_BYTES).then(|| backtrace[..end].to_string())
+}
+
+/// First without values, then with shorter errors, at last without members.
+fn shortened_members(members: &[Member]) -> Option<Vec<Member>> {
+    let has_values = |m: &Member| matches!(&m.outcome, MemberOutcome::Value { payload: Some(_) });
+    let mut members = members.to_vec();
+    if members.iter().any(has_values) {
+        for member in members.iter_mut().filter(|m| has_values(m)) {
+            member.outcome = MemberOutcome::Value { payload: None };
+        }
+        return Some(members);
+    }
+    let mut shorter = false;
+    for member in &mut members {
+        if let MemberOutcome::Failed { error } = &mut member.outcome
+            && let Some(cause) = error.cause.shortened()
+        {
+            error.cause = cause;
+            shorter = true;
+        }
+    }
+    if !shorter {
+        members.pop()?;
+    }
+    Some(members)
+}
+
+/// Text of user code on one line, however many it has: those of a failed `assert_eq!`, say.
+struct OneLine<'a>(&'a str);
+
+impl fmt::Display for OneLine<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut lines = self.0.split(['\n', '\r']).map(str::trim).filter(|line| !line.is_empty());
+        f.write_str(lines.next().unwrap_or_default())?;
+        lines.try_for_each(|line| write!(f, "; {line}"))
+    }
+}
+
+impl fmt::Display for RemoteCause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Failed { type_name, messages, .. } if type_name == "message" || type_name.is_empty() => {
+                OneLine(&messages.join(": ")).fmt(f)
+            }
+            Self::Failed { type_name, messages, .. } => {
+                write!(f, "{type_name}: {}", OneLine(&messages.join(": ")))
+            }
+            Self::Panicked { message, .. } => write!(f, "panicked: {}", OneLine(message)),
+            Self::Unanswered => f.write_str("the worker's call returned without answering this item"),
+            Self::OutcomeCount { items, outcomes } => {
+                write!(f, "the worker's call gave {outcomes} outcomes for a batch of {items}; none was used")
+            }
+            Self::OutcomeTooLarge { bytes, largest } => {
+                write!(f, "the outcome has {bytes} bytes, the largest payload class {largest}")
+            }
+            Self::Payload { message } => OneLine(message).fmt(f),
+            Self::Died { signal, code, restarting } => {
+                match (signal, code) {
+                    (Some(signal), _) => write!(f, "its process was killed by signal {signal}")?,
+                    (None, Some(code)) => write!(f, "its process exited with code {code}")?,
+                    (None, None) => f.write_str("its process is gone")?,
+                }
+                f.write_str(if *restarting {
+                    "; it is being restarted"
+                } else {
+                    "; it will not be restarted"
+                })
+            }
+            Self::Down { reason } => write!(f, "no worker is left: {}", OneLine(reason)),
+            Self::ShutDown => f.write_str("the server was shut down"),
+            Self::DeadlineExceeded { late_ns } => {
+                write!(f, "its deadline had passed {:.6} s before a worker took it", *late_ns as f64 / 1e9)
+            }
+            Self::NoSuchMember { index, members } => {
+                write!(f, "its function chose member {index} of a switch with {members}")
+            }
+            Self::Ensemble { members } => write_members(members, f),
+        }
+    }
+}
+
+impl fmt::Display for RemoteError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.cause {
+            // These happen between workers.
+            RemoteCause::NoSuchMember { .. } | RemoteCause::Ensemble { .. } => f.write_str(&self.servlet)?,
+            _ => write!(f, "{}/{}", self.servlet, self.worker)?,
+        }
+        write!(f, " (pid {}", self.pid)?;
+        if self.attempt > 0 {
+            write!(f, ", attempt {}", u32::from(self.attempt) + 1)?;
+        }
+        f.write_str("): ")?;
+        self.cause.fmt(f)?;
+        if let Some(backtrace) = self.cause.backtrace().filter(|_| f.alternate()) {
+            write!(f, "\n{backtrace}")?;
+        }
+        Ok(())
+    }
+}
+
+impl StdError for RemoteError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn remote_errors_print_as_one_line_and_more_on_demand() {
+        let error = RemoteError {
+            servlet: "classify".into(),
+            worker: 1,
+            pid: 42,
+            attempt: 0,
+            cause: RemoteCause::Failed {
+                type_name: "app::Bad".into(),
+                messages: vec!["outer".into(), "inner".into()],
+                backtrace: Some("at main".into()),
+            },
+        };
+        assert_eq!(error.to_string(), "classify/1 (pid 42): app::Bad: outer: inner");
+        assert_eq!(format!("{error:#}"), "classify/1 (pid 42): app::Bad: outer: inner\nat main");
+    }
+
+    /// Symptom: the error of a constructor that failed never had a backtrace. Cause: one that did not fit its
+    /// place was left out as a whole, and hardly any fits there. Now what fits of it stays.
+    #[test]
+    fn shortening_keeps_the_first_frames() {
+        let frame = |i| format!("{i}: app::model::load at ./src/model.rs:{i}\n");
+        let frames: String = (0..100).map(frame).collect();
+        let mut cause = RemoteCause::Panicked { message: "no".into(), backtrace: Some(frames.clone()) };
+        let mut bytes = frames.len();
+        while let Some(shorter) = cause.backtrace() {
+            assert!(frames.starts_with(shorter) && shorter.len() <= bytes && shorter.len() > 100);
+            bytes = shorter.len() / 2;
+            cause = cause.shortened().expect("there is a backtrace");
+        }
+        assert!(bytes < 200, "{bytes}");
+    }
+
+    #[test]
+    fn shortening_ends() {
+        let long = "ü".repeat(500);
+        let mut cause = RemoteCause::Failed {
+            type_name: long.clone(),
+            messages: vec![long.clone(), long.clone()],
+            backtrace: Some(long),
+        };
+        let mut steps = 0;
+        while let Some(shorter) = cause.shortened() {
+            cause = shorter;
+            steps += 1;
+            assert!(steps < 10, "{cause:?}");
+        }
+        assert!(cause.to_string().len() <= 24, "{cause}");
+    }
+}

@@ -1,0 +1,155 @@
+//! Why a server, or a worker, did not start.
+
+use super::RemoteError;
+use ringmill_shm::segment::{AttachError, CreateError};
+use std::path::PathBuf;
+use std::process::ExitStatus;
+use std::sync::Mutex;
+use std::time::Duration;
+
+/// Why a server did not start. Nothing of it is left behind.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The segment could not be made.
+    #[error("cannot make the segment: {0}")]
+    Segment(#[from] CreateError),
+    /// A batch window without batches.
+    #[error(
+        "servlet {servlet}: batch_size {batch_size} with batch_wait_time {batch_wait_time:?}: a wait needs a batch_size above 1"
+    )]
+    BatchRule {
+        /// The servlet's name.
+        servlet: String,
+        /// Items a batch.
+        batch_size: usize,
+        /// The wait.
+        batch_wait_time: Duration,
+    },
+    /// An option has a value out of range.
+    #[error("{}{what} is {value}, must be in {least}..={most}", servlet_prefix(.servlet))]
+    Range {
+        /// The servlet's name; none for options of the server.
+        servlet: Option<String>,
+        /// Which option.
+        what: &'static str,
+        /// Its value.
+        value: u64,
+        /// The least allowed.
+        least: u64,
+        /// The most allowed.
+        most: u64,
+    },
+    /// A CPU that this process may not use.
+    #[error("servlet {servlet}: CPU {cpu} is not among the CPUs this process may use ({})", list_text(.allowed))]
+    Cpu {
+        /// The servlet's name.
+        servlet: String,
+        /// The CPU.
+        cpu: usize,
+        /// Those it may use.
+        allowed: Vec<usize>,
+    },
+    /// A worker type that `init!` does not list.
+    #[error("servlet {servlet}: worker type {worker_type} is not listed in ringmill::init!({}); add it there", listed.join(", "))]
+    NotListed {
+        /// The servlet's name.
+        servlet: String,
+        /// The type.
+        worker_type: String,
+        /// The types listed; none if the program has no `init!`.
+        listed: Vec<String>,
+    },
+    /// The workers' executable could not be started.
+    #[error("servlet {servlet}: cannot start {}", path.display())]
+    Executable {
+        /// The servlet's name.
+        servlet: String,
+        /// The executable.
+        path: PathBuf,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// A configuration could not be serialised.
+    #[error("servlet {servlet}: its configuration cannot be serialised: {message}")]
+    Config {
+        /// The servlet's name.
+        servlet: String,
+        /// Why.
+        message: String,
+    },
+    /// A worker's constructor, or its `warm_up`, failed or panicked.
+    #[error("worker {} failed to start: {}", name_of(.0), .0.cause)]
+    Worker(Box<RemoteError>),
+    /// A worker's process ended before it was ready.
+    #[error("worker {servlet}/{worker} ended before it was ready: {status}{}", if *.code == Some(NOT_A_WORKER) { "; its program has no ringmill::init! that lists the type" } else { "" })]
+    Died {
+        /// The servlet's name.
+        servlet: String,
+        /// Which of its workers.
+        worker: u32,
+        /// How it ended.
+        status: String,
+        /// The code it exited with, if it did.
+        code: Option<i32>,
+    },
+    /// A worker was not ready in time.
+    #[error("worker {servlet}/{worker} was not ready within {:.3} s", limit.as_secs_f64())]
+    Timeout {
+        /// The servlet's name.
+        servlet: String,
+        /// Which of its workers.
+        worker: u32,
+        /// The limit.
+        limit: Duration,
+    },
+    /// The operating system refused.
+    #[error("cannot {what}: {source}")]
+    System {
+        /// What was tried.
+        what: &'static str,
+        /// What it said.
+        source: std::io::Error,
+    },
+}
+
+/// The exit code of a process that was started as a worker and has no such worker.
+pub(crate) const NOT_A_WORKER: i32 = 97;
+/// The exit code of a worker that a fatal error stopped.
+pub(crate) const STOPPED_BY_ERROR: i32 = 98;
+
+fn servlet_prefix(servlet: &Option<String>) -> String {
+    servlet.as_ref().map_or(String::new(), |name| format!("servlet {name}: "))
+}
+
+fn list_text(cpus: &[usize]) -> String {
+    cpus.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+fn name_of(error: &RemoteError) -> String {
+    format!("{}/{}", error.servlet, error.worker)
+}
+
+/// The error for a worker that ended before it was ready.
+pub(crate) fn status_of_early_death(
+    servlet: String,
+    worker: u32,
+    place: u32,
+    deaths: &Mutex<Vec<(u32, ExitStatus)>>,
+) -> StartError {
+    let deaths = deaths.lock().unwrap_or_else(|e| e.into_inner());
+    let status = deaths.iter().find(|(p, _)| *p == place).map(|(_, status)| *status);
+    let text = status.map_or("ended".into(), crate::launch::status_text);
+    StartError::Died { servlet, worker, status: text, code: status.and_then(|s| s.code()) }
+}
+
+/// Why a worker's process could not join its segment.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum JoinError {
+    #[error(transparent)]
+    Attach(#[from] AttachError),
+    #[error("cannot {what}: {source}")]
+    System { what: &'static str, source: std::io::Error },
+    #[error("the segment has no place {0} for this worker")]
+    Place(u32),
+}
