@@ -106,8 +106,10 @@ impl<'a, W: Fn(u32) -> Option<&'a Word>> Family<'a, W> {
     }
 
     /// Whether this one is.
+    #[inline]
     pub(crate) fn is_pending(&self, branch: u32) -> bool {
-        !self.at_rest(&(branch..branch + 1))
+        let word = self.pending.get(branch as usize / 64);
+        word.is_some_and(|word| word.load(Ordering::SeqCst) >> (branch % 64) & 1 == 1) // *at rest*
     }
 
     /// Sets the bits of a fork's branches, before the parent is FORKED.
@@ -119,17 +121,25 @@ impl<'a, W: Fn(u32) -> Option<&'a Word>> Family<'a, W> {
         }
     }
 
-    /// Clears the bit of a branch.
-    pub(crate) fn clear(&self, branch: u32) {
-        if let Some(word) = self.pending.get(branch as usize / 64) {
-            word.fetch_and(!(1 << (branch % 64)), Ordering::SeqCst); // *arrived*, *at rest*
-            fence_after_seq_cst();
-        }
+    /// Clears the bit of a branch; says which are left of those in the same word.
+    pub(crate) fn clear(&self, branch: u32) -> u64 {
+        let Some(word) = self.pending.get(branch as usize / 64) else { return 0 };
+        let bit = 1 << (branch % 64);
+        let before = word.fetch_and(!bit, Ordering::SeqCst); // *arrived*, *at rest*
+        fence_after_seq_cst();
+        before & !bit
     }
 
     /// A branch of ours is DONE: clears its bit and looks what is due.
+    #[inline]
     pub(crate) fn arrive(&self, branch: u32, me: Token, error: bool) -> Due {
-        self.clear(branch);
+        let left = self.clear(branch);
+        if !error
+            && let Some((_, fork)) = self.routes.fork_of(branch)
+            && left & mask(branch as usize / 64, &fork.family()) != 0
+        {
+            return Due::Nothing; // most of the time: another one will be the last
+        }
         self.look(branch, me, error)
     }
 

@@ -106,32 +106,8 @@ impl Shape {
     }
 
     /// Of a branch's number, so many bits say which it is of its request.
-    #[inline]
     fn branch_bits(&self) -> u32 {
         (self.branches().max(1) - 1).checked_ilog2().map_or(0, |bits| bits + 1)
-    }
-
-    /// The request that a task belongs to, and its place in that.
-    #[inline]
-    #[must_use]
-    pub(crate) fn place_of(&self, id: u32) -> (u32, u32) {
-        match id.checked_sub(self.requests) {
-            None => (id, 0),
-            Some(branch) => {
-                let bits = self.branch_bits();
-                (branch >> bits, (branch & ((1 << bits) - 1)) + 1)
-            }
-        }
-    }
-
-    /// The task in a place of a request.
-    #[inline]
-    #[must_use]
-    pub(crate) fn id_of(&self, request: u32, place: u32) -> u32 {
-        match place.checked_sub(1) {
-            None => request,
-            Some(branch) => self.requests + (request << self.branch_bits()) + branch,
-        }
     }
 
     /// Branches of each request.
@@ -369,8 +345,11 @@ pub(crate) struct Layout {
     pub(crate) completions: usize,
     pub(crate) pending: usize,
     pub(crate) tasks: usize,
-    /// How many: kept, because every look at a task asks.
+    /// How many: kept, because every look at a task asks; as what follows from it for branches.
     pub(crate) task_count: u32,
+    branch_bits: u32,
+    pending_stride: usize,
+    pending_words: usize,
     pub(crate) block_owners: [usize; CLASS_LIMIT],
     pub(crate) blobs: usize,
     pub(crate) blocks: [usize; CLASS_LIMIT],
@@ -425,11 +404,38 @@ impl Layout {
             pending,
             tasks,
             task_count: shape.tasks(),
+            branch_bits: shape.branch_bits(),
+            pending_stride: shape.pending_words() as usize,
+            pending_words: shape.branches().div_ceil(64) as usize,
             block_owners,
             blobs,
             blocks,
             total_bytes: total as usize,
         })
+    }
+
+    /// The request that a task belongs to, and its place in that.
+    #[inline]
+    pub(crate) fn place_of(&self, id: u32) -> (u32, u32) {
+        match id.checked_sub(self.shape.requests) {
+            None => (id, 0),
+            Some(branch) => (branch >> self.branch_bits, (branch & ((1 << self.branch_bits) - 1)) + 1),
+        }
+    }
+
+    /// The task in a place of a request.
+    #[inline]
+    pub(crate) fn id_of(&self, request: u32, place: u32) -> u32 {
+        match place.checked_sub(1) {
+            None => request,
+            Some(branch) => self.shape.requests + (request << self.branch_bits) + branch,
+        }
+    }
+
+    /// Which words of pending bits are a request's: the first, and how many.
+    #[inline]
+    pub(crate) fn pending_of(&self, request: u32) -> (usize, usize) {
+        (request as usize * self.pending_stride, self.pending_words)
     }
 
     /// A number that differs whenever two programs would disagree about a byte of the segment.
@@ -526,9 +532,10 @@ mod tests {
     fn every_branch_has_a_number_of_its_own() {
         for tasks_per_request in [1, 2, 3, 4, 5, 9, 64, 65] {
             let shape = Shape { tasks_per_request, ..small() };
+            let layout = Layout::new(&shape).unwrap();
             let places = (0..shape.requests).flat_map(|r| (0..tasks_per_request).map(move |p| (r, p)));
-            let ids: Vec<u32> = places.clone().map(|(r, p)| shape.id_of(r, p)).collect();
-            assert!(ids.iter().zip(places).all(|(&id, place)| shape.place_of(id) == place));
+            let ids: Vec<u32> = places.clone().map(|(r, p)| layout.id_of(r, p)).collect();
+            assert!(ids.iter().zip(places).all(|(&id, place)| layout.place_of(id) == place));
             let distinct: std::collections::BTreeSet<u32> = ids.iter().copied().collect();
             assert_eq!(distinct.len(), ids.len());
             assert!(ids.iter().all(|&id| id < shape.tasks()), "{tasks_per_request}: {ids:?}");

@@ -99,17 +99,15 @@ impl<'a> Task<'a> {
     }
 
     fn act_on(self, due: Due, me: Token) -> Option<Join<'a>> {
-        let request = self.sibling(0)?;
         match due {
             Due::Nothing => None,
             Due::Reap(state) => {
-                Held { task: request, state }.reap();
+                Held { task: self.sibling(0)?, state }.reap();
                 None
             }
             Due::Join { fork, parent } => {
                 let place = self.segment.routes().forks.get(fork as usize)?.parent;
-                let task = self.sibling(place)?;
-                Some(Join { parent: Held { task, state: parent }, fork, me, keeper: None, again: false })
+                Some(Join::new(Held { task: self.sibling(place)?, state: parent }, fork, me, false))
             }
         }
     }
@@ -136,8 +134,7 @@ impl<'a> Task<'a> {
         let word = &self.line.word;
         let state = word.take_over(dead, me)?;
         if let At::Forked(fork) = self.at() {
-            let parent = Held { task: self, state };
-            return Some(Ok(Join { parent, fork, me, keeper: None, again: true }));
+            return Some(Ok(Join::new(Held { task: self, state }, fork, me, true)));
         }
         let state = word.joined(me).ok()?;
         self.sweep_again();
@@ -225,6 +222,8 @@ pub struct Join<'a> {
     keeper: Option<Task<'a>>,
     /// A former joiner died over it.
     again: bool,
+    /// Its family was at rest when it was made; it stays so.
+    at_rest: bool,
 }
 
 /// What has become of a branch.
@@ -241,6 +240,12 @@ pub enum Arrived<'j> {
 }
 
 impl<'a> Join<'a> {
+    fn new(parent: Held<'a>, fork: u32, me: Token, again: bool) -> Self {
+        let mut join = Self { parent, fork, me, keeper: None, again, at_rest: false };
+        join.at_rest = join.is_at_rest();
+        join
+    }
+
     /// Which fork.
     #[must_use]
     pub fn fork(&self) -> (u32, &'a Fork) {
@@ -297,8 +302,10 @@ impl<'a> Join<'a> {
     pub fn member(&self, index: usize) -> Result<Arrived<'_>, Corrupt> {
         let branch = self.fork().1.first + index as u32;
         let Some(task) = self.parent.task.sibling(branch + 1) else { return Ok(Arrived::Not) };
-        let state = task.line.word.load(); // *arrived*
-        if state.phase() != Some(Phase::Done) || task.family().is_pending(branch) {
+        // *arrived*: the bit first. Once all are known to be at rest, nobody need be asked again.
+        let pending = !self.at_rest && task.family().is_pending(branch);
+        let state = task.line.word.load();
+        if state.phase() != Some(Phase::Done) || pending {
             return Ok(Arrived::Not);
         }
         let held = Held { task, state };
@@ -316,7 +323,7 @@ impl<'a> Join<'a> {
     /// Whether it may be joined with a value: its family is at rest.
     #[must_use]
     pub fn is_at_rest(&self) -> bool {
-        self.parent.task.family().at_rest(&self.fork().1.family())
+        self.at_rest || self.parent.task.family().at_rest(&self.fork().1.family())
     }
 
     /// Where the value goes: the task's own places.

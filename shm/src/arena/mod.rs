@@ -165,32 +165,36 @@ impl<'a> Task<'a> {
     #[inline]
     #[must_use]
     pub fn place(&self) -> (u32, u32) {
-        self.segment.shape().place_of(self.id)
+        self.segment.place_of(self.id)
     }
 
     /// The task in another place of the same request.
     #[inline]
     #[must_use]
     pub fn sibling(&self, place: u32) -> Option<Self> {
-        let shape = self.segment.shape();
         let (request, _) = self.place();
-        (place <= shape.branches()).then(|| Self::new(self.segment, shape.id_of(request, place)))?
+        let exists = place <= self.segment.shape().branches();
+        exists.then(|| Self::new(self.segment, self.segment.id_of(request, place)))?
     }
 
     /// The tasks of its request.
+    #[inline]
     pub(crate) fn family(&self) -> Family<'a, impl Fn(u32) -> Option<&'a Word>> {
-        let task = *self;
+        let (segment, (request, _)) = (self.segment, self.place());
         Family {
-            routes: self.segment.routes(),
-            pending: self.segment.pending(self.place().0),
-            word: move |place| Some(&task.sibling(place)?.line.word),
+            routes: segment.routes(),
+            pending: segment.pending(request),
+            // Places come from routes, whose branches are those of the shape.
+            word: move |place| Some(&segment.task_line(segment.id_of(request, place))?.word),
         }
     }
 
     /// The word of its request, where its caller's wishes are.
+    #[inline]
     #[must_use]
     pub fn request_word(&self) -> &'a Word {
-        self.sibling(0).map_or(&self.line.word, |request| &request.line.word)
+        let line = self.segment.task_line(self.place().0);
+        line.map_or(&self.line.word, |request| &request.word)
     }
 
     /// Since when its request is in progress, in monotonic nanoseconds, to 65 µs; `None` if nobody has looked

@@ -312,11 +312,21 @@ impl Segment {
     /// If there is no such request.
     #[inline]
     pub(crate) fn pending(&self, request: u32) -> &[AtomicU64] {
-        let shape = &self.layout.shape;
-        assert!(request < shape.requests);
-        let stride = shape.pending_words() as usize;
-        let used = shape.branches().div_ceil(64) as usize;
-        self.words(self.layout.pending, request as usize * stride, used)
+        assert!(request < self.layout.shape.requests);
+        let (first, count) = self.layout.pending_of(request);
+        self.words(self.layout.pending, first, count)
+    }
+
+    /// The request that a task belongs to, and its place in that.
+    #[inline]
+    pub(crate) fn place_of(&self, id: u32) -> (u32, u32) {
+        self.layout.place_of(id)
+    }
+
+    /// The task in a place of a request.
+    #[inline]
+    pub(crate) fn id_of(&self, request: u32, place: u32) -> u32 {
+        self.layout.id_of(request, place)
     }
 
     /// A request's times; `None` if there is no such request.
