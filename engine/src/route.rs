@@ -80,6 +80,8 @@ struct Queued {
     ids: Vec<(u32, Vec<u32>)>,
     /// Where the last one went: the next goes there, or to the one after it.
     last: usize,
+    /// Something was added since the last look.
+    added: bool,
 }
 
 /// So many for one node are pushed although more may come.
@@ -97,9 +99,24 @@ impl Outbox {
         if found.is_none() {
             queued.ids.push((node, Vec::with_capacity(OUTBOX)));
         }
+        queued.added = true;
         let ids = &mut queued.ids[queued.last].1;
         ids.push(id);
         ids.len() >= OUTBOX
+    }
+
+    /// What waits for one node.
+    fn take(&self, index: usize) -> (u32, Vec<u32>) {
+        let of = &mut self.0.borrow_mut().ids[index];
+        (of.0, std::mem::take(&mut of.1))
+    }
+
+    /// Gives an emptied list its memory back, unless something was added meanwhile.
+    fn put_back(&self, index: usize, emptied: Vec<u32>) {
+        let of = &mut self.0.borrow_mut().ids[index].1;
+        if of.is_empty() {
+            *of = emptied;
+        }
     }
 }
 
@@ -195,23 +212,21 @@ impl Mover<'_> {
         }
     }
 
-    /// Pushes what waits.
+    /// Pushes what waits, until nothing does: a node that is down has its items answered here, and they may
+    /// lead to others, for whatever node.
     #[inline]
     pub(crate) fn flush(&self) {
         let Some(outbox) = self.outbox else { return };
-        let nodes = outbox.0.borrow().ids.len();
-        for index in 0..nodes {
-            // Taken out: a node that is down has its items answered here, and they may lead to others.
-            let (node, mut ids) = {
-                let of = &mut outbox.0.borrow_mut().ids[index];
-                (of.0, std::mem::take(&mut of.1))
-            };
-            if !ids.is_empty() {
-                self.push(node, &ids);
-                ids.clear();
+        while std::mem::take(&mut outbox.0.borrow_mut().added) {
+            let nodes = outbox.0.borrow().ids.len();
+            for index in 0..nodes {
+                let (node, mut ids) = outbox.take(index);
+                if !ids.is_empty() {
+                    self.push(node, &ids);
+                    ids.clear();
+                }
+                outbox.put_back(index, ids);
             }
-            let late = std::mem::replace(&mut outbox.0.borrow_mut().ids[index].1, ids);
-            late.into_iter().for_each(|id| self.push(node, &[id]));
         }
     }
 
