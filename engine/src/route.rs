@@ -319,11 +319,7 @@ impl Mover<'_> {
     #[cold]
     pub(crate) fn join(&self, mut join: Join<'_>) {
         let fork = join.fork().1;
-        if join.is_spoilt() {
-            let message = "the process that put the members' outcomes together died over it".into();
-            let error = self.error(&fork.name, join.attempt(), RemoteCause::Payload { message });
-            write_error(&mut join.error_place(), error);
-        } else if join.is_abandoned() {
+        if join.is_abandoned() {
             let mut place = join.error_place();
             place.inline_place();
             place.set_length(0);
@@ -341,6 +337,21 @@ impl Mover<'_> {
                 }
             }
         }
+        self.end_joined(join);
+    }
+
+    /// The same in the place of a dead one: `error` says how it died, where no value can be made any more.
+    #[cold]
+    pub(crate) fn join_again(&self, mut join: Join<'_>, error: RemoteError) {
+        if !join.is_spoilt() || join.is_abandoned() {
+            return self.join(join);
+        }
+        write_error(&mut join.error_place(), error);
+        self.end_joined(join);
+    }
+
+    /// Ends what was joined with the error that has been written.
+    fn end_joined(&self, join: Join<'_>) {
         if let Some(task) = join.with_error()
             && let Some(outer) = task.finish(self.client, true)
         {
