@@ -24,7 +24,7 @@
 //! it against rkyv itself.
 
 use crate::error::{EncodeError, Member, MemberOutcome, RemoteCause, RemoteError};
-use crate::payload::{Places, encode, owned, view};
+use crate::payload::{Places, encode, owned, to_bytes, view};
 use ringmill_shm::arena::{Arrived, At, Claimed, Corrupt, Join, Task};
 use ringmill_shm::layout::{INLINE_BYTES, PAYLOAD_ALIGN};
 use ringmill_shm::participant::SERVER;
@@ -359,15 +359,35 @@ impl Mover<'_> {
         }
     }
 
-    /// Writes the joined value.
+    /// Writes the joined value. What its errors tell gives way if it is too large.
     fn put_together(&self, join: &mut Join<'_>) -> Result<(), RemoteCause> {
+        let mut cuts = 0;
+        loop {
+            match self.put_together_cut(join, cuts) {
+                Err(RemoteCause::OutcomeTooLarge { .. }) if self.can_be_cut(join, cuts) => cuts += 1,
+                put => return put,
+            }
+        }
+    }
+
+    /// Whether an error of a member can be shortened more than so many times.
+    fn can_be_cut(&self, join: &Join<'_>, cuts: usize) -> bool {
+        let errors = (0..join.fork().1.members.len()).filter_map(|index| match join.member(index) {
+            Ok(Arrived::Error(bytes)) => view::<RemoteError>(bytes).and_then(owned::<RemoteError>).ok(),
+            _ => None,
+        });
+        errors.into_iter().any(|mut error| error.shorten(cuts + 1) > cuts)
+    }
+
+    /// Writes the joined value, with errors shortened so many times.
+    fn put_together_cut(&self, join: &mut Join<'_>, cuts: usize) -> Result<(), RemoteCause> {
         let fork = join.fork().1;
         let keeps_errors = fork.form & KEEPS_ERRORS != 0;
         let corrupt = |e: Corrupt| RemoteCause::Payload { message: e.to_string() };
         TABLE.with_borrow_mut(|Table { bytes: joined, roots }| {
             joined.clear();
             roots.clear();
-            let mut errors = 0;
+            let (mut errors, mut hopeless) = (0, false);
             for (index, member) in fork.members.iter().enumerate() {
                 match join.member(index).map_err(corrupt)? {
                     Arrived::Value(bytes) => {
@@ -377,13 +397,14 @@ impl Mover<'_> {
                     Arrived::Error(bytes) if keeps_errors => {
                         errors += 1;
                         let (size, align) = root_of::<RemoteError>();
-                        let root = append(joined, bytes, size, align);
+                        let cut = if cuts > 0 { shortened(bytes, cuts) } else { None };
+                        let root = append(joined, cut.as_deref().unwrap_or(bytes), size, align);
                         roots.push((root.ok_or_else(|| too_short(index))?, true));
                     }
-                    _ => errors = fork.members.len(),
+                    _ => hopeless = true,
                 }
             }
-            if errors == fork.members.len() {
+            if hopeless || errors == fork.members.len() {
                 return Err(RemoteCause::Ensemble { members: self.members(join).map_err(corrupt)? });
             }
             finish_joined(joined, roots, fork.form);
@@ -419,6 +440,13 @@ impl Mover<'_> {
         };
         fork.members.iter().enumerate().map(named).collect()
     }
+}
+
+/// An error record, shortened so many times; `None` if it cannot be read.
+fn shortened(bytes: &[u8], cuts: usize) -> Option<Vec<u8>> {
+    let mut error = view::<RemoteError>(bytes).and_then(owned::<RemoteError>).ok()?;
+    error.shorten(cuts);
+    to_bytes(&error).ok()
 }
 
 fn too_short(index: usize) -> RemoteCause {
