@@ -574,3 +574,72 @@ fn each_servlet_that_is_down_is_named() {
         }
     }
 }
+
+/// Trees that nobody would draw, and segments without a block.
+#[test]
+fn odd_trees_work() {
+    let gate = Gate::new();
+    let nothing = || ThreadServlet::<Nothing>::new(());
+    let odd = |capacity: usize, payload: usize| {
+        Server::builder(fresh_name("odd")).capacity(capacity).max_payload(payload)
+    };
+    // Outcomes without a byte.
+    let server = odd(1, 96).start(Ensemble::of((nothing(), Ensemble::of((nothing(), nothing()))))).unwrap();
+    for _ in 0..3 {
+        assert!(server.call(&"x".to_string()).is_ok());
+    }
+    let keep = Ensemble::each((0..3).map(|_| nothing())).keep_errors();
+    let server = odd(1, 96).start(Ensemble::each([keep])).unwrap();
+    assert_eq!(server.call(&"x".to_string()).unwrap()[0].len(), 3);
+    // Many members, no blocks: too large a value, and errors of all of them.
+    for count in [1, 8, 200] {
+        let member = |i| hand(Host::Threads, &gate, ["a", "b"][i % 2]);
+        let server = odd(1, 16).start(Ensemble::each((0..count).map(member)).keep_errors()).unwrap();
+        for text in ["x", "fail a", "fail b", "fail a, fail b"] {
+            let outcome = server.call(&text.to_string()).map(|reply| reply.len());
+            match outcome {
+                Ok(members) => assert_eq!(members, count),
+                Err(CallError::Remote(error)) => {
+                    assert!(matches!(error.cause, RemoteCause::OutcomeTooLarge { .. }), "{error}");
+                }
+                Err(CallError::Ensemble(_)) => assert!(text.starts_with("fail a")),
+                other => panic!("{other:?}"),
+            }
+            wait_until("its place is back", || server.backlog() == 0);
+        }
+    }
+    // Ensembles one after the other, first and last, within switches within ensembles, behind processes.
+    let ensemble =
+        || Ensemble::each(hands(Host::Processes, &gate, "ab")).then(ThreadServlet::<Join>::new(()));
+    let switch = || Switch::new(|_| 0, vec![ensemble().boxed(), hand(Host::Threads, &gate, "c")]);
+    let nested = Switch::new(|_| 1, vec![hand(Host::Threads, &gate, "d"), switch().boxed()]);
+    let tree = ensemble().then(hand(Host::Processes, &gate, "p")).then(nested);
+    let tree = tree.then(Ensemble::of((switch(), Ensemble::of((switch(), ensemble())))));
+    let server = odd(1, 4096).start(tree).unwrap();
+    for _ in 0..20 {
+        let reply = server.call(&"x".to_string()).unwrap();
+        let once = |text: &str| format!("a:{text}+b:{text}");
+        let expected = once(&once(&format!("p:{}", once("x"))));
+        assert_eq!(
+            (reply.0.as_str(), reply.1.0.as_str(), reply.1.1.as_str()),
+            (&*expected, &*expected, &*expected)
+        );
+    }
+    // A member's outcome, and the joined value, that fit no block.
+    let tree = Ensemble::each(hands(Host::Threads, &gate, "abcde")).then(ThreadServlet::<Join>::new(()));
+    let server = odd(2, 1024).start(tree).unwrap();
+    for length in [10, 300, 1010, 1015] {
+        match server.call(&"x".repeat(length)) {
+            Ok(_) => assert_eq!(length, 10),
+            Err(CallError::Remote(error)) => {
+                assert!(matches!(error.cause, RemoteCause::OutcomeTooLarge { .. }), "{error}");
+            }
+            Err(CallError::Ensemble(error)) => {
+                let cause = &error.members.iter().find_map(|m| m.outcome.error()).unwrap().cause;
+                assert!(matches!(cause, RemoteCause::OutcomeTooLarge { .. }), "{error}");
+            }
+            other => panic!("{length}: {other:?}"),
+        }
+        wait_until("its place is back", || server.backlog() == 0);
+    }
+}
