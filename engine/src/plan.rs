@@ -117,6 +117,8 @@ pub struct Span {
     exits: Vec<Exit>,
     /// Whether a worker's process may be what moves items on from there.
     remote: bool,
+    /// Whether a worker's process may be what an item fails in on its way through.
+    fails_remote: bool,
 }
 
 /// What items leave a part of a plan from: the one whose `next` says where they go.
@@ -175,7 +177,7 @@ impl Planner {
         let remote = matches!(node.launch, Launch::Process { .. });
         let index = self.nodes.len() as u32;
         self.nodes.push(node);
-        Span { entry: Target::Node(index), exits: vec![Exit::Node(index)], remote }
+        Span { entry: Target::Node(index), exits: vec![Exit::Node(index)], remote, fails_remote: remote }
     }
 
     /// Adds one part after another.
@@ -193,7 +195,7 @@ impl Planner {
                 Exit::Fork(index) => self.forks[index as usize].next = b.entry,
             }
         }
-        Ok(Span { entry: a.entry, ..b })
+        Ok(Span { entry: a.entry, fails_remote: a.fails_remote || b.fails_remote, ..b })
     }
 
     /// Adds an ensemble: its members' types of outcomes are told by `roots`.
@@ -232,19 +234,21 @@ impl Planner {
             next: Target::End,
             members: Vec::new(),
         });
-        let (came_remote, mut remote) = (self.remote, self.remote);
+        let (came_remote, mut remote, mut fails_remote) = (self.remote, self.remote, false);
         self.optional += u32::from(!fail_fast);
         for (number, (add, (root_bytes, root_align))) in (0_u32..).zip(members) {
             (self.place, self.remote) = (first + number + 1, came_remote);
             let span = add(self)?;
-            remote |= span.remote;
+            // Where errors are kept, a member's error may be what the others waited for.
+            remote |= span.remote || !fail_fast && span.fails_remote;
+            fails_remote |= span.fails_remote;
             self.forks[index].members.push(Member { entry: span.entry, root_bytes, root_align });
         }
         self.optional -= u32::from(!fail_fast);
         self.place = parent;
         self.forks[index].end = self.branches;
         let index = index as u32;
-        Ok(Span { entry: Target::Fork(index), exits: vec![Exit::Fork(index)], remote })
+        Ok(Span { entry: Target::Fork(index), exits: vec![Exit::Fork(index)], remote, fails_remote })
     }
 
     /// Adds a switch over inputs of type `In`. `pass_on` makes the node that chooses for worker processes.
@@ -273,17 +277,18 @@ impl Planner {
             }
         };
         self.switches.push(Switch { name, node, members: Vec::new() });
-        let (mut exits, mut remote) = (Vec::new(), false);
+        let (mut exits, mut remote, mut fails_remote) = (Vec::new(), false, false);
         self.optional += 1;
         for add in members {
             self.remote = false; // whoever chooses is in the server's process
             let span = add(self)?;
             remote |= span.remote;
+            fails_remote |= span.fails_remote;
             exits.extend(span.exits);
             self.switches[index].members.push(span.entry);
         }
         self.optional -= 1;
-        Ok(Span { entry: Target::Switch(index as u32), exits, remote })
+        Ok(Span { entry: Target::Switch(index as u32), exits, remote, fails_remote })
     }
 
     pub(crate) fn finish(self, span: &Span) -> (Plan, Vec<Choose>) {

@@ -24,7 +24,7 @@
 //! it against rkyv itself.
 
 use crate::error::{EncodeError, Member, MemberOutcome, RemoteCause, RemoteError};
-use crate::payload::{Places, encode, owned, view};
+use crate::payload::{Places, encode, owned, to_bytes, view};
 use ringmill_shm::arena::{Arrived, At, Claimed, Corrupt, Join, Task};
 use ringmill_shm::layout::{INLINE_BYTES, PAYLOAD_ALIGN};
 use ringmill_shm::participant::SERVER;
@@ -80,6 +80,8 @@ struct Queued {
     ids: Vec<(u32, Vec<u32>)>,
     /// Where the last one went: the next goes there, or to the one after it.
     last: usize,
+    /// Something was added since the last look.
+    added: bool,
 }
 
 /// So many for one node are pushed although more may come.
@@ -97,9 +99,24 @@ impl Outbox {
         if found.is_none() {
             queued.ids.push((node, Vec::with_capacity(OUTBOX)));
         }
+        queued.added = true;
         let ids = &mut queued.ids[queued.last].1;
         ids.push(id);
         ids.len() >= OUTBOX
+    }
+
+    /// What waits for one node.
+    fn take(&self, index: usize) -> (u32, Vec<u32>) {
+        let of = &mut self.0.borrow_mut().ids[index];
+        (of.0, std::mem::take(&mut of.1))
+    }
+
+    /// Gives an emptied list its memory back, unless something was added meanwhile.
+    fn put_back(&self, index: usize, emptied: Vec<u32>) {
+        let of = &mut self.0.borrow_mut().ids[index].1;
+        if of.is_empty() {
+            *of = emptied;
+        }
     }
 }
 
@@ -195,23 +212,21 @@ impl Mover<'_> {
         }
     }
 
-    /// Pushes what waits.
+    /// Pushes what waits, until nothing does: a node that is down has its items answered here, and they may
+    /// lead to others, for whatever node.
     #[inline]
     pub(crate) fn flush(&self) {
         let Some(outbox) = self.outbox else { return };
-        let nodes = outbox.0.borrow().ids.len();
-        for index in 0..nodes {
-            // Taken out: a node that is down has its items answered here, and they may lead to others.
-            let (node, mut ids) = {
-                let of = &mut outbox.0.borrow_mut().ids[index];
-                (of.0, std::mem::take(&mut of.1))
-            };
-            if !ids.is_empty() {
-                self.push(node, &ids);
-                ids.clear();
+        while std::mem::take(&mut outbox.0.borrow_mut().added) {
+            let nodes = outbox.0.borrow().ids.len();
+            for index in 0..nodes {
+                let (node, mut ids) = outbox.take(index);
+                if !ids.is_empty() {
+                    self.push(node, &ids);
+                    ids.clear();
+                }
+                outbox.put_back(index, ids);
             }
-            let late = std::mem::replace(&mut outbox.0.borrow_mut().ids[index].1, ids);
-            late.into_iter().for_each(|id| self.push(node, &[id]));
         }
     }
 
@@ -304,11 +319,7 @@ impl Mover<'_> {
     #[cold]
     pub(crate) fn join(&self, mut join: Join<'_>) {
         let fork = join.fork().1;
-        if join.is_spoilt() {
-            let message = "the process that put the members' outcomes together died over it".into();
-            let error = self.error(&fork.name, join.attempt(), RemoteCause::Payload { message });
-            write_error(&mut join.error_place(), error);
-        } else if join.is_abandoned() {
+        if join.is_abandoned() {
             let mut place = join.error_place();
             place.inline_place();
             place.set_length(0);
@@ -326,6 +337,21 @@ impl Mover<'_> {
                 }
             }
         }
+        self.end_joined(join);
+    }
+
+    /// The same in the place of a dead one: `error` says how it died, where no value can be made any more.
+    #[cold]
+    pub(crate) fn join_again(&self, mut join: Join<'_>, error: RemoteError) {
+        if !join.is_spoilt() || join.is_abandoned() {
+            return self.join(join);
+        }
+        write_error(&mut join.error_place(), error);
+        self.end_joined(join);
+    }
+
+    /// Ends what was joined with the error that has been written.
+    fn end_joined(&self, join: Join<'_>) {
         if let Some(task) = join.with_error()
             && let Some(outer) = task.finish(self.client, true)
         {
@@ -333,15 +359,35 @@ impl Mover<'_> {
         }
     }
 
-    /// Writes the joined value.
+    /// Writes the joined value. What its errors tell gives way if it is too large.
     fn put_together(&self, join: &mut Join<'_>) -> Result<(), RemoteCause> {
+        let mut cuts = 0;
+        loop {
+            match self.put_together_cut(join, cuts) {
+                Err(RemoteCause::OutcomeTooLarge { .. }) if self.can_be_cut(join, cuts) => cuts += 1,
+                put => return put,
+            }
+        }
+    }
+
+    /// Whether an error of a member can be shortened more than so many times.
+    fn can_be_cut(&self, join: &Join<'_>, cuts: usize) -> bool {
+        let errors = (0..join.fork().1.members.len()).filter_map(|index| match join.member(index) {
+            Ok(Arrived::Error(bytes)) => view::<RemoteError>(bytes).and_then(owned::<RemoteError>).ok(),
+            _ => None,
+        });
+        errors.into_iter().any(|mut error| error.shorten(cuts + 1) > cuts)
+    }
+
+    /// Writes the joined value, with errors shortened so many times.
+    fn put_together_cut(&self, join: &mut Join<'_>, cuts: usize) -> Result<(), RemoteCause> {
         let fork = join.fork().1;
         let keeps_errors = fork.form & KEEPS_ERRORS != 0;
         let corrupt = |e: Corrupt| RemoteCause::Payload { message: e.to_string() };
         TABLE.with_borrow_mut(|Table { bytes: joined, roots }| {
             joined.clear();
             roots.clear();
-            let mut errors = 0;
+            let (mut errors, mut hopeless) = (0, false);
             for (index, member) in fork.members.iter().enumerate() {
                 match join.member(index).map_err(corrupt)? {
                     Arrived::Value(bytes) => {
@@ -351,13 +397,14 @@ impl Mover<'_> {
                     Arrived::Error(bytes) if keeps_errors => {
                         errors += 1;
                         let (size, align) = root_of::<RemoteError>();
-                        let root = append(joined, bytes, size, align);
+                        let cut = if cuts > 0 { shortened(bytes, cuts) } else { None };
+                        let root = append(joined, cut.as_deref().unwrap_or(bytes), size, align);
                         roots.push((root.ok_or_else(|| too_short(index))?, true));
                     }
-                    _ => errors = fork.members.len(),
+                    _ => hopeless = true,
                 }
             }
-            if errors == fork.members.len() {
+            if hopeless || errors == fork.members.len() {
                 return Err(RemoteCause::Ensemble { members: self.members(join).map_err(corrupt)? });
             }
             finish_joined(joined, roots, fork.form);
@@ -393,6 +440,13 @@ impl Mover<'_> {
         };
         fork.members.iter().enumerate().map(named).collect()
     }
+}
+
+/// An error record, shortened so many times; `None` if it cannot be read.
+fn shortened(bytes: &[u8], cuts: usize) -> Option<Vec<u8>> {
+    let mut error = view::<RemoteError>(bytes).and_then(owned::<RemoteError>).ok()?;
+    error.shorten(cuts);
+    to_bytes(&error).ok()
 }
 
 fn too_short(index: usize) -> RemoteCause {

@@ -62,7 +62,7 @@ pub(crate) struct Shared {
     /// By node: why it is down.
     pub(crate) down: Vec<OnceLock<String>>,
     /// By node: whether every request comes by it.
-    mandatory: Vec<bool>,
+    pub(crate) mandatory: Vec<bool>,
     /// A node that every request comes by is down, or the server is: the callers' gate.
     pub(crate) gate_closed: AtomicBool,
     orders: EventFd,
@@ -553,12 +553,18 @@ impl Supervisor {
         let pid = ending.pid;
         let cause = RemoteCause::Died { signal: ending.signal, code: ending.code, restarting };
         let mover = self.shared.mover();
+        let error = |attempt| {
+            let cause = cause.clone();
+            RemoteError { servlet: servlet.clone(), worker, pid, attempt, cause }
+        };
         let summary = repair(segment, dead, self.shared.server, |orphan| match orphan {
-            Orphan::Join(join) => mover.join(join),
+            Orphan::Join(join) => {
+                let error = error(join.attempt());
+                mover.join_again(join, error);
+            }
             Orphan::Task(task) => {
                 if let Some(task) = mover.resume(task) {
-                    let (attempt, cause) = (task.attempt(), cause.clone());
-                    let error = RemoteError { servlet: servlet.clone(), worker, pid, attempt, cause };
+                    let error = error(task.attempt());
                     mover.fail(task, error);
                 }
             }

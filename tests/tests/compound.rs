@@ -92,6 +92,14 @@ fn with_server<S: Servlet>(servlet: S, body: impl FnOnce(&Server<S::In, S::Out>)
     assert_gone(&name);
 }
 
+/// How many branches have an outcome.
+fn branches_done<In, Out>(server: &Server<In, Out>) -> usize {
+    let segment = Segment::inspect(Place::named(server.name()).unwrap()).unwrap();
+    let phase = |id| ringmill_shm::arena::Task::new(&segment, id).unwrap().word().load().phase();
+    let branches = segment.shape().requests..segment.shape().tasks();
+    branches.filter(|&id| phase(id) == Some(ringmill_shm::word::Phase::Done)).count()
+}
+
 #[track_caller]
 fn ensemble_error<T: std::fmt::Debug>(outcome: Result<T, CallError>) -> EnsembleError {
     match outcome {
@@ -300,14 +308,7 @@ fn an_ensembles_error_tells_the_values_that_there_were() {
             let held = gate.arrival();
             wait_until("a has answered", || server.stats().servlets[0].batches().items == 1);
             // Its outcome is there a moment after its batch was counted.
-            let segment = Segment::inspect(Place::named(server.name()).unwrap()).unwrap();
-            let done = || {
-                (0..segment.shape().tasks()).any(|id| {
-                    let task = ringmill_shm::arena::Task::new(&segment, id).unwrap();
-                    task.word().load().phase() == Some(ringmill_shm::word::Phase::Done)
-                })
-            };
-            wait_until("a's branch has arrived", done);
+            wait_until("a's branch has arrived", || branches_done(server) == 1);
             held.release();
             let error = ensemble_error(call.join().unwrap());
             assert_eq!(error.members[0].outcome.value::<String>().as_deref(), Some("a:stop b, fail b"));
@@ -468,4 +469,177 @@ fn shutting_down_waits_for_every_stage() {
         });
         assert_gone(&name);
     });
+}
+
+/// Has the process worker that this item kills given up.
+fn take_down(server: &Server<String, Results>, die: &str) {
+    // Each death is told, then how the servlet fares; once it is down nothing is restarted any more.
+    wait_until("it is down", || {
+        let outcomes = server.call(&die.to_string()).map(|reply| reply.to_owned());
+        let down = |error: &RemoteError| matches!(error.cause, RemoteCause::Down { .. });
+        outcomes.is_ok_and(|outcomes| outcomes.iter().any(|o| o.as_ref().is_err_and(|error| down(error))))
+    });
+}
+
+/// Symptom: items of a stream waited for ever, between an ensemble with a member that is down and the next
+/// stage. Cause: who brings items to a node that is down answers them; that joined the ensemble and added to the
+/// outbox, behind what was being flushed. Fix: flush until nothing is left.
+#[test]
+fn a_member_that_is_down_does_not_keep_the_item_from_the_next_stage() {
+    let gate = Gate::new();
+    let members = vec![hand(Host::Threads, &gate, "a"), hand(Host::Processes, &gate, "b")];
+    let pass = ThreadServlet::<ringmill::PassThrough<Results>>::new(());
+    // Its batches go on together; so some of the ensembles are joined while the rest is being flushed.
+    let first = ThreadServlet::<ringmill::PassThrough<String>>::new(()).batch_size(32);
+    let servlet =
+        first.batch_wait_time(Duration::from_millis(50)).then(Ensemble::each(members).keep_errors());
+    let server = Server::builder(fresh_name("down")).start(servlet.then(pass)).unwrap();
+    take_down(&server, "die b");
+    for _ in 0..50 {
+        let options = ringmill::StreamOptions::new().timeout(Duration::from_secs(20));
+        for outcome in server.stream_with((0..32).map(|_| "x".to_string()), options) {
+            let outcomes = outcome.unwrap();
+            assert_eq!(outcomes[0].as_ref().unwrap().as_str(), "a:x");
+            assert!(matches!(outcomes[1].as_ref().unwrap_err().cause, RemoteCause::Down { .. }));
+        }
+    }
+}
+
+/// Symptom: "nobody here can choose". Cause: a switch behind an ensemble that keeps errors had no node of its own
+/// where its members end in threads, although a process on the way may be where the last of them fails.
+#[test]
+fn a_switch_behind_an_ensemble_whose_member_fails_in_a_process() {
+    let gate = Gate::new();
+    let members = vec![
+        hand(Host::Processes, &gate, "a").then(hand(Host::Threads, &gate, "b")).boxed(),
+        hand(Host::Threads, &gate, "c"),
+    ];
+    let pass = || ThreadServlet::<ringmill::PassThrough<Results>>::new(());
+    let servlet = Ensemble::each(members).keep_errors().then(Switch::new(|_| 1, (pass(), pass())));
+    with_server(servlet, |server| {
+        std::thread::scope(|scope| {
+            let call = scope.spawn(|| server.call(&"stop a, fail a".to_string()).map(|r| r.to_owned()));
+            let held = gate.arrival();
+            wait_until("c's branch has arrived", || branches_done(server) == 1);
+            held.release();
+            let outcomes = call.join().unwrap().unwrap();
+            assert_eq!(outcomes[0].as_ref().unwrap_err().cause.to_string(), "a fails");
+            assert_eq!(outcomes[1].as_ref().unwrap().as_str(), "c:stop a, fail a");
+        });
+    });
+}
+
+/// Symptom: an item whose other members had values ended with "the outcome has … bytes". Cause: the error of an
+/// ensemble within tells the values that there were, which together with them did not fit. Fix: errors are
+/// shortened.
+#[test]
+fn an_error_that_tells_much_leaves_room_for_the_values() {
+    let gate = Gate::new();
+    let inner = || Ensemble::each(hands(Host::Threads, &gate, "abc")).then(ThreadServlet::<Join>::new(()));
+    let members = vec![inner().boxed(), hand(Host::Threads, &gate, "d"), hand(Host::Threads, &gate, "e")];
+    let builder = Server::builder(fresh_name("room")).max_payload(4096);
+    let server = builder.start(Ensemble::each(members).keep_errors()).unwrap();
+    let input = format!("stop c, fail c, {}", "x".repeat(1000));
+    std::thread::scope(|scope| {
+        let call = scope.spawn(|| server.call(&input).map(|reply| reply.to_owned()));
+        let held = gate.arrival();
+        wait_until("the others have arrived", || branches_done(&server) == 4);
+        held.release();
+        let outcomes = call.join().unwrap().unwrap();
+        let RemoteCause::Ensemble { members } = &outcomes[0].as_ref().unwrap_err().cause else {
+            panic!("{outcomes:?}")
+        };
+        assert_eq!(members[2].outcome.error().unwrap().cause.to_string(), "c fails");
+        assert_eq!(members[0].outcome, MemberOutcome::Value { payload: None });
+        assert_eq!(**outcomes[1].as_ref().unwrap(), format!("d:{input}"));
+    });
+}
+
+#[test]
+fn each_servlet_that_is_down_is_named() {
+    let gate = Gate::new();
+    let members = hands(Host::Processes, &gate, "ab");
+    let choose = |text: &ArchivedString| usize::from(text.contains('b'));
+    let server = Server::builder(fresh_name("names")).start(Switch::new(choose, members)).unwrap();
+    for label in ["a", "b"] {
+        wait_until("it is down", || {
+            let outcome = server.call(&format!("die {label}"));
+            matches!(outcome, Err(CallError::ServletDown { .. }))
+        });
+    }
+    for label in ["a", "b"] {
+        match server.call(&label.to_string()) {
+            Err(CallError::ServletDown { servlet, .. }) => assert_eq!(servlet, label),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// Trees that nobody would draw, and segments without a block.
+#[test]
+fn odd_trees_work() {
+    let gate = Gate::new();
+    let nothing = || ThreadServlet::<Nothing>::new(());
+    let odd = |capacity: usize, payload: usize| {
+        Server::builder(fresh_name("odd")).capacity(capacity).max_payload(payload)
+    };
+    // Outcomes without a byte.
+    let server = odd(1, 96).start(Ensemble::of((nothing(), Ensemble::of((nothing(), nothing()))))).unwrap();
+    for _ in 0..3 {
+        assert!(server.call(&"x".to_string()).is_ok());
+    }
+    let keep = Ensemble::each((0..3).map(|_| nothing())).keep_errors();
+    let server = odd(1, 96).start(Ensemble::each([keep])).unwrap();
+    assert_eq!(server.call(&"x".to_string()).unwrap()[0].len(), 3);
+    // Many members, no blocks: too large a value, and errors of all of them.
+    for count in [1, 8, 200] {
+        let member = |i| hand(Host::Threads, &gate, ["a", "b"][i % 2]);
+        let server = odd(1, 16).start(Ensemble::each((0..count).map(member)).keep_errors()).unwrap();
+        for text in ["x", "fail a", "fail b", "fail a, fail b"] {
+            let outcome = server.call(&text.to_string()).map(|reply| reply.len());
+            match outcome {
+                Ok(members) => assert_eq!(members, count),
+                Err(CallError::Remote(error)) => {
+                    assert!(matches!(error.cause, RemoteCause::OutcomeTooLarge { .. }), "{error}");
+                }
+                Err(CallError::Ensemble(_)) => assert!(text.starts_with("fail a")),
+                other => panic!("{other:?}"),
+            }
+            wait_until("its place is back", || server.backlog() == 0);
+        }
+    }
+    // Ensembles one after the other, first and last, within switches within ensembles, behind processes.
+    let ensemble =
+        || Ensemble::each(hands(Host::Processes, &gate, "ab")).then(ThreadServlet::<Join>::new(()));
+    let switch = || Switch::new(|_| 0, vec![ensemble().boxed(), hand(Host::Threads, &gate, "c")]);
+    let nested = Switch::new(|_| 1, vec![hand(Host::Threads, &gate, "d"), switch().boxed()]);
+    let tree = ensemble().then(hand(Host::Processes, &gate, "p")).then(nested);
+    let tree = tree.then(Ensemble::of((switch(), Ensemble::of((switch(), ensemble())))));
+    let server = odd(1, 4096).start(tree).unwrap();
+    for _ in 0..20 {
+        let reply = server.call(&"x".to_string()).unwrap();
+        let once = |text: &str| format!("a:{text}+b:{text}");
+        let expected = once(&once(&format!("p:{}", once("x"))));
+        assert_eq!(
+            (reply.0.as_str(), reply.1.0.as_str(), reply.1.1.as_str()),
+            (&*expected, &*expected, &*expected)
+        );
+    }
+    // A member's outcome, and the joined value, that fit no block.
+    let tree = Ensemble::each(hands(Host::Threads, &gate, "abcde")).then(ThreadServlet::<Join>::new(()));
+    let server = odd(2, 1024).start(tree).unwrap();
+    for length in [10, 300, 1010, 1015] {
+        match server.call(&"x".repeat(length)) {
+            Ok(_) => assert_eq!(length, 10),
+            Err(CallError::Remote(error)) => {
+                assert!(matches!(error.cause, RemoteCause::OutcomeTooLarge { .. }), "{error}");
+            }
+            Err(CallError::Ensemble(error)) => {
+                let cause = &error.members.iter().find_map(|m| m.outcome.error()).unwrap().cause;
+                assert!(matches!(cause, RemoteCause::OutcomeTooLarge { .. }), "{error}");
+            }
+            other => panic!("{length}: {other:?}"),
+        }
+        wait_until("its place is back", || server.backlog() == 0);
+    }
 }

@@ -1,5 +1,6 @@
 //! Why a request has no outcome.
 
+use super::remote::are_of_deadline;
 use super::{BoxError, EnsembleError, RemoteCause, RemoteError};
 use crate::payload::ReadError;
 use ringmill_shm::pool::PoolError;
@@ -116,12 +117,12 @@ impl CallError {
 
     /// The same for a caller that knows when its call began: what a worker found late is late.
     pub(crate) fn clocked(self, begun: Instant, enqueueing: Duration) -> Self {
-        match self {
-            Self::Remote(error) if matches!(error.cause, RemoteCause::DeadlineExceeded { .. }) => {
-                Self::Timeout { enqueueing, total: begun.elapsed() }
-            }
-            error => error,
-        }
+        let late = match &self {
+            Self::Remote(error) => error.cause.is_of_deadline(),
+            Self::Ensemble(error) => are_of_deadline(&error.members),
+            _ => false,
+        };
+        if late { Self::Timeout { enqueueing, total: begun.elapsed() } } else { self }
     }
 
     /// What happened on the worker's side, if anything did.

@@ -196,6 +196,19 @@ fn write_members(members: &[Member], f: &mut fmt::Formatter<'_>) -> fmt::Result 
     })
 }
 
+impl RemoteError {
+    /// Says less, up to so many times; how many times it could.
+    pub(crate) fn shorten(&mut self, times: usize) -> usize {
+        for done in 0..times {
+            match self.cause.shortened() {
+                Some(shorter) => self.cause = shorter,
+                None => return done,
+            }
+        }
+        times
+    }
+}
+
 impl RemoteCause {
     /// What user code returned.
     pub(crate) fn failed(error: &BoxError) -> Self {
@@ -242,12 +255,27 @@ impl RemoteCause {
         }
     }
 
+    /// Whether it is only that the time was over, for a servlet or for members of an ensemble.
+    pub(super) fn is_of_deadline(&self) -> bool {
+        match self {
+            Self::DeadlineExceeded { .. } => true,
+            Self::Ensemble { members } => are_of_deadline(members),
+            _ => false,
+        }
+    }
+
     fn backtrace(&self) -> Option<&str> {
         match self {
             Self::Failed { backtrace, .. } | Self::Panicked { backtrace, .. } => backtrace.as_deref(),
             _ => None,
         }
     }
+}
+
+/// Whether members failed, and all that did because the time was over.
+pub(super) fn are_of_deadline(members: &[Member]) -> bool {
+    let mut errors = members.iter().filter_map(|member| member.outcome.error()).peekable();
+    errors.peek().is_some() && errors.all(|error| error.cause.is_of_deadline())
 }
 
 /// The first half of a stack, where what went wrong is; none once that says hardly anything.

@@ -604,7 +604,8 @@ impl Core {
         }
         let gate_closed = self.shared.gate_closed.load(Ordering::SeqCst);
         // Else it is closed for no servlet's sake.
-        gate_closed.then(|| self.down().unwrap_or(CallError::ShuttingDown))
+        gate_closed
+            .then(|| self.down(|node, _| self.shared.mandatory[node]).unwrap_or(CallError::ShuttingDown))
     }
 
     /// Whether the server takes no requests.
@@ -612,11 +613,13 @@ impl Core {
         self.closing.load(Ordering::SeqCst) || self.shared.gate_closed.load(Ordering::SeqCst)
     }
 
-    /// The error of a servlet that is down, if one is.
-    fn down(&self) -> Option<CallError> {
-        let down = self.shared.down.iter().zip(self.segment.nodes());
-        let (reason, node) = down.into_iter().find_map(|(reason, node)| Some((reason.get()?, node)))?;
-        Some(CallError::ServletDown { servlet: node.name.clone(), reason: reason.clone() })
+    /// The error of a servlet that is down, if one of those is; by its node's index and name.
+    fn down(&self, is_it: impl Fn(usize, &str) -> bool) -> Option<CallError> {
+        let mut down = self.shared.down.iter().zip(self.segment.nodes()).enumerate();
+        down.find_map(|(index, (reason, node))| {
+            let reason = reason.get().filter(|_| is_it(index, &node.name))?.clone();
+            Some(CallError::ServletDown { servlet: node.name.clone(), reason })
+        })
     }
 
     #[cold]
@@ -870,8 +873,8 @@ impl Core {
         match view::<RemoteError>(bytes).and_then(owned::<RemoteError>) {
             Ok(error) => match CallError::remote(error) {
                 // Told by a worker, which does not know why.
-                CallError::ServletDown { reason, .. } if reason.is_empty() => {
-                    self.down().unwrap_or(CallError::ShuttingDown)
+                CallError::ServletDown { servlet, reason } if reason.is_empty() => {
+                    self.down(|_, name| name == servlet).unwrap_or(CallError::ShuttingDown)
                 }
                 error => error,
             },

@@ -163,9 +163,10 @@ impl<'a> Task<'a> {
         self.line.word.free_if(dead)
     }
 
-    /// Frees the branches of a family that have arrived.
+    /// Frees the branches of a family that have arrived, the innermost first: as long as one that failed is
+    /// there, it says that there may be some below it, also to a repairer who goes on after our death.
     fn sweep(&self, branches: Range<u32>) {
-        for branch in branches.map_while(|branch| self.sibling(branch + 1)) {
+        for branch in branches.rev().filter_map(|branch| self.sibling(branch + 1)) {
             let state = branch.line.word.load();
             if state.phase() == Some(Phase::Done) {
                 Held { task: branch, state }.free();
