@@ -46,7 +46,7 @@ enum Op {
 impl Op {
     fn apply(self, item: &[u8]) -> Result<Item, String> {
         match self {
-            Self::Refuse(one_in) if hash(item) % one_in == 0 => Err(format!("refused 1/{one_in}")),
+            Self::Refuse(one_in) if hash(item).is_multiple_of(one_in) => Err(format!("refused 1/{one_in}")),
             Self::Pass | Self::Refuse(_) => Ok(item.to_vec()),
             Self::Add(n) => Ok(item.iter().map(|byte| byte.wrapping_add(n)).collect()),
             Self::Grow(times) => {
