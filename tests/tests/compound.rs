@@ -643,3 +643,30 @@ fn odd_trees_work() {
         wait_until("its place is back", || server.backlog() == 0);
     }
 }
+
+/// Symptom: an `EnsembleError` of lateness, where a servlet alone gives a `Timeout`. Cause: only an error of one
+/// servlet was looked at. Fix: so are those of members.
+#[test]
+fn a_deadline_that_is_over_within_an_ensemble_is_a_timeout() {
+    let gate = Gate::new();
+    with_server(Ensemble::each(hands(Host::Threads, &gate, "ab")), |server| {
+        std::thread::scope(|scope| {
+            let call = scope.spawn(|| server.call(&"stop a".to_string()).map(|reply| reply.to_owned()));
+            let held = gate.arrival();
+            let deadline = std::time::Instant::now() + Duration::from_millis(20);
+            let mut late =
+                server.submit_with(&"x".to_string(), CallOptions::new().deadline(deadline)).unwrap();
+            wait_until("it is late", || std::time::Instant::now() >= deadline);
+            held.release();
+            call.join().unwrap().unwrap();
+            let segment = Segment::inspect(Place::named(server.name()).unwrap()).unwrap();
+            let done = || {
+                let phase = |id| ringmill_shm::arena::Task::new(&segment, id).unwrap().word().load().phase();
+                (0..segment.shape().requests).any(|id| phase(id) == Some(ringmill_shm::word::Phase::Done))
+            };
+            wait_until("a has refused it", done);
+            let outcome = late.try_take().unwrap();
+            assert!(matches!(outcome, Err(CallError::Timeout { .. })), "{outcome:?}");
+        });
+    });
+}

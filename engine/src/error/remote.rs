@@ -351,6 +351,7 @@ impl fmt::Display for RemoteCause {
                     "; it will not be restarted"
                 })
             }
+            Self::Down { reason } if reason.is_empty() => f.write_str("no worker is left"),
             Self::Down { reason } => write!(f, "no worker is left: {}", OneLine(reason)),
             Self::ShutDown => f.write_str("the server was shut down"),
             Self::DeadlineExceeded { late_ns } => {

@@ -15,10 +15,11 @@ use std::sync::Arc;
 /// A function of the input names the member that handles it: 0 for the first.
 ///
 /// The function runs in the server's process, in whatever thread brings the item: the caller's, where the
-/// switch comes first, or a thread worker's. Behind a worker *process* the switch has a thread of its own in
+/// switch comes first, or a thread worker's; in the place of a worker that died, or of a servlet that is down, also
+/// the supervisor's, on which restarts wait. Behind a worker *process* the switch has a thread of its own in
 /// the server's process, and an item pays for one more step; a switch that comes first costs nothing. It must
-/// be quick, and may be called by several threads at once. An index without a member, or a panic, is an error
-/// for that item.
+/// be quick, must not wait for this server, and may be called by several threads at once. An index without a
+/// member, or a panic, is an error for that item.
 ///
 /// ```no_run
 /// # use ringmill::*;
