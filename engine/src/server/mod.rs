@@ -675,6 +675,11 @@ impl Core {
         Ok(filled)
     }
 
+    /// Whether each request is forked at once.
+    pub(crate) fn forks(&self) -> bool {
+        matches!(self.entry, Target::Fork(_))
+    }
+
     /// Sends a filled request.
     ///
     /// # Errors

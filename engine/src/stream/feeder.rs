@@ -1,6 +1,6 @@
 //! What all streams do with their inputs: take a place, fill it, push a few at a time.
 
-use super::{CHUNK, ENOUGH, Source, StreamOptions};
+use super::{CHUNK, ENOUGH, FORKED_CHUNK, Source, StreamOptions};
 use crate::error::CallError;
 use crate::payload::{Payload, owned};
 use crate::route::Outbox;
@@ -15,6 +15,8 @@ pub(super) struct Feeder<'s> {
     pub(super) options: StreamOptions,
     /// Filled, not pushed yet.
     pending: Vec<u32>,
+    /// So many are pushed at a time.
+    chunk: usize,
     outbox: Outbox,
     /// An id that came free and is used for the next input.
     spare: Option<u32>,
@@ -38,6 +40,7 @@ impl<'s> Feeder<'s> {
             window: options.window.clamp(1, core.capacity as usize),
             options,
             pending: Vec::with_capacity(CHUNK),
+            chunk: if core.forks() { FORKED_CHUNK } else { CHUNK },
             outbox: Outbox::default(),
             spare: None,
             unnoted: 0,
@@ -110,7 +113,7 @@ impl<'s> Feeder<'s> {
     /// Pushes what is filled, if that is enough, or the workers have little else of `in_progress`.
     #[inline]
     pub(super) fn push_some(&mut self, in_progress: usize) -> Result<(), CallError> {
-        if self.pending.len() >= CHUNK || in_progress - self.pending.len() < ENOUGH {
+        if self.pending.len() >= self.chunk || in_progress - self.pending.len() < ENOUGH {
             return self.push();
         }
         Ok(())

@@ -31,6 +31,8 @@ use std::time::Duration;
 pub const DEFAULT_STREAM_TIMEOUT: Duration = Duration::from_secs(3600);
 /// Inputs pushed at a time.
 const CHUNK: usize = 32;
+/// The same where each goes to several workers: waking all of them costs more than waiting.
+const FORKED_CHUNK: usize = 4 * CHUNK;
 /// As long as so many are with the workers.
 const ENOUGH: usize = 2 * CHUNK;
 /// How many outcomes ahead of the one being read are fetched.
