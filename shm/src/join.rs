@@ -45,7 +45,8 @@
 //!
 //! Every branch word names who must act. `repair` repeats an arrival whose bit is still set, looks again in
 //! the place of one who cleared his and died, undoes a fork that had not become FORKED, moves on branches
-//! that the forker had not, and puts together again what a joiner had begun. Only one participant repairs at
+//! that the forker had not, and puts together again what a joiner had begun; unless that may have written over
+//! a member's outcome (*marked* in `arena`), then the death is the outcome. Only one participant repairs at
 //! a time (the supervisor), and it looks at the bit *before* it takes the place of the dead: as long as the
 //! branch is DONE of the dead its bit is of the same use, and if it is set, nobody else clears it.
 

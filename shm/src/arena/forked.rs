@@ -266,16 +266,21 @@ impl<'a> Join<'a> {
         self.parent.state.attempt()
     }
 
-    /// Whether no value can be made of it any more: a former joiner died over it, perhaps while it wrote one
-    /// over what a branch had passed through.
+    /// Whether what has become of the members cannot be told any more: a former joiner died over it, perhaps
+    /// while it wrote a value over what a branch had passed through, or an error record over a branch's outcome.
     #[must_use]
     pub fn is_spoilt(&self) -> bool {
+        let kept = |branch| {
+            let task = self.parent.task.sibling(branch + 1);
+            task.is_some_and(|task| task.at() == At::Forked(self.fork)) // *marked*
+        };
         let passed = |branch| {
             let task = self.parent.task.sibling(branch + 1);
             // Relaxed: came with its arrival.
             task.is_some_and(|task| task.line.block.load(Ordering::Relaxed) & ELSEWHERE != 0)
         };
-        self.again && self.is_at_rest() && self.fork().1.branches().any(passed)
+        let fork = self.fork().1;
+        self.again && (self.is_at_rest() && fork.branches().any(passed) || fork.family().any(kept))
     }
 
     /// The tasks whose payloads are ours: the parent, and branches that have arrived.
@@ -339,7 +344,13 @@ impl<'a> Join<'a> {
     /// Where an error record goes: the places of a branch that has arrived.
     pub fn error_place(&mut self) -> JoinPlace<'_, 'a> {
         let task = self.keeper();
-        self.keeper = Some(task);
+        if self.keeper.is_none() {
+            // *marked*: from here on its outcome is not to be read, should we die. No branch of a fork has been
+            // at that fork itself. The fence: marked before it is written over.
+            task.set_at(At::Forked(self.fork));
+            fence(Ordering::Release);
+            self.keeper = Some(task);
+        }
         JoinPlace(&mut self.parent, Some(Held { task, state: task.line.word.load() }))
     }
 
