@@ -1,0 +1,491 @@
+//! What does not depend on the types of items: places, sending, waiting, reading outcomes.
+
+use super::options::CallOptions;
+use crate::error::{CallError, EncodeError, RemoteCause, RemoteError, StartError, status_of_early_death};
+use crate::launch;
+use crate::patience::{Pace, Patience};
+use crate::payload::{Payload, Validated, encode, owned, view};
+use crate::pending::Pending;
+use crate::reactor::Reactor;
+use crate::reply::Reply;
+use crate::route::{Mover, Outbox};
+use crate::slots::Slots;
+use crate::supervisor::{Handle, Shared};
+use ringmill_shm::arena::{Claimed, Done, Filling, Task};
+use ringmill_shm::participant::{Life, SERVER};
+use ringmill_shm::plan::Target;
+use ringmill_shm::segment::Segment;
+use ringmill_shm::sys::time::now_ns;
+use ringmill_shm::token::Token;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
+use std::time::{Duration, Instant};
+
+/// No sleep of a caller is longer: the backstop for a wake that a dying waker owed.
+pub(super) const SLEEP_LIMIT: Duration = Duration::from_secs(1);
+
+/// What does not depend on the types of items.
+#[derive(Debug)]
+pub(crate) struct Core {
+    pub(crate) me: Weak<Core>,
+    /// There from the first future that had to wait.
+    pub(crate) reactor: OnceLock<Arc<Reactor>>,
+    pub(crate) name: String,
+    pub(crate) capacity: u32,
+    pub(super) client: Token,
+    pub(super) entry: Target,
+    /// Whether the entry node needs to know when items were enqueued.
+    pub(super) stamps: bool,
+    pub(crate) slots: Slots,
+    pub(crate) patience: Patience,
+    pub(super) closing: AtomicBool,
+    pub(super) shut: Mutex<bool>,
+    pub(super) shutdown_timeout: Duration,
+    pub(super) handle_signals: bool,
+    pub(super) warnings: Vec<String>,
+    pub(super) supervisor: Handle,
+    pub(super) shared: Arc<Shared>,
+    pub(crate) segment: Arc<Segment>,
+}
+
+/// When a call began, and how long it waited for a place; known only if it had to wait.
+pub(crate) type Clock = Option<(Instant, Duration)>;
+
+pub(crate) fn waited(clock: Clock) -> Duration {
+    clock.map_or(Duration::ZERO, |(_, waited)| waited)
+}
+
+/// A request whose input is being written: given back, if user code panics or anything fails.
+#[derive(Debug)]
+pub(crate) struct Filled<'c> {
+    core: &'c Core,
+    filling: Option<Filling<'c>>,
+}
+
+impl Drop for Filled<'_> {
+    fn drop(&mut self) {
+        if let Some(filling) = self.filling.take() {
+            self.core.release(filling.abandon());
+        }
+    }
+}
+
+impl<'c> Filled<'c> {
+    pub(crate) fn begin(core: &'c Core, id: u32) -> Self {
+        let task = Task::new(&core.segment, id).expect("ids in the list are those of the segment");
+        Self { core, filling: Some(task.begin(core.client)) }
+    }
+
+    /// Puts it aside; it stays FILLING.
+    #[inline]
+    pub(crate) fn park(mut self) {
+        self.filling = None;
+    }
+
+    /// Takes up what was put aside.
+    #[inline]
+    pub(crate) fn resume(core: &'c Core, id: u32) -> Option<Self> {
+        let filling = Task::new(&core.segment, id)?.resume_filling()?;
+        Some(Self { core, filling: Some(filling) })
+    }
+
+    pub(crate) fn is_of(&self, core: &Core) -> bool {
+        std::ptr::eq(self.core, core)
+    }
+
+    pub(crate) fn filling(&mut self) -> &mut Filling<'c> {
+        self.filling.as_mut().expect("taken only by value")
+    }
+
+    /// → CLAIMED by us, to be moved on.
+    fn keep(mut self) -> Claimed<'c> {
+        let core = self.core;
+        self.filling.take().expect("taken only by value").keep(core.client)
+    }
+
+    /// → QUEUED for this node; the push must follow.
+    #[inline]
+    fn queue(mut self, node: u32) -> Task<'c> {
+        let core = self.core;
+        let mut filling = self.filling.take().expect("taken only by value");
+        if core.stamps {
+            filling.stamp(now_ns());
+        }
+        filling.queue(core.client, node)
+    }
+}
+
+impl Core {
+    /// Waits until every worker is ready.
+    pub(super) fn await_workers(&self, limit: Duration) -> Result<(), StartError> {
+        let deadline = Instant::now() + limit;
+        let bell = self.segment.startup();
+        loop {
+            let count = bell.count();
+            let mut unready = None;
+            for entry in &self.segment.participants()[SERVER as usize + 1..] {
+                let servlet = || self.segment.nodes()[entry.node() as usize].name.clone();
+                match entry.life() {
+                    Life::Ready => {}
+                    Life::Failed => {
+                        let (servlet, worker, pid) = (servlet(), entry.worker(), entry.pid());
+                        let unknown = || RemoteError {
+                            servlet,
+                            worker,
+                            pid,
+                            attempt: 0,
+                            cause: RemoteCause::Payload { message: "it left no readable message".into() },
+                        };
+                        let error = launch::read_boot_message(&entry.message()).unwrap_or_else(unknown);
+                        return Err(StartError::Worker(Box::new(error)));
+                    }
+                    Life::Dead => {
+                        let place = entry.token().map_or(0, Token::index);
+                        return Err(status_of_early_death(
+                            servlet(),
+                            entry.worker(),
+                            place,
+                            &self.supervisor.early_deaths,
+                        ));
+                    }
+                    _ => unready = unready.or(Some((servlet(), entry.worker()))),
+                }
+            }
+            let Some((servlet, worker)) = unready else { return Ok(()) };
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(StartError::Timeout { servlet, worker, limit });
+            }
+            bell.sleep(count, Some(left.min(SLEEP_LIMIT)));
+        }
+    }
+
+    /// A free request's id.
+    #[inline]
+    pub(crate) fn acquire(&self, options: CallOptions) -> Result<(u32, Clock), CallError> {
+        let (id, clock) = match self.slots.acquire(&self.segment) {
+            Some(id) => (id, None),
+            None => self.acquire_contended(options)?,
+        };
+        self.admit(id)?;
+        Ok((id, clock))
+    }
+
+    /// A free request's id, if there is one.
+    #[inline]
+    pub(crate) fn try_acquire(&self) -> Result<Option<u32>, CallError> {
+        let Some(id) = self.slots.acquire(&self.segment) else { return Ok(None) };
+        self.admit(id)?;
+        Ok(Some(id))
+    }
+
+    /// Gives the id back if the server takes no requests.
+    #[inline]
+    pub(crate) fn admit(&self, id: u32) -> Result<(), CallError> {
+        // *closing*, *down*: after an id was taken.
+        if self.closing.load(Ordering::SeqCst) || self.shared.gate_closed.load(Ordering::SeqCst) {
+            return Err(self.refuse(id));
+        }
+        Ok(())
+    }
+
+    #[cold]
+    fn refuse(&self, id: u32) -> CallError {
+        self.release(id);
+        self.refusal().unwrap_or(CallError::ShuttingDown)
+    }
+
+    /// Why the server takes no requests, if it does not.
+    pub(crate) fn refusal(&self) -> Option<CallError> {
+        if self.closing.load(Ordering::SeqCst) {
+            return Some(CallError::ShuttingDown);
+        }
+        let gate_closed = self.shared.gate_closed.load(Ordering::SeqCst);
+        // Else it is closed for no servlet's sake.
+        gate_closed
+            .then(|| self.down(|node, _| self.shared.mandatory[node]).unwrap_or(CallError::ShuttingDown))
+    }
+
+    /// Whether the server takes no requests.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closing.load(Ordering::SeqCst) || self.shared.gate_closed.load(Ordering::SeqCst)
+    }
+
+    /// The error of a servlet that is down, if one of those is; by its node's index and name.
+    pub(super) fn down(&self, is_it: impl Fn(usize, &str) -> bool) -> Option<CallError> {
+        let mut down = self.shared.down.iter().zip(self.segment.nodes()).enumerate();
+        down.find_map(|(index, (reason, node))| {
+            let reason = reason.get().filter(|_| is_it(index, &node.name))?.clone();
+            Some(CallError::ServletDown { servlet: node.name.clone(), reason })
+        })
+    }
+
+    #[cold]
+    fn acquire_contended(&self, options: CallOptions) -> Result<(u32, Clock), CallError> {
+        let full = |waited| CallError::ServerBacklogFull { capacity: self.capacity, waited };
+        if self.closing.load(Ordering::SeqCst) {
+            return Err(CallError::ShuttingDown);
+        }
+        if options.backpressure {
+            return Err(full(Duration::ZERO));
+        }
+        let begun = Instant::now();
+        let bell = self.segment.freed();
+        let _awaiting = bell.await_rings();
+        loop {
+            let count = bell.count();
+            if let Some(id) = self.slots.acquire(&self.segment) {
+                return Ok((id, Some((begun, begun.elapsed()))));
+            }
+            if self.closing.load(Ordering::SeqCst) {
+                return Err(CallError::ShuttingDown);
+            }
+            let waited = begun.elapsed();
+            if waited >= options.timeout {
+                return Err(full(waited));
+            }
+            bell.sleep(count, Some((options.timeout - waited).min(SLEEP_LIMIT)));
+        }
+    }
+
+    /// Gives an id back; its request is FREE.
+    #[inline]
+    pub(crate) fn release(&self, id: u32) {
+        self.slots.release(id);
+        if self.segment.freed().is_awaited() {
+            self.tell_of_a_place();
+        }
+    }
+
+    #[cold]
+    fn tell_of_a_place(&self) {
+        self.segment.freed().ring();
+        if let Some(reactor) = self.reactor.get() {
+            reactor.wake_line(1);
+        }
+    }
+
+    /// Writes an input into a request.
+    #[inline]
+    pub(crate) fn fill<T: Payload>(&self, id: u32, input: &T) -> Result<Filled<'_>, EncodeError> {
+        let mut filled = Filled::begin(self, id);
+        encode(input, filled.filling())?;
+        Ok(filled)
+    }
+
+    /// Whether each request is forked at once.
+    pub(crate) fn forks(&self) -> bool {
+        matches!(self.entry, Target::Fork(_))
+    }
+
+    /// Sends a filled request.
+    ///
+    /// # Errors
+    /// If the segment is corrupted.
+    #[inline]
+    pub(crate) fn send<'c>(&'c self, filled: Filled<'c>) -> Result<Task<'c>, CallError> {
+        match self.entry {
+            Target::Node(node) => {
+                let task = filled.queue(node);
+                self.push(node, &[task.id()])?;
+                Ok(task)
+            }
+            entry => Ok(self.send_forked(filled, entry, self.shared.mover())),
+        }
+    }
+
+    /// Sends a request to where it is forked, or a member is chosen.
+    #[cold]
+    fn send_forked<'c>(&self, filled: Filled<'c>, entry: Target, mover: Mover<'_>) -> Task<'c> {
+        let task = filled.keep();
+        let of_request = task.task();
+        mover.move_on(task, entry);
+        of_request
+    }
+
+    /// Sends requests that are filled, by their ids; those that cannot be resumed are left out. What they are
+    /// forked to is pushed together, by way of `outbox`.
+    ///
+    /// # Errors
+    /// If the segment is corrupted.
+    #[inline]
+    pub(crate) fn send_all(&self, ids: &[u32], outbox: &Outbox) -> Result<(), CallError> {
+        let filled = ids.iter().filter_map(|&id| Filled::resume(self, id));
+        match self.entry {
+            Target::Node(node) => {
+                for filled in filled {
+                    filled.queue(node);
+                }
+                self.push(node, ids)
+            }
+            entry => {
+                let mover = Mover { outbox: Some(outbox), ..self.shared.mover() };
+                for filled in filled {
+                    self.send_forked(filled, entry, mover);
+                }
+                mover.flush();
+                Ok(())
+            }
+        }
+    }
+
+    /// Pushes queued requests, and tells the workers.
+    #[inline(always)]
+    fn push(&self, node: u32, ids: &[u32]) -> Result<(), CallError> {
+        let parts = self.segment.node(node).expect("the entry is a node");
+        if parts.push(ids).is_err() {
+            return Err(corrupt_ring());
+        }
+        if parts.doorbell().is_down() {
+            self.shared.mover().after_push(node);
+        }
+        Ok(())
+    }
+
+    /// Sends a filled request, and waits for its outcome.
+    #[inline]
+    pub(crate) fn finish_call<'c, Out: Payload>(
+        &'c self,
+        filled: Filled<'c>,
+        clock: Clock,
+        options: CallOptions,
+    ) -> Result<Reply<'c, Out>, CallError> {
+        let task = self.send(filled)?;
+        let done =
+            self.await_outcome(task, clock, options.timeout, Pace::One, || self.note_begun([task.id()]))?;
+        self.open(done)
+    }
+
+    /// Waits for the outcome of a request in progress; cancels it when the time is over. `in_progress` is
+    /// called before it sleeps.
+    #[inline]
+    pub(crate) fn await_outcome<'c>(
+        &self,
+        task: Task<'c>,
+        clock: Clock,
+        timeout: Duration,
+        pace: Pace,
+        in_progress: impl FnOnce(),
+    ) -> Result<Done<'c>, CallError> {
+        if timeout > self.patience.longest()
+            && let Some(done) = self.patience.spin(pace, || task.outcome())
+        {
+            return Ok(done);
+        }
+        in_progress();
+        self.await_asleep(task, clock, timeout)
+    }
+
+    #[cold]
+    fn await_asleep<'c>(
+        &self,
+        task: Task<'c>,
+        clock: Clock,
+        timeout: Duration,
+    ) -> Result<Done<'c>, CallError> {
+        let (begun, enqueueing) = clock.unwrap_or_else(|| (Instant::now(), Duration::ZERO));
+        self.sleep_until(task, begun.checked_add(timeout)).ok_or_else(|| {
+            self.cancel(task);
+            CallError::Timeout { enqueueing, total: begun.elapsed() }
+        })
+    }
+
+    /// Sleeps until the outcome of a request in progress is there; `None` if the time is over.
+    pub(crate) fn sleep_until<'c>(&self, task: Task<'c>, until: Option<Instant>) -> Option<Done<'c>> {
+        loop {
+            if let Some(done) = task.outcome() {
+                return Some(done);
+            }
+            let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+            if left.is_some_and(|left| left.is_zero()) {
+                return None;
+            }
+            task.sleep(Some(left.unwrap_or(SLEEP_LIMIT).min(SLEEP_LIMIT)));
+        }
+    }
+
+    /// Says since when requests that were sent are in progress, for [`DebugInfo`].
+    #[cold]
+    pub(crate) fn note_begun(&self, ids: impl IntoIterator<Item = u32>) {
+        let now_ns = now_ns();
+        for task in ids.into_iter().filter_map(|id| Task::new(&self.segment, id)) {
+            task.set_begun_ns(now_ns);
+        }
+    }
+
+    /// A call that has a deadline.
+    #[cold]
+    pub(super) fn call_by_deadline<'c, In: Payload, Out: Payload>(
+        &'c self,
+        input: &In,
+        options: CallOptions,
+    ) -> Result<Reply<'c, Out>, CallError> {
+        let begun = Instant::now();
+        let (id, clock) = self.acquire(options.not_past(begun)?)?;
+        Pending::send(self, self.fill(id, input)?, begun, waited(clock), options)?.wait()
+    }
+
+    /// The caller of a request goes.
+    pub(crate) fn cancel(&self, task: Task<'_>) {
+        if task.cancel() {
+            self.slots.abandon(task.id());
+            // Others may have freed it, and told so, before it was among the abandoned.
+            if task.is_free() && self.segment.freed().is_awaited() {
+                self.tell_of_a_place();
+            }
+        } else {
+            self.release(task.id());
+        }
+    }
+
+    /// Reads an outcome: a reply, or the error it is.
+    #[inline]
+    pub(crate) fn open<'c, Out: Payload>(&'c self, done: Done<'c>) -> Result<Reply<'c, Out>, CallError> {
+        if done.is_error() {
+            let error = self.read_error(&done);
+            self.give_back(done);
+            return Err(error);
+        }
+        match Validated::<Out>::of_done(&done) {
+            Ok(view) => Ok(Reply::new(self, done, view)),
+            Err(error) => {
+                self.give_back(done);
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Gives an outcome's place back.
+    #[inline]
+    pub(crate) fn give_back(&self, done: Done<'_>) {
+        if done.may_have_branches() {
+            self.cancel(done.task()); // the last branch to arrive frees it
+        } else {
+            self.release(done.free());
+        }
+    }
+
+    /// The error that an outcome is.
+    #[cold]
+    fn read_error(&self, done: &Done<'_>) -> CallError {
+        let corrupt = |message: String| CallError::Corrupt { message };
+        let bytes = match done.payload() {
+            Ok(bytes) => bytes,
+            Err(error) => return corrupt(error.to_string()),
+        };
+        match view::<RemoteError>(bytes).and_then(owned::<RemoteError>) {
+            Ok(error) => match CallError::remote(error) {
+                // Told by a worker, which does not know why.
+                CallError::ServletDown { servlet, reason } if reason.is_empty() => {
+                    self.down(|_, name| name == servlet).unwrap_or(CallError::ShuttingDown)
+                }
+                error => error,
+            },
+            Err(error) => corrupt(error.to_string()),
+        }
+    }
+}
+
+fn corrupt_ring() -> CallError {
+    CallError::Corrupt { message: "the ring has no free cell: the segment is corrupted".into() }
+}

@@ -1,0 +1,208 @@
+//! Where payloads lie and are written: what all guards of a task in our hands share.
+#![expect(unsafe_code, reason = "payload bytes in shared memory")]
+
+use super::{Corrupt, Task};
+use crate::layout::INLINE_BYTES;
+use crate::pool::{self, Handle, PoolError};
+use crate::sync::{Ordering, fence};
+use crate::word::State;
+use core::marker::PhantomData;
+use core::ptr::NonNull;
+
+/// In `block`: the payload lies with the task in the place that the other bits say.
+pub(super) const ELSEWHERE: u32 = 1 << 31;
+
+/// What the three guards share: a task in our hands, in a state that only our side changes.
+#[derive(Debug)]
+pub(super) struct Held<'a> {
+    pub(super) task: Task<'a>,
+    pub(super) state: State,
+}
+
+impl<'a> Held<'a> {
+    #[inline]
+    pub(super) fn payload(&self) -> Result<&[u8], Corrupt> {
+        let line = self.task.line;
+        let bytes = line.length.load(Ordering::Relaxed); // Relaxed, both: *handed* brought them
+        let block = line.block.load(Ordering::Relaxed);
+        let found = match block & ELSEWHERE {
+            0 => self.room(block),
+            _ => self.room_elsewhere(block),
+        };
+        let (start, room) = found.ok_or(Corrupt { task: self.task.id, bytes, block })?;
+        if bytes as usize > room {
+            return Err(Corrupt { task: self.task.id, bytes, block });
+        }
+        // SAFETY: `room` bytes of the mapping lie there (*checked*), and until the guard is consumed or
+        // used mutably nobody else writes them (*one owner*; elsewhere, *shared* of `join`).
+        Ok(unsafe { core::slice::from_raw_parts(start.as_ptr(), bytes as usize) })
+    }
+
+    /// Where a payload in `block` (0: in line) lies, and how much fits there.
+    #[inline]
+    pub(super) fn room(&self, block: u32) -> Option<(NonNull<u8>, usize)> {
+        match Handle::from_raw(block) {
+            None => Some((NonNull::new(self.task.line.inline.get().cast())?, INLINE_BYTES)),
+            Some(handle) => {
+                let mine = pool::owns(self.task.segment, handle, self.task.id, self.state.generation());
+                mine.then(|| self.task.segment.block(handle.class(), handle.index())).flatten()
+            }
+        }
+    }
+
+    /// Where a payload lies that another task of the request has.
+    pub(super) fn room_elsewhere(&self, block: u32) -> Option<(NonNull<u8>, usize)> {
+        let task = self.task.sibling(block & !ELSEWHERE).filter(|task| task.id != self.task.id)?;
+        let of = self.task.line.second.load(Ordering::Relaxed); // Relaxed: as above
+        Held { task, state: task.line.word.peek() }.room(of)
+    }
+
+    /// Makes the payload of `of` this new task's, where it lies.
+    pub(super) fn refer_to(&self, of: &Held<'_>) {
+        let (to, from) = (self.task.line, of.task.line);
+        let block = from.block.load(Ordering::Relaxed); // Relaxed, all: *one owner*
+        let here = block & ELSEWHERE == 0;
+        to.length.store(from.length.load(Ordering::Relaxed), Ordering::Relaxed);
+        to.block.store(if here { ELSEWHERE | of.task.place().1 } else { block }, Ordering::Relaxed);
+        to.second.store(if here { block } else { from.second.load(Ordering::Relaxed) }, Ordering::Relaxed);
+    }
+
+    /// Forgets a payload that lies elsewhere, before one of its own is written.
+    #[inline]
+    pub(super) fn come_home(&mut self) {
+        let line = self.task.line;
+        if line.block.load(Ordering::Relaxed) & ELSEWHERE != 0 {
+            line.block.store(0, Ordering::Relaxed); // Relaxed, all: *one owner*
+            line.second.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// The in-line place, to write over whatever is there. A block that the payload had is kept.
+    #[inline]
+    pub(super) fn inline_place(&mut self) -> WritePlace<'_> {
+        let line = self.task.line;
+        if line.block.load(Ordering::Relaxed) != 0 {
+            self.come_home();
+            let block = line.block.load(Ordering::Relaxed); // Relaxed: *one owner*
+            if block != 0 {
+                self.keep_second(block);
+                line.block.store(0, Ordering::Relaxed);
+            }
+        }
+        WritePlace {
+            start: NonNull::new(line.inline.get().cast()).expect("in a mapping"),
+            room: INLINE_BYTES,
+            holder: PhantomData,
+        }
+    }
+
+    /// A block of at least `bytes` bytes: one that the task has if it is large enough, else a new one.
+    pub(super) fn block_place(&mut self, bytes: u64) -> Result<WritePlace<'_>, PoolError> {
+        let line = self.task.line;
+        self.come_home();
+        let (id, generation) = (self.task.id, self.state.generation());
+        let old = line.block.load(Ordering::Relaxed); // Relaxed, here and below: *one owner*
+        let second = line.second.load(Ordering::Relaxed);
+        for own in [old, second] {
+            if own != 0
+                && let Some((start, room)) = self.room(own)
+                && room as u64 >= bytes
+            {
+                line.block.store(own, Ordering::Relaxed);
+                line.second.store(if own == old { second } else { old }, Ordering::Relaxed);
+                return Ok(WritePlace { start, room, holder: PhantomData });
+            }
+        }
+        let handle = pool::claim(self.task.segment, id, generation, bytes)?;
+        if old != 0 {
+            self.keep_second(old);
+        }
+        line.block.store(handle.raw(), Ordering::Relaxed);
+        let (start, room) =
+            self.task.segment.block(handle.class(), handle.index()).expect("it was just found");
+        Ok(WritePlace { start, room, holder: PhantomData })
+    }
+
+    /// Remembers a block until the task is free; there is room for one.
+    pub(super) fn keep_second(&mut self, block: u32) {
+        let line = self.task.line;
+        if let Some(former) = Handle::from_raw(line.second.load(Ordering::Relaxed)) {
+            pool::free(self.task.segment, former, self.task.id, self.state.generation());
+        }
+        line.second.store(block, Ordering::Relaxed); // Relaxed: *one owner*
+    }
+
+    #[inline]
+    pub(super) fn set_length(&mut self, bytes: usize) {
+        self.task.line.length.store(bytes as u32, Ordering::Relaxed); // Relaxed: *one owner*
+    }
+
+    /// → FREE, since nobody else will do it; whoever waits for a free request is told.
+    #[cold]
+    pub(super) fn free_for_gone_caller(self) {
+        let segment = self.task.segment;
+        self.free();
+        fence(Ordering::SeqCst); // between "it is free" and "does somebody wait?"
+        if segment.freed().is_awaited() {
+            segment.freed().ring();
+            segment.completed().ring(); // those that wait without a thread are told by who waits for this
+        }
+    }
+
+    /// → FREE; says the id.
+    #[inline]
+    pub(super) fn free(self) -> u32 {
+        let line = self.task.line;
+        // Relaxed, both: *one owner*. Blocks first, then the word: *listed or swept*.
+        if line.block.load(Ordering::Relaxed) | line.second.load(Ordering::Relaxed) != 0 {
+            self.task.release_blocks(self.state.generation());
+        }
+        line.word.free(self.state);
+        self.task.id
+    }
+}
+
+/// A place to write a payload to.
+#[derive(Debug)]
+pub struct WritePlace<'g> {
+    start: NonNull<u8>,
+    room: usize,
+    holder: PhantomData<&'g mut [u8]>,
+}
+
+impl<'g> WritePlace<'g> {
+    /// A place over ordinary memory.
+    #[must_use]
+    pub fn over(bytes: &'g mut [u8]) -> Self {
+        let room = bytes.len();
+        Self { start: NonNull::from(bytes).cast(), room, holder: PhantomData }
+    }
+
+    /// How many bytes fit.
+    #[inline]
+    #[must_use]
+    pub fn room(&self) -> usize {
+        self.room
+    }
+
+    /// Writes bytes at a position; false, and nothing written, if they do not fit.
+    #[inline]
+    pub fn write(&mut self, position: usize, bytes: &[u8]) -> bool {
+        if position > self.room || bytes.len() > self.room - position {
+            return false;
+        }
+        // SAFETY: in range of a place that the guard's holder alone may access (*one owner*).
+        unsafe {
+            core::ptr::copy_nonoverlapping(bytes.as_ptr(), self.start.as_ptr().add(position), bytes.len())
+        };
+        true
+    }
+
+    /// The place as bytes; what is in them is what was there before.
+    #[inline]
+    #[must_use]
+    pub fn as_bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as in `write`; mapped bytes are always initialised.
+        unsafe { core::slice::from_raw_parts_mut(self.start.as_ptr(), self.room) }
+    }
+}
