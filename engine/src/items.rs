@@ -71,7 +71,7 @@ impl<'b, W: BatchWorker> Batch<'b, W> {
 
     /// Makes of each input the value that the batch is worked on with, oldest first. An item whose closure
     /// returns an error or panics is answered with that at once; the others are not touched, and are what
-    /// the answer holds.
+    /// the answer holds. What was refused has taken its seat in the batch: no other item comes in its place.
     ///
     /// ```
     /// use ringmill::{Batch, BatchWorker, BoxError, Context};
