@@ -18,8 +18,7 @@
 
 use crate::batch::Rule;
 use crate::error::StartError;
-use crate::payload::Payload;
-use crate::route::{Choose, root_of};
+use crate::route::Choose;
 use crate::run::{Left, Seat};
 use ringmill_shm::layout::{Class, INLINE_BYTES, LINE, TASKS_LIMIT};
 use ringmill_shm::participant::Role;
@@ -198,7 +197,7 @@ impl Planner {
         Ok(Span { entry: a.entry, fails_remote: a.fails_remote || b.fails_remote, ..b })
     }
 
-    /// Adds an ensemble: its members' types of outcomes are told by `roots`.
+    /// Adds an ensemble; each member comes with the size and alignment of what its outcomes end with.
     pub(crate) fn add_fork(
         &mut self,
         name: String,
@@ -295,11 +294,6 @@ impl Planner {
         let Self { nodes, forks, switches, branches, .. } = self;
         (Plan { nodes, forks, switches, branches, entry: span.entry }, self.choosers)
     }
-}
-
-/// What a member of type `Out` ends with.
-pub(crate) fn root<Out: Payload>() -> (u32, u32) {
-    root_of::<Out>()
 }
 
 /// A compiled tree.

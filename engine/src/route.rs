@@ -152,7 +152,6 @@ impl Mover<'_> {
     /// was working on it.
     pub(crate) fn resume<'a>(&self, task: Claimed<'a>) -> Option<Claimed<'a>> {
         let routes = self.segment.routes();
-        let fork = |index: u32| routes.forks.get(index as usize);
         match task.task().at() {
             At::Node(_) | At::Forked(_) => return Some(task),
             // Nothing is written to it: late branches may still read what lies there.
@@ -170,11 +169,11 @@ impl Mover<'_> {
                     None => return Some(task),
                 }
             }
-            At::Joined(index) => {
-                let Some(fork) = fork(index) else { return Some(task) };
-                task.sweep_branches(index);
-                self.move_on(task, fork.next);
-            }
+            // What was left of its branches, the repair has freed.
+            At::Joined(index) => match routes.forks.get(index as usize) {
+                Some(fork) => self.move_on(task, fork.next),
+                None => return Some(task),
+            },
         }
         None
     }
@@ -519,5 +518,84 @@ pub(crate) fn write_error(to: &mut impl Places, mut error: RemoteError) {
             None if error.servlet.is_empty() => error.cause = RemoteCause::Unanswered,
             None => error.servlet.clear(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::payload::Payload;
+    use rkyv::util::AlignedVec;
+
+    /// Outcomes put together as a join does, and read as what comes of them.
+    #[derive(Default)]
+    struct Joined {
+        bytes: Vec<u8>,
+        roots: Vec<(usize, bool)>,
+    }
+
+    impl Joined {
+        fn with<T: Payload>(mut self, outcome: &T, is_error: bool) -> Self {
+            let (size, align) = root_of::<T>();
+            let root = append(&mut self.bytes, &to_bytes(outcome).unwrap(), size, align).unwrap();
+            self.roots.push((root, is_error));
+            self
+        }
+
+        fn value<T: Payload>(self, outcome: T) -> Self {
+            self.with(&outcome, false)
+        }
+
+        fn read<Whole: Payload>(mut self, form: u32) -> Whole {
+            finish_joined(&mut self.bytes, &self.roots, form);
+            let mut aligned = AlignedVec::<PAYLOAD_ALIGN>::new();
+            aligned.extend_from_slice(&self.bytes);
+            owned::<Whole>(view::<Whole>(&aligned).unwrap()).unwrap()
+        }
+    }
+
+    fn error() -> RemoteError {
+        let cause = RemoteCause::Payload { message: "a message that does not lie in line".into() };
+        RemoteError { servlet: "member".into(), worker: 1, pid: 2, attempt: 3, cause }
+    }
+
+    #[test]
+    fn outcomes_of_any_size_and_alignment_read_as_a_tuple_of_boxes() {
+        type Whole = (Box<u8>, Box<String>, Box<()>, Box<u128>, Box<Vec<u64>>, Box<u16>);
+        let long = "a text that does not lie in line".to_string();
+        let joined = Joined::default().value(7_u8).value(long.clone()).value(()).value(u128::MAX);
+        let joined = joined.value(vec![1_u64, 2, 3]).value(9_u16);
+        let expected = (7, long, (), u128::MAX, vec![1, 2, 3], 9);
+        let (a, b, c, d, e, f) = joined.read::<Whole>(0);
+        assert_eq!((*a, *b, *c, *d, *e, *f), expected);
+        assert_eq!(*Joined::default().value(5_u32).read::<(Box<u32>,)>(0).0, 5);
+    }
+
+    #[test]
+    fn outcomes_of_one_type_read_as_a_list_of_boxes() {
+        for count in [1, 2, 100] {
+            let texts: Vec<String> = (0..count).map(|i| "x".repeat(i)).collect();
+            let joined = texts.iter().fold(Joined::default(), |joined, text| joined.value(text.clone()));
+            let read: Vec<Box<String>> = joined.read(LIST);
+            assert_eq!(read.into_iter().map(|text| *text).collect::<Vec<_>>(), texts);
+        }
+    }
+
+    #[test]
+    fn kept_errors_read_as_results() {
+        type Results = Vec<Result<Box<u64>, Box<RemoteError>>>;
+        let of = || Joined::default().value(1_u64).with(&error(), true).value(3_u64);
+        let expected: Results = vec![Ok(Box::new(1)), Err(Box::new(error())), Ok(Box::new(3))];
+        assert_eq!(of().read::<Results>(KEEPS_ERRORS | LIST), expected);
+        type Pair = (Result<Box<String>, Box<RemoteError>>, Result<Box<u8>, Box<RemoteError>>);
+        let pair: Pair = Joined::default().with(&error(), true).value(4_u8).read(KEEPS_ERRORS);
+        assert_eq!(pair, (Err(Box::new(error())), Ok(Box::new(4))));
+    }
+
+    #[test]
+    fn an_outcome_shorter_than_its_type_is_refused() {
+        let mut joined = vec![1];
+        assert_eq!(append(&mut joined, &[0; 7], 8, 8), None);
+        assert_eq!(joined, [1], "nothing was added");
     }
 }

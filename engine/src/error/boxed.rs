@@ -87,7 +87,11 @@ impl BoxError {
         let mut messages = vec![self.0.error.to_string()];
         let mut source = self.0.error.source();
         while let Some(error) = source {
-            messages.push(error.to_string());
+            let message = error.to_string();
+            // Some errors tell their source's message themselves, and give the source too.
+            if !messages.last().is_some_and(|before| before.ends_with(&message)) {
+                messages.push(message);
+            }
             source = error.source();
         }
         messages
@@ -136,6 +140,9 @@ mod tests {
         let error = BoxError::from(std::io::Error::new(std::io::ErrorKind::NotFound, "no model"));
         assert_eq!(error.type_name(), "std::io::error::Error");
         assert_eq!(error.chain(), ["no model"]);
+        let system =
+            crate::StartError::System { what: "start a thread", source: std::io::Error::other("no more") };
+        assert_eq!(BoxError::from(system).to_string(), "cannot start a thread: no more", "told once");
         let error = BoxError::msg("plain");
         assert_eq!((error.type_name(), error.to_string().as_str()), ("message", "plain"));
     }

@@ -12,7 +12,7 @@ use std::time::Duration;
 #[non_exhaustive]
 pub enum StartError {
     /// The segment could not be made.
-    #[error("cannot make the segment: {0}")]
+    #[error(transparent)]
     Segment(#[from] CreateError),
     /// A batch window without batches.
     #[error(

@@ -3,8 +3,8 @@
 use super::{Servlet, sealed};
 use crate::error::{RemoteError, StartError};
 use crate::payload::Payload;
-use crate::plan::{AddMember, Planner, Span, root};
-use crate::route::{KEEPS_ERRORS, LIST};
+use crate::plan::{AddMember, Planner, Span};
+use crate::route::{KEEPS_ERRORS, LIST, root_of};
 use std::fmt;
 use std::marker::PhantomData;
 
@@ -123,7 +123,7 @@ pub trait Members: sealed::Sealed + 'static {
 }
 
 fn add<S: Servlet>(member: S) -> (AddMember<'static>, (u32, u32)) {
-    (Box::new(|planner| member.plan(planner)), root::<S::Out>())
+    (Box::new(|planner| member.plan(planner)), root_of::<S::Out>())
 }
 
 impl<S: Servlet> sealed::Sealed for Vec<S> {}

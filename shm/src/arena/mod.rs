@@ -451,13 +451,6 @@ impl<'a> Claimed<'a> {
         Some(task.segment.times(task.place().0)?.deadline_ns.load(Ordering::Relaxed))
     }
 
-    /// Frees what is left of a fork's branches, after it was joined with a value; may be repeated.
-    pub fn sweep_branches(&self, fork: u32) {
-        if let Some(fork) = self.held.task.segment.routes().forks.get(fork as usize) {
-            self.held.task.sweep_after(fork);
-        }
-    }
-
     /// Ends what [nobody wants](Self::is_abandoned): a request is freed, a branch arrives without an
     /// outcome. Not before `head` has passed its cell.
     ///
