@@ -236,6 +236,10 @@ impl State {
         Self(Self::new(phase, Some(owner), 0, 0).0 | self.kept())
     }
 
+    fn with_attempt(self, attempt: u8) -> Self {
+        Self(self.0 & !(0xFF << ATTEMPT_SHIFT) | u64::from(attempt) << ATTEMPT_SHIFT)
+    }
+
     /// The same, FORKED.
     fn forked(self, fork: u32) -> Self {
         let half = AT_FORK | u64::from(fork);
@@ -432,12 +436,17 @@ impl Word {
         None
     }
 
+    /// CLAIMED(me) with this attempt, as long as it is ours.
+    pub fn count_attempt(&self, me: Token, attempt: u8) {
+        // Relaxed: nothing travels; who takes our place reads it with the word. If it is not ours, so be it.
+        let _ = self.leave(Phase::Claimed, me, |seen| seen.with_attempt(attempt), Ordering::Relaxed);
+    }
+
     /// CLAIMED(me) → QUEUED(me) for some node, there with this attempt; false if it is not ours.
     pub fn requeue(&self, me: Token, attempt: u8) -> bool {
         let mut seen = self.load();
         while seen.is(Phase::Claimed, me) {
-            let mut next = seen.moved_to(Phase::Queued, me);
-            next.0 = next.0 & !(0xFF << ATTEMPT_SHIFT) | u64::from(attempt) << ATTEMPT_SHIFT;
+            let next = seen.moved_to(Phase::Queued, me).with_attempt(attempt);
             match self.0.compare_exchange(seen.0, next.0, Ordering::AcqRel, Ordering::Relaxed) {
                 Ok(_) => return true,
                 Err(now) => seen = State(now),

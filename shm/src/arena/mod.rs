@@ -648,6 +648,11 @@ impl<'a> Claimed<'a> {
         group: u32,
     ) -> Result<u32, Self> {
         let attempt = self.attempt().saturating_add(u8::from(another_attempt));
+        if another_attempt {
+            // Before it looks as if nobody had begun it: one that dies here may have it counted twice, but never
+            // not at all.
+            self.held.task.line.word.count_attempt(self.me, attempt);
+        }
         self.queue_at(node, group, now_ns, attempt)
     }
 
