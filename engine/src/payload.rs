@@ -7,7 +7,7 @@
 
 use crate::error::EncodeError;
 use crate::scratch::{Scratch, ScratchRoom};
-use ringmill_shm::arena::{Claimed, Corrupt, Done, Filling, JoinPlace, WritePlace};
+use ringmill_shm::arena::{Claimed, Corrupt, Done, Filling, JoinPlace, Keeping, WritePlace};
 use ringmill_shm::layout::PAYLOAD_ALIGN;
 use ringmill_shm::pool::PoolError;
 use rkyv::api::low::{LowDeserializer, LowValidator, access, deserialize, to_bytes_in_with_alloc};
@@ -104,7 +104,7 @@ pub(crate) trait Places {
     fn inline_place(&mut self) -> WritePlace<'_>;
     fn block_place(&mut self, bytes: u64) -> Result<WritePlace<'_>, PoolError>;
     fn set_length(&mut self, bytes: usize);
-    /// From here on there is always a place, over the input.
+    /// From here on there is always a place, over the input; so there is where this is not said.
     fn give_up_input(&mut self) {}
 }
 
@@ -127,10 +127,11 @@ macro_rules! places {
     };
 }
 places!(Filling<'_>);
+places!(Claimed<'_>);
 places!(
-    Claimed<'_>,
+    Keeping<'_>,
     fn give_up_input(&mut self) {
-        Claimed::give_up_input(self);
+        Keeping::give_up_input(self);
     }
 );
 places!(JoinPlace<'_, '_>);

@@ -25,7 +25,7 @@
 
 use crate::error::{EncodeError, Member, MemberOutcome, RemoteCause, RemoteError};
 use crate::payload::{Places, encode, owned, to_bytes, view};
-use ringmill_shm::arena::{Arrived, At, Claimed, Corrupt, Join, Task};
+use ringmill_shm::arena::{Arrived, At, Claimed, Corrupt, Join, Keeping, Task};
 use ringmill_shm::layout::{INLINE_BYTES, PAYLOAD_ALIGN};
 use ringmill_shm::participant::SERVER;
 use ringmill_shm::plan::{self, Routes, Target};
@@ -154,22 +154,14 @@ impl Mover<'_> {
         let routes = self.segment.routes();
         match task.task().at() {
             // It had ended its work.
-            At::Begun { failed: true, .. } if task.is_outcome() => {
-                if let Some(join) = task.finish(self.client, true) {
-                    self.join(join);
-                }
-            }
+            At::Begun { failed: true, .. } if task.is_outcome() => self.end(task),
             At::Begun { node, .. } if task.is_outcome() => match self.segment.nodes().get(node as usize) {
                 Some(info) => self.move_on(task, info.next),
                 None => return Some(task),
             },
             At::Begun { .. } | At::Spoilt => return Some(task),
             // Nothing is written to it: late branches may still read what lies there.
-            At::Failed(_) => {
-                if let Some(join) = task.finish(self.client, true) {
-                    self.join(join);
-                }
-            }
+            At::Failed(_) => self.end(task),
             _ if task.is_abandoned() => self.discard(task),
             At::To { node, group } => self.try_again(task, node, false, group),
             At::Forked(index) => self.fork(task, index),
@@ -202,10 +194,20 @@ impl Mover<'_> {
     /// Ends a task of ours with an error.
     #[cold]
     pub(crate) fn fail(&self, mut task: Claimed<'_>, error: RemoteError) {
-        if !task.keeps_input() {
-            task.give_up_input();
-        }
+        task.give_up_input();
         write_error(&mut task, error);
+        self.end(task);
+    }
+
+    /// The same beside the input.
+    #[cold]
+    pub(crate) fn fail_beside(&self, mut task: Keeping<'_>, error: RemoteError) {
+        write_error(&mut task, error);
+        self.end(task.done());
+    }
+
+    /// Ends a task of ours whose error has been written.
+    fn end(&self, task: Claimed<'_>) {
         if let Some(join) = task.finish(self.client, true) {
             self.join(join);
         }
@@ -293,6 +295,10 @@ impl Mover<'_> {
             ring.set_head(head);
         }
         lock.unlock();
+        // *attended* of `run`: should the node be up again, its worker may have gone to sleep because we had the lock.
+        if ring.get(ring.head()).is_some() {
+            parts.doorbell().wake_one(|worker| parts.bell(worker));
+        }
         for task in claimed {
             let error = self.error(&parts.info().name, task.attempt(), cause.clone());
             self.fail(task, error);

@@ -37,7 +37,7 @@ use crate::payload::{Payload, Validated, encode};
 use crate::route::{Mover, Outbox, Router};
 use crate::unit::{State, Unit};
 use crate::worker::{BatchWorker, Context, Stop};
-use ringmill_shm::arena::{At, Claimed, Parked, Task};
+use ringmill_shm::arena::{At, Claimed, Parked, Task, all_begun};
 use ringmill_shm::lock::Acquired;
 use ringmill_shm::participant::Entry;
 use ringmill_shm::plan::Target;
@@ -143,11 +143,20 @@ impl Desk {
     pub(crate) fn reply<T: Payload>(&self, index: usize, outcome: &T) {
         let Some(mut task) = self.take(index) else { return };
         if self.keeps_inputs {
-            task.keep_input();
+            return self.reply_beside(task, outcome);
         }
         match encode(outcome, &mut task) {
             Ok(()) => self.hand_on(task),
             Err(error) => self.fail_task(task, error.into()),
+        }
+    }
+
+    #[inline(never)]
+    fn reply_beside<T: Payload>(&self, task: Claimed<'_>, outcome: &T) {
+        let mut task = task.keep_input();
+        match encode(outcome, &mut task) {
+            Ok(()) => self.hand_on(task.done()),
+            Err(error) => self.fail_task(task.done(), error.into()),
         }
     }
 
@@ -198,13 +207,13 @@ impl Desk {
         self.slots.borrow_mut().clear();
     }
 
-    fn fail_task(&self, mut task: Claimed<'_>, cause: RemoteCause) {
-        if self.keeps_inputs {
-            task.keep_input_for_error(self.seat.entry().node());
-        }
+    fn fail_task(&self, task: Claimed<'_>, cause: RemoteCause) {
         self.seat.entry().counters().count_error();
         let error = self.seat.error(task.attempt(), cause);
-        self.mover().fail(task, error);
+        match self.keeps_inputs {
+            false => self.mover().fail(task, error),
+            true => self.mover().fail_beside(task.keep_input_for_error(self.seat.entry().node()), error),
+        }
     }
 
     /// Moves a finished task on.
@@ -309,6 +318,7 @@ impl<'a> Loop<'a> {
             if !inputs.is_empty() {
                 let batch = Batch { desk, inputs: &inputs, staged: &staged };
                 self.counters.begin_call();
+                all_begun();
                 match panics::caught(AssertUnwindSafe(|| worker.call(batch))) {
                     Ok(Ok(())) => {
                         desk.fail_rest(|| desk.fatal.get().cloned().unwrap_or(RemoteCause::Unanswered));

@@ -4,7 +4,7 @@
 mod common;
 
 use common::{Fixture, task_of};
-use ringmill_shm::arena::{At, Claimed};
+use ringmill_shm::arena::{At, Claimed, Keeping};
 use ringmill_shm::check::check;
 use ringmill_shm::pool::in_use;
 use ringmill_shm::repair::repair;
@@ -43,30 +43,34 @@ fn send(f: &Fixture, input: &[u8]) {
 }
 
 /// As a serialiser does: in line if it fits there, else in a block.
-fn write(task: &mut Claimed<'_>, outcome: &[u8]) {
-    if !task.inline_place().write(0, outcome) {
-        assert!(task.block_place(outcome.len() as u64).unwrap().write(0, outcome));
-    }
+macro_rules! write {
+    ($task:expr, $outcome:expr) => {{
+        let outcome: &[u8] = $outcome;
+        if !$task.inline_place().write(0, outcome) {
+            assert!($task.block_place(outcome.len() as u64).unwrap().write(0, outcome));
+        }
+    }};
 }
 
 /// One attempt, by a worker that dies there.
 fn attempt(f: &Fixture, me: Token, input: &[u8], outcome: &[u8], dies: Dies) {
-    let mut task = f.drain(0, me).pop().unwrap();
+    let task = f.drain(0, me).pop().unwrap();
     assert_eq!(task.payload().unwrap(), input);
     assert!(!task.is_outcome(), "not before it is worked on");
     if dies == Dies::BeforeWork {
         return;
     }
     task.begin_work(0);
-    task.keep_input();
     if dies == Dies::Working {
         return;
     }
-    write(&mut task, outcome);
+    let mut keeping: Keeping<'_> = task.keep_input();
+    write!(keeping, outcome);
     if dies == Dies::Writing {
         return;
     }
-    task.set_length(outcome.len());
+    keeping.set_length(outcome.len());
+    let task: Claimed<'_> = keeping.done();
     assert_eq!(task.payload().unwrap(), outcome);
     if dies == Dies::NamingTheNext {
         // All but the last step of moving it on: not ours, so it stays where it is.
@@ -122,7 +126,7 @@ fn an_input_outlives_its_workers_until_the_outcome_is_committed() {
                 let mut task = f.drain(0, last).pop().unwrap();
                 assert_eq!((task.payload().unwrap(), task.attempt()), (&input[..], attempts), "{context}");
                 task.begin_work(0);
-                write(&mut task, &outcome);
+                write!(task, &outcome);
                 task.set_length(outcome.len());
                 task
             };
@@ -142,13 +146,12 @@ fn an_error_that_is_committed_is_told_apart_from_a_value() {
     let f = Fixture::new();
     send(&f, b"input");
     let me = f.arrive(FIRST);
-    let mut task = f.drain(0, me).pop().unwrap();
+    let task = f.drain(0, me).pop().unwrap();
     task.begin_work(0);
-    task.keep_input_for_error(0);
-    assert_eq!(task.inline_place().room(), 0, "the input lies there");
-    write(&mut task, b"an error record");
-    assert!(!task.is_outcome());
-    task.set_length(15);
+    let mut keeping = task.keep_input_for_error(0);
+    assert_eq!(keeping.inline_place().room(), 0, "the input lies there");
+    write!(keeping, b"an error record");
+    keeping.set_length(15);
     f.bury(me);
     repair(&f.segment, me, f.client(), |orphan| {
         let task = task_of(orphan);
@@ -160,19 +163,33 @@ fn an_error_that_is_committed_is_told_apart_from_a_value() {
 }
 
 #[test]
+fn an_outcome_that_is_not_finished_leaves_nothing() {
+    let f = Fixture::new();
+    send(&f, b"input");
+    let me = f.arrive(FIRST);
+    let mut keeping = f.drain(0, me).pop().unwrap().keep_input();
+    for bytes in [200, 900, 100] {
+        keeping.block_place(bytes).unwrap();
+        assert_eq!(in_use(&f.segment).iter().sum::<u64>(), 1, "one at a time");
+    }
+    let task = keeping.done();
+    assert_eq!((in_use(&f.segment), task.payload().unwrap()), (vec![0, 0], &b"input"[..]));
+    f.finish(task, false);
+}
+
+#[test]
 fn an_input_that_is_given_up_says_so() {
     let f = Fixture::new();
     send(&f, b"input");
     let me = f.arrive(FIRST);
-    let mut task = f.drain(0, me).pop().unwrap();
-    task.keep_input_for_error(0);
-    write(&mut task, b"beside");
+    let mut keeping = f.drain(0, me).pop().unwrap().keep_input_for_error(0);
+    write!(keeping, b"beside");
     assert_eq!(in_use(&f.segment), [1, 0]);
-    task.give_up_input();
-    assert_eq!((in_use(&f.segment), task.task().at()), (vec![0, 0], At::Spoilt));
-    assert!(task.inline_place().write(0, b"over"));
-    task.set_length(4);
-    f.finish(task, true);
+    keeping.give_up_input();
+    assert_eq!((in_use(&f.segment), f.task(0).at()), (vec![0, 0], At::Spoilt));
+    assert!(keeping.inline_place().write(0, b"over"));
+    keeping.set_length(4);
+    f.finish(keeping.done(), true);
     assert_eq!(f.task(0).outcome().unwrap().payload().unwrap(), b"over");
 }
 

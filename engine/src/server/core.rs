@@ -265,7 +265,7 @@ impl Core {
     }
 
     /// Writes an input into a request.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn fill<T: Payload>(&self, id: u32, input: &T) -> Result<Filled<'_>, EncodeError> {
         let mut filled = Filled::begin(self, id);
         encode(input, filled.filling())?;

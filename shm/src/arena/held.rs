@@ -1,10 +1,10 @@
 //! Where payloads lie and are written: what all guards of a task in our hands share.
 #![expect(unsafe_code, reason = "payload bytes in shared memory")]
 
-use super::{Beside, Corrupt, Task};
+use super::{Corrupt, Task};
 use crate::layout::{INLINE_BYTES, TaskLine};
 use crate::pool::{self, Handle, PoolError};
-use crate::sync::{Ordering, compiler_fence, fence};
+use crate::sync::{Ordering, fence};
 use crate::word::State;
 use core::marker::PhantomData;
 use core::ptr::NonNull;
@@ -174,30 +174,6 @@ impl<'a> Held<'a> {
             pool::free(self.task.segment, former, self.task.id, self.state.generation());
         }
         line.second.store(block, Ordering::Relaxed); // Relaxed: *one owner*
-    }
-
-    /// Makes what was written beside the input the payload; the input's own block stays with the task.
-    #[inline(never)]
-    pub(super) fn commit(&mut self, bytes: usize, beside: Beside) {
-        let line = self.task.line;
-        let (input, elsewhere) = (line.block(), line.block() & ELSEWHERE != 0);
-        if input != 0 && !elsewhere {
-            self.keep_second(input);
-        }
-        let block = match beside {
-            Beside::InLine => 0,
-            Beside::Block(handle) => handle.raw(),
-        };
-        compiler_fence(Ordering::SeqCst); // written whole: one who dies has done it in this order
-        line.set_payload(bytes as u32, block | OUTCOME); // *committed*
-        if elsewhere {
-            line.second.store(0, Ordering::Relaxed); // Relaxed: *one owner*; it named a block that is not ours
-        }
-    }
-
-    /// Frees a block that was claimed and not listed.
-    pub(super) fn give_back(&self, handle: Handle) {
-        pool::free(self.task.segment, handle, self.task.id, self.state.generation());
     }
 
     #[inline]

@@ -32,9 +32,11 @@
 //!   layout, and blocks against their owner word, before bytes are touched.
 #![expect(unsafe_code, reason = "payload bytes in shared memory")]
 
+mod again;
 mod forked;
 mod held;
 
+pub use again::{Keeping, all_begun};
 pub use forked::{Arrived, Forked, Join, JoinPlace};
 pub use held::WritePlace;
 use held::{ELSEWHERE, Held};
@@ -43,7 +45,7 @@ use crate::join::Family;
 use crate::layout::{NODE_LIMIT, TaskLine};
 use crate::pool::{self, Handle, PoolError};
 use crate::segment::Segment;
-use crate::sync::{Ordering, compiler_fence};
+use crate::sync::Ordering;
 use crate::token::Token;
 use crate::word::{Cancel, Claim, Finish, Phase, State, Word};
 use core::time::Duration;
@@ -440,8 +442,6 @@ impl<'a> Task<'a> {
 pub struct Claimed<'a> {
     held: Held<'a>,
     me: Token,
-    /// None: over the input.
-    beside: Option<Beside>,
 }
 
 impl<'a> Claimed<'a> {
@@ -533,64 +533,35 @@ impl<'a> Claimed<'a> {
         self.held.task.line.block() & ELSEWHERE != 0
     }
 
-    /// The in-line place, over the input; no view of the payload can exist while it does. One without room, if
-    /// the input is [kept](Self::keep_input) and lies there.
+    /// The in-line place, over the input; no view of the payload can exist while it does.
     #[inline]
     pub fn inline_place(&mut self) -> WritePlace<'_> {
-        match self.beside {
-            None => self.held.inline_place(),
-            Some(_) => self.inline_beside(),
-        }
+        self.held.inline_place()
     }
 
-    /// A block of at least `bytes` bytes; the input's own if it is large enough and not kept.
+    /// A block of at least `bytes` bytes; the input's own if it is large enough.
     ///
     /// # Errors
     /// See [`PoolError`]; the input is as before.
     pub fn block_place(&mut self, bytes: u64) -> Result<WritePlace<'_>, PoolError> {
-        if self.beside.is_none() {
-            return self.held.block_place(bytes);
-        }
-        self.drop_beside();
-        let (id, generation) = (self.held.task.id, self.held.state.generation());
-        let handle = pool::claim(self.held.task.segment, id, generation, bytes)?;
-        self.beside = Some(Beside::Block(handle));
-        Ok(self.held.place_in(handle))
+        self.held.block_place(bytes)
     }
 
     /// How long the payload is that was written to the last place asked for.
     #[inline]
     pub fn set_length(&mut self, bytes: usize) {
-        match self.beside {
-            None => self.held.set_length(bytes),
-            Some(beside) => self.held.commit(bytes, beside),
-        }
-    }
-
-    #[inline(never)]
-    fn inline_beside(&mut self) -> WritePlace<'_> {
-        self.drop_beside();
-        match self.held.task.line.block() {
-            0 => WritePlace::over(&mut []),
-            _ => self.held.inline(),
-        }
-    }
-
-    fn drop_beside(&mut self) {
-        if let Some(Beside::Block(handle)) = self.beside.replace(Beside::InLine) {
-            self.held.give_back(handle);
-        }
+        self.held.set_length(bytes);
     }
 
     #[inline]
     fn new(held: Held<'a>, me: Token) -> Self {
-        Self { held, me, beside: None }
+        Self { held, me }
     }
 
     /// Ends it with its payload, a value or an error record. A request: → DONE for `client`, which is woken
     /// if it waits; or → FREE if it has gone. A branch: it arrives where it is joined; whoever is given a
     /// [`Join`] must do that.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub fn finish(self, client: Token, error: bool) -> Option<Join<'a>> {
         let task = self.held.task;
@@ -631,78 +602,6 @@ impl<'a> Claimed<'a> {
         task.line.set_block(task.line.block()); // an outcome no more, but an input: *committed*
         if task.line.word.requeue(self.me, attempt) { Ok(task.id) } else { Err(self) }
     }
-}
-
-/// Trying again: what is done with a task whose worker has died.
-impl<'a> Claimed<'a> {
-    /// → QUEUED once more for the node where it was, in a group of this number; the push must follow. Whether the
-    /// attempt counts.
-    ///
-    /// # Errors
-    /// As [`queue`](Self::queue).
-    pub fn queue_again(
-        self,
-        node: u32,
-        now_ns: impl FnOnce() -> u64,
-        another_attempt: bool,
-        group: u32,
-    ) -> Result<u32, Self> {
-        let attempt = self.attempt().saturating_add(u8::from(another_attempt));
-        if another_attempt {
-            // Before it looks as if nobody had begun it: one that dies here may have it counted twice, but never
-            // not at all.
-            self.held.task.line.word.count_attempt(self.me, attempt);
-        }
-        self.queue_at(node, group, now_ns, attempt)
-    }
-
-    /// User code will see it at this node: what a worker that dies has not said this of, nobody has seen.
-    #[inline]
-    pub fn begin_work(&self, node: u32) {
-        self.held.task.set_at(At::Begun { node, failed: false });
-        compiler_fence(Ordering::SeqCst); // before user code: as in `give_up_input`
-    }
-
-    /// Whether its payload is the outcome of the worker that died with it.
-    #[must_use]
-    pub fn is_outcome(&self) -> bool {
-        self.held.task.line.is_outcome()
-    }
-
-    /// From here on what is written lies beside the input, and becomes the payload with the length, at once
-    /// (*committed*).
-    #[inline]
-    pub fn keep_input(&mut self) {
-        self.beside = Some(Beside::InLine);
-    }
-
-    /// The same for an error record.
-    pub fn keep_input_for_error(&mut self, node: u32) {
-        self.held.task.set_at(At::Begun { node, failed: true });
-        self.keep_input();
-    }
-
-    /// Whether the input is kept.
-    #[must_use]
-    pub fn keeps_input(&self) -> bool {
-        self.beside.is_some()
-    }
-
-    /// From here on what is written may lie over the input: nobody can try again, or move it on as it is.
-    pub fn give_up_input(&mut self) {
-        self.drop_beside();
-        self.beside = None;
-        self.held.task.set_at(At::Spoilt);
-        compiler_fence(Ordering::SeqCst); // before anything is written: one who dies has done it in this order
-    }
-}
-
-/// Where an outcome is written that does not lie over its input.
-#[derive(Debug, Clone, Copy)]
-enum Beside {
-    InLine,
-    /// In a block that the task does not list yet.
-    Block(Handle),
 }
 
 /// A claimed task without the lifetime of its segment: to be put aside and taken up again.

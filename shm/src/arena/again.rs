@@ -1,0 +1,180 @@
+//! Other attempts: what a worker that may die leaves for the next, and what is done with it.
+//!
+//! # Protocol
+//!
+//! A worker says that user code will see a task ([`Claimed::begin_work`]). Where another one is to try again if it
+//! dies, it writes the outcome beside the input ([`Keeping`]), and then makes it the payload with one store
+//! (*committed* of `arena`). So who finds a task of the dead knows by `at` and that mark what to do:
+//!
+//! | `at` | Mark | The task |
+//! |---|---|---|
+//! | To | – | was not begun: it is queued again |
+//! | Begun | none | was being worked on; its input is whole if it was kept: an error, or queued again |
+//! | Begun | set | had its outcome: it is moved on, or ended if that is an error |
+//! | Spoilt | – | was being written over: an error |
+//!
+//! # Crash
+//!
+//! A block claimed for an outcome is listed by nobody until the commit; `repair` frees it. A repairer that dies
+//! between counting an attempt and queueing leaves one that is counted twice, never one that is not.
+
+use super::held::{ELSEWHERE, Held, OUTCOME};
+use super::{At, Claimed, WritePlace};
+use crate::pool::{self, Handle, PoolError};
+use crate::sync::{Ordering, compiler_fence};
+
+/// After all of a batch have [begun](Claimed::begin_work), and before user code sees one.
+#[inline]
+pub fn all_begun() {
+    compiler_fence(Ordering::SeqCst); // what one who dies has done, it has done in the order of the program
+}
+
+impl<'a> Claimed<'a> {
+    /// → QUEUED once more for the node where it was, in a group of this number; the push must follow. Whether the
+    /// attempt counts.
+    ///
+    /// # Errors
+    /// As [`queue`](Self::queue).
+    pub fn queue_again(
+        self,
+        node: u32,
+        now_ns: impl FnOnce() -> u64,
+        another_attempt: bool,
+        group: u32,
+    ) -> Result<u32, Self> {
+        let attempt = self.attempt().saturating_add(u8::from(another_attempt));
+        if another_attempt {
+            // Before it looks as if nobody had begun it: see *Crash*.
+            self.held.task.word().count_attempt(self.me, attempt);
+        }
+        self.queue_at(node, group, now_ns, attempt)
+    }
+
+    /// User code will see it at this node, after [`all_begun`]: what a worker that dies has not said this of, nobody
+    /// has seen.
+    #[inline]
+    pub fn begin_work(&self, node: u32) {
+        self.held.task.set_at(At::Begun { node, failed: false });
+    }
+
+    /// Whether its payload is the outcome of the worker that died with it.
+    #[must_use]
+    pub fn is_outcome(&self) -> bool {
+        self.held.task.line.is_outcome()
+    }
+
+    /// Its outcome will be written beside its input.
+    #[must_use]
+    pub fn keep_input(self) -> Keeping<'a> {
+        Keeping { task: self, place: Beside::InLine }
+    }
+
+    /// The same for an error record, at this node.
+    #[must_use]
+    pub fn keep_input_for_error(self, node: u32) -> Keeping<'a> {
+        self.held.task.set_at(At::Begun { node, failed: true });
+        self.keep_input()
+    }
+
+    /// What is written from here on lies over the input: nobody can try again, or move it on as it is.
+    pub fn give_up_input(&self) {
+        self.held.task.set_at(At::Spoilt);
+        compiler_fence(Ordering::SeqCst); // before anything is written, as in `all_begun`
+    }
+}
+
+/// A task that a worker has and whose input stays whole until the outcome is.
+#[derive(Debug)]
+pub struct Keeping<'a> {
+    task: Claimed<'a>,
+    place: Beside,
+}
+
+/// Where the outcome is being written.
+#[derive(Debug, Clone, Copy)]
+enum Beside {
+    InLine,
+    /// In a block that the task does not list yet.
+    Block(Handle),
+    /// Over the input after all.
+    Over,
+}
+
+impl<'a> Keeping<'a> {
+    /// The in-line place; one without room if the input lies there.
+    pub fn inline_place(&mut self) -> WritePlace<'_> {
+        if let Beside::Over = self.place {
+            return self.task.inline_place();
+        }
+        self.give_back();
+        match self.task.held.task.line.block() {
+            0 => WritePlace::over(&mut []),
+            _ => self.task.held.inline(),
+        }
+    }
+
+    /// A block of at least `bytes` bytes that the input does not lie in.
+    ///
+    /// # Errors
+    /// See [`PoolError`].
+    pub fn block_place(&mut self, bytes: u64) -> Result<WritePlace<'_>, PoolError> {
+        if let Beside::Over = self.place {
+            return self.task.block_place(bytes);
+        }
+        self.give_back();
+        let held = &mut self.task.held;
+        let handle = pool::claim(held.task.segment, held.task.id, held.state.generation(), bytes)?;
+        self.place = Beside::Block(handle);
+        Ok(held.place_in(handle))
+    }
+
+    /// How long the payload is that was written to the last place asked for; it is the task's now.
+    pub fn set_length(&mut self, bytes: usize) {
+        match self.place {
+            Beside::Over => self.task.set_length(bytes),
+            Beside::InLine => self.task.held.commit(bytes, 0),
+            Beside::Block(handle) => self.task.held.commit(bytes, handle.raw()),
+        }
+        if let Beside::Block(_) = self.place {
+            self.place = Beside::InLine; // the block is listed now
+        }
+    }
+
+    /// From here on there is always a place, over the input: see [`Claimed::give_up_input`].
+    pub fn give_up_input(&mut self) {
+        self.give_back();
+        self.place = Beside::Over;
+        self.task.give_up_input();
+    }
+
+    /// The task, with its outcome if a length was set.
+    #[must_use]
+    pub fn done(mut self) -> Claimed<'a> {
+        self.give_back();
+        self.task
+    }
+
+    fn give_back(&mut self) {
+        if let Beside::Block(handle) = self.place {
+            let held = &self.task.held;
+            pool::free(held.task.segment, handle, held.task.id, held.state.generation());
+            self.place = Beside::InLine;
+        }
+    }
+}
+
+impl Held<'_> {
+    /// Makes what was written beside the input the payload; the input's own block stays with the task.
+    fn commit(&mut self, bytes: usize, block: u32) {
+        let line = self.task.line;
+        let (input, elsewhere) = (line.block(), line.block() & ELSEWHERE != 0);
+        if input != 0 && !elsewhere {
+            self.keep_second(input);
+        }
+        compiler_fence(Ordering::SeqCst); // written whole: as in `all_begun`
+        line.set_payload(bytes as u32, block | OUTCOME); // *committed*
+        if elsewhere {
+            line.second.store(0, Ordering::Relaxed); // Relaxed: *one owner*; it named a block that is not ours
+        }
+    }
+}
