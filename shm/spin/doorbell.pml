@@ -155,6 +155,15 @@ label##_over2: \
     as(if :: seen & WAITING -> caller_sleeps[i] = false :: else fi; seen = 0)
 #endif
 
+/* Workers take what lies in the ring while the server holds the lock for attended; so it looks, as they do. */
+#ifdef NO_WAKE_AFTER_EMPTYING   /* mutation */
+#define LOOK_AFTER_EMPTYING(label)
+#else
+#define LOOK_AFTER_EMPTYING(label) \
+    atomic { if :: PENDING -> skip :: else -> goto label##_over fi }; \
+    WAKE_LOWEST(LIVING, label);
+#endif
+
 /* `answer_all_in_ring`, by the server. */
 #define EMPTY(label) \
     atomic { HOLDER == 0 || dead[HOLDER] -> lock = SERVER_TOKEN | (lock & WAITERS) }; \
@@ -164,6 +173,7 @@ label##_over2: \
     od; \
     atomic { seen = lock; lock = 0 }; \
     atomic { if :: seen & WAITERS -> WAKE_ONE_WAITER :: else fi; seen = 0 }; \
+    LOOK_AFTER_EMPTYING(label) \
     do \
     :: atomic { mine != 0 -> i = LOWEST(mine); mine = mine & ~(1 << i) }; ANSWER(LIVING, i) \
     :: atomic { mine == 0 -> i = 0; break } \
@@ -350,7 +360,7 @@ died:
 trial:
     /* Started again although the node is down; only when it is ready the mark goes. */
     down;
-    atomic { me = new_token; new_token++; number[me] = w };
+    atomic { lives = 1; me = new_token; new_token++; number[me] = w };
     atomic { down = false; goto idle };
 #endif
     atomic { me = new_token; new_token++; number[me] = w; goto idle };

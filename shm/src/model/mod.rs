@@ -15,9 +15,12 @@
 //! twice, its threads beginning in the order of their birth and in the reverse, and where that is not
 //! enough a scene says what is written without reading first.
 
+mod bell;
 mod doorbell;
 mod join;
 mod lock;
+mod participant;
+mod pool;
 mod repair;
 mod ring;
 mod word;
