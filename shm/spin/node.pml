@@ -411,6 +411,9 @@ free_of:
     STEP_R(if :: lock[r] == whom -> lock[r] = NOBODY :: else fi;
         r++; if :: r < STAGES -> goto free_of :: else -> r = 0 fi);
 #endif
+#ifdef SCAN_FIRST               /* no mutation: this holds too, since a dead token stays where it is or is gone */
+    goto scan;
+#endif
 read:
     STEP_R(if
         :: IS(t, QUEUED, whom) -> queued = queued | (1 << t)
@@ -418,7 +421,7 @@ read:
         :: else
         fi;
         t++; if :: t < TASKS -> goto read :: else -> t = 0 fi);
-#ifdef SCAN_BEFORE_DEATH
+#if defined(SCAN_BEFORE_DEATH) || defined(SCAN_FIRST)
     goto act;
 #endif
 scan:
@@ -439,6 +442,9 @@ scanned:
     atomic { done = 0; start = 0; r++; if :: r < STAGES -> goto scan :: else -> r = 0 fi };
 #ifdef SCAN_BEFORE_DEATH
     goto end_watch;
+#endif
+#ifdef SCAN_FIRST
+    goto read;
 #endif
 act:
     atomic {
