@@ -348,7 +348,6 @@ died:
         count = 0; seen = 0; m = 0; x = 0; h = 0; k = 0; i = 0; mine = 0; due = false; slept = false;
         mended[me] ->
 #ifdef DOWN
-        lives--;
 #ifdef TRIAL
         if :: lives == 0 -> goto trial :: else -> goto given_up fi
 #else
@@ -442,13 +441,17 @@ answer:
     :: else -> break
     od;
 #endif
-    atomic { i = 0; n = 0; mended[whom] = true; pushed = false };
+    atomic {
+        i = 0; n = 0; mended[whom] = true; pushed = false;
 #ifdef DOWN
-    atomic { if :: whom == MOVER_TOKEN || lives > 1 -> skip :: else -> goto give_up fi };
+        if
+        :: whom != MOVER_TOKEN -> lives--; if :: lives == 0 -> goto give_up :: else fi
+        :: else
+        fi
 #endif
+    };
     atomic { whom = 0; goto end_watch };
 give_up:
-    lives == 0;
 #ifdef EMPTY_BEFORE_THE_MARK    /* mutation */
     EMPTY(first);
     down = true;
