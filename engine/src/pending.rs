@@ -277,7 +277,7 @@ impl<'a, In: Payload, Out: Payload> CallFuture<'a, In, Out> {
         if self.options.backpressure {
             return Err(CallError::ServerBacklogFull { capacity: core.capacity, waited: Duration::ZERO });
         }
-        Ok(Stage::InLine(PlaceWait::begin(core, self.options.until(begun))?, begun))
+        Ok(Stage::InLine(PlaceWait::begin(core, begun, self.options.until(begun))?, begun))
     }
 
     fn send(&self, id: u32, begun: Instant, enqueueing: Duration) -> Result<Stage<'a, Out>, CallError> {

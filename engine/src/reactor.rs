@@ -359,8 +359,8 @@ pub(crate) struct PlaceWait<'c> {
 }
 
 impl<'c> PlaceWait<'c> {
-    /// Stands in line until `until`.
-    pub(crate) fn begin(core: &'c Core, until: Option<Instant>) -> Result<Self, CallError> {
+    /// Stands in line until `until`; what it says of its wait is counted from `begun`, as `until` is.
+    pub(crate) fn begin(core: &'c Core, begun: Instant, until: Option<Instant>) -> Result<Self, CallError> {
         let reactor = core.reactor()?;
         let awaiting = core.segment.freed().await_rings(); // *line*
         let deadline_ns = reactor.ns(until);
@@ -370,7 +370,7 @@ impl<'c> PlaceWait<'c> {
         line.waiting.insert(ticket, InLine { deadline_ns, waker: None });
         drop(line);
         reactor.mind(&core.segment, deadline_ns);
-        Ok(Self { core, begun: Instant::now(), ticket, _awaiting: awaiting })
+        Ok(Self { core, begun, ticket, _awaiting: awaiting })
     }
 
     /// A place, and how long it was waited for.

@@ -13,6 +13,7 @@
 #[cfg(not(all(target_os = "linux", target_endian = "little", target_pointer_width = "64")))]
 compile_error!("ringmill needs 64-bit little-endian Linux: futexes, OFD locks, pidfds");
 
+pub mod bell;
 pub mod doorbell;
 pub(crate) mod join;
 pub mod lock;

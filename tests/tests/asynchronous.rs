@@ -319,6 +319,8 @@ fn without_back_pressure_futures_get_places_in_the_order_they_came() {
     });
 }
 
+/// Symptom: it said that it had waited for less than its limit. Cause: the wait was counted only from when the
+/// reactor's thread had been started, which the first such future does. Fix: from the same moment as the limit.
 #[test]
 fn a_future_that_gets_no_place_says_how_long_it_waited() {
     on_both(|host| {

@@ -8,6 +8,7 @@ use ringmill::{
 };
 use ringmill_shm::check::check;
 use ringmill_shm::segment::{Place, Segment};
+use ringmill_tests::host::only_threads;
 use ringmill_tests::{fresh_name, wait_until};
 use rkyv::Archived;
 use std::fmt;
@@ -272,11 +273,6 @@ fn holds(expected: &Expected, outcome: &Result<Item, CallError>) -> bool {
         (Expected::Ensemble(expected), Err(CallError::Ensemble(error))) => agree(expected, &error.members),
         _ => false,
     }
-}
-
-/// Whether there are to be no processes: for ThreadSanitizer, which does not see what others do.
-fn only_threads() -> bool {
-    std::env::var_os("RINGMILL_TREES_IN_THREADS").is_some()
 }
 
 fn crews() -> impl Strategy<Value = Crew> {

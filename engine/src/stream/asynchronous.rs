@@ -150,8 +150,9 @@ impl<'s, In: Payload, S: futures_core::Stream<Item = In>, Out: Payload> AsyncStr
         let in_line = match &mut self.in_line {
             Some(in_line) => in_line,
             none => {
-                let until = Instant::now().checked_add(feeder.options.timeout);
-                none.insert(PlaceWait::begin(feeder.core, until)?)
+                let begun = Instant::now();
+                let until = begun.checked_add(feeder.options.timeout);
+                none.insert(PlaceWait::begin(feeder.core, begun, until)?)
             }
         };
         let place = ready!(in_line.poll(context));

@@ -6,7 +6,7 @@
 use super::ring::Parts;
 use super::{Grave, explore, explore_deaths, explore_deaths_within, explore_within, spawn, take_part, token};
 use crate::doorbell::{Bell, Line};
-use crate::lock::ReaderLock;
+use crate::lock::{Acquired, ReaderLock};
 use crate::sync::{AtomicU32, fence_after_seq_cst};
 use crate::token::Token;
 use std::sync::Arc;
@@ -326,6 +326,51 @@ fn a_sleeper_dies() {
         }
         survivor.join().unwrap();
         assert_eq!(node.parts.ring().head(), 1);
+    });
+}
+
+/// A holder has died in its window. Another one takes the lock over and opens a window of its own, while the
+/// repairer makes the line forget the dead: if that takes away the new mark too, who waits there is woken, looks
+/// and announces it again.
+#[test]
+fn a_window_is_taken_over() {
+    explore_within(2, || {
+        let node = Node::new();
+        node.grave.dig();
+        ReaderLock::new(&node.lock).lock(token(1), 0, |_| false);
+        node.line.announce_window(1, 3); // and dies
+        let survivor = {
+            let node = node.clone();
+            spawn(move || {
+                let lock = ReaderLock::new(&node.lock);
+                if let Acquired::TookOver(_) = lock.lock(token(0), 0, |t| node.is_dead(t)) {
+                    node.line.retract_window();
+                }
+                let complete = || node.parts.ring().published(0, 2) == 2;
+                while !complete() {
+                    let count = node.bells[0].count();
+                    node.line.announce_window(0, 1);
+                    if !complete() {
+                        node.bells[0].sleep(count, None);
+                    }
+                    node.line.retract_window();
+                }
+                node.take_locked(2).len()
+            })
+        };
+        let producer = {
+            let node = node.clone();
+            spawn(move || {
+                node.push(7);
+                node.push(8);
+            })
+        };
+        take_part();
+        node.line.forget(1);
+        ReaderLock::new(&node.lock).free_of(token(1));
+        node.wake_everyone();
+        producer.join().unwrap();
+        assert_eq!(survivor.join().unwrap(), 2);
     });
 }
 

@@ -8,7 +8,7 @@
 use super::{explore, explore_deaths_within, explore_within, spawn, take_part, token};
 use crate::join::{Due as Found, Family};
 use crate::plan::{Fork, Member, Routes, Target};
-use crate::sync::{AtomicU32, AtomicU64, Ordering, mortal};
+use crate::sync::{AtomicU32, AtomicU64, Ordering, fence, mortal};
 use crate::token::Token;
 use crate::word::{Claim, Due, Finish, Phase, State, Word};
 use loom::cell::UnsafeCell;
@@ -32,6 +32,8 @@ struct Request {
     words: Vec<Word>,
     at: Vec<AtomicU32>,
     payloads: Vec<UnsafeCell<()>>,
+    /// Whether a joiner has begun to write an error record over an outcome.
+    spoilt: Vec<AtomicU32>,
     joins: Vec<Counter>,
     answers: [Counter; 2],
     freed: Counter,
@@ -61,6 +63,7 @@ impl Request {
             words: states.map(Word::new).collect(),
             at: (0..=branches).map(|_| AtomicU32::new(NEW)).collect(),
             payloads: (0..=branches).map(|_| UnsafeCell::new(())).collect(),
+            spoilt: (0..=branches).map(|_| AtomicU32::new(0)).collect(),
             joins,
             answers: Default::default(),
             freed: Counter::new(0),
@@ -117,6 +120,7 @@ impl Request {
         for branch in fork.branches() {
             assert_eq!(self.word(branch + 1).load().phase(), Some(Phase::Free), "branch {branch}");
             self.set_at(branch + 1, NEW);
+            self.spoilt[branch as usize + 1].store(0, Ordering::Relaxed);
             self.word(branch + 1).begin_branch(me);
         }
         self.family().begin(&fork.branches());
@@ -153,6 +157,10 @@ impl Request {
         let failed = fork.fail_fast.then(|| fork.branches().find(|&branch| family.has_failed(branch)));
         match failed.flatten() {
             Some(branch) => {
+                assert_eq!(self.spoilt[branch as usize + 1].load(Ordering::Relaxed), 0, "read half-written");
+                self.set_at(branch + 1, FORKED | index); // *marked*
+                fence(Ordering::Release);
+                self.spoilt[branch as usize + 1].store(1, Ordering::Relaxed);
                 self.writes(branch + 1); // the keeper
                 self.set_at(fork.parent, FAILED);
             }
@@ -168,6 +176,19 @@ impl Request {
         self.joined(fork.parent, me);
     }
 
+    /// `Mover::join_again`: where an outcome may have been written over, none is read.
+    fn join_again(&self, index: u32, me: Token) {
+        let fork = &self.routes.forks[index as usize];
+        let marked = |branch: u32| self.at(branch + 1) == FORKED | index;
+        if let Some(branch) = fork.family().find(|&branch| marked(branch)) {
+            self.writes(branch + 1);
+            self.set_at(fork.parent, FAILED);
+            self.joined(fork.parent, me);
+        } else {
+            self.join(index, me);
+        }
+    }
+
     fn joined(&self, place: u32, me: Token) {
         self.word(place).joined(me).unwrap();
         let at = self.at(place);
@@ -179,7 +200,18 @@ impl Request {
 
     fn sweep_after(&self, fork: u32) {
         self.joins[fork as usize].fetch_add(1, SeqCst);
-        self.sweep(self.routes.forks[fork as usize].family());
+        self.sweep_again(fork);
+    }
+
+    /// `Task::sweep_after`: below a branch with a value there is nothing.
+    fn sweep_again(&self, fork: u32) {
+        let fork = &self.routes.forks[fork as usize];
+        let failed = |branch: u32| {
+            let state = self.word(branch + 1).peek();
+            state.phase() == Some(Phase::Done) && state.is_error()
+        };
+        let below = fork.branches().any(failed);
+        self.sweep(if below { fork.family() } else { fork.branches() });
     }
 
     /// What the layer above does with a task that is CLAIMED.
@@ -220,10 +252,10 @@ impl Request {
         }
     }
 
-    /// Frees what has arrived. Not by `Word::free`, a store: loom takes it that one could come before a
+    /// Frees what has arrived, the innermost first. Not by `Word::free`, a store: loom takes it that one could come before a
     /// compare-and-swap (of a repairer, DONE to DONE) that has read what the store follows.
     fn sweep(&self, branches: core::ops::Range<u32>) {
-        for branch in branches {
+        for branch in branches.rev() {
             let word = self.word(branch + 1);
             let mut state = word.load();
             if state.phase() == Some(Phase::Done) {
@@ -294,7 +326,7 @@ impl Request {
                 Due::Answer if word.take_over(state, me).is_some() => {
                     let at = self.at(place);
                     if at & JOINED != 0 {
-                        self.sweep(self.routes.forks[(at & 0xFF) as usize].family());
+                        self.sweep_again(at & 0xFF);
                     }
                     orphans.push(Orphan::Task(place));
                 }
@@ -316,7 +348,7 @@ impl Request {
         for orphan in orphans {
             match orphan {
                 Orphan::Task(place) => self.move_on(place, me),
-                Orphan::Join(fork) => self.join(fork, me),
+                Orphan::Join(fork) => self.join_again(fork, me),
             }
         }
         self.word(0).wake_spuriously();

@@ -14,10 +14,46 @@
 //! and writes, it forgets that the write could have come before the first read. So every scene is explored
 //! twice, its threads beginning in the order of their birth and in the reverse, and where that is not
 //! enough a scene says what is written without reading first.
+//!
+//! # What is in which model
+//!
+//! † marks those in which somebody dies at every step of it.
+//!
+//! | Transition | Models |
+//! |---|---|
+//! | FREE → FILLING → QUEUED | `repair::a_reader_dies_over_abandoned_tasks` (the client's side), `pool::a_sweep_spares_the_living` |
+//! | FILLING of the dead → FREE | `pool::a_client_dies_over_a_block`† |
+//! | FILLING → CLAIMED (`keep`), FREE → CLAIMED (`begin_branch`), CLAIMED → FORKED | `join::a_forker_dies`†, `join::a_repairer_of_a_fork_dies`†, `join::a_late_branch_and_the_next_use` |
+//! | QUEUED → CLAIMED | `word::a_sleeping_caller_is_woken`, `repair::a_worker_dies`† |
+//! | CLAIMED of a dead reader → CLAIMED | `word::a_reader_and_a_repairer_reach_for_one_task`, `repair::a_worker_dies`† |
+//! | CLAIMED → QUEUED (`requeue`) and its push | `repair::a_worker_dies`† |
+//! | CLAIMED → DONE (`finish`, `finish_forked`) | `word::a_worker_dies`†, `join::a_worker_dies`† |
+//! | of the dead: `take_over`, `adopt` | `word::a_worker_dies`†, `word::two_repairers_adopt_once`, `repair::a_repairer_dies`† |
+//! | of the dead: `succeed` | `join::a_worker_dies`†, `join::a_repairer_of_an_arrival_dies`† |
+//! | branch CLAIMED → DONE, its bit, the look | `join::the_last_arrival_joins`, `join::a_worker_dies`†, `join::a_worker_dies_below`† |
+//! | FORKED → JOINING → CLAIMED | `join::the_last_arrival_joins`, `join::a_late_look_does_not_join_the_next_fork`, `join::a_repairer_of_a_join_dies`† |
+//! | an error record over a branch's outcome, and its mark | `join::a_worker_dies`†, `join::a_repairer_of_a_join_dies`† |
+//! | branches freed, the innermost first | `join::a_worker_dies_below`† |
+//! | DONE and CANCELLED → CLAIMED → FREE (`reap`) | `join::a_caller_goes`, `join::a_worker_dies_and_the_caller_goes`† |
+//! | DONE → FREE, CANCELLED | `word::a_cancelled_task_is_freed_once`, `word::a_worker_dies_and_the_caller_goes`† |
+//! | WAITING, NOTIFY | `word::a_sleeping_caller_is_woken`, `join::notice_is_asked_for` |
+//! | push, push_many, drain, scan | `ring::*`, `ring::a_producer_dies`†, `ring::a_producer_of_a_batch_dies`† |
+//! | lock, unlock, take over, `free_of` | `lock::*`, `lock::a_participant_dies`† |
+//! | sleepers, spinner, window, `forget` | `doorbell::*`, `doorbell::a_sleeper_dies`†, `doorbell::a_waker_dies`†, `doorbell::the_line_forgets_the_dead`†, `doorbell::a_window_is_taken_over` |
+//! | `freed`, `completed` | `bell::*`, `bell::who_would_tell_dies`† |
+//! | blocks claimed, recorded, freed, swept | `pool::*`, `pool::a_client_dies_over_a_block`†, `pool::a_repairer_dies_over_a_block`† |
+//! | a participant's place in its next incarnation | `participant::a_successor_is_not_taken_for_the_dead` |
+//!
+//! `pool`, `participant`, and what `join` has of `arena`, are steps written down again beside the real words,
+//! since the modules themselves need a mapping. What loom cannot run, because there are too many steps, is in the
+//! spin models of `shm/spin`: whole lives, several deaths, the mark of a node that is down.
 
+mod bell;
 mod doorbell;
 mod join;
 mod lock;
+mod participant;
+mod pool;
 mod repair;
 mod ring;
 mod word;

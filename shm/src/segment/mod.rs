@@ -26,20 +26,19 @@
 #![expect(unsafe_code, reason = "typed views of mapped bytes")]
 
 mod attach;
-mod bell;
 mod create;
 mod node;
 mod place;
 mod stale;
 
+pub use crate::bell::{Awaiting, SharedBell};
 pub use attach::AttachError;
-pub use bell::{Awaiting, SharedBell};
 pub use create::{CreateError, NodeSpec, Spec};
 pub use node::{Node, NodeInfo};
 pub use place::{NAME_PREFIX, NAMED_DIRECTORY, NameError, Place};
 pub use stale::{Found, Removed, is_live, list, remove_if_stale};
 
-use crate::layout::{Extent, Header, Layout, NAME_LIMIT, Shape, TaskLine, Times};
+use crate::layout::{BellLine, Extent, Header, Layout, NAME_LIMIT, Shape, TaskLine, Times};
 use crate::participant::{self, Entry, Lease, SERVER};
 use crate::plan::Routes;
 use crate::sync::{AtomicU64, Ordering};
@@ -261,19 +260,19 @@ impl Segment {
     /// The bell that workers ring when they are ready or have failed.
     #[must_use]
     pub fn startup(&self) -> SharedBell<'_> {
-        SharedBell(&self.header().startup)
+        bell(&self.header().startup)
     }
 
     /// The bell that is rung when a request comes free and somebody waits for one.
     #[must_use]
     pub fn freed(&self) -> SharedBell<'_> {
-        SharedBell(&self.header().freed)
+        bell(&self.header().freed)
     }
 
     /// The bell that is rung when a bit of the completions set is set and somebody waits for that.
     #[must_use]
     pub fn completed(&self) -> SharedBell<'_> {
-        SharedBell(&self.header().completed)
+        bell(&self.header().completed)
     }
 
     /// `count` words that lie at `offset`, from number `first` on; the caller has checked that they do.
@@ -388,6 +387,10 @@ impl Segment {
             let _ = std::fs::remove_file(self.lease.path());
         }
     }
+}
+
+fn bell(line: &BellLine) -> SharedBell<'_> {
+    SharedBell::new(&line.count, &line.waiters)
 }
 
 impl Drop for Segment {

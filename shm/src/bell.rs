@@ -1,24 +1,31 @@
 //! A bell for the whole segment, that any number of threads of any process wait for.
 
-use crate::layout::BellLine;
-use crate::sync::{Ordering, fence_after_seq_cst};
+use crate::sync::{AtomicU32, Ordering, fence_after_seq_cst};
 use crate::sys;
 
 /// A bell that any number of threads of any process wait for.
 #[derive(Debug, Clone, Copy)]
-pub struct SharedBell<'a>(pub(super) &'a BellLine);
+pub struct SharedBell<'a> {
+    count: &'a AtomicU32,
+    waiters: &'a AtomicU32,
+}
 
 impl<'a> SharedBell<'a> {
+    /// The bell of these two words.
+    pub(crate) fn new(count: &'a AtomicU32, waiters: &'a AtomicU32) -> Self {
+        Self { count, waiters }
+    }
+
     /// How often it has rung.
     #[must_use]
     pub fn count(&self) -> u32 {
-        self.0.count.load(Ordering::SeqCst)
+        self.count.load(Ordering::SeqCst)
     }
 
     /// Rings it; wakes all that wait.
     pub fn ring(&self) {
-        self.0.count.fetch_add(1, Ordering::SeqCst);
-        sys::futex::wake(&self.0.count, u32::MAX);
+        self.count.fetch_add(1, Ordering::SeqCst);
+        sys::futex::wake(self.count, u32::MAX);
     }
 
     /// Rings it if somebody has said that it waits. The caller's last act was a `SeqCst` fence or
@@ -34,29 +41,29 @@ impl<'a> SharedBell<'a> {
     #[inline]
     #[must_use]
     pub fn is_awaited(&self) -> bool {
-        self.0.waiters.load(Ordering::SeqCst) != 0
+        self.waiters.load(Ordering::SeqCst) != 0
     }
 
     /// Says that somebody waits, until the guard is dropped; look once more before sleeping.
     #[must_use]
     pub fn await_rings(self) -> Awaiting<'a> {
-        self.0.waiters.fetch_add(1, Ordering::SeqCst);
+        self.waiters.fetch_add(1, Ordering::SeqCst);
         fence_after_seq_cst(); // pairs with the fence before `ring_if_awaited`
-        Awaiting(self.0)
+        Awaiting(self.waiters)
     }
 
     /// Sleeps until it has rung since `count` was read, or `timeout` is over.
     pub fn sleep(&self, count: u32, timeout: Option<core::time::Duration>) {
-        sys::futex::wait(&self.0.count, count, timeout);
+        sys::futex::wait(self.count, count, timeout);
     }
 }
 
 /// Somebody waits for a bell.
 #[derive(Debug)]
-pub struct Awaiting<'a>(&'a BellLine);
+pub struct Awaiting<'a>(&'a AtomicU32);
 
 impl Drop for Awaiting<'_> {
     fn drop(&mut self) {
-        self.0.waiters.fetch_sub(1, Ordering::SeqCst);
+        self.0.fetch_sub(1, Ordering::SeqCst);
     }
 }

@@ -1,0 +1,118 @@
+//! The bells that any number of threads wait for: who says that it waits and then finds nothing is told.
+
+use super::{explore, explore_deaths, spawn, take_part, token};
+use crate::bell::SharedBell;
+use crate::sync::{AtomicU32, AtomicU64, Ordering, fence};
+use crate::word::{Phase, State, Word};
+use std::sync::Arc;
+
+/// A request in a worker's hands, and its bit of the completions set.
+struct Place {
+    count: AtomicU32,
+    waiters: AtomicU32,
+    word: Word,
+    bits: AtomicU64,
+}
+
+impl Place {
+    fn new() -> Arc<Self> {
+        Arc::new(Self {
+            count: AtomicU32::new(0),
+            waiters: AtomicU32::new(0),
+            word: Word::new(State::new(Phase::Claimed, Some(token(1)), 0, 0)),
+            bits: AtomicU64::new(0),
+        })
+    }
+
+    fn bell(&self) -> SharedBell<'_> {
+        SharedBell::new(&self.count, &self.waiters)
+    }
+
+    /// `Held::free_for_gone_caller`.
+    fn free(&self) {
+        self.word.free(self.word.peek());
+        fence(Ordering::SeqCst);
+        self.bell().ring_if_awaited();
+    }
+
+    /// `Task::tell_caller`.
+    fn complete(&self) {
+        self.bits.fetch_or(1, Ordering::SeqCst);
+        fence(Ordering::SeqCst); // loom: its read-modify-writes are no fences
+        self.bell().ring_if_awaited();
+    }
+
+    fn is_free(&self) -> bool {
+        self.word.load().phase() == Some(Phase::Free)
+    }
+
+    /// Waits as who has no place does: says so, looks, sleeps.
+    fn wait(&self, there: impl Fn(&Self) -> bool) {
+        let _awaiting = self.bell().await_rings();
+        loop {
+            let count = self.bell().count();
+            if there(self) {
+                return;
+            }
+            self.bell().sleep(count, None);
+        }
+    }
+}
+
+/// Two wait for a request to come free: one ring tells both.
+#[test]
+fn all_that_wait_are_told() {
+    explore(|| {
+        let place = Place::new();
+        let others = [0, 1].map(|_| {
+            let place = place.clone();
+            spawn(move || place.wait(Place::is_free))
+        });
+        take_part();
+        place.free();
+        for other in others {
+            other.join().unwrap();
+        }
+        assert!(!place.bell().is_awaited());
+    });
+}
+
+/// Who waits for completions takes bits as they come.
+#[test]
+fn a_completion_is_told() {
+    explore(|| {
+        let place = Place::new();
+        let reactor = {
+            let place = place.clone();
+            spawn(move || place.wait(|place| place.bits.swap(0, Ordering::SeqCst) != 0))
+        };
+        take_part();
+        place.complete();
+        reactor.join().unwrap();
+    });
+}
+
+/// Who frees dies anywhere: before it is free, before it has looked who waits, or before it rings. The repairer
+/// frees what is not, and rings.
+#[test]
+fn who_would_tell_dies() {
+    explore_deaths(|death| {
+        let place = Place::new();
+        let waiter = {
+            let place = place.clone();
+            spawn(move || place.wait(Place::is_free))
+        };
+        let victim = {
+            let (place, death) = (place.clone(), death.clone());
+            spawn(move || death.strikes(|| place.free()))
+        };
+        if victim.join().unwrap() {
+            let found = place.word.load();
+            if found.owner() == Some(token(1)) {
+                assert!(place.word.free_if(found));
+            }
+            place.bell().ring();
+        }
+        waiter.join().unwrap();
+    });
+}
