@@ -324,13 +324,10 @@ impl Supervisor {
         let servlet = || segment.nodes()[post.node as usize].name.clone();
         let body = match &post.starter {
             Starter::Process { program, env } => {
-                let order = Order {
-                    place: post.places.start,
-                    tokens,
-                    wait: post.wait,
-                    server: std::process::id(),
-                    segment: segment.place().clone(),
-                };
+                let origin = launch::Origin::of(segment)
+                    .map_err(|source| StartError::System { what: "look at the server's lease", source })?;
+                let (place, segment) = (post.places.start, segment.place().clone());
+                let order = Order { place, tokens, wait: post.wait, origin, segment };
                 let error =
                     |source| StartError::Executable { servlet: servlet(), path: program.clone(), source };
                 let mut child = launch::spawn(program, &post.title, env, &order).map_err(error)?;

@@ -5,10 +5,10 @@
 //!
 //! Options: `threads` (workers in threads), `hold-in-constructor`, `cleanup-panics`, `no-signals` (the server leaves signals
 //! alone), `own-handler` (the program has a handler for SIGINT), `ignore-sigint`, `shutdown-ms=N`,
-//! `workers=N`, `stream-threads=N`.
+//! `workers=N`, `stream-threads=N`, `file=PATH` (where the segment lies), `program=PATH` (what workers run).
 //!
 //! Commands: `hold N` (a call in a thread of its own), `exit N`, `panic`, `return`, `shutdown`,
-//! `watch` (says `refused` as soon as the server takes no calls).
+//! `watch` (says `refused` as soon as the server takes no calls), `go-to PATH` (another working directory).
 #![expect(unsafe_code, reason = "a signal handler")]
 
 #[path = "../../tests/support/actor.rs"]
@@ -63,14 +63,18 @@ fn start(name: &str, gate: &str, options: &[String]) -> Result<Actors, BoxError>
     };
     let workers = value("workers=").map_or(2, |n| n as usize);
     let threads = value("stream-threads=").map_or(1, |n| n as usize);
-    let builder = Server::builder(name)
+    let text = |key: &str| options.iter().find_map(|o| o.strip_prefix(key));
+    let builder = Server::builder(name);
+    let builder = text("file=").into_iter().fold(builder, |builder, path| builder.file(path));
+    let builder = builder
         .capacity(4)
         .handle_signals(!has("no-signals"))
         .shutdown_timeout(value("shutdown-ms=").map_or(Duration::from_secs(3600), Duration::from_millis));
     Ok(if has("threads") {
         builder.start(ThreadServlet::<Actor>::new(upbringing).cpus(workers).stream_threads(threads))?
     } else {
-        builder.start(ProcessServlet::<Actor>::new(upbringing).cpus(workers).stream_threads(threads))?
+        let servlet = ProcessServlet::<Actor>::new(upbringing).cpus(workers).stream_threads(threads);
+        builder.start(text("program=").into_iter().fold(servlet, |servlet, path| servlet.program(path)))?
     })
 }
 
@@ -115,6 +119,7 @@ fn main() -> Result<(), BoxError> {
                 let (server, number) = (Arc::clone(&server), number(&line));
                 std::thread::spawn(move || call(&server, number));
             }
+            "go-to" => std::env::set_current_dir(line["go-to ".len()..].trim())?,
             "exit" => std::process::exit(number(&line) as i32),
             "panic" => panic!("as told"),
             "return" => return Ok(()),

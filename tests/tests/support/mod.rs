@@ -71,6 +71,10 @@ impl Name {
         self.0.to_text()
     }
 
+    pub(crate) fn place(&self) -> &Place {
+        &self.0
+    }
+
     pub(crate) fn segment_exists(&self) -> bool {
         self.0.path().exists()
     }
@@ -259,15 +263,19 @@ pub(crate) struct End {
 impl Program {
     /// Starts it; it has not said anything yet.
     pub(crate) fn start(name: &Name, gate: &Gate, options: &[&str]) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_actors"))
+        Self::start_as(Command::new(env!("CARGO_BIN_EXE_actors")), name, gate, options)
+    }
+
+    /// The same, where the command says under what circumstances.
+    pub(crate) fn start_as(mut command: Command, name: &Name, gate: &Gate, options: &[&str]) -> Self {
+        command
             .args([&name.text(), &gate.path()])
             .args(options)
             .process_group(0)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the program");
+            .stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the program");
         let stdin = child.stdin.take().expect("piped");
         let stdout = BufReader::new(child.stdout.take().expect("piped"));
         Self { child, stdin, stdout }
@@ -276,10 +284,19 @@ impl Program {
     /// Starts it, and waits until its server is ready; the pids of its workers.
     pub(crate) fn start_ready(name: &Name, gate: &Gate, options: &[&str]) -> (Self, Vec<u32>) {
         let mut program = Self::start(name, gate, options);
-        let line = program.line();
-        let pids = line.strip_prefix("ready").unwrap_or_else(|| panic!("{line:?}"));
-        let pids = pids.split_whitespace().map(|pid| pid.parse().expect("a pid")).collect();
+        let pids = program.ready();
         (program, pids)
+    }
+
+    /// Waits until its server is ready; the pids of its workers.
+    pub(crate) fn ready(&mut self) -> Vec<u32> {
+        let line = self.line();
+        let Some(pids) = line.strip_prefix("ready") else {
+            let mut complaint = String::new();
+            let _ = self.child.stderr.take().expect("piped").read_to_string(&mut complaint);
+            panic!("{line:?} {complaint}");
+        };
+        pids.split_whitespace().map(|pid| pid.parse().expect("a pid")).collect()
     }
 
     pub(crate) fn pid(&self) -> u32 {
