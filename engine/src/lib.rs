@@ -67,6 +67,7 @@ mod plan;
 mod reactor;
 mod registry;
 mod reply;
+mod restarts;
 mod route;
 mod run;
 mod scratch;
@@ -94,6 +95,7 @@ pub use payload::{Checker, Encoder, Output, Payload};
 pub use pending::{CallFuture, Pending};
 pub use plan::DEFAULT_MAX_PAYLOAD;
 pub use reply::Reply;
+pub use restarts::{RESTART_LIMIT, Restarts};
 pub use ringmill_shm::stats::{Closed, Snapshot};
 pub use rkyv;
 pub use scratch::Scratch;
@@ -107,7 +109,6 @@ pub use stream::{
     AsyncStream, ByIndex, ByInput, DEFAULT_STREAM_TIMEOUT, Inputs, Kept, Prepared, Source, Stream,
     StreamOptions, Tags, Unordered, WithInputs,
 };
-pub use supervisor::RESTART_LIMIT;
 pub use worker::{BatchWorker, Context, IntoOutcome, PassThrough, Stop, Worker};
 
 #[doc = include_str!("../guide.md")]

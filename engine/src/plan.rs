@@ -18,6 +18,7 @@
 
 use crate::batch::Rule;
 use crate::error::StartError;
+use crate::restarts::Restarts;
 use crate::route::Choose;
 use crate::run::{Left, Seat};
 use ringmill_shm::layout::{Class, INLINE_BYTES, LINE, TASKS_LIMIT};
@@ -104,6 +105,7 @@ pub(crate) struct PlanNode {
     pub(crate) log_batches_every: u64,
     pub(crate) role: Role,
     pub(crate) launch: Launch,
+    pub(crate) restarts: Restarts,
     pub(crate) next: Target,
     /// Whether every request comes by it.
     pub(crate) mandatory: bool,
@@ -417,6 +419,7 @@ mod tests {
             log_batches_every: 0,
             role: Role::ThreadWorker,
             launch: Launch::Process { program: None, env: Environment::default() },
+            restarts: Restarts::default(),
             next: Target::End,
             mandatory: true,
         }

@@ -30,7 +30,7 @@ use ringmill_shm::layout::{INLINE_BYTES, PAYLOAD_ALIGN};
 use ringmill_shm::participant::SERVER;
 use ringmill_shm::plan::{self, Routes, Target};
 use ringmill_shm::pool::PoolError;
-use ringmill_shm::segment::Segment;
+use ringmill_shm::segment::{Node, Run, Segment};
 use ringmill_shm::sys::time::now_ns;
 use ringmill_shm::token::Token;
 use rkyv::Archived;
@@ -242,7 +242,12 @@ impl Mover<'_> {
     #[inline]
     pub(crate) fn after_push(&self, node: u32) {
         if self.segment.node(node).is_some_and(|node| node.doorbell().is_down()) {
-            self.answer_all_in_ring(node, &RemoteCause::Down { reason: String::new() });
+            // While it shuts down, a node is down for no reason of its own.
+            let told = |node: Node<'_>| {
+                if self.segment.run() == Run::Running { node.down_reason() } else { String::new() }
+            };
+            let reason = self.segment.node(node).map_or_else(String::new, told);
+            self.answer_all_in_ring(node, &RemoteCause::Down { reason });
         }
     }
 

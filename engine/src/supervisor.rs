@@ -7,16 +7,16 @@
 //! started again together has one post: a worker's process with the places of all its threads, or one thread
 //! of the server's process, which ends before its time only by a fatal error. After a death: mark the places
 //! DEAD; repair (with `WorkerDied` for what the worker was working on); wake everybody;
-//! schedule the restart, with a back-off that doubles from 10 ms up to 5 s and begins anew once a worker
-//! has lived for 10 s. A worker that dies [`RESTART_LIMIT`] times without that is given up. A servlet
-//! whose last worker is given up is *down*: its requests, in its ring and to come, are answered with an
-//! error that says why.
+//! schedule the restart, or give the worker up, as the servlet's [`Restarts`] say. A servlet whose last worker is
+//! given up is *down*: its requests, in its ring and to come, are answered with an error that says why, until a
+//! worker that is started again on trial is ready.
 //!
 //! # Ordering
 //!
 //! * *down*: the supervisor marks the node (`doorbell`), then empties its ring; who pushes into it after
 //!   that sees the mark and empties it again. Callers are told at once where every request comes by that
-//!   node: the gate is closed too.
+//!   node: the gate is closed too. When a worker is ready again the mark goes first, then the gate opens: who
+//!   still saw either is refused, and what anybody pushes meanwhile, that worker or he himself takes out.
 //!
 //! # Crash
 //!
@@ -26,6 +26,7 @@ use crate::error::{RemoteCause, RemoteError, STOPPED_BY_ERROR, StartError};
 use crate::launch::{self, Order, status_text};
 use crate::patience::Wait;
 use crate::plan::{Launch, Live, PlanNode};
+use crate::restarts::{Next, Record, Restarts};
 use crate::route::{Mover, Router};
 use crate::run::Seat;
 use crate::unit::Unit;
@@ -42,16 +43,12 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{Child, ExitStatus};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// How often a worker may die young before it is given up.
-pub const RESTART_LIMIT: u32 = 8;
-const FIRST_BACKOFF: Duration = Duration::from_millis(10);
-const LONGEST_BACKOFF: Duration = Duration::from_secs(5);
-/// A worker that has lived so long is healthy: its next death is its first.
-const HEALTHY: Duration = Duration::from_secs(10);
+/// No sleep of who waits for a worker on trial is longer: the backstop for a wake that a dying waker owed.
+const SLEEP_LIMIT: Duration = Duration::from_secs(1);
 
 /// What callers and the supervisor share.
 #[derive(Debug)]
@@ -60,7 +57,7 @@ pub(crate) struct Shared {
     pub(crate) server: Token,
     pub(crate) router: Arc<Router>,
     /// By node: why it is down.
-    pub(crate) down: Vec<OnceLock<String>>,
+    down: Vec<Mutex<Option<String>>>,
     /// By node: whether every request comes by it.
     pub(crate) mandatory: Vec<bool>,
     /// A node that every request comes by is down, or the server is: the callers' gate.
@@ -93,7 +90,7 @@ impl Shared {
             segment,
             server,
             router,
-            down: nodes.iter().map(|_| OnceLock::new()).collect(),
+            down: nodes.iter().map(|_| Mutex::default()).collect(),
             mandatory: nodes.iter().map(|node| node.mandatory).collect(),
             gate_closed: AtomicBool::new(false),
             orders,
@@ -119,6 +116,21 @@ impl Shared {
         for node in 0..self.segment.shape().nodes {
             self.shut(node, &RemoteCause::ShutDown);
         }
+    }
+
+    /// Why a node is down; `None` if it is not.
+    pub(crate) fn down(&self, node: usize) -> MutexGuard<'_, Option<String>> {
+        self.down[node].lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    /// Somebody reads the ring of `node` again.
+    fn reopen(&self, node: u32) {
+        *self.down(node as usize) = None;
+        if let Some(parts) = self.segment.node(node) {
+            parts.doorbell().set_up(); // *down*
+        }
+        let down = (0..self.down.len()).any(|node| self.mandatory[node] && self.down(node).is_some());
+        self.gate_closed.store(down, Ordering::SeqCst);
     }
 
     /// Nobody reads the ring of `node` any more: what is in it is answered, now and from now on.
@@ -171,7 +183,9 @@ enum Body {
     },
     /// Dead; to be started again then.
     Awaiting(Instant),
-    /// Never to be started again.
+    /// Dead too often; to be started on trial then, if at all.
+    GivenUp(Option<Instant>),
+    /// Nothing yet, or gone in order.
     None,
 }
 
@@ -213,7 +227,10 @@ struct Post {
     starter: Starter,
     body: Body,
     since: Instant,
-    young_deaths: u32,
+    restarts: Restarts,
+    record: Record,
+    /// Started again after it was given up, and not ready yet.
+    on_trial: bool,
 }
 
 impl Post {
@@ -407,6 +424,7 @@ impl Supervisor {
                 self.reap(index);
             }
             self.join_threads();
+            self.end_trials();
             self.restart_due();
             self.empty_rings_of_the_down();
         }
@@ -422,7 +440,7 @@ impl Supervisor {
             Body::Process { .. } => false,
             // A thread cannot be killed: after the deadline it is left to itself.
             Body::Thread { left, .. } => left.load(Ordering::SeqCst) || self.past_deadline(),
-            Body::Awaiting(_) | Body::None => true,
+            Body::Awaiting(_) | Body::GivenUp(_) | Body::None => true,
         };
         self.stopping() && self.posts.iter().all(gone)
     }
@@ -453,7 +471,7 @@ impl Supervisor {
     /// When to look again without being woken.
     fn next_timer(&self) -> Option<Instant> {
         let restart = self.posts.iter().filter_map(|post| match post.body {
-            Body::Awaiting(at) if !self.stopping() && self.started.load(Ordering::SeqCst) => Some(at),
+            Body::Awaiting(at) | Body::GivenUp(Some(at)) if self.restarts_workers() => Some(at),
             _ => None,
         });
         let deadline = match self.shared.wished() {
@@ -508,39 +526,43 @@ impl Supervisor {
         if !failed || started {
             post.entries(&segment).for_each(|entry| entry.set_life(Life::Dead));
         }
-        let next = if left_in_order { None } else { self.plan_restart(index, &how, ending.pid) };
+        let next = if left_in_order { Body::None } else { self.plan_restart(index, &how, ending.pid) };
+        let restarting = matches!(next, Body::Awaiting(_));
         for place in places {
             if let Some(token) = segment.participants()[place as usize].token() {
-                self.repair_after(token, node, place, ending, next.is_some());
+                self.repair_after(token, node, place, ending, restarting);
             }
         }
-        if let Some(at) = next {
-            self.posts[index].body = Body::Awaiting(at);
-        } else if !left_in_order {
-            self.give_up_if_last(node, &how);
-        }
+        self.posts[index].body = next;
+        self.give_up_if_last(node, &how);
     }
 
-    /// When to start a dead worker anew; `None` if it is given up, or the server is not running.
-    fn plan_restart(&mut self, index: usize, how: &str, pid: u32) -> Option<Instant> {
+    /// Whether workers that have died are started again.
+    fn restarts_workers(&self) -> bool {
+        !self.stopping() && self.started.load(Ordering::SeqCst)
+    }
+
+    /// What comes in the place of a dead worker.
+    fn plan_restart(&mut self, index: usize, how: &str, pid: u32) -> Body {
         if self.stopping() {
-            return None;
+            return Body::None;
         }
         if !self.started.load(Ordering::SeqCst) {
-            return Some(Instant::now()); // if the server gets ready all the same
+            return Body::Awaiting(Instant::now()); // if the server gets ready all the same
         }
         let post = &mut self.posts[index];
-        if post.since.elapsed() >= HEALTHY {
-            post.young_deaths = 0;
+        post.on_trial = false;
+        match post.record.death(&post.restarts, post.since.elapsed()) {
+            Next::Restart(backoff) => {
+                tracing::warn!(worker = %post.title, pid, ?backoff, "a worker {how}; it will be restarted");
+                Body::Awaiting(Instant::now() + backoff)
+            }
+            Next::GiveUp(rest) => {
+                let deaths = post.record.young_deaths();
+                tracing::error!(worker = %post.title, pid, deaths, ?rest, "a worker {how}; it is given up");
+                Body::GivenUp(rest.and_then(|rest| Instant::now().checked_add(rest)))
+            }
         }
-        post.young_deaths += 1;
-        if post.young_deaths > RESTART_LIMIT {
-            tracing::error!(worker = %post.title, pid, deaths = post.young_deaths, "a worker {how}; it is given up");
-            return None;
-        }
-        let backoff = (FIRST_BACKOFF * 2_u32.pow(post.young_deaths - 1)).min(LONGEST_BACKOFF);
-        tracing::warn!(worker = %post.title, pid, ?backoff, "a worker {how}; it will be restarted");
-        Some(Instant::now() + backoff)
     }
 
     fn repair_after(&self, dead: Token, node: u32, place: u32, ending: &Ending, restarting: bool) {
@@ -569,15 +591,21 @@ impl Supervisor {
         tracing::debug!(worker = %format_args!("{servlet}/{worker}"), ?summary, "repaired");
     }
 
-    /// If no worker of a node is left or to come, its requests are answered with an error from now on.
+    /// If all workers of a node are given up, its requests are answered with an error from now on.
     fn give_up_if_last(&mut self, node: u32, how: &str) {
-        let lives = |post: &Post| post.node == node && !matches!(post.body, Body::None);
-        if self.stopping() || !self.started.load(Ordering::SeqCst) || self.posts.iter().any(lives) {
+        let posts = || self.posts.iter().filter(|post| post.node == node);
+        let is_given_up = |post: &Post| matches!(post.body, Body::GivenUp(_)) || post.on_trial;
+        let Some(post) = posts().next().filter(|_| self.restarts_workers()) else { return };
+        if !posts().all(is_given_up) {
             return;
         }
-        let reason =
-            format!("each of its workers died more than {RESTART_LIMIT} times in a row; the last one {how}");
-        let _ = self.shared.down[node as usize].set(reason); // set once; the first reason stays
+        let reason = post.restarts.giving_up(how);
+        if let Some(first) =
+            posts().find(|post| !post.on_trial).and_then(|p| p.entries(&self.shared.segment).next())
+        {
+            first.fail(reason.as_bytes()); // for whoever looks, and who answers in other processes
+        }
+        *self.shared.down(node as usize) = Some(reason);
         if self.shared.mandatory[node as usize] {
             self.shared.gate_closed.store(true, Ordering::SeqCst);
         }
@@ -585,10 +613,10 @@ impl Supervisor {
     }
 
     fn empty_rings_of_the_down(&self) {
-        for (node, reason) in (0_u32..).zip(&self.shared.down) {
-            if let Some(reason) = reason.get() {
-                let cause = RemoteCause::Down { reason: reason.clone() };
-                self.shared.shut(node, &cause);
+        for node in 0..self.shared.segment.shape().nodes {
+            let reason = self.shared.down(node as usize).clone();
+            if let Some(reason) = reason {
+                self.shared.shut(node, &RemoteCause::Down { reason });
             }
         }
     }
@@ -612,27 +640,65 @@ impl Supervisor {
         }
     }
 
+    /// Where a worker on trial is ready, its servlet takes requests again.
+    fn end_trials(&mut self) {
+        for index in 0..self.posts.len() {
+            let post = &mut self.posts[index];
+            if !post.on_trial || !post.entries(&self.shared.segment).all(|e| e.life() == Life::Ready) {
+                continue;
+            }
+            post.on_trial = false;
+            if self.shared.down(post.node as usize).is_some() {
+                tracing::warn!(worker = %post.title, "a worker is ready; its servlet takes requests again");
+                self.shared.reopen(post.node);
+            }
+        }
+    }
+
+    /// Has the supervisor look again once a worker on trial is ready, or is not going to be.
+    fn watch_trial(&self, places: Range<u32>) -> std::io::Result<()> {
+        let shared = Arc::clone(&self.shared);
+        let watch = move || {
+            let bell = shared.segment.startup();
+            let entries = || &shared.segment.participants()[places.start as usize..places.end as usize];
+            loop {
+                let count = bell.count();
+                if entries().iter().all(|e| e.life() != Life::Starting) || shared.wished() != Wish::Watch {
+                    break;
+                }
+                bell.sleep(count, Some(SLEEP_LIMIT)); // a repair rings it too
+            }
+            shared.orders.signal();
+        };
+        std::thread::Builder::new().name("ringmill-trial".into()).spawn(watch).map(|_detached| ())
+    }
+
     fn restart_due(&mut self) {
-        if self.stopping() || !self.started.load(Ordering::SeqCst) {
+        if !self.restarts_workers() {
             return;
         }
         for index in 0..self.posts.len() {
-            if !matches!(self.posts[index].body, Body::Awaiting(at) if at <= Instant::now()) {
-                continue;
-            }
+            let due = |at: Instant| at <= Instant::now();
+            self.posts[index].on_trial = match self.posts[index].body {
+                Body::Awaiting(at) if due(at) => false,
+                Body::GivenUp(Some(at)) if due(at) => true,
+                _ => continue,
+            };
             if let Err(error) = self.launch(index) {
                 // No more processes or descriptors, or the executable has gone: as another death.
                 let node = self.posts[index].node;
                 let how = format!("could not be started: {error}");
                 let post = &self.posts[index];
                 post.entries(&self.shared.segment).for_each(|entry| entry.set_life(Life::Dead));
-                match self.plan_restart(index, &how, 0) {
-                    Some(at) => self.posts[index].body = Body::Awaiting(at),
-                    None => {
-                        self.posts[index].body = Body::None;
-                        self.give_up_if_last(node, &how);
-                    }
-                }
+                self.posts[index].body = self.plan_restart(index, &how, 0);
+                self.give_up_if_last(node, &how);
+            } else if self.posts[index].on_trial
+                && let Err(error) = self.watch_trial(self.posts[index].places.clone())
+            {
+                // Nobody would tell us when it is ready: it counts as ready.
+                tracing::warn!(%error, "cannot start the thread that watches a trial");
+                self.posts[index].on_trial = false;
+                self.shared.reopen(self.posts[index].node);
             }
         }
     }
@@ -655,12 +721,13 @@ fn posts(segment: &Segment, nodes: &[PlanNode], server_name: &str, wait: Wait) -
     let mut posts = Vec::new();
     for (index, (node, info)) in nodes.iter().zip(segment.nodes()).enumerate() {
         let mut post = |places: Range<u32>, title, starter| {
-            let (first, node, body) = (info.first_participant, index as u32, Body::None);
+            let (first, restarts, record) = (info.first_participant, node.restarts, Record::default());
+            let (node, body, on_trial) = (index as u32, Body::None, false);
             let places = first + places.start..first + places.end;
             let title = format!("{server_name}/{title}");
             let wait = wait_on(&segment.participants()[places.start as usize].cpus(), nodes, wait);
             let since = Instant::now();
-            posts.push(Post { places, node, title, wait, starter, body, since, young_deaths: 0 });
+            posts.push(Post { places, node, title, wait, starter, body, since, restarts, record, on_trial });
         };
         let threads = info.threads;
         for worker in 0..info.workers / threads {

@@ -9,7 +9,7 @@
 //!                                     waits out a batch window, wants to be woken, plus one
 //!                     holder:   u32   the worker that wake_at speaks of
 //!                     spinner:  u32   0, or worker + 1: it is awake, idle and looks at the ring
-//!                     down:     u32   1: no worker is left, and none will come
+//!                     down:     u32   1: no worker is left, and none is ready to come
 //! one line a worker   bell: u32       its futex word; a ring of the bell adds one
 //! ```
 //!
@@ -213,6 +213,11 @@ impl Line {
     pub fn set_down(&self) {
         self.down.store(1, Ordering::SeqCst);
         fence_after_seq_cst(); // *down*
+    }
+
+    /// Somebody reads the ring again.
+    pub fn set_up(&self) {
+        self.down.store(0, Ordering::SeqCst);
     }
 
     /// Whether nobody will read the ring; asked after a push, who sees it empties the ring.

@@ -19,7 +19,7 @@
 //! | READY | takes part | participant → LEAVING; server → DEAD |
 //! | FAILED | could not be constructed, or gave up; the message says why | server → STARTING or DEAD |
 //! | LEAVING | goes in order | server → DEAD |
-//! | DEAD | its process is gone | server → STARTING |
+//! | DEAD | its process is gone | server → STARTING, or FAILED if it is given up |
 //!
 //! # Invariants
 //!
@@ -268,11 +268,11 @@ impl Entry {
         self.state.store(life as u32, Ordering::Release); // *told*
     }
 
-    /// Its construction has failed, or it gives up. A message longer than [`MESSAGE_BYTES`] is cut.
+    /// Its construction has failed, or it gives up; or it is dead, and who started it gives it up. A message longer than [`MESSAGE_BYTES`] is cut.
     pub fn fail(&self, message: &[u8]) {
         let message = &message[..message.len().min(MESSAGE_BYTES)];
-        // SAFETY: only the participant of a STARTING or READY place writes here, and nobody reads before FAILED;
-        // the length is within the array.
+        // SAFETY: only the participant of a STARTING or READY place writes here, or the server that of a dead one;
+        // nobody reads before FAILED, and the length is within the array.
         unsafe {
             core::ptr::copy_nonoverlapping(message.as_ptr(), self.message.get().cast(), message.len());
         }

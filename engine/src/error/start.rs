@@ -26,6 +26,16 @@ pub enum StartError {
         /// The wait.
         batch_wait_time: Duration,
     },
+    /// A back-off that would shrink.
+    #[error("servlet {servlet}: the first back-off ({first:?}) is longer than the longest ({longest:?})")]
+    Backoff {
+        /// The servlet's name.
+        servlet: String,
+        /// Before the first restart.
+        first: Duration,
+        /// The longest.
+        longest: Duration,
+    },
     /// An option has a value out of range.
     #[error("{}{what} is {value}, must be in {least}..={most}", servlet_prefix(.servlet))]
     Range {

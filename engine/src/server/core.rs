@@ -213,9 +213,8 @@ impl Core {
 
     /// The error of a servlet that is down, if one of those is; by its node's index and name.
     pub(super) fn down(&self, is_it: impl Fn(usize, &str) -> bool) -> Option<CallError> {
-        let mut down = self.shared.down.iter().zip(self.segment.nodes()).enumerate();
-        down.find_map(|(index, (reason, node))| {
-            let reason = reason.get().filter(|_| is_it(index, &node.name))?.clone();
+        self.segment.nodes().iter().enumerate().find_map(|(index, node)| {
+            let reason = self.shared.down(index).clone().filter(|_| is_it(index, &node.name))?;
             Some(CallError::ServletDown { servlet: node.name.clone(), reason })
         })
     }

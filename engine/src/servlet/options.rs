@@ -5,6 +5,7 @@ use crate::cpus::Cpus;
 use crate::error::StartError;
 use crate::payload::{Payload, type_hash};
 use crate::plan::{Launch, PlanNode};
+use crate::restarts::Restarts;
 use crate::worker::BatchWorker;
 use ringmill_shm::doorbell::WORKER_LIMIT;
 use ringmill_shm::participant::Role;
@@ -21,6 +22,7 @@ pub(super) struct Options<Config> {
     pub(super) batch_wait_time: Option<Duration>,
     pub(super) stream_threads: usize,
     pub(super) log_batches_every: u64,
+    pub(super) restarts: Restarts,
 }
 
 /// After how many batches a worker logs, if nothing else is said.
@@ -36,6 +38,7 @@ impl<Config: Payload> Options<Config> {
             batch_wait_time: None,
             stream_threads: 1,
             log_batches_every: LOG_BATCHES_EVERY,
+            restarts: Restarts::default(),
         }
     }
 
@@ -50,7 +53,8 @@ impl<Config: Payload> Options<Config> {
         let rule = Rule::new(&name, self.batch_size, self.batch_wait_time)?;
         let workers = self.cpus.resolve(&name)?;
         let threads = threads(&name, self.stream_threads, workers.len())?;
-        let log_batches_every = self.log_batches_every;
+        self.restarts.check(&name)?;
+        let (log_batches_every, restarts) = (self.log_batches_every, self.restarts);
         let config = crate::payload::to_bytes(&self.config)
             .map_err(|e| StartError::Config { servlet: name.clone(), message: e.to_string() })?;
         let type_hash = type_hash::<W::In, W::Out, W::Config>();
@@ -65,6 +69,7 @@ impl<Config: Payload> Options<Config> {
             log_batches_every,
             role,
             launch,
+            restarts,
             next: Target::End,
             mandatory: true,
         })
@@ -169,6 +174,14 @@ macro_rules! setters {
         #[must_use]
         pub fn stream_threads(mut self, threads: usize) -> Self {
             self.options.stream_threads = threads;
+            self
+        }
+
+        /// How soon and how often workers that have died are started again, and when the servlet is given up.
+        /// See [`Restarts`](crate::Restarts).
+        #[must_use]
+        pub fn restarts(mut self, policy: crate::Restarts) -> Self {
+            self.options.restarts = policy;
             self
         }
 

@@ -86,6 +86,16 @@ impl<'a> Node<'a> {
         self.workers().get(worker as usize).map(Entry::bell)
     }
 
+    /// Why it is [down](doorbell::Line::is_down), as who gave it up has left it with its first worker's place;
+    /// empty if it is not.
+    #[must_use]
+    pub fn down_reason(&self) -> String {
+        let first = self.workers().first().filter(|_| self.doorbell().is_down());
+        let message = first.map_or_else(Vec::new, Entry::message);
+        let line = message.split(|&byte| byte == 0).next().unwrap_or_default();
+        String::from_utf8_lossy(line).into_owned()
+    }
+
     /// Pushes queued tasks into its ring, in order, and tells its workers.
     ///
     /// # Errors
