@@ -20,7 +20,9 @@
 //!
 //! # Crash
 //!
-//! The supervisor dies with the server's process; then the workers leave and the segment is stale.
+//! The supervisor dies with the server's process; then the workers leave and the segment is stale. Should its
+//! thread panic, be it in a listener of the log, nobody is left who would notice a death: every servlet is down
+//! from then on, its processes are killed, and what they had is answered.
 
 use crate::error::{RemoteCause, RemoteError, STOPPED_BY_ERROR, StartError};
 use crate::launch::{self, Order, status_text};
@@ -40,6 +42,7 @@ use std::ffi::OsString;
 use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::os::unix::process::ExitStatusExt;
+use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::process::{Child, ExitStatus};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -49,6 +52,10 @@ use std::time::{Duration, Instant};
 
 /// No sleep of who waits for a worker on trial is longer: the backstop for a wake that a dying waker owed.
 const SLEEP_LIMIT: Duration = Duration::from_secs(1);
+
+/// Back-off while the system has no process, descriptor or memory left for a worker.
+const FIRST_SHORTAGE: Duration = Duration::from_millis(10);
+const LONGEST_SHORTAGE: Duration = Duration::from_millis(500);
 
 /// What callers and the supervisor share.
 #[derive(Debug)]
@@ -231,6 +238,8 @@ struct Post {
     record: Record,
     /// Started again after it was given up, and not ready yet.
     on_trial: bool,
+    /// How often in a row the system had no room for it.
+    refusals: u32,
 }
 
 impl Post {
@@ -300,7 +309,9 @@ impl Supervisor {
             if failed {
                 supervisor.shared.kill();
             }
-            supervisor.watch();
+            if let Err(panic) = crate::panics::caught(AssertUnwindSafe(|| supervisor.watch())) {
+                supervisor.resign(&panic);
+            }
         });
         let thread =
             thread.map_err(|source| StartError::System { what: "start the supervisor's thread", source })?;
@@ -363,6 +374,7 @@ impl Supervisor {
         let post = &mut self.posts[index];
         post.body = body;
         post.since = Instant::now();
+        post.refusals = 0;
         Ok(())
     }
 
@@ -565,6 +577,59 @@ impl Supervisor {
         }
     }
 
+    /// For what the system had no room for. That is no fault of the worker, and passes: it is tried for as long
+    /// as it takes.
+    fn await_room(&mut self, index: usize, how: &str) -> Body {
+        let post = &mut self.posts[index];
+        let backoff = (FIRST_SHORTAGE * 2_u32.pow(post.refusals.min(8))).min(LONGEST_SHORTAGE);
+        post.refusals += 1;
+        tracing::warn!(worker = %post.title, ?backoff, "a worker {how}; it will be tried again");
+        let at = Instant::now() + backoff;
+        match std::mem::take(&mut post.on_trial) {
+            true => Body::GivenUp(Some(at)),
+            false => Body::Awaiting(at),
+        }
+    }
+
+    /// After a panic of this very thread: see the module, *Crash*. Whatever was half done is done again, as after
+    /// a death.
+    fn resign(&mut self, panic: &RemoteCause) {
+        let reason = format!("the server's supervisor has failed: {panic}");
+        let quietly = |work: &mut dyn FnMut()| {
+            let _ = crate::panics::caught(AssertUnwindSafe(work)); // once is enough to know
+        };
+        quietly(&mut || tracing::error!("{reason}; every servlet is down"));
+        self.shared.kill();
+        self.shared.segment.set_run(Run::Stopping); // for threads, which cannot be killed
+        for node in 0..self.shared.segment.shape().nodes {
+            self.shared.down(node as usize).get_or_insert_with(|| reason.clone());
+        }
+        self.shared.gate_closed.store(true, Ordering::SeqCst); // *down*
+        wake_everyone(&self.shared.segment);
+        for index in 0..self.posts.len() {
+            let mut ending = Ending { pid: 0, signal: None, code: None, text: String::new() };
+            match std::mem::replace(&mut self.posts[index].body, Body::None) {
+                // What it has in its hands it still answers.
+                Body::Thread { left, .. } if !left.load(Ordering::SeqCst) => continue,
+                Body::Process { mut child, pidfd } => {
+                    launch::kill(&pidfd);
+                    ending.signal = child.wait().ok().and_then(|status| status.signal());
+                }
+                _ => {}
+            }
+            let (places, node) = (self.posts[index].places.clone(), self.posts[index].node);
+            for place in places {
+                let entry = &self.shared.segment.participants()[place as usize];
+                ending.pid = entry.pid();
+                entry.set_life(Life::Dead);
+                if let Some(token) = entry.token() {
+                    quietly(&mut || self.repair_after(token, node, place, &ending, false));
+                }
+            }
+        }
+        quietly(&mut || self.empty_rings_of_the_down());
+    }
+
     fn repair_after(&self, dead: Token, node: u32, place: u32, ending: &Ending, restarting: bool) {
         let segment = &self.shared.segment;
         let worker = segment.participants()[place as usize].worker();
@@ -685,12 +750,14 @@ impl Supervisor {
                 _ => continue,
             };
             if let Err(error) = self.launch(index) {
-                // No more processes or descriptors, or the executable has gone: as another death.
                 let node = self.posts[index].node;
                 let how = format!("could not be started: {error}");
                 let post = &self.posts[index];
                 post.entries(&self.shared.segment).for_each(|entry| entry.set_life(Life::Dead));
-                self.posts[index].body = self.plan_restart(index, &how, 0);
+                self.posts[index].body = match is_shortage(&error) {
+                    true => self.await_room(index, &how),
+                    false => self.plan_restart(index, &how, 0), // its executable has gone: as another death
+                };
                 self.give_up_if_last(node, &how);
             } else if self.posts[index].on_trial
                 && let Err(error) = self.watch_trial(self.posts[index].places.clone())
@@ -716,18 +783,38 @@ impl Drop for Supervisor {
     }
 }
 
+/// Whether a worker was not started because the system has no process, descriptor or memory for it.
+fn is_shortage(error: &StartError) -> bool {
+    let (StartError::Executable { source, .. } | StartError::System { source, .. }) = error else {
+        return false;
+    };
+    matches!(source.raw_os_error(), Some(libc::EAGAIN | libc::EMFILE | libc::ENFILE | libc::ENOMEM))
+}
+
 /// A post for every worker of a plan.
 fn posts(segment: &Segment, nodes: &[PlanNode], server_name: &str, wait: Wait) -> Vec<Post> {
     let mut posts = Vec::new();
     for (index, (node, info)) in nodes.iter().zip(segment.nodes()).enumerate() {
         let mut post = |places: Range<u32>, title, starter| {
             let (first, restarts, record) = (info.first_participant, node.restarts, Record::default());
-            let (node, body, on_trial) = (index as u32, Body::None, false);
+            let (node, body, on_trial, refusals) = (index as u32, Body::None, false, 0);
             let places = first + places.start..first + places.end;
             let title = format!("{server_name}/{title}");
             let wait = wait_on(&segment.participants()[places.start as usize].cpus(), nodes, wait);
             let since = Instant::now();
-            posts.push(Post { places, node, title, wait, starter, body, since, restarts, record, on_trial });
+            posts.push(Post {
+                places,
+                node,
+                title,
+                wait,
+                starter,
+                body,
+                since,
+                restarts,
+                record,
+                on_trial,
+                refusals,
+            });
         };
         let threads = info.threads;
         for worker in 0..info.workers / threads {
