@@ -244,7 +244,20 @@ pub(crate) fn depth<I, O>(server: &ringmill::Server<I, O>) -> u64 {
     server.stats().servlets[0].depth
 }
 
-/// The program `actors` in a process group of its own.
+/// A session and a process group of its own, as a daemon has. In a session with others, the kernel sends SIGHUP to
+/// the stopped processes of a group that is orphaned.
+#[expect(unsafe_code, reason = "setsid between fork and exec")]
+fn lead_a_session(command: &mut Command) {
+    let lead = || {
+        // SAFETY: takes nothing.
+        unsafe { libc::setsid() };
+        Ok(())
+    };
+    // SAFETY: `lead` makes one system call.
+    unsafe { command.pre_exec(lead) };
+}
+
+/// The program `actors` in a session of its own.
 #[derive(Debug)]
 pub(crate) struct Program {
     child: Child,
@@ -271,10 +284,10 @@ impl Program {
         command
             .args([&name.text(), &gate.path()])
             .args(options)
-            .process_group(0)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
+        lead_a_session(&mut command);
         let mut child = command.spawn().expect("the program");
         let stdin = child.stdin.take().expect("piped");
         let stdout = BufReader::new(child.stdout.take().expect("piped"));
