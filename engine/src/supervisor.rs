@@ -36,7 +36,7 @@ use crate::worker::title;
 use ringmill_shm::participant::{Entry, Life};
 use ringmill_shm::repair::{Orphan, repair, wake_everyone};
 use ringmill_shm::segment::{Run, Segment};
-use ringmill_shm::sys::process::{EventFd, PidFd, wait_readable};
+use ringmill_shm::sys::process::{EventFd, PidFd, is_unwaited_child, wait_readable};
 use ringmill_shm::token::Token;
 use std::ffi::OsString;
 use std::ops::Range;
@@ -359,12 +359,15 @@ impl Supervisor {
                 let error =
                     |source| StartError::Executable { servlet: servlet(), path: program.clone(), source };
                 let mut child = launch::spawn(program, &post.title, env, &order).map_err(error)?;
-                match PidFd::open(child.id()) {
+                match PidFd::of_child(child.id()) {
                     Ok(pidfd) => Body::Process { child, pidfd },
                     Err(source) => {
-                        // Without a descriptor its death could not be noticed.
-                        let _ = child.kill();
-                        let _ = child.wait();
+                        // Without a descriptor its death could not be noticed. If it has gone already, its pid
+                        // may be another's.
+                        if is_unwaited_child(child.id()) {
+                            let _ = child.kill();
+                            let _ = child.wait();
+                        }
                         return Err(StartError::System { what: "watch a worker's process", source });
                     }
                 }

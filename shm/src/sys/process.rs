@@ -30,6 +30,20 @@ impl PidFd {
         Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
     }
 
+    /// Opens a child of this process that has just been started.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open); `ECHILD` if it has ended and somebody else has waited for it, be it the kernel
+    /// because SIGCHLD is ignored: its pid may be another's by now.
+    pub fn of_child(pid: u32) -> io::Result<Self> {
+        let process = Self::open(pid)?;
+        // Asked of what was opened, not of the number.
+        match is_child(libc::P_PIDFD, process.0.as_raw_fd().cast_unsigned()) {
+            true => Ok(process),
+            false => Err(io::Error::from_raw_os_error(libc::ECHILD)),
+        }
+    }
+
     /// Sends a signal to exactly this process, never to a later one of the same number.
     ///
     /// # Errors
@@ -93,6 +107,20 @@ impl AsRawFd for EventFd {
     fn as_raw_fd(&self) -> i32 {
         self.0.as_raw_fd()
     }
+}
+
+/// Whether this is a child of this process that nobody has waited for: its pid is its own for so long.
+#[must_use]
+pub fn is_unwaited_child(pid: u32) -> bool {
+    is_child(libc::P_PID, pid)
+}
+
+fn is_child(kind: libc::idtype_t, id: u32) -> bool {
+    // SAFETY: an all-zero siginfo_t is valid to be overwritten.
+    let mut info: libc::siginfo_t = unsafe { core::mem::zeroed() };
+    let only_look = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+    // SAFETY: integers, and a live siginfo_t to fill; nothing is waited for, and nothing is reaped.
+    unsafe { libc::waitid(kind, id, &raw mut info, only_look) == 0 }
 }
 
 /// Sleeps until one of `fds` is readable, or `timeout` is over (`None`: for ever); says which are.
