@@ -197,7 +197,7 @@ fn a_new_server_waits_for_no_old_worker_and_none_harms_it() {
         stopped.iter().for_each(|&pid| stop(pid));
         let (crew, stopped_crew) = (Crew::of(&pids), Crew::of(&stopped));
         let begun = kill(&mut program, &name);
-        let server = Server::builder(name.text()).start(gate.processes(2)).expect("it starts at once");
+        let server = Server::builder(name.text()).start(gate.processes(4)).expect("it starts at once");
         eprintln!("a new server is ready {:?} after the kill", begun.elapsed());
         assert!(stopped_crew.left() == 2, "nobody was waited for");
         let files = || {

@@ -139,6 +139,14 @@ impl Gate {
         Upbringing { gate: self.path(), rebirth, hold_in_constructor: false, cleanup_panics: false }
     }
 
+    /// Lets actors of every user come.
+    pub(crate) fn open_to_all(&self) {
+        use std::os::unix::fs::PermissionsExt;
+        ringmill_tests::other_user::open_to_all(self.directory.path());
+        let all = std::fs::Permissions::from_mode(0o777);
+        std::fs::set_permissions(self.path(), all).expect("it is ours");
+    }
+
     /// A servlet of actors that report here.
     pub(crate) fn processes(&self, count: usize) -> ProcessServlet<Actor> {
         ProcessServlet::new(self.upbringing()).name("actor").cpus(count)
@@ -232,6 +240,15 @@ pub(crate) fn signal(pid: u32, signal: i32) {
     PidFd::open(pid).and_then(|process| process.send_signal(signal)).expect("it lives");
 }
 
+/// Waits until a process has ended.
+#[track_caller]
+pub(crate) fn await_end(process: &PidFd) {
+    use std::os::fd::AsRawFd;
+    eventually("it ends", || {
+        ringmill_shm::sys::process::wait_readable(&[process.as_raw_fd()], Some(Duration::from_secs(1)))[0]
+    });
+}
+
 /// The processes of a servlet's workers, all of which must be there.
 pub(crate) fn pids<I, O>(server: &ringmill::Server<I, O>) -> Vec<u32> {
     let pids: Vec<u32> = server.stats().servlets[0].workers.iter().map(|worker| worker.pid).collect();
@@ -281,13 +298,18 @@ impl Program {
 
     /// The same, where the command says under what circumstances.
     pub(crate) fn start_as(mut command: Command, name: &Name, gate: &Gate, options: &[&str]) -> Self {
+        lead_a_session(&mut command);
+        Self::start_among_us(command, name, gate, options)
+    }
+
+    /// The same in our own process group. Else the pid stays its own for as long as the group has members.
+    pub(crate) fn start_among_us(mut command: Command, name: &Name, gate: &Gate, options: &[&str]) -> Self {
         command
             .args([&name.text(), &gate.path()])
             .args(options)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        lead_a_session(&mut command);
         let mut child = command.spawn().expect("the program");
         let stdin = child.stdin.take().expect("piped");
         let stdout = BufReader::new(child.stdout.take().expect("piped"));
@@ -331,6 +353,11 @@ impl Program {
     pub(crate) fn hold(&mut self, gate: &Gate, number: u64) -> Visit {
         self.tell(&format!("hold {number}"));
         gate.next_hold(number)
+    }
+
+    /// The same, if it has not ended.
+    pub(crate) fn try_tell(&mut self, command: &str) {
+        let _ = writeln!(self.stdin, "{command}");
     }
 
     /// Sends a signal to its whole group, as a terminal does.
