@@ -83,7 +83,7 @@ impl Origin {
     fn has_ended(&self, place: &Place) -> bool {
         match Lease::open(&place.lease_path()) {
             Ok(lease) => {
-                lease.file_number().ok() != Some(self.lease) || matches!(lease.is_held(SERVER), Ok(false))
+                lease.file_number().ok() != Some(self.lease) || matches!(lease.is_served(), Ok(false))
             }
             Err(error) => error.kind() == std::io::ErrorKind::NotFound,
         }
@@ -272,7 +272,7 @@ fn watch_server(seat: Arc<Seat>) -> Result<(), JoinError> {
     let server = PidFd::open(seat.segment.participants()[SERVER as usize].pid())
         .map_err(system("watch the server"))?;
     // If it had died before we opened it, the descriptor may be another process's; the lease tells.
-    if !seat.segment.lease().is_held(SERVER).map_err(system("ask for the server's lease"))? {
+    if !seat.segment.lease().is_served().map_err(system("ask for the server's lease"))? {
         return Err(JoinError::System {
             what: "join a server that is gone",
             source: std::io::ErrorKind::NotFound.into(),

@@ -435,12 +435,16 @@ impl Lease {
                 }
             }
             let serves = match Self::open(path) {
-                Ok(other) => other.is_held(SERVES)?,
+                Ok(other) => other.is_served()?,
                 Err(e) if e.kind() == io::ErrorKind::NotFound => false, // it has just been removed
                 Err(e) => return Err(e.into()),
             };
-            if serves || begun.elapsed() >= REMOVAL_LIMIT {
+            if serves {
                 return Ok(None);
+            }
+            if begun.elapsed() >= REMOVAL_LIMIT {
+                let why = "who removes what a dead server left holds it, and does not go on";
+                return Err(io::Error::new(io::ErrorKind::TimedOut, why).into());
             }
             // The last worker of a dead server, or a person's command, removes its files.
             std::thread::sleep(REMOVAL_LOOK);
@@ -529,6 +533,14 @@ impl Lease {
         sys::file::byte_is_locked(&self.probe, place)
     }
 
+    /// Whether its server lives. Who removes what a dead one left has the server's byte too, for a moment.
+    ///
+    /// # Errors
+    /// What the kernel says; nothing is known then.
+    pub fn is_served(&self) -> io::Result<bool> {
+        self.is_held(SERVES)
+    }
+
     /// The lease file's path.
     #[must_use]
     pub fn path(&self) -> &Path {
@@ -604,6 +616,20 @@ mod tests {
         assert!(acquire(&path).unwrap().is_none(), "nothing to remove");
         drop(server);
         assert!(Lease::acquire_to_serve(&path).unwrap().is_some());
+    }
+
+    /// Who removes has been stopped, say: it is waited for, and then told of.
+    #[test]
+    fn one_who_removes_and_does_not_end_is_no_server() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lease");
+        let remover = acquire(&path).unwrap().expect("nobody has it");
+        assert!(!remover.is_served().unwrap());
+        match Lease::acquire_to_serve(&path) {
+            Err(LeaseError::System(error)) => assert_eq!(error.kind(), io::ErrorKind::TimedOut),
+            other => panic!("{other:?}"),
+        }
+        assert!(remover.is_held(SERVER).unwrap() && path.exists(), "it was left alone");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use super::create::CreateError;
 use super::place::{MODE, NAME_PREFIX, NAMED_DIRECTORY, Place};
 use crate::layout::{LAYOUT_VERSION, MAGIC, PAGE};
-use crate::participant::{Lease, LeaseError, SERVER};
+use crate::participant::{Lease, LeaseError};
 use crate::sys;
 use std::fs::OpenOptions;
 use std::io;
@@ -39,7 +39,7 @@ pub fn list() -> io::Result<Vec<Found>> {
 #[must_use]
 pub fn is_live(place: &Place) -> bool {
     match Lease::open(&place.lease_path()) {
-        Ok(lease) => lease.is_held(SERVER).unwrap_or(true),
+        Ok(lease) => lease.is_served().unwrap_or(true),
         Err(e) => e.kind() == io::ErrorKind::PermissionDenied,
     }
 }

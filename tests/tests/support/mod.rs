@@ -169,6 +169,14 @@ impl Gate {
         self.listener.set_nonblocking(false).expect("a socket");
     }
 
+    /// Whether an actor has come that nobody has asked for.
+    pub(crate) fn has_visitor(&self) -> bool {
+        self.listener.set_nonblocking(true).expect("a socket");
+        let visitor = self.listener.accept().is_ok();
+        self.listener.set_nonblocking(false).expect("a socket");
+        visitor
+    }
+
     /// The next actor to come, which holds an item.
     pub(crate) fn next_hold(&self, number: u64) -> Visit {
         let visit = self.next();
