@@ -159,9 +159,8 @@ fn no_more_processes_when_a_worker_must_be_started_again() {
         }
         let (name, gate) = (Name::new("noprocess"), Gate::new());
         gate.open_to_all();
-        let user = user_of_ours(1);
-        let mut program =
-            Program::start_as(PublicProgram::of(ACTORS).run_as(user), &name, &gate, &["workers=1"]);
+        let (user, actors) = (user_of_ours(1), PublicProgram::of(ACTORS));
+        let mut program = Program::start_as(actors.run_as(user), &name, &gate, &["workers=1"]);
         let victim = program.ready()[0];
         let segment = name.inspect();
         program.tell("limit-processes 1");
