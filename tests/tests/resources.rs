@@ -47,7 +47,7 @@ fn limit(command: &mut Command, resource: Resource, most: u64) {
 #[track_caller]
 fn judge(case: &str, name: &Name, end: &End) -> bool {
     assert!(!end.stderr.contains("panicked"), "{case}: {end:?}");
-    name.assert_nothing_left();
+    assert!(name.is_clean(), "{case}: {end:?}");
     match end.status.code() {
         Some(0) => {
             assert!(end.stdout.starts_with("ready "), "{case}: {end:?}");
@@ -91,6 +91,8 @@ fn few_descriptors_at_the_start() {
     });
 }
 
+/// Symptom, among them: of a server of threads that had got only some of them, the files stayed. Cause: those threads
+/// had the segment, and the process ended before they did.
 #[test]
 fn few_processes_at_the_start() {
     guarded(|| {

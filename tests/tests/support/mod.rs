@@ -111,6 +111,10 @@ impl Name {
         [self.0.path(), self.0.lease_path()].into_iter().filter(|path| path.exists()).collect()
     }
 
+    pub(crate) fn is_clean(&self) -> bool {
+        self.left().is_empty()
+    }
+
     #[track_caller]
     pub(crate) fn assert_nothing_left(&self) {
         assert_eq!(self.left(), Vec::<PathBuf>::new());
