@@ -150,12 +150,16 @@ fn stopped_with_the_lock() {
             assert!(used_ns < 200_000_000, "{used_ns} ns: they do not sleep");
             assert_eq!(holder(), Some(token), "it keeps the lock");
             go_on(stopped);
-            // One batch of the four whose callers are there; each is begun once.
-            for number in [1, 3, 4, 5] {
-                let visit = gate.next_hold(number);
-                assert_eq!(visit.pid, stopped);
+            // One batch of the four whose callers are there, in the order in which they came; each is begun once.
+            let mut begun = Vec::new();
+            for _ in 0..4 {
+                let visit = gate.next();
+                assert_eq!((visit.kind.as_str(), visit.pid), ("hold", stopped));
+                begun.push(visit.number);
                 visit.let_go();
             }
+            begun.sort_unstable();
+            assert_eq!(begun, [1, 3, 4, 5]);
             for (caller, number) in [first].into_iter().chain(rest).zip([1, 3, 4, 5]) {
                 assert_eq!(caller.join().expect("no panic").expect("an answer").value, 2 * number);
             }
