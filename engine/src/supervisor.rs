@@ -21,8 +21,9 @@
 //! # Crash
 //!
 //! The supervisor dies with the server's process; then the workers leave and the segment is stale. Should its
-//! thread panic, be it in a listener of the log, nobody is left who would notice a death: every servlet is down
-//! from then on, its processes are killed, and what they had is answered.
+//! thread panic all the same (panics of the log's listeners are caught), nobody is left who would notice a death:
+//! every servlet is down from then on, its processes are killed, and what they had is answered; not what the
+//! supervisor itself had in its hands.
 
 use crate::error::{RemoteCause, RemoteError, STOPPED_BY_ERROR, StartError};
 use crate::launch::{self, Order, status_text};
@@ -421,7 +422,7 @@ impl Supervisor {
             if !cpus.is_empty() {
                 // Checked against the allowed set when planned; it may have shrunk since.
                 if let Err(error) = ringmill_shm::sys::cpu::pin_thread(&cpus) {
-                    tracing::warn!(?cpus, %error, "cannot pin a worker's thread");
+                    say(|| tracing::warn!(?cpus, %error, "cannot pin a worker's thread"));
                 }
             }
             let seat = Arc::new(seat);
@@ -570,7 +571,9 @@ impl Supervisor {
         let next = if left_in_order {
             Body::None
         } else if left.iter().any(|left| on_death.halves(left.tasks.len())) {
-            tracing::warn!(worker = %self.posts[index].title, "a worker {how}; its batch is tried again in halves");
+            say(
+                || tracing::warn!(worker = %self.posts[index].title, "a worker {how}; its batch is tried again in halves"),
+            );
             self.posts[index].on_trial = false;
             Body::Awaiting(Instant::now())
         } else {
@@ -601,12 +604,16 @@ impl Supervisor {
         post.on_trial = false;
         match post.record.death(&post.restarts, post.since.elapsed()) {
             Next::Restart(backoff) => {
-                tracing::warn!(worker = %post.title, pid, ?backoff, "a worker {how}; it will be restarted");
+                say(
+                    || tracing::warn!(worker = %post.title, pid, ?backoff, "a worker {how}; it will be restarted"),
+                );
                 Body::Awaiting(Instant::now() + backoff)
             }
             Next::GiveUp(rest) => {
                 let deaths = post.record.young_deaths();
-                tracing::error!(worker = %post.title, pid, deaths, ?rest, "a worker {how}; it is given up");
+                say(
+                    || tracing::error!(worker = %post.title, pid, deaths, ?rest, "a worker {how}; it is given up"),
+                );
                 Body::GivenUp(rest.and_then(|rest| Instant::now().checked_add(rest)))
             }
         }
@@ -618,7 +625,7 @@ impl Supervisor {
         let post = &mut self.posts[index];
         let backoff = (FIRST_SHORTAGE * 2_u32.pow(post.refusals.min(8))).min(LONGEST_SHORTAGE);
         post.refusals += 1;
-        tracing::warn!(worker = %post.title, ?backoff, "a worker {how}; it will be tried again");
+        say(|| tracing::warn!(worker = %post.title, ?backoff, "a worker {how}; it will be tried again"));
         let at = Instant::now() + backoff;
         match std::mem::take(&mut post.on_trial) {
             true => Body::GivenUp(Some(at)),
@@ -633,7 +640,7 @@ impl Supervisor {
         let quietly = |work: &mut dyn FnMut()| {
             let _ = crate::panics::caught(AssertUnwindSafe(work)); // once is enough to know
         };
-        quietly(&mut || tracing::error!("{reason}; every servlet is down"));
+        say(|| tracing::error!("{reason}; every servlet is down"));
         let segment = Arc::clone(&self.shared.segment);
         self.shared.kill();
         segment.set_run(Run::Stopping); // for threads, which cannot be killed
@@ -676,7 +683,7 @@ impl Supervisor {
             Orphan::Join(join) => left.joins.push(join),
             Orphan::Task(task) => left.tasks.extend(mover.resume(task)),
         });
-        tracing::debug!(place, ?summary, "repaired");
+        say(|| tracing::debug!(place, ?summary, "repaired"));
         Some(left)
     }
 
@@ -739,7 +746,9 @@ impl Supervisor {
                 if number != call.0 {
                     *call = (number, now);
                 } else if number != 0 && now.duration_since(call.1) >= limit && !post.overran {
-                    tracing::warn!(worker = %post.title, ?limit, "a call takes too long; its worker is killed");
+                    say(
+                        || tracing::warn!(worker = %post.title, ?limit, "a call takes too long; its worker is killed"),
+                    );
                     post.overran = true;
                     launch::kill(pidfd);
                 }
@@ -806,7 +815,9 @@ impl Supervisor {
             }
             post.on_trial = false;
             if self.shared.down(post.node as usize).is_some() {
-                tracing::warn!(worker = %post.title, "a worker is ready; its servlet takes requests again");
+                say(
+                    || tracing::warn!(worker = %post.title, "a worker is ready; its servlet takes requests again"),
+                );
                 self.shared.reopen(post.node);
             }
         }
@@ -855,7 +866,7 @@ impl Supervisor {
                 && let Err(error) = self.watch_trial(self.posts[index].places.clone())
             {
                 // Nobody would tell us when it is ready: it counts as ready.
-                tracing::warn!(%error, "cannot start the thread that watches a trial");
+                say(|| tracing::warn!(%error, "cannot start the thread that watches a trial"));
                 self.posts[index].on_trial = false;
                 self.shared.reopen(self.posts[index].node);
             }
@@ -873,6 +884,11 @@ impl Drop for Supervisor {
             }
         }
     }
+}
+
+/// Tells the log. Its listeners are user code: a panic of theirs is no reason to let go of what the dead have left.
+fn say(log: impl FnOnce()) {
+    let _ = crate::panics::caught(AssertUnwindSafe(log));
 }
 
 /// Whether a worker was not started because the system has no process, descriptor or memory for it.
