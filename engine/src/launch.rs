@@ -28,10 +28,13 @@ use crate::registry::{self, Entry};
 use crate::run::{Left, Seat};
 use crate::unit::Unit;
 use crate::worker::Stop;
-use ringmill_shm::participant::{Life, MESSAGE_BYTES, SERVER};
+use ringmill_shm::participant::{Lease, Life, MESSAGE_BYTES, SERVER};
 use ringmill_shm::segment::{Place, Segment, remove_if_stale};
 use ringmill_shm::sys::cpu;
-use ringmill_shm::sys::process::{PidFd, exit_now, ignore_signal, wait_readable};
+use ringmill_shm::sys::process::{
+    PidFd, exit_now, ignore_signal, inherit_only_standard_descriptors, open_standard_descriptors,
+    wait_readable,
+};
 use ringmill_shm::token::Token;
 use std::ffi::OsString;
 use std::os::fd::AsRawFd;
@@ -41,7 +44,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Tells a process that it is a worker: `place:token,token:wait:server:segment`.
+/// Tells a process that it is a worker: `place:token,token:wait:origin:segment`. Nothing of it is secret: other
+/// users may see it, where the system shows them the environment of processes that are not theirs.
 const VARIABLE: &str = "RINGMILL_WORKER";
 /// How long a worker may clean up after the server's process has gone.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -54,9 +58,49 @@ pub(crate) struct Order {
     /// One for each of its places, which lie side by side.
     pub(crate) tokens: Vec<Token>,
     pub(crate) wait: Wait,
-    /// The server's process: one that starts later under the same name is not the one that wants us.
-    pub(crate) server: u32,
+    /// One that starts later under the same name is not the one that wants us.
+    pub(crate) origin: Origin,
     pub(crate) segment: Place,
+}
+
+/// Which server it is: of all that ever had its name, and its pid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Origin {
+    pid: u32,
+    /// When its process began.
+    began: u64,
+    /// The file number of its lease: the file found under its name may be its successor's.
+    lease: u64,
+}
+
+impl Origin {
+    pub(crate) fn of(segment: &Segment) -> std::io::Result<Self> {
+        let server = &segment.participants()[SERVER as usize];
+        Ok(Self { pid: server.pid(), began: server.start_time(), lease: segment.lease().file_number()? })
+    }
+
+    /// Whether it has ended, as far as can be told.
+    fn has_ended(&self, place: &Place) -> bool {
+        match Lease::open(&place.lease_path()) {
+            Ok(lease) => {
+                lease.file_number().ok() != Some(self.lease) || matches!(lease.is_served(), Ok(false))
+            }
+            Err(error) => error.kind() == std::io::ErrorKind::NotFound,
+        }
+    }
+
+    fn to_text(self) -> String {
+        format!("{}.{}.{}", self.pid, self.began, self.lease)
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let mut parts = text.splitn(3, '.');
+        Some(Self {
+            pid: parts.next()?.parse().ok()?,
+            began: parts.next()?.parse().ok()?,
+            lease: parts.next()?.parse().ok()?,
+        })
+    }
 }
 
 impl Order {
@@ -66,9 +110,9 @@ impl Order {
             Wait::Park => "park".to_string(),
             Wait::Spin(time) => time.as_nanos().to_string(),
         };
-        let Self { place, tokens, wait: _, server, segment } = self;
+        let Self { place, tokens, wait: _, origin, segment } = self;
         let tokens: Vec<String> = tokens.iter().map(|token| token.raw().to_string()).collect();
-        format!("{place}:{}:{wait}:{server}:{}", tokens.join(","), segment.to_text())
+        format!("{place}:{}:{wait}:{}:{}", tokens.join(","), origin.to_text(), segment.to_text())
     }
 
     fn parse(text: &str) -> Option<Self> {
@@ -82,7 +126,7 @@ impl Order {
                 "park" => Wait::Park,
                 nanos => Wait::Spin(Duration::from_nanos(nanos.parse().ok()?)),
             },
-            server: parts.next()?.parse().ok()?,
+            origin: Origin::parse(parts.next()?)?,
             segment: Place::parse(parts.next()?).ok()?,
         })
     }
@@ -101,13 +145,15 @@ pub(crate) fn spawn(
     env: &[(OsString, OsString)],
     order: &Order,
 ) -> std::io::Result<Child> {
-    Command::new(program)
+    let mut command = Command::new(program);
+    command
         .arg0("ringmill")
         .args(["worker", title])
         .envs(env.iter().map(|(key, value)| (key, value)))
         .env(VARIABLE, order.to_text())
-        .stdin(Stdio::null())
-        .spawn()
+        .stdin(Stdio::null());
+    inherit_only_standard_descriptors(&mut command);
+    command.spawn()
 }
 
 /// Ends a process that was started as a worker and has not become one: its program has no `init!` that
@@ -137,15 +183,17 @@ pub fn begin(entries: Vec<Entry>) {
 
 /// Becomes the worker; the code to exit with.
 fn fulfil(order: Order) -> i32 {
+    open_standard_descriptors(); // before anything else is opened
     // Ctrl-C and a service manager's SIGTERM reach the whole group; the server tells us when to go.
     ignore_signal(libc::SIGINT);
     ignore_signal(libc::SIGTERM);
     ignore_signal(libc::SIGPIPE); // as `main` would have it
-    let server = order.server;
-    // Nobody wants to know that a worker could not join a server that was killed, or stopped by Ctrl-C,
-    // meanwhile.
+    let (origin, place) = (order.origin, order.segment.clone());
+    // Nobody wants to know that a worker could not join a server that was killed meanwhile.
     let complain = |error: JoinError| {
-        if !has_ended(server) {
+        if origin.has_ended(&place) {
+            let _ = remove_if_stale(&place, false); // perhaps nobody else will
+        } else {
             eprintln!("ringmill worker: {error}");
         }
         1
@@ -184,14 +232,12 @@ pub(crate) fn occupy(seat: &Arc<Seat>, live: &Live) -> i32 {
     leave(seat, left)
 }
 
-fn has_ended(pid: u32) -> bool {
-    PidFd::open(pid).map_or(true, |process| wait_readable(&[process.as_raw_fd()], Some(Duration::ZERO))[0])
-}
-
 /// One seat for each of the order's places.
 fn join(order: Order) -> Result<Vec<Arc<Seat>>, JoinError> {
     let segment = Segment::attach(order.segment, payload::PAYLOAD_FORMAT)?;
-    if segment.participants()[SERVER as usize].pid() != order.server {
+    let origin = Origin::of(&segment)
+        .map_err(|source| JoinError::System { what: "look at the server's lease", source })?;
+    if origin != order.origin {
         return Err(JoinError::Place(order.place));
     }
     let tokens = || (order.place..).zip(order.tokens.iter().copied());
@@ -226,7 +272,7 @@ fn watch_server(seat: Arc<Seat>) -> Result<(), JoinError> {
     let server = PidFd::open(seat.segment.participants()[SERVER as usize].pid())
         .map_err(system("watch the server"))?;
     // If it had died before we opened it, the descriptor may be another process's; the lease tells.
-    if !seat.segment.lease().is_held(SERVER).map_err(system("ask for the server's lease"))? {
+    if !seat.segment.lease().is_served().map_err(system("ask for the server's lease"))? {
         return Err(JoinError::System {
             what: "join a server that is gone",
             source: std::io::ErrorKind::NotFound.into(),
@@ -327,20 +373,22 @@ mod tests {
         for wait in [Wait::Adaptive, Wait::Park, Wait::Spin(Duration::from_micros(7))] {
             for segment in [Place::named("a.b-c_d").unwrap(), Place::File("/tmp/x:y".into())] {
                 let tokens = vec![Token::new(3, 9), Token::new(4, 2)];
-                let order = Order { place: 3, tokens, wait, server: 42, segment };
+                let origin = Origin { pid: 42, began: 7, lease: 1 << 40 };
+                let order = Order { place: 3, tokens, wait, origin, segment };
                 assert_eq!(Order::parse(&order.to_text()), Some(order));
             }
         }
         for bad in [
             "",
             "1",
-            "1:2:park:4",
-            "x:9:park:4:a",
-            "1:0:park:4:a",
-            "1:5000:never:4:a",
-            "1:5000:park:4:",
-            "1:9:park:a:a",
-            "1:5000,:park:4:a",
+            "1:2:park:4.5.6",
+            "x:9:park:4.5.6:a",
+            "1:0:park:4.5.6:a",
+            "1:5000:never:4.5.6:a",
+            "1:5000:park:4.5.6:",
+            "1:9:park:4.a.6:a",
+            "1:9:park:4:a",
+            "1:5000,:park:4.5.6:a",
         ] {
             assert_eq!(Order::parse(bad), None, "{bad:?}");
         }

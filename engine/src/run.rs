@@ -517,7 +517,12 @@ impl<'a> Loop<'a> {
                         break;
                     }
                 }
-                Verdict::WaitUntil(due_ns) => self.wait_in_window(head, due_ns),
+                Verdict::WaitUntil(due_ns) => {
+                    self.wait_in_window(head, due_ns);
+                    if self.seat.unit.state() == State::Orphaned {
+                        break; // its callers have gone with the server
+                    }
+                }
             }
         }
         lock.unlock();

@@ -20,7 +20,10 @@
 //!
 //! # Crash
 //!
-//! The supervisor dies with the server's process; then the workers leave and the segment is stale.
+//! The supervisor dies with the server's process; then the workers leave and the segment is stale. Should its
+//! thread panic all the same (panics of the log's listeners are caught), nobody is left who would notice a death:
+//! every servlet is down from then on, its processes are killed, and what they had is answered; not what the
+//! supervisor itself had in its hands.
 
 use crate::error::{RemoteCause, RemoteError, STOPPED_BY_ERROR, StartError};
 use crate::launch::{self, Order, status_text};
@@ -36,12 +39,13 @@ use ringmill_shm::arena::{At, Claimed, Join};
 use ringmill_shm::participant::{Entry, Life};
 use ringmill_shm::repair::{Orphan, repair, wake_everyone};
 use ringmill_shm::segment::{Run, Segment};
-use ringmill_shm::sys::process::{EventFd, PidFd, wait_readable};
+use ringmill_shm::sys::process::{EventFd, PidFd, is_unwaited_child, wait_readable};
 use ringmill_shm::token::Token;
 use std::ffi::OsString;
 use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::os::unix::process::ExitStatusExt;
+use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::process::{Child, ExitStatus};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -51,6 +55,10 @@ use std::time::{Duration, Instant};
 
 /// No sleep of who waits for a worker on trial is longer: the backstop for a wake that a dying waker owed.
 const SLEEP_LIMIT: Duration = Duration::from_secs(1);
+
+/// Back-off while the system has no process, descriptor or memory left for a worker.
+const FIRST_SHORTAGE: Duration = Duration::from_millis(10);
+const LONGEST_SHORTAGE: Duration = Duration::from_millis(500);
 
 /// What callers and the supervisor share.
 #[derive(Debug)]
@@ -247,6 +255,8 @@ struct Post {
     record: Record,
     /// Started again after it was given up, and not ready yet.
     on_trial: bool,
+    /// How often in a row the system had no room for it.
+    refusals: u32,
 }
 
 impl Post {
@@ -322,7 +332,9 @@ impl Supervisor {
             if failed {
                 supervisor.shared.kill();
             }
-            supervisor.watch();
+            if let Err(panic) = crate::panics::caught(AssertUnwindSafe(|| supervisor.watch())) {
+                supervisor.resign(&panic);
+            }
         });
         let thread =
             thread.map_err(|source| StartError::System { what: "start the supervisor's thread", source })?;
@@ -363,22 +375,22 @@ impl Supervisor {
         let servlet = || segment.nodes()[post.node as usize].name.clone();
         let body = match &post.starter {
             Starter::Process { program, env } => {
-                let order = Order {
-                    place: post.places.start,
-                    tokens,
-                    wait: post.wait,
-                    server: std::process::id(),
-                    segment: segment.place().clone(),
-                };
+                let origin = launch::Origin::of(segment)
+                    .map_err(|source| StartError::System { what: "look at the server's lease", source })?;
+                let (place, segment) = (post.places.start, segment.place().clone());
+                let order = Order { place, tokens, wait: post.wait, origin, segment };
                 let error =
                     |source| StartError::Executable { servlet: servlet(), path: program.clone(), source };
                 let mut child = launch::spawn(program, &post.title, env, &order).map_err(error)?;
-                match PidFd::open(child.id()) {
+                match PidFd::of_child(child.id()) {
                     Ok(pidfd) => Body::Process { child, pidfd },
                     Err(source) => {
-                        // Without a descriptor its death could not be noticed.
-                        let _ = child.kill();
-                        let _ = child.wait();
+                        // Without a descriptor its death could not be noticed. If it has gone already, its pid
+                        // may be another's.
+                        if is_unwaited_child(child.id()) {
+                            let _ = child.kill();
+                            let _ = child.wait();
+                        }
                         return Err(StartError::System { what: "watch a worker's process", source });
                     }
                 }
@@ -389,6 +401,7 @@ impl Supervisor {
         post.body = body;
         post.since = Instant::now();
         post.overran = false;
+        post.refusals = 0;
         Ok(())
     }
 
@@ -409,7 +422,7 @@ impl Supervisor {
             if !cpus.is_empty() {
                 // Checked against the allowed set when planned; it may have shrunk since.
                 if let Err(error) = ringmill_shm::sys::cpu::pin_thread(&cpus) {
-                    tracing::warn!(?cpus, %error, "cannot pin a worker's thread");
+                    say(|| tracing::warn!(?cpus, %error, "cannot pin a worker's thread"));
                 }
             }
             let seat = Arc::new(seat);
@@ -558,7 +571,9 @@ impl Supervisor {
         let next = if left_in_order {
             Body::None
         } else if left.iter().any(|left| on_death.halves(left.tasks.len())) {
-            tracing::warn!(worker = %self.posts[index].title, "a worker {how}; its batch is tried again in halves");
+            say(
+                || tracing::warn!(worker = %self.posts[index].title, "a worker {how}; its batch is tried again in halves"),
+            );
             self.posts[index].on_trial = false;
             Body::Awaiting(Instant::now())
         } else {
@@ -589,15 +604,74 @@ impl Supervisor {
         post.on_trial = false;
         match post.record.death(&post.restarts, post.since.elapsed()) {
             Next::Restart(backoff) => {
-                tracing::warn!(worker = %post.title, pid, ?backoff, "a worker {how}; it will be restarted");
+                say(
+                    || tracing::warn!(worker = %post.title, pid, ?backoff, "a worker {how}; it will be restarted"),
+                );
                 Body::Awaiting(Instant::now() + backoff)
             }
             Next::GiveUp(rest) => {
                 let deaths = post.record.young_deaths();
-                tracing::error!(worker = %post.title, pid, deaths, ?rest, "a worker {how}; it is given up");
+                say(
+                    || tracing::error!(worker = %post.title, pid, deaths, ?rest, "a worker {how}; it is given up"),
+                );
                 Body::GivenUp(rest.and_then(|rest| Instant::now().checked_add(rest)))
             }
         }
+    }
+
+    /// For what the system had no room for. That is no fault of the worker, and passes: it is tried for as long
+    /// as it takes.
+    fn await_room(&mut self, index: usize, how: &str) -> Body {
+        let post = &mut self.posts[index];
+        let backoff = (FIRST_SHORTAGE * 2_u32.pow(post.refusals.min(8))).min(LONGEST_SHORTAGE);
+        post.refusals += 1;
+        say(|| tracing::warn!(worker = %post.title, ?backoff, "a worker {how}; it will be tried again"));
+        let at = Instant::now() + backoff;
+        match std::mem::take(&mut post.on_trial) {
+            true => Body::GivenUp(Some(at)),
+            false => Body::Awaiting(at),
+        }
+    }
+
+    /// After a panic of this very thread: see the module, *Crash*. Whatever was half done is done again, as after
+    /// a death.
+    fn resign(&mut self, panic: &RemoteCause) {
+        let reason = format!("the server's supervisor has failed: {panic}");
+        let quietly = |work: &mut dyn FnMut()| {
+            let _ = crate::panics::caught(AssertUnwindSafe(work)); // once is enough to know
+        };
+        say(|| tracing::error!("{reason}; every servlet is down"));
+        let segment = Arc::clone(&self.shared.segment);
+        self.shared.kill();
+        segment.set_run(Run::Stopping); // for threads, which cannot be killed
+        for node in 0..segment.shape().nodes {
+            self.shared.down(node as usize).get_or_insert_with(|| reason.clone());
+        }
+        self.shared.gate_closed.store(true, Ordering::SeqCst); // *down*
+        wake_everyone(&segment);
+        for index in 0..self.posts.len() {
+            let mut ending = Ending { pid: 0, signal: None, code: None, text: String::new() };
+            match std::mem::replace(&mut self.posts[index].body, Body::None) {
+                // What it has in its hands it still answers.
+                Body::Thread { left, .. } if !left.load(Ordering::SeqCst) => continue,
+                Body::Process { mut child, pidfd } => {
+                    launch::kill(&pidfd);
+                    ending.signal = child.wait().ok().and_then(|status| status.signal());
+                }
+                _ => {}
+            }
+            for place in self.posts[index].places.clone() {
+                let entry = &segment.participants()[place as usize];
+                ending.pid = entry.pid();
+                entry.set_life(Life::Dead);
+                quietly(&mut || {
+                    if let Some(left) = self.repair_after(&segment, place) {
+                        self.settle(index, left, &ending, false);
+                    }
+                });
+            }
+        }
+        quietly(&mut || self.empty_rings_of_the_down());
     }
 
     /// Repairs what the dead in a place left, and moves on what only had to be moved on.
@@ -609,7 +683,7 @@ impl Supervisor {
             Orphan::Join(join) => left.joins.push(join),
             Orphan::Task(task) => left.tasks.extend(mover.resume(task)),
         });
-        tracing::debug!(place, ?summary, "repaired");
+        say(|| tracing::debug!(place, ?summary, "repaired"));
         Some(left)
     }
 
@@ -672,7 +746,9 @@ impl Supervisor {
                 if number != call.0 {
                     *call = (number, now);
                 } else if number != 0 && now.duration_since(call.1) >= limit && !post.overran {
-                    tracing::warn!(worker = %post.title, ?limit, "a call takes too long; its worker is killed");
+                    say(
+                        || tracing::warn!(worker = %post.title, ?limit, "a call takes too long; its worker is killed"),
+                    );
                     post.overran = true;
                     launch::kill(pidfd);
                 }
@@ -739,7 +815,9 @@ impl Supervisor {
             }
             post.on_trial = false;
             if self.shared.down(post.node as usize).is_some() {
-                tracing::warn!(worker = %post.title, "a worker is ready; its servlet takes requests again");
+                say(
+                    || tracing::warn!(worker = %post.title, "a worker is ready; its servlet takes requests again"),
+                );
                 self.shared.reopen(post.node);
             }
         }
@@ -775,18 +853,20 @@ impl Supervisor {
                 _ => continue,
             };
             if let Err(error) = self.launch(index) {
-                // No more processes or descriptors, or the executable has gone: as another death.
                 let node = self.posts[index].node;
                 let how = format!("could not be started: {error}");
                 let post = &self.posts[index];
                 post.entries(&self.shared.segment).for_each(|entry| entry.set_life(Life::Dead));
-                self.posts[index].body = self.plan_restart(index, &how, 0);
+                self.posts[index].body = match is_shortage(&error) {
+                    true => self.await_room(index, &how),
+                    false => self.plan_restart(index, &how, 0), // its executable has gone: as another death
+                };
                 self.give_up_if_last(node, &how);
             } else if self.posts[index].on_trial
                 && let Err(error) = self.watch_trial(self.posts[index].places.clone())
             {
                 // Nobody would tell us when it is ready: it counts as ready.
-                tracing::warn!(%error, "cannot start the thread that watches a trial");
+                say(|| tracing::warn!(%error, "cannot start the thread that watches a trial"));
                 self.posts[index].on_trial = false;
                 self.shared.reopen(self.posts[index].node);
             }
@@ -804,6 +884,19 @@ impl Drop for Supervisor {
             }
         }
     }
+}
+
+/// Tells the log. Its listeners are user code: a panic of theirs is no reason to let go of what the dead have left.
+fn say(log: impl FnOnce()) {
+    let _ = crate::panics::caught(AssertUnwindSafe(log));
+}
+
+/// Whether a worker was not started because the system has no process, descriptor or memory for it.
+fn is_shortage(error: &StartError) -> bool {
+    let (StartError::Executable { source, .. } | StartError::System { source, .. }) = error else {
+        return false;
+    };
+    matches!(source.raw_os_error(), Some(libc::EAGAIN | libc::EMFILE | libc::ENFILE | libc::ENOMEM))
 }
 
 /// A post for every worker of a plan.
@@ -828,6 +921,7 @@ fn posts(segment: &Segment, nodes: &[PlanNode], server_name: &str, wait: Wait) -
                 overran: false,
                 record: Record::default(),
                 on_trial: false,
+                refusals: 0,
                 places,
             });
         };

@@ -44,7 +44,7 @@ use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicU32, AtomicU64};
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -307,24 +307,94 @@ pub struct Lease {
     path: PathBuf,
 }
 
+/// What became of an attempt to take the server's byte.
+enum Had {
+    Lease(Lease),
+    /// Somebody alive has it.
+    Taken,
+    /// The file has lost its name meanwhile.
+    NoName,
+}
+
+/// The rights of a lease file: its user's alone.
+const MODE: u32 = 0o600;
+
+/// Why a lease could not be taken.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LeaseError {
+    /// The file is another user's. Who may make files in the directory may take any name there first.
+    #[error("it belongs to user {owner}")]
+    Owner {
+        /// Whose it is.
+        owner: u32,
+    },
+    /// It is a link, a directory, a pipe.
+    #[error("it is no plain file")]
+    Irregular,
+    /// The operating system refused.
+    #[error(transparent)]
+    System(#[from] io::Error),
+}
+
 /// Whether somebody else has the lock that we wanted.
 fn is_taken(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EACCES))
 }
 
 impl Lease {
+    /// No link is followed, no pipe waited for, and what is created did not exist: so `fs.protected_regular`
+    /// and its like have nothing to decide.
     fn options() -> OpenOptions {
         let mut options = OpenOptions::new();
-        options.read(true).write(true).custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC);
+        let flags = libc::O_NOFOLLOW | libc::O_CLOEXEC | libc::O_NONBLOCK;
+        options.read(true).write(true).custom_flags(flags);
         options
     }
 
-    /// Opens an existing lease file.
+    /// Opens an existing lease file of this user; of any, for root.
     ///
     /// # Errors
-    /// What opening it says.
+    /// What opening it says; `PermissionDenied` for another user's.
     pub fn open(path: &Path) -> io::Result<Self> {
-        Ok(Self { hold: Self::options().open(path)?, probe: Self::options().open(path)?, path: path.into() })
+        let (hold, probe) = (Self::options().open(path)?, Self::options().open(path)?);
+        let (owner, user) = (hold.metadata()?.uid(), sys::process::user_id());
+        if owner != user && user != 0 {
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, LeaseError::Owner { owner }));
+        }
+        Ok(Self { hold, probe, path: path.into() })
+    }
+
+    /// Opens an existing lease file, if it is `user`'s; `None` if there is none.
+    fn open_existing(path: &Path, user: u32) -> Result<Option<File>, LeaseError> {
+        let judge = |meta: &std::fs::Metadata| match meta.uid() {
+            owner if owner != user => Err(LeaseError::Owner { owner }),
+            _ if !meta.is_file() => Err(LeaseError::Irregular),
+            _ => Ok(()),
+        };
+        match Self::options().open(path) {
+            Ok(file) => {
+                judge(&file.metadata()?)?;
+                Ok(Some(file))
+            }
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => {
+                // Refused, or a link: whose, says more than how.
+                std::fs::symlink_metadata(path).map_or(Ok(()), |meta| judge(&meta))?;
+                Err(e.into())
+            }
+        }
+    }
+
+    /// Makes a lease file, whatever the umask; `None` if there is something of that name.
+    fn create(path: &Path) -> io::Result<Option<File>> {
+        let file = match Self::options().create_new(true).mode(MODE).open(path) {
+            Ok(file) => file,
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Ok(None),
+            Err(e) => return Err(e),
+        };
+        file.set_permissions(std::fs::Permissions::from_mode(MODE))?;
+        Ok(Some(file))
     }
 
     /// Makes a lease file and takes what a server holds; `None` if a living server has the name.
@@ -333,58 +403,90 @@ impl Lease {
     /// hold their bytes of it.
     ///
     /// # Errors
-    /// What opening and locking say.
-    pub fn acquire_to_serve(path: &Path) -> io::Result<Option<Self>> {
+    /// See [`LeaseError`]; nothing is left behind.
+    pub fn acquire_to_serve(path: &Path) -> Result<Option<Self>, LeaseError> {
         let begun = Instant::now();
+        let user = sys::process::user_id();
         loop {
-            match Self::options().create_new(true).mode(0o600).open(path) {
-                Ok(hold) => match sys::file::try_lock_byte(&hold, SERVER) {
+            match Self::create(path)? {
+                Some(hold) => match sys::file::try_lock_byte(&hold, SERVER) {
                     Ok(()) => {
-                        if let Some(lease) = Self::with_name(hold, path)? {
-                            lease.hold(SERVES)?;
-                            return Ok(Some(lease));
+                        let serving = Self::with_name(hold, path).and_then(|lease| {
+                            lease.as_ref().map_or(Ok(()), |lease| lease.hold(SERVES))?;
+                            Ok(lease)
+                        });
+                        match serving {
+                            Ok(Some(lease)) => return Ok(Some(lease)),
+                            Ok(None) => {}
+                            Err(e) => {
+                                let _ = std::fs::remove_file(path); // which we have just made
+                                return Err(e.into());
+                            }
                         }
                     }
                     Err(e) if is_taken(&e) => {} // somebody was faster, to remove it
-                    Err(e) => return Err(e),
+                    Err(e) => return Err(e.into()),
                 },
-                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
-                    if let Some(_left) = Self::acquire(path)? {
+                None => {
+                    if let Some(_left) = Self::acquire_existing(path, user)? {
                         std::fs::remove_file(path)?; // while we hold it
                         continue;
                     }
                 }
-                Err(e) => return Err(e),
             }
             let serves = match Self::open(path) {
-                Ok(other) => other.is_held(SERVES)?,
+                Ok(other) => other.is_served()?,
                 Err(e) if e.kind() == io::ErrorKind::NotFound => false, // it has just been removed
-                Err(e) => return Err(e),
+                Err(e) => return Err(e.into()),
             };
-            if serves || begun.elapsed() >= REMOVAL_LIMIT {
+            if serves {
                 return Ok(None);
+            }
+            if begun.elapsed() >= REMOVAL_LIMIT {
+                let why = "who removes what a dead server left holds it, and does not go on";
+                return Err(io::Error::new(io::ErrorKind::TimedOut, why).into());
             }
             // The last worker of a dead server, or a person's command, removes its files.
             std::thread::sleep(REMOVAL_LOOK);
         }
     }
 
-    /// Opens or creates the lease file and takes the server's byte; `None` if somebody alive has it. To
+    /// Opens or creates `user`'s lease file and takes the server's byte; `None` if somebody alive has it. To
     /// remove what a dead server left.
     ///
     /// # Errors
-    /// What opening and locking say.
-    pub fn acquire(path: &Path) -> io::Result<Option<Self>> {
+    /// See [`LeaseError`].
+    pub fn acquire(path: &Path, user: u32) -> Result<Option<Self>, LeaseError> {
         loop {
-            let hold = Self::options().create(true).truncate(false).mode(0o600).open(path)?;
-            match sys::file::try_lock_byte(&hold, SERVER) {
-                Ok(()) => {}
-                Err(e) if is_taken(&e) => return Ok(None),
-                Err(e) => return Err(e),
+            let hold = match Self::open_existing(path, user)? {
+                Some(hold) => hold,
+                None => match Self::create(path)? {
+                    Some(hold) => hold,
+                    None => continue, // somebody has just made one
+                },
+            };
+            match Self::lock_to_remove(hold, path)? {
+                Had::Lease(lease) => return Ok(Some(lease)),
+                Had::Taken => return Ok(None),
+                Had::NoName => {}
             }
-            if let Some(lease) = Self::with_name(hold, path)? {
-                return Ok(Some(lease));
-            }
+        }
+    }
+
+    /// The same of a file that exists; `None` also if it has just been removed.
+    fn acquire_existing(path: &Path, user: u32) -> Result<Option<Self>, LeaseError> {
+        let Some(hold) = Self::open_existing(path, user)? else { return Ok(None) };
+        match Self::lock_to_remove(hold, path)? {
+            Had::Lease(lease) => Ok(Some(lease)),
+            Had::Taken | Had::NoName => Ok(None),
+        }
+    }
+
+    fn lock_to_remove(hold: File, path: &Path) -> io::Result<Had> {
+        match sys::file::try_lock_byte(&hold, SERVER) {
+            Ok(()) => Ok(Self::with_name(hold, path)?.map_or(Had::NoName, Had::Lease)),
+            Err(e) if is_taken(&e) => Ok(Had::Taken),
+            Err(e) => Err(e),
         }
     }
 
@@ -392,14 +494,22 @@ impl Lease {
     fn with_name(hold: File, path: &Path) -> io::Result<Option<Self>> {
         // Whoever removes a lease file does so while it holds this lock; so if the file we have locked
         // still has its name, the name is ours until we let go.
-        let ours = hold.metadata()?;
-        match std::fs::symlink_metadata(path) {
-            Ok(named) if (named.dev(), named.ino()) == (ours.dev(), ours.ino()) => {
-                let probe = Self::options().open(path)?;
-                Ok(Some(Self { hold, probe, path: path.into() }))
-            }
-            _ => Ok(None),
-        }
+        let probe = match Self::options().open(path) {
+            Ok(probe) => probe,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(e),
+        };
+        let (ours, named) = (hold.metadata()?, probe.metadata()?);
+        let same = (named.dev(), named.ino()) == (ours.dev(), ours.ino());
+        Ok(same.then(|| Self { hold, probe, path: path.into() }))
+    }
+
+    /// Which file it is, among those of its file system: a name may be another's later.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn file_number(&self) -> io::Result<u64> {
+        Ok(self.probe.metadata()?.ino())
     }
 
     /// Takes the byte of a place for this process.
@@ -421,6 +531,14 @@ impl Lease {
     /// What the kernel says; nothing is known then.
     pub fn is_held(&self, place: u32) -> io::Result<bool> {
         sys::file::byte_is_locked(&self.probe, place)
+    }
+
+    /// Whether its server lives. Who removes what a dead one left has the server's byte too, for a moment.
+    ///
+    /// # Errors
+    /// What the kernel says; nothing is known then.
+    pub fn is_served(&self) -> io::Result<bool> {
+        self.is_held(SERVES)
     }
 
     /// The lease file's path.
@@ -458,30 +576,34 @@ pub fn is_dead(entries: &[Entry], lease: &Lease, token: Token) -> bool {
 mod tests {
     use super::*;
 
+    fn acquire(path: &Path) -> Result<Option<Lease>, LeaseError> {
+        Lease::acquire(path, sys::process::user_id())
+    }
+
     #[test]
     fn a_lease_is_seen_from_its_own_process_and_ends_with_it() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("lease");
-        let lease = Lease::acquire(&path).unwrap().expect("nobody has it");
+        let lease = acquire(&path).unwrap().expect("nobody has it");
         assert!(lease.is_held(SERVER).unwrap());
         assert!(!lease.is_held(1).unwrap());
         lease.hold(1).unwrap();
         assert!(lease.is_held(1).unwrap());
         lease.release(1);
         assert!(!lease.is_held(1).unwrap());
-        assert!(Lease::acquire(&path).unwrap().is_none(), "in use");
+        assert!(acquire(&path).unwrap().is_none(), "in use");
         let other = Lease::open(&path).unwrap();
         assert!(other.is_held(SERVER).unwrap());
         drop(lease);
         assert!(!other.is_held(SERVER).unwrap());
-        assert!(Lease::acquire(&path).unwrap().is_some());
+        assert!(acquire(&path).unwrap().is_some());
     }
 
     #[test]
     fn a_start_waits_for_one_who_removes_and_not_for_one_who_serves() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("lease");
-        let remover = Lease::acquire(&path).unwrap().expect("nobody has it");
+        let remover = acquire(&path).unwrap().expect("nobody has it");
         let starting = std::thread::spawn({
             let path = path.clone();
             move || Lease::acquire_to_serve(&path)
@@ -491,9 +613,23 @@ mod tests {
         let server = starting.join().unwrap().unwrap().expect("its remover has gone");
         assert!(server.is_held(SERVER).unwrap());
         assert!(Lease::acquire_to_serve(&path).unwrap().is_none(), "in use");
-        assert!(Lease::acquire(&path).unwrap().is_none(), "nothing to remove");
+        assert!(acquire(&path).unwrap().is_none(), "nothing to remove");
         drop(server);
         assert!(Lease::acquire_to_serve(&path).unwrap().is_some());
+    }
+
+    /// Who removes has been stopped, say: it is waited for, and then told of.
+    #[test]
+    fn one_who_removes_and_does_not_end_is_no_server() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lease");
+        let remover = acquire(&path).unwrap().expect("nobody has it");
+        assert!(!remover.is_served().unwrap());
+        match Lease::acquire_to_serve(&path) {
+            Err(LeaseError::System(error)) => assert_eq!(error.kind(), io::ErrorKind::TimedOut),
+            other => panic!("{other:?}"),
+        }
+        assert!(remover.is_held(SERVER).unwrap() && path.exists(), "it was left alone");
     }
 
     #[test]
@@ -515,6 +651,8 @@ mod tests {
         let (target, link) = (dir.path().join("target"), dir.path().join("link"));
         std::fs::write(&target, "precious").unwrap();
         std::os::unix::fs::symlink(&target, &link).unwrap();
-        assert!(Lease::acquire(&link).is_err());
+        assert!(matches!(acquire(&link), Err(LeaseError::Irregular)));
+        assert!(matches!(Lease::acquire_to_serve(&link), Err(LeaseError::Irregular)));
+        assert_eq!(std::fs::read_to_string(&target).unwrap(), "precious");
     }
 }

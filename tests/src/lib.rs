@@ -4,12 +4,16 @@
 //!
 //! * [`gate`]: where a worker, in whatever process, stops until the test lets it go on;
 //! * [`host`]: the same test body over worker processes and worker threads;
+//! * [`namespace`]: tests that choose their pids;
+//! * [`other_user`]: programs run as another user;
 //! * [`probe`]: a worker that says in which batch it saw an item;
 //! * [`pile`]: items that pile up in the ring while the worker is busy;
 //! * [`traces`]: what a server must not leave behind.
 
 pub mod gate;
 pub mod host;
+pub mod namespace;
+pub mod other_user;
 pub mod pile;
 pub mod probe;
 pub mod traces;

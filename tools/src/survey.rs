@@ -12,7 +12,7 @@
 
 use crate::error::ToolError;
 use crate::units;
-use ringmill_shm::participant::{Lease, SERVER};
+use ringmill_shm::participant::Lease;
 use ringmill_shm::segment::{self, AttachError, Place, Removed, Run, Segment};
 use ringmill_shm::sys::process::user_id;
 use serde::Serialize;
@@ -211,7 +211,7 @@ fn irregular(meta: &Metadata) -> Option<&'static str> {
 /// Unlike `segment::is_live`, it does not take "may not look" for "dead".
 fn server_lives(place: &Place) -> io::Result<bool> {
     match Lease::open(&place.lease_path()) {
-        Ok(lease) => lease.is_held(SERVER),
+        Ok(lease) => lease.is_served(),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(error),
     }

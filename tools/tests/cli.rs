@@ -8,6 +8,7 @@ use ringmill_shm::participant::{Lease, Life, Role};
 use ringmill_shm::plan::{Fork, Member, Switch, Target};
 use ringmill_shm::segment::{NodeSpec, Place, Segment, Spec};
 use ringmill_shm::stats::Closed;
+use ringmill_shm::sys::process::user_id;
 use ringmill_shm::token::Token;
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader};
@@ -178,7 +179,7 @@ fn list_shows_what_only_looks_like_a_segment() {
     std::fs::write(file.path(), "somebody's notes").unwrap();
     std::os::unix::fs::symlink("/etc/passwd", link.path()).unwrap();
     assert!(Command::new("mkfifo").arg(pipe.path()).status().unwrap().success());
-    drop(Lease::acquire(&lease.0.lease_path()).unwrap().unwrap());
+    drop(Lease::acquire(&lease.0.lease_path(), user_id()).unwrap().unwrap());
     for (ours, state, note) in [
         (&file, "foreign", "16 bytes, less than a header"),
         (&link, "foreign", "it is a symbolic link"),
@@ -569,7 +570,7 @@ fn clean_does_not_take_an_empty_file_for_a_segment_begun() {
     }
     // With our rights, and a free lease beside it, it is what a creator left that died early.
     std::fs::set_permissions(&zeros, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
-    drop(Lease::acquire(&Place::File(zeros.clone()).lease_path()).unwrap().unwrap());
+    drop(Lease::acquire(&Place::File(zeros.clone()).lease_path(), user_id()).unwrap().unwrap());
     assert_eq!(code(&shmtool(&["clean", zeros.to_str().unwrap()])), 0);
     assert!(!zeros.exists());
     assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1, "the empty file is left");

@@ -143,7 +143,9 @@ impl ServerBuilder {
         let segment = Arc::new(Segment::create(place, &plan.spec(capacity, &self.blocks)?)?);
         let client = segment.server_token().expect("a segment is created with its server");
         let shared = Arc::new(Shared::new(Arc::clone(&segment), client, &plan.nodes, router)?);
-        let supervisor = Supervisor::start(Arc::clone(&shared), &plan.nodes, &self.name, self.wait)?;
+        let supervisor = Supervisor::start(Arc::clone(&shared), &plan.nodes, &self.name, self.wait);
+        // A thread that did start may keep the segment for longer than this process has.
+        let supervisor = supervisor.inspect_err(|_| segment.remove_files())?;
         let warnings = plan.warnings(capacity);
         for warning in &warnings {
             tracing::warn!(server = %self.name, "{warning}");

@@ -9,7 +9,7 @@ use crate::layout::{
     Class, Extent, ForkDescriptor, Header, LAYOUT_VERSION, Layout, MAGIC, NAME_LIMIT, NodeDescriptor,
     PAYLOAD_ALIGN, Shape, ShapeError, SwitchDescriptor,
 };
-use crate::participant::{Lease, Life, Role, SERVER};
+use crate::participant::{Lease, LeaseError, Life, Role, SERVER};
 use crate::plan::{Fork, Routes, Switch, Target};
 use crate::sync::Ordering;
 use crate::sys;
@@ -18,7 +18,7 @@ use memmap2::MmapRaw;
 use shared_memory::{ShmemConf, ShmemError};
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// What a segment is made from.
@@ -105,6 +105,26 @@ pub enum CreateError {
         /// The file.
         path: PathBuf,
     },
+    /// One of its files is another user's. Where everybody may make files, anybody can take a name first.
+    #[error("{} belongs to user {owner}, this process acts as user {user}; it was left alone: take another name, or a file in a directory of your own", path.display())]
+    Owner {
+        /// The file: the segment's, or its lease.
+        path: PathBuf,
+        /// Whose it is.
+        owner: u32,
+        /// Who we are.
+        user: u32,
+    },
+    /// This process may not make files so large (`RLIMIT_FSIZE`).
+    #[error("a file of this process may have {limit_bytes} bytes, {} needs {needed_bytes}: lower the capacity or the payload classes, or raise the limit on file sizes", path.display())]
+    FileLimit {
+        /// The segment's file.
+        path: PathBuf,
+        /// What the segment needs.
+        needed_bytes: u64,
+        /// What is allowed.
+        limit_bytes: u64,
+    },
     /// The file system is too small.
     #[error("{} has {available_bytes} bytes free, the segment needs {needed_bytes}: lower the capacity or the payload classes, or enlarge it", path.display())]
     NoSpace {
@@ -186,15 +206,25 @@ impl Segment {
         let nexts: Vec<Target> = spec.nodes.iter().map(|node| node.next).collect();
         Routes::new(spec.forks.clone(), spec.switches.clone(), &nexts, shape.branches())
             .map_err(CreateError::Plan)?;
+        // From here on it is the same file for whoever is told of it, wherever they are.
+        let place = place.absolute().map_err(|source| CreateError::System {
+            what: "use the path",
+            path: place.path(),
+            source,
+        })?;
         let path = place.path();
-        let system = |what, path: &Path| {
-            let path = path.to_path_buf();
-            move |source| CreateError::System { what, path, source }
-        };
         let lease_path = place.lease_path();
-        let lease = match Lease::acquire_to_serve(&lease_path).map_err(system("lock", &lease_path))? {
-            Some(lease) => lease,
-            None => return Err(CreateError::InUse { pid: server_pid(&place), path }),
+        let lease = match Lease::acquire_to_serve(&lease_path) {
+            Ok(Some(lease)) => lease,
+            Ok(None) => return Err(CreateError::InUse { pid: server_pid(&place), path }),
+            Err(LeaseError::Owner { owner }) => {
+                let user = sys::process::user_id();
+                return Err(CreateError::Owner { path: lease_path, owner, user });
+            }
+            Err(LeaseError::Irregular) => return Err(CreateError::Foreign { path: lease_path }),
+            Err(LeaseError::System(source)) => {
+                return Err(CreateError::System { what: "lock", path: lease_path, source });
+            }
         };
         let made = remove_stale(&path).and_then(|()| make_file(&place, &path, layout.total_bytes as u64));
         let mapping = match made {
@@ -337,15 +367,20 @@ fn make_file(place: &Place, path: &Path, bytes: u64) -> Result<Mapping, CreateEr
     if available_bytes < bytes {
         return Err(no_space());
     }
+    if let Some(limit_bytes) = sys::file::size_limit_bytes().filter(|&limit| limit < bytes) {
+        return Err(CreateError::FileLimit { path: path.into(), needed_bytes: bytes, limit_bytes });
+    }
     let reserve = |file: &File| {
         sys::file::reserve(file, bytes).map_err(|e| match e.raw_os_error() {
             Some(libc::ENOSPC) => no_space(),
             _ => system("reserve the pages of")(e),
         })
     };
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC);
     match place {
         Place::Named(_) => {
-            let shmem = ShmemConf::new().os_id(posix_name(place)).size(bytes as usize).create().map_err(
+            let mut shmem = ShmemConf::new().os_id(posix_name(place)).size(bytes as usize).create().map_err(
                 |e| match e {
                     ShmemError::MapCreateFailed(code) | ShmemError::UnknownOsError(code) => {
                         system("create")(io::Error::from_raw_os_error(code.cast_signed()))
@@ -353,32 +388,38 @@ fn make_file(place: &Place, path: &Path, bytes: u64) -> Result<Mapping, CreateEr
                     other => system("create")(io::Error::other(other)),
                 },
             )?;
-            // From here on a failure drops `shmem`, which unlinks what it made.
-            let file = OpenOptions::new()
-                .read(true)
-                .write(true)
-                .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC)
-                .open(path)
-                .map_err(system("open"))?;
-            reserve(&file)?;
-            Ok(Mapping::Named(shmem))
+            shmem.set_owner(false); // it is removed here, or under the lease
+            let reserved = whatever_the_umask(path)
+                .and_then(|()| options.open(path))
+                .map_err(system("open"))
+                .and_then(|file| reserve(&file));
+            if reserved.is_err() {
+                let _ = std::fs::remove_file(path);
+            }
+            reserved.map(|()| Mapping::Named(shmem))
         }
         Place::File(_) => {
-            let file = OpenOptions::new()
-                .read(true)
-                .write(true)
-                .create_new(true)
-                .mode(MODE)
-                .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC)
-                .open(path)
-                .map_err(system("create"))?;
-            let mapped = reserve(&file).and_then(|()| MmapRaw::map_raw(&file).map_err(system("map")));
+            let file = options.create_new(true).mode(MODE).open(path).map_err(system("create"))?;
+            let mapped = whatever_the_umask(path)
+                .map_err(system("open"))
+                .and_then(|()| reserve(&file))
+                .and_then(|()| MmapRaw::map_raw(&file).map_err(system("map")));
             if mapped.is_err() {
                 let _ = std::fs::remove_file(path);
             }
             Ok(Mapping::File(mapped?))
         }
     }
+}
+
+/// Gives a file that we have just created its rights, where the umask took some of them. Nobody else can have
+/// put another file in its place: the directory is ours, or only we may remove our files from it.
+fn whatever_the_umask(path: &Path) -> io::Result<()> {
+    let meta = std::fs::symlink_metadata(path)?;
+    if meta.is_file() && meta.mode() & 0o777 != MODE {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(MODE))?;
+    }
+    Ok(())
 }
 
 /// The server's pid of a segment that is in use, for the error message.

@@ -1,11 +1,12 @@
 //! Where a segment lies: a name or a path, and the lease file beside it.
 
 use crate::layout::NAME_LIMIT;
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// What named segments' files begin with.
 pub const NAME_PREFIX: &str = "ringmill-";
-/// The rights of a segment's file: its user's alone. `shared_memory` gives the same.
+/// The rights of a segment's file: its user's alone. `shared_memory` gives the same, less the umask's.
 pub(super) const MODE: u32 = 0o600;
 /// Where named segments lie.
 pub const NAMED_DIRECTORY: &str = "/dev/shm";
@@ -55,6 +56,18 @@ impl Place {
         let mut path = self.path().into_os_string();
         path.push(".lease");
         path.into()
+    }
+
+    /// The same place for who has another working directory.
+    ///
+    /// # Errors
+    /// A path that is empty, or is not UTF-8: others are told it as text.
+    pub fn absolute(&self) -> io::Result<Self> {
+        let Self::File(path) = self else { return Ok(self.clone()) };
+        if path.to_str().is_none() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not UTF-8"));
+        }
+        Ok(Self::File(std::path::absolute(path)?))
     }
 
     /// What [`parse`](Self::parse) understands.

@@ -3,7 +3,8 @@
 use super::create::CreateError;
 use super::place::{MODE, NAME_PREFIX, NAMED_DIRECTORY, Place};
 use crate::layout::{LAYOUT_VERSION, MAGIC, PAGE};
-use crate::participant::{Lease, SERVER};
+use crate::participant::{Lease, LeaseError};
+use crate::sys;
 use std::fs::OpenOptions;
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -38,7 +39,7 @@ pub fn list() -> io::Result<Vec<Found>> {
 #[must_use]
 pub fn is_live(place: &Place) -> bool {
     match Lease::open(&place.lease_path()) {
-        Ok(lease) => lease.is_held(SERVER).unwrap_or(true),
+        Ok(lease) => lease.is_served().unwrap_or(true),
         Err(e) => e.kind() == io::ErrorKind::PermissionDenied,
     }
 }
@@ -57,19 +58,41 @@ pub enum Removed {
 
 /// Removes a segment whose lease is free; with `dry_run`, only says what would happen.
 ///
+/// Both files must be this user's. Root removes another user's too, but with that user's rights on files: in a
+/// directory where everybody may make files, that user could put somebody else's in their place meanwhile.
+///
 /// # Errors
-/// What the operating system says.
+/// What the operating system says; `PermissionDenied` for another user's files.
 pub fn remove_if_stale(place: &Place, dry_run: bool) -> io::Result<Removed> {
+    let of = |path: &Path| std::fs::symlink_metadata(path).ok();
+    let user = sys::process::user_id();
+    let Some(meta) = of(&place.path()).or_else(|| of(&place.lease_path())) else {
+        return remove_as(user, place, dry_run);
+    };
+    match meta.uid() {
+        owner if owner == user => remove_as(user, place, dry_run),
+        owner if user == 0 => {
+            sys::process::on_files_as(owner, meta.gid(), || remove_as(owner, place, dry_run))?
+        }
+        owner => Err(io::Error::new(io::ErrorKind::PermissionDenied, LeaseError::Owner { owner })),
+    }
+}
+
+/// The same of files that are this user's, for who has that user's rights.
+fn remove_as(user: u32, place: &Place, dry_run: bool) -> io::Result<Removed> {
     let path = place.path();
     let exists = std::fs::symlink_metadata(&path).is_ok();
-    if exists && !is_segment_file(&path).unwrap_or(false) {
+    if exists && !is_segment_file(&path, user).unwrap_or(false) {
         return Ok(Removed::Foreign);
     }
     if dry_run {
         return Ok(if is_live(place) { Removed::Live } else { Removed::Stale });
     }
-    let Some(lease) = Lease::acquire(&place.lease_path())? else {
-        return Ok(Removed::Live);
+    let lease = match Lease::acquire(&place.lease_path(), user) {
+        Ok(Some(lease)) => lease,
+        Ok(None) => return Ok(Removed::Live),
+        Err(LeaseError::System(e)) => return Err(e),
+        Err(e) => return Err(io::Error::new(io::ErrorKind::PermissionDenied, e)),
     };
     if exists {
         match std::fs::remove_file(&path) {
@@ -84,32 +107,32 @@ pub fn remove_if_stale(place: &Place, dry_run: bool) -> io::Result<Removed> {
 /// Removes the segment of a dead server. The caller holds the lease.
 pub(super) fn remove_stale(path: &Path) -> Result<(), CreateError> {
     let system = |what| move |source| CreateError::System { what, path: path.to_path_buf(), source };
-    let foreign = || CreateError::Foreign { path: path.to_path_buf() };
     let meta = match std::fs::symlink_metadata(path) {
         Ok(meta) => meta,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(e) => return Err(system("look at")(e)),
     };
-    if !meta.is_file() {
-        return Err(foreign());
+    let (owner, user) = (meta.uid(), sys::process::user_id());
+    if owner != user {
+        return Err(CreateError::Owner { path: path.to_path_buf(), owner, user });
     }
-    if !is_segment_file(path).map_err(system("read"))? {
-        return Err(foreign());
+    if !meta.is_file() || !is_segment_file(path, user).map_err(system("read"))? {
+        return Err(CreateError::Foreign { path: path.to_path_buf() });
     }
     std::fs::remove_file(path).map_err(system("remove"))
 }
 
-/// Whether a file is a segment, finished or begun: it has our magic, or the rights that we give and
-/// nothing but zeros where the header would be (its creator died before writing it).
-fn is_segment_file(path: &Path) -> io::Result<bool> {
+/// Whether a file is a segment of this user's, finished or begun: it has our magic, or the rights that we give
+/// and nothing but zeros where the header would be (its creator died before writing it).
+fn is_segment_file(path: &Path, user: u32) -> io::Result<bool> {
     use std::io::Read;
     let mut head = Vec::with_capacity(PAGE);
     let file = OpenOptions::new()
         .read(true)
-        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK) // a FIFO must not hold us
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC) // a FIFO must not hold us
         .open(path)?;
     let meta = file.metadata()?;
-    if !meta.is_file() {
+    if !meta.is_file() || meta.uid() != user {
         return Ok(false);
     }
     file.take(PAGE as u64).read_to_end(&mut head)?;

@@ -1,5 +1,5 @@
 //! Files: reserving pages, how much room there is, open-file-description locks.
-#![expect(unsafe_code, reason = "fallocate, statvfs and fcntl")]
+#![expect(unsafe_code, reason = "fallocate, statvfs, getrlimit and fcntl")]
 
 use std::fs::File;
 use std::io;
@@ -38,6 +38,16 @@ pub fn available_bytes(path: &Path) -> io::Result<u64> {
         return Err(io::Error::last_os_error());
     }
     Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+}
+
+/// How large this process may make a file, if that is limited. Who makes one larger is sent SIGXFSZ, which ends
+/// the process: so one asks first.
+#[must_use]
+pub fn size_limit_bytes() -> Option<u64> {
+    let mut limit = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
+    // SAFETY: a live structure to fill.
+    unsafe { libc::getrlimit(libc::RLIMIT_FSIZE, &raw mut limit) };
+    (limit.rlim_cur != libc::RLIM_INFINITY).then_some(limit.rlim_cur)
 }
 
 fn byte_lock(kind: i32, byte: u32) -> libc::flock {

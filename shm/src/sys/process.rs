@@ -3,7 +3,12 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 use std::time::Duration;
+
+/// The first descriptor after standard input, output and error.
+const FIRST_OTHER: i32 = 3;
 
 /// A descriptor that becomes readable when its process has ended; immune to pid reuse.
 #[derive(Debug)]
@@ -23,6 +28,20 @@ impl PidFd {
         }
         // SAFETY: the call has just returned this descriptor, so nobody else owns it.
         Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
+    }
+
+    /// Opens a child of this process that has just been started.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open); `ECHILD` if it has ended and somebody else has waited for it, be it the kernel
+    /// because SIGCHLD is ignored: its pid may be another's by now.
+    pub fn of_child(pid: u32) -> io::Result<Self> {
+        let process = Self::open(pid)?;
+        // Asked of what was opened, not of the number.
+        match is_child(libc::P_PIDFD, process.0.as_raw_fd().cast_unsigned()) {
+            true => Ok(process),
+            false => Err(io::Error::from_raw_os_error(libc::ECHILD)),
+        }
     }
 
     /// Sends a signal to exactly this process, never to a later one of the same number.
@@ -90,6 +109,20 @@ impl AsRawFd for EventFd {
     }
 }
 
+/// Whether this is a child of this process that nobody has waited for: its pid is its own for so long.
+#[must_use]
+pub fn is_unwaited_child(pid: u32) -> bool {
+    is_child(libc::P_PID, pid)
+}
+
+fn is_child(kind: libc::idtype_t, id: u32) -> bool {
+    // SAFETY: an all-zero siginfo_t is valid to be overwritten.
+    let mut info: libc::siginfo_t = unsafe { core::mem::zeroed() };
+    let only_look = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+    // SAFETY: integers, and a live siginfo_t to fill; nothing is waited for, and nothing is reaped.
+    unsafe { libc::waitid(kind, id, &raw mut info, only_look) == 0 }
+}
+
 /// Sleeps until one of `fds` is readable, or `timeout` is over (`None`: for ever); says which are.
 ///
 /// A signal ends the wait early with an empty answer.
@@ -147,4 +180,100 @@ pub fn die_by_signal(signal: i32) {
 pub fn user_id() -> u32 {
     // SAFETY: takes nothing, cannot fail.
     unsafe { libc::geteuid() }
+}
+
+/// Runs `body` with the rights of another user on files, and no more than those: this thread's alone, for so
+/// long. What root does to a user's files that way, the user could have done.
+///
+/// # Errors
+/// `EPERM` if this process may not become that user; `body` has not run then.
+pub fn on_files_as<T>(user: u32, group: u32, body: impl FnOnce() -> T) -> io::Result<T> {
+    /// Gives the rights back, also if `body` panics.
+    struct Former(u32, u32);
+    impl Drop for Former {
+        fn drop(&mut self) {
+            // SAFETY: integers; both concern this thread only. The user first: it has the right to the group.
+            unsafe {
+                libc::setfsuid(self.0);
+                libc::setfsgid(self.1);
+            }
+        }
+    }
+    // SAFETY: as above. Each answers what was before; who is refused is not told, so it is asked again.
+    let (former, now) = unsafe {
+        let group_before = libc::setfsgid(group).cast_unsigned();
+        let former = Former(libc::setfsuid(user).cast_unsigned(), group_before);
+        (former, (libc::setfsuid(user).cast_unsigned(), libc::setfsgid(group).cast_unsigned()))
+    };
+    let answer = (now == (user, group)).then(body).ok_or(io::Error::from_raw_os_error(libc::EPERM));
+    drop(former);
+    answer
+}
+
+/// Has `command` start its process with our standard input, output and error, as it says, and no other
+/// descriptor of ours, close-on-exec or not. A process that inherits what it does not know keeps files,
+/// sockets and locks alive that are none of its business.
+pub fn inherit_only_standard_descriptors(command: &mut Command) {
+    // SAFETY: between fork and exec, where only what is async-signal-safe may be done: it makes system calls,
+    // and allocates nothing.
+    unsafe { command.pre_exec(close_others_on_exec) };
+}
+
+fn close_others_on_exec() -> io::Result<()> {
+    let first = FIRST_OTHER.cast_unsigned();
+    // SAFETY: integers.
+    let marked =
+        unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) == 0 };
+    if !marked {
+        close_on_exec_one_by_one(); // a kernel before 5.11, or a filter that does not know the call
+    }
+    Ok(())
+}
+
+/// What there is below the soft limit; one that was opened before the limit was lowered is missed.
+fn close_on_exec_one_by_one() {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: a live structure to fill.
+    unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };
+    for fd in FIRST_OTHER..i32::try_from(limit.rlim_cur).unwrap_or(i32::MAX) {
+        // SAFETY: integers. One that is not open answers EBADF.
+        unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
+    }
+}
+
+/// Opens `/dev/null` in the place of each standard descriptor that is closed: else the next file opened would
+/// get its number, and what is printed would be written there.
+pub fn open_standard_descriptors() {
+    for fd in 0..FIRST_OTHER {
+        // SAFETY: integers, and a C string. The lowest free number is given, so lower ones come first; the
+        // descriptor is not ours to close.
+        unsafe {
+            if libc::fcntl(fd, libc::F_GETFD) == -1 {
+                libc::open(c"/dev/null".as_ptr(), libc::O_RDWR);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn descriptors_are_marked_one_by_one_too() {
+        let file = std::fs::File::open("/dev/null").unwrap();
+        let fd = file.as_raw_fd();
+        // SAFETY: integers, and a descriptor of ours.
+        unsafe { libc::fcntl(fd, libc::F_SETFD, 0) };
+        close_on_exec_one_by_one();
+        // SAFETY: as above.
+        assert_eq!(unsafe { libc::fcntl(fd, libc::F_GETFD) }, libc::FD_CLOEXEC);
+    }
+
+    #[test]
+    fn acting_as_oneself_is_always_allowed() {
+        // SAFETY: takes nothing.
+        let group = unsafe { libc::getegid() };
+        assert_eq!(on_files_as(user_id(), group, || 7).unwrap(), 7);
+    }
 }

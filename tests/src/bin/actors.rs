@@ -4,12 +4,13 @@
 //! standard input say. Whoever started it sees how it ends, and what it leaves.
 //!
 //! Options: `threads` (workers in threads), `hold-in-constructor`, `cleanup-panics`, `no-signals` (the server leaves signals
-//! alone), `own-handler` (the program has a handler for SIGINT), `ignore-sigint`, `shutdown-ms=N`,
-//! `workers=N`, `stream-threads=N`.
+//! alone), `ignore-sigchld`, `own-handler` (the program has a handler for SIGINT), `ignore-sigint`, `shutdown-ms=N`,
+//! `workers=N`, `stream-threads=N`, `batch=N` (with a window that nobody outlives), `file=PATH` (where the segment lies), `program=PATH` (what workers run).
 //!
 //! Commands: `hold N` (a call in a thread of its own), `exit N`, `panic`, `return`, `shutdown`,
-//! `watch` (says `refused` as soon as the server takes no calls).
-#![expect(unsafe_code, reason = "a signal handler")]
+//! `watch` (says `refused` as soon as the server takes no calls), `go-to PATH` (another working directory),
+//! `use-up-descriptors`, `free-descriptors`, `limit-processes N`, `future N` (as `hold`, by a future).
+#![expect(unsafe_code, reason = "a signal handler, a limit")]
 
 #[path = "../../tests/support/actor.rs"]
 mod actor;
@@ -63,14 +64,22 @@ fn start(name: &str, gate: &str, options: &[String]) -> Result<Actors, BoxError>
     };
     let workers = value("workers=").map_or(2, |n| n as usize);
     let threads = value("stream-threads=").map_or(1, |n| n as usize);
-    let builder = Server::builder(name)
+    let text = |key: &str| options.iter().find_map(|o| o.strip_prefix(key));
+    let builder = Server::builder(name);
+    let builder = text("file=").into_iter().fold(builder, |builder, path| builder.file(path));
+    let builder = builder
         .capacity(4)
         .handle_signals(!has("no-signals"))
         .shutdown_timeout(value("shutdown-ms=").map_or(Duration::from_secs(3600), Duration::from_millis));
     Ok(if has("threads") {
         builder.start(ThreadServlet::<Actor>::new(upbringing).cpus(workers).stream_threads(threads))?
     } else {
-        builder.start(ProcessServlet::<Actor>::new(upbringing).cpus(workers).stream_threads(threads))?
+        let servlet = ProcessServlet::<Actor>::new(upbringing).cpus(workers).stream_threads(threads);
+        let servlet = match value("batch=") {
+            Some(items) => servlet.batch_size(items as usize).batch_wait_time(Duration::from_secs(3600)),
+            None => servlet,
+        };
+        builder.start(text("program=").into_iter().fold(servlet, |servlet, path| servlet.program(path)))?
     })
 }
 
@@ -80,6 +89,36 @@ fn call(server: &Actors, number: u64) {
         Ok(reply) => println!("answer {}", reply.value),
         Err(CallError::WorkerDied(_)) => println!("died {number}"),
         Err(error) => println!("error {error}"),
+    }
+}
+
+/// How many processes and threads this user may have before this process may start no more.
+fn limit_processes(most: u64) {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: a live structure to fill, then to read.
+    unsafe {
+        libc::getrlimit(libc::RLIMIT_NPROC, &raw mut limit);
+        limit.rlim_cur = most;
+        libc::setrlimit(libc::RLIMIT_NPROC, &raw const limit);
+    }
+}
+
+/// Polls a future until it is ready; sleeps until it is woken.
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    struct Unpark(std::thread::Thread);
+    impl std::task::Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = Arc::new(Unpark(std::thread::current())).into();
+    let mut context = std::task::Context::from_waker(&waker);
+    let mut future = std::pin::pin!(future);
+    loop {
+        if let std::task::Poll::Ready(outcome) = future.as_mut().poll(&mut context) {
+            return outcome;
+        }
+        std::thread::park();
     }
 }
 
@@ -98,6 +137,9 @@ fn main() -> Result<(), BoxError> {
     if options.iter().any(|o| o == "ignore-sigint") {
         ringmill_shm::sys::process::ignore_signal(libc::SIGINT);
     }
+    if options.iter().any(|o| o == "ignore-sigchld") {
+        ringmill_shm::sys::process::ignore_signal(libc::SIGCHLD);
+    }
     let handler = if options.iter().any(|o| o == "own-handler") { Some(handle_sigint()?) } else { None };
     let server = Arc::new(start(&name, &gate, &options)?);
     let servlet = server.stats().servlets.remove(0);
@@ -108,6 +150,7 @@ fn main() -> Result<(), BoxError> {
         drop(server); // the last one: nothing else was told
         return Ok(());
     }
+    let mut used_up = Vec::new();
     for line in std::io::stdin().lines() {
         let line = line?;
         match line.split_whitespace().next().unwrap_or("") {
@@ -115,6 +158,28 @@ fn main() -> Result<(), BoxError> {
                 let (server, number) = (Arc::clone(&server), number(&line));
                 std::thread::spawn(move || call(&server, number));
             }
+            "future" => {
+                let (server, number) = (Arc::clone(&server), number(&line));
+                std::thread::spawn(move || {
+                    let options = CallOptions::new().timeout(Duration::from_secs(3600));
+                    let act = Act::Hold(number);
+                    let reply = block_on(server.call_async_with(&act, options));
+                    println!("answer {}", reply.expect("an answer").value);
+                });
+            }
+            "use-up-descriptors" => {
+                used_up.extend(std::iter::from_fn(|| std::fs::File::open("/dev/null").ok()));
+                println!("used up");
+            }
+            "free-descriptors" => {
+                used_up.clear();
+                println!("free again");
+            }
+            "limit-processes" => {
+                limit_processes(number(&line));
+                println!("limited");
+            }
+            "go-to" => std::env::set_current_dir(line["go-to ".len()..].trim())?,
             "exit" => std::process::exit(number(&line) as i32),
             "panic" => panic!("as told"),
             "return" => return Ok(()),

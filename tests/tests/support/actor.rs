@@ -23,6 +23,10 @@ pub(crate) enum Act {
     Segfault,
     /// Recurse until the stack is used up.
     OverflowStack,
+    /// Want more memory than there are addresses for.
+    Hoard,
+    /// Use so many bytes of memory.
+    Devour(u64),
 }
 
 /// An answer, and who gave it.
@@ -112,6 +116,8 @@ impl BatchWorker for Actor {
                 ArchivedAct::Abort => std::process::abort(),
                 ArchivedAct::Segfault => segfault(),
                 ArchivedAct::OverflowStack => values.push(recurse(u64::MAX)),
+                ArchivedAct::Hoard => values.push(hoard()),
+                ArchivedAct::Devour(bytes) => values.push(devour(bytes.to_native())),
             }
         }
         let pid = std::process::id();
@@ -133,6 +139,18 @@ fn dump_no_core() {
     let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: reads a live structure; only limits this process.
     unsafe { libc::setrlimit(libc::RLIMIT_CORE, &raw const none) };
+}
+
+/// Uses up the addresses that this process may have, no matter how much memory the machine has.
+fn hoard() -> u64 {
+    let few = libc::rlimit { rlim_cur: 1 << 30, rlim_max: 1 << 30 };
+    // SAFETY: reads a live structure; only limits this process.
+    unsafe { libc::setrlimit(libc::RLIMIT_AS, &raw const few) };
+    std::hint::black_box(Vec::<u8>::with_capacity(1 << 31)).capacity() as u64
+}
+
+fn devour(bytes: u64) -> u64 {
+    std::hint::black_box(vec![1_u8; bytes as usize]).iter().map(|&byte| u64::from(byte)).sum()
 }
 
 fn segfault() {

@@ -32,6 +32,7 @@ pub(crate) fn guarded(test: impl FnOnce() + Send + 'static) {
 
 /// [`guarded`] with another limit.
 pub(crate) fn guarded_for(limit: Duration, test: impl FnOnce() + Send + 'static) {
+    stay_stopped();
     let (done, wait) = std::sync::mpsc::channel();
     let name = std::thread::current().name().unwrap_or("test").to_owned();
     let body = move || {
@@ -44,6 +45,23 @@ pub(crate) fn guarded_for(limit: Duration, test: impl FnOnce() + Send + 'static)
         Ok(Err(panic)) => resume_unwind(panic),
         Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => panic!("hangs after {limit:?}"),
     }
+}
+
+/// Has processes that this program will start, and stop, stay stopped until it continues them.
+///
+/// Symptom: a worker that a test had stopped went on by itself, in tests run in the background. Cause: when the
+/// process that keeps a process group from being orphaned ends, the shell that started the tests say, the kernel
+/// sends SIGHUP and SIGCONT to the group if any member is stopped. A session of our own has no such process, so
+/// it cannot lose one. At a terminal that would cost Ctrl-C, and there the shell stays.
+#[expect(unsafe_code, reason = "setsid")]
+fn stay_stopped() {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| {
+        if std::fs::File::open("/dev/tty").is_err() {
+            // SAFETY: takes nothing. Refused for the leader of a group, which then stays as it is.
+            unsafe { libc::setsid() };
+        }
+    });
 }
 
 /// Waits until something holds that no event tells of.
@@ -71,6 +89,10 @@ impl Name {
         self.0.to_text()
     }
 
+    pub(crate) fn place(&self) -> &Place {
+        &self.0
+    }
+
     pub(crate) fn segment_exists(&self) -> bool {
         self.0.path().exists()
     }
@@ -87,6 +109,10 @@ impl Name {
 
     fn left(&self) -> Vec<PathBuf> {
         [self.0.path(), self.0.lease_path()].into_iter().filter(|path| path.exists()).collect()
+    }
+
+    pub(crate) fn is_clean(&self) -> bool {
+        self.left().is_empty()
     }
 
     #[track_caller]
@@ -135,6 +161,14 @@ impl Gate {
         Upbringing { gate: self.path(), rebirth, hold_in_constructor: false, cleanup_panics: false }
     }
 
+    /// Lets actors of every user come.
+    pub(crate) fn open_to_all(&self) {
+        use std::os::unix::fs::PermissionsExt;
+        ringmill_tests::other_user::open_to_all(self.directory.path());
+        let all = std::fs::Permissions::from_mode(0o777);
+        std::fs::set_permissions(self.path(), all).expect("it is ours");
+    }
+
     /// A servlet of actors that report here.
     pub(crate) fn processes(&self, count: usize) -> ProcessServlet<Actor> {
         ProcessServlet::new(self.upbringing()).name("actor").cpus(count)
@@ -155,6 +189,14 @@ impl Gate {
         self.listener.set_nonblocking(true).expect("a socket");
         while self.listener.accept().is_ok() {}
         self.listener.set_nonblocking(false).expect("a socket");
+    }
+
+    /// Whether an actor has come that nobody has asked for.
+    pub(crate) fn has_visitor(&self) -> bool {
+        self.listener.set_nonblocking(true).expect("a socket");
+        let visitor = self.listener.accept().is_ok();
+        self.listener.set_nonblocking(false).expect("a socket");
+        visitor
     }
 
     /// The next actor to come, which holds an item.
@@ -228,6 +270,15 @@ pub(crate) fn signal(pid: u32, signal: i32) {
     PidFd::open(pid).and_then(|process| process.send_signal(signal)).expect("it lives");
 }
 
+/// Waits until a process has ended.
+#[track_caller]
+pub(crate) fn await_end(process: &PidFd) {
+    use std::os::fd::AsRawFd;
+    eventually("it ends", || {
+        ringmill_shm::sys::process::wait_readable(&[process.as_raw_fd()], Some(Duration::from_secs(1)))[0]
+    });
+}
+
 /// The processes of a servlet's workers, all of which must be there.
 pub(crate) fn pids<I, O>(server: &ringmill::Server<I, O>) -> Vec<u32> {
     let pids: Vec<u32> = server.stats().servlets[0].workers.iter().map(|worker| worker.pid).collect();
@@ -240,7 +291,20 @@ pub(crate) fn depth<I, O>(server: &ringmill::Server<I, O>) -> u64 {
     server.stats().servlets[0].depth
 }
 
-/// The program `actors` in a process group of its own.
+/// A session and a process group of its own, as a daemon has. In a session with others, the kernel sends SIGHUP to
+/// the stopped processes of a group that is orphaned.
+#[expect(unsafe_code, reason = "setsid between fork and exec")]
+fn lead_a_session(command: &mut Command) {
+    let lead = || {
+        // SAFETY: takes nothing.
+        unsafe { libc::setsid() };
+        Ok(())
+    };
+    // SAFETY: `lead` makes one system call.
+    unsafe { command.pre_exec(lead) };
+}
+
+/// The program `actors` in a session of its own.
 #[derive(Debug)]
 pub(crate) struct Program {
     child: Child,
@@ -259,15 +323,24 @@ pub(crate) struct End {
 impl Program {
     /// Starts it; it has not said anything yet.
     pub(crate) fn start(name: &Name, gate: &Gate, options: &[&str]) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_actors"))
+        Self::start_as(Command::new(env!("CARGO_BIN_EXE_actors")), name, gate, options)
+    }
+
+    /// The same, where the command says under what circumstances.
+    pub(crate) fn start_as(mut command: Command, name: &Name, gate: &Gate, options: &[&str]) -> Self {
+        lead_a_session(&mut command);
+        Self::start_among_us(command, name, gate, options)
+    }
+
+    /// The same in our own process group. Else the pid stays its own for as long as the group has members.
+    pub(crate) fn start_among_us(mut command: Command, name: &Name, gate: &Gate, options: &[&str]) -> Self {
+        command
             .args([&name.text(), &gate.path()])
             .args(options)
-            .process_group(0)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the program");
+            .stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the program");
         let stdin = child.stdin.take().expect("piped");
         let stdout = BufReader::new(child.stdout.take().expect("piped"));
         Self { child, stdin, stdout }
@@ -276,10 +349,19 @@ impl Program {
     /// Starts it, and waits until its server is ready; the pids of its workers.
     pub(crate) fn start_ready(name: &Name, gate: &Gate, options: &[&str]) -> (Self, Vec<u32>) {
         let mut program = Self::start(name, gate, options);
-        let line = program.line();
-        let pids = line.strip_prefix("ready").unwrap_or_else(|| panic!("{line:?}"));
-        let pids = pids.split_whitespace().map(|pid| pid.parse().expect("a pid")).collect();
+        let pids = program.ready();
         (program, pids)
+    }
+
+    /// Waits until its server is ready; the pids of its workers.
+    pub(crate) fn ready(&mut self) -> Vec<u32> {
+        let line = self.line();
+        let Some(pids) = line.strip_prefix("ready") else {
+            let mut complaint = String::new();
+            let _ = self.child.stderr.take().expect("piped").read_to_string(&mut complaint);
+            panic!("{line:?} {complaint}");
+        };
+        pids.split_whitespace().map(|pid| pid.parse().expect("a pid")).collect()
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -301,6 +383,11 @@ impl Program {
     pub(crate) fn hold(&mut self, gate: &Gate, number: u64) -> Visit {
         self.tell(&format!("hold {number}"));
         gate.next_hold(number)
+    }
+
+    /// The same, if it has not ended.
+    pub(crate) fn try_tell(&mut self, command: &str) {
+        let _ = writeln!(self.stdin, "{command}");
     }
 
     /// Sends a signal to its whole group, as a terminal does.

@@ -1,0 +1,115 @@
+//! A listener of the log that panics in the supervisor's thread: deaths are noticed, repaired and told all the same.
+//!
+//! The only test of its program, since the log's listener is the whole program's.
+
+mod support;
+
+use ringmill::{CallError, CallOptions, Server};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use support::actor::{Act, Actor};
+use support::{Gate, Name, guarded, pids, signal};
+use tracing::span::{Attributes, Id, Record};
+use tracing::{Event, Metadata, Subscriber};
+
+ringmill::init!(Actor);
+
+/// Panics when the supervisor says something.
+struct Trap;
+
+static ARMED: AtomicBool = AtomicBool::new(false);
+static HEARD: AtomicBool = AtomicBool::new(false);
+
+impl Subscriber for Trap {
+    fn enabled(&self, _: &Metadata<'_>) -> bool {
+        true
+    }
+
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        Id::from_u64(1)
+    }
+
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+    fn event(&self, _: &Event<'_>) {
+        let here = std::thread::current();
+        if ARMED.load(Ordering::SeqCst) && here.name() == Some("ringmill-supervisor") {
+            HEARD.store(true, Ordering::SeqCst);
+            panic!("a listener that does not bear bad news");
+        }
+    }
+
+    fn enter(&self, _: &Id) {}
+
+    fn exit(&self, _: &Id) {}
+}
+
+#[test]
+fn a_listener_that_panics_in_the_supervisor_harms_nobody() {
+    guarded(|| {
+        tracing::subscriber::set_global_default(Trap).expect("the only one");
+        let endless = CallOptions::new().backpressure(false).timeout(Duration::from_secs(3600));
+        for threads in [false, true] {
+            let (name, gate) = (Name::new("supervisor"), Gate::new());
+            let crew = support::actor::Upbringing { ..gate.upbringing() };
+            ARMED.store(false, Ordering::SeqCst);
+            // Alone, and before a stage of threads.
+            let processes = ringmill::ProcessServlet::<Actor>::new(crew.clone()).name("mortal");
+            let after = ringmill::ThreadServlet::<Echo>::new(());
+            let server: Server<Act, support::actor::Answer> = match threads {
+                false => Server::builder(name.text()).start(processes).expect("it starts"),
+                true => {
+                    use ringmill::Servlet;
+                    Server::builder(name.text()).start(processes.then(after)).expect("it starts")
+                }
+            };
+            let victim = pids(&server)[0];
+            std::thread::scope(|scope| {
+                let call = |act| server.call_with(&act, endless).map(|reply| reply.to_owned());
+                let busy = scope.spawn(move || call(Act::Hold(1)));
+                let visit = gate.next_hold(1);
+                let queued = [2, 3].map(|n| scope.spawn(move || call(Act::Double(n))));
+                support::eventually("two in the ring", || support::depth(&server) == 2);
+                ARMED.store(true, Ordering::SeqCst);
+                signal(victim, libc::SIGKILL);
+                match busy.join().expect("no panic") {
+                    Err(CallError::WorkerDied(error)) => assert_eq!(error.pid, victim),
+                    other => panic!("{other:?}"),
+                }
+                for (call, number) in queued.into_iter().zip([2, 3]) {
+                    assert_eq!(call.join().expect("no panic").expect("an answer").value, 2 * number);
+                }
+                drop(visit);
+            });
+            assert!(HEARD.swap(false, Ordering::SeqCst), "it was told, and panicked");
+            assert_eq!(server.call(&Act::Double(4)).expect("an answer").value, 8);
+            support::eventually("all places come back", || server.backlog() == 0);
+            assert_eq!(server.stats().servlets[0].workers[0].restarts, 1);
+            name.assert_consistent();
+            drop(server);
+            name.assert_nothing_left();
+        }
+    });
+}
+
+/// Hands on what it is given.
+struct Echo;
+
+impl ringmill::Worker for Echo {
+    type Config = ();
+    type In = support::actor::Answer;
+    type Out = support::actor::Answer;
+
+    fn new((): (), _: &ringmill::Context) -> Result<Self, ringmill::BoxError> {
+        Ok(Self)
+    }
+
+    fn call(
+        &mut self,
+        input: &support::actor::ArchivedAnswer,
+    ) -> Result<support::actor::Answer, ringmill::BoxError> {
+        Ok(support::actor::Answer { value: input.value.to_native(), pid: input.pid.to_native() })
+    }
+}

@@ -1,0 +1,383 @@
+//! Resources that end, at the start and later: descriptors, processes, memory, file sizes, room in /dev/shm. Each
+//! is a typed error or a wait with an end, nothing panics or hangs, and nothing is left behind.
+//!
+//! Limits are set in child processes only.
+#![expect(unsafe_code, reason = "limits and mounts, set in child processes only")]
+
+mod support;
+
+use ringmill::{CallError, RemoteCause, Server};
+use ringmill_shm::participant::Life;
+use ringmill_shm::segment::{Place, Segment};
+use ringmill_shm::sys::process::inherit_only_standard_descriptors;
+use ringmill_tests::other_user::{PublicProgram, can_be_another_user};
+use std::fs::{self, File};
+use std::io::Write;
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use support::actor::{Act, Actor};
+use support::{End, Gate, Name, Program, eventually, guarded, pids, signal};
+
+ringmill::init!(Actor);
+
+const ACTORS: &str = env!("CARGO_BIN_EXE_actors");
+
+type Resource = libc::__rlimit_resource_t;
+
+/// Limits what the child of `command`, and its children, may use; they may raise it again.
+fn limit(command: &mut Command, resource: Resource, most: u64) {
+    let set = move || {
+        let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        // SAFETY: a live structure to fill, then to read.
+        let done = unsafe {
+            libc::getrlimit(resource, &raw mut limit) == 0 && {
+                limit.rlim_cur = most;
+                libc::setrlimit(resource, &raw const limit) == 0
+            }
+        };
+        if done { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+    };
+    // SAFETY: `set` makes system calls and nothing else.
+    unsafe { command.pre_exec(set) };
+}
+
+/// How it went under some limit: whether the server started.
+#[track_caller]
+fn judge(case: &str, name: &Name, end: &End) -> bool {
+    assert!(!end.stderr.contains("panicked"), "{case}: {end:?}");
+    assert!(name.is_clean(), "{case}: {end:?}");
+    match end.status.code() {
+        Some(0) => {
+            assert!(end.stdout.starts_with("ready "), "{case}: {end:?}");
+            true
+        }
+        Some(1) => {
+            let error = end.stderr.lines().find(|line| line.starts_with("Error: "));
+            let error = error.unwrap_or_else(|| panic!("{case}: {end:?}"));
+            eprintln!("{case}: {error}");
+            false
+        }
+        _ => panic!("{case}: {end:?}"),
+    }
+}
+
+/// Starts a server under ever looser limits until it starts.
+#[track_caller]
+fn loosen(what: &str, resource: Resource, least: u64, options: &[&str], command: impl Fn() -> Command) {
+    for most in least..least + 40 {
+        let (name, gate) = (Name::new(what), Gate::new());
+        let mut command = command();
+        inherit_only_standard_descriptors(&mut command);
+        limit(&mut command, resource, most);
+        let mut program = Program::start_as(command, &name, &gate, options);
+        program.try_tell("return");
+        if judge(&format!("{most} {what} {options:?}"), &name, &program.end()) {
+            assert!(most > least, "the first limits are too low for it");
+            return;
+        }
+    }
+    panic!("{what}: it starts under no limit");
+}
+
+#[test]
+fn few_descriptors_at_the_start() {
+    guarded(|| {
+        for options in [&["workers=2"][..], &["threads"], &["workers=1", "stream-threads=3"]] {
+            // Fewer than four, and the program itself cannot be loaded.
+            loosen("descriptors", libc::RLIMIT_NOFILE, 4, options, || Command::new(ACTORS));
+        }
+    });
+}
+
+/// Symptom, among them: of a server of threads that had got only some of them, the files stayed. Cause: those threads
+/// had the segment, and the process ended before they did.
+#[test]
+fn few_processes_at_the_start() {
+    guarded(|| {
+        if !can_be_another_user("limits on processes, which do not bind root") {
+            return;
+        }
+        let program = PublicProgram::of(ACTORS);
+        let user = user_of_ours(0);
+        for options in [&["workers=2"][..], &["threads"], &["workers=1", "stream-threads=3"]] {
+            loosen("processes", libc::RLIMIT_NPROC, 1, options, || program.run_as(user));
+        }
+    });
+}
+
+/// A user that has no other processes: limits on them count all that a user has on the machine.
+fn user_of_ours(test: u32) -> u32 {
+    1_000_000_000 + 2 * std::process::id() + test
+}
+
+/// The only worker's place.
+fn place_of(segment: &Segment) -> (u32, Life, u32) {
+    let entry = &segment.participants()[1];
+    (entry.pid(), entry.life(), entry.restarts())
+}
+
+/// More attempts than a worker that dies young has.
+const ATTEMPTS: u32 = 2 * ringmill::RESTART_LIMIT;
+
+#[test]
+fn descriptors_used_up_when_a_worker_must_be_started_again() {
+    guarded(|| {
+        let (name, gate) = (Name::new("usedup"), Gate::new());
+        let mut command = Command::new(ACTORS);
+        limit(&mut command, libc::RLIMIT_NOFILE, 64);
+        let mut program = Program::start_as(command, &name, &gate, &["workers=1"]);
+        let victim = program.ready()[0];
+        let segment = name.inspect();
+        program.tell("use-up-descriptors");
+        assert_eq!(program.line(), "used up");
+        // What runs needs no more of them: calls, and futures with their reactor.
+        program.hold(&gate, 1).let_go();
+        assert_eq!(program.line(), "answer 2");
+        program.tell("future 2");
+        gate.next_hold(2).let_go();
+        assert_eq!(program.line(), "answer 4");
+        signal(victim, libc::SIGKILL);
+        program.tell("hold 3"); // waits in the ring
+        eventually("it was tried often, in vain", || place_of(&segment).2 >= ATTEMPTS);
+        assert_ne!(place_of(&segment).1, Life::Ready);
+        program.tell("free-descriptors");
+        assert_eq!(program.line(), "free again");
+        gate.next_hold(3).let_go();
+        assert_eq!(program.line(), "answer 6");
+        program.tell("return");
+        let end = program.end();
+        assert!(end.status.success() && end.stderr.is_empty(), "{end:?}");
+        name.assert_nothing_left();
+    });
+}
+
+#[test]
+fn no_more_processes_when_a_worker_must_be_started_again() {
+    guarded(|| {
+        if !can_be_another_user("limits on processes, which do not bind root") {
+            return;
+        }
+        let (name, gate) = (Name::new("noprocess"), Gate::new());
+        gate.open_to_all();
+        let (user, actors) = (user_of_ours(1), PublicProgram::of(ACTORS));
+        let mut program = Program::start_as(actors.run_as(user), &name, &gate, &["workers=1"]);
+        let victim = program.ready()[0];
+        let segment = name.inspect();
+        program.tell("limit-processes 1");
+        assert_eq!(program.line(), "limited");
+        signal(victim, libc::SIGKILL);
+        eventually("it was tried often, in vain", || place_of(&segment).2 >= ATTEMPTS);
+        assert_ne!(place_of(&segment).1, Life::Ready);
+        program.tell("limit-processes 1000");
+        assert_eq!(program.line(), "limited");
+        program.hold(&gate, 3).let_go();
+        assert_eq!(program.line(), "answer 6");
+        program.tell("return");
+        let end = program.end();
+        assert!(end.status.success() && end.stderr.is_empty(), "{end:?}");
+        name.assert_nothing_left();
+    });
+}
+
+/// Symptom: a service with a limit on file sizes was killed by its own server. Cause: growing a file past the
+/// limit sends SIGXFSZ, and nobody had asked for the limit first.
+#[test]
+fn a_limit_on_file_sizes_is_told_and_kills_nobody() {
+    guarded(|| {
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = format!("file={}", directory.path().join("segment").display());
+        for options in [&["workers=1"][..], &["workers=1", &file]] {
+            let (name, gate) = (Name::new("filesize"), Gate::new());
+            let mut command = Command::new(ACTORS);
+            limit(&mut command, libc::RLIMIT_FSIZE, 40_960);
+            let mut program = Program::start_as(command, &name, &gate, options);
+            program.try_tell("return");
+            let end = program.end();
+            assert!(!judge("file size", &name, &end));
+            assert!(end.stderr.contains("a file of this process may have 40960 bytes"), "{end:?}");
+        }
+        assert_eq!(fs::read_dir(directory.path()).expect("it is there").count(), 0);
+    });
+}
+
+/// Gives the child of `command` a `/dev/shm` of its own, of so many bytes.
+fn with_own_shm(command: &mut Command, bytes: u64) {
+    let options = std::ffi::CString::new(format!("size={bytes},mode=1777")).expect("text");
+    let mount = move || {
+        // SAFETY: live C strings and null pointers; the namespace is the child's own.
+        let done = unsafe {
+            let none = core::ptr::null();
+            libc::unshare(libc::CLONE_NEWNS) == 0
+                && libc::mount(none, c"/".as_ptr(), none, libc::MS_REC | libc::MS_PRIVATE, none.cast()) == 0
+                && libc::mount(
+                    c"tmpfs".as_ptr(),
+                    c"/dev/shm".as_ptr(),
+                    c"tmpfs".as_ptr(),
+                    0,
+                    options.as_ptr().cast(),
+                ) == 0
+        };
+        if done { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+    };
+    // SAFETY: `mount` makes system calls and nothing else.
+    unsafe { command.pre_exec(mount) };
+}
+
+#[test]
+fn a_full_shm_at_the_start_is_told_with_numbers() {
+    guarded(|| {
+        if !can_be_another_user("a /dev/shm that is full, which takes a mount") {
+            return;
+        }
+        let (name, gate) = (Name::new("fullshm"), Gate::new());
+        let mut command = Command::new(ACTORS);
+        with_own_shm(&mut command, 65_536);
+        let mut program = Program::start_as(command, &name, &gate, &["workers=1"]);
+        program.try_tell("return");
+        let end = program.end();
+        assert!(!judge("full", &name, &end));
+        assert!(end.stderr.contains("/dev/shm has 65536 bytes free, the segment needs "), "{end:?}");
+    });
+}
+
+/// Nothing is allocated later: every page was reserved, also those that nobody has touched yet.
+#[test]
+fn a_shm_that_fills_up_later_disturbs_nobody() {
+    guarded(|| {
+        if !can_be_another_user("a /dev/shm that fills up, which takes a mount") {
+            return;
+        }
+        let (name, gate) = (Name::new("fillsup"), Gate::new());
+        let mut command = Command::new(ACTORS);
+        with_own_shm(&mut command, 8 << 20);
+        let mut program = Program::start_as(command, &name, &gate, &["workers=1"]);
+        let victim = program.ready()[0];
+        // Their /dev/shm, seen from here.
+        let theirs = PathBuf::from(format!("/proc/{}/root/dev/shm", program.pid()));
+        let file = theirs.join(name.place().path().file_name().expect("a name"));
+        let meta = file.metadata().expect("it is there");
+        assert!(512 * meta.blocks() >= meta.len(), "{} blocks for {} bytes", meta.blocks(), meta.len());
+        let mut filler = File::create(theirs.join("filler")).expect("a file");
+        while filler.write_all(&[1; 4096]).is_ok() {}
+        assert!(fs::write(theirs.join("more"), [1; 4096]).is_err(), "it is full");
+        let segment = Segment::inspect(Place::File(file)).expect("it is there");
+        for number in 0..10 {
+            program.hold(&gate, number).let_go();
+            assert_eq!(program.line(), format!("answer {}", 2 * number));
+        }
+        signal(victim, libc::SIGKILL);
+        eventually("it is started again", || {
+            let (pid, life, _) = place_of(&segment);
+            pid != victim && life == Life::Ready
+        });
+        program.hold(&gate, 20).let_go();
+        assert_eq!(program.line(), "answer 40");
+        assert!(ringmill_shm::check::check(&segment).is_empty());
+        program.tell("return");
+        let end = program.end();
+        assert!(end.status.success() && end.stderr.is_empty(), "{end:?}");
+        let left = |path: &Path| fs::read_dir(path).map_or(0, |entries| entries.count());
+        assert_eq!(left(&theirs), 0, "the mount has gone with its last process");
+    });
+}
+
+#[test]
+fn a_worker_that_gets_no_memory_costs_its_item() {
+    guarded(|| {
+        let (name, gate) = (Name::new("nomemory"), Gate::new());
+        let server = Server::builder(name.text()).start(gate.processes(1)).expect("it starts");
+        let victim = pids(&server)[0];
+        match server.call(&Act::Hoard).map(|reply| reply.to_owned()) {
+            Err(CallError::WorkerDied(error)) => {
+                let aborted = RemoteCause::Died { signal: Some(libc::SIGABRT), code: None, restarting: true };
+                assert_eq!((error.pid, error.cause), (victim, aborted));
+            }
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(server.call(&Act::Double(4)).expect("an answer").value, 8);
+        name.assert_consistent();
+    });
+}
+
+/// A control group whose memory is limited, where this machine lets us make one.
+struct Group(PathBuf);
+
+impl Group {
+    fn new(bytes: u64) -> Option<Self> {
+        let roots = [("/sys/fs/cgroup/memory", "memory.limit_in_bytes"), ("/sys/fs/cgroup", "memory.max")];
+        roots.into_iter().find_map(|(root, limit)| {
+            let path = Path::new(root).join(format!("ringmill-test-{}", std::process::id()));
+            fs::create_dir(&path).ok()?;
+            let group = Self(path);
+            let limited = fs::write(group.0.join(limit), bytes.to_string()).is_ok();
+            limited.then_some(group)
+        })
+    }
+
+    fn take(&self, pid: u32) {
+        fs::write(self.0.join("cgroup.procs"), pid.to_string()).expect("it lives");
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        // A process that was killed leaves its group a moment after its death is known.
+        eventually("the group is empty", || fs::remove_dir(&self.0).is_ok());
+    }
+}
+
+#[test]
+fn a_worker_that_the_kernel_kills_for_its_memory_costs_its_item() {
+    guarded(|| {
+        let Some(group) = Group::new(64 << 20) else {
+            let _ = writeln!(
+                std::io::stderr(),
+                "NO MEMORY GROUP HERE, SO NOT TRIED: the kernel's out-of-memory killer"
+            );
+            return;
+        };
+        let (name, gate) = (Name::new("oom"), Gate::new());
+        let server = Server::builder(name.text()).start(gate.processes(1)).expect("it starts");
+        let victim = pids(&server)[0];
+        group.take(victim);
+        match server.call(&Act::Devour(512 << 20)).map(|reply| reply.to_owned()) {
+            Err(CallError::WorkerDied(error)) => {
+                let killed = RemoteCause::Died { signal: Some(libc::SIGKILL), code: None, restarting: true };
+                assert_eq!((error.pid, error.cause), (victim, killed));
+            }
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(server.call(&Act::Double(4)).expect("an answer").value, 8);
+        name.assert_consistent();
+    });
+}
+
+/// No wait knows the time of day, which a person or a daemon may set: it is asked once, for people to read.
+#[test]
+fn the_time_of_day_is_for_display_only() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace");
+    let mut found = Vec::new();
+    let mut directories =
+        vec!["shm/src", "engine/src", "tools/src"].into_iter().map(|d| root.join(d)).collect::<Vec<_>>();
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(directory).expect("it is there").flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                directories.push(path);
+                continue;
+            }
+            let text = fs::read_to_string(&path).expect("text");
+            for word in
+                ["SystemTime", "CLOCK_REALTIME", "FUTEX_CLOCK_REALTIME", "gettimeofday", "libc::time("]
+            {
+                if text.contains(word) {
+                    found.push(format!("{} {word}", path.strip_prefix(root).expect("within").display()));
+                }
+            }
+        }
+    }
+    found.sort();
+    assert_eq!(found, ["shm/src/segment/create.rs SystemTime", "tools/src/units.rs SystemTime"]);
+}
