@@ -6,12 +6,14 @@
 //! * [`host`]: the same test body over worker processes and worker threads;
 //! * [`probe`]: a worker that says in which batch it saw an item;
 //! * [`pile`]: items that pile up in the ring while the worker is busy;
-//! * [`traces`]: what a server must not leave behind.
+//! * [`traces`]: what a server must not leave behind;
+//! * [`storm`]: worker processes killed at random, and what must hold all the same.
 
 pub mod gate;
 pub mod host;
 pub mod pile;
 pub mod probe;
+pub mod storm;
 pub mod traces;
 
 use std::sync::atomic::{AtomicU32, Ordering};
