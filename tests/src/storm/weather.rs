@@ -154,10 +154,9 @@ impl<'s> Killer<'s> {
     fn is_done(&self) -> bool {
         match self.sky.storm.kills {
             Kills::Many(kills) => self.kills >= kills,
-            Kills::UntilDown => self
-                .sky
-                .victims_places()
-                .all(|entry| entry.restarts() >= RESTART_LIMIT && entry.life() == Life::Dead),
+            Kills::UntilDown => self.sky.victims_places().all(|entry| {
+                entry.restarts() >= RESTART_LIMIT && matches!(entry.life(), Life::Dead | Life::Failed)
+            }),
         }
     }
 
