@@ -7,12 +7,16 @@
 //! * [`probe`]: a worker that says in which batch it saw an item;
 //! * [`pile`]: items that pile up in the ring while the worker is busy;
 //! * [`traces`]: what a server must not leave behind;
+//! * [`progress`]: of the long programs;
+//! * [`soak`]: very many requests, in whose course nothing may grow;
 //! * [`storm`]: worker processes killed at random, and what must hold all the same.
 
 pub mod gate;
 pub mod host;
 pub mod pile;
 pub mod probe;
+pub mod progress;
+pub mod soak;
 pub mod storm;
 pub mod traces;
 

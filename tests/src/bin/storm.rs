@@ -9,13 +9,12 @@
 
 use clap::Parser;
 use comfy_table::{Table, presets};
-use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
-use ringmill_tests::fresh_name;
 use ringmill_tests::storm::dice::Dice;
 use ringmill_tests::storm::report::{Counts, Report};
 use ringmill_tests::storm::tree::{FoldResults, FoldValues, Leaf, Tree};
 use ringmill_tests::storm::weather::Weather;
 use ringmill_tests::storm::{Kills, Storm};
+use ringmill_tests::{fresh_name, progress};
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -74,7 +73,7 @@ fn main() -> ExitCode {
                 })
             })
             .collect();
-        scope.spawn(|| show_progress(&counts, args.kills, &over));
+        scope.spawn(|| progress::show("kills", args.kills, &over, || tell(&counts, begun)));
         lanes.into_iter().for_each(|lane| lane.join().expect("panics are errors"));
         over.store(true, Ordering::Relaxed); // Relaxed: a flag of its own
     });
@@ -108,36 +107,19 @@ fn storm(args: &Args, seed: u64, kills: u64, counts: &Counts) -> Result<(), Stri
         .map_err(|error| format!("{error}\nover {}, seed {seed}", storm.tree))
 }
 
-/// A bar on a terminal, else a line every few seconds.
-fn show_progress(counts: &Counts, kills: u64, over: &AtomicBool) {
-    let bar = ProgressBar::new(kills);
-    let style = ProgressStyle::with_template("{bar:30} {pos}/{len} kills, {msg}, {eta} to go");
-    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-    let (begun, mut told) = (Instant::now(), Instant::now());
-    while !over.load(Ordering::Relaxed) {
-        let report = counts.report();
-        let minutes = begun.elapsed().as_secs_f64() / 60.0;
-        let rate = report.kills as f64 / minutes.max(1e-9);
-        let message = format!(
-            "{rate:.0}/min, {} requests, {} died, {} of ensembles, {} refused, {} gone, {} checks",
-            report.requests(),
-            report.died,
-            report.ensemble,
-            report.refused,
-            report.gone,
-            report.checks
-        );
-        if bar.is_hidden() && told.elapsed() > Duration::from_secs(10) {
-            told = Instant::now();
-            let to_go =
-                Duration::from_secs_f64((kills.saturating_sub(report.kills)) as f64 / rate.max(1.0) * 60.0);
-            eprintln!("{}/{kills} kills, {message}, {} to go", report.kills, HumanDuration(to_go));
-        }
-        bar.set_position(report.kills);
-        bar.set_message(message);
-        std::thread::sleep(Duration::from_millis(200)); // how often to look
-    }
-    bar.finish_and_clear();
+fn tell(counts: &Counts, begun: Instant) -> (u64, String) {
+    let report = counts.report();
+    let message = format!(
+        "{:.0}/min, {} requests, {} died, {} of ensembles, {} refused, {} gone, {} checks",
+        per(report.kills, begun.elapsed()) * 60.0,
+        report.requests(),
+        report.died,
+        report.ensemble,
+        report.refused,
+        report.gone,
+        report.checks
+    );
+    (report.kills, message)
 }
 
 fn show(report: &Report, seed: u64, took: Duration, failure: Option<&str>, json: bool) {
