@@ -27,6 +27,8 @@ pub fn segment(name: &str) -> Result<Segment, Error> {
         workers: vec![Vec::new()],
         threads: 1,
         log_batches_every: 0,
+        keeps_inputs: false,
+        keeps_apart: false,
     };
     let spec = Spec {
         requests: TASKS,

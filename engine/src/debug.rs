@@ -178,9 +178,11 @@ fn stage(segment: &Segment, task: Task<'_>, phase: Phase) -> Option<String> {
         return None;
     }
     let name = match task.at() {
-        At::Node(index) => &segment.nodes().get(index as usize)?.name,
+        At::To { node: index, .. } | At::Begun { node: index, .. } => {
+            &segment.nodes().get(index as usize)?.name
+        }
         At::Forked(index) | At::Joined(index) => &segment.routes().forks.get(index as usize)?.name,
-        At::New | At::Failed(_) => return None,
+        At::New | At::Spoilt | At::Failed(_) => return None,
     };
     Some(name.clone())
 }

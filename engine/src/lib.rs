@@ -59,6 +59,7 @@ mod error;
 mod items;
 mod launch;
 mod loan;
+mod on_death;
 mod panics;
 mod patience;
 mod payload;
@@ -90,6 +91,7 @@ pub use error::{
 };
 pub use items::{Batch, Item, Items, Preprocessed, PreprocessedItems};
 pub use loan::{Loan, Plain};
+pub use on_death::OnDeath;
 pub use patience::Wait;
 pub use payload::{Checker, Encoder, Output, Payload};
 pub use pending::{CallFuture, Pending};

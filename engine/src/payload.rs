@@ -104,10 +104,12 @@ pub(crate) trait Places {
     fn inline_place(&mut self) -> WritePlace<'_>;
     fn block_place(&mut self, bytes: u64) -> Result<WritePlace<'_>, PoolError>;
     fn set_length(&mut self, bytes: usize);
+    /// From here on there is always a place, over the input.
+    fn give_up_input(&mut self) {}
 }
 
 macro_rules! places {
-    ($guard:ty) => {
+    ($guard:ty $(, $give_up:item)?) => {
         impl Places for $guard {
             #[inline]
             fn inline_place(&mut self) -> WritePlace<'_> {
@@ -120,11 +122,17 @@ macro_rules! places {
             fn set_length(&mut self, bytes: usize) {
                 <$guard>::set_length(self, bytes);
             }
+            $($give_up)?
         }
     };
 }
 places!(Filling<'_>);
-places!(Claimed<'_>);
+places!(
+    Claimed<'_>,
+    fn give_up_input(&mut self) {
+        Claimed::give_up_input(self);
+    }
+);
 places!(JoinPlace<'_, '_>);
 
 /// Serialises a value into a task: in line if it fits, else into a block.

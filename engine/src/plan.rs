@@ -18,6 +18,7 @@
 
 use crate::batch::Rule;
 use crate::error::StartError;
+use crate::on_death::OnDeath;
 use crate::restarts::Restarts;
 use crate::route::Choose;
 use crate::run::{Left, Seat};
@@ -29,6 +30,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// A worker's whole life, of whatever type.
 pub(crate) type Live = Arc<dyn Fn(Arc<Seat>) -> Left + Send + Sync>;
@@ -106,6 +108,9 @@ pub(crate) struct PlanNode {
     pub(crate) role: Role,
     pub(crate) launch: Launch,
     pub(crate) restarts: Restarts,
+    pub(crate) on_death: OnDeath,
+    /// How long a call may take before its worker is killed.
+    pub(crate) exec_timeout: Option<Duration>,
     pub(crate) next: Target,
     /// Whether every request comes by it.
     pub(crate) mandatory: bool,
@@ -326,10 +331,11 @@ const CLASS_FACTOR: usize = 4;
 impl Plan {
     pub(crate) fn spec(&self, capacity: u32, blocks: &Blocks) -> Result<Spec, StartError> {
         let tasks_per_request = 1 + self.branches;
+        let keeps_inputs = self.nodes.iter().any(|node| node.on_death.keeps_inputs());
         Ok(Spec {
             requests: capacity,
             tasks_per_request,
-            classes: classes(blocks, u64::from(capacity) * u64::from(tasks_per_request))?,
+            classes: classes(blocks, u64::from(capacity) * u64::from(tasks_per_request), keeps_inputs)?,
             payload_format: crate::payload::PAYLOAD_FORMAT,
             nodes: self.nodes.iter().map(node_spec).collect(),
             forks: self.forks.clone(),
@@ -371,18 +377,23 @@ fn node_spec(node: &PlanNode) -> NodeSpec {
         workers: node.workers.clone(),
         threads: node.threads,
         log_batches_every: node.log_batches_every,
+        keeps_inputs: node.on_death.keeps_inputs(),
+        keeps_apart: node.on_death.keeps_apart(),
     }
 }
 
-fn classes(blocks: &Blocks, tasks: u64) -> Result<Vec<Class>, StartError> {
+/// The size classes for so many tasks. Where inputs are kept, small outcomes need small blocks.
+fn classes(blocks: &Blocks, tasks: u64, keeps_inputs: bool) -> Result<Vec<Class>, StartError> {
     // A size that cannot be rounded up is refused with the shape.
     let rounded = |bytes: usize| bytes.checked_next_multiple_of(LINE).unwrap_or(bytes) as u64;
     let class = |bytes: usize, count: u64| Class { block_bytes: rounded(bytes), count };
     match blocks {
-        Blocks::UpTo(max) if *max <= INLINE_BYTES => Ok(Vec::new()),
+        Blocks::UpTo(max) if *max <= INLINE_BYTES && !keeps_inputs => Ok(Vec::new()),
         Blocks::UpTo(max) => {
+            let max = max.max(&INLINE_BYTES);
+            let small = keeps_inputs.then_some(LINE).filter(|small| small < max);
             let below = std::iter::successors(Some(FIRST_CLASS_BYTES), |b| b.checked_mul(CLASS_FACTOR));
-            let sizes = below.take_while(|b| b < max).chain([*max]);
+            let sizes = small.into_iter().chain(below.take_while(|b| b < max)).chain([*max]);
             let mut classes: Vec<Class> = sizes.map(|bytes| class(bytes, 2 * tasks)).collect();
             // Only so many classes: the smallest of them go, their payloads take the next larger blocks.
             let surplus = classes.len().saturating_sub(ringmill_shm::layout::CLASS_LIMIT);
@@ -420,6 +431,8 @@ mod tests {
             role: Role::ThreadWorker,
             launch: Launch::Process { program: None, env: Environment::default() },
             restarts: Restarts::default(),
+            on_death: OnDeath::Fail,
+            exec_timeout: None,
             next: Target::End,
             mandatory: true,
         }
@@ -452,7 +465,7 @@ mod tests {
     #[test]
     fn blocks_for_every_task() {
         let sizes = |blocks: &Blocks| -> Vec<(u64, u64)> {
-            classes(blocks, 10).unwrap().iter().map(|c| (c.block_bytes, c.count)).collect()
+            classes(blocks, 10, false).unwrap().iter().map(|c| (c.block_bytes, c.count)).collect()
         };
         assert_eq!(sizes(&Blocks::UpTo(96)), []);
         assert_eq!(sizes(&Blocks::UpTo(97)), [(128, 20)]);
@@ -460,7 +473,12 @@ mod tests {
         assert_eq!(sizes(&Blocks::UpTo(1 << 30)).len(), 8);
         assert_eq!(sizes(&Blocks::UpTo(1 << 30)).last(), Some(&(1 << 30, 20)));
         assert_eq!(sizes(&Blocks::Classes(vec![(4000, 3), (100, 7)])), [(128, 7), (4096, 3)]);
-        assert!(classes(&Blocks::Classes(vec![(1024, 1); 9]), 1).is_err());
+        assert!(classes(&Blocks::Classes(vec![(1024, 1); 9]), 1, false).is_err());
+        let kept = |max| -> Vec<u64> {
+            classes(&Blocks::UpTo(max), 10, true).unwrap().iter().map(|c| c.block_bytes).collect()
+        };
+        assert_eq!((kept(0), kept(128), kept(129)), (vec![128], vec![128], vec![128, 256]));
+        assert_eq!(kept(16 * 1024), [128, 1024, 4096, 16384]);
     }
 
     #[test]

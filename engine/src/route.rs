@@ -153,7 +153,17 @@ impl Mover<'_> {
     pub(crate) fn resume<'a>(&self, task: Claimed<'a>) -> Option<Claimed<'a>> {
         let routes = self.segment.routes();
         match task.task().at() {
-            At::Node(_) | At::Forked(_) => return Some(task),
+            // It had ended its work.
+            At::Begun { failed: true, .. } if task.is_outcome() => {
+                if let Some(join) = task.finish(self.client, true) {
+                    self.join(join);
+                }
+            }
+            At::Begun { node, .. } if task.is_outcome() => match self.segment.nodes().get(node as usize) {
+                Some(info) => self.move_on(task, info.next),
+                None => return Some(task),
+            },
+            At::Begun { .. } | At::Spoilt => return Some(task),
             // Nothing is written to it: late branches may still read what lies there.
             At::Failed(_) => {
                 if let Some(join) = task.finish(self.client, true) {
@@ -161,6 +171,8 @@ impl Mover<'_> {
                 }
             }
             _ if task.is_abandoned() => self.discard(task),
+            At::To { node, group } => self.try_again(task, node, false, group),
+            At::Forked(index) => self.fork(task, index),
             At::New => {
                 let (_, place) = task.task().place();
                 let around = routes.around(place).map(|(_, fork)| (fork, place - 1 - fork.first));
@@ -178,9 +190,21 @@ impl Mover<'_> {
         None
     }
 
+    /// Queues a task once more for a node, in a group of this number.
+    #[cold]
+    pub(crate) fn try_again(&self, task: Claimed<'_>, node: u32, another_attempt: bool, group: u32) {
+        match task.queue_again(node, now_ns, another_attempt, group) {
+            Ok(id) => self.push(node, &[id]),
+            Err(task) => self.fail_unreachable(task, node),
+        }
+    }
+
     /// Ends a task of ours with an error.
     #[cold]
     pub(crate) fn fail(&self, mut task: Claimed<'_>, error: RemoteError) {
+        if !task.keeps_input() {
+            task.give_up_input();
+        }
         write_error(&mut task, error);
         if let Some(join) = task.finish(self.client, true) {
             self.join(join);
@@ -197,18 +221,21 @@ impl Mover<'_> {
 
     #[inline(never)]
     fn forward(&self, task: Claimed<'_>, node: u32) {
-        match (task.queue(node, now_ns, false), self.outbox) {
+        match (task.queue(node, now_ns), self.outbox) {
             (Ok(id), None) => self.push(node, &[id]),
             (Ok(id), Some(outbox)) => {
                 if outbox.add(node, id) {
                     self.flush();
                 }
             }
-            (Err(task), _) => {
-                let message = format!("node {node} cannot be reached");
-                self.fail(task, self.error("", 0, RemoteCause::Payload { message }));
-            }
+            (Err(task), _) => self.fail_unreachable(task, node),
         }
+    }
+
+    #[cold]
+    fn fail_unreachable(&self, task: Claimed<'_>, node: u32) {
+        let message = format!("node {node} cannot be reached");
+        self.fail(task, self.error("", 0, RemoteCause::Payload { message }));
     }
 
     /// Pushes what waits, until nothing does: a node that is down has its items answered here, and they may
@@ -520,8 +547,11 @@ pub(crate) fn write_error(to: &mut impl Places, mut error: RemoteError) {
         match error.cause.shortened() {
             Some(shorter) => error.cause = shorter,
             // Without any text the record fits in line, whatever the cause.
-            None if error.servlet.is_empty() => error.cause = RemoteCause::Unanswered,
-            None => error.servlet.clear(),
+            None if !error.servlet.is_empty() => error.servlet.clear(),
+            None => {
+                to.give_up_input();
+                error.cause = RemoteCause::Unanswered;
+            }
         }
     }
 }

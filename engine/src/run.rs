@@ -37,13 +37,13 @@ use crate::payload::{Payload, Validated, encode};
 use crate::route::{Mover, Outbox, Router};
 use crate::unit::{State, Unit};
 use crate::worker::{BatchWorker, Context, Stop};
-use ringmill_shm::arena::{Claimed, Parked, Task};
+use ringmill_shm::arena::{At, Claimed, Parked, Task};
 use ringmill_shm::lock::Acquired;
 use ringmill_shm::participant::Entry;
 use ringmill_shm::plan::Target;
 use ringmill_shm::ring::Ring;
 use ringmill_shm::segment::{Node, Run, Segment};
-use ringmill_shm::stats::Counters;
+use ringmill_shm::stats::{Closed, Counters};
 use ringmill_shm::sys::time::now_ns;
 use ringmill_shm::token::Token;
 use std::cell::{OnceCell, RefCell};
@@ -124,6 +124,8 @@ pub(crate) struct Desk {
     /// Where finished tasks go.
     next: Target,
     slots: RefCell<Vec<Option<Parked>>>,
+    /// Whether outcomes are written beside inputs.
+    keeps_inputs: bool,
     /// Whether anything that ends here may lead to a push.
     sends_on: bool,
     outbox: Outbox,
@@ -140,6 +142,9 @@ impl Desk {
     #[inline]
     pub(crate) fn reply<T: Payload>(&self, index: usize, outcome: &T) {
         let Some(mut task) = self.take(index) else { return };
+        if self.keeps_inputs {
+            task.keep_input();
+        }
         match encode(outcome, &mut task) {
             Ok(()) => self.hand_on(task),
             Err(error) => self.fail_task(task, error.into()),
@@ -193,7 +198,10 @@ impl Desk {
         self.slots.borrow_mut().clear();
     }
 
-    fn fail_task(&self, task: Claimed<'_>, cause: RemoteCause) {
+    fn fail_task(&self, mut task: Claimed<'_>, cause: RemoteCause) {
+        if self.keeps_inputs {
+            task.keep_input_for_error(self.seat.entry().node());
+        }
         self.seat.entry().counters().count_error();
         let error = self.seat.error(task.attempt(), cause);
         self.mover().fail(task, error);
@@ -242,6 +250,12 @@ pub(crate) struct Loop<'a> {
     mover: Mover<'a>,
     /// None: it does not log its batches.
     tally: Option<Tally>,
+    /// See [`NodeInfo::keeps_apart`](ringmill_shm::segment::NodeInfo::keeps_apart).
+    keeps_apart: bool,
+    /// The group of the batch that is being collected.
+    group: Option<u32>,
+    /// What comes next does not belong to it.
+    apart: bool,
     /// Ids that the holder of the lock has seen from `head` on.
     seen: Vec<u32>,
     claimed: Vec<Parked>,
@@ -265,6 +279,9 @@ impl<'a> Loop<'a> {
             counters: entry.counters(),
             mover: seat.mover(client),
             tally: Tally::new(info.batch_size, info.log_batches_every),
+            keeps_apart: info.keeps_apart,
+            group: None,
+            apart: false,
             seen: Vec::with_capacity((info.batch_size.max(1) as usize).min(1 << 12)),
             claimed: Vec::with_capacity((info.batch_size.max(1) as usize).min(1 << 12)),
             gone: Vec::new(),
@@ -291,6 +308,7 @@ impl<'a> Loop<'a> {
             self.admit::<W>(desk, &mut inputs);
             if !inputs.is_empty() {
                 let batch = Batch { desk, inputs: &inputs, staged: &staged };
+                self.counters.begin_call();
                 match panics::caught(AssertUnwindSafe(|| worker.call(batch))) {
                     Ok(Ok(())) => {
                         desk.fail_rest(|| desk.fatal.get().cloned().unwrap_or(RemoteCause::Unanswered));
@@ -304,6 +322,7 @@ impl<'a> Loop<'a> {
                         desk.fail_rest(|| panic.clone());
                     }
                 }
+                self.counters.end_call();
                 inputs.clear();
             }
             desk.flush();
@@ -341,6 +360,7 @@ impl<'a> Loop<'a> {
     /// Validates the claimed items; those that can be read are on the desk, in order.
     #[inline]
     fn admit<W: BatchWorker>(&mut self, desk: &Desk, inputs: &mut Vec<Validated<W::In>>) {
+        let at_node = self.seat.entry().node();
         for parked in self.claimed.drain(..) {
             let Some(task) = parked.resume(&self.seat.segment) else { continue };
             if let Some(deadline_ns) = task.deadline_ns()
@@ -357,6 +377,7 @@ impl<'a> Loop<'a> {
                     continue;
                 }
             };
+            task.begin_work(at_node);
             desk.slots.borrow_mut().push(Some(task.park()));
             inputs.push(input);
         }
@@ -455,6 +476,7 @@ impl<'a> Loop<'a> {
         }
         let mut head = ring.head();
         self.seen.clear();
+        (self.group, self.apart) = (None, false);
         loop {
             self.look(head);
             let waiting = self.seen.len() as u64;
@@ -471,7 +493,11 @@ impl<'a> Loop<'a> {
                 }
                 oldest_ns = Task::new(segment, first).map_or(0, |task| task.enqueued_ns());
             }
-            match self.rule.judge(waiting, oldest_ns, self.winding_up(), now_ns) {
+            let verdict = match self.apart {
+                true => Verdict::Close(Closed::Empty), // nothing more will come that belongs to it
+                false => self.rule.judge(waiting, oldest_ns, self.winding_up(), now_ns),
+            };
+            match verdict {
                 Verdict::Close(why) => {
                     head = self.take(head);
                     let items = self.claimed.len() as u64;
@@ -519,9 +545,23 @@ impl<'a> Loop<'a> {
     fn look(&mut self, head: u64) {
         while ((self.claimed.len() + self.seen.len()) as u64) < self.rule.most()
             && let Some(id) = self.ring.get(head + self.seen.len() as u64)
+            && (!self.keeps_apart || self.belongs(id))
         {
             self.seen.push(id);
         }
+    }
+
+    /// Whether a task belongs to the batch that is being collected.
+    #[cold]
+    fn belongs(&mut self, id: u32) -> bool {
+        let task = Task::new(&self.seat.segment, id);
+        let group = match task.map(|task| task.at()) {
+            Some(At::To { group, .. }) => group,
+            _ => 0, // a leftover cell
+        };
+        let belongs = *self.group.get_or_insert(group) == group;
+        self.apart |= group != 0 || !belongs;
+        belongs
     }
 
     fn is_cancelled(&self, id: u32) -> bool {
@@ -632,10 +672,12 @@ pub(crate) fn live<W: BatchWorker>(seat: Arc<Seat>) -> Left {
         client,
         next,
         slots: RefCell::default(),
+        keeps_inputs: seat.node().info().keeps_inputs,
         sends_on: seat.segment.shape().nodes > 1,
         outbox: Outbox::default(),
         fatal: OnceCell::new(),
     };
+    seat.entry().counters().end_call(); // one in whose place it is may have died in one
     let work = Loop::new(&seat, client);
     if seat.unit.await_fellows() {
         seat.entry().set_life(ringmill_shm::participant::Life::Ready);

@@ -24,6 +24,7 @@
 
 use crate::error::{RemoteCause, RemoteError, STOPPED_BY_ERROR, StartError};
 use crate::launch::{self, Order, status_text};
+use crate::on_death::{Fate, OnDeath, look_every};
 use crate::patience::Wait;
 use crate::plan::{Launch, Live, PlanNode};
 use crate::restarts::{Next, Record, Restarts};
@@ -31,6 +32,7 @@ use crate::route::{Mover, Router};
 use crate::run::Seat;
 use crate::unit::Unit;
 use crate::worker::title;
+use ringmill_shm::arena::{At, Claimed, Join};
 use ringmill_shm::participant::{Entry, Life};
 use ringmill_shm::repair::{Orphan, repair, wake_everyone};
 use ringmill_shm::segment::{Run, Segment};
@@ -204,6 +206,14 @@ struct Ending {
     text: String,
 }
 
+/// What a dead worker, or one of its threads, was working on.
+struct Left<'s> {
+    /// Which worker.
+    worker: u32,
+    tasks: Vec<Claimed<'s>>,
+    joins: Vec<Join<'s>>,
+}
+
 /// Tells the supervisor that a worker's thread is about to end, in whatever way. The thread itself counts
 /// as finished only later, and of that nobody is told.
 struct Farewell {
@@ -228,6 +238,12 @@ struct Post {
     body: Body,
     since: Instant,
     restarts: Restarts,
+    on_death: OnDeath,
+    exec_timeout: Option<Duration>,
+    /// By place: which call goes on, and since when it was seen to.
+    calls: Vec<(u64, Instant)>,
+    /// A call took too long, so its process is killed.
+    overran: bool,
     record: Record,
     /// Started again after it was given up, and not ready yet.
     on_trial: bool,
@@ -246,6 +262,10 @@ pub(crate) struct Supervisor {
     /// How workers ended before the server was ready, by place.
     early_deaths: Arc<Mutex<Vec<(u32, ExitStatus)>>>,
     started: Arc<AtomicBool>,
+    /// The last group of tasks that are to be tried together.
+    group: u32,
+    /// When to look again whether calls take too long.
+    next_look: Option<Instant>,
 }
 
 /// A handle to the running supervisor.
@@ -288,6 +308,8 @@ impl Supervisor {
             shared,
             early_deaths: Arc::default(),
             started: Arc::default(),
+            group: 0,
+            next_look: None,
         };
         let (early_deaths, started) = (Arc::clone(&supervisor.early_deaths), Arc::clone(&supervisor.started));
         // Workers inherit the affinity of the thread that starts them: this one's, which is unpinned first.
@@ -366,6 +388,7 @@ impl Supervisor {
         let post = &mut self.posts[index];
         post.body = body;
         post.since = Instant::now();
+        post.overran = false;
         Ok(())
     }
 
@@ -427,6 +450,7 @@ impl Supervisor {
                 self.reap(index);
             }
             self.join_threads();
+            self.look_at_calls();
             self.end_trials();
             self.restart_due();
             self.empty_rings_of_the_down();
@@ -481,7 +505,7 @@ impl Supervisor {
             Wish::Stop(at) if !self.past_deadline() => Some(at),
             _ => None,
         };
-        restart.chain(deadline).min()
+        restart.chain(deadline).chain(self.next_look).min()
     }
 
     /// A process has ended.
@@ -529,12 +553,20 @@ impl Supervisor {
         if !failed || started {
             post.entries(&segment).for_each(|entry| entry.set_life(Life::Dead));
         }
-        let next = if left_in_order { Body::None } else { self.plan_restart(index, &how, ending.pid) };
+        let left: Vec<Left<'_>> = places.filter_map(|place| self.repair_after(&segment, place)).collect();
+        let on_death = self.posts[index].on_death;
+        let next = if left_in_order {
+            Body::None
+        } else if left.iter().any(|left| on_death.halves(left.tasks.len())) {
+            tracing::warn!(worker = %self.posts[index].title, "a worker {how}; its batch is tried again in halves");
+            self.posts[index].on_trial = false;
+            Body::Awaiting(Instant::now())
+        } else {
+            self.plan_restart(index, &how, ending.pid)
+        };
         let restarting = matches!(next, Body::Awaiting(_));
-        for place in places {
-            if let Some(token) = segment.participants()[place as usize].token() {
-                self.repair_after(token, node, place, ending, restarting);
-            }
+        for left in left {
+            self.settle(index, left, ending, restarting);
         }
         self.posts[index].body = next;
         self.give_up_if_last(node, &how);
@@ -568,30 +600,85 @@ impl Supervisor {
         }
     }
 
-    fn repair_after(&self, dead: Token, node: u32, place: u32, ending: &Ending, restarting: bool) {
-        let segment = &self.shared.segment;
-        let worker = segment.participants()[place as usize].worker();
-        let servlet = &segment.nodes()[node as usize].name;
-        let pid = ending.pid;
-        let cause = RemoteCause::Died { signal: ending.signal, code: ending.code, restarting };
+    /// Repairs what the dead in a place left, and moves on what only had to be moved on.
+    fn repair_after<'s>(&self, segment: &'s Segment, place: u32) -> Option<Left<'s>> {
+        let entry = &segment.participants()[place as usize];
         let mover = self.shared.mover();
-        let error = |attempt| {
-            let cause = cause.clone();
-            RemoteError { servlet: servlet.clone(), worker, pid, attempt, cause }
+        let mut left = Left { worker: entry.worker(), tasks: Vec::new(), joins: Vec::new() };
+        let summary = repair(segment, entry.token()?, self.shared.server, |orphan| match orphan {
+            Orphan::Join(join) => left.joins.push(join),
+            Orphan::Task(task) => left.tasks.extend(mover.resume(task)),
+        });
+        tracing::debug!(place, ?summary, "repaired");
+        Some(left)
+    }
+
+    /// Decides what becomes of what a dead worker was working on.
+    fn settle(&mut self, index: usize, left: Left<'_>, ending: &Ending, restarting: bool) {
+        let post = &self.posts[index];
+        let (node, on_death) = (post.node, post.on_death);
+        let (signal, code) = (ending.signal, ending.code);
+        let cause = match post.exec_timeout.filter(|_| post.overran) {
+            Some(limit) => RemoteCause::Overran { limit_ns: limit.as_nanos() as u64, restarting },
+            None => RemoteCause::Died { signal, code, restarting },
         };
-        let summary = repair(segment, dead, self.shared.server, |orphan| match orphan {
-            Orphan::Join(join) => {
-                let error = error(join.attempt());
-                mover.join_again(join, error);
-            }
-            Orphan::Task(task) => {
-                if let Some(task) = mover.resume(task) {
-                    let error = error(task.attempt());
-                    mover.fail(task, error);
+        let (worker, pid, mover) = (left.worker, ending.pid, self.shared.mover());
+        let servlet = || self.shared.segment.nodes()[node as usize].name.clone();
+        let error = |attempt, cause| RemoteError { servlet: servlet(), worker, pid, attempt, cause };
+        for join in left.joins {
+            let error = error(join.attempt(), cause.clone());
+            mover.join_again(join, error);
+        }
+        // Halves, where they are to be tried apart; then one that is alone stays so.
+        let (suspects, mut group) = (left.tasks.len(), self.group);
+        for (number, task) in left.tasks.into_iter().enumerate() {
+            let attempt = task.attempt();
+            let fate = match task.task().at() {
+                At::Spoilt => Fate::Fail,
+                _ => on_death.fate(suspects, attempt),
+            };
+            match fate {
+                _ if task.is_abandoned() => mover.discard(task),
+                Fate::Fail => mover.fail(task, error(attempt, cause.clone())),
+                Fate::Again { counts } => {
+                    if on_death.keeps_apart() && (number == 0 || number == suspects.div_ceil(2)) {
+                        group = group % (At::GROUP_LIMIT - 1) + 1;
+                    }
+                    mover.try_again(task, node, counts, if on_death.keeps_apart() { group } else { 0 });
+                }
+                Fate::Poisonous => {
+                    let deaths = u32::from(attempt) + 1;
+                    mover.fail(task, error(attempt, RemoteCause::Poisonous { deaths, signal, code }));
                 }
             }
-        });
-        tracing::debug!(worker = %format_args!("{servlet}/{worker}"), ?summary, "repaired");
+        }
+        self.group = group;
+    }
+
+    /// Kills workers whose calls take too long.
+    fn look_at_calls(&mut self) {
+        let now = Instant::now();
+        if self.next_look.is_some_and(|at| at > now) {
+            return;
+        }
+        let mut next_look: Option<Instant> = None;
+        for post in &mut self.posts {
+            let Some(limit) = post.exec_timeout else { continue };
+            next_look = next_look.into_iter().chain(now.checked_add(look_every(limit))).min();
+            let Body::Process { pidfd, .. } = &post.body else { continue };
+            let places = post.places.start as usize..post.places.end as usize;
+            for (entry, call) in self.shared.segment.participants()[places].iter().zip(&mut post.calls) {
+                let number = entry.counters().call().unwrap_or(0);
+                if number != call.0 {
+                    *call = (number, now);
+                } else if number != 0 && now.duration_since(call.1) >= limit && !post.overran {
+                    tracing::warn!(worker = %post.title, ?limit, "a call takes too long; its worker is killed");
+                    post.overran = true;
+                    launch::kill(pidfd);
+                }
+            }
+        }
+        self.next_look = next_look;
     }
 
     /// If all workers of a node are given up, its requests are answered with an error from now on.
@@ -724,13 +811,25 @@ fn posts(segment: &Segment, nodes: &[PlanNode], server_name: &str, wait: Wait) -
     let mut posts = Vec::new();
     for (index, (node, info)) in nodes.iter().zip(segment.nodes()).enumerate() {
         let mut post = |places: Range<u32>, title, starter| {
-            let (first, restarts, record) = (info.first_participant, node.restarts, Record::default());
-            let (node, body, on_trial) = (index as u32, Body::None, false);
+            let first = info.first_participant;
             let places = first + places.start..first + places.end;
-            let title = format!("{server_name}/{title}");
-            let wait = wait_on(&segment.participants()[places.start as usize].cpus(), nodes, wait);
             let since = Instant::now();
-            posts.push(Post { places, node, title, wait, starter, body, since, restarts, record, on_trial });
+            posts.push(Post {
+                node: index as u32,
+                title: format!("{server_name}/{title}"),
+                wait: wait_on(&segment.participants()[places.start as usize].cpus(), nodes, wait),
+                starter,
+                body: Body::None,
+                since,
+                restarts: node.restarts,
+                on_death: node.on_death,
+                exec_timeout: node.exec_timeout,
+                calls: vec![(0, since); places.len()],
+                overran: false,
+                record: Record::default(),
+                on_trial: false,
+                places,
+            });
         };
         let threads = info.threads;
         for worker in 0..info.workers / threads {

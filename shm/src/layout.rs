@@ -24,20 +24,22 @@ use core::mem::{align_of, size_of};
 /// "ringmill", read as little-endian bytes.
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"ringmill");
 /// Changes with every change of the layout.
-pub const LAYOUT_VERSION: u32 = 2;
+pub const LAYOUT_VERSION: u32 = 3;
 /// What parties that write must keep between them.
 pub const LINE: usize = 128;
 /// A page: the header's size and the alignment of block classes.
 pub(crate) const PAGE: usize = 4096;
 /// How many size classes a segment can have.
 pub const CLASS_LIMIT: usize = 8;
-/// How many nodes a plan can have.
+/// How many nodes a plan can have; `arena::At` has eight bits for one.
 pub const NODE_LIMIT: u32 = 256;
 /// How many requests a segment can have: a block's owner word has 32 bits for a task, and rings twice
 /// that many cells.
 pub const REQUEST_LIMIT: u32 = 1 << 24;
 /// How many tasks a request can have: itself and its branches.
 pub const TASKS_LIMIT: u32 = 1 << 12;
+/// How many blocks a class can have: a handle has two bits to spare, see `arena::held`.
+const BLOCKS_LIMIT: u64 = (1 << 27) - 1;
 /// How many forks, and how many switches, a plan can have.
 pub const JUNCTION_LIMIT: u32 = 1 << 12;
 /// Payloads begin at multiples of this; what rkyv can need at most.
@@ -165,7 +167,7 @@ impl Shape {
         for class in self.classes() {
             within("block size of a class", class.block_bytes, least, 1 << 40)?;
             within("block size of a class modulo the line size", class.block_bytes % LINE as u64, 0, 0)?;
-            within("number of blocks of a class", class.count, 1, 1 << 27)?;
+            within("number of blocks of a class", class.count, 1, BLOCKS_LIMIT)?;
             least = class.block_bytes + 1;
         }
         Ok(())
@@ -229,7 +231,8 @@ pub(crate) struct NodeDescriptor {
     pub(crate) threads: u32,
     /// A raw [`Target`](crate::plan::Target).
     pub(crate) next: u32,
-    pub(crate) pad: u32,
+    /// Bits, see [`NodeInfo`](crate::segment::NodeInfo): 1 keeps inputs, 2 keeps groups apart.
+    pub(crate) flags: u32,
 }
 
 /// A descriptor of a fork, written once; see [`Fork`](crate::plan::Fork).
@@ -300,8 +303,9 @@ pub const INLINE_BYTES: usize = LINE - TASK_HEADER_BYTES;
 ///
 /// ```text
 /// 0   word      state and owner                          everyone, by `word`'s rules
-/// 8   length    bytes of the payload                     its owner, as all below
-/// 12  block     0 = in line; the payload's block + 1; or bit 31 and the place of the task that has it
+/// 8   length    bytes of the payload; one word with ↓    its owner, as all below
+/// 12  block     0 = in line; the payload's block + 1; or bit 31 and the place of the task that has it;
+///               bit 30: it is an outcome that was written beside the input
 /// 16  enqueued  monotonic ns; only where a window needs it
 /// 24  second    0, or another block of the task + 1; of a payload elsewhere: its block + 1, 0 = in line
 /// 28  at        where it is, or was last: see `arena::At`
@@ -311,8 +315,7 @@ pub const INLINE_BYTES: usize = LINE - TASK_HEADER_BYTES;
 #[derive(Debug)]
 pub(crate) struct TaskLine {
     pub(crate) word: crate::word::Word,
-    pub(crate) length: core::sync::atomic::AtomicU32,
-    pub(crate) block: core::sync::atomic::AtomicU32,
+    pub(crate) payload: core::sync::atomic::AtomicU64,
     pub(crate) enqueued_ns: core::sync::atomic::AtomicU64,
     pub(crate) second: core::sync::atomic::AtomicU32,
     pub(crate) at: core::sync::atomic::AtomicU32,

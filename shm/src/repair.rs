@@ -11,7 +11,7 @@
 //! | QUEUED | yes | nothing: a reader will come |
 //! | QUEUED | no | → QUEUED(repairer), pushed |
 //! | CLAIMED | yes | nothing: work had not begun, the next holder of the lock claims it again |
-//! | CLAIMED | no | → CLAIMED(repairer), and the caller of [`repair`] decides: an error, or another attempt |
+//! | CLAIMED | no | → CLAIMED(repairer), and the caller of [`repair`] decides by where it is ([`At`]): moved on, an error, or another attempt |
 //! | DONE | – | the client is dead, or its worker after the client had gone: its blocks are freed, → FREE; with branches → DONE(repairer) and CANCELLED, and reaped when they are at rest |
 //! | JOINING | – | → JOINING(repairer), and put together again; if it had been, → CLAIMED(repairer) and to be moved on |
 //!
@@ -77,7 +77,12 @@ pub enum Orphan<'a> {
 
 /// Repairs what `dead` left. The caller has proven its death and marked its place, and is the only one that
 /// repairs; `orphan` is given what `dead` had in its hands and decides what becomes of it.
-pub fn repair(segment: &Segment, dead: Token, me: Token, mut orphan: impl FnMut(Orphan<'_>)) -> Summary {
+pub fn repair<'s>(
+    segment: &'s Segment,
+    dead: Token,
+    me: Token,
+    mut orphan: impl FnMut(Orphan<'s>),
+) -> Summary {
     let mut summary = Summary::default();
     forget(segment, dead);
     let mut orphans = Vec::new();
@@ -194,7 +199,7 @@ fn in_rings(segment: &Segment) -> Vec<bool> {
 }
 
 fn push(segment: &Segment, task: &Task<'_>) -> bool {
-    let At::Node(node) = task.at() else { return false };
+    let At::To { node, .. } = task.at() else { return false };
     let Some(node) = segment.node(node) else { return false };
     node.push(&[task.id()]).is_ok()
 }

@@ -34,6 +34,8 @@ pub struct Counters {
     errors: AtomicU64,
     panics: AtomicU64,
     skipped: AtomicU64,
+    /// The number of the call of user code that goes on; 0 = none.
+    call: AtomicU64,
 }
 
 fn add(counter: &AtomicU64, n: u64) {
@@ -70,6 +72,25 @@ impl Counters {
     /// An item was not worked on, because its caller had gone.
     pub fn count_skipped(&self) {
         add(&self.skipped, 1);
+    }
+
+    /// User code is called.
+    #[inline]
+    pub fn begin_call(&self) {
+        // Relaxed, here and below: as in `add`. Batches are counted before, so no two calls have one number.
+        self.call.store(self.batches.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+
+    /// User code has returned.
+    #[inline]
+    pub fn end_call(&self) {
+        self.call.store(0, Ordering::Relaxed);
+    }
+
+    /// The number of the call of user code that goes on, unlike any other's of this place; `None` if there is none.
+    #[must_use]
+    pub fn call(&self) -> Option<u64> {
+        Some(self.call.load(Ordering::Relaxed)).filter(|&call| call != 0)
     }
 
     /// The counters now.

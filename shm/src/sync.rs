@@ -11,7 +11,7 @@ pub(crate) use loom::sync::atomic::fence;
 #[cfg(loom)]
 pub(crate) use mortal::{AtomicU32, AtomicU64};
 
-pub(crate) use core::sync::atomic::Ordering;
+pub(crate) use core::sync::atomic::{Ordering, compiler_fence};
 
 /// A full fence that follows a `SeqCst` access of the same thread: the middle of "publish, full fence,
 /// look".

@@ -165,7 +165,7 @@ impl State {
         (self.0 & GENERATION_MASK) as u16
     }
 
-    /// How many workers died with this task in their hands.
+    /// How many workers of its node died with this task in their hands.
     #[must_use]
     pub fn attempt(self) -> u8 {
         (self.0 >> ATTEMPT_SHIFT) as u8
@@ -237,6 +237,10 @@ impl State {
     /// The same task (generation, attempt, caller's flags) in another phase.
     fn moved_to(self, phase: Phase, owner: Token) -> Self {
         Self(Self::new(phase, Some(owner), 0, 0).0 | self.kept())
+    }
+
+    fn with_attempt(self, attempt: u8) -> Self {
+        Self(self.0 & !(0xFF << ATTEMPT_SHIFT) | u64::from(attempt) << ATTEMPT_SHIFT)
     }
 
     /// The same, FORKED.
@@ -435,15 +439,17 @@ impl Word {
         None
     }
 
-    /// CLAIMED(me) → QUEUED(me) for the next node, or for another attempt; false if it is not ours.
-    pub fn requeue(&self, me: Token, another_attempt: bool) -> bool {
+    /// CLAIMED(me) with this attempt, as long as it is ours.
+    pub fn count_attempt(&self, me: Token, attempt: u8) {
+        // Relaxed: nothing travels; who takes our place reads it with the word. If it is not ours, so be it.
+        let _ = self.leave(Phase::Claimed, me, |seen| seen.with_attempt(attempt), Ordering::Relaxed);
+    }
+
+    /// CLAIMED(me) → QUEUED(me) for some node, there with this attempt; false if it is not ours.
+    pub fn requeue(&self, me: Token, attempt: u8) -> bool {
         let mut seen = self.load();
         while seen.is(Phase::Claimed, me) {
-            let mut next = seen.moved_to(Phase::Queued, me);
-            if another_attempt {
-                let attempt = next.attempt().saturating_add(1);
-                next.0 = next.0 & !(0xFF << ATTEMPT_SHIFT) | u64::from(attempt) << ATTEMPT_SHIFT;
-            }
+            let next = seen.moved_to(Phase::Queued, me).with_attempt(attempt);
             match self.0.compare_exchange(seen.0, next.0, Ordering::AcqRel, Ordering::Relaxed) {
                 Ok(_) => return true,
                 Err(now) => seen = State(now),
@@ -744,13 +750,14 @@ mod tests {
     }
 
     #[test]
-    fn another_attempt_is_counted_and_saturates() {
+    fn attempts_are_of_one_node() {
         let word = Word::new(State::new(Phase::Claimed, Some(WORKER()), 3, 254));
-        assert!(word.requeue(WORKER(), true));
-        assert_eq!(word.load().attempt(), 255);
-        word.claim(WORKER(), |_| false);
-        assert!(word.requeue(WORKER(), true));
-        assert_eq!(word.load().attempt(), 255);
-        assert!(!word.requeue(WORKER(), true), "no longer claimed");
+        for attempt in [255, 0, 7] {
+            assert!(word.requeue(WORKER(), attempt));
+            assert_eq!((word.load().attempt(), word.load().generation()), (attempt, 3));
+            word.claim(WORKER(), |_| false);
+        }
+        word.requeue(WORKER(), 1);
+        assert!(!word.requeue(WORKER(), 2), "no longer claimed");
     }
 }

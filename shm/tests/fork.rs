@@ -121,7 +121,7 @@ impl Scene {
             }
             At::Joined(_) => task.finish(f.client(), false),
             At::Failed(_) => task.finish(f.client(), true),
-            At::Node(_) => self.finish(task, b"died", true),
+            At::To { .. } | At::Begun { .. } | At::Spoilt => self.finish(task, b"died", true),
         };
         if let Some(join) = up {
             self.settle(Orphan::Join(join));

@@ -133,7 +133,7 @@ fn claimed_and_drained_can_be_tried_again() {
     f.bury(worker);
     let retry = |orphan: Orphan<'_>| {
         let task = task_of(orphan);
-        let At::Node(node) = task.task().at() else { panic!("{task:?}") };
+        let At::To { node, .. } = task.task().at() else { panic!("{task:?}") };
         forward(task, node, || 0, true).unwrap();
     };
     assert_eq!(repair(&f.segment, worker, f.client(), retry).orphaned, 1);

@@ -2,14 +2,17 @@
 
 mod support;
 
-use ringmill::{BoxError, CallError, Context, ProcessServlet, Restarts, Server, Worker, WorkerStats};
+use ringmill::{
+    Batch, BatchWorker, BoxError, CallError, CallOptions, Context, OnDeath, ProcessServlet, RemoteCause,
+    RemoteError, Restarts, Server, Servlet, StartError, StreamOptions, Worker, WorkerStats,
+};
 use rkyv::Archived;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use support::{Name, eventually, guarded};
 
-ringmill::init!(Mortal);
+ringmill::init!(Mortal, Relay, Crowd, Lengthen, Sleeper);
 
 /// Asks a [`Mortal`] for its number, after it has died with it so many times.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
@@ -57,6 +60,10 @@ fn trace(traces: &Path, number: u64) -> u64 {
     let path = traces.join(number.to_string());
     let file = std::fs::OpenOptions::new().create(true).append(true).open(path);
     file.and_then(|mut file| file.write_all(b"x").and_then(|()| file.metadata())).expect("a file").len()
+}
+
+fn begun(traces: &Path, number: u64) -> u64 {
+    std::fs::metadata(traces.join(number.to_string())).map_or(0, |meta| meta.len())
 }
 
 fn mortal(traces: &Path) -> ProcessServlet<Mortal> {
@@ -124,5 +131,298 @@ fn a_worker_that_is_never_started_again_is_down_at_once() {
         let reason = name.inspect().node(0).expect("a node").down_reason();
         assert!(reason.contains("died and is not to be started again"), "{reason}");
         assert_eq!(workers(&server)[0].restarts, 0);
+    });
+}
+
+/// Restarts without a limit and without waiting.
+fn at_once() -> Restarts {
+    Restarts::unlimited().backoff(Duration::ZERO, Duration::ZERO)
+}
+
+fn death<Out: std::fmt::Debug>(outcome: Result<Out, CallError>) -> RemoteError {
+    match outcome {
+        Err(CallError::WorkerDied(error)) => *error,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[track_caller]
+fn assert_sound<In: ringmill::Payload, Out: ringmill::Payload>(name: &Name, server: &Server<In, Out>) {
+    eventually("all places come back", || server.backlog() == 0);
+    eventually("all workers are back", || workers(server).iter().all(|worker| worker.ready));
+    name.assert_consistent();
+}
+
+#[test]
+fn without_a_policy_user_code_runs_at_most_once() {
+    guarded(|| {
+        let (name, traces) = (Name::new("once"), tempfile::tempdir().expect("a directory"));
+        let server = Server::builder(name.text()).start(mortal(traces.path())).expect("it starts");
+        let error = death(server.call(&Ask { number: 1, deaths: 1 }));
+        assert!(matches!(error.cause, RemoteCause::Died { signal: Some(6), .. }), "{error:?}");
+        assert_eq!((error.attempt, begun(traces.path(), 1)), (0, 1));
+        assert_sound(&name, &server);
+    });
+}
+
+#[test]
+fn a_request_is_tried_again_until_its_tries_are_used_up() {
+    guarded(|| {
+        let (name, traces) = (Name::new("retry"), tempfile::tempdir().expect("a directory"));
+        let servlet = mortal(traces.path()).restarts(at_once()).on_death(OnDeath::Retry(3));
+        let server = Server::builder(name.text()).start(servlet).expect("it starts");
+        for deaths in 0..=3 {
+            let reply = server.call(&Ask { number: 10 + deaths, deaths }).expect("within its tries");
+            assert_eq!((reply.to_native(), begun(traces.path(), 10 + deaths)), (11 + deaths, 1 + deaths));
+        }
+        for deaths in [4, 100] {
+            let error = death(server.call(&Ask { number: deaths, deaths }));
+            let cause = RemoteCause::Poisonous { deaths: 4, signal: Some(6), code: None };
+            assert_eq!((&error.cause, error.attempt, begun(traces.path(), deaths)), (&cause, 3, 4));
+            assert!(error.to_string().contains("4 workers died with it"), "{error}");
+        }
+        assert_sound(&name, &server);
+    });
+}
+
+#[test]
+fn each_servlet_counts_its_own_tries() {
+    guarded(|| {
+        let (name, traces) =
+            (Name::new("tries"), [(); 2].map(|()| tempfile::tempdir().expect("a directory")));
+        let stage = |index: usize| {
+            let servlet: ProcessServlet<Relay> =
+                ProcessServlet::new(traces[index].path().to_str().expect("text").into());
+            servlet.restarts(at_once()).on_death(OnDeath::Retry(2))
+        };
+        let server = Server::builder(name.text()).start(stage(0).then(stage(1))).expect("it starts");
+        let outcome = server.call(&Ask { number: 7, deaths: 2 }).expect("each within its tries");
+        assert_eq!((outcome.number.to_native(), outcome.deaths.to_native()), (9, 2));
+        assert_eq!((begun(traces[0].path(), 7), begun(traces[1].path(), 8)), (3, 3));
+        drop(outcome);
+        assert_sound(&name, &server);
+    });
+}
+
+/// A [`Mortal`] whose outcome another one can take.
+struct Relay(Mortal);
+
+impl Worker for Relay {
+    type Config = String;
+    type In = Ask;
+    type Out = Ask;
+
+    fn new(traces: String, context: &Context) -> Result<Self, BoxError> {
+        Worker::new(traces, context).map(Self)
+    }
+
+    fn call(&mut self, ask: &Archived<Ask>) -> Result<Ask, BoxError> {
+        Ok(Ask { number: Worker::call(&mut self.0, ask)?, deaths: ask.deaths.to_native() })
+    }
+}
+
+/// Doubles texts, and dies with those that say so the first time that it sees them; for payloads of every size.
+struct Lengthen {
+    traces: PathBuf,
+}
+
+impl BatchWorker for Lengthen {
+    type Config = String;
+    type In = (u64, String);
+    type Out = (u64, String);
+
+    fn new(traces: String, _: &Context) -> Result<Self, BoxError> {
+        Ok(Self { traces: traces.into() })
+    }
+
+    fn call(&mut self, batch: Batch<'_, Self>) -> Result<(), BoxError> {
+        for item in batch {
+            let (number, text) = (item.input().0.to_native(), item.input().1.to_string());
+            let dies = number % 3 == 0 && trace(&self.traces, number) == 1;
+            match number % 4 {
+                0 => item.pass(),
+                1 => item.fail(BoxError::msg("one in four")),
+                _ => item.reply((number, text.repeat(2))),
+            }
+            if dies {
+                std::process::abort(); // with this item answered, and the others of its batch not
+            }
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn inputs_of_every_size_outlive_their_workers() {
+    guarded(|| {
+        for (policy, max_payload) in
+            [(OnDeath::Retry(100), 16 << 10), (OnDeath::Bisect(1), 16 << 10), (OnDeath::Retry(100), 96)]
+        {
+            let (name, traces) = (Name::new("sizes"), tempfile::tempdir().expect("a directory"));
+            let servlet = ProcessServlet::<Lengthen>::new(traces.path().to_str().expect("text").into());
+            let servlet =
+                servlet.batch_size(8).batch_wait_time(Duration::ZERO).restarts(at_once()).on_death(policy);
+            let builder = Server::builder(name.text()).capacity(32).max_payload(max_payload);
+            let server = builder.start(servlet).expect("it starts");
+            let most = if max_payload > 96 { 3_000 } else { 30 };
+            let text = |number: u64| "x".repeat((number * 137 % most) as usize);
+            let inputs = (0..60).map(|number| (number, text(number)));
+            let outcomes = server.stream_with(inputs, StreamOptions::new().window(24));
+            for (number, outcome) in (0..).zip(outcomes) {
+                match (number % 4, outcome) {
+                    (0, Ok(same)) => assert_eq!(same, (number, text(number))),
+                    (1, Err(CallError::Remote(error))) => {
+                        assert!(error.to_string().contains("one in four"), "{error}")
+                    }
+                    (2 | 3, Ok(twice)) => assert_eq!(twice, (number, text(number).repeat(2))),
+                    (_, other) => panic!("{number}: {other:?}"),
+                }
+            }
+            assert_sound(&name, &server);
+        }
+    });
+}
+
+/// Answers each item with its number and the size of its batch; dies with a batch that has a poisonous one.
+struct Crowd {
+    traces: PathBuf,
+}
+
+impl BatchWorker for Crowd {
+    type Config = String;
+    type In = Ask;
+    type Out = (u64, u64);
+
+    fn new(traces: String, _: &Context) -> Result<Self, BoxError> {
+        Ok(Self { traces: traces.into() })
+    }
+
+    fn call(&mut self, batch: Batch<'_, Self>) -> Result<(), BoxError> {
+        let size = batch.len() as u64;
+        let asks: Vec<(u64, u64)> =
+            batch.inputs().map(|ask| (ask.number.to_native(), ask.deaths.to_native())).collect();
+        let begun: Vec<u64> = asks.iter().map(|&(number, _)| trace(&self.traces, number)).collect();
+        if asks.iter().zip(&begun).any(|(&(_, deaths), &begun)| begun <= deaths) {
+            std::process::abort();
+        }
+        batch.reply_all(asks.into_iter().map(|(number, _)| (number, size)))
+    }
+}
+
+fn crowd(traces: &Path, batch_size: usize) -> ProcessServlet<Crowd> {
+    let servlet = ProcessServlet::new(traces.to_str().expect("text").into()).name("crowd");
+    servlet.batch_size(batch_size).batch_wait_time(Duration::from_secs(5))
+}
+
+#[test]
+fn a_poisonous_request_costs_its_batch_nothing() {
+    guarded(|| {
+        let (name, traces) = (Name::new("bisect"), tempfile::tempdir().expect("a directory"));
+        // The deaths on the way to the one to blame are no reason to give the worker up.
+        let policy = Restarts::default().limit(3).backoff(Duration::ZERO, Duration::ZERO);
+        let servlet = crowd(traces.path(), 64).restarts(policy).on_death(OnDeath::Bisect(2));
+        let server = Server::builder(name.text()).capacity(128).start(servlet).expect("it starts");
+        let poisonous = 13;
+        let inputs = (0..64).map(|number| Ask { number, deaths: if number == poisonous { 1000 } else { 0 } });
+        let outcomes: Vec<_> = server.stream_with(inputs, StreamOptions::new().window(64)).collect();
+        for (number, outcome) in (0..).zip(outcomes) {
+            if number == poisonous {
+                let error = death(outcome);
+                assert!(matches!(error.cause, RemoteCause::Poisonous { deaths: 3, .. }), "{error:?}");
+            } else {
+                assert_eq!(outcome.expect("its own outcome").0, number);
+                assert!(begun(traces.path(), number) <= 7, "halved six times: {number}");
+            }
+        }
+        // Six halvings from 64 to one, and three tries alone.
+        assert_eq!(begun(traces.path(), poisonous), 9);
+        assert_sound(&name, &server);
+        assert_eq!(workers(&server)[0].restarts, 9);
+    });
+}
+
+#[test]
+fn without_halves_a_batch_is_blamed_together() {
+    guarded(|| {
+        let (name, traces) = (Name::new("together"), tempfile::tempdir().expect("a directory"));
+        let servlet = crowd(traces.path(), 4).restarts(at_once()).on_death(OnDeath::Retry(1));
+        let server = Server::builder(name.text()).capacity(8).start(servlet).expect("it starts");
+        let inputs = (0..4).map(|number| Ask { number, deaths: if number == 2 { 1000 } else { 0 } });
+        for outcome in server.stream_with(inputs, StreamOptions::new().window(4)) {
+            assert!(matches!(death(outcome).cause, RemoteCause::Poisonous { deaths: 2, .. }));
+        }
+        assert_sound(&name, &server);
+    });
+}
+
+#[test]
+fn a_request_whose_caller_has_gone_is_not_tried_again() {
+    guarded(|| {
+        let (name, traces) = (Name::new("gone"), tempfile::tempdir().expect("a directory"));
+        let servlet = mortal(traces.path()).restarts(at_once()).on_death(OnDeath::Retry(u8::MAX));
+        let server = Server::builder(name.text()).start(servlet).expect("it starts");
+        let options = CallOptions::new().timeout(Duration::from_millis(50));
+        let late = server.call_with(&Ask { number: 1, deaths: u64::MAX }, options);
+        assert!(matches!(late, Err(CallError::Timeout { .. } | CallError::WorkerDied(_))), "{late:?}");
+        assert_sound(&name, &server);
+        let before = begun(traces.path(), 1);
+        assert_eq!(server.call(&Ask::harmless(2)).expect("it goes on").to_native(), 3);
+        assert_eq!(begun(traces.path(), 1), before);
+    });
+}
+
+/// Sleeps as long as it is asked to, in milliseconds.
+struct Sleeper;
+
+impl Worker for Sleeper {
+    type Config = ();
+    type In = u64;
+    type Out = u64;
+
+    fn new((): (), _: &Context) -> Result<Self, BoxError> {
+        Ok(Self)
+    }
+
+    fn call(&mut self, ms: &Archived<u64>) -> Result<u64, BoxError> {
+        let ms = ms.to_native();
+        std::thread::sleep(Duration::from_millis(ms)); // the work
+        Ok(ms)
+    }
+}
+
+#[test]
+fn a_call_that_takes_too_long_is_ended() {
+    guarded(|| {
+        for threads in [1, 3] {
+            let name = Name::new("overran");
+            let limit = Duration::from_millis(100);
+            let servlet = ProcessServlet::<Sleeper>::new(()).name("sleeper").restarts(at_once());
+            let server = Server::builder(name.text())
+                .start(servlet.stream_threads(threads).exec_timeout(limit))
+                .expect("it starts");
+            for _ in 0..3 {
+                let error = death(server.call(&u64::MAX));
+                let cause = RemoteCause::Overran { limit_ns: limit.as_nanos() as u64, restarting: true };
+                assert_eq!(error.cause, cause);
+                assert!(error.to_string().contains("longer than 0.100000 s"), "{error}");
+                assert_eq!(server.call(&0).expect("a new worker").to_native(), 0);
+            }
+            assert_sound(&name, &server);
+        }
+    });
+}
+
+#[test]
+fn calls_that_follow_each_other_do_not_add_up() {
+    guarded(|| {
+        let name = Name::new("addup");
+        let servlet = ProcessServlet::<Sleeper>::new(()).exec_timeout(Duration::from_secs(20));
+        let server = Server::builder(name.text()).start(servlet).expect("it starts");
+        let inputs = std::iter::repeat_n(1, 200);
+        assert!(server.stream(inputs).all(|outcome| outcome.is_ok()));
+        assert_eq!(workers(&server)[0].restarts, 0);
+        let none = ProcessServlet::<Sleeper>::new(()).exec_timeout(Duration::ZERO);
+        let refused = Server::builder(Name::new("zero").text()).start(none);
+        assert!(matches!(refused, Err(StartError::Range { what: "exec_timeout in nanoseconds", .. })));
     });
 }

@@ -76,6 +76,8 @@ fn spec() -> Spec {
                 workers: vec![vec![0, 1], vec![2]],
                 threads: 1,
                 log_batches_every: 0,
+                keeps_inputs: false,
+                keeps_apart: false,
             },
             NodeSpec {
                 name: "classify".into(),
@@ -89,6 +91,8 @@ fn spec() -> Spec {
                 workers: vec![vec![]],
                 threads: 1,
                 log_batches_every: 0,
+                keeps_inputs: false,
+                keeps_apart: false,
             },
         ],
         forks: Vec::new(),

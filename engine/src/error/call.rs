@@ -64,7 +64,8 @@ pub enum CallError {
     /// Members of an ensemble failed.
     #[error(transparent)]
     Ensemble(Box<EnsembleError>),
-    /// The worker's process died while it worked on this request, which may have had effects.
+    /// The worker's process died while it worked on this request, which may have had effects; the last of several, if
+    /// it was tried again.
     #[error("{0}")]
     WorkerDied(Box<RemoteError>),
     /// The servlet has no workers left and gets no new ones.
@@ -105,7 +106,9 @@ fn waited_text(waited: &Duration) -> String {
 impl CallError {
     pub(crate) fn remote(error: RemoteError) -> Self {
         match error.cause {
-            RemoteCause::Died { .. } => Self::WorkerDied(Box::new(error)),
+            RemoteCause::Died { .. } | RemoteCause::Overran { .. } | RemoteCause::Poisonous { .. } => {
+                Self::WorkerDied(Box::new(error))
+            }
             RemoteCause::Down { reason } => Self::ServletDown { servlet: error.servlet, reason },
             RemoteCause::ShutDown => Self::ShuttingDown,
             RemoteCause::Ensemble { members } => {

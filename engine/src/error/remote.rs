@@ -17,7 +17,7 @@ pub struct RemoteError {
     pub worker: u32,
     /// The process in which it happened.
     pub pid: u32,
-    /// How many workers had died before with this request in their hands.
+    /// How many of the servlet's workers had died before with this request in their hands.
     pub attempt: u8,
     /// What happened.
     pub cause: RemoteCause,
@@ -76,7 +76,23 @@ pub enum RemoteCause {
         /// Whether it is being started anew.
         restarting: bool,
     },
-    /// No worker of the servlet is left, and none will be started.
+    /// The worker was killed, because its call took longer than the servlet's `exec_timeout`.
+    Overran {
+        /// How long it may take, in nanoseconds.
+        limit_ns: u64,
+        /// Whether it is being started anew.
+        restarting: bool,
+    },
+    /// Worker after worker died with this request in its hands; it is not tried again.
+    Poisonous {
+        /// How many.
+        deaths: u32,
+        /// The signal that killed the last, if one did.
+        signal: Option<i32>,
+        /// The code the last exited with, if it did.
+        code: Option<i32>,
+    },
+    /// No worker of the servlet is left, and none is ready to come.
     Down {
         /// Why.
         reason: String,
@@ -310,6 +326,27 @@ fn shortened_members(members: &[Member]) -> Option<Vec<Member>> {
     Some(members)
 }
 
+/// How a process ended, by signal or code.
+struct Ended(Option<i32>, Option<i32>);
+
+impl fmt::Display for Ended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.0, self.1) {
+            (Some(signal), _) => write!(f, "was killed by signal {signal}"),
+            (None, Some(code)) => write!(f, "exited with code {code}"),
+            (None, None) => f.write_str("is gone"),
+        }
+    }
+}
+
+struct Restarting(bool);
+
+impl fmt::Display for Restarting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0 { "it is being restarted" } else { "it will not be restarted" })
+    }
+}
+
 /// Text of user code on one line, however many it has: those of a failed `assert_eq!`, say.
 struct OneLine<'a>(&'a str);
 
@@ -340,16 +377,22 @@ impl fmt::Display for RemoteCause {
             }
             Self::Payload { message } => OneLine(message).fmt(f),
             Self::Died { signal, code, restarting } => {
-                match (signal, code) {
-                    (Some(signal), _) => write!(f, "its process was killed by signal {signal}")?,
-                    (None, Some(code)) => write!(f, "its process exited with code {code}")?,
-                    (None, None) => f.write_str("its process is gone")?,
-                }
-                f.write_str(if *restarting {
-                    "; it is being restarted"
-                } else {
-                    "; it will not be restarted"
-                })
+                write!(f, "its process {}; {}", Ended(*signal, *code), Restarting(*restarting))
+            }
+            Self::Overran { limit_ns, restarting } => {
+                let limit_s = *limit_ns as f64 / 1e9;
+                write!(
+                    f,
+                    "its call took longer than {limit_s:.6} s, so it was killed; {}",
+                    Restarting(*restarting)
+                )
+            }
+            Self::Poisonous { deaths, signal, code } => {
+                write!(
+                    f,
+                    "{deaths} workers died with it, the last {}; it is not tried again",
+                    Ended(*signal, *code)
+                )
             }
             Self::Down { reason } if reason.is_empty() => f.write_str("no worker is left"),
             Self::Down { reason } => write!(f, "no worker is left: {}", OneLine(reason)),

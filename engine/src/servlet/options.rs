@@ -3,6 +3,7 @@
 use crate::batch::Rule;
 use crate::cpus::Cpus;
 use crate::error::StartError;
+use crate::on_death::OnDeath;
 use crate::payload::{Payload, type_hash};
 use crate::plan::{Launch, PlanNode};
 use crate::restarts::Restarts;
@@ -23,6 +24,8 @@ pub(super) struct Options<Config> {
     pub(super) stream_threads: usize,
     pub(super) log_batches_every: u64,
     pub(super) restarts: Restarts,
+    pub(super) on_death: OnDeath,
+    pub(super) exec_timeout: Option<Duration>,
 }
 
 /// After how many batches a worker logs, if nothing else is said.
@@ -39,6 +42,8 @@ impl<Config: Payload> Options<Config> {
             stream_threads: 1,
             log_batches_every: LOG_BATCHES_EVERY,
             restarts: Restarts::default(),
+            on_death: OnDeath::Fail,
+            exec_timeout: None,
         }
     }
 
@@ -54,6 +59,10 @@ impl<Config: Payload> Options<Config> {
         let workers = self.cpus.resolve(&name)?;
         let threads = threads(&name, self.stream_threads, workers.len())?;
         self.restarts.check(&name)?;
+        if self.exec_timeout.is_some_and(|limit| limit.is_zero()) {
+            let what = "exec_timeout in nanoseconds";
+            return Err(StartError::Range { servlet: Some(name), what, value: 0, least: 1, most: u64::MAX });
+        }
         let (log_batches_every, restarts) = (self.log_batches_every, self.restarts);
         let config = crate::payload::to_bytes(&self.config)
             .map_err(|e| StartError::Config { servlet: name.clone(), message: e.to_string() })?;
@@ -70,6 +79,8 @@ impl<Config: Payload> Options<Config> {
             role,
             launch,
             restarts,
+            on_death: self.on_death,
+            exec_timeout: self.exec_timeout,
             next: Target::End,
             mandatory: true,
         })

@@ -3,11 +3,13 @@
 use super::options::{Options, setters};
 use super::{Servlet, sealed};
 use crate::error::StartError;
+use crate::on_death::OnDeath;
 use crate::plan::{Environment, Launch, Planner, Span};
 use crate::worker::BatchWorker;
 use ringmill_shm::participant::Role;
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// One worker type in one or more processes, which share an input ring.
 ///
@@ -36,6 +38,32 @@ impl<W: BatchWorker> ProcessServlet<W> {
     #[must_use]
     pub fn program(mut self, path: impl Into<PathBuf>) -> Self {
         self.program = Some(path.into());
+        self
+    }
+
+    /// What becomes of the requests that a worker was working on when it died; by default they end with
+    /// [`CallError::WorkerDied`](crate::CallError::WorkerDied).
+    ///
+    /// ```
+    /// use ringmill::{OnDeath, PassThrough, ProcessServlet};
+    /// // Work that may be done twice: again up to three times, and one bad request costs its batch nothing.
+    /// let servlet = ProcessServlet::<PassThrough<u32>>::new(()).batch_size(64).on_death(OnDeath::Bisect(3));
+    /// ```
+    #[must_use]
+    pub fn on_death(mut self, policy: OnDeath) -> Self {
+        self.options.on_death = policy;
+        self
+    }
+
+    /// How long a call of user code, with an item or a batch, may take before its worker is killed; by default for
+    /// ever. It is killed between that time and an eighth more (at least a millisecond): somebody looks so often,
+    /// and no clock is read for a call. What it was working on ends as [`on_death`](Self::on_death) says, with
+    /// [`RemoteCause::Overran`](crate::RemoteCause::Overran). Zero is a [`StartError::Range`].
+    ///
+    /// A caller's time-out only ends its waiting; this ends the work.
+    #[must_use]
+    pub fn exec_timeout(mut self, limit: Duration) -> Self {
+        self.options.exec_timeout = Some(limit);
         self
     }
 

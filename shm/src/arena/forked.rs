@@ -138,7 +138,7 @@ impl<'a> Task<'a> {
         }
         let state = word.joined(me).ok()?;
         self.sweep_again();
-        Some(Err(Claimed { held: Held { task: self, state }, me }))
+        Some(Err(Claimed::new(Held { task: self, state }, me)))
     }
 
     /// For a repairer that has taken over a task: frees branches that a dead joiner had not.
@@ -185,7 +185,7 @@ impl Held<'_> {
     /// The payload of an error, which may lie with the branch that failed.
     pub(super) fn error_payload(&self) -> Result<&[u8], Corrupt> {
         let At::Failed(place) = self.task.at() else { return self.payload() };
-        let bytes = self.task.line.length.load(Ordering::Relaxed); // Relaxed: *handed* brought it
+        let bytes = self.task.line.payload().0;
         let task = self.task.sibling(place).filter(|t| t.id != self.task.id);
         let task = task.ok_or(Corrupt { task: self.task.id, bytes, block: ELSEWHERE | place })?;
         let keeper = Held { task, state: task.line.word.peek() };
@@ -209,7 +209,7 @@ impl<'a> Iterator for Forked<'a> {
 
     fn next(&mut self) -> Option<Claimed<'a>> {
         let task = self.parent.sibling(self.left.next()? + 1)?;
-        Some(Claimed { held: Held { task, state: task.line.word.peek() }, me: self.me })
+        Some(Claimed::new(Held { task, state: task.line.word.peek() }, self.me))
     }
 }
 
@@ -276,8 +276,7 @@ impl<'a> Join<'a> {
         };
         let passed = |branch| {
             let task = self.parent.task.sibling(branch + 1);
-            // Relaxed: came with its arrival.
-            task.is_some_and(|task| task.line.block.load(Ordering::Relaxed) & ELSEWHERE != 0)
+            task.is_some_and(|task| task.line.block() & ELSEWHERE != 0) // came with its arrival
         };
         let fork = self.fork().1;
         self.again && (self.is_at_rest() && fork.branches().any(passed) || fork.family().any(kept))
@@ -386,7 +385,7 @@ impl<'a> Join<'a> {
         task.set_at(At::Joined(self.fork));
         let state = task.line.word.joined(self.me).ok()?;
         task.sweep_after(self.fork().1);
-        Some(Claimed { held: Held { task, state }, me: self.me })
+        Some(Claimed::new(Held { task, state }, self.me))
     }
 
     /// The error record is written: → CLAIMED, to be finished as an error. `None` if it is not ours any more.
@@ -399,7 +398,7 @@ impl<'a> Join<'a> {
         fence(Ordering::Release); // as above
         task.set_at(At::Failed(keeper.place().1));
         let state = task.line.word.joined(self.me).ok()?;
-        Some(Claimed { held: Held { task, state }, me: self.me })
+        Some(Claimed::new(Held { task, state }, self.me))
     }
 }
 

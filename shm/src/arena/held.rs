@@ -1,16 +1,51 @@
 //! Where payloads lie and are written: what all guards of a task in our hands share.
 #![expect(unsafe_code, reason = "payload bytes in shared memory")]
 
-use super::{Corrupt, Task};
-use crate::layout::INLINE_BYTES;
+use super::{Beside, Corrupt, Task};
+use crate::layout::{INLINE_BYTES, TaskLine};
 use crate::pool::{self, Handle, PoolError};
-use crate::sync::{Ordering, fence};
+use crate::sync::{Ordering, compiler_fence, fence};
 use crate::word::State;
 use core::marker::PhantomData;
 use core::ptr::NonNull;
 
 /// In `block`: the payload lies with the task in the place that the other bits say.
 pub(super) const ELSEWHERE: u32 = 1 << 31;
+/// In `block`, of a task that is [begun](super::At::Begun): the payload is the outcome, whole, and no longer the
+/// input.
+pub(super) const OUTCOME: u32 = 1 << 30;
+
+impl TaskLine {
+    /// Length and block of the payload.
+    #[inline]
+    pub(super) fn payload(&self) -> (u32, u32) {
+        let both = self.payload.load(Ordering::Relaxed); // Relaxed: *handed* brought it
+        (both as u32, (both >> 32) as u32 & !OUTCOME)
+    }
+
+    /// Block of the payload.
+    #[inline]
+    pub(super) fn block(&self) -> u32 {
+        self.payload().1
+    }
+
+    /// Whether the payload is an outcome that was written beside the input.
+    pub(super) fn is_outcome(&self) -> bool {
+        self.payload.load(Ordering::Relaxed) >> 32 & u64::from(OUTCOME) != 0 // Relaxed: as above
+    }
+
+    /// One store, so that one who dies leaves both or none.
+    #[inline]
+    pub(super) fn set_payload(&self, length: u32, block: u32) {
+        let both = u64::from(block) << 32 | u64::from(length);
+        self.payload.store(both, Ordering::Relaxed); // Relaxed: *one owner*
+    }
+
+    #[inline]
+    pub(super) fn set_block(&self, block: u32) {
+        self.set_payload(self.payload().0, block);
+    }
+}
 
 /// What the three guards share: a task in our hands, in a state that only our side changes.
 #[derive(Debug)]
@@ -22,9 +57,7 @@ pub(super) struct Held<'a> {
 impl<'a> Held<'a> {
     #[inline]
     pub(super) fn payload(&self) -> Result<&[u8], Corrupt> {
-        let line = self.task.line;
-        let bytes = line.length.load(Ordering::Relaxed); // Relaxed, both: *handed* brought them
-        let block = line.block.load(Ordering::Relaxed);
+        let (bytes, block) = self.task.line.payload();
         let found = match block & ELSEWHERE {
             0 => self.room(block),
             _ => self.room_elsewhere(block),
@@ -60,10 +93,10 @@ impl<'a> Held<'a> {
     /// Makes the payload of `of` this new task's, where it lies.
     pub(super) fn refer_to(&self, of: &Held<'_>) {
         let (to, from) = (self.task.line, of.task.line);
-        let block = from.block.load(Ordering::Relaxed); // Relaxed, all: *one owner*
+        let (length, block) = from.payload();
         let here = block & ELSEWHERE == 0;
-        to.length.store(from.length.load(Ordering::Relaxed), Ordering::Relaxed);
-        to.block.store(if here { ELSEWHERE | of.task.place().1 } else { block }, Ordering::Relaxed);
+        to.set_payload(length, if here { ELSEWHERE | of.task.place().1 } else { block });
+        // Relaxed, both: *one owner*.
         to.second.store(if here { block } else { from.second.load(Ordering::Relaxed) }, Ordering::Relaxed);
     }
 
@@ -71,9 +104,9 @@ impl<'a> Held<'a> {
     #[inline]
     pub(super) fn come_home(&mut self) {
         let line = self.task.line;
-        if line.block.load(Ordering::Relaxed) & ELSEWHERE != 0 {
-            line.block.store(0, Ordering::Relaxed); // Relaxed, all: *one owner*
-            line.second.store(0, Ordering::Relaxed);
+        if line.block() & ELSEWHERE != 0 {
+            line.set_block(0);
+            line.second.store(0, Ordering::Relaxed); // Relaxed: *one owner*
         }
     }
 
@@ -81,16 +114,21 @@ impl<'a> Held<'a> {
     #[inline]
     pub(super) fn inline_place(&mut self) -> WritePlace<'_> {
         let line = self.task.line;
-        if line.block.load(Ordering::Relaxed) != 0 {
+        if line.block() != 0 {
             self.come_home();
-            let block = line.block.load(Ordering::Relaxed); // Relaxed: *one owner*
+            let block = line.block();
             if block != 0 {
                 self.keep_second(block);
-                line.block.store(0, Ordering::Relaxed);
+                line.set_block(0);
             }
         }
+        self.inline()
+    }
+
+    #[inline]
+    pub(super) fn inline(&mut self) -> WritePlace<'_> {
         WritePlace {
-            start: NonNull::new(line.inline.get().cast()).expect("in a mapping"),
+            start: NonNull::new(self.task.line.inline.get().cast()).expect("in a mapping"),
             room: INLINE_BYTES,
             holder: PhantomData,
         }
@@ -101,14 +139,14 @@ impl<'a> Held<'a> {
         let line = self.task.line;
         self.come_home();
         let (id, generation) = (self.task.id, self.state.generation());
-        let old = line.block.load(Ordering::Relaxed); // Relaxed, here and below: *one owner*
-        let second = line.second.load(Ordering::Relaxed);
+        let old = line.block();
+        let second = line.second.load(Ordering::Relaxed); // Relaxed, here and below: *one owner*
         for own in [old, second] {
             if own != 0
                 && let Some((start, room)) = self.room(own)
                 && room as u64 >= bytes
             {
-                line.block.store(own, Ordering::Relaxed);
+                line.set_block(own);
                 line.second.store(if own == old { second } else { old }, Ordering::Relaxed);
                 return Ok(WritePlace { start, room, holder: PhantomData });
             }
@@ -117,24 +155,55 @@ impl<'a> Held<'a> {
         if old != 0 {
             self.keep_second(old);
         }
-        line.block.store(handle.raw(), Ordering::Relaxed);
-        let (start, room) =
-            self.task.segment.block(handle.class(), handle.index()).expect("it was just found");
-        Ok(WritePlace { start, room, holder: PhantomData })
+        line.set_block(handle.raw());
+        Ok(self.place_in(handle))
+    }
+
+    /// The place in a block that was just claimed.
+    pub(super) fn place_in(&mut self, handle: Handle) -> WritePlace<'_> {
+        let found = self.task.segment.block(handle.class(), handle.index());
+        let (start, room) = found.expect("it was just found");
+        WritePlace { start, room, holder: PhantomData }
     }
 
     /// Remembers a block until the task is free; there is room for one.
     pub(super) fn keep_second(&mut self, block: u32) {
         let line = self.task.line;
-        if let Some(former) = Handle::from_raw(line.second.load(Ordering::Relaxed)) {
+        let second = line.second.load(Ordering::Relaxed); // Relaxed: *one owner*
+        if let Some(former) = Handle::from_raw(second).filter(|_| second != block) {
             pool::free(self.task.segment, former, self.task.id, self.state.generation());
         }
         line.second.store(block, Ordering::Relaxed); // Relaxed: *one owner*
     }
 
+    /// Makes what was written beside the input the payload; the input's own block stays with the task.
+    #[inline(never)]
+    pub(super) fn commit(&mut self, bytes: usize, beside: Beside) {
+        let line = self.task.line;
+        let (input, elsewhere) = (line.block(), line.block() & ELSEWHERE != 0);
+        if input != 0 && !elsewhere {
+            self.keep_second(input);
+        }
+        let block = match beside {
+            Beside::InLine => 0,
+            Beside::Block(handle) => handle.raw(),
+        };
+        compiler_fence(Ordering::SeqCst); // written whole: one who dies has done it in this order
+        line.set_payload(bytes as u32, block | OUTCOME); // *committed*
+        if elsewhere {
+            line.second.store(0, Ordering::Relaxed); // Relaxed: *one owner*; it named a block that is not ours
+        }
+    }
+
+    /// Frees a block that was claimed and not listed.
+    pub(super) fn give_back(&self, handle: Handle) {
+        pool::free(self.task.segment, handle, self.task.id, self.state.generation());
+    }
+
     #[inline]
     pub(super) fn set_length(&mut self, bytes: usize) {
-        self.task.line.length.store(bytes as u32, Ordering::Relaxed); // Relaxed: *one owner*
+        let line = self.task.line;
+        line.set_payload(bytes as u32, line.block());
     }
 
     /// → FREE, since nobody else will do it; whoever waits for a free request is told.
@@ -153,8 +222,8 @@ impl<'a> Held<'a> {
     #[inline]
     pub(super) fn free(self) -> u32 {
         let line = self.task.line;
-        // Relaxed, both: *one owner*. Blocks first, then the word: *listed or swept*.
-        if line.block.load(Ordering::Relaxed) | line.second.load(Ordering::Relaxed) != 0 {
+        // Relaxed: *one owner*. Blocks first, then the word: *listed or swept*.
+        if line.block() | line.second.load(Ordering::Relaxed) != 0 {
             self.task.release_blocks(self.state.generation());
         }
         line.word.free(self.state);

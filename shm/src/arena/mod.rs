@@ -11,6 +11,9 @@
 //! over it, the outcome, once the worker's views of the input have ended. What does not fit lies in a
 //! block; the header names up to two, the payload's own and another that is kept until the task is free.
 //!
+//! An outcome may overwrite its input only if nobody will try again should the worker die ([`Claimed::keep_input`]
+//! has it written beside); and whoever writes over an input has said so first, in `at`.
+//!
 //! A task's payload may lie with another task of its request: a branch's input with the task that was forked,
 //! so that a fan-out moves nothing; the error by which a fork failed with the branch that failed, since late
 //! branches still read the input (`join`, *shared*).
@@ -22,6 +25,9 @@
 //!
 //! * *one owner*: between taking a phase and handing it on, nobody but the guard's holder accesses the
 //!   header's plain fields and the payload bytes.
+//! * *committed*: an outcome written beside its input becomes the payload with one store of length, block and the
+//!   mark that it is one. Before it, the task can be tried again; after it, whoever finds the task moves it on with
+//!   the outcome. The mark goes after `at` has named the next node, and before that node's worker names itself.
 //! * *checked*: block handles and lengths are read from the segment and therefore checked against the
 //!   layout, and blocks against their owner word, before bytes are touched.
 #![expect(unsafe_code, reason = "payload bytes in shared memory")]
@@ -34,10 +40,10 @@ pub use held::WritePlace;
 use held::{ELSEWHERE, Held};
 
 use crate::join::Family;
-use crate::layout::TaskLine;
+use crate::layout::{NODE_LIMIT, TaskLine};
 use crate::pool::{self, Handle, PoolError};
 use crate::segment::Segment;
-use crate::sync::Ordering;
+use crate::sync::{Ordering, compiler_fence};
 use crate::token::Token;
 use crate::word::{Cancel, Claim, Finish, Phase, State, Word};
 use core::time::Duration;
@@ -57,8 +63,23 @@ pub struct Corrupt {
 /// Where a task is, or was last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum At {
-    /// At this node.
-    Node(u32),
+    /// Moved to this node: in its ring, about to be, or read from it and not begun. Tasks of one group, unless it
+    /// is 0, were in one batch when their worker died; others do not come into a batch with them.
+    To {
+        /// The node.
+        node: u32,
+        /// The group.
+        group: u32,
+    },
+    /// User code may have seen it at this node.
+    Begun {
+        /// The node.
+        node: u32,
+        /// If its payload is the outcome, that is an error record.
+        failed: bool,
+    },
+    /// User code may have seen it, and its input is not whole any more.
+    Spoilt,
     /// A new branch, not moved on yet.
     New,
     /// Forked at this fork, or about to be.
@@ -71,10 +92,26 @@ pub enum At {
 
 impl At {
     const KIND: u32 = 0b11 << 30;
+    const BEGUN: u32 = 1 << 29;
+    const FAILED: u32 = 1 << 28;
+    const NODE: u32 = NODE_LIMIT - 1;
+    const GROUP_SHIFT: u32 = 8;
+    /// Groups have numbers below this, and 0 is none.
+    pub const GROUP_LIMIT: u32 = Self::BEGUN >> Self::GROUP_SHIFT;
+
+    /// Moved to this node, in no group.
+    #[must_use]
+    pub fn to(node: u32) -> Self {
+        Self::To { node, group: 0 }
+    }
 
     fn raw(self) -> u32 {
         match self {
-            Self::Node(index) => index,
+            Self::To { node, group } => node & Self::NODE | (group % Self::GROUP_LIMIT) << Self::GROUP_SHIFT,
+            Self::Begun { node, failed } => {
+                Self::BEGUN | node & Self::NODE | if failed { Self::FAILED } else { 0 }
+            }
+            Self::Spoilt => u32::MAX - 1,
             Self::Forked(index) => 0b10 << 30 | index,
             Self::Joined(index) => 0b01 << 30 | index,
             Self::Failed(place) => Self::KIND | place,
@@ -85,14 +122,20 @@ impl At {
     fn from_raw(raw: u32) -> Self {
         let rest = raw & !Self::KIND;
         match raw >> 30 {
-            0b00 => Self::Node(raw),
+            0b00 if raw & Self::BEGUN != 0 => {
+                Self::Begun { node: raw & Self::NODE, failed: raw & Self::FAILED != 0 }
+            }
+            0b00 => Self::To { node: raw & Self::NODE, group: raw >> Self::GROUP_SHIFT },
             0b10 => Self::Forked(rest),
             0b01 => Self::Joined(rest),
             _ if raw == u32::MAX => Self::New,
+            _ if raw == u32::MAX - 1 => Self::Spoilt,
             _ => Self::Failed(rest),
         }
     }
 }
+
+const _: () = assert!(NODE_LIMIT == 1 << At::GROUP_SHIFT);
 
 // SAFETY: the one part of a line that is not atomic is its in-line place. Only the holder of a task's guard
 // accesses that (*one owner*), and guards go from thread to thread as they go from process to process: by
@@ -226,8 +269,8 @@ impl<'a> Task<'a> {
     #[must_use]
     pub fn begin(self, client: Token) -> Filling<'a> {
         let state = self.line.word.begin(client);
-        self.line.block.store(0, Ordering::Relaxed); // Relaxed, both: *one owner*
-        self.line.second.store(0, Ordering::Relaxed);
+        self.line.set_payload(0, 0);
+        self.line.second.store(0, Ordering::Relaxed); // Relaxed: *one owner*
         Filling(Held { task: self, state })
     }
 
@@ -239,7 +282,7 @@ impl<'a> Task<'a> {
     pub fn claim(self, me: Token, is_dead: impl Fn(Token) -> bool) -> Option<Claimed<'a>> {
         match self.line.word.claim(me, is_dead) {
             Claim::Taken(state) | Claim::Abandoned(state) => {
-                Some(Claimed { held: Held { task: self, state }, me })
+                Some(Claimed::new(Held { task: self, state }, me))
             }
             Claim::Stale(_) => None,
         }
@@ -248,7 +291,7 @@ impl<'a> Task<'a> {
     /// Takes what a dead worker had: from exactly this state.
     pub(crate) fn take_over(self, dead: State, me: Token) -> Option<Claimed<'a>> {
         let state = self.line.word.take_over(dead, me)?;
-        Some(Claimed { held: Held { task: self, state }, me })
+        Some(Claimed::new(Held { task: self, state }, me))
     }
 
     /// The outcome, if it is there. Only the client that queued the task may call this.
@@ -293,8 +336,7 @@ impl<'a> Task<'a> {
 
     /// Blocks that its header names, checked to be its own.
     pub(crate) fn blocks(&self, generation: u16) -> impl Iterator<Item = Handle> {
-        // Relaxed, both: travels with *handed*.
-        [self.line.block.load(Ordering::Relaxed), self.line.second.load(Ordering::Relaxed)]
+        self.listed()
             .into_iter()
             .filter_map(Handle::from_raw)
             .filter(move |&handle| pool::owns(self.segment, handle, self.id, generation))
@@ -302,12 +344,13 @@ impl<'a> Task<'a> {
 
     /// Frees what the task owns, for a repairer; may be repeated.
     pub(crate) fn release_blocks(&self, generation: u16) {
-        for raw in [&self.line.block, &self.line.second] {
-            // Relaxed: as above; the handle is checked by the pool.
-            if let Some(handle) = Handle::from_raw(raw.load(Ordering::Relaxed)) {
-                pool::free(self.segment, handle, self.id, generation);
-            }
+        for handle in self.listed().into_iter().filter_map(Handle::from_raw) {
+            pool::free(self.segment, handle, self.id, generation); // which checks it
         }
+    }
+
+    fn listed(&self) -> [u32; 2] {
+        [self.line.block(), self.line.second.load(Ordering::Relaxed)] // Relaxed: travels with *handed*
     }
 }
 
@@ -361,7 +404,7 @@ impl<'a> Filling<'a> {
     /// → QUEUED for this node. The push into its ring must follow.
     #[inline]
     pub fn queue(self, client: Token, node: u32) -> Task<'a> {
-        self.0.task.set_at(At::Node(node));
+        self.0.task.set_at(At::to(node));
         self.0.task.line.word.queue(self.0.state, client);
         self.0.task
     }
@@ -372,7 +415,7 @@ impl<'a> Filling<'a> {
         let task = self.0.task;
         task.set_at(At::New);
         let state = task.line.word.keep(self.0.state, client);
-        Claimed { held: Held { task, state }, me: client }
+        Claimed::new(Held { task, state }, client)
     }
 
     /// → FREE: it will not be sent. Says the id.
@@ -397,6 +440,8 @@ impl<'a> Task<'a> {
 pub struct Claimed<'a> {
     held: Held<'a>,
     me: Token,
+    /// None: over the input.
+    beside: Option<Beside>,
 }
 
 impl<'a> Claimed<'a> {
@@ -485,27 +530,61 @@ impl<'a> Claimed<'a> {
     /// Whether its payload lies with another task, and so may be read by others too.
     #[must_use]
     pub fn is_elsewhere(&self) -> bool {
-        self.held.task.line.block.load(Ordering::Relaxed) & ELSEWHERE != 0 // Relaxed: *one owner*
+        self.held.task.line.block() & ELSEWHERE != 0
     }
 
-    /// The in-line place, over the input; no view of the payload can exist while it does.
+    /// The in-line place, over the input; no view of the payload can exist while it does. One without room, if
+    /// the input is [kept](Self::keep_input) and lies there.
     #[inline]
     pub fn inline_place(&mut self) -> WritePlace<'_> {
-        self.held.inline_place()
+        match self.beside {
+            None => self.held.inline_place(),
+            Some(_) => self.inline_beside(),
+        }
     }
 
-    /// A block of at least `bytes` bytes; the input's own if it is large enough.
+    /// A block of at least `bytes` bytes; the input's own if it is large enough and not kept.
     ///
     /// # Errors
     /// See [`PoolError`]; the input is as before.
     pub fn block_place(&mut self, bytes: u64) -> Result<WritePlace<'_>, PoolError> {
-        self.held.block_place(bytes)
+        if self.beside.is_none() {
+            return self.held.block_place(bytes);
+        }
+        self.drop_beside();
+        let (id, generation) = (self.held.task.id, self.held.state.generation());
+        let handle = pool::claim(self.held.task.segment, id, generation, bytes)?;
+        self.beside = Some(Beside::Block(handle));
+        Ok(self.held.place_in(handle))
     }
 
     /// How long the payload is that was written to the last place asked for.
     #[inline]
     pub fn set_length(&mut self, bytes: usize) {
-        self.held.set_length(bytes);
+        match self.beside {
+            None => self.held.set_length(bytes),
+            Some(beside) => self.held.commit(bytes, beside),
+        }
+    }
+
+    #[inline(never)]
+    fn inline_beside(&mut self) -> WritePlace<'_> {
+        self.drop_beside();
+        match self.held.task.line.block() {
+            0 => WritePlace::over(&mut []),
+            _ => self.held.inline(),
+        }
+    }
+
+    fn drop_beside(&mut self) {
+        if let Some(Beside::Block(handle)) = self.beside.replace(Beside::InLine) {
+            self.held.give_back(handle);
+        }
+    }
+
+    #[inline]
+    fn new(held: Held<'a>, me: Token) -> Self {
+        Self { held, me, beside: None }
     }
 
     /// Ends it with its payload, a value or an error record. A request: → DONE for `client`, which is woken
@@ -537,15 +616,93 @@ impl<'a> Claimed<'a> {
     /// # Errors
     /// The task itself, if it is not ours any more, or there is no such node.
     #[inline]
-    pub fn queue(self, node: u32, now_ns: impl FnOnce() -> u64, another_attempt: bool) -> Result<u32, Self> {
+    pub fn queue(self, node: u32, now_ns: impl FnOnce() -> u64) -> Result<u32, Self> {
+        self.queue_at(node, 0, now_ns, 0)
+    }
+
+    #[inline]
+    fn queue_at(self, node: u32, group: u32, now_ns: impl FnOnce() -> u64, attempt: u8) -> Result<u32, Self> {
         let task = self.held.task;
         let Some(info) = task.segment.nodes().get(node as usize) else { return Err(self) };
         if info.batch_wait_ns != 0 {
             task.line.enqueued_ns.store(now_ns(), Ordering::Relaxed); // Relaxed: *one owner*
         }
-        task.set_at(At::Node(node));
-        if task.line.word.requeue(self.me, another_attempt) { Ok(task.id) } else { Err(self) }
+        task.set_at(At::To { node, group });
+        task.line.set_block(task.line.block()); // an outcome no more, but an input: *committed*
+        if task.line.word.requeue(self.me, attempt) { Ok(task.id) } else { Err(self) }
     }
+}
+
+/// Trying again: what is done with a task whose worker has died.
+impl<'a> Claimed<'a> {
+    /// → QUEUED once more for the node where it was, in a group of this number; the push must follow. Whether the
+    /// attempt counts.
+    ///
+    /// # Errors
+    /// As [`queue`](Self::queue).
+    pub fn queue_again(
+        self,
+        node: u32,
+        now_ns: impl FnOnce() -> u64,
+        another_attempt: bool,
+        group: u32,
+    ) -> Result<u32, Self> {
+        let attempt = self.attempt().saturating_add(u8::from(another_attempt));
+        if another_attempt {
+            // Before it looks as if nobody had begun it: one that dies here may have it counted twice, but never
+            // not at all.
+            self.held.task.line.word.count_attempt(self.me, attempt);
+        }
+        self.queue_at(node, group, now_ns, attempt)
+    }
+
+    /// User code will see it at this node: what a worker that dies has not said this of, nobody has seen.
+    #[inline]
+    pub fn begin_work(&self, node: u32) {
+        self.held.task.set_at(At::Begun { node, failed: false });
+        compiler_fence(Ordering::SeqCst); // before user code: as in `give_up_input`
+    }
+
+    /// Whether its payload is the outcome of the worker that died with it.
+    #[must_use]
+    pub fn is_outcome(&self) -> bool {
+        self.held.task.line.is_outcome()
+    }
+
+    /// From here on what is written lies beside the input, and becomes the payload with the length, at once
+    /// (*committed*).
+    #[inline]
+    pub fn keep_input(&mut self) {
+        self.beside = Some(Beside::InLine);
+    }
+
+    /// The same for an error record.
+    pub fn keep_input_for_error(&mut self, node: u32) {
+        self.held.task.set_at(At::Begun { node, failed: true });
+        self.keep_input();
+    }
+
+    /// Whether the input is kept.
+    #[must_use]
+    pub fn keeps_input(&self) -> bool {
+        self.beside.is_some()
+    }
+
+    /// From here on what is written may lie over the input: nobody can try again, or move it on as it is.
+    pub fn give_up_input(&mut self) {
+        self.drop_beside();
+        self.beside = None;
+        self.held.task.set_at(At::Spoilt);
+        compiler_fence(Ordering::SeqCst); // before anything is written: one who dies has done it in this order
+    }
+}
+
+/// Where an outcome is written that does not lie over its input.
+#[derive(Debug, Clone, Copy)]
+enum Beside {
+    InLine,
+    /// In a block that the task does not list yet.
+    Block(Handle),
 }
 
 /// A claimed task without the lifetime of its segment: to be put aside and taken up again.
@@ -571,7 +728,7 @@ impl Parked {
     #[must_use]
     pub fn resume(self, segment: &Segment) -> Option<Claimed<'_>> {
         let task = Task::new(segment, self.id)?;
-        Some(Claimed { held: Held { task, state: self.state }, me: self.me })
+        Some(Claimed::new(Held { task, state: self.state }, self.me))
     }
 }
 

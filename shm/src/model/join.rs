@@ -108,7 +108,7 @@ impl Request {
 
     fn send(&self, branch: u32, me: Token) {
         self.set_at(branch + 1, NODE);
-        assert!(self.word(branch + 1).requeue(me, false));
+        assert!(self.word(branch + 1).requeue(me, 0));
     }
 
     /// `Claimed::fork`.

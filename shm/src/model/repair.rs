@@ -64,7 +64,7 @@ impl Plan {
         lock.unlock();
         for id in batch {
             if id == 0 {
-                assert!(self.words[0].requeue(me, false));
+                assert!(self.words[0].requeue(me, 0));
                 self.second.ring().push(0).unwrap();
             } else {
                 self.answer(id, me, false);

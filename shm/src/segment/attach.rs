@@ -238,6 +238,8 @@ impl Segment {
                     workers: d.workers,
                     threads: d.threads,
                     log_batches_every: d.log_batches_every,
+                    keeps_inputs: d.flags & 1 != 0,
+                    keeps_apart: d.flags & 2 != 0,
                     config: d.config,
                 })
             })

@@ -65,6 +65,10 @@ pub struct NodeSpec {
     pub threads: u32,
     /// After how many batches a worker logs how large they were; 0: never.
     pub log_batches_every: u64,
+    /// See [`NodeInfo`](super::NodeInfo::keeps_inputs).
+    pub keeps_inputs: bool,
+    /// See [`NodeInfo`](super::NodeInfo::keeps_apart).
+    pub keeps_apart: bool,
 }
 
 impl NodeSpec {
@@ -236,7 +240,7 @@ impl Segment {
                 next: node.next.raw(),
                 threads: node.threads,
                 log_batches_every: node.log_batches_every,
-                pad: 0,
+                flags: u32::from(node.keeps_inputs) | u32::from(node.keeps_apart) << 1,
             });
             first += node.places() as u32;
         }

@@ -33,6 +33,10 @@ pub struct NodeInfo {
     pub threads: u32,
     /// After how many batches a worker logs how large they were; 0: never.
     pub log_batches_every: u64,
+    /// Its workers write outcomes beside inputs, so that another worker can try again if one dies.
+    pub keeps_inputs: bool,
+    /// Its readers put only tasks of one group into a batch, see [`At::To`](crate::arena::At::To).
+    pub keeps_apart: bool,
     pub(super) config: Extent,
 }
 

@@ -71,6 +71,8 @@ pub fn node(name: &str, next: Target, workers: usize) -> NodeSpec {
         workers: vec![Vec::new(); workers],
         threads: 1,
         log_batches_every: 0,
+        keeps_inputs: false,
+        keeps_apart: false,
     }
 }
 
@@ -245,7 +247,10 @@ pub fn forward(
     another_attempt: bool,
 ) -> Result<(), Claimed<'_>> {
     let segment = claimed.task().segment();
-    let id = claimed.queue(node, now_ns, another_attempt)?;
+    let id = match another_attempt {
+        false => claimed.queue(node, now_ns)?,
+        true => claimed.queue_again(node, now_ns, true, 0)?,
+    };
     segment.node(node).unwrap().push(&[id]).unwrap();
     Ok(())
 }

@@ -1,0 +1,194 @@
+//! Another attempt: an input outlives the workers that die with it, wherever it and its outcome lie, until the
+//! outcome is committed.
+
+mod common;
+
+use common::{Fixture, task_of};
+use ringmill_shm::arena::{At, Claimed};
+use ringmill_shm::check::check;
+use ringmill_shm::pool::in_use;
+use ringmill_shm::repair::repair;
+use ringmill_shm::token::Token;
+
+const FIRST: u32 = 1;
+/// Payloads: in line, in a block of the small class, in one of the large.
+const SIZES: [usize; 4] = [0, 90, 200, 900];
+
+/// Where a worker dies with an outcome that it writes beside its input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Dies {
+    BeforeWork,
+    Working,
+    Writing,
+    Committed,
+    NamingTheNext,
+}
+const WHERE: [Dies; 5] =
+    [Dies::BeforeWork, Dies::Working, Dies::Writing, Dies::Committed, Dies::NamingTheNext];
+
+fn pattern(seed: u8, bytes: usize) -> Vec<u8> {
+    (0..bytes).map(|i| (i as u8).wrapping_mul(31).wrapping_add(seed)).collect()
+}
+
+fn send(f: &Fixture, input: &[u8]) {
+    let mut filling = f.task(0).begin(f.client());
+    let mut place = match input.len() {
+        0..=96 => filling.inline_place(),
+        n => filling.block_place(n as u64).unwrap(),
+    };
+    assert!(place.write(0, input));
+    filling.set_length(input.len());
+    filling.queue(f.client(), 0);
+    f.push(0, 0);
+}
+
+/// As a serialiser does: in line if it fits there, else in a block.
+fn write(task: &mut Claimed<'_>, outcome: &[u8]) {
+    if !task.inline_place().write(0, outcome) {
+        assert!(task.block_place(outcome.len() as u64).unwrap().write(0, outcome));
+    }
+}
+
+/// One attempt, by a worker that dies there.
+fn attempt(f: &Fixture, me: Token, input: &[u8], outcome: &[u8], dies: Dies) {
+    let mut task = f.drain(0, me).pop().unwrap();
+    assert_eq!(task.payload().unwrap(), input);
+    assert!(!task.is_outcome(), "not before it is worked on");
+    if dies == Dies::BeforeWork {
+        return;
+    }
+    task.begin_work(0);
+    task.keep_input();
+    if dies == Dies::Working {
+        return;
+    }
+    write(&mut task, outcome);
+    if dies == Dies::Writing {
+        return;
+    }
+    task.set_length(outcome.len());
+    assert_eq!(task.payload().unwrap(), outcome);
+    if dies == Dies::NamingTheNext {
+        // All but the last step of moving it on: not ours, so it stays where it is.
+        f.bury(me);
+        let other = f.arrive(me.index() + 1);
+        repair(&f.segment, me, other, |orphan| drop(orphan));
+        drop(task.queue(1, || 0));
+        f.bury(other);
+    }
+}
+
+#[test]
+fn an_input_outlives_its_workers_until_the_outcome_is_committed() {
+    for (input_bytes, outcome_bytes) in SIZES.iter().flat_map(|&i| SIZES.map(|o| (i, o))) {
+        for (first, second) in WHERE[..3].iter().flat_map(|&first| WHERE.map(|second| (first, second))) {
+            let f = Fixture::new();
+            let (input, outcome) = (pattern(1, input_bytes), pattern(2, outcome_bytes));
+            let context = format!("{input_bytes} to {outcome_bytes}: {first:?}, then {second:?}");
+            send(&f, &input);
+            let mut attempts = 0;
+            for (worker, dies) in [first, second].into_iter().enumerate() {
+                let me = f.arrive(FIRST + 2 * (worker as u32 % 2));
+                attempt(&f, me, &input, &outcome, dies);
+                let mut dead = me;
+                if dies == Dies::NamingTheNext {
+                    dead = Token::new(me.index() + 1, 1);
+                } else {
+                    f.bury(me);
+                }
+                let mut orphans = 0;
+                repair(&f.segment, dead, f.client(), |orphan| {
+                    orphans += 1;
+                    let task = task_of(orphan);
+                    let moved_on = match task.task().at() {
+                        At::To { node: 0, .. } => task.queue_again(0, || 0, false, 0).map(|_| 0),
+                        At::To { node: 1, .. } => task.queue(1, || 0).map(|_| 1),
+                        At::Begun { node: 0, .. } if task.is_outcome() => task.queue(1, || 0).map(|_| 1),
+                        At::Begun { node: 0, .. } => {
+                            attempts += 1;
+                            task.queue_again(0, || 0, true, 5).map(|_| 0)
+                        }
+                        other => panic!("{context}: {other:?}"),
+                    };
+                    f.push(0, moved_on.expect("it is ours"));
+                });
+                assert_eq!(orphans, 1, "{context}");
+            }
+            assert_eq!(check(&f.segment), [], "{context}");
+            let last = f.arrive(4);
+            let task = if matches!(second, Dies::Committed | Dies::NamingTheNext) {
+                f.drain(1, last).pop().unwrap()
+            } else {
+                let mut task = f.drain(0, last).pop().unwrap();
+                assert_eq!((task.payload().unwrap(), task.attempt()), (&input[..], attempts), "{context}");
+                task.begin_work(0);
+                write(&mut task, &outcome);
+                task.set_length(outcome.len());
+                task
+            };
+            assert!(!task.is_outcome() && task.payload().unwrap() == outcome, "{context}");
+            f.finish(task, false);
+            let done = f.task(0).outcome().unwrap();
+            assert_eq!(done.payload().unwrap(), outcome, "{context}");
+            done.free();
+            assert_eq!(in_use(&f.segment), [0, 0], "{context}");
+            assert_eq!(check(&f.segment), [], "{context}");
+        }
+    }
+}
+
+#[test]
+fn an_error_that_is_committed_is_told_apart_from_a_value() {
+    let f = Fixture::new();
+    send(&f, b"input");
+    let me = f.arrive(FIRST);
+    let mut task = f.drain(0, me).pop().unwrap();
+    task.begin_work(0);
+    task.keep_input_for_error(0);
+    assert_eq!(task.inline_place().room(), 0, "the input lies there");
+    write(&mut task, b"an error record");
+    assert!(!task.is_outcome());
+    task.set_length(15);
+    f.bury(me);
+    repair(&f.segment, me, f.client(), |orphan| {
+        let task = task_of(orphan);
+        assert_eq!((task.task().at(), task.is_outcome()), (At::Begun { node: 0, failed: true }, true));
+        f.finish(task, true);
+    });
+    let done = f.task(0).outcome().unwrap();
+    assert_eq!((done.payload().unwrap(), done.is_error()), (&b"an error record"[..], true));
+}
+
+#[test]
+fn an_input_that_is_given_up_says_so() {
+    let f = Fixture::new();
+    send(&f, b"input");
+    let me = f.arrive(FIRST);
+    let mut task = f.drain(0, me).pop().unwrap();
+    task.keep_input_for_error(0);
+    write(&mut task, b"beside");
+    assert_eq!(in_use(&f.segment), [1, 0]);
+    task.give_up_input();
+    assert_eq!((in_use(&f.segment), task.task().at()), (vec![0, 0], At::Spoilt));
+    assert!(task.inline_place().write(0, b"over"));
+    task.set_length(4);
+    f.finish(task, true);
+    assert_eq!(f.task(0).outcome().unwrap().payload().unwrap(), b"over");
+}
+
+#[test]
+fn a_group_goes_with_its_task_and_no_further() {
+    let f = Fixture::new();
+    send(&f, b"suspect");
+    let me = f.arrive(FIRST);
+    let most = At::GROUP_LIMIT - 1;
+    let task = f.drain(0, me).pop().unwrap();
+    f.push(task.queue_again(0, || 0, true, most).unwrap(), 0);
+    assert_eq!(f.task(0).at(), At::To { node: 0, group: most });
+    let task = f.drain(0, me).pop().unwrap();
+    assert_eq!(task.attempt(), 1);
+    f.push(task.queue(1, || 0).unwrap(), 1);
+    let task = f.drain(1, me).pop().unwrap();
+    assert_eq!((task.task().at(), task.attempt()), (At::to(1), 0), "attempts are of one node");
+    f.finish(task, false);
+}
