@@ -4,7 +4,7 @@
 
 mod support;
 
-use ringmill::Wait;
+use ringmill::{OnDeath, Wait};
 use ringmill_tests::fresh_name;
 use ringmill_tests::storm::report::Counts;
 use ringmill_tests::storm::tree::{Crew, FoldResults, FoldValues, Leaf, Tree};
@@ -75,6 +75,17 @@ fn over_batches() {
         single(four.window(SHORT), Wait::Adaptive, seed()),
         single(four.window(Duration::ZERO), Wait::Park, 1 + seed()),
         single(four.batches(64).window(SHORT), Wait::Park, 2 + seed()),
+    ]);
+}
+
+/// Who is tried again ends with the value, unless its tries are used up.
+#[test]
+fn over_servlets_that_try_again() {
+    let two = Crew::processes(2).batches(8).window(Duration::ZERO);
+    storms(vec![
+        single(two.on_death(OnDeath::Retry(2)), Wait::Adaptive, 40 + seed()),
+        single(two.on_death(OnDeath::Bisect(1)), Wait::Park, 41 + seed()),
+        single(Crew::processes(2).on_death(OnDeath::Retry(20)), Wait::Adaptive, 42 + seed()),
     ]);
 }
 

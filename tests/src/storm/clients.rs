@@ -59,7 +59,12 @@ impl Sky<'_> {
 
     fn judge_error(&self, error: &RemoteError) {
         match &error.cause {
+            RemoteCause::Poisonous { signal: Some(libc::SIGKILL), .. } => {
+                assert!(error.servlet.contains(tree::AGAIN), "{error}");
+                assert!(self.victims.was_killed(error.pid), "nobody killed it: {error}");
+            }
             RemoteCause::Died { signal: Some(libc::SIGKILL), .. } => {
+                assert!(!error.servlet.contains(tree::AGAIN), "it had tries left: {error}");
                 assert!(self.victims.was_killed(error.pid), "nobody killed it: {error}");
             }
             RemoteCause::Failed { messages, .. } => assert!(messages[0].starts_with("refused"), "{error}"),

@@ -296,7 +296,10 @@ impl Sky<'_> {
         let is_back = |e: &Entry| {
             e.life() == Life::Ready && e.token().is_some_and(|token| !self.segment.is_dead(token))
         };
-        self.eventually("all workers are back", || self.victims_places().all(is_back));
+        // One that has been killed, and does not know it yet, still looks alive.
+        let kills = self.victims.count();
+        let restarts = || self.victims_places().map(|entry| u64::from(entry.restarts())).sum::<u64>();
+        self.eventually("all workers are back", || restarts() == kills && self.victims_places().all(is_back));
         let mut dice = Dice::new(self.storm.seed);
         for _ in 0..2 * self.storm.capacity {
             let input = tree::item(self.book.begin().expect("read just now"), &mut dice);

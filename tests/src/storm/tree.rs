@@ -7,8 +7,8 @@
 use super::book::Pages;
 use super::dice::Dice;
 use ringmill::{
-    Batch, BatchWorker, BoxError, BoxServlet, Context, Ensemble, ProcessServlet, RemoteError, Restarts,
-    Servlet, Switch, ThreadServlet, Worker,
+    Batch, BatchWorker, BoxError, BoxServlet, Context, Ensemble, OnDeath, ProcessServlet, RemoteError,
+    Restarts, Servlet, Switch, ThreadServlet, Worker,
 };
 use rkyv::Archived;
 use std::collections::BTreeSet;
@@ -24,6 +24,9 @@ type Results = Vec<Result<Box<Item>, Box<RemoteError>>>;
 const HEAD: usize = 8;
 /// The largest payload.
 pub const LARGEST: usize = 4096;
+
+/// In the name of a servlet: that it tries again.
+pub(super) const AGAIN: &str = "+";
 
 /// What a leaf does with an item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
@@ -190,13 +193,15 @@ pub struct Crew {
     pub batch_size: usize,
     /// The batch window.
     pub window: Option<Duration>,
+    /// What becomes of requests whose worker dies; of threads, nothing.
+    pub on_death: OnDeath,
 }
 
 impl Crew {
     /// So many processes that handle items one by one.
     #[must_use]
     pub const fn processes(workers: usize) -> Self {
-        Self { processes: true, workers, threads: 1, batch_size: 0, window: None }
+        Self { processes: true, workers, threads: 1, batch_size: 0, window: None, on_death: OnDeath::Fail }
     }
 
     /// So many threads of the server's process that do.
@@ -226,6 +231,35 @@ impl Crew {
         self
     }
 
+    /// With another attempt for requests whose worker dies.
+    #[must_use]
+    pub const fn on_death(mut self, policy: OnDeath) -> Self {
+        self.on_death = policy;
+        self
+    }
+
+    /// Whether requests whose worker dies are tried again.
+    fn tries_again(self) -> bool {
+        self.processes && self.on_death != OnDeath::Fail
+    }
+
+    /// How often its code may run for one request.
+    fn most_runs(self) -> u8 {
+        match self.on_death {
+            _ if !self.processes => 1,
+            OnDeath::Fail => 1,
+            OnDeath::Retry(tries) => 1 + tries,
+            // A batch is halved until one is left, which is then tried so often.
+            OnDeath::Bisect(tries) => 1 + tries + self.batch_size.max(1).next_power_of_two().ilog2() as u8,
+        }
+    }
+
+    /// What a servlet is called; one that tries again is marked.
+    fn name(self, does: &str, entries: &Entries) -> String {
+        let mark = if self.tries_again() { AGAIN } else { "" };
+        format!("{does}{mark}-{}", entries.servlet)
+    }
+
     fn servlet<W: BatchWorker<Config: Send>>(
         self,
         name: &str,
@@ -246,7 +280,7 @@ impl Crew {
             }};
         }
         match self.processes {
-            true => circumstances.boxed(servlet!(ProcessServlet::<W>::new(config))),
+            true => circumstances.boxed(servlet!(ProcessServlet::<W>::new(config)).on_death(self.on_death)),
             false => servlet!(ThreadServlet::<W>::new(config)).boxed(),
         }
     }
@@ -314,7 +348,7 @@ impl Tree {
         match self {
             Self::Leaf(op, crew) => {
                 let entries = next();
-                let name = format!("{}-{}", op.name(), entries.servlet);
+                let name = crew.name(op.name(), &entries);
                 crew.servlet::<Leaf>(&name, (*op, entries), circumstances)
             }
             Self::Sequence(stages) => {
@@ -323,14 +357,14 @@ impl Tree {
             }
             Self::Fast(members, crew) => {
                 let entries = next();
-                let name = format!("fold-{}", entries.servlet);
+                let name = crew.name("fold", &entries);
                 let members = members.iter().map(|member| member.numbered(circumstances, servlets));
                 let ensemble = Ensemble::each(members.collect::<Vec<_>>());
                 ensemble.then(crew.servlet::<FoldValues>(&name, entries, circumstances)).boxed()
             }
             Self::Keep(members, crew) => {
                 let entries = next();
-                let name = format!("fold-{}", entries.servlet);
+                let name = crew.name("fold", &entries);
                 let members = members.iter().map(|member| member.numbered(circumstances, servlets));
                 let ensemble = Ensemble::each(members.collect::<Vec<_>>()).keep_errors();
                 ensemble.then(crew.servlet::<FoldResults>(&name, entries, circumstances)).boxed()
@@ -348,10 +382,10 @@ impl Tree {
     #[must_use]
     pub fn most_runs(&self) -> Vec<u8> {
         match self {
-            Self::Leaf(..) => vec![1],
+            Self::Leaf(_, crew) => vec![crew.most_runs()],
             Self::Sequence(parts) | Self::Switch(parts) => parts.iter().flat_map(Self::most_runs).collect(),
-            Self::Fast(parts, _) | Self::Keep(parts, _) => {
-                std::iter::once(1).chain(parts.iter().flat_map(Self::most_runs)).collect()
+            Self::Fast(parts, crew) | Self::Keep(parts, crew) => {
+                std::iter::once(crew.most_runs()).chain(parts.iter().flat_map(Self::most_runs)).collect()
             }
         }
     }
@@ -452,19 +486,19 @@ impl Tree {
     pub fn random(dice: &mut Dice) -> Self {
         let stages = (0..1 + dice.below(2)).map(|_| Self::grown(dice, 2)).collect::<Vec<_>>();
         // The first is of processes in any case.
-        let crew = *dice.pick(&[ONE, TWO, Crew::processes(3).batches(4)]);
+        let crew = *dice.pick(&[ONE, TWO, TWO_AGAIN, Crew::processes(3).batches(4)]);
         Self::Sequence([vec![leaf(Op::Add(3), crew)], stages].concat())
     }
 
     fn grown(dice: &mut Dice, depth: u64) -> Self {
-        let crews = [ONE, ONE, ONE, TWO, THREAD, Crew::processes(1).threads(2)];
+        let crews = [ONE, ONE, ONE_AGAIN, TWO, THREAD, Crew::processes(1).threads(2)];
         if depth == 0 || dice.below(4) == 0 {
             let ops = [Op::Pass, Op::Add(9), Op::Grow(30), Op::Refuse(6)];
             return leaf(*dice.pick(&ops), *dice.pick(&crews));
         }
         let parts = (0..2 + dice.below(2)).map(|_| Self::grown(dice, depth - 1)).collect();
         // What folds handles items one by one.
-        let fold = *dice.pick(&[ONE, THREAD, Crew::in_threads(1)]);
+        let fold = *dice.pick(&[ONE, ONE_AGAIN, Crew::in_threads(1)]);
         match dice.below(4) {
             0 => Self::Sequence(parts),
             1 => Self::Switch(parts),
@@ -475,6 +509,8 @@ impl Tree {
 }
 
 const ONE: Crew = Crew::processes(1);
+const ONE_AGAIN: Crew = ONE.on_death(OnDeath::Retry(2));
+const TWO_AGAIN: Crew = TWO.on_death(OnDeath::Bisect(1));
 const TWO: Crew = Crew::processes(2).batches(8);
 const THREAD: Crew = Crew::in_threads(1).batches(4);
 

@@ -7,7 +7,7 @@ use ringmill_shm::participant::{Entry, Life};
 use ringmill_shm::sys::process::{PidFd, start_time};
 use std::collections::BTreeMap;
 use std::sync::Mutex;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// In which way workers die.
@@ -73,12 +73,18 @@ impl Process {
 pub(super) struct Victims {
     /// When the process began that was killed last with this pid: pids come again.
     killed: Mutex<BTreeMap<u32, u64>>,
+    kills: AtomicU64,
     stopped: Mutex<Vec<(Process, Instant)>>,
 }
 
 impl Victims {
     pub(super) fn was_killed(&self, pid: u32) -> bool {
         self.killed.lock().expect("no panic").contains_key(&pid)
+    }
+
+    /// How many.
+    pub(super) fn count(&self) -> u64 {
+        self.kills.load(Ordering::Relaxed) // Relaxed: a count
     }
 
     /// Kills a process once.
@@ -90,6 +96,7 @@ impl Victims {
             return false;
         }
         killed.insert(process.pid, process.began);
+        self.kills.fetch_add(1, Ordering::Relaxed); // Relaxed: a count
         true
     }
 
