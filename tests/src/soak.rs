@@ -67,7 +67,7 @@ impl BatchWorker for Clerk {
 /// What is there at one moment between two lengths.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct Look {
-    /// Memory of the server's process, in bytes.
+    /// Memory of the server's process, in bytes: its own, for the segment's was reserved when it was made.
     pub server_bytes: u64,
     /// Memory of all its workers' processes.
     pub workers_bytes: u64,
@@ -179,8 +179,8 @@ fn look(server: &Server<Parcel, u64>, segment: &Segment) -> Look {
     let me = std::process::id();
     let all = || workers.iter().copied().chain([me]);
     Look {
-        server_bytes: status(me, "VmRSS") * 1024,
-        workers_bytes: workers.iter().map(|&pid| status(pid, "VmRSS") * 1024).sum(),
+        server_bytes: status(me, "RssAnon") * 1024,
+        workers_bytes: workers.iter().map(|&pid| status(pid, "RssAnon") * 1024).sum(),
         descriptors: all().map(descriptors).sum(),
         threads: all().map(|pid| status(pid, "Threads")).sum(),
         blocks: ringmill_shm::pool::in_use(segment).iter().sum(),
