@@ -390,6 +390,16 @@ impl Tree {
         }
     }
 
+    /// Whether outcomes are put together somewhere in it.
+    #[must_use]
+    pub fn has_ensembles(&self) -> bool {
+        match self {
+            Self::Leaf(..) => false,
+            Self::Sequence(parts) | Self::Switch(parts) => parts.iter().any(Self::has_ensembles),
+            Self::Fast(..) | Self::Keep(..) => true,
+        }
+    }
+
     /// What becomes of an item; in a storm every servlet may fail it besides.
     #[must_use]
     pub fn fates(&self, item: &[u8], storm: bool) -> Fates {
