@@ -19,8 +19,8 @@
 //!
 //! With `RINGMILL_NARROW` in the environment of the *compiler* they have a few bits, so that tests see them go
 //! round all the time. The widths are part of the fingerprint: no program built so meets a segment of one that is
-//! not. They are not as narrow as can be, for what the table says would then happen: a thread that has lost
-//! its CPU sleeps for milliseconds, and a place is used, a ring goes round, so often meanwhile.
+//! not. What the table tells could then happen to a thread that loses its CPU for some milliseconds between two
+//! instructions of that kind: a failure of a narrow test is to be looked at with that in mind.
 
 /// Whether this was built for tests of counters that go round.
 pub const NARROW: bool = option_env!("RINGMILL_NARROW").is_some();
