@@ -56,13 +56,16 @@ JSON:
                     of an ensemble to where it is joined),
                     ring: depth, cells;
                     lock_holder (null: nobody): participant, worker, pid, alive;
+                    on_death (fail, retry or bisect: what becomes of a dead worker's items),
+                    down (why its circuit is open; null: it is not),
                     threads (of each worker), sleeping: who sleeps, by number within the node
                     (worker * threads + thread)
   ensembles         name, members (where each begins), fail_fast, next (as for nodes)
   switches          name, members
   workers           one entry a thread: node, worker, thread, participant, state (vacant, starting,
                     ready, failed, leaving, dead), alive (its lease is held), role (process_worker,
-                    thread_worker), pid, restarts, cpus ([]: not pinned), message (why it failed),
+                    thread_worker), pid, restarts, in_call (user code is at work), cpus ([]: not
+                    pinned), message (why it failed),
                     counters: batches, items, batch_min, batch_mean, batch_max, closed_full,
                     closed_window, closed_empty, closed_shutdown, errors, panics, skipped
   blocks            block_bytes, in_use, count; one entry a size class

@@ -58,6 +58,10 @@ struct Node {
     next: Option<String>,
     ring: Depth,
     lock_holder: Option<Holder>,
+    /// What becomes of what a worker was working on when it died: fail, retry or bisect.
+    on_death: &'static str,
+    /// Why nobody works for it; none: somebody does.
+    down: Option<String>,
     /// How many threads each of its workers has.
     threads: u32,
     /// By number within the node, threads counted one by one.
@@ -124,9 +128,11 @@ struct Worker {
     /// 0 before it has arrived.
     pid: u32,
     restarts: u32,
+    /// User code is working on an item or a batch.
+    in_call: bool,
     /// None: it is not pinned.
     cpus: Vec<usize>,
-    /// Why its construction failed, or it gave up.
+    /// Why its construction failed, it gave up, or was given up.
     message: Option<String>,
     counters: Counters,
 }
@@ -188,6 +194,12 @@ fn node(segment: &Segment, index: u32) -> Option<Node> {
         next: name_of(segment, info.next),
         ring: Depth { depth: ring.depth(), cells: ring.cells() as u64 },
         lock_holder: node.lock().holder().map(|token| holder(segment, token)),
+        on_death: match (info.keeps_inputs, info.keeps_apart) {
+            (false, _) => "fail",
+            (true, false) => "retry",
+            (true, true) => "bisect",
+        },
+        down: node.doorbell().is_down().then(|| units::printable(&node.down_reason())),
         threads: info.threads,
         // A node has 64 of them at most, as the mask has bits.
         sleeping: (0..info.workers).filter(|worker| sleepers >> worker & 1 == 1).collect(),
@@ -255,6 +267,7 @@ fn workers(segment: &Segment) -> Vec<Worker> {
                 role: entry.role(),
                 pid: entry.pid(),
                 restarts: entry.restarts(),
+                in_call: entry.counters().call().is_some(),
                 cpus: entry.cpus(),
                 message: (!message.is_empty()).then(|| units::printable(&String::from_utf8_lossy(message))),
                 counters: Counters { snapshot, batch_mean: snapshot.batch_mean() },

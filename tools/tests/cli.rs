@@ -342,7 +342,7 @@ fn show_tells_what_is_going_on() {
             "index": 0, "name": "split", "worker_type": "Splitter", "batch_size": 32,
             "batch_wait_ns": 200_000, "next": "classify", "ring": {"depth": 2, "cells": 16},
             "lock_holder": {"participant": 1, "worker": "split/0", "pid": me, "alive": true},
-            "threads": 1, "sleeping": [1],
+            "on_death": "fail", "down": null, "threads": 1, "sleeping": [1],
         })
     );
     assert_eq!((&shown["nodes"][1]["lock_holder"], &shown["nodes"][1]["next"]), (&Value::Null, &Value::Null));
@@ -350,7 +350,8 @@ fn show_tells_what_is_going_on() {
         shown["workers"][0],
         json!({
             "node": "split", "worker": 0, "thread": 0, "participant": 1, "state": "ready", "alive": true,
-            "role": "process_worker", "pid": me, "restarts": 0, "cpus": [0, 1], "message": null,
+            "role": "process_worker", "pid": me, "restarts": 0, "in_call": false,
+            "cpus": [0, 1], "message": null,
             "counters": {
                 "batches": 2, "items": 39, "batch_min": 7, "batch_mean": 19.5, "batch_max": 32,
                 "closed_full": 1, "closed_window": 1, "closed_empty": 0, "closed_shutdown": 0,
@@ -698,4 +699,21 @@ fn child_that_serves() {
 fn write_at(path: &Path, offset: u64, bytes: &[u8]) {
     let file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
     file.write_all_at(bytes, offset).unwrap();
+}
+
+#[test]
+fn show_tells_why_a_servlet_is_down() {
+    let ours = Ours::new();
+    let segment = busy(&ours);
+    let node = segment.node(1).unwrap();
+    let why = "each of its workers died more than 8 times in a row; the last one ended: killed by signal 11";
+    node.workers()[0].fail(why.as_bytes());
+    node.doorbell().set_down();
+    let shown = parsed(&shmtool(&["show", &ours.name(), "--json"]));
+    assert_eq!((&shown["nodes"][0]["down"], &shown["nodes"][1]["down"]), (&Value::Null, &json!(why)));
+    let screen = text(&shmtool(&["show", &ours.name()]));
+    assert!(screen.contains(&format!("classify is down: {why}\n")), "{screen}");
+    assert_eq!(screen.matches("died more than").count(), 1, "said once: {screen}");
+    node.doorbell().set_up();
+    assert_eq!(parsed(&shmtool(&["show", &ours.name(), "--json"]))["nodes"][1]["down"], Value::Null);
 }

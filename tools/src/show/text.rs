@@ -13,6 +13,11 @@ impl Report for Shown {
         let mut text = self.header();
         text += "\nNodes\n";
         text += &self.node_table(page);
+        for node in &self.nodes {
+            if let Some(why) = &node.down {
+                text += &format!("{} is down: {why}\n", node.name);
+            }
+        }
         if !self.ensembles.is_empty() {
             text += "\nEnsembles\n";
             let rows = self.ensembles.iter().map(|ensemble| {
@@ -32,7 +37,9 @@ impl Report for Shown {
         text += "\nWorkers\n";
         text += &self.worker_table(page);
         for worker in &self.workers {
-            if let Some(message) = &worker.message {
+            // What a servlet is down for is said above.
+            let told = |message: &String| self.nodes.iter().any(|node| node.down.as_ref() == Some(message));
+            if let Some(message) = worker.message.as_ref().filter(|message| !told(message)) {
                 text += &format!("{} failed: {message}\n", worker.name());
             }
         }
