@@ -199,12 +199,15 @@ fn descriptors(pid: u32) -> u64 {
     std::fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, |fds| fds.count() as u64)
 }
 
+/// A number of a look.
+type Of = fn(&Look) -> u64;
+
 /// What has grown since the first tenth, or was left at a look.
 fn grown(tenths: &[Tenth]) -> Vec<String> {
     let mut problems = Vec::new();
     let Some((first, others)) = tenths.split_first() else { return problems };
-    let largest = |tenth: &Tenth, of: fn(&Look) -> u64| tenth.looks.iter().map(of).max().unwrap_or(0);
-    let kinds: [(&str, fn(&Look) -> u64, u64); 4] = [
+    let largest = |tenth: &Tenth, of: Of| tenth.looks.iter().map(of).max().unwrap_or(0);
+    let kinds: [(&str, Of, u64); 4] = [
         ("memory of the server's process", |look| look.server_bytes, MOST_GROWTH),
         ("memory of its workers", |look| look.workers_bytes, MOST_GROWTH),
         ("descriptors", |look| look.descriptors, 0),

@@ -31,6 +31,7 @@ use ringmill::{CallError, CallOptions, Server, Wait};
 use ringmill_shm::arena::Task;
 use ringmill_shm::participant::{Entry, Life, Role};
 use ringmill_shm::segment::{Place, Segment};
+use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::RwLock;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -204,7 +205,9 @@ impl Sky<'_> {
     fn give_up(&self, what: &str) -> ! {
         let state = serde_json::to_string_pretty(&self.server.debug_info()).unwrap_or_default();
         let problems = ringmill_shm::check::check(self.segment);
-        eprintln!("{state}\n{problems:#?}\n{}: {what}; seed {}", self.storm.tree, self.storm.seed);
+        let (tree, seed) = (&self.storm.tree, self.storm.seed);
+        // Not by `eprintln`: a test's output would be held back, and be lost.
+        let _ = writeln!(std::io::stderr(), "{state}\n{problems:#?}\n{tree}: {what}; seed {seed}");
         std::process::exit(2)
     }
 
