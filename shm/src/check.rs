@@ -239,7 +239,7 @@ fn look_at_ring(
     for position in (0..ring.cells() as u64).map(|ahead| head.wrapping_add(ahead)) {
         let (lap, _) = ring.raw(position);
         let own = ring.lap_of(position);
-        if lap != own && lap != own.wrapping_sub(1) {
+        if lap != own && lap != crate::ring::before(own) {
             problems.insert(Problem::BadLap { node: index, position, lap });
         }
     }

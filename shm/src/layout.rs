@@ -447,6 +447,9 @@ impl Layout {
         let mut numbers = vec![
             u64::from(LAYOUT_VERSION),
             payload_format,
+            crate::width::GENERATION_BITS.into(),
+            crate::width::LAP_BITS.into(),
+            crate::width::EPOCH_BITS.into(),
             size_of::<usize>() as u64,
             size_of::<Header>() as u64,
             size_of::<crate::participant::Entry>() as u64,

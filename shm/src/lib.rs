@@ -22,6 +22,7 @@ pub mod ring;
 mod sync;
 pub mod sys;
 pub mod token;
+pub mod width;
 pub mod word;
 
 #[cfg(not(loom))]

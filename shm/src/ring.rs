@@ -54,9 +54,18 @@
 //! arXiv:2104.15003 (why ids and laps in one word suffice).
 
 use crate::sync::{AtomicU64, Ordering};
+use crate::width::LAP_BITS;
 
 /// How often others can fill a cell under a producer's hands before it suspects the segment.
 const OVERTAKEN_LIMIT: usize = 1 << 16;
+
+const LAP_MASK: u32 = u32::MAX >> (32 - LAP_BITS);
+
+/// The lap before.
+#[inline]
+pub(crate) fn before(lap: u32) -> u32 {
+    lap.wrapping_sub(1) & LAP_MASK
+}
 
 /// No cell was free within one lap: more ids than tasks exist, so the segment is corrupted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,11 +97,11 @@ impl<'a> Ring<'a> {
         &self.cells[position as usize & (self.cells.len() - 1)]
     }
 
-    /// The lap that a cell has once position `position` is published. Wraps after 2³² laps; laps are
-    /// only ever compared with their neighbours.
+    /// The lap that a cell has once position `position` is published. Goes round after 2 to the power of
+    /// [`LAP_BITS`]; laps are only ever compared with their neighbours.
     #[inline]
     fn lap(&self, position: u64) -> u32 {
-        ((position >> self.cells.len().trailing_zeros()) as u32).wrapping_add(1)
+        ((position >> self.cells.len().trailing_zeros()) as u32).wrapping_add(1) & LAP_MASK
     }
 
     /// Enqueues an id and says its position.
@@ -139,7 +148,7 @@ impl<'a> Ring<'a> {
             let cell = self.cell(position);
             let seen = cell.load(Ordering::Acquire); // *followed*
             let seen_lap = (seen >> 32) as u32;
-            if seen_lap == lap.wrapping_sub(1) {
+            if seen_lap == before(lap) {
                 let full = u64::from(lap) << 32 | u64::from(id);
                 // *published*. SeqCst, not Release, because it is also the "publish" of the doorbell's
                 // "publish, full fence, look for sleepers".
@@ -147,7 +156,7 @@ impl<'a> Ring<'a> {
                     return Ok(position);
                 }
             }
-            if seen_lap == lap || seen_lap == lap.wrapping_sub(1) {
+            if seen_lap == lap || seen_lap == before(lap) {
                 // Somebody published here: help `tail`, try the next.
                 self.help_tail(position);
                 position += 1;
@@ -270,7 +279,7 @@ mod tests {
             let n = cells as u64;
             let lap_before = |index: u64| {
                 let last = if index < position % n { position / n } else { (position / n).wrapping_sub(1) };
-                (last.wrapping_add(1) as u32 as u64) << 32
+                u64::from(last.wrapping_add(1) as u32 & LAP_MASK) << 32
             };
             Self {
                 tail: AtomicU64::new(position),
@@ -327,10 +336,10 @@ mod tests {
 
     proptest! {
         /// Against a `VecDeque`: any mix of pushes and drains, from any point of the ring's life,
-        /// including the wrap of the 32-bit lap.
+        /// including where the lap goes round.
         #[test]
         fn behaves_as_a_queue(
-            start in prop_oneof![Just(0_u64), 0..1_000_u64, (1_u64 << 35) - 20..(1_u64 << 35) + 20],
+            start in prop_oneof![Just(0_u64), 0..1_000_u64, (8 << LAP_BITS) - 20..(8_u64 << LAP_BITS) + 20],
             steps in prop::collection::vec((0..6_usize, 0..7_u64), 1..200),
         ) {
             let parts = Parts::at(8, start);

@@ -6,13 +6,15 @@
 //! ```
 //!
 //! The epoch grows each time a place in the participant table is claimed, so a token names one
-//! incarnation; it starts at 1, so that no token is 0. Owner fields in a segment hold tokens, never pids.
+//! incarnation (until it has gone round, see [`width`](crate::width)); it starts at 1, so that no token is 0. Owner fields in a segment hold tokens, never pids.
 
+use crate::width::EPOCH_BITS;
 use core::fmt;
 use core::num::NonZeroU32;
 
 const INDEX_BITS: u32 = 10;
-const EPOCH_LIMIT: u32 = 1 << (Token::BITS - INDEX_BITS);
+const EPOCH_LIMIT: u32 = 1 << EPOCH_BITS;
+const _: () = assert!(INDEX_BITS + EPOCH_BITS <= Token::BITS);
 
 /// One incarnation of a participant. Never zero.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]

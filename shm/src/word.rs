@@ -51,6 +51,7 @@
 use crate::sync::{AtomicU64, Ordering};
 use crate::sys::futex;
 use crate::token::Token;
+use crate::width::GENERATION_BITS;
 use core::fmt;
 use core::time::Duration;
 
@@ -94,7 +95,8 @@ impl Phase {
     }
 }
 
-const GENERATION_MASK: u64 = 0xFFFF;
+const GENERATION_MASK: u64 = (1 << GENERATION_BITS) - 1;
+const _: () = assert!(GENERATION_BITS <= ATTEMPT_SHIFT);
 const ATTEMPT_SHIFT: u32 = 16;
 const PHASE_SHIFT: u32 = 29;
 const PHASE_MASK: u64 = 0b111;
@@ -121,7 +123,7 @@ impl State {
             u64::from(owner.map_or(0, Token::raw)) << OWNER_SHIFT
                 | (phase as u64) << PHASE_SHIFT
                 | u64::from(attempt) << ATTEMPT_SHIFT
-                | u64::from(generation),
+                | u64::from(generation) & GENERATION_MASK,
         )
     }
 
@@ -156,7 +158,8 @@ impl State {
         (self.phase() == Some(Phase::Forked) && half & AT_FORK != 0).then_some((half & !AT_FORK) as u32)
     }
 
-    /// How often this place has been used, modulo 65,536.
+    /// How often this place has been used, modulo 2 to the power of
+    /// [`GENERATION_BITS`](crate::width::GENERATION_BITS).
     #[must_use]
     pub fn generation(self) -> u16 {
         (self.0 & GENERATION_MASK) as u16
@@ -655,8 +658,9 @@ mod tests {
 
     #[test]
     fn the_fields_do_not_touch_each_other() {
+        const LAST: u16 = GENERATION_MASK as u16;
         for phase in Phase::ALL {
-            for (generation, attempt) in [(0, 0), (u16::MAX, 0), (0, u8::MAX), (u16::MAX, u8::MAX)] {
+            for (generation, attempt) in [(0, 0), (LAST, 0), (0, u8::MAX), (LAST, u8::MAX)] {
                 let state = State::new(phase, Some(WORKER()), generation, attempt);
                 assert_eq!(state.phase(), Some(phase));
                 assert_eq!(state.owner(), Some(WORKER()));

@@ -8,7 +8,10 @@
 //! * [`other_user`]: programs run as another user;
 //! * [`probe`]: a worker that says in which batch it saw an item;
 //! * [`pile`]: items that pile up in the ring while the worker is busy;
-//! * [`traces`]: what a server must not leave behind.
+//! * [`traces`]: what a server must not leave behind;
+//! * [`progress`]: of the long programs;
+//! * [`soak`]: very many requests, in whose course nothing may grow;
+//! * [`storm`]: worker processes killed at random, and what must hold all the same.
 
 pub mod gate;
 pub mod host;
@@ -16,6 +19,9 @@ pub mod namespace;
 pub mod other_user;
 pub mod pile;
 pub mod probe;
+pub mod progress;
+pub mod soak;
+pub mod storm;
 pub mod traces;
 
 use std::sync::atomic::{AtomicU32, Ordering};

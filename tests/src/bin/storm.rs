@@ -1,0 +1,176 @@
+//! A long storm of kills over one tree of servlets after another, with live progress and a report at the end.
+//!
+//! ```text
+//! cargo run --release -p ringmill-tests --bin storm -- --kills 100000
+//! ```
+//!
+//! Ends with 0 if every promise held, with 1 if one did not, with 2 if a request hung; then it has said what
+//! each request in progress was doing.
+
+use clap::Parser;
+use comfy_table::{Table, presets};
+use ringmill_tests::storm::dice::Dice;
+use ringmill_tests::storm::report::{Counts, Report};
+use ringmill_tests::storm::tree::{FoldResults, FoldValues, Leaf, Tree};
+use ringmill_tests::storm::weather::Weather;
+use ringmill_tests::storm::{Kills, Storm};
+use ringmill_tests::{fresh_name, progress};
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+ringmill::init!(Leaf, FoldValues, FoldResults);
+
+/// Kills worker processes at random instants and sees that every request ends exactly once.
+#[derive(Parser)]
+struct Args {
+    /// Worker processes to kill.
+    #[arg(long, default_value_t = 10_000)]
+    kills: u64,
+    /// Of all that is random; by default the time.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Servers that are stormed at a time.
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=8))]
+    servers: u64,
+    /// Kills before a server is replaced by one with another tree.
+    #[arg(long, default_value_t = 2_000)]
+    kills_a_server: u64,
+    /// Only this weather.
+    #[arg(long, value_enum)]
+    weather: Option<Weather>,
+    /// What takes longer, in seconds, hangs.
+    #[arg(long, default_value_t = 120)]
+    patience: u64,
+    /// The report as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let seed = args.seed.unwrap_or_else(|| ringmill_shm::sys::time::now_ns() / 1_000_000 % 1_000_000);
+    let (counts, begun, left) = (Counts::default(), Instant::now(), AtomicU64::new(args.kills));
+    // Every lane has its share, however few kills there are.
+    let most = args.kills_a_server.min(args.kills.div_ceil(args.servers)).max(1);
+    let failure = Mutex::new(None);
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let lanes: Vec<_> = (0..args.servers)
+            .map(|lane| {
+                let (counts, left, failure, args) = (&counts, &left, &failure, &args);
+                scope.spawn(move || {
+                    let mut server = 0;
+                    while let Some(kills) = take(left, most) {
+                        let seed = seed.wrapping_mul(1_000_000) + lane * 100_000 + server;
+                        if let Err(error) = storm(args, seed, kills, counts) {
+                            left.store(0, Ordering::Relaxed); // Relaxed, here and in `take`: a count
+                            failure.lock().expect("no panic").get_or_insert(error);
+                        }
+                        server += 1;
+                    }
+                })
+            })
+            .collect();
+        scope.spawn(|| progress::show("kills", args.kills, &over, || tell(&counts, begun)));
+        lanes.into_iter().for_each(|lane| lane.join().expect("panics are errors"));
+        over.store(true, Ordering::Relaxed); // Relaxed: a flag of its own
+    });
+    let report = counts.report();
+    let failure = failure.into_inner().expect("no panic");
+    show(&report, seed, begun.elapsed(), failure.as_deref(), args.json);
+    if failure.is_some() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+/// Takes up to so many kills of those that are left.
+fn take(left: &AtomicU64, most: u64) -> Option<u64> {
+    let rest = |left: u64| (left > 0).then(|| left.saturating_sub(most));
+    let before = left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, rest).ok()?;
+    Some(before.min(most))
+}
+
+fn storm(args: &Args, seed: u64, kills: u64, counts: &Counts) -> Result<(), String> {
+    let mut dice = Dice::new(seed);
+    let tree = match dice.below(4) {
+        0 => Tree::fast_in_keep(),
+        1 => Tree::keep_in_fast(),
+        _ => Tree::random(&mut dice),
+    };
+    let mut storm = Storm::over(tree, Kills::Many(kills), seed);
+    storm.patience = Duration::from_secs(args.patience);
+    storm.capacity = *dice.pick(&[8, 24, 64]);
+    storm.weathers = args.weather.map_or(storm.weathers, |weather| vec![weather]);
+    counts.servers.fetch_add(1, Ordering::Relaxed); // Relaxed: a count
+    storm
+        .pass(&fresh_name("storm"), counts)
+        .map_err(|error| format!("{error}\nover {}, seed {seed}", storm.tree))
+}
+
+fn tell(counts: &Counts, begun: Instant) -> (u64, String) {
+    let report = counts.report();
+    let message = format!(
+        "{:.0}/min, {} requests, {} died, {} of ensembles, {} refused, {} gone, {} checks",
+        per(report.kills, begun.elapsed()) * 60.0,
+        report.requests(),
+        report.died,
+        report.ensemble,
+        report.refused,
+        report.gone,
+        report.checks
+    );
+    (report.kills, message)
+}
+
+fn show(report: &Report, seed: u64, took: Duration, failure: Option<&str>, json: bool) {
+    if json {
+        let report = serde_json::json!({
+            "seed": seed,
+            "seconds": took.as_secs_f64(),
+            "kills_a_minute": per(report.kills, took) * 60.0,
+            "requests_a_second": per(report.requests(), took),
+            "places_leaked": failure.is_none().then_some(0),
+            "failure": failure,
+            "counts": report,
+        });
+        println!("{report:#}");
+        return;
+    }
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_BORDERS_ONLY);
+    let mut row = |what: &str, n: String| {
+        table.add_row([what, &n]);
+    };
+    row("kills", format!("{} ({:.0} a minute)", report.kills, per(report.kills, took) * 60.0));
+    for (weather, kills) in &report.kills_by_weather {
+        row(&format!("  {weather}"), kills.to_string());
+    }
+    for (servlet, kills) in &report.kills_by_servlet {
+        row(&format!("  of {servlet}"), kills.to_string());
+    }
+    row("stops", report.stops.to_string());
+    row("restarts", report.restarts.to_string());
+    row("servers", report.servers.to_string());
+    row("requests", format!("{} ({:.0} a second)", report.requests(), per(report.requests(), took)));
+    row("  value", report.values.to_string());
+    row("  worker died", report.died.to_string());
+    row("  ensemble's error", report.ensemble.to_string());
+    row("  refused by its servlet", report.refused.to_string());
+    row("  given up by its caller", report.gone.to_string());
+    row("turned away", report.turned_away.to_string());
+    row("runs of user code", report.runs.to_string());
+    row("quiet moments, all clean", report.checks.to_string());
+    if failure.is_none() {
+        row("places leaked", "0".into());
+    }
+    row("seed", seed.to_string());
+    row("time", format!("{:.1} s", took.as_secs_f64()));
+    println!("{table}");
+    if let Some(failure) = failure {
+        eprintln!("failed: {failure}");
+    }
+}
+
+fn per(count: u64, time: Duration) -> f64 {
+    count as f64 / time.as_secs_f64().max(1e-9)
+}

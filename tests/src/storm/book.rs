@@ -1,0 +1,125 @@
+//! A book in which workers enter what they begin: how often each servlet's code has run for each request, over
+//! deaths and restarts.
+//!
+//! It is a file of the kernel's without a name, which workers open through the server's process; so nothing of
+//! it is left however they end. A cell a request and servlet; an entry is made before user code does anything
+//! else, so a worker that dies in the middle has entered what it was doing.
+#![expect(unsafe_code, reason = "memory that processes share")]
+
+use memmap2::MmapRaw;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+
+/// How many requests a book holds between two readings.
+pub const ROWS: u64 = 1 << 17;
+/// How many servlets.
+pub const COLUMNS: u64 = 32;
+
+/// The workers' side.
+#[derive(Debug)]
+pub struct Pages(MmapRaw);
+
+impl Pages {
+    /// The pages of the book at this path; none of no book.
+    ///
+    /// # Errors
+    /// If the server has gone.
+    pub fn open(path: &str) -> io::Result<Option<Self>> {
+        if path.is_empty() {
+            return Ok(None);
+        }
+        let file = File::options().read(true).write(true).open(path)?;
+        Ok(Some(Self(MmapRaw::map_raw(&file)?)))
+    }
+
+    fn cells(&self) -> &[AtomicU8] {
+        // SAFETY: the mapping is as long as it says and lives as long as this borrow; a book is never made
+        // shorter; and all its users, in whatever process, access it by atomics.
+        unsafe { std::slice::from_raw_parts(self.0.as_ptr().cast(), self.0.len()) }
+    }
+
+    /// Enters that a servlet's code begins with a request.
+    pub fn enter(&self, request: u64, servlet: u32) {
+        let cell = request % ROWS * COLUMNS + u64::from(servlet);
+        // Relaxed: a count, read when nobody works.
+        if let Some(cell) = self.cells().get(cell as usize) {
+            cell.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// The server's side.
+#[derive(Debug)]
+pub struct Book {
+    file: File,
+    pages: Pages,
+    /// Requests since the last reading.
+    begun: AtomicU64,
+    /// The number of the first.
+    first: AtomicU64,
+}
+
+impl Book {
+    /// An empty book.
+    ///
+    /// # Errors
+    /// If the system has no memory for it.
+    pub fn new() -> io::Result<Self> {
+        // SAFETY: a literal that ends with a zero byte, and flags.
+        let fd = unsafe { libc::memfd_create(c"storm-book".as_ptr(), libc::MFD_CLOEXEC) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the descriptor is new, and ours alone.
+        let file = unsafe { File::from_raw_fd(fd) };
+        file.set_len(ROWS * COLUMNS)?;
+        let pages = Pages(MmapRaw::map_raw(&file)?);
+        Ok(Self { file, pages, begun: AtomicU64::new(0), first: AtomicU64::new(0) })
+    }
+
+    /// Where workers open it.
+    #[must_use]
+    pub fn path(&self) -> String {
+        format!("/proc/{}/fd/{}", std::process::id(), self.file.as_raw_fd())
+    }
+
+    /// The number of a new request; none while the book is full.
+    #[must_use]
+    pub fn begin(&self) -> Option<u64> {
+        // Relaxed, both: `first` changes only while nobody begins.
+        let row = self.begun.fetch_add(1, Ordering::Relaxed);
+        (row < ROWS).then(|| self.first.load(Ordering::Relaxed) + row)
+    }
+
+    /// Whether it should be read soon.
+    #[must_use]
+    pub fn is_nearly_full(&self) -> bool {
+        self.begun.load(Ordering::Relaxed) > ROWS / 4 * 3 // Relaxed: a hint
+    }
+
+    /// Reads the book while nobody works: which servlets' code ran for a request more often than `most` says
+    /// of the servlet, how often, in all; then begins a new page. Also says how many entries there were.
+    pub fn read(&self, most: &[u8]) -> (u64, Vec<(u64, usize, u8)>) {
+        let begun = self.begun.load(Ordering::Relaxed).min(ROWS); // Relaxed, all: nobody works
+        let first = self.first.fetch_add(begun, Ordering::Relaxed);
+        let (mut entries, mut excess) = (0, Vec::new());
+        for request in first..first + begun {
+            let row = (request % ROWS * COLUMNS) as usize;
+            for (servlet, cell) in self.pages.cells()[row..row + COLUMNS as usize].iter().enumerate() {
+                // Loaded first: most cells are 0, and then the line need not be written.
+                let times = cell.load(Ordering::Relaxed);
+                if times != 0 {
+                    cell.store(0, Ordering::Relaxed);
+                    entries += u64::from(times);
+                    if times > most.get(servlet).copied().unwrap_or(0) {
+                        excess.push((request, servlet, times));
+                    }
+                }
+            }
+        }
+        self.begun.store(0, Ordering::Relaxed);
+        (entries, excess)
+    }
+}

@@ -1,0 +1,329 @@
+//! The callers of a storm, and which outcomes they accept.
+
+use super::dice::Dice;
+use super::tree::{self, Item};
+use super::{ENDLESS, Kills, Sky};
+use ringmill::{CallError, CallOptions, MemberOutcome, RemoteCause, RemoteError, StreamOptions};
+use std::future::Future;
+use std::pin::pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+type Outcome = Result<Item, CallError>;
+
+fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed); // Relaxed: a count
+}
+
+impl Sky<'_> {
+    fn may_be_down(&self) -> bool {
+        self.storm.kills == Kills::UntilDown
+    }
+
+    /// A request has ended: with a right value, or an error that a kill or a refusal explains.
+    pub(super) fn judge(&self, input: &[u8], outcome: &Outcome) {
+        let counts = self.counts;
+        match outcome {
+            Ok(value) => {
+                let may_be = |storm| self.storm.tree.fates(input, storm).values.contains(value);
+                assert!(may_be(false) || may_be(true), "{input:?}: {value:?}");
+                count(&counts.values);
+            }
+            Err(CallError::Ensemble(error)) => {
+                let failed = |member: &ringmill::Member| member.outcome.error().is_some();
+                assert!(error.members.iter().any(failed), "{error:#}");
+                self.judge_members(&error.members);
+                count(&counts.ensemble);
+            }
+            Err(CallError::WorkerDied(error)) => {
+                self.judge_error(error);
+                count(&counts.died);
+            }
+            Err(CallError::Remote(error)) => {
+                self.judge_error(error);
+                count(&counts.refused);
+            }
+            Err(CallError::ServletDown { .. }) if self.may_be_down() => count(&counts.down),
+            Err(other) => panic!("{other}"),
+        }
+    }
+
+    fn judge_members(&self, members: &[ringmill::Member]) {
+        for outcome in members.iter().map(|member| &member.outcome) {
+            if let MemberOutcome::Failed { error } = outcome {
+                self.judge_error(error);
+            }
+        }
+    }
+
+    fn judge_error(&self, error: &RemoteError) {
+        match &error.cause {
+            RemoteCause::Poisonous { signal: Some(libc::SIGKILL), .. } => {
+                assert!(error.servlet.contains(tree::AGAIN), "{error}");
+                assert!(self.victims.was_killed(error.pid), "nobody killed it: {error}");
+            }
+            RemoteCause::Died { signal: Some(libc::SIGKILL), .. } => {
+                // Who dies while it puts an ensemble's outcomes together may leave nothing to try again with.
+                let had_tries = error.servlet.contains(tree::AGAIN) && !self.storm.tree.has_ensembles();
+                assert!(!had_tries, "it had tries left: {error}");
+                assert!(self.victims.was_killed(error.pid), "nobody killed it: {error}");
+            }
+            RemoteCause::Failed { messages, .. } => assert!(messages[0].starts_with("refused"), "{error}"),
+            RemoteCause::Ensemble { members } => self.judge_members(members),
+            RemoteCause::Down { .. } if self.may_be_down() => {}
+            other => panic!("{other:?} in {error}"),
+        }
+    }
+}
+
+/// What a caller does over and over.
+#[derive(Debug, Clone, Copy)]
+enum Way {
+    Call,
+    CallHastily,
+    DropFutures,
+    Stream,
+    StreamAsynchronously,
+}
+
+/// A caller.
+pub(super) struct Client<'s> {
+    sky: &'s Sky<'s>,
+    way: Way,
+    seed: u64,
+    /// Since when it waits for what it does, in milliseconds after `born`, plus one; 0: it does not.
+    since_ms: AtomicU64,
+    born: Instant,
+}
+
+/// All callers of a storm.
+pub(super) struct Clients<'s>(Vec<Client<'s>>);
+
+impl<'s> Clients<'s> {
+    pub(super) fn new(sky: &'s Sky<'s>) -> Self {
+        let ways = [
+            Way::Call,
+            Way::Call,
+            Way::Stream,
+            Way::Stream,
+            Way::CallHastily,
+            Way::DropFutures,
+            Way::StreamAsynchronously,
+        ];
+        let client = |(way, number)| {
+            let seed = sky.storm.seed.wrapping_mul(100).wrapping_add(number);
+            Client { sky, way, seed, since_ms: AtomicU64::new(0), born: Instant::now() }
+        };
+        Self(ways.into_iter().zip(0..).map(client).collect())
+    }
+
+    pub(super) fn all(&self) -> impl Iterator<Item = &Client<'s>> {
+        self.0.iter()
+    }
+}
+
+impl Client<'_> {
+    pub(super) fn name(&self) -> &'static str {
+        match self.way {
+            Way::Call => "a caller",
+            Way::CallHastily => "a hasty caller",
+            Way::DropFutures => "a caller that drops futures",
+            Way::Stream => "a stream",
+            Way::StreamAsynchronously => "an asynchronous stream",
+        }
+    }
+
+    /// Whether it has waited for longer than that.
+    pub(super) fn is_stuck(&self, patience: Duration) -> bool {
+        let since = self.since_ms.load(Ordering::Relaxed); // Relaxed: a clock
+        let now = self.born.elapsed().as_millis() as u64 + 1;
+        since != 0 && now.saturating_sub(since) > patience.as_millis() as u64
+    }
+
+    /// Something is begun, or goes on.
+    fn goes_on(&self) {
+        self.since_ms.store(self.born.elapsed().as_millis() as u64 + 1, Ordering::Relaxed);
+    }
+
+    fn rests(&self) {
+        self.since_ms.store(0, Ordering::Relaxed);
+    }
+
+    pub(super) fn run(&self) {
+        let mut dice = Dice::new(self.seed);
+        let mut round = 0;
+        while !self.sky.is_over() {
+            round += 1;
+            let _going = self.sky.gate.read().unwrap_or_else(|e| e.into_inner());
+            self.goes_on();
+            match self.way {
+                Way::Call => self.call(&mut dice),
+                Way::CallHastily => self.call_hastily(&mut dice),
+                Way::DropFutures => self.drop_futures(&mut dice),
+                Way::Stream => self.stream(&mut dice, round),
+                Way::StreamAsynchronously => self.stream_asynchronously(&mut dice),
+            }
+            self.rests();
+        }
+    }
+
+    /// A new input; none while the book is full: then a quiet moment is near.
+    fn input(&self, dice: &mut Dice) -> Option<Item> {
+        let Some(request) = self.sky.book.begin() else {
+            std::thread::sleep(super::LOOK); // how often to look
+            return None;
+        };
+        Some(tree::item(request, dice))
+    }
+
+    fn inputs(&self, dice: &mut Dice, number: u64) -> Vec<Item> {
+        (0..number).map_while(|_| self.input(dice)).collect()
+    }
+
+    /// There was no place: the next try may come a little later.
+    fn turned_away(&self) {
+        count(&self.sky.counts.turned_away);
+        std::thread::sleep(Duration::from_micros(200)); // a pace, no more
+    }
+
+    fn call(&self, dice: &mut Dice) {
+        let options = CallOptions::new().backpressure(false).timeout(ENDLESS);
+        let Some(input) = self.input(dice) else { return };
+        let outcome = self.sky.server.call_with(&input, options).map(|reply| reply.to_owned());
+        self.sky.judge(&input, &outcome);
+    }
+
+    /// A call that often gives up before it is answered, at any stage.
+    fn call_hastily(&self, dice: &mut Dice) {
+        let Some(input) = self.input(dice) else { return };
+        let patience = Duration::from_micros(dice.below(3000));
+        let options = CallOptions::new().backpressure(false);
+        let options = match dice.below(2) {
+            0 => options.timeout(patience),
+            _ => options.deadline(Instant::now() + patience),
+        };
+        match self.sky.server.call_with(&input, options).map(|reply| reply.to_owned()) {
+            Err(CallError::Timeout { .. }) => count(&self.sky.counts.gone),
+            Err(CallError::ServerBacklogFull { .. }) => self.turned_away(),
+            // With a deadline, members may have found it over.
+            Err(CallError::Ensemble(_)) => count(&self.sky.counts.ensemble),
+            outcome => self.sky.judge(&input, &outcome),
+        }
+    }
+
+    /// Requests that are sent, looked at once or twice, and dropped.
+    fn drop_futures(&self, dice: &mut Dice) {
+        let options = CallOptions::new().timeout(ENDLESS);
+        let counts = self.sky.counts;
+        let polls = dice.below(4);
+        let Some(input) = self.input(dice) else { return };
+        {
+            let mut call = pin!(self.sky.server.call_async_with(&input, options));
+            let mut ended = false;
+            for _ in 0..polls {
+                let polled = call.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+                if let Poll::Ready(outcome) = polled {
+                    ended = true;
+                    match outcome.map(|reply| reply.to_owned()) {
+                        Err(CallError::ServerBacklogFull { .. }) => count(&counts.turned_away),
+                        outcome => self.sky.judge(&input, &outcome),
+                    }
+                    break;
+                }
+                std::thread::yield_now();
+            }
+            if !ended && polls > 0 {
+                count(&counts.gone);
+            }
+        }
+        let Some(input) = self.input(dice) else { return };
+        match self.sky.server.submit_with(&input, options) {
+            Ok(pending) => {
+                drop(pending);
+                count(&counts.gone);
+            }
+            Err(CallError::ServerBacklogFull { .. }) => self.turned_away(),
+            Err(error) => self.sky.judge(&input, &Err(error)),
+        }
+        std::thread::sleep(Duration::from_micros(dice.below(500))); // a pace, no more
+    }
+
+    /// Streams, every third of which is dropped half-way, and every fourth is impatient.
+    fn stream(&self, dice: &mut Dice, round: u64) {
+        let number = 20 + dice.below(60);
+        let inputs = self.inputs(dice, number);
+        let asked = if round.is_multiple_of(3) { inputs.len() / 2 } else { inputs.len() + 1 };
+        let patience =
+            if round.is_multiple_of(4) { Duration::from_micros(dice.below(5000)) } else { ENDLESS };
+        let options = StreamOptions::new().window(16).timeout(patience);
+        let stream = self.sky.server.stream_with(inputs.clone(), options);
+        let (impatient, counts) = (patience != ENDLESS, self.sky.counts);
+        let judge = |index: usize, outcome: Outcome| match outcome {
+            Err(CallError::Timeout { .. }) if impatient => count(&counts.gone),
+            Err(CallError::ServerBacklogFull { .. }) if impatient => self.turned_away(),
+            outcome => self.sky.judge(&inputs[index], &outcome),
+        };
+        // A stream may also tell, between outcomes, that it could not send.
+        let judge_stream = |error: CallError| match error {
+            CallError::ServerBacklogFull { .. } if impatient => self.turned_away(),
+            CallError::ServletDown { .. } if self.sky.may_be_down() => count(&counts.down),
+            other => panic!("{other}"),
+        };
+        let mut ended = vec![false; inputs.len()];
+        let mut told = 0;
+        if round.is_multiple_of(5) {
+            for item in stream.unordered().take(asked) {
+                self.goes_on();
+                told += 1;
+                match item {
+                    Ok((index, outcome)) => {
+                        assert!(!std::mem::replace(&mut ended[index], true), "{index} ended twice");
+                        judge(index, outcome);
+                    }
+                    Err(error) => judge_stream(error),
+                }
+            }
+        } else {
+            let mut index = 0;
+            for item in stream.with_inputs().take(asked) {
+                self.goes_on();
+                told += 1;
+                match item {
+                    Ok((input, outcome)) => {
+                        assert_eq!(input, inputs[index], "in order");
+                        ended[index] = true;
+                        judge(index, outcome);
+                        index += 1;
+                    }
+                    Err(error) => judge_stream(error),
+                }
+            }
+        }
+        if !impatient && !self.sky.may_be_down() {
+            let count = ended.iter().filter(|ended| **ended).count();
+            assert_eq!((told, count), (asked.min(inputs.len()), told), "one outcome an input");
+        }
+    }
+
+    /// A stream of a task.
+    fn stream_asynchronously(&self, dice: &mut Dice) {
+        use futures_util::{StreamExt, stream};
+        let inputs = self.inputs(dice, 30);
+        let options = StreamOptions::new().window(4).timeout(ENDLESS);
+        let asked = dice.below(60) as usize;
+        let mut told = 0;
+        pollster::block_on(async {
+            let outcomes = self.sky.server.stream_async_with(stream::iter(inputs.clone()), options);
+            let mut outcomes = outcomes.take(asked).enumerate();
+            while let Some((index, outcome)) = outcomes.next().await {
+                self.goes_on();
+                told += 1;
+                self.sky.judge(&inputs[index], &outcome);
+            }
+        });
+        if !self.sky.may_be_down() {
+            assert_eq!(told, asked.min(inputs.len()), "one outcome an input");
+        }
+    }
+}

@@ -1,0 +1,321 @@
+//! Storms: worker processes are killed and stopped at random instants, while callers stream, call, hurry and go.
+//! Every request ends exactly once, with the right value or an error that a death or a refusal explains;
+//! nothing is left.
+//!
+//! * [`tree`]: trees of servlets, and what becomes of an item in them;
+//! * [`book`]: how often user code ran for a request;
+//! * [`clients`]: the callers, and what they accept;
+//! * [`weather`]: who is killed when;
+//! * [`report`]: what is counted.
+//!
+//! A storm is interrupted by *quiet moments*: the callers end what they have begun, nobody is killed, and then
+//! nothing may be in progress: every place is free, every task and block too, the segment checks clean, no
+//! servlet's code has run for a request more often than its policy allows, and as many requests as there are
+//! places can be made.
+//!
+//! Nothing is asserted of time, but that a request which takes longer than the watchdog's patience hangs: then
+//! what every request in progress is doing is printed, and the program ends.
+
+pub mod book;
+pub mod clients;
+pub mod dice;
+pub mod report;
+pub mod tree;
+pub mod weather;
+
+use book::Book;
+use clients::Clients;
+use dice::Dice;
+use report::Counts;
+use ringmill::{CallError, CallOptions, Server, Wait};
+use ringmill_shm::arena::Task;
+use ringmill_shm::participant::{Entry, Life, Role};
+use ringmill_shm::segment::{Place, Segment};
+use std::io::Write;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::RwLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+use tree::{Circumstances, Item, LARGEST, Tree};
+use weather::{Killer, Victims, Weather};
+
+/// A patience that no storm outlives.
+const ENDLESS: Duration = Duration::from_secs(24 * 3600);
+/// How often something is looked at that cannot be waited for.
+const LOOK: Duration = Duration::from_millis(1);
+
+/// A storm over one server.
+#[derive(Debug, Clone)]
+pub struct Storm {
+    /// What it goes over.
+    pub tree: Tree,
+    /// How many worker processes are killed.
+    pub kills: Kills,
+    /// The weathers that it has, in turn.
+    pub weathers: Vec<Weather>,
+    /// How many requests can be in progress.
+    pub capacity: usize,
+    /// How everybody waits.
+    pub wait: Wait,
+    /// Kills between two quiet moments.
+    pub quiet_every: u64,
+    /// Of all that is random.
+    pub seed: u64,
+    /// What takes longer hangs.
+    pub patience: Duration,
+}
+
+/// How long a storm lasts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kills {
+    /// So many kills; workers are started again however often they die.
+    Many(u64),
+    /// Until every worker process has died as often as it may, and all servlets of processes are down.
+    UntilDown,
+}
+
+impl Storm {
+    /// A storm of all weathers.
+    #[must_use]
+    pub fn over(tree: Tree, kills: Kills, seed: u64) -> Self {
+        Self {
+            tree,
+            kills,
+            weathers: Weather::ALL.to_vec(),
+            capacity: 24,
+            wait: Wait::Adaptive,
+            quiet_every: 250,
+            seed,
+            patience: Duration::from_secs(60),
+        }
+    }
+
+    /// Lets it pass over a server of this name, and adds to `counts`.
+    ///
+    /// # Errors
+    /// What was wrong.
+    ///
+    /// # Panics
+    /// If the server does not start.
+    pub fn pass(&self, name: &str, counts: &Counts) -> Result<(), String> {
+        let book = Book::new().map_err(|error| format!("no book: {error}"))?;
+        let (path, immortal) = (book.path(), self.kills != Kills::UntilDown);
+        let circumstances = Circumstances { book: &path, immortal };
+        let builder = Server::builder(name).capacity(self.capacity).max_payload(LARGEST).wait(self.wait);
+        let server = builder
+            .start(self.tree.servlet(&circumstances))
+            .map_err(|error| format!("the server does not start: {error}"))?;
+        let place = Place::named(name).map_err(|error| error.to_string())?;
+        let segment = Segment::inspect(place).map_err(|error| error.to_string())?;
+        let sky = Sky {
+            storm: self,
+            server: &server,
+            segment: &segment,
+            book,
+            counts,
+            victims: Victims::default(),
+            gate: RwLock::new(()),
+            over: AtomicBool::new(false),
+        };
+        let outcome = sky.pass();
+        let restarts: u32 = sky.victims_places().map(Entry::restarts).sum();
+        counts.restarts.fetch_add(restarts.into(), Ordering::Relaxed); // Relaxed: a count
+        drop(sky);
+        drop(server);
+        outcome?;
+        let left = crate::traces::files_of(name);
+        if left.is_empty() { Ok(()) } else { Err(format!("left behind: {left:?}")) }
+    }
+}
+
+/// What everybody under a storm shares.
+struct Sky<'s> {
+    storm: &'s Storm,
+    server: &'s Server<Item, Item>,
+    segment: &'s Segment,
+    book: Book,
+    counts: &'s Counts,
+    victims: Victims,
+    /// Held shared by each caller during a request, and alone in a quiet moment.
+    gate: RwLock<()>,
+    over: AtomicBool,
+}
+
+impl Sky<'_> {
+    fn is_over(&self) -> bool {
+        self.over.load(Ordering::Relaxed) // Relaxed: a flag of its own
+    }
+
+    fn victims_places(&self) -> impl Iterator<Item = &Entry> {
+        let first = |e: &&Entry| e.role() == Role::ProcessWorker && e.thread() == 0;
+        self.segment.participants().iter().filter(first)
+    }
+
+    fn pass(&self) -> Result<(), String> {
+        let clients = Clients::new(self);
+        let failure = std::sync::Mutex::new(None);
+        let fail = |what: &str, panic: Box<dyn std::any::Any + Send>| {
+            let text = panic.downcast_ref::<String>().cloned();
+            let text = text.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()));
+            let mut failure = failure.lock().unwrap_or_else(|e| e.into_inner());
+            failure.get_or_insert(format!("{what}: {}", text.unwrap_or_default()));
+            self.over.store(true, Ordering::Relaxed); // Relaxed: a flag of its own
+        };
+        let fail = &fail;
+        std::thread::scope(|scope| {
+            let callers: Vec<_> = clients
+                .all()
+                .map(|client| {
+                    scope.spawn(move || {
+                        catch_unwind(AssertUnwindSafe(|| client.run()))
+                            .unwrap_or_else(|e| fail(client.name(), e));
+                    })
+                })
+                .collect();
+            let (done, wait) = std::sync::mpsc::channel::<()>();
+            let watchdog = scope.spawn(|| self.watch(&clients, wait));
+            let killing = AssertUnwindSafe(|| Killer::new(self).run());
+            catch_unwind(killing).unwrap_or_else(|e| fail("the killer", e));
+            self.over.store(true, Ordering::Relaxed);
+            self.victims.continue_all();
+            callers.into_iter().for_each(|caller| drop(caller.join()));
+            if failure.lock().unwrap_or_else(|e| e.into_inner()).is_none() {
+                catch_unwind(AssertUnwindSafe(|| self.end())).unwrap_or_else(|e| fail("in the end", e));
+            }
+            drop(done);
+            drop(watchdog.join());
+        });
+        match failure.into_inner().unwrap_or_else(|e| e.into_inner()) {
+            Some(failure) => Err(failure),
+            None => Ok(()),
+        }
+    }
+
+    /// Ends the program if a request hangs, and says what all of them are doing.
+    fn watch(&self, clients: &Clients<'_>, over: std::sync::mpsc::Receiver<()>) {
+        let look = Duration::from_millis(200);
+        while over.recv_timeout(look) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
+            if let Some(client) = clients.all().find(|client| client.is_stuck(self.storm.patience)) {
+                self.give_up(&format!("{} waits for more than {:?}", client.name(), self.storm.patience));
+            }
+        }
+    }
+
+    /// Says what everybody is doing, and ends the program; its workers leave with it.
+    fn give_up(&self, what: &str) -> ! {
+        let state = serde_json::to_string_pretty(&self.server.debug_info()).unwrap_or_default();
+        let problems = ringmill_shm::check::check(self.segment);
+        let (tree, seed) = (&self.storm.tree, self.storm.seed);
+        // Not by `eprintln`: a test's output would be held back, and be lost.
+        let _ = writeln!(std::io::stderr(), "{state}\n{problems:#?}\n{tree}: {what}; seed {seed}");
+        std::process::exit(2)
+    }
+
+    /// Waits for what must come.
+    fn eventually(&self, what: &str, mut holds: impl FnMut() -> bool) {
+        let begun = Instant::now();
+        while !holds() {
+            if begun.elapsed() > self.storm.patience {
+                self.give_up(&format!("never came: {what}"));
+            }
+            std::thread::sleep(LOOK); // how often to look
+        }
+    }
+
+    /// A quiet moment: see the module.
+    fn be_quiet(&self) {
+        self.victims.continue_all(); // callers wait for them
+        let _alone = self.gate.write().unwrap_or_else(|e| e.into_inner());
+        self.look_around();
+        let calm = self.take_all_places();
+        self.eventually("all places come back", || self.server.backlog() == 0);
+        assert!(calm <= self.storm.capacity);
+        self.look_around();
+    }
+
+    fn look_around(&self) {
+        self.eventually("all places come back", || self.server.backlog() == 0);
+        let problems = ringmill_shm::check::check(self.segment);
+        assert!(problems.is_empty(), "{problems:?}");
+        let info = self.server.debug_info();
+        assert!(info.requests.is_empty() && info.backlog == 0, "{:?}", info.requests);
+        let tasks = (0..self.segment.shape().tasks()).filter_map(|id| Task::new(self.segment, id));
+        let taken: Vec<_> =
+            tasks.filter(|task| !task.is_free()).map(|task| (task.id(), task.word())).collect();
+        assert!(taken.is_empty(), "{taken:?}");
+        let blocks = ringmill_shm::pool::in_use(self.segment);
+        assert!(blocks.iter().all(|&n| n == 0), "blocks are left: {blocks:?}");
+        let (runs, excess) = self.book.read(&self.storm.tree.most_runs());
+        assert!(excess.is_empty(), "code that ran too often (request, servlet, times): {excess:?}");
+        // Relaxed, both: counts.
+        self.counts.runs.fetch_add(runs, Ordering::Relaxed);
+        self.counts.checks.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// As many requests as there are places can be made, and no more; how many gave a value.
+    fn take_all_places(&self) -> usize {
+        let options = CallOptions::new().timeout(ENDLESS);
+        let mut dice = Dice::new(self.storm.seed);
+        let mut item = || tree::item(self.book.begin().expect("read just now"), &mut dice);
+        let inputs: Vec<Item> = (0..self.storm.capacity).map(|_| item()).collect();
+        let mut pending = Vec::new();
+        for input in &inputs {
+            match self.server.submit_with(input, options) {
+                Ok(sent) => pending.push(Some(sent)),
+                Err(CallError::ServletDown { .. }) if self.storm.kills == Kills::UntilDown => {
+                    pending.push(None)
+                }
+                Err(error) => panic!("a place is missing: {error}"),
+            }
+        }
+        if pending.iter().all(Option::is_some) {
+            let error = self.server.submit_with(&item(), options).map(drop);
+            assert!(matches!(error, Err(CallError::ServerBacklogFull { .. })), "a place too many: {error:?}");
+        }
+        let mut values = 0;
+        for (input, sent) in inputs.iter().zip(pending) {
+            let Some(mut sent) = sent else { continue };
+            let begun = Instant::now();
+            let outcome = loop {
+                if let Some(outcome) = sent.wait_timeout(Duration::from_secs(1)) {
+                    break outcome.map(|reply| reply.to_owned());
+                }
+                if begun.elapsed() > self.storm.patience {
+                    self.give_up("a request of a quiet moment hangs");
+                }
+            };
+            values += usize::from(outcome.is_ok());
+            self.judge(input, &outcome);
+        }
+        values
+    }
+
+    /// After the storm: all workers come back, and everything is as if there had been none.
+    fn end(&self) {
+        self.be_quiet();
+        if self.storm.kills == Kills::UntilDown {
+            return;
+        }
+        let is_back = |e: &Entry| {
+            e.life() == Life::Ready && e.token().is_some_and(|token| !self.segment.is_dead(token))
+        };
+        // One that has been killed, and does not know it yet, still looks alive.
+        let kills = self.victims.count();
+        let restarts = || self.victims_places().map(|entry| u64::from(entry.restarts())).sum::<u64>();
+        self.eventually("all workers are back", || restarts() == kills && self.victims_places().all(is_back));
+        let mut dice = Dice::new(self.storm.seed);
+        for _ in 0..2 * self.storm.capacity {
+            let input = tree::item(self.book.begin().expect("read just now"), &mut dice);
+            let fates = self.storm.tree.fates(&input, false);
+            let outcome = self.server.call(&input).map(|reply| reply.to_owned());
+            match &outcome {
+                Ok(value) => assert!(fates.values.contains(value), "{input:?}: {value:?}"),
+                Err(error) => assert!(fates.error, "{input:?}: {error}"),
+            }
+            self.judge(&input, &outcome);
+            // An ensemble that has failed may have late members.
+            self.eventually("its place comes back", || self.server.backlog() == 0);
+        }
+        self.look_around();
+    }
+}

@@ -1,0 +1,91 @@
+//! What a storm counts.
+
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+macro_rules! counts {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// Counts that threads add to.
+        #[derive(Debug, Default)]
+        pub struct Counts {
+            $($(#[$doc])* pub $name: AtomicU64,)*
+            /// Kills by whom and in which weather.
+            pub by_victim: Mutex<BTreeMap<(String, &'static str), u64>>,
+        }
+
+        /// The same at one moment.
+        #[derive(Debug, Clone, Serialize)]
+        pub struct Report {
+            $($(#[$doc])* pub $name: u64,)*
+            /// Kills by servlet.
+            pub kills_by_servlet: BTreeMap<String, u64>,
+            /// Kills by weather.
+            pub kills_by_weather: BTreeMap<&'static str, u64>,
+        }
+
+        impl Counts {
+            /// What has been counted.
+            #[must_use]
+            pub fn report(&self) -> Report {
+                let (mut servlets, mut weathers) = (BTreeMap::new(), BTreeMap::new());
+                let by_victim = self.by_victim.lock().unwrap_or_else(|e| e.into_inner());
+                for ((servlet, weather), kills) in &*by_victim {
+                    *servlets.entry(servlet.clone()).or_default() += kills;
+                    *weathers.entry(*weather).or_default() += kills;
+                }
+                Report {
+                    $($name: self.$name.load(Ordering::Relaxed),)* // Relaxed: counts
+                    kills_by_servlet: servlets,
+                    kills_by_weather: weathers,
+                }
+            }
+        }
+    };
+}
+
+counts! {
+    /// Worker processes killed.
+    kills,
+    /// Worker processes stopped for a while.
+    stops,
+    /// Worker processes started again.
+    restarts,
+    /// Requests that ended with a value.
+    values,
+    /// With `WorkerDied`.
+    died,
+    /// With an error of an ensemble.
+    ensemble,
+    /// With a refusal, as their servlet would have in any weather.
+    refused,
+    /// With a servlet that is down.
+    down,
+    /// Given up by their caller: late, or dropped.
+    gone,
+    /// Turned away: all places were taken.
+    turned_away,
+    /// How often servlets' code ran.
+    runs,
+    /// Quiet moments at which nothing was amiss.
+    checks,
+    /// Servers that the storm went over.
+    servers,
+}
+
+impl Report {
+    /// Requests that were begun.
+    #[must_use]
+    pub fn requests(&self) -> u64 {
+        self.values + self.died + self.ensemble + self.refused + self.down + self.gone
+    }
+}
+
+impl Counts {
+    /// Requests that have ended.
+    pub(super) fn ended(&self) -> u64 {
+        let all = [&self.values, &self.died, &self.ensemble, &self.refused, &self.down, &self.gone];
+        all.iter().map(|count| count.load(Ordering::Relaxed)).sum() // Relaxed: counts
+    }
+}

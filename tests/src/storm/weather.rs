@@ -1,0 +1,340 @@
+//! Who is killed, and when.
+
+use super::dice::Dice;
+use super::{Kills, LOOK, Sky};
+use ringmill::RESTART_LIMIT;
+use ringmill_shm::participant::{Entry, Life};
+use ringmill_shm::sys::process::{PidFd, start_time};
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// In which way workers die.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Weather {
+    /// One at a time, whoever it is.
+    Calm,
+    /// Many at once.
+    Burst,
+    /// One that has been stopped for a while.
+    Stopped,
+    /// One that has just come back.
+    Reborn,
+    /// One that is about to come back.
+    Unborn,
+    /// Who holds a reader lock, if somebody does.
+    Holder,
+    /// Who has a request in its hands, if somebody has.
+    Busy,
+}
+
+impl Weather {
+    /// All of them.
+    pub const ALL: [Self; 7] =
+        [Self::Calm, Self::Burst, Self::Stopped, Self::Reborn, Self::Unborn, Self::Holder, Self::Busy];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Calm => "calm",
+            Self::Burst => "many at once",
+            Self::Stopped => "while stopped",
+            Self::Reborn => "just restarted",
+            Self::Unborn => "while starting",
+            Self::Holder => "holding the lock",
+            Self::Busy => "with a request",
+        }
+    }
+}
+
+/// A process of ours, held fast: its pid cannot become another's while it is.
+#[derive(Debug)]
+struct Process {
+    pid: u32,
+    fd: PidFd,
+    began: u64,
+}
+
+impl Process {
+    /// The child of ours with this pid; none if it is not one, or not any more.
+    fn child(pid: u32) -> Option<Self> {
+        if pid == 0 {
+            return None;
+        }
+        let fd = PidFd::open(pid).ok()?;
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        let parent: u32 = stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()?;
+        (parent == std::process::id()).then_some(Self { pid, fd, began: start_time(pid)? })
+    }
+}
+
+/// Whom the storm has killed, and whom it has stopped.
+#[derive(Debug, Default)]
+pub(super) struct Victims {
+    /// When the process began that was killed last with this pid: pids come again.
+    killed: Mutex<BTreeMap<u32, u64>>,
+    kills: AtomicU64,
+    stopped: Mutex<Vec<(Process, Instant)>>,
+}
+
+impl Victims {
+    pub(super) fn was_killed(&self, pid: u32) -> bool {
+        self.killed.lock().expect("no panic").contains_key(&pid)
+    }
+
+    /// How many.
+    pub(super) fn count(&self) -> u64 {
+        self.kills.load(Ordering::Relaxed) // Relaxed: a count
+    }
+
+    /// Kills a process once.
+    fn kill(&self, process: &Process) -> bool {
+        // Held while it dies, so that who is told of the death finds it here.
+        let mut killed = self.killed.lock().expect("no panic");
+        if killed.get(&process.pid) == Some(&process.began) || process.fd.send_signal(libc::SIGKILL).is_err()
+        {
+            return false;
+        }
+        killed.insert(process.pid, process.began);
+        self.kills.fetch_add(1, Ordering::Relaxed); // Relaxed: a count
+        true
+    }
+
+    fn stop(&self, process: Process, until: Instant) -> bool {
+        let stopped = process.fd.send_signal(libc::SIGSTOP).is_ok();
+        if stopped {
+            self.stopped.lock().expect("no panic").push((process, until));
+        }
+        stopped
+    }
+
+    /// Lets go on whose time has come.
+    fn continue_due(&self, now: Instant) {
+        self.stopped.lock().expect("no panic").retain(|(process, until)| {
+            let due = now >= *until;
+            if due {
+                let _ = process.fd.send_signal(libc::SIGCONT); // it may have died
+            }
+            !due
+        });
+    }
+
+    /// Lets everybody go on.
+    pub(super) fn continue_all(&self) {
+        for (process, _) in self.stopped.lock().expect("no panic").drain(..) {
+            let _ = process.fd.send_signal(libc::SIGCONT); // it may have died
+        }
+    }
+}
+
+/// Kills until the storm is over.
+pub(super) struct Killer<'s> {
+    sky: &'s Sky<'s>,
+    dice: Dice,
+    kills: u64,
+}
+
+impl<'s> Killer<'s> {
+    pub(super) fn new(sky: &'s Sky<'s>) -> Self {
+        Self { sky, dice: Dice::new(sky.storm.seed ^ 0x5707), kills: 0 }
+    }
+
+    pub(super) fn run(&mut self) {
+        let mut quiet_at = self.sky.storm.quiet_every;
+        let mut strikes = 0; // in one weather; in some of them there may be nobody to be killed
+        let mut weather = Weather::Calm;
+        while !self.sky.is_over() && !self.is_done() {
+            if strikes == 0 {
+                strikes = 10 + self.dice.below(20);
+                weather = *self.dice.pick(&self.sky.storm.weathers);
+            }
+            strikes -= 1;
+            self.pause();
+            self.strike(weather);
+            if self.kills >= quiet_at || self.sky.book.is_nearly_full() {
+                quiet_at = self.kills + self.sky.storm.quiet_every;
+                self.sky.be_quiet();
+            }
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        match self.sky.storm.kills {
+            Kills::Many(kills) => self.kills >= kills,
+            Kills::UntilDown => self.sky.victims_places().all(|entry| {
+                entry.restarts() >= RESTART_LIMIT && matches!(entry.life(), Life::Dead | Life::Failed)
+            }),
+        }
+    }
+
+    /// Between two strikes: a random time, in which some requests end, unless nothing can.
+    fn pause(&mut self) {
+        let begun = Instant::now();
+        let pace = Duration::from_micros(self.dice.below(5000));
+        let some = self.sky.counts.ended() + self.dice.below(20);
+        if self.dice.below(3) == 0 {
+            self.stop_somebody();
+        }
+        let enough = || self.sky.counts.ended() >= some || self.sky.storm.kills == Kills::UntilDown;
+        self.sky.eventually("the storm goes on", || {
+            self.sky.victims.continue_due(Instant::now());
+            begun.elapsed() >= pace && enough() || self.sky.is_over() || self.sky.book.is_nearly_full()
+        });
+    }
+
+    fn anybody(&mut self, lives: &[Life]) -> Option<&'s Entry> {
+        let there: Vec<&Entry> = self.sky.victims_places().filter(|e| lives.contains(&e.life())).collect();
+        (!there.is_empty()).then(|| *self.dice.pick(&there))
+    }
+
+    fn stop_somebody(&mut self) {
+        let time = Duration::from_micros(self.dice.below(20_000));
+        let Some(process) = self.anybody(&[Life::Ready]).and_then(|e| Process::child(e.pid())) else {
+            return;
+        };
+        if self.sky.victims.stop(process, Instant::now() + time) {
+            self.sky.counts.stops.fetch_add(1, Ordering::Relaxed); // Relaxed: a count
+        }
+    }
+
+    fn kill(&mut self, weather: Weather, entry: &Entry, process: &Process) -> bool {
+        let killed = self.sky.victims.kill(process);
+        if killed {
+            self.kills += 1;
+            self.sky.counts.kills.fetch_add(1, Ordering::Relaxed); // Relaxed: a count
+            let name = &self.sky.segment.nodes()[entry.node() as usize].name;
+            // Of many trees: what a servlet is, not its number.
+            let kind = name.split('-').next().unwrap_or(name).to_owned();
+            let mut by_victim = self.sky.counts.by_victim.lock().expect("no panic");
+            *by_victim.entry((kind, weather.name())).or_default() += 1;
+        }
+        killed
+    }
+
+    fn kill_worker(&mut self, weather: Weather, entry: &Entry) -> bool {
+        Process::child(entry.pid()).is_some_and(|process| self.kill(weather, entry, &process))
+    }
+
+    fn strike(&mut self, weather: Weather) {
+        match weather {
+            Weather::Calm => {
+                if let Some(entry) = self.anybody(&[Life::Ready]) {
+                    self.kill_worker(weather, entry);
+                }
+            }
+            Weather::Burst => {
+                let share = 1 + self.dice.below(3);
+                let all: Vec<&Entry> = self.sky.victims_places().collect();
+                for entry in all {
+                    if self.dice.below(share) == 0 {
+                        self.kill_worker(weather, entry);
+                    }
+                }
+            }
+            Weather::Stopped => {
+                let time = Duration::from_micros(self.dice.below(10_000));
+                let Some(entry) = self.anybody(&[Life::Ready]) else { return };
+                let (Some(process), Some(again)) = (Process::child(entry.pid()), Process::child(entry.pid()))
+                else {
+                    return;
+                };
+                let until = Instant::now() + time;
+                if self.sky.victims.stop(again, until + time) {
+                    self.sky.counts.stops.fetch_add(1, Ordering::Relaxed); // Relaxed: a count
+                    std::thread::sleep(time); // so long is it stopped
+                    self.kill(weather, entry, &process);
+                }
+            }
+            Weather::Reborn => {
+                let Some(entry) = self.anybody(&[Life::Ready]) else { return };
+                if !self.kill_worker(weather, entry) {
+                    return;
+                }
+                let (restarts, begun) = (entry.restarts(), Instant::now());
+                while begun.elapsed() < Duration::from_millis(100) {
+                    if entry.restarts() > restarts && entry.life() == Life::Ready {
+                        self.kill_worker(weather, entry);
+                        return;
+                    }
+                    std::hint::spin_loop();
+                }
+            }
+            Weather::Unborn => {
+                let Some(entry) = self.anybody(&[Life::Ready]) else { return };
+                if !self.kill_worker(weather, entry) {
+                    return;
+                }
+                self.kill_unborn(entry);
+            }
+            Weather::Holder => {
+                let nodes = (0..self.sky.segment.shape().nodes).filter_map(|n| self.sky.segment.node(n));
+                let nodes: Vec<_> = nodes.collect();
+                let begun = Instant::now();
+                while begun.elapsed() < LOOK {
+                    let node = self.dice.pick(&nodes);
+                    let Some(token) = node.lock().holder() else { continue };
+                    let entry = &self.sky.segment.participants()[token.index() as usize];
+                    let is_process = entry.role() == ringmill_shm::participant::Role::ProcessWorker;
+                    if is_process && entry.token() == Some(token) && self.kill_worker(weather, entry) {
+                        return;
+                    }
+                }
+            }
+            Weather::Busy => {
+                let tasks = 0..self.sky.segment.shape().tasks();
+                let words = tasks.filter_map(|id| ringmill_shm::arena::Task::new(self.sky.segment, id));
+                let owners = words.filter_map(|task| {
+                    use ringmill_shm::word::Phase;
+                    let state = task.word().peek();
+                    let busy = matches!(state.phase(), Some(Phase::Claimed | Phase::Joining | Phase::Queued));
+                    state.owner().filter(|_| busy)
+                });
+                let owners: Vec<_> = owners.collect();
+                if owners.is_empty() {
+                    return;
+                }
+                let token = *self.dice.pick(&owners);
+                let entry = &self.sky.segment.participants()[token.index() as usize];
+                if entry.role() == ringmill_shm::participant::Role::ProcessWorker {
+                    self.kill_worker(weather, entry);
+                }
+            }
+        }
+    }
+
+    /// Kills whatever begins now in this place, wherever it is on its way to being a worker.
+    fn kill_unborn(&mut self, entry: &Entry) {
+        let former = entry.pid();
+        let delay = Duration::from_micros(self.dice.below(2000));
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_millis(50) {
+            if entry.life() == Life::Starting {
+                let seen = Instant::now();
+                while seen.elapsed() < delay && entry.life() == Life::Starting {
+                    std::hint::spin_loop();
+                }
+                // Its process is there before the place says which it is.
+                let known: Vec<u32> = self.sky.segment.participants().iter().map(Entry::pid).collect();
+                if let Some(child) = newest_worker(self.sky.server.name(), &known) {
+                    self.kill(Weather::Unborn, entry, &child);
+                } else if entry.pid() != former {
+                    self.kill_worker(Weather::Unborn, entry);
+                }
+                return;
+            }
+            std::thread::yield_now();
+        }
+    }
+}
+
+/// A worker process of this server that is none of these.
+fn newest_worker(server: &str, known: &[u32]) -> Option<Process> {
+    let title = format!("worker\0{server}/");
+    let pids = std::fs::read_dir("/proc").ok()?.flatten();
+    let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let is_ours = |pid: &u32| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        String::from_utf8_lossy(&line).contains(&title)
+    };
+    pids.filter(|pid| !known.contains(pid)).filter(is_ours).find_map(Process::child)
+}

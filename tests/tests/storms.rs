@@ -1,0 +1,117 @@
+//! The short form of the storm (`ringmill_tests::storm`, program `storm`): over pipelines, ensembles within
+//! ensembles and switches, and over single servlets that collect in every way. Every call ends with the right
+//! value or a typed error, user code runs at most once for a request, and nothing is left.
+
+mod support;
+
+use ringmill::{OnDeath, Wait};
+use ringmill_tests::fresh_name;
+use ringmill_tests::storm::report::Counts;
+use ringmill_tests::storm::tree::{Crew, FoldResults, FoldValues, Leaf, Tree};
+use ringmill_tests::storm::{Kills, Storm};
+use std::time::Duration;
+use support::guarded_for;
+
+ringmill::init!(Leaf, FoldValues, FoldResults);
+
+const SHORT: Duration = Duration::from_micros(200);
+
+fn seed() -> u64 {
+    std::env::var("STORM_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1)
+}
+
+/// Lets these pass side by side; each has kills enough for every weather.
+fn storms(storms: Vec<Storm>) {
+    guarded_for(Duration::from_secs(300), move || {
+        std::thread::scope(|scope| {
+            let storms: Vec<_> = storms.iter().map(|storm| scope.spawn(|| pass(storm))).collect();
+            storms.into_iter().for_each(|storm| storm.join().expect("a storm that leaves all as it was"));
+        });
+    });
+}
+
+fn pass(storm: &Storm) {
+    let counts = Counts::default();
+    let outcome = storm.pass(&fresh_name("storm"), &counts);
+    let report = counts.report();
+    eprintln!("{}, seed {}: {report:?}", storm.tree, storm.seed);
+    outcome.unwrap_or_else(|error| panic!("{}, seed {}: {error}", storm.tree, storm.seed));
+    assert!(report.checks > 0 && report.values > 0);
+    if let Kills::Many(kills) = storm.kills {
+        // A burst may kill some more.
+        assert!((kills..=kills + 64).contains(&report.kills), "{}", report.kills);
+        assert_eq!(report.restarts, report.kills, "who was killed was started again");
+    }
+}
+
+/// Over one servlet, which collects and waits in this way.
+fn single(crew: Crew, wait: Wait, seed: u64) -> Storm {
+    Storm { wait, quiet_every: 30, ..Storm::over(Tree::single(crew), Kills::Many(60), seed) }
+}
+
+#[test]
+fn over_fail_fast_within_keep_errors() {
+    storms(vec![Storm { quiet_every: 50, ..Storm::over(Tree::fast_in_keep(), Kills::Many(150), seed()) }]);
+}
+
+#[test]
+fn over_keep_errors_within_fail_fast() {
+    storms(vec![Storm {
+        quiet_every: 50,
+        ..Storm::over(Tree::keep_in_fast(), Kills::Many(150), 1000 + seed())
+    }]);
+}
+
+/// Until every worker has been given up, one after the other.
+#[test]
+fn until_every_servlet_is_down() {
+    storms(vec![Storm::over(Tree::fast_in_keep(), Kills::UntilDown, 2000 + seed())]);
+}
+
+#[test]
+fn over_batches() {
+    let four = Crew::processes(4).batches(8);
+    storms(vec![
+        single(four.window(SHORT), Wait::Adaptive, seed()),
+        single(four.window(Duration::ZERO), Wait::Park, 1 + seed()),
+        single(four.batches(64).window(SHORT), Wait::Park, 2 + seed()),
+    ]);
+}
+
+/// Who is tried again ends with the value, unless its tries are used up.
+#[test]
+fn over_servlets_that_try_again() {
+    let two = Crew::processes(2).batches(8).window(Duration::ZERO);
+    storms(vec![
+        single(two.on_death(OnDeath::Retry(2)), Wait::Adaptive, 40 + seed()),
+        single(two.on_death(OnDeath::Bisect(1)), Wait::Park, 41 + seed()),
+        single(Crew::processes(2).on_death(OnDeath::Retry(20)), Wait::Adaptive, 42 + seed()),
+    ]);
+}
+
+#[test]
+fn over_single_items() {
+    storms(vec![
+        single(Crew::processes(4), Wait::Adaptive, 10 + seed()),
+        single(Crew::processes(4).batches(1), Wait::Spin(SHORT), 11 + seed()),
+        single(Crew::processes(1), Wait::Park, 12 + seed()),
+    ]);
+}
+
+#[test]
+fn over_workers_with_several_threads() {
+    storms(vec![
+        single(Crew::processes(2).threads(3).batches(4).window(SHORT), Wait::Adaptive, 20 + seed()),
+        single(Crew::processes(1).threads(4), Wait::Park, 21 + seed()),
+    ]);
+}
+
+#[test]
+fn over_few_workers() {
+    storms(vec![
+        single(Crew::processes(2).batches(2).window(SHORT), Wait::Adaptive, 30 + seed()),
+        single(Crew::processes(2).batches(3).window(Duration::ZERO), Wait::Park, 31 + seed()),
+        single(Crew::processes(1).batches(4).window(SHORT), Wait::Adaptive, 32 + seed()),
+        single(Crew::processes(3).batches(16).window(SHORT), Wait::Spin(SHORT), 33 + seed()),
+    ]);
+}
