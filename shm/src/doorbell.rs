@@ -175,7 +175,7 @@ impl Line {
     /// must look at the ring once more.
     pub fn announce_window(&self, worker: u32, position: u64) {
         self.holder.store(worker, Ordering::Relaxed); // Relaxed: travels with wake_at
-        self.wake_at.store(position + 1, Ordering::SeqCst);
+        self.wake_at.store(position.wrapping_add(1), Ordering::SeqCst);
         fence_after_seq_cst(); // *rung*
     }
 
