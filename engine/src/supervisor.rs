@@ -211,6 +211,8 @@ struct Post {
     title: String,
     wait: Wait,
     starter: Starter,
+    /// Of its last incarnation, one for each place: whose death is repaired is not asked of the segment.
+    tokens: Vec<Token>,
     body: Body,
     since: Instant,
     young_deaths: u32,
@@ -321,6 +323,7 @@ impl Supervisor {
             .zip(post.entries(segment))
             .map(|(place, entry)| entry.prepare(place))
             .collect();
+        let of_last = tokens.clone();
         let servlet = || segment.nodes()[post.node as usize].name.clone();
         let body = match &post.starter {
             Starter::Process { program, env } => {
@@ -348,6 +351,7 @@ impl Supervisor {
         };
         let post = &mut self.posts[index];
         post.body = body;
+        post.tokens = of_last;
         post.since = Instant::now();
         Ok(())
     }
@@ -361,7 +365,10 @@ impl Supervisor {
         let cpus = segment.participants()[place as usize].cpus();
         let unit = Arc::new(Unit::new(post.places.clone()));
         let router = Arc::clone(&self.shared.router);
-        let seat = Seat { segment, place, token, wait: post.wait, router, unit };
+        let Some(seat) = Seat::new(segment, place, token, post.wait, router, unit) else {
+            self.shared.segment.lease().release(place);
+            return Err(system("find a worker's place")(std::io::ErrorKind::NotFound.into()));
+        };
         let left = Arc::new(AtomicBool::new(false));
         let farewell = Farewell { left: Arc::clone(&left), shared: Arc::clone(&self.shared) };
         let body = move || {
@@ -440,7 +447,7 @@ impl Supervisor {
 
     /// Does what has been ordered.
     fn obey(&mut self) {
-        if self.stopping() && matches!(self.shared.segment.run(), Run::Running | Run::Draining) {
+        if self.stopping() && !matches!(self.shared.segment.run(), Run::Stopping) {
             self.shared.segment.set_run(Run::Stopping);
             wake_everyone(&self.shared.segment);
         }
@@ -495,7 +502,7 @@ impl Supervisor {
         let started = self.started.load(Ordering::SeqCst);
         self.posts[index].body = Body::None;
         let post = &self.posts[index];
-        let (places, node) = (post.places.clone(), post.node);
+        let (tokens, node) = (post.tokens.clone(), post.node);
         let left_in_order = self.stopping() && post.entries(&segment).all(|e| e.life() == Life::Leaving);
         let failed = post.entries(&segment).any(|e| e.life() == Life::Failed);
         let message = post.entries(&segment).find_map(|e| launch::read_boot_message(&e.message()));
@@ -512,10 +519,8 @@ impl Supervisor {
             post.entries(&segment).for_each(|entry| entry.set_life(Life::Dead));
         }
         let next = if left_in_order { None } else { self.plan_restart(index, &how, ending.pid) };
-        for place in places {
-            if let Some(token) = segment.participants()[place as usize].token() {
-                self.repair_after(token, node, place, ending, next.is_some());
-            }
+        for token in tokens {
+            self.repair_after(token, node, ending, next.is_some());
         }
         if let Some(at) = next {
             self.posts[index].body = Body::Awaiting(at);
@@ -546,10 +551,10 @@ impl Supervisor {
         Some(Instant::now() + backoff)
     }
 
-    fn repair_after(&self, dead: Token, node: u32, place: u32, ending: &Ending, restarting: bool) {
+    fn repair_after(&self, dead: Token, node: u32, ending: &Ending, restarting: bool) {
         let segment = &self.shared.segment;
-        let worker = segment.participants()[place as usize].worker();
-        let servlet = &segment.nodes()[node as usize].name;
+        let info = &segment.nodes()[node as usize];
+        let (worker, servlet) = ((dead.index() - info.first_participant) / info.threads, &info.name);
         let pid = ending.pid;
         let cause = RemoteCause::Died { signal: ending.signal, code: ending.code, restarting };
         let mover = self.shared.mover();
@@ -663,7 +668,8 @@ fn posts(segment: &Segment, nodes: &[PlanNode], server_name: &str, wait: Wait) -
             let title = format!("{server_name}/{title}");
             let wait = wait_on(&segment.participants()[places.start as usize].cpus(), nodes, wait);
             let since = Instant::now();
-            posts.push(Post { places, node, title, wait, starter, body, since, young_deaths: 0 });
+            let tokens = Vec::new();
+            posts.push(Post { places, node, title, wait, starter, tokens, body, since, young_deaths: 0 });
         };
         let threads = info.threads;
         for worker in 0..info.workers / threads {

@@ -42,7 +42,7 @@ use crate::sys;
 use crate::token::Token;
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicU32, AtomicU64};
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -245,7 +245,8 @@ impl Entry {
 
     /// The server prepares a new incarnation; the token it will have. The former one, if any, is dead.
     pub fn prepare(&self, index: u32) -> Token {
-        let token = self.token().map_or_else(|| Token::new(index, 1), Token::next);
+        // The index is ours; of what lies there only the epoch is taken.
+        let token = Token::new(index, self.token().map_or(0, Token::epoch) + 1);
         if self.life() != Life::Vacant {
             self.restarts.fetch_add(1, Ordering::Relaxed); // Relaxed: for reports
         }
@@ -315,7 +316,7 @@ fn is_taken(error: &io::Error) -> bool {
 impl Lease {
     fn options() -> OpenOptions {
         let mut options = OpenOptions::new();
-        options.read(true).write(true).custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC);
+        options.read(true).write(true).custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC | libc::O_NONBLOCK);
         options
     }
 
@@ -400,6 +401,11 @@ impl Lease {
             }
             _ => Ok(None),
         }
+    }
+
+    /// The facts of both descriptions' files.
+    pub(crate) fn metadata(&self) -> io::Result<[Metadata; 2]> {
+        Ok([self.hold.metadata()?, self.probe.metadata()?])
     }
 
     /// Takes the byte of a place for this process.
