@@ -222,6 +222,17 @@ impl Line {
         self.down.load(Ordering::SeqCst) != 0 // *down*: after the fence of `after_push`
     }
 
+    /// Whether it names none but the first so many workers: for a checker.
+    #[cfg(not(loom))]
+    pub(crate) fn names_only(&self, workers: u32) -> bool {
+        // Relaxed, all: each is looked at by itself.
+        let beyond = self.sleepers.load(Ordering::Relaxed).checked_shr(workers).unwrap_or(0);
+        let waits = self.wake_at.load(Ordering::Relaxed) != 0;
+        beyond == 0
+            && self.spinner.load(Ordering::Relaxed) <= workers
+            && (!waits || self.holder.load(Ordering::Relaxed) < workers)
+    }
+
     /// Which workers sleep, by bit: for reports.
     #[must_use]
     pub fn sleepers(&self) -> u64 {

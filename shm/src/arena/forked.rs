@@ -339,7 +339,7 @@ impl<'a> Join<'a> {
     /// Where the value goes: the task's own places. `None` if branches are under way, which may read what lies
     /// there.
     pub fn value_place(&mut self) -> Option<JoinPlace<'_, 'a>> {
-        self.is_at_rest().then(|| JoinPlace(&mut self.parent, None))
+        self.is_at_rest().then_some(JoinPlace(&mut self.parent, None))
     }
 
     /// Where an error record goes: the places of a branch that has arrived.
