@@ -94,6 +94,12 @@ impl Order {
     }
 }
 
+/// Whether a text is an order, and if so, comes back as it is.
+pub(crate) fn understands(text: &str) -> bool {
+    let order = Order::parse(text);
+    order.is_some_and(|order| Order::parse(&order.to_text()) == Some(order))
+}
+
 /// This program's executable; through `/proc` if its file has been replaced or removed meanwhile.
 pub(crate) fn own_executable() -> PathBuf {
     std::env::current_exe().ok().filter(|path| path.exists()).unwrap_or_else(|| "/proc/self/exe".into())

@@ -3,6 +3,7 @@
 //! Nothing here measures time. A test waits for events, and [`GUARD`] only ends one that would hang.
 //!
 //! * [`gate`]: where a worker, in whatever process, stops until the test lets it go on;
+//! * [`hostile`]: bytes that nobody should have written;
 //! * [`host`]: the same test body over worker processes and worker threads;
 //! * [`probe`]: a worker that says in which batch it saw an item;
 //! * [`pile`]: items that pile up in the ring while the worker is busy;
@@ -10,6 +11,7 @@
 
 pub mod gate;
 pub mod host;
+pub mod hostile;
 pub mod pile;
 pub mod probe;
 pub mod traces;

@@ -47,14 +47,13 @@ pub fn main() -> ExitCode {
     ExitCode::from(verdict as u8)
 }
 
-/// What the program would print for this command line, and its exit status; or why there is no report.
+/// What `shmtool show` would print, without the program around it: for tests that show many segments.
 ///
 /// # Errors
-/// In words.
-pub fn report(command_line: &[&str]) -> Result<(String, u8), String> {
-    let words = std::iter::once(&"shmtool").chain(command_line);
-    let args = Args::try_parse_from(words).map_err(|error| error.to_string())?;
-    run(&args).map(|(text, verdict)| (text, verdict as u8)).map_err(|error| error.to_string())
+/// What it would complain of.
+pub fn show(name: &str, json: bool) -> Result<String, String> {
+    let args = Args { json, command: Command::Show { name: name.into() } };
+    run(&args).map(|(text, _)| text).map_err(|error| error.to_string())
 }
 
 fn run(args: &Args) -> Result<(String, Verdict), ToolError> {
