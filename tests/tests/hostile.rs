@@ -92,8 +92,13 @@ fn any_byte_changed() {
     let (runner, mut numbers) = (Runner::new(), Numbers::new(1));
     for (which, image) in image::images().iter().enumerate() {
         let mut before = None;
+        let twin = image::images()[..which].iter().find(|other| other.len() == image.len() && which > 1);
         for at in 0..image.len() {
             let was = image[at];
+            // What two images of one shape have in common is changed in one of them.
+            if was == 0 && twin.is_some_and(|other| other[at] == was) {
+                continue;
+            }
             // What lies in the middle of a run of zeros is like its neighbours: one value does.
             let dull = before == Some(0) && was == 0 && image.get(at + 1) == Some(&0) && at % 8 != 0;
             before = Some(was);
@@ -212,7 +217,7 @@ fn write_the_seeds() {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target).join(name);
         std::fs::write(path, bytes).expect("a directory for each target");
     };
-    for which in 0..2_u8 {
+    for which in 0..3_u8 {
         for flags in [0, 6, 7, 24] {
             put("image", &format!("tour-{which}-{flags}"), &[&[which, flags, 0, 0], image::TOUR].concat());
         }
