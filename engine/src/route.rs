@@ -372,7 +372,7 @@ impl Mover<'_> {
             put => return put,
         };
         let mut errors = self.errors(join);
-        while errors.iter_mut().flatten().fold(false, |any, error| error.shorten() || any) {
+        while errors.iter_mut().flatten().map(RemoteError::shorten).filter(|shorter| *shorter).count() > 0 {
             match self.put_together_with(join, &errors) {
                 Err(RemoteCause::OutcomeTooLarge { .. }) => {}
                 put => return put,
