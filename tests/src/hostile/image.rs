@@ -467,7 +467,7 @@ impl<'s> Actor<'s> {
             join.attempt(),
             join.is_spoilt(),
         );
-        if number % 4 != 0
+        if !number.is_multiple_of(4)
             && let Some(mut place) = join.value_place()
         {
             assert!(place.inline_place().write(0, &[number; 8]));
