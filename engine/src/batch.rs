@@ -4,15 +4,16 @@
 //! *enqueued*, when there is no window and nothing more in the ring, or when the server stops.
 
 use crate::error::StartError;
+use ringmill_shm::layout;
 use ringmill_shm::stats::Closed;
 use std::time::Duration;
 
 /// What a batch may wait where nothing else is said: 10 ms.
 pub const DEFAULT_BATCH_WAIT_TIME: Duration = Duration::from_millis(10);
 /// The largest batch.
-pub const BATCH_SIZE_LIMIT: usize = 1 << 20;
+pub const BATCH_SIZE_LIMIT: usize = layout::BATCH_SIZE_LIMIT as usize;
 /// The longest wait: an hour.
-const WAIT_LIMIT: Duration = Duration::from_secs(3600);
+const WAIT_LIMIT: Duration = Duration::from_nanos(layout::BATCH_WAIT_LIMIT_NS);
 
 /// How batches are made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,7 +100,7 @@ impl Rule {
             return Verdict::Close(Closed::Empty);
         }
         let now = now_ns();
-        let due = oldest_ns.min(now) + self.wait_ns;
+        let due = oldest_ns.min(now).saturating_add(self.wait_ns);
         if now >= due { Verdict::Close(Closed::Window) } else { Verdict::WaitUntil(due) }
     }
 }

@@ -28,6 +28,7 @@ use crate::registry::{self, Entry};
 use crate::run::{Left, Seat};
 use crate::unit::Unit;
 use crate::worker::Stop;
+use ringmill_shm::doorbell::WORKER_LIMIT;
 use ringmill_shm::participant::{Lease, Life, MESSAGE_BYTES, SERVER};
 use ringmill_shm::segment::{Place, Segment, remove_if_stale};
 use ringmill_shm::sys::cpu;
@@ -118,9 +119,14 @@ impl Order {
     fn parse(text: &str) -> Option<Self> {
         let mut parts = text.splitn(5, ':');
         let token = |text: &str| Token::from_raw(text.parse().ok()?);
+        let place = parts.next()?.parse().ok().filter(|place| *place < Token::INDEX_LIMIT)?;
+        let tokens: Vec<Token> = parts.next()?.split(',').map(token).collect::<Option<_>>()?;
+        if tokens.len() > WORKER_LIMIT {
+            return None;
+        }
         Some(Self {
-            place: parts.next()?.parse().ok()?,
-            tokens: parts.next()?.split(',').map(token).collect::<Option<_>>()?,
+            place,
+            tokens,
             wait: match parts.next()? {
                 "adaptive" => Wait::Adaptive,
                 "park" => Wait::Park,
@@ -130,6 +136,12 @@ impl Order {
             segment: Place::parse(parts.next()?).ok()?,
         })
     }
+}
+
+/// Whether a text is an order, and if so, comes back as it is.
+pub(crate) fn understands(text: &str) -> bool {
+    let order = Order::parse(text);
+    order.is_some_and(|order| Order::parse(&order.to_text()) == Some(order))
 }
 
 /// This program's executable; through `/proc` if its file has been replaced or removed meanwhile.
@@ -207,13 +219,13 @@ fn fulfil(order: Order) -> i32 {
     let Some(live) = registry::find(&info.worker_type, info.type_hash) else { return NOT_A_WORKER };
     // SAFETY: no other thread exists yet: we are called before `main`, and `join` starts none.
     unsafe { std::env::remove_var(VARIABLE) };
-    if let Err(error) = watch_server(Arc::clone(seat)) {
+    if let Err(error) = watch_server(Arc::clone(seat), origin.pid) {
         return complain(error);
     }
     let mut threads = Vec::new();
     for seat in &seats[1..] {
         let (seat, live) = (Arc::clone(seat), Arc::clone(&live));
-        let name = format!("ringmill-stream-{}", seat.entry().thread());
+        let name = format!("ringmill-stream-{}", seat.thread());
         match std::thread::Builder::new().name(name).spawn(move || occupy(&seat, &live)) {
             Ok(thread) => threads.push(thread),
             // The process ends with all that it has begun; nothing was claimed yet that will not be repaired.
@@ -261,16 +273,16 @@ fn join(order: Order) -> Result<Vec<Arc<Seat>>, JoinError> {
     let unit = Arc::new(Unit::new(order.place..order.place + order.tokens.len() as u32));
     let seat = |(place, token)| {
         let (segment, unit) = (Arc::clone(&segment), Arc::clone(&unit));
-        Arc::new(Seat { segment, place, token, wait: order.wait, router: Arc::default(), unit })
+        let seat = Seat::new(segment, place, token, order.wait, Arc::default(), unit);
+        seat.map(Arc::new).ok_or(JoinError::Place(place))
     };
-    Ok(tokens().map(seat).collect())
+    tokens().map(seat).collect()
 }
 
 /// Starts the thread that ends this process when the server's has gone.
-fn watch_server(seat: Arc<Seat>) -> Result<(), JoinError> {
+fn watch_server(seat: Arc<Seat>, server: u32) -> Result<(), JoinError> {
     let system = |what| move |source| JoinError::System { what, source };
-    let server = PidFd::open(seat.segment.participants()[SERVER as usize].pid())
-        .map_err(system("watch the server"))?;
+    let server = PidFd::open(server).map_err(system("watch the server"))?;
     // If it had died before we opened it, the descriptor may be another process's; the lease tells.
     if !seat.segment.lease().is_served().map_err(system("ask for the server's lease"))? {
         return Err(JoinError::System {
@@ -343,9 +355,7 @@ fn boot_message(error: &RemoteError) -> Vec<u8> {
 /// The error record of a boot message.
 pub(crate) fn read_boot_message(message: &[u8]) -> Option<RemoteError> {
     let record = message.splitn(2, |&b| b == 0).nth(1)?;
-    let mut aligned = rkyv::util::AlignedVec::<16>::new();
-    aligned.extend_from_slice(record);
-    payload::owned::<RemoteError>(payload::view::<RemoteError>(&aligned).ok()?).ok()
+    payload::copied(record).ok()
 }
 
 /// How a process ended, in words.
@@ -389,6 +399,7 @@ mod tests {
             "1:9:park:4.a.6:a",
             "1:9:park:4:a",
             "1:5000,:park:4.5.6:a",
+            "4294967295:5000,5001:park:4.5.6:a",
         ] {
             assert_eq!(Order::parse(bad), None, "{bad:?}");
         }

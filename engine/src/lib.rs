@@ -128,4 +128,52 @@ pub mod __private {
     pub use crate::launch::begin;
     pub use crate::registry::Entry;
     pub use ctor::declarative::ctor;
+
+    /// What reads bytes that others wrote, for tests that give it any bytes.
+    pub mod hostile {
+        use crate::{Payload, RemoteCause, RemoteError, launch, payload};
+
+        /// The value of payload bytes.
+        ///
+        /// # Errors
+        /// Why they are none.
+        pub fn read<T: Payload>(bytes: &[u8]) -> Result<T, String> {
+            payload::copied::<T>(bytes).map_err(|error| error.to_string())
+        }
+
+        /// An error record.
+        #[must_use]
+        pub fn error(cause: RemoteCause) -> RemoteError {
+            RemoteError { servlet: "servlet".into(), worker: 1, pid: 2, attempt: 3, cause }
+        }
+
+        /// A value as payload bytes.
+        ///
+        /// # Errors
+        /// What its serialisation says.
+        pub fn write<T: Payload>(value: &T) -> Result<Vec<u8>, String> {
+            payload::to_bytes(value).map_err(|error| error.to_string())
+        }
+
+        /// Makes an error record say less as long as it can, writing it each time; how often that was.
+        #[must_use]
+        pub fn shorten_to_the_end(mut error: RemoteError) -> usize {
+            let mut steps = 0;
+            while error.shorten() {
+                steps += 1;
+                let _ = payload::to_bytes(&error);
+            }
+            steps
+        }
+
+        /// Whether a text is what a worker's process can be told.
+        pub fn order(text: &str) -> bool {
+            launch::understands(text)
+        }
+
+        /// The error record of a worker that could not start.
+        pub fn boot_message(message: &[u8]) -> Option<RemoteError> {
+            launch::read_boot_message(message)
+        }
+    }
 }

@@ -9,12 +9,14 @@ use crate::payload::Payload;
 use crate::pending::Pending;
 use crate::reply::Reply;
 use crate::server::{CallOptions, Clock, Filled, Server, waited};
-use ringmill_shm::pool::PoolError;
+use ringmill_shm::arena::WritePlace;
+use ringmill_shm::layout::INLINE_BYTES;
 use rkyv::Archived;
 use rkyv::ser::{Positional, Writer, WriterExt};
 use rkyv::vec::{ArchivedVec, VecResolver};
 use std::fmt;
 use std::marker::PhantomData;
+use std::ptr::NonNull;
 use std::time::Instant;
 
 /// Numbers whose archived bytes are their own, and for which any bytes are a value.
@@ -37,10 +39,17 @@ plain!(u8, i8, u16, i16, u32, i32, u64, i64, f32, f64);
 /// [`Server::call_loan`]. Its first contents are whatever was there before. Dropping it gives it back.
 pub struct Loan<'s, T: Plain> {
     filled: Filled<'s>,
+    /// The place, as it was had: where it lies is not asked of the segment again.
+    start: NonNull<u8>,
     len: usize,
     clock: Clock,
     numbers: PhantomData<T>,
 }
+
+// SAFETY: `start` is a place of the request that `filled` has, as good as a mutable reference to it.
+unsafe impl<T: Plain> Send for Loan<'_, T> {}
+// SAFETY: as above; a shared loan gives nothing of it.
+unsafe impl<T: Plain> Sync for Loan<'_, T> {}
 
 impl<T: Plain> fmt::Debug for Loan<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -109,9 +118,14 @@ impl<T: Plain, Out: Payload> Server<Vec<T>, Out> {
             return Err(CallError::PayloadTooLarge { bytes, largest });
         };
         let (id, clock) = core.acquire(options)?;
-        let mut loan = Loan { filled: Filled::begin(core, id), len, clock, numbers: PhantomData };
-        loan.place(bytes).map_err(crate::error::EncodeError::from)?;
-        Ok(loan)
+        let mut filled = Filled::begin(core, id);
+        let filling = filled.filling();
+        let mut place = match bytes {
+            n if n <= INLINE_BYTES => filling.inline_place(),
+            n => filling.block_place(n as u64).map_err(crate::error::EncodeError::from)?,
+        };
+        let start = NonNull::from(place.as_bytes_mut()).cast();
+        Ok(Loan { filled, start, len, clock, numbers: PhantomData })
     }
 
     /// Sends a loan and waits for the outcome, as [`call`](Server::call) does.
@@ -134,7 +148,7 @@ impl<T: Plain, Out: Payload> Server<Vec<T>, Out> {
         if !loan.filled.is_of(&self.core) {
             return Err(CallError::ForeignLoan);
         }
-        loan.write_root().map_err(crate::error::EncodeError::from)?;
+        loan.write_root();
         if options.deadline.is_some() {
             let begun = Instant::now();
             options.not_past(begun)?;
@@ -146,19 +160,21 @@ impl<T: Plain, Out: Payload> Server<Vec<T>, Out> {
 }
 
 impl<T: Plain> Loan<'_, T> {
-    /// The place: in line if it fits, else a block. The same one each time.
-    fn place(&mut self, bytes: usize) -> Result<ringmill_shm::arena::WritePlace<'_>, PoolError> {
-        let filling = self.filled.filling();
-        if bytes <= ringmill_shm::layout::INLINE_BYTES {
-            Ok(filling.inline_place())
-        } else {
-            filling.block_place(bytes as u64)
-        }
+    /// Numbers, padding and root.
+    fn bytes(&self) -> usize {
+        payload_bytes::<T>(self.len).expect("checked when lent")
+    }
+
+    /// The whole place.
+    fn place(&mut self) -> WritePlace<'_> {
+        // SAFETY: the place that was had when lent has at least so many bytes; the request is FILLING and ours,
+        // so nobody else touches them while the loan is borrowed.
+        WritePlace::over(unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.bytes()) })
     }
 
     /// Writes the root after the numbers.
-    fn write_root(&mut self) -> Result<(), PoolError> {
-        struct At<'a>(ringmill_shm::arena::WritePlace<'a>, usize);
+    fn write_root(&mut self) {
+        struct At<'a>(WritePlace<'a>, usize);
         impl Positional for At<'_> {
             fn pos(&self) -> usize {
                 self.1
@@ -172,27 +188,22 @@ impl<T: Plain> Loan<'_, T> {
             }
         }
         let position = root_position::<T>(self.len).expect("checked when lent");
-        let bytes = payload_bytes::<T>(self.len).expect("checked when lent");
         let root = Root::<T> { len: self.len, numbers: PhantomData };
-        let mut writer = At(self.place(bytes)?, position);
+        let mut writer = At(self.place(), position);
         // SAFETY: the position is aligned for the root, and the resolver is that of numbers which lie at
         // the payload's beginning.
         let written = unsafe { writer.resolve_aligned(&root, VecResolver::from_pos(0)) };
         written.unwrap_or_else(|never| match never {});
+        let bytes = self.bytes();
         self.filled.filling().set_length(bytes);
-        Ok(())
     }
-}
 
-impl<T: Plain> Loan<'_, T> {
     /// The numbers.
     #[must_use]
     pub fn as_mut_slice(&mut self) -> &mut [T] {
-        let (len, bytes) = (self.len, payload_bytes::<T>(self.len).expect("checked when lent"));
-        let mut place = self.place(bytes).expect("it was had when lent");
-        let start: *mut T = place.as_bytes_mut().as_mut_ptr().cast();
+        let start: *mut T = self.start.as_ptr().cast();
         // SAFETY: places are 16-aligned and hold the numbers; any bytes are numbers (`Plain`); the request
         // is FILLING and ours, so nobody else touches them while the loan is borrowed.
-        unsafe { std::slice::from_raw_parts_mut(start, len) }
+        unsafe { std::slice::from_raw_parts_mut(start, self.len) }
     }
 }

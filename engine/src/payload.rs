@@ -10,15 +10,26 @@ use crate::scratch::{Scratch, ScratchRoom};
 use ringmill_shm::arena::{Claimed, Corrupt, Done, Filling, JoinPlace, Keeping, WritePlace};
 use ringmill_shm::layout::PAYLOAD_ALIGN;
 use ringmill_shm::pool::PoolError;
-use rkyv::api::low::{LowDeserializer, LowValidator, access, deserialize, to_bytes_in_with_alloc};
+use rkyv::api::access_with_context;
+use rkyv::api::low::{LowDeserializer, LowValidator, deserialize, to_bytes_in_with_alloc};
 use rkyv::bytecheck::CheckBytes;
 use rkyv::rancor::{Error as Failure, Strategy};
 use rkyv::ser::{Positional, Serializer, Writer};
+use rkyv::util::AlignedVec;
+use rkyv::validation::Validator;
+use rkyv::validation::archive::ArchiveValidator;
 use rkyv::{Archive, Archived, Deserialize, Portable, Serialize};
+use std::num::NonZeroUsize;
 use std::ptr::NonNull;
 
 /// Identifies how payload bytes are written: rkyv 0.8, little-endian, aligned, 32-bit offsets.
 pub(crate) const PAYLOAD_FORMAT: u64 = u64::from_le_bytes(*b"rkyv08LA");
+
+/// So many pointers of a payload can lie one within the other: whoever validates it recurses, and no bytes may
+/// cost more than a worker's stack.
+const DEPTH_LIMIT: usize = 128;
+/// As rkyv counts: what the root lies in, and the first that is too many.
+const DEPTHS: NonZeroUsize = NonZeroUsize::new(DEPTH_LIMIT + 2).expect("not zero");
 
 /// What payloads are serialised with.
 pub type Encoder<'a> = Strategy<Serializer<Output<'a>, Scratch<'a>, ()>, Failure>;
@@ -27,6 +38,9 @@ pub type Checker<'a> = LowValidator<'a, Failure>;
 
 /// A type that can travel: rkyv's `Archive`, `Serialize` and `Deserialize`, validated with `CheckBytes`,
 /// without shared pointers. Implemented for all that qualify.
+///
+/// Whoever reads a payload refuses one with more than 128 pointers one within the other: a linked list of more
+/// links, say. A `Vec` is one pointer, however long.
 ///
 /// ```
 /// #[derive(rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
@@ -164,7 +178,16 @@ fn encode_in_block<T: Payload>(value: &T, to: &mut impl Places, bytes: usize) ->
 /// A validated view of payload bytes.
 #[inline]
 pub(crate) fn view<T: Payload>(bytes: &[u8]) -> Result<&Archived<T>, Failure> {
-    access::<Archived<T>, Failure>(bytes)
+    let mut validator = Validator::new(ArchiveValidator::with_max_depth(bytes, Some(DEPTHS)), ());
+    access_with_context::<Archived<T>, _, Failure>(bytes, &mut validator)
+}
+
+/// The value of payload bytes that somebody may be writing over: of a copy of them. For what is small and not
+/// on the way of a call.
+pub(crate) fn copied<T: Payload>(bytes: &[u8]) -> Result<T, Failure> {
+    let mut aligned = AlignedVec::<PAYLOAD_ALIGN>::with_capacity(bytes.len());
+    aligned.extend_from_slice(bytes);
+    view::<T>(&aligned).and_then(owned::<T>)
 }
 
 /// The value of a view.
@@ -242,6 +265,7 @@ pub(crate) fn type_hash<In: Payload, Out: Payload, Config: Payload>() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::{Member, MemberOutcome, RemoteCause, RemoteError};
 
     #[test]
     fn the_format_is_the_one_promised() {
@@ -249,6 +273,52 @@ mod tests {
         let bytes = rkyv::to_bytes::<Failure>(&(0x0102_0304_u32, String::from("twelve bytes"))).unwrap();
         assert_eq!(bytes.len(), 12 + 4 + 8);
         assert_eq!(bytes[12..16], [4, 3, 2, 1]);
+    }
+
+    #[derive(rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+    #[rkyv(serialize_bounds(__S: rkyv::ser::Writer + rkyv::ser::Allocator, __S::Error: rkyv::rancor::Source))]
+    #[rkyv(deserialize_bounds(__D::Error: rkyv::rancor::Source))]
+    #[rkyv(bytecheck(bounds(__C: rkyv::validation::ArchiveContext, __C::Error: rkyv::rancor::Source)))]
+    struct Chain(#[rkyv(omit_bounds)] Option<Box<Chain>>);
+
+    fn chain(links: usize) -> Chain {
+        (0..links).fold(Chain(None), |chain, _| Chain(Some(Box::new(chain))))
+    }
+
+    /// An ensemble's error within another's, and so on.
+    fn nested(depth: usize) -> RemoteError {
+        let of = |cause| RemoteError { servlet: "s".into(), worker: 0, pid: 0, attempt: 0, cause };
+        (0..depth).fold(of(RemoteCause::Unanswered), |error, _| {
+            let member = Member { name: "m".into(), outcome: MemberOutcome::Failed { error } };
+            of(RemoteCause::Ensemble { members: vec![member] })
+        })
+    }
+
+    /// Symptom: a payload of nothing but pointers, one within the other, took its reader's process down. Cause:
+    /// who validates recurses, and ran out of stack. Fix: a limit, which half a worker thread's stack has room
+    /// for: to validate, own, print, shorten and drop it.
+    #[test]
+    fn payloads_that_are_too_deep_are_refused_and_others_need_little_stack() {
+        let with_stack = |bytes, body: fn()| {
+            let thread = std::thread::Builder::new().stack_size(bytes);
+            thread.spawn(body).expect("a thread").join().expect("no panic");
+        };
+        with_stack(1 << 20, || {
+            assert!(copied::<Chain>(&to_bytes(&chain(DEPTH_LIMIT)).unwrap()).is_ok());
+            assert!(copied::<Chain>(&to_bytes(&chain(DEPTH_LIMIT + 1)).unwrap()).is_err());
+        });
+        with_stack(1 << 20, || {
+            let mut depth = DEPTH_LIMIT;
+            let mut error = loop {
+                match copied::<RemoteError>(&to_bytes(&nested(depth)).unwrap()) {
+                    Ok(error) => break error,
+                    Err(_) => depth -= 1,
+                }
+            };
+            assert!(depth > DEPTH_LIMIT / 4, "{depth}");
+            assert!(format!("{error} {error:#}").len() > depth);
+            assert!(error.shorten());
+        });
     }
 
     #[test]

@@ -24,10 +24,9 @@
 //! it against rkyv itself.
 
 use crate::error::{EncodeError, Member, MemberOutcome, RemoteCause, RemoteError};
-use crate::payload::{Places, encode, owned, to_bytes, view};
+use crate::payload::{Places, copied, encode, to_bytes};
 use ringmill_shm::arena::{Arrived, At, Claimed, Corrupt, Join, Keeping, Task};
 use ringmill_shm::layout::{INLINE_BYTES, PAYLOAD_ALIGN};
-use ringmill_shm::participant::SERVER;
 use ringmill_shm::plan::{self, Routes, Target};
 use ringmill_shm::pool::PoolError;
 use ringmill_shm::segment::{Node, Run, Segment};
@@ -37,6 +36,7 @@ use rkyv::Archived;
 use std::cell::RefCell;
 use std::fmt;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// A switch's function: which member an input is for.
 pub(crate) type Choose = Arc<dyn Fn(&[u8]) -> Result<usize, RemoteCause> + Send + Sync>;
@@ -84,6 +84,9 @@ struct Queued {
     added: bool,
 }
 
+/// A node without workers has its lock held for a moment only, by others that empty its ring. Where it seems to
+/// be held for longer, somebody has written so.
+const LOCK_LIMIT: Duration = Duration::from_secs(1);
 /// So many for one node are pushed although more may come.
 const OUTBOX: usize = 64;
 
@@ -285,13 +288,17 @@ impl Mover<'_> {
     pub(crate) fn answer_all_in_ring(&self, node: u32, cause: &RemoteCause) {
         let Some(parts) = self.segment.node(node) else { return };
         let (ring, lock) = (parts.ring(), parts.lock());
-        let is_dead = |token: Token| token.index() != SERVER && self.segment.is_dead(token);
+        // The server lives: it is we, or our watcher says so. Several threads of it may hold the lock.
+        let is_dead = |token: Token| token != self.client && self.segment.is_dead(token);
         let mut claimed = Vec::new();
-        lock.lock(self.me, 0, is_dead);
+        let until = Instant::now() + LOCK_LIMIT;
+        if lock.lock_unless(self.me, 0, is_dead, || Instant::now() >= until).is_none() {
+            return; // what is in it ends by its time-outs
+        }
         let mut head = ring.head();
         while let Some(id) = ring.get(head) {
             claimed.extend(Task::new(self.segment, id).and_then(|task| task.claim(self.me, is_dead)));
-            head += 1;
+            head = head.wrapping_add(1);
             ring.set_head(head);
         }
         lock.unlock();
@@ -398,26 +405,35 @@ impl Mover<'_> {
 
     /// Writes the joined value. What its errors tell gives way if it is too large.
     fn put_together(&self, join: &mut Join<'_>) -> Result<(), RemoteCause> {
-        let mut cuts = 0;
-        loop {
-            match self.put_together_cut(join, cuts) {
-                Err(RemoteCause::OutcomeTooLarge { .. }) if self.can_be_cut(join, cuts) => cuts += 1,
+        let too_large = match self.put_together_with(join, &[]) {
+            Err(error @ RemoteCause::OutcomeTooLarge { .. }) => error,
+            put => return put,
+        };
+        let mut errors = self.errors(join);
+        while errors.iter_mut().flatten().map(RemoteError::shorten).filter(|shorter| *shorter).count() > 0 {
+            match self.put_together_with(join, &errors) {
+                Err(RemoteCause::OutcomeTooLarge { .. }) => {}
                 put => return put,
             }
         }
+        Err(too_large)
     }
 
-    /// Whether an error of a member can be shortened more than so many times.
-    fn can_be_cut(&self, join: &Join<'_>, cuts: usize) -> bool {
-        let errors = (0..join.fork().1.members.len()).filter_map(|index| match join.member(index) {
-            Ok(Arrived::Error(bytes)) => view::<RemoteError>(bytes).and_then(owned::<RemoteError>).ok(),
+    /// By member: the error that it gave, if it did and that can be read.
+    fn errors(&self, join: &Join<'_>) -> Vec<Option<RemoteError>> {
+        let error = |index| match join.member(index) {
+            Ok(Arrived::Error(bytes)) => copied::<RemoteError>(bytes).ok(),
             _ => None,
-        });
-        errors.into_iter().any(|mut error| error.shorten(cuts + 1) > cuts)
+        };
+        (0..join.fork().1.members.len()).map(error).collect()
     }
 
-    /// Writes the joined value, with errors shortened so many times.
-    fn put_together_cut(&self, join: &mut Join<'_>, cuts: usize) -> Result<(), RemoteCause> {
+    /// Writes the joined value, with these in the place of the errors that members gave.
+    fn put_together_with(
+        &self,
+        join: &mut Join<'_>,
+        shorter: &[Option<RemoteError>],
+    ) -> Result<(), RemoteCause> {
         let fork = join.fork().1;
         let keeps_errors = fork.form & KEEPS_ERRORS != 0;
         let corrupt = |e: Corrupt| RemoteCause::Payload { message: e.to_string() };
@@ -425,8 +441,13 @@ impl Mover<'_> {
             joined.clear();
             roots.clear();
             let (mut errors, mut hopeless) = (0, false);
+            // What is too large anyway is only counted: branches may all name one large payload as theirs.
+            let (largest, mut excess) = (self.segment.shape().largest_payload(), 0);
             for (index, member) in fork.members.iter().enumerate() {
                 match join.member(index).map_err(corrupt)? {
+                    Arrived::Value(bytes) if (joined.len() + bytes.len()) as u64 > largest => {
+                        excess += bytes.len() as u64;
+                    }
                     Arrived::Value(bytes) => {
                         let root = append(joined, bytes, member.root_bytes, member.root_align);
                         roots.push((root.ok_or_else(|| too_short(index))?, false));
@@ -434,8 +455,13 @@ impl Mover<'_> {
                     Arrived::Error(bytes) if keeps_errors => {
                         errors += 1;
                         let (size, align) = root_of::<RemoteError>();
-                        let cut = if cuts > 0 { shortened(bytes, cuts) } else { None };
-                        let root = append(joined, cut.as_deref().unwrap_or(bytes), size, align);
+                        let cut = shorter.get(index).and_then(|error| to_bytes(error.as_ref()?).ok());
+                        let bytes = cut.as_deref().unwrap_or(bytes);
+                        if (joined.len() + bytes.len()) as u64 > largest {
+                            excess += bytes.len() as u64;
+                            continue;
+                        }
+                        let root = append(joined, bytes, size, align);
                         roots.push((root.ok_or_else(|| too_short(index))?, true));
                     }
                     _ => hopeless = true,
@@ -444,8 +470,15 @@ impl Mover<'_> {
             if hopeless || errors == fork.members.len() {
                 return Err(RemoteCause::Ensemble { members: self.members(join).map_err(corrupt)? });
             }
+            if excess > 0 {
+                return Err(RemoteCause::OutcomeTooLarge { bytes: joined.len() as u64 + excess, largest });
+            }
             finish_joined(joined, roots, fork.form);
-            let mut place = join.value_place();
+            let Some(mut place) = join.value_place() else {
+                return Err(RemoteCause::Payload {
+                    message: "branches within its members are under way".into(),
+                });
+            };
             let written = match joined.len() {
                 n if n <= INLINE_BYTES => place.inline_place().write(0, joined),
                 n => place.block_place(n as u64).map_err(refused)?.write(0, joined),
@@ -459,11 +492,17 @@ impl Mover<'_> {
     /// What has become of each member, for the error.
     fn members(&self, join: &Join<'_>) -> Result<Vec<Member>, Corrupt> {
         let fork = join.fork().1;
-        let outcome = |index| {
+        // What all values together may have: the error must fit into one payload.
+        let mut room = self.segment.shape().largest_payload();
+        let mut outcome = |index| {
             Ok(match join.member(index)? {
                 Arrived::Not | Arrived::Skipped => MemberOutcome::Unfinished,
-                Arrived::Value(bytes) => MemberOutcome::Value { payload: Some(bytes.to_vec()) },
-                Arrived::Error(bytes) => match view::<RemoteError>(bytes).and_then(owned::<RemoteError>) {
+                Arrived::Value(bytes) => {
+                    let left = room.checked_sub(bytes.len() as u64);
+                    room = left.unwrap_or(room);
+                    MemberOutcome::Value { payload: left.map(|_| bytes.to_vec()) }
+                }
+                Arrived::Error(bytes) => match copied::<RemoteError>(bytes) {
                     Ok(error) => MemberOutcome::Failed { error },
                     Err(e) => MemberOutcome::Failed {
                         error: self.error("", 0, RemoteCause::Payload { message: e.to_string() }),
@@ -477,13 +516,6 @@ impl Mover<'_> {
         };
         fork.members.iter().enumerate().map(named).collect()
     }
-}
-
-/// An error record, shortened so many times; `None` if it cannot be read.
-fn shortened(bytes: &[u8], cuts: usize) -> Option<Vec<u8>> {
-    let mut error = view::<RemoteError>(bytes).and_then(owned::<RemoteError>).ok()?;
-    error.shorten(cuts);
-    to_bytes(&error).ok()
 }
 
 fn too_short(index: usize) -> RemoteCause {
@@ -566,7 +598,6 @@ pub(crate) fn write_error(to: &mut impl Places, mut error: RemoteError) {
 mod tests {
     use super::*;
     use crate::payload::Payload;
-    use rkyv::util::AlignedVec;
 
     /// Outcomes put together as a join does, and read as what comes of them.
     #[derive(Default)]
@@ -589,9 +620,7 @@ mod tests {
 
         fn read<Whole: Payload>(mut self, form: u32) -> Whole {
             finish_joined(&mut self.bytes, &self.roots, form);
-            let mut aligned = AlignedVec::<PAYLOAD_ALIGN>::new();
-            aligned.extend_from_slice(&self.bytes);
-            owned::<Whole>(view::<Whole>(&aligned).unwrap()).unwrap()
+            copied(&self.bytes).unwrap()
         }
     }
 

@@ -51,17 +51,21 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// No sleep of an idle worker is longer: the backstop for a wake that a dying waker owed.
+/// No sleep of a worker is longer: the backstop for a wake that a dying waker owed.
 const SLEEP_LIMIT: Duration = Duration::from_millis(500);
 /// How many tasks ahead of the one being claimed are fetched.
 const PREFETCH: usize = 6;
 
-/// A worker's place in a segment.
+/// A worker's place in a segment. Who it is follows from its place and the plan, which this process has; what
+/// the participant table says of it is for others.
 #[derive(Debug)]
 pub(crate) struct Seat {
     pub(crate) segment: Arc<Segment>,
     /// Its place in the participant table.
     pub(crate) place: u32,
+    node: u32,
+    /// Its number at the node's doorbell.
+    number: u32,
     pub(crate) token: Token,
     pub(crate) wait: Wait,
     pub(crate) router: Arc<Router>,
@@ -69,12 +73,35 @@ pub(crate) struct Seat {
 }
 
 impl Seat {
+    /// `None` if no worker has such a place.
+    pub(crate) fn new(
+        segment: Arc<Segment>,
+        place: u32,
+        token: Token,
+        wait: Wait,
+        router: Arc<Router>,
+        unit: Arc<Unit>,
+    ) -> Option<Self> {
+        let (node, number) = segment.seat_of(place)?;
+        Some(Self { segment, place, node, number, token, wait, router, unit })
+    }
+
     pub(crate) fn entry(&self) -> &Entry {
         &self.segment.participants()[self.place as usize]
     }
 
     pub(crate) fn node(&self) -> Node<'_> {
-        self.segment.node(self.entry().node()).expect("the server assigned it")
+        self.segment.node(self.node).expect("its seat is of this node")
+    }
+
+    /// Which of the node's workers it is, or is a thread of.
+    pub(crate) fn worker(&self) -> u32 {
+        self.number / self.node().info().threads
+    }
+
+    /// Which of that worker's threads it is.
+    pub(crate) fn thread(&self) -> u32 {
+        self.number % self.node().info().threads
     }
 
     pub(crate) fn context(&self) -> Context {
@@ -82,8 +109,8 @@ impl Seat {
         Context {
             server_name: self.segment.identity().name,
             servlet_name: node.info().name.clone(),
-            worker_index: entry.worker(),
-            thread_index: entry.thread(),
+            worker_index: self.worker(),
+            thread_index: self.thread(),
             stream_threads: node.info().threads,
             batch_size: node.info().batch_size,
             batch_wait_time: Duration::from_nanos(node.info().batch_wait_ns),
@@ -99,9 +126,8 @@ impl Seat {
 
     /// An error record of this worker.
     pub(crate) fn error(&self, attempt: u8, cause: RemoteCause) -> RemoteError {
-        let (entry, node) = (self.entry(), self.node());
-        let servlet = node.info().name.clone();
-        RemoteError { servlet, worker: entry.worker(), pid: std::process::id(), attempt, cause }
+        let servlet = self.node().info().name.clone();
+        RemoteError { servlet, worker: self.worker(), pid: std::process::id(), attempt, cause }
     }
 }
 
@@ -281,7 +307,7 @@ impl<'a> Loop<'a> {
             node,
             ring: node.ring(),
             rule: Rule { batch_size: info.batch_size, wait_ns: info.batch_wait_ns },
-            worker: entry.number(),
+            worker: seat.number,
             shared: info.workers > 1,
             patience: Patience::new(seat.wait),
             pace: Pace::One,
@@ -360,8 +386,8 @@ impl<'a> Loop<'a> {
     fn log_batches(&mut self) {
         let Some(tally) = &mut self.tally else { return };
         let Tally { count, items, min, max, .. } = tally.take();
-        let (entry, info) = (self.seat.entry(), self.node.info());
-        let (servlet, worker, thread) = (info.name.as_str(), entry.worker(), entry.thread());
+        let servlet = self.node.info().name.as_str();
+        let (worker, thread) = (self.seat.worker(), self.seat.thread());
         let mean = items as f64 / count as f64;
         let log = || tracing::info!(servlet, worker, thread, count, min, max, mean, "batches");
         let _ = panics::caught(AssertUnwindSafe(log)); // a listener's panic is no reason to stop
@@ -479,10 +505,13 @@ impl<'a> Loop<'a> {
     fn collect(&mut self) {
         let (ring, lock, doorbell) = (self.ring, self.node.lock(), self.node.doorbell());
         let segment = &*self.seat.segment;
-        if let Acquired::TookOver(_) =
-            lock.lock(self.seat.token, self.patience.looks(), |t| segment.is_dead(t))
-        {
-            doorbell.retract_window(); // the dead holder's; its claims we meet below
+        // Where it says that we hold it, somebody else has written so.
+        let is_dead = |t| t == self.seat.token || segment.is_dead(t);
+        let give_up = || self.stop().is_some();
+        match lock.lock_unless(self.seat.token, self.patience.looks(), is_dead, give_up) {
+            Some(Acquired::Free) => {}
+            Some(Acquired::TookOver(_)) => doorbell.retract_window(), // the dead holder's; its claims we meet below
+            None => return,
         }
         let mut head = ring.head();
         self.seen.clear();
@@ -496,7 +525,7 @@ impl<'a> Loop<'a> {
                 if self.is_cancelled(first) {
                     // Freed at once, so that it does not count as the batch's oldest.
                     self.claim(1);
-                    head += 1;
+                    head = head.wrapping_add(1);
                     ring.set_head(head);
                     self.discard_gone(false);
                     continue;
@@ -542,7 +571,7 @@ impl<'a> Loop<'a> {
         loop {
             let (count, gone) = (self.seen.len(), self.gone.len());
             self.claim(count);
-            head += count as u64;
+            head = head.wrapping_add(count as u64);
             self.ring.set_head(head);
             if self.gone.len() == gone {
                 return head;
@@ -559,7 +588,7 @@ impl<'a> Loop<'a> {
     #[inline]
     fn look(&mut self, head: u64) {
         while ((self.claimed.len() + self.seen.len()) as u64) < self.rule.most()
-            && let Some(id) = self.ring.get(head + self.seen.len() as u64)
+            && let Some(id) = self.ring.get(head.wrapping_add(self.seen.len() as u64))
             && (!self.keeps_apart || self.belongs(id))
         {
             self.seen.push(id);
@@ -621,7 +650,7 @@ impl<'a> Loop<'a> {
     /// Waits for the batch to fill up, until `due_ns`, holding the lock.
     fn wait_in_window(&self, head: u64, due_ns: u64) {
         let (ring, doorbell, bell) = (self.ring, self.node.doorbell(), self.seat.entry().bell());
-        let last = head + self.rule.most() - 1;
+        let last = head.wrapping_add(self.rule.most() - 1);
         let now = now_ns();
         let left = Duration::from_nanos(due_ns.saturating_sub(now));
         if left <= self.patience.longest() {
@@ -633,7 +662,7 @@ impl<'a> Loop<'a> {
         let count = bell.count();
         doorbell.announce_window(self.worker, last);
         if ring.get(last).is_none() && !self.winding_up() {
-            bell.sleep(count, Some(left));
+            bell.sleep(count, Some(left.min(SLEEP_LIMIT))); // then the batch is judged anew
         }
         doorbell.retract_window();
     }
@@ -680,7 +709,10 @@ pub(crate) fn live<W: BatchWorker>(seat: Arc<Seat>) -> Left {
         Ok(worker) => worker,
         Err(cause) => return Left::Unborn(seat.error(0, cause)),
     };
-    let client = seat.segment.server_token().expect("the server is there before its workers");
+    let Some(client) = seat.segment.server_token() else {
+        let message = "the participant table names no server".into();
+        return Left::Unborn(seat.error(0, RemoteCause::Payload { message }));
+    };
     let next = seat.node().info().next;
     let desk = Desk {
         seat: Arc::clone(&seat),
@@ -716,8 +748,7 @@ fn construct<W: BatchWorker>(seat: &Seat, context: &Context) -> Result<W, Remote
     let unreadable =
         |e: String| RemoteCause::Payload { message: format!("its configuration cannot be read: {e}") };
     let bytes = seat.segment.config(seat.node().info());
-    let archived = crate::payload::view::<W::Config>(bytes).map_err(|e| unreadable(e.to_string()))?;
-    let config = crate::payload::owned::<W::Config>(archived).map_err(|e| unreadable(e.to_string()))?;
+    let config = crate::payload::copied::<W::Config>(&bytes).map_err(|e| unreadable(e.to_string()))?;
     let born = || {
         let mut worker = W::new(config, context)?;
         worker.warm_up(context)?;

@@ -243,6 +243,8 @@ struct Post {
     title: String,
     wait: Wait,
     starter: Starter,
+    /// Of its last incarnation, one for each place: whose death is repaired is not asked of the segment.
+    tokens: Vec<Token>,
     body: Body,
     since: Instant,
     restarts: Restarts,
@@ -372,6 +374,7 @@ impl Supervisor {
             .zip(post.entries(segment))
             .map(|(place, entry)| entry.prepare(place))
             .collect();
+        let of_last = tokens.clone();
         let servlet = || segment.nodes()[post.node as usize].name.clone();
         let body = match &post.starter {
             Starter::Process { program, env } => {
@@ -399,6 +402,7 @@ impl Supervisor {
         };
         let post = &mut self.posts[index];
         post.body = body;
+        post.tokens = of_last;
         post.since = Instant::now();
         post.overran = false;
         post.refusals = 0;
@@ -414,7 +418,10 @@ impl Supervisor {
         let cpus = segment.participants()[place as usize].cpus();
         let unit = Arc::new(Unit::new(post.places.clone()));
         let router = Arc::clone(&self.shared.router);
-        let seat = Seat { segment, place, token, wait: post.wait, router, unit };
+        let Some(seat) = Seat::new(segment, place, token, post.wait, router, unit) else {
+            self.shared.segment.lease().release(place);
+            return Err(system("find a worker's place")(std::io::ErrorKind::NotFound.into()));
+        };
         let left = Arc::new(AtomicBool::new(false));
         let farewell = Farewell { left: Arc::clone(&left), shared: Arc::clone(&self.shared) };
         let body = move || {
@@ -495,7 +502,7 @@ impl Supervisor {
 
     /// Does what has been ordered.
     fn obey(&mut self) {
-        if self.stopping() && matches!(self.shared.segment.run(), Run::Running | Run::Draining) {
+        if self.stopping() && !matches!(self.shared.segment.run(), Run::Stopping) {
             self.shared.segment.set_run(Run::Stopping);
             wake_everyone(&self.shared.segment);
         }
@@ -550,7 +557,7 @@ impl Supervisor {
         let started = self.started.load(Ordering::SeqCst);
         self.posts[index].body = Body::None;
         let post = &self.posts[index];
-        let (places, node) = (post.places.clone(), post.node);
+        let (tokens, node) = (post.tokens.clone(), post.node);
         let left_in_order = self.stopping() && post.entries(&segment).all(|e| e.life() == Life::Leaving);
         let failed = post.entries(&segment).any(|e| e.life() == Life::Failed);
         let message = post.entries(&segment).find_map(|e| launch::read_boot_message(&e.message()));
@@ -566,7 +573,8 @@ impl Supervisor {
         if !failed || started {
             post.entries(&segment).for_each(|entry| entry.set_life(Life::Dead));
         }
-        let left: Vec<Left<'_>> = places.filter_map(|place| self.repair_after(&segment, place)).collect();
+        let left: Vec<Left<'_>> =
+            tokens.into_iter().map(|dead| self.repair_after(&segment, dead, node)).collect();
         let on_death = self.posts[index].on_death;
         let next = if left_in_order {
             Body::None
@@ -660,31 +668,32 @@ impl Supervisor {
                 }
                 _ => {}
             }
-            for place in self.posts[index].places.clone() {
-                let entry = &segment.participants()[place as usize];
+            let node = self.posts[index].node;
+            for dead in self.posts[index].tokens.clone() {
+                let entry = &segment.participants()[dead.index() as usize];
                 ending.pid = entry.pid();
                 entry.set_life(Life::Dead);
                 quietly(&mut || {
-                    if let Some(left) = self.repair_after(&segment, place) {
-                        self.settle(index, left, &ending, false);
-                    }
+                    let left = self.repair_after(&segment, dead, node);
+                    self.settle(index, left, &ending, false);
                 });
             }
         }
         quietly(&mut || self.empty_rings_of_the_down());
     }
 
-    /// Repairs what the dead in a place left, and moves on what only had to be moved on.
-    fn repair_after<'s>(&self, segment: &'s Segment, place: u32) -> Option<Left<'s>> {
-        let entry = &segment.participants()[place as usize];
+    /// Repairs what a dead worker of a node left, and moves on what only had to be moved on.
+    fn repair_after<'s>(&self, segment: &'s Segment, dead: Token, node: u32) -> Left<'s> {
+        let info = &segment.nodes()[node as usize];
+        let worker = (dead.index() - info.first_participant) / info.threads;
         let mover = self.shared.mover();
-        let mut left = Left { worker: entry.worker(), tasks: Vec::new(), joins: Vec::new() };
-        let summary = repair(segment, entry.token()?, self.shared.server, |orphan| match orphan {
+        let mut left = Left { worker, tasks: Vec::new(), joins: Vec::new() };
+        let summary = repair(segment, dead, self.shared.server, |orphan| match orphan {
             Orphan::Join(join) => left.joins.push(join),
             Orphan::Task(task) => left.tasks.extend(mover.resume(task)),
         });
-        say(|| tracing::debug!(place, ?summary, "repaired"));
-        Some(left)
+        say(|| tracing::debug!(%dead, ?summary, "repaired"));
+        left
     }
 
     /// Decides what becomes of what a dead worker was working on.
@@ -912,6 +921,7 @@ fn posts(segment: &Segment, nodes: &[PlanNode], server_name: &str, wait: Wait) -
                 title: format!("{server_name}/{title}"),
                 wait: wait_on(&segment.participants()[places.start as usize].cpus(), nodes, wait),
                 starter,
+                tokens: Vec::new(),
                 body: Body::None,
                 since,
                 restarts: node.restarts,

@@ -5,7 +5,7 @@
 //! defect.
 
 use crate::arena::Task;
-use crate::participant::SERVER;
+use crate::participant::{Role, SERVER};
 use crate::pool;
 use crate::segment::{Node, Segment};
 use crate::sync::Ordering;
@@ -75,6 +75,16 @@ pub enum Problem {
         /// The holder's token.
         token: u32,
     },
+    /// A doorbell names a worker that its node does not have.
+    BadDoorbell {
+        /// The node.
+        node: u32,
+    },
+    /// A place of the participant table is not what the plan makes it.
+    BadParticipant {
+        /// The place.
+        participant: u32,
+    },
     /// A branch is said to be under way and is not, or the reverse.
     BadBranch {
         /// The task.
@@ -117,6 +127,12 @@ impl core::fmt::Display for Problem {
             }
             Self::DeadHolder { node, token } => {
                 write!(f, "node {node}: the holder {token:#x} of its reader lock is dead")
+            }
+            Self::BadDoorbell { node } => {
+                write!(f, "node {node}: its doorbell names a worker it does not have")
+            }
+            Self::BadParticipant { participant } => {
+                write!(f, "participant {participant}: its place is another one's by the plan")
             }
             Self::BadBranch { task, pending, .. } => {
                 let said = if *pending { "under way" } else { "at rest" };
@@ -190,7 +206,10 @@ pub fn check(segment: &Segment) -> Vec<Problem> {
     problems.into_iter().collect()
 }
 
-fn look(segment: &Segment) -> BTreeSet<Problem> {
+/// What must not be, as it looks at one moment: what is seen of a live segment may be between two steps of a
+/// transition.
+#[must_use]
+pub fn look(segment: &Segment) -> BTreeSet<Problem> {
     let mut problems = BTreeSet::new();
     let mut seen = vec![0_u32; segment.shape().tasks() as usize];
     for index in 0..segment.shape().nodes {
@@ -201,8 +220,12 @@ fn look(segment: &Segment) -> BTreeSet<Problem> {
             {
                 problems.insert(Problem::DeadHolder { node: index, token: holder.raw() });
             }
+            if !node.doorbell().names_only(node.info().workers) {
+                problems.insert(Problem::BadDoorbell { node: index });
+            }
         }
     }
+    look_at_participants(segment, &mut problems);
     for (id, &times) in (0_u32..).zip(&seen) {
         if let Some(task) = Task::new(segment, id) {
             look_at_task(segment, id, task.word().load(), times, &mut problems);
@@ -241,6 +264,21 @@ fn look_at_ring(
         let own = ring.lap_of(position);
         if lap != own && lap != crate::ring::before(own) {
             problems.insert(Problem::BadLap { node: index, position, lap });
+        }
+    }
+}
+
+fn look_at_participants(segment: &Segment, problems: &mut BTreeSet<Problem>) {
+    for (participant, entry) in (0_u32..).zip(segment.participants()) {
+        let place = segment.seat_of(participant).unwrap_or((0, 0));
+        let is_server = (entry.role() == Role::Server, participant == SERVER);
+        let threads = segment.nodes()[place.0 as usize].threads;
+        let told = (entry.node(), entry.number(), entry.worker(), entry.thread());
+        let fits = told == (place.0, place.1, place.1 / threads, place.1 % threads)
+            && is_server.0 == is_server.1
+            && entry.token().is_none_or(|token| token.index() == participant);
+        if !fits {
+            problems.insert(Problem::BadParticipant { participant });
         }
     }
 }

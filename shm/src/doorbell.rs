@@ -175,7 +175,7 @@ impl Line {
     /// must look at the ring once more.
     pub fn announce_window(&self, worker: u32, position: u64) {
         self.holder.store(worker, Ordering::Relaxed); // Relaxed: travels with wake_at
-        self.wake_at.store(position + 1, Ordering::SeqCst);
+        self.wake_at.store(position.wrapping_add(1), Ordering::SeqCst);
         fence_after_seq_cst(); // *rung*
     }
 
@@ -225,6 +225,17 @@ impl Line {
     #[must_use]
     pub fn is_down(&self) -> bool {
         self.down.load(Ordering::SeqCst) != 0 // *down*: after the fence of `after_push`
+    }
+
+    /// Whether it names none but the first so many workers: for a checker.
+    #[cfg(not(loom))]
+    pub(crate) fn names_only(&self, workers: u32) -> bool {
+        // Relaxed, all: each is looked at by itself.
+        let beyond = self.sleepers.load(Ordering::Relaxed).checked_shr(workers).unwrap_or(0);
+        let waits = self.wake_at.load(Ordering::Relaxed) != 0;
+        beyond == 0
+            && self.spinner.load(Ordering::Relaxed) <= workers
+            && (!waits || self.holder.load(Ordering::Relaxed) < workers)
     }
 
     /// Which workers sleep, by bit: for reports.

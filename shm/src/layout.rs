@@ -42,6 +42,10 @@ pub const TASKS_LIMIT: u32 = 1 << 12;
 const BLOCKS_LIMIT: u64 = (1 << 27) - 1;
 /// How many forks, and how many switches, a plan can have.
 pub const JUNCTION_LIMIT: u32 = 1 << 12;
+/// How many items a batch can have.
+pub const BATCH_SIZE_LIMIT: u32 = 1 << 20;
+/// The longest wait of a batch: an hour.
+pub const BATCH_WAIT_LIMIT_NS: u64 = 3_600_000_000_000;
 /// Payloads begin at multiples of this; what rkyv can need at most.
 pub const PAYLOAD_ALIGN: usize = 16;
 

@@ -35,6 +35,7 @@
 //! dead, and takes over with a CAS from exactly that word. One that asked just before the death and sleeps
 //! just after it finds that `repair` has freed the word, or is woken by it. A waiter that dies leaves at
 //! most WAITERS set.
+//! A waiter that gives up does so before it sleeps; it leaves at most WAITERS set.
 //! A woken waiter that dies before it takes the lock may leave others asleep: the supervisor wakes
 //! everybody after a death, and sleeps are bounded.
 //!
@@ -79,20 +80,44 @@ impl<'a> ReaderLock<'a> {
     /// `spins` is how often to look before sleeping. `is_dead` must answer true only for proven deaths.
     #[inline]
     pub fn lock(&self, me: Token, spins: u32, is_dead: impl Fn(Token) -> bool) -> Acquired {
-        if self.0.compare_exchange(0, me.raw(), Ordering::Acquire, Ordering::Relaxed).is_ok() {
-            return Acquired::Free; // *passed*
+        loop {
+            if let Some(acquired) = self.lock_unless(me, spins, &is_dead, || false) {
+                return acquired;
+            }
         }
-        self.lock_contended(me, spins, is_dead)
+    }
+
+    /// [`lock`](Self::lock); `None` if `give_up` says so, which is asked before every sleep. For those who
+    /// must not wait for ever: the word may name a living participant that never took the lock.
+    #[inline]
+    #[must_use]
+    pub fn lock_unless(
+        &self,
+        me: Token,
+        spins: u32,
+        is_dead: impl Fn(Token) -> bool,
+        give_up: impl Fn() -> bool,
+    ) -> Option<Acquired> {
+        if self.0.compare_exchange(0, me.raw(), Ordering::Acquire, Ordering::Relaxed).is_ok() {
+            return Some(Acquired::Free); // *passed*
+        }
+        self.lock_contended(me, spins, is_dead, give_up)
     }
 
     #[cold]
-    fn lock_contended(&self, me: Token, spins: u32, is_dead: impl Fn(Token) -> bool) -> Acquired {
+    fn lock_contended(
+        &self,
+        me: Token,
+        spins: u32,
+        is_dead: impl Fn(Token) -> bool,
+        give_up: impl Fn() -> bool,
+    ) -> Option<Acquired> {
         for _ in 0..spins {
             // Relaxed: only a look; the CAS below acquires.
             if self.0.load(Ordering::Relaxed) == 0
                 && self.0.compare_exchange(0, me.raw(), Ordering::Acquire, Ordering::Relaxed).is_ok()
             {
-                return Acquired::Free;
+                return Some(Acquired::Free);
             }
             spin_loop();
         }
@@ -105,7 +130,7 @@ impl<'a> ReaderLock<'a> {
                     .compare_exchange(seen, me.raw() | WAITERS, Ordering::Acquire, Ordering::Relaxed)
                     .is_ok()
                 {
-                    return Acquired::Free;
+                    return Some(Acquired::Free);
                 }
                 continue;
             };
@@ -116,9 +141,12 @@ impl<'a> ReaderLock<'a> {
                     .compare_exchange(seen, me.raw() | WAITERS, Ordering::Acquire, Ordering::Relaxed)
                     .is_ok()
                 {
-                    return Acquired::TookOver(holder);
+                    return Some(Acquired::TookOver(holder));
                 }
                 continue;
+            }
+            if give_up() {
+                return None;
             }
             if seen & WAITERS == 0
                 && self
@@ -208,6 +236,20 @@ mod tests {
         let me = Token::new(1, 1);
         assert_eq!(lock.lock(me, 0, |t| t == dead), Acquired::TookOver(dead));
         assert_eq!(lock.holder(), Some(me));
+    }
+
+    /// Symptom: a worker, or a server that shut down, waited for a lock for ever. Cause: bytes that somebody
+    /// had written named a living participant that had never taken it. Fix: who waits may give up.
+    #[test]
+    fn who_waits_for_one_that_does_not_hold_it_may_give_up() {
+        let stranger = Token::new(3, 9);
+        let word = AtomicU32::new(stranger.raw());
+        let asked = Counter::new(0);
+        let give_up = || asked.fetch_add(1, Ordering::Relaxed) == 1;
+        let lock = ReaderLock::new(&word);
+        assert_eq!(lock.lock_unless(Token::new(1, 1), 0, |_| false, give_up), None);
+        assert_eq!(lock.holder(), Some(stranger));
+        assert_eq!(asked.into_inner(), 2, "before each of two sleeps, of which it took one");
     }
 
     #[test]

@@ -42,7 +42,7 @@ use crate::sys;
 use crate::token::Token;
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicU32, AtomicU64};
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -245,7 +245,8 @@ impl Entry {
 
     /// The server prepares a new incarnation; the token it will have. The former one, if any, is dead.
     pub fn prepare(&self, index: u32) -> Token {
-        let token = self.token().map_or_else(|| Token::new(index, 1), Token::next);
+        // The index is ours; of what lies there only the epoch is taken.
+        let token = Token::new(index, self.token().map_or(0, Token::epoch) + 1);
         if self.life() != Life::Vacant {
             self.restarts.fetch_add(1, Ordering::Relaxed); // Relaxed: for reports
         }
@@ -510,6 +511,11 @@ impl Lease {
     /// What the system says.
     pub fn file_number(&self) -> io::Result<u64> {
         Ok(self.probe.metadata()?.ino())
+    }
+
+    /// The facts of both descriptions' files.
+    pub(crate) fn metadata(&self) -> io::Result<[Metadata; 2]> {
+        Ok([self.hold.metadata()?, self.probe.metadata()?])
     }
 
     /// Takes the byte of a place for this process.

@@ -20,6 +20,10 @@
 //! * *a tree*: each branch belongs to one fork, whose own task's place comes before it. So the way up from
 //!   a branch ends; and its family is what is below it, nothing else. Checked at attach, like the range of
 //!   every index.
+//! * *no way round*: no task comes by the same node, fork or switch twice, but for a switch's own node, which
+//!   leads to that switch. Every member begins with a node, fork or switch; and between two nodes lie at most
+//!   [`NESTING_LIMIT`] forks and switches, one within the other. So whoever moves a task on from ring to ring
+//!   ends, and needs so much stack at most.
 
 use serde::Serialize;
 
@@ -36,6 +40,9 @@ pub enum Target {
     /// To one of a switch's members.
     Switch(u32),
 }
+
+/// How deep forks and switches can lie one within the other.
+pub const NESTING_LIMIT: u32 = 64;
 
 const KIND: u32 = 0b11 << 30;
 const FORK: u32 = 0b10 << 30;
@@ -172,7 +179,8 @@ impl Routes {
                 }
                 *owner = index;
             }
-            if !exists(fork.next) || !fork.members.iter().all(|m| exists(m.entry)) {
+            let begins = |member: &Member| member.entry != Target::End && exists(member.entry);
+            if !exists(fork.next) || !fork.members.iter().all(begins) {
                 return Err(format!("fork {index} goes on to what does not exist"));
             }
             if fork.members.iter().any(|m| !m.root_align.is_power_of_two() || m.root_align > 16) {
@@ -183,17 +191,18 @@ impl Routes {
             return Err(format!("branch {branch} belongs to no fork"));
         }
         for (index, switch) in (0_u32..).zip(&switches) {
-            let node = switch.node.is_none_or(|node| exists(Target::Node(node)));
-            if switch.members.is_empty() || !node || !switch.members.iter().copied().all(exists) {
+            let begins = |member: &Target| *member != Target::End && exists(*member);
+            if switch.members.is_empty() || !switch.members.iter().all(begins) {
                 return Err(format!("switch {index} goes on to what does not exist"));
             }
-            let back = |member: &Target| matches!(member, Target::Switch(other) if *other <= index);
-            if switch.members.iter().any(back) {
-                return Err(format!("switch {index} goes back to itself or to one before it"));
+            let own = |node: u32| nexts.get(node as usize) == Some(&Target::Switch(index));
+            if !switch.node.is_none_or(own) {
+                return Err(format!("switch {index} has a node that does not lead to it"));
             }
         }
         let routes = Self { forks, switches, fork_of };
         routes.check_families(branches)?;
+        routes.check_ways(nexts)?;
         Ok(routes)
     }
 
@@ -216,6 +225,85 @@ impl Routes {
             None => Ok(()),
             Some(index) => Err(format!("fork {index} has branches in its family that are not below it")),
         }
+    }
+
+    /// *no way round*: goes all ways from everywhere, each part once.
+    fn check_ways(&self, nexts: &[Target]) -> Result<(), String> {
+        let (nodes, forks) = (nexts.len(), self.forks.len());
+        let number = |target: Target| match target {
+            Target::End => None,
+            Target::Node(index) => Some(index as usize),
+            Target::Fork(index) => Some(nodes + index as usize),
+            Target::Switch(index) => Some(nodes + forks + index as usize),
+        };
+        // The `step`th way on from a part; none after the last. A fork's `next` comes after its members.
+        let way = |part: usize, step: usize| -> Option<Target> {
+            if part < nodes {
+                return (step == 0).then(|| nexts[part]);
+            }
+            match self.forks.get(part - nodes) {
+                Some(fork) if step == fork.members.len() => Some(fork.next),
+                Some(fork) => fork.members.get(step).map(|member| member.entry),
+                None => self.switches[part - nodes - forks].members.get(step).copied(),
+            }
+        };
+        // Whether what lies there is within the part, and not only after it.
+        let within = |part: usize, step: usize| {
+            part >= nodes && self.forks.get(part - nodes).is_none_or(|fork| step < fork.members.len())
+        };
+        let name = |part: usize| match part.checked_sub(nodes) {
+            None => format!("node {part}"),
+            Some(fork) if fork < forks => format!("fork {fork}"),
+            Some(rest) => format!("switch {}", rest - forks),
+        };
+        #[derive(Clone, Copy, PartialEq)]
+        enum Seen {
+            Never,
+            OnTheWay,
+            /// So many forks and switches, one within the other, up to the next nodes.
+            Deep(u32),
+        }
+        let mut seen = vec![Seen::Never; nodes + forks + self.switches.len()];
+        for start in 0..seen.len() {
+            if seen[start] != Seen::Never {
+                continue;
+            }
+            seen[start] = Seen::OnTheWay;
+            // No recursion: what is checked may be as deep as it likes.
+            let mut path = vec![(start, 0, u32::from(start >= nodes))];
+            while let Some((part, step, deep)) = path.last_mut() {
+                let (at, taken) = (*part, *step);
+                let Some(target) = way(at, taken) else {
+                    seen[at] = Seen::Deep(*deep);
+                    path.pop();
+                    continue;
+                };
+                let Some(next) = number(target) else {
+                    *step += 1;
+                    continue;
+                };
+                match seen[next] {
+                    Seen::Deep(below) => {
+                        *step += 1;
+                        if within(at, taken) {
+                            *deep = (*deep).max(1 + below);
+                        }
+                        if *deep > NESTING_LIMIT {
+                            return Err(format!(
+                                "{} has more than {NESTING_LIMIT} forks and switches one within the other",
+                                name(at)
+                            ));
+                        }
+                    }
+                    Seen::OnTheWay => return Err(format!("{} leads back to {}", name(at), name(next))),
+                    Seen::Never => {
+                        seen[next] = Seen::OnTheWay;
+                        path.push((next, 0, u32::from(next >= nodes)));
+                    }
+                }
+            }
+        }
+        Ok(())
     }
 
     /// The fork that a branch belongs to.
@@ -282,7 +370,61 @@ mod tests {
         let switch = Switch { name: "s".into(), node: None, members: vec![Target::Switch(1)] };
         assert!(Routes::new(vec![], vec![switch], &[Target::End], 0).is_err());
         let switch = Switch { name: "s".into(), node: None, members: vec![Target::Switch(0)] };
-        assert!(Routes::new(vec![], vec![switch], &[Target::End], 0).unwrap_err().contains("goes back"));
+        assert!(Routes::new(vec![], vec![switch], &[Target::End], 0).unwrap_err().contains("leads back"));
         assert!(Routes::new(vec![], vec![], &[Target::Fork(0)], 0).is_err());
+    }
+
+    /// Symptom: a process that had attached a segment in which somebody had written ran out of stack, or moved
+    /// a task round for ever. Cause: only switches were kept from leading back, and a member could be nothing
+    /// at all. Fix: *no way round*.
+    #[test]
+    fn what_leads_back_is_refused() {
+        let node = |index| Target::Node(index);
+        let refused = |forks: Vec<Fork>, switches: Vec<Switch>, nexts: &[Target]| {
+            let branches = forks.iter().map(|fork| fork.members.len() as u32).sum();
+            Routes::new(forks, switches, nexts, branches).unwrap_err()
+        };
+        assert!(refused(vec![], vec![], &[node(0)]).contains("node 0 leads back to node 0"));
+        let round = refused(vec![], vec![], &[node(1), node(2), node(0)]);
+        assert!(round.contains("node 2 leads back to node 0"), "{round}");
+        let mut again = fork(0, 0, 1, 1);
+        again.next = Target::Fork(0);
+        assert!(refused(vec![again], vec![], &[Target::End]).contains("fork 0 leads back to fork 0"));
+        let mut nothing = fork(0, 0, 1, 1);
+        nothing.members[0].entry = Target::End;
+        assert!(refused(vec![nothing], vec![], &[Target::End]).contains("does not exist"));
+        let switch = |node, members| Switch { name: "s".into(), node, members };
+        assert!(refused(vec![], vec![switch(None, vec![Target::End])], &[Target::End]).contains("switch 0"));
+        let strange = refused(vec![], vec![switch(Some(0), vec![node(1)])], &[Target::End; 2]);
+        assert!(strange.contains("does not lead to it"), "{strange}");
+        let own = [Target::Switch(0), Target::End];
+        assert!(Routes::new(vec![], vec![switch(Some(0), vec![node(1)])], &own, 0).is_ok());
+        assert!(refused(vec![], vec![switch(None, vec![node(0)])], &own).contains("leads back"));
+    }
+
+    #[test]
+    fn what_is_too_deep_is_refused() {
+        let nested = |depth: u32| {
+            let mut forks: Vec<Fork> = (0..depth).map(|i| fork(i, i, 1, depth)).collect();
+            for (index, fork) in (1..).zip(&mut forks) {
+                if index < depth {
+                    fork.members[0].entry = Target::Fork(index);
+                }
+            }
+            Routes::new(forks, vec![], &[Target::End], depth)
+        };
+        assert!(nested(NESTING_LIMIT).is_ok());
+        assert!(nested(NESTING_LIMIT + 1).unwrap_err().contains("one within the other"));
+        // One after the other they may be as many as there is room for.
+        let chain = |count: u32| {
+            let mut forks: Vec<Fork> = (0..count).map(|i| fork(0, i, 1, i + 1)).collect();
+            for (index, fork) in (1..).zip(&mut forks) {
+                if index < count {
+                    fork.next = Target::Fork(index);
+                }
+            }
+            Routes::new(forks, vec![], &[Target::End], count)
+        };
+        assert!(chain(4 * NESTING_LIMIT).is_ok());
     }
 }

@@ -27,6 +27,8 @@
 //!
 //! * *window*: a cell with the lap of position p was published at p and not since; consumers never
 //!   write cells.
+//! * *any position*: `tail` and `head` are what others have written, so positions wrap and loops end after a
+//!   number of steps that this process knows, whatever the words say.
 //! * *once*: between two publications of an id lies a claim; a reader that meets a task that is not
 //!   QUEUED skips the cell, so even a doubled cell harms nobody.
 //!
@@ -124,7 +126,7 @@ impl<'a> Ring<'a> {
     pub fn push_many(&self, ids: &[u32]) -> Result<u64, (Overrun, usize)> {
         let mut next = self.tail.load(Ordering::Acquire); // *followed*
         for (done, &id) in ids.iter().enumerate() {
-            next = self.publish(id, next).map_err(|overrun| (overrun, done))? + 1;
+            next = self.publish(id, next).map_err(|overrun| (overrun, done))?.wrapping_add(1);
         }
         self.tail.fetch_max(next, Ordering::Release); // *followed*
         Ok(next)
@@ -134,7 +136,8 @@ impl<'a> Ring<'a> {
     #[inline]
     fn help_tail(&self, position: u64) {
         // *followed*; Relaxed if it is elsewhere: nothing is read by it.
-        let _ = self.tail.compare_exchange(position, position + 1, Ordering::Release, Ordering::Relaxed);
+        let after = position.wrapping_add(1);
+        let _ = self.tail.compare_exchange(position, after, Ordering::Release, Ordering::Relaxed);
     }
 
     /// Publishes an id at the first free position at or after `from`.
@@ -159,7 +162,7 @@ impl<'a> Ring<'a> {
             if seen_lap == lap || seen_lap == before(lap) {
                 // Somebody published here: help `tail`, try the next.
                 self.help_tail(position);
-                position += 1;
+                position = position.wrapping_add(1);
             } else {
                 // We slept for a lap or more. Who published here since knew a `tail` behind by less than
                 // a lap, so we see one ahead of us (*followed*); or else no producer wrote this cell.
@@ -187,7 +190,7 @@ impl<'a> Ring<'a> {
     #[must_use]
     pub fn published(&self, from: u64, limit: u64) -> u64 {
         let mut count = 0;
-        while count < limit && self.get(from + count).is_some() {
+        while count < limit && self.get(from.wrapping_add(count)).is_some() {
             count += 1;
         }
         count

@@ -40,7 +40,8 @@ pub struct Counters {
 
 fn add(counter: &AtomicU64, n: u64) {
     // Relaxed, and not a fetch_add: one writer; readers want no more than a recent value.
-    counter.store(counter.load(Ordering::Relaxed) + n, Ordering::Relaxed);
+    // Wrapping: what is there may be anybody's bytes.
+    counter.store(counter.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
 }
 
 impl Counters {
@@ -146,18 +147,19 @@ impl Snapshot {
     #[must_use]
     pub fn merged(self, other: Self) -> Self {
         let least = |a: u64, b: u64| if a == 0 || b == 0 { a.max(b) } else { a.min(b) };
+        let sum = u64::saturating_add; // counters are read from a segment
         Self {
-            batches: self.batches + other.batches,
-            items: self.items + other.items,
+            batches: sum(self.batches, other.batches),
+            items: sum(self.items, other.items),
             batch_min: least(self.batch_min, other.batch_min),
             batch_max: self.batch_max.max(other.batch_max),
-            closed_full: self.closed_full + other.closed_full,
-            closed_window: self.closed_window + other.closed_window,
-            closed_empty: self.closed_empty + other.closed_empty,
-            closed_shutdown: self.closed_shutdown + other.closed_shutdown,
-            errors: self.errors + other.errors,
-            panics: self.panics + other.panics,
-            skipped: self.skipped + other.skipped,
+            closed_full: sum(self.closed_full, other.closed_full),
+            closed_window: sum(self.closed_window, other.closed_window),
+            closed_empty: sum(self.closed_empty, other.closed_empty),
+            closed_shutdown: sum(self.closed_shutdown, other.closed_shutdown),
+            errors: sum(self.errors, other.errors),
+            panics: sum(self.panics, other.panics),
+            skipped: sum(self.skipped, other.skipped),
         }
     }
 

@@ -373,8 +373,8 @@ impl Word {
     /// FREE → FILLING, by the client that holds the id in its own memory.
     #[inline]
     pub fn begin(&self, client: Token) -> State {
+        // Whether it is FREE the client knows; of what is there only the generation is taken.
         let free = self.peek();
-        debug_assert_eq!(free.phase(), Some(Phase::Free));
         let filling = State::new(Phase::Filling, Some(client), free.generation(), 0);
         self.0.store(filling.0, Ordering::Relaxed); // Relaxed by *sole*: nobody else acts on it
         filling

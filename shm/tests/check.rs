@@ -135,6 +135,34 @@ fn a_block_that_its_task_does_not_have() {
     filling.abandon();
 }
 
+/// Its number at the doorbell, and whose its place is, follow from the plan.
+#[test]
+fn a_doorbell_or_a_place_that_names_somebody_else() {
+    let f = Fixture::new();
+    let doorbell = f.segment.node(1).unwrap().doorbell();
+    doorbell.announce(1);
+    doorbell.announce_window(1, 7);
+    assert!(doorbell.begin_spinning(1));
+    assert_eq!(check(&f.segment), []);
+    doorbell.announce(2);
+    assert_eq!(check(&f.segment), [Problem::BadDoorbell { node: 1 }]);
+    doorbell.retract(2);
+    doorbell.end_spinning();
+    assert!(doorbell.begin_spinning(2));
+    assert_eq!(check(&f.segment), [Problem::BadDoorbell { node: 1 }]);
+    doorbell.end_spinning();
+    doorbell.announce_window(2, 7);
+    assert_eq!(check(&f.segment), [Problem::BadDoorbell { node: 1 }]);
+    doorbell.retract_window();
+    assert_eq!(check(&f.segment), []);
+
+    let worker = f.arrive(WORKER);
+    let token = f.find(&worker.raw().to_le_bytes());
+    let stranger = ringmill_shm::token::Token::new(WORKER + 1, 1);
+    f.write(token, &stranger.raw().to_le_bytes());
+    assert_eq!(check(&f.segment), [Problem::BadParticipant { participant: WORKER }]);
+}
+
 #[test]
 fn problems_read_like_sentences() {
     let lost = Problem::LostBlock { class: 1, block: 2, owner: 3 };

@@ -11,9 +11,11 @@ use ringmill_shm::segment::{
     AttachError, CreateError, NAMED_DIRECTORY, Place, Removed, Run, Segment, Spec, is_live, list,
     remove_if_stale,
 };
+use ringmill_shm::sys::file::reserve;
+use ringmill_shm::sys::process::user_id;
 use std::fs::File;
 use std::io::{BufRead, BufReader, ErrorKind};
-use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
+use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::process::{Command, Stdio};
 
 fn both(body: impl Fn(TestPlace)) {
@@ -261,23 +263,246 @@ fn a_header_that_lies_is_not_believed() {
         stale(&at.place);
         patch(&at.place, offset, &[0xFF; 4]);
         match Segment::attach(at.place.clone(), FORMAT) {
-            Err(AttachError::Fingerprint { .. } | AttachError::Foreign { .. }) => {}
+            Err(AttachError::Fingerprint { .. } | AttachError::Foreign { .. } | AttachError::Size { .. }) => {
+            }
             other => panic!("bytes at {offset}: {other:?}"),
         }
     }
 }
 
 #[test]
-fn a_truncated_file_is_not_mapped() {
+fn a_file_of_another_size_is_refused_with_all_sizes() {
     both(|at| {
-        for bytes in [4096, 100, 0] {
+        let whole = spec().total_bytes().unwrap();
+        for bytes in [whole + 4096, whole - 1, 4096, 4095, 0] {
             stale(&at.place);
-            File::options().write(true).open(at.path()).unwrap().set_len(bytes).unwrap();
-            match Segment::attach(at.place.clone(), FORMAT) {
-                Err(AttachError::Foreign { why, .. }) => assert!(why.contains("bytes"), "{why}"),
-                other => panic!("{bytes} bytes: {other:?}"),
+            let file = File::options().write(true).open(at.path()).unwrap();
+            file.set_len(bytes).unwrap();
+            reserve(&file, bytes.max(1)).unwrap();
+            file.set_len(bytes).unwrap();
+            for result in [Segment::attach(at.place.clone(), FORMAT), Segment::inspect(at.place.clone())] {
+                match result {
+                    Err(AttachError::Size { path, found, stated, needed }) if bytes >= 4096 => {
+                        assert_eq!((path, found, stated, needed), (at.path(), bytes, whole, whole));
+                    }
+                    Err(AttachError::Foreign { why, .. }) if bytes < 4096 => {
+                        assert_eq!(why, format!("{bytes} bytes, less than a header"));
+                    }
+                    other => panic!("{bytes} bytes: {other:?}"),
+                }
             }
         }
+    });
+}
+
+/// A page that is not there may be the one too many when it is touched.
+#[test]
+fn a_file_with_holes_is_refused() {
+    both(|at| {
+        stale(&at.place);
+        let whole = std::fs::read(at.path()).unwrap();
+        std::fs::remove_file(at.path()).unwrap();
+        let file = File::options().write(true).create_new(true).mode(0o600).open(at.path()).unwrap();
+        file.set_len(whole.len() as u64).unwrap();
+        file.write_all_at(&whole[..8192], 0).unwrap();
+        for result in [Segment::attach(at.place.clone(), FORMAT), Segment::inspect(at.place.clone())] {
+            match result {
+                Err(AttachError::Foreign { why, .. }) => assert!(why.contains("holes"), "{why}"),
+                other => panic!("{other:?}"),
+            }
+        }
+        reserve(&file, whole.len() as u64).unwrap();
+        file.write_all_at(&whole, 0).unwrap();
+        Segment::attach(at.place.clone(), FORMAT).unwrap();
+    });
+}
+
+#[test]
+fn what_others_may_read_or_write_is_refused_with_its_mode() {
+    both(|at| {
+        stale(&at.place);
+        for path in [at.path(), at.lease_path()] {
+            for mode in [0o640, 0o620, 0o604, 0o602, 0o666, 0o2600] {
+                std::fs::set_permissions(&path, PermissionsExt::from_mode(mode)).unwrap();
+                for result in [Segment::attach(at.place.clone(), FORMAT), Segment::inspect(at.place.clone())]
+                {
+                    match result {
+                        Err(AttachError::Mode { path: told, mode: found }) => {
+                            assert_eq!((&told, found), (&path, mode));
+                        }
+                        other => panic!("{mode:o}: {other:?}"),
+                    }
+                }
+            }
+            std::fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).unwrap();
+        }
+        Segment::attach(at.place.clone(), FORMAT).unwrap();
+    });
+}
+
+/// Only root can give a file away, and may look at everybody's. Nobody takes part in another's.
+#[test]
+fn another_users_segment_is_refused() {
+    if user_id() != 0 {
+        return;
+    }
+    both(|at| {
+        for path in [at.path(), at.lease_path()] {
+            stale(&at.place);
+            std::os::unix::fs::chown(&path, Some(4_000_000), None).unwrap();
+            match Segment::attach(at.place.clone(), FORMAT) {
+                Err(AttachError::Owner { path: told, owner: 4_000_000, user: 0 }) => assert_eq!(told, path),
+                other => panic!("{other:?}"),
+            }
+            Segment::inspect(at.place.clone()).unwrap();
+            std::fs::remove_file(at.path()).unwrap();
+            std::fs::remove_file(at.lease_path()).unwrap();
+        }
+    });
+}
+
+/// Under its other name it would have another lease, by which everybody in it is dead.
+#[test]
+fn a_file_with_two_names_is_refused() {
+    both(|at| {
+        for path in [at.path(), at.lease_path()] {
+            stale(&at.place);
+            let other = path.with_extension("other");
+            std::fs::hard_link(&path, &other).unwrap();
+            let result = Segment::attach(at.place.clone(), FORMAT);
+            std::fs::remove_file(other).unwrap();
+            match result {
+                Err(AttachError::Foreign { path: told, why }) => {
+                    assert_eq!(told, path);
+                    assert!(why.contains("2 names"), "{why}");
+                }
+                other => panic!("{other:?}"),
+            }
+            Segment::attach(at.place.clone(), FORMAT).unwrap();
+        }
+    });
+}
+
+/// Puts something at a path that is no plain file.
+type Put = fn(&std::path::Path);
+
+/// A link to a plain file, a directory, a pipe without anybody at its other end, a socket, a device.
+fn what_is_no_plain_file() -> Vec<(&'static str, Put)> {
+    let mut kinds: Vec<(&str, Put)> = vec![
+        ("link", |path| {
+            let target = path.with_extension("target");
+            std::fs::write(&target, vec![0; 1 << 20]).unwrap();
+            symlink(target, path).unwrap();
+        }),
+        ("directory", |path| std::fs::create_dir(path).unwrap()),
+        ("pipe", |path| {
+            assert!(Command::new("mkfifo").args(["-m", "600"]).arg(path).status().unwrap().success())
+        }),
+        ("socket", |path| drop(std::os::unix::net::UnixListener::bind(path).unwrap())),
+    ];
+    if user_id() == 0 {
+        kinds.push(("device", |path| {
+            let made = Command::new("mknod").args(["-m", "600"]).arg(path).args(["c", "1", "5"]).status();
+            assert!(made.unwrap().success());
+        }));
+    }
+    kinds
+}
+
+fn remove_whatever(path: &std::path::Path) {
+    let _ = std::fs::remove_file(path.with_extension("target"));
+    let _ = std::fs::remove_file(path).or_else(|_| std::fs::remove_dir(path));
+}
+
+#[test]
+fn what_is_no_plain_file_is_refused_in_the_place_of_either_file() {
+    both(|at| {
+        for (kind, put) in what_is_no_plain_file() {
+            for path in [at.path(), at.lease_path()] {
+                stale(&at.place);
+                std::fs::remove_file(&path).unwrap();
+                put(&path);
+                for result in [Segment::attach(at.place.clone(), FORMAT), Segment::inspect(at.place.clone())]
+                {
+                    match result {
+                        Err(
+                            AttachError::System { path: told, .. } | AttachError::Foreign { path: told, .. },
+                        ) => {
+                            assert_eq!(told, path, "{kind}");
+                        }
+                        other => panic!("a {kind} at {path:?}: {other:?}"),
+                    }
+                }
+                if path == at.path() {
+                    let left = remove_if_stale(&at.place, false).unwrap();
+                    assert_eq!(left, Removed::Foreign, "{kind}");
+                }
+                assert!(std::fs::symlink_metadata(&path).is_ok(), "the {kind} was left alone");
+                remove_whatever(&path);
+                let _ = std::fs::remove_file(at.path());
+                let _ = std::fs::remove_file(at.lease_path());
+            }
+        }
+    });
+}
+
+#[test]
+fn a_segment_without_its_lease_is_refused() {
+    both(|at| {
+        stale(&at.place);
+        std::fs::remove_file(at.lease_path()).unwrap();
+        for result in [Segment::attach(at.place.clone(), FORMAT), Segment::inspect(at.place.clone())] {
+            match result {
+                Err(AttachError::System { path, source, .. }) => {
+                    assert_eq!((path, source.kind()), (at.lease_path(), ErrorKind::NotFound));
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        std::fs::write(at.lease_path(), "").unwrap();
+        std::fs::set_permissions(at.lease_path(), PermissionsExt::from_mode(0o600)).unwrap();
+        Segment::attach(at.place.clone(), FORMAT).unwrap();
+    });
+}
+
+/// What is mapped is the file that was checked, and not what has its name since.
+#[test]
+fn a_file_that_is_replaced_while_it_is_attached_is_whole_or_refused() {
+    both(|at| {
+        let (good, bad) = (at.path().with_extension("good"), at.path().with_extension("bad"));
+        stale(&at.place);
+        let whole = std::fs::read(at.path()).unwrap();
+        let put = |to: &std::path::Path, bytes: &[u8]| {
+            let file = File::options().write(true).create(true).truncate(true).mode(0o600).open(to).unwrap();
+            file.write_all_at(bytes, 0).unwrap();
+        };
+        let (stop, place) = (std::sync::atomic::AtomicBool::new(false), &at.place);
+        let mut attached = 0;
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    put(&bad, &[0xFF; 64]);
+                    std::fs::rename(&bad, at.path()).unwrap();
+                    put(&good, &whole);
+                    std::fs::rename(&good, at.path()).unwrap();
+                }
+            });
+            for _ in 0..2_000 {
+                match Segment::attach(place.clone(), FORMAT) {
+                    Ok(segment) => {
+                        assert_eq!(segment.total_bytes(), whole.len() as u64);
+                        assert!(segment.participants().iter().all(|entry| entry.message().is_empty()));
+                        attached += 1;
+                    }
+                    // Opened just before another took its name.
+                    Err(AttachError::Foreign { .. } | AttachError::Size { .. }) => {}
+                    Err(other) => panic!("{other:?}"),
+                }
+            }
+            stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        });
+        assert!(attached > 0);
+        let _ = (std::fs::remove_file(good), std::fs::remove_file(bad));
     });
 }
 

@@ -3,6 +3,7 @@
 //! Nothing here measures time. A test waits for events, and [`GUARD`] only ends one that would hang.
 //!
 //! * [`gate`]: where a worker, in whatever process, stops until the test lets it go on;
+//! * [`hostile`]: bytes that nobody should have written;
 //! * [`host`]: the same test body over worker processes and worker threads;
 //! * [`namespace`]: tests that choose their pids;
 //! * [`other_user`]: programs run as another user;
@@ -15,6 +16,7 @@
 
 pub mod gate;
 pub mod host;
+pub mod hostile;
 pub mod namespace;
 pub mod other_user;
 pub mod pile;

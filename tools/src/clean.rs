@@ -140,7 +140,7 @@ impl Report for Cleaning {
         let mut text = page.table(&["outcome", "name", ">size", "reason"], rows);
         let verb = if self.dry_run { Outcome::WouldRemove } else { Outcome::Removed };
         let done: Vec<_> = self.segments.iter().filter(|s| s.outcome == verb).collect();
-        let bytes = done.iter().filter_map(|s| s.bytes).sum();
+        let bytes = done.iter().filter_map(|s| s.bytes).fold(0, u64::saturating_add);
         text += &match (done.len(), self.dry_run) {
             (0, _) => "\nNothing is stale.\n".to_string(),
             (n, true) => {

@@ -224,6 +224,13 @@ fn reason(error: AttachError, place: &Place) -> String {
         AttachError::Version { found, expected, .. } => {
             format!("it has layout version {found}, this program reads {expected}")
         }
+        AttachError::Size { found, stated, needed, .. } => {
+            format!("it has {found} bytes; its header says {stated}, its shape makes {needed}")
+        }
+        AttachError::Mode { path, mode } => {
+            let what = if path == place.lease_path() { "its lease file" } else { "it" };
+            format!("{what} has mode {mode:04o}; only its user may have rights to it")
+        }
         AttachError::Fingerprint { .. } => "its fingerprint is not that of its sizes".into(),
         AttachError::System { path, source, .. }
             if path == place.lease_path() && source.kind() == io::ErrorKind::NotFound =>

@@ -12,7 +12,7 @@ use ringmill_shm::sys::process::user_id;
 use ringmill_shm::token::Token;
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -275,17 +275,17 @@ fn show_tells_the_ways_of_a_plan() {
         members: vec![member(Target::Node(0)), member(Target::Switch(0))],
     }];
     spec.switches =
-        vec![Switch { name: "one".into(), node: None, members: vec![Target::Node(1), Target::End] }];
+        vec![Switch { name: "one".into(), node: None, members: vec![Target::Node(1), Target::Node(0)] }];
     let segment = Segment::create(Place::named(&ours.name()).unwrap(), &spec).unwrap();
     let shown = parsed(&shmtool(&["show", &ours.name(), "--json"]));
     assert_eq!(
         shown["ensembles"],
         json!([{"name": "both", "members": ["split", "one"], "fail_fast": true, "next": null}])
     );
-    assert_eq!(shown["switches"], json!([{"name": "one", "members": ["classify", null]}]));
+    assert_eq!(shown["switches"], json!([{"name": "one", "members": ["classify", "split"]}]));
     let page = text(&shmtool(&["show", &ours.name()]));
     assert!(
-        page.contains("Ensembles") && page.contains("split, one") && page.contains("classify, end"),
+        page.contains("Ensembles") && page.contains("split, one") && page.contains("classify, split"),
         "{page}"
     );
     drop(segment);
@@ -447,6 +447,53 @@ fn what_is_no_segment_is_not_read() {
             assert!(line.contains(path.to_str().unwrap()) && line.contains(why), "{line}");
         }
     }
+}
+
+#[test]
+fn a_file_that_others_may_read_is_not_read() {
+    let ours = Ours::new();
+    let _segment = ours.create();
+    for (path, what) in
+        [(ours.path(), "it has mode 0644"), (ours.0.lease_path(), "its lease file has mode 0644")]
+    {
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o644)).unwrap();
+        for command in ["show", "check"] {
+            let line = complaint(&shmtool(&[command, &ours.name()]));
+            assert!(line.contains(what), "{line}");
+        }
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).unwrap();
+    }
+}
+
+/// Only the file's owner can do that; it is no reason to die without a word.
+#[test]
+fn a_file_that_is_made_shorter_while_it_is_read_is_told() {
+    for _ in 0..100 {
+        let ours = Ours::new();
+        let segment = ours.create();
+        // With a problem, so that it looks several times, with a pause in between.
+        let _ = Task::new(&segment, 5).unwrap().begin(Token::new(2, 77));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_shmtool"));
+        command.args(["check", &ours.name()]).stdin(Stdio::null());
+        let mut tool = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let maps = format!("/proc/{}/maps", tool.id());
+        let path = ours.path();
+        while !std::fs::read_to_string(&maps).unwrap_or_default().contains(path.to_str().unwrap())
+            && tool.try_wait().unwrap().is_none()
+        {
+            std::thread::yield_now(); // no event tells that a file was mapped
+        }
+        std::fs::File::options().write(true).open(&path).unwrap().set_len(0).unwrap();
+        let output = tool.wait_with_output().unwrap();
+        drop(segment);
+        if code(&output) == 2 {
+            let told = String::from_utf8(output.stderr).unwrap();
+            assert_eq!(told, "shmtool: the segment's file was made shorter while it was read\n");
+            return;
+        }
+        assert_eq!(code(&output), 1, "it was faster: {output:?}");
+    }
+    panic!("it was always faster");
 }
 
 // --- check

@@ -152,9 +152,7 @@ impl MemberOutcome {
     #[must_use]
     pub fn value<T: crate::Payload>(&self) -> Option<T> {
         let Self::Value { payload: Some(payload) } = self else { return None };
-        let mut aligned = rkyv::util::AlignedVec::<16>::new();
-        aligned.extend_from_slice(payload);
-        crate::payload::view::<T>(&aligned).and_then(crate::payload::owned::<T>).ok()
+        crate::payload::copied(payload).ok()
     }
 
     /// The error, where the member gave one.
@@ -213,15 +211,10 @@ fn write_members(members: &[Member], f: &mut fmt::Formatter<'_>) -> fmt::Result 
 }
 
 impl RemoteError {
-    /// Says less, up to so many times; how many times it could.
-    pub(crate) fn shorten(&mut self, times: usize) -> usize {
-        for done in 0..times {
-            match self.cause.shortened() {
-                Some(shorter) => self.cause = shorter,
-                None => return done,
-            }
-        }
-        times
+    /// Says less; false if there is nothing to leave out.
+    pub(crate) fn shorten(&mut self) -> bool {
+        let shorter = self.cause.shortened();
+        shorter.map(|shorter| self.cause = shorter).is_some()
     }
 }
 
@@ -321,7 +314,9 @@ fn shortened_members(members: &[Member]) -> Option<Vec<Member>> {
         }
     }
     if !shorter {
+        // Half of them at a time: there may be as many as fit into a payload.
         members.pop()?;
+        members.truncate(members.len().div_ceil(2));
     }
     Some(members)
 }

@@ -141,7 +141,8 @@ impl ServerBuilder {
             None => Place::named(&self.name).map_err(CreateError::from)?,
         };
         let segment = Arc::new(Segment::create(place, &plan.spec(capacity, &self.blocks)?)?);
-        let client = segment.server_token().expect("a segment is created with its server");
+        let written_over = || CreateError::Plan("somebody has written over the server's place".into());
+        let client = segment.server_token().ok_or_else(written_over)?;
         let shared = Arc::new(Shared::new(Arc::clone(&segment), client, &plan.nodes, router)?);
         let supervisor = Supervisor::start(Arc::clone(&shared), &plan.nodes, &self.name, self.wait);
         // A thread that did start may keep the segment for longer than this process has.

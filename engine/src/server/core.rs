@@ -4,7 +4,7 @@ use super::options::CallOptions;
 use crate::error::{CallError, EncodeError, RemoteCause, RemoteError, StartError, status_of_early_death};
 use crate::launch;
 use crate::patience::{Pace, Patience};
-use crate::payload::{Payload, Validated, encode, owned, view};
+use crate::payload::{Payload, Validated, copied, encode};
 use crate::pending::Pending;
 use crate::reactor::Reactor;
 use crate::reply::Reply;
@@ -123,12 +123,15 @@ impl Core {
         loop {
             let count = bell.count();
             let mut unready = None;
-            for entry in &self.segment.participants()[SERVER as usize + 1..] {
-                let servlet = || self.segment.nodes()[entry.node() as usize].name.clone();
+            for (place, entry) in (0..).zip(self.segment.participants()).skip(SERVER as usize + 1) {
+                // Who has a place follows from the plan, whatever the entry says.
+                let Some((node, number)) = self.segment.seat_of(place) else { continue };
+                let info = &self.segment.nodes()[node as usize];
+                let (servlet, worker) = (|| info.name.clone(), number / info.threads);
                 match entry.life() {
                     Life::Ready => {}
                     Life::Failed => {
-                        let (servlet, worker, pid) = (servlet(), entry.worker(), entry.pid());
+                        let (servlet, pid) = (servlet(), entry.pid());
                         let unknown = || RemoteError {
                             servlet,
                             worker,
@@ -140,15 +143,14 @@ impl Core {
                         return Err(StartError::Worker(Box::new(error)));
                     }
                     Life::Dead => {
-                        let place = entry.token().map_or(0, Token::index);
                         return Err(status_of_early_death(
                             servlet(),
-                            entry.worker(),
+                            worker,
                             place,
                             &self.supervisor.early_deaths,
                         ));
                     }
-                    _ => unready = unready.or(Some((servlet(), entry.worker()))),
+                    _ => unready = unready.or_else(|| Some((servlet(), worker))),
                 }
             }
             let Some((servlet, worker)) = unready else { return Ok(()) };
@@ -472,7 +474,7 @@ impl Core {
             Ok(bytes) => bytes,
             Err(error) => return corrupt(error.to_string()),
         };
-        match view::<RemoteError>(bytes).and_then(owned::<RemoteError>) {
+        match copied::<RemoteError>(bytes) {
             Ok(error) => match CallError::remote(error) {
                 // Told by a worker, which does not know why.
                 CallError::ServletDown { servlet, reason } if reason.is_empty() => {

@@ -37,7 +37,7 @@ use crate::plan::{Planner, Span};
 ///
 /// [`ProcessServlet`] and [`ThreadServlet`] have workers. Others are made of servlets: a [`Sequential`] of
 /// stages, an [`Ensemble`] of members that all see an item, a [`Switch`] that gives it to one of them. They
-/// nest to any depth.
+/// nest: ensembles and switches up to 64 deep, one within the other; more is an error at start.
 ///
 /// Implemented by the servlets of this crate only.
 pub trait Servlet: sealed::Sealed + Sized + 'static {

@@ -133,7 +133,11 @@ impl<'a> Task<'a> {
     pub(crate) fn join_again(self, dead: State, me: Token) -> Option<Result<Join<'a>, Claimed<'a>>> {
         let word = &self.line.word;
         let state = word.take_over(dead, me)?;
-        if let At::Forked(fork) = self.at() {
+        let forks = &self.segment.routes().forks;
+        let exists = |fork: u32| forks.get(fork as usize).is_some_and(|f| f.parent == self.place().1);
+        if let At::Forked(fork) = self.at()
+            && exists(fork)
+        {
             return Some(Ok(Join::new(Held { task: self, state }, fork, me, true)));
         }
         let state = word.joined(me).ok()?;
@@ -251,7 +255,7 @@ impl<'a> Join<'a> {
     #[must_use]
     pub fn fork(&self) -> (u32, &'a Fork) {
         let forks = &self.parent.task.segment.routes().forks;
-        (self.fork, &forks[self.fork as usize])
+        (self.fork, &forks[self.fork as usize]) // whoever made this has looked it up
     }
 
     /// The task.
@@ -331,13 +335,10 @@ impl<'a> Join<'a> {
         self.at_rest || self.parent.task.family().at_rest(&self.fork().1.family())
     }
 
-    /// Where the value goes: the task's own places.
-    ///
-    /// # Panics
-    /// If branches are under way, which may read what lies there.
-    pub fn value_place(&mut self) -> JoinPlace<'_, 'a> {
-        assert!(self.is_at_rest(), "branches of task {} are under way", self.parent.task.id);
-        JoinPlace(&mut self.parent, None)
+    /// Where the value goes: the task's own places. `None` if branches are under way, which may read what lies
+    /// there.
+    pub fn value_place(&mut self) -> Option<JoinPlace<'_, 'a>> {
+        self.is_at_rest().then_some(JoinPlace(&mut self.parent, None))
     }
 
     /// Where an error record goes: the places of a branch that has arrived.

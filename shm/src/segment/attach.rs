@@ -1,21 +1,34 @@
 //! Attaching a segment: nothing in it is believed before it has been checked.
+//!
+//! # Protocol
+//!
+//! The file is opened once, and what is checked and mapped is that descriptor's: a plain file with one name,
+//! its user's alone, with all its pages. Then the header, copied; then the plan, copied. The shape, the plan
+//! and all that follows from them lie in this process's memory from then on, and are not read again. The lease
+//! file is checked in the same way.
+//!
+//! The bytes themselves are not hidden from anybody who has the same user: who may open the file may write
+//! into it at any time. So whatever is read later is checked where it is read. Only a file that is made
+//! *shorter* while it is mapped cannot be met with: the kernel sends SIGBUS to whoever reads what is not
+//! there. Nobody but the file's owner can do that, since its mode lets nobody else write.
 #![expect(unsafe_code, reason = "reading a header that another program may have written")]
 
 use super::node::NodeInfo;
-use super::place::{Place, posix_name};
+use super::place::Place;
 use super::{MEMBER_BYTES, Mapping, Segment, TARGET_BYTES};
 use crate::doorbell;
 use crate::layout::{
-    Extent, ForkDescriptor, Header, LAYOUT_VERSION, Layout, MAGIC, NodeDescriptor, PAGE, SwitchDescriptor,
+    BATCH_SIZE_LIMIT, BATCH_WAIT_LIMIT_NS, Extent, ForkDescriptor, Header, LAYOUT_VERSION, Layout, MAGIC,
+    NodeDescriptor, PAGE, SwitchDescriptor,
 };
-use crate::participant::Lease;
+use crate::participant::{Lease, SERVER};
 use crate::plan::{Fork, Member, Routes, Switch, Target};
 use crate::sync::Ordering;
 use crate::sys;
+use core::cell::Cell;
 use core::ptr::NonNull;
-use memmap2::{MmapOptions, MmapRaw};
-use shared_memory::ShmemConf;
-use std::fs::OpenOptions;
+use memmap2::MmapOptions;
+use std::fs::{File, Metadata, OpenOptions};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -62,6 +75,18 @@ pub enum AttachError {
         /// Ours.
         expected: u64,
     },
+    /// Its file has another size than it should.
+    #[error("{} has {found} bytes; its header says {stated}, its shape makes {needed}", path.display())]
+    Size {
+        /// The file.
+        path: PathBuf,
+        /// The file's size.
+        found: u64,
+        /// The size that the header says.
+        stated: u64,
+        /// The size that follows from the numbers in the header.
+        needed: u64,
+    },
     /// It belongs to another user.
     #[error("{} belongs to user {owner}, this process acts as user {user}", path.display())]
     Owner {
@@ -72,6 +97,62 @@ pub enum AttachError {
         /// Who we are.
         user: u32,
     },
+    /// Others than its user may read or write it.
+    #[error("{} has mode {mode:04o}; only its user may have rights to it, as in 0600", path.display())]
+    Mode {
+        /// The file.
+        path: PathBuf,
+        /// Its mode.
+        mode: u32,
+    },
+}
+
+/// What a file must be before it is believed to be ours.
+struct Vetting {
+    user: u32,
+    /// Whether it is only looked at; root may look at everybody's.
+    only_looks: bool,
+}
+
+impl Vetting {
+    /// # Errors
+    /// What is wrong with the file.
+    fn vet(&self, path: &Path, meta: &Metadata) -> Result<(), AttachError> {
+        let foreign = |why: String| Err(AttachError::Foreign { path: path.into(), why });
+        let (user, owner) = (self.user, meta.uid());
+        if owner != user && !(user == 0 && self.only_looks) {
+            return Err(AttachError::Owner { path: path.into(), owner, user });
+        }
+        if !meta.is_file() {
+            return foreign("it is no plain file".into());
+        }
+        match meta.nlink() {
+            0 => foreign("it has just been removed".into()),
+            1 => Ok(()),
+            // Under another name it would have another lease, and everybody in it would look dead.
+            names => foreign(format!("its file has {names} names, and a lease beside one of them")),
+        }
+    }
+}
+
+/// Asked of what is a segment by its first bytes: of another file it would be beside the point.
+fn check_mode(path: &Path, meta: &Metadata) -> Result<(), AttachError> {
+    match meta.mode() & 0o7777 {
+        mode if mode & 0o7077 != 0 => Err(AttachError::Mode { path: path.into(), mode }),
+        _ => Ok(()),
+    }
+}
+
+/// Bytes of the blobs that nothing has been read from yet. What is written into them lies side by side, so all
+/// of it together has no more bytes than they: else a few bytes could be read over and over.
+struct Budget(Cell<u64>);
+
+impl Budget {
+    fn spend(&self, bytes: u64) -> Result<(), String> {
+        let left = self.0.get().checked_sub(bytes);
+        self.0.set(left.ok_or("names, members and configurations that overlap")?);
+        Ok(())
+    }
 }
 
 impl Segment {
@@ -107,29 +188,30 @@ impl Segment {
             .open(&path)
             .map_err(system("open"))?;
         let meta = file.metadata().map_err(system("look at"))?;
-        let user = sys::process::user_id();
-        if meta.uid() != user && user != 0 {
-            return Err(AttachError::Owner { path, owner: meta.uid(), user });
-        }
-        if !meta.is_file() || meta.len() < PAGE as u64 {
+        let vetting = Vetting { user: sys::process::user_id(), only_looks: !write };
+        vetting.vet(&path, &meta)?;
+        if meta.len() < PAGE as u64 {
             return Err(foreign(format!("{} bytes, less than a header", meta.len())));
         }
-        let mapping = match &place {
-            Place::Named(_) if write => {
-                let opened = ShmemConf::new().os_id(posix_name(&place)).open();
-                Mapping::Named(opened.map_err(|e| system("map")(io::Error::other(e)))?)
-            }
-            _ if write => Mapping::File(MmapRaw::map_raw(&file).map_err(system("map"))?),
-            _ => Mapping::File(MmapOptions::new().map_raw_read_only(&file).map_err(system("map"))?),
-        };
+        if meta.blocks().saturating_mul(512) < meta.len() {
+            // Its creator reserves all of them. A page that is not there could be the one too many for the file
+            // system when it is first touched: SIGBUS.
+            return Err(foreign(format!("it has holes: {} of {} bytes", 512 * meta.blocks(), meta.len())));
+        }
+        let mapping = map(&file, meta.len(), write).map_err(system("map"))?;
         let base = NonNull::new(mapping.as_ptr()).expect("a mapping is not at null");
-        let layout = read_header(base, mapping.len(), &path, payload_format)?;
+        let layout = read_header(base, meta.len(), &path, payload_format)?;
+        check_mode(&path, &meta)?;
         let lease_path = place.lease_path();
-        let lease = Lease::open(&lease_path).map_err(|source| AttachError::System {
-            what: "open",
-            path: lease_path,
-            source,
-        })?;
+        let of_lease = |what| {
+            let path = lease_path.clone();
+            move |source| AttachError::System { what, path, source }
+        };
+        let lease = Lease::open(&lease_path).map_err(of_lease("open"))?;
+        for meta in lease.metadata().map_err(of_lease("look at"))? {
+            vetting.vet(&lease_path, &meta)?;
+            check_mode(&lease_path, &meta)?;
+        }
         let mut segment = Self::over(mapping, base, layout, place, lease);
         segment.read_plan().map_err(foreign)?;
         Ok(segment)
@@ -149,16 +231,18 @@ impl Segment {
 
     /// Reads and checks the plan.
     pub(super) fn read_plan(&mut self) -> Result<(), String> {
-        let nodes = self.read_nodes()?;
+        let budget = Budget(Cell::new(self.layout.shape.blob_bytes));
+        let nodes = self.read_nodes(&budget)?;
         let nexts: Vec<Target> = nodes.iter().map(|node| node.next).collect();
-        let (forks, switches) = (self.read_forks()?, self.read_switches()?);
+        let (forks, switches) = (self.read_forks(&budget)?, self.read_switches(&budget)?);
         self.routes = Routes::new(forks, switches, &nexts, self.layout.shape.branches())?;
         self.nodes = nodes;
         Ok(())
     }
 
     /// The name in these bytes of the blobs.
-    fn text(&self, extent: Extent) -> Result<String, String> {
+    fn text(&self, extent: Extent, budget: &Budget) -> Result<String, String> {
+        budget.spend(extent.bytes)?;
         let bytes = self.blob(extent).ok_or("a name outside the blobs")?;
         Ok(String::from_utf8(bytes.to_vec()).map_err(|_| "a name that is not UTF-8")?)
     }
@@ -171,22 +255,23 @@ impl Segment {
     }
 
     /// Numbers in these bytes of the blobs.
-    fn numbers(&self, extent: Extent) -> Result<Vec<u32>, String> {
+    fn numbers(&self, extent: Extent, budget: &Budget) -> Result<Vec<u32>, String> {
+        budget.spend(extent.bytes)?;
         let bytes = self.blob(extent).ok_or("members outside the blobs")?;
         Ok(bytes.as_chunks().0.iter().map(|&four| u32::from_le_bytes(four)).collect())
     }
 
-    fn read_forks(&self) -> Result<Vec<Fork>, String> {
+    fn read_forks(&self, budget: &Budget) -> Result<Vec<Fork>, String> {
         let read = |index| {
             let d: ForkDescriptor = self.descriptor(self.layout.forks, index);
-            let members = self.numbers(d.members)?;
+            let members = self.numbers(d.members, budget)?;
             let member = |&[entry, root_bytes, root_align]: &[u32; MEMBER_BYTES / TARGET_BYTES]| Member {
                 entry: Target::from_raw(entry),
                 root_bytes,
                 root_align,
             };
             Ok(Fork {
-                name: self.text(d.name)?,
+                name: self.text(d.name, budget)?,
                 fail_fast: d.fail_fast != 0,
                 form: d.form,
                 parent: d.parent,
@@ -199,37 +284,48 @@ impl Segment {
         (0..self.layout.shape.forks).map(read).collect()
     }
 
-    fn read_switches(&self) -> Result<Vec<Switch>, String> {
+    fn read_switches(&self, budget: &Budget) -> Result<Vec<Switch>, String> {
         let read = |index| {
+            let node_of = |node: u64| match node {
+                u64::MAX => Ok(None),
+                node => u32::try_from(node).map(Some).map_err(|_| format!("switch {index} has node {node}")),
+            };
             let d: SwitchDescriptor = self.descriptor(self.layout.switches, index);
             Ok(Switch {
-                name: self.text(d.name)?,
-                node: (d.node != u64::MAX).then_some(d.node as u32),
-                members: self.numbers(d.members)?.into_iter().map(Target::from_raw).collect(),
+                name: self.text(d.name, budget)?,
+                node: node_of(d.node)?,
+                members: self.numbers(d.members, budget)?.into_iter().map(Target::from_raw).collect(),
             })
         };
         (0..self.layout.shape.switches).map(read).collect()
     }
 
-    fn read_nodes(&self) -> Result<Vec<NodeInfo>, String> {
-        (0..self.layout.shape.nodes)
+    fn read_nodes(&self, budget: &Budget) -> Result<Vec<NodeInfo>, String> {
+        let participants = self.layout.shape.participants;
+        let mut first = SERVER + 1;
+        let nodes: Vec<NodeInfo> = (0..self.layout.shape.nodes)
             .map(|index| {
                 let d: NodeDescriptor = self.descriptor(self.layout.node_descriptors, index);
-                let last = u64::from(d.first_participant) + u64::from(d.workers);
-                if last > u64::from(self.layout.shape.participants)
-                    || d.workers as usize > doorbell::WORKER_LIMIT
-                {
+                if d.workers as usize > doorbell::WORKER_LIMIT || d.workers > participants - first {
                     return Err(format!("node {index} has workers outside the participant table"));
+                }
+                if d.first_participant != first {
+                    return Err(format!("node {index} has workers that are not those after the last one's"));
+                }
+                first += d.workers;
+                if d.batch_size > BATCH_SIZE_LIMIT || d.batch_wait_ns > BATCH_WAIT_LIMIT_NS {
+                    return Err(format!("node {index} has batches larger or longer than there can be"));
                 }
                 if d.threads == 0 || !d.workers.is_multiple_of(d.threads) {
                     return Err(format!("node {index} has workers with a fraction of a thread"));
                 }
+                budget.spend(d.config.bytes)?;
                 if self.blob(d.config).is_none() {
                     return Err(format!("node {index} has its configuration outside the blobs"));
                 }
                 Ok(NodeInfo {
-                    name: self.text(d.name)?,
-                    worker_type: self.text(d.worker_type)?,
+                    name: self.text(d.name, budget)?,
+                    worker_type: self.text(d.worker_type, budget)?,
                     type_hash: d.type_hash,
                     batch_size: d.batch_size,
                     batch_wait_ns: d.batch_wait_ns,
@@ -243,14 +339,26 @@ impl Segment {
                     config: d.config,
                 })
             })
-            .collect()
+            .collect::<Result<_, _>>()?;
+        match participants - first {
+            0 => Ok(nodes),
+            more => Err(format!("{more} participants belong to no node")),
+        }
     }
+}
+
+/// Maps `bytes` bytes of a file: as many as were checked, whatever has become of it since.
+fn map(file: &File, bytes: u64, write: bool) -> io::Result<Mapping> {
+    let mut options = MmapOptions::new();
+    options.len(usize::try_from(bytes).map_err(io::Error::other)?);
+    let mapped = if write { options.map_raw(file) } else { options.map_raw_read_only(file) };
+    mapped.map(Mapping::File)
 }
 
 /// Checks a header; the layout that follows from its shape.
 fn read_header(
     base: NonNull<u8>,
-    mapped: usize,
+    found: u64,
     path: &Path,
     payload_format: Option<u64>,
 ) -> Result<Layout, AttachError> {
@@ -278,11 +386,9 @@ fn read_header(
         return Err(AttachError::Version { path: path.into(), found: version, expected: LAYOUT_VERSION });
     }
     let layout = Layout::new(&shape).map_err(|e| foreign(&format!("its {e}")))?;
-    if total_bytes != layout.total_bytes as u64 || mapped < layout.total_bytes {
-        return Err(foreign(&format!(
-            "it says {total_bytes} bytes, its shape makes {}, the file has {mapped}",
-            layout.total_bytes
-        )));
+    let needed = layout.total_bytes as u64;
+    if total_bytes != needed || found != needed {
+        return Err(AttachError::Size { path: path.into(), found, stated: total_bytes, needed });
     }
     let expected = layout.fingerprint(payload_format.unwrap_or(format));
     if fingerprint != expected {

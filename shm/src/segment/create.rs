@@ -6,8 +6,8 @@ use super::stale::remove_stale;
 use super::{MEMBER_BYTES, Mapping, Run, Segment, TARGET_BYTES};
 use crate::doorbell::WORKER_LIMIT;
 use crate::layout::{
-    Class, Extent, ForkDescriptor, Header, LAYOUT_VERSION, Layout, MAGIC, NAME_LIMIT, NodeDescriptor,
-    PAYLOAD_ALIGN, Shape, ShapeError, SwitchDescriptor,
+    BATCH_SIZE_LIMIT, BATCH_WAIT_LIMIT_NS, Class, Extent, ForkDescriptor, Header, LAYOUT_VERSION, Layout,
+    MAGIC, NAME_LIMIT, NodeDescriptor, PAYLOAD_ALIGN, Shape, ShapeError, SwitchDescriptor,
 };
 use crate::participant::{Lease, LeaseError, Life, Role, SERVER};
 use crate::plan::{Fork, Routes, Switch, Target};
@@ -162,6 +162,8 @@ fn shape_of(spec: &Spec) -> Result<Shape, ShapeError> {
         false => Err(ShapeError { what, value: value as u64, least: 0, most: most as u64 }),
     };
     for node in &spec.nodes {
+        within("batch size", node.batch_size as usize, BATCH_SIZE_LIMIT as usize)?;
+        within("nanoseconds of a batch's wait", node.batch_wait_ns as usize, BATCH_WAIT_LIMIT_NS as usize)?;
         within("number of workers of a node, threads included", node.places(), WORKER_LIMIT)?;
         if node.threads == 0 {
             let (what, most) = ("number of threads of a worker", WORKER_LIMIT as u64);
@@ -237,12 +239,15 @@ impl Segment {
         let base = NonNull::new(mapping.as_ptr()).expect("a mapping is not at null");
         let mut segment = Self::over(mapping, base, layout, place, lease);
         segment.owner = true.into();
-        segment.initialise(spec);
+        segment.initialise(spec)?;
         Ok(segment)
     }
 
     /// Writes everything into the zeroed pages, the magic last.
-    fn initialise(&mut self, spec: &Spec) {
+    ///
+    /// # Errors
+    /// If the plan is not there any more when it is read back.
+    fn initialise(&mut self, spec: &Spec) -> Result<(), CreateError> {
         let mut blob = 0_u64;
         let mut put = |bytes: &[u8]| {
             let extent = Extent { offset: blob, bytes: bytes.len() as u64 };
@@ -352,7 +357,8 @@ impl Segment {
         self.set_run(Run::Running);
         // *finished*: pairs with the Acquire in `read_header`.
         self.header().magic.store(MAGIC, Ordering::Release);
-        self.read_plan().expect("we have just written it");
+        // What we have just written, unless somebody has written over it since.
+        self.read_plan().map_err(CreateError::Plan)
     }
 }
 

@@ -8,7 +8,7 @@
 //!
 //! Create: take the server's byte of the lease file; so no living server has the name. Remove what a
 //! dead one left. Create the file exclusively, mode 0600, reserve its pages, write everything, and the
-//! magic last. Attach: check owner, size, magic, version, shape and fingerprint before anything is
+//! magic last. Attach: check owner, mode, size, magic, version, shape and fingerprint before anything is
 //! believed; compute all offsets from the shape. Remove: segment first, lease file second, then let go
 //! of the lease.
 //!
@@ -81,13 +81,6 @@ impl Mapping {
             Self::File(map) => map.as_mut_ptr(),
         }
     }
-
-    fn len(&self) -> usize {
-        match self {
-            Self::Named(shmem) => shmem.len(),
-            Self::File(map) => map.len(),
-        }
-    }
 }
 
 /// A mapped segment.
@@ -120,7 +113,7 @@ impl core::fmt::Debug for Segment {
 }
 
 impl Segment {
-    /// Bytes of the blobs; they never change after creation.
+    /// Bytes of the blobs, to be copied before they are believed.
     fn blob(&self, extent: Extent) -> Option<&[u8]> {
         let end = extent.offset.checked_add(extent.bytes)?;
         if end > self.layout.shape.blob_bytes {
@@ -167,15 +160,21 @@ impl Segment {
     /// Facts of the header for people.
     #[must_use]
     pub fn identity(&self) -> Identity {
-        let header = self.header();
-        let name_bytes = (header.name_len as usize).min(NAME_LIMIT);
-        Identity {
-            name: String::from_utf8_lossy(&header.name[..name_bytes]).into_owned(),
-            layout_version: header.version,
-            fingerprint: header.fingerprint,
-            created_unix_s: header.created_unix_s,
-            user_id: header.user_id,
-        }
+        let header: *const Header = self.header();
+        // SAFETY: the header lies in the mapping; any bytes are valid values of these types. Copied, so that
+        // a name that changes meanwhile is still text.
+        let (name, name_bytes, layout_version, fingerprint, created_unix_s, user_id) = unsafe {
+            (
+                (&raw const (*header).name).read_volatile(),
+                (&raw const (*header).name_len).read_volatile(),
+                (&raw const (*header).version).read_volatile(),
+                (&raw const (*header).fingerprint).read_volatile(),
+                (&raw const (*header).created_unix_s).read_volatile(),
+                (&raw const (*header).user_id).read_volatile(),
+            )
+        };
+        let name = String::from_utf8_lossy(&name[..(name_bytes as usize).min(NAME_LIMIT)]).into_owned();
+        Identity { name, layout_version, fingerprint, created_unix_s, user_id }
     }
 
     /// The plan's nodes.
@@ -205,10 +204,20 @@ impl Segment {
         })
     }
 
-    /// The configuration that a node's workers are constructed from; 16-aligned.
+    /// Which node a worker's place in the participant table belongs to, and which of that node's places it is:
+    /// its number at the node's doorbell. By the plan, whatever the entry says.
     #[must_use]
-    pub fn config(&self, info: &NodeInfo) -> &[u8] {
-        self.blob(info.config).unwrap_or(&[])
+    pub fn seat_of(&self, place: u32) -> Option<(u32, u32)> {
+        (0..).zip(&self.nodes).find_map(|(node, info)| {
+            let number = place.checked_sub(info.first_participant)?;
+            (number < info.workers).then_some((node, number))
+        })
+    }
+
+    /// The configuration that a node's workers are constructed from, copied.
+    #[must_use]
+    pub fn config(&self, info: &NodeInfo) -> Vec<u8> {
+        self.blob(info.config).unwrap_or(&[]).to_vec()
     }
 
     /// The participant table.

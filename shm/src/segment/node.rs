@@ -107,7 +107,7 @@ impl<'a> Node<'a> {
     #[inline(always)]
     pub fn push(&self, ids: &[u32]) -> Result<(), Overrun> {
         let next = match *ids {
-            [id] => self.ring().push(id)? + 1,
+            [id] => self.ring().push(id)?.wrapping_add(1),
             _ => self.ring().push_many(ids).map_err(|(overrun, _)| overrun)?,
         };
         self.after_push(next);

@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 /// The first descriptor after standard input, output and error.
@@ -172,6 +173,25 @@ pub fn die_by_signal(signal: i32) {
     unsafe {
         libc::signal(signal, libc::SIG_DFL);
         libc::raise(signal);
+    }
+}
+
+/// From now on a read of mapped bytes that are not there any more, because the file was made shorter, ends this
+/// process with a message and an exit code, and not by the signal alone.
+pub fn end_on_bus_error(message: &'static str, code: i32) {
+    static ENDING: OnceLock<(&'static str, i32)> = OnceLock::new();
+    extern "C" fn end(_: libc::c_int) {
+        let (message, code) = ENDING.get().copied().unwrap_or(("", 1));
+        // SAFETY: write and _exit may be called in a signal handler; the message is static. `get` of what was
+        // set before the handler was is a load.
+        unsafe {
+            libc::write(libc::STDERR_FILENO, message.as_ptr().cast(), message.len());
+            libc::_exit(code)
+        }
+    }
+    if ENDING.set((message, code)).is_ok() {
+        // SAFETY: the handler takes what a handler is given, and calls nothing that may not be called in one.
+        unsafe { libc::signal(libc::SIGBUS, end as extern "C" fn(libc::c_int) as libc::sighandler_t) };
     }
 }
 

@@ -1,0 +1,54 @@
+//! Payloads, error records, and the texts that workers' processes are given.
+
+use ringmill::__private::hostile;
+use ringmill::{Payload, RemoteError};
+use ringmill_shm::segment::Place;
+
+/// Bytes as payloads of many types, the first byte says of which: what is read can be printed, compared with
+/// itself read again, and dropped.
+pub fn payload(input: &[u8]) {
+    type Ok64 = Result<Box<u64>, Box<RemoteError>>;
+    let Some((kind, bytes)) = input.split_first() else { return };
+    match kind % 10 {
+        0 => read::<u64>(bytes),
+        1 => read::<String>(bytes),
+        2 => read::<Vec<String>>(bytes),
+        3 => read::<Vec<Option<Box<(u8, String)>>>>(bytes),
+        4 => read::<(Box<u64>, Box<String>)>(bytes),
+        5 => read::<Vec<Box<String>>>(bytes),
+        6 => read::<(Ok64, Ok64)>(bytes),
+        7 => read::<Vec<Ok64>>(bytes),
+        8 => read::<(char, bool, [i16; 3], Option<f32>)>(bytes),
+        _ => record(bytes),
+    }
+}
+
+fn read<T: Payload + std::fmt::Debug>(bytes: &[u8]) {
+    match hostile::read::<T>(bytes) {
+        Ok(value) => {
+            let again = hostile::read::<T>(bytes).expect("it was read before");
+            assert_eq!(format!("{value:?}"), format!("{again:?}"));
+        }
+        Err(message) => assert!(!message.is_empty()),
+    }
+}
+
+/// As an error record: printed, shortened until nothing is left, each time written and read again.
+fn record(bytes: &[u8]) {
+    let Ok(error) = hostile::read::<RemoteError>(bytes) else { return };
+    let _ = (error.to_string(), format!("{error:#}"), format!("{error:?}"));
+    let steps = hostile::shorten_to_the_end(error);
+    assert!(steps <= 64 + bytes.len(), "{steps} steps for {} bytes", bytes.len());
+}
+
+/// As what a worker's process is told, as a place, and as the message of a worker that could not start.
+pub fn text(input: &[u8]) {
+    let text = String::from_utf8_lossy(input);
+    hostile::order(&text);
+    if let Ok(place) = Place::parse(&text) {
+        let again = Place::parse(&place.to_text());
+        assert!(again.is_ok() || place.to_text() != text, "{place:?}");
+        let _ = (place.path(), place.lease_path());
+    }
+    hostile::boot_message(input);
+}

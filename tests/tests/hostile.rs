@@ -1,0 +1,265 @@
+//! Whatever bytes a segment, a payload or an order has, nobody who reads them panics, hangs or dies.
+//!
+//! Every input is kept short and deterministic: what fails is printed as a line of hexadecimal digits, to be put
+//! into `tests/fuzz/corpus/<target>/` where the replay finds it. `RINGMILL_HOSTILE_ROUNDS=n` makes the random
+//! part n times as long, with other numbers in each round.
+
+use ringmill_tests::host::Host;
+use ringmill_tests::hostile::{Numbers, TARGETS, image, live};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::Duration;
+
+ringmill::init!(live::Echo, live::Sink);
+
+/// What takes longer than this hangs: a single input takes milliseconds.
+const HANGS: Duration = Duration::from_secs(60);
+
+fn rounds() -> u64 {
+    let rounds = std::env::var("RINGMILL_HOSTILE_ROUNDS").ok();
+    rounds.map_or(1, |text| text.parse().expect("RINGMILL_HOSTILE_ROUNDS is a number"))
+}
+
+/// Runs inputs one after the other, each told before it begins, and ends the process with the one that hangs.
+struct Runner {
+    tell: std::sync::mpsc::Sender<String>,
+    watch: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Runner {
+    fn new() -> Self {
+        let (tell, told) = channel::<String>();
+        let watch = std::thread::spawn(move || {
+            let mut last = String::new();
+            loop {
+                match told.recv_timeout(HANGS) {
+                    Ok(input) => last = input,
+                    Err(RecvTimeoutError::Timeout) => {
+                        eprintln!("hangs: {last}");
+                        std::process::abort();
+                    }
+                    Err(RecvTimeoutError::Disconnected) => return,
+                }
+            }
+        });
+        Self { tell, watch: Some(watch) }
+    }
+
+    #[track_caller]
+    fn run(&self, what: impl Fn() -> String, body: impl FnOnce()) {
+        self.tell.send(what()).expect("it listens");
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(body)) {
+            eprintln!("fails: {}", what());
+            resume_unwind(panic);
+        }
+    }
+}
+
+impl Drop for Runner {
+    fn drop(&mut self) {
+        self.tell = channel().0;
+        let _ = self.watch.take().map(std::thread::JoinHandle::join);
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[test]
+fn the_corpus_is_harmless() {
+    let runner = Runner::new();
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");
+    for (name, target) in TARGETS {
+        let files = std::fs::read_dir(corpus.join(name)).unwrap_or_else(|e| panic!("{name}: {e}"));
+        let mut count = 0;
+        for file in files {
+            let path = file.expect("a file").path();
+            let input = std::fs::read(&path).expect("a file");
+            runner.run(|| format!("{name} {}", path.display()), || target(&input));
+            count += 1;
+        }
+        assert!(count > 0, "{name} has a corpus");
+    }
+}
+
+/// Literally: each byte of each image becomes nothing, all, another by one bit, and another by chance; then all
+/// parts are played once, and everybody looks.
+#[test]
+fn any_byte_changed() {
+    let (runner, mut numbers) = (Runner::new(), Numbers::new(1));
+    for (which, image) in image::images().iter().enumerate() {
+        let mut before = None;
+        let twin = image::images()[..which].iter().find(|other| other.len() == image.len() && which > 1);
+        for at in 0..image.len() {
+            let was = image[at];
+            // What two images of one shape have in common is changed in one of them.
+            if was == 0 && twin.is_some_and(|other| other[at] == was) {
+                continue;
+            }
+            // What lies in the middle of a run of zeros is like its neighbours: one value does.
+            let dull = before == Some(0) && was == 0 && image.get(at + 1) == Some(&0) && at % 8 != 0;
+            before = Some(was);
+            let chance = numbers.below(256) as u8;
+            let all = [0xFF, was ^ 1 << numbers.below(8), 0, chance];
+            let values = if dull { &all[..1] } else { &all[..] };
+            for &value in values.iter().filter(|&&value| value != was) {
+                let flags = numbers.below(32) as u8;
+                let told =
+                    || format!("byte {at} of image {which} from {was:#x} to {value:#x}, flags {flags}");
+                runner.run(told, || {
+                    let mut changed = image.clone();
+                    changed[at] = value;
+                    image::tour(&mut changed, flags);
+                });
+            }
+        }
+    }
+}
+
+#[test]
+fn many_bytes_changed() {
+    let runner = Runner::new();
+    for round in 0..rounds() {
+        let mut numbers = Numbers::new(2 + round);
+        for _ in 0..10_000 {
+            let input = image::random(&mut numbers);
+            runner.run(|| format!("image {}", hex(&input)), || image::run(&input));
+        }
+    }
+}
+
+/// A server whose segment is written over while it serves: calls end in their time, with an outcome or an error,
+/// and so does the server; no thread of the engine panics.
+#[test]
+fn a_server_that_is_written_over() {
+    let (runner, mut before) = (Runner::new(), 0);
+    for round in 0..rounds() {
+        let mut numbers = Numbers::new(3 + round);
+        for _ in 0..150 {
+            let input = live::random(&mut numbers);
+            runner.run(|| format!("live {}", hex(&input)), || live::run(&input));
+            before += 1;
+        }
+    }
+    assert!(live::answered() > before, "most calls are answered all the same");
+}
+
+/// What the supervisor says of workers that ended: how, as the kernel told it.
+struct Ends(Mutex<Vec<String>>);
+
+static ENDS: Ends = Ends(Mutex::new(Vec::new()));
+
+impl tracing::Subscriber for &'static Ends {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        *metadata.level() <= tracing::Level::WARN
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+    fn event(&self, event: &tracing::Event<'_>) {
+        struct Text(String);
+        impl tracing::field::Visit for Text {
+            fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
+                if field.name() == "message" {
+                    self.0 = format!("{value:?}");
+                }
+            }
+        }
+        let mut text = Text(String::new());
+        event.record(&mut text);
+        self.0.lock().expect("no panic").push(text.0);
+    }
+
+    fn enter(&self, _: &tracing::span::Id) {}
+
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+/// The same with worker processes: none of them is killed by a signal, or panics.
+#[test]
+fn worker_processes_that_are_written_over() {
+    tracing::subscriber::set_global_default(&ENDS).expect("the only one");
+    let runner = Runner::new();
+    for round in 0..rounds() {
+        let mut numbers = Numbers::new(4 + round);
+        for _ in 0..25 {
+            let input = live::random(&mut numbers);
+            runner.run(
+                || format!("live, processes {}", hex(&input)),
+                || {
+                    live::run_with(Host::Processes, &input);
+                    let ends = std::mem::take(&mut *ENDS.0.lock().expect("no panic"));
+                    let crash = |end: &String| end.contains("signal") || end.contains("panicked");
+                    assert!(!ends.iter().any(crash), "{ends:?}");
+                },
+            );
+        }
+    }
+}
+
+/// Not a test: writes the corpus's seeds, of what real code writes. What the fuzzer, or a failed test, has found
+/// is put beside them by hand.
+#[test]
+#[ignore = "writes files into the source tree"]
+fn write_the_seeds() {
+    use ringmill::__private::hostile::write;
+    use ringmill::{RemoteCause, RemoteError};
+    let put = |target: &str, name: &str, bytes: &[u8]| {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target).join(name);
+        std::fs::write(path, bytes).expect("a directory for each target");
+    };
+    for which in 0..3_u8 {
+        for flags in [0, 6, 7, 24] {
+            put("image", &format!("tour-{which}-{flags}"), &[&[which, flags, 0, 0], image::TOUR].concat());
+        }
+    }
+    let mut numbers = Numbers::new(9);
+    for number in 0..6 {
+        put("image", &format!("chance-{number}"), &image::random(&mut numbers));
+        put("live", &format!("chance-{number}"), &live::random(&mut numbers));
+    }
+    for forked in 0..2 {
+        put("live", &format!("calls-{forked}"), &[forked, 0, 1, 1, 2, 2, 3, 3, 4, 4, 0, 6]);
+    }
+    let error = ringmill::__private::hostile::error(RemoteCause::Failed {
+        type_name: "app::Bad".into(),
+        messages: vec!["an outer error".into(), "an inner one".into()],
+        backtrace: Some("0: main\n1: start\n".repeat(40)),
+    });
+    let text = || String::from("a text that does not lie in line");
+    let payloads: [(u8, Result<Vec<u8>, String>); 9] = [
+        (0, write(&7_u64)),
+        (1, write(&text())),
+        (2, write(&vec![text(), String::new(), text()])),
+        (3, write(&vec![None, Some(Box::new((1_u8, text())))])),
+        (4, write(&(Box::new(1_u64), Box::new(text())))),
+        (
+            6,
+            write(&(Ok::<_, Box<RemoteError>>(Box::new(1_u64)), Err::<Box<u64>, _>(Box::new(error.clone())))),
+        ),
+        (7, write(&vec![Ok(Box::new(1_u64)), Err(Box::new(error.clone()))])),
+        (8, write(&('x', true, [1_i16, -2, 3], Some(0.5_f32)))),
+        (9, write(&error)),
+    ];
+    for (kind, bytes) in payloads {
+        put("payload", &format!("kind-{kind}"), &[&[kind], &bytes.expect("it is plain")[..]].concat());
+    }
+    for (name, text) in [
+        ("order", "3:3073,4098:park:42:name"),
+        ("order-spin", "1:1025:7000:42:/dev/shm/segment"),
+        ("name", "a.b-c_d"),
+        ("path", "/tmp/x:y"),
+        ("message", "app::Bad: no\0\x01\x02\x03"),
+    ] {
+        put("text", name, text.as_bytes());
+    }
+}
