@@ -169,11 +169,23 @@ impl<'a> Held<'a> {
     /// Remembers a block until the task is free; there is room for one.
     pub(super) fn keep_second(&mut self, block: u32) {
         let line = self.task.line;
-        let second = line.second.load(Ordering::Relaxed); // Relaxed: *one owner*
+        let second = line.second.load(Ordering::Relaxed); // Relaxed, both: *one owner*
+        // Named first: who finds a block named that is free could claim it again, and free it for the next time.
+        // What is not named any more, a repairer sweeps.
+        line.second.store(block, Ordering::Relaxed);
+        compiler_fence(Ordering::SeqCst); // as in `commit`
         if let Some(former) = Handle::from_raw(second).filter(|_| second != block) {
-            pool::free(self.task.segment, former, self.task.id, self.state.generation());
+            self.give_back(former);
         }
-        line.second.store(block, Ordering::Relaxed); // Relaxed: *one owner*
+    }
+
+    /// Frees the block that is kept beside the payload's own: what lies there, nobody reads any more.
+    pub(super) fn drop_second(&mut self) {
+        let line = self.task.line;
+        // The same: one who died was about to commit. Relaxed: *one owner*.
+        if line.block() & ELSEWHERE == 0 && line.second.load(Ordering::Relaxed) != line.block() {
+            self.keep_second(0);
+        }
     }
 
     /// Makes what was written beside the input the payload; the input's own block stays with the task.

@@ -563,6 +563,7 @@ impl<'a> Claimed<'a> {
     pub fn set_length(&mut self, bytes: usize) {
         match self.beside {
             None => self.held.set_length(bytes),
+        self.held.drop_second();
             Some(beside) => self.held.commit(bytes, beside),
         }
     }
@@ -696,6 +697,7 @@ impl<'a> Claimed<'a> {
         compiler_fence(Ordering::SeqCst); // before anything is written: one who dies has done it in this order
     }
 }
+        self.drop_beside(); // of an outcome that could not be written
 
 /// Where an outcome is written that does not lie over its input.
 #[derive(Debug, Clone, Copy)]
