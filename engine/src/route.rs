@@ -171,7 +171,7 @@ impl Mover<'_> {
                 }
             }
             _ if task.is_abandoned() => self.discard(task),
-            At::To { node, group } => self.try_again(task, node, false, group),
+            At::To { node, group, .. } => self.try_again(task, node, false, group),
             At::Forked(index) => self.fork(task, index),
             At::New => {
                 let (_, place) = task.task().place();

@@ -184,7 +184,7 @@ fn a_group_goes_with_its_task_and_no_further() {
     let most = At::GROUP_LIMIT - 1;
     let task = f.drain(0, me).pop().unwrap();
     f.push(task.queue_again(0, || 0, true, most).unwrap(), 0);
-    assert_eq!(f.task(0).at(), At::To { node: 0, group: most });
+    assert_eq!(f.task(0).at(), At::To { node: 0, group: most, again: true });
     let task = f.drain(0, me).pop().unwrap();
     assert_eq!(task.attempt(), 1);
     f.push(task.queue(1, || 0).unwrap(), 1);
@@ -277,5 +277,41 @@ fn a_kept_block_that_was_freed_is_not_freed_again_under_an_outcome() {
         assert_eq!(done.payload().unwrap(), outcome);
         done.free();
         assert_eq!(in_use(&f.segment), [0, 0]);
+    }
+}
+
+/// Symptom: a request was called poisonous by a servlet of which hardly a worker had died. Cause: a worker of the
+/// stage before that had died while it moved the request on left its own servlet's count with it. Fix: what was
+/// moved to a node, and not tried there again, has none.
+#[test]
+fn attempts_do_not_travel_to_the_next_node_with_a_dead_mover() {
+    let f = Fixture::new();
+    send(&f, b"input");
+    let (me, other) = (f.arrive(FIRST), f.arrive(FIRST + 1));
+    let task = f.drain(0, me).pop().unwrap();
+    task.begin_work(0);
+    f.push(task.queue_again(0, || 0, true, 0).unwrap(), 0);
+    let mut task = begun(&f, 0, me);
+    assert_eq!(task.attempt(), 1);
+    reply_beside(&mut task, b"outcome");
+    // All but the last step of moving it on: it is not ours any more.
+    f.bury(me);
+    repair(&f.segment, me, other, |_left_as_it_is| {});
+    drop(task.queue(1, || 0));
+    f.bury(other);
+    for counted in [false, true] {
+        repair(&f.segment, if counted { Token::new(4, 1) } else { other }, f.client(), |orphan| {
+            let task = task_of(orphan);
+            f.push(task.queue_again(1, || 0, counted, 0).unwrap(), 1);
+        });
+        let last = f.arrive(4);
+        let task = f.drain(1, last).pop().unwrap();
+        assert_eq!((task.attempt(), task.payload().unwrap()), (u8::from(counted), &b"outcome"[..]));
+        if counted {
+            f.finish(task, false);
+        } else {
+            task.begin_work(1);
+            f.bury(last);
+        }
     }
 }

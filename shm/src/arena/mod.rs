@@ -70,6 +70,9 @@ pub enum At {
         node: u32,
         /// The group.
         group: u32,
+        /// It has been queued there before; else nobody has tried it there, whatever its word counts: that is of the
+        /// node before, if who moved it on died.
+        again: bool,
     },
     /// User code may have seen it at this node.
     Begun {
@@ -94,20 +97,24 @@ impl At {
     const KIND: u32 = 0b11 << 30;
     const BEGUN: u32 = 1 << 29;
     const FAILED: u32 = 1 << 28;
+    const AGAIN: u32 = 1 << 28;
     const NODE: u32 = NODE_LIMIT - 1;
     const GROUP_SHIFT: u32 = 8;
     /// Groups have numbers below this, and 0 is none.
-    pub const GROUP_LIMIT: u32 = Self::BEGUN >> Self::GROUP_SHIFT;
+    pub const GROUP_LIMIT: u32 = Self::AGAIN >> Self::GROUP_SHIFT;
 
     /// Moved to this node, in no group.
     #[must_use]
     pub fn to(node: u32) -> Self {
-        Self::To { node, group: 0 }
+        Self::To { node, group: 0, again: false }
     }
 
     fn raw(self) -> u32 {
         match self {
-            Self::To { node, group } => node & Self::NODE | (group % Self::GROUP_LIMIT) << Self::GROUP_SHIFT,
+            Self::To { node, group, again } => {
+                let group = (group % Self::GROUP_LIMIT) << Self::GROUP_SHIFT;
+                node & Self::NODE | group | if again { Self::AGAIN } else { 0 }
+            }
             Self::Begun { node, failed } => {
                 Self::BEGUN | node & Self::NODE | if failed { Self::FAILED } else { 0 }
             }
@@ -125,7 +132,11 @@ impl At {
             0b00 if raw & Self::BEGUN != 0 => {
                 Self::Begun { node: raw & Self::NODE, failed: raw & Self::FAILED != 0 }
             }
-            0b00 => Self::To { node: raw & Self::NODE, group: raw >> Self::GROUP_SHIFT },
+            0b00 => Self::To {
+                node: raw & Self::NODE,
+                group: (raw & (Self::AGAIN - 1)) >> Self::GROUP_SHIFT,
+                again: raw & Self::AGAIN != 0,
+            },
             0b10 => Self::Forked(rest),
             0b01 => Self::Joined(rest),
             _ if raw == u32::MAX => Self::New,
@@ -552,6 +563,7 @@ impl<'a> Claimed<'a> {
             return self.held.block_place(bytes);
         }
         self.drop_beside();
+        self.held.drop_second();
         let (id, generation) = (self.held.task.id, self.held.state.generation());
         let handle = pool::claim(self.held.task.segment, id, generation, bytes)?;
         self.beside = Some(Beside::Block(handle));
@@ -563,7 +575,6 @@ impl<'a> Claimed<'a> {
     pub fn set_length(&mut self, bytes: usize) {
         match self.beside {
             None => self.held.set_length(bytes),
-        self.held.drop_second();
             Some(beside) => self.held.commit(bytes, beside),
         }
     }
@@ -618,17 +629,19 @@ impl<'a> Claimed<'a> {
     /// The task itself, if it is not ours any more, or there is no such node.
     #[inline]
     pub fn queue(self, node: u32, now_ns: impl FnOnce() -> u64) -> Result<u32, Self> {
-        self.queue_at(node, 0, now_ns, 0)
+        self.queue_at(At::to(node), node, now_ns, 0)
     }
 
     #[inline]
-    fn queue_at(self, node: u32, group: u32, now_ns: impl FnOnce() -> u64, attempt: u8) -> Result<u32, Self> {
+    fn queue_at(self, at: At, node: u32, now_ns: impl FnOnce() -> u64, attempt: u8) -> Result<u32, Self> {
         let task = self.held.task;
         let Some(info) = task.segment.nodes().get(node as usize) else { return Err(self) };
         if info.batch_wait_ns != 0 {
             task.line.enqueued_ns.store(now_ns(), Ordering::Relaxed); // Relaxed: *one owner*
         }
-        task.set_at(At::To { node, group });
+        compiler_fence(Ordering::SeqCst); // an outcome over the input is whole: as in `give_up_input`
+        task.set_at(at);
+        compiler_fence(Ordering::SeqCst); // *committed*: the mark goes after
         task.line.set_block(task.line.block()); // an outcome no more, but an input: *committed*
         if task.line.word.requeue(self.me, attempt) { Ok(task.id) } else { Err(self) }
     }
@@ -648,13 +661,17 @@ impl<'a> Claimed<'a> {
         another_attempt: bool,
         group: u32,
     ) -> Result<u32, Self> {
-        let attempt = self.attempt().saturating_add(u8::from(another_attempt));
+        let before = match self.held.task.at() {
+            At::To { again: false, .. } => 0,
+            _ => self.attempt(),
+        };
+        let attempt = before.saturating_add(u8::from(another_attempt));
         if another_attempt {
             // Before it looks as if nobody had begun it: one that dies here may have it counted twice, but never
             // not at all.
             self.held.task.line.word.count_attempt(self.me, attempt);
         }
-        self.queue_at(node, group, now_ns, attempt)
+        self.queue_at(At::To { node, group, again: true }, node, now_ns, attempt)
     }
 
     /// User code will see it at this node: what a worker that dies has not said this of, nobody has seen.
@@ -680,6 +697,7 @@ impl<'a> Claimed<'a> {
     /// The same for an error record.
     pub fn keep_input_for_error(&mut self, node: u32) {
         self.held.task.set_at(At::Begun { node, failed: true });
+        self.drop_beside(); // of an outcome that could not be written
         self.keep_input();
     }
 
@@ -697,7 +715,6 @@ impl<'a> Claimed<'a> {
         compiler_fence(Ordering::SeqCst); // before anything is written: one who dies has done it in this order
     }
 }
-        self.drop_beside(); // of an outcome that could not be written
 
 /// Where an outcome is written that does not lie over its input.
 #[derive(Debug, Clone, Copy)]
