@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use support::{Name, eventually, guarded};
 
-ringmill::init!(Mortal, Relay, Crowd, Lengthen, Sleeper);
+ringmill::init!(Mortal, Relay, Crowd, Lengthen, Sleeper, SlowToStart);
 
 /// Asks a [`Mortal`] for its number, after it has died with it so many times.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
@@ -424,5 +424,51 @@ fn calls_that_follow_each_other_do_not_add_up() {
         let none = ProcessServlet::<Sleeper>::new(()).exec_timeout(Duration::ZERO);
         let refused = Server::builder(Name::new("zero").text()).start(none);
         assert!(matches!(refused, Err(StartError::Range { what: "exec_timeout in nanoseconds", .. })));
+    });
+}
+
+/// A [`Sleeper`] that takes its time to start again. While the file `barred` is there, it then fails.
+struct SlowToStart(Sleeper);
+
+impl Worker for SlowToStart {
+    type Config = (String, u64);
+    type In = u64;
+    type Out = u64;
+
+    fn new((directory, ms): (String, u64), context: &Context) -> Result<Self, BoxError> {
+        let directory = Path::new(&directory);
+        if context.restarts() > 0 && !directory.join("fast").exists() {
+            std::thread::sleep(Duration::from_millis(ms)); // the work
+        }
+        match context.restarts() > 0 && directory.join("barred").exists() {
+            true => Err(BoxError::msg("barred")),
+            false => Ok(Self(Sleeper)),
+        }
+    }
+
+    fn call(&mut self, ms: &Archived<u64>) -> Result<u64, BoxError> {
+        Worker::call(&mut self.0, ms)
+    }
+}
+
+fn slow_to_start(directory: &Path, start: Duration) -> ProcessServlet<SlowToStart> {
+    ProcessServlet::new((directory.to_str().expect("text").into(), start.as_millis() as u64)).name("slow")
+}
+
+/// Symptom: after a call had been ended, or a worker had died in one, worker after worker was killed while it was
+/// still being started. Cause: the call of the dead worker looked as if it went on. Fix: a new worker has none.
+#[test]
+fn a_worker_that_is_slow_to_start_is_not_taken_for_a_call_that_takes_too_long() {
+    guarded(|| {
+        let (name, directory) = (Name::new("slow"), tempfile::tempdir().expect("a directory"));
+        let servlet = slow_to_start(directory.path(), Duration::from_millis(500));
+        let servlet = servlet.restarts(at_once()).exec_timeout(Duration::from_millis(100));
+        let server = Server::builder(name.text()).start(servlet).expect("it starts");
+        for ended in 1..=2 {
+            death(server.call(&u64::MAX));
+            assert_eq!(server.call(&0).expect("a new worker").to_native(), 0);
+            assert_eq!(workers(&server)[0].restarts, ended);
+        }
+        assert_sound(&name, &server);
     });
 }
