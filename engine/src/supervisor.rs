@@ -245,7 +245,7 @@ struct Post {
     /// A call took too long, so its process is killed.
     overran: bool,
     record: Record,
-    /// Started again after it was given up, and not ready yet.
+    /// Started again after it was given up, or while its servlet is down, and not ready yet.
     on_trial: bool,
 }
 
@@ -562,7 +562,8 @@ impl Supervisor {
             self.posts[index].on_trial = false;
             Body::Awaiting(Instant::now())
         } else {
-            self.plan_restart(index, &how, ending.pid)
+            let lived = self.posts[index].since.elapsed();
+            self.plan_restart(index, &how, ending.pid, lived)
         };
         let restarting = matches!(next, Body::Awaiting(_));
         for left in left {
@@ -577,8 +578,8 @@ impl Supervisor {
         !self.stopping() && self.started.load(Ordering::SeqCst)
     }
 
-    /// What comes in the place of a dead worker.
-    fn plan_restart(&mut self, index: usize, how: &str, pid: u32) -> Body {
+    /// What comes in the place of a dead worker that had lived so long.
+    fn plan_restart(&mut self, index: usize, how: &str, pid: u32, lived: Duration) -> Body {
         if self.stopping() {
             return Body::None;
         }
@@ -587,11 +588,17 @@ impl Supervisor {
         }
         let post = &mut self.posts[index];
         post.on_trial = false;
-        match post.record.death(&post.restarts, post.since.elapsed()) {
-            Next::Restart(backoff) => {
-                tracing::warn!(worker = %post.title, pid, ?backoff, "a worker {how}; it will be restarted");
-                Body::Awaiting(Instant::now() + backoff)
-            }
+        match post.record.death(&post.restarts, lived) {
+            Next::Restart(backoff) => match Instant::now().checked_add(backoff) {
+                Some(at) => {
+                    tracing::warn!(worker = %post.title, pid, ?backoff, "a worker {how}; it will be restarted");
+                    Body::Awaiting(at)
+                }
+                None => {
+                    tracing::error!(worker = %post.title, pid, ?backoff, "a worker {how}; its back-off has no end");
+                    Body::GivenUp(None)
+                }
+            },
             Next::GiveUp(rest) => {
                 let deaths = post.record.young_deaths();
                 tracing::error!(worker = %post.title, pid, deaths, ?rest, "a worker {how}; it is given up");
@@ -770,7 +777,8 @@ impl Supervisor {
         for index in 0..self.posts.len() {
             let due = |at: Instant| at <= Instant::now();
             self.posts[index].on_trial = match self.posts[index].body {
-                Body::Awaiting(at) if due(at) => false,
+                // Its trial may have failed late, or in the middle of a batch: only a trial opens a servlet again.
+                Body::Awaiting(at) if due(at) => self.shared.down(self.posts[index].node as usize).is_some(),
                 Body::GivenUp(Some(at)) if due(at) => true,
                 _ => continue,
             };
@@ -780,7 +788,7 @@ impl Supervisor {
                 let how = format!("could not be started: {error}");
                 let post = &self.posts[index];
                 post.entries(&self.shared.segment).for_each(|entry| entry.set_life(Life::Dead));
-                self.posts[index].body = self.plan_restart(index, &how, 0);
+                self.posts[index].body = self.plan_restart(index, &how, 0, Duration::ZERO);
                 self.give_up_if_last(node, &how);
             } else if self.posts[index].on_trial
                 && let Err(error) = self.watch_trial(self.posts[index].places.clone())

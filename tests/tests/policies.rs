@@ -472,3 +472,78 @@ fn a_worker_that_is_slow_to_start_is_not_taken_for_a_call_that_takes_too_long() 
         assert_sound(&name, &server);
     });
 }
+
+/// Symptom: a circuit that stayed open although a worker was ready. Cause: a worker on trial whose start failed only
+/// after it had taken long enough to count as healthy was started again, and not on trial any more. Fix: while the
+/// circuit is open, whatever is started is on trial.
+#[test]
+fn a_trial_that_fails_late_does_not_leave_the_circuit_open() {
+    guarded(|| {
+        let (name, directory) = (Name::new("late"), tempfile::tempdir().expect("a directory"));
+        let healthy = Duration::from_millis(300);
+        let policy = Restarts::default()
+            .limit(1)
+            .backoff(Duration::ZERO, Duration::ZERO)
+            .healthy_after(healthy)
+            .try_again_after(Duration::from_millis(20));
+        let (barred, fast) = (directory.path().join("barred"), directory.path().join("fast"));
+        std::fs::write(&barred, "").expect("a file");
+        std::fs::write(&fast, "").expect("a file");
+        let servlet = slow_to_start(directory.path(), healthy + Duration::from_millis(50));
+        let servlet = servlet.restarts(policy).exec_timeout(Duration::from_millis(20));
+        let server = Server::builder(name.text()).start(servlet).expect("it starts");
+        death(server.call(&u64::MAX));
+        let is_down = || matches!(server.call(&0), Err(CallError::ServletDown { .. }));
+        eventually("the circuit opens", is_down);
+        std::fs::remove_file(&fast).expect("a file");
+        let restarts = workers(&server)[0].restarts;
+        eventually("a trial fails late", || workers(&server)[0].restarts > restarts + 2);
+        std::fs::remove_file(&barred).expect("a file");
+        eventually("the circuit closes", || !is_down());
+        assert_sound(&name, &server);
+    });
+}
+
+/// Symptom: with a program that could not be started, trial after trial without a pause, and then a circuit that
+/// stayed open. Cause: the time since the last start counted as the life of a worker that there never was.
+#[test]
+fn a_program_that_is_not_there_is_a_young_death() {
+    guarded(|| {
+        let (name, directory) = (Name::new("program"), tempfile::tempdir().expect("a directory"));
+        let program = directory.path().join("program");
+        let back = || {
+            std::os::unix::fs::symlink(std::env::current_exe().expect("a path"), &program).expect("a link")
+        };
+        back();
+        let policy = Restarts::default()
+            .limit(1)
+            .backoff(Duration::ZERO, Duration::ZERO)
+            .healthy_after(Duration::from_nanos(1))
+            .try_again_after(Duration::from_millis(20));
+        let servlet = ProcessServlet::<Sleeper>::new(()).program(&program).restarts(policy);
+        let servlet = servlet.exec_timeout(Duration::from_millis(20));
+        let server = Server::builder(name.text()).start(servlet).expect("it starts");
+        std::fs::remove_file(&program).expect("a file");
+        death(server.call(&u64::MAX));
+        eventually("the circuit opens", || matches!(server.call(&0), Err(CallError::ServletDown { .. })));
+        back();
+        eventually("the circuit closes", || server.call(&0).is_ok());
+        assert_sound(&name, &server);
+    });
+}
+
+/// Symptom: the supervisor panicked, and whoever called waited for ever. Cause: a back-off beyond what a clock can
+/// show. Fix: such a worker is not started again, and that is told.
+#[test]
+fn a_backoff_without_end_is_never() {
+    guarded(|| {
+        let name = Name::new("forever");
+        let policy = Restarts::default().backoff(Duration::MAX, Duration::MAX);
+        let servlet =
+            ProcessServlet::<Sleeper>::new(()).exec_timeout(Duration::from_millis(20)).restarts(policy);
+        let server = Server::builder(name.text()).start(servlet).expect("it starts");
+        let error = death(server.call(&u64::MAX));
+        assert!(matches!(error.cause, RemoteCause::Overran { restarting: false, .. }), "{error:?}");
+        eventually("the circuit opens", || matches!(server.call(&0), Err(CallError::ServletDown { .. })));
+    });
+}
