@@ -214,6 +214,13 @@ struct Left<'s> {
     joins: Vec<Join<'s>>,
 }
 
+impl Left<'_> {
+    /// How many of the tasks may be tried again.
+    fn suspects(&self) -> usize {
+        self.tasks.iter().filter(|task| task.task().at() != At::Spoilt).count()
+    }
+}
+
 /// Tells the supervisor that a worker's thread is about to end, in whatever way. The thread itself counts
 /// as finished only later, and of that nobody is told.
 struct Farewell {
@@ -557,7 +564,7 @@ impl Supervisor {
         let on_death = self.posts[index].on_death;
         let next = if left_in_order {
             Body::None
-        } else if left.iter().any(|left| on_death.halves(left.tasks.len())) {
+        } else if left.iter().any(|left| on_death.halves(left.suspects())) {
             tracing::warn!(worker = %self.posts[index].title, "a worker {how}; its batch is tried again in halves");
             self.posts[index].on_trial = false;
             Body::Awaiting(Instant::now())
@@ -614,7 +621,10 @@ impl Supervisor {
         let mut left = Left { worker: entry.worker(), tasks: Vec::new(), joins: Vec::new() };
         let summary = repair(segment, entry.token()?, self.shared.server, |orphan| match orphan {
             Orphan::Join(join) => left.joins.push(join),
-            Orphan::Task(task) => left.tasks.extend(mover.resume(task)),
+            Orphan::Task(task) => match mover.resume(task) {
+                Some(task) if task.is_abandoned() => mover.discard(task), // nobody tries it again
+                suspect => left.tasks.extend(suspect),
+            },
         });
         tracing::debug!(place, ?summary, "repaired");
         Some(left)
@@ -632,25 +642,26 @@ impl Supervisor {
         let (worker, pid, mover) = (left.worker, ending.pid, self.shared.mover());
         let servlet = || self.shared.segment.nodes()[node as usize].name.clone();
         let error = |attempt, cause| RemoteError { servlet: servlet(), worker, pid, attempt, cause };
+        let suspects = left.suspects();
         for join in left.joins {
             let error = error(join.attempt(), cause.clone());
             mover.join_again(join, error);
         }
         // Halves, where they are to be tried apart; then one that is alone stays so.
-        let (suspects, mut group) = (left.tasks.len(), self.group);
-        for (number, task) in left.tasks.into_iter().enumerate() {
+        let (mut number, mut group) = (0, self.group);
+        for task in left.tasks {
             let attempt = task.attempt();
             let fate = match task.task().at() {
                 At::Spoilt => Fate::Fail,
                 _ => on_death.fate(suspects, attempt),
             };
             match fate {
-                _ if task.is_abandoned() => mover.discard(task),
                 Fate::Fail => mover.fail(task, error(attempt, cause.clone())),
                 Fate::Again { counts } => {
                     if on_death.keeps_apart() && (number == 0 || number == suspects.div_ceil(2)) {
                         group = group % (At::GROUP_LIMIT - 1) + 1;
                     }
+                    number += 1;
                     mover.try_again(task, node, counts, if on_death.keeps_apart() { group } else { 0 });
                 }
                 Fate::Poisonous => {
