@@ -538,6 +538,7 @@ fn finish_joined(joined: &mut Vec<u8>, roots: &[(usize, bool)], form: u32) {
 
 /// Writes an error record, shortened until it fits.
 pub(crate) fn write_error(to: &mut impl Places, mut error: RemoteError) {
+    let mut keeps_input = true;
     loop {
         match encode(&error, to) {
             Ok(()) => return,
@@ -548,10 +549,12 @@ pub(crate) fn write_error(to: &mut impl Places, mut error: RemoteError) {
             Some(shorter) => error.cause = shorter,
             // Without any text the record fits in line, whatever the cause.
             None if !error.servlet.is_empty() => error.servlet.clear(),
-            None => {
+            // If it can lie there.
+            None if keeps_input => {
                 to.give_up_input();
-                error.cause = RemoteCause::Unanswered;
+                keeps_input = false;
             }
+            None => error.cause = RemoteCause::Unanswered,
         }
     }
 }

@@ -573,3 +573,21 @@ fn a_backoff_without_end_is_never() {
         eventually("the circuit opens", || matches!(server.call(&0), Err(CallError::ServletDown { .. })));
     });
 }
+
+/// Symptom: "not answered" of a request that was, where no block was left for its outcome. Cause: with its input
+/// given up for the error record, the record gave up its cause too, although then it fits.
+#[test]
+fn an_outcome_for_which_no_block_is_left_says_so() {
+    guarded(|| {
+        let name = Name::new("noblock");
+        let servlet = ProcessServlet::<Sleeper>::new(()).on_death(OnDeath::Retry(1));
+        let server = Server::builder(name.text()).payload_classes([]).start(servlet).expect("it starts");
+        match server.call(&0) {
+            Err(CallError::Remote(error)) => {
+                assert!(error.to_string().contains("the outcome cannot be"), "{error}"); // cut to fit
+            }
+            other => panic!("{other:?}"),
+        }
+        assert_sound(&name, &server);
+    });
+}
