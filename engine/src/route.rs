@@ -166,7 +166,7 @@ impl Mover<'_> {
             // Nothing is written to it: late branches may still read what lies there.
             At::Failed(_) => self.end(task),
             _ if task.is_abandoned() => self.discard(task),
-            At::To { node, group } => self.try_again(task, node, false, group),
+            At::To { node, group, .. } => self.try_again(task, node, false, group),
             At::Forked(index) => self.fork(task, index),
             At::New => {
                 let (_, place) = task.task().place();
@@ -576,6 +576,7 @@ fn finish_joined(joined: &mut Vec<u8>, roots: &[(usize, bool)], form: u32) {
 
 /// Writes an error record, shortened until it fits.
 pub(crate) fn write_error(to: &mut impl Places, mut error: RemoteError) {
+    let mut keeps_input = true;
     loop {
         match encode(&error, to) {
             Ok(()) => return,
@@ -586,10 +587,12 @@ pub(crate) fn write_error(to: &mut impl Places, mut error: RemoteError) {
             Some(shorter) => error.cause = shorter,
             // Without any text the record fits in line, whatever the cause.
             None if !error.servlet.is_empty() => error.servlet.clear(),
-            None => {
+            // If it can lie there.
+            None if keeps_input => {
                 to.give_up_input();
-                error.cause = RemoteCause::Unanswered;
+                keeps_input = false;
             }
+            None => error.cause = RemoteCause::Unanswered,
         }
     }
 }

@@ -724,7 +724,6 @@ pub(crate) fn live<W: BatchWorker>(seat: Arc<Seat>) -> Left {
         outbox: Outbox::default(),
         fatal: OnceCell::new(),
     };
-    seat.entry().counters().end_call(); // one in whose place it is may have died in one
     let work = Loop::new(&seat, client);
     if seat.unit.await_fellows() {
         seat.entry().set_life(ringmill_shm::participant::Life::Ready);

@@ -222,6 +222,13 @@ struct Left<'s> {
     joins: Vec<Join<'s>>,
 }
 
+impl Left<'_> {
+    /// How many of the tasks may be tried again.
+    fn suspects(&self) -> usize {
+        self.tasks.iter().filter(|task| task.task().at() != At::Spoilt).count()
+    }
+}
+
 /// Tells the supervisor that a worker's thread is about to end, in whatever way. The thread itself counts
 /// as finished only later, and of that nobody is told.
 struct Farewell {
@@ -255,7 +262,7 @@ struct Post {
     /// A call took too long, so its process is killed.
     overran: bool,
     record: Record,
-    /// Started again after it was given up, and not ready yet.
+    /// Started again after it was given up, or while its servlet is down, and not ready yet.
     on_trial: bool,
     /// How often in a row the system had no room for it.
     refusals: u32,
@@ -578,14 +585,15 @@ impl Supervisor {
         let on_death = self.posts[index].on_death;
         let next = if left_in_order {
             Body::None
-        } else if left.iter().any(|left| on_death.halves(left.tasks.len())) {
+        } else if left.iter().any(|left| on_death.halves(left.suspects())) {
             say(
                 || tracing::warn!(worker = %self.posts[index].title, "a worker {how}; its batch is tried again in halves"),
             );
             self.posts[index].on_trial = false;
             Body::Awaiting(Instant::now())
         } else {
-            self.plan_restart(index, &how, ending.pid)
+            let lived = self.posts[index].since.elapsed();
+            self.plan_restart(index, &how, ending.pid, lived)
         };
         let restarting = matches!(next, Body::Awaiting(_));
         for left in left {
@@ -600,8 +608,8 @@ impl Supervisor {
         !self.stopping() && self.started.load(Ordering::SeqCst)
     }
 
-    /// What comes in the place of a dead worker.
-    fn plan_restart(&mut self, index: usize, how: &str, pid: u32) -> Body {
+    /// What comes in the place of a dead worker that had lived so long.
+    fn plan_restart(&mut self, index: usize, how: &str, pid: u32, lived: Duration) -> Body {
         if self.stopping() {
             return Body::None;
         }
@@ -610,13 +618,21 @@ impl Supervisor {
         }
         let post = &mut self.posts[index];
         post.on_trial = false;
-        match post.record.death(&post.restarts, post.since.elapsed()) {
-            Next::Restart(backoff) => {
-                say(
-                    || tracing::warn!(worker = %post.title, pid, ?backoff, "a worker {how}; it will be restarted"),
-                );
-                Body::Awaiting(Instant::now() + backoff)
-            }
+        match post.record.death(&post.restarts, lived) {
+            Next::Restart(backoff) => match Instant::now().checked_add(backoff) {
+                Some(at) => {
+                    say(
+                        || tracing::warn!(worker = %post.title, pid, ?backoff, "a worker {how}; it will be restarted"),
+                    );
+                    Body::Awaiting(at)
+                }
+                None => {
+                    say(
+                        || tracing::error!(worker = %post.title, pid, ?backoff, "a worker {how}; its back-off has no end"),
+                    );
+                    Body::GivenUp(None)
+                }
+            },
             Next::GiveUp(rest) => {
                 let deaths = post.record.young_deaths();
                 say(
@@ -690,7 +706,10 @@ impl Supervisor {
         let mut left = Left { worker, tasks: Vec::new(), joins: Vec::new() };
         let summary = repair(segment, dead, self.shared.server, |orphan| match orphan {
             Orphan::Join(join) => left.joins.push(join),
-            Orphan::Task(task) => left.tasks.extend(mover.resume(task)),
+            Orphan::Task(task) => match mover.resume(task) {
+                Some(task) if task.is_abandoned() => mover.discard(task), // nobody tries it again
+                suspect => left.tasks.extend(suspect),
+            },
         });
         say(|| tracing::debug!(%dead, ?summary, "repaired"));
         left
@@ -708,25 +727,26 @@ impl Supervisor {
         let (worker, pid, mover) = (left.worker, ending.pid, self.shared.mover());
         let servlet = || self.shared.segment.nodes()[node as usize].name.clone();
         let error = |attempt, cause| RemoteError { servlet: servlet(), worker, pid, attempt, cause };
+        let suspects = left.suspects();
         for join in left.joins {
             let error = error(join.attempt(), cause.clone());
             mover.join_again(join, error);
         }
         // Halves, where they are to be tried apart; then one that is alone stays so.
-        let (suspects, mut group) = (left.tasks.len(), self.group);
-        for (number, task) in left.tasks.into_iter().enumerate() {
+        let (mut number, mut group) = (0, self.group);
+        for task in left.tasks {
             let attempt = task.attempt();
             let fate = match task.task().at() {
                 At::Spoilt => Fate::Fail,
                 _ => on_death.fate(suspects, attempt),
             };
             match fate {
-                _ if task.is_abandoned() => mover.discard(task),
                 Fate::Fail => mover.fail(task, error(attempt, cause.clone())),
                 Fate::Again { counts } => {
                     if on_death.keeps_apart() && (number == 0 || number == suspects.div_ceil(2)) {
                         group = group % (At::GROUP_LIMIT - 1) + 1;
                     }
+                    number += 1;
                     mover.try_again(task, node, counts, if on_death.keeps_apart() { group } else { 0 });
                 }
                 Fate::Poisonous => {
@@ -857,7 +877,8 @@ impl Supervisor {
         for index in 0..self.posts.len() {
             let due = |at: Instant| at <= Instant::now();
             self.posts[index].on_trial = match self.posts[index].body {
-                Body::Awaiting(at) if due(at) => false,
+                // Its trial may have failed late, or in the middle of a batch: only a trial opens a servlet again.
+                Body::Awaiting(at) if due(at) => self.shared.down(self.posts[index].node as usize).is_some(),
                 Body::GivenUp(Some(at)) if due(at) => true,
                 _ => continue,
             };
@@ -868,7 +889,7 @@ impl Supervisor {
                 post.entries(&self.shared.segment).for_each(|entry| entry.set_life(Life::Dead));
                 self.posts[index].body = match is_shortage(&error) {
                     true => self.await_room(index, &how),
-                    false => self.plan_restart(index, &how, 0), // its executable has gone: as another death
+                    false => self.plan_restart(index, &how, 0, Duration::ZERO), // its executable has gone: as another death
                 };
                 self.give_up_if_last(node, &how);
             } else if self.posts[index].on_trial

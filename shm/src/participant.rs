@@ -252,6 +252,7 @@ impl Entry {
         }
         self.pid.store(0, Ordering::Relaxed);
         self.message_bytes.store(0, Ordering::Relaxed);
+        self.counters.end_call(); // in which the former one may have died
         self.state.store(Life::Starting as u32, Ordering::Relaxed);
         self.token.store(token.raw(), Ordering::Release);
         token

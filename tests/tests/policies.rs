@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use support::{Name, eventually, guarded};
 
-ringmill::init!(Mortal, Relay, Crowd, Lengthen, Sleeper);
+ringmill::init!(Mortal, Relay, Crowd, Lengthen, Sleeper, SlowToStart);
 
 /// Asks a [`Mortal`] for its number, after it has died with it so many times.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
@@ -303,6 +303,7 @@ impl BatchWorker for Crowd {
             batch.inputs().map(|ask| (ask.number.to_native(), ask.deaths.to_native())).collect();
         let begun: Vec<u64> = asks.iter().map(|&(number, _)| trace(&self.traces, number)).collect();
         if asks.iter().zip(&begun).any(|(&(_, deaths), &begun)| begun <= deaths) {
+            eventually("it may die", || !self.traces.join("hold").exists());
             std::process::abort();
         }
         batch.reply_all(asks.into_iter().map(|(number, _)| (number, size)))
@@ -338,6 +339,31 @@ fn a_poisonous_request_costs_its_batch_nothing() {
         assert_eq!(begun(traces.path(), poisonous), 9);
         assert_sound(&name, &server);
         assert_eq!(workers(&server)[0].restarts, 9);
+    });
+}
+
+/// Symptom: a batch that was tried again whole. Cause: halves were counted with the requests whose callers had gone,
+/// and the second half began only if nobody had gone in the middle. Fix: those are no suspects.
+#[test]
+fn a_batch_is_halved_whoever_has_gone() {
+    guarded(|| {
+        for gone in 0..4 {
+            let (name, traces) = (Name::new("halves"), tempfile::tempdir().expect("a directory"));
+            let hold = traces.path().join("hold");
+            std::fs::write(&hold, "").expect("a file");
+            let servlet = crowd(traces.path(), 4).restarts(at_once()).on_death(OnDeath::Bisect(1));
+            let server = Server::builder(name.text()).capacity(4).start(servlet).expect("it starts");
+            let send = |number| server.submit(&Ask { number, deaths: 1 }).expect("it is sent");
+            let mut calls: Vec<_> = (0..4).map(send).collect();
+            eventually("all are begun", || (0..4).all(|number| begun(traces.path(), number) == 1));
+            drop(calls.remove(gone)); // its caller goes
+            std::fs::remove_file(&hold).expect("a file");
+            for call in calls {
+                let size = call.wait().expect("it is tried again").1.to_native();
+                assert!(size <= 2, "{size} of three suspects together");
+            }
+            assert_sound(&name, &server);
+        }
     });
 }
 
@@ -424,5 +450,144 @@ fn calls_that_follow_each_other_do_not_add_up() {
         let none = ProcessServlet::<Sleeper>::new(()).exec_timeout(Duration::ZERO);
         let refused = Server::builder(Name::new("zero").text()).start(none);
         assert!(matches!(refused, Err(StartError::Range { what: "exec_timeout in nanoseconds", .. })));
+    });
+}
+
+/// A [`Sleeper`] that takes its time to start again. While the file `barred` is there, it then fails.
+struct SlowToStart(Sleeper);
+
+impl Worker for SlowToStart {
+    type Config = (String, u64);
+    type In = u64;
+    type Out = u64;
+
+    fn new((directory, ms): (String, u64), context: &Context) -> Result<Self, BoxError> {
+        let directory = Path::new(&directory);
+        if context.restarts() > 0 && !directory.join("fast").exists() {
+            std::thread::sleep(Duration::from_millis(ms)); // the work
+        }
+        match context.restarts() > 0 && directory.join("barred").exists() {
+            true => Err(BoxError::msg("barred")),
+            false => Ok(Self(Sleeper)),
+        }
+    }
+
+    fn call(&mut self, ms: &Archived<u64>) -> Result<u64, BoxError> {
+        Worker::call(&mut self.0, ms)
+    }
+}
+
+fn slow_to_start(directory: &Path, start: Duration) -> ProcessServlet<SlowToStart> {
+    ProcessServlet::new((directory.to_str().expect("text").into(), start.as_millis() as u64)).name("slow")
+}
+
+/// Symptom: after a call had been ended, or a worker had died in one, worker after worker was killed while it was
+/// still being started. Cause: the call of the dead worker looked as if it went on. Fix: a new worker has none.
+#[test]
+fn a_worker_that_is_slow_to_start_is_not_taken_for_a_call_that_takes_too_long() {
+    guarded(|| {
+        let (name, directory) = (Name::new("slow"), tempfile::tempdir().expect("a directory"));
+        let servlet = slow_to_start(directory.path(), Duration::from_millis(500));
+        let servlet = servlet.restarts(at_once()).exec_timeout(Duration::from_millis(100));
+        let server = Server::builder(name.text()).start(servlet).expect("it starts");
+        for ended in 1..=2 {
+            death(server.call(&u64::MAX));
+            assert_eq!(server.call(&0).expect("a new worker").to_native(), 0);
+            assert_eq!(workers(&server)[0].restarts, ended);
+        }
+        assert_sound(&name, &server);
+    });
+}
+
+/// Symptom: a circuit that stayed open although a worker was ready. Cause: a worker on trial whose start failed only
+/// after it had taken long enough to count as healthy was started again, and not on trial any more. Fix: while the
+/// circuit is open, whatever is started is on trial.
+#[test]
+fn a_trial_that_fails_late_does_not_leave_the_circuit_open() {
+    guarded(|| {
+        let (name, directory) = (Name::new("late"), tempfile::tempdir().expect("a directory"));
+        let healthy = Duration::from_millis(300);
+        let policy = Restarts::default()
+            .limit(1)
+            .backoff(Duration::ZERO, Duration::ZERO)
+            .healthy_after(healthy)
+            .try_again_after(Duration::from_millis(20));
+        let (barred, fast) = (directory.path().join("barred"), directory.path().join("fast"));
+        std::fs::write(&barred, "").expect("a file");
+        std::fs::write(&fast, "").expect("a file");
+        let servlet = slow_to_start(directory.path(), healthy + Duration::from_millis(50));
+        let servlet = servlet.restarts(policy).exec_timeout(Duration::from_millis(20));
+        let server = Server::builder(name.text()).start(servlet).expect("it starts");
+        death(server.call(&u64::MAX));
+        let is_down = || matches!(server.call(&0), Err(CallError::ServletDown { .. }));
+        eventually("the circuit opens", is_down);
+        std::fs::remove_file(&fast).expect("a file");
+        let restarts = workers(&server)[0].restarts;
+        eventually("a trial fails late", || workers(&server)[0].restarts > restarts + 2);
+        std::fs::remove_file(&barred).expect("a file");
+        eventually("the circuit closes", || !is_down());
+        assert_sound(&name, &server);
+    });
+}
+
+/// Symptom: with a program that could not be started, trial after trial without a pause, and then a circuit that
+/// stayed open. Cause: the time since the last start counted as the life of a worker that there never was.
+#[test]
+fn a_program_that_is_not_there_is_a_young_death() {
+    guarded(|| {
+        let (name, directory) = (Name::new("program"), tempfile::tempdir().expect("a directory"));
+        let program = directory.path().join("program");
+        let back = || {
+            std::os::unix::fs::symlink(std::env::current_exe().expect("a path"), &program).expect("a link")
+        };
+        back();
+        let policy = Restarts::default()
+            .limit(1)
+            .backoff(Duration::ZERO, Duration::ZERO)
+            .healthy_after(Duration::from_nanos(1))
+            .try_again_after(Duration::from_millis(20));
+        let servlet = ProcessServlet::<Sleeper>::new(()).program(&program).restarts(policy);
+        let servlet = servlet.exec_timeout(Duration::from_millis(20));
+        let server = Server::builder(name.text()).start(servlet).expect("it starts");
+        std::fs::remove_file(&program).expect("a file");
+        death(server.call(&u64::MAX));
+        eventually("the circuit opens", || matches!(server.call(&0), Err(CallError::ServletDown { .. })));
+        back();
+        eventually("the circuit closes", || server.call(&0).is_ok());
+        assert_sound(&name, &server);
+    });
+}
+
+/// Symptom: the supervisor panicked, and whoever called waited for ever. Cause: a back-off beyond what a clock can
+/// show. Fix: such a worker is not started again, and that is told.
+#[test]
+fn a_backoff_without_end_is_never() {
+    guarded(|| {
+        let name = Name::new("forever");
+        let policy = Restarts::default().backoff(Duration::MAX, Duration::MAX);
+        let servlet =
+            ProcessServlet::<Sleeper>::new(()).exec_timeout(Duration::from_millis(20)).restarts(policy);
+        let server = Server::builder(name.text()).start(servlet).expect("it starts");
+        let error = death(server.call(&u64::MAX));
+        assert!(matches!(error.cause, RemoteCause::Overran { restarting: false, .. }), "{error:?}");
+        eventually("the circuit opens", || matches!(server.call(&0), Err(CallError::ServletDown { .. })));
+    });
+}
+
+/// Symptom: "not answered" of a request that was, where no block was left for its outcome. Cause: with its input
+/// given up for the error record, the record gave up its cause too, although then it fits.
+#[test]
+fn an_outcome_for_which_no_block_is_left_says_so() {
+    guarded(|| {
+        let name = Name::new("noblock");
+        let servlet = ProcessServlet::<Sleeper>::new(()).on_death(OnDeath::Retry(1));
+        let server = Server::builder(name.text()).payload_classes([]).start(servlet).expect("it starts");
+        match server.call(&0) {
+            Err(CallError::Remote(error)) => {
+                assert!(error.to_string().contains("the outcome cannot be"), "{error}"); // cut to fit
+            }
+            other => panic!("{other:?}"),
+        }
+        assert_sound(&name, &server);
     });
 }

@@ -58,7 +58,8 @@ impl<W: BatchWorker> ProcessServlet<W> {
     /// How long a call of user code, with an item or a batch, may take before its worker is killed; by default for
     /// ever. It is killed between that time and an eighth more (at least a millisecond): somebody looks so often,
     /// and no clock is read for a call. What it was working on ends as [`on_death`](Self::on_death) says, with
-    /// [`RemoteCause::Overran`](crate::RemoteCause::Overran). Zero is a [`StartError::Range`].
+    /// [`RemoteCause::Overran`](crate::RemoteCause::Overran), or once its tries are used up with
+    /// [`RemoteCause::Poisonous`](crate::RemoteCause::Poisonous). Zero is a [`StartError::Range`].
     ///
     /// A caller's time-out only ends its waiting; this ends the work.
     #[must_use]

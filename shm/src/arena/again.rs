@@ -42,12 +42,16 @@ impl<'a> Claimed<'a> {
         another_attempt: bool,
         group: u32,
     ) -> Result<u32, Self> {
-        let attempt = self.attempt().saturating_add(u8::from(another_attempt));
+        let before = match self.held.task.at() {
+            At::To { again: false, .. } => 0, // on its way here, with the attempts of where it came from
+            _ => self.attempt(),
+        };
+        let attempt = before.saturating_add(u8::from(another_attempt));
         if another_attempt {
             // Before it looks as if nobody had begun it: see *Crash*.
             self.held.task.word().count_attempt(self.me, attempt);
         }
-        self.queue_at(node, group, now_ns, attempt)
+        self.queue_at(At::To { node, group, again: true }, node, now_ns, attempt)
     }
 
     /// User code will see it at this node, after [`all_begun`]: what a worker that dies has not said this of, nobody
@@ -123,6 +127,7 @@ impl<'a> Keeping<'a> {
         }
         self.give_back();
         let held = &mut self.task.held;
+        held.drop_second(); // of a stage before: with the input's and the outcome's it would be three
         let handle = pool::claim(held.task.segment, held.task.id, held.state.generation(), bytes)?;
         self.place = Beside::Block(handle);
         Ok(held.place_in(handle))
@@ -156,8 +161,7 @@ impl<'a> Keeping<'a> {
 
     fn give_back(&mut self) {
         if let Beside::Block(handle) = self.place {
-            let held = &self.task.held;
-            pool::free(held.task.segment, handle, held.task.id, held.state.generation());
+            self.task.held.give_back(handle);
             self.place = Beside::InLine;
         }
     }

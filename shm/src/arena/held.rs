@@ -4,7 +4,7 @@
 use super::{Corrupt, Task};
 use crate::layout::{INLINE_BYTES, TaskLine};
 use crate::pool::{self, Handle, PoolError};
-use crate::sync::{Ordering, fence};
+use crate::sync::{Ordering, compiler_fence, fence};
 use crate::word::State;
 use core::marker::PhantomData;
 use core::ptr::NonNull;
@@ -169,11 +169,28 @@ impl<'a> Held<'a> {
     /// Remembers a block until the task is free; there is room for one.
     pub(super) fn keep_second(&mut self, block: u32) {
         let line = self.task.line;
-        let second = line.second.load(Ordering::Relaxed); // Relaxed: *one owner*
+        let second = line.second.load(Ordering::Relaxed); // Relaxed, both: *one owner*
+        // Named first: who finds a block named that is free could claim it again, and free it for the next time.
+        // What is not named any more, a repairer sweeps.
+        line.second.store(block, Ordering::Relaxed);
+        compiler_fence(Ordering::SeqCst); // as in `commit`
         if let Some(former) = Handle::from_raw(second).filter(|_| second != block) {
-            pool::free(self.task.segment, former, self.task.id, self.state.generation());
+            self.give_back(former);
         }
-        line.second.store(block, Ordering::Relaxed); // Relaxed: *one owner*
+    }
+
+    /// Frees a block that is the task's and that it does not list.
+    pub(super) fn give_back(&self, handle: Handle) {
+        pool::free(self.task.segment, handle, self.task.id, self.state.generation());
+    }
+
+    /// Frees the block that is kept beside the payload's own: what lies there, nobody reads any more.
+    pub(super) fn drop_second(&mut self) {
+        let line = self.task.line;
+        // The same: one who died was about to commit. Relaxed: *one owner*.
+        if line.block() & ELSEWHERE == 0 && line.second.load(Ordering::Relaxed) != line.block() {
+            self.keep_second(0);
+        }
     }
 
     #[inline]

@@ -45,7 +45,7 @@ use crate::join::Family;
 use crate::layout::{NODE_LIMIT, TaskLine};
 use crate::pool::{self, Handle, PoolError};
 use crate::segment::Segment;
-use crate::sync::Ordering;
+use crate::sync::{Ordering, compiler_fence};
 use crate::token::Token;
 use crate::word::{Cancel, Claim, Finish, Phase, State, Word};
 use core::time::Duration;
@@ -72,6 +72,9 @@ pub enum At {
         node: u32,
         /// The group.
         group: u32,
+        /// It has been queued there before; else nobody has tried it there, whatever its word counts: that is of the
+        /// node before, if who moved it on died.
+        again: bool,
     },
     /// User code may have seen it at this node.
     Begun {
@@ -96,20 +99,24 @@ impl At {
     const KIND: u32 = 0b11 << 30;
     const BEGUN: u32 = 1 << 29;
     const FAILED: u32 = 1 << 28;
+    const AGAIN: u32 = 1 << 28;
     const NODE: u32 = NODE_LIMIT - 1;
     const GROUP_SHIFT: u32 = 8;
     /// Groups have numbers below this, and 0 is none.
-    pub const GROUP_LIMIT: u32 = Self::BEGUN >> Self::GROUP_SHIFT;
+    pub const GROUP_LIMIT: u32 = Self::AGAIN >> Self::GROUP_SHIFT;
 
     /// Moved to this node, in no group.
     #[must_use]
     pub fn to(node: u32) -> Self {
-        Self::To { node, group: 0 }
+        Self::To { node, group: 0, again: false }
     }
 
     fn raw(self) -> u32 {
         match self {
-            Self::To { node, group } => node & Self::NODE | (group % Self::GROUP_LIMIT) << Self::GROUP_SHIFT,
+            Self::To { node, group, again } => {
+                let group = (group % Self::GROUP_LIMIT) << Self::GROUP_SHIFT;
+                node & Self::NODE | group | if again { Self::AGAIN } else { 0 }
+            }
             Self::Begun { node, failed } => {
                 Self::BEGUN | node & Self::NODE | if failed { Self::FAILED } else { 0 }
             }
@@ -127,7 +134,11 @@ impl At {
             0b00 if raw & Self::BEGUN != 0 => {
                 Self::Begun { node: raw & Self::NODE, failed: raw & Self::FAILED != 0 }
             }
-            0b00 => Self::To { node: raw & Self::NODE, group: raw >> Self::GROUP_SHIFT },
+            0b00 => Self::To {
+                node: raw & Self::NODE,
+                group: (raw & (Self::AGAIN - 1)) >> Self::GROUP_SHIFT,
+                again: raw & Self::AGAIN != 0,
+            },
             0b10 => Self::Forked(rest),
             0b01 => Self::Joined(rest),
             _ if raw == u32::MAX => Self::New,
@@ -588,17 +599,19 @@ impl<'a> Claimed<'a> {
     /// The task itself, if it is not ours any more, or there is no such node.
     #[inline]
     pub fn queue(self, node: u32, now_ns: impl FnOnce() -> u64) -> Result<u32, Self> {
-        self.queue_at(node, 0, now_ns, 0)
+        self.queue_at(At::to(node), node, now_ns, 0)
     }
 
     #[inline]
-    fn queue_at(self, node: u32, group: u32, now_ns: impl FnOnce() -> u64, attempt: u8) -> Result<u32, Self> {
+    fn queue_at(self, at: At, node: u32, now_ns: impl FnOnce() -> u64, attempt: u8) -> Result<u32, Self> {
         let task = self.held.task;
         let Some(info) = task.segment.nodes().get(node as usize) else { return Err(self) };
         if info.batch_wait_ns != 0 {
             task.line.enqueued_ns.store(now_ns(), Ordering::Relaxed); // Relaxed: *one owner*
         }
-        task.set_at(At::To { node, group });
+        compiler_fence(Ordering::SeqCst); // an outcome over the input is whole: as in `give_up_input`
+        task.set_at(at);
+        compiler_fence(Ordering::SeqCst); // *committed*: the mark goes after
         task.line.set_block(task.line.block()); // an outcome no more, but an input: *committed*
         if task.line.word.requeue(self.me, attempt) { Ok(task.id) } else { Err(self) }
     }
