@@ -182,6 +182,7 @@ pub fn begin(entries: Vec<Entry>) {
     let _ = crate::cpus::allowed(); // before anything is pinned
     registry::list(entries);
     let Some(order) = std::env::var(VARIABLE).ok().and_then(|text| Order::parse(&text)) else { return };
+    crash_point!("launch.ordered");
     // Nothing may unwind into the C runtime that called us.
     let code = crate::panics::caught(|| fulfil(order)).unwrap_or_else(|panic| {
         eprintln!("ringmill worker: {panic}");
@@ -222,6 +223,7 @@ fn fulfil(order: Order) -> i32 {
     if let Err(error) = watch_server(Arc::clone(seat), origin.pid) {
         return complain(error);
     }
+    crash_point!("launch.watches");
     let mut threads = Vec::new();
     for seat in &seats[1..] {
         let (seat, live) = (Arc::clone(seat), Arc::clone(&live));
@@ -252,6 +254,7 @@ fn join(order: Order) -> Result<Vec<Arc<Seat>>, JoinError> {
     if origin != order.origin {
         return Err(JoinError::Place(order.place));
     }
+    crash_point!("launch.attached");
     let tokens = || (order.place..).zip(order.tokens.iter().copied());
     let mut entries = Vec::with_capacity(order.tokens.len());
     for (place, token) in tokens() {
@@ -268,6 +271,7 @@ fn join(order: Order) -> Result<Vec<Arc<Seat>>, JoinError> {
         let held = segment.lease().hold(place);
         held.map_err(|source| JoinError::System { what: "take the worker's lease", source })?;
     }
+    crash_point!("launch.leased");
     entries.iter().for_each(|entry| entry.arrive());
     let segment = Arc::new(segment);
     let unit = Arc::new(Unit::new(order.place..order.place + order.tokens.len() as u32));
@@ -292,6 +296,7 @@ fn watch_server(seat: Arc<Seat>, server: u32) -> Result<(), JoinError> {
     }
     let watch = move || {
         while !wait_readable(&[server.as_raw_fd()], None)[0] {}
+        crash_point!("launch.orphaned");
         seat.unit.orphan(&seat.segment);
         seat.segment.startup().ring();
         // The worker's first thread exits the process when all are done; this is for one that is not.

@@ -52,8 +52,20 @@
 //! [`ThreadServlet`] for where it runs, [`ServerBuilder`] for the options, [`CallError`] and
 //! [`StartError`] for what can go wrong.
 
+/// Here a process can be made to die, or to wait, by a test (see `ringmill_shm::crash`); otherwise nothing.
+macro_rules! crash_point {
+    ($name:literal) => {
+        #[cfg(feature = "crash-points")]
+        ringmill_shm::crash::pass(
+            const { $crate::crash::FIRST + ringmill_shm::crash::index_of(&$crate::crash::POINTS, $name) },
+        );
+    };
+}
+
 mod batch;
 mod cpus;
+#[cfg(feature = "crash-points")]
+pub mod crash;
 mod debug;
 mod error;
 mod items;

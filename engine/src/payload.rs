@@ -91,6 +91,7 @@ impl Writer<Failure> for Output<'_> {
     fn write(&mut self, bytes: &[u8]) -> Result<(), Failure> {
         self.place.write(self.position, bytes);
         self.position += bytes.len();
+        crash_point!("payload.some");
         Ok(())
     }
 }
@@ -161,6 +162,7 @@ pub(crate) fn encode<T: Payload>(value: &T, to: &mut impl Places) -> Result<(), 
     if bytes > room {
         return encode_in_block(value, to, bytes);
     }
+    crash_point!("payload.inline");
     to.set_length(bytes);
     Ok(())
 }
@@ -171,6 +173,7 @@ fn encode_in_block<T: Payload>(value: &T, to: &mut impl Places, bytes: usize) ->
     if written > bytes {
         return Err(EncodeError::Unsteady { first: bytes as u64, second: written as u64 });
     }
+    crash_point!("payload.block");
     to.set_length(written);
     Ok(())
 }

@@ -199,6 +199,7 @@ impl Mover<'_> {
     pub(crate) fn fail(&self, mut task: Claimed<'_>, error: RemoteError) {
         task.give_up_input();
         write_error(&mut task, error);
+        crash_point!("route.error_written");
         self.end(task);
     }
 
@@ -206,6 +207,7 @@ impl Mover<'_> {
     #[cold]
     pub(crate) fn fail_beside(&self, mut task: Keeping<'_>, error: RemoteError) {
         write_error(&mut task, error);
+        crash_point!("route.error_beside");
         self.end(task.done());
     }
 
@@ -229,7 +231,9 @@ impl Mover<'_> {
         match (task.queue(node, now_ns), self.outbox) {
             (Ok(id), None) => self.push(node, &[id]),
             (Ok(id), Some(outbox)) => {
-                if outbox.add(node, id) {
+                let full = outbox.add(node, id);
+                crash_point!("route.outboxed");
+                if full {
                     self.flush();
                 }
             }
@@ -254,6 +258,7 @@ impl Mover<'_> {
                 let (node, mut ids) = outbox.take(index);
                 if !ids.is_empty() {
                     self.push(node, &ids);
+                    crash_point!("route.flushed_some");
                     ids.clear();
                 }
                 outbox.put_back(index, ids);
@@ -274,6 +279,7 @@ impl Mover<'_> {
     #[inline]
     pub(crate) fn after_push(&self, node: u32) {
         if self.segment.node(node).is_some_and(|node| node.doorbell().is_down()) {
+            crash_point!("route.down");
             // While it shuts down, a node is down for no reason of its own.
             let told = |node: Node<'_>| {
                 if self.segment.run() == Run::Running { node.down_reason() } else { String::new() }
@@ -298,10 +304,12 @@ impl Mover<'_> {
         let mut head = ring.head();
         while let Some(id) = ring.get(head) {
             claimed.extend(Task::new(self.segment, id).and_then(|task| task.claim(self.me, is_dead)));
+            crash_point!("route.emptying");
             head = head.wrapping_add(1);
             ring.set_head(head);
         }
         lock.unlock();
+        crash_point!("route.emptied");
         // *attended* of `run`: should the node be up again, its worker may have gone to sleep because we had the lock.
         if ring.get(ring.head()).is_some() {
             parts.doorbell().wake_one(|worker| parts.bell(worker));
@@ -324,6 +332,7 @@ impl Mover<'_> {
             (Ok(branches), Some(fork)) => {
                 for (branch, member) in branches.zip(&fork.members) {
                     self.move_on(branch, member.entry);
+                    crash_point!("route.forked_some");
                 }
             }
             (Err(task), _) => {
@@ -350,6 +359,7 @@ impl Mover<'_> {
             (None, Some(node)) => return self.forward(task, node),
             (None, None) => Err(RemoteCause::Payload { message: "nobody here can choose".into() }),
         };
+        crash_point!("route.chosen");
         match chosen {
             Ok(target) => self.move_on(task, target),
             Err(cause) => {
@@ -378,6 +388,7 @@ impl Mover<'_> {
                 Err(cause) => {
                     let error = self.error(&fork.name, join.attempt(), cause);
                     write_error(&mut join.error_place(), error);
+                    crash_point!("route.join_failed");
                 }
             }
         }
@@ -391,6 +402,7 @@ impl Mover<'_> {
             return self.join(join);
         }
         write_error(&mut join.error_place(), error);
+        crash_point!("route.join_spoilt");
         self.end_joined(join);
     }
 
@@ -483,6 +495,7 @@ impl Mover<'_> {
                 n if n <= INLINE_BYTES => place.inline_place().write(0, joined),
                 n => place.block_place(n as u64).map_err(refused)?.write(0, joined),
             };
+            crash_point!("route.join_value");
             debug_assert!(written, "the place was asked for this size");
             place.set_length(joined.len());
             Ok(())

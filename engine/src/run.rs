@@ -347,6 +347,7 @@ impl<'a> Loop<'a> {
                 all_begun();
                 match panics::caught(AssertUnwindSafe(|| worker.call(batch))) {
                     Ok(Ok(())) => {
+                        crash_point!("run.called");
                         desk.fail_rest(|| desk.fatal.get().cloned().unwrap_or(RemoteCause::Unanswered));
                     }
                     Ok(Err(error)) => {
@@ -361,7 +362,9 @@ impl<'a> Loop<'a> {
                 self.counters.end_call();
                 inputs.clear();
             }
+            crash_point!("run.flushes");
             desk.flush();
+            crash_point!("run.handled");
             if let Some(cause) = desk.fatal.get() {
                 self.pass_on();
                 return Err(cause.clone());
@@ -416,6 +419,7 @@ impl<'a> Loop<'a> {
             task.begin_work(at_node);
             desk.slots.borrow_mut().push(Some(task.park()));
             inputs.push(input);
+            crash_point!("run.admits");
         }
     }
 
@@ -510,7 +514,10 @@ impl<'a> Loop<'a> {
         let give_up = || self.stop().is_some();
         match lock.lock_unless(self.seat.token, self.patience.looks(), is_dead, give_up) {
             Some(Acquired::Free) => {}
-            Some(Acquired::TookOver(_)) => doorbell.retract_window(), // the dead holder's; its claims we meet below
+            Some(Acquired::TookOver(_)) => {
+                crash_point!("run.took_over");
+                doorbell.retract_window(); // the dead holder's; its claims we meet below
+            }
             None => return,
         }
         let mut head = ring.head();
@@ -525,6 +532,7 @@ impl<'a> Loop<'a> {
                 if self.is_cancelled(first) {
                     // Freed at once, so that it does not count as the batch's oldest.
                     self.claim(1);
+                    crash_point!("run.window_skips");
                     head = head.wrapping_add(1);
                     ring.set_head(head);
                     self.discard_gone(false);
@@ -554,7 +562,9 @@ impl<'a> Loop<'a> {
                 }
             }
         }
+        crash_point!("run.collected");
         lock.unlock();
+        crash_point!("run.unlocked");
         // *attended*: after the unlock.
         if self.shared && self.pending() {
             doorbell.wake_one(|worker| self.node.bell(worker));
@@ -571,6 +581,7 @@ impl<'a> Loop<'a> {
         loop {
             let (count, gone) = (self.seen.len(), self.gone.len());
             self.claim(count);
+            crash_point!("run.claimed");
             head = head.wrapping_add(count as u64);
             self.ring.set_head(head);
             if self.gone.len() == gone {
@@ -627,6 +638,7 @@ impl<'a> Loop<'a> {
                 Some(task) => self.claimed.push(task.park()),
                 None => {} // a leftover cell
             }
+            crash_point!("run.claimed_some");
         }
         self.seen.drain(..count);
     }
@@ -643,6 +655,7 @@ impl<'a> Loop<'a> {
             } else {
                 self.counters.count_skipped();
                 self.mover.discard(task);
+                crash_point!("run.discards");
             }
         }
     }
@@ -725,11 +738,13 @@ pub(crate) fn live<W: BatchWorker>(seat: Arc<Seat>) -> Left {
         fatal: OnceCell::new(),
     };
     let work = Loop::new(&seat, client);
+    crash_point!("run.born");
     if seat.unit.await_fellows() {
         seat.entry().set_life(ringmill_shm::participant::Life::Ready);
         seat.segment.startup().ring();
     }
     let outcome = work.work(&mut worker, &desk);
+    crash_point!("run.over");
     let why = *outcome.as_ref().unwrap_or(&Stop::Fatal);
     if outcome.is_err() {
         seat.unit.fail(&seat.segment); // before user code, which may take its time

@@ -125,6 +125,7 @@ impl Shared {
         self.gate_closed.store(true, Ordering::SeqCst); // *down*
         for node in 0..self.segment.shape().nodes {
             self.shut(node, &RemoteCause::ShutDown);
+            crash_point!("supervisor.shut_some");
         }
     }
 
@@ -139,6 +140,7 @@ impl Shared {
         if let Some(parts) = self.segment.node(node) {
             parts.doorbell().set_up(); // *down*
         }
+        crash_point!("supervisor.reopens");
         let down = (0..self.down.len()).any(|node| self.mandatory[node] && self.down(node).is_some());
         self.gate_closed.store(down, Ordering::SeqCst);
     }
@@ -367,6 +369,7 @@ impl Supervisor {
     fn launch_all(&mut self) -> Result<(), StartError> {
         for index in 0..self.posts.len() {
             self.launch(index)?;
+            crash_point!("supervisor.launched");
         }
         Ok(())
     }
@@ -381,6 +384,7 @@ impl Supervisor {
             .zip(post.entries(segment))
             .map(|(place, entry)| entry.prepare(place))
             .collect();
+        crash_point!("supervisor.prepared");
         let of_last = tokens.clone();
         let servlet = || segment.nodes()[post.node as usize].name.clone();
         let body = match &post.starter {
@@ -392,6 +396,7 @@ impl Supervisor {
                 let error =
                     |source| StartError::Executable { servlet: servlet(), path: program.clone(), source };
                 let mut child = launch::spawn(program, &post.title, env, &order).map_err(error)?;
+                crash_point!("supervisor.started");
                 match PidFd::of_child(child.id()) {
                     Ok(pidfd) => Body::Process { child, pidfd },
                     Err(source) => {
@@ -555,6 +560,7 @@ impl Supervisor {
             let mut deaths = self.early_deaths.lock().unwrap_or_else(|e| e.into_inner());
             deaths.extend(post.places.clone().map(|place| (place, status)));
         }
+        crash_point!("supervisor.reaped");
         self.bury(index, &ending);
     }
 
@@ -580,6 +586,7 @@ impl Supervisor {
         if !failed || started {
             post.entries(&segment).for_each(|entry| entry.set_life(Life::Dead));
         }
+        crash_point!("supervisor.marked");
         let left: Vec<Left<'_>> =
             tokens.into_iter().map(|dead| self.repair_after(&segment, dead, node)).collect();
         let on_death = self.posts[index].on_death;
@@ -599,6 +606,7 @@ impl Supervisor {
         for left in left {
             self.settle(index, left, ending, restarting);
         }
+        crash_point!("supervisor.repaired");
         self.posts[index].body = next;
         self.give_up_if_last(node, &how);
     }
@@ -801,6 +809,7 @@ impl Supervisor {
             first.fail(reason.as_bytes()); // for whoever looks, and who answers in other processes
         }
         *self.shared.down(node as usize) = Some(reason);
+        crash_point!("supervisor.gives_up");
         if self.shared.mandatory[node as usize] {
             self.shared.gate_closed.store(true, Ordering::SeqCst);
         }

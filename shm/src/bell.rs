@@ -25,6 +25,7 @@ impl<'a> SharedBell<'a> {
     /// Rings it; wakes all that wait.
     pub fn ring(&self) {
         self.count.fetch_add(1, Ordering::SeqCst);
+        crash_point!("bell.counted");
         sys::futex::wake(self.count, u32::MAX);
     }
 

@@ -79,6 +79,7 @@ impl Bell {
     /// Rings it and wakes its worker.
     pub fn ring(&self) {
         self.0.fetch_add(1, Ordering::Release);
+        crash_point!("doorbell.counted");
         futex::wake(&self.0, 1);
     }
 
@@ -123,6 +124,7 @@ impl Line {
                 && self.wake_at.compare_exchange(wake_at, 0, Ordering::SeqCst, Ordering::Relaxed).is_ok()
                 && let Some(bell) = bell_of(self.holder.load(Ordering::Relaxed))
             {
+                crash_point!("doorbell.window_found");
                 bell.ring();
             }
             return;
@@ -148,6 +150,7 @@ impl Line {
             if self.sleepers.fetch_and(!bit, Ordering::SeqCst) & bit != 0
                 && let Some(bell) = bell_of(worker)
             {
+                crash_point!("doorbell.sleeper_taken");
                 bell.ring();
                 return;
             }
@@ -158,12 +161,14 @@ impl Line {
     /// Worker `worker` is about to sleep: after this it must look at the ring once more.
     pub fn announce(&self, worker: u32) {
         self.sleepers.fetch_or(1 << worker, Ordering::SeqCst);
+        crash_point!("doorbell.announced");
         fence_after_seq_cst(); // *rung*
     }
 
     /// Worker `worker` is up again.
     pub fn retract(&self, worker: u32) {
         let bit = 1_u64 << worker;
+        crash_point!("doorbell.retracting");
         // A look first: usually the waker has taken the bit, and the line stays shared. *taken*: we are the
         // one that was woken, even if we were not asleep, and see all that we were woken for.
         if self.sleepers.load(Ordering::Acquire) & bit != 0 {
@@ -175,13 +180,16 @@ impl Line {
     /// must look at the ring once more.
     pub fn announce_window(&self, worker: u32, position: u64) {
         self.holder.store(worker, Ordering::Relaxed); // Relaxed: travels with wake_at
+        crash_point!("doorbell.window_half");
         self.wake_at.store(position.wrapping_add(1), Ordering::SeqCst);
+        crash_point!("doorbell.window_announced");
         fence_after_seq_cst(); // *rung*
     }
 
     /// The holder no longer waits: after this it must look at the ring once more.
     pub fn retract_window(&self) {
         self.wake_at.store(0, Ordering::SeqCst);
+        crash_point!("doorbell.window_retracted");
         fence_after_seq_cst(); // *rung*: a push that saw the mark and woke nobody is seen from here on
     }
 
@@ -196,6 +204,7 @@ impl Line {
     /// [`announce`](Self::announce) itself and look once more.
     pub fn end_spinning(&self) {
         self.spinner.store(0, Ordering::SeqCst);
+        crash_point!("doorbell.spun");
         fence_after_seq_cst(); // *rung*: a push that saw the mark and woke nobody is seen from here on
     }
 
@@ -203,6 +212,7 @@ impl Line {
     pub fn forget(&self, worker: u32) {
         let Some(bit) = 1_u64.checked_shl(worker) else { return }; // no such worker
         self.sleepers.fetch_and(!bit, Ordering::SeqCst);
+        crash_point!("doorbell.forgetting");
         let _ = self.spinner.compare_exchange(worker + 1, 0, Ordering::SeqCst, Ordering::Relaxed);
         if self.holder.load(Ordering::Relaxed) == worker {
             self.wake_at.store(0, Ordering::SeqCst);
@@ -212,6 +222,7 @@ impl Line {
     /// From now on nobody will read the ring; who says so empties it after this.
     pub fn set_down(&self) {
         self.down.store(1, Ordering::SeqCst);
+        crash_point!("doorbell.down");
         fence_after_seq_cst(); // *down*
     }
 

@@ -118,6 +118,7 @@ impl<'a, W: Fn(u32) -> Option<&'a Word>> Family<'a, W> {
         for index in branches.start as usize / 64..(branches.end as usize).div_ceil(64) {
             if let Some(word) = self.pending.get(index) {
                 word.fetch_or(mask(index, branches), Ordering::SeqCst);
+                crash_point!("join.begun_word");
             }
         }
     }
@@ -127,6 +128,7 @@ impl<'a, W: Fn(u32) -> Option<&'a Word>> Family<'a, W> {
         let Some(word) = self.pending.get(branch as usize / 64) else { return 0 };
         let bit = 1 << (branch % 64);
         let before = word.fetch_and(!bit, Ordering::SeqCst); // *arrived*, *at rest*
+        crash_point!("join.cleared");
         fence_after_seq_cst();
         before & !bit
     }
@@ -169,6 +171,7 @@ impl<'a, W: Fn(u32) -> Option<&'a Word>> Family<'a, W> {
             if !self.at_rest(&fork.family()) {
                 return Due::Nothing;
             }
+            crash_point!("join.late");
             // It failed fast before; we may be what those above it wait for.
             let Some(up) = fork.parent.checked_sub(1) else { break };
             (branch, error) = (up, false);

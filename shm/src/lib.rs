@@ -13,7 +13,23 @@
 #[cfg(not(all(target_os = "linux", target_endian = "little", target_pointer_width = "64")))]
 compile_error!("ringmill needs 64-bit little-endian Linux: futexes, OFD locks, pidfds");
 
+/// Here a process can be made to die, or to wait, by a test (see `crash`); otherwise nothing. A block after the
+/// name is run first, and only if the point is there.
+macro_rules! crash_point {
+    ($name:literal) => {
+        #[cfg(all(feature = "crash-points", not(loom)))]
+        $crate::crash::pass(const { $crate::crash::index_of(&$crate::crash::POINTS, $name) });
+    };
+    ($name:literal, $before:block) => {
+        #[cfg(all(feature = "crash-points", not(loom)))]
+        $before
+        crash_point!($name);
+    };
+}
+
 pub mod bell;
+#[cfg(all(feature = "crash-points", not(loom)))]
+pub mod crash;
 pub mod doorbell;
 pub(crate) mod join;
 pub mod lock;

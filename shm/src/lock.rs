@@ -99,6 +99,7 @@ impl<'a> ReaderLock<'a> {
         give_up: impl Fn() -> bool,
     ) -> Option<Acquired> {
         if self.0.compare_exchange(0, me.raw(), Ordering::Acquire, Ordering::Relaxed).is_ok() {
+            crash_point!("lock.taken");
             return Some(Acquired::Free); // *passed*
         }
         self.lock_contended(me, spins, is_dead, give_up)
@@ -130,6 +131,7 @@ impl<'a> ReaderLock<'a> {
                     .compare_exchange(seen, me.raw() | WAITERS, Ordering::Acquire, Ordering::Relaxed)
                     .is_ok()
                 {
+                    crash_point!("lock.taken_late");
                     return Some(Acquired::Free);
                 }
                 continue;
@@ -141,6 +143,7 @@ impl<'a> ReaderLock<'a> {
                     .compare_exchange(seen, me.raw() | WAITERS, Ordering::Acquire, Ordering::Relaxed)
                     .is_ok()
                 {
+                    crash_point!("lock.taken_over");
                     return Some(Acquired::TookOver(holder));
                 }
                 continue;
@@ -156,6 +159,7 @@ impl<'a> ReaderLock<'a> {
             {
                 continue;
             }
+            crash_point!("lock.waits");
             futex::wait(self.0, seen | WAITERS, Some(SLEEP_LIMIT));
         }
     }
@@ -164,6 +168,7 @@ impl<'a> ReaderLock<'a> {
     #[inline]
     pub fn unlock(&self) {
         if self.0.swap(0, Ordering::SeqCst) & WAITERS != 0 {
+            crash_point!("lock.freed");
             self.wake_one(); // *passed*
         }
     }
@@ -180,6 +185,7 @@ impl<'a> ReaderLock<'a> {
         while Token::from_raw(seen & !WAITERS) == Some(dead) {
             match self.0.compare_exchange(seen, 0, Ordering::AcqRel, Ordering::Relaxed) {
                 Ok(_) => {
+                    crash_point!("lock.freed_of_dead");
                     self.wake_spuriously();
                     return true;
                 }

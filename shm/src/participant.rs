@@ -254,7 +254,9 @@ impl Entry {
         self.message_bytes.store(0, Ordering::Relaxed);
         self.counters.end_call(); // in which the former one may have died
         self.state.store(Life::Starting as u32, Ordering::Relaxed);
+        crash_point!("participant.starting");
         self.token.store(token.raw(), Ordering::Release);
+        crash_point!("participant.prepared");
         token
     }
 
@@ -262,12 +264,14 @@ impl Entry {
     pub fn arrive(&self) {
         let pid = std::process::id();
         self.start_time.store(sys::process::start_time(pid).unwrap_or(0), Ordering::Relaxed);
+        crash_point!("participant.arriving");
         self.pid.store(pid, Ordering::Release);
     }
 
     /// Says what it is doing now.
     pub fn set_life(&self, life: Life) {
         self.state.store(life as u32, Ordering::Release); // *told*
+        crash_point!("participant.life");
     }
 
     /// Its construction has failed, or it gives up; or it is dead, and who started it gives it up. A message longer than [`MESSAGE_BYTES`] is cut.
@@ -279,6 +283,7 @@ impl Entry {
             core::ptr::copy_nonoverlapping(message.as_ptr(), self.message.get().cast(), message.len());
         }
         self.message_bytes.store(message.len() as u32, Ordering::Relaxed); // Relaxed: travels with *told*
+        crash_point!("participant.failing");
         self.set_life(Life::Failed);
     }
 
@@ -410,10 +415,13 @@ impl Lease {
         let begun = Instant::now();
         let user = sys::process::user_id();
         loop {
-            match Self::create(path)? {
+            let made = Self::create(path)?;
+            crash_point!("lease.created");
+            match made {
                 Some(hold) => match sys::file::try_lock_byte(&hold, SERVER) {
                     Ok(()) => {
                         let serving = Self::with_name(hold, path).and_then(|lease| {
+                            crash_point!("lease.half");
                             lease.as_ref().map_or(Ok(()), |lease| lease.hold(SERVES))?;
                             Ok(lease)
                         });
@@ -432,6 +440,7 @@ impl Lease {
                 None => {
                     if let Some(_left) = Self::acquire_existing(path, user)? {
                         std::fs::remove_file(path)?; // while we hold it
+                        crash_point!("lease.removed");
                         continue;
                     }
                 }

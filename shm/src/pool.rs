@@ -115,6 +115,7 @@ pub(crate) fn claim(segment: &Segment, task: u32, generation: u16, bytes: u64) -
             if owner.load(Ordering::Relaxed) == 0
                 && owner.compare_exchange(0, mine, Ordering::AcqRel, Ordering::Relaxed).is_ok()
             {
+                crash_point!("pool.claimed");
                 return Ok(Handle::new(class, index));
             }
         }

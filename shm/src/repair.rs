@@ -85,12 +85,15 @@ pub fn repair<'s>(
 ) -> Summary {
     let mut summary = Summary::default();
     forget(segment, dead);
+    crash_point!("repair.forgot");
     let mut orphans = Vec::new();
     let left = words_of(segment, dead); // read …
     let in_ring = in_rings(segment); // … scan …
+    crash_point!("repair.scanned");
     // … act; branches first, of those the innermost.
     for (task, state) in left.into_iter().rev() {
         let in_ring = in_ring[task.id() as usize];
+        crash_point!("repair.acting");
         if task.is_branch() && !in_ring && act_on_branch(&task, state, me, &mut orphans) {
             continue;
         }
@@ -102,11 +105,14 @@ pub fn repair<'s>(
             }
             Due::Free => {
                 task.release_blocks(state.generation());
+                crash_point!("repair.blocks_freed");
                 summary.freed += u32::from(task.word().free_if(state));
+                crash_point!("repair.freed");
             }
             Due::Push => {
                 let pushed = task.word().adopt(state, me) && push(segment, &task);
                 summary.pushed += u32::from(pushed);
+                crash_point!("repair.pushed");
             }
             Due::Answer => {
                 if let Some(claimed) = task.take_over(state, me) {
@@ -120,10 +126,16 @@ pub fn repair<'s>(
             }
         }
     }
+    crash_point!("repair.acted");
     summary.orphaned = orphans.len() as u32;
     let mine: BTreeSet<u32> = orphans.iter().flat_map(Orphan::held_ids).collect();
     summary.swept_blocks = sweep_blocks(segment, &mine);
-    orphans.into_iter().for_each(&mut orphan);
+    crash_point!("repair.swept");
+    for of_dead in orphans {
+        orphan(of_dead);
+        crash_point!("repair.settled_one");
+    }
+    crash_point!("repair.settled");
     wake_everyone(segment);
     summary
 }
@@ -171,6 +183,7 @@ fn forget(segment: &Segment, dead: Token) {
         node.doorbell().forget(entry.number());
     }
     for node in (0..segment.shape().nodes).filter_map(|index| segment.node(index)) {
+        crash_point!("repair.lock");
         node.lock().free_of(dead);
     }
 }
@@ -223,6 +236,7 @@ fn sweep_blocks(segment: &Segment, mine: &BTreeSet<u32>) -> u32 {
             });
             if !kept && owner.compare_exchange(word, 0, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
                 swept += 1;
+                crash_point!("repair.swept_one");
             }
         }
     }
@@ -237,11 +251,13 @@ pub fn wake_everyone(segment: &Segment) {
             node.lock().wake_spuriously();
         }
     }
+    crash_point!("wake.locks");
     for entry in segment.participants() {
         if !matches!(entry.life(), Life::Vacant | Life::Dead) {
             entry.bell().ring();
         }
     }
+    crash_point!("wake.bells");
     for id in 0..segment.shape().tasks() {
         if let Some(task) = Task::new(segment, id)
             && task.word().peek().may_have_sleeper()
@@ -250,6 +266,7 @@ pub fn wake_everyone(segment: &Segment) {
             task.tell_again();
         }
     }
+    crash_point!("wake.tasks");
     segment.startup().ring();
     segment.freed().ring();
     segment.completed().ring();

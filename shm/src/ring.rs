@@ -114,6 +114,7 @@ impl<'a> Ring<'a> {
     pub fn push(&self, id: u32) -> Result<u64, Overrun> {
         let position = self.publish(id, self.tail.load(Ordering::Acquire))?; // *followed*
         self.help_tail(position);
+        crash_point!("ring.pushed");
         Ok(position)
     }
 
@@ -127,8 +128,10 @@ impl<'a> Ring<'a> {
         let mut next = self.tail.load(Ordering::Acquire); // *followed*
         for (done, &id) in ids.iter().enumerate() {
             next = self.publish(id, next).map_err(|overrun| (overrun, done))?.wrapping_add(1);
+            crash_point!("ring.pushed_some");
         }
         self.tail.fetch_max(next, Ordering::Release); // *followed*
+        crash_point!("ring.pushed_many");
         Ok(next)
     }
 
@@ -153,9 +156,11 @@ impl<'a> Ring<'a> {
             let seen_lap = (seen >> 32) as u32;
             if seen_lap == before(lap) {
                 let full = u64::from(lap) << 32 | u64::from(id);
+                crash_point!("ring.found");
                 // *published*. SeqCst, not Release, because it is also the "publish" of the doorbell's
                 // "publish, full fence, look for sleepers".
                 if cell.compare_exchange(seen, full, Ordering::SeqCst, Ordering::Acquire).is_ok() {
+                    crash_point!("ring.published");
                     return Ok(position);
                 }
             }
@@ -207,6 +212,7 @@ impl<'a> Ring<'a> {
     #[inline]
     pub fn set_head(&self, position: u64) {
         self.head.store(position, Ordering::Release); // *drained*
+        crash_point!("ring.drained");
     }
 
     /// Where the next id will go, roughly: a hint for reports.

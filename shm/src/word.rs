@@ -385,6 +385,7 @@ impl Word {
     pub fn queue(&self, filling: State, mover: Token) {
         debug_assert_eq!(filling.phase(), Some(Phase::Filling));
         self.0.store(filling.moved_to(Phase::Queued, mover).0, Ordering::Release); // *handed*
+        crash_point!("word.queued");
     }
 
     /// QUEUED → CLAIMED, by the holder of the reader lock. Also takes over what a *dead* holder had
@@ -401,8 +402,10 @@ impl Word {
             let mine = seen.moved_to(Phase::Claimed, me);
             // AcqRel: *handed*; what the mover wrote is ours to read.
             match self.0.compare_exchange(seen.0, mine.0, Ordering::AcqRel, Ordering::Acquire) {
-                Ok(_) if mine.is_cancelled() => return Claim::Abandoned(mine),
-                Ok(_) => return Claim::Taken(mine),
+                Ok(_) => {
+                    crash_point!("word.claimed");
+                    return if mine.is_cancelled() { Claim::Abandoned(mine) } else { Claim::Taken(mine) };
+                }
                 Err(now) => seen = State(now),
             }
         }
@@ -410,17 +413,23 @@ impl Word {
 
     /// CLAIMED or JOINING(dead) → the same of me: how a repairer takes what a dead worker had.
     pub fn take_over(&self, dead: State, me: Token) -> Option<State> {
-        self.inherit(dead, dead.phase()?, me)
+        let mine = self.inherit(dead, dead.phase()?, me);
+        crash_point!("word.taken_over");
+        mine
     }
 
     /// DONE(dead) → DONE(me), of a branch or of a request whose client has gone: so that no dead is named.
     pub fn succeed(&self, dead: State, me: Token) -> bool {
-        dead.phase().and_then(|phase| self.inherit(dead, phase, me)).is_some()
+        let succeeded = dead.phase().and_then(|phase| self.inherit(dead, phase, me)).is_some();
+        crash_point!("word.succeeded");
+        succeeded
     }
 
     /// QUEUED(dead) → QUEUED(me): the right to push what a dead mover had not.
     pub fn adopt(&self, dead: State, me: Token) -> bool {
-        self.inherit(dead, Phase::Queued, me).is_some()
+        let adopted = self.inherit(dead, Phase::Queued, me).is_some();
+        crash_point!("word.adopted");
+        adopted
     }
 
     /// Makes the repairer the owner of what it found; `None` if it has changed hands since.
@@ -451,7 +460,10 @@ impl Word {
         while seen.is(Phase::Claimed, me) {
             let next = seen.moved_to(Phase::Queued, me).with_attempt(attempt);
             match self.0.compare_exchange(seen.0, next.0, Ordering::AcqRel, Ordering::Relaxed) {
-                Ok(_) => return true,
+                Ok(_) => {
+                    crash_point!("word.requeued");
+                    return true;
+                }
                 Err(now) => seen = State(now),
             }
         }
@@ -477,6 +489,7 @@ impl Word {
             // Release: *handed*; the outcome travels to the caller.
             match self.0.compare_exchange(seen.0, done.0, Ordering::Release, Ordering::Relaxed) {
                 Ok(_) => {
+                    crash_point!("word.finished");
                     return Finish::Done { wake: seen.is_waiting(), notify: seen.wants_notice() };
                 }
                 Err(now) => seen = State(now),
@@ -496,7 +509,9 @@ impl Word {
             State(seen.moved_to(Phase::Done, owner).0 | if error { ERROR } else { 0 })
         };
         // SeqCst: *at rest* of `join`; Release is in it.
-        self.leave(Phase::Claimed, me, end, Ordering::SeqCst)
+        let ended = self.leave(Phase::Claimed, me, end, Ordering::SeqCst);
+        crash_point!("word.ended");
+        ended
     }
 
     /// FREE → CLAIMED(me), of a branch, by who forks its parent.
@@ -511,6 +526,7 @@ impl Word {
     pub fn keep(&self, filling: State, client: Token) -> State {
         let claimed = filling.moved_to(Phase::Claimed, client);
         self.0.store(claimed.0, Ordering::Release); // by *sole*
+        crash_point!("word.kept");
         claimed
     }
 
@@ -520,7 +536,9 @@ impl Word {
     /// What it is, if it is not ours any more.
     pub fn fork(&self, me: Token, fork: u32) -> Result<State, State> {
         // AcqRel: the branches' words, and the header that says which fork it is, travel to who joins.
-        self.leave(Phase::Claimed, me, |seen| seen.forked(fork), Ordering::AcqRel)
+        let forked = self.leave(Phase::Claimed, me, |seen| seen.forked(fork), Ordering::AcqRel);
+        crash_point!("word.forked");
+        forked
     }
 
     /// FORKED → JOINING(me), as long as it is the generation and the fork that were seen.
@@ -532,7 +550,10 @@ impl Word {
             let mine = seen.moved_to(Phase::Joining, me);
             // SeqCst: *one joins*; what the branches' owners wrote travels by the pending bits.
             match self.0.compare_exchange(seen.0, mine.0, Ordering::SeqCst, Ordering::Relaxed) {
-                Ok(_) => return Some(mine),
+                Ok(_) => {
+                    crash_point!("word.joining");
+                    return Some(mine);
+                }
                 Err(now) => seen = State(now),
             }
         }
@@ -544,7 +565,10 @@ impl Word {
     /// # Errors
     /// What it is, if it is not ours any more.
     pub fn joined(&self, me: Token) -> Result<State, State> {
-        self.leave(Phase::Joining, me, |seen| seen.moved_to(Phase::Claimed, me), Ordering::AcqRel)
+        let joined =
+            self.leave(Phase::Joining, me, |seen| seen.moved_to(Phase::Claimed, me), Ordering::AcqRel);
+        crash_point!("word.joined");
+        joined
     }
 
     /// CLAIMED(me) → DONE(me), of a branch: its outcome waits for the others'.
@@ -553,7 +577,9 @@ impl Word {
     /// What it is, if it is not ours any more.
     pub fn finish_branch(&self, me: Token, error: bool) -> Result<State, State> {
         let end = |seen: State| State(seen.moved_to(Phase::Done, me).0 | if error { ERROR } else { 0 });
-        self.leave(Phase::Claimed, me, end, Ordering::AcqRel)
+        let ended = self.leave(Phase::Claimed, me, end, Ordering::AcqRel);
+        crash_point!("word.branch_finished");
+        ended
     }
 
     /// DONE and CANCELLED, if it is that: what [`reap`](Self::reap) is asked with.
@@ -572,7 +598,10 @@ impl Word {
         {
             let mine = seen.moved_to(Phase::Claimed, me);
             match self.0.compare_exchange(seen.0, mine.0, Ordering::AcqRel, Ordering::Relaxed) {
-                Ok(_) => return Some(mine),
+                Ok(_) => {
+                    crash_point!("word.reaping");
+                    return Some(mine);
+                }
                 Err(now) => seen = State(now), // a repairer may have succeeded a dead owner
             }
         }
@@ -600,7 +629,9 @@ impl Word {
 
     /// The caller wants its bit of the completions set when the outcome is there. Says the state before.
     pub fn ask_for_notice(&self) -> State {
-        State(self.0.fetch_or(NOTIFY, Ordering::AcqRel)) // if DONE, the outcome is ours to read
+        let seen = State(self.0.fetch_or(NOTIFY, Ordering::AcqRel)); // if DONE, the outcome is ours to read
+        crash_point!("word.notice_asked");
+        seen
     }
 
     /// Wakes the caller that sleeps on the word.
@@ -614,6 +645,7 @@ impl Word {
     #[cold]
     pub fn sleep(&self, timeout: Option<Duration>) -> State {
         let seen = State(self.0.fetch_or(WAITING, Ordering::AcqRel));
+        crash_point!("word.waiting");
         if seen.phase() != Some(Phase::Done) {
             // A change between the two lines changes the low half too, so the kernel refuses to sleep.
             futex::wait64(&self.0, State(seen.0 | WAITING).futex_value(), timeout);
@@ -625,6 +657,7 @@ impl Word {
     pub fn cancel(&self) -> Cancel {
         // SeqCst: *at rest* of `join`; and if DONE, the outcome's blocks are ours to free.
         let seen = State(self.0.fetch_or(CANCELLED, Ordering::SeqCst));
+        crash_point!("word.cancelled");
         if seen.phase() == Some(Phase::Done) { Cancel::WasDone } else { Cancel::Left }
     }
 
@@ -634,6 +667,7 @@ impl Word {
     pub fn free(&self, now: State) -> State {
         let free = State::new(Phase::Free, None, now.generation().wrapping_add(1), 0);
         self.0.store(free.0, Ordering::Release); // *handed*: to the client that sweeps for it
+        crash_point!("word.freed");
         free
     }
 

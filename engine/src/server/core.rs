@@ -72,6 +72,7 @@ impl Drop for Filled<'_> {
 
 impl<'c> Filled<'c> {
     pub(crate) fn begin(core: &'c Core, id: u32) -> Self {
+        crash_point!("core.acquired");
         let task = Task::new(&core.segment, id).expect("ids in the list are those of the segment");
         Self { core, filling: Some(task.begin(core.client)) }
     }
@@ -185,27 +186,23 @@ impl Core {
     #[inline]
     pub(crate) fn admit(&self, id: u32) -> Result<(), CallError> {
         // *closing*, *down*: after an id was taken.
-        if self.closing.load(Ordering::SeqCst) || self.shared.gate_closed.load(Ordering::SeqCst) {
-            return Err(self.refuse(id));
+        if (self.closing.load(Ordering::SeqCst) || self.shared.gate_closed.load(Ordering::SeqCst))
+            && let Some(error) = self.refusal()
+        {
+            self.release(id);
+            return Err(error);
         }
         Ok(())
     }
 
-    #[cold]
-    fn refuse(&self, id: u32) -> CallError {
-        self.release(id);
-        self.refusal().unwrap_or(CallError::ShuttingDown)
-    }
-
     /// Why the server takes no requests, if it does not.
+    #[cold]
     pub(crate) fn refusal(&self) -> Option<CallError> {
-        if self.closing.load(Ordering::SeqCst) {
-            return Some(CallError::ShuttingDown);
-        }
         let gate_closed = self.shared.gate_closed.load(Ordering::SeqCst);
-        // Else it is closed for no servlet's sake.
-        gate_closed
-            .then(|| self.down(|node, _| self.shared.mandatory[node]).unwrap_or(CallError::ShuttingDown))
+        let down = gate_closed.then(|| self.down(|node, _| self.shared.mandatory[node])).flatten();
+        // Looked at last: a gate that was closed for no servlet's sake is a closing server's, or that of a servlet
+        // that takes requests again.
+        self.closing.load(Ordering::SeqCst).then_some(CallError::ShuttingDown).or(down)
     }
 
     /// Whether the server takes no requests.
@@ -271,6 +268,7 @@ impl Core {
     pub(crate) fn fill<T: Payload>(&self, id: u32, input: &T) -> Result<Filled<'_>, EncodeError> {
         let mut filled = Filled::begin(self, id);
         encode(input, filled.filling())?;
+        crash_point!("core.filled");
         Ok(filled)
     }
 
@@ -317,6 +315,7 @@ impl Core {
                 for filled in filled {
                     filled.queue(node);
                 }
+                crash_point!("core.queued_all");
                 self.push(node, ids)
             }
             entry => {
@@ -352,6 +351,7 @@ impl Core {
         options: CallOptions,
     ) -> Result<Reply<'c, Out>, CallError> {
         let task = self.send(filled)?;
+        crash_point!("core.sent");
         let done =
             self.await_outcome(task, clock, options.timeout, Pace::One, || self.note_begun([task.id()]))?;
         self.open(done)
@@ -429,6 +429,7 @@ impl Core {
     /// The caller of a request goes.
     pub(crate) fn cancel(&self, task: Task<'_>) {
         if task.cancel() {
+            crash_point!("core.left");
             self.slots.abandon(task.id());
             // Others may have freed it, and told so, before it was among the abandoned.
             if task.is_free() && self.segment.freed().is_awaited() {
@@ -442,6 +443,7 @@ impl Core {
     /// Reads an outcome: a reply, or the error it is.
     #[inline]
     pub(crate) fn open<'c, Out: Payload>(&'c self, done: Done<'c>) -> Result<Reply<'c, Out>, CallError> {
+        crash_point!("core.opens");
         if done.is_error() {
             let error = self.read_error(&done);
             self.give_back(done);
@@ -478,7 +480,14 @@ impl Core {
             Ok(error) => match CallError::remote(error) {
                 // Told by a worker, which does not know why.
                 CallError::ServletDown { servlet, reason } if reason.is_empty() => {
-                    self.down(|_, name| name == servlet).unwrap_or(CallError::ShuttingDown)
+                    match self.down(|_, name| name == servlet) {
+                        Some(error) => error,
+                        None if self.closing.load(Ordering::SeqCst) => CallError::ShuttingDown,
+                        None => {
+                            let reason = "it takes requests again".into();
+                            CallError::ServletDown { servlet, reason }
+                        }
+                    }
                 }
                 error => error,
             },

@@ -23,8 +23,10 @@ impl Core {
         let deadline = Instant::now() + self.shutdown_timeout;
         self.closing.store(true, Ordering::SeqCst); // *closing*
         self.segment.set_run(Run::Draining);
+        crash_point!("shutdown.draining");
         wake_everyone(&self.segment); // callers that wait for a place, holders that wait in a window
         self.await_workers_idle(deadline);
+        crash_point!("shutdown.idle");
         self.shared.stop(deadline.max(Instant::now() + DRAIN_LOOK));
         self.end();
     }
@@ -82,8 +84,10 @@ impl Core {
     /// After the supervisor was told: waits for it, answers what is left, removes the files.
     fn end(&self) {
         self.supervisor.join();
+        crash_point!("shutdown.left");
         self.shared.close();
         self.segment.set_run(Run::Closed);
+        crash_point!("shutdown.closed");
         wake_everyone(&self.segment);
         self.remove_files();
     }

@@ -50,6 +50,7 @@ impl<'a> Claimed<'a> {
         if another_attempt {
             // Before it looks as if nobody had begun it: see *Crash*.
             self.held.task.word().count_attempt(self.me, attempt);
+            crash_point!("arena.attempt_counted");
         }
         self.queue_at(At::To { node, group, again: true }, node, now_ns, attempt)
     }
@@ -59,6 +60,7 @@ impl<'a> Claimed<'a> {
     #[inline]
     pub fn begin_work(&self, node: u32) {
         self.held.task.set_at(At::Begun { node, failed: false });
+        crash_point!("arena.work_begun");
     }
 
     /// Whether its payload is the outcome of the worker that died with it.
@@ -77,12 +79,14 @@ impl<'a> Claimed<'a> {
     #[must_use]
     pub fn keep_input_for_error(self, node: u32) -> Keeping<'a> {
         self.held.task.set_at(At::Begun { node, failed: true });
+        crash_point!("arena.error_begun");
         self.keep_input()
     }
 
     /// What is written from here on lies over the input: nobody can try again, or move it on as it is.
     pub fn give_up_input(&self) {
         self.held.task.set_at(At::Spoilt);
+        crash_point!("arena.spoilt");
         compiler_fence(Ordering::SeqCst); // before anything is written, as in `all_begun`
     }
 }
@@ -175,8 +179,10 @@ impl Held<'_> {
         if input != 0 && !elsewhere {
             self.keep_second(input);
         }
+        crash_point!("held.committing");
         compiler_fence(Ordering::SeqCst); // written whole: as in `all_begun`
         line.set_payload(bytes as u32, block | OUTCOME); // *committed*
+        crash_point!("held.committed");
         if elsewhere {
             line.second.store(0, Ordering::Relaxed); // Relaxed: *one owner*; it named a block that is not ours
         }

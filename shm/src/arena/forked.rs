@@ -29,10 +29,14 @@ impl<'a> Claimed<'a> {
         for branch in branches() {
             branch.set_at(At::New);
             Held { task: branch, state: State::from_raw(0) }.refer_to(&self.held);
+            crash_point!("fork.referred");
             branch.line.word.begin_branch(self.me);
+            crash_point!("fork.made_some");
         }
         task.family().begin(&fork.branches());
+        crash_point!("fork.pending");
         task.set_at(At::Forked(index));
+        crash_point!("fork.at");
         if task.line.word.fork(self.me, index).is_err() {
             return Err(self);
         }
@@ -70,8 +74,10 @@ impl<'a> Task<'a> {
         if wake {
             self.line.word.wake_caller();
         }
+        crash_point!("tell.woken");
         if notify && let Some(bits) = self.segment.completions().get(self.id as usize / 64) {
             bits.fetch_or(1 << (self.id % 64), Ordering::SeqCst);
+            crash_point!("tell.bit");
             self.segment.completed().ring_if_awaited();
         }
     }
@@ -164,6 +170,7 @@ impl<'a> Task<'a> {
     /// For a repairer: a branch that its dead forker had made before the parent was FORKED.
     pub(crate) fn unmake(self, dead: State) -> bool {
         self.family().clear(self.place().1 - 1);
+        crash_point!("unmake.cleared");
         self.line.word.free_if(dead)
     }
 
@@ -174,6 +181,7 @@ impl<'a> Task<'a> {
             let state = branch.line.word.load();
             if state.phase() == Some(Phase::Done) {
                 Held { task: branch, state }.free();
+                crash_point!("sweep.freed");
             }
         }
     }
@@ -183,6 +191,7 @@ impl Held<'_> {
     /// Frees a request for which nobody waits, and all that is left of its branches.
     fn reap(self) {
         self.task.sweep(0..self.task.segment.shape().branches());
+        crash_point!("reap.swept");
         self.free_for_gone_caller();
     }
 
@@ -349,6 +358,7 @@ impl<'a> Join<'a> {
             // at that fork itself. The fence: marked before it is written over.
             task.set_at(At::Forked(self.fork));
             fence(Ordering::Release);
+            crash_point!("join.marked");
             self.keeper = Some(task);
         }
         JoinPlace(&mut self.parent, Some(Held { task, state: task.line.word.load() }))
@@ -384,8 +394,10 @@ impl<'a> Join<'a> {
         let task = self.parent.task;
         fence(Ordering::Release); // a repairer that finds it Joined finds the value whole
         task.set_at(At::Joined(self.fork));
+        crash_point!("join.value_at");
         let state = task.line.word.joined(self.me).ok()?;
         task.sweep_after(self.fork().1);
+        crash_point!("join.swept");
         Some(Claimed::new(Held { task, state }, self.me))
     }
 
@@ -398,6 +410,7 @@ impl<'a> Join<'a> {
         let (task, keeper) = (self.parent.task, self.keeper());
         fence(Ordering::Release); // as above
         task.set_at(At::Failed(keeper.place().1));
+        crash_point!("join.error_at");
         let state = task.line.word.joined(self.me).ok()?;
         Some(Claimed::new(Held { task, state }, self.me))
     }

@@ -96,6 +96,7 @@ impl<'a> Held<'a> {
         let (length, block) = from.payload();
         let here = block & ELSEWHERE == 0;
         to.set_payload(length, if here { ELSEWHERE | of.task.place().1 } else { block });
+        crash_point!("held.refer_block");
         // Relaxed, both: *one owner*.
         to.second.store(if here { block } else { from.second.load(Ordering::Relaxed) }, Ordering::Relaxed);
     }
@@ -106,6 +107,7 @@ impl<'a> Held<'a> {
         let line = self.task.line;
         if line.block() & ELSEWHERE != 0 {
             line.set_block(0);
+            crash_point!("held.home_half");
             line.second.store(0, Ordering::Relaxed); // Relaxed: *one owner*
         }
     }
@@ -119,6 +121,7 @@ impl<'a> Held<'a> {
             let block = line.block();
             if block != 0 {
                 self.keep_second(block);
+                crash_point!("held.block_kept");
                 line.set_block(0);
             }
         }
@@ -147,6 +150,7 @@ impl<'a> Held<'a> {
                 && room as u64 >= bytes
             {
                 line.set_block(own);
+                crash_point!("held.blocks_swapped");
                 line.second.store(if own == old { second } else { old }, Ordering::Relaxed);
                 return Ok(WritePlace { start, room, holder: PhantomData });
             }
@@ -156,6 +160,7 @@ impl<'a> Held<'a> {
             self.keep_second(old);
         }
         line.set_block(handle.raw());
+        crash_point!("held.block_recorded");
         Ok(self.place_in(handle))
     }
 
@@ -167,14 +172,17 @@ impl<'a> Held<'a> {
     }
 
     /// Remembers a block until the task is free; there is room for one.
+    ///
+    /// The former one is freed when it is listed no more: were it freed first, and its owner died, who goes on
+    /// with the task could claim it again, for an outcome, and then free it as the former one. What is listed no
+    /// more, a repairer sweeps.
     pub(super) fn keep_second(&mut self, block: u32) {
         let line = self.task.line;
         let second = line.second.load(Ordering::Relaxed); // Relaxed, both: *one owner*
-        // Named first: who finds a block named that is free could claim it again, and free it for the next time.
-        // What is not named any more, a repairer sweeps.
         line.second.store(block, Ordering::Relaxed);
         compiler_fence(Ordering::SeqCst); // as in `commit`
         if let Some(former) = Handle::from_raw(second).filter(|_| second != block) {
+            crash_point!("held.second_left");
             self.give_back(former);
         }
     }
@@ -197,6 +205,7 @@ impl<'a> Held<'a> {
     pub(super) fn set_length(&mut self, bytes: usize) {
         let line = self.task.line;
         line.set_payload(bytes as u32, line.block());
+        crash_point!("held.length");
     }
 
     /// → FREE, since nobody else will do it; whoever waits for a free request is told.
@@ -204,6 +213,7 @@ impl<'a> Held<'a> {
     pub(super) fn free_for_gone_caller(self) {
         let segment = self.task.segment;
         self.free();
+        crash_point!("held.gone_freed");
         fence(Ordering::SeqCst); // between "it is free" and "does somebody wait?"
         if segment.freed().is_awaited() {
             segment.freed().ring();
@@ -218,6 +228,7 @@ impl<'a> Held<'a> {
         // Relaxed: *one owner*. Blocks first, then the word: *listed or swept*.
         if line.block() | line.second.load(Ordering::Relaxed) != 0 {
             self.task.release_blocks(self.state.generation());
+            crash_point!("held.blocks_freed");
         }
         line.word.free(self.state);
         self.task.id
@@ -253,6 +264,13 @@ impl<'g> WritePlace<'g> {
         if position > self.room || bytes.len() > self.room - position {
             return false;
         }
+        crash_point!("held.half", {
+            // SAFETY: as below, and half of it.
+            unsafe {
+                let to = self.start.as_ptr().add(position);
+                core::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len() / 2);
+            }
+        });
         // SAFETY: in range of a place that the guard's holder alone may access (*one owner*).
         unsafe {
             core::ptr::copy_nonoverlapping(bytes.as_ptr(), self.start.as_ptr().add(position), bytes.len())

@@ -282,7 +282,9 @@ impl<'a> Task<'a> {
     #[must_use]
     pub fn begin(self, client: Token) -> Filling<'a> {
         let state = self.line.word.begin(client);
+        crash_point!("arena.begun");
         self.line.set_payload(0, 0);
+        crash_point!("arena.cleared_half");
         self.line.second.store(0, Ordering::Relaxed); // Relaxed: *one owner*
         Filling(Held { task: self, state })
     }
@@ -359,6 +361,7 @@ impl<'a> Task<'a> {
     pub(crate) fn release_blocks(&self, generation: u16) {
         for handle in self.listed().into_iter().filter_map(Handle::from_raw) {
             pool::free(self.segment, handle, self.id, generation); // which checks it
+            crash_point!("arena.freed_one");
         }
     }
 
@@ -410,6 +413,7 @@ impl<'a> Filling<'a> {
         let task = self.0.task;
         if let Some(times) = task.segment.times(task.id) {
             times.deadline_ns.store(deadline_ns, Ordering::Relaxed); // Relaxed: *one owner*
+            crash_point!("arena.limited");
             self.0.state = self.0.state.with_deadline();
         }
     }
@@ -418,6 +422,7 @@ impl<'a> Filling<'a> {
     #[inline]
     pub fn queue(self, client: Token, node: u32) -> Task<'a> {
         self.0.task.set_at(At::to(node));
+        crash_point!("arena.queue_at");
         self.0.task.line.word.queue(self.0.state, client);
         self.0.task
     }
@@ -427,6 +432,7 @@ impl<'a> Filling<'a> {
     pub fn keep(self, client: Token) -> Claimed<'a> {
         let task = self.0.task;
         task.set_at(At::New);
+        crash_point!("arena.keep_at");
         let state = task.line.word.keep(self.0.state, client);
         Claimed::new(Held { task, state }, client)
     }
@@ -611,8 +617,10 @@ impl<'a> Claimed<'a> {
         }
         compiler_fence(Ordering::SeqCst); // an outcome over the input is whole: as in `give_up_input`
         task.set_at(at);
+        crash_point!("arena.requeue_at");
         compiler_fence(Ordering::SeqCst); // *committed*: the mark goes after
         task.line.set_block(task.line.block()); // an outcome no more, but an input: *committed*
+        crash_point!("arena.requeue_input");
         if task.line.word.requeue(self.me, attempt) { Ok(task.id) } else { Err(self) }
     }
 }

@@ -228,6 +228,7 @@ impl Segment {
                 return Err(CreateError::System { what: "lock", path: lease_path, source });
             }
         };
+        crash_point!("create.leased");
         let made = remove_stale(&path).and_then(|()| make_file(&place, &path, layout.total_bytes as u64));
         let mapping = match made {
             Ok(mapping) => mapping,
@@ -239,6 +240,7 @@ impl Segment {
         let base = NonNull::new(mapping.as_ptr()).expect("a mapping is not at null");
         let mut segment = Self::over(mapping, base, layout, place, lease);
         segment.owner = true.into();
+        crash_point!("create.mapped");
         segment.initialise(spec)?;
         Ok(segment)
     }
@@ -323,6 +325,7 @@ impl Segment {
                 to.add(index).write(*descriptor);
             }
         }
+        crash_point!("create.descriptors");
         let entries = self.participants();
         entries[SERVER as usize].assign(Role::Server, 0, 0, 1, &[]);
         for (index, (node, descriptor)) in spec.nodes.iter().zip(&descriptors).enumerate() {
@@ -336,6 +339,7 @@ impl Segment {
         server.prepare(SERVER);
         server.arrive();
         server.set_life(Life::Ready);
+        crash_point!("create.server");
 
         let name = self.place.to_text();
         let name = name.as_bytes();
@@ -355,8 +359,10 @@ impl Segment {
             (&mut (*header).name)[..kept].copy_from_slice(&name[..kept]);
         }
         self.set_run(Run::Running);
+        crash_point!("create.header");
         // *finished*: pairs with the Acquire in `read_header`.
         self.header().magic.store(MAGIC, Ordering::Release);
+        crash_point!("create.magic");
         // What we have just written, unless somebody has written over it since.
         self.read_plan().map_err(CreateError::Plan)
     }
@@ -395,6 +401,7 @@ fn make_file(place: &Place, path: &Path, bytes: u64) -> Result<Mapping, CreateEr
                 },
             )?;
             shmem.set_owner(false); // it is removed here, or under the lease
+            crash_point!("create.named");
             let reserved = whatever_the_umask(path)
                 .and_then(|()| options.open(path))
                 .map_err(system("open"))
@@ -406,6 +413,7 @@ fn make_file(place: &Place, path: &Path, bytes: u64) -> Result<Mapping, CreateEr
         }
         Place::File(_) => {
             let file = options.create_new(true).mode(MODE).open(path).map_err(system("create"))?;
+            crash_point!("create.file");
             let mapped = whatever_the_umask(path)
                 .map_err(system("open"))
                 .and_then(|()| reserve(&file))

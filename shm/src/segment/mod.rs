@@ -393,6 +393,7 @@ impl Segment {
         if self.owner.swap(false, Ordering::Relaxed) {
             // Segment first, lease second, both while the lease is held.
             let _ = std::fs::remove_file(self.place.path());
+            crash_point!("remove.segment");
             let _ = std::fs::remove_file(self.lease.path());
         }
     }

@@ -94,12 +94,14 @@ fn remove_as(user: u32, place: &Place, dry_run: bool) -> io::Result<Removed> {
         Err(LeaseError::System(e)) => return Err(e),
         Err(e) => return Err(io::Error::new(io::ErrorKind::PermissionDenied, e)),
     };
+    crash_point!("stale.leased");
     if exists {
         match std::fs::remove_file(&path) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
             _ => {}
         }
     }
+    crash_point!("stale.removed");
     std::fs::remove_file(lease.path())?;
     Ok(Removed::Stale)
 }
