@@ -442,9 +442,9 @@ fn a_call_that_takes_too_long_is_ended() {
 fn calls_that_follow_each_other_do_not_add_up() {
     guarded(|| {
         let name = Name::new("addup");
-        let servlet = ProcessServlet::<Sleeper>::new(()).exec_timeout(Duration::from_secs(20));
+        let servlet = ProcessServlet::<Sleeper>::new(()).exec_timeout(Duration::from_secs(2));
         let server = Server::builder(name.text()).start(servlet).expect("it starts");
-        let inputs = std::iter::repeat_n(1, 200);
+        let inputs = std::iter::repeat_n(100, 30); // three seconds in all
         assert!(server.stream(inputs).all(|outcome| outcome.is_ok()));
         assert_eq!(workers(&server)[0].restarts, 0);
         let none = ProcessServlet::<Sleeper>::new(()).exec_timeout(Duration::ZERO);
