@@ -1,0 +1,409 @@
+//! The supervisor: one thread in the server's process that notices deaths, repairs what they left,
+//! answers the requests of the dead, and starts workers anew.
+//!
+//! # Protocol
+//!
+//! It sleeps in `poll` on the pidfds of all worker processes and on one eventfd for orders. What dies and is
+//! started again together has one post: a worker's process with the places of all its threads, or one thread
+//! of the server's process, which ends before its time only by a fatal error. After a death: mark the places
+//! DEAD; repair (with `WorkerDied` for what the worker was working on); wake everybody;
+//! schedule the restart, or give the worker up, as the servlet's [`Restarts`] say. A servlet whose last worker is
+//! given up is *down*: its requests, in its ring and to come, are answered with an error that says why, until a
+//! worker that is started again on trial is ready.
+//!
+//! # Ordering
+//!
+//! * *down*: the supervisor marks the node (`doorbell`), then empties its ring; who pushes into it after
+//!   that sees the mark and empties it again. Callers are told at once where every request comes by that
+//!   node: the gate is closed too. When a worker is ready again the mark goes first, then the gate opens: who
+//!   still saw either is refused, and what anybody pushes meanwhile, that worker or he himself takes out.
+//!
+//! # Crash
+//!
+//! The supervisor dies with the server's process; then the workers leave and the segment is stale. Should its
+//! thread panic all the same (panics of the log's listeners are caught), nobody is left who would notice a death:
+//! every servlet is down from then on, its processes are killed, and what they had is answered; not what the
+//! supervisor itself had in its hands.
+
+mod burial;
+mod post;
+mod restart;
+mod shared;
+
+pub(crate) use shared::Shared;
+
+use crate::error::StartError;
+use crate::launch::{self, Order, status_text};
+use crate::on_death::look_every;
+use crate::patience::Wait;
+use crate::plan::{Live, PlanNode};
+use crate::run::Seat;
+use crate::unit::Unit;
+use burial::Ending;
+use post::{Body, Farewell, Post, Starter, posts};
+use ringmill_shm::repair::wake_everyone;
+use ringmill_shm::segment::Run;
+use ringmill_shm::sys::process::{PidFd, is_unwaited_child, wait_readable};
+use ringmill_shm::token::Token;
+use shared::Wish;
+use std::os::fd::AsRawFd;
+use std::os::unix::process::ExitStatusExt;
+use std::panic::AssertUnwindSafe;
+use std::process::ExitStatus;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+/// The supervisor's own state.
+pub(crate) struct Supervisor {
+    shared: Arc<Shared>,
+    posts: Vec<Post>,
+    /// How workers ended before the server was ready, by place.
+    early_deaths: Arc<Mutex<Vec<(u32, ExitStatus)>>>,
+    started: Arc<AtomicBool>,
+    /// The last group of tasks that are to be tried together.
+    group: u32,
+    /// When to look again whether calls take too long.
+    next_look: Option<Instant>,
+}
+
+/// A handle to the running supervisor.
+#[derive(Debug)]
+pub(crate) struct Handle {
+    thread: Mutex<Option<JoinHandle<()>>>,
+    pub(crate) early_deaths: Arc<Mutex<Vec<(u32, ExitStatus)>>>,
+    started: Arc<AtomicBool>,
+}
+
+impl Handle {
+    /// From now on workers that die are started again.
+    pub(crate) fn server_is_ready(&self, shared: &Shared) {
+        self.started.store(true, Ordering::SeqCst);
+        shared.orders.signal(); // one may have died since it was ready
+    }
+
+    /// Waits until every worker has gone.
+    pub(crate) fn join(&self) {
+        let thread = self.thread.lock().unwrap_or_else(|e| e.into_inner()).take();
+        if let Some(thread) = thread {
+            let _ = thread.join(); // its panics are ours to have prevented; nothing is left to do here
+        }
+    }
+}
+
+impl Supervisor {
+    /// Prepares the places and starts all workers, side by side.
+    ///
+    /// # Errors
+    /// If a process or thread cannot be started; those that were are killed.
+    pub(crate) fn start(
+        shared: Arc<Shared>,
+        nodes: &[PlanNode],
+        server_name: &str,
+        wait: Wait,
+    ) -> Result<Handle, StartError> {
+        let mut supervisor = Self {
+            posts: posts(&shared.segment, nodes, server_name, wait),
+            shared,
+            early_deaths: Arc::default(),
+            started: Arc::default(),
+            group: 0,
+            next_look: None,
+        };
+        let (early_deaths, started) = (Arc::clone(&supervisor.early_deaths), Arc::clone(&supervisor.started));
+        // Workers inherit the affinity of the thread that starts them: this one's, which is unpinned first.
+        let (told, tell) = std::sync::mpsc::channel();
+        let thread = std::thread::Builder::new().name("ringmill-supervisor".into()).spawn(move || {
+            let _ = ringmill_shm::sys::cpu::pin_thread(crate::cpus::allowed());
+            let launched = supervisor.launch_all();
+            let failed = launched.is_err();
+            let _ = told.send(launched);
+            if failed {
+                supervisor.shared.kill();
+            }
+            if let Err(panic) = crate::panics::caught(AssertUnwindSafe(|| supervisor.watch())) {
+                supervisor.resign(&panic);
+            }
+        });
+        let thread =
+            thread.map_err(|source| StartError::System { what: "start the supervisor's thread", source })?;
+        let handle = Handle { thread: Mutex::new(Some(thread)), early_deaths, started };
+        match tell.recv() {
+            Ok(Ok(())) => Ok(handle),
+            Ok(Err(error)) => {
+                handle.join();
+                Err(error)
+            }
+            Err(_gone) => {
+                handle.join();
+                Err(StartError::System {
+                    what: "run the supervisor",
+                    source: std::io::ErrorKind::Other.into(),
+                })
+            }
+        }
+    }
+
+    fn launch_all(&mut self) -> Result<(), StartError> {
+        for index in 0..self.posts.len() {
+            self.launch(index)?;
+            crash_point!("supervisor.launched");
+        }
+        Ok(())
+    }
+
+    /// Starts the worker of one post.
+    fn launch(&mut self, index: usize) -> Result<(), StartError> {
+        let post = &self.posts[index];
+        let segment = &self.shared.segment;
+        let tokens: Vec<Token> = post
+            .places
+            .clone()
+            .zip(post.entries(segment))
+            .map(|(place, entry)| entry.prepare(place))
+            .collect();
+        crash_point!("supervisor.prepared");
+        let of_last = tokens.clone();
+        let servlet = || segment.nodes()[post.node as usize].name.clone();
+        let body = match &post.starter {
+            Starter::Process { program, env } => {
+                let origin = launch::Origin::of(segment)
+                    .map_err(|source| StartError::System { what: "look at the server's lease", source })?;
+                let (place, segment) = (post.places.start, segment.place().clone());
+                let order = Order { place, tokens, wait: post.wait, origin, segment };
+                let error =
+                    |source| StartError::Executable { servlet: servlet(), path: program.clone(), source };
+                let mut child = launch::spawn(program, &post.title, env, &order).map_err(error)?;
+                crash_point!("supervisor.started");
+                match PidFd::of_child(child.id()) {
+                    Ok(pidfd) => Body::Process { child, pidfd },
+                    Err(source) => {
+                        // Without a descriptor its death could not be noticed. If it has gone already, its pid
+                        // may be another's.
+                        if is_unwaited_child(child.id()) {
+                            let _ = child.kill();
+                            let _ = child.wait();
+                        }
+                        return Err(StartError::System { what: "watch a worker's process", source });
+                    }
+                }
+            }
+            Starter::Thread(live) => self.spawn_thread(post, tokens[0], Arc::clone(live))?,
+        };
+        let post = &mut self.posts[index];
+        post.body = body;
+        post.tokens = of_last;
+        post.since = Instant::now();
+        post.overran = false;
+        post.refusals = 0;
+        Ok(())
+    }
+
+    fn spawn_thread(&self, post: &Post, token: Token, live: Live) -> Result<Body, StartError> {
+        let segment = Arc::clone(&self.shared.segment);
+        let system = |what| move |source| StartError::System { what, source };
+        // *lease before deeds*.
+        let place = post.places.start;
+        segment.lease().hold(place).map_err(system("take a worker's lease"))?;
+        let cpus = segment.participants()[place as usize].cpus();
+        let unit = Arc::new(Unit::new(post.places.clone()));
+        let router = Arc::clone(&self.shared.router);
+        let Some(seat) = Seat::new(segment, place, token, post.wait, router, unit) else {
+            self.shared.segment.lease().release(place);
+            return Err(system("find a worker's place")(std::io::ErrorKind::NotFound.into()));
+        };
+        let left = Arc::new(AtomicBool::new(false));
+        let farewell = Farewell { left: Arc::clone(&left), shared: Arc::clone(&self.shared) };
+        let body = move || {
+            let _farewell = farewell; // dropped last
+            if !cpus.is_empty() {
+                // Checked against the allowed set when planned; it may have shrunk since.
+                if let Err(error) = ringmill_shm::sys::cpu::pin_thread(&cpus) {
+                    say(|| tracing::warn!(?cpus, %error, "cannot pin a worker's thread"));
+                }
+            }
+            let seat = Arc::new(seat);
+            seat.entry().arrive();
+            launch::occupy(&seat, &live)
+        };
+        let name = format!("ringmill-{}", post.title.rsplit_once('/').map_or("worker", |(path, _)| path));
+        match std::thread::Builder::new().name(name).spawn(body) {
+            Ok(thread) => Ok(Body::Thread { thread, left }),
+            Err(source) => {
+                self.shared.segment.lease().release(place);
+                Err(system("start a worker's thread")(source))
+            }
+        }
+    }
+
+    /// The supervisor's life: until every worker has gone.
+    fn watch(&mut self) {
+        loop {
+            self.obey();
+            let timeout = self.next_timer().map(|at| at.saturating_duration_since(Instant::now()));
+            let mut fds = vec![self.shared.orders.as_raw_fd()];
+            let mut owners = vec![usize::MAX];
+            for (index, post) in self.posts.iter().enumerate() {
+                if let Body::Process { pidfd, .. } = &post.body {
+                    fds.push(pidfd.as_raw_fd());
+                    owners.push(index);
+                }
+            }
+            if self.over() {
+                return;
+            }
+            let ready = wait_readable(&fds, timeout);
+            if ready[0] {
+                self.shared.orders.clear();
+            }
+            for (&index, _) in owners.iter().zip(&ready).skip(1).filter(|(_, ready)| **ready) {
+                self.reap(index);
+            }
+            self.join_threads();
+            self.look_at_calls();
+            self.end_trials();
+            self.restart_due();
+            self.empty_rings_of_the_down();
+        }
+    }
+
+    fn stopping(&self) -> bool {
+        self.shared.wished() != Wish::Watch
+    }
+
+    /// Whether there is nothing left to watch.
+    fn over(&self) -> bool {
+        let gone = |post: &Post| match &post.body {
+            Body::Process { .. } => false,
+            // A thread cannot be killed: after the deadline it is left to itself.
+            Body::Thread { left, .. } => left.load(Ordering::SeqCst) || self.past_deadline(),
+            Body::Awaiting(_) | Body::GivenUp(_) | Body::None => true,
+        };
+        self.stopping() && self.posts.iter().all(gone)
+    }
+
+    fn past_deadline(&self) -> bool {
+        match self.shared.wished() {
+            Wish::Watch => false,
+            Wish::Stop(deadline) => Instant::now() >= deadline,
+            Wish::Kill => true,
+        }
+    }
+
+    /// Does what has been ordered.
+    fn obey(&mut self) {
+        if self.stopping() && !matches!(self.shared.segment.run(), Run::Stopping) {
+            self.shared.segment.set_run(Run::Stopping);
+            wake_everyone(&self.shared.segment);
+        }
+        if self.past_deadline() {
+            for post in &self.posts {
+                if let Body::Process { pidfd, .. } = &post.body {
+                    launch::kill(pidfd);
+                }
+            }
+        }
+    }
+
+    /// When to look again without being woken.
+    fn next_timer(&self) -> Option<Instant> {
+        let restart = self.posts.iter().filter_map(|post| match post.body {
+            Body::Awaiting(at) | Body::GivenUp(Some(at)) if self.restarts_workers() => Some(at),
+            _ => None,
+        });
+        let deadline = match self.shared.wished() {
+            Wish::Stop(at) if !self.past_deadline() => Some(at),
+            _ => None,
+        };
+        restart.chain(deadline).chain(self.next_look).min()
+    }
+
+    /// A process has ended.
+    fn reap(&mut self, index: usize) {
+        let post = &mut self.posts[index];
+        let Body::Process { child, .. } = &mut post.body else { return };
+        let status = match child.try_wait() {
+            Ok(Some(status)) => status,
+            Ok(None) => return,
+            // Somebody else has waited for our child; it is gone all the same.
+            Err(_) => ExitStatus::from_raw(0),
+        };
+        let ending = Ending {
+            pid: child.id(),
+            signal: status.signal(),
+            code: status.code(),
+            text: status_text(status),
+        };
+        if !self.started.load(Ordering::SeqCst) {
+            let mut deaths = self.early_deaths.lock().unwrap_or_else(|e| e.into_inner());
+            deaths.extend(post.places.clone().map(|place| (place, status)));
+        }
+        crash_point!("supervisor.reaped");
+        self.bury(index, &ending);
+    }
+
+    /// Kills workers whose calls take too long.
+    fn look_at_calls(&mut self) {
+        let now = Instant::now();
+        if self.next_look.is_some_and(|at| at > now) {
+            return;
+        }
+        let mut next_look: Option<Instant> = None;
+        for post in &mut self.posts {
+            let Some(limit) = post.exec_timeout else { continue };
+            next_look = next_look.into_iter().chain(now.checked_add(look_every(limit))).min();
+            let Body::Process { pidfd, .. } = &post.body else { continue };
+            let places = post.places.start as usize..post.places.end as usize;
+            for (entry, call) in self.shared.segment.participants()[places].iter().zip(&mut post.calls) {
+                let number = entry.counters().call().unwrap_or(0);
+                if number != call.0 {
+                    *call = (number, now);
+                } else if number != 0 && now.duration_since(call.1) >= limit && !post.overran {
+                    say(
+                        || tracing::warn!(worker = %post.title, ?limit, "a call takes too long; its worker is killed"),
+                    );
+                    post.overran = true;
+                    launch::kill(pidfd);
+                }
+            }
+        }
+        self.next_look = next_look;
+    }
+
+    /// Looks after threads that have ended.
+    fn join_threads(&mut self) {
+        for index in 0..self.posts.len() {
+            let left =
+                matches!(&self.posts[index].body, Body::Thread { left, .. } if left.load(Ordering::SeqCst));
+            if !left {
+                continue;
+            }
+            let post = &mut self.posts[index];
+            let Body::Thread { thread, .. } = std::mem::replace(&mut post.body, Body::None) else { continue };
+            let code = thread.join().ok(); // user code's panics are caught inside
+            for place in post.places.clone() {
+                self.shared.segment.lease().release(place);
+            }
+            let text = "its thread is over".into();
+            self.bury(index, &Ending { pid: std::process::id(), signal: None, code, text });
+        }
+    }
+}
+
+impl Drop for Supervisor {
+    /// However the thread ends, no process is left behind.
+    fn drop(&mut self) {
+        for post in &mut self.posts {
+            if let Body::Process { child, pidfd } = &mut post.body {
+                launch::kill(pidfd);
+                let _ = child.wait();
+            }
+        }
+    }
+}
+
+/// Tells the log. Its listeners are user code: a panic of theirs is no reason to let go of what the dead have left.
+fn say(log: impl FnOnce()) {
+    let _ = crate::panics::caught(AssertUnwindSafe(log));
+}

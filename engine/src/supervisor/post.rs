@@ -1,0 +1,153 @@
+//! A worker's place, with whatever runs in it.
+
+use super::shared::Shared;
+use crate::launch;
+use crate::on_death::OnDeath;
+use crate::patience::Wait;
+use crate::plan::{Launch, Live, PlanNode};
+use crate::restarts::{Record, Restarts};
+use crate::worker::title;
+use ringmill_shm::participant::Entry;
+use ringmill_shm::segment::Segment;
+use ringmill_shm::sys::process::PidFd;
+use ringmill_shm::token::Token;
+use std::ffi::OsString;
+use std::ops::Range;
+use std::path::PathBuf;
+use std::process::Child;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// What runs in a worker's place.
+#[derive(Debug)]
+pub(super) enum Body {
+    Process {
+        child: Child,
+        pidfd: PidFd,
+    },
+    Thread {
+        /// Ends with what the process of such a worker would exit with.
+        thread: JoinHandle<i32>,
+        /// See [`Farewell`].
+        left: Arc<AtomicBool>,
+    },
+    /// Dead; to be started again then.
+    Awaiting(Instant),
+    /// Dead too often; to be started on trial then, if at all.
+    GivenUp(Option<Instant>),
+    /// Nothing yet, or gone in order.
+    None,
+}
+
+/// How a post's workers are started.
+pub(super) enum Starter {
+    Process { program: PathBuf, env: Vec<(OsString, OsString)> },
+    Thread(Live),
+}
+
+/// Tells the supervisor that a worker's thread is about to end, in whatever way. The thread itself counts
+/// as finished only later, and of that nobody is told.
+pub(super) struct Farewell {
+    pub(super) left: Arc<AtomicBool>,
+    pub(super) shared: Arc<Shared>,
+}
+
+impl Drop for Farewell {
+    fn drop(&mut self) {
+        self.left.store(true, Ordering::SeqCst);
+        self.shared.orders.signal();
+    }
+}
+
+/// One worker's places: of all threads of its process, or of one thread of the server's.
+pub(super) struct Post {
+    pub(super) places: Range<u32>,
+    pub(super) node: u32,
+    pub(super) title: String,
+    pub(super) wait: Wait,
+    pub(super) starter: Starter,
+    /// Of its last incarnation, one for each place: whose death is repaired is not asked of the segment.
+    pub(super) tokens: Vec<Token>,
+    pub(super) body: Body,
+    pub(super) since: Instant,
+    pub(super) restarts: Restarts,
+    pub(super) on_death: OnDeath,
+    pub(super) exec_timeout: Option<Duration>,
+    /// By place: which call goes on, and since when it was seen to.
+    pub(super) calls: Vec<(u64, Instant)>,
+    /// A call took too long, so its process is killed.
+    pub(super) overran: bool,
+    pub(super) record: Record,
+    /// Started again after it was given up, or while its servlet is down, and not ready yet.
+    pub(super) on_trial: bool,
+    /// How often in a row the system had no room for it.
+    pub(super) refusals: u32,
+}
+
+impl Post {
+    pub(super) fn entries<'s>(&self, segment: &'s Segment) -> impl Iterator<Item = &'s Entry> + use<'s> {
+        segment.participants()[self.places.start as usize..self.places.end as usize].iter()
+    }
+}
+
+/// A post for every worker of a plan.
+pub(super) fn posts(segment: &Segment, nodes: &[PlanNode], server_name: &str, wait: Wait) -> Vec<Post> {
+    let mut posts = Vec::new();
+    for (index, (node, info)) in nodes.iter().zip(segment.nodes()).enumerate() {
+        let mut post = |places: Range<u32>, title, starter| {
+            let first = info.first_participant;
+            let places = first + places.start..first + places.end;
+            let since = Instant::now();
+            posts.push(Post {
+                node: index as u32,
+                title: format!("{server_name}/{title}"),
+                wait: wait_on(&segment.participants()[places.start as usize].cpus(), nodes, wait),
+                starter,
+                tokens: Vec::new(),
+                body: Body::None,
+                since,
+                restarts: node.restarts,
+                on_death: node.on_death,
+                exec_timeout: node.exec_timeout,
+                calls: vec![(0, since); places.len()],
+                overran: false,
+                record: Record::default(),
+                on_trial: false,
+                refusals: 0,
+                places,
+            });
+        };
+        let threads = info.threads;
+        for worker in 0..info.workers / threads {
+            let places = worker * threads..(worker + 1) * threads;
+            match &node.launch {
+                Launch::Process { program, env } => {
+                    let program = program.clone().unwrap_or_else(launch::own_executable);
+                    let starter = Starter::Process { program, env: env.of(worker) };
+                    post(places, title(&info.name, worker, 0, 1), starter);
+                }
+                Launch::Thread { live } => {
+                    for (thread, place) in (0..).zip(places) {
+                        let starter = Starter::Thread(Arc::clone(live));
+                        post(place..place + 1, title(&info.name, worker, thread, threads), starter);
+                    }
+                }
+            }
+        }
+    }
+    posts
+}
+
+/// How a worker on these CPUs waits; none: it may run on any. Where more may spin than there are CPUs to spin
+/// on, each that does keeps another one from working. Of the workers of a node one spins at a time; on any CPU
+/// there may also be a caller.
+fn wait_on(cpus: &[usize], nodes: &[PlanNode], wait: Wait) -> Wait {
+    let meets = |worker: &Vec<usize>| worker.is_empty() || worker.iter().any(|cpu| cpus.contains(cpu));
+    let (spinners, cpus) = match cpus.len() {
+        0 => (nodes.len() + 1, crate::cpus::allowed().len()),
+        n => (nodes.iter().filter(|node| node.workers.iter().any(meets)).count(), n),
+    };
+    wait.among(spinners, cpus)
+}

@@ -1,0 +1,131 @@
+//! What callers and the supervisor share: orders, and which servlets are down.
+
+use crate::error::{RemoteCause, StartError};
+use crate::plan::PlanNode;
+use crate::route::{Mover, Router};
+use ringmill_shm::segment::Segment;
+use ringmill_shm::sys::process::EventFd;
+use ringmill_shm::token::Token;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Instant;
+
+/// What callers and the supervisor share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) segment: Arc<Segment>,
+    pub(crate) server: Token,
+    pub(crate) router: Arc<Router>,
+    /// By node: why it is down.
+    down: Vec<Mutex<Option<String>>>,
+    /// By node: whether every request comes by it.
+    pub(crate) mandatory: Vec<bool>,
+    /// A node that every request comes by is down, or the server is: the callers' gate.
+    pub(crate) gate_closed: AtomicBool,
+    pub(super) orders: EventFd,
+    order: Mutex<Wish>,
+}
+
+/// What the supervisor is told to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Wish {
+    #[default]
+    Watch,
+    /// Workers leave in order, until the deadline.
+    Stop(Instant),
+    /// Workers are killed.
+    Kill,
+}
+
+impl Shared {
+    pub(crate) fn new(
+        segment: Arc<Segment>,
+        server: Token,
+        nodes: &[PlanNode],
+        router: Arc<Router>,
+    ) -> Result<Self, StartError> {
+        let orders = EventFd::new()
+            .map_err(|source| StartError::System { what: "make an event descriptor", source })?;
+        Ok(Self {
+            segment,
+            server,
+            router,
+            down: nodes.iter().map(|_| Mutex::default()).collect(),
+            mandatory: nodes.iter().map(|node| node.mandatory).collect(),
+            gate_closed: AtomicBool::new(false),
+            orders,
+            order: Mutex::default(),
+        })
+    }
+
+    /// The server's process as a mover.
+    #[inline]
+    pub(crate) fn mover(&self) -> Mover<'_> {
+        Mover {
+            segment: &self.segment,
+            router: &self.router,
+            client: self.server,
+            me: self.server,
+            outbox: None,
+        }
+    }
+
+    /// After the last worker has gone: whatever is in a ring, or still comes, is answered with an error.
+    pub(crate) fn close(&self) {
+        self.gate_closed.store(true, Ordering::SeqCst); // *down*
+        for node in 0..self.segment.shape().nodes {
+            self.shut(node, &RemoteCause::ShutDown);
+            crash_point!("supervisor.shut_some");
+        }
+    }
+
+    /// Why a node is down; `None` if it is not.
+    pub(crate) fn down(&self, node: usize) -> MutexGuard<'_, Option<String>> {
+        self.down[node].lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    /// Somebody reads the ring of `node` again.
+    pub(super) fn reopen(&self, node: u32) {
+        *self.down(node as usize) = None;
+        if let Some(parts) = self.segment.node(node) {
+            parts.doorbell().set_up(); // *down*
+        }
+        crash_point!("supervisor.reopens");
+        let down = (0..self.down.len()).any(|node| self.mandatory[node] && self.down(node).is_some());
+        self.gate_closed.store(down, Ordering::SeqCst);
+    }
+
+    /// Nobody reads the ring of `node` any more: what is in it is answered, now and from now on.
+    pub(super) fn shut(&self, node: u32, cause: &RemoteCause) {
+        if let Some(parts) = self.segment.node(node) {
+            parts.doorbell().set_down(); // *down*
+        }
+        self.mover().answer_all_in_ring(node, cause);
+    }
+
+    /// Tells the workers to leave; those that have not by the deadline are killed.
+    pub(crate) fn stop(&self, deadline: Instant) {
+        self.wish(Wish::Stop(deadline));
+    }
+
+    /// Kills the workers.
+    pub(crate) fn kill(&self) {
+        self.wish(Wish::Kill);
+    }
+
+    pub(super) fn wish(&self, wish: Wish) {
+        let mut order = self.order.lock().unwrap_or_else(|e| e.into_inner());
+        // From killing there is no way back, and a sooner deadline stays.
+        match (*order, wish) {
+            (Wish::Kill, _) => {}
+            (Wish::Stop(was), Wish::Stop(new)) => *order = Wish::Stop(was.min(new)),
+            _ => *order = wish,
+        }
+        drop(order);
+        self.orders.signal();
+    }
+
+    pub(super) fn wished(&self) -> Wish {
+        *self.order.lock().unwrap_or_else(|e| e.into_inner())
+    }
+}
