@@ -159,7 +159,7 @@ impl State {
     }
 
     /// How often this place has been used, modulo 2 to the power of
-    /// [`GENERATION_BITS`](crate::width::GENERATION_BITS).
+    /// [`GENERATION_BITS`].
     #[must_use]
     pub fn generation(self) -> u16 {
         (self.0 & GENERATION_MASK) as u16
