@@ -90,6 +90,7 @@
 #define MOVED(w, phase, owner) (((w) & 63) | ((phase) << 6) | ((owner) << 9))
 #define IS(t, phase, owner) (PHASE(word[t]) == (phase) && OWNER(word[t]) == (owner))
 #define FREED(w) (((w) + 1) & 3)
+#define UNTRIED(w) ((w) & ~12)   /* no attempts: they are of one node */
 
 /* Tokens: the server's, those of workers and the repairer, and new ones after deaths. */
 #define NOBODY   0
@@ -98,8 +99,9 @@
 #define FIRST_NEW 6
 #define TOKENS   (FIRST_NEW + DEATHS)
 
-/* at: the node, and whether user code has begun there. */
+/* at: the node, whether user code has begun there, and whether it has been queued there before. */
 #define BEGUN 2
+#define AGAIN 4
 #define NODE_OF(a) ((a) & 1)
 
 /* What lies in a payload. */
@@ -115,7 +117,7 @@ byte cell[STAGES * CELLS];
 byte tail[STAGES], head[STAGES];
 byte lock[STAGES];
 
-bool dead[TOKENS], mended[TOKENS], is_worker[TOKENS];
+bool dead[TOKENS], mended[TOKENS];
 byte new_token = FIRST_NEW;
 byte deaths = DEATHS;
 
@@ -182,6 +184,13 @@ label##_help: \
 label##_published: \
     atomic { if :: ids != 0 -> p++; goto label##_try :: else fi }; \
     as(last(r, p); p = 0; c = 0)
+
+/* A stage's outcome is the next one's input: whoever queues a task forgets that it was one, once `at` has left. */
+#if defined(RETRY) && !defined(OLD_OUTCOME)     /* mutation: it stays */
+#define FORGET(as, t) as(outcome[t] = false)
+#else
+#define FORGET(as, t) skip
+#endif
 
 proctype Client(byte t) {
     byte p, c, ids, round;
@@ -304,10 +313,6 @@ discard:
 unlock:
     STEP(assert(lock[n] == me); lock[n] = NOBODY; h = 0; if :: mine == 0 -> goto end_idle :: else -> todo = mine fi);
 begin:
-    /* The former stage's outcome is the input now; forgotten by who begins, since who forwards may die. */
-#if defined(RETRY) && !defined(OLD_OUTCOME)     /* mutation: it stays */
-    STEP(outcome[LOWEST(todo)] = false);
-#endif
     STEP(t = LOWEST(todo); assert(IS(t, CLAIMED, me)); MARK_BEGUN(t, n); todo = WITHOUT(todo, t);
         if :: todo != 0 -> goto begin :: else fi);
 work:
@@ -330,8 +335,9 @@ work:
         STEP(at[t] = 1);
 #else
         STEP(at[t] = 1);
+        FORGET(STEP, t);
 #endif
-        STEP(assert(IS(t, CLAIMED, me)); word[t] = MOVED(word[t], QUEUED, me); ids = ids | (1 << t);
+        STEP(assert(IS(t, CLAIMED, me)); word[t] = MOVED(UNTRIED(word[t]), QUEUED, me); ids = ids | (1 << t);
             if :: mine != 0 -> goto work :: else fi);
         PUSH(STEP, forward, 1, MANY);
         goto end_idle
@@ -351,7 +357,6 @@ died:
     atomic {
         h = 0; k = 0; s0 = 0; s1 = 0; t = 0; p = 0; c = 0; ids = 0; mine = 0; gone = 0; todo = 0;
         mended[me] -> me = new_token; new_token++;
-        is_worker[me] = true;
         goto end_idle
     }
 }
@@ -366,16 +371,7 @@ died:
 #else
 #define MAY_TAKE(t) IS(t, CLAIMED, whom)
 #endif
-/* An attempt is counted with the same compare-and-swap that takes it over, if it was a worker that died over it. */
-#if defined(RETRY) && !defined(COUNT_LATE)
-#define COUNT(t) (at[t] & BEGUN && !outcome[t] && is_worker[whom] -> 4 : 0)
-#define COUNT_NOW 0
-#define SPENT(t) (ATTEMPT(word[t]) > LIMIT)
-#else                           /* with RETRY a mutation: it is counted as it is queued again */
-#define COUNT(t) 0
-#define COUNT_NOW 4
 #define SPENT(t) (ATTEMPT(word[t]) >= LIMIT)
-#endif
 #ifdef RUN_AGAIN                /* mutation: a committed outcome is not looked for */
 #define HAS_OUTCOME(t) false
 #else
@@ -476,7 +472,7 @@ push:
     atomic { r = 0; t = 0; goto act_next };
 take_over:
     STEP_R(if
-        :: MAY_TAKE(t) -> word[t] = MOVED(word[t] + COUNT(t), CLAIMED, me)
+        :: MAY_TAKE(t) -> word[t] = MOVED(word[t], CLAIMED, me)
         :: else -> goto act_next
         fi);
     STEP_R(if
@@ -486,13 +482,24 @@ take_over:
         :: else -> goto fail
         fi);
 try_again:
-    STEP_R(at[t] = NODE_OF(at[t]));
-    STEP_R(assert(IS(t, CLAIMED, me)); word[t] = MOVED(word[t] + COUNT_NOW, QUEUED, me); ids = 1 << t; r = NODE_OF(at[t]); goto push);
+    /* Counted before it looks as if nobody had begun it: who dies here has it counted twice, never not at all. */
+#ifdef COUNT_LATE               /* mutation: counted as it is queued again */
+    STEP_R(at[t] = NODE_OF(at[t]) | AGAIN);
+    STEP_R(assert(IS(t, CLAIMED, me)); word[t] = MOVED(word[t] + 4, QUEUED, me); ids = 1 << t; r = NODE_OF(at[t]); goto push);
+#else
+    STEP_R(assert(IS(t, CLAIMED, me)); word[t] = word[t] + 4);
+#endif
 queue_again:
-    STEP_R(assert(IS(t, CLAIMED, me)); word[t] = MOVED(word[t], QUEUED, me); ids = 1 << t; r = NODE_OF(at[t]); goto push);
+    /* One that was on its way here has the attempts of the stage before. */
+    atomic { done = (at[t] & (BEGUN | AGAIN) -> 0 : 12) };
+    STEP_R(at[t] = NODE_OF(at[t]) | AGAIN);
+    FORGET(STEP_R, t);
+    STEP_R(assert(IS(t, CLAIMED, me)); word[t] = MOVED(word[t] & ~done, QUEUED, me); done = 0; ids = 1 << t; r = NODE_OF(at[t]); goto push);
 roll_forward:
     atomic { if :: NODE_OF(at[t]) == STAGES - 1 -> goto finish :: else fi };
-    STEP_R(at[t] = 1; goto queue_again);
+    STEP_R(at[t] = 1);
+    FORGET(STEP_R, t);
+    STEP_R(assert(IS(t, CLAIMED, me)); word[t] = MOVED(UNTRIED(word[t]), QUEUED, me); ids = 1 << t; r = 1; goto push);
 fail:
     STEP_R(payload[t] = RECORD);
     STEP_R(assert(IS(t, CLAIMED, me));
@@ -541,7 +548,6 @@ init {
                 cell[r * CELLS + i] = ((i < START % CELLS) -> 3 : 2) * 4
             }
         }
-        is_worker[2] = true; is_worker[3] = true; is_worker[4] = true;
         for (i : 0 .. TASKS - 1) {
             run Client(i)
         }
