@@ -2,6 +2,8 @@
 //!
 //! Nothing here measures time. A test waits for events, and [`GUARD`] only ends one that would hang.
 //!
+//! * [`book`]: how often user code ran for a request;
+//! * [`dice`]: numbers that look random;
 //! * [`gate`]: where a worker, in whatever process, stops until the test lets it go on;
 //! * [`hostile`]: bytes that nobody should have written;
 //! * [`host`]: the same test body over worker processes and worker threads;
@@ -9,11 +11,14 @@
 //! * [`other_user`]: programs run as another user;
 //! * [`probe`]: a worker that says in which batch it saw an item;
 //! * [`pile`]: items that pile up in the ring while the worker is busy;
-//! * [`traces`]: what a server must not leave behind;
 //! * [`progress`]: of the long programs;
 //! * [`soak`]: very many requests, in whose course nothing may grow;
-//! * [`storm`]: worker processes killed at random, and what must hold all the same.
+//! * [`storm`]: worker processes killed at random, and what must hold all the same;
+//! * [`traces`]: what a server must not leave behind;
+//! * [`tree`]: trees of servlets, and what becomes of an item in them.
 
+pub mod book;
+pub mod dice;
 pub mod gate;
 pub mod host;
 pub mod hostile;
@@ -25,6 +30,7 @@ pub mod progress;
 pub mod soak;
 pub mod storm;
 pub mod traces;
+pub mod tree;
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};

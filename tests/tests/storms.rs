@@ -7,8 +7,8 @@ mod support;
 use ringmill::{OnDeath, Wait};
 use ringmill_tests::fresh_name;
 use ringmill_tests::storm::report::Counts;
-use ringmill_tests::storm::tree::{Crew, FoldResults, FoldValues, Leaf, Tree};
 use ringmill_tests::storm::{Kills, Storm};
+use ringmill_tests::tree::{Crew, FoldResults, FoldValues, Leaf, Tree};
 use std::time::Duration;
 use support::guarded_for;
 

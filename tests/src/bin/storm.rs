@@ -9,11 +9,11 @@
 
 use clap::Parser;
 use comfy_table::{Table, presets};
-use ringmill_tests::storm::dice::Dice;
+use ringmill_tests::dice::Dice;
 use ringmill_tests::storm::report::{Counts, Report};
-use ringmill_tests::storm::tree::{FoldResults, FoldValues, Leaf, Tree};
 use ringmill_tests::storm::weather::Weather;
 use ringmill_tests::storm::{Kills, Storm};
+use ringmill_tests::tree::{FoldResults, FoldValues, Leaf, Tree};
 use ringmill_tests::{fresh_name, progress};
 use std::process::ExitCode;
 use std::sync::Mutex;

@@ -1,8 +1,8 @@
 //! The callers of a storm, and which outcomes they accept.
 
-use super::dice::Dice;
-use super::tree::{self, Item};
 use super::{ENDLESS, Kills, Sky};
+use crate::dice::Dice;
+use crate::tree::{self, Item};
 use ringmill::{CallError, CallOptions, MemberOutcome, RemoteCause, RemoteError, StreamOptions};
 use std::future::Future;
 use std::pin::pin;

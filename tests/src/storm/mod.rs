@@ -2,8 +2,6 @@
 //! Every request ends exactly once, with the right value or an error that a death or a refusal explains;
 //! nothing is left.
 //!
-//! * [`tree`]: trees of servlets, and what becomes of an item in them;
-//! * [`book`]: how often user code ran for a request;
 //! * [`clients`]: the callers, and what they accept;
 //! * [`weather`]: who is killed when;
 //! * [`report`]: what is counted.
@@ -16,18 +14,16 @@
 //! Nothing is asserted of time, but that a request which takes longer than the watchdog's patience hangs: then
 //! what every request in progress is doing is printed, and the program ends.
 
-pub mod book;
 pub mod clients;
-pub mod dice;
 pub mod report;
-pub mod tree;
 pub mod weather;
 
-use book::Book;
+use crate::book::Book;
+use crate::dice::Dice;
+use crate::tree::{self, Circumstances, Item, LARGEST, Tree};
 use clients::Clients;
-use dice::Dice;
 use report::Counts;
-use ringmill::{CallError, CallOptions, Server, Wait};
+use ringmill::{CallError, CallOptions, Restarts, Server, Wait};
 use ringmill_shm::arena::Task;
 use ringmill_shm::participant::{Entry, Life, Role};
 use ringmill_shm::segment::{Place, Segment};
@@ -36,7 +32,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::RwLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
-use tree::{Circumstances, Item, LARGEST, Tree};
 use weather::{Killer, Victims, Weather};
 
 /// A patience that no storm outlives.
@@ -99,8 +94,12 @@ impl Storm {
     /// If the server does not start.
     pub fn pass(&self, name: &str, counts: &Counts) -> Result<(), String> {
         let book = Book::new().map_err(|error| format!("no book: {error}"))?;
-        let (path, immortal) = (book.path(), self.kills != Kills::UntilDown);
-        let circumstances = Circumstances { book: &path, immortal };
+        let (path, soon) = (book.path(), Duration::from_millis(1));
+        let restarts = match self.kills {
+            Kills::Many(_) => Restarts::unlimited().backoff(soon, 4 * soon),
+            Kills::UntilDown => Restarts::default().for_good(),
+        };
+        let circumstances = Circumstances { book: &path, restarts, ..Circumstances::default() };
         let builder = Server::builder(name).capacity(self.capacity).max_payload(LARGEST).wait(self.wait);
         let server = builder
             .start(self.tree.servlet(&circumstances))

@@ -1,7 +1,7 @@
 //! Who is killed, and when.
 
-use super::dice::Dice;
 use super::{Kills, LOOK, Sky};
+use crate::dice::Dice;
 use ringmill::RESTART_LIMIT;
 use ringmill_shm::participant::{Entry, Life};
 use ringmill_shm::sys::process::{PidFd, start_time};

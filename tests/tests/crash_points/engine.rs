@@ -1,20 +1,19 @@
 //! Workers and servers of trees of servlets die.
 
-use crate::forest::{
-    Dice, Dress, Fast, Item, Keep, LARGEST, Leaf, Op, Process, Processes, Sequence, Thread, Tree, Windowed,
-    leaf,
-};
 use crate::report::{name, number, points, tell_killed, tell_passed};
 use crate::support::{Name, eventually};
 use crate::{Part, Shop, again, unwatch, watch};
 use ringmill::{
     CallError, CallOptions, Member, MemberOutcome, OnDeath, RemoteCause, RemoteError, Restarts, Server,
-    StartError, StreamOptions, ThreadServlet, Wait, WorkerStats,
+    StartError, StreamOptions, Wait, WorkerStats,
 };
 use ringmill_shm::check::check;
 use ringmill_shm::crash::{Act, Page, VARIABLE, follow};
 use ringmill_shm::segment::{Place, Removed, Segment, is_live, remove_if_stale};
 use ringmill_shm::sys::process::PidFd;
+use ringmill_tests::dice::Dice;
+use ringmill_tests::tree::Tree::{Fast, Keep, Sequence, Switch};
+use ringmill_tests::tree::{self, Circumstances, Crew, Item, LARGEST, ONE, Op, THREAD, TWO, Tree, leaf};
 use std::collections::BTreeSet;
 use std::io::Read;
 use std::os::unix::process::ExitStatusExt;
@@ -53,10 +52,7 @@ struct Scenario {
     tree: Tree,
     roles: &'static [&'static str],
     restarts: Restarts,
-    on_death: OnDeath,
     wait: Wait,
-    /// Whether it has ensembles.
-    joins: bool,
     /// Servlets are given up for a while.
     down: bool,
 }
@@ -64,58 +60,56 @@ struct Scenario {
 fn scenario(name: &str) -> Scenario {
     let soon = Duration::from_millis(1);
     let restarts = Restarts::unlimited().backoff(soon, soon);
-    let (on_death, wait) = (OnDeath::Fail, Wait::default());
-    let usual = |tree, roles| Scenario { tree, roles, restarts, on_death, wait, joins: true, down: false };
+    let usual = |tree, roles| Scenario { tree, roles, restarts, wait: Wait::default(), down: false };
     match name {
         // A window, a switch behind processes, blocks that are kept and swapped.
-        "line" => Scenario {
-            on_death: OnDeath::Retry(9),
-            joins: false,
-            ..usual(
+        "line" => {
+            let (one, two) = (ONE.on_death(OnDeath::Retry(9)), TWO.on_death(OnDeath::Retry(9)));
+            usual(
                 Sequence(vec![
-                    leaf(Op::Add(3), Windowed),
-                    Tree::Switch(vec![leaf(Op::Grow(30), Process), leaf(Op::Pass, Process)]),
-                    leaf(Op::Add(5), Processes),
+                    leaf(Op::Add(3), two.window(Duration::from_micros(500))),
+                    Switch(vec![leaf(Op::Grow(30), one), leaf(Op::Pass, one)]),
+                    leaf(Op::Add(5), two),
                 ]),
                 &["stage with a window", "switch member", "switch member", "last stage"],
             )
-        },
+        }
         // The caller forks; errors decide, and branches are late.
         "fast" => {
-            let inner = Keep(vec![leaf(Op::Refuse(3), Process), leaf(Op::Pass, Process)], Process);
-            let grown = Sequence(vec![leaf(Op::Grow(20), Process), inner]);
-            let members = vec![leaf(Op::Add(1), Process), grown, leaf(Op::Refuse(9), Processes)];
+            let inner = Keep(vec![leaf(Op::Refuse(3), ONE), leaf(Op::Pass, ONE)], ONE);
+            let grown = Sequence(vec![leaf(Op::Grow(20), ONE), inner]);
+            let members = vec![leaf(Op::Add(1), ONE), grown, leaf(Op::Refuse(9), TWO)];
             usual(
-                Fast(members, Process),
+                Fast(members, ONE),
                 &[
+                    "last stage",
                     "branch",
                     "forking branch",
-                    "inner branch",
-                    "inner branch",
                     "stage of a branch",
+                    "inner branch",
+                    "inner branch",
                     "branch",
-                    "last stage",
                 ],
             )
         }
         // A worker forks; errors are kept.
         "keep" => {
-            let inner = Fast(vec![leaf(Op::Add(1), Process), leaf(Op::Refuse(5), Process)], Process);
-            let members =
-                vec![leaf(Op::Pass, Process), inner, leaf(Op::Grow(30), Process), leaf(Op::Pass, Thread)];
+            let (one, two) = (ONE.on_death(OnDeath::Bisect(9)), TWO.on_death(OnDeath::Bisect(9)));
+            let inner = Fast(vec![leaf(Op::Add(1), one), leaf(Op::Refuse(5), one)], one);
+            let members = vec![leaf(Op::Pass, one), inner, leaf(Op::Grow(30), one), leaf(Op::Pass, THREAD)];
             Scenario {
-                on_death: OnDeath::Bisect(9),
                 wait: Wait::Spin(Duration::from_micros(50)),
                 ..usual(
-                    Sequence(vec![leaf(Op::Add(3), Processes), Keep(members, Process)]),
+                    Sequence(vec![leaf(Op::Add(3), two), Keep(members, one)]),
                     &[
                         "forking stage",
-                        "branch",
-                        "inner branch",
-                        "inner branch",
-                        "stage of a branch",
-                        "branch",
                         "last stage",
+                        "branch",
+                        "stage of a branch",
+                        "inner branch",
+                        "inner branch",
+                        "branch",
+                        "branch in a thread", // the server's: nobody is of this role
                     ],
                 )
             }
@@ -126,8 +120,8 @@ fn scenario(name: &str) -> Scenario {
             down: true,
             ..usual(
                 Sequence(vec![
-                    leaf(Op::Add(3), Process),
-                    Tree::Switch(vec![leaf(Op::Pass, Process), leaf(Op::Add(1), Process)]),
+                    leaf(Op::Add(3), ONE),
+                    Switch(vec![leaf(Op::Pass, ONE), leaf(Op::Add(1), ONE)]),
                 ]),
                 &["stage before one that is down", "stage that is down", "stage that is down"],
             )
@@ -152,22 +146,20 @@ impl Scenario {
     }
 
     fn start(&self, name: &str, page: &Path, file: Option<&Path>) -> Result<Server<Item, Item>, StartError> {
-        let page = page.to_str().expect("text").to_owned();
-        let env = move |servlet: usize| (VARIABLE.to_owned(), format!("{}:{page}", WORKERS + servlet));
-        let dress = Dress {
+        let page = page.to_str().expect("text");
+        let role = |servlet: u32| format!("{}:{page}", WORKERS + servlet as usize);
+        let circumstances = Circumstances {
             restarts: self.restarts,
-            on_death: self.on_death,
-            env: Some(Box::new(env)),
-            ..Dress::default()
+            env: Some((VARIABLE, &role)),
+            ..Circumstances::default()
         };
         let builder = Server::builder(name).capacity(CAPACITY).max_payload(LARGEST).wait(self.wait);
         let builder = match file {
             Some(file) => builder.file(file),
             None => builder,
         };
-        let server = builder.start(self.tree.servlet(&dress));
-        assert_eq!(dress.count.get(), self.roles.len(), "each servlet has a role");
-        server
+        assert_eq!(self.tree.most_runs().len(), self.roles.len(), "each servlet has a role");
+        builder.start(self.tree.servlet(&circumstances))
     }
 }
 
@@ -182,6 +174,8 @@ struct Work<'s> {
     over: AtomicBool,
     /// Rounds of calls.
     rounds: AtomicU64,
+    /// Requests so far.
+    requests: AtomicU64,
     /// After so many each caller ends; 0: when it is over.
     limit: u64,
 }
@@ -205,14 +199,18 @@ impl Work<'_> {
         }
     }
 
+    fn input(&self, dice: &mut Dice) -> Item {
+        tree::item(self.requests.fetch_add(1, Ordering::SeqCst), dice)
+    }
+
     fn call(&self, dice: &mut Dice) {
-        let input = dice.item();
+        let input = self.input(dice);
         let options = CallOptions::new().backpressure(false).timeout(ENDLESS);
         self.judge(&input, &self.server.call_with(&input, options).map(|reply| reply.to_owned()));
     }
 
     fn stream(&self, dice: &mut Dice) {
-        let inputs: Vec<Item> = (0..10).map(|_| dice.item()).collect();
+        let inputs: Vec<Item> = (0..10).map(|_| self.input(dice)).collect();
         let options = StreamOptions::new().window(6).timeout(ENDLESS);
         let outcomes: Vec<Outcome> = self.server.stream_with(inputs.clone(), options).collect();
         assert!(outcomes.len() == inputs.len() || self.scenario.down, "each has ended once");
@@ -221,7 +219,7 @@ impl Work<'_> {
 
     /// Calls that often give up before they are answered, at any stage.
     fn hurry(&self, dice: &mut Dice) {
-        let (input, patience) = (dice.item(), Duration::from_micros(dice.below(3000)));
+        let (input, patience) = (self.input(dice), Duration::from_micros(dice.below(3000)));
         let options = CallOptions::new().backpressure(false);
         let options = match dice.below(2) {
             0 => options.timeout(patience),
@@ -237,7 +235,7 @@ impl Work<'_> {
 
     /// Requests that are looked for later, awaited, or dropped.
     fn submit(&self, dice: &mut Dice) {
-        let input = dice.item();
+        let input = self.input(dice);
         let options = CallOptions::new().timeout(ENDLESS);
         match dice.below(3) {
             0 => drop(self.server.submit_with(&input, options)),
@@ -278,8 +276,8 @@ impl Work<'_> {
             RemoteCause::Died { signal: Some(libc::SIGKILL), .. } => {
                 assert!((self.is_victim)(error.pid), "{error}");
                 // Only a join that cannot be repeated ends so where work is tried again.
-                let once = self.scenario.on_death == OnDeath::Fail;
-                assert!(once || self.scenario.joins, "{error} was not tried again");
+                let once = self.scenario.tree.most_runs().contains(&1);
+                assert!(once || self.scenario.tree.has_ensembles(), "{error} was not tried again");
             }
             RemoteCause::Failed { messages, .. } => assert!(messages[0].starts_with("refused"), "{error}"),
             RemoteCause::Ensemble { members } => self.judge_members(members),
@@ -290,7 +288,7 @@ impl Work<'_> {
 
     /// As many requests as there are places, side by side, all with the right outcome.
     fn fill(&self, dice: &mut Dice) {
-        let inputs: Vec<Item> = (0..CAPACITY).map(|_| dice.item()).collect();
+        let inputs: Vec<Item> = (0..CAPACITY).map(|_| self.input(dice)).collect();
         let options = CallOptions::new().timeout(ENDLESS);
         let sent =
             inputs.iter().map(|input| self.server.submit_with(input, options).expect("all places are free"));
@@ -320,9 +318,15 @@ impl Work<'_> {
 
     /// Those of one role.
     fn of(&self, role: usize) -> Vec<WorkerStats> {
-        let named = format!("p{}", role - WORKERS);
-        self.processes().filter(|(name, _)| *name == named).map(|(_, worker)| worker).collect()
+        let number = format!("-{}", role - WORKERS);
+        self.processes().filter(|(name, _)| name.ends_with(&number)).map(|(_, worker)| worker).collect()
     }
+}
+
+/// Whether every servlet takes calls.
+fn takes_calls(server: &Server<Item, Item>) -> bool {
+    let mut dice = Dice::new(0);
+    (0..16).all(|n| server.call(&tree::item(n, &mut dice)).is_ok())
 }
 
 fn is_deadline(error: &RemoteError) -> bool {
@@ -390,6 +394,7 @@ fn workers_die(tree: &str, scenario: &Scenario, shop: &Shop) -> Vec<Cause> {
         open: RwLock::default(),
         over: AtomicBool::new(false),
         rounds: AtomicU64::new(0),
+        requests: AtomicU64::new(0),
         limit: 0,
     };
     let mut causes = Vec::new();
@@ -448,7 +453,7 @@ fn workers_die(tree: &str, scenario: &Scenario, shop: &Shop) -> Vec<Cause> {
                 eventually("all places come back", || server.backlog() == 0);
                 assert_sound(&place.inspect());
                 if scenario.down {
-                    eventually("it takes calls again", || (0..16).all(|n| server.call(&vec![n]).is_ok()));
+                    eventually("it takes calls again", || takes_calls(&server));
                     eventually("all places come back", || server.backlog() == 0);
                 }
                 work.fill(&mut dice);
@@ -505,11 +510,12 @@ pub(crate) fn serve(tree: &str, name: &str, page: &Path, options: &[&str]) {
         open: RwLock::default(),
         over: AtomicBool::new(false),
         rounds: AtomicU64::new(0),
+        requests: AtomicU64::new(0),
         limit: 15,
     };
     std::thread::scope(|scope| work.spawn(scope, 7));
     if scenario.down {
-        eventually("it takes calls again", || (0..16).all(|n| server.call(&vec![n]).is_ok()));
+        eventually("it takes calls again", || takes_calls(&server));
     }
     server.shutdown();
 }
@@ -639,12 +645,16 @@ fn after_server(place: &Place, name: &Name, remove: bool) {
         assert_eq!(remove_if_stale(place, false).expect("it can be removed"), Removed::Stale);
         name.assert_nothing_left();
     }
+    let tree = Tree::single(Crew::in_threads(1));
     let server =
-        Server::builder(name.text()).capacity(CAPACITY).start(ThreadServlet::<Leaf>::new(Op::Add(1)));
+        Server::builder(name.text()).capacity(CAPACITY).start(tree.servlet(&Circumstances::default()));
     let server = server.expect("it starts");
-    let sent: Vec<_> = (0..CAPACITY as u8).map(|n| server.submit(&vec![n]).expect("a place")).collect();
-    for (n, pending) in (1..).zip(sent) {
-        assert_eq!(pending.wait().expect("a value").to_owned(), [n]);
+    let mut dice = Dice::new(0);
+    let inputs: Vec<Item> = (0..CAPACITY as u64).map(|n| tree::item(n, &mut dice)).collect();
+    let sent: Vec<_> = inputs.iter().map(|input| server.submit(input).expect("a place")).collect();
+    for (input, pending) in inputs.iter().zip(sent) {
+        let value = pending.wait().expect("a value").to_owned();
+        assert_eq!(tree.fates(input, false).values, BTreeSet::from([value]));
     }
     assert_sound(&name.inspect());
     server.shutdown();

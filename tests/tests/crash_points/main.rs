@@ -3,10 +3,11 @@
 //! `cargo test -p ringmill-tests --features crash-points --test crash_points`
 //!
 //! What passes which point is not written down here: the processes count it, in a page that they share with this
-//! program (`ringmill_shm::crash`). A *lane* runs a tree of servlets, and as long as somebody has passed a point
-//! at which nobody of that role has died, has one die there. Then every request must have ended, rightly or with
-//! an error that the death explains; the segment must be consistent and hold no block; and as many requests as
-//! there are places must go through side by side. So each death is tried against whatever state the others left.
+//! program (`ringmill_shm::crash`). A *lane* runs a tree of servlets (`ringmill_tests::tree`), and as long as
+//! somebody has passed a point at which nobody of that role has died, has one die there. Then every request must
+//! have ended, rightly or with an error that the death explains; the segment must be consistent and hold no
+//! block; and as many requests as there are places must go through side by side. So each death is tried against
+//! whatever state the others left.
 //!
 //! * [`engine`]: worker processes die under a server that lives on; then servers die, callers, supervisors that
 //!   repair, switches, while they start, work, and shut down: their workers leave, the segment is stale, and the
@@ -20,14 +21,13 @@
 mod support;
 
 mod engine;
-mod forest;
 mod memory;
 mod report;
 
-use forest::{FoldResults, FoldValues, Leaf};
 use report::{Report, points};
 use ringmill_shm::crash::VARIABLE;
 use ringmill_shm::sys::process::exit_now;
+use ringmill_tests::tree::{FoldResults, FoldValues, Leaf};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::path::{Path, PathBuf};

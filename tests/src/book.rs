@@ -68,7 +68,7 @@ impl Book {
     /// If the system has no memory for it.
     pub fn new() -> io::Result<Self> {
         // SAFETY: a literal that ends with a zero byte, and flags.
-        let fd = unsafe { libc::memfd_create(c"storm-book".as_ptr(), libc::MFD_CLOEXEC) };
+        let fd = unsafe { libc::memfd_create(c"test-book".as_ptr(), libc::MFD_CLOEXEC) };
         if fd < 0 {
             return Err(io::Error::last_os_error());
         }

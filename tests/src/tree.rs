@@ -2,10 +2,10 @@
 //! become of it in a storm.
 //!
 //! An item begins with the number of its request, which every servlet leaves as it is: so a value that went to
-//! the wrong caller is a wrong value, and workers can enter in the [`book`](super::book) what they begin.
+//! the wrong caller is a wrong value, and workers can enter in the [`book`](crate::book) what they begin.
 
-use super::book::Pages;
-use super::dice::Dice;
+use crate::book::Pages;
+use crate::dice::Dice;
 use ringmill::{
     Batch, BatchWorker, BoxError, BoxServlet, Context, Ensemble, OnDeath, ProcessServlet, RemoteError,
     Restarts, Servlet, Switch, ThreadServlet, Worker,
@@ -26,7 +26,7 @@ const HEAD: usize = 8;
 pub const LARGEST: usize = 4096;
 
 /// In the name of a servlet: that it tries again.
-pub(super) const AGAIN: &str = "+";
+pub(crate) const AGAIN: &str = "+";
 
 /// What a leaf does with an item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
@@ -254,24 +254,23 @@ impl Crew {
         }
     }
 
-    /// What a servlet is called; one that tries again is marked.
-    fn name(self, does: &str, entries: &Entries) -> String {
-        let mark = if self.tries_again() { AGAIN } else { "" };
-        format!("{does}{mark}-{}", entries.servlet)
-    }
-
+    /// The servlet of this number, called after what it does; one that tries again is marked.
     fn servlet<W: BatchWorker<Config: Send>>(
         self,
-        name: &str,
+        (does, number): (&str, u32),
         config: W::Config,
         circumstances: &Circumstances<'_>,
     ) -> BoxServlet<W::In, W::Out>
     where
         W::In: Send,
     {
+        let mark = if self.tries_again() { AGAIN } else { "" };
         macro_rules! servlet {
             ($servlet:expr) => {{
-                let mut servlet = $servlet.name(name).cpus(self.workers).stream_threads(self.threads);
+                let mut servlet = $servlet
+                    .name(format!("{does}{mark}-{number}"))
+                    .cpus(self.workers)
+                    .stream_threads(self.threads);
                 servlet = servlet.batch_size(self.batch_size);
                 if let Some(window) = self.window {
                     servlet = servlet.batch_wait_time(window);
@@ -279,34 +278,28 @@ impl Crew {
                 servlet
             }};
         }
-        match self.processes {
-            true => circumstances.boxed(servlet!(ProcessServlet::<W>::new(config)).on_death(self.on_death)),
-            false => servlet!(ThreadServlet::<W>::new(config)).boxed(),
+        if !self.processes {
+            return servlet!(ThreadServlet::<W>::new(config)).boxed();
         }
+        let mut servlet = servlet!(ProcessServlet::<W>::new(config));
+        servlet = servlet.on_death(self.on_death).restarts(circumstances.restarts);
+        if let Some((variable, value)) = circumstances.env {
+            servlet = servlet.env(variable, value(number));
+        }
+        servlet.boxed()
     }
 }
 
 /// What all servlets of a tree have in common.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy, Default)]
+#[allow(missing_debug_implementations, reason = "a closure has none")]
 pub struct Circumstances<'a> {
     /// Where the book is; empty: none.
     pub book: &'a str,
-    /// Worker processes are started again however often they die.
-    pub immortal: bool,
-}
-
-impl Circumstances<'_> {
-    fn boxed<W: BatchWorker<Config: Send>>(&self, servlet: ProcessServlet<W>) -> BoxServlet<W::In, W::Out>
-    where
-        W::In: Send,
-    {
-        let soon = Duration::from_millis(1);
-        let policy = match self.immortal {
-            true => Restarts::unlimited().backoff(soon, 4 * soon),
-            false => Restarts::default().for_good(),
-        };
-        servlet.restarts(policy).boxed()
-    }
+    /// How often worker processes are started again.
+    pub restarts: Restarts,
+    /// A variable of worker processes, and its value by the number of their servlet.
+    pub env: Option<(&'a str, &'a dyn Fn(u32) -> String)>,
 }
 
 /// A tree of servlets from items to items.
@@ -335,6 +328,9 @@ pub struct Fates {
 
 impl Tree {
     /// The servlet, whose parts enter themselves in a book.
+    ///
+    /// Servlets are numbered from the front, what folds before the members; their names end with `-` and the
+    /// number.
     #[must_use]
     pub fn servlet(&self, circumstances: &Circumstances<'_>) -> BoxServlet<Item, Item> {
         self.numbered(circumstances, &mut 0)
@@ -348,8 +344,8 @@ impl Tree {
         match self {
             Self::Leaf(op, crew) => {
                 let entries = next();
-                let name = crew.name(op.name(), &entries);
-                crew.servlet::<Leaf>(&name, (*op, entries), circumstances)
+                let name = (op.name(), entries.servlet);
+                crew.servlet::<Leaf>(name, (*op, entries), circumstances)
             }
             Self::Sequence(stages) => {
                 let stages = stages.iter().map(|stage| stage.numbered(circumstances, servlets));
@@ -357,17 +353,17 @@ impl Tree {
             }
             Self::Fast(members, crew) => {
                 let entries = next();
-                let name = crew.name("fold", &entries);
+                let name = ("fold", entries.servlet);
                 let members = members.iter().map(|member| member.numbered(circumstances, servlets));
                 let ensemble = Ensemble::each(members.collect::<Vec<_>>());
-                ensemble.then(crew.servlet::<FoldValues>(&name, entries, circumstances)).boxed()
+                ensemble.then(crew.servlet::<FoldValues>(name, entries, circumstances)).boxed()
             }
             Self::Keep(members, crew) => {
                 let entries = next();
-                let name = crew.name("fold", &entries);
+                let name = ("fold", entries.servlet);
                 let members = members.iter().map(|member| member.numbered(circumstances, servlets));
                 let ensemble = Ensemble::each(members.collect::<Vec<_>>()).keep_errors();
-                ensemble.then(crew.servlet::<FoldResults>(&name, entries, circumstances)).boxed()
+                ensemble.then(crew.servlet::<FoldResults>(name, entries, circumstances)).boxed()
             }
             Self::Switch(members) => {
                 let count = members.len() as u64;
@@ -518,13 +514,18 @@ impl Tree {
     }
 }
 
-const ONE: Crew = Crew::processes(1);
+/// One process, which handles items one by one.
+pub const ONE: Crew = Crew::processes(1);
+/// Two of them, which make batches.
+pub const TWO: Crew = Crew::processes(2).batches(8);
+/// A thread.
+pub const THREAD: Crew = Crew::in_threads(1).batches(4);
 const ONE_AGAIN: Crew = ONE.on_death(OnDeath::Retry(2));
 const TWO_AGAIN: Crew = TWO.on_death(OnDeath::Bisect(1));
-const TWO: Crew = Crew::processes(2).batches(8);
-const THREAD: Crew = Crew::in_threads(1).batches(4);
 
-fn leaf(op: Op, crew: Crew) -> Tree {
+/// A tree of one servlet.
+#[must_use]
+pub const fn leaf(op: Op, crew: Crew) -> Tree {
     Tree::Leaf(op, crew)
 }
 
