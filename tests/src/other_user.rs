@@ -39,7 +39,10 @@ impl PublicProgram {
         let directory = tempfile::tempdir().expect("a directory");
         open_to_all(directory.path());
         let path = directory.path().join(Path::new(program).file_name().expect("a program"));
-        std::fs::copy(program, &path).expect("room for a copy");
+        // By a process of its own: were it open for writing here, one that another test starts just then would have it
+        // open too, and what is open for writing cannot be run.
+        let copied = Command::new("cp").arg(program).arg(&path).status();
+        assert!(copied.expect("it runs").success(), "room for a copy");
         open_to_all(&path);
         Self { _directory: directory, path }
     }

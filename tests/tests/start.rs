@@ -247,8 +247,10 @@ fn one_that_hangs_among_others_ends_with_the_start_timeout() {
 
 /// A program in a directory of its own.
 fn script(directory: &Path, text: &str) -> PathBuf {
-    let path = directory.join("program");
-    fs::write(&path, text).expect("a temporary directory can be written to");
+    let (written, path) = (directory.join("text"), directory.join("program"));
+    fs::write(&written, text).expect("a temporary directory can be written to");
+    // By a process of its own, as `PublicProgram::of` does.
+    assert!(std::process::Command::new("cp").arg(written).arg(&path).status().expect("it runs").success());
     fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).expect("it is ours");
     path
 }
