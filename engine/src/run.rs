@@ -238,7 +238,7 @@ impl Desk {
         let error = self.seat.error(task.attempt(), cause);
         match self.keeps_inputs {
             false => self.mover().fail(task, error),
-            true => self.mover().fail_beside(task.keep_input_for_error(self.seat.entry().node()), error),
+            true => self.mover().fail_beside(task.keep_input_for_error(self.seat.node), error),
         }
     }
 
@@ -399,7 +399,7 @@ impl<'a> Loop<'a> {
     /// Validates the claimed items; those that can be read are on the desk, in order.
     #[inline]
     fn admit<W: BatchWorker>(&mut self, desk: &Desk, inputs: &mut Vec<Validated<W::In>>) {
-        let at_node = self.seat.entry().node();
+        let at_node = self.seat.node;
         for parked in self.claimed.drain(..) {
             let Some(task) = parked.resume(&self.seat.segment) else { continue };
             if let Some(deadline_ns) = task.deadline_ns()
