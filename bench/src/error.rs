@@ -40,6 +40,12 @@ pub enum Error {
     /// A rival could not be set up.
     #[error("cannot set up a rival: {0}")]
     Rival(String),
+    /// There is no payload of that size.
+    #[error("a payload has 8, 64 or 1024 bytes, not {bytes}")]
+    PayloadSize {
+        /// The size asked for.
+        bytes: u32,
+    },
     /// An answer was not the one computed from its question: the measurement is worth nothing.
     #[error("{who} gave a wrong answer to item {item}")]
     WrongAnswer {
@@ -48,6 +54,9 @@ pub enum Error {
         /// The item's number within its run.
         item: u64,
     },
+    /// None of the peers asked for has a part in any of the jobs and points asked for.
+    #[error("there is nothing to measure: none of these peers has a part in these jobs and sizes")]
+    Nothing,
     /// The report could not be printed.
     #[error("cannot print the report")]
     Print(#[source] io::Error),

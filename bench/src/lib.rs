@@ -8,18 +8,20 @@
 //! | Module | Holds |
 //! |---|---|
 //! | [`pin`] | which CPU the client runs on, and which its partner |
-//! | [`payload`] | the 64 bytes that every contestant writes, reads and checks on both sides |
+//! | [`payload`] | the words that every contestant writes, reads and checks on both sides |
 //! | [`partner`] | the other side of a contestant in this process: a thread that sleeps between slices |
-//! | [`contestant`] | what is compared, and the jobs |
+//! | [`contestant`] | what is compared, and where |
 //! | [`raw`] | the bare cache-line ping-pong |
 //! | [`peers`] | ringmill and its rivals |
 //! | [`slice`](mod@slice) | one short measurement |
 //! | [`rounds`] | which slices count, and what they add up to: pure |
 //! | [`match_up`] | the contestants in turn, until enough slices count |
-//! | [`report`] | the table, and the lines of JSON |
+//! | [`jobs`] | what can be measured, a module each |
+//! | [`report`] | the rows that come out, as a table and as lines of JSON |
 
 pub mod contestant;
 pub mod error;
+pub mod jobs;
 pub mod match_up;
 pub mod partner;
 pub mod parts;

@@ -8,7 +8,8 @@ pub mod stages;
 pub mod threads;
 
 use crate::Error;
-use crate::contestant::{Contestant, Job};
+use crate::contestant::{Contestant, Point};
+use crate::jobs::Job;
 use crate::pin::CpuPair;
 use crate::raw::Raw;
 
@@ -31,23 +32,43 @@ impl Peer {
     /// All of them, in the order of reports.
     pub const ALL: [Self; 5] = [Self::Raw, Self::Ringmill, Self::Rtrb, Self::RtrbChunks, Self::Crossbeam];
 
-    /// Whether there is anything to see of this one in `job`.
-    pub fn has_a_part_in(self, job: Job) -> bool {
-        self != Self::RtrbChunks || job != Job::Call
+    /// Whether there is anything to see of this one in `job` at `point`.
+    pub fn has_a_part_in(self, job: Job, point: Point) -> bool {
+        match (self, job) {
+            // It moves one word, one at a time.
+            (Self::Raw, _) => job == Job::Call && point.payload_bytes == 8,
+            (_, Job::Stages) => self == Self::Ringmill,
+            (Self::RtrbChunks, Job::Call) => false,
+            _ => true,
+        }
     }
 
-    /// Starts the contestant for `job`, at rest.
+    /// Starts the contestant for `job` at `point`, at rest.
     ///
     /// # Errors
     ///
-    /// [`Error::Spawn`], [`Error::Pin`] or [`Error::Start`] if its partner cannot be started.
-    pub fn start(self, job: Job, cpus: CpuPair) -> Result<Box<dyn Contestant>, Error> {
+    /// [`Error::Spawn`], [`Error::Pin`] or [`Error::Start`] if its partner cannot be started, [`Error::PayloadSize`] if
+    /// there is no such payload.
+    pub fn start(self, _job: Job, point: Point, cpus: CpuPair) -> Result<Box<dyn Contestant>, Error> {
+        match point.payload_bytes {
+            8 => self.start_with::<1>(point, cpus),
+            64 => self.start_with::<8>(point, cpus),
+            1024 => self.start_with::<128>(point, cpus),
+            bytes => Err(Error::PayloadSize { bytes }),
+        }
+    }
+
+    fn start_with<const WORDS: usize>(
+        self,
+        point: Point,
+        cpus: CpuPair,
+    ) -> Result<Box<dyn Contestant>, Error> {
         Ok(match self {
             Self::Raw => Box::new(Raw::start(cpus)?),
-            Self::Ringmill => Box::new(ringmill::Ringmill::start(job.room(), cpus)?),
-            Self::Rtrb => Box::new(rtrb::start(job.room(), cpus)?),
-            Self::RtrbChunks => Box::new(rtrb_chunks::RtrbChunks::start(job.room(), cpus)?),
-            Self::Crossbeam => Box::new(crossbeam::start(job.room(), cpus)?),
+            Self::Ringmill => Box::new(ringmill::Ringmill::<WORDS>::start(point, cpus)?),
+            Self::Rtrb => Box::new(rtrb::start::<WORDS>(point, cpus)?),
+            Self::RtrbChunks => Box::new(rtrb_chunks::RtrbChunks::<WORDS>::start(point, cpus)?),
+            Self::Crossbeam => Box::new(crossbeam::start::<WORDS>(point, cpus)?),
         })
     }
 }

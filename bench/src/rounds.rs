@@ -7,7 +7,7 @@
 
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// How far the larger of two readings may lie above the smaller one, as a part of the smaller one.
 pub const TOLERANCE: f64 = 0.20;
@@ -51,7 +51,7 @@ impl Reading {
 }
 
 /// Where the machine has put the two CPUs, told from what a cache line costs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Regime {
     /// Two threads of one core: about 28 ns.

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::Error;
-use crate::contestant::{Contestant, Job};
+use crate::contestant::{Contestant, Load};
 use crate::rounds::Reading;
 
 /// How long a contestant is measured at a time: much shorter than the seconds a machine stays in one regime,
@@ -28,11 +28,11 @@ const WARM_UP: Duration = Duration::from_millis(2);
 ///
 /// # Errors
 ///
-/// Those of [`Job::run`].
-pub fn measure(contestant: &mut dyn Contestant, job: Job) -> Result<f64, Error> {
+/// Those of [`Load::run`].
+pub fn measure(contestant: &mut dyn Contestant, load: Load) -> Result<f64, Error> {
     contestant.resume();
-    let pace_ns = warm_up(contestant, job)?;
-    let ns = timed(contestant, job, items_in(SLICE, pace_ns))?;
+    let pace_ns = warm_up(contestant, load)?;
+    let ns = timed(contestant, load, items_in(SLICE, pace_ns))?;
     contestant.pause();
     Ok(ns)
 }
@@ -41,13 +41,13 @@ pub fn measure(contestant: &mut dyn Contestant, job: Job) -> Result<f64, Error> 
 ///
 /// # Errors
 ///
-/// Those of [`Job::run`].
+/// Those of [`Load::run`].
 pub fn read(raw: &mut dyn Contestant) -> Result<Reading, Error> {
     raw.resume();
-    let items = items_in(BLOCK, warm_up(raw, Job::Call)?);
+    let items = items_in(BLOCK, warm_up(raw, Load::Call)?);
     let mut blocks_ns = [0.0; BLOCKS];
     for block_ns in &mut blocks_ns {
-        *block_ns = timed(raw, Job::Call, items)?;
+        *block_ns = timed(raw, Load::Call, items)?;
     }
     raw.pause();
     Ok(Reading::of(&blocks_ns))
@@ -58,11 +58,11 @@ fn items_in(length: Duration, pace_ns: f64) -> u64 {
 }
 
 /// Repeats ever longer blocks and returns the nanoseconds an item of the last one.
-fn warm_up(contestant: &mut dyn Contestant, job: Job) -> Result<f64, Error> {
+fn warm_up(contestant: &mut dyn Contestant, load: Load) -> Result<f64, Error> {
     let start = Instant::now();
-    let mut items = u64::from(job.window());
+    let mut items = u64::from(load.window());
     loop {
-        let pace_ns = timed(contestant, job, items)?;
+        let pace_ns = timed(contestant, load, items)?;
         if start.elapsed() >= WARM_UP {
             return Ok(pace_ns);
         }
@@ -70,9 +70,9 @@ fn warm_up(contestant: &mut dyn Contestant, job: Job) -> Result<f64, Error> {
     }
 }
 
-fn timed(contestant: &mut dyn Contestant, job: Job, items: u64) -> Result<f64, Error> {
+fn timed(contestant: &mut dyn Contestant, load: Load, items: u64) -> Result<f64, Error> {
     let start = Instant::now();
-    job.run(contestant, items)?;
+    load.run(contestant, items)?;
     // A clock too coarse for a block must not make the pace zero.
     Ok(start.elapsed().as_nanos().max(1) as f64 / items as f64)
 }

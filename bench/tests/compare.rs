@@ -3,9 +3,7 @@
 use std::process::{Command, Output};
 
 use ringmill::cpu;
-
-const FIELDS: [&str; 8] =
-    ["job", "who", "regime", "payload_bytes", "window", "ns_per_item", "ratio_to_raw", "rounds"];
+use ringmill_bench::report::{self, Row};
 
 fn compare(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_compare")).args(arguments).output().unwrap()
@@ -27,25 +25,70 @@ fn says_that_one_cpu_is_too_few() {
     );
 }
 
-#[test]
-fn prints_one_json_object_a_line() {
-    if cpu::allowed().len() < 2 {
+/// What comes of it with one round: rows, and whether enough slices counted. On a busy machine too few may; then
+/// it has to say so, and prints what it has.
+fn rows(arguments: &[&str]) -> (Vec<Row>, bool) {
+    let output = compare(&[&["--json", "--rounds", "1"], arguments].concat());
+    let error = String::from_utf8(output.stderr).unwrap();
+    let complete = output.status.success();
+    assert!(complete || output.status.code() == Some(3) && error.contains("gave up"), "{error}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    let rows = report::read(&text).unwrap();
+    assert_eq!(report::json(&rows), text, "rows are read as they were written");
+    (rows, complete)
+}
+
+fn two_cpus() -> bool {
+    let enough = cpu::allowed().len() >= 2;
+    if !enough {
         eprintln!("not tested: two CPUs are needed");
+    }
+    enough
+}
+
+#[test]
+fn every_row_says_what_was_measured() {
+    if !two_cpus() {
         return;
     }
-    let output = compare(&["--json", "--rounds", "1", "--window", "8"]);
-    let error = String::from_utf8(output.stderr).unwrap();
-    // On a busy machine too few slices may count; then it has to say so, and prints what it has.
-    let complete = output.status.success();
-    assert!(complete || error.contains("gave up"), "{error}");
-    let text = String::from_utf8(output.stdout).unwrap();
-    let mut lines = 0;
-    for line in text.lines() {
-        let row: serde_json::Map<String, serde_json::Value> = serde_json::from_str(line).unwrap();
-        assert_eq!(row.len(), FIELDS.len(), "{line}");
-        assert!(FIELDS.iter().all(|field| row.contains_key(*field)), "{line}");
-        lines += 1;
+    let (rows, complete) = rows(&["--job", "call", "--job", "stream", "--job", "stages", "--window", "8"]);
+    for row in &rows {
+        assert!(row.regime.is_some(), "{row:?}");
+        for figure in ["ns_per_item", "ratio_to_raw", "ratio_lower", "ratio_upper", "rounds"] {
+            assert!(row.value(figure).is_some_and(|value| value > 0.0), "{figure}: {row:?}");
+        }
+        let places: &[&str] = match row.job.as_str() {
+            "call" => &["payload_bytes"],
+            "stream" => &["payload_bytes", "window", "threads", "workers"],
+            _ => &["window"],
+        };
+        assert!(places.iter().all(|place| row.place(place).is_some()), "{row:?}");
+        assert!(
+            row.job != "stages" || row.place("stages").is_some() != row.place("members").is_some(),
+            "{row:?}"
+        );
     }
-    // Four contestants in `call`, five in `stream`, eight in `stages`, each in at least one regime.
-    assert!(!complete || lines >= 17, "{text}");
+    // In `call` three contestants in three sizes and raw in one, four in `stream`, eight in `stages`, each in at least
+    // one regime.
+    assert!(!complete || rows.len() >= 22, "{rows:?}");
+}
+
+#[test]
+fn peers_and_points_can_be_chosen() {
+    if !two_cpus() {
+        return;
+    }
+    let (rows, complete) = rows(&["--job", "call", "--peer", "rtrb", "--payload", "1024"]);
+    assert!(rows.iter().all(|row| row.who == "rtrb" && row.place("payload_bytes") == Some(1024)), "{rows:?}");
+    assert!(!complete || !rows.is_empty());
+}
+
+#[test]
+fn says_that_nobody_has_a_part() {
+    if !two_cpus() {
+        return;
+    }
+    let output = compare(&["--job", "call", "--peer", "rtrb-chunks"]);
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success() && error.contains("nothing to measure"), "{error}");
 }

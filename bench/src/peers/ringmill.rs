@@ -1,29 +1,30 @@
 //! ringmill through its public API, with a worker in a process of its own.
 
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
-use ::ringmill::{BoxError, Context, ProcessServlet, Server, StreamOptions, Worker};
+use ::ringmill::{BoxError, Context, ProcessServlet, Server, ServerBuilder, StreamOptions, Worker};
 use rkyv::Archived;
 
 use crate::Error;
-use crate::contestant::Contestant;
+use crate::contestant::{Contestant, Point};
 use crate::payload::Payload;
 use crate::pin::CpuPair;
 
 /// The worker: answers questions. List it in `ringmill::init!` of every program that starts a [`Ringmill`].
 #[derive(Debug)]
-pub struct Echo;
+pub struct Echo<const WORDS: usize>;
 
-impl Worker for Echo {
+impl<const WORDS: usize> Worker for Echo<WORDS> {
     type Config = ();
-    type In = Payload;
-    type Out = Payload;
+    type In = Payload<WORDS>;
+    type Out = Payload<WORDS>;
 
     fn new((): (), _: &Context) -> Result<Self, BoxError> {
         Ok(Self)
     }
 
-    fn call(&mut self, question: &Archived<Payload>) -> Result<Payload, BoxError> {
+    fn call(&mut self, question: &Archived<Payload<WORDS>>) -> Result<Payload<WORDS>, BoxError> {
         Ok(question.answer())
     }
 }
@@ -33,32 +34,39 @@ impl Worker for Echo {
 /// It needs no [`resume`](Contestant::resume) and no [`pause`](Contestant::pause): a worker without work goes
 /// to sleep by itself after a spin of some microseconds, well within the next reading's warm-up.
 #[derive(Debug)]
-pub struct Ringmill {
-    server: Server<Payload, Payload>,
+pub struct Ringmill<const WORDS: usize> {
+    server: Server<Payload<WORDS>, Payload<WORDS>>,
 }
 
 /// The most items that the worker takes at once; enough of them to keep both sides busy within one window.
 const BATCH_SIZE: usize = 64;
 
-impl Ringmill {
-    /// Starts the server, with room for `room` items in progress and its worker pinned to the partner's CPU.
+impl<const WORDS: usize> Ringmill<WORDS> {
+    /// Starts the server, with as much room as `point` asks for and its worker pinned to the partner's CPU.
     ///
     /// The worker takes what is there and never waits for more, so one item alone leaves at once.
     ///
     /// # Errors
     ///
     /// [`Error::Start`] if the server does not start.
-    pub fn start(room: u32, cpus: CpuPair) -> Result<Self, Error> {
-        let echo = ProcessServlet::<Echo>::new(())
+    pub fn start(point: Point, cpus: CpuPair) -> Result<Self, Error> {
+        let echo = ProcessServlet::<Echo<WORDS>>::new(())
             .cpus([cpus.partner])
             .batch_size(BATCH_SIZE)
             .batch_wait_time(Duration::ZERO);
-        let server = Server::builder("compare").capacity(room as usize).start(echo)?;
+        let server = server_builder(point).max_payload(Payload::<WORDS>::BYTES).start(echo)?;
         Ok(Self { server })
     }
 }
 
-impl Contestant for Ringmill {
+/// A server with as much room as `point` asks for, and a name that no other one has.
+pub fn server_builder(point: Point) -> ServerBuilder {
+    static SERVERS: AtomicU32 = AtomicU32::new(0);
+    let (program, server) = (std::process::id(), SERVERS.fetch_add(1, Relaxed));
+    Server::builder(format!("compare-{program}-{server}")).capacity(point.room() as usize)
+}
+
+impl<const WORDS: usize> Contestant for Ringmill<WORDS> {
     fn name(&self) -> &'static str {
         "ringmill"
     }
