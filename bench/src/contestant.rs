@@ -76,6 +76,11 @@ pub trait Contestant: fmt::Debug {
     /// The name in reports.
     fn name(&self) -> &'static str;
 
+    /// Items that it really has in progress where `wanted` are asked for.
+    fn window(&self, wanted: u32) -> u32 {
+        wanted
+    }
+
     /// Lets the partner run.
     fn resume(&mut self) {}
 

@@ -7,9 +7,9 @@ use std::process::ExitCode;
 use clap::Parser;
 use ringmill_bench::Error;
 use ringmill_bench::jobs::{Audience, Job, Only, Session};
-use ringmill_bench::peers::Peer;
 use ringmill_bench::peers::ringmill::Echo;
 use ringmill_bench::peers::stages::Stage;
+use ringmill_bench::peers::{self, Peer};
 use ringmill_bench::pin::CpuPair;
 use ringmill_bench::report::{self, Row};
 
@@ -56,6 +56,7 @@ struct Arguments {
 const TOO_FEW_ROUNDS: u8 = 3;
 
 fn main() -> ExitCode {
+    peers::begin();
     match compare(&Arguments::parse()) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(TOO_FEW_ROUNDS),
@@ -68,6 +69,7 @@ fn main() -> ExitCode {
 
 /// Prints the report of every job; whether enough rounds counted in each.
 fn compare(arguments: &Arguments) -> Result<bool, Error> {
+    arguments.peers.iter().try_for_each(|peer| peer.ensure_built())?;
     let cpus = CpuPair::allowed()?;
     let mut reporter = Reporter::new(arguments.json);
     for job in arguments.jobs() {

@@ -17,6 +17,7 @@ pub fn run(session: &mut Session<'_>) -> Result<(), Error> {
     let outcome = session.match_up(&format!("stream, window {window}"), |cpus| {
         let entry = |peer: &crate::peers::Peer| {
             let contestant = peer.start(Job::Stream, point, cpus)?;
+            let window = contestant.window(window);
             let entry = Entry::new(contestant, Load::Stream { window });
             Ok(entry
                 .at("payload_bytes", point.payload_bytes)
