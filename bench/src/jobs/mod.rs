@@ -23,7 +23,7 @@ pub enum Job {
     Call,
     /// Many items in progress: over windows, calling threads, workers
     Stream,
-    /// The same through pipelines of 1 to 8 stages and ensembles of 1 to 8 members
+    /// The same through pipelines of 1 to 8 stages and ensembles of 1 to 16 members
     Stages,
 }
 
