@@ -12,6 +12,7 @@
 //! | [`partner`] | the other side of a contestant in this process: a thread that sleeps between slices |
 //! | [`process`] | the same in a process of its own, stopped between slices |
 //! | `janitor` | with the feature `rivals`: removes what killed processes leave |
+//! | [`callers`] | the client's side of a contestant with several calling threads |
 //! | [`contestant`] | what is compared, and where |
 //! | [`raw`] | the bare cache-line ping-pong |
 //! | [`peers`] | ringmill and its rivals |
@@ -21,6 +22,7 @@
 //! | [`jobs`] | what can be measured, a module each |
 //! | [`report`] | the rows that come out, as a table and as lines of JSON |
 
+pub mod callers;
 pub mod contestant;
 pub mod error;
 #[cfg(feature = "rivals")]

@@ -9,6 +9,7 @@
 pub mod amate;
 pub mod bytes;
 pub mod crossbeam;
+pub mod crossbeam_blocking;
 #[cfg(feature = "rivals")]
 pub mod disruptor;
 #[cfg(feature = "rivals")]
@@ -47,6 +48,8 @@ pub enum Peer {
     RtrbChunks,
     /// A pair of crossbeam channels between two threads, spinning.
     Crossbeam,
+    /// Crossbeam channels between any number of threads, which sleep while there is nothing to receive.
+    CrossbeamBlocking,
     /// A pair of disruptors between two threads, polled.
     Disruptor,
     /// amate, which brings batches to a thread.
@@ -93,6 +96,7 @@ impl Peer {
             Self::Rtrb => "rtrb",
             Self::RtrbChunks => "rtrb-chunks",
             Self::Crossbeam => "crossbeam",
+            Self::CrossbeamBlocking => "crossbeam-blocking",
             Self::Disruptor => "disruptor",
             Self::Amate => "amate",
             Self::MutexRing => "mutex-ring",
@@ -134,7 +138,10 @@ impl Peer {
             // It moves one word, one at a time.
             (Self::Raw, _) => job == Job::Call && point.payload_bytes == 8,
             (_, Job::Stages) => self == Self::Ringmill,
-            (Self::RtrbChunks | Self::Iceoryx2RrWide, Job::Call) => false,
+            (Self::RtrbChunks | Self::CrossbeamBlocking | Self::Iceoryx2RrWide, Job::Call) => false,
+            (Self::Ringmill | Self::CrossbeamBlocking, _) => true,
+            // Between one thread and one other.
+            _ if point.threads > 1 || point.workers > 1 => false,
             // Its window is its own, whatever is asked for.
             (Self::Iceoryx2Rr, Job::Stream) => point.window == Point::STANDARD.window,
             (Self::Iceoryx2RrWide, Job::Stream) => point.window <= WIDEST_RR,
@@ -165,9 +172,15 @@ impl Peer {
         let who = self.name();
         Ok(match self {
             Self::Raw => Box::new(Raw::start(cpus)?),
-            Self::Ringmill => Box::new(ringmill::Ringmill::<WORDS>::start(point, cpus)?),
+            Self::Ringmill if point.threads == 1 => {
+                Box::new(ringmill::Ringmill::<WORDS>::start(point, cpus)?)
+            }
+            Self::Ringmill => Box::new(ringmill::RingmillCallers::<WORDS>::start(point, cpus)?),
             Self::Rtrb => Box::new(rtrb::start::<WORDS>(point, cpus)?),
             Self::RtrbChunks => Box::new(rtrb_chunks::RtrbChunks::<WORDS>::start(point, cpus)?),
+            Self::CrossbeamBlocking => {
+                Box::new(crossbeam_blocking::CrossbeamBlocking::start::<WORDS>(point, cpus)?)
+            }
             Self::Crossbeam => Box::new(crossbeam::start::<WORDS>(point, cpus)?),
             Self::MutexRing => Box::new(mutex_ring::start::<WORDS>(who, point, cpus)?),
             Self::Pipe => Box::new(bytes::start_pipes::<WORDS, true>(who, point, cpus)?),
