@@ -7,9 +7,9 @@ use std::process::ExitCode;
 use clap::Parser;
 use ringmill_bench::Error;
 use ringmill_bench::jobs::{Audience, Job, Only, Session};
-use ringmill_bench::peers::Peer;
 use ringmill_bench::peers::ringmill::Echo;
 use ringmill_bench::peers::stages::Stage;
+use ringmill_bench::peers::{self, Peer};
 use ringmill_bench::pin::CpuPair;
 use ringmill_bench::report::{self, Row};
 
@@ -43,9 +43,17 @@ struct Arguments {
     #[arg(long, value_name = "BYTES")]
     payload: Option<u32>,
 
-    /// Items in progress at most in the jobs `stream` and `stages` [default: 256]
+    /// Only so many items in progress at most [default: 16 to 65536 in `stream`, 256 elsewhere]
     #[arg(long, value_name = "ITEMS", value_parser = clap::value_parser!(u32).range(1..=65_536))]
     window: Option<u32>,
+
+    /// Only so many calling threads in `stream`, each with a window of its own, beside one [default: 1, 2, 4, 8]
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=64))]
+    threads: Option<u32>,
+
+    /// Only so many workers in `stream`, beside one [default: 1, 2, 4]
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=64))]
+    workers: Option<u32>,
 
     /// Print one JSON object a line instead of tables
     #[arg(long)]
@@ -56,6 +64,7 @@ struct Arguments {
 const TOO_FEW_ROUNDS: u8 = 3;
 
 fn main() -> ExitCode {
+    peers::begin();
     match compare(&Arguments::parse()) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(TOO_FEW_ROUNDS),
@@ -68,6 +77,7 @@ fn main() -> ExitCode {
 
 /// Prints the report of every job; whether enough rounds counted in each.
 fn compare(arguments: &Arguments) -> Result<bool, Error> {
+    arguments.peers.iter().try_for_each(|peer| peer.ensure_built())?;
     let cpus = CpuPair::allowed()?;
     let mut reporter = Reporter::new(arguments.json);
     for job in arguments.jobs() {
@@ -75,7 +85,12 @@ fn compare(arguments: &Arguments) -> Result<bool, Error> {
             cpus,
             rounds: arguments.rounds as usize,
             peers: &arguments.peers,
-            only: Only { payload_bytes: arguments.payload, window: arguments.window },
+            only: Only {
+                payload_bytes: arguments.payload,
+                window: arguments.window,
+                threads: arguments.threads,
+                workers: arguments.workers,
+            },
             audience: &mut reporter,
         };
         let done = job.run(&mut session);
