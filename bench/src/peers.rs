@@ -14,6 +14,7 @@ pub mod crossbeam_blocking;
 pub mod disruptor;
 #[cfg(feature = "rivals")]
 pub mod iceoryx2;
+pub mod mpservice;
 pub mod mutex_ring;
 pub mod processes;
 pub mod ringmill;
@@ -74,6 +75,11 @@ pub enum Peer {
     /// iceoryx2's publish-subscribe, once each way, between two processes, polled.
     #[value(name = "iceoryx2-ps")]
     Iceoryx2Ps,
+    /// mpservice, which starts workers for Python programs, with one worker process that gets single items. Only if
+    /// it is named: it is installed from its package, into an environment that is thrown away.
+    Mpservice,
+    /// The same with batches of up to 100.
+    MpserviceBatch,
 }
 
 /// The feature that brings the rivals which are heavy to build.
@@ -81,6 +87,9 @@ const RIVALS: &str = "rivals";
 
 /// The widest window of [`Peer::Iceoryx2RrWide`]: the time an item takes grows with it, to 17 µs there.
 const WIDEST_RR: u32 = 1024;
+
+/// The `batch_size` of [`Peer::MpserviceBatch`].
+const MPSERVICE_BATCH: u32 = 100;
 
 impl Peer {
     /// Those that this program has, in the order of reports.
@@ -107,6 +116,8 @@ impl Peer {
             Self::Iceoryx2Rr => "iceoryx2-rr",
             Self::Iceoryx2RrWide => "iceoryx2-rr-wide",
             Self::Iceoryx2Ps => "iceoryx2-ps",
+            Self::Mpservice => "mpservice",
+            Self::MpserviceBatch => "mpservice-batch",
         }
     }
 
@@ -132,6 +143,11 @@ impl Peer {
         }
     }
 
+    /// Whether it needs [`mpservice::Environment`], and therefore takes part only if it is named.
+    pub fn needs_python(self) -> bool {
+        matches!(self, Self::Mpservice | Self::MpserviceBatch)
+    }
+
     /// Whether there is anything to see of this one in `job` at `point`.
     pub fn has_a_part_in(self, job: Job, point: Point) -> bool {
         match (self, job) {
@@ -145,6 +161,7 @@ impl Peer {
             // Its window is its own, whatever is asked for.
             (Self::Iceoryx2Rr, Job::Stream) => point.window == Point::STANDARD.window,
             (Self::Iceoryx2RrWide, Job::Stream) => point.window <= WIDEST_RR,
+            (Self::Mpservice | Self::MpserviceBatch, Job::Stream) => point.window <= mpservice::WIDEST_WINDOW,
             _ => true,
         }
     }
@@ -187,6 +204,8 @@ impl Peer {
             Self::PipePolled => Box::new(bytes::start_pipes::<WORDS, false>(who, point, cpus)?),
             Self::UnixSocket => Box::new(bytes::start_sockets::<WORDS, true>(who, point, cpus)?),
             Self::UnixSocketPolled => Box::new(bytes::start_sockets::<WORDS, false>(who, point, cpus)?),
+            Self::Mpservice => Box::new(mpservice::Mpservice::start(who, 0, point, cpus)?),
+            Self::MpserviceBatch => Box::new(mpservice::Mpservice::start(who, MPSERVICE_BATCH, point, cpus)?),
             #[cfg(feature = "rivals")]
             Self::Disruptor => Box::new(disruptor::start::<WORDS>(who, point, cpus)?),
             #[cfg(feature = "rivals")]

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use ringmill_bench::Error;
 use ringmill_bench::jobs::{Audience, Job, Only, Session};
+use ringmill_bench::peers::mpservice::Environment;
 use ringmill_bench::peers::ringmill::Echo;
 use ringmill_bench::peers::stages::Stage;
 use ringmill_bench::peers::{self, Peer};
@@ -31,7 +32,7 @@ struct Arguments {
     #[arg(long = "job", value_name = "JOB")]
     jobs: Vec<Job>,
 
-    /// Whom to measure; may be repeated. Who has no part in a job is left out of it [default: all]
+    /// Whom to measure; may be repeated. Who has no part in a job is left out of it [default: all but mpservice]
     #[arg(long = "peer", value_name = "PEER")]
     peers: Vec<Peer>,
 
@@ -79,6 +80,9 @@ fn main() -> ExitCode {
 fn compare(arguments: &Arguments) -> Result<bool, Error> {
     arguments.peers.iter().try_for_each(|peer| peer.ensure_built())?;
     let cpus = CpuPair::allowed()?;
+    // Made once, for all jobs.
+    let needs_python = arguments.peers.iter().any(|peer| peer.needs_python());
+    let _environment = needs_python.then(Environment::shared).transpose()?;
     let mut reporter = Reporter::new(arguments.json);
     for job in arguments.jobs() {
         let mut session = Session {
