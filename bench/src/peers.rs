@@ -22,6 +22,8 @@ pub mod rtrb;
 pub mod rtrb_chunks;
 pub mod stages;
 pub mod threads;
+#[cfg(feature = "rivals")]
+pub mod tonic;
 
 use std::convert::Infallible;
 use std::io;
@@ -75,6 +77,10 @@ pub enum Peer {
     /// iceoryx2's publish-subscribe, once each way, between two processes, polled.
     #[value(name = "iceoryx2-ps")]
     Iceoryx2Ps,
+    /// tonic, gRPC over a pair of Unix sockets between two processes, with a call for each item.
+    Tonic,
+    /// The same with one call that streams in both directions.
+    TonicBidi,
     /// mpservice, which starts workers for Python programs, with one worker process that gets single items. Only if
     /// it is named: it is installed from its package, into an environment that is thrown away.
     Mpservice,
@@ -87,6 +93,9 @@ const RIVALS: &str = "rivals";
 
 /// The widest window of [`Peer::Iceoryx2RrWide`]: the time an item takes grows with it, to 17 µs there.
 const WIDEST_RR: u32 = 1024;
+
+/// The widest window of [`Peer::Tonic`], where each item is a call of its own.
+const WIDEST_CALLS: u32 = 4096;
 
 /// The `batch_size` of [`Peer::MpserviceBatch`].
 const MPSERVICE_BATCH: u32 = 100;
@@ -116,6 +125,8 @@ impl Peer {
             Self::Iceoryx2Rr => "iceoryx2-rr",
             Self::Iceoryx2RrWide => "iceoryx2-rr-wide",
             Self::Iceoryx2Ps => "iceoryx2-ps",
+            Self::Tonic => "tonic",
+            Self::TonicBidi => "tonic-bidi",
             Self::Mpservice => "mpservice",
             Self::MpserviceBatch => "mpservice-batch",
         }
@@ -124,9 +135,13 @@ impl Peer {
     /// The feature of this package that it needs, if it does.
     pub fn feature(self) -> Option<&'static str> {
         match self {
-            Self::Disruptor | Self::Amate | Self::Iceoryx2Rr | Self::Iceoryx2RrWide | Self::Iceoryx2Ps => {
-                Some(RIVALS)
-            }
+            Self::Disruptor
+            | Self::Amate
+            | Self::Iceoryx2Rr
+            | Self::Iceoryx2RrWide
+            | Self::Iceoryx2Ps
+            | Self::Tonic
+            | Self::TonicBidi => Some(RIVALS),
             _ => None,
         }
     }
@@ -162,6 +177,7 @@ impl Peer {
             (Self::Iceoryx2Rr, Job::Stream) => point.window == Point::STANDARD.window,
             (Self::Iceoryx2RrWide, Job::Stream) => point.window <= WIDEST_RR,
             (Self::Mpservice | Self::MpserviceBatch, Job::Stream) => point.window <= mpservice::WIDEST_WINDOW,
+            (Self::Tonic, Job::Stream) => point.window <= WIDEST_CALLS,
             _ => true,
         }
     }
@@ -207,6 +223,10 @@ impl Peer {
             Self::Mpservice => Box::new(mpservice::Mpservice::start(who, 0, point, cpus)?),
             Self::MpserviceBatch => Box::new(mpservice::Mpservice::start(who, MPSERVICE_BATCH, point, cpus)?),
             #[cfg(feature = "rivals")]
+            Self::Tonic => Box::new(tonic::Unary::<WORDS>::start(who, cpus)?),
+            #[cfg(feature = "rivals")]
+            Self::TonicBidi => Box::new(tonic::Bidi::<WORDS>::start(who, cpus)?),
+            #[cfg(feature = "rivals")]
             Self::Disruptor => Box::new(disruptor::start::<WORDS>(who, point, cpus)?),
             #[cfg(feature = "rivals")]
             Self::Amate => Box::new(amate::start::<WORDS>(who, point, cpus)?),
@@ -217,9 +237,13 @@ impl Peer {
             #[cfg(feature = "rivals")]
             Self::Iceoryx2Ps => Box::new(iceoryx2::start_ps::<WORDS>(who, point, cpus)?),
             #[cfg(not(feature = "rivals"))]
-            Self::Disruptor | Self::Amate | Self::Iceoryx2Rr | Self::Iceoryx2RrWide | Self::Iceoryx2Ps => {
-                return Err(Error::NotBuilt { who, feature: RIVALS });
-            }
+            Self::Disruptor
+            | Self::Amate
+            | Self::Iceoryx2Rr
+            | Self::Iceoryx2RrWide
+            | Self::Iceoryx2Ps
+            | Self::Tonic
+            | Self::TonicBidi => return Err(Error::NotBuilt { who, feature: RIVALS }),
         })
     }
 }
@@ -248,6 +272,9 @@ pub enum Task {
     /// [`iceoryx2`].
     #[cfg(feature = "rivals")]
     Iceoryx2(iceoryx2::Order),
+    /// [`tonic`].
+    #[cfg(feature = "rivals")]
+    Tonic,
 }
 
 impl Task {
@@ -266,6 +293,8 @@ impl Task {
             Self::MutexRing { room } => mutex_ring::answer::<WORDS>(room),
             #[cfg(feature = "rivals")]
             Self::Iceoryx2(order) => iceoryx2::answer::<WORDS>(&order),
+            #[cfg(feature = "rivals")]
+            Self::Tonic => tonic::answer::<WORDS>(),
         }
     }
 }

@@ -154,6 +154,31 @@ fn says_which_feature_brings_a_rival() {
     );
 }
 
+#[cfg(feature = "rivals")]
+#[test]
+fn tonic_answers_in_every_size() {
+    answers_in_every_size("tonic");
+    answers_in_every_size("tonic-bidi");
+}
+
+#[cfg(feature = "rivals")]
+fn answers_in_every_size(peer: &str) {
+    if !two_cpus() {
+        return;
+    }
+    for bytes in [8, 64, 1024] {
+        // One window wider than what goes through Aeron at once in the largest size.
+        for (job, window) in [("call", 1), ("stream", 16), ("stream", 4096)] {
+            let point = ["--payload", &bytes.to_string(), "--window", &window.to_string()];
+            let (rows, complete) = rows(&[&["--job", job, "--peer", peer], &point[..]].concat());
+            for row in &rows {
+                assert_eq!((row.who.as_str(), row.place("payload_bytes")), (peer, Some(bytes)), "{row:?}");
+            }
+            assert!(!complete || !rows.is_empty());
+        }
+    }
+}
+
 #[test]
 fn says_that_mpservice_needs_python() {
     if !two_cpus() {
