@@ -20,7 +20,7 @@ use std::{env, fs};
 const JANITOR: &str = "--be-the-janitor";
 
 /// Where named shared memory lies.
-const SHARED_MEMORY: &str = "/dev/shm";
+pub const SHARED_MEMORY: &str = "/dev/shm";
 
 /// A directory that is removed once this has been dropped and all are gone that [hold](Self::hold) it; with it,
 /// all named shared memory whose name begins with the directory's.
@@ -106,7 +106,8 @@ fn remove(directory: &Path) -> io::Result<()> {
     for entry in fs::read_dir(SHARED_MEMORY)? {
         let entry = entry?;
         if entry.file_name().as_bytes().starts_with(name) {
-            fs::remove_file(entry.path())?;
+            let remove = if entry.file_type()?.is_dir() { fs::remove_dir_all } else { fs::remove_file };
+            remove(entry.path())?;
         }
     }
     fs::remove_dir_all(directory)

@@ -11,7 +11,7 @@
 //! | [`payload`] | the words that every contestant writes, reads and checks on both sides |
 //! | [`partner`] | the other side of a contestant in this process: a thread that sleeps between slices |
 //! | [`process`] | the same in a process of its own, stopped between slices |
-//! | `janitor` | with the feature `rivals`: removes what killed processes leave |
+//! | `janitor` | with the features `rivals` and `aeron`: removes what killed processes leave |
 //! | [`callers`] | the client's side of a contestant with several calling threads |
 //! | [`contestant`] | what is compared, and where |
 //! | [`raw`] | the bare cache-line ping-pong |
@@ -25,7 +25,7 @@
 pub mod callers;
 pub mod contestant;
 pub mod error;
-#[cfg(feature = "rivals")]
+#[cfg(any(feature = "rivals", feature = "aeron"))]
 pub mod janitor;
 pub mod jobs;
 pub mod match_up;

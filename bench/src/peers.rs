@@ -1,10 +1,13 @@
 //! ringmill and its rivals.
 //!
-//! Those that are heavy to build are only there with the feature `rivals`; [`Peer::feature`] knows which.
+//! Those that are heavy to build are only there with the feature `rivals`, one that needs more tools with the
+//! feature `aeron`; [`Peer::feature`] knows which.
 //!
 //! A partner is a thread where the rival knows nothing else ([`threads`]), and a process where it can
 //! ([`process`], [`processes`]).
 
+#[cfg(feature = "aeron")]
+pub mod aeron;
 #[cfg(feature = "rivals")]
 pub mod amate;
 pub mod bytes;
@@ -77,6 +80,8 @@ pub enum Peer {
     /// iceoryx2's publish-subscribe, once each way, between two processes, polled.
     #[value(name = "iceoryx2-ps")]
     Iceoryx2Ps,
+    /// Aeron IPC, a log in each direction between two processes, polled.
+    Aeron,
     /// tonic, gRPC over a pair of Unix sockets between two processes, with a call for each item.
     Tonic,
     /// The same with one call that streams in both directions.
@@ -90,6 +95,9 @@ pub enum Peer {
 
 /// The feature that brings the rivals which are heavy to build.
 const RIVALS: &str = "rivals";
+
+/// The feature that brings Aeron, which wants tools that not everybody has.
+const AERON: &str = "aeron";
 
 /// The widest window of [`Peer::Iceoryx2RrWide`]: the time an item takes grows with it, to 17 µs there.
 const WIDEST_RR: u32 = 1024;
@@ -125,6 +133,7 @@ impl Peer {
             Self::Iceoryx2Rr => "iceoryx2-rr",
             Self::Iceoryx2RrWide => "iceoryx2-rr-wide",
             Self::Iceoryx2Ps => "iceoryx2-ps",
+            Self::Aeron => "aeron",
             Self::Tonic => "tonic",
             Self::TonicBidi => "tonic-bidi",
             Self::Mpservice => "mpservice",
@@ -142,6 +151,7 @@ impl Peer {
             | Self::Iceoryx2Ps
             | Self::Tonic
             | Self::TonicBidi => Some(RIVALS),
+            Self::Aeron => Some(AERON),
             _ => None,
         }
     }
@@ -152,8 +162,11 @@ impl Peer {
     ///
     /// [`Error::NotBuilt`] if it was built without the feature.
     pub fn ensure_built(self) -> Result<(), Error> {
+        let there = [(RIVALS, cfg!(feature = "rivals")), (AERON, cfg!(feature = "aeron"))];
         match self.feature() {
-            Some(feature) if !cfg!(feature = "rivals") => Err(Error::NotBuilt { who: self.name(), feature }),
+            Some(feature) if !there.contains(&(feature, true)) => {
+                Err(Error::NotBuilt { who: self.name(), feature })
+            }
             _ => Ok(()),
         }
     }
@@ -222,6 +235,8 @@ impl Peer {
             Self::UnixSocketPolled => Box::new(bytes::start_sockets::<WORDS, false>(who, point, cpus)?),
             Self::Mpservice => Box::new(mpservice::Mpservice::start(who, 0, point, cpus)?),
             Self::MpserviceBatch => Box::new(mpservice::Mpservice::start(who, MPSERVICE_BATCH, point, cpus)?),
+            #[cfg(feature = "aeron")]
+            Self::Aeron => Box::new(aeron::Aeron::<WORDS>::start(who, cpus)?),
             #[cfg(feature = "rivals")]
             Self::Tonic => Box::new(tonic::Unary::<WORDS>::start(who, cpus)?),
             #[cfg(feature = "rivals")]
@@ -244,6 +259,8 @@ impl Peer {
             | Self::Iceoryx2Ps
             | Self::Tonic
             | Self::TonicBidi => return Err(Error::NotBuilt { who, feature: RIVALS }),
+            #[cfg(not(feature = "aeron"))]
+            Self::Aeron => return Err(Error::NotBuilt { who, feature: AERON }),
         })
     }
 }
@@ -272,6 +289,12 @@ pub enum Task {
     /// [`iceoryx2`].
     #[cfg(feature = "rivals")]
     Iceoryx2(iceoryx2::Order),
+    /// [`aeron`].
+    #[cfg(feature = "aeron")]
+    Aeron {
+        /// Where Aeron's files are.
+        directory: std::path::PathBuf,
+    },
     /// [`tonic`].
     #[cfg(feature = "rivals")]
     Tonic,
@@ -293,6 +316,8 @@ impl Task {
             Self::MutexRing { room } => mutex_ring::answer::<WORDS>(room),
             #[cfg(feature = "rivals")]
             Self::Iceoryx2(order) => iceoryx2::answer::<WORDS>(&order),
+            #[cfg(feature = "aeron")]
+            Self::Aeron { directory } => aeron::answer::<WORDS>(&directory),
             #[cfg(feature = "rivals")]
             Self::Tonic => tonic::answer::<WORDS>(),
         }
@@ -302,7 +327,7 @@ impl Task {
 /// To be called first in `main` by every program that starts peers. If this process is the partner of one, it
 /// answers until it is killed; else this returns at once.
 pub fn begin() {
-    #[cfg(feature = "rivals")]
+    #[cfg(any(feature = "rivals", feature = "aeron"))]
     crate::janitor::begin();
     let Some(task) = process::task() else { return };
     let done = match serde_json::from_str::<Order>(&task) {

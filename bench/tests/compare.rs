@@ -154,6 +154,15 @@ fn says_which_feature_brings_a_rival() {
     );
 }
 
+#[cfg(not(feature = "aeron"))]
+#[test]
+fn says_which_feature_brings_aeron() {
+    let output = compare(&["--peer", "aeron"]);
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success() && output.stdout.is_empty());
+    assert!(error.contains("this compare has no aeron") && error.contains("--features aeron"), "{error}");
+}
+
 #[cfg(feature = "rivals")]
 #[test]
 fn tonic_answers_in_every_size() {
@@ -161,7 +170,13 @@ fn tonic_answers_in_every_size() {
     answers_in_every_size("tonic-bidi");
 }
 
-#[cfg(feature = "rivals")]
+#[cfg(feature = "aeron")]
+#[test]
+fn aeron_answers_in_every_size() {
+    answers_in_every_size("aeron");
+}
+
+#[cfg(any(feature = "rivals", feature = "aeron"))]
 fn answers_in_every_size(peer: &str) {
     if !two_cpus() {
         return;
@@ -231,10 +246,21 @@ fn mpservice_answers_and_leaves_nothing() {
     }
 }
 
-/// What iceoryx2 keeps in the file system goes, whether compare ends by itself or is killed.
 #[cfg(feature = "rivals")]
 #[test]
 fn nothing_of_iceoryx2_stays_behind() {
+    nothing_stays_behind("iceoryx2-rr");
+}
+
+#[cfg(feature = "aeron")]
+#[test]
+fn nothing_of_aeron_stays_behind() {
+    nothing_stays_behind("aeron");
+}
+
+/// What a rival keeps in the file system goes, whether compare ends by itself or is killed.
+#[cfg(any(feature = "rivals", feature = "aeron"))]
+fn nothing_stays_behind(peer: &str) {
     use std::path::Path;
     use std::thread;
 
@@ -249,7 +275,7 @@ fn nothing_of_iceoryx2_stays_behind() {
     for is_killed in [false, true] {
         let temporary = tempfile::tempdir().unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_compare"));
-        command.args(["--job", "call", "--payload", "64", "--peer", "iceoryx2-rr"]);
+        command.args(["--job", "call", "--payload", "64", "--peer", peer]);
         // Both long enough to be seen, and one to be killed in the middle.
         command.args(["--rounds", if is_killed { "10000" } else { "20" }]);
         command.env("TMPDIR", temporary.path()).stdout(Stdio::null()).stderr(Stdio::piped());
