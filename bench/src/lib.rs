@@ -10,9 +10,11 @@
 //! | [`pin`] | which CPU the client runs on, and which its partner |
 //! | [`payload`] | the words that every contestant writes, reads and checks on both sides |
 //! | [`partner`] | the other side of a contestant in this process: a thread that sleeps between slices |
+//! | [`bulk`] | the same for large questions, with answers of one word |
 //! | [`callers`] | the client's side of a contestant with several calling threads |
 //! | [`contestant`] | what is compared, and where |
 //! | [`raw`] | the bare cache-line ping-pong |
+//! | [`memcpy`] | writing and reading memory by one thread |
 //! | [`peers`] | ringmill and its rivals |
 //! | [`slice`](mod@slice) | one short measurement |
 //! | [`rounds`] | which slices count, and what they add up to: pure |
@@ -20,11 +22,13 @@
 //! | [`jobs`] | what can be measured, a module each |
 //! | [`report`] | the rows that come out, as a table and as lines of JSON |
 
+pub mod bulk;
 pub mod callers;
 pub mod contestant;
 pub mod error;
 pub mod jobs;
 pub mod match_up;
+pub mod memcpy;
 pub mod partner;
 pub mod parts;
 pub mod payload;

@@ -2,7 +2,9 @@
 
 pub mod crossbeam;
 pub mod crossbeam_blocking;
+pub mod moved_vec;
 pub mod ringmill;
+pub mod ringmill_bulk;
 pub mod rtrb;
 pub mod rtrb_chunks;
 pub mod stages;
@@ -21,6 +23,8 @@ pub enum Peer {
     Raw,
     /// ringmill, through its public API, with a worker process.
     Ringmill,
+    /// The same with inputs that are written into the segment, not copied there; in `bulk`.
+    RingmillLoan,
     /// A pair of rtrb rings between two threads.
     Rtrb,
     /// The same rings in chunks, their batching interface; nothing to gain in `call`.
@@ -29,24 +33,37 @@ pub enum Peer {
     Crossbeam,
     /// Crossbeam channels between any number of threads, which sleep while there is nothing to receive.
     CrossbeamBlocking,
+    /// A vector that is moved between two threads; in `bulk`.
+    MovedVec,
 }
 
 impl Peer {
     /// All of them, in the order of reports.
-    pub const ALL: [Self; 6] =
-        [Self::Raw, Self::Ringmill, Self::Rtrb, Self::RtrbChunks, Self::Crossbeam, Self::CrossbeamBlocking];
+    pub const ALL: [Self; 8] = [
+        Self::Raw,
+        Self::Ringmill,
+        Self::RingmillLoan,
+        Self::Rtrb,
+        Self::RtrbChunks,
+        Self::Crossbeam,
+        Self::CrossbeamBlocking,
+        Self::MovedVec,
+    ];
 
     /// Whether there is anything to see of this one in `job` at `point`.
     pub fn has_a_part_in(self, job: Job, point: Point) -> bool {
-        match (self, job) {
+        match job {
             // It moves one word, one at a time.
-            (Self::Raw, _) => job == Job::Call && point.payload_bytes == 8,
-            (_, Job::Stages) => self == Self::Ringmill,
-            (Self::RtrbChunks | Self::CrossbeamBlocking, Job::Call) => false,
-            (Self::Ringmill | Self::CrossbeamBlocking, _) => true,
-            // Between one thread and one other.
-            _ if point.threads > 1 || point.workers > 1 => false,
-            _ => true,
+            _ if self == Self::Raw => job == Job::Call && point.payload_bytes == 8,
+            Job::Call => matches!(self, Self::Ringmill | Self::Rtrb | Self::Crossbeam),
+            Job::Stream if point.threads > 1 || point.workers > 1 => {
+                matches!(self, Self::Ringmill | Self::CrossbeamBlocking)
+            }
+            Job::Stream => !matches!(self, Self::RingmillLoan | Self::MovedVec),
+            // A loan is sent by a call that waits.
+            Job::Bulk if self == Self::RingmillLoan => point.window == 1,
+            Job::Bulk => matches!(self, Self::Ringmill | Self::MovedVec),
+            Job::Stages => self == Self::Ringmill,
         }
     }
 
@@ -56,13 +73,30 @@ impl Peer {
     ///
     /// [`Error::Spawn`], [`Error::Pin`] or [`Error::Start`] if its partner cannot be started, [`Error::PayloadSize`] if
     /// there is no such payload.
-    pub fn start(self, _job: Job, point: Point, cpus: CpuPair) -> Result<Box<dyn Contestant>, Error> {
+    ///
+    /// # Panics
+    ///
+    /// If it [has no part](Self::has_a_part_in) in that.
+    pub fn start(self, job: Job, point: Point, cpus: CpuPair) -> Result<Box<dyn Contestant>, Error> {
+        assert!(self.has_a_part_in(job, point), "{self:?} has no part in {job}");
+        if job == Job::Bulk {
+            return self.start_bulk(point, cpus);
+        }
         match point.payload_bytes {
             8 => self.start_with::<1>(point, cpus),
             64 => self.start_with::<8>(point, cpus),
             1024 => self.start_with::<128>(point, cpus),
             bytes => Err(Error::PayloadSize { bytes }),
         }
+    }
+
+    fn start_bulk(self, point: Point, cpus: CpuPair) -> Result<Box<dyn Contestant>, Error> {
+        Ok(match self {
+            Self::Ringmill => Box::new(ringmill_bulk::Copied::start(point, cpus)?),
+            Self::RingmillLoan => Box::new(ringmill_bulk::Lent::start(point, cpus)?),
+            Self::MovedVec => Box::new(moved_vec::MovedVec::start(point, cpus)?),
+            _ => unreachable!("{self:?} has no part in bulk"),
+        })
     }
 
     fn start_with<const WORDS: usize>(
@@ -82,6 +116,7 @@ impl Peer {
                 Box::new(crossbeam_blocking::CrossbeamBlocking::start::<WORDS>(point, cpus)?)
             }
             Self::Crossbeam => Box::new(crossbeam::start::<WORDS>(point, cpus)?),
+            Self::RingmillLoan | Self::MovedVec => unreachable!("{self:?} has a part in bulk only"),
         })
     }
 }
