@@ -1,7 +1,9 @@
 //! ringmill and its rivals.
 
 pub mod crossbeam;
+pub mod futex;
 pub mod ringmill;
+pub mod ringmill_open_loop;
 pub mod rtrb;
 pub mod rtrb_chunks;
 pub mod stages;
@@ -10,8 +12,10 @@ pub mod threads;
 use crate::Error;
 use crate::contestant::{Contestant, Point};
 use crate::jobs::Job;
+use crate::open_loop::OpenLoop;
 use crate::pin::CpuPair;
 use crate::raw::Raw;
+use ringmill_open_loop::OpenRingmill;
 
 /// Whom `compare` can measure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -37,8 +41,8 @@ impl Peer {
         match (self, job) {
             // It moves one word, one at a time.
             (Self::Raw, _) => job == Job::Call && point.payload_bytes == 8,
-            (_, Job::Stages) => self == Self::Ringmill,
-            (Self::RtrbChunks, Job::Call) => false,
+            (_, Job::Stages | Job::Wake) => self == Self::Ringmill,
+            (Self::RtrbChunks, Job::Call | Job::Latency) => false,
             _ => true,
         }
     }
@@ -56,6 +60,42 @@ impl Peer {
             1024 => self.start_with::<128>(point, cpus),
             bytes => Err(Error::PayloadSize { bytes }),
         }
+    }
+
+    /// Starts what `job` latency measures of this one where `rate_per_s` requests arrive at `point`, at rest.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`start`](Self::start).
+    pub fn start_open_loop(
+        self,
+        rate_per_s: u32,
+        point: Point,
+        cpus: CpuPair,
+    ) -> Result<Vec<Box<dyn OpenLoop>>, Error> {
+        match point.payload_bytes {
+            8 => self.start_open_loop_with::<1>(rate_per_s, point, cpus),
+            64 => self.start_open_loop_with::<8>(rate_per_s, point, cpus),
+            1024 => self.start_open_loop_with::<128>(rate_per_s, point, cpus),
+            bytes => Err(Error::PayloadSize { bytes }),
+        }
+    }
+
+    fn start_open_loop_with<const WORDS: usize>(
+        self,
+        rate_per_s: u32,
+        point: Point,
+        cpus: CpuPair,
+    ) -> Result<Vec<Box<dyn OpenLoop>>, Error> {
+        Ok(match self {
+            Self::Ringmill => vec![
+                Box::new(OpenRingmill::<WORDS>::adaptive(point, cpus)?),
+                Box::new(OpenRingmill::<WORDS>::spinning(rate_per_s, point, cpus)?),
+            ],
+            Self::Rtrb => vec![Box::new(rtrb::start::<WORDS>(point, cpus)?)],
+            Self::Crossbeam => vec![Box::new(crossbeam::start::<WORDS>(point, cpus)?)],
+            Self::Raw | Self::RtrbChunks => Vec::new(),
+        })
     }
 
     fn start_with<const WORDS: usize>(

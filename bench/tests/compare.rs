@@ -84,6 +84,29 @@ fn peers_and_points_can_be_chosen() {
 }
 
 #[test]
+fn requests_that_arrive_at_random_are_told_of_by_rate() {
+    if !two_cpus() {
+        return;
+    }
+    let (rows, complete) = rows(&["--job", "latency", "--job", "wake", "--rate", "50000"]);
+    let positive = |row: &Row, figure| row.value(figure).is_some_and(|value| value > 0.0);
+    for row in &rows {
+        assert!(row.regime.is_some() && row.place("rate_per_s") == Some(50_000), "{row:?}");
+        for figure in ["sent_per_s", "p50_us", "max_us", "rounds"] {
+            assert!(positive(row, figure), "{figure}: {row:?}");
+        }
+        let used = ["cpu_percent", "caller_cpu_percent", "worker_cpu_percent"];
+        assert!(row.job == "latency" || used.iter().all(|figure| positive(row, figure)), "{row:?}");
+        assert!(row.value("p50_us") <= row.value("max_us"), "{row:?}");
+    }
+    // Four contestants, and seven.
+    assert!(!complete || rows.len() >= 4 + 7, "{rows:?}");
+    assert!(
+        !complete || rows.iter().any(|row| row.who == "futex" && row.value("ratio_to_futex") == Some(1.0))
+    );
+}
+
+#[test]
 fn says_that_nobody_has_a_part() {
     if !two_cpus() {
         return;

@@ -47,6 +47,10 @@ struct Arguments {
     #[arg(long, value_name = "ITEMS", value_parser = clap::value_parser!(u32).range(1..=65_536))]
     window: Option<u32>,
 
+    /// Requests a second in the jobs `latency` and `wake` [default: 1,000 and several more]
+    #[arg(long, value_name = "REQUESTS", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    rate: Option<u32>,
+
     /// Print one JSON object a line instead of tables
     #[arg(long)]
     json: bool,
@@ -75,7 +79,11 @@ fn compare(arguments: &Arguments) -> Result<bool, Error> {
             cpus,
             rounds: arguments.rounds as usize,
             peers: &arguments.peers,
-            only: Only { payload_bytes: arguments.payload, window: arguments.window },
+            only: Only {
+                payload_bytes: arguments.payload,
+                window: arguments.window,
+                rate_per_s: arguments.rate,
+            },
             audience: &mut reporter,
         };
         let done = job.run(&mut session);

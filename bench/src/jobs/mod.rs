@@ -1,8 +1,10 @@
 //! The jobs of `compare`. Each is a module: where it measures, whom, and the rows that come of it.
 
 pub mod call;
+pub mod latency;
 pub mod stages;
 pub mod stream;
+pub mod wake;
 
 use std::fmt;
 use std::panic::resume_unwind;
@@ -15,28 +17,35 @@ use crate::peers::Peer;
 use crate::pin::{CpuPair, pin_to};
 use crate::raw::Raw;
 use crate::report::Row;
+use crate::turns::{self, Slice, Sorted, Wanted};
 
 /// What `compare` can measure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Job {
     /// One round trip at a time, of 8 B, 64 B and 1 KiB
     Call,
+    /// Requests that arrive at random, 1,000 to 1,000,000 a second
+    Latency,
     /// Many items in progress
     Stream,
     /// The same through pipelines of 1 to 8 stages and ensembles of 1 to 8 members
     Stages,
+    /// A round trip when the other side sleeps, and what spinning costs
+    Wake,
 }
 
 impl Job {
     /// All of them, in the order of reports.
-    pub const ALL: [Self; 3] = [Self::Call, Self::Stream, Self::Stages];
+    pub const ALL: [Self; 5] = [Self::Call, Self::Latency, Self::Stream, Self::Stages, Self::Wake];
 
     /// The job's name in reports.
     pub fn name(self) -> &'static str {
         match self {
             Self::Call => "call",
+            Self::Latency => "latency",
             Self::Stream => "stream",
             Self::Stages => "stages",
+            Self::Wake => "wake",
         }
     }
 
@@ -48,8 +57,10 @@ impl Job {
     pub fn run(self, session: &mut Session<'_>) -> Result<(), Error> {
         match self {
             Self::Call => call::run(session),
+            Self::Latency => latency::run(session),
             Self::Stream => stream::run(session),
             Self::Stages => stages::run(session),
+            Self::Wake => wake::run(session),
         }
     }
 }
@@ -83,6 +94,15 @@ pub struct Only {
     pub payload_bytes: Option<u32>,
     /// So many items in progress, whether or not the axis has that point.
     pub window: Option<u32>,
+    /// So many requests a second, whether or not the axis has that point.
+    pub rate_per_s: Option<u32>,
+}
+
+impl Only {
+    /// The rates to measure, of those that a job has.
+    fn rates(&self, all: &[u32]) -> Vec<u32> {
+        self.rate_per_s.map_or_else(|| all.to_vec(), |rate| vec![rate])
+    }
 }
 
 /// What all jobs of a run share.
@@ -154,6 +174,40 @@ impl Session<'_> {
             self.audience.shortfall(format_args!("{what}: {shortfall}"));
         }
         Ok(outcome)
+    }
+
+    /// Contestants that take turns, each measured by `measure`, telling `what` it is; of each what `name` says and its
+    /// slices, and nothing if there are none. Where it takes place is as of [`match_up`](Self::match_up).
+    ///
+    /// # Errors
+    ///
+    /// Those of `start`, `measure` and [`turns::take`].
+    pub fn take_turns<C, N: Send, S: Slice + Send>(
+        &mut self,
+        what: &str,
+        wanted: Wanted,
+        start: impl FnOnce(CpuPair) -> Result<Vec<C>, Error> + Send,
+        name: impl Fn(&C) -> N + Send,
+        measure: impl FnMut(&mut C, usize) -> Result<S, Error> + Send,
+    ) -> Result<Vec<(N, Sorted<S>)>, Error> {
+        let Self { cpus, ref mut audience, .. } = *self;
+        audience.progress(format_args!("{what}: starting"));
+        let (names, outcome) = on_a_thread_of_its_own(|| {
+            let mut raw = Raw::start(cpus)?;
+            let mut contestants = start(cpus)?;
+            if contestants.is_empty() {
+                return Ok((Vec::new(), turns::Outcome::default()));
+            }
+            pin_to(cpus.client)?;
+            let outcome = turns::take(&mut raw, &mut contestants, wanted, measure, |progress| {
+                audience.progress(format_args!("{what}: {progress}"));
+            })?;
+            Ok::<_, Error>((contestants.iter().map(name).collect::<Vec<_>>(), outcome))
+        })?;
+        if let Some(shortfall) = &outcome.shortfall {
+            self.audience.shortfall(format_args!("{what}: {shortfall}"));
+        }
+        Ok(names.into_iter().zip(outcome.slices).collect())
     }
 }
 
