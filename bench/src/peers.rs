@@ -41,7 +41,7 @@ impl Peer {
         match (self, job) {
             // It moves one word, one at a time.
             (Self::Raw, _) => job == Job::Call && point.payload_bytes == 8,
-            (_, Job::Stages | Job::Wake) => self == Self::Ringmill,
+            (_, Job::Stages | Job::Wake | Job::Idle | Job::Start | Job::Memory) => self == Self::Ringmill,
             (Self::RtrbChunks, Job::Call | Job::Latency) => false,
             _ => true,
         }

@@ -107,6 +107,32 @@ fn requests_that_arrive_at_random_are_told_of_by_rate() {
 }
 
 #[test]
+fn what_a_server_costs_is_told() {
+    if !two_cpus() {
+        return;
+    }
+    let (rows, _) = rows(&["--job", "idle", "--job", "start", "--job", "memory"]);
+    let value = |row: &Row, name| row.value(name).unwrap_or_else(|| panic!("{name}: {row:?}"));
+    let of_job = |job: &'static str| rows.iter().filter(move |row| row.job == job);
+    let idle: Vec<_> = of_job("idle").collect();
+    assert_eq!((idle.len(), idle[0].place("workers")), (1, Some(8)));
+    assert!(value(idle[0], "cpu_percent") >= value(idle[0], "workers_cpu_percent"), "{idle:?}");
+    // ringmill and bare processes, five numbers of workers each.
+    assert_eq!(of_job("start").count(), 10, "{rows:?}");
+    assert!(of_job("start").all(|row| value(row, "ready_ms") > 0.0 && row.place("workers").is_some()));
+    let memory: Vec<_> = of_job("memory").collect();
+    assert_eq!(memory.len(), 5, "{memory:?}");
+    for row in memory {
+        let payload_bytes = row.place("payload_bytes").unwrap() as f64;
+        assert!(value(row, "bytes_per_request") >= payload_bytes, "{row:?}");
+        assert!(
+            value(row, "worker_private_bytes") > 0.0 && value(row, "server_private_bytes") > 0.0,
+            "{row:?}"
+        );
+    }
+}
+
+#[test]
 fn says_that_nobody_has_a_part() {
     if !two_cpus() {
         return;

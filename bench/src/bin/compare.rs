@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use ringmill_bench::Error;
-use ringmill_bench::jobs::{Audience, Job, Only, Session};
+use ringmill_bench::jobs::{self, Audience, Job, Only, Session};
 use ringmill_bench::peers::Peer;
 use ringmill_bench::peers::ringmill::Echo;
 use ringmill_bench::peers::stages::Stage;
@@ -60,6 +60,7 @@ struct Arguments {
 const TOO_FEW_ROUNDS: u8 = 3;
 
 fn main() -> ExitCode {
+    jobs::begin();
     match compare(&Arguments::parse()) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(TOO_FEW_ROUNDS),

@@ -1,8 +1,11 @@
 //! The jobs of `compare`. Each is a module: where it measures, whom, and the rows that come of it.
 
 pub mod call;
+pub mod idle;
 pub mod latency;
+pub mod memory;
 pub mod stages;
+pub mod start;
 pub mod stream;
 pub mod wake;
 
@@ -32,11 +35,26 @@ pub enum Job {
     Stages,
     /// A round trip when the other side sleeps, and what spinning costs
     Wake,
+    /// CPU time with nothing to do
+    Idle,
+    /// Until 1 to 16 workers are ready
+    Start,
+    /// Bytes that a request in progress costs
+    Memory,
 }
 
 impl Job {
     /// All of them, in the order of reports.
-    pub const ALL: [Self; 5] = [Self::Call, Self::Latency, Self::Stream, Self::Stages, Self::Wake];
+    pub const ALL: [Self; 8] = [
+        Self::Call,
+        Self::Latency,
+        Self::Stream,
+        Self::Stages,
+        Self::Wake,
+        Self::Idle,
+        Self::Start,
+        Self::Memory,
+    ];
 
     /// The job's name in reports.
     pub fn name(self) -> &'static str {
@@ -46,6 +64,9 @@ impl Job {
             Self::Stream => "stream",
             Self::Stages => "stages",
             Self::Wake => "wake",
+            Self::Idle => "idle",
+            Self::Start => "start",
+            Self::Memory => "memory",
         }
     }
 
@@ -61,6 +82,9 @@ impl Job {
             Self::Stream => stream::run(session),
             Self::Stages => stages::run(session),
             Self::Wake => wake::run(session),
+            Self::Idle => idle::run(session),
+            Self::Start => start::run(session),
+            Self::Memory => memory::run(session),
         }
     }
 }
@@ -69,6 +93,11 @@ impl fmt::Display for Job {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.pad(self.name())
     }
+}
+
+/// To be called first in `main` of a program that does jobs: some start it anew to be something else.
+pub fn begin() {
+    memory::begin();
 }
 
 /// Who is told what comes of the jobs.
