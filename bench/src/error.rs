@@ -28,6 +28,22 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
+    /// A process could not be started.
+    #[error("cannot start the process of {who}")]
+    SpawnProcess {
+        /// Whose it would have been.
+        who: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The system did not tell what a job measures.
+    #[error("cannot look at {what}")]
+    Look {
+        /// What it was asked for.
+        what: &'static str,
+        /// What it said.
+        source: io::Error,
+    },
     /// ringmill's server did not start.
     #[error("cannot start ringmill's server")]
     Start(#[from] ringmill::StartError),
