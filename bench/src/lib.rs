@@ -10,6 +10,7 @@
 //! | [`pin`] | which CPU the client runs on, and which its partner |
 //! | [`payload`] | the words that every contestant writes, reads and checks on both sides |
 //! | [`partner`] | the other side of a contestant in this process: a thread that sleeps between slices |
+//! | [`device`], [`batching`] | what a batch costs, and contestants that make batches |
 //! | [`bulk`] | the same for large questions, with answers of one word |
 //! | [`callers`] | the client's side of a contestant with several calling threads |
 //! | [`contestant`] | what is compared, and where |
@@ -29,10 +30,12 @@
 //! | [`report`] | the rows that come out, as a table and as lines of JSON |
 
 pub mod arrivals;
+pub mod batching;
 pub mod bulk;
 pub mod callers;
 pub mod contestant;
 pub mod cpu_time;
+pub mod device;
 pub mod error;
 pub mod jobs;
 pub mod match_up;

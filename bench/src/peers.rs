@@ -1,10 +1,12 @@
 //! ringmill and its rivals.
 
 pub mod crossbeam;
+pub mod crossbeam_batch;
 pub mod crossbeam_blocking;
 pub mod futex;
 pub mod moved_vec;
 pub mod ringmill;
+pub mod ringmill_batch;
 pub mod ringmill_bulk;
 pub mod ringmill_open_loop;
 pub mod rtrb;
@@ -67,6 +69,7 @@ impl Peer {
             // A loan is sent by a call that waits.
             Job::Bulk if self == Self::RingmillLoan => point.window == 1,
             Job::Bulk => matches!(self, Self::Ringmill | Self::MovedVec),
+            Job::Batch => matches!(self, Self::Ringmill | Self::CrossbeamBlocking),
             Job::Stages | Job::Wake | Job::Idle | Job::Start | Job::Memory => self == Self::Ringmill,
         }
     }

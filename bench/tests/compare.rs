@@ -1,11 +1,15 @@
 //! `compare` as its users start it.
 
 use std::process::{Command, Output};
+use std::sync::{Mutex, PoisonError};
 
 use ringmill::cpu;
 use ringmill_bench::report::{self, Row};
 
 fn compare(arguments: &[&str]) -> Output {
+    // Two at once would disturb each other: all of them want the same CPUs.
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     Command::new(env!("CARGO_BIN_EXE_compare")).args(arguments).output().unwrap()
 }
 
@@ -183,6 +187,33 @@ fn what_a_server_costs_is_told() {
             "{row:?}"
         );
     }
+}
+
+#[test]
+fn batches_are_as_full_as_is_told() {
+    if !two_cpus() {
+        return;
+    }
+    let (at_random, _) = rows(&["--job", "batch", "--rate", "10000"]);
+    let who: Vec<_> = at_random.iter().map(|row| (row.who.as_str(), row.place("rate_per_s"))).collect();
+    assert_eq!(who, [("ringmill", Some(10_000)), ("crossbeam-blocking", Some(10_000))]);
+    for row in &at_random {
+        assert!((1.0..=64.0).contains(&row.value("mean_batch").unwrap()), "{row:?}");
+        // A batch of one takes 1.01 ms.
+        assert!(row.value("p50_us").unwrap() > 1000.0, "{row:?}");
+    }
+
+    let (piled_up, complete) = rows(&["--job", "batch", "--workers", "1"]);
+    for row in &piled_up {
+        let batch_size = row.place("batch_size").unwrap() as f64;
+        let mean = row.value("mean_batch");
+        assert!(mean.is_none_or(|mean| (1.0..=batch_size).contains(&mean)), "{row:?}");
+        assert_eq!(mean.is_none(), row.who == "device");
+        // A device that is never done too early.
+        assert!(row.value("part_of_ideal").is_some_and(|part| 0.0 < part && part <= 1.0), "{row:?}");
+    }
+    // Three contestants, three sizes of batches.
+    assert!(!complete || piled_up.len() >= 9, "{piled_up:?}");
 }
 
 #[test]
