@@ -54,7 +54,7 @@ const SLICE: Duration = Duration::from_millis(100);
 
 /// Requests a second that arrive at random, up to two thirds of what four workers can do with full batches of
 /// [`AT_RANDOM`] items. More than they can do are never offered.
-pub const RATES: [u32; 5] = [2_000, 5_000, 10_000, 30_000, 100_000];
+const RATES: [u32; 5] = [2_000, 5_000, 10_000, 30_000, 100_000];
 const AT_RANDOM: u32 = 64;
 
 /// Does all three measurements.
