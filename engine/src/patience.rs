@@ -31,27 +31,23 @@ impl Wait {
     }
 }
 
-/// How closely a waiting side looks.
+/// How closely a waiting side looks. Each look takes the line that is looked at away from the side that is about to write
+/// it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Pace {
     /// As soon as can be: somebody waits for this one item.
     One,
-    /// With [`MANY_PAUSES`] between two looks: many items are under way. Each look takes the line away from the side
-    /// that is about to write it.
+    /// The same, for an answer: not before [`SOONEST_ANSWER`].
+    Answer,
+    /// Every [`MANY_EVERY`]: many items are under way.
     Many,
 }
 
-impl Pace {
-    fn pauses(self) -> u32 {
-        match self {
-            Self::One => 1,
-            Self::Many => MANY_PAUSES,
-        }
-    }
-}
-
+/// No answer comes sooner than this: a line goes there and another comes back, and a worker does something between.
+/// While it does, nobody should look.
+const SOONEST_ANSWER: Duration = Duration::from_nanos(80);
 /// See [`Pace::Many`].
-const MANY_PAUSES: u32 = 20;
+const MANY_EVERY: Duration = Duration::from_nanos(500);
 
 /// About what a wake costs on a machine whose idle CPUs halt.
 const WAKE_COST: Duration = Duration::from_micros(50);
@@ -67,6 +63,9 @@ const LEAST: u32 = 32;
 pub(crate) struct Patience {
     wait: Wait,
     most: u32,
+    /// [`SOONEST_ANSWER`] and [`MANY_EVERY`] in pauses, each about a look.
+    soonest: u32,
+    every: u32,
     budget: AtomicU32,
     waits_without: AtomicU32,
 }
@@ -80,7 +79,8 @@ impl Patience {
             Wait::Spin(time) => looks_in(time.min(SPIN_LIMIT)),
             Wait::Adaptive => looks_in(WAKE_COST),
         };
-        Self { wait, most, budget: AtomicU32::new(most), waits_without: AtomicU32::new(0) }
+        let (soonest, every) = (looks_in(SOONEST_ANSWER), looks_in(MANY_EVERY).max(1));
+        Self { wait, most, soonest, every, budget: AtomicU32::new(most), waits_without: AtomicU32::new(0) }
     }
 
     /// Looks until `look` has something, or the budget is spent.
@@ -88,8 +88,11 @@ impl Patience {
     pub(crate) fn spin<T>(&self, pace: Pace, mut look: impl FnMut() -> Option<T>) -> Option<T> {
         // Relaxed, here and below: a budget is only a guess.
         let budget = self.budget.load(Ordering::Relaxed);
-        let pauses = pace.pauses();
-        for step in 0..budget / pauses.max(1) {
+        let pauses = if pace == Pace::Many { self.every } else { 1 };
+        if pace == Pace::Answer && budget > self.soonest {
+            pause(self.soonest);
+        }
+        for step in 0..budget / pauses {
             if let Some(found) = look() {
                 if budget != self.most {
                     self.budget.store(self.most, Ordering::Relaxed);
@@ -97,9 +100,8 @@ impl Patience {
                 return Some(found);
             }
             // For one item, the first looks come in quick succession: the answer is on its way.
-            let pauses = if pauses <= 1 && step < LEAST { 0 } else { pauses };
-            for _ in 0..pauses {
-                std::hint::spin_loop();
+            if pauses > 1 || step >= LEAST {
+                pause(pauses);
             }
         }
         self.missed(budget);
@@ -137,6 +139,13 @@ impl Patience {
     }
 }
 
+#[inline]
+fn pause(times: u32) {
+    for _ in 0..times {
+        std::hint::spin_loop();
+    }
+}
+
 /// How many looks fit into a time on this machine; measured once.
 fn looks_in(time: Duration) -> u32 {
     static LOOKS_PER_MS: OnceLock<u64> = OnceLock::new();
@@ -166,6 +175,8 @@ mod tests {
         Patience {
             wait: Wait::Adaptive,
             most,
+            soonest: 0,
+            every: 20,
             budget: AtomicU32::new(most),
             waits_without: AtomicU32::new(0),
         }
