@@ -75,7 +75,7 @@ impl Contestant for Ringmill {
         let questions = (0..items).map(Payload::question);
         let mut answers = self.server.stream_with(questions, StreamOptions::new().window(window as usize));
         for item in 0..items {
-            let right = match answers.next() {
+            let right = match answers.next_reply() {
                 Some(answer) => answer?.answers(item),
                 None => false,
             };
