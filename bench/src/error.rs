@@ -57,6 +57,9 @@ pub enum Error {
     /// None of the peers asked for has a part in any of the jobs and points asked for.
     #[error("there is nothing to measure: none of these peers has a part in these jobs and sizes")]
     Nothing,
+    /// The report's folder could not be written, or what to draw it from not be read.
+    #[error(transparent)]
+    Report(#[from] crate::plot::ReportError),
     /// The report could not be printed.
     #[error("cannot print the report")]
     Print(#[source] io::Error),

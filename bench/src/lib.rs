@@ -18,6 +18,7 @@
 //! | [`match_up`] | the contestants in turn, until enough slices count |
 //! | [`jobs`] | what can be measured, a module each |
 //! | [`report`] | the rows that come out, as a table and as lines of JSON |
+//! | [`plot`] | the report that people look at: pictures and a page |
 
 pub mod contestant;
 pub mod error;
@@ -28,6 +29,7 @@ pub mod parts;
 pub mod payload;
 pub mod peers;
 pub mod pin;
+pub mod plot;
 pub mod raw;
 pub mod report;
 pub mod rounds;
