@@ -139,6 +139,9 @@ fn latency(rows: &Rows<'_>) -> Option<Picture> {
         ("max_us", "The slowest"),
     ];
     let behind = |row: &Row| {
+        if let Some(keeps_up) = row.value("keeps_up") {
+            return keeps_up == 0.0;
+        }
         let (asked, sent) = (row.place("rate_per_s"), row.value("sent_per_s"));
         asked.zip(sent).is_some_and(|(asked, sent)| sent < 0.95 * asked as f64)
     };
@@ -429,7 +432,7 @@ fn wake(rows: &Rows<'_>) -> Option<Picture> {
 }
 
 fn idle(rows: &Rows<'_>) -> Option<Picture> {
-    let cpu = |row: &Row| cpu(row).map(Figure::from);
+    let cpu = |row: &Row| figure(row, "cpu_percent", "lower", "upper");
     let (body, fixed) = dots(rows, "workers", "CPU, percent of one", cpu, units::percent, None)?;
     Some(Picture {
         name: "idle".into(),
@@ -441,10 +444,7 @@ fn idle(rows: &Rows<'_>) -> Option<Picture> {
 }
 
 fn start(rows: &Rows<'_>) -> Option<Picture> {
-    let ready = |row: &Row| {
-        let named = figure(row, "ready_ms", "ready_lower_ms", "ready_upper_ms")?;
-        Some(if named.spread.is_some() { named } else { figure(row, "ready_ms", "lower", "upper")? })
-    };
+    let ready = |row: &Row| figure(row, "ready_ms", "lower", "upper");
     let series = series(rows, "workers", ready);
     let panel = Panel {
         title: "Until all workers are ready".into(),
@@ -457,7 +457,14 @@ fn start(rows: &Rows<'_>) -> Option<Picture> {
     Some(Picture {
         name: "start".into(),
         title: "Time to start".into(),
-        note: "medians and quartiles, lower is better".into(),
+        note: joined([
+            "medians and quartiles, lower is better".into(),
+            if rows.iter().any(|row| row.who == "exec") {
+                "dashed: bare processes".into()
+            } else {
+                String::new()
+            },
+        ]),
         width: SMALL,
         body: Body::Lines { panels: vec![panel], columns: 1 },
     })
@@ -467,9 +474,9 @@ fn memory(rows: &Rows<'_>) -> Option<Picture> {
     let series = series(rows, "payload_bytes", |row| row.value("bytes_per_request").map(Figure::from));
     let panel = Panel {
         title: "Bytes of the segment for each request in progress".into(),
-        x_title: "payload".into(),
+        x_title: "largest payload".into(),
         x: Scale::at(values(rows, "payload_bytes").into_iter().map(|bytes| bytes as f64), units::bytes)?,
-        y: Scale::logarithmic(select::heights(&series), units::bytes)?,
+        y: Scale::binary(select::heights(&series), units::bytes)?,
         series,
         levels: Vec::new(),
     };

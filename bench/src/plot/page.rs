@@ -38,8 +38,8 @@ const CHAPTERS: [Chapter; 10] = [
         text: "Requests fall due at random instants (Poisson arrivals) at the rate offered, whether or not earlier \
                ones have been answered. Latency counts from the instant a request was due, so one that could not be \
                sent in time because another one was slow is slow too (no coordinated omission). A hollow point says \
-               that less than 95% of the requests offered could be sent: the queue grows, and its latency says how \
-               long it has been growing.",
+               that answers came more slowly than requests: then the queue grows, and the latency says no more than \
+               for how long.",
     },
     Chapter {
         job: "stream",
@@ -76,7 +76,8 @@ const CHAPTERS: [Chapter; 10] = [
         job: "wake",
         heading: "Sleeping and waking",
         text: "Who waits may spin, which costs CPU, or sleep, which costs a wake by the system. Requests arrive at \
-               random instants at the rate named; each point is a budget of spinning before sleeping. The adaptive \
+               random instants at the rate named; each point is a budget of spinning before sleeping, for both \
+               sides. Latency is that of the call alone. The adaptive \
                budget, which is the default, measures what a wake costs and gives up spinning where arrivals are \
                too far apart. A bare futex round trip is what sleeping on both sides costs anybody.",
     },
@@ -88,13 +89,14 @@ const CHAPTERS: [Chapter; 10] = [
     Chapter {
         job: "start",
         heading: "Start",
-        text: "From the call that starts a server to all its worker processes being ready.",
+        text: "From the call that starts a server to all its worker processes being ready. For scale, as many \
+               processes of a program that does nothing (exec), started one after the other, until all have ended.",
     },
     Chapter {
         job: "memory",
         heading: "Memory",
-        text: "Bytes of the segment for each request that can be in progress. The segment is made once; nothing is \
-               allocated while requests are in progress.",
+        text: "Bytes of the segment for each request that can be in progress, by the largest payload that is allowed. \
+               The segment is made once; nothing is allocated there while requests are in progress.",
     },
 ];
 

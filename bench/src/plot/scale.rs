@@ -44,9 +44,7 @@ impl Scale {
         figures: impl IntoIterator<Item = f64>,
         name: Name,
     ) -> Option<Self> {
-        let (low, high) = extent(figures.into_iter().filter(|figure| *figure > 0.0))?;
-        // At least half a decade, so that two figures that are nearly the same look it.
-        let (low, high) = (low / 1.25, high.max(low * 3.0) * 1.25);
+        let (low, high) = logarithmic_extent(figures)?;
         let inside = |grid: &[f64]| -> Vec<f64> {
             let decades = low.log10().floor() as i32..=high.log10().ceil() as i32;
             decades
@@ -56,6 +54,15 @@ impl Scale {
         };
         let at = GRIDS.into_iter().map(inside).find(|at| at.len() <= ticks);
         Some(Self::new(true, low, high, at.unwrap_or_else(|| inside(&[1.0])), name))
+    }
+
+    /// A logarithmic axis with ticks at powers of two: for bytes.
+    pub(super) fn binary(figures: impl IntoIterator<Item = f64>, name: Name) -> Option<Self> {
+        let (low, high) = logarithmic_extent(figures)?;
+        let (first, last) = (low.log2().ceil() as i32, high.log2().floor() as i32);
+        let step = usize::try_from(last - first).unwrap_or_default() / TICKS + 1;
+        let at = (first..=last).step_by(step).map(|power| 2f64.powi(power)).collect();
+        Some(Self::new(true, low, high, at, name))
     }
 
     /// An even axis from zero to a bit above the largest figure, with ticks at round numbers; `None` if there is
@@ -159,6 +166,14 @@ impl ValueFormatter<f64> for Scale {
     }
 }
 
+/// From a bit below the smallest figure that has a logarithm to a bit above the largest; at least half a decade, so
+/// that two figures that are nearly the same look it.
+fn logarithmic_extent(figures: impl IntoIterator<Item = f64>) -> Option<(f64, f64)> {
+    let (low, high) = extent(figures.into_iter().filter(|figure| *figure > 0.0))?;
+    let low = low / 1.25;
+    Some((low, high.max(low * 3.0) * 1.25))
+}
+
 fn extent(figures: impl IntoIterator<Item = f64>) -> Option<(f64, f64)> {
     let finite = figures.into_iter().filter(|figure| figure.is_finite());
     finite.fold(None, |extent, figure| match extent {
@@ -214,6 +229,15 @@ mod tests {
         let scale = Scale::logarithmic([1.0, 3e8], units::count).unwrap();
         assert_eq!(names(&scale)[..4], ["1", "10", "100", "1k"]);
         assert!(scale.place(1.0) > 0.0 && scale.place(3e8) < 1.0);
+    }
+
+    #[test]
+    fn bytes_have_ticks_at_powers_of_two() {
+        let scale = Scale::binary([260.0, 5_000.0], units::bytes).unwrap();
+        assert_eq!(names(&scale), ["256 B", "512 B", "1 KiB", "2 KiB", "4 KiB"]);
+        let scale = Scale::binary([64.0, 1e9], units::bytes).unwrap();
+        assert_eq!(names(&scale)[..3], ["64 B", "512 B", "4 KiB"]);
+        assert!(scale.ticks().len() <= TICKS);
     }
 
     #[test]

@@ -23,8 +23,16 @@ pub(super) fn heading(name: &str) -> String {
         "p999_us" => "p99.9, µs",
         "slowest_thread_p999_us" => "slowest thread's p99.9, µs",
         "ready_ms" => "ready, ms",
-        "lower" | "ready_lower_ms" => "lower quartile",
-        "upper" | "ready_upper_ms" => "upper quartile",
+        "lower" => "lower quartile",
+        "upper" => "upper quartile",
+        "keeps_up" => "keeps up",
+        "ratio_to_futex" => "× futex",
+        "caller_cpu_percent" => "caller's CPU, %",
+        "worker_cpu_percent" => "worker's CPU, %",
+        "workers_cpu_percent" => "workers' CPU, %",
+        "server_cpu_percent" => "server's CPU, %",
+        "worker_private_bytes" => "a worker's own memory",
+        "server_private_bytes" => "the server's own memory",
         "bytes_per_request" => "bytes a request",
         "segment_bytes" => "segment",
         _ => return with_unit(name),
@@ -60,7 +68,8 @@ pub(super) fn place(name: &str, value: u64) -> String {
 /// A figure in a table.
 pub(super) fn figure(name: &str, value: f64) -> String {
     match name {
-        "segment_bytes" => bytes(value),
+        "keeps_up" => if value == 0.0 { "no" } else { "yes" }.to_owned(),
+        _ if name.ends_with("_bytes") => bytes(value),
         _ => units::precise(value),
     }
 }
@@ -89,7 +98,7 @@ mod tests {
 
     #[test]
     fn unknown_names_are_still_readable() {
-        assert_eq!(heading("worker_cpu_percent"), "worker cpu, %");
+        assert_eq!(heading("some_cpu_percent"), "some cpu, %");
         assert_eq!(heading("rounds"), "rounds");
         assert_eq!(described("threads", 1), "1 calling thread");
         assert_eq!(described("rate_per_s", 10_000), "10k/s");
