@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use hdrhistogram::Histogram;
+
 use crate::Error;
 
 /// Items that every contestant has room for at least.
@@ -68,6 +70,15 @@ impl Load {
     }
 }
 
+/// What a slice has to tell besides its time.
+#[derive(Clone, Debug, Default)]
+pub struct Notes {
+    /// Figures of the whole slice, by their names in [rows](crate::report::Row::figures).
+    pub figures: Vec<(&'static str, f64)>,
+    /// How long single items took, for each calling thread.
+    pub latencies_ns: Vec<Histogram<u64>>,
+}
+
 /// Something that carries a question to another CPU and brings the answer back.
 ///
 /// The client's side runs on the calling thread; the partner's side on a thread or in a process of its own,
@@ -75,6 +86,11 @@ impl Load {
 pub trait Contestant: fmt::Debug {
     /// The name in reports.
     fn name(&self) -> &'static str;
+
+    /// What the items since the last call of this have to tell besides the time that they took.
+    fn notes(&mut self) -> Notes {
+        Notes::default()
+    }
 
     /// Lets the partner run.
     fn resume(&mut self) {}

@@ -10,6 +10,7 @@
 //! | [`pin`] | which CPU the client runs on, and which its partner |
 //! | [`payload`] | the words that every contestant writes, reads and checks on both sides |
 //! | [`partner`] | the other side of a contestant in this process: a thread that sleeps between slices |
+//! | [`callers`] | the client's side of a contestant with several calling threads |
 //! | [`contestant`] | what is compared, and where |
 //! | [`raw`] | the bare cache-line ping-pong |
 //! | [`peers`] | ringmill and its rivals |
@@ -20,6 +21,7 @@
 //! | [`report`] | the rows that come out, as a table and as lines of JSON |
 //! | [`plot`] | the report that people look at: pictures and a page |
 
+pub mod callers;
 pub mod contestant;
 pub mod error;
 pub mod jobs;

@@ -5,12 +5,13 @@
 //! slices that count as were asked for.
 
 use std::fmt;
+use std::time::Duration;
 
 use crate::Error;
 use crate::contestant::{Contestant, Load};
 use crate::report::Row;
 use crate::rounds::{Regime, TOLERANCE, Tally, leading};
-use crate::slice::{measure, read};
+use crate::slice::{SLICE, measure, read};
 
 /// Rounds to try for each round wanted, before giving up on a machine that never holds still.
 const ATTEMPTS_PER_ROUND: usize = 20;
@@ -20,13 +21,21 @@ const ATTEMPTS_PER_ROUND: usize = 20;
 pub struct Entry {
     contestant: Box<dyn Contestant>,
     load: Load,
+    slice: Duration,
     at: Vec<(&'static str, u64)>,
 }
 
 impl Entry {
     /// `contestant` is to do `load`; nothing is said yet of where that is.
     pub fn new(contestant: Box<dyn Contestant>, load: Load) -> Self {
-        Self { contestant, load, at: Vec::new() }
+        Self { contestant, load, slice: SLICE, at: Vec::new() }
+    }
+
+    /// The same in slices of this length, not of [`SLICE`].
+    #[must_use]
+    pub fn slice(mut self, length: Duration) -> Self {
+        self.slice = length;
+        self
     }
 
     /// The same, where `place`, one of [`PLACES`](crate::report::PLACES), is `value`.
@@ -60,12 +69,27 @@ pub struct Standing {
 impl Outcome {
     /// The rows, regime by regime, in the entries' order; regimes without a slice have none.
     pub fn rows(&self, job: &str) -> Vec<Row> {
-        let in_regime = |regime| self.standings.iter().filter_map(move |standing| standing.row(job, regime));
-        Regime::ALL.into_iter().flat_map(in_regime).collect()
+        self.rows_with(job, |_, _, row| row)
+    }
+
+    /// The same with more figures, which `more` adds to the row of a contestant in a regime.
+    pub fn rows_with(&self, job: &str, more: impl Fn(&Standing, Regime, Row) -> Row) -> Vec<Row> {
+        let mut rows = Vec::new();
+        for regime in Regime::ALL {
+            for standing in &self.standings {
+                rows.extend(standing.row(job, regime).map(|row| more(standing, regime, row)));
+            }
+        }
+        rows
     }
 }
 
 impl Standing {
+    /// Where it was measured, by the name of a place.
+    pub fn place(&self, name: &str) -> Option<u64> {
+        self.at.iter().find(|(place, _)| *place == name).map(|&(_, value)| value)
+    }
+
     /// What the slices of `regime` add up to, if there are any.
     pub fn row(&self, job: &str, regime: Regime) -> Option<Row> {
         let summary = self.tally.summary(regime)?;
@@ -77,7 +101,11 @@ impl Standing {
             .figure("ratio_lower", summary.ratio_to_raw.lower)
             .figure("ratio_upper", summary.ratio_to_raw.upper)
             .figure("rounds", summary.rounds as f64);
-        Some(row)
+        let row = summary.figures.iter().fold(row, |row, &(name, figure)| row.figure(name, figure));
+        // Without threads there is no largest and no smallest, and no figure.
+        let slowest = summary.p999_us.iter().copied().fold(f64::NAN, f64::max);
+        let fastest = summary.p999_us.iter().copied().fold(f64::NAN, f64::min);
+        Some(row.figure("slowest_thread_p999_us", slowest).figure("fastest_thread_p999_us", fastest))
     }
 }
 
@@ -153,9 +181,9 @@ pub fn run(
     let mut before = read(raw)?;
     for round in 1..=attempts {
         for (entry, place) in entries.iter_mut().zip(0..) {
-            let ns_per_item = measure(entry.contestant.as_mut(), entry.load)?;
+            let slice = measure(entry.contestant.as_mut(), entry.load, entry.slice)?;
             let after = read(raw)?;
-            standings[place].tally.add(ns_per_item, before, after);
+            standings[place].tally.add(round, slice, before, after);
             before = after;
             tell(Progress { round, raw_ns: after.ns(), leading: best(&standings), wanted });
         }
@@ -176,14 +204,17 @@ pub fn run(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::contestant::Notes;
     use crate::rounds::Reading;
+    use crate::slice::Slice;
 
     #[test]
     fn rows_keep_regimes_apart() {
         let mut tally = Tally::default();
         for raw_ns in [70.0, 300.0] {
             let reading = Reading::of(&[raw_ns]);
-            tally.add(3.0 * raw_ns, reading, reading);
+            let slice = Slice { ns_per_item: 3.0 * raw_ns, notes: Notes::default() };
+            tally.add(1, slice, reading, reading);
         }
         let standing = |who| Standing { who, at: vec![("window", 256)], tally: tally.clone() };
         let outcome = Outcome { standings: vec![standing("rtrb"), standing("ringmill")], shortfall: None };

@@ -1,6 +1,7 @@
 //! ringmill and its rivals.
 
 pub mod crossbeam;
+pub mod crossbeam_blocking;
 pub mod ringmill;
 pub mod rtrb;
 pub mod rtrb_chunks;
@@ -26,11 +27,14 @@ pub enum Peer {
     RtrbChunks,
     /// A pair of crossbeam channels between two threads, spinning.
     Crossbeam,
+    /// Crossbeam channels between any number of threads, which sleep while there is nothing to receive.
+    CrossbeamBlocking,
 }
 
 impl Peer {
     /// All of them, in the order of reports.
-    pub const ALL: [Self; 5] = [Self::Raw, Self::Ringmill, Self::Rtrb, Self::RtrbChunks, Self::Crossbeam];
+    pub const ALL: [Self; 6] =
+        [Self::Raw, Self::Ringmill, Self::Rtrb, Self::RtrbChunks, Self::Crossbeam, Self::CrossbeamBlocking];
 
     /// Whether there is anything to see of this one in `job` at `point`.
     pub fn has_a_part_in(self, job: Job, point: Point) -> bool {
@@ -38,7 +42,10 @@ impl Peer {
             // It moves one word, one at a time.
             (Self::Raw, _) => job == Job::Call && point.payload_bytes == 8,
             (_, Job::Stages) => self == Self::Ringmill,
-            (Self::RtrbChunks, Job::Call) => false,
+            (Self::RtrbChunks | Self::CrossbeamBlocking, Job::Call) => false,
+            (Self::Ringmill | Self::CrossbeamBlocking, _) => true,
+            // Between one thread and one other.
+            _ if point.threads > 1 || point.workers > 1 => false,
             _ => true,
         }
     }
@@ -65,9 +72,15 @@ impl Peer {
     ) -> Result<Box<dyn Contestant>, Error> {
         Ok(match self {
             Self::Raw => Box::new(Raw::start(cpus)?),
-            Self::Ringmill => Box::new(ringmill::Ringmill::<WORDS>::start(point, cpus)?),
+            Self::Ringmill if point.threads == 1 => {
+                Box::new(ringmill::Ringmill::<WORDS>::start(point, cpus)?)
+            }
+            Self::Ringmill => Box::new(ringmill::RingmillCallers::<WORDS>::start(point, cpus)?),
             Self::Rtrb => Box::new(rtrb::start::<WORDS>(point, cpus)?),
             Self::RtrbChunks => Box::new(rtrb_chunks::RtrbChunks::<WORDS>::start(point, cpus)?),
+            Self::CrossbeamBlocking => {
+                Box::new(crossbeam_blocking::CrossbeamBlocking::start::<WORDS>(point, cpus)?)
+            }
             Self::Crossbeam => Box::new(crossbeam::start::<WORDS>(point, cpus)?),
         })
     }

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::Error;
-use crate::contestant::{Contestant, Load};
+use crate::contestant::{Contestant, Load, Notes};
 use crate::rounds::Reading;
 
 /// How long a contestant is measured at a time: much shorter than the seconds a machine stays in one regime,
@@ -17,24 +17,39 @@ const BLOCK: Duration = Duration::from_micros(100);
 /// Blocks of a reading: 5 ms in all.
 const BLOCKS: usize = 50;
 
+/// How often a slice fills the window at least, however long that takes.
+const WINDOWS: u64 = 4;
+
 /// Work that is not counted: it wakes the partner, fills the caches, and lets the last contestant's partner
 /// go to sleep.
 const WARM_UP: Duration = Duration::from_millis(2);
 
-/// Wakes `contestant`, warms it up, measures it for about [`SLICE`], and sends it back to sleep.
+/// What came out of one.
+#[derive(Clone, Debug)]
+pub struct Slice {
+    /// Nanoseconds an item.
+    pub ns_per_item: f64,
+    /// What else the contestant has to tell of it.
+    pub notes: Notes,
+}
+
+/// Wakes `contestant`, warms it up, measures it for about `length`, usually [`SLICE`], and sends it back to sleep.
 ///
-/// Returns nanoseconds an item, start and end of the slice included: with many items in progress, so are the
-/// first filling and the last draining of the window.
+/// The nanoseconds an item have start and end of the slice in them: with many items in progress, so the
+/// first filling and the last draining of the window. So it takes [`WINDOWS`] windows at least.
 ///
 /// # Errors
 ///
 /// Those of [`Load::run`].
-pub fn measure(contestant: &mut dyn Contestant, load: Load) -> Result<f64, Error> {
+pub fn measure(contestant: &mut dyn Contestant, load: Load, length: Duration) -> Result<Slice, Error> {
     contestant.resume();
     let pace_ns = warm_up(contestant, load)?;
-    let ns = timed(contestant, load, items_in(SLICE, pace_ns))?;
+    let items = items_in(length, pace_ns).max(WINDOWS * u64::from(load.window()));
+    contestant.notes(); // those of the warm-up
+    let ns_per_item = timed(contestant, load, items)?;
+    let notes = contestant.notes();
     contestant.pause();
-    Ok(ns)
+    Ok(Slice { ns_per_item, notes })
 }
 
 /// Wakes `raw`, warms it up, reads it block by block, and sends it back to sleep.

@@ -52,6 +52,7 @@ fn every_row_says_what_was_measured() {
         return;
     }
     let (rows, complete) = rows(&["--job", "call", "--job", "stream", "--job", "stages", "--window", "8"]);
+    let is_alone = |row: &Row| row.place("threads") == Some(1) && row.place("workers") == Some(1);
     for row in &rows {
         assert!(row.regime.is_some(), "{row:?}");
         for figure in ["ns_per_item", "ratio_to_raw", "ratio_lower", "ratio_upper", "rounds"] {
@@ -63,14 +64,15 @@ fn every_row_says_what_was_measured() {
             _ => &["window"],
         };
         assert!(places.iter().all(|place| row.place(place).is_some()), "{row:?}");
+        assert!(row.job != "stream" || is_alone(row), "{row:?}");
         assert!(
             row.job != "stages" || row.place("stages").is_some() != row.place("members").is_some(),
             "{row:?}"
         );
     }
-    // In `call` three contestants in three sizes and raw in one, four in `stream`, eight in `stages`, each in at least
+    // In `call` three contestants in three sizes and raw in one, five in `stream`, nine in `stages`, each in at least
     // one regime.
-    assert!(!complete || rows.len() >= 22, "{rows:?}");
+    assert!(!complete || rows.len() >= 24, "{rows:?}");
 }
 
 #[test]
@@ -81,6 +83,32 @@ fn peers_and_points_can_be_chosen() {
     let (rows, complete) = rows(&["--job", "call", "--peer", "rtrb", "--payload", "1024"]);
     assert!(rows.iter().all(|row| row.who == "rtrb" && row.place("payload_bytes") == Some(1024)), "{rows:?}");
     assert!(!complete || !rows.is_empty());
+}
+
+#[test]
+fn several_threads_are_compared_with_one() {
+    if !two_cpus() {
+        return;
+    }
+    let (rows, complete) = rows(&["--job", "stream", "--threads", "2", "--workers", "2"]);
+    let of = |who: &str, number| {
+        let at =
+            move |row: &&Row| ["threads", "workers"].iter().all(|place| row.place(place) == Some(number));
+        rows.iter().filter(move |row| row.who == who).filter(at).collect::<Vec<_>>()
+    };
+    for who in ["ringmill", "crossbeam-blocking"] {
+        let (one, two) = (of(who, 1), of(who, 2));
+        assert!(!complete || !one.is_empty() && !two.is_empty(), "{rows:?}");
+        for row in two {
+            let [slowest, fastest] =
+                ["slowest_thread_p999_us", "fastest_thread_p999_us"].map(|name| row.value(name).unwrap());
+            assert!(slowest >= fastest && fastest > 0.0, "{row:?}");
+            // Missing where no round counts for both.
+            assert!(row.value("throughput_vs_one").is_none_or(|part| part > 0.0), "{row:?}");
+        }
+        assert!(one.iter().all(|row| row.value("throughput_vs_one").is_none()), "{rows:?}");
+    }
+    assert!(rows.iter().all(|row| row.who != "rtrb"), "it is between two threads: {rows:?}");
 }
 
 #[test]

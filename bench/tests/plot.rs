@@ -56,7 +56,8 @@ fn rows() -> Vec<Row> {
             );
         }
         for (what, count) in [("stages", 1_u32), ("stages", 8), ("members", 1), ("members", 16)] {
-            rows.push(timed(near("stages").at("window", 256_u32).at(what, count), 0.4 * f64::from(count)));
+            let row = timed(near("stages").at("window", 256_u32).at(what, count), 0.4 * f64::from(count));
+            rows.push(if count > 1 { row.figure("ratio_per_further", 0.4) } else { row });
         }
         rows.push(Row::new("idle", who).at("workers", 8_u32).figure("cpu_percent", 0.02 * factor));
         for workers in [1_u32, 16] {

@@ -45,9 +45,17 @@ struct Arguments {
     #[arg(long, value_name = "BYTES")]
     payload: Option<u32>,
 
-    /// Items in progress at most in the jobs `stream` and `stages` [default: 256]
+    /// Only so many items in progress at most [default: 16 to 65536 in `stream`, 256 elsewhere]
     #[arg(long, value_name = "ITEMS", value_parser = clap::value_parser!(u32).range(1..=65_536))]
     window: Option<u32>,
+
+    /// Only so many calling threads in `stream`, each with a window of its own, beside one [default: 1, 2, 4, 8]
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=64))]
+    threads: Option<u32>,
+
+    /// Only so many workers in `stream`, beside one [default: 1, 2, 4]
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=64))]
+    workers: Option<u32>,
 
     /// Print one JSON object a line instead of tables
     #[arg(long)]
@@ -60,7 +68,7 @@ struct Arguments {
     /// Measure nothing, but draw what was measured before: the folder of a report, or a file of such JSON; may be
     /// repeated, and the later of two rows of the same is the one that is drawn
     #[arg(long, value_name = "PATH", requires = "report")]
-    #[arg(conflicts_with_all = ["jobs", "peers", "payload", "window", "json"])]
+    #[arg(conflicts_with_all = ["jobs", "peers", "rounds", "payload", "window", "threads", "workers", "json"])]
     from: Vec<PathBuf>,
 }
 
@@ -99,7 +107,12 @@ fn compare(arguments: &Arguments) -> Result<bool, Error> {
             cpus,
             rounds: arguments.rounds as usize,
             peers: &arguments.peers,
-            only: Only { payload_bytes: arguments.payload, window: arguments.window },
+            only: Only {
+                payload_bytes: arguments.payload,
+                window: arguments.window,
+                threads: arguments.threads,
+                workers: arguments.workers,
+            },
             audience: &mut reporter,
         };
         let done = job.run(&mut session);

@@ -21,9 +21,9 @@ use crate::report::Row;
 pub enum Job {
     /// One round trip at a time, of 8 B, 64 B and 1 KiB
     Call,
-    /// Many items in progress
+    /// Many items in progress: over windows, calling threads, workers
     Stream,
-    /// The same through pipelines of 1 to 8 stages and ensembles of 1 to 8 members
+    /// The same through pipelines of 1 to 8 stages and ensembles of 1 to 16 members
     Stages,
 }
 
@@ -77,12 +77,23 @@ pub trait Audience: Send {
 }
 
 /// Which points of their axes the jobs are to measure; none: all.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Only {
     /// These bytes a question and an answer; jobs that have no such payload are left out.
     pub payload_bytes: Option<u32>,
     /// So many items in progress, whether or not the axis has that point.
     pub window: Option<u32>,
+    /// So many calling threads.
+    pub threads: Option<u32>,
+    /// So many workers.
+    pub workers: Option<u32>,
+}
+
+impl Only {
+    /// Whether nothing was chosen.
+    pub fn is_all(self) -> bool {
+        self == Self::default()
+    }
 }
 
 /// What all jobs of a run share.

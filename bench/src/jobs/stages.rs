@@ -6,13 +6,14 @@
 use super::{Job, Session};
 use crate::Error;
 use crate::contestant::{Load, Point};
-use crate::match_up::Entry;
+use crate::match_up::{Entry, Outcome, Standing};
 use crate::peers::stages;
+use crate::report::Row;
 
 /// How many stages the pipelines have.
 const PIPELINES: [u32; 4] = [1, 2, 4, 8];
 /// How many members the ensembles have.
-const ENSEMBLES: [u32; 4] = [1, 2, 4, 8];
+const ENSEMBLES: [u32; 5] = [1, 2, 4, 8, 16];
 
 /// Measures all of them in one match.
 ///
@@ -34,7 +35,22 @@ pub fn run(session: &mut Session<'_>) -> Result<(), Error> {
         pipelines.into_iter().chain(ensembles).map(entry).collect()
     })?;
     if let Some(outcome) = outcome {
-        session.audience.rows(&outcome.rows(Job::Stages.name()))?;
+        session.audience.rows(&rows(&outcome))?;
     }
     Ok(())
+}
+
+/// The rows, with what each further stage or member adds to the ratio of one alone.
+fn rows(outcome: &Outcome) -> Vec<Row> {
+    outcome.rows_with(Job::Stages.name(), |standing, regime, row| {
+        let kind = if standing.place("stages").is_some() { "stages" } else { "members" };
+        let alone = outcome.standings.iter().find(|other| other.place(kind) == Some(1));
+        let ratio = |standing: &Standing| Some(standing.tally.summary(regime)?.ratio_to_raw.median);
+        match (ratio(standing), alone.and_then(ratio), standing.place(kind)) {
+            (Some(all), Some(one), Some(count @ 2..)) => {
+                row.figure("ratio_per_further", (all - one) / (count - 1) as f64)
+            }
+            _ => row,
+        }
+    })
 }

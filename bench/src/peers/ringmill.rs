@@ -1,13 +1,15 @@
 //! ringmill through its public API, with a worker in a process of its own.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
-use ::ringmill::{BoxError, Context, ProcessServlet, Server, ServerBuilder, StreamOptions, Worker};
+use ::ringmill::{BoxError, Context, Cpus, ProcessServlet, Server, ServerBuilder, StreamOptions, Worker};
 use rkyv::Archived;
 
 use crate::Error;
-use crate::contestant::{Contestant, Point};
+use crate::callers::{Caller, Callers, Stopwatch};
+use crate::contestant::{Contestant, Notes, Point};
 use crate::payload::Payload;
 use crate::pin::CpuPair;
 
@@ -50,13 +52,25 @@ impl<const WORDS: usize> Ringmill<WORDS> {
     ///
     /// [`Error::Start`] if the server does not start.
     pub fn start(point: Point, cpus: CpuPair) -> Result<Self, Error> {
-        let echo = ProcessServlet::<Echo<WORDS>>::new(())
-            .cpus([cpus.partner])
-            .batch_size(BATCH_SIZE)
-            .batch_wait_time(Duration::ZERO);
-        let server = server_builder(point).max_payload(Payload::<WORDS>::BYTES).start(echo)?;
-        Ok(Self { server })
+        Ok(Self { server: start_server(point, cpus)? })
     }
+}
+
+/// A server with as many workers as `point` asks for, all on the partner's CPU.
+fn start_server<const WORDS: usize>(
+    point: Point,
+    cpus: CpuPair,
+) -> Result<Server<Payload<WORDS>, Payload<WORDS>>, Error> {
+    let echo = ProcessServlet::<Echo<WORDS>>::new(())
+        .cpus(on_one_cpu(point.workers, cpus.partner))
+        .batch_size(BATCH_SIZE)
+        .batch_wait_time(Duration::ZERO);
+    Ok(server_builder(point).max_payload(Payload::<WORDS>::BYTES).start(echo)?)
+}
+
+/// So many workers that share a CPU.
+pub fn on_one_cpu(workers: u32, cpu: usize) -> Cpus {
+    Cpus::list((0..workers).map(|_| cpu.into()))
 }
 
 /// A server with as much room as `point` asks for, and a name that no other one has.
@@ -90,6 +104,62 @@ impl<const WORDS: usize> Contestant for Ringmill<WORDS> {
             check(right, item)?;
         }
         Ok(())
+    }
+}
+
+/// A server with several calling threads on the client's CPU.
+#[derive(Debug)]
+pub struct RingmillCallers<const WORDS: usize> {
+    callers: Callers,
+}
+
+impl<const WORDS: usize> RingmillCallers<WORDS> {
+    /// Starts the server as [`Ringmill::start`] does, and the threads.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Start`], [`Error::Spawn`] or [`Error::Pin`].
+    pub fn start(point: Point, cpus: CpuPair) -> Result<Self, Error> {
+        let server = Arc::new(start_server::<WORDS>(point, cpus)?);
+        let callers = (0..point.threads).map(|_| Arc::clone(&server));
+        Ok(Self { callers: Callers::spawn("ringmill", cpus.client, callers)? })
+    }
+}
+
+impl<const WORDS: usize> Caller for Arc<Server<Payload<WORDS>, Payload<WORDS>>> {
+    fn stream(&mut self, items: u64, window: u32, stopwatch: &Stopwatch) -> Result<(), Error> {
+        let questions = (0..items).map(|item| {
+            stopwatch.asked(item);
+            Payload::question(item)
+        });
+        let mut answers = self.stream_with(questions, StreamOptions::new().window(window as usize));
+        for item in 0..items {
+            let right = match answers.next() {
+                Some(answer) => answer?.answers(item),
+                None => false,
+            };
+            check(right, item)?;
+            stopwatch.answered(item);
+        }
+        Ok(())
+    }
+}
+
+impl<const WORDS: usize> Contestant for RingmillCallers<WORDS> {
+    fn name(&self) -> &'static str {
+        "ringmill"
+    }
+
+    fn call(&mut self, items: u64) -> Result<(), Error> {
+        self.stream(items, 1)
+    }
+
+    fn stream(&mut self, items: u64, window: u32) -> Result<(), Error> {
+        self.callers.stream(items, window)
+    }
+
+    fn notes(&mut self) -> Notes {
+        Notes { latencies_ns: self.callers.latencies_ns(), ..Notes::default() }
     }
 }
 

@@ -337,10 +337,8 @@ fn stages(rows: &Rows<'_>) -> Option<Picture> {
         let of = select::at_richest(&select::with(rows, along), "window", along);
         let series = series(&of, along, ratio);
         let x = Scale::at_even(values(&of, along).into_iter().map(|value| value as f64), units::count)?;
-        let further = series.iter().find(|series| series.who == "ringmill").and_then(|series| {
-            let (first, last) = (series.points.first()?, series.points.last()?);
-            (last.x > first.x).then(|| (last.y - first.y) / (last.x - first.x))
-        });
+        let last = of.iter().filter(|row| row.who == "ringmill").max_by_key(|row| row.place(along));
+        let further = last.and_then(|row| row.value("ratio_per_further"));
         let title = match further {
             Some(further) => format!("{title}: each further one {}", units::ratio(further)),
             None => title.to_owned(),

@@ -28,22 +28,27 @@ const OURS_TOO: [&str; 1] = ["ringmill-loan"];
 /// Names that are no contestants but what contestants are measured against.
 const YARDSTICKS: [&str; 4] = ["raw", "memcpy", "futex", "exec"];
 
-/// The rivals' colours: those of related rivals are alike.
-const RIVALS: [(&str, RGBColor); 14] = [
-    ("rtrb", RGBColor(0x4a, 0x78, 0x9c)),
-    ("rtrb-chunks", RGBColor(0x6f, 0x97, 0xb5)),
-    ("crossbeam", RGBColor(0x3d, 0x82, 0x78)),
-    ("disruptor", RGBColor(0x7f, 0x7d, 0x3a)),
-    ("amate", RGBColor(0x8b, 0x93, 0x5a)),
-    ("iceoryx2-rr", RGBColor(0x6d, 0x5f, 0x99)),
-    ("iceoryx2-ps", RGBColor(0x8d, 0x80, 0xb3)),
-    ("aeron", RGBColor(0x9c, 0x6b, 0x87)),
-    ("pipe", RGBColor(0x7d, 0x87, 0x90)),
-    ("unix-socket", RGBColor(0x5d, 0x66, 0x70)),
-    ("mutex-ring", RGBColor(0x8a, 0x6a, 0x55)),
-    ("tonic", RGBColor(0x93, 0x5c, 0x5c)),
-    ("mpservice", RGBColor(0x4e, 0x4a, 0x45)),
-    ("ringmill-unlocked", RGBColor(0x7a, 0x7d, 0x52)),
+/// What is drawn beside ringmill. Relatives have one colour and different shapes.
+const RIVALS: [(&str, RGBColor, Shape); 19] = [
+    ("rtrb", RGBColor(0x4a, 0x78, 0x9c), Shape::Circle),
+    ("rtrb-chunks", RGBColor(0x4a, 0x78, 0x9c), Shape::Square),
+    ("crossbeam", RGBColor(0x3d, 0x82, 0x78), Shape::Triangle),
+    ("crossbeam-blocking", RGBColor(0x3d, 0x82, 0x78), Shape::Diamond),
+    ("disruptor", RGBColor(0x7f, 0x7d, 0x3a), Shape::Diamond),
+    ("amate", RGBColor(0x7c, 0x8c, 0x52), Shape::Square),
+    ("iceoryx2-rr", RGBColor(0x76, 0x68, 0xa3), Shape::Square),
+    ("iceoryx2-rr-wide", RGBColor(0x76, 0x68, 0xa3), Shape::Circle),
+    ("iceoryx2-ps", RGBColor(0x76, 0x68, 0xa3), Shape::Triangle),
+    ("aeron", RGBColor(0x9c, 0x6b, 0x87), Shape::Diamond),
+    ("pipe", RGBColor(0x7d, 0x87, 0x90), Shape::Circle),
+    ("pipe-polled", RGBColor(0x7d, 0x87, 0x90), Shape::Triangle),
+    ("unix-socket", RGBColor(0x5d, 0x66, 0x70), Shape::Square),
+    ("unix-socket-polled", RGBColor(0x5d, 0x66, 0x70), Shape::Diamond),
+    ("mutex-ring", RGBColor(0x8a, 0x6a, 0x55), Shape::Triangle),
+    ("tonic", RGBColor(0x93, 0x5c, 0x5c), Shape::Diamond),
+    ("mpservice", RGBColor(0x4e, 0x4a, 0x45), Shape::Circle),
+    ("mosec", RGBColor(0x4e, 0x4a, 0x45), Shape::Square),
+    ("ringmill-unlocked", RGBColor(0x7a, 0x7d, 0x52), Shape::Square),
 ];
 
 /// What one contestant looks like in every picture.
@@ -74,8 +79,6 @@ pub(super) enum Shape {
     Diamond,
 }
 
-const SHAPES: [Shape; 4] = [Shape::Circle, Shape::Square, Shape::Triangle, Shape::Diamond];
-
 impl Look {
     /// For what is no contestant of its own.
     pub(super) const MUTED: Self = Self { color: RIVALS[0].1, shape: Shape::Circle, rank: Rank::Rival };
@@ -91,11 +94,11 @@ impl Look {
         if YARDSTICKS.contains(&who) {
             return Self { color: SOFT_INK, shape: Shape::Diamond, rank: Rank::Yardstick };
         }
-        // A rival that nobody has thought of yet gets the colour that its letters add up to.
-        let place = RIVALS.iter().position(|(name, _)| *name == who);
+        // A rival that nobody has thought of yet looks like the one that its letters add up to.
+        let place = RIVALS.iter().position(|(name, ..)| *name == who);
         let place = place.unwrap_or_else(|| who.bytes().map(usize::from).sum());
-        let (_, color) = RIVALS[place % RIVALS.len()];
-        Self { color, shape: SHAPES[place % SHAPES.len()], rank: Rank::Rival }
+        let (_, color, shape) = RIVALS[place % RIVALS.len()];
+        Self { color, shape, rank: Rank::Rival }
     }
 
     pub(super) fn is_ours(self) -> bool {
@@ -153,7 +156,7 @@ mod tests {
     #[test]
     fn ringmill_alone_has_the_strong_colour() {
         let rivals =
-            RIVALS.iter().map(|(name, _)| *name).chain(["somebody new", "futex", "ringmill-unlocked"]);
+            RIVALS.iter().map(|(name, ..)| *name).chain(["somebody new", "futex", "ringmill-unlocked"]);
         for who in rivals {
             assert_ne!(Look::of(who).color, OURS, "{who}");
         }
@@ -163,8 +166,8 @@ mod tests {
 
     #[test]
     fn no_two_rivals_look_the_same() {
-        for (place, (one, _)) in RIVALS.iter().enumerate() {
-            for (other, _) in &RIVALS[..place] {
+        for (place, (one, ..)) in RIVALS.iter().enumerate() {
+            for (other, ..) in &RIVALS[..place] {
                 assert_ne!(Look::of(one), Look::of(other), "{one}, {other}");
             }
         }
