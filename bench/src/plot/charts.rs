@@ -105,13 +105,16 @@ fn dots(
     if panels.len() < 2 {
         panels = vec![(title.to_owned(), rows.clone())];
     }
-    let best = |who: &str| {
+    // By the geometric mean of the panels.
+    let mean = |who: &str| {
         let figures = rows.iter().filter(|row| row.who == who).filter_map(|row| figure(row));
-        figures.map(|figure| figure.value).fold(f64::INFINITY, f64::min)
+        let (sum, count) =
+            figures.fold((0.0, 0.0), |(sum, count), figure| (sum + figure.value.ln(), count + 1.0));
+        sum / count
     };
     let mut who: Vec<String> =
         rows.iter().map(|row| row.who.clone()).collect::<BTreeSet<_>>().into_iter().collect();
-    who.sort_by(|one, other| best(one).total_cmp(&best(other)));
+    who.sort_by(|one, other| mean(one).total_cmp(&mean(other)));
 
     let figures = rows.iter().filter_map(|row| figure(row));
     let all = figures.flat_map(|figure| {

@@ -42,7 +42,7 @@ pub(super) fn svg(picture: &Picture) -> String {
         Body::Lines { panels, columns } => {
             HEAD + panels.len().div_ceil(*columns) as f64 * (PANEL + 8.0) + MARGIN
         }
-        Body::Dots { who, .. } => HEAD + CAPTION + ROW * who.len() as f64 + FOOT + 10.0,
+        Body::Dots { who, panels } => HEAD + caption(panels) + ROW * who.len() as f64 + FOOT + 10.0,
     };
     let width = f64::from(picture.width);
     let size = (picture.width, height.ceil() as i32);
@@ -245,6 +245,11 @@ fn name_endings(area: &Area<'_>, chart: &Chart<'_, '_>, panel: &Panel, endings: 
     }
 }
 
+/// Room for the panels' titles, if there are any.
+fn caption(panels: &[DotPanel]) -> f64 {
+    if panels.iter().all(|panel| panel.title.is_empty()) { 4.0 } else { CAPTION }
+}
+
 fn draw_dots(area: &Area<'_>, who: &[String], panels: &[DotPanel], width: f64) {
     let names =
         who.iter().map(|who| width_of(who, NAMES, Look::of(who).is_ours())).fold(0.0, f64::max) + 14.0;
@@ -252,7 +257,7 @@ fn draw_dots(area: &Area<'_>, who: &[String], panels: &[DotPanel], width: f64) {
     let left = MARGIN + names;
     let width = (width - MARGIN - left - 8.0 + gutter) / panels.len() as f64 - gutter;
     let height = ROW * who.len() as f64;
-    let top = HEAD + CAPTION;
+    let top = HEAD + caption(panels);
     for (row, who) in who.iter().enumerate() {
         let look = Look::of(who);
         let y = top + ROW * (row as f64 + 0.5);
