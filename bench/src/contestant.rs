@@ -87,6 +87,11 @@ pub trait Contestant: fmt::Debug {
     /// The name in reports.
     fn name(&self) -> &'static str;
 
+    /// Items that it really has in progress where `wanted` are asked for.
+    fn window(&self, wanted: u32) -> u32 {
+        wanted
+    }
+
     /// What the items since the last call of this have to tell besides the time that they took.
     fn notes(&mut self) -> Notes {
         Notes::default()

@@ -1,6 +1,7 @@
 //! What can go wrong before or during a measurement.
 
 use std::io;
+use std::process::ExitStatus;
 
 /// Why there is no measurement.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +28,40 @@ pub enum Error {
         who: &'static str,
         /// What the system said.
         source: io::Error,
+    },
+    /// A partner's process could not be started.
+    #[error("cannot start the partner process of {who}")]
+    SpawnProcess {
+        /// The contestant.
+        who: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A partner's process has ended: there will be no answers.
+    #[error("the partner process of {who} has ended: {status}")]
+    PartnerDied {
+        /// The contestant.
+        who: &'static str,
+        /// How it ended.
+        status: ExitStatus,
+    },
+    /// What carries questions and answers failed, or could not be made.
+    #[error("{who} failed")]
+    Transport {
+        /// The contestant.
+        who: &'static str,
+        /// What the system or the rival said.
+        source: io::Error,
+    },
+    /// This program was built without that contestant.
+    #[error(
+        "this compare has no {who}; cargo run --release -p ringmill-bench --features {feature} --bin compare has"
+    )]
+    NotBuilt {
+        /// The contestant.
+        who: &'static str,
+        /// The feature that brings it.
+        feature: &'static str,
     },
     /// ringmill's server did not start.
     #[error("cannot start ringmill's server")]

@@ -10,6 +10,8 @@
 //! | [`pin`] | which CPU the client runs on, and which its partner |
 //! | [`payload`] | the words that every contestant writes, reads and checks on both sides |
 //! | [`partner`] | the other side of a contestant in this process: a thread that sleeps between slices |
+//! | [`process`] | the same in a process of its own, stopped between slices |
+//! | `janitor` | with the feature `rivals`: removes what killed processes leave |
 //! | [`callers`] | the client's side of a contestant with several calling threads |
 //! | [`contestant`] | what is compared, and where |
 //! | [`raw`] | the bare cache-line ping-pong |
@@ -24,6 +26,8 @@
 pub mod callers;
 pub mod contestant;
 pub mod error;
+#[cfg(feature = "rivals")]
+pub mod janitor;
 pub mod jobs;
 pub mod match_up;
 pub mod partner;
@@ -32,6 +36,7 @@ pub mod payload;
 pub mod peers;
 pub mod pin;
 pub mod plot;
+pub mod process;
 pub mod raw;
 pub mod report;
 pub mod rounds;

@@ -51,7 +51,8 @@ fn every_row_says_what_was_measured() {
     if !two_cpus() {
         return;
     }
-    let (rows, complete) = rows(&["--job", "call", "--job", "stream", "--job", "stages", "--window", "8"]);
+    let jobs = ["--job", "call", "--job", "stream", "--job", "stages"];
+    let (rows, complete) = rows(&[&jobs[..], &["--window", "8", "--payload", "64"]].concat());
     let is_alone = |row: &Row| row.place("threads") == Some(1) && row.place("workers") == Some(1);
     for row in &rows {
         assert!(row.regime.is_some(), "{row:?}");
@@ -70,9 +71,8 @@ fn every_row_says_what_was_measured() {
             "{row:?}"
         );
     }
-    // In `call` three contestants in three sizes and raw in one, five in `stream`, nine in `stages`, each in at least
-    // one regime.
-    assert!(!complete || rows.len() >= 24, "{rows:?}");
+    // Eight contestants in `call`, ten in `stream`, nine in `stages`, each in at least one regime.
+    assert!(!complete || rows.len() >= 27, "{rows:?}");
 }
 
 #[test]
@@ -80,9 +80,16 @@ fn peers_and_points_can_be_chosen() {
     if !two_cpus() {
         return;
     }
-    let (rows, complete) = rows(&["--job", "call", "--peer", "rtrb", "--payload", "1024"]);
-    assert!(rows.iter().all(|row| row.who == "rtrb" && row.place("payload_bytes") == Some(1024)), "{rows:?}");
-    assert!(!complete || !rows.is_empty());
+    for bytes in [8, 1024] {
+        let peers = ["--peer", "rtrb", "--peer", "pipe", "--peer", "mutex-ring"];
+        let (rows, complete) =
+            rows(&[&["--job", "call", "--payload", &bytes.to_string()], &peers[..]].concat());
+        for row in &rows {
+            assert!(["rtrb", "pipe", "mutex-ring"].contains(&row.who.as_str()), "{row:?}");
+            assert_eq!(row.place("payload_bytes"), Some(bytes), "{row:?}");
+        }
+        assert!(!complete || rows.len() >= 3, "{rows:?}");
+    }
 }
 
 #[test]
@@ -119,4 +126,79 @@ fn says_that_nobody_has_a_part() {
     let output = compare(&["--job", "call", "--peer", "rtrb-chunks"]);
     let error = String::from_utf8(output.stderr).unwrap();
     assert!(!output.status.success() && error.contains("nothing to measure"), "{error}");
+}
+
+#[test]
+fn a_window_is_what_is_really_in_progress() {
+    if !two_cpus() {
+        return;
+    }
+    let (rows, complete) = rows(&["--job", "stream", "--peer", "unix-socket-polled", "--window", "65536"]);
+    let windows: Vec<_> = rows.iter().map(|row| row.place("window").unwrap()).collect();
+    // What the system gives a socket is far less.
+    assert!(windows.iter().all(|window| (1..65536).contains(window)), "{windows:?}");
+    assert!(!complete || !windows.is_empty());
+}
+
+#[cfg(not(feature = "rivals"))]
+#[test]
+fn says_which_feature_brings_a_rival() {
+    let output = compare(&["--peer", "rtrb", "--peer", "iceoryx2-rr"]);
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success() && output.stdout.is_empty());
+    assert_eq!(
+        error,
+        "compare: this compare has no iceoryx2-rr; cargo run --release -p ringmill-bench --features rivals --bin \
+         compare has\n"
+    );
+}
+
+/// What iceoryx2 keeps in the file system goes, whether compare ends by itself or is killed.
+#[cfg(feature = "rivals")]
+#[test]
+fn nothing_of_iceoryx2_stays_behind() {
+    use std::io::Read;
+    use std::path::Path;
+    use std::process::Stdio;
+    use std::thread;
+
+    if !two_cpus() {
+        return;
+    }
+    let names_in = |directory: &Path| -> Vec<String> {
+        let entries = std::fs::read_dir(directory).unwrap();
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    };
+    let shared_memory = Path::new("/dev/shm");
+    for is_killed in [false, true] {
+        let temporary = tempfile::tempdir().unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_compare"));
+        command.args(["--job", "call", "--payload", "64", "--peer", "iceoryx2-rr"]);
+        // Both long enough to be seen, and one to be killed in the middle.
+        command.args(["--rounds", if is_killed { "10000" } else { "20" }]);
+        command.env("TMPDIR", temporary.path()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut compare = command.spawn().unwrap();
+        let kept = loop {
+            let directory = names_in(temporary.path()).pop();
+            let memory =
+                directory.filter(|name| names_in(shared_memory).iter().any(|file| file.starts_with(name)));
+            match memory {
+                Some(name) => break name,
+                None => assert!(compare.try_wait().unwrap().is_none(), "it has ended before it was seen"),
+            }
+            thread::yield_now();
+        };
+        if is_killed {
+            compare.kill().unwrap();
+        }
+        compare.wait().unwrap();
+        if is_killed {
+            // All that compare has started has this too: it ends when the last of them is gone.
+            compare.stderr.take().unwrap().read_to_end(&mut Vec::new()).unwrap();
+        }
+        assert_eq!(names_in(temporary.path()), [""; 0]);
+        let left: Vec<_> =
+            names_in(shared_memory).into_iter().filter(|file| file.starts_with(&kept)).collect();
+        assert_eq!(left, [""; 0]);
+    }
 }

@@ -8,9 +8,9 @@ use std::process::ExitCode;
 use clap::Parser;
 use ringmill_bench::Error;
 use ringmill_bench::jobs::{Audience, Job, Only, Session};
-use ringmill_bench::peers::Peer;
 use ringmill_bench::peers::ringmill::Echo;
 use ringmill_bench::peers::stages::Stage;
+use ringmill_bench::peers::{self, Peer};
 use ringmill_bench::pin::CpuPair;
 use ringmill_bench::plot::{Folder, Measured, Run};
 use ringmill_bench::report::{self, Row};
@@ -73,12 +73,16 @@ struct Arguments {
 }
 
 /// The features of this package that this program was built with: they are part of the command that a report names.
-const FEATURES: [&str; 0] = [];
+const FEATURES: &[&str] = &[
+    #[cfg(feature = "rivals")]
+    "rivals",
+];
 
 /// The exit code where the machine was too busy for enough rounds to count: what was had is printed.
 const TOO_FEW_ROUNDS: u8 = 3;
 
 fn main() -> ExitCode {
+    peers::begin();
     match compare(&Arguments::parse()) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(TOO_FEW_ROUNDS),
@@ -100,6 +104,7 @@ fn compare(arguments: &Arguments) -> Result<bool, Error> {
         folder.write(&measured.rows, &measured.runs)?;
         return Ok(true);
     }
+    arguments.peers.iter().try_for_each(|peer| peer.ensure_built())?;
     let cpus = CpuPair::allowed()?;
     let mut reporter = Reporter::new(arguments.json, folder);
     for job in arguments.jobs() {
@@ -152,7 +157,7 @@ impl Reporter {
             progress: ProgressLine::new(),
             rows: Vec::new(),
             folder,
-            measured: Measured { rows: Vec::new(), runs: vec![Run::this(&FEATURES)] },
+            measured: Measured { rows: Vec::new(), runs: vec![Run::this(FEATURES)] },
             is_empty: true,
             complete: true,
         }
