@@ -1,57 +1,63 @@
-//! What is compared, and the jobs it is compared in.
+//! What is compared, and where.
 
 use std::fmt;
+
+use hdrhistogram::Histogram;
 
 use crate::Error;
 
 /// Items that every contestant has room for at least.
 pub const ROOM: u32 = 256;
 
-/// The jobs of `compare`.
+/// Where contestants are measured: what they move, and how many of what there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Job {
-    /// One item at a time: the next question is written after the answer to the last one has been checked.
+pub struct Point {
+    /// Bytes of a question, and of an answer.
+    pub payload_bytes: u32,
+    /// Items that one calling thread has in progress at most.
+    pub window: u32,
+    /// Calling threads, all on the client's CPU.
+    pub threads: u32,
+    /// Partners that answer, all on the partner's CPU.
+    pub workers: u32,
+}
+
+impl Point {
+    /// Where the jobs meet; each of their axes leads through this point.
+    pub const STANDARD: Self = Self { payload_bytes: 64, window: 256, threads: 1, workers: 1 };
+
+    /// How many items a contestant's queues must have room for: the same for every contestant.
+    ///
+    /// [`ROOM`], also where fewer are in progress. A queue of one place is a mailbox: its one line stays in
+    /// both caches, and a round trip through it costs half as much. Nobody can be compared with that who has
+    /// to hold more than one item.
+    pub fn room(self) -> u32 {
+        (self.window * self.threads).max(ROOM)
+    }
+}
+
+/// What a contestant is to do with its items.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Load {
+    /// One at a time: the next question is written after the answer to the last one has been checked.
     Call,
-    /// Up to `window` items in progress at once.
+    /// Up to `window` items in progress at once, for each calling thread.
     Stream {
-        /// Items in progress at most.
-        window: u32,
-    },
-    /// The same through several stages, or to several members at once: a figure for each number of them.
-    Stages {
         /// Items in progress at most.
         window: u32,
     },
 }
 
-impl Job {
-    /// The job's name in reports.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Call => "call",
-            Self::Stream { .. } => "stream",
-            Self::Stages { .. } => "stages",
-        }
-    }
-
+impl Load {
     /// Items in progress at most.
     pub fn window(self) -> u32 {
         match self {
             Self::Call => 1,
-            Self::Stream { window } | Self::Stages { window } => window,
+            Self::Stream { window } => window,
         }
     }
 
-    /// How many items a contestant's queues must have room for: the same for every contestant.
-    ///
-    /// [`ROOM`], also where the job keeps fewer in progress. A queue of one place is a mailbox: its one line
-    /// stays in both caches, and a round trip through it costs half as much. Nobody can be compared with that
-    /// who has to hold more than one item.
-    pub fn room(self) -> u32 {
-        self.window().max(ROOM)
-    }
-
-    /// Lets `contestant` do `items` items of this job.
+    /// Lets `contestant` do `items` items.
     ///
     /// # Errors
     ///
@@ -59,15 +65,18 @@ impl Job {
     pub fn run(self, contestant: &mut dyn Contestant, items: u64) -> Result<(), Error> {
         match self {
             Self::Call => contestant.call(items),
-            Self::Stream { window } | Self::Stages { window } => contestant.stream(items, window),
+            Self::Stream { window } => contestant.stream(items, window),
         }
     }
 }
 
-impl fmt::Display for Job {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(self.name())
-    }
+/// What a slice has to tell besides its time.
+#[derive(Clone, Debug, Default)]
+pub struct Notes {
+    /// Figures of the whole slice, by their names in [rows](crate::report::Row::figures).
+    pub figures: Vec<(&'static str, f64)>,
+    /// How long single items took, for each calling thread.
+    pub latencies_ns: Vec<Histogram<u64>>,
 }
 
 /// Something that carries a question to another CPU and brings the answer back.
@@ -78,10 +87,14 @@ pub trait Contestant: fmt::Debug {
     /// The name in reports.
     fn name(&self) -> &'static str;
 
-    /// Bytes that travel each way with every item, and the most items this contestant keeps in progress in
-    /// `job`.
-    fn shape(&self, job: Job) -> Shape {
-        Shape { payload_bytes: crate::payload::PAYLOAD_BYTES, window: job.window() }
+    /// Items that it really has in progress where `wanted` are asked for.
+    fn window(&self, wanted: u32) -> u32 {
+        wanted
+    }
+
+    /// What the items since the last call of this have to tell besides the time that they took.
+    fn notes(&mut self) -> Notes {
+        Notes::default()
     }
 
     /// Lets the partner run.
@@ -98,19 +111,10 @@ pub trait Contestant: fmt::Debug {
     /// [`Error::WrongAnswer`], or what the contestant's transport reports.
     fn call(&mut self, items: u64) -> Result<(), Error>;
 
-    /// `items` items, up to `window` of them in progress at once, answers in order and each checked.
+    /// `items` items, up to `window` of them in progress at once, each answer checked.
     ///
     /// # Errors
     ///
     /// [`Error::WrongAnswer`], or what the contestant's transport reports.
     fn stream(&mut self, items: u64, window: u32) -> Result<(), Error>;
-}
-
-/// What a contestant moves in a job.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Shape {
-    /// Bytes of a question, and of an answer.
-    pub payload_bytes: usize,
-    /// Items in progress at most.
-    pub window: u32,
 }

@@ -1,6 +1,7 @@
 //! What can go wrong before or during a measurement.
 
 use std::io;
+use std::process::ExitStatus;
 
 /// Why there is no measurement.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +29,40 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
+    /// A partner's process could not be started.
+    #[error("cannot start the partner process of {who}")]
+    SpawnProcess {
+        /// The contestant.
+        who: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A partner's process has ended: there will be no answers.
+    #[error("the partner process of {who} has ended: {status}")]
+    PartnerDied {
+        /// The contestant.
+        who: &'static str,
+        /// How it ended.
+        status: ExitStatus,
+    },
+    /// What carries questions and answers failed, or could not be made.
+    #[error("{who} failed")]
+    Transport {
+        /// The contestant.
+        who: &'static str,
+        /// What the system or the rival said.
+        source: io::Error,
+    },
+    /// This program was built without that contestant.
+    #[error(
+        "this compare has no {who}; cargo run --release -p ringmill-bench --features {feature} --bin compare has"
+    )]
+    NotBuilt {
+        /// The contestant.
+        who: &'static str,
+        /// The feature that brings it.
+        feature: &'static str,
+    },
     /// ringmill's server did not start.
     #[error("cannot start ringmill's server")]
     Start(#[from] ringmill::StartError),
@@ -40,6 +75,12 @@ pub enum Error {
     /// A rival could not be set up.
     #[error("cannot set up a rival: {0}")]
     Rival(String),
+    /// There is no payload of that size.
+    #[error("a payload has 8, 64 or 1024 bytes, not {bytes}")]
+    PayloadSize {
+        /// The size asked for.
+        bytes: u32,
+    },
     /// An answer was not the one computed from its question: the measurement is worth nothing.
     #[error("{who} gave a wrong answer to item {item}")]
     WrongAnswer {
@@ -48,6 +89,12 @@ pub enum Error {
         /// The item's number within its run.
         item: u64,
     },
+    /// None of the peers asked for has a part in any of the jobs and points asked for.
+    #[error("there is nothing to measure: none of these peers has a part in these jobs and sizes")]
+    Nothing,
+    /// The report's folder could not be written, or what to draw it from not be read.
+    #[error(transparent)]
+    Report(#[from] crate::plot::ReportError),
     /// The report could not be printed.
     #[error("cannot print the report")]
     Print(#[source] io::Error),

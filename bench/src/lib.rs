@@ -8,24 +8,35 @@
 //! | Module | Holds |
 //! |---|---|
 //! | [`pin`] | which CPU the client runs on, and which its partner |
-//! | [`payload`] | the 64 bytes that every contestant writes, reads and checks on both sides |
+//! | [`payload`] | the words that every contestant writes, reads and checks on both sides |
 //! | [`partner`] | the other side of a contestant in this process: a thread that sleeps between slices |
-//! | [`contestant`] | what is compared, and the jobs |
+//! | [`process`] | the same in a process of its own, stopped between slices |
+//! | `janitor` | with the feature `rivals`: removes what killed processes leave |
+//! | [`callers`] | the client's side of a contestant with several calling threads |
+//! | [`contestant`] | what is compared, and where |
 //! | [`raw`] | the bare cache-line ping-pong |
 //! | [`peers`] | ringmill and its rivals |
 //! | [`slice`](mod@slice) | one short measurement |
 //! | [`rounds`] | which slices count, and what they add up to: pure |
 //! | [`match_up`] | the contestants in turn, until enough slices count |
-//! | [`report`] | the table, and the lines of JSON |
+//! | [`jobs`] | what can be measured, a module each |
+//! | [`report`] | the rows that come out, as a table and as lines of JSON |
+//! | [`plot`] | the report that people look at: pictures and a page |
 
+pub mod callers;
 pub mod contestant;
 pub mod error;
+#[cfg(feature = "rivals")]
+pub mod janitor;
+pub mod jobs;
 pub mod match_up;
 pub mod partner;
 pub mod parts;
 pub mod payload;
 pub mod peers;
 pub mod pin;
+pub mod plot;
+pub mod process;
 pub mod raw;
 pub mod report;
 pub mod rounds;

@@ -5,21 +5,51 @@
 //! slices that count as were asked for.
 
 use std::fmt;
+use std::time::Duration;
 
 use crate::Error;
-use crate::contestant::{Contestant, Job, Shape};
+use crate::contestant::{Contestant, Load};
+use crate::report::Row;
 use crate::rounds::{Regime, TOLERANCE, Tally, leading};
-use crate::slice::{measure, read};
+use crate::slice::{SLICE, measure, read};
 
 /// Rounds to try for each round wanted, before giving up on a machine that never holds still.
 const ATTEMPTS_PER_ROUND: usize = 20;
 
-/// What came out of one job.
+/// A contestant, what it is to do, and where that is.
+#[derive(Debug)]
+pub struct Entry {
+    contestant: Box<dyn Contestant>,
+    load: Load,
+    slice: Duration,
+    at: Vec<(&'static str, u64)>,
+}
+
+impl Entry {
+    /// `contestant` is to do `load`; nothing is said yet of where that is.
+    pub fn new(contestant: Box<dyn Contestant>, load: Load) -> Self {
+        Self { contestant, load, slice: SLICE, at: Vec::new() }
+    }
+
+    /// The same in slices of this length, not of [`SLICE`].
+    #[must_use]
+    pub fn slice(mut self, length: Duration) -> Self {
+        self.slice = length;
+        self
+    }
+
+    /// The same, where `place`, one of [`PLACES`](crate::report::PLACES), is `value`.
+    #[must_use]
+    pub fn at(mut self, place: &'static str, value: impl Into<u64>) -> Self {
+        self.at.push((place, value.into()));
+        self
+    }
+}
+
+/// What came out of one match.
 #[derive(Debug)]
 pub struct Outcome {
-    /// The job.
-    pub job: Job,
-    /// One a contestant, in the order given.
+    /// One an entry, in the order given.
     pub standings: Vec<Standing>,
     /// Set if too few slices counted.
     pub shortfall: Option<Shortfall>,
@@ -30,17 +60,58 @@ pub struct Outcome {
 pub struct Standing {
     /// The contestant's name.
     pub who: &'static str,
-    /// What it moved.
-    pub shape: Shape,
+    /// Where it was measured.
+    pub at: Vec<(&'static str, u64)>,
     /// Its slices.
     pub tally: Tally,
+}
+
+impl Outcome {
+    /// The rows, regime by regime, in the entries' order; regimes without a slice have none.
+    pub fn rows(&self, job: &str) -> Vec<Row> {
+        self.rows_with(job, |_, _, row| row)
+    }
+
+    /// The same with more figures, which `more` adds to the row of a contestant in a regime.
+    pub fn rows_with(&self, job: &str, more: impl Fn(&Standing, Regime, Row) -> Row) -> Vec<Row> {
+        let mut rows = Vec::new();
+        for regime in Regime::ALL {
+            for standing in &self.standings {
+                rows.extend(standing.row(job, regime).map(|row| more(standing, regime, row)));
+            }
+        }
+        rows
+    }
+}
+
+impl Standing {
+    /// Where it was measured, by the name of a place.
+    pub fn place(&self, name: &str) -> Option<u64> {
+        self.at.iter().find(|(place, _)| *place == name).map(|&(_, value)| value)
+    }
+
+    /// What the slices of `regime` add up to, if there are any.
+    pub fn row(&self, job: &str, regime: Regime) -> Option<Row> {
+        let summary = self.tally.summary(regime)?;
+        let row = Row::new(job, self.who).regime(regime);
+        let row = self.at.iter().fold(row, |row, &(place, value)| row.at(place, value));
+        let row = row
+            .figure("ns_per_item", summary.ns_per_item)
+            .figure("ratio_to_raw", summary.ratio_to_raw.median)
+            .figure("ratio_lower", summary.ratio_to_raw.lower)
+            .figure("ratio_upper", summary.ratio_to_raw.upper)
+            .figure("rounds", summary.rounds as f64);
+        let row = summary.figures.iter().fold(row, |row, &(name, figure)| row.figure(name, figure));
+        // Without threads there is no largest and no smallest, and no figure.
+        let slowest = summary.p999_us.iter().copied().fold(f64::NAN, f64::max);
+        let fastest = summary.p999_us.iter().copied().fold(f64::NAN, f64::min);
+        Some(row.figure("slowest_thread_p999_us", slowest).figure("fastest_thread_p999_us", fastest))
+    }
 }
 
 /// How far a running match has come.
 #[derive(Clone, Copy, Debug)]
 pub struct Progress {
-    /// The job.
-    pub job: Job,
     /// Rounds begun.
     pub round: usize,
     /// The latest reading of `raw`.
@@ -51,10 +122,16 @@ pub struct Progress {
     pub wanted: usize,
 }
 
+impl fmt::Display for Progress {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { round, raw_ns, leading: (regime, counted), wanted } = self;
+        write!(out, "round {round}, raw {raw_ns:.0} ns, {counted} of {wanted} rounds count ({regime})")
+    }
+}
+
 /// Too few slices counted within the attempts allowed.
 #[derive(Clone, Debug)]
 pub struct Shortfall {
-    job: Job,
     attempts: usize,
     wanted: usize,
     leading: (Regime, usize),
@@ -64,66 +141,102 @@ pub struct Shortfall {
 
 impl fmt::Display for Shortfall {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { job, attempts, wanted, leading: (regime, reached), rejected, slices } = self;
+        let Self { attempts, wanted, leading: (regime, reached), rejected, slices } = self;
         let percent = TOLERANCE * 100.0;
         write!(
             out,
-            "{job}: gave up after {attempts} rounds. Wanted: {wanted} that count in one regime for every \
-             contestant; the best is {regime} with {reached}. {rejected} of {slices} slices did not count: readings \
-             of raw differed by more than {percent:.0}%. Is the machine busy with something else?"
+            "gave up after {attempts} rounds. Wanted: {wanted} that count in one regime for every contestant; the best \
+             is {regime} with {reached}. {rejected} of {slices} slices did not count: readings of raw differed by more \
+             than {percent:.0}%. Is the machine busy with something else?"
         )
     }
 }
 
-/// Measures `contestants` at `job` until `wanted` rounds count, telling `tell` about every slice.
+/// Measures `entries` until `wanted` rounds count, telling `tell` about every slice.
 ///
 /// # Errors
 ///
-/// Those of [`Job::run`]. That too few rounds count is no error but a [`Shortfall`] beside what there is.
+/// Those of [`Load::run`]. That too few rounds count is no error but a [`Shortfall`] beside what there is.
 ///
 /// # Panics
 ///
-/// If there are no contestants.
+/// If there are no entries.
 pub fn run(
-    job: Job,
     raw: &mut dyn Contestant,
-    contestants: &mut [Box<dyn Contestant>],
+    entries: &mut [Entry],
     wanted: usize,
     mut tell: impl FnMut(Progress),
 ) -> Result<Outcome, Error> {
-    assert!(!contestants.is_empty(), "a match needs contestants");
-    let mut standings: Vec<Standing> = contestants
-        .iter()
-        .map(|contestant| Standing {
-            who: contestant.name(),
-            shape: contestant.shape(job),
-            tally: Tally::default(),
-        })
-        .collect();
+    assert!(!entries.is_empty(), "a match needs contestants");
+    let standing = |entry: &Entry| Standing {
+        who: entry.contestant.name(),
+        at: entry.at.clone(),
+        tally: Tally::default(),
+    };
+    let mut standings: Vec<Standing> = entries.iter().map(standing).collect();
     let best = |standings: &[Standing]| {
         leading(standings.iter().map(|standing| &standing.tally)).expect("there are contestants")
     };
     let attempts = wanted * ATTEMPTS_PER_ROUND;
     let mut before = read(raw)?;
     for round in 1..=attempts {
-        for (place, contestant) in contestants.iter_mut().enumerate() {
-            let ns_per_item = measure(contestant.as_mut(), job)?;
+        for (entry, place) in entries.iter_mut().zip(0..) {
+            let slice = measure(entry.contestant.as_mut(), entry.load, entry.slice)?;
             let after = read(raw)?;
-            standings[place].tally.add(ns_per_item, before, after);
+            standings[place].tally.add(round, slice, before, after);
             before = after;
-            tell(Progress { job, round, raw_ns: after.ns(), leading: best(&standings), wanted });
+            tell(Progress { round, raw_ns: after.ns(), leading: best(&standings), wanted });
         }
         if best(&standings).1 >= wanted {
-            return Ok(Outcome { job, standings, shortfall: None });
+            return Ok(Outcome { standings, shortfall: None });
         }
     }
     let shortfall = Shortfall {
-        job,
         attempts,
         wanted,
         leading: best(&standings),
         rejected: standings.iter().map(|standing| standing.tally.rejected()).sum(),
         slices: attempts * standings.len(),
     };
-    Ok(Outcome { job, standings, shortfall: Some(shortfall) })
+    Ok(Outcome { standings, shortfall: Some(shortfall) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::contestant::Notes;
+    use crate::rounds::Reading;
+    use crate::slice::Slice;
+
+    #[test]
+    fn rows_keep_regimes_apart() {
+        let mut tally = Tally::default();
+        for raw_ns in [70.0, 300.0] {
+            let reading = Reading::of(&[raw_ns]);
+            let slice = Slice { ns_per_item: 3.0 * raw_ns, notes: Notes::default() };
+            tally.add(1, slice, reading, reading);
+        }
+        let standing = |who| Standing { who, at: vec![("window", 256)], tally: tally.clone() };
+        let outcome = Outcome { standings: vec![standing("rtrb"), standing("ringmill")], shortfall: None };
+        let rows = outcome.rows("stream");
+        let kinds: Vec<_> = rows.iter().map(|row| (row.who.as_str(), row.regime.unwrap())).collect();
+        assert_eq!(
+            kinds,
+            [
+                ("rtrb", Regime::Near),
+                ("ringmill", Regime::Near),
+                ("rtrb", Regime::Far),
+                ("ringmill", Regime::Far)
+            ]
+        );
+        let far = &rows[2];
+        assert_eq!(
+            (far.place("window"), far.value("ns_per_item"), far.value("rounds")),
+            (Some(256), Some(900.0), Some(1.0))
+        );
+        assert_eq!(
+            [far.value("ratio_to_raw"), far.value("ratio_lower"), far.value("ratio_upper")],
+            [Some(3.0); 3]
+        );
+    }
 }

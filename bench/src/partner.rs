@@ -148,7 +148,7 @@ impl Gate {
 }
 
 /// A client spins until its partner answers: a partner that panics must not leave it spinning for ever.
-struct AbortOnPanic;
+pub(crate) struct AbortOnPanic;
 
 impl Drop for AbortOnPanic {
     fn drop(&mut self) {

@@ -1,26 +1,31 @@
-//! The 64 bytes that every contestant writes, reads and checks on both sides.
+//! What every contestant writes, reads and checks on both sides: so many words of 8 bytes.
 //!
 //! A question is made from its item's number; the answer is computed from *every* word of the question, and
 //! the client compares every word of the answer. So nobody wins by leaving bytes unread, and a lost, repeated
 //! or torn item is an error instead of a good figure.
 
+use std::fmt;
+
 use rkyv::{Archive, Deserialize, Serialize};
 
-const WORDS: usize = 8;
-
-/// A question or an answer.
+/// A question or an answer of `WORDS` words: 1, 8 and 128 are the sizes of `compare`, see [`SIZES`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
-#[rkyv(derive(Debug))]
-pub struct Payload {
+pub struct Payload<const WORDS: usize> {
     words: [u64; WORDS],
 }
 
-/// Bytes of one [`Payload`], in memory and archived.
-pub const PAYLOAD_BYTES: usize = size_of::<Payload>();
+/// Bytes of the payloads that every contestant can be asked for: `Payload<1>`, `Payload<8>`, `Payload<128>`.
+pub const SIZES: [u32; 3] = [8, 64, 1024];
 
-const _: () = assert!(PAYLOAD_BYTES == 64 && size_of::<ArchivedPayload>() == PAYLOAD_BYTES);
+const _: () = assert!(Payload::<1>::BYTES == 8 && Payload::<8>::BYTES == 64 && Payload::<128>::BYTES == 1024);
 
-impl Payload {
+impl<const WORDS: usize> Payload<WORDS> {
+    /// Bytes of one payload, in memory and archived.
+    pub const BYTES: usize = {
+        assert!(size_of::<ArchivedPayload<WORDS>>() == size_of::<Self>());
+        size_of::<Self>()
+    };
+
     /// The question of item number `item`.
     #[inline]
     pub fn question(item: u64) -> Self {
@@ -41,19 +46,37 @@ impl Payload {
         let differences = self.words.iter().zip(&right.words).map(|(word, right)| word ^ right);
         differences.fold(0, |all, difference| all | difference) == 0
     }
+
+    /// The words, for transports that move plain memory.
+    #[inline]
+    pub fn words(&self) -> &[u64; WORDS] {
+        &self.words
+    }
+
+    /// A payload that a transport of plain memory has brought.
+    #[inline]
+    pub fn from_words(words: [u64; WORDS]) -> Self {
+        Self { words }
+    }
 }
 
-impl PartialEq<Payload> for ArchivedPayload {
+impl<const WORDS: usize> fmt::Debug for ArchivedPayload<WORDS> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_tuple("ArchivedPayload").field(&self.native()).finish()
+    }
+}
+
+impl<const WORDS: usize> PartialEq<Payload<WORDS>> for ArchivedPayload<WORDS> {
     #[inline]
-    fn eq(&self, other: &Payload) -> bool {
+    fn eq(&self, other: &Payload<WORDS>) -> bool {
         self.native() == other.words
     }
 }
 
-impl ArchivedPayload {
+impl<const WORDS: usize> ArchivedPayload<WORDS> {
     /// The answer to this question, read where it lies.
     #[inline]
-    pub fn answer(&self) -> Payload {
+    pub fn answer(&self) -> Payload<WORDS> {
         answer_to(self.native())
     }
 
@@ -63,46 +86,61 @@ impl ArchivedPayload {
         Payload { words: self.native() }.answers(item)
     }
 
+    #[inline]
     fn native(&self) -> [u64; WORDS] {
         self.words.map(|word| word.to_native())
     }
 }
 
-/// The last step mixes the words, so that one wrong word of the question spoils the whole answer.
+/// The last step mixes the words, so that a wrong word of the question spoils the answer. The sum is doubled
+/// because a single word and its sum would take each other away.
 #[inline]
-fn answer_to(question: [u64; WORDS]) -> Payload {
+fn answer_to<const WORDS: usize>(question: [u64; WORDS]) -> Payload<WORDS> {
     let sum = question.iter().fold(0u64, |sum, word| sum.wrapping_add(*word));
-    Payload { words: question.map(|word| word ^ sum) }
+    Payload { words: question.map(|word| word ^ (sum << 1)) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn an_answer_fits_its_own_question_only() {
+    fn an_answer_fits_its_own_question_only<const WORDS: usize>() {
         for item in [0, 1, 255, u64::MAX] {
-            let answer = Payload::question(item).answer();
+            let answer = Payload::<WORDS>::question(item).answer();
             assert!(answer.answers(item));
             assert!(!answer.answers(item.wrapping_add(1)));
-            assert!(!Payload::question(item).answers(item));
+            assert!(item == 0 && WORDS == 1 || !Payload::<WORDS>::question(item).answers(item));
         }
     }
 
-    #[test]
-    fn one_wrong_word_spoils_the_answer() {
+    fn one_wrong_word_spoils_the_answer<const WORDS: usize>() {
         for place in 0..WORDS {
-            let mut question = Payload::question(41);
-            question.words[place] += 1;
-            assert!(!question.answer().answers(41), "word {place}");
+            for bit in 0..u64::BITS {
+                let mut question = Payload::<WORDS>::question(41);
+                question.words[place] ^= 1 << bit;
+                assert!(!question.answer().answers(41), "word {place}, bit {bit}");
+            }
         }
     }
 
-    #[test]
-    fn the_archived_question_has_the_same_answer() {
-        let bytes = rkyv::to_bytes::<rkyv::rancor::Error>(&Payload::question(7)).unwrap();
-        let archived = rkyv::access::<ArchivedPayload, rkyv::rancor::Error>(&bytes).unwrap();
+    fn the_archived_question_has_the_same_answer<const WORDS: usize>() {
+        let bytes = rkyv::to_bytes::<rkyv::rancor::Error>(&Payload::<WORDS>::question(7)).unwrap();
+        assert_eq!(bytes.len(), Payload::<WORDS>::BYTES);
+        let archived = rkyv::access::<ArchivedPayload<WORDS>, rkyv::rancor::Error>(&bytes).unwrap();
         assert_eq!(archived.answer(), Payload::question(7).answer());
         assert!(!archived.answers(7));
+    }
+
+    #[test]
+    fn holds_in_every_size() {
+        an_answer_fits_its_own_question_only::<1>();
+        an_answer_fits_its_own_question_only::<8>();
+        an_answer_fits_its_own_question_only::<128>();
+        one_wrong_word_spoils_the_answer::<1>();
+        one_wrong_word_spoils_the_answer::<8>();
+        one_wrong_word_spoils_the_answer::<128>();
+        the_archived_question_has_the_same_answer::<1>();
+        the_archived_question_has_the_same_answer::<8>();
+        the_archived_question_has_the_same_answer::<128>();
     }
 }

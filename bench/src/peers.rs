@@ -1,19 +1,42 @@
 //! ringmill and its rivals.
+//!
+//! Those that are heavy to build are only there with the feature `rivals`; [`Peer::feature`] knows which.
+//!
+//! A partner is a thread where the rival knows nothing else ([`threads`]), and a process where it can
+//! ([`process`], [`processes`]).
 
+#[cfg(feature = "rivals")]
+pub mod amate;
+pub mod bytes;
 pub mod crossbeam;
+pub mod crossbeam_blocking;
+#[cfg(feature = "rivals")]
+pub mod disruptor;
+#[cfg(feature = "rivals")]
+pub mod iceoryx2;
+pub mod mutex_ring;
+pub mod processes;
 pub mod ringmill;
 pub mod rtrb;
 pub mod rtrb_chunks;
 pub mod stages;
 pub mod threads;
 
+use std::convert::Infallible;
+use std::io;
+
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
+
 use crate::Error;
-use crate::contestant::{Contestant, Job};
+use crate::contestant::{Contestant, Point};
+use crate::jobs::Job;
 use crate::pin::CpuPair;
+use crate::process;
 use crate::raw::Raw;
 
 /// Whom `compare` can measure.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Peer {
     /// The bare ping-pong once more: how steady the yardstick itself is.
     Raw,
@@ -25,29 +48,242 @@ pub enum Peer {
     RtrbChunks,
     /// A pair of crossbeam channels between two threads, spinning.
     Crossbeam,
+    /// Crossbeam channels between any number of threads, which sleep while there is nothing to receive.
+    CrossbeamBlocking,
+    /// A pair of disruptors between two threads, polled.
+    Disruptor,
+    /// amate, which brings batches to a thread.
+    Amate,
+    /// A pair of rings in shared memory between two processes, each with a pthread mutex, polled.
+    MutexRing,
+    /// Two pipes between two processes that sleep until something comes.
+    Pipe,
+    /// The same pipes, polled.
+    PipePolled,
+    /// A pair of Unix stream sockets between two processes that sleep until something comes.
+    UnixSocket,
+    /// The same sockets, polled.
+    UnixSocketPolled,
+    /// iceoryx2's request-response between two processes, polled, with the four active requests that it allows by
+    /// itself.
+    #[value(name = "iceoryx2-rr")]
+    Iceoryx2Rr,
+    /// The same with as many active requests as the window has; nothing to gain in `call`.
+    #[value(name = "iceoryx2-rr-wide")]
+    Iceoryx2RrWide,
+    /// iceoryx2's publish-subscribe, once each way, between two processes, polled.
+    #[value(name = "iceoryx2-ps")]
+    Iceoryx2Ps,
 }
 
-impl Peer {
-    /// All of them, in the order of reports.
-    pub const ALL: [Self; 5] = [Self::Raw, Self::Ringmill, Self::Rtrb, Self::RtrbChunks, Self::Crossbeam];
+/// The feature that brings the rivals which are heavy to build.
+const RIVALS: &str = "rivals";
 
-    /// Whether there is anything to see of this one in `job`.
-    pub fn has_a_part_in(self, job: Job) -> bool {
-        self != Self::RtrbChunks || job != Job::Call
+/// The widest window of [`Peer::Iceoryx2RrWide`]: the time an item takes grows with it, to 17 µs there.
+const WIDEST_RR: u32 = 1024;
+
+impl Peer {
+    /// Those that this program has, in the order of reports.
+    pub fn built() -> impl Iterator<Item = Self> {
+        Self::value_variants().iter().copied().filter(|peer| peer.ensure_built().is_ok())
     }
 
-    /// Starts the contestant for `job`, at rest.
+    /// The name in reports and on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Raw => "raw",
+            Self::Ringmill => "ringmill",
+            Self::Rtrb => "rtrb",
+            Self::RtrbChunks => "rtrb-chunks",
+            Self::Crossbeam => "crossbeam",
+            Self::CrossbeamBlocking => "crossbeam-blocking",
+            Self::Disruptor => "disruptor",
+            Self::Amate => "amate",
+            Self::MutexRing => "mutex-ring",
+            Self::Pipe => "pipe",
+            Self::PipePolled => "pipe-polled",
+            Self::UnixSocket => "unix-socket",
+            Self::UnixSocketPolled => "unix-socket-polled",
+            Self::Iceoryx2Rr => "iceoryx2-rr",
+            Self::Iceoryx2RrWide => "iceoryx2-rr-wide",
+            Self::Iceoryx2Ps => "iceoryx2-ps",
+        }
+    }
+
+    /// The feature of this package that it needs, if it does.
+    pub fn feature(self) -> Option<&'static str> {
+        match self {
+            Self::Disruptor | Self::Amate | Self::Iceoryx2Rr | Self::Iceoryx2RrWide | Self::Iceoryx2Ps => {
+                Some(RIVALS)
+            }
+            _ => None,
+        }
+    }
+
+    /// That this program has it.
     ///
     /// # Errors
     ///
-    /// [`Error::Spawn`], [`Error::Pin`] or [`Error::Start`] if its partner cannot be started.
-    pub fn start(self, job: Job, cpus: CpuPair) -> Result<Box<dyn Contestant>, Error> {
+    /// [`Error::NotBuilt`] if it was built without the feature.
+    pub fn ensure_built(self) -> Result<(), Error> {
+        match self.feature() {
+            Some(feature) if !cfg!(feature = "rivals") => Err(Error::NotBuilt { who: self.name(), feature }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether there is anything to see of this one in `job` at `point`.
+    pub fn has_a_part_in(self, job: Job, point: Point) -> bool {
+        match (self, job) {
+            // It moves one word, one at a time.
+            (Self::Raw, _) => job == Job::Call && point.payload_bytes == 8,
+            (_, Job::Stages) => self == Self::Ringmill,
+            (Self::RtrbChunks | Self::CrossbeamBlocking | Self::Iceoryx2RrWide, Job::Call) => false,
+            (Self::Ringmill | Self::CrossbeamBlocking, _) => true,
+            // Between one thread and one other.
+            _ if point.threads > 1 || point.workers > 1 => false,
+            // Its window is its own, whatever is asked for.
+            (Self::Iceoryx2Rr, Job::Stream) => point.window == Point::STANDARD.window,
+            (Self::Iceoryx2RrWide, Job::Stream) => point.window <= WIDEST_RR,
+            _ => true,
+        }
+    }
+
+    /// Starts the contestant for `job` at `point`, at rest.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Spawn`], [`Error::Pin`] or [`Error::Start`] if its partner cannot be started, [`Error::PayloadSize`] if
+    /// there is no such payload.
+    pub fn start(self, _job: Job, point: Point, cpus: CpuPair) -> Result<Box<dyn Contestant>, Error> {
+        match point.payload_bytes {
+            8 => self.start_with::<1>(point, cpus),
+            64 => self.start_with::<8>(point, cpus),
+            1024 => self.start_with::<128>(point, cpus),
+            bytes => Err(Error::PayloadSize { bytes }),
+        }
+    }
+
+    fn start_with<const WORDS: usize>(
+        self,
+        point: Point,
+        cpus: CpuPair,
+    ) -> Result<Box<dyn Contestant>, Error> {
+        let who = self.name();
         Ok(match self {
             Self::Raw => Box::new(Raw::start(cpus)?),
-            Self::Ringmill => Box::new(ringmill::Ringmill::start(job.room(), cpus)?),
-            Self::Rtrb => Box::new(rtrb::start(job.room(), cpus)?),
-            Self::RtrbChunks => Box::new(rtrb_chunks::RtrbChunks::start(job.room(), cpus)?),
-            Self::Crossbeam => Box::new(crossbeam::start(job.room(), cpus)?),
+            Self::Ringmill if point.threads == 1 => {
+                Box::new(ringmill::Ringmill::<WORDS>::start(point, cpus)?)
+            }
+            Self::Ringmill => Box::new(ringmill::RingmillCallers::<WORDS>::start(point, cpus)?),
+            Self::Rtrb => Box::new(rtrb::start::<WORDS>(point, cpus)?),
+            Self::RtrbChunks => Box::new(rtrb_chunks::RtrbChunks::<WORDS>::start(point, cpus)?),
+            Self::CrossbeamBlocking => {
+                Box::new(crossbeam_blocking::CrossbeamBlocking::start::<WORDS>(point, cpus)?)
+            }
+            Self::Crossbeam => Box::new(crossbeam::start::<WORDS>(point, cpus)?),
+            Self::MutexRing => Box::new(mutex_ring::start::<WORDS>(who, point, cpus)?),
+            Self::Pipe => Box::new(bytes::start_pipes::<WORDS, true>(who, point, cpus)?),
+            Self::PipePolled => Box::new(bytes::start_pipes::<WORDS, false>(who, point, cpus)?),
+            Self::UnixSocket => Box::new(bytes::start_sockets::<WORDS, true>(who, point, cpus)?),
+            Self::UnixSocketPolled => Box::new(bytes::start_sockets::<WORDS, false>(who, point, cpus)?),
+            #[cfg(feature = "rivals")]
+            Self::Disruptor => Box::new(disruptor::start::<WORDS>(who, point, cpus)?),
+            #[cfg(feature = "rivals")]
+            Self::Amate => Box::new(amate::start::<WORDS>(who, point, cpus)?),
+            #[cfg(feature = "rivals")]
+            Self::Iceoryx2Rr => Box::new(iceoryx2::start_rr::<WORDS>(who, iceoryx2::DEFAULT_ACTIVE, cpus)?),
+            #[cfg(feature = "rivals")]
+            Self::Iceoryx2RrWide => Box::new(iceoryx2::start_rr::<WORDS>(who, point.window, cpus)?),
+            #[cfg(feature = "rivals")]
+            Self::Iceoryx2Ps => Box::new(iceoryx2::start_ps::<WORDS>(who, point, cpus)?),
+            #[cfg(not(feature = "rivals"))]
+            Self::Disruptor | Self::Amate | Self::Iceoryx2Rr | Self::Iceoryx2RrWide | Self::Iceoryx2Ps => {
+                return Err(Error::NotBuilt { who, feature: RIVALS });
+            }
         })
+    }
+}
+
+/// What a partner's process has to do.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Order {
+    /// Of a payload.
+    words: usize,
+    task: Task,
+}
+
+/// Whose partner it is, and what it must know beside what it is handed.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Task {
+    /// [`bytes`].
+    Bytes {
+        /// Whether it sleeps until something comes.
+        waits: bool,
+    },
+    /// [`mutex_ring`].
+    MutexRing {
+        /// Items that a ring holds.
+        room: u32,
+    },
+    /// [`iceoryx2`].
+    #[cfg(feature = "rivals")]
+    Iceoryx2(iceoryx2::Order),
+}
+
+impl Task {
+    /// As it is given to [`Process::start`](process::Process::start), for payloads of so many words.
+    ///
+    /// # Panics
+    ///
+    /// Never: it holds nothing that JSON cannot.
+    pub fn to_argument<const WORDS: usize>(self) -> String {
+        serde_json::to_string(&Order { words: WORDS, task: self }).expect("a task is plain data")
+    }
+
+    fn work<const WORDS: usize>(self) -> io::Result<Infallible> {
+        match self {
+            Self::Bytes { waits } => bytes::answer::<WORDS>(waits),
+            Self::MutexRing { room } => mutex_ring::answer::<WORDS>(room),
+            #[cfg(feature = "rivals")]
+            Self::Iceoryx2(order) => iceoryx2::answer::<WORDS>(&order),
+        }
+    }
+}
+
+/// To be called first in `main` by every program that starts peers. If this process is the partner of one, it
+/// answers until it is killed; else this returns at once.
+pub fn begin() {
+    #[cfg(feature = "rivals")]
+    crate::janitor::begin();
+    let Some(task) = process::task() else { return };
+    let done = match serde_json::from_str::<Order>(&task) {
+        Ok(Order { words: 1, task }) => task.work::<1>(),
+        Ok(Order { words: 8, task }) => task.work::<8>(),
+        Ok(Order { words: 128, task }) => task.work::<128>(),
+        Ok(Order { words, .. }) => Err(io::Error::other(format!("no payload has {words} words"))),
+        Err(error) => Err(error.into()),
+    };
+    let Err(error) = done;
+    process::give_up(&error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_those_of_the_command_line() {
+        for peer in Peer::value_variants() {
+            assert_eq!(peer.to_possible_value().unwrap().get_name(), peer.name());
+        }
+    }
+
+    #[test]
+    fn a_task_survives_the_way_to_its_partner() {
+        let argument = Task::MutexRing { room: 256 }.to_argument::<8>();
+        let Order { words, task } = serde_json::from_str(&argument).unwrap();
+        assert_eq!(words, 8);
+        assert!(matches!(task, Task::MutexRing { room: 256 }));
     }
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Release};
 
 use crate::Error;
-use crate::contestant::{Contestant, Job, Shape};
+use crate::contestant::Contestant;
 use crate::partner::Partner;
 use crate::pin::CpuPair;
 
@@ -51,10 +51,6 @@ impl Raw {
 impl Contestant for Raw {
     fn name(&self) -> &'static str {
         "raw"
-    }
-
-    fn shape(&self, _: Job) -> Shape {
-        Shape { payload_bytes: size_of::<u64>(), window: 1 }
     }
 
     fn resume(&mut self) {

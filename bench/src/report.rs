@@ -1,59 +1,150 @@
-//! The table, and the lines of JSON.
+//! Rows: what every job gives, as a table for people and as lines of JSON, which can be read back.
+//!
+//! A line of JSON is one flat object: the job, who, the regime if there is one, *where* it was measured
+//! ([`PLACES`], whole numbers), and *what* came out (every other name, a number each). What is not there is
+//! left out.
 
-use std::fmt::Write;
+use std::fmt;
 
-use serde::Serialize;
+use comfy_table::{Cell, CellAlignment, ContentArrangement, Table, TableStyle};
+use serde::de::{self, MapAccess, Visitor};
+use serde::ser::SerializeMap;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::match_up::Outcome;
-use crate::rounds::{Quartiles, Regime};
+use crate::rounds::Regime;
 
-/// One contestant at one job in one regime. Its JSON has exactly the public fields.
-#[derive(Clone, Debug, Serialize)]
+/// The names of where something is measured, in the order of columns. Units last.
+pub const PLACES: [&str; 9] = [
+    "payload_bytes",
+    "window",
+    "threads",
+    "workers",
+    "stages",
+    "members",
+    "batch_size",
+    "rate_per_s",
+    "spin_us",
+];
+
+/// One line of a report: one contestant at one point in one regime.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Row {
     /// The job's name.
-    pub job: &'static str,
+    pub job: String,
     /// The contestant's name.
-    pub who: &'static str,
-    /// The regime in which the slices were taken.
-    pub regime: Regime,
-    /// Bytes of a question, and of an answer.
-    pub payload_bytes: usize,
-    /// Items in progress at most.
-    pub window: u32,
-    /// Median nanoseconds an item.
-    pub ns_per_item: f64,
-    /// Median ratio to `raw`.
-    pub ratio_to_raw: f64,
-    /// Slices that counted.
-    pub rounds: usize,
-    #[serde(skip)]
-    spread: Quartiles,
+    pub who: String,
+    /// The regime in which it was measured; none where cache lines have no part in it.
+    pub regime: Option<Regime>,
+    /// Where it was measured: names out of [`PLACES`].
+    pub at: Vec<(String, u64)>,
+    /// What came out: names in snake case, units last.
+    pub figures: Vec<(String, f64)>,
 }
 
-/// The rows of `outcome`, regime by regime, in the contestants' order; regimes without a slice have none.
-pub fn rows(outcome: &Outcome) -> Vec<Row> {
-    let of_regime = |regime: Regime| {
-        outcome.standings.iter().filter_map(move |standing| {
-            let summary = standing.tally.summary(regime)?;
-            Some(Row {
-                job: outcome.job.name(),
-                who: standing.who,
-                regime,
-                payload_bytes: standing.shape.payload_bytes,
-                window: standing.shape.window,
-                ns_per_item: rounded(summary.ns_per_item),
-                ratio_to_raw: rounded(summary.ratio_to_raw.median),
-                rounds: summary.rounds,
-                spread: summary.ratio_to_raw,
-            })
-        })
-    };
-    Regime::ALL.into_iter().flat_map(of_regime).collect()
+impl Row {
+    /// A row without place and figures.
+    pub fn new(job: &str, who: &str) -> Self {
+        Self { job: job.into(), who: who.into(), regime: None, at: Vec::new(), figures: Vec::new() }
+    }
+
+    /// The same, measured in `regime`.
+    #[must_use]
+    pub fn regime(mut self, regime: Regime) -> Self {
+        self.regime = Some(regime);
+        self
+    }
+
+    /// The same, measured where `place` is `value`.
+    ///
+    /// # Panics
+    ///
+    /// If `place` is none of [`PLACES`]: it would come back as a figure.
+    #[must_use]
+    pub fn at(mut self, place: &str, value: impl Into<u64>) -> Self {
+        assert!(is_place(place), "{place} is missing in PLACES");
+        self.at.push((place.into(), value.into()));
+        self
+    }
+
+    /// The same with a figure, rounded to three decimals, since more would only show noise. One that is not finite is
+    /// left out.
+    ///
+    /// # Panics
+    ///
+    /// If `name` is not the name of a figure.
+    #[must_use]
+    pub fn figure(mut self, name: &str, value: f64) -> Self {
+        assert!(!is_place(name) && !["job", "who", "regime"].contains(&name), "{name} is no figure");
+        if value.is_finite() {
+            self.figures.push((name.into(), (value * 1e3).round() / 1e3));
+        }
+        self
+    }
+
+    /// Where it was measured, by the name of a place.
+    pub fn place(&self, name: &str) -> Option<u64> {
+        self.at.iter().find(|(place, _)| place == name).map(|&(_, value)| value)
+    }
+
+    /// What came out, by the name of a figure.
+    pub fn value(&self, name: &str) -> Option<f64> {
+        self.figures.iter().find(|(figure, _)| figure == name).map(|&(_, value)| value)
+    }
 }
 
-/// Three decimals: more would only show noise.
-fn rounded(figure: f64) -> f64 {
-    (figure * 1e3).round() / 1e3
+fn is_place(name: &str) -> bool {
+    PLACES.contains(&name)
+}
+
+impl Serialize for Row {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("job", &self.job)?;
+        map.serialize_entry("who", &self.who)?;
+        if let Some(regime) = self.regime {
+            map.serialize_entry("regime", &regime)?;
+        }
+        for (place, value) in &self.at {
+            map.serialize_entry(place, value)?;
+        }
+        for (name, value) in &self.figures {
+            map.serialize_entry(name, value)?;
+        }
+        map.end()
+    }
+}
+
+impl<'de> Deserialize<'de> for Row {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(RowVisitor)
+    }
+}
+
+struct RowVisitor;
+
+impl<'de> Visitor<'de> for RowVisitor {
+    type Value = Row;
+
+    fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("a flat object with job, who and numbers")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Row, A::Error> {
+        let (mut job, mut who) = (None, None);
+        let mut row = Row::new("", "");
+        while let Some(name) = map.next_key::<String>()? {
+            match name.as_str() {
+                "job" => job = Some(map.next_value()?),
+                "who" => who = Some(map.next_value()?),
+                "regime" => row.regime = map.next_value()?,
+                place if is_place(place) => row.at.push((name, map.next_value()?)),
+                _ => row.figures.push((name, map.next_value()?)),
+            }
+        }
+        row.job = job.ok_or_else(|| de::Error::missing_field("job"))?;
+        row.who = who.ok_or_else(|| de::Error::missing_field("who"))?;
+        Ok(row)
+    }
 }
 
 /// One JSON object a line.
@@ -65,75 +156,149 @@ pub fn json(rows: &[Row]) -> String {
     rows.iter().map(|row| serde_json::to_string(row).expect("a row is plain data") + "\n").collect()
 }
 
-/// A table for people, with a header and a blank line between regimes.
-pub fn table(rows: &[Row]) -> String {
-    let mut text =
-        line(["job", "who", "regime", "payload", "window", "ns/item", "x raw", "quartiles", "rounds"]);
-    for (place, row) in rows.iter().enumerate() {
-        if place > 0 && (rows[place - 1].job, rows[place - 1].regime) != (row.job, row.regime) {
-            text.push('\n');
-        }
-        text += &line([
-            row.job,
-            row.who,
-            row.regime.name(),
-            &format!("{} B", row.payload_bytes),
-            &row.window.to_string(),
-            &format!("{:.1}", row.ns_per_item),
-            &format!("{:.2}", row.ratio_to_raw),
-            &format!("{:.2} to {:.2}", row.spread.lower, row.spread.upper),
-            &row.rounds.to_string(),
-        ]);
-    }
-    text
+/// The rows of `text`, as [`json`] writes them; blank lines are skipped.
+///
+/// # Errors
+///
+/// What is wrong with the first line that is no row.
+pub fn read(text: &str) -> Result<Vec<Row>, serde_json::Error> {
+    text.lines().filter(|line| !line.trim().is_empty()).map(serde_json::from_str).collect()
 }
 
-/// Names to the left, figures to the right.
-fn line(cells: [&str; 9]) -> String {
-    let [job, who, regime, payload, window, ns, ratio, quartiles, rounds] = cells;
-    let mut line = String::new();
-    writeln!(
-        line,
-        "{job:<8}{who:<13}{regime:<8}{payload:>8}{window:>8}{ns:>10}{ratio:>8}  {quartiles:>14}{rounds:>8}"
-    )
-    .expect("a string takes what is written");
-    line
+/// One table a job for people: a column for every place and every figure that a row of the job has. Blank lines keep
+/// jobs and regimes apart.
+pub fn table(rows: &[Row]) -> String {
+    rows.chunk_by(|one, next| one.job == next.job).map(table_of_job).collect::<Vec<_>>().join("\n\n") + "\n"
+}
+
+fn table_of_job(rows: &[Row]) -> String {
+    let has_regimes = rows.iter().any(|row| row.regime.is_some());
+    let places: Vec<&str> =
+        PLACES.into_iter().filter(|place| rows.iter().any(|row| row.place(place).is_some())).collect();
+    let mut figures: Vec<&str> = Vec::new();
+    for (name, _) in rows.iter().flat_map(|row| &row.figures) {
+        if !figures.contains(&name.as_str()) {
+            figures.push(name);
+        }
+    }
+    let left = |text: &str| Cell::new(text);
+    let right = |text: String| Cell::new(text).set_alignment(CellAlignment::Right);
+
+    let mut table = Table::new();
+    table.load_style(TableStyle::new()).set_content_arrangement(ContentArrangement::Disabled);
+    let mut header = vec![left("job"), left("who")];
+    header.extend(has_regimes.then(|| left("regime")));
+    header.extend(places.iter().chain(&figures).map(|name| right((*name).into())));
+    table.set_header(header);
+    let mut last: Option<&Row> = None;
+    for row in rows {
+        if last.is_some_and(|last| last.regime != row.regime) {
+            table.add_row([""]);
+        }
+        let mut cells = vec![left(&row.job), left(&row.who)];
+        cells.extend(has_regimes.then(|| left(row.regime.map_or("", Regime::name))));
+        cells.extend(
+            places.iter().map(|place| right(row.place(place).map_or_else(String::new, |n| n.to_string()))),
+        );
+        cells.extend(figures.iter().map(|name| right(row.value(name).map_or_else(String::new, brief))));
+        table.add_row(cells);
+        last = Some(row);
+    }
+    table.column_iter_mut().for_each(|column| {
+        column.set_padding((0, 2));
+    });
+    table.trim_fmt()
+}
+
+/// Three decimals, or none where they are noise.
+fn brief(figure: f64) -> String {
+    match figure {
+        whole if whole.fract() == 0.0 => format!("{whole}"),
+        large if large.abs() >= 1000.0 => format!("{large:.0}"),
+        tens if tens.abs() >= 10.0 => format!("{tens:.1}"),
+        few => format!("{few:.3}"),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::contestant::{Job, Shape};
-    use crate::match_up::Standing;
-    use crate::rounds::{Reading, Tally};
 
-    fn outcome() -> Outcome {
-        let mut tally = Tally::default();
-        for raw_ns in [70.0, 300.0] {
-            let reading = Reading::of(&[raw_ns]);
-            tally.add(3.0 * raw_ns, reading, reading);
-        }
-        let shape = Shape { payload_bytes: 64, window: 256 };
-        let standings = vec![Standing { who: "rtrb", shape, tally }];
-        Outcome { job: Job::Stream { window: 256 }, standings, shortfall: None }
+    fn rows() -> Vec<Row> {
+        let row = |who, regime, ns| {
+            Row::new("stream", who)
+                .regime(regime)
+                .at("payload_bytes", 64_u32)
+                .at("window", 256_u32)
+                .figure("ns_per_item", ns)
+                .figure("rounds", 12.0)
+        };
+        vec![
+            row("rtrb", Regime::Near, 33.123_456),
+            row("ringmill", Regime::Near, 41.5).figure("slowest_thread_p999_us", 7.25),
+            row("rtrb", Regime::Far, 150.0),
+            Row::new("start", "ringmill")
+                .at("workers", 16_u32)
+                .figure("ready_ms", 98.7)
+                .figure("lower", f64::NAN),
+        ]
     }
 
     #[test]
-    fn json_has_exactly_the_agreed_fields() {
-        let text = json(&rows(&outcome()));
-        assert_eq!(
-            text.lines().next().unwrap(),
-            r#"{"job":"stream","who":"rtrb","regime":"near","payload_bytes":64,"window":256,"ns_per_item":210.0,"ratio_to_raw":3.0,"rounds":1}"#
-        );
-        assert_eq!(text.lines().count(), 2);
-    }
-
-    #[test]
-    fn the_table_keeps_regimes_apart() {
-        let text = table(&rows(&outcome()));
+    fn json_is_flat() {
+        let text = json(&rows());
         let lines: Vec<&str> = text.lines().collect();
-        assert_eq!(lines.len(), 4, "{text}");
-        assert!(lines[1].contains("near") && lines[2].is_empty() && lines[3].contains("far"), "{text}");
-        assert!(lines.iter().all(|line| line.is_empty() || line.len() == lines[0].len()), "{text}");
+        assert_eq!(
+            lines[0],
+            r#"{"job":"stream","who":"rtrb","regime":"near","payload_bytes":64,"window":256,"ns_per_item":33.123,"rounds":12.0}"#
+        );
+        assert_eq!(lines[3], r#"{"job":"start","who":"ringmill","workers":16,"ready_ms":98.7}"#);
+    }
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        let rows = rows();
+        assert_eq!(read(&json(&rows)).unwrap(), rows);
+        assert_eq!(read("\n").unwrap(), []);
+        assert!(read(r#"{"who":"rtrb","window":256}"#).unwrap_err().to_string().contains("job"));
+        assert!(read(r#"{"job":"stream","who":"rtrb","window":2.5}"#).is_err());
+        // Whole numbers may lose their point on the way, through jq say.
+        let row = &read(r#"{"job":"stream","who":"rtrb","window":256,"rounds":12}"#).unwrap()[0];
+        assert_eq!(
+            (row.place("window"), row.value("rounds"), row.value("window")),
+            (Some(256), Some(12.0), None)
+        );
+    }
+
+    #[test]
+    #[should_panic(expected = "missing in PLACES")]
+    fn an_unknown_place_is_a_mistake() {
+        let _ = Row::new("stream", "rtrb").at("widow", 256_u32);
+    }
+
+    #[test]
+    fn a_table_has_the_columns_of_its_job() {
+        let text = table(&rows());
+        let tables: Vec<&str> = text.split("\n\njob").collect();
+        assert_eq!(tables.len(), 2, "{text}");
+        let lines: Vec<&str> = tables[0].lines().collect();
+        let names: Vec<&str> = lines[0].split_whitespace().collect();
+        assert_eq!(
+            names,
+            [
+                "job",
+                "who",
+                "regime",
+                "payload_bytes",
+                "window",
+                "ns_per_item",
+                "rounds",
+                "slowest_thread_p999_us"
+            ]
+        );
+        assert!(lines[2].contains("near") && lines[3].is_empty() && lines[4].contains("far"), "{text}");
+        assert!(lines[2].ends_with("7.250") && lines[1].ends_with("12"), "{text}");
+        let names: Vec<&str> = tables[1].lines().next().unwrap().split_whitespace().collect();
+        assert_eq!(names, ["who", "workers", "ready_ms"]);
     }
 }

@@ -7,7 +7,11 @@
 
 use std::fmt;
 
-use serde::Serialize;
+use hdrhistogram::Histogram;
+use serde::{Deserialize, Serialize};
+
+use crate::contestant::Notes;
+use crate::slice::Slice;
 
 /// How far the larger of two readings may lie above the smaller one, as a part of the smaller one.
 pub const TOLERANCE: f64 = 0.20;
@@ -51,7 +55,7 @@ impl Reading {
 }
 
 /// Where the machine has put the two CPUs, told from what a cache line costs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Regime {
     /// Two threads of one core: about 28 ns.
@@ -101,31 +105,49 @@ impl fmt::Display for Regime {
 /// The slices of one contestant in one job.
 #[derive(Clone, Debug, Default)]
 pub struct Tally {
-    accepted: [Vec<Sample>; Regime::ALL.len()],
+    accepted: [Accepted; Regime::ALL.len()],
     rejected: usize,
 }
 
-#[derive(Clone, Copy, Debug)]
+/// Those of one regime.
+#[derive(Clone, Debug, Default)]
+struct Accepted {
+    samples: Vec<Sample>,
+    /// Of all slices together, a histogram a thread.
+    latencies_ns: Vec<Histogram<u64>>,
+}
+
+#[derive(Clone, Debug)]
 struct Sample {
+    round: usize,
     ns_per_item: f64,
     ratio_to_raw: f64,
+    figures: Vec<(&'static str, f64)>,
 }
 
 impl Tally {
-    /// Adds a slice that took `ns_per_item` between two readings of `raw`, or only counts it as rejected.
-    pub fn add(&mut self, ns_per_item: f64, before: Reading, after: Reading) {
-        match before.agreed(after) {
-            Some(raw_ns) => {
-                let sample = Sample { ns_per_item, ratio_to_raw: ns_per_item / raw_ns };
-                self.accepted[Regime::of(raw_ns) as usize].push(sample);
+    /// Adds the slice of round number `round`, which lies between two readings of `raw`, or only counts it as
+    /// rejected.
+    pub fn add(&mut self, round: usize, slice: Slice, before: Reading, after: Reading) {
+        let Some(raw_ns) = before.agreed(after) else {
+            self.rejected += 1;
+            return;
+        };
+        let Slice { ns_per_item, notes: Notes { figures, latencies_ns } } = slice;
+        let accepted = &mut self.accepted[Regime::of(raw_ns) as usize];
+        accepted.samples.push(Sample { round, ns_per_item, ratio_to_raw: ns_per_item / raw_ns, figures });
+        if accepted.latencies_ns.is_empty() {
+            accepted.latencies_ns = latencies_ns;
+        } else {
+            for (sum, more) in accepted.latencies_ns.iter_mut().zip(&latencies_ns) {
+                sum.add(more).expect("a contestant's histograms have the same bounds");
             }
-            None => self.rejected += 1,
         }
     }
 
     /// How many slices counted in `regime`.
     pub fn rounds(&self, regime: Regime) -> usize {
-        self.accepted[regime as usize].len()
+        self.accepted[regime as usize].samples.len()
     }
 
     /// How many slices did not count.
@@ -135,11 +157,34 @@ impl Tally {
 
     /// What the slices of `regime` add up to, if there are any.
     pub fn summary(&self, regime: Regime) -> Option<Summary> {
-        let samples = &self.accepted[regime as usize];
+        let Accepted { samples, latencies_ns } = &self.accepted[regime as usize];
         let rounds = samples.len();
         let ratios = Quartiles::of(samples.iter().map(|sample| sample.ratio_to_raw))?;
         let ns = Quartiles::of(samples.iter().map(|sample| sample.ns_per_item))?;
-        Some(Summary { regime, ns_per_item: ns.median, ratio_to_raw: ratios, rounds })
+        let figures = samples[0].figures.iter().enumerate().filter_map(|(place, &(name, _))| {
+            let all = samples.iter().map(|sample| sample.figures[place].1);
+            Some((name, Quartiles::of(all)?.median))
+        });
+        let p999_us = latencies_ns.iter().map(|taken| taken.value_at_quantile(0.999) as f64 / 1e3).collect();
+        Some(Summary {
+            regime,
+            ns_per_item: ns.median,
+            ratio_to_raw: ratios,
+            rounds,
+            figures: figures.collect(),
+            p999_us,
+        })
+    }
+
+    /// How many times as long an item takes as one of `other` does, slice by slice of those rounds in which both count
+    /// in `regime`.
+    pub fn ratio_to(&self, other: &Self, regime: Regime) -> Option<Quartiles> {
+        let [own, others] = [self, other].map(|tally| &tally.accepted[regime as usize].samples);
+        let ratios = own.iter().filter_map(|sample| {
+            let other = others.iter().find(|other| other.round == sample.round)?;
+            Some(sample.ns_per_item / other.ns_per_item)
+        });
+        Quartiles::of(ratios)
     }
 }
 
@@ -157,7 +202,7 @@ pub fn leading<'a>(tallies: impl IntoIterator<Item = &'a Tally, IntoIter: Clone>
 }
 
 /// What the slices of one contestant in one regime add up to.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Summary {
     /// The regime.
     pub regime: Regime,
@@ -167,6 +212,10 @@ pub struct Summary {
     pub ratio_to_raw: Quartiles,
     /// Slices that counted.
     pub rounds: usize,
+    /// Medians of what else the contestant told of its slices.
+    pub figures: Vec<(&'static str, f64)>,
+    /// What 999 of 1000 of a calling thread's items did not exceed, a figure a thread.
+    pub p999_us: Vec<f64>,
 }
 
 /// Median and spread of some figures.
@@ -201,6 +250,10 @@ mod tests {
 
     fn even(ns: f64) -> Reading {
         Reading { median_ns: ns, mean_ns: ns }
+    }
+
+    fn slice(ns_per_item: f64) -> Slice {
+        Slice { ns_per_item, notes: Notes::default() }
     }
 
     #[test]
@@ -253,10 +306,10 @@ mod tests {
     #[test]
     fn a_tally_keeps_regimes_apart() {
         let mut tally = Tally::default();
-        tally.add(140.0, even(70.0), even(70.0));
-        tally.add(210.0, even(66.0), even(74.0));
-        tally.add(600.0, even(300.0), even(300.0));
-        tally.add(600.0, even(70.0), even(300.0));
+        tally.add(1, slice(140.0), even(70.0), even(70.0));
+        tally.add(2, slice(210.0), even(66.0), even(74.0));
+        tally.add(3, slice(600.0), even(300.0), even(300.0));
+        tally.add(4, slice(600.0), even(70.0), even(300.0));
         assert_eq!(Regime::ALL.map(|regime| tally.rounds(regime)), [0, 2, 1]);
         assert_eq!(tally.rejected(), 1);
         assert_eq!(tally.summary(Regime::Sibling), None);
@@ -266,11 +319,44 @@ mod tests {
     }
 
     #[test]
+    fn notes_are_summed_up_by_regime() {
+        let mut tally = Tally::default();
+        for (round, raw_ns, mean_batch, longest_ns) in
+            [(1, 70.0, 8.0, 1000), (2, 70.0, 10.0, 9000), (3, 300.0, 99.0, 77)]
+        {
+            let mut latencies_ns = vec![Histogram::new_with_max(1_000_000, 2).unwrap(); 2];
+            latencies_ns[1].record(longest_ns).unwrap();
+            let notes = Notes { figures: vec![("mean_batch", mean_batch)], latencies_ns };
+            tally.add(round, Slice { ns_per_item: raw_ns, notes }, even(raw_ns), even(raw_ns));
+        }
+        let near = tally.summary(Regime::Near).unwrap();
+        assert_eq!(near.figures, [("mean_batch", 9.0)]);
+        assert_eq!(near.p999_us[0], 0.0);
+        assert!((near.p999_us[1] - 9.0).abs() < 0.1, "{:?}", near.p999_us);
+    }
+
+    #[test]
+    fn ratios_are_of_slices_of_the_same_round() {
+        let tally = |slices: &[(usize, f64, f64)]| {
+            let mut tally = Tally::default();
+            for &(round, ns, raw_ns) in slices {
+                tally.add(round, slice(ns), even(raw_ns), even(raw_ns));
+            }
+            tally
+        };
+        let one = tally(&[(1, 100.0, 70.0), (2, 200.0, 70.0), (3, 900.0, 300.0)]);
+        let other = tally(&[(2, 50.0, 70.0), (3, 90.0, 300.0), (4, 1.0, 70.0)]);
+        assert_eq!(one.ratio_to(&other, Regime::Near).unwrap().median, 4.0);
+        assert_eq!(one.ratio_to(&other, Regime::Far).unwrap().median, 10.0);
+        assert_eq!(one.ratio_to(&other, Regime::Sibling), None);
+    }
+
+    #[test]
     fn the_leading_regime_is_the_one_where_the_poorest_contestant_is_richest() {
         let tally = |near: usize, far: usize| {
             let mut tally = Tally::default();
-            (0..near).for_each(|_| tally.add(100.0, even(70.0), even(70.0)));
-            (0..far).for_each(|_| tally.add(100.0, even(300.0), even(300.0)));
+            (0..near).for_each(|_| tally.add(1, slice(100.0), even(70.0), even(70.0)));
+            (0..far).for_each(|_| tally.add(1, slice(100.0), even(300.0), even(300.0)));
             tally
         };
         assert_eq!(leading([]), None);

@@ -1,41 +1,39 @@
 //! ringmill and its rivals in one run, as ratios to the bare cache-line ping-pong.
 
+use std::fmt;
 use std::io::{self, IsTerminal, Write};
-use std::panic::resume_unwind;
+use std::path::PathBuf;
 use std::process::ExitCode;
-use std::thread;
 
-use clap::{Parser, ValueEnum};
+use clap::Parser;
 use ringmill_bench::Error;
-use ringmill_bench::contestant::{Contestant, Job};
-use ringmill_bench::match_up::{self, Progress};
-use ringmill_bench::peers::Peer;
+use ringmill_bench::jobs::{Audience, Job, Only, Session};
 use ringmill_bench::peers::ringmill::Echo;
-use ringmill_bench::peers::stages::{self, Stage};
-use ringmill_bench::pin::{CpuPair, pin_to};
-use ringmill_bench::raw::Raw;
-use ringmill_bench::report;
+use ringmill_bench::peers::stages::Stage;
+use ringmill_bench::peers::{self, Peer};
+use ringmill_bench::pin::CpuPair;
+use ringmill_bench::plot::{Folder, Measured, Run};
+use ringmill_bench::report::{self, Row};
 
-ringmill::init!(Echo, Stage);
+ringmill::init!(Echo<1>, Echo<8>, Echo<128>, Stage);
 
 /// Compares ringmill with its rivals.
 ///
 /// Short slices of every contestant alternate with readings of a bare cache-line ping-pong between the same
 /// two CPUs (raw). A slice counts only if the readings before and after it differ by at most 20%. What is
-/// printed are medians of the ratio to raw, by regime: what a cache line costs depends on where the machine
-/// puts the two CPUs, and figures of different regimes cannot be compared.
+/// printed are medians of the ratio to raw and their quartiles, by regime: what a cache line costs depends on
+/// where the machine puts the two CPUs, and figures of different regimes cannot be compared.
 ///
-/// Every item is 64 bytes each way, written, read and checked on both sides. The two CPUs are the first two
-/// that the process may use; taskset chooses others.
+/// Every item is as large as its answer, written, read and checked on both sides; 64 bytes if nothing else is
+/// said. The two CPUs are the first two that the process may use; taskset chooses others.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Arguments {
     /// What to measure; may be repeated [default: all jobs]
     #[arg(long = "job", value_name = "JOB")]
-    jobs: Vec<JobName>,
+    jobs: Vec<Job>,
 
-    /// Whom to measure; may be repeated [default: all that have a part in the job]. The job `stages` compares
-    /// ringmill with itself
+    /// Whom to measure; may be repeated. Who has no part in a job is left out of it [default: all]
     #[arg(long = "peer", value_name = "PEER")]
     peers: Vec<Peer>,
 
@@ -43,29 +41,48 @@ struct Arguments {
     #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     rounds: u32,
 
-    /// Items in progress at most in the jobs `stream` and `stages`
-    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=65_536))]
-    window: u32,
+    /// Only payloads of so many bytes; jobs that have none are left out
+    #[arg(long, value_name = "BYTES")]
+    payload: Option<u32>,
 
-    /// Print one JSON object a line instead of a table
+    /// Only so many items in progress at most [default: 16 to 65536 in `stream`, 256 elsewhere]
+    #[arg(long, value_name = "ITEMS", value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    window: Option<u32>,
+
+    /// Only so many calling threads in `stream`, each with a window of its own, beside one [default: 1, 2, 4, 8]
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=64))]
+    threads: Option<u32>,
+
+    /// Only so many workers in `stream`, beside one [default: 1, 2, 4]
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=64))]
+    workers: Option<u32>,
+
+    /// Print one JSON object a line instead of tables
     #[arg(long)]
     json: bool,
+
+    /// Also draw what comes out, as it comes: pictures and a page, into this folder
+    #[arg(long, value_name = "DIR")]
+    report: Option<PathBuf>,
+
+    /// Measure nothing, but draw what was measured before: the folder of a report, or a file of such JSON; may be
+    /// repeated, and the later of two rows of the same is the one that is drawn
+    #[arg(long, value_name = "PATH", requires = "report")]
+    #[arg(conflicts_with_all = ["jobs", "peers", "rounds", "payload", "window", "threads", "workers", "json"])]
+    from: Vec<PathBuf>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum JobName {
-    /// One round trip at a time
-    Call,
-    /// Many items in progress
-    Stream,
-    /// The same through pipelines of 1 to 8 stages and ensembles of 1 to 8 members
-    Stages,
-}
+/// The features of this package that this program was built with: they are part of the command that a report names.
+const FEATURES: &[&str] = &[
+    #[cfg(feature = "rivals")]
+    "rivals",
+];
 
 /// The exit code where the machine was too busy for enough rounds to count: what was had is printed.
 const TOO_FEW_ROUNDS: u8 = 3;
 
 fn main() -> ExitCode {
+    peers::begin();
     match compare(&Arguments::parse()) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(TOO_FEW_ROUNDS),
@@ -78,69 +95,113 @@ fn main() -> ExitCode {
 
 /// Prints the report of every job; whether enough rounds counted in each.
 fn compare(arguments: &Arguments) -> Result<bool, Error> {
+    let folder = arguments.report.as_deref().map(Folder::open).transpose()?;
+    if let (Some(folder), false) = (&folder, arguments.from.is_empty()) {
+        let mut measured = Measured::default();
+        for path in &arguments.from {
+            measured.add(Measured::read(path)?);
+        }
+        folder.write(&measured.rows, &measured.runs)?;
+        return Ok(true);
+    }
+    arguments.peers.iter().try_for_each(|peer| peer.ensure_built())?;
     let cpus = CpuPair::allowed()?;
-    let rounds = arguments.rounds as usize;
-    let mut out = io::stdout();
-    let mut complete = true;
-    let mut rows = Vec::new();
+    let mut reporter = Reporter::new(arguments.json, folder);
     for job in arguments.jobs() {
-        let peers = arguments.peers(job);
-        // In a thread of its own, so that being pinned ends with the job: the partners of the next one are
-        // started from a thread that may use every CPU.
-        let outcome = thread::scope(|scope| {
-            let finished = scope.spawn(|| run_job(job, &peers, cpus, rounds)).join();
-            finished.unwrap_or_else(|panic| resume_unwind(panic))
-        })?;
-        if let Some(shortfall) = &outcome.shortfall {
-            eprintln!("compare: {shortfall}");
-            complete = false;
-        }
-        let of_job = report::rows(&outcome);
-        if arguments.json {
-            out.write_all(report::json(&of_job).as_bytes())
-                .and_then(|()| out.flush())
-                .map_err(Error::Print)?;
-        }
-        rows.extend(of_job);
+        let mut session = Session {
+            cpus,
+            rounds: arguments.rounds as usize,
+            peers: &arguments.peers,
+            only: Only {
+                payload_bytes: arguments.payload,
+                window: arguments.window,
+                threads: arguments.threads,
+                workers: arguments.workers,
+            },
+            audience: &mut reporter,
+        };
+        let done = job.run(&mut session);
+        // What was had before an error is worth showing.
+        reporter.end_job()?;
+        done?;
     }
-    if !arguments.json {
-        out.write_all(report::table(&rows).as_bytes()).map_err(Error::Print)?;
-    }
-    Ok(complete)
-}
-
-fn run_job(job: Job, peers: &[Peer], cpus: CpuPair, rounds: usize) -> Result<match_up::Outcome, Error> {
-    let mut raw = Raw::start(cpus)?;
-    let mut contestants: Vec<Box<dyn Contestant>> = match job {
-        Job::Stages { .. } => stages::start(job, cpus)?,
-        _ => peers.iter().map(|peer| peer.start(job, cpus)).collect::<Result<_, Error>>()?,
-    };
-    pin_to(cpus.client)?;
-    let mut progress_line = ProgressLine::new();
-    match_up::run(job, &mut raw, &mut contestants, rounds, |progress| progress_line.show(progress))
+    if reporter.is_empty { Err(Error::Nothing) } else { Ok(reporter.complete) }
 }
 
 impl Arguments {
     /// The jobs named, each once, or all of them if none was named.
-    fn jobs(&self) -> Vec<Job> {
-        JobName::value_variants()
-            .iter()
-            .filter(|name| self.jobs.is_empty() || self.jobs.contains(name))
-            .map(|name| match name {
-                JobName::Call => Job::Call,
-                JobName::Stream => Job::Stream { window: self.window },
-                JobName::Stages => Job::Stages { window: self.window },
-            })
-            .collect()
+    fn jobs(&self) -> impl Iterator<Item = Job> {
+        Job::ALL.into_iter().filter(|job| self.jobs.is_empty() || self.jobs.contains(job))
+    }
+}
+
+/// Prints rows as they come, or a table after each job.
+struct Reporter {
+    json: bool,
+    progress: ProgressLine,
+    /// Rows for the table of this job.
+    rows: Vec<Row>,
+    folder: Option<Folder>,
+    /// All rows, for the folder.
+    measured: Measured,
+    /// Whether nothing has been printed yet.
+    is_empty: bool,
+    /// Whether all that was asked for could be measured.
+    complete: bool,
+}
+
+impl Reporter {
+    fn new(json: bool, folder: Option<Folder>) -> Self {
+        Self {
+            json,
+            progress: ProgressLine::new(),
+            rows: Vec::new(),
+            folder,
+            measured: Measured { rows: Vec::new(), runs: vec![Run::this(FEATURES)] },
+            is_empty: true,
+            complete: true,
+        }
     }
 
-    /// The peers named, each once, or all that have a part in `job` if none was named.
-    fn peers(&self, job: Job) -> Vec<Peer> {
-        let wanted = |peer: &Peer| match self.peers.is_empty() {
-            true => peer.has_a_part_in(job),
-            false => self.peers.contains(peer),
-        };
-        Peer::ALL.into_iter().filter(wanted).collect()
+    /// Prints the table of the job that has ended.
+    fn end_job(&mut self) -> Result<(), Error> {
+        let rows = std::mem::take(&mut self.rows);
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let between = if self.is_empty { "" } else { "\n" };
+        self.print(&format!("{between}{}", report::table(&rows)))
+    }
+
+    fn print(&mut self, text: &str) -> Result<(), Error> {
+        self.progress.clear();
+        self.is_empty = false;
+        let mut out = io::stdout();
+        out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(Error::Print)
+    }
+}
+
+impl Audience for Reporter {
+    fn progress(&mut self, line: fmt::Arguments<'_>) {
+        self.progress.show(line);
+    }
+
+    fn rows(&mut self, rows: &[Row]) -> Result<(), Error> {
+        if let Some(folder) = &self.folder {
+            self.measured.rows.extend_from_slice(rows);
+            folder.write(&self.measured.rows, &self.measured.runs)?;
+        }
+        if self.json {
+            return self.print(&report::json(rows));
+        }
+        self.rows.extend_from_slice(rows);
+        Ok(())
+    }
+
+    fn shortfall(&mut self, line: fmt::Arguments<'_>) {
+        self.progress.clear();
+        eprintln!("compare: {line}");
+        self.complete = false;
     }
 }
 
@@ -157,15 +218,16 @@ impl ProgressLine {
         Self { on: io::stderr().is_terminal() }
     }
 
-    fn show(&mut self, progress: Progress) {
-        let Progress { job, round, raw_ns, leading: (regime, counted), wanted } = progress;
-        self.write(format_args!(
-            "{REWIND}{job}: round {round}, raw {raw_ns:.0} ns, {counted} of {wanted} rounds count ({regime})"
-        ));
+    fn show(&mut self, line: fmt::Arguments<'_>) {
+        self.write(format_args!("{REWIND}{line}"));
+    }
+
+    fn clear(&mut self) {
+        self.write(format_args!("{REWIND}"));
     }
 
     /// A progress line that cannot be written is no reason to stop measuring.
-    fn write(&mut self, text: std::fmt::Arguments<'_>) {
+    fn write(&mut self, text: fmt::Arguments<'_>) {
         let mut err = io::stderr();
         if self.on && err.write_fmt(text).and_then(|()| err.flush()).is_err() {
             self.on = false;
@@ -175,7 +237,7 @@ impl ProgressLine {
 
 impl Drop for ProgressLine {
     fn drop(&mut self) {
-        self.write(format_args!("{REWIND}"));
+        self.clear();
     }
 }
 

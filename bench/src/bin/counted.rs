@@ -9,10 +9,12 @@
 //! slow path too, but repeat.
 
 use ringmill::{Server, StreamOptions, ThreadServlet, Wait};
-use ringmill_bench::payload::Payload;
-use ringmill_bench::peers::ringmill::Echo;
 use std::process::ExitCode;
 use std::time::Duration;
+
+/// What travels: 64 bytes.
+type Payload = ringmill_bench::payload::Payload<8>;
+type Echo = ringmill_bench::peers::ringmill::Echo<8>;
 
 const WINDOW: usize = 256;
 const BATCH_SIZE: usize = 64;

@@ -8,7 +8,7 @@ use std::hint;
 use rtrb::{Consumer, Producer, RingBuffer};
 
 use crate::Error;
-use crate::contestant::Contestant;
+use crate::contestant::{Contestant, Point};
 use crate::partner::Partner;
 use crate::payload::Payload;
 use crate::pin::CpuPair;
@@ -19,23 +19,24 @@ const CHUNK: usize = 32;
 
 /// A pair of rings and the thread that answers at their far end.
 #[derive(Debug)]
-pub struct RtrbChunks {
-    questions: Producer<Payload>,
-    answers: Consumer<Payload>,
+pub struct RtrbChunks<const WORDS: usize> {
+    questions: Producer<Payload<WORDS>>,
+    answers: Consumer<Payload<WORDS>>,
     partner: Partner,
 }
 
 const WHO: &str = "rtrb-chunks";
 
-impl RtrbChunks {
-    /// Starts the pair; each ring holds `room` items.
+impl<const WORDS: usize> RtrbChunks<WORDS> {
+    /// Starts the pair; each ring holds as many items as `point` has room for.
     ///
     /// # Errors
     ///
     /// Those of [`Partner::spawn`].
-    pub fn start(room: u32, cpus: CpuPair) -> Result<Self, Error> {
-        let (questions, mut asked) = RingBuffer::new(room as usize);
-        let (mut answered, answers) = RingBuffer::new(room as usize);
+    pub fn start(point: Point, cpus: CpuPair) -> Result<Self, Error> {
+        let room = point.room() as usize;
+        let (questions, mut asked) = RingBuffer::new(room);
+        let (mut answered, answers) = RingBuffer::new(room);
         let partner = Partner::spawn(WHO, cpus.partner, move || {
             if answer_chunk(&mut asked, &mut answered) == 0 {
                 hint::spin_loop();
@@ -45,7 +46,7 @@ impl RtrbChunks {
     }
 }
 
-impl Contestant for RtrbChunks {
+impl<const WORDS: usize> Contestant for RtrbChunks<WORDS> {
     fn name(&self) -> &'static str {
         WHO
     }
@@ -81,14 +82,21 @@ impl Contestant for RtrbChunks {
 }
 
 /// Answers one chunk of what has been asked, from ring to ring; returns its length.
-fn answer_chunk(asked: &mut Consumer<Payload>, answered: &mut Producer<Payload>) -> usize {
+fn answer_chunk<const WORDS: usize>(
+    asked: &mut Consumer<Payload<WORDS>>,
+    answered: &mut Producer<Payload<WORDS>>,
+) -> usize {
     let chunk = CHUNK.min(asked.slots()).min(answered.slots());
     let questions = asked.read_chunk(chunk).expect("only this side takes questions");
     fill(answered, chunk, questions.into_iter().map(|question| question.answer()))
 }
 
 /// Puts at most `chunk` of `payloads` into `ring`, as many as it has room for; returns how many.
-fn fill(ring: &mut Producer<Payload>, chunk: usize, payloads: impl Iterator<Item = Payload>) -> usize {
+fn fill<const WORDS: usize>(
+    ring: &mut Producer<Payload<WORDS>>,
+    chunk: usize,
+    payloads: impl Iterator<Item = Payload<WORDS>>,
+) -> usize {
     let chunk = chunk.min(ring.slots());
     ring.write_chunk_uninit(chunk).expect("only this side fills the ring").fill_from_iter(payloads)
 }

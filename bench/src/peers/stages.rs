@@ -1,7 +1,4 @@
-//! ringmill's servlets made of servlets: what a further stage, or a further member, costs.
-//!
-//! Every stage and every member is a worker process of its own that passes its items through, pinned to the
-//! partner's CPU; so the figures are those of the engine's moving things on, all on one CPU.
+//! ringmill's servlets made of servlets, whose leaves pass their items through.
 
 use std::fmt::Debug;
 use std::time::Duration;
@@ -9,12 +6,16 @@ use std::time::Duration;
 use ::ringmill::{BoxServlet, Ensemble, PassThrough, ProcessServlet, Server, Servlet, StreamOptions};
 use rkyv::Archived;
 
+use super::ringmill::server_builder;
 use crate::Error;
-use crate::contestant::{Contestant, Job};
-use crate::payload::Payload;
+use crate::contestant::{Contestant, Point};
 use crate::pin::CpuPair;
 
-/// A worker that passes its items through. List it in `ringmill::init!` of every program that calls [`start`].
+/// What goes through.
+type Payload = crate::payload::Payload<8>;
+
+/// A worker that passes its items through. List it in `ringmill::init!` of every program that calls [`pipeline`] or
+/// [`ensemble`].
 pub type Stage = PassThrough<Payload>;
 
 /// What comes out of an ensemble.
@@ -23,53 +24,51 @@ type Outcomes = Vec<Box<Payload>>;
 /// The most items that a worker takes at once.
 const BATCH_SIZE: usize = 64;
 
-/// How many stages the pipelines have, and how many members the ensembles.
-const PIPELINES: [(usize, &str); 4] = [(1, "1 stage"), (2, "2 stages"), (4, "4 stages"), (8, "8 stages")];
-const ENSEMBLES: [(usize, &str); 4] = [(1, "1 member"), (2, "2 members"), (4, "4 members"), (8, "8 members")];
+/// Room for the outcomes of the largest ensemble, side by side.
+const MAX_PAYLOAD: usize = 2048;
 
-/// Starts all of them.
+/// One stage or member: a worker process on the partner's CPU.
+fn leaf(cpus: CpuPair) -> ProcessServlet<Stage> {
+    let servlet = ProcessServlet::<Stage>::new(()).name("stage").cpus([cpus.partner]);
+    servlet.batch_size(BATCH_SIZE).batch_wait_time(Duration::ZERO)
+}
+
+/// Starts a pipeline of `count` stages.
 ///
 /// # Errors
 ///
-/// [`Error::Start`] if a server does not start.
-pub fn start(job: Job, cpus: CpuPair) -> Result<Vec<Box<dyn Contestant>>, Error> {
-    let stage = || {
-        let servlet = ProcessServlet::<Stage>::new(()).name("stage").cpus([cpus.partner]);
-        servlet.batch_size(BATCH_SIZE).batch_wait_time(Duration::ZERO)
+/// [`Error::Start`] if the server does not start.
+pub fn pipeline(count: u32, point: Point, cpus: CpuPair) -> Result<Box<dyn Contestant>, Error> {
+    let first: BoxServlet<_, _> = leaf(cpus).boxed();
+    let stages = (1..count).fold(first, |stages, _| stages.then(leaf(cpus)).boxed());
+    let server = server_builder(point).max_payload(MAX_PAYLOAD).start(stages)?;
+    Ok(Box::new(Tree { server, is_right: |answer, question| answer == question }))
+}
+
+/// Starts an ensemble of `count` members.
+///
+/// # Errors
+///
+/// [`Error::Start`] if the server does not start.
+pub fn ensemble(count: u32, point: Point, cpus: CpuPair) -> Result<Box<dyn Contestant>, Error> {
+    let members = Ensemble::each((0..count).map(|_| leaf(cpus)));
+    let server = server_builder(point).max_payload(MAX_PAYLOAD).start(members)?;
+    let all_right = |outcomes: &Archived<Outcomes>, question: &Payload| {
+        !outcomes.is_empty() && outcomes.iter().all(|outcome| **outcome == *question)
     };
-    let builder = |name: &str| {
-        let name = format!("compare-{}", name.replace(' ', "-"));
-        Server::builder(name).capacity(job.room() as usize).max_payload(1024)
-    };
-    let mut all: Vec<Box<dyn Contestant>> = Vec::new();
-    for (count, name) in PIPELINES {
-        let stages =
-            (1..count).fold(stage().boxed(), |first: BoxServlet<_, _>, _| first.then(stage()).boxed());
-        let server = builder(name).start(stages)?;
-        all.push(Box::new(Tree { name, server, is_right: |answer, question| answer == question }));
-    }
-    for (count, name) in ENSEMBLES {
-        let members = Ensemble::each((0..count).map(|_| stage()));
-        let server = builder(name).start(members)?;
-        let all_right = |outcomes: &Archived<Outcomes>, question: &Payload| {
-            !outcomes.is_empty() && outcomes.iter().all(|outcome| **outcome == *question)
-        };
-        all.push(Box::new(Tree { name, server, is_right: all_right }));
-    }
-    Ok(all)
+    Ok(Box::new(Tree { server, is_right: all_right }))
 }
 
 /// A server, and what its answers must be.
 #[derive(Debug)]
 struct Tree<Out: rkyv::Archive> {
-    name: &'static str,
     server: Server<Payload, Out>,
     is_right: fn(&Archived<Out>, &Payload) -> bool,
 }
 
 impl<Out: ::ringmill::Payload + Debug> Contestant for Tree<Out> {
     fn name(&self) -> &'static str {
-        self.name
+        "ringmill"
     }
 
     fn call(&mut self, items: u64) -> Result<(), Error> {
@@ -85,7 +84,7 @@ impl<Out: ::ringmill::Payload + Debug> Contestant for Tree<Out> {
                 None => false,
             };
             if !is_right {
-                return Err(Error::WrongAnswer { who: self.name, item });
+                return Err(Error::WrongAnswer { who: self.name(), item });
             }
         }
         Ok(())

@@ -11,23 +11,23 @@ use crate::payload::Payload;
 use crate::pin::CpuPair;
 
 /// One side of a pair of queues.
-pub trait Link: Send + 'static {
+pub trait Link<const WORDS: usize>: Send + 'static {
     /// Puts `payload` into the outgoing queue; `false` if it is full.
-    fn try_send(&mut self, payload: Payload) -> bool;
+    fn try_send(&mut self, payload: Payload<WORDS>) -> bool;
 
     /// Takes the oldest payload out of the incoming queue, if there is one.
-    fn try_receive(&mut self) -> Option<Payload>;
+    fn try_receive(&mut self) -> Option<Payload<WORDS>>;
 }
 
 /// A pair of queues and the thread that answers at their far end.
 #[derive(Debug)]
-pub struct Threads<L> {
+pub struct Threads<L, const WORDS: usize> {
     who: &'static str,
     near: L,
     partner: Partner,
 }
 
-impl<L: Link> Threads<L> {
+impl<L: Link<WORDS>, const WORDS: usize> Threads<L, WORDS> {
     /// Starts the partner's thread, which answers at `far` what is sent into `near`.
     ///
     /// # Errors
@@ -41,12 +41,12 @@ impl<L: Link> Threads<L> {
         Ok(Self { who, near, partner })
     }
 
-    fn check(&self, answer: Payload, item: u64) -> Result<(), Error> {
+    fn check(&self, answer: Payload<WORDS>, item: u64) -> Result<(), Error> {
         if answer.answers(item) { Ok(()) } else { Err(Error::WrongAnswer { who: self.who, item }) }
     }
 }
 
-impl<L: Link + std::fmt::Debug> Contestant for Threads<L> {
+impl<L: Link<WORDS> + std::fmt::Debug, const WORDS: usize> Contestant for Threads<L, WORDS> {
     fn name(&self) -> &'static str {
         self.who
     }
@@ -89,7 +89,7 @@ impl<L: Link + std::fmt::Debug> Contestant for Threads<L> {
     }
 }
 
-fn send(link: &mut impl Link, payload: Payload) {
+fn send<const WORDS: usize>(link: &mut impl Link<WORDS>, payload: Payload<WORDS>) {
     while !link.try_send(payload) {
         hint::spin_loop();
     }
