@@ -12,9 +12,11 @@
 //! | [`partner`] | the other side of a contestant in this process: a thread that sleeps between slices |
 //! | [`process`] | the same in a process of its own, stopped between slices |
 //! | `janitor` | with the feature `rivals`: removes what killed processes leave |
+//! | [`bulk`] | the same for large questions, with answers of one word |
 //! | [`callers`] | the client's side of a contestant with several calling threads |
 //! | [`contestant`] | what is compared, and where |
 //! | [`raw`] | the bare cache-line ping-pong |
+//! | [`memcpy`] | writing and reading memory by one thread |
 //! | [`peers`] | ringmill and its rivals |
 //! | [`slice`](mod@slice) | one short measurement |
 //! | [`rounds`] | which slices count, and what they add up to: pure |
@@ -23,6 +25,7 @@
 //! | [`report`] | the rows that come out, as a table and as lines of JSON |
 //! | [`plot`] | the report that people look at: pictures and a page |
 
+pub mod bulk;
 pub mod callers;
 pub mod contestant;
 pub mod error;
@@ -30,6 +33,7 @@ pub mod error;
 pub mod janitor;
 pub mod jobs;
 pub mod match_up;
+pub mod memcpy;
 pub mod partner;
 pub mod parts;
 pub mod payload;

@@ -16,7 +16,9 @@ pub mod disruptor;
 pub mod iceoryx2;
 pub mod mutex_ring;
 pub mod processes;
+pub mod moved_vec;
 pub mod ringmill;
+pub mod ringmill_bulk;
 pub mod rtrb;
 pub mod rtrb_chunks;
 pub mod stages;
@@ -42,6 +44,8 @@ pub enum Peer {
     Raw,
     /// ringmill, through its public API, with a worker process.
     Ringmill,
+    /// The same with inputs that are written into the segment, not copied there; in `bulk`.
+    RingmillLoan,
     /// A pair of rtrb rings between two threads.
     Rtrb,
     /// The same rings in chunks, their batching interface; nothing to gain in `call`.
@@ -50,6 +54,8 @@ pub enum Peer {
     Crossbeam,
     /// Crossbeam channels between any number of threads, which sleep while there is nothing to receive.
     CrossbeamBlocking,
+    /// A vector that is moved between two threads; in `bulk`.
+    MovedVec,
     /// A pair of disruptors between two threads, polled.
     Disruptor,
     /// amate, which brings batches to a thread.
@@ -93,10 +99,12 @@ impl Peer {
         match self {
             Self::Raw => "raw",
             Self::Ringmill => "ringmill",
+            Self::RingmillLoan => "ringmill-loan",
             Self::Rtrb => "rtrb",
             Self::RtrbChunks => "rtrb-chunks",
             Self::Crossbeam => "crossbeam",
             Self::CrossbeamBlocking => "crossbeam-blocking",
+            Self::MovedVec => "moved-vec",
             Self::Disruptor => "disruptor",
             Self::Amate => "amate",
             Self::MutexRing => "mutex-ring",
@@ -134,18 +142,22 @@ impl Peer {
 
     /// Whether there is anything to see of this one in `job` at `point`.
     pub fn has_a_part_in(self, job: Job, point: Point) -> bool {
-        match (self, job) {
+        match job {
             // It moves one word, one at a time.
-            (Self::Raw, _) => job == Job::Call && point.payload_bytes == 8,
-            (_, Job::Stages) => self == Self::Ringmill,
-            (Self::RtrbChunks | Self::CrossbeamBlocking | Self::Iceoryx2RrWide, Job::Call) => false,
-            (Self::Ringmill | Self::CrossbeamBlocking, _) => true,
+            _ if self == Self::Raw => job == Job::Call && point.payload_bytes == 8,
+            Job::Stages => self == Self::Ringmill,
+            // A loan is sent by a call that waits.
+            Job::Bulk if self == Self::RingmillLoan => point.window == 1,
+            Job::Bulk => matches!(self, Self::Ringmill | Self::MovedVec),
+            _ if matches!(self, Self::RingmillLoan | Self::MovedVec) => false,
+            Job::Call => !matches!(self, Self::RtrbChunks | Self::CrossbeamBlocking | Self::Iceoryx2RrWide),
+            Job::Stream if matches!(self, Self::Ringmill | Self::CrossbeamBlocking) => true,
             // Between one thread and one other.
-            _ if point.threads > 1 || point.workers > 1 => false,
+            Job::Stream if point.threads > 1 || point.workers > 1 => false,
             // Its window is its own, whatever is asked for.
-            (Self::Iceoryx2Rr, Job::Stream) => point.window == Point::STANDARD.window,
-            (Self::Iceoryx2RrWide, Job::Stream) => point.window <= WIDEST_RR,
-            _ => true,
+            Job::Stream if self == Self::Iceoryx2Rr => point.window == Point::STANDARD.window,
+            Job::Stream if self == Self::Iceoryx2RrWide => point.window <= WIDEST_RR,
+            Job::Stream => true,
         }
     }
 
@@ -155,13 +167,30 @@ impl Peer {
     ///
     /// [`Error::Spawn`], [`Error::Pin`] or [`Error::Start`] if its partner cannot be started, [`Error::PayloadSize`] if
     /// there is no such payload.
-    pub fn start(self, _job: Job, point: Point, cpus: CpuPair) -> Result<Box<dyn Contestant>, Error> {
+    ///
+    /// # Panics
+    ///
+    /// If it [has no part](Self::has_a_part_in) in that.
+    pub fn start(self, job: Job, point: Point, cpus: CpuPair) -> Result<Box<dyn Contestant>, Error> {
+        assert!(self.has_a_part_in(job, point), "{self:?} has no part in {job}");
+        if job == Job::Bulk {
+            return self.start_bulk(point, cpus);
+        }
         match point.payload_bytes {
             8 => self.start_with::<1>(point, cpus),
             64 => self.start_with::<8>(point, cpus),
             1024 => self.start_with::<128>(point, cpus),
             bytes => Err(Error::PayloadSize { bytes }),
         }
+    }
+
+    fn start_bulk(self, point: Point, cpus: CpuPair) -> Result<Box<dyn Contestant>, Error> {
+        Ok(match self {
+            Self::Ringmill => Box::new(ringmill_bulk::Copied::start(point, cpus)?),
+            Self::RingmillLoan => Box::new(ringmill_bulk::Lent::start(point, cpus)?),
+            Self::MovedVec => Box::new(moved_vec::MovedVec::start(point, cpus)?),
+            _ => unreachable!("{self:?} has no part in bulk"),
+        })
     }
 
     fn start_with<const WORDS: usize>(
@@ -201,6 +230,7 @@ impl Peer {
             Self::Disruptor | Self::Amate | Self::Iceoryx2Rr | Self::Iceoryx2RrWide | Self::Iceoryx2Ps => {
                 return Err(Error::NotBuilt { who, feature: RIVALS });
             }
+            Self::RingmillLoan | Self::MovedVec => unreachable!("{self:?} has a part in bulk only"),
         })
     }
 }

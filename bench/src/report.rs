@@ -11,7 +11,7 @@ use serde::de::{self, MapAccess, Visitor};
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::rounds::Regime;
+use crate::rounds::{Quartiles, Regime};
 
 /// The names of where something is measured, in the order of columns. Units last.
 pub const PLACES: [&str; 9] = [
@@ -66,8 +66,8 @@ impl Row {
         self
     }
 
-    /// The same with a figure, rounded to three decimals, since more would only show noise. One that is not finite is
-    /// left out.
+    /// The same with a figure, rounded to three decimals, or to four digits where those lie further behind; more would
+    /// only show noise. One that is not finite is left out.
     ///
     /// # Panics
     ///
@@ -76,9 +76,16 @@ impl Row {
     pub fn figure(mut self, name: &str, value: f64) -> Self {
         assert!(!is_place(name) && !["job", "who", "regime"].contains(&name), "{name} is no figure");
         if value.is_finite() {
-            self.figures.push((name.into(), (value * 1e3).round() / 1e3));
+            self.figures.push((name.into(), rounded(value)));
         }
         self
+    }
+
+    /// The same with the median of a ratio as the figure `name`, and its quartiles.
+    #[must_use]
+    pub fn ratio(self, name: &str, ratio: Quartiles) -> Self {
+        let Quartiles { lower, median, upper } = ratio;
+        self.figure(name, median).figure("ratio_lower", lower).figure("ratio_upper", upper)
     }
 
     /// Where it was measured, by the name of a place.
@@ -90,6 +97,12 @@ impl Row {
     pub fn value(&self, name: &str) -> Option<f64> {
         self.figures.iter().find(|(figure, _)| figure == name).map(|&(_, value)| value)
     }
+}
+
+fn rounded(value: f64) -> f64 {
+    let leading_zeros = if value == 0.0 { 0.0 } else { -value.abs().log10().floor() };
+    let scale = 10_f64.powi((3.0 + leading_zeros).clamp(3.0, 20.0) as i32);
+    (value * scale).round() / scale
 }
 
 fn is_place(name: &str) -> bool {
@@ -210,13 +223,14 @@ fn table_of_job(rows: &[Row]) -> String {
     table.trim_fmt()
 }
 
-/// Three decimals, or none where they are noise.
+/// Four digits or so.
 fn brief(figure: f64) -> String {
     match figure {
         whole if whole.fract() == 0.0 => format!("{whole}"),
         large if large.abs() >= 1000.0 => format!("{large:.0}"),
         tens if tens.abs() >= 10.0 => format!("{tens:.1}"),
-        few => format!("{few:.3}"),
+        few if few.abs() >= 0.1 => format!("{few:.3}"),
+        small => format!("{small}"),
     }
 }
 
@@ -268,6 +282,17 @@ mod tests {
             (row.place("window"), row.value("rounds"), row.value("window")),
             (Some(256), Some(12.0), None)
         );
+    }
+
+    #[test]
+    fn figures_have_digits_that_count() {
+        let row = |value| Row::new("idle", "ringmill").figure("cpu_percent", value);
+        for (value, figure) in
+            [(0.0, 0.0), (33.123_456, 33.123), (-0.5, -0.5), (0.000_456_789, 0.000_456_8), (1e9, 1e9)]
+        {
+            assert_eq!(row(value).value("cpu_percent"), Some(figure));
+            assert_eq!(read(&json(&[row(value)])).unwrap(), [row(value)]);
+        }
     }
 
     #[test]

@@ -119,6 +119,31 @@ fn several_threads_are_compared_with_one() {
 }
 
 #[test]
+fn bulk_is_compared_with_one_thread() {
+    if !two_cpus() {
+        return;
+    }
+    let (rows, complete) = rows(&["--job", "bulk", "--payload", "16384"]);
+    for who in ["memcpy", "ringmill", "ringmill-loan", "moved-vec"] {
+        let windows: Vec<_> =
+            rows.iter().filter(|row| row.who == who).filter_map(|row| row.place("window")).collect();
+        assert!(!complete || windows.contains(&1), "{who}: {rows:?}");
+        assert!(!complete || windows.contains(&8) || who == "ringmill-loan", "{who}: {rows:?}");
+    }
+    for row in &rows {
+        assert_eq!(row.place("payload_bytes"), Some(16384));
+        let [ns, gib_per_s] = ["ns_per_item", "gib_per_s"].map(|name| row.value(name).unwrap());
+        assert!((ns * gib_per_s / (16384e9 / f64::from(1 << 30)) - 1.0).abs() < 0.01, "{row:?}");
+        // Missing where no round counts for both.
+        let ratio = row.value("ratio_to_memcpy");
+        assert!(
+            ratio.is_none_or(|ratio| if row.who == "memcpy" { ratio == 1.0 } else { ratio > 0.0 }),
+            "{row:?}"
+        );
+    }
+}
+
+#[test]
 fn says_that_nobody_has_a_part() {
     if !two_cpus() {
         return;

@@ -9,13 +9,14 @@ use clap::Parser;
 use ringmill_bench::Error;
 use ringmill_bench::jobs::{Audience, Job, Only, Session};
 use ringmill_bench::peers::ringmill::Echo;
+use ringmill_bench::peers::ringmill_bulk::Sum;
 use ringmill_bench::peers::stages::Stage;
 use ringmill_bench::peers::{self, Peer};
 use ringmill_bench::pin::CpuPair;
 use ringmill_bench::plot::{Folder, Measured, Run};
 use ringmill_bench::report::{self, Row};
 
-ringmill::init!(Echo<1>, Echo<8>, Echo<128>, Stage);
+ringmill::init!(Echo<1>, Echo<8>, Echo<128>, Stage, Sum);
 
 /// Compares ringmill with its rivals.
 ///
@@ -45,7 +46,7 @@ struct Arguments {
     #[arg(long, value_name = "BYTES")]
     payload: Option<u32>,
 
-    /// Only so many items in progress at most [default: 16 to 65536 in `stream`, 256 elsewhere]
+    /// Only so many items in progress at most [default: 16 to 65536 in `stream`, 1 and 8 in `bulk`, 256 elsewhere]
     #[arg(long, value_name = "ITEMS", value_parser = clap::value_parser!(u32).range(1..=65_536))]
     window: Option<u32>,
 

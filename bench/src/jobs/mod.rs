@@ -1,5 +1,6 @@
 //! The jobs of `compare`. Each is a module: where it measures, whom, and the rows that come of it.
 
+pub mod bulk;
 pub mod call;
 pub mod stages;
 pub mod stream;
@@ -23,19 +24,22 @@ pub enum Job {
     Call,
     /// Many items in progress: over windows, calling threads, workers
     Stream,
-    /// The same through pipelines of 1 to 8 stages and ensembles of 1 to 16 members
+    /// Payloads of 4 KiB to 16 MiB, beside a write and a read of the same memory by one thread
+    Bulk,
+    /// Many items in progress through pipelines of 1 to 8 stages and ensembles of 1 to 16 members
     Stages,
 }
 
 impl Job {
     /// All of them, in the order of reports.
-    pub const ALL: [Self; 3] = [Self::Call, Self::Stream, Self::Stages];
+    pub const ALL: [Self; 4] = [Self::Call, Self::Stream, Self::Bulk, Self::Stages];
 
     /// The job's name in reports.
     pub fn name(self) -> &'static str {
         match self {
             Self::Call => "call",
             Self::Stream => "stream",
+            Self::Bulk => "bulk",
             Self::Stages => "stages",
         }
     }
@@ -49,6 +53,7 @@ impl Job {
         match self {
             Self::Call => call::run(session),
             Self::Stream => stream::run(session),
+            Self::Bulk => bulk::run(session),
             Self::Stages => stages::run(session),
         }
     }
