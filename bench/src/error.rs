@@ -29,10 +29,10 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
-    /// A partner's process could not be started.
-    #[error("cannot start the partner process of {who}")]
+    /// A process could not be started.
+    #[error("cannot start the process of {who}")]
     SpawnProcess {
-        /// The contestant.
+        /// Whose it would have been.
         who: &'static str,
         /// What the system said.
         source: io::Error,
@@ -62,6 +62,14 @@ pub enum Error {
         who: &'static str,
         /// The feature that brings it.
         feature: &'static str,
+    },
+    /// The system did not tell what a job measures.
+    #[error("cannot look at {what}")]
+    Look {
+        /// What it was asked for.
+        what: &'static str,
+        /// What it said.
+        source: io::Error,
     },
     /// ringmill's server did not start.
     #[error("cannot start ringmill's server")]

@@ -21,29 +21,42 @@
 //! | [`slice`](mod@slice) | one short measurement |
 //! | [`rounds`] | which slices count, and what they add up to: pure |
 //! | [`match_up`] | the contestants in turn, until enough slices count |
+//! | [`arrivals`] | when requests arrive at random |
+//! | [`open_loop`] | requests that arrive whether or not the earlier ones are answered |
+//! | [`turns`] | contestants in turn, for figures that are not one number an item |
+//! | [`percentiles`] | of times |
+//! | [`nap`] | waiting for an instant without being late |
+//! | [`cpu_time`], [`procfs`] | what threads and processes use |
 //! | [`jobs`] | what can be measured, a module each |
 //! | [`report`] | the rows that come out, as a table and as lines of JSON |
 //! | [`plot`] | the report that people look at: pictures and a page |
 
 pub mod bulk;
 pub mod callers;
+pub mod arrivals;
 pub mod contestant;
+pub mod cpu_time;
 pub mod error;
 #[cfg(feature = "rivals")]
 pub mod janitor;
 pub mod jobs;
 pub mod match_up;
 pub mod memcpy;
+pub mod nap;
+pub mod open_loop;
 pub mod partner;
 pub mod parts;
 pub mod payload;
 pub mod peers;
+pub mod percentiles;
 pub mod pin;
 pub mod plot;
 pub mod process;
+pub mod procfs;
 pub mod raw;
 pub mod report;
 pub mod rounds;
 pub mod slice;
+pub mod turns;
 
 pub use error::Error;

@@ -12,13 +12,15 @@ pub mod crossbeam;
 pub mod crossbeam_blocking;
 #[cfg(feature = "rivals")]
 pub mod disruptor;
+pub mod futex;
 #[cfg(feature = "rivals")]
 pub mod iceoryx2;
+pub mod moved_vec;
 pub mod mutex_ring;
 pub mod processes;
-pub mod moved_vec;
 pub mod ringmill;
 pub mod ringmill_bulk;
+pub mod ringmill_open_loop;
 pub mod rtrb;
 pub mod rtrb_chunks;
 pub mod stages;
@@ -33,9 +35,11 @@ use serde::{Deserialize, Serialize};
 use crate::Error;
 use crate::contestant::{Contestant, Point};
 use crate::jobs::Job;
+use crate::open_loop::OpenLoop;
 use crate::pin::CpuPair;
 use crate::process;
 use crate::raw::Raw;
+use ringmill_open_loop::OpenRingmill;
 
 /// Whom `compare` can measure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -145,7 +149,8 @@ impl Peer {
         match job {
             // It moves one word, one at a time.
             _ if self == Self::Raw => job == Job::Call && point.payload_bytes == 8,
-            Job::Stages => self == Self::Ringmill,
+            Job::Stages | Job::Wake | Job::Idle | Job::Start | Job::Memory => self == Self::Ringmill,
+            Job::Latency => matches!(self, Self::Ringmill | Self::Rtrb | Self::Crossbeam),
             // A loan is sent by a call that waits.
             Job::Bulk if self == Self::RingmillLoan => point.window == 1,
             Job::Bulk => matches!(self, Self::Ringmill | Self::MovedVec),
@@ -190,6 +195,42 @@ impl Peer {
             Self::RingmillLoan => Box::new(ringmill_bulk::Lent::start(point, cpus)?),
             Self::MovedVec => Box::new(moved_vec::MovedVec::start(point, cpus)?),
             _ => unreachable!("{self:?} has no part in bulk"),
+        })
+    }
+
+    /// Starts what `job` latency measures of this one where `rate_per_s` requests arrive at `point`, at rest.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`start`](Self::start).
+    pub fn start_open_loop(
+        self,
+        rate_per_s: u32,
+        point: Point,
+        cpus: CpuPair,
+    ) -> Result<Vec<Box<dyn OpenLoop>>, Error> {
+        match point.payload_bytes {
+            8 => self.start_open_loop_with::<1>(rate_per_s, point, cpus),
+            64 => self.start_open_loop_with::<8>(rate_per_s, point, cpus),
+            1024 => self.start_open_loop_with::<128>(rate_per_s, point, cpus),
+            bytes => Err(Error::PayloadSize { bytes }),
+        }
+    }
+
+    fn start_open_loop_with<const WORDS: usize>(
+        self,
+        rate_per_s: u32,
+        point: Point,
+        cpus: CpuPair,
+    ) -> Result<Vec<Box<dyn OpenLoop>>, Error> {
+        Ok(match self {
+            Self::Ringmill => vec![
+                Box::new(OpenRingmill::<WORDS>::adaptive(point, cpus)?),
+                Box::new(OpenRingmill::<WORDS>::spinning(rate_per_s, point, cpus)?),
+            ],
+            Self::Rtrb => vec![Box::new(rtrb::start::<WORDS>(point, cpus)?)],
+            Self::Crossbeam => vec![Box::new(crossbeam::start::<WORDS>(point, cpus)?)],
+            _ => Vec::new(),
         })
     }
 

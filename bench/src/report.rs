@@ -189,9 +189,14 @@ fn table_of_job(rows: &[Row]) -> String {
     let places: Vec<&str> =
         PLACES.into_iter().filter(|place| rows.iter().any(|row| row.place(place).is_some())).collect();
     let mut figures: Vec<&str> = Vec::new();
-    for (name, _) in rows.iter().flat_map(|row| &row.figures) {
-        if !figures.contains(&name.as_str()) {
-            figures.push(name);
+    for row in rows {
+        // One that no row before had comes behind the one that it follows in this row.
+        let mut place = 0;
+        for (name, _) in &row.figures {
+            place = 1 + figures.iter().position(|figure| figure == name).unwrap_or_else(|| {
+                figures.insert(place, name);
+                place
+            });
         }
     }
     let left = |text: &str| Cell::new(text);
@@ -325,5 +330,16 @@ mod tests {
         assert!(lines[2].ends_with("7.250") && lines[1].ends_with("12"), "{text}");
         let names: Vec<&str> = tables[1].lines().next().unwrap().split_whitespace().collect();
         assert_eq!(names, ["who", "workers", "ready_ms"]);
+    }
+
+    #[test]
+    fn a_column_that_comes_late_has_its_place() {
+        let row = |names: &[&str]| {
+            names.iter().fold(Row::new("latency", "rtrb"), |row, name| row.figure(name, 1.0))
+        };
+        let rows = [row(&["p50_us", "rounds"]), row(&["sent_per_s", "p50_us", "p99_us", "rounds"])];
+        let text = table(&rows);
+        let names: Vec<&str> = text.lines().next().unwrap().split_whitespace().collect();
+        assert_eq!(names, ["job", "who", "sent_per_s", "p50_us", "p99_us", "rounds"]);
     }
 }

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use ringmill_bench::Error;
-use ringmill_bench::jobs::{Audience, Job, Only, Session};
+use ringmill_bench::jobs::{self, Audience, Job, Only, Session};
 use ringmill_bench::peers::ringmill::Echo;
 use ringmill_bench::peers::ringmill_bulk::Sum;
 use ringmill_bench::peers::stages::Stage;
@@ -57,6 +57,9 @@ struct Arguments {
     /// Only so many workers in `stream`, beside one [default: 1, 2, 4]
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=64))]
     workers: Option<u32>,
+    /// Requests a second in the jobs `latency` and `wake` [default: 1,000 and several more]
+    #[arg(long, value_name = "REQUESTS", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    rate: Option<u32>,
 
     /// Print one JSON object a line instead of tables
     #[arg(long)]
@@ -84,6 +87,7 @@ const TOO_FEW_ROUNDS: u8 = 3;
 
 fn main() -> ExitCode {
     peers::begin();
+    jobs::begin();
     match compare(&Arguments::parse()) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(TOO_FEW_ROUNDS),
@@ -118,6 +122,7 @@ fn compare(arguments: &Arguments) -> Result<bool, Error> {
                 window: arguments.window,
                 threads: arguments.threads,
                 workers: arguments.workers,
+                rate_per_s: arguments.rate,
             },
             audience: &mut reporter,
         };

@@ -46,8 +46,6 @@ const BATCH_SIZE: usize = 64;
 impl<const WORDS: usize> Ringmill<WORDS> {
     /// Starts the server, with as much room as `point` asks for and its worker pinned to the partner's CPU.
     ///
-    /// The worker takes what is there and never waits for more, so one item alone leaves at once.
-    ///
     /// # Errors
     ///
     /// [`Error::Start`] if the server does not start.
@@ -61,11 +59,20 @@ fn start_server<const WORDS: usize>(
     point: Point,
     cpus: CpuPair,
 ) -> Result<Server<Payload<WORDS>, Payload<WORDS>>, Error> {
-    let echo = ProcessServlet::<Echo<WORDS>>::new(())
-        .cpus(on_one_cpu(point.workers, cpus.partner))
-        .batch_size(BATCH_SIZE)
-        .batch_wait_time(Duration::ZERO);
+    let echo = echo(cpus).cpus(on_one_cpu(point.workers, cpus.partner));
     Ok(server_builder(point).max_payload(Payload::<WORDS>::BYTES).start(echo)?)
+}
+
+/// One worker on the partner's CPU. It takes what is there and never waits for more, so one item alone leaves at once.
+pub fn echo<const WORDS: usize>(cpus: CpuPair) -> ProcessServlet<Echo<WORDS>> {
+    ProcessServlet::new(()).cpus([cpus.partner]).batch_size(BATCH_SIZE).batch_wait_time(Duration::ZERO)
+}
+
+/// The processes of a server's workers.
+pub fn worker_pids<In: ::ringmill::Payload, Out: ::ringmill::Payload>(
+    server: &Server<In, Out>,
+) -> impl Iterator<Item = u32> + use<In, Out> {
+    server.debug_info().servlets.into_iter().flat_map(|servlet| servlet.workers).map(|worker| worker.pid)
 }
 
 /// So many workers that share a CPU.
