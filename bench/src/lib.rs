@@ -31,9 +31,9 @@
 //! | [`report`] | the rows that come out, as a table and as lines of JSON |
 //! | [`plot`] | the report that people look at: pictures and a page |
 
+pub mod arrivals;
 pub mod bulk;
 pub mod callers;
-pub mod arrivals;
 pub mod contestant;
 pub mod cpu_time;
 pub mod error;
