@@ -127,18 +127,27 @@ struct Flow<'s> {
     failed: VecDeque<Failure>,
     /// So many of the oldest have very likely ended.
     ready: usize,
+    /// How many outcomes are waited for together: [`GROUP`], or 1 where items pass through several nodes, which should
+    /// not wait for each other.
+    group: usize,
 }
 
 impl<'s> Flow<'s> {
     fn new(core: &'s Core, options: StreamOptions) -> Self {
-        Self { feeder: Feeder::new(core, options), sent: VecDeque::new(), failed: VecDeque::new(), ready: 0 }
+        Self {
+            feeder: Feeder::new(core, options),
+            sent: VecDeque::new(),
+            failed: VecDeque::new(),
+            ready: 0,
+            group: if core.segment.shape().nodes == 1 { GROUP } else { 1 },
+        }
     }
 
     /// The oldest outcome, if it is there.
     #[inline]
     fn take_if_done(&mut self) -> Option<Done<'s>> {
         let done = self.feeder.task(*self.sent.front()?)?.outcome()?;
-        if self.ready == 0 && self.sent.len() > GROUP {
+        if self.ready == 0 && self.group > 1 && self.sent.len() > GROUP {
             self.look_at_group();
         }
         self.sent.pop_front();
@@ -303,7 +312,7 @@ impl<'s, S: Source, Out: Payload> Stream<'s, S, Out> {
             }
             self.feed();
         }
-        let Flow { feeder, sent, failed, ready } = &mut self.flow;
+        let Flow { feeder, sent, failed, ready, .. } = &mut self.flow;
         let id = sent.pop_front()?;
         *ready = 0;
         if id == FAILED {
@@ -311,11 +320,14 @@ impl<'s, S: Source, Out: Payload> Stream<'s, S, Out> {
         }
         let pushed = feeder.push();
         self.flow.note_pushed(pushed);
-        let Flow { feeder, sent, ready, .. } = &mut self.flow;
+        let Flow { feeder, sent, ready, group, .. } = &mut self.flow;
         let (core, task, timeout) = (feeder.core, feeder.task(id)?, feeder.options.timeout);
         // One alone is looked for closely.
         let pace = if sent.is_empty() { Pace::Answer } else { Pace::Many };
-        let last = sent.get(GROUP - 2).filter(|_| sent.len() >= 2 * GROUP).and_then(|&id| feeder.task(id));
+        let last = sent
+            .get(GROUP - 2)
+            .filter(|_| *group > 1 && sent.len() >= 2 * GROUP)
+            .and_then(|&id| feeder.task(id));
         let mut looks = 0;
         let look = || match last {
             None => task.outcome(),
