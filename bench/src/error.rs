@@ -71,6 +71,9 @@ pub enum Error {
         /// What it said.
         source: io::Error,
     },
+    /// The system did not let a thread wait for its device as precisely as it has to.
+    #[error("cannot make waits precise")]
+    Device(#[source] io::Error),
     /// ringmill's server did not start.
     #[error("cannot start ringmill's server")]
     Start(#[from] ringmill::StartError),

@@ -12,6 +12,7 @@
 //! | [`partner`] | the other side of a contestant in this process: a thread that sleeps between slices |
 //! | [`process`] | the same in a process of its own, stopped between slices |
 //! | `janitor` | with the feature `rivals`: removes what killed processes leave |
+//! | [`device`], [`batching`] | what a batch costs, and contestants that make batches |
 //! | [`bulk`] | the same for large questions, with answers of one word |
 //! | [`callers`] | the client's side of a contestant with several calling threads |
 //! | [`contestant`] | what is compared, and where |
@@ -32,10 +33,12 @@
 //! | [`plot`] | the report that people look at: pictures and a page |
 
 pub mod arrivals;
+pub mod batching;
 pub mod bulk;
 pub mod callers;
 pub mod contestant;
 pub mod cpu_time;
+pub mod device;
 pub mod error;
 #[cfg(feature = "rivals")]
 pub mod janitor;

@@ -9,6 +9,7 @@
 pub mod amate;
 pub mod bytes;
 pub mod crossbeam;
+pub mod crossbeam_batch;
 pub mod crossbeam_blocking;
 #[cfg(feature = "rivals")]
 pub mod disruptor;
@@ -19,6 +20,7 @@ pub mod moved_vec;
 pub mod mutex_ring;
 pub mod processes;
 pub mod ringmill;
+pub mod ringmill_batch;
 pub mod ringmill_bulk;
 pub mod ringmill_open_loop;
 pub mod rtrb;
@@ -154,6 +156,7 @@ impl Peer {
             // A loan is sent by a call that waits.
             Job::Bulk if self == Self::RingmillLoan => point.window == 1,
             Job::Bulk => matches!(self, Self::Ringmill | Self::MovedVec),
+            Job::Batch => matches!(self, Self::Ringmill | Self::CrossbeamBlocking),
             _ if matches!(self, Self::RingmillLoan | Self::MovedVec) => false,
             Job::Call => !matches!(self, Self::RtrbChunks | Self::CrossbeamBlocking | Self::Iceoryx2RrWide),
             Job::Stream if matches!(self, Self::Ringmill | Self::CrossbeamBlocking) => true,
@@ -230,7 +233,7 @@ impl Peer {
             ],
             Self::Rtrb => vec![Box::new(rtrb::start::<WORDS>(point, cpus)?)],
             Self::Crossbeam => vec![Box::new(crossbeam::start::<WORDS>(point, cpus)?)],
-            _ => Vec::new(),
+            _ => unreachable!("{self:?} has no part in latency"),
         })
     }
 

@@ -9,6 +9,7 @@ use clap::Parser;
 use ringmill_bench::Error;
 use ringmill_bench::jobs::{self, Audience, Job, Only, Session};
 use ringmill_bench::peers::ringmill::Echo;
+use ringmill_bench::peers::ringmill_batch::DeviceWorker;
 use ringmill_bench::peers::ringmill_bulk::Sum;
 use ringmill_bench::peers::stages::Stage;
 use ringmill_bench::peers::{self, Peer};
@@ -16,7 +17,7 @@ use ringmill_bench::pin::CpuPair;
 use ringmill_bench::plot::{Folder, Measured, Run};
 use ringmill_bench::report::{self, Row};
 
-ringmill::init!(Echo<1>, Echo<8>, Echo<128>, Stage, Sum);
+ringmill::init!(Echo<1>, Echo<8>, Echo<128>, Stage, Sum, DeviceWorker);
 
 /// Compares ringmill with its rivals.
 ///
@@ -26,7 +27,8 @@ ringmill::init!(Echo<1>, Echo<8>, Echo<128>, Stage, Sum);
 /// where the machine puts the two CPUs, and figures of different regimes cannot be compared.
 ///
 /// Every item is as large as its answer, written, read and checked on both sides; 64 bytes if nothing else is
-/// said. The two CPUs are the first two that the process may use; taskset chooses others.
+/// said. All jobs take some minutes on a quiet machine, and up to twenty times as long on one that is busy with
+/// something else, since most slices do not count there; --rounds makes it shorter. The two CPUs are the first two that the process may use; taskset chooses others.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Arguments {
@@ -38,7 +40,7 @@ struct Arguments {
     #[arg(long = "peer", value_name = "PEER")]
     peers: Vec<Peer>,
 
-    /// How many rounds must count, for every peer in one regime
+    /// How many rounds must count, for every peer in one regime; or how often something is measured
     #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     rounds: u32,
 
@@ -54,10 +56,10 @@ struct Arguments {
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=64))]
     threads: Option<u32>,
 
-    /// Only so many workers in `stream`, beside one [default: 1, 2, 4]
+    /// Only so many workers in `stream`, beside one, and in `batch` [default: 1, 2, 4]
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=64))]
     workers: Option<u32>,
-    /// Requests a second in the jobs `latency` and `wake` [default: 1,000 and several more]
+    /// Requests a second in the jobs `latency`, `batch` and `wake` [default: 1,000 and several more]
     #[arg(long, value_name = "REQUESTS", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     rate: Option<u32>,
 
@@ -112,7 +114,9 @@ fn compare(arguments: &Arguments) -> Result<bool, Error> {
     arguments.peers.iter().try_for_each(|peer| peer.ensure_built())?;
     let cpus = CpuPair::allowed()?;
     let mut reporter = Reporter::new(arguments.json, folder);
-    for job in arguments.jobs() {
+    let jobs: Vec<Job> = arguments.jobs().collect();
+    for (place, job) in (1..).zip(&jobs) {
+        reporter.progress.job = format!("{place}/{} ", jobs.len());
         let mut session = Session {
             cpus,
             rounds: arguments.rounds as usize,
@@ -214,6 +218,8 @@ impl Audience for Reporter {
 /// One line on a terminal's standard error that is written over and over; nothing elsewhere.
 struct ProgressLine {
     on: bool,
+    /// Which job this is, of how many.
+    job: String,
 }
 
 /// Back to the start of the line, and clear it.
@@ -221,11 +227,13 @@ const REWIND: &str = "\r\x1b[2K";
 
 impl ProgressLine {
     fn new() -> Self {
-        Self { on: io::stderr().is_terminal() }
+        Self { on: io::stderr().is_terminal(), job: String::new() }
     }
 
     fn show(&mut self, line: fmt::Arguments<'_>) {
-        self.write(format_args!("{REWIND}{line}"));
+        let job = std::mem::take(&mut self.job);
+        self.write(format_args!("{REWIND}{job}{line}"));
+        self.job = job;
     }
 
     fn clear(&mut self) {

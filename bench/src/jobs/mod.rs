@@ -1,5 +1,6 @@
 //! The jobs of `compare`. Each is a module: where it measures, whom, and the rows that come of it.
 
+pub mod batch;
 pub mod bulk;
 pub mod call;
 pub mod idle;
@@ -34,6 +35,8 @@ pub enum Job {
     Stream,
     /// Payloads of 4 KiB to 16 MiB, beside a write and a read of the same memory by one thread
     Bulk,
+    /// How full batches are, with the reader lock and without, and what they cost beside their workers' own time
+    Batch,
     /// Many items in progress through pipelines of 1 to 8 stages and ensembles of 1 to 16 members
     Stages,
     /// A round trip when the other side sleeps, and what spinning costs
@@ -48,11 +51,12 @@ pub enum Job {
 
 impl Job {
     /// All of them, in the order of reports.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Call,
         Self::Latency,
         Self::Stream,
         Self::Bulk,
+        Self::Batch,
         Self::Stages,
         Self::Wake,
         Self::Idle,
@@ -67,6 +71,7 @@ impl Job {
             Self::Latency => "latency",
             Self::Stream => "stream",
             Self::Bulk => "bulk",
+            Self::Batch => "batch",
             Self::Stages => "stages",
             Self::Wake => "wake",
             Self::Idle => "idle",
@@ -86,6 +91,7 @@ impl Job {
             Self::Latency => latency::run(session),
             Self::Stream => stream::run(session),
             Self::Bulk => bulk::run(session),
+            Self::Batch => batch::run(session),
             Self::Stages => stages::run(session),
             Self::Wake => wake::run(session),
             Self::Idle => idle::run(session),
@@ -138,14 +144,14 @@ pub struct Only {
 }
 
 impl Only {
+    /// Whether nothing was chosen of payloads, windows, threads and workers.
+    fn is_all(self) -> bool {
+        self == Self { rate_per_s: self.rate_per_s, ..Self::default() }
+    }
+
     /// The rates to measure, of those that a job has.
     fn rates(&self, all: &[u32]) -> Vec<u32> {
         self.rate_per_s.map_or_else(|| all.to_vec(), |rate| vec![rate])
-    }
-
-    /// Whether nothing was chosen.
-    pub fn is_all(self) -> bool {
-        self == Self::default()
     }
 }
 

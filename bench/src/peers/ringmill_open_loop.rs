@@ -68,11 +68,11 @@ impl<const WORDS: usize> OpenLoop for OpenRingmill<WORDS> {
     }
 }
 
-/// What has been submitted, oldest first; one worker answers in that order.
-struct Submitted<'s, const WORDS: usize> {
-    who: &'static str,
-    server: &'s Server<Payload<WORDS>, Payload<WORDS>>,
-    pending: VecDeque<(u64, Pending<'s, Payload<WORDS>>)>,
+/// What has been submitted, oldest first; one worker answers in that order, several nearly.
+pub(super) struct Submitted<'s, const WORDS: usize> {
+    pub(super) who: &'static str,
+    pub(super) server: &'s Server<Payload<WORDS>, Payload<WORDS>>,
+    pub(super) pending: VecDeque<(u64, Pending<'s, Payload<WORDS>>)>,
 }
 
 impl<const WORDS: usize> Link for Submitted<'_, WORDS> {
