@@ -52,7 +52,9 @@ fn every_row_says_what_was_measured() {
         return;
     }
     let jobs = ["--job", "call", "--job", "stream", "--job", "stages"];
-    let (rows, complete) = rows(&[&jobs[..], &["--window", "8", "--payload", "64"]].concat());
+    let peers =
+        ["--peer", "ringmill", "--peer", "rtrb", "--peer", "crossbeam-blocking", "--peer", "mutex-ring"];
+    let (rows, complete) = rows(&[&jobs[..], &peers, &["--window", "8", "--payload", "64"]].concat());
     let is_alone = |row: &Row| row.place("threads") == Some(1) && row.place("workers") == Some(1);
     for row in &rows {
         assert!(row.regime.is_some(), "{row:?}");
@@ -71,8 +73,8 @@ fn every_row_says_what_was_measured() {
             "{row:?}"
         );
     }
-    // Eight contestants in `call`, ten in `stream`, nine in `stages`, each in at least one regime.
-    assert!(!complete || rows.len() >= 27, "{rows:?}");
+    // Three contestants in `call`, four in `stream`, nine in `stages`, each in at least one regime.
+    assert!(!complete || rows.len() >= 16, "{rows:?}");
 }
 
 #[test]
