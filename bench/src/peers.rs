@@ -339,6 +339,10 @@ pub fn begin() {
         Err(error) => Err(error.into()),
     };
     let Err(error) = done;
+    if process::is_closed(&error) {
+        // The client is done with it, and about to kill it.
+        std::process::exit(0);
+    }
     process::give_up(&error.to_string())
 }
 

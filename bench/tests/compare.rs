@@ -56,7 +56,9 @@ fn every_row_says_what_was_measured() {
         return;
     }
     let jobs = ["--job", "call", "--job", "stream", "--job", "stages"];
-    let (rows, complete) = rows(&[&jobs[..], &["--window", "8", "--payload", "64"]].concat());
+    let peers =
+        ["--peer", "ringmill", "--peer", "rtrb", "--peer", "crossbeam-blocking", "--peer", "mutex-ring"];
+    let (rows, complete) = rows(&[&jobs[..], &peers, &["--window", "8", "--payload", "64"]].concat());
     let is_alone = |row: &Row| row.place("threads") == Some(1) && row.place("workers") == Some(1);
     for row in &rows {
         assert!(row.regime.is_some(), "{row:?}");
@@ -75,8 +77,8 @@ fn every_row_says_what_was_measured() {
             "{row:?}"
         );
     }
-    // Eight contestants in `call`, ten in `stream`, nine in `stages`, each in at least one regime.
-    assert!(!complete || rows.len() >= 27, "{rows:?}");
+    // Three contestants in `call`, four in `stream`, nine in `stages`, each in at least one regime.
+    assert!(!complete || rows.len() >= 16, "{rows:?}");
 }
 
 #[test]
@@ -142,55 +144,6 @@ fn bulk_is_compared_with_one_thread() {
         let ratio = row.value("ratio_to_memcpy");
         assert!(
             ratio.is_none_or(|ratio| if row.who == "memcpy" { ratio == 1.0 } else { ratio > 0.0 }),
-            "{row:?}"
-        );
-    }
-}
-
-#[test]
-fn requests_that_arrive_at_random_are_told_of_by_rate() {
-    if !two_cpus() {
-        return;
-    }
-    let (rows, complete) = rows(&["--job", "latency", "--job", "wake", "--rate", "50000"]);
-    let positive = |row: &Row, figure| row.value(figure).is_some_and(|value| value > 0.0);
-    for row in &rows {
-        assert!(row.regime.is_some() && row.place("rate_per_s") == Some(50_000), "{row:?}");
-        for figure in ["sent_per_s", "p50_us", "max_us", "rounds"] {
-            assert!(positive(row, figure), "{figure}: {row:?}");
-        }
-        let used = ["cpu_percent", "caller_cpu_percent", "worker_cpu_percent"];
-        assert!(row.job == "latency" || used.iter().all(|figure| positive(row, figure)), "{row:?}");
-        assert!(row.value("p50_us") <= row.value("max_us"), "{row:?}");
-    }
-    // Four contestants, and seven.
-    assert!(!complete || rows.len() >= 4 + 7, "{rows:?}");
-    assert!(
-        !complete || rows.iter().any(|row| row.who == "futex" && row.value("ratio_to_futex") == Some(1.0))
-    );
-}
-
-#[test]
-fn what_a_server_costs_is_told() {
-    if !two_cpus() {
-        return;
-    }
-    let (rows, _) = rows(&["--job", "idle", "--job", "start", "--job", "memory"]);
-    let value = |row: &Row, name| row.value(name).unwrap_or_else(|| panic!("{name}: {row:?}"));
-    let of_job = |job: &'static str| rows.iter().filter(move |row| row.job == job);
-    let idle: Vec<_> = of_job("idle").collect();
-    assert_eq!((idle.len(), idle[0].place("workers")), (1, Some(8)));
-    assert!(value(idle[0], "cpu_percent") >= value(idle[0], "workers_cpu_percent"), "{idle:?}");
-    // ringmill and bare processes, five numbers of workers each.
-    assert_eq!(of_job("start").count(), 10, "{rows:?}");
-    assert!(of_job("start").all(|row| value(row, "ready_ms") > 0.0 && row.place("workers").is_some()));
-    let memory: Vec<_> = of_job("memory").collect();
-    assert_eq!(memory.len(), 5, "{memory:?}");
-    for row in memory {
-        let payload_bytes = row.place("payload_bytes").unwrap() as f64;
-        assert!(value(row, "bytes_per_request") >= payload_bytes, "{row:?}");
-        assert!(
-            value(row, "worker_private_bytes") > 0.0 && value(row, "server_private_bytes") > 0.0,
             "{row:?}"
         );
     }
