@@ -23,6 +23,7 @@ import signal
 import struct
 import sys
 import time
+from contextlib import suppress
 from ctypes import CDLL
 from importlib.metadata import version
 from multiprocessing import parent_process
@@ -118,7 +119,7 @@ def serve_commands(commands, client, say):
 
 def private_output():
     """This program's output, for its own lines only: what libraries and workers print goes to standard error."""
-    output = os.fdopen(os.dup(1), "w")
+    output = os.dup(1)
     os.dup2(2, 1)
     return output
 
@@ -135,7 +136,7 @@ def main():
     output = private_output()
 
     def say(**fields):
-        print(json.dumps(fields), file=output, flush=True)
+        os.write(output, f"{json.dumps(fields)}\n".encode())
 
     if arguments.client_cpus:
         os.sched_setaffinity(0, arguments.client_cpus)
@@ -150,7 +151,9 @@ def main():
     with Server(servlet, capacity=arguments.window) as server:
         client = Client(server, Payload(arguments.payload_bytes))
         say(ready=True, mpservice=version("mpservice"), python=platform.python_version())
-        serve_commands(sys.stdin, client, say)
+        # Whoever gives the commands may end while one is carried out.
+        with suppress(BrokenPipeError):
+            serve_commands(sys.stdin, client, say)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ pub mod futex;
 #[cfg(feature = "rivals")]
 pub mod iceoryx2;
 pub mod moved_vec;
+pub mod mpservice;
 pub mod mutex_ring;
 pub mod processes;
 pub mod ringmill;
@@ -27,6 +28,8 @@ pub mod rtrb;
 pub mod rtrb_chunks;
 pub mod stages;
 pub mod threads;
+#[cfg(feature = "rivals")]
+pub mod tonic;
 
 use std::convert::Infallible;
 use std::io;
@@ -86,6 +89,15 @@ pub enum Peer {
     /// iceoryx2's publish-subscribe, once each way, between two processes, polled.
     #[value(name = "iceoryx2-ps")]
     Iceoryx2Ps,
+    /// tonic, gRPC over a pair of Unix sockets between two processes, with a call for each item.
+    Tonic,
+    /// The same with one call that streams in both directions.
+    TonicBidi,
+    /// mpservice, which starts workers for Python programs, with one worker process that gets single items. Only if
+    /// it is named: it is installed from its package, into an environment that is thrown away.
+    Mpservice,
+    /// The same with batches of up to 100.
+    MpserviceBatch,
 }
 
 /// The feature that brings the rivals which are heavy to build.
@@ -93,6 +105,12 @@ const RIVALS: &str = "rivals";
 
 /// The widest window of [`Peer::Iceoryx2RrWide`]: the time an item takes grows with it, to 17 µs there.
 const WIDEST_RR: u32 = 1024;
+
+/// The widest window of [`Peer::Tonic`], where each item is a call of its own.
+const WIDEST_CALLS: u32 = 4096;
+
+/// The `batch_size` of [`Peer::MpserviceBatch`].
+const MPSERVICE_BATCH: u32 = 100;
 
 impl Peer {
     /// Those that this program has, in the order of reports.
@@ -121,15 +139,23 @@ impl Peer {
             Self::Iceoryx2Rr => "iceoryx2-rr",
             Self::Iceoryx2RrWide => "iceoryx2-rr-wide",
             Self::Iceoryx2Ps => "iceoryx2-ps",
+            Self::Tonic => "tonic",
+            Self::TonicBidi => "tonic-bidi",
+            Self::Mpservice => "mpservice",
+            Self::MpserviceBatch => "mpservice-batch",
         }
     }
 
     /// The feature of this package that it needs, if it does.
     pub fn feature(self) -> Option<&'static str> {
         match self {
-            Self::Disruptor | Self::Amate | Self::Iceoryx2Rr | Self::Iceoryx2RrWide | Self::Iceoryx2Ps => {
-                Some(RIVALS)
-            }
+            Self::Disruptor
+            | Self::Amate
+            | Self::Iceoryx2Rr
+            | Self::Iceoryx2RrWide
+            | Self::Iceoryx2Ps
+            | Self::Tonic
+            | Self::TonicBidi => Some(RIVALS),
             _ => None,
         }
     }
@@ -144,6 +170,11 @@ impl Peer {
             Some(feature) if !cfg!(feature = "rivals") => Err(Error::NotBuilt { who: self.name(), feature }),
             _ => Ok(()),
         }
+    }
+
+    /// Whether it needs [`mpservice::Environment`], and therefore takes part only if it is named.
+    pub fn needs_python(self) -> bool {
+        matches!(self, Self::Mpservice | Self::MpserviceBatch)
     }
 
     /// Whether there is anything to see of this one in `job` at `point`.
@@ -165,6 +196,10 @@ impl Peer {
             // Its window is its own, whatever is asked for.
             Job::Stream if self == Self::Iceoryx2Rr => point.window == Point::STANDARD.window,
             Job::Stream if self == Self::Iceoryx2RrWide => point.window <= WIDEST_RR,
+            Job::Stream if matches!(self, Self::Mpservice | Self::MpserviceBatch) => {
+                point.window <= mpservice::WIDEST_WINDOW
+            }
+            Job::Stream if self == Self::Tonic => point.window <= WIDEST_CALLS,
             Job::Stream => true,
         }
     }
@@ -260,6 +295,12 @@ impl Peer {
             Self::PipePolled => Box::new(bytes::start_pipes::<WORDS, false>(who, point, cpus)?),
             Self::UnixSocket => Box::new(bytes::start_sockets::<WORDS, true>(who, point, cpus)?),
             Self::UnixSocketPolled => Box::new(bytes::start_sockets::<WORDS, false>(who, point, cpus)?),
+            Self::Mpservice => Box::new(mpservice::Mpservice::start(who, 0, point, cpus)?),
+            Self::MpserviceBatch => Box::new(mpservice::Mpservice::start(who, MPSERVICE_BATCH, point, cpus)?),
+            #[cfg(feature = "rivals")]
+            Self::Tonic => Box::new(tonic::Unary::<WORDS>::start(who, cpus)?),
+            #[cfg(feature = "rivals")]
+            Self::TonicBidi => Box::new(tonic::Bidi::<WORDS>::start(who, cpus)?),
             #[cfg(feature = "rivals")]
             Self::Disruptor => Box::new(disruptor::start::<WORDS>(who, point, cpus)?),
             #[cfg(feature = "rivals")]
@@ -271,9 +312,13 @@ impl Peer {
             #[cfg(feature = "rivals")]
             Self::Iceoryx2Ps => Box::new(iceoryx2::start_ps::<WORDS>(who, point, cpus)?),
             #[cfg(not(feature = "rivals"))]
-            Self::Disruptor | Self::Amate | Self::Iceoryx2Rr | Self::Iceoryx2RrWide | Self::Iceoryx2Ps => {
-                return Err(Error::NotBuilt { who, feature: RIVALS });
-            }
+            Self::Disruptor
+            | Self::Amate
+            | Self::Iceoryx2Rr
+            | Self::Iceoryx2RrWide
+            | Self::Iceoryx2Ps
+            | Self::Tonic
+            | Self::TonicBidi => return Err(Error::NotBuilt { who, feature: RIVALS }),
             Self::RingmillLoan | Self::MovedVec => unreachable!("{self:?} has a part in bulk only"),
         })
     }
@@ -303,6 +348,9 @@ pub enum Task {
     /// [`iceoryx2`].
     #[cfg(feature = "rivals")]
     Iceoryx2(iceoryx2::Order),
+    /// [`tonic`].
+    #[cfg(feature = "rivals")]
+    Tonic,
 }
 
 impl Task {
@@ -321,6 +369,8 @@ impl Task {
             Self::MutexRing { room } => mutex_ring::answer::<WORDS>(room),
             #[cfg(feature = "rivals")]
             Self::Iceoryx2(order) => iceoryx2::answer::<WORDS>(&order),
+            #[cfg(feature = "rivals")]
+            Self::Tonic => tonic::answer::<WORDS>(),
         }
     }
 }

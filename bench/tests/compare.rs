@@ -1,6 +1,7 @@
 //! `compare` as its users start it.
 
-use std::process::{Command, Output};
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Command, Output, Stdio};
 use std::sync::{Mutex, PoisonError};
 
 use ringmill::cpu;
@@ -260,13 +261,88 @@ fn says_which_feature_brings_a_rival() {
     );
 }
 
+#[cfg(feature = "rivals")]
+#[test]
+fn tonic_answers_in_every_size() {
+    answers_in_every_size("tonic");
+    answers_in_every_size("tonic-bidi");
+}
+
+#[cfg(feature = "rivals")]
+fn answers_in_every_size(peer: &str) {
+    if !two_cpus() {
+        return;
+    }
+    for bytes in [8, 64, 1024] {
+        // One window wider than what goes through Aeron at once in the largest size.
+        for (job, window) in [("call", 1), ("stream", 16), ("stream", 4096)] {
+            let point = ["--payload", &bytes.to_string(), "--window", &window.to_string()];
+            let (rows, complete) = rows(&[&["--job", job, "--peer", peer], &point[..]].concat());
+            for row in &rows {
+                assert_eq!((row.who.as_str(), row.place("payload_bytes")), (peer, Some(bytes)), "{row:?}");
+            }
+            assert!(!complete || !rows.is_empty());
+        }
+    }
+}
+
+#[test]
+fn says_that_mpservice_needs_python() {
+    if !two_cpus() {
+        return;
+    }
+    let mut command = Command::new(env!("CARGO_BIN_EXE_compare"));
+    let output = command.args(["--peer", "rtrb", "--peer", "mpservice"]).env("PATH", "").output().unwrap();
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success() && output.stdout.is_empty());
+    assert!(error.starts_with("compare: ") && error.contains("mpservice: cannot run python3"), "{error}");
+}
+
+/// The environment is made and removed, whether compare ends by itself or is killed.
+#[test]
+#[ignore = "installs a package from the index that pip uses"]
+fn mpservice_answers_and_leaves_nothing() {
+    if !two_cpus() {
+        return;
+    }
+    let peers = ["--peer", "mpservice", "--peer", "mpservice-batch"];
+    for rounds in ["1", "10000"] {
+        let temporary = tempfile::tempdir().unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_compare"));
+        command.args(["--job", "call", "--job", "stream", "--window", "64", "--json", "--rounds", rounds]);
+        command.args(peers).env("TMPDIR", temporary.path()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut compare = command.spawn().unwrap();
+        let mut error = BufReader::new(compare.stderr.take().unwrap());
+        let mut line = String::new();
+        while !line.ends_with("ready\n") {
+            line.clear();
+            assert!(error.read_line(&mut line).unwrap() > 0, "it has ended before it was seen");
+        }
+        assert_eq!(std::fs::read_dir(temporary.path()).unwrap().count(), 1);
+        let is_killed = rounds != "1";
+        if is_killed {
+            compare.kill().unwrap();
+        }
+        let mut text = String::new();
+        compare.stdout.take().unwrap().read_to_string(&mut text).unwrap();
+        // All that compare has started has this too: it ends when the last of them is gone.
+        let mut rest = String::new();
+        error.read_to_string(&mut rest).unwrap();
+        let status = compare.wait().unwrap();
+        assert_eq!(std::fs::read_dir(temporary.path()).unwrap().count(), 0, "{rest}");
+        if !is_killed {
+            assert!(status.success() || status.code() == Some(3) && rest.contains("gave up"), "{rest}");
+            let who = |row: &Row| row.who == "mpservice" || row.who == "mpservice-batch";
+            assert!(report::read(&text).unwrap().iter().all(who), "{text}");
+        }
+    }
+}
+
 /// What iceoryx2 keeps in the file system goes, whether compare ends by itself or is killed.
 #[cfg(feature = "rivals")]
 #[test]
 fn nothing_of_iceoryx2_stays_behind() {
-    use std::io::Read;
     use std::path::Path;
-    use std::process::Stdio;
     use std::thread;
 
     if !two_cpus() {

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use ringmill_bench::Error;
 use ringmill_bench::jobs::{self, Audience, Job, Only, Session};
+use ringmill_bench::peers::mpservice::Environment;
 use ringmill_bench::peers::ringmill::Echo;
 use ringmill_bench::peers::ringmill_batch::DeviceWorker;
 use ringmill_bench::peers::ringmill_bulk::Sum;
@@ -36,7 +37,7 @@ struct Arguments {
     #[arg(long = "job", value_name = "JOB")]
     jobs: Vec<Job>,
 
-    /// Whom to measure; may be repeated. Who has no part in a job is left out of it [default: all]
+    /// Whom to measure; may be repeated. Who has no part in a job is left out of it [default: all but mpservice]
     #[arg(long = "peer", value_name = "PEER")]
     peers: Vec<Peer>,
 
@@ -113,6 +114,9 @@ fn compare(arguments: &Arguments) -> Result<bool, Error> {
     }
     arguments.peers.iter().try_for_each(|peer| peer.ensure_built())?;
     let cpus = CpuPair::allowed()?;
+    // Made once, for all jobs.
+    let needs_python = arguments.peers.iter().any(|peer| peer.needs_python());
+    let _environment = needs_python.then(Environment::shared).transpose()?;
     let mut reporter = Reporter::new(arguments.json, folder);
     let jobs: Vec<Job> = arguments.jobs().collect();
     for (place, job) in (1..).zip(&jobs) {
