@@ -326,7 +326,7 @@ impl<'a> Loop<'a> {
             rule: Rule { batch_size: info.batch_size, wait_ns: info.batch_wait_ns },
             worker: seat.number,
             shared: info.workers > 1,
-            patience: Patience::new(seat.wait),
+            patience: Patience::of_worker(seat.wait),
             pace: Pace::One,
             counters: entry.counters(),
             mover: seat.mover(client),
@@ -525,7 +525,9 @@ impl<'a> Loop<'a> {
         let count = bell.count();
         doorbell.announce(self.worker); // *attended*: before the look at ring and lock
         if !self.to_collect() && self.stop().is_none() {
+            let asleep_since = self.patience.falls_asleep();
             bell.sleep(count, Some(SLEEP_LIMIT));
+            self.patience.slept(asleep_since);
         }
         doorbell.retract(self.worker);
     }
