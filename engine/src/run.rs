@@ -326,7 +326,7 @@ impl<'a> Loop<'a> {
             rule: Rule { batch_size: info.batch_size, wait_ns: info.batch_wait_ns },
             worker: seat.number,
             shared: info.workers > 1,
-            patience: Patience::new(seat.wait),
+            patience: Patience::of_worker(seat.wait),
             pace: Pace::One,
             counters: entry.counters(),
             mover: seat.mover(client),
@@ -486,6 +486,8 @@ impl<'a> Loop<'a> {
     /// Waits for something in the ring: spins, then sleeps on the doorbell.
     #[inline]
     fn idle(&self) -> Idle {
+        // Nobody has come while it slept, so nobody is about to.
+        let mut in_vain = false;
         loop {
             // A worker that stops does not begin anything if the server is gone or its unit has failed, and
             // empties the ring if the server shuts down.
@@ -497,10 +499,10 @@ impl<'a> Loop<'a> {
                 Some(why) => return Idle::Stop(why),
                 None => {}
             }
-            if self.spin() {
+            if !in_vain && self.spin() {
                 return Idle::Work;
             }
-            self.sleep();
+            in_vain = !self.sleep();
         }
     }
 
@@ -519,15 +521,19 @@ impl<'a> Loop<'a> {
         found
     }
 
+    /// Sleeps on the doorbell; whether it has rung since.
     #[cold]
-    fn sleep(&self) {
+    fn sleep(&self) -> bool {
         let (doorbell, bell) = (self.node.doorbell(), self.seat.entry().bell());
         let count = bell.count();
         doorbell.announce(self.worker); // *attended*: before the look at ring and lock
         if !self.to_collect() && self.stop().is_none() {
+            let asleep_since = self.patience.falls_asleep();
             bell.sleep(count, Some(SLEEP_LIMIT));
+            self.patience.slept(asleep_since);
         }
         doorbell.retract(self.worker);
+        bell.count() != count
     }
 
     /// Collects a batch under the reader lock; none if others were faster or all callers had gone.

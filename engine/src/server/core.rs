@@ -401,8 +401,10 @@ impl Core {
 
     /// Sleeps until the outcome of a request in progress is there; `None` if the time is over.
     pub(crate) fn sleep_until<'c>(&self, task: Task<'c>, until: Option<Instant>) -> Option<Done<'c>> {
+        let asleep_since = self.patience.falls_asleep();
         loop {
             if let Some(done) = task.outcome() {
+                self.patience.slept(asleep_since);
                 return Some(done);
             }
             let left = until.map(|until| until.saturating_duration_since(Instant::now()));
