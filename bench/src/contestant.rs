@@ -1,6 +1,7 @@
 //! What is compared, and where.
 
 use std::fmt;
+use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
@@ -86,6 +87,16 @@ pub struct Notes {
 pub trait Contestant: fmt::Debug {
     /// The name in reports.
     fn name(&self) -> &'static str;
+
+    /// How long it must be measured at a time at least: longer than others if its items take thousands of times as long.
+    fn shortest_slice(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    /// Items that it really has in progress where `wanted` are asked for.
+    fn window(&self, wanted: u32) -> u32 {
+        wanted
+    }
 
     /// What the items since the last call of this have to tell besides the time that they took.
     fn notes(&mut self) -> Notes {

@@ -1,6 +1,7 @@
 //! What can go wrong before or during a measurement.
 
 use std::io;
+use std::process::ExitStatus;
 
 /// Why there is no measurement.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +36,32 @@ pub enum Error {
         who: &'static str,
         /// What the system said.
         source: io::Error,
+    },
+    /// A partner's process has ended: there will be no answers.
+    #[error("the partner process of {who} has ended: {status}")]
+    PartnerDied {
+        /// The contestant.
+        who: &'static str,
+        /// How it ended.
+        status: ExitStatus,
+    },
+    /// What carries questions and answers failed, or could not be made.
+    #[error("{who} failed")]
+    Transport {
+        /// The contestant.
+        who: &'static str,
+        /// What the system or the rival said.
+        source: io::Error,
+    },
+    /// This program was built without that contestant.
+    #[error(
+        "this compare has no {who}; cargo run --release -p ringmill-bench --features {feature} --bin compare has"
+    )]
+    NotBuilt {
+        /// The contestant.
+        who: &'static str,
+        /// The feature that brings it.
+        feature: &'static str,
     },
     /// The system did not tell what a job measures.
     #[error("cannot look at {what}")]
@@ -76,6 +103,9 @@ pub enum Error {
     /// None of the peers asked for has a part in any of the jobs and points asked for.
     #[error("there is nothing to measure: none of these peers has a part in these jobs and sizes")]
     Nothing,
+    /// The report's folder could not be written, or what to draw it from not be read.
+    #[error(transparent)]
+    Report(#[from] crate::plot::ReportError),
     /// The report could not be printed.
     #[error("cannot print the report")]
     Print(#[source] io::Error),

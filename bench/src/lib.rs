@@ -10,6 +10,8 @@
 //! | [`pin`] | which CPU the client runs on, and which its partner |
 //! | [`payload`] | the words that every contestant writes, reads and checks on both sides |
 //! | [`partner`] | the other side of a contestant in this process: a thread that sleeps between slices |
+//! | [`process`] | the same in a process of its own, stopped between slices |
+//! | `janitor` | with the feature `rivals`: removes what killed processes leave |
 //! | [`device`], [`batching`] | what a batch costs, and contestants that make batches |
 //! | [`bulk`] | the same for large questions, with answers of one word |
 //! | [`callers`] | the client's side of a contestant with several calling threads |
@@ -28,6 +30,7 @@
 //! | [`cpu_time`], [`procfs`] | what threads and processes use |
 //! | [`jobs`] | what can be measured, a module each |
 //! | [`report`] | the rows that come out, as a table and as lines of JSON |
+//! | [`plot`] | the report that people look at: pictures and a page |
 
 pub mod arrivals;
 pub mod batching;
@@ -37,6 +40,8 @@ pub mod contestant;
 pub mod cpu_time;
 pub mod device;
 pub mod error;
+#[cfg(feature = "rivals")]
+pub mod janitor;
 pub mod jobs;
 pub mod match_up;
 pub mod memcpy;
@@ -48,6 +53,8 @@ pub mod payload;
 pub mod peers;
 pub mod percentiles;
 pub mod pin;
+pub mod plot;
+pub mod process;
 pub mod procfs;
 pub mod raw;
 pub mod report;

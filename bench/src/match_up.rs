@@ -31,7 +31,8 @@ impl Entry {
         Self { contestant, load, slice: SLICE, at: Vec::new() }
     }
 
-    /// The same in slices of this length, not of [`SLICE`].
+    /// The same in slices of this length, not of [`SLICE`]; or longer if the contestant
+    /// [needs that](Contestant::shortest_slice).
     #[must_use]
     pub fn slice(mut self, length: Duration) -> Self {
         self.slice = length;
@@ -186,7 +187,8 @@ pub fn run(
     let mut before = read(raw)?;
     for round in 1..=attempts {
         for (entry, place) in entries.iter_mut().zip(0..) {
-            let slice = measure(entry.contestant.as_mut(), entry.load, entry.slice)?;
+            let length = entry.slice.max(entry.contestant.shortest_slice());
+            let slice = measure(entry.contestant.as_mut(), entry.load, length)?;
             let after = read(raw)?;
             standings[place].tally.add(round, slice, before, after);
             before = after;

@@ -41,6 +41,11 @@ impl Percentiles {
         if above < ABOVE { f64::NAN } else { self.0.value_at_quantile(quantile) as f64 / 1e3 }
     }
 
+    /// The mean, in microseconds.
+    pub fn mean_us(&self) -> f64 {
+        self.0.mean() / 1e3
+    }
+
     /// The longest, in microseconds.
     pub fn max_us(&self) -> f64 {
         self.0.max() as f64 / 1e3
@@ -66,6 +71,7 @@ mod tests {
         for (quantile, us) in [(0.5, 5_000.0), (0.99, 9_900.0), (0.999, 9_990.0)] {
             assert!((all.us(quantile) / us - 1.0).abs() < 2e-3, "{} at {quantile}", all.us(quantile));
         }
+        assert!((all.mean_us() / 5_000.5 - 1.0).abs() < 2e-3);
         assert!((all.max_us() / 10_000.0 - 1.0).abs() < 2e-3);
     }
 

@@ -1,6 +1,7 @@
 //! `compare` as its users start it.
 
-use std::process::{Command, Output};
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Command, Output, Stdio};
 use std::sync::{Mutex, PoisonError};
 
 use ringmill::cpu;
@@ -55,7 +56,10 @@ fn every_row_says_what_was_measured() {
     if !two_cpus() {
         return;
     }
-    let (rows, complete) = rows(&["--job", "call", "--job", "stream", "--job", "stages", "--window", "8"]);
+    let jobs = ["--job", "call", "--job", "stream", "--job", "stages"];
+    let peers =
+        ["--peer", "ringmill", "--peer", "rtrb", "--peer", "crossbeam-blocking", "--peer", "mutex-ring"];
+    let (rows, complete) = rows(&[&jobs[..], &peers, &["--window", "8", "--payload", "64"]].concat());
     let is_alone = |row: &Row| row.place("threads") == Some(1) && row.place("workers") == Some(1);
     for row in &rows {
         assert!(row.regime.is_some(), "{row:?}");
@@ -74,9 +78,8 @@ fn every_row_says_what_was_measured() {
             "{row:?}"
         );
     }
-    // In `call` three contestants in three sizes and raw in one, five in `stream`, nine in `stages`, each in at least
-    // one regime.
-    assert!(!complete || rows.len() >= 24, "{rows:?}");
+    // Three contestants in `call`, four in `stream`, nine in `stages`, each in at least one regime.
+    assert!(!complete || rows.len() >= 16, "{rows:?}");
 }
 
 #[test]
@@ -84,9 +87,16 @@ fn peers_and_points_can_be_chosen() {
     if !two_cpus() {
         return;
     }
-    let (rows, complete) = rows(&["--job", "call", "--peer", "rtrb", "--payload", "1024"]);
-    assert!(rows.iter().all(|row| row.who == "rtrb" && row.place("payload_bytes") == Some(1024)), "{rows:?}");
-    assert!(!complete || !rows.is_empty());
+    for bytes in [8, 1024] {
+        let peers = ["--peer", "rtrb", "--peer", "pipe", "--peer", "mutex-ring"];
+        let (rows, complete) =
+            rows(&[&["--job", "call", "--payload", &bytes.to_string()], &peers[..]].concat());
+        for row in &rows {
+            assert!(["rtrb", "pipe", "mutex-ring"].contains(&row.who.as_str()), "{row:?}");
+            assert_eq!(row.place("payload_bytes"), Some(bytes), "{row:?}");
+        }
+        assert!(!complete || rows.len() >= 3, "{rows:?}");
+    }
 }
 
 #[test]
@@ -224,4 +234,154 @@ fn says_that_nobody_has_a_part() {
     let output = compare(&["--job", "call", "--peer", "rtrb-chunks"]);
     let error = String::from_utf8(output.stderr).unwrap();
     assert!(!output.status.success() && error.contains("nothing to measure"), "{error}");
+}
+
+#[test]
+fn a_window_is_what_is_really_in_progress() {
+    if !two_cpus() {
+        return;
+    }
+    let (rows, complete) = rows(&["--job", "stream", "--peer", "unix-socket-polled", "--window", "65536"]);
+    let windows: Vec<_> = rows.iter().map(|row| row.place("window").unwrap()).collect();
+    // What the system gives a socket is far less.
+    assert!(windows.iter().all(|window| (1..65536).contains(window)), "{windows:?}");
+    assert!(!complete || !windows.is_empty());
+}
+
+#[cfg(not(feature = "rivals"))]
+#[test]
+fn says_which_feature_brings_a_rival() {
+    let output = compare(&["--peer", "rtrb", "--peer", "iceoryx2-rr"]);
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success() && output.stdout.is_empty());
+    assert_eq!(
+        error,
+        "compare: this compare has no iceoryx2-rr; cargo run --release -p ringmill-bench --features rivals --bin \
+         compare has\n"
+    );
+}
+
+#[cfg(feature = "rivals")]
+#[test]
+fn tonic_answers_in_every_size() {
+    answers_in_every_size("tonic");
+    answers_in_every_size("tonic-bidi");
+}
+
+#[cfg(feature = "rivals")]
+fn answers_in_every_size(peer: &str) {
+    if !two_cpus() {
+        return;
+    }
+    for bytes in [8, 64, 1024] {
+        // One window wider than what goes through Aeron at once in the largest size.
+        for (job, window) in [("call", 1), ("stream", 16), ("stream", 4096)] {
+            let point = ["--payload", &bytes.to_string(), "--window", &window.to_string()];
+            let (rows, complete) = rows(&[&["--job", job, "--peer", peer], &point[..]].concat());
+            for row in &rows {
+                assert_eq!((row.who.as_str(), row.place("payload_bytes")), (peer, Some(bytes)), "{row:?}");
+            }
+            assert!(!complete || !rows.is_empty());
+        }
+    }
+}
+
+#[test]
+fn says_that_mpservice_needs_python() {
+    if !two_cpus() {
+        return;
+    }
+    let mut command = Command::new(env!("CARGO_BIN_EXE_compare"));
+    let output = command.args(["--peer", "rtrb", "--peer", "mpservice"]).env("PATH", "").output().unwrap();
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success() && output.stdout.is_empty());
+    assert!(error.starts_with("compare: ") && error.contains("mpservice: cannot run python3"), "{error}");
+}
+
+/// The environment is made and removed, whether compare ends by itself or is killed.
+#[test]
+#[ignore = "installs a package from the index that pip uses"]
+fn mpservice_answers_and_leaves_nothing() {
+    if !two_cpus() {
+        return;
+    }
+    let peers = ["--peer", "mpservice", "--peer", "mpservice-batch"];
+    for rounds in ["1", "10000"] {
+        let temporary = tempfile::tempdir().unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_compare"));
+        command.args(["--job", "call", "--job", "stream", "--window", "64", "--json", "--rounds", rounds]);
+        command.args(peers).env("TMPDIR", temporary.path()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut compare = command.spawn().unwrap();
+        let mut error = BufReader::new(compare.stderr.take().unwrap());
+        let mut line = String::new();
+        while !line.ends_with("ready\n") {
+            line.clear();
+            assert!(error.read_line(&mut line).unwrap() > 0, "it has ended before it was seen");
+        }
+        assert_eq!(std::fs::read_dir(temporary.path()).unwrap().count(), 1);
+        let is_killed = rounds != "1";
+        if is_killed {
+            compare.kill().unwrap();
+        }
+        let mut text = String::new();
+        compare.stdout.take().unwrap().read_to_string(&mut text).unwrap();
+        // All that compare has started has this too: it ends when the last of them is gone.
+        let mut rest = String::new();
+        error.read_to_string(&mut rest).unwrap();
+        let status = compare.wait().unwrap();
+        assert_eq!(std::fs::read_dir(temporary.path()).unwrap().count(), 0, "{rest}");
+        if !is_killed {
+            assert!(status.success() || status.code() == Some(3) && rest.contains("gave up"), "{rest}");
+            let who = |row: &Row| row.who == "mpservice" || row.who == "mpservice-batch";
+            assert!(report::read(&text).unwrap().iter().all(who), "{text}");
+        }
+    }
+}
+
+/// What iceoryx2 keeps in the file system goes, whether compare ends by itself or is killed.
+#[cfg(feature = "rivals")]
+#[test]
+fn nothing_of_iceoryx2_stays_behind() {
+    use std::path::Path;
+    use std::thread;
+
+    if !two_cpus() {
+        return;
+    }
+    let names_in = |directory: &Path| -> Vec<String> {
+        let entries = std::fs::read_dir(directory).unwrap();
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    };
+    let shared_memory = Path::new("/dev/shm");
+    for is_killed in [false, true] {
+        let temporary = tempfile::tempdir().unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_compare"));
+        command.args(["--job", "call", "--payload", "64", "--peer", "iceoryx2-rr"]);
+        // Both long enough to be seen, and one to be killed in the middle.
+        command.args(["--rounds", if is_killed { "10000" } else { "20" }]);
+        command.env("TMPDIR", temporary.path()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut compare = command.spawn().unwrap();
+        let kept = loop {
+            let directory = names_in(temporary.path()).pop();
+            let memory =
+                directory.filter(|name| names_in(shared_memory).iter().any(|file| file.starts_with(name)));
+            match memory {
+                Some(name) => break name,
+                None => assert!(compare.try_wait().unwrap().is_none(), "it has ended before it was seen"),
+            }
+            thread::yield_now();
+        };
+        if is_killed {
+            compare.kill().unwrap();
+        }
+        compare.wait().unwrap();
+        if is_killed {
+            // All that compare has started has this too: it ends when the last of them is gone.
+            compare.stderr.take().unwrap().read_to_end(&mut Vec::new()).unwrap();
+        }
+        assert_eq!(names_in(temporary.path()), [""; 0]);
+        let left: Vec<_> =
+            names_in(shared_memory).into_iter().filter(|file| file.starts_with(&kept)).collect();
+        assert_eq!(left, [""; 0]);
+    }
 }

@@ -2,17 +2,20 @@
 
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
 use ringmill_bench::Error;
 use ringmill_bench::jobs::{self, Audience, Job, Only, Session};
-use ringmill_bench::peers::Peer;
+use ringmill_bench::peers::mpservice::Environment;
 use ringmill_bench::peers::ringmill::Echo;
 use ringmill_bench::peers::ringmill_batch::DeviceWorker;
 use ringmill_bench::peers::ringmill_bulk::Sum;
 use ringmill_bench::peers::stages::Stage;
+use ringmill_bench::peers::{self, Peer};
 use ringmill_bench::pin::CpuPair;
+use ringmill_bench::plot::{Folder, Measured, Run};
 use ringmill_bench::report::{self, Row};
 
 ringmill::init!(Echo<1>, Echo<8>, Echo<128>, Stage, Sum, DeviceWorker);
@@ -34,7 +37,7 @@ struct Arguments {
     #[arg(long = "job", value_name = "JOB")]
     jobs: Vec<Job>,
 
-    /// Whom to measure; may be repeated. Who has no part in a job is left out of it [default: all]
+    /// Whom to measure; may be repeated. Who has no part in a job is left out of it [default: all but mpservice]
     #[arg(long = "peer", value_name = "PEER")]
     peers: Vec<Peer>,
 
@@ -64,12 +67,29 @@ struct Arguments {
     /// Print one JSON object a line instead of tables
     #[arg(long)]
     json: bool,
+
+    /// Also draw what comes out, as it comes: pictures and a page, into this folder
+    #[arg(long, value_name = "DIR")]
+    report: Option<PathBuf>,
+
+    /// Measure nothing, but draw what was measured before: the folder of a report, or a file of such JSON; may be
+    /// repeated, and the later of two rows of the same is the one that is drawn
+    #[arg(long, value_name = "PATH", requires = "report")]
+    #[arg(conflicts_with_all = ["jobs", "peers", "rounds", "payload", "window", "threads", "workers", "json"])]
+    from: Vec<PathBuf>,
 }
+
+/// The features of this package that this program was built with: they are part of the command that a report names.
+const FEATURES: &[&str] = &[
+    #[cfg(feature = "rivals")]
+    "rivals",
+];
 
 /// The exit code where the machine was too busy for enough rounds to count: what was had is printed.
 const TOO_FEW_ROUNDS: u8 = 3;
 
 fn main() -> ExitCode {
+    peers::begin();
     jobs::begin();
     match compare(&Arguments::parse()) {
         Ok(true) => ExitCode::SUCCESS,
@@ -83,8 +103,21 @@ fn main() -> ExitCode {
 
 /// Prints the report of every job; whether enough rounds counted in each.
 fn compare(arguments: &Arguments) -> Result<bool, Error> {
+    let folder = arguments.report.as_deref().map(Folder::open).transpose()?;
+    if let (Some(folder), false) = (&folder, arguments.from.is_empty()) {
+        let mut measured = Measured::default();
+        for path in &arguments.from {
+            measured.add(Measured::read(path)?);
+        }
+        folder.write(&measured.rows, &measured.runs)?;
+        return Ok(true);
+    }
+    arguments.peers.iter().try_for_each(|peer| peer.ensure_built())?;
     let cpus = CpuPair::allowed()?;
-    let mut reporter = Reporter::new(arguments.json);
+    // Made once, for all jobs.
+    let needs_python = arguments.peers.iter().any(|peer| peer.needs_python());
+    let _environment = needs_python.then(Environment::shared).transpose()?;
+    let mut reporter = Reporter::new(arguments.json, folder);
     let jobs: Vec<Job> = arguments.jobs().collect();
     for (place, job) in (1..).zip(&jobs) {
         reporter.progress.job = format!("{place}/{} ", jobs.len());
@@ -122,6 +155,9 @@ struct Reporter {
     progress: ProgressLine,
     /// Rows for the table of this job.
     rows: Vec<Row>,
+    folder: Option<Folder>,
+    /// All rows, for the folder.
+    measured: Measured,
     /// Whether nothing has been printed yet.
     is_empty: bool,
     /// Whether all that was asked for could be measured.
@@ -129,8 +165,16 @@ struct Reporter {
 }
 
 impl Reporter {
-    fn new(json: bool) -> Self {
-        Self { json, progress: ProgressLine::new(), rows: Vec::new(), is_empty: true, complete: true }
+    fn new(json: bool, folder: Option<Folder>) -> Self {
+        Self {
+            json,
+            progress: ProgressLine::new(),
+            rows: Vec::new(),
+            folder,
+            measured: Measured { rows: Vec::new(), runs: vec![Run::this(FEATURES)] },
+            is_empty: true,
+            complete: true,
+        }
     }
 
     /// Prints the table of the job that has ended.
@@ -157,6 +201,10 @@ impl Audience for Reporter {
     }
 
     fn rows(&mut self, rows: &[Row]) -> Result<(), Error> {
+        if let Some(folder) = &self.folder {
+            self.measured.rows.extend_from_slice(rows);
+            folder.write(&self.measured.rows, &self.measured.runs)?;
+        }
         if self.json {
             return self.print(&report::json(rows));
         }

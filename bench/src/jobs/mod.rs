@@ -184,8 +184,11 @@ impl fmt::Debug for Session<'_> {
 impl Session<'_> {
     /// Those wanted that have a part in `job` at `point`, each once, in the order of reports.
     pub fn peers_at(&self, job: Job, point: Point) -> impl Iterator<Item = Peer> {
-        let wanted = |peer: &Peer| self.peers.is_empty() || self.peers.contains(peer);
-        Peer::ALL.into_iter().filter(wanted).filter(move |peer| peer.has_a_part_in(job, point))
+        let wanted = |peer: &Peer| match self.peers.is_empty() {
+            true => !peer.needs_python(),
+            false => self.peers.contains(peer),
+        };
+        Peer::built().filter(wanted).filter(move |peer| peer.has_a_part_in(job, point))
     }
 
     /// Whether a job that is ringmill's alone is to be done.

@@ -29,7 +29,9 @@ pub fn run(session: &mut Session<'_>) -> Result<(), Error> {
         let Some((_, Point { window, .. })) = entrants.first().copied() else { continue };
         let outcome = session.match_up(&format!("stream, window {window}"), |cpus| {
             let entry = |(peer, point): (Peer, Point)| {
-                let entry = Entry::new(peer.start(Job::Stream, point, cpus)?, Load::Stream { window });
+                let contestant = peer.start(Job::Stream, point, cpus)?;
+                let window = contestant.window(window);
+                let entry = Entry::new(contestant, Load::Stream { window });
                 // Each thread is to have its turns of the CPU within every slice.
                 Ok(entry
                     .slice(SLICE * point.threads)

@@ -213,16 +213,18 @@ fn figures(row: Row, slices: &[Slice], futex_us: f64) -> Row {
     let calls = calls(slices);
     let sum_s = |time: fn(&Slice) -> Duration| slices.iter().map(time).sum::<Duration>().as_secs_f64();
     let took_s = sum_s(|slice| slice.took);
-    let caller = sum_s(|slice| slice.caller) / took_s * 100.0;
-    let worker = sum_s(|slice| slice.partner) / took_s * 100.0;
+    let (caller_s, worker_s) = (sum_s(|slice| slice.caller), sum_s(|slice| slice.partner));
+    let percent = |used_s| used_s / took_s * 100.0;
     row.figure("sent_per_s", calls.count() as f64 / took_s)
         .figure("p50_us", calls.us(0.5))
         .figure("p99_us", calls.us(0.99))
         .figure("max_us", calls.max_us())
+        .figure("mean_us", calls.mean_us())
         .figure("ratio_to_futex", calls.us(0.5) / futex_us)
-        .figure("cpu_percent", caller + worker)
-        .figure("caller_cpu_percent", caller)
-        .figure("worker_cpu_percent", worker)
+        .figure("cpu_percent", percent(caller_s + worker_s))
+        .figure("caller_cpu_percent", percent(caller_s))
+        .figure("worker_cpu_percent", percent(worker_s))
+        .figure("cpu_us_per_call", (caller_s + worker_s) * 1e6 / calls.count() as f64)
         .figure("rounds", slices.len() as f64)
 }
 
@@ -242,6 +244,9 @@ mod tests {
         let value = |name| row.value(name).unwrap();
         assert_eq!((value("caller_cpu_percent"), value("worker_cpu_percent")), (5.0, 20.0));
         assert_eq!((value("cpu_percent"), value("sent_per_s")), (25.0, 500.0));
+        assert_eq!(value("cpu_us_per_call"), 500.0);
+        // As precise as a histogram is.
+        assert!((value("mean_us") / 50.0 - 1.0).abs() < 2e-3, "{row:?}");
         assert!((value("ratio_to_futex") / 1.6 - 1.0).abs() < 2e-3, "{row:?}");
     }
 }

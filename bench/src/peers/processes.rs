@@ -1,0 +1,130 @@
+//! A pair of links to a partner in a process of its own: what the rivals that can do that have in common here.
+
+use std::convert::Infallible;
+use std::fmt::Debug;
+use std::hint;
+use std::io;
+
+use crate::Error;
+use crate::contestant::Contestant;
+use crate::payload::Payload;
+use crate::process::Process;
+
+/// One side: where its payloads leave, and where the other side's come in.
+pub trait Link<const WORDS: usize>: Debug {
+    /// Whether [`receive`](Self::receive) waits for what is to come. Else both sides look for it again and
+    /// again, and the partner has to be stopped while another contestant is measured.
+    const WAITS: bool = false;
+
+    /// Sends what `payload` makes; `false` while there is no room. May hold it back for a short while, but at most
+    /// until [`receive`](Self::receive) has nothing more to show.
+    ///
+    /// # Errors
+    ///
+    /// What the transport reports.
+    fn send(&mut self, payload: impl FnOnce() -> Payload<WORDS>) -> io::Result<bool>;
+
+    /// Shows `read` the oldest payload that has come in, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// What the transport reports; that the other side is gone, where it knows.
+    fn receive<R>(&mut self, read: impl FnOnce(&Payload<WORDS>) -> R) -> io::Result<Option<R>>;
+}
+
+/// Answers what comes in, as long as this process lives.
+///
+/// # Errors
+///
+/// Those of the link.
+pub fn serve<const WORDS: usize>(link: &mut impl Link<WORDS>) -> io::Result<Infallible> {
+    loop {
+        let Some(answer) = link.receive(Payload::answer)? else {
+            hint::spin_loop();
+            continue;
+        };
+        while !link.send(|| answer)? {
+            hint::spin_loop();
+        }
+    }
+}
+
+/// The client's side of a link, and the process that answers at the other.
+#[derive(Debug)]
+pub struct Processes<L, const WORDS: usize> {
+    who: &'static str,
+    link: L,
+    process: Process,
+    room: u32,
+}
+
+impl<L: Link<WORDS>, const WORDS: usize> Processes<L, WORDS> {
+    /// `process` answers at the far end of `link`; no more than `room` items are ever in progress.
+    ///
+    /// One that polls is stopped until it is [resumed](Contestant::resume).
+    pub fn new(who: &'static str, link: L, process: Process, room: u32) -> Self {
+        if !L::WAITS {
+            process.pause();
+        }
+        Self { who, link, process, room }
+    }
+
+    fn check(&self, right: bool, item: u64) -> Result<(), Error> {
+        if right { Ok(()) } else { Err(Error::WrongAnswer { who: self.who, item }) }
+    }
+}
+
+impl<L: Link<WORDS>, const WORDS: usize> Contestant for Processes<L, WORDS> {
+    fn name(&self) -> &'static str {
+        self.who
+    }
+
+    fn window(&self, wanted: u32) -> u32 {
+        wanted.min(self.room)
+    }
+
+    fn resume(&mut self) {
+        if !L::WAITS {
+            self.process.resume();
+        }
+    }
+
+    fn pause(&mut self) {
+        if !L::WAITS {
+            self.process.pause();
+        }
+    }
+
+    fn call(&mut self, items: u64) -> Result<(), Error> {
+        self.stream(items, 1)
+    }
+
+    fn stream(&mut self, items: u64, window: u32) -> Result<(), Error> {
+        let window = u64::from(self.window(window));
+        // Who waits for answers and takes all of a window before asking again leaves the partner idle.
+        let refill_at = if L::WAITS { window / 2 } else { 0 };
+        let (mut sent, mut checked) = (0, 0);
+        while checked < items {
+            let before = (sent, checked);
+            let unsent = items.min(checked + window);
+            while sent < unsent
+                && self.link.send(|| Payload::question(sent)).map_err(|error| self.process.failed(error))?
+            {
+                sent += 1;
+            }
+            while checked < sent {
+                let answer = self.link.receive(|answer| answer.answers(checked));
+                let Some(right) = answer.map_err(|error| self.process.failed(error))? else { break };
+                self.check(right, checked)?;
+                checked += 1;
+                if sent - checked == refill_at {
+                    break;
+                }
+            }
+            if before == (sent, checked) {
+                self.process.spin()?;
+            }
+        }
+        Ok(())
+    }
+}
