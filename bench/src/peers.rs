@@ -183,7 +183,20 @@ impl Peer {
             // It moves one word, one at a time.
             _ if self == Self::Raw => job == Job::Call && point.payload_bytes == 8,
             Job::Stages | Job::Wake | Job::Idle | Job::Start | Job::Memory => self == Self::Ringmill,
-            Job::Latency => matches!(self, Self::Ringmill | Self::Rtrb | Self::Crossbeam),
+            // Those that one thread can drive without waiting for an answer, item by item.
+            Job::Latency => matches!(
+                self,
+                Self::Ringmill
+                    | Self::Rtrb
+                    | Self::Crossbeam
+                    | Self::Disruptor
+                    | Self::Amate
+                    | Self::MutexRing
+                    | Self::PipePolled
+                    | Self::UnixSocketPolled
+                    | Self::Iceoryx2Rr
+                    | Self::Iceoryx2Ps
+            ),
             // A loan is sent by a call that waits.
             Job::Bulk if self == Self::RingmillLoan => point.window == 1,
             Job::Bulk => matches!(self, Self::Ringmill | Self::MovedVec),
@@ -261,15 +274,30 @@ impl Peer {
         point: Point,
         cpus: CpuPair,
     ) -> Result<Vec<Box<dyn OpenLoop>>, Error> {
-        Ok(match self {
-            Self::Ringmill => vec![
-                Box::new(OpenRingmill::<WORDS>::adaptive(point, cpus)?),
-                Box::new(OpenRingmill::<WORDS>::spinning(rate_per_s, point, cpus)?),
-            ],
-            Self::Rtrb => vec![Box::new(rtrb::start::<WORDS>(point, cpus)?)],
-            Self::Crossbeam => vec![Box::new(crossbeam::start::<WORDS>(point, cpus)?)],
-            _ => unreachable!("{self:?} has no part in latency"),
-        })
+        let who = self.name();
+        let only: Box<dyn OpenLoop> = match self {
+            Self::Ringmill => {
+                return Ok(vec![
+                    Box::new(OpenRingmill::<WORDS>::adaptive(point, cpus)?),
+                    Box::new(OpenRingmill::<WORDS>::spinning(rate_per_s, point, cpus)?),
+                ]);
+            }
+            Self::Rtrb => Box::new(rtrb::start::<WORDS>(point, cpus)?),
+            Self::Crossbeam => Box::new(crossbeam::start::<WORDS>(point, cpus)?),
+            Self::MutexRing => Box::new(mutex_ring::start::<WORDS>(who, point, cpus)?),
+            Self::PipePolled => Box::new(bytes::start_pipes::<WORDS, false>(who, point, cpus)?),
+            Self::UnixSocketPolled => Box::new(bytes::start_sockets::<WORDS, false>(who, point, cpus)?),
+            #[cfg(feature = "rivals")]
+            Self::Disruptor => Box::new(disruptor::start::<WORDS>(who, point, cpus)?),
+            #[cfg(feature = "rivals")]
+            Self::Amate => Box::new(amate::start::<WORDS>(who, point, cpus)?),
+            #[cfg(feature = "rivals")]
+            Self::Iceoryx2Rr => Box::new(iceoryx2::start_rr::<WORDS>(who, iceoryx2::DEFAULT_ACTIVE, cpus)?),
+            #[cfg(feature = "rivals")]
+            Self::Iceoryx2Ps => Box::new(iceoryx2::start_ps::<WORDS>(who, point, cpus)?),
+            _ => unreachable!("{self:?} has no part in latency, or is not built"),
+        };
+        Ok(vec![only])
     }
 
     fn start_with<const WORDS: usize>(
