@@ -119,7 +119,7 @@ fn write_to<T: Payload>(value: &T, place: WritePlace<'_>) -> Result<usize, Failu
         // SAFETY: so many bytes lie there, all of them written, and aligned.
         let out = unsafe { Place::new_unchecked(root, archived) };
         value.resolve(resolver, out);
-        crash_point!("payload.some");
+        crash_point!("payload.root");
     }
     Ok(end)
 }
