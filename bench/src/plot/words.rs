@@ -14,7 +14,7 @@ pub(super) fn heading(name: &str) -> String {
         "ratio_to_raw" => "× raw",
         "ratio_lower" => "lower quartile",
         "ratio_upper" => "upper quartile",
-        "ratio_to_memcpy" => "part of memcpy's speed",
+        "ratio_to_memcpy" => "times the time of memcpy",
         "gib_per_s" => "GiB/s",
         "mib_per_s" => "MiB/s",
         "mean_batch" => "mean batch",
