@@ -193,7 +193,7 @@ fn histogram() -> Histogram<u64> {
     Histogram::new_with_max(100_000_000_000, 2).expect("the bounds are fine")
 }
 
-/// Times of every [`EVERY`]th item of one thread; taking all of them would cost as much as the items.
+/// Times of one item in 61 of one thread; taking all of them would cost as much as the items.
 #[derive(Debug, Default)]
 pub struct Stopwatch {
     /// When those were asked that have not been answered, oldest first.

@@ -29,10 +29,10 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
-    /// A partner's process could not be started.
-    #[error("cannot start the partner process of {who}")]
+    /// A process could not be started.
+    #[error("cannot start the process of {who}")]
     SpawnProcess {
-        /// The contestant.
+        /// Whose it would have been.
         who: &'static str,
         /// What the system said.
         source: io::Error,
@@ -63,6 +63,17 @@ pub enum Error {
         /// The feature that brings it.
         feature: &'static str,
     },
+    /// The system did not tell what a job measures.
+    #[error("cannot look at {what}")]
+    Look {
+        /// What it was asked for.
+        what: &'static str,
+        /// What it said.
+        source: io::Error,
+    },
+    /// The system did not let a thread wait for its device as precisely as it has to.
+    #[error("cannot make waits precise")]
+    Device(#[source] io::Error),
     /// ringmill's server did not start.
     #[error("cannot start ringmill's server")]
     Start(#[from] ringmill::StartError),
@@ -92,6 +103,9 @@ pub enum Error {
     /// None of the peers asked for has a part in any of the jobs and points asked for.
     #[error("there is nothing to measure: none of these peers has a part in these jobs and sizes")]
     Nothing,
+    /// The report's folder could not be written, or what to draw it from not be read.
+    #[error(transparent)]
+    Report(#[from] crate::plot::ReportError),
     /// The report could not be printed.
     #[error("cannot print the report")]
     Print(#[source] io::Error),

@@ -12,32 +12,54 @@
 //! | [`partner`] | the other side of a contestant in this process: a thread that sleeps between slices |
 //! | [`process`] | the same in a process of its own, stopped between slices |
 //! | `janitor` | with the features `rivals` and `aeron`: removes what killed processes leave |
+//! | [`device`], [`batching`] | what a batch costs, and contestants that make batches |
+//! | [`bulk`] | the same for large questions, with answers of one word |
 //! | [`callers`] | the client's side of a contestant with several calling threads |
 //! | [`contestant`] | what is compared, and where |
 //! | [`raw`] | the bare cache-line ping-pong |
+//! | [`memcpy`] | writing and reading memory by one thread |
 //! | [`peers`] | ringmill and its rivals |
 //! | [`slice`](mod@slice) | one short measurement |
 //! | [`rounds`] | which slices count, and what they add up to: pure |
 //! | [`match_up`] | the contestants in turn, until enough slices count |
+//! | [`arrivals`] | when requests arrive at random |
+//! | [`open_loop`] | requests that arrive whether or not the earlier ones are answered |
+//! | [`turns`] | contestants in turn, for figures that are not one number an item |
+//! | [`percentiles`] | of times |
+//! | [`nap`] | waiting for an instant without being late |
+//! | [`cpu_time`], [`procfs`] | what threads and processes use |
 //! | [`jobs`] | what can be measured, a module each |
 //! | [`report`] | the rows that come out, as a table and as lines of JSON |
+//! | [`plot`] | the report that people look at: pictures and a page |
 
+pub mod arrivals;
+pub mod batching;
+pub mod bulk;
 pub mod callers;
 pub mod contestant;
+pub mod cpu_time;
+pub mod device;
 pub mod error;
 #[cfg(any(feature = "rivals", feature = "aeron"))]
 pub mod janitor;
 pub mod jobs;
 pub mod match_up;
+pub mod memcpy;
+pub mod nap;
+pub mod open_loop;
 pub mod partner;
 pub mod parts;
 pub mod payload;
 pub mod peers;
+pub mod percentiles;
 pub mod pin;
+pub mod plot;
 pub mod process;
+pub mod procfs;
 pub mod raw;
 pub mod report;
 pub mod rounds;
 pub mod slice;
+pub mod turns;
 
 pub use error::Error;

@@ -75,13 +75,22 @@ impl Outcome {
 
     /// The same with more figures, which `more` adds to the row of a contestant in a regime.
     pub fn rows_with(&self, job: &str, more: impl Fn(&Standing, Regime, Row) -> Row) -> Vec<Row> {
-        let mut rows = Vec::new();
-        for regime in Regime::ALL {
-            for standing in &self.standings {
-                rows.extend(standing.row(job, regime).map(|row| more(standing, regime, row)));
-            }
-        }
-        rows
+        self.rows_of(job, |standing, regime, row| {
+            Some(more(standing, regime, standing.with_ratio(row, regime)?))
+        })
+    }
+
+    /// Rows whose figures `figures` adds, none where it gives none.
+    pub fn rows_of(&self, job: &str, figures: impl Fn(&Standing, Regime, Row) -> Option<Row>) -> Vec<Row> {
+        let row = |standing: &Standing, regime| {
+            let row = Row::new(job, standing.who).regime(regime);
+            standing.at.iter().fold(row, |row, &(place, value)| row.at(place, value))
+        };
+        let in_regime = |regime| {
+            let figures = &figures;
+            self.standings.iter().filter_map(move |standing| figures(standing, regime, row(standing, regime)))
+        };
+        Regime::ALL.into_iter().flat_map(in_regime).collect()
     }
 }
 
@@ -91,16 +100,12 @@ impl Standing {
         self.at.iter().find(|(place, _)| *place == name).map(|&(_, value)| value)
     }
 
-    /// What the slices of `regime` add up to, if there are any.
-    pub fn row(&self, job: &str, regime: Regime) -> Option<Row> {
+    /// `row` with what the slices of `regime` add up to, if there are any.
+    fn with_ratio(&self, row: Row, regime: Regime) -> Option<Row> {
         let summary = self.tally.summary(regime)?;
-        let row = Row::new(job, self.who).regime(regime);
-        let row = self.at.iter().fold(row, |row, &(place, value)| row.at(place, value));
         let row = row
             .figure("ns_per_item", summary.ns_per_item)
-            .figure("ratio_to_raw", summary.ratio_to_raw.median)
-            .figure("ratio_lower", summary.ratio_to_raw.lower)
-            .figure("ratio_upper", summary.ratio_to_raw.upper)
+            .ratio("ratio_to_raw", summary.ratio_to_raw)
             .figure("rounds", summary.rounds as f64);
         let row = summary.figures.iter().fold(row, |row, &(name, figure)| row.figure(name, figure));
         // Without threads there is no largest and no smallest, and no figure.

@@ -1,13 +1,29 @@
 //! A segment of one node without workers: for benches of single parts.
 
+use std::time::{Duration, Instant};
+
+use ringmill_shm::layout::Class;
 use ringmill_shm::participant::Role;
 use ringmill_shm::plan::Target;
 use ringmill_shm::segment::{NodeSpec, Place, Segment, Spec};
+use ringmill_shm::token::Token;
 
 use crate::Error;
 
 /// Tasks of the segment.
 pub const TASKS: u32 = 1024;
+
+/// Who asks.
+#[inline]
+pub fn client() -> Token {
+    Token::new(0, 1)
+}
+
+/// Who answers.
+#[inline]
+pub fn worker() -> Token {
+    Token::new(1, 1)
+}
 
 /// Creates the segment; its name holds this process's id, and its files go when it is dropped.
 ///
@@ -15,6 +31,15 @@ pub const TASKS: u32 = 1024;
 ///
 /// [`Error::Segment`] if it cannot be made.
 pub fn segment(name: &str) -> Result<Segment, Error> {
+    segment_with(name, Vec::new())
+}
+
+/// The same with blocks of these classes.
+///
+/// # Errors
+///
+/// [`Error::Segment`] if it cannot be made.
+pub fn segment_with(name: &str, classes: Vec<Class>) -> Result<Segment, Error> {
     let node = NodeSpec {
         name: "bench".into(),
         worker_type: String::new(),
@@ -33,7 +58,7 @@ pub fn segment(name: &str) -> Result<Segment, Error> {
     let spec = Spec {
         requests: TASKS,
         tasks_per_request: 1,
-        classes: Vec::new(),
+        classes,
         payload_format: 0,
         nodes: vec![node],
         forks: Vec::new(),
@@ -42,4 +67,29 @@ pub fn segment(name: &str) -> Result<Segment, Error> {
     let name = format!("bench-{name}-{}", std::process::id());
     let place = Place::named(&name).map_err(ringmill_shm::segment::CreateError::from)?;
     Ok(Segment::create(place, &spec)?)
+}
+
+/// What `work` takes for `items` items, without what `before` and `after` take: for steps of a few nanoseconds that
+/// cannot be repeated on the same thing at once. Each of the three is done with all of `things` before the next one's
+/// turn comes.
+#[inline]
+pub fn timed<Thing>(
+    items: u64,
+    things: &[Thing],
+    mut before: impl FnMut(&Thing),
+    mut work: impl FnMut(&Thing),
+    mut after: impl FnMut(&Thing),
+) -> Duration {
+    let mut spent = Duration::ZERO;
+    let mut left = items;
+    while left > 0 {
+        let turn = &things[..things.len().min(usize::try_from(left).unwrap_or(usize::MAX))];
+        turn.iter().for_each(&mut before);
+        let start = Instant::now();
+        turn.iter().for_each(&mut work);
+        spent += start.elapsed();
+        turn.iter().for_each(&mut after);
+        left -= turn.len() as u64;
+    }
+    spent
 }

@@ -41,7 +41,10 @@ impl<const WORDS: usize> Payload<WORDS> {
     /// Whether this is the answer to the question of item number `item`.
     #[inline]
     pub fn answers(&self, item: u64) -> bool {
-        *self == Self::question(item).answer()
+        let right = Self::question(item).answer();
+        // Without a branch: a call of memcmp would take as long as some contestants.
+        let differences = self.words.iter().zip(&right.words).map(|(word, right)| word ^ right);
+        differences.fold(0, |all, difference| all | difference) == 0
     }
 
     /// The words, for transports that move plain memory.

@@ -12,15 +12,21 @@ pub mod aeron;
 pub mod amate;
 pub mod bytes;
 pub mod crossbeam;
+pub mod crossbeam_batch;
 pub mod crossbeam_blocking;
 #[cfg(feature = "rivals")]
 pub mod disruptor;
+pub mod futex;
 #[cfg(feature = "rivals")]
 pub mod iceoryx2;
+pub mod moved_vec;
 pub mod mpservice;
 pub mod mutex_ring;
 pub mod processes;
 pub mod ringmill;
+pub mod ringmill_batch;
+pub mod ringmill_bulk;
+pub mod ringmill_open_loop;
 pub mod rtrb;
 pub mod rtrb_chunks;
 pub mod stages;
@@ -37,9 +43,11 @@ use serde::{Deserialize, Serialize};
 use crate::Error;
 use crate::contestant::{Contestant, Point};
 use crate::jobs::Job;
+use crate::open_loop::OpenLoop;
 use crate::pin::CpuPair;
 use crate::process;
 use crate::raw::Raw;
+use ringmill_open_loop::OpenRingmill;
 
 /// Whom `compare` can measure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -48,6 +56,8 @@ pub enum Peer {
     Raw,
     /// ringmill, through its public API, with a worker process.
     Ringmill,
+    /// The same with inputs that are written into the segment, not copied there; in `bulk`.
+    RingmillLoan,
     /// A pair of rtrb rings between two threads.
     Rtrb,
     /// The same rings in chunks, their batching interface; nothing to gain in `call`.
@@ -56,6 +66,8 @@ pub enum Peer {
     Crossbeam,
     /// Crossbeam channels between any number of threads, which sleep while there is nothing to receive.
     CrossbeamBlocking,
+    /// A vector that is moved between two threads; in `bulk`.
+    MovedVec,
     /// A pair of disruptors between two threads, polled.
     Disruptor,
     /// amate, which brings batches to a thread.
@@ -119,10 +131,12 @@ impl Peer {
         match self {
             Self::Raw => "raw",
             Self::Ringmill => "ringmill",
+            Self::RingmillLoan => "ringmill-loan",
             Self::Rtrb => "rtrb",
             Self::RtrbChunks => "rtrb-chunks",
             Self::Crossbeam => "crossbeam",
             Self::CrossbeamBlocking => "crossbeam-blocking",
+            Self::MovedVec => "moved-vec",
             Self::Disruptor => "disruptor",
             Self::Amate => "amate",
             Self::MutexRing => "mutex-ring",
@@ -178,20 +192,41 @@ impl Peer {
 
     /// Whether there is anything to see of this one in `job` at `point`.
     pub fn has_a_part_in(self, job: Job, point: Point) -> bool {
-        match (self, job) {
+        match job {
             // It moves one word, one at a time.
-            (Self::Raw, _) => job == Job::Call && point.payload_bytes == 8,
-            (_, Job::Stages) => self == Self::Ringmill,
-            (Self::RtrbChunks | Self::CrossbeamBlocking | Self::Iceoryx2RrWide, Job::Call) => false,
-            (Self::Ringmill | Self::CrossbeamBlocking, _) => true,
+            _ if self == Self::Raw => job == Job::Call && point.payload_bytes == 8,
+            Job::Stages | Job::Wake | Job::Idle | Job::Start | Job::Memory => self == Self::Ringmill,
+            // Those that one thread can drive without waiting for an answer, item by item.
+            Job::Latency => matches!(
+                self,
+                Self::Ringmill
+                    | Self::Rtrb
+                    | Self::Crossbeam
+                    | Self::Disruptor
+                    | Self::Amate
+                    | Self::MutexRing
+                    | Self::PipePolled
+                    | Self::UnixSocketPolled
+                    | Self::Iceoryx2Rr
+                    | Self::Iceoryx2Ps
+            ),
+            // A loan is sent by a call that waits.
+            Job::Bulk if self == Self::RingmillLoan => point.window == 1,
+            Job::Bulk => matches!(self, Self::Ringmill | Self::MovedVec),
+            Job::Batch => matches!(self, Self::Ringmill | Self::CrossbeamBlocking),
+            _ if matches!(self, Self::RingmillLoan | Self::MovedVec) => false,
+            Job::Call => !matches!(self, Self::RtrbChunks | Self::CrossbeamBlocking | Self::Iceoryx2RrWide),
+            Job::Stream if matches!(self, Self::Ringmill | Self::CrossbeamBlocking) => true,
             // Between one thread and one other.
-            _ if point.threads > 1 || point.workers > 1 => false,
+            Job::Stream if point.threads > 1 || point.workers > 1 => false,
             // Its window is its own, whatever is asked for.
-            (Self::Iceoryx2Rr, Job::Stream) => point.window == Point::STANDARD.window,
-            (Self::Iceoryx2RrWide, Job::Stream) => point.window <= WIDEST_RR,
-            (Self::Mpservice | Self::MpserviceBatch, Job::Stream) => point.window <= mpservice::WIDEST_WINDOW,
-            (Self::Tonic, Job::Stream) => point.window <= WIDEST_CALLS,
-            _ => true,
+            Job::Stream if self == Self::Iceoryx2Rr => point.window == Point::STANDARD.window,
+            Job::Stream if self == Self::Iceoryx2RrWide => point.window <= WIDEST_RR,
+            Job::Stream if matches!(self, Self::Mpservice | Self::MpserviceBatch) => {
+                point.window <= mpservice::WIDEST_WINDOW
+            }
+            Job::Stream if self == Self::Tonic => point.window <= WIDEST_CALLS,
+            Job::Stream => true,
         }
     }
 
@@ -201,13 +236,81 @@ impl Peer {
     ///
     /// [`Error::Spawn`], [`Error::Pin`] or [`Error::Start`] if its partner cannot be started, [`Error::PayloadSize`] if
     /// there is no such payload.
-    pub fn start(self, _job: Job, point: Point, cpus: CpuPair) -> Result<Box<dyn Contestant>, Error> {
+    ///
+    /// # Panics
+    ///
+    /// If it [has no part](Self::has_a_part_in) in that.
+    pub fn start(self, job: Job, point: Point, cpus: CpuPair) -> Result<Box<dyn Contestant>, Error> {
+        assert!(self.has_a_part_in(job, point), "{self:?} has no part in {job}");
+        if job == Job::Bulk {
+            return self.start_bulk(point, cpus);
+        }
         match point.payload_bytes {
             8 => self.start_with::<1>(point, cpus),
             64 => self.start_with::<8>(point, cpus),
             1024 => self.start_with::<128>(point, cpus),
             bytes => Err(Error::PayloadSize { bytes }),
         }
+    }
+
+    fn start_bulk(self, point: Point, cpus: CpuPair) -> Result<Box<dyn Contestant>, Error> {
+        Ok(match self {
+            Self::Ringmill => Box::new(ringmill_bulk::Copied::start(point, cpus)?),
+            Self::RingmillLoan => Box::new(ringmill_bulk::Lent::start(point, cpus)?),
+            Self::MovedVec => Box::new(moved_vec::MovedVec::start(point, cpus)?),
+            _ => unreachable!("{self:?} has no part in bulk"),
+        })
+    }
+
+    /// Starts what `job` latency measures of this one where `rate_per_s` requests arrive at `point`, at rest.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`start`](Self::start).
+    pub fn start_open_loop(
+        self,
+        rate_per_s: u32,
+        point: Point,
+        cpus: CpuPair,
+    ) -> Result<Vec<Box<dyn OpenLoop>>, Error> {
+        match point.payload_bytes {
+            8 => self.start_open_loop_with::<1>(rate_per_s, point, cpus),
+            64 => self.start_open_loop_with::<8>(rate_per_s, point, cpus),
+            1024 => self.start_open_loop_with::<128>(rate_per_s, point, cpus),
+            bytes => Err(Error::PayloadSize { bytes }),
+        }
+    }
+
+    fn start_open_loop_with<const WORDS: usize>(
+        self,
+        rate_per_s: u32,
+        point: Point,
+        cpus: CpuPair,
+    ) -> Result<Vec<Box<dyn OpenLoop>>, Error> {
+        let who = self.name();
+        let only: Box<dyn OpenLoop> = match self {
+            Self::Ringmill => {
+                return Ok(vec![
+                    Box::new(OpenRingmill::<WORDS>::adaptive(point, cpus)?),
+                    Box::new(OpenRingmill::<WORDS>::spinning(rate_per_s, point, cpus)?),
+                ]);
+            }
+            Self::Rtrb => Box::new(rtrb::start::<WORDS>(point, cpus)?),
+            Self::Crossbeam => Box::new(crossbeam::start::<WORDS>(point, cpus)?),
+            Self::MutexRing => Box::new(mutex_ring::start::<WORDS>(who, point, cpus)?),
+            Self::PipePolled => Box::new(bytes::start_pipes::<WORDS, false>(who, point, cpus)?),
+            Self::UnixSocketPolled => Box::new(bytes::start_sockets::<WORDS, false>(who, point, cpus)?),
+            #[cfg(feature = "rivals")]
+            Self::Disruptor => Box::new(disruptor::start::<WORDS>(who, point, cpus)?),
+            #[cfg(feature = "rivals")]
+            Self::Amate => Box::new(amate::start::<WORDS>(who, point, cpus)?),
+            #[cfg(feature = "rivals")]
+            Self::Iceoryx2Rr => Box::new(iceoryx2::start_rr::<WORDS>(who, iceoryx2::DEFAULT_ACTIVE, cpus)?),
+            #[cfg(feature = "rivals")]
+            Self::Iceoryx2Ps => Box::new(iceoryx2::start_ps::<WORDS>(who, point, cpus)?),
+            _ => unreachable!("{self:?} has no part in latency, or is not built"),
+        };
+        Ok(vec![only])
     }
 
     fn start_with<const WORDS: usize>(
@@ -261,6 +364,7 @@ impl Peer {
             | Self::TonicBidi => return Err(Error::NotBuilt { who, feature: RIVALS }),
             #[cfg(not(feature = "aeron"))]
             Self::Aeron => return Err(Error::NotBuilt { who, feature: AERON }),
+            Self::RingmillLoan | Self::MovedVec => unreachable!("{self:?} has a part in bulk only"),
         })
     }
 }
@@ -338,6 +442,10 @@ pub fn begin() {
         Err(error) => Err(error.into()),
     };
     let Err(error) = done;
+    if process::is_closed(&error) {
+        // The client is done with it, and about to kill it.
+        std::process::exit(0);
+    }
     process::give_up(&error.to_string())
 }
 

@@ -138,10 +138,7 @@ impl Process {
     /// What to say of a failed read or write: that the partner has died, if it has, else what the system said.
     pub fn failed(&mut self, source: io::Error) -> Error {
         // Its end of a pipe or socket is closed just before its death can be seen.
-        let closed = matches!(
-            source.kind(),
-            io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset | io::ErrorKind::UnexpectedEof
-        );
+        let closed = is_closed(&source);
         if closed { self.death() } else { Error::Transport { who: self.who, source } }
     }
 
@@ -248,6 +245,12 @@ pub fn input() -> io::Result<OwnedFd> {
 /// `EMFILE` and its like.
 pub fn output() -> io::Result<OwnedFd> {
     io::stdout().as_fd().try_clone_to_owned()
+}
+
+/// Whether `error` says that the other side of a pipe or socket has been closed: whoever held it is gone.
+pub fn is_closed(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+    matches!(error.kind(), BrokenPipe | ConnectionReset | UnexpectedEof)
 }
 
 /// Ends a partner that cannot go on.

@@ -11,7 +11,7 @@ use serde::de::{self, MapAccess, Visitor};
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::rounds::Regime;
+use crate::rounds::{Quartiles, Regime};
 
 /// The names of where something is measured, in the order of columns. Units last.
 pub const PLACES: [&str; 9] = [
@@ -66,8 +66,8 @@ impl Row {
         self
     }
 
-    /// The same with a figure, rounded to three decimals, since more would only show noise. One that is not finite is
-    /// left out.
+    /// The same with a figure, rounded to three decimals, or to four digits where those lie further behind; more would
+    /// only show noise. One that is not finite is left out.
     ///
     /// # Panics
     ///
@@ -76,9 +76,16 @@ impl Row {
     pub fn figure(mut self, name: &str, value: f64) -> Self {
         assert!(!is_place(name) && !["job", "who", "regime"].contains(&name), "{name} is no figure");
         if value.is_finite() {
-            self.figures.push((name.into(), (value * 1e3).round() / 1e3));
+            self.figures.push((name.into(), rounded(value)));
         }
         self
+    }
+
+    /// The same with the median of a ratio as the figure `name`, and its quartiles.
+    #[must_use]
+    pub fn ratio(self, name: &str, ratio: Quartiles) -> Self {
+        let Quartiles { lower, median, upper } = ratio;
+        self.figure(name, median).figure("ratio_lower", lower).figure("ratio_upper", upper)
     }
 
     /// Where it was measured, by the name of a place.
@@ -90,6 +97,12 @@ impl Row {
     pub fn value(&self, name: &str) -> Option<f64> {
         self.figures.iter().find(|(figure, _)| figure == name).map(|&(_, value)| value)
     }
+}
+
+fn rounded(value: f64) -> f64 {
+    let leading_zeros = if value == 0.0 { 0.0 } else { -value.abs().log10().floor() };
+    let scale = 10_f64.powi((3.0 + leading_zeros).clamp(3.0, 20.0) as i32);
+    (value * scale).round() / scale
 }
 
 fn is_place(name: &str) -> bool {
@@ -176,9 +189,14 @@ fn table_of_job(rows: &[Row]) -> String {
     let places: Vec<&str> =
         PLACES.into_iter().filter(|place| rows.iter().any(|row| row.place(place).is_some())).collect();
     let mut figures: Vec<&str> = Vec::new();
-    for (name, _) in rows.iter().flat_map(|row| &row.figures) {
-        if !figures.contains(&name.as_str()) {
-            figures.push(name);
+    for row in rows {
+        // One that no row before had comes behind the one that it follows in this row.
+        let mut place = 0;
+        for (name, _) in &row.figures {
+            place = 1 + figures.iter().position(|figure| figure == name).unwrap_or_else(|| {
+                figures.insert(place, name);
+                place
+            });
         }
     }
     let left = |text: &str| Cell::new(text);
@@ -210,13 +228,14 @@ fn table_of_job(rows: &[Row]) -> String {
     table.trim_fmt()
 }
 
-/// Three decimals, or none where they are noise.
+/// Four digits or so.
 fn brief(figure: f64) -> String {
     match figure {
         whole if whole.fract() == 0.0 => format!("{whole}"),
         large if large.abs() >= 1000.0 => format!("{large:.0}"),
         tens if tens.abs() >= 10.0 => format!("{tens:.1}"),
-        few => format!("{few:.3}"),
+        few if few.abs() >= 0.1 => format!("{few:.3}"),
+        small => format!("{small}"),
     }
 }
 
@@ -271,6 +290,17 @@ mod tests {
     }
 
     #[test]
+    fn figures_have_digits_that_count() {
+        let row = |value| Row::new("idle", "ringmill").figure("cpu_percent", value);
+        for (value, figure) in
+            [(0.0, 0.0), (33.123_456, 33.123), (-0.5, -0.5), (0.000_456_789, 0.000_456_8), (1e9, 1e9)]
+        {
+            assert_eq!(row(value).value("cpu_percent"), Some(figure));
+            assert_eq!(read(&json(&[row(value)])).unwrap(), [row(value)]);
+        }
+    }
+
+    #[test]
     #[should_panic(expected = "missing in PLACES")]
     fn an_unknown_place_is_a_mistake() {
         let _ = Row::new("stream", "rtrb").at("widow", 256_u32);
@@ -300,5 +330,16 @@ mod tests {
         assert!(lines[2].ends_with("7.250") && lines[1].ends_with("12"), "{text}");
         let names: Vec<&str> = tables[1].lines().next().unwrap().split_whitespace().collect();
         assert_eq!(names, ["who", "workers", "ready_ms"]);
+    }
+
+    #[test]
+    fn a_column_that_comes_late_has_its_place() {
+        let row = |names: &[&str]| {
+            names.iter().fold(Row::new("latency", "rtrb"), |row, name| row.figure(name, 1.0))
+        };
+        let rows = [row(&["p50_us", "rounds"]), row(&["sent_per_s", "p50_us", "p99_us", "rounds"])];
+        let text = table(&rows);
+        let names: Vec<&str> = text.lines().next().unwrap().split_whitespace().collect();
+        assert_eq!(names, ["job", "who", "sent_per_s", "p50_us", "p99_us", "rounds"]);
     }
 }

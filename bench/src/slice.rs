@@ -36,7 +36,7 @@ pub struct Slice {
 /// Wakes `contestant`, warms it up, measures it for about `length`, usually [`SLICE`], and sends it back to sleep.
 ///
 /// The nanoseconds an item have start and end of the slice in them: with many items in progress, so the
-/// first filling and the last draining of the window. So it takes [`WINDOWS`] windows at least.
+/// first filling and the last draining of the window. So there are four windows in it at least.
 ///
 /// # Errors
 ///

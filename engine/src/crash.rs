@@ -13,7 +13,7 @@ const fn point(name: &'static str, by: &'static str, between: &'static str) -> P
 }
 
 /// The crash points of this crate: name, who passes it, what has been done and what not.
-pub static POINTS: [Point; 52] = [
+pub static POINTS: [Point; 53] = [
     point("route.outboxed", "who moves a task on", "QUEUED, among others that will be pushed together"),
     point("route.flushed_some", "who moves tasks on", "what waits for one node is pushed, for others not"),
     point("route.down", "who meets a node that is down", "pushed, and nobody will read it"),
@@ -51,6 +51,7 @@ pub static POINTS: [Point; 52] = [
     point("run.born", "worker", "it is constructed, and not READY"),
     point("run.over", "worker", "it has done its last, and not cleaned up"),
     point("payload.some", "who writes a payload", "a part of a value is written, over what was there"),
+    point("payload.root", "who writes a payload", "its root is made, over what was there"),
     point("payload.inline", "who writes a payload", "a value is written in line, its length is not"),
     point("payload.block", "who writes a payload", "a value is written in a block, its length is not"),
     point("launch.ordered", "worker's process", "it knows what it is to be, and has not attached"),

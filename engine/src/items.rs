@@ -16,7 +16,6 @@ use crate::worker::BatchWorker;
 use rkyv::Archived;
 use std::cell::RefCell;
 use std::fmt;
-use std::ops::ControlFlow;
 use std::panic::AssertUnwindSafe;
 
 /// A batch of items to answer.
@@ -67,6 +66,44 @@ impl<'b, W: BatchWorker> Batch<'b, W> {
     #[inline]
     pub fn reply_all(self, outcomes: impl IntoIterator<Item = W::Out>) -> Result<(), BoxError> {
         reply_in_order::<W>(self.desk, self.staged, 0..self.len(), outcomes)
+    }
+
+    /// Answers each item with what `call` makes of its input: a value, an error, or a panic. After a fatal error
+    /// the others are left unanswered.
+    #[inline]
+    pub(crate) fn answer_each(self, mut call: impl FnMut(&Archived<W::In>) -> Result<W::Out, BoxError>) {
+        // Panics are caught around as many items as there are without one: what is caught around each costs as
+        // much as a small item.
+        let mut next = 0;
+        while let Err(panic) =
+            crate::panics::caught(AssertUnwindSafe(|| self.answer_from(&mut next, &mut call)))
+        {
+            self.desk.fail_by_panic(next - 1, panic);
+            self.desk.flush();
+        }
+    }
+
+    #[inline(always)]
+    fn answer_from(
+        &self,
+        next: &mut usize,
+        call: &mut impl FnMut(&Archived<W::In>) -> Result<W::Out, BoxError>,
+    ) {
+        while let Some(input) = self.inputs.get(*next) {
+            *next += 1;
+            let index = *next - 1;
+            // SAFETY: *held*: the view ends with `call`, and the item is answered after that.
+            match call(unsafe { input.get() }) {
+                Ok(outcome) => self.desk.reply(index, &outcome),
+                Err(error) => {
+                    self.desk.fail_by_error(index, &error);
+                    if error.is_fatal() {
+                        return;
+                    }
+                }
+            }
+            self.desk.flush(); // the next one may take its time
+        }
     }
 
     /// Makes of each input the value that the batch is worked on with, oldest first. An item whose closure
@@ -298,28 +335,6 @@ impl<W: BatchWorker> Item<'_, W> {
     /// Answers it with an error. After a [fatal](BoxError::fatal) one the worker stops when `call` returns.
     pub fn fail(self, error: impl Into<BoxError>) {
         self.desk.fail_by_error(self.index, &error.into());
-    }
-
-    /// Answers it with what `call` makes of the input: a value, an error, or a panic. Breaks if the worker
-    /// cannot go on.
-    #[inline]
-    pub(crate) fn answer_with(
-        self,
-        call: impl FnOnce(&Archived<W::In>) -> Result<W::Out, BoxError>,
-    ) -> ControlFlow<()> {
-        let (desk, mut flow) = (self.desk, ControlFlow::Continue(()));
-        match crate::panics::caught(AssertUnwindSafe(|| call(self.input()))) {
-            Ok(Ok(outcome)) => self.reply(outcome),
-            Ok(Err(error)) => {
-                if error.is_fatal() {
-                    flow = ControlFlow::Break(());
-                }
-                self.fail(error);
-            }
-            Err(panic) => desk.fail_by_panic(self.index, panic),
-        }
-        desk.flush(); // the next one may take its time
-        flow
     }
 }
 

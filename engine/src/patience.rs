@@ -1,21 +1,25 @@
 //! How long to spin before sleeping.
 //!
-//! Spinning costs CPU time, sleeping costs a wake: some 5 to 50 µs. A spin that ends with what was waited
-//! for is worth it up to about one wake; one that does not is a loss. So the budget is about one wake, it
-//! falls by half with every spin that ended in sleep, down to nothing, and is tried in full again now and
-//! then, because the reason for the misses may be gone. Where the other side cannot run while we spin, on
-//! one CPU or among more workers than there are CPUs, the budget is zero.
+//! Spinning costs CPU time, sleeping costs a wake: some 5 to 50 µs for who sleeps, and as much CPU time for both sides
+//! together. A spin that ends with what was waited for is worth it up to about one wake; one that does not is a loss. So
+//! a worker spins for about one wake, and a caller for two: where the worker sleeps, the answer takes one.
+//!
+//! Who waits in vain more often than not gives up spinning altogether, instead of spinning for less: after a shorter
+//! spin the same waits end in sleep, and others besides. From then on the length of each sleep tells whether a spin
+//! would have ended it, at no cost; where that is so again and again, spinning is taken up. If it is in vain all the
+//! same, because the other side cannot run while we spin, it takes twice as many such sleeps the next time. Where
+//! that is known, on one CPU or among more workers than there are CPUs, nobody ever spins.
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 /// How a waiting side waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Wait {
-    /// Spin for about one wake's cost, less where it does not pay, then sleep; sleep at once where there are
-    /// not CPUs enough.
+    /// Spin for about as long as a wake takes (callers: two), then sleep; sleep at once where spinning is mostly in vain,
+    /// or there are not CPUs enough.
     #[default]
     Adaptive,
     /// Spin for this long, then sleep.
@@ -31,109 +35,168 @@ impl Wait {
     }
 }
 
-/// How closely a waiting side looks.
+/// How closely a waiting side looks. Each look takes the line that is looked at away from the side that is about to write
+/// it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Pace {
     /// As soon as can be: somebody waits for this one item.
     One,
-    /// With [`MANY_PAUSES`] between two looks: many items are under way. Each look takes the line away from the side
-    /// that is about to write it.
+    /// The same, for an answer: not before [`SOONEST_ANSWER`].
+    Answer,
+    /// Every [`MANY_EVERY`]: many items are under way.
     Many,
 }
 
-impl Pace {
-    fn pauses(self) -> u32 {
-        match self {
-            Self::One => 1,
-            Self::Many => MANY_PAUSES,
-        }
-    }
-}
-
+/// No answer comes sooner than this: a line goes there and another comes back, and a worker does something between.
+/// While it does, nobody should look.
+const SOONEST_ANSWER: Duration = Duration::from_nanos(80);
 /// See [`Pace::Many`].
-const MANY_PAUSES: u32 = 20;
+const MANY_EVERY: Duration = Duration::from_nanos(500);
 
 /// About what a wake costs on a machine whose idle CPUs halt.
 const WAKE_COST: Duration = Duration::from_micros(50);
 /// The longest spin that can be asked for.
 const SPIN_LIMIT: Duration = Duration::from_secs(1);
-/// Every so many waits without a budget one spins in full.
-const PROBE_EVERY: u32 = 16;
-/// Below so many looks a spin is not worth beginning.
-const LEAST: u32 = 32;
+/// So many looks come in quick succession where one item is waited for.
+const QUICK_LOOKS: u32 = 32;
+/// The most trust in spinning: so many spins more in vain than not end it.
+const MOST_TRUST: i32 = 8;
+/// So many sleeps more that a spin would have ended than others begin it again; at first, and at most.
+const FEWEST_SLEEPS: i32 = 8;
+const MOST_SLEEPS: i32 = 1024;
 
-/// The spin budget of one waiting side; several threads may share one.
+/// How one waiting side waits; several threads may share it.
 #[derive(Debug)]
 pub(crate) struct Patience {
     wait: Wait,
+    /// The longest spin; none where it must not spin.
+    longest: Duration,
+    /// The same in looks.
     most: u32,
-    budget: AtomicU32,
-    waits_without: AtomicU32,
+    /// [`SOONEST_ANSWER`] and [`MANY_EVERY`] in pauses, each about a look.
+    soonest: u32,
+    every: u32,
+    /// 0 or more: it spins. Below, how many sleeps are missing until it does again.
+    trust: AtomicI32,
+    /// How many will be missing the next time.
+    sleeps: AtomicI32,
 }
 
 impl Patience {
-    pub(crate) fn new(wait: Wait) -> Self {
-        let cpus = crate::cpus::allowed().len();
-        let most = match wait {
-            _ if cpus < 2 => 0,
-            Wait::Park => 0,
-            Wait::Spin(time) => looks_in(time.min(SPIN_LIMIT)),
-            Wait::Adaptive => looks_in(WAKE_COST),
-        };
-        Self { wait, most, budget: AtomicU32::new(most), waits_without: AtomicU32::new(0) }
+    /// That of a worker, who waits for work.
+    pub(crate) fn of_worker(wait: Wait) -> Self {
+        Self::new(wait, WAKE_COST)
     }
 
-    /// Looks until `look` has something, or the budget is spent.
+    /// That of callers, who wait for a worker that may have to be woken.
+    pub(crate) fn of_callers(wait: Wait) -> Self {
+        Self::new(wait, 2 * WAKE_COST)
+    }
+
+    fn new(wait: Wait, adaptive: Duration) -> Self {
+        let longest = match wait {
+            _ if crate::cpus::allowed().len() < 2 => Duration::ZERO,
+            Wait::Park => Duration::ZERO,
+            Wait::Spin(time) => time.min(SPIN_LIMIT),
+            Wait::Adaptive => adaptive,
+        };
+        let (wait, most) = match longest {
+            Duration::ZERO => (Wait::Park, 0),
+            longest => (wait, looks_in(longest)),
+        };
+        let (soonest, every) = (looks_in(SOONEST_ANSWER), looks_in(MANY_EVERY).max(1));
+        let (trust, sleeps) = (AtomicI32::new(MOST_TRUST), AtomicI32::new(FEWEST_SLEEPS));
+        Self { wait, longest, most, soonest, every, trust, sleeps }
+    }
+
+    /// Looks until `look` has something, or it has spun long enough. Whoever sleeps after that says so: see
+    /// [`falls_asleep`](Self::falls_asleep).
     #[inline]
     pub(crate) fn spin<T>(&self, pace: Pace, mut look: impl FnMut() -> Option<T>) -> Option<T> {
-        // Relaxed, here and below: a budget is only a guess.
-        let budget = self.budget.load(Ordering::Relaxed);
-        let pauses = pace.pauses();
-        for step in 0..budget / pauses.max(1) {
+        // Relaxed, here and below: it is only a guess.
+        let trust = self.trust.load(Ordering::Relaxed);
+        let most = if trust >= 0 { self.most } else { 0 };
+        let pauses = if pace == Pace::Many { self.every } else { 1 };
+        if pace == Pace::Answer && most > self.soonest {
+            pause(self.soonest);
+        }
+        for step in 0..most / pauses {
             if let Some(found) = look() {
-                if budget != self.most {
-                    self.budget.store(self.most, Ordering::Relaxed);
+                if trust != MOST_TRUST {
+                    self.ended_by_spin(trust);
                 }
                 return Some(found);
             }
             // For one item, the first looks come in quick succession: the answer is on its way.
-            let pauses = if pauses <= 1 && step < LEAST { 0 } else { pauses };
-            for _ in 0..pauses {
-                std::hint::spin_loop();
+            if pauses > 1 || step >= QUICK_LOOKS {
+                pause(pauses);
             }
         }
-        self.missed(budget);
+        self.spun_in_vain(trust);
         look()
     }
 
     #[cold]
-    fn missed(&self, budget: u32) {
-        if !matches!(self.wait, Wait::Adaptive) {
+    fn ended_by_spin(&self, trust: i32) {
+        self.trust.store((trust + 1).min(MOST_TRUST), Ordering::Relaxed);
+        self.sleeps.store(FEWEST_SLEEPS, Ordering::Relaxed);
+    }
+
+    #[cold]
+    fn spun_in_vain(&self, trust: i32) {
+        if trust < 0 || !matches!(self.wait, Wait::Adaptive) {
             return;
         }
-        let next = if budget / 2 >= LEAST {
-            budget / 2
-        } else if self.waits_without.fetch_add(1, Ordering::Relaxed) % PROBE_EVERY == PROBE_EVERY - 1 {
-            self.most
-        } else {
-            0
-        };
-        self.budget.store(next, Ordering::Relaxed);
+        if trust > 0 {
+            self.trust.store(trust - 1, Ordering::Relaxed);
+            return;
+        }
+        let sleeps = self.sleeps.load(Ordering::Relaxed);
+        self.trust.store(-sleeps, Ordering::Relaxed);
+        self.sleeps.store((2 * sleeps).min(MOST_SLEEPS), Ordering::Relaxed);
+    }
+
+    /// Before a sleep: what [`slept`](Self::slept) wants to be told. A clock is read only if the sleep can tell
+    /// something: who spins anyway knows by that whether it pays.
+    pub(crate) fn falls_asleep(&self) -> Option<Instant> {
+        (self.trust.load(Ordering::Relaxed) < 0).then(Instant::now)
+    }
+
+    /// What was waited for has come after a sleep.
+    pub(crate) fn slept(&self, since: Option<Instant>) {
+        if let Some(since) = since {
+            self.slept_for(since.elapsed());
+        }
+    }
+
+    #[cold]
+    fn slept_for(&self, time: Duration) {
+        let trust = self.trust.load(Ordering::Relaxed);
+        if trust >= 0 {
+            return; // another thread has found out meanwhile
+        }
+        // By and large what a wake costs is half of the longest spin, or all of it.
+        let would_have_ended = time <= self.longest + self.longest / 2;
+        let least = -self.sleeps.load(Ordering::Relaxed);
+        let trust = if would_have_ended { trust + 1 } else { (trust - 1).max(least) };
+        self.trust.store(trust, Ordering::Relaxed);
     }
 
     /// How often to look at a lock before sleeping on it.
     pub(crate) fn looks(&self) -> u32 {
-        self.budget.load(Ordering::Relaxed).min(self.most)
+        if self.trust.load(Ordering::Relaxed) >= 0 { self.most } else { 0 }
     }
 
     /// The longest spin, as time: what a wait must exceed for sleeping to make sense.
     pub(crate) fn longest(&self) -> Duration {
-        match self.wait {
-            _ if self.most == 0 => Duration::ZERO,
-            Wait::Park => Duration::ZERO,
-            Wait::Spin(time) => time,
-            Wait::Adaptive => WAKE_COST,
-        }
+        self.longest
+    }
+}
+
+#[inline]
+fn pause(times: u32) {
+    for _ in 0..times {
+        std::hint::spin_loop();
     }
 }
 
@@ -162,49 +225,70 @@ fn looks_in(time: Duration) -> u32 {
 mod tests {
     use super::*;
 
-    fn patience(most: u32) -> Patience {
-        Patience {
-            wait: Wait::Adaptive,
-            most,
-            budget: AtomicU32::new(most),
-            waits_without: AtomicU32::new(0),
+    const SOON: Duration = Duration::from_micros(60);
+    const LATE: Duration = Duration::from_millis(1);
+
+    fn patience(wait: Wait, longest: Duration, most: u32) -> Patience {
+        let (trust, sleeps) = (AtomicI32::new(MOST_TRUST), AtomicI32::new(FEWEST_SLEEPS));
+        Patience { wait, longest, most, soonest: 0, every: 20, trust, sleeps }
+    }
+
+    /// One wait, which a spin ends or a sleep. Whether it spun.
+    fn wait(p: &Patience, ended_by_spin: bool, sleep: Duration) -> bool {
+        let mut looks = 0;
+        let found = p.spin(Pace::One, || {
+            looks += 1;
+            ended_by_spin.then_some(())
+        });
+        if found.is_none() && p.falls_asleep().is_some() {
+            p.slept_for(sleep);
         }
+        found.is_some() || looks > 1
     }
 
     #[test]
-    fn misses_shrink_the_budget_and_one_hit_restores_it() {
-        let p = patience(1 << 10);
-        let mut looks = 0;
-        for _ in 0..10 {
-            assert_eq!(
-                p.spin(Pace::One, || {
-                    looks += 1;
-                    None::<()>
-                }),
-                None
-            );
-        }
-        assert_eq!(p.looks(), 0, "given up after {looks} looks");
-        let mut waits = 0;
+    fn who_waits_in_vain_gives_up_and_a_sleep_that_was_short_tells() {
+        let p = patience(Wait::Adaptive, WAKE_COST, 1 << 10);
+        let spins = (0..100).filter(|_| wait(&p, false, LATE)).count();
+        assert_eq!(spins, MOST_TRUST as usize + 1, "then no more");
+        assert_eq!(p.looks(), 0);
+        let mut sleeps = 0;
         while p.looks() == 0 {
-            p.spin(Pace::One, || None::<()>);
-            waits += 1;
+            assert!(!wait(&p, false, SOON));
+            sleeps += 1;
         }
-        assert!(waits <= PROBE_EVERY);
-        assert_eq!(p.looks(), 1 << 10, "tried again");
-        assert_eq!(p.spin(Pace::One, || Some(1)), Some(1));
+        assert!(sleeps <= 2 * FEWEST_SLEEPS, "{sleeps}");
         assert_eq!(p.looks(), 1 << 10);
+        for _ in 0..MOST_TRUST {
+            assert!(wait(&p, true, LATE));
+        }
+        assert_eq!(p.trust.load(Ordering::Relaxed), MOST_TRUST);
+        assert_eq!(p.sleeps.load(Ordering::Relaxed), FEWEST_SLEEPS);
+    }
+
+    /// As on one CPU: whatever is waited for comes soon, but never while one spins.
+    #[test]
+    fn spins_that_never_help_become_rare() {
+        let p = patience(Wait::Adaptive, WAKE_COST, 1 << 10);
+        let spins = (0..100_000).filter(|_| wait(&p, false, SOON)).count();
+        assert!(spins < 200, "{spins}");
+    }
+
+    /// Now and then a wait is long; most are not.
+    #[test]
+    fn who_mostly_waits_well_goes_on_spinning() {
+        let p = patience(Wait::Adaptive, WAKE_COST, 1 << 10);
+        let spins = (0..10_000).filter(|turn| wait(&p, turn % 5 != 0, LATE)).count();
+        assert_eq!(spins, 10_000);
     }
 
     #[test]
     fn parking_never_spins_and_spinning_never_gives_up() {
-        let p = Patience { wait: Wait::Park, ..patience(0) };
-        p.spin(Pace::One, || None::<()>);
+        let p = patience(Wait::Park, Duration::ZERO, 0);
+        assert!((0..20).all(|_| !wait(&p, false, SOON)));
         assert_eq!(p.looks(), 0);
-        let p = Patience { wait: Wait::Spin(Duration::from_micros(1)), ..patience(100) };
-        for _ in 0..20 {
-            p.spin(Pace::One, || None::<()>);
-        }
+        let p = patience(Wait::Spin(WAKE_COST), WAKE_COST, 100);
+        assert!((0..20).all(|_| wait(&p, false, LATE)));
         assert_eq!(p.looks(), 100);
     }
 }

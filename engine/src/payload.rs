@@ -11,14 +11,14 @@ use ringmill_shm::arena::{Claimed, Corrupt, Done, Filling, JoinPlace, Keeping, W
 use ringmill_shm::layout::PAYLOAD_ALIGN;
 use ringmill_shm::pool::PoolError;
 use rkyv::api::access_with_context;
-use rkyv::api::low::{LowDeserializer, LowValidator, deserialize, to_bytes_in_with_alloc};
+use rkyv::api::low::{LowDeserializer, LowValidator, deserialize};
 use rkyv::bytecheck::CheckBytes;
 use rkyv::rancor::{Error as Failure, Strategy};
 use rkyv::ser::{Positional, Serializer, Writer};
 use rkyv::util::AlignedVec;
 use rkyv::validation::Validator;
 use rkyv::validation::archive::ArchiveValidator;
-use rkyv::{Archive, Archived, Deserialize, Portable, Serialize};
+use rkyv::{Archive, Archived, Deserialize, Place, Portable, Serialize};
 use std::num::NonZeroUsize;
 use std::ptr::NonNull;
 
@@ -97,21 +97,41 @@ impl Writer<Failure> for Output<'_> {
 }
 
 /// Serialises into a place; how many bytes it takes, which may be more than there is room for.
-#[inline]
+///
+/// The root, which comes last, is made in its place. rkyv would make it on the stack and copy it: what was written by
+/// fields and is read again at once by vectors waits until the fields have left the store buffer, behind all that waits
+/// for its lines to come from another CPU.
+#[inline(always)]
 fn write_to<T: Payload>(value: &T, place: WritePlace<'_>) -> Result<usize, Failure> {
     const { assert!(align_of::<Archived<T>>() <= PAYLOAD_ALIGN, "payloads are at most 16-aligned") };
-    let output = Output { place, position: 0 };
     let mut room = ScratchRoom::new();
-    to_bytes_in_with_alloc(value, output, room.scratch()).map(|output| output.position)
+    let mut serializer = Serializer::new(Output { place, position: 0 }, room.scratch(), ());
+    let resolver = value.serialize(Strategy::<_, Failure>::wrap(&mut serializer))?;
+    let Output { mut place, position } = serializer.into_writer();
+    let root = position.next_multiple_of(align_of::<Archived<T>>());
+    let end = root + size_of::<Archived<T>>();
+    if size_of::<Archived<T>>() > 0
+        && let Some(bytes) = place.as_bytes_mut().get_mut(position..end)
+    {
+        bytes.fill(0); // what is between the parts, and within them
+        let archived = bytes[root - position..].as_mut_ptr().cast::<Archived<T>>();
+        assert!(archived.is_aligned(), "places are {PAYLOAD_ALIGN}-aligned");
+        // SAFETY: so many bytes lie there, all of them written, and aligned.
+        let out = unsafe { Place::new_unchecked(root, archived) };
+        value.resolve(resolver, out);
+        crash_point!("payload.root");
+    }
+    Ok(end)
 }
 
 /// A value's bytes on the heap, in the same format: for what is written into a segment once.
 pub(crate) fn to_bytes<T: Payload>(value: &T) -> Result<Vec<u8>, Failure> {
     // One pass to count, into a place of no room; one to write.
     let bytes = write_to(value, WritePlace::over(&mut []))?;
-    let mut buffer = vec![0; bytes];
+    let mut buffer = AlignedVec::<PAYLOAD_ALIGN>::new();
+    buffer.resize(bytes, 0);
     write_to(value, WritePlace::over(&mut buffer))?;
-    Ok(buffer)
+    Ok(buffer.to_vec())
 }
 
 /// Something that has an in-line place and can have a block: the guards of a task that is being written.
@@ -225,24 +245,27 @@ pub(crate) enum ReadError {
 }
 
 impl<T: Payload> Validated<T> {
-    #[inline]
+    #[inline(always)]
     pub(crate) fn of_claimed(task: &Claimed<'_>) -> Result<Self, ReadError> {
         Self::of_bytes(task.payload()?)
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn of_done(task: &Done<'_>) -> Result<Self, ReadError> {
         Self::of_bytes(task.payload()?)
     }
 
-    #[inline]
+    #[inline(always)]
     fn of_bytes(bytes: &[u8]) -> Result<Self, ReadError> {
         match view::<T>(bytes) {
             Ok(archived) => Ok(Self(NonNull::from(archived))),
-            Err(e) => {
-                Err(ReadError::Invalid { type_name: std::any::type_name::<T>(), message: e.to_string() })
-            }
+            Err(failure) => Err(Self::invalid(&failure)),
         }
+    }
+
+    #[cold]
+    fn invalid(failure: &Failure) -> ReadError {
+        ReadError::Invalid { type_name: std::any::type_name::<T>(), message: failure.to_string() }
     }
 
     /// The view.

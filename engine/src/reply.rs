@@ -6,30 +6,38 @@ use crate::server::Core;
 use ringmill_shm::arena::Done;
 use rkyv::Archived;
 use std::fmt;
+use std::mem::{ManuallyDrop, forget};
 use std::ops::Deref;
 
 /// An outcome in its place. Dereferences to the archived value; dropping it gives the place back, so
 /// replies that are kept count as requests in progress.
 pub struct Reply<'s, Out: Payload> {
     core: &'s Core,
-    done: Option<Done<'s>>,
+    /// Taken by value or drop, once.
+    done: ManuallyDrop<Done<'s>>,
     view: Validated<Out>,
 }
 
 impl<'s, Out: Payload> Reply<'s, Out> {
+    #[inline(always)]
     pub(crate) fn new(core: &'s Core, done: Done<'s>, view: Validated<Out>) -> Self {
-        Self { core, done: Some(done), view }
+        Self { core, done: ManuallyDrop::new(done), view }
     }
 
     /// The value, on the heap or stack as its type has it; the place is given back.
+    #[inline]
     #[must_use]
     pub fn to_owned(self) -> Out {
         owned(&*self).expect("types without shared pointers always deserialise once validated")
     }
 
     /// Frees the request and says its id, without giving the id back.
+    #[inline(always)]
     pub(crate) fn into_id(mut self) -> u32 {
-        self.done.take().expect("taken only by value or drop").free()
+        // SAFETY: taken once, since `self` is forgotten.
+        let done = unsafe { ManuallyDrop::take(&mut self.done) };
+        forget(self);
+        done.free()
     }
 }
 
@@ -47,9 +55,9 @@ impl<Out: Payload> Deref for Reply<'_, Out> {
 impl<Out: Payload> Drop for Reply<'_, Out> {
     #[inline]
     fn drop(&mut self) {
-        if let Some(done) = self.done.take() {
-            self.core.release(done.free());
-        }
+        // SAFETY: taken once: `into_id` forgets what it takes from.
+        let done = unsafe { ManuallyDrop::take(&mut self.done) };
+        self.core.release(done.free());
     }
 }
 

@@ -46,8 +46,8 @@ use ringmill_shm::segment::{Node, Run, Segment};
 use ringmill_shm::stats::{Closed, Counters};
 use ringmill_shm::sys::time::now_ns;
 use ringmill_shm::token::Token;
-use std::cell::{OnceCell, RefCell};
-use std::panic::AssertUnwindSafe;
+use std::cell::{Cell, OnceCell, RefCell};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -149,7 +149,8 @@ pub(crate) struct Desk {
     client: Token,
     /// Where finished tasks go.
     next: Target,
-    slots: RefCell<Vec<Option<Parked>>>,
+    /// By index in the batch; none once it has been answered.
+    slots: Vec<Cell<Option<Parked>>>,
     /// Whether outcomes are written beside inputs.
     keeps_inputs: bool,
     /// Whether anything that ends here may lead to a push.
@@ -160,34 +161,52 @@ pub(crate) struct Desk {
 }
 
 impl Desk {
-    #[inline]
-    fn take(&self, index: usize) -> Option<Claimed<'_>> {
-        self.slots.borrow_mut().get_mut(index)?.take()?.resume(&self.seat.segment)
+    /// An item's task, which stays on the desk.
+    #[inline(always)]
+    fn look(&self, index: usize) -> Option<Claimed<'_>> {
+        self.slots.get(index)?.get()?.resume(&self.seat.segment)
     }
 
-    #[inline]
+    #[inline(always)]
+    fn take(&self, index: usize) -> Option<Claimed<'_>> {
+        self.slots.get(index)?.take()?.resume(&self.seat.segment)
+    }
+
+    /// Answers an item. If user code that serialises the outcome panics, it has not been answered.
+    #[inline(always)]
     pub(crate) fn reply<T: Payload>(&self, index: usize, outcome: &T) {
-        let Some(mut task) = self.take(index) else { return };
         if self.keeps_inputs {
-            return self.reply_beside(task, outcome);
+            return self.reply_beside(index, outcome);
         }
-        match encode(outcome, &mut task) {
+        let Some(mut task) = self.look(index) else { return };
+        let written = encode(outcome, &mut task);
+        self.slots[index].set(None);
+        match written {
             Ok(()) => self.hand_on(task),
             Err(error) => self.fail_task(task, error.into()),
         }
     }
 
     #[inline(never)]
-    fn reply_beside<T: Payload>(&self, task: Claimed<'_>, outcome: &T) {
+    fn reply_beside<T: Payload>(&self, index: usize, outcome: &T) {
+        let Some(task) = self.look(index) else { return };
         let mut task = task.keep_input();
-        match encode(outcome, &mut task) {
-            Ok(()) => self.hand_on(task.done()),
-            Err(error) => self.fail_task(task.done(), error.into()),
+        let written = catch_unwind(AssertUnwindSafe(|| encode(outcome, &mut task)));
+        let task = task.done(); // gives back what it has not used
+        match written {
+            Ok(written) => {
+                self.slots[index].set(None);
+                match written {
+                    Ok(()) => self.hand_on(task),
+                    Err(error) => self.fail_task(task, error.into()),
+                }
+            }
+            Err(panic) => resume_unwind(panic),
         }
     }
 
     /// The input is the outcome.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn pass(&self, index: usize) {
         if let Some(task) = self.take(index) {
             self.hand_on(task);
@@ -221,16 +240,13 @@ impl Desk {
 
     /// Answers whatever is left, and clears the desk.
     #[inline]
-    fn fail_rest(&self, cause: impl Fn() -> RemoteCause) {
-        let count = self.slots.borrow().len();
-        for index in 0..count {
-            // Borrowed for the look only: `fail` borrows too.
-            let unanswered = self.slots.borrow()[index].is_some();
-            if unanswered {
-                self.fail(index, cause());
+    fn fail_rest(&mut self, cause: impl Fn(&Self) -> RemoteCause) {
+        for index in 0..self.slots.len() {
+            if self.slots[index].get().is_some() {
+                self.fail(index, cause(self));
             }
         }
-        self.slots.borrow_mut().clear();
+        self.slots.clear();
     }
 
     fn fail_task(&self, task: Claimed<'_>, cause: RemoteCause) {
@@ -293,7 +309,8 @@ pub(crate) struct Loop<'a> {
     apart: bool,
     /// Ids that the holder of the lock has seen from `head` on.
     seen: Vec<u32>,
-    claimed: Vec<Parked>,
+    /// The batch that is being collected; then it changes places with the slots of the desk.
+    claimed: Vec<Cell<Option<Parked>>>,
     /// Claimed, but their callers had gone.
     gone: Vec<Parked>,
 }
@@ -309,7 +326,7 @@ impl<'a> Loop<'a> {
             rule: Rule { batch_size: info.batch_size, wait_ns: info.batch_wait_ns },
             worker: seat.number,
             shared: info.workers > 1,
-            patience: Patience::new(seat.wait),
+            patience: Patience::of_worker(seat.wait),
             pace: Pace::One,
             counters: entry.counters(),
             mover: seat.mover(client),
@@ -324,7 +341,11 @@ impl<'a> Loop<'a> {
     }
 
     /// Works until the server stops, or user code gives up: then the error it gave up with.
-    pub(crate) fn work<W: BatchWorker>(mut self, worker: &mut W, desk: &Desk) -> Result<Stop, RemoteCause> {
+    pub(crate) fn work<W: BatchWorker>(
+        mut self,
+        worker: &mut W,
+        desk: &mut Desk,
+    ) -> Result<Stop, RemoteCause> {
         let mut inputs: Vec<Validated<W::In>> = Vec::new();
         let staged = RefCell::new(Vec::new());
         loop {
@@ -348,15 +369,15 @@ impl<'a> Loop<'a> {
                 match panics::caught(AssertUnwindSafe(|| worker.call(batch))) {
                     Ok(Ok(())) => {
                         crash_point!("run.called");
-                        desk.fail_rest(|| desk.fatal.get().cloned().unwrap_or(RemoteCause::Unanswered));
+                        desk.fail_rest(|desk| desk.fatal.get().cloned().unwrap_or(RemoteCause::Unanswered));
                     }
                     Ok(Err(error)) => {
                         desk.note_if_fatal(&error);
-                        desk.fail_rest(|| RemoteCause::failed(&error));
+                        desk.fail_rest(|_| RemoteCause::failed(&error));
                     }
                     Err(panic) => {
                         self.counters.count_panic();
-                        desk.fail_rest(|| panic.clone());
+                        desk.fail_rest(|_| panic.clone());
                     }
                 }
                 self.counters.end_call();
@@ -398,27 +419,32 @@ impl<'a> Loop<'a> {
 
     /// Validates the claimed items; those that can be read are on the desk, in order.
     #[inline]
-    fn admit<W: BatchWorker>(&mut self, desk: &Desk, inputs: &mut Vec<Validated<W::In>>) {
-        let at_node = self.seat.node;
-        for parked in self.claimed.drain(..) {
-            let Some(task) = parked.resume(&self.seat.segment) else { continue };
-            if let Some(deadline_ns) = task.deadline_ns()
-                && let Some(late_ns) = now_ns().checked_sub(deadline_ns)
-            {
+    fn admit<W: BatchWorker>(&mut self, desk: &mut Desk, inputs: &mut Vec<Validated<W::In>>) {
+        let seat = self.seat;
+        std::mem::swap(&mut self.claimed, &mut desk.slots);
+        let mut index = 0;
+        while let Some(slot) = desk.slots.get(index) {
+            let task = slot.get().and_then(|parked| parked.resume(&seat.segment));
+            let Some(task) = task else {
+                desk.slots.remove(index);
+                continue;
+            };
+            if let Some(late_ns) = late_ns(&task) {
                 self.counters.count_skipped();
+                desk.slots.remove(index);
                 desk.fail_task(task, RemoteCause::DeadlineExceeded { late_ns });
                 continue;
             }
-            let input = match Validated::<W::In>::of_claimed(&task) {
-                Ok(input) => input,
+            match Validated::<W::In>::of_claimed(&task) {
+                Ok(input) => inputs.push(input),
                 Err(error) => {
+                    desk.slots.remove(index);
                     desk.fail_task(task, RemoteCause::Payload { message: error.to_string() });
                     continue;
                 }
-            };
-            task.begin_work(at_node);
-            desk.slots.borrow_mut().push(Some(task.park()));
-            inputs.push(input);
+            }
+            task.begin_work(seat.node);
+            index += 1;
             crash_point!("run.admits");
         }
     }
@@ -460,6 +486,8 @@ impl<'a> Loop<'a> {
     /// Waits for something in the ring: spins, then sleeps on the doorbell.
     #[inline]
     fn idle(&self) -> Idle {
+        // Nobody has come while it slept, so nobody is about to.
+        let mut in_vain = false;
         loop {
             // A worker that stops does not begin anything if the server is gone or its unit has failed, and
             // empties the ring if the server shuts down.
@@ -471,10 +499,10 @@ impl<'a> Loop<'a> {
                 Some(why) => return Idle::Stop(why),
                 None => {}
             }
-            if self.spin() {
+            if !in_vain && self.spin() {
                 return Idle::Work;
             }
-            self.sleep();
+            in_vain = !self.sleep();
         }
     }
 
@@ -493,15 +521,19 @@ impl<'a> Loop<'a> {
         found
     }
 
+    /// Sleeps on the doorbell; whether it has rung since.
     #[cold]
-    fn sleep(&self) {
+    fn sleep(&self) -> bool {
         let (doorbell, bell) = (self.node.doorbell(), self.seat.entry().bell());
         let count = bell.count();
         doorbell.announce(self.worker); // *attended*: before the look at ring and lock
         if !self.to_collect() && self.stop().is_none() {
+            let asleep_since = self.patience.falls_asleep();
             bell.sleep(count, Some(SLEEP_LIMIT));
+            self.patience.slept(asleep_since);
         }
         doorbell.retract(self.worker);
+        bell.count() != count
     }
 
     /// Collects a batch under the reader lock; none if others were faster or all callers had gone.
@@ -509,6 +541,9 @@ impl<'a> Loop<'a> {
     fn collect(&mut self) {
         let (ring, lock, doorbell) = (self.ring, self.node.lock(), self.node.doorbell());
         let segment = &*self.seat.segment;
+        if let Some(first) = ring.get(ring.head()) {
+            segment.prefetch_task(first); // its lines come while the lock is taken
+        }
         // Where it says that we hold it, somebody else has written so.
         let is_dead = |t| t == self.seat.token || segment.is_dead(t);
         let give_up = || self.stop().is_some();
@@ -635,7 +670,7 @@ impl<'a> Loop<'a> {
             let task = Task::new(segment, self.seen[index]);
             match task.and_then(|task| task.claim(self.seat.token, |t| segment.is_dead(t))) {
                 Some(task) if task.is_abandoned() => self.gone.push(task.park()),
-                Some(task) => self.claimed.push(task.park()),
+                Some(task) => self.claimed.push(Cell::new(Some(task.park()))),
                 None => {} // a leftover cell
             }
             crash_point!("run.claimed_some");
@@ -679,6 +714,13 @@ impl<'a> Loop<'a> {
         }
         doorbell.retract_window();
     }
+}
+
+/// By how much a task's time is over; `None` if it is not.
+#[inline(always)]
+fn late_ns(task: &Claimed<'_>) -> Option<u64> {
+    let deadline_ns = task.deadline_ns()?;
+    now_ns().checked_sub(deadline_ns)
 }
 
 /// How large batches were since they were last logged.
@@ -727,11 +769,11 @@ pub(crate) fn live<W: BatchWorker>(seat: Arc<Seat>) -> Left {
         return Left::Unborn(seat.error(0, RemoteCause::Payload { message }));
     };
     let next = seat.node().info().next;
-    let desk = Desk {
+    let mut desk = Desk {
         seat: Arc::clone(&seat),
         client,
         next,
-        slots: RefCell::default(),
+        slots: Vec::new(),
         keeps_inputs: seat.node().info().keeps_inputs,
         sends_on: seat.segment.shape().nodes > 1,
         outbox: Outbox::default(),
@@ -743,7 +785,7 @@ pub(crate) fn live<W: BatchWorker>(seat: Arc<Seat>) -> Left {
         seat.entry().set_life(ringmill_shm::participant::Life::Ready);
         seat.segment.startup().ring();
     }
-    let outcome = work.work(&mut worker, &desk);
+    let outcome = work.work(&mut worker, &mut desk);
     crash_point!("run.over");
     let why = *outcome.as_ref().unwrap_or(&Stop::Fatal);
     if outcome.is_err() {

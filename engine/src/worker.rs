@@ -136,11 +136,7 @@ impl<W: Worker> BatchWorker for W {
 
     #[inline]
     fn call(&mut self, batch: Batch<'_, Self>) -> Result<(), BoxError> {
-        for item in batch {
-            if item.answer_with(|input| Worker::call(self, input)).is_break() {
-                break; // what is left gets the error that stopped us
-            }
-        }
+        batch.answer_each(|input| Worker::call(self, input)); // what it leaves gets the error that stopped us
         Ok(())
     }
 

@@ -140,6 +140,7 @@ impl State {
     }
 
     /// The phase; `None` for a number that is none.
+    #[inline]
     #[must_use]
     pub fn phase(self) -> Option<Phase> {
         Phase::ALL.get((self.0 >> PHASE_SHIFT & PHASE_MASK) as usize).copied()
@@ -216,9 +217,10 @@ impl State {
     }
 
     /// In this phase, of this owner?
+    #[inline]
     #[must_use]
     pub fn is(self, phase: Phase, owner: Token) -> bool {
-        self.phase() == Some(phase) && self.owner() == Some(owner)
+        self.0 >> PHASE_SHIFT == u64::from(owner.raw()) << (OWNER_SHIFT - PHASE_SHIFT) | phase as u64
     }
 
     /// What must be done if the owner is dead, and the task was or was not in a ring after this state

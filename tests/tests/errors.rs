@@ -2,17 +2,21 @@
 //! person needs to know; the worker goes on.
 
 use ringmill::{
-    Batch, BatchWorker, BoxError, CallError, Context, RemoteCause, RemoteError, Server, Stop, Worker,
+    Batch, BatchWorker, BoxError, CallError, Context, OnDeath, ProcessServlet, RemoteCause, RemoteError,
+    Server, Stop, Worker,
 };
 use ringmill_tests::fresh_name;
 use ringmill_tests::gate::{Gate, report, stop_at};
 use ringmill_tests::host::{Crew, Host, on_both};
 use ringmill_tests::pile::pile_up;
 use ringmill_tests::traces::assert_gone;
+use rkyv::rancor::Fallible;
 use rkyv::string::ArchivedString;
+use rkyv::with::{ArchiveWith, DeserializeWith, SerializeWith};
+use rkyv::{Archive, Archived, Place};
 use std::fmt;
 
-ringmill::init!(Clerk, Foreman, Printer, Leaver);
+ringmill::init!(Clerk, Foreman, Printer, Leaver, Scribe);
 
 /// An error with a cause of its own.
 #[derive(Debug)]
@@ -423,4 +427,79 @@ fn cleanup_is_told_why_and_called_once_by_each_worker() {
             assert_gone(&name);
         }
     });
+}
+
+/// A number that some of its writers cannot write.
+struct Fussy;
+
+impl ArchiveWith<u64> for Fussy {
+    type Archived = Archived<u64>;
+    type Resolver = ();
+
+    fn resolve_with(number: &u64, (): (), out: Place<Archived<u64>>) {
+        assert_ne!(*number, 14, "not in its place");
+        number.resolve((), out);
+    }
+}
+
+impl<S: Fallible + ?Sized> SerializeWith<u64, S> for Fussy {
+    fn serialize_with(number: &u64, _: &mut S) -> Result<(), S::Error> {
+        assert_ne!(*number, 13, "not its parts");
+        Ok(())
+    }
+}
+
+impl<D: Fallible + ?Sized> DeserializeWith<Archived<u64>, u64, D> for Fussy {
+    fn deserialize_with(number: &Archived<u64>, _: &mut D) -> Result<u64, D::Error> {
+        Ok(number.to_native())
+    }
+}
+
+/// A text of so many bytes, and a fussy number.
+#[derive(rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+struct Letter {
+    text: String,
+    #[rkyv(with = Fussy)]
+    number: u64,
+}
+
+/// Writes letters.
+struct Scribe;
+
+impl Worker for Scribe {
+    type Config = ();
+    type In = (u64, u32);
+    type Out = Letter;
+
+    fn new((): (), _: &Context) -> Result<Self, BoxError> {
+        Ok(Self)
+    }
+
+    fn call(&mut self, input: &Archived<(u64, u32)>) -> Result<Letter, BoxError> {
+        Ok(Letter { text: "x".repeat(input.1.to_native() as usize), number: input.0.to_native() })
+    }
+}
+
+/// Symptom: a caller waited for ever. Cause: its outcome's own serialiser panicked when the task had left the desk,
+/// and so nobody answered it. Fix: it leaves the desk once its outcome is written.
+#[test]
+fn a_panic_while_an_outcome_is_written_is_its_items_error() {
+    for policy in [OnDeath::Fail, OnDeath::Retry(1)] {
+        // Few blocks: one that such an outcome kept would be missed.
+        let scribe = ProcessServlet::<Scribe>::new(()).on_death(policy).batch_size(4);
+        let server = Server::builder(fresh_name("scribe")).capacity(4).max_payload(4096);
+        let server: Server<(u64, u32), Letter> = server.start(scribe).expect("it starts");
+        for round in 0..20 {
+            for (number, bytes) in [(13, 10), (14, 10), (13, 3000), (14, 3000)] {
+                let error = server.call(&(number, bytes)).map(drop).expect_err("it cannot be written");
+                let CallError::Remote(error) = &error else { panic!("{policy:?}, round {round}: {error:?}") };
+                let RemoteCause::Panicked { message, .. } = &error.cause else { panic!("{error:?}") };
+                assert!(message.contains(if number == 13 { "not its parts" } else { "not in its place" }));
+            }
+            let letter = server.call(&(100 + round, 3000)).expect("a letter");
+            assert_eq!((letter.text.len(), letter.number.to_native()), (3000, 100 + round));
+        }
+        let totals = server.stats().servlets[0].total();
+        assert_eq!((totals.panics, totals.errors, totals.items), (80, 80, 100));
+    }
 }

@@ -2,19 +2,23 @@
 
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
 use ringmill_bench::Error;
-use ringmill_bench::jobs::{Audience, Job, Only, Session};
+use ringmill_bench::jobs::{self, Audience, Job, Only, Session};
 use ringmill_bench::peers::mpservice::Environment;
 use ringmill_bench::peers::ringmill::Echo;
+use ringmill_bench::peers::ringmill_batch::DeviceWorker;
+use ringmill_bench::peers::ringmill_bulk::Sum;
 use ringmill_bench::peers::stages::Stage;
 use ringmill_bench::peers::{self, Peer};
 use ringmill_bench::pin::CpuPair;
+use ringmill_bench::plot::{Folder, Measured, Run};
 use ringmill_bench::report::{self, Row};
 
-ringmill::init!(Echo<1>, Echo<8>, Echo<128>, Stage);
+ringmill::init!(Echo<1>, Echo<8>, Echo<128>, Stage, Sum, DeviceWorker);
 
 /// Compares ringmill with its rivals.
 ///
@@ -24,7 +28,8 @@ ringmill::init!(Echo<1>, Echo<8>, Echo<128>, Stage);
 /// where the machine puts the two CPUs, and figures of different regimes cannot be compared.
 ///
 /// Every item is as large as its answer, written, read and checked on both sides; 64 bytes if nothing else is
-/// said. The two CPUs are the first two that the process may use; taskset chooses others.
+/// said. All jobs take some minutes on a quiet machine, and up to twenty times as long on one that is busy with
+/// something else, since most slices do not count there; --rounds makes it shorter. The two CPUs are the first two that the process may use; taskset chooses others.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Arguments {
@@ -36,7 +41,7 @@ struct Arguments {
     #[arg(long = "peer", value_name = "PEER")]
     peers: Vec<Peer>,
 
-    /// How many rounds must count, for every peer in one regime
+    /// How many rounds must count, for every peer in one regime; or how often something is measured
     #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     rounds: u32,
 
@@ -44,7 +49,7 @@ struct Arguments {
     #[arg(long, value_name = "BYTES")]
     payload: Option<u32>,
 
-    /// Only so many items in progress at most [default: 16 to 65536 in `stream`, 256 elsewhere]
+    /// Only so many items in progress at most [default: 16 to 65536 in `stream`, 1 and 8 in `bulk`, 256 elsewhere]
     #[arg(long, value_name = "ITEMS", value_parser = clap::value_parser!(u32).range(1..=65_536))]
     window: Option<u32>,
 
@@ -52,20 +57,40 @@ struct Arguments {
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=64))]
     threads: Option<u32>,
 
-    /// Only so many workers in `stream`, beside one [default: 1, 2, 4]
+    /// Only so many workers in `stream`, beside one, and in `batch` [default: 1, 2, 4]
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=64))]
     workers: Option<u32>,
+    /// Requests a second in the jobs `latency`, `batch` and `wake` [default: 1,000 and several more]
+    #[arg(long, value_name = "REQUESTS", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    rate: Option<u32>,
 
     /// Print one JSON object a line instead of tables
     #[arg(long)]
     json: bool,
+
+    /// Also draw what comes out, as it comes: pictures and a page, into this folder
+    #[arg(long, value_name = "DIR")]
+    report: Option<PathBuf>,
+
+    /// Measure nothing, but draw what was measured before: the folder of a report, or a file of such JSON; may be
+    /// repeated, and the later of two rows of the same is the one that is drawn
+    #[arg(long, value_name = "PATH", requires = "report")]
+    #[arg(conflicts_with_all = ["jobs", "peers", "rounds", "payload", "window", "threads", "workers", "json"])]
+    from: Vec<PathBuf>,
 }
+
+/// The features of this package that this program was built with: they are part of the command that a report names.
+const FEATURES: &[&str] = &[
+    #[cfg(feature = "rivals")]
+    "rivals",
+];
 
 /// The exit code where the machine was too busy for enough rounds to count: what was had is printed.
 const TOO_FEW_ROUNDS: u8 = 3;
 
 fn main() -> ExitCode {
     peers::begin();
+    jobs::begin();
     match compare(&Arguments::parse()) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(TOO_FEW_ROUNDS),
@@ -78,13 +103,24 @@ fn main() -> ExitCode {
 
 /// Prints the report of every job; whether enough rounds counted in each.
 fn compare(arguments: &Arguments) -> Result<bool, Error> {
+    let folder = arguments.report.as_deref().map(Folder::open).transpose()?;
+    if let (Some(folder), false) = (&folder, arguments.from.is_empty()) {
+        let mut measured = Measured::default();
+        for path in &arguments.from {
+            measured.add(Measured::read(path)?);
+        }
+        folder.write(&measured.rows, &measured.runs)?;
+        return Ok(true);
+    }
     arguments.peers.iter().try_for_each(|peer| peer.ensure_built())?;
     let cpus = CpuPair::allowed()?;
     // Made once, for all jobs.
     let needs_python = arguments.peers.iter().any(|peer| peer.needs_python());
     let _environment = needs_python.then(Environment::shared).transpose()?;
-    let mut reporter = Reporter::new(arguments.json);
-    for job in arguments.jobs() {
+    let mut reporter = Reporter::new(arguments.json, folder);
+    let jobs: Vec<Job> = arguments.jobs().collect();
+    for (place, job) in (1..).zip(&jobs) {
+        reporter.progress.job = format!("{place}/{} ", jobs.len());
         let mut session = Session {
             cpus,
             rounds: arguments.rounds as usize,
@@ -94,6 +130,7 @@ fn compare(arguments: &Arguments) -> Result<bool, Error> {
                 window: arguments.window,
                 threads: arguments.threads,
                 workers: arguments.workers,
+                rate_per_s: arguments.rate,
             },
             audience: &mut reporter,
         };
@@ -118,6 +155,9 @@ struct Reporter {
     progress: ProgressLine,
     /// Rows for the table of this job.
     rows: Vec<Row>,
+    folder: Option<Folder>,
+    /// All rows, for the folder.
+    measured: Measured,
     /// Whether nothing has been printed yet.
     is_empty: bool,
     /// Whether all that was asked for could be measured.
@@ -125,8 +165,16 @@ struct Reporter {
 }
 
 impl Reporter {
-    fn new(json: bool) -> Self {
-        Self { json, progress: ProgressLine::new(), rows: Vec::new(), is_empty: true, complete: true }
+    fn new(json: bool, folder: Option<Folder>) -> Self {
+        Self {
+            json,
+            progress: ProgressLine::new(),
+            rows: Vec::new(),
+            folder,
+            measured: Measured { rows: Vec::new(), runs: vec![Run::this(FEATURES)] },
+            is_empty: true,
+            complete: true,
+        }
     }
 
     /// Prints the table of the job that has ended.
@@ -153,6 +201,10 @@ impl Audience for Reporter {
     }
 
     fn rows(&mut self, rows: &[Row]) -> Result<(), Error> {
+        if let Some(folder) = &self.folder {
+            self.measured.rows.extend_from_slice(rows);
+            folder.write(&self.measured.rows, &self.measured.runs)?;
+        }
         if self.json {
             return self.print(&report::json(rows));
         }
@@ -170,6 +222,8 @@ impl Audience for Reporter {
 /// One line on a terminal's standard error that is written over and over; nothing elsewhere.
 struct ProgressLine {
     on: bool,
+    /// Which job this is, of how many.
+    job: String,
 }
 
 /// Back to the start of the line, and clear it.
@@ -177,11 +231,13 @@ const REWIND: &str = "\r\x1b[2K";
 
 impl ProgressLine {
     fn new() -> Self {
-        Self { on: io::stderr().is_terminal() }
+        Self { on: io::stderr().is_terminal(), job: String::new() }
     }
 
     fn show(&mut self, line: fmt::Arguments<'_>) {
-        self.write(format_args!("{REWIND}{line}"));
+        let job = std::mem::take(&mut self.job);
+        self.write(format_args!("{REWIND}{job}{line}"));
+        self.job = job;
     }
 
     fn clear(&mut self) {

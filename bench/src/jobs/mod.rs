@@ -1,8 +1,15 @@
 //! The jobs of `compare`. Each is a module: where it measures, whom, and the rows that come of it.
 
+pub mod batch;
+pub mod bulk;
 pub mod call;
+pub mod idle;
+pub mod latency;
+pub mod memory;
 pub mod stages;
+pub mod start;
 pub mod stream;
+pub mod wake;
 
 use std::fmt;
 use std::panic::resume_unwind;
@@ -15,28 +22,61 @@ use crate::peers::Peer;
 use crate::pin::{CpuPair, pin_to};
 use crate::raw::Raw;
 use crate::report::Row;
+use crate::turns::{self, Slice, Sorted, Wanted};
 
 /// What `compare` can measure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Job {
     /// One round trip at a time, of 8 B, 64 B and 1 KiB
     Call,
+    /// Requests that arrive at random, 1,000 to 1,000,000 a second
+    Latency,
     /// Many items in progress: over windows, calling threads, workers
     Stream,
-    /// The same through pipelines of 1 to 8 stages and ensembles of 1 to 16 members
+    /// Payloads of 4 KiB to 16 MiB, beside a write and a read of the same memory by one thread
+    Bulk,
+    /// How full batches are, with the reader lock and without, and what they cost beside their workers' own time
+    Batch,
+    /// Many items in progress through pipelines of 1 to 8 stages and ensembles of 1 to 16 members
     Stages,
+    /// A round trip when the other side sleeps, and what spinning costs
+    Wake,
+    /// CPU time with nothing to do
+    Idle,
+    /// Until 1 to 16 workers are ready
+    Start,
+    /// Bytes that a request in progress costs
+    Memory,
 }
 
 impl Job {
     /// All of them, in the order of reports.
-    pub const ALL: [Self; 3] = [Self::Call, Self::Stream, Self::Stages];
+    pub const ALL: [Self; 10] = [
+        Self::Call,
+        Self::Latency,
+        Self::Stream,
+        Self::Bulk,
+        Self::Batch,
+        Self::Stages,
+        Self::Wake,
+        Self::Idle,
+        Self::Start,
+        Self::Memory,
+    ];
 
     /// The job's name in reports.
     pub fn name(self) -> &'static str {
         match self {
             Self::Call => "call",
+            Self::Latency => "latency",
             Self::Stream => "stream",
+            Self::Bulk => "bulk",
+            Self::Batch => "batch",
             Self::Stages => "stages",
+            Self::Wake => "wake",
+            Self::Idle => "idle",
+            Self::Start => "start",
+            Self::Memory => "memory",
         }
     }
 
@@ -48,8 +88,15 @@ impl Job {
     pub fn run(self, session: &mut Session<'_>) -> Result<(), Error> {
         match self {
             Self::Call => call::run(session),
+            Self::Latency => latency::run(session),
             Self::Stream => stream::run(session),
+            Self::Bulk => bulk::run(session),
+            Self::Batch => batch::run(session),
             Self::Stages => stages::run(session),
+            Self::Wake => wake::run(session),
+            Self::Idle => idle::run(session),
+            Self::Start => start::run(session),
+            Self::Memory => memory::run(session),
         }
     }
 }
@@ -58,6 +105,11 @@ impl fmt::Display for Job {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.pad(self.name())
     }
+}
+
+/// To be called first in `main` of a program that does jobs: some start it anew to be something else.
+pub fn begin() {
+    memory::begin();
 }
 
 /// Who is told what comes of the jobs.
@@ -87,12 +139,19 @@ pub struct Only {
     pub threads: Option<u32>,
     /// So many workers.
     pub workers: Option<u32>,
+    /// So many requests a second, whether or not the axis has that point.
+    pub rate_per_s: Option<u32>,
 }
 
 impl Only {
-    /// Whether nothing was chosen.
-    pub fn is_all(self) -> bool {
-        self == Self::default()
+    /// Whether nothing was chosen of payloads, windows, threads and workers.
+    fn is_all(self) -> bool {
+        self == Self { rate_per_s: self.rate_per_s, ..Self::default() }
+    }
+
+    /// The rates to measure, of those that a job has.
+    fn rates(&self, all: &[u32]) -> Vec<u32> {
+        self.rate_per_s.map_or_else(|| all.to_vec(), |rate| vec![rate])
     }
 }
 
@@ -168,6 +227,40 @@ impl Session<'_> {
             self.audience.shortfall(format_args!("{what}: {shortfall}"));
         }
         Ok(outcome)
+    }
+
+    /// Contestants that take turns, each measured by `measure`, telling `what` it is; of each what `name` says and its
+    /// slices, and nothing if there are none. Where it takes place is as of [`match_up`](Self::match_up).
+    ///
+    /// # Errors
+    ///
+    /// Those of `start`, `measure` and [`turns::take`].
+    pub fn take_turns<C, N: Send, S: Slice + Send>(
+        &mut self,
+        what: &str,
+        wanted: Wanted,
+        start: impl FnOnce(CpuPair) -> Result<Vec<C>, Error> + Send,
+        name: impl Fn(&C) -> N + Send,
+        measure: impl FnMut(&mut C, usize) -> Result<S, Error> + Send,
+    ) -> Result<Vec<(N, Sorted<S>)>, Error> {
+        let Self { cpus, ref mut audience, .. } = *self;
+        audience.progress(format_args!("{what}: starting"));
+        let (names, outcome) = on_a_thread_of_its_own(|| {
+            let mut raw = Raw::start(cpus)?;
+            let mut contestants = start(cpus)?;
+            if contestants.is_empty() {
+                return Ok((Vec::new(), turns::Outcome::default()));
+            }
+            pin_to(cpus.client)?;
+            let outcome = turns::take(&mut raw, &mut contestants, wanted, measure, |progress| {
+                audience.progress(format_args!("{what}: {progress}"));
+            })?;
+            Ok::<_, Error>((contestants.iter().map(name).collect::<Vec<_>>(), outcome))
+        })?;
+        if let Some(shortfall) = &outcome.shortfall {
+            self.audience.shortfall(format_args!("{what}: {shortfall}"));
+        }
+        Ok(names.into_iter().zip(outcome.slices).collect())
     }
 }
 

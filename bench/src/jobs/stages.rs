@@ -21,7 +21,8 @@ const ENSEMBLES: [u32; 5] = [1, 2, 4, 8, 16];
 ///
 /// Those of [`Session::match_up`].
 pub fn run(session: &mut Session<'_>) -> Result<(), Error> {
-    if !session.wants_ringmill() {
+    let other = |only: u32| only != Point::STANDARD.payload_bytes;
+    if !session.wants_ringmill() || session.only.payload_bytes.is_some_and(other) {
         return Ok(());
     }
     let window = session.only.window.unwrap_or(Point::STANDARD.window);

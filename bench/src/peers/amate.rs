@@ -15,6 +15,7 @@ use rtrb::{Consumer, Producer, RingBuffer};
 
 use crate::Error;
 use crate::contestant::{Contestant, Point};
+use crate::open_loop::{self, Answers, OpenLoop, drive};
 use crate::payload::Payload;
 use crate::pin::{CpuPair, pin_to};
 
@@ -24,6 +25,7 @@ const BATCH_SIZE: usize = 64;
 /// The engine, and where its answers come in.
 pub struct Amate<const WORDS: usize> {
     who: &'static str,
+    room: u64,
     engine: Engine<Payload<WORDS>>,
     answers: Consumer<Payload<WORDS>>,
 }
@@ -76,7 +78,7 @@ pub fn start<const WORDS: usize>(
         });
         starter.join().expect("it only starts a thread")
     })?;
-    Ok(Amate { who, engine, answers })
+    Ok(Amate { who, room: point.room().into(), engine, answers })
 }
 
 impl<const WORDS: usize> Contestant for Amate<WORDS> {
@@ -107,6 +109,45 @@ impl<const WORDS: usize> Contestant for Amate<WORDS> {
             }
         }
         Ok(())
+    }
+}
+
+impl<const WORDS: usize> OpenLoop for Amate<WORDS> {
+    fn name(&self) -> &'static str {
+        self.who
+    }
+
+    fn offer(&mut self, due_ns: &[u64]) -> Result<Answers, Error> {
+        drive(&mut InOrder { amate: self, sent: 0, received: 0 }, due_ns)
+    }
+}
+
+/// Answers come in the order of their requests, because there is one worker.
+struct InOrder<'a, const WORDS: usize> {
+    amate: &'a mut Amate<WORDS>,
+    sent: u64,
+    received: u64,
+}
+
+impl<const WORDS: usize> open_loop::Link for InOrder<'_, WORDS> {
+    #[inline]
+    fn try_send(&mut self, item: u64) -> Result<bool, Error> {
+        // The engine has room for as many again as its worker has taken, the ring of answers has not.
+        let is_sent = self.sent - self.received < self.amate.room
+            && self.amate.engine.submit(None, Payload::question(item)).is_ok();
+        self.sent += u64::from(is_sent);
+        Ok(is_sent)
+    }
+
+    #[inline]
+    fn try_receive(&mut self) -> Result<Option<u64>, Error> {
+        let Ok(answer) = self.amate.answers.pop() else { return Ok(None) };
+        let item = self.received;
+        if !answer.answers(item) {
+            return Err(Error::WrongAnswer { who: self.amate.who, item });
+        }
+        self.received += 1;
+        Ok(Some(item))
     }
 }
 

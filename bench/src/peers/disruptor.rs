@@ -12,6 +12,7 @@ use ::disruptor::{
 
 use crate::Error;
 use crate::contestant::{Contestant, Point};
+use crate::open_loop::{self, Answers, OpenLoop, drive};
 use crate::partner::Partner;
 use crate::payload::Payload;
 use crate::pin::CpuPair;
@@ -128,6 +129,48 @@ impl<const WORDS: usize> Contestant for Disruptors<WORDS> {
             }
         }
         Ok(())
+    }
+}
+
+impl<const WORDS: usize> OpenLoop for Disruptors<WORDS> {
+    fn name(&self) -> &'static str {
+        self.who
+    }
+
+    fn resume(&mut self) {
+        self.partner.resume();
+    }
+
+    fn pause(&mut self) {
+        self.partner.pause();
+    }
+
+    fn offer(&mut self, due_ns: &[u64]) -> Result<Answers, Error> {
+        drive(&mut InOrder { disruptors: self, received: 0 }, due_ns)
+    }
+}
+
+/// Answers come in the order of their requests.
+struct InOrder<'d, const WORDS: usize> {
+    disruptors: &'d mut Disruptors<WORDS>,
+    received: u64,
+}
+
+impl<const WORDS: usize> open_loop::Link for InOrder<'_, WORDS> {
+    #[inline]
+    fn try_send(&mut self, item: u64) -> Result<bool, Error> {
+        Ok(self.disruptors.questions.try_publish(|place| *place = Payload::question(item)).is_ok())
+    }
+
+    #[inline]
+    fn try_receive(&mut self) -> Result<Option<u64>, Error> {
+        let Ok(mut answer) = self.disruptors.answers.take(1) else { return Ok(None) };
+        let item = self.received;
+        if !(&mut answer).next().is_some_and(|answer| answer.answers(item)) {
+            return Err(Error::WrongAnswer { who: self.disruptors.who, item });
+        }
+        self.received += 1;
+        Ok(Some(item))
     }
 }
 

@@ -7,6 +7,7 @@ use std::io;
 
 use crate::Error;
 use crate::contestant::Contestant;
+use crate::open_loop::{self, Answers, OpenLoop, drive};
 use crate::payload::Payload;
 use crate::process::Process;
 
@@ -126,5 +127,59 @@ impl<L: Link<WORDS>, const WORDS: usize> Contestant for Processes<L, WORDS> {
             }
         }
         Ok(())
+    }
+}
+
+/// For links that are polled.
+impl<L: Link<WORDS>, const WORDS: usize> OpenLoop for Processes<L, WORDS> {
+    fn name(&self) -> &'static str {
+        self.who
+    }
+
+    fn resume(&mut self) {
+        Contestant::resume(self);
+    }
+
+    fn pause(&mut self) {
+        Contestant::pause(self);
+    }
+
+    fn offer(&mut self, due_ns: &[u64]) -> Result<Answers, Error> {
+        const { assert!(!L::WAITS, "one thread cannot wait for an answer and send what is due") };
+        drive(&mut InOrder { processes: self, sent: 0, received: 0 }, due_ns)
+    }
+}
+
+/// Answers come in the order of their requests.
+struct InOrder<'p, L, const WORDS: usize> {
+    processes: &'p mut Processes<L, WORDS>,
+    sent: u64,
+    received: u64,
+}
+
+impl<L: Link<WORDS>, const WORDS: usize> open_loop::Link for InOrder<'_, L, WORDS> {
+    #[inline]
+    fn try_send(&mut self, item: u64) -> Result<bool, Error> {
+        let Processes { link, process, room, .. } = self.processes;
+        if self.sent - self.received == u64::from(*room) {
+            return Ok(false);
+        }
+        let is_sent = link.send(|| Payload::question(item)).map_err(|error| process.failed(error))?;
+        self.sent += u64::from(is_sent);
+        Ok(is_sent)
+    }
+
+    #[inline]
+    fn try_receive(&mut self) -> Result<Option<u64>, Error> {
+        let item = self.received;
+        let Processes { link, process, .. } = self.processes;
+        match link.receive(|answer| answer.answers(item)).map_err(|error| process.failed(error))? {
+            Some(right) => {
+                self.processes.check(right, item)?;
+                self.received += 1;
+                Ok(Some(item))
+            }
+            None => process.spin().map(|()| None),
+        }
     }
 }

@@ -46,8 +46,6 @@ const BATCH_SIZE: usize = 64;
 impl<const WORDS: usize> Ringmill<WORDS> {
     /// Starts the server, with as much room as `point` asks for and its worker pinned to the partner's CPU.
     ///
-    /// The worker takes what is there and never waits for more, so one item alone leaves at once.
-    ///
     /// # Errors
     ///
     /// [`Error::Start`] if the server does not start.
@@ -61,10 +59,7 @@ fn start_server<const WORDS: usize>(
     point: Point,
     cpus: CpuPair,
 ) -> Result<Server<Payload<WORDS>, Payload<WORDS>>, Error> {
-    let echo = ProcessServlet::<Echo<WORDS>>::new(())
-        .cpus(on_one_cpu(point.workers, cpus.partner))
-        .batch_size(BATCH_SIZE)
-        .batch_wait_time(Duration::ZERO);
+    let echo = echo(cpus).cpus(on_one_cpu(point.workers, cpus.partner));
     Ok(server_builder(point).max_payload(Payload::<WORDS>::BYTES).start(echo)?)
 }
 
@@ -73,11 +68,28 @@ pub fn on_one_cpu(workers: u32, cpu: usize) -> Cpus {
     Cpus::list((0..workers).map(|_| cpu.into()))
 }
 
+/// One worker on the partner's CPU. It takes what is there and never waits for more, so one item alone leaves at once.
+pub fn echo<const WORDS: usize>(cpus: CpuPair) -> ProcessServlet<Echo<WORDS>> {
+    ProcessServlet::new(()).cpus([cpus.partner]).batch_size(BATCH_SIZE).batch_wait_time(Duration::ZERO)
+}
+
+/// The processes of a server's workers.
+pub fn worker_pids<In: ::ringmill::Payload, Out: ::ringmill::Payload>(
+    server: &Server<In, Out>,
+) -> impl Iterator<Item = u32> + use<In, Out> {
+    server.debug_info().servlets.into_iter().flat_map(|servlet| servlet.workers).map(|worker| worker.pid)
+}
+
 /// A server with as much room as `point` asks for, and a name that no other one has.
 pub fn server_builder(point: Point) -> ServerBuilder {
+    name_and_room(point.room())
+}
+
+/// A server with room for so many items, and a name that no other one has.
+pub fn name_and_room(room: u32) -> ServerBuilder {
     static SERVERS: AtomicU32 = AtomicU32::new(0);
     let (program, server) = (std::process::id(), SERVERS.fetch_add(1, Relaxed));
-    Server::builder(format!("compare-{program}-{server}")).capacity(point.room() as usize)
+    Server::builder(format!("compare-{program}-{server}")).capacity(room as usize)
 }
 
 impl<const WORDS: usize> Contestant for Ringmill<WORDS> {
@@ -94,17 +106,31 @@ impl<const WORDS: usize> Contestant for Ringmill<WORDS> {
     }
 
     fn stream(&mut self, items: u64, window: u32) -> Result<(), Error> {
-        let questions = (0..items).map(Payload::question);
-        let mut answers = self.server.stream_with(questions, StreamOptions::new().window(window as usize));
-        for item in 0..items {
-            let right = match answers.next() {
-                Some(answer) => answer?.answers(item),
-                None => false,
-            };
-            check(right, item)?;
-        }
-        Ok(())
+        stream_through(&self.server, items, window)
     }
+}
+
+/// A stream of `items` questions to a server, each answer checked.
+///
+/// # Errors
+///
+/// [`Error::Call`] and [`Error::WrongAnswer`].
+#[inline]
+pub fn stream_through<const WORDS: usize>(
+    server: &Server<Payload<WORDS>, Payload<WORDS>>,
+    items: u64,
+    window: u32,
+) -> Result<(), Error> {
+    let questions = (0..items).map(Payload::question);
+    let mut answers = server.stream_with(questions, StreamOptions::new().window(window as usize));
+    for item in 0..items {
+        let right = match answers.next_reply() {
+            Some(answer) => answer?.answers(item),
+            None => false,
+        };
+        check(right, item)?;
+    }
+    Ok(())
 }
 
 /// A server with several calling threads on the client's CPU.

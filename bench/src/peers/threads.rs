@@ -6,6 +6,7 @@ use std::hint;
 
 use crate::Error;
 use crate::contestant::Contestant;
+use crate::open_loop::{self, Answers, OpenLoop, drive};
 use crate::partner::Partner;
 use crate::payload::Payload;
 use crate::pin::CpuPair;
@@ -86,6 +87,46 @@ impl<L: Link<WORDS> + std::fmt::Debug, const WORDS: usize> Contestant for Thread
             }
         }
         Ok(())
+    }
+}
+
+impl<L: Link<WORDS> + std::fmt::Debug, const WORDS: usize> OpenLoop for Threads<L, WORDS> {
+    fn name(&self) -> &'static str {
+        self.who
+    }
+
+    fn resume(&mut self) {
+        self.partner.resume();
+    }
+
+    fn pause(&mut self) {
+        self.partner.pause();
+    }
+
+    fn offer(&mut self, due_ns: &[u64]) -> Result<Answers, Error> {
+        drive(&mut InOrder { threads: self, received: 0 }, due_ns)
+    }
+}
+
+/// Answers come in the order of their requests.
+struct InOrder<'t, L, const WORDS: usize> {
+    threads: &'t mut Threads<L, WORDS>,
+    received: u64,
+}
+
+impl<L: Link<WORDS>, const WORDS: usize> open_loop::Link for InOrder<'_, L, WORDS> {
+    #[inline]
+    fn try_send(&mut self, item: u64) -> Result<bool, Error> {
+        Ok(self.threads.near.try_send(Payload::question(item)))
+    }
+
+    #[inline]
+    fn try_receive(&mut self) -> Result<Option<u64>, Error> {
+        let Some(answer) = self.threads.near.try_receive() else { return Ok(None) };
+        let item = self.received;
+        self.threads.check(answer, item)?;
+        self.received += 1;
+        Ok(Some(item))
     }
 }
 

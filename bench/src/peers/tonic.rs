@@ -8,6 +8,7 @@
 //! tokio's other runtime everything takes as long or longer.
 
 use std::convert::Infallible;
+use std::error::Error as _;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as Socket;
@@ -72,7 +73,7 @@ struct Client {
     who: &'static str,
     runtime: Runtime,
     grpc: Grpc<Channel>,
-    _process: Process,
+    process: Process,
 }
 
 impl Client {
@@ -83,14 +84,14 @@ impl Client {
         let process = Process::start(who, cpus.partner, &task, OwnedFd::from(far), Stdio::null())?;
         let runtime = runtime().map_err(failed)?;
         let channel = runtime.block_on(connect(near)).map_err(failed)?;
-        Ok(Self { who, runtime, grpc: Grpc::new(channel), _process: process })
+        Ok(Self { who, runtime, grpc: Grpc::new(channel), process })
     }
 
     /// What `outcome` is for the caller of a contestant.
-    fn finish(&self, outcome: Result<(), Failure>) -> Result<(), Error> {
+    fn finish(&mut self, outcome: Result<(), Failure>) -> Result<(), Error> {
         outcome.map_err(|failure| match failure {
             Failure::WrongAnswer { item } => Error::WrongAnswer { who: self.who, item },
-            Failure::Status(status) => Error::Transport { who: self.who, source: io::Error::other(status) },
+            Failure::Status(status) => self.process.failed(to_io_error(status)),
         })
     }
 }
@@ -110,6 +111,14 @@ impl From<Status> for Failure {
 fn check<const WORDS: usize>(answer: Packed, item: u64) -> Result<(), Failure> {
     let right = answer.unpack::<WORDS>().is_some_and(|answer| answer.answers(item));
     if right { Ok(()) } else { Err(Failure::WrongAnswer { item }) }
+}
+
+/// A broken connection is told from an error that the other side has sent.
+fn to_io_error(status: Box<Status>) -> io::Error {
+    match status.source() {
+        Some(source) if source.is::<transport::Error>() => io::Error::new(io::ErrorKind::BrokenPipe, status),
+        _ => io::Error::other(status),
+    }
 }
 
 fn unready(error: transport::Error) -> Status {
@@ -209,7 +218,7 @@ impl<const WORDS: usize> Bidi<WORDS> {
         });
         match begun {
             Ok(answers) => Ok(Self { client, questions, answers: answers.into_inner() }),
-            Err(status) => Err(Error::Transport { who, source: io::Error::other(status) }),
+            Err(status) => Err(client.process.failed(to_io_error(Box::new(status)))),
         }
     }
 }

@@ -160,7 +160,7 @@ impl ServerBuilder {
             entry: plan.entry,
             stamps: plan.stamps(),
             slots: Slots::new(capacity),
-            patience: Patience::new(self.wait),
+            patience: Patience::of_callers(self.wait),
             closing: AtomicBool::new(false),
             shut: Mutex::new(false),
             shutdown_timeout: self.shutdown_timeout,

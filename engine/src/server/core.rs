@@ -4,7 +4,7 @@ use super::options::CallOptions;
 use crate::error::{CallError, EncodeError, RemoteCause, RemoteError, StartError, status_of_early_death};
 use crate::launch;
 use crate::patience::{Pace, Patience};
-use crate::payload::{Payload, Validated, copied, encode};
+use crate::payload::{Payload, ReadError, Validated, copied, encode};
 use crate::pending::Pending;
 use crate::reactor::Reactor;
 use crate::reply::Reply;
@@ -352,13 +352,19 @@ impl Core {
     ) -> Result<Reply<'c, Out>, CallError> {
         let task = self.send(filled)?;
         crash_point!("core.sent");
-        let done =
-            self.await_outcome(task, clock, options.timeout, Pace::One, || self.note_begun([task.id()]))?;
+        let done = self.await_outcome(
+            task,
+            clock,
+            options.timeout,
+            Pace::Answer,
+            || task.outcome(),
+            || self.note_begun([task.id()]),
+        )?;
         self.open(done)
     }
 
-    /// Waits for the outcome of a request in progress; cancels it when the time is over. `in_progress` is
-    /// called before it sleeps.
+    /// Waits for the outcome of a request in progress, which `look` finds; cancels it when the time is over.
+    /// `in_progress` is called before it sleeps.
     #[inline]
     pub(crate) fn await_outcome<'c>(
         &self,
@@ -366,11 +372,13 @@ impl Core {
         clock: Clock,
         timeout: Duration,
         pace: Pace,
+        look: impl FnMut() -> Option<Done<'c>>,
         in_progress: impl FnOnce(),
     ) -> Result<Done<'c>, CallError> {
         if timeout > self.patience.longest()
-            && let Some(done) = self.patience.spin(pace, || task.outcome())
+            && let Some(done) = self.patience.spin(pace, look)
         {
+            task.prefetch(); // for reading, and for the next input: it is used again first
             return Ok(done);
         }
         in_progress();
@@ -393,8 +401,10 @@ impl Core {
 
     /// Sleeps until the outcome of a request in progress is there; `None` if the time is over.
     pub(crate) fn sleep_until<'c>(&self, task: Task<'c>, until: Option<Instant>) -> Option<Done<'c>> {
+        let asleep_since = self.patience.falls_asleep();
         loop {
             if let Some(done) = task.outcome() {
+                self.patience.slept(asleep_since);
                 return Some(done);
             }
             let left = until.map(|until| until.saturating_duration_since(Instant::now()));
@@ -441,21 +451,29 @@ impl Core {
     }
 
     /// Reads an outcome: a reply, or the error it is.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn open<'c, Out: Payload>(&'c self, done: Done<'c>) -> Result<Reply<'c, Out>, CallError> {
         crash_point!("core.opens");
-        if done.is_error() {
-            let error = self.read_error(&done);
-            self.give_back(done);
-            return Err(error);
+        match done.is_error() {
+            true => Err(self.open_error(done)),
+            false => match Validated::<Out>::of_done(&done) {
+                Ok(view) => Ok(Reply::new(self, done, view)),
+                Err(error) => Err(self.open_unreadable(done, error)),
+            },
         }
-        match Validated::<Out>::of_done(&done) {
-            Ok(view) => Ok(Reply::new(self, done, view)),
-            Err(error) => {
-                self.give_back(done);
-                Err(error.into())
-            }
-        }
+    }
+
+    #[cold]
+    fn open_error(&self, done: Done<'_>) -> CallError {
+        let error = self.read_error(&done);
+        self.give_back(done);
+        error
+    }
+
+    #[cold]
+    fn open_unreadable(&self, done: Done<'_>, error: ReadError) -> CallError {
+        self.give_back(done);
+        error.into()
     }
 
     /// Gives an outcome's place back.

@@ -139,7 +139,7 @@ impl<'s> Feeder<'s> {
 
     /// The value of an outcome. Its place is used for the next input, if there is to be one and nobody else
     /// waits for a place.
-    #[inline]
+    #[inline(always)]
     pub(super) fn value<Out: Payload>(&mut self, done: Done<'s>, more: bool) -> Result<Out, CallError> {
         let reply = self.core.open::<Out>(done)?;
         let value = owned(&*reply);

@@ -20,7 +20,7 @@ use crate::payload::Payload;
 use crate::reply::Reply;
 use crate::server::Core;
 use feeder::Feeder;
-use ringmill_shm::arena::{Done, Task};
+use ringmill_shm::arena::Done;
 use std::collections::VecDeque;
 use std::fmt;
 use std::iter::FusedIterator;
@@ -35,8 +35,13 @@ const CHUNK: usize = 32;
 const FORKED_CHUNK: usize = 4 * CHUNK;
 /// As long as so many are with the workers.
 const ENOUGH: usize = 2 * CHUNK;
-/// How many outcomes ahead of the one being read are fetched.
-const AHEAD: usize = 5;
+/// How many outcomes ahead of the one being read are fetched, of those that are there.
+const AHEAD: usize = 6;
+/// So many outcomes are waited for together, as long as they come quickly: who looks at one that is not there yet takes
+/// its line away from the worker that is about to write it.
+const GROUP: usize = 16;
+/// Every so many looks at the last of a group there is one at the first, which may be long before the others.
+const FIRST_EVERY: u32 = 4;
 
 /// Options of one stream.
 #[derive(Debug, Clone, Copy)]
@@ -120,29 +125,60 @@ struct Flow<'s> {
     sent: VecDeque<u32>,
     /// What became of inputs that could not be sent, oldest first.
     failed: VecDeque<Failure>,
+    /// So many of the oldest have very likely ended.
+    ready: usize,
+    /// How many outcomes are waited for together: [`GROUP`], or 1 where items pass through several nodes, which should
+    /// not wait for each other.
+    group: usize,
 }
 
 impl<'s> Flow<'s> {
     fn new(core: &'s Core, options: StreamOptions) -> Self {
-        Self { feeder: Feeder::new(core, options), sent: VecDeque::new(), failed: VecDeque::new() }
+        Self {
+            feeder: Feeder::new(core, options),
+            sent: VecDeque::new(),
+            failed: VecDeque::new(),
+            ready: 0,
+            group: if core.segment.shape().nodes == 1 { GROUP } else { 1 },
+        }
     }
 
     /// The oldest outcome, if it is there.
     #[inline]
     fn take_if_done(&mut self) -> Option<Done<'s>> {
         let done = self.feeder.task(*self.sent.front()?)?.outcome()?;
+        if self.ready == 0 && self.group > 1 && self.sent.len() > GROUP {
+            self.look_at_group();
+        }
         self.sent.pop_front();
-        // It was there already, so those behind it will be too: their lines can come meanwhile.
-        if let Some(task) = self.sent.get(AHEAD).and_then(|&id| self.feeder.task(id)) {
-            task.prefetch();
+        self.ready = self.ready.saturating_sub(1);
+        if AHEAD <= self.ready {
+            self.prefetch(AHEAD);
         }
         Some(done)
     }
 
+    /// The oldest is there: if the last of its group is too, so are very likely those between.
+    #[inline]
+    fn look_at_group(&mut self) {
+        let last = self.sent.get(GROUP - 1).and_then(|&id| self.feeder.task(id));
+        if last.is_some_and(|task| task.is_done()) {
+            self.ready = GROUP;
+            (1..=AHEAD).for_each(|ahead| self.prefetch(ahead));
+        }
+    }
+
+    #[inline]
+    fn prefetch(&self, ahead: usize) {
+        if let Some(task) = self.sent.get(ahead).and_then(|&id| self.feeder.task(id)) {
+            task.prefetch();
+        }
+    }
+
     #[inline]
     fn is_first_ready(&self) -> bool {
-        let is_done = |id| self.feeder.task(id).and_then(Task::outcome).is_some();
-        self.sent.front().is_some_and(|&id| id == FAILED || is_done(id))
+        let is_done = |id| self.feeder.task(id).is_some_and(|task| task.is_done());
+        self.ready > 0 || self.sent.front().is_some_and(|&id| id == FAILED || is_done(id))
     }
 
     /// An input was put into the place `id`, or not.
@@ -219,9 +255,18 @@ impl<'s, S: Source, Out: Payload> Stream<'s, S, Out> {
 
     /// The next outcome, read where it lies. Replies that are kept hold their places: as many as the
     /// capacity of them and the stream waits for ever, or rather for its timeout.
+    #[inline]
     pub fn next_reply(&mut self) -> Option<Result<Reply<'s, Out>, CallError>> {
         self.feed();
-        match self.take_first()? {
+        match self.flow.take_if_done() {
+            Some(done) => Some(self.flow.feeder.core.open(done)),
+            None => self.next_reply_later(),
+        }
+    }
+
+    #[cold]
+    fn next_reply_later(&mut self) -> Option<Result<Reply<'s, Out>, CallError>> {
+        match self.wait_for_first()? {
             Ok(done) => Some(self.flow.feeder.core.open(done)),
             Err(failure) => Some(Err(failure.into())),
         }
@@ -234,6 +279,15 @@ impl<'s, S: Source, Out: Payload> Stream<'s, S, Out> {
             Ok(done) => Some(Ok(self.flow.feeder.value(done, !self.exhausted))),
             Err(Failure::Input(error)) => Some(Ok(Err(error))),
             Err(Failure::Stream(error)) => Some(Err(error)),
+        }
+    }
+
+    /// The next outcome, which is not there yet.
+    #[cold]
+    fn next_later(&mut self) -> Option<Result<Out, CallError>> {
+        match self.wait_for_first()? {
+            Ok(done) => Some(self.flow.feeder.value(done, !self.exhausted)),
+            Err(failure) => Some(Err(failure.into())),
         }
     }
 
@@ -258,19 +312,40 @@ impl<'s, S: Source, Out: Payload> Stream<'s, S, Out> {
             }
             self.feed();
         }
-        let Flow { feeder, sent, failed } = &mut self.flow;
+        let Flow { feeder, sent, failed, ready, .. } = &mut self.flow;
         let id = sent.pop_front()?;
+        *ready = 0;
         if id == FAILED {
             return failed.pop_front().map(Err);
         }
         let pushed = feeder.push();
         self.flow.note_pushed(pushed);
-        let Flow { feeder, sent, .. } = &mut self.flow;
+        let Flow { feeder, sent, ready, group, .. } = &mut self.flow;
         let (core, task, timeout) = (feeder.core, feeder.task(id)?, feeder.options.timeout);
         // One alone is looked for closely.
-        let pace = if sent.is_empty() { Pace::One } else { Pace::Many };
+        let pace = if sent.is_empty() { Pace::Answer } else { Pace::Many };
+        let last = sent
+            .get(GROUP - 2)
+            .filter(|_| *group > 1 && sent.len() >= 2 * GROUP)
+            .and_then(|&id| feeder.task(id));
+        let mut looks = 0;
+        let look = || match last {
+            None => task.outcome(),
+            Some(last) => {
+                looks += 1;
+                let all = last.is_done();
+                if all {
+                    *ready = GROUP - 1;
+                }
+                if all || looks % FIRST_EVERY == 0 { task.outcome() } else { None }
+            }
+        };
         let note = || feeder.note_begun(sent.iter().rev().copied().filter(|&id| id != FAILED).chain([id]));
-        Some(core.await_outcome(task, None, timeout, pace, note).map_err(Failure::Input))
+        let outcome = core.await_outcome(task, None, timeout, pace, look, note);
+        if self.flow.ready > 0 {
+            (0..AHEAD).for_each(|ahead| self.flow.prefetch(ahead));
+        }
+        Some(outcome.map_err(Failure::Input))
     }
 
     /// Sends inputs while there is room.
@@ -303,12 +378,14 @@ impl<'s, S: Source, Out: Payload> Stream<'s, S, Out> {
 impl<S: Source, Out: Payload> Iterator for Stream<'_, S, Out> {
     type Item = Result<Out, CallError>;
 
+    // The two ways are kept apart: what they have in common would travel through memory, and who reads what it has
+    // just written in other pieces waits until all its stores have their lines.
     #[inline]
     fn next(&mut self) -> Option<Self::Item> {
         self.feed();
-        match self.take_first()? {
-            Ok(done) => Some(self.flow.feeder.value(done, !self.exhausted)),
-            Err(failure) => Some(Err(failure.into())),
+        match self.flow.take_if_done() {
+            Some(done) => Some(self.flow.feeder.value(done, !self.exhausted)),
+            None => self.next_later(),
         }
     }
 }

@@ -209,6 +209,7 @@ impl<'s, S: Source, Out: Payload, T: Tags<S>> Unordered<'s, S, Out, T> {
                 return Ok(());
             }
         }
+        let asleep_since = core.patience.falls_asleep();
         while any_done(sent).is_none() {
             let total = begun.elapsed();
             if total >= timeout {
@@ -220,6 +221,7 @@ impl<'s, S: Source, Out: Payload, T: Tags<S>> Unordered<'s, S, Out, T> {
             }
             std::thread::park_timeout(timeout - total);
         }
+        core.patience.slept(asleep_since);
         Ok(())
     }
 }

@@ -55,7 +55,7 @@ pub(super) struct Held<'a> {
 }
 
 impl<'a> Held<'a> {
-    #[inline]
+    #[inline(always)]
     pub(super) fn payload(&self) -> Result<&[u8], Corrupt> {
         let (bytes, block) = self.task.line.payload();
         let found = match block & ELSEWHERE {
@@ -72,7 +72,7 @@ impl<'a> Held<'a> {
     }
 
     /// Where a payload in `block` (0: in line) lies, and how much fits there.
-    #[inline]
+    #[inline(always)]
     pub(super) fn room(&self, block: u32) -> Option<(NonNull<u8>, usize)> {
         match Handle::from_raw(block) {
             None => Some((NonNull::new(self.task.line.inline.get().cast())?, INLINE_BYTES)),

@@ -317,6 +317,13 @@ impl<'a> Task<'a> {
         (state.phase() == Some(Phase::Done)).then_some(Done(Held { task: self, state }))
     }
 
+    /// Whether the [outcome](Self::outcome) is there.
+    #[inline]
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        self.line.word.peek().phase() == Some(Phase::Done)
+    }
+
     /// The client sleeps until something has happened to the task, or `timeout` is over.
     pub fn sleep(&self, timeout: Option<Duration>) {
         self.line.word.sleep(timeout);
@@ -501,7 +508,7 @@ impl<'a> Claimed<'a> {
     }
 
     /// Until when its request is worth working on, in monotonic nanoseconds; `None` for ever.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub fn deadline_ns(&self) -> Option<u64> {
         let task = self.held.task;
@@ -539,7 +546,7 @@ impl<'a> Claimed<'a> {
     ///
     /// # Errors
     /// [`Corrupt`] if the header says what cannot be.
-    #[inline]
+    #[inline(always)]
     pub fn payload(&self) -> Result<&[u8], Corrupt> {
         self.held.payload()
     }
@@ -625,8 +632,9 @@ impl<'a> Claimed<'a> {
     }
 }
 
-/// A claimed task without the lifetime of its segment: to be put aside and taken up again.
-#[derive(Debug)]
+/// A claimed task without the lifetime of its segment: to be put aside and taken up again. Its holder never has two
+/// guards of the task at a time.
+#[derive(Debug, Clone, Copy)]
 pub struct Parked {
     id: u32,
     me: Token,
@@ -644,7 +652,7 @@ impl Claimed<'_> {
 
 impl Parked {
     /// Takes it up again; `None` if the segment has no such task.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub fn resume(self, segment: &Segment) -> Option<Claimed<'_>> {
         let task = Task::new(segment, self.id)?;
@@ -680,7 +688,7 @@ impl<'a> Done<'a> {
     ///
     /// # Errors
     /// [`Corrupt`] if the header says what cannot be.
-    #[inline]
+    #[inline(always)]
     pub fn payload(&self) -> Result<&[u8], Corrupt> {
         if self.is_error() { self.0.error_payload() } else { self.0.payload() }
     }

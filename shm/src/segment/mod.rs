@@ -353,12 +353,15 @@ impl Segment {
     pub fn prefetch_task(&self, id: u32) {
         #[cfg(target_arch = "x86_64")]
         if let Some(line) = self.task_line(id) {
-            use core::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
-            let line: *const i8 = core::ptr::from_ref(line).cast();
+            let line = core::ptr::from_ref(line);
+            // The intrinsic becomes a fetch for reading unless the whole program is built for newer CPUs; those that do
+            // not know `prefetchw` do nothing.
             // SAFETY: a prefetch is a hint and accesses nothing; the address lies in the mapping anyway.
             unsafe {
-                _mm_prefetch::<_MM_HINT_ET0>(line);
-                _mm_prefetch::<_MM_HINT_ET0>(line.wrapping_add(64));
+                core::arch::asm!(
+                    "prefetchw [{line}]", "prefetchw [{line} + 64]",
+                    line = in(reg) line, options(nostack, preserves_flags, readonly)
+                );
             }
         }
         #[cfg(not(target_arch = "x86_64"))]

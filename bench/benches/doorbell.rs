@@ -1,0 +1,46 @@
+//! What every push pays the doorbell where nobody has to be woken, and what going to sleep costs without the
+//! sleep.
+
+use criterion::Criterion;
+use ringmill_bench::Error;
+use ringmill_bench::parts::segment;
+use std::hint::black_box;
+
+/// A worker of the node, of which there is none in this process.
+const WORKER: u32 = 0;
+
+fn main() -> Result<(), Error> {
+    let mut criterion = Criterion::default().configure_from_args();
+    let segment = segment("doorbell")?;
+    let doorbell = segment.node(0).expect("it has one node").doorbell();
+    let nobody_is_woken = |_| unreachable!("nobody has to be woken");
+
+    let mut group = criterion.benchmark_group("doorbell");
+    group.bench_function("after_push, nobody sleeps", |bencher| {
+        bencher.iter(|| doorbell.after_push(black_box(1), nobody_is_woken));
+    });
+
+    doorbell.announce(WORKER);
+    assert!(doorbell.begin_spinning(WORKER));
+    group.bench_function("after_push, one sleeps and one spins", |bencher| {
+        bencher.iter(|| doorbell.after_push(black_box(1), nobody_is_woken));
+    });
+    doorbell.end_spinning();
+    doorbell.retract(WORKER);
+
+    doorbell.announce_window(WORKER, 1_000);
+    group.bench_function("after_push, the holder waits for more", |bencher| {
+        bencher.iter(|| doorbell.after_push(black_box(1), nobody_is_woken));
+    });
+    doorbell.retract_window();
+
+    group.bench_function("announce and retract", |bencher| {
+        bencher.iter(|| {
+            doorbell.announce(black_box(WORKER));
+            doorbell.retract(black_box(WORKER));
+        });
+    });
+    group.finish();
+    criterion.final_summary();
+    Ok(())
+}

@@ -1,0 +1,257 @@
+//! Axes: from figures to places, and which places are named. Pure.
+
+use std::ops::Range;
+
+use plotters::coord::ranged1d::{KeyPointHint, NoDefaultFormatting, Ranged, ValueFormatter};
+
+use super::units;
+
+/// One axis.
+#[derive(Clone, Debug)]
+pub(super) struct Scale {
+    logarithmic: bool,
+    low: f64,
+    high: f64,
+    ticks: Vec<Tick>,
+}
+
+/// A place of an axis that has a name.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Tick {
+    pub(super) at: f64,
+    pub(super) name: String,
+}
+
+/// How a figure is written beside an axis.
+pub(super) type Name = fn(f64) -> String;
+
+/// More of them stand too close in a picture of the usual size.
+pub(super) const TICKS: usize = 9;
+
+/// Factors within a decade, from the finest grid to the coarsest.
+const GRIDS: [&[f64]; 4] = [&[1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0], &[1.0, 2.0, 5.0], &[1.0, 3.0], &[1.0]];
+
+impl Scale {
+    /// A logarithmic axis from a bit below the smallest figure to a bit above the largest, with ticks at round
+    /// numbers. Figures that have no logarithm are left out; `None` if none is left.
+    pub(super) fn logarithmic(figures: impl IntoIterator<Item = f64>, name: Name) -> Option<Self> {
+        Self::logarithmic_of(TICKS, figures, name)
+    }
+
+    /// The same with at most `ticks` ticks.
+    pub(super) fn logarithmic_of(
+        ticks: usize,
+        figures: impl IntoIterator<Item = f64>,
+        name: Name,
+    ) -> Option<Self> {
+        let (low, high) = logarithmic_extent(figures)?;
+        let inside = |grid: &[f64]| -> Vec<f64> {
+            let decades = low.log10().floor() as i32..=high.log10().ceil() as i32;
+            decades
+                .flat_map(|decade| grid.iter().map(move |factor| factor * 10f64.powi(decade)))
+                .filter(|at| (low..=high).contains(at))
+                .collect()
+        };
+        let at = GRIDS.into_iter().map(inside).find(|at| at.len() <= ticks);
+        Some(Self::new(true, low, high, at.unwrap_or_else(|| inside(&[1.0])), name))
+    }
+
+    /// A logarithmic axis with ticks at powers of two: for bytes.
+    pub(super) fn binary(figures: impl IntoIterator<Item = f64>, name: Name) -> Option<Self> {
+        let (low, high) = logarithmic_extent(figures)?;
+        let (first, last) = (low.log2().ceil() as i32, high.log2().floor() as i32);
+        let step = usize::try_from(last - first).unwrap_or_default() / TICKS + 1;
+        let at = (first..=last).step_by(step).map(|power| 2f64.powi(power)).collect();
+        Some(Self::new(true, low, high, at, name))
+    }
+
+    /// An even axis from zero to a bit above the largest figure, with ticks at round numbers; `None` if there is
+    /// no figure.
+    pub(super) fn from_zero(figures: impl IntoIterator<Item = f64>, name: Name) -> Option<Self> {
+        let (_, high) = extent(figures)?;
+        let high = if high > 0.0 { high * 1.08 } else { 1.0 };
+        let decade = 10f64.powf(high.log10().floor());
+        let steps = [0.1, 0.2, 0.25, 0.5, 1.0, 2.0];
+        let step = steps.into_iter().map(|step| step * decade).find(|step| high / step <= 6.0);
+        let step = step.unwrap_or(5.0 * decade);
+        let at = (0..).map(|count| f64::from(count) * step).take_while(|at| *at <= high).collect();
+        Some(Self::new(false, 0.0, high, at, name))
+    }
+
+    /// An axis whose ticks are the figures themselves: for what was chosen, not measured. Logarithmic if they
+    /// span more than a factor of four.
+    pub(super) fn at(figures: impl IntoIterator<Item = f64>, name: Name) -> Option<Self> {
+        Self::chosen(figures, name, |low, high| low > 0.0 && high > 4.0 * low)
+    }
+
+    /// The same with even distances.
+    pub(super) fn at_even(figures: impl IntoIterator<Item = f64>, name: Name) -> Option<Self> {
+        Self::chosen(figures, name, |_, _| false)
+    }
+
+    fn chosen(
+        figures: impl IntoIterator<Item = f64>,
+        name: Name,
+        is_logarithmic: impl Fn(f64, f64) -> bool,
+    ) -> Option<Self> {
+        let mut at: Vec<f64> = figures.into_iter().filter(|figure| figure.is_finite()).collect();
+        at.sort_by(f64::total_cmp);
+        at.dedup();
+        let (&low, &high) = (at.first()?, at.last()?);
+        let logarithmic = is_logarithmic(low, high);
+        let spare = if low < high { 0.0 } else { 0.5 };
+        let step = at.len().div_ceil(TICKS);
+        let at = at.into_iter().step_by(step).collect();
+        Some(Self::new(logarithmic, low - spare, high + spare, at, name))
+    }
+
+    /// For `count` rows, the first one at the top: row `n` lies at `n`, and has a tick without a name.
+    pub(super) fn rows(count: usize) -> Self {
+        let at = (0..count).map(|row| row as f64).collect();
+        Self::new(false, count as f64 - 0.5, -0.5, at, |_| String::new())
+    }
+
+    fn new(logarithmic: bool, low: f64, high: f64, at: Vec<f64>, name: Name) -> Self {
+        let ticks = at.into_iter().map(|at| Tick { at, name: name(at) }).collect();
+        Self { logarithmic, low, high, ticks }
+    }
+
+    /// The borders.
+    pub(super) fn ends(&self) -> (f64, f64) {
+        (self.low, self.high)
+    }
+
+    /// Where `figure` lies: 0 at the axis' begin, 1 at its end. What lies outside is put at the nearer one.
+    pub(super) fn place(&self, figure: f64) -> f64 {
+        let position = |figure: f64| if self.logarithmic { figure.ln() } else { figure };
+        let (low, high) = (position(self.low), position(self.high));
+        ((position(figure) - low) / (high - low)).clamp(0.0, 1.0)
+    }
+
+    /// The places that have names.
+    pub(super) fn ticks(&self) -> &[Tick] {
+        &self.ticks
+    }
+}
+
+impl Ranged for Scale {
+    type FormatOption = NoDefaultFormatting;
+    type ValueType = f64;
+
+    fn map(&self, figure: &f64, (from, to): (i32, i32)) -> i32 {
+        from + (self.place(*figure) * f64::from(to - from)).round() as i32
+    }
+
+    /// The ticks; nothing between them.
+    fn key_points<Hint: KeyPointHint>(&self, hint: Hint) -> Vec<f64> {
+        match hint.weight().allow_light_points() {
+            true => Vec::new(),
+            false => self.ticks.iter().map(|tick| tick.at).collect(),
+        }
+    }
+
+    fn range(&self) -> Range<f64> {
+        self.low..self.high
+    }
+}
+
+impl ValueFormatter<f64> for Scale {
+    fn format(figure: &f64) -> String {
+        units::count(*figure)
+    }
+
+    fn format_ext(&self, figure: &f64) -> String {
+        let tick = self.ticks.iter().find(|tick| tick.at == *figure);
+        tick.map(|tick| tick.name.clone()).unwrap_or_default()
+    }
+}
+
+/// From a bit below the smallest figure that has a logarithm to a bit above the largest; at least half a decade, so
+/// that two figures that are nearly the same look it.
+fn logarithmic_extent(figures: impl IntoIterator<Item = f64>) -> Option<(f64, f64)> {
+    let (low, high) = extent(figures.into_iter().filter(|figure| *figure > 0.0))?;
+    let low = low / 1.25;
+    Some((low, high.max(low * 3.0) * 1.25))
+}
+
+fn extent(figures: impl IntoIterator<Item = f64>) -> Option<(f64, f64)> {
+    let finite = figures.into_iter().filter(|figure| figure.is_finite());
+    finite.fold(None, |extent, figure| match extent {
+        None => Some((figure, figure)),
+        Some((low, high)) => Some((f64::min(low, figure), f64::max(high, figure))),
+    })
+}
+
+/// An axis without figures, for what has no rows.
+impl Default for Scale {
+    fn default() -> Self {
+        Self::new(false, 0.0, 1.0, Vec::new(), units::count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(scale: &Scale) -> Vec<&str> {
+        scale.ticks().iter().map(|tick| tick.name.as_str()).collect()
+    }
+
+    #[test]
+    fn windows_are_named_as_they_were_chosen() {
+        let windows = [16.0, 64.0, 256.0, 1024.0, 4096.0, 16384.0, 65536.0];
+        let scale = Scale::at(windows, units::count).unwrap();
+        assert_eq!(names(&scale), ["16", "64", "256", "1024", "4096", "16384", "65536"]);
+        assert_eq!((scale.place(16.0), scale.place(65536.0)), (0.0, 1.0));
+        assert!((scale.place(1024.0) - 0.5).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_single_place_is_in_the_middle() {
+        let scale = Scale::at([8.0], units::count).unwrap();
+        assert_eq!((scale.place(8.0), names(&scale)), (0.5, vec!["8"]));
+    }
+
+    #[test]
+    fn many_places_are_thinned_out() {
+        let scale = Scale::at((1..=40).map(f64::from), units::count).unwrap();
+        assert!(scale.ticks().len() <= TICKS && names(&scale)[0] == "1", "{scale:?}");
+    }
+
+    #[test]
+    fn logarithmic_ticks_are_round_and_few() {
+        let scale = Scale::logarithmic([2.1, 31.0], units::count).unwrap();
+        assert_eq!(names(&scale), ["2", "3", "4", "5", "7", "10", "15", "20", "30"]);
+        let scale = Scale::logarithmic([2.1, 91.0], units::count).unwrap();
+        assert_eq!(names(&scale), ["2", "5", "10", "20", "50", "100"]);
+        let scale = Scale::logarithmic([0.15, 1_800.0], units::count).unwrap();
+        assert_eq!(names(&scale), ["0.3", "1", "3", "10", "30", "100", "300", "1k"]);
+        let scale = Scale::logarithmic([1.0, 3e8], units::count).unwrap();
+        assert_eq!(names(&scale)[..4], ["1", "10", "100", "1k"]);
+        assert!(scale.place(1.0) > 0.0 && scale.place(3e8) < 1.0);
+    }
+
+    #[test]
+    fn bytes_have_ticks_at_powers_of_two() {
+        let scale = Scale::binary([260.0, 5_000.0], units::bytes).unwrap();
+        assert_eq!(names(&scale), ["256 B", "512 B", "1 KiB", "2 KiB", "4 KiB"]);
+        let scale = Scale::binary([64.0, 1e9], units::bytes).unwrap();
+        assert_eq!(names(&scale)[..3], ["64 B", "512 B", "4 KiB"]);
+        assert!(scale.ticks().len() <= TICKS);
+    }
+
+    #[test]
+    fn even_axes_begin_at_zero() {
+        let scale = Scale::from_zero([0.4, 97.0], units::count).unwrap();
+        assert_eq!(names(&scale), ["0", "20", "40", "60", "80", "100"]);
+        assert_eq!(scale.place(0.0), 0.0);
+        assert_eq!(names(&Scale::from_zero([0.0], units::count).unwrap())[0], "0");
+    }
+
+    #[test]
+    fn figures_that_are_none_make_no_axis() {
+        assert!(Scale::logarithmic([0.0, -1.0, f64::NAN], units::count).is_none());
+        assert!(Scale::from_zero([], units::count).is_none());
+        assert!(Scale::at([f64::INFINITY], units::count).is_none());
+    }
+}
