@@ -20,7 +20,7 @@ use std::{env, fs};
 const JANITOR: &str = "--be-the-janitor";
 
 /// Where named shared memory lies.
-pub const SHARED_MEMORY: &str = "/dev/shm";
+const SHARED_MEMORY: &str = "/dev/shm";
 
 /// A directory that is removed once this has been dropped and all are gone that [hold](Self::hold) it; with it,
 /// all named shared memory whose name begins with the directory's.
@@ -55,6 +55,15 @@ impl Janitor {
     /// The directory.
     pub fn directory(&self) -> &Path {
         &self.directory
+    }
+
+    /// A path in shared memory that nobody else uses, for a file or a directory.
+    ///
+    /// # Panics
+    ///
+    /// Never.
+    pub fn shared_memory(&self) -> PathBuf {
+        Path::new(SHARED_MEMORY).join(self.directory.file_name().expect("it was made with a name"))
     }
 
     /// What keeps the directory as long as it is open somewhere.

@@ -209,6 +209,7 @@ impl Peer {
                     | Self::UnixSocketPolled
                     | Self::Iceoryx2Rr
                     | Self::Iceoryx2Ps
+                    | Self::Aeron
             ),
             // A loan is sent by a call that waits.
             Job::Bulk if self == Self::RingmillLoan => point.window == 1,
@@ -308,6 +309,8 @@ impl Peer {
             Self::Iceoryx2Rr => Box::new(iceoryx2::start_rr::<WORDS>(who, iceoryx2::DEFAULT_ACTIVE, cpus)?),
             #[cfg(feature = "rivals")]
             Self::Iceoryx2Ps => Box::new(iceoryx2::start_ps::<WORDS>(who, point, cpus)?),
+            #[cfg(feature = "aeron")]
+            Self::Aeron => Box::new(aeron::Aeron::<WORDS>::start(who, point, cpus)?.one_by_one()),
             _ => unreachable!("{self:?} has no part in latency, or is not built"),
         };
         Ok(vec![only])
@@ -339,7 +342,7 @@ impl Peer {
             Self::Mpservice => Box::new(mpservice::Mpservice::start(who, 0, point, cpus)?),
             Self::MpserviceBatch => Box::new(mpservice::Mpservice::start(who, MPSERVICE_BATCH, point, cpus)?),
             #[cfg(feature = "aeron")]
-            Self::Aeron => Box::new(aeron::Aeron::<WORDS>::start(who, cpus)?),
+            Self::Aeron => Box::new(aeron::Aeron::<WORDS>::start(who, point, cpus)?),
             #[cfg(feature = "rivals")]
             Self::Tonic => Box::new(tonic::Unary::<WORDS>::start(who, cpus)?),
             #[cfg(feature = "rivals")]
@@ -395,10 +398,7 @@ pub enum Task {
     Iceoryx2(iceoryx2::Order),
     /// [`aeron`].
     #[cfg(feature = "aeron")]
-    Aeron {
-        /// Where Aeron's files are.
-        directory: std::path::PathBuf,
-    },
+    Aeron(aeron::Order),
     /// [`tonic`].
     #[cfg(feature = "rivals")]
     Tonic,
@@ -421,7 +421,7 @@ impl Task {
             #[cfg(feature = "rivals")]
             Self::Iceoryx2(order) => iceoryx2::answer::<WORDS>(&order),
             #[cfg(feature = "aeron")]
-            Self::Aeron { directory } => aeron::answer::<WORDS>(&directory),
+            Self::Aeron(order) => aeron::answer::<WORDS>(&order),
             #[cfg(feature = "rivals")]
             Self::Tonic => tonic::answer::<WORDS>(),
         }

@@ -45,7 +45,7 @@ pub struct Process {
     /// Set once it has been waited for: from then on its number may be another's.
     ended: Option<ExitStatus>,
     spins: u32,
-    #[cfg(feature = "rivals")]
+    #[cfg(any(feature = "rivals", feature = "aeron"))]
     janitor: Option<crate::janitor::Janitor>,
 }
 
@@ -76,13 +76,13 @@ impl Process {
             child,
             ended: None,
             spins: 0,
-            #[cfg(feature = "rivals")]
+            #[cfg(any(feature = "rivals", feature = "aeron"))]
             janitor: None,
         })
     }
 
     /// Has `janitor` remove what the partner leaves, once it is dead.
-    #[cfg(feature = "rivals")]
+    #[cfg(any(feature = "rivals", feature = "aeron"))]
     #[must_use]
     pub fn cleaned_up_by(mut self, janitor: crate::janitor::Janitor) -> Self {
         self.janitor = Some(janitor);

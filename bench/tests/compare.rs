@@ -273,24 +273,24 @@ fn says_which_feature_brings_aeron() {
 #[cfg(feature = "rivals")]
 #[test]
 fn tonic_answers_in_every_size() {
-    answers_in_every_size("tonic");
-    answers_in_every_size("tonic-bidi");
+    answers_in_every_size("tonic", 4096);
+    answers_in_every_size("tonic-bidi", 4096);
 }
 
 #[cfg(feature = "aeron")]
 #[test]
 fn aeron_answers_in_every_size() {
-    answers_in_every_size("aeron");
+    // Wider than what its log has room for in the largest size.
+    answers_in_every_size("aeron", 65_536);
 }
 
 #[cfg(any(feature = "rivals", feature = "aeron"))]
-fn answers_in_every_size(peer: &str) {
+fn answers_in_every_size(peer: &str, widest: u32) {
     if !two_cpus() {
         return;
     }
     for bytes in [8, 64, 1024] {
-        // One window wider than what goes through Aeron at once in the largest size.
-        for (job, window) in [("call", 1), ("stream", 16), ("stream", 4096)] {
+        for (job, window) in [("call", 1), ("stream", 16), ("stream", widest)] {
             let point = ["--payload", &bytes.to_string(), "--window", &window.to_string()];
             let (rows, complete) = rows(&[&["--job", job, "--peer", peer], &point[..]].concat());
             for row in &rows {
@@ -365,11 +365,15 @@ fn nothing_of_aeron_stays_behind() {
     nothing_stays_behind("aeron");
 }
 
-/// What a rival keeps in the file system goes, whether compare ends by itself or is killed.
+/// What a rival keeps in the file system goes, whether compare ends by itself, is interrupted from its terminal, or is
+/// killed.
 #[cfg(any(feature = "rivals", feature = "aeron"))]
 fn nothing_stays_behind(peer: &str) {
+    use std::os::unix::process::CommandExt;
     use std::path::Path;
     use std::thread;
+
+    use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
     if !two_cpus() {
         return;
@@ -379,14 +383,14 @@ fn nothing_stays_behind(peer: &str) {
         entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
     };
     let shared_memory = Path::new("/dev/shm");
-    for is_killed in [false, true] {
+    for end in [None, Some(Signal::INT), Some(Signal::KILL)] {
         let temporary = tempfile::tempdir().unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_compare"));
         command.args(["--job", "call", "--payload", "64", "--peer", peer]);
-        // Both long enough to be seen, and one to be killed in the middle.
-        command.args(["--rounds", if is_killed { "10000" } else { "20" }]);
+        // Both long enough to be seen, and one to be ended in the middle.
+        command.args(["--rounds", if end.is_some() { "10000" } else { "20" }]);
         command.env("TMPDIR", temporary.path()).stdout(Stdio::null()).stderr(Stdio::piped());
-        let mut compare = command.spawn().unwrap();
+        let mut compare = command.process_group(0).spawn().unwrap();
         let kept = loop {
             let directory = names_in(temporary.path()).pop();
             let memory =
@@ -397,11 +401,15 @@ fn nothing_stays_behind(peer: &str) {
             }
             thread::yield_now();
         };
-        if is_killed {
-            compare.kill().unwrap();
+        let id = Pid::from_child(&compare);
+        match end {
+            // A terminal tells all that belong together.
+            Some(Signal::INT) => kill_process_group(id, Signal::INT).unwrap(),
+            Some(signal) => kill_process(id, signal).unwrap(),
+            None => {}
         }
         compare.wait().unwrap();
-        if is_killed {
+        if end.is_some() {
             // All that compare has started has this too: it ends when the last of them is gone.
             compare.stderr.take().unwrap().read_to_end(&mut Vec::new()).unwrap();
         }

@@ -83,6 +83,8 @@ struct Arguments {
 const FEATURES: &[&str] = &[
     #[cfg(feature = "rivals")]
     "rivals",
+    #[cfg(feature = "aeron")]
+    "aeron",
 ];
 
 /// The exit code where the machine was too busy for enough rounds to count: what was had is printed.

@@ -1,21 +1,25 @@
-//! Aeron IPC: a publication and a subscription each way, between two processes.
+//! Aeron IPC: a publication and a subscription each way, between two processes that both poll.
 //!
-//! Both sides write into the log where it lies and read what has come in there. Neither has a thread beside its own.
+//! Payloads are written into the log where it lies, and read there. Neither side has a thread beside its own.
 //!
-//! *The media driver*, which opens and closes streams and moves their limits on, takes its turns on the partner's
-//! thread, once every 1,024 looks for questions: Aeron calls that its invoker mode. A driver with a thread of its own
-//! has to take one of the two CPUs from a side that spins there: `call` took about as long with one, and `stream` up
-//! to a third longer.
+//! *The media driver*, which opens and closes streams and moves their limits on, has no part in the way of a message.
+//! It takes its turns on the partner's thread, once every `LOOKS_PER_TURN` looks for questions: Aeron calls that its
+//! invoker mode. A driver with a thread of its own has to take one of two CPUs from a side that spins there: `call`
+//! took about as long with one, and `stream` up to a third longer.
 //!
 //! *Being stopped is no death.* Aeron takes who has said nothing for ten seconds for dead. A partner that is stopped
 //! while others are measured says nothing either, so all time-outs are a day.
+//!
+//! *What it leaves.* The logs and what else Aeron keeps are in a directory in shared memory, and stay when a process is
+//! killed. A [`Janitor`] removes them.
 
 use std::convert::Infallible;
 use std::ffi::CString;
 use std::hint;
 use std::io;
+use std::ops::RangeInclusive;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -24,11 +28,13 @@ use rusteron_client::{
 };
 use rusteron_media_driver::bindings::aeron_threading_mode_enum::AERON_THREADING_MODE_INVOKER;
 use rusteron_media_driver::{AeronDriver, AeronDriverContext};
+use serde::{Deserialize, Serialize};
 
 use super::Task;
+use super::processes::{Link, Processes};
 use crate::Error;
-use crate::contestant::Contestant;
-use crate::janitor::{Janitor, SHARED_MEMORY};
+use crate::contestant::{Contestant, Point};
+use crate::janitor::Janitor;
 use crate::payload::Payload;
 use crate::pin::CpuPair;
 use crate::process::{self, Process};
@@ -37,9 +43,9 @@ use crate::process::{self, Process};
 const QUESTIONS: i32 = 1;
 const ANSWERS: i32 = 2;
 
-/// Bytes of one of the three parts of a log, of which half may be in progress. Anything from 1 MiB up is as fast;
-/// smaller parts need the driver more often.
-const TERM_BYTES: usize = 16 << 20;
+/// Bytes of one of the three parts of a log, of which half may be in progress: as many as the window wants, but within
+/// these. From 1 to 64 MiB all are as fast.
+const TERM_BYTES: RangeInclusive<usize> = (4 << 20)..=(16 << 20);
 
 /// Bytes that lie before each message, and what its place is a multiple of.
 const HEADER_BYTES: usize = 32;
@@ -52,35 +58,59 @@ const LOOKS_PER_TURN: u32 = 1024;
 
 const DAY: Duration = Duration::from_hours(24);
 
+/// What a partner is told.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Order {
+    /// Where Aeron's files are.
+    directory: PathBuf,
+    term_bytes: usize,
+}
+
 /// The client's side, and the process that answers.
 #[derive(Debug)]
 pub struct Aeron<const WORDS: usize> {
     who: &'static str,
     ends: Ends,
     process: Process,
-    /// Removes Aeron's files.
-    _janitor: Janitor,
+    room: u32,
 }
 
 impl<const WORDS: usize> Aeron<WORDS> {
-    /// Starts the partner with the driver, and connects to it; the partner is stopped then.
+    /// Starts the partner with the driver, and connects to it; the partner is stopped then. There is room for as many
+    /// payloads as `point` asks for, if a log of reasonable size has it.
     ///
     /// # Errors
     ///
-    /// [`Error::Transport`], [`Error::PartnerDied`], or those of [`Process::start`].
-    pub fn start(who: &'static str, cpus: CpuPair) -> Result<Self, Error> {
-        let failed = |source| Error::Transport { who, source };
-        let janitor = Janitor::start().map_err(failed)?;
-        let name = janitor.directory().file_name().expect("it was made with a name");
-        let directory = Path::new(SHARED_MEMORY).join(name);
-        let task = Task::Aeron { directory: directory.clone() }.to_argument::<WORDS>();
-        let held = janitor.hold().map_err(failed)?;
-        let mut process = Process::start(who, cpus.partner, &task, held, Stdio::piped())?;
+    /// [`Error::Transport`] with what Aeron or the system says, [`Error::PartnerDied`], or those of [`Process::start`].
+    pub fn start(who: &'static str, point: Point, cpus: CpuPair) -> Result<Self, Error> {
+        let frame_bytes = (HEADER_BYTES + Payload::<WORDS>::BYTES).next_multiple_of(HEADER_BYTES);
+        let wanted_bytes = 2 * point.room() as usize * frame_bytes;
+        let term_bytes = wanted_bytes.next_power_of_two().clamp(*TERM_BYTES.start(), *TERM_BYTES.end());
+        let room = (term_bytes / 2 / frame_bytes) as u32;
+
+        let made = || {
+            let janitor = Janitor::start()?;
+            Ok((janitor.shared_memory(), janitor.hold()?, janitor))
+        };
+        let (directory, hold, janitor) = made().map_err(|source| Error::Transport { who, source })?;
+        let task = Task::Aeron(Order { directory: directory.clone(), term_bytes }).to_argument::<WORDS>();
+        let process = Process::start(who, cpus.partner, &task, hold, Stdio::piped())?;
+        let mut process = process.cleaned_up_by(janitor);
         process.wait_until_ready()?;
-        let ends = Ends::open(&directory, QUESTIONS, ANSWERS, || process.spin().map_err(io::Error::other));
+        // Who waits for the dead is told that the pipe is broken.
+        let look = || process.spin().map_err(|_| io::ErrorKind::BrokenPipe.into());
+        let ends = Ends::open(&directory, QUESTIONS, ANSWERS, look);
         let ends = ends.map_err(|error| process.failed(error))?;
         process.pause();
-        Ok(Self { who, ends, process, _janitor: janitor })
+        Ok(Self { who, ends, process, room })
+    }
+
+    /// The same for who takes answers one by one.
+    ///
+    /// Taken as they come, up to `MESSAGES_PER_LOOK` at once, a stream's items take about a tenth less time.
+    pub fn one_by_one(self) -> Processes<Ends, WORDS> {
+        let Self { who, ends, process, room } = self;
+        Processes::new(who, ends, process, room)
     }
 }
 
@@ -90,8 +120,7 @@ impl<const WORDS: usize> Contestant for Aeron<WORDS> {
     }
 
     fn window(&self, wanted: u32) -> u32 {
-        let frame_bytes = (HEADER_BYTES + Payload::<WORDS>::BYTES).next_multiple_of(HEADER_BYTES);
-        wanted.min((TERM_BYTES / 2 / frame_bytes) as u32)
+        wanted.min(self.room)
     }
 
     fn resume(&mut self) {
@@ -107,20 +136,23 @@ impl<const WORDS: usize> Contestant for Aeron<WORDS> {
     }
 
     fn stream(&mut self, items: u64, window: u32) -> Result<(), Error> {
+        let window = u64::from(self.window(window));
         let Self { who, ends, process, .. } = self;
         let (mut sent, mut checked, mut wrong) = (0, 0, None);
         while checked < items {
             let before = (sent, checked);
-            while sent < items.min(checked + u64::from(window))
-                && ends.send(|| Payload::<WORDS>::question(sent)).map_err(|error| process.failed(error))?
+            let unsent = items.min(checked + window);
+            while sent < unsent
+                && ends.write(|| Payload::<WORDS>::question(sent)).map_err(|error| process.failed(error))?
             {
                 sent += 1;
             }
-            let received = ends.receive(|answer: Option<Payload<WORDS>>| {
-                if !answer.is_some_and(|answer| answer.answers(checked)) {
+            let received = ends.read(MESSAGES_PER_LOOK, |answer: &Payload<WORDS>| {
+                if !answer.answers(checked) {
                     wrong.get_or_insert(checked);
                 }
                 checked += 1;
+                Ok(())
             });
             received.map_err(|error| process.failed(error))?;
             if let Some(item) = wrong {
@@ -138,41 +170,31 @@ impl<const WORDS: usize> Contestant for Aeron<WORDS> {
 ///
 /// # Errors
 ///
-/// What Aeron reports.
-pub fn answer<const WORDS: usize>(directory: &Path) -> io::Result<Infallible> {
-    let driver = Driver::start(directory)?;
+/// What Aeron says.
+pub fn answer<const WORDS: usize>(order: &Order) -> io::Result<Infallible> {
+    let driver = Driver::start(order)?;
     process::ready()?;
-    let ends = Ends::open(directory, ANSWERS, QUESTIONS, || driver.turn())?;
-    let mut outcome = Ok(());
-    let answer = |question: Option<Payload<WORDS>>| -> io::Result<()> {
-        let question = question.ok_or(io::ErrorKind::InvalidData)?;
-        while !ends.send(|| question.answer())? {
-            // There is no room before the driver has seen what the client has read.
-            driver.turn()?;
-        }
-        Ok(())
-    };
-    let mut looks = 0u32;
+    let ends = Ends::open(&order.directory, ANSWERS, QUESTIONS, || driver.turn())?;
     loop {
-        let received = ends.receive(|question| {
-            if outcome.is_ok() {
-                outcome = answer(question);
+        for _ in 0..LOOKS_PER_TURN {
+            let received = ends.read(MESSAGES_PER_LOOK, |question: &Payload<WORDS>| {
+                while !ends.write(|| question.answer())? {
+                    // There is no room before the driver has seen what the client has read.
+                    driver.turn()?;
+                }
+                Ok(())
+            })?;
+            if received == 0 {
+                hint::spin_loop();
             }
-        })?;
-        std::mem::replace(&mut outcome, Ok(()))?;
-        if received == 0 {
-            hint::spin_loop();
         }
-        looks = looks.wrapping_add(1);
-        if looks.is_multiple_of(LOOKS_PER_TURN) {
-            driver.turn()?;
-        }
+        driver.turn()?;
     }
 }
 
 /// Where one side writes and where it reads. Closed before the client that they belong to.
 #[derive(Debug)]
-struct Ends {
+pub struct Ends {
     out: AeronExclusivePublication,
     back: AeronSubscription,
     _client: Client,
@@ -221,10 +243,11 @@ impl Ends {
     }
 
     /// Writes what `payload` makes into the log; `false` if there is no room.
-    fn send<const WORDS: usize>(&self, payload: impl FnOnce() -> Payload<WORDS>) -> io::Result<bool> {
+    #[inline]
+    fn write<const WORDS: usize>(&self, payload: impl FnOnce() -> Payload<WORDS>) -> io::Result<bool> {
         match self.out.try_claim_owned(Payload::<WORDS>::BYTES) {
             Ok(mut claim) => {
-                let bytes = payload().words().map(u64::to_le_bytes);
+                let bytes = payload().words().map(u64::to_ne_bytes);
                 claim.data().copy_from_slice(bytes.as_flattened());
                 claim.commit().map(|_| true).map_err(failed)
             }
@@ -233,28 +256,58 @@ impl Ends {
         }
     }
 
-    /// Shows `take` what has come in, or `None` for what has another length, and returns how much that was.
-    fn receive<const WORDS: usize>(&self, mut take: impl FnMut(Option<Payload<WORDS>>)) -> io::Result<usize> {
-        let received = self.back.poll_fn(|bytes, _| take(read(bytes)), MESSAGES_PER_LOOK);
-        received.map(|messages| messages as usize).map_err(failed)
+    /// Shows `take` up to `limit` payloads that have come in, the oldest first, and returns how many. What comes after
+    /// an error is lost.
+    #[inline]
+    fn read<const WORDS: usize>(
+        &self,
+        limit: usize,
+        mut take: impl FnMut(&Payload<WORDS>) -> io::Result<()>,
+    ) -> io::Result<usize> {
+        let mut outcome = Ok(());
+        let take = |bytes: &[u8], _| {
+            if outcome.is_ok() {
+                outcome = payload(bytes).and_then(|payload| take(&payload));
+            }
+        };
+        let received = self.back.poll_fn(take, limit).map_err(failed)?;
+        outcome.map(|()| received as usize)
     }
 }
 
-fn read<const WORDS: usize>(bytes: &[u8]) -> Option<Payload<WORDS>> {
+impl<const WORDS: usize> Link<WORDS> for Ends {
+    fn send(&mut self, payload: impl FnOnce() -> Payload<WORDS>) -> io::Result<bool> {
+        self.write(payload)
+    }
+
+    fn receive<R>(&mut self, read: impl FnOnce(&Payload<WORDS>) -> R) -> io::Result<Option<R>> {
+        let (mut read, mut result) = (Some(read), None);
+        self.read(1, |payload| {
+            result = read.take().map(|read| read(payload));
+            Ok(())
+        })?;
+        Ok(result)
+    }
+}
+
+#[inline]
+fn payload<const WORDS: usize>(bytes: &[u8]) -> io::Result<Payload<WORDS>> {
     let (words, rest) = bytes.as_chunks();
-    let words: &[_; WORDS] = words.try_into().ok()?;
-    rest.is_empty().then(|| Payload::from_words(words.map(u64::from_le_bytes)))
+    match <&[_; WORDS]>::try_from(words) {
+        Ok(words) if rest.is_empty() => Ok(Payload::from_words(words.map(u64::from_ne_bytes))),
+        _ => Err(io::Error::other("a message has the wrong length")),
+    }
 }
 
 /// A media driver without a thread.
 struct Driver(AeronDriver);
 
 impl Driver {
-    fn start(directory: &Path) -> io::Result<Self> {
+    fn start(order: &Order) -> io::Result<Self> {
         let context = AeronDriverContext::new().map_err(failed)?;
-        context.set_dir(&name(directory)?).map_err(failed)?;
+        context.set_dir(&name(&order.directory)?).map_err(failed)?;
         context.set_threading_mode(AERON_THREADING_MODE_INVOKER).map_err(failed)?;
-        context.set_ipc_term_buffer_length(TERM_BYTES).map_err(failed)?;
+        context.set_ipc_term_buffer_length(order.term_bytes).map_err(failed)?;
         context.set_term_buffer_sparse_file(false).map_err(failed)?;
         context.set_driver_timeout_ms(DAY.as_millis() as u64).map_err(failed)?;
         context.set_client_liveness_timeout_ns(DAY.as_nanos() as u64).map_err(failed)?;
