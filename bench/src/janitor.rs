@@ -5,19 +5,26 @@
 //! [`Janitor`] itself, a partner by what [`Janitor::hold`] hands to it. The system closes what the dead held.
 //!
 //! The process is this program's executable, started anew with a hidden first argument, as in
-//! [`process`](crate::process), and in a process group of its own, so that Ctrl-C does not reach it.
+//! [`process`](crate::process), and in a process group of its own, so that Ctrl-C does not reach it. It does not hear
+//! signals that ask it to end. One of these comes from the system itself: `SIGHUP`, if it happens to be stopped when
+//! who started it ends.
 
-use std::ffi::OsStr;
-use std::io::{self, PipeWriter, Read};
+use std::ffi::{OsStr, OsString};
+use std::io::{self, BufRead, BufReader, PipeWriter, Read, Write};
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{self, Child, Command, Stdio};
 use std::{env, fs};
 
-/// The hidden first argument. After it: the directory.
+use nix::sys::signal::{SigSet, Signal};
+
+/// The hidden first argument.
 const JANITOR: &str = "--be-the-janitor";
+
+/// After the path of the directory, which the process tells on its standard output. No path has it.
+const END_OF_PATH: u8 = 0;
 
 /// Where named shared memory lies.
 const SHARED_MEMORY: &str = "/dev/shm";
@@ -33,23 +40,30 @@ pub struct Janitor {
 }
 
 impl Janitor {
-    /// Makes the directory, new and with a name that nobody else uses, and starts the process.
+    /// Starts the process, which makes the directory, new and with a name that nobody else uses.
     ///
     /// # Errors
     ///
     /// What the system said.
     pub fn start() -> io::Result<Self> {
         let (waiting, held) = io::pipe()?;
-        let directory = tempfile::Builder::new().prefix("ringmill-rival-").tempdir()?;
-        let child = Command::new("/proc/self/exe")
+        let mut child = Command::new("/proc/self/exe")
             .arg0("compare: janitor")
             .arg(JANITOR)
-            .arg(directory.path())
             .stdin(waiting)
-            .stdout(Stdio::null())
+            .stdout(Stdio::piped())
             .process_group(0)
             .spawn()?;
-        Ok(Self { directory: directory.keep(), held: Some(held), child })
+        let mut told = BufReader::new(child.stdout.take().expect("its output is a pipe"));
+        let mut path = Vec::new();
+        let read = told.read_until(END_OF_PATH, &mut path);
+        if path.pop() == Some(END_OF_PATH) {
+            return Ok(Self { directory: OsString::from_vec(path).into(), held: Some(held), child });
+        }
+        // It ends, if it has not already.
+        drop(held);
+        child.wait()?;
+        Err(read.err().unwrap_or_else(|| io::Error::other("the janitor has ended")))
     }
 
     /// The directory.
@@ -90,20 +104,28 @@ impl Drop for Janitor {
 
 /// If this process was started as a janitor, waits and removes, and ends the process.
 pub fn begin() {
-    let mut arguments = env::args_os().skip(1);
-    if arguments.next().is_none_or(|first| first != JANITOR) {
+    if env::args_os().nth(1).is_none_or(|first| first != JANITOR) {
         return;
     }
-    let Some(directory) = arguments.next().map(PathBuf::from) else { process::exit(2) };
+    let Err(error) = work() else { process::exit(0) };
+    eprintln!("compare: the janitor: {error}");
+    process::exit(1)
+}
+
+fn work() -> io::Result<()> {
+    SigSet::from_iter([Signal::SIGHUP, Signal::SIGINT, Signal::SIGTERM]).thread_block()?;
+    // Made here, not by who asked for it: that may end at any time, and then nobody would know of it.
+    let directory = tempfile::Builder::new().prefix("ringmill-rival-").tempdir()?.keep();
+    // What follows is to be done even if nobody hears this.
+    let mut out = io::stdout();
+    let path = [directory.as_os_str().as_bytes(), &[END_OF_PATH]].concat();
+    let _ = out.write_all(&path).and_then(|()| out.flush());
     // Nothing is ever written: this ends when nobody can any more.
     let _ = io::stdin().read(&mut [0]);
-    match remove(&directory) {
-        Ok(()) => process::exit(0),
-        Err(error) => {
-            eprintln!("compare: cannot remove all that belongs to {}: {error}", directory.display());
-            process::exit(1)
-        }
-    }
+    let kept = |error| {
+        io::Error::other(format!("cannot remove all that belongs to {}: {error}", directory.display()))
+    };
+    remove(&directory).map_err(kept)
 }
 
 fn remove(directory: &Path) -> io::Result<()> {

@@ -365,8 +365,19 @@ fn nothing_of_aeron_stays_behind() {
     nothing_stays_behind("aeron");
 }
 
-/// What a rival keeps in the file system goes, whether compare ends by itself, is interrupted from its terminal, or is
-/// killed.
+/// How `compare` ends.
+#[cfg(any(feature = "rivals", feature = "aeron"))]
+#[derive(Clone, Copy, PartialEq)]
+enum End {
+    Finished,
+    /// From its terminal.
+    Interrupted,
+    Killed,
+    /// While its janitor was stopped: then the system tells that to hang up.
+    KilledWithJanitorStopped,
+}
+
+/// What a rival keeps in the file system goes, however compare ends.
 #[cfg(any(feature = "rivals", feature = "aeron"))]
 fn nothing_stays_behind(peer: &str) {
     use std::os::unix::process::CommandExt;
@@ -382,13 +393,26 @@ fn nothing_stays_behind(peer: &str) {
         let entries = std::fs::read_dir(directory).unwrap();
         entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
     };
+    // Its state and who started it.
+    let stat = |pid: i32| -> Option<(String, i32)> {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        let mut words = stat.rsplit_once(") ")?.1.split(' ');
+        Some((words.next()?.to_owned(), words.next()?.parse().ok()?))
+    };
+    let janitor_of = |id: i32| {
+        let is_janitor = |&pid: &i32| {
+            let line = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            line.starts_with("compare: janitor\0") && stat(pid).is_some_and(|(_, starter)| starter == id)
+        };
+        names_in(Path::new("/proc")).iter().filter_map(|name| name.parse().ok()).find(is_janitor).unwrap()
+    };
     let shared_memory = Path::new("/dev/shm");
-    for end in [None, Some(Signal::INT), Some(Signal::KILL)] {
+    for end in [End::Finished, End::Interrupted, End::Killed, End::KilledWithJanitorStopped] {
         let temporary = tempfile::tempdir().unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_compare"));
         command.args(["--job", "call", "--payload", "64", "--peer", peer]);
         // Both long enough to be seen, and one to be ended in the middle.
-        command.args(["--rounds", if end.is_some() { "10000" } else { "20" }]);
+        command.args(["--rounds", if end == End::Finished { "20" } else { "10000" }]);
         command.env("TMPDIR", temporary.path()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut compare = command.process_group(0).spawn().unwrap();
         let kept = loop {
@@ -403,16 +427,22 @@ fn nothing_stays_behind(peer: &str) {
         };
         let id = Pid::from_child(&compare);
         match end {
-            // A terminal tells all that belong together.
-            Some(Signal::INT) => kill_process_group(id, Signal::INT).unwrap(),
-            Some(signal) => kill_process(id, signal).unwrap(),
-            None => {}
+            End::Finished => {}
+            End::Interrupted => kill_process_group(id, Signal::INT).unwrap(),
+            End::Killed => kill_process(id, Signal::KILL).unwrap(),
+            End::KilledWithJanitorStopped => {
+                let janitor = janitor_of(id.as_raw_pid());
+                kill_process(Pid::from_raw(janitor).unwrap(), Signal::STOP).unwrap();
+                while stat(janitor).unwrap().0 != "T" {
+                    thread::yield_now();
+                }
+                // With the signal, the system lets the janitor go on.
+                kill_process(id, Signal::KILL).unwrap();
+            }
         }
         compare.wait().unwrap();
-        if end.is_some() {
-            // All that compare has started has this too: it ends when the last of them is gone.
-            compare.stderr.take().unwrap().read_to_end(&mut Vec::new()).unwrap();
-        }
+        // All that compare has started has this too: it ends when the last of them is gone.
+        compare.stderr.take().unwrap().read_to_end(&mut Vec::new()).unwrap();
         assert_eq!(names_in(temporary.path()), [""; 0]);
         let left: Vec<_> =
             names_in(shared_memory).into_iter().filter(|file| file.starts_with(&kept)).collect();

@@ -56,6 +56,9 @@ const MESSAGES_PER_LOOK: usize = 64;
 /// How often the partner looks for questions before it lets the driver have a turn.
 const LOOKS_PER_TURN: u32 = 1024;
 
+/// Bytes of Aeron's counters, as few as it takes: five times as much lies in shared memory.
+const COUNTERS_BYTES: usize = 1 << 20;
+
 const DAY: Duration = Duration::from_hours(24);
 
 /// What a partner is told.
@@ -309,6 +312,7 @@ impl Driver {
         context.set_threading_mode(AERON_THREADING_MODE_INVOKER).map_err(failed)?;
         context.set_ipc_term_buffer_length(order.term_bytes).map_err(failed)?;
         context.set_term_buffer_sparse_file(false).map_err(failed)?;
+        context.set_counters_buffer_length(COUNTERS_BYTES).map_err(failed)?;
         context.set_driver_timeout_ms(DAY.as_millis() as u64).map_err(failed)?;
         context.set_client_liveness_timeout_ns(DAY.as_nanos() as u64).map_err(failed)?;
         // Aeron wants this one to be the longest.
