@@ -174,8 +174,9 @@ impl<'s> Flow<'s> {
         if self.is_done(GROUP - 1) {
             self.ready = GROUP;
             (1..=AHEAD).for_each(|ahead| self.prefetch(ahead));
-            // Most of them wait for us: fewer are enough.
-            if self.depth > self.fewest && self.is_done(self.sent.len() / 2) {
+            // Most of them wait for us: fewer are enough, unless sides take turns by sleeping.
+            let spins = self.feeder.core.patience.looks() > 0;
+            if self.depth > self.fewest && spins && self.is_done(self.sent.len() / 2) {
                 self.depth = self.fewest;
             }
         }
