@@ -56,6 +56,7 @@
 //! arXiv:2104.15003 (why ids and laps in one word suffice).
 
 use crate::sync::{AtomicU64, Ordering};
+use crate::sys::cpu::prefetch_to_write;
 use crate::width::LAP_BITS;
 
 /// How often others can fill a cell under a producer's hands before it suspects the segment.
@@ -133,6 +134,16 @@ impl<'a> Ring<'a> {
         self.tail.fetch_max(next, Ordering::Release); // *followed*
         crash_point!("ring.pushed_many");
         Ok(next)
+    }
+
+    /// Begins to fetch the cells that the next so many ids will go to, which readers may have looked at: a hint.
+    #[inline]
+    pub fn prefetch(&self, count: u64) {
+        const CELLS_A_LINE: u64 = 64 / size_of::<AtomicU64>() as u64;
+        let tail = self.tail();
+        for step in (0..count + tail % CELLS_A_LINE).step_by(CELLS_A_LINE as usize) {
+            prefetch_to_write(self.cell((tail - tail % CELLS_A_LINE).wrapping_add(step)));
+        }
     }
 
     /// Moves `tail` past a published position, if it is there.

@@ -205,6 +205,27 @@ fn an_unordered_stream_moves_between_threads_and_waits_for_places() {
     });
 }
 
+/// While workers are quick a stream has less in progress than its window, because that is faster; but one that works
+/// for long is not kept from taking more.
+#[test]
+fn a_worker_that_takes_long_is_sent_the_whole_window() {
+    on_both(|host| {
+        let gate = Gate::new();
+        let server = start(host, 600, 1, &gate);
+        let inputs = (0..1000).map(|i| if i == 300 { stopper() } else { ask(i) });
+        let stream = server.stream_with(inputs, StreamOptions::new().timeout(GUARD).window(500));
+        std::thread::scope(|scope| {
+            let seen = scope.spawn(|| stream.map(|seen| seen.expect("an answer").value).collect::<Vec<_>>());
+            let held = gate.arrival();
+            wait_until("the window is full", || server.backlog() == 500);
+            held.release();
+            let seen = seen.join().expect("no panic");
+            assert!(seen.into_iter().eq((0..1000).map(|i| if i == 300 { u64::MAX } else { i })));
+        });
+        assert_eq!(server.backlog(), 0);
+    });
+}
+
 #[test]
 fn early_drops_leave_nothing_behind() {
     on_both(|host| {

@@ -124,7 +124,7 @@ pub fn stream_through<const WORDS: usize>(
     let questions = (0..items).map(Payload::question);
     let mut answers = server.stream_with(questions, StreamOptions::new().window(window as usize));
     for item in 0..items {
-        let right = match answers.next_reply() {
+        let right = match answers.next() {
             Some(answer) => answer?.answers(item),
             None => false,
         };

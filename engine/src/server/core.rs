@@ -312,6 +312,9 @@ impl Core {
         let filled = ids.iter().filter_map(|&id| Filled::resume(self, id));
         match self.entry {
             Target::Node(node) => {
+                if let Some(parts) = self.segment.node(node) {
+                    parts.ring().prefetch(ids.len() as u64);
+                }
                 for filled in filled {
                     filled.queue(node);
                 }
@@ -375,14 +378,28 @@ impl Core {
         look: impl FnMut() -> Option<Done<'c>>,
         in_progress: impl FnOnce(),
     ) -> Result<Done<'c>, CallError> {
-        if timeout > self.patience.longest()
-            && let Some(done) = self.patience.spin(pace, look)
-        {
-            task.prefetch(); // for reading, and for the next input: it is used again first
+        if let Some(done) = self.spin_for(task, timeout, pace, look) {
             return Ok(done);
         }
         in_progress();
         self.await_asleep(task, clock, timeout)
+    }
+
+    /// The outcome of a request in progress, if it comes while we spin.
+    #[inline]
+    pub(crate) fn spin_for<'c>(
+        &self,
+        task: Task<'c>,
+        timeout: Duration,
+        pace: Pace,
+        look: impl FnMut() -> Option<Done<'c>>,
+    ) -> Option<Done<'c>> {
+        if timeout <= self.patience.longest() {
+            return None;
+        }
+        let done = self.patience.spin(pace, look)?;
+        task.prefetch(); // for reading, and for the next input: it is used again first
+        Some(done)
     }
 
     #[cold]

@@ -40,6 +40,8 @@ const AHEAD: usize = 6;
 /// So many outcomes are waited for together, as long as they come quickly: who looks at one that is not there yet takes
 /// its line away from the worker that is about to write it.
 const GROUP: usize = 16;
+/// Fewer in progress than these, and than two batches of each worker, are too few to keep both sides busy.
+const FEWEST: usize = 4 * CHUNK;
 /// Every so many looks at the last of a group there is one at the first, which may be long before the others.
 const FIRST_EVERY: u32 = 4;
 
@@ -57,7 +59,7 @@ impl Default for StreamOptions {
 }
 
 impl StreamOptions {
-    /// A timeout of an hour, and as many in progress as the server's capacity.
+    /// A timeout of an hour, and up to as many in progress as the server's capacity.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -71,7 +73,8 @@ impl StreamOptions {
         self
     }
 
-    /// How many inputs may be in progress at once: at least 1, at most the server's capacity.
+    /// How many inputs may be in progress at once: at least 1, at most the server's capacity. Where outcomes come
+    /// quickly it has fewer in progress, as many as keep the workers busy: that is faster.
     #[must_use]
     pub fn window(mut self, items: usize) -> Self {
         self.window = items;
@@ -130,17 +133,24 @@ struct Flow<'s> {
     /// How many outcomes are waited for together: [`GROUP`], or 1 where items pass through several nodes, which should
     /// not wait for each other.
     group: usize,
+    /// How many are in progress at once: the window, or as few as keep everybody busy. What is in progress and nobody is
+    /// at only drives other lines out of the caches.
+    depth: usize,
+    fewest: usize,
 }
 
 impl<'s> Flow<'s> {
     fn new(core: &'s Core, options: StreamOptions) -> Self {
-        Self {
-            feeder: Feeder::new(core, options),
-            sent: VecDeque::new(),
-            failed: VecDeque::new(),
-            ready: 0,
-            group: if core.segment.shape().nodes == 1 { GROUP } else { 1 },
-        }
+        let feeder = Feeder::new(core, options);
+        let (group, fewest) = match core.segment.nodes() {
+            [node] => {
+                let two_batches = 2 * node.batch_size.max(1) as usize * node.workers as usize;
+                (GROUP, two_batches.max(FEWEST).min(feeder.window))
+            }
+            _ => (1, feeder.window),
+        };
+        let (sent, failed) = (VecDeque::new(), VecDeque::new());
+        Self { feeder, sent, failed, ready: 0, group, depth: fewest, fewest }
     }
 
     /// The oldest outcome, if it is there.
@@ -161,11 +171,21 @@ impl<'s> Flow<'s> {
     /// The oldest is there: if the last of its group is too, so are very likely those between.
     #[inline]
     fn look_at_group(&mut self) {
-        let last = self.sent.get(GROUP - 1).and_then(|&id| self.feeder.task(id));
-        if last.is_some_and(|task| task.is_done()) {
+        if self.is_done(GROUP - 1) {
             self.ready = GROUP;
             (1..=AHEAD).for_each(|ahead| self.prefetch(ahead));
+            // Most of them wait for us: fewer are enough, unless sides take turns by sleeping.
+            let spins = self.feeder.core.patience.looks() > 0;
+            if self.depth > self.fewest && spins && self.is_done(self.sent.len() / 2) {
+                self.depth = self.fewest;
+            }
         }
+    }
+
+    #[inline]
+    fn is_done(&self, index: usize) -> bool {
+        let task = self.sent.get(index).and_then(|&id| self.feeder.task(id));
+        task.is_some_and(|task| task.is_done())
     }
 
     #[inline]
@@ -177,8 +197,7 @@ impl<'s> Flow<'s> {
 
     #[inline]
     fn is_first_ready(&self) -> bool {
-        let is_done = |id| self.feeder.task(id).is_some_and(|task| task.is_done());
-        self.ready > 0 || self.sent.front().is_some_and(|&id| id == FAILED || is_done(id))
+        self.ready > 0 || self.sent.front() == Some(&FAILED) || self.is_done(0)
     }
 
     /// An input was put into the place `id`, or not.
@@ -192,11 +211,50 @@ impl<'s> Flow<'s> {
         self.note_pushed(pushed);
     }
 
+    /// Pushes what is filled.
+    fn push(&mut self) {
+        let pushed = self.feeder.push();
+        self.note_pushed(pushed);
+    }
+
     #[inline]
     fn note_pushed(&mut self, pushed: Result<(), CallError>) {
         if let Err(error) = pushed {
             self.fail(Failure::Stream(error));
         }
+    }
+
+    /// Waits for the oldest outcome, which nobody has failed to send, and takes it. `None` if it does not come while we
+    /// spin, and we must not sleep.
+    fn await_first(&mut self, may_sleep: bool) -> Option<Result<Done<'s>, CallError>> {
+        let Self { feeder, sent, group, .. } = self;
+        let (core, timeout) = (feeder.core, feeder.options.timeout);
+        let task = feeder.task(*sent.front()?)?;
+        // One alone is looked for closely.
+        let pace = if sent.len() == 1 { Pace::Answer } else { Pace::Many };
+        let is_group = *group > 1 && sent.len() > 2 * GROUP;
+        let last = sent.get(GROUP - 1).filter(|_| is_group).and_then(|&id| feeder.task(id));
+        let (mut looks, mut all) = (0, false);
+        let look = || match last {
+            None => task.outcome(),
+            Some(last) => {
+                looks += 1;
+                all = last.is_done();
+                if all || looks % FIRST_EVERY == 0 { task.outcome() } else { None }
+            }
+        };
+        let outcome = if may_sleep {
+            let note = || feeder.note_begun(sent.iter().rev().copied().filter(|&id| id != FAILED));
+            core.await_outcome(task, None, timeout, pace, look, note)
+        } else {
+            Ok(core.spin_for(task, timeout, pace, look)?)
+        };
+        self.sent.pop_front();
+        self.ready = if all { GROUP - 1 } else { 0 };
+        if all {
+            (0..AHEAD).for_each(|ahead| self.prefetch(ahead));
+        }
+        Some(outcome)
     }
 
     #[cold]
@@ -312,47 +370,29 @@ impl<'s, S: Source, Out: Payload> Stream<'s, S, Out> {
             }
             self.feed();
         }
-        let Flow { feeder, sent, failed, ready, .. } = &mut self.flow;
-        let id = sent.pop_front()?;
-        *ready = 0;
-        if id == FAILED {
-            return failed.pop_front().map(Err);
+        if self.flow.sent.front() == Some(&FAILED) {
+            self.flow.sent.pop_front();
+            self.flow.ready = 0;
+            return self.flow.failed.pop_front().map(Err);
         }
-        let pushed = feeder.push();
-        self.flow.note_pushed(pushed);
-        let Flow { feeder, sent, ready, group, .. } = &mut self.flow;
-        let (core, task, timeout) = (feeder.core, feeder.task(id)?, feeder.options.timeout);
-        // One alone is looked for closely.
-        let pace = if sent.is_empty() { Pace::Answer } else { Pace::Many };
-        let last = sent
-            .get(GROUP - 2)
-            .filter(|_| *group > 1 && sent.len() >= 2 * GROUP)
-            .and_then(|&id| feeder.task(id));
-        let mut looks = 0;
-        let look = || match last {
-            None => task.outcome(),
-            Some(last) => {
-                looks += 1;
-                let all = last.is_done();
-                if all {
-                    *ready = GROUP - 1;
-                }
-                if all || looks % FIRST_EVERY == 0 { task.outcome() } else { None }
+        self.flow.push();
+        if self.flow.depth < self.flow.feeder.window {
+            if let Some(done) = self.flow.await_first(false) {
+                return Some(done.map_err(Failure::Input));
             }
-        };
-        let note = || feeder.note_begun(sent.iter().rev().copied().filter(|&id| id != FAILED).chain([id]));
-        let outcome = core.await_outcome(task, None, timeout, pace, look, note);
-        if self.flow.ready > 0 {
-            (0..AHEAD).for_each(|ahead| self.flow.prefetch(ahead));
+            // It takes long: the workers may have a use for more.
+            self.flow.depth = self.flow.feeder.window;
+            self.feed();
+            self.flow.push();
         }
-        Some(outcome.map_err(Failure::Input))
+        self.flow.await_first(true).map(|outcome| outcome.map_err(Failure::Input))
     }
 
     /// Sends inputs while there is room.
     #[inline]
     fn feed(&mut self) {
         let mut pulled = 0;
-        while self.flow.sent.len() < self.flow.feeder.window && !self.exhausted {
+        while self.flow.sent.len() < self.flow.depth && !self.exhausted {
             if pulled >= 2 && self.flow.is_first_ready() {
                 break;
             }

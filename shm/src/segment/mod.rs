@@ -42,6 +42,7 @@ use crate::layout::{BellLine, Extent, Header, Layout, NAME_LIMIT, Shape, TaskLin
 use crate::participant::{self, Entry, Lease, SERVER};
 use crate::plan::Routes;
 use crate::sync::{AtomicU64, Ordering};
+use crate::sys::cpu::prefetch_to_write;
 use crate::token::Token;
 use core::ptr::NonNull;
 use memmap2::MmapRaw;
@@ -351,21 +352,11 @@ impl Segment {
     /// Begins to fetch the lines of a task for writing: a hint.
     #[inline]
     pub fn prefetch_task(&self, id: u32) {
-        #[cfg(target_arch = "x86_64")]
         if let Some(line) = self.task_line(id) {
-            let line = core::ptr::from_ref(line);
-            // The intrinsic becomes a fetch for reading unless the whole program is built for newer CPUs; those that do
-            // not know `prefetchw` do nothing.
-            // SAFETY: a prefetch is a hint and accesses nothing; the address lies in the mapping anyway.
-            unsafe {
-                core::arch::asm!(
-                    "prefetchw [{line}]", "prefetchw [{line} + 64]",
-                    line = in(reg) line, options(nostack, preserves_flags, readonly)
-                );
-            }
+            let line = core::ptr::from_ref(line).cast::<u8>();
+            prefetch_to_write(line);
+            prefetch_to_write(line.wrapping_add(64));
         }
-        #[cfg(not(target_arch = "x86_64"))]
-        let _ = id;
     }
 
     /// The owner words of one class's blocks.

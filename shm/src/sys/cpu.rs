@@ -1,10 +1,24 @@
 //! CPUs: which ones this process may use, pinning, and the NUMA node of each.
-#![expect(unsafe_code, reason = "sched_getaffinity and sched_setaffinity, prctl")]
+#![expect(unsafe_code, reason = "sched_getaffinity and sched_setaffinity, prctl, prefetchw")]
 
 use std::io;
 
 /// The highest CPU number that can be named, plus one.
 pub const CPU_LIMIT: usize = 1024;
+
+/// Begins to fetch a cache line for writing: a hint, for which any address will do.
+#[inline(always)]
+pub(crate) fn prefetch_to_write<T>(line: *const T) {
+    // The intrinsic becomes a fetch for reading unless the whole program is built for newer CPUs; those that do not know
+    // `prefetchw` do nothing.
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch is a hint and accesses nothing.
+    unsafe {
+        core::arch::asm!("prefetchw [{line}]", line = in(reg) line, options(nostack, preserves_flags, readonly));
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = line;
+}
 
 /// The CPUs the calling thread may run on, ascending.
 ///

@@ -34,6 +34,9 @@ const PATIENCE: Duration = Duration::from_millis(500);
 
 /// How many servers of a tree die side by side.
 const SIDE_BY_SIDE: usize = 3;
+/// So many servers run until one dies at a point; and where nobody has died yet in any tree.
+const FEW_RUNS: usize = 4;
+const MANY_RUNS: usize = 40;
 
 /// What a server exits with that could not start, because a worker died.
 const NOT_STARTED: i32 = 3;
@@ -557,12 +560,18 @@ fn servers_die(tree: &str, number_of: usize, scenario: &Scenario, shop: &Shop, c
         if role < WORKERS {
             // A supervisor that repairs needs somebody dead.
             let causes = causes.iter().filter(|cause| cause.passes == (role, point));
-            setups.extend(causes.map(|cause| Some(cause.death)).take(3));
+            setups.extend(causes.map(|cause| Some(cause.death)));
         } else {
             // A worker that removes a segment, a server.
             setups.push(Some((CALLER, number("core.sent"))));
         }
-        let fired = setups.into_iter().any(|other| {
+        let mut fired = false;
+        for (runs, &other) in (0..).zip(setups.iter().cycle()) {
+            // What comes about seldom is tried again as long as nobody has died of it.
+            let others_die_there = shop.is_claimed_by_others(scenario.role(role), point);
+            if fired || runs >= if others_die_there { setups.len().min(FEW_RUNS) } else { MANY_RUNS } {
+                break;
+            }
             let passed = if other.is_some() { 0 } else { calm[role][point] };
             page.arm(0, point, role, passing(point, role, passed), Act::Die);
             match other {
@@ -575,7 +584,7 @@ fn servers_die(tree: &str, number_of: usize, scenario: &Scenario, shop: &Shop, c
                 name(point)
             ));
             let end = run(None);
-            let fired = page.fired(0).is_some();
+            fired = page.fired(0).is_some();
             page.disarm(0);
             page.disarm(1);
             match end {
@@ -586,8 +595,7 @@ fn servers_die(tree: &str, number_of: usize, scenario: &Scenario, shop: &Shop, c
                 End::Killed => after_server(&place, &name_of, deaths % 2 == 0),
             }
             deaths += 1;
-            fired
-        });
+        }
         if fired {
             tell_killed(point, scenario.role(role), if role < WORKERS { "next server" } else { "went on" });
         } else {

@@ -55,11 +55,23 @@ impl Shop {
 
     /// In this tree it does not come to that; in another it may.
     fn fail(&self, tree: &str, role: &str, point: usize) {
-        let _ = std::fs::rename(self.claimed(role, point), self.claimed(&format!("{tree} {role}"), point));
+        let _ = std::fs::rename(self.claimed(role, point), self.failed(tree, role, point));
     }
 
     fn has_failed(&self, tree: &str, role: &str, point: usize) -> bool {
-        self.claimed(&format!("{tree} {role}"), point).exists()
+        self.failed(tree, role, point).exists()
+    }
+
+    /// Whether somebody has died at this point, or is about to, in whatever role.
+    fn is_claimed_by_others(&self, role: &str, point: usize) -> bool {
+        let (mine, end) = (self.claimed(role, point), format!("@{point}"));
+        let files =
+            std::fs::read_dir(&self.0).expect("our directory").map(|file| file.expect("an entry").path());
+        files.filter(|file| *file != mine).any(|file| file.to_string_lossy().ends_with(&end))
+    }
+
+    fn failed(&self, tree: &str, role: &str, point: usize) -> PathBuf {
+        self.claimed(&format!("{tree} {role}"), point).with_extension("failed")
     }
 
     fn claimed(&self, role: &str, point: usize) -> PathBuf {
