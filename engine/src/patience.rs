@@ -10,6 +10,7 @@
 //! same, because the other side cannot run while we spin, it takes twice as many such sleeps the next time. Where
 //! that is known, on one CPU or among more workers than there are CPUs, nobody ever spins.
 
+use std::cell::Cell;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -41,15 +42,16 @@ impl Wait {
 pub(crate) enum Pace {
     /// As soon as can be: somebody waits for this one item.
     One,
-    /// The same, for an answer: not before [`SOONEST_ANSWER`].
+    /// The same, for an answer: not before answers [usually](Usual) come.
     Answer,
     /// Every [`MANY_EVERY`]: many items are under way.
     Many,
 }
 
 /// No answer comes sooner than this: a line goes there and another comes back, and a worker does something between.
-/// While it does, nobody should look.
 const SOONEST_ANSWER: Duration = Duration::from_nanos(80);
+/// The longest that nobody looks for an answer: what comes sooner than usual waits no longer.
+const LATEST_LOOK: Duration = Duration::from_nanos(500);
 /// See [`Pace::Many`].
 const MANY_EVERY: Duration = Duration::from_nanos(500);
 
@@ -65,6 +67,41 @@ const MOST_TRUST: i32 = 8;
 const FEWEST_SLEEPS: i32 = 8;
 const MOST_SLEEPS: i32 = 1024;
 
+/// A first look for an answer that finds nothing counts for so many that find it.
+const TOO_SOON: i32 = 4;
+/// So much luck more or less changes when the first look is.
+const GOOD_LUCK: i32 = 256;
+const BAD_LUCK: i32 = -16;
+
+/// When answers usually come, as a thread that calls has found out: the first look is as soon as four of five find the
+/// answer there. Looking sooner takes a line from the worker while it writes the answer, again and again; looking later
+/// is time lost.
+#[derive(Debug, Clone, Copy)]
+struct Usual {
+    /// Whose answers: the address of its [`Patience`].
+    of: usize,
+    /// How many pauses there are before the first look.
+    pauses: u32,
+    luck: i32,
+}
+
+thread_local! {
+    static USUAL: Cell<Usual> = const { Cell::new(Usual { of: 0, pauses: 0, luck: 0 }) };
+}
+
+impl Usual {
+    /// After a first look.
+    #[inline]
+    fn learn(&mut self, found: bool, latest: u32) {
+        self.luck += if found { 1 } else { -TOO_SOON };
+        if self.luck > GOOD_LUCK {
+            (self.pauses, self.luck) = (self.pauses.saturating_sub(1), 0);
+        } else if self.luck < BAD_LUCK {
+            (self.pauses, self.luck) = ((self.pauses + 1).min(latest), 0);
+        }
+    }
+}
+
 /// How one waiting side waits; several threads may share it.
 #[derive(Debug)]
 pub(crate) struct Patience {
@@ -73,8 +110,9 @@ pub(crate) struct Patience {
     longest: Duration,
     /// The same in looks.
     most: u32,
-    /// [`SOONEST_ANSWER`] and [`MANY_EVERY`] in pauses, each about a look.
+    /// [`SOONEST_ANSWER`], [`LATEST_LOOK`] and [`MANY_EVERY`] in pauses, each about a look.
     soonest: u32,
+    latest: u32,
     every: u32,
     /// 0 or more: it spins. Below, how many sleeps are missing until it does again.
     trust: AtomicI32,
@@ -104,9 +142,10 @@ impl Patience {
             Duration::ZERO => (Wait::Park, 0),
             longest => (wait, looks_in(longest)),
         };
-        let (soonest, every) = (looks_in(SOONEST_ANSWER), looks_in(MANY_EVERY).max(1));
+        let (soonest, latest) = (looks_in(SOONEST_ANSWER), looks_in(LATEST_LOOK));
+        let every = looks_in(MANY_EVERY).max(1);
         let (trust, sleeps) = (AtomicI32::new(MOST_TRUST), AtomicI32::new(FEWEST_SLEEPS));
-        Self { wait, longest, most, soonest, every, trust, sleeps }
+        Self { wait, longest, most, soonest, latest, every, trust, sleeps }
     }
 
     /// Looks until `look` has something, or it has spun long enough. Whoever sleeps after that says so: see
@@ -117,8 +156,14 @@ impl Patience {
         let trust = self.trust.load(Ordering::Relaxed);
         let most = if trust >= 0 { self.most } else { 0 };
         let pauses = if pace == Pace::Many { self.every } else { 1 };
-        if pace == Pace::Answer && most > self.soonest {
-            pause(self.soonest);
+        if pace == Pace::Answer
+            && most > self.latest
+            && let Some(found) = self.look_when_usual(&mut look)
+        {
+            if trust != MOST_TRUST {
+                self.ended_by_spin(trust);
+            }
+            return Some(found);
         }
         for step in 0..most / pauses {
             if let Some(found) = look() {
@@ -134,6 +179,21 @@ impl Patience {
         }
         self.spun_in_vain(trust);
         look()
+    }
+
+    /// The first look for an answer.
+    #[inline]
+    fn look_when_usual<T>(&self, look: impl FnOnce() -> Option<T>) -> Option<T> {
+        let of = std::ptr::from_ref(self).addr();
+        let mut usual = USUAL.get();
+        if usual.of != of {
+            usual = Usual { of, pauses: self.soonest, luck: 0 };
+        }
+        pause(usual.pauses);
+        let found = look();
+        usual.learn(found.is_some(), self.latest);
+        USUAL.set(usual);
+        found
     }
 
     #[cold]
@@ -230,7 +290,7 @@ mod tests {
 
     fn patience(wait: Wait, longest: Duration, most: u32) -> Patience {
         let (trust, sleeps) = (AtomicI32::new(MOST_TRUST), AtomicI32::new(FEWEST_SLEEPS));
-        Patience { wait, longest, most, soonest: 0, every: 20, trust, sleeps }
+        Patience { wait, longest, most, soonest: 0, latest: 0, every: 20, trust, sleeps }
     }
 
     /// One wait, which a spin ends or a sleep. Whether it spun.
@@ -280,6 +340,26 @@ mod tests {
         let p = patience(Wait::Adaptive, WAKE_COST, 1 << 10);
         let spins = (0..10_000).filter(|turn| wait(&p, turn % 5 != 0, LATE)).count();
         assert_eq!(spins, 10_000);
+    }
+
+    /// Answers that come after so many pauses: where the first look is most of the time.
+    fn first_look(latest: u32, comes_after: impl Fn(u32) -> u32) -> u32 {
+        let mut usual = Usual { of: 0, pauses: 3, luck: 0 };
+        let mut looks = vec![0; latest as usize + 1];
+        for turn in 0..100_000 {
+            looks[usual.pauses as usize] += 1;
+            usual.learn(comes_after(turn) <= usual.pauses, latest);
+        }
+        (0..).zip(looks).max_by_key(|&(_, times)| times).expect("some").0
+    }
+
+    #[test]
+    fn the_first_look_is_when_answers_usually_come() {
+        for after in 0..=15 {
+            assert_eq!(first_look(15, |_| after), after);
+        }
+        assert_eq!(first_look(15, |_| 1000), 15, "no later than that");
+        assert_eq!(first_look(15, |turn| if turn % 10 == 0 { 1000 } else { 4 }), 4, "one of ten is late");
     }
 
     #[test]

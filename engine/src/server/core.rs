@@ -263,6 +263,16 @@ impl Core {
         }
     }
 
+    /// One request will soon be pushed: begins to fetch the cell that it will go to, which a worker looks at.
+    #[inline]
+    pub(crate) fn expect_push(&self) {
+        if let Target::Node(node) = self.entry
+            && let Some(parts) = self.segment.node(node)
+        {
+            parts.ring().prefetch(1);
+        }
+    }
+
     /// Writes an input into a request.
     #[inline(always)]
     pub(crate) fn fill<T: Payload>(&self, id: u32, input: &T) -> Result<Filled<'_>, EncodeError> {

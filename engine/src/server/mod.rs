@@ -81,6 +81,7 @@ impl<In: Payload, Out: Payload> Server<In, Out> {
         if options.deadline.is_some() {
             return core.call_by_deadline(input, options);
         }
+        core.expect_push();
         let (id, clock) = core.acquire(options)?;
         let filled = core.fill(id, input)?;
         core.finish_call(filled, clock, options)
