@@ -27,6 +27,8 @@ pub(super) type Name = fn(f64) -> String;
 
 /// More of them stand too close in a picture of the usual size.
 pub(super) const TICKS: usize = 9;
+/// No two ticks of chosen figures are nearer, in parts of the axis.
+const CLOSEST: f64 = 0.06;
 
 /// Factors within a decade, from the finest grid to the coarsest.
 const GRIDS: [&[f64]; 4] = [&[1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0], &[1.0, 2.0, 5.0], &[1.0, 3.0], &[1.0]];
@@ -102,7 +104,22 @@ impl Scale {
         let spare = if low < high { 0.0 } else { 0.5 };
         let step = at.len().div_ceil(TICKS);
         let at = at.into_iter().step_by(step).collect();
-        Some(Self::new(logarithmic, low - spare, high + spare, at, name))
+        let mut scale = Self::new(logarithmic, low - spare, high + spare, at, name);
+        scale.thin_out();
+        Some(scale)
+    }
+
+    /// Of ticks whose names would overlap, the larger remains.
+    fn thin_out(&mut self) {
+        let mut next = f64::INFINITY;
+        let places: Vec<f64> = self.ticks.iter().map(|tick| self.place(tick.at)).collect();
+        for (index, place) in places.into_iter().enumerate().rev() {
+            if next - place < CLOSEST {
+                self.ticks.remove(index);
+            } else {
+                next = place;
+            }
+        }
     }
 
     /// For `count` rows, the first one at the top: row `n` lies at `n`, and has a tick without a name.
@@ -204,6 +221,12 @@ mod tests {
         assert_eq!(names(&scale), ["16", "64", "256", "1024", "4096", "16384", "65536"]);
         assert_eq!((scale.place(16.0), scale.place(65536.0)), (0.0, 1.0));
         assert!((scale.place(1024.0) - 0.5).abs() < 1e-9);
+    }
+
+    #[test]
+    fn of_two_that_are_too_near_one_is_named() {
+        let scale = Scale::at([4.0, 4096.0, 10_923.0, 16_384.0, 65_536.0], units::count).unwrap();
+        assert_eq!(names(&scale), ["4", "4096", "16384", "65536"]);
     }
 
     #[test]
