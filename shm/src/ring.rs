@@ -56,6 +56,7 @@
 //! arXiv:2104.15003 (why ids and laps in one word suffice).
 
 use crate::sync::{AtomicU64, Ordering};
+#[cfg(not(loom))]
 use crate::sys::cpu::prefetch_to_write;
 use crate::width::LAP_BITS;
 
@@ -137,6 +138,7 @@ impl<'a> Ring<'a> {
     }
 
     /// Begins to fetch the cells that the next so many ids will go to, which readers may have looked at: a hint.
+    #[cfg(not(loom))]
     #[inline]
     pub fn prefetch(&self, count: u64) {
         const CELLS_A_LINE: u64 = 64 / size_of::<AtomicU64>() as u64;

@@ -11,7 +11,9 @@ pub(crate) use loom::sync::atomic::fence;
 #[cfg(loom)]
 pub(crate) use mortal::{AtomicU32, AtomicU64};
 
-pub(crate) use core::sync::atomic::{Ordering, compiler_fence};
+pub(crate) use core::sync::atomic::Ordering;
+#[cfg(not(loom))]
+pub(crate) use core::sync::atomic::compiler_fence;
 
 /// A full fence that follows a `SeqCst` access of the same thread: the middle of "publish, full fence,
 /// look".
