@@ -48,7 +48,8 @@ pub(crate) enum Pace {
     Many,
 }
 
-/// No answer comes sooner than this: a line goes there and another comes back, and a worker does something between.
+/// Hardly any answer comes sooner than this, so there the learning begins: a line goes there and another comes back, and a
+/// worker does something between.
 const SOONEST_ANSWER: Duration = Duration::from_nanos(80);
 /// The longest that nobody looks for an answer: what comes sooner than usual waits no longer.
 const LATEST_LOOK: Duration = Duration::from_nanos(500);
