@@ -3,6 +3,8 @@
 pub mod futex;
 
 #[cfg(not(loom))]
+pub mod birth;
+#[cfg(not(loom))]
 pub mod cpu;
 #[cfg(not(loom))]
 pub mod file;
