@@ -3,28 +3,54 @@
 //!
 //! # Protocol
 //!
+//! A death says something about the servlet only if the *start* was in vain: the worker died before it was ready, or
+//! while idle, or gave up with a fatal error, and has finished nothing. Only such deaths count against the limit.
+//!
+//! | A worker died | Counts | Started again |
+//! |---|---|---|
+//! | after it had finished a batch since its start, in whatever way | no; what was counted is forgotten | at once |
+//! | at its first batch, while its servlet makes progress: a worker has finished a batch since the last such death | no; the same | at once |
+//! | at its first batch (a crash, a timeout), without progress | no; the same | after a pause that grows to ten times the first back-off |
+//! | ready, with nothing begun, after [`Restarts::healthy_after`] | as the first | after the first back-off |
+//! | else: not ready yet, idle, or by a fatal error at its first batch without progress | yes | after a back-off that doubles |
+//!
+//! The pause is the bound on restarts where every request kills its worker: by default ten in a second for each
+//! worker, and none without requests.
+//!
 //! | State of a worker's place | Means | Left when, to |
 //! |---|---|---|
-//! | counting | so many young deaths in a row, up to the limit | it dies once more than that → given up; it has lived long enough → counting from none |
+//! | counting | a number of deaths in a row that count, up to the limit | one more than that → given up; a death that does not count → counting from none |
 //! | given up | nothing runs there | the time is over → on trial, if there is one |
-//! | on trial | one more worker is started | it dies young → given up; it has lived long enough → counting from none |
+//! | on trial | one more worker is started | a death that counts → given up; one that does not → counting from none |
 //!
 //! The circuit of a servlet is open while all its workers' places are given up, or on trial and not ready yet.
 
 use crate::error::StartError;
 use std::time::Duration;
 
-/// How often a worker may die young before it is given up, if nothing else is said.
+/// How often in a row a worker may be started in vain before it is given up, if nothing else is said.
 pub const RESTART_LIMIT: u32 = 8;
+
+/// The longest pause after deaths at a worker's first batch, in first back-offs.
+const LONGEST_PAUSE: u32 = 10;
 
 /// How soon and how often workers that have died are started again.
 ///
-/// A worker that dies is started again after a back-off, which doubles with each *young* death in a row: one
-/// before it has lived for [`healthy_after`](Self::healthy_after). One that dies young more often than the limit
-/// is given up. Once all workers of a servlet are, its circuit is *open*: requests fail at once with
+/// What counts is whether starting a worker was *in vain*: it died before it was ready, or while idle and before it
+/// had lived for [`healthy_after`](Self::healthy_after), or gave up with a [fatal](crate::BoxError::fatal) error at
+/// its first batch. It is started again after a back-off, which doubles with each such death in a row, and given up
+/// after more of them than the limit.
+///
+/// Bad requests are no reason to take a servlet down. The death of a worker that has finished a batch since its
+/// start, or that had requests in its hands (a crash, or [`exec_timeout`](crate::ProcessServlet::exec_timeout)),
+/// does not count, and it is started again at once. So a worker may also stop on purpose after a number of items, with
+/// a fatal error. Where every request kills its worker, so that none of the servlet's workers finishes a batch, the
+/// pause before each restart grows to ten times the first back-off.
+///
+/// Once all workers of a servlet are given up, its circuit is *open*: requests fail at once with
 /// [`CallError::ServletDown`](crate::CallError::ServletDown), which says why. After
 /// [`try_again_after`](Self::try_again_after) a worker is started again, on trial; when it is ready the servlet
-/// takes requests again, and if it dies young the circuit is open for as long once more.
+/// takes requests again, and if it was started in vain the circuit is open for as long once more.
 ///
 /// ```
 /// use ringmill::{PassThrough, ProcessServlet, Restarts};
@@ -46,8 +72,8 @@ pub struct Restarts {
 }
 
 impl Default for Restarts {
-    /// Given up after [`RESTART_LIMIT`] young deaths in a row, each before 10 s; back-off from 10 ms to 5 s;
-    /// tried again after 30 s.
+    /// Given up when started in vain more than [`RESTART_LIMIT`] times in a row, where an idle worker counts as
+    /// healthy after 10 s; back-off from 10 ms to 5 s; tried again after 30 s.
     fn default() -> Self {
         Self {
             limit: RESTART_LIMIT,
@@ -66,21 +92,22 @@ impl Restarts {
         Self::default().limit(u32::MAX)
     }
 
-    /// How often in a row a worker may die young and be started again; 0: never.
+    /// How often in a row a worker may be started again in vain; 0: it is never started again, whatever it died of.
     #[must_use]
     pub fn limit(mut self, deaths: u32) -> Self {
         self.limit = deaths;
         self
     }
 
-    /// How long after its first young death a worker is started again, and the longest that doubling leads to.
+    /// How long after the first death that counts a worker is started again, and the longest that doubling leads to.
+    /// Ten times the first is also the longest pause where every request kills its worker.
     #[must_use]
     pub fn backoff(mut self, first: Duration, longest: Duration) -> Self {
         (self.first_backoff, self.longest_backoff) = (first, longest);
         self
     }
 
-    /// A worker that has lived so long is healthy: its next death is its first.
+    /// A worker that has lived so long is healthy, even if it has had nothing to do: its next death is its first.
     #[must_use]
     pub fn healthy_after(mut self, life: Duration) -> Self {
         self.healthy_after = life;
@@ -118,8 +145,8 @@ impl Restarts {
     pub(crate) fn giving_up(&self, how: &str) -> String {
         let times = match self.limit {
             0 => "died and is not to be started again".into(),
-            1 => "died twice in a row".into(),
-            n => format!("died more than {n} times in a row"),
+            1 => "was started in vain twice in a row".into(),
+            n => format!("was started in vain more than {n} times in a row"),
         };
         let next = match self.try_again_after {
             Some(rest) => format!("; tried again after {rest:?}"),
@@ -138,30 +165,65 @@ pub(crate) enum Next {
     GiveUp(Option<Duration>),
 }
 
-/// The young deaths in a row of one worker.
+/// What is known of a worker's death.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Death {
+    /// For how long it had lived, if it had been ready.
+    pub(crate) lived: Option<Duration>,
+    /// It died with a batch in its hands, or because of one.
+    pub(crate) had_work: bool,
+    /// By a fatal error.
+    pub(crate) gave_up: bool,
+    /// It had finished a batch since its start.
+    pub(crate) had_finished: bool,
+    /// A worker of its servlet has finished a batch since the last of them died with its first one.
+    pub(crate) progress: bool,
+}
+
+impl Death {
+    /// Whether nothing came of this worker but a death with the first batch it had.
+    pub(crate) fn is_barren(&self) -> bool {
+        self.had_work && !self.had_finished
+    }
+}
+
+/// What is remembered of one worker's deaths.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Record {
-    young_deaths: u32,
+    /// Starts in vain, in a row.
+    in_vain: u32,
+    /// Deaths with the first batch, in a row, without progress of the servlet.
+    barren: u32,
 }
 
 impl Record {
-    /// A worker has died that had lived so long.
-    pub(crate) fn death(&mut self, policy: &Restarts, lived: Duration) -> Next {
-        if lived >= policy.healthy_after {
-            self.young_deaths = 0;
-        }
-        if self.young_deaths >= policy.limit {
+    /// A worker has died.
+    pub(crate) fn death(&mut self, policy: &Restarts, death: &Death) -> Next {
+        if policy.limit == 0 {
             return Next::GiveUp(policy.try_again_after);
         }
-        let doublings = self.young_deaths;
-        self.young_deaths += 1;
+        let fruit = death.had_finished || (death.had_work && death.progress);
+        if fruit || (death.had_work && !death.gave_up) {
+            self.in_vain = 0;
+            self.barren = if fruit { 0 } else { self.barren.saturating_add(1) };
+            let pause = policy.first_backoff.saturating_mul(self.barren.min(LONGEST_PAUSE));
+            return Next::Restart(pause.min(policy.longest_backoff));
+        }
+        if death.lived.is_some_and(|lived| lived >= policy.healthy_after) {
+            self.in_vain = 0;
+        }
+        if self.in_vain >= policy.limit {
+            return Next::GiveUp(policy.try_again_after);
+        }
+        let doublings = self.in_vain;
+        self.in_vain += 1;
         let backoff = policy.first_backoff.saturating_mul(2_u32.saturating_pow(doublings));
         Next::Restart(backoff.min(policy.longest_backoff))
     }
 
-    /// How many it counts.
-    pub(crate) fn young_deaths(&self) -> u32 {
-        self.young_deaths
+    /// How many starts in vain it counts.
+    pub(crate) fn in_vain(&self) -> u32 {
+        self.in_vain
     }
 }
 
@@ -169,13 +231,20 @@ impl Record {
 mod tests {
     use super::*;
 
-    const YOUNG: Duration = Duration::ZERO;
+    const IN_VAIN: Death =
+        Death { lived: None, had_work: false, gave_up: false, had_finished: false, progress: false };
+    const BARREN: Death = Death { lived: Some(Duration::ZERO), had_work: true, ..IN_VAIN };
+    const AT_ONCE: Next = Next::Restart(Duration::ZERO);
+
+    fn lived(time: Duration) -> Death {
+        Death { lived: Some(time), ..IN_VAIN }
+    }
 
     #[test]
     fn the_backoff_doubles_up_to_the_longest() {
         let policy = Restarts::unlimited().backoff(Duration::from_millis(10), Duration::from_millis(65));
         let mut record = Record::default();
-        let mut next = || match record.death(&policy, YOUNG) {
+        let mut next = || match record.death(&policy, &IN_VAIN) {
             Next::Restart(after) => after.as_millis(),
             Next::GiveUp(_) => panic!("unlimited"),
         };
@@ -189,19 +258,22 @@ mod tests {
     fn given_up_after_the_limit_and_again_after_each_trial() {
         let policy = Restarts::default().limit(2).try_again_after(Duration::from_secs(3));
         let mut record = Record::default();
-        assert!(matches!(record.death(&policy, YOUNG), Next::Restart(_)));
-        assert!(matches!(record.death(&policy, YOUNG), Next::Restart(_)));
+        assert!(matches!(record.death(&policy, &IN_VAIN), Next::Restart(_)));
+        assert!(matches!(record.death(&policy, &lived(Duration::ZERO)), Next::Restart(_)));
         for _ in 0..3 {
-            assert_eq!(record.death(&policy, YOUNG), Next::GiveUp(Some(Duration::from_secs(3))));
+            assert_eq!(record.death(&policy, &IN_VAIN), Next::GiveUp(Some(Duration::from_secs(3))));
         }
-        assert_eq!(record.death(&policy, Duration::from_secs(10)), Next::Restart(Duration::from_millis(10)));
-        assert_eq!(record.young_deaths(), 1);
+        let healthy = lived(Duration::from_secs(10));
+        assert_eq!(record.death(&policy, &healthy), Next::Restart(Duration::from_millis(10)));
+        assert_eq!(record.in_vain(), 1);
     }
 
     #[test]
     fn never_means_never() {
         let policy = Restarts::default().limit(0).for_good();
-        assert_eq!(Record::default().death(&policy, Duration::MAX), Next::GiveUp(None));
+        for death in [lived(Duration::MAX), BARREN, Death { had_finished: true, ..BARREN }] {
+            assert_eq!(Record::default().death(&policy, &death), Next::GiveUp(None));
+        }
         assert!(policy.giving_up("ended").contains("not to be started again; the last one ended"));
         assert!(policy.check("s").is_ok());
         let backwards = Restarts::default().backoff(Duration::from_secs(9), Duration::from_secs(1));
@@ -209,5 +281,48 @@ mod tests {
             backwards.check("s").unwrap_err().to_string(),
             "servlet s: the first back-off (9s) is longer than the longest (1s)"
         );
+    }
+
+    #[test]
+    fn deaths_at_requests_count_for_nothing() {
+        let policy = Restarts::default().limit(1);
+        let mut record = Record::default();
+        assert!(matches!(record.death(&policy, &IN_VAIN), Next::Restart(_)));
+        for _ in 0..1000 {
+            assert_eq!(record.death(&policy, &Death { progress: true, ..BARREN }), AT_ONCE);
+            assert_eq!(
+                record.death(&policy, &Death { had_finished: true, ..lived(Duration::ZERO) }),
+                AT_ONCE
+            );
+        }
+        assert_eq!(record.in_vain(), 0, "a death that does not count ends the row");
+        assert!(matches!(record.death(&policy, &IN_VAIN), Next::Restart(_)));
+        assert!(matches!(record.death(&policy, &IN_VAIN), Next::GiveUp(_)));
+    }
+
+    #[test]
+    fn a_worker_that_gives_up_at_once_counts_and_one_that_has_worked_does_not() {
+        let policy = Restarts::default().limit(1);
+        let gave_up = Death { gave_up: true, ..BARREN };
+        let mut record = Record::default();
+        assert!(matches!(record.death(&policy, &gave_up), Next::Restart(_)));
+        assert!(matches!(record.death(&policy, &gave_up), Next::GiveUp(_)));
+        assert_eq!(record.death(&policy, &Death { progress: true, ..gave_up }), AT_ONCE);
+        assert_eq!(record.death(&policy, &Death { had_finished: true, ..gave_up }), AT_ONCE);
+        assert_eq!(record.in_vain(), 0);
+    }
+
+    #[test]
+    fn where_every_request_kills_there_is_a_pause() {
+        let policy = Restarts::default().backoff(Duration::from_millis(10), Duration::from_secs(5));
+        let mut record = Record::default();
+        let mut next = |progress| match record.death(&policy, &Death { progress, ..BARREN }) {
+            Next::Restart(after) => after.as_millis(),
+            Next::GiveUp(_) => panic!("it counts for nothing"),
+        };
+        assert_eq!([(); 12].map(|()| next(false)), [10, 20, 30, 40, 50, 60, 70, 80, 90, 100, 100, 100]);
+        assert_eq!([next(true), next(false), next(false)], [0, 10, 20]);
+        let short = policy.backoff(Duration::ZERO, Duration::from_millis(15));
+        assert_eq!(record.death(&short, &BARREN), AT_ONCE);
     }
 }

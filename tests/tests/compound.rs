@@ -2,7 +2,8 @@
 
 use ringmill::{
     BoxError, BoxServlet, CallError, CallOptions, Context, Ensemble, EnsembleError, MemberOutcome,
-    ProcessServlet, RemoteCause, RemoteError, Server, Servlet, StartError, Switch, ThreadServlet, Worker,
+    ProcessServlet, RemoteCause, RemoteError, Restarts, Server, Servlet, StartError, Switch, ThreadServlet,
+    Worker,
 };
 use ringmill_shm::check::check;
 use ringmill_shm::segment::{Place, Run, Segment};
@@ -72,6 +73,12 @@ fn hand(host: Host, gate: &Gate, label: &str) -> BoxServlet<String, String> {
         Host::Processes => ProcessServlet::<Hand>::new(config).name(label).boxed(),
         Host::Threads => ThreadServlet::<Hand>::new(config).name(label).boxed(),
     }
+}
+
+/// A hand that is not started again.
+fn mortal(gate: &Gate, label: &str) -> BoxServlet<String, String> {
+    let config = (gate.name(), label.to_string());
+    ProcessServlet::<Hand>::new(config).name(label).restarts(Restarts::default().limit(0)).boxed()
 }
 
 fn hands(host: Host, gate: &Gate, labels: &str) -> Vec<BoxServlet<String, String>> {
@@ -487,7 +494,7 @@ fn take_down(server: &Server<String, Results>, die: &str) {
 #[test]
 fn a_member_that_is_down_does_not_keep_the_item_from_the_next_stage() {
     let gate = Gate::new();
-    let members = vec![hand(Host::Threads, &gate, "a"), hand(Host::Processes, &gate, "b")];
+    let members = vec![hand(Host::Threads, &gate, "a"), mortal(&gate, "b")];
     let pass = ThreadServlet::<ringmill::PassThrough<Results>>::new(());
     // Its batches go on together; so some of the ensembles are joined while the rest is being flushed.
     let first = ThreadServlet::<ringmill::PassThrough<String>>::new(()).batch_size(32);
@@ -558,7 +565,7 @@ fn an_error_that_tells_much_leaves_room_for_the_values() {
 #[test]
 fn each_servlet_that_is_down_is_named() {
     let gate = Gate::new();
-    let members = hands(Host::Processes, &gate, "ab");
+    let members = vec![mortal(&gate, "a"), mortal(&gate, "b")];
     let choose = |text: &ArchivedString| usize::from(text.contains('b'));
     let server = Server::builder(fresh_name("names")).start(Switch::new(choose, members)).unwrap();
     for label in ["a", "b"] {

@@ -318,7 +318,7 @@ fn a_worker_that_cannot_be_reborn_takes_its_servlet_down() {
                 streamed.iter().for_each(assert_down);
             });
             assert_down(&call(&server, Act::Double(1)));
-            assert_eq!(workers(&server)[0].restarts, RESTART_LIMIT);
+            assert_eq!(workers(&server)[0].restarts, RESTART_LIMIT + 1, "the first died with a request");
             eventually("all places come back", || server.backlog() == 0);
             name.assert_consistent();
             drop(server);

@@ -98,9 +98,8 @@ fn an_open_circuit_closes_again_when_a_worker_on_trial_is_ready() {
                 }
                 other => panic!("{other:?}"),
             });
-            // After the first round it opens with the first death.
-            let last = if round == 0 { "could not start: barred" } else { "killed by signal 6" };
-            assert!(reason.contains("more than 2 times in a row") && reason.contains(last), "{reason}");
+            assert!(reason.contains("more than 2 times in a row"), "{reason}");
+            assert!(reason.contains("could not start: barred"), "{reason}");
             let restarts = workers(&server)[0].restarts;
             eventually("trials fail", || workers(&server)[0].restarts > restarts + 2);
             let down = name.inspect().node(0).expect("a node").down_reason();
@@ -533,7 +532,7 @@ fn a_trial_that_fails_late_does_not_leave_the_circuit_open() {
 /// Symptom: with a program that could not be started, trial after trial without a pause, and then a circuit that
 /// stayed open. Cause: the time since the last start counted as the life of a worker that there never was.
 #[test]
-fn a_program_that_is_not_there_is_a_young_death() {
+fn a_program_that_is_not_there_is_a_start_in_vain() {
     guarded(|| {
         let (name, directory) = (Name::new("program"), tempfile::tempdir().expect("a directory"));
         let program = directory.path().join("program");

@@ -5,6 +5,7 @@ use super::{Supervisor, say};
 use crate::error::{RemoteCause, RemoteError, STOPPED_BY_ERROR};
 use crate::launch;
 use crate::on_death::Fate;
+use crate::restarts::Death;
 use ringmill_shm::arena::{At, Claimed, Join};
 use ringmill_shm::participant::Life;
 use ringmill_shm::repair::{Orphan, repair, wake_everyone};
@@ -23,6 +24,13 @@ pub(super) struct Ending {
     pub(super) code: Option<i32>,
     /// In words.
     pub(super) text: String,
+}
+
+impl Ending {
+    /// Whether it ended because user code gave up.
+    fn gave_up(&self) -> bool {
+        self.code == Some(STOPPED_BY_ERROR)
+    }
 }
 
 /// What a dead worker, or one of its threads, was working on.
@@ -46,13 +54,14 @@ impl Supervisor {
         let segment = Arc::clone(&self.shared.segment);
         let started = self.started.load(Ordering::SeqCst);
         self.posts[index].body = Body::None;
+        let mut death = self.death_of(index, ending);
         let post = &self.posts[index];
         let (tokens, node) = (post.tokens.clone(), post.node);
         let left_in_order = self.stopping() && post.entries(&segment).all(|e| e.life() == Life::Leaving);
         let failed = post.entries(&segment).any(|e| e.life() == Life::Failed);
         let message = post.entries(&segment).find_map(|e| launch::read_boot_message(&e.message()));
         let how = match message {
-            Some(error) if ending.code == Some(STOPPED_BY_ERROR) => {
+            Some(error) if ending.gave_up() => {
                 format!("was stopped by a fatal error: {}", error.cause)
             }
             Some(error) => format!("could not start: {}", error.cause),
@@ -76,8 +85,8 @@ impl Supervisor {
             self.posts[index].on_trial = false;
             Body::Awaiting(Instant::now())
         } else {
-            let lived = self.posts[index].since.elapsed();
-            self.plan_restart(index, &how, ending.pid, lived)
+            death.had_work |= left.iter().any(|left| !left.tasks.is_empty() || !left.joins.is_empty());
+            self.plan_restart(index, &how, ending.pid, death)
         };
         let restarting = matches!(next, Body::Awaiting(_));
         for left in left {
@@ -86,6 +95,27 @@ impl Supervisor {
         crash_point!("supervisor.repaired");
         self.posts[index].body = next;
         self.give_up_if_last(node, &how);
+    }
+
+    /// What a worker's counters and places say of its death; before they are touched.
+    fn death_of(&mut self, index: usize, ending: &Ending) -> Death {
+        let segment = &self.shared.segment;
+        let post = &mut self.posts[index];
+        let gave_up = ending.gave_up() && post.entries(segment).any(|e| e.life() == Life::Failed);
+        let was_ready =
+            gave_up || post.entries(segment).any(|e| matches!(e.life(), Life::Ready | Life::Leaving));
+        let in_call = post.entries(segment).any(|e| e.counters().call().is_some());
+        let finished = post.finished(segment, gave_up);
+        post.finished_before = post.finished_before.saturating_add(finished);
+        // It counts as a former one from now on.
+        post.at_start = post.counters(segment);
+        Death {
+            lived: was_ready.then(|| post.since.elapsed()),
+            had_work: gave_up || in_call || post.overran,
+            gave_up,
+            had_finished: finished > 0,
+            progress: false, // of its servlet: see `plan_restart`
+        }
     }
 
     /// Repairs what a dead worker of a node left, and moves on what only had to be moved on.

@@ -64,6 +64,8 @@ pub(crate) struct Supervisor {
     started: Arc<AtomicBool>,
     /// The last group of tasks that are to be tried together.
     group: u32,
+    /// By node: how many batches its workers had finished when one of them last died with its first.
+    finished: Vec<u64>,
     /// When to look again whether calls take too long.
     next_look: Option<Instant>,
 }
@@ -109,6 +111,7 @@ impl Supervisor {
             early_deaths: Arc::default(),
             started: Arc::default(),
             group: 0,
+            finished: vec![0; nodes.len()],
             next_look: None,
         };
         let (early_deaths, started) = (Arc::clone(&supervisor.early_deaths), Arc::clone(&supervisor.started));
@@ -157,6 +160,7 @@ impl Supervisor {
     fn launch(&mut self, index: usize) -> Result<(), StartError> {
         let post = &self.posts[index];
         let segment = &self.shared.segment;
+        let at_start = post.counters(segment); // before the new one can count
         let tokens: Vec<Token> = post
             .places
             .clone()
@@ -195,6 +199,7 @@ impl Supervisor {
         post.body = body;
         post.tokens = of_last;
         post.since = Instant::now();
+        post.at_start = at_start;
         post.overran = false;
         post.refusals = 0;
         Ok(())

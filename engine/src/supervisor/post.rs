@@ -9,6 +9,7 @@ use crate::restarts::{Record, Restarts};
 use crate::worker::title;
 use ringmill_shm::participant::Entry;
 use ringmill_shm::segment::Segment;
+use ringmill_shm::stats::Snapshot;
 use ringmill_shm::sys::process::PidFd;
 use ringmill_shm::token::Token;
 use std::ffi::OsString;
@@ -80,6 +81,10 @@ pub(super) struct Post {
     /// A call took too long, so its process is killed.
     pub(super) overran: bool,
     pub(super) record: Record,
+    /// What its places' counters said when it was started.
+    pub(super) at_start: Snapshot,
+    /// Batches that former incarnations have finished.
+    pub(super) finished_before: u64,
     /// Started again after it was given up, or while its servlet is down, and not ready yet.
     pub(super) on_trial: bool,
     /// How often in a row the system had no room for it.
@@ -89,6 +94,21 @@ pub(super) struct Post {
 impl Post {
     pub(super) fn entries<'s>(&self, segment: &'s Segment) -> impl Iterator<Item = &'s Entry> + use<'s> {
         segment.participants()[self.places.start as usize..self.places.end as usize].iter()
+    }
+
+    /// What its places' counters say.
+    pub(super) fn counters(&self, segment: &Segment) -> Snapshot {
+        self.entries(segment).fold(Snapshot::default(), |sum, e| sum.merged(e.counters().snapshot()))
+    }
+
+    /// How many batches it has finished since it was started. One in which it gave up is none, unless it has
+    /// answered an item of it.
+    pub(super) fn finished(&self, segment: &Segment, gave_up: bool) -> u64 {
+        let (now, then) = (self.counters(segment), self.at_start);
+        let in_progress = self.entries(segment).filter(|entry| entry.counters().call().is_some()).count();
+        let since = |counter: fn(&Snapshot) -> u64| counter(&now).saturating_sub(counter(&then));
+        let answered = since(|c| c.items) > since(|c| c.errors).saturating_add(since(|c| c.skipped));
+        since(|c| c.batches).saturating_sub(in_progress as u64 + u64::from(gave_up && !answered))
     }
 }
 
@@ -114,6 +134,8 @@ pub(super) fn posts(segment: &Segment, nodes: &[PlanNode], server_name: &str, wa
                 calls: vec![(0, since); places.len()],
                 overran: false,
                 record: Record::default(),
+                at_start: Snapshot::default(),
+                finished_before: 0,
                 on_trial: false,
                 refusals: 0,
                 places,

@@ -4,7 +4,7 @@ use super::post::{Body, Post};
 use super::shared::Wish;
 use super::{Supervisor, say};
 use crate::error::{RemoteCause, StartError};
-use crate::restarts::Next;
+use crate::restarts::{Death, Next};
 use ringmill_shm::participant::Life;
 use std::ops::Range;
 use std::sync::Arc;
@@ -24,17 +24,30 @@ impl Supervisor {
         !self.stopping() && self.started.load(Ordering::SeqCst)
     }
 
-    /// What comes in the place of a dead worker that had lived so long.
-    pub(super) fn plan_restart(&mut self, index: usize, how: &str, pid: u32, lived: Duration) -> Body {
+    /// Whether a worker of this servlet has finished a batch since the last call; to be asked after a barren death.
+    fn has_progressed(&mut self, node: u32) -> bool {
+        let segment = &self.shared.segment;
+        let posts = self.posts.iter().filter(|post| post.node == node);
+        // A dead one's call goes on, in its counters, until it is started again.
+        let of_one = |post: &Post| post.finished_before.saturating_add(post.finished(segment, false));
+        let finished = posts.map(of_one).fold(0, u64::saturating_add);
+        std::mem::replace(&mut self.finished[node as usize], finished) < finished
+    }
+
+    /// What comes in the place of a dead worker.
+    pub(super) fn plan_restart(&mut self, index: usize, how: &str, pid: u32, mut death: Death) -> Body {
         if self.stopping() {
             return Body::None;
         }
         if !self.started.load(Ordering::SeqCst) {
             return Body::Awaiting(Instant::now()); // if the server gets ready all the same
         }
+        if death.is_barren() {
+            death.progress = self.has_progressed(self.posts[index].node);
+        }
         let post = &mut self.posts[index];
         post.on_trial = false;
-        match post.record.death(&post.restarts, lived) {
+        match post.record.death(&post.restarts, &death) {
             Next::Restart(backoff) => match Instant::now().checked_add(backoff) {
                 Some(at) => {
                     say(
@@ -50,9 +63,9 @@ impl Supervisor {
                 }
             },
             Next::GiveUp(rest) => {
-                let deaths = post.record.young_deaths();
+                let in_vain = post.record.in_vain();
                 say(
-                    || tracing::error!(worker = %post.title, pid, deaths, ?rest, "a worker {how}; it is given up"),
+                    || tracing::error!(worker = %post.title, pid, in_vain, ?rest, "a worker {how}; it is given up"),
                 );
                 Body::GivenUp(rest.and_then(|rest| Instant::now().checked_add(rest)))
             }
@@ -92,7 +105,7 @@ impl Supervisor {
                 post.entries(&self.shared.segment).for_each(|entry| entry.set_life(Life::Dead));
                 self.posts[index].body = match is_shortage(&error) {
                     true => self.await_room(index, &how),
-                    false => self.plan_restart(index, &how, 0, Duration::ZERO), // its executable has gone: as another death
+                    false => self.plan_restart(index, &how, 0, Death::default()), // its executable has gone: in vain
                 };
                 self.give_up_if_last(node, &how);
             } else if self.posts[index].on_trial

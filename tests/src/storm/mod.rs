@@ -65,7 +65,7 @@ pub struct Storm {
 pub enum Kills {
     /// So many kills; workers are started again however often they die.
     Many(u64),
-    /// Until every worker process has died as often as it may, and all servlets of processes are down.
+    /// Until every worker process has died once, and is not started again: all servlets of processes are down.
     UntilDown,
 }
 
@@ -97,7 +97,7 @@ impl Storm {
         let (path, soon) = (book.path(), Duration::from_millis(1));
         let restarts = match self.kills {
             Kills::Many(_) => Restarts::unlimited().backoff(soon, 4 * soon),
-            Kills::UntilDown => Restarts::default().for_good(),
+            Kills::UntilDown => Restarts::default().limit(0).for_good(),
         };
         let circumstances = Circumstances { book: &path, restarts, ..Circumstances::default() };
         let builder = Server::builder(name).capacity(self.capacity).max_payload(LARGEST).wait(self.wait);

@@ -2,7 +2,6 @@
 
 use super::{Kills, LOOK, Sky};
 use crate::dice::Dice;
-use ringmill::RESTART_LIMIT;
 use ringmill_shm::participant::{Entry, Life};
 use ringmill_shm::sys::process::{PidFd, start_time};
 use std::collections::BTreeMap;
@@ -161,9 +160,9 @@ impl<'s> Killer<'s> {
     fn is_done(&self) -> bool {
         match self.sky.storm.kills {
             Kills::Many(kills) => self.kills >= kills,
-            Kills::UntilDown => self.sky.victims_places().all(|entry| {
-                entry.restarts() >= RESTART_LIMIT && matches!(entry.life(), Life::Dead | Life::Failed)
-            }),
+            Kills::UntilDown => {
+                self.sky.victims_places().all(|entry| matches!(entry.life(), Life::Dead | Life::Failed))
+            }
         }
     }
 
@@ -171,11 +170,14 @@ impl<'s> Killer<'s> {
     fn pause(&mut self) {
         let begun = Instant::now();
         let pace = Duration::from_micros(self.dice.below(5000));
-        let some = self.sky.counts.ended() + self.dice.below(20);
+        let some = self.sky.counts.ended() + 1 + self.dice.below(20);
         if self.dice.below(3) == 0 {
             self.stop_somebody();
         }
-        let enough = || self.sky.counts.ended() >= some || self.sky.storm.kills == Kills::UntilDown;
+        // Where nobody is started again, some requests end before the first is killed; later none may.
+        let down = self.sky.storm.kills == Kills::UntilDown && self.kills > 0;
+        let some = if down { 0 } else { some };
+        let enough = || self.sky.counts.ended() >= some;
         self.sky.eventually("the storm goes on", || {
             self.sky.victims.continue_due(Instant::now());
             begun.elapsed() >= pace && enough() || self.sky.is_over() || self.sky.book.is_nearly_full()

@@ -135,7 +135,7 @@ impl BatchWorker for Actor {
     }
 }
 
-fn dump_no_core() {
+pub(crate) fn dump_no_core() {
     let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: reads a live structure; only limits this process.
     unsafe { libc::setrlimit(libc::RLIMIT_CORE, &raw const none) };
