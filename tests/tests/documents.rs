@@ -17,7 +17,7 @@ fn blocks(document: &str, language: &str) -> Vec<String> {
 #[test]
 fn the_shortest_program_is_the_example_and_short() {
     let shown = blocks(&text("README.md"), "rust");
-    let example = text("engine/examples/hello.rs");
+    let example = text("examples/hello.rs");
     assert_eq!(shown.len(), 1);
     assert!(example.trim().ends_with(shown[0].as_str()), "README.md and examples/hello.rs differ");
     assert!(shown[0].lines().count() <= 40);

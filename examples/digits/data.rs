@@ -88,7 +88,7 @@ impl fmt::Display for Found {
 /// Reads the digits at `csv`, or without one those that come with the program.
 pub(crate) fn load(csv: Option<&Path>) -> Result<Vec<Digit>, DataError> {
     let Some(path) = csv else {
-        return parse("digits.csv", include_str!("../../../data/digits.csv"));
+        return parse("digits.csv", include_str!("../../data/digits.csv"));
     };
     let file = path.display().to_string();
     match fs::read(path) {
