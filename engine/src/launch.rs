@@ -4,7 +4,7 @@
 //!
 //! The server prepares the worker's places, one for each of its threads (STARTING, a new token), then starts
 //! the executable with one environment variable that names the first place, all tokens, server and segment.
-//! There, before `main`: `init!` takes the variable away, pins the process, attaches the segment, takes its
+//! There, before `main`: `init!` takes the variable away and runs what else runs before `main`, pins the process, attaches the segment, takes its
 //! bytes of the lease, and starts the threads. Each constructs its worker and says READY, when all of them
 //! can, or FAILED (with an error record) in its place and on the start-up bell. All workers do so side by
 //! side; the server sleeps on that one bell.
@@ -18,13 +18,16 @@
 //! others leave, so that its process ends. A server that dies is seen by each
 //! worker's watcher thread, which gives the worker a second to clean up; the last to leave removes the
 //! segment.
-#![expect(unsafe_code, reason = "removing a variable from the environment before there are threads")]
+#![expect(
+    unsafe_code,
+    reason = "what is done before `main`: taking the order out of the environment, running constructors"
+)]
 
 use crate::error::{JoinError, NOT_A_WORKER, RemoteError, STOPPED_BY_ERROR};
 use crate::patience::Wait;
 use crate::payload;
 use crate::plan::Live;
-use crate::registry::{self, Entry};
+use crate::registry;
 use crate::run::{Left, Seat};
 use crate::unit::Unit;
 use crate::worker::Stop;
@@ -36,13 +39,15 @@ use ringmill_shm::sys::process::{
     PidFd, exit_now, ignore_signal, inherit_only_standard_descriptors, open_standard_descriptors,
     wait_readable,
 };
+use ringmill_shm::sys::program::{Arguments, Constructor, run_constructors_after};
+use ringmill_shm::sys::stack::{name_thread, tell_of_overflow};
 use ringmill_shm::token::Token;
 use std::ffi::OsString;
 use std::os::fd::AsRawFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 /// Tells a process that it is a worker: `place:token,token:wait:origin:segment`. Nothing of it is secret: other
@@ -168,30 +173,73 @@ pub(crate) fn spawn(
     command.spawn()
 }
 
-/// Ends a process that was started as a worker and has not become one: its program has no `init!` that
-/// lists the type. Were it to go on, it would start workers that start workers.
+/// How far this process is on its way to being a worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// It was ordered to be one; what comes before `main` is under way.
+    Ordered,
+    /// It is one.
+    Worker,
+}
+
+/// Set once it is known that this process was ordered to be a worker.
+static WAY: Mutex<Option<Way>> = Mutex::new(None);
+
+fn way() -> MutexGuard<'static, Option<Way>> {
+    WAY.lock().unwrap_or_else(|e| e.into_inner())
+}
+
+/// Ends this process, which was ordered to be a worker and cannot be one. At once: nothing of the program that it would
+/// otherwise be has begun, so nothing of it is to run at the end.
+fn refuse(reason: &str) -> ! {
+    eprintln!("ringmill worker: {reason}");
+    exit_now(NOT_A_WORKER)
+}
+
+/// Ends a process that was started as a worker, has not become one, and is about to start a server. Were it to go on, it
+/// would start workers that start workers.
 pub(crate) fn exit_if_unfulfilled_worker() {
+    if *way() == Some(Way::Ordered) {
+        refuse(
+            "something that runs before `main` starts a server; in a worker's process it would do so again",
+        );
+    }
     if std::env::var_os(VARIABLE).is_some() {
-        eprintln!("ringmill worker: this program has no ringmill::init! that lists the worker's type");
-        std::process::exit(NOT_A_WORKER);
+        refuse("this program has no ringmill::init! that lists the worker's type");
     }
 }
 
-/// What `init!` calls in every process, before `main`.
-pub fn begin(entries: Vec<Entry>) {
+/// What each `init!` does before `main`, once its types are listed. In a process that was ordered to be a worker, the first
+/// one does not return.
+///
+/// # Safety
+/// It is called by the constructor in `slot`, before `main`, with what that was called with.
+pub(crate) unsafe fn begin(slot: *const Constructor, arguments: Arguments) {
     let _ = crate::cpus::allowed(); // before anything is pinned
-    registry::list(entries);
-    let Some(order) = std::env::var(VARIABLE).ok().and_then(|text| Order::parse(&text)) else { return };
+    if way().is_some() {
+        return; // the first one runs us, and goes on when all have listed their types
+    }
+    let Some(text) = std::env::var_os(VARIABLE) else { return };
+    // First of all, so that no child of this process is ever taken for a worker.
+    // SAFETY: no other thread exists yet, see the header of `registry`.
+    unsafe { std::env::remove_var(VARIABLE) };
+    *way() = Some(Way::Ordered);
+    let order = text.to_str().and_then(Order::parse);
+    let Some(order) = order else { refuse("it does not understand its order") };
     crash_point!("launch.ordered");
+    // SAFETY: as the caller says; this process ends below.
+    if !unsafe { run_constructors_after(slot, arguments) } {
+        eprintln!(
+            "ringmill worker: cannot find what else this program runs before `main`, and goes on without"
+        );
+    }
+    *way() = Some(Way::Worker);
     // Nothing may unwind into the C runtime that called us.
     let code = crate::panics::caught(|| fulfil(order)).unwrap_or_else(|panic| {
         eprintln!("ringmill worker: {panic}");
         1
     });
-    if code != NOT_A_WORKER {
-        std::process::exit(code);
-    }
-    // Perhaps another `init!` of this program lists the type.
+    std::process::exit(code);
 }
 
 /// Becomes the worker; the code to exit with.
@@ -215,11 +263,11 @@ fn fulfil(order: Order) -> i32 {
         Ok(seats) => seats,
         Err(error) => return complain(error),
     };
-    let Some(seat) = seats.first() else { return NOT_A_WORKER };
+    let Some(seat) = seats.first() else { refuse("its order has no place for it") };
     let info = seat.node().info();
-    let Some(live) = registry::find(&info.worker_type, info.type_hash) else { return NOT_A_WORKER };
-    // SAFETY: no other thread exists yet: we are called before `main`, and `join` starts none.
-    unsafe { std::env::remove_var(VARIABLE) };
+    let Some(live) = registry::find(&info.worker_type, info.type_hash) else {
+        refuse("this program has no ringmill::init! that lists the worker's type")
+    };
     if let Err(error) = watch_server(Arc::clone(seat), origin.pid) {
         return complain(error);
     }
@@ -228,15 +276,29 @@ fn fulfil(order: Order) -> i32 {
     for seat in &seats[1..] {
         let (seat, live) = (Arc::clone(seat), Arc::clone(&live));
         let name = format!("ringmill-stream-{}", seat.thread());
-        match std::thread::Builder::new().name(name).spawn(move || occupy(&seat, &live)) {
+        let body = move || {
+            let _told = tell_of_overflow(overflow_message(&seat, "RUST_MIN_STACK"));
+            occupy(&seat, &live)
+        };
+        match std::thread::Builder::new().name(name).spawn(body) {
             Ok(thread) => threads.push(thread),
             // The process ends with all that it has begun; nothing was claimed yet that will not be repaired.
             Err(source) => return complain(JoinError::System { what: "start a thread", source }),
         }
     }
+    name_thread(c"ringmill-worker");
+    let _told = tell_of_overflow(overflow_message(seat, "ulimit -s"));
     let first = occupy(seat, &live);
     let codes = threads.into_iter().map(|thread| thread.join().unwrap_or(1));
     codes.fold(first, i32::max)
+}
+
+/// What a worker's thread that overflows its stack says; `size` is what sets how large that is. The text stays for as long as
+/// the process.
+fn overflow_message(seat: &Seat, size: &str) -> &'static str {
+    let worker = seat.context().name();
+    format!("ringmill worker {worker}: its thread has overflowed its stack, whose size is set by {size}\n")
+        .leak()
 }
 
 /// Lives in a seat until it is left, in whatever way; the code to exit with.

@@ -137,9 +137,7 @@ pub mod cpu {
 /// What the macros of this crate expand to; not for direct use.
 #[doc(hidden)]
 pub mod __private {
-    pub use crate::launch::begin;
-    pub use crate::registry::Entry;
-    pub use ctor::declarative::ctor;
+    pub use crate::registry::{Entry, Slot, begin};
 
     /// What reads bytes that others wrote, for tests that give it any bytes.
     pub mod hostile {

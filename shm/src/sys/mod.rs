@@ -11,4 +11,8 @@ pub mod file;
 #[cfg(not(loom))]
 pub mod process;
 #[cfg(not(loom))]
+pub mod program;
+#[cfg(not(loom))]
+pub mod stack;
+#[cfg(not(loom))]
 pub mod time;
