@@ -3,7 +3,9 @@
 //! # Protocol
 //!
 //! The server prepares the worker's places, one for each of its threads (STARTING, a new token), then starts
-//! the executable with one environment variable that names the first place, all tokens, server and segment.
+//! the executable that it holds open with one environment variable that names the first place, all tokens, server and
+//! segment. With it come descriptors: the segment's file, the lease's, and one end of a
+//! [tether](ringmill_shm::sys::tether); names are looked up only where a program in between has closed them.
 //! There, before `main`: `init!` takes the variable away and runs what else runs before `main`, pins the process, attaches the segment, takes its
 //! bytes of the lease, and starts the threads. Each constructs its worker and says READY, when all of them
 //! can, or FAILED (with an error record) in its place and on the start-up bell. All workers do so side by
@@ -12,11 +14,16 @@
 //! The start-up bell is a futex in the segment, not a process-shared mutex with a condition variable: a
 //! worker killed while it signals such an event leaves the mutex locked and the server waiting for ever.
 //!
+//! Over the tether the worker says why it cannot join ([`Word::Reason`]), what an operator should know
+//! ([`Word::Warning`]) and which build it is ([`Word::Build`]); the server says that it is to end at once
+//! ([`END_AT_ONCE`]), which its watcher thread does: the way out where the server may send no signals.
+//!
 //! # Crash
 //!
-//! A worker that dies on the way is seen by the supervisor's pidfd. One thread that fails or panics has the
-//! others leave, so that its process ends. A server that dies is seen by each
-//! worker's watcher thread, which gives the worker a second to clean up; the last to leave removes the
+//! A worker that dies on the way is seen by the supervisor's pidfd. One that runs another program in its place, or closes
+//! its descriptors, is seen by its tether. One thread that fails or panics has the
+//! others leave, so that its process ends. A server that dies, or runs another program in its place, is seen by each
+//! worker's watcher thread, by pidfd and tether; it gives the worker a second to clean up; the last to leave removes the
 //! segment.
 #![expect(
     unsafe_code,
@@ -34,27 +41,71 @@ use crate::worker::Stop;
 use ringmill_shm::doorbell::WORKER_LIMIT;
 use ringmill_shm::participant::{Lease, Life, MESSAGE_BYTES, SERVER};
 use ringmill_shm::segment::{Place, Segment, remove_if_stale};
+use ringmill_shm::sys::build_id::BuildId;
 use ringmill_shm::sys::cpu;
+use ringmill_shm::sys::file::{set_close_on_exec, take_over};
+use ringmill_shm::sys::image::Image;
 use ringmill_shm::sys::process::{
-    PidFd, exit_now, ignore_signal, inherit_only_standard_descriptors, open_standard_descriptors,
-    wait_readable,
+    GROUP_SIGNALS, PidFd, exit_now, ignore_signal, is_unwaited_child, kill_by_number,
+    open_standard_descriptors, outlive_group_signals, wait_readable,
 };
 use ringmill_shm::sys::program::{Arguments, Constructor, run_constructors_after};
 use ringmill_shm::sys::stack::{name_thread, tell_of_overflow};
+use ringmill_shm::sys::tether::{Received, Tether};
 use ringmill_shm::token::Token;
-use std::ffi::OsString;
+use std::ffi::{CString, OsString};
+use std::fs::File;
 use std::os::fd::AsRawFd;
-use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
+use std::os::unix::fs::MetadataExt;
+use std::process::{Child, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::time::{Duration, Instant};
 
-/// Tells a process that it is a worker: `place:token,token:wait:origin:segment`. Nothing of it is secret: other
-/// users may see it, where the system shows them the environment of processes that are not theirs.
+/// Tells a process that it is a worker: `place:token,token:wait:origin:descriptors:build:name:segment`. Nothing of it
+/// is secret: other users may see it, where the system shows them the environment of processes that are not theirs.
 const VARIABLE: &str = "RINGMILL_WORKER";
 /// How long a worker may clean up after the server's process has gone.
 const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// How long a worker waits until the end of a server is confirmed whose tether is closed: the kernel closes one
+/// descriptor after the other.
+const CONFIRMATION_LIMIT: Duration = Duration::from_millis(200);
+const CONFIRMATION_LOOK: Duration = Duration::from_millis(1);
+
+/// The message by which a server ends a worker that it may not kill.
+const END_AT_ONCE: &[u8] = b"end";
+
+/// What a worker says over its tether.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Word {
+    /// It cannot join, and why.
+    Reason(String),
+    /// It has joined, but an operator should know this.
+    Warning(String),
+    /// Which build it is.
+    Build(BuildId),
+}
+
+impl Word {
+    fn to_message(&self) -> Vec<u8> {
+        let (kind, text) = match self {
+            Self::Reason(text) => ('r', text.clone()),
+            Self::Warning(text) => ('w', text.clone()),
+            Self::Build(build) => ('b', build.to_string()),
+        };
+        format!("{kind}{text}").into_bytes()
+    }
+
+    fn parse(message: &[u8]) -> Option<Self> {
+        let text = String::from_utf8_lossy(message.get(1..)?).into_owned();
+        match message[0] {
+            b'r' => Some(Self::Reason(text)),
+            b'w' => Some(Self::Warning(text)),
+            b'b' => BuildId::parse(&text).map(Self::Build),
+            _ => None,
+        }
+    }
+}
 
 /// What a worker's process is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,7 +117,35 @@ pub(crate) struct Order {
     pub(crate) wait: Wait,
     /// One that starts later under the same name is not the one that wants us.
     pub(crate) origin: Origin,
+    /// What it has from the server: the segment's file, the lease to hold bytes by, the lease to look by, the tether.
+    pub(crate) descriptors: Option<[Descriptor; 4]>,
+    /// Which build it must be, if that is known.
+    pub(crate) build: Option<BuildId>,
+    /// What a process list is to call it; empty: as it is called already.
+    pub(crate) name: String,
     pub(crate) segment: Place,
+}
+
+/// A descriptor that a process has from its start on, and what it is one of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Descriptor {
+    number: i32,
+    file: u64,
+}
+
+impl Descriptor {
+    fn of(file: &File) -> std::io::Result<Self> {
+        Ok(Self { number: file.as_raw_fd(), file: file.metadata()?.ino() })
+    }
+
+    fn take_over(self) -> Option<File> {
+        take_over(self.number, self.file)
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let (number, file) = text.split_once('.')?;
+        Some(Self { number: number.parse().ok()?, file: file.parse().ok()? })
+    }
 }
 
 /// Which server it is: of all that ever had its name, and its pid.
@@ -116,13 +195,23 @@ impl Order {
             Wait::Park => "park".to_string(),
             Wait::Spin(time) => time.as_nanos().to_string(),
         };
-        let Self { place, tokens, wait: _, origin, segment } = self;
+        let Self { place, tokens, wait: _, origin, descriptors, build, name, segment } = self;
         let tokens: Vec<String> = tokens.iter().map(|token| token.raw().to_string()).collect();
-        format!("{place}:{}:{wait}:{}:{}", tokens.join(","), origin.to_text(), segment.to_text())
+        let descriptors = descriptors.iter().flatten();
+        let descriptors: Vec<String> = descriptors.map(|d| format!("{}.{}", d.number, d.file)).collect();
+        let build = build.as_ref().map_or(String::new(), ToString::to_string);
+        format!(
+            "{place}:{}:{wait}:{}:{}:{build}:{name}:{}",
+            tokens.join(","),
+            origin.to_text(),
+            descriptors.join(","),
+            segment.to_text()
+        )
     }
 
     fn parse(text: &str) -> Option<Self> {
-        let mut parts = text.splitn(5, ':');
+        let mut parts = text.splitn(8, ':');
+        let unless_empty = |text: &str| (!text.is_empty()).then(|| text.to_string());
         let token = |text: &str| Token::from_raw(text.parse().ok()?);
         let place = parts.next()?.parse().ok().filter(|place| *place < Token::INDEX_LIMIT)?;
         let tokens: Vec<Token> = parts.next()?.split(',').map(token).collect::<Option<_>>()?;
@@ -138,6 +227,18 @@ impl Order {
                 nanos => Wait::Spin(Duration::from_nanos(nanos.parse().ok()?)),
             },
             origin: Origin::parse(parts.next()?)?,
+            descriptors: match unless_empty(parts.next()?) {
+                None => None,
+                Some(text) => {
+                    let parsed: Vec<_> = text.split(',').map(Descriptor::parse).collect::<Option<_>>()?;
+                    Some(parsed.try_into().ok()?)
+                }
+            },
+            build: match unless_empty(parts.next()?) {
+                None => None,
+                Some(text) => Some(BuildId::parse(&text)?),
+            },
+            name: parts.next()?.to_string(),
             segment: Place::parse(parts.next()?).ok()?,
         })
     }
@@ -149,28 +250,122 @@ pub(crate) fn understands(text: &str) -> bool {
     order.is_some_and(|order| Order::parse(&order.to_text()) == Some(order))
 }
 
-/// This program's executable; through `/proc` if its file has been replaced or removed meanwhile.
-pub(crate) fn own_executable() -> PathBuf {
-    std::env::current_exe().ok().filter(|path| path.exists()).unwrap_or_else(|| "/proc/self/exe".into())
+/// What a server has held since its start, for the processes that it starts.
+#[derive(Debug)]
+pub(crate) struct Held {
+    /// Their standard input.
+    nothing: File,
+}
+
+impl Held {
+    pub(crate) fn new() -> std::io::Result<Self> {
+        Ok(Self { nothing: File::open("/dev/null")? })
+    }
+}
+
+/// How a post's processes are started.
+#[derive(Debug)]
+pub(crate) struct Recipe {
+    pub(crate) image: Arc<Image>,
+    pub(crate) env: Vec<(OsString, OsString)>,
+    pub(crate) held: Arc<Held>,
+    /// Which build they are, as the image says or else the first of them.
+    pub(crate) build: Option<BuildId>,
+    /// An open file description of the lease for them to hold their bytes by, once no other can be opened.
+    pub(crate) spare: File,
+}
+
+/// A worker's process, as its supervisor has it.
+#[derive(Debug)]
+pub(crate) struct Process {
+    pub(crate) child: Child,
+    pub(crate) pidfd: PidFd,
+    /// None once the other end is closed.
+    pub(crate) tether: Option<Tether>,
+    /// Why it cannot join, as it says.
+    pub(crate) reason: Option<String>,
+    /// Alive without its tether: it has run another program in its place, or closed its descriptors.
+    pub(crate) strayed: bool,
 }
 
 /// Starts a worker's process. `title` is what a process list shows; of variables with one name the last
-/// counts.
+/// counts. The order's descriptors, build and name are filled in.
 pub(crate) fn spawn(
-    program: &Path,
+    recipe: &Recipe,
     title: &str,
-    env: &[(OsString, OsString)],
-    order: &Order,
-) -> std::io::Result<Child> {
-    let mut command = Command::new(program);
+    mut order: Order,
+    segment: &Segment,
+) -> std::io::Result<(Process, Option<String>)> {
+    let (ours, theirs) = Tether::pair()?;
+    let lease = segment.lease();
+    let own = lease.open_again();
+    let hold = own.as_ref().unwrap_or(&recipe.spare);
+    let kept = [segment.file(), hold, lease.probe(), theirs.file()];
+    let mut descriptors = Vec::with_capacity(kept.len());
+    for file in kept {
+        descriptors.push(Descriptor::of(file)?);
+    }
+    order.descriptors = descriptors.try_into().ok();
+    order.build = recipe.build.clone();
+    let name = recipe.image.name().to_str().filter(|name| !name.contains(':'));
+    order.name = name.unwrap_or_default().into();
+    let mut command = recipe.image.command();
     command
-        .arg0("ringmill")
         .args(["worker", title])
-        .envs(env.iter().map(|(key, value)| (key, value)))
+        .envs(recipe.env.iter().map(|(key, value)| (key, value)))
         .env(VARIABLE, order.to_text())
-        .stdin(Stdio::null());
-    inherit_only_standard_descriptors(&mut command);
-    command.spawn()
+        .stdin(Stdio::from(recipe.held.nothing.try_clone()?));
+    let kept = kept.map(AsRawFd::as_raw_fd).to_vec();
+    let (mut child, fallback) = recipe.image.spawn(command, "ringmill", kept, GROUP_SIGNALS)?;
+    crash_point!("supervisor.started");
+    let warning = fallback.map(|fallback| fallback.to_string()).or_else(|| {
+        let error = own.err()?;
+        Some(format!("its lease could not be opened again ({error}); it shares the server's description"))
+    });
+    match PidFd::of_child(child.id()) {
+        Ok(pidfd) => {
+            let process = Process { child, pidfd, tether: Some(ours), reason: None, strayed: false };
+            Ok((process, warning))
+        }
+        Err(error) => {
+            // Without a descriptor its death could not be noticed. If it has gone already, its pid
+            // may be another's.
+            if is_unwaited_child(child.id()) {
+                let _ = child.kill();
+                let _ = child.wait();
+            }
+            Err(error)
+        }
+    }
+}
+
+impl Process {
+    /// What it has said since the last look. Its tether is gone after that if the other end is closed.
+    pub(crate) fn words(&mut self) -> Vec<Word> {
+        let mut words = Vec::new();
+        while let Some(tether) = &self.tether {
+            match tether.receive() {
+                Received::Message(message) => words.extend(Word::parse(&message)),
+                Received::Nothing => break,
+                Received::Over => self.tether = None,
+            }
+        }
+        words
+    }
+}
+
+/// Ends exactly this process, in whatever way this one may: by signal; or by its watcher thread, which is told so. Does
+/// not wait, and does not say whether it worked: a process that is stopped obeys signals only.
+pub(crate) fn kill(process: &Process) {
+    let Err(_refused) = process.pidfd.send_signal(libc::SIGKILL) else { return };
+    // A filter may know the one call and not the other; the pid of a child that nobody has waited for is its own.
+    let pid = process.child.id();
+    if is_unwaited_child(pid) && kill_by_number(pid).is_ok() {
+        return;
+    }
+    if let Some(tether) = &process.tether {
+        let _ = tether.send(END_AT_ONCE); // it may have ended already
+    }
 }
 
 /// How far this process is on its way to being a worker.
@@ -192,8 +387,18 @@ fn way() -> MutexGuard<'static, Option<Way>> {
 /// Ends this process, which was ordered to be a worker and cannot be one. At once: nothing of the program that it would
 /// otherwise be has begun, so nothing of it is to run at the end.
 fn refuse(reason: &str) -> ! {
-    eprintln!("ringmill worker: {reason}");
+    if !say(&Word::Reason(reason.into())) {
+        eprintln!("ringmill worker: {reason}");
+    }
     exit_now(NOT_A_WORKER)
+}
+
+/// What ties this process to its server, if it is a worker.
+static TETHER: OnceLock<Tether> = OnceLock::new();
+
+/// Tells the server; false if it is not told.
+fn say(word: &Word) -> bool {
+    TETHER.get().is_some_and(|tether| tether.send(&word.to_message()).is_ok())
 }
 
 /// Ends a process that was started as a worker, has not become one, and is about to start a server. Were it to go on, it
@@ -226,6 +431,7 @@ pub(crate) unsafe fn begin(slot: *const Constructor, arguments: Arguments) {
     *way() = Some(Way::Ordered);
     let order = text.to_str().and_then(Order::parse);
     let Some(order) = order else { refuse("it does not understand its order") };
+    settle_in(&order);
     crash_point!("launch.ordered");
     // SAFETY: as the caller says; this process ends below.
     if !unsafe { run_constructors_after(slot, arguments) } {
@@ -242,23 +448,41 @@ pub(crate) unsafe fn begin(slot: *const Constructor, arguments: Arguments) {
     std::process::exit(code);
 }
 
+/// What a worker's process does before it, or anybody in it, can start another: signals that are sent to the whole
+/// group have no effect on it, since the server tells it when to go; and nobody inherits what it has from the server.
+fn settle_in(order: &Order) {
+    for descriptor in order.descriptors.iter().flatten() {
+        set_close_on_exec(descriptor.number);
+    }
+    if let Some(tether) = order.descriptors.and_then(|all| all[3].take_over()) {
+        let _ = TETHER.set(Tether::of(tether)); // nobody has set it before
+    }
+    open_standard_descriptors(); // before anything else is opened
+    outlive_group_signals();
+    ignore_signal(libc::SIGPIPE); // as `main` would have it
+    if !order.name.is_empty()
+        && let Ok(name) = CString::new(order.name.as_str())
+    {
+        name_thread(&name); // it was started by a descriptor, and is called as that
+    }
+}
+
 /// Becomes the worker; the code to exit with.
 fn fulfil(order: Order) -> i32 {
-    open_standard_descriptors(); // before anything else is opened
-    // Ctrl-C and a service manager's SIGTERM reach the whole group; the server tells us when to go.
-    ignore_signal(libc::SIGINT);
-    ignore_signal(libc::SIGTERM);
-    ignore_signal(libc::SIGPIPE); // as `main` would have it
     let (origin, place) = (order.origin, order.segment.clone());
     // Nobody wants to know that a worker could not join a server that was killed meanwhile.
     let complain = |error: JoinError| {
+        let told = say(&Word::Reason(error.to_string()));
         if origin.has_ended(&place) {
             let _ = remove_if_stale(&place, false); // perhaps nobody else will
-        } else {
+        } else if !told {
             eprintln!("ringmill worker: {error}");
         }
         1
     };
+    if let Err(error) = check_build(&order) {
+        return complain(error);
+    }
     let seats = match join(order) {
         Ok(seats) => seats,
         Err(error) => return complain(error),
@@ -286,7 +510,6 @@ fn fulfil(order: Order) -> i32 {
             Err(source) => return complain(JoinError::System { what: "start a thread", source }),
         }
     }
-    name_thread(c"ringmill-worker");
     let _told = tell_of_overflow(overflow_message(seat, "ulimit -s"));
     let first = occupy(seat, &live);
     let codes = threads.into_iter().map(|thread| thread.join().unwrap_or(1));
@@ -308,9 +531,34 @@ pub(crate) fn occupy(seat: &Arc<Seat>, live: &Live) -> i32 {
     leave(seat, left)
 }
 
+/// Two builds of a program do not work together: a type's name says nothing of what its bytes mean.
+fn check_build(order: &Order) -> Result<(), JoinError> {
+    let Some(ours) = BuildId::of_this_process() else { return Ok(()) };
+    match &order.build {
+        Some(wanted) if wanted.is_of_note() == ours.is_of_note() && *wanted != ours => {
+            let program = std::env::current_exe().unwrap_or_default();
+            Err(JoinError::Build { wanted: wanted.clone(), ours, program })
+        }
+        Some(_) => Ok(()),
+        None => {
+            say(&Word::Build(ours));
+            Ok(())
+        }
+    }
+}
+
 /// One seat for each of the order's places.
 fn join(order: Order) -> Result<Vec<Arc<Seat>>, JoinError> {
-    let segment = Segment::attach(order.segment, payload::PAYLOAD_FORMAT)?;
+    let given = |index: usize| order.descriptors.and_then(|all| all[index].take_over());
+    let (segment, hold, probe) = (given(0), given(1), given(2));
+    let segment = match (segment, hold, probe) {
+        (Some(segment), Some(hold), Some(probe)) => {
+            let lease = Lease::of_files(hold, probe, &order.segment.lease_path());
+            Segment::adopt(order.segment, payload::PAYLOAD_FORMAT, segment, lease)?
+        }
+        // A program between the server and us has closed them.
+        _ => Segment::attach(order.segment, payload::PAYLOAD_FORMAT)?,
+    };
     let origin = Origin::of(&segment)
         .map_err(|source| JoinError::System { what: "look at the server's lease", source })?;
     if origin != order.origin {
@@ -325,8 +573,10 @@ fn join(order: Order) -> Result<Vec<Arc<Seat>>, JoinError> {
     }
     let cpus = entries.first().map_or(Vec::new(), |entry| entry.cpus());
     if !cpus.is_empty() {
-        cpu::pin_thread(&cpus)
-            .map_err(|source| JoinError::System { what: "pin the worker to its CPUs", source })?;
+        // Checked against the allowed set when planned; it may have shrunk since.
+        if let Err(error) = cpu::pin_thread(&cpus) {
+            say(&Word::Warning(format!("cannot be pinned to its CPUs {cpus:?} and runs on any: {error}")));
+        }
     }
     for (place, _) in tokens() {
         // *lease before deeds*.
@@ -345,10 +595,14 @@ fn join(order: Order) -> Result<Vec<Arc<Seat>>, JoinError> {
     tokens().map(seat).collect()
 }
 
-/// Starts the thread that ends this process when the server's has gone.
+/// Starts the thread that ends this process when the server's has gone, or says so.
 fn watch_server(seat: Arc<Seat>, server: u32) -> Result<(), JoinError> {
     let system = |what| move |source| JoinError::System { what, source };
-    let server = PidFd::open(server).map_err(system("watch the server"))?;
+    let server = match PidFd::open(server) {
+        Ok(server) => Some(server),
+        Err(_) if TETHER.get().is_some() => None, // it is gone, or this system call is refused: the tether tells
+        Err(error) => return Err(system("watch the server")(error)),
+    };
     // If it had died before we opened it, the descriptor may be another process's; the lease tells.
     if !seat.segment.lease().is_served().map_err(system("ask for the server's lease"))? {
         return Err(JoinError::System {
@@ -357,7 +611,7 @@ fn watch_server(seat: Arc<Seat>, server: u32) -> Result<(), JoinError> {
         });
     }
     let watch = move || {
-        while !wait_readable(&[server.as_raw_fd()], None)[0] {}
+        await_end_of_server(&seat, server.as_ref(), TETHER.get());
         crash_point!("launch.orphaned");
         seat.unit.orphan(&seat.segment);
         seat.segment.startup().ring();
@@ -371,6 +625,34 @@ fn watch_server(seat: Arc<Seat>, server: u32) -> Result<(), JoinError> {
         .spawn(watch)
         .map_err(system("start a thread"))?;
     Ok(())
+}
+
+/// Returns when the server's process has ended, or runs another program. Ends this process where the server says so.
+fn await_end_of_server(seat: &Seat, server: Option<&PidFd>, tether: Option<&Tether>) {
+    let fds = server.map(AsRawFd::as_raw_fd).into_iter().chain(tether.map(AsRawFd::as_raw_fd));
+    let fds: Vec<i32> = fds.collect();
+    let has_ended =
+        || server.is_some_and(|server| wait_readable(&[server.as_raw_fd()], Some(Duration::ZERO))[0]);
+    loop {
+        wait_readable(&fds, None);
+        if has_ended() {
+            return;
+        }
+        match tether.map(Tether::receive) {
+            Some(Received::Message(message)) if message == END_AT_ONCE => exit_now(1),
+            Some(Received::Over) => break,
+            _ => {}
+        }
+    }
+    // Nobody but the server had the other end.
+    let begun = Instant::now();
+    while begun.elapsed() < CONFIRMATION_LIMIT {
+        if has_ended() || matches!(seat.segment.lease().is_served(), Ok(false)) {
+            return;
+        }
+        std::thread::sleep(CONFIRMATION_LOOK); // of a lock's release nobody is told
+    }
+    exit_now(1) // it lives and serves, and has given this worker up
 }
 
 /// Says how it went; the code to exit with.
@@ -435,11 +717,6 @@ pub(crate) fn status_text(status: std::process::ExitStatus) -> String {
     }
 }
 
-/// Sends SIGKILL to exactly this process.
-pub(crate) fn kill(pidfd: &PidFd) {
-    let _ = pidfd.send_signal(libc::SIGKILL); // it may have ended already
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -451,22 +728,39 @@ mod tests {
             for segment in [Place::named("a.b-c_d").unwrap(), Place::File("/tmp/x:y".into())] {
                 let tokens = vec![Token::new(3, 9), Token::new(4, 2)];
                 let origin = Origin { pid: 42, began: 7, lease: 1 << 40 };
-                let order = Order { place: 3, tokens, wait, origin, segment };
+                let mut order = Order {
+                    place: 3,
+                    tokens,
+                    wait,
+                    origin,
+                    descriptors: None,
+                    build: None,
+                    name: String::new(),
+                    segment,
+                };
+                assert_eq!(Order::parse(&order.to_text()), Some(order.clone()));
+                order.descriptors = Some([5, 6, 7, 8].map(|number| Descriptor { number, file: 1 << 40 }));
+                order.build = BuildId::of_this_process();
+                order.name = "a program".into();
                 assert_eq!(Order::parse(&order.to_text()), Some(order));
             }
         }
         for bad in [
             "",
             "1",
-            "1:2:park:4.5.6",
-            "x:9:park:4.5.6:a",
-            "1:0:park:4.5.6:a",
-            "1:5000:never:4.5.6:a",
-            "1:5000:park:4.5.6:",
-            "1:9:park:4.a.6:a",
-            "1:9:park:4:a",
-            "1:5000,:park:4.5.6:a",
-            "4294967295:5000,5001:park:4.5.6:a",
+            "1:2:park:4.5.6::::",
+            "1:9:park:4.5.6:a",
+            "x:9:park:4.5.6::::a",
+            "1:0:park:4.5.6::::a",
+            "1:5000:never:4.5.6::::a",
+            "1:5000:park:4.5.6::::",
+            "1:9:park:4.a.6::::a",
+            "1:9:park:4::::a",
+            "1:9:park:4.5.6:1.2,3.4:::a",
+            "1:9:park:4.5.6:1.2,3.4,5.6,7:::a",
+            "1:9:park:4.5.6::a/b::a",
+            "1:5000,:park:4.5.6::::a",
+            "4294967295:5000,5001:park:4.5.6::::a",
         ] {
             assert_eq!(Order::parse(bad), None, "{bad:?}");
         }

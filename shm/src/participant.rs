@@ -515,6 +515,28 @@ impl Lease {
         Ok(same.then(|| Self { hold, probe, path: path.into() }))
     }
 
+    /// The lease file by descriptors that are open: `hold` is an open file description that no other process locks
+    /// by, `probe` one that nobody locks by.
+    #[must_use]
+    pub fn of_files(hold: File, probe: File, path: &Path) -> Self {
+        Self { hold, probe, path: path.into() }
+    }
+
+    /// An open file description of its own, for another process to lock by. Locks belong to descriptions, and so end
+    /// with the last process that has one.
+    ///
+    /// # Errors
+    /// If this process may not open its file any more.
+    pub fn open_again(&self) -> io::Result<File> {
+        sys::file::open_again(&self.probe, &self.path)
+    }
+
+    /// The description that nobody locks by: any number of processes may look by it.
+    #[must_use]
+    pub fn probe(&self) -> &File {
+        &self.probe
+    }
+
     /// Which file it is, among those of its file system: a name may be another's later.
     ///
     /// # Errors

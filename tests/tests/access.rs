@@ -360,7 +360,7 @@ fn worker_processes_inherit_no_descriptor_but_the_standard_ones() {
             pid != first[0]
                 && name.inspect().participants()[1].life() == ringmill_shm::participant::Life::Ready
         });
-        let [_, lease] = both_files(name.place()).map(|path| path.display().to_string());
+        let [segment, lease] = both_files(name.place()).map(|path| path.display().to_string());
         let streams = descriptors(program.pid());
         for pid in [name.inspect().participants()[1].pid(), first[1]] {
             let theirs = descriptors(pid);
@@ -368,10 +368,13 @@ fn worker_processes_inherit_no_descriptor_but_the_standard_ones() {
             assert_eq!([&theirs[&1], &theirs[&2]], [&streams[&1], &streams[&2]]);
             let mut own: Vec<&str> = theirs.range(3..).map(|(_, what)| what.as_str()).collect();
             own.sort_unstable();
-            // The lease, once to hold it and once to ask for it, and the server's process; the segment is mapped.
+            // The segment; the lease, once to hold it and once to ask for it; the tether, and the server's process.
             let pidfd = own.iter().position(|what| what.contains("pidfd")).expect("it watches the server");
             own.remove(pidfd);
-            assert_eq!(own, [&lease, &lease], "{theirs:?}");
+            let tether =
+                own.iter().position(|what| what.contains("socket")).expect("it is tied to the server");
+            own.remove(tether);
+            assert_eq!(own, [&segment, &lease, &lease], "{theirs:?}");
         }
         // Nor do programs that user code starts, here or there.
         for pid in [program.pid(), first[1]] {
@@ -424,12 +427,14 @@ fn arguments_and_environment_of_a_worker_hold_no_secret() {
             let ours: Vec<&String> = environment.iter().filter(|word| word.contains("RINGMILL")).collect();
             let order = ours[0].strip_prefix("RINGMILL_WORKER=").expect("the only one of ours");
             assert_eq!(ours.len(), 1, "{ours:?}");
-            // Place, tokens, how to wait, which server, which segment.
-            let parts: Vec<&str> = order.splitn(5, ':').collect();
-            assert_eq!((parts[0], parts[4]), ((index + 1).to_string().as_str(), name.text().as_str()));
+            // Place, tokens, how to wait, which server, descriptors, build, name of the program, which segment.
+            let parts: Vec<&str> = order.splitn(8, ':').collect();
+            assert_eq!((parts[0], parts[7]), ((index + 1).to_string().as_str(), name.text().as_str()));
             assert!(parts[2].chars().all(char::is_alphanumeric), "{order}");
-            let numbers = [parts[1], parts[3]].concat();
-            assert!(numbers.chars().all(|c| c.is_ascii_digit() || c == '.'), "{order}");
+            let numbers = [parts[1], parts[3], parts[4]].concat();
+            assert!(numbers.chars().all(|c| c.is_ascii_digit() || ".,".contains(c)), "{order}");
+            assert!(parts[5].chars().all(|c| c.is_ascii_alphanumeric() || c == '.'), "{order}");
+            assert!(words("comm")[0].len() > 1 && parts[6].starts_with(words("comm")[0].trim()), "{order}");
             let secret = gate.path();
             assert!(!environment.iter().chain(&words("cmdline")).any(|word| word.contains(&secret)));
             let segment = fs::read(name.place().path()).expect("it is ours");

@@ -1,9 +1,10 @@
 //! Why a server, or a worker, did not start.
 
 use super::RemoteError;
+use crate::supervisor::EarlyDeaths;
 use ringmill_shm::segment::{AttachError, CreateError};
+use ringmill_shm::sys::build_id::BuildId;
 use std::path::PathBuf;
-use std::process::ExitStatus;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -103,6 +104,16 @@ pub enum StartError {
         /// The code it exited with, if it did.
         code: Option<i32>,
     },
+    /// A worker's process was started and could not take part.
+    #[error("worker {servlet}/{worker} could not join: {reason}")]
+    Join {
+        /// The servlet's name.
+        servlet: String,
+        /// Which of its workers.
+        worker: u32,
+        /// What it says.
+        reason: String,
+    },
     /// A worker was not ready in time.
     #[error("worker {servlet}/{worker} was not ready within {:.3} s", limit.as_secs_f64())]
     Timeout {
@@ -145,10 +156,14 @@ pub(crate) fn status_of_early_death(
     servlet: String,
     worker: u32,
     place: u32,
-    deaths: &Mutex<Vec<(u32, ExitStatus)>>,
+    deaths: &Mutex<EarlyDeaths>,
 ) -> StartError {
     let deaths = deaths.lock().unwrap_or_else(|e| e.into_inner());
-    let status = deaths.iter().find(|(p, _)| *p == place).map(|(_, status)| *status);
+    let death = deaths.iter().find(|(of, ..)| *of == place);
+    if let Some((_, _, Some(reason))) = death {
+        return StartError::Join { servlet, worker, reason: reason.clone() };
+    }
+    let status = death.map(|(_, status, _)| *status);
     let text = status.map_or("ended".into(), crate::launch::status_text);
     StartError::Died { servlet, worker, status: text, code: status.and_then(|s| s.code()) }
 }
@@ -162,4 +177,9 @@ pub(crate) enum JoinError {
     System { what: &'static str, source: std::io::Error },
     #[error("the segment has no place {0} for this worker")]
     Place(u32),
+    #[error(
+        "this worker is build {ours} of {}, its server wants build {wanted}: the program was replaced while the server runs; restart the service",
+        program.display()
+    )]
+    Build { wanted: BuildId, ours: BuildId, program: PathBuf },
 }

@@ -146,7 +146,7 @@ impl ServerBuilder {
         let shared = Arc::new(Shared::new(Arc::clone(&segment), client, &plan.nodes, router)?);
         let supervisor = Supervisor::start(Arc::clone(&shared), &plan.nodes, &self.name, self.wait);
         // A thread that did start may keep the segment for longer than this process has.
-        let supervisor = supervisor.inspect_err(|_| segment.remove_files())?;
+        let supervisor = supervisor.inspect_err(|_| drop(segment.remove_files()))?;
         let warnings = plan.warnings(capacity);
         for warning in &warnings {
             tracing::warn!(server = %self.name, "{warning}");

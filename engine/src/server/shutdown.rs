@@ -93,6 +93,6 @@ impl Core {
     }
 
     pub(crate) fn remove_files(&self) {
-        self.segment.remove_files();
+        let _ = self.segment.remove_files(); // who may not has a janitor
     }
 }

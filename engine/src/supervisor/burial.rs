@@ -24,6 +24,8 @@ pub(super) struct Ending {
     pub(super) code: Option<i32>,
     /// In words.
     pub(super) text: String,
+    /// Why it could not join, as it said.
+    pub(super) reason: Option<String>,
 }
 
 impl Ending {
@@ -65,7 +67,10 @@ impl Supervisor {
                 format!("was stopped by a fatal error: {}", error.cause)
             }
             Some(error) => format!("could not start: {}", error.cause),
-            None => format!("ended: {}", ending.text),
+            None => match &ending.reason {
+                Some(reason) => format!("could not join: {reason}"),
+                None => format!("ended: {}", ending.text),
+            },
         };
         // While the server is starting, the error record of a worker that failed must stay readable, and
         // nobody beside it may look like the first to have failed.
@@ -195,13 +200,13 @@ impl Supervisor {
         self.shared.gate_closed.store(true, Ordering::SeqCst); // *down*
         wake_everyone(&segment);
         for index in 0..self.posts.len() {
-            let mut ending = Ending { pid: 0, signal: None, code: None, text: String::new() };
+            let mut ending = Ending { pid: 0, signal: None, code: None, text: String::new(), reason: None };
             match std::mem::replace(&mut self.posts[index].body, Body::None) {
                 // What it has in its hands it still answers.
                 Body::Thread { left, .. } if !left.load(Ordering::SeqCst) => continue,
-                Body::Process { mut child, pidfd } => {
-                    launch::kill(&pidfd);
-                    ending.signal = child.wait().ok().and_then(|status| status.signal());
+                Body::Process(mut process) => {
+                    launch::kill(&process);
+                    ending.signal = process.child.wait().ok().and_then(|status| status.signal());
                 }
                 _ => {}
             }

@@ -3,7 +3,8 @@
 //!
 //! # Protocol
 //!
-//! It sleeps in `poll` on the pidfds of all worker processes and on one eventfd for orders. What dies and is
+//! It sleeps in `poll` on the pidfds and [tethers](ringmill_shm::sys::tether) of all worker processes and on one
+//! eventfd for orders. A process whose tether is closed while it lives is none of ours any more, and is killed. What dies and is
 //! started again together has one post: a worker's process with the places of all its threads, or one thread
 //! of the server's process, which ends before its time only by a fatal error. After a death: mark the places
 //! DEAD; repair (with `WorkerDied` for what the worker was working on); wake everybody;
@@ -33,7 +34,7 @@ mod shared;
 pub(crate) use shared::Shared;
 
 use crate::error::StartError;
-use crate::launch::{self, Order, status_text};
+use crate::launch::{self, Order, Process, Word, status_text};
 use crate::on_death::look_every;
 use crate::patience::Wait;
 use crate::plan::{Live, PlanNode};
@@ -43,7 +44,8 @@ use burial::Ending;
 use post::{Body, Farewell, Post, Starter, posts};
 use ringmill_shm::repair::wake_everyone;
 use ringmill_shm::segment::Run;
-use ringmill_shm::sys::process::{PidFd, is_unwaited_child, wait_readable};
+use ringmill_shm::sys::file::unlock_all;
+use ringmill_shm::sys::process::{is_ending, wait_readable};
 use ringmill_shm::token::Token;
 use shared::Wish;
 use std::os::fd::AsRawFd;
@@ -55,12 +57,15 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
+/// How workers ended before the server was ready: the place, how, and why they could not join.
+pub(crate) type EarlyDeaths = Vec<(u32, ExitStatus, Option<String>)>;
+
 /// The supervisor's own state.
 pub(crate) struct Supervisor {
     shared: Arc<Shared>,
     posts: Vec<Post>,
     /// How workers ended before the server was ready, by place.
-    early_deaths: Arc<Mutex<Vec<(u32, ExitStatus)>>>,
+    early_deaths: Arc<Mutex<EarlyDeaths>>,
     started: Arc<AtomicBool>,
     /// The last group of tasks that are to be tried together.
     group: u32,
@@ -74,7 +79,7 @@ pub(crate) struct Supervisor {
 #[derive(Debug)]
 pub(crate) struct Handle {
     thread: Mutex<Option<JoinHandle<()>>>,
-    pub(crate) early_deaths: Arc<Mutex<Vec<(u32, ExitStatus)>>>,
+    pub(crate) early_deaths: Arc<Mutex<EarlyDeaths>>,
     started: Arc<AtomicBool>,
 }
 
@@ -106,7 +111,7 @@ impl Supervisor {
         wait: Wait,
     ) -> Result<Handle, StartError> {
         let mut supervisor = Self {
-            posts: posts(&shared.segment, nodes, server_name, wait),
+            posts: posts(&shared.segment, nodes, server_name, wait)?,
             shared,
             early_deaths: Arc::default(),
             started: Arc::default(),
@@ -171,27 +176,28 @@ impl Supervisor {
         let of_last = tokens.clone();
         let servlet = || segment.nodes()[post.node as usize].name.clone();
         let body = match &post.starter {
-            Starter::Process { program, env } => {
+            Starter::Process(recipe) => {
                 let origin = launch::Origin::of(segment)
                     .map_err(|source| StartError::System { what: "look at the server's lease", source })?;
-                let (place, segment) = (post.places.start, segment.place().clone());
-                let order = Order { place, tokens, wait: post.wait, origin, segment };
-                let error =
-                    |source| StartError::Executable { servlet: servlet(), path: program.clone(), source };
-                let mut child = launch::spawn(program, &post.title, env, &order).map_err(error)?;
-                crash_point!("supervisor.started");
-                match PidFd::of_child(child.id()) {
-                    Ok(pidfd) => Body::Process { child, pidfd },
-                    Err(source) => {
-                        // Without a descriptor its death could not be noticed. If it has gone already, its pid
-                        // may be another's.
-                        if is_unwaited_child(child.id()) {
-                            let _ = child.kill();
-                            let _ = child.wait();
-                        }
-                        return Err(StartError::System { what: "watch a worker's process", source });
-                    }
+                let order = Order {
+                    place: post.places.start,
+                    tokens,
+                    wait: post.wait,
+                    origin,
+                    descriptors: None,
+                    build: None,
+                    name: String::new(),
+                    segment: segment.place().clone(),
+                };
+                let path = || recipe.image.path().to_path_buf();
+                let error = |source| StartError::Executable { servlet: servlet(), path: path(), source };
+                let (process, warning) = launch::spawn(recipe, &post.title, order, segment).map_err(error)?;
+                if let Some(warning) = warning {
+                    say(
+                        || tracing::warn!(worker = %post.title, "a worker was started another way: {warning}"),
+                    );
                 }
+                Body::Process(process)
             }
             Starter::Thread(live) => self.spawn_thread(post, tokens[0], Arc::clone(live))?,
         };
@@ -250,9 +256,11 @@ impl Supervisor {
             let mut fds = vec![self.shared.orders.as_raw_fd()];
             let mut owners = vec![usize::MAX];
             for (index, post) in self.posts.iter().enumerate() {
-                if let Body::Process { pidfd, .. } = &post.body {
-                    fds.push(pidfd.as_raw_fd());
+                if let Body::Process(process) = &post.body {
+                    fds.push(process.pidfd.as_raw_fd());
                     owners.push(index);
+                    fds.extend(process.tether.iter().map(AsRawFd::as_raw_fd));
+                    owners.resize(fds.len(), index);
                 }
             }
             if self.over() {
@@ -263,6 +271,7 @@ impl Supervisor {
                 self.shared.orders.clear();
             }
             for (&index, _) in owners.iter().zip(&ready).skip(1).filter(|(_, ready)| **ready) {
+                self.listen(index);
                 self.reap(index);
             }
             self.join_threads();
@@ -280,7 +289,7 @@ impl Supervisor {
     /// Whether there is nothing left to watch.
     fn over(&self) -> bool {
         let gone = |post: &Post| match &post.body {
-            Body::Process { .. } => false,
+            Body::Process(_) => false,
             // A thread cannot be killed: after the deadline it is left to itself.
             Body::Thread { left, .. } => left.load(Ordering::SeqCst) || self.past_deadline(),
             Body::Awaiting(_) | Body::GivenUp(_) | Body::None => true,
@@ -304,8 +313,8 @@ impl Supervisor {
         }
         if self.past_deadline() {
             for post in &self.posts {
-                if let Body::Process { pidfd, .. } = &post.body {
-                    launch::kill(pidfd);
+                if let Body::Process(process) = &post.body {
+                    launch::kill(process);
                 }
             }
         }
@@ -324,25 +333,62 @@ impl Supervisor {
         restart.chain(deadline).chain(self.next_look).min()
     }
 
+    /// A process has said something, or its tether is closed.
+    fn listen(&mut self, index: usize) {
+        let post = &mut self.posts[index];
+        let Body::Process(process) = &mut post.body else { return };
+        let was_tied = process.tether.is_some();
+        for word in process.words() {
+            match word {
+                Word::Reason(reason) => process.reason = Some(reason),
+                Word::Warning(warning) => {
+                    say(|| tracing::warn!(worker = %post.title, "a worker {warning}"));
+                }
+                // A script's: what it runs is known once it runs.
+                Word::Build(build) => {
+                    if let Starter::Process(recipe) = &mut post.starter {
+                        recipe.build.get_or_insert(build);
+                    }
+                }
+            }
+        }
+        // On its way out it closes everything too.
+        if was_tied && process.tether.is_none() {
+            let ending = is_ending(process.child.id());
+            process.strayed = ending == Some(false);
+            if ending != Some(true) {
+                launch::kill(process);
+            }
+        }
+    }
+
     /// A process has ended.
     fn reap(&mut self, index: usize) {
         let post = &mut self.posts[index];
-        let Body::Process { child, .. } = &mut post.body else { return };
+        let Body::Process(Process { child, reason, strayed, .. }) = &mut post.body else { return };
         let status = match child.try_wait() {
             Ok(Some(status)) => status,
             Ok(None) => return,
             // Somebody else has waited for our child; it is gone all the same.
             Err(_) => ExitStatus::from_raw(0),
         };
+        let mut text = status_text(status);
+        if *strayed && status.signal() == Some(libc::SIGKILL) {
+            text = "it ran another program in its place, or closed its descriptors, and was killed".into();
+        }
         let ending = Ending {
             pid: child.id(),
             signal: status.signal(),
             code: status.code(),
-            text: status_text(status),
+            text,
+            reason: reason.take(),
         };
+        if let Starter::Process(recipe) = &post.starter {
+            unlock_all(&recipe.spare); // what it held of a description that we have too
+        }
         if !self.started.load(Ordering::SeqCst) {
             let mut deaths = self.early_deaths.lock().unwrap_or_else(|e| e.into_inner());
-            deaths.extend(post.places.clone().map(|place| (place, status)));
+            deaths.extend(post.places.clone().map(|place| (place, status, ending.reason.clone())));
         }
         crash_point!("supervisor.reaped");
         self.bury(index, &ending);
@@ -358,7 +404,7 @@ impl Supervisor {
         for post in &mut self.posts {
             let Some(limit) = post.exec_timeout else { continue };
             next_look = next_look.into_iter().chain(now.checked_add(look_every(limit))).min();
-            let Body::Process { pidfd, .. } = &post.body else { continue };
+            let Body::Process(process) = &post.body else { continue };
             let places = post.places.start as usize..post.places.end as usize;
             for (entry, call) in self.shared.segment.participants()[places].iter().zip(&mut post.calls) {
                 let number = entry.counters().call().unwrap_or(0);
@@ -369,7 +415,7 @@ impl Supervisor {
                         || tracing::warn!(worker = %post.title, ?limit, "a call takes too long; its worker is killed"),
                     );
                     post.overran = true;
-                    launch::kill(pidfd);
+                    launch::kill(process);
                 }
             }
         }
@@ -391,7 +437,7 @@ impl Supervisor {
                 self.shared.segment.lease().release(place);
             }
             let text = "its thread is over".into();
-            self.bury(index, &Ending { pid: std::process::id(), signal: None, code, text });
+            self.bury(index, &Ending { pid: std::process::id(), signal: None, code, text, reason: None });
         }
     }
 }
@@ -400,9 +446,9 @@ impl Drop for Supervisor {
     /// However the thread ends, no process is left behind.
     fn drop(&mut self) {
         for post in &mut self.posts {
-            if let Body::Process { child, pidfd } = &mut post.body {
-                launch::kill(pidfd);
-                let _ = child.wait();
+            if let Body::Process(process) = &mut post.body {
+                launch::kill(process);
+                let _ = process.child.wait();
             }
         }
     }

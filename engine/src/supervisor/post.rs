@@ -1,7 +1,8 @@
 //! A worker's place, with whatever runs in it.
 
 use super::shared::Shared;
-use crate::launch;
+use crate::error::StartError;
+use crate::launch::{Held, Process, Recipe};
 use crate::on_death::OnDeath;
 use crate::patience::Wait;
 use crate::plan::{Launch, Live, PlanNode};
@@ -10,12 +11,12 @@ use crate::worker::title;
 use ringmill_shm::participant::Entry;
 use ringmill_shm::segment::Segment;
 use ringmill_shm::stats::Snapshot;
-use ringmill_shm::sys::process::PidFd;
+use ringmill_shm::sys::image::Image;
 use ringmill_shm::token::Token;
-use std::ffi::OsString;
+use std::collections::BTreeMap;
+use std::io;
 use std::ops::Range;
-use std::path::PathBuf;
-use std::process::Child;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -24,10 +25,7 @@ use std::time::{Duration, Instant};
 /// What runs in a worker's place.
 #[derive(Debug)]
 pub(super) enum Body {
-    Process {
-        child: Child,
-        pidfd: PidFd,
-    },
+    Process(Process),
     Thread {
         /// Ends with what the process of such a worker would exit with.
         thread: JoinHandle<i32>,
@@ -44,7 +42,7 @@ pub(super) enum Body {
 
 /// How a post's workers are started.
 pub(super) enum Starter {
-    Process { program: PathBuf, env: Vec<(OsString, OsString)> },
+    Process(Recipe),
     Thread(Live),
 }
 
@@ -113,8 +111,17 @@ impl Post {
 }
 
 /// A post for every worker of a plan.
-pub(super) fn posts(segment: &Segment, nodes: &[PlanNode], server_name: &str, wait: Wait) -> Vec<Post> {
+///
+/// # Errors
+/// If there is no executable that its process can be started from.
+pub(super) fn posts(
+    segment: &Segment,
+    nodes: &[PlanNode],
+    server_name: &str,
+    wait: Wait,
+) -> Result<Vec<Post>, StartError> {
     let mut posts = Vec::new();
+    let mut pantry = Pantry::default();
     for (index, (node, info)) in nodes.iter().zip(segment.nodes()).enumerate() {
         let mut post = |places: Range<u32>, title, starter| {
             let first = info.first_participant;
@@ -146,8 +153,20 @@ pub(super) fn posts(segment: &Segment, nodes: &[PlanNode], server_name: &str, wa
             let places = worker * threads..(worker + 1) * threads;
             match &node.launch {
                 Launch::Process { program, env } => {
-                    let program = program.clone().unwrap_or_else(launch::own_executable);
-                    let starter = Starter::Process { program, env: env.of(worker) };
+                    let image =
+                        pantry.image(program.as_deref()).map_err(|source| StartError::Executable {
+                            servlet: info.name.clone(),
+                            path: program.clone().unwrap_or_else(|| "/proc/self/exe".into()),
+                            source,
+                        })?;
+                    let system = |what| move |source| StartError::System { what, source };
+                    let starter = Starter::Process(Recipe {
+                        build: image.build().cloned(),
+                        image,
+                        env: env.of(worker),
+                        held: pantry.held().map_err(system("open /dev/null"))?,
+                        spare: segment.lease().open_again().map_err(system("open the lease again"))?,
+                    });
                     post(places, title(&info.name, worker, 0, 1), starter);
                 }
                 Launch::Thread { live } => {
@@ -159,7 +178,34 @@ pub(super) fn posts(segment: &Segment, nodes: &[PlanNode], server_name: &str, wa
             }
         }
     }
-    posts
+    Ok(posts)
+}
+
+/// What posts share.
+#[derive(Default)]
+struct Pantry {
+    images: BTreeMap<Option<PathBuf>, Arc<Image>>,
+    held: Option<Arc<Held>>,
+}
+
+impl Pantry {
+    /// The executable of a program; of this one, if none is named.
+    fn image(&mut self, program: Option<&Path>) -> io::Result<Arc<Image>> {
+        if let Some(image) = self.images.get(&program.map(Path::to_path_buf)) {
+            return Ok(Arc::clone(image));
+        }
+        let image = Arc::new(program.map_or_else(Image::own, Image::open)?);
+        self.images.insert(program.map(Path::to_path_buf), Arc::clone(&image));
+        Ok(image)
+    }
+
+    fn held(&mut self) -> io::Result<Arc<Held>> {
+        let held = match self.held.take() {
+            Some(held) => held,
+            None => Arc::new(Held::new()?),
+        };
+        Ok(Arc::clone(self.held.insert(held)))
+    }
 }
 
 /// How a worker on these CPUs waits; none: it may run on any. Where more may spin than there are CPUs to spin

@@ -5,7 +5,8 @@
 //! The file is opened once, and what is checked and mapped is that descriptor's: a plain file with one name,
 //! its user's alone, with all its pages. Then the header, copied; then the plan, copied. The shape, the plan
 //! and all that follows from them lie in this process's memory from then on, and are not read again. The lease
-//! file is checked in the same way.
+//! file is checked in the same way. A worker that has both descriptors from its server does not ask for names and
+//! rights: these may be others by now.
 //!
 //! The bytes themselves are not hidden from anybody who has the same user: who may open the file may write
 //! into it at any time. So whatever is read later is checked where it is read. Only a file that is made
@@ -155,6 +156,23 @@ impl Budget {
     }
 }
 
+/// A file that is mapped, with a header that was checked.
+struct Mapped {
+    mapping: Mapping,
+    base: NonNull<u8>,
+    layout: Layout,
+    file: File,
+}
+
+impl Mapped {
+    fn join(self, place: Place, lease: Lease) -> Result<Segment, AttachError> {
+        let path = place.path();
+        let mut segment = Segment::over(self.mapping, self.base, self.layout, place, self.file, lease);
+        segment.read_plan().map_err(|why| AttachError::Foreign { path, why })?;
+        Ok(segment)
+    }
+}
+
 impl Segment {
     /// Maps an existing segment to take part in it.
     ///
@@ -179,7 +197,6 @@ impl Segment {
             let path = path.clone();
             move |source| AttachError::System { what, path, source }
         };
-        let foreign = |why: String| AttachError::Foreign { path: path.clone(), why };
         let write = payload_format.is_some();
         let file = OpenOptions::new()
             .read(true)
@@ -190,19 +207,9 @@ impl Segment {
         let meta = file.metadata().map_err(system("look at"))?;
         let vetting = Vetting { user: sys::process::user_id(), only_looks: !write };
         vetting.vet(&path, &meta)?;
-        if meta.len() < PAGE as u64 {
-            return Err(foreign(format!("{} bytes, less than a header", meta.len())));
-        }
-        if meta.blocks().saturating_mul(512) < meta.len() {
-            // Its creator reserves all of them. A page that is not there could be the one too many for the file
-            // system when it is first touched: SIGBUS.
-            return Err(foreign(format!("it has holes: {} of {} bytes", 512 * meta.blocks(), meta.len())));
-        }
-        let mapping = map(&file, meta.len(), write).map_err(system("map"))?;
-        let base = NonNull::new(mapping.as_ptr()).expect("a mapping is not at null");
-        let layout = read_header(base, meta.len(), &path, payload_format)?;
-        check_mode(&path, &meta)?;
+        let segment = Self::map_checked(&place, file, &meta, payload_format)?;
         let lease_path = place.lease_path();
+        check_mode(&path, &meta)?;
         let of_lease = |what| {
             let path = lease_path.clone();
             move |source| AttachError::System { what, path, source }
@@ -212,9 +219,42 @@ impl Segment {
             vetting.vet(&lease_path, &meta)?;
             check_mode(&lease_path, &meta)?;
         }
-        let mut segment = Self::over(mapping, base, layout, place, lease);
-        segment.read_plan().map_err(foreign)?;
-        Ok(segment)
+        segment.join(place, lease)
+    }
+
+    /// Maps a segment whose descriptors this process was given by its server, to take part in it: whatever has become
+    /// of its names, and of the rights on its files.
+    ///
+    /// # Errors
+    /// See [`AttachError`].
+    pub fn adopt(place: Place, payload_format: u64, file: File, lease: Lease) -> Result<Self, AttachError> {
+        let path = place.path();
+        let meta = file.metadata().map_err(|source| AttachError::System { what: "look at", path, source })?;
+        Self::map_checked(&place, file, &meta, Some(payload_format))?.join(place, lease)
+    }
+
+    /// Maps a file, and checks its header.
+    fn map_checked(
+        place: &Place,
+        file: File,
+        meta: &Metadata,
+        payload_format: Option<u64>,
+    ) -> Result<Mapped, AttachError> {
+        let path = place.path();
+        let foreign = |why: String| AttachError::Foreign { path: path.clone(), why };
+        if meta.len() < PAGE as u64 {
+            return Err(foreign(format!("{} bytes, less than a header", meta.len())));
+        }
+        if meta.blocks().saturating_mul(512) < meta.len() {
+            // Its creator reserves all of them. A page that is not there could be the one too many for the file
+            // system when it is first touched: SIGBUS.
+            return Err(foreign(format!("it has holes: {} of {} bytes", 512 * meta.blocks(), meta.len())));
+        }
+        let mapping = map(&file, meta.len(), payload_format.is_some())
+            .map_err(|source| AttachError::System { what: "map", path: path.clone(), source })?;
+        let base = NonNull::new(mapping.as_ptr()).expect("a mapping is not at null");
+        let layout = read_header(base, meta.len(), &path, payload_format)?;
+        Ok(Mapped { mapping, base, layout, file })
     }
 
     /// A segment whose plan has not been read.
@@ -223,10 +263,11 @@ impl Segment {
         base: NonNull<u8>,
         layout: Layout,
         place: Place,
+        file: File,
         lease: Lease,
     ) -> Self {
         let (nodes, routes) = (Vec::new(), Routes::default());
-        Self { base, layout, nodes, routes, place, lease, owner: false.into(), _mapping: mapping }
+        Self { base, layout, nodes, routes, place, file, lease, owner: None, _mapping: mapping }
     }
 
     /// Reads and checks the plan.

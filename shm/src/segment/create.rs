@@ -3,7 +3,7 @@
 
 use super::place::{MODE, NameError, Place, posix_name};
 use super::stale::remove_stale;
-use super::{MEMBER_BYTES, Mapping, Run, Segment, TARGET_BYTES};
+use super::{MEMBER_BYTES, Mapping, Owner, Run, Segment, TARGET_BYTES};
 use crate::doorbell::WORKER_LIMIT;
 use crate::layout::{
     BATCH_SIZE_LIMIT, BATCH_WAIT_LIMIT_NS, Class, Extent, ForkDescriptor, Header, LAYOUT_VERSION, Layout,
@@ -230,16 +230,27 @@ impl Segment {
         };
         crash_point!("create.leased");
         let made = remove_stale(&path).and_then(|()| make_file(&place, &path, layout.total_bytes as u64));
-        let mapping = match made {
-            Ok(mapping) => mapping,
+        let made = made.and_then(|(mapping, file)| {
+            let directory = path.parent().unwrap_or(Path::new("/"));
+            let directory = sys::image::open_directory(directory)
+                .inspect_err(|_| drop(std::fs::remove_file(&path)))
+                .map_err(|source| CreateError::System {
+                    what: "open the directory of",
+                    path: path.clone(),
+                    source,
+                })?;
+            Ok((mapping, file, directory))
+        });
+        let (mapping, file, directory) = match made {
+            Ok(made) => made,
             Err(error) => {
                 let _ = std::fs::remove_file(lease.path()); // while we hold it
                 return Err(error);
             }
         };
         let base = NonNull::new(mapping.as_ptr()).expect("a mapping is not at null");
-        let mut segment = Self::over(mapping, base, layout, place, lease);
-        segment.owner = true.into();
+        let mut segment = Self::over(mapping, base, layout, place, file, lease);
+        segment.owner = Some(Owner { directory, is_done: false.into() });
         crash_point!("create.mapped");
         segment.initialise(spec)?;
         Ok(segment)
@@ -369,7 +380,7 @@ impl Segment {
 }
 
 /// Creates the file exclusively, with all its pages, and maps it.
-fn make_file(place: &Place, path: &Path, bytes: u64) -> Result<Mapping, CreateError> {
+fn make_file(place: &Place, path: &Path, bytes: u64) -> Result<(Mapping, File), CreateError> {
     let directory =
         path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_path_buf();
     let system = |what| move |source| CreateError::System { what, path: path.to_path_buf(), source };
@@ -405,11 +416,11 @@ fn make_file(place: &Place, path: &Path, bytes: u64) -> Result<Mapping, CreateEr
             let reserved = whatever_the_umask(path)
                 .and_then(|()| options.open(path))
                 .map_err(system("open"))
-                .and_then(|file| reserve(&file));
+                .and_then(|file| reserve(&file).map(|()| file));
             if reserved.is_err() {
                 let _ = std::fs::remove_file(path);
             }
-            reserved.map(|()| Mapping::Named(shmem))
+            reserved.map(|file| (Mapping::Named(shmem), file))
         }
         Place::File(_) => {
             let file = options.create_new(true).mode(MODE).open(path).map_err(system("create"))?;
@@ -421,7 +432,7 @@ fn make_file(place: &Place, path: &Path, bytes: u64) -> Result<Mapping, CreateEr
             if mapped.is_err() {
                 let _ = std::fs::remove_file(path);
             }
-            Ok(Mapping::File(mapped?))
+            Ok((Mapping::File(mapped?), file))
         }
     }
 }

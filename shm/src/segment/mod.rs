@@ -43,10 +43,14 @@ use crate::participant::{self, Entry, Lease, SERVER};
 use crate::plan::Routes;
 use crate::sync::{AtomicU64, Ordering};
 use crate::sys::cpu::prefetch_to_write;
+use crate::sys::file::remove_from;
 use crate::token::Token;
 use core::ptr::NonNull;
 use memmap2::MmapRaw;
 use shared_memory::Shmem;
+use std::fs::File;
+use std::io;
+use std::path::Path;
 
 /// Bytes of a target among the blobs, and of a member of a fork.
 const TARGET_BYTES: usize = 4;
@@ -84,6 +88,12 @@ impl Mapping {
     }
 }
 
+/// What the creator has to remove the files by.
+struct Owner {
+    directory: File,
+    is_done: core::sync::atomic::AtomicBool,
+}
+
 /// A mapped segment.
 pub struct Segment {
     base: NonNull<u8>,
@@ -91,9 +101,11 @@ pub struct Segment {
     nodes: Vec<NodeInfo>,
     routes: Routes,
     place: Place,
+    /// The segment's file, as it was opened: its name may be another's by now.
+    file: File,
     lease: Lease,
-    /// Whether dropping it removes the files.
-    owner: core::sync::atomic::AtomicBool,
+    /// Of the creator: to remove the files when it is dropped.
+    owner: Option<Owner>,
     /// Read only by `Drop`s of the mapping crates.
     _mapping: Mapping,
 }
@@ -376,21 +388,47 @@ impl Segment {
         Some((unsafe { self.base.add(offset) }, shape.block_bytes as usize))
     }
 
+    /// The segment's file, open.
+    #[must_use]
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// The directory of the files, held open, if this is the creator.
+    #[must_use]
+    pub fn directory(&self) -> Option<&File> {
+        self.owner.as_ref().map(|owner| &owner.directory)
+    }
+
     /// From now on dropping it leaves the files.
     pub fn keep_files(&mut self) {
-        self.owner.store(false, Ordering::Relaxed); // Relaxed: a flag of this process
+        self.owner = None;
     }
 
     /// Removes the files now, if this is the creator and it has not removed them before: afterwards their
-    /// names may be another server's. Those who have it mapped may go on.
-    pub fn remove_files(&self) {
-        if self.owner.swap(false, Ordering::Relaxed) {
-            // Segment first, lease second, both while the lease is held.
-            let _ = std::fs::remove_file(self.place.path());
-            crash_point!("remove.segment");
-            let _ = std::fs::remove_file(self.lease.path());
+    /// names may be another server's. Those who have it mapped may go on. A name that is another file's by now is
+    /// left alone.
+    ///
+    /// # Errors
+    /// If this process may not do so, or not any more; it is not tried again.
+    pub fn remove_files(&self) -> io::Result<()> {
+        let Some(owner) = &self.owner else { return Ok(()) };
+        if owner.is_done.swap(true, Ordering::Relaxed) {
+            return Ok(()); // Relaxed: a flag of this process
         }
+        remove_both(&self.place, &owner.directory, &self.file, self.lease.probe())
     }
+}
+
+/// Segment first, lease second, both while the lease's first byte is held: by the server, or by who has taken it after
+/// the server's end.
+fn remove_both(place: &Place, directory: &File, segment: &File, lease: &File) -> io::Result<()> {
+    let (path, lease_path) = (place.path(), place.lease_path());
+    let name = |path: &Path| path.file_name().unwrap_or_default().to_owned();
+    remove_from(directory, &name(&path), segment)?;
+    crash_point!("remove.segment");
+    remove_from(directory, &name(&lease_path), lease)?;
+    Ok(())
 }
 
 fn bell(line: &BellLine) -> SharedBell<'_> {
@@ -403,7 +441,7 @@ impl Drop for Segment {
         if let Mapping::Named(shmem) = &mut self._mapping {
             shmem.set_owner(false);
         }
-        self.remove_files();
+        let _ = self.remove_files(); // nobody is there to be told
     }
 }
 

@@ -1,10 +1,12 @@
 //! Files: reserving pages, how much room there is, open-file-description locks.
-#![expect(unsafe_code, reason = "fallocate, statvfs, getrlimit and fcntl")]
+#![expect(unsafe_code, reason = "fallocate, statvfs, getrlimit, fcntl, fstatat and unlinkat")]
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, FromRawFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 /// Reserves every page of a file of `bytes` bytes (and grows it to that size).
@@ -48,6 +50,99 @@ pub fn size_limit_bytes() -> Option<u64> {
     // SAFETY: a live structure to fill.
     unsafe { libc::getrlimit(libc::RLIMIT_FSIZE, &raw mut limit) };
     (limit.rlim_cur != libc::RLIM_INFINITY).then_some(limit.rlim_cur)
+}
+
+/// The same file by a descriptor after the standard three: those are given away when a process is started.
+///
+/// # Errors
+/// `EMFILE`.
+pub fn beyond_standard(file: File) -> io::Result<File> {
+    match file.as_raw_fd() < super::process::FIRST_OTHER {
+        true => file.try_clone(), // std asks for one that is none of the three
+        false => Ok(file),
+    }
+}
+
+/// Opens the file of a descriptor once more, with an open file description of its own; through `/proc`, where the
+/// rights that this process has now count, or else by a path that still is that file.
+///
+/// # Errors
+/// What the first way says.
+pub fn open_again(file: &File, path: &Path) -> io::Result<File> {
+    let mut options = File::options();
+    options.read(true).write(true).custom_flags(libc::O_CLOEXEC | libc::O_NONBLOCK);
+    let error = match options.open(format!("/proc/self/fd/{}", file.as_raw_fd())) {
+        Ok(again) => return beyond_standard(again),
+        Err(error) => error,
+    };
+    options.custom_flags(libc::O_CLOEXEC | libc::O_NONBLOCK | libc::O_NOFOLLOW);
+    match options.open(path) {
+        Ok(again) if is_same(file, &again) => beyond_standard(again),
+        _ => Err(error),
+    }
+}
+
+/// Whether two descriptors are of one file.
+#[must_use]
+pub fn is_same(one: &File, other: &File) -> bool {
+    let identity = |file: &File| file.metadata().map(|meta| (meta.dev(), meta.ino())).ok();
+    identity(one).is_some_and(|of_one| Some(of_one) == identity(other))
+}
+
+/// Reads and writes of a descriptor answer at once from now on.
+pub(super) fn set_nonblocking(fd: i32) {
+    // SAFETY: integers.
+    unsafe {
+        let flags = libc::fcntl(fd, libc::F_GETFL);
+        libc::fcntl(fd, libc::F_SETFL, flags | libc::O_NONBLOCK);
+    }
+}
+
+/// Whether a descriptor is close-on-exec from now on; false if there is no such descriptor.
+pub fn set_close_on_exec(fd: i32) -> bool {
+    // SAFETY: integers.
+    unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) == 0 }
+}
+
+/// Takes over a descriptor that this process was given at its start, if it is the file of that number.
+#[must_use]
+pub fn take_over(fd: i32, file_number: u64) -> Option<File> {
+    // SAFETY: an all-zero stat is valid to be overwritten.
+    let mut stat: libc::stat = unsafe { core::mem::zeroed() };
+    // SAFETY: an integer, and a live structure to fill.
+    let open = unsafe { libc::fstat(fd, &raw mut stat) } == 0;
+    if fd < super::process::FIRST_OTHER || !open || stat.st_ino != file_number {
+        return None;
+    }
+    // SAFETY: it is open. Nobody in this process has it but by that number, which the server chose and told us only.
+    Some(unsafe { File::from_raw_fd(fd) })
+}
+
+/// Removes a name from a directory that is held open, if it still is that file's. False if it is not.
+///
+/// # Errors
+/// What the system says: this process may have lost the right meanwhile.
+pub fn remove_from(directory: &File, name: &OsStr, file: &File) -> io::Result<bool> {
+    let name = std::ffi::CString::new(name.as_bytes())?;
+    // SAFETY: an all-zero stat is valid to be overwritten.
+    let mut stat: libc::stat = unsafe { core::mem::zeroed() };
+    // SAFETY: a descriptor, a live C string, a live structure to fill.
+    let found = unsafe {
+        libc::fstatat(directory.as_raw_fd(), name.as_ptr(), &raw mut stat, libc::AT_SYMLINK_NOFOLLOW)
+    };
+    if found != 0 {
+        let error = io::Error::last_os_error();
+        return if error.kind() == io::ErrorKind::NotFound { Ok(false) } else { Err(error) };
+    }
+    let meta = file.metadata()?;
+    if (stat.st_dev, stat.st_ino) != (meta.dev(), meta.ino()) {
+        return Ok(false);
+    }
+    // SAFETY: a descriptor, a live C string.
+    match unsafe { libc::unlinkat(directory.as_raw_fd(), name.as_ptr(), 0) } {
+        0 => Ok(true),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 fn byte_lock(kind: i32, byte: u32) -> libc::flock {

@@ -6,10 +6,11 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
 
 /// The first descriptor after standard input, output and error.
-const FIRST_OTHER: i32 = 3;
+pub(super) const FIRST_OTHER: i32 = 3;
 
 /// A descriptor that becomes readable when its process has ended; immune to pid reuse.
 #[derive(Debug)]
@@ -110,6 +111,16 @@ impl AsRawFd for EventFd {
     }
 }
 
+/// Whether a process is on its way out, all signals and descriptors behind it; `None` if that cannot be told.
+#[must_use]
+pub fn is_ending(pid: u32) -> Option<bool> {
+    /// Of the kernel's flags of a task, field 9 of the line.
+    const PF_EXITING: u64 = 4;
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let flags: u64 = stat.rsplit_once(')')?.1.split_whitespace().nth(6)?.parse().ok()?;
+    Some(flags & PF_EXITING != 0)
+}
+
 /// Whether this is a child of this process that nobody has waited for: its pid is its own for so long.
 #[must_use]
 pub fn is_unwaited_child(pid: u32) -> bool {
@@ -143,6 +154,19 @@ pub fn start_time(pid: u32) -> Option<u64> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The command name in parentheses may hold anything; field 22 of the line counts from after it.
     stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
+}
+
+/// Sends SIGKILL to the process of this number, which the caller knows to be the one that is meant.
+///
+/// # Errors
+/// What the system says.
+pub fn kill_by_number(pid: u32) -> io::Result<()> {
+    let pid = i32::try_from(pid).map_err(io::Error::other)?;
+    // SAFETY: integers; a positive number is one process and not a group.
+    match unsafe { libc::kill(pid, libc::SIGKILL) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 /// Ends this process at once, with no exit handlers.
@@ -234,12 +258,17 @@ pub fn on_files_as<T>(user: u32, group: u32, body: impl FnOnce() -> T) -> io::Re
 /// descriptor of ours, close-on-exec or not. A process that inherits what it does not know keeps files,
 /// sockets and locks alive that are none of its business.
 pub fn inherit_only_standard_descriptors(command: &mut Command) {
+    let close = || {
+        close_others_on_exec();
+        Ok(())
+    };
     // SAFETY: between fork and exec, where only what is async-signal-safe may be done: it makes system calls,
     // and allocates nothing.
-    unsafe { command.pre_exec(close_others_on_exec) };
+    unsafe { command.pre_exec(close) };
 }
 
-fn close_others_on_exec() -> io::Result<()> {
+/// Marks every descriptor but the standard ones close-on-exec, in a child between fork and exec.
+pub(super) fn close_others_on_exec() {
     let first = FIRST_OTHER.cast_unsigned();
     // SAFETY: integers.
     let marked =
@@ -247,7 +276,58 @@ fn close_others_on_exec() -> io::Result<()> {
     if !marked {
         close_on_exec_one_by_one(); // a kernel before 5.11, or a filter that does not know the call
     }
-    Ok(())
+}
+
+/// Blocks signals for this thread.
+pub(super) fn block_signals(signals: &[i32]) {
+    // SAFETY: an all-zero set is valid to be overwritten; both sets are live for the calls.
+    unsafe {
+        let mut set: libc::sigset_t = core::mem::zeroed();
+        libc::sigemptyset(&raw mut set);
+        for &signal in signals {
+            libc::sigaddset(&raw mut set, signal);
+        }
+        libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, core::ptr::null_mut());
+    }
+}
+
+/// What a terminal or a service manager sends to a whole group of processes.
+pub const GROUP_SIGNALS: &[i32] = &[libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT];
+
+/// The signals of a group have no effect on this process from now on; what it ignores already it goes on to
+/// ignore, and it blocks no signal any more.
+///
+/// They are caught and not ignored: an ignored signal stays so in every program that this process starts. In a child
+/// that it forks and that starts no other program they have their default effect.
+pub fn outlive_group_signals() {
+    static OUTLIVES: AtomicI32 = AtomicI32::new(0);
+    extern "C" fn outlive(signal: libc::c_int) {
+        // SAFETY: getpid, sigaction by signal, and raise may be called in a signal handler. What is raised here
+        // comes when the handler is left.
+        unsafe {
+            if libc::getpid() != OUTLIVES.load(Ordering::Relaxed) {
+                libc::signal(signal, libc::SIG_DFL); // Relaxed: set before the handler is
+                libc::raise(signal);
+            }
+        }
+    }
+    // SAFETY: takes nothing.
+    OUTLIVES.store(unsafe { libc::getpid() }, Ordering::Relaxed);
+    for &signal in GROUP_SIGNALS.iter().filter(|&&signal| signal_is_default(signal)) {
+        // SAFETY: all-zero structures are valid; the handler only does what a handler may.
+        unsafe {
+            let mut action: libc::sigaction = core::mem::zeroed();
+            action.sa_sigaction = outlive as extern "C" fn(libc::c_int) as libc::sighandler_t;
+            action.sa_flags = libc::SA_RESTART;
+            libc::sigaction(signal, &raw const action, core::ptr::null_mut());
+        }
+    }
+    // SAFETY: an all-zero set is valid to be overwritten, and live for both calls.
+    unsafe {
+        let mut none: libc::sigset_t = core::mem::zeroed();
+        libc::sigemptyset(&raw mut none);
+        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const none, core::ptr::null_mut());
+    }
 }
 
 /// What there is below the soft limit; one that was opened before the limit was lowered is missed.
