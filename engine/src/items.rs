@@ -14,7 +14,7 @@ use crate::payload::{Payload, Validated};
 use crate::run::Desk;
 use crate::worker::BatchWorker;
 use rkyv::Archived;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::panic::AssertUnwindSafe;
 
@@ -80,6 +80,9 @@ impl<'b, W: BatchWorker> Batch<'b, W> {
         {
             self.desk.fail_by_panic(next - 1, panic);
             self.desk.flush();
+            if self.desk.is_fatal() {
+                return; // it was the fatal error's own drop that panicked
+            }
         }
     }
 
@@ -178,8 +181,17 @@ fn reply_in_order<W: BatchWorker>(
         }
         return Err(error);
     }
-    for (index, outcome) in indices.zip(staged.drain(..)) {
-        desk.reply(index, &outcome);
+    // A panic of an outcome's own code is its item's error alone; it is caught around as many as there are without one.
+    let mut indices = indices;
+    let (mut outcomes, current) = (staged.drain(..), Cell::new(0));
+    let mut reply = || {
+        while let (Some(index), Some(outcome)) = (indices.next(), outcomes.next()) {
+            current.set(index);
+            desk.reply(index, &outcome);
+        }
+    };
+    while let Err(panic) = crate::panics::caught(AssertUnwindSafe(&mut reply)) {
+        desk.fail_by_panic(current.get(), panic);
     }
     Ok(())
 }
@@ -334,7 +346,9 @@ impl<W: BatchWorker> Item<'_, W> {
 
     /// Answers it with an error. After a [fatal](BoxError::fatal) one the worker stops when `call` returns.
     pub fn fail(self, error: impl Into<BoxError>) {
-        self.desk.fail_by_error(self.index, &error.into());
+        let error = error.into();
+        self.desk.fail_by_error(self.index, &error);
+        crate::panics::let_go(error);
     }
 }
 

@@ -512,7 +512,7 @@ fn fulfil(order: Order) -> i32 {
     }
     let _told = tell_of_overflow(overflow_message(seat, "ulimit -s"));
     let first = occupy(seat, &live);
-    let codes = threads.into_iter().map(|thread| thread.join().unwrap_or(1));
+    let codes = threads.into_iter().map(|thread| crate::panics::joined(thread).unwrap_or(1));
     codes.fold(first, i32::max)
 }
 

@@ -1,10 +1,47 @@
-//! Panics of user code, caught with their message, place and stack.
+//! User code on our threads and within our books: where it runs, and why a panic of it costs nothing beyond its own.
+//!
+//! # Every place
+//!
+//! *Caught*: the panic ends here, and becomes what the table says. *Goes through*: it unwinds into the code that called
+//! us, which is the user's own; the books were closed before, or a guard closes them as it is dropped.
+//!
+//! | User code | Runs in | Its panic |
+//! |---|---|---|
+//! | `new`, `warm_up`; the configuration's `CheckBytes`, `Deserialize` | the worker's thread | caught: the worker could not be built |
+//! | `call` of a `BatchWorker` | the worker's thread | caught: the error of each item that has no answer |
+//! | `call` of a `Worker`, `preprocess` and the `Into<BoxError>` of its error | the worker's thread | caught: its item's error |
+//! | an outcome's `Serialize`, `resolve`, `Drop` in `reply_all` and of a `Worker` | the worker's thread | caught: its item's error, unless that has its answer |
+//! | the same in `Item::reply`; the outcomes' iterator | within `call` | goes through `call`, see there |
+//! | an input's `CheckBytes` | the worker's thread | caught: its item's error |
+//! | an error's `Display`, `source` | the worker's thread, or whoever shows it | caught: its message says so |
+//! | an error's `Drop` | the worker's thread | caught: nothing |
+//! | `cleanup`, the worker's `Drop` | the worker's thread | caught: logged |
+//! | a listener of the log | any of ours | caught: nothing ([`say`]) |
+//! | a switch's function; its input's `CheckBytes` | whoever moves the item on | caught: its item's error |
+//! | the `Drop` of a switch's function | whoever is the last to let go of the server | caught: nothing |
+//! | a waker's `wake` and `drop` | the [`reactor`](crate::reactor); `drop` also where a future is polled or dropped | caught: logged, or nothing |
+//! | a waker's `clone` | where a future is polled | goes through the poll, before anything is noted |
+//! | an input's `Serialize` | `call`, `submit`, a future's poll | goes through; [`Filled`](crate::server::Filled) gives the place back |
+//! | a stream's source: `next`, `poll_next`, `Drop` | where the stream is asked for the next outcome | goes through; nothing was taken from it |
+//! | a stream's `prepare`, its inputs' `Serialize` and `Drop` | the same | goes through at once; the input keeps its turn ([`stream`](crate::stream)) |
+//! | an outcome's `CheckBytes`, `Deserialize` | where it is read | goes through, in the outcome's turn; its place is given back |
+//! | what a panic carries: its `Drop` | whoever catches the panic | caught: it is forgotten |
+//! | the panic hook | whoever panics | the standard library aborts, and nobody can do otherwise |
+//!
+//! A panic while the same thread unwinds from another one (a `Drop` that panics, say) aborts the process, as everywhere in
+//! Rust; so does one of a thread-local variable's `Drop`. To the engine that is the death of a process.
+//!
+//! What is called may also call this server, or any other: no lock of ours is held, no `RefCell` borrowed, while user
+//! code runs. It may take its time where only its own caller waits for it. On the supervisor's thread it must be quick:
+//! listeners of the log, and switch functions when a worker has died. Wakers may block: see the
+//! [`reactor`](crate::reactor).
 
 use std::any::Any;
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::cell::{Cell, RefCell};
-use std::panic::{UnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, UnwindSafe, catch_unwind};
 use std::sync::Once;
+use std::thread::JoinHandle;
 
 use crate::error::RemoteCause;
 
@@ -30,7 +67,9 @@ pub(crate) fn watch_this_thread() {
             let message = format!("{}{place}", text_of(info.payload()));
             let stack = Backtrace::capture();
             let stack = (stack.status() == BacktraceStatus::Captured).then(|| stack.to_string());
-            SEEN.set(Some((message, stack)));
+            // Where the thread is about to end, there is nowhere to write it, and a panic here would abort.
+            let _ =
+                SEEN.try_with(|seen| seen.try_borrow_mut().map(|mut seen| *seen = Some((message, stack))));
         }));
     });
 }
@@ -40,15 +79,46 @@ fn text_of(payload: &(dyn Any + Send)) -> &str {
     text.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("a value that is no text")
 }
 
-/// Runs user code on a watched thread; a panic becomes an error value.
+/// Runs user code; a panic becomes an error value, on a watched thread with its place and stack.
 #[inline]
 pub(crate) fn caught<T>(code: impl FnOnce() -> T + UnwindSafe) -> Result<T, RemoteCause> {
-    catch_unwind(code).map_err(|payload| seen(&*payload))
+    catch_unwind(code).map_err(seen)
+}
+
+/// Runs user code whose panic is of no consequence.
+pub(crate) fn quietly(code: impl FnOnce()) {
+    let _ = caught(AssertUnwindSafe(code));
+}
+
+/// Drops what user code has made.
+#[inline]
+pub(crate) fn let_go<T>(value: T) {
+    if const { std::mem::needs_drop::<T>() } {
+        quietly(|| drop(value));
+    }
+}
+
+/// Tells the log. Its listeners are user code: a panic of theirs is no reason to let go of what is in hand.
+pub(crate) fn say(log: impl FnOnce()) {
+    quietly(log);
+}
+
+/// What a thread that has ended gave; `None` if it panicked.
+pub(crate) fn joined<T>(thread: JoinHandle<T>) -> Option<T> {
+    thread.join().map_err(seen).ok()
 }
 
 #[cold]
-fn seen(payload: &(dyn Any + Send)) -> RemoteCause {
-    let (message, backtrace) = SEEN.take().unwrap_or_else(|| (text_of(payload).into(), None));
+fn seen(payload: Box<dyn Any + Send>) -> RemoteCause {
+    let text = text_of(&*payload);
+    // What was recorded may be of a panic before, which user code has caught itself.
+    let is_of_this = |(message, _): &(String, _)| message.starts_with(text);
+    let recorded = SEEN.try_with(|seen| seen.try_borrow_mut().ok()?.take()).ok().flatten();
+    let (message, backtrace) = recorded.filter(is_of_this).unwrap_or_else(|| (text.into(), None));
+    // What it carries may panic when it is dropped; what that carries, nobody looks at any more.
+    if let Err(another) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+        std::mem::forget(another);
+    }
     RemoteCause::Panicked { message, backtrace }
 }
 
@@ -62,5 +132,41 @@ mod tests {
         let Err(RemoteCause::Panicked { message, .. }) = caught(|| panic!("number {}", 7)) else { panic!() };
         assert!(message.starts_with("number 7 at ") && message.contains("panics.rs"), "{message}");
         assert_eq!(caught(|| 5), Ok(5));
+    }
+
+    /// Panics when it is dropped, and so does what that panic carries.
+    struct Stubborn(u32);
+
+    impl Drop for Stubborn {
+        fn drop(&mut self) {
+            if self.0 > 0 {
+                std::panic::panic_any(Self(self.0 - 1));
+            }
+        }
+    }
+
+    /// Symptom: a panic whose payload panics when it is dropped ended whatever thread had caught it. Cause: the
+    /// payload was dropped outside of what catches. Fix: within, and what is left of it is forgotten.
+    #[test]
+    fn a_panic_that_carries_panics_ends_nobody() {
+        watch_this_thread();
+        for depth in [1, 2, 5] {
+            let panic = caught(|| std::panic::panic_any(Stubborn(depth))).expect_err("it panics");
+            assert!(panic.to_string().contains("a value that is no text at "), "{panic}");
+            assert_eq!(
+                joined(std::thread::spawn(move || std::panic::panic_any(Stubborn(depth)))),
+                None::<()>
+            );
+        }
+        assert_eq!(caught(|| 5), Ok(5));
+        let_go(Stubborn(2));
+    }
+
+    #[test]
+    fn a_panic_that_user_code_caught_is_not_told_of_another() {
+        watch_this_thread();
+        let _ = catch_unwind(|| panic!("the first"));
+        let other = caught(|| std::panic::resume_unwind(Box::new("the second"))).expect_err("it panics");
+        assert_eq!(other, RemoteCause::Panicked { message: "the second".into(), backtrace: None });
     }
 }

@@ -24,6 +24,7 @@
 //! it against rkyv itself.
 
 use crate::error::{EncodeError, Member, MemberOutcome, RemoteCause, RemoteError};
+use crate::panics;
 use crate::payload::{Places, copied, encode, to_bytes};
 use ringmill_shm::arena::{Arrived, At, Claimed, Corrupt, Join, Keeping, Task};
 use ringmill_shm::layout::{INLINE_BYTES, PAYLOAD_ALIGN};
@@ -46,6 +47,13 @@ pub(crate) type Choose = Arc<dyn Fn(&[u8]) -> Result<usize, RemoteCause> + Send 
 pub(crate) struct Router {
     /// By switch; none in a worker's process.
     pub(crate) choosers: Vec<Choose>,
+}
+
+impl Drop for Router {
+    /// Whichever thread is the last to know of the server.
+    fn drop(&mut self) {
+        self.choosers.drain(..).for_each(panics::let_go);
+    }
 }
 
 impl fmt::Debug for Router {

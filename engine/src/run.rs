@@ -226,6 +226,11 @@ impl Desk {
         self.fail(index, RemoteCause::failed(error));
     }
 
+    /// Whether an error was fatal, so that nothing more is begun.
+    pub(crate) fn is_fatal(&self) -> bool {
+        self.fatal.get().is_some()
+    }
+
     fn note_if_fatal(&self, error: &BoxError) {
         if error.is_fatal() {
             self.fatal.get_or_init(|| RemoteCause::failed(error));
@@ -373,7 +378,9 @@ impl<'a> Loop<'a> {
                     }
                     Ok(Err(error)) => {
                         desk.note_if_fatal(&error);
-                        desk.fail_rest(|_| RemoteCause::failed(&error));
+                        let cause = RemoteCause::failed(&error);
+                        desk.fail_rest(|_| cause.clone());
+                        panics::let_go(error);
                     }
                     Err(panic) => {
                         self.counters.count_panic();
@@ -382,6 +389,9 @@ impl<'a> Loop<'a> {
                 }
                 self.counters.end_call();
                 inputs.clear();
+                if !staged.borrow().is_empty() {
+                    panics::let_go(staged.take()); // what a panic in the midst of `reply_all` has left
+                }
             }
             crash_point!("run.flushes");
             desk.flush();
@@ -413,38 +423,55 @@ impl<'a> Loop<'a> {
         let servlet = self.node.info().name.as_str();
         let (worker, thread) = (self.seat.worker(), self.seat.thread());
         let mean = items as f64 / count as f64;
-        let log = || tracing::info!(servlet, worker, thread, count, min, max, mean, "batches");
-        let _ = panics::caught(AssertUnwindSafe(log)); // a listener's panic is no reason to stop
+        panics::say(|| tracing::info!(servlet, worker, thread, count, min, max, mean, "batches"));
     }
 
     /// Validates the claimed items; those that can be read are on the desk, in order.
     #[inline]
     fn admit<W: BatchWorker>(&mut self, desk: &mut Desk, inputs: &mut Vec<Validated<W::In>>) {
-        let seat = self.seat;
         std::mem::swap(&mut self.claimed, &mut desk.slots);
-        let mut index = 0;
-        while let Some(slot) = desk.slots.get(index) {
-            let task = slot.get().and_then(|parked| parked.resume(&seat.segment));
-            let Some(task) = task else {
-                desk.slots.remove(index);
-                continue;
-            };
+        // One pass: an item that stays moves to the place after the one that stayed before.
+        let mut next = 0;
+        // A type's own check may panic. As in `Batch::answer_each`, that is caught around as many as there are without.
+        while let Err(panic) =
+            panics::caught(AssertUnwindSafe(|| self.admit_from::<W>(desk, inputs, &mut next)))
+        {
+            desk.fail_by_panic(next - 1, panic);
+        }
+        desk.slots.truncate(inputs.len());
+    }
+
+    /// `next` says which item is looked at, plus one; what has been admitted lies before it, in its place.
+    #[inline(always)]
+    fn admit_from<W: BatchWorker>(
+        &self,
+        desk: &mut Desk,
+        inputs: &mut Vec<Validated<W::In>>,
+        next: &mut usize,
+    ) {
+        let seat = self.seat;
+        while let Some(slot) = desk.slots.get(*next) {
+            *next += 1;
+            let Some(parked) = slot.get() else { continue };
+            let Some(task) = parked.resume(&seat.segment) else { continue };
             if let Some(late_ns) = late_ns(&task) {
                 self.counters.count_skipped();
-                desk.slots.remove(index);
+                slot.set(None);
                 desk.fail_task(task, RemoteCause::DeadlineExceeded { late_ns });
                 continue;
             }
             match Validated::<W::In>::of_claimed(&task) {
-                Ok(input) => inputs.push(input),
+                Ok(input) => {
+                    desk.slots[inputs.len()].set(Some(parked));
+                    inputs.push(input);
+                }
                 Err(error) => {
-                    desk.slots.remove(index);
+                    slot.set(None);
                     desk.fail_task(task, RemoteCause::Payload { message: error.to_string() });
                     continue;
                 }
             }
             task.begin_work(seat.node);
-            index += 1;
             crash_point!("run.admits");
         }
     }
@@ -791,9 +818,13 @@ pub(crate) fn live<W: BatchWorker>(seat: Arc<Seat>) -> Left {
     if outcome.is_err() {
         seat.unit.fail(&seat.segment); // before user code, which may take its time
     }
-    if let Err(panic) = panics::caught(AssertUnwindSafe(|| worker.cleanup(&why))) {
-        tracing::error!(worker = %context.name(), "cleanup {panic}");
-    }
+    let tell = |what: &str, ended: Result<(), RemoteCause>| {
+        if let Err(panic) = ended {
+            panics::say(|| tracing::error!(worker = %context.name(), "{what} {panic}"));
+        }
+    };
+    tell("cleanup", panics::caught(AssertUnwindSafe(|| worker.cleanup(&why))));
+    tell("the worker's drop", panics::caught(AssertUnwindSafe(|| drop(worker))));
     match outcome {
         Ok(why) => Left::Stopped(why),
         Err(cause) => Left::Fatal(seat.error(0, cause)),
@@ -804,15 +835,19 @@ fn construct<W: BatchWorker>(seat: &Seat, context: &Context) -> Result<W, Remote
     let unreadable =
         |e: String| RemoteCause::Payload { message: format!("its configuration cannot be read: {e}") };
     let bytes = seat.segment.config(seat.node().info());
-    let config = crate::payload::copied::<W::Config>(&bytes).map_err(|e| unreadable(e.to_string()))?;
-    let born = || {
-        let mut worker = W::new(config, context)?;
-        worker.warm_up(context)?;
-        Ok(worker)
+    let read = || crate::payload::copied::<W::Config>(&bytes).map_err(|e| unreadable(e.to_string()));
+    let config = panics::caught(AssertUnwindSafe(read))??;
+    let failed = |error: BoxError| {
+        let cause = RemoteCause::failed(&error);
+        panics::let_go(error);
+        cause
     };
-    match panics::caught(AssertUnwindSafe(born)) {
-        Ok(Ok(worker)) => Ok(worker),
-        Ok(Err(error)) => Err(RemoteCause::failed(&error)),
-        Err(panic) => Err(panic),
+    let mut worker = panics::caught(AssertUnwindSafe(|| W::new(config, context)))?.map_err(failed)?;
+    match panics::caught(AssertUnwindSafe(|| worker.warm_up(context))).map(|warm| warm.map_err(failed)) {
+        Ok(Ok(())) => Ok(worker),
+        Ok(Err(cause)) | Err(cause) => {
+            panics::let_go(worker); // whatever that does, why it is let go is told
+            Err(cause)
+        }
     }
 }

@@ -2,7 +2,8 @@
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::error::Error as StdError;
-use std::fmt;
+use std::fmt::{self, Write as _};
+use std::panic::AssertUnwindSafe;
 
 /// Any error of user code, with its type's name and, if `RUST_BACKTRACE` asks for it, the place where it
 /// became one.
@@ -81,18 +82,19 @@ impl BoxError {
         &*self.0.error
     }
 
-    /// Its message, its source's message, and so on.
+    /// Its message, its source's message, and so on; no more than 64. One whose `Display` panics is told as that.
     #[must_use]
     pub fn chain(&self) -> Vec<String> {
-        let mut messages = vec![self.0.error.to_string()];
-        let mut source = self.0.error.source();
-        while let Some(error) = source {
-            let message = error.to_string();
+        let mut messages = vec![message_of(&*self.0.error)];
+        let mut source = source_of(&*self.0.error);
+        for _ in 1..CHAIN_LIMIT {
+            let Some(error) = source else { break };
+            let message = message_of(error);
             // Some errors tell their source's message themselves, and give the source too.
             if !messages.last().is_some_and(|before| before.ends_with(&message)) {
                 messages.push(message);
             }
-            source = error.source();
+            source = source_of(error);
         }
         messages
     }
@@ -102,6 +104,28 @@ impl BoxError {
     pub fn backtrace(&self) -> Option<String> {
         (self.0.backtrace.status() == BacktraceStatus::Captured).then(|| self.0.backtrace.to_string())
     }
+}
+
+/// So many messages are told: an error may be its own source.
+const CHAIN_LIMIT: usize = 64;
+
+/// What an error says, which is user code.
+fn message_of(error: &dyn StdError) -> String {
+    let mut text = String::new();
+    // What it has written before it fails stays.
+    let say = AssertUnwindSafe(|| write!(text, "{error}"));
+    if let Err(panic) = crate::panics::caught(say) {
+        let _ = write!(
+            text,
+            "{}a message that cannot be told: it {panic}",
+            if text.is_empty() { "" } else { " … " }
+        );
+    }
+    text
+}
+
+fn source_of(error: &dyn StdError) -> Option<&(dyn StdError + 'static)> {
+    crate::panics::caught(AssertUnwindSafe(|| error.source())).ok().flatten()
 }
 
 impl<E: StdError + Send + Sync + 'static> From<E> for BoxError {

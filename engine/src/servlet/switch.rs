@@ -82,8 +82,7 @@ where
         let choose = self.choose;
         let choose: Choose = Arc::new(move |bytes: &[u8]| {
             let unreadable = |e: rkyv::rancor::Error| RemoteCause::Payload { message: e.to_string() };
-            let input = view::<M::In>(bytes).map_err(unreadable)?;
-            panics::caught(AssertUnwindSafe(|| choose(input)))
+            panics::caught(AssertUnwindSafe(|| Ok(choose(view::<M::In>(bytes).map_err(unreadable)?))))?
         });
         let pass_on = |name| {
             ThreadServlet::<PassThrough<M::In>>::new(())

@@ -188,7 +188,7 @@ impl Supervisor {
     pub(super) fn resign(&mut self, panic: &RemoteCause) {
         let reason = format!("the server's supervisor has failed: {panic}");
         let quietly = |work: &mut dyn FnMut()| {
-            let _ = crate::panics::caught(AssertUnwindSafe(work)); // once is enough to know
+            let _ = crate::panics::caught(AssertUnwindSafe(&mut *work)); // once is enough to know
         };
         say(|| tracing::error!("{reason}; every servlet is down"));
         let segment = Arc::clone(&self.shared.segment);

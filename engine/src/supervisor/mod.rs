@@ -36,6 +36,7 @@ pub(crate) use shared::Shared;
 use crate::error::StartError;
 use crate::launch::{self, Order, Process, Word, status_text};
 use crate::on_death::look_every;
+use crate::panics::{joined, say};
 use crate::patience::Wait;
 use crate::plan::{Live, PlanNode};
 use crate::run::Seat;
@@ -94,7 +95,7 @@ impl Handle {
     pub(crate) fn join(&self) {
         let thread = self.thread.lock().unwrap_or_else(|e| e.into_inner()).take();
         if let Some(thread) = thread {
-            let _ = thread.join(); // its panics are ours to have prevented; nothing is left to do here
+            let _ = joined(thread); // its panics are ours to have prevented; nothing is left to do here
         }
     }
 }
@@ -432,7 +433,7 @@ impl Supervisor {
             }
             let post = &mut self.posts[index];
             let Body::Thread { thread, .. } = std::mem::replace(&mut post.body, Body::None) else { continue };
-            let code = thread.join().ok(); // user code's panics are caught inside
+            let code = joined(thread); // user code's panics are caught inside
             for place in post.places.clone() {
                 self.shared.segment.lease().release(place);
             }
@@ -452,9 +453,4 @@ impl Drop for Supervisor {
             }
         }
     }
-}
-
-/// Tells the log. Its listeners are user code: a panic of theirs is no reason to let go of what the dead have left.
-fn say(log: impl FnOnce()) {
-    let _ = crate::panics::caught(AssertUnwindSafe(log));
 }

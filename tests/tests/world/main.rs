@@ -5,4 +5,5 @@
 mod support;
 
 mod before_main;
+mod linear;
 mod policy;
