@@ -16,17 +16,34 @@
 //! given back even if no executor ever polls again. The future finds that its ticket is not held any more: its
 //! time was over.
 //!
-//! Futures that wait for a place stand in a [`Line`], in the order in which they came, and each place
-//! that comes free wakes the first that has not been woken.
+//! Futures that wait for a place stand in a [`Line`], in the order in which they came, and for each place
+//! that comes free the reactor wakes the first that has not been woken.
+//!
+//! # Wakers
+//!
+//! They are code of the executor, and are woken by the reactor's thread only: no caller that gives a place back runs
+//! what another one has left. One that panics is logged, and the next is woken. One that does not return holds up
+//! nobody either, beyond 10 to 20 ms: each is taken from what is shared just before it is woken, so that whoever has
+//! the duty can go on without it; and as long as wakers are woken, the *relief*, a second thread, looks every
+//! [`LOOK`] whether the thread on duty is still within the same one. If it is, the relief takes the duty over, looks
+//! at everything once, and starts a relief of its own. The former thread ends when its waker returns.
+//! [`BLOCKED_LIMIT`] threads may be held up so; wakers that block beyond that hold up those of this server.
+//!
+//! ```text
+//! on duty:  wakes even ──wake──▶ odd ──it returns: CAS──▶ even          whose CAS succeeds has the duty
+//! relief:                         └──seen twice: CAS─────▶ even, on duty
+//! ```
 //!
 //! # Invariants
 //!
 //! * *one taker*: who ends a hold, under the watch's lock, has the request; nobody else touches its task.
-//! * *no strangers under a lock*: wakers are cloned, woken and dropped outside of it, since they are code of the
-//!   executor.
+//! * *no strangers under a lock*: wakers are cloned, woken and dropped outside of it.
+//! * *one at a time*: a waker that is taken is woken before another is taken.
 //!
 //! # Ordering
 //!
+//! * *attentive*: the thread on duty stores that it is within a waker, then looks whether the relief pays attention,
+//!   and unparks it if not. The relief stores that it does not, then looks whether anything was woken, then parks.
 //! * *announce, then look*: a waker is left before notice is asked for, and that answers whether the outcome is
 //!   there already. The reactor says that it waits, then looks at bits, deadlines and the line, then
 //!   sleeps; who changes one of them looks after that whether it waits, or changes the bell's count.
@@ -39,19 +56,29 @@
 //! reactor that is woken without bits, or by its [backstop](BACKSTOP), looks at every request that is held.
 
 use crate::error::CallError;
+use crate::panics::{caught, let_go, say};
 use crate::server::Core;
 use ringmill_shm::arena::{Done, Task};
 use ringmill_shm::segment::{Awaiting, Segment};
-use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::cell::Cell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
+use std::thread::Thread;
 use std::time::{Duration, Instant};
 
 /// No sleep is longer: for a wake that somebody owed who died.
 const BACKSTOP: Duration = Duration::from_secs(1);
 /// In the place of a deadline: none.
 const NEVER: u64 = u64::MAX;
+/// How often the relief looks.
+const LOOK: Duration = Duration::from_millis(10);
+/// After so many looks at which nothing was woken it pays no more attention.
+const QUIET_LOOKS: u32 = 20;
+/// So many threads at most are held up by wakers that do not return, and replaced.
+const BLOCKED_LIMIT: u32 = 32;
 
 /// What the reactor's thread and the futures share.
 #[derive(Debug)]
@@ -63,7 +90,18 @@ pub(crate) struct Reactor {
     /// No deadline is sooner.
     earliest_ns: AtomicU64,
     line: Mutex<Line>,
+    /// So many places have come free since the reactor has looked.
+    freed: AtomicUsize,
+    /// This process has rung, and there need be no more to it than the deadline or the places that the reactor looks at.
+    rung: AtomicBool,
     ended: AtomicBool,
+    /// Odd while the thread on duty is within a waker.
+    wakes: AtomicU64,
+    /// Whether the relief looks from time to time.
+    attentive: AtomicBool,
+    relief: Mutex<Option<Thread>>,
+    /// Threads that have been relieved and are still within their wakers.
+    blocked: AtomicU32,
 }
 
 /// See the module's table.
@@ -81,6 +119,10 @@ struct Watch {
 struct Line {
     last: u64,
     waiting: BTreeMap<u64, InLine>,
+    /// Those of them that have looked and have not been woken since.
+    asleep: BTreeSet<u64>,
+    /// Those of them that do not wait for ever, the soonest first.
+    deadlines: BTreeSet<(u64, u64)>,
 }
 
 #[derive(Debug)]
@@ -105,6 +147,47 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|e| e.into_inner()) // what can panic is outside
 }
 
+impl Line {
+    fn join(&mut self, deadline_ns: u64) -> u64 {
+        self.last += 1;
+        self.waiting.insert(self.last, InLine { deadline_ns, waker: None });
+        if deadline_ns != NEVER {
+            self.deadlines.insert((deadline_ns, self.last));
+        }
+        self.last
+    }
+
+    /// Leaves a waker; gives the former one back. False if it does not stand in line any more.
+    fn fall_asleep(&mut self, ticket: u64, waker: &mut Option<Waker>) -> bool {
+        let Some(place) = self.waiting.get_mut(&ticket) else { return false };
+        std::mem::swap(&mut place.waker, waker);
+        self.asleep.insert(ticket);
+        true
+    }
+
+    fn leave(&mut self, ticket: u64) -> Option<InLine> {
+        let place = self.waiting.remove(&ticket)?;
+        self.asleep.remove(&ticket);
+        self.deadlines.remove(&(place.deadline_ns, ticket));
+        Some(place)
+    }
+
+    /// The first that sleeps is to be woken, and keeps its place in line.
+    fn first_asleep(&mut self) -> Option<Waker> {
+        self.waiting.get_mut(&self.asleep.pop_first()?)?.waker.take()
+    }
+
+    /// One whose time is over.
+    fn overdue(&mut self, now_ns: u64) -> Option<InLine> {
+        let &(_, ticket) = self.deadlines.first().filter(|(deadline_ns, _)| *deadline_ns <= now_ns)?;
+        self.leave(ticket)
+    }
+
+    fn next_deadline_ns(&self) -> u64 {
+        self.deadlines.first().map_or(NEVER, |&(deadline_ns, _)| deadline_ns)
+    }
+}
+
 impl Watch {
     fn is_held(&self, ticket: u64) -> bool {
         self.held && self.ticket == ticket
@@ -123,7 +206,13 @@ impl Reactor {
             epoch: Instant::now(),
             earliest_ns: AtomicU64::new(NEVER),
             line: Mutex::default(),
+            freed: AtomicUsize::new(0),
+            rung: AtomicBool::new(false),
             ended: AtomicBool::new(false),
+            wakes: AtomicU64::new(0),
+            attentive: AtomicBool::new(false),
+            relief: Mutex::default(),
+            blocked: AtomicU32::new(0),
         }
     }
 
@@ -150,17 +239,21 @@ impl Reactor {
             watch.held = true;
             watch.deadline_ns = deadline_ns;
         } else if !watch.is_held(*ticket) {
+            drop(watch);
+            let_go(former);
             return Watched::TimeOver;
         }
         std::mem::swap(&mut watch.waker, &mut former);
         // *announce, then look*
         let done = if task.ask_for_notice() { task.outcome() } else { None };
         if let Some(done) = done {
-            let _waker = watch.end();
+            let waker = watch.end();
             drop(watch);
+            let_go((former, waker));
             return Watched::Done(done);
         }
         drop(watch);
+        let_go(former);
         self.mind(task.segment(), deadline_ns);
         Watched::Waiting
     }
@@ -168,8 +261,21 @@ impl Reactor {
     /// Has the reactor look at a deadline that may be sooner than those it knows.
     fn mind(&self, segment: &Segment, deadline_ns: u64) {
         if deadline_ns < self.earliest_ns.fetch_min(deadline_ns, Ordering::SeqCst) {
-            segment.completed().ring();
+            self.ring(segment);
         }
+    }
+
+    /// Has the reactor look at what was just changed.
+    fn ring(&self, segment: &Segment) {
+        self.rung.store(true, Ordering::SeqCst);
+        segment.completed().ring_if_awaited();
+    }
+
+    /// A place has come free, or one that was woken for a place goes without: has the next in line woken.
+    #[cold]
+    pub(crate) fn place_came_free(&self, segment: &Segment) {
+        self.freed.fetch_add(1, Ordering::SeqCst);
+        self.ring(segment);
     }
 
     /// What has become of a request that is watched.
@@ -181,7 +287,7 @@ impl Reactor {
         let Some(done) = task.outcome() else { return Watched::Waiting };
         let waker = watch.end();
         drop(watch);
-        drop(waker);
+        let_go(waker);
         Watched::Done(done)
     }
 
@@ -197,46 +303,129 @@ impl Reactor {
         let held = watch.is_held(ticket);
         let waker = if held { watch.end() } else { None };
         drop(watch);
-        drop(waker);
+        let_go(waker);
         held
     }
 
+    /// The server is no more: no future of it is left.
+    pub(crate) fn end(&self, core: &Core) {
+        self.ended.store(true, Ordering::SeqCst);
+        core.segment.completed().ring();
+        if let Some(relief) = &*locked(&self.relief) {
+            relief.unpark();
+        }
+    }
+
+    /// Looks when something is woken, and until nothing has been for a while, whether a waker returns. Says that the
+    /// caller has the duty now, or that the reactor has ended.
+    fn await_duty(&self) -> bool {
+        let (mut seen, mut quiet) = (0, 0);
+        self.attentive.store(true, Ordering::SeqCst);
+        loop {
+            if self.ended.load(Ordering::SeqCst) {
+                return false;
+            }
+            let wakes = self.wakes.load(Ordering::SeqCst);
+            let is_within = wakes % 2 == 1;
+            if is_within && wakes == seen && self.blocked.load(Ordering::SeqCst) < BLOCKED_LIMIT {
+                self.blocked.fetch_add(1, Ordering::SeqCst);
+                if self.wakes.compare_exchange(wakes, wakes + 1, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
+                    return true;
+                }
+                self.blocked.fetch_sub(1, Ordering::SeqCst);
+            }
+            quiet = if wakes == seen && !is_within { quiet + 1 } else { 0 };
+            seen = wakes;
+            if quiet < QUIET_LOOKS {
+                std::thread::park_timeout(LOOK);
+                continue;
+            }
+            self.attentive.store(false, Ordering::SeqCst); // *attentive*
+            if self.wakes.load(Ordering::SeqCst) == seen && !self.ended.load(Ordering::SeqCst) {
+                std::thread::park();
+            }
+            self.attentive.store(true, Ordering::SeqCst);
+            quiet = 0;
+        }
+    }
+}
+
+/// A thread of the reactor that has the duty, until it is relieved.
+struct Shift<'r> {
+    reactor: &'r Reactor,
+    core: &'r Core,
+    relieved: Cell<bool>,
+}
+
+impl Shift<'_> {
+    /// Wakes one, whose code is its executor's.
+    fn wake(&self, waker: Waker) {
+        let wakes = &self.reactor.wakes;
+        // Relaxed: as long as it is even, nobody but the thread on duty changes it.
+        let within = wakes.load(Ordering::Relaxed) | 1;
+        if !self.relieved.get() {
+            wakes.store(within, Ordering::SeqCst); // *attentive*
+            if !self.reactor.attentive.load(Ordering::SeqCst)
+                && let Some(relief) = &*locked(&self.reactor.relief)
+            {
+                relief.unpark();
+            }
+        }
+        if let Err(panic) = caught(AssertUnwindSafe(|| waker.wake())) {
+            say(
+                || tracing::error!(server = %self.core.name, "a future's waker {panic}; the others are woken"),
+            );
+        }
+        if !self.relieved.get()
+            && wakes.compare_exchange(within, within + 1, Ordering::SeqCst, Ordering::SeqCst).is_err()
+        {
+            self.relieved.set(true);
+            self.reactor.blocked.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+
     /// Wakes who waits for this request, if its outcome is there.
-    fn wake(&self, core: &Core, id: u32) {
-        let Some(watch) = self.watches.get(id as usize) else { return };
+    fn wake_watch(&self, id: u32) {
+        let Some(watch) = self.reactor.watches.get(id as usize) else { return };
         let mut watch = locked(watch);
         // A bit may be of a former use of the request.
-        let done = watch.held && Task::new(&core.segment, id).is_some_and(|task| task.outcome().is_some());
+        let done =
+            watch.held && Task::new(&self.core.segment, id).is_some_and(|task| task.outcome().is_some());
         let waker = if done { watch.waker.take() } else { None };
         drop(watch);
-        waker.into_iter().for_each(Waker::wake);
+        waker.into_iter().for_each(|waker| self.wake(waker));
+    }
+
+    fn wake_all_done(&self) {
+        (0..self.reactor.watches.len() as u32).for_each(|id| self.wake_watch(id));
     }
 
     /// Wakes what the completions set says; whether it said anything.
-    fn wake_completed(&self, core: &Core) -> bool {
+    fn wake_completed(&self) -> bool {
         let mut found = false;
-        core.segment.take_completions(|id| {
+        self.core.segment.take_completions(|id| {
             found = true;
-            self.wake(core, id);
+            self.wake_watch(id);
         });
         found
     }
 
     /// Ends what has taken too long, and finds the next deadline.
-    fn end_overdue(&self, core: &Core) {
-        let now_ns = self.ns(Some(Instant::now()));
-        if now_ns < self.earliest_ns.load(Ordering::SeqCst) {
+    fn end_overdue(&self, whatever_is_known: bool) {
+        let (reactor, core) = (self.reactor, self.core);
+        let now_ns = reactor.ns(Some(Instant::now()));
+        if now_ns < reactor.earliest_ns.load(Ordering::SeqCst) && !whatever_is_known {
             return;
         }
         // Forget first: a deadline that was minded before this is seen below, one minded later stays.
-        self.earliest_ns.swap(NEVER, Ordering::SeqCst);
-        for (id, watch) in (0..).zip(&self.watches) {
+        reactor.earliest_ns.swap(NEVER, Ordering::SeqCst);
+        for (id, watch) in (0..).zip(&reactor.watches) {
             let mut watch = locked(watch);
             if !watch.held {
                 continue;
             }
             if watch.deadline_ns > now_ns {
-                self.earliest_ns.fetch_min(watch.deadline_ns, Ordering::SeqCst);
+                reactor.earliest_ns.fetch_min(watch.deadline_ns, Ordering::SeqCst);
                 continue;
             }
             let waker = watch.end(); // *one taker*
@@ -244,71 +433,82 @@ impl Reactor {
             if let Some(task) = Task::new(&core.segment, id) {
                 core.cancel(task);
             }
-            waker.into_iter().for_each(Waker::wake);
+            waker.into_iter().for_each(|waker| self.wake(waker));
         }
-        self.end_overdue_in_line(now_ns);
-    }
-
-    fn end_overdue_in_line(&self, now_ns: u64) {
-        let mut line = locked(&self.line);
-        let overdue = |place: &InLine| place.deadline_ns <= now_ns;
-        let over: Vec<InLine> =
-            line.waiting.extract_if(.., |_, place| overdue(place)).map(|(_, p)| p).collect();
-        let next = line.waiting.values().map(|place| place.deadline_ns).min();
-        drop(line);
-        self.earliest_ns.fetch_min(next.unwrap_or(NEVER), Ordering::SeqCst);
-        // One that had been woken for a place does not take it.
-        let passed_on = over.iter().filter(|place| place.waker.is_none()).count();
-        over.into_iter().filter_map(|place| place.waker).for_each(Waker::wake);
-        self.wake_line(passed_on);
+        loop {
+            let mut line = locked(&reactor.line);
+            let Some(place) = line.overdue(now_ns) else {
+                reactor.earliest_ns.fetch_min(line.next_deadline_ns(), Ordering::SeqCst);
+                break;
+            };
+            drop(line);
+            match place.waker {
+                Some(waker) => self.wake(waker),
+                None => self.wake_line(1), // it had been woken for a place, and does not take it
+            }
+        }
     }
 
     /// Wakes the first that wait for a place: so many have come free. One that is woken keeps its place in line
-    /// until it has taken a place; if it goes without, it wakes the next.
-    #[cold]
-    pub(crate) fn wake_line(&self, places: usize) {
-        let mut line = locked(&self.line);
-        let asleep = line.waiting.values_mut().filter_map(|place| place.waker.take());
-        let wakers: Vec<Waker> = asleep.take(places).collect();
-        drop(line);
-        wakers.into_iter().for_each(Waker::wake);
+    /// until it has taken a place; if it goes without, it has the next woken.
+    fn wake_line(&self, places: usize) {
+        for _ in 0..places {
+            let waker = locked(&self.reactor.line).first_asleep();
+            let Some(waker) = waker else { return };
+            self.wake(waker);
+        }
     }
 
-    /// Wakes as many that wait for a place as there are; all, if none will have one.
-    fn look_at_line(&self, core: &Core) {
-        if locked(&self.line).waiting.is_empty() {
+    /// Wakes as many that wait for a place as there are beside those for which others have been woken; all, if none
+    /// will have one. `idle`: those that have been woken do not look any more.
+    fn look_at_line(&self, idle: bool) {
+        let line = locked(&self.reactor.line);
+        let (asleep, woken) = (line.asleep.len(), line.waiting.len() - line.asleep.len());
+        drop(line);
+        if asleep == 0 {
             return;
         }
-        let free = core.capacity - core.slots.in_use(&core.segment);
-        self.wake_line(if core.is_closed() { usize::MAX } else { free as usize });
+        let free = (self.core.capacity - self.core.slots.in_use(&self.core.segment)) as usize;
+        let spoken_for = if idle { 0 } else { woken };
+        self.wake_line(if self.core.is_closed() { usize::MAX } else { free.saturating_sub(spoken_for) });
     }
 
-    /// The server is no more: no future of it is left.
-    pub(crate) fn end(&self, core: &Core) {
-        self.ended.store(true, Ordering::SeqCst);
-        core.segment.completed().ring();
-    }
-
-    fn run(&self, core: &Core) {
-        let bell = core.segment.completed();
-        while !self.ended.load(Ordering::SeqCst) {
-            self.end_overdue(core);
-            if self.wake_completed(core) {
+    /// Until the reactor has ended, or another thread has the duty.
+    fn run(&self, takes_over: bool) {
+        let (reactor, bell) = (self.reactor, self.core.segment.completed());
+        let mut idle = false;
+        if takes_over {
+            self.wake_all_done(); // the thread before was in the midst of it
+            self.end_overdue(true);
+            self.look_at_line(true);
+        }
+        while !reactor.ended.load(Ordering::SeqCst) && !self.relieved.get() {
+            self.end_overdue(false);
+            let more = |this: &Self| {
+                this.wake_line(reactor.freed.swap(0, Ordering::SeqCst));
+                this.wake_completed() || reactor.ended.load(Ordering::SeqCst) || this.relieved.get()
+            };
+            if more(self) {
                 continue;
             }
             let awaiting = bell.await_rings();
             let count = bell.count();
             // *announce, then look*
-            if self.wake_completed(core) || self.ended.load(Ordering::SeqCst) {
+            if more(self) {
                 continue;
             }
-            self.look_at_line(core);
+            self.look_at_line(idle);
             let left_ns =
-                self.earliest_ns.load(Ordering::SeqCst).saturating_sub(self.ns(Some(Instant::now())));
-            bell.sleep(count, Some(Duration::from_nanos(left_ns).min(BACKSTOP)));
+                reactor.earliest_ns.load(Ordering::SeqCst).saturating_sub(reactor.ns(Some(Instant::now())));
+            let limit = Duration::from_nanos(left_ns).min(BACKSTOP);
+            if reactor.freed.load(Ordering::SeqCst) == 0 && !self.relieved.get() {
+                bell.sleep(count, Some(limit));
+            }
             drop(awaiting);
-            if !self.wake_completed(core) {
-                (0..).zip(&self.watches).for_each(|(id, _)| self.wake(core, id));
+            let rung = reactor.rung.swap(false, Ordering::SeqCst);
+            idle = limit == BACKSTOP && bell.count() == count;
+            if !self.wake_completed() && !rung {
+                self.wake_all_done();
             }
         }
     }
@@ -339,14 +539,42 @@ impl Core {
             return Ok(reactor);
         }
         let reactor = Arc::new(Reactor::new(self.capacity));
-        // Both are kept until the server is dropped, which ends the thread.
+        // Both are kept until the server is dropped, which ends the threads.
         let (here, core) = (Arc::clone(&reactor), self.me.upgrade().expect("it is borrowed from its server"));
         let thread = std::thread::Builder::new().name("ringmill-reactor".into());
-        match thread.spawn(move || here.run(&core)) {
+        match thread.spawn(move || serve(&here, &core, false)) {
             Ok(_detached) => Ok(self.reactor.get_or_init(|| reactor)),
             Err(error) => Err(CallError::NoReactor { message: error.to_string() }),
         }
     }
+}
+
+/// The life of a thread on duty.
+fn serve(reactor: &Arc<Reactor>, core: &Arc<Core>, takes_over: bool) {
+    let (here, of) = (Arc::clone(reactor), Arc::clone(core));
+    let relief = move || {
+        if here.await_duty() {
+            let server = of.name.clone();
+            let tell = move || {
+                say(
+                    || tracing::warn!(%server, "a future's waker does not return; another thread wakes the others"),
+                );
+            };
+            // A listener of the log may block too.
+            let _ = std::thread::Builder::new().name("ringmill-log".into()).spawn(tell);
+            serve(&here, &of, true);
+        }
+    };
+    match std::thread::Builder::new().name("ringmill-relief".into()).spawn(relief) {
+        Ok(thread) => *locked(&reactor.relief) = Some(thread.thread().clone()),
+        Err(error) => {
+            *locked(&reactor.relief) = None;
+            say(
+                || tracing::warn!(server = %core.name, %error, "a waker that blocks will hold up others: there is no thread to relieve the reactor"),
+            );
+        }
+    }
+    Shift { reactor, core, relieved: Cell::new(false) }.run(takes_over);
 }
 
 /// Waits for a place, as a future does.
@@ -364,11 +592,7 @@ impl<'c> PlaceWait<'c> {
         let reactor = core.reactor()?;
         let awaiting = core.segment.freed().await_rings(); // *line*
         let deadline_ns = reactor.ns(until);
-        let mut line = locked(&reactor.line);
-        line.last += 1;
-        let ticket = line.last;
-        line.waiting.insert(ticket, InLine { deadline_ns, waker: None });
-        drop(line);
+        let ticket = locked(&reactor.line).join(deadline_ns);
         reactor.mind(&core.segment, deadline_ns);
         Ok(Self { core, begun, ticket, _awaiting: awaiting })
     }
@@ -377,13 +601,12 @@ impl<'c> PlaceWait<'c> {
     pub(crate) fn poll(&mut self, context: &Context<'_>) -> Poll<Result<(u32, Duration), CallError>> {
         let reactor = self.core.reactor()?;
         let mut waker = Some(context.waker().clone());
-        let mut line = locked(&reactor.line);
-        let Some(place) = line.waiting.get_mut(&self.ticket) else {
+        let stands = locked(&reactor.line).fall_asleep(self.ticket, &mut waker);
+        let_go(waker);
+        if !stands {
             let (capacity, waited) = (self.core.capacity, self.begun.elapsed());
             return Poll::Ready(Err(CallError::ServerBacklogFull { capacity, waited }));
-        };
-        std::mem::swap(&mut place.waker, &mut waker);
-        drop(line);
+        }
         // *line*: in line, then look.
         match self.core.try_acquire() {
             Ok(Some(id)) => Poll::Ready(Ok((id, self.begun.elapsed()))),
@@ -399,11 +622,12 @@ impl<'c> PlaceWait<'c> {
 impl Drop for PlaceWait<'_> {
     fn drop(&mut self) {
         let Some(reactor) = self.core.reactor.get() else { return };
-        let place = locked(&reactor.line).waiting.remove(&self.ticket);
+        let Some(place) = locked(&reactor.line).leave(self.ticket) else { return };
         // One that was woken and goes without a place, or with another than that it was woken for, leaves it
         // to the next.
-        if place.is_some_and(|place| place.waker.is_none()) {
-            reactor.wake_line(1);
+        match place.waker {
+            Some(waker) => let_go(waker),
+            None => reactor.place_came_free(&self.core.segment),
         }
     }
 }

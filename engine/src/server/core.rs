@@ -259,7 +259,7 @@ impl Core {
     fn tell_of_a_place(&self) {
         self.segment.freed().ring();
         if let Some(reactor) = self.reactor.get() {
-            reactor.wake_line(1);
+            reactor.place_came_free(&self.segment);
         }
     }
 

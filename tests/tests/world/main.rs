@@ -7,3 +7,4 @@ mod support;
 mod before_main;
 mod linear;
 mod policy;
+mod user_code;
