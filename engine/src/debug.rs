@@ -52,6 +52,11 @@ pub struct WorkerInfo {
     pub alive: bool,
     /// Whether it is at work.
     pub ready: bool,
+    /// What it is doing: `vacant`, `starting` (in `new` or `warm_up`), `ready`, `leaving` (in `cleanup`), `failed`
+    /// (could not start, or has given up), `dead`.
+    pub state: Life,
+    /// For how long it has been in that state, in seconds.
+    pub state_seconds: f64,
     /// How often it was started anew.
     pub restarts: u32,
     /// Its counters since the server's start.
@@ -117,13 +122,13 @@ impl DebugInfo {
             capacity: core.capacity as usize,
             backlog: core.slots.in_use(segment) as usize,
             run: segment.run(),
-            servlets: servlets(segment),
+            servlets: servlets(segment, now_ns),
             requests: tasks.filter_map(|task| request(segment, task, now_ns)).collect(),
         }
     }
 }
 
-fn servlets(segment: &Segment) -> Vec<ServletInfo> {
+fn servlets(segment: &Segment, now_ns: u64) -> Vec<ServletInfo> {
     let nodes = (0..segment.shape().nodes).filter_map(|node| segment.node(node));
     let servlet = nodes.map(|node| {
         let workers = node.workers().iter().map(|entry| {
@@ -131,9 +136,11 @@ fn servlets(segment: &Segment) -> Vec<ServletInfo> {
             WorkerInfo {
                 index: entry.worker(),
                 pid: entry.pid(),
-                alive: matches!(life, Life::Starting | Life::Ready | Life::Leaving)
+                alive: !matches!(life, Life::Vacant | Life::Dead)
                     && entry.token().is_some_and(|token| !segment.is_dead(token)),
                 ready: life == Life::Ready,
+                state: life,
+                state_seconds: seconds_since(entry.since_ns(), now_ns),
                 restarts: entry.restarts(),
                 counters: entry.counters().snapshot(),
             }
@@ -143,13 +150,16 @@ fn servlets(segment: &Segment) -> Vec<ServletInfo> {
     servlet.collect()
 }
 
+fn seconds_since(then_ns: u64, now_ns: u64) -> f64 {
+    now_ns.saturating_sub(then_ns) as f64 / 1e9
+}
+
 fn request(segment: &Segment, task: Task<'_>, now_ns: u64) -> Option<RequestInfo> {
     let state = task.word().load();
     let phase = state.phase().filter(|phase| *phase != Phase::Free)?;
-    let seconds = |begun_ns: u64| now_ns.saturating_sub(begun_ns) as f64 / 1e9;
     Some(RequestInfo {
         id: task.id(),
-        age_seconds: task.begun_ns().map(seconds),
+        age_seconds: task.begun_ns().map(|begun_ns| seconds_since(begun_ns, now_ns)),
         phase: phase.name(),
         stage: stage(segment, task, phase),
         worker: worker(segment, state),

@@ -674,6 +674,12 @@ fn leave(seat: &Seat, left: Left) -> i32 {
             0
         }
         Left::Unborn(error) => fail(&error, 1),
+        // It may have said why before it cleaned up; what may be read is not written again.
+        Left::Fatal(_) if seat.entry().life() == Life::Leaving && !seat.entry().message().is_empty() => {
+            seat.entry().set_life(Life::Failed);
+            seat.segment.startup().ring();
+            STOPPED_BY_ERROR
+        }
         Left::Fatal(error) => fail(&error, STOPPED_BY_ERROR),
     }
 }
@@ -685,7 +691,7 @@ fn remove_segment(seat: &Seat) {
 
 /// What is left in the place of a worker that could not start, or gave up: a line for people, a zero byte, and the
 /// error record.
-fn boot_message(error: &RemoteError) -> Vec<u8> {
+pub(crate) fn boot_message(error: &RemoteError) -> Vec<u8> {
     let mut error = error.clone();
     loop {
         let mut message = error.cause.to_string().into_bytes();

@@ -63,6 +63,7 @@ macro_rules! crash_point {
 }
 
 mod batch;
+mod clock;
 mod cpus;
 #[cfg(feature = "crash-points")]
 pub mod crash;

@@ -815,8 +815,13 @@ pub(crate) fn live<W: BatchWorker>(seat: Arc<Seat>) -> Left {
     let outcome = work.work(&mut worker, &mut desk);
     crash_point!("run.over");
     let why = *outcome.as_ref().unwrap_or(&Stop::Fatal);
-    if outcome.is_err() {
-        seat.unit.fail(&seat.segment); // before user code, which may take its time
+    // Both before user code, which may take its time.
+    match &outcome {
+        Err(cause) => {
+            seat.entry().leave(&crate::launch::boot_message(&seat.error(0, cause.clone())));
+            seat.unit.fail(&seat.segment);
+        }
+        Ok(_) => seat.entry().leave(&[]),
     }
     let tell = |what: &str, ended: Result<(), RemoteCause>| {
         if let Err(panic) = ended {

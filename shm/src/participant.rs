@@ -16,9 +16,9 @@
 //! |---|---|---|
 //! | VACANT | nobody yet | server → STARTING, with a new token |
 //! | STARTING | being launched, attaching, constructing | participant → READY or FAILED; server → DEAD |
-//! | READY | takes part | participant → LEAVING; server → DEAD |
+//! | READY | takes part | participant → LEAVING or FAILED; server → DEAD |
 //! | FAILED | could not be constructed, or gave up; the message says why | server → STARTING or DEAD |
-//! | LEAVING | goes in order | server → DEAD |
+//! | LEAVING | has stopped working, and goes; the message says why, if it is by a fatal error | participant → FAILED; server → DEAD |
 //! | DEAD | its process is gone | server → STARTING, or FAILED if it is given up |
 //!
 //! # Invariants
@@ -131,6 +131,8 @@ pub struct Entry {
     number: AtomicU32,
     thread: AtomicU32,
     restarts: AtomicU32,
+    /// When `state` was last set, in nanoseconds of the monotonic clock.
+    since_ns: AtomicU64,
     bell: Bell,
     cpus: CpuMask,
     counters: Counters,
@@ -142,7 +144,7 @@ pub struct Entry {
 #[derive(Debug)]
 struct CpuMask([AtomicU64; sys::cpu::CPU_LIMIT / 64]);
 
-// SAFETY: `message` is written by the participant before its Release of FAILED and read after an
+// SAFETY: `message` is written by the participant before its Release of FAILED or LEAVING and read after an
 // Acquire of it (*told* in `fail` and `message`); everything else is atomic.
 unsafe impl Sync for Entry {}
 
@@ -157,6 +159,12 @@ impl Entry {
     #[must_use]
     pub fn life(&self) -> Life {
         Life::from_raw(self.state.load(Ordering::Acquire))
+    }
+
+    /// When it began to do so, in nanoseconds of the monotonic clock.
+    #[must_use]
+    pub fn since_ns(&self) -> u64 {
+        self.since_ns.load(Ordering::Relaxed) // Relaxed: for reports
     }
 
     /// Its process; 0 before it has arrived.
@@ -253,6 +261,7 @@ impl Entry {
         self.pid.store(0, Ordering::Relaxed);
         self.message_bytes.store(0, Ordering::Relaxed);
         self.counters.end_call(); // in which the former one may have died
+        self.since_ns.store(sys::time::now_ns(), Ordering::Relaxed); // Relaxed: for reports
         self.state.store(Life::Starting as u32, Ordering::Relaxed);
         crash_point!("participant.starting");
         self.token.store(token.raw(), Ordering::Release);
@@ -270,27 +279,39 @@ impl Entry {
 
     /// Says what it is doing now.
     pub fn set_life(&self, life: Life) {
+        self.since_ns.store(sys::time::now_ns(), Ordering::Relaxed); // Relaxed: for reports
         self.state.store(life as u32, Ordering::Release); // *told*
         crash_point!("participant.life");
     }
 
     /// Its construction has failed, or it gives up; or it is dead, and who started it gives it up. A message longer than [`MESSAGE_BYTES`] is cut.
     pub fn fail(&self, message: &[u8]) {
+        self.write_message(message);
+        self.set_life(Life::Failed);
+    }
+
+    /// It works no more, and is about to go: by a fatal error, if there is a message. One longer than
+    /// [`MESSAGE_BYTES`] is cut.
+    pub fn leave(&self, message: &[u8]) {
+        self.write_message(message);
+        self.set_life(Life::Leaving);
+    }
+
+    fn write_message(&self, message: &[u8]) {
         let message = &message[..message.len().min(MESSAGE_BYTES)];
         // SAFETY: only the participant of a STARTING or READY place writes here, or the server that of a dead one;
-        // nobody reads before FAILED, and the length is within the array.
+        // nobody reads before FAILED or LEAVING, and the length is within the array.
         unsafe {
             core::ptr::copy_nonoverlapping(message.as_ptr(), self.message.get().cast(), message.len());
         }
         self.message_bytes.store(message.len() as u32, Ordering::Relaxed); // Relaxed: travels with *told*
         crash_point!("participant.failing");
-        self.set_life(Life::Failed);
     }
 
-    /// What [`fail`](Self::fail) said; empty in every other state.
+    /// What [`fail`](Self::fail) or [`leave`](Self::leave) said; empty in every other state.
     #[must_use]
     pub fn message(&self) -> Vec<u8> {
-        if self.life() != Life::Failed {
+        if !matches!(self.life(), Life::Failed | Life::Leaving) {
             return Vec::new();
         }
         let bytes = (self.message_bytes.load(Ordering::Relaxed) as usize).min(MESSAGE_BYTES);

@@ -7,7 +7,7 @@ use crate::plan::{Blocks, DEFAULT_MAX_PAYLOAD, Plan, Planner};
 use crate::route::Router;
 use crate::servlet::Servlet;
 use crate::slots::Slots;
-use crate::supervisor::{Shared, Supervisor};
+use crate::supervisor::{Limits, Shared, Supervisor};
 use crate::{launch, signals};
 use ringmill_shm::layout::REQUEST_LIMIT;
 use ringmill_shm::segment::{CreateError, Place, Segment};
@@ -78,7 +78,8 @@ impl ServerBuilder {
         self
     }
 
-    /// How long all workers together may take until they are ready; by default a minute.
+    /// How long all workers together may take until they are ready; by default a minute. A worker that is started
+    /// again may take as long; then it is killed.
     #[must_use]
     pub fn start_timeout(mut self, limit: Duration) -> Self {
         self.start_timeout = limit;
@@ -86,7 +87,7 @@ impl ServerBuilder {
     }
 
     /// How long requests in progress may take to end, and workers to leave, before they are killed; by
-    /// default ten seconds.
+    /// default ten seconds. A worker that leaves for another reason, after a fatal error, may take as long.
     #[must_use]
     pub fn shutdown_timeout(mut self, limit: Duration) -> Self {
         self.shutdown_timeout = limit;
@@ -143,7 +144,8 @@ impl ServerBuilder {
         let segment = Arc::new(Segment::create(place, &plan.spec(capacity, &self.blocks)?)?);
         let written_over = || CreateError::Plan("somebody has written over the server's place".into());
         let client = segment.server_token().ok_or_else(written_over)?;
-        let shared = Arc::new(Shared::new(Arc::clone(&segment), client, &plan.nodes, router)?);
+        let limits = Limits { start: self.start_timeout, shutdown: self.shutdown_timeout };
+        let shared = Arc::new(Shared::new(Arc::clone(&segment), client, &plan.nodes, router, limits)?);
         let supervisor = Supervisor::start(Arc::clone(&shared), &plan.nodes, &self.name, self.wait);
         // A thread that did start may keep the segment for longer than this process has.
         let supervisor = supervisor.inspect_err(|_| drop(segment.remove_files()))?;

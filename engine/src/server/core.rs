@@ -1,6 +1,7 @@
 //! What does not depend on the types of items: places, sending, waiting, reading outcomes.
 
 use super::options::CallOptions;
+use crate::clock::Watched;
 use crate::error::{CallError, EncodeError, RemoteCause, RemoteError, StartError, status_of_early_death};
 use crate::launch;
 use crate::patience::{Pace, Patience};
@@ -119,7 +120,8 @@ impl<'c> Filled<'c> {
 impl Core {
     /// Waits until every worker is ready.
     pub(super) fn await_workers(&self, limit: Duration) -> Result<(), StartError> {
-        let deadline = Instant::now() + limit;
+        // Workers that are frozen with us do not get ready meanwhile.
+        let mut watched = Watched::every(SLEEP_LIMIT);
         let bell = self.segment.startup();
         loop {
             let count = bell.count();
@@ -155,7 +157,7 @@ impl Core {
                 }
             }
             let Some((servlet, worker)) = unready else { return Ok(()) };
-            let left = deadline.saturating_duration_since(Instant::now());
+            let left = limit.saturating_sub(watched.look());
             if left.is_zero() {
                 return Err(StartError::Timeout { servlet, worker, limit });
             }

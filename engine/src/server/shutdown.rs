@@ -1,6 +1,7 @@
 //! Draining and shutting down. The ordering is that of the [server](super), *closing*.
 
 use super::core::{Core, SLEEP_LIMIT};
+use crate::clock::deadline;
 use crate::error::DrainError;
 use ringmill_shm::arena::Task;
 use ringmill_shm::repair::wake_everyone;
@@ -20,7 +21,7 @@ impl Core {
             return;
         }
         *shut = true;
-        let deadline = Instant::now() + self.shutdown_timeout;
+        let deadline = deadline(self.shutdown_timeout);
         self.closing.store(true, Ordering::SeqCst); // *closing*
         self.segment.set_run(Run::Draining);
         crash_point!("shutdown.draining");

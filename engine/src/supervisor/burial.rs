@@ -2,6 +2,7 @@
 
 use super::post::Body;
 use super::{Supervisor, say};
+use crate::clock::nanos;
 use crate::error::{RemoteCause, RemoteError, STOPPED_BY_ERROR};
 use crate::launch;
 use crate::on_death::Fate;
@@ -57,13 +58,14 @@ impl Supervisor {
         let started = self.started.load(Ordering::SeqCst);
         self.posts[index].body = Body::None;
         let mut death = self.death_of(index, ending);
+        let gave_up = death.gave_up;
         let post = &self.posts[index];
         let (tokens, node) = (post.tokens.clone(), post.node);
         let left_in_order = self.stopping() && post.entries(&segment).all(|e| e.life() == Life::Leaving);
         let failed = post.entries(&segment).any(|e| e.life() == Life::Failed);
         let message = post.entries(&segment).find_map(|e| launch::read_boot_message(&e.message()));
         let how = match message {
-            Some(error) if ending.gave_up() => {
+            Some(error) if gave_up => {
                 format!("was stopped by a fatal error: {}", error.cause)
             }
             Some(error) => format!("could not start: {}", error.cause),
@@ -71,6 +73,12 @@ impl Supervisor {
                 Some(reason) => format!("could not join: {reason}"),
                 None => format!("ended: {}", ending.text),
             },
+        };
+        let how = match post.overdue {
+            Some((stage, limit)) => {
+                format!("{how}, after {} for longer than {limit:?}", stage.in_words())
+            }
+            None => how,
         };
         // While the server is starting, the error record of a worker that failed must stay readable, and
         // nobody beside it may look like the first to have failed.
@@ -106,7 +114,12 @@ impl Supervisor {
     fn death_of(&mut self, index: usize, ending: &Ending) -> Death {
         let segment = &self.shared.segment;
         let post = &mut self.posts[index];
-        let gave_up = ending.gave_up() && post.entries(segment).any(|e| e.life() == Life::Failed);
+        // The one that leaves with a message did so by a fatal error, though it was perhaps killed on its way.
+        let gave_up = post.entries(segment).any(|e| match e.life() {
+            Life::Failed => ending.gave_up(),
+            Life::Leaving => !e.message().is_empty(),
+            _ => false,
+        });
         let was_ready =
             gave_up || post.entries(segment).any(|e| matches!(e.life(), Life::Ready | Life::Leaving));
         let in_call = post.entries(segment).any(|e| e.counters().call().is_some());
@@ -146,7 +159,7 @@ impl Supervisor {
         let (node, on_death) = (post.node, post.on_death);
         let (signal, code) = (ending.signal, ending.code);
         let cause = match post.exec_timeout.filter(|_| post.overran) {
-            Some(limit) => RemoteCause::Overran { limit_ns: limit.as_nanos() as u64, restarting },
+            Some(limit) => RemoteCause::Overran { limit_ns: nanos(limit), restarting },
             None => RemoteCause::Died { signal, code, restarting },
         };
         let (worker, pid, mover) = (left.worker, ending.pid, self.shared.mover());

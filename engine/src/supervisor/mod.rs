@@ -27,21 +27,23 @@
 //! supervisor itself had in its hands.
 
 mod burial;
+mod limits;
 mod post;
 mod restart;
 mod shared;
 
+pub(crate) use limits::Limits;
 pub(crate) use shared::Shared;
 
 use crate::error::StartError;
 use crate::launch::{self, Order, Process, Word, status_text};
-use crate::on_death::look_every;
 use crate::panics::{joined, say};
 use crate::patience::Wait;
 use crate::plan::{Live, PlanNode};
 use crate::run::Seat;
 use crate::unit::Unit;
 use burial::Ending;
+use limits::{Looks, Seen, Stage};
 use post::{Body, Farewell, Post, Starter, posts};
 use ringmill_shm::repair::wake_everyone;
 use ringmill_shm::segment::Run;
@@ -72,8 +74,7 @@ pub(crate) struct Supervisor {
     group: u32,
     /// By node: how many batches its workers had finished when one of them last died with its first.
     finished: Vec<u64>,
-    /// When to look again whether calls take too long.
-    next_look: Option<Instant>,
+    looks: Looks,
 }
 
 /// A handle to the running supervisor.
@@ -111,6 +112,8 @@ impl Supervisor {
         server_name: &str,
         wait: Wait,
     ) -> Result<Handle, StartError> {
+        let limits = [shared.limits.start, shared.limits.shutdown];
+        let looks = Looks::for_limits(nodes.iter().filter_map(|node| node.exec_timeout).chain(limits));
         let mut supervisor = Self {
             posts: posts(&shared.segment, nodes, server_name, wait)?,
             shared,
@@ -118,7 +121,7 @@ impl Supervisor {
             started: Arc::default(),
             group: 0,
             finished: vec![0; nodes.len()],
-            next_look: None,
+            looks,
         };
         let (early_deaths, started) = (Arc::clone(&supervisor.early_deaths), Arc::clone(&supervisor.started));
         // Workers inherit the affinity of the thread that starts them: this one's, which is unpinned first.
@@ -208,6 +211,8 @@ impl Supervisor {
         post.since = Instant::now();
         post.at_start = at_start;
         post.overran = false;
+        post.overdue = None;
+        post.stage = Seen::new(Stage::Starting);
         post.refusals = 0;
         Ok(())
     }
@@ -276,7 +281,7 @@ impl Supervisor {
                 self.reap(index);
             }
             self.join_threads();
-            self.look_at_calls();
+            self.look_at_limits();
             self.end_trials();
             self.restart_due();
             self.empty_rings_of_the_down();
@@ -331,7 +336,7 @@ impl Supervisor {
             Wish::Stop(at) if !self.past_deadline() => Some(at),
             _ => None,
         };
-        restart.chain(deadline).chain(self.next_look).min()
+        restart.chain(deadline).chain([self.looks.next()]).min()
     }
 
     /// A process has said something, or its tether is closed.
@@ -393,34 +398,6 @@ impl Supervisor {
         }
         crash_point!("supervisor.reaped");
         self.bury(index, &ending);
-    }
-
-    /// Kills workers whose calls take too long.
-    fn look_at_calls(&mut self) {
-        let now = Instant::now();
-        if self.next_look.is_some_and(|at| at > now) {
-            return;
-        }
-        let mut next_look: Option<Instant> = None;
-        for post in &mut self.posts {
-            let Some(limit) = post.exec_timeout else { continue };
-            next_look = next_look.into_iter().chain(now.checked_add(look_every(limit))).min();
-            let Body::Process(process) = &post.body else { continue };
-            let places = post.places.start as usize..post.places.end as usize;
-            for (entry, call) in self.shared.segment.participants()[places].iter().zip(&mut post.calls) {
-                let number = entry.counters().call().unwrap_or(0);
-                if number != call.0 {
-                    *call = (number, now);
-                } else if number != 0 && now.duration_since(call.1) >= limit && !post.overran {
-                    say(
-                        || tracing::warn!(worker = %post.title, ?limit, "a call takes too long; its worker is killed"),
-                    );
-                    post.overran = true;
-                    launch::kill(process);
-                }
-            }
-        }
-        self.next_look = next_look;
     }
 
     /// Looks after threads that have ended.

@@ -1,8 +1,9 @@
 //! A worker's place, with whatever runs in it.
 
+use super::limits::{Seen, Stage};
 use super::shared::Shared;
 use crate::error::StartError;
-use crate::launch::{Held, Process, Recipe};
+use crate::launch::{self, Held, Process, Recipe};
 use crate::on_death::OnDeath;
 use crate::patience::Wait;
 use crate::plan::{Launch, Live, PlanNode};
@@ -74,8 +75,14 @@ pub(super) struct Post {
     pub(super) restarts: Restarts,
     pub(super) on_death: OnDeath,
     pub(super) exec_timeout: Option<Duration>,
-    /// By place: which call goes on, and since when it was seen to.
-    pub(super) calls: Vec<(u64, Instant)>,
+    /// By place: which call goes on; 0: none.
+    pub(super) calls: Vec<Seen<u64>>,
+    /// What it is doing.
+    pub(super) stage: Seen<Stage>,
+    /// What it has been doing for too long, and the limit.
+    pub(super) overdue: Option<(Stage, Duration)>,
+    /// It was not ready in time, or a thread does not go on; and it has not been ready since.
+    pub(super) hangs: bool,
     /// A call took too long, so its process is killed.
     pub(super) overran: bool,
     pub(super) record: Record,
@@ -92,6 +99,13 @@ pub(super) struct Post {
 impl Post {
     pub(super) fn entries<'s>(&self, segment: &'s Segment) -> impl Iterator<Item = &'s Entry> + use<'s> {
         segment.participants()[self.places.start as usize..self.places.end as usize].iter()
+    }
+
+    /// Kills its process, if it has one.
+    pub(super) fn kill(&self) {
+        if let Body::Process(process) = &self.body {
+            launch::kill(process);
+        }
     }
 
     /// What its places' counters say.
@@ -138,7 +152,10 @@ pub(super) fn posts(
                 restarts: node.restarts,
                 on_death: node.on_death,
                 exec_timeout: node.exec_timeout,
-                calls: vec![(0, since); places.len()],
+                calls: vec![Seen::new(0); places.len()],
+                stage: Seen::new(Stage::Starting),
+                overdue: None,
+                hangs: false,
                 overran: false,
                 record: Record::default(),
                 at_start: Snapshot::default(),

@@ -144,7 +144,7 @@ impl Supervisor {
             if !post.on_trial || !post.entries(&self.shared.segment).all(|e| e.life() == Life::Ready) {
                 continue;
             }
-            post.on_trial = false;
+            (post.on_trial, post.hangs) = (false, false);
             if self.shared.down(post.node as usize).is_some() {
                 say(
                     || tracing::warn!(worker = %post.title, "a worker is ready; its servlet takes requests again"),
@@ -157,14 +157,19 @@ impl Supervisor {
     /// If all workers of a node are given up, its requests are answered with an error from now on.
     pub(super) fn give_up_if_last(&mut self, node: u32, how: &str) {
         let posts = || self.posts.iter().filter(|post| post.node == node);
-        let is_given_up = |post: &Post| matches!(post.body, Body::GivenUp(_)) || post.on_trial;
+        let is_given_up = |post: &Post| matches!(post.body, Body::GivenUp(_)) || post.on_trial || post.hangs;
         let Some(post) = posts().next().filter(|_| self.restarts_workers()) else { return };
         if !posts().all(is_given_up) {
             return;
         }
-        let reason = post.restarts.giving_up(how);
-        if let Some(first) =
-            posts().find(|post| !post.on_trial).and_then(|p| p.entries(&self.shared.segment).next())
+        let stuck = posts().any(|post| post.hangs);
+        let reason = match stuck {
+            true => format!("each of its workers is stuck or given up; the last one {how}"),
+            false => post.restarts.giving_up(how),
+        };
+        if let Some(first) = posts()
+            .find(|post| matches!(post.body, Body::GivenUp(_) | Body::Awaiting(_)))
+            .and_then(|p| p.entries(&self.shared.segment).next())
         {
             first.fail(reason.as_bytes()); // for whoever looks, and who answers in other processes
         }

@@ -1,5 +1,6 @@
 //! What callers and the supervisor share: orders, and which servlets are down.
 
+use super::Limits;
 use crate::error::{RemoteCause, StartError};
 use crate::plan::PlanNode;
 use crate::route::{Mover, Router};
@@ -24,6 +25,7 @@ pub(crate) struct Shared {
     pub(crate) gate_closed: AtomicBool,
     pub(super) orders: EventFd,
     order: Mutex<Wish>,
+    pub(super) limits: Limits,
 }
 
 /// What the supervisor is told to do.
@@ -43,6 +45,7 @@ impl Shared {
         server: Token,
         nodes: &[PlanNode],
         router: Arc<Router>,
+        limits: Limits,
     ) -> Result<Self, StartError> {
         let orders = EventFd::new()
             .map_err(|source| StartError::System { what: "make an event descriptor", source })?;
@@ -55,6 +58,7 @@ impl Shared {
             gate_closed: AtomicBool::new(false),
             orders,
             order: Mutex::default(),
+            limits,
         })
     }
 

@@ -5,7 +5,7 @@
 //!
 //! Options: `threads` (workers in threads), `hold-in-constructor`, `cleanup-panics`, `no-signals` (the server leaves signals
 //! alone), `ignore-sigchld`, `own-handler` (the program has a handler for SIGINT), `ignore-sigint`, `shutdown-ms=N`,
-//! `workers=N`, `stream-threads=N`, `batch=N` (with a window that nobody outlives), `file=PATH` (where the segment lies), `program=PATH` (what workers run).
+//! `workers=N`, `stream-threads=N`, `batch=N` (with a window that nobody outlives), `exec-ms=N` (the exec_timeout), `file=PATH` (where the segment lies), `program=PATH` (what workers run).
 //!
 //! Commands: `hold N` (a call in a thread of its own), `exit N`, `panic`, `return`, `shutdown`,
 //! `watch` (says `refused` as soon as the server takes no calls), `go-to PATH` (another working directory),
@@ -79,6 +79,8 @@ fn start(name: &str, gate: &str, options: &[String]) -> Result<Actors, BoxError>
             Some(items) => servlet.batch_size(items as usize).batch_wait_time(Duration::from_secs(3600)),
             None => servlet,
         };
+        let limit = value("exec-ms=").map(Duration::from_millis);
+        let servlet = limit.into_iter().fold(servlet, |servlet, limit| servlet.exec_timeout(limit));
         builder.start(text("program=").into_iter().fold(servlet, |servlet, path| servlet.program(path)))?
     })
 }

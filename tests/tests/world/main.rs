@@ -5,6 +5,8 @@
 mod support;
 
 mod before_main;
+mod freeze;
+mod limits;
 mod linear;
 mod policy;
 mod user_code;

@@ -1,0 +1,233 @@
+//! No worker stays in a state for ever.
+//!
+//! # Protocol
+//!
+//! | State | Means | Limit |
+//! |---|---|---|
+//! | starting | attaches, runs `new` and `warm_up` | the server's start timeout (while the server itself starts, that is all workers' together) |
+//! | working | is in `call` | the servlet's `exec_timeout`, for processes, if there is one |
+//! | leaving | runs `cleanup`, after a fatal error of it or of a fellow, and ends | the server's shut-down timeout |
+//! | idle | waits for requests | none |
+//!
+//! While the server shuts down, its deadline takes the place of the first and the last. A process whose time is over
+//! is killed, which is a death like any other; one that was not ready in time then counts as given up, for its callers,
+//! until it is. A thread cannot be killed: its servlet goes on without it, as if it were given up, until it goes on by
+//! itself.
+//!
+//! # Invariants
+//!
+//! * *looks*: time counts as it is seen. Between two looks no more than two looks' time has passed for anybody,
+//!   whatever the clock says: a group of processes that is frozen as a whole (a paused container, a laptop that
+//!   sleeps) has not worked meanwhile, and its calls get the rest of their time.
+
+use super::Supervisor;
+use super::post::{Body, Post};
+use crate::on_death::look_every;
+use crate::panics::say;
+use ringmill_shm::participant::Life;
+use ringmill_shm::segment::Segment;
+use std::time::{Duration, Instant};
+
+/// There is a look at least as often: the longest that something is late when its limit is long.
+const LONGEST_LOOK: Duration = Duration::from_secs(1);
+
+/// Which limit a worker is under.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stage {
+    Starting,
+    Working,
+    Leaving,
+    Idle,
+}
+
+impl Stage {
+    /// What one that was in it for too long did; in words.
+    pub(super) fn in_words(self) -> &'static str {
+        match self {
+            Self::Starting => "it was starting (in new or warm_up)",
+            Self::Working => "it was in a call",
+            Self::Leaving => "it was leaving (in cleanup, or ending)",
+            Self::Idle => "it was idle",
+        }
+    }
+}
+
+/// The server's limits.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    pub(crate) start: Duration,
+    pub(crate) shutdown: Duration,
+}
+
+/// When to look, and how much time a look is worth.
+#[derive(Debug)]
+pub(super) struct Looks {
+    every: Duration,
+    last: Instant,
+}
+
+impl Looks {
+    /// Often enough for these limits.
+    pub(super) fn for_limits(limits: impl IntoIterator<Item = Duration>) -> Self {
+        let every = limits.into_iter().map(look_every).fold(LONGEST_LOOK, Duration::min);
+        Self { every, last: Instant::now() }
+    }
+
+    /// When the next one is due.
+    pub(super) fn next(&self) -> Instant {
+        self.last + self.every // a second at most
+    }
+
+    /// If one is due, how much time has passed since the last (*looks*).
+    fn take(&mut self, now: Instant) -> Option<Duration> {
+        let passed = now.saturating_duration_since(self.last);
+        if passed < self.every {
+            return None;
+        }
+        self.last = now;
+        Some(passed.min(2 * self.every))
+    }
+}
+
+/// For how long something has been seen to go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Seen<T> {
+    what: T,
+    time: Duration,
+}
+
+impl<T: PartialEq> Seen<T> {
+    pub(super) fn new(what: T) -> Self {
+        Self { what, time: Duration::ZERO }
+    }
+
+    /// For how long it has gone on, at a look so long after the last.
+    fn look(&mut self, what: T, passed: Duration) -> Duration {
+        match self.what == what {
+            true => self.time = self.time.saturating_add(passed),
+            false => *self = Self::new(what),
+        }
+        self.time
+    }
+}
+
+/// What the places of a post say.
+fn stage_of(post: &Post, segment: &Segment) -> Stage {
+    let any = |is: fn(Life) -> bool| post.entries(segment).any(|entry| is(entry.life()));
+    if any(|life| life == Life::Starting) {
+        Stage::Starting
+    } else if post.entries(segment).any(|entry| entry.counters().call().is_some()) {
+        Stage::Working
+    } else if any(|life| matches!(life, Life::Leaving | Life::Failed)) {
+        Stage::Leaving
+    } else {
+        Stage::Idle
+    }
+}
+
+impl Supervisor {
+    /// Ends workers that are in a state for too long.
+    pub(super) fn look_at_limits(&mut self) {
+        let Some(passed) = self.looks.take(Instant::now()) else { return };
+        let watches_states = self.restarts_workers();
+        for index in 0..self.posts.len() {
+            self.look_at_calls(index, passed);
+            if watches_states {
+                self.look_at_state(index, passed);
+            }
+        }
+    }
+
+    /// Kills a worker whose call takes too long.
+    fn look_at_calls(&mut self, index: usize, passed: Duration) {
+        let post = &mut self.posts[index];
+        let Some(limit) = post.exec_timeout else { return };
+        let Body::Process(_) = post.body else { return };
+        let places = post.places.start as usize..post.places.end as usize;
+        let mut over = false;
+        for (entry, call) in self.shared.segment.participants()[places].iter().zip(&mut post.calls) {
+            let number = entry.counters().call().unwrap_or(0);
+            over |= call.look(number, passed) >= limit && number != 0;
+        }
+        if over {
+            if !std::mem::replace(&mut post.overran, true) {
+                say(
+                    || tracing::warn!(worker = %post.title, ?limit, "a call takes too long; its worker is killed"),
+                );
+            }
+            post.kill();
+        }
+    }
+
+    /// Kills a worker that is not ready, or not gone, in time; a thread is done without.
+    fn look_at_state(&mut self, index: usize, passed: Duration) {
+        let Limits { start, shutdown } = self.shared.limits;
+        let post = &mut self.posts[index];
+        let is_thread = match post.body {
+            Body::Process(_) => false,
+            Body::Thread { .. } => true,
+            Body::Awaiting(_) | Body::GivenUp(_) | Body::None => return,
+        };
+        let stage = stage_of(post, &self.shared.segment);
+        let time = post.stage.look(stage, passed);
+        let limit = match stage {
+            Stage::Starting => start,
+            Stage::Leaving => shutdown,
+            Stage::Working | Stage::Idle => {
+                (post.overdue, post.hangs) = (None, false);
+                return;
+            }
+        };
+        if time < limit {
+            return;
+        }
+        let how = format!("has not gone on: {} for longer than {limit:?}", stage.in_words());
+        post.hangs |= is_thread || stage == Stage::Starting;
+        let is_news = post.overdue.replace((stage, limit)) != Some((stage, limit));
+        if !is_thread {
+            if is_news {
+                say(|| tracing::warn!(worker = %post.title, "a worker {how}; it is killed"));
+            }
+            return post.kill();
+        }
+        if is_news {
+            say(
+                || tracing::error!(worker = %post.title, "a worker {how}; a thread cannot be killed, so its servlet goes on without it"),
+            );
+            let node = post.node;
+            post.on_trial = true; // if it is ready after all, it counts again
+            self.give_up_if_last(node, &format!("{how}, and a thread cannot be killed"));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EVERY: Duration = Duration::from_millis(100);
+
+    #[test]
+    fn a_gap_is_one_look() {
+        let mut looks = Looks::for_limits([8 * EVERY, Duration::MAX]);
+        let begun = looks.last;
+        let mut call = Seen::new(7);
+        assert_eq!(looks.take(begun + EVERY / 2), None);
+        let passed = looks.take(begun + EVERY).expect("it is due");
+        assert_eq!((passed, call.look(7, passed)), (EVERY, EVERY));
+        // Frozen for an hour.
+        let passed = looks.take(begun + Duration::from_secs(3600)).expect("it is due");
+        assert_eq!(call.look(7, passed), 3 * EVERY);
+        assert_eq!(call.look(8, passed), Duration::ZERO, "another call");
+        assert_eq!(looks.take(begun), None, "a clock that goes back");
+    }
+
+    #[test]
+    fn a_limit_without_end_is_looked_at_now_and_then() {
+        assert_eq!(Looks::for_limits([Duration::MAX]).every, LONGEST_LOOK);
+        assert_eq!(Looks::for_limits([]).every, LONGEST_LOOK);
+        assert_eq!(Looks::for_limits([Duration::ZERO]).every, Duration::from_millis(1));
+        let mut forever = Seen { what: (), time: Duration::MAX };
+        assert_eq!(forever.look((), EVERY), Duration::MAX);
+    }
+}
