@@ -21,11 +21,11 @@ fn main() -> Result<(), Error> {
     });
 
     doorbell.announce(WORKER);
-    assert!(doorbell.begin_spinning(WORKER));
+    let turn = doorbell.begin_spinning(WORKER).expect("no other worker spins");
     group.bench_function("after_push, one sleeps and one spins", |bencher| {
         bencher.iter(|| doorbell.after_push(black_box(1), nobody_is_woken));
     });
-    doorbell.end_spinning();
+    doorbell.end_spinning(turn);
     doorbell.retract(WORKER);
 
     doorbell.announce_window(WORKER, 1_000);

@@ -63,6 +63,7 @@ impl<'s, Out: Payload> Pending<'s, Out> {
         }
         let task = core.send(filled)?;
         task.set_begun_ns(now_ns);
+        core.doubt();
         Ok(Self::of_sent(core, task.id(), begun, enqueueing, options.until(begun)))
     }
 
@@ -133,7 +134,7 @@ impl<'s, Out: Payload> Pending<'s, Out> {
         }
         let (core, task) = (self.core, self.task());
         let limit = Instant::now().checked_add(limit);
-        let spun = if limit.is_some() { None } else { core.patience.spin(Pace::One, || task.outcome()) };
+        let spun = if limit.is_some() { None } else { core.spin(Pace::One, || task.outcome()) };
         let done = spun.or_else(|| core.sleep_until(task, limit.into_iter().chain(self.until).min()));
         match done {
             Some(done) => {

@@ -278,7 +278,10 @@ impl Mover<'_> {
     /// them again but by their time-outs.
     #[inline]
     fn push(&self, node: u32, ids: &[u32]) {
-        if self.segment.node(node).is_some_and(|node| node.push(ids).is_ok()) {
+        if let Some(parts) = self.segment.node(node)
+            && parts.push(ids).is_ok()
+        {
+            parts.doubt();
             self.after_push(node);
         }
     }

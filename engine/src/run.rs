@@ -540,11 +540,9 @@ impl<'a> Loop<'a> {
             return self.patience.spin(self.pace, look).is_some();
         }
         let doorbell = self.node.doorbell();
-        if !doorbell.begin_spinning(self.worker) {
-            return false;
-        }
+        let Some(turn) = doorbell.begin_spinning(self.worker) else { return false };
         let found = self.patience.spin(self.pace, look).is_some();
-        doorbell.end_spinning();
+        doorbell.end_spinning(turn);
         found
     }
 

@@ -11,7 +11,8 @@
  *              With SUBMIT it pushes all, and only then waits, in the end; how it would sleep is left out.
  *   Worker     `run::Loop`: looks, spins with the mark, announces itself, looks again, sleeps; takes the lock or
  *              sleeps on that; waits out a window (WINDOW); takes up to BATCH items; wakes one more for what it leaves.
- *              With SLOW it works until nothing is left in the ring: others must take that.
+ *              With SLOW it works until nothing is left in the ring: others must take that. With STOPPED the first one may
+ *              stand still while it spins, for ever, and with its mark.
  *   Mover      (MOVER) pushes one item, and may die over it.
  *   Repairer   forgets the dead at the doorbell, frees their lock, answers or pushes what they had, wakes everybody;
  *              then a dead worker comes back. With DOWN none does, but for LIVES of them in all: the node is marked
@@ -146,6 +147,20 @@ label##_lowest: \
 label##_over2: \
     atomic { seen = 0; next = 0; x = 0 }
 
+/* `Line::doubt`, for locals seen, m and x, and how often it looks left to chance. */
+#ifdef NO_DOUBT                 /* mutation: a mark is believed */
+#define DOUBT(as, label)
+#else
+#define DOUBT(as, label) \
+    as(seen = spinner; if :: seen == 0 -> goto label##_over :: else fi); \
+    as(if :: spinner != seen -> goto label##_over :: else fi); \
+    as(if :: PENDING -> skip :: else -> goto label##_over fi); \
+    as(if :: HOLDER == 0 -> skip :: else -> goto label##_over fi); \
+    as(if :: spinner == seen -> spinner = 0 :: else -> goto label##_over fi); \
+    WAKE_LOWEST(as, label); \
+    seen = 0
+#endif
+
 /* Answers item i, which is ours. */
 #ifdef LOOK_BEFORE_DONE         /* mutation: WAITING is looked up before DONE is written */
 #define ANSWER(as, i) as(seen = word[i]); as(word[i] = DONE); \
@@ -197,6 +212,7 @@ proctype Caller(byte t) {
             item[tail] = i; tail++; next = tail; i = 0
         };
         AFTER_PUSH(LIVING, push);
+        DOUBT(LIVING, doubt);
 #ifndef NO_LOOK_FOR_DOWN        /* mutation */
         atomic { if :: down -> skip :: else -> goto wait fi };
         EMPTY(empty);
@@ -230,6 +246,7 @@ proctype Mover() {
     STEP(word[SENT] = QUEUED | (MOVER_TOKEN << 3));
     STEP(item[tail] = SENT; tail++; next = tail);
     AFTER_PUSH(STEP, push);
+    DOUBT(STEP, doubt);
 died:
     mover_over = true
 }
@@ -256,10 +273,13 @@ idle:
 spin:
 #if WORKERS > 1 && !defined(NO_SPINNING)
     STEP(if :: spinner == 0 -> spinner = w + 1 :: else -> goto sleep fi);
+#ifdef STOPPED
+    if :: w == 0 -> goto end_stopped :: true fi;
+#endif
     STEP(if :: PENDING -> k = 1 :: else -> k = 0 fi);
     STEP(if :: k == 1 && HOLDER != 0 -> k = 0 :: else fi);
 #ifndef SPINNER_STAYS           /* mutation: the mark is not taken away */
-    STEP(spinner = 0);
+    STEP(if :: spinner == w + 1 -> spinner = 0 :: else fi);
 #endif
     atomic { if :: k == 1 -> k = 0; goto collect :: else fi };
 #endif
@@ -363,6 +383,10 @@ trial:
     atomic { down = false; goto idle };
 #endif
     atomic { me = new_token; new_token++; number[me] = w; goto idle };
+#ifdef STOPPED
+end_stopped:
+    false;
+#endif
 given_up:
     skip
 }
@@ -469,7 +493,10 @@ proctype Judge() {
     for (i : 0 .. ITEMS - 1) {
         assert(PHASE(word[i]) == FREE || PHASE(word[i]) == DONE)
     }
-    assert(!PENDING && HOLDER == 0 && wake_at == 0 && spinner == 0)
+    assert(!PENDING && HOLDER == 0 && wake_at == 0);
+#ifndef STOPPED
+    assert(spinner == 0)
+#endif
 }
 
 init {

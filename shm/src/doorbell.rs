@@ -8,7 +8,8 @@
 //!                     wake_at:  u64   0, or the position at which the holder of the reader lock, who
 //!                                     waits out a batch window, wants to be woken, plus one
 //!                     holder:   u32   the worker that wake_at speaks of
-//!                     spinner:  u32   0, or worker + 1: it is awake, idle and looks at the ring
+//!                     spinner:  u32   turn (24) | worker + 1 (8): it is awake, idle and looks at the ring;
+//!                                     0 in the low byte: no worker does. Each turn of spinning has another number
 //!                     down:     u32   1: no worker is left, and none is ready to come
 //! one line a worker   bell: u32       its futex word; a ring of the bell adds one
 //! ```
@@ -22,6 +23,17 @@
 //! * *one wake a batch*: while a holder waits out its window, pushes before `wake_at` wake nobody: the
 //!   holder looks at the ring once more after it has taken its mark away, as a spinner does.
 //! * *one wake a sleep*: a waker takes the sleeper's bit before it wakes it.
+//! * *a mark is doubted*: a spinner may be stopped, or lose its CPU, at any instruction, and its mark then says
+//!   nothing. A push that wakes nobody because of the mark is followed, in the same thread and before it sleeps,
+//!   returns to user code that may never wait, or begins a batch, by [`Line::doubt`]: while the item lies unread it
+//!   watches the mark for a microsecond or two. A spinner that runs takes its mark away in that time. If it does not,
+//!   the doubter takes the mark away and wakes a sleeper. So a stopped spinner holds up no item for longer, and no
+//!   later push relies on it. A spinner whose mark was taken away while it was merely slow looks at the ring all the
+//!   same. (A stream doubts when it waits for an outcome, not with each push.)
+//! * *taken in vain*: a sleeper that is stopped after its bit was taken does not hold up the next push, which takes
+//!   another bit. That item itself a caller rescues: whenever a sleep of its own ends without an outcome, it wakes one
+//!   more sleeper of each node whose items nobody collects. A stopped *holder* of the reader lock, in its window or
+//!   not, keeps the lock: no other worker could go on in its place.
 //!
 //! # Ordering
 //!
@@ -32,6 +44,9 @@
 //!   publishes, full fence, and if it sees the mark empties the ring itself. So nothing is left in it.
 //! * *taken*: the waker's removal of a bit → the worker's look at its bit when it is up. That there were
 //!   items travels; so who was woken for several, and takes one, sees the rest and wakes the next.
+//! * *doubted*: publication (SeqCst), fence, load of the mark by a push that relies on it → the CAS that takes this
+//!   mark away (SeqCst), later in its modification order, fence, *taken*. The woken sleeper sees that item, whichever
+//!   thread doubted.
 //!
 //! # Crash
 //!
@@ -40,12 +55,27 @@
 //! between taking a bit and waking: the same. A holder killed in its window leaves `wake_at`, a spinner
 //! its mark: `repair` clears both, then wakes everybody.
 
-use crate::sync::{AtomicU32, AtomicU64, Ordering, fence_after_seq_cst};
+use crate::sync::{AtomicU32, AtomicU64, Ordering, fence_after_seq_cst, spin_loop};
 use crate::sys::futex;
 use core::time::Duration;
 
 /// How many workers a node can have.
 pub const WORKER_LIMIT: usize = 64;
+
+/// The low byte of the spinner's word.
+const SPINNER: u32 = 0xff;
+const _: () = assert!(WORKER_LIMIT < SPINNER as usize);
+
+/// How often [`Line::doubt`] looks at a mark: longer than a spinner that runs takes to see an item, a few
+/// microseconds with the pauses between.
+#[cfg(not(loom))]
+const DOUBTS: u32 = 128;
+#[cfg(loom)]
+const DOUBTS: u32 = 1;
+
+/// A worker's turn of spinning, as its mark in the line says it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Turn(u32);
 
 /// The doorbell's line of a node.
 #[derive(Debug)]
@@ -129,8 +159,47 @@ impl Line {
             }
             return;
         }
-        if self.spinner.load(Ordering::SeqCst) == 0 {
+        if self.spinner.load(Ordering::SeqCst) & SPINNER == 0 {
             self.wake_lowest(bell_of);
+        }
+        // Else *a mark is doubted*, by our caller.
+    }
+
+    /// After a push, by a thread that is about to do something else: makes sure that a worker sees the item, although
+    /// the push may have relied on a spinner. `unread` says whether the ring has something that no worker collects.
+    ///
+    /// Nothing but a load where no worker spins.
+    #[inline]
+    pub fn doubt<'a>(&self, unread: impl Fn() -> bool, bell_of: impl Fn(u32) -> Option<&'a Bell>) {
+        let mark = self.spinner.load(Ordering::SeqCst);
+        if mark & SPINNER != 0 {
+            self.doubt_mark(mark, unread, bell_of);
+        }
+    }
+
+    #[cold]
+    fn doubt_mark<'a>(
+        &self,
+        mark: u32,
+        unread: impl Fn() -> bool,
+        bell_of: impl Fn(u32) -> Option<&'a Bell>,
+    ) {
+        for _ in 0..DOUBTS {
+            // Relaxed: the CAS below decides.
+            if self.spinner.load(Ordering::Relaxed) != mark {
+                return; // it looks at the ring now, or has been doubted
+            }
+            spin_loop();
+        }
+        if unread()
+            && self
+                .spinner
+                .compare_exchange(mark, mark & !SPINNER, Ordering::SeqCst, Ordering::Relaxed)
+                .is_ok()
+        {
+            // No crash point: one that dies here leaves what one does that dies with a sleeper's bit, and what it takes
+            // to come here, a worker that has lost its CPU, no test can bring about in each role.
+            self.wake_one(bell_of); // *doubted*
         }
     }
 
@@ -193,17 +262,24 @@ impl Line {
         fence_after_seq_cst(); // *rung*: a push that saw the mark and woke nobody is seen from here on
     }
 
-    /// Makes `worker` the one that looks at the ring while the others sleep; false if another is.
+    /// Makes `worker` the one that looks at the ring while the others sleep; `None` if another is.
     #[must_use]
-    pub fn begin_spinning(&self, worker: u32) -> bool {
-        self.spinner.load(Ordering::Relaxed) == 0
-            && self.spinner.compare_exchange(0, worker + 1, Ordering::SeqCst, Ordering::Relaxed).is_ok()
+    pub fn begin_spinning(&self, worker: u32) -> Option<Turn> {
+        let seen = self.spinner.load(Ordering::Relaxed);
+        if seen & SPINNER != 0 {
+            return None;
+        }
+        let mark = seen.wrapping_add(SPINNER + 1) | (worker + 1) & SPINNER;
+        let had = self.spinner.compare_exchange(seen, mark, Ordering::SeqCst, Ordering::Relaxed);
+        had.is_ok().then_some(Turn(mark))
     }
 
     /// The spinner no longer looks: after this it must take work and look for more that it leaves, or
-    /// [`announce`](Self::announce) itself and look once more.
-    pub fn end_spinning(&self) {
-        self.spinner.store(0, Ordering::SeqCst);
+    /// [`announce`](Self::announce) itself and look once more. So it must too if its mark was
+    /// [doubted](Self::doubt) meanwhile.
+    pub fn end_spinning(&self, Turn(mark): Turn) {
+        // Relaxed if it fails: it was doubted, and the mark is perhaps another worker's.
+        let _ = self.spinner.compare_exchange(mark, mark & !SPINNER, Ordering::SeqCst, Ordering::Relaxed);
         crash_point!("doorbell.spun");
         fence_after_seq_cst(); // *rung*: a push that saw the mark and woke nobody is seen from here on
     }
@@ -213,7 +289,11 @@ impl Line {
         let Some(bit) = 1_u64.checked_shl(worker) else { return }; // no such worker
         self.sleepers.fetch_and(!bit, Ordering::SeqCst);
         crash_point!("doorbell.forgetting");
-        let _ = self.spinner.compare_exchange(worker + 1, 0, Ordering::SeqCst, Ordering::Relaxed);
+        let mark = self.spinner.load(Ordering::Relaxed); // Relaxed: of the dead, it stays as it is, or is taken away
+        if mark & SPINNER == worker + 1 {
+            let none = mark & !SPINNER;
+            let _ = self.spinner.compare_exchange(mark, none, Ordering::SeqCst, Ordering::Relaxed);
+        }
         if self.holder.load(Ordering::Relaxed) == worker {
             self.wake_at.store(0, Ordering::SeqCst);
         }
@@ -245,8 +325,14 @@ impl Line {
         let beyond = self.sleepers.load(Ordering::Relaxed).checked_shr(workers).unwrap_or(0);
         let waits = self.wake_at.load(Ordering::Relaxed) != 0;
         beyond == 0
-            && self.spinner.load(Ordering::Relaxed) <= workers
+            && self.spinner.load(Ordering::Relaxed) & SPINNER <= workers
             && (!waits || self.holder.load(Ordering::Relaxed) < workers)
+    }
+
+    /// Which worker says that it spins: for reports.
+    #[must_use]
+    pub fn spinner(&self) -> Option<u32> {
+        (self.spinner.load(Ordering::Relaxed) & SPINNER).checked_sub(1)
     }
 
     /// Which workers sleep, by bit: for reports.

@@ -239,13 +239,13 @@ fn the_doorbell_forgets_the_dead_and_everybody_is_woken() {
     let node = f.segment.node(0).unwrap();
     node.doorbell().announce(0);
     node.doorbell().announce(1);
-    assert!(node.doorbell().begin_spinning(0));
+    assert!(node.doorbell().begin_spinning(0).is_some());
     f.bury(dead);
     let bells = [f.segment.startup().count(), f.segment.freed().count()];
     let bell = node.bell(1).unwrap().count();
     repair(&f.segment, dead, f.client(), |_| {});
     assert_eq!(node.doorbell().sleepers(), 0b10, "{other} still sleeps");
-    assert!(node.doorbell().begin_spinning(1), "the mark is free");
+    assert!(node.doorbell().begin_spinning(1).is_some(), "the mark is free");
     assert_ne!(node.bell(1).unwrap().count(), bell);
     assert_ne!(f.segment.startup().count(), bells[0]);
     assert_ne!(f.segment.freed().count(), bells[1]);
@@ -259,11 +259,11 @@ fn the_doorbell_forgets_the_thread_that_is_dead_and_not_another() {
     let dead = f.arrive(4); // the second thread of worker 1
     let node = f.segment.node(0).unwrap();
     (0..4).for_each(|number| node.doorbell().announce(number));
-    assert!(node.doorbell().begin_spinning(3));
+    assert!(node.doorbell().begin_spinning(3).is_some());
     f.bury(dead);
     repair(&f.segment, dead, f.client(), |_| {});
     assert_eq!(node.doorbell().sleepers(), 0b0111);
-    assert!(node.doorbell().begin_spinning(1), "the mark is free");
+    assert!(node.doorbell().begin_spinning(1).is_some(), "the mark is free");
 }
 
 /// Symptom: a caller slept for ever. Cause: its worker died between the transition to DONE, which clears

@@ -23,7 +23,13 @@ use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 /// No sleep of a caller is longer: the backstop for a wake that a dying waker owed.
-pub(super) const SLEEP_LIMIT: Duration = Duration::from_secs(1);
+pub(crate) const SLEEP_LIMIT: Duration = Duration::from_secs(1);
+
+/// The first sleep of a caller, after which it looks whether its request has been begun; each further sleep is twice as
+/// long. So a participant that was woken for it, and stopped, holds it up for about as long as it has taken already.
+pub(crate) const FIRST_SLEEP: Duration = Duration::from_millis(1);
+/// So many looks in vain, where callers spin for long: they too see to it that a worker has their request.
+const LOOKS_BEFORE_RESCUE: u32 = 1 << 13;
 
 /// What does not depend on the types of items.
 #[derive(Debug)]
@@ -409,9 +415,25 @@ impl Core {
         if timeout <= self.patience.longest() {
             return None;
         }
-        let done = self.patience.spin(pace, look)?;
+        let done = self.spin(pace, look)?;
         task.prefetch(); // for reading, and for the next input: it is used again first
         Some(done)
+    }
+
+    /// [`Patience::spin`], which sees to it now and then that a worker has what is waited for, should it spin for long.
+    #[inline]
+    pub(crate) fn spin<T>(&self, pace: Pace, mut look: impl FnMut() -> Option<T>) -> Option<T> {
+        let mut looks = 0_u32;
+        self.patience.spin(pace, || {
+            let found = look();
+            if found.is_none() {
+                looks = looks.wrapping_add(1);
+                if looks.is_multiple_of(LOOKS_BEFORE_RESCUE) {
+                    self.rescue();
+                }
+            }
+            found
+        })
     }
 
     #[cold]
@@ -430,18 +452,44 @@ impl Core {
 
     /// Sleeps until the outcome of a request in progress is there; `None` if the time is over.
     pub(crate) fn sleep_until<'c>(&self, task: Task<'c>, until: Option<Instant>) -> Option<Done<'c>> {
+        self.doubt();
         let asleep_since = self.patience.falls_asleep();
+        let mut longest = FIRST_SLEEP;
         loop {
             if let Some(done) = task.outcome() {
                 self.patience.slept(asleep_since);
                 return Some(done);
             }
+            if longest > FIRST_SLEEP {
+                self.rescue();
+            }
             let left = until.map(|until| until.saturating_duration_since(Instant::now()));
             if left.is_some_and(|left| left.is_zero()) {
                 return None;
             }
-            task.sleep(Some(left.unwrap_or(SLEEP_LIMIT).min(SLEEP_LIMIT)));
+            task.sleep(Some(left.unwrap_or(longest).min(longest)));
+            longest = (2 * longest).min(SLEEP_LIMIT);
         }
+    }
+
+    /// What was sent may rely on a worker that spins: before we sleep or return to user code, see to it that one has it
+    /// (*a mark is doubted* of [`doorbell`](ringmill_shm::doorbell)).
+    #[inline]
+    pub(crate) fn doubt(&self) {
+        if let Target::Node(node) = self.entry
+            && let Some(parts) = self.segment.node(node)
+        {
+            parts.doubt();
+        } // else the mover that forked it has done so
+    }
+
+    /// What we wait for has not come: wakes one more worker of each node whose items nobody collects, because the one
+    /// that was woken may be stopped (*taken in vain*).
+    #[cold]
+    pub(crate) fn rescue(&self) {
+        (0..self.segment.shape().nodes)
+            .filter_map(|node| self.segment.node(node))
+            .for_each(|node| node.rescue());
     }
 
     /// Says since when requests that were sent are in progress, for [`DebugInfo`].

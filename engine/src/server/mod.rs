@@ -19,7 +19,7 @@ mod options;
 mod shutdown;
 
 pub use builder::ServerBuilder;
-pub(crate) use core::{Clock, Core, Filled, waited};
+pub(crate) use core::{Clock, Core, FIRST_SLEEP, Filled, SLEEP_LIMIT, waited};
 pub use options::{CallOptions, DEFAULT_TIMEOUT};
 
 use crate::debug::DebugInfo;

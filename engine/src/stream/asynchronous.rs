@@ -111,7 +111,10 @@ impl<'s, In: Payload, S: futures_core::Stream<Item = In>, Out: Payload> AsyncStr
         loop {
             self.feed(context);
             if let Some(first) = &mut self.first {
-                let done = ready!(first.poll_done(context));
+                let Poll::Ready(done) = first.poll_done(context) else {
+                    self.flow.feeder.core.doubt();
+                    return Poll::Pending;
+                };
                 self.first = None;
                 return Poll::Ready(Some(done));
             }

@@ -9,7 +9,7 @@ use crate::error::CallError;
 use crate::patience::Pace;
 use crate::payload::Payload;
 use crate::reactor::Watched;
-use crate::server::Core;
+use crate::server::{Core, FIRST_SLEEP, SLEEP_LIMIT};
 use ringmill_shm::arena::{Done, Task};
 use std::collections::VecDeque;
 use std::fmt;
@@ -189,7 +189,7 @@ impl<'s, S: Source, Out: Payload, T: Tags<S>> Unordered<'s, S, Out, T> {
         let (core, timeout) = (sent.feeder.core, sent.feeder.options.timeout);
         let any_done =
             |sent: &Sent<'_, T::Tag>| sent.items.iter().any(|item| sent.is_done(item)).then_some(());
-        if core.patience.spin(Pace::Many, || any_done(sent)).is_some() {
+        if core.spin(Pace::Many, || any_done(sent)).is_some() {
             return Ok(());
         }
         sent.feeder.note_begun(sent.items.iter().rev().map(|item| item.id));
@@ -209,7 +209,9 @@ impl<'s, S: Source, Out: Payload, T: Tags<S>> Unordered<'s, S, Out, T> {
                 return Ok(());
             }
         }
+        core.doubt();
         let asleep_since = core.patience.falls_asleep();
+        let mut longest = FIRST_SLEEP;
         while any_done(sent).is_none() {
             let total = begun.elapsed();
             if total >= timeout {
@@ -219,7 +221,11 @@ impl<'s, S: Source, Out: Payload, T: Tags<S>> Unordered<'s, S, Out, T> {
                 ready.push_back((oldest.tag, Err(error)));
                 return Ok(());
             }
-            std::thread::park_timeout(timeout - total);
+            std::thread::park_timeout((timeout - total).min(longest));
+            if any_done(sent).is_none() {
+                core.rescue();
+                longest = (2 * longest).min(SLEEP_LIMIT);
+            }
         }
         core.patience.slept(asleep_since);
         Ok(())

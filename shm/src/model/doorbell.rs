@@ -44,6 +44,11 @@ impl Node {
         self.line.after_push(position + 1, |worker| self.bell(worker));
     }
 
+    fn doubt(&self) {
+        let unread = || self.has_items() && ReaderLock::new(&self.lock).holder().is_none();
+        self.line.doubt(unread, |worker| self.bell(worker));
+    }
+
     fn has_items(&self) -> bool {
         let ring = self.parts.ring();
         ring.published(ring.head(), 1) > 0
@@ -235,9 +240,9 @@ fn a_spinner_leaves_nothing_behind() {
         let spinner = {
             let node = node.clone();
             spawn(move || {
-                assert!(node.line.begin_spinning(0));
+                let turn = node.line.begin_spinning(0).expect("nobody else spins");
                 let _ = node.has_items(); // once: a budget that is used up
-                node.line.end_spinning();
+                node.line.end_spinning(turn);
                 node.await_item(0)
             })
         };
@@ -254,7 +259,7 @@ fn a_spinner_wakes_a_sleeper_for_what_it_leaves() {
     explore(|| {
         let node = Node::new();
         node.push(7);
-        assert!(node.line.begin_spinning(0));
+        let turn = node.line.begin_spinning(0).expect("nobody else spins");
         let sleeper = {
             let node = node.clone();
             spawn(move || node.await_item(1))
@@ -262,7 +267,7 @@ fn a_spinner_wakes_a_sleeper_for_what_it_leaves() {
         let spinner = {
             let node = node.clone();
             spawn(move || {
-                node.line.end_spinning();
+                node.line.end_spinning(turn);
                 node.take(0, 1).pop().or_else(|| node.await_item(0)).unwrap()
             })
         };
@@ -270,6 +275,98 @@ fn a_spinner_wakes_a_sleeper_for_what_it_leaves() {
         node.push(8);
         assert_eq!(spinner.join().unwrap() + sleeper.join().unwrap().unwrap(), 15);
     });
+}
+
+/// A spinner has been stopped and never looks again. What two threads push reaches the worker that sleeps, or is about
+/// to, because one of them doubts the mark. Neither does anything else, and no sleep has a time-out.
+#[test]
+fn a_stopped_spinner_is_doubted() {
+    explore_within(2, || {
+        let node = Node::new();
+        let _turn = node.line.begin_spinning(0).expect("nobody else spins"); // and stands still
+        let sleeper = {
+            let node = node.clone();
+            spawn(move || {
+                let first = node.await_item(1).unwrap();
+                first + node.await_item(1).unwrap()
+            })
+        };
+        let other = {
+            let node = node.clone();
+            spawn(move || {
+                node.push(7);
+                node.doubt();
+            })
+        };
+        take_part();
+        node.push(8);
+        node.doubt();
+        other.join().unwrap();
+        assert_eq!(sleeper.join().unwrap(), 15);
+    });
+}
+
+/// A spinner that is only slow: its mark is doubted while it looks, or takes it away, or has begun another turn. It
+/// takes no other worker's mark away, and the item is taken once.
+#[test]
+fn a_slow_spinner_is_doubted() {
+    explore_within(2, || {
+        let node = Node::new();
+        let turn = node.line.begin_spinning(0).expect("nobody else spins");
+        let spinner = {
+            let node = node.clone();
+            spawn(move || {
+                let _ = node.has_items();
+                node.line.end_spinning(turn);
+                node.await_the_only_item(0);
+            })
+        };
+        let sleeper = {
+            let node = node.clone();
+            spawn(move || {
+                if let Some(turn) = node.line.begin_spinning(1) {
+                    let _ = node.has_items();
+                    node.line.end_spinning(turn);
+                }
+                node.await_the_only_item(1);
+            })
+        };
+        take_part();
+        node.push(7);
+        node.doubt();
+        spinner.join().unwrap();
+        sleeper.join().unwrap();
+        assert_eq!(node.parts.ring().head(), 1);
+        assert_eq!(node.line.spinner(), None, "whoever set a mark took it away");
+    });
+}
+
+/// A sleeper was woken and stands still before it takes the item: the next push wakes another one, and so does a caller
+/// that has waited in vain.
+#[test]
+fn a_woken_sleeper_stands_still() {
+    for pushes_again in [false, true] {
+        explore_within(2, move || {
+            let node = Node::new();
+            node.line.announce(0); // asleep, and stopped there
+            node.push(7);
+            assert_eq!(node.line.sleepers(), 0, "its bit is taken");
+            let sleeper = {
+                let node = node.clone();
+                spawn(move || {
+                    let first = node.await_item(1).unwrap();
+                    if pushes_again { first + node.await_item(1).unwrap() } else { first }
+                })
+            };
+            take_part();
+            if pushes_again {
+                node.push(8);
+            } else if node.unattended() {
+                node.line.wake_one(|worker| node.bell(worker)); // `Node::rescue`
+            }
+            assert_eq!(sleeper.join().unwrap(), if pushes_again { 15 } else { 7 });
+        });
+    }
 }
 
 /// A producer dies anywhere: before its push, before it has looked at the line, between taking a sleeper's
@@ -384,8 +481,8 @@ fn the_line_forgets_the_dead() {
             let (node, death) = (node.clone(), death.clone());
             spawn(move || {
                 death.strikes(|| {
-                    assert!(node.line.begin_spinning(1));
-                    node.line.end_spinning();
+                    let turn = node.line.begin_spinning(1).expect("nobody else spins");
+                    node.line.end_spinning(turn);
                     node.line.announce(1);
                     node.line.retract(1);
                     node.line.announce_window(1, 3);

@@ -120,4 +120,28 @@ impl<'a> Node<'a> {
         let node = *self;
         self.lines.doorbell.after_push(next, move |worker| node.bell(worker));
     }
+
+    /// Whether its ring has something that no worker collects.
+    #[must_use]
+    pub fn is_unattended(&self) -> bool {
+        let ring = self.ring();
+        ring.get(ring.head()).is_some() && self.lock().holder().is_none()
+    }
+
+    /// After pushes, by a thread that is about to sleep, to run user code or to return to it: see
+    /// [`doubt`](doorbell::Line::doubt).
+    #[inline]
+    pub fn doubt(&self) {
+        let node = *self;
+        self.lines.doorbell.doubt(move || node.is_unattended(), move |worker| node.bell(worker));
+    }
+
+    /// Wakes one more sleeper if its ring has something that no worker collects: for a thread that has waited in
+    /// vain, because whoever was woken may be stopped.
+    #[cold]
+    pub fn rescue(&self) {
+        if self.lines.doorbell.sleepers() != 0 && self.is_unattended() {
+            self.lines.doorbell.wake_one(|worker| self.bell(worker));
+        }
+    }
 }

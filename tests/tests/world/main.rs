@@ -9,4 +9,5 @@ mod freeze;
 mod limits;
 mod linear;
 mod policy;
+mod stopped;
 mod user_code;
