@@ -34,7 +34,7 @@ use crate::error::{JoinError, NOT_A_WORKER, RemoteError, STOPPED_BY_ERROR};
 use crate::patience::Wait;
 use crate::payload;
 use crate::plan::Live;
-use crate::registry;
+use crate::registry::{self, NOTE_OWNER};
 use crate::run::{Left, Seat};
 use crate::unit::Unit;
 use crate::worker::Stop;
@@ -49,7 +49,9 @@ use ringmill_shm::sys::process::{
     GROUP_SIGNALS, PidFd, exit_now, ignore_signal, is_unwaited_child, kill_by_number,
     open_standard_descriptors, outlive_group_signals, wait_readable,
 };
-use ringmill_shm::sys::program::{Arguments, Constructor, run_constructors_after};
+use ringmill_shm::sys::program::{
+    Arguments, Constructor, Object, note_of_executable, object_of, run_constructors_after,
+};
 use ringmill_shm::sys::stack::{name_thread, tell_of_overflow};
 use ringmill_shm::sys::tether::{Received, Tether};
 use ringmill_shm::token::Token;
@@ -64,6 +66,8 @@ use std::time::{Duration, Instant};
 /// Tells a process that it is a worker: `place:token,token:wait:origin:descriptors:build:name:segment`. Nothing of it
 /// is secret: other users may see it, where the system shows them the environment of processes that are not theirs.
 const VARIABLE: &str = "RINGMILL_WORKER";
+/// Which orders this is able to give and to follow.
+pub(crate) const ORDER_VERSION: u32 = 2;
 /// How long a worker may clean up after the server's process has gone.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
@@ -414,6 +418,25 @@ pub(crate) fn exit_if_unfulfilled_worker() {
     }
 }
 
+/// Ends a process that was ordered to be a worker, in a program without an `init!`: nothing of it is to run.
+pub(crate) fn end_if_ordered(slot: *const Constructor) {
+    if way().is_none() && std::env::var_os(VARIABLE).is_some() && !is_the_executables_turn(slot) {
+        refuse("this program has no ringmill::init!, so it cannot be a worker");
+    }
+}
+
+/// Whether that constructor is a library's, and the executable has an `init!` that will follow the order. One that has
+/// none will not: then the library ends the process.
+fn is_the_executables_turn(slot: *const Constructor) -> bool {
+    if object_of(slot as usize) == Some(Object::Executable) {
+        return false;
+    }
+    if note_of_executable(NOTE_OWNER).is_none() {
+        refuse("its ringmill::init! is in a library, not in the executable, so it cannot be a worker");
+    }
+    true
+}
+
 /// What each `init!` does before `main`, once its types are listed. In a process that was ordered to be a worker, the first
 /// one does not return.
 ///
@@ -425,6 +448,9 @@ pub(crate) unsafe fn begin(slot: *const Constructor, arguments: Arguments) {
         return; // the first one runs us, and goes on when all have listed their types
     }
     let Some(text) = std::env::var_os(VARIABLE) else { return };
+    if is_the_executables_turn(slot) {
+        return;
+    }
     // First of all, so that no child of this process is ever taken for a worker.
     // SAFETY: no other thread exists yet, see the header of `registry`.
     unsafe { std::env::remove_var(VARIABLE) };
@@ -489,8 +515,9 @@ fn fulfil(order: Order) -> i32 {
     };
     let Some(seat) = seats.first() else { refuse("its order has no place for it") };
     let info = seat.node().info();
-    let Some(live) = registry::find(&info.worker_type, info.type_hash) else {
-        refuse("this program has no ringmill::init! that lists the worker's type")
+    let live = match registry::find(&info.worker_type, info.type_hash) {
+        Ok(live) => live,
+        Err(error) => refuse(&error.to_string()),
     };
     if let Err(error) = watch_server(Arc::clone(seat), origin.pid) {
         return complain(error);

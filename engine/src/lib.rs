@@ -124,7 +124,7 @@ pub use stream::{
     AsyncStream, ByIndex, ByInput, DEFAULT_STREAM_TIMEOUT, Inputs, Kept, Prepared, Source, Stream,
     StreamOptions, Tags, Unordered, WithInputs,
 };
-pub use worker::{BatchWorker, Context, IntoOutcome, PassThrough, Stop, Worker};
+pub use worker::{BatchWorker, Context, IntoOutcome, PassThrough, Stop, Worker, schema};
 
 #[doc = include_str!("../guide.md")]
 pub mod guide {}
@@ -138,7 +138,7 @@ pub mod cpu {
 /// What the macros of this crate expand to; not for direct use.
 #[doc(hidden)]
 pub mod __private {
-    pub use crate::registry::{Entry, Slot, begin};
+    pub use crate::registry::{Entry, Note, Slot, begin};
 
     /// What reads bytes that others wrote, for tests that give it any bytes.
     pub mod hostile {

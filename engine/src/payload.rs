@@ -279,12 +279,27 @@ impl<T: Payload> Validated<T> {
     }
 }
 
-/// A number that differs if two programs would disagree about a type's bytes.
-pub(crate) fn type_hash<In: Payload, Out: Payload, Config: Payload>() -> u64 {
-    fn facts<T: Payload>() -> (&'static str, usize, usize) {
-        (std::any::type_name::<T>(), size_of::<Archived<T>>(), align_of::<Archived<T>>())
+/// A number that differs where two programs are found to disagree about what a worker's payloads are: by the names, sizes
+/// and alignments of the types, of their archived forms and of what is known of a value between serialising and resolving
+/// it (a struct of as many parts as the value has pointers), and by the `SCHEMA` that the worker type states.
+///
+/// That is all that can be had of types which only promise to be [`Payload`]s. A check of an archived value cannot fail at
+/// an integer, so it does not tell where one is; reading and writing need a value and go by the fields' own code. So fields
+/// of one size that have changed places, or mean something else, are not found: `SCHEMA` is there for them. The size of the
+/// type itself is left out: compilers may differ in it, and it is not what travels.
+pub(crate) fn layout_hash<In: Payload, Out: Payload, Config: Payload>(schema: u64) -> u64 {
+    fn of<T>() -> (&'static str, usize, usize) {
+        (std::any::type_name::<T>(), size_of::<T>(), align_of::<T>())
     }
-    let text = format!("{:?} {:?} {:?}", facts::<In>(), facts::<Out>(), facts::<Config>());
+    fn facts<T: Payload>() -> impl std::fmt::Debug {
+        (
+            std::any::type_name::<T>(),
+            of::<Archived<T>>(),
+            of::<T::Resolver>(),
+            T::COPY_OPTIMIZATION.is_enabled(),
+        )
+    }
+    let text = format!("{:?} {:?} {:?} {schema}", facts::<In>(), facts::<Out>(), facts::<Config>());
     ringmill_shm::layout::hash(text.bytes())
 }
 
@@ -348,9 +363,31 @@ mod tests {
     }
 
     #[test]
-    fn types_of_other_sizes_have_other_hashes() {
-        assert_eq!(type_hash::<u32, u32, ()>(), type_hash::<u32, u32, ()>());
-        assert_ne!(type_hash::<u32, u32, ()>(), type_hash::<u32, u64, ()>());
-        assert_ne!(type_hash::<[u8; 8], u32, ()>(), type_hash::<u64, u32, ()>());
+    fn what_differs_has_other_hashes() {
+        #[derive(rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+        struct Plain(u32, u32);
+        #[derive(rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+        struct Pointing(String);
+        mod other {
+            #[derive(rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+            pub(super) struct Plain(u32, u32);
+        }
+        let same = layout_hash::<u32, u32, ()>(0);
+        assert_eq!(layout_hash::<u32, u32, ()>(0), same);
+        let others = [
+            layout_hash::<u32, u32, ()>(1),
+            layout_hash::<u32, u64, ()>(0),
+            layout_hash::<u32, f32, ()>(0),
+            layout_hash::<u32, (), u32>(0),
+            layout_hash::<[u8; 8], u32, ()>(0),
+            layout_hash::<u64, u32, ()>(0),
+            layout_hash::<Plain, u32, ()>(0),
+            layout_hash::<other::Plain, u32, ()>(0),
+            layout_hash::<Pointing, u32, ()>(0),
+            layout_hash::<Vec<Plain>, u32, ()>(0),
+            layout_hash::<Vec<Pointing>, u32, ()>(0),
+        ];
+        let all: std::collections::BTreeSet<u64> = others.into_iter().chain([same]).collect();
+        assert_eq!(all.len(), others.len() + 1);
     }
 }

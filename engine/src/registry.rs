@@ -23,22 +23,45 @@
 //! set for process lists only: `std::thread::current().name()` there is none. musl calls constructors without arguments, so
 //! there `std::env::args` is empty in a worker; what a worker needs comes by its configuration.
 //!
+//! # Who is who
+//!
+//! Within one executable a worker type is known by its `TypeId`: names are shared by types of two versions of one crate,
+//! and by those that a macro makes in one function. Between executables there is no such thing. There a type is known by
+//! its name and the [layout](crate::payload::layout_hash) of its payloads, and where two types that are listed have both
+//! in common, the worker refuses to choose. The server writes one number into the segment, of the one kind or the other
+//! ([`Identity`]); which kind it is, the worker need not be told.
+//!
+//! # Which file holds an `init!`
+//!
+//! A worker's process is the executable, started anew; so an `init!` in a library that an interpreter has loaded is never
+//! seen there, and the interpreter would run whatever it takes its arguments for. `check` looks before anything is
+//! started: the slot must lie in the executable, and the executable's file must have the note that `init!` leaves (a
+//! program that was started by way of the dynamic loader has the loader for its file). A file that is named by
+//! `program(..)` must have that note too, with the version of orders that it understands. A script cannot be looked
+//! into: it is trusted to lead to such a file.
+//!
 //! Lost: the crate `ctor`, which does not tell where its entry lies; being the worker in the midst of the constructors,
 //! where those that come later have not run; a hook in front of `__libc_start_main`, which every C library has in another
 //! way; a call at the top of `main`, which a test harness does not have and before which anything can stand.
 #![expect(
     unsafe_code,
-    reason = "what runs before `main` is given arguments that the C library alone can vouch for"
+    reason = "what runs before `main`, given arguments that the C library alone can vouch for"
 )]
 
+use crate::error::StartError;
 use crate::launch;
-use crate::payload::type_hash;
-use crate::plan::Live;
+use crate::launch::ORDER_VERSION;
+use crate::payload::layout_hash;
+use crate::plan::{Launch, Live, PlanNode};
 use crate::run;
 use crate::worker::BatchWorker;
-use ringmill_shm::sys::program::{Arguments, Constructor};
+use ringmill_shm::sys::image::Image;
+use ringmill_shm::sys::program::{Arguments, Constructor, FileKind, Object, examine, file_of, object_of};
+use std::any::TypeId;
 use std::ffi::{c_char, c_int};
-use std::sync::{Arc, Mutex};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard};
 
 /// Where an `init!` put its function: an entry of `.init_array`.
 #[derive(Debug)]
@@ -62,18 +85,38 @@ pub unsafe fn begin(
     arguments: (c_int, *const *const c_char, *const *const c_char),
     entries: fn() -> Vec<Entry>,
 ) {
-    list(entries());
+    listed().extend(entries());
     let (argc, argv, envp) = arguments;
     // SAFETY: as the caller says.
     unsafe { launch::begin(&raw const slot.0, Arguments { argc, argv, envp }) };
+}
+
+/// What a worker type is known by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Identity {
+    /// In the executable that this is.
+    pub(crate) here: u64,
+    /// In any other.
+    pub(crate) elsewhere: u64,
+}
+
+impl Identity {
+    pub(crate) fn of<W: BatchWorker>() -> Self {
+        let elsewhere = layout_hash::<W::In, W::Out, W::Config>(W::SCHEMA);
+        let mut hasher = DefaultHasher::new(); // in one executable it has the same keys in all processes
+        (TypeId::of::<W>(), elsewhere).hash(&mut hasher);
+        Self { here: hasher.finish(), elsewhere }
+    }
 }
 
 /// A worker type that this program's processes can become.
 #[derive(Clone)]
 pub struct Entry {
     worker_type: &'static str,
-    type_hash: u64,
+    identity: Identity,
     live: Live,
+    /// Where the `init!` is that lists it.
+    slot: usize,
 }
 
 impl std::fmt::Debug for Entry {
@@ -83,36 +126,174 @@ impl std::fmt::Debug for Entry {
 }
 
 impl Entry {
-    /// The entry of `W`.
+    /// The entry of `W`, listed at `slot`.
     #[must_use]
-    pub fn of<W: BatchWorker>() -> Self {
+    pub fn of<W: BatchWorker>(slot: &'static Slot) -> Self {
         Self {
             worker_type: std::any::type_name::<W>(),
-            type_hash: type_hash::<W::In, W::Out, W::Config>(),
+            identity: Identity::of::<W>(),
             live: Arc::new(|seat| run::live::<W>(seat)),
+            slot: std::ptr::from_ref(slot) as usize,
         }
     }
 }
 
+/// What `init!` leaves in its executable: a note with the version of orders that it understands.
+#[derive(Debug)]
+#[repr(C, align(4))]
+pub struct Note {
+    name_bytes: u32,
+    version_bytes: u32,
+    kind: u32,
+    name: [u8; NOTE_OWNER.len() + 1],
+    padding: [u8; 3],
+    version: u32,
+}
+
+/// Whose note it is.
+pub(crate) const NOTE_OWNER: &str = "ringmill";
+
+impl Note {
+    /// The note.
+    pub const THIS: Self = Self {
+        name_bytes: NOTE_OWNER.len() as u32 + 1,
+        version_bytes: size_of::<u32>() as u32,
+        kind: 1,
+        name: *b"ringmill\0",
+        padding: [0; 3],
+        version: ORDER_VERSION,
+    };
+
+    /// The version in the bytes of such a note.
+    fn version(bytes: &[u8]) -> Option<u32> {
+        bytes.try_into().ok().map(u32::from_ne_bytes)
+    }
+}
+
+const _: () =
+    assert!(size_of::<Note>() == 28, "the parts of a note are 4-aligned, with nothing between them");
+
 static LISTED: Mutex<Vec<Entry>> = Mutex::new(Vec::new());
 
-fn list(entries: Vec<Entry>) {
-    LISTED.lock().unwrap_or_else(|e| e.into_inner()).extend(entries);
+fn listed() -> MutexGuard<'static, Vec<Entry>> {
+    LISTED.lock().unwrap_or_else(|e| e.into_inner())
 }
 
-/// What runs a worker of this type, if it is listed and its payloads are the same.
-pub(crate) fn find(worker_type: &str, type_hash: u64) -> Option<Live> {
-    let listed = LISTED.lock().unwrap_or_else(|e| e.into_inner());
-    listed
-        .iter()
-        .find(|entry| entry.worker_type == worker_type && entry.type_hash == type_hash)
-        .map(|entry| Arc::clone(&entry.live))
+fn names(entries: &[Entry]) -> Vec<String> {
+    let mut names: Vec<String> = entries.iter().map(|entry| entry.worker_type.to_string()).collect();
+    names.dedup();
+    names
 }
 
-/// The names of all listed types.
-pub(crate) fn listed() -> Vec<String> {
-    let listed = LISTED.lock().unwrap_or_else(|e| e.into_inner());
-    listed.iter().map(|entry| entry.worker_type.to_string()).collect()
+/// Why a process that was ordered to be a worker has no code for it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum FindError {
+    #[error("this program has no ringmill::init! that lists worker type {worker_type} ({} are listed); add it there", if listed.is_empty() { "none".into() } else { listed.join(", ") })]
+    NotListed { worker_type: String, listed: Vec<String> },
+    #[error(
+        "this program's payloads of worker type {worker_type} are other ones than the server's, in layout or SCHEMA; build both from the same source"
+    )]
+    OtherPayloads { worker_type: String },
+    #[error(
+        "this program's ringmill::init! lists {count} worker types of the name {worker_type} with the same payloads; give them different names, or a different SCHEMA"
+    )]
+    Ambiguous { worker_type: String, count: usize },
+}
+
+/// What runs the worker type that is meant.
+pub(crate) fn find(worker_type: &str, type_hash: u64) -> Result<Live, FindError> {
+    let listed = listed();
+    let named = || listed.iter().filter(|entry| entry.worker_type == worker_type);
+    if let Some(entry) = named().find(|entry| entry.identity.here == type_hash) {
+        return Ok(Arc::clone(&entry.live));
+    }
+    let mut found: Vec<&Entry> = named().filter(|entry| entry.identity.elsewhere == type_hash).collect();
+    found.sort_by_key(|entry| entry.identity.here);
+    found.dedup_by_key(|entry| entry.identity.here); // one type may be listed twice
+    let worker_type = worker_type.to_string();
+    match found[..] {
+        [entry] => Ok(Arc::clone(&entry.live)),
+        [] if named().next().is_some() => Err(FindError::OtherPayloads { worker_type }),
+        [] => Err(FindError::NotListed { worker_type, listed: names(&listed) }),
+        _ => Err(FindError::Ambiguous { worker_type, count: found.len() }),
+    }
+}
+
+/// Whether the `init!` that lists a node's type is where its workers will be looked for: in the executable, if it is this
+/// program that is started.
+pub(crate) fn check(node: &PlanNode) -> Result<(), StartError> {
+    let Launch::Process { program: None, .. } = &node.launch else { return Ok(()) };
+    let listed = listed();
+    let of_type = || listed.iter().filter(|entry| entry.identity.here == node.type_hash);
+    let (servlet, worker_type) = (node.name.clone(), node.worker_type.to_string());
+    let Some(first) = of_type().next() else {
+        return Err(StartError::NotListed { servlet, worker_type, listed: names(&listed) });
+    };
+    if of_type().any(|entry| object_of(entry.slot) == Some(Object::Executable)) {
+        return Ok(());
+    }
+    Err(not_in_executable(node, first.slot))
+}
+
+fn not_in_executable(node: &PlanNode, slot: usize) -> StartError {
+    let library = match object_of(slot) {
+        Some(Object::Library(path)) => path,
+        _ => file_of(slot).unwrap_or_else(|| "a file that is not known".into()),
+    };
+    let executable = std::env::current_exe().unwrap_or_else(|_| "/proc/self/exe".into());
+    let (servlet, worker_type) = (node.name.clone(), node.worker_type.into());
+    StartError::NotInExecutable { servlet, worker_type, library, executable }
+}
+
+/// Whether the executable that is to be started for a node has an `init!`, as far as its file tells. Nothing of it is run.
+pub(crate) fn check_image(node: &PlanNode, image: &Image) -> Result<(), StartError> {
+    let Launch::Process { program, .. } = &node.launch else { return Ok(()) };
+    let kind = image.read().and_then(|file| examine(&file, NOTE_OWNER));
+    let Some(path) = program else {
+        let slot =
+            listed().iter().find(|entry| entry.identity.here == node.type_hash).map(|entry| entry.slot);
+        return match (kind, slot) {
+            // This program was started by way of the dynamic loader, or of an emulator.
+            (Ok(FileKind::Elf(None) | FileKind::Script | FileKind::Unknown), Some(slot)) => {
+                Err(not_in_executable(node, slot))
+            }
+            // One that may be run and not read has to be judged by what lies in memory, as `check` has.
+            _ => Ok(()),
+        };
+    };
+    let (servlet, path) = (node.name.clone(), path.clone());
+    let reason = match kind {
+        Ok(FileKind::Script) => return Ok(()),
+        Ok(FileKind::Elf(Some(note))) => match Note::version(&note) {
+            Some(ORDER_VERSION) => return Ok(()),
+            theirs => format!(
+                "it understands orders of version {}, and this program gives those of version {ORDER_VERSION}; build both with the same version of ringmill",
+                theirs.map_or("unknown".into(), |version| version.to_string())
+            ),
+        },
+        Ok(FileKind::Elf(None)) => format!(
+            "it has no ringmill::init!, so nothing of it was run; list {} there, or name a script (#!) that leads to a program that does",
+            node.worker_type
+        ),
+        Ok(FileKind::Unknown) => {
+            let source = io::Error::from_raw_os_error(libc::ENOEXEC);
+            return Err(StartError::Executable { servlet, path, source });
+        }
+        Err(error) => format!(
+            "it cannot be read ({error}), so whether it has a ringmill::init! cannot be seen; make it readable"
+        ),
+    };
+    Err(StartError::Program { servlet, path, reason })
+}
+
+/// Ends a process that was ordered to be a worker in a program without any `init!`, before its `main`.
+#[used]
+// SAFETY: after those of all `init!`s, which have the number before.
+#[unsafe(link_section = ".init_array.00102")]
+static GUARD: Slot = Slot::new(guard);
+
+extern "C" fn guard(_: c_int, _: *const *const c_char, _: *const *const c_char) {
+    launch::end_if_ordered(&raw const GUARD.0);
 }
 
 /// Lists the worker types that this program's processes can become. Once, anywhere in a program: at the
@@ -153,8 +334,12 @@ macro_rules! init {
                 unsafe { $crate::__private::begin(&RINGMILL_SLOT, (argc, argv, envp), ringmill_types) }
             }
             fn ringmill_types() -> ::std::vec::Vec<$crate::__private::Entry> {
-                ::std::vec![$($crate::__private::Entry::of::<$worker>()),+]
+                ::std::vec![$($crate::__private::Entry::of::<$worker>(&RINGMILL_SLOT)),+]
             }
+            // What tells others that this executable can be a worker's.
+            #[used]
+            #[unsafe(link_section = ".note.ringmill")]
+            static RINGMILL_NOTE: $crate::__private::Note = $crate::__private::Note::THIS;
             // The first number that neither compilers nor C libraries keep for themselves.
             #[used]
             #[unsafe(link_section = ".init_array.00101")]

@@ -40,6 +40,15 @@ pub trait Worker: Sized + 'static {
     /// What an item becomes.
     type Out: Payload;
 
+    /// Tells versions of the payload types apart, between a server and a worker that
+    /// [`program`](crate::ProcessServlet::program) starts from another executable. The two must agree in it.
+    ///
+    /// The engine itself finds types of other names or sizes, with other pointers or alignments; not that two fields of
+    /// one size have changed places, or that a number has got another meaning. Where the two executables can be of
+    /// different versions, change this number with each change of the types; or have it change by itself with the file
+    /// that they are in: `ringmill::schema(include_str!("messages.rs"))`.
+    const SCHEMA: u64 = 0;
+
     /// Builds the worker, in its own process or thread.
     ///
     /// # Errors
@@ -97,6 +106,15 @@ pub trait BatchWorker: Sized + 'static {
     /// What an item becomes.
     type Out: Payload;
 
+    /// Tells versions of the payload types apart, between a server and a worker that
+    /// [`program`](crate::ProcessServlet::program) starts from another executable. The two must agree in it.
+    ///
+    /// The engine itself finds types of other names or sizes, with other pointers or alignments; not that two fields of
+    /// one size have changed places, or that a number has got another meaning. Where the two executables can be of
+    /// different versions, change this number with each change of the types; or have it change by itself with the file
+    /// that they are in: `ringmill::schema(include_str!("messages.rs"))`.
+    const SCHEMA: u64 = 0;
+
     /// Builds the worker, in its own process or thread.
     ///
     /// # Errors
@@ -129,6 +147,7 @@ impl<W: Worker> BatchWorker for W {
     type Config = W::Config;
     type In = W::In;
     type Out = W::Out;
+    const SCHEMA: u64 = W::SCHEMA;
 
     fn new(config: Self::Config, context: &Context) -> Result<Self, BoxError> {
         Worker::new(config, context)
@@ -230,6 +249,23 @@ impl Context {
 /// `servlet/worker`, and `.thread` after it if the worker has several.
 pub(crate) fn title(servlet: &str, worker: u32, thread: u32, threads: u32) -> String {
     if threads > 1 { format!("{servlet}/{worker}.{thread}") } else { format!("{servlet}/{worker}") }
+}
+
+/// A number for a text, another one for nearly every other: for [`Worker::SCHEMA`].
+///
+/// ```
+/// const NOW: u64 = ringmill::schema("struct Point { x: f32, y: f32 }");
+/// assert_ne!(NOW, ringmill::schema("struct Point { y: f32, x: f32 }"));
+/// ```
+#[must_use]
+pub const fn schema(text: &str) -> u64 {
+    // As `ringmill_shm::layout::hash`, which takes an iterator and so cannot be const.
+    let (bytes, mut hash, mut at) = (text.as_bytes(), 0xCBF2_9CE4_8422_2325_u64, 0);
+    while at < bytes.len() {
+        hash = (hash ^ bytes[at] as u64).wrapping_mul(0x0100_0000_01B3);
+        at += 1;
+    }
+    hash
 }
 
 /// Why a worker stops.

@@ -271,10 +271,11 @@ fn an_executable_that_is_missing_is_named() {
 fn a_program_that_ends_before_it_is_a_worker_is_an_error() {
     let turn = Turn::take();
     let directory = tempfile::tempdir().expect("a temporary directory");
-    let quick = script(directory.path(), "#!/bin/sh\nexit 5\n");
-    for (program, ended, exit_code) in
-        [(Path::new("/bin/true"), "exit code 0", Some(0)), (quick.as_path(), "exit code 5", Some(5))]
+    // Into a script nobody can look before it runs.
+    for (text, ended, exit_code) in
+        [("exec true", "exit code 0", Some(0)), ("exit 5", "exit code 5", Some(5))]
     {
+        let program = script(directory.path(), &format!("#!/bin/sh\n{text}\n"));
         let servlet = ProcessServlet::<PassThrough<String>>::new(()).program(program).cpus(2);
         let error = turn.assert_refused(turn.builder().start(servlet));
         let StartError::Died { servlet, status, code, .. } = &error else { panic!("{error:?}") };

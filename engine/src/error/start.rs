@@ -71,6 +71,32 @@ pub enum StartError {
         /// The types listed; none if the program has no `init!`.
         listed: Vec<String>,
     },
+    /// The `init!` that lists the worker type is not in the executable that would be started as its workers, but in a
+    /// library that something else has loaded: an interpreter, say. Nothing has been started.
+    #[error(
+        "servlet {servlet}: the ringmill::init! that lists worker type {worker_type} is in {}, not in {}, which would be started as its workers; name an executable that lists it with program(..), or use a ThreadServlet",
+        library.display(), executable.display()
+    )]
+    NotInExecutable {
+        /// The servlet's name.
+        servlet: String,
+        /// The type.
+        worker_type: String,
+        /// Where the `init!` is.
+        library: PathBuf,
+        /// Where it would have to be.
+        executable: PathBuf,
+    },
+    /// The executable named with [`program`](crate::ProcessServlet::program) cannot run workers. Nothing of it has been run.
+    #[error("servlet {servlet}: {} cannot run workers: {reason}", path.display())]
+    Program {
+        /// The servlet's name.
+        servlet: String,
+        /// The executable.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
+    },
     /// The workers' executable could not be started.
     #[error("servlet {servlet}: cannot start {}", path.display())]
     Executable {

@@ -3,7 +3,7 @@
 use super::{Core, DEFAULT_CAPACITY, Server};
 use crate::error::StartError;
 use crate::patience::{Patience, Wait};
-use crate::plan::{Blocks, DEFAULT_MAX_PAYLOAD, Plan, Planner};
+use crate::plan::{Blocks, DEFAULT_MAX_PAYLOAD, Planner};
 use crate::route::Router;
 use crate::servlet::Servlet;
 use crate::slots::Slots;
@@ -136,7 +136,7 @@ impl ServerBuilder {
         let span = servlet.plan(&mut planner)?;
         let (plan, choosers) = planner.finish(&span);
         let router = Arc::new(Router { choosers });
-        check_listed(&plan)?;
+        plan.nodes.iter().try_for_each(crate::registry::check)?;
         let place = match self.file {
             Some(path) => Place::File(path),
             None => Place::named(&self.name).map_err(CreateError::from)?,
@@ -183,20 +183,4 @@ impl ServerBuilder {
             }
         }
     }
-}
-
-/// A process servlet's type must be one that this program's processes can become.
-fn check_listed(plan: &Plan) -> Result<(), StartError> {
-    for node in &plan.nodes {
-        if let crate::plan::Launch::Process { program: None, .. } = node.launch
-            && crate::registry::find(node.worker_type, node.type_hash).is_none()
-        {
-            return Err(StartError::NotListed {
-                servlet: node.name.clone(),
-                worker_type: node.worker_type.into(),
-                listed: crate::registry::listed(),
-            });
-        }
-    }
-    Ok(())
 }

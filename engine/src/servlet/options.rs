@@ -4,8 +4,9 @@ use crate::batch::Rule;
 use crate::cpus::Cpus;
 use crate::error::StartError;
 use crate::on_death::OnDeath;
-use crate::payload::{Payload, type_hash};
+use crate::payload::Payload;
 use crate::plan::{Launch, PlanNode};
+use crate::registry::Identity;
 use crate::restarts::Restarts;
 use crate::worker::BatchWorker;
 use ringmill_shm::doorbell::WORKER_LIMIT;
@@ -66,7 +67,11 @@ impl<Config: Payload> Options<Config> {
         let (log_batches_every, restarts) = (self.log_batches_every, self.restarts);
         let config = crate::payload::to_bytes(&self.config)
             .map_err(|e| StartError::Config { servlet: name.clone(), message: e.to_string() })?;
-        let type_hash = type_hash::<W::In, W::Out, W::Config>();
+        let identity = Identity::of::<W>();
+        let type_hash = match launch {
+            Launch::Process { program: Some(_), .. } => identity.elsewhere,
+            _ => identity.here,
+        };
         Ok(PlanNode {
             name,
             worker_type,

@@ -176,6 +176,7 @@ pub(super) fn posts(
                             path: program.clone().unwrap_or_else(|| "/proc/self/exe".into()),
                             source,
                         })?;
+                    crate::registry::check_image(node, &image)?;
                     let system = |what| move |source| StartError::System { what, source };
                     let starter = Starter::Process(Recipe {
                         build: image.build().cloned(),

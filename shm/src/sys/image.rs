@@ -127,10 +127,7 @@ impl Image {
     fn of(file: File, path: PathBuf, build: Option<BuildId>) -> io::Result<Self> {
         let meta = file.metadata()?;
         // What may be run need not be readable: then it is no script, whose interpreter could not read it either.
-        let readable =
-            File::open(format!("/proc/self/fd/{}", file.as_raw_fd())).or_else(|_| File::open(&path));
-        let readable =
-            readable.ok().filter(|open| open.metadata().is_ok_and(|open| identity(&open) == identity(&meta)));
+        let readable = open_to_read(&file, &path).ok();
         let mut magic = Vec::new();
         let is_script = readable
             .as_ref()
@@ -142,6 +139,14 @@ impl Image {
         });
         let root = (super::process::user_id() == 0).then(|| open_directory("/")).transpose()?;
         Ok(Self { identity: identity(&meta), file, path, is_script, build, root })
+    }
+
+    /// Opens it for reading.
+    ///
+    /// # Errors
+    /// It may be run, and not read; or there is no `/proc`, and its path is another file's by now.
+    pub fn read(&self) -> io::Result<File> {
+        open_to_read(&self.file, &self.path)
     }
 
     /// Where it lay.
@@ -240,6 +245,15 @@ fn identity(meta: &Metadata) -> (u64, u64) {
 fn open_to_run(path: &Path) -> io::Result<File> {
     let file = OpenOptions::new().read(true).custom_flags(libc::O_PATH | libc::O_CLOEXEC).open(path)?;
     super::file::beyond_standard(file)
+}
+
+/// What was opened with `O_PATH`, for reading.
+fn open_to_read(file: &File, path: &Path) -> io::Result<File> {
+    let read = File::open(format!("/proc/self/fd/{}", file.as_raw_fd())).or_else(|_| File::open(path))?;
+    match identity(&read.metadata()?) == identity(&file.metadata()?) {
+        true => Ok(read),
+        false => Err(io::Error::new(io::ErrorKind::NotFound, "its path is another file's now")),
+    }
 }
 
 /// Opens a directory only to name what is in it.

@@ -1,4 +1,4 @@
-//! The running program: in which of its objects an address lies, and its constructors.
+//! Programs: in which object of the running one an address lies, its constructors, and the notes of executables.
 //!
 //! An *object* is the executable or a dynamic library, as the loader has mapped it. The executable is the first one that
 //! `dl_iterate_phdr` names. Its *constructors* are the functions of its `.init_array`, which the C library calls one
@@ -6,7 +6,13 @@
 #![expect(unsafe_code, reason = "dl_iterate_phdr, and calling constructors where they lie in memory")]
 
 use core::ffi::{c_char, c_int, c_void};
+use object::Endianness;
+use object::elf::FileHeader64;
+use object::read::elf::{FileHeader, NoteIterator, ProgramHeader};
+use object::read::{ReadCache, ReadRef};
 use std::ffi::{CStr, OsStr};
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
@@ -65,6 +71,11 @@ impl Headers<'_> {
 
     /// Where the segments of a kind lie in memory.
     fn segments(&self, kind: u32) -> impl Iterator<Item = Range<usize>> {
+        self.segments_aligned(kind).map(|(segment, _)| segment)
+    }
+
+    /// The same with how their parts are aligned.
+    fn segments_aligned(&self, kind: u32) -> impl Iterator<Item = (Range<usize>, u64)> {
         let base = self.0.dlpi_addr as usize;
         let headers = match self.0.dlpi_phdr.is_null() {
             true => &[][..],
@@ -73,7 +84,7 @@ impl Headers<'_> {
         };
         headers.iter().filter(move |header| header.p_type == kind).map(move |header| {
             let start = base.wrapping_add(header.p_vaddr as usize);
-            start..start.wrapping_add(header.p_memsz as usize)
+            (start..start.wrapping_add(header.p_memsz as usize), header.p_align)
         })
     }
 }
@@ -156,6 +167,96 @@ pub unsafe fn run_constructors_after(slot: *const Constructor, arguments: Argume
     true
 }
 
+/// Notes longer than this are none of ours: an executable may claim any length.
+const NOTES_LIMIT: usize = 1 << 20;
+
+/// What lies in a file that is to be run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FileKind {
+    /// A 64-bit ELF executable, with the note of the owner that was asked for, if it has one.
+    Elf(Option<Vec<u8>>),
+    /// Text for an interpreter that it names (`#!`).
+    Script,
+    /// Something else.
+    Unknown,
+}
+
+/// Looks at a file that is to be run, for the note of `owner`; its position is somewhere else after that.
+///
+/// # Errors
+/// It cannot be read.
+pub fn examine(file: &File, owner: &str) -> io::Result<FileKind> {
+    let mut magic = [0; 4];
+    let mut reader = file;
+    reader.seek(SeekFrom::Start(0))?;
+    let read = reader.take(4).read(&mut magic)?;
+    match &magic[..read] {
+        [b'#', b'!', ..] => Ok(FileKind::Script),
+        b"\x7fELF" => Ok(note_of_file(&ReadCache::new(file), owner).map_or(FileKind::Unknown, FileKind::Elf)),
+        _ => Ok(FileKind::Unknown),
+    }
+}
+
+fn note_of_file<'a>(file: impl ReadRef<'a>, owner: &str) -> object::read::Result<Option<Vec<u8>>> {
+    let header = FileHeader64::<Endianness>::parse(file)?;
+    let endian = header.endian()?;
+    for segment in header.program_headers(endian, file)? {
+        if segment.p_filesz(endian) > NOTES_LIMIT as u64 {
+            continue;
+        }
+        if let Some(notes) = segment.notes(endian, file)?
+            && let Some(note) = note_among(notes, owner)
+        {
+            return Ok(Some(note));
+        }
+    }
+    Ok(None)
+}
+
+/// The first note of an owner. What cannot be read ends the search.
+fn note_among(mut notes: NoteIterator<'_, FileHeader64<Endianness>>, owner: &str) -> Option<Vec<u8>> {
+    while let Ok(Some(note)) = notes.next() {
+        if note.name() == owner.as_bytes() {
+            return Some(note.desc().to_vec());
+        }
+    }
+    None
+}
+
+/// The note of `owner` in the executable that is running, if it has one.
+#[must_use]
+pub fn note_of_executable(owner: &str) -> Option<Vec<u8>> {
+    let mut found = None;
+    each_object(|executable| {
+        for (segment, align) in executable.segments_aligned(libc::PT_NOTE) {
+            let loaded = executable.segments(libc::PT_LOAD);
+            if !{ loaded }.any(|load| load.start <= segment.start && segment.end <= load.end) {
+                continue;
+            }
+            // SAFETY: it lies within what the loader has mapped of the executable, and nobody writes to it.
+            let bytes = unsafe { std::slice::from_raw_parts(segment.start as *const u8, segment.len()) };
+            let notes = NoteIterator::new(Endianness::default(), align, bytes);
+            found = found.take().or_else(|| note_among(notes.ok()?, owner));
+        }
+        false // the executable comes first
+    });
+    found
+}
+
+/// The file from which an address of the running program is mapped, as the kernel knows it.
+#[must_use]
+pub fn file_of(address: usize) -> Option<PathBuf> {
+    let maps = std::fs::read("/proc/self/maps").ok()?;
+    maps.split(|&byte| byte == b'\n').find_map(|line| {
+        let range = std::str::from_utf8(line.split(|&byte| byte == b' ').next()?).ok()?;
+        let (start, end) = range.split_once('-')?;
+        let number = |text| usize::from_str_radix(text, 16).ok();
+        let path = line.iter().position(|&byte| byte == b'/').map(|at| OsStr::from_bytes(&line[at..]));
+        (number(start)? <= address && address < number(end)?).then_some(())?;
+        path.map(PathBuf::from)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -178,5 +279,48 @@ mod tests {
     fn a_slot_outside_of_the_array_has_no_constructors() {
         static ELSEWHERE: usize = 0;
         assert_eq!(constructors(&raw const ELSEWHERE as usize), None);
+    }
+    #[test]
+    fn notes_are_found_in_file_and_memory_alike() {
+        let this = File::open("/proc/self/exe").unwrap();
+        // Linkers leave one of GNU in each executable.
+        let FileKind::Elf(Some(in_file)) = examine(&this, "GNU").unwrap() else { panic!() };
+        assert_eq!(note_of_executable("GNU"), Some(in_file));
+        assert_eq!(examine(&this, "nobody").unwrap(), FileKind::Elf(None));
+        assert_eq!(note_of_executable("nobody"), None);
+    }
+
+    #[test]
+    fn other_files_are_told_apart() {
+        let kind_of = |bytes: &[u8]| {
+            let file = tempfile::tempfile().unwrap();
+            std::os::unix::fs::FileExt::write_all_at(&file, bytes, 0).unwrap();
+            examine(&file, "GNU").unwrap()
+        };
+        assert_eq!(kind_of(b"#!/bin/sh\n"), FileKind::Script);
+        for bytes in [&b""[..], b"#", b"\x7fEL", b"\x7fELF", b"MZ and more"] {
+            assert_eq!(kind_of(bytes), FileKind::Unknown, "{bytes:?}");
+        }
+        assert!(examine(&File::open("/").unwrap(), "GNU").is_err());
+        assert_eq!(examine(&File::open("/dev/null").unwrap(), "GNU").unwrap(), FileKind::Unknown);
+        // A header of an executable, cut off and bent anywhere.
+        let mut head = vec![0; 4096];
+        File::open("/proc/self/exe").unwrap().read_exact(&mut head).unwrap();
+        for at in 0..200 {
+            kind_of(&head[..at]);
+            for byte in [0, 1, 0x7f, 0xff] {
+                let mut bent = head.clone();
+                bent[at] = byte;
+                kind_of(&bent);
+            }
+        }
+    }
+
+    #[test]
+    fn the_kernel_knows_the_file_of_an_address() {
+        static HERE: u8 = 1;
+        let this = std::fs::read_link("/proc/self/exe").unwrap();
+        assert_eq!(file_of(&raw const HERE as usize), Some(this));
+        assert_eq!(file_of(0), None);
     }
 }

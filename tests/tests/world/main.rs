@@ -10,4 +10,6 @@ mod limits;
 mod linear;
 mod policy;
 mod stopped;
+mod twins;
 mod user_code;
+mod where_init_is;
