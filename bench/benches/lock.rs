@@ -22,7 +22,7 @@ fn main() -> Result<(), Error> {
     group.bench_function("reader lock", |bencher| {
         bencher.iter(|| {
             black_box(lock.lock(me, SPINS, |_| false));
-            lock.unlock();
+            lock.unlock(me);
         });
     });
 

@@ -2,11 +2,10 @@
 
 use crate::server::Core;
 use ringmill_shm::arena::{At, Task};
-use ringmill_shm::participant::{Life, SERVER};
+use ringmill_shm::participant::Life;
 use ringmill_shm::segment::{Run, Segment};
 use ringmill_shm::stats::Snapshot;
 use ringmill_shm::sys::time::now_ns;
-use ringmill_shm::token::Token;
 use ringmill_shm::word::{Phase, State};
 use serde::Serialize;
 
@@ -131,13 +130,13 @@ impl DebugInfo {
 fn servlets(segment: &Segment, now_ns: u64) -> Vec<ServletInfo> {
     let nodes = (0..segment.shape().nodes).filter_map(|node| segment.node(node));
     let servlet = nodes.map(|node| {
-        let workers = node.workers().iter().map(|entry| {
+        let threads = node.info().threads;
+        let workers = (0..).zip(node.workers()).map(|(number, entry)| {
             let life = entry.life();
             WorkerInfo {
-                index: entry.worker(),
+                index: number / threads,
                 pid: entry.pid(),
-                alive: !matches!(life, Life::Vacant | Life::Dead)
-                    && entry.token().is_some_and(|token| !segment.is_dead(token)),
+                alive: life != Life::Vacant && entry.token().is_some_and(|token| !segment.is_dead(token)),
                 ready: life == Life::Ready,
                 state: life,
                 state_seconds: seconds_since(entry.since_ns(), now_ns),
@@ -202,8 +201,8 @@ fn worker(segment: &Segment, state: State) -> Option<WorkerName> {
     if !matches!(state.phase(), Some(Phase::Claimed | Phase::Joining)) {
         return None;
     }
-    let place = state.owner().map(Token::index).filter(|place| *place != SERVER)?;
-    let entry = segment.participants().get(place as usize)?;
-    let servlet = segment.nodes().get(entry.node() as usize)?.name.clone();
-    Some(WorkerName { servlet, index: entry.worker(), pid: entry.pid() })
+    let place = state.owner()?.index();
+    let (node, index, _) = segment.worker_of(place)?;
+    let pid = segment.participants().get(place as usize)?.pid();
+    Some(WorkerName { servlet: node.name.clone(), index, pid })
 }

@@ -319,7 +319,7 @@ impl Mover<'_> {
             head = head.wrapping_add(1);
             ring.set_head(head);
         }
-        lock.unlock();
+        lock.unlock(self.me);
         crash_point!("route.emptied");
         // *attended* of `run`: should the node be up again, its worker may have gone to sleep because we had the lock.
         if ring.get(ring.head()).is_some() {

@@ -623,7 +623,7 @@ impl<'a> Loop<'a> {
             }
         }
         crash_point!("run.collected");
-        lock.unlock();
+        lock.unlock(self.seat.token);
         crash_point!("run.unlocked");
         // *attended*: after the unlock.
         if self.shared && self.pending() {

@@ -83,9 +83,10 @@ impl ServletStats {
 impl ServerStats {
     pub(crate) fn of(segment: &Segment) -> Self {
         let servlets = (0..segment.shape().nodes).filter_map(|node| segment.node(node)).map(|node| {
-            let workers = node.workers().iter().map(|entry| WorkerStats {
-                index: entry.worker(),
-                thread: entry.thread(),
+            let threads = node.info().threads;
+            let workers = (0..).zip(node.workers()).map(|(number, entry)| WorkerStats {
+                index: number / threads,
+                thread: number % threads,
                 pid: entry.pid(),
                 ready: entry.life() == Life::Ready,
                 restarts: entry.restarts(),

@@ -22,10 +22,12 @@
 //!   sleep. One wake too many is harmless, one too few is a hang.
 //! * *robbed only when dead*: the lock changes hands without its holder only after the holder's death is
 //!   proven. A stopped or slow holder keeps it.
+//! * *own*: it is freed by a CAS from the holder's own token, so whoever holds it only by mistake, because its token
+//!   was written over or it was taken for dead, does not free the next holder's.
 //!
 //! # Ordering
 //!
-//! * *passed*: the Release swap of the unlocker → the Acquire CAS of the next holder. `head` and all
+//! * *passed*: the Release CAS of the unlocker → the Acquire CAS of the next holder. `head` and all
 //!   that the former did under the lock travel. After a take-over there is no such edge: everything the
 //!   new holder relies on is atomic and re-read.
 //!
@@ -164,13 +166,35 @@ impl<'a> ReaderLock<'a> {
         }
     }
 
-    /// Gives the lock back. Only its holder may call this.
+    /// Gives the lock back, if `me` holds it.
+    ///
+    /// False, and nothing is changed, if the word names another holder or none: then bytes were written that no holder
+    /// writes, and what lies there now is another one's, or a waiter will take it. What `me` has claimed stays its own,
+    /// for claims are made in the words of tasks.
     #[inline]
-    pub fn unlock(&self) {
-        if self.0.swap(0, Ordering::SeqCst) & WAITERS != 0 {
-            crash_point!("lock.freed");
-            self.wake_one(); // *passed*
+    pub fn unlock(&self, me: Token) -> bool {
+        match self.0.compare_exchange(me.raw(), 0, Ordering::SeqCst, Ordering::Relaxed) {
+            Ok(_) => true, // *passed*
+            Err(seen) => self.unlock_contended(me, seen),
         }
+    }
+
+    #[cold]
+    fn unlock_contended(&self, me: Token, mut seen: u32) -> bool {
+        // Once more for each change under our hands: a waiter sets WAITERS once.
+        while seen & !WAITERS == me.raw() {
+            match self.0.compare_exchange(seen, 0, Ordering::SeqCst, Ordering::Relaxed) {
+                Ok(_) => {
+                    crash_point!("lock.freed");
+                    if seen & WAITERS != 0 {
+                        self.wake_one(); // *passed*
+                    }
+                    return true;
+                }
+                Err(now) => seen = now,
+            }
+        }
+        false
     }
 
     #[cold]
@@ -225,7 +249,7 @@ mod tests {
                         lock.lock(Token::new(index, 1), 10, |_| false);
                         // A lost update would show: load and store, not fetch_add.
                         counter.store(counter.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-                        lock.unlock();
+                        assert!(lock.unlock(Token::new(index, 1)));
                     }
                 });
             }
@@ -256,6 +280,22 @@ mod tests {
         assert_eq!(lock.lock_unless(Token::new(1, 1), 0, |_| false, give_up), None);
         assert_eq!(lock.holder(), Some(stranger));
         assert_eq!(asked.into_inner(), 2, "before each of two sleeps, of which it took one");
+    }
+
+    /// Symptom: two readers at once. Cause: a holder that was taken for dead, by a byte that somebody had written, freed
+    /// the lock of the one that had taken it over. Fix: it frees only its own.
+    #[test]
+    fn a_holder_that_was_robbed_does_not_free_the_next_ones() {
+        let (robbed, next) = (Token::new(1, 1), Token::new(2, 1));
+        for waiters in [0, WAITERS] {
+            let word = AtomicU32::new(robbed.raw() | waiters);
+            let lock = ReaderLock::new(&word);
+            assert_eq!(lock.lock(next, 0, |_| true), Acquired::TookOver(robbed));
+            assert!(!lock.unlock(robbed));
+            assert_eq!(lock.holder(), Some(next));
+            assert!(lock.unlock(next) && !lock.unlock(next), "once");
+            assert_eq!(lock.holder(), None);
+        }
     }
 
     #[test]

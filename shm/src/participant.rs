@@ -615,20 +615,21 @@ impl Drop for Lease {
     }
 }
 
-/// Whether the incarnation `token` is proven dead: its place has another incarnation, is marked DEAD, or
-/// its lease is free.
+/// Whether the incarnation `token` is proven dead. The kernel is asked first: whoever holds the lease is alive, whatever
+/// the table says it does. The table is believed only in what the kernel does not say: that the place has another
+/// incarnation by now, which holds the lease, and, where the kernel cannot be asked, that the server found it dead.
 #[must_use]
 pub fn is_dead(entries: &[Entry], lease: &Lease, token: Token) -> bool {
     let Some(entry) = entries.get(token.index() as usize) else {
         return true; // no such place: nobody alive can have written it
     };
     let replaced = || entry.token() != Some(token);
-    replaced()
-        || entry.life() == Life::Dead
-        || matches!(lease.is_held(token.index()), Ok(false))
-        // Once more: state and lease may have been those of a later incarnation, which takes them only
-        // after its token is in the entry.
-        || replaced()
+    match lease.is_held(token.index()) {
+        Ok(false) => true,
+        // After the look at the lease: a later incarnation takes it only after its token is in the entry.
+        Ok(true) => replaced(),
+        Err(_) => replaced() || entry.life() == Life::Dead,
+    }
 }
 
 #[cfg(test)]

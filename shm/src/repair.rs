@@ -42,7 +42,6 @@
 //! repairer treats by the same table.
 
 use crate::arena::{At, Claimed, Join, Task};
-use crate::participant::Life;
 use crate::pool;
 use crate::segment::Segment;
 use crate::sync::Ordering;
@@ -176,11 +175,11 @@ fn act_on_branch<'a>(task: &Task<'a>, state: State, me: Token, orphans: &mut Vec
 /// Removes the dead from the doorbell of its node, and from all reader locks: whoever meets a node without
 /// workers may hold its lock to empty its ring.
 fn forget(segment: &Segment, dead: Token) {
-    if let Some(entry) = segment.participants().get(dead.index() as usize)
-        && let Some(node) = segment.node(entry.node())
-        && dead.index() != crate::participant::SERVER
+    // By the plan, whatever the entry says; the server has no seat.
+    if let Some((node, number)) = segment.seat_of(dead.index())
+        && let Some(node) = segment.node(node)
     {
-        node.doorbell().forget(entry.number());
+        node.doorbell().forget(number);
     }
     for node in (0..segment.shape().nodes).filter_map(|index| segment.node(index)) {
         crash_point!("repair.lock");
@@ -252,11 +251,8 @@ pub fn wake_everyone(segment: &Segment) {
         }
     }
     crash_point!("wake.locks");
-    for entry in segment.participants() {
-        if !matches!(entry.life(), Life::Vacant | Life::Dead) {
-            entry.bell().ring();
-        }
-    }
+    // Whatever their states say: one that sleeps does not see that its own is wrong.
+    segment.participants().iter().for_each(|entry| entry.bell().ring());
     crash_point!("wake.bells");
     for id in 0..segment.shape().tasks() {
         if let Some(task) = Task::new(segment, id)

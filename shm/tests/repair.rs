@@ -103,7 +103,7 @@ fn claimed_and_not_drained_is_claimed_again() {
     let lock = f.segment.node(0).unwrap().lock();
     assert_eq!(lock.lock(other, 0, |_| panic!("it is free")), Acquired::Free);
     let claimed = f.drain(0, other);
-    lock.unlock();
+    assert!(lock.unlock(other));
     let payloads: Vec<_> = claimed.iter().map(|c| c.payload().unwrap()).collect();
     assert_eq!(payloads, [&b"not begun"[..], b"not claimed"]);
     assert_eq!(claimed[0].attempt(), 0, "no attempt was made");
@@ -342,4 +342,37 @@ fn a_place_taken_again_does_not_revive_its_former_token() {
     f.segment.lease().release(WORKER);
     assert!(f.segment.is_dead(second));
     assert!(f.segment.is_dead(Token::new(1000, 1)), "no such place");
+}
+
+/// Symptom: the doorbell kept what a dead worker had left and forgot a living one; a living holder of the reader lock was
+/// robbed, and its unlock freed the next holder's. Cause: the bytes of the participant table were believed against the
+/// plan and against the kernel. Fix: who a participant is follows from the plan, whether it lives from its lease, and a
+/// holder frees only its own lock.
+#[test]
+fn the_plan_and_the_kernel_are_believed_and_not_the_table() {
+    let f = Fixture::new();
+    let (dead, alive) = (f.arrive(WORKER), f.arrive(OTHER));
+    let node = f.segment.node(0).unwrap();
+    (0..2).for_each(|number| node.doorbell().announce(number));
+    for raw in [dead.raw(), alive.raw()] {
+        // token │ state │ pid │ role │ node │ worker │ …
+        let entry = f.find(&raw.to_le_bytes());
+        for (field, value) in [(1, 77_u32), (3, 9), (4, 1), (5, 3)] {
+            f.write(entry + 4 * field, &value.to_le_bytes());
+        }
+    }
+    let lock = node.lock();
+    lock.lock(alive, 0, |_| false);
+    assert!(!f.segment.is_dead(alive), "it holds its lease");
+    assert_eq!(
+        f.segment.worker_of(dead.index()).map(|(info, worker, _)| (&*info.name, worker)),
+        Some(("first", 0))
+    );
+    f.bury(dead);
+    let bell = node.bell(1).unwrap().count();
+    repair(&f.segment, dead, f.client(), |_| {});
+    assert_eq!(node.doorbell().sleepers(), 0b10, "the dead one, of this node");
+    assert_ne!(node.bell(1).unwrap().count(), bell, "whoever sleeps is woken, whatever its state");
+    assert_eq!(lock.holder(), Some(alive));
+    assert!(lock.unlock(alive));
 }

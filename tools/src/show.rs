@@ -240,10 +240,10 @@ fn name_of(segment: &Segment, target: Target) -> Option<String> {
 fn holder(segment: &Segment, token: Token) -> Holder {
     let entry = segment.participants().get(token.index() as usize);
     let alive = !segment.is_dead(token);
-    let worker = match entry {
-        Some(entry) if entry.role() != Role::Server => worker_name(segment, entry),
-        Some(_) => "server".into(),
-        None => format!("nobody ({token})"),
+    let worker = match (token.index(), worker_name(segment, token.index())) {
+        (SERVER, _) => "server".into(),
+        (_, Some(name)) => name,
+        (_, None) => format!("nobody ({token})"),
     };
     Holder { participant: token.index(), worker, pid: entry.filter(|_| alive).map(Entry::pid), alive }
 }
@@ -251,16 +251,17 @@ fn holder(segment: &Segment, token: Token) -> Holder {
 fn workers(segment: &Segment) -> Vec<Worker> {
     let entries = (0..).zip(segment.participants()).skip(SERVER as usize + 1);
     entries
-        .map(|(participant, entry)| {
+        .filter_map(|(participant, entry)| {
+            let (info, worker, thread) = segment.worker_of(participant)?;
             let snapshot = entry.counters().snapshot();
             // A line for people, then a zero byte and a record for programs.
             let message = entry.message();
             let message = message.split(|&b| b == 0).next().unwrap_or_default();
-            Worker {
-                node: node_name(segment, entry),
-                worker: entry.worker(),
-                thread: entry.thread(),
-                threads: threads(segment, entry),
+            Some(Worker {
+                node: units::printable(&info.name),
+                worker,
+                thread,
+                threads: info.threads,
                 participant,
                 state: entry.life(),
                 alive: is_held(segment, participant),
@@ -271,23 +272,15 @@ fn workers(segment: &Segment) -> Vec<Worker> {
                 cpus: entry.cpus(),
                 message: (!message.is_empty()).then(|| units::printable(&String::from_utf8_lossy(message))),
                 counters: Counters { snapshot, batch_mean: snapshot.batch_mean() },
-            }
+            })
         })
         .collect()
 }
 
-fn node_name(segment: &Segment, entry: &Entry) -> String {
-    let node = segment.nodes().get(entry.node() as usize);
-    node.map_or_else(|| format!("node {}?", entry.node()), |info| units::printable(&info.name))
-}
-
-fn worker_name(segment: &Segment, entry: &Entry) -> String {
-    let node = node_name(segment, entry);
-    title(&node, entry.worker(), entry.thread(), threads(segment, entry))
-}
-
-fn threads(segment: &Segment, entry: &Entry) -> u32 {
-    segment.nodes().get(entry.node() as usize).map_or(1, |info| info.threads)
+/// A worker's name, by the plan: what the table says of its place may have been written over.
+fn worker_name(segment: &Segment, place: u32) -> Option<String> {
+    let (info, worker, thread) = segment.worker_of(place)?;
+    Some(title(&units::printable(&info.name), worker, thread, info.threads))
 }
 
 /// `node/worker`, and `.thread` after it if the worker has several.

@@ -68,17 +68,17 @@ impl Node {
     fn take(&self, worker: u32, max: u64) -> Vec<u32> {
         let lock = ReaderLock::new(&self.lock);
         lock.lock(token(worker), 0, |t| self.is_dead(t));
-        self.take_locked(max)
+        self.take_locked(worker, max)
     }
 
     /// The same for who holds the lock.
-    fn take_locked(&self, max: u64) -> Vec<u32> {
+    fn take_locked(&self, worker: u32, max: u64) -> Vec<u32> {
         let ring = self.parts.ring();
         let head = ring.head();
         let count = ring.published(head, max);
         let ids = (head..head + count).map(|position| ring.get(position).unwrap()).collect();
         ring.set_head(head + count);
-        ReaderLock::new(&self.lock).unlock();
+        ReaderLock::new(&self.lock).unlock(token(worker));
         // Unlock, full fence, look: against announce, full fence, look at ring and lock. Without loom the
         // order of the two `SeqCst` accesses is enough.
         fence_after_seq_cst();
@@ -214,7 +214,7 @@ fn what_is_pushed_while_a_window_ends_is_taken() {
             spawn(move || {
                 node.line.announce_window(0, 3);
                 node.line.retract_window();
-                node.take_locked(4).len()
+                node.take_locked(0, 4).len()
             })
         };
         take_part();
@@ -452,7 +452,7 @@ fn a_window_is_taken_over() {
                     }
                     node.line.retract_window();
                 }
-                node.take_locked(2).len()
+                node.take_locked(0, 2).len()
             })
         };
         let producer = {

@@ -42,7 +42,7 @@ impl Guarded {
     fn visit(&self, index: u32, spins: u32) {
         self.lock().lock(token(index), spins, |_| false);
         self.add();
-        self.lock().unlock();
+        assert!(self.lock().unlock(token(index)));
     }
 }
 
@@ -93,7 +93,7 @@ fn a_participant_dies() {
             spawn(move || {
                 death.strikes(|| {
                     guarded.lock().lock(token(1), 0, |_| false);
-                    guarded.lock().unlock();
+                    guarded.lock().unlock(token(1));
                 })
             })
         };
@@ -104,7 +104,7 @@ fn a_participant_dies() {
                 let how = guarded.lock().lock(token(2), 0, is_dead);
                 assert!(matches!(how, Acquired::Free | Acquired::TookOver(_)));
                 guarded.add();
-                guarded.lock().unlock();
+                assert!(guarded.lock().unlock(token(2)));
             })
         };
         if victim.join().unwrap() {
@@ -129,7 +129,7 @@ fn two_take_over_from_one() {
             spawn(move || {
                 let how = guarded.lock().lock(token(index), 0, |t| t == dead);
                 guarded.add();
-                guarded.lock().unlock();
+                assert!(guarded.lock().unlock(token(index)));
                 how == Acquired::TookOver(dead)
             })
         });

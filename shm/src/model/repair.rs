@@ -61,7 +61,7 @@ impl Plan {
             }
         }
         ring.set_head(head + count);
-        lock.unlock();
+        lock.unlock(me);
         for id in batch {
             if id == 0 {
                 assert!(self.words[0].requeue(me, 0));

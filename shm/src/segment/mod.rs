@@ -227,6 +227,15 @@ impl Segment {
         })
     }
 
+    /// Which of its node's workers has a place, and which of that worker's threads. By the plan, as
+    /// [`seat_of`](Self::seat_of).
+    #[must_use]
+    pub fn worker_of(&self, place: u32) -> Option<(&NodeInfo, u32, u32)> {
+        let (node, number) = self.seat_of(place)?;
+        let info = self.nodes.get(node as usize)?;
+        Some((info, number / info.threads, number % info.threads))
+    }
+
     /// The configuration that a node's workers are constructed from, copied.
     #[must_use]
     pub fn config(&self, info: &NodeInfo) -> Vec<u8> {

@@ -451,7 +451,7 @@ impl<'s> Actor<'s> {
             head = head.wrapping_add(1);
         }
         ring.set_head(head);
-        lock.unlock();
+        lock.unlock(me);
         node.doorbell().wake_one(|worker| node.bell(worker));
     }
 

@@ -191,7 +191,7 @@ impl<'s> Hand<'s> {
         }
         let moved = head - ring.head();
         ring.set_head(head);
-        lock.unlock();
+        lock.unlock(self.me);
         let mut outbox = Vec::new();
         for task in claimed {
             if task.is_abandoned() {
