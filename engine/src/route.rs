@@ -34,6 +34,7 @@ use ringmill_shm::segment::{Node, Run, Segment};
 use ringmill_shm::sys::time::now_ns;
 use ringmill_shm::token::Token;
 use rkyv::Archived;
+use rkyv::primitive::ArchivedUsize;
 use std::cell::RefCell;
 use std::fmt;
 use std::sync::Arc;
@@ -570,8 +571,10 @@ pub(crate) fn root_of<T: rkyv::Archive>() -> (u32, u32) {
 /// Copies an outcome behind what is there; the position of its root.
 fn append(joined: &mut Vec<u8>, bytes: &[u8], root_bytes: u32, root_align: u32) -> Option<usize> {
     let before_root = bytes.len().checked_sub(root_bytes as usize)?;
-    // A root alone needs its own alignment; what lies before one may need any.
-    let align = if before_root == 0 { root_align as usize } else { PAYLOAD_ALIGN };
+    // What lies before a root may need any alignment, and so may nothing at all: an empty list's pointer names a place
+    // that its elements could lie at. A root that is aligned to less than a pointer has none.
+    let has_pointers = root_align as usize >= align_of::<ArchivedUsize>();
+    let align = if before_root == 0 && !has_pointers { root_align as usize } else { PAYLOAD_ALIGN };
     joined.resize(joined.len().next_multiple_of(align), 0);
     let root = joined.len() + before_root;
     joined.extend_from_slice(bytes);
@@ -666,6 +669,18 @@ mod tests {
         let (a, b, c, d, e, f) = joined.read::<Whole>(0);
         assert_eq!((*a, *b, *c, *d, *e, *f), expected);
         assert_eq!(*Joined::default().value(5_u32).read::<(Box<u32>,)>(0).0, 5);
+    }
+
+    /// Symptom: a member that answered with an empty list of numbers made the whole outcome unreadable. Cause: a root
+    /// with nothing before it was put where its own alignment allows, and an empty list points to a place for
+    /// its elements, whose alignment may be larger. Fix: roots that may have pointers are aligned for anything.
+    #[test]
+    fn empty_lists_of_any_alignment_read_as_empty_lists() {
+        type Whole = (Box<u8>, Box<Vec<u64>>, Box<u32>, Box<Vec<u128>>, Box<Box<[u128]>>);
+        let joined = Joined::default().value(1_u8).value(Vec::<u64>::new()).value(2_u32);
+        let joined = joined.value(Vec::<u128>::new()).value(Box::<[u128]>::default());
+        let (a, b, c, d, e) = joined.read::<Whole>(0);
+        assert_eq!((*a, b.len(), *c, d.len(), e.len()), (1, 0, 2, 0, 0));
     }
 
     #[test]
