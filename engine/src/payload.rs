@@ -1,7 +1,8 @@
 //! What travels: rkyv types, serialised straight into the segment and read there.
 //!
-//! The format is fixed by three rkyv features (little-endian, aligned, 32-bit offsets) and by
-//! [`PAYLOAD_FORMAT`], which is part of a segment's fingerprint. Shared pointers (`Rc`, `Arc`) are not
+//! The format is fixed by three rkyv features (little-endian, aligned, 64-bit pointers) and by
+//! [`PAYLOAD_FORMAT`], which is part of a segment's fingerprint. The width of pointers is also that of `usize` and
+//! `isize`: narrower ones would cut their values without an error. Shared pointers (`Rc`, `Arc`) are not
 //! payloads: the serialiser has no place for them, so they fail to compile.
 #![expect(unsafe_code, reason = "a view of bytes that were validated when they were taken")]
 
@@ -13,7 +14,9 @@ use ringmill_shm::pool::PoolError;
 use rkyv::api::access_with_context;
 use rkyv::api::low::{LowDeserializer, LowValidator, deserialize};
 use rkyv::bytecheck::CheckBytes;
+use rkyv::primitive::{ArchivedU64, ArchivedUsize, FixedUsize};
 use rkyv::rancor::{Error as Failure, Strategy};
+use rkyv::rend::u64_le;
 use rkyv::ser::{Positional, Serializer, Writer};
 use rkyv::util::AlignedVec;
 use rkyv::validation::Validator;
@@ -22,8 +25,16 @@ use rkyv::{Archive, Archived, Deserialize, Place, Portable, Serialize};
 use std::num::NonZeroUsize;
 use std::ptr::NonNull;
 
-/// Identifies how payload bytes are written: rkyv 0.8, little-endian, aligned, 32-bit offsets.
-pub(crate) const PAYLOAD_FORMAT: u64 = u64::from_le_bytes(*b"rkyv08LA");
+/// Identifies how payload bytes are written: rkyv 0.8, little-endian, aligned, 64-bit pointers.
+pub(crate) const PAYLOAD_FORMAT: u64 = u64::from_le_bytes(*b"rk08LA64");
+
+// Any crate of a program can switch rkyv's features on, for all of them.
+const _: () = assert!(
+    size_of::<FixedUsize>() == 8 && align_of::<ArchivedUsize>() == 8,
+    "ringmill's payloads need rkyv's features little_endian, aligned and pointer_width_64: look for a dependency that \
+     switches on others (cargo tree -e features -i rkyv)"
+);
+const _: fn(u64_le) -> ArchivedU64 = |number| number;
 
 /// So many pointers of a payload can lie one within the other: whoever validates it recurses, and no bytes may
 /// cost more than a worker's stack.
@@ -41,6 +52,11 @@ pub type Checker<'a> = LowValidator<'a, Failure>;
 ///
 /// Whoever reads a payload refuses one with more than 128 pointers one within the other: a linked list of more
 /// links, say. A `Vec` is one pointer, however long.
+///
+/// What arrives is what was sent, to the bit; `usize` and `isize` have 64 bits. The exceptions are rkyv's: a hash map or set
+/// gets a new hasher (`S::default()`), a `RangeInclusive` that was iterated to its end forgets that, and a field with
+/// `with = Skip` is its type's default. A value must not change while it is sent: what is behind `with = Lock` or
+/// `with = AtomicLoad` is read twice.
 ///
 /// ```
 /// #[derive(rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
@@ -310,10 +326,10 @@ mod tests {
 
     #[test]
     fn the_format_is_the_one_promised() {
-        // Little-endian, aligned, 32-bit offsets: a string of 12 bytes lies before its 8-byte reference.
-        let bytes = rkyv::to_bytes::<Failure>(&(0x0102_0304_u32, String::from("twelve bytes"))).unwrap();
-        assert_eq!(bytes.len(), 12 + 4 + 8);
-        assert_eq!(bytes[12..16], [4, 3, 2, 1]);
+        // Little-endian, aligned, 64-bit pointers: a string of 17 bytes lies before its 16-byte reference.
+        let bytes = rkyv::to_bytes::<Failure>(&(0x0102_0304_u32, String::from("seventeen letters"))).unwrap();
+        assert_eq!(bytes.len(), 17 + 7 + 8 + 16);
+        assert_eq!(bytes[24..28], [4, 3, 2, 1]);
     }
 
     #[derive(rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]

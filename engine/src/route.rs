@@ -20,7 +20,7 @@
 //!
 //! # Source
 //!
-//! The layout is that of rkyv 0.8 with little-endian, aligned, 32-bit relative pointers; `tests` below check
+//! The layout is that of rkyv 0.8 with little-endian, aligned, 64-bit relative pointers; `tests` below check
 //! it against rkyv itself.
 
 use crate::error::{EncodeError, Member, MemberOutcome, RemoteCause, RemoteError};
@@ -563,6 +563,9 @@ fn name_of(target: Target, segment: &Segment) -> String {
     name.cloned().unwrap_or_default()
 }
 
+// However little room there is, a record has a place, with some text.
+const _: () = assert!(size_of::<Archived<RemoteError>>() + 24 <= INLINE_BYTES);
+
 /// Size and alignment of a type's root.
 pub(crate) fn root_of<T: rkyv::Archive>() -> (u32, u32) {
     (size_of::<Archived<T>>() as u32, align_of::<Archived<T>>() as u32)
@@ -585,19 +588,19 @@ fn append(joined: &mut Vec<u8>, bytes: &[u8], root_bytes: u32, root_align: u32) 
 fn finish_joined(joined: &mut Vec<u8>, roots: &[(usize, bool)], form: u32) {
     fn point(joined: &mut Vec<u8>, to: usize) {
         let offset = to as i64 - joined.len() as i64;
-        joined.extend_from_slice(&(offset as i32).to_le_bytes()); // payloads are far below 2 GiB
+        joined.extend_from_slice(&offset.to_le_bytes());
     }
-    joined.resize(joined.len().next_multiple_of(4), 0);
+    joined.resize(joined.len().next_multiple_of(8), 0);
     let first = joined.len();
     for &(root, is_error) in roots {
         if form & KEEPS_ERRORS != 0 {
-            joined.extend_from_slice(&u32::from(is_error).to_le_bytes());
+            joined.extend_from_slice(&u64::from(is_error).to_le_bytes());
         }
         point(joined, root);
     }
     if form & LIST != 0 {
         point(joined, first);
-        joined.extend_from_slice(&(roots.len() as u32).to_le_bytes());
+        joined.extend_from_slice(&(roots.len() as u64).to_le_bytes());
     }
 }
 

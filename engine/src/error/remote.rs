@@ -1,6 +1,14 @@
 //! Records of errors that happened on a worker's side; they lie in the segment in the place of an outcome.
 
 use super::BoxError;
+use rkyv::boxed::{ArchivedBox, BoxResolver};
+use rkyv::niche::niched_option::NichedOption;
+use rkyv::niche::niching::Null;
+use rkyv::rancor::{Fallible, Source};
+use rkyv::ser::{Allocator, Writer};
+use rkyv::string::ArchivedString;
+use rkyv::with::{ArchiveWith, AsBox, DeserializeWith, MapNiche, SerializeWith};
+use rkyv::{Deserialize, Place};
 use std::error::Error as StdError;
 use std::fmt;
 
@@ -33,10 +41,12 @@ pub enum RemoteCause {
     /// User code returned an error.
     Failed {
         /// The error's type.
+        #[rkyv(with = Apart)]
         type_name: String,
         /// Its message, its source's, and so on.
         messages: Vec<String>,
         /// Where it was made, if `RUST_BACKTRACE` asked for it.
+        #[rkyv(with = MapNiche<AsBox, Null>)]
         backtrace: Option<String>,
     },
     /// User code panicked.
@@ -44,6 +54,7 @@ pub enum RemoteCause {
         /// The panic's message, and where it was.
         message: String,
         /// The stack, if `RUST_BACKTRACE` asked for it.
+        #[rkyv(with = MapNiche<AsBox, Null>)]
         backtrace: Option<String>,
     },
     /// `call` returned without answering this item.
@@ -117,6 +128,39 @@ pub enum RemoteCause {
         #[rkyv(omit_bounds)]
         members: Vec<Member>,
     },
+}
+
+/// A text beside the record: one that is empty takes a pointer's 8 bytes. Records lie in line where there is no room for
+/// more than that.
+#[derive(Debug)]
+pub(crate) struct Apart;
+
+type ArchivedApart = NichedOption<ArchivedBox<ArchivedString>, Null>;
+
+#[expect(clippy::box_collection, reason = "rkyv archives it as a pointer of 8 bytes")]
+fn apart(text: &str) -> Option<Box<String>> {
+    (!text.is_empty()).then(|| Box::new(text.to_owned()))
+}
+
+impl ArchiveWith<String> for Apart {
+    type Archived = ArchivedApart;
+    type Resolver = Option<BoxResolver>;
+
+    fn resolve_with(text: &String, resolver: Self::Resolver, out: Place<Self::Archived>) {
+        ArchivedApart::resolve_from_option(apart(text).as_ref(), resolver, out);
+    }
+}
+
+impl<S: Fallible<Error: Source> + Writer + Allocator + ?Sized> SerializeWith<String, S> for Apart {
+    fn serialize_with(text: &String, serializer: &mut S) -> Result<Self::Resolver, S::Error> {
+        ArchivedApart::serialize_from_option(apart(text).as_ref(), serializer)
+    }
+}
+
+impl<D: Fallible<Error: Source> + ?Sized> DeserializeWith<ArchivedApart, String, D> for Apart {
+    fn deserialize_with(archived: &ArchivedApart, deserializer: &mut D) -> Result<String, D::Error> {
+        archived.as_ref().map_or(Ok(String::new()), |text| text.get().deserialize(deserializer))
+    }
 }
 
 /// A member of an ensemble that failed.
@@ -231,8 +275,10 @@ impl RemoteCause {
     /// The same with less text, for a place that is too small, the backtrace's end first; `None` if there is
     /// nothing to leave out.
     pub(crate) fn shortened(&self) -> Option<Self> {
+        // Up to 16 bytes lie in the reference itself.
         let cut = |text: &String| {
-            let end = (0..=24.min(text.len())).rev().find(|&i| text.is_char_boundary(i)).unwrap_or(0);
+            let most = if text.len() > 24 { 24 } else { 16 };
+            let end = (0..=most.min(text.len())).rev().find(|&i| text.is_char_boundary(i)).unwrap_or(0);
             (end < text.len()).then(|| text[..end].to_string())
         };
         match self {
@@ -252,6 +298,11 @@ impl RemoteCause {
                     backtrace: None,
                 })
             }
+            Self::Failed { type_name, messages, .. } => Some(Self::Failed {
+                type_name: type_name.clone(),
+                messages: vec![cut(messages.first()?)?],
+                backtrace: None,
+            }),
             Self::Panicked { message, .. } => {
                 Some(Self::Panicked { message: cut(message)?, backtrace: None })
             }

@@ -8,6 +8,7 @@ mod before_main;
 mod freeze;
 mod limits;
 mod linear;
+mod payloads;
 mod policy;
 mod stopped;
 mod twins;
