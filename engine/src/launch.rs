@@ -30,12 +30,14 @@
     reason = "what is done before `main`: taking the order out of the environment, running constructors"
 )]
 
+use crate::clock::{deadline, nanos};
 use crate::error::{JoinError, NOT_A_WORKER, RemoteError, STOPPED_BY_ERROR};
 use crate::patience::Wait;
 use crate::payload;
 use crate::plan::Live;
 use crate::registry::{self, NOTE_OWNER};
 use crate::run::{Left, Seat};
+use crate::supervisor::KILL_LIMIT;
 use crate::unit::Unit;
 use crate::worker::Stop;
 use ringmill_shm::doorbell::WORKER_LIMIT;
@@ -59,7 +61,8 @@ use std::ffi::{CString, OsString};
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
-use std::process::{Child, Stdio};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -68,6 +71,8 @@ use std::time::{Duration, Instant};
 const VARIABLE: &str = "RINGMILL_WORKER";
 /// Which orders this is able to give and to follow.
 pub(crate) const ORDER_VERSION: u32 = 2;
+/// How often to look at a child of which nothing tells when it ends.
+const LOOK_AT_CHILD: Duration = Duration::from_millis(5);
 /// How long a worker may clean up after the server's process has gone.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
@@ -197,7 +202,7 @@ impl Order {
         let wait = match self.wait {
             Wait::Adaptive => "adaptive".to_string(),
             Wait::Park => "park".to_string(),
-            Wait::Spin(time) => time.as_nanos().to_string(),
+            Wait::Spin(time) => nanos(time).to_string(),
         };
         let Self { place, tokens, wait: _, origin, descriptors, build, name, segment } = self;
         let tokens: Vec<String> = tokens.iter().map(|token| token.raw().to_string()).collect();
@@ -299,7 +304,7 @@ pub(crate) fn spawn(
     title: &str,
     mut order: Order,
     segment: &Segment,
-) -> std::io::Result<(Process, Option<String>)> {
+) -> Result<(Process, Option<String>), SpawnError> {
     let (ours, theirs) = Tether::pair()?;
     let lease = segment.lease();
     let own = lease.open_again();
@@ -331,19 +336,101 @@ pub(crate) fn spawn(
             let process = Process { child, pidfd, tether: Some(ours), reason: None, strayed: false };
             Ok((process, warning))
         }
-        Err(error) => {
+        Err(source) => {
             // Without a descriptor its death could not be noticed. If it has gone already, its pid
             // may be another's.
-            if is_unwaited_child(child.id()) {
-                let _ = child.kill();
-                let _ = child.wait();
+            drop(ours); // it ends when it sees that, should it get no signal
+            let pid = child.id();
+            let mut ended = !is_unwaited_child(pid);
+            if !ended {
+                let _ = child.kill(); // what counts is whether it ends
+                let until = deadline(KILL_LIMIT);
+                while !ended && Instant::now() < until {
+                    std::thread::sleep(LOOK_AT_CHILD); // nothing tells of its end: that is what failed
+                    ended = !matches!(child.try_wait(), Ok(None));
+                }
             }
-            Err(error)
+            Err(SpawnError { source, survivor: (!ended).then_some(pid) })
+        }
+    }
+}
+
+/// Why there is no process.
+#[derive(Debug)]
+pub(crate) struct SpawnError {
+    pub(crate) source: std::io::Error,
+    /// There is one all the same, which could not be ended.
+    pub(crate) survivor: Option<u32>,
+}
+
+impl From<std::io::Error> for SpawnError {
+    fn from(source: std::io::Error) -> Self {
+        Self { source, survivor: None }
+    }
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Ended {
+    /// As the kernel says.
+    As(ExitStatus),
+    /// That is not known: the program ignores SIGCHLD, waits for every child that it has, or may not wait for any.
+    Somehow,
+}
+
+impl Ended {
+    pub(crate) fn signal(self) -> Option<i32> {
+        match self {
+            Self::As(status) => status.signal(),
+            Self::Somehow => None,
+        }
+    }
+
+    pub(crate) fn code(self) -> Option<i32> {
+        match self {
+            Self::As(status) => status.code(),
+            Self::Somehow => None,
+        }
+    }
+}
+
+impl std::fmt::Display for Ended {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match (self.signal(), self.code()) {
+            (Some(signal), _) => write!(f, "killed by signal {signal}"),
+            (None, Some(code)) => write!(f, "exit code {code}"),
+            (None, None) => f.write_str("how is not known, because something else in this program waited for it (a wait for any child, or SIGCHLD is ignored)"),
         }
     }
 }
 
 impl Process {
+    /// How it ended, if it has.
+    pub(crate) fn ended(&mut self) -> Option<Ended> {
+        match self.child.try_wait() {
+            Ok(Some(status)) => Some(Ended::As(status)),
+            Ok(None) => None,
+            Err(error) if error.raw_os_error() == Some(libc::ECHILD) => Some(Ended::Somehow),
+            // We may not wait; whether it is over we can see.
+            Err(_) => {
+                wait_readable(&[self.pidfd.as_raw_fd()], Some(Duration::ZERO))[0].then_some(Ended::Somehow)
+            }
+        }
+    }
+
+    /// Waits until it has ended, for so long.
+    pub(crate) fn await_end(&mut self, limit: Duration) -> Option<Ended> {
+        let until = deadline(limit);
+        loop {
+            let ended = self.ended();
+            let left = until.saturating_duration_since(Instant::now());
+            if ended.is_some() || left.is_zero() {
+                return ended;
+            }
+            wait_readable(&[self.pidfd.as_raw_fd()], Some(left.min(Duration::from_millis(100))));
+        }
+    }
+
     /// What it has said since the last look. Its tether is gone after that if the other end is closed.
     pub(crate) fn words(&mut self) -> Vec<Word> {
         let mut words = Vec::new();
@@ -738,16 +825,6 @@ pub(crate) fn boot_message(error: &RemoteError) -> Vec<u8> {
 pub(crate) fn read_boot_message(message: &[u8]) -> Option<RemoteError> {
     let record = message.splitn(2, |&b| b == 0).nth(1)?;
     payload::copied(record).ok()
-}
-
-/// How a process ended, in words.
-pub(crate) fn status_text(status: std::process::ExitStatus) -> String {
-    use std::os::unix::process::ExitStatusExt;
-    match (status.signal(), status.code()) {
-        (Some(signal), _) => format!("killed by signal {signal}"),
-        (None, Some(code)) => format!("exit code {code}"),
-        (None, None) => "ended".into(),
-    }
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ mod support;
 
 mod before_main;
 mod freeze;
+mod half_built;
 mod limits;
 mod linear;
 mod payloads;
