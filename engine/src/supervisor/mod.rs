@@ -36,7 +36,8 @@ pub(crate) use limits::{KILL_LIMIT, Limits};
 pub(crate) use shared::Shared;
 
 use crate::error::StartError;
-use crate::launch::{self, Ended, Order, Process, Recipe, SpawnError, Word};
+use crate::launch::{self, Ended, Process, Recipe, SpawnError, Word};
+use crate::order::{Order, Origin};
 use crate::panics::{joined, say};
 use crate::patience::Wait;
 use crate::plan::{Live, PlanNode};
@@ -255,7 +256,7 @@ impl Supervisor {
         tokens: Vec<Token>,
     ) -> Result<Process, (StartError, Option<u32>)> {
         let segment = &self.shared.segment;
-        let origin = launch::Origin::of(segment)
+        let origin = Origin::of(segment)
             .map_err(|source| (StartError::System { what: "look at the server's lease", source }, None))?;
         let order = Order {
             place: post.places.start,

@@ -9,6 +9,7 @@ mod freeze;
 mod half_built;
 mod limits;
 mod linear;
+mod never_the_program;
 mod payloads;
 mod policy;
 mod stopped;
