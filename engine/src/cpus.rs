@@ -101,12 +101,6 @@ impl Cpus {
     }
 
     fn resolve_among(&self, servlet: &str, allowed: &[usize]) -> Result<Vec<Vec<usize>>, StartError> {
-        let workers = match self {
-            Self::Count(count) => vec![Vec::new(); *count],
-            Self::Auto => allowed.iter().map(|&cpu| vec![cpu]).collect(),
-            Self::PerNumaNode => cpu::by_numa_node(allowed),
-            Self::List(pins) => pins.iter().map(|pin| pin.0.clone().unwrap_or_default()).collect(),
-        };
         let most = ringmill_shm::doorbell::WORKER_LIMIT;
         let range = |what, value: usize, most: usize| StartError::Range {
             servlet: Some(servlet.into()),
@@ -114,6 +108,13 @@ impl Cpus {
             value: value as u64,
             least: 1,
             most: most as u64,
+        };
+        let workers = match self {
+            Self::Count(count) if *count > most => return Err(range("number of workers", *count, most)),
+            Self::Count(count) => vec![Vec::new(); *count],
+            Self::Auto => allowed.iter().map(|&cpu| vec![cpu]).collect(),
+            Self::PerNumaNode => cpu::by_numa_node(allowed),
+            Self::List(pins) => pins.iter().map(|pin| pin.0.clone().unwrap_or_default()).collect(),
         };
         if workers.is_empty() || workers.len() > most {
             return Err(range("number of workers", workers.len(), most));

@@ -73,7 +73,6 @@ mod items;
 mod launch;
 mod loan;
 mod on_death;
-mod order;
 mod panics;
 mod patience;
 mod payload;
@@ -143,7 +142,7 @@ pub mod __private {
 
     /// What reads bytes that others wrote, for tests that give it any bytes.
     pub mod hostile {
-        use crate::{Payload, RemoteCause, RemoteError, launch, order, payload};
+        use crate::{Payload, RemoteCause, RemoteError, launch, payload};
 
         /// The value of payload bytes.
         ///
@@ -180,7 +179,7 @@ pub mod __private {
 
         /// Whether a text is what a worker's process can be told.
         pub fn order(text: &str) -> bool {
-            order::understands(text)
+            launch::understands(text)
         }
 
         /// The error record of a worker that could not start.

@@ -22,7 +22,7 @@ use crate::on_death::OnDeath;
 use crate::restarts::Restarts;
 use crate::route::Choose;
 use crate::run::{Left, Seat};
-use ringmill_shm::layout::{Class, INLINE_BYTES, LINE, TASKS_LIMIT};
+use ringmill_shm::layout::{Class, INLINE_BYTES, LINE, NODE_LIMIT, PAYLOAD_LIMIT, TASKS_LIMIT};
 use ringmill_shm::participant::Role;
 use ringmill_shm::plan::{Fork, Member, Switch, Target};
 use ringmill_shm::segment::{NodeSpec, Spec};
@@ -75,6 +75,21 @@ impl Environment {
     /// The largest worker index that is named.
     pub(crate) fn last_worker(&self) -> Option<usize> {
         self.0.iter().filter_map(|variable| variable.worker).max()
+    }
+
+    /// A variable that no process can have, and why.
+    pub(crate) fn bad_variable(&self) -> Option<(String, &'static str)> {
+        self.0.iter().find_map(|Variable { key, value, .. }| {
+            let (name, value) = (key.as_encoded_bytes(), value.as_encoded_bytes());
+            let reason = match name {
+                [] => "its name is empty",
+                _ if name.contains(&b'=') => "its name has a \"=\"",
+                _ if name.contains(&0) => "its name has a zero byte",
+                _ if value.contains(&0) => "its value has a zero byte",
+                _ => return None,
+            };
+            Some((key.to_string_lossy().chars().take(64).collect(), reason))
+        })
     }
 
     /// The variables of one worker: those of all, then its own.
@@ -177,13 +192,21 @@ impl Planner {
     }
 
     /// Adds a node.
-    pub(crate) fn add(&mut self, mut node: PlanNode) -> Span {
+    pub(crate) fn add(&mut self, mut node: PlanNode) -> Result<Span, StartError> {
+        self.check_room(&node.name)?;
         node.name = self.free_name(node.name);
         node.mandatory = self.optional == 0;
         let remote = matches!(node.launch, Launch::Process { .. });
         let index = self.nodes.len() as u32;
         self.nodes.push(node);
-        Span { entry: Target::Node(index), exits: vec![Exit::Node(index)], remote, fails_remote: remote }
+        Ok(Span { entry: Target::Node(index), exits: vec![Exit::Node(index)], remote, fails_remote: remote })
+    }
+
+    /// Whether there may be another node: asked before it is planned, for a list of members may have any length.
+    fn check_room(&self, servlet: &str) -> Result<(), StartError> {
+        let (value, most) = (self.nodes.len() as u64 + 1, u64::from(NODE_LIMIT));
+        let (servlet, what) = (Some(servlet.into()), "number of servlets with workers");
+        if value <= most { Ok(()) } else { Err(StartError::Range { servlet, what, value, least: 1, most }) }
     }
 
     /// Adds one part after another.
@@ -212,9 +235,10 @@ impl Planner {
         fail_fast: bool,
         members: Vec<(AddMember<'_>, (u32, u32))>,
     ) -> Result<Span, StartError> {
+        crate::servlet::check_name(&name)?;
         let name = self.free_name(name);
         let index = self.forks.len();
-        let (parent, first, count) = (self.place, self.branches, members.len() as u32);
+        let (parent, first) = (self.place, self.branches);
         let range = |what, value: u64, least, most| StartError::Range {
             servlet: Some(name.clone()),
             what,
@@ -229,7 +253,7 @@ impl Planner {
         if tasks > TASKS_LIMIT.into() {
             return Err(range("number of tasks a request, with its members,", tasks, 1, TASKS_LIMIT.into()));
         }
-        self.branches += count;
+        self.branches += members.len() as u32; // it fits: no more than `TASKS_LIMIT`
         self.forks.push(Fork {
             name: name.clone(),
             fail_fast,
@@ -265,6 +289,7 @@ impl Planner {
         pass_on: impl FnOnce(String) -> Result<PlanNode, StartError>,
         members: Vec<AddMember<'_>>,
     ) -> Result<Span, StartError> {
+        crate::servlet::check_name(&name)?;
         let name = self.free_name(name);
         if members.is_empty() {
             let (servlet, most) = (Some(name), u64::from(TASKS_LIMIT));
@@ -275,6 +300,7 @@ impl Planner {
         let node = match self.remote {
             false => None,
             true => {
+                self.check_room(&name)?;
                 let mut node = pass_on(name.clone())?;
                 node.mandatory = self.optional == 0;
                 node.next = Target::Switch(index as u32);
@@ -387,7 +413,12 @@ fn classes(blocks: &Blocks, tasks: u64, keeps_inputs: bool) -> Result<Vec<Class>
     // A size that cannot be rounded up is refused with the shape.
     let rounded = |bytes: usize| bytes.checked_next_multiple_of(LINE).unwrap_or(bytes) as u64;
     let class = |bytes: usize, count: u64| Class { block_bytes: rounded(bytes), count };
+    let refuse = |what, bytes: usize, least| {
+        let (value, most) = (bytes as u64, PAYLOAD_LIMIT);
+        Err(StartError::Range { servlet: None, what, value, least, most })
+    };
     match blocks {
+        Blocks::UpTo(max) if *max as u64 > PAYLOAD_LIMIT => refuse("max_payload in bytes", *max, 0),
         Blocks::UpTo(max) if *max <= INLINE_BYTES && !keeps_inputs => Ok(Vec::new()),
         Blocks::UpTo(max) => {
             let max = max.max(&INLINE_BYTES);
@@ -401,6 +432,11 @@ fn classes(blocks: &Blocks, tasks: u64, keeps_inputs: bool) -> Result<Vec<Class>
             Ok(classes)
         }
         Blocks::Classes(list) => {
+            let least = INLINE_BYTES as u64 + 1;
+            let fits = |bytes: usize| (least..=PAYLOAD_LIMIT).contains(&(bytes as u64));
+            if let Some(&(bytes, _)) = list.iter().find(|(bytes, _)| !fits(*bytes)) {
+                return refuse("block size of a payload class in bytes", bytes, least);
+            }
             let mut classes: Vec<Class> =
                 list.iter().map(|&(bytes, count)| class(bytes, count as u64)).collect();
             classes.sort_unstable_by_key(|c| c.block_bytes);
@@ -442,9 +478,9 @@ mod tests {
     fn names_stay_distinct() {
         let mut planner = Planner::default();
         for _ in 0..3 {
-            planner.add(node("w", 0));
+            planner.add(node("w", 0)).unwrap();
         }
-        let span = planner.add(node("w-2", 0));
+        let span = planner.add(node("w-2", 0)).unwrap();
         let (plan, _) = planner.finish(&span);
         let names: Vec<&str> = plan.nodes.iter().map(|n| n.name.as_str()).collect();
         assert_eq!(names, ["w", "w-2", "w-3", "w-2-2"]);
@@ -484,7 +520,7 @@ mod tests {
     #[test]
     fn a_capacity_below_a_batch_is_warned_of() {
         let mut planner = Planner::default();
-        let span = planner.add(node("tag", 64));
+        let span = planner.add(node("tag", 64)).unwrap();
         let (plan, _) = planner.finish(&span);
         assert_eq!(plan.warnings(64), Vec::<String>::new());
         assert_eq!(

@@ -40,6 +40,9 @@ pub const REQUEST_LIMIT: u32 = 1 << 24;
 pub const TASKS_LIMIT: u32 = 1 << 12;
 /// How many blocks a class can have: a handle has two bits to spare, see `arena::held`.
 const BLOCKS_LIMIT: u64 = (1 << 27) - 1;
+/// The largest payload, 2 GiB: a task's line has 32 bits for its length, and whoever reads it addresses within it by
+/// signed numbers of that width.
+pub const PAYLOAD_LIMIT: u64 = 1 << 31;
 /// How many forks, and how many switches, a plan can have.
 pub const JUNCTION_LIMIT: u32 = 1 << 12;
 /// How many items a batch can have.
@@ -169,7 +172,7 @@ impl Shape {
         within("number of size classes", self.class_count, 0, CLASS_LIMIT as u64)?;
         let mut least = INLINE_BYTES as u64 + 1;
         for class in self.classes() {
-            within("block size of a class", class.block_bytes, least, 1 << 40)?;
+            within("block size of a class", class.block_bytes, least, PAYLOAD_LIMIT)?;
             within("block size of a class modulo the line size", class.block_bytes % LINE as u64, 0, 0)?;
             within("number of blocks of a class", class.count, 1, BLOCKS_LIMIT)?;
             least = class.block_bytes + 1;

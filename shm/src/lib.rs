@@ -57,6 +57,8 @@ pub mod repair;
 pub mod segment;
 #[cfg(not(loom))]
 pub mod stats;
+#[cfg(not(loom))]
+pub mod text;
 
 #[cfg(all(test, loom))]
 mod model;

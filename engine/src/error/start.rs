@@ -1,10 +1,10 @@
 //! Why a server, or a worker, did not start.
 
 use super::RemoteError;
-use crate::launch::Ended;
 use crate::supervisor::EarlyDeaths;
 use ringmill_shm::segment::{AttachError, CreateError};
 use ringmill_shm::sys::build_id::BuildId;
+use ringmill_shm::text::shown_path;
 use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::Duration;
@@ -52,6 +52,26 @@ pub enum StartError {
         /// The most allowed.
         most: u64,
     },
+    /// A servlet's name that would not be one line of plain text wherever it is shown.
+    #[error(
+        "a servlet cannot be named {name:?}: 1 to {longest} bytes of letters, digits, spaces within and ASCII punctuation but '/' are allowed"
+    )]
+    Name {
+        /// The name, or its beginning.
+        name: String,
+        /// The longest possible, in bytes.
+        longest: usize,
+    },
+    /// An environment variable that no process can have.
+    #[error("servlet {servlet}: no process can have the environment variable {variable:?}: {reason}")]
+    Variable {
+        /// The servlet's name.
+        servlet: String,
+        /// The variable's name.
+        variable: String,
+        /// Why not.
+        reason: &'static str,
+    },
     /// A CPU that this process may not use.
     #[error("servlet {servlet}: CPU {cpu} is not among the CPUs this process may use ({})", list_text(.allowed))]
     Cpu {
@@ -76,7 +96,8 @@ pub enum StartError {
     /// library that something else has loaded: an interpreter, say. Nothing has been started.
     #[error(
         "servlet {servlet}: the ringmill::init! that lists worker type {worker_type} is in {}, not in {}, which would be started as its workers; name an executable that lists it with program(..), or use a ThreadServlet",
-        library.display(), executable.display()
+        shown_path(library),
+        shown_path(executable)
     )]
     NotInExecutable {
         /// The servlet's name.
@@ -89,7 +110,7 @@ pub enum StartError {
         executable: PathBuf,
     },
     /// The executable named with [`program`](crate::ProcessServlet::program) cannot run workers. Nothing of it has been run.
-    #[error("servlet {servlet}: {} cannot run workers: {reason}", path.display())]
+    #[error("servlet {servlet}: {} cannot run workers: {reason}", shown_path(path))]
     Program {
         /// The servlet's name.
         servlet: String,
@@ -99,7 +120,7 @@ pub enum StartError {
         reason: String,
     },
     /// The workers' executable could not be started.
-    #[error("servlet {servlet}: cannot start {}", path.display())]
+    #[error("servlet {servlet}: cannot start {}", shown_path(path))]
     Executable {
         /// The servlet's name.
         servlet: String,
@@ -191,8 +212,8 @@ pub(crate) fn status_of_early_death(
         return StartError::Join { servlet, worker, reason: reason.clone() };
     }
     let status = death.map(|(_, status, _)| *status);
-    let text = status.map_or("ended".into(), |status| status.to_string());
-    StartError::Died { servlet, worker, status: text, code: status.and_then(Ended::code) }
+    let text = status.map_or("ended".into(), crate::launch::status_text);
+    StartError::Died { servlet, worker, status: text, code: status.and_then(|s| s.code()) }
 }
 
 /// Why a worker's process could not join its segment.
@@ -206,7 +227,7 @@ pub(crate) enum JoinError {
     Place(u32),
     #[error(
         "this worker is build {ours} of {}, its server wants build {wanted}: the program was replaced while the server runs; restart the service",
-        program.display()
+        shown_path(program)
     )]
     Build { wanted: BuildId, ours: BuildId, program: PathBuf },
 }

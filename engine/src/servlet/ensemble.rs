@@ -79,7 +79,7 @@ impl<M> Ensemble<M> {
 }
 
 impl<M, Errors> Ensemble<M, Errors> {
-    /// The ensemble's name in errors and reports; by default `ensemble`.
+    /// The ensemble's name in errors and reports; by default `ensemble`. What a servlet can be called.
     #[must_use]
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = name.into();

@@ -16,6 +16,7 @@ macro_rules! for_tuples {
 
 mod boxed;
 mod ensemble;
+mod name;
 mod options;
 mod process;
 mod sequential;
@@ -24,6 +25,7 @@ mod thread;
 
 pub use boxed::BoxServlet;
 pub use ensemble::{Ensemble, FailFast, KeepErrors, Members};
+pub(crate) use name::check as check_name;
 pub use process::ProcessServlet;
 pub use sequential::Sequential;
 pub use switch::{Alternatives, Switch};

@@ -56,6 +56,7 @@ impl<Config: Payload> Options<Config> {
     ) -> Result<PlanNode, StartError> {
         let worker_type = std::any::type_name::<W>();
         let name = self.name.unwrap_or_else(|| short_name(worker_type));
+        super::name::check(&name)?;
         let rule = Rule::new(&name, self.batch_size, self.batch_wait_time)?;
         let workers = self.cpus.resolve(&name)?;
         let threads = threads(&name, self.stream_threads, workers.len())?;
@@ -111,14 +112,17 @@ fn threads(servlet: &str, threads: usize, workers: usize) -> Result<u32, StartEr
 fn short_name(type_name: &str) -> String {
     let path = type_name.split('<').next().unwrap_or(type_name);
     let last = path.rsplit("::").next().unwrap_or(path).to_lowercase();
-    let fine: String = last.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
+    let fine = last.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '_');
+    let fine: String = fine.take(super::name::SERVLET_NAME_LIMIT).collect();
     if fine.is_empty() { "worker".into() } else { fine }
 }
 
 /// The options' setters, for a servlet that keeps them in a field `options`.
 macro_rules! setters {
     () => {
-        /// The servlet's name in errors and reports; by default the worker type's, in lower case.
+        /// The servlet's name in errors and reports; by default the worker type's, in lower case. 1 to 64 bytes of
+        /// letters and digits of any script, spaces within, and ASCII punctuation but `/`; another name is a
+        /// [`StartError::Name`](crate::StartError::Name).
         #[must_use]
         pub fn name(mut self, name: impl Into<String>) -> Self {
             self.options.name = Some(name.into());

@@ -70,8 +70,8 @@ impl<W: BatchWorker> ProcessServlet<W> {
 
     /// Sets an environment variable of all its workers, which otherwise have those of the server's process.
     /// It is there whenever a worker is started, again or for the first time, and nobody else sees it: it
-    /// does not lie in the segment. A name or value with a zero byte makes the start fail with
-    /// [`StartError::Executable`].
+    /// does not lie in the segment. A name that is empty or has a `=`, and a zero byte in a name or value, make the
+    /// start fail with [`StartError::Variable`].
     ///
     /// ```
     /// use ringmill::{PassThrough, ProcessServlet};
@@ -109,9 +109,12 @@ impl<W: BatchWorker> Servlet for ProcessServlet<W> {
     type Out = W::Out;
 
     fn plan(self, planner: &mut Planner) -> Result<Span, StartError> {
-        let last_named = self.env.last_worker();
+        let (last_named, bad) = (self.env.last_worker(), self.env.bad_variable());
         let launch = Launch::Process { program: self.program, env: self.env };
         let node = self.options.node::<W>(Role::ProcessWorker, launch)?;
+        if let Some((variable, reason)) = bad {
+            return Err(StartError::Variable { servlet: node.name, variable, reason });
+        }
         if let Some(index) = last_named.filter(|&index| index >= node.workers.len()) {
             return Err(StartError::Range {
                 servlet: Some(node.name),
@@ -121,6 +124,6 @@ impl<W: BatchWorker> Servlet for ProcessServlet<W> {
                 most: node.workers.len() as u64 - 1,
             });
         }
-        Ok(planner.add(node))
+        planner.add(node)
     }
 }

@@ -61,7 +61,7 @@ where
 }
 
 impl<M, F> Switch<M, F> {
-    /// The switch's name in errors and reports; by default `switch`.
+    /// The switch's name in errors and reports; by default `switch`. What a servlet can be called.
     #[must_use]
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = name.into();

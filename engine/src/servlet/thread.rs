@@ -40,6 +40,6 @@ impl<W: BatchWorker> Servlet for ThreadServlet<W> {
     type Out = W::Out;
 
     fn plan(self, planner: &mut Planner) -> Result<Span, StartError> {
-        Ok(planner.add(self.into_node()?))
+        planner.add(self.into_node()?)
     }
 }

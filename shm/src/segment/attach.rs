@@ -26,6 +26,7 @@ use crate::participant::{Lease, SERVER};
 use crate::plan::{Fork, Member, Routes, Switch, Target};
 use crate::sync::Ordering;
 use crate::sys;
+use crate::text::shown_path;
 use core::cell::Cell;
 use core::ptr::NonNull;
 use memmap2::MmapOptions;
@@ -39,7 +40,7 @@ use std::path::{Path, PathBuf};
 #[non_exhaustive]
 pub enum AttachError {
     /// The operating system refused.
-    #[error("cannot {what} {}", path.display())]
+    #[error("cannot {what} {}", shown_path(path))]
     System {
         /// What was tried.
         what: &'static str,
@@ -49,7 +50,7 @@ pub enum AttachError {
         source: io::Error,
     },
     /// It is not a segment, or one that is not finished.
-    #[error("{} is not a ringmill segment: {why}", path.display())]
+    #[error("{} is not a ringmill segment: {why}", shown_path(path))]
     Foreign {
         /// The file.
         path: PathBuf,
@@ -57,7 +58,7 @@ pub enum AttachError {
         why: String,
     },
     /// It was made by another version of this library.
-    #[error("{} has layout version {found}, this program has {expected}", path.display())]
+    #[error("{} has layout version {found}, this program has {expected}", shown_path(path))]
     Version {
         /// The file.
         path: PathBuf,
@@ -67,7 +68,10 @@ pub enum AttachError {
         expected: u32,
     },
     /// Its sizes or its payload format are not those this program would give it.
-    #[error("{} has fingerprint {found:#018x}, this program computes {expected:#018x}: built from other sources or settings", path.display())]
+    #[error(
+        "{} has fingerprint {found:#018x}, this program computes {expected:#018x}: built from other sources or settings",
+        shown_path(path)
+    )]
     Fingerprint {
         /// The file.
         path: PathBuf,
@@ -77,7 +81,7 @@ pub enum AttachError {
         expected: u64,
     },
     /// Its file has another size than it should.
-    #[error("{} has {found} bytes; its header says {stated}, its shape makes {needed}", path.display())]
+    #[error("{} has {found} bytes; its header says {stated}, its shape makes {needed}", shown_path(path))]
     Size {
         /// The file.
         path: PathBuf,
@@ -89,7 +93,7 @@ pub enum AttachError {
         needed: u64,
     },
     /// It belongs to another user.
-    #[error("{} belongs to user {owner}, this process acts as user {user}", path.display())]
+    #[error("{} belongs to user {owner}, this process acts as user {user}", shown_path(path))]
     Owner {
         /// The file.
         path: PathBuf,
@@ -99,7 +103,7 @@ pub enum AttachError {
         user: u32,
     },
     /// Others than its user may read or write it.
-    #[error("{} has mode {mode:04o}; only its user may have rights to it, as in 0600", path.display())]
+    #[error("{} has mode {mode:04o}; only its user may have rights to it, as in 0600", shown_path(path))]
     Mode {
         /// The file.
         path: PathBuf,

@@ -13,6 +13,7 @@ use crate::participant::{Lease, LeaseError, Life, Role, SERVER};
 use crate::plan::{Fork, Routes, Switch, Target};
 use crate::sync::Ordering;
 use crate::sys;
+use crate::text::shown_path;
 use core::ptr::NonNull;
 use memmap2::MmapRaw;
 use shared_memory::{ShmemConf, ShmemError};
@@ -92,7 +93,7 @@ pub enum CreateError {
     #[error("the plan is not one: {0}")]
     Plan(String),
     /// A living server has the name.
-    #[error("segment {} is in use by a live server{}", path.display(), pid.map_or(String::new(), |p| format!(" (pid {p})")))]
+    #[error("segment {} is in use by a live server{}", shown_path(path), pid.map_or(String::new(), |p| format!(" (pid {p})")))]
     InUse {
         /// The segment's file.
         path: PathBuf,
@@ -100,13 +101,16 @@ pub enum CreateError {
         pid: Option<u32>,
     },
     /// There is a file of this name that is no segment.
-    #[error("{} exists and is not a ringmill segment; it was left alone", path.display())]
+    #[error("{} exists and is not a ringmill segment; it was left alone", shown_path(path))]
     Foreign {
         /// The file.
         path: PathBuf,
     },
     /// One of its files is another user's. Where everybody may make files, anybody can take a name first.
-    #[error("{} belongs to user {owner}, this process acts as user {user}; it was left alone: take another name, or a file in a directory of your own", path.display())]
+    #[error(
+        "{} belongs to user {owner}, this process acts as user {user}; it was left alone: take another name, or a file in a directory of your own",
+        shown_path(path)
+    )]
     Owner {
         /// The file: the segment's, or its lease.
         path: PathBuf,
@@ -116,7 +120,10 @@ pub enum CreateError {
         user: u32,
     },
     /// This process may not make files so large (`RLIMIT_FSIZE`).
-    #[error("a file of this process may have {limit_bytes} bytes, {} needs {needed_bytes}: lower the capacity or the payload classes, or raise the limit on file sizes", path.display())]
+    #[error(
+        "a file of this process may have {limit_bytes} bytes, {} needs {needed_bytes}: lower the capacity or the payload classes, or raise the limit on file sizes",
+        shown_path(path)
+    )]
     FileLimit {
         /// The segment's file.
         path: PathBuf,
@@ -126,7 +133,10 @@ pub enum CreateError {
         limit_bytes: u64,
     },
     /// The file system is too small.
-    #[error("{} has {available_bytes} bytes free, the segment needs {needed_bytes}: lower the capacity or the payload classes, or enlarge it", path.display())]
+    #[error(
+        "{} has {available_bytes} bytes free, the segment needs {needed_bytes}: lower the capacity or the payload classes, or enlarge it",
+        shown_path(path)
+    )]
     NoSpace {
         /// The file system's directory.
         path: PathBuf,
@@ -136,7 +146,7 @@ pub enum CreateError {
         available_bytes: u64,
     },
     /// The operating system refused.
-    #[error("cannot {what} {}", path.display())]
+    #[error("cannot {what} {}", shown_path(path))]
     System {
         /// What was tried.
         what: &'static str,

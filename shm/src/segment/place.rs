@@ -36,7 +36,9 @@ impl Place {
             || !name.chars().all(fine)
             || name.ends_with(".lease")
         {
-            return Err(NameError { name: name.into(), longest });
+            // No more of it than an error has room for.
+            let name = name.chars().take(2 * longest).collect();
+            return Err(NameError { name, longest });
         }
         Ok(Self::Named(name.into()))
     }
@@ -61,11 +63,14 @@ impl Place {
     /// The same place for who has another working directory.
     ///
     /// # Errors
-    /// A path that is empty, or is not UTF-8: others are told it as text.
+    /// A path that is empty, is not UTF-8 or has control characters: others are told it as text, on one line.
     pub fn absolute(&self) -> io::Result<Self> {
         let Self::File(path) = self else { return Ok(self.clone()) };
-        if path.to_str().is_none() {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not UTF-8"));
+        let refuse = |why| Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+        match path.to_str() {
+            None => return refuse("it is not UTF-8"),
+            Some(text) if text.chars().any(char::is_control) => return refuse("it has control characters"),
+            Some(_) => {}
         }
         Ok(Self::File(std::path::absolute(path)?))
     }

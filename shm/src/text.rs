@@ -1,0 +1,61 @@
+//! Text that others have chosen, fit for one line of a terminal, a log or an error.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+/// Whether a character may do more to a terminal than stand there: control characters (line feeds and escape codes among
+/// them), and those that turn or hide what stands around them.
+#[must_use]
+pub fn is_unruly(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}')
+        || matches!(c, '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+}
+
+fn add(to: &mut String, text: &str) {
+    for c in text.chars() {
+        match is_unruly(c) {
+            true => to.extend(c.escape_default()),
+            false => to.push(c),
+        }
+    }
+}
+
+/// Text with such characters escaped, as in Rust: `\n`, `\u{1b}`.
+#[must_use]
+pub fn shown(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    add(&mut shown, text);
+    shown
+}
+
+/// A file's name likewise; bytes that are no UTF-8 as `\xff`.
+#[must_use]
+pub fn shown_name(name: &OsStr) -> String {
+    let mut shown = String::with_capacity(name.len());
+    for chunk in name.as_bytes().utf8_chunks() {
+        add(&mut shown, chunk.valid());
+        chunk.invalid().iter().for_each(|byte| shown.push_str(&format!("\\x{byte:02x}")));
+    }
+    shown
+}
+
+/// A path likewise.
+#[must_use]
+pub fn shown_path(path: &Path) -> String {
+    shown_name(path.as_os_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_reaches_a_terminal_but_text() {
+        assert_eq!(shown("größe-2 (名前) \\ \""), "größe-2 (名前) \\ \"");
+        assert_eq!(shown("a\x1b[2J\nb\u{9b}c"), "a\\u{1b}[2J\\nb\\u{9b}c");
+        assert_eq!(shown("a\u{202e}b\u{200b}\u{feff}\u{2028}"), "a\\u{202e}b\\u{200b}\\u{feff}\\u{2028}");
+        assert_eq!(shown_path(Path::new(OsStr::from_bytes(b"/a\xff\x1b/\xc3\xa4"))), "/a\\xff\\u{1b}/ä");
+    }
+}
