@@ -5,6 +5,7 @@ use crate::output::{Page, Report, Verdict};
 use crate::survey::{State, Survey};
 use crate::units;
 use ringmill_shm::check::{self, Problem};
+use ringmill_shm::text::{shown, shown_path};
 use serde::Serialize;
 
 /// What was found in one segment.
@@ -38,8 +39,8 @@ pub(crate) fn check(name: &str) -> Result<Checked, ToolError> {
         .map(|problem| Told { message: problem.to_string(), problem })
         .collect();
     Ok(Checked {
-        name: survey.place.to_text(),
-        path: survey.place.path().display().to_string(),
+        name: shown(&survey.place.to_text()),
+        path: shown_path(&survey.place.path()),
         state: survey.state,
         consistent: problems.is_empty(),
         problems,

@@ -10,6 +10,7 @@ use crate::output::{Page, Report, Verdict};
 use crate::survey::{State, Survey};
 use crate::units;
 use ringmill_shm::segment::{self, NAMED_DIRECTORY, Place, Removed, remove_if_stale};
+use ringmill_shm::text::{shown, shown_path};
 use serde::Serialize;
 
 /// What became of the segments.
@@ -95,8 +96,8 @@ pub(crate) fn clean(names: &[String], dry_run: bool) -> Result<Cleaning, ToolErr
             Err(error) => (None, Outcome::Failed, Some(error.to_string())),
         };
         segments.push(Cleaned {
-            name: place.to_text(),
-            path: place.path().display().to_string(),
+            name: shown(&place.to_text()),
+            path: shown_path(&place.path()),
             bytes: survey.and_then(|s| s.bytes()),
             outcome,
             reason,

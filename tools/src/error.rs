@@ -1,6 +1,7 @@
 //! Why there is no report.
 
 use ringmill_shm::segment::NameError;
+use ringmill_shm::text::shown_path;
 use std::io;
 use std::path::PathBuf;
 
@@ -12,7 +13,7 @@ pub(crate) enum ToolError {
     #[error(transparent)]
     Name(#[from] NameError),
     /// There is nothing at the place.
-    #[error("no segment {name:?}: there is no {}; 'shmtool list' shows what there is", path.display())]
+    #[error("no segment {name:?}: there is no {}; 'shmtool list' shows what there is", shown_path(path))]
     Missing {
         /// What was asked for.
         name: String,
@@ -20,7 +21,7 @@ pub(crate) enum ToolError {
         path: PathBuf,
     },
     /// There is something that is no segment.
-    #[error("{} is not a ringmill segment: {why}", path.display())]
+    #[error("{} is not a ringmill segment: {why}", shown_path(path))]
     Foreign {
         /// The file.
         path: PathBuf,
@@ -28,7 +29,7 @@ pub(crate) enum ToolError {
         why: String,
     },
     /// It may be a segment, but it cannot be read.
-    #[error("cannot look into {}: {why}", path.display())]
+    #[error("cannot look into {}: {why}", shown_path(path))]
     Unreadable {
         /// The file.
         path: PathBuf,
@@ -36,7 +37,7 @@ pub(crate) enum ToolError {
         why: String,
     },
     /// The operating system refused.
-    #[error("cannot {what} {}: {source}", path.display())]
+    #[error("cannot {what} {}: {source}", shown_path(path))]
     System {
         /// What was tried.
         what: &'static str,

@@ -9,6 +9,8 @@
 //! * *hands off*: nothing is removed but by `clean`, and by it only what a free lease proves stale.
 //! * A segment's bytes are anybody's: they can make a report wrong, but not end it. Only a file that is made
 //!   shorter while it is mapped does, with a message: who copied it first would copy what is not one moment's.
+//! * *plain text*: whatever a file, a segment or a name says is escaped where it enters a report, in each cell of a table
+//!   once more, and in JSON; so is an error. Nothing but our own line feeds and styles reaches a terminal.
 //! * Text goes to standard output as one piece; a reader that has gone is no error.
 //! * Exit status: 0 fine, 1 the report says that something is wrong, 2 no full report could be made.
 #![forbid(unsafe_code)]
@@ -28,6 +30,7 @@ use clap::Parser;
 use error::ToolError;
 use output::{Page, Report, Verdict};
 use ringmill_shm::sys::process::end_on_bus_error;
+use ringmill_shm::text::shown;
 use std::io::Write;
 use std::process::ExitCode;
 
@@ -41,7 +44,7 @@ pub fn main() -> ExitCode {
     let done = run(&Args::parse()).and_then(|(text, verdict)| output::print(&text).map(|()| verdict));
     let verdict = done.unwrap_or_else(|error| {
         // A closed standard error leaves nobody to tell.
-        let _ = writeln!(std::io::stderr(), "shmtool: {error}");
+        let _ = writeln!(std::io::stderr(), "shmtool: {}", shown(&error.to_string()));
         Verdict::Failed
     });
     ExitCode::from(verdict as u8)

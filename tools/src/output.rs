@@ -2,6 +2,7 @@
 
 use crate::error::ToolError;
 use comfy_table::{Cell, CellAlignment, ColumnConstraint, ContentArrangement, LineStyle, Table, TableStyle};
+use ringmill_shm::text::{is_unruly, shown};
 use serde::Serialize;
 use std::io::{self, Write};
 
@@ -59,7 +60,9 @@ impl Page {
         let (texts, alignments): (Vec<_>, Vec<_>) = headings.iter().map(|h| align(h)).unzip();
         let row = |texts: Vec<String>| {
             let cells = texts.into_iter().zip(&alignments);
-            cells.map(|(text, &alignment)| Cell::new(text).set_alignment(alignment)).collect::<Vec<_>>()
+            cells
+                .map(|(text, &alignment)| Cell::new(shown(&text)).set_alignment(alignment))
+                .collect::<Vec<_>>()
         };
         let style = TableStyle::new();
         match self.width {
@@ -92,7 +95,14 @@ impl Page {
 
 /// A report as one JSON document.
 pub(crate) fn json(report: &impl Report) -> Result<String, ToolError> {
-    let mut text = serde_json::to_string_pretty(report)?;
+    // serde_json escapes what JSON must; a terminal obeys more than that. Such characters stand in strings only.
+    let mut text = String::new();
+    for c in serde_json::to_string_pretty(report)?.chars() {
+        match c != '\n' && is_unruly(c) {
+            true => c.encode_utf16(&mut [0; 2]).iter().for_each(|unit| text += &format!("\\u{unit:04x}")),
+            false => text.push(c),
+        }
+    }
     text.push('\n');
     Ok(text)
 }

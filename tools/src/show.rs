@@ -4,7 +4,6 @@ mod text;
 
 use crate::error::ToolError;
 use crate::survey::{Identity, Survey};
-use crate::units;
 use ringmill_shm::check::PhaseCounts;
 use ringmill_shm::layout::INLINE_BYTES;
 use ringmill_shm::participant::{Entry, Life, Role, SERVER};
@@ -12,6 +11,7 @@ use ringmill_shm::plan::{self, Target};
 use ringmill_shm::pool;
 use ringmill_shm::segment::Segment;
 use ringmill_shm::stats::Snapshot;
+use ringmill_shm::text::shown;
 use ringmill_shm::token::Token;
 use serde::Serialize;
 
@@ -187,8 +187,8 @@ fn node(segment: &Segment, index: u32) -> Option<Node> {
     let (info, ring, sleepers) = (node.info(), node.ring(), node.doorbell().sleepers());
     Some(Node {
         index,
-        name: units::printable(&info.name),
-        worker_type: units::printable(&info.worker_type),
+        name: shown(&info.name),
+        worker_type: shown(&info.worker_type),
         batch_size: info.batch_size,
         batch_wait_ns: info.batch_wait_ns,
         next: name_of(segment, info.next),
@@ -199,7 +199,7 @@ fn node(segment: &Segment, index: u32) -> Option<Node> {
             (true, false) => "retry",
             (true, true) => "bisect",
         },
-        down: node.doorbell().is_down().then(|| units::printable(&node.down_reason())),
+        down: node.doorbell().is_down().then(|| shown(&node.down_reason())),
         threads: info.threads,
         // A node has 64 of them at most, as the mask has bits.
         sleeping: (0..info.workers).filter(|worker| sleepers >> worker & 1 == 1).collect(),
@@ -209,7 +209,7 @@ fn node(segment: &Segment, index: u32) -> Option<Node> {
 
 fn ensembles(segment: &Segment) -> Vec<Ensemble> {
     let of = |fork: &plan::Fork| Ensemble {
-        name: units::printable(&fork.name),
+        name: shown(&fork.name),
         fail_fast: fork.fail_fast,
         members: fork.members.iter().map(|member| name_of(segment, member.entry)).collect(),
         next: name_of(segment, fork.next),
@@ -219,7 +219,7 @@ fn ensembles(segment: &Segment) -> Vec<Ensemble> {
 
 fn switches(segment: &Segment) -> Vec<Switch> {
     let of = |switch: &plan::Switch| Switch {
-        name: units::printable(&switch.name),
+        name: shown(&switch.name),
         members: switch.members.iter().map(|&member| name_of(segment, member)).collect(),
     };
     segment.routes().switches.iter().map(of).collect()
@@ -234,7 +234,7 @@ fn name_of(segment: &Segment, target: Target) -> Option<String> {
         Target::Fork(index) => routes.forks.get(index as usize).map(|fork| &fork.name),
         Target::Switch(index) => routes.switches.get(index as usize).map(|switch| &switch.name),
     };
-    Some(name.map_or_else(|| format!("{target:?}"), |name| units::printable(name)))
+    Some(name.map_or_else(|| format!("{target:?}"), |name| shown(name)))
 }
 
 fn holder(segment: &Segment, token: Token) -> Holder {
@@ -258,7 +258,7 @@ fn workers(segment: &Segment) -> Vec<Worker> {
             let message = entry.message();
             let message = message.split(|&b| b == 0).next().unwrap_or_default();
             Some(Worker {
-                node: units::printable(&info.name),
+                node: shown(&info.name),
                 worker,
                 thread,
                 threads: info.threads,
@@ -270,7 +270,7 @@ fn workers(segment: &Segment) -> Vec<Worker> {
                 restarts: entry.restarts(),
                 in_call: entry.counters().call().is_some(),
                 cpus: entry.cpus(),
-                message: (!message.is_empty()).then(|| units::printable(&String::from_utf8_lossy(message))),
+                message: (!message.is_empty()).then(|| shown(&String::from_utf8_lossy(message))),
                 counters: Counters { snapshot, batch_mean: snapshot.batch_mean() },
             })
         })
@@ -280,7 +280,7 @@ fn workers(segment: &Segment) -> Vec<Worker> {
 /// A worker's name, by the plan: what the table says of its place may have been written over.
 fn worker_name(segment: &Segment, place: u32) -> Option<String> {
     let (info, worker, thread) = segment.worker_of(place)?;
-    Some(title(&units::printable(&info.name), worker, thread, info.threads))
+    Some(title(&shown(&info.name), worker, thread, info.threads))
 }
 
 /// `node/worker`, and `.thread` after it if the worker has several.

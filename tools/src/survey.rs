@@ -15,6 +15,7 @@ use crate::units;
 use ringmill_shm::participant::Lease;
 use ringmill_shm::segment::{self, AttachError, Place, Removed, Run, Segment};
 use ringmill_shm::sys::process::user_id;
+use ringmill_shm::text::{shown, shown_path};
 use serde::Serialize;
 use std::fs::Metadata;
 use std::io;
@@ -165,8 +166,8 @@ impl Survey {
     pub(crate) fn identity(&self, segment: Option<&Segment>) -> Identity {
         let created_unix_s = segment.map(|s| s.identity().created_unix_s);
         Identity {
-            name: self.place.to_text(),
-            path: self.place.path().display().to_string(),
+            name: shown(&self.place.to_text()),
+            path: shown_path(&self.place.path()),
             state: self.state,
             run: segment.map(Segment::run),
             bytes: self.bytes,
@@ -237,7 +238,9 @@ fn reason(error: AttachError, place: &Place) -> String {
         {
             "it has no lease file".into()
         }
-        AttachError::System { what, path, source } => format!("cannot {what} {}: {source}", path.display()),
+        AttachError::System { what, path, source } => {
+            format!("cannot {what} {}: {source}", shown_path(&path))
+        }
         other => other.to_string(),
     }
 }

@@ -765,3 +765,64 @@ fn show_tells_why_a_servlet_is_down() {
     node.doorbell().set_up();
     assert_eq!(parsed(&shmtool(&["show", &ours.name(), "--json"]))["nodes"][1]["down"], Value::Null);
 }
+
+/// Symptom: a segment's path, a worker's message or a servlet's name made a terminal do what it says. Cause: only some texts of
+/// others were made printable, and C1 controls and what turns text around came through JSON. Fix: every text is escaped where
+/// it enters a report and once more where it leaves.
+#[test]
+fn nothing_of_others_reaches_a_terminal_but_text() {
+    let unruly = "\x1b]0;owned\x07\x1b[2J\n\r\u{9b}31m\u{202e}\u{2028}\u{200b}\u{feff}";
+    let directory = std::env::temp_dir().join(format!("shmtool-{}-\x1b[31m\u{202e}", std::process::id()));
+    std::fs::create_dir_all(&directory).unwrap();
+    let assert_plain = |arguments: &[&str]| {
+        let output = shmtool(arguments);
+        for bytes in [&output.stdout, &output.stderr] {
+            let text = std::str::from_utf8(bytes).expect("UTF-8");
+            let found = text.chars().find(|&c| c != '\n' && ringmill_shm::text::is_unruly(c));
+            assert_eq!(found, None, "{arguments:?}: {text:?}");
+        }
+        output
+    };
+    // A segment whose every text is hostile, made by other means than a server.
+    let ours = Ours::new();
+    let mut spec = spec();
+    for node in &mut spec.nodes {
+        node.name += unruly;
+        node.worker_type += unruly;
+    }
+    let segment = Segment::create(ours.0.clone(), &spec).unwrap();
+    segment.participants()[1].prepare(1);
+    segment.participants()[1].fail(format!("failed {unruly}").as_bytes());
+    for arguments in [["show"], ["check"]] {
+        for json in [&["--json"][..], &[]] {
+            let name = ours.name();
+            let arguments: Vec<&str> =
+                arguments.into_iter().chain([&*name]).chain(json.iter().copied()).collect();
+            assert_eq!(code(&assert_plain(&arguments)), 0);
+        }
+    }
+    let shown = assert_plain(&["show", &ours.name(), "--json"]);
+    assert!(parsed(&shown)["nodes"][0]["name"].as_str().unwrap().starts_with("split\\u{1b}]0;owned\\u{7}"));
+    // Files that are no segments, at paths that are no plain text; and names that are no names.
+    let foreign = directory.join("a\x1b[31mb\nc");
+    std::fs::write(&foreign, "no segment at all").unwrap();
+    for path in [&foreign, &directory.join("missing\x07"), &directory] {
+        let path = path.to_str().unwrap();
+        for command in ["show", "check", "clean"] {
+            for json in [&["--json"][..], &[]] {
+                let arguments: Vec<&str> = [command, path].into_iter().chain(json.iter().copied()).collect();
+                assert_ne!(code(&assert_plain(&arguments)), 0);
+            }
+        }
+    }
+    assert_ne!(code(&assert_plain(&["show", "a\x1b[31m\n"])), 0);
+    for json in [&["--json"][..], &[]] {
+        let odd = std::path::Path::new("/dev/shm")
+            .join(format!("ringmill-shmtool-{}-\x1b[31m", std::process::id()));
+        std::fs::write(&odd, "no segment").unwrap();
+        let listed = assert_plain(&[&["list"], json].concat());
+        std::fs::remove_file(&odd).unwrap();
+        assert_eq!(code(&listed), 0);
+    }
+    std::fs::remove_dir_all(&directory).unwrap();
+}
