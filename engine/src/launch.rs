@@ -30,20 +30,21 @@
     reason = "what is done before `main`: taking the order out of the environment, running constructors"
 )]
 
+use crate::clock::deadline;
 use crate::error::{JoinError, NOT_A_WORKER, RemoteError, STOPPED_BY_ERROR};
-use crate::patience::Wait;
+use crate::order::{Descriptor, Order, Origin};
 use crate::payload;
 use crate::plan::Live;
 use crate::registry::{self, NOTE_OWNER};
 use crate::run::{Left, Seat};
+use crate::supervisor::KILL_LIMIT;
 use crate::unit::Unit;
 use crate::worker::Stop;
-use ringmill_shm::doorbell::WORKER_LIMIT;
 use ringmill_shm::participant::{Lease, Life, MESSAGE_BYTES, SERVER};
-use ringmill_shm::segment::{Place, Segment, remove_if_stale};
+use ringmill_shm::segment::{Segment, remove_if_stale};
 use ringmill_shm::sys::build_id::BuildId;
 use ringmill_shm::sys::cpu;
-use ringmill_shm::sys::file::{set_close_on_exec, take_over};
+use ringmill_shm::sys::file::set_close_on_exec;
 use ringmill_shm::sys::image::Image;
 use ringmill_shm::sys::process::{
     GROUP_SIGNALS, PidFd, exit_now, ignore_signal, is_unwaited_child, kill_by_number,
@@ -54,20 +55,21 @@ use ringmill_shm::sys::program::{
 };
 use ringmill_shm::sys::stack::{name_thread, tell_of_overflow};
 use ringmill_shm::sys::tether::{Received, Tether};
-use ringmill_shm::token::Token;
 use std::ffi::{CString, OsString};
 use std::fs::File;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::MetadataExt;
-use std::process::{Child, Stdio};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 
-/// Tells a process that it is a worker: `place:token,token:wait:origin:descriptors:build:name:segment`. Nothing of it
-/// is secret: other users may see it, where the system shows them the environment of processes that are not theirs.
+/// Tells a process that it is a worker: an [`Order`]. Nothing of it is secret: other users may see it, where the system
+/// shows them the environment of processes that are not theirs.
 const VARIABLE: &str = "RINGMILL_WORKER";
-/// Which orders this is able to give and to follow.
-pub(crate) const ORDER_VERSION: u32 = 2;
+/// How often to look at a child of which nothing tells when it ends.
+const LOOK_AT_CHILD: Duration = Duration::from_millis(5);
+/// What else is to be known where it comes without a server.
+const NEVER_THE_PROGRAM: &str = " (a process that has RINGMILL_WORKER in its environment is never the program itself; unset it to run that)";
 /// How long a worker may clean up after the server's process has gone.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
@@ -109,149 +111,6 @@ impl Word {
             _ => None,
         }
     }
-}
-
-/// What a worker's process is told.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Order {
-    /// The first of its places.
-    pub(crate) place: u32,
-    /// One for each of its places, which lie side by side.
-    pub(crate) tokens: Vec<Token>,
-    pub(crate) wait: Wait,
-    /// One that starts later under the same name is not the one that wants us.
-    pub(crate) origin: Origin,
-    /// What it has from the server: the segment's file, the lease to hold bytes by, the lease to look by, the tether.
-    pub(crate) descriptors: Option<[Descriptor; 4]>,
-    /// Which build it must be, if that is known.
-    pub(crate) build: Option<BuildId>,
-    /// What a process list is to call it; empty: as it is called already.
-    pub(crate) name: String,
-    pub(crate) segment: Place,
-}
-
-/// A descriptor that a process has from its start on, and what it is one of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Descriptor {
-    number: i32,
-    file: u64,
-}
-
-impl Descriptor {
-    fn of(file: &File) -> std::io::Result<Self> {
-        Ok(Self { number: file.as_raw_fd(), file: file.metadata()?.ino() })
-    }
-
-    fn take_over(self) -> Option<File> {
-        take_over(self.number, self.file)
-    }
-
-    fn parse(text: &str) -> Option<Self> {
-        let (number, file) = text.split_once('.')?;
-        Some(Self { number: number.parse().ok()?, file: file.parse().ok()? })
-    }
-}
-
-/// Which server it is: of all that ever had its name, and its pid.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Origin {
-    pid: u32,
-    /// When its process began.
-    began: u64,
-    /// The file number of its lease: the file found under its name may be its successor's.
-    lease: u64,
-}
-
-impl Origin {
-    pub(crate) fn of(segment: &Segment) -> std::io::Result<Self> {
-        let server = &segment.participants()[SERVER as usize];
-        Ok(Self { pid: server.pid(), began: server.start_time(), lease: segment.lease().file_number()? })
-    }
-
-    /// Whether it has ended, as far as can be told.
-    fn has_ended(&self, place: &Place) -> bool {
-        match Lease::open(&place.lease_path()) {
-            Ok(lease) => {
-                lease.file_number().ok() != Some(self.lease) || matches!(lease.is_served(), Ok(false))
-            }
-            Err(error) => error.kind() == std::io::ErrorKind::NotFound,
-        }
-    }
-
-    fn to_text(self) -> String {
-        format!("{}.{}.{}", self.pid, self.began, self.lease)
-    }
-
-    fn parse(text: &str) -> Option<Self> {
-        let mut parts = text.splitn(3, '.');
-        Some(Self {
-            pid: parts.next()?.parse().ok()?,
-            began: parts.next()?.parse().ok()?,
-            lease: parts.next()?.parse().ok()?,
-        })
-    }
-}
-
-impl Order {
-    fn to_text(&self) -> String {
-        let wait = match self.wait {
-            Wait::Adaptive => "adaptive".to_string(),
-            Wait::Park => "park".to_string(),
-            Wait::Spin(time) => time.as_nanos().to_string(),
-        };
-        let Self { place, tokens, wait: _, origin, descriptors, build, name, segment } = self;
-        let tokens: Vec<String> = tokens.iter().map(|token| token.raw().to_string()).collect();
-        let descriptors = descriptors.iter().flatten();
-        let descriptors: Vec<String> = descriptors.map(|d| format!("{}.{}", d.number, d.file)).collect();
-        let build = build.as_ref().map_or(String::new(), ToString::to_string);
-        format!(
-            "{place}:{}:{wait}:{}:{}:{build}:{name}:{}",
-            tokens.join(","),
-            origin.to_text(),
-            descriptors.join(","),
-            segment.to_text()
-        )
-    }
-
-    fn parse(text: &str) -> Option<Self> {
-        let mut parts = text.splitn(8, ':');
-        let unless_empty = |text: &str| (!text.is_empty()).then(|| text.to_string());
-        let token = |text: &str| Token::from_raw(text.parse().ok()?);
-        let place = parts.next()?.parse().ok().filter(|place| *place < Token::INDEX_LIMIT)?;
-        let tokens: Vec<Token> = parts.next()?.split(',').map(token).collect::<Option<_>>()?;
-        if tokens.len() > WORKER_LIMIT {
-            return None;
-        }
-        Some(Self {
-            place,
-            tokens,
-            wait: match parts.next()? {
-                "adaptive" => Wait::Adaptive,
-                "park" => Wait::Park,
-                nanos => Wait::Spin(Duration::from_nanos(nanos.parse().ok()?)),
-            },
-            origin: Origin::parse(parts.next()?)?,
-            descriptors: match unless_empty(parts.next()?) {
-                None => None,
-                Some(text) => {
-                    let parsed: Vec<_> = text.split(',').map(Descriptor::parse).collect::<Option<_>>()?;
-                    Some(parsed.try_into().ok()?)
-                }
-            },
-            build: match unless_empty(parts.next()?) {
-                None => None,
-                Some(text) => Some(BuildId::parse(&text)?),
-            },
-            name: parts.next()?.to_string(),
-            segment: Place::parse(parts.next()?).ok()?,
-        })
-    }
-}
-
-/// Whether a text is an order, and if so, comes back as it is.
-pub(crate) fn understands(text: &str) -> bool {
-    let order = Order::parse(text);
-    order.is_some_and(|order| Order::parse(&order.to_text()) == Some(order))
 }
 
 /// What a server has held since its start, for the processes that it starts.
@@ -299,7 +158,7 @@ pub(crate) fn spawn(
     title: &str,
     mut order: Order,
     segment: &Segment,
-) -> std::io::Result<(Process, Option<String>)> {
+) -> Result<(Process, Option<String>), SpawnError> {
     let (ours, theirs) = Tether::pair()?;
     let lease = segment.lease();
     let own = lease.open_again();
@@ -311,8 +170,7 @@ pub(crate) fn spawn(
     }
     order.descriptors = descriptors.try_into().ok();
     order.build = recipe.build.clone();
-    let name = recipe.image.name().to_str().filter(|name| !name.contains(':'));
-    order.name = name.unwrap_or_default().into();
+    order.name = recipe.image.name().to_str().unwrap_or_default().into();
     let mut command = recipe.image.command();
     command
         .args(["worker", title])
@@ -331,19 +189,101 @@ pub(crate) fn spawn(
             let process = Process { child, pidfd, tether: Some(ours), reason: None, strayed: false };
             Ok((process, warning))
         }
-        Err(error) => {
+        Err(source) => {
             // Without a descriptor its death could not be noticed. If it has gone already, its pid
             // may be another's.
-            if is_unwaited_child(child.id()) {
-                let _ = child.kill();
-                let _ = child.wait();
+            drop(ours); // it ends when it sees that, should it get no signal
+            let pid = child.id();
+            let mut ended = !is_unwaited_child(pid);
+            if !ended {
+                let _ = child.kill(); // what counts is whether it ends
+                let until = deadline(KILL_LIMIT);
+                while !ended && Instant::now() < until {
+                    std::thread::sleep(LOOK_AT_CHILD); // nothing tells of its end: that is what failed
+                    ended = !matches!(child.try_wait(), Ok(None));
+                }
             }
-            Err(error)
+            Err(SpawnError { source, survivor: (!ended).then_some(pid) })
+        }
+    }
+}
+
+/// Why there is no process.
+#[derive(Debug)]
+pub(crate) struct SpawnError {
+    pub(crate) source: std::io::Error,
+    /// There is one all the same, which could not be ended.
+    pub(crate) survivor: Option<u32>,
+}
+
+impl From<std::io::Error> for SpawnError {
+    fn from(source: std::io::Error) -> Self {
+        Self { source, survivor: None }
+    }
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Ended {
+    /// As the kernel says.
+    As(ExitStatus),
+    /// That is not known: the program ignores SIGCHLD, waits for every child that it has, or may not wait for any.
+    Somehow,
+}
+
+impl Ended {
+    pub(crate) fn signal(self) -> Option<i32> {
+        match self {
+            Self::As(status) => status.signal(),
+            Self::Somehow => None,
+        }
+    }
+
+    pub(crate) fn code(self) -> Option<i32> {
+        match self {
+            Self::As(status) => status.code(),
+            Self::Somehow => None,
+        }
+    }
+}
+
+impl std::fmt::Display for Ended {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match (self.signal(), self.code()) {
+            (Some(signal), _) => write!(f, "killed by signal {signal}"),
+            (None, Some(code)) => write!(f, "exit code {code}"),
+            (None, None) => f.write_str("how is not known, because something else in this program waited for it (a wait for any child, or SIGCHLD is ignored)"),
         }
     }
 }
 
 impl Process {
+    /// How it ended, if it has.
+    pub(crate) fn ended(&mut self) -> Option<Ended> {
+        match self.child.try_wait() {
+            Ok(Some(status)) => Some(Ended::As(status)),
+            Ok(None) => None,
+            Err(error) if error.raw_os_error() == Some(libc::ECHILD) => Some(Ended::Somehow),
+            // We may not wait; whether it is over we can see.
+            Err(_) => {
+                wait_readable(&[self.pidfd.as_raw_fd()], Some(Duration::ZERO))[0].then_some(Ended::Somehow)
+            }
+        }
+    }
+
+    /// Waits until it has ended, for so long.
+    pub(crate) fn await_end(&mut self, limit: Duration) -> Option<Ended> {
+        let until = deadline(limit);
+        loop {
+            let ended = self.ended();
+            let left = until.saturating_duration_since(Instant::now());
+            if ended.is_some() || left.is_zero() {
+                return ended;
+            }
+            wait_readable(&[self.pidfd.as_raw_fd()], Some(left.min(Duration::from_millis(100))));
+        }
+    }
+
     /// What it has said since the last look. Its tether is gone after that if the other end is closed.
     pub(crate) fn words(&mut self) -> Vec<Word> {
         let mut words = Vec::new();
@@ -421,7 +361,7 @@ pub(crate) fn exit_if_unfulfilled_worker() {
 /// Ends a process that was ordered to be a worker, in a program without an `init!`: nothing of it is to run.
 pub(crate) fn end_if_ordered(slot: *const Constructor) {
     if way().is_none() && std::env::var_os(VARIABLE).is_some() && !is_the_executables_turn(slot) {
-        refuse("this program has no ringmill::init!, so it cannot be a worker");
+        refuse(&format!("this program has no ringmill::init!, so it cannot be one{NEVER_THE_PROGRAM}"));
     }
 }
 
@@ -432,7 +372,8 @@ fn is_the_executables_turn(slot: *const Constructor) -> bool {
         return false;
     }
     if note_of_executable(NOTE_OWNER).is_none() {
-        refuse("its ringmill::init! is in a library, not in the executable, so it cannot be a worker");
+        let why = "its ringmill::init! is in a library, not in the executable, so it cannot be one";
+        refuse(&format!("{why}{NEVER_THE_PROGRAM}"));
     }
     true
 }
@@ -455,8 +396,7 @@ pub(crate) unsafe fn begin(slot: *const Constructor, arguments: Arguments) {
     // SAFETY: no other thread exists yet, see the header of `registry`.
     unsafe { std::env::remove_var(VARIABLE) };
     *way() = Some(Way::Ordered);
-    let order = text.to_str().and_then(Order::parse);
-    let Some(order) = order else { refuse("it does not understand its order") };
+    let order = Order::parse(&text).unwrap_or_else(|error| refuse(&format!("{error}{NEVER_THE_PROGRAM}")));
     settle_in(&order);
     crash_point!("launch.ordered");
     // SAFETY: as the caller says; this process ends below.
@@ -740,64 +680,10 @@ pub(crate) fn read_boot_message(message: &[u8]) -> Option<RemoteError> {
     payload::copied(record).ok()
 }
 
-/// How a process ended, in words.
-pub(crate) fn status_text(status: std::process::ExitStatus) -> String {
-    use std::os::unix::process::ExitStatusExt;
-    match (status.signal(), status.code()) {
-        (Some(signal), _) => format!("killed by signal {signal}"),
-        (None, Some(code)) => format!("exit code {code}"),
-        (None, None) => "ended".into(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::error::RemoteCause;
-
-    #[test]
-    fn orders_round_trip() {
-        for wait in [Wait::Adaptive, Wait::Park, Wait::Spin(Duration::from_micros(7))] {
-            for segment in [Place::named("a.b-c_d").unwrap(), Place::File("/tmp/x:y".into())] {
-                let tokens = vec![Token::new(3, 9), Token::new(4, 2)];
-                let origin = Origin { pid: 42, began: 7, lease: 1 << 40 };
-                let mut order = Order {
-                    place: 3,
-                    tokens,
-                    wait,
-                    origin,
-                    descriptors: None,
-                    build: None,
-                    name: String::new(),
-                    segment,
-                };
-                assert_eq!(Order::parse(&order.to_text()), Some(order.clone()));
-                order.descriptors = Some([5, 6, 7, 8].map(|number| Descriptor { number, file: 1 << 40 }));
-                order.build = BuildId::of_this_process();
-                order.name = "a program".into();
-                assert_eq!(Order::parse(&order.to_text()), Some(order));
-            }
-        }
-        for bad in [
-            "",
-            "1",
-            "1:2:park:4.5.6::::",
-            "1:9:park:4.5.6:a",
-            "x:9:park:4.5.6::::a",
-            "1:0:park:4.5.6::::a",
-            "1:5000:never:4.5.6::::a",
-            "1:5000:park:4.5.6::::",
-            "1:9:park:4.a.6::::a",
-            "1:9:park:4::::a",
-            "1:9:park:4.5.6:1.2,3.4:::a",
-            "1:9:park:4.5.6:1.2,3.4,5.6,7:::a",
-            "1:9:park:4.5.6::a/b::a",
-            "1:5000,:park:4.5.6::::a",
-            "4294967295:5000,5001:park:4.5.6::::a",
-        ] {
-            assert_eq!(Order::parse(bad), None, "{bad:?}");
-        }
-    }
 
     #[test]
     fn a_boot_message_fits_and_comes_back() {

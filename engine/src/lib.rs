@@ -73,6 +73,7 @@ mod items;
 mod launch;
 mod loan;
 mod on_death;
+mod order;
 mod panics;
 mod patience;
 mod payload;
@@ -142,7 +143,7 @@ pub mod __private {
 
     /// What reads bytes that others wrote, for tests that give it any bytes.
     pub mod hostile {
-        use crate::{Payload, RemoteCause, RemoteError, launch, payload};
+        use crate::{Payload, RemoteCause, RemoteError, launch, order, payload};
 
         /// The value of payload bytes.
         ///
@@ -179,7 +180,7 @@ pub mod __private {
 
         /// Whether a text is what a worker's process can be told.
         pub fn order(text: &str) -> bool {
-            launch::understands(text)
+            order::understands(text)
         }
 
         /// The error record of a worker that could not start.

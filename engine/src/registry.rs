@@ -50,7 +50,7 @@
 
 use crate::error::StartError;
 use crate::launch;
-use crate::launch::ORDER_VERSION;
+use crate::order::ORDER_VERSION;
 use crate::payload::layout_hash;
 use crate::plan::{Launch, Live, PlanNode};
 use crate::run;

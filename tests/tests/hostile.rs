@@ -254,8 +254,14 @@ fn write_the_seeds() {
         put("payload", &format!("kind-{kind}"), &[&[kind], &bytes.expect("it is plain")[..]].concat());
     }
     for (name, text) in [
-        ("order", "3:3073,4098:park:42:name"),
-        ("order-spin", "1:1025:7000:42:/dev/shm/segment"),
+        (
+            "order",
+            r#"{"version":2,"place":3,"tokens":[3073,4098],"wait":"Park","origin":{"pid":42,"began":7,"lease":1},"descriptors":null,"build":null,"name":"app","segment":"name"}"#,
+        ),
+        (
+            "order-spin",
+            r#"{"version":2,"place":1,"tokens":[1025],"wait":{"Spin":{"secs":0,"nanos":7000}},"origin":{"pid":42,"began":7,"lease":1},"descriptors":[{"number":3,"file":1},{"number":4,"file":2},{"number":5,"file":3},{"number":6,"file":4}],"build":"ab01","name":"","segment":"/dev/shm/segment"}"#,
+        ),
         ("name", "a.b-c_d"),
         ("path", "/tmp/x:y"),
         ("message", "app::Bad: no\0\x01\x02\x03"),

@@ -1,6 +1,7 @@
 //! Why a server, or a worker, did not start.
 
 use super::RemoteError;
+use crate::launch::Ended;
 use crate::supervisor::EarlyDeaths;
 use ringmill_shm::segment::{AttachError, CreateError};
 use ringmill_shm::sys::build_id::BuildId;
@@ -212,8 +213,8 @@ pub(crate) fn status_of_early_death(
         return StartError::Join { servlet, worker, reason: reason.clone() };
     }
     let status = death.map(|(_, status, _)| *status);
-    let text = status.map_or("ended".into(), crate::launch::status_text);
-    StartError::Died { servlet, worker, status: text, code: status.and_then(|s| s.code()) }
+    let text = status.map_or("ended".into(), |status| status.to_string());
+    StartError::Died { servlet, worker, status: text, code: status.and_then(Ended::code) }
 }
 
 /// Why a worker's process could not join its segment.

@@ -1,7 +1,9 @@
 //! Options of a server, and starting it.
 
+use super::shutdown::End;
 use super::{Core, DEFAULT_CAPACITY, Server};
 use crate::error::StartError;
+use crate::panics::say;
 use crate::patience::{Patience, Wait};
 use crate::plan::{Blocks, DEFAULT_MAX_PAYLOAD, Planner};
 use crate::route::Router;
@@ -14,7 +16,7 @@ use ringmill_shm::segment::{CreateError, Place, Segment};
 use std::marker::PhantomData;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, OnceLock, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 const DEFAULT_START_TIMEOUT: Duration = Duration::from_secs(60);
@@ -116,11 +118,12 @@ impl ServerBuilder {
     /// See [`StartError`]; no process and no segment is left behind.
     pub fn start<S: Servlet>(self, servlet: S) -> Result<Server<S::In, S::Out>, StartError> {
         launch::exit_if_unfulfilled_worker();
-        let core = self.start_core(servlet)?;
-        if core.handle_signals {
-            signals::look_after(Arc::downgrade(&core));
+        // From here on whatever happens, a panic included, drops it, which leaves nothing behind.
+        let server = Server { core: self.start_core(servlet)?, types: PhantomData };
+        if server.core.handle_signals {
+            signals::look_after(Arc::downgrade(&server.core));
         }
-        Ok(Server { core, types: PhantomData })
+        Ok(server)
     }
 
     fn start_core<S: Servlet>(self, servlet: S) -> Result<Arc<Core>, StartError> {
@@ -146,13 +149,15 @@ impl ServerBuilder {
         let client = segment.server_token().ok_or_else(written_over)?;
         let limits = Limits { start: self.start_timeout, shutdown: self.shutdown_timeout };
         let shared = Arc::new(Shared::new(Arc::clone(&segment), client, &plan.nodes, router, limits)?);
+        let warnings = plan.warnings(capacity);
+        for warning in &warnings {
+            say(|| tracing::warn!(server = %self.name, "{warning}"));
+        }
+        let slots = Slots::new(capacity);
+        // The first process. Until the core has what it needs to end it, nothing comes that could panic.
         let supervisor = Supervisor::start(Arc::clone(&shared), &plan.nodes, &self.name, self.wait);
         // A thread that did start may keep the segment for longer than this process has.
         let supervisor = supervisor.inspect_err(|_| drop(segment.remove_files()))?;
-        let warnings = plan.warnings(capacity);
-        for warning in &warnings {
-            tracing::warn!(server = %self.name, "{warning}");
-        }
         let core = Arc::new_cyclic(|me| Core {
             me: Weak::clone(me),
             reactor: OnceLock::new(),
@@ -161,10 +166,10 @@ impl ServerBuilder {
             client,
             entry: plan.entry,
             stamps: plan.stamps(),
-            slots: Slots::new(capacity),
+            slots,
             patience: Patience::of_callers(self.wait),
             closing: AtomicBool::new(false),
-            shut: Mutex::new(false),
+            end: End::default(),
             shutdown_timeout: self.shutdown_timeout,
             handle_signals: self.handle_signals,
             warnings,
@@ -172,15 +177,31 @@ impl ServerBuilder {
             shared,
             segment,
         });
-        match core.await_workers(self.start_timeout) {
-            Ok(()) => {
-                core.supervisor.server_is_ready(&core.shared);
-                Ok(core)
-            }
-            Err(error) => {
-                core.kill();
-                Err(error)
-            }
+        let unready = Unready(Some(core));
+        let core = unready.core();
+        core.await_workers(self.start_timeout)?;
+        core.supervisor.server_is_ready(&core.shared);
+        Ok(unready.into_ready())
+    }
+}
+
+/// A server that is being started: killed when dropped.
+struct Unready(Option<Arc<Core>>);
+
+impl Unready {
+    fn core(&self) -> Arc<Core> {
+        Arc::clone(self.0.as_ref().expect("taken only by value"))
+    }
+
+    fn into_ready(mut self) -> Arc<Core> {
+        self.0.take().expect("taken only by value")
+    }
+}
+
+impl Drop for Unready {
+    fn drop(&mut self) {
+        if let Some(core) = &self.0 {
+            core.kill();
         }
     }
 }

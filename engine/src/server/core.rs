@@ -1,6 +1,7 @@
 //! What does not depend on the types of items: places, sending, waiting, reading outcomes.
 
 use super::options::CallOptions;
+use super::shutdown::End;
 use crate::clock::Watched;
 use crate::error::{CallError, EncodeError, RemoteCause, RemoteError, StartError, status_of_early_death};
 use crate::launch;
@@ -19,7 +20,7 @@ use ringmill_shm::segment::Segment;
 use ringmill_shm::sys::time::now_ns;
 use ringmill_shm::token::Token;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 /// No sleep of a caller is longer: the backstop for a wake that a dying waker owed.
@@ -46,7 +47,7 @@ pub(crate) struct Core {
     pub(crate) slots: Slots,
     pub(crate) patience: Patience,
     pub(super) closing: AtomicBool,
-    pub(super) shut: Mutex<bool>,
+    pub(super) end: End,
     pub(super) shutdown_timeout: Duration,
     pub(super) handle_signals: bool,
     pub(super) warnings: Vec<String>,

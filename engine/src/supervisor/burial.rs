@@ -1,5 +1,6 @@
 //! After a death: what the dead left is repaired, moved on, answered, or tried again.
 
+use super::limits::{KILL_LIMIT, say_it_survives};
 use super::post::Body;
 use super::{Supervisor, say};
 use crate::clock::nanos;
@@ -12,7 +13,6 @@ use ringmill_shm::participant::Life;
 use ringmill_shm::repair::{Orphan, repair, wake_everyone};
 use ringmill_shm::segment::{Run, Segment};
 use ringmill_shm::token::Token;
-use std::os::unix::process::ExitStatusExt;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -108,6 +108,21 @@ impl Supervisor {
         crash_point!("supervisor.repaired");
         self.posts[index].body = next;
         self.give_up_if_last(node, &how);
+    }
+
+    /// Repairs what a process has left that was started, could not be watched, and has been ended.
+    pub(super) fn forget(&mut self, index: usize, tokens: &[Token]) {
+        let segment = Arc::clone(&self.shared.segment);
+        let node = self.posts[index].node;
+        let text = "could not be watched".into();
+        let ending = Ending { pid: 0, signal: Some(libc::SIGKILL), code: None, text, reason: None };
+        for &dead in tokens {
+            if self.started.load(Ordering::SeqCst) {
+                segment.participants()[dead.index() as usize].set_life(Life::Dead);
+            }
+            let left = self.repair_after(&segment, dead, node);
+            self.settle(index, left, &ending, true);
+        }
     }
 
     /// What a worker's counters and places say of its death; before they are touched.
@@ -219,7 +234,11 @@ impl Supervisor {
                 Body::Thread { left, .. } if !left.load(Ordering::SeqCst) => continue,
                 Body::Process(mut process) => {
                     launch::kill(&process);
-                    ending.signal = process.child.wait().ok().and_then(|status| status.signal());
+                    let Some(end) = process.await_end(KILL_LIMIT) else {
+                        say_it_survives(&self.posts[index].title, process.child.id());
+                        continue; // what it has in its hands is still its own
+                    };
+                    ending.signal = end.signal();
                 }
                 _ => {}
             }

@@ -31,6 +31,17 @@ use std::time::{Duration, Instant};
 /// There is a look at least as often: the longest that something is late when its limit is long.
 const LONGEST_LOOK: Duration = Duration::from_secs(1);
 
+/// How long a process that was killed may take to end, before it is done without.
+pub(crate) const KILL_LIMIT: Duration = Duration::from_secs(5);
+
+/// Since when a process should have been dead.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Killing {
+    time: Duration,
+    /// It has taken too long, and that was said.
+    pub(super) is_told: bool,
+}
+
 /// Which limit a worker is under.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stage {
@@ -131,10 +142,22 @@ impl Supervisor {
         let Some(passed) = self.looks.take(Instant::now()) else { return };
         let watches_states = self.restarts_workers();
         for index in 0..self.posts.len() {
+            self.look_at_the_killed(index, passed);
             self.look_at_calls(index, passed);
             if watches_states {
                 self.look_at_state(index, passed);
             }
+        }
+    }
+
+    /// Says which processes do not end although they were killed: signals may be refused, and a process that is
+    /// stopped, or does not listen, does not take an order either.
+    fn look_at_the_killed(&mut self, index: usize, passed: Duration) {
+        let post = &mut self.posts[index];
+        let (Body::Process(process), Some(killing)) = (&post.body, &mut post.killing) else { return };
+        killing.time = killing.time.saturating_add(passed);
+        if killing.time >= KILL_LIMIT && !std::mem::replace(&mut killing.is_told, true) {
+            say_it_survives(&post.title, process.child.id());
         }
     }
 
@@ -199,6 +222,16 @@ impl Supervisor {
             self.give_up_if_last(node, &format!("{how}, and a thread cannot be killed"));
         }
     }
+}
+
+pub(super) fn say_it_survives(worker: &str, pid: u32) {
+    say(|| {
+        tracing::error!(
+            worker,
+            pid,
+            "a worker's process was killed and is still there: this process may not signal it, or the system cannot end it; kill it by other means"
+        )
+    });
 }
 
 #[cfg(test)]

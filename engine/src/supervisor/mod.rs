@@ -32,19 +32,21 @@ mod post;
 mod restart;
 mod shared;
 
-pub(crate) use limits::Limits;
+pub(crate) use limits::{KILL_LIMIT, Limits};
 pub(crate) use shared::Shared;
 
 use crate::error::StartError;
-use crate::launch::{self, Order, Process, Word, status_text};
+use crate::launch::{self, Ended, Process, Recipe, SpawnError, Word};
+use crate::order::{Order, Origin};
 use crate::panics::{joined, say};
 use crate::patience::Wait;
 use crate::plan::{Live, PlanNode};
 use crate::run::Seat;
 use crate::unit::Unit;
 use burial::Ending;
-use limits::{Looks, Seen, Stage};
+use limits::{Looks, Seen, Stage, say_it_survives};
 use post::{Body, Farewell, Post, Starter, posts};
+use ringmill_shm::participant::Entry;
 use ringmill_shm::repair::wake_everyone;
 use ringmill_shm::segment::Run;
 use ringmill_shm::sys::file::unlock_all;
@@ -52,16 +54,17 @@ use ringmill_shm::sys::process::{is_ending, wait_readable};
 use ringmill_shm::token::Token;
 use shared::Wish;
 use std::os::fd::AsRawFd;
-use std::os::unix::process::ExitStatusExt;
 use std::panic::AssertUnwindSafe;
-use std::process::ExitStatus;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// How workers ended before the server was ready: the place, how, and why they could not join.
-pub(crate) type EarlyDeaths = Vec<(u32, ExitStatus, Option<String>)>;
+pub(crate) type EarlyDeaths = Vec<(u32, Ended, Option<String>)>;
+
+/// How often who waits for the supervisor looks at what it has been ordered.
+const LOOK_AT_ORDERS: Duration = Duration::from_millis(500);
 
 /// The supervisor's own state.
 pub(crate) struct Supervisor {
@@ -81,6 +84,7 @@ pub(crate) struct Supervisor {
 #[derive(Debug)]
 pub(crate) struct Handle {
     thread: Mutex<Option<JoinHandle<()>>>,
+    over: Arc<Over>,
     pub(crate) early_deaths: Arc<Mutex<EarlyDeaths>>,
     started: Arc<AtomicBool>,
 }
@@ -92,12 +96,48 @@ impl Handle {
         shared.orders.signal(); // one may have died since it was ready
     }
 
-    /// Waits until every worker has gone.
-    pub(crate) fn join(&self) {
-        let thread = self.thread.lock().unwrap_or_else(|e| e.into_inner()).take();
-        if let Some(thread) = thread {
-            let _ = joined(thread); // its panics are ours to have prevented; nothing is left to do here
+    /// Waits until every worker has gone; no longer than `until` says, which is asked now and then.
+    pub(crate) fn join(&self, until: impl Fn() -> Instant) {
+        let mut is_over = self.over.is_over();
+        while !*is_over {
+            let left = until().saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                say(|| {
+                    tracing::error!(
+                        "the supervisor does not end: a listener of the log, or a switch's function, holds it up"
+                    )
+                });
+                return;
+            }
+            let waited = self.over.changed.wait_timeout(is_over, left.min(LOOK_AT_ORDERS));
+            is_over = waited.unwrap_or_else(|e| e.into_inner()).0;
         }
+        drop(is_over);
+        let thread = self.thread.lock().unwrap_or_else(|e| e.into_inner()).take();
+        thread.map(joined); // its panics are ours to have prevented; nothing is left to do here
+    }
+}
+
+/// Whether the supervisor's thread has done all that it does.
+#[derive(Debug, Default)]
+struct Over {
+    is_over: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Over {
+    fn is_over(&self) -> MutexGuard<'_, bool> {
+        self.is_over.lock().unwrap_or_else(|e| e.into_inner())
+    }
+}
+
+/// Says so when dropped.
+struct Tell(Arc<Over>);
+
+impl Drop for Tell {
+    fn drop(&mut self) {
+        *self.0.is_over() = true;
+        self.0.changed.notify_all();
     }
 }
 
@@ -114,7 +154,7 @@ impl Supervisor {
     ) -> Result<Handle, StartError> {
         let limits = [shared.limits.start, shared.limits.shutdown];
         let looks = Looks::for_limits(nodes.iter().filter_map(|node| node.exec_timeout).chain(limits));
-        let mut supervisor = Self {
+        let supervisor = Self {
             posts: posts(&shared.segment, nodes, server_name, wait)?,
             shared,
             early_deaths: Arc::default(),
@@ -126,11 +166,19 @@ impl Supervisor {
         let (early_deaths, started) = (Arc::clone(&supervisor.early_deaths), Arc::clone(&supervisor.started));
         // Workers inherit the affinity of the thread that starts them: this one's, which is unpinned first.
         let (told, tell) = std::sync::mpsc::channel();
+        let over = Arc::<Over>::default();
+        let tell_over = Tell(Arc::clone(&over));
+        let shared = Arc::clone(&supervisor.shared);
         let thread = std::thread::Builder::new().name("ringmill-supervisor".into()).spawn(move || {
-            let _ = ringmill_shm::sys::cpu::pin_thread(crate::cpus::allowed());
+            let _tell_over = tell_over; // dropped last
+            let mut supervisor = supervisor;
+            supervisor.shared.enter();
+            if let Err(error) = ringmill_shm::sys::cpu::pin_thread(crate::cpus::allowed()) {
+                say(|| tracing::debug!(%error, "the supervisor stays on the CPUs of the thread that started it"));
+            }
             let launched = supervisor.launch_all();
             let failed = launched.is_err();
-            let _ = told.send(launched);
+            let _ = told.send(launched); // the other side waits for it
             if failed {
                 supervisor.shared.kill();
             }
@@ -140,15 +188,16 @@ impl Supervisor {
         });
         let thread =
             thread.map_err(|source| StartError::System { what: "start the supervisor's thread", source })?;
-        let handle = Handle { thread: Mutex::new(Some(thread)), early_deaths, started };
+        let handle = Handle { thread: Mutex::new(Some(thread)), over, early_deaths, started };
+        let join = || handle.join(shared.over_by(2 * KILL_LIMIT));
         match tell.recv() {
             Ok(Ok(())) => Ok(handle),
             Ok(Err(error)) => {
-                handle.join();
+                join();
                 Err(error)
             }
             Err(_gone) => {
-                handle.join();
+                join();
                 Err(StartError::System {
                     what: "run the supervisor",
                     source: std::io::ErrorKind::Other.into(),
@@ -165,56 +214,71 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Starts the worker of one post.
+    /// Starts the worker of one post. What a process has done that could not be watched, and was ended, is repaired.
     fn launch(&mut self, index: usize) -> Result<(), StartError> {
         let post = &self.posts[index];
         let segment = &self.shared.segment;
         let at_start = post.counters(segment); // before the new one can count
-        let tokens: Vec<Token> = post
-            .places
-            .clone()
-            .zip(post.entries(segment))
-            .map(|(place, entry)| entry.prepare(place))
-            .collect();
+        let prepare = |(place, entry): (u32, &Entry)| entry.prepare(place);
+        let tokens: Vec<Token> = post.places.clone().zip(post.entries(segment)).map(prepare).collect();
         crash_point!("supervisor.prepared");
-        let of_last = tokens.clone();
-        let servlet = || segment.nodes()[post.node as usize].name.clone();
         let body = match &post.starter {
-            Starter::Process(recipe) => {
-                let origin = launch::Origin::of(segment)
-                    .map_err(|source| StartError::System { what: "look at the server's lease", source })?;
-                let order = Order {
-                    place: post.places.start,
-                    tokens,
-                    wait: post.wait,
-                    origin,
-                    descriptors: None,
-                    build: None,
-                    name: String::new(),
-                    segment: segment.place().clone(),
-                };
-                let path = || recipe.image.path().to_path_buf();
-                let error = |source| StartError::Executable { servlet: servlet(), path: path(), source };
-                let (process, warning) = launch::spawn(recipe, &post.title, order, segment).map_err(error)?;
-                if let Some(warning) = warning {
-                    say(
-                        || tracing::warn!(worker = %post.title, "a worker was started another way: {warning}"),
-                    );
+            Starter::Process(recipe) => match self.spawn_process(post, recipe, tokens.clone()) {
+                Ok(process) => Body::Process(process),
+                Err((error, survivor)) => {
+                    match survivor {
+                        Some(pid) => say_it_survives(&post.title, pid),
+                        None => self.forget(index, &tokens),
+                    }
+                    return Err(error);
                 }
-                Body::Process(process)
-            }
+            },
             Starter::Thread(live) => self.spawn_thread(post, tokens[0], Arc::clone(live))?,
         };
         let post = &mut self.posts[index];
         post.body = body;
-        post.tokens = of_last;
+        post.tokens = tokens;
         post.since = Instant::now();
         post.at_start = at_start;
         post.overran = false;
+        post.killing = None;
         post.overdue = None;
         post.stage = Seen::new(Stage::Starting);
         post.refusals = 0;
         Ok(())
+    }
+
+    /// Starts a worker's process; if that fails, with the pid of one that could not be ended.
+    fn spawn_process(
+        &self,
+        post: &Post,
+        recipe: &Recipe,
+        tokens: Vec<Token>,
+    ) -> Result<Process, (StartError, Option<u32>)> {
+        let segment = &self.shared.segment;
+        let origin = Origin::of(segment)
+            .map_err(|source| (StartError::System { what: "look at the server's lease", source }, None))?;
+        let order = Order {
+            place: post.places.start,
+            tokens,
+            wait: post.wait,
+            origin,
+            descriptors: None,
+            build: None,
+            name: String::new(),
+            segment: segment.place().clone(),
+        };
+        let (process, warning) = launch::spawn(recipe, &post.title, order, segment).map_err(
+            |SpawnError { source, survivor }| {
+                let servlet = segment.nodes()[post.node as usize].name.clone();
+                let path = recipe.image.path().to_path_buf();
+                (StartError::Executable { servlet, path, source }, survivor)
+            },
+        )?;
+        if let Some(warning) = warning {
+            say(|| tracing::warn!(worker = %post.title, "a worker was started another way: {warning}"));
+        }
+        Ok(process)
     }
 
     fn spawn_thread(&self, post: &Post, token: Token, live: Live) -> Result<Body, StartError> {
@@ -232,6 +296,7 @@ impl Supervisor {
         };
         let left = Arc::new(AtomicBool::new(false));
         let farewell = Farewell { left: Arc::clone(&left), shared: Arc::clone(&self.shared) };
+        let shared = Arc::clone(&self.shared);
         let body = move || {
             let _farewell = farewell; // dropped last
             if !cpus.is_empty() {
@@ -241,6 +306,7 @@ impl Supervisor {
                 }
             }
             let seat = Arc::new(seat);
+            shared.enter();
             seat.entry().arrive();
             launch::occupy(&seat, &live)
         };
@@ -280,6 +346,10 @@ impl Supervisor {
                 self.listen(index);
                 self.reap(index);
             }
+            if self.looks.next() <= Instant::now() {
+                // Where the system refuses to wait for descriptors, nothing is ever ready.
+                (0..self.posts.len()).for_each(|index| self.reap(index));
+            }
             self.join_threads();
             self.look_at_limits();
             self.end_trials();
@@ -295,7 +365,8 @@ impl Supervisor {
     /// Whether there is nothing left to watch.
     fn over(&self) -> bool {
         let gone = |post: &Post| match &post.body {
-            Body::Process(_) => false,
+            // It obeys no signal and no order: said in `look_at_the_killed`.
+            Body::Process(_) => post.survives(),
             // A thread cannot be killed: after the deadline it is left to itself.
             Body::Thread { left, .. } => left.load(Ordering::SeqCst) || self.past_deadline(),
             Body::Awaiting(_) | Body::GivenUp(_) | Body::None => true,
@@ -318,11 +389,7 @@ impl Supervisor {
             wake_everyone(&self.shared.segment);
         }
         if self.past_deadline() {
-            for post in &self.posts {
-                if let Body::Process(process) = &post.body {
-                    launch::kill(process);
-                }
-            }
+            self.posts.iter_mut().for_each(Post::kill);
         }
     }
 
@@ -363,7 +430,7 @@ impl Supervisor {
             let ending = is_ending(process.child.id());
             process.strayed = ending == Some(false);
             if ending != Some(true) {
-                launch::kill(process);
+                post.kill();
             }
         }
     }
@@ -371,30 +438,21 @@ impl Supervisor {
     /// A process has ended.
     fn reap(&mut self, index: usize) {
         let post = &mut self.posts[index];
-        let Body::Process(Process { child, reason, strayed, .. }) = &mut post.body else { return };
-        let status = match child.try_wait() {
-            Ok(Some(status)) => status,
-            Ok(None) => return,
-            // Somebody else has waited for our child; it is gone all the same.
-            Err(_) => ExitStatus::from_raw(0),
-        };
-        let mut text = status_text(status);
-        if *strayed && status.signal() == Some(libc::SIGKILL) {
+        let Body::Process(process) = &mut post.body else { return };
+        let Some(end) = process.ended() else { return };
+        let Process { child, reason, strayed, .. } = process;
+        let mut text = end.to_string();
+        if *strayed && end.signal() == Some(libc::SIGKILL) {
             text = "it ran another program in its place, or closed its descriptors, and was killed".into();
         }
-        let ending = Ending {
-            pid: child.id(),
-            signal: status.signal(),
-            code: status.code(),
-            text,
-            reason: reason.take(),
-        };
+        let ending =
+            Ending { pid: child.id(), signal: end.signal(), code: end.code(), text, reason: reason.take() };
         if let Starter::Process(recipe) = &post.starter {
             unlock_all(&recipe.spare); // what it held of a description that we have too
         }
         if !self.started.load(Ordering::SeqCst) {
             let mut deaths = self.early_deaths.lock().unwrap_or_else(|e| e.into_inner());
-            deaths.extend(post.places.clone().map(|place| (place, status, ending.reason.clone())));
+            deaths.extend(post.places.clone().map(|place| (place, end, ending.reason.clone())));
         }
         crash_point!("supervisor.reaped");
         self.bury(index, &ending);
@@ -421,13 +479,21 @@ impl Supervisor {
 }
 
 impl Drop for Supervisor {
-    /// However the thread ends, no process is left behind.
+    /// However the thread ends, no process is left behind that obeys.
     fn drop(&mut self) {
+        self.posts.iter_mut().for_each(Post::kill);
         for post in &mut self.posts {
-            if let Body::Process(process) = &mut post.body {
-                launch::kill(process);
-                let _ = process.child.wait();
+            if let Body::Process(process) = &mut post.body
+                && !post.killing.is_some_and(|killing| killing.is_told)
+                && process.await_end(KILL_LIMIT).is_none()
+            {
+                say_it_survives(&post.title, process.child.id());
             }
+        }
+        // Threads cannot be killed.
+        if self.shared.segment.run() != Run::Closed {
+            self.shared.segment.set_run(Run::Stopping);
+            wake_everyone(&self.shared.segment);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! A worker's place, with whatever runs in it.
 
-use super::limits::{Seen, Stage};
+use super::limits::{Killing, Seen, Stage};
 use super::shared::Shared;
 use crate::error::StartError;
 use crate::launch::{self, Held, Process, Recipe};
@@ -85,6 +85,8 @@ pub(super) struct Post {
     pub(super) hangs: bool,
     /// A call took too long, so its process is killed.
     pub(super) overran: bool,
+    /// Its process has been killed, and has not ended yet.
+    pub(super) killing: Option<Killing>,
     pub(super) record: Record,
     /// What its places' counters said when it was started.
     pub(super) at_start: Snapshot,
@@ -102,10 +104,16 @@ impl Post {
     }
 
     /// Kills its process, if it has one.
-    pub(super) fn kill(&self) {
+    pub(super) fn kill(&mut self) {
         if let Body::Process(process) = &self.body {
             launch::kill(process);
+            self.killing.get_or_insert_default();
         }
+    }
+
+    /// Whether it lives on although it was killed, long enough ago.
+    pub(super) fn survives(&self) -> bool {
+        self.killing.is_some_and(|killing| killing.is_told)
     }
 
     /// What its places' counters say.
@@ -157,6 +165,7 @@ pub(super) fn posts(
                 overdue: None,
                 hangs: false,
                 overran: false,
+                killing: None,
                 record: Record::default(),
                 at_start: Snapshot::default(),
                 finished_before: 0,

@@ -7,9 +7,15 @@ use crate::route::{Mover, Router};
 use ringmill_shm::segment::Segment;
 use ringmill_shm::sys::process::EventFd;
 use ringmill_shm::token::Token;
+use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+thread_local! {
+    /// The address of the [`Shared`] of the server that this thread is the supervisor or a worker of, which it keeps.
+    static WITHIN: Cell<usize> = const { Cell::new(0) };
+}
 
 /// What callers and the supervisor share.
 #[derive(Debug)]
@@ -127,6 +133,32 @@ impl Shared {
         }
         drop(order);
         self.orders.signal();
+    }
+
+    /// Whether the workers are to be killed.
+    pub(crate) fn is_killed(&self) -> bool {
+        self.wished() == Wish::Kill
+    }
+
+    /// When the supervisor will have ended that was told to: at its deadline, or if there is none any more, now, and
+    /// so much later.
+    pub(crate) fn over_by(&self, margin: Duration) -> impl Fn() -> Instant {
+        let told = Instant::now();
+        move || match self.wished() {
+            Wish::Stop(deadline) => deadline.max(told) + margin, // a century away at most
+            Wish::Watch | Wish::Kill => told + margin,
+        }
+    }
+
+    /// From now on this thread is one of the server's own, which its end waits for.
+    pub(super) fn enter(&self) {
+        WITHIN.set(std::ptr::from_ref(self).addr());
+    }
+
+    /// Whether this thread is one of the server's own.
+    pub(crate) fn is_within(&self) -> bool {
+        // Where the thread is ending, and has no variables any more, it is none that anybody waits for.
+        WITHIN.try_with(Cell::get) == Ok(std::ptr::from_ref(self).addr())
     }
 
     pub(super) fn wished(&self) -> Wish {

@@ -91,7 +91,7 @@ impl Mapping {
 /// What the creator has to remove the files by.
 struct Owner {
     directory: File,
-    is_done: core::sync::atomic::AtomicBool,
+    is_done: std::sync::Mutex<bool>,
 }
 
 /// A mapped segment.
@@ -422,10 +422,14 @@ impl Segment {
     /// If this process may not do so, or not any more; it is not tried again.
     pub fn remove_files(&self) -> io::Result<()> {
         let Some(owner) = &self.owner else { return Ok(()) };
-        if owner.is_done.swap(true, Ordering::Relaxed) {
-            return Ok(()); // Relaxed: a flag of this process
+        // A second one waits for the first: when either returns, they are gone.
+        let mut is_done = owner.is_done.lock().unwrap_or_else(|e| e.into_inner());
+        if *is_done {
+            return Ok(());
         }
-        remove_both(&self.place, &owner.directory, &self.file, self.lease.probe())
+        let removed = remove_both(&self.place, &owner.directory, &self.file, self.lease.probe());
+        *is_done = true;
+        removed
     }
 }
 

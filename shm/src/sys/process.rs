@@ -40,9 +40,12 @@ impl PidFd {
     pub fn of_child(pid: u32) -> io::Result<Self> {
         let process = Self::open(pid)?;
         // Asked of what was opened, not of the number.
-        match is_child(libc::P_PIDFD, process.0.as_raw_fd().cast_unsigned()) {
-            true => Ok(process),
-            false => Err(io::Error::from_raw_os_error(libc::ECHILD)),
+        match look_at_child(libc::P_PIDFD, process.0.as_raw_fd().cast_unsigned()) {
+            Ok(()) => Ok(process),
+            Err(error) if error.raw_os_error() == Some(libc::ECHILD) => Err(error),
+            // Linux before 5.4, or a filter, does not know the question. By number, then: if there is such a child after
+            // the process was opened, that is the one which was.
+            Err(_) => look_at_child(libc::P_PID, pid).map(|()| process),
         }
     }
 
@@ -122,17 +125,23 @@ pub fn is_ending(pid: u32) -> Option<bool> {
 }
 
 /// Whether this is a child of this process that nobody has waited for: its pid is its own for so long.
+///
+/// Where the kernel refuses to say, it is: of one's own children there is no reason to think otherwise.
 #[must_use]
 pub fn is_unwaited_child(pid: u32) -> bool {
-    is_child(libc::P_PID, pid)
+    look_at_child(libc::P_PID, pid).err().and_then(|error| error.raw_os_error()) != Some(libc::ECHILD)
 }
 
-fn is_child(kind: libc::idtype_t, id: u32) -> bool {
+/// Waits for nothing, and reaps nothing.
+fn look_at_child(kind: libc::idtype_t, id: u32) -> io::Result<()> {
     // SAFETY: an all-zero siginfo_t is valid to be overwritten.
     let mut info: libc::siginfo_t = unsafe { core::mem::zeroed() };
     let only_look = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
-    // SAFETY: integers, and a live siginfo_t to fill; nothing is waited for, and nothing is reaped.
-    unsafe { libc::waitid(kind, id, &raw mut info, only_look) == 0 }
+    // SAFETY: integers, and a live siginfo_t to fill.
+    match unsafe { libc::waitid(kind, id, &raw mut info, only_look) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 /// Sleeps until one of `fds` is readable, or `timeout` is over (`None`: for ever); says which are.
@@ -143,9 +152,31 @@ pub fn wait_readable(fds: &[i32], timeout: Option<Duration>) -> Vec<bool> {
         fds.iter().map(|&fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 }).collect();
     // Rounded up, so that a wait for a deadline does not end just before it.
     let timeout_ms = timeout.map_or(-1, |t| i32::try_from(t.as_micros().div_ceil(1000)).unwrap_or(i32::MAX));
+    let count = polled.len() as libc::nfds_t;
     // SAFETY: `polled` is a live array of the length given.
-    unsafe { libc::poll(polled.as_mut_ptr(), polled.len() as libc::nfds_t, timeout_ms) };
+    if unsafe { libc::poll(polled.as_mut_ptr(), count, timeout_ms) } == -1 && !is_interrupted() {
+        // A filter may know the newer call only.
+        let time = timeout.map(|_| libc::timespec {
+            tv_sec: (timeout_ms / 1000).into(),
+            tv_nsec: (timeout_ms % 1000 * 1_000_000).into(),
+        });
+        let time = time.as_ref().map_or(core::ptr::null(), core::ptr::from_ref);
+        // SAFETY: as above; the time is null or live, and so is no mask.
+        if unsafe { libc::ppoll(polled.as_mut_ptr(), count, time, core::ptr::null()) } == -1
+            && !is_interrupted()
+        {
+            polled.iter_mut().for_each(|fd| fd.revents = 0);
+            std::thread::sleep(timeout.unwrap_or(BLIND_WAIT).min(BLIND_WAIT)); // not to spin in vain
+        }
+    }
     polled.iter().map(|p| p.revents != 0).collect()
+}
+
+/// How long [`wait_readable`] sleeps where the system refuses to wait for descriptors.
+const BLIND_WAIT: Duration = Duration::from_millis(50);
+
+fn is_interrupted() -> bool {
+    io::Error::last_os_error().kind() == io::ErrorKind::Interrupted
 }
 
 /// The start time of a process in clock ticks since boot: with its pid, who it is.

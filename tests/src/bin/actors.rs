@@ -5,7 +5,7 @@
 //!
 //! Options: `threads` (workers in threads), `hold-in-constructor`, `cleanup-panics`, `no-signals` (the server leaves signals
 //! alone), `ignore-sigchld`, `own-handler` (the program has a handler for SIGINT), `ignore-sigint`, `shutdown-ms=N`,
-//! `workers=N`, `stream-threads=N`, `batch=N` (with a window that nobody outlives), `exec-ms=N` (the exec_timeout), `file=PATH` (where the segment lies), `program=PATH` (what workers run).
+//! `workers=N`, `stream-threads=N`, `listener=panics` and `listener=shuts-down` (what a listener of the log does at each warning), `batch=N` (with a window that nobody outlives), `exec-ms=N` (the exec_timeout), `file=PATH` (where the segment lies), `program=PATH` (what workers run).
 //!
 //! Commands: `hold N` (a call in a thread of its own), `exit N`, `panic`, `return`, `shutdown`,
 //! `watch` (says `refused` as soon as the server takes no calls), `go-to PATH` (another working directory),
@@ -131,6 +131,45 @@ fn refuses(server: &Actors) -> bool {
     matches!(server.call_with(&Act::Double(0), options), Err(CallError::ShuttingDown))
 }
 
+/// A listener of the log with a will of its own.
+struct Listener(Listens);
+
+#[derive(Clone, Copy)]
+enum Listens {
+    Panics,
+    ShutsDown,
+}
+
+static SERVER: std::sync::OnceLock<std::sync::Weak<Actors>> = std::sync::OnceLock::new();
+
+impl tracing::Subscriber for Listener {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        *metadata.level() <= tracing::Level::WARN
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+    fn event(&self, _: &tracing::Event<'_>) {
+        match self.0 {
+            Listens::Panics => panic!("a listener that does not bear bad news"),
+            Listens::ShutsDown => {
+                let server = SERVER.get().and_then(std::sync::Weak::upgrade);
+                server.into_iter().for_each(|server| server.shutdown());
+            }
+        }
+    }
+
+    fn enter(&self, _: &tracing::span::Id) {}
+
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
 fn main() -> Result<(), BoxError> {
     let mut arguments = std::env::args().skip(1);
     let mut argument = || arguments.next().ok_or_else(|| BoxError::msg("actors NAME GATE [OPTION]…"));
@@ -143,7 +182,16 @@ fn main() -> Result<(), BoxError> {
         ringmill_shm::sys::process::ignore_signal(libc::SIGCHLD);
     }
     let handler = if options.iter().any(|o| o == "own-handler") { Some(handle_sigint()?) } else { None };
+    let listens = options.iter().find_map(|o| match o.strip_prefix("listener=")? {
+        "panics" => Some(Listens::Panics),
+        _ => Some(Listens::ShutsDown),
+    });
+    if let Some(listens) = listens {
+        std::panic::set_hook(Box::new(|_| {})); // as it was told
+        tracing::subscriber::set_global_default(Listener(listens))?;
+    }
     let server = Arc::new(start(&name, &gate, &options)?);
+    let _ = SERVER.set(Arc::downgrade(&server)); // the only one
     let servlet = server.stats().servlets.remove(0);
     let pids: Vec<String> = servlet.workers.iter().map(|worker| worker.pid.to_string()).collect();
     println!("ready {}", pids.join(" "));

@@ -6,8 +6,10 @@ mod support;
 
 mod before_main;
 mod freeze;
+mod half_built;
 mod limits;
 mod linear;
+mod never_the_program;
 mod numbers_and_names;
 mod payloads;
 mod policy;
