@@ -5,17 +5,19 @@
 //! progress are answered, new ones refused); the second kills the workers at once. Either way the
 //! segments are gone before the process is.
 
+use crate::panics::say;
 use crate::server::Core;
 use ringmill_shm::sys::process::{EventFd, die_by_signal, signal_is_default, wait_readable};
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
-use std::sync::{Mutex, Once, OnceLock, Weak};
+use std::sync::{Mutex, OnceLock, Weak};
 
 static SERVERS: Mutex<Vec<Weak<Core>>> = Mutex::new(Vec::new());
 static CAUGHT: AtomicU32 = AtomicU32::new(0);
 static LAST: AtomicI32 = AtomicI32::new(0);
 static BELL: OnceLock<EventFd> = OnceLock::new();
-static INSTALLED: Once = Once::new();
+/// Whether the handlers are there.
+static INSTALLED: Mutex<bool> = Mutex::new(false);
 
 /// Has a server shut down when the process is told to end.
 pub(crate) fn look_after(server: Weak<Core>) {
@@ -23,14 +25,30 @@ pub(crate) fn look_after(server: Weak<Core>) {
     servers.retain(|server| server.strong_count() > 0);
     servers.push(server);
     drop(servers);
-    INSTALLED.call_once(|| {
-        let Ok(bell) = EventFd::new() else { return };
-        let bell = BELL.get_or_init(|| bell);
-        let watching = std::thread::Builder::new().name("ringmill-signals".into()).spawn(|| watch(bell));
-        if watching.is_ok() {
+    let mut installed = INSTALLED.lock().unwrap_or_else(|e| e.into_inner());
+    if *installed {
+        return;
+    }
+    match begin_to_watch() {
+        Ok(()) => {
+            *installed = true;
             [libc::SIGINT, libc::SIGTERM].into_iter().filter(|&s| signal_is_default(s)).for_each(install);
         }
-    });
+        Err(error) => say(
+            || tracing::warn!(%error, "cannot handle signals: Ctrl-C and SIGTERM end this process without a shut-down; tried again when another server is started"),
+        ),
+    }
+}
+
+fn begin_to_watch() -> std::io::Result<()> {
+    let bell = match BELL.get() {
+        Some(bell) => bell,
+        None => {
+            let bell = EventFd::new()?;
+            BELL.get_or_init(|| bell)
+        }
+    };
+    std::thread::Builder::new().name("ringmill-signals".into()).spawn(|| watch(bell)).map(|_detached| ())
 }
 
 /// The handler's whole work: say which, count, ring.
@@ -48,7 +66,9 @@ fn install(signal: i32) {
     // done in a signal handler.
     let installed = unsafe { signal_hook::low_level::register(signal, move || on_signal(signal)) };
     if let Err(error) = installed {
-        tracing::warn!(signal, %error, "cannot handle a signal: it will end the process without a shut-down");
+        say(
+            || tracing::warn!(signal, %error, "cannot handle a signal: it will end the process without a shut-down"),
+        );
     }
 }
 

@@ -421,8 +421,13 @@ impl Lease {
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Ok(None),
             Err(e) => return Err(e),
         };
-        file.set_permissions(std::fs::Permissions::from_mode(MODE))?;
-        Ok(Some(file))
+        match file.set_permissions(std::fs::Permissions::from_mode(MODE)) {
+            Ok(()) => Ok(Some(file)),
+            Err(e) => {
+                sys::file::remove_made(path, &file);
+                Err(e)
+            }
+        }
     }
 
     /// Makes a lease file and takes what a server holds; `None` if a living server has the name.
@@ -456,7 +461,10 @@ impl Lease {
                         }
                     }
                     Err(e) if is_taken(&e) => {} // somebody was faster, to remove it
-                    Err(e) => return Err(e.into()),
+                    Err(e) => {
+                        sys::file::remove_made(path, &hold);
+                        return Err(e.into());
+                    }
                 },
                 None => {
                     if let Some(_left) = Self::acquire_existing(path, user)? {

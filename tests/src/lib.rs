@@ -12,6 +12,7 @@
 //! * [`probe`]: a worker that says in which batch it saw an item;
 //! * [`pile`]: items that pile up in the ring while the worker is busy;
 //! * [`progress`]: of the long programs;
+//! * [`refusals`]: every system call of a service, refused in turn;
 //! * [`refuse`]: system calls that answer with an error;
 //! * [`soak`]: very many requests, in whose course nothing may grow;
 //! * [`storm`]: worker processes killed at random, and what must hold all the same;
@@ -28,6 +29,7 @@ pub mod other_user;
 pub mod pile;
 pub mod probe;
 pub mod progress;
+pub mod refusals;
 pub mod refuse;
 pub mod soak;
 pub mod storm;

@@ -380,7 +380,9 @@ impl fmt::Display for Ended {
         match (self.0, self.1) {
             (Some(signal), _) => write!(f, "was killed by signal {signal}"),
             (None, Some(code)) => write!(f, "exited with code {code}"),
-            (None, None) => f.write_str("is gone"),
+            (None, None) => f.write_str(
+                "is gone, and how it ended is not known: something else in this program waited for it",
+            ),
         }
     }
 }

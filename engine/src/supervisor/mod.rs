@@ -56,6 +56,7 @@ use shared::Wish;
 use std::os::fd::AsRawFd;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -190,13 +191,22 @@ impl Supervisor {
             thread.map_err(|source| StartError::System { what: "start the supervisor's thread", source })?;
         let handle = Handle { thread: Mutex::new(Some(thread)), over, early_deaths, started };
         let join = || handle.join(shared.over_by(2 * KILL_LIMIT));
-        match tell.recv() {
+        // Of starting a process too the wait has an end: the standard library's is for ever where it cannot hear of it.
+        match tell.recv_timeout(shared.limits.start) {
             Ok(Ok(())) => Ok(handle),
             Ok(Err(error)) => {
                 join();
                 Err(error)
             }
-            Err(_gone) => {
+            Err(RecvTimeoutError::Timeout) => {
+                shared.segment.set_run(Run::Stopping); // for a process that only that thread knows
+                wake_everyone(&shared.segment);
+                shared.kill();
+                join();
+                let source = std::io::ErrorKind::TimedOut.into();
+                Err(StartError::System { what: "start the workers within the start_timeout", source })
+            }
+            Err(RecvTimeoutError::Disconnected) => {
                 join();
                 Err(StartError::System {
                     what: "run the supervisor",

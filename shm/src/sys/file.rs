@@ -4,7 +4,7 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
@@ -124,25 +124,61 @@ pub fn take_over(fd: i32, file_number: u64) -> Option<File> {
 /// What the system says: this process may have lost the right meanwhile.
 pub fn remove_from(directory: &File, name: &OsStr, file: &File) -> io::Result<bool> {
     let name = std::ffi::CString::new(name.as_bytes())?;
-    // SAFETY: an all-zero stat is valid to be overwritten.
-    let mut stat: libc::stat = unsafe { core::mem::zeroed() };
-    // SAFETY: a descriptor, a live C string, a live structure to fill.
-    let found = unsafe {
-        libc::fstatat(directory.as_raw_fd(), name.as_ptr(), &raw mut stat, libc::AT_SYMLINK_NOFOLLOW)
-    };
-    if found != 0 {
-        let error = io::Error::last_os_error();
-        return if error.kind() == io::ErrorKind::NotFound { Ok(false) } else { Err(error) };
-    }
-    let meta = file.metadata()?;
-    if (stat.st_dev, stat.st_ino) != (meta.dev(), meta.ino()) {
-        return Ok(false);
+    match identity_at(directory, &name) {
+        Ok(found) if found == identity(file)? => {}
+        Ok(_) => return Ok(false),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(error),
     }
     // SAFETY: a descriptor, a live C string.
     match unsafe { libc::unlinkat(directory.as_raw_fd(), name.as_ptr(), 0) } {
         0 => Ok(true),
         _ => Err(io::Error::last_os_error()),
     }
+}
+
+/// Device and number of what has this name in a directory; of a link, its own. Asked in a second way where a filter
+/// refuses the first: else files would stay.
+fn identity_at(directory: &File, name: &std::ffi::CStr) -> io::Result<(u64, u64)> {
+    // SAFETY: an all-zero stat is valid to be overwritten.
+    let mut stat: libc::stat = unsafe { core::mem::zeroed() };
+    // SAFETY: a descriptor, a live C string, a live structure to fill.
+    let asked = unsafe {
+        libc::fstatat(directory.as_raw_fd(), name.as_ptr(), &raw mut stat, libc::AT_SYMLINK_NOFOLLOW)
+    };
+    if asked == 0 {
+        return Ok((stat.st_dev, stat.st_ino));
+    }
+    let error = io::Error::last_os_error();
+    if error.kind() == io::ErrorKind::NotFound {
+        return Err(error);
+    }
+    let flags = libc::O_PATH | libc::O_NOFOLLOW | libc::O_CLOEXEC;
+    // SAFETY: a descriptor, a live C string, integers.
+    let fd = unsafe { libc::openat(directory.as_raw_fd(), name.as_ptr(), flags) };
+    if fd < 0 {
+        return Err(error);
+    }
+    // SAFETY: the call has just returned this descriptor, so nobody else owns it.
+    identity(&File::from(unsafe { OwnedFd::from_raw_fd(fd) }))
+}
+
+/// Device and number of an open file.
+fn identity(file: &File) -> io::Result<(u64, u64)> {
+    // SAFETY: as above.
+    let mut stat: libc::stat = unsafe { core::mem::zeroed() };
+    // SAFETY: an open descriptor, a live structure to fill.
+    if unsafe { libc::fstat(file.as_raw_fd(), &raw mut stat) } == 0 {
+        return Ok((stat.st_dev, stat.st_ino));
+    }
+    file.metadata().map(|meta| (meta.dev(), meta.ino()))
+}
+
+/// Removes a file that this process has just made, unless its name is another's by now.
+pub fn remove_made(path: &Path, file: &File) {
+    let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else { return };
+    let removed = File::open(directory).and_then(|directory| remove_from(&directory, name, file));
+    drop(removed); // what made us remove it is told already
 }
 
 fn byte_lock(kind: i32, byte: u32) -> libc::flock {

@@ -5,7 +5,7 @@
 //!
 //! Options: `threads` (workers in threads), `hold-in-constructor`, `cleanup-panics`, `no-signals` (the server leaves signals
 //! alone), `ignore-sigchld`, `own-handler` (the program has a handler for SIGINT), `ignore-sigint`, `shutdown-ms=N`,
-//! `workers=N`, `stream-threads=N`, `listener=panics` and `listener=shuts-down` (what a listener of the log does at each warning), `batch=N` (with a window that nobody outlives), `exec-ms=N` (the exec_timeout), `file=PATH` (where the segment lies), `program=PATH` (what workers run).
+//! `workers=N`, `stream-threads=N`, `listener=panics` and `listener=shuts-down` (what a listener of the log does at each warning), `batch=N` (with a window that nobody outlives), `reasons` (says why a call failed), `wait-for-all` (waits for every child, as some programs do), `exec-ms=N` (the exec_timeout), `file=PATH` (where the segment lies), `program=PATH` (what workers run).
 //!
 //! Commands: `hold N` (a call in a thread of its own), `exit N`, `panic`, `return`, `shutdown`,
 //! `watch` (says `refused` as soon as the server takes no calls), `go-to PATH` (another working directory),
@@ -24,6 +24,19 @@ use std::time::Duration;
 ringmill::init!(Actor);
 
 type Actors = Server<Act, Answer>;
+
+/// Whether it says why a call failed.
+static REASONS: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
+
+/// Waits for every child of this process, whoever started it.
+fn wait_for_all() {
+    loop {
+        // SAFETY: integers, and no status.
+        if unsafe { libc::waitpid(-1, core::ptr::null_mut(), 0) } < 0 {
+            std::thread::sleep(Duration::from_millis(1)); // none so far
+        }
+    }
+}
 
 /// Where the handler of ours writes to.
 static PIPE: AtomicI32 = AtomicI32::new(-1);
@@ -89,6 +102,9 @@ fn call(server: &Actors, number: u64) {
     let options = CallOptions::new().backpressure(false).timeout(Duration::from_secs(3600));
     match server.call_with(&Act::Hold(number), options) {
         Ok(reply) => println!("answer {}", reply.value),
+        Err(CallError::WorkerDied(error)) if REASONS.load(Ordering::SeqCst) => {
+            println!("died {number}: {error}")
+        }
         Err(CallError::WorkerDied(_)) => println!("died {number}"),
         Err(error) => println!("error {error}"),
     }
@@ -181,6 +197,7 @@ fn main() -> Result<(), BoxError> {
     if options.iter().any(|o| o == "ignore-sigchld") {
         ringmill_shm::sys::process::ignore_signal(libc::SIGCHLD);
     }
+    REASONS.store(options.iter().any(|o| o == "reasons"), Ordering::SeqCst);
     let handler = if options.iter().any(|o| o == "own-handler") { Some(handle_sigint()?) } else { None };
     let listens = options.iter().find_map(|o| match o.strip_prefix("listener=")? {
         "panics" => Some(Listens::Panics),
@@ -192,6 +209,9 @@ fn main() -> Result<(), BoxError> {
     }
     let server = Arc::new(start(&name, &gate, &options)?);
     let _ = SERVER.set(Arc::downgrade(&server)); // the only one
+    if options.iter().any(|o| o == "wait-for-all") {
+        std::thread::spawn(wait_for_all);
+    }
     let servlet = server.stats().servlets.remove(0);
     let pids: Vec<String> = servlet.workers.iter().map(|worker| worker.pid.to_string()).collect();
     println!("ready {}", pids.join(" "));

@@ -13,6 +13,8 @@ mod never_the_program;
 mod numbers_and_names;
 mod payloads;
 mod policy;
+mod rare;
+mod refused;
 mod stopped;
 mod twins;
 mod user_code;

@@ -1,0 +1,73 @@
+//! What hardly ever fails is repaired and told when it does.
+
+use crate::support::{Gate, Name, Program, guarded, signal};
+use ringmill_tests::refuse::{Refusal, in_process_of};
+use std::process::Command;
+
+const ACTORS: &str = env!("CARGO_BIN_EXE_actors");
+
+/// `waitid` of a process descriptor, and how Linux before 5.4 answers it.
+const WAIT_FOR_DESCRIPTOR: Refusal = Refusal::of(libc::SYS_waitid, libc::EINVAL).where_argument(0, 3);
+
+/// Symptom: "exit code 0" of a worker that was killed. Cause: something else in the program had waited for it, and the
+/// status that was not there was taken for 0.
+#[test]
+fn how_a_child_ended_that_others_waited_for_is_not_known() {
+    guarded(|| {
+        let (name, gate) = (Name::new("waited"), Gate::new());
+        let options = ["workers=1", "wait-for-all", "reasons"];
+        let (mut program, _workers) = Program::start_ready(&name, &gate, &options);
+        for number in 1..4 {
+            let visit = program.hold(&gate, number);
+            signal(visit.pid, libc::SIGKILL);
+            visit.await_death();
+            let line = program.line();
+            assert!(line.contains("signal 9") || line.contains("how it ended is not known"), "{line}");
+            assert!(!line.contains("code 0"), "{line}");
+        }
+        program.hold(&gate, 7).let_go();
+        assert_eq!(program.line(), "answer 14");
+        program.tell("return");
+        assert!(program.end().status.success());
+        name.assert_nothing_left();
+    });
+}
+
+/// Symptom: "no child processes" on kernels that cannot be asked about a process descriptor. Cause: every failure of
+/// that question was called ECHILD. Fix: it is asked by number.
+#[test]
+fn a_kernel_that_knows_no_wait_for_a_descriptor_is_asked_by_number() {
+    guarded(|| {
+        let (name, gate) = (Name::new("waitid"), Gate::new());
+        let mut command = Command::new(ACTORS);
+        in_process_of(&mut command, &[WAIT_FOR_DESCRIPTOR]);
+        let mut program = Program::start_as(command, &name, &gate, &["workers=1", "reasons"]);
+        program.ready();
+        let visit = program.hold(&gate, 1);
+        signal(visit.pid, libc::SIGKILL);
+        let line = program.line();
+        assert!(line.contains("signal 9"), "{line}");
+        program.hold(&gate, 7).let_go();
+        assert_eq!(program.line(), "answer 14");
+        program.tell("return");
+        assert!(program.end().status.success());
+        name.assert_nothing_left();
+    });
+}
+
+/// Symptom: where the system has no locks of open files, a start left its lease file behind.
+#[test]
+fn without_locks_nothing_is_left() {
+    guarded(|| {
+        let (name, gate) = (Name::new("nolocks"), Gate::new());
+        for errno in [libc::EINVAL, libc::ENOLCK, libc::ENOSYS] {
+            let refusal =
+                Refusal::of(libc::SYS_fcntl, errno).where_argument(1, libc::F_OFD_SETLK.cast_unsigned());
+            let mut command = Command::new(ACTORS);
+            in_process_of(&mut command, &[refusal]);
+            let end = Program::start_as(command, &name, &gate, &[]).end();
+            assert!(!end.status.success() && end.stderr.contains("lock"), "{end:?}");
+            name.assert_nothing_left();
+        }
+    });
+}

@@ -1,0 +1,48 @@
+//! Whatever system call is refused, a service ends in time, with values or errors, and leaves nothing.
+//!
+//! The short form of the program `refusals`, which tries all of them: see `ringmill_tests::refusals`.
+
+use crate::support::guarded_for;
+use ringmill_tests::refusals::{Case, run};
+use std::process::Command;
+use std::time::Duration;
+
+/// How many of the cases are tried here.
+const TRIED: usize = 24;
+
+fn assert_well(cases: &[usize]) {
+    for &index in cases {
+        let report = run(&mut Command::new(env!("CARGO_BIN_EXE_refusals")), Some(index));
+        assert!(report.problems.is_empty(), "{}: {report:#?}", Case::all()[index].name());
+    }
+}
+
+#[test]
+fn a_service_survives_every_so_many_th_refusal() {
+    guarded_for(Duration::from_secs(600), || {
+        let usual = run(&mut Command::new(env!("CARGO_BIN_EXE_refusals")), None);
+        assert!(usual.problems.is_empty(), "{usual:#?}");
+        let count = Case::all().len();
+        // Odd, so that each phase and each error has its turn.
+        let cases: Vec<usize> = (0..count).step_by((count / TRIED) | 1).collect();
+        let (some, others) = cases.split_at(cases.len() / 2);
+        std::thread::scope(|scope| {
+            scope.spawn(|| assert_well(some));
+            assert_well(others);
+        });
+    });
+}
+
+/// Symptom: where signals were refused (sandboxes, privileges that were dropped), `shutdown` and `drop` waited for ever,
+/// and `exec_timeout` did nothing. Fix: a worker is told to end in another way, and what does not end is named and done
+/// without.
+#[test]
+fn a_service_that_may_not_send_signals_ends() {
+    guarded_for(Duration::from_secs(300), || {
+        let of_signals = |case: &Case| case.call.name.contains("kill") || case.call.name.contains("signal");
+        let cases: Vec<usize> =
+            (0..).zip(Case::all()).filter(|(_, c)| of_signals(c)).map(|(i, _)| i).collect();
+        assert!(cases.len() >= 24);
+        assert_well(&cases);
+    });
+}
