@@ -6,8 +6,9 @@
 //! the executable that it holds open with one environment variable that names the first place, all tokens, server and
 //! segment. With it come descriptors: the segment's file, the lease's, and one end of a
 //! [tether](ringmill_shm::sys::tether); names are looked up only where a program in between has closed them.
-//! There, before `main`: `init!` takes the variable away and runs what else runs before `main`, pins the process, attaches the segment, takes its
-//! bytes of the lease, and starts the threads. Each constructs its worker and says READY, when all of them
+//! There, before `main`: `init!` takes the variable away and runs what else runs before `main` (see `registry`), pins the
+//! process, attaches the segment, takes its bytes of the lease, and starts the threads. A process that has the variable
+//! and cannot follow the order ends there, with exit code 97 and the reason; it is never the program. Each constructs its worker and says READY, when all of them
 //! can, or FAILED (with an error record) in its place and on the start-up bell. All workers do so side by
 //! side; the server sleeps on that one bell.
 //!

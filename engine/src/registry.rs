@@ -347,3 +347,44 @@ macro_rules! init {
         };
     };
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::worker::PassThrough;
+
+    /// The entry of a type under another one's name, with other identities.
+    fn entry(worker_type: &'static str, here: u64, elsewhere: u64) -> Entry {
+        let entry = Entry::of::<PassThrough<u8>>(&GUARD);
+        Entry { worker_type, identity: Identity { here, elsewhere }, ..entry }
+    }
+
+    #[test]
+    fn types_are_found_by_identity_and_else_refused() {
+        listed().extend([
+            entry("app::Twin", 1, 10),
+            entry("app::Twin", 2, 10),
+            entry("app::Alone", 3, 10),
+            entry("app::Alone", 3, 10),
+        ]);
+        assert!(find("app::Twin", 1).is_ok() && find("app::Twin", 2).is_ok());
+        assert!(find("app::Alone", 3).is_ok() && find("app::Alone", 10).is_ok());
+        let why = |name, hash| find(name, hash).map(drop).unwrap_err();
+        assert!(matches!(why("app::Twin", 10), FindError::Ambiguous { count: 2, .. }));
+        assert!(matches!(why("app::Alone", 1), FindError::OtherPayloads { .. }), "another type's identity");
+        assert!(why("app::Alone", 11).to_string().contains("in layout or SCHEMA"));
+        let other = why("app::Other", 1).to_string();
+        assert!(other.contains("app::Other") && other.contains("app::Alone"), "{other}");
+    }
+
+    #[test]
+    fn one_type_is_one_and_two_are_two() {
+        let of = Identity::of::<PassThrough<u8>>();
+        assert_eq!(of, Identity::of::<PassThrough<u8>>());
+        let other = Identity::of::<PassThrough<i8>>();
+        assert!(of.here != other.here && of.elsewhere != other.elsewhere);
+        let version = ORDER_VERSION.to_ne_bytes();
+        assert_eq!(Note::version(&version), Some(ORDER_VERSION));
+        assert_eq!(Note::version(&version[1..]), None);
+    }
+}

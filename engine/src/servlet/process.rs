@@ -35,6 +35,12 @@ impl<W: BatchWorker> ProcessServlet<W> {
 
     /// Runs the workers from another executable, which must list the type in its `init!`, built with
     /// the same payload types.
+    ///
+    /// It is looked into before it is run: one without an `init!`, one built with another version of ringmill, or one that
+    /// cannot be read is a [`StartError::Program`]. A script (`#!`) cannot be looked into and is run; it is to lead to
+    /// such an executable, with the environment that it was given. There the type is found by its name and the layout of
+    /// its payloads, as far as that can be seen; two types that have both in common, or a type that has another layout
+    /// than here, are a [`StartError::Join`]. What cannot be seen, [`SCHEMA`](crate::Worker::SCHEMA) can state.
     #[must_use]
     pub fn program(mut self, path: impl Into<PathBuf>) -> Self {
         self.program = Some(path.into());

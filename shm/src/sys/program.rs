@@ -246,14 +246,19 @@ pub fn note_of_executable(owner: &str) -> Option<Vec<u8>> {
 /// The file from which an address of the running program is mapped, as the kernel knows it.
 #[must_use]
 pub fn file_of(address: usize) -> Option<PathBuf> {
+    mapping_of(address)?.1
+}
+
+/// The mapping that an address of this process lies in, and its file.
+pub(super) fn mapping_of(address: usize) -> Option<(Range<usize>, Option<PathBuf>)> {
     let maps = std::fs::read("/proc/self/maps").ok()?;
     maps.split(|&byte| byte == b'\n').find_map(|line| {
         let range = std::str::from_utf8(line.split(|&byte| byte == b' ').next()?).ok()?;
         let (start, end) = range.split_once('-')?;
         let number = |text| usize::from_str_radix(text, 16).ok();
+        let range = number(start)?..number(end)?;
         let path = line.iter().position(|&byte| byte == b'/').map(|at| OsStr::from_bytes(&line[at..]));
-        (number(start)? <= address && address < number(end)?).then_some(())?;
-        path.map(PathBuf::from)
+        range.contains(&address).then(|| (range, path.map(PathBuf::from)))
     })
 }
 

@@ -16,7 +16,7 @@ use std::sync::OnceLock;
 /// How far below the end of the first thread's stack, which grows as it is used, the kernel keeps other mappings away: its
 /// `stack_guard_gap`.
 const FIRST_THREAD_GAP: usize = 256 * 4096;
-/// The C library knows the end of the first thread's stack up to what lies above it (arguments, environment).
+/// The limit of the first thread's stack is rounded to pages, of whatever size.
 const FIRST_THREAD_SLACK: usize = 16 * 4096;
 
 #[derive(Clone, Copy)]
@@ -107,11 +107,26 @@ fn guard_of_this_thread() -> Option<Range<usize>> {
     let start = start as usize;
     // SAFETY: take nothing.
     let first = unsafe { libc::getpid() == libc::gettid() };
-    Some(match first {
-        true => start.saturating_sub(FIRST_THREAD_GAP)..start.saturating_add(FIRST_THREAD_SLACK),
+    match first {
+        true => guard_of_first_thread(),
         // C libraries differ in whether the guard is part of the stack.
-        false => start.saturating_sub(guard)..start.saturating_add(guard),
-    })
+        false => Some(start.saturating_sub(guard)..start.saturating_add(guard)),
+    }
+}
+
+/// The first thread's stack grows as it is used, up to a limit below its end; C libraries differ in how much of it they
+/// take for the stack. `None` without a limit.
+fn guard_of_first_thread() -> Option<Range<usize>> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: a live structure to fill.
+    let known = unsafe { libc::getrlimit(libc::RLIMIT_STACK, &raw mut limit) } == 0;
+    if !known || limit.rlim_cur == libc::RLIM_INFINITY {
+        return None;
+    }
+    let within = &raw const limit as usize;
+    let end = super::program::mapping_of(within)?.0.end;
+    let lowest = end.checked_sub(usize::try_from(limit.rlim_cur).ok()?)?;
+    Some(lowest.saturating_sub(FIRST_THREAD_GAP)..lowest.saturating_add(FIRST_THREAD_SLACK))
 }
 
 impl SignalStack {
