@@ -529,30 +529,19 @@ fn a_trial_that_fails_late_does_not_leave_the_circuit_open() {
     });
 }
 
-/// Symptom: with a program that could not be started, trial after trial without a pause, and then a circuit that
-/// stayed open. Cause: the time since the last start counted as the life of a worker that there never was.
+/// What was found at the start is held: a program that has lost its name since is started again all the same.
 #[test]
-fn a_program_that_is_not_there_is_a_start_in_vain() {
+fn a_program_that_is_not_there_any_more_is_started_again() {
     guarded(|| {
         let (name, directory) = (Name::new("program"), tempfile::tempdir().expect("a directory"));
         let program = directory.path().join("program");
-        let back = || {
-            std::os::unix::fs::symlink(std::env::current_exe().expect("a path"), &program).expect("a link")
-        };
-        back();
-        let policy = Restarts::default()
-            .limit(1)
-            .backoff(Duration::ZERO, Duration::ZERO)
-            .healthy_after(Duration::from_nanos(1))
-            .try_again_after(Duration::from_millis(20));
-        let servlet = ProcessServlet::<Sleeper>::new(()).program(&program).restarts(policy);
+        std::os::unix::fs::symlink(std::env::current_exe().expect("a path"), &program).expect("a link");
+        let servlet = ProcessServlet::<Sleeper>::new(()).program(&program);
         let servlet = servlet.exec_timeout(Duration::from_millis(20));
         let server = Server::builder(name.text()).start(servlet).expect("it starts");
         std::fs::remove_file(&program).expect("a file");
         death(server.call(&u64::MAX));
-        eventually("the circuit opens", || matches!(server.call(&0), Err(CallError::ServletDown { .. })));
-        back();
-        eventually("the circuit closes", || server.call(&0).is_ok());
+        assert_eq!(server.call(&0).expect("another worker").to_native(), 0);
         assert_sound(&name, &server);
     });
 }
