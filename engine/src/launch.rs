@@ -33,6 +33,7 @@
 
 use crate::clock::deadline;
 use crate::error::{JoinError, NOT_A_WORKER, RemoteError, STOPPED_BY_ERROR};
+use crate::janitor;
 use crate::order::{Descriptor, Order, Origin};
 use crate::payload;
 use crate::plan::Live;
@@ -66,7 +67,7 @@ use std::time::{Duration, Instant};
 
 /// Tells a process that it is a worker: an [`Order`]. Nothing of it is secret: other users may see it, where the system
 /// shows them the environment of processes that are not theirs.
-const VARIABLE: &str = "RINGMILL_WORKER";
+pub(crate) const VARIABLE: &str = "RINGMILL_WORKER";
 /// How often to look at a child of which nothing tells when it ends.
 const LOOK_AT_CHILD: Duration = Duration::from_millis(5);
 /// What else is to be known where it comes without a server.
@@ -80,7 +81,7 @@ const CONFIRMATION_LIMIT: Duration = Duration::from_millis(200);
 const CONFIRMATION_LOOK: Duration = Duration::from_millis(1);
 
 /// The message by which a server ends a worker that it may not kill.
-const END_AT_ONCE: &[u8] = b"end";
+pub(crate) const END_AT_ONCE: &[u8] = b"end";
 
 /// What a worker says over its tether.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -131,6 +132,8 @@ impl Held {
 #[derive(Debug)]
 pub(crate) struct Recipe {
     pub(crate) image: Arc<Image>,
+    /// Whether that is the server's own executable.
+    pub(crate) is_own: bool,
     pub(crate) env: Vec<(OsString, OsString)>,
     pub(crate) held: Arc<Held>,
     /// Which build they are, as the image says or else the first of them.
@@ -341,6 +344,10 @@ fn refuse(reason: &str) -> ! {
 /// What ties this process to its server, if it is a worker.
 static TETHER: OnceLock<Tether> = OnceLock::new();
 
+pub(crate) fn tether() -> Option<&'static Tether> {
+    TETHER.get()
+}
+
 /// Tells the server; false if it is not told.
 fn say(word: &Word) -> bool {
     TETHER.get().is_some_and(|tether| tether.send(&word.to_message()).is_ok())
@@ -397,8 +404,11 @@ pub(crate) unsafe fn begin(slot: *const Constructor, arguments: Arguments) {
     // SAFETY: no other thread exists yet, see the header of `registry`.
     unsafe { std::env::remove_var(VARIABLE) };
     *way() = Some(Way::Ordered);
+    if let Some(order) = text.to_str().and_then(|text| text.strip_prefix(janitor::ORDER)) {
+        janitor::live(order);
+    }
     let order = Order::parse(&text).unwrap_or_else(|error| refuse(&format!("{error}{NEVER_THE_PROGRAM}")));
-    settle_in(&order);
+    settle_in(order.descriptors.as_ref().map_or(&[], |all| &all[..]), &order.name);
     crash_point!("launch.ordered");
     // SAFETY: as the caller says; this process ends below.
     if !unsafe { run_constructors_after(slot, arguments) } {
@@ -417,18 +427,19 @@ pub(crate) unsafe fn begin(slot: *const Constructor, arguments: Arguments) {
 
 /// What a worker's process does before it, or anybody in it, can start another: signals that are sent to the whole
 /// group have no effect on it, since the server tells it when to go; and nobody inherits what it has from the server.
-fn settle_in(order: &Order) {
-    for descriptor in order.descriptors.iter().flatten() {
+/// The fourth descriptor is the tether.
+pub(crate) fn settle_in(descriptors: &[Descriptor], name: &str) {
+    for descriptor in descriptors {
         set_close_on_exec(descriptor.number);
     }
-    if let Some(tether) = order.descriptors.and_then(|all| all[3].take_over()) {
+    if let Some(tether) = descriptors.get(3).and_then(|tether| tether.take_over()) {
         let _ = TETHER.set(Tether::of(tether)); // nobody has set it before
     }
     open_standard_descriptors(); // before anything else is opened
     outlive_group_signals();
     ignore_signal(libc::SIGPIPE); // as `main` would have it
-    if !order.name.is_empty()
-        && let Ok(name) = CString::new(order.name.as_str())
+    if !name.is_empty()
+        && let Ok(name) = CString::new(name)
     {
         name_thread(&name); // it was started by a descriptor, and is called as that
     }

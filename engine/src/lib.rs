@@ -70,6 +70,7 @@ pub mod crash;
 mod debug;
 mod error;
 mod items;
+mod janitor;
 mod launch;
 mod loan;
 mod on_death;

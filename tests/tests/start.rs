@@ -614,7 +614,8 @@ fn worker_processes_and_threads_are_those_that_were_asked_for() {
         let turn = Turn::take();
         let server = host.start::<Crowd>(turn.builder(), (), Crew::of(3));
         let pids: Vec<u32> = server.stats().servlets[0].workers.iter().map(|worker| worker.pid).collect();
-        let running = children();
+        let mut running = children();
+        running.retain(|child| !child.contains("ringmill janitor ")); // of a server that is root
         match host {
             Host::Processes => {
                 assert_eq!(running.len(), 3, "{running:?}");

@@ -157,7 +157,7 @@ impl ServerBuilder {
         // The first process. Until the core has what it needs to end it, nothing comes that could panic.
         let supervisor = Supervisor::start(Arc::clone(&shared), &plan.nodes, &self.name, self.wait);
         // A thread that did start may keep the segment for longer than this process has.
-        let supervisor = supervisor.inspect_err(|_| drop(segment.remove_files()))?;
+        let supervisor = supervisor.inspect_err(|_| shared.remove_files())?;
         let core = Arc::new_cyclic(|me| Core {
             me: Weak::clone(me),
             reactor: OnceLock::new(),

@@ -202,6 +202,6 @@ impl Core {
     }
 
     pub(crate) fn remove_files(&self) {
-        let _ = self.segment.remove_files(); // who may not has a janitor
+        self.shared.remove_files();
     }
 }

@@ -36,6 +36,7 @@ pub(crate) use limits::{KILL_LIMIT, Limits};
 pub(crate) use shared::Shared;
 
 use crate::error::StartError;
+use crate::janitor::Janitor;
 use crate::launch::{self, Ended, Process, Recipe, SpawnError, Word};
 use crate::order::{Order, Origin};
 use crate::panics::{joined, say};
@@ -50,7 +51,7 @@ use ringmill_shm::participant::Entry;
 use ringmill_shm::repair::wake_everyone;
 use ringmill_shm::segment::Run;
 use ringmill_shm::sys::file::unlock_all;
-use ringmill_shm::sys::process::{is_ending, wait_readable};
+use ringmill_shm::sys::process::{is_ending, user_id, wait_readable};
 use ringmill_shm::token::Token;
 use shared::Wish;
 use std::os::fd::AsRawFd;
@@ -71,6 +72,7 @@ const LOOK_AT_ORDERS: Duration = Duration::from_millis(500);
 pub(crate) struct Supervisor {
     shared: Arc<Shared>,
     posts: Vec<Post>,
+    server_name: String,
     /// How workers ended before the server was ready, by place.
     early_deaths: Arc<Mutex<EarlyDeaths>>,
     started: Arc<AtomicBool>,
@@ -157,6 +159,7 @@ impl Supervisor {
         let looks = Looks::for_limits(nodes.iter().filter_map(|node| node.exec_timeout).chain(limits));
         let supervisor = Self {
             posts: posts(&shared.segment, nodes, server_name, wait)?,
+            server_name: server_name.into(),
             shared,
             early_deaths: Arc::default(),
             started: Arc::default(),
@@ -221,7 +224,23 @@ impl Supervisor {
             self.launch(index)?;
             crash_point!("supervisor.launched");
         }
+        self.hire_janitor();
         Ok(())
+    }
+
+    /// Where this process may lose the right to remove its files: see [`janitor`](crate::janitor).
+    fn hire_janitor(&self) {
+        let own = self.posts.iter().find_map(|post| match &post.starter {
+            Starter::Process(recipe) if recipe.is_own => Some(&recipe.image),
+            _ => None,
+        });
+        let Some(image) = own.filter(|_| user_id() == 0) else { return };
+        match Janitor::hire(image, &self.shared.segment, &self.server_name) {
+            Ok(janitor) => drop(self.shared.janitor.set(janitor)), // it is empty: there is one start
+            Err(error) => say(|| {
+                tracing::warn!(%error, "cannot start a janitor; should this process drop its privileges, its files stay");
+            }),
+        }
     }
 
     /// Starts the worker of one post. What a process has done that could not be watched, and was ended, is repaired.
@@ -334,6 +353,9 @@ impl Supervisor {
     fn watch(&mut self) {
         loop {
             self.obey();
+            if let Some(janitor) = self.shared.janitor.get() {
+                janitor.tell_if_needed();
+            }
             let timeout = self.next_timer().map(|at| at.saturating_duration_since(Instant::now()));
             let mut fds = vec![self.shared.orders.as_raw_fd()];
             let mut owners = vec![usize::MAX];

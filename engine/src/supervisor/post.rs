@@ -189,6 +189,7 @@ pub(super) fn posts(
                     let system = |what| move |source| StartError::System { what, source };
                     let starter = Starter::Process(Recipe {
                         build: image.build().cloned(),
+                        is_own: program.is_none(),
                         image,
                         env: env.of(worker),
                         held: pantry.held().map_err(system("open /dev/null"))?,

@@ -2,6 +2,7 @@
 
 use super::Limits;
 use crate::error::{RemoteCause, StartError};
+use crate::janitor::Janitor;
 use crate::plan::PlanNode;
 use crate::route::{Mover, Router};
 use ringmill_shm::segment::Segment;
@@ -9,7 +10,7 @@ use ringmill_shm::sys::process::EventFd;
 use ringmill_shm::token::Token;
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 
 thread_local! {
@@ -29,6 +30,8 @@ pub(crate) struct Shared {
     pub(crate) mandatory: Vec<bool>,
     /// A node that every request comes by is down, or the server is: the callers' gate.
     pub(crate) gate_closed: AtomicBool,
+    /// There where the server was started as root.
+    pub(crate) janitor: OnceLock<Janitor>,
     pub(super) orders: EventFd,
     order: Mutex<Wish>,
     pub(super) limits: Limits,
@@ -62,6 +65,7 @@ impl Shared {
             down: nodes.iter().map(|_| Mutex::default()).collect(),
             mandatory: nodes.iter().map(|node| node.mandatory).collect(),
             gate_closed: AtomicBool::new(false),
+            janitor: OnceLock::new(),
             orders,
             order: Mutex::default(),
             limits,
@@ -121,6 +125,14 @@ impl Shared {
     /// Kills the workers.
     pub(crate) fn kill(&self) {
         self.wish(Wish::Kill);
+    }
+
+    /// Removes the server's files, or has them removed.
+    pub(crate) fn remove_files(&self) {
+        let removed = self.segment.remove_files();
+        if let Some(janitor) = self.janitor.get() {
+            janitor.dismiss(&removed);
+        }
     }
 
     pub(super) fn wish(&self, wish: Wish) {

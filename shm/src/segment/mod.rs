@@ -427,15 +427,19 @@ impl Segment {
         if *is_done {
             return Ok(());
         }
-        let removed = remove_both(&self.place, &owner.directory, &self.file, self.lease.probe());
+        let removed = remove_held(&self.place, &owner.directory, &self.file, self.lease.probe());
         *is_done = true;
         removed
     }
 }
 
-/// Segment first, lease second, both while the lease's first byte is held: by the server, or by who has taken it after
-/// the server's end.
-fn remove_both(place: &Place, directory: &File, segment: &File, lease: &File) -> io::Result<()> {
+/// Removes both files of a place from the directory that is held open, segment first, lease second, each only if its
+/// name still is that file's. The server's byte of the lease must be held meanwhile: by the server, or by a process that
+/// has taken it after the server's end.
+///
+/// # Errors
+/// If this process may not do so.
+pub fn remove_held(place: &Place, directory: &File, segment: &File, lease: &File) -> io::Result<()> {
     let (path, lease_path) = (place.path(), place.lease_path());
     let name = |path: &Path| path.file_name().unwrap_or_default().to_owned();
     remove_from(directory, &name(&path), segment)?;

@@ -1,0 +1,171 @@
+//! A process that keeps the right to remove a server's files.
+//!
+//! A service that starts as root and drops its privileges may neither remove its own files in the end nor start a
+//! worker that could. So where a server starts as root, a process of the same program, which is no worker, maps nothing
+//! and runs no user code, waits beside the workers.
+//!
+//! # Protocol
+//!
+//! | Server | Janitor |
+//! |---|---|
+//! | ends in order, and has removed its files | is ended |
+//! | ends in order, and may not remove them ([`REMOVE`]) | removes them, ends; the server waits for that, with a limit |
+//! | has seen that it acts as another user ([`NEEDED`]) and is gone | removes them, if nobody else has, and ends |
+//! | is gone as root | ends: the workers are root too |
+//!
+//! It knows that the server is gone by its end of a [tether](ringmill_shm::sys::tether), so it never outlives it by
+//! more than the removal. What it may remove are two names in one directory, each only while it is the file that was
+//! made under it, and only while the server's byte of the lease is held: by the server, or by itself.
+//!
+//! # Crash
+//!
+//! If it is killed, the files of such a server stay until the next start of that name, or `shmtool clean`.
+
+use crate::launch;
+use crate::order::{Descriptor, ORDER_VERSION};
+use ringmill_shm::segment::{Place, Segment, remove_held};
+use ringmill_shm::sys::birth::Birth;
+use ringmill_shm::sys::file::try_lock_server;
+use ringmill_shm::sys::image::Image;
+use ringmill_shm::sys::process::{GROUP_SIGNALS, PidFd, exit_now, is_unwaited_child, user_id, wait_readable};
+use ringmill_shm::sys::tether::{Received, Tether};
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::process::{Child, Stdio};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// What an order to be one begins with.
+pub(crate) const ORDER: &str = "janitor:";
+
+const REMOVE: &[u8] = b"remove";
+const NEEDED: &[u8] = b"needed";
+
+/// How long a server waits for its janitor, and that for the lease of a dead one.
+const REMOVAL_LIMIT: Duration = Duration::from_secs(2);
+const REMOVAL_LOOK: Duration = Duration::from_millis(1);
+
+/// A server's janitor.
+#[derive(Debug)]
+pub(crate) struct Janitor {
+    process: Mutex<Option<(Child, PidFd)>>,
+    tether: Tether,
+    /// Whether it was told that it is needed.
+    told: AtomicBool,
+    /// Whose it is: not a forked child's.
+    birth: Birth,
+}
+
+impl Drop for Janitor {
+    fn drop(&mut self) {
+        self.dismiss(&Ok(())); // of a server that did not start
+    }
+}
+
+impl Janitor {
+    /// Starts one.
+    ///
+    /// # Errors
+    /// What the system says; the server does without.
+    pub(crate) fn hire(image: &Image, segment: &Segment, server_name: &str) -> io::Result<Self> {
+        let (ours, theirs) = Tether::pair()?;
+        let directory = segment.directory().ok_or(io::ErrorKind::NotFound)?;
+        let lease = segment.lease().open_again()?;
+        let kept = [directory, segment.file(), &lease, theirs.file()];
+        let mut descriptors = Vec::with_capacity(kept.len());
+        for file in kept {
+            descriptors.push(Descriptor::of(file)?);
+        }
+        let order = (ORDER_VERSION, descriptors, segment.place().to_text());
+        let mut command = image.command();
+        command
+            .args(["janitor", server_name])
+            .env(launch::VARIABLE, format!("{ORDER}{}", serde_json::to_string(&order)?))
+            .stdin(Stdio::null());
+        let kept = kept.map(AsRawFd::as_raw_fd).to_vec();
+        let (mut child, _) = image.spawn(command, "ringmill", kept, GROUP_SIGNALS)?;
+        match PidFd::of_child(child.id()) {
+            Ok(pidfd) => {
+                let process = Mutex::new(Some((child, pidfd)));
+                Ok(Self { process, tether: ours, told: AtomicBool::new(false), birth: Birth::here() })
+            }
+            Err(error) => {
+                if is_unwaited_child(child.id()) {
+                    let _ = child.kill();
+                    let _ = child.wait();
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Tells it, once, that it is needed, if this process acts as another user than root by now.
+    pub(crate) fn tell_if_needed(&self) {
+        // Relaxed, both: told by one thread only, and twice does no harm.
+        if !self.told.load(Ordering::Relaxed) && user_id() != 0 {
+            self.told.store(true, Ordering::Relaxed);
+            let _ = self.tether.send(NEEDED);
+        }
+    }
+
+    /// The server has ended; what its own removal of the files said.
+    pub(crate) fn dismiss(&self, removed: &io::Result<()>) {
+        if !self.birth.is_here() {
+            return;
+        }
+        let process = self.process.lock().unwrap_or_else(|e| e.into_inner()).take();
+        let Some((mut child, pidfd)) = process else { return };
+        if removed.is_err() {
+            let _ = self.tether.send(REMOVE); // if it has gone, nobody can do it
+        } else if pidfd.send_signal(libc::SIGKILL).is_err() {
+            let _ = self.tether.send(launch::END_AT_ONCE);
+        }
+        if wait_readable(&[pidfd.as_raw_fd()], Some(REMOVAL_LIMIT))[0] {
+            let _ = child.wait();
+        }
+    }
+}
+
+/// What a process does that was ordered to be one.
+pub(crate) fn live(order: &str) -> ! {
+    let code = crate::panics::caught(|| watch(order)).ok().flatten().map_or(1, |()| 0);
+    exit_now(code)
+}
+
+fn watch(order: &str) -> Option<()> {
+    let (version, descriptors, place): (u32, Vec<Descriptor>, String) = serde_json::from_str(order).ok()?;
+    let place = Place::parse(&place).ok().filter(|_| version == ORDER_VERSION)?;
+    launch::settle_in(&descriptors, "");
+    let [directory, segment, lease]: [File; 3] = (descriptors.get(..3)?.iter())
+        .map(|descriptor| descriptor.take_over())
+        .collect::<Option<Vec<_>>>()?
+        .try_into()
+        .ok()?;
+    let tether = launch::tether()?;
+    let mut is_needed = false;
+    loop {
+        wait_readable(&[tether.as_raw_fd()], None);
+        match tether.receive() {
+            Received::Message(message) if message == NEEDED => is_needed = true,
+            // The server holds the lease.
+            Received::Message(message) if message == REMOVE => {
+                return remove_held(&place, &directory, &segment, &lease).ok();
+            }
+            Received::Over if is_needed => {
+                // The kernel closes one descriptor of the dead after the other, the lease's perhaps last.
+                let begun = Instant::now();
+                while try_lock_server(&lease).is_err() {
+                    if begun.elapsed() >= REMOVAL_LIMIT {
+                        return None;
+                    }
+                    std::thread::sleep(REMOVAL_LOOK); // of a lock's release nobody is told
+                }
+                return remove_held(&place, &directory, &segment, &lease).ok();
+            }
+            Received::Nothing => {}
+            Received::Message(_) | Received::Over => return Some(()),
+        }
+    }
+}
