@@ -49,7 +49,7 @@ use ringmill_shm::sys::cpu;
 use ringmill_shm::sys::file::set_close_on_exec;
 use ringmill_shm::sys::image::Image;
 use ringmill_shm::sys::process::{
-    GROUP_SIGNALS, PidFd, exit_now, ignore_signal, is_unwaited_child, kill_by_number,
+    GROUP_SIGNALS, PidFd, Watch, exit_now, ignore_signal, is_unwaited_child, kill_by_number,
     open_standard_descriptors, outlive_group_signals, wait_readable,
 };
 use ringmill_shm::sys::program::{
@@ -612,8 +612,12 @@ fn await_end_of_server(seat: &Seat, server: Option<&PidFd>, tether: Option<&Teth
     let fds: Vec<i32> = fds.collect();
     let has_ended =
         || server.is_some_and(|server| wait_readable(&[server.as_raw_fd()], Some(Duration::ZERO))[0]);
+    let watch = Watch::of(&fds); // refused, by a filter say: then a worker that closes its tether is not noticed
     loop {
-        wait_readable(&fds, None);
+        match &watch {
+            Ok(watch) => watch.wait(),
+            Err(_refused) => drop(wait_readable(&fds, None)),
+        }
         if has_ended() {
             return;
         }

@@ -429,14 +429,22 @@ fn arguments_and_environment_of_a_worker_hold_no_secret() {
             let ours: Vec<&String> = environment.iter().filter(|word| word.contains("RINGMILL")).collect();
             let order = ours[0].strip_prefix("RINGMILL_WORKER=").expect("the only one of ours");
             assert_eq!(ours.len(), 1, "{ours:?}");
-            // Place, tokens, how to wait, which server, descriptors, build, name of the program, which segment.
-            let parts: Vec<&str> = order.splitn(8, ':').collect();
-            assert_eq!((parts[0], parts[7]), ((index + 1).to_string().as_str(), name.text().as_str()));
-            assert!(parts[2].chars().all(char::is_alphanumeric), "{order}");
-            let numbers = [parts[1], parts[3], parts[4]].concat();
-            assert!(numbers.chars().all(|c| c.is_ascii_digit() || ".,".contains(c)), "{order}");
-            assert!(parts[5].chars().all(|c| c.is_ascii_alphanumeric() || c == '.'), "{order}");
-            assert!(words("comm")[0].len() > 1 && parts[6].starts_with(words("comm")[0].trim()), "{order}");
+            let order: serde_json::Value = serde_json::from_str(order).expect("JSON");
+            let keys: Vec<&str> = order.as_object().expect("fields").keys().map(String::as_str).collect();
+            let mut known =
+                ["version", "place", "tokens", "wait", "origin", "descriptors", "build", "name", "segment"];
+            known.sort_unstable();
+            assert_eq!(keys, known);
+            assert_eq!((&order["place"], &order["segment"]), (&(index + 1).into(), &name.text().into()));
+            // Of texts there are only the build and the name of the program, besides.
+            let numbers =
+                [&order["tokens"], &order["origin"], &order["descriptors"]].map(ToString::to_string).concat();
+            let text = ["pid", "began", "lease", "number", "file"]
+                .iter()
+                .fold(numbers, |text, key| text.replace(key, ""));
+            assert!(text.chars().all(|c| c.is_ascii_digit() || "{}[]\",:".contains(c)), "{text}");
+            let comm = words("comm")[0].trim().to_owned();
+            assert!(comm.len() > 1 && order["name"].as_str().expect("text").starts_with(&comm), "{order}");
             let secret = gate.path();
             assert!(!environment.iter().chain(&words("cmdline")).any(|word| word.contains(&secret)));
             let segment = fs::read(name.place().path()).expect("it is ours");

@@ -179,6 +179,45 @@ fn is_interrupted() -> bool {
     io::Error::last_os_error().kind() == io::ErrorKind::Interrupted
 }
 
+/// Descriptors that a thread waits for without keeping them open: what waits in `poll` holds each of them, also once
+/// another thread has closed it, and then nobody at its other end is told.
+#[derive(Debug)]
+pub struct Watch(OwnedFd);
+
+impl Watch {
+    /// Of these descriptors.
+    ///
+    /// # Errors
+    /// `EMFILE` and its like.
+    pub fn of(fds: &[i32]) -> io::Result<Self> {
+        // SAFETY: epoll_create1 takes a flag.
+        let watch = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };
+        if watch < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the call has just returned this descriptor, so nobody else owns it.
+        let watch = Self(unsafe { OwnedFd::from_raw_fd(watch) });
+        for &fd in fds {
+            let mut event = libc::epoll_event { events: libc::EPOLLIN as u32, u64: 0 };
+            // SAFETY: integers, and a live event, which is copied.
+            if unsafe { libc::epoll_ctl(watch.0.as_raw_fd(), libc::EPOLL_CTL_ADD, fd, &raw mut event) } != 0 {
+                return Err(io::Error::last_os_error());
+            }
+        }
+        Ok(watch)
+    }
+
+    /// Sleeps until one of them is readable, or a signal has come.
+    pub fn wait(&self) {
+        let mut event = libc::epoll_event { events: 0, u64: 0 };
+        // SAFETY: room for the one event that is asked for.
+        let waited = unsafe { libc::epoll_wait(self.0.as_raw_fd(), &raw mut event, 1, -1) };
+        if waited < 0 && !is_interrupted() {
+            std::thread::sleep(BLIND_WAIT); // refused: look again and again
+        }
+    }
+}
+
 /// The start time of a process in clock ticks since boot: with its pid, who it is.
 #[must_use]
 pub fn start_time(pid: u32) -> Option<u64> {

@@ -5,8 +5,12 @@
 mod support;
 
 mod before_main;
+mod deploy;
+mod dispositions;
 mod freeze;
 mod half_built;
+mod held;
+mod kill_refused;
 mod limits;
 mod linear;
 mod never_the_program;
@@ -15,6 +19,7 @@ mod payloads;
 mod policy;
 mod rare;
 mod refused;
+mod resident;
 mod stopped;
 mod twins;
 mod user_code;

@@ -1,0 +1,186 @@
+//! What a server found at its start it holds: the files' names, the rights on them, and the process itself may be others
+//! later.
+//!
+//! Symptom: after the files were unlinked, or privileges were dropped, no worker could be started again, silently, and the
+//! files of such a server stayed; a service that ran another program in its place (exec) left workers and files behind; a
+//! worker that did so was never noticed, and its call never ended. Cause: names were looked up again, and only the end of a
+//! process was watched. Fix: see `launch`, `janitor` and `sys::tether`.
+
+use crate::resident::{RESIDENT, Service, copy_of, public_directory};
+use crate::support::{Name, await_end, eventually, guarded};
+use ringmill_shm::sys::process::PidFd;
+use ringmill_tests::other_user::can_be_another_user;
+use ringmill_tests::refuse::{Refusal, in_process_of};
+use std::process::Command;
+
+fn unlink(name: &Name) {
+    std::fs::remove_file(name.place().path()).expect("it is there");
+    std::fs::remove_file(name.place().lease_path()).expect("it is there");
+}
+
+#[test]
+fn files_without_their_names() {
+    guarded(|| {
+        let name = Name::new("unlinked");
+        let mut service = Service::start(&mut Command::new(RESIDENT), &name, &[]);
+        unlink(&name);
+        service.replace_worker();
+        // The name is free; whoever takes it is not disturbed.
+        let mut heir = Service::start(&mut Command::new(RESIDENT), &name, &[]);
+        service.replace_worker();
+        heir.replace_worker();
+        assert_eq!(service.end(), "");
+        assert!(name.segment_exists(), "the heir's");
+        heir.replace_worker();
+        name.assert_consistent();
+        assert_eq!(heir.end(), "");
+        name.assert_nothing_left();
+    });
+}
+
+/// The last worker of a dead server that finds another server's files under the name leaves them alone.
+#[test]
+fn a_dead_server_without_names_and_its_heir() {
+    guarded(|| {
+        let name = Name::new("deadunlinked");
+        let mut service = Service::start(&mut Command::new(RESIDENT), &name, &[]);
+        let worker = PidFd::open(service.worker_pid()).expect("it lives");
+        unlink(&name);
+        let mut heir = Service::start(&mut Command::new(RESIDENT), &name, &[]);
+        service.child.kill().expect("it lives");
+        await_end(&worker);
+        heir.replace_worker();
+        name.assert_consistent();
+        assert_eq!(heir.end(), "");
+        name.assert_nothing_left();
+    });
+}
+
+#[test]
+fn a_service_that_runs_another_program_in_its_place() {
+    guarded(|| {
+        let name = Name::new("exec");
+        let mut service = Service::start(&mut Command::new(RESIDENT), &name, &["workers=2"]);
+        let workers: Vec<PidFd> = (1..3)
+            .map(|place| PidFd::open(name.inspect().participants()[place].pid()).expect("it lives"))
+            .collect();
+        service.tell("be sleep");
+        workers.iter().for_each(await_end);
+        eventually("its files are gone", || name.is_clean());
+        assert!(service.child.try_wait().expect("our child").is_none(), "it runs the other program");
+    });
+}
+
+/// The same process serves again, under the same name.
+#[test]
+fn a_service_that_runs_itself_anew() {
+    guarded(|| {
+        let (name, directory) = (Name::new("anew"), public_directory());
+        let script = directory.path().join("anew");
+        std::fs::write(&script, format!("#!/bin/sh\nexec '{RESIDENT}' {}\n", name.text())).expect("a file");
+        ringmill_tests::other_user::open_to_all(&script);
+        let mut service = Service::start(&mut Command::new(RESIDENT), &name, &[]);
+        let worker = PidFd::open(service.worker_pid()).expect("it lives");
+        assert_eq!(service.ask(&format!("be {}", script.display())), "ready");
+        await_end(&worker);
+        service.replace_worker();
+        assert_eq!(service.worker("echo again"), "again");
+        assert_eq!(service.end(), "");
+        name.assert_nothing_left();
+    });
+}
+
+#[test]
+fn a_worker_that_is_none_any_more_is_replaced() {
+    guarded(|| {
+        for stray in ["be sleep", "close"] {
+            let name = Name::new("stray");
+            let mut service = Service::start(&mut Command::new(RESIDENT), &name, &[]);
+            let worker = PidFd::open(service.worker_pid()).expect("it lives");
+            let told = service.ask(&format!("ask {stray}"));
+            assert!(told.starts_with("error") && told.contains("killed"), "{stray}: {told}");
+            await_end(&worker);
+            assert_eq!(service.worker("echo again"), "again", "{stray}");
+            name.assert_consistent();
+            assert_eq!(service.end(), "");
+            name.assert_nothing_left();
+        }
+    });
+}
+
+#[test]
+fn a_cpu_that_is_taken_away_is_done_without() {
+    guarded(|| {
+        let name = Name::new("unpinned");
+        let mut command = Command::new(RESIDENT);
+        // As a cpuset answers that does not have it any more.
+        in_process_of(&mut command, &[Refusal::of(libc::SYS_sched_setaffinity, libc::EINVAL)]);
+        let mut service = Service::start(&mut command, &name, &["pinned"]);
+        service.replace_worker();
+        assert_eq!(service.end(), "");
+        name.assert_nothing_left();
+    });
+}
+
+/// As servers that start as root do.
+#[test]
+fn privileges_that_are_dropped() {
+    if !can_be_another_user("servers that drop their privileges") {
+        return;
+    }
+    guarded(|| {
+        for killed in [false, true] {
+            for hangs in [false, true] {
+                let (name, directory) = (Name::new("dropped"), public_directory());
+                let program = copy_of(RESIDENT, directory.path(), "program");
+                let mut service = Service::start(&mut Command::new(&program), &name, &["shutdown-ms=100"]);
+                assert_eq!(service.ask("drop-privileges"), "(0, 0)");
+                if hangs {
+                    assert_eq!(service.ask("hold"), "held"); // by a worker that it may not signal
+                } else {
+                    service.replace_worker(); // by one that may not remove the files
+                    assert_eq!(service.worker("sh id -u"), "65534");
+                    service.replace_worker();
+                }
+                if killed {
+                    service.child.kill().expect("it lives");
+                } else {
+                    assert_eq!(service.ask("shutdown"), "shut down");
+                    name.assert_nothing_left();
+                    assert_eq!(service.end(), "");
+                }
+                eventually("its files are gone", || name.is_clean());
+            }
+        }
+    });
+}
+
+#[test]
+fn a_janitor_ends_with_its_server() {
+    if !can_be_another_user("janitors") {
+        return;
+    }
+    guarded(|| {
+        for killed in [false, true] {
+            let name = Name::new("janitor");
+            let mut service = Service::start(&mut Command::new(RESIDENT), &name, &[]);
+            let title = format!("ringmill\0janitor\0{}\0", name.text());
+            let janitors = || {
+                let lines = ringmill_tests::namespace::processes().into_iter();
+                lines.filter(|pid| {
+                    std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|c| c == title.as_bytes())
+                })
+            };
+            let janitor = PidFd::open(janitors().next().expect("there is one")).expect("it lives");
+            if killed {
+                service.child.kill().expect("it lives");
+                await_end(&janitor);
+                eventually("its files are gone", || name.is_clean());
+            } else {
+                assert_eq!(service.end(), "");
+                assert_eq!(janitors().count(), 0);
+                name.assert_nothing_left();
+            }
+        }
+    });
+}

@@ -1,0 +1,40 @@
+//! A server that may not signal its workers ends them all the same.
+//!
+//! Symptom: where `pidfd_send_signal` was refused (a sandbox, privileges dropped), `shutdown` and `drop` waited for ever, and
+//! `exec_timeout` did nothing. Fix: see `launch::kill`.
+
+use crate::resident::{RESIDENT, Service};
+use crate::support::{Name, await_end, guarded};
+use ringmill_shm::sys::process::PidFd;
+use ringmill_tests::refuse::{Refusal, in_process_of};
+use std::process::Command;
+
+#[test]
+fn a_worker_that_hangs_is_ended() {
+    guarded(|| {
+        let pidfd = |errno| Refusal::of(libc::SYS_pidfd_send_signal, errno);
+        let kill = Refusal::of(libc::SYS_kill, libc::EPERM);
+        for refusals in [
+            &[pidfd(libc::EPERM)][..],
+            &[pidfd(libc::ENOSYS)],
+            &[pidfd(libc::EPERM), kill],
+            &[pidfd(libc::ENOSYS), kill],
+            &[
+                pidfd(libc::EPERM),
+                kill,
+                Refusal::of(libc::SYS_waitid, libc::EINVAL).where_argument(0, libc::P_PID),
+            ],
+        ] {
+            let name = Name::new("nokill");
+            let mut command = Command::new(RESIDENT);
+            in_process_of(&mut command, refusals);
+            let mut service = Service::start(&mut command, &name, &["shutdown-ms=50"]);
+            let worker = PidFd::open(service.worker_pid()).expect("it lives");
+            assert_eq!(service.ask("hold"), "held");
+            assert_eq!(service.ask("shutdown"), "shut down");
+            await_end(&worker);
+            name.assert_nothing_left();
+            assert_eq!(service.end(), "");
+        }
+    });
+}
