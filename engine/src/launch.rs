@@ -557,9 +557,9 @@ fn join(order: Order) -> Result<Vec<Arc<Seat>>, JoinError> {
             say(&Word::Warning(format!("cannot be pinned to its CPUs {cpus:?} and runs on any: {error}")));
         }
     }
-    for (place, _) in tokens() {
+    for (_, token) in tokens() {
         // *lease before deeds*.
-        let held = segment.lease().hold(place);
+        let held = segment.lease().hold(token);
         held.map_err(|source| JoinError::System { what: "take the worker's lease", source })?;
     }
     crash_point!("launch.leased");

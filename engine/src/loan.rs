@@ -148,6 +148,7 @@ impl<T: Plain, Out: Payload> Server<Vec<T>, Out> {
         if !loan.filled.is_of(&self.core) {
             return Err(CallError::ForeignLoan);
         }
+        self.core.own()?;
         loan.write_root();
         if options.deadline.is_some() {
             let begun = Instant::now();
@@ -199,8 +200,14 @@ impl<T: Plain> Loan<'_, T> {
     }
 
     /// The numbers.
+    ///
+    /// # Panics
+    /// In a process forked from the server's, where they are not the loan's any more.
     #[must_use]
     pub fn as_mut_slice(&mut self) -> &mut [T] {
+        if !self.filled.core().birth.is_here() {
+            crate::reply::not_ours(self.filled.core());
+        }
         let start: *mut T = self.start.as_ptr().cast();
         // SAFETY: places are 16-aligned and hold the numbers; any bytes are numbers (`Plain`); the request
         // is FILLING and ours, so nobody else touches them while the loan is borrowed.

@@ -40,10 +40,12 @@ use std::any::Any;
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, UnwindSafe, catch_unwind};
-use std::sync::Once;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 use crate::error::RemoteCause;
+use ringmill_shm::sys::birth::Birth;
+use ringmill_shm::sys::process::end_with;
 
 thread_local! {
     /// Whether this thread is a worker's, whose panics we catch and report.
@@ -56,8 +58,9 @@ thread_local! {
 /// was there before.
 pub(crate) fn watch_this_thread() {
     WATCHED.set(true);
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
+    // Nobody waits for another thread here: in a child that was forked meanwhile there is none.
+    static DONE: AtomicBool = AtomicBool::new(false);
+    if !DONE.swap(true, Ordering::SeqCst) {
         let former = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info| {
             if !WATCHED.get() {
@@ -71,7 +74,7 @@ pub(crate) fn watch_this_thread() {
             let _ =
                 SEEN.try_with(|seen| seen.try_borrow_mut().map(|mut seen| *seen = Some((message, stack))));
         }));
-    });
+    }
 }
 
 fn text_of(payload: &(dyn Any + Send)) -> &str {
@@ -79,10 +82,33 @@ fn text_of(payload: &(dyn Any + Send)) -> &str {
     text.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("a value that is no text")
 }
 
-/// Runs user code; a panic becomes an error value, on a watched thread with its place and stack.
+/// Runs user code; a panic becomes an error value, on a watched thread with its place and stack. If it forks, the child
+/// does not come back.
 #[inline]
 pub(crate) fn caught<T>(code: impl FnOnce() -> T + UnwindSafe) -> Result<T, RemoteCause> {
-    catch_unwind(code).map_err(seen)
+    let birth = Birth::here();
+    let outcome = catch_unwind(code);
+    end_if_forked(birth);
+    outcome.map_err(seen)
+}
+
+/// Ends this process if it was forked from that one, by user code that a thread of the engine has called: what that
+/// thread would do next, another process does.
+#[inline(always)]
+pub(crate) fn end_if_forked(birth: Birth) {
+    if !birth.is_here() {
+        end_forked();
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn end_forked() -> ! {
+    end_with(format_args!(
+        "ringmill: user code that the engine called has forked, and its child, process {}, has returned from it, which \
+         only its parent can: the child ends here. Let it exec a program, or end it with _exit\n",
+        std::process::id(),
+    ))
 }
 
 /// Runs user code whose panic is of no consequence.

@@ -11,8 +11,7 @@
 //! that is known, on one CPU or among more workers than there are CPUs, nobody ever spins.
 
 use std::cell::Cell;
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// How a waiting side waits.
@@ -263,8 +262,9 @@ fn pause(times: u32) {
 
 /// How many looks fit into a time on this machine; measured once.
 fn looks_in(time: Duration) -> u32 {
-    static LOOKS_PER_MS: OnceLock<u64> = OnceLock::new();
-    let per_ms = *LOOKS_PER_MS.get_or_init(|| {
+    // No lock: a child that is forked meanwhile measures for itself.
+    static LOOKS_PER_MS: AtomicU64 = AtomicU64::new(0);
+    let measure = || {
         let word = AtomicU32::new(0);
         let count = 2_000_u32;
         // The shortest of a few: an interrupted measurement only makes the budget smaller.
@@ -276,8 +276,14 @@ fn looks_in(time: Duration) -> u32 {
             }
             begin.elapsed().as_nanos() as u64
         });
-        u64::from(count) * 1_000_000 / shortest.min().unwrap_or(1).max(1)
-    });
+        let per_ms = (u64::from(count) * 1_000_000 / shortest.min().unwrap_or(1).max(1)).max(1);
+        LOOKS_PER_MS.store(per_ms, Ordering::Relaxed); // Relaxed: one is as good as another
+        per_ms
+    };
+    let per_ms = match LOOKS_PER_MS.load(Ordering::Relaxed) {
+        0 => measure(),
+        measured => measured,
+    };
     let looks = per_ms.saturating_mul(time.as_nanos() as u64) / 1_000_000;
     u32::try_from(looks).unwrap_or(u32::MAX)
 }

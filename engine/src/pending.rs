@@ -81,7 +81,8 @@ impl<'s, Out: Payload> Pending<'s, Out> {
     /// Whether [`try_take`](Self::try_take) would have something.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        !self.taken && (self.is_answered() || self.is_late())
+        // What there is to take in a forked child is that error.
+        !self.taken && (!self.core.birth.is_here() || self.is_answered() || self.is_late())
     }
 
     fn is_answered(&self) -> bool {
@@ -129,6 +130,9 @@ impl<'s, Out: Payload> Pending<'s, Out> {
         if self.taken {
             return None;
         }
+        if let Err(error) = self.own() {
+            return Some(Err(error));
+        }
         if !self.take_back() {
             return Some(Err(self.late()));
         }
@@ -141,9 +145,15 @@ impl<'s, Out: Payload> Pending<'s, Out> {
                 self.taken = true;
                 Some(self.open(done))
             }
+            None if self.own().is_err() => Some(Err(core.forked())), // by a signal handler, while we slept
             None if self.is_late() => Some(Err(self.give_up())),
             None => None,
         }
+    }
+
+    /// In a forked child there is nothing to take but that error, once.
+    fn own(&mut self) -> Result<(), CallError> {
+        self.core.own().inspect_err(|_| self.taken = true)
     }
 
     /// Ends the reactor's watch, if there is one; false if it has taken the request.
@@ -158,6 +168,9 @@ impl<'s, Out: Payload> Pending<'s, Out> {
     fn try_done(&mut self) -> Option<Result<Done<'s>, CallError>> {
         if self.taken {
             return None;
+        }
+        if let Err(error) = self.own() {
+            return Some(Err(error));
         }
         let task = self.task();
         let watched = match (self.ticket, self.core.reactor.get()) {
@@ -221,7 +234,7 @@ impl<'s, Out: Payload> Future for Pending<'s, Out> {
 
 impl<Out: Payload> Drop for Pending<'_, Out> {
     fn drop(&mut self) {
-        if !self.taken && self.take_back() {
+        if !self.taken && self.core.birth.is_here() && self.take_back() {
             self.core.cancel(self.task());
         }
     }

@@ -60,6 +60,7 @@ use crate::panics::{caught, let_go, say};
 use crate::server::Core;
 use ringmill_shm::arena::{Done, Task};
 use ringmill_shm::segment::{Awaiting, Segment};
+use ringmill_shm::sys::birth::PerProcess;
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::AssertUnwindSafe;
@@ -517,6 +518,7 @@ impl Shift<'_> {
 impl Core {
     /// The reactor, which is started if it is not there.
     pub(crate) fn reactor(&self) -> Result<&Arc<Reactor>, CallError> {
+        self.own()?; // neither its thread nor its locks are of use to a forked child
         match self.reactor.get() {
             Some(reactor) => Ok(reactor),
             None => self.start_reactor(),
@@ -525,6 +527,9 @@ impl Core {
 
     /// Ends a watch, if there is one (`ticket` is not 0); false if the reactor has taken the request.
     pub(crate) fn end_watch(&self, id: u32, ticket: u64) -> bool {
+        if !self.birth.is_here() {
+            return false;
+        }
         match (ticket, self.reactor.get()) {
             (0, _) | (_, None) => true,
             (ticket, Some(reactor)) => reactor.take_back(id, ticket),
@@ -533,8 +538,8 @@ impl Core {
 
     #[cold]
     fn start_reactor(&self) -> Result<&Arc<Reactor>, CallError> {
-        static STARTING: Mutex<()> = Mutex::new(());
-        let _one_at_a_time = locked(&STARTING);
+        static STARTING: PerProcess<Mutex<()>> = PerProcess::new(Mutex::default);
+        let _one_at_a_time = locked(STARTING.get_or_make());
         if let Some(reactor) = self.reactor.get() {
             return Ok(reactor);
         }
@@ -621,7 +626,7 @@ impl<'c> PlaceWait<'c> {
 
 impl Drop for PlaceWait<'_> {
     fn drop(&mut self) {
-        let Some(reactor) = self.core.reactor.get() else { return };
+        let Some(reactor) = self.core.reactor.get().filter(|_| self.core.birth.is_here()) else { return };
         let Some(place) = locked(&reactor.line).leave(self.ticket) else { return };
         // One that was woken and goes without a place, or with another than that it was woken for, leaves it
         // to the next.

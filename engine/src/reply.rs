@@ -31,30 +31,50 @@ impl<'s, Out: Payload> Reply<'s, Out> {
         owned(&*self).expect("types without shared pointers always deserialise once validated")
     }
 
-    /// Frees the request and says its id, without giving the id back.
+    /// Frees the request and says its id, without giving the id back; `None` in a forked child, whose parent has it.
     #[inline(always)]
-    pub(crate) fn into_id(mut self) -> u32 {
+    pub(crate) fn into_id(mut self) -> Option<u32> {
+        if !self.core.birth.is_here() {
+            return None; // dropped
+        }
         // SAFETY: taken once, since `self` is forgotten.
         let done = unsafe { ManuallyDrop::take(&mut self.done) };
         forget(self);
-        done.free()
+        Some(done.free())
     }
 }
 
 impl<Out: Payload> Deref for Reply<'_, Out> {
     type Target = Archived<Out>;
 
+    /// # Panics
+    /// In a process forked from the server's: the parent may give the place back at any time, and what lies there
+    /// is then another's.
     #[inline]
     fn deref(&self) -> &Archived<Out> {
-        // SAFETY: the guard holds the request in its phase DONE, which only its drop ends; nobody else
-        // writes its payload meanwhile.
+        if !self.core.birth.is_here() {
+            not_ours(self.core);
+        }
+        // SAFETY: the guard holds the request in its phase DONE, which only its drop in this process ends; nobody
+        // else writes its payload meanwhile.
         unsafe { self.view.get() }
     }
+}
+
+/// There are no bytes to show.
+#[cold]
+#[inline(never)]
+#[track_caller]
+pub(crate) fn not_ours(core: &Core) -> ! {
+    panic!("{}", core.forked_text())
 }
 
 impl<Out: Payload> Drop for Reply<'_, Out> {
     #[inline]
     fn drop(&mut self) {
+        if !self.core.birth.is_here() {
+            return; // the parent has it
+        }
         // SAFETY: taken once: `into_id` forgets what it takes from.
         let done = unsafe { ManuallyDrop::take(&mut self.done) };
         self.core.release(done.free());
@@ -63,6 +83,9 @@ impl<Out: Payload> Drop for Reply<'_, Out> {
 
 impl<Out: Payload<Archived: fmt::Debug>> fmt::Debug for Reply<'_, Out> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.core.birth.is_here() {
+            return write!(f, "({})", self.core.forked_text());
+        }
         (**self).fmt(f)
     }
 }

@@ -31,7 +31,7 @@
 use crate::batch::{Rule, Verdict};
 use crate::error::{BoxError, RemoteCause, RemoteError};
 use crate::items::Batch;
-use crate::panics;
+use crate::panics::{self, end_if_forked};
 use crate::patience::{Pace, Patience, Wait};
 use crate::payload::{Payload, Validated, encode};
 use crate::route::{Mover, Outbox, Router};
@@ -44,6 +44,7 @@ use ringmill_shm::plan::Target;
 use ringmill_shm::ring::Ring;
 use ringmill_shm::segment::{Node, Run, Segment};
 use ringmill_shm::stats::{Closed, Counters};
+use ringmill_shm::sys::birth::Birth;
 use ringmill_shm::sys::time::now_ns;
 use ringmill_shm::token::Token;
 use std::cell::{Cell, OnceCell, RefCell};
@@ -67,6 +68,7 @@ pub(crate) struct Seat {
     /// Its number at the node's doorbell.
     number: u32,
     pub(crate) token: Token,
+    birth: Birth,
     pub(crate) wait: Wait,
     pub(crate) router: Arc<Router>,
     pub(crate) unit: Arc<Unit>,
@@ -83,7 +85,8 @@ impl Seat {
         unit: Arc<Unit>,
     ) -> Option<Self> {
         let (node, number) = segment.seat_of(place)?;
-        Some(Self { segment, place, node, number, token, wait, router, unit })
+        let birth = segment.birth();
+        Some(Self { segment, place, node, number, token, birth, wait, router, unit })
     }
 
     pub(crate) fn entry(&self) -> &Entry {
@@ -164,11 +167,13 @@ impl Desk {
     /// An item's task, which stays on the desk.
     #[inline(always)]
     fn look(&self, index: usize) -> Option<Claimed<'_>> {
+        end_if_forked(self.seat.birth); // user code answers, or has panicked
         self.slots.get(index)?.get()?.resume(&self.seat.segment)
     }
 
     #[inline(always)]
     fn take(&self, index: usize) -> Option<Claimed<'_>> {
+        end_if_forked(self.seat.birth);
         self.slots.get(index)?.take()?.resume(&self.seat.segment)
     }
 
@@ -192,6 +197,7 @@ impl Desk {
         let Some(task) = self.look(index) else { return };
         let mut task = task.keep_input();
         let written = catch_unwind(AssertUnwindSafe(|| encode(outcome, &mut task)));
+        end_if_forked(self.seat.birth);
         let task = task.done(); // gives back what it has not used
         match written {
             Ok(written) => {
@@ -255,6 +261,7 @@ impl Desk {
     }
 
     fn fail_task(&self, task: Claimed<'_>, cause: RemoteCause) {
+        end_if_forked(self.seat.birth);
         self.seat.entry().counters().count_error();
         let error = self.seat.error(task.attempt(), cause);
         match self.keeps_inputs {
@@ -266,6 +273,7 @@ impl Desk {
     /// Moves a finished task on.
     #[inline(always)]
     fn hand_on(&self, task: Claimed<'_>) {
+        end_if_forked(self.seat.birth); // what has serialised the outcome is user code too
         self.mover().move_on(task, self.next);
     }
 

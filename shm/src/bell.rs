@@ -2,6 +2,8 @@
 
 use crate::sync::{AtomicU32, Ordering, fence_after_seq_cst};
 use crate::sys;
+#[cfg(not(loom))]
+use crate::sys::birth::Birth;
 
 /// A bell that any number of threads of any process wait for.
 #[derive(Debug, Clone, Copy)]
@@ -50,7 +52,11 @@ impl<'a> SharedBell<'a> {
     pub fn await_rings(self) -> Awaiting<'a> {
         self.waiters.fetch_add(1, Ordering::SeqCst);
         fence_after_seq_cst(); // pairs with the fence before `ring_if_awaited`
-        Awaiting(self.waiters)
+        Awaiting {
+            waiters: self.waiters,
+            #[cfg(not(loom))]
+            birth: Birth::here(),
+        }
     }
 
     /// Sleeps until it has rung since `count` was read, or `timeout` is over.
@@ -61,10 +67,18 @@ impl<'a> SharedBell<'a> {
 
 /// Somebody waits for a bell.
 #[derive(Debug)]
-pub struct Awaiting<'a>(&'a AtomicU32);
+pub struct Awaiting<'a> {
+    waiters: &'a AtomicU32,
+    #[cfg(not(loom))]
+    birth: Birth,
+}
 
 impl Drop for Awaiting<'_> {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
+        #[cfg(not(loom))]
+        if !self.birth.is_here() {
+            return; // it is the parent who waits
+        }
+        self.waiters.fetch_sub(1, Ordering::SeqCst);
     }
 }

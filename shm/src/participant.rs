@@ -23,7 +23,7 @@
 //!
 //! # Invariants
 //!
-//! * *lease before deeds*: a participant holds the lock on its byte of the lease file before its token
+//! * *lease before deeds*: a participant holds the lock on its token's byte of the lease file before its token
 //!   appears in any word but its own entry. So a token in an owner field whose byte is free is dead.
 //! * Death is a fact of the kernel (a lock that it released, a descriptor that it made readable), never
 //!   a time-out: a stopped or slow participant is alive.
@@ -39,6 +39,7 @@ use crate::doorbell::Bell;
 use crate::stats::Counters;
 use crate::sync::Ordering;
 use crate::sys;
+use crate::sys::unshared::Unshared;
 use crate::token::Token;
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicU32, AtomicU64};
@@ -53,6 +54,11 @@ pub const MESSAGE_BYTES: usize = 2048 - 128;
 
 /// The place of the server in the table.
 pub const SERVER: u32 = 0;
+
+/// The byte of a token. The server's is that of its place: it has one incarnation a file.
+fn byte_of(token: Token) -> u32 {
+    if token.index() == SERVER { SERVER } else { token.raw() }
+}
 
 /// The byte that a server holds besides its own. Who only removes what a dead server left holds the
 /// server's byte alone, and for a moment.
@@ -323,14 +329,18 @@ impl Entry {
     }
 }
 
-/// The lease file: a byte a participant, locked while it lives.
+/// The lease file: a byte an incarnation, locked while it lives.
 ///
 /// Two descriptions of one file: locks are taken through one and looked up through the other, because a
-/// description does not see its own locks. Both are close-on-exec; a process forked without exec would
-/// inherit the locks, and user code that forks must exec.
+/// description does not see its own locks. Both are close-on-exec.
+///
+/// A child that a participant forks closes the first one, so it holds nothing. One made by `_Fork` or a bare `clone`
+/// keeps it, and while it lives the locks of a dead participant stay. So the byte is that of the incarnation, its
+/// token, not of the place: a successor has another one. That the former one is dead the supervisor knows from the
+/// kernel by other means, and says so in the entry.
 #[derive(Debug)]
 pub struct Lease {
-    hold: File,
+    hold: Unshared,
     probe: File,
     path: PathBuf,
 }
@@ -385,25 +395,29 @@ impl Lease {
     /// # Errors
     /// What opening it says; `PermissionDenied` for another user's.
     pub fn open(path: &Path) -> io::Result<Self> {
-        let (hold, probe) = (Self::options().open(path)?, Self::options().open(path)?);
-        let (owner, user) = (hold.metadata()?.uid(), sys::process::user_id());
+        let (hold, probe) = (Self::open_to_hold(path)?, Self::options().open(path)?);
+        let (owner, user) = (hold.file()?.metadata()?.uid(), sys::process::user_id());
         if owner != user && user != 0 {
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, LeaseError::Owner { owner }));
         }
         Ok(Self { hold, probe, path: path.into() })
     }
 
+    fn open_to_hold(path: &Path) -> io::Result<Unshared> {
+        Unshared::open(|| Self::options().open(path).map(Into::into))
+    }
+
     /// Opens an existing lease file, if it is `user`'s; `None` if there is none.
-    fn open_existing(path: &Path, user: u32) -> Result<Option<File>, LeaseError> {
+    fn open_existing(path: &Path, user: u32) -> Result<Option<Unshared>, LeaseError> {
         let judge = |meta: &std::fs::Metadata| match meta.uid() {
             owner if owner != user => Err(LeaseError::Owner { owner }),
             _ if !meta.is_file() => Err(LeaseError::Irregular),
             _ => Ok(()),
         };
-        match Self::options().open(path) {
-            Ok(file) => {
-                judge(&file.metadata()?)?;
-                Ok(Some(file))
+        match Self::open_to_hold(path) {
+            Ok(hold) => {
+                judge(&hold.file()?.metadata()?)?;
+                Ok(Some(hold))
             }
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(e) => {
@@ -443,12 +457,19 @@ impl Lease {
         loop {
             let made = Self::create(path)?;
             crash_point!("lease.created");
+            // Opened once more, as what forked children do not keep.
+            let made = match made {
+                Some(file) => {
+                    Self::open_existing(path, user).inspect_err(|_| sys::file::remove_made(path, &file))?
+                }
+                None => None,
+            };
             match made {
                 Some(hold) => match sys::file::try_lock_byte(&hold, SERVER) {
                     Ok(()) => {
                         let serving = Self::with_name(hold, path).and_then(|lease| {
                             crash_point!("lease.half");
-                            lease.as_ref().map_or(Ok(()), |lease| lease.hold(SERVES))?;
+                            lease.as_ref().map_or(Ok(()), |lease| lease.hold_byte(SERVES))?;
                             Ok(lease)
                         });
                         match serving {
@@ -462,7 +483,9 @@ impl Lease {
                     }
                     Err(e) if is_taken(&e) => {} // somebody was faster, to remove it
                     Err(e) => {
-                        sys::file::remove_made(path, &hold);
+                        if let Ok(file) = hold.file() {
+                            sys::file::remove_made(path, &file);
+                        }
                         return Err(e.into());
                     }
                 },
@@ -498,12 +521,9 @@ impl Lease {
     /// See [`LeaseError`].
     pub fn acquire(path: &Path, user: u32) -> Result<Option<Self>, LeaseError> {
         loop {
-            let hold = match Self::open_existing(path, user)? {
-                Some(hold) => hold,
-                None => match Self::create(path)? {
-                    Some(hold) => hold,
-                    None => continue, // somebody has just made one
-                },
+            let Some(hold) = Self::open_existing(path, user)? else {
+                Self::create(path)?; // or another process has just made one
+                continue;
             };
             match Self::lock_to_remove(hold, path)? {
                 Had::Lease(lease) => return Ok(Some(lease)),
@@ -522,7 +542,7 @@ impl Lease {
         }
     }
 
-    fn lock_to_remove(hold: File, path: &Path) -> io::Result<Had> {
+    fn lock_to_remove(hold: Unshared, path: &Path) -> io::Result<Had> {
         match sys::file::try_lock_byte(&hold, SERVER) {
             Ok(()) => Ok(Self::with_name(hold, path)?.map_or(Had::NoName, Had::Lease)),
             Err(e) if is_taken(&e) => Ok(Had::Taken),
@@ -531,7 +551,7 @@ impl Lease {
     }
 
     /// The lease of a file whose server's byte we have just taken, if the file still has its name.
-    fn with_name(hold: File, path: &Path) -> io::Result<Option<Self>> {
+    fn with_name(hold: Unshared, path: &Path) -> io::Result<Option<Self>> {
         // Whoever removes a lease file does so while it holds this lock; so if the file we have locked
         // still has its name, the name is ours until we let go.
         let probe = match Self::options().open(path) {
@@ -539,7 +559,7 @@ impl Lease {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(e),
         };
-        let (ours, named) = (hold.metadata()?, probe.metadata()?);
+        let (ours, named) = (hold.file()?.metadata()?, probe.metadata()?);
         let same = (named.dev(), named.ino()) == (ours.dev(), ours.ino());
         Ok(same.then(|| Self { hold, probe, path: path.into() }))
     }
@@ -548,7 +568,7 @@ impl Lease {
     /// by, `probe` one that nobody locks by.
     #[must_use]
     pub fn of_files(hold: File, probe: File, path: &Path) -> Self {
-        Self { hold, probe, path: path.into() }
+        Self { hold: Unshared::adopt(hold.into()), probe, path: path.into() }
     }
 
     /// An open file description of its own, for another process to lock by. Locks belong to descriptions, and so end
@@ -576,28 +596,38 @@ impl Lease {
 
     /// The facts of both descriptions' files.
     pub(crate) fn metadata(&self) -> io::Result<[Metadata; 2]> {
-        Ok([self.hold.metadata()?, self.probe.metadata()?])
+        Ok([self.hold.file()?.metadata()?, self.probe.metadata()?])
     }
 
-    /// Takes the byte of a place for this process.
+    /// Takes the byte of an incarnation, which runs in this process.
     ///
     /// # Errors
-    /// `EAGAIN` if a living participant has it.
-    pub fn hold(&self, place: u32) -> io::Result<()> {
-        sys::file::try_lock_byte(&self.hold, place)
+    /// `EAGAIN` if another process has it; `EBADF` in a forked child of the process that opened the lease.
+    pub fn hold(&self, token: Token) -> io::Result<()> {
+        self.hold_byte(byte_of(token))
     }
 
-    /// Gives the byte of a place back.
-    pub fn release(&self, place: u32) {
-        sys::file::unlock_byte(&self.hold, place);
+    fn hold_byte(&self, byte: u32) -> io::Result<()> {
+        sys::file::try_lock_byte(&self.hold, byte)
     }
 
-    /// Whether somebody alive, in whatever process, holds the byte of a place.
+    /// Gives the byte of an incarnation back. A forked child has nothing to give.
+    pub fn release(&self, token: Token) {
+        if self.hold.is_ours() {
+            sys::file::unlock_byte(&self.hold, byte_of(token));
+        }
+    }
+
+    /// Whether a process holds the byte of an incarnation: it lives, or a child of it that shares its locks.
     ///
     /// # Errors
     /// What the kernel says; nothing is known then.
-    pub fn is_held(&self, place: u32) -> io::Result<bool> {
-        sys::file::byte_is_locked(&self.probe, place)
+    pub fn is_held(&self, token: Token) -> io::Result<bool> {
+        self.is_byte_held(byte_of(token))
+    }
+
+    fn is_byte_held(&self, byte: u32) -> io::Result<bool> {
+        sys::file::byte_is_locked(&self.probe, byte)
     }
 
     /// Whether its server lives. Who removes what a dead one left has the server's byte too, for a moment.
@@ -605,7 +635,15 @@ impl Lease {
     /// # Errors
     /// What the kernel says; nothing is known then.
     pub fn is_served(&self) -> io::Result<bool> {
-        self.is_held(SERVES)
+        self.is_byte_held(SERVES)
+    }
+
+    /// Whether the server's own byte is held: by the server, or by a process that removes what a dead one left.
+    ///
+    /// # Errors
+    /// What the kernel says; nothing is known then.
+    pub fn is_taken(&self) -> io::Result<bool> {
+        self.is_byte_held(SERVER)
     }
 
     /// The lease file's path.
@@ -617,9 +655,11 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        // Closing is not enough: a child that another thread has just forked shares the description, and
-        // with it the locks, until its exec.
-        sys::file::unlock_all(&self.hold);
+        // Closing is not enough: a child that keeps a copy shares the description, and with it the locks. The same
+        // child must not take them from its parent.
+        if self.hold.is_ours() {
+            sys::file::unlock_all(&self.hold);
+        }
     }
 }
 
@@ -632,7 +672,7 @@ pub fn is_dead(entries: &[Entry], lease: &Lease, token: Token) -> bool {
         return true; // no such place: nobody alive can have written it
     };
     let replaced = || entry.token() != Some(token);
-    match lease.is_held(token.index()) {
+    match lease.is_held(token) {
         Ok(false) => true,
         // After the look at the lease: a later incarnation takes it only after its token is in the entry.
         Ok(true) => replaced(),
@@ -653,17 +693,21 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("lease");
         let lease = acquire(&path).unwrap().expect("nobody has it");
-        assert!(lease.is_held(SERVER).unwrap());
-        assert!(!lease.is_held(1).unwrap());
-        lease.hold(1).unwrap();
-        assert!(lease.is_held(1).unwrap());
-        lease.release(1);
-        assert!(!lease.is_held(1).unwrap());
+        assert!(lease.is_taken().unwrap());
+        let token = Token::new(1, 1);
+        assert!(!lease.is_held(token).unwrap());
+        lease.hold(token).unwrap();
+        assert!(
+            lease.is_held(token).unwrap() && !lease.is_held(token.next()).unwrap(),
+            "its successor's is another"
+        );
+        lease.release(token);
+        assert!(!lease.is_held(token).unwrap());
         assert!(acquire(&path).unwrap().is_none(), "in use");
         let other = Lease::open(&path).unwrap();
-        assert!(other.is_held(SERVER).unwrap());
+        assert!(other.is_taken().unwrap());
         drop(lease);
-        assert!(!other.is_held(SERVER).unwrap());
+        assert!(!other.is_taken().unwrap());
         assert!(acquire(&path).unwrap().is_some());
     }
 
@@ -679,7 +723,7 @@ mod tests {
         std::fs::remove_file(&path).unwrap();
         drop(remover);
         let server = starting.join().unwrap().unwrap().expect("its remover has gone");
-        assert!(server.is_held(SERVER).unwrap());
+        assert!(server.is_taken().unwrap());
         assert!(Lease::acquire_to_serve(&path).unwrap().is_none(), "in use");
         assert!(acquire(&path).unwrap().is_none(), "nothing to remove");
         drop(server);
@@ -697,7 +741,7 @@ mod tests {
             Err(LeaseError::System(error)) => assert_eq!(error.kind(), io::ErrorKind::TimedOut),
             other => panic!("{other:?}"),
         }
-        assert!(remover.is_held(SERVER).unwrap() && path.exists(), "it was left alone");
+        assert!(remover.is_taken().unwrap() && path.exists(), "it was left alone");
     }
 
     #[test]
@@ -706,11 +750,11 @@ mod tests {
         let path = dir.path().join("lease");
         let server = Lease::acquire_to_serve(&path).unwrap().unwrap();
         let worker = Lease::open(&path).unwrap();
-        worker.hold(1).unwrap();
+        worker.hold(Token::new(1, 1)).unwrap();
         drop(server);
         let server = Lease::acquire_to_serve(&path).unwrap().expect("it is dead");
-        assert!(!server.is_held(1).unwrap(), "that worker is not ours");
-        assert!(!worker.is_held(SERVER).unwrap(), "its server is still dead");
+        assert!(!server.is_held(Token::new(1, 1)).unwrap(), "that worker is not ours");
+        assert!(!worker.is_taken().unwrap(), "its server is still dead");
     }
 
     #[test]

@@ -339,7 +339,7 @@ fn a_place_taken_again_does_not_revive_its_former_token() {
     let second = f.arrive(WORKER);
     assert!(f.segment.is_dead(first) && !f.segment.is_dead(second));
     // No mark by a supervisor: the free byte of the lease is proof enough.
-    f.segment.lease().release(WORKER);
+    f.segment.lease().release(second);
     assert!(f.segment.is_dead(second));
     assert!(f.segment.is_dead(Token::new(1000, 1)), "no such place");
 }

@@ -229,14 +229,16 @@ fn a_dead_servers_lease_is_free_though_its_workers_live() {
         let (mut program, pids) = Program::start_ready(&name, &gate, &["workers=2"]);
         pids.iter().for_each(|&pid| stop(pid));
         let segment = name.inspect();
-        let held = |place| segment.lease().is_held(place).expect("it can be told");
-        assert_eq!([0, 1, 2].map(held), [true; 3]);
+        let tokens =
+            [0, 1, 2].map(|place: usize| segment.participants()[place].token().expect("it has arrived"));
+        let held = || tokens.map(|token| segment.lease().is_held(token).expect("it can be told"));
+        assert_eq!(held(), [true; 3]);
         kill(&mut program, &name);
-        assert_eq!([0, 1, 2].map(held), [false, true, true]);
+        assert_eq!(held(), [false, true, true]);
         let crew = Crew::of(&pids);
         pids.iter().for_each(|&pid| signal(pid, libc::SIGCONT));
         crew.await_end();
-        assert_eq!([0, 1, 2].map(held), [false; 3]);
+        assert_eq!(held(), [false; 3]);
         name.assert_nothing_left();
     });
 }

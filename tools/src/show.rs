@@ -160,7 +160,7 @@ pub(crate) fn show(name: &str) -> Result<Shown, ToolError> {
         identity: survey.identity(Some(&segment)),
         server: Server {
             pid: segment.participants()[SERVER as usize].pid(),
-            alive: is_held(&segment, SERVER),
+            alive: is_held(&segment, &segment.participants()[SERVER as usize]),
         },
         layout_version: identity.layout_version,
         fingerprint: format!("{:#018x}", identity.fingerprint),
@@ -264,7 +264,7 @@ fn workers(segment: &Segment) -> Vec<Worker> {
                 threads: info.threads,
                 participant,
                 state: entry.life(),
-                alive: is_held(segment, participant),
+                alive: is_held(segment, entry),
                 role: entry.role(),
                 pid: entry.pid(),
                 restarts: entry.restarts(),
@@ -289,6 +289,6 @@ fn title(node: &str, worker: u32, thread: u32, threads: u32) -> String {
 }
 
 /// Whether a participant lives; one that cannot be asked for is not called dead.
-fn is_held(segment: &Segment, participant: u32) -> bool {
-    segment.lease().is_held(participant).unwrap_or(true)
+fn is_held(segment: &Segment, entry: &Entry) -> bool {
+    entry.token().is_some_and(|token| segment.lease().is_held(token).unwrap_or(true))
 }

@@ -217,16 +217,16 @@ fn busy(ours: &Ours) -> Segment {
     let server = segment.server_token().unwrap();
     let entries = segment.participants();
     let ready = |place: u32| {
-        segment.lease().hold(place).unwrap();
         let token = entries[place as usize].prepare(place);
+        segment.lease().hold(token).unwrap();
         entries[place as usize].arrive();
         entries[place as usize].set_life(Life::Ready);
         token
     };
     let first = ready(1);
-    ready(2);
+    let second = ready(2);
     // The second has died and nobody has noticed; the third could not be constructed.
-    segment.lease().release(2);
+    segment.lease().release(second);
     entries[3].prepare(3);
     entries[3].fail(b"no model at ./weights");
 

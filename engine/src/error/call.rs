@@ -79,6 +79,14 @@ pub enum CallError {
     /// The server is shutting down.
     #[error("the server is shutting down")]
     ShuttingDown,
+    /// This process was forked from the server's: what it has inherited works in that process alone.
+    #[error("{}", forked_text(*server_pid, *pid))]
+    Forked {
+        /// The server's process.
+        server_pid: u32,
+        /// This one.
+        pid: u32,
+    },
     /// The thread that wakes futures could not be started.
     #[error("the reactor's thread cannot be started: {message}")]
     NoReactor {
@@ -97,6 +105,14 @@ pub enum CallError {
         /// Why.
         message: String,
     },
+}
+
+/// For what is said where there is no [`CallError`] too.
+pub(crate) fn forked_text(server_pid: u32, pid: u32) -> String {
+    format!(
+        "the server belongs to process {server_pid}, and this is process {pid}, forked from it: start a server in this \
+         process, or exec a program"
+    )
 }
 
 fn waited_text(waited: &Duration) -> String {
@@ -167,13 +183,24 @@ impl From<ReadError> for CallError {
     }
 }
 
-/// Requests were still in progress when the time for [draining](crate::Server::drain) was over.
+/// Why a server is not [drained](crate::Server::drain).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{left} requests are still in progress after {:.3} s", limit.as_secs_f64())]
 #[non_exhaustive]
-pub struct DrainError {
-    /// How many.
-    pub left: usize,
-    /// The time.
-    pub limit: Duration,
+pub enum DrainError {
+    /// Requests were still in progress when the time was over.
+    #[error("{left} requests are still in progress after {:.3} s", limit.as_secs_f64())]
+    InProgress {
+        /// How many.
+        left: usize,
+        /// The time.
+        limit: Duration,
+    },
+    /// As [`CallError::Forked`].
+    #[error("{}", forked_text(*server_pid, *pid))]
+    Forked {
+        /// The server's process.
+        server_pid: u32,
+        /// This one.
+        pid: u32,
+    },
 }

@@ -7,6 +7,7 @@ mod remote;
 mod start;
 
 pub use boxed::BoxError;
+pub(crate) use call::forked_text;
 pub use call::{CallError, DrainError};
 pub use remote::{EnsembleError, Member, MemberOutcome, RemoteCause, RemoteError};
 pub use start::StartError;

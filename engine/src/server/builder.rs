@@ -165,6 +165,8 @@ impl ServerBuilder {
             capacity,
             client,
             entry: plan.entry,
+            birth: segment.birth(),
+            pid: std::process::id(),
             stamps: plan.stamps(),
             slots,
             patience: Patience::of_callers(self.wait),

@@ -3,7 +3,9 @@
 use super::options::CallOptions;
 use super::shutdown::End;
 use crate::clock::Watched;
-use crate::error::{CallError, EncodeError, RemoteCause, RemoteError, StartError, status_of_early_death};
+use crate::error::{
+    CallError, EncodeError, RemoteCause, RemoteError, StartError, forked_text, status_of_early_death,
+};
 use crate::launch;
 use crate::patience::{Pace, Patience};
 use crate::payload::{Payload, ReadError, Validated, copied, encode};
@@ -17,6 +19,7 @@ use ringmill_shm::arena::{Claimed, Done, Filling, Task};
 use ringmill_shm::participant::{Life, SERVER};
 use ringmill_shm::plan::Target;
 use ringmill_shm::segment::Segment;
+use ringmill_shm::sys::birth::Birth;
 use ringmill_shm::sys::time::now_ns;
 use ringmill_shm::token::Token;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -42,6 +45,9 @@ pub(crate) struct Core {
     pub(crate) capacity: u32,
     pub(super) client: Token,
     pub(super) entry: Target,
+    /// The server's process, and its pid.
+    pub(crate) birth: Birth,
+    pub(super) pid: u32,
     /// Whether the entry node needs to know when items were enqueued.
     pub(super) stamps: bool,
     pub(crate) slots: Slots,
@@ -72,7 +78,9 @@ pub(crate) struct Filled<'c> {
 
 impl Drop for Filled<'_> {
     fn drop(&mut self) {
-        if let Some(filling) = self.filling.take() {
+        if let Some(filling) = self.filling.take()
+            && self.core.birth.is_here()
+        {
             self.core.release(filling.abandon());
         }
     }
@@ -96,6 +104,10 @@ impl<'c> Filled<'c> {
     pub(crate) fn resume(core: &'c Core, id: u32) -> Option<Self> {
         let filling = Task::new(&core.segment, id)?.resume_filling()?;
         Some(Self { core, filling: Some(filling) })
+    }
+
+    pub(crate) fn core(&self) -> &'c Core {
+        self.core
     }
 
     pub(crate) fn is_of(&self, core: &Core) -> bool {
@@ -172,9 +184,30 @@ impl Core {
         }
     }
 
+    /// *own*: asked before anything shared is written, and before any lock is taken.
+    ///
+    /// # Errors
+    /// In a process that was forked from the server's.
+    #[inline(always)]
+    pub(crate) fn own(&self) -> Result<(), CallError> {
+        if self.birth.is_here() { Ok(()) } else { Err(self.forked()) }
+    }
+
+    #[cold]
+    pub(crate) fn forked(&self) -> CallError {
+        CallError::Forked { server_pid: self.pid, pid: std::process::id() }
+    }
+
+    /// For what has no result to say it in.
+    #[cold]
+    pub(crate) fn forked_text(&self) -> String {
+        forked_text(self.pid, std::process::id())
+    }
+
     /// A free request's id.
     #[inline]
     pub(crate) fn acquire(&self, options: CallOptions) -> Result<(u32, Clock), CallError> {
+        self.own()?;
         let (id, clock) = match self.slots.acquire(&self.segment) {
             Some(id) => (id, None),
             None => self.acquire_contended(options)?,
@@ -186,6 +219,7 @@ impl Core {
     /// A free request's id, if there is one.
     #[inline]
     pub(crate) fn try_acquire(&self) -> Result<Option<u32>, CallError> {
+        self.own()?;
         let Some(id) = self.slots.acquire(&self.segment) else { return Ok(None) };
         self.admit(id)?;
         Ok(Some(id))
@@ -240,6 +274,7 @@ impl Core {
         let bell = self.segment.freed();
         let _awaiting = bell.await_rings();
         loop {
+            self.own()?; // a signal handler may have forked while we slept
             let count = bell.count();
             if let Some(id) = self.slots.acquire(&self.segment) {
                 return Ok((id, Some((begun, begun.elapsed()))));
@@ -266,6 +301,9 @@ impl Core {
 
     #[cold]
     fn tell_of_a_place(&self) {
+        if !self.birth.is_here() {
+            return;
+        }
         self.segment.freed().ring();
         if let Some(reactor) = self.reactor.get() {
             reactor.place_came_free(&self.segment);
@@ -302,6 +340,7 @@ impl Core {
     /// If the segment is corrupted.
     #[inline]
     pub(crate) fn send<'c>(&'c self, filled: Filled<'c>) -> Result<Task<'c>, CallError> {
+        self.own()?; // what has filled it is user code
         match self.entry {
             Target::Node(node) => {
                 let task = filled.queue(node);
@@ -328,6 +367,7 @@ impl Core {
     /// If the segment is corrupted.
     #[inline]
     pub(crate) fn send_all(&self, ids: &[u32], outbox: &Outbox) -> Result<(), CallError> {
+        self.own()?; // what has filled them is user code
         let filled = ids.iter().filter_map(|&id| Filled::resume(self, id));
         match self.entry {
             Target::Node(node) => {
@@ -446,17 +486,24 @@ impl Core {
     ) -> Result<Done<'c>, CallError> {
         let (begun, enqueueing) = clock.unwrap_or_else(|| (Instant::now(), Duration::ZERO));
         self.sleep_until(task, begun.checked_add(timeout)).ok_or_else(|| {
+            if !self.birth.is_here() {
+                return self.forked();
+            }
             self.cancel(task);
             CallError::Timeout { enqueueing, total: begun.elapsed() }
         })
     }
 
-    /// Sleeps until the outcome of a request in progress is there; `None` if the time is over.
+    /// Sleeps until the outcome of a request in progress is there; `None` if the time is over, or a signal handler
+    /// has forked and this is the child.
     pub(crate) fn sleep_until<'c>(&self, task: Task<'c>, until: Option<Instant>) -> Option<Done<'c>> {
         self.doubt();
         let asleep_since = self.patience.falls_asleep();
         let mut longest = FIRST_SLEEP;
         loop {
+            if !self.birth.is_here() {
+                return None;
+            }
             if let Some(done) = task.outcome() {
                 self.patience.slept(asleep_since);
                 return Some(done);
@@ -514,8 +561,11 @@ impl Core {
         Pending::send(self, self.fill(id, input)?, begun, waited(clock), options)?.wait()
     }
 
-    /// The caller of a request goes.
+    /// The caller of a request goes. In a forked child it is still there, in the parent.
     pub(crate) fn cancel(&self, task: Task<'_>) {
+        if !self.birth.is_here() {
+            return;
+        }
         if task.cancel() {
             crash_point!("core.left");
             self.slots.abandon(task.id());
@@ -532,6 +582,7 @@ impl Core {
     #[inline(always)]
     pub(crate) fn open<'c, Out: Payload>(&'c self, done: Done<'c>) -> Result<Reply<'c, Out>, CallError> {
         crash_point!("core.opens");
+        self.own()?; // a signal handler may have forked while we waited
         match done.is_error() {
             true => Err(self.open_error(done)),
             false => match Validated::<Out>::of_done(&done) {

@@ -40,6 +40,10 @@ pub const DEFAULT_CAPACITY: usize = 256;
 /// A running server: takes `In`, gives `Out`. Any number of threads may call it at once.
 ///
 /// Dropping it shuts it down, as [`shutdown`](Self::shutdown) does.
+///
+/// It belongs to the process that started it. In a process forked from that one every use of it is
+/// [`CallError::Forked`], at once; what has no result does nothing there, and dropping it, or a reply, a loan, a
+/// stream or a future of it, frees memory only.
 pub struct Server<In, Out> {
     pub(crate) core: Arc<Core>,
     types: PhantomData<fn(&In) -> Out>,
@@ -279,9 +283,12 @@ impl<In, Out> Server<In, Out> {
     }
 
     /// How many requests are in progress: places taken, including those whose caller has gone but whose
-    /// worker is still busy, and replies that have not been dropped.
+    /// worker is still busy, and replies that have not been dropped. None in a forked child.
     #[must_use]
     pub fn backlog(&self) -> usize {
+        if !self.core.birth.is_here() {
+            return 0;
+        }
         self.core.slots.in_use(&self.core.segment) as usize
     }
 
@@ -339,7 +346,9 @@ impl<In, Out> Server<In, Out> {
 impl<In, Out> Drop for Server<In, Out> {
     fn drop(&mut self) {
         self.core.shut_down();
-        if let Some(reactor) = self.core.reactor.get() {
+        if let Some(reactor) = self.core.reactor.get()
+            && self.core.birth.is_here()
+        {
             reactor.end(&self.core);
         }
     }

@@ -72,6 +72,9 @@ impl Drop for Ending<'_> {
 impl Core {
     /// See [`Server::shutdown`](crate::Server::shutdown).
     pub(crate) fn shut_down(&self) {
+        if !self.birth.is_here() {
+            return; // it is the parent's to shut down
+        }
         if self.shared.is_within() {
             return self.shut_down_from_within();
         }
@@ -139,11 +142,18 @@ impl Core {
 
     /// See [`Server::drain`](crate::Server::drain).
     pub(super) fn drain(&self, limit: Duration) -> Result<(), DrainError> {
+        let forked = || DrainError::Forked { server_pid: self.pid, pid: std::process::id() };
+        if !self.birth.is_here() {
+            return Err(forked());
+        }
         let until = Instant::now().checked_add(limit);
         self.begin_draining();
         let bell = self.segment.freed();
         let _awaiting = bell.await_rings();
         loop {
+            if !self.birth.is_here() {
+                return Err(forked()); // a signal handler has forked while we slept
+            }
             let count = bell.count();
             let left = self.slots.in_use(&self.segment) as usize;
             if left == 0 {
@@ -151,7 +161,7 @@ impl Core {
             }
             let time = until.map(|until| until.saturating_duration_since(Instant::now()));
             if time.is_some_and(|time| time.is_zero()) {
-                return Err(DrainError { left, limit });
+                return Err(DrainError::InProgress { left, limit });
             }
             bell.sleep(count, Some(time.unwrap_or(SLEEP_LIMIT).min(SLEEP_LIMIT)));
         }
@@ -180,6 +190,9 @@ impl Core {
 
     /// Kills the workers and ends, or has who is ending it do so.
     pub(crate) fn kill(&self) {
+        if !self.birth.is_here() {
+            return;
+        }
         self.closing.store(true, Ordering::SeqCst);
         self.shared.kill();
         if self.shared.is_within() {

@@ -170,6 +170,9 @@ impl<In: Payload, S: futures_core::Stream<Item = In>, Out: Payload> futures_core
     type Item = Result<Out, CallError>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if !self.flow.feeder.is_ours() {
+            return Poll::Ready(self.flow.feeder.tell_forked().map(Err));
+        }
         let Some(done) = ready!(self.poll_first(context)) else { return Poll::Ready(None) };
         let more = self.inputs.is_some();
         Poll::Ready(Some(done.and_then(|done| self.flow.feeder.value(done, more))))

@@ -22,6 +22,8 @@ pub(super) struct Feeder<'s> {
     spare: Option<u32>,
     /// How many were put since somebody noted the time.
     unnoted: usize,
+    /// In a forked child: it has been told so.
+    told: bool,
 }
 
 /// Gives an id back if what was to be done with it was not.
@@ -44,7 +46,20 @@ impl<'s> Feeder<'s> {
             outbox: Outbox::default(),
             spare: None,
             unnoted: 0,
+            told: false,
         }
+    }
+
+    /// Whether the stream is this process's own.
+    #[inline]
+    pub(super) fn is_ours(&self) -> bool {
+        self.core.birth.is_here()
+    }
+
+    /// What a stream gives in a forked child: that error, and then its end.
+    #[cold]
+    pub(super) fn tell_forked(&mut self) -> Option<CallError> {
+        (!std::mem::replace(&mut self.told, true)).then(|| self.core.forked())
     }
 
     #[inline]
@@ -55,6 +70,7 @@ impl<'s> Feeder<'s> {
     /// A place, if there is one; no error if there is none.
     #[inline]
     pub(super) fn place(&mut self) -> Result<Option<u32>, CallError> {
+        self.core.own()?;
         match self.spare.take() {
             Some(id) => self.core.admit(id).map(|()| Some(id)),
             None => self.core.try_acquire(),
@@ -98,6 +114,7 @@ impl<'s> Feeder<'s> {
     /// Writes an input into a place; it is not pushed yet.
     #[inline]
     pub(super) fn put<In: Payload>(&mut self, id: u32, input: &In) -> Result<(), CallError> {
+        self.core.own()?; // what has pulled and prepared it is user code
         self.core.fill(id, input)?.park();
         self.pending.push(id);
         self.unnoted += 1;
@@ -144,7 +161,7 @@ impl<'s> Feeder<'s> {
         let reply = self.core.open::<Out>(done)?;
         let value = owned(&*reply);
         if self.spare.is_none() && more && !self.core.segment.freed().is_awaited() {
-            self.spare = Some(reply.into_id());
+            self.spare = reply.into_id();
         }
         value.map_err(|e| CallError::Corrupt { message: e.to_string() })
     }

@@ -266,6 +266,9 @@ impl<'s> Flow<'s> {
 
 impl Drop for Flow<'_> {
     fn drop(&mut self) {
+        if !self.feeder.is_ours() {
+            return;
+        }
         let pushed = self.sent.len() - self.failed.len() - self.feeder.unpushed();
         for id in self.sent.drain(..).filter(|&id| id != FAILED).take(pushed) {
             if let Some(task) = self.feeder.task(id) {
@@ -315,6 +318,9 @@ impl<'s, S: Source, Out: Payload> Stream<'s, S, Out> {
     /// capacity of them and the stream waits for ever, or rather for its timeout.
     #[inline]
     pub fn next_reply(&mut self) -> Option<Result<Reply<'s, Out>, CallError>> {
+        if !self.flow.feeder.is_ours() {
+            return self.flow.feeder.tell_forked().map(Err);
+        }
         self.feed();
         match self.flow.take_if_done() {
             Some(done) => Some(self.flow.feeder.core.open(done)),
@@ -332,6 +338,9 @@ impl<'s, S: Source, Out: Payload> Stream<'s, S, Out> {
 
     /// The next outcome; or what befell the whole stream.
     fn next_outcome(&mut self) -> Option<Result<Result<Out, CallError>, CallError>> {
+        if !self.flow.feeder.is_ours() {
+            return self.flow.feeder.tell_forked().map(Err);
+        }
         self.feed();
         match self.take_first()? {
             Ok(done) => Some(Ok(self.flow.feeder.value(done, !self.exhausted))),
@@ -422,6 +431,9 @@ impl<S: Source, Out: Payload> Iterator for Stream<'_, S, Out> {
     // just written in other pieces waits until all its stores have their lines.
     #[inline]
     fn next(&mut self) -> Option<Self::Item> {
+        if !self.flow.feeder.is_ours() {
+            return self.flow.feeder.tell_forked().map(Err);
+        }
         self.feed();
         match self.flow.take_if_done() {
             Some(done) => Some(self.flow.feeder.value(done, !self.exhausted)),

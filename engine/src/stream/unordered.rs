@@ -130,6 +130,9 @@ impl<'s, Tag> Sent<'s, Tag> {
 
 impl<Tag> Drop for Sent<'_, Tag> {
     fn drop(&mut self) {
+        if !self.feeder.is_ours() {
+            return;
+        }
         let pushed = self.items.len() - self.feeder.unpushed();
         self.items[..pushed].iter().for_each(|item| self.cancel(item));
     }
@@ -212,7 +215,7 @@ impl<'s, S: Source, Out: Payload, T: Tags<S>> Unordered<'s, S, Out, T> {
         core.doubt();
         let asleep_since = core.patience.falls_asleep();
         let mut longest = FIRST_SLEEP;
-        while any_done(sent).is_none() {
+        while any_done(sent).is_none() && sent.feeder.is_ours() {
             let total = begun.elapsed();
             if total >= timeout {
                 let oldest = sent.items.remove(0);
@@ -237,6 +240,9 @@ impl<S: Source, Out: Payload, T: Tags<S>> Iterator for Unordered<'_, S, Out, T> 
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
+            if !self.sent.feeder.is_ours() {
+                return self.sent.feeder.tell_forked().map(Err);
+            }
             if self.ready.is_empty() {
                 self.collect();
             }

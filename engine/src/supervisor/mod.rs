@@ -50,6 +50,7 @@ use post::{Body, Farewell, Post, Starter, posts};
 use ringmill_shm::participant::Entry;
 use ringmill_shm::repair::wake_everyone;
 use ringmill_shm::segment::Run;
+use ringmill_shm::sys::birth::Birth;
 use ringmill_shm::sys::file::unlock_all;
 use ringmill_shm::sys::process::{is_ending, user_id, wait_readable};
 use ringmill_shm::token::Token;
@@ -90,6 +91,7 @@ pub(crate) struct Handle {
     over: Arc<Over>,
     pub(crate) early_deaths: Arc<Mutex<EarlyDeaths>>,
     started: Arc<AtomicBool>,
+    birth: Birth,
 }
 
 impl Handle {
@@ -144,6 +146,15 @@ impl Drop for Tell {
     }
 }
 
+impl Drop for Handle {
+    fn drop(&mut self) {
+        // In a forked child there is no such thread, and its handle may be another thread's by now.
+        if !self.birth.is_here() {
+            std::mem::forget(self.thread.get_mut().unwrap_or_else(|e| e.into_inner()).take());
+        }
+    }
+}
+
 impl Supervisor {
     /// Prepares the places and starts all workers, side by side.
     ///
@@ -192,7 +203,8 @@ impl Supervisor {
         });
         let thread =
             thread.map_err(|source| StartError::System { what: "start the supervisor's thread", source })?;
-        let handle = Handle { thread: Mutex::new(Some(thread)), over, early_deaths, started };
+        let handle =
+            Handle { thread: Mutex::new(Some(thread)), over, early_deaths, started, birth: Birth::here() };
         let join = || handle.join(shared.over_by(2 * KILL_LIMIT));
         // Of starting a process too the wait has an end: the standard library's is for ever where it cannot hear of it.
         match tell.recv_timeout(shared.limits.start) {
@@ -315,12 +327,12 @@ impl Supervisor {
         let system = |what| move |source| StartError::System { what, source };
         // *lease before deeds*.
         let place = post.places.start;
-        segment.lease().hold(place).map_err(system("take a worker's lease"))?;
+        segment.lease().hold(token).map_err(system("take a worker's lease"))?;
         let cpus = segment.participants()[place as usize].cpus();
         let unit = Arc::new(Unit::new(post.places.clone()));
         let router = Arc::clone(&self.shared.router);
         let Some(seat) = Seat::new(segment, place, token, post.wait, router, unit) else {
-            self.shared.segment.lease().release(place);
+            self.shared.segment.lease().release(token);
             return Err(system("find a worker's place")(std::io::ErrorKind::NotFound.into()));
         };
         let left = Arc::new(AtomicBool::new(false));
@@ -343,7 +355,7 @@ impl Supervisor {
         match std::thread::Builder::new().name(name).spawn(body) {
             Ok(thread) => Ok(Body::Thread { thread, left }),
             Err(source) => {
-                self.shared.segment.lease().release(place);
+                self.shared.segment.lease().release(token);
                 Err(system("start a worker's thread")(source))
             }
         }
@@ -501,9 +513,7 @@ impl Supervisor {
             let post = &mut self.posts[index];
             let Body::Thread { thread, .. } = std::mem::replace(&mut post.body, Body::None) else { continue };
             let code = joined(thread); // user code's panics are caught inside
-            for place in post.places.clone() {
-                self.shared.segment.lease().release(place);
-            }
+            post.tokens.iter().for_each(|&token| self.shared.segment.lease().release(token));
             let text = "its thread is over".into();
             self.bury(index, &Ending { pid: std::process::id(), signal: None, code, text, reason: None });
         }

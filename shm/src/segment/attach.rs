@@ -26,6 +26,7 @@ use crate::participant::{Lease, SERVER};
 use crate::plan::{Fork, Member, Routes, Switch, Target};
 use crate::sync::Ordering;
 use crate::sys;
+use crate::sys::birth::Birth;
 use crate::text::shown_path;
 use core::cell::Cell;
 use core::ptr::NonNull;
@@ -271,7 +272,8 @@ impl Segment {
         lease: Lease,
     ) -> Self {
         let (nodes, routes) = (Vec::new(), Routes::default());
-        Self { base, layout, nodes, routes, place, file, lease, owner: None, _mapping: mapping }
+        let birth = Birth::here();
+        Self { base, layout, nodes, routes, place, file, lease, birth, owner: None, _mapping: mapping }
     }
 
     /// Reads and checks the plan.

@@ -42,6 +42,7 @@ use crate::layout::{BellLine, Extent, Header, Layout, NAME_LIMIT, Shape, TaskLin
 use crate::participant::{self, Entry, Lease, SERVER};
 use crate::plan::Routes;
 use crate::sync::{AtomicU64, Ordering};
+use crate::sys::birth::Birth;
 use crate::sys::cpu::prefetch_to_write;
 use crate::sys::file::remove_from;
 use crate::token::Token;
@@ -104,6 +105,8 @@ pub struct Segment {
     /// The segment's file, as it was opened: its name may be another's by now.
     file: File,
     lease: Lease,
+    /// The process that created or attached it.
+    birth: Birth,
     /// Of the creator: to remove the files when it is dropped.
     owner: Option<Owner>,
     /// Read only by `Drop`s of the mapping crates.
@@ -250,6 +253,13 @@ impl Segment {
             let first = self.base.as_ptr().add(self.layout.participants).cast::<Entry>();
             core::slice::from_raw_parts(first, self.layout.shape.participants as usize)
         }
+    }
+
+    /// The process that created or attached it; a forked child of it may look, and nothing else.
+    #[inline]
+    #[must_use]
+    pub fn birth(&self) -> Birth {
+        self.birth
     }
 
     /// The lease file.
@@ -421,7 +431,7 @@ impl Segment {
     /// # Errors
     /// If this process may not do so, or not any more; it is not tried again.
     pub fn remove_files(&self) -> io::Result<()> {
-        let Some(owner) = &self.owner else { return Ok(()) };
+        let Some(owner) = self.owner.as_ref().filter(|_| self.birth.is_here()) else { return Ok(()) };
         // A second one waits for the first: when either returns, they are gone.
         let mut is_done = owner.is_done.lock().unwrap_or_else(|e| e.into_inner());
         if *is_done {

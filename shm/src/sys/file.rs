@@ -196,7 +196,7 @@ fn byte_lock(kind: i32, byte: u32) -> libc::flock {
 ///
 /// # Errors
 /// `EAGAIN` if another description holds it.
-pub fn try_lock_byte(file: &File, byte: u32) -> io::Result<()> {
+pub fn try_lock_byte(file: &impl AsRawFd, byte: u32) -> io::Result<()> {
     let lock = byte_lock(libc::F_WRLCK, byte);
     // SAFETY: the descriptor is open, `lock` is a live flock with l_pid 0 as OFD locks want it.
     if unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &raw const lock) } != 0 {
@@ -214,14 +214,14 @@ pub fn try_lock_server(lease: &File) -> io::Result<()> {
 }
 
 /// Gives back the lock of one byte.
-pub fn unlock_byte(file: &File, byte: u32) {
+pub fn unlock_byte(file: &impl AsRawFd, byte: u32) {
     let lock = byte_lock(libc::F_UNLCK, byte);
     // SAFETY: as above. Unlocking cannot fail on an open descriptor.
     unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &raw const lock) };
 }
 
 /// Gives back all locks of this open file description, also where a child between fork and exec shares it.
-pub fn unlock_all(file: &File) {
+pub fn unlock_all(file: &impl AsRawFd) {
     let mut lock = byte_lock(libc::F_UNLCK, 0);
     lock.l_len = 0; // to the end
     // SAFETY: as above.
@@ -232,7 +232,7 @@ pub fn unlock_all(file: &File) {
 ///
 /// # Errors
 /// What `fcntl` says; nothing is known then.
-pub fn byte_is_locked(file: &File, byte: u32) -> io::Result<bool> {
+pub fn byte_is_locked(file: &impl AsRawFd, byte: u32) -> io::Result<bool> {
     let mut lock = byte_lock(libc::F_WRLCK, byte);
     // SAFETY: the descriptor is open, `lock` is a live flock for the call to fill.
     if unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_GETLK, &raw mut lock) } != 0 {

@@ -22,3 +22,5 @@ pub mod stack;
 pub mod tether;
 #[cfg(not(loom))]
 pub mod time;
+#[cfg(not(loom))]
+pub mod unshared;

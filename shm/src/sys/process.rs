@@ -245,6 +245,19 @@ pub fn exit_now(code: i32) -> ! {
     unsafe { libc::_exit(code) }
 }
 
+/// Writes a line to standard error and ends this process with code 1: with no lock, no allocation and no exit handlers,
+/// any of which may be another process's. A long line is cut.
+pub fn end_with(line: std::fmt::Arguments<'_>) -> ! {
+    let mut buffer = [0_u8; 512];
+    let room = buffer.len();
+    let mut rest = &mut buffer[..];
+    let _ = io::Write::write_fmt(&mut rest, line); // as much as there is room for
+    let bytes = room - rest.len();
+    // SAFETY: so many initialised bytes.
+    unsafe { libc::write(libc::STDERR_FILENO, buffer.as_ptr().cast(), bytes) };
+    exit_now(1)
+}
+
 /// Makes this process ignore a signal.
 pub fn ignore_signal(signal: i32) {
     // SAFETY: SIG_IGN is a valid disposition; no handler code of ours runs.

@@ -139,14 +139,14 @@ impl Fixture {
     pub fn arrive(&self, index: u32) -> Token {
         let entry = self.entry(index);
         let token = entry.prepare(index);
-        self.segment.lease().hold(index).unwrap();
+        self.segment.lease().hold(token).unwrap();
         entry.set_life(Life::Ready);
         token
     }
 
     /// It dies: its byte is free and its place is marked.
     pub fn bury(&self, token: Token) {
-        self.segment.lease().release(token.index());
+        self.segment.lease().release(token);
         self.entry(token.index()).set_life(Life::Dead);
     }
 

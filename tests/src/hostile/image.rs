@@ -20,6 +20,7 @@ use ringmill_shm::segment::{AttachError, NodeSpec, Place, Segment, Spec};
 use ringmill_shm::stats::{Closed, Snapshot};
 use ringmill_shm::token::Token;
 use ringmill_shm::{plan, pool};
+use std::cell::RefCell;
 use std::fs::File;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::PathBuf;
@@ -147,8 +148,9 @@ fn room() -> TempDir {
 struct Stage {
     file: File,
     place: Place,
-    /// By which participants live.
+    /// By which participants live, and which do.
     lives: Lease,
+    living: RefCell<Vec<Token>>,
     _directory: TempDir,
 }
 
@@ -160,7 +162,7 @@ impl Stage {
         let file = new(place.path()).expect("a new file");
         new(place.lease_path()).expect("a new file");
         let lives = Lease::open(&place.lease_path()).expect("it is there");
-        Self { file, place, lives, _directory: directory }
+        Self { file, place, lives, living: RefCell::default(), _directory: directory }
     }
 
     fn put(&self, image: &[u8]) {
@@ -168,14 +170,16 @@ impl Stage {
         self.file.write_all_at(image, 0).expect("there is room");
     }
 
-    fn let_live(&self, flags: u8) {
+    /// Whoever the first places' tokens name lives, or not, as the flags say.
+    fn let_live(&self, segment: Option<&Segment>, flags: u8) {
+        let mut living = self.living.borrow_mut();
+        living.drain(..).for_each(|token| self.lives.release(token));
         let lives = [flags & NOBODY_LIVES == 0, flags & FIRST_LIVES != 0, flags & SECOND_LIVES != 0];
-        for (place, lives) in (SERVER..).zip(lives) {
-            match lives {
-                true => self.lives.hold(place).expect("it is ours"),
-                false => self.lives.release(place),
-            }
-        }
+        let entries = segment.map_or(&[][..], Segment::participants);
+        let tokens =
+            entries.iter().zip(lives).filter(|(_, lives)| *lives).filter_map(|(entry, _)| entry.token());
+        living.extend(tokens);
+        living.iter().for_each(|&token| self.lives.hold(token).expect("it is ours"));
     }
 
     /// Attaches what was put, made to fit if that is wished.
@@ -242,8 +246,9 @@ pub fn tour(image: &mut Vec<u8>, flags: u8) {
 fn examine(image: &mut Vec<u8>, flags: u8, deeds: &[u8]) {
     STAGE.with(|stage| {
         stage.put(image);
-        stage.let_live(flags);
-        if let Ok(segment) = stage.attach(image, flags) {
+        let segment = stage.attach(image, flags);
+        stage.let_live(segment.as_ref().ok(), flags);
+        if let Ok(segment) = segment {
             let mut actor = Actor::new(&segment);
             actor.file = Some(&stage.file);
             actor.act_all(&mut Input(deeds));

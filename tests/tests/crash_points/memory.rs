@@ -363,11 +363,12 @@ pub(crate) fn actor(part: &str, words: &[&str]) {
     let segment = Segment::attach(place, FORMAT).expect("a segment");
     let index: u32 = words[1].parse().expect("a number");
     let entry = &segment.participants()[index as usize];
-    segment.lease().hold(index).expect("it is free"); // *lease before deeds*
+    let me = entry.token().expect("it was prepared");
+    segment.lease().hold(me).expect("it is free"); // *lease before deeds*
     entry.arrive();
     entry.set_life(Life::Ready);
     let server = segment.server_token().expect("a server");
-    let hand = Hand { segment: &segment, me: entry.token().expect("it was prepared"), server };
+    let hand = Hand { segment: &segment, me, server };
     match part {
         "repair" => {
             for dead in &words[2..] {

@@ -7,6 +7,7 @@ mod support;
 mod before_main;
 mod deploy;
 mod dispositions;
+mod fork;
 mod freeze;
 mod half_built;
 mod held;

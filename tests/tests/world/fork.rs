@@ -1,0 +1,633 @@
+//! A server belongs to the process that started it. A child of that process, made in whatever way and at whatever
+//! moment, is told so at once, and drops what it has inherited without a trace; the parent notices nothing.
+//!
+//! Symptom: a child and its parent called one server; up to 5% of the answers were another process's. A child's `drop`
+//! set the parent's segment to draining, a daemon waited out every timeout and kept the name. Cause: nothing asked which
+//! process it was. Fix: `ringmill_shm::sys::birth`.
+#![expect(unsafe_code, reason = "fork and bare clone")]
+
+use crate::support::{Name, eventually, guarded};
+use futures_util::StreamExt;
+use ringmill::rkyv::Archived;
+use ringmill::{
+    Batch, BatchWorker, BoxError, CallError, CallOptions, Context, DrainError, Loan, PassThrough, Pending,
+    ProcessServlet, Reply, Server, StartError, ThreadServlet, Worker,
+};
+use std::fmt::Debug;
+use std::future::Future;
+use std::io::{Read, Seek, Write};
+use std::os::unix::process::CommandExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Context as Task, Poll, Waker};
+use std::time::Duration;
+
+/// Adds one; a big number takes its time.
+struct Successor;
+
+impl Worker for Successor {
+    type Config = ();
+    type In = u64;
+    type Out = u64;
+
+    fn new((): (), _: &Context) -> Result<Self, BoxError> {
+        Ok(Self)
+    }
+
+    fn call(&mut self, number: &Archived<u64>) -> Result<u64, BoxError> {
+        Ok(number.to_native() + 1)
+    }
+}
+
+/// Holds what it is given until the file of that name is gone.
+struct Holder;
+
+impl BatchWorker for Holder {
+    type Config = ();
+    type In = String;
+    type Out = u32;
+
+    fn new((): (), _: &Context) -> Result<Self, BoxError> {
+        Ok(Self)
+    }
+
+    fn call(&mut self, batch: Batch<'_, Self>) -> Result<(), BoxError> {
+        for item in batch {
+            let path = std::path::PathBuf::from(item.input().as_str());
+            while path.exists() {
+                std::thread::sleep(Duration::from_millis(1)); // a look, not a measure
+            }
+            item.reply(std::process::id());
+        }
+        Ok(())
+    }
+}
+
+ringmill::init!(Successor, Holder, PassThrough<Vec<f32>>);
+
+/// Runs a test in a process of its own, in which no other test holds an allocator's or the harness's lock at the moment
+/// of a fork. What it leaves is killed.
+#[track_caller]
+pub(crate) fn alone(test: &str, body: impl FnOnce() + Send + 'static) {
+    const VARIABLE: &str = "RINGMILL_TEST_ALONE";
+    if std::env::var(VARIABLE).is_ok_and(|name| name == test) {
+        return guarded(body);
+    }
+    let said = tempfile::tempfile().expect("a file");
+    let copy = || said.try_clone().expect("a descriptor");
+    let mut process = Command::new(std::env::current_exe().expect("this program"))
+        .args(["--exact", test, "--nocapture", "--test-threads=1"])
+        .env(VARIABLE, test)
+        .process_group(0)
+        .stdin(Stdio::null())
+        .stdout(copy())
+        .stderr(copy())
+        .spawn()
+        .expect("this program");
+    let status = process.wait().expect("a child of ours"); // it does not hang: `guarded`
+    // SAFETY: the group is named after a child of ours; nobody else is in it.
+    unsafe { libc::kill(-process.id().cast_signed(), libc::SIGKILL) };
+    let mut text = String::new();
+    let mut said = said;
+    said.rewind().and_then(|()| said.read_to_string(&mut text)).expect("a file of ours");
+    assert!(status.success() && text.contains("1 passed"), "{test}: {status}\n{text}");
+}
+
+/// How a child is made.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Way {
+    /// `fork`, as C libraries and Rust have it.
+    Fork,
+    /// The system call alone, as `_Fork` and sandboxes make it: no handlers run.
+    Bare,
+}
+
+pub(crate) const WAYS: [Way; 2] = [Way::Fork, Way::Bare];
+
+impl Way {
+    /// 0 in the child.
+    pub(crate) fn make(self) -> i32 {
+        // SAFETY: a child with one thread, which does what its test says and ends by `_exit`; glibc's allocator may be used
+        // after `fork`, and after a bare clone unless another thread is in it, which tests of these see to.
+        unsafe {
+            match self {
+                Way::Fork => libc::fork(),
+                Way::Bare => libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0) as i32,
+            }
+        }
+    }
+}
+
+/// A child, which ends with this.
+pub(crate) struct Child {
+    pid: i32,
+    words: std::fs::File,
+}
+
+impl Child {
+    /// Runs `code` in a child; what it returns, or its panic, is what the child says.
+    pub(crate) fn start(way: Way, code: impl FnOnce() -> String) -> Self {
+        let (words, mut say) = std::io::pipe().expect("a pipe");
+        match way.make() {
+            0 => {
+                drop(words);
+                let said = catch_unwind(AssertUnwindSafe(code)).unwrap_or_else(|panic| {
+                    let text = panic.downcast_ref::<String>().cloned();
+                    let text = text.or_else(|| panic.downcast_ref::<&str>().map(|&text| text.to_owned()));
+                    format!("panic: {}", text.unwrap_or_default())
+                });
+                let _ = say.write_all(said.as_bytes());
+                // SAFETY: ends the child.
+                unsafe { libc::_exit(0) }
+            }
+            pid => {
+                assert!(pid > 0, "{way:?}: {}", std::io::Error::last_os_error());
+                Self { pid, words: std::fs::File::from(std::os::fd::OwnedFd::from(words)) }
+            }
+        }
+    }
+
+    /// What it said, once it has ended.
+    #[track_caller]
+    pub(crate) fn said(mut self) -> String {
+        let mut said = String::new();
+        self.words.read_to_string(&mut said).expect("words");
+        let mut status = 0;
+        // SAFETY: a child of ours, and a live integer to fill.
+        assert_eq!(unsafe { libc::waitpid(self.pid, &raw mut status, 0) }, self.pid);
+        self.pid = 0;
+        assert_eq!(status, 0, "{said}");
+        said
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        if self.pid > 0 {
+            // SAFETY: a child of ours that has not been waited for.
+            unsafe {
+                libc::kill(self.pid, libc::SIGKILL);
+                libc::waitpid(self.pid, std::ptr::null_mut(), 0);
+            }
+        }
+    }
+}
+
+/// What a child of each way says of something.
+#[track_caller]
+fn children_say(code: impl Fn() -> String) -> [String; 2] {
+    WAYS.map(|way| Child::start(way, &code).said())
+}
+
+fn start(name: &Name) -> Server<u64, u64> {
+    Server::builder(name.text()).start(ProcessServlet::<Successor>::new(())).expect("a server")
+}
+
+/// That it was told, and of which processes.
+fn is_told<T: Debug>(outcome: Result<T, CallError>, server: u32) -> String {
+    match outcome {
+        Err(CallError::Forked { server_pid, pid }) if server_pid == server && pid == std::process::id() => {
+            "told".into()
+        }
+        other => format!("{other:?}"),
+    }
+}
+
+/// A future that is ready at once.
+fn polled<F: Future>(future: F) -> F::Output {
+    match pin!(future).poll(&mut Task::from_waker(Waker::noop())) {
+        Poll::Ready(output) => output,
+        Poll::Pending => panic!("pending"),
+    }
+}
+
+#[test]
+fn every_use_is_told_at_once_and_touches_nothing() {
+    alone("fork::every_use_is_told_at_once_and_touches_nothing", || {
+        let name = Name::new("uses");
+        let server = start(&name);
+        let us = std::process::id();
+        let before = name.inspect().run();
+        let told = |outcome| is_told(outcome, us);
+        let said = children_say(|| {
+            let mut said = vec![
+                told(server.call(&1).map(|_| ())),
+                told(server.call_with(&1, CallOptions::new().timeout(Duration::MAX)).map(|_| ())),
+                told(
+                    server
+                        .call_with(
+                            &1,
+                            CallOptions::new().deadline(std::time::Instant::now() + Duration::from_secs(60)),
+                        )
+                        .map(|_| ()),
+                ),
+                told(server.submit(&1).map(|_| ())),
+                told(polled(server.call_async(&1)).map(|_| ())),
+                told(server.stream(0..10).next().expect("an error").map(|_| ())),
+                told(server.stream(0..10).next_reply().expect("an error").map(|_| ())),
+                told(server.stream(0..10).with_inputs().next().expect("an error").map(|_| ())),
+                told(server.stream(0..10).unordered().next().expect("an error").map(|_| ())),
+                told(server.stream(0..10).with_inputs().unordered().next().expect("an error").map(|_| ())),
+                told(
+                    server
+                        .stream_prepared(["1"], |text| text.parse::<u64>())
+                        .next()
+                        .expect("an error")
+                        .map(|_| ()),
+                ),
+                told(
+                    polled(server.stream_async(futures_util::stream::iter(0..10)).next())
+                        .expect("an error")
+                        .map(|_| ()),
+                ),
+            ];
+            let all: Vec<_> = server.stream(0..10).collect();
+            said.push(format!("{} item, an error: {}", all.len(), all[0].is_err()));
+            said.push(match server.drain(Duration::MAX) {
+                Err(DrainError::Forked { server_pid, .. }) if server_pid == us => "told".into(),
+                other => format!("{other:?}"),
+            });
+            server.shutdown();
+            let info = server.debug_info();
+            said.push(format!(
+                "{} {} {}",
+                server.backlog(),
+                server.stats().servlets.len(),
+                info.servlets.len()
+            ));
+            said.push(format!("{}", server.segment_path().exists()));
+            said.retain(|said| said != "told");
+            said.join("; ")
+        });
+        assert_eq!(said, ["1 item, an error: true; 0 1 1; true"; 2]);
+        assert_eq!(name.inspect().run(), before);
+        assert_eq!(server.backlog(), 0);
+        let error = children_say(|| server.call(&1).expect_err("forked").to_string());
+        assert!(
+            error[0].contains(&format!("the server belongs to process {us}"))
+                && error[0].contains("start a server"),
+            "{error:?}"
+        );
+        assert_eq!(*server.call(&1).expect("ours"), 2);
+        name.assert_consistent();
+        drop(server);
+        name.assert_nothing_left();
+    });
+}
+
+#[test]
+fn guards_of_every_state_are_dropped_without_a_trace() {
+    alone("fork::guards_of_every_state_are_dropped_without_a_trace", || {
+        let (name, large) = (Name::new("guards"), Name::new("large"));
+        let server = start(&name);
+        let loans = Server::builder(large.text())
+            .max_payload(1 << 16)
+            .start(ProcessServlet::<PassThrough<Vec<f32>>>::new(()))
+            .expect("a server");
+        for way in WAYS {
+            let reply: Reply<'_, u64> = server.call(&1).expect("an answer");
+            let pending: Pending<'_, u64> = server.submit(&2).expect("a place");
+            let input = 3;
+            let future = loop {
+                let mut future = Box::pin(server.call_async(&input));
+                if future.as_mut().poll(&mut Task::from_waker(Waker::noop())).is_pending() {
+                    break future;
+                }
+            };
+            let few = || ringmill::StreamOptions::new().window(8);
+            let mut stream = server.stream_with(10.., few());
+            assert_eq!(stream.next().expect("one").expect("an answer"), 11);
+            let mut unordered = server.stream_with(20..60, few()).unordered();
+            assert!(unordered.next().expect("one").is_ok());
+            let mut tasks = server.stream_async_with(futures_util::stream::iter(70..), few());
+            let _ = tasks.poll_next_unpin(&mut Task::from_waker(Waker::noop()));
+            let mut loan: Loan<'_, f32> = loans.loan(1000).expect("a place");
+            loan.as_mut_slice().fill(0.5);
+            let us = std::process::id();
+            let (server, loans) = (&server, &loans);
+            // What the child does with its copies: uses and drops all of them, the server last.
+            let mut kept = Some((reply, pending, future, stream, unordered, tasks, loan));
+            let child = Child::start(way, || {
+                let (reply, mut pending, mut future, mut stream, mut unordered, mut tasks, mut loan) =
+                    kept.take().expect("all");
+                let shown = catch_unwind(AssertUnwindSafe(|| *reply));
+                let filled = catch_unwind(AssertUnwindSafe(|| loan.as_mut_slice().fill(0.0)));
+                let printed = format!("{reply:?}").contains("belongs to process");
+                let ready = pending.is_ready();
+                let mut said = vec![
+                    is_told(pending.try_take().expect("an error").map(|_| ()), us),
+                    format!("{:?}", pending.try_take().is_none()),
+                    is_told(polled(future.as_mut()).map(|_| ()), us),
+                    is_told(stream.next().expect("an error").map(|_| ()), us),
+                    format!("{:?}", stream.next().is_none()),
+                    is_told(unordered.next().expect("an error").map(|_| ()), us),
+                    is_told(polled(tasks.next()).expect("an error").map(|_| ()), us),
+                    is_told(loans.call_loan(loan).map(|_| ()), us),
+                ];
+                said.push(format!("{} {} {printed} {ready}", shown.is_err(), filled.is_err()));
+                drop((reply, pending, future, stream, unordered, tasks));
+                said.join(" ")
+            });
+            assert_eq!(
+                child.said(),
+                "told true told told true told told told true true true true",
+                "{way:?}"
+            );
+            let (reply, pending, future, mut stream, mut unordered, mut tasks, loan) =
+                kept.take().expect("the parent's");
+            assert_eq!((*reply, *pending.wait().expect("an answer")), (2.into(), 3.into()));
+            assert_eq!(*pollster::block_on(future).expect("an answer"), 4);
+            assert_eq!(stream.next().expect("one").expect("an answer"), 12);
+            let mut rest: Vec<u64> =
+                unordered.by_ref().map(|item| item.expect("an item").1.expect("an answer")).collect();
+            rest.sort_unstable();
+            assert_eq!(rest.len(), 39);
+            let next = pollster::block_on(tasks.next()).expect("one").expect("an answer");
+            assert!((71..=72).contains(&next), "{next}: the first may have been there at once");
+            assert!(loans.call_loan(loan).expect("an answer").iter().all(|&number| number == 0.5));
+            drop((reply, stream, unordered, tasks));
+            eventually("all places are free", || server.backlog() == 0 && loans.backlog() == 0);
+            name.assert_consistent();
+        }
+        // As the end of a child's `main`: the server itself is dropped, and so is all it has.
+        for way in WAYS {
+            let (mut server, mut loans) =
+                (Some(std::ptr::from_ref(&server)), Some(std::ptr::from_ref(&loans)));
+            let child = Child::start(way, || {
+                // SAFETY: the child's copies, which nothing else in the child uses.
+                let servers =
+                    unsafe { (server.take().expect("one").read(), loans.take().expect("one").read()) };
+                drop(servers);
+                "dropped".into()
+            });
+            assert_eq!(child.said(), "dropped");
+        }
+        assert_eq!(*server.call(&1).expect("ours"), 2);
+        drop((server, loans));
+        name.assert_nothing_left();
+        large.assert_nothing_left();
+    });
+}
+
+#[test]
+fn many_children_call_while_the_parent_calls() {
+    alone("fork::many_children_call_while_the_parent_calls", || {
+        let name = Name::new("many");
+        let server = start(&name);
+        let (us, over) = (std::process::id(), AtomicBool::new(false));
+        let answers = AtomicU64::new(0);
+        std::thread::scope(|scope| {
+            for caller in 0..2_u64 {
+                let (server, over, answers) = (&server, &over, &answers);
+                scope.spawn(move || {
+                    let mut number = caller << 32;
+                    while !over.load(Ordering::SeqCst) {
+                        assert_eq!(*server.call(&number).expect("an answer"), number + 1, "another's answer");
+                        number += 1;
+                        answers.fetch_add(1, Ordering::SeqCst);
+                    }
+                });
+            }
+            for round in 0..20 {
+                let children: Vec<Child> = (0..4)
+                    .map(|_| {
+                        Child::start(Way::Fork, || {
+                            let wrong = (0..50)
+                                .map(|n| is_told(server.call(&n).map(|reply| *reply), us))
+                                .find(|said| said != "told");
+                            let stream = server
+                                .stream(0..50)
+                                .map(|outcome| is_told(outcome, us))
+                                .find(|said| said != "told");
+                            wrong.or(stream).unwrap_or_default()
+                        })
+                    })
+                    .collect();
+                for child in children {
+                    assert_eq!(child.said(), "", "round {round}");
+                }
+            }
+            over.store(true, Ordering::SeqCst);
+        });
+        assert!(answers.load(Ordering::SeqCst) > 0);
+        assert_eq!(server.backlog(), 0);
+        name.assert_consistent();
+    });
+}
+
+/// Every lock of the engine's may be held by a thread that does not exist in the child.
+#[test]
+fn a_child_waits_for_no_lock_of_the_parents_threads() {
+    alone("fork::a_child_waits_for_no_lock_of_the_parents_threads", || {
+        let name = Name::new("locks");
+        let server = Server::builder(name.text())
+            .capacity(4)
+            .start(ThreadServlet::<Successor>::new(()))
+            .expect("a server");
+        let (us, over) = (std::process::id(), AtomicBool::new(false));
+        std::thread::scope(|scope| {
+            let (server, over) = (&server, &over);
+            // Cancels, waits for places, the reactor's line and watches, sweeps: as many as go on at once.
+            for _ in 0..2 {
+                scope.spawn(move || {
+                    while !over.load(Ordering::SeqCst) {
+                        drop(server.submit(&1));
+                        let mut future = Box::pin(server.call_async(&2));
+                        let _ = future.as_mut().poll(&mut Task::from_waker(Waker::noop()));
+                        drop(future);
+                        let _ = (server.backlog(), server.debug_info());
+                        for outcome in server
+                            .stream_with(
+                                0..8,
+                                ringmill::StreamOptions::new().timeout(Duration::from_secs(60)),
+                            )
+                            .unordered()
+                        {
+                            let _ = outcome;
+                        }
+                    }
+                });
+            }
+            for _ in 0..100 {
+                let child = Child::start(Way::Fork, || {
+                    let mut said = vec![
+                        is_told(server.call(&1).map(|_| ()), us),
+                        is_told(server.submit(&1).map(|_| ()), us),
+                        is_told(polled(server.call_async(&1)).map(|_| ()), us),
+                        is_told(server.stream(0..9).unordered().next().expect("an error").map(|_| ()), us),
+                    ];
+                    said.retain(|said| said != "told");
+                    let _ = (server.backlog(), server.debug_info(), server.stats());
+                    server.shutdown();
+                    said.join(" ")
+                });
+                assert_eq!(child.said(), "");
+            }
+            over.store(true, Ordering::SeqCst);
+        });
+    });
+}
+
+#[test]
+fn a_child_can_have_a_server_of_its_own() {
+    alone("fork::a_child_can_have_a_server_of_its_own", || {
+        let (name, other) = (Name::new("parents"), Name::new("childs"));
+        let server = start(&name);
+        for way in WAYS {
+            let child = Child::start(way, || {
+                let taken = Server::builder(name.text()).start(ProcessServlet::<Successor>::new(()));
+                let taken = taken.map(|_| ()).expect_err("it is the parent's").to_string();
+                let own = start(&other);
+                let mut said = vec![
+                    format!("{}", taken.contains(&std::os::unix::process::parent_id().to_string())),
+                    format!("{}", *own.call(&1).expect("an answer")),
+                    format!("{}", *pollster::block_on(own.call_async(&2)).expect("an answer")),
+                    is_told(server.call(&1).map(|_| ()), std::os::unix::process::parent_id()),
+                ];
+                // A grandchild belongs to neither.
+                let grandchild = Child::start(way, || {
+                    let asked = is_told(own.call(&1).map(|_| ()), std::os::unix::process::parent_id());
+                    format!("{asked} {}", server.call(&1).is_err())
+                });
+                said.push(grandchild.said());
+                said.push(format!("{}", *own.call(&3).expect("an answer")));
+                drop(own);
+                said.join(" ")
+            });
+            assert_eq!(child.said(), "true 2 3 told told true 4", "{way:?}");
+            other.assert_nothing_left();
+        }
+        assert_eq!(*server.call(&1).expect("ours"), 2);
+        drop(server);
+        name.assert_nothing_left();
+    });
+}
+
+/// A service that starts its server and then becomes a daemon: the parent leaves.
+#[test]
+fn a_daemon_is_told_and_keeps_neither_name_nor_files() {
+    alone("fork::a_daemon_is_told_and_keeps_neither_name_nor_files", || {
+        let name = Name::new("daemon");
+        let (held, hold) = std::io::pipe().expect("a pipe");
+        let (mut told, tell) = std::io::pipe().expect("a pipe");
+        let parent = Way::Fork.make();
+        if parent == 0 {
+            let server = start(&name);
+            let us = std::process::id();
+            if Way::Fork.make() == 0 {
+                drop(hold);
+                let said = is_told(server.call(&1).map(|_| ()), us);
+                let _ = { tell }.write_all(said.as_bytes());
+                let _ = { held }.read(&mut [0]); // it lives on
+            }
+            // SAFETY: ends the child.
+            unsafe { libc::_exit(0) }
+        }
+        let mut status = 0;
+        // SAFETY: a child of ours, and a live integer to fill.
+        assert_eq!(unsafe { libc::waitpid(parent, &raw mut status, 0) }, parent);
+        assert_eq!(status, 0);
+        drop(tell);
+        let mut said = [0; 4];
+        told.read_exact(&mut said).expect("words");
+        assert_eq!(&said, b"told");
+        // The daemon lives. Its workers have left, and the last one has removed the files; or a start does.
+        eventually("the name is free", || {
+            match Server::builder(name.text()).start(ProcessServlet::<Successor>::new(())) {
+                Ok(again) => *again.call(&1).expect("an answer") == 2,
+                Err(StartError::Segment(_)) => false,
+                Err(other) => panic!("{other}"),
+            }
+        });
+        name.assert_nothing_left();
+        drop(hold); // now it may end
+    });
+}
+
+/// `Command` makes children that share memory (`posix_spawn`) until they exec; nothing is noticed.
+#[test]
+fn programs_are_started_as_ever() {
+    alone("fork::programs_are_started_as_ever", || {
+        let name = Name::new("spawns");
+        let server = start(&name);
+        for _ in 0..5 {
+            let status = std::process::Command::new("true").status().expect("true");
+            assert!(status.success());
+            assert_eq!(*server.call(&1).expect("an answer"), 2);
+        }
+    });
+}
+
+/// A child of the caller's, forked in user code that a call runs: it is told, and the parent's call goes on.
+#[test]
+fn a_child_forked_within_a_call_is_told() {
+    alone("fork::a_child_forked_within_a_call_is_told", || {
+        let name = Name::new("within");
+        let server = start(&name);
+        let us = std::process::id();
+        // By the iterator that a stream pulls from, and by what prepares its inputs.
+        let child = AtomicBool::new(false);
+        let mut forked = Vec::new();
+        let (read, write) = std::io::pipe().expect("a pipe");
+        let inputs = (0..40_u64).inspect(|&number| {
+            if number == 7 || number == 20 {
+                match Way::Fork.make() {
+                    0 => child.store(true, Ordering::SeqCst),
+                    pid => forked.push(pid),
+                }
+            }
+        });
+        let outcomes: Vec<_> = server.stream(inputs).collect();
+        if child.load(Ordering::SeqCst) {
+            let errors: Vec<String> =
+                outcomes.into_iter().filter_map(|o| o.err()).map(|e| is_told(Err::<(), _>(e), us)).collect();
+            let _ = { write }.write_all(
+                format!("{:?}", errors.iter().all(|e| e == "told") && !errors.is_empty()).as_bytes(),
+            );
+            // SAFETY: ends the child.
+            unsafe { libc::_exit(0) }
+        }
+        drop(write);
+        let values: Vec<u64> = outcomes.into_iter().map(|outcome| outcome.expect("an answer")).collect();
+        assert_eq!(values, (1..41).collect::<Vec<u64>>());
+        let mut said = String::new();
+        { read }.read_to_string(&mut said).expect("words");
+        assert_eq!(said, "truetrue");
+        for pid in forked {
+            // SAFETY: a child of ours.
+            unsafe { libc::waitpid(pid, std::ptr::null_mut(), 0) };
+        }
+        assert_eq!(server.backlog(), 0);
+        name.assert_consistent();
+    });
+}
+
+/// A child forked by another thread while a call waits asleep: the call is answered.
+#[test]
+fn a_call_in_flight_is_answered_in_the_parent_alone() {
+    alone("fork::a_call_in_flight_is_answered_in_the_parent_alone", || {
+        let (name, directory) = (Name::new("flight"), tempfile::tempdir().expect("a directory"));
+        let path = directory.path().join("held");
+        std::fs::write(&path, "").expect("a file");
+        let server = Server::builder(name.text()).start(ProcessServlet::<Holder>::new(())).expect("a server");
+        let us = std::process::id();
+        let text = path.to_str().expect("text").to_owned();
+        std::thread::scope(|scope| {
+            let (server, text) = (&server, &text);
+            let call = scope.spawn(move || *server.call(text).expect("an answer"));
+            eventually("it is at work", || server.debug_info().requests.iter().any(|r| r.phase == "claimed"));
+            for way in WAYS {
+                let said = Child::start(way, || {
+                    server.shutdown();
+                    is_told(server.call(text).map(|_| ()), us)
+                });
+                assert_eq!(said.said(), "told");
+            }
+            std::fs::remove_file(&path).expect("it is there");
+            assert!(call.join().expect("no panic").to_native() > 0);
+        });
+        name.assert_consistent();
+    });
+}
