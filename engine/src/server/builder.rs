@@ -96,7 +96,12 @@ impl ServerBuilder {
         self
     }
 
-    /// Keeps the segment in a file at this path (on tmpfs, or a hugetlbfs), not in `/dev/shm`.
+    /// Keeps the segment in a file at this path, not in `/dev/shm`: on a tmpfs, ramfs or hugetlbfs, where it is memory (on
+    /// the last one in whole huge pages), or on any other file system that can map files. There too all is memory while
+    /// it is used, but the kernel writes pages that have changed back to the device now and then.
+    ///
+    /// Whatever lacks is an error at start that says what there is and what is needed: room, huge pages, or memory that
+    /// the control group (the container) may have, whose processes would be killed in place of an error.
     #[must_use]
     pub fn file(mut self, path: impl Into<PathBuf>) -> Self {
         self.file = Some(path.into());

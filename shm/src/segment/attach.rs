@@ -250,7 +250,12 @@ impl Segment {
         if meta.len() < PAGE as u64 {
             return Err(foreign(format!("{} bytes, less than a header", meta.len())));
         }
-        if meta.blocks().saturating_mul(512) < meta.len() {
+        let kind = sys::file::kind_of(&file).map_err(|source| AttachError::System {
+            what: "look at the file system of",
+            path: path.clone(),
+            source,
+        })?;
+        if kind.counts_blocks() && meta.blocks().saturating_mul(512) < meta.len() {
             // Its creator reserves all of them. A page that is not there could be the one too many for the file
             // system when it is first touched: SIGBUS.
             return Err(foreign(format!("it has holes: {} of {} bytes", 512 * meta.blocks(), meta.len())));
@@ -258,7 +263,7 @@ impl Segment {
         let mapping = map(&file, meta.len(), payload_format.is_some())
             .map_err(|source| AttachError::System { what: "map", path: path.clone(), source })?;
         let base = NonNull::new(mapping.as_ptr()).expect("a mapping is not at null");
-        let layout = read_header(base, meta.len(), &path, payload_format)?;
+        let layout = read_header(base, meta.len(), kind.granule_bytes(), &path, payload_format)?;
         Ok(Mapped { mapping, base, layout, file })
     }
 
@@ -406,6 +411,7 @@ fn map(file: &File, bytes: u64, write: bool) -> io::Result<Mapping> {
 fn read_header(
     base: NonNull<u8>,
     found: u64,
+    granule_bytes: u64,
     path: &Path,
     payload_format: Option<u64>,
 ) -> Result<Layout, AttachError> {
@@ -434,7 +440,7 @@ fn read_header(
     }
     let layout = Layout::new(&shape).map_err(|e| foreign(&format!("its {e}")))?;
     let needed = layout.total_bytes as u64;
-    if total_bytes != needed || found != needed {
+    if total_bytes != needed || found != needed.next_multiple_of(granule_bytes) {
         return Err(AttachError::Size { path: path.into(), found, stated: total_bytes, needed });
     }
     let expected = layout.fingerprint(payload_format.unwrap_or(format));

@@ -13,6 +13,7 @@ use crate::participant::{Lease, LeaseError, Life, Role, SERVER};
 use crate::plan::{Fork, Routes, Switch, Target};
 use crate::sync::Ordering;
 use crate::sys;
+use crate::sys::file::Kind;
 use crate::text::shown_path;
 use core::ptr::NonNull;
 use memmap2::MmapRaw;
@@ -144,6 +145,39 @@ pub enum CreateError {
         needed_bytes: u64,
         /// What there is.
         available_bytes: u64,
+    },
+    /// There are too few huge pages.
+    #[error(
+        "{} lies on huge pages of {page_bytes} bytes: {available_bytes} bytes of them are free, the segment needs {needed_bytes}: lower the capacity or the payload classes, mount it with a larger size, or reserve more (/proc/sys/vm/nr_hugepages)",
+        shown_path(path)
+    )]
+    HugePages {
+        /// The segment's file.
+        path: PathBuf,
+        /// The size of a page.
+        page_bytes: u64,
+        /// What the segment needs, in whole pages.
+        needed_bytes: u64,
+        /// What there is.
+        available_bytes: u64,
+    },
+    /// The control group may not have so much memory: its processes would be killed while the pages are reserved.
+    #[error(
+        "the control group {} may take {limit_bytes} bytes of memory and has {available_bytes} left, {} needs {needed_bytes}: lower the capacity or the payload classes, or raise the limit of the group (the container)",
+        shown_path(group),
+        shown_path(path)
+    )]
+    MemoryLimit {
+        /// The segment's file.
+        path: PathBuf,
+        /// The group's directory.
+        group: PathBuf,
+        /// What the group may take.
+        limit_bytes: u64,
+        /// What is left of that.
+        available_bytes: u64,
+        /// What the segment needs.
+        needed_bytes: u64,
     },
     /// The operating system refused.
     #[error("cannot {what} {}", shown_path(path))]
@@ -394,18 +428,43 @@ fn make_file(place: &Place, path: &Path, bytes: u64) -> Result<(Mapping, File), 
     let directory =
         path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_path_buf();
     let system = |what| move |source| CreateError::System { what, path: path.to_path_buf(), source };
-    let available_bytes =
-        sys::file::available_bytes(&directory).map_err(system("look at the file system of"))?;
-    let no_space = || CreateError::NoSpace { path: directory.clone(), needed_bytes: bytes, available_bytes };
-    if available_bytes < bytes {
-        return Err(no_space());
+    let looks = || system("look at the file system of");
+    let kind = File::open(&directory).and_then(|file| sys::file::kind_of(&file)).map_err(looks())?;
+    let bytes = bytes.next_multiple_of(kind.granule_bytes());
+    let free_bytes = sys::file::available_bytes(&directory).map_err(looks())?;
+    let no_space = |available_bytes| {
+        let (needed_bytes, path) = (bytes, directory.clone());
+        match kind {
+            Kind::Huge { page_bytes } => {
+                CreateError::HugePages { path, page_bytes, needed_bytes, available_bytes }
+            }
+            _ => CreateError::NoSpace { path, needed_bytes, available_bytes },
+        }
+    };
+    // The least of what is known.
+    let free_bytes = match kind {
+        Kind::Huge { page_bytes } => {
+            free_bytes.into_iter().chain(sys::file::free_huge_bytes(page_bytes)).min()
+        }
+        _ => free_bytes,
+    };
+    if let Some(free_bytes) = free_bytes.filter(|&free| free < bytes) {
+        return Err(no_space(free_bytes));
     }
     if let Some(limit_bytes) = sys::file::size_limit_bytes().filter(|&limit| limit < bytes) {
         return Err(CreateError::FileLimit { path: path.into(), needed_bytes: bytes, limit_bytes });
     }
+    // Huge pages are counted apart; those of a device's cache are written back.
+    if matches!(kind, Kind::Memory | Kind::Ramfs)
+        && let Some(limit) = sys::cgroup::memory_limit().filter(|limit| limit.available_bytes < bytes)
+    {
+        let sys::cgroup::MemoryLimit { group, limit_bytes, available_bytes } = limit;
+        let (path, needed_bytes) = (path.into(), bytes);
+        return Err(CreateError::MemoryLimit { path, group, limit_bytes, available_bytes, needed_bytes });
+    }
     let reserve = |file: &File| {
         sys::file::reserve(file, bytes).map_err(|e| match e.raw_os_error() {
-            Some(libc::ENOSPC) => no_space(),
+            Some(libc::ENOSPC) => no_space(free_bytes.unwrap_or(0)),
             _ => system("reserve the pages of")(e),
         })
     };

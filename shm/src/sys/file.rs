@@ -1,37 +1,108 @@
 //! Files: reserving pages, how much room there is, open-file-description locks.
-#![expect(unsafe_code, reason = "fallocate, statvfs, getrlimit, fcntl, fstatat and unlinkat")]
+#![expect(unsafe_code, reason = "fallocate, statfs, statvfs, getrlimit, fcntl, fstatat and unlinkat")]
 
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
-/// Reserves every page of a file of `bytes` bytes (and grows it to that size).
+/// Reserves every page of a file of `bytes` bytes (and grows it to that size): at once, or where the file system cannot, by
+/// writing zeros into an empty file.
 ///
 /// # Errors
-/// `ENOSPC` if the file system cannot hold it, `EOPNOTSUPP` where it cannot reserve.
+/// `ENOSPC` if the file system cannot hold it, `EDQUOT` if its user may not.
 pub fn reserve(file: &File, bytes: u64) -> io::Result<()> {
-    let bytes = libc::off_t::try_from(bytes).map_err(|_| io::Error::from_raw_os_error(libc::EFBIG))?;
+    let length = libc::off_t::try_from(bytes).map_err(|_| io::Error::from_raw_os_error(libc::EFBIG))?;
     loop {
         // SAFETY: the descriptor is open for the length of the call; the rest are integers.
-        if unsafe { libc::fallocate(file.as_raw_fd(), 0, 0, bytes) } == 0 {
+        if unsafe { libc::fallocate(file.as_raw_fd(), 0, 0, length) } == 0 {
             return Ok(());
         }
         let error = io::Error::last_os_error();
-        if error.kind() != io::ErrorKind::Interrupted {
-            return Err(error);
+        match error.raw_os_error() {
+            Some(libc::EINTR) => {}
+            // ramfs, and file systems of networks: what is written has its page.
+            Some(libc::EOPNOTSUPP | libc::ENOSYS) => return write_zeros(file, bytes),
+            _ => return Err(error),
         }
     }
 }
 
-/// Bytes that an ordinary user can still take on the file system of `path`.
+fn write_zeros(file: &File, bytes: u64) -> io::Result<()> {
+    let zeros = vec![0; 1 << 20];
+    let mut done = 0;
+    while done < bytes {
+        let some = zeros.len().min(usize::try_from(bytes - done).unwrap_or(usize::MAX));
+        file.write_all_at(&zeros[..some], done)?;
+        done += some as u64;
+    }
+    Ok(())
+}
+
+/// What a file lies on, as far as it matters to whoever maps it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Pages of memory, which count as used by the process that touches them first.
+    Memory,
+    /// The same, of which the system says neither how many there are nor which a file has.
+    Ramfs,
+    /// Huge pages of this size: a file has whole ones.
+    Huge {
+        /// The size of each.
+        page_bytes: u64,
+    },
+    /// A device or a network behind a cache.
+    Other,
+}
+
+impl Kind {
+    /// Sizes of files are multiples of this.
+    #[must_use]
+    pub fn granule_bytes(self) -> u64 {
+        match self {
+            Self::Huge { page_bytes } => page_bytes.max(1),
+            _ => 1,
+        }
+    }
+
+    /// Whether the blocks of a file say how many of its pages it has.
+    #[must_use]
+    pub fn counts_blocks(self) -> bool {
+        matches!(self, Self::Memory | Self::Other)
+    }
+}
+
+/// What the file system of a file is.
+///
+/// # Errors
+/// What `fstatfs` says.
+pub fn kind_of(file: &File) -> io::Result<Kind> {
+    // SAFETY: an all-zero statfs is valid to be overwritten.
+    let mut stat: libc::statfs = unsafe { core::mem::zeroed() };
+    // SAFETY: an open descriptor and a live statfs.
+    if unsafe { libc::fstatfs(file.as_raw_fd(), &raw mut stat) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    const RAMFS: u32 = 0x8584_58f6; // not in libc
+    // The types are numbers of 32 bits, whatever the width of the field.
+    Ok(match stat.f_type as u32 {
+        kind if kind == libc::TMPFS_MAGIC as u32 => Kind::Memory,
+        RAMFS => Kind::Ramfs,
+        kind if kind == libc::HUGETLBFS_MAGIC as u32 => {
+            Kind::Huge { page_bytes: u64::try_from(stat.f_bsize).unwrap_or(1) }
+        }
+        _ => Kind::Other,
+    })
+}
+
+/// Bytes that an ordinary user can still take on the file system of `path`; `None` if it has no limit of its own.
 ///
 /// # Errors
 /// What `statvfs` says.
-pub fn available_bytes(path: &Path) -> io::Result<u64> {
+pub fn available_bytes(path: &Path) -> io::Result<Option<u64>> {
     let path = std::ffi::CString::new(path.as_os_str().as_bytes())?;
     // SAFETY: an all-zero statvfs is valid to be overwritten.
     let mut stat: libc::statvfs = unsafe { core::mem::zeroed() };
@@ -39,7 +110,21 @@ pub fn available_bytes(path: &Path) -> io::Result<u64> {
     if unsafe { libc::statvfs(path.as_ptr(), &raw mut stat) } != 0 {
         return Err(io::Error::last_os_error());
     }
-    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    // Without blocks at all (ramfs, hugetlbfs without `size`) nothing is said of how many are free.
+    Ok((stat.f_blocks != 0).then(|| stat.f_bavail.saturating_mul(stat.f_frsize)))
+}
+
+/// Bytes of free huge pages of this size that nobody has reserved; `None` if the system does not say.
+#[must_use]
+pub fn free_huge_bytes(page_bytes: u64) -> Option<u64> {
+    let read = |name: &str| {
+        let path = format!("/sys/kernel/mm/hugepages/hugepages-{}kB/{name}", page_bytes / 1024);
+        std::fs::read_to_string(path).ok()?.trim().parse::<u64>().ok()
+    };
+    // What may be taken beyond the pool, if memory has the room.
+    let surplus = read("nr_overcommit_hugepages")?.saturating_sub(read("surplus_hugepages")?);
+    let free = read("free_hugepages")?.saturating_sub(read("resv_hugepages")?);
+    Some(free.saturating_add(surplus).saturating_mul(page_bytes))
 }
 
 /// How large this process may make a file, if that is limited. Who makes one larger is sent SIGXFSZ, which ends

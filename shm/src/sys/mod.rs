@@ -7,6 +7,8 @@ pub mod birth;
 #[cfg(not(loom))]
 pub mod build_id;
 #[cfg(not(loom))]
+pub mod cgroup;
+#[cfg(not(loom))]
 pub mod cpu;
 #[cfg(not(loom))]
 pub mod file;

@@ -1,0 +1,215 @@
+//! A segment lies on whatever file system can map files; what a file system, the system's huge pages or a control group lack
+//! is an error at start, with what there is and what is needed, and nothing is left behind.
+//!
+//! File systems are mounted in a name space of mounts, by root; skipped, with a word, where that cannot be done.
+
+use crate::support::guarded;
+use ringmill::{PassThrough, ProcessServlet, Server};
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+/// What the child of this test is told: where its segment is to lie (a name, or a path), and its capacity.
+const WHERE: &str = "RINGMILL_TESTS_SEGMENT";
+
+/// Not a test but a service, when it is told so: starts, calls, and says how that ended.
+#[test]
+fn a_service_where_the_environment_says() {
+    let Ok(told) = std::env::var(WHERE) else { return };
+    let (place, capacity) = told.rsplit_once(' ').expect("a place and a number");
+    let builder = Server::builder(place).capacity(capacity.parse().expect("a number")).max_payload(1 << 16);
+    let builder = if place.contains('/') { builder.file(place) } else { builder };
+    match builder.start(ProcessServlet::<PassThrough<String>>::new(()).cpus(2)) {
+        Ok(server) => {
+            let long = "large ".repeat(10_000);
+            let answer = server.call(&long).map(|reply| reply.as_str() == long);
+            println!("OUTCOME {answer:?}");
+        }
+        Err(error) => println!("OUTCOME {error}"),
+    }
+}
+
+/// Runs shell commands as root of a new name space of mounts, in which `$SERVICE` starts the service; what it said.
+fn within(commands: &str, place: &str, capacity: usize) -> Option<String> {
+    let test = std::env::current_exe().expect("this program");
+    let service = format!(
+        "{} --exact file_systems::a_service_where_the_environment_says --nocapture --test-threads=1",
+        test.display()
+    );
+    let output = Command::new("unshare")
+        .args(["-m", "sh", "-ec", commands])
+        .env("SERVICE", service)
+        .env(WHERE, format!("{place} {capacity}"))
+        .output()
+        .ok()?;
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    match out.lines().find_map(|line| line.split_once("OUTCOME ")) {
+        Some((_, outcome)) => {
+            assert!(!out.contains("LEFT"), "nothing is left: {out}");
+            Some(outcome.to_owned())
+        }
+        None => {
+            assert!(!out.contains("MOUNTED"), "the service ended without a word: {out}{err}");
+            eprintln!("skipped: {commands}: {}", err.trim());
+            None
+        }
+    }
+}
+
+/// Mounts a file system on a directory of its own, and has the service put its segment there.
+fn mounted(kind: &str, options: &str, capacity: usize) -> Option<String> {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let path = directory.path().display();
+    let commands = format!(
+        "mount -t {kind} -o {options} none {path}; echo MOUNTED; $SERVICE; ls -A {path} | sed 's/^/LEFT /'"
+    );
+    within(&commands, &format!("{path}/segment"), capacity)
+}
+
+#[track_caller]
+fn assert_works(outcome: Option<String>) {
+    if let Some(outcome) = outcome {
+        assert_eq!(outcome, "Ok(true)");
+    }
+}
+
+/// What the error must say: each of these.
+#[track_caller]
+fn assert_says(outcome: Option<String>, words: &[&str]) {
+    if let Some(outcome) = outcome {
+        assert!(words.iter().all(|word| outcome.contains(word)), "{words:?}: {outcome}");
+    }
+}
+
+const SMALL: usize = 8;
+/// About 200 MB.
+const LARGE: usize = 1024;
+
+#[test]
+fn on_a_tmpfs() {
+    guarded(|| {
+        assert_works(mounted("tmpfs", "size=64m", SMALL));
+        assert_works(mounted("tmpfs", "size=64m,noexec,nosuid,nodev", SMALL));
+        let refused = mounted("tmpfs", "size=64m", LARGE);
+        assert_says(refused, &["bytes free, the segment needs", "lower the capacity"]);
+        assert_says(mounted("tmpfs", "size=64m,ro", SMALL), &["segment"]);
+    });
+}
+
+/// Symptom: on ramfs, as `/dev/shm` of an initramfs is, no server started. Cause: statvfs says 0 there, which means no limit,
+/// and pages cannot be reserved. Fix: both are known; pages are written instead.
+#[test]
+fn on_a_ramfs() {
+    guarded(|| {
+        assert_works(mounted("ramfs", "mode=700", SMALL));
+        let commands =
+            "mount -t ramfs none /dev/shm; echo MOUNTED; $SERVICE; ls -A /dev/shm | sed 's/^/LEFT /'";
+        assert_works(within(commands, "worldramfs", SMALL));
+    });
+}
+
+#[test]
+fn on_an_overlay_and_a_disk() {
+    guarded(|| {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let path = directory.path().display();
+        // Its parts on a tmpfs: an overlay cannot lie on another one.
+        let commands = format!(
+            "mount -t tmpfs none {path}; cd {path}; mkdir upper work lower merged; \
+             mount -t overlay -o lowerdir=lower,upperdir=upper,workdir=work none merged; \
+             echo MOUNTED; $SERVICE; ls -A merged | sed 's/^/LEFT /'"
+        );
+        assert_works(within(&commands, &format!("{path}/merged/segment"), SMALL));
+        // Whatever this program lies on: a disk, or a container's overlay.
+        let target = tempfile::tempdir_in(
+            std::env::current_exe().expect("this program").parent().expect("a directory"),
+        );
+        let target = target.expect("a directory beside this program");
+        let path = target.path().display();
+        let commands = format!("echo MOUNTED; $SERVICE; ls -A {path} | sed 's/^/LEFT /'");
+        assert_works(within(&commands, &format!("{path}/segment"), SMALL));
+    });
+}
+
+#[test]
+fn without_dev_shm() {
+    guarded(|| {
+        let commands = "mount -t tmpfs none /dev; mknod -m 666 /dev/null c 1 3; echo MOUNTED; $SERVICE";
+        assert_says(within(commands, "worldnowhere", SMALL), &["/dev/shm/ringmill-worldnowhere"]);
+    });
+}
+
+/// Takes huge pages from the system, and gives them back.
+struct HugePages(u64);
+
+const NUMBER: &str = "/proc/sys/vm/nr_hugepages";
+
+impl HugePages {
+    fn take(count: u64) -> Option<Self> {
+        let number = || fs::read_to_string(NUMBER).ok()?.trim().parse::<u64>().ok();
+        let before = number()?;
+        let taken = Self(before);
+        fs::write(NUMBER, (before + count).to_string()).ok()?;
+        (number()? == before + count).then_some(taken)
+    }
+}
+
+impl Drop for HugePages {
+    fn drop(&mut self) {
+        let _ = fs::write(NUMBER, self.0.to_string());
+    }
+}
+
+/// Symptom: no server started on a hugetlbfs, which the documentation offers. Cause: sizes were no multiples of its pages, and
+/// free blocks were counted that it does not count. Fix: whole huge pages; the system is asked how many are free.
+#[test]
+fn on_huge_pages() {
+    guarded(|| {
+        {
+            let Some(_pages) = HugePages::take(20) else {
+                return eprintln!("skipped: huge pages cannot be had");
+            };
+            assert_works(mounted("hugetlbfs", "pagesize=2M", SMALL));
+            assert_works(mounted("hugetlbfs", "pagesize=2M,size=40M", SMALL));
+            let few = mounted("hugetlbfs", "pagesize=2M,size=2M", 4 * SMALL);
+            assert_says(
+                few,
+                &["huge pages of 2097152 bytes", "2097152 bytes of them are free", "nr_hugepages"],
+            );
+            let few = mounted("hugetlbfs", "pagesize=2M", LARGE);
+            assert_says(few, &["huge pages of 2097152 bytes", "the segment needs", "nr_hugepages"]);
+        }
+        let none = mounted("hugetlbfs", "pagesize=2M", SMALL);
+        assert_says(none, &["huge pages of 2097152 bytes", "nr_hugepages"]);
+    });
+}
+
+/// Symptom: in a container with little memory the service was killed while its segment was made, without a word. Cause: the
+/// pages of a tmpfs count as the memory of its control group. Fix: the group is asked first.
+#[test]
+fn in_a_control_group_without_the_memory() {
+    guarded(|| {
+        let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+        let of = |controller: &str| {
+            own.lines().find_map(|line| line.split_once(':')?.1.strip_prefix(controller)).map(str::to_owned)
+        };
+        let (parent, limit) = match of("memory:") {
+            Some(path) => (format!("/sys/fs/cgroup/memory{path}"), "memory.limit_in_bytes"),
+            None => (format!("/sys/fs/cgroup{}", of(":").unwrap_or_default()), "memory.max"),
+        };
+        let group = Path::new(&parent).join(format!("ringmill-world-{}", std::process::id()));
+        let made =
+            fs::create_dir(&group).and_then(|()| fs::write(group.join(limit), (100 << 20).to_string()));
+        if made.is_ok() {
+            let commands = format!("echo $$ > {}/cgroup.procs; echo MOUNTED; $SERVICE", group.display());
+            assert_says(
+                within(&commands, "worldgroup", LARGE),
+                &["control group", "104857600 bytes", "needs"],
+            );
+            assert_works(within(&commands, "worldgroup", SMALL));
+        } else {
+            eprintln!("skipped: no control group with a limit can be made: {made:?}");
+        }
+        let _ = fs::remove_dir(&group);
+    });
+}
