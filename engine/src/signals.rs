@@ -1,38 +1,62 @@
-//! Ctrl-C and SIGTERM: servers shut down in order, and the process ends as if by that signal.
+//! Signals that end a process: servers shut down in order, and the process ends as if by that signal.
 //!
-//! Only where the signal still has its default effect: a program with a handler of its own decides for
-//! itself, and drops its servers when it leaves. The first signal shuts every server down (requests in
-//! progress are answered, new ones refused); the second kills the workers at once. Either way the
-//! segments are gone before the process is.
+//! SIGINT (Ctrl-C), SIGTERM, SIGHUP and SIGQUIT, where they have their default effect when the first server starts. The
+//! first one shuts every server down (requests in progress are answered, new ones refused); the second kills the workers
+//! at once. Either way the segments are gone before the process is, which ends by the signal's default effect, or, as
+//! the first process of a pid namespace, with the exit code 128 + n.
+//!
+//! # Protocol
+//!
+//! A program decides for itself: with a handler that it had before, ours is not put in its place; one that it puts in
+//! front of ours later (tokio, signal-hook, `sigaction`) is found there when the signal comes, and if it calls ours, as
+//! it was the former one, ours does nothing. The program then drops its servers, or exits.
+//!
+//! A forked child has inherited the handler and nothing behind it: there a signal has its default effect at once, until
+//! the child starts a server of its own.
 
 use crate::panics::say;
 use crate::server::Core;
-use ringmill_shm::sys::process::{EventFd, die_by_signal, signal_is_default, wait_readable};
+use ringmill_shm::sys::birth::PerProcess;
+use ringmill_shm::sys::process::{
+    EventFd, GROUP_SIGNALS, catch_signal, die_by_signal, is_caught_by, keeping_errno, signal_is_default,
+    wait_readable,
+};
 use std::os::fd::AsRawFd;
-use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
 use std::sync::{Mutex, OnceLock, Weak};
 
-static SERVERS: Mutex<Vec<Weak<Core>>> = Mutex::new(Vec::new());
-static CAUGHT: AtomicU32 = AtomicU32::new(0);
-static LAST: AtomicI32 = AtomicI32::new(0);
-static BELL: OnceLock<EventFd> = OnceLock::new();
-/// Whether the handlers are there.
-static INSTALLED: Mutex<bool> = Mutex::new(false);
+/// What a process does about signals.
+#[derive(Debug, Default)]
+struct Signals {
+    servers: Mutex<Vec<Weak<Core>>>,
+    caught: AtomicU32,
+    last: AtomicI32,
+    bell: OnceLock<EventFd>,
+    /// Held while the thread that shuts down is started.
+    starting: Mutex<()>,
+    /// That thread is there.
+    watched: AtomicBool,
+}
+
+static SIGNALS: PerProcess<Signals> = PerProcess::new(Signals::default);
 
 /// Has a server shut down when the process is told to end.
 pub(crate) fn look_after(server: Weak<Core>) {
-    let mut servers = SERVERS.lock().unwrap_or_else(|e| e.into_inner());
+    let signals = SIGNALS.get_or_make();
+    let mut servers = signals.servers.lock().unwrap_or_else(|e| e.into_inner());
     servers.retain(|server| server.strong_count() > 0);
     servers.push(server);
     drop(servers);
-    let mut installed = INSTALLED.lock().unwrap_or_else(|e| e.into_inner());
-    if *installed {
+    let _one_at_a_time = signals.starting.lock().unwrap_or_else(|e| e.into_inner());
+    if signals.watched.load(Ordering::SeqCst) {
         return;
     }
-    match begin_to_watch() {
+    match begin_to_watch(signals) {
         Ok(()) => {
-            *installed = true;
-            [libc::SIGINT, libc::SIGTERM].into_iter().filter(|&s| signal_is_default(s)).for_each(install);
+            signals.watched.store(true, Ordering::SeqCst);
+            // In a forked child they are ours already, inherited.
+            let free = |&&signal: &&i32| signal_is_default(signal);
+            GROUP_SIGNALS.iter().filter(free).for_each(|&signal| install(signal));
         }
         Err(error) => say(
             || tracing::warn!(%error, "cannot handle signals: Ctrl-C and SIGTERM end this process without a shut-down; tried again when another server is started"),
@@ -40,44 +64,53 @@ pub(crate) fn look_after(server: Weak<Core>) {
     }
 }
 
-fn begin_to_watch() -> std::io::Result<()> {
-    let bell = match BELL.get() {
+fn begin_to_watch(signals: &'static Signals) -> std::io::Result<()> {
+    let bell = match signals.bell.get() {
         Some(bell) => bell,
         None => {
             let bell = EventFd::new()?;
-            BELL.get_or_init(|| bell)
+            signals.bell.get_or_init(|| bell)
         }
     };
-    std::thread::Builder::new().name("ringmill-signals".into()).spawn(|| watch(bell)).map(|_detached| ())
+    let thread = std::thread::Builder::new().name("ringmill-signals".into());
+    thread.spawn(move || watch(signals, bell)).map(|_detached| ())
 }
 
-/// The handler's whole work: say which, count, ring.
-fn on_signal(signal: i32) {
-    LAST.store(signal, Ordering::SeqCst);
-    CAUGHT.fetch_add(1, Ordering::SeqCst);
-    if let Some(bell) = BELL.get() {
-        bell.signal();
-    }
+/// The handler's whole work: whose signal it is, which, count, ring. It reads atomics, makes system calls, and takes no
+/// lock.
+extern "C" fn on_signal(signal: i32) {
+    keeping_errno(|| {
+        if !is_caught_by(signal, on_signal) {
+            return; // called by the one in front of us, which decides
+        }
+        match SIGNALS.get().filter(|signals| signals.watched.load(Ordering::SeqCst)) {
+            Some(signals) => {
+                signals.last.store(signal, Ordering::SeqCst);
+                signals.caught.fetch_add(1, Ordering::SeqCst);
+                if let Some(bell) = signals.bell.get() {
+                    bell.signal();
+                }
+            }
+            None => die_by_signal(signal), // a forked child
+        }
+    });
 }
 
-#[expect(unsafe_code, reason = "a signal handler")]
 fn install(signal: i32) {
-    // SAFETY: `on_signal` stores to atomics, reads a OnceLock and writes to a descriptor: all of it may be
-    // done in a signal handler.
-    let installed = unsafe { signal_hook::low_level::register(signal, move || on_signal(signal)) };
-    if let Err(error) = installed {
+    if let Err(error) = catch_signal(signal, on_signal) {
         say(
             || tracing::warn!(signal, %error, "cannot handle a signal: it will end the process without a shut-down"),
         );
     }
 }
 
-fn watch(bell: &'static EventFd) {
-    while CAUGHT.load(Ordering::SeqCst) == 0 {
+fn watch(signals: &'static Signals, bell: &'static EventFd) {
+    while signals.caught.load(Ordering::SeqCst) == 0 {
         wait_readable(&[bell.as_raw_fd()], None);
         bell.clear();
     }
-    let servers: Vec<Weak<Core>> = std::mem::take(&mut *SERVERS.lock().unwrap_or_else(|e| e.into_inner()));
+    let servers: Vec<Weak<Core>> =
+        std::mem::take(&mut *signals.servers.lock().unwrap_or_else(|e| e.into_inner()));
     let shut_down = {
         let servers = servers.clone();
         move || {
@@ -91,7 +124,7 @@ fn watch(bell: &'static EventFd) {
     };
     let patient = std::thread::Builder::new().name("ringmill-shutdown".into()).spawn(shut_down);
     let finished = || patient.as_ref().map_or(true, |thread| thread.is_finished());
-    while CAUGHT.load(Ordering::SeqCst) < 2 && !finished() {
+    while signals.caught.load(Ordering::SeqCst) < 2 && !finished() {
         wait_readable(&[bell.as_raw_fd()], Some(std::time::Duration::from_millis(100)));
         bell.clear();
     }
@@ -101,5 +134,5 @@ fn watch(bell: &'static EventFd) {
     for server in servers.iter().filter_map(Weak::upgrade) {
         server.remove_files();
     }
-    die_by_signal(LAST.load(Ordering::SeqCst));
+    die_by_signal(signals.last.load(Ordering::SeqCst));
 }

@@ -108,8 +108,10 @@ impl ServerBuilder {
         self
     }
 
-    /// Whether SIGINT (Ctrl-C) and SIGTERM, where they have their default effect, first shut the server
-    /// down in order; by default they do. A second one kills the workers at once.
+    /// Whether SIGINT (Ctrl-C), SIGTERM, SIGHUP and SIGQUIT, where they have their default effect, first shut the
+    /// server down in order; by default they do. A second one kills the workers at once. With a handler of its own,
+    /// put there before or later, the program decides. The first process of a container ends with 128 and the
+    /// signal's number.
     #[must_use]
     pub fn handle_signals(mut self, handle: bool) -> Self {
         self.handle_signals = handle;

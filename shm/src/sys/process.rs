@@ -274,13 +274,61 @@ pub fn signal_is_default(signal: i32) -> bool {
     asked == 0 && action.sa_sigaction == libc::SIG_DFL
 }
 
-/// Gives a signal its default effect and sends it to this process.
-pub fn die_by_signal(signal: i32) {
-    // SAFETY: SIG_DFL is a valid disposition; raise takes an integer.
+/// A handler of signals, called with which it is. It does only what may be done in one, and leaves `errno` as it was.
+pub type SignalHandler = extern "C" fn(libc::c_int);
+
+/// Has `handler` called for a signal: on the alternate stack, if the thread has one, and with interrupted calls gone on
+/// with, as the handlers of other libraries are.
+///
+/// # Errors
+/// If the signal cannot be caught.
+pub fn catch_signal(signal: i32, handler: SignalHandler) -> io::Result<()> {
+    // SAFETY: an all-zero sigaction is valid; its mask is the empty one.
+    let mut action: libc::sigaction = unsafe { core::mem::zeroed() };
+    action.sa_sigaction = handler as libc::sighandler_t;
+    action.sa_flags = libc::SA_ONSTACK | libc::SA_RESTART;
+    // SAFETY: a live structure with a handler of the type that these flags want.
+    match unsafe { libc::sigaction(signal, &raw const action, core::ptr::null_mut()) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Whether a signal goes to `handler`, and not to one that was put in front of it. May be asked in a signal handler.
+#[must_use]
+pub fn is_caught_by(signal: i32, handler: SignalHandler) -> bool {
+    // SAFETY: an all-zero sigaction is valid to be overwritten.
+    let mut action: libc::sigaction = unsafe { core::mem::zeroed() };
+    // SAFETY: a null new action only asks; `action` is live for the call to fill.
+    let asked = unsafe { libc::sigaction(signal, core::ptr::null(), &raw mut action) };
+    asked == 0 && action.sa_sigaction == handler as libc::sighandler_t
+}
+
+/// Runs what is done in a signal handler, and leaves `errno` as it was.
+pub fn keeping_errno(work: impl FnOnce()) {
+    // SAFETY: the address of this thread's own.
+    let errno = unsafe { libc::__errno_location() };
+    // SAFETY: as above; a plain integer.
+    let before = unsafe { *errno };
+    work();
+    // SAFETY: as above.
+    unsafe { *errno = before };
+}
+
+/// Ends this process by a signal's default effect. The first process of a pid namespace, which has no default effects,
+/// exits with 128 and the signal's number, as a shell would say it. May be called in a signal handler.
+pub fn die_by_signal(signal: i32) -> ! {
+    // SAFETY: SIG_DFL is a valid disposition, the set is a live one; all of it may be done in a handler. The signal may
+    // be blocked, as it is in its handler.
     unsafe {
         libc::signal(signal, libc::SIG_DFL);
+        let mut set: libc::sigset_t = core::mem::zeroed();
+        libc::sigemptyset(&raw mut set);
+        libc::sigaddset(&raw mut set, signal);
+        libc::pthread_sigmask(libc::SIG_UNBLOCK, &raw const set, core::ptr::null_mut());
         libc::raise(signal);
     }
+    exit_now(128 + signal)
 }
 
 /// From now on a read of mapped bytes that are not there any more, because the file was made shorter, ends this

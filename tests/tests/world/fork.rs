@@ -42,7 +42,7 @@ impl Worker for Successor {
 }
 
 /// Holds what it is given until the file of that name is gone.
-struct Holder;
+pub(crate) struct Holder;
 
 impl BatchWorker for Holder {
     type Config = ();

@@ -22,6 +22,7 @@ mod policy;
 mod rare;
 mod refused;
 mod resident;
+mod signals;
 mod stopped;
 mod twins;
 mod user_code;
