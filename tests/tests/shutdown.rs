@@ -224,9 +224,13 @@ fn streams_end_in_order() {
                             count.store(expected, Ordering::Relaxed); // Relaxed: only looked at
                         };
                         assert!(matches!(last, Some(Err(CallError::ShuttingDown))), "{last:?}");
-                        // What had been sent before may still come; nothing new does.
-                        let rest: Vec<_> = stream.collect();
-                        assert!(rest.len() <= 64, "{}", rest.len());
+                        // What had been sent before may still come; each further input is refused, without an end.
+                        let rest: Vec<_> = stream.take(200).collect();
+                        let refused = |outcome: &Result<u64, CallError>| {
+                            matches!(outcome, Err(CallError::ShuttingDown))
+                        };
+                        assert!(rest.iter().filter(|outcome| !refused(outcome)).count() <= 64);
+                        assert!(rest.len() == 200 && rest[64..].iter().all(refused));
                     });
                 }
                 let flowing = || answers.iter().all(|count| count.load(Ordering::Relaxed) > 1000);
@@ -251,17 +255,19 @@ fn a_stream_that_nobody_asks_holds_nothing_up() {
         assert_eq!(one.next().expect("more").expect("an answer"), 0);
         assert_eq!(many.next().expect("more").expect("an answer"), 0);
         server.shutdown();
-        // Answers that are there are given, in order; then it ends.
+        // Answers that are there are given, in order; then each further input is refused.
         for (stream, most) in [(&mut one, 1), (&mut many, 8)] {
-            let mut ended = false;
+            let (mut ended, mut count) = (false, 0);
             for (outcome, expected) in stream.zip(1..) {
                 match outcome {
                     Ok(number) => assert_eq!((number, ended), (expected, false)),
                     Err(CallError::ShuttingDown) => ended = true,
                     Err(other) => panic!("{other}"),
                 }
-                assert!(expected <= most + 1, "it goes on after {expected}");
+                assert!(ended || expected <= most, "{expected} was sent");
+                count += 1;
             }
+            assert_eq!(count, 99);
         }
         drop((one, many));
         assert_eq!(server.backlog(), 0);

@@ -93,7 +93,7 @@ pub enum CallError {
         /// What the operating system said.
         message: String,
     },
-    /// What prepares a stream's inputs refused this one, so it was not sent.
+    /// What prepares a stream's inputs refused this one, or panicked, so it was not sent.
     #[error("the input was refused: {0}")]
     Refused(BoxError),
     /// The loan was lent by another server.

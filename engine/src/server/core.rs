@@ -264,8 +264,9 @@ impl Core {
     #[cold]
     fn acquire_contended(&self, options: CallOptions) -> Result<(u32, Clock), CallError> {
         let full = |waited| CallError::ServerBacklogFull { capacity: self.capacity, waited };
-        if self.closing.load(Ordering::SeqCst) {
-            return Err(CallError::ShuttingDown);
+        let refused = || if self.is_closed() { self.refusal() } else { None };
+        if let Some(error) = refused() {
+            return Err(error);
         }
         if options.backpressure {
             return Err(full(Duration::ZERO));
@@ -279,8 +280,8 @@ impl Core {
             if let Some(id) = self.slots.acquire(&self.segment) {
                 return Ok((id, Some((begun, begun.elapsed()))));
             }
-            if self.closing.load(Ordering::SeqCst) {
-                return Err(CallError::ShuttingDown);
+            if let Some(error) = refused() {
+                return Err(error);
             }
             let waited = begun.elapsed();
             if waited >= options.timeout {
@@ -583,12 +584,17 @@ impl Core {
     pub(crate) fn open<'c, Out: Payload>(&'c self, done: Done<'c>) -> Result<Reply<'c, Out>, CallError> {
         crash_point!("core.opens");
         self.own()?; // a signal handler may have forked while we waited
-        match done.is_error() {
-            true => Err(self.open_error(done)),
-            false => match Validated::<Out>::of_done(&done) {
-                Ok(view) => Ok(Reply::new(self, done, view)),
-                Err(error) => Err(self.open_unreadable(done, error)),
-            },
+        if done.is_error() {
+            return Err(self.open_error(done));
+        }
+        let mut opening = Opening { core: self, done: Some(done) };
+        let view = opening.done.as_ref().map(Validated::<Out>::of_done);
+        let done = opening.done.take();
+        std::mem::forget(opening); // it is only for a panic
+        match (view, done) {
+            (Some(Ok(view)), Some(done)) => Ok(Reply::new(self, done, view)),
+            (Some(Err(error)), Some(done)) => Err(self.open_unreadable(done, error)),
+            _ => unreachable!("it was there"),
         }
     }
 
@@ -639,6 +645,21 @@ impl Core {
                 error => error,
             },
             Err(error) => corrupt(error.to_string()),
+        }
+    }
+}
+
+/// Gives an outcome's place back if the type's own check of it panics.
+struct Opening<'c> {
+    core: &'c Core,
+    done: Option<Done<'c>>,
+}
+
+impl Drop for Opening<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        if let Some(done) = self.done.take() {
+            self.core.give_back(done);
         }
     }
 }

@@ -148,8 +148,8 @@ impl<In: Payload, Out: Payload> Server<In, Out> {
         CallFuture::new(&self.core, input, options)
     }
 
-    /// Sends many inputs and gives their outcomes in the same order; keeps the pipeline as full as the
-    /// capacity allows, and stops in order when dropped early.
+    /// Sends many inputs and gives their outcomes in the same order, one for each; keeps the pipeline as full as
+    /// the capacity allows, and stops in order when dropped early.
     ///
     /// The iterator pulls inputs as places come free, in the thread that asks for outcomes.
     /// [`with_inputs`](Stream::with_inputs) gives each input back with its outcome,

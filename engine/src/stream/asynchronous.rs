@@ -2,8 +2,14 @@
 //!
 //! Only the oldest request is watched by the reactor; when its outcome is there, those behind it are looked
 //! at where they lie.
+//!
+//! Each input has an outcome, as of the streams that threads see. A stream whose inputs are refused one after the other
+//! is always ready; so that its task leaves its thread to others all the same, it says now and then that it is not,
+//! and has itself woken.
 
-use super::{FAILED, Failure, Flow, StreamOptions, is_final};
+use super::feeder::pull;
+use super::source::Given;
+use super::{FAILED, Flow, StreamOptions};
 use crate::error::CallError;
 use crate::payload::Payload;
 use crate::pending::Pending;
@@ -16,8 +22,14 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-/// The outcomes of an asynchronous stream of inputs, in order. From
+/// So many inputs may be refused one after the other before other tasks have their turn.
+const REFUSED_AT_ONCE: u32 = 32;
+
+/// The outcomes of an asynchronous stream of inputs, in order, one for each. From
 /// [`Server::stream_async`](crate::Server::stream_async).
+///
+/// As of a [`Stream`](crate::Stream), an error stands in its input's place, also where the server takes no requests;
+/// it ends when its source does.
 ///
 /// Dropping it cancels what is in progress: inputs that no worker has begun are skipped. One that is kept and
 /// not polled keeps the places of what it has sent: streams that wait for each other (zipped, say) need a
@@ -31,6 +43,8 @@ pub struct AsyncStream<'s, S: futures_core::Stream, Out: Payload> {
     /// The oldest request, once it has been waited for.
     first: Option<Pending<'s, Out>>,
     in_line: Option<PlaceWait<'s>>,
+    /// How many inputs were refused since anything was waited for.
+    refused: u32,
     flow: Flow<'s>,
     outcome: PhantomData<fn() -> Out>,
 }
@@ -51,6 +65,7 @@ impl<'s, S: futures_core::Stream, Out: Payload> AsyncStream<'s, S, Out> {
             input: None,
             first: None,
             in_line: None,
+            refused: 0,
             flow: Flow::new(core, options),
             outcome: PhantomData,
         }
@@ -72,7 +87,8 @@ impl<'s, S: futures_core::Stream, Out: Payload> AsyncStream<'s, S, Out> {
         let Some(inputs) = &mut self.inputs else { return Poll::Ready(None) };
         let input = ready!(inputs.as_mut().poll_next(context));
         if input.is_none() {
-            self.inputs = None;
+            self.flow.feeder.give_back(); // an ended stream holds nothing, even if it is kept
+            drop(self.inputs.take());
         }
         Poll::Ready(input)
     }
@@ -89,21 +105,31 @@ impl<'s, In: Payload, S: futures_core::Stream<Item = In>, Out: Payload> AsyncStr
             let Poll::Ready(Some(input)) = self.poll_input(context) else { return };
             match self.flow.feeder.place() {
                 Ok(Some(id)) => {
-                    let put = self.flow.feeder.put(id, &input);
-                    self.flow.note_put(id, put);
+                    pull(&mut self.flow, &mut Given(Some(input)), id);
                     pulled += 1;
                 }
                 Ok(None) => {
                     self.input = Some(input);
                     return;
                 }
+                // Outcomes come first.
+                Err(_) if self.in_progress() > 0 => {
+                    self.input = Some(input);
+                    return;
+                }
                 Err(error) => {
-                    self.inputs = None;
-                    self.flow.fail(Failure::Stream(error));
+                    self.refuse(input, error);
                     return;
                 }
             }
         }
+    }
+
+    /// There is no place for an input: that is its outcome.
+    fn refuse(&mut self, input: In, error: CallError) {
+        self.refused += 1;
+        self.flow.fail(error);
+        drop(input);
     }
 
     /// The oldest outcome; `None` at the end.
@@ -121,11 +147,10 @@ impl<'s, In: Payload, S: futures_core::Stream<Item = In>, Out: Payload> AsyncStr
             if let Some(done) = self.flow.take_if_done() {
                 return Poll::Ready(Some(Ok(done)));
             }
+            self.flow.push(); // what is waited for
             match self.flow.sent.pop_front() {
-                Some(FAILED) => return Poll::Ready(self.flow.failed.pop_front().map(|f| Err(f.into()))),
+                Some(FAILED) => return Poll::Ready(self.flow.failed.pop_front().map(Err)),
                 Some(id) => {
-                    let pushed = self.flow.feeder.push();
-                    self.flow.note_pushed(pushed);
                     let Flow { feeder, sent, .. } = &mut self.flow;
                     feeder.note_begun(sent.iter().rev().copied().filter(|&id| id != FAILED).chain([id]));
                     let (core, now) = (feeder.core, Instant::now());
@@ -134,11 +159,10 @@ impl<'s, In: Payload, S: futures_core::Stream<Item = In>, Out: Payload> AsyncStr
                 }
                 // Nothing is in progress: others have every place, or no input has come, or there is none.
                 None if self.input.is_some() => {
-                    if let Err(error) = ready!(self.poll_place(context)) {
-                        if is_final(&error) {
-                            (self.inputs, self.input) = (None, None);
-                        }
-                        return Poll::Ready(Some(Err(error)));
+                    if let Err(error) = ready!(self.poll_place(context))
+                        && let Some(input) = self.input.take()
+                    {
+                        self.refuse(input, error);
                     }
                 }
                 None if self.inputs.is_some() => return Poll::Pending,
@@ -173,7 +197,16 @@ impl<In: Payload, S: futures_core::Stream<Item = In>, Out: Payload> futures_core
         if !self.flow.feeder.is_ours() {
             return Poll::Ready(self.flow.feeder.tell_forked().map(Err));
         }
-        let Some(done) = ready!(self.poll_first(context)) else { return Poll::Ready(None) };
+        if self.refused >= REFUSED_AT_ONCE {
+            self.refused = 0;
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let polled = self.poll_first(context);
+        if !matches!(polled, Poll::Ready(Some(Err(_)))) {
+            self.refused = 0;
+        }
+        let Some(done) = ready!(polled) else { return Poll::Ready(None) };
         let more = self.inputs.is_some();
         Poll::Ready(Some(done.and_then(|done| self.flow.feeder.value(done, more))))
     }

@@ -1,11 +1,12 @@
 //! What all streams do with their inputs: take a place, fill it, push a few at a time.
 
 use super::{CHUNK, ENOUGH, FORKED_CHUNK, Source, StreamOptions};
-use crate::error::CallError;
+use crate::error::{BoxError, CallError};
 use crate::payload::{Payload, owned};
 use crate::route::Outbox;
 use crate::server::{CallOptions, Core, Filled};
 use ringmill_shm::arena::{Done, Task};
+use std::marker::PhantomData;
 
 /// Places taken and filled for one stream.
 #[derive(Debug)]
@@ -33,6 +34,117 @@ impl Drop for GiveBack<'_> {
     fn drop(&mut self) {
         self.0.release(self.1);
     }
+}
+
+/// Where a stream notes what becomes of its inputs.
+pub(super) trait Books<'s, Held> {
+    fn feeder(&mut self) -> &mut Feeder<'s>;
+
+    /// An input has its turn: it was put into the place `id`. `held` is what the stream keeps of it.
+    fn note(&mut self, held: Held, id: u32);
+
+    /// The same where it was not put anywhere.
+    fn note_failed(&mut self, held: Held, error: CallError);
+}
+
+/// An input that was pulled. It has its turn, and what the stream keeps of it is kept, however user code ends.
+struct Turn<'t, 's, Held, B: Books<'s, Held>> {
+    books: &'t mut B,
+    held: Option<Held>,
+    id: u32,
+    is_put: bool,
+    /// None also where user code panicked before anything was put.
+    error: Option<CallError>,
+    stream: PhantomData<&'s ()>,
+}
+
+impl<'s, Held, B: Books<'s, Held>> Drop for Turn<'_, 's, Held, B> {
+    /// Where user code panicked; else [`end`](Self::end) has done it, in line.
+    #[cold]
+    fn drop(&mut self) {
+        self.note();
+    }
+}
+
+impl<'s, Held, B: Books<'s, Held>> Turn<'_, 's, Held, B> {
+    #[inline(always)]
+    fn end(self) {
+        std::mem::ManuallyDrop::new(self).note();
+    }
+
+    #[inline(always)]
+    fn note(&mut self) {
+        match self.held.take() {
+            Some(held) if self.is_put => self.books.note(held, self.id),
+            Some(held) => self.books.note_failed(held, failure(self.error.take())),
+            None => {}
+        }
+    }
+}
+
+/// Puts an input into a place, unless it is refused.
+#[inline]
+fn put_into<'s, Held, In: Payload>(
+    books: &mut impl Books<'s, Held>,
+    place: GiveBack<'_>,
+    input: Result<&In, BoxError>,
+) -> Result<(), CallError> {
+    match input {
+        Ok(input) => {
+            let id = place.1;
+            std::mem::forget(place);
+            books.feeder().put(id, input)
+        }
+        Err(error) => Err(CallError::Refused(error)),
+    }
+}
+
+#[cold]
+fn failure(error: Option<CallError>) -> CallError {
+    error.unwrap_or_else(|| CallError::Refused(BoxError::msg("what prepares or serialises it panicked")))
+}
+
+/// Pulls the next item of a source and puts its input into a place, which is given back if there is none, it is
+/// refused, or user code panics. False at the end.
+#[inline]
+pub(super) fn pull<'s, S: Source>(books: &mut impl Books<'s, ()>, source: &mut S, id: u32) -> bool {
+    let place = GiveBack(books.feeder().core, id);
+    let Some(item) = source.next() else { return false };
+    // Dropped before the item, whose drop is user code.
+    let mut turn = Turn { books, held: Some(()), id, is_put: false, error: None, stream: PhantomData };
+    let Turn { books, is_put, error, .. } = &mut turn;
+    source.prepare(&item, |input| match put_into(*books, place, input) {
+        Ok(()) => *is_put = true,
+        Err(why) => *error = Some(why),
+    });
+    turn.end();
+    true
+}
+
+/// The same where the item is kept.
+#[inline]
+pub(super) fn pull_and_keep<'s, S: Source>(
+    books: &mut impl Books<'s, S::Item>,
+    source: &mut S,
+    id: u32,
+) -> bool {
+    let place = GiveBack(books.feeder().core, id);
+    let held = source.next();
+    let mut turn = Turn { books, held, id, is_put: false, error: None, stream: PhantomData };
+    let Turn { books, held: Some(item), is_put, error, .. } = &mut turn else { return false };
+    source.prepare(item, |input| match put_into(*books, place, input) {
+        Ok(()) => *is_put = true,
+        Err(why) => *error = Some(why),
+    });
+    turn.end();
+    true
+}
+
+/// What could not be pushed, and why: the segment is corrupted.
+#[derive(Debug)]
+pub(super) struct Unpushed {
+    pub(super) ids: Vec<u32>,
+    pub(super) message: String,
 }
 
 impl<'s> Feeder<'s> {
@@ -84,36 +196,21 @@ impl<'s> Feeder<'s> {
         Ok(())
     }
 
+    /// There is no next input.
+    pub(super) fn give_back(&mut self) {
+        if let Some(id) = self.spare.take() {
+            self.core.release(id);
+        }
+    }
+
     /// Keeps a place for the next input.
     pub(super) fn keep(&mut self, id: u32) {
         self.spare = Some(id);
     }
 
-    /// Pulls the next input into a place, which is given back if there is none, it is refused, or user code
-    /// panics; the item then goes to `keep`. `None` at the end.
-    #[inline]
-    pub(super) fn pull<S: Source>(
-        &mut self,
-        source: &mut S,
-        id: u32,
-        keep: impl FnOnce(&mut S, S::Item),
-    ) -> Option<Result<(), CallError>> {
-        let place = GiveBack(self.core, id);
-        let item = source.next()?;
-        let put = source.prepare(&item, |input| match input {
-            Ok(input) => {
-                std::mem::forget(place);
-                self.put(id, input)
-            }
-            Err(error) => Err(CallError::Refused(error)),
-        });
-        keep(source, item);
-        Some(put)
-    }
-
     /// Writes an input into a place; it is not pushed yet.
     #[inline]
-    pub(super) fn put<In: Payload>(&mut self, id: u32, input: &In) -> Result<(), CallError> {
+    fn put<In: Payload>(&mut self, id: u32, input: &In) -> Result<(), CallError> {
         self.core.own()?; // what has pulled and prepared it is user code
         self.core.fill(id, input)?.park();
         self.pending.push(id);
@@ -129,7 +226,7 @@ impl<'s> Feeder<'s> {
 
     /// Pushes what is filled, if that is enough, or the workers have little else of `in_progress`.
     #[inline]
-    pub(super) fn push_some(&mut self, in_progress: usize) -> Result<(), CallError> {
+    pub(super) fn push_some(&mut self, in_progress: usize) -> Result<(), Unpushed> {
         if self.pending.len() >= self.chunk || in_progress - self.pending.len() < ENOUGH {
             return self.push();
         }
@@ -138,13 +235,24 @@ impl<'s> Feeder<'s> {
 
     /// Pushes what is filled.
     #[inline]
-    pub(super) fn push(&mut self) -> Result<(), CallError> {
+    pub(super) fn push(&mut self) -> Result<(), Unpushed> {
         if self.pending.is_empty() {
             return Ok(());
         }
         let pushed = self.core.send_all(&self.pending, &self.outbox);
+        if let Err(error) = pushed {
+            return Err(self.give_up(&error));
+        }
         self.pending.clear();
-        pushed
+        Ok(())
+    }
+
+    /// What is filled cannot be pushed: whatever becomes of it, nobody waits for it.
+    #[cold]
+    fn give_up(&mut self, error: &CallError) -> Unpushed {
+        let ids = std::mem::take(&mut self.pending);
+        ids.iter().filter_map(|&id| self.task(id)).for_each(|task| self.core.cancel(task));
+        Unpushed { ids, message: error.to_string() }
     }
 
     /// Says since when what was sent is in progress, before somebody sleeps: `ids` are those that are,
@@ -171,8 +279,6 @@ impl Drop for Feeder<'_> {
     fn drop(&mut self) {
         // What is filled and not pushed is given back by its guard.
         self.pending.drain(..).for_each(|id| drop(Filled::resume(self.core, id)));
-        if let Some(id) = self.spare.take() {
-            self.core.release(id);
-        }
+        self.give_back();
     }
 }

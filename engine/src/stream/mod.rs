@@ -4,6 +4,36 @@
 //! but stops for an outcome that is ready, so that a slow source of inputs does not hold outcomes back.
 //! Inputs are pushed a few at a time, with one update of the ring's tail and one look at the doorbell,
 //! as long as the workers have enough to do meanwhile.
+//!
+//! # An outcome for each input
+//!
+//! A stream says `None` when its source has no more inputs and each of those has had its outcome; at no other time.
+//! So `collect` and `zip` see all of it, and nothing that stops early looks complete:
+//!
+//! | What befalls it | What its inputs have |
+//! |---|---|
+//! | the servlet is down, the server shuts down | those in progress an outcome each; then each further one that error, without a wait. Outcomes come first: an input is pulled to be refused only when nothing is in progress and another outcome is asked for |
+//! | the servlet is up again | from the next input on, outcomes |
+//! | others have every place for as long as the timeout | the next one [`CallError::ServerBacklogFull`] |
+//! | an outcome is late | [`CallError::Timeout`] in its place; the request is cancelled |
+//! | the ring takes nothing, since the segment is corrupted | [`CallError::Corrupt`], each that was not pushed |
+//! | the source's `next` panics | nothing: no input was taken. Whether it is asked again is up to the consumer |
+//! | what prepares or serialises an input panics, or the drop of what it has prepared | the panic at once; and [`CallError::Refused`] in its place, or its outcome if it was sent before |
+//! | what checks or deserialises an outcome panics | the panic in its place |
+//! | the stream is dropped | nothing: what no worker has begun is skipped |
+//!
+//! An unordered stream has one error of the stream as a whole, which is of no input: the reactor's thread cannot be
+//! started. Nothing is lost by it, and the next call tries again. A stream has no idea how many inputs its source has, and
+//! its `size_hint` says so.
+//!
+//! What lost: an end after the first error (`None` then looks like completion); a type of item that tells the end
+//! apart (every loop pays for it, and `collect` still stops early); waiting until the servlet is up again (for how
+//! long?).
+//!
+//! # Invariants
+//!
+//! * *turns*: an input that was pulled is noted, and kept where it is to be given back, before any more user code runs:
+//!   by a guard, so that a panic cannot come between. As many items are kept as outcomes are to come.
 
 mod asynchronous;
 mod feeder;
@@ -19,7 +49,7 @@ use crate::patience::Pace;
 use crate::payload::Payload;
 use crate::reply::Reply;
 use crate::server::Core;
-use feeder::Feeder;
+use feeder::{Books, Feeder, Unpushed, pull};
 use ringmill_shm::arena::Done;
 use std::collections::VecDeque;
 use std::fmt;
@@ -85,32 +115,16 @@ impl StreamOptions {
 /// In the place of an id: what became of this input is in `failed`.
 const FAILED: u32 = u32::MAX;
 
-/// Why there is no outcome.
-#[derive(Debug)]
-pub(super) enum Failure {
-    /// Of one input.
-    Input(CallError),
-    /// Of the stream: no place came free in time, or the server takes no more requests.
-    Stream(CallError),
-}
-
-impl From<Failure> for CallError {
-    fn from(failure: Failure) -> Self {
-        match failure {
-            Failure::Input(error) | Failure::Stream(error) => error,
-        }
-    }
-}
-
-/// Whether a stream can go on after an error of its own; else it would be told for ever.
-fn is_final(error: &CallError) -> bool {
-    matches!(error, CallError::ShuttingDown | CallError::ServletDown { .. })
-}
-
 /// The outcomes of a stream of inputs, in order. See [`Server::stream`](crate::Server::stream).
 ///
-/// An error stands in the place of the outcome that it is of. One that is of no input, because no place came
-/// free in time or the server takes no more requests, stands between those of others.
+/// Every input that is pulled has one outcome, in its place; so after as many as the source has inputs there is `None`,
+/// and not before. Where no place comes free in time, or the server takes no requests, that is the error of the next
+/// input, and of the one after it, as long as it lasts; they are pulled one by one, when they are asked for. Once a
+/// servlet that was down takes requests again, the stream goes on. It does not end because its server does: an endless
+/// source has endless errors then ([`CallError::ShuttingDown`]).
+///
+/// A panic of user code goes through to who asks for the next outcome; see the
+/// [guide](crate::guide#8-many-at-once).
 ///
 /// Dropping it cancels what is in progress: inputs that no worker has begun are skipped.
 pub struct Stream<'s, S: Source, Out: Payload> {
@@ -127,7 +141,7 @@ struct Flow<'s> {
     /// The ids of what is sent, oldest first.
     sent: VecDeque<u32>,
     /// What became of inputs that could not be sent, oldest first.
-    failed: VecDeque<Failure>,
+    failed: VecDeque<CallError>,
     /// So many of the oldest have very likely ended.
     ready: usize,
     /// How many outcomes are waited for together: [`GROUP`], or 1 where items pass through several nodes, which should
@@ -200,17 +214,6 @@ impl<'s> Flow<'s> {
         self.ready > 0 || self.sent.front() == Some(&FAILED) || self.is_done(0)
     }
 
-    /// An input was put into the place `id`, or not.
-    #[inline]
-    fn note_put(&mut self, id: u32, put: Result<(), CallError>) {
-        match put {
-            Ok(()) => self.sent.push_back(id),
-            Err(error) => self.fail(Failure::Input(error)),
-        }
-        let pushed = self.feeder.push_some(self.sent.len());
-        self.note_pushed(pushed);
-    }
-
     /// Pushes what is filled.
     fn push(&mut self) {
         let pushed = self.feeder.push();
@@ -218,10 +221,25 @@ impl<'s> Flow<'s> {
     }
 
     #[inline]
-    fn note_pushed(&mut self, pushed: Result<(), CallError>) {
-        if let Err(error) = pushed {
-            self.fail(Failure::Stream(error));
+    fn note_pushed(&mut self, pushed: Result<(), Unpushed>) {
+        if let Err(unpushed) = pushed {
+            self.fail_unpushed(&unpushed);
         }
+    }
+
+    /// Each of them has that error, in its place.
+    #[cold]
+    fn fail_unpushed(&mut self, unpushed: &Unpushed) {
+        let mut failed = VecDeque::new();
+        for id in &mut self.sent {
+            if *id == FAILED {
+                failed.extend(self.failed.pop_front());
+            } else if unpushed.ids.contains(id) {
+                *id = FAILED;
+                failed.push_back(CallError::Corrupt { message: unpushed.message.clone() });
+            }
+        }
+        self.failed = failed;
     }
 
     /// Waits for the oldest outcome, which nobody has failed to send, and takes it. `None` if it does not come while we
@@ -258,9 +276,34 @@ impl<'s> Flow<'s> {
     }
 
     #[cold]
-    fn fail(&mut self, failure: Failure) {
+    fn fail(&mut self, error: CallError) {
         self.sent.push_back(FAILED);
-        self.failed.push_back(failure);
+        self.failed.push_back(error);
+    }
+
+    /// The oldest has failed before it was sent: why.
+    fn take_failed(&mut self) -> Option<CallError> {
+        self.sent.pop_front();
+        self.ready = 0;
+        self.failed.pop_front()
+    }
+}
+
+impl<'s> Books<'s, ()> for Flow<'s> {
+    #[inline]
+    fn feeder(&mut self) -> &mut Feeder<'s> {
+        &mut self.feeder
+    }
+
+    #[inline]
+    fn note(&mut self, (): (), id: u32) {
+        self.sent.push_back(id);
+        let pushed = self.feeder.push_some(self.sent.len());
+        self.note_pushed(pushed);
+    }
+
+    fn note_failed(&mut self, (): (), error: CallError) {
+        self.fail(error);
     }
 }
 
@@ -332,20 +375,7 @@ impl<'s, S: Source, Out: Payload> Stream<'s, S, Out> {
     fn next_reply_later(&mut self) -> Option<Result<Reply<'s, Out>, CallError>> {
         match self.wait_for_first()? {
             Ok(done) => Some(self.flow.feeder.core.open(done)),
-            Err(failure) => Some(Err(failure.into())),
-        }
-    }
-
-    /// The next outcome; or what befell the whole stream.
-    fn next_outcome(&mut self) -> Option<Result<Result<Out, CallError>, CallError>> {
-        if !self.flow.feeder.is_ours() {
-            return self.flow.feeder.tell_forked().map(Err);
-        }
-        self.feed();
-        match self.take_first()? {
-            Ok(done) => Some(Ok(self.flow.feeder.value(done, !self.exhausted))),
-            Err(Failure::Input(error)) => Some(Ok(Err(error))),
-            Err(Failure::Stream(error)) => Some(Err(error)),
+            Err(error) => Some(Err(error)),
         }
     }
 
@@ -354,13 +384,13 @@ impl<'s, S: Source, Out: Payload> Stream<'s, S, Out> {
     fn next_later(&mut self) -> Option<Result<Out, CallError>> {
         match self.wait_for_first()? {
             Ok(done) => Some(self.flow.feeder.value(done, !self.exhausted)),
-            Err(failure) => Some(Err(failure.into())),
+            Err(error) => Some(Err(error)),
         }
     }
 
     /// Takes the oldest outcome, waiting for it; `None` at the end.
     #[inline]
-    fn take_first(&mut self) -> Option<Result<Done<'s>, Failure>> {
+    fn take_first(&mut self) -> Option<Result<Done<'s>, CallError>> {
         match self.flow.take_if_done() {
             Some(done) => Some(Ok(done)),
             None => self.wait_for_first(),
@@ -368,33 +398,45 @@ impl<'s, S: Source, Out: Payload> Stream<'s, S, Out> {
     }
 
     #[cold]
-    fn wait_for_first(&mut self) -> Option<Result<Done<'s>, Failure>> {
+    fn wait_for_first(&mut self) -> Option<Result<Done<'s>, CallError>> {
         while self.flow.sent.is_empty() {
             if self.exhausted {
                 return None;
             }
-            if let Err(error) = self.flow.feeder.wait_for_place() {
-                self.exhausted = is_final(&error);
-                return Some(Err(Failure::Stream(error)));
+            match self.flow.feeder.wait_for_place() {
+                Ok(()) => self.feed(),
+                Err(error) => self.refuse_next(error),
             }
-            self.feed();
-        }
-        if self.flow.sent.front() == Some(&FAILED) {
-            self.flow.sent.pop_front();
-            self.flow.ready = 0;
-            return self.flow.failed.pop_front().map(Err);
         }
         self.flow.push();
+        if self.flow.sent.front() == Some(&FAILED) {
+            return self.flow.take_failed().map(Err);
+        }
         if self.flow.depth < self.flow.feeder.window {
             if let Some(done) = self.flow.await_first(false) {
-                return Some(done.map_err(Failure::Input));
+                return Some(done);
             }
             // It takes long: the workers may have a use for more.
             self.flow.depth = self.flow.feeder.window;
             self.feed();
             self.flow.push();
         }
-        self.flow.await_first(true).map(|outcome| outcome.map_err(Failure::Input))
+        // What could not be pushed has failed meanwhile.
+        if self.flow.sent.front() == Some(&FAILED) {
+            return self.flow.take_failed().map(Err);
+        }
+        self.flow.await_first(true)
+    }
+
+    /// There is no place for the next input, if there is one: that is its outcome.
+    fn refuse_next(&mut self, error: CallError) {
+        match self.source.next() {
+            Some(item) => {
+                self.flow.fail(error);
+                drop(item);
+            }
+            None => self.exhausted = true,
+        }
     }
 
     /// Sends inputs while there is room.
@@ -405,21 +447,13 @@ impl<'s, S: Source, Out: Payload> Stream<'s, S, Out> {
             if pulled >= 2 && self.flow.is_first_ready() {
                 break;
             }
-            let id = match self.flow.feeder.place() {
-                Ok(Some(id)) => id,
-                Ok(None) => break,
-                Err(error) => {
-                    self.exhausted = true;
-                    self.flow.fail(Failure::Stream(error));
-                    break;
-                }
-            };
-            let Some(put) = self.flow.feeder.pull(&mut self.source, id, S::done_with) else {
+            // Why there is none is asked again when nothing is in progress: outcomes come first.
+            let Ok(Some(id)) = self.flow.feeder.place() else { break };
+            if !pull(&mut self.flow, &mut self.source, id) {
                 self.exhausted = true;
                 break;
-            };
+            }
             pulled += 1;
-            self.flow.note_put(id, put);
         }
     }
 }
@@ -446,8 +480,8 @@ impl<S: Source, Out: Payload> FusedIterator for Stream<'_, S, Out> {}
 
 /// The outcomes of a stream in order, each with its input. From [`Stream::with_inputs`].
 ///
-/// An item is an input and what became of it, or an error of the stream as a whole: no place came free in time,
-/// or the server takes no more requests.
+/// An item is an input and what became of it, for every input, as of a [`Stream`]. The outer result is that of all
+/// streams with more than outcomes: of one in order, nothing befalls it as a whole but a fork.
 pub struct WithInputs<'s, S: Source, Out: Payload>(Stream<'s, Kept<S>, Out>);
 
 impl<S: Source, Out: Payload> fmt::Debug for WithInputs<'_, S, Out> {
@@ -472,11 +506,15 @@ impl<S: Source, Out: Payload> Iterator for WithInputs<'_, S, Out> {
     type Item = Result<(S::Item, Result<Out, CallError>), CallError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let outcome = self.0.next_outcome()?;
-        Some(outcome.map(|outcome| {
-            let item = self.0.source.items.pop_front().expect("one for each outcome, in their order");
-            (item, outcome)
-        }))
+        if !self.0.flow.feeder.is_ours() {
+            return self.0.flow.feeder.tell_forked().map(Err);
+        }
+        self.0.feed();
+        let outcome = self.0.take_first()?;
+        // Before the outcome is read: should its own code panic, the next is that of the next input.
+        let item = self.0.source.items.pop_front().expect("one for each outcome, in their order");
+        let more = !self.0.exhausted;
+        Some(Ok((item, outcome.and_then(|done| self.0.flow.feeder.value(done, more)))))
     }
 }
 

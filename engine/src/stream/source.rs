@@ -18,16 +18,9 @@ pub trait Source: sealed::Sealed {
     #[doc(hidden)]
     fn next(&mut self) -> Option<Self::Item>;
 
-    /// Has the item's input sent, or why there is none.
+    /// Has the item's input sent, or why there is none. User code runs before `send` and after it.
     #[doc(hidden)]
-    fn prepare<R>(&mut self, item: &Self::Item, send: impl FnOnce(Result<&Self::In, BoxError>) -> R) -> R;
-
-    /// The stream has done with an item; those of a stream in order come in order.
-    #[doc(hidden)]
-    #[inline]
-    fn done_with(&mut self, item: Self::Item) {
-        drop(item);
-    }
+    fn prepare(&mut self, item: &Self::Item, send: impl FnOnce(Result<&Self::In, BoxError>));
 }
 
 mod sealed {
@@ -35,6 +28,7 @@ mod sealed {
     impl<I: Iterator> Sealed for super::Inputs<I> {}
     impl<I: Iterator, F, In> Sealed for super::Prepared<I, F, In> {}
     impl<S: super::Source> Sealed for super::Kept<S> {}
+    impl<In> Sealed for super::Given<In> {}
 }
 
 /// An iterator of inputs.
@@ -51,8 +45,27 @@ impl<I: Iterator<Item: Payload>> Source for Inputs<I> {
     }
 
     #[inline]
-    fn prepare<R>(&mut self, item: &I::Item, send: impl FnOnce(Result<&I::Item, BoxError>) -> R) -> R {
-        send(Ok(item))
+    fn prepare(&mut self, item: &I::Item, send: impl FnOnce(Result<&I::Item, BoxError>)) {
+        send(Ok(item));
+    }
+}
+
+/// One input that is there already.
+#[derive(Debug)]
+pub(super) struct Given<In>(pub(super) Option<In>);
+
+impl<In: Payload> Source for Given<In> {
+    type Item = In;
+    type In = In;
+
+    #[inline]
+    fn next(&mut self) -> Option<In> {
+        self.0.take()
+    }
+
+    #[inline]
+    fn prepare(&mut self, item: &In, send: impl FnOnce(Result<&In, BoxError>)) {
+        send(Ok(item));
     }
 }
 
@@ -83,7 +96,7 @@ where
         self.items.next()
     }
 
-    fn prepare<R>(&mut self, item: &I::Item, send: impl FnOnce(Result<&In, BoxError>) -> R) -> R {
+    fn prepare(&mut self, item: &I::Item, send: impl FnOnce(Result<&In, BoxError>)) {
         match (self.prepare)(item) {
             Ok(input) => send(Ok(&input)),
             Err(error) => send(Err(error.into())),
@@ -98,19 +111,20 @@ pub struct Kept<S: Source> {
     pub(crate) items: VecDeque<S::Item>,
 }
 
+/// Its items are those that were kept last: so one is kept before its user's code sees it, and stays whatever that does.
 impl<S: Source> Source for Kept<S> {
-    type Item = S::Item;
+    type Item = ();
     type In = S::In;
 
-    fn next(&mut self) -> Option<S::Item> {
-        self.source.next()
-    }
-
-    fn prepare<R>(&mut self, item: &S::Item, send: impl FnOnce(Result<&S::In, BoxError>) -> R) -> R {
-        self.source.prepare(item, send)
-    }
-
-    fn done_with(&mut self, item: S::Item) {
+    fn next(&mut self) -> Option<()> {
+        let item = self.source.next()?;
         self.items.push_back(item);
+        Some(())
+    }
+
+    fn prepare(&mut self, (): &(), send: impl FnOnce(Result<&S::In, BoxError>)) {
+        if let Some(item) = self.items.back() {
+            self.source.prepare(item, send);
+        }
     }
 }

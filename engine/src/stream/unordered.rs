@@ -1,10 +1,14 @@
-//! Streams whose outcomes are given as they come.
+//! Streams whose outcomes come as they are done, each with the index of its input, or with the input itself.
 //!
-//! Who asks for the next outcome looks at all that is in progress. If none is there it leaves its thread's
-//! waker with the [`reactor`](crate::reactor) for each of them and sleeps.
+//! What is in progress is kept by request, and in order of age. Who asks for the next outcome looks at a few of it: the
+//! oldest, and some of the others in turn. If none of those is there it leaves a waker with the
+//! [`reactor`](crate::reactor) for each request and sleeps; what is done then says so itself. So what an outcome costs
+//! does not depend on how many others are in progress.
+//!
+//! Each input has an outcome, and a panic leaves it its turn: see [`stream`](crate::stream).
 
-use super::feeder::Feeder;
-use super::{Source, StreamOptions, is_final};
+use super::feeder::{Books, Feeder, Unpushed, pull_and_keep};
+use super::{Source, StreamOptions};
 use crate::error::CallError;
 use crate::patience::Pace;
 use crate::payload::Payload;
@@ -14,18 +18,23 @@ use ringmill_shm::arena::{Done, Task};
 use std::collections::VecDeque;
 use std::fmt;
 use std::iter::FusedIterator;
-use std::sync::Arc;
+use std::marker::PhantomData;
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Wake, Waker};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
+
+/// How many of the oldest are looked at, and how many of the others.
+const LOOK: usize = 32;
 
 /// What each outcome of an unordered stream comes with.
 pub trait Tags<S: Source> {
     /// Its type.
     type Tag;
 
-    /// That of the item with this index.
-    fn tag(index: usize, item: S::Item) -> Self::Tag;
+    /// That of the item with this index, and what is left of the item.
+    #[doc(hidden)]
+    fn tag(index: usize, item: S::Item) -> (Self::Tag, Option<S::Item>);
 }
 
 /// Outcomes come with the index of their input.
@@ -39,199 +48,353 @@ pub struct ByInput;
 impl<S: Source> Tags<S> for ByIndex {
     type Tag = usize;
 
-    fn tag(index: usize, _item: S::Item) -> usize {
-        index
+    fn tag(index: usize, item: S::Item) -> (usize, Option<S::Item>) {
+        (index, Some(item))
     }
 }
 
 impl<S: Source> Tags<S> for ByInput {
     type Tag = S::Item;
 
-    fn tag(_index: usize, item: S::Item) -> S::Item {
-        item
+    fn tag(_index: usize, item: S::Item) -> (S::Item, Option<S::Item>) {
+        (item, None)
     }
 }
 
 /// The outcomes of a stream as they come, each with the index of its input, or with the input itself. From
 /// [`Stream::unordered`](crate::Stream::unordered) and [`WithInputs::unordered`](crate::WithInputs::unordered).
 ///
-/// An item is such a pair, or an error of the stream as a whole: no place came free in time, or the server takes
-/// no more requests. The timeout is how long to wait for any outcome; when it is over, the oldest input ends
-/// with [`CallError::Timeout`].
+/// An item is such a pair, for every input, as of a [`Stream`](crate::Stream); or an error of the stream as a whole, which
+/// is of no input: the thread that wakes it could not be started. The timeout is how long to wait for any outcome; when it
+/// is over, the oldest input ends with [`CallError::Timeout`].
 ///
 /// Dropping it cancels what is in progress: inputs that no worker has begun are skipped.
 pub struct Unordered<'s, S: Source, Out: Payload, T: Tags<S> = ByIndex> {
-    sent: Sent<'s, T::Tag>,
+    sent: Sent<'s, S, T>,
     source: S,
     exhausted: bool,
-    pulled: usize,
-    ready: VecDeque<(T::Tag, Result<Out, CallError>)>,
-    /// Of the thread that waited last.
-    waker: Option<(Thread, Waker)>,
+    inbox: Arc<Inbox>,
+    outcome: PhantomData<fn() -> Out>,
 }
 
-/// What is in progress, oldest first; dropping it cancels that.
-#[derive(Debug)]
-struct Sent<'s, Tag> {
+/// What is in progress; dropping it cancels that.
+struct Sent<'s, S: Source, T: Tags<S>> {
     feeder: Feeder<'s>,
-    items: Vec<InProgress<Tag>>,
+    /// By request.
+    items: Vec<Option<InProgress<T::Tag>>>,
+    /// Requests and their numbers, oldest first. Those that have ended meanwhile are not in `items` any more, or under
+    /// another number.
+    order: VecDeque<(u32, u64)>,
+    in_progress: usize,
+    /// Up to where the others have been looked at.
+    looked: usize,
+    /// Those that the reactor does not watch yet.
+    unwatched: Vec<(u32, u64)>,
+    /// Those that the reactor has told of.
+    told: Vec<u32>,
+    /// By request, as far as they were needed: they are used again.
+    wakers: Vec<Option<Waker>>,
+    /// Inputs that have ended without having been sent, or in time.
+    failed: VecDeque<(T::Tag, CallError)>,
+    pulled: usize,
+    number: u64,
 }
 
-#[derive(Debug)]
 struct InProgress<Tag> {
-    id: u32,
+    number: u64,
     /// 0: the reactor does not watch it.
     ticket: u64,
     tag: Tag,
 }
 
-struct Unpark(Thread);
+/// What the reactor says, and to which thread.
+#[derive(Debug)]
+struct Inbox(Mutex<(Vec<u32>, Thread)>);
 
-impl Wake for Unpark {
+/// Of one request.
+struct Note(Arc<Inbox>, u32);
+
+impl Inbox {
+    fn open(&self) -> MutexGuard<'_, (Vec<u32>, Thread)> {
+        self.0.lock().unwrap_or_else(|e| e.into_inner())
+    }
+}
+
+impl Wake for Note {
     fn wake(self: Arc<Self>) {
-        self.0.unpark();
+        let mut inbox = self.0.open();
+        inbox.0.push(self.1);
+        let thread = inbox.1.clone();
+        drop(inbox);
+        thread.unpark();
     }
 }
 
 impl<S: Source, Out: Payload, T: Tags<S>> fmt::Debug for Unordered<'_, S, Out, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Unordered").field("in_progress", &self.sent.items.len()).finish_non_exhaustive()
+        f.debug_struct("Unordered").field("in_progress", &self.sent.in_progress).finish_non_exhaustive()
     }
 }
 
-impl<'s, Tag> Sent<'s, Tag> {
-    /// Whether the outcome of one is there. What the reactor watches here has no deadline, so it never takes a
-    /// request from us.
-    fn is_done(&self, item: &InProgress<Tag>) -> bool {
-        self.feeder.task(item.id).and_then(Task::outcome).is_some()
+impl<'s, S: Source, T: Tags<S>> Sent<'s, S, T> {
+    fn new(feeder: Feeder<'s>) -> Self {
+        Self {
+            feeder,
+            items: Vec::new(),
+            order: VecDeque::new(),
+            in_progress: 0,
+            looked: 0,
+            unwatched: Vec::new(),
+            told: Vec::new(),
+            wakers: Vec::new(),
+            failed: VecDeque::new(),
+            pulled: 0,
+            number: 0,
+        }
     }
 
-    /// Takes what is done away from it.
-    fn take_done(&mut self) -> Vec<(Tag, Done<'s>)> {
-        let Self { feeder, items } = self;
-        let outcome = |item: &InProgress<Tag>| feeder.task(item.id).and_then(Task::outcome);
-        let done = items.extract_if(.., |item| outcome(item).is_some());
-        let taken = done.filter_map(|item| {
-            feeder.core.end_watch(item.id, item.ticket);
-            let done = outcome(&item)?;
-            Some((item.tag, done))
-        });
-        taken.collect()
+    fn add(&mut self, id: u32, tag: T::Tag) {
+        self.number += 1;
+        let index = id as usize;
+        if self.items.len() <= index {
+            self.items.resize_with(index + 1, || None);
+        }
+        self.items[index] = Some(InProgress { number: self.number, ticket: 0, tag });
+        self.order.push_back((id, self.number));
+        self.unwatched.push((id, self.number));
+        self.in_progress += 1;
+    }
+
+    /// Takes one away from what is in progress.
+    fn remove(&mut self, id: u32) -> Option<T::Tag> {
+        let item = self.items.get_mut(id as usize)?.take()?;
+        self.in_progress -= 1;
+        self.feeder.core.end_watch(id, item.ticket);
+        // What has ended is let go of at the latest when it is as much as what has not.
+        while self.order.front().is_some_and(|&of| !is_in_progress(&self.items, of)) {
+            self.order.pop_front();
+            self.looked = self.looked.saturating_sub(1);
+        }
+        if self.order.len() > 2 * self.in_progress + LOOK {
+            self.order.retain(|&of| is_in_progress(&self.items, of));
+            self.looked = 0;
+        }
+        if self.unwatched.len() > 2 * self.in_progress + LOOK {
+            self.unwatched.retain(|&of| is_in_progress(&self.items, of));
+        }
+        Some(item.tag)
+    }
+
+    /// Whether the outcome of one is there. What the reactor watches here has no deadline, so it never takes a
+    /// request from us.
+    fn is_done(&self, of: (u32, u64)) -> bool {
+        is_in_progress(&self.items, of) && self.feeder.task(of.0).is_some_and(|task| task.is_done())
+    }
+
+    /// One whose outcome is there, of those that were told of, the oldest, and a few others.
+    fn find_done(&mut self) -> Option<u32> {
+        while let Some(&id) = self.told.last() {
+            if self.items.get(id as usize).is_some_and(Option::is_some)
+                && self.feeder.task(id).is_some_and(|task| task.is_done())
+            {
+                return Some(id);
+            }
+            self.told.pop();
+        }
+        let find = |from: usize, to: usize| {
+            let mut some = self.order.range(from..to.min(self.order.len()));
+            some.find(|&&of| self.is_done(of)).map(|&(id, _)| id)
+        };
+        if let Some(id) = find(0, LOOK) {
+            return Some(id);
+        }
+        let from = if self.looked < self.order.len() { self.looked.max(LOOK) } else { LOOK };
+        let found = if from < self.order.len() { find(from, from + LOOK) } else { None };
+        self.looked = from + LOOK;
+        found
     }
 
     /// Cancels one that was sent.
-    fn cancel(&self, item: &InProgress<Tag>) {
-        self.feeder.core.end_watch(item.id, item.ticket);
-        if let Some(task) = self.feeder.task(item.id) {
+    fn cancel(&self, id: u32) {
+        if let Some(task) = self.feeder.task(id) {
             self.feeder.core.cancel(task);
         }
     }
 }
 
-impl<Tag> Drop for Sent<'_, Tag> {
+fn is_in_progress<Tag>(items: &[Option<InProgress<Tag>>], (id, number): (u32, u64)) -> bool {
+    items.get(id as usize).is_some_and(|item| item.as_ref().is_some_and(|item| item.number == number))
+}
+
+impl<S: Source, T: Tags<S>> fmt::Debug for Sent<'_, S, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sent").field("in_progress", &self.in_progress).finish_non_exhaustive()
+    }
+}
+
+impl<'s, S: Source, T: Tags<S>> Sent<'s, S, T> {
+    /// What could not be pushed has failed.
+    fn note_pushed(&mut self, pushed: Result<(), Unpushed>) {
+        let Err(unpushed) = pushed else { return };
+        for id in unpushed.ids {
+            if let Some(tag) = self.remove(id) {
+                self.failed.push_back((tag, CallError::Corrupt { message: unpushed.message.clone() }));
+            }
+        }
+    }
+
+    fn push(&mut self) {
+        let pushed = self.feeder.push();
+        self.note_pushed(pushed);
+    }
+
+    /// Notes that an input is not sent; gives back what is left of its item.
+    fn refuse(&mut self, item: S::Item, error: CallError) -> Option<S::Item> {
+        let (tag, rest) = T::tag(self.pulled, item);
+        self.pulled += 1;
+        self.failed.push_back((tag, error));
+        rest
+    }
+
+    /// Takes an outcome, with its tag.
+    fn take(&mut self, id: u32) -> Option<(T::Tag, Done<'s>)> {
+        let done = self.feeder.task(id).and_then(Task::outcome)?;
+        Some((self.remove(id)?, done))
+    }
+
+    /// The oldest has taken too long.
+    fn time_out_oldest(&mut self, total: Duration) {
+        let oldest = self.order.iter().find(|&&of| is_in_progress(&self.items, of)).map(|&(id, _)| id);
+        if let Some(id) = oldest
+            && let Some(tag) = self.remove(id)
+        {
+            self.cancel(id);
+            self.failed.push_back((tag, CallError::Timeout { enqueueing: Duration::ZERO, total }));
+        }
+    }
+}
+
+impl<'s, S: Source, T: Tags<S>> Books<'s, S::Item> for Sent<'s, S, T> {
+    fn feeder(&mut self) -> &mut Feeder<'s> {
+        &mut self.feeder
+    }
+
+    fn note(&mut self, item: S::Item, id: u32) {
+        let (tag, _rest) = T::tag(self.pulled, item);
+        self.pulled += 1;
+        self.add(id, tag);
+        let pushed = self.feeder.push_some(self.in_progress);
+        self.note_pushed(pushed);
+    }
+
+    fn note_failed(&mut self, item: S::Item, error: CallError) {
+        drop(self.refuse(item, error));
+    }
+}
+
+impl<S: Source, T: Tags<S>> Drop for Sent<'_, S, T> {
     fn drop(&mut self) {
         if !self.feeder.is_ours() {
             return;
         }
-        let pushed = self.items.len() - self.feeder.unpushed();
-        self.items[..pushed].iter().for_each(|item| self.cancel(item));
+        let sent = self.order.iter().filter(|&&of| is_in_progress(&self.items, of));
+        // What is filled and not pushed, the feeder gives back.
+        let pushed = self.in_progress - self.feeder.unpushed();
+        for &(id, _) in sent.take(pushed) {
+            let ticket = self.items[id as usize].as_ref().map_or(0, |item| item.ticket);
+            self.feeder.core.end_watch(id, ticket);
+            self.cancel(id);
+        }
     }
 }
 
 impl<'s, S: Source, Out: Payload, T: Tags<S>> Unordered<'s, S, Out, T> {
     pub(super) fn new(core: &'s Core, source: S, options: StreamOptions) -> Self {
         Self {
-            sent: Sent { feeder: Feeder::new(core, options), items: Vec::new() },
+            sent: Sent::new(Feeder::new(core, options)),
             source,
             exhausted: false,
-            pulled: 0,
-            ready: VecDeque::new(),
-            waker: None,
+            inbox: Arc::new(Inbox(Mutex::new((Vec::new(), std::thread::current())))),
+            outcome: PhantomData,
         }
     }
 
-    /// Sends inputs while there is room, a few if outcomes are ready.
-    fn feed(&mut self) -> Result<(), CallError> {
+    /// Sends inputs while there is room, a few if something can be given out.
+    fn feed(&mut self, mut is_ready: bool) {
         let mut pulled = 0;
-        while self.sent.items.len() < self.sent.feeder.window && !self.exhausted {
-            if pulled >= 2 && !self.ready.is_empty() {
-                break;
+        while self.sent.in_progress < self.sent.feeder.window && !self.exhausted {
+            // A slow source does not hold outcomes back.
+            is_ready |= pulled % LOOK == LOOK - 1 && self.sent.find_done().is_some();
+            if pulled >= 2 && (is_ready || !self.sent.failed.is_empty()) {
+                return;
             }
-            let place = self.sent.feeder.place().inspect_err(|_| self.exhausted = true)?;
-            let Some(id) = place else { break };
-            let (index, mut tag) = (self.pulled, None);
-            let keep = |_: &mut S, item| tag = Some(T::tag(index, item));
-            let put = self.sent.feeder.pull(&mut self.source, id, keep);
-            let (Some(put), Some(tag)) = (put, tag) else {
+            let Ok(Some(id)) = self.sent.feeder.place() else { return };
+            if !pull_and_keep(&mut self.sent, &mut self.source, id) {
                 self.exhausted = true;
-                break;
-            };
-            pulled += 1;
-            self.pulled += 1;
-            match put {
-                Ok(()) => self.sent.items.push(InProgress { id, ticket: 0, tag }),
-                Err(error) => self.ready.push_back((tag, Err(error))),
+                return;
             }
-            self.sent.feeder.push_some(self.sent.items.len())?;
+            pulled += 1;
         }
-        Ok(())
     }
 
-    /// Takes all outcomes that are there.
-    fn collect(&mut self) {
-        for (tag, done) in self.sent.take_done() {
-            let value = self.sent.feeder.value(done, !self.exhausted);
-            self.ready.push_back((tag, value));
+    /// There is no place for the next input, if there is one: that is its outcome.
+    fn refuse_next(&mut self, error: CallError) {
+        match self.source.next() {
+            Some(item) => drop(self.sent.refuse(item, error)),
+            None => self.exhausted = true,
         }
     }
 
     /// Waits until an outcome is there, or the time is over.
     fn wait(&mut self) -> Result<(), CallError> {
-        let Self { sent, ready, .. } = self;
-        sent.feeder.push()?;
+        let Self { sent, inbox, .. } = self;
+        sent.push();
         let (core, timeout) = (sent.feeder.core, sent.feeder.options.timeout);
-        let any_done =
-            |sent: &Sent<'_, T::Tag>| sent.items.iter().any(|item| sent.is_done(item)).then_some(());
-        if core.spin(Pace::Many, || any_done(sent)).is_some() {
+        if core.spin(Pace::Many, || sent.find_done()).is_some() || !sent.failed.is_empty() {
             return Ok(());
         }
-        sent.feeder.note_begun(sent.items.iter().rev().map(|item| item.id));
-        let (begun, reactor, me) = (Instant::now(), core.reactor()?, std::thread::current());
-        if self.waker.as_ref().is_none_or(|(thread, _)| thread.id() != me.id()) {
-            for item in &mut sent.items {
-                core.end_watch(item.id, std::mem::take(&mut item.ticket));
+        let Sent { feeder, items, order, .. } = &mut *sent;
+        let latest = order.iter().rev().filter(|&&of| is_in_progress(items, of));
+        feeder.note_begun(latest.map(|&(id, _)| id));
+        let (begun, reactor) = (Instant::now(), core.reactor()?);
+        inbox.open().1 = std::thread::current();
+        while let Some(of) = sent.unwatched.pop() {
+            let id = of.0;
+            if !is_in_progress(&sent.items, of) {
+                continue;
             }
-            self.waker = Some((me.clone(), Waker::from(Arc::new(Unpark(me)))));
-        }
-        let Some((_, waker)) = &self.waker else { return Ok(()) };
-        // Those watched from before have the same waker, which stays until they are done.
-        for item in sent.items.iter_mut().filter(|item| item.ticket == 0) {
-            if let Some(task) = sent.feeder.task(item.id)
-                && let Watched::Done(_) = reactor.watch(task, &mut item.ticket, None, waker)
-            {
-                return Ok(());
+            if sent.wakers.len() <= id as usize {
+                sent.wakers.resize(id as usize + 1, None);
+            }
+            if let (Some(task), Some(Some(item))) = (sent.feeder.task(id), sent.items.get_mut(id as usize)) {
+                let waker = sent.wakers[id as usize]
+                    .get_or_insert_with(|| Waker::from(Arc::new(Note(Arc::clone(inbox), id))));
+                if let Watched::Done(_) = reactor.watch(task, &mut item.ticket, None, waker) {
+                    sent.told.push(id);
+                    return Ok(());
+                }
             }
         }
         core.doubt();
         let asleep_since = core.patience.falls_asleep();
         let mut longest = FIRST_SLEEP;
-        while any_done(sent).is_none() && sent.feeder.is_ours() {
-            let total = begun.elapsed();
-            if total >= timeout {
-                let oldest = sent.items.remove(0);
-                sent.cancel(&oldest);
-                let error = CallError::Timeout { enqueueing: Duration::ZERO, total };
-                ready.push_back((oldest.tag, Err(error)));
+        loop {
+            sent.told.append(&mut inbox.open().0);
+            if sent.find_done().is_some() || !sent.feeder.is_ours() {
+                core.patience.slept(asleep_since);
                 return Ok(());
             }
-            std::thread::park_timeout((timeout - total).min(longest));
-            if any_done(sent).is_none() {
-                core.rescue();
-                longest = (2 * longest).min(SLEEP_LIMIT);
+            let total = begun.elapsed();
+            if total >= timeout {
+                sent.time_out_oldest(total);
+                return Ok(());
             }
+            if longest > FIRST_SLEEP {
+                core.rescue();
+            }
+            std::thread::park_timeout((timeout - total).min(longest));
+            longest = (2 * longest).min(SLEEP_LIMIT);
         }
-        core.patience.slept(asleep_since);
-        Ok(())
     }
 }
 
@@ -243,25 +406,25 @@ impl<S: Source, Out: Payload, T: Tags<S>> Iterator for Unordered<'_, S, Out, T> 
             if !self.sent.feeder.is_ours() {
                 return self.sent.feeder.tell_forked().map(Err);
             }
-            if self.ready.is_empty() {
-                self.collect();
+            let found = self.sent.find_done();
+            self.feed(found.is_some());
+            if let Some((tag, error)) = self.sent.failed.pop_front() {
+                return Some(Ok((tag, Err(error))));
             }
-            if let Err(error) = self.feed() {
-                return Some(Err(error));
+            if let Some((tag, done)) =
+                found.or_else(|| self.sent.find_done()).and_then(|id| self.sent.take(id))
+            {
+                // It is taken: should its own code panic, that has been its turn.
+                return Some(Ok((tag, self.sent.feeder.value(done, !self.exhausted))));
             }
-            if let Some(ready) = self.ready.pop_front() {
-                return Some(Ok(ready));
-            }
-            let waited = if !self.sent.items.is_empty() {
-                self.wait()
+            if self.sent.in_progress > 0 {
+                if let Err(error) = self.wait() {
+                    return Some(Err(error));
+                }
             } else if self.exhausted {
                 return None;
-            } else {
-                self.sent.feeder.wait_for_place()
-            };
-            if let Err(error) = waited {
-                self.exhausted |= is_final(&error);
-                return Some(Err(error));
+            } else if let Err(error) = self.sent.feeder.wait_for_place() {
+                self.refuse_next(error);
             }
         }
     }

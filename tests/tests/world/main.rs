@@ -7,6 +7,7 @@ mod support;
 mod before_main;
 mod deploy;
 mod dispositions;
+mod ends;
 mod file_systems;
 mod fork;
 mod freeze;
