@@ -174,10 +174,14 @@ impl<'s> Killer<'s> {
         if self.dice.below(3) == 0 {
             self.stop_somebody();
         }
-        // Where nobody is started again, some requests end before the first is killed; later none may.
-        let down = self.sky.storm.kills == Kills::UntilDown && self.kills > 0;
-        let some = if down { 0 } else { some };
-        let enough = || self.sky.counts.ended() >= some;
+        // Where nobody is started again, some requests end, and with a value, before the first is killed; later none may.
+        let last = self.sky.storm.kills == Kills::UntilDown;
+        let some = if last && self.kills > 0 { 0 } else { some };
+        let least_values = u64::from(last && self.kills == 0);
+        let enough = || {
+            let values = self.sky.counts.values.load(Ordering::Relaxed); // Relaxed: a count
+            self.sky.counts.ended() >= some && values >= least_values
+        };
         self.sky.eventually("the storm goes on", || {
             self.sky.victims.continue_due(Instant::now());
             begun.elapsed() >= pace && enough() || self.sky.is_over() || self.sky.book.is_nearly_full()
