@@ -73,7 +73,7 @@ impl Janitor {
         let (ours, theirs) = Tether::pair()?;
         let directory = segment.directory().ok_or(io::ErrorKind::NotFound)?;
         let lease = segment.lease().open_again()?;
-        let kept = [directory, segment.file(), &lease, theirs.file()];
+        let kept = [directory, segment.file(), &lease, &theirs];
         let mut descriptors = Vec::with_capacity(kept.len());
         for file in kept {
             descriptors.push(Descriptor::of(file)?);

@@ -167,7 +167,7 @@ pub(crate) fn spawn(
     let lease = segment.lease();
     let own = lease.open_again();
     let hold = own.as_ref().unwrap_or(&recipe.spare);
-    let kept = [segment.file(), hold, lease.probe(), theirs.file()];
+    let kept = [segment.file(), hold, lease.probe(), &theirs];
     let mut descriptors = Vec::with_capacity(kept.len());
     for file in kept {
         descriptors.push(Descriptor::of(file)?);

@@ -14,10 +14,12 @@
 //!
 //! # Crash
 //!
-//! A process that was forked from either end without exec has that end too, and while it lives the other side is
-//! not told. So it also watches the process descriptor, and the lease.
+//! A child forked from either process does not keep that one's end ([`unshared`](super::unshared)). One of a bare `clone`
+//! does, and while it lives the other side is not told. So it also watches the process descriptor, and the lease.
 #![expect(unsafe_code, reason = "socketpair, send and recv")]
 
+use super::birth::without_forks;
+use super::unshared::Unshared;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
@@ -27,7 +29,7 @@ pub const MESSAGE_LIMIT: usize = 4096;
 
 /// One end of a pair.
 #[derive(Debug)]
-pub struct Tether(File);
+pub struct Tether(Unshared);
 
 /// What has come.
 #[derive(Debug, PartialEq, Eq)]
@@ -41,11 +43,18 @@ pub enum Received {
 }
 
 impl Tether {
-    /// Two ends, close-on-exec.
+    /// Two ends, close-on-exec: our own, and one to be given to a process that is started.
     ///
     /// # Errors
     /// `EMFILE` and its like.
-    pub fn pair() -> io::Result<(Self, Self)> {
+    pub fn pair() -> io::Result<(Self, File)> {
+        without_forks(|| {
+            let [ours, theirs] = Self::ends()?;
+            Ok((Self::of(ours), theirs))
+        })
+    }
+
+    fn ends() -> io::Result<[File; 2]> {
         let mut ends = [-1; 2];
         let kind = libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC;
         // SAFETY: an array of two integers to fill.
@@ -54,19 +63,13 @@ impl Tether {
         }
         // SAFETY: the call has just returned these descriptors, so nobody else owns them.
         let [one, other] = ends.map(|fd| File::from(unsafe { OwnedFd::from_raw_fd(fd) }));
-        Ok((Self(super::file::beyond_standard(one)?), Self(super::file::beyond_standard(other)?)))
+        Ok([super::file::beyond_standard(one)?, super::file::beyond_standard(other)?])
     }
 
     /// The end that a process was given at its start.
     #[must_use]
     pub fn of(file: File) -> Self {
-        Self(file)
-    }
-
-    /// The descriptor, as a file.
-    #[must_use]
-    pub fn file(&self) -> &File {
-        &self.0
+        Self(Unshared::adopt(file.into()))
     }
 
     /// Sends a message; what is longer than [`MESSAGE_LIMIT`] is cut. Allowed after a fork.
@@ -115,6 +118,7 @@ mod tests {
     #[test]
     fn messages_come_whole_and_then_the_end() {
         let (one, other) = Tether::pair().unwrap();
+        let other = Tether::of(other);
         assert_eq!(other.receive(), Received::Nothing);
         one.send(b"first").unwrap();
         one.send(&[7; MESSAGE_LIMIT + 1]).unwrap();
