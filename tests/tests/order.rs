@@ -109,7 +109,8 @@ fn replies_of_a_stream_can_be_read_in_place() {
 }
 
 /// Sizes around every border: in line, the classes of blocks, the largest payload.
-const SIZES: [usize; 17] = [0, 1, 15, 16, 17, 79, 80, 81, 95, 96, 97, 1000, 1024, 4090, 16_000, 60_000, 262_128];
+const SIZES: [usize; 17] =
+    [0, 1, 15, 16, 17, 79, 80, 81, 95, 96, 97, 1000, 1024, 4090, 16_000, 60_000, 262_128];
 
 #[test]
 fn payloads_of_every_size_come_back_as_they_were() {

@@ -429,7 +429,7 @@ fn make_file(place: &Place, path: &Path, bytes: u64) -> Result<(Mapping, File), 
         path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_path_buf();
     let system = |what| move |source| CreateError::System { what, path: path.to_path_buf(), source };
     let looks = || system("look at the file system of");
-    let kind = File::open(&directory).and_then(|file| sys::file::kind_of(&file)).map_err(looks())?;
+    let kind = sys::file::kind_at(&directory).map_err(looks())?;
     let bytes = bytes.next_multiple_of(kind.granule_bytes());
     let free_bytes = sys::file::available_bytes(&directory).map_err(looks())?;
     let no_space = |available_bytes| {

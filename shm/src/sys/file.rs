@@ -78,6 +78,14 @@ impl Kind {
 /// What the file system of a file is.
 ///
 /// # Errors
+/// What opening it, or `fstatfs`, says.
+pub fn kind_at(directory: &Path) -> io::Result<Kind> {
+    kind_of(&File::open(directory)?)
+}
+
+/// The kind of the file system that a file lies on.
+///
+/// # Errors
 /// What `fstatfs` says.
 pub fn kind_of(file: &File) -> io::Result<Kind> {
     // SAFETY: an all-zero statfs is valid to be overwritten.
@@ -262,7 +270,14 @@ fn identity(file: &File) -> io::Result<(u64, u64)> {
 /// Removes a file that this process has just made, unless its name is another's by now.
 pub fn remove_made(path: &Path, file: &File) {
     let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else { return };
-    let removed = File::open(directory).and_then(|directory| remove_from(&directory, name, file));
+    let removed = match File::open(directory) {
+        Ok(directory) => remove_from(&directory, name, file).map(drop),
+        // No descriptor is left, say: then by its path alone.
+        Err(_) => std::fs::symlink_metadata(path).and_then(|named| {
+            let is_it = identity(file)? == (named.dev(), named.ino());
+            if is_it { std::fs::remove_file(path) } else { Ok(()) }
+        }),
+    };
     drop(removed); // what made us remove it is told already
 }
 
