@@ -101,8 +101,8 @@ pub use batch::{BATCH_SIZE_LIMIT, DEFAULT_BATCH_WAIT_TIME};
 pub use cpus::{Cpus, ParseCpusError, Pin};
 pub use debug::{BranchInfo, DebugInfo, RequestInfo, ServletInfo, WorkerInfo, WorkerName};
 pub use error::{
-    BoxError, CallError, DrainError, EnsembleError, Member, MemberOutcome, RemoteCause, RemoteError,
-    StartError,
+    BoxError, CallError, DrainError, EnsembleError, Member, MemberOutcome, PayloadError, RemoteCause,
+    RemoteError, StartError,
 };
 pub use items::{Batch, Item, Items, Preprocessed, PreprocessedItems};
 pub use loan::{Loan, Plain};

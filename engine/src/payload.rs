@@ -2,11 +2,10 @@
 //!
 //! The format is fixed by three rkyv features (little-endian, aligned, 64-bit pointers) and by
 //! [`PAYLOAD_FORMAT`], which is part of a segment's fingerprint. The width of pointers is also that of `usize` and
-//! `isize`: narrower ones would cut their values without an error. Shared pointers (`Rc`, `Arc`) are not
-//! payloads: the serialiser has no place for them, so they fail to compile.
+//! `isize`: narrower ones would cut their values without an error.
 #![expect(unsafe_code, reason = "a view of bytes that were validated when they were taken")]
 
-use crate::error::EncodeError;
+use crate::error::{EncodeError, PayloadError as Failure, TooDeep};
 use crate::scratch::{Scratch, ScratchRoom};
 use ringmill_shm::arena::{Claimed, Corrupt, Done, Filling, JoinPlace, Keeping, WritePlace};
 use ringmill_shm::layout::PAYLOAD_ALIGN;
@@ -15,7 +14,7 @@ use rkyv::api::access_with_context;
 use rkyv::api::low::{LowDeserializer, LowValidator, deserialize};
 use rkyv::bytecheck::CheckBytes;
 use rkyv::primitive::{ArchivedU64, ArchivedUsize, FixedUsize};
-use rkyv::rancor::{Error as Failure, Strategy};
+use rkyv::rancor::Strategy;
 use rkyv::rend::u64_le;
 use rkyv::ser::{Positional, Serializer, Writer};
 use rkyv::util::AlignedVec;
@@ -38,7 +37,7 @@ const _: fn(u64_le) -> ArchivedU64 = |number| number;
 
 /// So many pointers of a payload can lie one within the other: whoever validates it recurses, and no bytes may
 /// cost more than a worker's stack.
-const DEPTH_LIMIT: usize = 128;
+pub(crate) const DEPTH_LIMIT: usize = 128;
 /// As rkyv counts: what the root lies in, and the first that is too many.
 const DEPTHS: NonZeroUsize = NonZeroUsize::new(DEPTH_LIMIT + 2).expect("not zero");
 
@@ -50,8 +49,9 @@ pub type Checker<'a> = LowValidator<'a, Failure>;
 /// A type that can travel: rkyv's `Archive`, `Serialize` and `Deserialize`, validated with `CheckBytes`,
 /// without shared pointers. Implemented for all that qualify.
 ///
-/// Whoever reads a payload refuses one with more than 128 pointers one within the other: a linked list of more
-/// links, say. A `Vec` is one pointer, however long.
+/// Whoever reads a payload refuses one with more than 128 pointers one within the other, with
+/// [`RemoteCause::TooDeep`](crate::RemoteCause::TooDeep) for an input: a linked list of more links, say. The sender
+/// cannot know, since rkyv does not say how deep it is. A `Vec` is one pointer, however long.
 ///
 /// What arrives is what was sent, to the bit; `usize` and `isize` have 64 bits. The exceptions are rkyv's: a hash map or set
 /// gets a new hasher (`S::default()`), a `RangeInclusive` that was iterated to its end forgets that, and a field with
@@ -258,6 +258,17 @@ pub(crate) enum ReadError {
     Corrupt(#[from] Corrupt),
     #[error("the payload is not a valid {type_name}: {message}")]
     Invalid { type_name: &'static str, message: String },
+    #[error("the payload is not a valid {type_name}: {}", TooDeep { limit: *limit })]
+    TooDeep { type_name: &'static str, limit: usize },
+}
+
+impl ReadError {
+    pub(crate) fn new(type_name: &'static str, failure: &Failure) -> Self {
+        match failure.is_too_deep() {
+            true => Self::TooDeep { type_name, limit: DEPTH_LIMIT },
+            false => Self::Invalid { type_name, message: failure.to_string() },
+        }
+    }
 }
 
 impl<T: Payload> Validated<T> {
@@ -281,7 +292,7 @@ impl<T: Payload> Validated<T> {
 
     #[cold]
     fn invalid(failure: &Failure) -> ReadError {
-        ReadError::Invalid { type_name: std::any::type_name::<T>(), message: failure.to_string() }
+        ReadError::new(std::any::type_name::<T>(), failure)
     }
 
     /// The view.
@@ -362,7 +373,11 @@ mod tests {
         };
         with_stack(1 << 20, || {
             assert!(copied::<Chain>(&to_bytes(&chain(DEPTH_LIMIT)).unwrap()).is_ok());
-            assert!(copied::<Chain>(&to_bytes(&chain(DEPTH_LIMIT + 1)).unwrap()).is_err());
+            let error = copied::<Chain>(&to_bytes(&chain(DEPTH_LIMIT + 1)).unwrap()).err().unwrap();
+            assert!(
+                error.to_string().starts_with("more than 128 pointers lie one within the other"),
+                "{error}"
+            );
         });
         with_stack(1 << 20, || {
             let mut depth = DEPTH_LIMIT;

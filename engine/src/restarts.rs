@@ -279,7 +279,7 @@ mod tests {
         let backwards = Restarts::default().backoff(Duration::from_secs(9), Duration::from_secs(1));
         assert_eq!(
             backwards.check("s").unwrap_err().to_string(),
-            "servlet s: the first back-off (9s) is longer than the longest (1s)"
+            "servlet s: the first back-off (9s) is longer than the longest (1s): swap them"
         );
     }
 

@@ -252,7 +252,9 @@ impl Mover<'_> {
 
     #[cold]
     fn fail_unreachable(&self, task: Claimed<'_>, node: u32) {
-        let message = format!("node {node} cannot be reached");
+        let message = format!(
+            "the next servlet (node {node}) refuses the item: its segment is corrupted; restart the service"
+        );
         self.fail(task, self.error("", 0, RemoteCause::Payload { message }));
     }
 
@@ -348,7 +350,9 @@ impl Mover<'_> {
                 }
             }
             (Err(task), _) => {
-                let message = format!("fork {index} cannot be entered");
+                let message = format!(
+                    "ensemble {index} refuses the item: its segment is corrupted; restart the service"
+                );
                 self.fail(task, self.error("", 0, RemoteCause::Payload { message }));
             }
             (Ok(_), None) => {} // `Claimed::fork` has looked it up
@@ -369,7 +373,10 @@ impl Mover<'_> {
                 task.payload().map_err(unreadable).and_then(|bytes| choose(bytes)).and_then(known)
             }
             (None, Some(node)) => return self.forward(task, node),
-            (None, None) => Err(RemoteCause::Payload { message: "nobody here can choose".into() }),
+            (None, None) => Err(RemoteCause::Payload {
+                message: "the switch has no thread in the server to choose a member: an error in ringmill"
+                    .into(),
+            }),
         };
         crash_point!("route.chosen");
         match chosen {

@@ -475,7 +475,7 @@ impl<'a> Loop<'a> {
                 }
                 Err(error) => {
                     slot.set(None);
-                    desk.fail_task(task, RemoteCause::Payload { message: error.to_string() });
+                    desk.fail_task(task, error.into());
                     continue;
                 }
             }

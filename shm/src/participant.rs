@@ -362,13 +362,13 @@ const MODE: u32 = 0o600;
 #[non_exhaustive]
 pub enum LeaseError {
     /// The file is another user's. Who may make files in the directory may take any name there first.
-    #[error("it belongs to user {owner}")]
+    #[error("its file belongs to user {owner}: only that user may use it")]
     Owner {
         /// Whose it is.
         owner: u32,
     },
     /// It is a link, a directory, a pipe.
-    #[error("it is no plain file")]
+    #[error("its file is a link, a directory or a pipe, and no plain file")]
     Irregular,
     /// The operating system refused.
     #[error(transparent)]
@@ -506,7 +506,7 @@ impl Lease {
                 return Ok(None);
             }
             if begun.elapsed() >= REMOVAL_LIMIT {
-                let why = "who removes what a dead server left holds it, and does not go on";
+                let why = "another process is removing a dead server's files and has not finished; it may be stopped: continue or kill it";
                 return Err(io::Error::new(io::ErrorKind::TimedOut, why).into());
             }
             // The last worker of a dead server, or a person's command, removes its files.

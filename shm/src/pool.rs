@@ -69,7 +69,7 @@ impl Handle {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PoolError {
     /// No class is large enough.
-    #[error("a payload of {bytes} bytes does not fit the largest class of {largest} bytes")]
+    #[error("it has {bytes} bytes, the largest payload class {largest}")]
     TooLarge {
         /// The payload's size.
         bytes: u64,

@@ -1,5 +1,6 @@
 //! The error of user code.
 
+use super::OneLine;
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::error::Error as StdError;
 use std::fmt::{self, Write as _};
@@ -141,7 +142,7 @@ impl<E: StdError + Send + Sync + 'static> From<E> for BoxError {
 
 impl fmt::Display for BoxError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.chain().join(": "))
+        OneLine(&self.chain().join(": ")).fmt(f)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Why a request has no outcome.
 
 use super::remote::are_of_deadline;
-use super::{BoxError, EnsembleError, RemoteCause, RemoteError};
+use super::{BoxError, EnsembleError, OneLine, PayloadError, RemoteCause, RemoteError, one_line};
 use crate::payload::ReadError;
 use ringmill_shm::pool::PoolError;
 use std::time::{Duration, Instant};
@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 pub(crate) enum EncodeError {
     #[error(transparent)]
     Pool(#[from] PoolError),
-    #[error("serialisation failed: {0}")]
-    Serialise(#[from] rkyv::rancor::Error),
-    #[error("serialisation took {first} bytes, and {second} when done again: the value changes")]
+    #[error("{0}")]
+    Serialise(#[from] PayloadError),
+    #[error("it took {first} bytes, and {second} when done again: the value changes while it is sent")]
     Unsteady { first: u64, second: u64 },
 }
 
@@ -22,7 +22,7 @@ pub(crate) enum EncodeError {
 #[non_exhaustive]
 pub enum CallError {
     /// As many requests as the server's capacity are in progress.
-    #[error("the server's {capacity} places are all taken{}", waited_text(.waited))]
+    #[error("all {capacity} places of the server are taken{}: call less often, or start it with a larger capacity", waited_text(.waited))]
     ServerBacklogFull {
         /// How many can be in progress.
         capacity: u32,
@@ -39,7 +39,9 @@ pub enum CallError {
         total: Duration,
     },
     /// The input is larger than the largest class of payload blocks.
-    #[error("the input has {bytes} bytes, the largest payload class {largest}")]
+    #[error(
+        "the input has {bytes} bytes, the largest payload class {largest}: raise max_payload, or send less"
+    )]
     PayloadTooLarge {
         /// Its size in bytes.
         bytes: u64,
@@ -47,13 +49,15 @@ pub enum CallError {
         largest: u64,
     },
     /// All payload blocks that are large enough are in use.
-    #[error("all payload blocks of at least {bytes} bytes are in use")]
+    #[error(
+        "all payload blocks of at least {bytes} bytes are in use: call less often, or give the server more of them"
+    )]
     PoolExhausted {
         /// The input's size in bytes.
         bytes: u64,
     },
     /// The input could not be serialised.
-    #[error("the input could not be serialised: {message}")]
+    #[error("the input cannot be serialised: {}", OneLine(message))]
     Serialise {
         /// Why.
         message: String,
@@ -69,7 +73,7 @@ pub enum CallError {
     #[error("{0}")]
     WorkerDied(Box<RemoteError>),
     /// The servlet has no workers left and gets no new ones.
-    #[error("servlet {servlet} is down: {reason}")]
+    #[error("servlet {} is down: {}", OneLine(servlet), if reason.is_empty() { "no worker is left".into() } else { one_line(reason) })]
     ServletDown {
         /// The servlet's name.
         servlet: String,
@@ -88,7 +92,7 @@ pub enum CallError {
         pid: u32,
     },
     /// The thread that wakes futures could not be started.
-    #[error("the reactor's thread cannot be started: {message}")]
+    #[error("cannot start the thread that wakes futures: {}", OneLine(message))]
     NoReactor {
         /// What the operating system said.
         message: String,
@@ -97,10 +101,10 @@ pub enum CallError {
     #[error("the input was refused: {0}")]
     Refused(BoxError),
     /// The loan was lent by another server.
-    #[error("the loan was lent by another server")]
+    #[error("the loan was lent by another server: send it to that one")]
     ForeignLoan,
     /// The bytes of the outcome are not what they should be.
-    #[error("the outcome cannot be read: {message}")]
+    #[error("the outcome cannot be read: {}", OneLine(message))]
     Corrupt {
         /// Why.
         message: String,
@@ -172,7 +176,18 @@ impl From<EncodeError> for RemoteCause {
             EncodeError::Pool(PoolError::TooLarge { bytes, largest }) => {
                 Self::OutcomeTooLarge { bytes, largest }
             }
-            other => Self::Payload { message: format!("the outcome cannot be written: {other}") },
+            other => Self::Payload { message: format!("the outcome cannot be serialised: {other}") },
+        }
+    }
+}
+
+impl From<ReadError> for RemoteCause {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::TooDeep { type_name, limit } => {
+                Self::TooDeep { type_name: type_name.into(), limit: limit as u32 }
+            }
+            other => Self::Payload { message: other.to_string() },
         }
     }
 }
@@ -188,7 +203,7 @@ impl From<ReadError> for CallError {
 #[non_exhaustive]
 pub enum DrainError {
     /// Requests were still in progress when the time was over.
-    #[error("{left} requests are still in progress after {:.3} s", limit.as_secs_f64())]
+    #[error("{left} requests are still in progress after {:.3} s; they go on, and shutdown ends them", limit.as_secs_f64())]
     InProgress {
         /// How many.
         left: usize,

@@ -3,14 +3,234 @@
 
 mod boxed;
 mod call;
+mod payload;
 mod remote;
 mod start;
+mod text;
 
 pub use boxed::BoxError;
 pub(crate) use call::forked_text;
 pub use call::{CallError, DrainError};
+pub use payload::PayloadError;
 pub use remote::{EnsembleError, Member, MemberOutcome, RemoteCause, RemoteError};
 pub use start::StartError;
 
 pub(crate) use call::EncodeError;
+pub(crate) use payload::TooDeep;
 pub(crate) use start::{JoinError, NOT_A_WORKER, STOPPED_BY_ERROR, status_of_early_death};
+pub(crate) use text::{OneLine, one_line};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ringmill_shm::pool::PoolError;
+    use ringmill_shm::segment::{AttachError, CreateError};
+    use ringmill_shm::sys::build_id::BuildId;
+    use ringmill_shm::text::is_unruly;
+    use rkyv::rancor::{Source, Trace};
+    use std::error::Error;
+    use std::io;
+    use std::path::PathBuf;
+    use std::time::Duration;
+
+    const RUDE: &str = "two\nlines \x1b[31mand red\u{202e}";
+
+    fn system() -> io::Error {
+        io::Error::from_raw_os_error(libc::EAGAIN)
+    }
+
+    fn path() -> PathBuf {
+        "/dev/shm/a\x1bb\n".into()
+    }
+
+    fn remote(cause: RemoteCause) -> RemoteError {
+        RemoteError { servlet: RUDE.into(), worker: 1, pid: 2, attempt: 1, cause }
+    }
+
+    /// One line for a log or a terminal, with the reason in it, whoever prints it.
+    #[track_caller]
+    fn assert_is_told(error: &dyn Error) {
+        let text = error.to_string();
+        assert!(!text.trim().is_empty() && text.len() < 1000, "{text:?}");
+        assert!(!text.contains(is_unruly), "{text:?}");
+        let mut source = error.source();
+        while let Some(inner) = source {
+            assert!(text.contains(&one_line(&inner.to_string())), "{text:?} leaves out {inner}");
+            source = inner.source();
+        }
+    }
+
+    /// One of each. A variant that is missing does not compile in the `match` below: add it to both.
+    fn causes() -> Vec<RemoteCause> {
+        let failed = remote(RemoteCause::Unanswered);
+        let members = vec![
+            Member { name: RUDE.into(), outcome: MemberOutcome::Failed { error: failed } },
+            Member { name: "b".into(), outcome: MemberOutcome::Value { payload: None } },
+            Member { name: "c".into(), outcome: MemberOutcome::Unfinished },
+        ];
+        let (text, signal, code) = (|| RUDE.to_string(), Some(9), Some(3));
+        let causes = vec![
+            RemoteCause::Failed {
+                type_name: text(),
+                messages: vec![text(), text()],
+                backtrace: Some(text()),
+            },
+            RemoteCause::Panicked { message: text(), backtrace: None },
+            RemoteCause::Unanswered,
+            RemoteCause::OutcomeCount { items: 1, outcomes: 2 },
+            RemoteCause::OutcomeTooLarge { bytes: 2, largest: 1 },
+            RemoteCause::Payload { message: text() },
+            RemoteCause::TooDeep { type_name: text(), limit: 128 },
+            RemoteCause::Died { signal, code: None, restarting: true },
+            RemoteCause::Died { signal: None, code, restarting: false },
+            RemoteCause::Overran { limit_ns: 1, restarting: true },
+            RemoteCause::Poisonous { deaths: 3, signal: None, code },
+            RemoteCause::Down { reason: text() },
+            RemoteCause::Down { reason: String::new() },
+            RemoteCause::ShutDown,
+            RemoteCause::DeadlineExceeded { late_ns: 1 },
+            RemoteCause::NoSuchMember { index: 2, members: 2 },
+            RemoteCause::Ensemble { members },
+        ];
+        for cause in &causes {
+            match cause {
+                RemoteCause::Failed { .. } | RemoteCause::Panicked { .. } | RemoteCause::Unanswered => {}
+                RemoteCause::OutcomeCount { .. } | RemoteCause::OutcomeTooLarge { .. } => {}
+                RemoteCause::Payload { .. } | RemoteCause::TooDeep { .. } | RemoteCause::Died { .. } => {}
+                RemoteCause::Overran { .. } | RemoteCause::Poisonous { .. } | RemoteCause::Down { .. } => {}
+                RemoteCause::ShutDown | RemoteCause::DeadlineExceeded { .. } => {}
+                RemoteCause::NoSuchMember { .. } | RemoteCause::Ensemble { .. } => {}
+            }
+        }
+        causes
+    }
+
+    #[test]
+    fn every_remote_error_is_one_line() {
+        for cause in causes() {
+            let error = remote(cause);
+            assert_is_told(&error);
+            assert_is_told(&CallError::remote(error.clone()));
+            assert_is_told(&StartError::Worker(Box::new(error)));
+        }
+    }
+
+    #[test]
+    fn every_call_error_is_one_line() {
+        let (text, second) = (|| RUDE.to_string(), Duration::from_secs(1));
+        let errors = [
+            CallError::ServerBacklogFull { capacity: 1, waited: second },
+            CallError::ServerBacklogFull { capacity: 1, waited: Duration::ZERO },
+            CallError::Timeout { enqueueing: second, total: second },
+            CallError::PayloadTooLarge { bytes: 2, largest: 1 },
+            CallError::PoolExhausted { bytes: 2 },
+            CallError::Serialise { message: text() },
+            CallError::ServletDown { servlet: text(), reason: text() },
+            CallError::ServletDown { servlet: text(), reason: String::new() },
+            CallError::ShuttingDown,
+            CallError::NoReactor { message: text() },
+            CallError::Refused(BoxError::msg(RUDE)),
+            CallError::ForeignLoan,
+            CallError::Forked { server_pid: 1, pid: 2 },
+            CallError::Corrupt { message: text() },
+        ];
+        for error in &errors {
+            assert_is_told(error);
+            match error {
+                CallError::ServerBacklogFull { .. } | CallError::Timeout { .. } => {}
+                CallError::PayloadTooLarge { .. } | CallError::PoolExhausted { .. } => {}
+                CallError::Serialise { .. } | CallError::ServletDown { .. } | CallError::ShuttingDown => {}
+                CallError::NoReactor { .. } | CallError::Refused(_) | CallError::ForeignLoan => {}
+                CallError::Corrupt { .. } | CallError::Forked { .. } => {}
+                // Above, of every cause.
+                CallError::Remote(_) | CallError::Ensemble(_) | CallError::WorkerDied(_) => {}
+            }
+        }
+        let pool = EncodeError::from(PoolError::TooLarge { bytes: 2, largest: 1 });
+        for error in [pool, EncodeError::Unsteady { first: 1, second: 2 }] {
+            assert_is_told(&error);
+            assert_is_told(&remote(error.into()));
+        }
+        let drained =
+            [DrainError::InProgress { left: 1, limit: second }, DrainError::Forked { server_pid: 1, pid: 2 }];
+        for error in &drained {
+            assert_is_told(error);
+            match error {
+                DrainError::InProgress { .. } | DrainError::Forked { .. } => {}
+            }
+        }
+    }
+
+    #[test]
+    fn every_start_error_is_one_line() {
+        let (name, second) = (|| "s".to_string(), Duration::from_secs(1));
+        let errors = [
+            StartError::Segment(CreateError::System { what: "lock", path: path(), source: system() }),
+            StartError::BatchRule { servlet: name(), batch_size: 1, batch_wait_time: second },
+            StartError::Backoff { servlet: name(), first: second, longest: second },
+            StartError::Range { servlet: Some(name()), what: "it", value: 3, least: 1, most: 2 },
+            StartError::Range { servlet: None, what: "it", value: 3, least: 1, most: 2 },
+            StartError::Name { name: RUDE.into(), longest: 64 },
+            StartError::Variable { servlet: name(), variable: RUDE.into(), reason: "it has a NUL" },
+            StartError::Cpu { servlet: name(), cpu: 9, allowed: vec![0, 1] },
+            StartError::NotListed { servlet: name(), worker_type: "a::B".into(), listed: vec![] },
+            StartError::NotInExecutable {
+                servlet: name(),
+                worker_type: "a::B".into(),
+                library: path(),
+                executable: path(),
+            },
+            StartError::Program { servlet: name(), path: path(), reason: RUDE.into() },
+            StartError::Executable { servlet: name(), path: path(), source: system() },
+            StartError::Config { servlet: name(), message: RUDE.into() },
+            StartError::Died { servlet: name(), worker: 0, status: "exit code 3".into(), code: Some(3) },
+            StartError::Died { servlet: name(), worker: 0, status: "x".into(), code: Some(NOT_A_WORKER) },
+            StartError::Join { servlet: name(), worker: 0, reason: RUDE.into() },
+            StartError::Timeout { servlet: name(), worker: 0, limit: second },
+            StartError::System { what: "start a thread", source: system() },
+        ];
+        for error in &errors {
+            assert_is_told(error);
+            match error {
+                StartError::Segment(_) | StartError::BatchRule { .. } | StartError::Backoff { .. } => {}
+                StartError::Range { .. } | StartError::Name { .. } | StartError::Variable { .. } => {}
+                StartError::Cpu { .. } | StartError::NotListed { .. } => {}
+                StartError::NotInExecutable { .. } | StartError::Program { .. } => {}
+                StartError::Executable { .. } | StartError::Config { .. } | StartError::Died { .. } => {}
+                StartError::Join { .. } | StartError::Timeout { .. } | StartError::System { .. } => {}
+                StartError::Worker(_) => {} // above, of every cause
+            }
+        }
+        let build = BuildId::of_this_process().expect("a test has one");
+        let errors = [
+            JoinError::Attach(AttachError::System { what: "map", path: path(), source: system() }),
+            JoinError::System { what: "start a thread", source: system() },
+            JoinError::Place(3),
+            JoinError::Build { wanted: build.clone(), ours: build, program: path() },
+        ];
+        for error in &errors {
+            assert_is_told(error);
+            match error {
+                JoinError::Attach(_) | JoinError::System { .. } | JoinError::Place(_) => {}
+                JoinError::Build { .. } => {}
+            }
+        }
+    }
+
+    #[test]
+    fn errors_of_user_code_and_payloads_are_one_line() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("outer\n{RUDE}")]
+        struct Outer(#[source] io::Error);
+
+        assert_eq!(
+            BoxError::from(Outer(system())).to_string(),
+            format!("outer; two; lines \\u{{1b}}[31mand red\\u{{202e}}: {}", system())
+        );
+        let error = PayloadError::new(Outer(system())).trace("in field\n`x`");
+        assert_is_told(&error);
+        assert!(error.to_string().ends_with(&format!("{}, in field; `x`", system())), "{error}");
+        let deep = (0..1000).fold(PayloadError::new(system()), |error, depth| error.trace(depth));
+        assert!(deep.to_string().ends_with(", 0, 1, 2, 3"), "{deep}");
+    }
+}

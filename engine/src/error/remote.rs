@@ -1,6 +1,6 @@
 //! Records of errors that happened on a worker's side; they lie in the segment in the place of an outcome.
 
-use super::BoxError;
+use super::{BoxError, OneLine, TooDeep};
 use rkyv::boxed::{ArchivedBox, BoxResolver};
 use rkyv::niche::niched_option::NichedOption;
 use rkyv::niche::niching::Null;
@@ -77,6 +77,13 @@ pub enum RemoteCause {
     Payload {
         /// Why.
         message: String,
+    },
+    /// More pointers lie one within the other in the input than a reader follows.
+    TooDeep {
+        /// The input's type.
+        type_name: String,
+        /// How many it follows.
+        limit: u32,
     },
     /// The worker's process ended while it worked on this request.
     Died {
@@ -224,7 +231,7 @@ pub struct EnsembleError {
 
 impl fmt::Display for EnsembleError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ensemble {}: ", self.servlet)?;
+        write!(f, "ensemble {}: ", OneLine(&self.servlet))?;
         write_members(&self.members, f)
     }
 }
@@ -310,6 +317,9 @@ impl RemoteCause {
                 shortened_members(members).map(|members| Self::Ensemble { members })
             }
             Self::Payload { message } => Some(Self::Payload { message: cut(message)? }),
+            Self::TooDeep { type_name, limit } => {
+                Some(Self::TooDeep { type_name: cut(type_name)?, limit: *limit })
+            }
             Self::Down { reason } => Some(Self::Down { reason: cut(reason)? }),
             _ => None,
         }
@@ -395,17 +405,6 @@ impl fmt::Display for Restarting {
     }
 }
 
-/// Text of user code on one line, however many it has: those of a failed `assert_eq!`, say.
-struct OneLine<'a>(&'a str);
-
-impl fmt::Display for OneLine<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut lines = self.0.split(['\n', '\r']).map(str::trim).filter(|line| !line.is_empty());
-        f.write_str(lines.next().unwrap_or_default())?;
-        lines.try_for_each(|line| write!(f, "; {line}"))
-    }
-}
-
 impl fmt::Display for RemoteCause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -413,7 +412,7 @@ impl fmt::Display for RemoteCause {
                 OneLine(&messages.join(": ")).fmt(f)
             }
             Self::Failed { type_name, messages, .. } => {
-                write!(f, "{type_name}: {}", OneLine(&messages.join(": ")))
+                write!(f, "{}: {}", OneLine(type_name), OneLine(&messages.join(": ")))
             }
             Self::Panicked { message, .. } => write!(f, "panicked: {}", OneLine(message)),
             Self::Unanswered => f.write_str("the worker's call returned without answering this item"),
@@ -421,9 +420,20 @@ impl fmt::Display for RemoteCause {
                 write!(f, "the worker's call gave {outcomes} outcomes for a batch of {items}; none was used")
             }
             Self::OutcomeTooLarge { bytes, largest } => {
-                write!(f, "the outcome has {bytes} bytes, the largest payload class {largest}")
+                write!(
+                    f,
+                    "the outcome has {bytes} bytes, the largest payload class {largest}: raise max_payload, or send less"
+                )
             }
             Self::Payload { message } => OneLine(message).fmt(f),
+            Self::TooDeep { type_name, limit } => {
+                write!(
+                    f,
+                    "the input cannot be read as {}: {}",
+                    OneLine(type_name),
+                    TooDeep { limit: *limit as usize }
+                )
+            }
             Self::Died { signal, code, restarting } => {
                 write!(f, "its process {}; {}", Ended(*signal, *code), Restarting(*restarting))
             }
@@ -449,7 +459,10 @@ impl fmt::Display for RemoteCause {
                 write!(f, "its deadline had passed {:.6} s before a worker took it", *late_ns as f64 / 1e9)
             }
             Self::NoSuchMember { index, members } => {
-                write!(f, "its function chose member {index} of a switch with {members}")
+                write!(
+                    f,
+                    "its function chose member {index}, the switch has {members}, counted from 0: choose one of them"
+                )
             }
             Self::Ensemble { members } => write_members(members, f),
         }
@@ -460,8 +473,10 @@ impl fmt::Display for RemoteError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.cause {
             // These happen between workers.
-            RemoteCause::NoSuchMember { .. } | RemoteCause::Ensemble { .. } => f.write_str(&self.servlet)?,
-            _ => write!(f, "{}/{}", self.servlet, self.worker)?,
+            RemoteCause::NoSuchMember { .. } | RemoteCause::Ensemble { .. } => {
+                OneLine(&self.servlet).fmt(f)?
+            }
+            _ => write!(f, "{}/{}", OneLine(&self.servlet), self.worker)?,
         }
         write!(f, " (pid {}", self.pid)?;
         if self.attempt > 0 {

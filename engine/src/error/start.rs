@@ -1,6 +1,6 @@
 //! Why a server, or a worker, did not start.
 
-use super::RemoteError;
+use super::{OneLine, RemoteError};
 use crate::launch::Ended;
 use crate::supervisor::EarlyDeaths;
 use ringmill_shm::segment::{AttachError, CreateError};
@@ -30,7 +30,9 @@ pub enum StartError {
         batch_wait_time: Duration,
     },
     /// A back-off that would shrink.
-    #[error("servlet {servlet}: the first back-off ({first:?}) is longer than the longest ({longest:?})")]
+    #[error(
+        "servlet {servlet}: the first back-off ({first:?}) is longer than the longest ({longest:?}): swap them"
+    )]
     Backoff {
         /// The servlet's name.
         servlet: String,
@@ -111,7 +113,7 @@ pub enum StartError {
         executable: PathBuf,
     },
     /// The executable named with [`program`](crate::ProcessServlet::program) cannot run workers. Nothing of it has been run.
-    #[error("servlet {servlet}: {} cannot run workers: {reason}", shown_path(path))]
+    #[error("servlet {servlet}: {} cannot run workers: {}", shown_path(path), OneLine(reason))]
     Program {
         /// The servlet's name.
         servlet: String,
@@ -121,7 +123,7 @@ pub enum StartError {
         reason: String,
     },
     /// The workers' executable could not be started.
-    #[error("servlet {servlet}: cannot start {}", shown_path(path))]
+    #[error("servlet {servlet}: cannot start {}: {source}", shown_path(path))]
     Executable {
         /// The servlet's name.
         servlet: String,
@@ -131,7 +133,7 @@ pub enum StartError {
         source: std::io::Error,
     },
     /// A configuration could not be serialised.
-    #[error("servlet {servlet}: its configuration cannot be serialised: {message}")]
+    #[error("servlet {servlet}: its configuration cannot be serialised: {}", OneLine(message))]
     Config {
         /// The servlet's name.
         servlet: String,
@@ -154,7 +156,7 @@ pub enum StartError {
         code: Option<i32>,
     },
     /// A worker's process was started and could not take part.
-    #[error("worker {servlet}/{worker} could not join: {reason}")]
+    #[error("worker {servlet}/{worker} could not join: {}", OneLine(reason))]
     Join {
         /// The servlet's name.
         servlet: String,
@@ -164,7 +166,7 @@ pub enum StartError {
         reason: String,
     },
     /// A worker was not ready in time.
-    #[error("worker {servlet}/{worker} was not ready within {:.3} s", limit.as_secs_f64())]
+    #[error("worker {servlet}/{worker} was not ready within {:.3} s: its new and warm_up take longer, or hang; start_timeout sets the limit", limit.as_secs_f64())]
     Timeout {
         /// The servlet's name.
         servlet: String,
@@ -197,7 +199,7 @@ fn list_text(cpus: &[usize]) -> String {
 }
 
 fn name_of(error: &RemoteError) -> String {
-    format!("{}/{}", error.servlet, error.worker)
+    format!("{}/{}", OneLine(&error.servlet), error.worker)
 }
 
 /// The error for a worker that ended before it was ready.
@@ -224,7 +226,7 @@ pub(crate) enum JoinError {
     Attach(#[from] AttachError),
     #[error("cannot {what}: {source}")]
     System { what: &'static str, source: std::io::Error },
-    #[error("the segment has no place {0} for this worker")]
+    #[error("the segment has no place {0} for this worker: the server has given it to another, or is gone")]
     Place(u32),
     #[error(
         "this worker is build {ours} of {}, its server wants build {wanted}: the program was replaced while the server runs; restart the service",

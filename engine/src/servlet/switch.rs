@@ -1,9 +1,9 @@
 //! One of several servlets handles an item.
 
 use super::{Servlet, ThreadServlet, sealed};
-use crate::error::{RemoteCause, StartError};
+use crate::error::{PayloadError, RemoteCause, StartError};
 use crate::panics;
-use crate::payload::{Payload, view};
+use crate::payload::{Payload, ReadError, view};
 use crate::plan::{AddMember, Planner, Span};
 use crate::route::Choose;
 use crate::worker::PassThrough;
@@ -81,7 +81,8 @@ where
     fn plan(self, planner: &mut Planner) -> Result<Span, StartError> {
         let choose = self.choose;
         let choose: Choose = Arc::new(move |bytes: &[u8]| {
-            let unreadable = |e: rkyv::rancor::Error| RemoteCause::Payload { message: e.to_string() };
+            let name = std::any::type_name::<M::In>();
+            let unreadable = |e: PayloadError| RemoteCause::from(ReadError::new(name, &e));
             panics::caught(AssertUnwindSafe(|| Ok(choose(view::<M::In>(bytes).map_err(unreadable)?))))?
         });
         let pass_on = |name| {

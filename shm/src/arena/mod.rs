@@ -52,7 +52,9 @@ use core::time::Duration;
 
 /// The header of a task says something that cannot be: a broken or hostile peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("task {task} is corrupted: a payload of {bytes} bytes at block {block}")]
+#[error(
+    "task {task} names a payload of {bytes} bytes at block {block}, where none can lie: another process has written over the segment"
+)]
 pub struct Corrupt {
     /// The task.
     pub task: u32,

@@ -41,7 +41,7 @@ use std::path::{Path, PathBuf};
 #[non_exhaustive]
 pub enum AttachError {
     /// The operating system refused.
-    #[error("cannot {what} {}", shown_path(path))]
+    #[error("cannot {what} {}: {source}", shown_path(path))]
     System {
         /// What was tried.
         what: &'static str,
@@ -59,7 +59,10 @@ pub enum AttachError {
         why: String,
     },
     /// It was made by another version of this library.
-    #[error("{} has layout version {found}, this program has {expected}", shown_path(path))]
+    #[error(
+        "{} has layout version {found}, this program has {expected}: build both from the same version of ringmill",
+        shown_path(path)
+    )]
     Version {
         /// The file.
         path: PathBuf,
@@ -70,7 +73,7 @@ pub enum AttachError {
     },
     /// Its sizes or its payload format are not those this program would give it.
     #[error(
-        "{} has fingerprint {found:#018x}, this program computes {expected:#018x}: built from other sources or settings",
+        "{} has fingerprint {found:#018x}, this program computes {expected:#018x}: build both from the same sources, with the same settings",
         shown_path(path)
     )]
     Fingerprint {
@@ -82,7 +85,10 @@ pub enum AttachError {
         expected: u64,
     },
     /// Its file has another size than it should.
-    #[error("{} has {found} bytes; its header says {stated}, its shape makes {needed}", shown_path(path))]
+    #[error(
+        "{} has {found} bytes, its header says {stated}, its shape makes {needed}: it is damaged; restart its server",
+        shown_path(path)
+    )]
     Size {
         /// The file.
         path: PathBuf,
@@ -94,7 +100,10 @@ pub enum AttachError {
         needed: u64,
     },
     /// It belongs to another user.
-    #[error("{} belongs to user {owner}, this process acts as user {user}", shown_path(path))]
+    #[error(
+        "{} belongs to user {owner}, this process acts as user {user}: run it as that user",
+        shown_path(path)
+    )]
     Owner {
         /// The file.
         path: PathBuf,

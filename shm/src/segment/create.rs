@@ -91,10 +91,10 @@ pub enum CreateError {
     #[error(transparent)]
     Shape(#[from] ShapeError),
     /// Routes that lead nowhere, or round.
-    #[error("the plan is not one: {0}")]
+    #[error("invalid plan: {0}")]
     Plan(String),
     /// A living server has the name.
-    #[error("segment {} is in use by a live server{}", shown_path(path), pid.map_or(String::new(), |p| format!(" (pid {p})")))]
+    #[error("segment {} is in use by a live server{}: take another name, or stop that one first", shown_path(path), pid.map_or(String::new(), |p| format!(" (pid {p})")))]
     InUse {
         /// The segment's file.
         path: PathBuf,
@@ -102,7 +102,10 @@ pub enum CreateError {
         pid: Option<u32>,
     },
     /// There is a file of this name that is no segment.
-    #[error("{} exists and is not a ringmill segment; it was left alone", shown_path(path))]
+    #[error(
+        "{} exists and is not a ringmill segment; it was left alone: remove it, or take another name",
+        shown_path(path)
+    )]
     Foreign {
         /// The file.
         path: PathBuf,
@@ -180,7 +183,7 @@ pub enum CreateError {
         needed_bytes: u64,
     },
     /// The operating system refused.
-    #[error("cannot {what} {}", shown_path(path))]
+    #[error("cannot {what} {}: {source}", shown_path(path))]
     System {
         /// What was tried.
         what: &'static str,

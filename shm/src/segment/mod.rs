@@ -487,3 +487,90 @@ pub struct Identity {
     /// Who made it.
     pub user_id: u32,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layout::ShapeError;
+    use crate::participant::LeaseError;
+    use crate::pool::PoolError;
+    use crate::text::is_unruly;
+    use std::error::Error;
+    use std::path::PathBuf;
+
+    /// One line for a log or a terminal, with the reason in it, whoever prints it.
+    #[track_caller]
+    fn assert_is_told(error: &dyn Error) {
+        let text = error.to_string();
+        assert!(!text.trim().is_empty() && text.len() < 600, "{text:?}");
+        assert!(!text.contains(is_unruly), "{text:?}");
+        if let Some(source) = error.source() {
+            assert!(text.contains(&source.to_string()), "{text:?} leaves out {source}");
+        }
+    }
+
+    fn path() -> PathBuf {
+        "/dev/shm/a\x1bb\n".into()
+    }
+
+    #[test]
+    fn every_error_is_one_line_with_its_reason() {
+        let system = || io::Error::from_raw_os_error(libc::EAGAIN);
+        let name = Place::named("a\nb").expect_err("no name");
+        let shape = ShapeError { what: "it", value: 3, least: 1, most: 2 };
+        let created = [
+            CreateError::Name(name),
+            CreateError::Shape(shape),
+            CreateError::Plan("node 3 leads nowhere".into()),
+            CreateError::InUse { path: path(), pid: Some(3) },
+            CreateError::Foreign { path: path() },
+            CreateError::Owner { path: path(), owner: 1, user: 2 },
+            CreateError::FileLimit { path: path(), needed_bytes: 2, limit_bytes: 1 },
+            CreateError::NoSpace { path: path(), needed_bytes: 2, available_bytes: 1 },
+            CreateError::HugePages { path: path(), page_bytes: 1, needed_bytes: 2, available_bytes: 1 },
+            CreateError::MemoryLimit {
+                path: path(),
+                group: path(),
+                limit_bytes: 1,
+                available_bytes: 1,
+                needed_bytes: 2,
+            },
+            CreateError::System { what: "lock", path: path(), source: system() },
+        ];
+        for error in &created {
+            assert_is_told(error);
+            match error {
+                // A variant that is missing above does not compile here: add it to both.
+                CreateError::Name(_) | CreateError::Shape(_) | CreateError::Plan(_) => {}
+                CreateError::InUse { .. } | CreateError::Foreign { .. } | CreateError::Owner { .. } => {}
+                CreateError::FileLimit { .. } | CreateError::NoSpace { .. } => {}
+                CreateError::HugePages { .. } | CreateError::MemoryLimit { .. } => {}
+                CreateError::System { .. } => {}
+            }
+        }
+        let attached = [
+            AttachError::System { what: "map", path: path(), source: system() },
+            AttachError::Foreign { path: path(), why: "it has no magic".into() },
+            AttachError::Version { path: path(), found: 1, expected: 2 },
+            AttachError::Fingerprint { path: path(), found: 1, expected: 2 },
+            AttachError::Size { path: path(), found: 1, stated: 2, needed: 3 },
+            AttachError::Owner { path: path(), owner: 1, user: 2 },
+            AttachError::Mode { path: path(), mode: 0o666 },
+        ];
+        for error in &attached {
+            assert_is_told(error);
+            match error {
+                AttachError::System { .. } | AttachError::Foreign { .. } | AttachError::Version { .. } => {}
+                AttachError::Fingerprint { .. } | AttachError::Size { .. } => {}
+                AttachError::Owner { .. } | AttachError::Mode { .. } => {}
+            }
+        }
+        for error in [LeaseError::Owner { owner: 1 }, LeaseError::Irregular, LeaseError::System(system())] {
+            assert_is_told(&error);
+        }
+        for error in [PoolError::TooLarge { bytes: 2, largest: 1 }, PoolError::Exhausted { bytes: 1 }] {
+            assert_is_told(&error);
+        }
+        assert_is_told(&crate::arena::Corrupt { task: 1, bytes: 2, block: 3 });
+    }
+}

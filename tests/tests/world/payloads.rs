@@ -8,8 +8,8 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, TestRunner};
 use ringmill::{
-    BoxError, CallError, Context, Ensemble, PassThrough, Payload, ProcessServlet, RemoteError, Server,
-    Servlet, ThreadServlet, Worker,
+    BoxError, CallError, Context, Ensemble, PassThrough, Payload, ProcessServlet, RemoteCause, RemoteError,
+    Server, Servlet, ThreadServlet, Worker,
 };
 use rkyv::api::low::{LowDeserializer, deserialize};
 use rkyv::rancor::Error;
@@ -436,6 +436,8 @@ kinds! {
     fields_with_wrappers: Wrapped = wrapped();
     what_is_empty: Empty = (0..9_usize).prop_map(|n| (vec![], [], String::new(), PhantomData, Unit, vec![(); n]));
     a_large_root: [u64; 600] = vec(any::<u64>(), 600).prop_map(|list| list.try_into().expect("600"));
+    a_large_root_with_text: ([u64; 600], String) = (vec(any::<u64>(), 600), text())
+        .prop_map(|(list, text)| (list.try_into().expect("600"), text));
     large_lists: Vec<u8> = (0..30_000_usize, any::<u8>()).prop_map(|(length, byte)| vec![byte; length]);
 }
 
@@ -468,5 +470,22 @@ fn errors_beside_values_of_all_alignments_come_back() {
             assert_eq!(*kept.unwrap(), value);
             assert!(failed.unwrap_err().to_string().ends_with(&format!("no {value}")));
         }
+    });
+}
+
+/// What lies too deep is an error that says so, to whoever reads it: a worker's to its caller.
+#[test]
+fn a_payload_that_is_too_deep_says_how_deep_it_may_be() {
+    guarded(|| {
+        let server = start("deep", ThreadServlet::<PassThrough<Tree>>::new(()));
+        let deep = |links| {
+            (0..links)
+                .fold(Tree { size: 0, children: vec![] }, |tree, size| Tree { size, children: vec![tree] })
+        };
+        assert_eq!(server.call(&deep(127)).unwrap().to_owned(), deep(127));
+        let error = server.call(&deep(140)).map(drop).expect_err("it is too deep");
+        let cause = &error.remote_error().expect("a worker's").cause;
+        assert!(matches!(cause, RemoteCause::TooDeep { limit: 128, .. }), "{cause:?}");
+        assert!(error.to_string().contains("more than 128 pointers lie one within the other"), "{error}");
     });
 }

@@ -1,0 +1,31 @@
+//! Texts of user code and of files, as they stand in errors: on one line, and nothing that a terminal obeys.
+
+use ringmill_shm::text::shown;
+use std::fmt;
+
+/// A text on one line, however many it has: those of a failed `assert_eq!`, say.
+pub(crate) struct OneLine<'a>(pub(crate) &'a str);
+
+impl fmt::Display for OneLine<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut lines = self.0.split(['\n', '\r']).map(str::trim).filter(|line| !line.is_empty());
+        f.write_str(&shown(lines.next().unwrap_or_default()))?;
+        lines.try_for_each(|line| write!(f, "; {}", shown(line)))
+    }
+}
+
+pub(crate) fn one_line(text: &str) -> String {
+    OneLine(text).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_become_one_and_escape_codes_are_seen() {
+        assert_eq!(one_line("first\n\r\n  second\tmore\n"), "first; second\\tmore");
+        assert_eq!(one_line("\x1b[2Jgone"), "\\u{1b}[2Jgone");
+        assert_eq!(one_line("\n"), "");
+    }
+}
