@@ -526,6 +526,14 @@ fn check_build(order: &Order) -> Result<(), JoinError> {
     }
 }
 
+/// The right to have tasks of a segment in hand.
+pub(crate) fn take_part(segment: Segment) -> Segment {
+    // SAFETY: the engine's side of the contract: an id is in one hand at a time, from the free ids (`slots`) to a `Filled`,
+    // a `Pending`, a stream's list or a `Reply`, and back; workers claim under the reader lock, and each item's `Parked`
+    // lies on one desk, of which one guard is made at a time (`run`); the supervisor alone repairs, and what is proven dead.
+    unsafe { segment.take_part() }
+}
+
 /// One seat for each of the order's places.
 fn join(order: Order) -> Result<Vec<Arc<Seat>>, JoinError> {
     let given = |index: usize| order.descriptors.and_then(|all| all[index].take_over());
@@ -538,6 +546,7 @@ fn join(order: Order) -> Result<Vec<Arc<Seat>>, JoinError> {
         // A program between the server and us has closed them.
         _ => Segment::attach(order.segment, payload::PAYLOAD_FORMAT)?,
     };
+    let segment = take_part(segment);
     let origin = Origin::of(&segment)
         .map_err(|source| JoinError::System { what: "look at the server's lease", source })?;
     if origin != order.origin {

@@ -33,15 +33,12 @@
 //! The kernel releases the lock of a process that ends in any way. A server that dies leaves a segment
 //! whose byte 0 is free: stale, to be removed by the next start or by `shmtool clean`.
 
-#![expect(unsafe_code, reason = "the boot message is plain bytes in shared memory")]
-
 use crate::doorbell::Bell;
 use crate::stats::Counters;
 use crate::sync::Ordering;
 use crate::sys;
 use crate::sys::unshared::Unshared;
 use crate::token::Token;
-use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicU32, AtomicU64};
 use std::fs::{File, Metadata, OpenOptions};
 use std::io;
@@ -143,16 +140,12 @@ pub struct Entry {
     cpus: CpuMask,
     counters: Counters,
     message_bytes: AtomicU32,
-    message: UnsafeCell<[u8; MESSAGE_BYTES]>,
+    message: [AtomicU64; MESSAGE_BYTES / 8],
 }
 
 #[repr(C, align(128))]
 #[derive(Debug)]
 struct CpuMask([AtomicU64; sys::cpu::CPU_LIMIT / 64]);
-
-// SAFETY: `message` is written by the participant before its Release of FAILED or LEAVING and read after an
-// Acquire of it (*told* in `fail` and `message`); everything else is atomic.
-unsafe impl Sync for Entry {}
 
 impl Entry {
     /// The token of the incarnation that has, or last had, this place.
@@ -305,10 +298,10 @@ impl Entry {
 
     fn write_message(&self, message: &[u8]) {
         let message = &message[..message.len().min(MESSAGE_BYTES)];
-        // SAFETY: only the participant of a STARTING or READY place writes here, or the server that of a dead one;
-        // nobody reads before FAILED or LEAVING, and the length is within the array.
-        unsafe {
-            core::ptr::copy_nonoverlapping(message.as_ptr(), self.message.get().cast(), message.len());
+        for (to, from) in self.message.iter().zip(message.chunks(8)) {
+            let mut eight = [0; 8];
+            eight[..from.len()].copy_from_slice(from);
+            to.store(u64::from_le_bytes(eight), Ordering::Relaxed); // Relaxed: travels with *told*
         }
         self.message_bytes.store(message.len() as u32, Ordering::Relaxed); // Relaxed: travels with *told*
         crash_point!("participant.failing");
@@ -321,11 +314,9 @@ impl Entry {
             return Vec::new();
         }
         let bytes = (self.message_bytes.load(Ordering::Relaxed) as usize).min(MESSAGE_BYTES);
-        let mut copy = vec![0; bytes];
-        // SAFETY: the length is within the array; the writer has finished (*told*). Bytes that a broken
-        // peer still changes are copied as raw memory, never borrowed.
-        unsafe { core::ptr::copy_nonoverlapping(self.message.get().cast(), copy.as_mut_ptr(), bytes) };
-        copy
+        // Relaxed: *told* brought them. Words that a broken peer still changes are no worse than any other bytes.
+        let words = self.message.iter().map(|word| word.load(Ordering::Relaxed));
+        words.flat_map(u64::to_le_bytes).take(bytes).collect()
     }
 }
 
@@ -663,20 +654,18 @@ impl Drop for Lease {
     }
 }
 
-/// Whether the incarnation `token` is proven dead. The kernel is asked first: whoever holds the lease is alive, whatever
-/// the table says it does. The table is believed only in what the kernel does not say: that the place has another
-/// incarnation by now, which holds the lease, and, where the kernel cannot be asked, that the server found it dead.
+/// Whether the incarnation `token` is proven dead. The kernel is asked first: an incarnation whose byte of the lease is
+/// held is alive, whatever lies in the table. (Or a child that it forked past us holds it: then the server, which knows of the
+/// death by other means, frees and answers what the dead one had.) Only where the kernel cannot be asked is the table
+/// believed: that the place has another incarnation, or that the server found this one dead.
 #[must_use]
 pub fn is_dead(entries: &[Entry], lease: &Lease, token: Token) -> bool {
     let Some(entry) = entries.get(token.index() as usize) else {
         return true; // no such place: nobody alive can have written it
     };
-    let replaced = || entry.token() != Some(token);
     match lease.is_held(token) {
-        Ok(false) => true,
-        // After the look at the lease: a later incarnation takes it only after its token is in the entry.
-        Ok(true) => replaced(),
-        Err(_) => replaced() || entry.life() == Life::Dead,
+        Ok(held) => !held,
+        Err(_) => entry.token() != Some(token) || entry.life() == Life::Dead,
     }
 }
 

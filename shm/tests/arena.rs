@@ -2,10 +2,11 @@
 
 mod common;
 
-use common::{Fixture, forward, spec};
-use ringmill_shm::arena::{At, Corrupt};
+use common::{FORMAT, Fixture, forward, spec};
+use ringmill_shm::arena::{At, Corrupt, Task};
 use ringmill_shm::layout::INLINE_BYTES;
 use ringmill_shm::pool::{PoolError, in_use};
+use ringmill_shm::segment::Segment;
 use ringmill_shm::word::Phase;
 
 const WORKER: u32 = 1;
@@ -324,4 +325,32 @@ fn an_id_that_no_task_has_is_none() {
     assert!(ringmill_shm::arena::Task::new(&f.segment, tasks - 1).is_some());
     assert!(ringmill_shm::arena::Task::new(&f.segment, tasks).is_none());
     assert!(ringmill_shm::arena::Task::new(&f.segment, u32::MAX).is_none());
+}
+
+/// Symptom: safe code over this library had two live `&mut` to one byte, from two calls of `begin`. Cause: who may have a
+/// guard was prose. Fix: a segment gives none until its holder has promised the contract, in an `unsafe` block.
+#[test]
+fn a_segment_that_is_only_looked_at_gives_no_guards() {
+    let f = Fixture::new();
+    let (client, worker) = (f.client(), f.arrive(WORKER));
+    let looking = [Segment::attach(f.place(), FORMAT).unwrap(), Segment::inspect(f.place()).unwrap()];
+    for segment in &looking {
+        let task = |id| Task::new(segment, id).unwrap();
+        let begun = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(task(3).begin(client))));
+        assert!(begun.is_err() && task(3).is_free(), "nothing was begun");
+    }
+    f.send(0, client, b"input");
+    for segment in &looking {
+        assert!(Task::new(segment, 0).unwrap().claim(worker, |_| false).is_none());
+    }
+    let parked = f.task(0).claim(worker, |_| false).expect("ours takes part").park();
+    for segment in &looking {
+        assert!(parked.resume(segment).is_none(), "claimed in another segment");
+    }
+    assert!(parked.resume(&f.segment).expect("ours").finish(client, false).is_none());
+    for segment in &looking {
+        let task = Task::new(segment, 0).unwrap();
+        assert!(task.is_done() && task.outcome().is_none() && task.resume_filling().is_none());
+    }
+    assert_eq!(f.task(0).outcome().expect("ours").free(), 0);
 }

@@ -357,7 +357,7 @@ fn the_plan_and_the_kernel_are_believed_and_not_the_table() {
     for raw in [dead.raw(), alive.raw()] {
         // token │ state │ pid │ role │ node │ worker │ …
         let entry = f.find(&raw.to_le_bytes());
-        for (field, value) in [(1, 77_u32), (3, 9), (4, 1), (5, 3)] {
+        for (field, value) in [(1, 77_u32), (3, 9), (4, 1), (5, 3), (0, 0x7fff_0007)] {
             f.write(entry + 4 * field, &value.to_le_bytes());
         }
     }

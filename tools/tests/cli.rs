@@ -17,6 +17,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+#[expect(unsafe_code, reason = "the contract of guards")]
+fn take_part(segment: Segment) -> Segment {
+    // SAFETY: each test has one guard of a task at a time.
+    unsafe { segment.take_part() }
+}
+
 /// A named place of our own; its files go when it is dropped.
 struct Ours(Place);
 
@@ -36,7 +42,7 @@ impl Ours {
     }
 
     fn create(&self) -> Segment {
-        Segment::create(self.0.clone(), &spec()).unwrap()
+        take_part(Segment::create(self.0.clone(), &spec()).unwrap())
     }
 
     /// A segment whose server has died.
@@ -276,7 +282,7 @@ fn show_tells_the_ways_of_a_plan() {
     }];
     spec.switches =
         vec![Switch { name: "one".into(), node: None, members: vec![Target::Node(1), Target::Node(0)] }];
-    let segment = Segment::create(Place::named(&ours.name()).unwrap(), &spec).unwrap();
+    let segment = take_part(Segment::create(Place::named(&ours.name()).unwrap(), &spec).unwrap());
     let shown = parsed(&shmtool(&["show", &ours.name(), "--json"]));
     assert_eq!(
         shown["ensembles"],
@@ -296,7 +302,7 @@ fn show_tells_the_threads_of_a_worker_apart() {
     let ours = Ours::new();
     let mut spec = spec();
     spec.nodes[0].threads = 2;
-    let segment = Segment::create(Place::named(&ours.name()).unwrap(), &spec).unwrap();
+    let segment = take_part(Segment::create(Place::named(&ours.name()).unwrap(), &spec).unwrap());
     let split = segment.node(0).unwrap();
     split.doorbell().announce(3);
     let last = split.workers()[3].token().unwrap_or_else(|| split.workers()[3].prepare(4));
@@ -392,7 +398,7 @@ fn show_tells_what_is_going_on() {
 fn show_reads_a_segment_that_lies_in_a_file() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("seg");
-    let segment = Segment::create(Place::File(path.clone()), &spec()).unwrap();
+    let segment = take_part(Segment::create(Place::File(path.clone()), &spec()).unwrap());
     let shown = parsed(&shmtool(&["show", "--json", path.to_str().unwrap()]));
     assert_eq!(shown["name"], path.to_str().unwrap());
     assert_eq!(shown["state"], "live");
@@ -738,7 +744,7 @@ fn serve_in_a_child(name: &str) -> std::process::Child {
 #[ignore = "not a test: what other tests start as a server, and kill"]
 fn child_that_serves() {
     let Ok(name) = std::env::var(CHILD) else { return };
-    let _segment = Segment::create(Place::named(&name).unwrap(), &spec()).unwrap();
+    let _segment = take_part(Segment::create(Place::named(&name).unwrap(), &spec()).unwrap());
     println!("serving");
     // Until it is killed, or whoever started it has gone.
     let _ = std::io::stdin().read_line(&mut String::new());
@@ -790,7 +796,7 @@ fn nothing_of_others_reaches_a_terminal_but_text() {
         node.name += unruly;
         node.worker_type += unruly;
     }
-    let segment = Segment::create(ours.0.clone(), &spec).unwrap();
+    let segment = take_part(Segment::create(ours.0.clone(), &spec).unwrap());
     segment.participants()[1].prepare(1);
     segment.participants()[1].fail(format!("failed {unruly}").as_bytes());
     for arguments in [["show"], ["check"]] {

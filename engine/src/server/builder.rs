@@ -151,7 +151,8 @@ impl ServerBuilder {
             Some(path) => Place::File(path),
             None => Place::named(&self.name).map_err(CreateError::from)?,
         };
-        let segment = Arc::new(Segment::create(place, &plan.spec(capacity, &self.blocks)?)?);
+        let segment = Segment::create(place, &plan.spec(capacity, &self.blocks)?)?;
+        let segment = Arc::new(launch::take_part(segment));
         let written_over = || CreateError::Plan("somebody has written over the server's place".into());
         let client = segment.server_token().ok_or_else(written_over)?;
         let limits = Limits { start: self.start_timeout, shutdown: self.shutdown_timeout };

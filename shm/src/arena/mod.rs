@@ -23,6 +23,7 @@
 //!
 //! # Invariants
 //!
+//! * *by right*: only a segment whose holder has promised the contract ([`Segment::take_part`]) gives guards.
 //! * *one owner*: between taking a phase and handing it on, nobody but the guard's holder accesses the
 //!   header's plain fields and the payload bytes.
 //! * *committed*: an outcome written beside its input becomes the payload with one store of length, block and the
@@ -280,9 +281,13 @@ impl<'a> Task<'a> {
     }
 
     /// FREE → FILLING. Only the client that holds the id in its own memory may call this.
+    ///
+    /// # Panics
+    /// If the segment does not [take part](Segment::take_part).
     #[inline]
     #[must_use]
     pub fn begin(self, client: Token) -> Filling<'a> {
+        assert!(self.segment.takes_part(), "this segment is only looked at"); // *by right*
         let state = self.line.word.begin(client);
         crash_point!("arena.begun");
         self.line.set_payload(0, 0);
@@ -297,6 +302,9 @@ impl<'a> Task<'a> {
     /// id could go back into the ring before `head` has passed its cell.
     #[inline]
     pub fn claim(self, me: Token, is_dead: impl Fn(Token) -> bool) -> Option<Claimed<'a>> {
+        if !self.segment.takes_part() {
+            return None; // *by right*
+        }
         match self.line.word.claim(me, is_dead) {
             Claim::Taken(state) | Claim::Abandoned(state) => {
                 Some(Claimed::new(Held { task: self, state }, me))
@@ -307,6 +315,9 @@ impl<'a> Task<'a> {
 
     /// Takes what a dead worker had: from exactly this state.
     pub(crate) fn take_over(self, dead: State, me: Token) -> Option<Claimed<'a>> {
+        if !self.segment.takes_part() {
+            return None; // *by right*
+        }
         let state = self.line.word.take_over(dead, me)?;
         Some(Claimed::new(Held { task: self, state }, me))
     }
@@ -316,7 +327,9 @@ impl<'a> Task<'a> {
     #[must_use]
     pub fn outcome(self) -> Option<Done<'a>> {
         let state = self.line.word.load();
-        (state.phase() == Some(Phase::Done)).then_some(Done(Held { task: self, state }))
+        // *by right*
+        (state.phase() == Some(Phase::Done) && self.segment.takes_part())
+            .then_some(Done(Held { task: self, state }))
     }
 
     /// Whether the [outcome](Self::outcome) is there.
@@ -459,7 +472,9 @@ impl<'a> Task<'a> {
     #[must_use]
     pub fn resume_filling(self) -> Option<Filling<'a>> {
         let state = self.line.word.peek();
-        (state.phase() == Some(Phase::Filling)).then_some(Filling(Held { task: self, state }))
+        // *by right*
+        (state.phase() == Some(Phase::Filling) && self.segment.takes_part())
+            .then_some(Filling(Held { task: self, state }))
     }
 }
 
@@ -657,7 +672,8 @@ impl Parked {
     #[inline(always)]
     #[must_use]
     pub fn resume(self, segment: &Segment) -> Option<Claimed<'_>> {
-        let task = Task::new(segment, self.id)?;
+        // *by right*: it may be another segment than the one it was claimed in.
+        let task = Task::new(segment, self.id).filter(|_| segment.takes_part())?;
         Some(Claimed::new(Held { task, state: self.state }, self.me))
     }
 }

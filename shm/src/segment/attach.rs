@@ -286,8 +286,8 @@ impl Segment {
         lease: Lease,
     ) -> Self {
         let (nodes, routes) = (Vec::new(), Routes::default());
-        let birth = Birth::here();
-        Self { base, layout, nodes, routes, place, file, lease, birth, owner: None, _mapping: mapping }
+        let (birth, owner, takes_part) = (Birth::here(), None, false);
+        Self { base, layout, nodes, routes, place, file, lease, birth, owner, takes_part, _mapping: mapping }
     }
 
     /// Reads and checks the plan.

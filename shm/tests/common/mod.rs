@@ -104,6 +104,12 @@ pub fn task_of(orphan: Orphan<'_>) -> Claimed<'_> {
     }
 }
 
+#[expect(unsafe_code, reason = "the contract of guards")]
+pub fn take_part(segment: Segment) -> Segment {
+    // SAFETY: each test has one guard of a task at a time.
+    unsafe { segment.take_part() }
+}
+
 /// A segment with hands on its bytes.
 pub struct Fixture {
     pub segment: Segment,
@@ -118,13 +124,17 @@ impl Fixture {
 
     pub fn of(spec: &Spec) -> Self {
         let place = TestPlace::file();
-        let segment = Segment::create(place.place.clone(), spec).unwrap();
+        let segment = take_part(Segment::create(place.place.clone(), spec).unwrap());
         let bytes = File::options().read(true).write(true).open(place.path()).unwrap();
         Self { segment, bytes, place }
     }
 
     pub fn attach(&self) -> Result<Segment, AttachError> {
-        Segment::attach(self.place.place.clone(), FORMAT)
+        Segment::attach(self.place.place.clone(), FORMAT).map(take_part)
+    }
+
+    pub fn place(&self) -> Place {
+        self.place.place.clone()
     }
 
     pub fn client(&self) -> Token {

@@ -357,10 +357,16 @@ fn give_back(done: Done<'_>) {
     }
 }
 
+#[expect(unsafe_code, reason = "the contract of guards")]
+fn take_part(segment: Segment) -> Segment {
+    // SAFETY: each process has one token, and one guard of a task at a time; only what is proven dead is repaired.
+    unsafe { segment.take_part() }
+}
+
 /// A process of its own: `work PLACE INDEX` or `repair PLACE INDEX DEAD…`.
 pub(crate) fn actor(part: &str, words: &[&str]) {
     let place = Place::parse(words[0]).expect("a place");
-    let segment = Segment::attach(place, FORMAT).expect("a segment");
+    let segment = take_part(Segment::attach(place, FORMAT).expect("a segment"));
     let index: u32 = words[1].parse().expect("a number");
     let entry = &segment.participants()[index as usize];
     let me = entry.token().expect("it was prepared");
@@ -532,7 +538,7 @@ pub(crate) fn lane(shop: &Shop) {
     let page = Page::create(&path).expect("a page");
     let play = |plan: &Plan| {
         watch(format!("{plan:?}"));
-        let segment = Segment::create(Place::File(file.clone()), &spec()).expect("a segment");
+        let segment = take_part(Segment::create(Place::File(file.clone()), &spec()).expect("a segment"));
         let scene = Scene { segment, page: &page, page_path: &path };
         let fired = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| scene.play(plan)));
         let fired = fired.unwrap_or_else(|panic| {
