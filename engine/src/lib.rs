@@ -108,7 +108,7 @@ pub use items::{Batch, Item, Items, Preprocessed, PreprocessedItems};
 pub use loan::{Loan, Plain};
 pub use on_death::OnDeath;
 pub use patience::Wait;
-pub use payload::{Checker, Encoder, Output, Payload};
+pub use payload::{Checker, Encoder, Explainer, Output, Payload};
 pub use pending::{CallFuture, Pending};
 pub use plan::DEFAULT_MAX_PAYLOAD;
 pub use reply::Reply;

@@ -3,10 +3,18 @@
 //! The format is fixed by three rkyv features (little-endian, aligned, 64-bit pointers) and by
 //! [`PAYLOAD_FORMAT`], which is part of a segment's fingerprint. The width of pointers is also that of `usize` and
 //! `isize`: narrower ones would cut their values without an error.
+//!
+//! # Reliance
+//!
+//! rkyv hands `Archive::resolve`, which safe code may implement, a `Place` without a lifetime. One that is kept and
+//! written to later does not reach pointers in the segment, see `write_root`; unless a hand-written `Archive` has a
+//! `Resolver` without positions, brings those of its pointers by another way, and keeps the place: we rely on there being
+//! none. What lies *before* a root, rkyv makes on its own stack: there a kept `Place` dangles, in its own
+//! process, in any program that uses rkyv.
 #![expect(unsafe_code, reason = "a view of bytes that were validated when they were taken")]
 
 use crate::error::{EncodeError, PayloadError as Failure, TooDeep};
-use crate::scratch::{Scratch, ScratchRoom};
+use crate::scratch::{RootPlace, Scratch, ScratchRoom};
 use ringmill_shm::arena::{Claimed, Corrupt, Done, Filling, JoinPlace, Keeping, WritePlace};
 use ringmill_shm::layout::PAYLOAD_ALIGN;
 use ringmill_shm::pool::PoolError;
@@ -14,13 +22,14 @@ use rkyv::api::access_with_context;
 use rkyv::api::low::{LowDeserializer, LowValidator, deserialize};
 use rkyv::bytecheck::CheckBytes;
 use rkyv::primitive::{ArchivedU64, ArchivedUsize, FixedUsize};
-use rkyv::rancor::Strategy;
+use rkyv::rancor::{Failure as Wrong, Source, Strategy};
 use rkyv::rend::u64_le;
 use rkyv::ser::{Positional, Serializer, Writer};
 use rkyv::util::AlignedVec;
 use rkyv::validation::Validator;
 use rkyv::validation::archive::ArchiveValidator;
 use rkyv::{Archive, Archived, Deserialize, Place, Portable, Serialize};
+use std::io;
 use std::num::NonZeroUsize;
 use std::ptr::NonNull;
 
@@ -43,8 +52,10 @@ const DEPTHS: NonZeroUsize = NonZeroUsize::new(DEPTH_LIMIT + 2).expect("not zero
 
 /// What payloads are serialised with.
 pub type Encoder<'a> = Strategy<Serializer<Output<'a>, Scratch<'a>, ()>, Failure>;
-/// What payloads are validated with.
-pub type Checker<'a> = LowValidator<'a, Failure>;
+/// What payloads are validated with: that something is wrong is all that is told.
+pub type Checker<'a> = LowValidator<'a, Wrong>;
+/// What those are validated with once more that are not valid: what is wrong.
+pub type Explainer<'a> = LowValidator<'a, Failure>;
 
 /// A type that can travel: rkyv's `Archive`, `Serialize` and `Deserialize`, validated with `CheckBytes`,
 /// without shared pointers. Implemented for all that qualify.
@@ -69,7 +80,10 @@ pub type Checker<'a> = LowValidator<'a, Failure>;
 /// ```
 pub trait Payload:
     Archive<
-        Archived: Portable + for<'a> CheckBytes<Checker<'a>> + Deserialize<Self, LowDeserializer<Failure>>,
+        Archived: Portable
+                      + for<'a> CheckBytes<Checker<'a>>
+                      + for<'a> CheckBytes<Explainer<'a>>
+                      + Deserialize<Self, LowDeserializer<Failure>>,
     > + for<'a> Serialize<Encoder<'a>>
     + Sized
     + 'static
@@ -80,6 +94,7 @@ impl<T> Payload for T where
     T: Archive<
             Archived: Portable
                           + for<'a> CheckBytes<Checker<'a>>
+                          + for<'a> CheckBytes<Explainer<'a>>
                           + Deserialize<Self, LowDeserializer<Failure>>,
         > + for<'a> Serialize<Encoder<'a>>
         + Sized
@@ -113,10 +128,6 @@ impl Writer<Failure> for Output<'_> {
 }
 
 /// Serialises into a place; how many bytes it takes, which may be more than there is room for.
-///
-/// The root, which comes last, is made in its place. rkyv would make it on the stack and copy it: what was written by
-/// fields and is read again at once by vectors waits until the fields have left the store buffer, behind all that waits
-/// for its lines to come from another CPU.
 #[inline(always)]
 fn write_to<T: Payload>(value: &T, place: WritePlace<'_>) -> Result<usize, Failure> {
     const { assert!(align_of::<Archived<T>>() <= PAYLOAD_ALIGN, "payloads are at most 16-aligned") };
@@ -129,15 +140,60 @@ fn write_to<T: Payload>(value: &T, place: WritePlace<'_>) -> Result<usize, Failu
     if size_of::<Archived<T>>() > 0
         && let Some(bytes) = place.as_bytes_mut().get_mut(position..end)
     {
-        bytes.fill(0); // what is between the parts, and within them
-        let archived = bytes[root - position..].as_mut_ptr().cast::<Archived<T>>();
-        assert!(archived.is_aligned(), "places are {PAYLOAD_ALIGN}-aligned");
-        // SAFETY: so many bytes lie there, all of them written, and aligned.
-        let out = unsafe { Place::new_unchecked(root, archived) };
-        value.resolve(resolver, out);
+        let (gap, bytes) = bytes.split_at_mut(root - position);
+        gap.fill(0);
+        write_root(value, resolver, root, bytes);
         crash_point!("payload.root");
     }
     Ok(end)
+}
+
+/// Writes the root, which comes last.
+///
+/// rkyv would make it on the stack and copy it. Here it is made in its place, since what was written by fields and is read
+/// again at once by vectors waits until the fields have left the store buffer; but only if its resolver has no room
+/// for a position, and so it has no pointers. One that may have some is made in a thread's
+/// [room for roots](crate::scratch) and copied: `resolve`, which users may write, gets a [`Place`] that it could keep, and
+/// have point anywhere once others read what lies there.
+#[inline(always)]
+fn write_root<T: Payload>(value: &T, resolver: T::Resolver, root: usize, to: &mut [u8]) {
+    assert_eq!(to.len(), size_of::<Archived<T>>());
+    let to = to.as_mut_ptr();
+    if align_of::<T::Resolver>() < align_of::<usize>() {
+        let archived = to.cast::<Archived<T>>();
+        assert!(archived.is_aligned(), "places are {PAYLOAD_ALIGN}-aligned");
+        // SAFETY: so many bytes lie there, aligned.
+        unsafe { archived.write_bytes(0, 1) }; // what is between the parts of it
+        // SAFETY: as above, and all of it is written.
+        value.resolve(resolver, unsafe { Place::new_unchecked(root, archived) });
+        return;
+    }
+    let room = RootPlace::of(size_of::<Archived<T>>());
+    let archived = room.start().cast::<Archived<T>>();
+    debug_assert!(archived.is_aligned(), "rooms are {PAYLOAD_ALIGN}-aligned");
+    // SAFETY: so much memory lies there, aligned, and nothing refers to it.
+    unsafe { archived.write_bytes(0, 1) }; // as above
+    // SAFETY: as above.
+    value.resolve(resolver, unsafe { Place::new_unchecked(root, archived) });
+    // SAFETY: as above; `to` has as many bytes, elsewhere.
+    unsafe { copy_root(archived, to) };
+}
+
+/// Copies by words, and not by vectors, for the sake of the store buffer, see [`write_root`].
+///
+/// # Safety
+/// All bytes of `from` are initialised, and `to` has as many.
+#[inline(always)]
+unsafe fn copy_root<A>(from: *const A, to: *mut u8) {
+    let words = size_of::<A>() / size_of::<u64>();
+    if align_of::<A>() < align_of::<u64>() || words > 32 {
+        // SAFETY: as our caller promises.
+        return unsafe { to.copy_from_nonoverlapping(from.cast(), size_of::<A>()) };
+    }
+    for index in 0..words {
+        // SAFETY: one of its words, aligned as it is, as our caller promises. Volatile, so that words stay words.
+        unsafe { to.cast::<u64>().add(index).write_unaligned(from.cast::<u64>().add(index).read_volatile()) };
+    }
 }
 
 /// A value's bytes on the heap, in the same format: for what is written into a segment once.
@@ -217,8 +273,23 @@ fn encode_in_block<T: Payload>(value: &T, to: &mut impl Places, bytes: usize) ->
 /// A validated view of payload bytes.
 #[inline]
 pub(crate) fn view<T: Payload>(bytes: &[u8]) -> Result<&Archived<T>, Failure> {
-    let mut validator = Validator::new(ArchiveValidator::with_max_depth(bytes, Some(DEPTHS)), ());
-    access_with_context::<Archived<T>, _, Failure>(bytes, &mut validator)
+    access_with_context::<Archived<T>, _, Wrong>(bytes, &mut validator(bytes))
+        .map_err(|Wrong| why_wrong::<T>(bytes))
+}
+
+#[inline(always)]
+fn validator(bytes: &[u8]) -> Validator<ArchiveValidator<'_>, ()> {
+    Validator::new(ArchiveValidator::with_max_depth(bytes, Some(DEPTHS)), ())
+}
+
+/// What is wrong. Validation that could tell would cost more where nothing is.
+#[cold]
+#[inline(never)]
+fn why_wrong<T: Payload>(bytes: &[u8]) -> Failure {
+    match access_with_context::<Archived<T>, _, Failure>(bytes, &mut validator(bytes)) {
+        Err(failure) => failure,
+        Ok(_) => Failure::new(io::Error::other("it changes while it is read")),
+    }
 }
 
 /// The value of payload bytes that somebody may be writing over: of a copy of them. For what is small and not

@@ -7,6 +7,7 @@
 
 use rkyv::ser::Allocator;
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
+use std::cell::{Cell, RefCell, UnsafeCell};
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::ptr::NonNull;
@@ -79,6 +80,88 @@ impl Drop for Scratch<'_> {
             unsafe { dealloc(start.as_ptr(), layout) };
         }
     }
+}
+
+const ROOT_BYTES: usize = 512;
+
+/// Where a thread makes roots. It is never given back while the thread runs, and nobody has a reference to it: a
+/// `Place` in it that user code keeps may be written to at any time, and at worst spoils a root that is being made.
+#[repr(align(16))]
+struct RootRoom {
+    bytes: UnsafeCell<[u8; ROOT_BYTES]>,
+    is_taken: Cell<bool>,
+}
+
+/// More of it, for larger roots and for roots that are made while another one is: those not in use.
+struct LargeRooms(RefCell<Vec<NonNull<[u128]>>>);
+
+impl Drop for LargeRooms {
+    fn drop(&mut self) {
+        for room in self.0.get_mut().drain(..) {
+            // SAFETY: from a box, below.
+            drop(unsafe { Box::from_raw(room.as_ptr()) });
+        }
+    }
+}
+
+thread_local! {
+    static ROOT_ROOM: RootRoom =
+        const { RootRoom { bytes: UnsafeCell::new([0; ROOT_BYTES]), is_taken: Cell::new(false) } };
+    static LARGE_ROOMS: LargeRooms = const { LargeRooms(RefCell::new(Vec::new())) };
+}
+
+/// Memory to make a root in: initialised, 16-aligned, and used by nothing else of this thread until this is dropped.
+pub(crate) struct RootPlace {
+    start: *mut u8,
+    large: Option<NonNull<[u128]>>,
+}
+
+impl RootPlace {
+    #[inline(always)]
+    pub(crate) fn of(bytes: usize) -> Self {
+        ROOT_ROOM.with(|room| {
+            if bytes > ROOT_BYTES || room.is_taken.replace(true) {
+                return Self::large(bytes);
+            }
+            Self { start: room.bytes.get().cast(), large: None }
+        })
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn large(bytes: usize) -> Self {
+        let take = |rooms: &LargeRooms| {
+            let mut rooms = rooms.0.borrow_mut();
+            let found = rooms.iter().position(|room| room.len() * size_of::<u128>() >= bytes)?;
+            Some(rooms.swap_remove(found))
+        };
+        let room = LARGE_ROOMS.try_with(take).ok().flatten().unwrap_or_else(|| {
+            let words = bytes.div_ceil(size_of::<u128>()).next_power_of_two();
+            NonNull::from(Box::leak(vec![0_u128; words].into_boxed_slice()))
+        });
+        Self { start: room.as_ptr().cast(), large: Some(room) }
+    }
+
+    #[inline(always)]
+    pub(crate) fn start(&self) -> *mut u8 {
+        self.start
+    }
+}
+
+impl Drop for RootPlace {
+    #[inline(always)]
+    fn drop(&mut self) {
+        match self.large {
+            None => ROOT_ROOM.with(|room| room.is_taken.set(false)),
+            Some(room) => give_back(room),
+        }
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn give_back(room: NonNull<[u128]>) {
+    let _ = LARGE_ROOMS.try_with(|rooms| rooms.0.borrow_mut().push(room)); // or leaked: the thread ends
 }
 
 #[cfg(test)]

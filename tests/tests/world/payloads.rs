@@ -12,11 +12,13 @@ use ringmill::{
     Server, Servlet, ThreadServlet, Worker,
 };
 use rkyv::api::low::{LowDeserializer, deserialize};
-use rkyv::rancor::Error;
+use rkyv::rancor::{Error, Fallible, Source};
+use rkyv::string::{ArchivedString, StringResolver};
 use rkyv::with::{
     AsBox, AsString, AsUnixTime, AsVec, AtomicLoad, DefaultNiche, Lock, Map, Niche, NicheInto, Relaxed, Skip,
 };
-use rkyv::{Archive, Archived, Deserialize, Serialize};
+use rkyv::{Archive, Archived, Deserialize, Place, Serialize};
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::ffi::{CString, OsString};
 use std::fmt::Debug;
@@ -439,6 +441,58 @@ kinds! {
     a_large_root_with_text: ([u64; 600], String) = (vec(any::<u64>(), 600), text())
         .prop_map(|(list, text)| (list.try_into().expect("600"), text));
     large_lists: Vec<u8> = (0..30_000_usize, any::<u8>()).prop_map(|(length, byte)| vec![byte; length]);
+}
+
+/// A text whose `resolve` keeps the place that it is given.
+struct Sly;
+
+const TEXT: &str = "a text that is longer than sixteen bytes";
+
+thread_local! {
+    static KEPT: RefCell<Vec<(Place<ArchivedString>, StringResolver)>> = const { RefCell::new(Vec::new()) };
+}
+
+impl Archive for Sly {
+    type Archived = ArchivedString;
+    type Resolver = (StringResolver, StringResolver);
+
+    fn resolve(&self, (now, later): Self::Resolver, out: Place<ArchivedString>) {
+        ArchivedString::resolve_from_str(TEXT, now, out);
+        KEPT.with_borrow_mut(|kept| kept.push((out, later)));
+    }
+}
+
+impl<S: Fallible<Error: Source> + rkyv::ser::Writer + ?Sized> Serialize<S> for Sly {
+    fn serialize(&self, s: &mut S) -> Result<Self::Resolver, S::Error> {
+        let later = ArchivedString::serialize_from_str("another text, for its resolver", s)?;
+        Ok((ArchivedString::serialize_from_str(TEXT, s)?, later))
+    }
+}
+
+impl<D: Fallible + ?Sized> Deserialize<Sly, D> for ArchivedString {
+    fn deserialize(&self, _: &mut D) -> Result<Sly, D::Error> {
+        Ok(Sly)
+    }
+}
+
+/// Symptom: safe code changed a reply that had been validated, to a text of any length. Cause: roots were made in their
+/// places in the segment, and rkyv hands a type's own `resolve` a place that it may keep. Fix: such roots are made
+/// elsewhere and copied.
+#[test]
+fn a_place_that_resolve_keeps_does_not_lead_into_the_segment() {
+    guarded(|| {
+        let server = start("sly", ThreadServlet::<PassThrough<Sly>>::new(()));
+        let reply = server.call(&Sly).unwrap();
+        assert_eq!(reply.as_str(), TEXT);
+        let kept = KEPT.take();
+        assert!(!kept.is_empty(), "resolve ran in this thread");
+        for (place, resolver) in kept {
+            ArchivedString::resolve_from_str(&"x".repeat(300), resolver, place);
+        }
+        assert_eq!(reply.as_str(), TEXT, "nothing has changed it");
+        drop(reply);
+        assert_eq!(server.call(&Sly).unwrap().as_str(), TEXT);
+    });
 }
 
 /// What rkyv itself refuses is an error, and not another value.
