@@ -2,7 +2,7 @@
 //!
 //! Whatever the system withholds, the program ends in time, with values or with errors that say why, without a panic, and
 //! leaves no process and no file. [`CALLS`] says what a whole life of a service calls (`strace -f -c` of
-//! [`live`]), and what is not refused, with the reason.
+//! `live`), and what is not refused, with the reason.
 
 use crate::refuse::{Refusal, from_now_on};
 use libc::c_long;
