@@ -351,6 +351,8 @@ pub(crate) struct Layout {
     pub(crate) switches: usize,
     pub(crate) node_lines: usize,
     pub(crate) ring_cells: usize,
+    /// How many each ring has.
+    pub(crate) cells_per_ring: usize,
     pub(crate) times: usize,
     pub(crate) completions: usize,
     pub(crate) pending: usize,
@@ -409,6 +411,7 @@ impl Layout {
             switches,
             node_lines,
             ring_cells,
+            cells_per_ring: shape.ring_cells() as usize,
             times,
             completions,
             pending,

@@ -197,7 +197,10 @@ fn draining_waits_for_what_is_in_progress() {
             let limit = Duration::from_millis(5);
             let error = server.drain(limit).expect_err("the worker is held");
             assert_eq!(error, ringmill::DrainError::InProgress { left: 2, limit });
-            assert_eq!(error.to_string(), "2 requests are still in progress after 0.005 s");
+            assert_eq!(
+                error.to_string(),
+                "2 requests are still in progress after 0.005 s; they go on, and shutdown ends them"
+            );
             assert!(matches!(server.call(&ask(2)), Err(CallError::ShuttingDown)), "none are taken any more");
             let draining = scope.spawn(|| server.drain(GUARD));
             arrival.release();

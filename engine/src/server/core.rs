@@ -16,6 +16,7 @@ use crate::route::{Mover, Outbox};
 use crate::slots::Slots;
 use crate::supervisor::{Handle, Shared};
 use ringmill_shm::arena::{Claimed, Done, Filling, Task};
+use ringmill_shm::doorbell;
 use ringmill_shm::participant::{Life, SERVER};
 use ringmill_shm::plan::Target;
 use ringmill_shm::segment::Segment;
@@ -526,10 +527,17 @@ impl Core {
     #[inline]
     pub(crate) fn doubt(&self) {
         if let Target::Node(node) = self.entry
-            && let Some(parts) = self.segment.node(node)
+            && self.segment.doorbell(node).is_some_and(doorbell::Line::is_spun_for)
         {
-            parts.doubt();
+            self.doubt_spinner(node);
         } // else the mover that forked it has done so
+    }
+
+    #[cold]
+    fn doubt_spinner(&self, node: u32) {
+        if let Some(parts) = self.segment.node(node) {
+            parts.doubt();
+        }
     }
 
     /// What we wait for has not come: wakes one more worker of each node whose items nobody collects, because the one
@@ -587,14 +595,12 @@ impl Core {
         if done.is_error() {
             return Err(self.open_error(done));
         }
-        let mut opening = Opening { core: self, done: Some(done) };
-        let view = opening.done.as_ref().map(Validated::<Out>::of_done);
-        let done = opening.done.take();
-        std::mem::forget(opening); // it is only for a panic
-        match (view, done) {
-            (Some(Ok(view)), Some(done)) => Ok(Reply::new(self, done, view)),
-            (Some(Err(error)), Some(done)) => Err(self.open_unreadable(done, error)),
-            _ => unreachable!("it was there"),
+        let unread = Unread(self, done.task());
+        let view = Validated::<Out>::of_done(&done);
+        std::mem::forget(unread); // it is only for a panic
+        match view {
+            Ok(view) => Ok(Reply::new(self, done, view)),
+            Err(error) => Err(self.open_unreadable(done, error)),
         }
     }
 
@@ -650,16 +656,14 @@ impl Core {
 }
 
 /// Gives an outcome's place back if the type's own check of it panics.
-struct Opening<'c> {
-    core: &'c Core,
-    done: Option<Done<'c>>,
-}
+struct Unread<'c>(&'c Core, Task<'c>);
 
-impl Drop for Opening<'_> {
-    #[inline]
+impl Drop for Unread<'_> {
+    #[cold]
     fn drop(&mut self) {
-        if let Some(done) = self.done.take() {
-            self.core.give_back(done);
+        // The guard that was read from is not used any more.
+        if let Some(done) = self.1.outcome() {
+            self.0.give_back(done);
         }
     }
 }

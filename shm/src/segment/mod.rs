@@ -38,7 +38,8 @@ pub use node::{Node, NodeInfo};
 pub use place::{NAME_PREFIX, NAMED_DIRECTORY, NameError, Place};
 pub use stale::{Found, Removed, is_live, list, remove_if_stale};
 
-use crate::layout::{BellLine, Extent, Header, Layout, NAME_LIMIT, Shape, TaskLine, Times};
+use crate::doorbell;
+use crate::layout::{BellLine, Extent, Header, Layout, NAME_LIMIT, NodeLines, Shape, TaskLine, Times};
 use crate::participant::{self, Entry, Lease, SERVER};
 use crate::plan::Routes;
 use crate::sync::{AtomicU64, Ordering};
@@ -212,7 +213,7 @@ impl Segment {
     #[must_use]
     pub fn node(&self, index: u32) -> Option<Node<'_>> {
         let info = self.nodes.get(index as usize)?;
-        let cells = self.layout.shape.ring_cells() as usize;
+        let cells = self.layout.cells_per_ring;
         let ring_cells = self.words(self.layout.ring_cells, index as usize * cells, cells);
         Some(Node {
             segment: self,
@@ -220,6 +221,14 @@ impl Segment {
             lines: self.at(self.layout.node_lines, index as usize),
             cells: ring_cells,
         })
+    }
+
+    /// The doorbell of one node; `None` if there is no such node.
+    #[inline]
+    #[must_use]
+    pub fn doorbell(&self, node: u32) -> Option<&doorbell::Line> {
+        let exists = (node as usize) < self.nodes.len();
+        exists.then(|| &self.at::<NodeLines>(self.layout.node_lines, node as usize).doorbell)
     }
 
     /// Which node a worker's place in the participant table belongs to, and which of that node's places it is:
