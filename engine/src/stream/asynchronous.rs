@@ -148,8 +148,10 @@ impl<'s, In: Payload, S: futures_core::Stream<Item = In>, Out: Payload> AsyncStr
                 return Poll::Ready(Some(Ok(done)));
             }
             self.flow.push(); // what is waited for
+            if let Some(error) = self.flow.take_failed() {
+                return Poll::Ready(Some(Err(error)));
+            }
             match self.flow.sent.pop_front() {
-                Some(FAILED) => return Poll::Ready(self.flow.failed.pop_front().map(Err)),
                 Some(id) => {
                     let Flow { feeder, sent, .. } = &mut self.flow;
                     feeder.note_begun(sent.iter().rev().copied().filter(|&id| id != FAILED).chain([id]));
@@ -169,6 +171,19 @@ impl<'s, In: Payload, S: futures_core::Stream<Item = In>, Out: Payload> AsyncStr
                 None => return Poll::Ready(None),
             }
         }
+    }
+
+    /// The error of the oldest input that has had none, in a forked child; `None` at the end.
+    #[cold]
+    fn poll_forked(&mut self, context: &mut Context<'_>) -> Poll<Option<CallError>> {
+        let first = self.first.take().map(|_| self.flow.feeder.core.forked());
+        if let Some(error) = first.or_else(|| self.flow.take_failed()) {
+            return Poll::Ready(Some(error));
+        }
+        if let Some(input) = ready!(self.poll_input(context)) {
+            self.refuse(input, self.flow.feeder.core.forked());
+        }
+        Poll::Ready(self.flow.take_failed())
     }
 
     /// Waits for a place for the next input.
@@ -194,15 +209,16 @@ impl<In: Payload, S: futures_core::Stream<Item = In>, Out: Payload> futures_core
     type Item = Result<Out, CallError>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        if !self.flow.feeder.is_ours() {
-            return Poll::Ready(self.flow.feeder.tell_forked().map(Err));
-        }
         if self.refused >= REFUSED_AT_ONCE {
             self.refused = 0;
             context.waker().wake_by_ref();
             return Poll::Pending;
         }
-        let polled = self.poll_first(context);
+        let polled = if self.flow.feeder.is_ours() {
+            self.poll_first(context)
+        } else {
+            self.poll_forked(context).map(|error| error.map(Err))
+        };
         if !matches!(polled, Poll::Ready(Some(Err(_)))) {
             self.refused = 0;
         }

@@ -23,8 +23,6 @@ pub(super) struct Feeder<'s> {
     spare: Option<u32>,
     /// How many were put since somebody noted the time.
     unnoted: usize,
-    /// In a forked child: it has been told so.
-    told: bool,
 }
 
 /// Gives an id back if what was to be done with it was not.
@@ -158,7 +156,6 @@ impl<'s> Feeder<'s> {
             outbox: Outbox::default(),
             spare: None,
             unnoted: 0,
-            told: false,
         }
     }
 
@@ -166,12 +163,6 @@ impl<'s> Feeder<'s> {
     #[inline]
     pub(super) fn is_ours(&self) -> bool {
         self.core.birth.is_here()
-    }
-
-    /// What a stream gives in a forked child: that error, and then its end.
-    #[cold]
-    pub(super) fn tell_forked(&mut self) -> Option<CallError> {
-        (!std::mem::replace(&mut self.told, true)).then(|| self.core.forked())
     }
 
     #[inline]
@@ -241,24 +232,31 @@ impl<'s> Feeder<'s> {
         }
         let pushed = self.core.send_all(&self.pending, &self.outbox);
         if let Err(error) = pushed {
-            return Err(self.give_up(&error));
+            return self.give_up(&error);
         }
         self.pending.clear();
         Ok(())
     }
 
-    /// What is filled cannot be pushed: whatever becomes of it, nobody waits for it.
+    /// What is filled cannot be pushed: whatever becomes of it, nobody waits for it. In a forked child it is the parent's,
+    /// and stays as it is: its inputs are told as all others are.
     #[cold]
-    fn give_up(&mut self, error: &CallError) -> Unpushed {
+    fn give_up(&mut self, error: &CallError) -> Result<(), Unpushed> {
+        if !self.is_ours() {
+            return Ok(());
+        }
         let ids = std::mem::take(&mut self.pending);
         ids.iter().filter_map(|&id| self.task(id)).for_each(|task| self.core.cancel(task));
-        Unpushed { ids, message: error.to_string() }
+        Err(Unpushed { ids, message: error.to_string() })
     }
 
     /// Says since when what was sent is in progress, before somebody sleeps: `ids` are those that are,
     /// latest first.
     #[cold]
     pub(super) fn note_begun(&mut self, ids: impl Iterator<Item = u32>) {
+        if !self.is_ours() {
+            return;
+        }
         self.core.note_begun(ids.take(std::mem::take(&mut self.unnoted)));
     }
 

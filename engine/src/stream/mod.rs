@@ -20,6 +20,7 @@
 //! | the source's `next` panics | nothing: no input was taken. Whether it is asked again is up to the consumer |
 //! | what prepares or serialises an input panics, or the drop of what it has prepared | the panic at once; and [`CallError::Refused`] in its place, or its outcome if it was sent before |
 //! | what checks or deserialises an outcome panics | the panic in its place |
+//! | this process is a forked child | [`CallError::Forked`], those in progress as the further ones; what failed before has its own error |
 //! | the stream is dropped | nothing: what no worker has begun is skipped |
 //!
 //! An unordered stream has one error of the stream as a whole, which is of no input: the reactor's thread cannot be
@@ -121,7 +122,8 @@ const FAILED: u32 = u32::MAX;
 /// and not before. Where no place comes free in time, or the server takes no requests, that is the error of the next
 /// input, and of the one after it, as long as it lasts; they are pulled one by one, when they are asked for. Once a
 /// servlet that was down takes requests again, the stream goes on. It does not end because its server does: an endless
-/// source has endless errors then ([`CallError::ShuttingDown`]).
+/// source has endless errors then ([`CallError::ShuttingDown`]); nor in a forked child, where each input that has had no
+/// outcome has [`CallError::Forked`].
 ///
 /// A panic of user code goes through to who asks for the next outcome; see the
 /// [guide](crate::guide#8-many-at-once).
@@ -281,11 +283,15 @@ impl<'s> Flow<'s> {
         self.failed.push_back(error);
     }
 
-    /// The oldest has failed before it was sent: why.
+    /// The oldest, if it has no outcome for us: why. It has failed before it was sent, or is the parent's of this process.
     fn take_failed(&mut self) -> Option<CallError> {
+        let has_failed = *self.sent.front()? == FAILED;
+        if !has_failed && self.feeder.is_ours() {
+            return None;
+        }
         self.sent.pop_front();
         self.ready = 0;
-        self.failed.pop_front()
+        if has_failed { self.failed.pop_front() } else { Some(self.feeder.core.forked()) }
     }
 }
 
@@ -362,7 +368,7 @@ impl<'s, S: Source, Out: Payload> Stream<'s, S, Out> {
     #[inline]
     pub fn next_reply(&mut self) -> Option<Result<Reply<'s, Out>, CallError>> {
         if !self.flow.feeder.is_ours() {
-            return self.flow.feeder.tell_forked().map(Err);
+            return self.next_forked().map(Err);
         }
         self.feed();
         match self.flow.take_if_done() {
@@ -409,8 +415,8 @@ impl<'s, S: Source, Out: Payload> Stream<'s, S, Out> {
             }
         }
         self.flow.push();
-        if self.flow.sent.front() == Some(&FAILED) {
-            return self.flow.take_failed().map(Err);
+        if let Some(error) = self.flow.take_failed() {
+            return Some(Err(error));
         }
         if self.flow.depth < self.flow.feeder.window {
             if let Some(done) = self.flow.await_first(false) {
@@ -421,11 +427,23 @@ impl<'s, S: Source, Out: Payload> Stream<'s, S, Out> {
             self.feed();
             self.flow.push();
         }
-        // What could not be pushed has failed meanwhile.
-        if self.flow.sent.front() == Some(&FAILED) {
-            return self.flow.take_failed().map(Err);
+        // What could not be pushed has failed meanwhile, or the source has forked.
+        match self.flow.take_failed() {
+            Some(error) => Some(Err(error)),
+            None => self.flow.await_first(true),
         }
-        self.flow.await_first(true)
+    }
+
+    /// The error of the oldest input that has had none, in a forked child; `None` at the end.
+    #[cold]
+    fn next_forked(&mut self) -> Option<CallError> {
+        while self.flow.sent.is_empty() {
+            if self.exhausted {
+                return None;
+            }
+            self.refuse_next(self.flow.feeder.core.forked());
+        }
+        self.flow.take_failed()
     }
 
     /// There is no place for the next input, if there is one: that is its outcome.
@@ -466,7 +484,7 @@ impl<S: Source, Out: Payload> Iterator for Stream<'_, S, Out> {
     #[inline]
     fn next(&mut self) -> Option<Self::Item> {
         if !self.flow.feeder.is_ours() {
-            return self.flow.feeder.tell_forked().map(Err);
+            return self.next_forked().map(Err);
         }
         self.feed();
         match self.flow.take_if_done() {
@@ -481,7 +499,7 @@ impl<S: Source, Out: Payload> FusedIterator for Stream<'_, S, Out> {}
 /// The outcomes of a stream in order, each with its input. From [`Stream::with_inputs`].
 ///
 /// An item is an input and what became of it, for every input, as of a [`Stream`]. The outer result is that of all
-/// streams with more than outcomes: of one in order, nothing befalls it as a whole but a fork.
+/// streams with more than outcomes: nothing befalls one in order as a whole, so it is always `Ok`.
 pub struct WithInputs<'s, S: Source, Out: Payload>(Stream<'s, Kept<S>, Out>);
 
 impl<S: Source, Out: Payload> fmt::Debug for WithInputs<'_, S, Out> {
@@ -500,6 +518,12 @@ impl<'s, S: Source, Out: Payload> WithInputs<'s, S, Out> {
         self.0.assert_new();
         Unordered::new(self.0.flow.feeder.core, self.0.source.source, self.0.flow.feeder.options)
     }
+
+    /// The oldest input, whose outcome has been taken.
+    #[inline]
+    fn first_item(&mut self) -> S::Item {
+        self.0.source.items.pop_front().expect("one for each outcome, in their order")
+    }
 }
 
 impl<S: Source, Out: Payload> Iterator for WithInputs<'_, S, Out> {
@@ -507,12 +531,13 @@ impl<S: Source, Out: Payload> Iterator for WithInputs<'_, S, Out> {
 
     fn next(&mut self) -> Option<Self::Item> {
         if !self.0.flow.feeder.is_ours() {
-            return self.0.flow.feeder.tell_forked().map(Err);
+            let error = self.0.next_forked()?;
+            return Some(Ok((self.first_item(), Err(error))));
         }
         self.0.feed();
         let outcome = self.0.take_first()?;
         // Before the outcome is read: should its own code panic, the next is that of the next input.
-        let item = self.0.source.items.pop_front().expect("one for each outcome, in their order");
+        let item = self.first_item();
         let more = !self.0.exhausted;
         Some(Ok((item, outcome.and_then(|done| self.0.flow.feeder.value(done, more)))))
     }

@@ -262,14 +262,14 @@ impl<'s, S: Source, T: Tags<S>> Sent<'s, S, T> {
         Some((self.remove(id)?, done))
     }
 
-    /// The oldest has taken too long.
-    fn time_out_oldest(&mut self, total: Duration) {
+    /// The oldest has taken too long, or is the parent's of this process.
+    fn fail_oldest(&mut self, error: CallError) {
         let oldest = self.order.iter().find(|&&of| is_in_progress(&self.items, of)).map(|&(id, _)| id);
         if let Some(id) = oldest
             && let Some(tag) = self.remove(id)
         {
             self.cancel(id);
-            self.failed.push_back((tag, CallError::Timeout { enqueueing: Duration::ZERO, total }));
+            self.failed.push_back((tag, error));
         }
     }
 }
@@ -345,12 +345,31 @@ impl<'s, S: Source, Out: Payload, T: Tags<S>> Unordered<'s, S, Out, T> {
         }
     }
 
-    /// Waits until an outcome is there, or the time is over.
+    /// An input that has had no outcome, and its error, in a forked child; `None` at the end.
+    #[cold]
+    fn next_forked(&mut self) -> Option<(T::Tag, CallError)> {
+        loop {
+            if let Some(failed) = self.sent.failed.pop_front() {
+                return Some(failed);
+            }
+            let error = self.sent.feeder.core.forked();
+            if self.sent.in_progress > 0 {
+                self.sent.fail_oldest(error);
+            } else if self.exhausted {
+                return None;
+            } else {
+                self.refuse_next(error);
+            }
+        }
+    }
+
+    /// Waits until an outcome is there, or the time is over; in a forked child for nothing.
     fn wait(&mut self) -> Result<(), CallError> {
         let Self { sent, inbox, .. } = self;
         sent.push();
         let (core, timeout) = (sent.feeder.core, sent.feeder.options.timeout);
-        if core.spin(Pace::Many, || sent.find_done()).is_some() || !sent.failed.is_empty() {
+        let is_over = |sent: &Sent<'s, S, T>| !sent.failed.is_empty() || !sent.feeder.is_ours();
+        if is_over(sent) || core.spin(Pace::Many, || sent.find_done()).is_some() || is_over(sent) {
             return Ok(());
         }
         let Sent { feeder, items, order, .. } = &mut *sent;
@@ -386,7 +405,7 @@ impl<'s, S: Source, Out: Payload, T: Tags<S>> Unordered<'s, S, Out, T> {
             }
             let total = begun.elapsed();
             if total >= timeout {
-                sent.time_out_oldest(total);
+                sent.fail_oldest(CallError::Timeout { enqueueing: Duration::ZERO, total });
                 return Ok(());
             }
             if longest > FIRST_SLEEP {
@@ -404,7 +423,7 @@ impl<S: Source, Out: Payload, T: Tags<S>> Iterator for Unordered<'_, S, Out, T> 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
             if !self.sent.feeder.is_ours() {
-                return self.sent.feeder.tell_forked().map(Err);
+                return self.next_forked().map(|(tag, error)| Ok((tag, Err(error))));
             }
             let found = self.sent.find_done();
             self.feed(found.is_some());
@@ -418,7 +437,9 @@ impl<S: Source, Out: Payload, T: Tags<S>> Iterator for Unordered<'_, S, Out, T> 
                 return Some(Ok((tag, self.sent.feeder.value(done, !self.exhausted))));
             }
             if self.sent.in_progress > 0 {
-                if let Err(error) = self.wait() {
+                if let Err(error) = self.wait()
+                    && self.sent.feeder.is_ours()
+                {
                     return Some(Err(error));
                 }
             } else if self.exhausted {
