@@ -2,16 +2,16 @@
 
 use crate::error::StartError;
 use ringmill_shm::sys::cpu;
+use ringmill_shm::sys::settled::Settled;
 use std::str::FromStr;
-use std::sync::OnceLock;
 
 /// The CPUs that this process was given: those it could use when it began, or when it was first asked.
 /// Threads that are pinned later do not change the answer.
 #[must_use]
 pub fn allowed() -> &'static [usize] {
-    static ALLOWED: OnceLock<Vec<usize>> = OnceLock::new();
+    static ALLOWED: Settled<Vec<usize>> = Settled::new();
     // Without an answer of the kernel: one CPU, the one that every machine has.
-    ALLOWED.get_or_init(|| cpu::allowed().unwrap_or_else(|_| vec![0]))
+    ALLOWED.get_or_make(|| cpu::allowed().unwrap_or_else(|_| vec![0]))
 }
 
 /// The CPUs of one worker: a set it is pinned to, or any.

@@ -6,8 +6,9 @@
 //! the executable that it holds open with one environment variable that names the first place, all tokens, server and
 //! segment. With it come descriptors: the segment's file, the lease's, and one end of a
 //! [tether](ringmill_shm::sys::tether); names are looked up only where a program in between has closed them.
-//! There, before `main`: `init!` takes the variable away and runs what else runs before `main` (see `registry`), pins the
-//! process, attaches the segment, takes its bytes of the lease, and starts the threads. A process that has the variable
+//! There, before `main`: `init!` takes the variable away, ends the process if it is of another build than the server wants,
+//! runs what else runs before `main` (see `registry`), pins the process, attaches the segment, takes its bytes of the
+//! lease, and starts the threads. A process that has the variable
 //! and cannot follow the order ends there, with exit code 97 and the reason; it is never the program. Each constructs its worker and says READY, when all of them
 //! can, or FAILED (with an error record) in its place and on the start-up bell. All workers do so side by
 //! side; the server sleeps on that one bell.
@@ -37,13 +38,13 @@ use crate::janitor;
 use crate::order::{Descriptor, Order, Origin};
 use crate::payload;
 use crate::plan::Live;
-use crate::registry::{self, NOTE_OWNER};
+use crate::registry::{self, NOTE};
 use crate::run::{Left, Seat};
 use crate::supervisor::KILL_LIMIT;
 use crate::unit::Unit;
 use crate::worker::Stop;
 use ringmill_shm::participant::{Lease, Life, MESSAGE_BYTES, SERVER};
-use ringmill_shm::segment::{Segment, remove_if_stale};
+use ringmill_shm::segment::{Place, Segment, remove_if_stale};
 use ringmill_shm::sys::build_id::BuildId;
 use ringmill_shm::sys::cpu;
 use ringmill_shm::sys::file::set_close_on_exec;
@@ -62,7 +63,8 @@ use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 /// Tells a process that it is a worker: an [`Order`]. Nothing of it is secret: other users may see it, where the system
@@ -318,18 +320,26 @@ pub(crate) fn kill(process: &Process) {
 
 /// How far this process is on its way to being a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
 enum Way {
+    /// It was not ordered to be one, as far as is known.
+    None,
     /// It was ordered to be one; what comes before `main` is under way.
     Ordered,
     /// It is one.
     Worker,
 }
 
-/// Set once it is known that this process was ordered to be a worker.
-static WAY: Mutex<Option<Way>> = Mutex::new(None);
+/// A [`Way`]; changed before `main` only.
+static WAY: AtomicU8 = AtomicU8::new(Way::None as u8);
 
-fn way() -> MutexGuard<'static, Option<Way>> {
-    WAY.lock().unwrap_or_else(|e| e.into_inner())
+// Relaxed, both: one thread has gone this way before there are others.
+fn is_on_way(way: Way) -> bool {
+    WAY.load(Ordering::Relaxed) == way as u8
+}
+
+fn set_way(way: Way) {
+    WAY.store(way as u8, Ordering::Relaxed);
 }
 
 /// Ends this process, which was ordered to be a worker and cannot be one. At once: nothing of the program that it would
@@ -356,7 +366,7 @@ fn say(word: &Word) -> bool {
 /// Ends a process that was started as a worker, has not become one, and is about to start a server. Were it to go on, it
 /// would start workers that start workers.
 pub(crate) fn exit_if_unfulfilled_worker() {
-    if *way() == Some(Way::Ordered) {
+    if is_on_way(Way::Ordered) {
         refuse(
             "something that runs before `main` starts a server; in a worker's process it would do so again",
         );
@@ -368,7 +378,7 @@ pub(crate) fn exit_if_unfulfilled_worker() {
 
 /// Ends a process that was ordered to be a worker, in a program without an `init!`: nothing of it is to run.
 pub(crate) fn end_if_ordered(slot: *const Constructor) {
-    if way().is_none() && std::env::var_os(VARIABLE).is_some() && !is_the_executables_turn(slot) {
+    if is_on_way(Way::None) && std::env::var_os(VARIABLE).is_some() && !is_the_executables_turn(slot) {
         refuse(&format!("this program has no ringmill::init!, so it cannot be one{NEVER_THE_PROGRAM}"));
     }
 }
@@ -379,7 +389,7 @@ fn is_the_executables_turn(slot: *const Constructor) -> bool {
     if object_of(slot as usize) == Some(Object::Executable) {
         return false;
     }
-    if note_of_executable(NOTE_OWNER).is_none() {
+    if note_of_executable(NOTE).is_none() {
         let why = "its ringmill::init! is in a library, not in the executable, so it cannot be one";
         refuse(&format!("{why}{NEVER_THE_PROGRAM}"));
     }
@@ -393,7 +403,7 @@ fn is_the_executables_turn(slot: *const Constructor) -> bool {
 /// It is called by the constructor in `slot`, before `main`, with what that was called with.
 pub(crate) unsafe fn begin(slot: *const Constructor, arguments: Arguments) {
     let _ = crate::cpus::allowed(); // before anything is pinned
-    if way().is_some() {
+    if !is_on_way(Way::None) {
         return; // the first one runs us, and goes on when all have listed their types
     }
     let Some(text) = std::env::var_os(VARIABLE) else { return };
@@ -403,20 +413,23 @@ pub(crate) unsafe fn begin(slot: *const Constructor, arguments: Arguments) {
     // First of all, so that no child of this process is ever taken for a worker.
     // SAFETY: no other thread exists yet, see the header of `registry`.
     unsafe { std::env::remove_var(VARIABLE) };
-    *way() = Some(Way::Ordered);
+    set_way(Way::Ordered);
     if let Some(order) = text.to_str().and_then(|text| text.strip_prefix(janitor::ORDER)) {
         janitor::live(order);
     }
     let order = Order::parse(&text).unwrap_or_else(|error| refuse(&format!("{error}{NEVER_THE_PROGRAM}")));
     settle_in(order.descriptors.as_ref().map_or(&[], |all| &all[..]), &order.name);
     crash_point!("launch.ordered");
+    if let Err(error) = check_build(&order) {
+        exit_now(complain(&error, order.origin, &order.segment)); // nothing of another build is to run
+    }
     // SAFETY: as the caller says; this process ends below.
     if !unsafe { run_constructors_after(slot, arguments) } {
         eprintln!(
             "ringmill worker: cannot find what else this program runs before `main`, and goes on without"
         );
     }
-    *way() = Some(Way::Worker);
+    set_way(Way::Worker);
     // Nothing may unwind into the C runtime that called us.
     let code = crate::panics::caught(|| fulfil(order)).unwrap_or_else(|panic| {
         eprintln!("ringmill worker: {panic}");
@@ -448,19 +461,7 @@ pub(crate) fn settle_in(descriptors: &[Descriptor], name: &str) {
 /// Becomes the worker; the code to exit with.
 fn fulfil(order: Order) -> i32 {
     let (origin, place) = (order.origin, order.segment.clone());
-    // Nobody wants to know that a worker could not join a server that was killed meanwhile.
-    let complain = |error: JoinError| {
-        let told = say(&Word::Reason(error.to_string()));
-        if origin.has_ended(&place) {
-            let _ = remove_if_stale(&place, false); // perhaps nobody else will
-        } else if !told {
-            eprintln!("ringmill worker: {error}");
-        }
-        1
-    };
-    if let Err(error) = check_build(&order) {
-        return complain(error);
-    }
+    let complain = |error| complain(&error, origin, &place);
     let seats = match join(order) {
         Ok(seats) => seats,
         Err(error) => return complain(error),
@@ -493,6 +494,18 @@ fn fulfil(order: Order) -> i32 {
     let first = occupy(seat, &live);
     let codes = threads.into_iter().map(|thread| crate::panics::joined(thread).unwrap_or(1));
     codes.fold(first, i32::max)
+}
+
+/// Says why this process cannot join; the code to exit with. That a worker could not join a server which was killed
+/// meanwhile is not worth a line.
+fn complain(error: &JoinError, origin: Origin, place: &Place) -> i32 {
+    let told = say(&Word::Reason(error.to_string()));
+    if origin.has_ended(place) {
+        let _ = remove_if_stale(place, false); // perhaps nobody else will
+    } else if !told {
+        eprintln!("ringmill worker: {error}");
+    }
+    1
 }
 
 /// What a worker's thread that overflows its stack says; `size` is what sets how large that is. The text stays for as long as

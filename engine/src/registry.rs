@@ -55,13 +55,17 @@ use crate::payload::layout_hash;
 use crate::plan::{Launch, Live, PlanNode};
 use crate::run;
 use crate::worker::BatchWorker;
+use ringmill_shm::sys::build_id::BuildId;
 use ringmill_shm::sys::image::Image;
-use ringmill_shm::sys::program::{Arguments, Constructor, FileKind, Object, examine, file_of, object_of};
+use ringmill_shm::sys::program::{
+    Arguments, Constructor, FileKind, NoteName, Object, examine, file_of, object_of,
+};
+use ringmill_shm::sys::settled::Settled;
 use std::any::TypeId;
 use std::ffi::{c_char, c_int};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 
 /// Where an `init!` put its function: an entry of `.init_array`.
 #[derive(Debug)]
@@ -85,7 +89,9 @@ pub unsafe fn begin(
     arguments: (c_int, *const *const c_char, *const *const c_char),
     entries: fn() -> Vec<Entry>,
 ) {
-    listed().extend(entries());
+    let _ = BuildId::of_this_process(); // the linker is asked before there are threads, see `sys::program`
+    let object = object_of(&raw const slot.0 as usize);
+    list(entries().into_iter().map(|entry| Entry { object: object.clone(), ..entry }).collect());
     let (argc, argv, envp) = arguments;
     // SAFETY: as the caller says.
     unsafe { launch::begin(&raw const slot.0, Arguments { argc, argv, envp }) };
@@ -117,6 +123,8 @@ pub struct Entry {
     live: Live,
     /// Where the `init!` is that lists it.
     slot: usize,
+    /// In which object that lies.
+    object: Option<Object>,
 }
 
 impl std::fmt::Debug for Entry {
@@ -134,6 +142,7 @@ impl Entry {
             identity: Identity::of::<W>(),
             live: Arc::new(|seat| run::live::<W>(seat)),
             slot: std::ptr::from_ref(slot) as usize,
+            object: None,
         }
     }
 }
@@ -150,15 +159,16 @@ pub struct Note {
     version: u32,
 }
 
-/// Whose note it is.
-pub(crate) const NOTE_OWNER: &str = "ringmill";
+const NOTE_OWNER: &str = "ringmill";
+/// Its name.
+pub(crate) const NOTE: NoteName = NoteName { owner: NOTE_OWNER, kind: 1 };
 
 impl Note {
     /// The note.
     pub const THIS: Self = Self {
         name_bytes: NOTE_OWNER.len() as u32 + 1,
         version_bytes: size_of::<u32>() as u32,
-        kind: 1,
+        kind: NOTE.kind,
         name: *b"ringmill\0",
         padding: [0; 3],
         version: ORDER_VERSION,
@@ -173,14 +183,29 @@ impl Note {
 const _: () =
     assert!(size_of::<Note>() == 28, "the parts of a note are 4-aligned, with nothing between them");
 
-static LISTED: Mutex<Vec<Entry>> = Mutex::new(Vec::new());
-
-fn listed() -> MutexGuard<'static, Vec<Entry>> {
-    LISTED.lock().unwrap_or_else(|e| e.into_inner())
+/// What one `init!` lists, and the next one's.
+struct List {
+    entries: Vec<Entry>,
+    next: Settled<List>,
 }
 
-fn names(entries: &[Entry]) -> Vec<String> {
-    let mut names: Vec<String> = entries.iter().map(|entry| entry.worker_type.to_string()).collect();
+/// A chain without a lock: a child may be forked while another thread starts a server.
+static LISTED: Settled<List> = Settled::new();
+
+fn list(entries: Vec<Entry>) {
+    let (mut list, mut end) = (List { entries, next: Settled::new() }, &LISTED);
+    while let Err(ours) = end.set(list) {
+        list = ours;
+        end = &end.get().expect("it is settled").next;
+    }
+}
+
+fn listed() -> impl Iterator<Item = &'static Entry> {
+    std::iter::successors(LISTED.get(), |list| list.next.get()).flat_map(|list| &list.entries)
+}
+
+fn names() -> Vec<String> {
+    let mut names: Vec<String> = listed().map(|entry| entry.worker_type.to_string()).collect();
     names.dedup();
     names
 }
@@ -202,8 +227,7 @@ pub(crate) enum FindError {
 
 /// What runs the worker type that is meant.
 pub(crate) fn find(worker_type: &str, type_hash: u64) -> Result<Live, FindError> {
-    let listed = listed();
-    let named = || listed.iter().filter(|entry| entry.worker_type == worker_type);
+    let named = || listed().filter(|entry| entry.worker_type == worker_type);
     if let Some(entry) = named().find(|entry| entry.identity.here == type_hash) {
         return Ok(Arc::clone(&entry.live));
     }
@@ -214,7 +238,7 @@ pub(crate) fn find(worker_type: &str, type_hash: u64) -> Result<Live, FindError>
     match found[..] {
         [entry] => Ok(Arc::clone(&entry.live)),
         [] if named().next().is_some() => Err(FindError::OtherPayloads { worker_type }),
-        [] => Err(FindError::NotListed { worker_type, listed: names(&listed) }),
+        [] => Err(FindError::NotListed { worker_type, listed: names() }),
         _ => Err(FindError::Ambiguous { worker_type, count: found.len() }),
     }
 }
@@ -223,22 +247,21 @@ pub(crate) fn find(worker_type: &str, type_hash: u64) -> Result<Live, FindError>
 /// program that is started.
 pub(crate) fn check(node: &PlanNode) -> Result<(), StartError> {
     let Launch::Process { program: None, .. } = &node.launch else { return Ok(()) };
-    let listed = listed();
-    let of_type = || listed.iter().filter(|entry| entry.identity.here == node.type_hash);
+    let of_type = || listed().filter(|entry| entry.identity.here == node.type_hash);
     let (servlet, worker_type) = (node.name.clone(), node.worker_type.to_string());
     let Some(first) = of_type().next() else {
-        return Err(StartError::NotListed { servlet, worker_type, listed: names(&listed) });
+        return Err(StartError::NotListed { servlet, worker_type, listed: names() });
     };
-    if of_type().any(|entry| object_of(entry.slot) == Some(Object::Executable)) {
+    if of_type().any(|entry| entry.object == Some(Object::Executable)) {
         return Ok(());
     }
-    Err(not_in_executable(node, first.slot))
+    Err(not_in_executable(node, first))
 }
 
-fn not_in_executable(node: &PlanNode, slot: usize) -> StartError {
-    let library = match object_of(slot) {
-        Some(Object::Library(path)) => path,
-        _ => file_of(slot).unwrap_or_else(|| "a file that is not known".into()),
+fn not_in_executable(node: &PlanNode, entry: &Entry) -> StartError {
+    let library = match &entry.object {
+        Some(Object::Library(path)) => path.clone(),
+        _ => file_of(entry.slot).unwrap_or_else(|| "a file that is not known".into()),
     };
     let executable = std::env::current_exe().unwrap_or_else(|_| "/proc/self/exe".into());
     let (servlet, worker_type) = (node.name.clone(), node.worker_type.into());
@@ -248,14 +271,12 @@ fn not_in_executable(node: &PlanNode, slot: usize) -> StartError {
 /// Whether the executable that is to be started for a node has an `init!`, as far as its file tells. Nothing of it is run.
 pub(crate) fn check_image(node: &PlanNode, image: &Image) -> Result<(), StartError> {
     let Launch::Process { program, .. } = &node.launch else { return Ok(()) };
-    let kind = image.read().and_then(|file| examine(&file, NOTE_OWNER));
+    let kind = image.read().and_then(|file| examine(&file, NOTE));
     let Some(path) = program else {
-        let slot =
-            listed().iter().find(|entry| entry.identity.here == node.type_hash).map(|entry| entry.slot);
-        return match (kind, slot) {
+        return match (kind, listed().find(|entry| entry.identity.here == node.type_hash)) {
             // This program was started by way of the dynamic loader, or of an emulator.
-            (Ok(FileKind::Elf(None) | FileKind::Script | FileKind::Unknown), Some(slot)) => {
-                Err(not_in_executable(node, slot))
+            (Ok(FileKind::Elf(None) | FileKind::Script | FileKind::Unknown), Some(entry)) => {
+                Err(not_in_executable(node, entry))
             }
             // One that may be run and not read has to be judged by what lies in memory, as `check` has.
             _ => Ok(()),
@@ -361,7 +382,7 @@ mod tests {
 
     #[test]
     fn types_are_found_by_identity_and_else_refused() {
-        listed().extend([
+        list(vec![
             entry("app::Twin", 1, 10),
             entry("app::Twin", 2, 10),
             entry("app::Alone", 3, 10),

@@ -19,6 +19,8 @@ pub mod process;
 #[cfg(not(loom))]
 pub mod program;
 #[cfg(not(loom))]
+pub mod settled;
+#[cfg(not(loom))]
 pub mod stack;
 #[cfg(not(loom))]
 pub mod tether;

@@ -1,7 +1,8 @@
 //! Programs: in which object of the running one an address lies, its constructors, and the notes of executables.
 //!
 //! An *object* is the executable or a dynamic library, as the loader has mapped it. The executable is the first one that
-//! `dl_iterate_phdr` names. Its *constructors* are the functions of its `.init_array`, which the C library calls one
+//! `dl_iterate_phdr` names. That call takes a lock which a child keeps that was forked while another thread held it, so what
+//! is asked of the running program is asked before `main`, or where nothing else is left. The executable's *constructors* are the functions of its `.init_array`, which the C library calls one
 //! after the other before `main`; `PT_DYNAMIC` says where that array lies.
 #![expect(unsafe_code, reason = "dl_iterate_phdr, and calling constructors where they lie in memory")]
 
@@ -181,23 +182,34 @@ pub enum FileKind {
     Unknown,
 }
 
-/// Looks at a file that is to be run, for the note of `owner`; its position is somewhere else after that.
+/// Which note of an ELF file is meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NoteName {
+    /// Whose it is.
+    pub owner: &'static str,
+    /// Which of its owner's.
+    pub kind: u32,
+}
+
+/// Looks at a file that is to be run, for a note; its position is somewhere else after that.
 ///
 /// # Errors
 /// It cannot be read.
-pub fn examine(file: &File, owner: &str) -> io::Result<FileKind> {
+pub fn examine(file: &File, wanted: NoteName) -> io::Result<FileKind> {
     let mut magic = [0; 4];
     let mut reader = file;
     reader.seek(SeekFrom::Start(0))?;
     let read = reader.take(4).read(&mut magic)?;
     match &magic[..read] {
         [b'#', b'!', ..] => Ok(FileKind::Script),
-        b"\x7fELF" => Ok(note_of_file(&ReadCache::new(file), owner).map_or(FileKind::Unknown, FileKind::Elf)),
+        b"\x7fELF" => {
+            Ok(note_of_file(&ReadCache::new(file), wanted).map_or(FileKind::Unknown, FileKind::Elf))
+        }
         _ => Ok(FileKind::Unknown),
     }
 }
 
-fn note_of_file<'a>(file: impl ReadRef<'a>, owner: &str) -> object::read::Result<Option<Vec<u8>>> {
+fn note_of_file<'a>(file: impl ReadRef<'a>, wanted: NoteName) -> object::read::Result<Option<Vec<u8>>> {
     let header = FileHeader64::<Endianness>::parse(file)?;
     let endian = header.endian()?;
     for segment in header.program_headers(endian, file)? {
@@ -205,7 +217,7 @@ fn note_of_file<'a>(file: impl ReadRef<'a>, owner: &str) -> object::read::Result
             continue;
         }
         if let Some(notes) = segment.notes(endian, file)?
-            && let Some(note) = note_among(notes, owner)
+            && let Some(note) = note_among(notes, endian, wanted)
         {
             return Ok(Some(note));
         }
@@ -213,19 +225,23 @@ fn note_of_file<'a>(file: impl ReadRef<'a>, owner: &str) -> object::read::Result
     Ok(None)
 }
 
-/// The first note of an owner. What cannot be read ends the search.
-fn note_among(mut notes: NoteIterator<'_, FileHeader64<Endianness>>, owner: &str) -> Option<Vec<u8>> {
+/// The first note of that name. What cannot be read ends the search.
+fn note_among(
+    mut notes: NoteIterator<'_, FileHeader64<Endianness>>,
+    endian: Endianness,
+    wanted: NoteName,
+) -> Option<Vec<u8>> {
     while let Ok(Some(note)) = notes.next() {
-        if note.name() == owner.as_bytes() {
+        if note.name() == wanted.owner.as_bytes() && note.n_type(endian).0 == wanted.kind {
             return Some(note.desc().to_vec());
         }
     }
     None
 }
 
-/// The note of `owner` in the executable that is running, if it has one.
+/// The note of that name in the executable that is running, if it has one.
 #[must_use]
-pub fn note_of_executable(owner: &str) -> Option<Vec<u8>> {
+pub fn note_of_executable(wanted: NoteName) -> Option<Vec<u8>> {
     let mut found = None;
     each_object(|executable| {
         for (segment, align) in executable.segments_aligned(libc::PT_NOTE) {
@@ -235,8 +251,9 @@ pub fn note_of_executable(owner: &str) -> Option<Vec<u8>> {
             }
             // SAFETY: it lies within what the loader has mapped of the executable, and nobody writes to it.
             let bytes = unsafe { std::slice::from_raw_parts(segment.start as *const u8, segment.len()) };
-            let notes = NoteIterator::new(Endianness::default(), align, bytes);
-            found = found.take().or_else(|| note_among(notes.ok()?, owner));
+            let endian = Endianness::default();
+            let notes = NoteIterator::new(endian, align, bytes);
+            found = found.take().or_else(|| note_among(notes.ok()?, endian, wanted));
         }
         false // the executable comes first
     });
@@ -265,6 +282,7 @@ pub(super) fn mapping_of(address: usize) -> Option<(Range<usize>, Option<PathBuf
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::build_id::BUILD_ID;
 
     #[test]
     fn addresses_are_told_apart() {
@@ -289,10 +307,33 @@ mod tests {
     fn notes_are_found_in_file_and_memory_alike() {
         let this = File::open("/proc/self/exe").unwrap();
         // Linkers leave one of GNU in each executable.
-        let FileKind::Elf(Some(in_file)) = examine(&this, "GNU").unwrap() else { panic!() };
-        assert_eq!(note_of_executable("GNU"), Some(in_file));
-        assert_eq!(examine(&this, "nobody").unwrap(), FileKind::Elf(None));
-        assert_eq!(note_of_executable("nobody"), None);
+        let FileKind::Elf(Some(in_file)) = examine(&this, BUILD_ID).unwrap() else { panic!() };
+        assert_eq!(note_of_executable(BUILD_ID), Some(in_file));
+        for other in [NoteName { owner: "nobody", ..BUILD_ID }, NoteName { kind: 99, ..BUILD_ID }] {
+            assert_eq!(examine(&this, other).unwrap(), FileKind::Elf(None));
+            assert_eq!(note_of_executable(other), None);
+        }
+    }
+
+    #[test]
+    fn a_note_that_ends_too_early_is_none() {
+        let mut notes = Vec::new();
+        for (name, kind, content) in [(&b"GNU\0"[..], 1_u32, &[1_u8; 16][..]), (b"GNU\0", 3, b"abcde")] {
+            notes.extend((name.len() as u32).to_ne_bytes());
+            notes.extend((content.len() as u32).to_ne_bytes());
+            notes.extend(kind.to_ne_bytes());
+            notes.extend(name);
+            notes.extend(content);
+            notes.resize(notes.len().next_multiple_of(4), 0);
+        }
+        let endian = Endianness::default();
+        let found = |bytes: &[u8]| note_among(NoteIterator::new(endian, 4, bytes).ok()?, endian, BUILD_ID);
+        assert_eq!(found(&notes).unwrap(), b"abcde");
+        for end in 0..notes.len() - 3 {
+            assert_eq!(found(&notes[..end]), None);
+        }
+        notes[4..8].fill(255);
+        assert_eq!(found(&notes), None);
     }
 
     #[test]
@@ -300,14 +341,14 @@ mod tests {
         let kind_of = |bytes: &[u8]| {
             let file = tempfile::tempfile().unwrap();
             std::os::unix::fs::FileExt::write_all_at(&file, bytes, 0).unwrap();
-            examine(&file, "GNU").unwrap()
+            examine(&file, BUILD_ID).unwrap()
         };
         assert_eq!(kind_of(b"#!/bin/sh\n"), FileKind::Script);
         for bytes in [&b""[..], b"#", b"\x7fEL", b"\x7fELF", b"MZ and more"] {
             assert_eq!(kind_of(bytes), FileKind::Unknown, "{bytes:?}");
         }
-        assert!(examine(&File::open("/").unwrap(), "GNU").is_err());
-        assert_eq!(examine(&File::open("/dev/null").unwrap(), "GNU").unwrap(), FileKind::Unknown);
+        assert!(examine(&File::open("/").unwrap(), BUILD_ID).is_err());
+        assert_eq!(examine(&File::open("/dev/null").unwrap(), BUILD_ID).unwrap(), FileKind::Unknown);
         // A header of an executable, cut off and bent anywhere.
         let mut head = vec![0; 4096];
         File::open("/proc/self/exe").unwrap().read_exact(&mut head).unwrap();

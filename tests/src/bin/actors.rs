@@ -10,7 +10,9 @@
 //! Commands: `hold N` (a call in a thread of its own), `exit N`, `panic`, `return`, `shutdown`,
 //! `watch` (says `refused` as soon as the server takes no calls), `go-to PATH` (another working directory),
 //! `use-up-descriptors`, `free-descriptors`, `limit-processes N`, `future N` (as `hold`, by a future).
-#![expect(unsafe_code, reason = "a signal handler, a limit")]
+//!
+//! Where the variable `RINGMILL_TESTS_TRACE` names a file, the program makes it before `main`.
+#![expect(unsafe_code, reason = "a signal handler, a limit, a constructor")]
 
 #[path = "../../tests/support/actor.rs"]
 mod actor;
@@ -22,6 +24,21 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
 
 ringmill::init!(Actor);
+
+/// Names a file that this program makes before `main`.
+const TRACE: &str = "RINGMILL_TESTS_TRACE";
+
+/// A constructor, as plug-ins and C++ statics have them.
+extern "C" fn leave_a_trace() {
+    if let Some(path) = std::env::var_os(TRACE) {
+        std::fs::write(path, "constructed").expect("a file");
+    }
+}
+
+#[used]
+// SAFETY: a function without arguments, which the C library calls before `main`; it uses nothing of other constructors.
+#[unsafe(link_section = ".init_array")]
+static CONSTRUCTOR: extern "C" fn() = leave_a_trace;
 
 type Actors = Server<Act, Answer>;
 

@@ -131,6 +131,9 @@ fn where_a_system_call_is_refused_there_is_another_way() {
 }
 
 /// A script is what it runs: nobody knows which build that is before it runs.
+///
+/// Symptom: constructors of the other build ran in the service's environment, with the worker's descriptors, before it was
+/// refused. Cause: the build was compared when all that runs before `main` had run. Fix: it is compared first.
 #[test]
 fn a_script_that_runs_another_build_is_refused_and_both_are_named() {
     guarded(|| {
@@ -140,19 +143,29 @@ fn a_script_that_runs_another_build_is_refused_and_both_are_named() {
         ringmill_tests::other_user::open_to_all(&script);
         let name = Name::new("script");
         let option = format!("program={}", script.display());
-        let mut service = Service::start(&mut Command::new(RESIDENT), &name, &[&option]);
+        let trace = root.path().join("trace");
+        let traced = |program: &str| {
+            let mut command = Command::new(program);
+            command.env("RINGMILL_TESTS_TRACE", &trace);
+            command
+        };
+        let other = env!("CARGO_BIN_EXE_actors");
+        let _its_complaint = traced(other).output().expect("it runs");
+        std::fs::remove_file(&trace).expect("its constructor makes it");
+        let mut service = Service::start(&mut traced(RESIDENT), &name, &[&option]);
         std::fs::remove_file(&script).expect("ours"); // it was held open
         service.replace_worker();
         let build = |path: &Path| {
             let file = std::fs::File::open(path).expect("a program");
             ringmill_shm::sys::build_id::BuildId::of_executable(&file).expect("a build").to_string()
         };
-        let (was, is) = (build(&program), build(Path::new(env!("CARGO_BIN_EXE_actors"))));
+        let (was, is) = (build(&program), build(Path::new(other)));
         assert_ne!(was, is);
         copy_of(env!("CARGO_BIN_EXE_actors"), program.parent().unwrap(), "program");
         assert!(service.ask("ask exit 7").starts_with("error"));
         let reason = service.reason_of_being_down();
         assert!(reason.contains(&was) && reason.contains(&is) && reason.contains("was replaced"), "{reason}");
+        assert!(!trace.exists(), "nothing of the other build has run");
         assert_eq!(service.end(), "");
         name.assert_nothing_left();
     });

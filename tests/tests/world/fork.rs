@@ -281,6 +281,69 @@ fn every_use_is_told_at_once_and_touches_nothing() {
     });
 }
 
+/// A worker type that no `init!` lists.
+struct Unlisted;
+
+impl Worker for Unlisted {
+    type Config = ();
+    type In = u64;
+    type Out = u64;
+
+    fn new((): (), _: &Context) -> Result<Self, BoxError> {
+        Ok(Self)
+    }
+
+    fn call(&mut self, _: &Archived<u64>) -> Result<u64, BoxError> {
+        Err(BoxError::msg("it is never started"))
+    }
+}
+
+/// Symptom: a child that was forked while another thread of its parent started a server hung at its own start. Cause: locks of
+/// the whole program, around the list of `init!` say, which that thread had at the fork. Fix: there are none.
+#[test]
+fn a_child_forked_beside_threads_that_start_servers_starts_its_own() {
+    alone("fork::a_child_forked_beside_threads_that_start_servers_starts_its_own", || {
+        let over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                // Looked for among all that are listed, and refused: the shortest start there is.
+                scope.spawn(|| {
+                    while !over.load(Ordering::SeqCst) {
+                        let refused = Server::builder("unlisted").start(ProcessServlet::<Unlisted>::new(()));
+                        assert!(matches!(refused, Err(StartError::NotListed { .. })));
+                    }
+                });
+            }
+            scope.spawn(|| {
+                while !over.load(Ordering::SeqCst) {
+                    assert_eq!(*start(&Name::new("beside")).call(&1).expect("an answer"), 2);
+                }
+            });
+            let _over = Finally(|| over.store(true, Ordering::SeqCst));
+            for number in 0..40 {
+                let child = Child::start(Way::Fork, || {
+                    let name = Name::new("child");
+                    let server = start(&name);
+                    let answer = *server.call(&number).expect("an answer");
+                    drop(server);
+                    name.assert_nothing_left();
+                    answer.to_string()
+                });
+                assert_eq!(child.said(), (number + 1).to_string());
+            }
+        });
+    });
+}
+
+/// Does this when it is dropped, however that comes about.
+struct Finally<F: FnMut()>(F);
+
+impl<F: FnMut()> Drop for Finally<F> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
+}
+
 #[test]
 fn guards_of_every_state_are_dropped_without_a_trace() {
     alone("fork::guards_of_every_state_are_dropped_without_a_trace", || {
