@@ -467,7 +467,15 @@ fn make_file(place: &Place, path: &Path, bytes: u64) -> Result<(Mapping, File), 
     }
     let reserve = |file: &File| {
         sys::file::reserve(file, bytes).map_err(|e| match e.raw_os_error() {
-            Some(libc::ENOSPC) => no_space(free_bytes.unwrap_or(0)),
+            Some(libc::ENOSPC) => {
+                // Others have taken room since, or the file system needs more than the bytes of the file.
+                let left = sys::file::available_bytes(&directory).ok().flatten().unwrap_or(0);
+                let had = file.metadata().map_or(0, |meta| meta.blocks().saturating_mul(512));
+                match had.saturating_add(left) {
+                    available if available < bytes => no_space(available),
+                    _ => system("reserve the pages of")(e),
+                }
+            }
             _ => system("reserve the pages of")(e),
         })
     };

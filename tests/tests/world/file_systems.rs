@@ -131,6 +131,53 @@ fn on_an_overlay_and_a_disk() {
     });
 }
 
+/// A file system in a file, on a loop device, which is on a tmpfs so that nothing is written to a disk.
+fn in_a_file(make: &str, megabytes: usize, then: &str, capacity: usize) -> Option<String> {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let path = directory.path().display();
+    let commands = format!(
+        "mount -t tmpfs none {path}; cd {path}; mkdir disk; truncate -s {megabytes}M image; \
+         {make} image; mount -o loop image disk; cd disk; {then} echo MOUNTED; $SERVICE; \
+         ls | sed -n 's/^segment/LEFT segment/p'; cd /; umount {path}/disk"
+    );
+    within(&commands, &format!("{path}/disk/segment"), capacity)
+}
+
+#[test]
+fn on_a_disk_of_each_kind() {
+    guarded(|| {
+        for (make, megabytes) in [
+            ("mkfs.ext4 -q -F", 64),
+            ("mkfs.ext4 -q -F -b 1024", 64),
+            ("mkfs.ext2 -q -F", 64),
+            ("mkfs.xfs -q -f", 512),
+            ("mkfs.btrfs -q -f", 512),
+            ("mkfs.f2fs -q -f", 128),
+        ] {
+            assert_works(in_a_file(make, megabytes, "", SMALL));
+        }
+        let refused = in_a_file("mkfs.ext4 -q -F", 64, "", LARGE);
+        assert_says(refused, &["bytes free, the segment needs", "lower the capacity"]);
+    });
+}
+
+/// As many bytes as the segment needs are free, but in pieces, so that the file system has no room for its own notes of
+/// where they are.
+///
+/// Symptom: "16777216 bytes free, the segment needs 16773120". Cause: what had been free before was taken for what there was.
+#[test]
+fn on_a_disk_that_is_full_while_pages_are_reserved() {
+    guarded(|| {
+        // The first start says how much it needs. Single blocks are freed until there is that much, and a little more.
+        let pieces = "head -c 100M /dev/zero | split -a 5 -b 1024 - piece 2>/dev/null || true; \
+            $SERVICE > ../said; needs=$(sed -n 's/.*the segment needs \\([0-9]*\\).*/\\1/p' ../said); \
+            test -n \"$needs\"; free=$(( $(stat -f -c '%a * %S' .) )); \
+            ls -f | grep '^piece....[acegikmoqsuwy]' | head -n $(( (needs - free) / 1024 + 4 )) | xargs rm; ";
+        let full = in_a_file("mkfs.ext4 -q -F -b 1024 -m 0 -O ^has_journal -N 65536", 64, pieces, SMALL);
+        assert_says(full, &["cannot reserve the pages of", "No space left"]);
+    });
+}
+
 #[test]
 fn without_dev_shm() {
     guarded(|| {
