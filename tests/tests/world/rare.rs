@@ -9,6 +9,23 @@ const ACTORS: &str = env!("CARGO_BIN_EXE_actors");
 /// `waitid` of a process descriptor, and how Linux before 5.4 answers it.
 const WAIT_FOR_DESCRIPTOR: Refusal = Refusal::of(libc::SYS_waitid, libc::EINVAL).where_argument(0, 3);
 
+/// What a program says of a call whose worker is killed.
+fn of_killed(program: &mut Program, gate: &Gate, number: u64) -> String {
+    let visit = program.hold(gate, number);
+    signal(visit.pid, libc::SIGKILL);
+    visit.await_death();
+    program.line()
+}
+
+#[track_caller]
+fn assert_serves_and_ends(mut program: Program, gate: &Gate, name: &Name) {
+    program.hold(gate, 7).let_go();
+    assert_eq!(program.line(), "answer 14");
+    program.tell("return");
+    assert!(program.end().status.success());
+    name.assert_nothing_left();
+}
+
 /// Symptom: "exit code 0" of a worker that was killed. Cause: something else in the program had waited for it, and the
 /// status that was not there was taken for 0.
 #[test]
@@ -18,18 +35,11 @@ fn how_a_child_ended_that_others_waited_for_is_not_known() {
         let options = ["workers=1", "wait-for-all", "reasons"];
         let (mut program, _workers) = Program::start_ready(&name, &gate, &options);
         for number in 1..4 {
-            let visit = program.hold(&gate, number);
-            signal(visit.pid, libc::SIGKILL);
-            visit.await_death();
-            let line = program.line();
+            let line = of_killed(&mut program, &gate, number);
             assert!(line.contains("signal 9") || line.contains("how it ended is not known"), "{line}");
             assert!(!line.contains("code 0"), "{line}");
         }
-        program.hold(&gate, 7).let_go();
-        assert_eq!(program.line(), "answer 14");
-        program.tell("return");
-        assert!(program.end().status.success());
-        name.assert_nothing_left();
+        assert_serves_and_ends(program, &gate, &name);
     });
 }
 
@@ -43,15 +53,9 @@ fn a_kernel_that_knows_no_wait_for_a_descriptor_is_asked_by_number() {
         in_process_of(&mut command, &[WAIT_FOR_DESCRIPTOR]);
         let mut program = Program::start_as(command, &name, &gate, &["workers=1", "reasons"]);
         program.ready();
-        let visit = program.hold(&gate, 1);
-        signal(visit.pid, libc::SIGKILL);
-        let line = program.line();
+        let line = of_killed(&mut program, &gate, 1);
         assert!(line.contains("signal 9"), "{line}");
-        program.hold(&gate, 7).let_go();
-        assert_eq!(program.line(), "answer 14");
-        program.tell("return");
-        assert!(program.end().status.success());
-        name.assert_nothing_left();
+        assert_serves_and_ends(program, &gate, &name);
     });
 }
 

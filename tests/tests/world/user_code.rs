@@ -187,18 +187,25 @@ impl<D: Fallible + ?Sized> DeserializeWith<Archived<Act>, Act, D> for Fussy {
     }
 }
 
+/// What both workers have in common: they are configured by the name of a gate.
+macro_rules! with_a_gate {
+    () => {
+        type Config = String;
+        type In = Ask;
+        type Out = Answer;
+
+        fn new(gate: String, _: &Context) -> Result<Self, BoxError> {
+            IS_WORKER.set(true);
+            Ok(Self(gate))
+        }
+    };
+}
+
 /// Handles items one by one.
 struct Soloist(String);
 
 impl Worker for Soloist {
-    type Config = String;
-    type In = Ask;
-    type Out = Answer;
-
-    fn new(gate: String, _: &Context) -> Result<Self, BoxError> {
-        IS_WORKER.set(true);
-        Ok(Self(gate))
-    }
+    with_a_gate!();
 
     fn call(&mut self, input: &ArchivedAsk) -> Result<Answer, BoxError> {
         Act::of(&input.act).perform(&self.0)
@@ -209,14 +216,7 @@ impl Worker for Soloist {
 struct Choir(String);
 
 impl BatchWorker for Choir {
-    type Config = String;
-    type In = Ask;
-    type Out = Answer;
-
-    fn new(gate: String, _: &Context) -> Result<Self, BoxError> {
-        IS_WORKER.set(true);
-        Ok(Self(gate))
-    }
+    with_a_gate!();
 
     fn call(&mut self, batch: Batch<'_, Self>) -> Result<(), BoxError> {
         // By preprocessing every second time, else item by item.
