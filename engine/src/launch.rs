@@ -34,7 +34,7 @@
 
 use crate::clock::deadline;
 use crate::error::{JoinError, NOT_A_WORKER, RemoteError, STOPPED_BY_ERROR};
-use crate::janitor;
+use crate::janitor::{self, Janitor};
 use crate::order::{Descriptor, Order, Origin};
 use crate::payload;
 use crate::plan::Live;
@@ -48,10 +48,10 @@ use ringmill_shm::segment::{Place, Segment, remove_if_stale};
 use ringmill_shm::sys::build_id::BuildId;
 use ringmill_shm::sys::cpu;
 use ringmill_shm::sys::file::set_close_on_exec;
-use ringmill_shm::sys::image::Image;
+use ringmill_shm::sys::image::{Image, RootDirectory, open_directory};
 use ringmill_shm::sys::process::{
     GROUP_SIGNALS, PidFd, Watch, exit_now, ignore_signal, is_unwaited_child, kill_by_number,
-    open_standard_descriptors, outlive_group_signals, wait_readable,
+    open_standard_descriptors, outlive_group_signals, user_id, wait_readable,
 };
 use ringmill_shm::sys::program::{
     Arguments, Constructor, Object, note_of_executable, object_of, run_constructors_after,
@@ -64,7 +64,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 /// Tells a process that it is a worker: an [`Order`]. Nothing of it is secret: other users may see it, where the system
@@ -76,6 +76,9 @@ const LOOK_AT_CHILD: Duration = Duration::from_millis(5);
 const NEVER_THE_PROGRAM: &str = " (a process that has RINGMILL_WORKER in its environment is never the program itself; unset it to run that)";
 /// How long a worker may clean up after the server's process has gone.
 const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// How often a worker's watcher looks whether it still has what it is told by.
+const LOOK_AT_ITSELF: Duration = Duration::from_secs(1);
 
 /// How long a worker waits until the end of a server is confirmed whose tether is closed: the kernel closes one
 /// descriptor after the other.
@@ -122,11 +125,36 @@ impl Word {
 pub(crate) struct Held {
     /// Their standard input.
     nothing: File,
+    /// The root directory of the start.
+    pub(crate) root: RootDirectory,
+    /// That directory, where this process may return to it and no janitor holds it. By it code that is to stay in another
+    /// root directory could leave that.
+    held_root: Mutex<Option<File>>,
 }
 
 impl Held {
     pub(crate) fn new() -> std::io::Result<Self> {
-        Ok(Self { nothing: File::open("/dev/null")? })
+        let held_root = (user_id() == 0).then(|| open_directory("/")).transpose()?;
+        let (nothing, root) = (File::open("/dev/null")?, RootDirectory::present()?);
+        Ok(Self { nothing, root, held_root: Mutex::new(held_root) })
+    }
+
+    /// The root directory of the start, if it is held. This lets go of it.
+    pub(crate) fn take_root(&self) -> Option<File> {
+        self.held_root.lock().unwrap_or_else(|e| e.into_inner()).take()
+    }
+
+    /// For a process that is started now: the root directory of the start, if this process has another one by now and may
+    /// return to it.
+    fn root_to_return_to(&self, janitor: Option<&Janitor>) -> Option<File> {
+        if user_id() != 0 || !self.root.has_changed() {
+            return None;
+        }
+        let held = self.held_root.lock().unwrap_or_else(|e| e.into_inner());
+        match &*held {
+            Some(root) => root.try_clone().ok(),
+            None => janitor?.root(),
+        }
     }
 }
 
@@ -164,6 +192,7 @@ pub(crate) fn spawn(
     title: &str,
     mut order: Order,
     segment: &Segment,
+    janitor: Option<&Janitor>,
 ) -> Result<(Process, Option<String>), SpawnError> {
     let (ours, theirs) = Tether::pair()?;
     let lease = segment.lease();
@@ -184,7 +213,9 @@ pub(crate) fn spawn(
         .env(VARIABLE, order.to_text())
         .stdin(Stdio::from(recipe.held.nothing.try_clone()?));
     let kept = kept.map(AsRawFd::as_raw_fd).to_vec();
-    let (mut child, fallback) = recipe.image.spawn(command, "ringmill", kept, GROUP_SIGNALS)?;
+    let root = recipe.held.root_to_return_to(janitor);
+    let (mut child, fallback) =
+        recipe.image.spawn(command, "ringmill", kept, GROUP_SIGNALS, root.as_ref())?;
     crash_point!("supervisor.started");
     let warning = fallback.map(|fallback| fallback.to_string()).or_else(|| {
         let error = own.err()?;
@@ -440,12 +471,12 @@ pub(crate) unsafe fn begin(slot: *const Constructor, arguments: Arguments) {
 
 /// What a worker's process does before it, or anybody in it, can start another: signals that are sent to the whole
 /// group have no effect on it, since the server tells it when to go; and nobody inherits what it has from the server.
-/// The fourth descriptor is the tether.
+/// The last descriptor is the tether.
 pub(crate) fn settle_in(descriptors: &[Descriptor], name: &str) {
     for descriptor in descriptors {
         set_close_on_exec(descriptor.number);
     }
-    if let Some(tether) = descriptors.get(3).and_then(|tether| tether.take_over()) {
+    if let Some(tether) = descriptors.last().and_then(|tether| tether.take_over()) {
         let _ = TETHER.set(Tether::of(tether)); // nobody has set it before
     }
     open_standard_descriptors(); // before anything else is opened
@@ -628,17 +659,22 @@ fn watch_server(seat: Arc<Seat>, server: u32) -> Result<(), JoinError> {
     Ok(())
 }
 
-/// Returns when the server's process has ended, or runs another program. Ends this process where the server says so.
+/// Returns when the server's process has ended, or runs another program. Ends this process where the server says so, and
+/// where user code has closed its tether: no word of the server would come any more.
 fn await_end_of_server(seat: &Seat, server: Option<&PidFd>, tether: Option<&Tether>) {
     let fds = server.map(AsRawFd::as_raw_fd).into_iter().chain(tether.map(AsRawFd::as_raw_fd));
     let fds: Vec<i32> = fds.collect();
     let has_ended =
         || server.is_some_and(|server| wait_readable(&[server.as_raw_fd()], Some(Duration::ZERO))[0]);
-    let watch = Watch::of(&fds); // refused, by a filter say: then a worker that closes its tether is not noticed
+    let watch = Watch::of(&fds); // refused, by a filter say: then the server is not told at once that a tether is closed
+    let own = tether.and_then(Tether::identity);
     loop {
         match &watch {
-            Ok(watch) => watch.wait(),
-            Err(_refused) => drop(wait_readable(&fds, None)),
+            Ok(watch) => watch.wait(LOOK_AT_ITSELF),
+            Err(_refused) => drop(wait_readable(&fds, Some(LOOK_AT_ITSELF))),
+        }
+        if tether.and_then(Tether::identity) != own {
+            exit_now(1);
         }
         if has_ended() {
             return;

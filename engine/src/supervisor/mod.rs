@@ -243,11 +243,11 @@ impl Supervisor {
     /// Where this process may lose the right to remove its files: see [`janitor`](crate::janitor).
     fn hire_janitor(&self) {
         let own = self.posts.iter().find_map(|post| match &post.starter {
-            Starter::Process(recipe) if recipe.is_own => Some(&recipe.image),
+            Starter::Process(recipe) if recipe.is_own => Some(recipe),
             _ => None,
         });
-        let Some(image) = own.filter(|_| user_id() == 0) else { return };
-        match Janitor::hire(image, &self.shared.segment, &self.server_name) {
+        let Some(recipe) = own.filter(|_| user_id() == 0) else { return };
+        match Janitor::hire(recipe, &self.shared.segment, &self.server_name) {
             Ok(janitor) => drop(self.shared.janitor.set(janitor)), // it is empty: there is one start
             Err(error) => say(|| {
                 tracing::warn!(%error, "cannot start a janitor; should this process drop its privileges, its files stay");
@@ -309,13 +309,14 @@ impl Supervisor {
             name: String::new(),
             segment: segment.place().clone(),
         };
-        let (process, warning) = launch::spawn(recipe, &post.title, order, segment).map_err(
-            |SpawnError { source, survivor }| {
-                let servlet = segment.nodes()[post.node as usize].name.clone();
-                let path = recipe.image.path().to_path_buf();
-                (StartError::Executable { servlet, path, source }, survivor)
-            },
-        )?;
+        let (process, warning) =
+            launch::spawn(recipe, &post.title, order, segment, self.shared.janitor.get()).map_err(
+                |SpawnError { source, survivor }| {
+                    let servlet = segment.nodes()[post.node as usize].name.clone();
+                    let path = recipe.image.path().to_path_buf();
+                    (StartError::Executable { servlet, path, source }, survivor)
+                },
+            )?;
         if let Some(warning) = warning {
             say(|| tracing::warn!(worker = %post.title, "a worker was started another way: {warning}"));
         }
@@ -366,7 +367,11 @@ impl Supervisor {
         loop {
             self.obey();
             if let Some(janitor) = self.shared.janitor.get() {
-                janitor.tell_if_needed();
+                let held = self.posts.iter().find_map(|post| match &post.starter {
+                    Starter::Process(recipe) => Some(&recipe.held),
+                    Starter::Thread(_) => None,
+                });
+                janitor.tell_if_needed(|| held.is_some_and(|held| held.root.has_changed()));
             }
             let timeout = self.next_timer().map(|at| at.saturating_duration_since(Instant::now()));
             let mut fds = vec![self.shared.orders.as_raw_fd()];

@@ -129,9 +129,10 @@ impl Shared {
 
     /// Removes the server's files, or has them removed.
     pub(crate) fn remove_files(&self) {
-        let removed = self.segment.remove_files();
-        if let Some(janitor) = self.janitor.get() {
-            janitor.dismiss(&removed);
+        let remove = || self.segment.remove_files();
+        match self.janitor.get() {
+            Some(janitor) => janitor.dismiss(remove),
+            None => drop(remove()), // nobody else could
         }
     }
 

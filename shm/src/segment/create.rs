@@ -3,7 +3,7 @@
 
 use super::place::{MODE, NameError, Place, posix_name};
 use super::stale::remove_stale;
-use super::{MEMBER_BYTES, Mapping, Owner, Run, Segment, TARGET_BYTES};
+use super::{MEMBER_BYTES, Mapping, Owner, Removal, Run, Segment, TARGET_BYTES};
 use crate::doorbell::WORKER_LIMIT;
 use crate::layout::{
     BATCH_SIZE_LIMIT, BATCH_WAIT_LIMIT_NS, Class, Extent, ForkDescriptor, Header, LAYOUT_VERSION, Layout,
@@ -297,7 +297,7 @@ impl Segment {
         };
         let base = NonNull::new(mapping.as_ptr()).expect("a mapping is not at null");
         let mut segment = Self::over(mapping, base, layout, place, file, lease);
-        segment.owner = Some(Owner { directory, is_done: false.into() });
+        segment.owner = Some(Owner { removal: Removal::In(directory).into() });
         crash_point!("create.mapped");
         segment.initialise(spec)?;
         Ok(segment)

@@ -46,6 +46,7 @@ use crate::sync::{AtomicU64, Ordering};
 use crate::sys::birth::Birth;
 use crate::sys::cpu::prefetch_to_write;
 use crate::sys::file::remove_from;
+use crate::sys::image::open_directory;
 use crate::token::Token;
 use core::ptr::NonNull;
 use memmap2::MmapRaw;
@@ -92,8 +93,23 @@ impl Mapping {
 
 /// What the creator has to remove the files by.
 struct Owner {
-    directory: File,
-    is_done: std::sync::Mutex<bool>,
+    removal: std::sync::Mutex<Removal>,
+}
+
+/// How the creator removes the files.
+enum Removal {
+    /// From this directory, which is held open.
+    In(File),
+    /// By their path, which may lead elsewhere by now: another process holds the directory.
+    ByPath,
+    /// It has tried.
+    Done,
+}
+
+impl Owner {
+    fn removal(&self) -> std::sync::MutexGuard<'_, Removal> {
+        self.removal.lock().unwrap_or_else(|e| e.into_inner())
+    }
 }
 
 /// A mapped segment.
@@ -457,10 +473,28 @@ impl Segment {
         &self.file
     }
 
-    /// The directory of the files, held open, if this is the creator.
-    #[must_use]
-    pub fn directory(&self) -> Option<&File> {
-        self.owner.as_ref().map(|owner| &owner.directory)
+    /// Lets go of the directory of the files, which the creator holds open, for another process to hold: in this one code
+    /// that is to stay in another root directory could leave it by that. From now on this one removes the files by their
+    /// path, as long as that leads to them.
+    pub fn take_directory(&self) -> Option<File> {
+        let mut removal = self.owner.as_ref()?.removal();
+        match std::mem::replace(&mut *removal, Removal::ByPath) {
+            Removal::In(directory) => Some(directory),
+            other => {
+                *removal = other;
+                None
+            }
+        }
+    }
+
+    /// Takes the directory back, where no other process could be given it.
+    pub fn keep_directory(&self, directory: File) {
+        if let Some(owner) = &self.owner {
+            let mut removal = owner.removal();
+            if matches!(*removal, Removal::ByPath) {
+                *removal = Removal::In(directory);
+            }
+        }
     }
 
     /// From now on dropping it leaves the files.
@@ -473,33 +507,43 @@ impl Segment {
     /// left alone.
     ///
     /// # Errors
-    /// If this process may not do so, or not any more; it is not tried again.
+    /// If this process may not do so, or not any more, or the path leads to them no more; it is not tried again.
     pub fn remove_files(&self) -> io::Result<()> {
         let Some(owner) = self.owner.as_ref().filter(|_| self.birth.is_here()) else { return Ok(()) };
         // A second one waits for the first: when either returns, they are gone.
-        let mut is_done = owner.is_done.lock().unwrap_or_else(|e| e.into_inner());
-        if *is_done {
-            return Ok(());
-        }
-        let removed = remove_held(&self.place, &owner.directory, &self.file, self.lease.probe());
-        *is_done = true;
+        let mut removal = owner.removal();
+        let remove = |directory: &File| remove_held(&self.place, directory, &self.file, self.lease.probe());
+        let removed = match &*removal {
+            Removal::Done => Ok(()),
+            Removal::In(directory) => remove(directory).map(drop),
+            Removal::ByPath => {
+                let path = self.place.path();
+                open_directory(path.parent().unwrap_or(Path::new("/"))).and_then(|directory| {
+                    match remove(&directory)? {
+                        true => Ok(()),
+                        false => Err(io::ErrorKind::NotFound.into()),
+                    }
+                })
+            }
+        };
+        *removal = Removal::Done;
         removed
     }
 }
 
 /// Removes both files of a place from the directory that is held open, segment first, lease second, each only if its
 /// name still is that file's. The server's byte of the lease must be held meanwhile: by the server, or by a process that
-/// has taken it after the server's end.
+/// has taken it after the server's end. Whether both names still were.
 ///
 /// # Errors
 /// If this process may not do so.
-pub fn remove_held(place: &Place, directory: &File, segment: &File, lease: &File) -> io::Result<()> {
+pub fn remove_held(place: &Place, directory: &File, segment: &File, lease: &File) -> io::Result<bool> {
     let (path, lease_path) = (place.path(), place.lease_path());
     let name = |path: &Path| path.file_name().unwrap_or_default().to_owned();
-    remove_from(directory, &name(&path), segment)?;
+    let segment_was = remove_from(directory, &name(&path), segment)?;
     crash_point!("remove.segment");
-    remove_from(directory, &name(&lease_path), lease)?;
-    Ok(())
+    let lease_was = remove_from(directory, &name(&lease_path), lease)?;
+    Ok(segment_was && lease_was)
 }
 
 fn bell(line: &BellLine) -> SharedBell<'_> {

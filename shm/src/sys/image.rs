@@ -46,8 +46,6 @@ pub struct Image {
     identity: (u64, u64),
     is_script: bool,
     build: Option<BuildId>,
-    /// The root directory at that time, if this process may return to it.
-    root: Option<File>,
 }
 
 /// How a process was started, if not in the first way.
@@ -137,8 +135,7 @@ impl Image {
             Some(file) => BuildId::of_executable(file).ok(),
             None => Some(BuildId::of_file_facts(&meta)),
         });
-        let root = (super::process::user_id() == 0).then(|| open_directory("/")).transpose()?;
-        Ok(Self { identity: identity(&meta), file, path, is_script, build, root })
+        Ok(Self { identity: identity(&meta), file, path, is_script, build })
     }
 
     /// Opens it for reading.
@@ -176,7 +173,8 @@ impl Image {
 
     /// Starts a process of it. Of the descriptors of this process it has the standard ones, as the command says,
     /// and those of `kept`, under the same numbers; the signals of `blocked` are blocked in it. Arguments
-    /// after the first, `argv[0]`, are those of the command.
+    /// after the first, `argv[0]`, are those of the command. `root` is the root directory of the start, if this process has
+    /// another one by now and may return to it.
     ///
     /// # Errors
     /// What the system said of the first way.
@@ -186,6 +184,7 @@ impl Image {
         name: &str,
         kept: Vec<RawFd>,
         blocked: &'static [i32],
+        root: Option<&File>,
     ) -> io::Result<(Child, Option<Fallback>)> {
         debug_assert!(
             kept.iter().all(|&fd| fd >= super::process::FIRST_OTHER),
@@ -200,7 +199,7 @@ impl Image {
         arguments.extend(command.get_args().map(OsStr::to_owned));
         let mut way = Ways {
             image: self.file.as_raw_fd(),
-            root: self.root.as_ref().map(AsRawFd::as_raw_fd),
+            root: root.map(AsRawFd::as_raw_fd),
             identity: self.identity,
             is_script: self.is_script,
             path: CString::new(self.path.as_os_str().as_bytes())?,
@@ -256,8 +255,32 @@ fn open_to_read(file: &File, path: &Path) -> io::Result<File> {
     }
 }
 
+/// The root directory of this process: which it was is asked by [`has_changed`](Self::has_changed).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RootDirectory(u64, u64);
+
+impl RootDirectory {
+    /// The present one.
+    ///
+    /// # Errors
+    /// What `stat` says.
+    pub fn present() -> io::Result<Self> {
+        let (device, number) = identity(&std::fs::metadata("/")?);
+        Ok(Self(device, number))
+    }
+
+    /// Whether this process has another one by now.
+    #[must_use]
+    pub fn has_changed(self) -> bool {
+        Self::present().is_ok_and(|present| present != self)
+    }
+}
+
 /// Opens a directory only to name what is in it.
-pub(crate) fn open_directory(path: impl AsRef<Path>) -> io::Result<File> {
+///
+/// # Errors
+/// What `open` says.
+pub fn open_directory(path: impl AsRef<Path>) -> io::Result<File> {
     let flags = libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC;
     super::file::beyond_standard(OpenOptions::new().read(true).custom_flags(flags).open(path)?)
 }

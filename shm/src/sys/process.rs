@@ -207,11 +207,12 @@ impl Watch {
         Ok(watch)
     }
 
-    /// Sleeps until one of them is readable, or a signal has come.
-    pub fn wait(&self) {
+    /// Sleeps until one of them is readable, a signal has come, or this time is over.
+    pub fn wait(&self, limit: Duration) {
+        let limit_ms = i32::try_from(limit.as_millis()).unwrap_or(i32::MAX);
         let mut event = libc::epoll_event { events: 0, u64: 0 };
         // SAFETY: room for the one event that is asked for.
-        let waited = unsafe { libc::epoll_wait(self.0.as_raw_fd(), &raw mut event, 1, -1) };
+        let waited = unsafe { libc::epoll_wait(self.0.as_raw_fd(), &raw mut event, 1, limit_ms) };
         if waited < 0 && !is_interrupted() {
             std::thread::sleep(BLIND_WAIT); // refused: look again and again
         }

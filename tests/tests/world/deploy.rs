@@ -5,10 +5,10 @@
 //! Cause: the executable was looked up again at each restart. Fix: see `sys::image`.
 
 use crate::resident::{RESIDENT, Service, copy_of, public_directory};
-use crate::support::{Name, eventually, guarded};
+use crate::support::{Name, guarded};
 use ringmill_tests::refuse::{Refusal, in_process_of};
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// What a person, or a package manager, does to a program's file.
@@ -161,7 +161,7 @@ fn a_script_that_runs_another_build_is_refused_and_both_are_named() {
         };
         let (was, is) = (build(&program), build(Path::new(other)));
         assert_ne!(was, is);
-        copy_of(env!("CARGO_BIN_EXE_actors"), program.parent().unwrap(), "program");
+        copy_of(other, program.parent().unwrap(), "program");
         assert!(service.ask("ask exit 7").starts_with("error"));
         let reason = service.reason_of_being_down();
         assert!(reason.contains(&was) && reason.contains(&is) && reason.contains("was replaced"), "{reason}");
@@ -204,9 +204,69 @@ fn in_another_root_directory() {
         std::fs::remove_file(&program).expect("ours");
         assert_eq!(service.ask(&format!("jail {}", jail.path().display())), "Ok(())");
         assert_eq!(service.ask("go-to /"), "Ok(())");
-        service.replace_worker();
+        let worker = service.replace_worker();
         assert_eq!(service.worker("echo again"), "again");
+        // With one of a directory outside, code in there could leave (`fchdir`).
+        assert_eq!((directories_of(service.child.id()), directories_of(worker)), (vec![], vec![]));
         assert_eq!(service.end(), "");
-        eventually("its files are gone", || name.is_clean());
+        name.assert_nothing_left();
+    });
+}
+
+/// The directories that a process has open.
+fn directories_of(pid: u32) -> Vec<PathBuf> {
+    let open = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("it lives");
+    let paths = open.map(|entry| entry.expect("it lives").path());
+    paths.filter(|path| path.is_dir()).filter_map(|path| std::fs::read_link(path).ok()).collect()
+}
+
+/// Symptom: a service in a `chroot`, also one that is not root any more, had descriptors of two directories outside. Fix: the
+/// janitor holds them, and gives the root directory only to a service that could go there anyway.
+#[test]
+fn no_directory_outside_is_held_where_root_has_started_the_server() {
+    if !ringmill_tests::other_user::can_be_another_user("directories that a server holds") {
+        return;
+    }
+    guarded(|| {
+        let (_root, program) = deployed();
+        let (name, jail) = (Name::new("jailed"), public_directory());
+        let mut service = Service::start(&mut Command::new(&program), &name, &["shutdown-ms=100"]);
+        let first = service.worker_pid();
+        assert_eq!((directories_of(service.child.id()), directories_of(first)), (vec![], vec![]));
+        assert_eq!(service.ask(&format!("jail {}", jail.path().display())), "Ok(())");
+        assert_eq!(service.ask("go-to /"), "Ok(())");
+        assert_eq!(service.ask("drop-privileges"), "(0, 0)");
+        // The jail has no linker, and nobody else leads out of it.
+        assert!(service.ask("ask exit 7").starts_with("error"));
+        let reason = service.reason_of_being_down();
+        assert!(reason.contains("could not be started"), "{reason}");
+        assert_eq!(directories_of(service.child.id()), Vec::<PathBuf>::new());
+        assert_eq!(service.end(), "");
+        name.assert_nothing_left();
+    });
+}
+
+/// A janitor is a process of the own program: without one the service itself holds what SECURITY.md says.
+#[test]
+fn workers_hold_no_directory_with_and_without_a_janitor() {
+    guarded(|| {
+        for (janitor, held) in [(true, 0), (false, 2)] {
+            let (_root, program) = deployed();
+            let name = Name::new("nodirectory");
+            let other = format!("program={}", program.display());
+            let options = [other.as_str()];
+            let options = if janitor { &[][..] } else { &options };
+            let mut service = Service::start(&mut Command::new(RESIDENT), &name, options);
+            let is_root = ringmill_shm::sys::process::user_id() == 0;
+            let held = if is_root { held } else { 1 };
+            assert_eq!(directories_of(service.child.id()).len(), held);
+            let mut worker = service.worker_pid();
+            for _ in 0..2 {
+                assert_eq!(directories_of(worker), Vec::<PathBuf>::new());
+                worker = service.replace_worker();
+            }
+            assert_eq!(service.end(), "");
+            name.assert_nothing_left();
+        }
     });
 }

@@ -38,3 +38,29 @@ fn a_worker_that_hangs_is_ended() {
         }
     });
 }
+
+/// Symptom: a worker whose code closes all descriptors (`close_range`) and does not return lived on after its server, where
+/// that could not kill it. Cause: it waited for words of the server on a descriptor that it did not have any more. Fix: it
+/// looks now and then whether it has.
+#[test]
+fn a_worker_that_has_closed_its_descriptors_ends() {
+    guarded(|| {
+        let kill =
+            [Refusal::of(libc::SYS_pidfd_send_signal, libc::EPERM), Refusal::of(libc::SYS_kill, libc::EPERM)];
+        // Without it, what waits for a descriptor keeps it open, and the server is not told.
+        let watch = Refusal::of(libc::SYS_epoll_create1, libc::EPERM);
+        for refusals in [&kill[..], &[kill[0], kill[1], watch], &[watch]] {
+            let name = Name::new("closed");
+            let mut command = Command::new(RESIDENT);
+            in_process_of(&mut command, refusals);
+            let mut service = Service::start(&mut command, &name, &[]);
+            let worker = PidFd::open(service.worker_pid()).expect("it lives");
+            let told = service.ask("ask close");
+            assert!(told.starts_with("error"), "{told}");
+            await_end(&worker);
+            assert_eq!(service.worker("echo again"), "again");
+            assert_eq!(service.end(), "");
+            name.assert_nothing_left();
+        }
+    });
+}
