@@ -741,9 +741,8 @@ pub(crate) fn boot_message(error: &RemoteError) -> Vec<u8> {
         if let Ok(record) = payload::to_bytes(&error) {
             message.extend(record);
         }
-        match error.cause.shortened() {
-            Some(shorter) if message.len() > MESSAGE_BYTES => error.cause = shorter,
-            _ => return message,
+        if message.len() <= MESSAGE_BYTES || !error.shorten() {
+            return message;
         }
     }
 }

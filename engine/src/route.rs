@@ -620,16 +620,16 @@ pub(crate) fn write_error(to: &mut impl Places, mut error: RemoteError) {
             Err(EncodeError::Pool(_)) => {}
             Err(_) => error.cause = RemoteCause::Unanswered,
         }
-        match error.cause.shortened() {
-            Some(shorter) => error.cause = shorter,
-            // Without any text the record fits in line, whatever the cause.
-            None if !error.servlet.is_empty() => error.servlet.clear(),
-            // If it can lie there.
-            None if keeps_input => {
-                to.give_up_input();
-                keeps_input = false;
-            }
-            None => error.cause = RemoteCause::Unanswered,
+        if error.shorten() {
+            continue;
+        }
+        // With no more text than lies in what refers to it, the record fits in line, whatever the cause. If it can lie
+        // there.
+        if keeps_input {
+            to.give_up_input();
+            keeps_input = false;
+        } else {
+            error.cause = RemoteCause::Unanswered;
         }
     }
 }

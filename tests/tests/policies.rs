@@ -572,8 +572,11 @@ fn an_outcome_for_which_no_block_is_left_says_so() {
         let server = Server::builder(name.text()).payload_classes([]).start(servlet).expect("it starts");
         match server.call(&0) {
             Err(CallError::Remote(error)) => {
-                // Cut to fit: what refers to a text takes 16 of the bytes in line.
-                assert!(error.to_string().contains("the outcome cann"), "{error}");
+                let told = format!(
+                    "sleeper/0 (pid {}): all payload blocks of at least 8 bytes are in use, so the outcome has no place: call less often, or give the server more of them",
+                    error.pid
+                );
+                assert_eq!(error.to_string(), told);
             }
             other => panic!("{other:?}"),
         }

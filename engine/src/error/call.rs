@@ -176,6 +176,7 @@ impl From<EncodeError> for RemoteCause {
             EncodeError::Pool(PoolError::TooLarge { bytes, largest }) => {
                 Self::OutcomeTooLarge { bytes, largest }
             }
+            EncodeError::Pool(PoolError::Exhausted { bytes }) => Self::PoolExhausted { bytes },
             other => Self::Payload { message: format!("the outcome cannot be serialised: {other}") },
         }
     }

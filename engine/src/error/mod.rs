@@ -79,6 +79,7 @@ mod tests {
             RemoteCause::Unanswered,
             RemoteCause::OutcomeCount { items: 1, outcomes: 2 },
             RemoteCause::OutcomeTooLarge { bytes: 2, largest: 1 },
+            RemoteCause::PoolExhausted { bytes: 2 },
             RemoteCause::Payload { message: text() },
             RemoteCause::TooDeep { type_name: text(), limit: 128 },
             RemoteCause::Died { signal, code: None, restarting: true },
@@ -96,6 +97,7 @@ mod tests {
             match cause {
                 RemoteCause::Failed { .. } | RemoteCause::Panicked { .. } | RemoteCause::Unanswered => {}
                 RemoteCause::OutcomeCount { .. } | RemoteCause::OutcomeTooLarge { .. } => {}
+                RemoteCause::PoolExhausted { .. } => {}
                 RemoteCause::Payload { .. } | RemoteCause::TooDeep { .. } | RemoteCause::Died { .. } => {}
                 RemoteCause::Overran { .. } | RemoteCause::Poisonous { .. } | RemoteCause::Down { .. } => {}
                 RemoteCause::ShutDown | RemoteCause::DeadlineExceeded { .. } => {}

@@ -73,6 +73,11 @@ pub enum RemoteCause {
         /// The largest possible.
         largest: u64,
     },
+    /// All payload blocks that are large enough for the outcome are in use.
+    PoolExhausted {
+        /// Its size in bytes.
+        bytes: u64,
+    },
     /// The outcome, or the input, could not be serialised or read.
     Payload {
         /// Why.
@@ -261,9 +266,29 @@ fn write_members(members: &[Member], f: &mut fmt::Formatter<'_>) -> fmt::Result 
     })
 }
 
+/// A text of so many bytes lies in what refers to it, and takes no more room than an empty one.
+const IN_REFERENCE: usize = 16;
+
+/// The beginning of a text that is longer.
+fn cut(text: &str, most_bytes: usize) -> Option<String> {
+    (text.len() > most_bytes).then(|| text[..text.floor_char_boundary(most_bytes)].to_string())
+}
+
+/// Half of a text, as long as it is more than what lies in a reference.
+fn half(text: &str) -> Option<String> {
+    cut(text, (text.len() / 2).max(IN_REFERENCE))
+}
+
 impl RemoteError {
-    /// Says less; false if there is nothing to leave out.
+    /// Says less, for a place that is too small: the backtrace's end goes first, then that of the servlet's name, and
+    /// what happened at last. False if there is nothing to leave out.
     pub(crate) fn shorten(&mut self) -> bool {
+        if self.cause.backtrace().is_none()
+            && let Some(name) = cut(&self.servlet, IN_REFERENCE)
+        {
+            self.servlet = name;
+            return true;
+        }
         let shorter = self.cause.shortened();
         shorter.map(|shorter| self.cause = shorter).is_some()
     }
@@ -279,15 +304,8 @@ impl RemoteCause {
         }
     }
 
-    /// The same with less text, for a place that is too small, the backtrace's end first; `None` if there is
-    /// nothing to leave out.
-    pub(crate) fn shortened(&self) -> Option<Self> {
-        // Up to 16 bytes lie in the reference itself.
-        let cut = |text: &String| {
-            let most = if text.len() > 24 { 24 } else { 16 };
-            let end = (0..=most.min(text.len())).rev().find(|&i| text.is_char_boundary(i)).unwrap_or(0);
-            (end < text.len()).then(|| text[..end].to_string())
-        };
+    /// The same with less text, the backtrace's end first; `None` if there is nothing to leave out.
+    fn shortened(&self) -> Option<Self> {
         match self {
             Self::Failed { type_name, messages, backtrace: Some(frames) } => Some(Self::Failed {
                 type_name: type_name.clone(),
@@ -297,30 +315,25 @@ impl RemoteCause {
             Self::Panicked { message, backtrace: Some(frames) } => {
                 Some(Self::Panicked { message: message.clone(), backtrace: fewer_frames(frames) })
             }
-            Self::Failed { type_name, messages, .. } if !type_name.is_empty() || messages.len() > 1 => {
-                let first = messages.first().map(|m| cut(m).unwrap_or_else(|| m.clone()));
-                Some(Self::Failed {
-                    type_name: String::new(),
-                    messages: first.into_iter().collect(),
-                    backtrace: None,
-                })
+            Self::Failed { type_name, messages, .. } => {
+                let messages = match &messages[..] {
+                    whole if !type_name.is_empty() => whole.to_vec(),
+                    [one] => vec![half(one)?],
+                    more => more[..more.len() / 2].to_vec(),
+                };
+                Some(Self::Failed { type_name: String::new(), messages, backtrace: None })
             }
-            Self::Failed { type_name, messages, .. } => Some(Self::Failed {
-                type_name: type_name.clone(),
-                messages: vec![cut(messages.first()?)?],
-                backtrace: None,
-            }),
             Self::Panicked { message, .. } => {
-                Some(Self::Panicked { message: cut(message)?, backtrace: None })
+                Some(Self::Panicked { message: half(message)?, backtrace: None })
             }
             Self::Ensemble { members } => {
                 shortened_members(members).map(|members| Self::Ensemble { members })
             }
-            Self::Payload { message } => Some(Self::Payload { message: cut(message)? }),
+            Self::Payload { message } => Some(Self::Payload { message: half(message)? }),
             Self::TooDeep { type_name, limit } => {
-                Some(Self::TooDeep { type_name: cut(type_name)?, limit: *limit })
+                Some(Self::TooDeep { type_name: half(type_name)?, limit: *limit })
             }
-            Self::Down { reason } => Some(Self::Down { reason: cut(reason)? }),
+            Self::Down { reason } => Some(Self::Down { reason: half(reason)? }),
             _ => None,
         }
     }
@@ -367,11 +380,8 @@ fn shortened_members(members: &[Member]) -> Option<Vec<Member>> {
     }
     let mut shorter = false;
     for member in &mut members {
-        if let MemberOutcome::Failed { error } = &mut member.outcome
-            && let Some(cause) = error.cause.shortened()
-        {
-            error.cause = cause;
-            shorter = true;
+        if let MemberOutcome::Failed { error } = &mut member.outcome {
+            shorter |= error.shorten();
         }
     }
     if !shorter {
@@ -423,6 +433,12 @@ impl fmt::Display for RemoteCause {
                 write!(
                     f,
                     "the outcome has {bytes} bytes, the largest payload class {largest}: raise max_payload, or send less"
+                )
+            }
+            Self::PoolExhausted { bytes } => {
+                write!(
+                    f,
+                    "all payload blocks of at least {bytes} bytes are in use, so the outcome has no place: call less often, or give the server more of them"
                 )
             }
             Self::Payload { message } => OneLine(message).fmt(f),
@@ -530,20 +546,46 @@ mod tests {
         assert!(bytes < 200, "{bytes}");
     }
 
+    fn failed(servlet: &str, type_name: &str, messages: &[&str], backtrace: Option<&str>) -> RemoteError {
+        let cause = RemoteCause::Failed {
+            type_name: type_name.into(),
+            messages: messages.iter().map(ToString::to_string).collect(),
+            backtrace: backtrace.map(str::to_owned),
+        };
+        RemoteError { servlet: servlet.into(), worker: 1, pid: 2, attempt: 0, cause }
+    }
+
     #[test]
     fn shortening_ends() {
         let long = "ü".repeat(500);
-        let mut cause = RemoteCause::Failed {
-            type_name: long.clone(),
-            messages: vec![long.clone(), long.clone()],
-            backtrace: Some(long),
-        };
+        let mut error = failed(&long, &long, &[long.as_str(); 5], Some(&long));
         let mut steps = 0;
-        while let Some(shorter) = cause.shortened() {
-            cause = shorter;
+        while error.shorten() {
             steps += 1;
-            assert!(steps < 10, "{cause:?}");
+            assert!(steps < 20, "{error:?}");
         }
-        assert!(cause.to_string().len() <= 24, "{cause}");
+        assert_eq!(error.to_string(), format!("{0}/1 (pid 2): {0}", "ü".repeat(8)));
+    }
+
+    /// Symptom: "cann" for "cannot be serialised: …", and a long name in front of it. Cause: what happened was cut, at
+    /// once to a few bytes, before the servlet's name was. Fix: the name goes first, and texts by halves.
+    #[test]
+    fn what_happened_is_said_before_where() {
+        let name = "a-servlet-whose-name-is-as-long-as-names-may-be";
+        let mut error = failed(name, "app::E", &["no such row", "disk full"], Some("at main"));
+        let mut said = vec![format!("{error}")];
+        while error.shorten() {
+            said.push(error.to_string());
+        }
+        said.dedup(); // the backtrace is not said
+        assert_eq!(
+            said,
+            [
+                format!("{name}/1 (pid 2): app::E: no such row: disk full"),
+                "a-servlet-whose-/1 (pid 2): app::E: no such row: disk full".into(),
+                "a-servlet-whose-/1 (pid 2): no such row: disk full".into(),
+                "a-servlet-whose-/1 (pid 2): no such row".into(),
+            ]
+        );
     }
 }
