@@ -7,7 +7,9 @@ use ringmill::{
     RemoteError, Restarts, Server, Servlet, StartError, StreamOptions, Worker, WorkerStats,
 };
 use rkyv::Archived;
+use std::fs::Permissions;
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use support::{Name, eventually, guarded};
@@ -542,6 +544,50 @@ fn a_program_that_is_not_there_any_more_is_started_again() {
         std::fs::remove_file(&program).expect("a file");
         death(server.call(&u64::MAX));
         assert_eq!(server.call(&0).expect("another worker").to_native(), 0);
+        assert_sound(&name, &server);
+    });
+}
+
+/// What refuses to run a program at a restart, which is not for want of room, counts as a start in vain: callers are told
+/// why, the servlet is tried again after each rest, and comes back once nothing refuses any more.
+#[test]
+fn a_worker_whose_program_may_not_be_run_again_is_told_with_the_reason_and_comes_back() {
+    guarded(|| {
+        let (name, directory) = (Name::new("refused"), tempfile::tempdir().expect("a directory"));
+        let program = directory.path().join("program");
+        let ours = std::env::current_exe().expect("a path");
+        // By a process of its own: a file that a child of another test's has open for writing cannot be run.
+        let copied = std::process::Command::new("cp").arg(ours).arg(&program).status();
+        assert!(copied.expect("cp").success());
+        let policy = Restarts::default()
+            .limit(2)
+            .backoff(Duration::ZERO, Duration::ZERO)
+            .try_again_after(Duration::from_millis(20));
+        let servlet = ProcessServlet::<Sleeper>::new(()).program(&program).restarts(policy);
+        let servlet = servlet.exec_timeout(Duration::from_millis(20));
+        let server = Server::builder(name.text()).start(servlet).expect("it starts");
+        let allow = |mode| std::fs::set_permissions(&program, Permissions::from_mode(mode)).expect("a file");
+        for _ in 0..2 {
+            allow(0o600);
+            death(server.call(&u64::MAX));
+            let error = server.call(&0).expect_err("nothing runs it").to_string();
+            let told = format!(
+                "servlet sleeper is down: each of its workers was started in vain more than 2 times in a row; the last \
+                 one could not be started: servlet sleeper: cannot start {}: Permission denied (os error 13); tried \
+                 again after 20ms",
+                program.display()
+            );
+            assert_eq!(error, told);
+            let restarts = workers(&server)[0].restarts;
+            eventually("trials fail", || workers(&server)[0].restarts > restarts + 2);
+            assert_eq!(server.call(&0).expect_err("nothing runs it").to_string(), told);
+            allow(0o700);
+            eventually("the circuit closes", || match server.call(&0) {
+                Ok(reply) => reply.to_native() == 0,
+                Err(CallError::ServletDown { .. }) => false,
+                other => panic!("{other:?}"),
+            });
+        }
         assert_sound(&name, &server);
     });
 }
