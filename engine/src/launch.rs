@@ -226,7 +226,7 @@ pub(crate) fn spawn(
             let process = Process { child, pidfd, tether: Some(ours), reason: None, strayed: false };
             Ok((process, warning))
         }
-        Err(source) => {
+        Err(error) => {
             // Without a descriptor its death could not be noticed. If it has gone already, its pid
             // may be another's.
             drop(ours); // it ends when it sees that, should it get no signal
@@ -240,7 +240,7 @@ pub(crate) fn spawn(
                     ended = !matches!(child.try_wait(), Ok(None));
                 }
             }
-            Err(SpawnError { source, survivor: (!ended).then_some(pid) })
+            Err(SpawnError { error, survivor: (!ended).then_some(pid) })
         }
     }
 }
@@ -248,14 +248,14 @@ pub(crate) fn spawn(
 /// Why there is no process.
 #[derive(Debug)]
 pub(crate) struct SpawnError {
-    pub(crate) source: std::io::Error,
+    pub(crate) error: std::io::Error,
     /// There is one all the same, which could not be ended.
     pub(crate) survivor: Option<u32>,
 }
 
 impl From<std::io::Error> for SpawnError {
-    fn from(source: std::io::Error) -> Self {
-        Self { source, survivor: None }
+    fn from(error: std::io::Error) -> Self {
+        Self { error, survivor: None }
     }
 }
 
@@ -518,7 +518,7 @@ fn fulfil(order: Order) -> i32 {
         match std::thread::Builder::new().name(name).spawn(body) {
             Ok(thread) => threads.push(thread),
             // The process ends with all that it has begun; nothing was claimed yet that will not be repaired.
-            Err(source) => return complain(JoinError::System { what: "start a thread", source }),
+            Err(error) => return complain(JoinError::System { what: "start a thread", error }),
         }
     }
     let _told = tell_of_overflow(overflow_message(seat, "ulimit -s"));
@@ -592,7 +592,7 @@ fn join(order: Order) -> Result<Vec<Arc<Seat>>, JoinError> {
     };
     let segment = take_part(segment);
     let origin = Origin::of(&segment)
-        .map_err(|source| JoinError::System { what: "look at the server's lease", source })?;
+        .map_err(|error| JoinError::System { what: "look at the server's lease", error })?;
     if origin != order.origin {
         return Err(JoinError::Place(order.place));
     }
@@ -613,7 +613,7 @@ fn join(order: Order) -> Result<Vec<Arc<Seat>>, JoinError> {
     for (_, token) in tokens() {
         // *lease before deeds*.
         let held = segment.lease().hold(token);
-        held.map_err(|source| JoinError::System { what: "take the worker's lease", source })?;
+        held.map_err(|error| JoinError::System { what: "take the worker's lease", error })?;
     }
     crash_point!("launch.leased");
     entries.iter().for_each(|entry| entry.arrive());
@@ -629,7 +629,7 @@ fn join(order: Order) -> Result<Vec<Arc<Seat>>, JoinError> {
 
 /// Starts the thread that ends this process when the server's has gone, or says so.
 fn watch_server(seat: Arc<Seat>, server: u32) -> Result<(), JoinError> {
-    let system = |what| move |source| JoinError::System { what, source };
+    let system = |what| move |error| JoinError::System { what, error };
     let server = match PidFd::open(server) {
         Ok(server) => Some(server),
         Err(_) if TETHER.get().is_some() => None, // it is gone, or this system call is refused: the tether tells
@@ -639,7 +639,7 @@ fn watch_server(seat: Arc<Seat>, server: u32) -> Result<(), JoinError> {
     if !seat.segment.lease().is_served().map_err(system("ask for the server's lease"))? {
         return Err(JoinError::System {
             what: "join a server that is gone",
-            source: std::io::ErrorKind::NotFound.into(),
+            error: std::io::ErrorKind::NotFound.into(),
         });
     }
     let watch = move || {

@@ -92,7 +92,7 @@ pub(crate) enum OrderError {
     #[error("its order is not UTF-8")]
     NotText,
     #[error("its order cannot be read: {0}")]
-    Unreadable(#[from] serde_json::Error),
+    Unreadable(serde_json::Error),
     #[error(
         "its order has version {theirs}, and this program follows those of version {ORDER_VERSION}; build the server's program and the workers' with the same version of ringmill"
     )]
@@ -151,11 +151,11 @@ impl Order {
 
     pub(crate) fn parse(text: &OsStr) -> Result<Self, OrderError> {
         let text = text.to_str().ok_or(OrderError::NotText)?;
-        let Versioned { version } = serde_json::from_str(text)?;
+        let Versioned { version } = serde_json::from_str(text).map_err(OrderError::Unreadable)?;
         if version != u64::from(ORDER_VERSION) {
             return Err(OrderError::OtherVersion { theirs: version });
         }
-        let written: Written = serde_json::from_str(text)?;
+        let written: Written = serde_json::from_str(text).map_err(OrderError::Unreadable)?;
         let invalid = |what| OrderError::Invalid { what };
         let tokens: Option<Vec<Token>> = written.tokens.iter().map(|&raw| Token::from_raw(raw)).collect();
         let tokens = tokens.ok_or(invalid("a token is none"))?;

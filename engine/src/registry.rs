@@ -297,8 +297,8 @@ pub(crate) fn check_image(node: &PlanNode, image: &Image) -> Result<(), StartErr
             node.worker_type
         ),
         Ok(FileKind::Unknown) => {
-            let source = io::Error::from_raw_os_error(libc::ENOEXEC);
-            return Err(StartError::Executable { servlet, path, source });
+            let error = io::Error::from_raw_os_error(libc::ENOEXEC);
+            return Err(StartError::Executable { servlet, path, error });
         }
         Err(error) => format!(
             "it cannot be read ({error}), so whether it has a ringmill::init! cannot be seen; make it readable"

@@ -453,8 +453,8 @@ fn a_segment_without_its_lease_is_refused() {
         std::fs::remove_file(at.lease_path()).unwrap();
         for result in [Segment::attach(at.place.clone(), FORMAT), Segment::inspect(at.place.clone())] {
             match result {
-                Err(AttachError::System { path, source, .. }) => {
-                    assert_eq!((path, source.kind()), (at.lease_path(), ErrorKind::NotFound));
+                Err(AttachError::System { path, error, .. }) => {
+                    assert_eq!((path, error.kind()), (at.lease_path(), ErrorKind::NotFound));
                 }
                 other => panic!("{other:?}"),
             }
@@ -509,8 +509,8 @@ fn a_file_that_is_replaced_while_it_is_attached_is_whole_or_refused() {
 #[test]
 fn a_segment_that_does_not_exist_is_told() {
     both(|at| match Segment::attach(at.place.clone(), FORMAT) {
-        Err(AttachError::System { source, path, .. }) => {
-            assert_eq!((source.kind(), path), (ErrorKind::NotFound, at.path()));
+        Err(AttachError::System { error, path, .. }) => {
+            assert_eq!((error.kind(), path), (ErrorKind::NotFound, at.path()));
         }
         other => panic!("{other:?}"),
     });

@@ -268,9 +268,9 @@ fn an_executable_that_is_missing_is_named() {
     for program in ["/no/such/program", "/dev/null", "/"] {
         let servlet = ProcessServlet::<PassThrough<String>>::new(()).program(program).cpus(2);
         let error = turn.assert_refused(turn.builder().start(servlet));
-        let StartError::Executable { servlet, path, source } = &error else { panic!("{error:?}") };
+        let StartError::Executable { servlet, path, error: said } = &error else { panic!("{error:?}") };
         assert_eq!((servlet.as_str(), path.as_path()), ("passthrough", Path::new(program)));
-        let told = format!("servlet passthrough: cannot start {program}: {source}");
+        let told = format!("servlet passthrough: cannot start {program}: {said}");
         assert_eq!(error.to_string(), told);
     }
 }

@@ -78,7 +78,7 @@ pub(crate) fn clean(names: &[String], dry_run: bool) -> Result<Cleaning, ToolErr
     let places = match named {
         true => names.iter().map(|name| Place::parse(name)).collect::<Result<Vec<_>, _>>()?,
         false => {
-            let system = |source| ToolError::System { what: "read", path: NAMED_DIRECTORY.into(), source };
+            let system = |error| ToolError::System { what: "read", path: NAMED_DIRECTORY.into(), error };
             segment::list().map_err(system)?.into_iter().map(|found| found.place).collect()
         }
     };

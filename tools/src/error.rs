@@ -37,19 +37,19 @@ pub(crate) enum ToolError {
         why: String,
     },
     /// The operating system refused.
-    #[error("cannot {what} {}: {source}", shown_path(path))]
+    #[error("cannot {what} {}: {error}", shown_path(path))]
     System {
         /// What was tried.
         what: &'static str,
         /// On which file.
         path: PathBuf,
         /// What it said.
-        source: io::Error,
+        error: io::Error,
     },
     /// The report could not be written.
     #[error("cannot write to standard output: {0}")]
     Output(io::Error),
     /// The report could not be turned into JSON.
     #[error("cannot write JSON: {0}")]
-    Json(#[from] serde_json::Error),
+    Json(serde_json::Error),
 }

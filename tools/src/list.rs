@@ -27,10 +27,10 @@ struct Listed {
 
 /// Looks for segments.
 pub(crate) fn list() -> Result<Listing, ToolError> {
-    let found = segment::list().map_err(|source| ToolError::System {
+    let found = segment::list().map_err(|error| ToolError::System {
         what: "read",
         path: NAMED_DIRECTORY.into(),
-        source,
+        error,
     })?;
     let mut segments = Vec::new();
     for found in found {

@@ -97,7 +97,7 @@ impl Page {
 pub(crate) fn json(report: &impl Report) -> Result<String, ToolError> {
     // serde_json escapes what JSON must; a terminal obeys more than that. Such characters stand in strings only.
     let mut text = String::new();
-    for c in serde_json::to_string_pretty(report)?.chars() {
+    for c in serde_json::to_string_pretty(report).map_err(ToolError::Json)?.chars() {
         match c != '\n' && is_unruly(c) {
             true => c.encode_utf16(&mut [0; 2]).iter().for_each(|unit| text += &format!("\\u{unit:04x}")),
             false => text.push(c),

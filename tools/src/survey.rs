@@ -193,7 +193,7 @@ fn look_at(path: &Path) -> Result<Option<Metadata>, ToolError> {
     match std::fs::symlink_metadata(path) {
         Ok(meta) => Ok(Some(meta)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(ToolError::System { what: "look at", path: path.into(), source }),
+        Err(error) => Err(ToolError::System { what: "look at", path: path.into(), error }),
     }
 }
 
@@ -233,13 +233,13 @@ fn reason(error: AttachError, place: &Place) -> String {
             format!("{what} has mode {mode:04o}; only its user may have rights to it")
         }
         AttachError::Fingerprint { .. } => "its fingerprint is not that of its sizes".into(),
-        AttachError::System { path, source, .. }
-            if path == place.lease_path() && source.kind() == io::ErrorKind::NotFound =>
+        AttachError::System { path, error, .. }
+            if path == place.lease_path() && error.kind() == io::ErrorKind::NotFound =>
         {
             "it has no lease file".into()
         }
-        AttachError::System { what, path, source } => {
-            format!("cannot {what} {}: {source}", shown_path(&path))
+        AttachError::System { what, path, error } => {
+            format!("cannot {what} {}: {error}", shown_path(&path))
         }
         other => other.to_string(),
     }

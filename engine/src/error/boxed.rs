@@ -166,7 +166,7 @@ mod tests {
         assert_eq!(error.type_name(), "std::io::error::Error");
         assert_eq!(error.chain(), ["no model"]);
         let system =
-            crate::StartError::System { what: "start a thread", source: std::io::Error::other("no more") };
+            crate::StartError::System { what: "start a thread", error: std::io::Error::other("no more") };
         assert_eq!(BoxError::from(system).to_string(), "cannot start a thread: no more", "told once");
         let error = BoxError::msg("plain");
         assert_eq!((error.type_name(), error.to_string().as_str()), ("message", "plain"));

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 pub(crate) enum EncodeError {
     #[error(transparent)]
     Pool(#[from] PoolError),
-    #[error("{0}")]
+    #[error(transparent)]
     Serialise(#[from] PayloadError),
     #[error("it took {first} bytes, and {second} when done again: the value changes while it is sent")]
     Unsteady { first: u64, second: u64 },

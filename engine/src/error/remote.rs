@@ -241,11 +241,7 @@ impl fmt::Display for EnsembleError {
     }
 }
 
-impl StdError for EnsembleError {
-    fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        self.members.iter().find_map(|member| member.outcome.error()).map(|error| error as _)
-    }
-}
+impl StdError for EnsembleError {}
 
 fn write_members(members: &[Member], f: &mut fmt::Formatter<'_>) -> fmt::Result {
     let failed = members.iter().filter_map(|member| member.outcome.error());

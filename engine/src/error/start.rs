@@ -123,14 +123,14 @@ pub enum StartError {
         reason: String,
     },
     /// The workers' executable could not be started.
-    #[error("servlet {servlet}: cannot start {}: {source}", shown_path(path))]
+    #[error("servlet {servlet}: cannot start {}: {error}", shown_path(path))]
     Executable {
         /// The servlet's name.
         servlet: String,
         /// The executable.
         path: PathBuf,
         /// What the operating system said.
-        source: std::io::Error,
+        error: std::io::Error,
     },
     /// A configuration could not be serialised.
     #[error("servlet {servlet}: its configuration cannot be serialised: {}", OneLine(message))]
@@ -176,12 +176,12 @@ pub enum StartError {
         limit: Duration,
     },
     /// The operating system refused.
-    #[error("cannot {what}: {source}")]
+    #[error("cannot {what}: {error}")]
     System {
         /// What was tried.
         what: &'static str,
         /// What it said.
-        source: std::io::Error,
+        error: std::io::Error,
     },
 }
 
@@ -224,8 +224,8 @@ pub(crate) fn status_of_early_death(
 pub(crate) enum JoinError {
     #[error(transparent)]
     Attach(#[from] AttachError),
-    #[error("cannot {what}: {source}")]
-    System { what: &'static str, source: std::io::Error },
+    #[error("cannot {what}: {error}")]
+    System { what: &'static str, error: std::io::Error },
     #[error("the segment has no place {0} for this worker: the server has given it to another, or is gone")]
     Place(u32),
     #[error(

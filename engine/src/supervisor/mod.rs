@@ -202,7 +202,7 @@ impl Supervisor {
             }
         });
         let thread =
-            thread.map_err(|source| StartError::System { what: "start the supervisor's thread", source })?;
+            thread.map_err(|error| StartError::System { what: "start the supervisor's thread", error })?;
         let handle =
             Handle { thread: Mutex::new(Some(thread)), over, early_deaths, started, birth: Birth::here() };
         let join = || handle.join(shared.over_by(2 * KILL_LIMIT));
@@ -218,14 +218,14 @@ impl Supervisor {
                 wake_everyone(&shared.segment);
                 shared.kill();
                 join();
-                let source = std::io::ErrorKind::TimedOut.into();
-                Err(StartError::System { what: "start the workers within the start_timeout", source })
+                let error = std::io::ErrorKind::TimedOut.into();
+                Err(StartError::System { what: "start the workers within the start_timeout", error })
             }
             Err(RecvTimeoutError::Disconnected) => {
                 join();
                 Err(StartError::System {
                     what: "run the supervisor",
-                    source: std::io::ErrorKind::Other.into(),
+                    error: std::io::ErrorKind::Other.into(),
                 })
             }
         }
@@ -298,7 +298,7 @@ impl Supervisor {
     ) -> Result<Process, (StartError, Option<u32>)> {
         let segment = &self.shared.segment;
         let origin = Origin::of(segment)
-            .map_err(|source| (StartError::System { what: "look at the server's lease", source }, None))?;
+            .map_err(|error| (StartError::System { what: "look at the server's lease", error }, None))?;
         let order = Order {
             place: post.places.start,
             tokens,
@@ -311,10 +311,10 @@ impl Supervisor {
         };
         let (process, warning) =
             launch::spawn(recipe, &post.title, order, segment, self.shared.janitor.get()).map_err(
-                |SpawnError { source, survivor }| {
+                |SpawnError { error, survivor }| {
                     let servlet = segment.nodes()[post.node as usize].name.clone();
                     let path = recipe.image.path().to_path_buf();
-                    (StartError::Executable { servlet, path, source }, survivor)
+                    (StartError::Executable { servlet, path, error }, survivor)
                 },
             )?;
         if let Some(warning) = warning {
@@ -325,7 +325,7 @@ impl Supervisor {
 
     fn spawn_thread(&self, post: &Post, token: Token, live: Live) -> Result<Body, StartError> {
         let segment = Arc::clone(&self.shared.segment);
-        let system = |what| move |source| StartError::System { what, source };
+        let system = |what| move |error| StartError::System { what, error };
         // *lease before deeds*.
         let place = post.places.start;
         segment.lease().hold(token).map_err(system("take a worker's lease"))?;
@@ -355,9 +355,9 @@ impl Supervisor {
         let name = format!("ringmill-{}", post.title.rsplit_once('/').map_or("worker", |(path, _)| path));
         match std::thread::Builder::new().name(name).spawn(body) {
             Ok(thread) => Ok(Body::Thread { thread, left }),
-            Err(source) => {
+            Err(error) => {
                 self.shared.segment.lease().release(token);
-                Err(system("start a worker's thread")(source))
+                Err(system("start a worker's thread")(error))
             }
         }
     }

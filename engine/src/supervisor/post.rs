@@ -179,14 +179,13 @@ pub(super) fn posts(
             let places = worker * threads..(worker + 1) * threads;
             match &node.launch {
                 Launch::Process { program, env } => {
-                    let image =
-                        pantry.image(program.as_deref()).map_err(|source| StartError::Executable {
-                            servlet: info.name.clone(),
-                            path: program.clone().unwrap_or_else(|| "/proc/self/exe".into()),
-                            source,
-                        })?;
+                    let image = pantry.image(program.as_deref()).map_err(|error| StartError::Executable {
+                        servlet: info.name.clone(),
+                        path: program.clone().unwrap_or_else(|| "/proc/self/exe".into()),
+                        error,
+                    })?;
                     crate::registry::check_image(node, &image)?;
-                    let system = |what| move |source| StartError::System { what, source };
+                    let system = |what| move |error| StartError::System { what, error };
                     let starter = Starter::Process(Recipe {
                         build: image.build().cloned(),
                         is_own: program.is_none(),

@@ -193,8 +193,8 @@ impl Supervisor {
 
 /// Whether a worker was not started because the system has no process, descriptor or memory for it.
 fn is_shortage(error: &StartError) -> bool {
-    let (StartError::Executable { source, .. } | StartError::System { source, .. }) = error else {
+    let (StartError::Executable { error, .. } | StartError::System { error, .. }) = error else {
         return false;
     };
-    matches!(source.raw_os_error(), Some(libc::EAGAIN | libc::EMFILE | libc::ENFILE | libc::ENOMEM))
+    matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EMFILE | libc::ENFILE | libc::ENOMEM))
 }

@@ -56,8 +56,8 @@ impl Shared {
         router: Arc<Router>,
         limits: Limits,
     ) -> Result<Self, StartError> {
-        let orders = EventFd::new()
-            .map_err(|source| StartError::System { what: "make an event descriptor", source })?;
+        let orders =
+            EventFd::new().map_err(|error| StartError::System { what: "make an event descriptor", error })?;
         Ok(Self {
             segment,
             server,

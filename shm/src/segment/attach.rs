@@ -41,14 +41,14 @@ use std::path::{Path, PathBuf};
 #[non_exhaustive]
 pub enum AttachError {
     /// The operating system refused.
-    #[error("cannot {what} {}: {source}", shown_path(path))]
+    #[error("cannot {what} {}: {error}", shown_path(path))]
     System {
         /// What was tried.
         what: &'static str,
         /// On which file.
         path: PathBuf,
         /// What it said.
-        source: io::Error,
+        error: io::Error,
     },
     /// It is not a segment, or one that is not finished.
     #[error("{} is not a ringmill segment: {why}", shown_path(path))]
@@ -209,7 +209,7 @@ impl Segment {
         let path = place.path();
         let system = |what| {
             let path = path.clone();
-            move |source| AttachError::System { what, path, source }
+            move |error| AttachError::System { what, path, error }
         };
         let write = payload_format.is_some();
         let file = OpenOptions::new()
@@ -226,7 +226,7 @@ impl Segment {
         check_mode(&path, &meta)?;
         let of_lease = |what| {
             let path = lease_path.clone();
-            move |source| AttachError::System { what, path, source }
+            move |error| AttachError::System { what, path, error }
         };
         let lease = Lease::open(&lease_path).map_err(of_lease("open"))?;
         for meta in lease.metadata().map_err(of_lease("look at"))? {
@@ -243,7 +243,7 @@ impl Segment {
     /// See [`AttachError`].
     pub fn adopt(place: Place, payload_format: u64, file: File, lease: Lease) -> Result<Self, AttachError> {
         let path = place.path();
-        let meta = file.metadata().map_err(|source| AttachError::System { what: "look at", path, source })?;
+        let meta = file.metadata().map_err(|error| AttachError::System { what: "look at", path, error })?;
         Self::map_checked(&place, file, &meta, Some(payload_format))?.join(place, lease)
     }
 
@@ -259,10 +259,10 @@ impl Segment {
         if meta.len() < PAGE as u64 {
             return Err(foreign(format!("{} bytes, less than a header", meta.len())));
         }
-        let kind = sys::file::kind_of(&file).map_err(|source| AttachError::System {
+        let kind = sys::file::kind_of(&file).map_err(|error| AttachError::System {
             what: "look at the file system of",
             path: path.clone(),
-            source,
+            error,
         })?;
         if kind.counts_blocks() && meta.blocks().saturating_mul(512) < meta.len() {
             // Its creator reserves all of them. A page that is not there could be the one too many for the file
@@ -270,7 +270,7 @@ impl Segment {
             return Err(foreign(format!("it has holes: {} of {} bytes", 512 * meta.blocks(), meta.len())));
         }
         let mapping = map(&file, meta.len(), payload_format.is_some())
-            .map_err(|source| AttachError::System { what: "map", path: path.clone(), source })?;
+            .map_err(|error| AttachError::System { what: "map", path: path.clone(), error })?;
         let base = NonNull::new(mapping.as_ptr()).expect("a mapping is not at null");
         let layout = read_header(base, meta.len(), kind.granule_bytes(), &path, payload_format)?;
         Ok(Mapped { mapping, base, layout, file })

@@ -183,14 +183,14 @@ pub enum CreateError {
         needed_bytes: u64,
     },
     /// The operating system refused.
-    #[error("cannot {what} {}: {source}", shown_path(path))]
+    #[error("cannot {what} {}: {error}", shown_path(path))]
     System {
         /// What was tried.
         what: &'static str,
         /// On which file.
         path: PathBuf,
         /// What it said.
-        source: io::Error,
+        error: io::Error,
     },
 }
 
@@ -256,10 +256,10 @@ impl Segment {
         Routes::new(spec.forks.clone(), spec.switches.clone(), &nexts, shape.branches())
             .map_err(CreateError::Plan)?;
         // From here on it is the same file for whoever is told of it, wherever they are.
-        let place = place.absolute().map_err(|source| CreateError::System {
+        let place = place.absolute().map_err(|error| CreateError::System {
             what: "use the path",
             path: place.path(),
-            source,
+            error,
         })?;
         let path = place.path();
         let lease_path = place.lease_path();
@@ -271,8 +271,8 @@ impl Segment {
                 return Err(CreateError::Owner { path: lease_path, owner, user });
             }
             Err(LeaseError::Irregular) => return Err(CreateError::Foreign { path: lease_path }),
-            Err(LeaseError::System(source)) => {
-                return Err(CreateError::System { what: "lock", path: lease_path, source });
+            Err(LeaseError::System(error)) => {
+                return Err(CreateError::System { what: "lock", path: lease_path, error });
             }
         };
         crash_point!("create.leased");
@@ -281,10 +281,10 @@ impl Segment {
             let directory = path.parent().unwrap_or(Path::new("/"));
             let directory = sys::image::open_directory(directory)
                 .inspect_err(|_| drop(std::fs::remove_file(&path)))
-                .map_err(|source| CreateError::System {
+                .map_err(|error| CreateError::System {
                     what: "open the directory of",
                     path: path.clone(),
-                    source,
+                    error,
                 })?;
             Ok((mapping, file, directory))
         });
@@ -430,7 +430,7 @@ impl Segment {
 fn make_file(place: &Place, path: &Path, bytes: u64) -> Result<(Mapping, File), CreateError> {
     let directory =
         path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_path_buf();
-    let system = |what| move |source| CreateError::System { what, path: path.to_path_buf(), source };
+    let system = |what| move |error| CreateError::System { what, path: path.to_path_buf(), error };
     let looks = || system("look at the file system of");
     let kind = sys::file::kind_at(&directory).map_err(looks())?;
     let bytes = bytes.next_multiple_of(kind.granule_bytes());

@@ -108,7 +108,7 @@ fn remove_as(user: u32, place: &Place, dry_run: bool) -> io::Result<Removed> {
 
 /// Removes the segment of a dead server. The caller holds the lease.
 pub(super) fn remove_stale(path: &Path) -> Result<(), CreateError> {
-    let system = |what| move |source| CreateError::System { what, path: path.to_path_buf(), source };
+    let system = |what| move |error| CreateError::System { what, path: path.to_path_buf(), error };
     let meta = match std::fs::symlink_metadata(path) {
         Ok(meta) => meta,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
