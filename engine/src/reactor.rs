@@ -88,8 +88,7 @@ pub(crate) struct Reactor {
     watches: Box<[Mutex<Watch>]>,
     /// Deadlines are nanoseconds since then.
     epoch: Instant,
-    /// No deadline is sooner.
-    earliest_ns: AtomicU64,
+    deadlines: Deadlines,
     line: Mutex<Line>,
     /// So many places have come free since the reactor has looked.
     freed: AtomicUsize,
@@ -103,6 +102,55 @@ pub(crate) struct Reactor {
     relief: Mutex<Option<Thread>>,
     /// Threads that have been relieved and are still within their wakers.
     blocked: AtomicU32,
+}
+
+/// So many requests have one earliest deadline.
+const GROUP: usize = 64;
+
+/// Which deadlines are due, without a list of them: bounds, which may be those of requests that have ended since.
+#[derive(Debug)]
+struct Deadlines {
+    /// No deadline is sooner.
+    earliest_ns: AtomicU64,
+    /// None of a group's requests is.
+    groups: Box<[AtomicU64]>,
+}
+
+impl Deadlines {
+    fn new(requests: u32) -> Self {
+        let groups = (0..(requests as usize).div_ceil(GROUP)).map(|_| AtomicU64::new(NEVER));
+        Self { earliest_ns: AtomicU64::new(NEVER), groups: groups.collect() }
+    }
+
+    fn earliest_ns(&self) -> u64 {
+        self.earliest_ns.load(Ordering::SeqCst)
+    }
+
+    /// Minds one of a request, if there is one, or of the line; whether it is sooner than all others.
+    fn mind(&self, request: Option<u32>, deadline_ns: u64) -> bool {
+        if let Some(group) = request.and_then(|id| self.groups.get(id as usize / GROUP)) {
+            group.fetch_min(deadline_ns, Ordering::SeqCst); // before the bound of all: *forget first*
+        }
+        deadline_ns < self.earliest_ns.fetch_min(deadline_ns, Ordering::SeqCst)
+    }
+
+    /// Looks at the requests that may have a deadline that is over: at their groups', or at all of them. `look` answers
+    /// with the deadline that a request has from now on.
+    fn look_at_due(&self, now_ns: u64, all: bool, mut look: impl FnMut(u32) -> u64) {
+        // *forget first*: a deadline that was minded before this is seen below, one minded later stays.
+        self.earliest_ns.swap(NEVER, Ordering::SeqCst);
+        for (index, group) in self.groups.iter().enumerate() {
+            let bound_ns = group.load(Ordering::SeqCst);
+            if bound_ns <= now_ns || all {
+                group.swap(NEVER, Ordering::SeqCst); // *forget first*
+                let first = index * GROUP;
+                let next_ns = (first..first + GROUP).map(|id| look(id as u32)).min().unwrap_or(NEVER);
+                self.mind(Some(first as u32), next_ns);
+            } else {
+                self.earliest_ns.fetch_min(bound_ns, Ordering::SeqCst);
+            }
+        }
+    }
 }
 
 /// See the module's table.
@@ -205,7 +253,7 @@ impl Reactor {
         Self {
             watches: (0..requests).map(|_| Mutex::default()).collect(),
             epoch: Instant::now(),
-            earliest_ns: AtomicU64::new(NEVER),
+            deadlines: Deadlines::new(requests),
             line: Mutex::default(),
             freed: AtomicUsize::new(0),
             rung: AtomicBool::new(false),
@@ -255,13 +303,13 @@ impl Reactor {
         }
         drop(watch);
         let_go(former);
-        self.mind(task.segment(), deadline_ns);
+        self.mind(task.segment(), Some(task.id()), deadline_ns);
         Watched::Waiting
     }
 
     /// Has the reactor look at a deadline that may be sooner than those it knows.
-    fn mind(&self, segment: &Segment, deadline_ns: u64) {
-        if deadline_ns < self.earliest_ns.fetch_min(deadline_ns, Ordering::SeqCst) {
+    fn mind(&self, segment: &Segment, request: Option<u32>, deadline_ns: u64) {
+        if self.deadlines.mind(request, deadline_ns) {
             self.ring(segment);
         }
     }
@@ -413,33 +461,16 @@ impl Shift<'_> {
 
     /// Ends what has taken too long, and finds the next deadline.
     fn end_overdue(&self, whatever_is_known: bool) {
-        let (reactor, core) = (self.reactor, self.core);
+        let reactor = self.reactor;
         let now_ns = reactor.ns(Some(Instant::now()));
-        if now_ns < reactor.earliest_ns.load(Ordering::SeqCst) && !whatever_is_known {
+        if now_ns < reactor.deadlines.earliest_ns() && !whatever_is_known {
             return;
         }
-        // Forget first: a deadline that was minded before this is seen below, one minded later stays.
-        reactor.earliest_ns.swap(NEVER, Ordering::SeqCst);
-        for (id, watch) in (0..).zip(&reactor.watches) {
-            let mut watch = locked(watch);
-            if !watch.held {
-                continue;
-            }
-            if watch.deadline_ns > now_ns {
-                reactor.earliest_ns.fetch_min(watch.deadline_ns, Ordering::SeqCst);
-                continue;
-            }
-            let waker = watch.end(); // *one taker*
-            drop(watch);
-            if let Some(task) = Task::new(&core.segment, id) {
-                core.cancel(task);
-            }
-            waker.into_iter().for_each(|waker| self.wake(waker));
-        }
+        reactor.deadlines.look_at_due(now_ns, whatever_is_known, |id| self.end_if_overdue(id, now_ns));
         loop {
             let mut line = locked(&reactor.line);
             let Some(place) = line.overdue(now_ns) else {
-                reactor.earliest_ns.fetch_min(line.next_deadline_ns(), Ordering::SeqCst);
+                reactor.deadlines.mind(None, line.next_deadline_ns());
                 break;
             };
             drop(line);
@@ -448,6 +479,26 @@ impl Shift<'_> {
                 None => self.wake_line(1), // it had been woken for a place, and does not take it
             }
         }
+    }
+
+    /// Takes a request whose time is over from its future; what deadline it has from now on.
+    fn end_if_overdue(&self, id: u32, now_ns: u64) -> u64 {
+        let (reactor, core) = (self.reactor, self.core);
+        let Some(watch) = reactor.watches.get(id as usize) else { return NEVER };
+        let mut watch = locked(watch);
+        if !watch.held {
+            return NEVER;
+        }
+        if watch.deadline_ns > now_ns {
+            return watch.deadline_ns;
+        }
+        let waker = watch.end(); // *one taker*
+        drop(watch);
+        if let Some(task) = Task::new(&core.segment, id) {
+            core.cancel(task);
+        }
+        waker.into_iter().for_each(|waker| self.wake(waker));
+        NEVER
     }
 
     /// Wakes the first that wait for a place: so many have come free. One that is woken keeps its place in line
@@ -499,8 +550,7 @@ impl Shift<'_> {
                 continue;
             }
             self.look_at_line(idle);
-            let left_ns =
-                reactor.earliest_ns.load(Ordering::SeqCst).saturating_sub(reactor.ns(Some(Instant::now())));
+            let left_ns = reactor.deadlines.earliest_ns().saturating_sub(reactor.ns(Some(Instant::now())));
             let limit = Duration::from_nanos(left_ns).min(BACKSTOP);
             if reactor.freed.load(Ordering::SeqCst) == 0 && !self.relieved.get() {
                 bell.sleep(count, Some(limit));
@@ -598,7 +648,7 @@ impl<'c> PlaceWait<'c> {
         let awaiting = core.segment.freed().await_rings(); // *line*
         let deadline_ns = reactor.ns(until);
         let ticket = locked(&reactor.line).join(deadline_ns);
-        reactor.mind(&core.segment, deadline_ns);
+        reactor.mind(&core.segment, None, deadline_ns);
         Ok(Self { core, begun, ticket, _awaiting: awaiting })
     }
 
@@ -634,5 +684,60 @@ impl Drop for PlaceWait<'_> {
             Some(waker) => let_go(waker),
             None => reactor.place_came_free(&self.core.segment),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How many looks at requests it takes to end all of so many, whose times are over one after the other.
+    fn looks(requests: u32) -> u64 {
+        let deadlines = Deadlines::new(requests);
+        let mut left: Vec<u64> = (0..requests).map(|id| 1 + u64::from(id * 7 % requests)).collect();
+        for (id, &deadline_ns) in (0..).zip(&left) {
+            deadlines.mind(Some(id), deadline_ns);
+        }
+        let mut looks = 0;
+        for now_ns in 1..=u64::from(requests) {
+            assert_eq!(deadlines.earliest_ns(), now_ns, "the next one is known");
+            deadlines.look_at_due(now_ns, false, |id| {
+                looks += 1;
+                let Some(deadline_ns) = left.get_mut(id as usize) else { return NEVER };
+                if *deadline_ns <= now_ns {
+                    *deadline_ns = NEVER;
+                }
+                *deadline_ns
+            });
+        }
+        assert!(left.iter().all(|&deadline_ns| deadline_ns == NEVER) && deadlines.earliest_ns() == NEVER);
+        looks
+    }
+
+    /// Symptom: each time at which something was due, the reactor looked at every request. Fix: at those of its group.
+    #[test]
+    fn looks_at_deadlines_grow_as_these_do() {
+        for requests in [1, 64, 1000, 8000] {
+            assert!(looks(requests) <= u64::from(requests) * GROUP as u64);
+        }
+    }
+
+    #[test]
+    fn a_deadline_that_is_minded_during_a_look_is_not_forgotten() {
+        let deadlines = Deadlines::new(100);
+        assert!(deadlines.mind(Some(70), 5) && !deadlines.mind(Some(71), 9) && !deadlines.mind(None, 7));
+        deadlines.look_at_due(6, false, |id| {
+            if id == 70 {
+                assert!(deadlines.mind(Some(70), 8), "all others are forgotten");
+            }
+            if id == 71 { 9 } else { NEVER }
+        });
+        assert_eq!(deadlines.earliest_ns(), 8, "the line's is minded by its own look");
+        let mut seen = Vec::new();
+        deadlines.look_at_due(8, false, |id| {
+            seen.push(id);
+            NEVER
+        });
+        assert_eq!(seen, (64..128).collect::<Vec<_>>());
     }
 }

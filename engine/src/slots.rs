@@ -5,6 +5,8 @@
 //! * *truth*: whether a request is free is decided by its state word; this list only remembers ids that
 //!   this process may use. An id is in the list, or in one thread's hands, or in progress, or abandoned.
 //! * *hottest first*: the id freed last is used next, so that its lines are still in the cache.
+//! * *counted*: whoever frees the request of an abandoned id counts the segment's bell `freed` up after that, or, if it
+//!   dies before, its repairer does. So an abandoned request that was not free at one count needs no look before the next.
 //!
 //! # Source
 //!
@@ -14,6 +16,7 @@
 use crossbeam_utils::CachePadded;
 use ringmill_shm::arena::Task;
 use ringmill_shm::segment::Segment;
+use std::collections::VecDeque;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -26,8 +29,59 @@ pub(crate) struct Slots {
     /// tag (32) | id (32)
     head: CachePadded<AtomicU64>,
     next: Box<[AtomicU32]>,
-    abandoned: Mutex<Vec<u32>>,
+    abandoned: Mutex<Abandoned>,
     abandoned_count: CachePadded<AtomicU32>,
+}
+
+/// Ids whose requests were cancelled while a worker had them.
+///
+/// They mostly come free in the order in which they were abandoned, so a look goes on where the last one has stopped, and
+/// stops behind what it has found: it costs about as much as it finds.
+#[derive(Debug, Default)]
+struct Abandoned {
+    /// Those that have not been looked at.
+    fresh: Vec<u32>,
+    /// The others; the first `unlooked` of them not since the bell's count was `count`.
+    known: VecDeque<u32>,
+    unlooked: usize,
+    count: u32,
+}
+
+impl Abandoned {
+    fn len(&self) -> usize {
+        self.fresh.len() + self.known.len()
+    }
+
+    /// Takes out some that have come free; whether there are any. `count` was read before.
+    fn collect(&mut self, count: u32, is_free: impl Fn(u32) -> bool, mut release: impl FnMut(u32)) -> bool {
+        if self.count != count {
+            (self.count, self.unlooked) = (count, self.known.len()); // *counted*
+        }
+        let mut found = false;
+        for id in self.fresh.drain(..) {
+            if is_free(id) {
+                release(id);
+                found = true;
+            } else {
+                self.known.push_back(id);
+            }
+        }
+        while self.unlooked > 0
+            && let Some(id) = self.known.pop_front()
+        {
+            if is_free(id) {
+                release(id);
+                found = true;
+            } else if found {
+                self.known.push_front(id);
+                break;
+            } else {
+                self.known.push_back(id);
+            }
+            self.unlooked -= 1;
+        }
+        found
+    }
 }
 
 impl Slots {
@@ -37,7 +91,7 @@ impl Slots {
         Self {
             head: CachePadded::new(AtomicU64::new(if count == 0 { NONE.into() } else { 0 })),
             next,
-            abandoned: Mutex::new(Vec::new()),
+            abandoned: Mutex::default(),
             abandoned_count: CachePadded::new(AtomicU32::new(0)),
         }
     }
@@ -84,31 +138,24 @@ impl Slots {
     /// This id's request was cancelled; whoever pops or finishes it will free it.
     pub(crate) fn abandon(&self, id: u32) {
         let mut abandoned = self.abandoned.lock().unwrap_or_else(|e| e.into_inner());
-        abandoned.push(id);
+        abandoned.fresh.push(id);
         self.abandoned_count.store(abandoned.len() as u32, Ordering::SeqCst);
     }
 
-    /// Takes back abandoned ids that have come free; whether there were any.
+    /// Takes back abandoned ids that have come free, not always all of them; whether there were any.
     #[cold]
     fn sweep(&self, segment: &Segment) -> bool {
         let mut abandoned = self.abandoned.lock().unwrap_or_else(|e| e.into_inner());
-        let before = abandoned.len();
-        abandoned.retain(|&id| {
-            let free = Task::new(segment, id).is_some_and(|task| task.is_free());
-            if free {
-                self.release(id);
-            }
-            !free
-        });
+        let count = segment.freed().count(); // *counted*: before the look
+        let is_free = |id| Task::new(segment, id).is_some_and(|task| task.is_free());
+        let found = abandoned.collect(count, is_free, |id| self.release(id));
         self.abandoned_count.store(abandoned.len() as u32, Ordering::SeqCst);
-        abandoned.len() < before
+        found
     }
 
     /// How many requests are not free. Exact when nothing else happens.
     pub(crate) fn in_use(&self, segment: &Segment) -> u32 {
-        if self.abandoned_count.load(Ordering::Relaxed) > 0 {
-            self.sweep(segment);
-        }
+        while self.abandoned_count.load(Ordering::Relaxed) > 0 && self.sweep(segment) {}
         let (mut free, mut at) = (0, self.head.load(Ordering::Acquire) as u32);
         while let Some(next) = self.next.get(at as usize) {
             free += 1;
@@ -124,6 +171,7 @@ impl Slots {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::cell::{Cell, RefCell};
     use std::sync::atomic::AtomicBool;
 
     #[test]
@@ -136,6 +184,104 @@ mod tests {
         assert_eq!(slots.pop(), Some(a));
         assert!(slots.pop().is_some());
         assert_eq!(slots.pop(), None);
+    }
+
+    /// Abandoned requests of a segment that is only counted, and the looks at them.
+    #[derive(Default)]
+    struct Counted {
+        abandoned: Abandoned,
+        count: u32,
+        free: RefCell<Vec<bool>>,
+        looks: Cell<u32>,
+    }
+
+    impl Counted {
+        fn with(requests: u32) -> Self {
+            Self { free: RefCell::new(vec![false; requests as usize]), ..Self::default() }
+        }
+
+        fn come_free(&mut self, id: u32) {
+            self.free.borrow_mut()[id as usize] = true;
+            self.count += 1;
+        }
+
+        /// Those that a caller finds who has no other place.
+        fn found(&mut self) -> Vec<u32> {
+            let mut found = Vec::new();
+            let is_free = |id: u32| {
+                self.looks.set(self.looks.get() + 1);
+                self.free.borrow()[id as usize]
+            };
+            let any = self.abandoned.collect(self.count, is_free, |id| found.push(id));
+            assert_eq!(any, !found.is_empty());
+            found
+        }
+    }
+
+    /// Symptom: with very many requests abandoned, each caller without a place looked at all of them. Fix: at what may
+    /// have changed.
+    #[test]
+    fn looks_at_abandoned_requests_grow_as_these_do() {
+        const MANY: u32 = 5000;
+        // All at once, and then callers that find none; callers between.
+        for callers_between in [false, true] {
+            let mut all = Counted::with(MANY);
+            for id in 0..MANY {
+                all.abandoned.fresh.push(id);
+                assert!(!callers_between || all.found().is_empty());
+            }
+            (0..MANY).for_each(|_| assert!(all.found().is_empty()));
+            assert_eq!(all.looks.get(), MANY, "each once");
+            // They come free one by one, in their order, and for each there is a caller.
+            for id in 0..MANY {
+                all.come_free(id);
+                assert_eq!(all.found(), [id]);
+            }
+            assert!(all.looks.get() <= 3 * MANY, "{}", all.looks.get());
+        }
+        // All come free before anybody looks: each look has at least one.
+        let mut all = Counted::with(MANY);
+        all.abandoned.fresh.extend(0..MANY);
+        assert!(all.found().is_empty());
+        (0..MANY).for_each(|id| all.come_free(id));
+        assert_eq!(all.found().len() as u32, MANY);
+    }
+
+    #[test]
+    fn every_abandoned_request_that_has_come_free_is_found() {
+        let (mut dice, mut all) = (numbers(7), Counted::with(64));
+        let (mut abandoned, mut freed): (Vec<u32>, Vec<u32>) = Default::default();
+        let mut next = 0;
+        for _ in 0..10_000 {
+            match dice() % 3 {
+                0 if next < 64 => {
+                    all.abandoned.fresh.push(next);
+                    abandoned.push(next);
+                    next += 1;
+                }
+                1 if !abandoned.is_empty() => {
+                    let id = abandoned.swap_remove(dice() as usize % abandoned.len());
+                    all.come_free(id);
+                    freed.push(id);
+                }
+                _ => {
+                    let found = all.found();
+                    assert_eq!(found.is_empty(), freed.is_empty(), "some are found as long as there are any");
+                    freed.retain(|id| !found.contains(id));
+                }
+            }
+            if next == 64 && abandoned.is_empty() && freed.is_empty() {
+                (all, next) = (Counted::with(64), 0);
+            }
+        }
+    }
+
+    /// Numbers that are as good as random.
+    fn numbers(mut state: u64) -> impl FnMut() -> u64 {
+        move || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            state >> 33
+        }
     }
 
     #[test]

@@ -31,6 +31,11 @@ impl<'a> SharedBell<'a> {
         sys::futex::wake(self.count, u32::MAX);
     }
 
+    /// Counts as a ring for those that compare counts; wakes nobody.
+    pub(crate) fn count_up(&self) {
+        self.count.fetch_add(1, Ordering::SeqCst);
+    }
+
     /// Rings it if somebody has said that it waits. The caller's last act was a `SeqCst` fence or
     /// read-modify-write that made true what is waited for.
     #[inline]

@@ -214,6 +214,7 @@ impl<'a> Held<'a> {
         let segment = self.task.segment;
         self.free();
         crash_point!("held.gone_freed");
+        segment.freed().count_up(); // *counted*: for the caller's process, which looks for it only then
         fence(Ordering::SeqCst); // between "it is free" and "does somebody wait?"
         if segment.freed().is_awaited() {
             segment.freed().ring();

@@ -128,3 +128,21 @@ fn very_many_futures_in_line() {
     drop(futures);
     assert_eq!(server.backlog(), 0);
 }
+
+/// Symptom: where very many callers had given up on requests that a worker still had, each call that found no place looked
+/// at all of those: 65,536 times 65,536 looks here. Fix: at each once, and again only when some have come free.
+#[test]
+fn very_many_calls_in_vain_beside_as_many_that_were_given_up() {
+    let gate = Gate::new();
+    let server = &vast(MANY + 1);
+    let (held, empty) = (gate.name(), String::new());
+    let first = server.submit_with(&held, CallOptions::new().timeout(GUARD)).expect("a place");
+    let arrival = gate.arrival();
+    (0..MANY).for_each(|_| drop(server.submit(&empty).expect("a place")));
+    for _ in 0..MANY {
+        assert!(matches!(server.call(&empty), Err(CallError::ServerBacklogFull { .. })));
+    }
+    arrival.release();
+    assert_eq!(*first.wait().expect("an answer"), 7);
+    wait_until("every place is back", || server.backlog() == 0);
+}
