@@ -18,6 +18,7 @@ use crate::scratch::{RootPlace, Scratch, ScratchRoom};
 use ringmill_shm::arena::{Claimed, Corrupt, Done, Filling, JoinPlace, Keeping, WritePlace};
 use ringmill_shm::layout::PAYLOAD_ALIGN;
 use ringmill_shm::pool::PoolError;
+use ringmill_shm::sys::birth::Birth;
 use rkyv::api::access_with_context;
 use rkyv::api::low::{LowDeserializer, LowValidator, deserialize};
 use rkyv::bytecheck::CheckBytes;
@@ -108,6 +109,8 @@ impl<T> Payload for T where
 pub struct Output<'a> {
     place: WritePlace<'a>,
     position: usize,
+    /// The process whose place it is.
+    birth: Birth,
 }
 
 impl Positional for Output<'_> {
@@ -120,21 +123,30 @@ impl Positional for Output<'_> {
 impl Writer<Failure> for Output<'_> {
     #[inline]
     fn write(&mut self, bytes: &[u8]) -> Result<(), Failure> {
-        self.place.write(self.position, bytes);
+        if self.birth.is_here() {
+            self.place.write(self.position, bytes); // else *forked in serialize*
+        }
         self.position += bytes.len();
         crash_point!("payload.some");
         Ok(())
     }
 }
 
-/// Serialises into a place; how many bytes it takes, which may be more than there is room for.
+/// Serialises into a place of the process `birth`; how many bytes it takes, which may be more than there is room for.
+///
+/// *forked in serialize*: `Serialize` is user code, and may fork. A child that comes back from it has a place that is its
+/// parent's, and another request's perhaps by now: the child writes nothing more, and there is `None`. (It is no error:
+/// the bytes of a plain type are written without a way to fail. Our callers ask again whose request it is.)
 #[inline(always)]
-fn write_to<T: Payload>(value: &T, place: WritePlace<'_>) -> Result<usize, Failure> {
+fn write_to<T: Payload>(value: &T, place: WritePlace<'_>, birth: Birth) -> Result<Option<usize>, Failure> {
     const { assert!(align_of::<Archived<T>>() <= PAYLOAD_ALIGN, "payloads are at most 16-aligned") };
     let mut room = ScratchRoom::new();
-    let mut serializer = Serializer::new(Output { place, position: 0 }, room.scratch(), ());
+    let mut serializer = Serializer::new(Output { place, position: 0, birth }, room.scratch(), ());
     let resolver = value.serialize(Strategy::<_, Failure>::wrap(&mut serializer))?;
-    let Output { mut place, position } = serializer.into_writer();
+    let Output { mut place, position, .. } = serializer.into_writer();
+    if !birth.is_here() {
+        return Ok(None);
+    }
     let root = position.next_multiple_of(align_of::<Archived<T>>());
     let end = root + size_of::<Archived<T>>();
     if size_of::<Archived<T>>() > 0
@@ -145,7 +157,7 @@ fn write_to<T: Payload>(value: &T, place: WritePlace<'_>) -> Result<usize, Failu
         write_root(value, resolver, root, bytes);
         crash_point!("payload.root");
     }
-    Ok(end)
+    Ok(Some(end))
 }
 
 /// Writes the root, which comes last.
@@ -199,10 +211,12 @@ unsafe fn copy_root<A>(from: *const A, to: *mut u8) {
 /// A value's bytes on the heap, in the same format: for what is written into a segment once.
 pub(crate) fn to_bytes<T: Payload>(value: &T) -> Result<Vec<u8>, Failure> {
     // One pass to count, into a place of no room; one to write.
-    let bytes = write_to(value, WritePlace::over(&mut []))?;
+    let birth = Birth::here();
+    let forked = || Failure::new(io::Error::other("this process was forked while the value was serialised"));
+    let bytes = write_to(value, WritePlace::over(&mut []), birth)?.ok_or_else(forked)?;
     let mut buffer = AlignedVec::<PAYLOAD_ALIGN>::new();
     buffer.resize(bytes, 0);
-    write_to(value, WritePlace::over(&mut buffer))?;
+    write_to(value, WritePlace::over(&mut buffer), birth)?.ok_or_else(forked)?;
     Ok(buffer.to_vec())
 }
 
@@ -243,16 +257,17 @@ places!(
 );
 places!(JoinPlace<'_, '_>);
 
-/// Serialises a value into a task: in line if it fits, else into a block.
+/// Serialises a value into a task of the process `birth`: in line if it fits, else into a block.
 ///
-/// The in-line place is overwritten in any case; what lies in a block stays unless it is written over.
+/// The in-line place is overwritten in any case; what lies in a block stays unless it is written over. In a child that
+/// `Serialize` has forked nothing more is written (*forked in serialize*): whoever calls this asks after it whose task it is.
 #[inline]
-pub(crate) fn encode<T: Payload>(value: &T, to: &mut impl Places) -> Result<(), EncodeError> {
+pub(crate) fn encode<T: Payload>(value: &T, to: &mut impl Places, birth: Birth) -> Result<(), EncodeError> {
     let place = to.inline_place();
     let room = place.room();
-    let bytes = write_to(value, place)?;
+    let Some(bytes) = write_to(value, place, birth)? else { return Ok(()) };
     if bytes > room {
-        return encode_in_block(value, to, bytes);
+        return encode_in_block(value, to, bytes, birth);
     }
     crash_point!("payload.inline");
     to.set_length(bytes);
@@ -260,8 +275,13 @@ pub(crate) fn encode<T: Payload>(value: &T, to: &mut impl Places) -> Result<(), 
 }
 
 #[cold]
-fn encode_in_block<T: Payload>(value: &T, to: &mut impl Places, bytes: usize) -> Result<(), EncodeError> {
-    let written = write_to(value, to.block_place(bytes as u64)?)?;
+fn encode_in_block<T: Payload>(
+    value: &T,
+    to: &mut impl Places,
+    bytes: usize,
+    birth: Birth,
+) -> Result<(), EncodeError> {
+    let Some(written) = write_to(value, to.block_place(bytes as u64)?, birth)? else { return Ok(()) };
     if written > bytes {
         return Err(EncodeError::Unsteady { first: bytes as u64, second: written as u64 });
     }

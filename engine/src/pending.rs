@@ -55,6 +55,7 @@ impl<'s, Out: Payload> Pending<'s, Out> {
         enqueueing: Duration,
         options: CallOptions,
     ) -> Result<Self, CallError> {
+        core.own()?; // what has filled it is user code
         let now_ns = now_ns();
         if let Some(deadline) = options.deadline {
             // Instant's clock is the same one, but does not say its nanoseconds.

@@ -31,6 +31,7 @@ use ringmill_shm::layout::{INLINE_BYTES, PAYLOAD_ALIGN};
 use ringmill_shm::plan::{self, Routes, Target};
 use ringmill_shm::pool::PoolError;
 use ringmill_shm::segment::{Node, Run, Segment};
+use ringmill_shm::sys::birth::Birth;
 use ringmill_shm::sys::time::now_ns;
 use ringmill_shm::token::Token;
 use rkyv::Archived;
@@ -615,7 +616,7 @@ fn finish_joined(joined: &mut Vec<u8>, roots: &[(usize, bool)], form: u32) {
 pub(crate) fn write_error(to: &mut impl Places, mut error: RemoteError) {
     let mut keeps_input = true;
     loop {
-        match encode(&error, to) {
+        match encode(&error, to, Birth::here()) {
             Ok(()) => return,
             Err(EncodeError::Pool(_)) => {}
             Err(_) => error.cause = RemoteCause::Unanswered,

@@ -184,7 +184,7 @@ impl Desk {
             return self.reply_beside(index, outcome);
         }
         let Some(mut task) = self.look(index) else { return };
-        let written = encode(outcome, &mut task);
+        let written = encode(outcome, &mut task, self.seat.birth);
         self.slots[index].set(None);
         match written {
             Ok(()) => self.hand_on(task),
@@ -196,7 +196,7 @@ impl Desk {
     fn reply_beside<T: Payload>(&self, index: usize, outcome: &T) {
         let Some(task) = self.look(index) else { return };
         let mut task = task.keep_input();
-        let written = catch_unwind(AssertUnwindSafe(|| encode(outcome, &mut task)));
+        let written = catch_unwind(AssertUnwindSafe(|| encode(outcome, &mut task, self.seat.birth)));
         end_if_forked(self.seat.birth);
         let task = task.done(); // gives back what it has not used
         match written {

@@ -326,7 +326,7 @@ impl Core {
     #[inline(always)]
     pub(crate) fn fill<T: Payload>(&self, id: u32, input: &T) -> Result<Filled<'_>, EncodeError> {
         let mut filled = Filled::begin(self, id);
-        encode(input, filled.filling())?;
+        encode(input, filled.filling(), self.birth)?; // it asks again, before it is sent
         crash_point!("core.filled");
         Ok(filled)
     }

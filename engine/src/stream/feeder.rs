@@ -203,7 +203,9 @@ impl<'s> Feeder<'s> {
     #[inline]
     fn put<In: Payload>(&mut self, id: u32, input: &In) -> Result<(), CallError> {
         self.core.own()?; // what has pulled and prepared it is user code
-        self.core.fill(id, input)?.park();
+        let filled = self.core.fill(id, input)?;
+        self.core.own()?; // what serialises it is user code too
+        filled.park();
         self.pending.push(id);
         self.unnoted += 1;
         Ok(())

@@ -761,6 +761,8 @@ thread_local! {
     static FORKS_AT: Cell<Option<u64>> = const { Cell::new(None) };
     /// The child that was forked, or 0 in it; -1 before.
     static FORKED: Cell<i32> = const { Cell::new(-1) };
+    /// What the child waits for before it goes on.
+    static WAITS: Cell<Option<std::io::PipeReader>> = const { Cell::new(None) };
 }
 
 fn fork_once() {
@@ -788,6 +790,9 @@ impl<S: Fallible + ?Sized> SerializeWith<u64, S> for Splits {
     fn serialize_with(number: &u64, _: &mut S) -> Result<(), S::Error> {
         if FORKS_AT.get() == Some(*number) {
             fork_once();
+            if let Some(mut until) = WAITS.take().filter(|_| FORKED.get() == 0) {
+                until.read_exact(&mut [0]).expect("its parent lets it go on");
+            }
         }
         Ok(())
     }
@@ -797,6 +802,40 @@ impl<D: Fallible + ?Sized> DeserializeWith<Archived<u64>, u64, D> for Splits {
     fn deserialize_with(number: &Archived<u64>, _: &mut D) -> Result<u64, D::Error> {
         Ok(number.to_native())
     }
+}
+
+/// Symptom: answers of the parent were another request's. Cause: a child that was forked within `Serialize` came back, and wrote
+/// its root into a place that the parent had used again by then. Fix: what is written asks whose place it is.
+#[test]
+fn a_child_forked_within_serialize_writes_nothing() {
+    alone("fork::a_child_forked_within_serialize_writes_nothing", || {
+        let name = Name::new("serialise");
+        let server: Server<Forking, Forking> = Server::builder(name.text())
+            .capacity(1)
+            .start(ProcessServlet::<PassThrough<Forking>>::new(()))
+            .expect("a server");
+        let us = std::process::id();
+        let (until, mut go_on) = std::io::pipe().expect("a pipe");
+        WAITS.set(Some(until));
+        FORKED.set(-1);
+        FORKS_AT.set(Some(1));
+        let first = server.call(&Forking(1));
+        if FORKED.get() == 0 {
+            let told = is_told(first.map(drop), us) == "told";
+            // SAFETY: ends the child.
+            unsafe { libc::_exit(i32::from(!told)) }
+        }
+        assert_eq!(first.expect("an answer").0.to_native(), 1);
+        let second = server.call(&Forking(2)).expect("the same place again");
+        go_on.write_all(&[1]).expect("the child waits");
+        let mut status = 0;
+        // SAFETY: a child of ours, and a live integer to fill.
+        unsafe { libc::waitpid(FORKED.get(), &raw mut status, 0) };
+        assert_eq!((status, second.0.to_native()), (0, 2));
+        drop(second);
+        assert_eq!(server.backlog(), 0);
+        name.assert_consistent();
+    });
 }
 
 /// A child of the caller's, forked in user code that a stream runs: it has an outcome for each input, of which none is
