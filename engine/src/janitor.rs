@@ -29,14 +29,14 @@ use crate::launch::{self, Recipe};
 use crate::order::{Descriptor, ORDER_VERSION};
 use ringmill_shm::segment::{Place, Segment, remove_held};
 use ringmill_shm::sys::birth::Birth;
-use ringmill_shm::sys::file::try_lock_server;
+use ringmill_shm::sys::child::Child;
+use ringmill_shm::sys::file::{beyond_standard, try_lock_server};
 use ringmill_shm::sys::image::open_directory;
 use ringmill_shm::sys::process::{GROUP_SIGNALS, PidFd, exit_now, is_unwaited_child, user_id, wait_readable};
 use ringmill_shm::sys::tether::{Received, Tether};
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
-use std::process::{Child, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -90,7 +90,7 @@ impl Janitor {
     fn start(recipe: &Recipe, segment: &Segment, directory: &File, server_name: &str) -> io::Result<Self> {
         let (ours, theirs) = Tether::pair()?;
         let (image, lease) = (&recipe.image, segment.lease().open_again()?);
-        let root = open_directory("/")?;
+        let (root, lease, theirs) = (open_directory("/")?, lease.file()?, theirs.file()?);
         let kept = [directory, &root, segment.file(), &lease, &theirs];
         let mut descriptors = Vec::with_capacity(kept.len());
         for file in kept {
@@ -100,10 +100,10 @@ impl Janitor {
         let mut command = image.command();
         command
             .args(["janitor", server_name])
-            .env(launch::VARIABLE, format!("{ORDER}{}", serde_json::to_string(&order)?))
-            .stdin(Stdio::null());
-        let kept = kept.map(AsRawFd::as_raw_fd).to_vec();
-        let (mut child, _) = image.spawn(command, "ringmill", kept, GROUP_SIGNALS, None)?;
+            .env(launch::VARIABLE, format!("{ORDER}{}", serde_json::to_string(&order)?));
+        let (nothing, kept) = (beyond_standard(File::open("/dev/null")?)?, kept.map(AsRawFd::as_raw_fd));
+        let (mut child, _) =
+            image.spawn(&command, "ringmill", nothing.as_raw_fd(), &kept, GROUP_SIGNALS, None)?;
         match PidFd::of_child(child.id()) {
             Ok(pidfd) => {
                 drop(recipe.held.take_root()); // the janitor has it

@@ -46,8 +46,9 @@ use crate::worker::Stop;
 use ringmill_shm::participant::{Lease, Life, MESSAGE_BYTES, SERVER};
 use ringmill_shm::segment::{Place, Segment, remove_if_stale};
 use ringmill_shm::sys::build_id::BuildId;
+use ringmill_shm::sys::child::Child;
 use ringmill_shm::sys::cpu;
-use ringmill_shm::sys::file::set_close_on_exec;
+use ringmill_shm::sys::file::{beyond_standard, set_close_on_exec};
 use ringmill_shm::sys::image::{Image, RootDirectory, open_directory};
 use ringmill_shm::sys::process::{
     GROUP_SIGNALS, PidFd, Watch, exit_now, ignore_signal, is_unwaited_child, kill_by_number,
@@ -58,11 +59,12 @@ use ringmill_shm::sys::program::{
 };
 use ringmill_shm::sys::stack::{name_thread, tell_of_overflow};
 use ringmill_shm::sys::tether::{Received, Tether};
+use ringmill_shm::sys::unshared::Unshared;
 use std::ffi::{CString, OsString};
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Child, ExitStatus, Stdio};
+use std::process::ExitStatus;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
@@ -135,7 +137,7 @@ pub(crate) struct Held {
 impl Held {
     pub(crate) fn new() -> std::io::Result<Self> {
         let held_root = (user_id() == 0).then(|| open_directory("/")).transpose()?;
-        let (nothing, root) = (File::open("/dev/null")?, RootDirectory::present()?);
+        let (nothing, root) = (beyond_standard(File::open("/dev/null")?)?, RootDirectory::present()?);
         Ok(Self { nothing, root, held_root: Mutex::new(held_root) })
     }
 
@@ -169,7 +171,7 @@ pub(crate) struct Recipe {
     /// Which build they are, as the image says or else the first of them.
     pub(crate) build: Option<BuildId>,
     /// An open file description of the lease for them to hold their bytes by, once no other can be opened.
-    pub(crate) spare: File,
+    pub(crate) spare: Unshared,
 }
 
 /// A worker's process, as its supervisor has it.
@@ -196,9 +198,10 @@ pub(crate) fn spawn(
 ) -> Result<(Process, Option<String>), SpawnError> {
     let (ours, theirs) = Tether::pair()?;
     let lease = segment.lease();
+    // A child that another thread forks now keeps neither: it would hold the worker's byte of the lease, and its tether.
     let own = lease.open_again();
-    let hold = own.as_ref().unwrap_or(&recipe.spare);
-    let kept = [segment.file(), hold, lease.probe(), &theirs];
+    let (hold, theirs) = (own.as_ref().unwrap_or(&recipe.spare).file()?, theirs.file()?);
+    let kept = [segment.file(), &hold, lease.probe(), &theirs];
     let mut descriptors = Vec::with_capacity(kept.len());
     for file in kept {
         descriptors.push(Descriptor::of(file)?);
@@ -210,12 +213,11 @@ pub(crate) fn spawn(
     command
         .args(["worker", title])
         .envs(recipe.env.iter().map(|(key, value)| (key, value)))
-        .env(VARIABLE, order.to_text())
-        .stdin(Stdio::from(recipe.held.nothing.try_clone()?));
-    let kept = kept.map(AsRawFd::as_raw_fd).to_vec();
+        .env(VARIABLE, order.to_text());
+    let (input, kept) = (recipe.held.nothing.as_raw_fd(), kept.map(AsRawFd::as_raw_fd));
     let root = recipe.held.root_to_return_to(janitor);
     let (mut child, fallback) =
-        recipe.image.spawn(command, "ringmill", kept, GROUP_SIGNALS, root.as_ref())?;
+        recipe.image.spawn(&command, "ringmill", input, &kept, GROUP_SIGNALS, root.as_ref())?;
     crash_point!("supervisor.started");
     let warning = fallback.map(|fallback| fallback.to_string()).or_else(|| {
         let error = own.err()?;

@@ -20,6 +20,7 @@
 #![expect(unsafe_code, reason = "execveat and what else is called between fork and exec")]
 
 use super::build_id::BuildId;
+use super::child::{self, Child};
 use std::collections::BTreeMap;
 use std::ffi::{CStr, CString, OsStr, OsString};
 use std::fmt;
@@ -28,9 +29,8 @@ use std::io::{self, Read};
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
+use std::process::Command;
 
 /// The running program, where `/proc` is mounted.
 const OWN: &str = "/proc/self/exe";
@@ -171,33 +171,32 @@ impl Image {
         Command::new(&self.path)
     }
 
-    /// Starts a process of it. Of the descriptors of this process it has the standard ones, as the command says,
-    /// and those of `kept`, under the same numbers; the signals of `blocked` are blocked in it. Arguments
-    /// after the first, `argv[0]`, are those of the command. `root` is the root directory of the start, if this process has
-    /// another one by now and may return to it.
+    /// Starts a process of it, with the arguments after the first, `argv[0]`, and the environment of the command. Of the
+    /// descriptors of this process it has `input` as standard input, standard output and error, and those of `kept`, under
+    /// the same numbers; the signals of `blocked` are blocked in it. `root` is the root directory of the start, if this
+    /// process has another one by now and may return to it.
     ///
     /// # Errors
     /// What the system said of the first way.
     pub fn spawn(
         &self,
-        mut command: Command,
+        command: &Command,
         name: &str,
-        kept: Vec<RawFd>,
-        blocked: &'static [i32],
+        input: RawFd,
+        kept: &[RawFd],
+        blocked: &[i32],
         root: Option<&File>,
     ) -> io::Result<(Child, Option<Fallback>)> {
         debug_assert!(
             kept.iter().all(|&fd| fd >= super::process::FIRST_OTHER),
             "those below are the command's"
         );
-        command.arg0(name);
-        let (mut told, tell) = io::pipe()?;
         let strings = |texts: Vec<OsString>| -> io::Result<Vec<CString>> {
             texts.into_iter().map(|text| Ok(CString::new(text.into_vec())?)).collect()
         };
         let mut arguments = vec![OsString::from(name)];
         arguments.extend(command.get_args().map(OsStr::to_owned));
-        let mut way = Ways {
+        let ways = Ways {
             image: self.file.as_raw_fd(),
             root: root.map(AsRawFd::as_raw_fd),
             identity: self.identity,
@@ -205,27 +204,17 @@ impl Image {
             path: CString::new(self.path.as_os_str().as_bytes())?,
             proc: CString::new(format!("/proc/self/fd/{}", self.file.as_raw_fd()))?,
             arguments: Texts::new(strings(arguments)?),
-            environment: Texts::new(strings(environment_of(&command))?),
-            tell: tell.as_raw_fd(),
+            environment: Texts::new(strings(environment_of(command))?),
         };
-        let run = move || {
+        let (child, ways) = child::start(input, |tell| {
             super::process::close_others_on_exec();
-            for &fd in &kept {
+            for &fd in kept {
                 // SAFETY: integers.
                 unsafe { libc::fcntl(fd, libc::F_SETFD, 0) };
             }
             super::process::block_signals(blocked);
-            way.run()
-        };
-        // SAFETY: between fork and exec, where only what is async-signal-safe may be done: system calls, and no
-        // memory is allocated.
-        unsafe { command.pre_exec(run) };
-        let child = command.spawn()?;
-        drop(tell);
-        // Written before the exec, if at all; another child may have our end open until its own exec.
-        super::file::set_nonblocking(told.as_raw_fd());
-        let mut ways = Vec::new();
-        let _ = told.read_to_end(&mut ways); // nothing more, where it would block
+            ways.run(tell)
+        })?;
         let fallback = ways.last().and_then(|way| match way {
             1 => Some(Fallback::RootOfTheStart),
             2 => Some(Fallback::Proc),
@@ -330,11 +319,6 @@ struct Texts {
     _owned: Vec<CString>,
 }
 
-// SAFETY: the pointers are to the strings beside them, which nobody changes.
-unsafe impl Send for Texts {}
-// SAFETY: as above.
-unsafe impl Sync for Texts {}
-
 impl Texts {
     fn new(owned: Vec<CString>) -> Self {
         let pointers = owned.iter().map(|text| text.as_ptr()).chain([core::ptr::null()]).collect();
@@ -352,28 +336,27 @@ struct Ways {
     proc: CString,
     arguments: Texts,
     environment: Texts,
-    tell: RawFd,
 }
 
 impl Ways {
-    /// Tries one way after the other. Returns only to have std run the path, or with the error of the first way.
-    fn run(&mut self) -> io::Result<()> {
+    /// Tries one way after the other, and tells which; returns with the error of the first.
+    fn run(&self, tell: RawFd) -> io::Error {
         if self.is_script {
             if self.is_still_there() {
-                return Ok(());
+                return self.run_path();
             }
-            self.say(Fallback::HeldScript);
+            say(tell, Fallback::HeldScript);
             // SAFETY: integers.
             unsafe { libc::fcntl(self.image, libc::F_SETFD, 0) }; // for its interpreter
-            return Err(self.run_held());
+            return self.run_held();
         }
         let error = self.run_held();
         if error.raw_os_error() == Some(libc::ENOENT) && self.return_to_root() {
-            self.say(Fallback::RootOfTheStart);
-            return Err(self.run_held());
+            say(tell, Fallback::RootOfTheStart);
+            return self.run_held();
         }
         if !matches!(error.raw_os_error(), Some(libc::E2BIG | libc::ENOMEM | libc::EAGAIN | libc::ENOEXEC)) {
-            self.say(Fallback::Proc);
+            say(tell, Fallback::Proc);
             // SAFETY: live C strings, and arrays of such that end with a null.
             unsafe {
                 libc::execve(
@@ -383,11 +366,24 @@ impl Ways {
                 );
             }
             if self.is_still_there() {
-                self.say(Fallback::Path);
-                return Ok(());
+                say(tell, Fallback::Path);
+                return self.run_path();
             }
         }
-        Err(error)
+        error
+    }
+
+    /// As a shell would: what is neither a program nor names its interpreter is given to `sh`.
+    fn run_path(&self) -> io::Error {
+        // SAFETY: live C strings, and arrays of such that end with a null.
+        unsafe {
+            libc::execvpe(
+                self.path.as_ptr(),
+                self.arguments.pointers.as_ptr(),
+                self.environment.pointers.as_ptr(),
+            );
+        }
+        io::Error::last_os_error()
     }
 
     fn run_held(&self) -> io::Error {
@@ -432,10 +428,10 @@ impl Ways {
             returned
         }
     }
+}
 
-    fn say(&self, way: Fallback) {
-        let byte = way as u8;
-        // SAFETY: one readable byte.
-        unsafe { libc::write(self.tell, (&raw const byte).cast(), 1) };
-    }
+fn say(tell: RawFd, way: Fallback) {
+    let byte = way as u8;
+    // SAFETY: one readable byte.
+    unsafe { libc::write(tell, (&raw const byte).cast(), 1) };
 }

@@ -9,6 +9,8 @@ pub mod build_id;
 #[cfg(not(loom))]
 pub mod cgroup;
 #[cfg(not(loom))]
+pub mod child;
+#[cfg(not(loom))]
 pub mod cpu;
 #[cfg(not(loom))]
 pub mod file;

@@ -72,10 +72,10 @@ impl Tether {
     ///
     /// # Errors
     /// `EMFILE` and its like.
-    pub fn pair() -> io::Result<(Self, File)> {
+    pub fn pair() -> io::Result<(Self, Unshared)> {
         without_forks(|| {
             let [ours, theirs] = Self::ends()?;
-            Ok((Self::of(ours), theirs))
+            Ok((Self::of(ours), Unshared::adopt(theirs.into())))
         })
     }
 
@@ -195,7 +195,7 @@ mod tests {
     fn a_descriptor_comes_with_its_message_or_not_at_all() {
         use std::io::{Read, Seek, Write};
         let (one, other) = Tether::pair().unwrap();
-        let other = Tether::of(other);
+        let other = Tether(other);
         assert!(other.receive_file().is_none());
         let mut file = tempfile::tempfile().unwrap();
         one.send_file(b"here", &file).unwrap();
@@ -216,7 +216,7 @@ mod tests {
     #[test]
     fn messages_come_whole_and_then_the_end() {
         let (one, other) = Tether::pair().unwrap();
-        let other = Tether::of(other);
+        let other = Tether(other);
         assert_eq!(other.receive(), Received::Nothing);
         one.send(b"first").unwrap();
         one.send(&[7; MESSAGE_LIMIT + 1]).unwrap();

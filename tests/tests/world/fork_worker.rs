@@ -58,9 +58,9 @@ impl BatchWorker for Forker {
 
 ringmill::init!(Forker);
 
-type Forkers = Server<String, (u32, i32)>;
+pub(crate) type Forkers = Server<String, (u32, i32)>;
 
-fn ask(server: &Forkers, order: &str) -> Result<(u32, i32), ringmill::CallError> {
+pub(crate) fn ask(server: &Forkers, order: &str) -> Result<(u32, i32), ringmill::CallError> {
     let options = CallOptions::new().timeout(Duration::from_secs(30)).backpressure(false);
     server.call_with(&order.to_owned(), options).map(ringmill::Reply::to_owned)
 }

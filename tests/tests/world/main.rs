@@ -10,6 +10,7 @@ mod dispositions;
 mod ends;
 mod file_systems;
 mod fork;
+mod fork_start;
 mod fork_worker;
 mod freeze;
 mod half_built;
