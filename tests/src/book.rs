@@ -3,9 +3,11 @@
 //!
 //! It is a file of the kernel's without a name, which workers open through the server's process; so nothing of
 //! it is left however they end. A cell a request and servlet; an entry is made before user code does anything
-//! else, so a worker that dies in the middle has entered what it was doing.
+//! else, so a worker that dies in the middle has entered what it was doing. After the cells comes an [`Order`] to
+//! whichever worker makes the next entry for a servlet.
 #![expect(unsafe_code, reason = "memory that processes share")]
 
+use crate::deed::Order;
 use memmap2::MmapRaw;
 use std::fs::File;
 use std::io;
@@ -16,6 +18,8 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 pub const ROWS: u64 = 1 << 17;
 /// How many servlets.
 pub const COLUMNS: u64 = 32;
+const CELLS: usize = (ROWS * COLUMNS) as usize;
+const _: () = assert!(CELLS.is_multiple_of(align_of::<Order>()));
 
 /// The workers' side.
 #[derive(Debug)]
@@ -35,18 +39,26 @@ impl Pages {
     }
 
     fn cells(&self) -> &[AtomicU8] {
-        // SAFETY: the mapping is as long as it says and lives as long as this borrow; a book is never made
-        // shorter; and all its users, in whatever process, access it by atomics.
-        unsafe { std::slice::from_raw_parts(self.0.as_ptr().cast(), self.0.len()) }
+        // SAFETY: `Book::new` made the file as long as the cells and an order; it lives as long as this borrow; a book is
+        // never made shorter; and all its users, in whatever process, access it by atomics.
+        unsafe { std::slice::from_raw_parts(self.0.as_ptr().cast(), CELLS) }
     }
 
-    /// Enters that a servlet's code begins with a request.
-    pub fn enter(&self, request: u64, servlet: u32) {
+    fn order(&self) -> &Order {
+        // SAFETY: as above; a mapping begins at a page, and the assertion above has the rest of the alignment.
+        unsafe { &*self.0.as_ptr().add(CELLS).cast() }
+    }
+
+    /// Enters that a servlet's code begins with a request; then does what it is ordered to: see
+    /// [`Order::obey`].
+    #[must_use]
+    pub fn enter(&self, request: u64, servlet: u32) -> bool {
         let cell = request % ROWS * COLUMNS + u64::from(servlet);
         // Relaxed: a count, read when nobody works.
         if let Some(cell) = self.cells().get(cell as usize) {
             cell.fetch_add(1, Ordering::Relaxed);
         }
+        self.order().obey(servlet)
     }
 }
 
@@ -74,7 +86,7 @@ impl Book {
         }
         // SAFETY: the descriptor is new, and ours alone.
         let file = unsafe { File::from_raw_fd(fd) };
-        file.set_len(ROWS * COLUMNS)?;
+        file.set_len((CELLS + size_of::<Order>()) as u64)?;
         let pages = Pages(MmapRaw::map_raw(&file)?);
         Ok(Self { file, pages, begun: AtomicU64::new(0), first: AtomicU64::new(0) })
     }
@@ -83,6 +95,12 @@ impl Book {
     #[must_use]
     pub fn path(&self) -> String {
         format!("/proc/{}/fd/{}", std::process::id(), self.file.as_raw_fd())
+    }
+
+    /// What workers are ordered to do.
+    #[must_use]
+    pub fn order(&self) -> &Order {
+        self.pages.order()
     }
 
     /// The number of a new request; none while the book is full.

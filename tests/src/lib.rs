@@ -3,6 +3,7 @@
 //! Nothing here measures time. A test waits for events, and [`GUARD`] only ends one that would hang.
 //!
 //! * [`book`]: how often user code ran for a request;
+//! * [`deed`]: forks and execs of worker code;
 //! * [`dice`]: numbers that look random;
 //! * [`gate`]: where a worker, in whatever process, stops until the test lets it go on;
 //! * [`hostile`]: bytes that nobody should have written;
@@ -20,6 +21,7 @@
 //! * [`tree`]: trees of servlets, and what becomes of an item in them.
 
 pub mod book;
+pub mod deed;
 pub mod dice;
 pub mod gate;
 pub mod host;

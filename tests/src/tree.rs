@@ -92,10 +92,9 @@ impl Diary {
         Ok(Self(Pages::open(&entries.book)?, entries.servlet))
     }
 
-    fn enter(&self, item: &[u8]) {
-        if let Some(pages) = &self.0 {
-            pages.enter(request(item), self.1);
-        }
+    /// True in a child that is to come back at once.
+    fn enter(&self, item: &[u8]) -> bool {
+        self.0.as_ref().is_some_and(|pages| pages.enter(request(item), self.1))
     }
 }
 
@@ -114,7 +113,9 @@ impl BatchWorker for Leaf {
 
     fn call(&mut self, batch: Batch<'_, Self>) -> Result<(), BoxError> {
         for item in batch {
-            self.1.enter(item.input());
+            if self.1.enter(item.input()) {
+                return Ok(());
+            }
             match (self.0, self.0.apply(item.input())) {
                 (Op::Pass | Op::Refuse(_), Ok(_)) => item.pass(),
                 (_, Ok(outcome)) => item.reply(outcome),
@@ -139,7 +140,9 @@ impl Worker for FoldValues {
     }
 
     fn call(&mut self, values: &Archived<Values>) -> Result<Item, BoxError> {
-        values.iter().take(1).for_each(|value| self.0.enter(value));
+        if values.iter().take(1).any(|value| self.0.enter(value)) {
+            return Ok(Item::new());
+        }
         Ok(fold(values.iter().map(|value| Some(value.as_slice()))))
     }
 }
@@ -159,7 +162,9 @@ impl Worker for FoldResults {
 
     fn call(&mut self, results: &Archived<Results>) -> Result<Item, BoxError> {
         let values = || results.iter().map(|result| result.as_ref().ok().map(|value| value.as_slice()));
-        values().flatten().take(1).for_each(|value| self.0.enter(value));
+        if values().flatten().take(1).any(|value| self.0.enter(value)) {
+            return Ok(Item::new());
+        }
         Ok(fold(values()))
     }
 }

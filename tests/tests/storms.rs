@@ -1,14 +1,17 @@
 //! The short form of the storm (`ringmill_tests::storm`, program `storm`): over pipelines, ensembles within
 //! ensembles and switches, and over single servlets that collect in every way. Every call ends with the right
-//! value or a typed error, user code runs at most once for a request, and nothing is left.
+//! value or a typed error, user code runs at most once for a request, and nothing is left. Forked children are told what
+//! they are; of a service that runs another program in its place nothing is left either.
 
 mod support;
 
 use ringmill::{OnDeath, Wait};
 use ringmill_tests::fresh_name;
 use ringmill_tests::storm::report::Counts;
-use ringmill_tests::storm::{Kills, Storm};
+use ringmill_tests::storm::weather::Weather;
+use ringmill_tests::storm::{Kills, Storm, service};
 use ringmill_tests::tree::{Crew, FoldResults, FoldValues, Leaf, Tree};
+use std::process::Command;
 use std::time::Duration;
 use support::guarded_for;
 
@@ -41,6 +44,14 @@ fn pass(storm: &Storm) {
         // A burst may kill some more.
         assert!((kills..=kills + 64).contains(&report.kills), "{}", report.kills);
         assert_eq!(report.restarts, report.kills, "who was killed was started again");
+        // A storm of one of these weathers has it.
+        let happened = match storm.weathers[..] {
+            [Weather::Fork] => report.forks,
+            [Weather::Helper] => report.worker_forks,
+            [Weather::Exec] => report.execs,
+            _ => report.kills,
+        };
+        assert!(happened > 0, "{report:?}");
     }
 }
 
@@ -66,6 +77,32 @@ fn over_keep_errors_within_fail_fast() {
 #[test]
 fn until_every_servlet_is_down() {
     storms(vec![Storm::over(Tree::fast_in_keep(), Kills::UntilDown, 2000 + seed())]);
+}
+
+/// Each with its callers amid calls.
+#[test]
+fn services_that_become_another_program() {
+    guarded_for(Duration::from_secs(300), || {
+        for number in 0..6 {
+            let (name, seed) = (fresh_name("storm-service"), 3000 + seed() + number);
+            let mut command = Command::new(env!("CARGO_BIN_EXE_storm"));
+            command.args(["--service", &name, "--seed", &seed.to_string()]);
+            service::pass(command, &name, Duration::from_secs(60))
+                .unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+        }
+    });
+}
+
+#[test]
+fn over_forks_and_execs() {
+    let two = Crew::processes(2).batches(8).window(SHORT);
+    let of = |weather, crew, seed| Storm { weathers: vec![weather], ..single(crew, Wait::Adaptive, seed) };
+    storms(vec![
+        of(Weather::Fork, two, 50 + seed()),
+        of(Weather::Helper, two.threads(2), 51 + seed()),
+        of(Weather::Exec, two, 52 + seed()),
+        of(Weather::Exec, two.on_death(OnDeath::Bisect(1)), 53 + seed()),
+    ]);
 }
 
 #[test]

@@ -12,17 +12,23 @@ use comfy_table::{Table, presets};
 use ringmill_tests::dice::Dice;
 use ringmill_tests::storm::report::{Counts, Report};
 use ringmill_tests::storm::weather::Weather;
-use ringmill_tests::storm::{Kills, Storm};
+use ringmill_tests::storm::{Kills, Storm, service};
 use ringmill_tests::tree::{FoldResults, FoldValues, Leaf, Tree};
 use ringmill_tests::{fresh_name, progress};
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 ringmill::init!(Leaf, FoldValues, FoldResults);
 
-/// Kills worker processes at random instants and sees that every request ends exactly once.
+/// Kills worker processes at random instants, has them and the service fork and run other programs, and sees that every
+/// request ends exactly once.
+///
+/// Forks: the service's process, while its callers call; each child must be told that it is one, by every call, and ends,
+/// lives on for a while, or runs another program. Worker code forks helpers, whose worker is then killed, and children that
+/// come back into the engine. Execs: a worker runs another program amid a batch, which counts among the kills. After each
+/// server a service of its own runs another program amid calls, ten times.
 #[derive(Parser)]
 struct Args {
     /// Worker processes to kill.
@@ -46,11 +52,20 @@ struct Args {
     /// The report as JSON.
     #[arg(long)]
     json: bool,
+    /// To be a service of this name that runs another program in its place: for the storm itself.
+    #[arg(long, hide = true)]
+    service: Option<String>,
 }
+
+/// How many services run another program after each server.
+const SERVICES: u64 = 10;
 
 fn main() -> ExitCode {
     let args = Args::parse();
     let seed = args.seed.unwrap_or_else(|| ringmill_shm::sys::time::now_ns() / 1_000_000 % 1_000_000);
+    if let Some(name) = &args.service {
+        service::serve(name, seed);
+    }
     let (counts, begun, left) = (Counts::default(), Instant::now(), AtomicU64::new(args.kills));
     // Every lane has its share, however few kills there are.
     let most = args.kills_a_server.min(args.kills.div_ceil(args.servers)).max(1);
@@ -104,7 +119,15 @@ fn storm(args: &Args, seed: u64, kills: u64, counts: &Counts) -> Result<(), Stri
     counts.servers.fetch_add(1, Ordering::Relaxed); // Relaxed: a count
     storm
         .pass(&fresh_name("storm"), counts)
-        .map_err(|error| format!("{error}\nover {}, seed {seed}", storm.tree))
+        .map_err(|error| format!("{error}\nover {}, seed {seed}", storm.tree))?;
+    for service in 0..SERVICES {
+        let (name, seed) = (fresh_name("storm-service"), seed.wrapping_mul(SERVICES).wrapping_add(service));
+        let mut command = Command::new(std::env::current_exe().map_err(|error| error.to_string())?);
+        command.args(["--service", &name, "--seed", &seed.to_string()]);
+        service::pass(command, &name, storm.patience).map_err(|error| format!("{error}\nseed {seed}"))?;
+        counts.service_execs.fetch_add(1, Ordering::Relaxed); // Relaxed: a count
+    }
+    Ok(())
 }
 
 fn tell(counts: &Counts, begun: Instant) -> (u64, String) {
@@ -149,6 +172,10 @@ fn show(report: &Report, seed: u64, took: Duration, failure: Option<&str>, json:
         row(&format!("  of {servlet}"), kills.to_string());
     }
     row("stops", report.stops.to_string());
+    row("forks of the service", report.forks.to_string());
+    row("forks in workers", report.worker_forks.to_string());
+    row("execs of workers", report.execs.to_string());
+    row("execs of services", report.service_execs.to_string());
     row("restarts", report.restarts.to_string());
     row("servers", report.servers.to_string());
     row("requests", format!("{} ({:.0} a second)", report.requests(), per(report.requests(), took)));

@@ -1,6 +1,7 @@
 //! The callers of a storm, and which outcomes they accept.
 
 use super::{ENDLESS, Kills, Sky};
+use crate::deed::Deed;
 use crate::dice::Dice;
 use crate::tree::{self, Item};
 use ringmill::{CallError, CallOptions, MemberOutcome, RemoteCause, RemoteError, StreamOptions};
@@ -59,21 +60,36 @@ impl Sky<'_> {
 
     fn judge_error(&self, error: &RemoteError) {
         match &error.cause {
-            RemoteCause::Poisonous { signal: Some(libc::SIGKILL), .. } => {
+            RemoteCause::Poisonous { signal, code, .. } => {
                 assert!(error.servlet.contains(tree::AGAIN), "{error}");
-                assert!(self.victims.was_killed(error.pid), "nobody killed it: {error}");
+                self.judge_death(error, (*signal, *code));
             }
-            RemoteCause::Died { signal: Some(libc::SIGKILL), .. } => {
+            RemoteCause::Died { signal, code, .. } => {
                 // Who dies while it puts an ensemble's outcomes together may leave nothing to try again with.
                 let had_tries = error.servlet.contains(tree::AGAIN) && !self.storm.tree.has_ensembles();
                 assert!(!had_tries, "it had tries left: {error}");
-                assert!(self.victims.was_killed(error.pid), "nobody killed it: {error}");
+                self.judge_death(error, (*signal, *code));
             }
             RemoteCause::Failed { messages, .. } => assert!(messages[0].starts_with("refused"), "{error}"),
             RemoteCause::Ensemble { members } => self.judge_members(members),
             RemoteCause::Down { .. } if self.may_be_down() => {}
             other => panic!("{other:?} in {error}"),
         }
+    }
+
+    /// It was killed, by the storm or because it ran another program; or it ran one that has ended.
+    fn judge_death(&self, error: &RemoteError, end: (Option<i32>, Option<i32>)) {
+        let deed = self.victims.deed_of(error.pid).or_else(|| {
+            // The killer may not have noted it yet.
+            let order = self.book.order();
+            order.taker().filter(|&taker| taker == error.pid).map(|_| order.deed())
+        });
+        let explained = match end {
+            (Some(libc::SIGKILL), None) => deed.is_some() || self.victims.was_killed(error.pid),
+            (None, Some(0)) => deed == Some(Deed::BecomeTrue),
+            _ => false,
+        };
+        assert!(explained, "nobody killed it: {error}");
     }
 }
 
@@ -95,6 +111,22 @@ pub(super) struct Client<'s> {
     /// Since when it waits for what it does, in milliseconds after `born`, plus one; 0: it does not.
     since_ms: AtomicU64,
     born: Instant,
+}
+
+/// In a child: a stream of the parent's tells it what it is for each input that has had no outcome, and is over.
+fn code_of_rest<T>(rest: impl Iterator<Item = Result<(T, Outcome), CallError>>, inputs: usize) -> i32 {
+    let mut told = 0;
+    for item in rest {
+        match item.and_then(|(_, outcome)| outcome) {
+            Err(CallError::Forked { .. }) => {}
+            // What had ended before the fork without having been sent.
+            Err(CallError::Timeout { .. } | CallError::ServerBacklogFull { .. }) => {}
+            Err(CallError::ServletDown { .. }) => {}
+            _ => return 6,
+        }
+        told += 1;
+    }
+    if told == inputs { 0 } else { 7 }
 }
 
 /// All callers of a storm.
@@ -267,10 +299,16 @@ impl Client<'_> {
         let judge_stream = |error: CallError| panic!("nothing befalls a stream as a whole: {error}");
         let mut ended = vec![false; inputs.len()];
         let mut told = 0;
+        let more = |told: usize| told < asked.min(inputs.len());
         if round.is_multiple_of(5) {
-            for item in stream.unordered().take(asked) {
+            let mut items = stream.unordered();
+            while told < asked {
+                let Some(item) = items.next() else { break };
                 self.goes_on();
                 told += 1;
+                if more(told) && self.sky.is_to_fork() {
+                    self.sky.fork(dice, || code_of_rest(&mut items, inputs.len() - told));
+                }
                 match item {
                     Ok((index, outcome)) => {
                         assert!(!std::mem::replace(&mut ended[index], true), "{index} ended twice");
@@ -281,9 +319,14 @@ impl Client<'_> {
             }
         } else {
             let mut index = 0;
-            for item in stream.with_inputs().take(asked) {
+            let mut items = stream.with_inputs();
+            while told < asked {
+                let Some(item) = items.next() else { break };
                 self.goes_on();
                 told += 1;
+                if more(told) && self.sky.is_to_fork() {
+                    self.sky.fork(dice, || code_of_rest(&mut items, inputs.len() - told));
+                }
                 match item {
                     Ok((input, outcome)) => {
                         assert_eq!(input, inputs[index], "in order");

@@ -1,9 +1,12 @@
-//! Storms: worker processes are killed and stopped at random instants, while callers stream, call, hurry and go.
-//! Every request ends exactly once, with the right value or an error that a death or a refusal explains;
-//! nothing is left.
+//! Storms: worker processes are killed and stopped at random instants, fork, and run other programs in their place; the
+//! service forks; all that while callers stream, call, hurry and go.
+//! Every request ends exactly once, with the right value or an error that a death or a refusal explains; a forked child is
+//! told that it is one, and nothing else; nothing is left.
 //!
 //! * [`clients`]: the callers, and what they accept;
 //! * [`weather`]: who is killed when;
+//! * `children`: forks, and what becomes of the children;
+//! * [`service`]: a service of its own, which runs another program in its place amid calls;
 //! * [`report`]: what is counted.
 //!
 //! A storm is interrupted by *quiet moments*: the callers end what they have begun, nobody is killed, and then
@@ -14,13 +17,16 @@
 //! Nothing is asserted of time, but that a request which takes longer than the watchdog's patience hangs: then
 //! what every request in progress is doing is printed, and the program ends.
 
+mod children;
 pub mod clients;
 pub mod report;
+pub mod service;
 pub mod weather;
 
 use crate::book::Book;
 use crate::dice::Dice;
 use crate::tree::{self, Circumstances, Item, LARGEST, Tree};
+use children::Children;
 use clients::Clients;
 use report::Counts;
 use ringmill::{CallError, CallOptions, Restarts, Server, Wait};
@@ -30,7 +36,7 @@ use ringmill_shm::segment::{Place, Segment};
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::RwLock;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 use weather::{Killer, Victims, Weather};
 
@@ -106,6 +112,7 @@ impl Storm {
             .map_err(|error| format!("the server does not start: {error}"))?;
         let place = Place::named(name).map_err(|error| error.to_string())?;
         let segment = Segment::inspect(place).map_err(|error| error.to_string())?;
+        let children = Children::new();
         let sky = Sky {
             storm: self,
             server: &server,
@@ -113,6 +120,8 @@ impl Storm {
             book,
             counts,
             victims: Victims::default(),
+            children: &children,
+            forks_wanted: AtomicU32::new(0),
             gate: RwLock::new(()),
             over: AtomicBool::new(false),
         };
@@ -123,7 +132,20 @@ impl Storm {
         drop(server);
         outcome?;
         let left = crate::traces::files_of(name);
-        if left.is_empty() { Ok(()) } else { Err(format!("left behind: {left:?}")) }
+        if !left.is_empty() {
+            return Err(format!("left behind: {left:?}"));
+        }
+        // Some children have outlived the server.
+        children.release();
+        let begun = Instant::now();
+        while !children.is_empty() {
+            children.reap()?;
+            if begun.elapsed() > self.patience {
+                return Err(format!("children do not end: {children:?}"));
+            }
+            std::thread::sleep(LOOK); // how often to look
+        }
+        Ok(())
     }
 }
 
@@ -135,6 +157,9 @@ struct Sky<'s> {
     book: Book,
     counts: &'s Counts,
     victims: Victims,
+    children: &'s Children,
+    /// How many forks callers are asked for.
+    forks_wanted: AtomicU32,
     /// Held shared by each caller during a request, and alone in a quiet moment.
     gate: RwLock<()>,
     over: AtomicBool,
@@ -207,7 +232,26 @@ impl Sky<'_> {
         let (tree, seed) = (&self.storm.tree, self.storm.seed);
         // Not by `eprintln`: a test's output would be held back, and be lost.
         let _ = writeln!(std::io::stderr(), "{state}\n{problems:#?}\n{tree}: {what}; seed {seed}");
+        let _ = writeln!(std::io::stderr(), "{}", self.threads());
+        self.children.release();
         std::process::exit(2)
+    }
+
+    /// What each thread of this process and of the workers waits for, as the system says.
+    fn threads(&self) -> String {
+        let pids = self.victims_places().map(Entry::pid).chain([std::process::id()]);
+        let mut lines = String::new();
+        for pid in pids {
+            let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+            for task in tasks {
+                let read = |file: &str| std::fs::read_to_string(task.path().join(file)).unwrap_or_default();
+                let stat = read("stat");
+                let stat: String = stat.split(' ').take(4).collect::<Vec<_>>().join(" ");
+                let (channel, call) = (read("wchan"), read("syscall"));
+                lines += &format!("{stat}: {channel} {}\n", call.trim_end());
+            }
+        }
+        lines
     }
 
     /// Waits for what must come.

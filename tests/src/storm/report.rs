@@ -46,8 +46,16 @@ macro_rules! counts {
 }
 
 counts! {
-    /// Worker processes killed.
+    /// Worker processes that the storm has ended: killed, or made to run another program.
     kills,
+    /// Those of them that ran another program in their place.
+    execs,
+    /// Children that the servers' process has forked.
+    forks,
+    /// Children that worker processes have forked.
+    worker_forks,
+    /// Services that ran another program in their place.
+    service_execs,
     /// Worker processes stopped for a while.
     stops,
     /// Worker processes started again.

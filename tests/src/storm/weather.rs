@@ -1,7 +1,10 @@
-//! Who is killed, and when.
+//! Who is killed, and when; who forks, and who becomes another program.
 
-use super::{Kills, LOOK, Sky};
+use super::{ENDLESS, Kills, LOOK, Sky};
+use crate::deed::{Deed, NO_CHILD};
 use crate::dice::Dice;
+use crate::tree;
+use ringmill::{CallError, CallOptions};
 use ringmill_shm::participant::{Entry, Life};
 use ringmill_shm::sys::process::{PidFd, start_time};
 use std::collections::BTreeMap;
@@ -26,12 +29,28 @@ pub enum Weather {
     Holder,
     /// Who has a request in its hands, if somebody has.
     Busy,
+    /// One while the service has just forked, in the thread that kills, and in a caller's that streams.
+    Fork,
+    /// One whose code has just forked a child, which lives on, or comes back into the engine.
+    Helper,
+    /// One runs another program in its place, with a request in its hands.
+    Exec,
 }
 
 impl Weather {
     /// All of them.
-    pub const ALL: [Self; 7] =
-        [Self::Calm, Self::Burst, Self::Stopped, Self::Reborn, Self::Unborn, Self::Holder, Self::Busy];
+    pub const ALL: [Self; 10] = [
+        Self::Calm,
+        Self::Burst,
+        Self::Stopped,
+        Self::Reborn,
+        Self::Unborn,
+        Self::Holder,
+        Self::Busy,
+        Self::Fork,
+        Self::Helper,
+        Self::Exec,
+    ];
 
     fn name(self) -> &'static str {
         match self {
@@ -42,6 +61,9 @@ impl Weather {
             Self::Unborn => "while starting",
             Self::Holder => "holding the lock",
             Self::Busy => "with a request",
+            Self::Fork => "beside the service's child",
+            Self::Helper => "beside its own child",
+            Self::Exec => "as another program",
         }
     }
 }
@@ -72,6 +94,8 @@ impl Process {
 pub(super) struct Victims {
     /// When the process began that was killed last with this pid: pids come again.
     killed: Mutex<BTreeMap<u32, u64>>,
+    /// What those did with themselves that ran another program.
+    deeds: Mutex<BTreeMap<u32, Deed>>,
     kills: AtomicU64,
     stopped: Mutex<Vec<(Process, Instant)>>,
 }
@@ -81,7 +105,26 @@ impl Victims {
         self.killed.lock().expect("no panic").contains_key(&pid)
     }
 
-    /// How many.
+    /// Whether the process that has this pid now has been killed.
+    fn is_dying(&self, pid: u32) -> bool {
+        let killed = self.killed.lock().expect("no panic").get(&pid).copied();
+        killed.is_some_and(|began| start_time(pid).is_none_or(|now| now == began))
+    }
+
+    /// What the process of this pid did with itself, if it was made to run another program.
+    pub(super) fn deed_of(&self, pid: u32) -> Option<Deed> {
+        self.deeds.lock().expect("no panic").get(&pid).copied()
+    }
+
+    /// One runs another program in its place; its end is as good as a kill.
+    fn become_another(&self, pid: u32, deed: Deed) {
+        self.deeds.lock().expect("no panic").insert(pid, deed);
+        // If it has gone already, nobody can kill it any more.
+        self.killed.lock().expect("no panic").insert(pid, start_time(pid).unwrap_or(0));
+        self.kills.fetch_add(1, Ordering::Relaxed); // Relaxed: a count
+    }
+
+    /// How many have died.
     pub(super) fn count(&self) -> u64 {
         self.kills.load(Ordering::Relaxed) // Relaxed: a count
     }
@@ -182,6 +225,7 @@ impl<'s> Killer<'s> {
             let values = self.sky.counts.values.load(Ordering::Relaxed); // Relaxed: a count
             self.sky.counts.ended() >= some && values >= least_values
         };
+        self.sky.children.reap().unwrap_or_else(|wrong| panic!("{wrong}"));
         self.sky.eventually("the storm goes on", || {
             self.sky.victims.continue_due(Instant::now());
             begun.elapsed() >= pace && enough() || self.sky.is_over() || self.sky.book.is_nearly_full()
@@ -206,15 +250,20 @@ impl<'s> Killer<'s> {
     fn kill(&mut self, weather: Weather, entry: &Entry, process: &Process) -> bool {
         let killed = self.sky.victims.kill(process);
         if killed {
-            self.kills += 1;
-            self.sky.counts.kills.fetch_add(1, Ordering::Relaxed); // Relaxed: a count
-            let name = &self.sky.segment.nodes()[entry.node() as usize].name;
-            // Of many trees: what a servlet is, not its number.
-            let kind = name.split('-').next().unwrap_or(name).to_owned();
-            let mut by_victim = self.sky.counts.by_victim.lock().expect("no panic");
-            *by_victim.entry((kind, weather.name())).or_default() += 1;
+            self.note(weather, entry);
         }
         killed
+    }
+
+    /// A worker has died of the storm.
+    fn note(&mut self, weather: Weather, entry: &Entry) {
+        self.kills += 1;
+        self.sky.counts.kills.fetch_add(1, Ordering::Relaxed); // Relaxed: a count
+        let name = &self.sky.segment.nodes()[entry.node() as usize].name;
+        // Of many trees: what a servlet is, not its number.
+        let kind = name.split('-').next().unwrap_or(name).to_owned();
+        let mut by_victim = self.sky.counts.by_victim.lock().expect("no panic");
+        *by_victim.entry((kind, weather.name())).or_default() += 1;
     }
 
     fn kill_worker(&mut self, weather: Weather, entry: &Entry) -> bool {
@@ -305,7 +354,86 @@ impl<'s> Killer<'s> {
                     self.kill_worker(weather, entry);
                 }
             }
+            Weather::Fork => {
+                self.fork_the_service();
+                if let Some(entry) = self.anybody(&[Life::Ready, Life::Starting]) {
+                    self.kill_worker(weather, entry);
+                }
+            }
+            Weather::Helper => {
+                let deed = *self.dice.pick(&[Deed::Help, Deed::Stray]);
+                let Some((place, worker)) = self.have_done(deed) else { return };
+                let order = self.sky.book.order();
+                self.await_event("a worker has forked", || order.child().is_some());
+                let child = order.child().expect("awaited");
+                self.sky.children.adopt(child, if deed == Deed::Help { 0 } else { 1 });
+                let forks = u64::from(child != NO_CHILD);
+                self.sky.counts.worker_forks.fetch_add(forks, Ordering::Relaxed); // Relaxed: a count
+                if (deed == Deed::Help || self.dice.below(2) == 0)
+                    && let Some(worker) = Process::child(worker)
+                {
+                    self.kill(weather, place, &worker);
+                }
+            }
+            Weather::Exec => {
+                let deed = *self.dice.pick(&[Deed::BecomeSleep, Deed::BecomeTrue]);
+                let Some((place, worker)) = self.have_done(deed) else { return };
+                self.sky.victims.become_another(worker, deed);
+                self.sky.counts.execs.fetch_add(1, Ordering::Relaxed); // Relaxed: a count
+                self.note(weather, place);
+            }
         }
+    }
+
+    /// Waits for what comes by itself, once those that are stopped have gone on.
+    fn await_event(&self, what: &str, mut holds: impl FnMut() -> bool) {
+        self.sky.eventually(what, || {
+            self.sky.victims.continue_due(Instant::now());
+            holds()
+        });
+    }
+
+    /// Has a worker do something amid its next batch; a place of its servlet and its pid, unless there was none with work.
+    fn have_done(&mut self, deed: Deed) -> Option<(&'s Entry, u32)> {
+        let place = self.anybody(&[Life::Ready])?;
+        let name = &self.sky.segment.nodes()[place.node() as usize].name;
+        let servlet = name.rsplit_once('-')?.1.parse().ok()?;
+        // One that has been killed may still run for an instant, and take the order with it.
+        let mut fellows = self.sky.victims_places().filter(|entry| entry.node() == place.node());
+        if fellows.any(|entry| self.sky.victims.is_dying(entry.pid())) {
+            return None;
+        }
+        let (order, begun) = (self.sky.book.order(), Instant::now());
+        order.give(deed, servlet, self.dice.below(50) as u16);
+        while order.taker().is_none() && !self.sky.is_over() && begun.elapsed() < 50 * LOOK {
+            self.sky.victims.continue_due(Instant::now());
+            std::thread::yield_now();
+        }
+        if order.withdraw() { None } else { order.taker().map(|worker| (place, worker)) }
+    }
+
+    /// Forks amid a request of this thread's, if there is a place for one, and has callers fork amid their streams.
+    fn fork_the_service(&mut self) {
+        let sky = self.sky;
+        sky.forks_wanted.fetch_add(self.dice.below(3) as u32, Ordering::Relaxed); // Relaxed: its own number
+        let Some(request) = sky.book.begin() else { return };
+        let input = tree::item(request, &mut self.dice);
+        let mut sent = match sky.server.submit_with(&input, CallOptions::new().timeout(ENDLESS)) {
+            Ok(sent) => Some(sent),
+            Err(CallError::ServerBacklogFull { .. }) => {
+                sky.counts.turned_away.fetch_add(1, Ordering::Relaxed); // Relaxed: a count
+                None
+            }
+            Err(error) => return sky.judge(&input, &Err(error)),
+        };
+        sky.fork(&mut self.dice, || sky.use_in_child(&input, sent.take())); // the child's copy is taken
+        let Some(mut sent) = sent else { return };
+        let mut outcome = None;
+        self.await_event("the request beside which the service forked", || {
+            outcome = sent.wait_timeout(LOOK);
+            outcome.is_some()
+        });
+        sky.judge(&input, &outcome.expect("awaited").map(|reply| reply.to_owned()));
     }
 
     /// Kills whatever begins now in this place, wherever it is on its way to being a worker.
@@ -320,7 +448,8 @@ impl<'s> Killer<'s> {
                     std::hint::spin_loop();
                 }
                 // Its process is there before the place says which it is.
-                let known: Vec<u32> = self.sky.segment.participants().iter().map(Entry::pid).collect();
+                let mut known: Vec<u32> = self.sky.segment.participants().iter().map(Entry::pid).collect();
+                known.extend(self.sky.children.pids()); // those of workers look like them
                 if let Some(child) = newest_worker(self.sky.server.name(), &known) {
                     self.kill(Weather::Unborn, entry, &child);
                 } else if entry.pid() != former {

@@ -1,0 +1,124 @@
+//! What the code of a worker may do with its process besides its work: fork, or run another program in its place.
+//!
+//! An order lies in memory that the storm shares with its workers, one at a time: a deed, the servlet whose code is to do
+//! it, and how long a helper lives. The first worker of that servlet to begin with an item takes the order, by writing its
+//! pid beside it in one step; so who took it is known before it is carried out.
+#![expect(unsafe_code, reason = "fork and exec")]
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+/// What is done. In every deed but the last two the worker's process goes on with the item.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Deed {
+    /// A helper is forked, which lives for a while, and ends with code 0.
+    Help = 1,
+    /// A child is forked, which comes back into the code that the engine called; the engine ends it with code 1.
+    Stray = 2,
+    /// The process runs a program that sleeps for longer than any patience.
+    BecomeSleep = 3,
+    /// The process runs a program that ends at once with code 0.
+    BecomeTrue = 4,
+}
+
+/// What a worker says instead of a pid where the system had no room for a child.
+pub const NO_CHILD: u32 = u32::MAX;
+
+/// An order, and what the worker that takes it says.
+#[derive(Debug)]
+#[repr(C)]
+pub struct Order {
+    /// From the lowest byte: deed, servlet, two bytes of milliseconds, and the taker's pid. 0: none.
+    order: AtomicU64,
+    /// The child that was forked; 0: not yet.
+    child: AtomicU32,
+}
+
+impl Order {
+    /// Has a worker of this servlet do something, which is to take so many milliseconds where it takes any.
+    pub fn give(&self, deed: Deed, servlet: u8, milliseconds: u16) {
+        self.child.store(0, Ordering::SeqCst);
+        let order = u64::from(deed as u8) | u64::from(servlet) << 8 | u64::from(milliseconds) << 16;
+        self.order.store(order, Ordering::SeqCst);
+    }
+
+    /// What was ordered last.
+    pub fn deed(&self) -> Deed {
+        let [deed, ..] = self.order.load(Ordering::SeqCst).to_le_bytes();
+        let deeds = [Deed::Help, Deed::Stray, Deed::BecomeSleep];
+        deeds.into_iter().find(|known| *known as u8 == deed).unwrap_or(Deed::BecomeTrue)
+    }
+
+    /// Who has taken the order that was given last, unless it was withdrawn.
+    pub fn taker(&self) -> Option<u32> {
+        let pid = (self.order.load(Ordering::SeqCst) >> 32) as u32;
+        (pid != 0).then_some(pid)
+    }
+
+    /// The child of who took it: a pid, or [`NO_CHILD`].
+    pub fn child(&self) -> Option<u32> {
+        let child = self.child.load(Ordering::SeqCst);
+        (child != 0).then_some(child)
+    }
+
+    /// Takes the order back; false if somebody has taken it.
+    pub fn withdraw(&self) -> bool {
+        let order = self.order.load(Ordering::SeqCst);
+        order >> 32 == 0 && self.order.compare_exchange(order, 0, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+    }
+
+    /// The worker's side: does what a worker of this servlet is ordered to, if it is the first to come by. True in a child
+    /// that is to come back to the engine, at once: what it sees of its inputs changes under its eyes.
+    #[must_use]
+    pub fn obey(&self, servlet: u32) -> bool {
+        let order = self.order.load(Ordering::Relaxed); // Relaxed: a hint; the exchange decides
+        let [deed, whose, ..] = order.to_le_bytes();
+        if deed == 0 || order >> 32 != 0 || u32::from(whose) != servlet {
+            return false;
+        }
+        let taken = order | u64::from(std::process::id()) << 32;
+        if self.order.compare_exchange(order, taken, Ordering::SeqCst, Ordering::Relaxed).is_err() {
+            return false;
+        }
+        let time = (order >> 16) as u16;
+        match deed {
+            deed if deed == Deed::Help as u8 => self.fork(|| {
+                // SAFETY: ends the helper, which has made system calls only.
+                unsafe {
+                    libc::usleep(u32::from(time) * 1000);
+                    libc::_exit(0)
+                }
+            }),
+            deed if deed == Deed::Stray as u8 => self.fork(|| {
+                // SAFETY: literals that end with a zero byte, and integers. What the engine says of this child, some
+                // hundred times, is for nobody.
+                unsafe { libc::dup2(libc::open(c"/dev/null".as_ptr(), libc::O_WRONLY), libc::STDERR_FILENO) };
+            }),
+            deed if deed == Deed::BecomeSleep as u8 => become_program(&[c"/bin/sleep", c"100000"]),
+            _ => become_program(&[c"/bin/true"]),
+        }
+    }
+
+    /// Whether this is the child.
+    fn fork(&self, child: impl FnOnce()) -> bool {
+        // SAFETY: the child makes system calls only, here; if it comes back, the engine ends it before it does anything.
+        let pid = unsafe { libc::fork() };
+        match pid {
+            0 => child(),
+            _ => self.child.store(u32::try_from(pid).unwrap_or(NO_CHILD), Ordering::SeqCst),
+        }
+        pid == 0
+    }
+}
+
+/// Runs a program in the place of this process; ends with code 127 if there is none. Allocates nothing.
+pub fn become_program(words: &[&std::ffi::CStr]) -> ! {
+    let mut pointers = [std::ptr::null(); 4];
+    pointers.iter_mut().zip(words).for_each(|(pointer, word)| *pointer = word.as_ptr());
+    assert!(words.len() < pointers.len(), "the last one stays null");
+    // SAFETY: live C strings in an array that ends with a null; where it comes back, the process ends.
+    unsafe {
+        libc::execv(pointers[0], pointers.as_ptr());
+        libc::_exit(127)
+    }
+}
