@@ -62,89 +62,75 @@ macro_rules! crash_point {
     };
 }
 
-mod batch;
+mod client;
 mod clock;
-mod cpus;
 #[cfg(feature = "crash-points")]
 pub mod crash;
-mod debug;
 mod error;
-mod items;
-mod janitor;
-mod launch;
-mod loan;
-mod on_death;
-mod order;
+mod host;
 mod panics;
-mod patience;
-mod payload;
-mod pending;
 mod plan;
-mod reactor;
-mod registry;
-mod reply;
-mod restarts;
+mod policy;
 mod route;
-mod run;
-mod scratch;
 mod server;
 mod servlet;
-mod signals;
-mod slots;
-mod stats;
-mod stream;
-mod supervisor;
-mod unit;
+mod text;
+mod wire;
 mod worker;
 
-pub use batch::{BATCH_SIZE_LIMIT, DEFAULT_BATCH_WAIT_TIME};
-pub use cpus::{Cpus, ParseCpusError, Pin};
-pub use debug::{BranchInfo, DebugInfo, RequestInfo, ServletInfo, WorkerInfo, WorkerName};
-pub use error::{
-    BoxError, CallError, DrainError, EnsembleError, Member, MemberOutcome, PayloadError, RemoteCause,
-    RemoteError, StartError,
+pub use client::pending::{CallFuture, Pending};
+pub use client::reply::Reply;
+pub use client::stream::{
+    AsyncStream, ByIndex, ByInput, DEFAULT_STREAM_TIMEOUT, Inputs, Kept, Prepared, Source, Stream,
+    StreamOptions, Tags, Unordered, WithInputs,
 };
-pub use items::{Batch, Item, Items, Preprocessed, PreprocessedItems};
-pub use loan::{Loan, Plain};
-pub use on_death::OnDeath;
-pub use patience::Wait;
-pub use payload::{Checker, Encoder, Explainer, Output, Payload};
-pub use pending::{CallFuture, Pending};
+pub use client::{CallOptions, DEFAULT_TIMEOUT};
+pub use error::{
+    BoxError, CallError, DrainError, EnsembleError, Member, MemberOutcome, RemoteCause, RemoteError,
+    StartError,
+};
 pub use plan::DEFAULT_MAX_PAYLOAD;
-pub use reply::Reply;
-pub use restarts::{RESTART_LIMIT, Restarts};
+pub use policy::batch::{BATCH_SIZE_LIMIT, DEFAULT_BATCH_WAIT_TIME};
+pub use policy::cpus::{Cpus, ParseCpusError, Pin};
+pub use policy::on_death::OnDeath;
+pub use policy::patience::Wait;
+pub use policy::restarts::{RESTART_LIMIT, Restarts};
 pub use ringmill_shm::stats::{Closed, Snapshot};
 pub use rkyv;
-pub use scratch::Scratch;
-pub use server::{CallOptions, DEFAULT_CAPACITY, DEFAULT_TIMEOUT, Server, ServerBuilder};
+pub use server::debug::{BranchInfo, DebugInfo, RequestInfo, ServletInfo, WorkerInfo, WorkerName};
+pub use server::loan::{Loan, Plain};
+pub use server::stats::{BatchStats, ServerStats, ServletStats, WorkerStats};
+pub use server::{DEFAULT_CAPACITY, Server, ServerBuilder};
 pub use servlet::{
     Alternatives, BoxServlet, Ensemble, FailFast, KeepErrors, Members, ProcessServlet, Sequential, Servlet,
     Switch, ThreadServlet,
 };
-pub use stats::{BatchStats, ServerStats, ServletStats, WorkerStats};
-pub use stream::{
-    AsyncStream, ByIndex, ByInput, DEFAULT_STREAM_TIMEOUT, Inputs, Kept, Prepared, Source, Stream,
-    StreamOptions, Tags, Unordered, WithInputs,
-};
-pub use worker::{BatchWorker, Context, IntoOutcome, PassThrough, Stop, Worker, schema};
+pub use wire::{Checker, Encoder, Explainer, Output, Payload, PayloadError, Scratch};
+pub use worker::batch::{Batch, Item, Items, Preprocessed, PreprocessedItems};
+pub use worker::one_item::{IntoOutcome, PassThrough, Worker, schema};
+pub use worker::{BatchWorker, Context, Stop};
 
 #[doc = include_str!("../guide.md")]
 pub mod guide {}
 
 /// The CPUs this process may use, and pinning the calling thread to some.
 pub mod cpu {
-    pub use crate::cpus::allowed;
+    pub use crate::policy::cpus::allowed;
     pub use ringmill_shm::sys::cpu::pin_thread;
 }
 
 /// What the macros of this crate expand to; not for direct use.
 #[doc(hidden)]
 pub mod __private {
-    pub use crate::registry::{Entry, Note, Slot, begin};
+    pub use crate::host::begin;
+    pub use crate::host::registry::{Entry, Note, Slot};
 
     /// What reads bytes that others wrote, for tests that give it any bytes.
     pub mod hostile {
-        use crate::{Payload, RemoteCause, RemoteError, launch, order, payload};
+        use crate::error::boot;
+        use crate::host::order;
+        use crate::wire::payload;
+        use crate::{Payload, RemoteCause, RemoteError};
 
         /// The value of payload bytes.
         ///
@@ -186,7 +172,7 @@ pub mod __private {
 
         /// The error record of a worker that could not start.
         pub fn boot_message(message: &[u8]) -> Option<RemoteError> {
-            launch::read_boot_message(message)
+            boot::read(message)
         }
     }
 }

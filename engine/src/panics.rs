@@ -19,11 +19,11 @@
 //! | a listener of the log | any of ours | caught: nothing ([`say`]) |
 //! | a switch's function; its input's `CheckBytes` | whoever moves the item on | caught: its item's error |
 //! | the `Drop` of a switch's function | whoever is the last to let go of the server | caught: nothing |
-//! | a waker's `wake` and `drop` | the [`reactor`](crate::reactor); `drop` also where a future is polled or dropped | caught: logged, or nothing |
+//! | a waker's `wake` and `drop` | the [`reactor`](crate::client::reactor); `drop` also where a future is polled or dropped | caught: logged, or nothing |
 //! | a waker's `clone` | where a future is polled | goes through the poll, before anything is noted |
-//! | an input's `Serialize` | `call`, `submit`, a future's poll | goes through; [`Filled`](crate::server::Filled) gives the place back |
+//! | an input's `Serialize` | `call`, `submit`, a future's poll | goes through; [`Filled`](crate::client::Filled) gives the place back |
 //! | a stream's source: `next`, `poll_next`, `Drop` | where the stream is asked for the next outcome | goes through; nothing was taken from it |
-//! | a stream's `prepare`, its inputs' `Serialize` and `Drop` | the same | goes through at once; the input keeps its turn ([`stream`](crate::stream)) |
+//! | a stream's `prepare`, its inputs' `Serialize` and `Drop` | the same | goes through at once; the input keeps its turn ([`stream`](crate::client::stream)) |
 //! | an outcome's `CheckBytes`, `Deserialize` | where it is read | goes through, in the outcome's turn; its place is given back |
 //! | what a panic carries: its `Drop` | whoever catches the panic | caught: it is forgotten |
 //! | the panic hook | whoever panics | the standard library aborts, and nobody can do otherwise |
@@ -34,16 +34,17 @@
 //! What is called may also call this server, or any other: no lock of ours is held, no `RefCell` borrowed, while user
 //! code runs. It may take its time where only its own caller waits for it. On the supervisor's thread it must be quick:
 //! listeners of the log, and switch functions when a worker has died. Wakers may block: see the
-//! [`reactor`](crate::reactor).
+//! [`reactor`](crate::client::reactor).
 
 use std::any::Any;
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::cell::{Cell, RefCell};
+use std::fmt;
 use std::panic::{AssertUnwindSafe, UnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
-use crate::error::RemoteCause;
+use crate::text::OneLine;
 use ringmill_shm::sys::birth::Birth;
 use ringmill_shm::sys::process::end_with;
 
@@ -82,10 +83,25 @@ fn text_of(payload: &(dyn Any + Send)) -> &str {
     text.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("a value that is no text")
 }
 
+/// A panic that was caught.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Panic {
+    /// Its message, and where it was.
+    pub(crate) message: String,
+    /// The stack, if `RUST_BACKTRACE` asked for it.
+    pub(crate) backtrace: Option<String>,
+}
+
+impl fmt::Display for Panic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "panicked: {}", OneLine(&self.message))
+    }
+}
+
 /// Runs user code; a panic becomes an error value, on a watched thread with its place and stack. If it forks, the child
 /// does not come back.
 #[inline]
-pub(crate) fn caught<T>(code: impl FnOnce() -> T + UnwindSafe) -> Result<T, RemoteCause> {
+pub(crate) fn caught<T>(code: impl FnOnce() -> T + UnwindSafe) -> Result<T, Panic> {
     let birth = Birth::here();
     let outcome = catch_unwind(code);
     end_if_forked(birth);
@@ -135,7 +151,7 @@ pub(crate) fn joined<T>(thread: JoinHandle<T>) -> Option<T> {
 }
 
 #[cold]
-fn seen(payload: Box<dyn Any + Send>) -> RemoteCause {
+fn seen(payload: Box<dyn Any + Send>) -> Panic {
     let text = text_of(&*payload);
     // What was recorded may be of a panic before, which user code has caught itself.
     let is_of_this = |(message, _): &(String, _)| message.starts_with(text);
@@ -145,7 +161,7 @@ fn seen(payload: Box<dyn Any + Send>) -> RemoteCause {
     if let Err(another) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
         std::mem::forget(another);
     }
-    RemoteCause::Panicked { message, backtrace }
+    Panic { message, backtrace }
 }
 
 #[cfg(test)]
@@ -155,7 +171,8 @@ mod tests {
     #[test]
     fn a_panic_is_told_with_its_place() {
         watch_this_thread();
-        let Err(RemoteCause::Panicked { message, .. }) = caught(|| panic!("number {}", 7)) else { panic!() };
+        let caught_one: Result<(), _> = caught(|| panic!("number {}", 7));
+        let Panic { message, .. } = caught_one.expect_err("it panics");
         assert!(message.starts_with("number 7 at ") && message.contains("panics.rs"), "{message}");
         assert_eq!(caught(|| 5), Ok(5));
     }
@@ -193,6 +210,6 @@ mod tests {
         watch_this_thread();
         let _ = catch_unwind(|| panic!("the first"));
         let other = caught(|| std::panic::resume_unwind(Box::new("the second"))).expect_err("it panics");
-        assert_eq!(other, RemoteCause::Panicked { message: "the second".into(), backtrace: None });
+        assert_eq!(other, Panic { message: "the second".into(), backtrace: None });
     }
 }

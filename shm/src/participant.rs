@@ -52,6 +52,14 @@ pub const MESSAGE_BYTES: usize = 2048 - 128;
 /// The place of the server in the table.
 pub const SERVER: u32 = 0;
 
+/// Takes the byte of a lease that the server holds while it lives.
+///
+/// # Errors
+/// `EAGAIN` if it lives, or another process removes what it left.
+pub fn try_lock_server(lease: &File) -> io::Result<()> {
+    sys::file::try_lock_byte(lease, SERVER)
+}
+
 /// The byte of a token. The server's is that of its place: it has one incarnation a file.
 fn byte_of(token: Token) -> u32 {
     if token.index() == SERVER { SERVER } else { token.raw() }

@@ -1,6 +1,6 @@
 //! The error of user code.
 
-use super::OneLine;
+use crate::text::OneLine;
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::error::Error as StdError;
 use std::fmt::{self, Write as _};

@@ -1,21 +1,11 @@
 //! Why a request has no outcome.
 
 use super::remote::are_of_deadline;
-use super::{BoxError, EnsembleError, OneLine, PayloadError, RemoteCause, RemoteError, one_line};
-use crate::payload::ReadError;
+use super::{BoxError, EnsembleError, RemoteCause, RemoteError};
+use crate::text::{OneLine, one_line};
+use crate::wire::{EncodeError, ReadError};
 use ringmill_shm::pool::PoolError;
 use std::time::{Duration, Instant};
-
-/// Why a value could not be written into the segment.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum EncodeError {
-    #[error(transparent)]
-    Pool(#[from] PoolError),
-    #[error(transparent)]
-    Serialise(#[from] PayloadError),
-    #[error("it took {first} bytes, and {second} when done again: the value changes while it is sent")]
-    Unsteady { first: u64, second: u64 },
-}
 
 /// Why a request has no outcome.
 #[derive(Debug, thiserror::Error)]

@@ -7,28 +7,24 @@
 //! of what is printed, as that of a [`std::io::Error`] with an error inside does not, and a report that prints an error
 //! with its sources says everything once. What the operating system said is a field, `error`, of the variants that have it.
 
+pub(crate) mod boot;
 mod boxed;
 mod call;
-mod payload;
 mod remote;
 mod start;
-mod text;
 
 pub use boxed::BoxError;
 pub(crate) use call::forked_text;
 pub use call::{CallError, DrainError};
-pub use payload::PayloadError;
 pub use remote::{EnsembleError, Member, MemberOutcome, RemoteCause, RemoteError};
 pub use start::StartError;
 
-pub(crate) use call::EncodeError;
-pub(crate) use payload::TooDeep;
-pub(crate) use start::{JoinError, NOT_A_WORKER, STOPPED_BY_ERROR, status_of_early_death};
-pub(crate) use text::{OneLine, one_line};
+pub(crate) use start::{JoinError, NOT_A_WORKER, STOPPED_BY_ERROR};
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::{EncodeError, PayloadError};
     use ringmill_shm::pool::PoolError;
     use ringmill_shm::segment::{AttachError, CreateError};
     use ringmill_shm::sys::build_id::BuildId;

@@ -1,6 +1,9 @@
 //! Records of errors that happened on a worker's side; they lie in the segment in the place of an outcome.
 
-use super::{BoxError, OneLine, TooDeep};
+use super::BoxError;
+use crate::panics::Panic;
+use crate::text::OneLine;
+use crate::wire::TooDeep;
 use rkyv::boxed::{ArchivedBox, BoxResolver};
 use rkyv::niche::niched_option::NichedOption;
 use rkyv::niche::niching::Null;
@@ -206,9 +209,9 @@ pub enum MemberOutcome {
 impl MemberOutcome {
     /// The value, where the member gave one of this type, and there was room for it.
     #[must_use]
-    pub fn value<T: crate::Payload>(&self) -> Option<T> {
+    pub fn value<T: crate::wire::Payload>(&self) -> Option<T> {
         let Self::Value { payload: Some(payload) } = self else { return None };
-        crate::payload::copied(payload).ok()
+        crate::wire::payload::copied(payload).ok()
     }
 
     /// The error, where the member gave one.
@@ -408,6 +411,12 @@ struct Restarting(bool);
 impl fmt::Display for Restarting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(if self.0 { "it is being restarted" } else { "it will not be restarted" })
+    }
+}
+
+impl From<Panic> for RemoteCause {
+    fn from(Panic { message, backtrace }: Panic) -> Self {
+        Self::Panicked { message, backtrace }
     }
 }
 

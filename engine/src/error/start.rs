@@ -1,13 +1,11 @@
 //! Why a server, or a worker, did not start.
 
-use super::{OneLine, RemoteError};
-use crate::launch::Ended;
-use crate::supervisor::EarlyDeaths;
+use super::RemoteError;
+use crate::text::OneLine;
 use ringmill_shm::segment::{AttachError, CreateError};
 use ringmill_shm::sys::build_id::BuildId;
 use ringmill_shm::text::shown_path;
 use std::path::PathBuf;
-use std::sync::Mutex;
 use std::time::Duration;
 
 /// Why a server did not start. Nothing of it is left behind.
@@ -200,23 +198,6 @@ fn list_text(cpus: &[usize]) -> String {
 
 fn name_of(error: &RemoteError) -> String {
     format!("{}/{}", OneLine(&error.servlet), error.worker)
-}
-
-/// The error for a worker that ended before it was ready.
-pub(crate) fn status_of_early_death(
-    servlet: String,
-    worker: u32,
-    place: u32,
-    deaths: &Mutex<EarlyDeaths>,
-) -> StartError {
-    let deaths = deaths.lock().unwrap_or_else(|e| e.into_inner());
-    let death = deaths.iter().find(|(of, ..)| *of == place);
-    if let Some((_, _, Some(reason))) = death {
-        return StartError::Join { servlet, worker, reason: reason.clone() };
-    }
-    let status = death.map(|(_, status, _)| *status);
-    let text = status.map_or("ended".into(), |status| status.to_string());
-    StartError::Died { servlet, worker, status: text, code: status.and_then(Ended::code) }
 }
 
 /// Why a worker's process could not join its segment.

@@ -1,16 +1,17 @@
 //! Options of a server, and starting it.
 
-use super::shutdown::End;
-use super::{Core, DEFAULT_CAPACITY, Server};
+use super::{DEFAULT_CAPACITY, Server};
+use crate::client::slots::Slots;
+use crate::client::{Core, End};
 use crate::error::StartError;
+use crate::host::supervisor::{Limits, Shared, Supervisor};
+use crate::host::{self, child};
 use crate::panics::say;
-use crate::patience::{Patience, Wait};
 use crate::plan::{Blocks, DEFAULT_MAX_PAYLOAD, Planner};
+use crate::policy::patience::{Patience, Wait};
 use crate::route::Router;
+use crate::server::signals;
 use crate::servlet::Servlet;
-use crate::slots::Slots;
-use crate::supervisor::{Limits, Shared, Supervisor};
-use crate::{launch, signals};
 use ringmill_shm::layout::REQUEST_LIMIT;
 use ringmill_shm::segment::{CreateError, Place, Segment};
 use std::marker::PhantomData;
@@ -124,7 +125,7 @@ impl ServerBuilder {
     /// # Errors
     /// See [`StartError`]; no process and no segment is left behind.
     pub fn start<S: Servlet>(self, servlet: S) -> Result<Server<S::In, S::Out>, StartError> {
-        launch::exit_if_unfulfilled_worker();
+        child::exit_if_unfulfilled_worker();
         // From here on whatever happens, a panic included, drops it, which leaves nothing behind.
         let server = Server { core: self.start_core(servlet)?, types: PhantomData };
         if server.core.handle_signals {
@@ -146,13 +147,13 @@ impl ServerBuilder {
         let span = servlet.plan(&mut planner)?;
         let (plan, choosers) = planner.finish(&span);
         let router = Arc::new(Router { choosers });
-        plan.nodes.iter().try_for_each(crate::registry::check)?;
+        plan.nodes.iter().try_for_each(crate::host::registry::check)?;
         let place = match self.file {
             Some(path) => Place::File(path),
             None => Place::named(&self.name).map_err(CreateError::from)?,
         };
         let segment = Segment::create(place, &plan.spec(capacity, &self.blocks)?)?;
-        let segment = Arc::new(launch::take_part(segment));
+        let segment = Arc::new(host::take_part(segment));
         let written_over = || CreateError::Plan("somebody has written over the server's place".into());
         let client = segment.server_token().ok_or_else(written_over)?;
         let limits = Limits { start: self.start_timeout, shutdown: self.shutdown_timeout };

@@ -10,25 +10,25 @@
 //!
 //! * *closing*: who shuts down says so, waits for the requests that are with the workers, and tells these to
 //!   leave. A caller who had an id by then and pushes late is answered by a worker that is still there, or,
-//!   once none is, through the gate of the [`supervisor`](crate::supervisor), with an error: nobody waits
+//!   once none is, through the gate of the [`supervisor`](crate::host::supervisor), with an error: nobody waits
 //!   for ever, and nobody is waited for who may never push.
 
 mod builder;
-mod core;
-mod options;
-mod shutdown;
+pub(crate) mod debug;
+pub(crate) mod loan;
+mod signals;
+pub(crate) mod stats;
 
+use crate::client::{CallOptions, Core, waited};
 pub use builder::ServerBuilder;
-pub(crate) use core::{Clock, Core, FIRST_SLEEP, Filled, SLEEP_LIMIT, waited};
-pub use options::{CallOptions, DEFAULT_TIMEOUT};
 
-use crate::debug::DebugInfo;
+use crate::client::pending::{CallFuture, Pending};
+use crate::client::reply::Reply;
+use crate::client::stream::{AsyncStream, Inputs, Prepared, Stream, StreamOptions};
 use crate::error::{BoxError, CallError, DrainError};
-use crate::payload::Payload;
-use crate::pending::{CallFuture, Pending};
-use crate::reply::Reply;
-use crate::stats::ServerStats;
-use crate::stream::{AsyncStream, Inputs, Prepared, Stream, StreamOptions};
+use crate::server::debug::DebugInfo;
+use crate::server::stats::ServerStats;
+use crate::wire::payload::Payload;
 use std::marker::PhantomData;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -349,7 +349,7 @@ impl<In, Out> Drop for Server<In, Out> {
         if let Some(reactor) = self.core.reactor.get()
             && self.core.birth.is_here()
         {
-            reactor.end(&self.core);
+            reactor.end(&self.core.segment);
         }
     }
 }

@@ -2,8 +2,8 @@
 
 use super::{Servlet, sealed};
 use crate::error::StartError;
-use crate::payload::Payload;
 use crate::plan::{Planner, Span};
+use crate::wire::payload::Payload;
 use std::fmt;
 use std::marker::PhantomData;
 

@@ -2,9 +2,9 @@
 
 use super::{Servlet, sealed};
 use crate::error::{RemoteError, StartError};
-use crate::payload::Payload;
 use crate::plan::{AddMember, Planner, Span};
 use crate::route::{KEEPS_ERRORS, LIST, root_of};
+use crate::wire::payload::Payload;
 use std::fmt;
 use std::marker::PhantomData;
 

@@ -16,7 +16,6 @@ macro_rules! for_tuples {
 
 mod boxed;
 mod ensemble;
-mod name;
 mod options;
 mod process;
 mod sequential;
@@ -25,15 +24,14 @@ mod thread;
 
 pub use boxed::BoxServlet;
 pub use ensemble::{Ensemble, FailFast, KeepErrors, Members};
-pub(crate) use name::check as check_name;
 pub use process::ProcessServlet;
 pub use sequential::Sequential;
 pub use switch::{Alternatives, Switch};
 pub use thread::ThreadServlet;
 
 use crate::error::StartError;
-use crate::payload::Payload;
 use crate::plan::{Planner, Span};
+use crate::wire::payload::Payload;
 
 /// A part of a server: takes items of one type and gives items of another.
 ///

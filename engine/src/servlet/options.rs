@@ -1,14 +1,14 @@
 //! The options that process and thread servlets share.
 
-use crate::batch::Rule;
-use crate::cpus::Cpus;
 use crate::error::StartError;
-use crate::on_death::OnDeath;
-use crate::payload::Payload;
 use crate::plan::{Launch, PlanNode};
-use crate::registry::Identity;
-use crate::restarts::Restarts;
+use crate::policy::batch::Rule;
+use crate::policy::cpus::Cpus;
+use crate::policy::on_death::OnDeath;
+use crate::policy::restarts::Restarts;
+use crate::wire::payload::Payload;
 use crate::worker::BatchWorker;
+use crate::worker::Identity;
 use ringmill_shm::doorbell::WORKER_LIMIT;
 use ringmill_shm::participant::Role;
 use ringmill_shm::plan::Target;
@@ -56,7 +56,7 @@ impl<Config: Payload> Options<Config> {
     ) -> Result<PlanNode, StartError> {
         let worker_type = std::any::type_name::<W>();
         let name = self.name.unwrap_or_else(|| short_name(worker_type));
-        super::name::check(&name)?;
+        crate::plan::name::check(&name)?;
         let rule = Rule::new(&name, self.batch_size, self.batch_wait_time)?;
         let workers = self.cpus.resolve(&name)?;
         let threads = threads(&name, self.stream_threads, workers.len())?;
@@ -66,7 +66,7 @@ impl<Config: Payload> Options<Config> {
             return Err(StartError::Range { servlet: Some(name), what, value: 0, least: 1, most: u64::MAX });
         }
         let (log_batches_every, restarts) = (self.log_batches_every, self.restarts);
-        let config = crate::payload::to_bytes(&self.config)
+        let config = crate::wire::payload::to_bytes(&self.config)
             .map_err(|e| StartError::Config { servlet: name.clone(), message: e.to_string() })?;
         let identity = Identity::of::<W>();
         let type_hash = match launch {
@@ -113,7 +113,7 @@ fn short_name(type_name: &str) -> String {
     let path = type_name.split('<').next().unwrap_or(type_name);
     let last = path.rsplit("::").next().unwrap_or(path).to_lowercase();
     let fine = last.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '_');
-    let fine: String = fine.take(super::name::SERVLET_NAME_LIMIT).collect();
+    let fine: String = fine.take(crate::plan::name::SERVLET_NAME_LIMIT).collect();
     if fine.is_empty() { "worker".into() } else { fine }
 }
 
@@ -132,7 +132,7 @@ macro_rules! setters {
         /// How many workers there are and where each runs; by default one, not pinned. See
         /// [`Cpus`](crate::Cpus).
         #[must_use]
-        pub fn cpus(mut self, cpus: impl Into<crate::Cpus>) -> Self {
+        pub fn cpus(mut self, cpus: impl Into<crate::policy::cpus::Cpus>) -> Self {
             self.options.cpus = cpus.into();
             self
         }
@@ -200,7 +200,7 @@ macro_rules! setters {
         /// How soon and how often workers that have died are started again, and when the servlet is given up.
         /// See [`Restarts`](crate::Restarts).
         #[must_use]
-        pub fn restarts(mut self, policy: crate::Restarts) -> Self {
+        pub fn restarts(mut self, policy: crate::policy::restarts::Restarts) -> Self {
             self.options.restarts = policy;
             self
         }

@@ -3,8 +3,8 @@
 use super::options::{Options, setters};
 use super::{Servlet, sealed};
 use crate::error::StartError;
-use crate::on_death::OnDeath;
 use crate::plan::{Environment, Launch, Planner, Span};
+use crate::policy::on_death::OnDeath;
 use crate::worker::BatchWorker;
 use ringmill_shm::participant::Role;
 use std::ffi::OsString;

@@ -1,12 +1,13 @@
 //! One of several servlets handles an item.
 
 use super::{Servlet, ThreadServlet, sealed};
-use crate::error::{PayloadError, RemoteCause, StartError};
+use crate::error::{RemoteCause, StartError};
 use crate::panics;
-use crate::payload::{Payload, ReadError, view};
 use crate::plan::{AddMember, Planner, Span};
 use crate::route::Choose;
-use crate::worker::PassThrough;
+use crate::wire::payload::{Payload, view};
+use crate::wire::{PayloadError, ReadError};
+use crate::worker::one_item::PassThrough;
 use rkyv::Archived;
 use std::fmt;
 use std::panic::AssertUnwindSafe;

@@ -4,7 +4,7 @@ use super::options::{Options, setters};
 use super::{Servlet, sealed};
 use crate::error::StartError;
 use crate::plan::{Launch, PlanNode, Planner, Span};
-use crate::run;
+use crate::worker;
 use crate::worker::BatchWorker;
 use ringmill_shm::participant::Role;
 use std::sync::Arc;
@@ -28,7 +28,7 @@ impl<W: BatchWorker> ThreadServlet<W> {
     setters!();
 
     pub(super) fn into_node(self) -> Result<PlanNode, StartError> {
-        let launch = Launch::Thread { live: Arc::new(|seat| run::live::<W>(seat)) };
+        let launch = Launch::Thread { live: Arc::new(|seat| worker::live::<W>(seat)) };
         self.options.node::<W>(Role::ThreadWorker, launch)
     }
 }

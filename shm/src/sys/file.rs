@@ -305,14 +305,6 @@ pub fn try_lock_byte(file: &impl AsRawFd, byte: u32) -> io::Result<()> {
     Ok(())
 }
 
-/// Takes the byte of a lease that the server holds while it lives.
-///
-/// # Errors
-/// `EAGAIN` if it lives, or another process removes what it left.
-pub fn try_lock_server(lease: &File) -> io::Result<()> {
-    try_lock_byte(lease, crate::participant::SERVER)
-}
-
 /// Gives back the lock of one byte.
 pub fn unlock_byte(file: &impl AsRawFd, byte: u32) {
     let lock = byte_lock(libc::F_UNLCK, byte);

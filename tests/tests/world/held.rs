@@ -4,7 +4,7 @@
 //! Symptom: after the files were unlinked, or privileges were dropped, no worker could be started again, silently, and the
 //! files of such a server stayed; a service that ran another program in its place (exec) left workers and files behind; a
 //! worker that did so was never noticed, and its call never ended. Cause: names were looked up again, and only the end of a
-//! process was watched. Fix: see `launch`, `janitor` and `sys::tether`.
+//! process was watched. Fix: see `host::spawn`, `host::janitor` and `sys::tether`.
 
 use crate::resident::{RESIDENT, Service, copy_of, public_directory};
 use crate::support::{Name, await_end, eventually, guarded};

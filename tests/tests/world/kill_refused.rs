@@ -1,7 +1,7 @@
 //! A server that may not signal its workers ends them all the same.
 //!
 //! Symptom: where `pidfd_send_signal` was refused (a sandbox, privileges dropped), `shutdown` and `drop` waited for ever, and
-//! `exec_timeout` did nothing. Fix: see `launch::kill`.
+//! `exec_timeout` did nothing. Fix: see `host::spawn::kill`.
 
 use crate::resident::{RESIDENT, Service};
 use crate::support::{Name, await_end, guarded};

@@ -3,7 +3,7 @@
 //!
 //! Symptom: as PID 1 a service lived on with a dead server after SIGTERM; tokio's graceful shut-down was cut off;
 //! SIGHUP and SIGQUIT left both files; a forked child could not be ended. Cause: our handler always ran, for two signals
-//! only, and raised the signal in the end, which does nothing to PID 1. Fix: `engine/src/signals.rs`.
+//! only, and raised the signal in the end, which does nothing to PID 1. Fix: `engine/src/server/signals.rs`.
 #![expect(unsafe_code, reason = "kill, fork and sigaction")]
 
 use super::fork::{Child, Holder, Way};

@@ -1,0 +1,600 @@
+//! What does not depend on the types of items: places, sending, waiting, reading outcomes.
+
+use super::end::End;
+use super::options::CallOptions;
+use super::watch::Reactor;
+use crate::client::slots::Slots;
+use crate::clock::Watched;
+use crate::error::{CallError, RemoteCause, RemoteError, StartError, forked_text};
+use crate::host::supervisor::{self, Handle, Shared};
+use crate::policy::patience::{Pace, Patience};
+use crate::route::{Mover, Outbox};
+use crate::wire::EncodeError;
+use crate::wire::payload::{Payload, copied, encode};
+use ringmill_shm::arena::{Claimed, Done, Filling, Task};
+use ringmill_shm::doorbell;
+use ringmill_shm::participant::{Life, SERVER};
+use ringmill_shm::plan::Target;
+use ringmill_shm::segment::Segment;
+use ringmill_shm::sys::birth::Birth;
+use ringmill_shm::sys::time::now_ns;
+use ringmill_shm::token::Token;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::{Duration, Instant};
+
+/// No sleep of a caller is longer: the backstop for a wake that a dying waker owed.
+pub(crate) const SLEEP_LIMIT: Duration = Duration::from_secs(1);
+
+/// The first sleep of a caller, after which it looks whether its request has been begun; each further sleep is twice as
+/// long. So a participant that was woken for it, and stopped, holds it up for about as long as it has taken already.
+pub(crate) const FIRST_SLEEP: Duration = Duration::from_millis(1);
+/// So many looks in vain, where callers spin for long: they too see to it that a worker has their request.
+const LOOKS_BEFORE_RESCUE: u32 = 1 << 13;
+
+/// What does not depend on the types of items.
+#[derive(Debug)]
+pub(crate) struct Core {
+    pub(crate) me: Weak<Core>,
+    /// There from the first future that had to wait.
+    pub(crate) reactor: OnceLock<Arc<Reactor>>,
+    pub(crate) name: String,
+    pub(crate) capacity: u32,
+    pub(crate) client: Token,
+    pub(crate) entry: Target,
+    /// The server's process, and its pid.
+    pub(crate) birth: Birth,
+    pub(crate) pid: u32,
+    /// Whether the entry node needs to know when items were enqueued.
+    pub(crate) stamps: bool,
+    pub(crate) slots: Slots,
+    pub(crate) patience: Patience,
+    pub(crate) closing: AtomicBool,
+    pub(crate) end: End,
+    pub(crate) shutdown_timeout: Duration,
+    pub(crate) handle_signals: bool,
+    pub(crate) warnings: Vec<String>,
+    pub(crate) supervisor: Handle,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) segment: Arc<Segment>,
+}
+
+/// When a call began, and how long it waited for a place; known only if it had to wait.
+pub(crate) type Clock = Option<(Instant, Duration)>;
+
+pub(crate) fn waited(clock: Clock) -> Duration {
+    clock.map_or(Duration::ZERO, |(_, waited)| waited)
+}
+
+/// A request whose input is being written: given back, if user code panics or anything fails.
+#[derive(Debug)]
+pub(crate) struct Filled<'c> {
+    core: &'c Core,
+    filling: Option<Filling<'c>>,
+}
+
+impl Drop for Filled<'_> {
+    fn drop(&mut self) {
+        if let Some(filling) = self.filling.take()
+            && self.core.birth.is_here()
+        {
+            self.core.release(filling.abandon());
+        }
+    }
+}
+
+impl<'c> Filled<'c> {
+    pub(crate) fn begin(core: &'c Core, id: u32) -> Self {
+        crash_point!("core.acquired");
+        let task = Task::new(&core.segment, id).expect("ids in the list are those of the segment");
+        Self { core, filling: Some(task.begin(core.client)) }
+    }
+
+    /// Puts it aside; it stays FILLING.
+    #[inline]
+    pub(crate) fn park(mut self) {
+        self.filling = None;
+    }
+
+    /// Takes up what was put aside.
+    #[inline]
+    pub(crate) fn resume(core: &'c Core, id: u32) -> Option<Self> {
+        let filling = Task::new(&core.segment, id)?.resume_filling()?;
+        Some(Self { core, filling: Some(filling) })
+    }
+
+    pub(crate) fn core(&self) -> &'c Core {
+        self.core
+    }
+
+    pub(crate) fn is_of(&self, core: &Core) -> bool {
+        std::ptr::eq(self.core, core)
+    }
+
+    pub(crate) fn filling(&mut self) -> &mut Filling<'c> {
+        self.filling.as_mut().expect("taken only by value")
+    }
+
+    /// → CLAIMED by us, to be moved on.
+    fn keep(mut self) -> Claimed<'c> {
+        let core = self.core;
+        self.filling.take().expect("taken only by value").keep(core.client)
+    }
+
+    /// → QUEUED for this node; the push must follow.
+    #[inline]
+    fn queue(mut self, node: u32) -> Task<'c> {
+        let core = self.core;
+        let mut filling = self.filling.take().expect("taken only by value");
+        if core.stamps {
+            filling.stamp(now_ns());
+        }
+        filling.queue(core.client, node)
+    }
+}
+
+impl Core {
+    /// Waits until every worker is ready.
+    pub(crate) fn await_workers(&self, limit: Duration) -> Result<(), StartError> {
+        // Workers that are frozen with us do not get ready meanwhile.
+        let mut watched = Watched::every(SLEEP_LIMIT);
+        let bell = self.segment.startup();
+        loop {
+            let count = bell.count();
+            let mut unready = None;
+            for (place, entry) in (0..).zip(self.segment.participants()).skip(SERVER as usize + 1) {
+                // Who has a place follows from the plan, whatever the entry says.
+                let Some((node, number)) = self.segment.seat_of(place) else { continue };
+                let info = &self.segment.nodes()[node as usize];
+                let (servlet, worker) = (|| info.name.clone(), number / info.threads);
+                match entry.life() {
+                    Life::Ready => {}
+                    Life::Failed => {
+                        let (servlet, pid) = (servlet(), entry.pid());
+                        let unknown = || RemoteError {
+                            servlet,
+                            worker,
+                            pid,
+                            attempt: 0,
+                            cause: RemoteCause::Payload { message: "it left no readable message".into() },
+                        };
+                        let error = crate::error::boot::read(&entry.message()).unwrap_or_else(unknown);
+                        return Err(StartError::Worker(Box::new(error)));
+                    }
+                    Life::Dead => {
+                        return Err(supervisor::status_of_early_death(
+                            servlet(),
+                            worker,
+                            place,
+                            &self.supervisor.early_deaths,
+                        ));
+                    }
+                    _ => unready = unready.or_else(|| Some((servlet(), worker))),
+                }
+            }
+            let Some((servlet, worker)) = unready else { return Ok(()) };
+            let left = limit.saturating_sub(watched.look());
+            if left.is_zero() {
+                return Err(StartError::Timeout { servlet, worker, limit });
+            }
+            bell.sleep(count, Some(left.min(SLEEP_LIMIT)));
+        }
+    }
+
+    /// *own*: asked before anything shared is written, and before any lock is taken.
+    ///
+    /// # Errors
+    /// In a process that was forked from the server's.
+    #[inline(always)]
+    pub(crate) fn own(&self) -> Result<(), CallError> {
+        if self.birth.is_here() { Ok(()) } else { Err(self.forked()) }
+    }
+
+    #[cold]
+    pub(crate) fn forked(&self) -> CallError {
+        CallError::Forked { server_pid: self.pid, pid: std::process::id() }
+    }
+
+    /// For what has no result to say it in.
+    #[cold]
+    pub(crate) fn forked_text(&self) -> String {
+        forked_text(self.pid, std::process::id())
+    }
+
+    /// A free request's id.
+    #[inline]
+    pub(crate) fn acquire(&self, options: CallOptions) -> Result<(u32, Clock), CallError> {
+        self.own()?;
+        let (id, clock) = match self.slots.acquire(&self.segment) {
+            Some(id) => (id, None),
+            None => self.acquire_contended(options)?,
+        };
+        self.admit(id)?;
+        Ok((id, clock))
+    }
+
+    /// A free request's id, if there is one.
+    #[inline]
+    pub(crate) fn try_acquire(&self) -> Result<Option<u32>, CallError> {
+        self.own()?;
+        let Some(id) = self.slots.acquire(&self.segment) else { return Ok(None) };
+        self.admit(id)?;
+        Ok(Some(id))
+    }
+
+    /// Gives the id back if the server takes no requests.
+    #[inline]
+    pub(crate) fn admit(&self, id: u32) -> Result<(), CallError> {
+        // *closing*, *down*: after an id was taken.
+        if (self.closing.load(Ordering::SeqCst) || self.shared.gate_closed.load(Ordering::SeqCst))
+            && let Some(error) = self.refusal()
+        {
+            self.release(id);
+            return Err(error);
+        }
+        Ok(())
+    }
+
+    /// Why the server takes no requests, if it does not.
+    #[cold]
+    pub(crate) fn refusal(&self) -> Option<CallError> {
+        let gate_closed = self.shared.gate_closed.load(Ordering::SeqCst);
+        let down = gate_closed.then(|| self.down(|node, _| self.shared.mandatory[node])).flatten();
+        // Looked at last: a gate that was closed for no servlet's sake is a closing server's, or that of a servlet
+        // that takes requests again.
+        self.closing.load(Ordering::SeqCst).then_some(CallError::ShuttingDown).or(down)
+    }
+
+    /// Whether the server takes no requests.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closing.load(Ordering::SeqCst) || self.shared.gate_closed.load(Ordering::SeqCst)
+    }
+
+    /// The error of a servlet that is down, if one of those is; by its node's index and name.
+    pub(crate) fn down(&self, is_it: impl Fn(usize, &str) -> bool) -> Option<CallError> {
+        self.segment.nodes().iter().enumerate().find_map(|(index, node)| {
+            let reason = self.shared.down(index).clone().filter(|_| is_it(index, &node.name))?;
+            Some(CallError::ServletDown { servlet: node.name.clone(), reason })
+        })
+    }
+
+    #[cold]
+    fn acquire_contended(&self, options: CallOptions) -> Result<(u32, Clock), CallError> {
+        let full = |waited| CallError::ServerBacklogFull { capacity: self.capacity, waited };
+        let refused = || if self.is_closed() { self.refusal() } else { None };
+        if let Some(error) = refused() {
+            return Err(error);
+        }
+        if options.backpressure {
+            return Err(full(Duration::ZERO));
+        }
+        let begun = Instant::now();
+        let bell = self.segment.freed();
+        let _awaiting = bell.await_rings();
+        loop {
+            self.own()?; // a signal handler may have forked while we slept
+            let count = bell.count();
+            if let Some(id) = self.slots.acquire(&self.segment) {
+                return Ok((id, Some((begun, begun.elapsed()))));
+            }
+            if let Some(error) = refused() {
+                return Err(error);
+            }
+            let waited = begun.elapsed();
+            if waited >= options.timeout {
+                return Err(full(waited));
+            }
+            bell.sleep(count, Some((options.timeout - waited).min(SLEEP_LIMIT)));
+        }
+    }
+
+    /// Gives an id back; its request is FREE.
+    #[inline]
+    pub(crate) fn release(&self, id: u32) {
+        self.slots.release(id);
+        if self.segment.freed().is_awaited() {
+            self.tell_of_a_place();
+        }
+    }
+
+    #[cold]
+    fn tell_of_a_place(&self) {
+        if !self.birth.is_here() {
+            return;
+        }
+        self.segment.freed().ring();
+        if let Some(reactor) = self.reactor.get() {
+            reactor.place_came_free(&self.segment);
+        }
+    }
+
+    /// One request will soon be pushed: begins to fetch the cell that it will go to, which a worker looks at.
+    #[inline]
+    pub(crate) fn expect_push(&self) {
+        if let Target::Node(node) = self.entry
+            && let Some(parts) = self.segment.node(node)
+        {
+            parts.ring().prefetch(1);
+        }
+    }
+
+    /// Writes an input into a request.
+    #[inline(always)]
+    pub(crate) fn fill<T: Payload>(&self, id: u32, input: &T) -> Result<Filled<'_>, EncodeError> {
+        let mut filled = Filled::begin(self, id);
+        encode(input, filled.filling(), self.birth)?; // it asks again, before it is sent
+        crash_point!("core.filled");
+        Ok(filled)
+    }
+
+    /// Whether each request is forked at once.
+    pub(crate) fn forks(&self) -> bool {
+        matches!(self.entry, Target::Fork(_))
+    }
+
+    /// Sends a filled request.
+    ///
+    /// # Errors
+    /// If the segment is corrupted.
+    #[inline]
+    pub(crate) fn send<'c>(&'c self, filled: Filled<'c>) -> Result<Task<'c>, CallError> {
+        self.own()?; // what has filled it is user code
+        match self.entry {
+            Target::Node(node) => {
+                let task = filled.queue(node);
+                self.push(node, &[task.id()])?;
+                Ok(task)
+            }
+            entry => Ok(self.send_forked(filled, entry, self.shared.mover())),
+        }
+    }
+
+    /// Sends a request to where it is forked, or a member is chosen.
+    #[cold]
+    fn send_forked<'c>(&self, filled: Filled<'c>, entry: Target, mover: Mover<'_>) -> Task<'c> {
+        let task = filled.keep();
+        let of_request = task.task();
+        mover.move_on(task, entry);
+        of_request
+    }
+
+    /// Sends requests that are filled, by their ids; those that cannot be resumed are left out. What they are
+    /// forked to is pushed together, by way of `outbox`.
+    ///
+    /// # Errors
+    /// If the segment is corrupted.
+    #[inline]
+    pub(crate) fn send_all(&self, ids: &[u32], outbox: &Outbox) -> Result<(), CallError> {
+        self.own()?; // what has filled them is user code
+        let filled = ids.iter().filter_map(|&id| Filled::resume(self, id));
+        match self.entry {
+            Target::Node(node) => {
+                if let Some(parts) = self.segment.node(node) {
+                    parts.ring().prefetch(ids.len() as u64);
+                }
+                for filled in filled {
+                    filled.queue(node);
+                }
+                crash_point!("core.queued_all");
+                self.push(node, ids)
+            }
+            entry => {
+                let mover = Mover { outbox: Some(outbox), ..self.shared.mover() };
+                for filled in filled {
+                    self.send_forked(filled, entry, mover);
+                }
+                mover.flush();
+                Ok(())
+            }
+        }
+    }
+
+    /// Pushes queued requests, and tells the workers.
+    #[inline(always)]
+    fn push(&self, node: u32, ids: &[u32]) -> Result<(), CallError> {
+        let parts = self.segment.node(node).expect("the entry is a node");
+        if parts.push(ids).is_err() {
+            return Err(corrupt_ring());
+        }
+        if parts.doorbell().is_down() {
+            self.shared.mover().after_push(node);
+        }
+        Ok(())
+    }
+
+    /// Waits for the outcome of a request in progress, which `look` finds; cancels it when the time is over.
+    /// `in_progress` is called before it sleeps.
+    #[inline]
+    pub(crate) fn await_outcome<'c>(
+        &self,
+        task: Task<'c>,
+        clock: Clock,
+        timeout: Duration,
+        pace: Pace,
+        look: impl FnMut() -> Option<Done<'c>>,
+        in_progress: impl FnOnce(),
+    ) -> Result<Done<'c>, CallError> {
+        if let Some(done) = self.spin_for(task, timeout, pace, look) {
+            return Ok(done);
+        }
+        in_progress();
+        self.await_asleep(task, clock, timeout)
+    }
+
+    /// The outcome of a request in progress, if it comes while we spin.
+    #[inline]
+    pub(crate) fn spin_for<'c>(
+        &self,
+        task: Task<'c>,
+        timeout: Duration,
+        pace: Pace,
+        look: impl FnMut() -> Option<Done<'c>>,
+    ) -> Option<Done<'c>> {
+        if timeout <= self.patience.longest() {
+            return None;
+        }
+        let done = self.spin(pace, look)?;
+        task.prefetch(); // for reading, and for the next input: it is used again first
+        Some(done)
+    }
+
+    /// [`Patience::spin`], which sees to it now and then that a worker has what is waited for, should it spin for long.
+    #[inline]
+    pub(crate) fn spin<T>(&self, pace: Pace, mut look: impl FnMut() -> Option<T>) -> Option<T> {
+        let mut looks = 0_u32;
+        self.patience.spin(pace, || {
+            let found = look();
+            if found.is_none() {
+                looks = looks.wrapping_add(1);
+                if looks.is_multiple_of(LOOKS_BEFORE_RESCUE) {
+                    self.rescue();
+                }
+            }
+            found
+        })
+    }
+
+    #[cold]
+    fn await_asleep<'c>(
+        &self,
+        task: Task<'c>,
+        clock: Clock,
+        timeout: Duration,
+    ) -> Result<Done<'c>, CallError> {
+        let (begun, enqueueing) = clock.unwrap_or_else(|| (Instant::now(), Duration::ZERO));
+        self.sleep_until(task, begun.checked_add(timeout)).ok_or_else(|| {
+            if !self.birth.is_here() {
+                return self.forked();
+            }
+            self.cancel(task);
+            CallError::Timeout { enqueueing, total: begun.elapsed() }
+        })
+    }
+
+    /// Sleeps until the outcome of a request in progress is there; `None` if the time is over, or a signal handler
+    /// has forked and this is the child.
+    pub(crate) fn sleep_until<'c>(&self, task: Task<'c>, until: Option<Instant>) -> Option<Done<'c>> {
+        self.doubt();
+        let asleep_since = self.patience.falls_asleep();
+        let mut longest = FIRST_SLEEP;
+        loop {
+            if !self.birth.is_here() {
+                return None;
+            }
+            if let Some(done) = task.outcome() {
+                self.patience.slept(asleep_since);
+                return Some(done);
+            }
+            if longest > FIRST_SLEEP {
+                self.rescue();
+            }
+            let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+            if left.is_some_and(|left| left.is_zero()) {
+                return None;
+            }
+            task.sleep(Some(left.unwrap_or(longest).min(longest)));
+            longest = (2 * longest).min(SLEEP_LIMIT);
+        }
+    }
+
+    /// What was sent may rely on a worker that spins: before we sleep or return to user code, see to it that one has it
+    /// (*a mark is doubted* of [`doorbell`]).
+    #[inline]
+    pub(crate) fn doubt(&self) {
+        if let Target::Node(node) = self.entry
+            && self.segment.doorbell(node).is_some_and(doorbell::Line::is_spun_for)
+        {
+            self.doubt_spinner(node);
+        } // else the mover that forked it has done so
+    }
+
+    #[cold]
+    fn doubt_spinner(&self, node: u32) {
+        if let Some(parts) = self.segment.node(node) {
+            parts.doubt();
+        }
+    }
+
+    /// What we wait for has not come: wakes one more worker of each node whose items nobody collects, because the one
+    /// that was woken may be stopped (*taken in vain*).
+    #[cold]
+    pub(crate) fn rescue(&self) {
+        (0..self.segment.shape().nodes)
+            .filter_map(|node| self.segment.node(node))
+            .for_each(|node| node.rescue());
+    }
+
+    /// Says since when requests that were sent are in progress, for [`DebugInfo`](crate::DebugInfo).
+    #[cold]
+    pub(crate) fn note_begun(&self, ids: impl IntoIterator<Item = u32>) {
+        let now_ns = now_ns();
+        for task in ids.into_iter().filter_map(|id| Task::new(&self.segment, id)) {
+            task.set_begun_ns(now_ns);
+        }
+    }
+
+    /// The caller of a request goes. In a forked child it is still there, in the parent.
+    pub(crate) fn cancel(&self, task: Task<'_>) {
+        if !self.birth.is_here() {
+            return;
+        }
+        if task.cancel() {
+            crash_point!("core.left");
+            self.slots.abandon(task.id());
+            // Others may have freed it, and told so, before it was among the abandoned.
+            if task.is_free() && self.segment.freed().is_awaited() {
+                self.tell_of_a_place();
+            }
+        } else {
+            self.release(task.id());
+        }
+    }
+
+    #[cold]
+    pub(super) fn open_error(&self, done: Done<'_>) -> CallError {
+        let error = self.read_error(&done);
+        self.give_back(done);
+        error
+    }
+
+    /// Gives an outcome's place back.
+    #[inline]
+    pub(crate) fn give_back(&self, done: Done<'_>) {
+        if done.may_have_branches() {
+            self.cancel(done.task()); // the last branch to arrive frees it
+        } else {
+            self.release(done.free());
+        }
+    }
+
+    /// The error that an outcome is.
+    #[cold]
+    fn read_error(&self, done: &Done<'_>) -> CallError {
+        let corrupt = |message: String| CallError::Corrupt { message };
+        let bytes = match done.payload() {
+            Ok(bytes) => bytes,
+            Err(error) => return corrupt(error.to_string()),
+        };
+        match copied::<RemoteError>(bytes) {
+            Ok(error) => match CallError::remote(error) {
+                // Told by a worker, which does not know why.
+                CallError::ServletDown { servlet, reason } if reason.is_empty() => {
+                    match self.down(|_, name| name == servlet) {
+                        Some(error) => error,
+                        None if self.closing.load(Ordering::SeqCst) => CallError::ShuttingDown,
+                        None => {
+                            let reason = "it takes requests again".into();
+                            CallError::ServletDown { servlet, reason }
+                        }
+                    }
+                }
+                error => error,
+            },
+            Err(error) => corrupt(error.to_string()),
+        }
+    }
+}
+
+fn corrupt_ring() -> CallError {
+    CallError::Corrupt { message: "the ring has no free cell: the segment is corrupted".into() }
+}

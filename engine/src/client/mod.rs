@@ -1,0 +1,16 @@
+//! What runs in a caller: free requests, sending, waiting, reading outcomes; futures and streams of them; ending it all.
+
+mod core;
+mod end;
+mod options;
+pub(crate) mod pending;
+pub(crate) mod reactor;
+pub(crate) mod reply;
+mod shutdown;
+pub(crate) mod slots;
+pub(crate) mod stream;
+mod watch;
+
+pub(crate) use core::{Clock, Core, FIRST_SLEEP, Filled, SLEEP_LIMIT, waited};
+pub(crate) use end::End;
+pub use options::{CallOptions, DEFAULT_TIMEOUT};

@@ -1,0 +1,160 @@
+//! A reply: a guard over an outcome, read where it lies in the segment.
+#![expect(unsafe_code, reason = "a view of an outcome that the guard holds")]
+
+use super::core::{Clock, Core, Filled};
+use super::options::CallOptions;
+use crate::error::CallError;
+use crate::policy::patience::Pace;
+use crate::wire::ReadError;
+use crate::wire::payload::{Payload, Validated, owned};
+use ringmill_shm::arena::{Done, Task};
+use rkyv::Archived;
+use std::fmt;
+use std::mem::{ManuallyDrop, forget};
+use std::ops::Deref;
+
+/// An outcome in its place. Dereferences to the archived value; dropping it gives the place back, so
+/// replies that are kept count as requests in progress.
+pub struct Reply<'s, Out: Payload> {
+    core: &'s Core,
+    /// Taken by value or drop, once.
+    done: ManuallyDrop<Done<'s>>,
+    view: Validated<Out>,
+}
+
+impl<'s, Out: Payload> Reply<'s, Out> {
+    #[inline(always)]
+    pub(crate) fn new(core: &'s Core, done: Done<'s>, view: Validated<Out>) -> Self {
+        Self { core, done: ManuallyDrop::new(done), view }
+    }
+
+    /// The value, on the heap or stack as its type has it; the place is given back.
+    #[inline]
+    #[must_use]
+    pub fn to_owned(self) -> Out {
+        owned(&*self).expect("types without shared pointers always deserialise once validated")
+    }
+
+    /// Frees the request and says its id, without giving the id back; `None` in a forked child, whose parent has it.
+    #[inline(always)]
+    pub(crate) fn into_id(mut self) -> Option<u32> {
+        if !self.core.birth.is_here() {
+            return None; // dropped
+        }
+        // SAFETY: taken once, since `self` is forgotten.
+        let done = unsafe { ManuallyDrop::take(&mut self.done) };
+        forget(self);
+        Some(done.free())
+    }
+}
+
+impl<Out: Payload> Deref for Reply<'_, Out> {
+    type Target = Archived<Out>;
+
+    /// # Panics
+    /// In a process forked from the server's: the parent may give the place back at any time, and what lies there
+    /// is then another's.
+    #[inline]
+    fn deref(&self) -> &Archived<Out> {
+        if !self.core.birth.is_here() {
+            not_ours(self.core);
+        }
+        // SAFETY: the guard holds the request in its phase DONE, which only its drop in this process ends; nobody
+        // else writes its payload meanwhile.
+        unsafe { self.view.get() }
+    }
+}
+
+/// There are no bytes to show.
+#[cold]
+#[inline(never)]
+#[track_caller]
+pub(crate) fn not_ours(core: &Core) -> ! {
+    panic!("{}", core.forked_text())
+}
+
+impl<Out: Payload> Drop for Reply<'_, Out> {
+    #[inline]
+    fn drop(&mut self) {
+        if !self.core.birth.is_here() {
+            return; // the parent has it
+        }
+        // SAFETY: taken once: `into_id` forgets what it takes from.
+        let done = unsafe { ManuallyDrop::take(&mut self.done) };
+        self.core.release(done.free());
+    }
+}
+
+impl<Out: Payload<Archived: fmt::Debug>> fmt::Debug for Reply<'_, Out> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.core.birth.is_here() {
+            return write!(f, "({})", self.core.forked_text());
+        }
+        (**self).fmt(f)
+    }
+}
+
+impl<Out: Payload<Archived: fmt::Display>> fmt::Display for Reply<'_, Out> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (**self).fmt(f)
+    }
+}
+
+impl Core {
+    /// Sends a filled request, and waits for its outcome.
+    #[inline]
+    pub(crate) fn finish_call<'c, Out: Payload>(
+        &'c self,
+        filled: Filled<'c>,
+        clock: Clock,
+        options: CallOptions,
+    ) -> Result<Reply<'c, Out>, CallError> {
+        let task = self.send(filled)?;
+        crash_point!("core.sent");
+        let done = self.await_outcome(
+            task,
+            clock,
+            options.timeout,
+            Pace::Answer,
+            || task.outcome(),
+            || self.note_begun([task.id()]),
+        )?;
+        self.open(done)
+    }
+
+    /// Reads an outcome: a reply, or the error it is.
+    #[inline(always)]
+    pub(crate) fn open<'c, Out: Payload>(&'c self, done: Done<'c>) -> Result<Reply<'c, Out>, CallError> {
+        crash_point!("core.opens");
+        self.own()?; // a signal handler may have forked while we waited
+        if done.is_error() {
+            return Err(self.open_error(done));
+        }
+        let unread = Unread(self, done.task());
+        let view = Validated::<Out>::of_done(&done);
+        std::mem::forget(unread); // it is only for a panic
+        match view {
+            Ok(view) => Ok(Reply::new(self, done, view)),
+            Err(error) => Err(self.open_unreadable(done, error)),
+        }
+    }
+
+    #[cold]
+    fn open_unreadable(&self, done: Done<'_>, error: ReadError) -> CallError {
+        self.give_back(done);
+        error.into()
+    }
+}
+
+/// Gives an outcome's place back if the type's own check of it panics.
+struct Unread<'c>(&'c Core, Task<'c>);
+
+impl Drop for Unread<'_> {
+    #[cold]
+    fn drop(&mut self) {
+        // The guard that was read from is not used any more.
+        if let Some(done) = self.1.outcome() {
+            self.0.give_back(done);
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! Draining and shutting down. The ordering is that of the [server](super), *closing*.
+//!
+//! # Protocol
+//!
+//! | Stage | Means | Left by, to |
+//! |---|---|---|
+//! | OPEN | the server takes requests | the first that ends it → BEGUN |
+//! | BEGUN | it is being ended, by one thread | that one, when the files are gone → DONE |
+//! | DONE | nothing of it is left | – |
+//!
+//! Who comes while it is BEGUN waits until it is DONE, so when any [`Server::shutdown`](crate::Server::shutdown) or drop
+//! returns, the server is gone. Two do not wait, because the ending waits for them: the thread that is ending it
+//! (a listener of the log, called on the way), and the threads of the server itself, its supervisor and its workers. From
+//! those the server is ended by a thread of its own, and they return at once.
+
+use super::core::{Core, SLEEP_LIMIT};
+use super::end::Stage;
+use crate::clock::deadline;
+use crate::error::DrainError;
+use crate::host::KILL_LIMIT;
+use crate::panics::say;
+use ringmill_shm::arena::Task;
+use ringmill_shm::repair::wake_everyone;
+use ringmill_shm::segment::Run;
+use ringmill_shm::word::Phase;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+/// How often shutting down looks whether outcomes that nobody fetches have come.
+const DRAIN_LOOK: Duration = Duration::from_millis(5);
+/// How much longer than its workers may take the end of a server may: for killing them, answering what is left, and
+/// removing files.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// Ending a server: noted as done when dropped, however that comes about.
+struct Ending<'c>(&'c Core);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.shared.kill();
+            self.0.remove_files();
+        }
+        *self.0.end.stage() = Stage::Done;
+        self.0.end.changed.notify_all();
+    }
+}
+
+impl Core {
+    /// See [`Server::shutdown`](crate::Server::shutdown).
+    pub(crate) fn shut_down(&self) {
+        if !self.birth.is_here() {
+            return; // it is the parent's to shut down
+        }
+        if self.shared.is_within() {
+            return self.shut_down_from_within();
+        }
+        let Some(ending) = self.begin_end(self.shutdown_timeout.saturating_add(GRACE)) else { return };
+        let deadline = deadline(self.shutdown_timeout);
+        self.begin_draining();
+        crash_point!("shutdown.draining");
+        self.await_workers_idle(deadline);
+        crash_point!("shutdown.idle");
+        self.shared.stop(deadline.max(Instant::now() + DRAIN_LOOK));
+        self.finish();
+        drop(ending);
+    }
+
+    /// From now on no request begins.
+    fn begin_draining(&self) {
+        self.closing.store(true, Ordering::SeqCst); // *closing*
+        if self.segment.run() == Run::Running {
+            self.segment.set_run(Run::Draining);
+        }
+        wake_everyone(&self.segment); // callers that wait for a place, holders that wait in a window
+    }
+
+    /// Its end must not wait for this thread, so another one sees to it.
+    #[cold]
+    fn shut_down_from_within(&self) {
+        if *self.end.stage() != Stage::Open {
+            return;
+        }
+        self.begin_draining();
+        let core = self.me.upgrade();
+        let ending = std::thread::Builder::new().name("ringmill-shutdown".into());
+        let spawned = ending.spawn(move || core.into_iter().for_each(|core| core.shut_down()));
+        if let Err(error) = spawned {
+            say(
+                || tracing::warn!(server = %self.name, %error, "cannot start the thread that ends the server; its workers leave, the rest ends when it is dropped"),
+            );
+            self.shared.stop(deadline(self.shutdown_timeout));
+        }
+    }
+
+    /// The right to end this server; `None` if it has been ended, if this thread is about to, or if another one is and
+    /// takes longer than `limit`.
+    fn begin_end(&self, limit: Duration) -> Option<Ending<'_>> {
+        let (me, until) = (std::thread::current().id(), deadline(limit));
+        let mut stage = self.end.stage();
+        loop {
+            match *stage {
+                Stage::Open => {
+                    *stage = Stage::Begun(me);
+                    return Some(Ending(self));
+                }
+                Stage::Begun(by) if by != me => {
+                    let left = until.saturating_duration_since(Instant::now());
+                    if left.is_zero() {
+                        return None;
+                    }
+                    let waited = self.end.changed.wait_timeout(stage, left.min(SLEEP_LIMIT));
+                    stage = waited.unwrap_or_else(|e| e.into_inner()).0;
+                }
+                Stage::Begun(_) | Stage::Done => return None,
+            }
+        }
+    }
+
+    /// See [`Server::drain`](crate::Server::drain).
+    pub(crate) fn drain(&self, limit: Duration) -> Result<(), DrainError> {
+        let forked = || DrainError::Forked { server_pid: self.pid, pid: std::process::id() };
+        if !self.birth.is_here() {
+            return Err(forked());
+        }
+        let until = Instant::now().checked_add(limit);
+        self.begin_draining();
+        let bell = self.segment.freed();
+        let _awaiting = bell.await_rings();
+        loop {
+            if !self.birth.is_here() {
+                return Err(forked()); // a signal handler has forked while we slept
+            }
+            let count = bell.count();
+            let left = self.slots.in_use(&self.segment) as usize;
+            if left == 0 {
+                return Ok(());
+            }
+            let time = until.map(|until| until.saturating_duration_since(Instant::now()));
+            if time.is_some_and(|time| time.is_zero()) {
+                return Err(DrainError::InProgress { left, limit });
+            }
+            bell.sleep(count, Some(time.unwrap_or(SLEEP_LIMIT).min(SLEEP_LIMIT)));
+        }
+    }
+
+    /// Waits until no request is with the workers. One whose caller is still writing, be it a loan or a
+    /// stream that nobody asks for its next outcome, is not waited for (*closing*).
+    fn await_workers_idle(&self, deadline: Instant) {
+        let bell = self.segment.freed();
+        let _awaiting = bell.await_rings();
+        loop {
+            let count = bell.count();
+            let with_workers = |id: u32| {
+                let phase = Task::new(&self.segment, id).and_then(|task| task.word().load().phase());
+                matches!(phase, Some(Phase::Queued | Phase::Claimed | Phase::Forked | Phase::Joining))
+            };
+            let is_over = Instant::now() >= deadline
+                || self.shared.is_killed()
+                || self.shared.gate_closed.load(Ordering::SeqCst);
+            if is_over || !(0..self.capacity).any(with_workers) {
+                return;
+            }
+            bell.sleep(count, Some(DRAIN_LOOK));
+        }
+    }
+
+    /// Kills the workers and ends, or has who is ending it do so.
+    pub(crate) fn kill(&self) {
+        if !self.birth.is_here() {
+            return;
+        }
+        self.closing.store(true, Ordering::SeqCst);
+        self.shared.kill();
+        if self.shared.is_within() {
+            return self.shut_down_from_within();
+        }
+        if let Some(_ending) = self.begin_end(GRACE) {
+            self.finish();
+        }
+    }
+
+    /// After the supervisor was told: waits for it, answers what is left, removes the files.
+    fn finish(&self) {
+        self.supervisor.join(self.shared.over_by(KILL_LIMIT * 2));
+        crash_point!("shutdown.left");
+        self.shared.close();
+        self.segment.set_run(Run::Closed);
+        crash_point!("shutdown.closed");
+        wake_everyone(&self.segment);
+        self.remove_files();
+    }
+
+    pub(crate) fn remove_files(&self) {
+        self.shared.remove_files();
+    }
+}

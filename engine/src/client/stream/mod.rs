@@ -1,0 +1,502 @@
+//! Streams: many inputs, their outcomes in the same order, as much in progress as pays.
+//!
+//! The thread that asks for the next outcome also feeds the ring: it pulls inputs while there is room,
+//! but stops for an outcome that is ready, so that a slow source of inputs does not hold outcomes back.
+//! Inputs are pushed a few at a time, with one update of the ring's tail and one look at the doorbell,
+//! as long as the workers have enough to do meanwhile.
+//!
+//! # An outcome for each input
+//!
+//! A stream says `None` when its source has no more inputs and each of those has had its outcome; at no other time.
+//! So `collect` and `zip` see all of it, and nothing that stops early looks complete:
+//!
+//! | What befalls it | What its inputs have |
+//! |---|---|
+//! | the servlet is down, the server shuts down | those in progress an outcome each; then each further one that error, without a wait. Outcomes come first: an input is pulled to be refused only when nothing is in progress and another outcome is asked for |
+//! | the servlet is up again | from the next input on, outcomes |
+//! | others have every place for as long as the timeout | the next one [`CallError::ServerBacklogFull`] |
+//! | an outcome is late | [`CallError::Timeout`] in its place; the request is cancelled |
+//! | the ring takes nothing, since the segment is corrupted | [`CallError::Corrupt`], each that was not pushed |
+//! | the source's `next` panics | nothing: no input was taken. Whether it is asked again is up to the consumer |
+//! | what prepares or serialises an input panics, or the drop of what it has prepared | the panic at once; and [`CallError::Refused`] in its place, or its outcome if it was sent before |
+//! | what checks or deserialises an outcome panics | the panic in its place |
+//! | this process is a forked child | [`CallError::Forked`], those in progress as the further ones; what failed before has its own error |
+//! | the stream is dropped | nothing: what no worker has begun is skipped |
+//!
+//! An unordered stream has one error of the stream as a whole, which is of no input: the reactor's thread cannot be
+//! started. Nothing is lost by it, and the next call tries again. A stream has no idea how many inputs its source has, and
+//! its `size_hint` says so.
+//!
+//! What lost: an end after the first error (`None` then looks like completion); a type of item that tells the end
+//! apart (every loop pays for it, and `collect` still stops early); waiting until the servlet is up again (for how
+//! long?).
+//!
+//! # Invariants
+//!
+//! * *turns*: an input that was pulled is noted, and kept where it is to be given back, before any more user code runs:
+//!   by a guard, so that a panic cannot come between. As many items are kept as outcomes are to come.
+
+mod asynchronous;
+mod feeder;
+mod options;
+mod source;
+mod unordered;
+
+pub use asynchronous::AsyncStream;
+pub use options::{DEFAULT_STREAM_TIMEOUT, StreamOptions};
+pub use source::{Inputs, Kept, Prepared, Source};
+pub use unordered::{ByIndex, ByInput, Tags, Unordered};
+
+use crate::client::Core;
+use crate::client::reply::Reply;
+use crate::error::CallError;
+use crate::policy::patience::Pace;
+use crate::wire::payload::Payload;
+use feeder::{Books, CHUNK, Feeder, Unpushed, pull};
+use ringmill_shm::arena::Done;
+use std::collections::VecDeque;
+use std::fmt;
+use std::iter::FusedIterator;
+use std::marker::PhantomData;
+
+/// How many outcomes ahead of the one being read are fetched, of those that are there.
+const AHEAD: usize = 6;
+/// So many outcomes are waited for together, as long as they come quickly: who looks at one that is not there yet takes
+/// its line away from the worker that is about to write it.
+const GROUP: usize = 16;
+/// Fewer in progress than these, and than two batches of each worker, are too few to keep both sides busy.
+const FEWEST: usize = 4 * CHUNK;
+/// Every so many looks at the last of a group there is one at the first, which may be long before the others.
+const FIRST_EVERY: u32 = 4;
+
+/// In the place of an id: what became of this input is in `failed`.
+const FAILED: u32 = u32::MAX;
+
+/// The outcomes of a stream of inputs, in order. See [`Server::stream`](crate::Server::stream).
+///
+/// Every input that is pulled has one outcome, in its place; so after as many as the source has inputs there is `None`,
+/// and not before. Where no place comes free in time, or the server takes no requests, that is the error of the next
+/// input, and of the one after it, as long as it lasts; they are pulled one by one, when they are asked for. Once a
+/// servlet that was down takes requests again, the stream goes on. It does not end because its server does: an endless
+/// source has endless errors then ([`CallError::ShuttingDown`]); nor in a forked child, where each input that has had no
+/// outcome has [`CallError::Forked`].
+///
+/// A panic of user code goes through to who asks for the next outcome; see the
+/// [guide](crate::guide#8-many-at-once).
+///
+/// Dropping it cancels what is in progress: inputs that no worker has begun are skipped.
+pub struct Stream<'s, S: Source, Out: Payload> {
+    flow: Flow<'s>,
+    source: S,
+    exhausted: bool,
+    outcome: PhantomData<fn() -> Out>,
+}
+
+/// What of a stream is in progress; dropping it cancels that.
+#[derive(Debug)]
+struct Flow<'s> {
+    feeder: Feeder<'s>,
+    /// The ids of what is sent, oldest first.
+    sent: VecDeque<u32>,
+    /// What became of inputs that could not be sent, oldest first.
+    failed: VecDeque<CallError>,
+    /// So many of the oldest have very likely ended.
+    ready: usize,
+    /// How many outcomes are waited for together: [`GROUP`], or 1 where items pass through several nodes, which should
+    /// not wait for each other.
+    group: usize,
+    /// How many are in progress at once: the window, or as few as keep everybody busy. What is in progress and nobody is
+    /// at only drives other lines out of the caches.
+    depth: usize,
+    fewest: usize,
+}
+
+impl<'s> Flow<'s> {
+    fn new(core: &'s Core, options: StreamOptions) -> Self {
+        let feeder = Feeder::new(core, options);
+        let (group, fewest) = match core.segment.nodes() {
+            [node] => {
+                let two_batches = 2 * node.batch_size.max(1) as usize * node.workers as usize;
+                (GROUP, two_batches.max(FEWEST).min(feeder.window))
+            }
+            _ => (1, feeder.window),
+        };
+        let (sent, failed) = (VecDeque::new(), VecDeque::new());
+        Self { feeder, sent, failed, ready: 0, group, depth: fewest, fewest }
+    }
+
+    /// The oldest outcome, if it is there.
+    #[inline]
+    fn take_if_done(&mut self) -> Option<Done<'s>> {
+        let done = self.feeder.task(*self.sent.front()?)?.outcome()?;
+        if self.ready == 0 && self.group > 1 && self.sent.len() > GROUP {
+            self.look_at_group();
+        }
+        self.sent.pop_front();
+        self.ready = self.ready.saturating_sub(1);
+        if AHEAD <= self.ready {
+            self.prefetch(AHEAD);
+        }
+        Some(done)
+    }
+
+    /// The oldest is there: if the last of its group is too, so are very likely those between.
+    #[inline]
+    fn look_at_group(&mut self) {
+        if self.is_done(GROUP - 1) {
+            self.ready = GROUP;
+            (1..=AHEAD).for_each(|ahead| self.prefetch(ahead));
+            // Most of them wait for us: fewer are enough, unless sides take turns by sleeping.
+            let spins = self.feeder.core.patience.looks() > 0;
+            if self.depth > self.fewest && spins && self.is_done(self.sent.len() / 2) {
+                self.depth = self.fewest;
+            }
+        }
+    }
+
+    #[inline]
+    fn is_done(&self, index: usize) -> bool {
+        let task = self.sent.get(index).and_then(|&id| self.feeder.task(id));
+        task.is_some_and(|task| task.is_done())
+    }
+
+    #[inline]
+    fn prefetch(&self, ahead: usize) {
+        if let Some(task) = self.sent.get(ahead).and_then(|&id| self.feeder.task(id)) {
+            task.prefetch();
+        }
+    }
+
+    #[inline]
+    fn is_first_ready(&self) -> bool {
+        self.ready > 0 || self.sent.front() == Some(&FAILED) || self.is_done(0)
+    }
+
+    /// Pushes what is filled.
+    fn push(&mut self) {
+        let pushed = self.feeder.push();
+        self.note_pushed(pushed);
+    }
+
+    #[inline]
+    fn note_pushed(&mut self, pushed: Result<(), Unpushed>) {
+        if let Err(unpushed) = pushed {
+            self.fail_unpushed(&unpushed);
+        }
+    }
+
+    /// Each of them has that error, in its place.
+    #[cold]
+    fn fail_unpushed(&mut self, unpushed: &Unpushed) {
+        let mut failed = VecDeque::new();
+        for id in &mut self.sent {
+            if *id == FAILED {
+                failed.extend(self.failed.pop_front());
+            } else if unpushed.ids.contains(id) {
+                *id = FAILED;
+                failed.push_back(CallError::Corrupt { message: unpushed.message.clone() });
+            }
+        }
+        self.failed = failed;
+    }
+
+    /// Waits for the oldest outcome, which nobody has failed to send, and takes it. `None` if it does not come while we
+    /// spin, and we must not sleep.
+    fn await_first(&mut self, may_sleep: bool) -> Option<Result<Done<'s>, CallError>> {
+        let Self { feeder, sent, group, .. } = self;
+        let (core, timeout) = (feeder.core, feeder.options.timeout);
+        let task = feeder.task(*sent.front()?)?;
+        // One alone is looked for closely.
+        let pace = if sent.len() == 1 { Pace::Answer } else { Pace::Many };
+        let is_group = *group > 1 && sent.len() > 2 * GROUP;
+        let last = sent.get(GROUP - 1).filter(|_| is_group).and_then(|&id| feeder.task(id));
+        let (mut looks, mut all) = (0, false);
+        let look = || match last {
+            None => task.outcome(),
+            Some(last) => {
+                looks += 1;
+                all = last.is_done();
+                if all || looks % FIRST_EVERY == 0 { task.outcome() } else { None }
+            }
+        };
+        let outcome = if may_sleep {
+            let note = || feeder.note_begun(sent.iter().rev().copied().filter(|&id| id != FAILED));
+            core.await_outcome(task, None, timeout, pace, look, note)
+        } else {
+            Ok(core.spin_for(task, timeout, pace, look)?)
+        };
+        self.sent.pop_front();
+        self.ready = if all { GROUP - 1 } else { 0 };
+        if all {
+            (0..AHEAD).for_each(|ahead| self.prefetch(ahead));
+        }
+        Some(outcome)
+    }
+
+    #[cold]
+    fn fail(&mut self, error: CallError) {
+        self.sent.push_back(FAILED);
+        self.failed.push_back(error);
+    }
+
+    /// The oldest, if it has no outcome for us: why. It has failed before it was sent, or is the parent's of this process.
+    fn take_failed(&mut self) -> Option<CallError> {
+        let has_failed = *self.sent.front()? == FAILED;
+        if !has_failed && self.feeder.is_ours() {
+            return None;
+        }
+        self.sent.pop_front();
+        self.ready = 0;
+        if has_failed { self.failed.pop_front() } else { Some(self.feeder.core.forked()) }
+    }
+}
+
+impl<'s> Books<'s, ()> for Flow<'s> {
+    #[inline]
+    fn feeder(&mut self) -> &mut Feeder<'s> {
+        &mut self.feeder
+    }
+
+    #[inline]
+    fn note(&mut self, (): (), id: u32) {
+        self.sent.push_back(id);
+        let pushed = self.feeder.push_some(self.sent.len());
+        self.note_pushed(pushed);
+    }
+
+    fn note_failed(&mut self, (): (), error: CallError) {
+        self.fail(error);
+    }
+}
+
+impl Drop for Flow<'_> {
+    fn drop(&mut self) {
+        if !self.feeder.is_ours() {
+            return;
+        }
+        let pushed = self.sent.len() - self.failed.len() - self.feeder.unpushed();
+        for id in self.sent.drain(..).filter(|&id| id != FAILED).take(pushed) {
+            if let Some(task) = self.feeder.task(id) {
+                self.feeder.core.cancel(task);
+            }
+        }
+    }
+}
+
+impl<S: Source, Out: Payload> fmt::Debug for Stream<'_, S, Out> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stream").field("in_progress", &self.flow.sent.len()).finish_non_exhaustive()
+    }
+}
+
+impl<'s, S: Source, Out: Payload> Stream<'s, S, Out> {
+    pub(crate) fn new(core: &'s Core, source: S, options: StreamOptions) -> Self {
+        Self { flow: Flow::new(core, options), source, exhausted: false, outcome: PhantomData }
+    }
+
+    /// Gives each input back with its outcome.
+    ///
+    /// # Panics
+    /// If the stream has begun.
+    #[must_use]
+    pub fn with_inputs(self) -> WithInputs<'s, S, Out> {
+        self.assert_new();
+        let source = Kept { source: self.source, items: VecDeque::new() };
+        WithInputs(Stream { flow: self.flow, source, exhausted: false, outcome: PhantomData })
+    }
+
+    /// Gives outcomes as they come, each with the index of its input.
+    ///
+    /// # Panics
+    /// If the stream has begun.
+    #[must_use]
+    pub fn unordered(self) -> Unordered<'s, S, Out> {
+        self.assert_new();
+        Unordered::new(self.flow.feeder.core, self.source, self.flow.feeder.options)
+    }
+
+    fn assert_new(&self) {
+        assert!(self.flow.sent.is_empty() && !self.exhausted, "the stream has begun");
+    }
+
+    /// The next outcome, read where it lies. Replies that are kept hold their places: as many as the
+    /// capacity of them and the stream waits for ever, or rather for its timeout.
+    #[inline]
+    pub fn next_reply(&mut self) -> Option<Result<Reply<'s, Out>, CallError>> {
+        if !self.flow.feeder.is_ours() {
+            return self.next_forked().map(Err);
+        }
+        self.feed();
+        match self.flow.take_if_done() {
+            Some(done) => Some(self.flow.feeder.core.open(done)),
+            None => self.next_reply_later(),
+        }
+    }
+
+    #[cold]
+    fn next_reply_later(&mut self) -> Option<Result<Reply<'s, Out>, CallError>> {
+        match self.wait_for_first()? {
+            Ok(done) => Some(self.flow.feeder.core.open(done)),
+            Err(error) => Some(Err(error)),
+        }
+    }
+
+    /// The next outcome, which is not there yet.
+    #[cold]
+    fn next_later(&mut self) -> Option<Result<Out, CallError>> {
+        match self.wait_for_first()? {
+            Ok(done) => Some(self.flow.feeder.value(done, !self.exhausted)),
+            Err(error) => Some(Err(error)),
+        }
+    }
+
+    /// Takes the oldest outcome, waiting for it; `None` at the end.
+    #[inline]
+    fn take_first(&mut self) -> Option<Result<Done<'s>, CallError>> {
+        match self.flow.take_if_done() {
+            Some(done) => Some(Ok(done)),
+            None => self.wait_for_first(),
+        }
+    }
+
+    #[cold]
+    fn wait_for_first(&mut self) -> Option<Result<Done<'s>, CallError>> {
+        while self.flow.sent.is_empty() {
+            if self.exhausted {
+                return None;
+            }
+            match self.flow.feeder.wait_for_place() {
+                Ok(()) => self.feed(),
+                Err(error) => self.refuse_next(error),
+            }
+        }
+        self.flow.push();
+        if let Some(error) = self.flow.take_failed() {
+            return Some(Err(error));
+        }
+        if self.flow.depth < self.flow.feeder.window {
+            if let Some(done) = self.flow.await_first(false) {
+                return Some(done);
+            }
+            // It takes long: the workers may have a use for more.
+            self.flow.depth = self.flow.feeder.window;
+            self.feed();
+            self.flow.push();
+        }
+        // What could not be pushed has failed meanwhile, or the source has forked.
+        match self.flow.take_failed() {
+            Some(error) => Some(Err(error)),
+            None => self.flow.await_first(true),
+        }
+    }
+
+    /// The error of the oldest input that has had none, in a forked child; `None` at the end.
+    #[cold]
+    fn next_forked(&mut self) -> Option<CallError> {
+        while self.flow.sent.is_empty() {
+            if self.exhausted {
+                return None;
+            }
+            self.refuse_next(self.flow.feeder.core.forked());
+        }
+        self.flow.take_failed()
+    }
+
+    /// There is no place for the next input, if there is one: that is its outcome.
+    fn refuse_next(&mut self, error: CallError) {
+        match self.source.next() {
+            Some(item) => {
+                self.flow.fail(error);
+                drop(item);
+            }
+            None => self.exhausted = true,
+        }
+    }
+
+    /// Sends inputs while there is room.
+    #[inline]
+    fn feed(&mut self) {
+        let mut pulled = 0;
+        while self.flow.sent.len() < self.flow.depth && !self.exhausted {
+            if pulled >= 2 && self.flow.is_first_ready() {
+                break;
+            }
+            // Why there is none is asked again when nothing is in progress: outcomes come first.
+            let Ok(Some(id)) = self.flow.feeder.place() else { break };
+            if !pull(&mut self.flow, &mut self.source, id) {
+                self.exhausted = true;
+                break;
+            }
+            pulled += 1;
+        }
+    }
+}
+
+impl<S: Source, Out: Payload> Iterator for Stream<'_, S, Out> {
+    type Item = Result<Out, CallError>;
+
+    // The two ways are kept apart: what they have in common would travel through memory, and who reads what it has
+    // just written in other pieces waits until all its stores have their lines.
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        if !self.flow.feeder.is_ours() {
+            return self.next_forked().map(Err);
+        }
+        self.feed();
+        match self.flow.take_if_done() {
+            Some(done) => Some(self.flow.feeder.value(done, !self.exhausted)),
+            None => self.next_later(),
+        }
+    }
+}
+
+impl<S: Source, Out: Payload> FusedIterator for Stream<'_, S, Out> {}
+
+/// The outcomes of a stream in order, each with its input. From [`Stream::with_inputs`].
+///
+/// An item is an input and what became of it, for every input, as of a [`Stream`]. The outer result is that of all
+/// streams with more than outcomes: nothing befalls one in order as a whole, so it is always `Ok`.
+pub struct WithInputs<'s, S: Source, Out: Payload>(Stream<'s, Kept<S>, Out>);
+
+impl<S: Source, Out: Payload> fmt::Debug for WithInputs<'_, S, Out> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("WithInputs").field(&self.0).finish()
+    }
+}
+
+impl<'s, S: Source, Out: Payload> WithInputs<'s, S, Out> {
+    /// Gives them as they come, not in order.
+    ///
+    /// # Panics
+    /// If the stream has begun.
+    #[must_use]
+    pub fn unordered(self) -> Unordered<'s, S, Out, ByInput> {
+        self.0.assert_new();
+        Unordered::new(self.0.flow.feeder.core, self.0.source.source, self.0.flow.feeder.options)
+    }
+
+    /// The oldest input, whose outcome has been taken.
+    #[inline]
+    fn first_item(&mut self) -> S::Item {
+        self.0.source.items.pop_front().expect("one for each outcome, in their order")
+    }
+}
+
+impl<S: Source, Out: Payload> Iterator for WithInputs<'_, S, Out> {
+    type Item = Result<(S::Item, Result<Out, CallError>), CallError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if !self.0.flow.feeder.is_ours() {
+            let error = self.0.next_forked()?;
+            return Some(Ok((self.first_item(), Err(error))));
+        }
+        self.0.feed();
+        let outcome = self.0.take_first()?;
+        // Before the outcome is read: should its own code panic, the next is that of the next input.
+        let item = self.first_item();
+        let more = !self.0.exhausted;
+        Some(Ok((item, outcome.and_then(|done| self.0.flow.feeder.value(done, more)))))
+    }
+}
+
+impl<S: Source, Out: Payload> FusedIterator for WithInputs<'_, S, Out> {}

@@ -1,0 +1,130 @@
+//! Where the inputs of a stream come from.
+
+use crate::error::BoxError;
+use crate::wire::payload::Payload;
+use std::collections::VecDeque;
+use std::iter::Fuse;
+use std::marker::PhantomData;
+
+/// Where the inputs of a stream come from: what is pulled, and the input that is made of it. Implemented for
+/// what [`Server::stream`](crate::Server::stream) and its like make; not for others to implement.
+pub trait Source: sealed::Sealed {
+    /// What the iterator gives.
+    type Item;
+    /// The server's input.
+    type In: Payload;
+
+    /// The next item.
+    #[doc(hidden)]
+    fn next(&mut self) -> Option<Self::Item>;
+
+    /// Has the item's input sent, or why there is none. User code runs before `send` and after it.
+    #[doc(hidden)]
+    fn prepare(&mut self, item: &Self::Item, send: impl FnOnce(Result<&Self::In, BoxError>));
+}
+
+mod sealed {
+    pub trait Sealed {}
+    impl<I: Iterator> Sealed for super::Inputs<I> {}
+    impl<I: Iterator, F, In> Sealed for super::Prepared<I, F, In> {}
+    impl<S: super::Source> Sealed for super::Kept<S> {}
+    impl<In> Sealed for super::Given<In> {}
+}
+
+/// An iterator of inputs.
+#[derive(Debug)]
+pub struct Inputs<I: Iterator>(pub(crate) Fuse<I>);
+
+impl<I: Iterator<Item: Payload>> Source for Inputs<I> {
+    type Item = I::Item;
+    type In = I::Item;
+
+    #[inline]
+    fn next(&mut self) -> Option<I::Item> {
+        self.0.next()
+    }
+
+    #[inline]
+    fn prepare(&mut self, item: &I::Item, send: impl FnOnce(Result<&I::Item, BoxError>)) {
+        send(Ok(item));
+    }
+}
+
+/// One input that is there already.
+#[derive(Debug)]
+pub(super) struct Given<In>(pub(super) Option<In>);
+
+impl<In: Payload> Source for Given<In> {
+    type Item = In;
+    type In = In;
+
+    #[inline]
+    fn next(&mut self) -> Option<In> {
+        self.0.take()
+    }
+
+    #[inline]
+    fn prepare(&mut self, item: &In, send: impl FnOnce(Result<&In, BoxError>)) {
+        send(Ok(item));
+    }
+}
+
+/// An iterator of anything, and what makes inputs of it.
+pub struct Prepared<I: Iterator, F, In> {
+    pub(crate) items: Fuse<I>,
+    pub(crate) prepare: F,
+    pub(crate) input: PhantomData<fn() -> In>,
+}
+
+impl<I: Iterator, F, In> std::fmt::Debug for Prepared<I, F, In> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Prepared").finish_non_exhaustive()
+    }
+}
+
+impl<I, F, In, E> Source for Prepared<I, F, In>
+where
+    I: Iterator,
+    F: FnMut(&I::Item) -> Result<In, E>,
+    In: Payload,
+    E: Into<BoxError>,
+{
+    type Item = I::Item;
+    type In = In;
+
+    fn next(&mut self) -> Option<I::Item> {
+        self.items.next()
+    }
+
+    fn prepare(&mut self, item: &I::Item, send: impl FnOnce(Result<&In, BoxError>)) {
+        match (self.prepare)(item) {
+            Ok(input) => send(Ok(&input)),
+            Err(error) => send(Err(error.into())),
+        }
+    }
+}
+
+/// A source whose items are kept until they are given back.
+#[derive(Debug)]
+pub struct Kept<S: Source> {
+    pub(crate) source: S,
+    pub(crate) items: VecDeque<S::Item>,
+}
+
+/// Its items are those that were kept last: so one is kept before its user's code sees it, and stays whatever that does.
+impl<S: Source> Source for Kept<S> {
+    type Item = ();
+    type In = S::In;
+
+    fn next(&mut self) -> Option<()> {
+        let item = self.source.next()?;
+        self.items.push_back(item);
+        Some(())
+    }
+
+    fn prepare(&mut self, (): &(), send: impl FnOnce(Result<&S::In, BoxError>)) {
+        if let Some(item) = self.items.back() {
+            self.source.prepare(item, send);
+        }
+    }
+}

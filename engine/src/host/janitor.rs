@@ -1,0 +1,227 @@
+//! A process that keeps the right to remove a server's files.
+//!
+//! A service that starts as root and drops its privileges may neither remove its own files in the end nor start a
+//! worker that could. One that goes to another root directory (`chroot`) must not hold a descriptor of a directory outside:
+//! code in there could leave by it. So where a server starts as root, a process of the same program, which is no worker,
+//! maps nothing and runs no user code, waits beside the workers. It holds the directory of the files and the root directory
+//! of the start; the service then holds neither.
+//!
+//! # Protocol
+//!
+//! | Server | Janitor |
+//! |---|---|
+//! | ends in order, and has removed its files | is ended |
+//! | ends in order, and may not or cannot remove them ([`REMOVE`]) | removes them, ends; the server waits for that, with a limit |
+//! | starts a worker from another root directory ([`ROOT`]) | sends the root directory of the start, if the server's process is root and may call `chroot`: it could go there anyway. The server closes it when the worker is started |
+//! | has seen that it acts as another user or has another root directory ([`NEEDED`]) and is gone | removes them, if nobody else has, and ends |
+//! | is gone as it was | ends: the workers may do it |
+//!
+//! It knows that the server is gone by its end of a [tether](ringmill_shm::sys::tether), so it never outlives it by
+//! more than the removal. What it may remove are two names in one directory, each only while it is the file that was
+//! made under it, and only while the server's byte of the lease is held: by the server, or by itself.
+//!
+//! # Crash
+//!
+//! If it is killed, the files of such a server stay until the next start of that name, or `shmtool clean`; and a worker
+//! cannot be started again from a root directory that has not what the program needs.
+
+use super::order::{Descriptor, ORDER_VERSION, VARIABLE};
+use super::recipe::Recipe;
+use super::settle::{settle_in, tether};
+use super::word::END_AT_ONCE;
+use ringmill_shm::participant::try_lock_server;
+use ringmill_shm::segment::{Place, Segment, remove_held};
+use ringmill_shm::sys::birth::Birth;
+use ringmill_shm::sys::child::Child;
+use ringmill_shm::sys::file::beyond_standard;
+use ringmill_shm::sys::image::open_directory;
+use ringmill_shm::sys::process::{GROUP_SIGNALS, PidFd, exit_now, is_unwaited_child, user_id, wait_readable};
+use ringmill_shm::sys::tether::{Received, Tether};
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// What an order to be one begins with.
+pub(crate) const ORDER: &str = "janitor:";
+
+const REMOVE: &[u8] = b"remove";
+const ROOT: &[u8] = b"root";
+const NEEDED: &[u8] = b"needed";
+
+/// How long a server waits for its janitor, and that for the lease of a dead one.
+const REMOVAL_LIMIT: Duration = Duration::from_secs(2);
+const REMOVAL_LOOK: Duration = Duration::from_millis(1);
+/// How long a server waits for an answer of its janitor.
+const ANSWER_LIMIT: Duration = Duration::from_secs(2);
+
+/// A server's janitor.
+#[derive(Debug)]
+pub(crate) struct Janitor {
+    process: Mutex<Option<(Child, PidFd)>>,
+    tether: Tether,
+    /// Whether it was told that it is needed.
+    told: AtomicBool,
+    /// Whose it is: not a forked child's.
+    birth: Birth,
+}
+
+impl Drop for Janitor {
+    fn drop(&mut self) {
+        self.dismiss(|| Ok(())); // of a server that did not start
+    }
+}
+
+impl Janitor {
+    /// Starts one.
+    ///
+    /// # Errors
+    /// What the system says; the server does without.
+    pub(crate) fn hire(recipe: &Recipe, segment: &Segment, server_name: &str) -> io::Result<Self> {
+        let directory = segment.take_directory().ok_or(io::ErrorKind::NotFound)?;
+        match Self::start(recipe, segment, &directory, server_name) {
+            Ok(janitor) => Ok(janitor),
+            Err(error) => {
+                segment.keep_directory(directory);
+                Err(error)
+            }
+        }
+    }
+
+    fn start(recipe: &Recipe, segment: &Segment, directory: &File, server_name: &str) -> io::Result<Self> {
+        let (ours, theirs) = Tether::pair()?;
+        let (image, lease) = (&recipe.image, segment.lease().open_again()?);
+        let (root, lease, theirs) = (open_directory("/")?, lease.file()?, theirs.file()?);
+        let kept = [directory, &root, segment.file(), &lease, &theirs];
+        let mut descriptors = Vec::with_capacity(kept.len());
+        for file in kept {
+            descriptors.push(Descriptor::of(file)?);
+        }
+        let order = (ORDER_VERSION, std::process::id(), descriptors, segment.place().to_text());
+        let mut command = image.command();
+        command
+            .args(["janitor", server_name])
+            .env(VARIABLE, format!("{ORDER}{}", serde_json::to_string(&order)?));
+        let (nothing, kept) = (beyond_standard(File::open("/dev/null")?)?, kept.map(AsRawFd::as_raw_fd));
+        let (mut child, _) =
+            image.spawn(&command, "ringmill", nothing.as_raw_fd(), &kept, GROUP_SIGNALS, None)?;
+        match PidFd::of_child(child.id()) {
+            Ok(pidfd) => {
+                drop(recipe.held.take_root()); // the janitor has it
+                let process = Mutex::new(Some((child, pidfd)));
+                Ok(Self { process, tether: ours, told: AtomicBool::new(false), birth: Birth::here() })
+            }
+            Err(error) => {
+                if is_unwaited_child(child.id()) {
+                    let _ = child.kill();
+                    let _ = child.wait();
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Tells it, once, that it is needed, if this process acts as another user than root by now, or has another root
+    /// directory.
+    pub(crate) fn tell_if_needed(&self, root_has_changed: impl FnOnce() -> bool) {
+        // Relaxed, both: told by one thread only, and twice does no harm.
+        if !self.told.load(Ordering::Relaxed) && (user_id() != 0 || root_has_changed()) {
+            self.told.store(true, Ordering::Relaxed);
+            let _ = self.tether.send(NEEDED);
+        }
+    }
+
+    /// The root directory of the server's start; `None` if it does not give that.
+    pub(crate) fn root(&self) -> Option<File> {
+        while let Received::Message(_late) = self.tether.receive() {}
+        self.tether.send(ROOT).ok()?;
+        wait_readable(&[self.tether.as_raw_fd()], Some(ANSWER_LIMIT));
+        self.tether.receive_file()
+    }
+
+    /// The server has ended. The janitor removes the files where `remove`, which does so from this process, cannot. A
+    /// second one waits for the first: when either returns, they are gone.
+    pub(crate) fn dismiss(&self, remove: impl FnOnce() -> io::Result<()>) {
+        if !self.birth.is_here() {
+            return;
+        }
+        let mut process = self.process.lock().unwrap_or_else(|e| e.into_inner());
+        let Some((mut child, pidfd)) = process.take() else { return };
+        if remove().is_err() {
+            let _ = self.tether.send(REMOVE); // if it has gone, nobody can do it
+        } else if pidfd.send_signal(libc::SIGKILL).is_err() {
+            let _ = self.tether.send(END_AT_ONCE);
+        }
+        if wait_readable(&[pidfd.as_raw_fd()], Some(REMOVAL_LIMIT))[0] {
+            let _ = child.wait();
+        }
+    }
+}
+
+/// What a process does that was ordered to be one.
+pub(crate) fn live(order: &str) -> ! {
+    let code = crate::panics::caught(|| watch(order)).ok().flatten().map_or(1, |()| 0);
+    exit_now(code)
+}
+
+fn watch(order: &str) -> Option<()> {
+    let (version, server, descriptors, place): (u32, u32, Vec<Descriptor>, String) =
+        serde_json::from_str(order).ok()?;
+    let place = Place::parse(&place).ok().filter(|_| version == ORDER_VERSION)?;
+    settle_in(&descriptors, "");
+    let [directory, root, segment, lease]: [File; 4] = (descriptors.get(..4)?.iter())
+        .map(|descriptor| descriptor.take_over())
+        .collect::<Option<Vec<_>>>()?
+        .try_into()
+        .ok()?;
+    let tether = tether()?;
+    let mut is_needed = false;
+    loop {
+        wait_readable(&[tether.as_raw_fd()], None);
+        match tether.receive() {
+            Received::Message(message) if message == NEEDED => is_needed = true,
+            Received::Message(message) if message == ROOT => {
+                let _ = match may_change_root(server) {
+                    true => tether.send_file(ROOT, &root),
+                    false => tether.send(ROOT),
+                };
+            }
+            // The server holds the lease.
+            Received::Message(message) if message == REMOVE => {
+                return remove_held(&place, &directory, &segment, &lease).ok().map(drop);
+            }
+            Received::Over if is_needed => {
+                // The kernel closes one descriptor of the dead after the other, the lease's perhaps last.
+                let begun = Instant::now();
+                while try_lock_server(&lease).is_err() {
+                    if begun.elapsed() >= REMOVAL_LIMIT {
+                        return None;
+                    }
+                    std::thread::sleep(REMOVAL_LOOK); // of a lock's release nobody is told
+                }
+                return remove_held(&place, &directory, &segment, &lease).ok().map(drop);
+            }
+            Received::Nothing => {}
+            Received::Message(_) | Received::Over => return Some(()),
+        }
+    }
+}
+
+/// Whether the server's process is root and may call `chroot`, so that no root directory holds it anyway. In another one
+/// it cannot have got there by way of a user namespace: the kernel makes none for a process in a `chroot`.
+fn may_change_root(server: u32) -> bool {
+    const CAP_SYS_CHROOT: u64 = 1 << 18;
+    if std::os::unix::process::parent_id() != server {
+        return false; // it is gone, and whoever asks has its copy of the tether
+    }
+    let status = std::fs::read_to_string(format!("/proc/{server}/status")).unwrap_or_default();
+    let field = |key: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
+        line.map(|line| line.split_whitespace().collect::<Vec<_>>()).unwrap_or_default()
+    };
+    let acts_as_root = field("Uid").get(1) == Some(&"0");
+    let capabilities = field("CapEff").first().and_then(|text| u64::from_str_radix(text, 16).ok());
+    acts_as_root && capabilities.is_some_and(|all| all & CAP_SYS_CHROOT != 0)
+}

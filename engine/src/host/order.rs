@@ -1,0 +1,296 @@
+//! What a worker's process is told by the server that starts it, as text in its environment.
+//!
+//! The text is JSON with a version: fields may hold any value of their types, and a program that was built with another
+//! version of ringmill knows that it cannot follow, before it looks at anything else. A process that has such a text is a
+//! worker and nothing else; where it cannot follow, it ends (`child::begin`).
+
+use crate::policy::patience::Wait;
+use ringmill_shm::doorbell::WORKER_LIMIT;
+use ringmill_shm::participant::{Lease, SERVER};
+use ringmill_shm::segment::{Place, Segment};
+use ringmill_shm::sys::build_id::BuildId;
+use ringmill_shm::sys::file::take_over;
+use ringmill_shm::token::Token;
+use serde::{Deserialize, Serialize};
+use std::ffi::OsStr;
+use std::fs::File;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
+use std::time::Duration;
+
+/// Tells a process that it is a worker: an [`Order`]. Nothing of it is secret: other users may see it, where the system
+/// shows them the environment of processes that are not theirs.
+pub(crate) const VARIABLE: &str = "RINGMILL_WORKER";
+/// Which orders this program gives and follows: another number for each change of [`Order`].
+pub(crate) const ORDER_VERSION: u32 = 2;
+
+/// What a worker's process is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Order {
+    /// The first of its places.
+    pub(crate) place: u32,
+    /// One for each of its places, which lie side by side.
+    pub(crate) tokens: Vec<Token>,
+    pub(crate) wait: Wait,
+    /// One that starts later under the same name is not the one that wants us.
+    pub(crate) origin: Origin,
+    /// What it has from the server: the segment's file, the lease to hold bytes by, the lease to look by, the tether.
+    pub(crate) descriptors: Option<[Descriptor; 4]>,
+    /// Which build it must be, if that is known.
+    pub(crate) build: Option<BuildId>,
+    /// What a process list is to call it; empty: as it is called already.
+    pub(crate) name: String,
+    pub(crate) segment: Place,
+}
+
+/// A descriptor that a process has from its start on, and what it is one of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Descriptor {
+    pub(crate) number: i32,
+    file: u64,
+}
+
+impl Descriptor {
+    pub(crate) fn of(file: &File) -> std::io::Result<Self> {
+        Ok(Self { number: file.as_raw_fd(), file: file.metadata()?.ino() })
+    }
+
+    pub(crate) fn take_over(self) -> Option<File> {
+        take_over(self.number, self.file)
+    }
+}
+
+/// Which server it is: of all that ever had its name, and its pid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Origin {
+    pub(crate) pid: u32,
+    /// When its process began.
+    began: u64,
+    /// The file number of its lease: the file found under its name may be its successor's.
+    lease: u64,
+}
+
+impl Origin {
+    pub(crate) fn of(segment: &Segment) -> std::io::Result<Self> {
+        let server = &segment.participants()[SERVER as usize];
+        Ok(Self { pid: server.pid(), began: server.start_time(), lease: segment.lease().file_number()? })
+    }
+
+    /// Whether it has ended, as far as can be told.
+    pub(crate) fn has_ended(&self, place: &Place) -> bool {
+        match Lease::open(&place.lease_path()) {
+            Ok(lease) => {
+                lease.file_number().ok() != Some(self.lease) || matches!(lease.is_served(), Ok(false))
+            }
+            Err(error) => error.kind() == std::io::ErrorKind::NotFound,
+        }
+    }
+}
+
+/// Why a text is no order, or none that this program can follow.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum OrderError {
+    #[error("its order is not UTF-8")]
+    NotText,
+    #[error("its order cannot be read: {0}")]
+    Unreadable(serde_json::Error),
+    #[error(
+        "its order has version {theirs}, and this program follows those of version {ORDER_VERSION}; build the server's program and the workers' with the same version of ringmill"
+    )]
+    OtherVersion { theirs: u64 },
+    #[error("its order is invalid: {what}")]
+    Invalid { what: &'static str },
+}
+
+/// An order as it is written.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    version: u32,
+    place: u32,
+    tokens: Vec<u32>,
+    wait: WrittenWait,
+    origin: Origin,
+    descriptors: Option<[Descriptor; 4]>,
+    build: Option<String>,
+    name: String,
+    segment: String,
+}
+
+#[derive(Serialize, Deserialize)]
+enum WrittenWait {
+    Adaptive,
+    Spin(Duration),
+    Park,
+}
+
+/// What an order of any version has.
+#[derive(Deserialize)]
+struct Versioned {
+    version: u64,
+}
+
+impl Order {
+    pub(crate) fn to_text(&self) -> String {
+        let written = Written {
+            version: ORDER_VERSION,
+            place: self.place,
+            tokens: self.tokens.iter().map(|token| token.raw()).collect(),
+            wait: match self.wait {
+                Wait::Adaptive => WrittenWait::Adaptive,
+                Wait::Spin(time) => WrittenWait::Spin(time),
+                Wait::Park => WrittenWait::Park,
+            },
+            origin: self.origin,
+            descriptors: self.descriptors,
+            build: self.build.as_ref().map(ToString::to_string),
+            name: self.name.clone(),
+            segment: self.segment.to_text(),
+        };
+        serde_json::to_string(&written).expect("numbers, strings and lists of them can be written")
+    }
+
+    pub(crate) fn parse(text: &OsStr) -> Result<Self, OrderError> {
+        let text = text.to_str().ok_or(OrderError::NotText)?;
+        let Versioned { version } = serde_json::from_str(text).map_err(OrderError::Unreadable)?;
+        if version != u64::from(ORDER_VERSION) {
+            return Err(OrderError::OtherVersion { theirs: version });
+        }
+        let written: Written = serde_json::from_str(text).map_err(OrderError::Unreadable)?;
+        let invalid = |what| OrderError::Invalid { what };
+        let tokens: Option<Vec<Token>> = written.tokens.iter().map(|&raw| Token::from_raw(raw)).collect();
+        let tokens = tokens.ok_or(invalid("a token is none"))?;
+        if !(1..=WORKER_LIMIT).contains(&tokens.len()) {
+            return Err(invalid("as many workers are never in one process"));
+        }
+        if written.place == SERVER || written.place.saturating_add(tokens.len() as u32) > Token::INDEX_LIMIT {
+            return Err(invalid("no worker has that place"));
+        }
+        let build = written.build.map(|text| BuildId::parse(&text).ok_or(invalid("the build is none")));
+        Ok(Self {
+            place: written.place,
+            tokens,
+            wait: match written.wait {
+                WrittenWait::Adaptive => Wait::Adaptive,
+                WrittenWait::Spin(time) => Wait::Spin(time),
+                WrittenWait::Park => Wait::Park,
+            },
+            origin: written.origin,
+            descriptors: written.descriptors,
+            build: build.transpose()?,
+            name: written.name,
+            segment: Place::parse(&written.segment).map_err(|_| invalid("no segment has that name"))?,
+        })
+    }
+}
+
+/// Whether a text is an order, and if so, comes back as it is.
+pub(crate) fn understands(text: &str) -> bool {
+    let order = Order::parse(OsStr::new(text)).ok();
+    order.is_some_and(|order| Order::parse(OsStr::new(&order.to_text())).ok() == Some(order))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::os::unix::ffi::OsStrExt;
+
+    fn waits() -> impl Strategy<Value = Wait> {
+        let duration = (any::<u64>(), 0..1_000_000_000_u32).prop_map(|(s, ns)| Duration::new(s, ns));
+        let spins = prop_oneof![Just(Duration::ZERO), Just(Duration::MAX), duration].prop_map(Wait::Spin);
+        prop_oneof![Just(Wait::Adaptive), Just(Wait::Park), spins]
+    }
+
+    fn segments() -> impl Strategy<Value = Place> {
+        let named =
+            "[A-Za-z0-9_-][A-Za-z0-9._-]{0,20}".prop_filter_map("a name", |name| Place::named(&name).ok());
+        prop_oneof![named, any::<String>().prop_map(|path| Place::File(format!("/{path}").into()))]
+    }
+
+    fn orders() -> impl Strategy<Value = Order> {
+        let token = (0..Token::INDEX_LIMIT, 1..8_u32).prop_map(|(index, epoch)| Token::new(index, epoch));
+        let tokens = proptest::collection::vec(token, 1..=WORKER_LIMIT);
+        let places = 1..Token::INDEX_LIMIT - WORKER_LIMIT as u32;
+        let origin = any::<(u32, u64, u64)>().prop_map(|(pid, began, lease)| Origin { pid, began, lease });
+        let descriptor = any::<(i32, u64)>().prop_map(|(number, file)| Descriptor { number, file });
+        let descriptors =
+            proptest::option::of([descriptor.clone(), descriptor.clone(), descriptor.clone(), descriptor]);
+        let build = proptest::option::of("[a-z0-9.-]{1,60}")
+            .prop_map(|text| text.map(|text| BuildId::parse(&text).expect("a build")));
+        let all = (places, tokens, waits(), origin, descriptors, build, any::<String>(), segments());
+        all.prop_map(|(place, tokens, wait, origin, descriptors, build, name, segment)| Order {
+            place,
+            tokens,
+            wait,
+            origin,
+            descriptors,
+            build,
+            name,
+            segment,
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn orders_come_back_as_they_were(order in orders()) {
+            let text = order.to_text();
+            prop_assert!(!text.contains('\0'), "it is a variable's value");
+            prop_assert_eq!(Order::parse(OsStr::new(&text)).unwrap(), order);
+        }
+
+        #[test]
+        fn one_that_is_cut_off_or_bent_is_none_or_another(order in orders(), at: usize, byte: u8) {
+            let mut text = order.to_text().into_bytes();
+            let at = at % text.len();
+            prop_assert!(Order::parse(OsStr::from_bytes(&text[..at])).is_err());
+            text[at] = byte;
+            let _ = Order::parse(OsStr::from_bytes(&text));
+        }
+    }
+
+    #[test]
+    fn what_is_no_order_is_told() {
+        let origin = Origin { pid: 42, began: 7, lease: 1 << 40 };
+        let tokens = vec![Token::new(3, 9), Token::new(4, 2)];
+        let order = Order {
+            place: 3,
+            tokens,
+            wait: Wait::Park,
+            origin,
+            descriptors: None,
+            build: None,
+            name: String::new(),
+            segment: Place::named("a").unwrap(),
+        };
+        let text = order.to_text();
+        let why = |text: &str| Order::parse(OsStr::new(text)).unwrap_err().to_string();
+        for (part, other, said) in [
+            ("\"version\":2", "\"version\":3", "version 3, and this program follows those of version 2"),
+            ("\"version\":2", "\"version\":3,\"more\":[]", "version 3, and this program follows"),
+            ("\"version\":2", "\"version\":-1", "cannot be read"),
+            ("\"version\":2,", "", "missing field `version`"),
+            ("\"version\":2", "\"version\":2,\"more\":[]", "unknown field `more`"),
+            ("\"place\":3", "\"place\":0", "no worker has that place"),
+            ("\"place\":3", "\"place\":4294967295", "no worker has that place"),
+            ("\"Park\"", "\"Never\"", "unknown variant `Never`"),
+            ("\"a\"", "\"\"", "no segment has that name"),
+            ("\"build\":null", "\"build\":\"a/b\"", "the build is none"),
+        ] {
+            let bad = text.replacen(part, other, 1);
+            assert_ne!(bad, text, "{part}");
+            assert!(why(&bad).contains(said), "{bad}: {}", why(&bad));
+        }
+        let tokens =
+            |raw: &str| text.replacen(&text[text.find("[").unwrap()..=text.find("]").unwrap()], raw, 1);
+        assert!(why(&tokens("[]")).contains("as many workers"));
+        assert!(why(&tokens("[0]")).contains("a token is none"));
+        assert!(why(&tokens(&format!("{:?}", vec![1025; WORKER_LIMIT + 1]))).contains("as many workers"));
+        for text in ["", "1", "{}", "[]", "3:3073,4098:park:42:name"] {
+            assert!(why(text).contains("cannot be read"), "{text}");
+        }
+        assert!(matches!(Order::parse(OsStr::from_bytes(b"\xff")), Err(OrderError::NotText)));
+    }
+}

@@ -1,0 +1,281 @@
+//! Which worker types this program can be: what `init!` listed.
+//!
+//! # Who is who
+//!
+//! Within one executable a worker type is known by its `TypeId`: names are shared by types of two versions of one crate,
+//! and by those that a macro makes in one function. Between executables there is no such thing. There a type is known by
+//! its name and the [layout](crate::wire::payload::layout_hash) of its payloads, and where two types that are listed have both
+//! in common, the worker refuses to choose. The server writes one number into the segment, of the one kind or the other
+//! ([`Identity`]); which kind it is, the worker need not be told.
+//!
+//! # Which file holds an `init!`
+//!
+//! A worker's process is the executable, started anew; so an `init!` in a library that an interpreter has loaded is never
+//! seen there, and the interpreter would run whatever it takes its arguments for. `check` looks before anything is
+//! started: the slot must lie in the executable, and the executable's file must have the note that `init!` leaves (a
+//! program that was started by way of the dynamic loader has the loader for its file). A file that is named by
+//! `program(..)` must have that note too, with the version of orders that it understands. A script cannot be looked
+//! into: it is trusted to lead to such a file.
+
+use crate::error::StartError;
+use crate::host::order::ORDER_VERSION;
+use crate::plan::{Launch, PlanNode};
+use crate::worker::BatchWorker;
+use crate::worker::{self, Identity, Live};
+use ringmill_shm::sys::image::Image;
+use ringmill_shm::sys::program::{Constructor, FileKind, NoteName, Object, examine, file_of};
+use ringmill_shm::sys::settled::Settled;
+use std::io;
+use std::sync::Arc;
+
+/// Where an `init!` put its function: an entry of `.init_array`.
+#[derive(Debug)]
+#[repr(transparent)]
+pub struct Slot(pub(super) Constructor);
+
+impl Slot {
+    /// One with that function.
+    #[must_use]
+    pub const fn new(function: Constructor) -> Self {
+        Self(function)
+    }
+}
+
+/// A worker type that this program's processes can become.
+#[derive(Clone)]
+pub struct Entry {
+    worker_type: &'static str,
+    identity: Identity,
+    live: Live,
+    /// Where the `init!` is that lists it.
+    slot: usize,
+    /// In which object that lies.
+    object: Option<Object>,
+}
+
+impl std::fmt::Debug for Entry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Entry").field("worker_type", &self.worker_type).finish_non_exhaustive()
+    }
+}
+
+impl Entry {
+    /// The same, where that is the object in which its `init!` lies.
+    pub(super) fn in_object(self, object: Option<Object>) -> Self {
+        Self { object, ..self }
+    }
+
+    /// The entry of `W`, listed at `slot`.
+    #[must_use]
+    pub fn of<W: BatchWorker>(slot: &'static Slot) -> Self {
+        Self {
+            worker_type: std::any::type_name::<W>(),
+            identity: Identity::of::<W>(),
+            live: Arc::new(|seat| worker::live::<W>(seat)),
+            slot: std::ptr::from_ref(slot) as usize,
+            object: None,
+        }
+    }
+}
+
+/// What `init!` leaves in its executable: a note with the version of orders that it understands.
+#[derive(Debug)]
+#[repr(C, align(4))]
+pub struct Note {
+    name_bytes: u32,
+    version_bytes: u32,
+    kind: u32,
+    name: [u8; NOTE_OWNER.len() + 1],
+    padding: [u8; 3],
+    version: u32,
+}
+
+const NOTE_OWNER: &str = "ringmill";
+/// Its name.
+pub(crate) const NOTE: NoteName = NoteName { owner: NOTE_OWNER, kind: 1 };
+
+impl Note {
+    /// The note.
+    pub const THIS: Self = Self {
+        name_bytes: NOTE_OWNER.len() as u32 + 1,
+        version_bytes: size_of::<u32>() as u32,
+        kind: NOTE.kind,
+        name: *b"ringmill\0",
+        padding: [0; 3],
+        version: ORDER_VERSION,
+    };
+
+    /// The version in the bytes of such a note.
+    fn version(bytes: &[u8]) -> Option<u32> {
+        bytes.try_into().ok().map(u32::from_ne_bytes)
+    }
+}
+
+const _: () =
+    assert!(size_of::<Note>() == 28, "the parts of a note are 4-aligned, with nothing between them");
+
+/// What one `init!` lists, and the next one's.
+struct List {
+    entries: Vec<Entry>,
+    next: Settled<List>,
+}
+
+/// A chain without a lock: a child may be forked while another thread starts a server.
+static LISTED: Settled<List> = Settled::new();
+
+/// Lists worker types.
+pub(super) fn list(entries: Vec<Entry>) {
+    let (mut list, mut end) = (List { entries, next: Settled::new() }, &LISTED);
+    while let Err(ours) = end.set(list) {
+        list = ours;
+        end = &end.get().expect("it is settled").next;
+    }
+}
+
+fn listed() -> impl Iterator<Item = &'static Entry> {
+    std::iter::successors(LISTED.get(), |list| list.next.get()).flat_map(|list| &list.entries)
+}
+
+fn names() -> Vec<String> {
+    let mut names: Vec<String> = listed().map(|entry| entry.worker_type.to_string()).collect();
+    names.dedup();
+    names
+}
+
+/// Why a process that was ordered to be a worker has no code for it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum FindError {
+    #[error("this program has no ringmill::init! that lists worker type {worker_type} ({} are listed); add it there", if listed.is_empty() { "none".into() } else { listed.join(", ") })]
+    NotListed { worker_type: String, listed: Vec<String> },
+    #[error(
+        "this program's payloads of worker type {worker_type} are other ones than the server's, in layout or SCHEMA; build both from the same source"
+    )]
+    OtherPayloads { worker_type: String },
+    #[error(
+        "this program's ringmill::init! lists {count} worker types of the name {worker_type} with the same payloads; give them different names, or a different SCHEMA"
+    )]
+    Ambiguous { worker_type: String, count: usize },
+}
+
+/// What runs the worker type that is meant.
+pub(crate) fn find(worker_type: &str, type_hash: u64) -> Result<Live, FindError> {
+    let named = || listed().filter(|entry| entry.worker_type == worker_type);
+    if let Some(entry) = named().find(|entry| entry.identity.here == type_hash) {
+        return Ok(Arc::clone(&entry.live));
+    }
+    let mut found: Vec<&Entry> = named().filter(|entry| entry.identity.elsewhere == type_hash).collect();
+    found.sort_by_key(|entry| entry.identity.here);
+    found.dedup_by_key(|entry| entry.identity.here); // one type may be listed twice
+    let worker_type = worker_type.to_string();
+    match found[..] {
+        [entry] => Ok(Arc::clone(&entry.live)),
+        [] if named().next().is_some() => Err(FindError::OtherPayloads { worker_type }),
+        [] => Err(FindError::NotListed { worker_type, listed: names() }),
+        _ => Err(FindError::Ambiguous { worker_type, count: found.len() }),
+    }
+}
+
+/// Whether the `init!` that lists a node's type is where its workers will be looked for: in the executable, if it is this
+/// program that is started.
+pub(crate) fn check(node: &PlanNode) -> Result<(), StartError> {
+    let Launch::Process { program: None, .. } = &node.launch else { return Ok(()) };
+    let of_type = || listed().filter(|entry| entry.identity.here == node.type_hash);
+    let (servlet, worker_type) = (node.name.clone(), node.worker_type.to_string());
+    let Some(first) = of_type().next() else {
+        return Err(StartError::NotListed { servlet, worker_type, listed: names() });
+    };
+    if of_type().any(|entry| entry.object == Some(Object::Executable)) {
+        return Ok(());
+    }
+    Err(not_in_executable(node, first))
+}
+
+fn not_in_executable(node: &PlanNode, entry: &Entry) -> StartError {
+    let library = match &entry.object {
+        Some(Object::Library(path)) => path.clone(),
+        _ => file_of(entry.slot).unwrap_or_else(|| "a file that is not known".into()),
+    };
+    let executable = std::env::current_exe().unwrap_or_else(|_| "/proc/self/exe".into());
+    let (servlet, worker_type) = (node.name.clone(), node.worker_type.into());
+    StartError::NotInExecutable { servlet, worker_type, library, executable }
+}
+
+/// Whether the executable that is to be started for a node has an `init!`, as far as its file tells. Nothing of it is run.
+pub(crate) fn check_image(node: &PlanNode, image: &Image) -> Result<(), StartError> {
+    let Launch::Process { program, .. } = &node.launch else { return Ok(()) };
+    let kind = image.read().and_then(|file| examine(&file, NOTE));
+    let Some(path) = program else {
+        return match (kind, listed().find(|entry| entry.identity.here == node.type_hash)) {
+            // This program was started by way of the dynamic loader, or of an emulator.
+            (Ok(FileKind::Elf(None) | FileKind::Script | FileKind::Unknown), Some(entry)) => {
+                Err(not_in_executable(node, entry))
+            }
+            // One that may be run and not read has to be judged by what lies in memory, as `check` has.
+            _ => Ok(()),
+        };
+    };
+    let (servlet, path) = (node.name.clone(), path.clone());
+    let reason = match kind {
+        Ok(FileKind::Script) => return Ok(()),
+        Ok(FileKind::Elf(Some(note))) => match Note::version(&note) {
+            Some(ORDER_VERSION) => return Ok(()),
+            theirs => format!(
+                "it understands orders of version {}, and this program gives those of version {ORDER_VERSION}; build both with the same version of ringmill",
+                theirs.map_or("unknown".into(), |version| version.to_string())
+            ),
+        },
+        Ok(FileKind::Elf(None)) => format!(
+            "it has no ringmill::init!, so nothing of it was run; list {} there, or name a script (#!) that leads to a program that does",
+            node.worker_type
+        ),
+        Ok(FileKind::Unknown) => {
+            let error = io::Error::from_raw_os_error(libc::ENOEXEC);
+            return Err(StartError::Executable { servlet, path, error });
+        }
+        Err(error) => format!(
+            "it cannot be read ({error}), so whether it has a ringmill::init! cannot be seen; make it readable"
+        ),
+    };
+    Err(StartError::Program { servlet, path, reason })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::worker::one_item::PassThrough;
+
+    /// The entry of a type under another one's name, with other identities.
+    fn entry(worker_type: &'static str, here: u64, elsewhere: u64) -> Entry {
+        let entry = Entry::of::<PassThrough<u8>>(&crate::host::init::GUARD);
+        Entry { worker_type, identity: Identity { here, elsewhere }, ..entry }
+    }
+
+    #[test]
+    fn types_are_found_by_identity_and_else_refused() {
+        list(vec![
+            entry("app::Twin", 1, 10),
+            entry("app::Twin", 2, 10),
+            entry("app::Alone", 3, 10),
+            entry("app::Alone", 3, 10),
+        ]);
+        assert!(find("app::Twin", 1).is_ok() && find("app::Twin", 2).is_ok());
+        assert!(find("app::Alone", 3).is_ok() && find("app::Alone", 10).is_ok());
+        let why = |name, hash| find(name, hash).map(drop).unwrap_err();
+        assert!(matches!(why("app::Twin", 10), FindError::Ambiguous { count: 2, .. }));
+        assert!(matches!(why("app::Alone", 1), FindError::OtherPayloads { .. }), "another type's identity");
+        assert!(why("app::Alone", 11).to_string().contains("in layout or SCHEMA"));
+        let other = why("app::Other", 1).to_string();
+        assert!(other.contains("app::Other") && other.contains("app::Alone"), "{other}");
+    }
+
+    #[test]
+    fn one_type_is_one_and_two_are_two() {
+        let of = Identity::of::<PassThrough<u8>>();
+        assert_eq!(of, Identity::of::<PassThrough<u8>>());
+        let other = Identity::of::<PassThrough<i8>>();
+        assert!(of.here != other.here && of.elsewhere != other.elsewhere);
+        let version = ORDER_VERSION.to_ne_bytes();
+        assert_eq!(Note::version(&version), Some(ORDER_VERSION));
+        assert_eq!(Note::version(&version[1..]), None);
+    }
+}

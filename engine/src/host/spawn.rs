@@ -1,0 +1,197 @@
+//! Starting a worker's process, and what its supervisor has of it. The protocol is that of [`host`](super).
+
+use super::janitor::Janitor;
+use super::order::{Descriptor, Order, VARIABLE};
+use crate::clock::deadline;
+use ringmill_shm::segment::Segment;
+use ringmill_shm::sys::child::Child;
+use ringmill_shm::sys::process::{GROUP_SIGNALS, PidFd, is_unwaited_child, kill_by_number, wait_readable};
+use ringmill_shm::sys::tether::{Received, Tether};
+use std::os::fd::AsRawFd;
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
+use std::time::{Duration, Instant};
+
+use super::recipe::Recipe;
+use super::word::{END_AT_ONCE, Word};
+/// How often to look at a child of which nothing tells when it ends.
+const LOOK_AT_CHILD: Duration = Duration::from_millis(5);
+/// How long a process that was killed may take to end, before it is done without.
+pub(crate) const KILL_LIMIT: Duration = Duration::from_secs(5);
+
+/// A worker's process, as its supervisor has it.
+#[derive(Debug)]
+pub(crate) struct Process {
+    pub(crate) child: Child,
+    pub(crate) pidfd: PidFd,
+    /// None once the other end is closed.
+    pub(crate) tether: Option<Tether>,
+    /// Why it cannot join, as it says.
+    pub(crate) reason: Option<String>,
+    /// Alive without its tether: it has run another program in its place, or closed its descriptors.
+    pub(crate) strayed: bool,
+}
+
+/// Starts a worker's process. `title` is what a process list shows; of variables with one name the last
+/// counts. The order's descriptors, build and name are filled in.
+pub(crate) fn spawn(
+    recipe: &Recipe,
+    title: &str,
+    mut order: Order,
+    segment: &Segment,
+    janitor: Option<&Janitor>,
+) -> Result<(Process, Option<String>), SpawnError> {
+    let (ours, theirs) = Tether::pair()?;
+    let lease = segment.lease();
+    // A child that another thread forks now keeps neither: it would hold the worker's byte of the lease, and its tether.
+    let own = lease.open_again();
+    let (hold, theirs) = (own.as_ref().unwrap_or(&recipe.spare).file()?, theirs.file()?);
+    let kept = [segment.file(), &hold, lease.probe(), &theirs];
+    let mut descriptors = Vec::with_capacity(kept.len());
+    for file in kept {
+        descriptors.push(Descriptor::of(file)?);
+    }
+    order.descriptors = descriptors.try_into().ok();
+    order.build = recipe.build.clone();
+    order.name = recipe.image.name().to_str().unwrap_or_default().into();
+    let mut command = recipe.image.command();
+    command
+        .args(["worker", title])
+        .envs(recipe.env.iter().map(|(key, value)| (key, value)))
+        .env(VARIABLE, order.to_text());
+    let (input, kept) = (recipe.held.nothing.as_raw_fd(), kept.map(AsRawFd::as_raw_fd));
+    let root = recipe.held.root_to_return_to(|| janitor?.root());
+    let (mut child, fallback) =
+        recipe.image.spawn(&command, "ringmill", input, &kept, GROUP_SIGNALS, root.as_ref())?;
+    crash_point!("supervisor.started");
+    let warning = fallback.map(|fallback| fallback.to_string()).or_else(|| {
+        let error = own.err()?;
+        Some(format!("its lease could not be opened again ({error}); it shares the server's description"))
+    });
+    match PidFd::of_child(child.id()) {
+        Ok(pidfd) => {
+            let process = Process { child, pidfd, tether: Some(ours), reason: None, strayed: false };
+            Ok((process, warning))
+        }
+        Err(error) => {
+            // Without a descriptor its death could not be noticed. If it has gone already, its pid
+            // may be another's.
+            drop(ours); // it ends when it sees that, should it get no signal
+            let pid = child.id();
+            let mut ended = !is_unwaited_child(pid);
+            if !ended {
+                let _ = child.kill(); // what counts is whether it ends
+                let until = deadline(KILL_LIMIT);
+                while !ended && Instant::now() < until {
+                    std::thread::sleep(LOOK_AT_CHILD); // nothing tells of its end: that is what failed
+                    ended = !matches!(child.try_wait(), Ok(None));
+                }
+            }
+            Err(SpawnError { error, survivor: (!ended).then_some(pid) })
+        }
+    }
+}
+
+/// Why there is no process.
+#[derive(Debug)]
+pub(crate) struct SpawnError {
+    pub(crate) error: std::io::Error,
+    /// There is one all the same, which could not be ended.
+    pub(crate) survivor: Option<u32>,
+}
+
+impl From<std::io::Error> for SpawnError {
+    fn from(error: std::io::Error) -> Self {
+        Self { error, survivor: None }
+    }
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Ended {
+    /// As the kernel says.
+    As(ExitStatus),
+    /// That is not known: the program ignores SIGCHLD, waits for every child that it has, or may not wait for any.
+    Somehow,
+}
+
+impl Ended {
+    pub(crate) fn signal(self) -> Option<i32> {
+        match self {
+            Self::As(status) => status.signal(),
+            Self::Somehow => None,
+        }
+    }
+
+    pub(crate) fn code(self) -> Option<i32> {
+        match self {
+            Self::As(status) => status.code(),
+            Self::Somehow => None,
+        }
+    }
+}
+
+impl std::fmt::Display for Ended {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match (self.signal(), self.code()) {
+            (Some(signal), _) => write!(f, "killed by signal {signal}"),
+            (None, Some(code)) => write!(f, "exit code {code}"),
+            (None, None) => f.write_str("how is not known, because something else in this program waited for it (a wait for any child, or SIGCHLD is ignored)"),
+        }
+    }
+}
+
+impl Process {
+    /// How it ended, if it has.
+    pub(crate) fn ended(&mut self) -> Option<Ended> {
+        match self.child.try_wait() {
+            Ok(Some(status)) => Some(Ended::As(status)),
+            Ok(None) => None,
+            Err(error) if error.raw_os_error() == Some(libc::ECHILD) => Some(Ended::Somehow),
+            // We may not wait; whether it is over we can see.
+            Err(_) => {
+                wait_readable(&[self.pidfd.as_raw_fd()], Some(Duration::ZERO))[0].then_some(Ended::Somehow)
+            }
+        }
+    }
+
+    /// Waits until it has ended, for so long.
+    pub(crate) fn await_end(&mut self, limit: Duration) -> Option<Ended> {
+        let until = deadline(limit);
+        loop {
+            let ended = self.ended();
+            let left = until.saturating_duration_since(Instant::now());
+            if ended.is_some() || left.is_zero() {
+                return ended;
+            }
+            wait_readable(&[self.pidfd.as_raw_fd()], Some(left.min(Duration::from_millis(100))));
+        }
+    }
+
+    /// What it has said since the last look. Its tether is gone after that if the other end is closed.
+    pub(crate) fn words(&mut self) -> Vec<Word> {
+        let mut words = Vec::new();
+        while let Some(tether) = &self.tether {
+            match tether.receive() {
+                Received::Message(message) => words.extend(Word::parse(&message)),
+                Received::Nothing => break,
+                Received::Over => self.tether = None,
+            }
+        }
+        words
+    }
+}
+
+/// Ends exactly this process, in whatever way this one may: by signal; or by its watcher thread, which is told so. Does
+/// not wait, and does not say whether it worked: a process that is stopped obeys signals only.
+pub(crate) fn kill(process: &Process) {
+    let Err(_refused) = process.pidfd.send_signal(libc::SIGKILL) else { return };
+    // A filter may know the one call and not the other; the pid of a child that nobody has waited for is its own.
+    let pid = process.child.id();
+    if is_unwaited_child(pid) && kill_by_number(pid).is_ok() {
+        return;
+    }
+    if let Some(tether) = &process.tether {
+        let _ = tether.send(END_AT_ONCE); // it may have ended already
+    }
+}

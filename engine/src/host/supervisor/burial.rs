@@ -1,0 +1,261 @@
+//! After a death: what the dead left is repaired, moved on, answered, or tried again.
+
+use super::limits::say_it_survives;
+use super::post::Body;
+use super::state::Supervisor;
+use crate::clock::nanos;
+use crate::error::boot;
+use crate::error::{RemoteCause, RemoteError, STOPPED_BY_ERROR};
+use crate::host::spawn::{self, KILL_LIMIT};
+use crate::panics::Panic;
+use crate::panics::say;
+use crate::policy::on_death::Fate;
+use crate::policy::restarts::Death;
+use ringmill_shm::arena::{At, Claimed, Join};
+use ringmill_shm::participant::Life;
+use ringmill_shm::repair::{Orphan, repair, wake_everyone};
+use ringmill_shm::segment::{Run, Segment};
+use ringmill_shm::token::Token;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+/// How what ran in a post ended.
+pub(super) struct Ending {
+    pub(super) pid: u32,
+    pub(super) signal: Option<i32>,
+    pub(super) code: Option<i32>,
+    /// In words.
+    pub(super) text: String,
+    /// Why it could not join, as it said.
+    pub(super) reason: Option<String>,
+}
+
+impl Ending {
+    /// Whether it ended because user code gave up.
+    fn gave_up(&self) -> bool {
+        self.code == Some(STOPPED_BY_ERROR)
+    }
+}
+
+/// What a dead worker, or one of its threads, was working on.
+pub(super) struct Left<'s> {
+    /// Which worker.
+    pub(super) worker: u32,
+    pub(super) tasks: Vec<Claimed<'s>>,
+    pub(super) joins: Vec<Join<'s>>,
+}
+
+impl Left<'_> {
+    /// How many of the tasks may be tried again.
+    pub(super) fn suspects(&self) -> usize {
+        self.tasks.iter().filter(|task| task.task().at() != At::Spoilt).count()
+    }
+}
+
+impl Supervisor {
+    /// What ran in a post has ended: repairs what it left, and sees to its successor.
+    pub(super) fn bury(&mut self, index: usize, ending: &Ending) {
+        let segment = Arc::clone(&self.shared.segment);
+        let started = self.started.load(Ordering::SeqCst);
+        self.posts[index].body = Body::None;
+        let mut death = self.death_of(index, ending);
+        let gave_up = death.gave_up;
+        let post = &self.posts[index];
+        let (tokens, node) = (post.tokens.clone(), post.node);
+        let left_in_order = self.stopping() && post.entries(&segment).all(|e| e.life() == Life::Leaving);
+        let failed = post.entries(&segment).any(|e| e.life() == Life::Failed);
+        let message = post.entries(&segment).find_map(|e| boot::read(&e.message()));
+        let how = match message {
+            Some(error) if gave_up => {
+                format!("was stopped by a fatal error: {}", error.cause)
+            }
+            Some(error) => format!("could not start: {}", error.cause),
+            None => match &ending.reason {
+                Some(reason) => format!("could not join: {reason}"),
+                None => format!("ended: {}", ending.text),
+            },
+        };
+        let how = match post.overdue {
+            Some((stage, limit)) => {
+                format!("{how}, after {} for longer than {limit:?}", stage.in_words())
+            }
+            None => how,
+        };
+        // While the server is starting, the error record of a worker that failed must stay readable, and
+        // nobody beside it may look like the first to have failed.
+        if !failed || started {
+            post.entries(&segment).for_each(|entry| entry.set_life(Life::Dead));
+        }
+        crash_point!("supervisor.marked");
+        let left: Vec<Left<'_>> =
+            tokens.into_iter().map(|dead| self.repair_after(&segment, dead, node)).collect();
+        let on_death = self.posts[index].on_death;
+        let next = if left_in_order {
+            Body::None
+        } else if left.iter().any(|left| on_death.halves(left.suspects())) {
+            say(
+                || tracing::warn!(worker = %self.posts[index].title, "a worker {how}; its batch is tried again in halves"),
+            );
+            self.posts[index].on_trial = false;
+            Body::Awaiting(Instant::now())
+        } else {
+            death.had_work |= left.iter().any(|left| !left.tasks.is_empty() || !left.joins.is_empty());
+            self.plan_restart(index, &how, ending.pid, death)
+        };
+        let restarting = matches!(next, Body::Awaiting(_));
+        for left in left {
+            self.settle(index, left, ending, restarting);
+        }
+        crash_point!("supervisor.repaired");
+        self.posts[index].body = next;
+        self.give_up_if_last(node, &how);
+    }
+
+    /// Repairs what a process has left that was started, could not be watched, and has been ended.
+    pub(super) fn forget(&mut self, index: usize, tokens: &[Token]) {
+        let segment = Arc::clone(&self.shared.segment);
+        let node = self.posts[index].node;
+        let text = "could not be watched".into();
+        let ending = Ending { pid: 0, signal: Some(libc::SIGKILL), code: None, text, reason: None };
+        for &dead in tokens {
+            if self.started.load(Ordering::SeqCst) {
+                segment.participants()[dead.index() as usize].set_life(Life::Dead);
+            }
+            let left = self.repair_after(&segment, dead, node);
+            self.settle(index, left, &ending, true);
+        }
+    }
+
+    /// What a worker's counters and places say of its death; before they are touched.
+    fn death_of(&mut self, index: usize, ending: &Ending) -> Death {
+        let segment = &self.shared.segment;
+        let post = &mut self.posts[index];
+        // The one that leaves with a message did so by a fatal error, though it was perhaps killed on its way.
+        let gave_up = post.entries(segment).any(|e| match e.life() {
+            Life::Failed => ending.gave_up(),
+            Life::Leaving => !e.message().is_empty(),
+            _ => false,
+        });
+        let was_ready =
+            gave_up || post.entries(segment).any(|e| matches!(e.life(), Life::Ready | Life::Leaving));
+        let in_call = post.entries(segment).any(|e| e.counters().call().is_some());
+        let finished = post.finished(segment, gave_up);
+        post.finished_before = post.finished_before.saturating_add(finished);
+        // It counts as a former one from now on.
+        post.at_start = post.counters(segment);
+        Death {
+            lived: was_ready.then(|| post.since.elapsed()),
+            had_work: gave_up || in_call || post.overran,
+            gave_up,
+            had_finished: finished > 0,
+            progress: false, // of its servlet: see `plan_restart`
+        }
+    }
+
+    /// Repairs what a dead worker of a node left, and moves on what only had to be moved on.
+    fn repair_after<'s>(&self, segment: &'s Segment, dead: Token, node: u32) -> Left<'s> {
+        let info = &segment.nodes()[node as usize];
+        let worker = (dead.index() - info.first_participant) / info.threads;
+        let mover = self.shared.mover();
+        let mut left = Left { worker, tasks: Vec::new(), joins: Vec::new() };
+        let summary = repair(segment, dead, self.shared.server, |orphan| match orphan {
+            Orphan::Join(join) => left.joins.push(join),
+            Orphan::Task(task) => match mover.resume(task) {
+                Some(task) if task.is_abandoned() => mover.discard(task), // nobody tries it again
+                suspect => left.tasks.extend(suspect),
+            },
+        });
+        say(|| tracing::debug!(%dead, ?summary, "repaired"));
+        left
+    }
+
+    /// Decides what becomes of what a dead worker was working on.
+    fn settle(&mut self, index: usize, left: Left<'_>, ending: &Ending, restarting: bool) {
+        let post = &self.posts[index];
+        let (node, on_death) = (post.node, post.on_death);
+        let (signal, code) = (ending.signal, ending.code);
+        let cause = match post.exec_timeout.filter(|_| post.overran) {
+            Some(limit) => RemoteCause::Overran { limit_ns: nanos(limit), restarting },
+            None => RemoteCause::Died { signal, code, restarting },
+        };
+        let (worker, pid, mover) = (left.worker, ending.pid, self.shared.mover());
+        let servlet = || self.shared.segment.nodes()[node as usize].name.clone();
+        let error = |attempt, cause| RemoteError { servlet: servlet(), worker, pid, attempt, cause };
+        let suspects = left.suspects();
+        for join in left.joins {
+            let error = error(join.attempt(), cause.clone());
+            mover.join_again(join, error);
+        }
+        // Halves, where they are to be tried apart; then one that is alone stays so.
+        let (mut number, mut group) = (0, self.group);
+        for task in left.tasks {
+            let attempt = task.attempt();
+            let fate = match task.task().at() {
+                At::Spoilt => Fate::Fail,
+                _ => on_death.fate(suspects, attempt),
+            };
+            match fate {
+                Fate::Fail => mover.fail(task, error(attempt, cause.clone())),
+                Fate::Again { counts } => {
+                    if on_death.keeps_apart() && (number == 0 || number == suspects.div_ceil(2)) {
+                        group = group % (At::GROUP_LIMIT - 1) + 1;
+                    }
+                    number += 1;
+                    mover.try_again(task, node, counts, if on_death.keeps_apart() { group } else { 0 });
+                }
+                Fate::Poisonous => {
+                    let deaths = u32::from(attempt) + 1;
+                    mover.fail(task, error(attempt, RemoteCause::Poisonous { deaths, signal, code }));
+                }
+            }
+        }
+        self.group = group;
+    }
+
+    /// After a panic of this very thread: see the module, *Crash*. Whatever was half done is done again, as after
+    /// a death.
+    pub(super) fn resign(&mut self, panic: &Panic) {
+        let reason = format!("the server's supervisor has failed: {panic}");
+        let quietly = |work: &mut dyn FnMut()| {
+            let _ = crate::panics::caught(AssertUnwindSafe(&mut *work)); // once is enough to know
+        };
+        say(|| tracing::error!("{reason}; every servlet is down"));
+        let segment = Arc::clone(&self.shared.segment);
+        self.shared.kill();
+        segment.set_run(Run::Stopping); // for threads, which cannot be killed
+        for node in 0..segment.shape().nodes {
+            self.shared.down(node as usize).get_or_insert_with(|| reason.clone());
+        }
+        self.shared.gate_closed.store(true, Ordering::SeqCst); // *down*
+        wake_everyone(&segment);
+        for index in 0..self.posts.len() {
+            let mut ending = Ending { pid: 0, signal: None, code: None, text: String::new(), reason: None };
+            match std::mem::replace(&mut self.posts[index].body, Body::None) {
+                // What it has in its hands it still answers.
+                Body::Thread { left, .. } if !left.load(Ordering::SeqCst) => continue,
+                Body::Process(mut process) => {
+                    spawn::kill(&process);
+                    let Some(end) = process.await_end(KILL_LIMIT) else {
+                        say_it_survives(&self.posts[index].title, process.child.id());
+                        continue; // what it has in its hands is still its own
+                    };
+                    ending.signal = end.signal();
+                }
+                _ => {}
+            }
+            let node = self.posts[index].node;
+            for dead in self.posts[index].tokens.clone() {
+                let entry = &segment.participants()[dead.index() as usize];
+                ending.pid = entry.pid();
+                entry.set_life(Life::Dead);
+                quietly(&mut || {
+                    let left = self.repair_after(&segment, dead, node);
+                    self.settle(index, left, &ending, false);
+                });
+            }
+        }
+        quietly(&mut || self.empty_rings_of_the_down());
+    }
+}

@@ -1,0 +1,143 @@
+//! No worker stays in a state for ever.
+//!
+//! # Protocol
+//!
+//! | State | Means | Limit |
+//! |---|---|---|
+//! | starting | attaches, runs `new` and `warm_up` | the server's start timeout (while the server itself starts, that is all workers' together) |
+//! | working | is in `call` | the servlet's `exec_timeout`, for processes, if there is one |
+//! | leaving | runs `cleanup`, after a fatal error of it or of a fellow, and ends | the server's shut-down timeout |
+//! | idle | waits for requests | none |
+//!
+//! While the server shuts down, its deadline takes the place of the first and the last. A process whose time is over
+//! is killed, which is a death like any other; one that was not ready in time then counts as given up, for its callers,
+//! until it is. A thread cannot be killed: its servlet goes on without it, as if it were given up, until it goes on by
+//! itself.
+//!
+//! # Invariants
+//!
+//! * *looks*: time counts as it is seen. Between two looks no more than two looks' time has passed for anybody,
+//!   whatever the clock says: a group of processes that is frozen as a whole (a paused container, a laptop that
+//!   sleeps) has not worked meanwhile, and its calls get the rest of their time.
+
+use super::post::{Body, Post};
+use super::shared::Limits;
+use super::stage::Stage;
+use super::state::Supervisor;
+use crate::host::KILL_LIMIT;
+use crate::panics::say;
+use ringmill_shm::participant::Life;
+use ringmill_shm::segment::Segment;
+use std::time::{Duration, Instant};
+
+/// What the places of a post say.
+fn stage_of(post: &Post, segment: &Segment) -> Stage {
+    let any = |is: fn(Life) -> bool| post.entries(segment).any(|entry| is(entry.life()));
+    if any(|life| life == Life::Starting) {
+        Stage::Starting
+    } else if post.entries(segment).any(|entry| entry.counters().call().is_some()) {
+        Stage::Working
+    } else if any(|life| matches!(life, Life::Leaving | Life::Failed)) {
+        Stage::Leaving
+    } else {
+        Stage::Idle
+    }
+}
+
+impl Supervisor {
+    /// Ends workers that are in a state for too long.
+    pub(super) fn look_at_limits(&mut self) {
+        let Some(passed) = self.looks.take(Instant::now()) else { return };
+        let watches_states = self.restarts_workers();
+        for index in 0..self.posts.len() {
+            self.look_at_the_killed(index, passed);
+            self.look_at_calls(index, passed);
+            if watches_states {
+                self.look_at_state(index, passed);
+            }
+        }
+    }
+
+    /// Says which processes do not end although they were killed: signals may be refused, and a process that is
+    /// stopped, or does not listen, does not take an order either.
+    fn look_at_the_killed(&mut self, index: usize, passed: Duration) {
+        let post = &mut self.posts[index];
+        let (Body::Process(process), Some(killing)) = (&post.body, &mut post.killing) else { return };
+        killing.time = killing.time.saturating_add(passed);
+        if killing.time >= KILL_LIMIT && !std::mem::replace(&mut killing.is_told, true) {
+            say_it_survives(&post.title, process.child.id());
+        }
+    }
+
+    /// Kills a worker whose call takes too long.
+    fn look_at_calls(&mut self, index: usize, passed: Duration) {
+        let post = &mut self.posts[index];
+        let Some(limit) = post.exec_timeout else { return };
+        let Body::Process(_) = post.body else { return };
+        let places = post.places.start as usize..post.places.end as usize;
+        let mut over = false;
+        for (entry, call) in self.shared.segment.participants()[places].iter().zip(&mut post.calls) {
+            let number = entry.counters().call().unwrap_or(0);
+            over |= call.look(number, passed) >= limit && number != 0;
+        }
+        if over {
+            if !std::mem::replace(&mut post.overran, true) {
+                say(
+                    || tracing::warn!(worker = %post.title, ?limit, "a call takes too long; its worker is killed"),
+                );
+            }
+            post.kill();
+        }
+    }
+
+    /// Kills a worker that is not ready, or not gone, in time; a thread is done without.
+    fn look_at_state(&mut self, index: usize, passed: Duration) {
+        let Limits { start, shutdown } = self.shared.limits;
+        let post = &mut self.posts[index];
+        let is_thread = match post.body {
+            Body::Process(_) => false,
+            Body::Thread { .. } => true,
+            Body::Awaiting(_) | Body::GivenUp(_) | Body::None => return,
+        };
+        let stage = stage_of(post, &self.shared.segment);
+        let time = post.stage.look(stage, passed);
+        let limit = match stage {
+            Stage::Starting => start,
+            Stage::Leaving => shutdown,
+            Stage::Working | Stage::Idle => {
+                (post.overdue, post.hangs) = (None, false);
+                return;
+            }
+        };
+        if time < limit {
+            return;
+        }
+        let how = format!("has not gone on: {} for longer than {limit:?}", stage.in_words());
+        post.hangs |= is_thread || stage == Stage::Starting;
+        let is_news = post.overdue.replace((stage, limit)) != Some((stage, limit));
+        if !is_thread {
+            if is_news {
+                say(|| tracing::warn!(worker = %post.title, "a worker {how}; it is killed"));
+            }
+            return post.kill();
+        }
+        if is_news {
+            say(
+                || tracing::error!(worker = %post.title, "a worker {how}; a thread cannot be killed, so its servlet goes on without it"),
+            );
+            let node = post.node;
+            post.on_trial = true; // if it is ready after all, it counts again
+            self.give_up_if_last(node, &format!("{how}, and a thread cannot be killed"));
+        }
+    }
+}
+
+pub(super) fn say_it_survives(worker: &str, pid: u32) {
+    say(|| {
+        tracing::error!(
+            worker,
+            pid,
+            "a worker's process was killed and is still there: this process may not signal it, or the system cannot end it; kill it by other means"
+        )
+    });
+}

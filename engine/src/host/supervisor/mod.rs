@@ -1,0 +1,551 @@
+//! The supervisor: one thread in the server's process that notices deaths, repairs what they left,
+//! answers the requests of the dead, and starts workers anew.
+//!
+//! # Protocol
+//!
+//! It sleeps in `poll` on the pidfds and [tethers](ringmill_shm::sys::tether) of all worker processes and on one
+//! eventfd for orders. A process whose tether is closed while it lives is none of ours any more, and is killed. What dies and is
+//! started again together has one post: a worker's process with the places of all its threads, or one thread
+//! of the server's process, which ends before its time only by a fatal error. After a death: mark the places
+//! DEAD; repair (with `WorkerDied` for what the worker was working on); wake everybody;
+//! schedule the restart, or give the worker up, as the servlet's [`Restarts`](crate::Restarts) say. A servlet whose last worker is
+//! given up is *down*: its requests, in its ring and to come, are answered with an error that says why, until a
+//! worker that is started again on trial is ready.
+//!
+//! # Ordering
+//!
+//! * *down*: the supervisor marks the node (`doorbell`), then empties its ring; who pushes into it after
+//!   that sees the mark and empties it again. Callers are told at once where every request comes by that
+//!   node: the gate is closed too. When a worker is ready again the mark goes first, then the gate opens: who
+//!   still saw either is refused, and what anybody pushes meanwhile, that worker or he himself takes out.
+//!
+//! # Crash
+//!
+//! The supervisor dies with the server's process; then the workers leave and the segment is stale. Should its
+//! thread panic all the same (panics of the log's listeners are caught), nobody is left who would notice a death:
+//! every servlet is down from then on, its processes are killed, and what they had is answered; not what the
+//! supervisor itself had in its hands.
+
+mod burial;
+mod limits;
+mod post;
+mod restart;
+mod shared;
+mod stage;
+mod state;
+
+pub(crate) use shared::{Limits, Shared};
+pub(crate) use state::Supervisor;
+
+use crate::error::StartError;
+use crate::host::child;
+use crate::host::janitor::Janitor;
+use crate::host::order::{Order, Origin};
+use crate::host::recipe::Recipe;
+use crate::host::spawn::{self, Ended, KILL_LIMIT, Process, SpawnError};
+use crate::host::word::Word;
+use crate::panics::{joined, say};
+use crate::plan::PlanNode;
+use crate::policy::patience::Wait;
+use crate::worker::Live;
+use crate::worker::Seat;
+use crate::worker::Unit;
+use burial::Ending;
+use limits::say_it_survives;
+use post::{Body, Farewell, Post, Starter, posts};
+use ringmill_shm::participant::Entry;
+use ringmill_shm::repair::wake_everyone;
+use ringmill_shm::segment::Run;
+use ringmill_shm::sys::birth::Birth;
+use ringmill_shm::sys::file::unlock_all;
+use ringmill_shm::sys::process::{is_ending, user_id, wait_readable};
+use ringmill_shm::token::Token;
+use shared::Wish;
+use stage::{Looks, Seen, Stage};
+use state::EarlyDeaths;
+use std::os::fd::AsRawFd;
+use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::RecvTimeoutError;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// How often who waits for the supervisor looks at what it has been ordered.
+const LOOK_AT_ORDERS: Duration = Duration::from_millis(500);
+
+/// A handle to the running supervisor.
+#[derive(Debug)]
+pub(crate) struct Handle {
+    thread: Mutex<Option<JoinHandle<()>>>,
+    over: Arc<Over>,
+    pub(crate) early_deaths: Arc<Mutex<EarlyDeaths>>,
+    started: Arc<AtomicBool>,
+    birth: Birth,
+}
+
+impl Handle {
+    /// From now on workers that die are started again.
+    pub(crate) fn server_is_ready(&self, shared: &Shared) {
+        self.started.store(true, Ordering::SeqCst);
+        shared.orders.signal(); // one may have died since it was ready
+    }
+
+    /// Waits until every worker has gone; no longer than `until` says, which is asked now and then.
+    pub(crate) fn join(&self, until: impl Fn() -> Instant) {
+        let mut is_over = self.over.is_over();
+        while !*is_over {
+            let left = until().saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                say(|| {
+                    tracing::error!(
+                        "the supervisor does not end: a listener of the log, or a switch's function, holds it up"
+                    )
+                });
+                return;
+            }
+            let waited = self.over.changed.wait_timeout(is_over, left.min(LOOK_AT_ORDERS));
+            is_over = waited.unwrap_or_else(|e| e.into_inner()).0;
+        }
+        drop(is_over);
+        let thread = self.thread.lock().unwrap_or_else(|e| e.into_inner()).take();
+        thread.map(joined); // its panics are ours to have prevented; nothing is left to do here
+    }
+}
+
+/// Whether the supervisor's thread has done all that it does.
+#[derive(Debug, Default)]
+struct Over {
+    is_over: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Over {
+    fn is_over(&self) -> MutexGuard<'_, bool> {
+        self.is_over.lock().unwrap_or_else(|e| e.into_inner())
+    }
+}
+
+/// Says so when dropped.
+struct Tell(Arc<Over>);
+
+impl Drop for Tell {
+    fn drop(&mut self) {
+        *self.0.is_over() = true;
+        self.0.changed.notify_all();
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        // In a forked child there is no such thread, and its handle may be another thread's by now.
+        if !self.birth.is_here() {
+            std::mem::forget(self.thread.get_mut().unwrap_or_else(|e| e.into_inner()).take());
+        }
+    }
+}
+
+impl Supervisor {
+    /// Prepares the places and starts all workers, side by side.
+    ///
+    /// # Errors
+    /// If a process or thread cannot be started; those that were are killed.
+    pub(crate) fn start(
+        shared: Arc<Shared>,
+        nodes: &[PlanNode],
+        server_name: &str,
+        wait: Wait,
+    ) -> Result<Handle, StartError> {
+        let limits = [shared.limits.start, shared.limits.shutdown];
+        let looks = Looks::for_limits(nodes.iter().filter_map(|node| node.exec_timeout).chain(limits));
+        let supervisor = Self {
+            posts: posts(&shared.segment, nodes, server_name, wait)?,
+            server_name: server_name.into(),
+            shared,
+            early_deaths: Arc::default(),
+            started: Arc::default(),
+            group: 0,
+            finished: vec![0; nodes.len()],
+            looks,
+        };
+        let (early_deaths, started) = (Arc::clone(&supervisor.early_deaths), Arc::clone(&supervisor.started));
+        // Workers inherit the affinity of the thread that starts them: this one's, which is unpinned first.
+        let (told, tell) = std::sync::mpsc::channel();
+        let over = Arc::<Over>::default();
+        let tell_over = Tell(Arc::clone(&over));
+        let shared = Arc::clone(&supervisor.shared);
+        let thread = std::thread::Builder::new().name("ringmill-supervisor".into()).spawn(move || {
+            let _tell_over = tell_over; // dropped last
+            let mut supervisor = supervisor;
+            supervisor.shared.enter();
+            if let Err(error) = ringmill_shm::sys::cpu::pin_thread(crate::policy::cpus::allowed()) {
+                say(|| tracing::debug!(%error, "the supervisor stays on the CPUs of the thread that started it"));
+            }
+            let launched = supervisor.launch_all();
+            let failed = launched.is_err();
+            let _ = told.send(launched); // the other side waits for it
+            if failed {
+                supervisor.shared.kill();
+            }
+            if let Err(panic) = crate::panics::caught(AssertUnwindSafe(|| supervisor.watch())) {
+                supervisor.resign(&panic);
+            }
+        });
+        let thread =
+            thread.map_err(|error| StartError::System { what: "start the supervisor's thread", error })?;
+        let handle =
+            Handle { thread: Mutex::new(Some(thread)), over, early_deaths, started, birth: Birth::here() };
+        let join = || handle.join(shared.over_by(2 * KILL_LIMIT));
+        // Of starting a process too the wait has an end: the standard library's is for ever where it cannot hear of it.
+        match tell.recv_timeout(shared.limits.start) {
+            Ok(Ok(())) => Ok(handle),
+            Ok(Err(error)) => {
+                join();
+                Err(error)
+            }
+            Err(RecvTimeoutError::Timeout) => {
+                shared.segment.set_run(Run::Stopping); // for a process that only that thread knows
+                wake_everyone(&shared.segment);
+                shared.kill();
+                join();
+                let error = std::io::ErrorKind::TimedOut.into();
+                Err(StartError::System { what: "start the workers within the start_timeout", error })
+            }
+            Err(RecvTimeoutError::Disconnected) => {
+                join();
+                Err(StartError::System {
+                    what: "run the supervisor",
+                    error: std::io::ErrorKind::Other.into(),
+                })
+            }
+        }
+    }
+
+    fn launch_all(&mut self) -> Result<(), StartError> {
+        for index in 0..self.posts.len() {
+            self.launch(index)?;
+            crash_point!("supervisor.launched");
+        }
+        self.hire_janitor();
+        Ok(())
+    }
+
+    /// Where this process may lose the right to remove its files: see [`janitor`](crate::host::janitor).
+    fn hire_janitor(&self) {
+        let own = self.posts.iter().find_map(|post| match &post.starter {
+            Starter::Process(recipe) if recipe.is_own => Some(recipe),
+            _ => None,
+        });
+        let Some(recipe) = own.filter(|_| user_id() == 0) else { return };
+        match Janitor::hire(recipe, &self.shared.segment, &self.server_name) {
+            Ok(janitor) => drop(self.shared.janitor.set(janitor)), // it is empty: there is one start
+            Err(error) => say(|| {
+                tracing::warn!(%error, "cannot start a janitor; should this process drop its privileges, its files stay");
+            }),
+        }
+    }
+
+    /// Starts the worker of one post. What a process has done that could not be watched, and was ended, is repaired.
+    fn launch(&mut self, index: usize) -> Result<(), StartError> {
+        let post = &self.posts[index];
+        let segment = &self.shared.segment;
+        let at_start = post.counters(segment); // before the new one can count
+        let prepare = |(place, entry): (u32, &Entry)| entry.prepare(place);
+        let tokens: Vec<Token> = post.places.clone().zip(post.entries(segment)).map(prepare).collect();
+        crash_point!("supervisor.prepared");
+        let body = match &post.starter {
+            Starter::Process(recipe) => match self.spawn_process(post, recipe, tokens.clone()) {
+                Ok(process) => Body::Process(process),
+                Err((error, survivor)) => {
+                    match survivor {
+                        Some(pid) => say_it_survives(&post.title, pid),
+                        None => self.forget(index, &tokens),
+                    }
+                    return Err(error);
+                }
+            },
+            Starter::Thread(live) => self.spawn_thread(post, tokens[0], Arc::clone(live))?,
+        };
+        let post = &mut self.posts[index];
+        post.body = body;
+        post.tokens = tokens;
+        post.since = Instant::now();
+        post.at_start = at_start;
+        post.overran = false;
+        post.killing = None;
+        post.overdue = None;
+        post.stage = Seen::new(Stage::Starting);
+        post.refusals = 0;
+        Ok(())
+    }
+
+    /// Starts a worker's process; if that fails, with the pid of one that could not be ended.
+    fn spawn_process(
+        &self,
+        post: &Post,
+        recipe: &Recipe,
+        tokens: Vec<Token>,
+    ) -> Result<Process, (StartError, Option<u32>)> {
+        let segment = &self.shared.segment;
+        let origin = Origin::of(segment)
+            .map_err(|error| (StartError::System { what: "look at the server's lease", error }, None))?;
+        let order = Order {
+            place: post.places.start,
+            tokens,
+            wait: post.wait,
+            origin,
+            descriptors: None,
+            build: None,
+            name: String::new(),
+            segment: segment.place().clone(),
+        };
+        let (process, warning) = spawn::spawn(recipe, &post.title, order, segment, self.shared.janitor.get())
+            .map_err(|SpawnError { error, survivor }| {
+                let servlet = segment.nodes()[post.node as usize].name.clone();
+                let path = recipe.image.path().to_path_buf();
+                (StartError::Executable { servlet, path, error }, survivor)
+            })?;
+        if let Some(warning) = warning {
+            say(|| tracing::warn!(worker = %post.title, "a worker was started another way: {warning}"));
+        }
+        Ok(process)
+    }
+
+    fn spawn_thread(&self, post: &Post, token: Token, live: Live) -> Result<Body, StartError> {
+        let segment = Arc::clone(&self.shared.segment);
+        let system = |what| move |error| StartError::System { what, error };
+        // *lease before deeds*.
+        let place = post.places.start;
+        segment.lease().hold(token).map_err(system("take a worker's lease"))?;
+        let cpus = segment.participants()[place as usize].cpus();
+        let unit = Arc::new(Unit::new(post.places.clone()));
+        let router = Arc::clone(&self.shared.router);
+        let Some(seat) = Seat::new(segment, place, token, post.wait, router, unit) else {
+            self.shared.segment.lease().release(token);
+            return Err(system("find a worker's place")(std::io::ErrorKind::NotFound.into()));
+        };
+        let left = Arc::new(AtomicBool::new(false));
+        let farewell = Farewell { left: Arc::clone(&left), shared: Arc::clone(&self.shared) };
+        let shared = Arc::clone(&self.shared);
+        let body = move || {
+            let _farewell = farewell; // dropped last
+            if !cpus.is_empty() {
+                // Checked against the allowed set when planned; it may have shrunk since.
+                if let Err(error) = ringmill_shm::sys::cpu::pin_thread(&cpus) {
+                    say(|| tracing::warn!(?cpus, %error, "cannot pin a worker's thread"));
+                }
+            }
+            let seat = Arc::new(seat);
+            shared.enter();
+            seat.entry().arrive();
+            child::occupy(&seat, &live)
+        };
+        let name = format!("ringmill-{}", post.title.rsplit_once('/').map_or("worker", |(path, _)| path));
+        match std::thread::Builder::new().name(name).spawn(body) {
+            Ok(thread) => Ok(Body::Thread { thread, left }),
+            Err(error) => {
+                self.shared.segment.lease().release(token);
+                Err(system("start a worker's thread")(error))
+            }
+        }
+    }
+
+    /// The supervisor's life: until every worker has gone.
+    fn watch(&mut self) {
+        loop {
+            self.obey();
+            if let Some(janitor) = self.shared.janitor.get() {
+                let held = self.posts.iter().find_map(|post| match &post.starter {
+                    Starter::Process(recipe) => Some(&recipe.held),
+                    Starter::Thread(_) => None,
+                });
+                janitor.tell_if_needed(|| held.is_some_and(|held| held.root.has_changed()));
+            }
+            let timeout = self.next_timer().map(|at| at.saturating_duration_since(Instant::now()));
+            let mut fds = vec![self.shared.orders.as_raw_fd()];
+            let mut owners = vec![usize::MAX];
+            for (index, post) in self.posts.iter().enumerate() {
+                if let Body::Process(process) = &post.body {
+                    fds.push(process.pidfd.as_raw_fd());
+                    owners.push(index);
+                    fds.extend(process.tether.iter().map(AsRawFd::as_raw_fd));
+                    owners.resize(fds.len(), index);
+                }
+            }
+            if self.over() {
+                return;
+            }
+            let ready = wait_readable(&fds, timeout);
+            if ready[0] {
+                self.shared.orders.clear();
+            }
+            for (&index, _) in owners.iter().zip(&ready).skip(1).filter(|(_, ready)| **ready) {
+                self.listen(index);
+                self.reap(index);
+            }
+            if self.looks.next() <= Instant::now() {
+                // Where the system refuses to wait for descriptors, nothing is ever ready.
+                (0..self.posts.len()).for_each(|index| self.reap(index));
+            }
+            self.join_threads();
+            self.look_at_limits();
+            self.end_trials();
+            self.restart_due();
+            self.empty_rings_of_the_down();
+        }
+    }
+
+    fn stopping(&self) -> bool {
+        self.shared.wished() != Wish::Watch
+    }
+
+    /// Whether there is nothing left to watch.
+    fn over(&self) -> bool {
+        let gone = |post: &Post| match &post.body {
+            // It obeys no signal and no order: said in `look_at_the_killed`.
+            Body::Process(_) => post.survives(),
+            // A thread cannot be killed: after the deadline it is left to itself.
+            Body::Thread { left, .. } => left.load(Ordering::SeqCst) || self.past_deadline(),
+            Body::Awaiting(_) | Body::GivenUp(_) | Body::None => true,
+        };
+        self.stopping() && self.posts.iter().all(gone)
+    }
+
+    fn past_deadline(&self) -> bool {
+        match self.shared.wished() {
+            Wish::Watch => false,
+            Wish::Stop(deadline) => Instant::now() >= deadline,
+            Wish::Kill => true,
+        }
+    }
+
+    /// Does what has been ordered.
+    fn obey(&mut self) {
+        if self.stopping() && !matches!(self.shared.segment.run(), Run::Stopping) {
+            self.shared.segment.set_run(Run::Stopping);
+            wake_everyone(&self.shared.segment);
+        }
+        if self.past_deadline() {
+            self.posts.iter_mut().for_each(Post::kill);
+        }
+    }
+
+    /// When to look again without being woken.
+    fn next_timer(&self) -> Option<Instant> {
+        let restart = self.posts.iter().filter_map(|post| match post.body {
+            Body::Awaiting(at) | Body::GivenUp(Some(at)) if self.restarts_workers() => Some(at),
+            _ => None,
+        });
+        let deadline = match self.shared.wished() {
+            Wish::Stop(at) if !self.past_deadline() => Some(at),
+            _ => None,
+        };
+        restart.chain(deadline).chain([self.looks.next()]).min()
+    }
+
+    /// A process has said something, or its tether is closed.
+    fn listen(&mut self, index: usize) {
+        let post = &mut self.posts[index];
+        let Body::Process(process) = &mut post.body else { return };
+        let was_tied = process.tether.is_some();
+        for word in process.words() {
+            match word {
+                Word::Reason(reason) => process.reason = Some(reason),
+                Word::Warning(warning) => {
+                    say(|| tracing::warn!(worker = %post.title, "a worker {warning}"));
+                }
+                // A script's: what it runs is known once it runs.
+                Word::Build(build) => {
+                    if let Starter::Process(recipe) = &mut post.starter {
+                        recipe.build.get_or_insert(build);
+                    }
+                }
+            }
+        }
+        // On its way out it closes everything too.
+        if was_tied && process.tether.is_none() {
+            let ending = is_ending(process.child.id());
+            process.strayed = ending == Some(false);
+            if ending != Some(true) {
+                post.kill();
+            }
+        }
+    }
+
+    /// A process has ended.
+    fn reap(&mut self, index: usize) {
+        let post = &mut self.posts[index];
+        let Body::Process(process) = &mut post.body else { return };
+        let Some(end) = process.ended() else { return };
+        let Process { child, reason, strayed, .. } = process;
+        let mut text = end.to_string();
+        if *strayed && end.signal() == Some(libc::SIGKILL) {
+            text = "it ran another program in its place, or closed its descriptors, and was killed".into();
+        }
+        let ending =
+            Ending { pid: child.id(), signal: end.signal(), code: end.code(), text, reason: reason.take() };
+        if let Starter::Process(recipe) = &post.starter {
+            unlock_all(&recipe.spare); // what it held of a description that we have too
+        }
+        if !self.started.load(Ordering::SeqCst) {
+            let mut deaths = self.early_deaths.lock().unwrap_or_else(|e| e.into_inner());
+            deaths.extend(post.places.clone().map(|place| (place, end, ending.reason.clone())));
+        }
+        crash_point!("supervisor.reaped");
+        self.bury(index, &ending);
+    }
+
+    /// Looks after threads that have ended.
+    fn join_threads(&mut self) {
+        for index in 0..self.posts.len() {
+            let left =
+                matches!(&self.posts[index].body, Body::Thread { left, .. } if left.load(Ordering::SeqCst));
+            if !left {
+                continue;
+            }
+            let post = &mut self.posts[index];
+            let Body::Thread { thread, .. } = std::mem::replace(&mut post.body, Body::None) else { continue };
+            let code = joined(thread); // user code's panics are caught inside
+            post.tokens.iter().for_each(|&token| self.shared.segment.lease().release(token));
+            let text = "its thread is over".into();
+            self.bury(index, &Ending { pid: std::process::id(), signal: None, code, text, reason: None });
+        }
+    }
+}
+
+impl Drop for Supervisor {
+    /// However the thread ends, no process is left behind that obeys.
+    fn drop(&mut self) {
+        self.posts.iter_mut().for_each(Post::kill);
+        for post in &mut self.posts {
+            if let Body::Process(process) = &mut post.body
+                && !post.killing.is_some_and(|killing| killing.is_told)
+                && process.await_end(KILL_LIMIT).is_none()
+            {
+                say_it_survives(&post.title, process.child.id());
+            }
+        }
+        // Threads cannot be killed.
+        if self.shared.segment.run() != Run::Closed {
+            self.shared.segment.set_run(Run::Stopping);
+            wake_everyone(&self.shared.segment);
+        }
+    }
+}
+
+/// The error for a worker that ended before it was ready.
+pub(crate) fn status_of_early_death(
+    servlet: String,
+    worker: u32,
+    place: u32,
+    deaths: &Mutex<EarlyDeaths>,
+) -> StartError {
+    let deaths = deaths.lock().unwrap_or_else(|e| e.into_inner());
+    let death = deaths.iter().find(|(of, ..)| *of == place);
+    if let Some((_, _, Some(reason))) = death {
+        return StartError::Join { servlet, worker, reason: reason.clone() };
+    }
+    let status = death.map(|(_, status, _)| *status);
+    let text = status.map_or("ended".into(), |status| status.to_string());
+    StartError::Died { servlet, worker, status: text, code: status.and_then(Ended::code) }
+}

@@ -1,0 +1,201 @@
+//! After a death: whether and when a worker is started again, and what becomes of a servlet without any.
+
+use super::post::{Body, Post};
+use super::shared::Wish;
+use super::state::Supervisor;
+use crate::error::{RemoteCause, StartError};
+use crate::panics::say;
+use crate::policy::restarts::{Death, Next};
+use ringmill_shm::participant::Life;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+/// No sleep of who waits for a worker on trial is longer: the backstop for a wake that a dying waker owed.
+const SLEEP_LIMIT: Duration = Duration::from_secs(1);
+
+/// Back-off while the system has no process, descriptor or memory left for a worker.
+const FIRST_SHORTAGE: Duration = Duration::from_millis(10);
+const LONGEST_SHORTAGE: Duration = Duration::from_millis(500);
+
+impl Supervisor {
+    /// Whether workers that have died are started again.
+    pub(super) fn restarts_workers(&self) -> bool {
+        !self.stopping() && self.started.load(Ordering::SeqCst)
+    }
+
+    /// Whether a worker of this servlet has finished a batch since the last call; to be asked after a barren death.
+    fn has_progressed(&mut self, node: u32) -> bool {
+        let segment = &self.shared.segment;
+        let posts = self.posts.iter().filter(|post| post.node == node);
+        // A dead one's call goes on, in its counters, until it is started again.
+        let of_one = |post: &Post| post.finished_before.saturating_add(post.finished(segment, false));
+        let finished = posts.map(of_one).fold(0, u64::saturating_add);
+        std::mem::replace(&mut self.finished[node as usize], finished) < finished
+    }
+
+    /// What comes in the place of a dead worker.
+    pub(super) fn plan_restart(&mut self, index: usize, how: &str, pid: u32, mut death: Death) -> Body {
+        if self.stopping() {
+            return Body::None;
+        }
+        if !self.started.load(Ordering::SeqCst) {
+            return Body::Awaiting(Instant::now()); // if the server gets ready all the same
+        }
+        if death.is_barren() {
+            death.progress = self.has_progressed(self.posts[index].node);
+        }
+        let post = &mut self.posts[index];
+        post.on_trial = false;
+        match post.record.death(&post.restarts, &death) {
+            Next::Restart(backoff) => match Instant::now().checked_add(backoff) {
+                Some(at) => {
+                    say(
+                        || tracing::warn!(worker = %post.title, pid, ?backoff, "a worker {how}; it will be restarted"),
+                    );
+                    Body::Awaiting(at)
+                }
+                None => {
+                    say(
+                        || tracing::error!(worker = %post.title, pid, ?backoff, "a worker {how}; its back-off has no end"),
+                    );
+                    Body::GivenUp(None)
+                }
+            },
+            Next::GiveUp(rest) => {
+                let in_vain = post.record.in_vain();
+                say(
+                    || tracing::error!(worker = %post.title, pid, in_vain, ?rest, "a worker {how}; it is given up"),
+                );
+                Body::GivenUp(rest.and_then(|rest| Instant::now().checked_add(rest)))
+            }
+        }
+    }
+
+    /// For what the system had no room for. That is no fault of the worker, and passes: it is tried for as long
+    /// as it takes.
+    fn await_room(&mut self, index: usize, how: &str) -> Body {
+        let post = &mut self.posts[index];
+        let backoff = (FIRST_SHORTAGE * 2_u32.pow(post.refusals.min(8))).min(LONGEST_SHORTAGE);
+        post.refusals += 1;
+        say(|| tracing::warn!(worker = %post.title, ?backoff, "a worker {how}; it will be tried again"));
+        let at = Instant::now() + backoff;
+        match std::mem::take(&mut post.on_trial) {
+            true => Body::GivenUp(Some(at)),
+            false => Body::Awaiting(at),
+        }
+    }
+
+    pub(super) fn restart_due(&mut self) {
+        if !self.restarts_workers() {
+            return;
+        }
+        for index in 0..self.posts.len() {
+            let due = |at: Instant| at <= Instant::now();
+            self.posts[index].on_trial = match self.posts[index].body {
+                // Its trial may have failed late, or in the middle of a batch: only a trial opens a servlet again.
+                Body::Awaiting(at) if due(at) => self.shared.down(self.posts[index].node as usize).is_some(),
+                Body::GivenUp(Some(at)) if due(at) => true,
+                _ => continue,
+            };
+            if let Err(error) = self.launch(index) {
+                let node = self.posts[index].node;
+                let how = format!("could not be started: {error}");
+                let post = &self.posts[index];
+                post.entries(&self.shared.segment).for_each(|entry| entry.set_life(Life::Dead));
+                self.posts[index].body = match is_shortage(&error) {
+                    true => self.await_room(index, &how),
+                    false => self.plan_restart(index, &how, 0, Death::default()), // its executable has gone: in vain
+                };
+                self.give_up_if_last(node, &how);
+            } else if self.posts[index].on_trial
+                && let Err(error) = self.watch_trial(self.posts[index].places.clone())
+            {
+                // Nobody would tell us when it is ready: it counts as ready.
+                say(|| tracing::warn!(%error, "cannot start the thread that watches a trial"));
+                self.posts[index].on_trial = false;
+                self.shared.reopen(self.posts[index].node);
+            }
+        }
+    }
+
+    /// Has the supervisor look again once a worker on trial is ready, or is not going to be.
+    fn watch_trial(&self, places: Range<u32>) -> std::io::Result<()> {
+        let shared = Arc::clone(&self.shared);
+        let watch = move || {
+            let bell = shared.segment.startup();
+            let entries = || &shared.segment.participants()[places.start as usize..places.end as usize];
+            loop {
+                let count = bell.count();
+                if entries().iter().all(|e| e.life() != Life::Starting) || shared.wished() != Wish::Watch {
+                    break;
+                }
+                bell.sleep(count, Some(SLEEP_LIMIT)); // a repair rings it too
+            }
+            shared.orders.signal();
+        };
+        std::thread::Builder::new().name("ringmill-trial".into()).spawn(watch).map(|_detached| ())
+    }
+
+    /// Where a worker on trial is ready, its servlet takes requests again.
+    pub(super) fn end_trials(&mut self) {
+        for index in 0..self.posts.len() {
+            let post = &mut self.posts[index];
+            if !post.on_trial || !post.entries(&self.shared.segment).all(|e| e.life() == Life::Ready) {
+                continue;
+            }
+            (post.on_trial, post.hangs) = (false, false);
+            if self.shared.down(post.node as usize).is_some() {
+                say(
+                    || tracing::warn!(worker = %post.title, "a worker is ready; its servlet takes requests again"),
+                );
+                self.shared.reopen(post.node);
+            }
+        }
+    }
+
+    /// If all workers of a node are given up, its requests are answered with an error from now on.
+    pub(super) fn give_up_if_last(&mut self, node: u32, how: &str) {
+        let posts = || self.posts.iter().filter(|post| post.node == node);
+        let is_given_up = |post: &Post| matches!(post.body, Body::GivenUp(_)) || post.on_trial || post.hangs;
+        let Some(post) = posts().next().filter(|_| self.restarts_workers()) else { return };
+        if !posts().all(is_given_up) {
+            return;
+        }
+        let stuck = posts().any(|post| post.hangs);
+        let reason = match stuck {
+            true => format!("each of its workers is stuck or given up; the last one {how}"),
+            false => post.restarts.giving_up(how),
+        };
+        if let Some(first) = posts()
+            .find(|post| matches!(post.body, Body::GivenUp(_) | Body::Awaiting(_)))
+            .and_then(|p| p.entries(&self.shared.segment).next())
+        {
+            first.fail(reason.as_bytes()); // for whoever looks, and who answers in other processes
+        }
+        *self.shared.down(node as usize) = Some(reason);
+        crash_point!("supervisor.gives_up");
+        if self.shared.mandatory[node as usize] {
+            self.shared.gate_closed.store(true, Ordering::SeqCst);
+        }
+        self.empty_rings_of_the_down();
+    }
+
+    pub(super) fn empty_rings_of_the_down(&self) {
+        for node in 0..self.shared.segment.shape().nodes {
+            let reason = self.shared.down(node as usize).clone();
+            if let Some(reason) = reason {
+                self.shared.shut(node, &RemoteCause::Down { reason });
+            }
+        }
+    }
+}
+
+/// Whether a worker was not started because the system has no process, descriptor or memory for it.
+fn is_shortage(error: &StartError) -> bool {
+    let (StartError::Executable { error, .. } | StartError::System { error, .. }) = error else {
+        return false;
+    };
+    matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EMFILE | libc::ENFILE | libc::ENOMEM))
+}

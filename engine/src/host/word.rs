@@ -1,0 +1,38 @@
+//! What a server and its workers say to each other over the [tether](ringmill_shm::sys::tether).
+
+use ringmill_shm::sys::build_id::BuildId;
+
+/// The message by which a server ends a worker that it may not kill.
+pub(crate) const END_AT_ONCE: &[u8] = b"end";
+
+/// What a worker says over its tether.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Word {
+    /// It cannot join, and why.
+    Reason(String),
+    /// It has joined, but an operator should know this.
+    Warning(String),
+    /// Which build it is.
+    Build(BuildId),
+}
+
+impl Word {
+    pub(super) fn to_message(&self) -> Vec<u8> {
+        let (kind, text) = match self {
+            Self::Reason(text) => ('r', text.clone()),
+            Self::Warning(text) => ('w', text.clone()),
+            Self::Build(build) => ('b', build.to_string()),
+        };
+        format!("{kind}{text}").into_bytes()
+    }
+
+    pub(super) fn parse(message: &[u8]) -> Option<Self> {
+        let text = String::from_utf8_lossy(message.get(1..)?).into_owned();
+        match message[0] {
+            b'r' => Some(Self::Reason(text)),
+            b'w' => Some(Self::Warning(text)),
+            b'b' => BuildId::parse(&text).map(Self::Build),
+            _ => None,
+        }
+    }
+}

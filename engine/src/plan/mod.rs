@@ -1,0 +1,529 @@
+//! A servlet tree as a flat plan: nodes, routes, and the sums that size the segment. Pure.
+//!
+//! Each servlet adds its nodes, forks and switches and answers with a [`Span`]: where items enter it, and
+//! what they leave it from. Who joins two spans sets the `next` of the former's exits; what still has none at
+//! the end ends the task: a request goes to its caller, a branch to where it is joined. So nothing but data is
+//! left of the tree at run time, and whoever finishes a task follows it.
+//!
+//! # The sums
+//!
+//! * requests = `capacity`: each call in progress has one.
+//! * tasks a request = 1 + the members of all ensembles: the request itself, and a branch for each member.
+//!   Members of a switch each have their own, although a request meets only one of them.
+//! * cells a ring = the next power of two above the number of requests: never full, since each node lies on
+//!   the way of one task of a request only.
+//! * blocks a class = 2 × tasks: each task has at most two, its input's and its outcome's; so a pool is
+//!   never exhausted, unless the user gives classes of his own.
+//! * participants = 1 + threads of all workers of all nodes.
+
+pub(crate) mod name;
+
+use crate::error::StartError;
+use crate::policy::batch::Rule;
+use crate::policy::on_death::OnDeath;
+use crate::policy::restarts::Restarts;
+use crate::route::Choose;
+use crate::worker::Live;
+use ringmill_shm::layout::{Class, INLINE_BYTES, LINE, NODE_LIMIT, PAYLOAD_LIMIT, TASKS_LIMIT};
+use ringmill_shm::participant::Role;
+use ringmill_shm::plan::{Fork, Member, Switch, Target};
+use ringmill_shm::segment::{NodeSpec, Spec};
+use std::ffi::OsString;
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// How a node's workers are started.
+#[derive(Clone)]
+pub(crate) enum Launch {
+    /// As processes: of this program, or of another one.
+    Process { program: Option<PathBuf>, env: Environment },
+    /// As threads.
+    Thread { live: Live },
+}
+
+impl fmt::Debug for Launch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Process { program, env } => {
+                f.debug_struct("Process").field("program", program).field("env", env).finish()
+            }
+            Self::Thread { .. } => f.write_str("Thread"),
+        }
+    }
+}
+
+/// Environment variables of worker processes, in the order in which they were given.
+#[derive(Clone, Default)]
+pub(crate) struct Environment(Vec<Variable>);
+
+#[derive(Clone)]
+struct Variable {
+    /// None: of all workers.
+    worker: Option<usize>,
+    key: OsString,
+    value: OsString,
+}
+
+impl Environment {
+    pub(crate) fn set(&mut self, worker: Option<usize>, key: OsString, value: OsString) {
+        self.0.push(Variable { worker, key, value });
+    }
+
+    /// The largest worker index that is named.
+    pub(crate) fn last_worker(&self) -> Option<usize> {
+        self.0.iter().filter_map(|variable| variable.worker).max()
+    }
+
+    /// A variable that no process can have, and why.
+    pub(crate) fn bad_variable(&self) -> Option<(String, &'static str)> {
+        self.0.iter().find_map(|Variable { key, value, .. }| {
+            let (name, value) = (key.as_encoded_bytes(), value.as_encoded_bytes());
+            let reason = match name {
+                [] => "its name is empty",
+                _ if name.contains(&b'=') => "its name has a \"=\"",
+                _ if name.contains(&0) => "its name has a zero byte",
+                _ if value.contains(&0) => "its value has a zero byte",
+                _ => return None,
+            };
+            Some((key.to_string_lossy().chars().take(64).collect(), reason))
+        })
+    }
+
+    /// The variables of one worker: those of all, then its own.
+    pub(crate) fn of(&self, worker: u32) -> Vec<(OsString, OsString)> {
+        let of = |whose| self.0.iter().filter(move |variable| variable.worker == whose);
+        let both = of(None).chain(of(Some(worker as usize)));
+        both.map(|variable| (variable.key.clone(), variable.value.clone())).collect()
+    }
+}
+
+impl fmt::Debug for Environment {
+    /// Names only: values may be secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.0.iter().map(|variable| &variable.key)).finish()
+    }
+}
+
+/// A node before there is a segment.
+#[derive(Debug, Clone)]
+pub(crate) struct PlanNode {
+    pub(crate) name: String,
+    pub(crate) worker_type: &'static str,
+    pub(crate) type_hash: u64,
+    pub(crate) config: Vec<u8>,
+    pub(crate) rule: Rule,
+    pub(crate) workers: Vec<Vec<usize>>,
+    /// Of each worker.
+    pub(crate) threads: u32,
+    /// 0: never.
+    pub(crate) log_batches_every: u64,
+    pub(crate) role: Role,
+    pub(crate) launch: Launch,
+    pub(crate) restarts: Restarts,
+    pub(crate) on_death: OnDeath,
+    /// How long a call may take before its worker is killed.
+    pub(crate) exec_timeout: Option<Duration>,
+    pub(crate) next: Target,
+    /// Whether every request comes by it.
+    pub(crate) mandatory: bool,
+}
+
+/// Where items enter a part of a plan, and what they leave it from.
+#[derive(Debug, Clone)]
+pub struct Span {
+    pub(crate) entry: Target,
+    exits: Vec<Exit>,
+    /// Whether a worker's process may be what moves items on from there.
+    remote: bool,
+    /// Whether a worker's process may be what an item fails in on its way through.
+    fails_remote: bool,
+}
+
+/// What items leave a part of a plan from: the one whose `next` says where they go.
+#[derive(Debug, Clone, Copy)]
+enum Exit {
+    Node(u32),
+    Fork(u32),
+}
+
+/// Collects the parts of a tree.
+#[derive(Default)]
+pub struct Planner {
+    nodes: Vec<PlanNode>,
+    forks: Vec<Fork>,
+    switches: Vec<Switch>,
+    choosers: Vec<Choose>,
+    branches: u32,
+    /// The place of the task that comes by here.
+    place: u32,
+    /// Whether a worker's process may bring it.
+    remote: bool,
+    /// Within how many alternatives we are: not every request comes by here.
+    optional: u32,
+}
+
+impl fmt::Debug for Planner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Planner")
+            .field("nodes", &self.nodes)
+            .field("forks", &self.forks)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Adds one member of an ensemble or switch.
+pub(crate) type AddMember<'m> = Box<dyn FnOnce(&mut Planner) -> Result<Span, StartError> + 'm>;
+
+impl Planner {
+    /// A name that nothing else has: one that is taken gets a number.
+    fn free_name(&self, name: String) -> String {
+        let taken = |name: &str| {
+            self.nodes.iter().any(|n| n.name == name)
+                || self.forks.iter().any(|f| f.name == name)
+                || self.switches.iter().any(|s| s.name == name)
+        };
+        if !taken(&name) {
+            return name;
+        }
+        (2..).map(|i| format!("{name}-{i}")).find(|name| !taken(name)).unwrap_or(name)
+    }
+
+    /// Adds a node.
+    pub(crate) fn add(&mut self, mut node: PlanNode) -> Result<Span, StartError> {
+        self.check_room(&node.name)?;
+        node.name = self.free_name(node.name);
+        node.mandatory = self.optional == 0;
+        let remote = matches!(node.launch, Launch::Process { .. });
+        let index = self.nodes.len() as u32;
+        self.nodes.push(node);
+        Ok(Span { entry: Target::Node(index), exits: vec![Exit::Node(index)], remote, fails_remote: remote })
+    }
+
+    /// Whether there may be another node: asked before it is planned, for a list of members may have any length.
+    fn check_room(&self, servlet: &str) -> Result<(), StartError> {
+        let (value, most) = (self.nodes.len() as u64 + 1, u64::from(NODE_LIMIT));
+        let (servlet, what) = (Some(servlet.into()), "number of servlets with workers");
+        if value <= most { Ok(()) } else { Err(StartError::Range { servlet, what, value, least: 1, most }) }
+    }
+
+    /// Adds one part after another.
+    pub(crate) fn add_sequence(
+        &mut self,
+        first: AddMember<'_>,
+        second: AddMember<'_>,
+    ) -> Result<Span, StartError> {
+        let a = first(self)?;
+        self.remote = a.remote;
+        let b = second(self)?;
+        for exit in a.exits {
+            match exit {
+                Exit::Node(index) => self.nodes[index as usize].next = b.entry,
+                Exit::Fork(index) => self.forks[index as usize].next = b.entry,
+            }
+        }
+        Ok(Span { entry: a.entry, fails_remote: a.fails_remote || b.fails_remote, ..b })
+    }
+
+    /// Adds an ensemble; each member comes with the size and alignment of what its outcomes end with.
+    pub(crate) fn add_fork(
+        &mut self,
+        name: String,
+        form: u32,
+        fail_fast: bool,
+        members: Vec<(AddMember<'_>, (u32, u32))>,
+    ) -> Result<Span, StartError> {
+        name::check(&name)?;
+        let name = self.free_name(name);
+        let index = self.forks.len();
+        let (parent, first) = (self.place, self.branches);
+        let range = |what, value: u64, least, most| StartError::Range {
+            servlet: Some(name.clone()),
+            what,
+            value,
+            least,
+            most,
+        };
+        if members.is_empty() {
+            return Err(range("number of members", 0, 1, u64::from(TASKS_LIMIT) - 1));
+        }
+        let tasks = u64::from(first) + members.len() as u64 + 1;
+        if tasks > TASKS_LIMIT.into() {
+            return Err(range("number of tasks a request, with its members,", tasks, 1, TASKS_LIMIT.into()));
+        }
+        self.branches += members.len() as u32; // it fits: no more than `TASKS_LIMIT`
+        self.forks.push(Fork {
+            name: name.clone(),
+            fail_fast,
+            form,
+            parent,
+            first,
+            end: 0,
+            next: Target::End,
+            members: Vec::new(),
+        });
+        let (came_remote, mut remote, mut fails_remote) = (self.remote, self.remote, false);
+        self.optional += u32::from(!fail_fast);
+        for (number, (add, (root_bytes, root_align))) in (0_u32..).zip(members) {
+            (self.place, self.remote) = (first + number + 1, came_remote);
+            let span = add(self)?;
+            // Where errors are kept, a member's error may be what the others waited for.
+            remote |= span.remote || !fail_fast && span.fails_remote;
+            fails_remote |= span.fails_remote;
+            self.forks[index].members.push(Member { entry: span.entry, root_bytes, root_align });
+        }
+        self.optional -= u32::from(!fail_fast);
+        self.place = parent;
+        self.forks[index].end = self.branches;
+        let index = index as u32;
+        Ok(Span { entry: Target::Fork(index), exits: vec![Exit::Fork(index)], remote, fails_remote })
+    }
+
+    /// Adds a switch over inputs of type `In`. `pass_on` makes the node that chooses for worker processes.
+    pub(crate) fn add_switch(
+        &mut self,
+        name: String,
+        choose: Choose,
+        pass_on: impl FnOnce(String) -> Result<PlanNode, StartError>,
+        members: Vec<AddMember<'_>>,
+    ) -> Result<Span, StartError> {
+        name::check(&name)?;
+        let name = self.free_name(name);
+        if members.is_empty() {
+            let (servlet, most) = (Some(name), u64::from(TASKS_LIMIT));
+            return Err(StartError::Range { servlet, what: "number of members", value: 0, least: 1, most });
+        }
+        let index = self.switches.len();
+        self.choosers.push(choose);
+        let node = match self.remote {
+            false => None,
+            true => {
+                self.check_room(&name)?;
+                let mut node = pass_on(name.clone())?;
+                node.mandatory = self.optional == 0;
+                node.next = Target::Switch(index as u32);
+                self.nodes.push(node);
+                Some(self.nodes.len() as u32 - 1)
+            }
+        };
+        self.switches.push(Switch { name, node, members: Vec::new() });
+        let (mut exits, mut remote, mut fails_remote) = (Vec::new(), false, false);
+        self.optional += 1;
+        for add in members {
+            self.remote = false; // whoever chooses is in the server's process
+            let span = add(self)?;
+            remote |= span.remote;
+            fails_remote |= span.fails_remote;
+            exits.extend(span.exits);
+            self.switches[index].members.push(span.entry);
+        }
+        self.optional -= 1;
+        Ok(Span { entry: Target::Switch(index as u32), exits, remote, fails_remote })
+    }
+
+    pub(crate) fn finish(self, span: &Span) -> (Plan, Vec<Choose>) {
+        let Self { nodes, forks, switches, branches, .. } = self;
+        (Plan { nodes, forks, switches, branches, entry: span.entry }, self.choosers)
+    }
+}
+
+/// A compiled tree.
+#[derive(Debug, Clone)]
+pub(crate) struct Plan {
+    pub(crate) nodes: Vec<PlanNode>,
+    forks: Vec<Fork>,
+    switches: Vec<Switch>,
+    branches: u32,
+    pub(crate) entry: Target,
+}
+
+/// How payload blocks are chosen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Blocks {
+    /// Classes up to this payload size, each with blocks for every task.
+    UpTo(usize),
+    /// As told: block size and count.
+    Classes(Vec<(usize, usize)>),
+}
+
+/// Payloads up to this size fit if nothing else is said.
+pub const DEFAULT_MAX_PAYLOAD: usize = 16 * 1024;
+/// The smallest class of the default, and how much larger each next one is.
+const FIRST_CLASS_BYTES: usize = 1024;
+const CLASS_FACTOR: usize = 4;
+
+impl Plan {
+    pub(crate) fn spec(&self, capacity: u32, blocks: &Blocks) -> Result<Spec, StartError> {
+        let tasks_per_request = 1 + self.branches;
+        let keeps_inputs = self.nodes.iter().any(|node| node.on_death.keeps_inputs());
+        Ok(Spec {
+            requests: capacity,
+            tasks_per_request,
+            classes: classes(blocks, u64::from(capacity) * u64::from(tasks_per_request), keeps_inputs)?,
+            payload_format: crate::wire::payload::PAYLOAD_FORMAT,
+            nodes: self.nodes.iter().map(node_spec).collect(),
+            forks: self.forks.clone(),
+            switches: self.switches.clone(),
+        })
+    }
+
+    /// What is allowed but hardly meant.
+    pub(crate) fn warnings(&self, capacity: u32) -> Vec<String> {
+        let never_full = |n: &&PlanNode| u64::from(capacity) < n.rule.most();
+        let text = |n: &PlanNode| {
+            let (name, size) = (&n.name, n.rule.batch_size);
+            format!(
+                "capacity {capacity} is smaller than servlet {name}'s batch_size {size}: its batches can never be full"
+            )
+        };
+        self.nodes.iter().filter(never_full).map(text).collect()
+    }
+
+    /// Whether the entry node needs to know when items were enqueued.
+    pub(crate) fn stamps(&self) -> bool {
+        match self.entry {
+            Target::Node(index) => self.nodes[index as usize].rule.wait_ns != 0,
+            _ => false, // who moves it on from there stamps it
+        }
+    }
+}
+
+fn node_spec(node: &PlanNode) -> NodeSpec {
+    NodeSpec {
+        name: node.name.clone(),
+        worker_type: node.worker_type.into(),
+        type_hash: node.type_hash,
+        config: node.config.clone(),
+        batch_size: node.rule.batch_size,
+        batch_wait_ns: node.rule.wait_ns,
+        next: node.next,
+        role: node.role,
+        workers: node.workers.clone(),
+        threads: node.threads,
+        log_batches_every: node.log_batches_every,
+        keeps_inputs: node.on_death.keeps_inputs(),
+        keeps_apart: node.on_death.keeps_apart(),
+    }
+}
+
+/// The size classes for so many tasks. Where inputs are kept, small outcomes need small blocks.
+fn classes(blocks: &Blocks, tasks: u64, keeps_inputs: bool) -> Result<Vec<Class>, StartError> {
+    // A size that cannot be rounded up is refused with the shape.
+    let rounded = |bytes: usize| bytes.checked_next_multiple_of(LINE).unwrap_or(bytes) as u64;
+    let class = |bytes: usize, count: u64| Class { block_bytes: rounded(bytes), count };
+    let refuse = |what, bytes: usize, least| {
+        let (value, most) = (bytes as u64, PAYLOAD_LIMIT);
+        Err(StartError::Range { servlet: None, what, value, least, most })
+    };
+    match blocks {
+        Blocks::UpTo(max) if *max as u64 > PAYLOAD_LIMIT => refuse("max_payload in bytes", *max, 0),
+        Blocks::UpTo(max) if *max <= INLINE_BYTES && !keeps_inputs => Ok(Vec::new()),
+        Blocks::UpTo(max) => {
+            let max = max.max(&INLINE_BYTES);
+            let small = keeps_inputs.then_some(LINE).filter(|small| small < max);
+            let below = std::iter::successors(Some(FIRST_CLASS_BYTES), |b| b.checked_mul(CLASS_FACTOR));
+            let sizes = small.into_iter().chain(below.take_while(|b| b < max)).chain([*max]);
+            let mut classes: Vec<Class> = sizes.map(|bytes| class(bytes, 2 * tasks)).collect();
+            // Only so many classes: the smallest of them go, their payloads take the next larger blocks.
+            let surplus = classes.len().saturating_sub(ringmill_shm::layout::CLASS_LIMIT);
+            classes.drain(..surplus);
+            Ok(classes)
+        }
+        Blocks::Classes(list) => {
+            let least = INLINE_BYTES as u64 + 1;
+            let fits = |bytes: usize| (least..=PAYLOAD_LIMIT).contains(&(bytes as u64));
+            if let Some(&(bytes, _)) = list.iter().find(|(bytes, _)| !fits(*bytes)) {
+                return refuse("block size of a payload class in bytes", bytes, least);
+            }
+            let mut classes: Vec<Class> =
+                list.iter().map(|&(bytes, count)| class(bytes, count as u64)).collect();
+            classes.sort_unstable_by_key(|c| c.block_bytes);
+            let most = ringmill_shm::layout::CLASS_LIMIT;
+            if classes.len() > most {
+                let (what, value) = ("number of payload classes", classes.len() as u64);
+                return Err(StartError::Range { servlet: None, what, value, least: 0, most: most as u64 });
+            }
+            Ok(classes)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(name: &str, batch_size: u32) -> PlanNode {
+        PlanNode {
+            name: name.into(),
+            worker_type: "W",
+            type_hash: 0,
+            config: Vec::new(),
+            rule: Rule { batch_size, wait_ns: 0 },
+            workers: vec![vec![]],
+            threads: 1,
+            log_batches_every: 0,
+            role: Role::ThreadWorker,
+            launch: Launch::Process { program: None, env: Environment::default() },
+            restarts: Restarts::default(),
+            on_death: OnDeath::Fail,
+            exec_timeout: None,
+            next: Target::End,
+            mandatory: true,
+        }
+    }
+
+    #[test]
+    fn names_stay_distinct() {
+        let mut planner = Planner::default();
+        for _ in 0..3 {
+            planner.add(node("w", 0)).unwrap();
+        }
+        let span = planner.add(node("w-2", 0)).unwrap();
+        let (plan, _) = planner.finish(&span);
+        let names: Vec<&str> = plan.nodes.iter().map(|n| n.name.as_str()).collect();
+        assert_eq!(names, ["w", "w-2", "w-3", "w-2-2"]);
+        assert_eq!(plan.entry, Target::Node(3));
+    }
+
+    #[test]
+    fn a_workers_own_variable_comes_after_that_of_all() {
+        let mut env = Environment::default();
+        env.set(Some(1), "K".into(), "own".into());
+        env.set(None, "K".into(), "all".into());
+        assert_eq!(env.of(0), [("K".into(), "all".into())]);
+        assert_eq!(env.of(1), [("K".into(), "all".into()), ("K".into(), "own".into())]);
+        assert_eq!(env.last_worker(), Some(1));
+        assert_eq!(format!("{env:?}"), r#"["K", "K"]"#);
+    }
+
+    #[test]
+    fn blocks_for_every_task() {
+        let sizes = |blocks: &Blocks| -> Vec<(u64, u64)> {
+            classes(blocks, 10, false).unwrap().iter().map(|c| (c.block_bytes, c.count)).collect()
+        };
+        assert_eq!(sizes(&Blocks::UpTo(96)), []);
+        assert_eq!(sizes(&Blocks::UpTo(97)), [(128, 20)]);
+        assert_eq!(sizes(&Blocks::UpTo(16 * 1024)), [(1024, 20), (4096, 20), (16384, 20)]);
+        assert_eq!(sizes(&Blocks::UpTo(1 << 30)).len(), 8);
+        assert_eq!(sizes(&Blocks::UpTo(1 << 30)).last(), Some(&(1 << 30, 20)));
+        assert_eq!(sizes(&Blocks::Classes(vec![(4000, 3), (100, 7)])), [(128, 7), (4096, 3)]);
+        assert!(classes(&Blocks::Classes(vec![(1024, 1); 9]), 1, false).is_err());
+        let kept = |max| -> Vec<u64> {
+            classes(&Blocks::UpTo(max), 10, true).unwrap().iter().map(|c| c.block_bytes).collect()
+        };
+        assert_eq!((kept(0), kept(128), kept(129)), (vec![128], vec![128], vec![128, 256]));
+        assert_eq!(kept(16 * 1024), [128, 1024, 4096, 16384]);
+    }
+
+    #[test]
+    fn a_capacity_below_a_batch_is_warned_of() {
+        let mut planner = Planner::default();
+        let span = planner.add(node("tag", 64)).unwrap();
+        let (plan, _) = planner.finish(&span);
+        assert_eq!(plan.warnings(64), Vec::<String>::new());
+        assert_eq!(
+            plan.warnings(10),
+            ["capacity 10 is smaller than servlet tag's batch_size 64: its batches can never be full"]
+        );
+    }
+}

@@ -1,0 +1,377 @@
+//! Moving a finished task on: into the next ring, into branches, through a switch, into a join, to its caller.
+//!
+//! Whoever has finished a task does this, in whatever process: a worker, or the caller with a new request.
+//! What it must know lies in the segment ([`ringmill_shm::plan`]), but for the functions of switches, which
+//! only the server's process has. A worker's process gives the task to the switch's own node instead, whose
+//! thread in the server's process passes it on.
+
+mod joined;
+mod outbox;
+
+pub(crate) use joined::{KEEPS_ERRORS, LIST, root_of};
+pub(crate) use outbox::Outbox;
+
+use crate::error::{RemoteCause, RemoteError};
+use crate::panics;
+use crate::wire::EncodeError;
+use crate::wire::payload::{Places, encode};
+use ringmill_shm::arena::{At, Claimed, Corrupt, Join, Keeping, Task};
+use ringmill_shm::plan::Target;
+use ringmill_shm::segment::{Node, Run, Segment};
+use ringmill_shm::sys::birth::Birth;
+use ringmill_shm::sys::time::now_ns;
+use ringmill_shm::token::Token;
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// A switch's function: which member an input is for.
+pub(crate) type Choose = Arc<dyn Fn(&[u8]) -> Result<usize, RemoteCause> + Send + Sync>;
+
+/// What the server's process knows of a plan and the segment does not.
+#[derive(Default)]
+pub(crate) struct Router {
+    /// By switch; none in a worker's process.
+    pub(crate) choosers: Vec<Choose>,
+}
+
+impl Drop for Router {
+    /// Whichever thread is the last to know of the server.
+    fn drop(&mut self) {
+        self.choosers.drain(..).for_each(panics::let_go);
+    }
+}
+
+impl fmt::Debug for Router {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Router").field("choosers", &self.choosers.len()).finish()
+    }
+}
+
+/// A node without workers has its lock held for a moment only, by others that empty its ring. Where it seems to
+/// be held for longer, somebody has written so.
+const LOCK_LIMIT: Duration = Duration::from_secs(1);
+/// Somebody who moves tasks on.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Mover<'s> {
+    pub(crate) segment: &'s Segment,
+    pub(crate) router: &'s Router,
+    /// Whose requests they are.
+    pub(crate) client: Token,
+    pub(crate) me: Token,
+    /// Where what is moved into rings waits until it is [flushed](Self::flush); none: it does not.
+    pub(crate) outbox: Option<&'s Outbox>,
+}
+
+impl Mover<'_> {
+    /// Moves a task of ours on.
+    #[inline(always)]
+    pub(crate) fn move_on(&self, task: Claimed<'_>, to: Target) {
+        match to {
+            Target::End => {
+                if let Some(join) = task.finish(self.client, false) {
+                    self.join(join);
+                }
+            }
+            Target::Node(node) => self.forward(task, node),
+            Target::Fork(fork) => self.fork(task, fork),
+            Target::Switch(switch) => self.switch(task, switch),
+        }
+    }
+
+    /// Does what a dead participant had still to do with a task that is now ours. Gives it back if the dead
+    /// was working on it.
+    pub(crate) fn resume<'a>(&self, task: Claimed<'a>) -> Option<Claimed<'a>> {
+        let routes = self.segment.routes();
+        match task.task().at() {
+            // It had ended its work.
+            At::Begun { failed: true, .. } if task.is_outcome() => self.end(task),
+            At::Begun { node, .. } if task.is_outcome() => match self.segment.nodes().get(node as usize) {
+                Some(info) => self.move_on(task, info.next),
+                None => return Some(task),
+            },
+            At::Begun { .. } | At::Spoilt => return Some(task),
+            // Nothing is written to it: late branches may still read what lies there.
+            At::Failed(_) => self.end(task),
+            _ if task.is_abandoned() => self.discard(task),
+            At::To { node, group, .. } => self.try_again(task, node, false, group),
+            At::Forked(index) => self.fork(task, index),
+            At::New => {
+                let (_, place) = task.task().place();
+                let around = routes.around(place).map(|(_, fork)| (fork, place - 1 - fork.first));
+                match around.and_then(|(fork, index)| fork.members.get(index as usize)) {
+                    Some(member) => self.move_on(task, member.entry),
+                    None => return Some(task),
+                }
+            }
+            // What was left of its branches, the repair has freed.
+            At::Joined(index) => match routes.forks.get(index as usize) {
+                Some(fork) => self.move_on(task, fork.next),
+                None => return Some(task),
+            },
+        }
+        None
+    }
+
+    /// Queues a task once more for a node, in a group of this number.
+    #[cold]
+    pub(crate) fn try_again(&self, task: Claimed<'_>, node: u32, another_attempt: bool, group: u32) {
+        match task.queue_again(node, now_ns, another_attempt, group) {
+            Ok(id) => self.push(node, &[id]),
+            Err(task) => self.fail_unreachable(task, node),
+        }
+    }
+
+    /// Ends a task of ours with an error.
+    #[cold]
+    pub(crate) fn fail(&self, mut task: Claimed<'_>, error: RemoteError) {
+        task.give_up_input();
+        write_error(&mut task, error);
+        crash_point!("route.error_written");
+        self.end(task);
+    }
+
+    /// The same beside the input.
+    #[cold]
+    pub(crate) fn fail_beside(&self, mut task: Keeping<'_>, error: RemoteError) {
+        write_error(&mut task, error);
+        crash_point!("route.error_beside");
+        self.end(task.done());
+    }
+
+    /// Ends a task of ours whose error has been written.
+    fn end(&self, task: Claimed<'_>) {
+        if let Some(join) = task.finish(self.client, true) {
+            self.join(join);
+        }
+    }
+
+    /// Ends a task of ours that nobody wants.
+    #[cold]
+    pub(crate) fn discard(&self, task: Claimed<'_>) {
+        if let Some(join) = task.discard() {
+            self.join(join);
+        }
+    }
+
+    #[inline(never)]
+    fn forward(&self, task: Claimed<'_>, node: u32) {
+        match (task.queue(node, now_ns), self.outbox) {
+            (Ok(id), None) => self.push(node, &[id]),
+            (Ok(id), Some(outbox)) => {
+                let full = outbox.add(node, id);
+                crash_point!("route.outboxed");
+                if full {
+                    self.flush();
+                }
+            }
+            (Err(task), _) => self.fail_unreachable(task, node),
+        }
+    }
+
+    #[cold]
+    fn fail_unreachable(&self, task: Claimed<'_>, node: u32) {
+        let message = format!(
+            "the next servlet (node {node}) refuses the item: its segment is corrupted; restart the service"
+        );
+        self.fail(task, self.error("", 0, RemoteCause::Payload { message }));
+    }
+
+    /// Pushes what waits, until nothing does: a node that is down has its items answered here, and they may
+    /// lead to others, for whatever node.
+    #[inline]
+    pub(crate) fn flush(&self) {
+        let Some(outbox) = self.outbox else { return };
+        while outbox.takes_added() {
+            for index in 0..outbox.nodes() {
+                let (node, mut ids) = outbox.take(index);
+                if !ids.is_empty() {
+                    self.push(node, &ids);
+                    crash_point!("route.flushed_some");
+                    ids.clear();
+                }
+                outbox.put_back(index, ids);
+            }
+        }
+    }
+
+    /// Pushes queued tasks. In a segment that somebody has written over they may not fit; then nobody hears of
+    /// them again but by their time-outs.
+    #[inline]
+    fn push(&self, node: u32, ids: &[u32]) {
+        if let Some(parts) = self.segment.node(node)
+            && parts.push(ids).is_ok()
+        {
+            parts.doubt();
+            self.after_push(node);
+        }
+    }
+
+    /// After a push: if the node has no workers left, nobody else will answer what is in its ring.
+    #[inline]
+    pub(crate) fn after_push(&self, node: u32) {
+        if self.segment.node(node).is_some_and(|node| node.doorbell().is_down()) {
+            crash_point!("route.down");
+            // While it shuts down, a node is down for no reason of its own.
+            let told = |node: Node<'_>| {
+                if self.segment.run() == Run::Running { node.down_reason() } else { String::new() }
+            };
+            let reason = self.segment.node(node).map_or_else(String::new, told);
+            self.answer_all_in_ring(node, &RemoteCause::Down { reason });
+        }
+    }
+
+    /// Answers everything in a node's ring with an error, in the place of workers that are no more.
+    #[cold]
+    pub(crate) fn answer_all_in_ring(&self, node: u32, cause: &RemoteCause) {
+        let Some(parts) = self.segment.node(node) else { return };
+        let (ring, lock) = (parts.ring(), parts.lock());
+        // The server lives: it is we, or our watcher says so. Several threads of it may hold the lock.
+        let is_dead = |token: Token| token != self.client && self.segment.is_dead(token);
+        let mut claimed = Vec::new();
+        let until = Instant::now() + LOCK_LIMIT;
+        if lock.lock_unless(self.me, 0, is_dead, || Instant::now() >= until).is_none() {
+            return; // what is in it ends by its time-outs
+        }
+        let mut head = ring.head();
+        while let Some(id) = ring.get(head) {
+            claimed.extend(Task::new(self.segment, id).and_then(|task| task.claim(self.me, is_dead)));
+            crash_point!("route.emptying");
+            head = head.wrapping_add(1);
+            ring.set_head(head);
+        }
+        lock.unlock(self.me);
+        crash_point!("route.emptied");
+        // *attended* of `worker::collect`: should the node be up again, its worker may have gone to sleep because we had the lock.
+        if ring.get(ring.head()).is_some() {
+            parts.doorbell().wake_one(|worker| parts.bell(worker));
+        }
+        for task in claimed {
+            let error = self.error(&parts.info().name, task.attempt(), cause.clone());
+            self.fail(task, error);
+        }
+    }
+
+    /// An error that happened on the way, and not in a worker.
+    pub(crate) fn error(&self, servlet: &str, attempt: u8, cause: RemoteCause) -> RemoteError {
+        RemoteError { servlet: servlet.into(), worker: 0, pid: std::process::id(), attempt, cause }
+    }
+
+    #[inline(never)]
+    fn fork(&self, task: Claimed<'_>, index: u32) {
+        let routes = self.segment.routes();
+        match (task.fork(index), routes.forks.get(index as usize)) {
+            (Ok(branches), Some(fork)) => {
+                for (branch, member) in branches.zip(&fork.members) {
+                    self.move_on(branch, member.entry);
+                    crash_point!("route.forked_some");
+                }
+            }
+            (Err(task), _) => {
+                let message = format!(
+                    "ensemble {index} refuses the item: its segment is corrupted; restart the service"
+                );
+                self.fail(task, self.error("", 0, RemoteCause::Payload { message }));
+            }
+            (Ok(_), None) => {} // `Claimed::fork` has looked it up
+        }
+    }
+
+    #[inline(never)]
+    fn switch(&self, task: Claimed<'_>, index: u32) {
+        let Some(switch) = self.segment.routes().switches.get(index as usize) else { return };
+        let chosen = match (self.router.choosers.get(index as usize), switch.node) {
+            (Some(choose), _) => {
+                let unreadable = |e: Corrupt| RemoteCause::Payload { message: e.to_string() };
+                let members = switch.members.len();
+                let known = |index: usize| {
+                    let unknown = RemoteCause::NoSuchMember { index: index as u64, members: members as u64 };
+                    switch.members.get(index).copied().ok_or(unknown)
+                };
+                task.payload().map_err(unreadable).and_then(|bytes| choose(bytes)).and_then(known)
+            }
+            (None, Some(node)) => return self.forward(task, node),
+            (None, None) => Err(RemoteCause::Payload {
+                message: "the switch has no thread in the server to choose a member: an error in ringmill"
+                    .into(),
+            }),
+        };
+        crash_point!("route.chosen");
+        match chosen {
+            Ok(target) => self.move_on(task, target),
+            Err(cause) => {
+                let error = self.error(&switch.name, task.attempt(), cause);
+                self.fail(task, error);
+            }
+        }
+    }
+
+    /// Puts branches together, and moves their parent on.
+    #[cold]
+    pub(crate) fn join(&self, mut join: Join<'_>) {
+        let fork = join.fork().1;
+        if join.is_abandoned() {
+            let mut place = join.error_place();
+            place.inline_place();
+            place.set_length(0);
+        } else {
+            match self.put_together(&mut join) {
+                Ok(()) => {
+                    if let Some(task) = join.with_value() {
+                        self.move_on(task, fork.next);
+                    }
+                    return;
+                }
+                Err(cause) => {
+                    let error = self.error(&fork.name, join.attempt(), cause);
+                    write_error(&mut join.error_place(), error);
+                    crash_point!("route.join_failed");
+                }
+            }
+        }
+        self.end_joined(join);
+    }
+
+    /// The same in the place of a dead one: `error` says how it died, where no value can be made any more.
+    #[cold]
+    pub(crate) fn join_again(&self, mut join: Join<'_>, error: RemoteError) {
+        if !join.is_spoilt() || join.is_abandoned() {
+            return self.join(join);
+        }
+        write_error(&mut join.error_place(), error);
+        crash_point!("route.join_spoilt");
+        self.end_joined(join);
+    }
+
+    /// Ends what was joined with the error that has been written.
+    fn end_joined(&self, join: Join<'_>) {
+        if let Some(task) = join.with_error()
+            && let Some(outer) = task.finish(self.client, true)
+        {
+            self.join(outer);
+        }
+    }
+}
+
+/// Writes an error record, shortened until it fits.
+pub(crate) fn write_error(to: &mut impl Places, mut error: RemoteError) {
+    let mut keeps_input = true;
+    loop {
+        match encode(&error, to, Birth::here()) {
+            Ok(()) => return,
+            Err(EncodeError::Pool(_)) => {}
+            Err(_) => error.cause = RemoteCause::Unanswered,
+        }
+        if error.shorten() {
+            continue;
+        }
+        // With no more text than lies in what refers to it, the record fits in line, whatever the cause. If it can lie
+        // there.
+        if keeps_input {
+            to.give_up_input();
+            keeps_input = false;
+        } else {
+            error.cause = RemoteCause::Unanswered;
+        }
+    }
+}

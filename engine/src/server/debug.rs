@@ -1,0 +1,208 @@
+//! What a server is doing at one moment, for people and for tools.
+
+use crate::client::Core;
+use ringmill_shm::arena::{At, Task};
+use ringmill_shm::participant::Life;
+use ringmill_shm::segment::{Run, Segment};
+use ringmill_shm::stats::Snapshot;
+use ringmill_shm::sys::time::now_ns;
+use ringmill_shm::word::{Phase, State};
+use serde::Serialize;
+
+/// A server at one moment; see [`Server::debug_info`](crate::Server::debug_info).
+#[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
+pub struct DebugInfo {
+    /// The server's name.
+    pub name: String,
+    /// How many requests can be in progress.
+    pub capacity: usize,
+    /// How many places are taken.
+    pub backlog: usize,
+    /// `running`, `draining`, `stopping`, `closed`.
+    pub run: Run,
+    /// One for each servlet that has workers, in the order of the plan.
+    pub servlets: Vec<ServletInfo>,
+    /// One for each request in progress.
+    pub requests: Vec<RequestInfo>,
+}
+
+/// A servlet.
+#[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
+pub struct ServletInfo {
+    /// Its name.
+    pub name: String,
+    /// Items waiting in its ring, roughly.
+    pub depth: u64,
+    /// Its workers.
+    pub workers: Vec<WorkerInfo>,
+}
+
+/// A worker.
+#[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
+pub struct WorkerInfo {
+    /// Which of the servlet's workers.
+    pub index: u32,
+    /// The process it runs in, or ran in last.
+    pub pid: u32,
+    /// Whether its process or thread is there.
+    pub alive: bool,
+    /// Whether it is at work.
+    pub ready: bool,
+    /// What it is doing: `vacant`, `starting` (in `new` or `warm_up`), `ready`, `leaving` (in `cleanup`), `failed`
+    /// (could not start, or has given up), `dead`.
+    pub state: Life,
+    /// For how long it has been in that state, in seconds.
+    pub state_seconds: f64,
+    /// How often it was started anew.
+    pub restarts: u32,
+    /// Its counters since the server's start.
+    pub counters: Snapshot,
+}
+
+/// A request in progress.
+#[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
+pub struct RequestInfo {
+    /// Which of the server's places it has.
+    pub id: u32,
+    /// For how long it has been in progress, in seconds; none if nobody has looked at a clock for it yet. A call
+    /// does when it goes to sleep.
+    pub age_seconds: Option<f64>,
+    /// `filling`, `queued`, `claimed`, `forked`, `joining`, `done`.
+    pub phase: &'static str,
+    /// The servlet, ensemble or switch where it is; none while it is being written, or when it is done.
+    pub stage: Option<String>,
+    /// The worker that has it, if one has.
+    pub worker: Option<WorkerName>,
+    /// Whether its caller has gone.
+    pub caller_gone: bool,
+    /// Its parts in ensembles that are in progress.
+    pub branches: Vec<BranchInfo>,
+}
+
+/// A part of a request, for one member of an ensemble.
+#[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
+pub struct BranchInfo {
+    /// The ensemble's name.
+    pub ensemble: String,
+    /// Which of its members.
+    pub member: u32,
+    /// As of a request; `done` waits for the others.
+    pub phase: &'static str,
+    /// As of a request.
+    pub stage: Option<String>,
+    /// As of a request.
+    pub worker: Option<WorkerName>,
+}
+
+/// A worker that has something.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct WorkerName {
+    /// Its servlet.
+    pub servlet: String,
+    /// Which of the servlet's workers.
+    pub index: u32,
+    /// Its process.
+    pub pid: u32,
+}
+
+impl DebugInfo {
+    pub(crate) fn of(core: &Core) -> Self {
+        let segment = &*core.segment;
+        let now_ns = now_ns();
+        let tasks = (0..core.capacity).filter_map(|id| Task::new(segment, id));
+        Self {
+            name: core.name.clone(),
+            capacity: core.capacity as usize,
+            backlog: if core.birth.is_here() { core.slots.in_use(segment) as usize } else { 0 },
+            run: segment.run(),
+            servlets: servlets(segment, now_ns),
+            requests: tasks.filter_map(|task| request(segment, task, now_ns)).collect(),
+        }
+    }
+}
+
+fn servlets(segment: &Segment, now_ns: u64) -> Vec<ServletInfo> {
+    let nodes = (0..segment.shape().nodes).filter_map(|node| segment.node(node));
+    let servlet = nodes.map(|node| {
+        let threads = node.info().threads;
+        let workers = (0..).zip(node.workers()).map(|(number, entry)| {
+            let life = entry.life();
+            WorkerInfo {
+                index: number / threads,
+                pid: entry.pid(),
+                alive: life != Life::Vacant && entry.token().is_some_and(|token| !segment.is_dead(token)),
+                ready: life == Life::Ready,
+                state: life,
+                state_seconds: seconds_since(entry.since_ns(), now_ns),
+                restarts: entry.restarts(),
+                counters: entry.counters().snapshot(),
+            }
+        });
+        ServletInfo { name: node.info().name.clone(), depth: node.ring().depth(), workers: workers.collect() }
+    });
+    servlet.collect()
+}
+
+fn seconds_since(then_ns: u64, now_ns: u64) -> f64 {
+    now_ns.saturating_sub(then_ns) as f64 / 1e9
+}
+
+fn request(segment: &Segment, task: Task<'_>, now_ns: u64) -> Option<RequestInfo> {
+    let state = task.word().load();
+    let phase = state.phase().filter(|phase| *phase != Phase::Free)?;
+    Some(RequestInfo {
+        id: task.id(),
+        age_seconds: task.begun_ns().map(|begun_ns| seconds_since(begun_ns, now_ns)),
+        phase: phase.name(),
+        stage: stage(segment, task, phase),
+        worker: worker(segment, state),
+        caller_gone: state.is_cancelled(),
+        branches: (1..=segment.shape().branches()).filter_map(|place| branch(segment, task, place)).collect(),
+    })
+}
+
+fn branch(segment: &Segment, request: Task<'_>, place: u32) -> Option<BranchInfo> {
+    let task = request.sibling(place)?;
+    let state = task.word().load();
+    let phase = state.phase().filter(|phase| *phase != Phase::Free)?;
+    let (_, fork) = segment.routes().fork_of(place - 1)?;
+    Some(BranchInfo {
+        ensemble: fork.name.clone(),
+        member: place - 1 - fork.first,
+        phase: phase.name(),
+        stage: stage(segment, task, phase),
+        worker: worker(segment, state),
+    })
+}
+
+/// Where a task is.
+fn stage(segment: &Segment, task: Task<'_>, phase: Phase) -> Option<String> {
+    if matches!(phase, Phase::Free | Phase::Filling | Phase::Done) {
+        return None;
+    }
+    let name = match task.at() {
+        At::To { node: index, .. } | At::Begun { node: index, .. } => {
+            &segment.nodes().get(index as usize)?.name
+        }
+        At::Forked(index) | At::Joined(index) => &segment.routes().forks.get(index as usize)?.name,
+        At::New | At::Spoilt | At::Failed(_) => return None,
+    };
+    Some(name.clone())
+}
+
+/// The worker that a task is with.
+fn worker(segment: &Segment, state: State) -> Option<WorkerName> {
+    if !matches!(state.phase(), Some(Phase::Claimed | Phase::Joining)) {
+        return None;
+    }
+    let place = state.owner()?.index();
+    let (node, index, _) = segment.worker_of(place)?;
+    let pid = segment.participants().get(place as usize)?.pid();
+    Some(WorkerName { servlet: node.name.clone(), index, pid })
+}

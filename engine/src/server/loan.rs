@@ -1,0 +1,217 @@
+//! Loans: large inputs written straight into the segment.
+//!
+//! A loan of `n` numbers is laid out exactly as rkyv lays out a `Vec` of them: the numbers, then the
+//! root that points to them. So the worker reads it as the same `Vec`, and nothing is copied.
+#![expect(unsafe_code, reason = "payload bytes as numbers")]
+
+use super::Server;
+use crate::client::pending::Pending;
+use crate::client::reply::Reply;
+use crate::client::{CallOptions, Clock, Filled, waited};
+use crate::error::CallError;
+use crate::wire::payload::Payload;
+use ringmill_shm::arena::WritePlace;
+use ringmill_shm::layout::INLINE_BYTES;
+use rkyv::Archived;
+use rkyv::ser::{Positional, Writer, WriterExt};
+use rkyv::vec::{ArchivedVec, VecResolver};
+use std::fmt;
+use std::marker::PhantomData;
+use std::ptr::NonNull;
+use std::time::Instant;
+
+/// Numbers whose archived bytes are their own, and for which any bytes are a value.
+///
+/// # Safety
+/// `Archived<Self>` has the size and bytes of `Self`, any bit pattern of either is valid.
+pub unsafe trait Plain: Payload + Copy {}
+
+macro_rules! plain {
+    ($($number:ty),+) => {$(
+        // SAFETY: rkyv's little-endian format archives it as its own bytes, and this crate builds only
+        // on little-endian machines.
+        unsafe impl Plain for $number {}
+        const _: () = assert!(size_of::<Archived<$number>>() == size_of::<$number>());
+    )+};
+}
+plain!(u8, i8, u16, i16, u32, i32, u64, i64, f32, f64);
+
+/// A place in the segment for an input of numbers, to be written and then sent with
+/// [`Server::call_loan`]. Its first contents are whatever was there before. Dropping it gives it back.
+pub struct Loan<'s, T: Plain> {
+    filled: Filled<'s>,
+    /// The place, as it was had: where it lies is not asked of the segment again.
+    start: NonNull<u8>,
+    len: usize,
+    clock: Clock,
+    numbers: PhantomData<T>,
+}
+
+// SAFETY: `start` is a place of the request that `filled` has, as good as a mutable reference to it.
+unsafe impl<T: Plain> Send for Loan<'_, T> {}
+// SAFETY: as above; a shared loan gives nothing of it.
+unsafe impl<T: Plain> Sync for Loan<'_, T> {}
+
+impl<T: Plain> fmt::Debug for Loan<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Loan").field("len", &self.len).finish_non_exhaustive()
+    }
+}
+
+/// The root of an archived vector whose numbers lie at the beginning of the payload.
+struct Root<T> {
+    len: usize,
+    numbers: PhantomData<T>,
+}
+
+impl<T: Plain> rkyv::Archive for Root<T> {
+    type Archived = ArchivedVec<Archived<T>>;
+    type Resolver = VecResolver;
+
+    fn resolve(&self, resolver: VecResolver, out: rkyv::Place<Self::Archived>) {
+        ArchivedVec::resolve_from_len(self.len, resolver, out);
+    }
+}
+
+/// Where numbers lie and how long the whole payload is: the numbers, padding, the root.
+fn root_position<T: Plain>(len: usize) -> Option<usize> {
+    let numbers = len.checked_mul(size_of::<T>())?;
+    numbers.checked_next_multiple_of(align_of::<ArchivedVec<Archived<T>>>())
+}
+
+fn payload_bytes<T: Plain>(len: usize) -> Option<usize> {
+    root_position::<T>(len)?.checked_add(size_of::<ArchivedVec<Archived<T>>>())
+}
+
+impl<T: Plain, Out: Payload> Server<Vec<T>, Out> {
+    /// A place in the segment for `len` numbers, for a server whose input is a `Vec` of them. It counts
+    /// as a request in progress.
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), ringmill::BoxError> {
+    /// use ringmill::{PassThrough, Server, ThreadServlet};
+    /// let server = Server::builder("large")
+    ///     .max_payload(4 << 20)
+    ///     .start(ThreadServlet::<PassThrough<Vec<f32>>>::new(()))?;
+    /// let mut loan = server.loan(1_000_000)?;
+    /// loan.as_mut_slice().fill(0.5);
+    /// assert_eq!(server.call_loan(loan)?.len(), 1_000_000);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`CallError::PayloadTooLarge`], [`CallError::ServerBacklogFull`] and their like.
+    pub fn loan(&self, len: usize) -> Result<Loan<'_, T>, CallError> {
+        self.loan_with(len, CallOptions::default())
+    }
+
+    /// [`loan`](Self::loan) with options: whether to wait for a place, and how long.
+    ///
+    /// # Errors
+    /// As [`loan`](Self::loan).
+    pub fn loan_with(&self, len: usize, options: CallOptions) -> Result<Loan<'_, T>, CallError> {
+        let core = &*self.core;
+        let largest = core.segment.shape().largest_payload();
+        let bytes = payload_bytes::<T>(len).filter(|&bytes| bytes as u64 <= largest);
+        let Some(bytes) = bytes else {
+            let bytes = (len as u64).saturating_mul(size_of::<T>() as u64);
+            return Err(CallError::PayloadTooLarge { bytes, largest });
+        };
+        let (id, clock) = core.acquire(options)?;
+        let mut filled = Filled::begin(core, id);
+        let filling = filled.filling();
+        let mut place = match bytes {
+            n if n <= INLINE_BYTES => filling.inline_place(),
+            n => filling.block_place(n as u64).map_err(crate::wire::EncodeError::from)?,
+        };
+        let start = NonNull::from(place.as_bytes_mut()).cast();
+        Ok(Loan { filled, start, len, clock, numbers: PhantomData })
+    }
+
+    /// Sends a loan and waits for the outcome, as [`call`](Server::call) does.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub fn call_loan<'s>(&'s self, loan: Loan<'s, T>) -> Result<Reply<'s, Out>, CallError> {
+        self.call_loan_with(loan, CallOptions::default())
+    }
+
+    /// [`call_loan`](Self::call_loan) with options.
+    ///
+    /// # Errors
+    /// See [`CallError`]; [`CallError::ForeignLoan`] if it was lent by another server.
+    pub fn call_loan_with<'s>(
+        &'s self,
+        mut loan: Loan<'s, T>,
+        options: CallOptions,
+    ) -> Result<Reply<'s, Out>, CallError> {
+        if !loan.filled.is_of(&self.core) {
+            return Err(CallError::ForeignLoan);
+        }
+        self.core.own()?;
+        loan.write_root();
+        if options.deadline.is_some() {
+            let begun = Instant::now();
+            options.not_past(begun)?;
+            let pending = Pending::send(&self.core, loan.filled, begun, waited(loan.clock), options);
+            return pending?.wait();
+        }
+        self.core.finish_call(loan.filled, loan.clock, options)
+    }
+}
+
+impl<T: Plain> Loan<'_, T> {
+    /// Numbers, padding and root.
+    fn bytes(&self) -> usize {
+        payload_bytes::<T>(self.len).expect("checked when lent")
+    }
+
+    /// The whole place.
+    fn place(&mut self) -> WritePlace<'_> {
+        // SAFETY: the place that was had when lent has at least so many bytes; the request is FILLING and ours,
+        // so nobody else touches them while the loan is borrowed.
+        WritePlace::over(unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.bytes()) })
+    }
+
+    /// Writes the root after the numbers.
+    fn write_root(&mut self) {
+        struct At<'a>(WritePlace<'a>, usize);
+        impl Positional for At<'_> {
+            fn pos(&self) -> usize {
+                self.1
+            }
+        }
+        impl Writer<rkyv::rancor::Infallible> for At<'_> {
+            fn write(&mut self, bytes: &[u8]) -> Result<(), rkyv::rancor::Infallible> {
+                self.0.write(self.1, bytes);
+                self.1 += bytes.len();
+                Ok(())
+            }
+        }
+        let position = root_position::<T>(self.len).expect("checked when lent");
+        let root = Root::<T> { len: self.len, numbers: PhantomData };
+        let mut writer = At(self.place(), position);
+        // SAFETY: the position is aligned for the root, and the resolver is that of numbers which lie at
+        // the payload's beginning.
+        let written = unsafe { writer.resolve_aligned(&root, VecResolver::from_pos(0)) };
+        written.unwrap_or_else(|never| match never {});
+        let bytes = self.bytes();
+        self.filled.filling().set_length(bytes);
+    }
+
+    /// The numbers.
+    ///
+    /// # Panics
+    /// In a process forked from the server's, where they are not the loan's any more.
+    #[must_use]
+    pub fn as_mut_slice(&mut self) -> &mut [T] {
+        if !self.filled.core().birth.is_here() {
+            crate::client::reply::not_ours(self.filled.core());
+        }
+        let start: *mut T = self.start.as_ptr().cast();
+        // SAFETY: places are 16-aligned and hold the numbers; any bytes are numbers (`Plain`); the request
+        // is FILLING and ours, so nobody else touches them while the loan is borrowed.
+        unsafe { std::slice::from_raw_parts_mut(start, self.len) }
+    }
+}

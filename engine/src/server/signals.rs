@@ -1,0 +1,138 @@
+//! Signals that end a process: servers shut down in order, and the process ends as if by that signal.
+//!
+//! SIGINT (Ctrl-C), SIGTERM, SIGHUP and SIGQUIT, where they have their default effect when the first server starts. The
+//! first one shuts every server down (requests in progress are answered, new ones refused); the second kills the workers
+//! at once. Either way the segments are gone before the process is, which ends by the signal's default effect, or, as
+//! the first process of a pid namespace, with the exit code 128 + n.
+//!
+//! # Protocol
+//!
+//! A program decides for itself: with a handler that it had before, ours is not put in its place; one that it puts in
+//! front of ours later (tokio, signal-hook, `sigaction`) is found there when the signal comes, and if it calls ours, as
+//! it was the former one, ours does nothing. The program then drops its servers, or exits.
+//!
+//! A forked child has inherited the handler and nothing behind it: there a signal has its default effect at once, until
+//! the child starts a server of its own.
+
+use crate::client::Core;
+use crate::panics::say;
+use ringmill_shm::sys::birth::PerProcess;
+use ringmill_shm::sys::process::{
+    EventFd, GROUP_SIGNALS, catch_signal, die_by_signal, is_caught_by, keeping_errno, signal_is_default,
+    wait_readable,
+};
+use std::os::fd::AsRawFd;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
+use std::sync::{Mutex, OnceLock, Weak};
+
+/// What a process does about signals.
+#[derive(Debug, Default)]
+struct Signals {
+    servers: Mutex<Vec<Weak<Core>>>,
+    caught: AtomicU32,
+    last: AtomicI32,
+    bell: OnceLock<EventFd>,
+    /// Held while the thread that shuts down is started.
+    starting: Mutex<()>,
+    /// That thread is there.
+    watched: AtomicBool,
+}
+
+static SIGNALS: PerProcess<Signals> = PerProcess::new(Signals::default);
+
+/// Has a server shut down when the process is told to end.
+pub(crate) fn look_after(server: Weak<Core>) {
+    let signals = SIGNALS.get_or_make();
+    let mut servers = signals.servers.lock().unwrap_or_else(|e| e.into_inner());
+    servers.retain(|server| server.strong_count() > 0);
+    servers.push(server);
+    drop(servers);
+    let _one_at_a_time = signals.starting.lock().unwrap_or_else(|e| e.into_inner());
+    if signals.watched.load(Ordering::SeqCst) {
+        return;
+    }
+    match begin_to_watch(signals) {
+        Ok(()) => {
+            signals.watched.store(true, Ordering::SeqCst);
+            // In a forked child they are ours already, inherited.
+            let free = |&&signal: &&i32| signal_is_default(signal);
+            GROUP_SIGNALS.iter().filter(free).for_each(|&signal| install(signal));
+        }
+        Err(error) => say(
+            || tracing::warn!(%error, "cannot handle signals: Ctrl-C and SIGTERM end this process without a shut-down; tried again when another server is started"),
+        ),
+    }
+}
+
+fn begin_to_watch(signals: &'static Signals) -> std::io::Result<()> {
+    let bell = match signals.bell.get() {
+        Some(bell) => bell,
+        None => {
+            let bell = EventFd::new()?;
+            signals.bell.get_or_init(|| bell)
+        }
+    };
+    let thread = std::thread::Builder::new().name("ringmill-signals".into());
+    thread.spawn(move || watch(signals, bell)).map(|_detached| ())
+}
+
+/// The handler's whole work: whose signal it is, which, count, ring. It reads atomics, makes system calls, and takes no
+/// lock.
+extern "C" fn on_signal(signal: i32) {
+    keeping_errno(|| {
+        if !is_caught_by(signal, on_signal) {
+            return; // called by the one in front of us, which decides
+        }
+        match SIGNALS.get().filter(|signals| signals.watched.load(Ordering::SeqCst)) {
+            Some(signals) => {
+                signals.last.store(signal, Ordering::SeqCst);
+                signals.caught.fetch_add(1, Ordering::SeqCst);
+                if let Some(bell) = signals.bell.get() {
+                    bell.signal();
+                }
+            }
+            None => die_by_signal(signal), // a forked child
+        }
+    });
+}
+
+fn install(signal: i32) {
+    if let Err(error) = catch_signal(signal, on_signal) {
+        say(
+            || tracing::warn!(signal, %error, "cannot handle a signal: it will end the process without a shut-down"),
+        );
+    }
+}
+
+fn watch(signals: &'static Signals, bell: &'static EventFd) {
+    while signals.caught.load(Ordering::SeqCst) == 0 {
+        wait_readable(&[bell.as_raw_fd()], None);
+        bell.clear();
+    }
+    let servers: Vec<Weak<Core>> =
+        std::mem::take(&mut *signals.servers.lock().unwrap_or_else(|e| e.into_inner()));
+    let shut_down = {
+        let servers = servers.clone();
+        move || {
+            std::thread::scope(|scope| {
+                for server in servers.iter().filter_map(Weak::upgrade) {
+                    scope.spawn(move || server.shut_down());
+                }
+            });
+            bell.signal();
+        }
+    };
+    let patient = std::thread::Builder::new().name("ringmill-shutdown".into()).spawn(shut_down);
+    let finished = || patient.as_ref().map_or(true, |thread| thread.is_finished());
+    while signals.caught.load(Ordering::SeqCst) < 2 && !finished() {
+        wait_readable(&[bell.as_raw_fd()], Some(std::time::Duration::from_millis(100)));
+        bell.clear();
+    }
+    if !finished() {
+        servers.iter().filter_map(Weak::upgrade).for_each(|server| server.kill());
+    }
+    for server in servers.iter().filter_map(Weak::upgrade) {
+        server.remove_files();
+    }
+    die_by_signal(signals.last.load(Ordering::SeqCst));
+}

@@ -1,0 +1,430 @@
+//! Workers that see whole batches, and what their `call` sees: a batch and its items. Answering an item consumes it.
+//!
+//! # Invariants
+//!
+//! * *held*: a slot holds its claimed task from the moment it is validated until it is answered. Views
+//!   borrow the batch or the item, and answering consumes either; so when an outcome is written over an
+//!   input, no view of that input is left. [`Desk`] never answers a slot while a batch or item of it
+//!   lives, except through that batch or item.
+#![expect(unsafe_code, reason = "views of inputs whose tasks are held")]
+
+use super::context::{Context, Stop};
+use super::desk::Desk;
+use crate::error::BoxError;
+use crate::error::RemoteCause;
+use crate::wire::payload::{Payload, Validated};
+use rkyv::Archived;
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::panic::AssertUnwindSafe;
+
+/// User code that handles a batch of items at once.
+///
+/// ```
+/// use ringmill::{Batch, BatchWorker, BoxError, Context};
+///
+/// /// Says how far each number lies above the least of its batch.
+/// struct AboveLeast;
+///
+/// impl BatchWorker for AboveLeast {
+///     type Config = ();
+///     type In = u32;
+///     type Out = u32;
+///
+///     fn new((): (), _: &Context) -> Result<Self, BoxError> {
+///         Ok(Self)
+///     }
+///
+///     fn call(&mut self, batch: Batch<'_, Self>) -> Result<(), BoxError> {
+///         let least = batch.inputs().map(|x| x.to_native()).min().unwrap_or(0);
+///         let above: Vec<u32> = batch.inputs().map(|x| x.to_native() - least).collect();
+///         batch.reply_all(above)
+///     }
+/// }
+/// ```
+pub trait BatchWorker: Sized + 'static {
+    /// What it is built from; travels to each worker.
+    type Config: Payload;
+    /// What an item is.
+    type In: Payload;
+    /// What an item becomes.
+    type Out: Payload;
+
+    /// Tells versions of the payload types apart, between a server and a worker that
+    /// [`program`](crate::ProcessServlet::program) starts from another executable. The two must agree in it.
+    ///
+    /// The engine itself finds types of other names or sizes, with other pointers or alignments; not that two fields of
+    /// one size have changed places, or that a number has got another meaning. Where the two executables can be of
+    /// different versions, change this number with each change of the types; or have it change by itself with the file
+    /// that they are in: `ringmill::schema(include_str!("messages.rs"))`.
+    const SCHEMA: u64 = 0;
+
+    /// Builds the worker, in its own process or thread.
+    ///
+    /// # Errors
+    /// Whatever makes it impossible to work: the server does not start, and says why.
+    fn new(config: Self::Config, context: &Context) -> Result<Self, BoxError>;
+
+    /// Handles a batch of 1 to `batch_size` items: answers each of them, all at once with
+    /// [`Batch::reply_all`] or one by one.
+    ///
+    /// # Errors
+    /// An error (or a panic) becomes the outcome of every item that has not been answered. An item that
+    /// is left unanswered although `call` returns `Ok` gets an error too. After a
+    /// [fatal](BoxError::fatal) error the worker stops.
+    fn call(&mut self, batch: Batch<'_, Self>) -> Result<(), BoxError>;
+
+    /// Called once between `new` and the first batch, before the worker counts as ready: to load what the
+    /// first call would otherwise wait for.
+    ///
+    /// # Errors
+    /// As those of `new`: the server does not start, and says why. `cleanup` is not called then.
+    fn warm_up(&mut self, _context: &Context) -> Result<(), BoxError> {
+        Ok(())
+    }
+
+    /// Called once, when the worker stops. Not after a crash, of course. A panic in it changes nothing.
+    fn cleanup(&mut self, _reason: &Stop) {}
+}
+
+/// A batch of items to answer.
+pub struct Batch<'b, W: BatchWorker> {
+    pub(crate) desk: &'b Desk,
+    pub(crate) inputs: &'b [Validated<W::In>],
+    pub(crate) staged: &'b RefCell<Vec<W::Out>>,
+}
+
+impl<W: BatchWorker> fmt::Debug for Batch<'_, W> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Batch").field("len", &self.len()).finish_non_exhaustive()
+    }
+}
+
+impl<'b, W: BatchWorker> Batch<'b, W> {
+    /// How many items it has: at least one, at most the servlet's batch size.
+    #[inline]
+    #[must_use]
+    #[expect(clippy::len_without_is_empty, reason = "a batch is never empty")]
+    pub fn len(&self) -> usize {
+        self.inputs.len()
+    }
+
+    /// The inputs, oldest first, read where they lie.
+    #[inline]
+    pub fn inputs(&self) -> impl ExactSizeIterator<Item = &Archived<W::In>> + Clone {
+        // SAFETY: *held*: the views borrow the batch, and nothing of it is answered before it is consumed.
+        self.inputs.iter().map(|input| unsafe { input.get() })
+    }
+
+    /// One input.
+    ///
+    /// # Panics
+    /// If there is no such item.
+    #[inline]
+    #[must_use]
+    pub fn input(&self, index: usize) -> &Archived<W::In> {
+        // SAFETY: as in `inputs`.
+        unsafe { self.inputs[index].get() }
+    }
+
+    /// Answers every item, in order. If there are not exactly as many outcomes as items, none is used and
+    /// every item of the batch is answered with an error that says so.
+    ///
+    /// # Errors
+    /// That error, for the caller to return or to ignore.
+    #[inline]
+    pub fn reply_all(self, outcomes: impl IntoIterator<Item = W::Out>) -> Result<(), BoxError> {
+        reply_in_order::<W>(self.desk, self.staged, 0..self.len(), outcomes)
+    }
+
+    /// Answers each item with what `call` makes of its input: a value, an error, or a panic. After a fatal error
+    /// the others are left unanswered.
+    #[inline]
+    pub(crate) fn answer_each(self, mut call: impl FnMut(&Archived<W::In>) -> Result<W::Out, BoxError>) {
+        // Panics are caught around as many items as there are without one: what is caught around each costs as
+        // much as a small item.
+        let mut next = 0;
+        while let Err(panic) =
+            crate::panics::caught(AssertUnwindSafe(|| self.answer_from(&mut next, &mut call)))
+        {
+            self.desk.fail_by_panic(next - 1, panic);
+            self.desk.flush();
+            if self.desk.is_fatal() {
+                return; // it was the fatal error's own drop that panicked
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn answer_from(
+        &self,
+        next: &mut usize,
+        call: &mut impl FnMut(&Archived<W::In>) -> Result<W::Out, BoxError>,
+    ) {
+        while let Some(input) = self.inputs.get(*next) {
+            *next += 1;
+            let index = *next - 1;
+            // SAFETY: *held*: the view ends with `call`, and the item is answered after that.
+            match call(unsafe { input.get() }) {
+                Ok(outcome) => self.desk.reply(index, &outcome),
+                Err(error) => {
+                    self.desk.fail_by_error(index, &error);
+                    if error.is_fatal() {
+                        return;
+                    }
+                }
+            }
+            self.desk.flush(); // the next one may take its time
+        }
+    }
+
+    /// Makes of each input the value that the batch is worked on with, oldest first. An item whose closure
+    /// returns an error or panics is answered with that at once; the others are not touched, and are what
+    /// the answer holds. What was refused has taken its seat in the batch: no other item comes in its place.
+    ///
+    /// ```
+    /// use ringmill::{Batch, BatchWorker, BoxError, Context};
+    ///
+    /// /// Adds to each number the sum of its batch.
+    /// struct Adder;
+    ///
+    /// impl BatchWorker for Adder {
+    ///     type Config = ();
+    ///     type In = String;
+    ///     type Out = i64;
+    ///
+    ///     fn new((): (), _: &Context) -> Result<Self, BoxError> {
+    ///         Ok(Self)
+    ///     }
+    ///
+    ///     fn call(&mut self, batch: Batch<'_, Self>) -> Result<(), BoxError> {
+    ///         // A text that is no number is an error for its item alone.
+    ///         let batch = batch.preprocess(|text| text.as_str().parse::<i64>());
+    ///         let sum: i64 = batch.values().iter().sum();
+    ///         let sums: Vec<i64> = batch.values().iter().map(|number| number + sum).collect();
+    ///         batch.reply_all(sums)
+    ///     }
+    /// }
+    /// ```
+    pub fn preprocess<T, E: Into<BoxError>>(
+        self,
+        mut make: impl FnMut(&Archived<W::In>) -> Result<T, E>,
+    ) -> Preprocessed<'b, W, T> {
+        let (desk, staged) = (self.desk, self.staged);
+        let (mut items, mut values) = (Vec::with_capacity(self.len()), Vec::with_capacity(self.len()));
+        for item in self {
+            match crate::panics::caught(AssertUnwindSafe(|| make(item.input()).map_err(Into::into))) {
+                Ok(Ok(value)) => {
+                    items.push(item);
+                    values.push(value);
+                }
+                Ok(Err(error)) => item.fail(error),
+                Err(panic) => desk.fail_by_panic(item.index, panic),
+            }
+        }
+        Preprocessed { desk, staged, items, values }
+    }
+}
+
+/// Answers the items at these indices, in order, or all of them with an error if there are not as many
+/// outcomes.
+#[inline]
+fn reply_in_order<W: BatchWorker>(
+    desk: &Desk,
+    staged: &RefCell<Vec<W::Out>>,
+    indices: impl ExactSizeIterator<Item = usize>,
+    outcomes: impl IntoIterator<Item = W::Out>,
+) -> Result<(), BoxError> {
+    let count = indices.len();
+    let mut staged = staged.borrow_mut();
+    staged.clear();
+    // One more than needed tells "too many"; an endless iterator ends there.
+    staged.extend(outcomes.into_iter().take(count + 1));
+    if staged.len() != count {
+        let (items, outcomes) = (count as u32, staged.len() as u32);
+        staged.clear();
+        let cause = RemoteCause::OutcomeCount { items, outcomes };
+        let error = BoxError::msg(&cause);
+        for index in indices {
+            desk.fail(index, cause.clone());
+        }
+        return Err(error);
+    }
+    // A panic of an outcome's own code is its item's error alone; it is caught around as many as there are without one.
+    let mut indices = indices;
+    let (mut outcomes, current) = (staged.drain(..), Cell::new(0));
+    let mut reply = || {
+        while let (Some(index), Some(outcome)) = (indices.next(), outcomes.next()) {
+            current.set(index);
+            desk.reply(index, &outcome);
+        }
+    };
+    while let Err(panic) = crate::panics::caught(AssertUnwindSafe(&mut reply)) {
+        desk.fail_by_panic(current.get(), panic);
+    }
+    Ok(())
+}
+
+/// The items of a batch that passed [`Batch::preprocess`], each with the value that was made of its input.
+/// Unlike a batch it may be empty: then every item has been answered.
+pub struct Preprocessed<'b, W: BatchWorker, T> {
+    desk: &'b Desk,
+    staged: &'b RefCell<Vec<W::Out>>,
+    items: Vec<Item<'b, W>>,
+    values: Vec<T>,
+}
+
+impl<W: BatchWorker, T> fmt::Debug for Preprocessed<'_, W, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Preprocessed").field("len", &self.len()).finish_non_exhaustive()
+    }
+}
+
+impl<W: BatchWorker, T> Preprocessed<'_, W, T> {
+    /// How many items passed.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.values.len()
+    }
+
+    /// Whether none did.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.values.is_empty()
+    }
+
+    /// Their values, oldest first.
+    #[must_use]
+    pub fn values(&self) -> &[T] {
+        &self.values
+    }
+
+    /// Answers every item that passed, in order. If there are not exactly as many outcomes as those, none is
+    /// used and each of them is answered with an error that says so.
+    ///
+    /// # Errors
+    /// That error, for the caller to return or to ignore.
+    pub fn reply_all(self, outcomes: impl IntoIterator<Item = W::Out>) -> Result<(), BoxError> {
+        reply_in_order::<W>(self.desk, self.staged, self.items.iter().map(|item| item.index), outcomes)
+    }
+}
+
+impl<'b, W: BatchWorker, T> IntoIterator for Preprocessed<'b, W, T> {
+    type Item = (Item<'b, W>, T);
+    type IntoIter = PreprocessedItems<'b, W, T>;
+
+    fn into_iter(self) -> PreprocessedItems<'b, W, T> {
+        PreprocessedItems(self.items.into_iter().zip(self.values))
+    }
+}
+
+/// The items that passed [`Batch::preprocess`] with their values, oldest first.
+pub struct PreprocessedItems<'b, W: BatchWorker, T>(
+    std::iter::Zip<std::vec::IntoIter<Item<'b, W>>, std::vec::IntoIter<T>>,
+);
+
+impl<W: BatchWorker, T> fmt::Debug for PreprocessedItems<'_, W, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PreprocessedItems").field("left", &self.len()).finish_non_exhaustive()
+    }
+}
+
+impl<'b, W: BatchWorker, T> Iterator for PreprocessedItems<'b, W, T> {
+    type Item = (Item<'b, W>, T);
+
+    fn next(&mut self) -> Option<(Item<'b, W>, T)> {
+        self.0.next()
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.0.size_hint()
+    }
+}
+
+impl<W: BatchWorker, T> ExactSizeIterator for PreprocessedItems<'_, W, T> {}
+
+impl<'b, W: BatchWorker> IntoIterator for Batch<'b, W> {
+    type Item = Item<'b, W>;
+    type IntoIter = Items<'b, W>;
+
+    #[inline]
+    fn into_iter(self) -> Items<'b, W> {
+        Items { desk: self.desk, inputs: self.inputs, next: 0 }
+    }
+}
+
+/// The items of a batch, oldest first.
+pub struct Items<'b, W: BatchWorker> {
+    desk: &'b Desk,
+    inputs: &'b [Validated<W::In>],
+    next: usize,
+}
+
+impl<W: BatchWorker> fmt::Debug for Items<'_, W> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Items").field("left", &self.len()).finish_non_exhaustive()
+    }
+}
+
+impl<'b, W: BatchWorker> Iterator for Items<'b, W> {
+    type Item = Item<'b, W>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Item<'b, W>> {
+        let input = *self.inputs.get(self.next)?;
+        self.next += 1;
+        Some(Item { desk: self.desk, input, index: self.next - 1 })
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let left = self.inputs.len() - self.next;
+        (left, Some(left))
+    }
+}
+
+impl<W: BatchWorker> ExactSizeIterator for Items<'_, W> {}
+
+/// One item to answer. One that is dropped unanswered gets an error when `call` returns.
+pub struct Item<'b, W: BatchWorker> {
+    desk: &'b Desk,
+    input: Validated<W::In>,
+    index: usize,
+}
+
+impl<W: BatchWorker> fmt::Debug for Item<'_, W> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Item").field("index", &self.index).finish_non_exhaustive()
+    }
+}
+
+impl<W: BatchWorker> Item<'_, W> {
+    /// The input, read where it lies.
+    #[inline]
+    #[must_use]
+    pub fn input(&self) -> &Archived<W::In> {
+        // SAFETY: *held*: the view borrows the item, which answering consumes.
+        unsafe { self.input.get() }
+    }
+
+    /// Answers it with a value. Its caller has it at once; the next stage, if there is one, when `call`
+    /// returns at the latest.
+    #[inline]
+    pub fn reply(self, outcome: W::Out) {
+        self.desk.reply(self.index, &outcome);
+    }
+
+    /// Answers it with an error. After a [fatal](BoxError::fatal) one the worker stops when `call` returns.
+    pub fn fail(self, error: impl Into<BoxError>) {
+        let error = error.into();
+        self.desk.fail_by_error(self.index, &error);
+        crate::panics::let_go(error);
+    }
+}
+
+impl<T: Payload, W: BatchWorker<In = T, Out = T>> Item<'_, W> {
+    /// Answers it with itself: nothing is moved.
+    #[inline]
+    pub fn pass(self) {
+        self.desk.pass(self.index);
+    }
+}

@@ -1,0 +1,524 @@
+//! The worker's loop: collect a batch under the reader lock, let user code handle it, hand the items on.
+//!
+//! # Protocol
+//!
+//! ```text
+//! idle ──something in the ring──▶ lock ──▶ judge ──close──▶ claim all, store head, unlock ──▶ work ─▶ idle
+//!                                   ▲        │ wait
+//!                                   └────────┘  until full or due, holding the lock
+//! ```
+//!
+//! While the window is open the holder only *looks* at the ring: items are claimed when the batch is
+//! closed. So an item whose caller goes meanwhile is skipped, and a holder that dies in its window costs
+//! nobody an item.
+//!
+//! User code never runs under the reader lock: a slow or crashing one must not stop the other workers.
+//!
+//! After a fatal error each thread of the worker's unit ends the batch that it has, cleans up and goes, with
+//! nothing in its hands.
+//!
+//! # Ordering
+//!
+//! * *attended*: an idle worker does not queue for the lock while somebody alive is collecting, but sleeps
+//!   on the doorbell. It announces itself (SeqCst), then looks at ring and lock; the holder unlocks
+//!   (SeqCst), then looks at ring and sleepers, and wakes one if it has left something. One sees the other.
+//!
+//! # Crash
+//!
+//! Before the claims: the lock is taken over. Between claims and `head`: the next holder claims again.
+//! After `head`: the supervisor answers the items with `WorkerDied`.
+
+use super::batch::Batch;
+use super::batch::BatchWorker;
+use super::context::Stop;
+use super::desk::Desk;
+use super::seat::Seat;
+use super::tally::Tally;
+use super::unit::State;
+use crate::error::RemoteCause;
+use crate::panics::{self};
+use crate::policy::batch::{Rule, Verdict};
+use crate::policy::patience::{Pace, Patience};
+use crate::route::Mover;
+use crate::wire::payload::Validated;
+use ringmill_shm::arena::{At, Claimed, Parked, Task, all_begun};
+use ringmill_shm::lock::Acquired;
+use ringmill_shm::ring::Ring;
+use ringmill_shm::segment::{Node, Run};
+use ringmill_shm::stats::{Closed, Counters};
+use ringmill_shm::sys::time::now_ns;
+use ringmill_shm::token::Token;
+use std::cell::{Cell, RefCell};
+use std::panic::AssertUnwindSafe;
+use std::time::Duration;
+
+/// No sleep of a worker is longer: the backstop for a wake that a dying waker owed.
+const SLEEP_LIMIT: Duration = Duration::from_millis(500);
+/// How many tasks ahead of the one being claimed are fetched.
+const PREFETCH: usize = 6;
+
+/// Why the loop goes on or ends.
+enum Idle {
+    Work,
+    Stop(Stop),
+}
+
+/// One worker's loop over its node.
+pub(crate) struct Loop<'a> {
+    seat: &'a Seat,
+    node: Node<'a>,
+    ring: Ring<'a>,
+    rule: Rule,
+    /// Its number at the doorbell.
+    worker: u32,
+    /// Several workers share the ring: one spins while the others sleep.
+    shared: bool,
+    patience: Patience,
+    /// By the size of the last batch.
+    pace: Pace,
+    counters: &'a Counters,
+    mover: Mover<'a>,
+    /// None: it does not log its batches.
+    tally: Option<Tally>,
+    /// See [`NodeInfo::keeps_apart`](ringmill_shm::segment::NodeInfo::keeps_apart).
+    keeps_apart: bool,
+    /// The group of the batch that is being collected.
+    group: Option<u32>,
+    /// What comes next does not belong to it.
+    apart: bool,
+    /// Ids that the holder of the lock has seen from `head` on.
+    seen: Vec<u32>,
+    /// The batch that is being collected; then it changes places with the slots of the desk.
+    claimed: Vec<Cell<Option<Parked>>>,
+    /// Claimed, but their callers had gone.
+    gone: Vec<Parked>,
+}
+
+impl<'a> Loop<'a> {
+    pub(crate) fn new(seat: &'a Seat, client: Token) -> Self {
+        let (node, entry) = (seat.node(), seat.entry());
+        let info = node.info();
+        Self {
+            seat,
+            node,
+            ring: node.ring(),
+            rule: Rule { batch_size: info.batch_size, wait_ns: info.batch_wait_ns },
+            worker: seat.number,
+            shared: info.workers > 1,
+            patience: Patience::of_worker(seat.wait),
+            pace: Pace::One,
+            counters: entry.counters(),
+            mover: seat.mover(client),
+            tally: Tally::new(info.batch_size, info.log_batches_every),
+            keeps_apart: info.keeps_apart,
+            group: None,
+            apart: false,
+            seen: Vec::with_capacity((info.batch_size.max(1) as usize).min(1 << 12)),
+            claimed: Vec::with_capacity((info.batch_size.max(1) as usize).min(1 << 12)),
+            gone: Vec::new(),
+        }
+    }
+
+    /// Works until the server stops, or user code gives up: then the error it gave up with.
+    pub(crate) fn work<W: BatchWorker>(
+        mut self,
+        worker: &mut W,
+        desk: &mut Desk,
+    ) -> Result<Stop, RemoteCause> {
+        let mut inputs: Vec<Validated<W::In>> = Vec::new();
+        let staged = RefCell::new(Vec::new());
+        loop {
+            match self.idle() {
+                Idle::Work => {}
+                Idle::Stop(why) => {
+                    self.pass_on();
+                    return Ok(why);
+                }
+            }
+            self.collect();
+            if self.claimed.is_empty() {
+                continue;
+            }
+            let items = self.claimed.len() as u64;
+            self.admit::<W>(desk, &mut inputs);
+            if !inputs.is_empty() {
+                let batch = Batch { desk, inputs: &inputs, staged: &staged };
+                self.counters.begin_call();
+                all_begun();
+                match panics::caught(AssertUnwindSafe(|| worker.call(batch))) {
+                    Ok(Ok(())) => {
+                        crash_point!("run.called");
+                        desk.fail_rest(|desk| desk.fatal.get().cloned().unwrap_or(RemoteCause::Unanswered));
+                    }
+                    Ok(Err(error)) => {
+                        desk.note_if_fatal(&error);
+                        let cause = RemoteCause::failed(&error);
+                        desk.fail_rest(|_| cause.clone());
+                        panics::let_go(error);
+                    }
+                    Err(panic) => {
+                        self.counters.count_panic();
+                        let cause = RemoteCause::from(panic);
+                        desk.fail_rest(|_| cause.clone());
+                    }
+                }
+                self.counters.end_call();
+                inputs.clear();
+                if !staged.borrow().is_empty() {
+                    panics::let_go(staged.take()); // what a panic in the midst of `reply_all` has left
+                }
+            }
+            crash_point!("run.flushes");
+            desk.flush();
+            crash_point!("run.handled");
+            if let Some(cause) = desk.fatal.get() {
+                self.pass_on();
+                return Err(cause.clone());
+            }
+            if let Some(tally) = &mut self.tally
+                && tally.count(items)
+            {
+                self.log_batches();
+            }
+        }
+    }
+
+    /// Before it leaves: what it may have been woken for is for another one.
+    fn pass_on(&self) {
+        if self.pending() {
+            self.node.doorbell().wake_one(|worker| self.node.bell(worker));
+        }
+    }
+
+    /// Outside the lock, and with no item in hand: what listens is user code.
+    #[cold]
+    fn log_batches(&mut self) {
+        let Some(tally) = &mut self.tally else { return };
+        let Tally { count, items, min, max, .. } = tally.take();
+        let servlet = self.node.info().name.as_str();
+        let (worker, thread) = (self.seat.worker(), self.seat.thread());
+        let mean = items as f64 / count as f64;
+        panics::say(|| tracing::info!(servlet, worker, thread, count, min, max, mean, "batches"));
+    }
+
+    /// Validates the claimed items; those that can be read are on the desk, in order.
+    #[inline]
+    fn admit<W: BatchWorker>(&mut self, desk: &mut Desk, inputs: &mut Vec<Validated<W::In>>) {
+        std::mem::swap(&mut self.claimed, &mut desk.slots);
+        // One pass: an item that stays moves to the place after the one that stayed before.
+        let mut next = 0;
+        // A type's own check may panic. As in `Batch::answer_each`, that is caught around as many as there are without.
+        while let Err(panic) =
+            panics::caught(AssertUnwindSafe(|| self.admit_from::<W>(desk, inputs, &mut next)))
+        {
+            desk.fail_by_panic(next - 1, panic);
+        }
+        desk.slots.truncate(inputs.len());
+    }
+
+    /// `next` says which item is looked at, plus one; what has been admitted lies before it, in its place.
+    #[inline(always)]
+    fn admit_from<W: BatchWorker>(
+        &self,
+        desk: &mut Desk,
+        inputs: &mut Vec<Validated<W::In>>,
+        next: &mut usize,
+    ) {
+        let seat = self.seat;
+        while let Some(slot) = desk.slots.get(*next) {
+            *next += 1;
+            let Some(parked) = slot.get() else { continue };
+            let Some(task) = parked.resume(&seat.segment) else { continue };
+            if let Some(late_ns) = late_ns(&task) {
+                self.counters.count_skipped();
+                slot.set(None);
+                desk.fail_task(task, RemoteCause::DeadlineExceeded { late_ns });
+                continue;
+            }
+            match Validated::<W::In>::of_claimed(&task) {
+                Ok(input) => {
+                    desk.slots[inputs.len()].set(Some(parked));
+                    inputs.push(input);
+                }
+                Err(error) => {
+                    slot.set(None);
+                    desk.fail_task(task, error.into());
+                    continue;
+                }
+            }
+            task.begin_work(seat.node);
+            crash_point!("run.admits");
+        }
+    }
+
+    /// Whether the ring has something.
+    #[inline]
+    fn pending(&self) -> bool {
+        self.ring.get(self.ring.head()).is_some()
+    }
+
+    /// Whether the ring has something that nobody is collecting.
+    #[inline]
+    fn unattended(&self) -> bool {
+        self.pending() && (!self.shared || self.node.lock().holder().is_none())
+    }
+
+    /// The same, where it is worth asking whether the one that collects it is dead.
+    fn to_collect(&self) -> bool {
+        let alive = |holder| holder != self.seat.token && !self.seat.segment.is_dead(holder);
+        self.pending() && !self.node.lock().holder().is_some_and(alive)
+    }
+
+    fn stop(&self) -> Option<Stop> {
+        let stopping = || matches!(self.seat.segment.run(), Run::Stopping | Run::Closed);
+        match self.seat.unit.state() {
+            State::Orphaned => Some(Stop::ServerGone),
+            _ if stopping() => Some(Stop::Shutdown),
+            State::Failed => Some(Stop::Fatal),
+            State::AtWork => None,
+        }
+    }
+
+    /// Whether a batch takes only what is there, because there will be no more.
+    #[inline]
+    fn winding_up(&self) -> bool {
+        self.seat.segment.run() != Run::Running || self.seat.unit.state() != State::AtWork
+    }
+
+    /// Waits for something in the ring: spins, then sleeps on the doorbell.
+    #[inline]
+    fn idle(&self) -> Idle {
+        // Nobody has come while it slept, so nobody is about to.
+        let mut in_vain = false;
+        loop {
+            // A worker that stops does not begin anything if the server is gone or its unit has failed, and
+            // empties the ring if the server shuts down.
+            let stop = self.stop();
+            match stop {
+                Some(why @ (Stop::ServerGone | Stop::Fatal)) => return Idle::Stop(why),
+                _ if self.to_collect() => return Idle::Work,
+                // What another one is collecting, it will finish.
+                Some(why) => return Idle::Stop(why),
+                None => {}
+            }
+            if !in_vain && self.spin() {
+                return Idle::Work;
+            }
+            in_vain = !self.sleep();
+        }
+    }
+
+    #[inline]
+    fn spin(&self) -> bool {
+        let look = || self.unattended().then_some(());
+        if !self.shared || self.patience.looks() == 0 {
+            return self.patience.spin(self.pace, look).is_some();
+        }
+        let doorbell = self.node.doorbell();
+        let Some(turn) = doorbell.begin_spinning(self.worker) else { return false };
+        let found = self.patience.spin(self.pace, look).is_some();
+        doorbell.end_spinning(turn);
+        found
+    }
+
+    /// Sleeps on the doorbell; whether it has rung since.
+    #[cold]
+    fn sleep(&self) -> bool {
+        let (doorbell, bell) = (self.node.doorbell(), self.seat.entry().bell());
+        let count = bell.count();
+        doorbell.announce(self.worker); // *attended*: before the look at ring and lock
+        if !self.to_collect() && self.stop().is_none() {
+            let asleep_since = self.patience.falls_asleep();
+            bell.sleep(count, Some(SLEEP_LIMIT));
+            self.patience.slept(asleep_since);
+        }
+        doorbell.retract(self.worker);
+        bell.count() != count
+    }
+
+    /// Collects a batch under the reader lock; none if others were faster or all callers had gone.
+    #[inline]
+    fn collect(&mut self) {
+        let (ring, lock, doorbell) = (self.ring, self.node.lock(), self.node.doorbell());
+        let segment = &*self.seat.segment;
+        if let Some(first) = ring.get(ring.head()) {
+            segment.prefetch_task(first); // its lines come while the lock is taken
+        }
+        // Where it says that we hold it, somebody else has written so.
+        let is_dead = |t| t == self.seat.token || segment.is_dead(t);
+        let give_up = || self.stop().is_some();
+        match lock.lock_unless(self.seat.token, self.patience.looks(), is_dead, give_up) {
+            Some(Acquired::Free) => {}
+            Some(Acquired::TookOver(_)) => {
+                crash_point!("run.took_over");
+                doorbell.retract_window(); // the dead holder's; its claims we meet below
+            }
+            None => return,
+        }
+        let mut head = ring.head();
+        self.seen.clear();
+        (self.group, self.apart) = (None, false);
+        loop {
+            self.look(head);
+            let waiting = self.seen.len() as u64;
+            let Some(&first) = self.seen.first() else { break };
+            let mut oldest_ns = 0;
+            if self.rule.wait_ns != 0 {
+                if self.is_cancelled(first) {
+                    // Freed at once, so that it does not count as the batch's oldest.
+                    self.claim(1);
+                    crash_point!("run.window_skips");
+                    head = head.wrapping_add(1);
+                    ring.set_head(head);
+                    self.discard_gone(false);
+                    continue;
+                }
+                oldest_ns = Task::new(segment, first).map_or(0, |task| task.enqueued_ns());
+            }
+            let verdict = match self.apart {
+                true => Verdict::Close(Closed::Empty), // nothing more will come that belongs to it
+                false => self.rule.judge(waiting, oldest_ns, self.winding_up(), now_ns),
+            };
+            match verdict {
+                Verdict::Close(why) => {
+                    head = self.take(head);
+                    let items = self.claimed.len() as u64;
+                    if items > 0 {
+                        self.pace = if items > 1 { Pace::Many } else { Pace::One };
+                        self.counters.count_batch(items, self.rule.closed(why, items));
+                        break;
+                    }
+                }
+                Verdict::WaitUntil(due_ns) => {
+                    self.wait_in_window(head, due_ns);
+                    if self.seat.unit.state() == State::Orphaned {
+                        break; // its callers have gone with the server
+                    }
+                }
+            }
+        }
+        crash_point!("run.collected");
+        lock.unlock(self.seat.token);
+        crash_point!("run.unlocked");
+        // *attended*: after the unlock.
+        if self.shared && self.pending() {
+            doorbell.wake_one(|worker| self.node.bell(worker));
+        }
+        if !self.gone.is_empty() {
+            self.discard_gone(true);
+        }
+    }
+
+    /// Claims what was seen, and in place of items whose callers had gone what else is there; says the
+    /// new `head`.
+    #[inline]
+    fn take(&mut self, mut head: u64) -> u64 {
+        loop {
+            let (count, gone) = (self.seen.len(), self.gone.len());
+            self.claim(count);
+            crash_point!("run.claimed");
+            head = head.wrapping_add(count as u64);
+            self.ring.set_head(head);
+            if self.gone.len() == gone {
+                return head;
+            }
+            self.discard_gone(false);
+            self.look(head);
+            if self.seen.is_empty() {
+                return head;
+            }
+        }
+    }
+
+    /// Notes what is published from `head` on, up to what a batch has room for.
+    #[inline]
+    fn look(&mut self, head: u64) {
+        while ((self.claimed.len() + self.seen.len()) as u64) < self.rule.most()
+            && let Some(id) = self.ring.get(head.wrapping_add(self.seen.len() as u64))
+            && (!self.keeps_apart || self.belongs(id))
+        {
+            self.seen.push(id);
+        }
+    }
+
+    /// Whether a task belongs to the batch that is being collected.
+    #[cold]
+    fn belongs(&mut self, id: u32) -> bool {
+        let task = Task::new(&self.seat.segment, id);
+        let group = match task.map(|task| task.at()) {
+            Some(At::To { group, .. }) => group,
+            _ => 0, // a leftover cell
+        };
+        let belongs = *self.group.get_or_insert(group) == group;
+        self.apart |= group != 0 || !belongs;
+        belongs
+    }
+
+    fn is_cancelled(&self, id: u32) -> bool {
+        Task::new(&self.seat.segment, id).is_some_and(|task| task.request_word().peek().is_cancelled())
+    }
+
+    /// Claims the first `count` that were seen, and forgets that they were. Claims come before the store
+    /// of `head`.
+    #[inline]
+    fn claim(&mut self, count: usize) {
+        let segment = &*self.seat.segment;
+        let prefetch = |id: &u32| segment.prefetch_task(*id);
+        self.seen.iter().take(PREFETCH).for_each(prefetch);
+        for index in 0..count {
+            self.seen.get(index + PREFETCH).into_iter().for_each(prefetch);
+            let task = Task::new(segment, self.seen[index]);
+            match task.and_then(|task| task.claim(self.seat.token, |t| segment.is_dead(t))) {
+                Some(task) if task.is_abandoned() => self.gone.push(task.park()),
+                Some(task) => self.claimed.push(Cell::new(Some(task.park()))),
+                None => {} // a leftover cell
+            }
+            crash_point!("run.claimed_some");
+        }
+        self.seen.drain(..count);
+    }
+
+    /// Frees the claimed items whose callers had gone; `head` has passed them. Branches only once the lock is
+    /// free: what they were the last of is then moved on, by way of user code perhaps.
+    #[inline]
+    fn discard_gone(&mut self, branches: bool) {
+        let segment = &*self.seat.segment;
+        for parked in std::mem::take(&mut self.gone) {
+            let Some(task) = parked.resume(segment) else { continue };
+            if task.task().is_branch() && !branches {
+                self.gone.push(task.park());
+            } else {
+                self.counters.count_skipped();
+                self.mover.discard(task);
+                crash_point!("run.discards");
+            }
+        }
+    }
+
+    /// Waits for the batch to fill up, until `due_ns`, holding the lock.
+    fn wait_in_window(&self, head: u64, due_ns: u64) {
+        let (ring, doorbell, bell) = (self.ring, self.node.doorbell(), self.seat.entry().bell());
+        let last = head.wrapping_add(self.rule.most() - 1);
+        let now = now_ns();
+        let left = Duration::from_nanos(due_ns.saturating_sub(now));
+        if left <= self.patience.longest() {
+            while ring.get(last).is_none() && now_ns() < due_ns && !self.winding_up() {
+                std::hint::spin_loop();
+            }
+            return;
+        }
+        let count = bell.count();
+        doorbell.announce_window(self.worker, last);
+        if ring.get(last).is_none() && !self.winding_up() {
+            bell.sleep(count, Some(left.min(SLEEP_LIMIT))); // then the batch is judged anew
+        }
+        doorbell.retract_window();
+    }
+}
+
+/// By how much a task's time is over; `None` if it is not.
+#[inline(always)]
+fn late_ns(task: &Claimed<'_>) -> Option<u64> {
+    let deadline_ns = task.deadline_ns()?;
+    now_ns().checked_sub(deadline_ns)
+}

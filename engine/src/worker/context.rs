@@ -1,0 +1,99 @@
+//! What a worker is told of itself, and why it stops.
+
+use std::time::Duration;
+
+/// What a worker's constructor and its `warm_up` are told about its place.
+#[derive(Debug, Clone)]
+pub struct Context {
+    pub(crate) server_name: String,
+    pub(crate) servlet_name: String,
+    pub(crate) worker_index: u32,
+    pub(crate) thread_index: u32,
+    pub(crate) stream_threads: u32,
+    pub(crate) batch_size: u32,
+    pub(crate) batch_wait_time: Duration,
+    pub(crate) cpus: Vec<usize>,
+    pub(crate) restarts: u32,
+}
+
+impl Context {
+    /// The server's name.
+    #[must_use]
+    pub fn server_name(&self) -> &str {
+        &self.server_name
+    }
+
+    /// The servlet's name.
+    #[must_use]
+    pub fn servlet_name(&self) -> &str {
+        &self.servlet_name
+    }
+
+    /// Which of the servlet's workers this is, from 0: to pick a GPU, say. The same for all threads of a
+    /// worker.
+    #[must_use]
+    pub fn worker_index(&self) -> usize {
+        self.worker_index as usize
+    }
+
+    /// Which of the worker's [`stream_threads`](crate::ProcessServlet::stream_threads) this is, from 0.
+    #[must_use]
+    pub fn thread_index(&self) -> usize {
+        self.thread_index as usize
+    }
+
+    /// `server/servlet/index`, and `.thread` after it if the worker has several.
+    #[must_use]
+    pub fn name(&self) -> String {
+        let worker = title(&self.servlet_name, self.worker_index, self.thread_index, self.stream_threads);
+        format!("{}/{worker}", self.server_name)
+    }
+
+    /// 0: items one by one; 1: batches of one; n: batches of 1 to n.
+    #[must_use]
+    pub fn batch_size(&self) -> usize {
+        self.batch_size as usize
+    }
+
+    /// How long the oldest item of a batch may have waited since it was enqueued.
+    #[must_use]
+    pub fn batch_wait_time(&self) -> Duration {
+        self.batch_wait_time
+    }
+
+    /// The CPUs this worker is pinned to; none if it is not.
+    #[must_use]
+    pub fn cpus(&self) -> &[usize] {
+        &self.cpus
+    }
+
+    /// The NUMA node of those CPUs, if the worker is pinned and the kernel tells.
+    #[must_use]
+    pub fn numa_node(&self) -> Option<usize> {
+        ringmill_shm::sys::cpu::numa_node(*self.cpus.first()?)
+    }
+
+    /// How often this worker has been started anew after a death.
+    #[must_use]
+    pub fn restarts(&self) -> u32 {
+        self.restarts
+    }
+}
+
+/// `servlet/worker`, and `.thread` after it if the worker has several.
+pub(crate) fn title(servlet: &str, worker: u32, thread: u32, threads: u32) -> String {
+    if threads > 1 { format!("{servlet}/{worker}.{thread}") } else { format!("{servlet}/{worker}") }
+}
+
+/// Why a worker stops.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Stop {
+    /// The server shuts down.
+    Shutdown,
+    /// The server's process is gone: there is a second left, and nobody to answer.
+    ServerGone,
+    /// A [fatal](crate::BoxError::fatal) error, of this worker or of another thread of its process; or that other
+    /// one could not be built anew after a death. All of the process is started again.
+    Fatal,
+}

@@ -1,0 +1,174 @@
+//! Where a worker's claimed items wait to be answered, and how each is: in place of its input, or beside it.
+
+use super::seat::Seat;
+use crate::error::{BoxError, RemoteCause};
+use crate::panics::{Panic, end_if_forked};
+use crate::route::{Mover, Outbox};
+use crate::wire::payload::{Payload, encode};
+use ringmill_shm::arena::{Claimed, Parked};
+use ringmill_shm::plan::Target;
+use ringmill_shm::token::Token;
+use std::cell::{Cell, OnceCell};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::Arc;
+
+/// Where a worker's claimed items wait to be answered, and how they are.
+#[derive(Debug)]
+pub(crate) struct Desk {
+    seat: Arc<Seat>,
+    client: Token,
+    /// Where finished tasks go.
+    next: Target,
+    /// By index in the batch; none once it has been answered.
+    pub(super) slots: Vec<Cell<Option<Parked>>>,
+    /// Whether outcomes are written beside inputs.
+    keeps_inputs: bool,
+    /// Whether anything that ends here may lead to a push.
+    sends_on: bool,
+    outbox: Outbox,
+    /// The first fatal error.
+    pub(super) fatal: OnceCell<RemoteCause>,
+}
+
+impl Desk {
+    /// An empty one.
+    pub(super) fn new(seat: &Arc<Seat>, client: Token) -> Self {
+        let info = seat.node().info();
+        Self {
+            seat: Arc::clone(seat),
+            client,
+            next: info.next,
+            slots: Vec::new(),
+            keeps_inputs: info.keeps_inputs,
+            sends_on: seat.segment.shape().nodes > 1,
+            outbox: Outbox::default(),
+            fatal: OnceCell::new(),
+        }
+    }
+
+    /// An item's task, which stays on the desk.
+    #[inline(always)]
+    fn look(&self, index: usize) -> Option<Claimed<'_>> {
+        end_if_forked(self.seat.birth); // user code answers, or has panicked
+        self.slots.get(index)?.get()?.resume(&self.seat.segment)
+    }
+
+    #[inline(always)]
+    fn take(&self, index: usize) -> Option<Claimed<'_>> {
+        end_if_forked(self.seat.birth);
+        self.slots.get(index)?.take()?.resume(&self.seat.segment)
+    }
+
+    /// Answers an item. If user code that serialises the outcome panics, it has not been answered.
+    #[inline(always)]
+    pub(crate) fn reply<T: Payload>(&self, index: usize, outcome: &T) {
+        if self.keeps_inputs {
+            return self.reply_beside(index, outcome);
+        }
+        let Some(mut task) = self.look(index) else { return };
+        let written = encode(outcome, &mut task, self.seat.birth);
+        self.slots[index].set(None);
+        match written {
+            Ok(()) => self.hand_on(task),
+            Err(error) => self.fail_task(task, error.into()),
+        }
+    }
+
+    #[inline(never)]
+    fn reply_beside<T: Payload>(&self, index: usize, outcome: &T) {
+        let Some(task) = self.look(index) else { return };
+        let mut task = task.keep_input();
+        let written = catch_unwind(AssertUnwindSafe(|| encode(outcome, &mut task, self.seat.birth)));
+        end_if_forked(self.seat.birth);
+        let task = task.done(); // gives back what it has not used
+        match written {
+            Ok(written) => {
+                self.slots[index].set(None);
+                match written {
+                    Ok(()) => self.hand_on(task),
+                    Err(error) => self.fail_task(task, error.into()),
+                }
+            }
+            Err(panic) => resume_unwind(panic),
+        }
+    }
+
+    /// The input is the outcome.
+    #[inline(always)]
+    pub(crate) fn pass(&self, index: usize) {
+        if let Some(task) = self.take(index) {
+            self.hand_on(task);
+        }
+    }
+
+    #[cold]
+    pub(crate) fn fail(&self, index: usize, cause: RemoteCause) {
+        if let Some(task) = self.take(index) {
+            self.fail_task(task, cause);
+        }
+    }
+
+    #[cold]
+    pub(crate) fn fail_by_error(&self, index: usize, error: &BoxError) {
+        self.note_if_fatal(error);
+        self.fail(index, RemoteCause::failed(error));
+    }
+
+    /// Whether an error was fatal, so that nothing more is begun.
+    pub(crate) fn is_fatal(&self) -> bool {
+        self.fatal.get().is_some()
+    }
+
+    pub(super) fn note_if_fatal(&self, error: &BoxError) {
+        if error.is_fatal() {
+            self.fatal.get_or_init(|| RemoteCause::failed(error));
+        }
+    }
+
+    #[cold]
+    pub(crate) fn fail_by_panic(&self, index: usize, panic: Panic) {
+        self.seat.entry().counters().count_panic();
+        self.fail(index, panic.into());
+    }
+
+    /// Answers whatever is left, and clears the desk.
+    #[inline]
+    pub(super) fn fail_rest(&mut self, cause: impl Fn(&Self) -> RemoteCause) {
+        for index in 0..self.slots.len() {
+            if self.slots[index].get().is_some() {
+                self.fail(index, cause(self));
+            }
+        }
+        self.slots.clear();
+    }
+
+    pub(super) fn fail_task(&self, task: Claimed<'_>, cause: RemoteCause) {
+        end_if_forked(self.seat.birth);
+        self.seat.entry().counters().count_error();
+        let error = self.seat.error(task.attempt(), cause);
+        match self.keeps_inputs {
+            false => self.mover().fail(task, error),
+            true => self.mover().fail_beside(task.keep_input_for_error(self.seat.node), error),
+        }
+    }
+
+    /// Moves a finished task on.
+    #[inline(always)]
+    fn hand_on(&self, task: Claimed<'_>) {
+        end_if_forked(self.seat.birth); // what has serialised the outcome is user code too
+        self.mover().move_on(task, self.next);
+    }
+
+    #[inline]
+    fn mover(&self) -> Mover<'_> {
+        Mover { outbox: Some(&self.outbox), ..self.seat.mover(self.client) }
+    }
+
+    /// Pushes finished items that wait for others; at the latest when `call` has returned.
+    #[inline]
+    pub(crate) fn flush(&self) {
+        if self.sends_on {
+            self.mover().flush();
+        }
+    }
+}

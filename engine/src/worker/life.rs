@@ -1,0 +1,94 @@
+//! A worker's life: construct, be ready, work, clean up.
+
+use super::batch::BatchWorker;
+use super::collect::Loop;
+use super::context::Context;
+use super::context::Stop;
+use super::desk::Desk;
+use super::seat::Seat;
+use crate::error::{BoxError, RemoteCause, RemoteError};
+use crate::panics::{self, Panic};
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+/// How a worker's life ended.
+#[derive(Debug)]
+pub(crate) enum Left {
+    /// In order.
+    Stopped(Stop),
+    /// It could not be constructed.
+    Unborn(RemoteError),
+    /// User code gave up.
+    Fatal(RemoteError),
+}
+
+/// A worker's whole life, of whatever type.
+pub(crate) type Live = Arc<dyn Fn(Arc<Seat>) -> Left + Send + Sync>;
+
+/// A worker's whole life after it has its seat: construct, be ready, work, clean up.
+pub(crate) fn live<W: BatchWorker>(seat: Arc<Seat>) -> Left {
+    panics::watch_this_thread();
+    ringmill_shm::sys::cpu::set_precise_sleep();
+    let context = seat.context();
+    let mut worker = match construct::<W>(&seat, &context) {
+        Ok(worker) => worker,
+        Err(cause) => return Left::Unborn(seat.error(0, cause)),
+    };
+    let Some(client) = seat.segment.server_token() else {
+        let message = "the participant table names no server".into();
+        return Left::Unborn(seat.error(0, RemoteCause::Payload { message }));
+    };
+    let mut desk = Desk::new(&seat, client);
+    let work = Loop::new(&seat, client);
+    crash_point!("run.born");
+    if seat.unit.await_fellows() {
+        seat.entry().set_life(ringmill_shm::participant::Life::Ready);
+        seat.segment.startup().ring();
+    }
+    let outcome = work.work(&mut worker, &mut desk);
+    crash_point!("run.over");
+    let why = *outcome.as_ref().unwrap_or(&Stop::Fatal);
+    // Both before user code, which may take its time.
+    match &outcome {
+        Err(cause) => {
+            seat.entry().leave(&crate::error::boot::write(&seat.error(0, cause.clone())));
+            seat.unit.fail(&seat.segment);
+        }
+        Ok(_) => seat.entry().leave(&[]),
+    }
+    let tell = |what: &str, ended: Result<(), Panic>| {
+        if let Err(panic) = ended {
+            panics::say(|| tracing::error!(worker = %context.name(), "{what} {panic}"));
+        }
+    };
+    tell("cleanup", panics::caught(AssertUnwindSafe(|| worker.cleanup(&why))));
+    tell("the worker's drop", panics::caught(AssertUnwindSafe(|| drop(worker))));
+    match outcome {
+        Ok(why) => Left::Stopped(why),
+        Err(cause) => Left::Fatal(seat.error(0, cause)),
+    }
+}
+
+fn construct<W: BatchWorker>(seat: &Seat, context: &Context) -> Result<W, RemoteCause> {
+    let unreadable =
+        |e: String| RemoteCause::Payload { message: format!("its configuration cannot be read: {e}") };
+    let bytes = seat.segment.config(seat.node().info());
+    let read = || crate::wire::payload::copied::<W::Config>(&bytes).map_err(|e| unreadable(e.to_string()));
+    let config = panics::caught(AssertUnwindSafe(read))??;
+    let failed = |error: BoxError| {
+        let cause = RemoteCause::failed(&error);
+        panics::let_go(error);
+        cause
+    };
+    let mut worker = panics::caught(AssertUnwindSafe(|| W::new(config, context)))?.map_err(failed)?;
+    match panics::caught(AssertUnwindSafe(|| worker.warm_up(context)))
+        .map(|warm| warm.map_err(failed))
+        .map_err(RemoteCause::from)
+    {
+        Ok(Ok(())) => Ok(worker),
+        Ok(Err(cause)) | Err(cause) => {
+            panics::let_go(worker); // whatever that does, why it is let go is told
+            Err(cause)
+        }
+    }
+}

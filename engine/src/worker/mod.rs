@@ -1,0 +1,20 @@
+//! What runs in a worker: the traits that user code implements, the loop that collects batches for it, and its life.
+
+pub(crate) mod batch;
+mod collect;
+mod context;
+mod desk;
+mod identity;
+mod life;
+pub(crate) mod one_item;
+mod seat;
+mod tally;
+mod unit;
+
+pub use batch::BatchWorker;
+pub(crate) use context::title;
+pub use context::{Context, Stop};
+pub(crate) use identity::Identity;
+pub(crate) use life::{Left, Live, live};
+pub(crate) use seat::Seat;
+pub(crate) use unit::Unit;

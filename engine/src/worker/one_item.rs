@@ -1,0 +1,226 @@
+//! Workers that see one item at a time, and what makes small ones.
+
+use super::batch::{Batch, BatchWorker};
+use super::context::{Context, Stop};
+use crate::error::BoxError;
+use crate::wire::payload::Payload;
+use rkyv::Archived;
+
+/// User code that handles one item at a time.
+///
+/// A worker lives in its own process or thread and is never shared. Each `Worker` also is a
+/// [`BatchWorker`] that handles the items of a batch one by one; an error or a panic touches only its
+/// item.
+///
+/// ```
+/// use ringmill::{BoxError, Context, Worker};
+/// use ringmill::rkyv::Archived;
+///
+/// struct Doubler;
+///
+/// impl Worker for Doubler {
+///     type Config = ();
+///     type In = u32;
+///     type Out = u64;
+///
+///     fn new((): (), _: &Context) -> Result<Self, BoxError> {
+///         Ok(Self)
+///     }
+///
+///     fn call(&mut self, input: &Archived<u32>) -> Result<u64, BoxError> {
+///         Ok(u64::from(input.to_native()) * 2)
+///     }
+/// }
+/// ```
+pub trait Worker: Sized + 'static {
+    /// What it is built from; travels to each worker.
+    type Config: Payload;
+    /// What an item is.
+    type In: Payload;
+    /// What an item becomes.
+    type Out: Payload;
+
+    /// Tells versions of the payload types apart, between a server and a worker that
+    /// [`program`](crate::ProcessServlet::program) starts from another executable. The two must agree in it.
+    ///
+    /// The engine itself finds types of other names or sizes, with other pointers or alignments; not that two fields of
+    /// one size have changed places, or that a number has got another meaning. Where the two executables can be of
+    /// different versions, change this number with each change of the types; or have it change by itself with the file
+    /// that they are in: `ringmill::schema(include_str!("messages.rs"))`.
+    const SCHEMA: u64 = 0;
+
+    /// Builds the worker, in its own process or thread.
+    ///
+    /// # Errors
+    /// Whatever makes it impossible to work: the server does not start, and says why.
+    fn new(config: Self::Config, context: &Context) -> Result<Self, BoxError>;
+
+    /// Handles one item, which is read where it lies in the segment.
+    ///
+    /// # Errors
+    /// Any error becomes the item's outcome; after a [fatal](BoxError::fatal) one the worker stops.
+    fn call(&mut self, input: &Archived<Self::In>) -> Result<Self::Out, BoxError>;
+
+    /// Called once between `new` and the first item, before the worker counts as ready: to load what the
+    /// first call would otherwise wait for.
+    ///
+    /// # Errors
+    /// As those of `new`: the server does not start, and says why. `cleanup` is not called then.
+    fn warm_up(&mut self, _context: &Context) -> Result<(), BoxError> {
+        Ok(())
+    }
+
+    /// Called once, when the worker stops. Not after a crash, of course. A panic in it changes nothing.
+    fn cleanup(&mut self, _reason: &Stop) {}
+}
+
+impl<W: Worker> BatchWorker for W {
+    type Config = W::Config;
+    type In = W::In;
+    type Out = W::Out;
+    const SCHEMA: u64 = W::SCHEMA;
+
+    fn new(config: Self::Config, context: &Context) -> Result<Self, BoxError> {
+        Worker::new(config, context)
+    }
+
+    #[inline]
+    fn call(&mut self, batch: Batch<'_, Self>) -> Result<(), BoxError> {
+        batch.answer_each(|input| Worker::call(self, input)); // what it leaves gets the error that stopped us
+        Ok(())
+    }
+
+    fn warm_up(&mut self, context: &Context) -> Result<(), BoxError> {
+        Worker::warm_up(self, context)
+    }
+
+    fn cleanup(&mut self, reason: &Stop) {
+        Worker::cleanup(self, reason);
+    }
+}
+
+/// A number for a text, another one for nearly every other: for [`Worker::SCHEMA`].
+///
+/// ```
+/// const NOW: u64 = ringmill::schema("struct Point { x: f32, y: f32 }");
+/// assert_ne!(NOW, ringmill::schema("struct Point { y: f32, x: f32 }"));
+/// ```
+#[must_use]
+pub const fn schema(text: &str) -> u64 {
+    // As `ringmill_shm::layout::hash`, which takes an iterator and so cannot be const.
+    let (bytes, mut hash, mut at) = (text.as_bytes(), 0xCBF2_9CE4_8422_2325_u64, 0);
+    while at < bytes.len() {
+        hash = (hash ^ bytes[at] as u64).wrapping_mul(0x0100_0000_01B3);
+        at += 1;
+    }
+    hash
+}
+
+/// A worker that answers each item with itself and copies nothing.
+///
+/// ```no_run
+/// # fn main() -> Result<(), ringmill::BoxError> {
+/// use ringmill::{PassThrough, Server, ThreadServlet};
+/// let server = Server::builder("echo").start(ThreadServlet::<PassThrough<u32>>::new(()))?;
+/// assert_eq!(*server.call(&7)?, 7);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct PassThrough<T>(std::marker::PhantomData<fn(T) -> T>);
+
+impl<T: Payload> BatchWorker for PassThrough<T> {
+    type Config = ();
+    type In = T;
+    type Out = T;
+
+    fn new((): (), _: &Context) -> Result<Self, BoxError> {
+        Ok(Self(std::marker::PhantomData))
+    }
+
+    #[inline]
+    fn call(&mut self, batch: Batch<'_, Self>) -> Result<(), BoxError> {
+        for item in batch {
+            item.pass();
+        }
+        Ok(())
+    }
+}
+
+/// What a plain function of a worker may return: its value, or a result.
+pub trait IntoOutcome<T> {
+    /// The result.
+    ///
+    /// # Errors
+    /// The error that the function returned.
+    fn into_outcome(self) -> Result<T, BoxError>;
+}
+
+impl<T> IntoOutcome<T> for T {
+    fn into_outcome(self) -> Result<T, BoxError> {
+        Ok(self)
+    }
+}
+
+impl<T, E: Into<BoxError>> IntoOutcome<T> for Result<T, E> {
+    fn into_outcome(self) -> Result<T, BoxError> {
+        self.map_err(Into::into)
+    }
+}
+
+/// Makes a [`Worker`] type from a plain function or a closure without captures, which is given the
+/// archived input and returns the outcome, or a `Result` of it.
+///
+/// It is a macro, not a function, because a worker type needs a name that [`init!`](crate::init) can
+/// list: the process that runs it knows nothing but that name.
+///
+/// ```
+/// use ringmill::rkyv::Archived;
+///
+/// fn half(x: &Archived<u32>) -> Result<u32, ringmill::BoxError> {
+///     let x = x.to_native();
+///     if x % 2 == 0 { Ok(x / 2) } else { Err(ringmill::BoxError::msg(format!("{x} is odd"))) }
+/// }
+///
+/// ringmill::make_worker!(Half: u32 => u32, half);
+/// ringmill::make_worker!(
+///     /// Says how long a string is.
+///     pub Length: String => u64, |text| text.len() as u64
+/// );
+/// # fn main() {}
+/// ```
+#[macro_export]
+macro_rules! make_worker {
+    ($(#[$meta:meta])* $vis:vis $name:ident : $in:ty => $out:ty, $function:expr) => {
+        $(#[$meta])*
+        #[derive(Debug)]
+        $vis struct $name;
+
+        impl $crate::Worker for $name {
+            type Config = ();
+            type In = $in;
+            type Out = $out;
+
+            fn new(
+                (): (),
+                _: &$crate::Context,
+            ) -> ::core::result::Result<Self, $crate::BoxError> {
+                Ok(Self)
+            }
+
+            #[inline]
+            fn call(
+                &mut self,
+                input: &$crate::rkyv::Archived<$in>,
+            ) -> ::core::result::Result<$out, $crate::BoxError> {
+                fn apply<O: $crate::IntoOutcome<$out>>(
+                    function: impl Fn(&$crate::rkyv::Archived<$in>) -> O,
+                    input: &$crate::rkyv::Archived<$in>,
+                ) -> ::core::result::Result<$out, $crate::BoxError> {
+                    function(input).into_outcome()
+                }
+                apply($function, input)
+            }
+        }
+    };
+}

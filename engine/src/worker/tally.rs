@@ -1,0 +1,33 @@
+//! How large a worker's batches were, for its log.
+
+/// How large batches were since they were last logged.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Tally {
+    pub(super) every: u64,
+    pub(super) count: u64,
+    pub(super) items: u64,
+    pub(super) min: u64,
+    pub(super) max: u64,
+}
+
+impl Tally {
+    /// `None` if there is nothing to log: there are no batches, or it is not wished.
+    pub(super) fn new(batch_size: u32, every: u64) -> Option<Self> {
+        (batch_size > 0 && every > 0).then_some(Self { every, count: 0, items: 0, min: u64::MAX, max: 0 })
+    }
+
+    /// Counts a batch; whether it is time to log.
+    #[inline]
+    pub(super) fn count(&mut self, items: u64) -> bool {
+        self.count += 1;
+        self.items += items;
+        self.min = self.min.min(items);
+        self.max = self.max.max(items);
+        self.count == self.every
+    }
+
+    /// What was counted, and begins anew.
+    pub(super) fn take(&mut self) -> Self {
+        std::mem::replace(self, Self { every: self.every, count: 0, items: 0, min: u64::MAX, max: 0 })
+    }
+}
