@@ -375,9 +375,13 @@ impl<'a> Loop<'a> {
                 }
                 oldest_ns = Task::new(segment, first).map_or(0, |task| task.enqueued_ns());
             }
+            let winding_up = self.winding_up();
+            if winding_up && self.seat.unit.state() == State::Orphaned {
+                break; // its callers have gone with the server
+            }
             let verdict = match self.apart {
                 true => Verdict::Close(Closed::Empty), // nothing more will come that belongs to it
-                false => self.rule.judge(waiting, oldest_ns, self.winding_up(), now_ns),
+                false => self.rule.judge(waiting, oldest_ns, winding_up, now_ns),
             };
             match verdict {
                 Verdict::Close(why) => {
@@ -389,12 +393,7 @@ impl<'a> Loop<'a> {
                         break;
                     }
                 }
-                Verdict::WaitUntil(due_ns) => {
-                    self.wait_in_window(head, due_ns);
-                    if self.seat.unit.state() == State::Orphaned {
-                        break; // its callers have gone with the server
-                    }
-                }
+                Verdict::WaitUntil(due_ns) => self.wait_in_window(head, due_ns),
             }
         }
         crash_point!("run.collected");
