@@ -9,7 +9,7 @@
  * What is in it
  *   Caller     pushes its item, wakes whom it must, sleeps on the word until the outcome is there; ROUNDS times.
  *              With SUBMIT it pushes all, and only then waits, in the end; how it would sleep is left out.
- *   Worker     `run::Loop`: looks, spins with the mark, announces itself, looks again, sleeps; takes the lock or
+ *   Worker     `collect::Loop`: looks, spins with the mark, announces itself, looks again, sleeps; takes the lock or
  *              sleeps on that; waits out a window (WINDOW); takes up to BATCH items; wakes one more for what it leaves.
  *              With SLOW it works until nothing is left in the ring: others must take that. With STOPPED the first one may
  *              stand still while it spins, for ever, and with its mark.

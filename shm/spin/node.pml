@@ -10,7 +10,7 @@
  *   Client     one a task: fills, queues, pushes, waits, takes the outcome or cancels at any moment, and uses the
  *              id again, ROUNDS times. It does not die: clients live in the server's process, with whose death
  *              the segment ends.
- *   Worker     `run::Loop`: look, claim, store head, let go of the abandoned, unlock, mark as begun, work, move
+ *   Worker     `collect::Loop`: look, claim, store head, let go of the abandoned, unlock, mark as begun, work, move
  *              on. Two compete at stage 0; one is at stage 1, if there is one.
  *   Repairer   the supervisor and `repair`: read, scan, act. It dies too, and the next one goes on.
  *   A worker that has died comes back with a new token once its death has been repaired.

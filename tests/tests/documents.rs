@@ -1,10 +1,30 @@
 //! What the documents show is what there is.
 
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 
-fn text(path: &str) -> String {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace");
-    std::fs::read_to_string(root.join(path)).unwrap_or_else(|e| panic!("{path}: {e}"))
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace")
+}
+
+fn text(path: impl AsRef<Path>) -> String {
+    let path = path.as_ref();
+    std::fs::read_to_string(root().join(path)).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+/// The names in a folder.
+fn names(folder: &str) -> Vec<String> {
+    let entries = std::fs::read_dir(root().join(folder)).unwrap_or_else(|e| panic!("{folder}: {e}"));
+    entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+/// The documents, by their paths; not the guide, which rustdoc checks.
+fn documents() -> Vec<PathBuf> {
+    let of = |folder: &str| {
+        let paths = names(folder).into_iter().map(|name| Path::new(folder).join(name));
+        paths.filter(|path| path.extension().is_some_and(|extension| extension == "md")).collect::<Vec<_>>()
+    };
+    ["", "docs", "data"].into_iter().flat_map(of).collect()
 }
 
 /// The fenced blocks of one language.
@@ -28,9 +48,110 @@ fn every_command_shown_is_one_that_ci_runs() {
     let ci = text(".ci/run") + &text(".ci/shmtool-beside-digits");
     // A command that CI spreads over lines is the same command.
     let ci = ci.replace(" \\\n  ", " ");
-    for document in ["README.md", "CONTRIBUTING.md", "PROOF.md", "SECURITY.md", "TUNING.md"] {
-        for command in blocks(&text(document), "sh").iter().flat_map(|block| block.lines()) {
+    for document in documents() {
+        for command in blocks(&text(&document), "sh").iter().flat_map(|block| block.lines()) {
+            let document = document.display();
             assert!(ci.contains(command), "{document} shows a command that CI does not run: {command}");
+        }
+    }
+}
+
+/// A document without its fenced blocks.
+fn prose(document: &str) -> String {
+    document.split("```").step_by(2).collect()
+}
+
+/// The anchors that a document's headings get where it is shown.
+fn anchors(document: &str) -> BTreeSet<String> {
+    let text = prose(document);
+    let headings = text.lines().filter_map(|line| line.strip_prefix('#'));
+    let anchor = |heading: &str| {
+        let kept = heading.trim_start_matches('#').trim().chars();
+        let kept = kept.filter(|c| c.is_alphanumeric() || [' ', '-', '_'].contains(c));
+        kept.collect::<String>().to_lowercase().replace(' ', "-")
+    };
+    headings.map(anchor).collect()
+}
+
+/// What the links of a document lead to, but for other sites.
+fn links(document: &str) -> Vec<String> {
+    let text: String = prose(document).split('`').step_by(2).collect();
+    let targets = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+    targets.filter(|target| !target.contains("://")).map(str::to_string).collect()
+}
+
+#[test]
+fn every_link_leads_somewhere() {
+    let mut seen = 0;
+    for document in documents() {
+        for link in links(&text(&document)) {
+            let shown = format!("{}: {link}", document.display());
+            let (path, anchor) = link.split_once('#').unwrap_or((&link, ""));
+            let target = match path {
+                "" => document.clone(),
+                _ => document.parent().unwrap().join(path),
+            };
+            assert!(root().join(&target).exists(), "{shown}: there is no such file");
+            let leads = anchor.is_empty() || anchors(&text(&target)).contains(anchor);
+            assert!(leads, "{shown}: there is no such heading");
+            seen += 1;
+        }
+    }
+    assert!(seen > 40, "only {seen} links were found");
+}
+
+/// The paths from the workspace's root that a text names as code.
+fn paths(text: &str) -> impl Iterator<Item = &str> {
+    let spans = text.lines().flat_map(|line| line.split('`').skip(1).step_by(2));
+    let folders = ["bench", "data", "docs", "engine", "examples", "shm", "tests", "tools"];
+    spans.filter(move |span| {
+        let first = span.split_once('/').map(|(first, _)| first);
+        first.is_some_and(|first| folders.contains(&first)) && !span.contains([' ', '…', '*', '<'])
+    })
+}
+
+#[test]
+fn every_path_named_exists() {
+    fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
+        for entry in std::fs::read_dir(root().join(folder)).unwrap() {
+            let path = folder.join(entry.unwrap().file_name());
+            let kind = path.extension().and_then(|extension| extension.to_str());
+            match root().join(&path).is_dir() {
+                true if !path.ends_with("target") => sources(&path, found),
+                false if ["rs", "pml"].contains(&kind.unwrap_or("")) => found.push(path),
+                _ => {}
+            }
+        }
+    }
+    let mut files = documents();
+    for folder in ["bench", "engine", "examples", "shm", "tests", "tools"] {
+        sources(Path::new(folder), &mut files);
+    }
+    // What has changed may be gone.
+    files.retain(|file| file != Path::new("CHANGELOG.md"));
+    let mut seen = 0;
+    for file in files {
+        let text = text(&file);
+        for path in paths(&text) {
+            assert!(root().join(path).exists(), "{} names {path}, which does not exist", file.display());
+            seen += 1;
+        }
+    }
+    assert!(seen > 100, "only {seen} paths were found");
+}
+
+#[test]
+fn the_map_is_short_and_names_every_module() {
+    let map = text("ARCHITECTURE.md");
+    let lines = map.lines().count();
+    assert!(lines <= 200, "ARCHITECTURE.md has {lines} lines; at most 200 can be read in one go");
+    for folder in ["shm/src", "engine/src"] {
+        for name in names(folder).iter().filter(|name| *name != "lib.rs") {
+            let module = match name.strip_suffix(".rs") {
+                Some(module) => format!("`{module}`"),
+                None => format!("`{name}/`"),
+            };
+            assert!(map.contains(&module), "ARCHITECTURE.md does not say what {module} of {folder} is");
         }
     }
 }

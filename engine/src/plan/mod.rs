@@ -1,9 +1,45 @@
 //! A servlet tree as a flat plan: nodes, routes, and the sums that size the segment. Pure.
 //!
-//! Each servlet adds its nodes, forks and switches and answers with a [`Span`]: where items enter it, and
-//! what they leave it from. Who joins two spans sets the `next` of the former's exits; what still has none at
-//! the end ends the task: a request goes to its caller, a branch to where it is joined. So nothing but data is
-//! left of the tree at run time, and whoever finishes a task follows it.
+//! Each servlet adds its parts to a [`Planner`] and answers with a [`Span`]: where items enter it, and what they leave it
+//! from. A leaf adds a *node* (ring, lock, doorbell, workers). A sequence sets the `next` of what leaves its first part
+//! to the entry of its second. An ensemble adds a *fork*: a branch for each member, where each branch enters, and where
+//! the whole goes when its branches have been joined. A switch adds the list of places that an item may go to. What has
+//! no `next` at the end is an *end*: there a request goes to its caller, a branch to where it is joined. Nothing else is
+//! left of the tree at run time; it lies in the segment as descriptors, checked at attach.
+//!
+//! The participant that has finished a task follows them ([`route`](crate::route)): a worker after its batch, the caller
+//! with a new request, the supervisor in the place of the dead. A fork's branches have words and outcomes of their own
+//! and refer to the input of the task that is forked, so a fan-out moves 8 bytes a member. The last branch to arrive, or
+//! the first that fails, makes its owner the one that joins: it copies the outcomes side by side into one payload. It
+//! does not know their types, so what a fork gives is a tuple or list of *boxes*: relative pointers to each member's root.
+//!
+//! A switch's function lives in the server's process only: closures have no name that another process could find. A caller
+//! or a thread worker that brings an item chooses on the spot. Behind a worker *process* the switch has a node of its own
+//! with a thread in the server's process: one step more, and only there.
+//!
+//! # An example
+//!
+//! ```text
+//! Ensemble::of((head, tail, length)).then(combine).then(greet)
+//!
+//!  request 0 ──▶ fork 0 ──┬─ branch 0 ─▶ node 0 head ───▶ end ─┐
+//!                         ├─ branch 1 ─▶ node 1 tail ───▶ end ─┼─ join ─▶ node 3 combine ─▶ node 4 greet ─▶ end: caller
+//!                         └─ branch 2 ─▶ node 2 length ─▶ end ─┘
+//! ```
+//!
+//! compiles into
+//!
+//! | Part | Facts |
+//! |---|---|
+//! | entry | fork 0 |
+//! | fork 0 | forks place 0 (the request), branches 0..3, family 0..3, members enter at nodes 0, 1, 2, next: node 3 |
+//! | nodes 0, 1, 2 | next: end |
+//! | node 3 | next: node 4 |
+//! | node 4 | next: end |
+//!
+//! With `capacity(1024)`, one worker each and the default payload limit of 16 KiB it has 4,096 tasks of 128 bytes
+//! (512 KiB), five rings of 2,048 cells (80 KiB), 8,192 blocks each of 1, 4 and 16 KiB (168 MiB), 1,024 lines of pending
+//! bits (128 KiB), six participants. Blocks are the most of it: `max_payload` is the option to set.
 //!
 //! # The sums
 //!
@@ -13,8 +49,8 @@
 //! * cells a ring = the next power of two above the number of requests: never full, since each node lies on
 //!   the way of one task of a request only.
 //! * blocks a class = 2 × tasks: each task has at most two, its input's and its outcome's; so a pool is
-//!   never exhausted, unless the user gives classes of his own.
-//! * participants = 1 + threads of all workers of all nodes.
+//!   never exhausted, unless the user gives classes of their own.
+//! * participants = 1 for the server, and one for each thread of each worker.
 
 pub(crate) mod name;
 

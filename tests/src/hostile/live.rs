@@ -6,8 +6,8 @@
 //! engine's threads, which it turns into errors, are counted by a hook.
 //!
 //! Payloads are numbers: a view into a segment is as good as the bytes that were checked when it was made, and
-//! who writes into a payload that another one holds can make a *pointer* in it lead anywhere. See
-//! ARCHITECTURE.md, "Trust".
+//! a process that writes into a payload which another one holds can make a *pointer* in it lead anywhere. See
+//! SECURITY.md, "What is checked".
 
 use super::{Input, Numbers};
 use crate::host::Host;

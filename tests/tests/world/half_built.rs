@@ -3,7 +3,7 @@
 //! Symptoms: a panic of a listener of the log, or a limit of `Duration::MAX`, left processes, threads, files and the name
 //! behind when it met the start; of 400 exits by a second Ctrl-C 8 left files; `shutdown` from a listener of the log joined
 //! itself. Causes: nothing owned the processes before the server was there; the files counted as removed when
-//! removing them began. Fixes: see `server/shutdown.rs` and `Unready` in `server/builder.rs`.
+//! removing them began. Fixes: see `engine/src/client/shutdown.rs` and `Unready` in `engine/src/server/builder.rs`.
 
 use crate::support::{Gate, Name, Program, Who, eventually, guarded, signal};
 use ringmill::rkyv::Archived;

@@ -2,7 +2,7 @@
 //!
 //! Symptom: a worker that was started again and hung in `new` or `warm_up`, or hung in `cleanup` after a fatal error,
 //! was never killed, logged or counted; callers waited out their timeouts. Cause: only calls had a limit. Fix: see
-//! `supervisor/limits.rs`.
+//! `engine/src/host/supervisor/limits.rs`.
 
 use crate::support::{Gate, Name, Visit, eventually, guarded, signal};
 use ringmill::{
