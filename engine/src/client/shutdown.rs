@@ -1,4 +1,4 @@
-//! Draining and shutting down. The ordering is that of the [server](super), *closing*.
+//! Draining and shutting down. The ordering is that of the [server](crate::server), *closing*.
 //!
 //! # Protocol
 //!
