@@ -7,7 +7,7 @@
 use futures_util::StreamExt;
 use futures_util::future::{Either, join_all, select};
 use ringmill::rkyv::Archived;
-use ringmill::{BoxError, CallError, CallOptions, Context, ProcessServlet, Server, Worker};
+use ringmill::{BoxError, CallError, CallOptions, Context, ProcessServlet, Server, WhenFull, Worker};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -35,7 +35,7 @@ const TASKS: u32 = 1000;
 async fn show(server: Arc<Server<(u32, u64), u64>>) -> Result<(), BoxError> {
     // A thousand tasks of this one thread; each asks twice, one after the other. More than the server has places:
     // those that find none wait for one.
-    let patient = CallOptions::new().backpressure(false);
+    let patient = CallOptions::new().when_full(WhenFull::Wait);
     let tasks = (0..TASKS).map(|number| {
         let server = Arc::clone(&server);
         tokio::spawn(async move {

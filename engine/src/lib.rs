@@ -84,7 +84,7 @@ pub use client::stream::{
     AsyncStream, ByIndex, ByInput, DEFAULT_STREAM_TIMEOUT, Inputs, Kept, Prepared, Source, Stream,
     StreamOptions, Tags, Unordered, WithInputs,
 };
-pub use client::{CallOptions, DEFAULT_TIMEOUT};
+pub use client::{CallOptions, DEFAULT_TIMEOUT, WhenFull};
 pub use error::{
     BoxError, CallError, DrainError, EnsembleError, Member, MemberOutcome, RemoteCause, RemoteError,
     StartError,

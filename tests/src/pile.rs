@@ -36,7 +36,7 @@ where
     In: Payload + Send,
     Out: Payload + Send,
 {
-    let call = scope.spawn(move || server.call(&item).map(|reply| reply.to_owned()));
+    let call = scope.spawn(move || server.call(&item).and_then(|reply| reply.into_owned()));
     (gate.arrival(), call)
 }
 

@@ -146,7 +146,7 @@ pub fn run(name: &str, requests: u64, done: &AtomicU64) -> Result<Outcome, BoxEr
             next = last;
             for number in 0..CALLS {
                 let called = Instant::now();
-                check(number, server.call(&Parcel::new(number)).map(|reply| reply.to_owned()))?;
+                check(number, server.call(&Parcel::new(number)).and_then(|reply| reply.into_owned()))?;
                 latency.saturating_record(called.elapsed().as_nanos() as u64);
             }
             for number in 0..GIVEN_UP {

@@ -3,7 +3,9 @@
 
 use futures_util::future::join_all;
 use futures_util::{Stream, StreamExt, stream};
-use ringmill::{CallError, CallOptions, PassThrough, Pending, Reply, Server, StreamOptions, ThreadServlet};
+use ringmill::{
+    CallError, CallOptions, PassThrough, Pending, Reply, Server, StreamOptions, ThreadServlet, WhenFull,
+};
 use ringmill_tests::gate::Gate;
 use ringmill_tests::host::{Crew, Host, on_both};
 use ringmill_tests::probe::{Ask, Probe, Seen, ask, stopper};
@@ -24,7 +26,7 @@ fn start(host: Host, capacity: usize, gate: &Gate) -> Server<Ask, Seen> {
 
 /// Waits for a place.
 fn patient() -> CallOptions {
-    CallOptions::new().backpressure(false).timeout(GUARD)
+    CallOptions::new().when_full(WhenFull::Wait).timeout(GUARD)
 }
 
 /// Counts how often it was woken.

@@ -103,7 +103,8 @@ fn while_a_window_is_open_nobody_steals_from_its_batch() {
             let server = &server;
             let calls: Vec<_> = (0..12)
                 .map(|value| {
-                    let call = scope.spawn(move || server.call(&ask(value)).map(|reply| reply.to_owned()));
+                    let call =
+                        scope.spawn(move || server.call(&ask(value)).and_then(|reply| reply.into_owned()));
                     if value < 11 {
                         wait_for_depth(server, value as usize + 1);
                     }
@@ -175,14 +176,15 @@ fn the_window_runs_from_the_oldest_enqueueing() {
                 // Four at once, so that the worker is busy without having waited.
                 let first = scope.spawn(|| stream_all(server, (0..4).map(|_| stopper())));
                 let busy = gate.arrival();
-                let call = |item: Ask| scope.spawn(move || server.call(&item).map(|reply| reply.to_owned()));
+                let call =
+                    |item: Ask| scope.spawn(move || server.call(&item).and_then(|reply| reply.into_owned()));
                 let aged = [call(stopper()), call(ask(1))];
                 wait_for_depth(server, 2);
                 std::thread::sleep(WINDOW); // what is waited for is that time passes
                 let (closed, is_closed) = mpsc::channel();
                 let late = scope.spawn(move || {
                     let _ = is_closed.recv_timeout(WINDOW * 9 / 10);
-                    server.call(&ask(2)).map(|reply| reply.to_owned())
+                    server.call(&ask(2)).and_then(|reply| reply.into_owned())
                 });
                 busy.release();
                 let arrival = gate.arrival();

@@ -186,7 +186,8 @@ fn outcomes_come_in_member_order_whoever_is_first() {
         let gate = Gate::new();
         with_server(Ensemble::each(hands(host, &gate, "abc")), |server| {
             std::thread::scope(|scope| {
-                let call = scope.spawn(|| server.call(&"stop a, stop b".to_string()).map(|r| r.to_owned()));
+                let call =
+                    scope.spawn(|| server.call(&"stop a, stop b".to_string()).and_then(|r| r.into_owned()));
                 let mut held = gate.arrivals(2);
                 held.sort_by_key(|arrival| arrival.label().to_string());
                 held.pop().unwrap().release(); // b is before a, and c was before both
@@ -239,7 +240,7 @@ fn the_first_error_ends_the_item_and_late_members_are_dropped() {
         with_server(Ensemble::each(hands(host, &gate, "ab")).name("pair"), |server| {
             let text = format!("stop a, stop b, fail b, {}", "input ".repeat(500));
             std::thread::scope(|scope| {
-                let call = scope.spawn(|| server.call(&text).map(|reply| reply.to_owned()));
+                let call = scope.spawn(|| server.call(&text).and_then(|reply| reply.into_owned()));
                 let mut held = gate.arrivals(2); // b fails only once a has begun
                 held.sort_by_key(|arrival| arrival.label().to_string());
                 held.pop().unwrap().release();
@@ -273,7 +274,8 @@ fn members_that_have_not_begun_are_skipped_once_the_item_has_failed() {
     with_server(Ensemble::each(hands(Host::Processes, &gate, "ab")), |server| {
         std::thread::scope(|scope| {
             // a is busy with another item; so the second one's branch waits in its ring.
-            let first = scope.spawn(|| server.call(&"stop a".to_string()).map(|reply| reply.to_owned()));
+            let first =
+                scope.spawn(|| server.call(&"stop a".to_string()).and_then(|reply| reply.into_owned()));
             let busy = gate.arrival();
             ensemble_error(server.call(&"fail b".to_string()));
             busy.release();
@@ -290,7 +292,7 @@ fn an_ensemble_that_keeps_errors_gives_values_and_errors() {
     on_both(|host| {
         let gate = Gate::new();
         with_server(Ensemble::each(hands(host, &gate, "abc")).keep_errors(), |server| {
-            let outcomes: Results = server.call(&"fail b".to_string()).unwrap().to_owned();
+            let outcomes: Results = server.call(&"fail b".to_string()).unwrap().into_owned().unwrap();
             assert_eq!(**outcomes[0].as_ref().unwrap(), "a:fail b");
             assert_eq!(outcomes[1].as_ref().unwrap_err().cause.to_string(), "b fails");
             assert_eq!(**outcomes[2].as_ref().unwrap(), "c:fail b");
@@ -299,7 +301,7 @@ fn an_ensemble_that_keeps_errors_gives_values_and_errors() {
         });
         let pair = Ensemble::of((hand(host, &gate, "a"), hand(host, &gate, "b"))).keep_errors();
         with_server(pair, |server| {
-            let (a, b) = server.call(&"fail a".to_string()).unwrap().to_owned();
+            let (a, b) = server.call(&"fail a".to_string()).unwrap().into_owned().unwrap();
             assert_eq!((a.is_err(), b.unwrap().as_str()), (true, "b:fail a"));
         });
     });
@@ -310,8 +312,8 @@ fn an_ensembles_error_tells_the_values_that_there_were() {
     let gate = Gate::new();
     with_server(Ensemble::each(hands(Host::Threads, &gate, "ab")), |server| {
         std::thread::scope(|scope| {
-            let call =
-                scope.spawn(|| server.call(&"stop b, fail b".to_string()).map(|reply| reply.to_owned()));
+            let call = scope
+                .spawn(|| server.call(&"stop b, fail b".to_string()).and_then(|reply| reply.into_owned()));
             let held = gate.arrival();
             wait_until("a has answered", || server.stats().servlets[0].batches().items == 1);
             // Its outcome is there a moment after its batch was counted.
@@ -449,7 +451,7 @@ fn a_member_that_dies_is_told_with_its_signal() {
         wait_until("b is back", || server.call(&"x".to_string()).is_ok());
     });
     with_server(Ensemble::each(hands(Host::Processes, &gate, "ab")).keep_errors(), |server| {
-        let outcomes: Results = server.call(&"die a".to_string()).unwrap().to_owned();
+        let outcomes: Results = server.call(&"die a".to_string()).unwrap().into_owned().unwrap();
         assert!(matches!(outcomes[0].as_ref().unwrap_err().cause, RemoteCause::Died { .. }), "{outcomes:?}");
         assert!(outcomes[1].is_ok());
     });
@@ -465,7 +467,8 @@ fn shutting_down_waits_for_every_stage() {
             .then(hand(host, &gate, "z"));
         let server = Server::builder(&*name).start(servlet).unwrap();
         std::thread::scope(|scope| {
-            let call = scope.spawn(|| server.call(&"stop b".to_string()).map(|reply| reply.to_owned()));
+            let call =
+                scope.spawn(|| server.call(&"stop b".to_string()).and_then(|reply| reply.into_owned()));
             let held = gate.arrival();
             let closing = scope.spawn(|| server.shutdown());
             let segment = Segment::inspect(Place::named(&name).unwrap()).unwrap();
@@ -482,7 +485,7 @@ fn shutting_down_waits_for_every_stage() {
 fn take_down(server: &Server<String, Results>, die: &str) {
     // Each death is told, then how the servlet fares; once it is down nothing is restarted any more.
     wait_until("it is down", || {
-        let outcomes = server.call(&die.to_string()).map(|reply| reply.to_owned());
+        let outcomes = server.call(&die.to_string()).and_then(|reply| reply.into_owned());
         let down = |error: &RemoteError| matches!(error.cause, RemoteCause::Down { .. });
         outcomes.is_ok_and(|outcomes| outcomes.iter().any(|o| o.as_ref().is_err_and(|error| down(error))))
     });
@@ -525,7 +528,8 @@ fn a_switch_behind_an_ensemble_whose_member_fails_in_a_process() {
     let servlet = Ensemble::each(members).keep_errors().then(Switch::new(|_| 1, (pass(), pass())));
     with_server(servlet, |server| {
         std::thread::scope(|scope| {
-            let call = scope.spawn(|| server.call(&"stop a, fail a".to_string()).map(|r| r.to_owned()));
+            let call =
+                scope.spawn(|| server.call(&"stop a, fail a".to_string()).and_then(|r| r.into_owned()));
             let held = gate.arrival();
             wait_until("c's branch has arrived", || branches_done(server) == 1);
             held.release();
@@ -548,7 +552,7 @@ fn an_error_that_tells_much_leaves_room_for_the_values() {
     let server = builder.start(Ensemble::each(members).keep_errors()).unwrap();
     let input = format!("stop c, fail c, {}", "x".repeat(1000));
     std::thread::scope(|scope| {
-        let call = scope.spawn(|| server.call(&input).map(|reply| reply.to_owned()));
+        let call = scope.spawn(|| server.call(&input).and_then(|reply| reply.into_owned()));
         let held = gate.arrival();
         wait_until("the others have arrived", || branches_done(&server) == 4);
         held.release();
@@ -658,7 +662,8 @@ fn a_deadline_that_is_over_within_an_ensemble_is_a_timeout() {
     let gate = Gate::new();
     with_server(Ensemble::each(hands(Host::Threads, &gate, "ab")), |server| {
         std::thread::scope(|scope| {
-            let call = scope.spawn(|| server.call(&"stop a".to_string()).map(|reply| reply.to_owned()));
+            let call =
+                scope.spawn(|| server.call(&"stop a".to_string()).and_then(|reply| reply.into_owned()));
             let held = gate.arrival();
             let deadline = std::time::Instant::now() + Duration::from_millis(20);
             let mut late =

@@ -4,7 +4,7 @@ mod support;
 
 use ringmill::{
     CallError, CallOptions, ProcessServlet, RESTART_LIMIT, RemoteCause, RemoteError, Server, StreamOptions,
-    WorkerStats,
+    WhenFull, WorkerStats,
 };
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -23,8 +23,8 @@ const ENDLESS: Duration = Duration::from_secs(3600);
 
 /// Calls, and waits for a place if need be.
 fn call(server: &Actors, act: Act) -> Outcome {
-    let options = CallOptions::new().backpressure(false).timeout(ENDLESS);
-    Ok(server.call_with(&act, options)?.to_owned())
+    let options = CallOptions::new().when_full(WhenFull::Wait).timeout(ENDLESS);
+    server.call_with(&act, options)?.into_owned()
 }
 
 fn workers(server: &Actors) -> Vec<WorkerStats> {

@@ -1,7 +1,7 @@
 //! Back-pressure, timeouts and cancellation: `capacity` bounds what is in progress, and each place in it
 //! is given back.
 
-use ringmill::{CallError, CallOptions, Server, StreamOptions};
+use ringmill::{CallError, CallOptions, Server, StreamOptions, WhenFull};
 use ringmill_shm::segment::{Place, Segment};
 use ringmill_tests::gate::{Arrival, Gate};
 use ringmill_tests::host::{Crew, Host, on_both};
@@ -21,7 +21,7 @@ fn start(host: Host, capacity: usize, gate: &Gate) -> Server<Ask, Seen> {
 
 /// Without back-pressure: waits for a place.
 fn patient() -> CallOptions {
-    CallOptions::new().backpressure(false).timeout(GUARD)
+    CallOptions::new().when_full(WhenFull::Wait).timeout(GUARD)
 }
 
 /// Waits until a caller waits for a place, or is past that.
@@ -83,7 +83,8 @@ fn without_back_pressure_a_call_waits_for_a_place() {
         let server = &start(host, 1, &gate);
         std::thread::scope(|scope| {
             let (arrival, first) = hold(scope, server, &gate, stopper());
-            let waiting = scope.spawn(|| server.call_with(&ask(7), patient()).map(|reply| reply.to_owned()));
+            let waiting =
+                scope.spawn(|| server.call_with(&ask(7), patient()).and_then(|reply| reply.into_owned()));
             wait_for_waiter(server, || false);
             arrival.release();
             first.join().expect("no panic").expect("an answer");

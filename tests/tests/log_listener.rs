@@ -4,7 +4,7 @@
 
 mod support;
 
-use ringmill::{CallError, CallOptions, Server};
+use ringmill::{CallError, CallOptions, Server, WhenFull};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use support::actor::{Act, Actor};
@@ -50,7 +50,7 @@ impl Subscriber for Trap {
 fn a_listener_that_panics_in_the_supervisor_harms_nobody() {
     guarded(|| {
         tracing::subscriber::set_global_default(Trap).expect("the only one");
-        let endless = CallOptions::new().backpressure(false).timeout(Duration::from_secs(3600));
+        let endless = CallOptions::new().when_full(WhenFull::Wait).timeout(Duration::from_secs(3600));
         for threads in [false, true] {
             let (name, gate) = (Name::new("supervisor"), Gate::new());
             let crew = support::actor::Upbringing { ..gate.upbringing() };
@@ -67,7 +67,7 @@ fn a_listener_that_panics_in_the_supervisor_harms_nobody() {
             };
             let victim = pids(&server)[0];
             std::thread::scope(|scope| {
-                let call = |act| server.call_with(&act, endless).map(|reply| reply.to_owned());
+                let call = |act| server.call_with(&act, endless).and_then(|reply| reply.into_owned());
                 let busy = scope.spawn(move || call(Act::Hold(1)));
                 let visit = gate.next_hold(1);
                 let queued = [2, 3].map(|n| scope.spawn(move || call(Act::Double(n))));

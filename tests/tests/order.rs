@@ -3,7 +3,7 @@
 
 use ringmill::{
     BoxError, CallError, CallOptions, Context, Cpus, PassThrough, Pin, ProcessServlet, Server, ThreadServlet,
-    Worker,
+    WhenFull, Worker,
 };
 use ringmill_tests::gate::{Gate, stop_at};
 use ringmill_tests::host::{Crew, Host, on_both};
@@ -61,7 +61,7 @@ fn assert_every_place_is_free<In: ringmill::Payload, Out: ringmill::Payload>(
     server: &Server<In, Out>,
     item: &In,
 ) {
-    let patient = CallOptions::new().backpressure(false).timeout(GUARD);
+    let patient = CallOptions::new().when_full(WhenFull::Wait).timeout(GUARD);
     let take = |_| server.call_with(item, patient).map_err(|error| error.to_string());
     let replies: Result<Vec<_>, String> = (0..server.capacity()).map(take).collect();
     assert_eq!(replies.map(|replies| replies.len()), Ok(server.capacity()));
@@ -138,7 +138,10 @@ fn outcomes_may_be_larger_or_smaller_than_inputs() {
             assert_eq!(*server.call(&"x".repeat(size)).expect("an answer"), size as u64);
         }
         let server = host.start::<Mirror>(builder(), Record::sample(), Crew::of(1));
-        assert_eq!(server.call(&1).expect("an answer").to_owned().1, Record::sample());
+        assert_eq!(
+            server.call(&1).expect("an answer").into_owned().expect("its own value").1,
+            Record::sample()
+        );
     });
 }
 
@@ -168,7 +171,7 @@ fn a_million_requests_through_four_workers() {
 fn threads_that_call_and_stream_at_once_get_their_own_answers() {
     on_both(|host| {
         let server = &host.start::<Mix>(builder().capacity(64), (), Crew::of(3).greedy(8));
-        let patient = CallOptions::new().backpressure(false);
+        let patient = CallOptions::new().when_full(WhenFull::Wait);
         std::thread::scope(|scope| {
             for caller in 0..4_u64 {
                 scope.spawn(move || {
@@ -249,8 +252,9 @@ fn a_stream_of_a_stream_and_calls_within_one() {
         let outcomes = two.stream(one.stream(0..3_000).map(Result::unwrap)).map(Result::unwrap);
         assert!(outcomes.eq((0..3_000).map(mix).map(mix)));
         // The same server within itself: a stream leaves places to calls that wait for one.
-        let patient = CallOptions::new().backpressure(false).timeout(GUARD);
-        let inputs = (0..500).map(|x| one.call_with(&x, patient).expect("an answer").to_owned());
+        let patient = CallOptions::new().when_full(WhenFull::Wait).timeout(GUARD);
+        let inputs = (0..500)
+            .map(|x| one.call_with(&x, patient).expect("an answer").into_owned().expect("its own value"));
         let options = ringmill::StreamOptions::new().window(16);
         let outcomes = one.stream_with(inputs, options).map(Result::unwrap);
         assert!(outcomes.eq((0..500).map(mix).map(mix)));
@@ -280,7 +284,7 @@ impl Worker for Nest {
     }
 
     fn call(&mut self, input: &Archived<u64>) -> Result<u64, BoxError> {
-        Ok(mix(self.inner.call(&input.to_native())?.to_owned()))
+        Ok(mix(self.inner.call(&input.to_native())?.into_owned()?))
     }
 }
 
@@ -338,7 +342,10 @@ fn pass_through_gives_back_what_it_gets() {
                 let kind = if id % 2 == 0 { Kind::Plain } else { Record::sample().kind };
                 Record { id, kind, ..Record::sample() }
             };
-            assert_eq!(server.call(&record(1)).expect("an answer").to_owned(), record(1));
+            assert_eq!(
+                server.call(&record(1)).expect("an answer").into_owned().expect("its own value"),
+                record(1)
+            );
             let outcomes = server.stream((0..200).map(record));
             assert!(outcomes.map(Result::unwrap).eq((0..200).map(record)));
         }
@@ -369,7 +376,10 @@ fn loans_are_read_as_the_vectors_that_they_are() {
             let mut loan = floats.loan(len).expect("it fits");
             loan.as_mut_slice().copy_from_slice(&numbers);
             assert_eq!(loan.as_mut_slice(), numbers, "it stays what was written");
-            assert_eq!(floats.call_loan(loan).expect("an answer").to_owned(), numbers);
+            assert_eq!(
+                floats.call_loan(loan).expect("an answer").into_owned().expect("its own value"),
+                numbers
+            );
         }
         drop(floats);
         let bytes = host.start::<Sum>(self::builder().capacity(4), (), Crew::of(1));
@@ -512,7 +522,9 @@ fn the_context_tells_each_worker_its_place() {
             let held: Vec<_> = (0..3)
                 .map(|_| {
                     let server = &server;
-                    let call = scope.spawn(move || server.call(&1).map(|reply| reply.to_owned().0));
+                    let call = scope.spawn(move || {
+                        server.call(&1).map(|reply| reply.into_owned().expect("its own value").0)
+                    });
                     (gate.arrival(), call)
                 })
                 .collect();

@@ -289,7 +289,7 @@ fn a_worker_that_gets_no_memory_costs_its_item() {
         let (name, gate) = (Name::new("nomemory"), Gate::new());
         let server = Server::builder(name.text()).start(gate.processes(1)).expect("it starts");
         let victim = pids(&server)[0];
-        match server.call(&Act::Hoard).map(|reply| reply.to_owned()) {
+        match server.call(&Act::Hoard).and_then(|reply| reply.into_owned()) {
             Err(CallError::WorkerDied(error)) => {
                 let aborted = RemoteCause::Died { signal: Some(libc::SIGABRT), code: None, restarting: true };
                 assert_eq!((error.pid, error.cause), (victim, aborted));
@@ -342,7 +342,7 @@ fn a_worker_that_the_kernel_kills_for_its_memory_costs_its_item() {
         let server = Server::builder(name.text()).start(gate.processes(1)).expect("it starts");
         let victim = pids(&server)[0];
         group.take(victim);
-        match server.call(&Act::Devour(512 << 20)).map(|reply| reply.to_owned()) {
+        match server.call(&Act::Devour(512 << 20)).and_then(|reply| reply.into_owned()) {
             Err(CallError::WorkerDied(error)) => {
                 let killed = RemoteCause::Died { signal: Some(libc::SIGKILL), code: None, restarting: true };
                 assert_eq!((error.pid, error.cause), (victim, killed));

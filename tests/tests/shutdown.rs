@@ -4,6 +4,7 @@ mod support;
 
 use ringmill::{
     CallError, CallOptions, PassThrough, ProcessServlet, RemoteCause, Server, StreamOptions, ThreadServlet,
+    WhenFull,
 };
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,8 +21,8 @@ const ENDLESS: Duration = Duration::from_secs(3600);
 const SOON: Duration = Duration::from_millis(50);
 
 fn call(server: &Actors, act: Act) -> Outcome {
-    let options = CallOptions::new().backpressure(false).timeout(ENDLESS);
-    Ok(server.call_with(&act, options)?.to_owned())
+    let options = CallOptions::new().when_full(WhenFull::Wait).timeout(ENDLESS);
+    server.call_with(&act, options)?.into_owned()
 }
 
 /// Whether a server all of whose places are taken refuses calls, and not for want of a place.

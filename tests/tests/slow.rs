@@ -4,7 +4,8 @@
 mod support;
 
 use ringmill::{
-    CallError, CallOptions, Ensemble, ProcessServlet, RemoteCause, Server, Servlet, StartError, WorkerStats,
+    CallError, CallOptions, Ensemble, ProcessServlet, RemoteCause, Server, Servlet, StartError, WhenFull,
+    WorkerStats,
 };
 use ringmill_shm::participant::Life;
 use rkyv::Archived;
@@ -25,7 +26,7 @@ ringmill::init!(Actor, Next, Sum);
 const ENDLESS: Duration = Duration::from_secs(3600);
 
 fn patient() -> CallOptions {
-    CallOptions::new().backpressure(false).timeout(ENDLESS)
+    CallOptions::new().when_full(WhenFull::Wait).timeout(ENDLESS)
 }
 
 fn stop(pid: u32) {
@@ -75,7 +76,7 @@ fn stopped_in_user_code() {
             let call = |number, options| {
                 let server = &server;
                 scope.spawn(move || {
-                    server.call_with(&Act::Hold(number), options).map(|reply| reply.to_owned())
+                    server.call_with(&Act::Hold(number), options).and_then(|reply| reply.into_owned())
                 })
             };
             for (number, options) in [(1, patient()), (2, patient().timeout(Duration::from_millis(100)))] {
@@ -126,7 +127,7 @@ fn stopped_with_the_lock() {
             let call = |number| {
                 let server = &server;
                 scope.spawn(move || {
-                    server.call_with(&Act::Hold(number), patient()).map(|reply| reply.to_owned())
+                    server.call_with(&Act::Hold(number), patient()).and_then(|reply| reply.into_owned())
                 })
             };
             let first = call(1);
@@ -137,7 +138,7 @@ fn stopped_with_the_lock() {
             let stopped = segment.participants()[token.index() as usize].pid();
             stop(stopped);
             let hasty = server.call_with(&Act::Double(2), patient().timeout(Duration::from_millis(50)));
-            let hasty = hasty.map(|reply| reply.to_owned());
+            let hasty = hasty.and_then(|reply| reply.into_owned());
             assert!(matches!(hasty, Err(CallError::Timeout { .. })), "{hasty:?}");
             let rest: Vec<_> = (3..6).map(call).collect(); // the batch would be full
             eventually("all are in the ring", || support::depth(&server) == 5);
@@ -272,8 +273,8 @@ fn a_stopped_process_that_is_killed_is_dead() {
         let (name, gate) = (Name::new("slowdead"), Gate::new());
         let server = Server::builder(name.text()).start(gate.processes(1)).expect("it starts");
         std::thread::scope(|scope| {
-            let call =
-                scope.spawn(|| server.call_with(&Act::Hold(1), patient()).map(|reply| reply.to_owned()));
+            let call = scope
+                .spawn(|| server.call_with(&Act::Hold(1), patient()).and_then(|reply| reply.into_owned()));
             let visit = gate.next_hold(1);
             stop(visit.pid);
             signal(visit.pid, libc::SIGKILL);

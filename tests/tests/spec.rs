@@ -8,7 +8,7 @@ use futures_util::StreamExt;
 use ringmill::{
     Batch, BatchWorker, BoxError, BoxServlet, CallError, CallOptions, Context, Cpus, Ensemble, EnsembleError,
     MemberOutcome, PassThrough, Pin, ProcessServlet, RemoteCause, RemoteError, Server, ServerBuilder,
-    Servlet, StartError, Stop, StreamOptions, Switch, ThreadServlet, Worker,
+    Servlet, StartError, Stop, StreamOptions, Switch, ThreadServlet, WhenFull, Worker,
 };
 use ringmill_shm::participant::Life;
 use ringmill_shm::segment::{Place, Segment};
@@ -311,7 +311,7 @@ fn probes(host: Host, gate: &Gate, crew: Crew) -> Server<Ask, Seen> {
 }
 
 fn say(server: &Server<String, String>, item: &str) -> Result<String, CallError> {
-    Ok(server.call(&item.to_string())?.to_owned())
+    server.call(&item.to_string())?.into_owned()
 }
 
 #[track_caller]
@@ -364,7 +364,7 @@ fn pids<In, Out>(server: &Server<In, Out>) -> Vec<u32> {
 
 /// Without back-pressure.
 fn patient() -> CallOptions {
-    CallOptions::new().backpressure(false).timeout(GUARD)
+    CallOptions::new().when_full(WhenFull::Wait).timeout(GUARD)
 }
 
 /// Every place can be had, so none is lost.
@@ -492,13 +492,14 @@ fn leaves_as_soon_as_its_own_window_is_over(host: Host) -> bool {
         // A full batch, so that the worker is busy without having waited.
         let first = scope.spawn(|| stream_all(server, [stopper(), stopper()]));
         let busy = gate.arrival();
-        let aged = scope.spawn(|| server.call(&stopper()).expect("an answer").to_owned());
+        let aged =
+            scope.spawn(|| server.call(&stopper()).expect("an answer").into_owned().expect("its own value"));
         wait_for_depth(server, 1);
         std::thread::sleep(WINDOW); // what is waited for is that time passes
         let (left, has_left) = mpsc::channel();
         let late = scope.spawn(move || {
             let _ = has_left.recv_timeout(WINDOW * 9 / 10);
-            server.call(&ask(2)).expect("an answer").to_owned()
+            server.call(&ask(2)).expect("an answer").into_owned().expect("its own value")
         });
         busy.release();
         let arrival = gate.arrival();
@@ -543,7 +544,8 @@ fn worker_06_call_reads_in_place_and_answers_item_for_item() {
     on_both(|host| {
         let server = host.start::<Where>(builder(), (), Crew::of(1));
         for length in [10, 5000] {
-            let place = server.call(&vec![7; length]).expect("an answer").to_owned();
+            let place =
+                server.call(&vec![7; length]).expect("an answer").into_owned().expect("its own value");
             let file = server.segment_path().display().to_string();
             assert!(place.starts_with(&format!("{file} at ")), "{place}");
         }
@@ -800,7 +802,8 @@ fn batching_02_the_lock_is_kept_while_the_window_is_open() {
         let gate = Gate::new();
         let server = &probes(host, &gate, Crew::of(3).patient(5, HOUR));
         let seen = std::thread::scope(|scope| {
-            let call = |value| scope.spawn(move || server.call(&ask(value)).map(|reply| reply.to_owned()));
+            let call =
+                |value| scope.spawn(move || server.call(&ask(value)).and_then(|reply| reply.into_owned()));
             let mut calls = vec![call(0)];
             wait_until("somebody collects", || holder(server).is_some());
             let token = || segment(server.name()).node(0).expect("the only one").lock().holder();
@@ -990,7 +993,7 @@ fn servlet_04_ensemble_members_read_one_input_and_answer_in_order() {
     let server =
         builder().start(Ensemble::of((process(), thread(), process(), thread()))).expect("it starts");
     for length in [10, 5000] {
-        let places = server.call(&vec![7; length]).expect("an answer").to_owned();
+        let places = server.call(&vec![7; length]).expect("an answer").into_owned().expect("its own value");
         let all = [&places.0, &places.1, &places.2, &places.3];
         let file = server.segment_path().display().to_string();
         assert!(all.iter().all(|place| **place == places.0 && place.starts_with(&file)), "{places:?}");
@@ -999,7 +1002,8 @@ fn servlet_04_ensemble_members_read_one_input_and_answer_in_order() {
         let gate = Gate::new();
         let server = &builder().start(Ensemble::each(parts(host, &gate, "abc"))).expect("it starts");
         std::thread::scope(|scope| {
-            let call = scope.spawn(|| server.call(&"stop a, stop b".into()).map(|reply| reply.to_owned()));
+            let call =
+                scope.spawn(|| server.call(&"stop a, stop b".into()).and_then(|reply| reply.into_owned()));
             let mut arrivals = gate.arrivals(2);
             arrivals.sort_by_key(|arrival| arrival.label().to_string());
             arrivals.pop().expect("b's").release(); // b before a, and c before both
@@ -1020,8 +1024,8 @@ fn servlet_04_ensemble_fails_fast_by_default() {
         let servlet = Ensemble::each(parts(host, &gate, "ab")).name("pair");
         let server = &builder().start(servlet).expect("it starts");
         std::thread::scope(|scope| {
-            let call =
-                scope.spawn(|| server.call(&"stop a, stop b, fail b".into()).map(|reply| reply.to_owned()));
+            let call = scope
+                .spawn(|| server.call(&"stop a, stop b, fail b".into()).and_then(|reply| reply.into_owned()));
             let mut arrivals = gate.arrivals(2);
             arrivals.sort_by_key(|arrival| arrival.label().to_string());
             arrivals.pop().expect("b's").release();
@@ -1044,7 +1048,7 @@ fn servlet_04_ensemble_keeps_errors_if_told_to() {
         let gate = Gate::new();
         let server =
             builder().start(Ensemble::each(parts(host, &gate, "abc")).keep_errors()).expect("it starts");
-        let answers = server.call(&"fail b".into()).expect("two values").to_owned();
+        let answers = server.call(&"fail b".into()).expect("two values").into_owned().expect("its own value");
         assert_eq!(answers[0], Ok(Box::new("fail b>a".into())));
         assert!(answers[1].as_ref().is_err_and(|error| error.servlet == "b"), "{answers:?}");
         assert_eq!(answers[2], Ok(Box::new("fail b>c".into())));
@@ -1107,7 +1111,7 @@ fn server_01_capacity_bounds_all_stages_together() {
         std::thread::scope(|scope| {
             let (second_stage, one) = hold(scope, server, &gate, "stop b".into());
             let (first_stage, two) = hold(scope, server, &gate, "stop a".into());
-            let three = scope.spawn(|| server.call(&"x".into()).map(|reply| reply.to_owned()));
+            let three = scope.spawn(|| server.call(&"x".into()).and_then(|reply| reply.into_owned()));
             wait_for_depth(server, 1);
             assert_eq!((server.backlog(), server.capacity()), (3, 3));
             assert!(matches!(say(server, "y"), Err(CallError::ServerBacklogFull { capacity: 3, .. })));
@@ -1140,7 +1144,7 @@ fn server_02_call_tells_full_from_late_and_how_long_it_waited() {
             let Err(CallError::ServerBacklogFull { waited, .. }) = full else { panic!("{full:?}") };
             assert!(waited >= SOON);
             let waiting =
-                scope.spawn(|| server.call_with(&"x".into(), patient()).map(|reply| reply.to_owned()));
+                scope.spawn(|| server.call_with(&"x".into(), patient()).and_then(|reply| reply.into_owned()));
             wait_until("it waits for a place", || segment(server.name()).freed().is_awaited());
             arrival.release();
             held.join().expect("no panic").expect("an answer");

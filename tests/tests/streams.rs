@@ -1,6 +1,8 @@
 //! Streams that give inputs back, prepare them, or give outcomes as they come.
 
-use ringmill::{CallError, CallOptions, PassThrough, Payload, Server, StreamOptions, ThreadServlet};
+use ringmill::{
+    CallError, CallOptions, PassThrough, Payload, Server, StreamOptions, ThreadServlet, WhenFull,
+};
 use ringmill_tests::gate::{Arrival, Gate};
 use ringmill_tests::host::{Crew, Host, on_both};
 use ringmill_tests::probe::{Ask, Probe, Seen, ask, stopper};
@@ -24,7 +26,7 @@ fn start_echo(host: Host, capacity: usize) -> Server<String, String> {
 /// Every place can be had: none is lost.
 #[track_caller]
 fn assert_every_place_is_free<In: Payload, Out: Payload>(server: &Server<In, Out>, item: &In) {
-    let options = CallOptions::new().backpressure(false).timeout(GUARD);
+    let options = CallOptions::new().when_full(WhenFull::Wait).timeout(GUARD);
     let replies: Vec<_> =
         (0..server.capacity()).map(|_| server.call_with(item, options).expect("a place")).collect();
     drop(replies);

@@ -335,7 +335,7 @@ proptest! {
                 // Late members of an item before may still have the only place.
                 match server.call(item) {
                     Err(CallError::ServerBacklogFull { .. }) => std::thread::yield_now(),
-                    outcome => break outcome.map(|reply| reply.to_owned()),
+                    outcome => break outcome.and_then(|reply| reply.into_owned()),
                 }
             };
             let expected = tree.interpret(item);

@@ -274,7 +274,7 @@ impl Worker for Hand {
 }
 
 fn ask(server: &Server<String, Place4>, item: &str) -> Result<Place4, CallError> {
-    Ok(server.call(&item.to_string())?.to_owned())
+    server.call(&item.to_string())?.into_owned()
 }
 
 fn hands(host: Host, gate: &Gate, birth: &str, crew: Crew) -> Server<String, Place4> {

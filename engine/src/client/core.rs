@@ -1,7 +1,7 @@
 //! What does not depend on the types of items: places, sending, waiting, reading outcomes.
 
 use super::end::End;
-use super::options::CallOptions;
+use super::options::{CallOptions, WhenFull};
 use super::watch::Reactor;
 use crate::client::slots::Slots;
 use crate::clock::Watched;
@@ -265,7 +265,7 @@ impl Core {
         if let Some(error) = refused() {
             return Err(error);
         }
-        if options.backpressure {
+        if options.when_full == WhenFull::Fail {
             return Err(full(Duration::ZERO));
         }
         let begun = Instant::now();

@@ -13,4 +13,4 @@ mod watch;
 
 pub(crate) use core::{Clock, Core, FIRST_SLEEP, Filled, SLEEP_LIMIT, waited};
 pub(crate) use end::End;
-pub use options::{CallOptions, DEFAULT_TIMEOUT};
+pub use options::{CallOptions, DEFAULT_TIMEOUT, WhenFull};

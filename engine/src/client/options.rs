@@ -6,17 +6,27 @@ use std::time::{Duration, Instant};
 /// How long a call takes at most if nothing else is said.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// What a call does that finds all places of the server taken: as many requests in progress as its capacity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum WhenFull {
+    /// It fails at once, with [`CallError::ServerBacklogFull`].
+    #[default]
+    Fail,
+    /// It waits for a place, up to its timeout.
+    Wait,
+}
+
 /// Options of one call.
 #[derive(Debug, Clone, Copy)]
 pub struct CallOptions {
     pub(crate) timeout: Duration,
-    pub(crate) backpressure: bool,
+    pub(crate) when_full: WhenFull,
     pub(crate) deadline: Option<Instant>,
 }
 
 impl Default for CallOptions {
     fn default() -> Self {
-        Self { timeout: DEFAULT_TIMEOUT, backpressure: true, deadline: None }
+        Self { timeout: DEFAULT_TIMEOUT, when_full: WhenFull::Fail, deadline: None }
     }
 }
 
@@ -34,12 +44,18 @@ impl CallOptions {
         self
     }
 
-    /// With back-pressure (the default), a call that finds all places taken fails at once; without, it
-    /// waits for a place, up to its timeout.
+    /// What the call does if all places of the server are taken; [`WhenFull::Fail`] if this is not said.
     #[must_use]
-    pub fn backpressure(mut self, on: bool) -> Self {
-        self.backpressure = on;
+    pub fn when_full(mut self, when_full: WhenFull) -> Self {
+        self.when_full = when_full;
         self
+    }
+
+    /// `true`: [`WhenFull::Fail`]; `false`: [`WhenFull::Wait`].
+    #[must_use]
+    #[deprecated = "say when_full(WhenFull::Wait) in place of backpressure(false)"]
+    pub fn backpressure(self, on: bool) -> Self {
+        self.when_full(if on { WhenFull::Fail } else { WhenFull::Wait })
     }
 
     /// Until when the outcome is wanted. The caller waits no longer, and a worker that takes the request later,

@@ -9,7 +9,7 @@
 use super::reactor::PlaceWait;
 use super::watch::Watched;
 use crate::client::reply::Reply;
-use crate::client::{CallOptions, Core, Filled, waited};
+use crate::client::{CallOptions, Core, Filled, WhenFull, waited};
 use crate::error::CallError;
 use crate::policy::patience::Pace;
 use crate::wire::payload::Payload;
@@ -290,7 +290,7 @@ impl<'a, In: Payload, Out: Payload> CallFuture<'a, In, Out> {
         if let Some(error) = core.refusal() {
             return Err(error);
         }
-        if self.options.backpressure {
+        if self.options.when_full == WhenFull::Fail {
             return Err(CallError::ServerBacklogFull { capacity: core.capacity, waited: Duration::ZERO });
         }
         Ok(Stage::InLine(PlaceWait::begin(core, begun, self.options.until(begun))?, begun))

@@ -271,7 +271,7 @@ impl Core {
         let thread = std::thread::Builder::new().name("ringmill-reactor".into());
         match thread.spawn(move || serve(&here, &core, false)) {
             Ok(_detached) => Ok(self.reactor.get_or_init(|| reactor)),
-            Err(error) => Err(CallError::NoReactor { message: error.to_string() }),
+            Err(error) => Err(CallError::NoReactor { error }),
         }
     }
 }

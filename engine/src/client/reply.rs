@@ -29,10 +29,24 @@ impl<'s, Out: Payload> Reply<'s, Out> {
     }
 
     /// The value, on the heap or stack as its type has it; the place is given back.
+    ///
+    /// # Errors
+    /// [`CallError::Corrupt`] if the type's own `Deserialize` refuses what has been validated, and
+    /// [`CallError::Forked`] in a process forked from the server's.
     #[inline]
+    pub fn into_owned(self) -> Result<Out, CallError> {
+        self.core.own()?;
+        owned(&*self).map_err(|error| CallError::Corrupt { message: error.to_string() })
+    }
+
+    /// [`into_owned`](Self::into_owned), with a panic in place of an error.
+    ///
+    /// # Panics
+    /// With that error's text.
     #[must_use]
+    #[deprecated = "say into_owned(), whose failure is an error"]
     pub fn to_owned(self) -> Out {
-        owned(&*self).expect("types without shared pointers always deserialise once validated")
+        self.into_owned().unwrap_or_else(|error| panic!("{error}"))
     }
 
     /// Frees the request and says its id, without giving the id back; `None` in a forked child, whose parent has it.

@@ -3,8 +3,9 @@
 use super::remote::are_of_deadline;
 use super::{BoxError, EnsembleError, RemoteCause, RemoteError};
 use crate::text::{OneLine, one_line};
-use crate::wire::{EncodeError, ReadError};
+use crate::wire::{EncodeError, PayloadError, ReadError};
 use ringmill_shm::pool::PoolError;
+use rkyv::rancor::Source;
 use std::time::{Duration, Instant};
 
 /// Why a request has no outcome.
@@ -16,7 +17,7 @@ pub enum CallError {
     ServerBacklogFull {
         /// How many can be in progress.
         capacity: u32,
-        /// How long the call waited for a place; zero with back-pressure.
+        /// How long the call waited for a place; zero if it was not to wait.
         waited: Duration,
     },
     /// The outcome did not come within the timeout, or before the deadline. The request is dropped if no
@@ -47,10 +48,10 @@ pub enum CallError {
         bytes: u64,
     },
     /// The input could not be serialised.
-    #[error("the input cannot be serialised: {}", OneLine(message))]
+    #[error("the input cannot be serialised: {error}")]
     Serialise {
         /// Why.
-        message: String,
+        error: PayloadError,
     },
     /// A worker answered with an error.
     #[error("{0}")]
@@ -82,10 +83,10 @@ pub enum CallError {
         pid: u32,
     },
     /// The thread that wakes futures could not be started.
-    #[error("cannot start the thread that wakes futures: {}", OneLine(message))]
+    #[error("cannot start the thread that wakes futures: {error}")]
     NoReactor {
         /// What the operating system said.
-        message: String,
+        error: std::io::Error,
     },
     /// What prepares a stream's inputs refused this one, or panicked, so it was not sent.
     #[error("the input was refused: {0}")]
@@ -155,7 +156,8 @@ impl From<EncodeError> for CallError {
                 Self::PayloadTooLarge { bytes, largest }
             }
             EncodeError::Pool(PoolError::Exhausted { bytes }) => Self::PoolExhausted { bytes },
-            other => Self::Serialise { message: other.to_string() },
+            EncodeError::Serialise(error) => Self::Serialise { error },
+            unsteady @ EncodeError::Unsteady { .. } => Self::Serialise { error: PayloadError::new(unsteady) },
         }
     }
 }

@@ -18,7 +18,7 @@
 mod actor;
 
 use actor::{Act, Actor, Answer, Rebirth, Upbringing};
-use ringmill::{BoxError, CallError, CallOptions, ProcessServlet, Server, ThreadServlet};
+use ringmill::{BoxError, CallError, CallOptions, ProcessServlet, Server, ThreadServlet, WhenFull};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
@@ -116,7 +116,7 @@ fn start(name: &str, gate: &str, options: &[String]) -> Result<Actors, BoxError>
 }
 
 fn call(server: &Actors, number: u64) {
-    let options = CallOptions::new().backpressure(false).timeout(Duration::from_secs(3600));
+    let options = CallOptions::new().when_full(WhenFull::Wait).timeout(Duration::from_secs(3600));
     match server.call_with(&Act::Hold(number), options) {
         Ok(reply) => println!("answer {}", reply.value),
         Err(CallError::WorkerDied(error)) if REASONS.load(Ordering::SeqCst) => {

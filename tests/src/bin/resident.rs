@@ -10,7 +10,7 @@
 //! ends), `shutdown`, `return`.
 #![expect(unsafe_code, reason = "setuid, chroot, exec; workers that stray")]
 
-use ringmill::{BoxError, CallOptions, Context, Cpus, Pin, ProcessServlet, Server, Worker};
+use ringmill::{BoxError, CallOptions, Context, Cpus, Pin, ProcessServlet, Server, WhenFull, Worker};
 use rkyv::string::ArchivedString;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
@@ -94,7 +94,7 @@ fn start(name: &str, options: &[String]) -> Result<Residents, BoxError> {
 }
 
 fn ask(server: &Residents, text: &str) -> String {
-    let options = CallOptions::new().timeout(Duration::from_secs(3600)).backpressure(false);
+    let options = CallOptions::new().timeout(Duration::from_secs(3600)).when_full(WhenFull::Wait);
     match server.call_with(&text.to_string(), options) {
         Ok(reply) => format!("ok {}", reply.as_str()),
         Err(error) => format!("error {error}"),

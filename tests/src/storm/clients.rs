@@ -4,7 +4,7 @@ use super::{ENDLESS, Kills, Sky};
 use crate::deed::Deed;
 use crate::dice::Dice;
 use crate::tree::{self, Item};
-use ringmill::{CallError, CallOptions, MemberOutcome, RemoteCause, RemoteError, StreamOptions};
+use ringmill::{CallError, CallOptions, MemberOutcome, RemoteCause, RemoteError, StreamOptions, WhenFull};
 use std::future::Future;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -220,9 +220,9 @@ impl Client<'_> {
     }
 
     fn call(&self, dice: &mut Dice) {
-        let options = CallOptions::new().backpressure(false).timeout(ENDLESS);
+        let options = CallOptions::new().when_full(WhenFull::Wait).timeout(ENDLESS);
         let Some(input) = self.input(dice) else { return };
-        let outcome = self.sky.server.call_with(&input, options).map(|reply| reply.to_owned());
+        let outcome = self.sky.server.call_with(&input, options).and_then(|reply| reply.into_owned());
         self.sky.judge(&input, &outcome);
     }
 
@@ -230,12 +230,12 @@ impl Client<'_> {
     fn call_hastily(&self, dice: &mut Dice) {
         let Some(input) = self.input(dice) else { return };
         let patience = Duration::from_micros(dice.below(3000));
-        let options = CallOptions::new().backpressure(false);
+        let options = CallOptions::new().when_full(WhenFull::Wait);
         let options = match dice.below(2) {
             0 => options.timeout(patience),
             _ => options.deadline(Instant::now() + patience),
         };
-        match self.sky.server.call_with(&input, options).map(|reply| reply.to_owned()) {
+        match self.sky.server.call_with(&input, options).and_then(|reply| reply.into_owned()) {
             Err(CallError::Timeout { .. }) => count(&self.sky.counts.gone),
             Err(CallError::ServerBacklogFull { .. }) => self.turned_away(),
             // With a deadline, members may have found it over.
@@ -257,7 +257,7 @@ impl Client<'_> {
                 let polled = call.as_mut().poll(&mut Context::from_waker(Waker::noop()));
                 if let Poll::Ready(outcome) = polled {
                     ended = true;
-                    match outcome.map(|reply| reply.to_owned()) {
+                    match outcome.and_then(|reply| reply.into_owned()) {
                         Err(CallError::ServerBacklogFull { .. }) => count(&counts.turned_away),
                         outcome => self.sky.judge(&input, &outcome),
                     }

@@ -321,7 +321,7 @@ impl Sky<'_> {
             let begun = Instant::now();
             let outcome = loop {
                 if let Some(outcome) = sent.wait_timeout(Duration::from_secs(1)) {
-                    break outcome.map(|reply| reply.to_owned());
+                    break outcome.and_then(|reply| reply.into_owned());
                 }
                 if begun.elapsed() > self.storm.patience {
                     self.give_up("a request of a quiet moment hangs");
@@ -350,7 +350,7 @@ impl Sky<'_> {
         for _ in 0..2 * self.storm.capacity {
             let input = tree::item(self.book.begin().expect("read just now"), &mut dice);
             let fates = self.storm.tree.fates(&input, false);
-            let outcome = self.server.call(&input).map(|reply| reply.to_owned());
+            let outcome = self.server.call(&input).and_then(|reply| reply.into_owned());
             match &outcome {
                 Ok(value) => assert!(fates.values.contains(value), "{input:?}: {value:?}"),
                 Err(error) => assert!(fates.error, "{input:?}: {error}"),

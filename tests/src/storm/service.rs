@@ -37,7 +37,7 @@ pub fn serve(name: &str, seed: u64) -> ! {
             scope.spawn(move || {
                 loop {
                     let input = tree::item(caller, &mut dice);
-                    let outcome = server.call(&input).map(|reply| reply.to_owned());
+                    let outcome = server.call(&input).and_then(|reply| reply.into_owned());
                     let fates = tree.fates(&input, false);
                     let is_right = match &outcome {
                         Ok(value) => fates.values.contains(value),

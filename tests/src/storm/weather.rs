@@ -433,7 +433,7 @@ impl<'s> Killer<'s> {
             outcome = sent.wait_timeout(LOOK);
             outcome.is_some()
         });
-        sky.judge(&input, &outcome.expect("awaited").map(|reply| reply.to_owned()));
+        sky.judge(&input, &outcome.expect("awaited").and_then(|reply| reply.into_owned()));
     }
 
     /// Kills whatever begins now in this place, wherever it is on its way to being a worker.

@@ -5,7 +5,7 @@ use crate::support::{Name, eventually};
 use crate::{Part, Shop, again, unwatch, watch};
 use ringmill::{
     CallError, CallOptions, Member, MemberOutcome, OnDeath, RemoteCause, RemoteError, Restarts, Server,
-    StartError, StreamOptions, Wait, WorkerStats,
+    StartError, StreamOptions, Wait, WhenFull, WorkerStats,
 };
 use ringmill_shm::check::check;
 use ringmill_shm::crash::{Act, Page, VARIABLE, follow};
@@ -208,8 +208,8 @@ impl Work<'_> {
 
     fn call(&self, dice: &mut Dice) {
         let input = self.input(dice);
-        let options = CallOptions::new().backpressure(false).timeout(ENDLESS);
-        self.judge(&input, &self.server.call_with(&input, options).map(|reply| reply.to_owned()));
+        let options = CallOptions::new().when_full(WhenFull::Wait).timeout(ENDLESS);
+        self.judge(&input, &self.server.call_with(&input, options).and_then(|reply| reply.into_owned()));
     }
 
     fn stream(&self, dice: &mut Dice) {
@@ -223,12 +223,12 @@ impl Work<'_> {
     /// Calls that often give up before they are answered, at any stage.
     fn hurry(&self, dice: &mut Dice) {
         let (input, patience) = (self.input(dice), Duration::from_micros(dice.below(3000)));
-        let options = CallOptions::new().backpressure(false);
+        let options = CallOptions::new().when_full(WhenFull::Wait);
         let options = match dice.below(2) {
             0 => options.timeout(patience),
             _ => options.deadline(Instant::now() + patience),
         };
-        match self.server.call_with(&input, options).map(|reply| reply.to_owned()) {
+        match self.server.call_with(&input, options).and_then(|reply| reply.into_owned()) {
             Err(CallError::Timeout { .. } | CallError::ServerBacklogFull { .. } | CallError::Ensemble(_)) => {
             }
             Err(CallError::Remote(error)) if is_deadline(&error) => {}
@@ -244,7 +244,7 @@ impl Work<'_> {
             0 => drop(self.server.submit_with(&input, options)),
             _ => match pollster::block_on(self.server.call_async_with(&input, options)) {
                 Err(CallError::ServerBacklogFull { .. }) => {}
-                outcome => self.judge(&input, &outcome.map(|reply| reply.to_owned())),
+                outcome => self.judge(&input, &outcome.and_then(|reply| reply.into_owned())),
             },
         }
     }
@@ -298,7 +298,7 @@ impl Work<'_> {
         let sent: Vec<_> = sent.collect();
         for (input, pending) in inputs.iter().zip(sent) {
             let (fates, outcome) =
-                (self.scenario.tree.fates(input, false), pending.wait().map(|r| r.to_owned()));
+                (self.scenario.tree.fates(input, false), pending.wait().and_then(|r| r.into_owned()));
             match &outcome {
                 Ok(value) => assert!(fates.values.contains(value), "{input:?}: {value:?}"),
                 Err(error) => {
@@ -661,7 +661,7 @@ fn after_server(place: &Place, name: &Name, remove: bool) {
     let inputs: Vec<Item> = (0..CAPACITY as u64).map(|n| tree::item(n, &mut dice)).collect();
     let sent: Vec<_> = inputs.iter().map(|input| server.submit(input).expect("a place")).collect();
     for (input, pending) in inputs.iter().zip(sent) {
-        let value = pending.wait().expect("a value").to_owned();
+        let value = pending.wait().expect("a value").into_owned().expect("its own value");
         assert_eq!(tree.fates(input, false).values, BTreeSet::from([value]));
     }
     assert_sound(&name.inspect());

@@ -6,7 +6,7 @@ use super::support::signal;
 use futures_util::{StreamExt, stream};
 use ringmill::{
     BoxError, CallError, CallOptions, Context, PassThrough, ProcessServlet, Restarts, Server, StreamOptions,
-    ThreadServlet, Worker,
+    ThreadServlet, WhenFull, Worker,
 };
 use ringmill_tests::host::{Crew, Host, on_both};
 use ringmill_tests::{GUARD, fresh_name, wait_until};
@@ -77,7 +77,7 @@ const WAYS: [(&str, Way); 7] = [
     ("replies", |server, inputs| {
         let mut stream = server.stream_with(inputs, options());
         let replies = std::iter::from_fn(|| stream.next_reply());
-        (0..).zip(replies.map(|reply| reply.map(|reply| reply.to_owned()))).collect()
+        (0..).zip(replies.map(|reply| reply.and_then(|reply| reply.into_owned()))).collect()
     }),
     ("asynchronous", |server, inputs| {
         let outcomes = server.stream_async_with(stream::iter(inputs), options());
@@ -360,7 +360,7 @@ fn start_echo(host: Host) -> Server<Odd, Odd> {
 
 #[track_caller]
 fn assert_every_place_is_free(server: &Server<Odd, Odd>) {
-    let options = CallOptions::new().backpressure(false).timeout(GUARD);
+    let options = CallOptions::new().when_full(WhenFull::Wait).timeout(GUARD);
     let call = |number| server.call_with(&Odd { number, is_input: true }, options).expect("a place");
     let replies: Vec<_> = (0..server.capacity() as u64).map(call).collect();
     drop(replies);
@@ -467,7 +467,11 @@ fn a_panic_that_is_not_caught_leaves_nothing_in_progress() {
         }
         // Calls, and replies that are read.
         IS_CALLER.set(true);
-        let call = || server.call(&Odd { number: bad, is_input: false }).map(|reply| reply.to_owned().number);
+        let call = || {
+            server
+                .call(&Odd { number: bad, is_input: false })
+                .map(|reply| reply.into_owned().expect("its own value").number)
+        };
         assert_eq!(
             catch_unwind(AssertUnwindSafe(call)).is_err(),
             [SERIALISE, RESOLVE, CHECK, DESERIALISE].contains(&bad)

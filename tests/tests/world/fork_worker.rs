@@ -8,7 +8,9 @@
 
 use super::fork::{Way, alone};
 use crate::support::{Name, eventually};
-use ringmill::{Batch, BatchWorker, BoxError, CallOptions, Context, ProcessServlet, Server, ThreadServlet};
+use ringmill::{
+    Batch, BatchWorker, BoxError, CallOptions, Context, ProcessServlet, Server, ThreadServlet, WhenFull,
+};
 use std::time::Duration;
 
 /// Forks as it is told, and answers its pid and the child's.
@@ -61,8 +63,8 @@ ringmill::init!(Forker);
 pub(crate) type Forkers = Server<String, (u32, i32)>;
 
 pub(crate) fn ask(server: &Forkers, order: &str) -> Result<(u32, i32), ringmill::CallError> {
-    let options = CallOptions::new().timeout(Duration::from_secs(30)).backpressure(false);
-    server.call_with(&order.to_owned(), options).map(ringmill::Reply::to_owned)
+    let options = CallOptions::new().timeout(Duration::from_secs(30)).when_full(WhenFull::Wait);
+    server.call_with(&order.to_owned(), options).and_then(ringmill::Reply::into_owned)
 }
 
 fn state(pid: i32) -> Option<char> {

@@ -9,7 +9,7 @@ use crate::support::{Gate, Name, Program, Who, eventually, guarded, signal};
 use ringmill::rkyv::Archived;
 use ringmill::{
     BoxError, CallOptions, Context, PassThrough, ProcessServlet, Restarts, Server, StreamOptions,
-    ThreadServlet, Wait, Worker,
+    ThreadServlet, Wait, WhenFull, Worker,
 };
 use ringmill_shm::sys::process::{PidFd, wait_readable};
 use std::collections::HashMap;
@@ -150,7 +150,7 @@ fn no_time_is_too_long() {
         let servlet = ProcessServlet::<PassThrough<u64>>::new(()).exec_timeout(EVER).restarts(restarts);
         let builder = Server::builder(name.text()).start_timeout(EVER).shutdown_timeout(EVER);
         let server = builder.start(servlet).expect("it starts");
-        let options = CallOptions::new().timeout(EVER).backpressure(false);
+        let options = CallOptions::new().timeout(EVER).when_full(WhenFull::Wait);
         assert_eq!(*server.call_with(&1, options).expect("an answer"), 1);
         let mut sent = server.submit_with(&2, options).expect("it is sent");
         assert_eq!(*sent.wait_timeout(EVER).expect("an outcome").expect("an answer"), 2);

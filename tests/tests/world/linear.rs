@@ -2,7 +2,7 @@
 //! their square would take longer than a test may.
 
 use ringmill::{
-    BoxError, CallError, CallOptions, Context, Server, StreamOptions, ThreadServlet, Wait, Worker,
+    BoxError, CallError, CallOptions, Context, Server, StreamOptions, ThreadServlet, Wait, WhenFull, Worker,
 };
 use ringmill_tests::gate::{Gate, stop_at};
 use ringmill_tests::{GUARD, fresh_name, wait_until};
@@ -114,7 +114,7 @@ impl Wake for Counts {
 fn very_many_futures_in_line() {
     let server = &vast(MANY);
     let empty = String::new();
-    let patient = CallOptions::new().backpressure(false).timeout(GUARD);
+    let patient = CallOptions::new().when_full(WhenFull::Wait).timeout(GUARD);
     let call = |_| server.submit(&empty).expect("a place").wait().expect("an answer");
     let places: Vec<_> = (0..MANY).map(call).collect();
     let counts = Arc::new(Counts(AtomicUsize::new(0)));

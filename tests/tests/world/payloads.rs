@@ -78,12 +78,12 @@ fn come_back<T: Kind + Debug, S: Strategy<Value = T>>(
             };
             let mut again = Vec::new();
             for value in &values {
-                is_same(value, &threads.call(value).unwrap().to_owned())?;
-                is_same(value, &processes.call(value).unwrap().to_owned())?;
-                let (echoed, passed) = both.call(value).unwrap().to_owned();
+                is_same(value, &threads.call(value).unwrap().into_owned().unwrap())?;
+                is_same(value, &processes.call(value).unwrap().into_owned().unwrap())?;
+                let (echoed, passed) = both.call(value).unwrap().into_owned().unwrap();
                 is_same(value, &echoed)?;
                 is_same(value, &passed)?;
-                for back in each.call(value).unwrap().to_owned() {
+                for back in each.call(value).unwrap().into_owned().unwrap() {
                     is_same(value, &back.expect("no member fails"))?;
                 }
                 again.push(*echoed);
@@ -520,7 +520,7 @@ fn errors_beside_values_of_all_alignments_come_back() {
         let echo = ThreadServlet::<Echo<u128>>::new(());
         let both = start("errors", Ensemble::of((echo, ThreadServlet::<Refuse>::new(()))).keep_errors());
         for value in [0, 1, u128::MAX] {
-            let (kept, failed): Pair = both.call(&value).unwrap().to_owned();
+            let (kept, failed): Pair = both.call(&value).unwrap().into_owned().unwrap();
             assert_eq!(*kept.unwrap(), value);
             assert!(failed.unwrap_err().to_string().ends_with(&format!("no {value}")));
         }
@@ -536,7 +536,7 @@ fn a_payload_that_is_too_deep_says_how_deep_it_may_be() {
             (0..links)
                 .fold(Tree { size: 0, children: vec![] }, |tree, size| Tree { size, children: vec![tree] })
         };
-        assert_eq!(server.call(&deep(127)).unwrap().to_owned(), deep(127));
+        assert_eq!(server.call(&deep(127)).unwrap().into_owned().unwrap(), deep(127));
         let error = server.call(&deep(140)).map(drop).expect_err("it is too deep");
         let cause = &error.remote_error().expect("a worker's").cause;
         assert!(matches!(cause, RemoteCause::TooDeep { limit: 128, .. }), "{cause:?}");

@@ -2,7 +2,7 @@
 
 use crate::support::actor::{Act, Actor, Answer};
 use crate::support::{Gate, Name, eventually, guarded, signal, stat_field};
-use ringmill::{CallError, CallOptions, ProcessServlet, Server, Servlet, Wait};
+use ringmill::{CallError, CallOptions, ProcessServlet, Server, Servlet, Wait, WhenFull};
 use ringmill_shm::segment::Segment;
 use rkyv::Archived;
 use std::pin::pin;
@@ -26,7 +26,7 @@ const SPIN: Wait = Wait::Spin(Duration::from_secs(1));
 const ROUNDS: usize = 20;
 
 fn patient() -> CallOptions {
-    CallOptions::new().backpressure(false).timeout(Duration::from_secs(3600))
+    CallOptions::new().when_full(WhenFull::Wait).timeout(Duration::from_secs(3600))
 }
 
 struct Stopped(u32);
@@ -230,7 +230,7 @@ fn what_a_stopped_worker_has_it_keeps() {
         let server = Server::builder(name.text()).start(gate.processes(2)).expect("it starts");
         std::thread::scope(|scope| {
             let (server, options) = (&server, patient().timeout(Duration::from_millis(200)));
-            let call = move || server.call_with(&Act::Hold(1), options).map(|reply| reply.to_owned());
+            let call = move || server.call_with(&Act::Hold(1), options).and_then(|reply| reply.into_owned());
             let held = scope.spawn(call);
             let visit = gate.next_hold(1);
             let stopped = Stopped::new(visit.pid);

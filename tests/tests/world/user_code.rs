@@ -3,7 +3,7 @@
 
 use ringmill::{
     Batch, BatchWorker, BoxError, CallError, CallOptions, Context, RemoteCause, Server, StartError, Stop,
-    Switch, ThreadServlet, Worker,
+    Switch, ThreadServlet, WhenFull, Worker,
 };
 use ringmill_tests::gate::{Gate, report, stop_at};
 use ringmill_tests::host::{Crew, on_both};
@@ -255,7 +255,7 @@ impl BatchWorker for Choir {
 
 #[track_caller]
 fn assert_every_place_is_free<Out: ringmill::Payload>(server: &Server<Ask, Out>) {
-    let options = CallOptions::new().backpressure(false).timeout(GUARD);
+    let options = CallOptions::new().when_full(WhenFull::Wait).timeout(GUARD);
     let replies: Vec<_> = (0..server.capacity())
         .map(|_| server.call_with(&Ask { act: Act::Fine }, options).expect("a place"))
         .collect();
@@ -562,7 +562,7 @@ fn a_waker_that_panics_loses_no_place_in_line() {
     for panics in [Panics::Wake, Panics::Drop, Panics::WakeWithBomb] {
         let server = slow(1, 1);
         let open = String::from("a gate that is not there");
-        let patient = CallOptions::new().backpressure(false).timeout(GUARD);
+        let patient = CallOptions::new().when_full(WhenFull::Wait).timeout(GUARD);
         let place = server.call(&open).expect("a place");
         let waker = std::mem::ManuallyDrop::new(panicking_waker(panics));
         let mut first = server.call_async_with(&open, patient);
@@ -628,7 +628,7 @@ fn wakers_that_block_hold_up_nobody_else() {
 fn nobody_runs_the_wakers_of_another() {
     let server = slow(1, 1);
     let open = String::from("a gate that is not there");
-    let patient = CallOptions::new().backpressure(false).timeout(GUARD);
+    let patient = CallOptions::new().when_full(WhenFull::Wait).timeout(GUARD);
     let place = server.call(&open).expect("a place");
     let (waker, told) = Tell::waker();
     let mut in_line = server.call_async_with(&open, patient);

@@ -2,7 +2,7 @@
 
 use super::options::StreamOptions;
 use super::source::Source;
-use crate::client::{CallOptions, Core, Filled};
+use crate::client::{CallOptions, Core, Filled, WhenFull};
 use crate::error::{BoxError, CallError};
 use crate::route::Outbox;
 use crate::wire::payload::{Payload, owned};
@@ -190,7 +190,7 @@ impl<'s> Feeder<'s> {
 
     /// Nothing of the stream's is in progress and others have every place: waits for one.
     pub(super) fn wait_for_place(&mut self) -> Result<(), CallError> {
-        let options = CallOptions::new().timeout(self.options.timeout).backpressure(false);
+        let options = CallOptions::new().timeout(self.options.timeout).when_full(WhenFull::Wait);
         self.spare = Some(self.core.acquire(options)?.0);
         Ok(())
     }
