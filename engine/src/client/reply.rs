@@ -32,11 +32,13 @@ impl<'s, Out: Payload> Reply<'s, Out> {
     ///
     /// # Errors
     /// [`CallError::Corrupt`] if the type's own `Deserialize` refuses what has been validated, and
-    /// [`CallError::Forked`] in a process forked from the server's.
+    /// [`CallError::Forked`] in a process forked from the server's, be it by that `Deserialize`.
     #[inline]
     pub fn into_owned(self) -> Result<Out, CallError> {
         self.core.own()?;
-        owned(&*self).map_err(|error| CallError::Corrupt { message: error.to_string() })
+        let value = owned(&*self);
+        self.core.own()?; // the type's own code has run: in a child that it has forked the value may be another's
+        value.map_err(|error| CallError::Corrupt { message: error.to_string() })
     }
 
     /// [`into_owned`](Self::into_owned), with a panic in place of an error.
@@ -140,13 +142,14 @@ impl Core {
     #[inline(always)]
     pub(crate) fn open<'c, Out: Payload>(&'c self, done: Done<'c>) -> Result<Reply<'c, Out>, CallError> {
         crash_point!("core.opens");
-        self.own()?; // a signal handler may have forked while we waited
         if done.is_error() {
+            self.own()?;
             return Err(self.open_error(done));
         }
         let unread = Unread(self, done.task());
         let view = Validated::<Out>::of_done(&done);
         std::mem::forget(unread); // it is only for a panic
+        self.own()?; // a signal handler may have forked while we waited, and the type's own check just now
         match view {
             Ok(view) => Ok(Reply::new(self, done, view)),
             Err(error) => Err(self.open_unreadable(done, error)),
@@ -166,6 +169,9 @@ struct Unread<'c>(&'c Core, Task<'c>);
 impl Drop for Unread<'_> {
     #[cold]
     fn drop(&mut self) {
+        if !self.0.birth.is_here() {
+            return; // the parent has it
+        }
         // The guard that was read from is not used any more.
         if let Some(done) = self.1.outcome() {
             self.0.give_back(done);

@@ -36,7 +36,7 @@ use super::seat::Seat;
 use super::tally::Tally;
 use super::unit::State;
 use crate::error::RemoteCause;
-use crate::panics::{self};
+use crate::panics::{self, end_if_forked};
 use crate::policy::batch::{Rule, Verdict};
 use crate::policy::patience::{Pace, Patience};
 use crate::route::Mover;
@@ -246,6 +246,7 @@ impl<'a> Loop<'a> {
                     continue;
                 }
             }
+            end_if_forked(seat.birth); // the type's own check is user code
             task.begin_work(seat.node);
             crash_point!("run.admits");
         }

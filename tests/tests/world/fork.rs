@@ -189,7 +189,7 @@ fn start(name: &Name) -> Server<u64, u64> {
 }
 
 /// That it was told, and of which processes.
-fn is_told<T: Debug>(outcome: Result<T, CallError>, server: u32) -> String {
+pub(crate) fn is_told<T: Debug>(outcome: Result<T, CallError>, server: u32) -> String {
     match outcome {
         Err(CallError::Forked { server_pid, pid }) if server_pid == server && pid == std::process::id() => {
             "told".into()

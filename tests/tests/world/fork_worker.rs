@@ -67,7 +67,7 @@ pub(crate) fn ask(server: &Forkers, order: &str) -> Result<(u32, i32), ringmill:
     server.call_with(&order.to_owned(), options).and_then(ringmill::Reply::into_owned)
 }
 
-fn state(pid: i32) -> Option<char> {
+pub(crate) fn state(pid: i32) -> Option<char> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     stat.rsplit_once(')')?.1.trim_start().chars().next()
 }

@@ -11,6 +11,7 @@ mod ends;
 mod file_systems;
 mod fork;
 mod fork_start;
+mod fork_user;
 mod fork_worker;
 mod freeze;
 mod half_built;

@@ -276,6 +276,7 @@ impl<'s> Feeder<'s> {
     pub(super) fn value<Out: Payload>(&mut self, done: Done<'s>, more: bool) -> Result<Out, CallError> {
         let reply = self.core.open::<Out>(done)?;
         let value = owned(&*reply);
+        self.core.own()?; // in a child that the type's own `Deserialize` has forked, the value may be another's
         if self.spare.is_none() && more && !self.core.segment.freed().is_awaited() {
             self.spare = reply.into_id();
         }
