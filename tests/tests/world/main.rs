@@ -21,6 +21,7 @@ mod limits;
 mod linear;
 mod never_the_program;
 mod numbers_and_names;
+mod own_handlers;
 mod payloads;
 mod policy;
 mod rare;

@@ -9,22 +9,36 @@
 use super::fork::{Child, Holder, Way};
 use crate::support::{Name, eventually, guarded};
 use ringmill::{ProcessServlet, Server};
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{ChildStdout, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 const ROLE: &str = "RINGMILL_TEST_SIGNALS";
+const ROLES: &str = "signals::roles";
 const SIGNALS: [i32; 4] = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT];
 
-/// This program in another role: `role server-name file`.
-struct Program {
+/// This program in another role: `role server-name file`, of a test that is none.
+pub(crate) struct Program {
     process: std::process::Child,
     words: BufReader<ChildStdout>,
 }
 
 impl Program {
     fn start(before: &[&str], role: &str, name: &Name, file: &str) -> Self {
+        let mut program = Self::prepare(before, ROLES, role, name, file);
+        program.await_word("ready");
+        program
+    }
+
+    /// What such a program is to do: asked in the test `roles`.
+    pub(crate) fn order(roles: &str) -> Option<String> {
+        let order = std::env::var(ROLE).ok()?;
+        order.strip_prefix(roles)?.strip_prefix(' ').map(str::to_owned)
+    }
+
+    /// Starts it, as `before` says; it has not said anything yet.
+    pub(crate) fn prepare(before: &[&str], roles: &str, role: &str, name: &Name, file: &str) -> Self {
         let this = std::env::current_exe().expect("this program");
         let mut command = match before {
             [] => Command::new(this),
@@ -34,8 +48,8 @@ impl Program {
                 command
             }
         };
-        command.args(["--exact", "signals::roles", "--nocapture", "--test-threads=1"]);
-        command.env(ROLE, format!("{role} {} {file}", name.text()));
+        command.args(["--exact", roles, "--nocapture", "--test-threads=1"]);
+        command.env(ROLE, format!("{roles} {role} {} {file}", name.text()));
         // SAFETY: between fork and exec, one system call: no core dumps.
         unsafe {
             command.pre_exec(|| {
@@ -46,14 +60,16 @@ impl Program {
         }
         let mut process = command.process_group(0).stdout(Stdio::piped()).spawn().expect("this program");
         let words = BufReader::new(process.stdout.take().expect("a pipe"));
-        let mut program = Self { process, words };
-        program.await_word("ready");
-        program
+        Self { process, words }
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.id()
     }
 
     /// Reads on until it says this.
     #[track_caller]
-    fn await_word(&mut self, word: &str) {
+    pub(crate) fn await_word(&mut self, word: &str) {
         let mut line = String::new();
         while self.words.read_line(&mut line).expect("a line") > 0 {
             if line.trim_end().ends_with(word) {
@@ -69,9 +85,16 @@ impl Program {
         unsafe { libc::kill(-self.process.id().cast_signed(), signal) };
     }
 
-    fn signal(&self, signal: i32) {
+    pub(crate) fn signal(&self, signal: i32) {
         // SAFETY: a child of ours that has not been waited for.
         unsafe { libc::kill(self.process.id().cast_signed(), signal) };
+    }
+
+    /// Whatever else it says, until it and its workers have ended, and how it ended.
+    pub(crate) fn rest(mut self) -> (String, ExitStatus) {
+        let mut said = String::new();
+        self.words.read_to_string(&mut said).expect("text");
+        (said, self.end())
     }
 
     fn end(mut self) -> ExitStatus {
@@ -86,7 +109,7 @@ impl Drop for Program {
     }
 }
 
-fn say(word: &str) {
+pub(crate) fn say(word: &str) {
     let mut out = std::io::stdout();
     let _ = writeln!(out, "{word}").and_then(|()| out.flush());
 }
@@ -94,7 +117,7 @@ fn say(word: &str) {
 /// No test: what the programs of the others do.
 #[test]
 fn roles() {
-    let Ok(order) = std::env::var(ROLE) else { return };
+    let Some(order) = Program::order(ROLES) else { return };
     let words: Vec<&str> = order.split(' ').collect();
     let server = || Server::builder(words[1]).start(ProcessServlet::<Holder>::new(())).expect("a server");
     let file = words[2].to_owned();
