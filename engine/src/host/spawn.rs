@@ -5,7 +5,9 @@ use super::order::{Descriptor, Order, VARIABLE};
 use crate::clock::deadline;
 use ringmill_shm::segment::Segment;
 use ringmill_shm::sys::child::Child;
-use ringmill_shm::sys::process::{GROUP_SIGNALS, PidFd, is_unwaited_child, kill_by_number, wait_readable};
+use ringmill_shm::sys::process::{
+    GROUP_SIGNALS, PidFd, is_unwaited_child, kill_by_number, open_standard_descriptors, wait_readable,
+};
 use ringmill_shm::sys::tether::{Received, Tether};
 use std::os::fd::AsRawFd;
 use std::os::unix::process::ExitStatusExt;
@@ -41,6 +43,7 @@ pub(crate) fn spawn(
     segment: &Segment,
     janitor: Option<&Janitor>,
 ) -> Result<(Process, Option<String>), SpawnError> {
+    open_standard_descriptors(); // the service may have closed them since its start
     let (ours, theirs) = Tether::pair()?;
     let lease = segment.lease();
     // A child that another thread forks now keeps neither: it would hold the worker's byte of the lease, and its tether.

@@ -14,6 +14,7 @@ use crate::server::signals;
 use crate::servlet::Servlet;
 use ringmill_shm::layout::REQUEST_LIMIT;
 use ringmill_shm::segment::{CreateError, Place, Segment};
+use ringmill_shm::sys::process::open_standard_descriptors;
 use std::marker::PhantomData;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
@@ -126,6 +127,7 @@ impl ServerBuilder {
     /// See [`StartError`]; no process and no segment is left behind.
     pub fn start<S: Servlet>(self, servlet: S) -> Result<Server<S::In, S::Out>, StartError> {
         child::exit_if_unfulfilled_worker();
+        open_standard_descriptors(); // before anything else is opened
         // From here on whatever happens, a panic included, drops it, which leaves nothing behind.
         let server = Server { core: self.start_core(servlet)?, types: PhantomData };
         if server.core.handle_signals {

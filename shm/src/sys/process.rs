@@ -477,11 +477,14 @@ fn close_on_exec_one_by_one() {
 /// get its number, and what is printed would be written there.
 pub fn open_standard_descriptors() {
     for fd in 0..FIRST_OTHER {
-        // SAFETY: integers, and a C string. The lowest free number is given, so lower ones come first; the
-        // descriptor is not ours to close.
+        // SAFETY: integers, and a C string. The lowest free number is given, so lower ones come first. What is opened as
+        // a standard descriptor is not ours to close; another one is, where another thread has taken that number.
         unsafe {
             if libc::fcntl(fd, libc::F_GETFD) == -1 {
-                libc::open(c"/dev/null".as_ptr(), libc::O_RDWR);
+                let opened = libc::open(c"/dev/null".as_ptr(), libc::O_RDWR);
+                if opened >= FIRST_OTHER {
+                    libc::close(opened);
+                }
             }
         }
     }

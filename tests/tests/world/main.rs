@@ -27,6 +27,7 @@ mod policy;
 mod rare;
 mod refused;
 mod resident;
+mod restrained;
 mod signals;
 mod stopped;
 mod twins;
