@@ -246,8 +246,11 @@ fn a_service_without_standard_descriptors() {
     });
 }
 
+/// Goes there, between fork and exec: makes system calls alone.
+type Enter = fn() -> std::io::Result<()>;
+
 /// Where a service is started.
-const PLACES: [(&str, fn() -> std::io::Result<()>); 3] = [
+const PLACES: [(&str, Enter); 3] = [
     ("without new privileges", || {
         // SAFETY: integers.
         done(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) })
