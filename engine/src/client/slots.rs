@@ -222,7 +222,7 @@ mod tests {
     /// have changed.
     #[test]
     fn looks_at_abandoned_requests_grow_as_these_do() {
-        const MANY: u32 = 5000;
+        const MANY: u32 = if cfg!(miri) { 100 } else { 5000 };
         // All at once, and then callers that find none; callers between.
         for callers_between in [false, true] {
             let mut all = Counted::with(MANY);
@@ -252,7 +252,7 @@ mod tests {
         let (mut dice, mut all) = (numbers(7), Counted::with(64));
         let (mut abandoned, mut freed): (Vec<u32>, Vec<u32>) = Default::default();
         let mut next = 0;
-        for _ in 0..10_000 {
+        for _ in 0..if cfg!(miri) { 500 } else { 10_000 } {
             match dice() % 3 {
                 0 if next < 64 => {
                     all.abandoned.fresh.push(next);
