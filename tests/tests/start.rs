@@ -24,7 +24,7 @@ use std::time::Duration;
 ringmill::init!(Recruit, Crowd, PassThrough<String>);
 
 /// A time that is over soon, for what never happens.
-const SHORT: Duration = Duration::from_millis(300);
+const SHORT: Duration = Duration::from_secs(1);
 
 /// This test's turn; its server's name.
 struct Turn {
