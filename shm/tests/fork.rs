@@ -235,7 +235,7 @@ fn a_late_branch_keeps_its_input_until_it_arrives() {
     let freed = s.f.segment.freed();
     let (rings, _awaiting) = (freed.count(), freed.await_rings());
     assert!(left.discard().is_none());
-    assert_eq!(freed.count(), rings + 1, "who waits for a free request is told");
+    assert_eq!(freed.count(), rings + 2, "counted for the next look, and rung for the caller that waits");
     s.is_free();
 }
 
