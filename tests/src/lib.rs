@@ -12,6 +12,7 @@
 //! * [`other_user`]: programs run as another user;
 //! * [`probe`]: a worker that says in which batch it saw an item;
 //! * [`pile`]: items that pile up in the ring while the worker is busy;
+//! * [`plain_signals`]: programs that begin as in a terminal;
 //! * [`progress`]: of the long programs;
 //! * [`refusals`]: every system call of a service, refused in turn;
 //! * [`refuse`]: system calls that answer with an error;
@@ -29,6 +30,7 @@ pub mod hostile;
 pub mod namespace;
 pub mod other_user;
 pub mod pile;
+pub mod plain_signals;
 pub mod probe;
 pub mod progress;
 pub mod refusals;

@@ -22,6 +22,16 @@ pub fn files_of(name: &str) -> Vec<String> {
 /// If there is no `/proc`.
 #[must_use]
 pub fn children() -> Vec<String> {
+    loop {
+        if let Some(children) = children_now() {
+            return children;
+        }
+        std::thread::yield_now();
+    }
+}
+
+/// `None` if one is in the midst of its exec, and has no command line yet.
+fn children_now() -> Option<Vec<String>> {
     let me = std::process::id().to_string();
     let mut children = Vec::new();
     for entry in std::fs::read_dir("/proc").expect("Linux has /proc").flatten() {
@@ -33,10 +43,14 @@ pub fn children() -> Vec<String> {
         let mut fields = after_name.split(' ');
         let (state, parent) = (fields.next().unwrap_or(""), fields.next().unwrap_or(""));
         if parent == me {
-            children.push(format!("{} ({state}): {}", path.display(), command_line(&path)));
+            let line = command_line(&path);
+            if line.is_empty() && state != "Z" {
+                return None;
+            }
+            children.push(format!("{} ({state}): {line}", path.display()));
         }
     }
-    children
+    Some(children)
 }
 
 fn command_line(process: &Path) -> String {

@@ -10,6 +10,7 @@ use actor::{Actor, Rebirth, Upbringing};
 use ringmill::{ProcessServlet, ThreadServlet};
 use ringmill_shm::segment::{Place, Segment};
 use ringmill_shm::sys::process::PidFd;
+use ringmill_tests::plain_signals::with_plain_signals;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
@@ -340,7 +341,7 @@ impl Program {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        let mut child = command.spawn().expect("the program");
+        let mut child = with_plain_signals(&mut command).spawn().expect("the program");
         let stdin = child.stdin.take().expect("piped");
         let stdout = BufReader::new(child.stdout.take().expect("piped"));
         Self { child, stdin, stdout }

@@ -9,6 +9,7 @@
 use super::fork::{Child, Holder, Way};
 use crate::support::{Name, eventually, guarded};
 use ringmill::{ProcessServlet, Server};
+use ringmill_tests::plain_signals::with_plain_signals;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{ChildStdout, Command, ExitStatus, Stdio};
@@ -58,7 +59,11 @@ impl Program {
                 Ok(())
             });
         }
-        let mut process = command.process_group(0).stdout(Stdio::piped()).spawn().expect("this program");
+        let mut process = with_plain_signals(&mut command)
+            .process_group(0)
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("this program");
         let words = BufReader::new(process.stdout.take().expect("a pipe"));
         Self { process, words }
     }
