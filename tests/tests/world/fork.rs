@@ -15,6 +15,7 @@ use ringmill::{
     Batch, BatchWorker, BoxError, CallError, CallOptions, Context, DrainError, Loan, PassThrough, Pending,
     ProcessServlet, Reply, Server, StartError, ThreadServlet, Worker,
 };
+use ringmill_tests::plain_signals::with_plain_signals;
 use std::cell::Cell;
 use std::fmt::Debug;
 use std::future::Future;
@@ -80,7 +81,8 @@ pub(crate) fn alone(test: &str, body: impl FnOnce() + Send + 'static) {
     }
     let said = tempfile::tempfile().expect("a file");
     let copy = || said.try_clone().expect("a descriptor");
-    let mut process = Command::new(std::env::current_exe().expect("this program"))
+    let mut command = Command::new(std::env::current_exe().expect("this program"));
+    let mut process = with_plain_signals(&mut command)
         .args(["--exact", test, "--nocapture", "--test-threads=1"])
         .env(VARIABLE, test)
         .process_group(0)

@@ -2,6 +2,7 @@
 
 use crate::support::{Name, eventually};
 use ringmill_shm::sys::process::PidFd;
+use ringmill_tests::plain_signals::with_plain_signals;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -51,7 +52,7 @@ impl Service {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        let mut child = command.spawn().expect("the program");
+        let mut child = with_plain_signals(command).spawn().expect("the program");
         let stdin = child.stdin.take().expect("piped");
         let stdout = BufReader::new(child.stdout.take().expect("piped"));
         let mut service = Self { child, stdin, stdout };
