@@ -36,6 +36,9 @@
 //! listeners of the log, and switch functions when a worker has died. Wakers may block: see the
 //! [`reactor`](crate::client::reactor).
 
+use crate::text::OneLine;
+use ringmill_shm::sys::birth::Birth;
+use ringmill_shm::sys::process::end_with;
 use std::any::Any;
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::cell::{Cell, RefCell};
@@ -43,10 +46,6 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, UnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-
-use crate::text::OneLine;
-use ringmill_shm::sys::birth::Birth;
-use ringmill_shm::sys::process::end_with;
 
 thread_local! {
     /// Whether this thread is a worker's, whose panics we catch and report.

@@ -26,7 +26,7 @@ impl<'a> SharedBell<'a> {
 
     /// Rings it; wakes all that wait.
     pub fn ring(&self) {
-        self.count.fetch_add(1, Ordering::SeqCst);
+        self.count_up();
         crash_point!("bell.counted");
         sys::futex::wake(self.count, u32::MAX);
     }

@@ -165,14 +165,6 @@ impl Line {
         // Else *a mark is doubted*, by our caller.
     }
 
-    /// Whether a worker's mark says that it spins, so that a push may have relied on it: then
-    /// [`doubt`](Self::doubt) has something to do.
-    #[inline]
-    #[must_use]
-    pub fn is_spun_for(&self) -> bool {
-        self.spinner.load(Ordering::SeqCst) & SPINNER != 0
-    }
-
     /// After a push, by a thread that is about to do something else: makes sure that a worker sees the item, although
     /// the push may have relied on a spinner. `unread` says whether the ring has something that no worker collects.
     ///

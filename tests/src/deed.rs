@@ -49,19 +49,19 @@ impl Order {
         deeds.into_iter().find(|known| *known as u8 == deed).unwrap_or(Deed::BecomeTrue)
     }
 
-    /// Who has taken the order that was given last, unless it was withdrawn.
+    /// The pid of the worker that has taken the order which was given last, unless it was withdrawn.
     pub fn taker(&self) -> Option<u32> {
         let pid = (self.order.load(Ordering::SeqCst) >> 32) as u32;
         (pid != 0).then_some(pid)
     }
 
-    /// The child of who took it: a pid, or [`NO_CHILD`].
+    /// The child of that worker: a pid, or [`NO_CHILD`].
     pub fn child(&self) -> Option<u32> {
         let child = self.child.load(Ordering::SeqCst);
         (child != 0).then_some(child)
     }
 
-    /// Takes the order back; false if somebody has taken it.
+    /// Takes the order back; false if a worker has taken it.
     pub fn withdraw(&self) -> bool {
         let order = self.order.load(Ordering::SeqCst);
         order >> 32 == 0 && self.order.compare_exchange(order, 0, Ordering::SeqCst, Ordering::SeqCst).is_ok()

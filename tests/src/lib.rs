@@ -8,6 +8,7 @@
 //! * [`gate`]: where a worker, in whatever process, stops until the test lets it go on;
 //! * [`hostile`]: bytes that nobody should have written;
 //! * [`host`]: the same test body over worker processes and worker threads;
+//! * [`listener`]: a listener of the log;
 //! * [`namespace`]: tests that choose their pids;
 //! * [`other_user`]: programs run as another user;
 //! * [`probe`]: a worker that says in which batch it saw an item;
@@ -27,6 +28,7 @@ pub mod dice;
 pub mod gate;
 pub mod host;
 pub mod hostile;
+pub mod listener;
 pub mod namespace;
 pub mod other_user;
 pub mod pile;

@@ -1,7 +1,6 @@
 //! What a server must not leave behind: files and processes.
 
 use ringmill_shm::segment::{NAMED_DIRECTORY, Place};
-use std::path::Path;
 
 /// The files of a named segment that exist.
 #[must_use]
@@ -32,29 +31,33 @@ pub fn children() -> Vec<String> {
 
 /// `None` if one is in the midst of its exec, and has no command line yet.
 fn children_now() -> Option<Vec<String>> {
-    let me = std::process::id().to_string();
-    let mut children = Vec::new();
-    for entry in std::fs::read_dir("/proc").expect("Linux has /proc").flatten() {
-        let path = entry.path();
-        // A process that ends meanwhile is none.
-        let Ok(stat) = std::fs::read_to_string(path.join("stat")) else { continue };
-        // The name in parentheses may hold anything.
-        let Some((_, after_name)) = stat.rsplit_once(") ") else { continue };
-        let mut fields = after_name.split(' ');
-        let (state, parent) = (fields.next().unwrap_or(""), fields.next().unwrap_or(""));
-        if parent == me {
-            let line = command_line(&path);
-            if line.is_empty() && state != "Z" {
-                return None;
-            }
-            children.push(format!("{} ({state}): {line}", path.display()));
-        }
-    }
-    Some(children)
+    let line = |(pid, state): (u32, String)| {
+        let line = command_line(pid);
+        let is_whole = !line.is_empty() || state == "Z";
+        is_whole.then(|| format!("/proc/{pid} ({state}): {line}"))
+    };
+    children_of(std::process::id()).into_iter().map(line).collect()
 }
 
-fn command_line(process: &Path) -> String {
-    std::fs::read_to_string(process.join("cmdline")).unwrap_or_default().replace('\0', " ")
+/// The pids of a process's children, each with its state as `/proc` says it.
+///
+/// # Panics
+/// If there is no `/proc`.
+#[must_use]
+pub fn children_of(parent: u32) -> Vec<(u32, String)> {
+    let child = |pid: u32| {
+        // A process that ends meanwhile is none.
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        let (_, after_name) = stat.rsplit_once(") ")?; // the name in parentheses may hold anything
+        let mut fields = after_name.split(' ');
+        let (state, its_parent) = (fields.next()?, fields.next()?);
+        (its_parent == parent.to_string()).then(|| (pid, state.to_owned()))
+    };
+    crate::namespace::processes().into_iter().filter_map(child).collect()
+}
+
+fn command_line(pid: u32) -> String {
+    std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default().replace('\0', " ")
 }
 
 /// Nothing of the server is left: no file, and no worker process among this process's children.

@@ -6,6 +6,7 @@
 
 use ringmill_tests::host::Host;
 use ringmill_tests::hostile::{Numbers, TARGETS, image, live};
+use ringmill_tests::listener::Listener;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
 use std::sync::Mutex;
@@ -148,46 +149,26 @@ fn a_server_that_is_written_over() {
 }
 
 /// What the supervisor says of workers that ended: how, as the kernel told it.
-struct Ends(Mutex<Vec<String>>);
+static ENDS: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
-static ENDS: Ends = Ends(Mutex::new(Vec::new()));
-
-impl tracing::Subscriber for &'static Ends {
-    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
-        *metadata.level() <= tracing::Level::WARN
-    }
-
-    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
-        tracing::span::Id::from_u64(1)
-    }
-
-    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
-
-    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
-
-    fn event(&self, event: &tracing::Event<'_>) {
-        struct Text(String);
-        impl tracing::field::Visit for Text {
-            fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
-                if field.name() == "message" {
-                    self.0 = format!("{value:?}");
-                }
+fn note_end(event: &tracing::Event<'_>) {
+    struct Text(String);
+    impl tracing::field::Visit for Text {
+        fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
+            if field.name() == "message" {
+                self.0 = format!("{value:?}");
             }
         }
-        let mut text = Text(String::new());
-        event.record(&mut text);
-        self.0.lock().expect("no panic").push(text.0);
     }
-
-    fn enter(&self, _: &tracing::span::Id) {}
-
-    fn exit(&self, _: &tracing::span::Id) {}
+    let mut text = Text(String::new());
+    event.record(&mut text);
+    ENDS.lock().expect("no panic").push(text.0);
 }
 
 /// The same with worker processes: none of them is killed by a signal, or panics.
 #[test]
 fn worker_processes_that_are_written_over() {
-    tracing::subscriber::set_global_default(&ENDS).expect("the only one");
+    tracing::subscriber::set_global_default(Listener::of_warnings(note_end)).expect("the only one");
     let runner = Runner::new();
     for round in 0..rounds() {
         let mut numbers = Numbers::new(4 + round);
@@ -197,7 +178,7 @@ fn worker_processes_that_are_written_over() {
                 || format!("live, processes {}", hex(&input)),
                 || {
                     live::run_with(Host::Processes, &input);
-                    let ends = std::mem::take(&mut *ENDS.0.lock().expect("no panic"));
+                    let ends = std::mem::take(&mut *ENDS.lock().expect("no panic"));
                     let crash = |end: &String| end.contains("signal") || end.contains("panicked");
                     assert!(!ends.iter().any(crash), "{ends:?}");
                 },

@@ -5,51 +5,29 @@
 mod support;
 
 use ringmill::{CallError, CallOptions, Server, WhenFull};
+use ringmill_tests::listener::Listener;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use support::actor::{Act, Actor};
 use support::{Gate, Name, guarded, pids, signal};
-use tracing::span::{Attributes, Id, Record};
-use tracing::{Event, Metadata, Subscriber};
 
 ringmill::init!(Actor);
-
-/// Panics when the supervisor says something.
-struct Trap;
 
 static ARMED: AtomicBool = AtomicBool::new(false);
 static HEARD: AtomicBool = AtomicBool::new(false);
 
-impl Subscriber for Trap {
-    fn enabled(&self, _: &Metadata<'_>) -> bool {
-        true
+/// Panics when the supervisor says something.
+fn trap(_: &tracing::Event<'_>) {
+    if ARMED.load(Ordering::SeqCst) && std::thread::current().name() == Some("ringmill-supervisor") {
+        HEARD.store(true, Ordering::SeqCst);
+        panic!("a listener that does not bear bad news");
     }
-
-    fn new_span(&self, _: &Attributes<'_>) -> Id {
-        Id::from_u64(1)
-    }
-
-    fn record(&self, _: &Id, _: &Record<'_>) {}
-
-    fn record_follows_from(&self, _: &Id, _: &Id) {}
-
-    fn event(&self, _: &Event<'_>) {
-        let here = std::thread::current();
-        if ARMED.load(Ordering::SeqCst) && here.name() == Some("ringmill-supervisor") {
-            HEARD.store(true, Ordering::SeqCst);
-            panic!("a listener that does not bear bad news");
-        }
-    }
-
-    fn enter(&self, _: &Id) {}
-
-    fn exit(&self, _: &Id) {}
 }
 
 #[test]
 fn a_listener_that_panics_in_the_supervisor_harms_nobody() {
     guarded(|| {
-        tracing::subscriber::set_global_default(Trap).expect("the only one");
+        tracing::subscriber::set_global_default(Listener::of(|_| true, trap)).expect("the only one");
         let endless = CallOptions::new().when_full(WhenFull::Wait).timeout(Duration::from_secs(3600));
         for threads in [false, true] {
             let (name, gate) = (Name::new("supervisor"), Gate::new());

@@ -30,7 +30,7 @@ use std::process::Command;
 use std::sync::{Barrier, mpsc};
 use std::time::Duration;
 use support::actor::Actor;
-use support::scribe::Scribe;
+use support::scribe::scribe;
 use support::{Name, Program, guarded, signal, status_number};
 
 ringmill::init!(Hand, Heir, Foreman, Probe, Where, Length, Half, Stars, Join, Actor, PassThrough<Letter>);
@@ -90,7 +90,7 @@ impl Worker for Hand {
         match brief.birth.as_str() {
             "stop" => stop_at(&brief.gate, &context.name()),
             "tell" => report(&brief.gate, &told(context)),
-            "log" => listening = Some(tracing::subscriber::set_default(Scribe(brief.gate.clone()))),
+            "log" => listening = Some(tracing::subscriber::set_default(scribe(brief.gate.clone()))),
             "fail 1" if context.worker_index() == 1 => misread()?,
             "once" if context.restarts() > 0 => return Err(BoxError::msg("born only once")),
             _ => {}

@@ -17,7 +17,7 @@ use ringmill_tests::{fresh_name, wait_until};
 use rkyv::string::ArchivedString;
 use std::collections::BTreeSet;
 use std::time::Duration;
-use support::scribe::Scribe;
+use support::scribe::scribe;
 use support::{Name, Program, guarded, signal};
 
 ringmill::init!(Doorman, Early, Hand, Quitter, Chronicler, Resident, support::actor::Actor);
@@ -742,7 +742,7 @@ impl BatchWorker for Chronicler {
     type Out = u32;
 
     fn new((gate, log): (String, String), _: &Context) -> Result<Self, BoxError> {
-        Ok(Self { gate, _listening: tracing::subscriber::set_default(Scribe(log)) })
+        Ok(Self { gate, _listening: tracing::subscriber::set_default(scribe(log)) })
     }
 
     fn call(&mut self, batch: Batch<'_, Self>) -> Result<(), BoxError> {

@@ -2,17 +2,16 @@
 
 use super::end::End;
 use super::options::{CallOptions, WhenFull};
+use super::slots::Slots;
 use super::watch::Reactor;
-use crate::client::slots::Slots;
 use crate::clock::Watched;
 use crate::error::{CallError, RemoteCause, RemoteError, StartError, forked_text};
-use crate::host::supervisor::{self, Handle, Shared};
+use crate::host::supervisor::{Handle, Shared};
 use crate::policy::patience::{Pace, Patience};
 use crate::route::{Mover, Outbox};
 use crate::wire::EncodeError;
 use crate::wire::payload::{Payload, copied, encode};
 use ringmill_shm::arena::{Claimed, Done, Filling, Task};
-use ringmill_shm::doorbell;
 use ringmill_shm::participant::{Life, SERVER};
 use ringmill_shm::plan::Target;
 use ringmill_shm::segment::Segment;
@@ -162,12 +161,7 @@ impl Core {
                         return Err(StartError::Worker(Box::new(error)));
                     }
                     Life::Dead => {
-                        return Err(supervisor::status_of_early_death(
-                            servlet(),
-                            worker,
-                            place,
-                            &self.supervisor.early_deaths,
-                        ));
+                        return Err(self.supervisor.early_death(servlet(), worker, place));
                     }
                     _ => unready = unready.or_else(|| Some((servlet(), worker))),
                 }
@@ -502,17 +496,15 @@ impl Core {
     #[inline]
     pub(crate) fn doubt(&self) {
         if let Target::Node(node) = self.entry
-            && self.segment.doorbell(node).is_some_and(doorbell::Line::is_spun_for)
+            && let Some(doorbell) = self.segment.doorbell(node)
         {
-            self.doubt_spinner(node);
+            // The node's parts are made up only where there is a mark.
+            let parts = || self.segment.node(node);
+            doorbell.doubt(
+                || parts().is_some_and(|node| node.is_unattended()),
+                |worker| parts().and_then(|node| node.bell(worker)),
+            );
         } // else the mover that forked it has done so
-    }
-
-    #[cold]
-    fn doubt_spinner(&self, node: u32) {
-        if let Some(parts) = self.segment.node(node) {
-            parts.doubt();
-        }
     }
 
     /// What we wait for has not come: wakes one more worker of each node whose items nobody collects, because the one

@@ -6,10 +6,11 @@
 //! finds no outcome on, the [`reactor`](crate::client::reactor) watches it: then who takes the request back from there
 //! has it, and if the reactor has taken it, the time was over.
 
+use super::core::{Core, Filled, waited};
+use super::options::{CallOptions, WhenFull};
 use super::reactor::PlaceWait;
+use super::reply::Reply;
 use super::watch::Watched;
-use crate::client::reply::Reply;
-use crate::client::{CallOptions, Core, Filled, WhenFull, waited};
 use crate::error::CallError;
 use crate::policy::patience::Pace;
 use crate::wire::payload::Payload;

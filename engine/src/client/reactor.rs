@@ -55,7 +55,8 @@
 //! A worker that dies between DONE and the bit owes a notice: after each death all bells are rung, and a
 //! reactor that is woken without bits, or by its [backstop](BACKSTOP), looks at every request that is held.
 
-use crate::client::Core;
+use super::core::Core;
+use super::watch::{NEVER, Reactor, locked};
 use crate::error::CallError;
 use crate::panics::{caught, let_go, say};
 use ringmill_shm::arena::Task;
@@ -68,9 +69,9 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use super::watch::{NEVER, Reactor, locked};
 /// No sleep is longer: for a wake that somebody owed who died.
 const BACKSTOP: Duration = Duration::from_secs(1);
+
 /// A thread of the reactor that has the duty, until it is relieved.
 struct Shift<'r> {
     reactor: &'r Reactor,

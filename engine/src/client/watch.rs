@@ -26,7 +26,7 @@ pub(crate) struct Reactor {
     /// By request.
     pub(super) watches: Box<[Mutex<Watch>]>,
     /// Deadlines are nanoseconds since then.
-    pub(super) epoch: Instant,
+    epoch: Instant,
     pub(super) deadlines: Deadlines,
     pub(super) line: Mutex<Line>,
     /// So many places have come free since the reactor has looked.
@@ -50,7 +50,7 @@ const GROUP: usize = 64;
 #[derive(Debug)]
 pub(super) struct Deadlines {
     /// No deadline is sooner.
-    pub(super) earliest_ns: AtomicU64,
+    earliest_ns: AtomicU64,
     /// None of a group's requests is.
     groups: Box<[AtomicU64]>,
 }
@@ -92,11 +92,11 @@ impl Deadlines {
     }
 }
 
-/// See the module's table.
+/// See the table of the [reactor](super::reactor).
 #[derive(Debug, Default)]
 pub(super) struct Watch {
     /// That of the last hold.
-    pub(super) ticket: u64,
+    ticket: u64,
     pub(super) held: bool,
     pub(super) deadline_ns: u64,
     pub(super) waker: Option<Waker>,
@@ -105,17 +105,17 @@ pub(super) struct Watch {
 /// Those that wait for a place, by ticket.
 #[derive(Debug, Default)]
 pub(super) struct Line {
-    pub(super) last: u64,
+    last: u64,
     pub(super) waiting: BTreeMap<u64, InLine>,
     /// Those of them that have looked and have not been woken since.
     pub(super) asleep: BTreeSet<u64>,
     /// Those of them that do not wait for ever, the soonest first.
-    pub(super) deadlines: BTreeSet<(u64, u64)>,
+    deadlines: BTreeSet<(u64, u64)>,
 }
 
 #[derive(Debug)]
 pub(super) struct InLine {
-    pub(super) deadline_ns: u64,
+    deadline_ns: u64,
     /// None: it has been woken and has not looked yet.
     pub(super) waker: Option<Waker>,
 }

@@ -7,14 +7,12 @@
 
 use super::janitor;
 use super::order::{Order, Origin, VARIABLE};
-use crate::error::boot;
-use crate::error::{JoinError, NOT_A_WORKER, RemoteError, STOPPED_BY_ERROR};
-use crate::host::registry::{self, NOTE};
+use super::registry::{self, NOTE};
+use super::settle::{say, settle_in, tether};
+use super::word::{END_AT_ONCE, Word};
+use crate::error::{JoinError, NOT_A_WORKER, RemoteError, STOPPED_BY_ERROR, boot};
 use crate::wire::payload;
-use crate::worker::Live;
-use crate::worker::Stop;
-use crate::worker::Unit;
-use crate::worker::{Left, Seat};
+use crate::worker::{Left, Live, Seat, Stop, Unit};
 use ringmill_shm::participant::{Lease, Life, SERVER};
 use ringmill_shm::segment::{Place, Segment, remove_if_stale};
 use ringmill_shm::sys::build_id::BuildId;
@@ -30,8 +28,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
-use super::settle::{TETHER, say, settle_in};
-use super::word::{END_AT_ONCE, Word};
 /// What else is to be known where it comes without a server.
 const NEVER_THE_PROGRAM: &str = " (a process that has RINGMILL_WORKER in its environment is never the program itself; unset it to run that)";
 /// How long a worker may clean up after the server's process has gone.
@@ -288,7 +284,7 @@ fn watch_server(seat: Arc<Seat>, server: u32) -> Result<(), JoinError> {
     let system = |what| move |error| JoinError::System { what, error };
     let server = match PidFd::open(server) {
         Ok(server) => Some(server),
-        Err(_) if TETHER.get().is_some() => None, // it is gone, or this system call is refused: the tether tells
+        Err(_) if tether().is_some() => None, // it is gone, or this system call is refused: the tether tells
         Err(error) => return Err(system("watch the server")(error)),
     };
     // If it had died before we opened it, the descriptor may be another process's; the lease tells.
@@ -299,7 +295,7 @@ fn watch_server(seat: Arc<Seat>, server: u32) -> Result<(), JoinError> {
         });
     }
     let watch = move || {
-        await_end_of_server(&seat, server.as_ref(), TETHER.get());
+        await_end_of_server(&seat, server.as_ref(), tether());
         crash_point!("launch.orphaned");
         seat.unit.orphan(&seat.segment);
         seat.segment.startup().ring();

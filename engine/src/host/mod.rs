@@ -3,16 +3,17 @@
 //!
 //! # Protocol
 //!
-//! The server prepares the worker's places, one for each of its threads (STARTING, a new token), then starts
-//! the executable that it holds open with one environment variable that names the first place, all tokens, server and
-//! segment. With it come descriptors: the segment's file, the lease's, and one end of a
-//! [tether](ringmill_shm::sys::tether); names are looked up only where a program in between has closed them.
-//! There, before `main`: `init!` takes the variable away, ends the process if it is of another build than the server wants,
-//! runs what else runs before `main` (see `init`), pins the process, attaches the segment, takes its bytes of the
-//! lease, and starts the threads. A process that has the variable
-//! and cannot follow the order ends there, with exit code 97 and the reason; it is never the program. Each constructs its worker and says READY, when all of them
-//! can, or FAILED (with an error record) in its place and on the start-up bell. All workers do so side by
-//! side; the server sleeps on that one bell.
+//! The server prepares the worker's places, one for each of its threads (STARTING, a new token), then starts the executable
+//! that it holds open with one environment variable that names the first place, all tokens, server and segment. With the
+//! variable come descriptors: the segment's file, the lease's, and one end of a [tether](ringmill_shm::sys::tether); the
+//! worker looks names up only where a program in between has closed them.
+//!
+//! In the worker's process, before `main`, `init!` takes the variable away, ends the process if it is of another build than
+//! the server wants, runs what else runs before `main` (see `init`), pins the process, attaches the segment, takes its
+//! bytes of the lease, and starts the threads. A process that has the variable and cannot follow the order ends there, with
+//! exit code 97 and the reason; it is never the program. Each thread constructs its worker and says READY, when all of them
+//! can, or FAILED (with an error record) in its place and on the start-up bell. All workers do so side by side; the server
+//! sleeps on that one bell.
 //!
 //! The start-up bell is a futex in the segment, not a process-shared mutex with a condition variable: a
 //! worker killed while it signals such an event leaves the mutex locked and the server waiting for ever.
@@ -23,11 +24,10 @@
 //!
 //! # Crash
 //!
-//! A worker that dies on the way is seen by the supervisor's pidfd. One that runs another program in its place, or closes
-//! its descriptors, is seen by its tether. One thread that fails or panics has the
-//! others leave, so that its process ends. A server that dies, or runs another program in its place, is seen by each
-//! worker's watcher thread, by pidfd and tether; it gives the worker a second to clean up; the last to leave removes the
-//! segment.
+//! The supervisor sees a worker that dies on the way by its pidfd, and one that runs another program in its place, or closes
+//! its descriptors, by its tether. A thread that fails or panics has the others leave, so that its process ends. Each
+//! worker's watcher thread sees a server that dies, or runs another program in its place, by pidfd and tether, and gives the
+//! worker a second to clean up; the last worker to leave removes the segment.
 #![expect(unsafe_code, reason = "the engine's side of the contract of `Segment::take_part`")]
 
 pub(crate) mod child;
@@ -48,8 +48,9 @@ use ringmill_shm::segment::Segment;
 
 /// The right to have tasks of a segment in hand.
 pub(crate) fn take_part(segment: Segment) -> Segment {
-    // SAFETY: the engine's side of the contract: an id is in one hand at a time, from the free ids (`client::slots`) to a `Filled`,
-    // a `Pending`, a stream's list or a `Reply`, and back; workers claim under the reader lock, and each item's `Parked`
-    // lies on one desk (`worker::desk`), of which one guard is made at a time; the supervisor alone repairs, and what is proven dead.
+    // SAFETY: the engine's side of the contract: an id is in one hand at a time, from the free ids (`client::slots`) to a
+    // `Filled`, a `Pending`, a stream's list or a `Reply`, and back; workers claim under the reader lock, and each item's
+    // `Parked` lies on one desk (`worker::desk`), of which one guard is made at a time; the supervisor alone repairs, and
+    // only what is proven dead.
     unsafe { segment.take_part() }
 }

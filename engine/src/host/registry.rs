@@ -17,11 +17,10 @@
 //! `program(..)` must have that note too, with the version of orders that it understands. A script cannot be looked
 //! into: it is trusted to lead to such a file.
 
+use super::order::ORDER_VERSION;
 use crate::error::StartError;
-use crate::host::order::ORDER_VERSION;
 use crate::plan::{Launch, PlanNode};
-use crate::worker::BatchWorker;
-use crate::worker::{self, Identity, Live};
+use crate::worker::{self, BatchWorker, Identity, Live};
 use ringmill_shm::sys::image::Image;
 use ringmill_shm::sys::program::{Constructor, FileKind, NoteName, Object, examine, file_of};
 use ringmill_shm::sys::settled::Settled;

@@ -2,6 +2,8 @@
 
 use super::janitor::Janitor;
 use super::order::{Descriptor, Order, VARIABLE};
+use super::recipe::Recipe;
+use super::word::{END_AT_ONCE, Word};
 use crate::clock::deadline;
 use ringmill_shm::segment::Segment;
 use ringmill_shm::sys::child::Child;
@@ -14,8 +16,6 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
-use super::recipe::Recipe;
-use super::word::{END_AT_ONCE, Word};
 /// How often to look at a child of which nothing tells when it ends.
 const LOOK_AT_CHILD: Duration = Duration::from_millis(5);
 /// How long a process that was killed may take to end, before it is done without.

@@ -1,6 +1,6 @@
 //! Options of a server, and starting it.
 
-use super::{DEFAULT_CAPACITY, Server};
+use super::{DEFAULT_CAPACITY, Server, signals};
 use crate::client::slots::Slots;
 use crate::client::{Core, End};
 use crate::error::StartError;
@@ -10,7 +10,6 @@ use crate::panics::say;
 use crate::plan::{Blocks, DEFAULT_MAX_PAYLOAD, Planner};
 use crate::policy::patience::{Patience, Wait};
 use crate::route::Router;
-use crate::server::signals;
 use crate::servlet::Servlet;
 use ringmill_shm::layout::REQUEST_LIMIT;
 use ringmill_shm::segment::{CreateError, Place, Segment};

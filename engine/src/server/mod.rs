@@ -19,16 +19,16 @@ pub(crate) mod loan;
 mod signals;
 pub(crate) mod stats;
 
-use crate::client::{CallOptions, Core, waited};
 pub use builder::ServerBuilder;
 
 use crate::client::pending::{CallFuture, Pending};
 use crate::client::reply::Reply;
 use crate::client::stream::{AsyncStream, Inputs, Prepared, Stream, StreamOptions};
+use crate::client::{CallOptions, Core, waited};
 use crate::error::{BoxError, CallError, DrainError};
-use crate::server::debug::DebugInfo;
-use crate::server::stats::ServerStats;
 use crate::wire::payload::Payload;
+use debug::DebugInfo;
+use stats::ServerStats;
 use std::marker::PhantomData;
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -10,8 +10,7 @@
 
 use super::context::{Context, Stop};
 use super::desk::Desk;
-use crate::error::BoxError;
-use crate::error::RemoteCause;
+use crate::error::{BoxError, RemoteCause};
 use crate::wire::payload::{Payload, Validated};
 use rkyv::Archived;
 use std::cell::{Cell, RefCell};

@@ -28,8 +28,7 @@
 //! Before the claims: the lock is taken over. Between claims and `head`: the next holder claims again.
 //! After `head`: the supervisor answers the items with `WorkerDied`.
 
-use super::batch::Batch;
-use super::batch::BatchWorker;
+use super::batch::{Batch, BatchWorker};
 use super::context::Stop;
 use super::desk::Desk;
 use super::seat::Seat;

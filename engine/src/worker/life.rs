@@ -2,8 +2,7 @@
 
 use super::batch::BatchWorker;
 use super::collect::Loop;
-use super::context::Context;
-use super::context::Stop;
+use super::context::{Context, Stop};
 use super::desk::Desk;
 use super::seat::Seat;
 use crate::error::{BoxError, RemoteCause, RemoteError};

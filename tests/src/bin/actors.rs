@@ -19,6 +19,7 @@ mod actor;
 
 use actor::{Act, Actor, Answer, Rebirth, Upbringing};
 use ringmill::{BoxError, CallError, CallOptions, ProcessServlet, Server, ThreadServlet, WhenFull};
+use ringmill_tests::listener::Listener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
@@ -164,9 +165,7 @@ fn refuses(server: &Actors) -> bool {
     matches!(server.call_with(&Act::Double(0), options), Err(CallError::ShuttingDown))
 }
 
-/// A listener of the log with a will of its own.
-struct Listener(Listens);
-
+/// What a listener of the log does that has a will of its own.
 #[derive(Clone, Copy)]
 enum Listens {
     Panics,
@@ -175,32 +174,16 @@ enum Listens {
 
 static SERVER: std::sync::OnceLock<std::sync::Weak<Actors>> = std::sync::OnceLock::new();
 
-impl tracing::Subscriber for Listener {
-    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
-        *metadata.level() <= tracing::Level::WARN
-    }
-
-    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
-        tracing::span::Id::from_u64(1)
-    }
-
-    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
-
-    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
-
-    fn event(&self, _: &tracing::Event<'_>) {
-        match self.0 {
-            Listens::Panics => panic!("a listener that does not bear bad news"),
-            Listens::ShutsDown => {
+impl Listens {
+    fn hear(self) {
+        match self {
+            Self::Panics => panic!("a listener that does not bear bad news"),
+            Self::ShutsDown => {
                 let server = SERVER.get().and_then(std::sync::Weak::upgrade);
                 server.into_iter().for_each(|server| server.shutdown());
             }
         }
     }
-
-    fn enter(&self, _: &tracing::span::Id) {}
-
-    fn exit(&self, _: &tracing::span::Id) {}
 }
 
 fn main() -> Result<(), BoxError> {
@@ -222,7 +205,7 @@ fn main() -> Result<(), BoxError> {
     });
     if let Some(listens) = listens {
         std::panic::set_hook(Box::new(|_| {})); // as it was told
-        tracing::subscriber::set_global_default(Listener(listens))?;
+        tracing::subscriber::set_global_default(Listener::of_warnings(move |_| listens.hear()))?;
     }
     let server = Arc::new(start(&name, &gate, &options)?);
     let _ = SERVER.set(Arc::downgrade(&server)); // the only one

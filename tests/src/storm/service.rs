@@ -5,7 +5,7 @@
 
 use crate::deed::become_program;
 use crate::dice::Dice;
-use crate::traces::files_of;
+use crate::traces::{children_of, files_of};
 use crate::tree::{self, Circumstances, LARGEST, Tree};
 use ringmill::{CallError, Server};
 use ringmill_shm::sys::process::{PidFd, exit_now, wait_readable};
@@ -73,7 +73,7 @@ pub fn pass(mut command: Command, name: &str, patience: Duration) -> Result<(), 
     let told = |error: &dyn std::fmt::Display| format!("a service that becomes another program: {error}");
     let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
     let mut child = child.map_err(|error| told(&error))?;
-    let mut processes = Vec::new();
+    let mut processes: Vec<u32> = Vec::new();
     let mut look_on = || {
         let mut say = child.stdin.take().expect("piped");
         let mut hear = BufReader::new(child.stdout.take().expect("piped"));
@@ -85,7 +85,7 @@ pub fn pass(mut command: Command, name: &str, patience: Duration) -> Result<(), 
             }
         }
         // Workers, and the janitor of a service that root has started.
-        processes = children_of(child.id());
+        processes = children_of(child.id()).into_iter().map(|(pid, _)| pid).collect();
         let open = processes.iter().map(|&pid| PidFd::open(pid)).collect::<Result<Vec<_>, _>>();
         let open = open.map_err(|error| error.to_string())?;
         writeln!(say, "go").map_err(|error| error.to_string())?;
@@ -113,13 +113,4 @@ pub fn pass(mut command: Command, name: &str, patience: Duration) -> Result<(), 
         None | Some(0) => Ok(()), // by our signal, or as the program that it became
         Some(_) => Err(told(&status)),
     }
-}
-
-fn children_of(parent: u32) -> Vec<u32> {
-    let is_child = |pid: &u32| {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        let after_name = stat.rsplit_once(") ").map_or("", |(_, fields)| fields);
-        after_name.split(' ').nth(1) == Some(&parent.to_string())
-    };
-    crate::namespace::processes().into_iter().filter(is_child).collect()
 }

@@ -15,6 +15,7 @@ use ringmill::{
     Batch, BatchWorker, BoxError, CallError, Context, ProcessServlet, Server, Servlet, Stop, Switch,
     ThreadServlet, Worker,
 };
+use ringmill_tests::listener::Listener;
 use rkyv::bytecheck::Verify;
 use rkyv::rancor::{Fallible, Source};
 use rkyv::with::{ArchiveWith, DeserializeWith, SerializeWith};
@@ -596,40 +597,21 @@ impl Wake for Unparks {
     }
 }
 
-/// A listener of the log that forks at each warning.
-struct Listener(Arc<std::sync::Mutex<Vec<i32>>>);
-
-impl tracing::Subscriber for Listener {
-    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
-        *metadata.level() <= tracing::Level::WARN
-    }
-
-    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
-        tracing::span::Id::from_u64(1)
-    }
-
-    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
-
-    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
-
-    fn event(&self, _: &tracing::Event<'_>) {
-        let child = Way::Fork.make();
-        if child > 0 {
-            self.0.lock().expect("no panic").push(child);
-        }
-    }
-
-    fn enter(&self, _: &tracing::span::Id) {}
-
-    fn exit(&self, _: &tracing::span::Id) {}
-}
-
 /// On the thread that starts a server, which is warned of its capacity, and on the supervisor's, which restarts a worker.
 #[test]
 fn a_child_of_a_listener_ends() {
     alone("fork_user::a_child_of_a_listener_ends", || {
         let children = Arc::new(std::sync::Mutex::new(Vec::new()));
-        tracing::subscriber::set_global_default(Listener(Arc::clone(&children))).expect("the first");
+        let forks = {
+            let children = Arc::clone(&children);
+            move |_: &tracing::Event<'_>| {
+                let child = Way::Fork.make();
+                if child > 0 {
+                    children.lock().expect("no panic").push(child);
+                }
+            }
+        };
+        tracing::subscriber::set_global_default(Listener::of_warnings(forks)).expect("the first");
         let forked = || children.lock().expect("no panic").len();
         let (name, us) = (Name::new("listener"), std::process::id());
         let servlet = ProcessServlet::<Planned>::new(Plan::nothing()).batch_size(8);

@@ -47,9 +47,7 @@ use crate::host::word::Word;
 use crate::panics::{joined, say};
 use crate::plan::PlanNode;
 use crate::policy::patience::Wait;
-use crate::worker::Live;
-use crate::worker::Seat;
-use crate::worker::Unit;
+use crate::worker::{Live, Seat, Unit};
 use burial::Ending;
 use limits::say_it_survives;
 use post::{Body, Farewell, Post, Starter, posts};
@@ -79,7 +77,7 @@ const LOOK_AT_ORDERS: Duration = Duration::from_millis(500);
 pub(crate) struct Handle {
     thread: Mutex<Option<JoinHandle<()>>>,
     over: Arc<Over>,
-    pub(crate) early_deaths: Arc<Mutex<EarlyDeaths>>,
+    early_deaths: Arc<Mutex<EarlyDeaths>>,
     started: Arc<AtomicBool>,
     birth: Birth,
 }
@@ -89,6 +87,18 @@ impl Handle {
     pub(crate) fn server_is_ready(&self, shared: &Shared) {
         self.started.store(true, Ordering::SeqCst);
         shared.orders.signal(); // one may have died since it was ready
+    }
+
+    /// The error for a worker that ended before it was ready.
+    pub(crate) fn early_death(&self, servlet: String, worker: u32, place: u32) -> StartError {
+        let deaths = self.early_deaths.lock().unwrap_or_else(|e| e.into_inner());
+        let death = deaths.iter().find(|(of, ..)| *of == place);
+        if let Some((_, _, Some(reason))) = death {
+            return StartError::Join { servlet, worker, reason: reason.clone() };
+        }
+        let status = death.map(|(_, status, _)| *status);
+        let text = status.map_or("ended".into(), |status| status.to_string());
+        StartError::Died { servlet, worker, status: text, code: status.and_then(Ended::code) }
     }
 
     /// Waits until every worker has gone; no longer than `until` says, which is asked now and then.
@@ -531,21 +541,4 @@ impl Drop for Supervisor {
             wake_everyone(&self.shared.segment);
         }
     }
-}
-
-/// The error for a worker that ended before it was ready.
-pub(crate) fn status_of_early_death(
-    servlet: String,
-    worker: u32,
-    place: u32,
-    deaths: &Mutex<EarlyDeaths>,
-) -> StartError {
-    let deaths = deaths.lock().unwrap_or_else(|e| e.into_inner());
-    let death = deaths.iter().find(|(of, ..)| *of == place);
-    if let Some((_, _, Some(reason))) = death {
-        return StartError::Join { servlet, worker, reason: reason.clone() };
-    }
-    let status = death.map(|(_, status, _)| *status);
-    let text = status.map_or("ended".into(), |status| status.to_string());
-    StartError::Died { servlet, worker, status: text, code: status.and_then(Ended::code) }
 }
