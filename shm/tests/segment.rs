@@ -487,7 +487,10 @@ fn a_file_that_is_replaced_while_it_is_attached_is_whole_or_refused() {
                     std::fs::rename(&good, at.path()).unwrap();
                 }
             });
-            for _ in 0..2_000 {
+            // Under load the other thread may sleep for all of them with the bad one in place: then until it has run.
+            let (mut tries, begun) = (0, std::time::Instant::now());
+            while tries < 2_000 || attached == 0 && begun.elapsed().as_secs() < 60 {
+                tries += 1;
                 match Segment::attach(place.clone(), FORMAT) {
                     Ok(segment) => {
                         assert_eq!(segment.total_bytes(), whole.len() as u64);
