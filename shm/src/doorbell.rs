@@ -55,6 +55,7 @@
 //! between taking a bit and waking: the same. A holder killed in its window leaves `wake_at`, a spinner
 //! its mark: `repair` clears both, then wakes everybody.
 
+use crate::fields::in_segment;
 use crate::sync::{AtomicU32, AtomicU64, Ordering, fence_after_seq_cst, spin_loop};
 use crate::sys::futex;
 use core::time::Duration;
@@ -77,21 +78,25 @@ const DOUBTS: u32 = 1;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Turn(u32);
 
-/// The doorbell's line of a node.
-#[derive(Debug)]
-#[repr(C, align(128))]
-pub struct Line {
-    sleepers: AtomicU64,
-    wake_at: AtomicU64,
-    holder: AtomicU32,
-    spinner: AtomicU32,
-    down: AtomicU32,
+in_segment! {
+    /// The doorbell's line of a node.
+    #[derive(Debug)]
+    #[repr(align(128))]
+    pub struct Line {
+        sleepers: AtomicU64,
+        wake_at: AtomicU64,
+        holder: AtomicU32,
+        spinner: AtomicU32,
+        down: AtomicU32,
+    }
 }
 
-/// The line of one worker's futex word.
-#[derive(Debug)]
-#[repr(C, align(128))]
-pub struct Bell(AtomicU32);
+in_segment! {
+    /// The line of one worker's futex word.
+    #[derive(Debug)]
+    #[repr(align(128))]
+    pub struct Bell(AtomicU32);
+}
 
 impl Bell {
     /// A bell that has not rung.

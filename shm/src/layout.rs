@@ -16,14 +16,20 @@
 //!
 //! Every offset follows from the [`Shape`], and the shape is in the header: an attacher computes the
 //! offsets anew and never believes one it read. Lines that different parties write are 128 bytes apart:
-//! two cache lines, because several CPUs fetch them in pairs.
+//! two cache lines, because several CPUs fetch them in pairs. What lies there is declared by `in_segment!`, so that
+//! every field is part of the fingerprint.
 
+use crate::fields::{FNV_START, InSegment, in_segment, with_byte};
+use crate::sync::{AtomicU32, AtomicU64};
 use crate::token::Token;
+use crate::word::Word;
+use crate::{doorbell, participant};
+use core::cell::UnsafeCell;
 use core::mem::{align_of, size_of};
 
 /// "ringmill", read as little-endian bytes.
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"ringmill");
-/// Changes with every change of the layout.
+/// For people, and for what no field of a struct says: changes with every change of the layout or of its meaning.
 pub const LAYOUT_VERSION: u32 = 3;
 /// What parties that write must keep between them.
 pub const LINE: usize = 128;
@@ -52,38 +58,40 @@ pub const BATCH_WAIT_LIMIT_NS: u64 = 3_600_000_000_000;
 /// Payloads begin at multiples of this; what rkyv can need at most.
 pub const PAYLOAD_ALIGN: usize = 16;
 
-/// One size class of payload blocks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[repr(C)]
-pub struct Class {
-    /// Size of each block, a multiple of [`LINE`].
-    pub block_bytes: u64,
-    /// How many there are.
-    pub count: u64,
+in_segment! {
+    /// One size class of payload blocks.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+    pub struct Class {
+        /// Size of each block, a multiple of [`LINE`].
+        pub block_bytes: u64,
+        /// How many there are.
+        pub count: u64,
+    }
 }
 
-/// The numbers that a segment's layout follows from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[repr(C)]
-pub struct Shape {
-    /// Places in the participant table.
-    pub participants: u32,
-    /// Nodes of the plan, one ring each.
-    pub nodes: u32,
-    /// Requests that can be in progress.
-    pub requests: u32,
-    /// Tasks of each: itself and its branches.
-    pub tasks_per_request: u32,
-    /// Forks of the plan.
-    pub forks: u32,
-    /// Switches of the plan.
-    pub switches: u32,
-    /// Bytes for names, type names and configurations.
-    pub blob_bytes: u64,
-    /// How many of `classes` are used; ascending by size.
-    pub class_count: u64,
-    /// Size classes.
-    pub classes: [Class; CLASS_LIMIT],
+in_segment! {
+    /// The numbers that a segment's layout follows from.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+    pub struct Shape {
+        /// Places in the participant table.
+        pub participants: u32,
+        /// Nodes of the plan, one ring each.
+        pub nodes: u32,
+        /// Requests that can be in progress.
+        pub requests: u32,
+        /// Tasks of each: itself and its branches.
+        pub tasks_per_request: u32,
+        /// Forks of the plan.
+        pub forks: u32,
+        /// Switches of the plan.
+        pub switches: u32,
+        /// Bytes for names, type names and configurations.
+        pub blob_bytes: u64,
+        /// How many of `classes` are used; ascending by size.
+        pub class_count: u64,
+        /// Size classes.
+        pub classes: [Class; CLASS_LIMIT],
+    }
 }
 
 /// A shape that no segment can have.
@@ -181,152 +189,170 @@ impl Shape {
     }
 }
 
-/// The header page. All but the atomics is written once, before `magic`.
-#[repr(C, align(4096))]
-#[derive(Debug)]
-pub(crate) struct Header {
-    pub(crate) magic: core::sync::atomic::AtomicU64,
-    pub(crate) version: u32,
-    pub(crate) pad: u32,
-    pub(crate) fingerprint: u64,
-    pub(crate) total_bytes: u64,
-    pub(crate) shape: Shape,
-    pub(crate) payload_format: u64,
-    pub(crate) created_unix_s: u64,
-    pub(crate) user_id: u32,
-    pub(crate) name_len: u32,
-    pub(crate) name: [u8; NAME_LIMIT],
-    /// Line of its own: rarely written, read by everyone.
-    pub(crate) run: RunLine,
-    /// Line of its own: workers ring it when they are ready or have failed.
-    pub(crate) startup: BellLine,
-    /// Line of its own: rung when a place in `capacity` comes free and somebody waits for one.
-    pub(crate) freed: BellLine,
-    /// Line of its own: rung when a bit of the completions set is set and somebody waits for that.
-    pub(crate) completed: BellLine,
+in_segment! {
+    /// The header page. All but the atomics is written once, before `magic`.
+    #[repr(align(4096))]
+    #[derive(Debug)]
+    pub(crate) struct Header {
+        pub(crate) magic: AtomicU64,
+        pub(crate) version: u32,
+        pub(crate) pad: u32,
+        pub(crate) fingerprint: u64,
+        pub(crate) total_bytes: u64,
+        pub(crate) shape: Shape,
+        pub(crate) payload_format: u64,
+        pub(crate) created_unix_s: u64,
+        pub(crate) user_id: u32,
+        pub(crate) name_len: u32,
+        pub(crate) name: [u8; NAME_LIMIT],
+        /// Line of its own: rarely written, read by everyone.
+        pub(crate) run: RunLine,
+        /// Line of its own: workers ring it when they are ready or have failed.
+        pub(crate) startup: BellLine,
+        /// Line of its own: rung when a place in `capacity` comes free and somebody waits for one.
+        pub(crate) freed: BellLine,
+        /// Line of its own: rung when a bit of the completions set is set and somebody waits for that.
+        pub(crate) completed: BellLine,
+    }
 }
 
-#[repr(C, align(128))]
-#[derive(Debug)]
-pub(crate) struct RunLine {
-    pub(crate) state: core::sync::atomic::AtomicU32,
+in_segment! {
+    #[repr(align(128))]
+    #[derive(Debug)]
+    pub(crate) struct RunLine {
+        pub(crate) state: AtomicU32,
+    }
 }
 
-#[repr(C, align(128))]
-#[derive(Debug)]
-pub(crate) struct BellLine {
-    pub(crate) count: core::sync::atomic::AtomicU32,
-    pub(crate) waiters: core::sync::atomic::AtomicU32,
+in_segment! {
+    #[repr(align(128))]
+    #[derive(Debug)]
+    pub(crate) struct BellLine {
+        pub(crate) count: AtomicU32,
+        pub(crate) waiters: AtomicU32,
+    }
 }
 
 /// The longest name of a segment.
 pub const NAME_LIMIT: usize = 64;
 
-/// A descriptor of a node, written once; strings and configuration are places in the blobs.
-#[derive(Debug, Clone, Copy, Default)]
-#[repr(C)]
-pub(crate) struct NodeDescriptor {
-    pub(crate) name: Extent,
-    pub(crate) worker_type: Extent,
-    pub(crate) config: Extent,
-    pub(crate) type_hash: u64,
-    pub(crate) batch_wait_ns: u64,
-    pub(crate) log_batches_every: u64,
-    pub(crate) batch_size: u32,
-    pub(crate) first_participant: u32,
-    pub(crate) workers: u32,
-    pub(crate) threads: u32,
-    /// A raw [`Target`](crate::plan::Target).
-    pub(crate) next: u32,
-    /// Bits, see [`NodeInfo`](crate::segment::NodeInfo): 1 keeps inputs, 2 keeps groups apart.
-    pub(crate) flags: u32,
+in_segment! {
+    /// A descriptor of a node, written once; strings and configuration are places in the blobs.
+    #[derive(Debug, Clone, Copy, Default)]
+    pub(crate) struct NodeDescriptor {
+        pub(crate) name: Extent,
+        pub(crate) worker_type: Extent,
+        pub(crate) config: Extent,
+        pub(crate) type_hash: u64,
+        pub(crate) batch_wait_ns: u64,
+        pub(crate) log_batches_every: u64,
+        pub(crate) batch_size: u32,
+        pub(crate) first_participant: u32,
+        pub(crate) workers: u32,
+        pub(crate) threads: u32,
+        /// A raw [`Target`](crate::plan::Target).
+        pub(crate) next: u32,
+        /// Bits, see [`NodeInfo`](crate::segment::NodeInfo): 1 keeps inputs, 2 keeps groups apart.
+        pub(crate) flags: u32,
+    }
 }
 
-/// A descriptor of a fork, written once; see [`Fork`](crate::plan::Fork).
-#[derive(Debug, Clone, Copy, Default)]
-#[repr(C)]
-pub(crate) struct ForkDescriptor {
-    pub(crate) name: Extent,
-    pub(crate) members: Extent,
-    pub(crate) fail_fast: u32,
-    pub(crate) form: u32,
-    pub(crate) parent: u32,
-    pub(crate) first: u32,
-    pub(crate) end: u32,
-    pub(crate) next: u32,
+in_segment! {
+    /// A descriptor of a fork, written once; see [`Fork`](crate::plan::Fork).
+    #[derive(Debug, Clone, Copy, Default)]
+    pub(crate) struct ForkDescriptor {
+        pub(crate) name: Extent,
+        pub(crate) members: Extent,
+        pub(crate) fail_fast: u32,
+        pub(crate) form: u32,
+        pub(crate) parent: u32,
+        pub(crate) first: u32,
+        pub(crate) end: u32,
+        pub(crate) next: u32,
+    }
 }
 
-/// A descriptor of a switch, written once; see [`Switch`](crate::plan::Switch).
-#[derive(Debug, Clone, Copy, Default)]
-#[repr(C)]
-pub(crate) struct SwitchDescriptor {
-    pub(crate) name: Extent,
-    pub(crate) members: Extent,
-    pub(crate) node: u64,
+in_segment! {
+    /// A descriptor of a switch, written once; see [`Switch`](crate::plan::Switch).
+    #[derive(Debug, Clone, Copy, Default)]
+    pub(crate) struct SwitchDescriptor {
+        pub(crate) name: Extent,
+        pub(crate) members: Extent,
+        pub(crate) node: u64,
+    }
 }
 
-/// Times of a request, in monotonic nanoseconds: written by its client only, where they are used.
-#[derive(Debug, Default)]
-#[repr(C)]
-pub(crate) struct Times {
-    /// Until when it is worth working on; right only if its word says that there is one.
-    pub(crate) deadline_ns: core::sync::atomic::AtomicU64,
-    /// Since when it is in progress; the low 16 bits say in which generation. 0 if nobody ever looked at a clock.
-    pub(crate) begun_ns: core::sync::atomic::AtomicU64,
+in_segment! {
+    /// Times of a request, in monotonic nanoseconds: written by its client only, where they are used.
+    #[derive(Debug, Default)]
+    pub(crate) struct Times {
+        /// Until when it is worth working on; right only if its word says that there is one.
+        pub(crate) deadline_ns: AtomicU64,
+        /// Since when it is in progress; the low 16 bits say in which generation. 0 if nobody ever looked at a clock.
+        pub(crate) begun_ns: AtomicU64,
+    }
 }
 
-/// A range of bytes within the blobs.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-#[repr(C)]
-pub(crate) struct Extent {
-    pub(crate) offset: u64,
-    pub(crate) bytes: u64,
+in_segment! {
+    /// A range of bytes within the blobs.
+    #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+    pub(crate) struct Extent {
+        pub(crate) offset: u64,
+        pub(crate) bytes: u64,
+    }
 }
 
-/// The lines of a node that change.
-#[repr(C)]
-#[derive(Debug)]
-pub(crate) struct NodeLines {
-    pub(crate) tail: U64Line,
-    pub(crate) head: U64Line,
-    pub(crate) lock: LockLine,
-    pub(crate) doorbell: crate::doorbell::Line,
+in_segment! {
+    /// The lines of a node that change.
+    #[derive(Debug)]
+    pub(crate) struct NodeLines {
+        pub(crate) tail: U64Line,
+        pub(crate) head: U64Line,
+        pub(crate) lock: LockLine,
+        pub(crate) doorbell: doorbell::Line,
+    }
 }
 
-#[repr(C, align(128))]
-#[derive(Debug)]
-pub(crate) struct U64Line(pub(crate) crate::sync::AtomicU64);
+in_segment! {
+    #[repr(align(128))]
+    #[derive(Debug)]
+    pub(crate) struct U64Line(pub(crate) AtomicU64);
+}
 
-#[repr(C, align(128))]
-#[derive(Debug)]
-pub(crate) struct LockLine(pub(crate) crate::sync::AtomicU32);
+in_segment! {
+    #[repr(align(128))]
+    #[derive(Debug)]
+    pub(crate) struct LockLine(pub(crate) AtomicU32);
+}
 
 /// Bytes of a task before its in-line place.
 const TASK_HEADER_BYTES: usize = 32;
 /// The largest payload that needs no block.
 pub const INLINE_BYTES: usize = LINE - TASK_HEADER_BYTES;
 
-/// A task: one line.
-///
-/// ```text
-/// 0   word      state and owner                          everyone, by `word`'s rules
-/// 8   length    bytes of the payload; one word with ↓    its owner, as all below
-/// 12  block     0 = in line; the payload's block + 1; or bit 31 and the place of the task that has it;
-///               bit 30: it is an outcome that was written beside the input
-/// 16  enqueued  monotonic ns; only where a window needs it
-/// 24  second    0, or another block of the task + 1; of a payload elsewhere: its block + 1, 0 = in line
-/// 28  at        where it is, or was last: see `arena::At`
-/// 32  in-line place
-/// ```
-#[repr(C, align(128))]
-#[derive(Debug)]
-pub(crate) struct TaskLine {
-    pub(crate) word: crate::word::Word,
-    pub(crate) payload: core::sync::atomic::AtomicU64,
-    pub(crate) enqueued_ns: core::sync::atomic::AtomicU64,
-    pub(crate) second: core::sync::atomic::AtomicU32,
-    pub(crate) at: core::sync::atomic::AtomicU32,
-    pub(crate) inline: core::cell::UnsafeCell<[u8; INLINE_BYTES]>,
+in_segment! {
+    /// A task: one line.
+    ///
+    /// ```text
+    /// 0   word      state and owner                          everyone, by `word`'s rules
+    /// 8   length    bytes of the payload; one word with ↓    its owner, as all below
+    /// 12  block     0 = in line; the payload's block + 1; or bit 31 and the place of the task that has it;
+    ///               bit 30: it is an outcome that was written beside the input
+    /// 16  enqueued  monotonic ns; only where a window needs it
+    /// 24  second    0, or another block of the task + 1; of a payload elsewhere: its block + 1, 0 = in line
+    /// 28  at        where it is, or was last: see `arena::At`
+    /// 32  in-line place
+    /// ```
+    #[repr(align(128))]
+    #[derive(Debug)]
+    pub(crate) struct TaskLine {
+        pub(crate) word: Word,
+        pub(crate) payload: AtomicU64,
+        pub(crate) enqueued_ns: AtomicU64,
+        pub(crate) second: AtomicU32,
+        pub(crate) at: AtomicU32,
+        pub(crate) inline: UnsafeCell<[u8; INLINE_BYTES]>,
+    }
 }
 
 const _: () = {
@@ -382,7 +408,7 @@ impl Layout {
             end = start.saturating_add(count.saturating_mul(bytes as u64)).min(1 << 62);
             start as usize
         };
-        let participants = take(shape.participants.into(), size_of::<crate::participant::Entry>(), LINE);
+        let participants = take(shape.participants.into(), size_of::<participant::Entry>(), LINE);
         let node_descriptors = take(shape.nodes.into(), size_of::<NodeDescriptor>(), LINE);
         let forks = take(shape.forks.into(), size_of::<ForkDescriptor>(), LINE);
         let switches = take(shape.switches.into(), size_of::<SwitchDescriptor>(), LINE);
@@ -461,13 +487,14 @@ impl Layout {
             crate::width::LAP_BITS.into(),
             crate::width::EPOCH_BITS.into(),
             size_of::<usize>() as u64,
-            size_of::<Header>() as u64,
-            size_of::<crate::participant::Entry>() as u64,
-            size_of::<NodeDescriptor>() as u64,
-            size_of::<ForkDescriptor>() as u64,
-            size_of::<SwitchDescriptor>() as u64,
-            size_of::<NodeLines>() as u64,
-            size_of::<TaskLine>() as u64,
+            Header::FIELDS,
+            participant::Entry::FIELDS,
+            NodeDescriptor::FIELDS,
+            ForkDescriptor::FIELDS,
+            SwitchDescriptor::FIELDS,
+            NodeLines::FIELDS,
+            Times::FIELDS,
+            TaskLine::FIELDS,
             shape.participants.into(),
             shape.nodes.into(),
             shape.requests.into(),
@@ -502,11 +529,9 @@ impl Layout {
 }
 
 /// FNV-1a, 64 bits: for fingerprints, where nobody is out to collide.
-///
-/// Source: G. Fowler, L. Noll, K.-P. Vo, "The FNV non-cryptographic hash algorithm".
 #[must_use]
 pub fn hash(bytes: impl IntoIterator<Item = u8>) -> u64 {
-    bytes.into_iter().fold(0xCBF2_9CE4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01B3))
+    bytes.into_iter().fold(FNV_START, with_byte)
 }
 
 #[cfg(test)]

@@ -34,6 +34,7 @@
 //! whose byte 0 is free: stale, to be removed by the next start or by `shmtool clean`.
 
 use crate::doorbell::Bell;
+use crate::fields::in_segment;
 use crate::stats::Counters;
 use crate::sync::Ordering;
 use crate::sys;
@@ -128,32 +129,36 @@ impl Role {
     }
 }
 
-/// A place in the participant table.
-#[repr(C, align(128))]
-#[derive(Debug)]
-pub struct Entry {
-    token: AtomicU32,
-    state: AtomicU32,
-    pid: AtomicU32,
-    role: AtomicU32,
-    node: AtomicU32,
-    worker: AtomicU32,
-    start_time: AtomicU64,
-    number: AtomicU32,
-    thread: AtomicU32,
-    restarts: AtomicU32,
-    /// When `state` was last set, in nanoseconds of the monotonic clock.
-    since_ns: AtomicU64,
-    bell: Bell,
-    cpus: CpuMask,
-    counters: Counters,
-    message_bytes: AtomicU32,
-    message: [AtomicU64; MESSAGE_BYTES / 8],
+in_segment! {
+    /// A place in the participant table.
+    #[repr(align(128))]
+    #[derive(Debug)]
+    pub struct Entry {
+        token: AtomicU32,
+        state: AtomicU32,
+        pid: AtomicU32,
+        role: AtomicU32,
+        node: AtomicU32,
+        worker: AtomicU32,
+        start_time: AtomicU64,
+        number: AtomicU32,
+        thread: AtomicU32,
+        restarts: AtomicU32,
+        /// When `state` was last set, in nanoseconds of the monotonic clock.
+        since_ns: AtomicU64,
+        bell: Bell,
+        cpus: CpuMask,
+        counters: Counters,
+        message_bytes: AtomicU32,
+        message: [AtomicU64; MESSAGE_BYTES / 8],
+    }
 }
 
-#[repr(C, align(128))]
-#[derive(Debug)]
-struct CpuMask([AtomicU64; sys::cpu::CPU_LIMIT / 64]);
+in_segment! {
+    #[repr(align(128))]
+    #[derive(Debug)]
+    struct CpuMask([AtomicU64; sys::cpu::CPU_LIMIT / 64]);
+}
 
 impl Entry {
     /// The token of the incarnation that has, or last had, this place.

@@ -3,6 +3,7 @@
 //! Each counter has one writer, the worker; so adding is a load and a store, no locked instruction.
 //! A reader may see counters of two moments: never more items than batches could hold, by much.
 
+use crate::fields::in_segment;
 use crate::sync::Ordering;
 use core::sync::atomic::AtomicU64;
 use serde::Serialize;
@@ -21,21 +22,23 @@ pub enum Closed {
     Shutdown = 3,
 }
 
-/// The counters of one worker place; they live on across its restarts.
-#[repr(C, align(128))]
-#[derive(Debug, Default)]
-pub struct Counters {
-    batches: AtomicU64,
-    items: AtomicU64,
-    /// 0 = none yet.
-    batch_min: AtomicU64,
-    batch_max: AtomicU64,
-    closed: [AtomicU64; 4],
-    errors: AtomicU64,
-    panics: AtomicU64,
-    skipped: AtomicU64,
-    /// The number of the call of user code that goes on; 0 = none.
-    call: AtomicU64,
+in_segment! {
+    /// The counters of one worker place; they live on across its restarts.
+    #[repr(align(128))]
+    #[derive(Debug, Default)]
+    pub struct Counters {
+        batches: AtomicU64,
+        items: AtomicU64,
+        /// 0 = none yet.
+        batch_min: AtomicU64,
+        batch_max: AtomicU64,
+        closed: [AtomicU64; 4],
+        errors: AtomicU64,
+        panics: AtomicU64,
+        skipped: AtomicU64,
+        /// The number of the call of user code that goes on; 0 = none.
+        call: AtomicU64,
+    }
 }
 
 fn add(counter: &AtomicU64, n: u64) {

@@ -48,6 +48,7 @@
 //!
 //! The word names the dead owner; `repair` looks for it.
 
+use crate::fields::in_segment;
 use crate::sync::{AtomicU64, Ordering};
 use crate::sys::futex;
 use crate::token::Token;
@@ -341,9 +342,10 @@ pub enum Cancel {
     Left,
 }
 
-/// The state word of a task.
-#[repr(transparent)]
-pub struct Word(AtomicU64);
+in_segment! {
+    /// The state word of a task.
+    pub struct Word(AtomicU64);
+}
 
 impl fmt::Debug for Word {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

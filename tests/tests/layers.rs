@@ -13,6 +13,7 @@ const ENGINE: &[&str] = &[
 ];
 const SHM: &[&str] = &[
     "sync",
+    "fields",
     "width",
     "text",
     "sys",

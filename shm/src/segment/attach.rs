@@ -18,6 +18,7 @@ use super::node::NodeInfo;
 use super::place::Place;
 use super::{MEMBER_BYTES, Mapping, Segment, TARGET_BYTES};
 use crate::doorbell;
+use crate::fields::InSegment;
 use crate::layout::{
     BATCH_SIZE_LIMIT, BATCH_WAIT_LIMIT_NS, Extent, ForkDescriptor, Header, LAYOUT_VERSION, Layout, MAGIC,
     NodeDescriptor, PAGE, SwitchDescriptor,
@@ -309,7 +310,7 @@ impl Segment {
     }
 
     /// One of the descriptors that lie at `offset`, whose number the caller has checked.
-    fn descriptor<T: Copy>(&self, offset: usize, index: u32) -> T {
+    fn descriptor<T: Copy + InSegment>(&self, offset: usize, index: u32) -> T {
         // SAFETY: *checked*: one of the layout's descriptors, written once before the magic; any bytes are
         // a valid descriptor. Copied, so that checks hold for what is used.
         unsafe { self.base.as_ptr().add(offset).cast::<T>().add(index as usize).read_volatile() }
