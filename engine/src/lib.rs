@@ -95,7 +95,7 @@ pub use policy::cpus::{Cpus, ParseCpusError, Pin};
 pub use policy::on_death::OnDeath;
 pub use policy::patience::Wait;
 pub use policy::restarts::{RESTART_LIMIT, Restarts};
-pub use ringmill_shm::stats::{Closed, Snapshot};
+pub use ringmill_shm::stats::{Closed, Counter, Snapshot};
 pub use rkyv;
 pub use server::debug::{BranchInfo, DebugInfo, RequestInfo, ServletInfo, WorkerInfo, WorkerName};
 pub use server::loan::{Loan, Plain};

@@ -2,24 +2,193 @@
 //!
 //! Each counter has one writer, the worker; so adding is a load and a store, no locked instruction.
 //! A reader may see counters of two moments: never more items than batches could hold, by much.
+//!
+//! Counters are declared once, in the table below. Their atomics, snapshots, sums over workers, the names and columns
+//! of reports and their part of the segment's fingerprint follow from that.
 
-use crate::fields::in_segment;
+use crate::fields::{Field, InSegment, in_segment, of_struct};
 use crate::sync::Ordering;
 use core::sync::atomic::AtomicU64;
 use serde::Serialize;
 
-/// Why a batch was closed.
+/// Declares the counters: what each counts, its [`Counter`], its field in a [`Snapshot`] (and its name in reports), the
+/// heading of its column, its unit, how those of several workers are put together, and the table where its column is.
+macro_rules! counters {
+    ($(
+        #[doc = $help:literal]
+        $counter:ident $field:ident $heading:literal $unit:literal $merge:ident $table:ident;
+    )*) => {
+        /// A counter of a worker.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        #[repr(usize)]
+        #[non_exhaustive]
+        pub enum Counter {
+            $(#[doc = $help] $counter,)*
+        }
+
+        impl Counter {
+            /// All counters, in the order of reports.
+            pub const ALL: [Self; [$(stringify!($field)),*].len()] = [$(Self::$counter),*];
+
+            const WORDS: [Words; Self::ALL.len()] = [$(Words {
+                name: stringify!($field),
+                help: $help.trim_ascii(),
+                heading: $heading,
+                unit: $unit,
+                merge: Merge::$merge,
+                table: Table::$table,
+            }),*];
+        }
+
+        /// The counters of one worker, or of several, at one moment.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+        #[non_exhaustive]
+        pub struct Snapshot {
+            $(#[doc = $help] pub $field: u64,)*
+        }
+
+        impl Snapshot {
+            fn of(value: impl Fn(Counter) -> u64) -> Self {
+                Self { $($field: value(Counter::$counter),)* }
+            }
+
+            /// One of them.
+            #[must_use]
+            pub fn get(&self, counter: Counter) -> u64 {
+                match counter {
+                    $(Counter::$counter => self.$field,)*
+                }
+            }
+        }
+    };
+}
+
+counters! {
+    /// Batches taken; with a batch size of 0, items.
+    Batches         batches         "batches"  "batches" Sum      Batches;
+    /// Items taken.
+    Items           items           "items"    "items"   Sum      Batches;
+    /// Items of the smallest batch; 0 before the first.
+    BatchMin        batch_min       "min"      "items"   Least    Batches;
+    /// Items of the largest batch.
+    BatchMax        batch_max       "max"      "items"   Greatest Batches;
+    /// Batches closed because they were full.
+    ClosedFull      closed_full     "full"     "batches" Sum      Batches;
+    /// Batches closed because the oldest item had waited long enough.
+    ClosedWindow    closed_window   "window"   "batches" Sum      Batches;
+    /// Batches closed because the ring was empty.
+    ClosedEmpty     closed_empty    "empty"    "batches" Sum      Batches;
+    /// Batches closed because the server was shutting down.
+    ClosedShutdown  closed_shutdown "shutdown" "batches" Sum      Batches;
+    /// Items answered with an error.
+    Errors          errors          "errors"   "items"   Sum      Workers;
+    /// Panics of user code.
+    Panics          panics          "panics"   "panics"  Sum      Workers;
+    /// Items skipped because their caller had gone.
+    Skipped         skipped         "skipped"  "items"   Sum      Workers;
+}
+
+/// The words of a counter, for reports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Words {
+    /// Its name, which is that of its field in a [`Snapshot`].
+    pub name: &'static str,
+    /// What it counts, as a sentence.
+    pub help: &'static str,
+    /// The heading of its column in a table.
+    pub heading: &'static str,
+    /// What is counted.
+    pub unit: &'static str,
+    /// How the counters of several workers become one.
+    pub merge: Merge,
+    /// The table that its column belongs to.
+    pub table: Table,
+}
+
+/// How the counters of several workers become one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Merge {
+    /// Their sum.
+    Sum,
+    /// The least of those that are not 0: 0 says that there is none.
+    Least,
+    /// The greatest.
+    Greatest,
+}
+
+/// The table of a report that a counter belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Table {
+    /// Of the workers, one by one.
+    Workers,
+    /// Of their batches.
+    Batches,
+}
+
+impl Counter {
+    /// Its words.
+    #[must_use]
+    pub fn words(self) -> &'static Words {
+        &Self::WORDS[self as usize]
+    }
+
+    /// Those whose columns a table has.
+    pub fn of(table: Table) -> impl Iterator<Item = Self> {
+        Self::ALL.into_iter().filter(move |counter| counter.words().table == table)
+    }
+
+    /// Its name in Prometheus' form.
+    #[must_use]
+    pub fn metric(self) -> String {
+        let Words { name, merge, .. } = self.words();
+        let only_grows = if *merge == Merge::Sum { "_total" } else { "" };
+        format!("ringmill_worker_{name}{only_grows}")
+    }
+}
+
+impl Merge {
+    fn merged(self, a: u64, b: u64) -> u64 {
+        match self {
+            Self::Sum => a.saturating_add(b), // counters are read from a segment
+            Self::Least if a == 0 || b == 0 => a.max(b),
+            Self::Least => a.min(b),
+            Self::Greatest => a.max(b),
+        }
+    }
+}
+
+/// Why a batch was closed: by its number, the counter of that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[repr(usize)]
 pub enum Closed {
     /// It had as many items as it may.
-    Full = 0,
+    Full = Counter::ClosedFull as usize,
     /// The oldest item had waited as long as it may.
-    Window = 1,
+    Window = Counter::ClosedWindow as usize,
     /// There was no window and nothing more in the ring.
-    Empty = 2,
+    Empty = Counter::ClosedEmpty as usize,
     /// The server is shutting down.
-    Shutdown = 3,
+    Shutdown = Counter::ClosedShutdown as usize,
+}
+
+/// A counter after the other, in the order of [`Counter`].
+#[derive(Debug, Default)]
+#[repr(transparent)]
+struct Values([AtomicU64; Counter::ALL.len()]);
+
+impl InSegment for Values {
+    /// As of a struct with a field for each counter.
+    const FIELDS: u64 = {
+        let mut fields = [const { Field { name: "", offset: 0, of: AtomicU64::FIELDS } }; Counter::ALL.len()];
+        let mut index = 0;
+        while index < fields.len() {
+            fields[index].name = Counter::WORDS[index].name;
+            fields[index].offset = index * size_of::<AtomicU64>();
+            index += 1;
+        }
+        of_struct("Values", size_of::<Self>(), align_of::<Self>(), &fields)
+    };
 }
 
 in_segment! {
@@ -27,15 +196,7 @@ in_segment! {
     #[repr(align(128))]
     #[derive(Debug, Default)]
     pub struct Counters {
-        batches: AtomicU64,
-        items: AtomicU64,
-        /// 0 = none yet.
-        batch_min: AtomicU64,
-        batch_max: AtomicU64,
-        closed: [AtomicU64; 4],
-        errors: AtomicU64,
-        panics: AtomicU64,
-        skipped: AtomicU64,
+        values: Values,
         /// The number of the call of user code that goes on; 0 = none.
         call: AtomicU64,
     }
@@ -48,41 +209,38 @@ fn add(counter: &AtomicU64, n: u64) {
 }
 
 impl Counters {
-    /// A batch of `items` was taken. Only the worker calls this, as all that change something.
+    #[inline]
+    fn at(&self, counter: Counter) -> &AtomicU64 {
+        &self.values.0[counter as usize]
+    }
+
+    /// Counts one more. Only the worker calls this, as all that change something.
+    #[inline]
+    pub fn count(&self, counter: Counter) {
+        add(self.at(counter), 1);
+    }
+
+    /// A batch of `items` was taken.
     #[inline]
     pub fn count_batch(&self, items: u64, why: Closed) {
-        add(&self.batches, 1);
-        add(&self.items, items);
-        add(&self.closed[why as usize], 1);
-        let min = self.batch_min.load(Ordering::Relaxed);
+        self.count(Counter::Batches);
+        add(self.at(Counter::Items), items);
+        add(&self.values.0[why as usize], 1);
+        let (least, greatest) = (self.at(Counter::BatchMin), self.at(Counter::BatchMax));
+        let min = least.load(Ordering::Relaxed);
         if min == 0 || items < min {
-            self.batch_min.store(items, Ordering::Relaxed);
+            least.store(items, Ordering::Relaxed);
         }
-        if items > self.batch_max.load(Ordering::Relaxed) {
-            self.batch_max.store(items, Ordering::Relaxed);
+        if items > greatest.load(Ordering::Relaxed) {
+            greatest.store(items, Ordering::Relaxed);
         }
-    }
-
-    /// An item was answered with an error.
-    pub fn count_error(&self) {
-        add(&self.errors, 1);
-    }
-
-    /// User code panicked.
-    pub fn count_panic(&self) {
-        add(&self.panics, 1);
-    }
-
-    /// An item was not worked on, because its caller had gone.
-    pub fn count_skipped(&self) {
-        add(&self.skipped, 1);
     }
 
     /// User code is called.
     #[inline]
     pub fn begin_call(&self) {
         // Relaxed, here and below: as in `add`. Batches are counted before, so no two calls have one number.
-        self.call.store(self.batches.load(Ordering::Relaxed), Ordering::Relaxed);
+        self.call.store(self.at(Counter::Batches).load(Ordering::Relaxed), Ordering::Relaxed);
     }
 
     /// User code has returned.
@@ -100,70 +258,15 @@ impl Counters {
     /// The counters now.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
-        let get = |c: &AtomicU64| c.load(Ordering::Relaxed);
-        Snapshot {
-            batches: get(&self.batches),
-            items: get(&self.items),
-            batch_min: get(&self.batch_min),
-            batch_max: get(&self.batch_max),
-            closed_full: get(&self.closed[Closed::Full as usize]),
-            closed_window: get(&self.closed[Closed::Window as usize]),
-            closed_empty: get(&self.closed[Closed::Empty as usize]),
-            closed_shutdown: get(&self.closed[Closed::Shutdown as usize]),
-            errors: get(&self.errors),
-            panics: get(&self.panics),
-            skipped: get(&self.skipped),
-        }
+        Snapshot::of(|counter| self.at(counter).load(Ordering::Relaxed))
     }
 }
 
-/// The counters of one worker at one moment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
-#[non_exhaustive]
-pub struct Snapshot {
-    /// Batches taken; with a batch size of 0, items.
-    pub batches: u64,
-    /// Items taken.
-    pub items: u64,
-    /// Items of the smallest batch; 0 before the first.
-    pub batch_min: u64,
-    /// Items of the largest batch.
-    pub batch_max: u64,
-    /// Batches closed because they were full.
-    pub closed_full: u64,
-    /// Batches closed because the oldest item had waited long enough.
-    pub closed_window: u64,
-    /// Batches closed because the ring was empty.
-    pub closed_empty: u64,
-    /// Batches closed because the server was shutting down.
-    pub closed_shutdown: u64,
-    /// Items answered with an error.
-    pub errors: u64,
-    /// Panics of user code.
-    pub panics: u64,
-    /// Items skipped because their caller had gone.
-    pub skipped: u64,
-}
-
 impl Snapshot {
-    /// The sum of two workers.
+    /// The counters of both, as of one worker.
     #[must_use]
     pub fn merged(self, other: Self) -> Self {
-        let least = |a: u64, b: u64| if a == 0 || b == 0 { a.max(b) } else { a.min(b) };
-        let sum = u64::saturating_add; // counters are read from a segment
-        Self {
-            batches: sum(self.batches, other.batches),
-            items: sum(self.items, other.items),
-            batch_min: least(self.batch_min, other.batch_min),
-            batch_max: self.batch_max.max(other.batch_max),
-            closed_full: sum(self.closed_full, other.closed_full),
-            closed_window: sum(self.closed_window, other.closed_window),
-            closed_empty: sum(self.closed_empty, other.closed_empty),
-            closed_shutdown: sum(self.closed_shutdown, other.closed_shutdown),
-            errors: sum(self.errors, other.errors),
-            panics: sum(self.panics, other.panics),
-            skipped: sum(self.skipped, other.skipped),
-        }
+        Self::of(|counter| counter.words().merge.merged(self.get(counter), other.get(counter)))
     }
 
     /// Items a batch; 0 before the first.
@@ -187,5 +290,46 @@ mod tests {
         assert_eq!((busy.batch_min, busy.batch_max, busy.batch_mean()), (3, 7, 5.0));
         let both = busy.merged(Snapshot::default());
         assert_eq!(both, busy);
+    }
+
+    #[test]
+    fn each_counter_is_read_and_merged_where_it_is_counted() {
+        for counter in Counter::ALL {
+            let counters = Counters::default();
+            counters.count(counter);
+            counters.count(counter);
+            let snapshot = counters.snapshot();
+            for other in Counter::ALL {
+                assert_eq!(
+                    snapshot.get(other),
+                    if other == counter { 2 } else { 0 },
+                    "{counter:?}, {other:?}"
+                );
+            }
+            let twice = snapshot.merged(snapshot).get(counter);
+            assert_eq!(twice, if counter.words().merge == Merge::Sum { 4 } else { 2 }, "{counter:?}");
+        }
+    }
+
+    #[test]
+    fn every_reason_to_close_a_batch_is_a_counter() {
+        let closed = |counter: &Counter| counter.words().name.starts_with("closed_");
+        let reasons = [Closed::Full, Closed::Window, Closed::Empty, Closed::Shutdown];
+        let counted: Vec<usize> = Counter::ALL.iter().filter(|c| closed(c)).map(|c| *c as usize).collect();
+        assert_eq!(counted, reasons.map(|why| why as usize));
+        assert!(reasons.iter().all(|why| {
+            let name = Counter::WORDS[*why as usize].name;
+            name == format!("closed_{why:?}").to_lowercase()
+        }));
+    }
+
+    #[test]
+    fn words_are_fit_for_reports() {
+        assert_eq!(Counter::Errors.metric(), "ringmill_worker_errors_total");
+        assert_eq!(Counter::BatchMax.metric(), "ringmill_worker_batch_max");
+        for counter in Counter::ALL {
+            let Words { name, help, .. } = counter.words();
+            assert!(help.ends_with('.') && !help.starts_with(' '), "{name}: {help:?}");
+        }
     }
 }

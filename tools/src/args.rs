@@ -1,6 +1,7 @@
 //! The command line and its help.
 
 use clap::{Parser, Subcommand};
+use ringmill_shm::stats::Counter;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -66,13 +67,21 @@ JSON:
                     ready, failed, leaving, dead), alive (its lease is held), role (process_worker,
                     thread_worker), pid, restarts, in_call (user code is at work), cpus ([]: not
                     pinned), message (why it failed),
-                    counters: batches, items, batch_min, batch_mean, batch_max, closed_full,
-                    closed_window, closed_empty, closed_shutdown, errors, panics, skipped
+                    counters, since the server's start:
+{counters}
   blocks            block_bytes, in_use, count; one entry a size class
 
 Examples:
   shmtool show digits
   shmtool show digits --json | jq '.nodes[] | {name, depth: .ring.depth}'";
+
+fn show_help() -> String {
+    let line = |name, help| format!("                      {name:<16}{help}");
+    let mut counters: Vec<_> =
+        Counter::ALL.map(|counter| line(counter.words().name, counter.words().help)).to_vec();
+    counters.push(line("batch_mean", "Items a batch; 0 before the first."));
+    SHOW_HELP.replace("{counters}", &counters.join("\n"))
+}
 
 const CHECK_HELP: &str = "\
 It changes nothing and may run while everybody works: what it reports of a live segment was seen,
@@ -127,7 +136,7 @@ pub(crate) enum Command {
     #[command(after_long_help = LIST_HELP)]
     List,
     /// Show what is going on in a segment: nodes, workers, requests, payload blocks.
-    #[command(after_long_help = SHOW_HELP)]
+    #[command(after_long_help = show_help())]
     Show {
         /// The segment's name, or its path if it has a slash.
         name: String,

@@ -51,13 +51,17 @@ impl Page {
     }
 
     /// A table; headings that begin with `>` are of numbers, set flush right.
-    pub(crate) fn table(self, headings: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
+    pub(crate) fn table(
+        self,
+        headings: &[impl AsRef<str>],
+        rows: impl IntoIterator<Item = Vec<String>>,
+    ) -> String {
         let mut table = Table::new();
         let align = |heading: &str| match heading.strip_prefix('>') {
             Some(heading) => (heading.to_string(), CellAlignment::Right),
             None => (heading.to_string(), CellAlignment::Left),
         };
-        let (texts, alignments): (Vec<_>, Vec<_>) = headings.iter().map(|h| align(h)).unzip();
+        let (texts, alignments): (Vec<_>, Vec<_>) = headings.iter().map(|h| align(h.as_ref())).unzip();
         let row = |texts: Vec<String>| {
             let cells = texts.into_iter().zip(&alignments);
             cells

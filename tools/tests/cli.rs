@@ -7,7 +7,7 @@ use ringmill_shm::layout::Class;
 use ringmill_shm::participant::{Lease, Life, Role};
 use ringmill_shm::plan::{Fork, Member, Switch, Target};
 use ringmill_shm::segment::{NodeSpec, Place, Segment, Spec};
-use ringmill_shm::stats::Closed;
+use ringmill_shm::stats::{Closed, Counter};
 use ringmill_shm::sys::process::user_id;
 use ringmill_shm::token::Token;
 use serde_json::{Value, json};
@@ -239,7 +239,7 @@ fn busy(ours: &Ours) -> Segment {
     let counters = entries[1].counters();
     counters.count_batch(32, Closed::Full);
     counters.count_batch(7, Closed::Window);
-    counters.count_error();
+    counters.count(Counter::Errors);
     entries[2].counters().count_batch(3, Closed::Empty);
 
     let split = segment.node(0).unwrap();

@@ -44,7 +44,7 @@ use ringmill_shm::arena::{At, Claimed, Parked, Task, all_begun};
 use ringmill_shm::lock::Acquired;
 use ringmill_shm::ring::Ring;
 use ringmill_shm::segment::{Node, Run};
-use ringmill_shm::stats::{Closed, Counters};
+use ringmill_shm::stats::{Closed, Counter, Counters};
 use ringmill_shm::sys::time::now_ns;
 use ringmill_shm::token::Token;
 use std::cell::{Cell, RefCell};
@@ -156,7 +156,7 @@ impl<'a> Loop<'a> {
                         panics::let_go(error);
                     }
                     Err(panic) => {
-                        self.counters.count_panic();
+                        self.counters.count(Counter::Panics);
                         let cause = RemoteCause::from(panic);
                         desk.fail_rest(|_| cause.clone());
                     }
@@ -229,7 +229,7 @@ impl<'a> Loop<'a> {
             let Some(parked) = slot.get() else { continue };
             let Some(task) = parked.resume(&seat.segment) else { continue };
             if let Some(late_ns) = late_ns(&task) {
-                self.counters.count_skipped();
+                self.counters.count(Counter::Skipped);
                 slot.set(None);
                 desk.fail_task(task, RemoteCause::DeadlineExceeded { late_ns });
                 continue;
@@ -487,7 +487,7 @@ impl<'a> Loop<'a> {
             if task.task().is_branch() && !branches {
                 self.gone.push(task.park());
             } else {
-                self.counters.count_skipped();
+                self.counters.count(Counter::Skipped);
                 self.mover.discard(task);
                 crash_point!("run.discards");
             }

@@ -7,6 +7,7 @@ use crate::route::{Mover, Outbox};
 use crate::wire::payload::{Payload, encode};
 use ringmill_shm::arena::{Claimed, Parked};
 use ringmill_shm::plan::Target;
+use ringmill_shm::stats::Counter;
 use ringmill_shm::token::Token;
 use std::cell::{Cell, OnceCell};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -127,7 +128,7 @@ impl Desk {
 
     #[cold]
     pub(crate) fn fail_by_panic(&self, index: usize, panic: Panic) {
-        self.seat.entry().counters().count_panic();
+        self.seat.entry().counters().count(Counter::Panics);
         self.fail(index, panic.into());
     }
 
@@ -144,7 +145,7 @@ impl Desk {
 
     pub(super) fn fail_task(&self, task: Claimed<'_>, cause: RemoteCause) {
         end_if_forked(self.seat.birth);
-        self.seat.entry().counters().count_error();
+        self.seat.entry().counters().count(Counter::Errors);
         let error = self.seat.error(task.attempt(), cause);
         match self.keeps_inputs {
             false => self.mover().fail(task, error),

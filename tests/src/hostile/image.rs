@@ -17,7 +17,7 @@ use ringmill_shm::participant::{Lease, Life, Role, SERVER};
 use ringmill_shm::plan::{Fork, Member, Switch, Target};
 use ringmill_shm::repair::{Orphan, repair, wake_everyone};
 use ringmill_shm::segment::{AttachError, NodeSpec, Place, Segment, Spec};
-use ringmill_shm::stats::{Closed, Snapshot};
+use ringmill_shm::stats::{Closed, Counter, Snapshot};
 use ringmill_shm::token::Token;
 use ringmill_shm::{plan, pool};
 use std::cell::RefCell;
@@ -554,7 +554,7 @@ impl<'s> Actor<'s> {
         let mut all = Snapshot::default();
         for (place, entry) in (0..).zip(self.segment.participants()) {
             entry.counters().count_batch(number.into(), Closed::Full);
-            entry.counters().count_error();
+            entry.counters().count(Counter::Errors);
             all = all.merged(entry.counters().snapshot());
             let _ = (entry.cpus(), entry.message(), entry.life(), entry.role(), all.batch_mean());
             assert!(self.segment.seat_of(place).is_some() || place == SERVER);

@@ -6,7 +6,7 @@ use crate::survey::{State, user_text};
 use crate::units;
 use ringmill_shm::participant::{Life, Role};
 use ringmill_shm::segment::Run;
-use ringmill_shm::stats::Snapshot;
+use ringmill_shm::stats::{Counter, Snapshot, Table};
 
 impl Report for Shown {
     fn text(&self, page: Page) -> String {
@@ -142,9 +142,10 @@ impl Shown {
     }
 
     fn worker_table(&self, page: Page) -> String {
+        let columns = || Counter::of(Table::Workers);
         let rows = self.workers.iter().map(|worker| {
             let counters = &worker.counters.snapshot;
-            vec![
+            let mut row = vec![
                 worker.name(),
                 worker.state_text().into(),
                 match worker.role {
@@ -156,50 +157,38 @@ impl Shown {
                 if worker.pid == 0 { "-".into() } else { worker.pid.to_string() },
                 worker.restarts.to_string(),
                 units::cpus(&worker.cpus),
-                counters.errors.to_string(),
-                counters.panics.to_string(),
-                counters.skipped.to_string(),
-            ]
+            ];
+            row.extend(columns().map(|counter| counters.get(counter).to_string()));
+            row
         });
-        let headings =
-            ["worker", "state", "role", ">pid", ">restarts", "cpus", ">errors", ">panics", ">skipped"];
+        let mut headings =
+            ["worker", "state", "role", ">pid", ">restarts", "cpus"].map(String::from).to_vec();
+        headings.extend(columns().map(heading));
         page.table(&headings, rows)
     }
 
     fn batch_table(&self, page: Page) -> String {
-        let row = |name: String, counters: &Counters| {
-            let of = &counters.snapshot;
-            let numbers = [of.closed_full, of.closed_window, of.closed_empty, of.closed_shutdown];
-            let mut row = vec![
-                name,
-                of.batches.to_string(),
-                of.items.to_string(),
-                of.batch_min.to_string(),
-                format!("{:.1}", counters.batch_mean),
-                of.batch_max.to_string(),
-            ];
-            row.extend(numbers.map(|n| n.to_string()));
+        // The name, a cell for each counter, and the mean between the least and the greatest.
+        let row = |name: String, cell: &dyn Fn(Counter) -> String, mean: String| {
+            let mut row = vec![name];
+            for counter in Counter::of(Table::Batches) {
+                if counter == Counter::BatchMax {
+                    row.push(mean.clone());
+                }
+                row.push(cell(counter));
+            }
             row
         };
-        let mut rows: Vec<_> = self.workers.iter().map(|w| row(w.name(), &w.counters)).collect();
+        let row_of = |name: String, Counters { snapshot, batch_mean }: &Counters| {
+            row(name, &|counter| snapshot.get(counter).to_string(), format!("{batch_mean:.1}"))
+        };
+        let mut rows: Vec<_> = self.workers.iter().map(|w| row_of(w.name(), &w.counters)).collect();
         if self.workers.len() > 1 {
             let all = self.workers.iter().map(|w| w.counters.snapshot);
             let snapshot = all.fold(Snapshot::default(), Snapshot::merged);
-            rows.push(row("all".into(), &Counters { snapshot, batch_mean: snapshot.batch_mean() }));
+            rows.push(row_of("all".into(), &Counters { snapshot, batch_mean: snapshot.batch_mean() }));
         }
-        let headings = [
-            "worker",
-            ">batches",
-            ">items",
-            ">min",
-            ">mean",
-            ">max",
-            ">full",
-            ">window",
-            ">empty",
-            ">shutdown",
-        ];
-        page.table(&headings, rows)
+        page.table(&row("worker".into(), &heading, ">mean".into()), rows)
     }
 }
 
@@ -222,6 +211,11 @@ impl Worker {
         let must_live = matches!(self.state, Life::Ready | Life::Leaving);
         if must_live && !self.alive { "dead" } else { said }
     }
+}
+
+/// The heading of a counter's column, on the right as numbers are.
+fn heading(counter: Counter) -> String {
+    format!(">{}", counter.words().heading)
 }
 
 fn run_text(run: Run) -> &'static str {
