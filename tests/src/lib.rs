@@ -1,43 +1,59 @@
-//! What the tests of ringmill's promises share; the tests themselves are in `tests/`, a file a topic.
+//! What the tests of ringmill's promises share; the tests themselves are in `tests/`, a module a topic.
 //!
 //! Nothing here measures time. A test waits for events, and [`GUARD`] only ends one that would hang.
 //!
+//! * [`actor`]: a worker that does as its inputs say: answers, waits at a gate, or dies;
+//! * [`actor_gate`]: where actors report and wait;
+//! * [`alone`]: tests that have a process of their own;
 //! * [`book`]: how often user code ran for a request;
 //! * [`deed`]: forks and execs of worker code;
 //! * [`dice`]: numbers that look random;
 //! * [`gate`]: where a worker, in whatever process, stops until the test lets it go on;
-//! * [`hostile`]: bytes that nobody should have written;
+//! * [`guard`]: tests that hang fail;
 //! * [`host`]: the same test body over worker processes and worker threads;
+//! * [`hostile`]: bytes that nobody should have written;
 //! * [`listener`]: a listener of the log;
+//! * [`name`]: a server's name, and what is left of that server;
 //! * [`namespace`]: tests that choose their pids;
 //! * [`other_user`]: programs run as another user;
-//! * [`probe`]: a worker that says in which batch it saw an item;
 //! * [`pile`]: items that pile up in the ring while the worker is busy;
 //! * [`plain_signals`]: programs that begin as in a terminal;
+//! * [`probe`]: a worker that says in which batch it saw an item;
+//! * [`process`]: processes as the kernel shows them;
+//! * [`program`]: the programs that tests start;
 //! * [`progress`]: of the long programs;
 //! * [`refusals`]: every system call of a service, refused in turn;
 //! * [`refuse`]: system calls that answer with an error;
 //! * [`soak`]: very many requests, in whose course nothing may grow;
+//! * [`stats`]: what a server says of its first servlet;
 //! * [`storm`]: worker processes killed at random, and what must hold all the same;
 //! * [`traces`]: what a server must not leave behind;
 //! * [`tree`]: trees of servlets, and what becomes of an item in them.
 
+pub mod actor;
+pub mod actor_gate;
+pub mod alone;
 pub mod book;
 pub mod deed;
 pub mod dice;
 pub mod gate;
+pub mod guard;
 pub mod host;
 pub mod hostile;
 pub mod listener;
+pub mod name;
 pub mod namespace;
 pub mod other_user;
 pub mod pile;
 pub mod plain_signals;
 pub mod probe;
+pub mod process;
+pub mod program;
 pub mod progress;
 pub mod refusals;
 pub mod refuse;
 pub mod soak;
+pub mod stats;
 pub mod storm;
 pub mod traces;
 pub mod tree;
@@ -64,7 +80,7 @@ pub fn fresh_name(tag: &str) -> String {
 /// # Panics
 /// If it has not become true after [`GUARD`].
 #[track_caller]
-pub fn wait_until(what: &str, is_true: impl Fn() -> bool) {
+pub fn wait_until(what: &str, mut is_true: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !is_true() {
         assert!(begun.elapsed() < GUARD, "it never came about: {what}");

@@ -1,6 +1,7 @@
 //! A listener of the log, which runs code at the events that it wants.
 
-use std::fmt;
+use crate::gate::report;
+use std::fmt::{self, Write};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber};
 
@@ -48,4 +49,24 @@ impl<F: Fn(&Event<'_>) + Send + Sync + 'static> Subscriber for Listener<F> {
     fn enter(&self, _: &Id) {}
 
     fn exit(&self, _: &Id) {}
+}
+
+struct Line(String);
+
+impl tracing::field::Visit for Line {
+    fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn fmt::Debug) {
+        write!(self.0, "{}={value:?} ", field.name()).expect("a string has room");
+    }
+}
+
+/// A listener of a worker whose log a test reads: tells the gate of this name of every event, field by field.
+pub fn scribe(gate: String) -> impl Subscriber + Send + Sync {
+    Listener::of(
+        |level| level == Level::INFO,
+        move |event| {
+            let mut line = Line(String::new());
+            event.record(&mut line);
+            report(&gate, line.0.trim_end());
+        },
+    )
 }

@@ -11,7 +11,8 @@ use std::process::Command;
 /// Says to this program that it is in such a namespace.
 const INSIDE: &str = "RINGMILL_TEST_NAMESPACE";
 
-/// Runs the body of a test in a namespace: starts this program anew in one, for this test only.
+/// Runs the body of a test in a namespace: starts this program anew in one, for this test only, named as the harness has
+/// it.
 ///
 /// # Panics
 /// If the test fails there.

@@ -14,11 +14,8 @@
 //! Where the variable `RINGMILL_TESTS_TRACE` names a file, the program makes it before `main`.
 #![expect(unsafe_code, reason = "a signal handler, a limit, a constructor")]
 
-#[path = "../../tests/support/actor.rs"]
-mod actor;
-
-use actor::{Act, Actor, Answer, Rebirth, Upbringing};
 use ringmill::{BoxError, CallError, CallOptions, ProcessServlet, Server, ThreadServlet, WhenFull};
+use ringmill_tests::actor::{Act, Actor, Answer, Rebirth, Upbringing};
 use ringmill_tests::listener::Listener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};

@@ -1,6 +1,6 @@
 //! Hostile bytes: whatever a segment holds, nobody who reads it panics, hangs, or leaves the mapping.
 //!
-//! Each target is a plain function of a few bytes, so that a test drives it (`tests/tests/hostile.rs`) as well as
+//! Each target is a plain function of a few bytes, so that a test drives it (`tests/tests/campaigns/hostile.rs`) as well as
 //! libFuzzer (`tests/fuzz`). What it promises is said by what does not happen: no panic, no end of the process
 //! (under AddressSanitizer, no wild access), and an end after an amount of work that follows from the input.
 //!

@@ -1,7 +1,6 @@
 //! Workers and servers of trees of servlets die.
 
 use crate::report::{name, number, points, tell_killed, tell_passed};
-use crate::support::{Name, eventually};
 use crate::{Part, Shop, again, unwatch, watch};
 use ringmill::{
     CallError, CallOptions, Member, MemberOutcome, OnDeath, RemoteCause, RemoteError, Restarts, Server,
@@ -12,8 +11,10 @@ use ringmill_shm::crash::{Act, Page, VARIABLE, follow};
 use ringmill_shm::segment::{Place, Removed, Segment, is_live, remove_if_stale};
 use ringmill_shm::sys::process::PidFd;
 use ringmill_tests::dice::Dice;
+use ringmill_tests::name::Name;
 use ringmill_tests::tree::Tree::{Fast, Keep, Sequence, Switch};
 use ringmill_tests::tree::{self, Circumstances, Crew, Item, LARGEST, ONE, Op, THREAD, TWO, Tree, leaf};
+use ringmill_tests::wait_until;
 use std::collections::BTreeSet;
 use std::io::Read;
 use std::os::unix::process::ExitStatusExt;
@@ -405,7 +406,7 @@ fn workers_die(tree: &str, scenario: &Scenario, shop: &Shop) -> Vec<Cause> {
     std::thread::scope(|scope| {
         work.spawn(scope, 1);
         let body = || {
-            eventually("work goes on", || work.rounds.load(Ordering::SeqCst) > 300);
+            wait_until("work goes on", || work.rounds.load(Ordering::SeqCst) > 300);
             let mut tried: BTreeSet<(&str, usize)> = BTreeSet::new();
             loop {
                 let all =
@@ -449,18 +450,18 @@ fn workers_die(tree: &str, scenario: &Scenario, shop: &Shop) -> Vec<Cause> {
                 (0..3).for_each(|slot| page.disarm(slot));
                 killed.lock().expect("no panic").extend([0, 2].iter().filter_map(|&slot| page.fired(slot)));
                 let _closed = work.open.write().expect("nobody panics"); // every call has ended
-                eventually(&format!("all are back after {}", name(point)), || {
+                wait_until(&format!("all are back after {}", name(point)), || {
                     let gone = killed.lock().expect("no panic");
                     work.processes().all(|(_, w)| w.ready && !gone.contains(&w.pid))
                 });
-                eventually("all places come back", || server.backlog() == 0);
+                wait_until("all places come back", || server.backlog() == 0);
                 assert_sound(&place.inspect());
                 if scenario.down {
-                    eventually("it takes calls again", || takes_calls(&server));
-                    eventually("all places come back", || server.backlog() == 0);
+                    wait_until("it takes calls again", || takes_calls(&server));
+                    wait_until("all places come back", || server.backlog() == 0);
                 }
                 work.fill(&mut dice);
-                eventually("all places come back", || server.backlog() == 0);
+                wait_until("all places come back", || server.backlog() == 0);
                 assert_sound(&place.inspect());
                 if fired.is_some() {
                     tell_killed(point, scenario.role(role), "went on");
@@ -518,7 +519,7 @@ pub(crate) fn serve(tree: &str, name: &str, page: &Path, options: &[&str]) {
     };
     std::thread::scope(|scope| work.spawn(scope, 7));
     if scenario.down {
-        eventually("it takes calls again", || takes_calls(&server));
+        wait_until("it takes calls again", || takes_calls(&server));
     }
     server.shutdown();
 }

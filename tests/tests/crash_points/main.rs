@@ -17,9 +17,6 @@
 //!
 //! At the end a table says who died where. A point at which nobody has died fails the test.
 
-#[path = "../support/mod.rs"]
-mod support;
-
 mod engine;
 mod memory;
 mod report;

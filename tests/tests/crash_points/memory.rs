@@ -7,7 +7,6 @@
 //! every request has ended, once, rightly or with an error; nothing is lost; and all places can be used again.
 
 use crate::report::{name, number, points, tell_killed, tell_passed};
-use crate::support::eventually;
 use crate::{Part, Shop, again, watch};
 use ringmill_shm::arena::{Arrived, At, Claimed, Done, Join, Task};
 use ringmill_shm::check::check;
@@ -20,6 +19,7 @@ use ringmill_shm::repair::{Orphan, repair};
 use ringmill_shm::segment::{NodeSpec, Place, Segment, Spec};
 use ringmill_shm::token::Token;
 use ringmill_shm::word::Phase;
+use ringmill_tests::wait_until;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -459,11 +459,11 @@ impl<'p> Scene<'p> {
         }
         let mut worker = self.spawn("work", WORKER, &[]);
         if plan.contended {
-            eventually("the worker has the lock", || self.page.fired(3).is_some());
+            wait_until("the worker has the lock", || self.page.fired(3).is_some());
             let waits = || self.page.passed(SECOND as usize, number("lock.waits"));
             let before = waits();
             let mut second = self.spawn("work", SECOND, &[]);
-            eventually("the second waits", || waits() > before);
+            wait_until("the second waits", || waits() > before);
             self.page.disarm(3);
             dead.push(self.bury(&mut worker, WORKER));
             dead.push(self.bury(&mut second, SECOND));

@@ -5,9 +5,11 @@
 //! its place among the constructors, and runs the later ones first.
 #![expect(unsafe_code, reason = "constructors of our own, and what they may call")]
 
-use crate::support::{Name, guarded};
 use ringmill::rkyv::Archived;
 use ringmill::{BoxError, CallError, Context, ProcessServlet, Server, Worker};
+use ringmill_tests::guard::guarded;
+use ringmill_tests::name::Name;
+use ringmill_tests::process::dump_no_core;
 use std::ffi::{c_char, c_int};
 use std::path::PathBuf;
 use std::process::Command;
@@ -193,19 +195,13 @@ fn output_of(test: &str) -> Option<std::process::Output> {
 
 /// Dies in the way told, on each of `threads` threads.
 fn die(what: &str, threads: usize) {
-    no_core_dumps();
+    dump_no_core();
     let name = Name::new("dies");
     let server = start(&name, ProcessServlet::new(()).stream_threads(threads));
     for _ in 0..threads {
         let Err(CallError::WorkerDied(error)) = server.call(&what.into()) else { panic!("it lives") };
         assert!(error.to_string().contains(&format!("signal {}", libc::SIGSEGV)), "{error}");
     }
-}
-
-fn no_core_dumps() {
-    let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: a live structure to read.
-    unsafe { libc::setrlimit(libc::RLIMIT_CORE, &raw const none) };
 }
 
 #[test]

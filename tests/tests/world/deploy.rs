@@ -5,7 +5,8 @@
 //! Cause: the executable was looked up again at each restart. Fix: see `sys::image`.
 
 use crate::resident::{RESIDENT, Service, copy_of, public_directory};
-use crate::support::{Name, guarded};
+use ringmill_tests::guard::guarded;
+use ringmill_tests::name::Name;
 use ringmill_tests::refuse::{Refusal, in_process_of};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};

@@ -4,8 +4,10 @@
 //! ignored signal stays so over an exec. Fix: see `sys::process::outlive_group_signals`.
 
 use crate::resident::{RESIDENT, Service};
-use crate::support::{Name, guarded, signal, status_number};
 use ringmill_shm::sys::process::GROUP_SIGNALS;
+use ringmill_tests::guard::guarded;
+use ringmill_tests::name::Name;
+use ringmill_tests::process::{signal, status_number};
 use std::process::Command;
 
 /// Bits of a `/proc/…/status` file, as a program says that is run by `sh`.

@@ -2,13 +2,13 @@
 //! code of the stream's user, and only after that there is `None`.
 #![expect(unsafe_code, reason = "a type's own check of its bytes")]
 
-use super::support::signal;
 use futures_util::{StreamExt, stream};
 use ringmill::{
     BoxError, CallError, CallOptions, Context, PassThrough, ProcessServlet, Restarts, Server, StreamOptions,
     ThreadServlet, WhenFull, Worker,
 };
 use ringmill_tests::host::{Crew, Host, on_both};
+use ringmill_tests::process::signal;
 use ringmill_tests::{GUARD, fresh_name, wait_until};
 use rkyv::bytecheck::Verify;
 use rkyv::rancor::{Fallible, Source};

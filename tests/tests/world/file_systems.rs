@@ -3,8 +3,8 @@
 //!
 //! File systems are mounted in a name space of mounts, by root; skipped, with a word, where that cannot be done.
 
-use crate::support::guarded;
 use ringmill::{PassThrough, ProcessServlet, Server};
+use ringmill_tests::guard::guarded;
 use std::fs;
 use std::path::Path;
 use std::process::Command;

@@ -6,7 +6,6 @@
 //! process it was. Fix: `ringmill_shm::sys::birth`.
 #![expect(unsafe_code, reason = "fork and bare clone")]
 
-use crate::support::{Name, eventually, guarded};
 use futures_util::StreamExt;
 use ringmill::rkyv::rancor::Fallible;
 use ringmill::rkyv::with::{ArchiveWith, DeserializeWith, SerializeWith};
@@ -15,15 +14,15 @@ use ringmill::{
     Batch, BatchWorker, BoxError, CallError, CallOptions, Context, DrainError, Loan, PassThrough, Pending,
     ProcessServlet, Reply, Server, StartError, ThreadServlet, Worker,
 };
-use ringmill_tests::plain_signals::with_plain_signals;
+use ringmill_tests::alone::alone;
+use ringmill_tests::name::Name;
+use ringmill_tests::wait_until;
 use std::cell::Cell;
 use std::fmt::Debug;
 use std::future::Future;
-use std::io::{Read, Seek, Write};
-use std::os::unix::process::CommandExt;
+use std::io::{Read, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
-use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context as Task, Poll, Waker};
 use std::time::Duration;
@@ -70,35 +69,6 @@ impl BatchWorker for Holder {
 }
 
 ringmill::init!(Successor, Holder, PassThrough<Vec<f32>>, PassThrough<Forking>);
-
-/// Runs a test in a process of its own, in which no other test holds an allocator's or the harness's lock at the moment
-/// of a fork. What it leaves is killed.
-#[track_caller]
-pub(crate) fn alone(test: &str, body: impl FnOnce() + Send + 'static) {
-    const VARIABLE: &str = "RINGMILL_TEST_ALONE";
-    if std::env::var(VARIABLE).is_ok_and(|name| name == test) {
-        return guarded(body);
-    }
-    let said = tempfile::tempfile().expect("a file");
-    let copy = || said.try_clone().expect("a descriptor");
-    let mut command = Command::new(std::env::current_exe().expect("this program"));
-    let mut process = with_plain_signals(&mut command)
-        .args(["--exact", test, "--nocapture", "--test-threads=1"])
-        .env(VARIABLE, test)
-        .process_group(0)
-        .stdin(Stdio::null())
-        .stdout(copy())
-        .stderr(copy())
-        .spawn()
-        .expect("this program");
-    let status = process.wait().expect("a child of ours"); // it does not hang: `guarded`
-    // SAFETY: the group is named after a child of ours; nobody else is in it.
-    unsafe { libc::kill(-process.id().cast_signed(), libc::SIGKILL) };
-    let mut text = String::new();
-    let mut said = said;
-    said.rewind().and_then(|()| said.read_to_string(&mut text)).expect("a file of ours");
-    assert!(status.success() && text.contains("1 passed"), "{test}: {status}\n{text}");
-}
 
 /// How a child is made.
 #[derive(Debug, Clone, Copy)]
@@ -417,7 +387,7 @@ fn guards_of_every_state_are_dropped_without_a_trace() {
             assert!((71..=72).contains(&next), "{next}: the first may have been there at once");
             assert!(loans.call_loan(loan).expect("an answer").iter().all(|&number| number == 0.5));
             drop((reply, stream, unordered, tasks));
-            eventually("all places are free", || server.backlog() == 0 && loans.backlog() == 0);
+            wait_until("all places are free", || server.backlog() == 0 && loans.backlog() == 0);
             name.assert_consistent();
         }
         // As the end of a child's `main`: the server itself is dropped, and so is all it has.
@@ -604,7 +574,7 @@ fn a_daemon_is_told_and_keeps_neither_name_nor_files() {
         told.read_exact(&mut said).expect("words");
         assert_eq!(&said, b"told");
         // The daemon lives. Its workers have left, and the last one has removed the files; or a start does.
-        eventually("the name is free", || {
+        wait_until("the name is free", || {
             match Server::builder(name.text()).start(ProcessServlet::<Successor>::new(())) {
                 Ok(again) => *again.call(&1).expect("an answer") == 2,
                 Err(StartError::Segment(_)) => false,
@@ -935,7 +905,7 @@ fn a_call_in_flight_is_answered_in_the_parent_alone() {
         std::thread::scope(|scope| {
             let (server, text) = (&server, &text);
             let call = scope.spawn(move || *server.call(text).expect("an answer"));
-            eventually("it is at work", || server.debug_info().requests.iter().any(|r| r.phase == "claimed"));
+            wait_until("it is at work", || server.debug_info().requests.iter().any(|r| r.phase == "claimed"));
             for way in WAYS {
                 let said = Child::start(way, || {
                     server.shutdown();

@@ -4,10 +4,12 @@
 //! standard library's `Command` waits for the end of a pipe, of which that child had a copy. Fix: `ringmill_shm::sys::child`.
 #![expect(unsafe_code, reason = "fork, and signals to processes of the test")]
 
-use super::fork::{Way, alone};
+use super::fork::Way;
 use super::fork_worker::{Forker, ask};
-use crate::support::{Name, eventually};
 use ringmill::{ProcessServlet, Restarts, Server};
+use ringmill_tests::alone::alone;
+use ringmill_tests::name::Name;
+use ringmill_tests::wait_until;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -46,7 +48,7 @@ fn children_that_live_on_hold_no_restart_up() {
                 // SAFETY: a worker of ours.
                 unsafe { libc::kill(worker.cast_signed(), libc::SIGKILL) };
                 wanted.store(8, Ordering::SeqCst);
-                eventually("its successor is ready", || {
+                wait_until("its successor is ready", || {
                     let stats = server.stats();
                     stats.servlets[0].workers.iter().all(|other| other.ready && other.pid != worker)
                 });

@@ -7,15 +7,19 @@
 //! `Loop::admit_from`.
 #![expect(unsafe_code, reason = "fork, wakers made by hand, a type's own check of its bytes")]
 
-use super::fork::{WAYS, Way, alone, is_told};
+use super::fork::{WAYS, Way, is_told};
 use super::fork_worker::state;
-use crate::support::{Name, eventually, pids, signal};
 use futures_util::StreamExt;
 use ringmill::{
     Batch, BatchWorker, BoxError, CallError, Context, ProcessServlet, Server, Servlet, Stop, Switch,
     ThreadServlet, Worker,
 };
+use ringmill_tests::alone::alone;
 use ringmill_tests::listener::Listener;
+use ringmill_tests::name::Name;
+use ringmill_tests::process::signal;
+use ringmill_tests::stats::pids;
+use ringmill_tests::wait_until;
 use rkyv::bytecheck::Verify;
 use rkyv::rancor::{Fallible, Source};
 use rkyv::with::{ArchiveWith, DeserializeWith, SerializeWith};
@@ -101,7 +105,7 @@ fn child_in(file: &Path) -> i32 {
 
 #[track_caller]
 fn await_child(child: i32) {
-    eventually("the child has ended", || matches!(state(child), None | Some('Z')));
+    wait_until("the child has ended", || matches!(state(child), None | Some('Z')));
     // SAFETY: one of ours; where it is a worker's, it is refused.
     unsafe { libc::waitpid(child, std::ptr::null_mut(), libc::WNOHANG) };
 }
@@ -315,7 +319,7 @@ fn a_child_that_comes_late_from_the_check_of_an_input_writes_nothing() {
             let stage = || server.debug_info().requests.first()?.stage.clone();
             std::thread::scope(|scope| {
                 let call = scope.spawn(|| server.call(&Number(5)).expect("an answer").0.to_native());
-                eventually("it is at work", || {
+                wait_until("it is at work", || {
                     server.stats().servlets[1].depth == 0 && stage().is_some_and(|stage| stage == "second")
                 });
                 std::fs::remove_file(&held).expect("it is there");
@@ -575,7 +579,7 @@ fn a_child_of_a_waker_ends_or_is_told() {
                 }
             };
             assert_eq!(answer, 7, "{part:?} {way:?}");
-            eventually("it has forked", || forks.child.load(Ordering::SeqCst) > 0);
+            wait_until("it has forked", || forks.child.load(Ordering::SeqCst) > 0);
             let mut said = String::new();
             hear.read_to_string(&mut said).expect("words");
             assert_eq!(said, if part == Part::Clone { "told" } else { "" }, "{part:?} {way:?}");
@@ -621,7 +625,7 @@ fn a_child_of_a_listener_ends() {
         answers(&server, 1);
         let former = pids(&server)[0];
         signal(former, libc::SIGKILL);
-        eventually("it is told", || forked() > 1);
+        wait_until("it is told", || forked() > 1);
         answers(&server, 2);
         assert_ne!(pids(&server)[0], former);
         for &child in children.lock().expect("no panic").iter() {

@@ -6,11 +6,13 @@
 //! a byte an incarnation.
 #![expect(unsafe_code, reason = "fork, and signals to processes of the test")]
 
-use super::fork::{Way, alone};
-use crate::support::{Name, eventually};
+use super::fork::Way;
 use ringmill::{
     Batch, BatchWorker, BoxError, CallOptions, Context, ProcessServlet, Server, ThreadServlet, WhenFull,
 };
+use ringmill_tests::alone::alone;
+use ringmill_tests::name::Name;
+use ringmill_tests::wait_until;
 use std::time::Duration;
 
 /// Forks as it is told, and answers its pid and the child's.
@@ -87,7 +89,7 @@ fn a_child_that_comes_back_ends() {
                 for deed in ["return", "fail", "panic", "reply"] {
                     let (worker, child) = ask(&server, &format!("{way} {deed}")).expect("an answer");
                     assert!(worker > 0 && child > 0, "the parent's answer: {worker} {child}");
-                    eventually("the child has ended", || matches!(state(child), None | Some('Z')));
+                    wait_until("the child has ended", || matches!(state(child), None | Some('Z')));
                     // SAFETY: one of ours, where the worker is a thread; else it is refused.
                     unsafe { libc::waitpid(child, std::ptr::null_mut(), libc::WNOHANG) };
                     assert!(ask(&server, "").is_ok());
@@ -112,7 +114,7 @@ fn a_worker_comes_back_beside_its_own_helper() {
             let (worker, helper) = ask(&server, &format!("{way} live")).expect("an answer");
             // SAFETY: a worker of ours.
             unsafe { libc::kill(worker.cast_signed(), libc::SIGKILL) };
-            eventually("its successor answers", || ask(&server, "").is_ok_and(|(pid, _)| pid != worker));
+            wait_until("its successor answers", || ask(&server, "").is_ok_and(|(pid, _)| pid != worker));
             assert!(state(helper).is_some(), "the helper lives");
             name.assert_consistent();
             drop(server);

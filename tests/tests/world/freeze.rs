@@ -3,7 +3,10 @@
 //! Symptom: after a paused container had been continued, `exec_timeout` killed the workers of innocent calls. Cause: the
 //! clock had gone on. Fix: a gap between two looks of the supervisor counts as one look.
 
-use crate::support::{Gate, Name, Program, guarded};
+use ringmill_tests::actor_gate::ActorGate;
+use ringmill_tests::guard::guarded;
+use ringmill_tests::name::Name;
+use ringmill_tests::program::Program;
 use std::time::Duration;
 
 /// Sends a signal to every process of a program that leads a session.
@@ -18,7 +21,7 @@ fn signal_group(program: &Program, signal: i32) {
 fn a_call_that_was_frozen_with_its_server_gets_the_rest_of_its_time() {
     guarded(|| {
         let limit = Duration::from_secs(3);
-        let (name, gate) = (Name::new("frozen"), Gate::new());
+        let (name, gate) = (Name::new("frozen"), ActorGate::new());
         let options = ["workers=1", &format!("exec-ms={}", limit.as_millis())];
         let (mut program, workers) = Program::start_ready(&name, &gate, &options);
         let visit = program.hold(&gate, 7);

@@ -5,13 +5,18 @@
 //! itself. Causes: nothing owned the processes before the server was there; the files counted as removed when
 //! removing them began. Fixes: see `engine/src/client/shutdown.rs` and `Unready` in `engine/src/server/builder.rs`.
 
-use crate::support::{Gate, Name, Program, Who, eventually, guarded, signal};
 use ringmill::rkyv::Archived;
 use ringmill::{
     BoxError, CallOptions, Context, PassThrough, ProcessServlet, Restarts, Server, StreamOptions,
     ThreadServlet, Wait, WhenFull, Worker,
 };
 use ringmill_shm::sys::process::{PidFd, wait_readable};
+use ringmill_tests::actor_gate::ActorGate;
+use ringmill_tests::guard::guarded;
+use ringmill_tests::name::Name;
+use ringmill_tests::process::{Process, signal};
+use ringmill_tests::program::Program;
+use ringmill_tests::wait_until;
 use std::collections::HashMap;
 use std::os::fd::AsRawFd;
 use std::sync::{Arc, Mutex, Weak};
@@ -22,15 +27,15 @@ ringmill::init!(PassThrough<u64>);
 #[test]
 fn a_listener_that_panics_at_the_start_leaves_nothing() {
     guarded(|| {
-        let (name, gate) = (Name::new("listener"), Gate::new());
+        let (name, gate) = (Name::new("listener"), ActorGate::new());
         // A batch larger than the capacity: there is something to warn of.
         let options = ["batch=64", "listener=panics"];
         let (mut program, workers) = Program::start_ready(&name, &gate, &options);
-        let workers: Vec<Who> = workers.into_iter().map(Who::of).collect();
+        let workers: Vec<Process> = workers.into_iter().map(Process::of).collect();
         program.tell("return");
         let end = program.end();
         assert!(end.status.success(), "{end:?}");
-        eventually("the workers have gone", || !workers.iter().any(|worker| worker.exists()));
+        wait_until("the workers have gone", || !workers.iter().any(|worker| worker.exists()));
         name.assert_nothing_left();
     });
 }
@@ -40,7 +45,7 @@ fn a_listener_that_panics_at_the_start_leaves_nothing() {
 #[test]
 fn a_listener_may_shut_the_server_down() {
     guarded(|| {
-        let (name, gate) = (Name::new("within"), Gate::new());
+        let (name, gate) = (Name::new("within"), ActorGate::new());
         let (mut program, workers) = Program::start_ready(&name, &gate, &["listener=shuts-down"]);
         program.tell("watch");
         signal(workers[0], libc::SIGKILL);
@@ -77,13 +82,13 @@ fn whoever_has_shut_down_finds_nothing_left() {
 fn a_second_signal_leaves_no_file() {
     guarded(|| {
         for round in 0..20_u64 {
-            let (name, gate) = (Name::new("second"), Gate::new());
+            let (name, gate) = (Name::new("second"), ActorGate::new());
             let (mut program, _workers) = Program::start_ready(&name, &gate, &["workers=1"]);
             let visit = (round % 2 == 0).then(|| program.hold(&gate, 1)); // the first one would wait for it
             let process = PidFd::open(program.pid()).expect("it lives");
             signal(program.pid(), libc::SIGINT);
             std::thread::sleep(Duration::from_micros(round * 97)); // at many moments
-            eventually("it ends", || {
+            wait_until("it ends", || {
                 let _ = process.send_signal(libc::SIGINT); // two that come at once may be one
                 wait_readable(&[process.as_raw_fd()], Some(Duration::from_millis(1)))[0]
             });
@@ -156,7 +161,7 @@ fn no_time_is_too_long() {
         assert_eq!(*sent.wait_timeout(EVER).expect("an outcome").expect("an answer"), 2);
         let outcomes = server.stream_with(0..10, StreamOptions::new().timeout(EVER));
         assert_eq!(outcomes.filter_map(Result::ok).count(), 10);
-        signal(crate::support::pids(&server)[0], libc::SIGKILL);
+        signal(ringmill_tests::stats::pids(&server)[0], libc::SIGKILL);
         assert_eq!(*server.call_with(&3, options).expect("by another one"), 3);
         server.drain(EVER).expect("nothing is in progress");
         server.shutdown();

@@ -7,10 +7,13 @@
 //! process was watched. Fix: see `host::spawn`, `host::janitor` and `sys::tether`.
 
 use crate::resident::{RESIDENT, Service, copy_of, public_directory};
-use crate::support::{Name, await_end, eventually, guarded};
 use ringmill_shm::sys::process::PidFd;
+use ringmill_tests::guard::guarded;
+use ringmill_tests::name::Name;
 use ringmill_tests::other_user::can_be_another_user;
+use ringmill_tests::process::await_end;
 use ringmill_tests::refuse::{Refusal, in_process_of};
+use ringmill_tests::wait_until;
 use std::process::Command;
 
 fn unlink(name: &Name) {
@@ -66,7 +69,7 @@ fn a_service_that_runs_another_program_in_its_place() {
             .collect();
         service.tell("be sleep");
         workers.iter().for_each(await_end);
-        eventually("its files are gone", || name.is_clean());
+        wait_until("its files are gone", || name.is_clean());
         assert!(service.child.try_wait().expect("our child").is_none(), "it runs the other program");
     });
 }
@@ -149,7 +152,7 @@ fn privileges_that_are_dropped() {
                     name.assert_nothing_left();
                     assert_eq!(service.end(), "");
                 }
-                eventually("its files are gone", || name.is_clean());
+                wait_until("its files are gone", || name.is_clean());
             }
         }
     });
@@ -175,7 +178,7 @@ fn a_janitor_ends_with_its_server() {
             if killed {
                 service.child.kill().expect("it lives");
                 await_end(&janitor);
-                eventually("its files are gone", || name.is_clean());
+                wait_until("its files are gone", || name.is_clean());
             } else {
                 assert_eq!(service.end(), "");
                 assert_eq!(janitors().count(), 0);

@@ -4,8 +4,10 @@
 //! `exec_timeout` did nothing. Fix: see `host::spawn::kill`.
 
 use crate::resident::{RESIDENT, Service};
-use crate::support::{Name, await_end, guarded};
 use ringmill_shm::sys::process::PidFd;
+use ringmill_tests::guard::guarded;
+use ringmill_tests::name::Name;
+use ringmill_tests::process::await_end;
 use ringmill_tests::refuse::{Refusal, in_process_of};
 use std::process::Command;
 

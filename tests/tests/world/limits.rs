@@ -4,11 +4,15 @@
 //! was never killed, logged or counted; callers waited out their timeouts. Cause: only calls had a limit. Fix: see
 //! `engine/src/host/supervisor/limits.rs`.
 
-use crate::support::{Gate, Name, Visit, eventually, guarded, signal};
 use ringmill::{
     BoxError, CallError, Context, ProcessServlet, Restarts, Server, ServerBuilder, Stop, ThreadServlet,
     Worker,
 };
+use ringmill_tests::actor_gate::{ActorGate, Visit};
+use ringmill_tests::guard::guarded;
+use ringmill_tests::name::Name;
+use ringmill_tests::process::signal;
+use ringmill_tests::wait_until;
 use rkyv::Archived;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -44,7 +48,7 @@ impl Worker for Stuck {
     type Out = u64;
 
     fn new(hang: Hang, context: &Context) -> Result<Self, BoxError> {
-        crate::support::actor::dump_no_core();
+        ringmill_tests::process::dump_no_core();
         if context.restarts() > 0 {
             hang.hang("new");
         }
@@ -74,7 +78,7 @@ impl Worker for Stuck {
 
 const SOON: Duration = Duration::from_millis(100);
 
-fn hang(gate: &Gate, place: &str) -> Hang {
+fn hang(gate: &ActorGate, place: &str) -> Hang {
     Hang { gate: gate.path(), place: place.into() }
 }
 
@@ -96,7 +100,7 @@ fn state(server: &Server<u64, u64>) -> (String, f64) {
 
 #[track_caller]
 fn assert_down(server: &Server<u64, u64>, why: &str) {
-    eventually("it is down", || match server.call(&1).map(|reply| *reply) {
+    wait_until("it is down", || match server.call(&1).map(|reply| *reply) {
         Err(CallError::ServletDown { reason, .. }) => {
             assert!(reason.contains(why), "{reason}");
             true
@@ -111,20 +115,20 @@ fn assert_down(server: &Server<u64, u64>, why: &str) {
 fn a_process_that_hangs_as_it_is_started_again_is_ended() {
     guarded(|| {
         for place in ["new", "warm_up"] {
-            let (name, gate) = (Name::new("hangs"), Gate::new());
+            let (name, gate) = (Name::new("hangs"), ActorGate::new());
             let servlet = ProcessServlet::<Stuck>::new(hang(&gate, place)).name("stuck");
             let servlet = servlet.restarts(Restarts::unlimited().backoff(Duration::ZERO, Duration::ZERO));
             // The first start takes what it takes; see `start_timeout`.
             let server =
                 builder(&name).start_timeout(Duration::from_secs(2)).start(servlet).expect("it starts");
-            signal(crate::support::pids(&server)[0], libc::SIGKILL);
+            signal(ringmill_tests::stats::pids(&server)[0], libc::SIGKILL);
             let first = gate.next();
             assert_eq!((state(&server).0.as_str(), first.kind.as_str()), ("starting", place));
             first.await_death();
             let second = gate.next();
             assert_down(&server, "starting (in new or warm_up) for longer than 2s");
             second.let_go();
-            eventually("it takes requests again", || server.call(&7).is_ok_and(|reply| *reply == 7));
+            wait_until("it takes requests again", || server.call(&7).is_ok_and(|reply| *reply == 7));
             assert_eq!(state(&server).0, "ready");
             drop(server);
             name.assert_nothing_left();
@@ -135,7 +139,7 @@ fn a_process_that_hangs_as_it_is_started_again_is_ended() {
 #[test]
 fn a_process_that_hangs_as_it_leaves_is_ended() {
     guarded(|| {
-        let (name, gate) = (Name::new("leaves"), Gate::new());
+        let (name, gate) = (Name::new("leaves"), ActorGate::new());
         let servlet = ProcessServlet::<Stuck>::new(hang(&gate, "cleanup"));
         let server = builder(&name).start(servlet).expect("it starts");
         for _ in 0..2 {
@@ -154,7 +158,7 @@ fn a_process_that_hangs_as_it_leaves_is_ended() {
 fn a_servlet_goes_on_without_a_thread_that_hangs() {
     guarded(|| {
         for place in ["new", "warm_up", "cleanup"] {
-            let (name, gate) = (Name::new("thread"), Gate::new());
+            let (name, gate) = (Name::new("thread"), ActorGate::new());
             let servlet = ThreadServlet::<Stuck>::new(hang(&gate, place));
             let server = builder(&name).start_timeout(SOON * 10).start(servlet).expect("it starts");
             fatal(&server);
@@ -164,7 +168,7 @@ fn a_servlet_goes_on_without_a_thread_that_hangs() {
             assert_eq!(now, if place == "cleanup" { "leaving" } else { "starting" });
             assert!(seconds > 0.0 && seconds < 60.0, "{seconds}");
             visit.let_go();
-            eventually("it takes requests again", || server.call(&7).is_ok_and(|reply| *reply == 7));
+            wait_until("it takes requests again", || server.call(&7).is_ok_and(|reply| *reply == 7));
             drop(server);
             name.assert_nothing_left();
         }
@@ -176,7 +180,7 @@ fn a_servlet_goes_on_without_a_thread_that_hangs() {
 fn a_thread_that_hangs_holds_up_no_shutdown() {
     guarded(|| {
         for place in ["new", "cleanup"] {
-            let (name, gate) = (Name::new("nohold"), Gate::new());
+            let (name, gate) = (Name::new("nohold"), ActorGate::new());
             let server =
                 builder(&name).start(ThreadServlet::<Stuck>::new(hang(&gate, place))).expect("it starts");
             fatal(&server);

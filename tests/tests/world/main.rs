@@ -1,9 +1,6 @@
 //! The world around the engine does other things than kill: it forks, execs, deploys, refuses, fills up and freezes. A
 //! module a promise.
 
-#[path = "../support/mod.rs"]
-mod support;
-
 mod before_main;
 mod deploy;
 mod dispositions;

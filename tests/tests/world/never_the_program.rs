@@ -5,9 +5,10 @@
 //! followed; and any value of an order can be written.
 #![expect(unsafe_code, reason = "a constructor of our own")]
 
-use crate::support::{Name, guarded};
 use ringmill::rkyv::Archived;
 use ringmill::{BoxError, Context, PassThrough, ProcessServlet, Server, Wait, Worker};
+use ringmill_tests::guard::guarded;
+use ringmill_tests::name::Name;
 use std::ffi::{OsStr, OsString, c_char, c_int};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
@@ -81,7 +82,7 @@ fn an_order_that_is_over_ends_the_process() {
     guarded(|| {
         let name = Name::new("over");
         let server = Server::builder(name.text()).start(ProcessServlet::<Host>::new(())).expect("it starts");
-        let pid = crate::support::pids(&server)[0];
+        let pid = ringmill_tests::stats::pids(&server)[0];
         let variables = std::fs::read(format!("/proc/{pid}/environ")).expect("it lives");
         let prefix = format!("{ORDER}=").into_bytes();
         let order: OsString = variables

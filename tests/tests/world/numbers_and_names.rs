@@ -1,11 +1,11 @@
 //! Every number and name is checked where it enters: before anything is allocated, multiplied or started, with the limit in
 //! the error, which is one line of plain text.
 
-use crate::support::Name;
 use ringmill::{
     CallError, Cpus, Ensemble, PassThrough, Pin, ProcessServlet, Server, ServerBuilder, Servlet, StartError,
     Switch, ThreadServlet,
 };
+use ringmill_tests::name::Name;
 use rkyv::Archived;
 
 /// Values of which some product overflows, or some allocation would take all memory.

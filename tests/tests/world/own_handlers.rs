@@ -5,10 +5,13 @@
 
 use super::fork::Holder;
 use super::signals::{Program, say};
-use crate::support::{Name, await_end, eventually, guarded};
 use ringmill::{CallOptions, ProcessServlet, Server, ThreadServlet};
 use ringmill_shm::segment::Run;
 use ringmill_shm::sys::process::{GROUP_SIGNALS, PidFd};
+use ringmill_tests::guard::guarded;
+use ringmill_tests::name::Name;
+use ringmill_tests::process::await_end;
+use ringmill_tests::wait_until;
 use std::io::{PipeReader, Read};
 use std::os::fd::IntoRawFd;
 use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
@@ -172,7 +175,7 @@ fn roles() {
             });
         }
         // One at work, one that waits.
-        eventually("they are on their way", || {
+        wait_until("they are on their way", || {
             let phases: Vec<_> = server.debug_info().requests.iter().map(|r| r.phase).collect();
             phases.len() == 2 && phases.contains(&"claimed")
         });
@@ -218,7 +221,7 @@ fn a_handler_in_front_of_ours_that_restores_it_has_the_server_shut_down() {
         for &signal in GROUP_SIGNALS {
             let busy = Busy::start(&format!("{:?}-{:?}", When::AfterTheServer, Chain::Restores));
             busy.program.signal(signal);
-            eventually("it shuts down", || busy.name.inspect().run() != Run::Running);
+            wait_until("it shuts down", || busy.name.inspect().run() != Run::Running);
             std::fs::remove_file(&busy.held).expect("it is there");
             let (said, status) = busy.program.rest();
             assert_eq!(said.matches("answered").count(), 2, "{said}");
@@ -249,7 +252,7 @@ fn a_handler_in_front_of_ours_that_calls_it_decides() {
                 let (_, status) = busy.program.rest();
                 assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(second));
                 busy.workers.iter().for_each(await_end);
-                eventually("the last worker has removed the files", || busy.name.is_clean());
+                wait_until("the last worker has removed the files", || busy.name.is_clean());
             }
         }
     });
@@ -266,7 +269,7 @@ fn a_handler_from_before_the_server_decides() {
                 let (_, status) = busy.program.rest();
                 assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(signal));
                 busy.workers.iter().for_each(await_end);
-                eventually("the last worker has removed the files", || busy.name.is_clean());
+                wait_until("the last worker has removed the files", || busy.name.is_clean());
             }
         }
     });
@@ -294,7 +297,7 @@ fn a_service_that_ends_without_its_server_leaves_nothing() {
                     let next = Server::builder(busy.name.text()).start(ProcessServlet::<Holder>::new(()));
                     assert!(next.expect("a server").call(&"/none".to_owned()).is_ok());
                 }
-                eventually("no file is left", || busy.name.is_clean());
+                wait_until("no file is left", || busy.name.is_clean());
             }
         }
     });

@@ -1,7 +1,6 @@
 //! A value that compiles as a payload comes back as it was: from workers in threads and in processes, which make a value
 //! of each input and send that, by calls, streams and ensembles.
 
-use crate::support::{Name, guarded};
 use proptest::collection::{btree_map, hash_map, vec};
 use proptest::option;
 use proptest::prelude::*;
@@ -11,6 +10,8 @@ use ringmill::{
     BoxError, CallError, Context, Ensemble, PassThrough, Payload, ProcessServlet, RemoteCause, RemoteError,
     Server, Servlet, ThreadServlet, Worker,
 };
+use ringmill_tests::guard::guarded;
+use ringmill_tests::name::Name;
 use rkyv::api::low::{LowDeserializer, deserialize};
 use rkyv::rancor::{Error, Fallible, Source};
 use rkyv::string::{ArchivedString, StringResolver};

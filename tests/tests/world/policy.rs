@@ -5,11 +5,13 @@
 //! so did workers that stopped on purpose after a number of items. Cause: each death before ten seconds of life
 //! counted. Fix: see `Restarts`.
 
-use crate::support::{Name, eventually, guarded};
 use ringmill::{
     Batch, BatchWorker, BoxError, CallError, Context, OnDeath, ProcessServlet, RESTART_LIMIT, RemoteCause,
     Server, Stop, StreamOptions, ThreadServlet,
 };
+use ringmill_tests::guard::guarded;
+use ringmill_tests::name::Name;
+use ringmill_tests::wait_until;
 use std::time::Duration;
 
 ringmill::init!(Touchy);
@@ -38,7 +40,7 @@ impl BatchWorker for Touchy {
     type Out = u64;
 
     fn new(temper: Temper, _: &Context) -> Result<Self, BoxError> {
-        crate::support::actor::dump_no_core();
+        ringmill_tests::process::dump_no_core();
         Ok(Self { temper, answered: 0 })
     }
 
@@ -95,7 +97,7 @@ fn a_bad_request_now_and_then_takes_no_servlet_down() {
         let bad_each = |n| move |i: u64| if i % n == n / 2 { i | BAD } else { i };
         assert_eq!(outcomes(&server, (0..20_000).map(bad_each(1000))), (19_980, 20));
         assert_eq!(outcomes(&server, (0..2_000).map(bad_each(20))), (1_900, 100));
-        eventually("all workers are back", || server.stats().servlets[0].workers.iter().all(|w| w.ready));
+        wait_until("all workers are back", || server.stats().servlets[0].workers.iter().all(|w| w.ready));
         name.assert_consistent();
     });
 }
@@ -180,7 +182,7 @@ fn a_worker_that_gives_up_on_every_request_is_given_up() {
         let name = Name::new("broken");
         let servlet = touchy(Temper { life: 0, is_broken: true });
         let server = Server::builder(name.text()).start(servlet).expect("it starts");
-        eventually("it is down", || match server.call(&1) {
+        wait_until("it is down", || match server.call(&1) {
             Err(CallError::Remote(error)) if error.to_string().contains("broken") => false,
             Err(CallError::ServletDown { reason, .. }) => {
                 assert!(reason.contains("was started in vain more than 8 times in a row"), "{reason}");

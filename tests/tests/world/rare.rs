@@ -1,6 +1,10 @@
 //! What hardly ever fails is repaired and told when it does.
 
-use crate::support::{Gate, Name, Program, guarded, signal};
+use ringmill_tests::actor_gate::ActorGate;
+use ringmill_tests::guard::guarded;
+use ringmill_tests::name::Name;
+use ringmill_tests::process::signal;
+use ringmill_tests::program::Program;
 use ringmill_tests::refuse::{Refusal, in_process_of};
 use std::process::Command;
 
@@ -10,7 +14,7 @@ const ACTORS: &str = env!("CARGO_BIN_EXE_actors");
 const WAIT_FOR_DESCRIPTOR: Refusal = Refusal::of(libc::SYS_waitid, libc::EINVAL).where_argument(0, 3);
 
 /// What a program says of a call whose worker is killed.
-fn of_killed(program: &mut Program, gate: &Gate, number: u64) -> String {
+fn of_killed(program: &mut Program, gate: &ActorGate, number: u64) -> String {
     let visit = program.hold(gate, number);
     signal(visit.pid, libc::SIGKILL);
     visit.await_death();
@@ -18,7 +22,7 @@ fn of_killed(program: &mut Program, gate: &Gate, number: u64) -> String {
 }
 
 #[track_caller]
-fn assert_serves_and_ends(mut program: Program, gate: &Gate, name: &Name) {
+fn assert_serves_and_ends(mut program: Program, gate: &ActorGate, name: &Name) {
     program.hold(gate, 7).let_go();
     assert_eq!(program.line(), "answer 14");
     program.tell("return");
@@ -31,7 +35,7 @@ fn assert_serves_and_ends(mut program: Program, gate: &Gate, name: &Name) {
 #[test]
 fn how_a_child_ended_that_others_waited_for_is_not_known() {
     guarded(|| {
-        let (name, gate) = (Name::new("waited"), Gate::new());
+        let (name, gate) = (Name::new("waited"), ActorGate::new());
         let options = ["workers=1", "wait-for-all", "reasons"];
         let (mut program, _workers) = Program::start_ready(&name, &gate, &options);
         for number in 1..4 {
@@ -48,7 +52,7 @@ fn how_a_child_ended_that_others_waited_for_is_not_known() {
 #[test]
 fn a_kernel_that_knows_no_wait_for_a_descriptor_is_asked_by_number() {
     guarded(|| {
-        let (name, gate) = (Name::new("waitid"), Gate::new());
+        let (name, gate) = (Name::new("waitid"), ActorGate::new());
         let mut command = Command::new(ACTORS);
         in_process_of(&mut command, &[WAIT_FOR_DESCRIPTOR]);
         let mut program = Program::start_as(command, &name, &gate, &["workers=1", "reasons"]);
@@ -63,7 +67,7 @@ fn a_kernel_that_knows_no_wait_for_a_descriptor_is_asked_by_number() {
 #[test]
 fn without_locks_nothing_is_left() {
     guarded(|| {
-        let (name, gate) = (Name::new("nolocks"), Gate::new());
+        let (name, gate) = (Name::new("nolocks"), ActorGate::new());
         for errno in [libc::EINVAL, libc::ENOLCK, libc::ENOSYS] {
             let refusal =
                 Refusal::of(libc::SYS_fcntl, errno).where_argument(1, libc::F_OFD_SETLK.cast_unsigned());

@@ -2,7 +2,7 @@
 //!
 //! The short form of the program `refusals`, which tries all of them: see `ringmill_tests::refusals`.
 
-use crate::support::guarded_for;
+use ringmill_tests::guard::guarded_for;
 use ringmill_tests::refusals::{Case, run};
 use std::process::Command;
 use std::time::Duration;

@@ -1,8 +1,9 @@
 //! The program `resident`, as the tests of this folder start it and talk to it.
 
-use crate::support::{Name, eventually};
 use ringmill_shm::sys::process::PidFd;
+use ringmill_tests::name::Name;
 use ringmill_tests::plain_signals::with_plain_signals;
+use ringmill_tests::wait_until;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -95,7 +96,7 @@ impl Service {
         let gone = PidFd::open(former).expect("it lives");
         let told = self.ask("ask exit 7");
         assert!(told.starts_with("error"), "{told}");
-        crate::support::await_end(&gone);
+        ringmill_tests::process::await_end(&gone);
         let successor = self.worker_pid();
         assert_ne!(successor, former);
         successor
@@ -105,7 +106,7 @@ impl Service {
     #[track_caller]
     pub(crate) fn reason_of_being_down(&mut self) -> String {
         let mut answer = String::new();
-        eventually("its servlet is down", || {
+        wait_until("its servlet is down", || {
             answer = self.ask("ask echo x");
             answer.contains("is down")
         });

@@ -4,10 +4,13 @@
 
 use super::resident::{RESIDENT, Service};
 use super::signals::{Program, say};
-use crate::support::{Name, await_end, eventually, guarded};
 use ringmill::{BoxError, Context, ProcessServlet, Server, Worker};
 use ringmill_shm::sys::process::{PidFd, wait_readable};
+use ringmill_tests::guard::guarded;
+use ringmill_tests::name::Name;
 use ringmill_tests::other_user::{NOBODY, can_be_another_user};
+use ringmill_tests::process::await_end;
+use ringmill_tests::wait_until;
 use std::os::fd::AsRawFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::Command;
@@ -128,7 +131,7 @@ fn replace(server: &Server<(), u32>) {
     await_end(&worker);
     let mut successor = former;
     // One that was sent before the death is known may die with it.
-    eventually("a successor answers", || {
+    wait_until("a successor answers", || {
         server.call(&()).is_ok_and(|reply| {
             successor = reply.to_native();
             true
@@ -216,7 +219,7 @@ fn a_worker_without_it_notices_its_servers_death() {
             if LEAVES_FILES.contains(&what) {
                 replace(&start(&name.text(), what));
             }
-            eventually(&format!("no file is left, {what}"), || name.is_clean());
+            wait_until(&format!("no file is left, {what}"), || name.is_clean());
         }
     });
 }
@@ -233,7 +236,7 @@ fn a_service_without_standard_descriptors() {
             let name = Name::new("bare");
             let program = Program::prepare(&[], ROLES, role, &name, ready.to_str().expect("text"));
             let process = PidFd::open(program.pid()).expect("ours");
-            eventually("it is ready", || {
+            wait_until("it is ready", || {
                 assert!(!wait_readable(&[process.as_raw_fd()], Some(Duration::ZERO))[0], "it has ended");
                 ready.exists()
             });

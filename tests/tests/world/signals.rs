@@ -7,9 +7,11 @@
 #![expect(unsafe_code, reason = "kill, fork and sigaction")]
 
 use super::fork::{Child, Holder, Way};
-use crate::support::{Name, eventually, guarded};
 use ringmill::{ProcessServlet, Server};
+use ringmill_tests::guard::guarded;
+use ringmill_tests::name::Name;
 use ringmill_tests::plain_signals::with_plain_signals;
+use ringmill_tests::wait_until;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{ChildStdout, Command, ExitStatus, Stdio};
@@ -138,7 +140,7 @@ fn roles() {
             let server = server();
             std::thread::scope(|scope| {
                 scope.spawn(|| server.call(&file).map(|_| ()));
-                eventually("it is at work", || {
+                wait_until("it is at work", || {
                     server.debug_info().requests.iter().any(|r| r.phase == "claimed")
                 });
                 say("ready");
@@ -203,7 +205,7 @@ fn a_second_signal_leaves_nothing_either() {
             let program = Program::start(&[], "busy", &name, held.to_str().expect("text"));
             program.signal(libc::SIGINT);
             // Two that are pending at once count as one.
-            eventually("the first is seen", || {
+            wait_until("the first is seen", || {
                 !name.segment_exists() || name.inspect().run() != ringmill_shm::segment::Run::Running
             });
             program.signal(libc::SIGINT);
@@ -255,7 +257,7 @@ fn the_first_process_of_a_container_ends_too() {
 
 #[test]
 fn a_forked_child_is_ended_at_once_and_its_parent_goes_on() {
-    super::fork::alone("signals::a_forked_child_is_ended_at_once_and_its_parent_goes_on", || {
+    ringmill_tests::alone::alone("signals::a_forked_child_is_ended_at_once_and_its_parent_goes_on", || {
         let name = Name::new("child");
         let server = Server::builder(name.text()).start(ProcessServlet::<Holder>::new(())).expect("a server");
         for signal in SIGNALS {

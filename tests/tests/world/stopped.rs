@@ -1,9 +1,13 @@
 //! A worker that is stopped, not dead, holds nobody up whose request another worker could take.
 
-use crate::support::actor::{Act, Actor, Answer};
-use crate::support::{Gate, Name, eventually, guarded, signal, stat_field};
 use ringmill::{CallError, CallOptions, ProcessServlet, Server, Servlet, Wait, WhenFull};
 use ringmill_shm::segment::Segment;
+use ringmill_tests::actor::{Act, Actor, Answer};
+use ringmill_tests::actor_gate::ActorGate;
+use ringmill_tests::guard::guarded;
+use ringmill_tests::name::Name;
+use ringmill_tests::process::{signal, stat_field};
+use ringmill_tests::wait_until;
 use rkyv::Archived;
 use std::pin::pin;
 use std::task::{Context, Poll, Wake, Waker};
@@ -35,7 +39,7 @@ impl Stopped {
     fn new(pid: u32) -> Self {
         signal(pid, libc::SIGSTOP);
         let stopped = Self(pid);
-        eventually("it is stopped", || stat_field(pid, 3).as_deref() == Some("T"));
+        wait_until("it is stopped", || stat_field(pid, 3).as_deref() == Some("T"));
         stopped
     }
 }
@@ -56,7 +60,7 @@ fn stop_a_spinner(segment: &Segment, node: u32, poke: impl Fn()) -> (u32, Stoppe
         let other = 1 - spinner;
         let is_asleep = || node.doorbell().sleepers() == 1 << other;
         if node.doorbell().spinner() == Some(spinner) && node.doorbell().sleepers() & 1 << spinner == 0 {
-            eventually("the other one sleeps", is_asleep);
+            wait_until("the other one sleeps", is_asleep);
             if node.doorbell().spinner() == Some(spinner) {
                 return (other, stopped);
             }
@@ -79,7 +83,7 @@ fn is_woken_for(what: &str, segment: &Segment, node: u32, poke: impl Fn(), act: 
     panic!("{what}: the other worker was never woken, and found the item by its backstop");
 }
 
-fn two(name: &Name, gate: &Gate, wait: Wait) -> Option<Two> {
+fn two(name: &Name, gate: &ActorGate, wait: Wait) -> Option<Two> {
     if std::thread::available_parallelism().is_ok_and(|cpus| cpus.get() < 2) {
         eprintln!("skipped: on one CPU no worker spins");
         return None;
@@ -128,7 +132,7 @@ where
 #[test]
 fn a_worker_that_is_stopped_while_it_spins() {
     guarded(|| {
-        let (name, gate) = (Name::new("stoppedspin"), Gate::new());
+        let (name, gate) = (Name::new("stoppedspin"), ActorGate::new());
         let Some(server) = two(&name, &gate, SPIN) else { return };
         let segment = name.inspect();
         let poke = || double(&server, 1);
@@ -141,7 +145,7 @@ fn a_worker_that_is_stopped_while_it_spins() {
         });
         tried("submit", &|| {
             let mut pending = server.submit(&Act::Double(3)).expect("a place");
-            eventually("it is answered, and nobody waits", || pending.is_ready());
+            wait_until("it is answered, and nobody waits", || pending.is_ready());
             assert_eq!(pending.try_take().expect("it is ready").expect("an answer").value, 6);
         });
         tried("call_async", &|| {
@@ -162,7 +166,7 @@ fn a_worker_that_is_stopped_while_it_spins() {
 #[test]
 fn a_worker_that_is_stopped_while_its_callers_sleep() {
     guarded(|| {
-        let (name, gate) = (Name::new("stoppedadaptive"), Gate::new());
+        let (name, gate) = (Name::new("stoppedadaptive"), ActorGate::new());
         let Some(server) = two(&name, &gate, Wait::Adaptive) else { return };
         let segment = name.inspect();
         for round in 0..40_u64 {
@@ -181,7 +185,7 @@ fn a_worker_that_is_stopped_while_its_callers_sleep() {
 #[test]
 fn a_worker_of_the_next_stage_that_is_stopped_while_it_spins() {
     guarded(|| {
-        let (name, gate) = (Name::new("stoppednext"), Gate::new());
+        let (name, gate) = (Name::new("stoppednext"), ActorGate::new());
         if std::thread::available_parallelism().is_ok_and(|cpus| cpus.get() < 2) {
             return eprintln!("skipped: on one CPU no worker spins");
         }
@@ -200,14 +204,14 @@ fn a_worker_of_the_next_stage_that_is_stopped_while_it_spins() {
 #[test]
 fn a_worker_that_is_stopped_asleep() {
     guarded(|| {
-        let (name, gate) = (Name::new("stoppedasleep"), Gate::new());
+        let (name, gate) = (Name::new("stoppedasleep"), ActorGate::new());
         let server =
             Server::builder(name.text()).wait(Wait::Park).start(gate.processes(2)).expect("it starts");
         let segment = name.inspect();
         let node = segment.node(0).expect("the only node");
         let (first, other) = (&node.workers()[0], node.bell(1).expect("two"));
         let rescued = (0..ROUNDS).any(|round| {
-            eventually("both sleep", || node.doorbell().sleepers() == 0b11);
+            wait_until("both sleep", || node.doorbell().sleepers() == 0b11);
             let _stopped = Stopped::new(first.pid());
             let before = other.count();
             match round % 2 {
@@ -226,7 +230,7 @@ fn a_worker_that_is_stopped_asleep() {
 #[test]
 fn what_a_stopped_worker_has_it_keeps() {
     guarded(|| {
-        let (name, gate) = (Name::new("stoppedkeeps"), Gate::new());
+        let (name, gate) = (Name::new("stoppedkeeps"), ActorGate::new());
         let server = Server::builder(name.text()).start(gate.processes(2)).expect("it starts");
         std::thread::scope(|scope| {
             let (server, options) = (&server, patient().timeout(Duration::from_millis(200)));
@@ -241,7 +245,7 @@ fn what_a_stopped_worker_has_it_keeps() {
             drop(stopped);
             visit.let_go();
         });
-        eventually("all places come back", || server.backlog() == 0);
+        wait_until("all places come back", || server.backlog() == 0);
         name.assert_consistent();
     });
 }

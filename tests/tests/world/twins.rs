@@ -5,11 +5,12 @@
 //! within one executable; between executables by name and payload layout, and never where two are listed that have both in
 //! common.
 
-use crate::support::{Name, guarded};
 use ringmill::rkyv::Archived;
 use ringmill::{
     BoxError, CallError, Context, Ensemble, PassThrough, ProcessServlet, Server, Servlet, StartError, Worker,
 };
+use ringmill_tests::guard::guarded;
+use ringmill_tests::name::Name;
 
 type Numbers = Server<u32, u32>;
 
@@ -47,7 +48,7 @@ fn types_of_one_name_run_their_own_code() {
         }
         let died = |server: &Result<Numbers, StartError>| {
             let server = server.as_ref().expect("it runs");
-            crate::support::signal(crate::support::pids(server)[0], libc::SIGKILL);
+            ringmill_tests::process::signal(ringmill_tests::stats::pids(server)[0], libc::SIGKILL);
         };
         [&one, &ten, &hundred].into_iter().for_each(died);
         let again = |server: &Result<Numbers, StartError>| loop {

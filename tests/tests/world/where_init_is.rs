@@ -5,9 +5,10 @@
 //! and whether an executable has the note that `init!` leaves.
 #![expect(unsafe_code, reason = "a library that is loaded as an interpreter would")]
 
-use crate::support::{Name, guarded};
 use ringmill::{PassThrough, ProcessServlet, Server, StartError};
 use ringmill_plugin::Twice;
+use ringmill_tests::guard::guarded;
+use ringmill_tests::name::Name;
 use std::ffi::{CStr, CString, c_char};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;

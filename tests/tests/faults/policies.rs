@@ -1,18 +1,18 @@
 //! What a servlet does about its workers' deaths: restarts, the open circuit, other attempts.
 
-mod support;
-
 use ringmill::{
     Batch, BatchWorker, BoxError, CallError, CallOptions, Context, OnDeath, ProcessServlet, RemoteCause,
     RemoteError, Restarts, Server, Servlet, StartError, StreamOptions, Worker, WorkerStats,
 };
+use ringmill_tests::guard::guarded;
+use ringmill_tests::name::Name;
+use ringmill_tests::wait_until;
 use rkyv::Archived;
 use std::fs::Permissions;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use support::{Name, eventually, guarded};
 
 ringmill::init!(Mortal, Relay, Crowd, Lengthen, Sleeper, SlowToStart);
 
@@ -92,7 +92,7 @@ fn an_open_circuit_closes_again_when_a_worker_on_trial_is_ready() {
             let died = server.call(&Ask { number: round, deaths: 1 });
             assert!(matches!(died, Err(CallError::WorkerDied(_))), "{died:?}");
             let mut reason = String::new();
-            eventually("the circuit opens", || match server.call(&Ask::harmless(100)) {
+            wait_until("the circuit opens", || match server.call(&Ask::harmless(100)) {
                 Err(CallError::ServletDown { servlet, reason: why }) => {
                     assert_eq!(servlet, "mortal");
                     reason = why;
@@ -103,17 +103,17 @@ fn an_open_circuit_closes_again_when_a_worker_on_trial_is_ready() {
             assert!(reason.contains("more than 2 times in a row"), "{reason}");
             assert!(reason.contains("could not start: barred"), "{reason}");
             let restarts = workers(&server)[0].restarts;
-            eventually("trials fail", || workers(&server)[0].restarts > restarts + 2);
+            wait_until("trials fail", || workers(&server)[0].restarts > restarts + 2);
             let down = name.inspect().node(0).expect("a node").down_reason();
             assert!(down.is_empty() || down.contains("more than 2 times"), "{down}");
             std::fs::remove_file(&barred).expect("a file");
-            eventually("the circuit closes", || match server.call(&Ask::harmless(200)) {
+            wait_until("the circuit closes", || match server.call(&Ask::harmless(200)) {
                 Ok(reply) => reply.to_native() == 201,
                 Err(CallError::ServletDown { .. }) => false,
                 Err(other) => panic!("{other:?}"),
             });
         }
-        eventually("all places come back", || server.backlog() == 0);
+        wait_until("all places come back", || server.backlog() == 0);
         name.assert_consistent();
     });
 }
@@ -126,7 +126,7 @@ fn a_worker_that_is_never_started_again_is_down_at_once() {
         let server = Server::builder(name.text()).start(servlet).expect("it starts");
         let died = server.call(&Ask { number: 1, deaths: 1 }).expect_err("it died");
         assert!(!died.to_string().contains("being restarted"), "{died}");
-        eventually("it is down", || {
+        wait_until("it is down", || {
             matches!(server.call(&Ask::harmless(2)), Err(CallError::ServletDown { .. }))
         });
         let reason = name.inspect().node(0).expect("a node").down_reason();
@@ -149,8 +149,8 @@ fn death<Out: std::fmt::Debug>(outcome: Result<Out, CallError>) -> RemoteError {
 
 #[track_caller]
 fn assert_sound<In: ringmill::Payload, Out: ringmill::Payload>(name: &Name, server: &Server<In, Out>) {
-    eventually("all places come back", || server.backlog() == 0);
-    eventually("all workers are back", || workers(server).iter().all(|worker| worker.ready));
+    wait_until("all places come back", || server.backlog() == 0);
+    wait_until("all workers are back", || workers(server).iter().all(|worker| worker.ready));
     name.assert_consistent();
 }
 
@@ -304,7 +304,7 @@ impl BatchWorker for Crowd {
             batch.inputs().map(|ask| (ask.number.to_native(), ask.deaths.to_native())).collect();
         let begun: Vec<u64> = asks.iter().map(|&(number, _)| trace(&self.traces, number)).collect();
         if asks.iter().zip(&begun).any(|(&(_, deaths), &begun)| begun <= deaths) {
-            eventually("it may die", || !self.traces.join("hold").exists());
+            wait_until("it may die", || !self.traces.join("hold").exists());
             std::process::abort();
         }
         batch.reply_all(asks.into_iter().map(|(number, _)| (number, size)))
@@ -356,7 +356,7 @@ fn a_batch_is_halved_whoever_has_gone() {
             let server = Server::builder(name.text()).capacity(4).start(servlet).expect("it starts");
             let send = |number| server.submit(&Ask { number, deaths: 1 }).expect("it is sent");
             let mut calls: Vec<_> = (0..4).map(send).collect();
-            eventually("all are begun", || (0..4).all(|number| begun(traces.path(), number) == 1));
+            wait_until("all are begun", || (0..4).all(|number| begun(traces.path(), number) == 1));
             drop(calls.remove(gone)); // its caller goes
             std::fs::remove_file(&hold).expect("a file");
             for call in calls {
@@ -521,12 +521,12 @@ fn a_trial_that_fails_late_does_not_leave_the_circuit_open() {
         let server = Server::builder(name.text()).start(servlet).expect("it starts");
         death(server.call(&u64::MAX));
         let is_down = || matches!(server.call(&0), Err(CallError::ServletDown { .. }));
-        eventually("the circuit opens", is_down);
+        wait_until("the circuit opens", is_down);
         std::fs::remove_file(&fast).expect("a file");
         let restarts = workers(&server)[0].restarts;
-        eventually("a trial fails late", || workers(&server)[0].restarts > restarts + 2);
+        wait_until("a trial fails late", || workers(&server)[0].restarts > restarts + 2);
         std::fs::remove_file(&barred).expect("a file");
-        eventually("the circuit closes", || !is_down());
+        wait_until("the circuit closes", || !is_down());
         assert_sound(&name, &server);
     });
 }
@@ -579,10 +579,10 @@ fn a_worker_whose_program_may_not_be_run_again_is_told_with_the_reason_and_comes
             );
             assert_eq!(error, told);
             let restarts = workers(&server)[0].restarts;
-            eventually("trials fail", || workers(&server)[0].restarts > restarts + 2);
+            wait_until("trials fail", || workers(&server)[0].restarts > restarts + 2);
             assert_eq!(server.call(&0).expect_err("nothing runs it").to_string(), told);
             allow(0o700);
-            eventually("the circuit closes", || match server.call(&0) {
+            wait_until("the circuit closes", || match server.call(&0) {
                 Ok(reply) => reply.to_native() == 0,
                 Err(CallError::ServletDown { .. }) => false,
                 other => panic!("{other:?}"),
@@ -604,7 +604,7 @@ fn a_backoff_without_end_is_never() {
         let server = Server::builder(name.text()).start(servlet).expect("it starts");
         let error = death(server.call(&u64::MAX));
         assert!(matches!(error.cause, RemoteCause::Overran { restarting: false, .. }), "{error:?}");
-        eventually("the circuit opens", || matches!(server.call(&0), Err(CallError::ServletDown { .. })));
+        wait_until("the circuit opens", || matches!(server.call(&0), Err(CallError::ServletDown { .. })));
     });
 }
 

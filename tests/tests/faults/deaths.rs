@@ -1,17 +1,19 @@
 //! Workers and servers that die: every request ends exactly once, nothing hangs, nothing is lost.
 
-mod support;
-
 use ringmill::{
     CallError, CallOptions, ProcessServlet, RESTART_LIMIT, RemoteCause, RemoteError, Server, StreamOptions,
     WhenFull, WorkerStats,
 };
+use ringmill_tests::actor::{Act, Actor, Answer, Rebirth};
+use ringmill_tests::actor_gate::{ActorGate, Visit};
+use ringmill_tests::guard::guarded;
+use ringmill_tests::name::Name;
+use ringmill_tests::process::{Process, signal, stat_field, status_number};
+use ringmill_tests::program::Program;
+use ringmill_tests::stats::{depth, pids};
+use ringmill_tests::wait_until;
 use std::collections::BTreeSet;
 use std::time::Duration;
-use support::actor::{Act, Actor, Answer, Rebirth};
-use support::{
-    Gate, Name, Program, Visit, Who, depth, eventually, guarded, pids, signal, stat_field, status_number,
-};
 
 ringmill::init!(Actor);
 
@@ -54,7 +56,7 @@ fn call_all<'scope, 'env>(
         let before = depth(server);
         let thread = scope.spawn(move || call(server, act));
         // One at a time, so that they are in the ring in this order.
-        eventually("the call is in the ring", || depth(server) > before || thread.is_finished());
+        wait_until("the call is in the ring", || depth(server) > before || thread.is_finished());
         thread
     };
     acts.into_iter().map(call_one).collect()
@@ -67,8 +69,8 @@ fn outcomes(threads: Vec<std::thread::ScopedJoinHandle<'_, Outcome>>) -> Vec<Out
 /// After a death: every place comes back, and the segment is consistent.
 #[track_caller]
 fn assert_sound(name: &Name, server: &Actors) {
-    eventually("all places come back", || server.backlog() == 0);
-    eventually("all workers are back", || workers(server).iter().all(|worker| worker.ready));
+    wait_until("all places come back", || server.backlog() == 0);
+    wait_until("all workers are back", || workers(server).iter().all(|worker| worker.ready));
     name.assert_consistent();
     assert_eq!(value(&call(server, Act::Double(21))), 42);
 }
@@ -84,7 +86,7 @@ fn holder(name: &Name) -> Option<u32> {
 /// Waits until all of a servlet's workers sleep on their bells.
 fn await_asleep(name: &Name, server: &Actors) {
     let count = pids(server).len() as u32;
-    eventually("all workers sleep", || {
+    wait_until("all workers sleep", || {
         let segment = name.inspect();
         let sleepers = segment.node(0).expect("the only node").doorbell().sleepers();
         sleepers.count_ones() == count
@@ -95,7 +97,7 @@ fn await_asleep(name: &Name, server: &Actors) {
 #[test]
 fn killed_while_busy_costs_its_batch_and_nothing_else() {
     guarded(|| {
-        let (name, gate) = (Name::new("busy"), Gate::new());
+        let (name, gate) = (Name::new("busy"), ActorGate::new());
         let servlet = gate.processes(1).batch_size(4).batch_wait_time(Duration::ZERO);
         let server = Server::builder(name.text()).start(servlet).expect("it starts");
         let victim = pids(&server)[0];
@@ -132,15 +134,15 @@ fn killed_while_busy_costs_its_batch_and_nothing_else() {
 fn killed_while_holding_the_lock_costs_nothing() {
     guarded(|| {
         for count in [1, 2, 3] {
-            let (name, gate) = (Name::new("holder"), Gate::new());
+            let (name, gate) = (Name::new("holder"), ActorGate::new());
             let servlet = gate.processes(count).batch_size(4).batch_wait_time(ENDLESS);
             let server = Server::builder(name.text()).start(servlet).expect("it starts");
             std::thread::scope(|scope| {
                 let mut calls = call_all(scope, &server, [1, 2, 3].map(Act::Double));
-                eventually("a worker waits out its window", || holder(&name).is_some());
+                wait_until("a worker waits out its window", || holder(&name).is_some());
                 let victim = holder(&name).expect("only a death frees it");
                 signal(victim, libc::SIGKILL);
-                eventually("another takes over", || holder(&name).is_some_and(|pid| pid != victim));
+                wait_until("another takes over", || holder(&name).is_some_and(|pid| pid != victim));
                 assert_eq!(depth(&server), 3, "only looked at");
                 calls.extend(call_all(scope, &server, [Act::Double(4)]));
                 let outcomes = outcomes(calls);
@@ -149,8 +151,8 @@ fn killed_while_holding_the_lock_costs_nothing() {
                 assert_eq!(by.len(), 1, "one batch");
                 assert!(!by.contains(&victim));
             });
-            eventually("it is restarted", || workers(&server).iter().any(|worker| worker.restarts == 1));
-            eventually("all are back", || workers(&server).iter().all(|worker| worker.ready));
+            wait_until("it is restarted", || workers(&server).iter().any(|worker| worker.restarts == 1));
+            wait_until("all are back", || workers(&server).iter().all(|worker| worker.ready));
             assert_eq!(server.backlog(), 0);
             name.assert_consistent();
         }
@@ -160,12 +162,12 @@ fn killed_while_holding_the_lock_costs_nothing() {
 #[test]
 fn all_killed_at_once_while_one_holds_the_lock() {
     guarded(|| {
-        let (name, gate) = (Name::new("all"), Gate::new());
+        let (name, gate) = (Name::new("all"), ActorGate::new());
         let servlet = gate.processes(3).batch_size(4).batch_wait_time(ENDLESS);
         let server = Server::builder(name.text()).start(servlet).expect("it starts");
         std::thread::scope(|scope| {
             let mut calls = call_all(scope, &server, [1, 2, 3].map(Act::Double));
-            eventually("a worker waits out its window", || holder(&name).is_some());
+            wait_until("a worker waits out its window", || holder(&name).is_some());
             let victims = pids(&server);
             victims.iter().for_each(|&pid| signal(pid, libc::SIGKILL));
             calls.extend(call_all(scope, &server, [Act::Double(4)]));
@@ -174,7 +176,7 @@ fn all_killed_at_once_while_one_holds_the_lock() {
             assert!(outcomes.iter().flatten().all(|answer| !victims.contains(&answer.pid)));
         });
         // One whose death has not been noticed yet looks ready.
-        eventually("all are back", || {
+        wait_until("all are back", || {
             workers(&server).iter().all(|worker| worker.ready && worker.restarts == 1)
         });
         assert_eq!(server.backlog(), 0);
@@ -186,16 +188,16 @@ fn all_killed_at_once_while_one_holds_the_lock() {
 fn killed_asleep() {
     guarded(|| {
         for count in [1, 2] {
-            let (name, gate) = (Name::new("asleep"), Gate::new());
+            let (name, gate) = (Name::new("asleep"), ActorGate::new());
             let server = Server::builder(name.text()).start(gate.processes(count)).expect("it starts");
             await_asleep(&name, &server);
             // The lowest-numbered sleeper is the one that a push would wake.
-            let victim = Who::of(pids(&server)[0]);
+            let victim = Process::of(pids(&server)[0]);
             signal(victim.pid, libc::SIGKILL);
             for number in 0..10 {
                 assert_eq!(value(&call(&server, Act::Double(number))), 2 * number);
             }
-            eventually("it is restarted", || workers(&server)[0].restarts == 1);
+            wait_until("it is restarted", || workers(&server)[0].restarts == 1);
             assert_sound(&name, &server);
             assert!(!victim.exists(), "not even as a zombie");
         }
@@ -205,7 +207,7 @@ fn killed_asleep() {
 #[test]
 fn the_only_worker_killed_while_the_server_is_full() {
     guarded(|| {
-        let (name, gate) = (Name::new("full"), Gate::new());
+        let (name, gate) = (Name::new("full"), ActorGate::new());
         let server = Server::builder(name.text()).capacity(8).start(gate.processes(1)).expect("it starts");
         std::thread::scope(|scope| {
             let busy = scope.spawn(|| call(&server, Act::Hold(0)));
@@ -231,7 +233,7 @@ fn the_only_worker_killed_while_the_server_is_full() {
 #[test]
 fn native_ways_to_die() {
     guarded(|| {
-        let (name, gate) = (Name::new("native"), Gate::new());
+        let (name, gate) = (Name::new("native"), ActorGate::new());
         let server = Server::builder(name.text()).start(gate.processes(1)).expect("it starts");
         let ways = [
             (Act::Exit(0), None, Some(0)),
@@ -245,7 +247,7 @@ fn native_ways_to_die() {
             let error = death(&outcome);
             assert_eq!(error.cause, RemoteCause::Died { signal, code, restarting: true }, "{way:?}");
             assert_eq!(error.pid, pid);
-            eventually("it is restarted", || workers(&server)[0].restarts == restarts + 1);
+            wait_until("it is restarted", || workers(&server)[0].restarts == restarts + 1);
             assert_sound(&name, &server);
         }
         // Whether the runtime of the language catches it or the kernel does: it dies, and only it.
@@ -259,7 +261,7 @@ fn native_ways_to_die() {
 #[test]
 fn a_stream_goes_on_over_a_death() {
     guarded(|| {
-        let (name, gate) = (Name::new("stream"), Gate::new());
+        let (name, gate) = (Name::new("stream"), ActorGate::new());
         let servlet = gate.processes(2).batch_size(8).batch_wait_time(Duration::ZERO);
         let server = Server::builder(name.text()).capacity(32).start(servlet).expect("it starts");
         let acts = (0..2000).map(|n| if n % 400 == 399 { Act::Abort } else { Act::Double(n) });
@@ -287,8 +289,8 @@ fn a_stream_goes_on_over_a_death() {
 fn a_worker_that_cannot_be_reborn_takes_its_servlet_down() {
     guarded(|| {
         for (rebirth, said) in [(Rebirth::Aborts, "signal 6"), (Rebirth::Fails, "born only once")] {
-            let (name, gate) = (Name::new("down"), Gate::new());
-            let upbringing = support::actor::Upbringing { rebirth, ..gate.upbringing() };
+            let (name, gate) = (Name::new("down"), ActorGate::new());
+            let upbringing = ringmill_tests::actor::Upbringing { rebirth, ..gate.upbringing() };
             let servlet = ProcessServlet::<Actor>::new(upbringing).name("mortal");
             let server = Server::builder(name.text()).capacity(8).start(servlet).expect("it starts");
             let assert_down = |outcome: &Outcome| match outcome {
@@ -307,7 +309,7 @@ fn a_worker_that_cannot_be_reborn_takes_its_servlet_down() {
                     let options = StreamOptions::new().window(2);
                     server.stream_with((0..100).map(Act::Double), options).collect::<Vec<_>>()
                 });
-                eventually("the stream's first are in the ring", || depth(&server) == 6);
+                wait_until("the stream's first are in the ring", || depth(&server) == 6);
                 let waiting = [(); 4].map(|()| scope.spawn(|| call(&server, Act::Double(0))));
                 signal(visit.pid, libc::SIGKILL);
                 death(&busy.join().expect("no panic"));
@@ -319,7 +321,7 @@ fn a_worker_that_cannot_be_reborn_takes_its_servlet_down() {
             });
             assert_down(&call(&server, Act::Double(1)));
             assert_eq!(workers(&server)[0].restarts, RESTART_LIMIT + 1, "the first died with a request");
-            eventually("all places come back", || server.backlog() == 0);
+            wait_until("all places come back", || server.backlog() == 0);
             name.assert_consistent();
             drop(server);
             name.assert_nothing_left();
@@ -330,15 +332,16 @@ fn a_worker_that_cannot_be_reborn_takes_its_servlet_down() {
 #[test]
 fn one_worker_given_up_leaves_the_others_at_work() {
     guarded(|| {
-        let (name, gate) = (Name::new("givenup"), Gate::new());
-        let upbringing = support::actor::Upbringing { rebirth: Rebirth::FirstAborts, ..gate.upbringing() };
+        let (name, gate) = (Name::new("givenup"), ActorGate::new());
+        let upbringing =
+            ringmill_tests::actor::Upbringing { rebirth: Rebirth::FirstAborts, ..gate.upbringing() };
         let servlet = ProcessServlet::<Actor>::new(upbringing).cpus(2);
         let server = Server::builder(name.text()).start(servlet).expect("it starts");
         let (victim, survivor) = (pids(&server)[0], pids(&server)[1]);
         signal(victim, libc::SIGKILL);
         let given_up = |worker: &WorkerStats| worker.restarts == RESTART_LIMIT && !worker.ready;
         let mut number = 0;
-        eventually("it is given up", || {
+        wait_until("it is given up", || {
             let answer = call(&server, Act::Double(number)).expect("the other is at work");
             assert_eq!((answer.value, answer.pid), (2 * number, survivor));
             number += 1;
@@ -360,20 +363,20 @@ fn sleeps(pid: u32) -> u64 {
 #[test]
 fn a_stopped_holder_keeps_the_lock() {
     guarded(|| {
-        let (name, gate) = (Name::new("stopped"), Gate::new());
+        let (name, gate) = (Name::new("stopped"), ActorGate::new());
         let servlet = gate.processes(2).batch_size(4).batch_wait_time(ENDLESS);
         let server = Server::builder(name.text()).start(servlet).expect("it starts");
         std::thread::scope(|scope| {
             let mut calls = call_all(scope, &server, [1, 2, 3].map(Act::Double));
-            eventually("a worker waits out its window", || holder(&name).is_some());
+            wait_until("a worker waits out its window", || holder(&name).is_some());
             let stopped = holder(&name).expect("only a death frees it");
             let other = pids(&server).into_iter().find(|&pid| pid != stopped).expect("two");
             signal(stopped, libc::SIGSTOP);
-            eventually("it is stopped", || stat_field(stopped, 3).as_deref() == Some("T"));
+            wait_until("it is stopped", || stat_field(stopped, 3).as_deref() == Some("T"));
             calls.extend(call_all(scope, &server, [Act::Double(4)]));
             // The other wants the lock, finds that its holder lives, and sleeps on it; several times.
             let before = sleeps(other);
-            eventually("the other has asked for the lock", || sleeps(other) >= before + 5);
+            wait_until("the other has asked for the lock", || sleeps(other) >= before + 5);
             let ended: Vec<bool> = calls.iter().map(|thread| thread.is_finished()).collect();
             assert_eq!(holder(&name), Some(stopped), "calls ended: {ended:?}, {:#?}", workers(&server));
             assert_eq!(ended, [false; 4]);
@@ -391,17 +394,17 @@ fn a_stopped_holder_keeps_the_lock() {
 #[test]
 fn workers_leave_when_their_server_is_killed() {
     guarded(|| {
-        let (name, gate) = (Name::new("orphans"), Gate::new());
+        let (name, gate) = (Name::new("orphans"), ActorGate::new());
         let (mut program, pids) = Program::start_ready(&name, &gate, &["workers=3"]);
         // One in the middle of an item that it will end, one in the middle of one that it will not.
         let ending = program.hold(&gate, 1);
         let _hanging = program.hold(&gate, 2);
-        let workers: Vec<Who> = pids.iter().map(|&pid| Who::of(pid)).collect();
+        let workers: Vec<Process> = pids.iter().map(|&pid| Process::of(pid)).collect();
         signal(program.pid(), libc::SIGKILL);
         ending.try_let_go();
         let end = program.end();
         assert_eq!((end.stdout.as_str(), end.stderr.as_str()), ("", ""));
-        eventually("no worker is left", || !workers.iter().any(|worker| worker.exists()));
+        wait_until("no worker is left", || !workers.iter().any(|worker| worker.exists()));
         name.assert_nothing_left();
     });
 }
@@ -409,7 +412,7 @@ fn workers_leave_when_their_server_is_killed() {
 #[test]
 fn a_server_killed_while_it_starts_leaves_nothing() {
     guarded(|| {
-        let (name, gate) = (Name::new("unborn"), Gate::new());
+        let (name, gate) = (Name::new("unborn"), ActorGate::new());
         let program = Program::start(&name, &gate, &["workers=2", "hold-in-constructor"]);
         let visits = [gate.next(), gate.next()];
         signal(program.pid(), libc::SIGKILL);
@@ -423,7 +426,7 @@ fn a_server_killed_while_it_starts_leaves_nothing() {
 #[test]
 fn a_name_can_be_used_again_at_once() {
     guarded(|| {
-        let (name, gate) = (Name::new("again"), Gate::new());
+        let (name, gate) = (Name::new("again"), ActorGate::new());
         for number in 0..10 {
             let (mut program, _) = Program::start_ready(&name, &gate, &["workers=4"]);
             program.hold(&gate, number).let_go();
@@ -450,7 +453,7 @@ fn a_name_can_be_used_again_at_once() {
 #[test]
 fn what_nobody_could_remove_is_removed_by_the_next_start() {
     guarded(|| {
-        let (name, gate) = (Name::new("stale"), Gate::new());
+        let (name, gate) = (Name::new("stale"), ActorGate::new());
         // Only threads: nobody survives the server.
         let (program, _) = Program::start_ready(&name, &gate, &["threads"]);
         program.signal_group(libc::SIGKILL);

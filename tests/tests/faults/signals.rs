@@ -1,10 +1,11 @@
 //! Ctrl-C and its relatives, sent to a whole process group as a terminal does it.
 
-mod support;
-
+use ringmill_tests::actor::Actor;
+use ringmill_tests::actor_gate::{ActorGate, Visit};
+use ringmill_tests::guard::guarded;
+use ringmill_tests::name::Name;
+use ringmill_tests::program::Program;
 use std::os::unix::process::ExitStatusExt;
-use support::actor::Actor;
-use support::{Gate, Name, Program, Visit, guarded};
 
 ringmill::init!(Actor);
 
@@ -22,7 +23,7 @@ fn idle_servers_end_quietly() {
     guarded(|| {
         for signal in [libc::SIGINT, libc::SIGTERM] {
             for options in [&["workers=4"][..], &["threads"]] {
-                let (name, gate) = (Name::new("idle"), Gate::new());
+                let (name, gate) = (Name::new("idle"), ActorGate::new());
                 let (program, _) = Program::start_ready(&name, &gate, options);
                 program.signal_group(signal);
                 assert_ended(program, &name, signal, "");
@@ -35,7 +36,7 @@ fn idle_servers_end_quietly() {
 fn what_is_in_flight_is_answered() {
     guarded(|| {
         for signal in [libc::SIGINT, libc::SIGTERM] {
-            let (name, gate) = (Name::new("flight"), Gate::new());
+            let (name, gate) = (Name::new("flight"), ActorGate::new());
             let (mut program, _) = Program::start_ready(&name, &gate, &[]);
             let (first, second) = (program.hold(&gate, 1), program.hold(&gate, 2));
             program.tell("watch");
@@ -61,7 +62,7 @@ fn what_is_in_flight_is_answered() {
 fn a_second_signal_kills_at_once() {
     guarded(|| {
         for (first, second) in [(libc::SIGINT, libc::SIGINT), (libc::SIGTERM, libc::SIGINT)] {
-            let (name, gate) = (Name::new("second"), Gate::new());
+            let (name, gate) = (Name::new("second"), ActorGate::new());
             let (mut program, _) = Program::start_ready(&name, &gate, &["shutdown-ms=3600000"]);
             let hanging = program.hold(&gate, 1);
             program.tell("watch");
@@ -81,7 +82,7 @@ fn a_second_signal_kills_at_once() {
 #[test]
 fn a_worker_that_hangs_is_killed_when_the_time_is_over() {
     guarded(|| {
-        let (name, gate) = (Name::new("late"), Gate::new());
+        let (name, gate) = (Name::new("late"), ActorGate::new());
         let (mut program, _) = Program::start_ready(&name, &gate, &["shutdown-ms=50"]);
         let hanging = program.hold(&gate, 1);
         program.signal_group(libc::SIGINT);
@@ -97,7 +98,7 @@ fn a_worker_that_hangs_is_killed_when_the_time_is_over() {
 #[test]
 fn a_signal_while_it_starts_leaves_nothing() {
     guarded(|| {
-        let (name, gate) = (Name::new("starting"), Gate::new());
+        let (name, gate) = (Name::new("starting"), ActorGate::new());
         let program = Program::start(&name, &gate, &["workers=2", "hold-in-constructor"]);
         let visits = [gate.next(), gate.next()];
         program.signal_group(libc::SIGINT);
@@ -109,7 +110,7 @@ fn a_signal_while_it_starts_leaves_nothing() {
 #[test]
 fn a_handler_of_the_program_is_not_overridden() {
     guarded(|| {
-        let (name, gate) = (Name::new("own"), Gate::new());
+        let (name, gate) = (Name::new("own"), ActorGate::new());
         let (program, _) = Program::start_ready(&name, &gate, &["own-handler"]);
         program.signal_group(libc::SIGINT);
         let end = program.end();
@@ -122,7 +123,7 @@ fn a_handler_of_the_program_is_not_overridden() {
 #[test]
 fn a_signal_that_the_program_ignores_stays_ignored() {
     guarded(|| {
-        let (name, gate) = (Name::new("ignored"), Gate::new());
+        let (name, gate) = (Name::new("ignored"), ActorGate::new());
         let (mut program, _) = Program::start_ready(&name, &gate, &["ignore-sigint"]);
         let visit = program.hold(&gate, 1);
         program.signal_group(libc::SIGINT);
@@ -138,7 +139,7 @@ fn a_signal_that_the_program_ignores_stays_ignored() {
 #[test]
 fn a_server_that_leaves_signals_alone() {
     guarded(|| {
-        let (name, gate) = (Name::new("alone"), Gate::new());
+        let (name, gate) = (Name::new("alone"), ActorGate::new());
         let (mut program, _) = Program::start_ready(&name, &gate, &["no-signals", "shutdown-ms=3600000"]);
         // With an orderly shut-down it would wait for this one.
         let hanging = program.hold(&gate, 1);

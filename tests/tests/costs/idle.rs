@@ -1,11 +1,13 @@
 //! Waiting costs nothing: an idle server sleeps, a busy one does not ask the kernel.
 
-mod support;
-
 use ringmill::{CallOptions, PassThrough, ProcessServlet, Server, Wait};
+use ringmill_tests::actor::Actor;
+use ringmill_tests::actor_gate::ActorGate;
+use ringmill_tests::guard::guarded;
+use ringmill_tests::name::Name;
+use ringmill_tests::process::{stat_field, status_number};
+use ringmill_tests::program::Program;
 use std::time::{Duration, Instant};
-use support::actor::Actor;
-use support::{Gate, Name, Program, guarded, stat_field, status_number};
 
 ringmill::init!(Actor, PassThrough<u64>);
 
@@ -21,7 +23,7 @@ const TICKS_PER_SECOND: f64 = 100.0;
 #[test]
 fn four_idle_workers_use_less_than_a_hundredth_of_a_core() {
     guarded(|| {
-        let (name, gate) = (Name::new("idle"), Gate::new());
+        let (name, gate) = (Name::new("idle"), ActorGate::new());
         let (mut program, mut processes) = Program::start_ready(&name, &gate, &["workers=4"]);
         processes.push(program.pid());
         // Once awake, so that it is idleness after work that is measured.

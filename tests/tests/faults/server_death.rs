@@ -1,17 +1,20 @@
 //! A server that is killed, in whatever condition: its workers leave, its segment is stale at once, its name can
 //! be used again at once, and nothing stays.
 
-mod support;
-
 use ringmill::Server;
 use ringmill_shm::participant::Life;
 use ringmill_shm::segment::{Removed, is_live, remove_if_stale};
 use ringmill_shm::sys::process::{PidFd, wait_readable};
+use ringmill_tests::actor::{Act, Actor};
+use ringmill_tests::actor_gate::ActorGate;
+use ringmill_tests::guard::guarded;
+use ringmill_tests::name::Name;
+use ringmill_tests::process::{signal, stat_field};
+use ringmill_tests::program::Program;
+use ringmill_tests::wait_until;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
-use support::actor::{Act, Actor};
-use support::{Gate, Name, Program, eventually, guarded, signal, stat_field};
 
 ringmill::init!(Actor);
 
@@ -64,13 +67,13 @@ fn assert_workers_leave(condition: &str, name: &Name, begun: Instant, crew: &Cre
 
 fn stop(pid: u32) {
     signal(pid, libc::SIGSTOP);
-    eventually("it is stopped", || stat_field(pid, 3).as_deref() == Some("T"));
+    wait_until("it is stopped", || stat_field(pid, 3).as_deref() == Some("T"));
 }
 
 #[test]
 fn workers_leave_whatever_they_are_doing() {
     guarded(|| {
-        type Prepare = fn(&mut Program, &Gate) -> Vec<support::Visit>;
+        type Prepare = fn(&mut Program, &ActorGate) -> Vec<ringmill_tests::actor_gate::Visit>;
         let nothing: Prepare = |_, _| Vec::new();
         let hold_two: Prepare = |program, gate| vec![program.hold(gate, 1), program.hold(gate, 2)];
         let pile: Prepare = |program, _| {
@@ -94,11 +97,11 @@ fn workers_leave_whatever_they_are_doing() {
             ("while the server shuts down", &["workers=2"], draining),
         ];
         for (condition, options, prepare) in cases {
-            let (name, gate) = (Name::new("condition"), Gate::new());
+            let (name, gate) = (Name::new("condition"), ActorGate::new());
             let (mut program, pids) = Program::start_ready(&name, &gate, options);
             let visits = prepare(&mut program, &gate);
             if options.contains(&"batch=4") {
-                eventually("a worker has the lock", || {
+                wait_until("a worker has the lock", || {
                     let segment = name.inspect();
                     let node = segment.node(0).expect("the only node");
                     node.lock().holder().is_some() && node.ring().depth() == 2
@@ -122,7 +125,7 @@ fn workers_leave_whatever_they_are_doing() {
 #[test]
 fn a_worker_that_ends_its_item_in_time_cleans_up() {
     guarded(|| {
-        let (name, gate) = (Name::new("ends"), Gate::new());
+        let (name, gate) = (Name::new("ends"), ActorGate::new());
         let (mut program, pids) = Program::start_ready(&name, &gate, &["workers=1"]);
         let visit = program.hold(&gate, 1);
         let crew = Crew::of(&pids);
@@ -136,7 +139,7 @@ fn a_worker_that_ends_its_item_in_time_cleans_up() {
 #[test]
 fn workers_that_start_leave() {
     guarded(|| {
-        let (name, gate) = (Name::new("starting"), Gate::new());
+        let (name, gate) = (Name::new("starting"), ActorGate::new());
         let mut program = Program::start(&name, &gate, &["workers=2", "hold-in-constructor"]);
         let visits = [gate.next(), gate.next()];
         let crew = Crew::of(&visits.each_ref().map(|visit| visit.pid));
@@ -148,7 +151,7 @@ fn workers_that_start_leave() {
 #[test]
 fn threads_go_with_their_process_and_leave_a_stale_segment() {
     guarded(|| {
-        let (name, gate) = (Name::new("threads"), Gate::new());
+        let (name, gate) = (Name::new("threads"), ActorGate::new());
         for by_start in [false, true] {
             let (mut program, _) = Program::start_ready(&name, &gate, &["threads"]);
             let _visit = program.hold(&gate, 1);
@@ -168,7 +171,7 @@ fn threads_go_with_their_process_and_leave_a_stale_segment() {
 #[test]
 fn a_stopped_worker_leaves_when_it_is_continued() {
     guarded(|| {
-        let (name, gate) = (Name::new("stoppedworker"), Gate::new());
+        let (name, gate) = (Name::new("stoppedworker"), ActorGate::new());
         let (mut program, pids) = Program::start_ready(&name, &gate, &["workers=2"]);
         pids.iter().for_each(|&pid| stop(pid));
         let crew = Crew::of(&pids);
@@ -188,7 +191,7 @@ fn a_stopped_worker_leaves_when_it_is_continued() {
 #[test]
 fn a_new_server_waits_for_no_old_worker_and_none_harms_it() {
     guarded(|| {
-        let (name, gate) = (Name::new("heir"), Gate::new());
+        let (name, gate) = (Name::new("heir"), ActorGate::new());
         let (mut program, pids) = Program::start_ready(&name, &gate, &["workers=4"]);
         let hanging = [program.hold(&gate, 1), program.hold(&gate, 2)];
         let idle: Vec<u32> =
@@ -225,7 +228,7 @@ fn a_new_server_waits_for_no_old_worker_and_none_harms_it() {
 #[test]
 fn a_dead_servers_lease_is_free_though_its_workers_live() {
     guarded(|| {
-        let (name, gate) = (Name::new("lease"), Gate::new());
+        let (name, gate) = (Name::new("lease"), ActorGate::new());
         let (mut program, pids) = Program::start_ready(&name, &gate, &["workers=2"]);
         pids.iter().for_each(|&pid| stop(pid));
         let segment = name.inspect();

@@ -3,17 +3,15 @@
 //! value or a typed error, user code runs at most once for a request, and nothing is left. Forked children are told what
 //! they are; of a service that runs another program in its place nothing is left either.
 
-mod support;
-
 use ringmill::{OnDeath, Wait};
 use ringmill_tests::fresh_name;
+use ringmill_tests::guard::guarded_for;
 use ringmill_tests::storm::report::Counts;
 use ringmill_tests::storm::weather::Weather;
 use ringmill_tests::storm::{Kills, Storm, service};
 use ringmill_tests::tree::{Crew, FoldResults, FoldValues, Leaf, Tree};
 use std::process::Command;
 use std::time::Duration;
-use support::guarded_for;
 
 ringmill::init!(Leaf, FoldValues, FoldResults);
 

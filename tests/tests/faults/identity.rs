@@ -3,19 +3,23 @@
 //!
 //! It is made to happen, in a pid namespace where the test chooses numbers (`ns_last_pid`).
 
-mod support;
-
 use ringmill::{CallError, Server};
 use ringmill_shm::participant::Life;
 use ringmill_shm::segment::{Removed, is_live, list, remove_if_stale};
 use ringmill_shm::sys::process::PidFd;
+use ringmill_tests::actor::{Act, Actor, Rebirth, Upbringing};
+use ringmill_tests::actor_gate::ActorGate;
+use ringmill_tests::guard::guarded;
+use ringmill_tests::name::Name;
 use ringmill_tests::namespace;
 use ringmill_tests::other_user::open_to_all;
+use ringmill_tests::process::{signal, stat_field};
+use ringmill_tests::program::Program;
+use ringmill_tests::stats::pids;
+use ringmill_tests::wait_until;
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use support::actor::{Act, Actor, Rebirth, Upbringing};
-use support::{Gate, Name, Program, eventually, guarded, pids, signal, stat_field};
 
 ringmill::init!(Actor);
 
@@ -25,7 +29,7 @@ fn with_own_pids(test: &'static str, body: impl FnOnce() + Send + 'static) {
 }
 
 /// A program whose pid can be used again while its workers live.
-fn start(name: &Name, gate: &Gate, options: &[&str]) -> Program {
+fn start(name: &Name, gate: &ActorGate, options: &[&str]) -> Program {
     Program::start_among_us(Command::new(env!("CARGO_BIN_EXE_actors")), name, gate, options)
 }
 
@@ -70,14 +74,14 @@ fn replace_worker(name: &Name, place: usize) -> u32 {
     let entry = &segment.participants()[place];
     let (victim, token) = (entry.pid(), entry.token());
     signal(victim, libc::SIGKILL);
-    eventually("it is started again", || entry.life() == Life::Ready && entry.token() != token);
+    wait_until("it is started again", || entry.life() == Life::Ready && entry.token() != token);
     victim
 }
 
 #[test]
 fn the_pid_of_a_dead_worker() {
-    with_own_pids("the_pid_of_a_dead_worker", || {
-        let (name, gate) = (Name::new("deadworker"), Gate::new());
+    with_own_pids("identity::the_pid_of_a_dead_worker", || {
+        let (name, gate) = (Name::new("deadworker"), ActorGate::new());
         let server = Server::builder(name.text()).start(gate.processes(2)).expect("it starts");
         let victim = replace_worker(&name, 1);
         let mut innocent = Innocent::with_pid(victim);
@@ -96,13 +100,13 @@ fn the_pid_of_a_dead_worker() {
 /// The table still has the pid of a worker that nobody starts again.
 #[test]
 fn the_pid_of_a_worker_that_was_given_up() {
-    with_own_pids("the_pid_of_a_worker_that_was_given_up", || {
-        let (name, gate) = (Name::new("givenup"), Gate::new());
+    with_own_pids("identity::the_pid_of_a_worker_that_was_given_up", || {
+        let (name, gate) = (Name::new("givenup"), ActorGate::new());
         let upbringing = Upbringing { rebirth: Rebirth::Aborts, ..gate.upbringing() };
         let servlet = ringmill::ProcessServlet::<Actor>::new(upbringing).name("mortal");
         let server = Server::builder(name.text()).start(servlet).expect("it starts");
         signal(pids(&server)[0], libc::SIGKILL);
-        eventually("it is given up", || {
+        wait_until("it is given up", || {
             matches!(server.call(&Act::Double(1)), Err(CallError::ServletDown { .. }))
         });
         let listed = name.inspect().participants()[1].pid();
@@ -121,14 +125,14 @@ fn the_pid_of_a_worker_that_was_given_up() {
 /// Workers that were stopped when their server died are not kept by a process of its number.
 #[test]
 fn the_pid_of_a_dead_server() {
-    with_own_pids("the_pid_of_a_dead_server", || {
+    with_own_pids("identity::the_pid_of_a_dead_server", || {
         for by_start in [false, true] {
-            let (name, gate) = (Name::new("deadserver"), Gate::new());
+            let (name, gate) = (Name::new("deadserver"), ActorGate::new());
             let mut program = start(&name, &gate, &["workers=2"]);
             let workers = program.ready();
             for &pid in &workers {
                 signal(pid, libc::SIGSTOP);
-                eventually("it is stopped", || stat_field(pid, 3).as_deref() == Some("T"));
+                wait_until("it is stopped", || stat_field(pid, 3).as_deref() == Some("T"));
             }
             let ends: Vec<PidFd> = workers.iter().map(|&pid| PidFd::open(pid).expect("it lives")).collect();
             program.kill_and_wait();
@@ -145,7 +149,7 @@ fn the_pid_of_a_dead_server() {
                 assert_eq!(remove_if_stale(name.place(), true).expect("ours"), Removed::Stale);
             }
             workers.iter().for_each(|&pid| signal(pid, libc::SIGCONT));
-            ends.iter().for_each(support::await_end);
+            ends.iter().for_each(ringmill_tests::process::await_end);
             if let Some(server) = server {
                 assert_eq!(server.call(&Act::Double(2)).expect("an answer").value, 4);
                 name.assert_consistent();
@@ -183,7 +187,7 @@ impl SlowStart {
 /// The only child of a process, once it has stopped itself.
 fn stopped_child(parent: u32) -> u32 {
     let mut found = None;
-    eventually("its worker has stopped itself", || {
+    wait_until("its worker has stopped itself", || {
         found = namespace::processes().into_iter().find(|&pid| {
             stat_field(pid, 4) == Some(parent.to_string()) && stat_field(pid, 3).as_deref() == Some("T")
         });
@@ -196,15 +200,15 @@ fn stopped_child(parent: u32) -> u32 {
 /// another process had got the server's pid by then. Cause: that pid was asked whether the server lives.
 #[test]
 fn a_worker_that_comes_too_late_is_not_misled_by_the_pid() {
-    with_own_pids("a_worker_that_comes_too_late_is_not_misled_by_the_pid", || {
-        let (name, gate, slow) = (Name::new("late"), Gate::new(), SlowStart::new());
+    with_own_pids("identity::a_worker_that_comes_too_late_is_not_misled_by_the_pid", || {
+        let (name, gate, slow) = (Name::new("late"), ActorGate::new(), SlowStart::new());
         let mut program = start(&name, &gate, &["workers=1", &slow.option()]);
         let worker = stopped_child(program.pid());
         let end = PidFd::open(worker).expect("it lives");
         program.kill_and_wait();
         let innocent = Innocent::with_pid(program.pid());
         signal(worker, libc::SIGCONT);
-        support::await_end(&end);
+        ringmill_tests::process::await_end(&end);
         assert_eq!(program.end().stderr, "");
         name.assert_nothing_left();
         innocent.end();
@@ -215,45 +219,48 @@ fn a_worker_that_comes_too_late_is_not_misled_by_the_pid() {
 /// the same.
 #[test]
 fn a_worker_that_comes_too_late_does_not_join_a_server_of_the_same_name_and_pid() {
-    with_own_pids("a_worker_that_comes_too_late_does_not_join_a_server_of_the_same_name_and_pid", || {
-        let (name, gate, slow) = (Name::new("heir"), Gate::new(), SlowStart::new());
-        let options = ["workers=1", &slow.option()];
-        let mut former = start(&name, &gate, &options);
-        let late = stopped_child(former.pid());
-        let end = PidFd::open(late).expect("it lives");
-        former.kill_and_wait();
-        let mut heir = loop {
-            namespace::next_pid(former.pid());
-            let heir = start(&name, &gate, &options);
-            if heir.pid() == former.pid() {
-                break heir;
-            }
-        };
-        let worker = stopped_child(heir.pid());
-        assert_ne!(worker, late);
-        signal(late, libc::SIGCONT);
-        support::await_end(&end);
-        signal(worker, libc::SIGCONT);
-        assert_eq!(heir.ready(), [worker]);
-        let visit = heir.hold(&gate, 7);
-        assert_eq!(visit.pid, worker);
-        visit.let_go();
-        assert_eq!(heir.line(), "answer 14");
-        assert_eq!(name.inspect().participants()[1].restarts(), 0);
-        name.assert_consistent();
-        heir.tell("return");
-        let end = heir.end();
-        assert!(end.status.success() && end.stderr.is_empty(), "{end:?}");
-        assert_eq!(former.end().stderr, "");
-        name.assert_nothing_left();
-    });
+    with_own_pids(
+        "identity::a_worker_that_comes_too_late_does_not_join_a_server_of_the_same_name_and_pid",
+        || {
+            let (name, gate, slow) = (Name::new("heir"), ActorGate::new(), SlowStart::new());
+            let options = ["workers=1", &slow.option()];
+            let mut former = start(&name, &gate, &options);
+            let late = stopped_child(former.pid());
+            let end = PidFd::open(late).expect("it lives");
+            former.kill_and_wait();
+            let mut heir = loop {
+                namespace::next_pid(former.pid());
+                let heir = start(&name, &gate, &options);
+                if heir.pid() == former.pid() {
+                    break heir;
+                }
+            };
+            let worker = stopped_child(heir.pid());
+            assert_ne!(worker, late);
+            signal(late, libc::SIGCONT);
+            ringmill_tests::process::await_end(&end);
+            signal(worker, libc::SIGCONT);
+            assert_eq!(heir.ready(), [worker]);
+            let visit = heir.hold(&gate, 7);
+            assert_eq!(visit.pid, worker);
+            visit.let_go();
+            assert_eq!(heir.line(), "answer 14");
+            assert_eq!(name.inspect().participants()[1].restarts(), 0);
+            name.assert_consistent();
+            heir.tell("return");
+            let end = heir.end();
+            assert!(end.status.success() && end.stderr.is_empty(), "{end:?}");
+            assert_eq!(former.end().stderr, "");
+            name.assert_nothing_left();
+        },
+    );
 }
 
 /// A service that ignores SIGCHLD has its children reaped by the kernel: their pids are free at once.
 #[test]
 fn a_service_that_ignores_sigchld() {
-    with_own_pids("a_service_that_ignores_sigchld", || {
-        let (name, gate) = (Name::new("sigchld"), Gate::new());
+    with_own_pids("identity::a_service_that_ignores_sigchld", || {
+        let (name, gate) = (Name::new("sigchld"), ActorGate::new());
         let (mut program, _) = Program::start_ready(&name, &gate, &["workers=2", "ignore-sigchld"]);
         let mut innocents = Vec::new();
         for place in [1, 2, 1, 2, 2, 2] {

@@ -1,12 +1,13 @@
 //! A server starts with all its workers side by side, or says what is wrong and leaves nothing behind.
 //!
-//! The tests of this file run one at a time, so that a child of this process is one of the test's.
+//! Each test of this file has a process of its own, so that a child of it is one of the test's.
 
 use ringmill::{
     Batch, BatchWorker, BoxError, CallError, Context, Cpus, PassThrough, Pin, ProcessServlet, RemoteCause,
     Server, ServerBuilder, StartError, ThreadServlet, Worker,
 };
 use ringmill_shm::segment::CreateError;
+use ringmill_tests::alone::has_run_alone;
 use ringmill_tests::gate::{Gate, stop_at};
 use ringmill_tests::host::{Crew, Host, on_both};
 use ringmill_tests::pile::stream_all;
@@ -14,11 +15,12 @@ use ringmill_tests::traces::{assert_gone, children};
 use ringmill_tests::{GUARD, fresh_name};
 use rkyv::string::ArchivedString;
 use rkyv::{Archive, Deserialize, Serialize};
+use std::any::type_name;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Mutex, MutexGuard, mpsc};
+use std::sync::mpsc;
 use std::time::Duration;
 
 ringmill::init!(Recruit, Crowd, PassThrough<String>);
@@ -29,15 +31,11 @@ const SHORT: Duration = Duration::from_secs(1);
 /// This test's turn; its server's name.
 struct Turn {
     name: String,
-    _alone: MutexGuard<'static, ()>,
 }
 
 impl Turn {
     fn take() -> Self {
-        static ALONE: Mutex<()> = Mutex::new(());
-        // A test that failed has had its turn too.
-        let alone = ALONE.lock().unwrap_or_else(|e| e.into_inner());
-        Self { name: fresh_name("start"), _alone: alone }
+        Self { name: fresh_name("start") }
     }
 
     fn builder(&self) -> ServerBuilder {
@@ -138,6 +136,9 @@ impl BatchWorker for Crowd {
 
 #[test]
 fn workers_are_built_side_by_side() {
+    if has_run_alone("start::workers_are_built_side_by_side") {
+        return;
+    }
     on_both(|host| {
         let turn = Turn::take();
         let gate = Gate::new();
@@ -160,6 +161,9 @@ fn workers_are_built_side_by_side() {
 
 #[test]
 fn a_server_starts_only_when_every_worker_is_ready() {
+    if has_run_alone("start::a_server_starts_only_when_every_worker_is_ready") {
+        return;
+    }
     on_both(|host| {
         let turn = Turn::take();
         let gate = Gate::new();
@@ -181,6 +185,9 @@ fn a_server_starts_only_when_every_worker_is_ready() {
 
 #[test]
 fn a_constructor_that_fails_is_named_with_what_it_says() {
+    if has_run_alone("start::a_constructor_that_fails_is_named_with_what_it_says") {
+        return;
+    }
     on_both(|host| {
         let turn = Turn::take();
         for (workers, who) in [(1, 0), (3, 2)] {
@@ -201,6 +208,9 @@ fn a_constructor_that_fails_is_named_with_what_it_says() {
 
 #[test]
 fn a_constructor_that_panics_is_named_with_what_it_says() {
+    if has_run_alone("start::a_constructor_that_panics_is_named_with_what_it_says") {
+        return;
+    }
     on_both(|host| {
         let turn = Turn::take();
         let training = Training::of(1, Trial::Panic);
@@ -218,6 +228,9 @@ fn a_constructor_that_panics_is_named_with_what_it_says() {
 
 #[test]
 fn a_constructor_that_ends_the_process_is_named_with_its_exit_code() {
+    if has_run_alone("start::a_constructor_that_ends_the_process_is_named_with_its_exit_code") {
+        return;
+    }
     let turn = Turn::take();
     let servlet = ProcessServlet::<Recruit>::new(Training::of(1, Trial::Exit)).cpus(2);
     let error = turn.assert_refused(turn.builder().start(servlet));
@@ -228,6 +241,9 @@ fn a_constructor_that_ends_the_process_is_named_with_its_exit_code() {
 
 #[test]
 fn a_constructor_that_hangs_ends_with_the_start_timeout() {
+    if has_run_alone("start::a_constructor_that_hangs_ends_with_the_start_timeout") {
+        return;
+    }
     let turn = Turn::take();
     let gate = Gate::new(); // which nobody opens
     let training = Training { gate: gate.name(), ..Training::of(None, Trial::Stop) };
@@ -243,6 +259,9 @@ fn a_constructor_that_hangs_ends_with_the_start_timeout() {
 
 #[test]
 fn one_that_hangs_among_others_ends_with_the_start_timeout() {
+    if has_run_alone("start::one_that_hangs_among_others_ends_with_the_start_timeout") {
+        return;
+    }
     let turn = Turn::take();
     let gate = Gate::new();
     let training = Training { gate: gate.name(), ..Training::of(2, Trial::Stop) };
@@ -264,6 +283,9 @@ fn script(directory: &Path, text: &str) -> PathBuf {
 
 #[test]
 fn an_executable_that_is_missing_is_named() {
+    if has_run_alone("start::an_executable_that_is_missing_is_named") {
+        return;
+    }
     let turn = Turn::take();
     for program in ["/no/such/program", "/dev/null", "/"] {
         let servlet = ProcessServlet::<PassThrough<String>>::new(()).program(program).cpus(2);
@@ -277,6 +299,9 @@ fn an_executable_that_is_missing_is_named() {
 
 #[test]
 fn a_program_that_ends_before_it_is_a_worker_is_an_error() {
+    if has_run_alone("start::a_program_that_ends_before_it_is_a_worker_is_an_error") {
+        return;
+    }
     let turn = Turn::take();
     let directory = tempfile::tempdir().expect("a temporary directory");
     // Into a script nobody can look before it runs.
@@ -298,6 +323,9 @@ fn a_program_that_ends_before_it_is_a_worker_is_an_error() {
 
 #[test]
 fn a_program_that_never_is_a_worker_ends_with_the_start_timeout() {
+    if has_run_alone("start::a_program_that_never_is_a_worker_ends_with_the_start_timeout") {
+        return;
+    }
     let turn = Turn::take();
     let directory = tempfile::tempdir().expect("a temporary directory");
     let idle = script(directory.path(), "#!/bin/sh\nexec sleep 1000\n");
@@ -308,27 +336,36 @@ fn a_program_that_never_is_a_worker_ends_with_the_start_timeout() {
 
 #[test]
 fn a_worker_type_that_is_not_listed_is_named_with_those_that_are() {
+    if has_run_alone("start::a_worker_type_that_is_not_listed_is_named_with_those_that_are") {
+        return;
+    }
+    // Nor by another module of this program.
+    type Unlisted = PassThrough<[u64; 3]>;
     let turn = Turn::take();
-    let start = turn.builder().start(ProcessServlet::<PassThrough<u64>>::new(()).cpus(2));
+    let start = turn.builder().start(ProcessServlet::<Unlisted>::new(()).cpus(2));
     let error = turn.assert_refused(start);
     let text = error.to_string();
     let StartError::NotListed { servlet, worker_type, listed } = error else { panic!("{error:?}") };
-    let named = std::any::type_name::<PassThrough<u64>>();
+    let named = type_name::<Unlisted>();
     assert_eq!((servlet.as_str(), worker_type.as_str()), ("passthrough", named));
-    assert_eq!(listed.len(), 3);
-    assert!(listed.iter().any(|name| name.ends_with("::Recruit")), "{listed:?}");
+    let ours = [type_name::<Recruit>(), type_name::<Crowd>(), type_name::<PassThrough<String>>()];
+    assert!(ours.iter().all(|name| listed.iter().any(|listed| listed == name)), "{listed:?}");
+    assert!(!listed.iter().any(|name| name == named), "{listed:?}");
     let told = format!(
         "servlet passthrough: worker type {named} is not listed in ringmill::init!({}); add it there",
         listed.join(", ")
     );
     assert_eq!(text, told);
     // Threads need no list.
-    let server = turn.builder().start(ThreadServlet::<PassThrough<u64>>::new(())).expect("it starts");
-    assert_eq!(*server.call(&7).expect("an answer"), 7);
+    let server = turn.builder().start(ThreadServlet::<Unlisted>::new(())).expect("it starts");
+    assert_eq!(*server.call(&[7; 3]).expect("an answer"), [7; 3]);
 }
 
 #[test]
 fn a_batch_size_and_a_wait_that_contradict_each_other_are_both_named() {
+    if has_run_alone("start::a_batch_size_and_a_wait_that_contradict_each_other_are_both_named") {
+        return;
+    }
     on_both(|host| {
         let turn = Turn::take();
         for size in [0, 1] {
@@ -355,6 +392,9 @@ fn a_batch_size_and_a_wait_that_contradict_each_other_are_both_named() {
 
 #[test]
 fn a_capacity_out_of_range_is_named_with_the_range() {
+    if has_run_alone("start::a_capacity_out_of_range_is_named_with_the_range") {
+        return;
+    }
     on_both(|host| {
         let turn = Turn::take();
         for capacity in [0, (1 << 24) + 1, usize::MAX] {
@@ -367,6 +407,9 @@ fn a_capacity_out_of_range_is_named_with_the_range() {
 
 #[test]
 fn a_capacity_below_a_batch_is_warned_of_and_works() {
+    if has_run_alone("start::a_capacity_below_a_batch_is_warned_of_and_works") {
+        return;
+    }
     on_both(|host| {
         let turn = Turn::take();
         let start =
@@ -385,6 +428,9 @@ fn a_capacity_below_a_batch_is_warned_of_and_works() {
 
 #[test]
 fn a_cpu_that_may_not_be_used_is_named() {
+    if has_run_alone("start::a_cpu_that_may_not_be_used_is_named") {
+        return;
+    }
     on_both(|host| {
         let turn = Turn::take();
         let allowed = ringmill::cpu::allowed();
@@ -407,6 +453,9 @@ fn a_cpu_that_may_not_be_used_is_named() {
 
 #[test]
 fn a_servlet_without_workers_or_with_too_many_is_an_error() {
+    if has_run_alone("start::a_servlet_without_workers_or_with_too_many_is_an_error") {
+        return;
+    }
     on_both(|host| {
         let turn = Turn::take();
         for workers in [0, 65] {
@@ -427,6 +476,9 @@ fn a_servlet_without_workers_or_with_too_many_is_an_error() {
 
 #[test]
 fn names_that_are_none_are_refused() {
+    if has_run_alone("start::names_that_are_none_are_refused") {
+        return;
+    }
     let turn = Turn::take();
     let long = "x".repeat(56);
     for name in ["", ".", ".hidden", "a/b", "../a", "a b", "ä", "a\0b", "a.lease", &long] {
@@ -443,6 +495,9 @@ fn names_that_are_none_are_refused() {
 
 #[test]
 fn a_name_that_a_living_server_uses_is_refused_with_its_process() {
+    if has_run_alone("start::a_name_that_a_living_server_uses_is_refused_with_its_process") {
+        return;
+    }
     on_both(|host| {
         let turn = Turn::take();
         let first = host.start::<Crowd>(turn.builder(), (), Crew::of(1));
@@ -465,6 +520,9 @@ fn a_name_that_a_living_server_uses_is_refused_with_its_process() {
 
 #[test]
 fn memory_that_is_too_small_is_told_with_both_sizes() {
+    if has_run_alone("start::memory_that_is_too_small_is_told_with_both_sizes") {
+        return;
+    }
     let turn = Turn::take();
     // More than any machine has, in few enough numbers to be counted.
     let builder = turn.builder().capacity(1 << 20).max_payload(1 << 23);
@@ -482,6 +540,9 @@ fn memory_that_is_too_small_is_told_with_both_sizes() {
 
 #[test]
 fn sizes_that_no_segment_can_have_are_refused() {
+    if has_run_alone("start::sizes_that_no_segment_can_have_are_refused") {
+        return;
+    }
     let turn = Turn::take();
     let start = |builder: ServerBuilder| builder.start(ProcessServlet::<PassThrough<String>>::new(()));
     turn.assert_refused(start(turn.builder().max_payload(usize::MAX)));
@@ -494,6 +555,9 @@ fn sizes_that_no_segment_can_have_are_refused() {
 
 #[test]
 fn a_segment_can_lie_in_a_file() {
+    if has_run_alone("start::a_segment_can_lie_in_a_file") {
+        return;
+    }
     on_both(|host| {
         let turn = Turn::take();
         let directory = tempfile::tempdir().expect("a temporary directory");
@@ -511,6 +575,9 @@ fn a_segment_can_lie_in_a_file() {
 
 #[test]
 fn what_is_not_a_segment_is_left_alone() {
+    if has_run_alone("start::what_is_not_a_segment_is_left_alone") {
+        return;
+    }
     let turn = Turn::take();
     let directory = tempfile::tempdir().expect("a temporary directory");
     let path = |name: &str| directory.path().join(name);
@@ -551,6 +618,9 @@ fn what_is_not_a_segment_is_left_alone() {
 
 #[test]
 fn what_a_dead_server_left_is_replaced() {
+    if has_run_alone("start::what_a_dead_server_left_is_replaced") {
+        return;
+    }
     on_both(|host| {
         let turn = Turn::take();
         let directory = tempfile::tempdir().expect("a temporary directory");
@@ -572,6 +642,9 @@ fn what_a_dead_server_left_is_replaced() {
 
 #[test]
 fn a_foreign_file_in_the_place_of_a_name_is_left_alone() {
+    if has_run_alone("start::a_foreign_file_in_the_place_of_a_name_is_left_alone") {
+        return;
+    }
     let turn = Turn::take();
     let path = Path::new("/dev/shm").join(format!("ringmill-{}", turn.name));
     fs::write(&path, "another program's").expect("a file");
@@ -585,6 +658,9 @@ fn a_foreign_file_in_the_place_of_a_name_is_left_alone() {
 
 #[test]
 fn an_input_too_large_is_refused_with_both_sizes_and_harms_nobody() {
+    if has_run_alone("start::an_input_too_large_is_refused_with_both_sizes_and_harms_nobody") {
+        return;
+    }
     on_both(|host| {
         let turn = Turn::take();
         let builder = turn.builder().capacity(8).max_payload(1024);
@@ -618,6 +694,9 @@ fn an_input_too_large_is_refused_with_both_sizes_and_harms_nobody() {
 /// says that it leaves before it wakes the supervisor.
 #[test]
 fn a_server_of_threads_stops_as_soon_as_they_have() {
+    if has_run_alone("start::a_server_of_threads_stops_as_soon_as_they_have") {
+        return;
+    }
     let turn = Turn::take();
     let (stopped, has_stopped) = mpsc::channel();
     let builder = turn.builder().shutdown_timeout(100 * GUARD);
@@ -634,6 +713,9 @@ fn a_server_of_threads_stops_as_soon_as_they_have() {
 
 #[test]
 fn worker_processes_and_threads_are_those_that_were_asked_for() {
+    if has_run_alone("start::worker_processes_and_threads_are_those_that_were_asked_for") {
+        return;
+    }
     on_both(|host| {
         let turn = Turn::take();
         let server = host.start::<Crowd>(turn.builder(), (), Crew::of(3));

@@ -1,16 +1,20 @@
 //! Servers that end: what is in progress is answered, what comes later is refused, nothing is left.
 
-mod support;
-
 use ringmill::{
     CallError, CallOptions, PassThrough, ProcessServlet, RemoteCause, Server, StreamOptions, ThreadServlet,
     WhenFull,
 };
+use ringmill_tests::actor::{Act, Actor, Answer, Rebirth, Upbringing};
+use ringmill_tests::actor_gate::{ActorGate, Visit};
+use ringmill_tests::guard::guarded;
+use ringmill_tests::name::Name;
+use ringmill_tests::process::{Process, signal};
+use ringmill_tests::program::Program;
+use ringmill_tests::stats::{depth, pids};
+use ringmill_tests::wait_until;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use support::actor::{Act, Actor, Answer, Rebirth, Upbringing};
-use support::{Gate, Name, Program, Visit, Who, depth, eventually, guarded, pids, signal};
 
 ringmill::init!(Actor, PassThrough<Vec<u32>>, PassThrough<u64>);
 
@@ -40,13 +44,13 @@ fn assert_refused(outcome: Outcome) {
 }
 
 /// The workers' processes, to be looked for later.
-fn crew(server: &Actors) -> Vec<Who> {
-    pids(server).into_iter().map(Who::of).collect()
+fn crew(server: &Actors) -> Vec<Process> {
+    pids(server).into_iter().map(Process::of).collect()
 }
 
 /// Nothing of a server that was shut down is left: no file, no process, no zombie.
 #[track_caller]
-fn assert_gone(name: &Name, crew: &[Who]) {
+fn assert_gone(name: &Name, crew: &[Process]) {
     name.assert_nothing_left();
     assert!(!crew.iter().any(|who| who.exists()), "{crew:?}");
 }
@@ -54,7 +58,7 @@ fn assert_gone(name: &Name, crew: &[Who]) {
 #[test]
 fn work_in_flight_is_answered_and_new_calls_are_refused() {
     guarded(|| {
-        let (name, gate) = (Name::new("inflight"), Gate::new());
+        let (name, gate) = (Name::new("inflight"), ActorGate::new());
         let builder = Server::builder(name.text()).capacity(8).shutdown_timeout(ENDLESS);
         let server = builder.start(gate.processes(2)).expect("it starts");
         let crew = crew(&server);
@@ -64,9 +68,9 @@ fn work_in_flight_is_answered_and_new_calls_are_refused() {
             let busy = [1, 2].map(|n| call_one(Act::Hold(n)));
             let visits = [gate.next(), gate.next()];
             let queued = [3, 4, 5, 6, 7, 8].map(|n| call_one(Act::Double(n)));
-            eventually("all are queued", || depth(server) == 6);
+            wait_until("all are queued", || depth(server) == 6);
             let ending = scope.spawn(|| server.shutdown());
-            eventually("new calls are refused", || is_closing(server));
+            wait_until("new calls are refused", || is_closing(server));
             assert_eq!(depth(server), 6);
             assert!(!ending.is_finished());
             visits.into_iter().for_each(Visit::let_go);
@@ -85,7 +89,7 @@ fn work_in_flight_is_answered_and_new_calls_are_refused() {
 #[test]
 fn every_worker_cleans_up() {
     guarded(|| {
-        let (name, gate) = (Name::new("cleanup"), Gate::new());
+        let (name, gate) = (Name::new("cleanup"), ActorGate::new());
         let server = Server::builder(name.text()).start(gate.processes(3)).expect("it starts");
         let crew = pids(&server);
         drop(server);
@@ -110,7 +114,7 @@ fn every_worker_cleans_up() {
 #[test]
 fn a_worker_that_hangs_is_killed_when_the_time_is_over() {
     guarded(|| {
-        let (name, gate) = (Name::new("hangs"), Gate::new());
+        let (name, gate) = (Name::new("hangs"), ActorGate::new());
         let builder = Server::builder(name.text()).capacity(4).shutdown_timeout(SOON);
         let server = builder.start(gate.processes(1)).expect("it starts");
         let crew = crew(&server);
@@ -119,7 +123,7 @@ fn a_worker_that_hangs_is_killed_when_the_time_is_over() {
             let busy = scope.spawn(move || call(server, Act::Hold(1)));
             let visit = gate.next_hold(1);
             let queued = [2, 3, 4].map(|n| scope.spawn(move || call(server, Act::Double(n))));
-            eventually("all are queued", || depth(server) == 3);
+            wait_until("all are queued", || depth(server) == 3);
             server.shutdown();
             visit.await_death();
             match busy.join().expect("no panic") {
@@ -140,7 +144,7 @@ fn a_worker_that_hangs_is_killed_when_the_time_is_over() {
 #[test]
 fn a_stopped_worker_is_killed_when_the_time_is_over() {
     guarded(|| {
-        let (name, gate) = (Name::new("sigstop"), Gate::new());
+        let (name, gate) = (Name::new("sigstop"), ActorGate::new());
         let builder = Server::builder(name.text()).shutdown_timeout(SOON);
         let server = builder.start(gate.processes(2)).expect("it starts");
         let crew = crew(&server);
@@ -153,7 +157,7 @@ fn a_stopped_worker_is_killed_when_the_time_is_over() {
 #[test]
 fn a_thread_that_hangs_holds_nobody_else_up() {
     guarded(|| {
-        let (name, gate) = (Name::new("thread"), Gate::new());
+        let (name, gate) = (Name::new("thread"), ActorGate::new());
         let builder = Server::builder(name.text()).capacity(3).shutdown_timeout(SOON);
         let server = builder.start(gate.threads(1)).expect("it starts");
         std::thread::scope(|scope| {
@@ -161,7 +165,7 @@ fn a_thread_that_hangs_holds_nobody_else_up() {
             let busy = scope.spawn(move || call(server, Act::Hold(1)));
             let visit = gate.next_hold(1);
             let queued = [2, 3].map(|n| scope.spawn(move || call(server, Act::Double(n))));
-            eventually("all are queued", || depth(server) == 2);
+            wait_until("all are queued", || depth(server) == 2);
             server.shutdown();
             queued.into_iter().for_each(|thread| assert_refused(thread.join().expect("no panic")));
             name.assert_nothing_left();
@@ -175,7 +179,7 @@ fn a_thread_that_hangs_holds_nobody_else_up() {
 #[test]
 fn shutting_down_again_and_from_several_threads() {
     guarded(|| {
-        let (name, gate) = (Name::new("twice"), Gate::new());
+        let (name, gate) = (Name::new("twice"), ActorGate::new());
         let server = Server::builder(name.text()).capacity(1).start(gate.processes(2)).expect("it starts");
         let crew = crew(&server);
         std::thread::scope(|scope| {
@@ -183,7 +187,7 @@ fn shutting_down_again_and_from_several_threads() {
             let busy = scope.spawn(move || call(server, Act::Hold(1)));
             let visit = gate.next_hold(1);
             let ending = [(); 4].map(|()| scope.spawn(|| server.shutdown()));
-            eventually("it is closing", || is_closing(server));
+            wait_until("it is closing", || is_closing(server));
             visit.let_go();
             assert_eq!(busy.join().expect("no panic").expect("an answer").value, 2);
             for thread in ending {
@@ -235,7 +239,7 @@ fn streams_end_in_order() {
                     });
                 }
                 let flowing = || answers.iter().all(|count| count.load(Ordering::Relaxed) > 1000);
-                eventually("all streams flow", flowing);
+                wait_until("all streams flow", flowing);
                 server.shutdown();
             });
             assert_eq!(server.backlog(), 0);
@@ -299,7 +303,7 @@ fn a_loan_sent_after_the_end_is_refused() {
 #[test]
 fn callers_that_wait_for_a_place_are_released() {
     guarded(|| {
-        let (name, gate) = (Name::new("waiting"), Gate::new());
+        let (name, gate) = (Name::new("waiting"), ActorGate::new());
         let builder = Server::builder(name.text()).capacity(1).shutdown_timeout(ENDLESS);
         let server = builder.start(gate.processes(1)).expect("it starts");
         std::thread::scope(|scope| {
@@ -309,7 +313,7 @@ fn callers_that_wait_for_a_place_are_released() {
             let waiting = [2, 3, 4].map(|n| scope.spawn(move || call(server, Act::Double(n))));
             let streaming = scope.spawn(|| server.stream([Act::Double(5)]).collect::<Vec<_>>());
             let segment = name.inspect();
-            eventually("somebody waits", || segment.freed().is_awaited());
+            wait_until("somebody waits", || segment.freed().is_awaited());
             let ending = scope.spawn(|| server.shutdown());
             waiting.into_iter().for_each(|thread| assert_refused(thread.join().expect("no panic")));
             streaming.join().expect("no panic").into_iter().for_each(assert_refused);
@@ -324,7 +328,7 @@ fn callers_that_wait_for_a_place_are_released() {
 #[test]
 fn requests_of_a_worker_that_dies_meanwhile_are_answered() {
     guarded(|| {
-        let (name, gate) = (Name::new("dying"), Gate::new());
+        let (name, gate) = (Name::new("dying"), ActorGate::new());
         let builder = Server::builder(name.text()).capacity(3).shutdown_timeout(ENDLESS);
         let server = builder.start(gate.processes(1)).expect("it starts");
         std::thread::scope(|scope| {
@@ -332,9 +336,9 @@ fn requests_of_a_worker_that_dies_meanwhile_are_answered() {
             let busy = scope.spawn(move || call(server, Act::Hold(1)));
             let visit = gate.next_hold(1);
             let queued = [2, 3].map(|n| scope.spawn(move || call(server, Act::Double(n))));
-            eventually("all are queued", || depth(server) == 2);
+            wait_until("all are queued", || depth(server) == 2);
             let ending = scope.spawn(|| server.shutdown());
-            eventually("it is closing", || is_closing(server));
+            wait_until("it is closing", || is_closing(server));
             signal(visit.pid, libc::SIGKILL);
             let died = busy.join().expect("no panic");
             assert!(matches!(died, Err(CallError::WorkerDied(_))), "{died:?}");
@@ -351,7 +355,7 @@ fn requests_of_a_worker_that_dies_meanwhile_are_answered() {
 #[test]
 fn a_servlet_that_is_down_shuts_down() {
     guarded(|| {
-        let (name, gate) = (Name::new("isdown"), Gate::new());
+        let (name, gate) = (Name::new("isdown"), ActorGate::new());
         let upbringing = Upbringing { rebirth: Rebirth::Fails, ..gate.upbringing() };
         let builder = Server::builder(name.text()).shutdown_timeout(ENDLESS);
         let server = builder.start(ProcessServlet::<Actor>::new(upbringing)).expect("it starts");
@@ -365,9 +369,9 @@ fn a_servlet_that_is_down_shuts_down() {
         let upbringing = Upbringing { rebirth: Rebirth::Fails, ..gate.upbringing() };
         let builder = Server::builder(name.text()).shutdown_timeout(ENDLESS);
         let server = builder.start(ProcessServlet::<Actor>::new(upbringing)).expect("it starts");
-        let victim = Who::of(pids(&server)[0]);
+        let victim = Process::of(pids(&server)[0]);
         signal(victim.pid, libc::SIGKILL);
-        eventually("its death was noticed", || !victim.exists());
+        wait_until("its death was noticed", || !victim.exists());
         drop(server);
         name.assert_nothing_left();
     });
@@ -376,7 +380,7 @@ fn a_servlet_that_is_down_shuts_down() {
 #[test]
 fn dropped_by_the_last_of_several_owners() {
     guarded(|| {
-        let (name, gate) = (Name::new("owners"), Gate::new());
+        let (name, gate) = (Name::new("owners"), ActorGate::new());
         let server = Server::builder(name.text()).start(gate.processes(2)).expect("it starts");
         let crew = crew(&server);
         let server = Arc::new(server);
@@ -387,22 +391,23 @@ fn dropped_by_the_last_of_several_owners() {
         drop(server);
         let values = owners.map(|thread| thread.join().expect("no panic"));
         assert_eq!(values, [2, 4, 6]);
-        eventually("the last owner's thread has dropped it", || !name.segment_exists());
-        eventually("nobody is left", || !crew.iter().any(|who| who.exists()));
+        wait_until("the last owner's thread has dropped it", || !name.segment_exists());
+        wait_until("nobody is left", || !crew.iter().any(|who| who.exists()));
     });
 }
 
 /// How the program's `main` ends, what its exit status is, and what it says on the way.
 fn assert_program_leaves_nothing(options: &[&str], last: &str, status: Option<i32>, says: &str) {
-    let (name, gate) = (Name::new("program"), Gate::new());
+    let (name, gate) = (Name::new("program"), ActorGate::new());
     let (mut program, pids) = Program::start_ready(&name, &gate, options);
-    let crew: Vec<Who> = pids.iter().filter(|&&pid| pid != program.pid()).map(|&pid| Who::of(pid)).collect();
+    let crew: Vec<Process> =
+        pids.iter().filter(|&&pid| pid != program.pid()).map(|&pid| Process::of(pid)).collect();
     program.tell(last);
     let end = program.end();
     assert_eq!(end.status.code(), status, "{last}: {end:?}");
     assert_eq!(end.stdout, "", "{last}");
     assert!(if says.is_empty() { end.stderr.is_empty() } else { end.stderr.contains(says) }, "{end:?}");
-    eventually("no worker is left", || !crew.iter().any(|who| who.exists()));
+    wait_until("no worker is left", || !crew.iter().any(|who| who.exists()));
     name.assert_nothing_left();
 }
 
@@ -433,7 +438,7 @@ fn main_panics() {
 #[test]
 fn main_exits_with_work_in_flight() {
     guarded(|| {
-        let (name, gate) = (Name::new("inexit"), Gate::new());
+        let (name, gate) = (Name::new("inexit"), ActorGate::new());
         let (mut program, _) = Program::start_ready(&name, &gate, &[]);
         let visit = program.hold(&gate, 1);
         program.tell("exit 5");
@@ -448,7 +453,7 @@ fn main_exits_with_work_in_flight() {
 #[test]
 fn a_program_that_goes_on_after_its_server() {
     guarded(|| {
-        let (name, gate) = (Name::new("goeson"), Gate::new());
+        let (name, gate) = (Name::new("goeson"), ActorGate::new());
         let (mut program, _) = Program::start_ready(&name, &gate, &[]);
         program.tell("shutdown");
         assert_eq!(program.line(), "shut down");

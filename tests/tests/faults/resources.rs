@@ -4,21 +4,25 @@
 //! Limits are set in child processes only.
 #![expect(unsafe_code, reason = "limits and mounts, set in child processes only")]
 
-mod support;
-
 use ringmill::{CallError, RemoteCause, Server};
 use ringmill_shm::participant::Life;
 use ringmill_shm::segment::{Place, Segment};
 use ringmill_shm::sys::process::inherit_only_standard_descriptors;
+use ringmill_tests::actor::{Act, Actor};
+use ringmill_tests::actor_gate::ActorGate;
+use ringmill_tests::guard::guarded;
+use ringmill_tests::name::Name;
 use ringmill_tests::other_user::{PublicProgram, can_be_another_user};
+use ringmill_tests::process::signal;
+use ringmill_tests::program::{End, Program};
+use ringmill_tests::stats::pids;
+use ringmill_tests::wait_until;
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use support::actor::{Act, Actor};
-use support::{End, Gate, Name, Program, eventually, guarded, pids, signal};
 
 ringmill::init!(Actor);
 
@@ -67,7 +71,7 @@ fn judge(case: &str, name: &Name, end: &End) -> bool {
 #[track_caller]
 fn loosen(what: &str, resource: Resource, least: u64, options: &[&str], command: impl Fn() -> Command) {
     for most in least..least + 40 {
-        let (name, gate) = (Name::new(what), Gate::new());
+        let (name, gate) = (Name::new(what), ActorGate::new());
         let mut command = command();
         inherit_only_standard_descriptors(&mut command);
         limit(&mut command, resource, most);
@@ -124,7 +128,7 @@ const ATTEMPTS: u32 = 2 * ringmill::RESTART_LIMIT;
 #[test]
 fn descriptors_used_up_when_a_worker_must_be_started_again() {
     guarded(|| {
-        let (name, gate) = (Name::new("usedup"), Gate::new());
+        let (name, gate) = (Name::new("usedup"), ActorGate::new());
         let mut command = Command::new(ACTORS);
         limit(&mut command, libc::RLIMIT_NOFILE, 64);
         let mut program = Program::start_as(command, &name, &gate, &["workers=1"]);
@@ -140,7 +144,7 @@ fn descriptors_used_up_when_a_worker_must_be_started_again() {
         assert_eq!(program.line(), "answer 4");
         signal(victim, libc::SIGKILL);
         program.tell("hold 3"); // waits in the ring
-        eventually("it was tried often, in vain", || place_of(&segment).2 >= ATTEMPTS);
+        wait_until("it was tried often, in vain", || place_of(&segment).2 >= ATTEMPTS);
         assert_ne!(place_of(&segment).1, Life::Ready);
         program.tell("free-descriptors");
         assert_eq!(program.line(), "free again");
@@ -159,7 +163,7 @@ fn no_more_processes_when_a_worker_must_be_started_again() {
         if !can_be_another_user("limits on processes, which do not bind root") {
             return;
         }
-        let (name, gate) = (Name::new("noprocess"), Gate::new());
+        let (name, gate) = (Name::new("noprocess"), ActorGate::new());
         gate.open_to_all();
         let (user, actors) = (user_of_ours(1), PublicProgram::of(ACTORS));
         let mut program = Program::start_as(actors.run_as(user), &name, &gate, &["workers=1"]);
@@ -168,7 +172,7 @@ fn no_more_processes_when_a_worker_must_be_started_again() {
         program.tell("limit-processes 1");
         assert_eq!(program.line(), "limited");
         signal(victim, libc::SIGKILL);
-        eventually("it was tried often, in vain", || place_of(&segment).2 >= ATTEMPTS);
+        wait_until("it was tried often, in vain", || place_of(&segment).2 >= ATTEMPTS);
         assert_ne!(place_of(&segment).1, Life::Ready);
         program.tell("limit-processes 1000");
         assert_eq!(program.line(), "limited");
@@ -189,7 +193,7 @@ fn a_limit_on_file_sizes_is_told_and_kills_nobody() {
         let directory = tempfile::tempdir().expect("a directory");
         let file = format!("file={}", directory.path().join("segment").display());
         for options in [&["workers=1"][..], &["workers=1", &file]] {
-            let (name, gate) = (Name::new("filesize"), Gate::new());
+            let (name, gate) = (Name::new("filesize"), ActorGate::new());
             let mut command = Command::new(ACTORS);
             limit(&mut command, libc::RLIMIT_FSIZE, 40_960);
             let mut program = Program::start_as(command, &name, &gate, options);
@@ -231,7 +235,7 @@ fn a_full_shm_at_the_start_is_told_with_numbers() {
         if !can_be_another_user("a /dev/shm that is full, which takes a mount") {
             return;
         }
-        let (name, gate) = (Name::new("fullshm"), Gate::new());
+        let (name, gate) = (Name::new("fullshm"), ActorGate::new());
         let mut command = Command::new(ACTORS);
         with_own_shm(&mut command, 65_536);
         let mut program = Program::start_as(command, &name, &gate, &["workers=1"]);
@@ -249,7 +253,7 @@ fn a_shm_that_fills_up_later_disturbs_nobody() {
         if !can_be_another_user("a /dev/shm that fills up, which takes a mount") {
             return;
         }
-        let (name, gate) = (Name::new("fillsup"), Gate::new());
+        let (name, gate) = (Name::new("fillsup"), ActorGate::new());
         let mut command = Command::new(ACTORS);
         with_own_shm(&mut command, 8 << 20);
         let mut program = Program::start_as(command, &name, &gate, &["workers=1"]);
@@ -268,7 +272,7 @@ fn a_shm_that_fills_up_later_disturbs_nobody() {
             assert_eq!(program.line(), format!("answer {}", 2 * number));
         }
         signal(victim, libc::SIGKILL);
-        eventually("it is started again", || {
+        wait_until("it is started again", || {
             let (pid, life, _) = place_of(&segment);
             pid != victim && life == Life::Ready
         });
@@ -286,7 +290,7 @@ fn a_shm_that_fills_up_later_disturbs_nobody() {
 #[test]
 fn a_worker_that_gets_no_memory_costs_its_item() {
     guarded(|| {
-        let (name, gate) = (Name::new("nomemory"), Gate::new());
+        let (name, gate) = (Name::new("nomemory"), ActorGate::new());
         let server = Server::builder(name.text()).start(gate.processes(1)).expect("it starts");
         let victim = pids(&server)[0];
         match server.call(&Act::Hoard).and_then(|reply| reply.into_owned()) {
@@ -324,7 +328,7 @@ impl Group {
 impl Drop for Group {
     fn drop(&mut self) {
         // A process that was killed leaves its group a moment after its death is known.
-        eventually("the group is empty", || fs::remove_dir(&self.0).is_ok());
+        wait_until("the group is empty", || fs::remove_dir(&self.0).is_ok());
     }
 }
 
@@ -338,7 +342,7 @@ fn a_worker_that_the_kernel_kills_for_its_memory_costs_its_item() {
             );
             return;
         };
-        let (name, gate) = (Name::new("oom"), Gate::new());
+        let (name, gate) = (Name::new("oom"), ActorGate::new());
         let server = Server::builder(name.text()).start(gate.processes(1)).expect("it starts");
         let victim = pids(&server)[0];
         group.take(victim);

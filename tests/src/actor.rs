@@ -1,16 +1,14 @@
 //! A worker that does as its inputs say: answers, waits at a gate, or dies.
-//!
-//! Shared, as source, by the tests and by the program that they start.
 #![expect(unsafe_code, reason = "a worker that crashes the way native code does")]
-#![allow(dead_code, reason = "no test uses every act and every upbringing")]
 
+use crate::process::dump_no_core;
 use ringmill::{Batch, BatchWorker, BoxError, Context, Stop};
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 
 /// What a worker is to do with an item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
-pub(crate) enum Act {
+pub enum Act {
     /// Answer twice the number.
     Double(u64),
     /// Say so at the gate, wait there until let go, then answer twice the number.
@@ -29,16 +27,18 @@ pub(crate) enum Act {
     Devour(u64),
 }
 
-/// An answer, and who gave it.
+/// An answer, and which process gave it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
-pub(crate) struct Answer {
-    pub(crate) value: u64,
-    pub(crate) pid: u32,
+pub struct Answer {
+    /// Twice the number.
+    pub value: u64,
+    /// The process that answers.
+    pub pid: u32,
 }
 
 /// What happens in the constructor of a worker that is started anew.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
-pub(crate) enum Rebirth {
+pub enum Rebirth {
     /// Nothing special.
     Lives,
     /// It aborts.
@@ -51,19 +51,20 @@ pub(crate) enum Rebirth {
 
 /// What an actor is built from.
 #[derive(Debug, Clone, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
-pub(crate) struct Upbringing {
+pub struct Upbringing {
     /// The socket of the gate.
-    pub(crate) gate: String,
-    pub(crate) rebirth: Rebirth,
+    pub gate: String,
+    /// What the constructor does after a restart.
+    pub rebirth: Rebirth,
     /// Whether the constructor waits at the gate.
-    pub(crate) hold_in_constructor: bool,
+    pub hold_in_constructor: bool,
     /// Whether it panics in the end.
-    pub(crate) cleanup_panics: bool,
+    pub cleanup_panics: bool,
 }
 
 /// The worker.
 #[derive(Debug)]
-pub(crate) struct Actor {
+pub struct Actor {
     gate: String,
     cleanup_panics: bool,
 }
@@ -133,12 +134,6 @@ impl BatchWorker for Actor {
         let _ = self.visit(kind, 0); // nobody may listen any more
         assert!(!self.cleanup_panics, "as it was told");
     }
-}
-
-pub(crate) fn dump_no_core() {
-    let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: reads a live structure; only limits this process.
-    unsafe { libc::setrlimit(libc::RLIMIT_CORE, &raw const none) };
 }
 
 /// Uses up the addresses that this process may have, no matter how much memory the machine has.

@@ -2,8 +2,6 @@
 //! each failing that is not to be repeated, in their order and with their numbers. What a row promises in
 //! detail is proved in the file of its topic.
 
-mod support;
-
 use futures_util::StreamExt;
 use ringmill::{
     Batch, BatchWorker, BoxError, BoxServlet, CallError, CallOptions, Context, Cpus, Ensemble, EnsembleError,
@@ -12,10 +10,17 @@ use ringmill::{
 };
 use ringmill_shm::participant::Life;
 use ringmill_shm::segment::{Place, Segment};
+use ringmill_tests::actor::Actor;
+use ringmill_tests::alone::has_run_alone;
 use ringmill_tests::gate::{Gate, report, stop_at};
+use ringmill_tests::guard::guarded;
 use ringmill_tests::host::{Crew, Host, on_both};
+use ringmill_tests::listener::scribe;
+use ringmill_tests::name::Name;
 use ringmill_tests::pile::{hold, pile_up, stream_all, wait_for_depth};
 use ringmill_tests::probe::{Ask, Probe, Seen, ask, batch_sizes, stopper};
+use ringmill_tests::process::{signal, status_number};
+use ringmill_tests::program::Program;
 use ringmill_tests::traces::assert_gone;
 use ringmill_tests::{GUARD, fresh_name, wait_until};
 use rkyv::rancor::Fallible;
@@ -26,12 +31,8 @@ use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::os::unix::process::ExitStatusExt;
-use std::process::Command;
 use std::sync::{Barrier, mpsc};
 use std::time::Duration;
-use support::actor::Actor;
-use support::scribe::scribe;
-use support::{Name, Program, guarded, signal, status_number};
 
 ringmill::init!(Hand, Heir, Foreman, Probe, Where, Length, Half, Stars, Join, Actor, PassThrough<Letter>);
 
@@ -686,7 +687,7 @@ fn worker_13_ctrl_c_is_quiet_and_a_second_one_kills() {
     guarded(|| {
         for (options, patient) in [(&["workers=2"][..], true), (&["threads"], true), (&["workers=2"], false)]
         {
-            let (name, gate) = (Name::new("ctrl-c"), support::Gate::new());
+            let (name, gate) = (Name::new("ctrl-c"), ringmill_tests::actor_gate::ActorGate::new());
             let (mut program, _) = Program::start_ready(&name, &gate, options);
             let busy = program.hold(&gate, 1);
             program.tell("watch");
@@ -1314,7 +1315,7 @@ fn server_06_remote_errors_tell_what_where_and_who() {
         assert_eq!((error.servlet.as_str(), error.attempt), ("hand", 0));
         assert_eq!(error.pid, pids(&server)[error.worker as usize]);
         let RemoteCause::Failed { type_name, messages, .. } = &error.cause else { panic!("{error:?}") };
-        assert_eq!(type_name, "spec::Misread");
+        assert_eq!(type_name, "servlets::spec::Misread");
         assert_eq!(messages, &["the model cannot be read", "invalid digit found in string"]);
     });
     for order in ["fail", "panic"] {
@@ -1420,16 +1421,10 @@ fn sleeps(pids: &BTreeSet<u32>) -> u64 {
 /// An ensemble that waits for a member, and all who have nothing to do meanwhile, sleep.
 #[test]
 fn not_05_the_ensemble_polls() {
-    const ALONE: &str = "RINGMILL_TEST_ALONE";
     /// A look every 5 ms would be 200 in a second. What there is: safety nets of a few a second each.
     const FEW: u64 = 100;
-    if std::env::var_os(ALONE).is_none() {
-        // In a process of its own, whose threads are all this test's.
-        let mut alone = Command::new(std::env::current_exe().expect("this one"));
-        let end = alone.args(["--exact", "not_05_the_ensemble_polls", "--nocapture"]).env(ALONE, "").output();
-        let end = end.expect("it can be started");
-        assert!(end.status.success(), "{}", String::from_utf8_lossy(&end.stderr));
-        assert!(String::from_utf8_lossy(&end.stdout).contains("1 passed"), "it ran");
+    // Its process's threads are to be its own.
+    if has_run_alone("spec::not_05_the_ensemble_polls") {
         return;
     }
     on_both(|host| {

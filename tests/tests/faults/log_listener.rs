@@ -1,15 +1,17 @@
 //! A listener of the log that panics in the supervisor's thread: deaths are noticed, repaired and told all the same.
 //!
-//! The only test of its program, since the log's listener is the whole program's.
-
-mod support;
+//! In a process of its own, since the log's listener is the whole process's.
 
 use ringmill::{CallError, CallOptions, Server, WhenFull};
+use ringmill_tests::actor::{Act, Actor};
+use ringmill_tests::actor_gate::ActorGate;
+use ringmill_tests::alone::alone;
 use ringmill_tests::listener::Listener;
+use ringmill_tests::name::Name;
+use ringmill_tests::process::signal;
+use ringmill_tests::stats::pids;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use support::actor::{Act, Actor};
-use support::{Gate, Name, guarded, pids, signal};
 
 ringmill::init!(Actor);
 
@@ -26,17 +28,17 @@ fn trap(_: &tracing::Event<'_>) {
 
 #[test]
 fn a_listener_that_panics_in_the_supervisor_harms_nobody() {
-    guarded(|| {
+    alone("log_listener::a_listener_that_panics_in_the_supervisor_harms_nobody", || {
         tracing::subscriber::set_global_default(Listener::of(|_| true, trap)).expect("the only one");
         let endless = CallOptions::new().when_full(WhenFull::Wait).timeout(Duration::from_secs(3600));
         for threads in [false, true] {
-            let (name, gate) = (Name::new("supervisor"), Gate::new());
-            let crew = support::actor::Upbringing { ..gate.upbringing() };
+            let (name, gate) = (Name::new("supervisor"), ActorGate::new());
+            let crew = ringmill_tests::actor::Upbringing { ..gate.upbringing() };
             ARMED.store(false, Ordering::SeqCst);
             // Alone, and before a stage of threads.
             let processes = ringmill::ProcessServlet::<Actor>::new(crew.clone()).name("mortal");
             let after = ringmill::ThreadServlet::<Echo>::new(());
-            let server: Server<Act, support::actor::Answer> = match threads {
+            let server: Server<Act, ringmill_tests::actor::Answer> = match threads {
                 false => Server::builder(name.text()).start(processes).expect("it starts"),
                 true => {
                     use ringmill::Servlet;
@@ -49,7 +51,7 @@ fn a_listener_that_panics_in_the_supervisor_harms_nobody() {
                 let busy = scope.spawn(move || call(Act::Hold(1)));
                 let visit = gate.next_hold(1);
                 let queued = [2, 3].map(|n| scope.spawn(move || call(Act::Double(n))));
-                support::eventually("two in the ring", || support::depth(&server) == 2);
+                ringmill_tests::wait_until("two in the ring", || ringmill_tests::stats::depth(&server) == 2);
                 ARMED.store(true, Ordering::SeqCst);
                 signal(victim, libc::SIGKILL);
                 match busy.join().expect("no panic") {
@@ -63,7 +65,7 @@ fn a_listener_that_panics_in_the_supervisor_harms_nobody() {
             });
             assert!(HEARD.swap(false, Ordering::SeqCst), "it was told, and panicked");
             assert_eq!(server.call(&Act::Double(4)).expect("an answer").value, 8);
-            support::eventually("all places come back", || server.backlog() == 0);
+            ringmill_tests::wait_until("all places come back", || server.backlog() == 0);
             assert_eq!(server.stats().servlets[0].workers[0].restarts, 1);
             name.assert_consistent();
             drop(server);
@@ -77,8 +79,8 @@ struct Echo;
 
 impl ringmill::Worker for Echo {
     type Config = ();
-    type In = support::actor::Answer;
-    type Out = support::actor::Answer;
+    type In = ringmill_tests::actor::Answer;
+    type Out = ringmill_tests::actor::Answer;
 
     fn new((): (), _: &ringmill::Context) -> Result<Self, ringmill::BoxError> {
         Ok(Self)
@@ -86,8 +88,8 @@ impl ringmill::Worker for Echo {
 
     fn call(
         &mut self,
-        input: &support::actor::ArchivedAnswer,
-    ) -> Result<support::actor::Answer, ringmill::BoxError> {
-        Ok(support::actor::Answer { value: input.value.to_native(), pid: input.pid.to_native() })
+        input: &ringmill_tests::actor::ArchivedAnswer,
+    ) -> Result<ringmill_tests::actor::Answer, ringmill::BoxError> {
+        Ok(ringmill_tests::actor::Answer { value: input.value.to_native(), pid: input.pid.to_native() })
     }
 }

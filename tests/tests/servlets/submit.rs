@@ -20,7 +20,8 @@ ringmill::make_worker!(Stand: String => u64, |gate: &Archived<String>| {
     }
     1
 });
-ringmill::make_worker!(Fail: String => u64, |_: &Archived<String>| -> Result<u64, BoxError> {
+ringmill::make_worker!(Fail: String => u64, |gate: &Archived<String>| -> Result<u64, BoxError> {
+    stop_at(gate, "fails");
     Err(BoxError::msg("on purpose"))
 });
 
@@ -306,10 +307,17 @@ fn a_failed_ensemble_gives_its_place_back_when_its_members_have_ended() -> Resul
     let members = Ensemble::of((ThreadServlet::<Stand>::new(()), ThreadServlet::<Fail>::new(())));
     let server = builder.start(members)?;
     let name = gate.name();
-    let error = pollster::block_on(server.call_async_with(&name, unhurried())).map(drop);
-    assert!(matches!(error, Err(CallError::Ensemble(_))), "{error:?}");
-    assert_eq!(server.backlog(), 1, "a member is still at work");
-    gate.arrival().release();
+    std::thread::scope(|scope| {
+        let call = scope.spawn(|| pollster::block_on(server.call_async_with(&name, unhurried())).map(drop));
+        // Both are at work, so that neither is skipped.
+        let (stands, fails): (Vec<_>, Vec<_>) =
+            gate.arrivals(2).into_iter().partition(|arrival| arrival.label() == "stands");
+        drop(fails);
+        let error = call.join().expect("no panic");
+        assert!(matches!(error, Err(CallError::Ensemble(_))), "{error:?}");
+        assert_eq!(server.backlog(), 1, "a member is still at work");
+        drop(stands);
+    });
     wait_until("nothing in progress", || server.backlog() == 0);
     Ok(())
 }

@@ -1,8 +1,6 @@
 //! A worker's life: warming up, several batches at once, preprocessing, fatal errors, logging, its
 //! environment, cleaning up.
 
-mod support;
-
 use ringmill::{
     Batch, BatchWorker, BoxError, CallError, Context, Payload, ProcessServlet, RESTART_LIMIT, RemoteCause,
     Server, StartError, Stop, Worker, WorkerStats,
@@ -10,17 +8,20 @@ use ringmill::{
 use ringmill_shm::participant::Life;
 use ringmill_shm::segment::{Place, Segment};
 use ringmill_tests::gate::{Gate, report, stop_at};
+use ringmill_tests::guard::guarded;
 use ringmill_tests::host::{Crew, Host, on_both};
+use ringmill_tests::listener::scribe;
+use ringmill_tests::name::Name;
 use ringmill_tests::pile::{hold, pile_up, stream_all, wait_for_depth};
+use ringmill_tests::process::signal;
+use ringmill_tests::program::Program;
 use ringmill_tests::traces::assert_gone;
 use ringmill_tests::{fresh_name, wait_until};
 use rkyv::string::ArchivedString;
 use std::collections::BTreeSet;
 use std::time::Duration;
-use support::scribe::scribe;
-use support::{Name, Program, guarded, signal};
 
-ringmill::init!(Doorman, Early, Hand, Quitter, Chronicler, Resident, support::actor::Actor);
+ringmill::init!(Doorman, Early, Hand, Quitter, Chronicler, Resident, ringmill_tests::actor::Actor);
 
 fn workers<In, Out>(server: &Server<In, Out>) -> Vec<WorkerStats> {
     server.stats().servlets.remove(0).workers
@@ -854,7 +855,7 @@ fn workers_whose_server_is_gone_clean_up_and_are_told_so() {
         for options in
             [&["workers=2"][..], &["workers=2", "cleanup-panics"], &["workers=1", "stream-threads=2"]]
         {
-            let (name, gate) = (Name::new("gone"), support::Gate::new());
+            let (name, gate) = (Name::new("gone"), ringmill_tests::actor_gate::ActorGate::new());
             let (program, _) = Program::start_ready(&name, &gate, options);
             signal(program.pid(), libc::SIGKILL);
             for _ in 0..2 {

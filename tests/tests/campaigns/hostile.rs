@@ -4,6 +4,7 @@
 //! into `tests/fuzz/corpus/<target>/` where the replay finds it. `RINGMILL_HOSTILE_ROUNDS=n` makes the random
 //! part n times as long, with other numbers in each round.
 
+use ringmill_tests::alone::has_run_alone;
 use ringmill_tests::host::Host;
 use ringmill_tests::hostile::{Numbers, TARGETS, image, live};
 use ringmill_tests::listener::Listener;
@@ -136,6 +137,10 @@ fn many_bytes_changed() {
 /// and so does the server; no thread of the engine panics.
 #[test]
 fn a_server_that_is_written_over() {
+    // The panics of all threads of the process are counted.
+    if has_run_alone("hostile::a_server_that_is_written_over") {
+        return;
+    }
     let (runner, mut before) = (Runner::new(), 0);
     for round in 0..rounds() {
         let mut numbers = Numbers::new(3 + round);
@@ -168,6 +173,10 @@ fn note_end(event: &tracing::Event<'_>) {
 /// The same with worker processes: none of them is killed by a signal, or panics.
 #[test]
 fn worker_processes_that_are_written_over() {
+    // The listener of the log, and the panics that are counted, are the process's.
+    if has_run_alone("hostile::worker_processes_that_are_written_over") {
+        return;
+    }
     tracing::subscriber::set_global_default(Listener::of_warnings(note_end)).expect("the only one");
     let runner = Runner::new();
     for round in 0..rounds() {

@@ -1,18 +1,20 @@
 //! Slow is not dead: a process that is stopped for longer than every limit keeps what it has, nobody does its work in
 //! its place, and when it is continued everything goes on, with nothing done twice.
 
-mod support;
-
 use ringmill::{
     CallError, CallOptions, Ensemble, ProcessServlet, RemoteCause, Server, Servlet, StartError, WhenFull,
     WorkerStats,
 };
 use ringmill_shm::participant::Life;
+use ringmill_tests::actor::{Act, Actor, Upbringing};
+use ringmill_tests::actor_gate::ActorGate;
+use ringmill_tests::guard::{guarded, guarded_for};
+use ringmill_tests::name::Name;
+use ringmill_tests::process::{signal, stat_field, status_number};
+use ringmill_tests::wait_until;
 use rkyv::Archived;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
-use support::actor::{Act, Actor, Upbringing};
-use support::{Gate, Name, eventually, guarded, guarded_for, signal, stat_field, status_number};
 
 type Three = (Box<u64>, Box<u64>, Box<u64>);
 
@@ -31,7 +33,7 @@ fn patient() -> CallOptions {
 
 fn stop(pid: u32) {
     signal(pid, libc::SIGSTOP);
-    eventually("it is stopped", || stat_field(pid, 3).as_deref() == Some("T"));
+    wait_until("it is stopped", || stat_field(pid, 3).as_deref() == Some("T"));
 }
 
 fn go_on(pid: u32) {
@@ -44,7 +46,7 @@ fn workers<I, O>(server: &Server<I, O>) -> Vec<WorkerStats> {
 
 #[track_caller]
 fn assert_nobody_died<I, O>(name: &Name, server: &Server<I, O>) {
-    eventually("all places come back", || server.backlog() == 0);
+    wait_until("all places come back", || server.backlog() == 0);
     assert!(workers(server).iter().all(|worker| worker.ready && worker.restarts == 0));
     name.assert_consistent();
 }
@@ -58,7 +60,7 @@ fn sleeps(pid: u32) -> u64 {
 /// Waits until another, idle worker has woken so often that every limit is over.
 fn outlast_every_limit(other: u32) {
     let before = sleeps(other);
-    eventually("every limit is over", || sleeps(other) >= before + 5);
+    wait_until("every limit is over", || sleeps(other) >= before + 5);
 }
 
 /// CPU time of a process, which does not depend on who else runs.
@@ -70,7 +72,7 @@ fn cpu_ns(pid: u32) -> u64 {
 #[test]
 fn stopped_in_user_code() {
     guarded(|| {
-        let (name, gate) = (Name::new("slowuser"), Gate::new());
+        let (name, gate) = (Name::new("slowuser"), ActorGate::new());
         let server = Server::builder(name.text()).start(gate.processes(2)).expect("it starts");
         std::thread::scope(|scope| {
             let call = |number, options| {
@@ -105,7 +107,7 @@ fn stopped_in_user_code() {
                     let answer = caller.join().expect("no panic").expect("an answer");
                     assert_eq!((answer.value, answer.pid), (2 * number, pid));
                 }
-                eventually("all places come back", || server.backlog() == 0);
+                wait_until("all places come back", || server.backlog() == 0);
                 assert!(!gate.has_visitor(), "it was begun once");
             }
         });
@@ -118,7 +120,7 @@ fn stopped_in_user_code() {
 #[test]
 fn stopped_with_the_lock() {
     guarded(|| {
-        let (name, gate) = (Name::new("slowholder"), Gate::new());
+        let (name, gate) = (Name::new("slowholder"), ActorGate::new());
         let servlet = gate.processes(3).batch_size(4).batch_wait_time(ENDLESS);
         let server = Server::builder(name.text()).start(servlet).expect("it starts");
         let segment = name.inspect();
@@ -131,8 +133,8 @@ fn stopped_with_the_lock() {
                 })
             };
             let first = call(1);
-            eventually("a worker waits out its window", || {
-                holder().is_some() && support::depth(&server) == 1
+            wait_until("a worker waits out its window", || {
+                holder().is_some() && ringmill_tests::stats::depth(&server) == 1
             });
             let token = holder().expect("only a death frees it");
             let stopped = segment.participants()[token.index() as usize].pid();
@@ -141,7 +143,7 @@ fn stopped_with_the_lock() {
             let hasty = hasty.and_then(|reply| reply.into_owned());
             assert!(matches!(hasty, Err(CallError::Timeout { .. })), "{hasty:?}");
             let rest: Vec<_> = (3..6).map(call).collect(); // the batch would be full
-            eventually("all are in the ring", || support::depth(&server) == 5);
+            wait_until("all are in the ring", || ringmill_tests::stats::depth(&server) == 5);
             let others: Vec<u32> =
                 workers(&server).iter().map(|worker| worker.pid).filter(|&pid| pid != stopped).collect();
             let before: u64 = others.iter().map(|&pid| cpu_ns(pid)).sum();
@@ -174,7 +176,7 @@ fn stopped_with_the_lock() {
 fn stopped_while_it_starts() {
     guarded(|| {
         for in_time in [true, false] {
-            let (name, gate) = (Name::new("slowstart"), Gate::new());
+            let (name, gate) = (Name::new("slowstart"), ActorGate::new());
             let upbringing = Upbringing { hold_in_constructor: true, ..gate.upbringing() };
             let servlet = ProcessServlet::<Actor>::new(upbringing).cpus(2);
             let limit = if in_time { ENDLESS } else { Duration::from_millis(300) };
@@ -186,7 +188,7 @@ fn stopped_while_it_starts() {
                 if in_time {
                     second.let_go();
                     let segment = name.inspect();
-                    eventually("the other is ready", || {
+                    wait_until("the other is ready", || {
                         segment.participants()[1..].iter().any(|entry| entry.life() == Life::Ready)
                     });
                     let other = segment.participants()[1..].iter().find(|entry| entry.pid() != first.pid);
@@ -250,7 +252,7 @@ fn stopped_anywhere_at_all() {
                     let before = asked.load(Ordering::Relaxed);
                     go_on(victim.pid);
                     let after = before + dice % 50;
-                    eventually("it goes on", || asked.load(Ordering::Relaxed) >= after);
+                    wait_until("it goes on", || asked.load(Ordering::Relaxed) >= after);
                 }
             });
             let stopped = stopping.join();
@@ -270,7 +272,7 @@ fn stopped_anywhere_at_all() {
 #[test]
 fn a_stopped_process_that_is_killed_is_dead() {
     guarded(|| {
-        let (name, gate) = (Name::new("slowdead"), Gate::new());
+        let (name, gate) = (Name::new("slowdead"), ActorGate::new());
         let server = Server::builder(name.text()).start(gate.processes(1)).expect("it starts");
         std::thread::scope(|scope| {
             let call = scope

@@ -2,12 +2,16 @@
 //! what they need and no more. SECURITY.md says it in words.
 #![expect(unsafe_code, reason = "a umask and open descriptors, set in child processes only")]
 
-mod support;
-
 use ringmill::{Server, StartError};
 use ringmill_shm::segment::{CreateError, Place, Removed, is_live, remove_if_stale};
 use ringmill_shm::sys::process::inherit_only_standard_descriptors;
+use ringmill_tests::actor::{Act, Actor};
+use ringmill_tests::actor_gate::ActorGate;
+use ringmill_tests::guard::guarded;
+use ringmill_tests::name::Name;
 use ringmill_tests::other_user::{NOBODY, PublicProgram, SOMEBODY, can_be_another_user, open_to_all};
+use ringmill_tests::program::Program;
+use ringmill_tests::stats::pids;
 use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
 use std::io::{BufRead, BufReader};
@@ -15,8 +19,6 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use support::actor::{Act, Actor};
-use support::{Gate, Name, Program, guarded, pids};
 
 ringmill::init!(Actor);
 
@@ -57,7 +59,7 @@ fn files_are_their_users_alone_whatever_the_umask() {
         let program = PublicProgram::of(ACTORS);
         for user in users {
             for mask in [0, 0o022, 0o077, 0o277, 0o777] {
-                let (name, gate) = (Name::new("umask"), Gate::new());
+                let (name, gate) = (Name::new("umask"), ActorGate::new());
                 let directory = tempfile::tempdir().expect("a directory");
                 fs::set_permissions(directory.path(), Permissions::from_mode(0o777)).expect("it is ours");
                 let file = directory.path().join("segment");
@@ -91,7 +93,7 @@ fn attacks(intruder: &PublicProgram, verb: &str, name: &Name) -> BTreeMap<String
 #[test]
 fn another_user_can_do_nothing_to_a_server() {
     guarded(|| {
-        let (name, gate) = (Name::new("attacked"), Gate::new());
+        let (name, gate) = (Name::new("attacked"), ActorGate::new());
         let server = Server::builder(name.text()).start(gate.processes(2)).expect("it starts");
         let before = both_files(name.place()).map(|path| path.symlink_metadata().expect("it is there").ino());
         assert_private(name.place(), ringmill_shm::sys::process::user_id());
@@ -159,7 +161,7 @@ fn a_name_that_another_user_took_first_is_refused() {
         fs::write(&precious, "precious").expect("a file");
         for kind in ["private", "public", "held", "fifo", "directory", "link"] {
             for of_lease in [false, true] {
-                let (name, gate) = (Name::new("squat"), Gate::new());
+                let (name, gate) = (Name::new("squat"), ActorGate::new());
                 let place = name.place();
                 let path = if of_lease { place.lease_path() } else { place.path() };
                 let squatter = Squatter::new(&intruder, path.clone(), kind, &precious);
@@ -192,7 +194,7 @@ fn a_hard_link_to_a_file_of_ours_costs_only_its_name() {
         let directory = tempfile::tempdir().expect("a directory");
         let (precious, path) = (directory.path().join("precious"), directory.path().join("segment"));
         fs::write(&precious, "precious").expect("a file");
-        let gate = Gate::new();
+        let gate = ActorGate::new();
         for linked in both_files(&Place::File(path.clone())) {
             fs::hard_link(&precious, &linked).expect("a link");
             let start = Server::builder("linked").file(&path).start(gate.processes(1));
@@ -216,7 +218,7 @@ fn root_cleans_with_the_rights_of_the_owner() {
             return;
         }
         let actors = PublicProgram::of(ACTORS);
-        let (name, gate) = (Name::new("rootclean"), Gate::new());
+        let (name, gate) = (Name::new("rootclean"), ActorGate::new());
         for may_remove in [false, true] {
             let directory = tempfile::tempdir().expect("a directory");
             fs::set_permissions(directory.path(), Permissions::from_mode(0o777)).expect("it is ours");
@@ -250,7 +252,7 @@ fn a_linked_directory_is_its_users_own_business() {
         let (real, link) = (directory.path().join("real"), directory.path().join("link"));
         fs::create_dir(&real).expect("a directory");
         std::os::unix::fs::symlink(&real, &link).expect("a link");
-        let gate = Gate::new();
+        let gate = ActorGate::new();
         for path in [link.join("segment"), link.join("../real/./segment")] {
             let server = Server::builder("linked").file(&path).start(gate.processes(1)).expect("it starts");
             assert_private(&Place::File(real.join("segment")), ringmill_shm::sys::process::user_id());
@@ -264,7 +266,7 @@ fn a_linked_directory_is_its_users_own_business() {
 #[test]
 fn names_and_paths_that_lead_elsewhere_are_refused() {
     guarded(|| {
-        let gate = Gate::new();
+        let gate = ActorGate::new();
         let long = "n".repeat(56);
         for name in ["", ".", "..", "../x", "a/b", "/x", "a\0b", "a b", ".x", "x.lease", &long] {
             match Server::builder(name).start(gate.processes(1)) {
@@ -298,7 +300,7 @@ fn names_and_paths_that_lead_elsewhere_are_refused() {
 #[test]
 fn a_relative_path_is_the_same_file_for_everybody() {
     guarded(|| {
-        let (name, gate) = (Name::new("relative"), Gate::new());
+        let (name, gate) = (Name::new("relative"), ActorGate::new());
         let directory = tempfile::tempdir().expect("a directory");
         let mut command = Command::new(ACTORS);
         command.current_dir(directory.path());
@@ -306,7 +308,7 @@ fn a_relative_path_is_the_same_file_for_everybody() {
         let victim = program.ready()[0];
         assert_private(&Place::File(directory.path().join("segment")), ringmill_shm::sys::process::user_id());
         program.tell("go-to /");
-        support::signal(victim, libc::SIGKILL);
+        ringmill_tests::process::signal(victim, libc::SIGKILL);
         let visit = program.hold(&gate, 4);
         assert_ne!(visit.pid, victim);
         visit.let_go();
@@ -337,7 +339,7 @@ fn is_inherited(pid: u32, fd: i32) -> bool {
 #[test]
 fn worker_processes_inherit_no_descriptor_but_the_standard_ones() {
     guarded(|| {
-        let (name, gate) = (Name::new("inherit"), Gate::new());
+        let (name, gate) = (Name::new("inherit"), ActorGate::new());
         let mut command = Command::new(ACTORS);
         let open_more = || {
             // SAFETY: integers. Neither copy is close-on-exec.
@@ -354,8 +356,8 @@ fn worker_processes_inherit_no_descriptor_but_the_standard_ones() {
         // One is started anew, when the server has all that it ever opens.
         program.hold(&gate, 1).let_go();
         assert_eq!(program.line(), "answer 2");
-        support::signal(first[0], libc::SIGKILL);
-        support::eventually("it is started anew", || {
+        ringmill_tests::process::signal(first[0], libc::SIGKILL);
+        ringmill_tests::wait_until("it is started anew", || {
             let pid = name.inspect().participants()[1].pid();
             pid != first[0]
                 && name.inspect().participants()[1].life() == ringmill_shm::participant::Life::Ready
@@ -395,7 +397,7 @@ fn worker_processes_inherit_no_descriptor_but_the_standard_ones() {
 #[test]
 fn closed_standard_descriptors_are_not_taken_by_the_segment() {
     guarded(|| {
-        let gate = Gate::new();
+        let gate = ActorGate::new();
         let directory = tempfile::tempdir().expect("a directory");
         let script = directory.path().join("program");
         let me = std::env::current_exe().expect("this program");
@@ -415,7 +417,7 @@ fn closed_standard_descriptors_are_not_taken_by_the_segment() {
 #[test]
 fn arguments_and_environment_of_a_worker_hold_no_secret() {
     guarded(|| {
-        let (name, gate) = (Name::new("secret"), Gate::new());
+        let (name, gate) = (Name::new("secret"), ActorGate::new());
         // The configuration: the gate's path is as good a secret as any.
         let server = Server::builder(name.text()).start(gate.processes(2)).expect("it starts");
         for (index, pid) in pids(&server).into_iter().enumerate() {
@@ -481,7 +483,7 @@ fn a_segment_of_another_user_is_not_attached_even_if_it_could_be_opened() {
         if !can_be_another_user("attaching a segment that its owner has opened to all") {
             return;
         }
-        let (name, gate) = (Name::new("opened"), Gate::new());
+        let (name, gate) = (Name::new("opened"), ActorGate::new());
         let server = Server::builder(name.text()).start(gate.processes(1)).expect("it starts");
         for path in both_files(name.place()) {
             fs::set_permissions(path, Permissions::from_mode(0o666)).expect("it is ours");

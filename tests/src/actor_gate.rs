@@ -1,0 +1,133 @@
+//! Where [`Actor`]s report and wait: the test's side, and a servlet of actors for it.
+
+use crate::actor::{Actor, Rebirth, Upbringing};
+use crate::other_user;
+use ringmill::{ProcessServlet, ThreadServlet};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+
+/// Where actors report and wait.
+#[derive(Debug)]
+pub struct ActorGate {
+    listener: UnixListener,
+    directory: tempfile::TempDir,
+}
+
+/// An actor at the gate.
+#[derive(Debug)]
+pub struct Visit {
+    /// Why it has come: `hold`, `constructor`, `cleanup-shutdown`, `cleanup-gone`, `cleanup-other`.
+    pub kind: String,
+    /// The number of its item, or of the worker.
+    pub number: u64,
+    /// Its process.
+    pub pid: u32,
+    stream: UnixStream,
+}
+
+impl Default for ActorGate {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl ActorGate {
+    /// One in a directory of its own.
+    ///
+    /// # Panics
+    /// If the system has no socket for it.
+    #[must_use]
+    pub fn new() -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let listener = UnixListener::bind(directory.path().join("gate")).expect("a socket");
+        Self { listener, directory }
+    }
+
+    /// What actors are told.
+    ///
+    /// # Panics
+    /// If the path is no text.
+    #[must_use]
+    pub fn path(&self) -> String {
+        self.directory.path().join("gate").to_str().expect("text").to_owned()
+    }
+
+    /// An upbringing with nothing special in it.
+    #[must_use]
+    pub fn upbringing(&self) -> Upbringing {
+        let rebirth = Rebirth::Lives;
+        Upbringing { gate: self.path(), rebirth, hold_in_constructor: false, cleanup_panics: false }
+    }
+
+    /// Lets actors of every user come.
+    pub fn open_to_all(&self) {
+        other_user::open_to_all(self.directory.path());
+        let all = std::fs::Permissions::from_mode(0o777);
+        std::fs::set_permissions(self.path(), all).expect("it is ours");
+    }
+
+    /// A servlet of actors that report here.
+    pub fn processes(&self, count: usize) -> ProcessServlet<Actor> {
+        ProcessServlet::new(self.upbringing()).name("actor").cpus(count)
+    }
+
+    /// The same in threads.
+    pub fn threads(&self, count: usize) -> ThreadServlet<Actor> {
+        ThreadServlet::new(self.upbringing()).name("actor").cpus(count)
+    }
+
+    /// The next actor to come.
+    pub fn next(&self) -> Visit {
+        Visit::read(self.listener.accept().expect("an actor").0)
+    }
+
+    /// Forgets who has come since the last look.
+    pub fn forget_visits(&self) {
+        self.listener.set_nonblocking(true).expect("a socket");
+        while self.listener.accept().is_ok() {}
+        self.listener.set_nonblocking(false).expect("a socket");
+    }
+
+    /// Whether an actor has come that nobody has asked for.
+    pub fn has_visitor(&self) -> bool {
+        self.listener.set_nonblocking(true).expect("a socket");
+        let visitor = self.listener.accept().is_ok();
+        self.listener.set_nonblocking(false).expect("a socket");
+        visitor
+    }
+
+    /// The next actor to come, which holds an item.
+    pub fn next_hold(&self, number: u64) -> Visit {
+        let visit = self.next();
+        assert_eq!((visit.kind.as_str(), visit.number), ("hold", number));
+        visit
+    }
+}
+
+impl Visit {
+    fn read(stream: UnixStream) -> Self {
+        let mut line = String::new();
+        BufReader::new(&stream).read_line(&mut line).expect("a line");
+        let mut words = line.split_whitespace();
+        let mut word = || words.next().expect("three words");
+        let (kind, number, pid) = (word().to_owned(), word(), word());
+        Self { kind, number: number.parse().expect("a number"), pid: pid.parse().expect("a pid"), stream }
+    }
+
+    /// Lets it go.
+    pub fn let_go(mut self) {
+        self.stream.write_all(&[1]).expect("it waits");
+    }
+
+    /// Lets it go, unless it has died.
+    pub fn try_let_go(mut self) {
+        let _ = self.stream.write_all(&[1]);
+    }
+
+    /// Waits until it has died.
+    pub fn await_death(mut self) {
+        // A reset instead of an end of file is a death too.
+        let _ = self.stream.read(&mut [0]);
+    }
+}

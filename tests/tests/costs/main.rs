@@ -1,0 +1,4 @@
+//! What a call and idleness cost. Apart from the other tests, since all of the program has an allocator that counts.
+
+mod hot_path;
+mod idle;

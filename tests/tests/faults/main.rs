@@ -1,0 +1,12 @@
+//! What becomes of a server when something ends: a worker, its own process, a resource, a user's rights. A module a topic.
+
+mod access;
+mod deaths;
+mod identity;
+mod log_listener;
+mod policies;
+mod resources;
+mod server_death;
+mod shutdown;
+mod signals;
+mod slow;

@@ -1,0 +1,14 @@
+//! What a server and its servlets do for their callers, a module a topic.
+
+mod asynchronous;
+mod batches;
+mod compound;
+mod errors;
+mod limits;
+mod order;
+mod spec;
+mod start;
+mod streams;
+mod submit;
+mod trees;
+mod workers;
