@@ -11,7 +11,7 @@ use crate::segment::{Node, Segment};
 use crate::sync::Ordering;
 use crate::token::Token;
 use crate::word::{Phase, State};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -149,21 +149,8 @@ impl core::fmt::Display for Problem {
 }
 
 /// How many requests are in each phase.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
-pub struct PhaseCounts {
-    /// Not in use.
-    pub free: u32,
-    /// Being written.
-    pub filling: u32,
-    /// Waiting for a worker.
-    pub queued: u32,
-    /// In a worker's hands.
-    pub claimed: u32,
-    /// Waiting for their branches, or being put together.
-    pub forked: u32,
-    /// Answered, not yet taken.
-    pub done: u32,
-}
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PhaseCounts([u32; Phase::ALL.len()]);
 
 impl PhaseCounts {
     /// Counts the requests of a segment by phase.
@@ -171,17 +158,26 @@ impl PhaseCounts {
     pub fn of(segment: &Segment) -> Self {
         let mut counts = Self::default();
         for id in 0..segment.shape().requests {
-            match Task::new(segment, id).and_then(|t| t.word().peek().phase()) {
-                Some(Phase::Free) => counts.free += 1,
-                Some(Phase::Filling) => counts.filling += 1,
-                Some(Phase::Queued) => counts.queued += 1,
-                Some(Phase::Claimed) => counts.claimed += 1,
-                Some(Phase::Forked | Phase::Joining) => counts.forked += 1,
-                Some(Phase::Done) => counts.done += 1,
-                None => {}
+            if let Some(phase) = Task::new(segment, id).and_then(|t| t.word().peek().phase()) {
+                counts.0[phase as usize] += 1;
             }
         }
         counts
+    }
+}
+
+impl core::ops::Index<Phase> for PhaseCounts {
+    type Output = u32;
+
+    fn index(&self, phase: Phase) -> &u32 {
+        &self.0[phase as usize]
+    }
+}
+
+/// By the phases' names.
+impl Serialize for PhaseCounts {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_map(Phase::ALL.map(|phase| (phase.name(), self[phase])))
     }
 }
 

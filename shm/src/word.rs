@@ -56,43 +56,59 @@ use crate::width::GENERATION_BITS;
 use core::fmt;
 use core::time::Duration;
 
-/// What a task is doing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[repr(u8)]
-pub enum Phase {
+/// Declares the phases, in the order of their numbers, with their names in reports.
+macro_rules! phases {
+    ($($(#[$about:meta])* $phase:ident $name:literal;)*) => {
+        /// What a task is doing.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        #[repr(u8)]
+        pub enum Phase {
+            $($(#[$about])* $phase,)*
+        }
+
+        impl Phase {
+            /// All phases, in the order of their numbers.
+            pub const ALL: [Self; [$($name),*].len()] = [$(Self::$phase),*];
+
+            /// The name used in reports.
+            #[must_use]
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Self::$phase => $name,)*
+                }
+            }
+        }
+    };
+}
+
+phases! {
     /// Not in use.
-    Free = 0,
+    Free "free";
     /// A client writes its input.
-    Filling = 1,
+    Filling "filling";
     /// In a ring, or about to be.
-    Queued = 2,
+    Queued "queued";
     /// A worker has it.
-    Claimed = 3,
+    Claimed "claimed";
     /// Its branches run.
-    Forked = 4,
+    Forked "forked";
     /// The outcome is there.
-    Done = 5,
+    Done "done";
     /// Its branches' outcomes are being put together.
-    Joining = 6,
+    Joining "joining";
 }
 
 impl Phase {
-    /// All phases, in the order of their numbers.
-    pub const ALL: [Self; 7] =
-        [Self::Free, Self::Filling, Self::Queued, Self::Claimed, Self::Forked, Self::Done, Self::Joining];
-
-    /// The name used in reports.
+    /// Its input is there, and its outcome is not.
     #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Free => "free",
-            Self::Filling => "filling",
-            Self::Queued => "queued",
-            Self::Claimed => "claimed",
-            Self::Forked => "forked",
-            Self::Done => "done",
-            Self::Joining => "joining",
-        }
+    pub fn is_under_way(self) -> bool {
+        !matches!(self, Self::Free | Self::Filling | Self::Done)
+    }
+
+    /// Its owner is the worker that works on it.
+    #[must_use]
+    pub fn is_worked_on(self) -> bool {
+        matches!(self, Self::Claimed | Self::Joining)
     }
 }
 

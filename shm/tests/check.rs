@@ -4,6 +4,7 @@ mod common;
 
 use common::Fixture;
 use ringmill_shm::check::{PhaseCounts, Problem, check};
+use ringmill_shm::word::Phase;
 
 const WORKER: u32 = 1;
 const PATTERN: &[u8] = b"a pattern that is there once";
@@ -25,7 +26,10 @@ fn a_segment_in_every_phase_is_well() {
     let _ = f.segment.node(0).unwrap().lock().lock(worker, 0, |_| false);
     assert_eq!(check(&f.segment), []);
     let counts = PhaseCounts::of(&f.segment);
-    assert_eq!(counts, PhaseCounts { free: 36, filling: 1, queued: 1, claimed: 1, forked: 0, done: 1 });
+    let others = Phase::ALL.map(|phase| (phase, counts[phase])).into_iter().filter(|(_, count)| *count != 0);
+    let seen =
+        [(Phase::Free, 36), (Phase::Filling, 1), (Phase::Queued, 1), (Phase::Claimed, 1), (Phase::Done, 1)];
+    assert!(others.eq(seen), "{counts:?}");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use clap::{Parser, Subcommand};
 use ringmill_shm::stats::Counter;
+use ringmill_shm::word::Phase;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -51,7 +52,7 @@ JSON:
   capacity          requests that can be in progress
   tasks_per_request
   inline_bytes, largest_payload_bytes   what needs no block; the most that fits
-  requests          by phase: free, filling, queued, claimed, forked, done
+  requests          by phase: {phases}
   nodes             index, name, worker_type, batch_size (0: item by item), batch_wait_ns,
                     next (by name; null: the end, where a request goes to its caller and a branch
                     of an ensemble to where it is joined),
@@ -80,7 +81,8 @@ fn show_help() -> String {
     let mut counters: Vec<_> =
         Counter::ALL.map(|counter| line(counter.words().name, counter.words().help)).to_vec();
     counters.push(line("batch_mean", "Items a batch; 0 before the first."));
-    SHOW_HELP.replace("{counters}", &counters.join("\n"))
+    let phases = Phase::ALL.map(Phase::name).join(", ");
+    SHOW_HELP.replace("{phases}", &phases).replace("{counters}", &counters.join("\n"))
 }
 
 const CHECK_HELP: &str = "\

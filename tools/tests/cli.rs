@@ -341,7 +341,7 @@ fn show_tells_what_is_going_on() {
     assert_eq!((&shown["capacity"], &shown["largest_payload_bytes"]), (&json!(8), &json!(65_536)));
     assert_eq!(
         shown["requests"],
-        json!({"free": 4, "filling": 1, "queued": 2, "claimed": 1, "forked": 0, "done": 0})
+        json!({"free": 4, "filling": 1, "queued": 2, "claimed": 1, "forked": 0, "done": 0, "joining": 0})
     );
     assert_eq!(
         shown["nodes"][0],

@@ -153,7 +153,7 @@ impl Core {
             let count = bell.count();
             let with_workers = |id: u32| {
                 let phase = Task::new(&self.segment, id).and_then(|task| task.word().load().phase());
-                matches!(phase, Some(Phase::Queued | Phase::Claimed | Phase::Forked | Phase::Joining))
+                phase.is_some_and(Phase::is_under_way)
             };
             let is_over = Instant::now() >= deadline
                 || self.shared.is_killed()

@@ -183,7 +183,7 @@ fn branch(segment: &Segment, request: Task<'_>, place: u32) -> Option<BranchInfo
 
 /// Where a task is.
 fn stage(segment: &Segment, task: Task<'_>, phase: Phase) -> Option<String> {
-    if matches!(phase, Phase::Free | Phase::Filling | Phase::Done) {
+    if !phase.is_under_way() {
         return None;
     }
     let name = match task.at() {
@@ -198,10 +198,7 @@ fn stage(segment: &Segment, task: Task<'_>, phase: Phase) -> Option<String> {
 
 /// The worker that a task is with.
 fn worker(segment: &Segment, state: State) -> Option<WorkerName> {
-    if !matches!(state.phase(), Some(Phase::Claimed | Phase::Joining)) {
-        return None;
-    }
-    let place = state.owner()?.index();
+    let place = state.phase().filter(|phase| phase.is_worked_on()).and(state.owner())?.index();
     let (node, index, _) = segment.worker_of(place)?;
     let pid = segment.participants().get(place as usize)?.pid();
     Some(WorkerName { servlet: node.name.clone(), index, pid })

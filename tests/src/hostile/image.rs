@@ -19,6 +19,7 @@ use ringmill_shm::repair::{Orphan, repair, wake_everyone};
 use ringmill_shm::segment::{AttachError, NodeSpec, Place, Segment, Spec};
 use ringmill_shm::stats::{Closed, Counter, Snapshot};
 use ringmill_shm::token::Token;
+use ringmill_shm::word::Phase;
 use ringmill_shm::{plan, pool};
 use std::cell::RefCell;
 use std::fs::File;
@@ -271,7 +272,7 @@ fn examine(image: &mut Vec<u8>, flags: u8, deeds: &[u8]) {
 
 fn look(segment: &Segment) -> usize {
     let counts = PhaseCounts::of(segment);
-    assert!(counts.free <= segment.shape().requests);
+    assert!(counts[Phase::Free] <= segment.shape().requests);
     check::look(segment).iter().map(|problem| problem.to_string().len()).sum()
 }
 

@@ -7,6 +7,7 @@ use crate::units;
 use ringmill_shm::participant::{Life, Role};
 use ringmill_shm::segment::Run;
 use ringmill_shm::stats::{Counter, Snapshot, Table};
+use ringmill_shm::word::Phase;
 
 impl Report for Shown {
     fn text(&self, page: Page) -> String {
@@ -74,7 +75,8 @@ impl Shown {
                 of.name
             ),
         };
-        let requests = &self.requests;
+        let requests =
+            Phase::ALL.map(|phase| format!("{} {}", self.requests[phase], phase.name())).join(", ");
         let lines = [
             (
                 "file",
@@ -102,18 +104,7 @@ impl Shown {
                     units::bytes(self.inline_bytes)
                 ),
             ),
-            (
-                "requests",
-                format!(
-                    "{} free, {} filling, {} queued, {} claimed, {} forked, {} done",
-                    requests.free,
-                    requests.filling,
-                    requests.queued,
-                    requests.claimed,
-                    requests.forked,
-                    requests.done
-                ),
-            ),
+            ("requests", requests),
         ];
         let mut text = format!("{}: {first}\n", of.name);
         for (what, value) in lines {
