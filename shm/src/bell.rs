@@ -19,12 +19,14 @@ impl<'a> SharedBell<'a> {
     }
 
     /// How often it has rung.
+    #[inline]
     #[must_use]
     pub fn count(&self) -> u32 {
         self.count.load(Ordering::SeqCst)
     }
 
     /// Rings it; wakes all that wait.
+    #[inline]
     pub fn ring(&self) {
         self.count_up();
         crash_point!("bell.counted");
@@ -32,6 +34,7 @@ impl<'a> SharedBell<'a> {
     }
 
     /// Counts as a ring for those that compare counts; wakes nobody.
+    #[inline]
     pub(crate) fn count_up(&self) {
         self.count.fetch_add(1, Ordering::SeqCst);
     }

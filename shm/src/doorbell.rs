@@ -106,12 +106,14 @@ impl Bell {
     }
 
     /// How often it has rung: what [`sleep`](Self::sleep) wants, read before announcing oneself.
+    #[inline]
     #[must_use]
     pub fn count(&self) -> u32 {
         self.0.load(Ordering::Acquire)
     }
 
     /// Rings it and wakes its worker.
+    #[inline]
     pub fn ring(&self) {
         self.0.fetch_add(1, Ordering::Release);
         crash_point!("doorbell.counted");
@@ -233,6 +235,7 @@ impl Line {
     }
 
     /// Worker `worker` is about to sleep: after this it must look at the ring once more.
+    #[inline]
     pub fn announce(&self, worker: u32) {
         self.sleepers.fetch_or(1 << worker, Ordering::SeqCst);
         crash_point!("doorbell.announced");
@@ -240,6 +243,7 @@ impl Line {
     }
 
     /// Worker `worker` is up again.
+    #[inline]
     pub fn retract(&self, worker: u32) {
         let bit = 1_u64 << worker;
         crash_point!("doorbell.retracting");

@@ -220,6 +220,7 @@ impl<'a> ReaderLock<'a> {
     }
 
     /// Who holds it now.
+    #[inline]
     #[must_use]
     pub fn holder(&self) -> Option<Token> {
         Token::from_raw(self.0.load(Ordering::SeqCst) & !WAITERS)

@@ -229,6 +229,7 @@ impl<'a> Ring<'a> {
     }
 
     /// Where the next id will go, roughly: a hint for reports.
+    #[inline]
     #[must_use]
     pub fn tail(&self) -> u64 {
         self.tail.load(Ordering::Relaxed) // Relaxed: a hint

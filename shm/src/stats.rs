@@ -202,6 +202,7 @@ in_segment! {
     }
 }
 
+#[inline]
 fn add(counter: &AtomicU64, n: u64) {
     // Relaxed, and not a fetch_add: one writer; readers want no more than a recent value.
     // Wrapping: what is there may be anybody's bytes.

@@ -134,6 +134,7 @@ pub struct State(u64);
 
 impl State {
     /// A state with no flags set.
+    #[inline]
     #[must_use]
     pub fn new(phase: Phase, owner: Option<Token>, generation: u16, attempt: u8) -> Self {
         Self(
@@ -145,12 +146,14 @@ impl State {
     }
 
     /// The state with these bits.
+    #[inline]
     #[must_use]
     pub fn from_raw(raw: u64) -> Self {
         Self(raw)
     }
 
     /// The bits.
+    #[inline]
     #[must_use]
     pub fn raw(self) -> u64 {
         self.0
@@ -164,6 +167,7 @@ impl State {
     }
 
     /// Who must act next.
+    #[inline]
     #[must_use]
     pub fn owner(self) -> Option<Token> {
         Token::from_raw((self.0 >> OWNER_SHIFT) as u32)
@@ -178,36 +182,42 @@ impl State {
 
     /// How often this place has been used, modulo 2 to the power of
     /// [`GENERATION_BITS`].
+    #[inline]
     #[must_use]
     pub fn generation(self) -> u16 {
         (self.0 & GENERATION_MASK) as u16
     }
 
     /// How many workers of its node died with this task in their hands.
+    #[inline]
     #[must_use]
     pub fn attempt(self) -> u8 {
         (self.0 >> ATTEMPT_SHIFT) as u8
     }
 
     /// Whether the caller sleeps on the word.
+    #[inline]
     #[must_use]
     pub fn is_waiting(self) -> bool {
         self.0 & WAITING != 0
     }
 
     /// Whether the caller has gone.
+    #[inline]
     #[must_use]
     pub fn is_cancelled(self) -> bool {
         self.0 & CANCELLED != 0
     }
 
     /// Whether the outcome is an error record.
+    #[inline]
     #[must_use]
     pub fn is_error(self) -> bool {
         self.0 & ERROR != 0
     }
 
     /// Whether the caller wants its bit of the completions set.
+    #[inline]
     #[must_use]
     pub fn wants_notice(self) -> bool {
         self.0 & NOTIFY != 0
@@ -228,6 +238,7 @@ impl State {
 
     /// Whether somebody may sleep on the word: the caller has said so, or the outcome is there and who
     /// brought it may have died before it woke the caller.
+    #[inline]
     #[must_use]
     pub fn may_have_sleeper(self) -> bool {
         self.is_waiting() || self.phase() == Some(Phase::Done)
@@ -254,10 +265,12 @@ impl State {
     }
 
     /// The same task (generation, attempt, caller's flags) in another phase.
+    #[inline]
     fn moved_to(self, phase: Phase, owner: Token) -> Self {
         Self(Self::new(phase, Some(owner), 0, 0).0 | self.kept())
     }
 
+    #[inline]
     fn with_attempt(self, attempt: u8) -> Self {
         Self(self.0 & !(0xFF << ATTEMPT_SHIFT) | u64::from(attempt) << ATTEMPT_SHIFT)
     }
@@ -268,10 +281,12 @@ impl State {
         Self(half << OWNER_SHIFT | Self::new(Phase::Forked, None, 0, 0).0 | self.kept())
     }
 
+    #[inline]
     fn kept(self) -> u64 {
         self.0 & (FLAGS | 0xFF << ATTEMPT_SHIFT | GENERATION_MASK)
     }
 
+    #[inline]
     fn futex_value(self) -> u32 {
         self.0 as u32
     }
@@ -371,6 +386,7 @@ impl fmt::Debug for Word {
 
 impl Word {
     /// A word in this state; in a segment words begin as zero, which is FREE.
+    #[inline]
     #[must_use]
     pub fn new(state: State) -> Self {
         Self(AtomicU64::new(state.0))

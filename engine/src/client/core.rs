@@ -73,6 +73,7 @@ pub(crate) struct Filled<'c> {
 }
 
 impl Drop for Filled<'_> {
+    #[inline]
     fn drop(&mut self) {
         if let Some(filling) = self.filling.take()
             && self.core.birth.is_here()
@@ -83,6 +84,7 @@ impl Drop for Filled<'_> {
 }
 
 impl<'c> Filled<'c> {
+    #[inline]
     pub(crate) fn begin(core: &'c Core, id: u32) -> Self {
         crash_point!("core.acquired");
         let task = Task::new(&core.segment, id).expect("ids in the list are those of the segment");
@@ -110,6 +112,7 @@ impl<'c> Filled<'c> {
         std::ptr::eq(self.core, core)
     }
 
+    #[inline]
     pub(crate) fn filling(&mut self) -> &mut Filling<'c> {
         self.filling.as_mut().expect("taken only by value")
     }

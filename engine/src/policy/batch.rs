@@ -66,11 +66,13 @@ impl Rule {
     }
 
     /// Items that a batch has at most.
+    #[inline]
     pub(crate) fn most(self) -> u64 {
         u64::from(self.batch_size.max(1))
     }
 
     /// Why a batch was closed that turned out to have `items` items, because callers of others had gone.
+    #[inline]
     pub(crate) fn closed(self, why: Closed, items: u64) -> Closed {
         match why {
             Closed::Full if items < self.most() && self.wait_ns == 0 => Closed::Empty,

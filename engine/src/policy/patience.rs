@@ -243,6 +243,7 @@ impl Patience {
     }
 
     /// How often to look at a lock before sleeping on it.
+    #[inline]
     pub(crate) fn looks(&self) -> u32 {
         if self.trust.load(Ordering::Relaxed) >= 0 { self.most } else { 0 }
     }

@@ -73,6 +73,7 @@ unsafe impl<E> Allocator<E> for Scratch<'_> {
 }
 
 impl Drop for Scratch<'_> {
+    #[inline]
     fn drop(&mut self) {
         // Only after a serialisation that failed on its way.
         for (start, layout) in self.spilled.drain(..) {
@@ -96,6 +97,7 @@ struct RootRoom {
 struct LargeRooms(RefCell<Vec<NonNull<[u128]>>>);
 
 impl Drop for LargeRooms {
+    #[inline]
     fn drop(&mut self) {
         for room in self.0.get_mut().drain(..) {
             // SAFETY: from a box, below.

@@ -109,11 +109,13 @@ impl At {
     pub const GROUP_LIMIT: u32 = Self::AGAIN >> Self::GROUP_SHIFT;
 
     /// Moved to this node, in no group.
+    #[inline]
     #[must_use]
     pub fn to(node: u32) -> Self {
         Self::To { node, group: 0, again: false }
     }
 
+    #[inline]
     fn raw(self) -> u32 {
         match self {
             Self::To { node, group, again } => {
@@ -202,11 +204,13 @@ impl<'a> Task<'a> {
     }
 
     /// Where it is, or was last.
+    #[inline]
     #[must_use]
     pub fn at(&self) -> At {
         At::from_raw(self.line.at.load(Ordering::Relaxed)) // Relaxed: travels with *handed*
     }
 
+    #[inline]
     fn set_at(&self, at: At) {
         self.line.at.store(at.raw(), Ordering::Relaxed); // Relaxed: *one owner*
     }
@@ -266,6 +270,7 @@ impl<'a> Task<'a> {
 
     /// Its client, for which it is in progress, has looked at a clock. The low bits say in which generation,
     /// so that nothing need be written where no clock is read.
+    #[inline]
     pub fn set_begun_ns(&self, now_ns: u64) {
         if let Some(times) = self.segment.times(self.place().0) {
             let of = self.request_word().peek().generation();
@@ -340,6 +345,7 @@ impl<'a> Task<'a> {
     }
 
     /// The client sleeps until something has happened to the task, or `timeout` is over.
+    #[inline]
     pub fn sleep(&self, timeout: Option<Duration>) {
         self.line.word.sleep(timeout);
     }
@@ -366,6 +372,7 @@ impl<'a> Task<'a> {
     }
 
     /// Whether it is FREE.
+    #[inline]
     #[must_use]
     pub fn is_free(&self) -> bool {
         self.line.word.load().phase() == Some(Phase::Free)
@@ -398,6 +405,7 @@ pub struct Filling<'a>(Held<'a>);
 
 impl<'a> Filling<'a> {
     /// The id.
+    #[inline]
     #[must_use]
     pub fn id(&self) -> u32 {
         self.0.task.id
@@ -487,12 +495,14 @@ pub struct Claimed<'a> {
 
 impl<'a> Claimed<'a> {
     /// The id.
+    #[inline]
     #[must_use]
     pub fn id(&self) -> u32 {
         self.held.task.id
     }
 
     /// Whose it is.
+    #[inline]
     #[must_use]
     pub fn owner(&self) -> Token {
         self.me
@@ -690,6 +700,7 @@ impl<'a> Done<'a> {
     }
 
     /// The id.
+    #[inline]
     #[must_use]
     pub fn id(&self) -> u32 {
         self.0.task.id

@@ -85,6 +85,7 @@ impl<'a> Node<'a> {
     }
 
     /// The bell of one of its workers.
+    #[inline]
     #[must_use]
     pub fn bell(&self, worker: u32) -> Option<&'a Bell> {
         self.workers().get(worker as usize).map(Entry::bell)

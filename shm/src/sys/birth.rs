@@ -54,6 +54,7 @@ pub struct Birth(NonZeroU64);
 
 impl Birth {
     /// This process.
+    #[inline]
     #[must_use]
     pub fn here() -> Self {
         Self(NonZeroU64::new(PAGE.number.load(Ordering::Relaxed)).unwrap_or_else(draw))

@@ -2,6 +2,7 @@
 #![expect(unsafe_code, reason = "clock_gettime")]
 
 /// Nanoseconds since an arbitrary start that all processes of this boot share.
+#[inline]
 #[must_use]
 pub fn now_ns() -> u64 {
     let mut spec = libc::timespec { tv_sec: 0, tv_nsec: 0 };
