@@ -86,8 +86,8 @@ pub use client::stream::{
 };
 pub use client::{CallOptions, DEFAULT_TIMEOUT, WhenFull};
 pub use error::{
-    BoxError, CallError, DrainError, EnsembleError, Member, MemberOutcome, RemoteCause, RemoteError,
-    StartError,
+    BoxError, CallError, DrainError, EnsembleError, ErrorKind, Member, MemberOutcome, RemoteCause,
+    RemoteError, StartError,
 };
 pub use plan::DEFAULT_MAX_PAYLOAD;
 pub use policy::batch::{BATCH_SIZE_LIMIT, DEFAULT_BATCH_WAIT_TIME};

@@ -10,12 +10,14 @@
 pub(crate) mod boot;
 mod boxed;
 mod call;
+mod kind;
 mod remote;
 mod start;
 
 pub use boxed::BoxError;
 pub(crate) use call::forked_text;
 pub use call::{CallError, DrainError};
+pub use kind::ErrorKind;
 pub use remote::{EnsembleError, Member, MemberOutcome, RemoteCause, RemoteError};
 pub use start::StartError;
 
