@@ -15,6 +15,7 @@ mod remote;
 mod start;
 
 pub use boxed::BoxError;
+pub(crate) use boxed::while_built;
 pub(crate) use call::forked_text;
 pub use call::{CallError, DrainError};
 pub use kind::ErrorKind;

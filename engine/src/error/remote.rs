@@ -48,7 +48,7 @@ pub enum RemoteCause {
         type_name: String,
         /// Its message, its source's, and so on.
         messages: Vec<String>,
-        /// Where it was made, if `RUST_BACKTRACE` asked for it.
+        /// The stack on which it was made, if that was asked for, see [`BoxError`].
         #[rkyv(with = MapNiche<AsBox, Null>)]
         backtrace: Option<String>,
     },

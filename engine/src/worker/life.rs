@@ -5,7 +5,7 @@ use super::collect::Loop;
 use super::context::{Context, Stop};
 use super::desk::Desk;
 use super::seat::Seat;
-use crate::error::{BoxError, RemoteCause, RemoteError};
+use crate::error::{BoxError, RemoteCause, RemoteError, while_built};
 use crate::panics::{self, Panic};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -29,7 +29,7 @@ pub(crate) fn live<W: BatchWorker>(seat: Arc<Seat>) -> Left {
     panics::watch_this_thread();
     ringmill_shm::sys::cpu::set_precise_sleep();
     let context = seat.context();
-    let mut worker = match construct::<W>(&seat, &context) {
+    let mut worker = match while_built(|| construct::<W>(&seat, &context)) {
         Ok(worker) => worker,
         Err(cause) => return Left::Unborn(seat.error(0, cause)),
     };
