@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use ringmill_shm::layout::Class;
+use ringmill_shm::layout::{Class, NodeFacts};
 use ringmill_shm::participant::Role;
 use ringmill_shm::plan::Target;
 use ringmill_shm::segment::{NodeSpec, Place, Segment, Spec};
@@ -43,17 +43,11 @@ pub fn segment_with(name: &str, classes: Vec<Class>) -> Result<Segment, Error> {
     let node = NodeSpec {
         name: "bench".into(),
         worker_type: String::new(),
-        type_hash: 0,
         config: Vec::new(),
-        batch_size: 0,
-        batch_wait_ns: 0,
+        facts: NodeFacts::default(),
         next: Target::End,
         role: Role::ThreadWorker,
         workers: vec![Vec::new()],
-        threads: 1,
-        log_batches_every: 0,
-        keeps_inputs: false,
-        keeps_apart: false,
     };
     let spec = Spec {
         requests: TASKS,

@@ -216,7 +216,7 @@ pub fn look(segment: &Segment) -> BTreeSet<Problem> {
             {
                 problems.insert(Problem::DeadHolder { node: index, token: holder.raw() });
             }
-            if !node.doorbell().names_only(node.info().workers) {
+            if !node.doorbell().names_only(node.info().places) {
                 problems.insert(Problem::BadDoorbell { node: index });
             }
         }
@@ -268,7 +268,7 @@ fn look_at_participants(segment: &Segment, problems: &mut BTreeSet<Problem>) {
     for (participant, entry) in (0_u32..).zip(segment.participants()) {
         let place = segment.seat_of(participant).unwrap_or((0, 0));
         let is_server = (entry.role() == Role::Server, participant == SERVER);
-        let threads = segment.nodes()[place.0 as usize].threads;
+        let threads = segment.nodes()[place.0 as usize].facts.threads;
         let told = (entry.node(), entry.number(), entry.worker(), entry.thread());
         let fits = told == (place.0, place.1, place.1 / threads, place.1 % threads)
             && is_server.0 == is_server.1

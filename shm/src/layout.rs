@@ -19,6 +19,7 @@
 //! two cache lines, because several CPUs fetch them in pairs. What lies there is declared by `in_segment!`, so that
 //! every field is part of the fingerprint.
 
+use crate::doorbell::WORKER_LIMIT;
 use crate::fields::{FNV_START, InSegment, in_segment, with_byte};
 use crate::sync::{AtomicU32, AtomicU64};
 use crate::token::Token;
@@ -30,7 +31,7 @@ use core::mem::{align_of, size_of};
 /// "ringmill", read as little-endian bytes.
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"ringmill");
 /// For people, and for what no field of a struct says: changes with every change of the layout or of its meaning.
-pub const LAYOUT_VERSION: u32 = 3;
+pub const LAYOUT_VERSION: u32 = 4;
 /// What parties that write must keep between them.
 pub const LINE: usize = 128;
 /// A page: the header's size and the alignment of block classes.
@@ -108,7 +109,7 @@ pub struct ShapeError {
     pub most: u64,
 }
 
-fn within(what: &'static str, value: u64, least: u64, most: u64) -> Result<(), ShapeError> {
+pub(crate) fn within(what: &'static str, value: u64, least: u64, most: u64) -> Result<(), ShapeError> {
     if (least..=most).contains(&value) { Ok(()) } else { Err(ShapeError { what, value, least, most }) }
 }
 
@@ -237,23 +238,88 @@ in_segment! {
 pub const NAME_LIMIT: usize = 64;
 
 in_segment! {
+    /// What a server says of a node in numbers, and its workers read: on its way through the plan and in the segment, it
+    /// is this struct. What reports tell in other words is not serialised.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+    pub struct NodeFacts {
+        /// Differs if the payloads of the worker's type do.
+        #[serde(skip)]
+        pub type_hash: u64,
+        /// How long the oldest item of a batch may wait.
+        pub batch_wait_ns: u64,
+        /// After how many batches a worker logs how large they were; 0: never.
+        pub log_batches_every: u64,
+        /// 0: item by item; n: batches of up to n.
+        pub batch_size: u32,
+        /// How many threads each worker has, at least one.
+        pub threads: u32,
+        /// Its workers write outcomes beside inputs, so that another worker can try again if one dies.
+        #[serde(skip)]
+        pub keeps_inputs: Flag,
+        /// Its readers put only tasks of one group into a batch, see [`At::To`](crate::arena::At::To).
+        #[serde(skip)]
+        pub keeps_apart: Flag,
+    }
+}
+
+/// Item by item, by workers of one thread each.
+impl Default for NodeFacts {
+    fn default() -> Self {
+        Self {
+            type_hash: 0,
+            batch_wait_ns: 0,
+            log_batches_every: 0,
+            batch_size: 0,
+            threads: 1,
+            keeps_inputs: Flag::default(),
+            keeps_apart: Flag::default(),
+        }
+    }
+}
+
+impl NodeFacts {
+    /// The number that no node can have.
+    pub(crate) fn check(&self) -> Result<(), ShapeError> {
+        within("batch size", self.batch_size.into(), 0, BATCH_SIZE_LIMIT.into())?;
+        within("nanoseconds of a batch's wait", self.batch_wait_ns, 0, BATCH_WAIT_LIMIT_NS)?;
+        within("number of threads of a worker", self.threads.into(), 1, WORKER_LIMIT as u64)
+    }
+}
+
+in_segment! {
+    /// A yes or no in a segment, where any bytes are a value: 0 is no.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+    pub struct Flag(u32);
+}
+
+impl Flag {
+    /// Whether it is a yes.
+    #[must_use]
+    pub fn is_set(self) -> bool {
+        self.0 != 0
+    }
+}
+
+impl From<bool> for Flag {
+    fn from(yes: bool) -> Self {
+        Self(yes.into())
+    }
+}
+
+in_segment! {
     /// A descriptor of a node, written once; strings and configuration are places in the blobs.
     #[derive(Debug, Clone, Copy, Default)]
     pub(crate) struct NodeDescriptor {
         pub(crate) name: Extent,
         pub(crate) worker_type: Extent,
         pub(crate) config: Extent,
-        pub(crate) type_hash: u64,
-        pub(crate) batch_wait_ns: u64,
-        pub(crate) log_batches_every: u64,
-        pub(crate) batch_size: u32,
+        pub(crate) facts: NodeFacts,
         pub(crate) first_participant: u32,
-        pub(crate) workers: u32,
-        pub(crate) threads: u32,
+        /// Places of its workers, threads counted one by one.
+        pub(crate) places: u32,
         /// A raw [`Target`](crate::plan::Target).
         pub(crate) next: u32,
-        /// Bits, see [`NodeInfo`](crate::segment::NodeInfo): 1 keeps inputs, 2 keeps groups apart.
-        pub(crate) flags: u32,
+        pub(crate) pad: u32,
     }
 }
 
@@ -263,7 +329,7 @@ in_segment! {
     pub(crate) struct ForkDescriptor {
         pub(crate) name: Extent,
         pub(crate) members: Extent,
-        pub(crate) fail_fast: u32,
+        pub(crate) fail_fast: Flag,
         pub(crate) form: u32,
         pub(crate) parent: u32,
         pub(crate) first: u32,

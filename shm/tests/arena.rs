@@ -172,7 +172,7 @@ fn when_a_class_is_exhausted_the_next_one_serves_and_then_none() {
 #[test]
 fn a_task_goes_on_to_the_next_node() {
     let mut spec = spec();
-    spec.nodes[1].batch_wait_ns = 1;
+    spec.nodes[1].facts.batch_wait_ns = 1;
     let f = Fixture::of(&spec);
     let (client, worker, next) = (f.client(), f.arrive(WORKER), f.arrive(3));
     let task = f.send(9, client, b"payload");

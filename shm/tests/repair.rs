@@ -254,7 +254,7 @@ fn the_doorbell_forgets_the_dead_and_everybody_is_woken() {
 #[test]
 fn the_doorbell_forgets_the_thread_that_is_dead_and_not_another() {
     let mut spec = spec();
-    spec.nodes[0].threads = 2;
+    spec.nodes[0].facts.threads = 2;
     let f = Fixture::of(&spec);
     let dead = f.arrive(4); // the second thread of worker 1
     let node = f.segment.node(0).unwrap();

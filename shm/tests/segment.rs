@@ -46,7 +46,7 @@ fn what_is_created_is_attached() {
         assert_eq!(theirs.participants().len(), 5);
         let info = &theirs.nodes()[1];
         assert_eq!((info.name.as_str(), info.worker_type.as_str()), ("last", "test::last"));
-        assert_eq!((info.first_participant, info.workers, info.next), (3, 2, Target::End));
+        assert_eq!((info.first_participant, info.places, info.next), (3, 2, Target::End));
         assert_eq!(theirs.config(info), b"configuration");
         assert_eq!(theirs.identity().name, at.place.to_text());
         assert_eq!(theirs.identity().layout_version, LAYOUT_VERSION);
@@ -62,15 +62,15 @@ fn what_is_created_is_attached() {
 fn each_thread_of_each_worker_has_a_place() {
     both(|at| {
         let mut spec = spec();
-        spec.nodes[0].threads = 3;
+        spec.nodes[0].facts.threads = 3;
         spec.nodes[0].workers[1] = vec![0];
-        spec.nodes[1].log_batches_every = 1 << 40;
+        spec.nodes[1].facts.log_batches_every = 1 << 40;
         let _ours = Segment::create(at.place.clone(), &spec).unwrap();
         let theirs = Segment::attach(at.place.clone(), FORMAT).unwrap();
         assert_eq!(theirs.participants().len(), 1 + 6 + 2);
         let info = theirs.nodes();
-        assert_eq!((info[0].workers, info[0].threads, info[0].log_batches_every), (6, 3, 0));
-        assert_eq!((info[1].workers, info[1].threads, info[1].log_batches_every), (2, 1, 1 << 40));
+        assert_eq!((info[0].places, info[0].facts.threads, info[0].facts.log_batches_every), (6, 3, 0));
+        assert_eq!((info[1].places, info[1].facts.threads, info[1].facts.log_batches_every), (2, 1, 1 << 40));
         let who = |entry: &Entry| (entry.number(), entry.worker(), entry.thread(), entry.cpus());
         let first: Vec<_> = theirs.node(0).unwrap().workers().iter().map(who).collect();
         let expected = (0..6).map(|n| (n, n / 3, n % 3, if n < 3 { vec![] } else { vec![0] }));
@@ -85,7 +85,7 @@ fn workers_have_no_more_threads_than_a_doorbell_has_bits() {
     both(|at| {
         for (threads, least) in [(0, 1), (33, 0)] {
             let mut spec = spec();
-            spec.nodes[0].threads = threads;
+            spec.nodes[0].facts.threads = threads;
             match Segment::create(at.place.clone(), &spec) {
                 Err(CreateError::Shape(error)) => assert_eq!((error.least, error.most), (least, 64)),
                 other => panic!("{other:?}"),

@@ -48,12 +48,13 @@ JSON:
   name, path, state, run, bytes, created_unix_s, age_s, user_id, user   as for list
   server            pid, alive
   layout_version    of the library that made it
-  fingerprint       of all sizes and offsets, in hexadecimal
+  fingerprint       of all fields, sizes and offsets, in hexadecimal
   capacity          requests that can be in progress
   tasks_per_request
   inline_bytes, largest_payload_bytes   what needs no block; the most that fits
   requests          by phase: {phases}
   nodes             index, name, worker_type, batch_size (0: item by item), batch_wait_ns,
+                    log_batches_every (0: never),
                     next (by name; null: the end, where a request goes to its caller and a branch
                     of an ensemble to where it is joined),
                     ring: depth, cells;

@@ -5,7 +5,7 @@ mod text;
 use crate::error::ToolError;
 use crate::survey::{Identity, Survey};
 use ringmill_shm::check::PhaseCounts;
-use ringmill_shm::layout::INLINE_BYTES;
+use ringmill_shm::layout::{INLINE_BYTES, NodeFacts};
 use ringmill_shm::participant::{Entry, Life, Role, SERVER};
 use ringmill_shm::plan::{self, Target};
 use ringmill_shm::pool;
@@ -51,9 +51,8 @@ struct Node {
     index: u32,
     name: String,
     worker_type: String,
-    /// 0: item by item.
-    batch_size: u32,
-    batch_wait_ns: u64,
+    #[serde(flatten)]
+    facts: NodeFacts,
     /// Where finished tasks go: a name; none: to their end, a request to its caller, a branch to its join.
     next: Option<String>,
     ring: Depth,
@@ -62,8 +61,6 @@ struct Node {
     on_death: &'static str,
     /// Why nobody works for it; none: somebody does.
     down: Option<String>,
-    /// How many threads each of its workers has.
-    threads: u32,
     /// By number within the node, threads counted one by one.
     sleeping: Vec<u32>,
     /// How many workers it has, threads counted one by one.
@@ -189,21 +186,19 @@ fn node(segment: &Segment, index: u32) -> Option<Node> {
         index,
         name: shown(&info.name),
         worker_type: shown(&info.worker_type),
-        batch_size: info.batch_size,
-        batch_wait_ns: info.batch_wait_ns,
+        facts: info.facts,
         next: name_of(segment, info.next),
         ring: Depth { depth: ring.depth(), cells: ring.cells() as u64 },
         lock_holder: node.lock().holder().map(|token| holder(segment, token)),
-        on_death: match (info.keeps_inputs, info.keeps_apart) {
+        on_death: match (info.facts.keeps_inputs.is_set(), info.facts.keeps_apart.is_set()) {
             (false, _) => "fail",
             (true, false) => "retry",
             (true, true) => "bisect",
         },
         down: node.doorbell().is_down().then(|| shown(&node.down_reason())),
-        threads: info.threads,
         // A node has 64 of them at most, as the mask has bits.
-        sleeping: (0..info.workers).filter(|worker| sleepers >> worker & 1 == 1).collect(),
-        workers: info.workers,
+        sleeping: (0..info.places).filter(|worker| sleepers >> worker & 1 == 1).collect(),
+        workers: info.places,
     })
 }
 
@@ -261,7 +256,7 @@ fn workers(segment: &Segment) -> Vec<Worker> {
                 node: shown(&info.name),
                 worker,
                 thread,
-                threads: info.threads,
+                threads: info.facts.threads,
                 participant,
                 state: entry.life(),
                 alive: is_held(segment, entry),
@@ -280,7 +275,7 @@ fn workers(segment: &Segment) -> Vec<Worker> {
 /// A worker's name, by the plan: what the table says of its place may have been written over.
 fn worker_name(segment: &Segment, place: u32) -> Option<String> {
     let (info, worker, thread) = segment.worker_of(place)?;
-    Some(title(&shown(&info.name), worker, thread, info.threads))
+    Some(title(&shown(&info.name), worker, thread, info.facts.threads))
 }
 
 /// `node/worker`, and `.thread` after it if the worker has several.

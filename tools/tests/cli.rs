@@ -3,7 +3,7 @@
 //! `clean` without names would remove every stale segment of the machine, so here it only rehearses.
 
 use ringmill_shm::arena::Task;
-use ringmill_shm::layout::Class;
+use ringmill_shm::layout::{Class, NodeFacts};
 use ringmill_shm::participant::{Lease, Life, Role};
 use ringmill_shm::plan::{Fork, Member, Switch, Target};
 use ringmill_shm::segment::{NodeSpec, Place, Segment, Spec};
@@ -74,32 +74,25 @@ fn spec() -> Spec {
             NodeSpec {
                 name: "split".into(),
                 worker_type: "Splitter".into(),
-                type_hash: 1,
                 config: Vec::new(),
-                batch_size: 32,
-                batch_wait_ns: 200_000,
+                facts: NodeFacts {
+                    type_hash: 1,
+                    batch_size: 32,
+                    batch_wait_ns: 200_000,
+                    ..NodeFacts::default()
+                },
                 next: Target::Node(1),
                 role: Role::ProcessWorker,
                 workers: vec![vec![0, 1], vec![2]],
-                threads: 1,
-                log_batches_every: 0,
-                keeps_inputs: false,
-                keeps_apart: false,
             },
             NodeSpec {
                 name: "classify".into(),
                 worker_type: "Classifier".into(),
-                type_hash: 2,
                 config: Vec::new(),
-                batch_size: 0,
-                batch_wait_ns: 0,
+                facts: NodeFacts { type_hash: 2, ..NodeFacts::default() },
                 next: Target::End,
                 role: Role::ThreadWorker,
                 workers: vec![vec![]],
-                threads: 1,
-                log_batches_every: 0,
-                keeps_inputs: false,
-                keeps_apart: false,
             },
         ],
         forks: Vec::new(),
@@ -301,7 +294,7 @@ fn show_tells_the_ways_of_a_plan() {
 fn show_tells_the_threads_of_a_worker_apart() {
     let ours = Ours::new();
     let mut spec = spec();
-    spec.nodes[0].threads = 2;
+    spec.nodes[0].facts.threads = 2;
     let segment = take_part(Segment::create(Place::named(&ours.name()).unwrap(), &spec).unwrap());
     let split = segment.node(0).unwrap();
     split.doorbell().announce(3);
@@ -347,7 +340,7 @@ fn show_tells_what_is_going_on() {
         shown["nodes"][0],
         json!({
             "index": 0, "name": "split", "worker_type": "Splitter", "batch_size": 32,
-            "batch_wait_ns": 200_000, "next": "classify", "ring": {"depth": 2, "cells": 16},
+            "batch_wait_ns": 200_000, "log_batches_every": 0, "next": "classify", "ring": {"depth": 2, "cells": 16},
             "lock_holder": {"participant": 1, "worker": "split/0", "pid": me, "alive": true},
             "on_death": "fail", "down": null, "threads": 1, "sleeping": [1],
         })

@@ -148,7 +148,7 @@ impl Core {
                 // Who has a place follows from the plan, whatever the entry says.
                 let Some((node, number)) = self.segment.seat_of(place) else { continue };
                 let info = &self.segment.nodes()[node as usize];
-                let (servlet, worker) = (|| info.name.clone(), number / info.threads);
+                let (servlet, worker) = (|| info.name.clone(), number / info.facts.threads);
                 match entry.life() {
                     Life::Ready => {}
                     Life::Failed => {

@@ -159,7 +159,7 @@ fn fulfil(order: Order) -> i32 {
     };
     let Some(seat) = seats.first() else { refuse("its order has no place for it") };
     let info = seat.node().info();
-    let live = match registry::find(&info.worker_type, info.type_hash) {
+    let live = match registry::find(&info.worker_type, info.facts.type_hash) {
         Ok(live) => live,
         Err(error) => refuse(&error.to_string()),
     };

@@ -178,8 +178,8 @@ pub(crate) fn find(worker_type: &str, type_hash: u64) -> Result<Live, FindError>
 /// program that is started.
 pub(crate) fn check(node: &PlanNode) -> Result<(), StartError> {
     let Launch::Process { program: None, .. } = &node.launch else { return Ok(()) };
-    let of_type = || listed().filter(|entry| entry.identity.here == node.type_hash);
-    let (servlet, worker_type) = (node.name.clone(), node.worker_type.to_string());
+    let of_type = || listed().filter(|entry| entry.identity.here == node.spec.facts.type_hash);
+    let (servlet, worker_type) = (node.spec.name.clone(), node.spec.worker_type.clone());
     let Some(first) = of_type().next() else {
         return Err(StartError::NotListed { servlet, worker_type, listed: names() });
     };
@@ -195,7 +195,7 @@ fn not_in_executable(node: &PlanNode, entry: &Entry) -> StartError {
         _ => file_of(entry.slot).unwrap_or_else(|| "a file that is not known".into()),
     };
     let executable = std::env::current_exe().unwrap_or_else(|_| "/proc/self/exe".into());
-    let (servlet, worker_type) = (node.name.clone(), node.worker_type.into());
+    let (servlet, worker_type) = (node.spec.name.clone(), node.spec.worker_type.clone());
     StartError::NotInExecutable { servlet, worker_type, library, executable }
 }
 
@@ -204,7 +204,7 @@ pub(crate) fn check_image(node: &PlanNode, image: &Image) -> Result<(), StartErr
     let Launch::Process { program, .. } = &node.launch else { return Ok(()) };
     let kind = image.read().and_then(|file| examine(&file, NOTE));
     let Some(path) = program else {
-        return match (kind, listed().find(|entry| entry.identity.here == node.type_hash)) {
+        return match (kind, listed().find(|entry| entry.identity.here == node.spec.facts.type_hash)) {
             // This program was started by way of the dynamic loader, or of an emulator.
             (Ok(FileKind::Elf(None) | FileKind::Script | FileKind::Unknown), Some(entry)) => {
                 Err(not_in_executable(node, entry))
@@ -213,7 +213,7 @@ pub(crate) fn check_image(node: &PlanNode, image: &Image) -> Result<(), StartErr
             _ => Ok(()),
         };
     };
-    let (servlet, path) = (node.name.clone(), path.clone());
+    let (servlet, path) = (node.spec.name.clone(), path.clone());
     let reason = match kind {
         Ok(FileKind::Script) => return Ok(()),
         Ok(FileKind::Elf(Some(note))) => match Note::version(&note) {
@@ -225,7 +225,7 @@ pub(crate) fn check_image(node: &PlanNode, image: &Image) -> Result<(), StartErr
         },
         Ok(FileKind::Elf(None)) => format!(
             "it has no ringmill::init!, so nothing of it was run; list {} there, or name a script (#!) that leads to a program that does",
-            node.worker_type
+            node.spec.worker_type
         ),
         Ok(FileKind::Unknown) => {
             let error = io::Error::from_raw_os_error(libc::ENOEXEC);

@@ -61,7 +61,6 @@ use crate::policy::restarts::Restarts;
 use crate::route::Choose;
 use crate::worker::Live;
 use ringmill_shm::layout::{Class, INLINE_BYTES, LINE, NODE_LIMIT, PAYLOAD_LIMIT, TASKS_LIMIT};
-use ringmill_shm::participant::Role;
 use ringmill_shm::plan::{Fork, Member, Switch, Target};
 use ringmill_shm::segment::{NodeSpec, Spec};
 use std::ffi::OsString;
@@ -144,23 +143,13 @@ impl fmt::Debug for Environment {
 /// A node before there is a segment.
 #[derive(Debug, Clone)]
 pub(crate) struct PlanNode {
-    pub(crate) name: String,
-    pub(crate) worker_type: &'static str,
-    pub(crate) type_hash: u64,
-    pub(crate) config: Vec<u8>,
-    pub(crate) rule: Rule,
-    pub(crate) workers: Vec<Vec<usize>>,
-    /// Of each worker.
-    pub(crate) threads: u32,
-    /// 0: never.
-    pub(crate) log_batches_every: u64,
-    pub(crate) role: Role,
+    /// What lies of it in the segment.
+    pub(crate) spec: NodeSpec,
     pub(crate) launch: Launch,
     pub(crate) restarts: Restarts,
     pub(crate) on_death: OnDeath,
     /// How long a call may take before its worker is killed.
     pub(crate) exec_timeout: Option<Duration>,
-    pub(crate) next: Target,
     /// Whether every request comes by it.
     pub(crate) mandatory: bool,
 }
@@ -215,7 +204,7 @@ impl Planner {
     /// A name that nothing else has: one that is taken gets a number.
     fn free_name(&self, name: String) -> String {
         let taken = |name: &str| {
-            self.nodes.iter().any(|n| n.name == name)
+            self.nodes.iter().any(|n| n.spec.name == name)
                 || self.forks.iter().any(|f| f.name == name)
                 || self.switches.iter().any(|s| s.name == name)
         };
@@ -227,8 +216,8 @@ impl Planner {
 
     /// Adds a node.
     pub(crate) fn add(&mut self, mut node: PlanNode) -> Result<Span, StartError> {
-        self.check_room(&node.name)?;
-        node.name = self.free_name(node.name);
+        self.check_room(&node.spec.name)?;
+        node.spec.name = self.free_name(node.spec.name);
         node.mandatory = self.optional == 0;
         let remote = matches!(node.launch, Launch::Process { .. });
         let index = self.nodes.len() as u32;
@@ -254,7 +243,7 @@ impl Planner {
         let b = second(self)?;
         for exit in a.exits {
             match exit {
-                Exit::Node(index) => self.nodes[index as usize].next = b.entry,
+                Exit::Node(index) => self.nodes[index as usize].spec.next = b.entry,
                 Exit::Fork(index) => self.forks[index as usize].next = b.entry,
             }
         }
@@ -337,7 +326,7 @@ impl Planner {
                 self.check_room(&name)?;
                 let mut node = pass_on(name.clone())?;
                 node.mandatory = self.optional == 0;
-                node.next = Target::Switch(index as u32);
+                node.spec.next = Target::Switch(index as u32);
                 self.nodes.push(node);
                 Some(self.nodes.len() as u32 - 1)
             }
@@ -397,7 +386,7 @@ impl Plan {
             tasks_per_request,
             classes: classes(blocks, u64::from(capacity) * u64::from(tasks_per_request), keeps_inputs)?,
             payload_format: crate::wire::payload::PAYLOAD_FORMAT,
-            nodes: self.nodes.iter().map(node_spec).collect(),
+            nodes: self.nodes.iter().map(|node| node.spec.clone()).collect(),
             forks: self.forks.clone(),
             switches: self.switches.clone(),
         })
@@ -405,9 +394,9 @@ impl Plan {
 
     /// What is allowed but hardly meant.
     pub(crate) fn warnings(&self, capacity: u32) -> Vec<String> {
-        let never_full = |n: &&PlanNode| u64::from(capacity) < n.rule.most();
+        let never_full = |n: &&PlanNode| u64::from(capacity) < Rule::of(&n.spec.facts).most();
         let text = |n: &PlanNode| {
-            let (name, size) = (&n.name, n.rule.batch_size);
+            let (name, size) = (&n.spec.name, n.spec.facts.batch_size);
             format!(
                 "capacity {capacity} is smaller than servlet {name}'s batch_size {size}: its batches can never be full"
             )
@@ -418,27 +407,9 @@ impl Plan {
     /// Whether the entry node needs to know when items were enqueued.
     pub(crate) fn stamps(&self) -> bool {
         match self.entry {
-            Target::Node(index) => self.nodes[index as usize].rule.wait_ns != 0,
+            Target::Node(index) => self.nodes[index as usize].spec.facts.batch_wait_ns != 0,
             _ => false, // who moves it on from there stamps it
         }
-    }
-}
-
-fn node_spec(node: &PlanNode) -> NodeSpec {
-    NodeSpec {
-        name: node.name.clone(),
-        worker_type: node.worker_type.into(),
-        type_hash: node.type_hash,
-        config: node.config.clone(),
-        batch_size: node.rule.batch_size,
-        batch_wait_ns: node.rule.wait_ns,
-        next: node.next,
-        role: node.role,
-        workers: node.workers.clone(),
-        threads: node.threads,
-        log_batches_every: node.log_batches_every,
-        keeps_inputs: node.on_death.keeps_inputs(),
-        keeps_apart: node.on_death.keeps_apart(),
     }
 }
 
@@ -487,23 +458,24 @@ fn classes(blocks: &Blocks, tasks: u64, keeps_inputs: bool) -> Result<Vec<Class>
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ringmill_shm::layout::NodeFacts;
+    use ringmill_shm::participant::Role;
 
     fn node(name: &str, batch_size: u32) -> PlanNode {
         PlanNode {
-            name: name.into(),
-            worker_type: "W",
-            type_hash: 0,
-            config: Vec::new(),
-            rule: Rule { batch_size, wait_ns: 0 },
-            workers: vec![vec![]],
-            threads: 1,
-            log_batches_every: 0,
-            role: Role::ThreadWorker,
+            spec: NodeSpec {
+                name: name.into(),
+                worker_type: "W".into(),
+                config: Vec::new(),
+                facts: NodeFacts { batch_size, ..NodeFacts::default() },
+                next: Target::End,
+                role: Role::ThreadWorker,
+                workers: vec![vec![]],
+            },
             launch: Launch::Process { program: None, env: Environment::default() },
             restarts: Restarts::default(),
             on_death: OnDeath::Fail,
             exec_timeout: None,
-            next: Target::End,
             mandatory: true,
         }
     }
@@ -516,7 +488,7 @@ mod tests {
         }
         let span = planner.add(node("w-2", 0)).unwrap();
         let (plan, _) = planner.finish(&span);
-        let names: Vec<&str> = plan.nodes.iter().map(|n| n.name.as_str()).collect();
+        let names: Vec<&str> = plan.nodes.iter().map(|n| n.spec.name.as_str()).collect();
         assert_eq!(names, ["w", "w-2", "w-3", "w-2-2"]);
         assert_eq!(plan.entry, Target::Node(3));
     }

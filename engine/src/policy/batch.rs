@@ -4,7 +4,7 @@
 //! *enqueued*, when there is no window and nothing more in the ring, or when the server stops.
 
 use crate::error::StartError;
-use ringmill_shm::layout;
+use ringmill_shm::layout::{self, NodeFacts};
 use ringmill_shm::stats::Closed;
 use std::time::Duration;
 
@@ -34,6 +34,11 @@ pub(crate) enum Verdict {
 }
 
 impl Rule {
+    /// A node's rule.
+    pub(crate) fn of(facts: &NodeFacts) -> Self {
+        Self { batch_size: facts.batch_size, wait_ns: facts.batch_wait_ns }
+    }
+
     /// Checks a pair of options.
     pub(crate) fn new(servlet: &str, batch_size: usize, wait: Option<Duration>) -> Result<Self, StartError> {
         let range = |what, value: u64, most: u64| StartError::Range {

@@ -130,7 +130,7 @@ impl DebugInfo {
 fn servlets(segment: &Segment, now_ns: u64) -> Vec<ServletInfo> {
     let nodes = (0..segment.shape().nodes).filter_map(|node| segment.node(node));
     let servlet = nodes.map(|node| {
-        let threads = node.info().threads;
+        let threads = node.info().facts.threads;
         let workers = (0..).zip(node.workers()).map(|(number, entry)| {
             let life = entry.life();
             WorkerInfo {

@@ -83,7 +83,7 @@ impl ServletStats {
 impl ServerStats {
     pub(crate) fn of(segment: &Segment) -> Self {
         let servlets = (0..segment.shape().nodes).filter_map(|node| segment.node(node)).map(|node| {
-            let threads = node.info().threads;
+            let threads = node.info().facts.threads;
             let workers = (0..).zip(node.workers()).map(|(number, entry)| WorkerStats {
                 index: number / threads,
                 thread: number % threads,

@@ -9,8 +9,10 @@ use crate::policy::restarts::Restarts;
 use crate::wire::payload::Payload;
 use crate::worker::{BatchWorker, Identity};
 use ringmill_shm::doorbell::WORKER_LIMIT;
+use ringmill_shm::layout::NodeFacts;
 use ringmill_shm::participant::Role;
 use ringmill_shm::plan::Target;
+use ringmill_shm::segment::NodeSpec;
 use std::time::Duration;
 
 /// What can be said of a servlet before it is planned.
@@ -56,7 +58,7 @@ impl<Config: Payload> Options<Config> {
         let worker_type = std::any::type_name::<W>();
         let name = self.name.unwrap_or_else(|| short_name(worker_type));
         crate::plan::name::check(&name)?;
-        let rule = Rule::new(&name, self.batch_size, self.batch_wait_time)?;
+        let Rule { batch_size, wait_ns } = Rule::new(&name, self.batch_size, self.batch_wait_time)?;
         let workers = self.cpus.resolve(&name)?;
         let threads = threads(&name, self.stream_threads, workers.len())?;
         self.restarts.check(&name)?;
@@ -64,7 +66,6 @@ impl<Config: Payload> Options<Config> {
             let what = "exec_timeout in nanoseconds";
             return Err(StartError::Range { servlet: Some(name), what, value: 0, least: 1, most: u64::MAX });
         }
-        let (log_batches_every, restarts) = (self.log_batches_every, self.restarts);
         let config = crate::wire::payload::to_bytes(&self.config)
             .map_err(|e| StartError::Config { servlet: name.clone(), message: e.to_string() })?;
         let identity = Identity::of::<W>();
@@ -72,21 +73,22 @@ impl<Config: Payload> Options<Config> {
             Launch::Process { program: Some(_), .. } => identity.elsewhere,
             _ => identity.here,
         };
-        Ok(PlanNode {
-            name,
-            worker_type,
+        let facts = NodeFacts {
             type_hash,
-            config,
-            rule,
-            workers,
+            batch_wait_ns: wait_ns,
+            log_batches_every: self.log_batches_every,
+            batch_size,
             threads,
-            log_batches_every,
-            role,
+            keeps_inputs: self.on_death.keeps_inputs().into(),
+            keeps_apart: self.on_death.keeps_apart().into(),
+        };
+        let worker_type = worker_type.into();
+        Ok(PlanNode {
+            spec: NodeSpec { name, worker_type, config, facts, next: Target::End, role, workers },
             launch,
-            restarts,
+            restarts: self.restarts,
             on_death: self.on_death,
             exec_timeout: self.exec_timeout,
-            next: Target::End,
             mandatory: true,
         })
     }

@@ -119,15 +119,15 @@ impl<W: BatchWorker> Servlet for ProcessServlet<W> {
         let launch = Launch::Process { program: self.program, env: self.env };
         let node = self.options.node::<W>(Role::ProcessWorker, launch)?;
         if let Some((variable, reason)) = bad {
-            return Err(StartError::Variable { servlet: node.name, variable, reason });
+            return Err(StartError::Variable { servlet: node.spec.name, variable, reason });
         }
-        if let Some(index) = last_named.filter(|&index| index >= node.workers.len()) {
+        if let Some(index) = last_named.filter(|&index| index >= node.spec.workers.len()) {
             return Err(StartError::Range {
-                servlet: Some(node.name),
+                servlet: Some(node.spec.name),
                 what: "worker index of an environment variable",
                 value: index as u64,
                 least: 0,
-                most: node.workers.len() as u64 - 1,
+                most: node.spec.workers.len() as u64 - 1,
             });
         }
         planner.add(node)

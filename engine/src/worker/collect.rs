@@ -79,7 +79,7 @@ pub(crate) struct Loop<'a> {
     mover: Mover<'a>,
     /// None: it does not log its batches.
     tally: Option<Tally>,
-    /// See [`NodeInfo::keeps_apart`](ringmill_shm::segment::NodeInfo::keeps_apart).
+    /// See [`NodeFacts::keeps_apart`](ringmill_shm::layout::NodeFacts::keeps_apart).
     keeps_apart: bool,
     /// The group of the batch that is being collected.
     group: Option<u32>,
@@ -96,24 +96,24 @@ pub(crate) struct Loop<'a> {
 impl<'a> Loop<'a> {
     pub(crate) fn new(seat: &'a Seat, client: Token) -> Self {
         let (node, entry) = (seat.node(), seat.entry());
-        let info = node.info();
+        let (facts, places) = (&node.info().facts, node.info().places);
         Self {
             seat,
             node,
             ring: node.ring(),
-            rule: Rule { batch_size: info.batch_size, wait_ns: info.batch_wait_ns },
+            rule: Rule::of(facts),
             worker: seat.number,
-            shared: info.workers > 1,
+            shared: places > 1,
             patience: Patience::of_worker(seat.wait),
             pace: Pace::One,
             counters: entry.counters(),
             mover: seat.mover(client),
-            tally: Tally::new(info.batch_size, info.log_batches_every),
-            keeps_apart: info.keeps_apart,
+            tally: Tally::new(facts),
+            keeps_apart: facts.keeps_apart.is_set(),
             group: None,
             apart: false,
-            seen: Vec::with_capacity((info.batch_size.max(1) as usize).min(1 << 12)),
-            claimed: Vec::with_capacity((info.batch_size.max(1) as usize).min(1 << 12)),
+            seen: Vec::with_capacity((facts.batch_size.max(1) as usize).min(1 << 12)),
+            claimed: Vec::with_capacity((facts.batch_size.max(1) as usize).min(1 << 12)),
             gone: Vec::new(),
         }
     }

@@ -1,5 +1,6 @@
 //! What a worker is told of itself, and why it stops.
 
+use ringmill_shm::layout::NodeFacts;
 use std::time::Duration;
 
 /// What a worker's constructor and its `warm_up` are told about its place.
@@ -9,9 +10,7 @@ pub struct Context {
     pub(crate) servlet_name: String,
     pub(crate) worker_index: u32,
     pub(crate) thread_index: u32,
-    pub(crate) stream_threads: u32,
-    pub(crate) batch_size: u32,
-    pub(crate) batch_wait_time: Duration,
+    pub(crate) facts: NodeFacts,
     pub(crate) cpus: Vec<usize>,
     pub(crate) restarts: u32,
 }
@@ -45,20 +44,20 @@ impl Context {
     /// `server/servlet/index`, and `.thread` after it if the worker has several.
     #[must_use]
     pub fn name(&self) -> String {
-        let worker = title(&self.servlet_name, self.worker_index, self.thread_index, self.stream_threads);
+        let worker = title(&self.servlet_name, self.worker_index, self.thread_index, self.facts.threads);
         format!("{}/{worker}", self.server_name)
     }
 
     /// 0: items one by one; 1: batches of one; n: batches of 1 to n.
     #[must_use]
     pub fn batch_size(&self) -> usize {
-        self.batch_size as usize
+        self.facts.batch_size as usize
     }
 
     /// How long the oldest item of a batch may have waited since it was enqueued.
     #[must_use]
     pub fn batch_wait_time(&self) -> Duration {
-        self.batch_wait_time
+        Duration::from_nanos(self.facts.batch_wait_ns)
     }
 
     /// The CPUs this worker is pinned to; none if it is not.

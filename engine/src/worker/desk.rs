@@ -40,7 +40,7 @@ impl Desk {
             client,
             next: info.next,
             slots: Vec::new(),
-            keeps_inputs: info.keeps_inputs,
+            keeps_inputs: info.facts.keeps_inputs.is_set(),
             sends_on: seat.segment.shape().nodes > 1,
             outbox: Outbox::default(),
             fatal: OnceCell::new(),

@@ -10,7 +10,6 @@ use ringmill_shm::segment::{Node, Segment};
 use ringmill_shm::sys::birth::Birth;
 use ringmill_shm::token::Token;
 use std::sync::Arc;
-use std::time::Duration;
 
 /// A worker's place in a segment. Who it is follows from its place and the plan, which this process has; what
 /// the participant table says of it is for others.
@@ -54,12 +53,12 @@ impl Seat {
 
     /// Which of the node's workers it is, or is a thread of.
     pub(crate) fn worker(&self) -> u32 {
-        self.number / self.node().info().threads
+        self.number / self.node().info().facts.threads
     }
 
     /// Which of that worker's threads it is.
     pub(crate) fn thread(&self) -> u32 {
-        self.number % self.node().info().threads
+        self.number % self.node().info().facts.threads
     }
 
     pub(crate) fn context(&self) -> Context {
@@ -69,9 +68,7 @@ impl Seat {
             servlet_name: node.info().name.clone(),
             worker_index: self.worker(),
             thread_index: self.thread(),
-            stream_threads: node.info().threads,
-            batch_size: node.info().batch_size,
-            batch_wait_time: Duration::from_nanos(node.info().batch_wait_ns),
+            facts: node.info().facts,
             cpus: entry.cpus(),
             restarts: entry.restarts(),
         }

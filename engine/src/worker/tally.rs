@@ -1,5 +1,7 @@
 //! How large a worker's batches were, for its log.
 
+use ringmill_shm::layout::NodeFacts;
+
 /// How large batches were since they were last logged.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Tally {
@@ -12,8 +14,15 @@ pub(super) struct Tally {
 
 impl Tally {
     /// `None` if there is nothing to log: there are no batches, or it is not wished.
-    pub(super) fn new(batch_size: u32, every: u64) -> Option<Self> {
-        (batch_size > 0 && every > 0).then_some(Self { every, count: 0, items: 0, min: u64::MAX, max: 0 })
+    pub(super) fn new(facts: &NodeFacts) -> Option<Self> {
+        let every = facts.log_batches_every;
+        (facts.batch_size > 0 && every > 0).then_some(Self {
+            every,
+            count: 0,
+            items: 0,
+            min: u64::MAX,
+            max: 0,
+        })
     }
 
     /// Counts a batch; whether it is time to log.

@@ -646,7 +646,7 @@ impl<'a> Claimed<'a> {
     fn queue_at(self, at: At, node: u32, now_ns: impl FnOnce() -> u64, attempt: u8) -> Result<u32, Self> {
         let task = self.held.task;
         let Some(info) = task.segment.nodes().get(node as usize) else { return Err(self) };
-        if info.batch_wait_ns != 0 {
+        if info.facts.batch_wait_ns != 0 {
             task.line.enqueued_ns.store(now_ns(), Ordering::Relaxed); // Relaxed: *one owner*
         }
         compiler_fence(Ordering::SeqCst); // an outcome over the input is whole: as in `give_up_input`

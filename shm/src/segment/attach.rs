@@ -20,8 +20,7 @@ use super::{MEMBER_BYTES, Mapping, Segment, TARGET_BYTES};
 use crate::doorbell;
 use crate::fields::InSegment;
 use crate::layout::{
-    BATCH_SIZE_LIMIT, BATCH_WAIT_LIMIT_NS, Extent, ForkDescriptor, Header, LAYOUT_VERSION, Layout, MAGIC,
-    NodeDescriptor, PAGE, SwitchDescriptor,
+    Extent, ForkDescriptor, Header, LAYOUT_VERSION, Layout, MAGIC, NodeDescriptor, PAGE, SwitchDescriptor,
 };
 use crate::participant::{Lease, SERVER};
 use crate::plan::{Fork, Member, Routes, Switch, Target};
@@ -334,7 +333,7 @@ impl Segment {
             };
             Ok(Fork {
                 name: self.text(d.name, budget)?,
-                fail_fast: d.fail_fast != 0,
+                fail_fast: d.fail_fast.is_set(),
                 form: d.form,
                 parent: d.parent,
                 first: d.first,
@@ -368,17 +367,15 @@ impl Segment {
         let nodes: Vec<NodeInfo> = (0..self.layout.shape.nodes)
             .map(|index| {
                 let d: NodeDescriptor = self.descriptor(self.layout.node_descriptors, index);
-                if d.workers as usize > doorbell::WORKER_LIMIT || d.workers > participants - first {
+                if d.places as usize > doorbell::WORKER_LIMIT || d.places > participants - first {
                     return Err(format!("node {index} has workers outside the participant table"));
                 }
                 if d.first_participant != first {
                     return Err(format!("node {index} has workers that are not those after the last one's"));
                 }
-                first += d.workers;
-                if d.batch_size > BATCH_SIZE_LIMIT || d.batch_wait_ns > BATCH_WAIT_LIMIT_NS {
-                    return Err(format!("node {index} has batches larger or longer than there can be"));
-                }
-                if d.threads == 0 || !d.workers.is_multiple_of(d.threads) {
+                first += d.places;
+                d.facts.check().map_err(|error| format!("node {index} is impossible: its {error}"))?;
+                if !d.places.is_multiple_of(d.facts.threads) {
                     return Err(format!("node {index} has workers with a fraction of a thread"));
                 }
                 budget.spend(d.config.bytes)?;
@@ -388,16 +385,10 @@ impl Segment {
                 Ok(NodeInfo {
                     name: self.text(d.name, budget)?,
                     worker_type: self.text(d.worker_type, budget)?,
-                    type_hash: d.type_hash,
-                    batch_size: d.batch_size,
-                    batch_wait_ns: d.batch_wait_ns,
+                    facts: d.facts,
                     next: Target::from_raw(d.next),
                     first_participant: d.first_participant,
-                    workers: d.workers,
-                    threads: d.threads,
-                    log_batches_every: d.log_batches_every,
-                    keeps_inputs: d.flags & 1 != 0,
-                    keeps_apart: d.flags & 2 != 0,
+                    places: d.places,
                     config: d.config,
                 })
             })

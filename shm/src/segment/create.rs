@@ -6,8 +6,8 @@ use super::stale::remove_stale;
 use super::{MEMBER_BYTES, Mapping, Owner, Removal, Run, Segment, TARGET_BYTES};
 use crate::doorbell::WORKER_LIMIT;
 use crate::layout::{
-    BATCH_SIZE_LIMIT, BATCH_WAIT_LIMIT_NS, Class, Extent, ForkDescriptor, Header, LAYOUT_VERSION, Layout,
-    MAGIC, NAME_LIMIT, NodeDescriptor, PAYLOAD_ALIGN, Shape, ShapeError, SwitchDescriptor,
+    Class, Extent, ForkDescriptor, Header, LAYOUT_VERSION, Layout, MAGIC, NAME_LIMIT, NodeDescriptor,
+    NodeFacts, PAYLOAD_ALIGN, Shape, ShapeError, SwitchDescriptor, within,
 };
 use crate::participant::{Lease, LeaseError, Life, Role, SERVER};
 use crate::plan::{Fork, Routes, Switch, Target};
@@ -49,34 +49,22 @@ pub struct NodeSpec {
     pub name: String,
     /// The worker type's name.
     pub worker_type: String,
-    /// A number that differs if the type's payloads do.
-    pub type_hash: u64,
     /// What each worker is constructed from.
     pub config: Vec<u8>,
-    /// 0: item by item; n: batches of up to n.
-    pub batch_size: u32,
-    /// How long the oldest item of a batch may wait.
-    pub batch_wait_ns: u64,
+    /// Its numbers.
+    pub facts: NodeFacts,
     /// Where finished tasks go.
     pub next: Target,
     /// Where the workers run.
     pub role: Role,
     /// One worker each, with the CPUs it is pinned to (none: not pinned).
     pub workers: Vec<Vec<usize>>,
-    /// How many threads each worker has, at least one.
-    pub threads: u32,
-    /// After how many batches a worker logs how large they were; 0: never.
-    pub log_batches_every: u64,
-    /// See [`NodeInfo`](super::NodeInfo::keeps_inputs).
-    pub keeps_inputs: bool,
-    /// See [`NodeInfo`](super::NodeInfo::keeps_apart).
-    pub keeps_apart: bool,
 }
 
 impl NodeSpec {
     /// How many places its workers have: one for each thread of each of them.
     fn places(&self) -> usize {
-        self.workers.len() * self.threads as usize
+        self.workers.len() * self.facts.threads as usize
     }
 }
 
@@ -204,18 +192,14 @@ fn blob_bytes(spec: &Spec) -> u64 {
 }
 
 fn shape_of(spec: &Spec) -> Result<Shape, ShapeError> {
-    let within = |what, value: usize, most: usize| match value <= most {
-        true => Ok(()),
-        false => Err(ShapeError { what, value: value as u64, least: 0, most: most as u64 }),
-    };
     for node in &spec.nodes {
-        within("batch size", node.batch_size as usize, BATCH_SIZE_LIMIT as usize)?;
-        within("nanoseconds of a batch's wait", node.batch_wait_ns as usize, BATCH_WAIT_LIMIT_NS as usize)?;
-        within("number of workers of a node, threads included", node.places(), WORKER_LIMIT)?;
-        if node.threads == 0 {
-            let (what, most) = ("number of threads of a worker", WORKER_LIMIT as u64);
-            return Err(ShapeError { what, value: 0, least: 1, most });
-        }
+        node.facts.check()?;
+        within(
+            "number of workers of a node, threads included",
+            node.places() as u64,
+            0,
+            WORKER_LIMIT as u64,
+        )?;
     }
     let mut shape = Shape {
         participants: 1 + spec.nodes.iter().map(|n| n.places() as u32).sum::<u32>(),
@@ -327,15 +311,11 @@ impl Segment {
                 name: put(node.name.as_bytes()),
                 worker_type: put(node.worker_type.as_bytes()),
                 config: put(&node.config),
-                type_hash: node.type_hash,
-                batch_wait_ns: node.batch_wait_ns,
-                batch_size: node.batch_size,
+                facts: node.facts,
                 first_participant: first,
-                workers: node.places() as u32,
+                places: node.places() as u32,
                 next: node.next.raw(),
-                threads: node.threads,
-                log_batches_every: node.log_batches_every,
-                flags: u32::from(node.keeps_inputs) | u32::from(node.keeps_apart) << 1,
+                pad: 0,
             });
             first += node.places() as u32;
         }
@@ -387,10 +367,10 @@ impl Segment {
         let entries = self.participants();
         entries[SERVER as usize].assign(Role::Server, 0, 0, 1, &[]);
         for (index, (node, descriptor)) in spec.nodes.iter().zip(&descriptors).enumerate() {
-            for number in 0..descriptor.workers {
+            for number in 0..descriptor.places {
                 let entry = &entries[(descriptor.first_participant + number) as usize];
-                let cpus = &node.workers[(number / node.threads) as usize];
-                entry.assign(node.role, index as u32, number, node.threads, cpus);
+                let cpus = &node.workers[(number / node.facts.threads) as usize];
+                entry.assign(node.role, index as u32, number, node.facts.threads, cpus);
             }
         }
         let server = &entries[SERVER as usize];

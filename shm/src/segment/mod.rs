@@ -39,6 +39,7 @@ pub use place::{NAME_PREFIX, NAMED_DIRECTORY, NameError, Place};
 pub use stale::{Found, Removed, is_live, list, remove_if_stale};
 
 use crate::doorbell;
+use crate::fields::InSegment;
 use crate::layout::{BellLine, Extent, Header, Layout, NAME_LIMIT, NodeLines, Shape, TaskLine, Times};
 use crate::participant::{self, Entry, Lease, SERVER};
 use crate::plan::Routes;
@@ -163,7 +164,7 @@ impl Segment {
 
     /// A reference to one of `count` things of type T that lie at `offset`.
     #[inline]
-    fn at<T>(&self, offset: usize, index: usize) -> &T {
+    fn at<T: InSegment>(&self, offset: usize, index: usize) -> &T {
         // SAFETY: *checked*: callers pass an offset of the layout and an index below the count the
         // layout was computed with; offsets are aligned for their T. All T used here are made of
         // atomics (and cells that their owners guard), for which any bytes are valid.
@@ -253,7 +254,7 @@ impl Segment {
     pub fn seat_of(&self, place: u32) -> Option<(u32, u32)> {
         (0..).zip(&self.nodes).find_map(|(node, info)| {
             let number = place.checked_sub(info.first_participant)?;
-            (number < info.workers).then_some((node, number))
+            (number < info.places).then_some((node, number))
         })
     }
 
@@ -263,7 +264,8 @@ impl Segment {
     pub fn worker_of(&self, place: u32) -> Option<(&NodeInfo, u32, u32)> {
         let (node, number) = self.seat_of(place)?;
         let info = self.nodes.get(node as usize)?;
-        Some((info, number / info.threads, number % info.threads))
+        let threads = info.facts.threads;
+        Some((info, number / threads, number % threads))
     }
 
     /// The configuration that a node's workers are constructed from, copied.

@@ -2,7 +2,7 @@
 
 use super::Segment;
 use crate::doorbell::{self, Bell};
-use crate::layout::{Extent, NodeLines};
+use crate::layout::{Extent, NodeFacts, NodeLines};
 use crate::lock::ReaderLock;
 use crate::participant::Entry;
 use crate::plan::Target;
@@ -17,26 +17,14 @@ pub struct NodeInfo {
     pub name: String,
     /// The worker type's name.
     pub worker_type: String,
-    /// A number that differs if the type's payloads do.
-    pub type_hash: u64,
-    /// 0: item by item; n: batches of up to n.
-    pub batch_size: u32,
-    /// How long the oldest item of a batch may wait.
-    pub batch_wait_ns: u64,
+    /// Its numbers.
+    pub facts: NodeFacts,
     /// Where finished tasks go.
     pub next: Target,
     /// The place of the first worker in the participant table.
     pub first_participant: u32,
     /// How many places its workers have: one for each thread of each of them.
-    pub workers: u32,
-    /// How many threads each worker has.
-    pub threads: u32,
-    /// After how many batches a worker logs how large they were; 0: never.
-    pub log_batches_every: u64,
-    /// Its workers write outcomes beside inputs, so that another worker can try again if one dies.
-    pub keeps_inputs: bool,
-    /// Its readers put only tasks of one group into a batch, see [`At::To`](crate::arena::At::To).
-    pub keeps_apart: bool,
+    pub places: u32,
     pub(super) config: Extent,
 }
 
@@ -81,7 +69,7 @@ impl<'a> Node<'a> {
     #[must_use]
     pub fn workers(&self) -> &'a [Entry] {
         let first = self.info.first_participant as usize;
-        &self.segment.participants()[first..first + self.info.workers as usize]
+        &self.segment.participants()[first..first + self.info.places as usize]
     }
 
     /// The bell of one of its workers.

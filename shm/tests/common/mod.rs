@@ -3,7 +3,7 @@
 #![allow(unreachable_pub, reason = "a module of several test programs")]
 
 use ringmill_shm::arena::{Claimed, Task};
-use ringmill_shm::layout::Class;
+use ringmill_shm::layout::{Class, NodeFacts};
 use ringmill_shm::participant::{Entry, Life, Role};
 use ringmill_shm::plan::{Fork, Member, Target};
 use ringmill_shm::repair::Orphan;
@@ -62,17 +62,11 @@ pub fn node(name: &str, next: Target, workers: usize) -> NodeSpec {
     NodeSpec {
         name: name.into(),
         worker_type: format!("test::{name}"),
-        type_hash: 7,
         config: b"configuration".to_vec(),
-        batch_size: 4,
-        batch_wait_ns: 0,
+        facts: NodeFacts { type_hash: 7, batch_size: 4, ..NodeFacts::default() },
         next,
         role: Role::ProcessWorker,
         workers: vec![Vec::new(); workers],
-        threads: 1,
-        log_batches_every: 0,
-        keeps_inputs: false,
-        keeps_apart: false,
     }
 }
 

@@ -12,7 +12,7 @@
 use super::{Input, Numbers};
 use ringmill_shm::arena::{Arrived, Claimed, Join, Task};
 use ringmill_shm::check::{self, PhaseCounts};
-use ringmill_shm::layout::Class;
+use ringmill_shm::layout::{Class, NodeFacts};
 use ringmill_shm::participant::{Lease, Life, Role, SERVER};
 use ringmill_shm::plan::{Fork, Member, Switch, Target};
 use ringmill_shm::repair::{Orphan, repair, wake_everyone};
@@ -45,17 +45,18 @@ fn node(name: &str, next: Target) -> NodeSpec {
     NodeSpec {
         name: name.into(),
         worker_type: "hostile::Worker".into(),
-        type_hash: 7,
         config: b"configuration".to_vec(),
-        batch_size: 4,
-        batch_wait_ns: 1_000_000,
+        facts: NodeFacts {
+            type_hash: 7,
+            batch_size: 4,
+            batch_wait_ns: 1_000_000,
+            keeps_inputs: true.into(),
+            keeps_apart: true.into(),
+            ..NodeFacts::default()
+        },
         next,
         role: Role::ProcessWorker,
         workers: vec![vec![0]],
-        threads: 1,
-        log_batches_every: 0,
-        keeps_inputs: true,
-        keeps_apart: true,
     }
 }
 

@@ -11,7 +11,7 @@ use crate::{Part, Shop, again, watch};
 use ringmill_shm::arena::{Arrived, At, Claimed, Done, Join, Task};
 use ringmill_shm::check::check;
 use ringmill_shm::crash::{Act, Page, VARIABLE};
-use ringmill_shm::layout::{Class, INLINE_BYTES};
+use ringmill_shm::layout::{Class, INLINE_BYTES, NodeFacts};
 use ringmill_shm::participant::{Life, Role};
 use ringmill_shm::plan::{Fork, Member, Target};
 use ringmill_shm::pool::in_use;
@@ -42,17 +42,11 @@ fn spec() -> Spec {
     let node = |name: &str, next, workers| NodeSpec {
         name: name.into(),
         worker_type: "bare".into(),
-        type_hash: 0,
         config: Vec::new(),
-        batch_size: BATCH as u32,
-        batch_wait_ns: 0,
+        facts: NodeFacts { batch_size: BATCH as u32, keeps_inputs: true.into(), ..NodeFacts::default() },
         next,
         role: Role::ProcessWorker,
         workers: vec![Vec::new(); workers],
-        threads: 1,
-        log_batches_every: 0,
-        keeps_inputs: true,
-        keeps_apart: false,
     };
     let member = |entry| Member { entry, root_bytes: 1, root_align: 1 };
     let members = [1, 2].map(Target::Node).map(member).into();

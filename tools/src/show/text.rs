@@ -118,8 +118,8 @@ impl Shown {
             vec![
                 node.name.clone(),
                 node.worker_type.clone(),
-                if node.batch_size == 0 { "single".into() } else { node.batch_size.to_string() },
-                units::wait(node.batch_wait_ns),
+                if node.facts.batch_size == 0 { "single".into() } else { node.facts.batch_size.to_string() },
+                units::wait(node.facts.batch_wait_ns),
                 node.ring.depth.to_string(),
                 node.ring.cells.to_string(),
                 lock_text(node),

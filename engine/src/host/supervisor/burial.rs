@@ -155,7 +155,7 @@ impl Supervisor {
     /// Repairs what a dead worker of a node left, and moves on what only had to be moved on.
     fn repair_after<'s>(&self, segment: &'s Segment, dead: Token, node: u32) -> Left<'s> {
         let info = &segment.nodes()[node as usize];
-        let worker = (dead.index() - info.first_participant) / info.threads;
+        let worker = (dead.index() - info.first_participant) / info.facts.threads;
         let mover = self.shared.mover();
         let mut left = Left { worker, tasks: Vec::new(), joins: Vec::new() };
         let summary = repair(segment, dead, self.shared.server, |orphan| match orphan {

@@ -175,8 +175,8 @@ pub(super) fn posts(
                 places,
             });
         };
-        let threads = info.threads;
-        for worker in 0..info.workers / threads {
+        let threads = info.facts.threads;
+        for worker in 0..info.places / threads {
             let places = worker * threads..(worker + 1) * threads;
             match &node.launch {
                 Launch::Process { program, env } => {
@@ -243,7 +243,7 @@ fn wait_on(cpus: &[usize], nodes: &[PlanNode], wait: Wait) -> Wait {
     let meets = |worker: &Vec<usize>| worker.is_empty() || worker.iter().any(|cpu| cpus.contains(cpu));
     let (spinners, cpus) = match cpus.len() {
         0 => (nodes.len() + 1, crate::policy::cpus::allowed().len()),
-        n => (nodes.iter().filter(|node| node.workers.iter().any(meets)).count(), n),
+        n => (nodes.iter().filter(|node| node.spec.workers.iter().any(meets)).count(), n),
     };
     wait.among(spinners, cpus)
 }
