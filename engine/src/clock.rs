@@ -1,22 +1,22 @@
-//! Limits on time: however long they are, and whatever happened to the clock meanwhile.
+//! Deadlines and elapsed time, for limits of any length and for a program that is frozen meanwhile.
 
 use std::time::{Duration, Instant};
 
-/// What is longer is for ever: a century, which every clock can show.
+/// The longest limit: a century, which every clock can represent. Longer ones mean for ever.
 const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
-/// When a limit that begins now is over.
+/// The instant at which a limit that begins now is over.
 pub(crate) fn deadline(limit: Duration) -> Instant {
     Instant::now() + limit.min(FOR_EVER)
 }
 
-/// In nanoseconds; as many as there are, if it is longer.
+/// A time in nanoseconds; `u64::MAX` if it is longer.
 pub(crate) fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// Time as it is seen: however long after the last look the next one is, no more than two usual ones have passed. A
-/// program that was frozen meanwhile has not used its time.
+/// Elapsed time as seen by regular looks. Between one look and the next it counts at most two usual intervals, so a
+/// program that is frozen meanwhile does not use up its time.
 #[derive(Debug)]
 pub(crate) struct Watched {
     last: Instant,
@@ -25,12 +25,12 @@ pub(crate) struct Watched {
 }
 
 impl Watched {
-    /// Begins now; looked at that often.
+    /// Starts to count now; the caller will look at this interval.
     pub(crate) fn every(usual: Duration) -> Self {
         Self { last: Instant::now(), usual, time: Duration::ZERO }
     }
 
-    /// How much time has passed.
+    /// The time that has passed.
     pub(crate) fn look(&mut self) -> Duration {
         self.look_at(Instant::now())
     }

@@ -48,11 +48,12 @@
 //! later, and [`Server::call_async`] and [`Server::stream_async`], for any executor. Dropping what they give
 //! cancels.
 //!
-//! The [`guide`] goes on from here, step by step. What to look up: [`Worker`] and [`BatchWorker`] for the code that runs, [`ProcessServlet`] and
-//! [`ThreadServlet`] for where it runs, [`ServerBuilder`] for the options, [`CallError`] and
+//! The [`guide`] goes on from here, step by step. For reference: [`Worker`] and [`BatchWorker`] for the code that runs,
+//! [`ProcessServlet`] and [`ThreadServlet`] for where it runs, [`ServerBuilder`] for the options, [`CallError`] and
 //! [`StartError`] for what can go wrong.
 
-/// Here a process can be made to die, or to wait, by a test (see `ringmill_shm::crash`); otherwise nothing.
+/// A line at which a test makes a process die or wait (see `ringmill_shm::crash`); without the feature `crash-points`,
+/// nothing.
 macro_rules! crash_point {
     ($name:literal) => {
         #[cfg(feature = "crash-points")]
@@ -125,7 +126,7 @@ pub mod __private {
     pub use crate::host::begin;
     pub use crate::host::registry::{Entry, Note, Slot};
 
-    /// What reads bytes that others wrote, for tests that give it any bytes.
+    /// The functions that read bytes of other processes, for tests that give them any bytes.
     pub mod hostile {
         use crate::error::boot;
         use crate::host::order;
@@ -135,7 +136,7 @@ pub mod __private {
         /// The value of payload bytes.
         ///
         /// # Errors
-        /// Why they are none.
+        /// Why the bytes are invalid.
         pub fn read<T: Payload>(bytes: &[u8]) -> Result<T, String> {
             payload::copied::<T>(bytes).map_err(|error| error.to_string())
         }
@@ -149,12 +150,13 @@ pub mod __private {
         /// A value as payload bytes.
         ///
         /// # Errors
-        /// What its serialisation says.
+        /// Why the value cannot be serialised.
         pub fn write<T: Payload>(value: &T) -> Result<Vec<u8>, String> {
             payload::to_bytes(value).map_err(|error| error.to_string())
         }
 
-        /// Makes an error record say less as long as it can, writing it each time; how often that was.
+        /// Shortens an error record until nothing is left to cut, and writes it each time; returns how often it was
+        /// cut.
         #[must_use]
         pub fn shorten_to_the_end(mut error: RemoteError) -> usize {
             let mut steps = 0;
@@ -165,7 +167,7 @@ pub mod __private {
             steps
         }
 
-        /// Whether a text is what a worker's process can be told.
+        /// Whether a text is a valid order for a worker's process.
         pub fn order(text: &str) -> bool {
             order::understands(text)
         }

@@ -1,9 +1,10 @@
-//! User code on our threads and within our books: where it runs, and why a panic of it costs nothing beyond its own.
+//! User code that the engine calls: where it runs, and why its panic costs nothing but its own item.
 //!
-//! # Every place
+//! # Where user code runs
 //!
-//! *Caught*: the panic ends here, and becomes what the table says. *Goes through*: it unwinds into the code that called
-//! us, which is the user's own; the books were closed before, or a guard closes them as it is dropped.
+//! *Caught*: the engine catches the panic, and it becomes what the table says. *Goes through*: it unwinds into the
+//! user's code that called the engine; the engine's state was put in order before, or a guard does so when it is
+//! dropped.
 //!
 //! | User code | Runs in | Its panic |
 //! |---|---|---|
@@ -13,27 +14,27 @@
 //! | an outcome's `Serialize`, `resolve`, `Drop` in `reply_all` and of a `Worker` | the worker's thread | caught: its item's error, unless that has its answer |
 //! | the same in `Item::reply`; the outcomes' iterator | within `call` | goes through `call`, see there |
 //! | an input's `CheckBytes` | the worker's thread | caught: its item's error |
-//! | an error's `Display`, `source` | the worker's thread, or whoever shows it | caught: its message says so |
+//! | an error's `Display`, `source` | the worker's thread, or the thread that prints the error | caught: its message says so |
 //! | an error's `Drop` | the worker's thread | caught: nothing |
 //! | `cleanup`, the worker's `Drop` | the worker's thread | caught: logged |
-//! | a listener of the log | any of ours | caught: nothing ([`say`]) |
-//! | a switch's function; its input's `CheckBytes` | whoever moves the item on | caught: its item's error |
-//! | the `Drop` of a switch's function | whoever is the last to let go of the server | caught: nothing |
+//! | a listener of the log | any thread of the engine | caught: nothing ([`say`]) |
+//! | a switch's function; its input's `CheckBytes` | the thread that moves the item on | caught: its item's error |
+//! | the `Drop` of a switch's function | the last thread that drops the server | caught: nothing |
 //! | a waker's `wake` and `drop` | the [`reactor`](crate::client::reactor); `drop` also where a future is polled or dropped | caught: logged, or nothing |
-//! | a waker's `clone` | where a future is polled | goes through the poll, before anything is noted |
-//! | an input's `Serialize` | `call`, `submit`, a future's poll | goes through; [`Filled`](crate::client::Filled) gives the place back |
-//! | a stream's source: `next`, `poll_next`, `Drop` | where the stream is asked for the next outcome | goes through; nothing was taken from it |
+//! | a waker's `clone` | where a future is polled | goes through the poll, before the poll has changed anything |
+//! | an input's `Serialize` | `call`, `submit`, a future's poll | goes through; [`Filled`](crate::client::Filled) gives the request back |
+//! | a stream's source: `next`, `poll_next`, `Drop` | where the stream is asked for the next outcome | goes through; the stream has taken nothing from the source |
 //! | a stream's `prepare`, its inputs' `Serialize` and `Drop` | the same | goes through at once; the input keeps its turn ([`stream`](crate::client::stream)) |
-//! | an outcome's `CheckBytes`, `Deserialize` | where it is read | goes through, in the outcome's turn; its place is given back |
-//! | what a panic carries: its `Drop` | whoever catches the panic | caught: it is forgotten |
-//! | the panic hook | whoever panics | the standard library aborts, and nobody can do otherwise |
+//! | an outcome's `CheckBytes`, `Deserialize` | where it is read | goes through, in the outcome's turn; its request is given back |
+//! | the `Drop` of a panic's payload | the thread that catches the panic | caught: the payload is forgotten |
+//! | the panic hook | the thread that panics | the standard library aborts the process, and the engine cannot prevent it |
 //!
-//! A panic while the same thread unwinds from another one (a `Drop` that panics, say) aborts the process, as everywhere in
-//! Rust; so does one of a thread-local variable's `Drop`. To the engine that is the death of a process.
+//! A panic while the same thread unwinds from another one (a `Drop` that panics, say) aborts the process, as everywhere
+//! in Rust; so does a panic in a thread-local variable's `Drop`. To the engine that is the death of a process.
 //!
-//! What is called may also call this server, or any other: no lock of ours is held, no `RefCell` borrowed, while user
-//! code runs. It may take its time where only its own caller waits for it. On the supervisor's thread it must be quick:
-//! listeners of the log, and switch functions when a worker has died. Wakers may block: see the
+//! User code may call this server, or any other: the engine holds no lock and borrows no `RefCell` while user code
+//! runs. It may be slow where only its own caller waits for it. On the supervisor's thread it must be quick: listeners
+//! of the log, and switch functions when a worker has died. Wakers may block: see the
 //! [`reactor`](crate::client::reactor).
 
 use crate::text::OneLine;
@@ -48,17 +49,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 thread_local! {
-    /// Whether this thread is a worker's, whose panics we catch and report.
+    /// Whether this thread is a worker's, whose panics the engine catches and reports.
     static WATCHED: Cell<bool> = const { Cell::new(false) };
-    /// What the hook saw: message and place, stack.
+    /// What the hook recorded: message with location, stack.
     static SEEN: RefCell<Option<(String, Option<String>)>> = const { RefCell::new(None) };
 }
 
-/// Makes the panic hook record, and not print, panics of this thread; those of others go to the hook that
-/// was there before.
+/// Makes the panic hook record panics of this thread instead of printing them; panics of other threads go to the
+/// previous hook.
 pub(crate) fn watch_this_thread() {
     WATCHED.set(true);
-    // Nobody waits for another thread here: in a child that was forked meanwhile there is none.
+    // No `Once`: in a child that was forked meanwhile, there is no thread that would complete it.
     static DONE: AtomicBool = AtomicBool::new(false);
     if !DONE.swap(true, Ordering::SeqCst) {
         let former = std::panic::take_hook();
@@ -66,11 +67,11 @@ pub(crate) fn watch_this_thread() {
             if !WATCHED.get() {
                 return former(info);
             }
-            let place = info.location().map_or(String::new(), |l| format!(" at {l}"));
-            let message = format!("{}{place}", text_of(info.payload()));
+            let location = info.location().map_or(String::new(), |l| format!(" at {l}"));
+            let message = format!("{}{location}", text_of(info.payload()));
             let stack = Backtrace::capture();
             let stack = (stack.status() == BacktraceStatus::Captured).then(|| stack.to_string());
-            // Where the thread is about to end, there is nowhere to write it, and a panic here would abort.
+            // A thread that is about to end has nowhere to record it, and a panic here would abort.
             let _ =
                 SEEN.try_with(|seen| seen.try_borrow_mut().map(|mut seen| *seen = Some((message, stack))));
         }));
@@ -85,7 +86,7 @@ fn text_of(payload: &(dyn Any + Send)) -> &str {
 /// A panic that was caught.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Panic {
-    /// Its message, and where it was.
+    /// Its message and location.
     pub(crate) message: String,
     /// The stack, if `RUST_BACKTRACE` asked for it.
     pub(crate) backtrace: Option<String>,
@@ -97,8 +98,8 @@ impl fmt::Display for Panic {
     }
 }
 
-/// Runs user code; a panic becomes an error value, on a watched thread with its place and stack. If it forks, the child
-/// does not come back.
+/// Runs user code; its panic becomes an error value, on a watched thread with location and stack. If the code forks,
+/// the child ends here.
 #[inline]
 pub(crate) fn caught<T>(code: impl FnOnce() -> T + UnwindSafe) -> Result<T, Panic> {
     let birth = Birth::here();
@@ -107,8 +108,8 @@ pub(crate) fn caught<T>(code: impl FnOnce() -> T + UnwindSafe) -> Result<T, Pani
     outcome.map_err(seen)
 }
 
-/// Ends this process if it was forked from that one, by user code that a thread of the engine has called: what that
-/// thread would do next, another process does.
+/// Ends this process if it is not the process of `birth` but was forked from it, by user code that a thread of the
+/// engine called: the parent does what this thread would do next.
 #[inline(always)]
 pub(crate) fn end_if_forked(birth: Birth) {
     if !birth.is_here() {
@@ -139,12 +140,12 @@ pub(crate) fn let_go<T>(value: T) {
     }
 }
 
-/// Tells the log. Its listeners are user code: a panic of theirs is no reason to let go of what is in hand.
+/// Writes to the log. Its listeners are user code, so their panics are caught.
 pub(crate) fn say(log: impl FnOnce()) {
     quietly(log);
 }
 
-/// What a thread that has ended gave; `None` if it panicked.
+/// The result of a thread that has ended; `None` if it panicked.
 pub(crate) fn joined<T>(thread: JoinHandle<T>) -> Option<T> {
     thread.join().map_err(seen).ok()
 }
@@ -152,11 +153,11 @@ pub(crate) fn joined<T>(thread: JoinHandle<T>) -> Option<T> {
 #[cold]
 fn seen(payload: Box<dyn Any + Send>) -> Panic {
     let text = text_of(&*payload);
-    // What was recorded may be of a panic before, which user code has caught itself.
+    // The record may be of an earlier panic, which user code caught itself.
     let is_of_this = |(message, _): &(String, _)| message.starts_with(text);
     let recorded = SEEN.try_with(|seen| seen.try_borrow_mut().ok()?.take()).ok().flatten();
     let (message, backtrace) = recorded.filter(is_of_this).unwrap_or_else(|| (text.into(), None));
-    // What it carries may panic when it is dropped; what that carries, nobody looks at any more.
+    // The payload may panic when it is dropped; the payload of that panic is forgotten.
     if let Err(another) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
         std::mem::forget(another);
     }
@@ -168,7 +169,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_panic_is_told_with_its_place() {
+    fn a_panic_is_reported_with_its_location() {
         watch_this_thread();
         let caught_one: Result<(), _> = caught(|| panic!("number {}", 7));
         let Panic { message, .. } = caught_one.expect_err("it panics");
@@ -176,7 +177,7 @@ mod tests {
         assert_eq!(caught(|| 5), Ok(5));
     }
 
-    /// Panics when it is dropped, and so does what that panic carries.
+    /// Panics when it is dropped, and so does the payload of that panic.
     struct Stubborn(u32);
 
     impl Drop for Stubborn {
@@ -187,10 +188,11 @@ mod tests {
         }
     }
 
-    /// Symptom: a panic whose payload panics when it is dropped ended whatever thread had caught it. Cause: the
-    /// payload was dropped outside of what catches. Fix: within, and what is left of it is forgotten.
+    /// Symptom: a panic whose payload panics when it is dropped ended the thread that had caught it. Cause: the payload
+    /// was dropped outside of `catch_unwind`. Fix: it is dropped inside, and the payload of a second panic is
+    /// forgotten.
     #[test]
-    fn a_panic_that_carries_panics_ends_nobody() {
+    fn a_panic_whose_payload_panics_ends_no_thread() {
         watch_this_thread();
         for depth in [1, 2, 5] {
             let panic = caught(|| std::panic::panic_any(Stubborn(depth))).expect_err("it panics");
@@ -205,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_that_user_code_caught_is_not_told_of_another() {
+    fn a_panic_that_user_code_caught_is_not_reported_as_another() {
         watch_this_thread();
         let _ = catch_unwind(|| panic!("the first"));
         let other = caught(|| std::panic::resume_unwind(Box::new("the second"))).expect_err("it panics");

@@ -1,9 +1,9 @@
-//! Texts of user code and of files, as they stand in errors: on one line, and nothing that a terminal obeys.
+//! Texts of user code and of files, as they stand in errors: on one line, without anything that a terminal obeys.
 
 use ringmill_shm::text::shown;
 use std::fmt;
 
-/// A text on one line, however many it has: those of a failed `assert_eq!`, say.
+/// A text of any number of lines on one line: that of a failed `assert_eq!`, say.
 pub(crate) struct OneLine<'a>(pub(crate) &'a str);
 
 impl fmt::Display for OneLine<'_> {

@@ -126,7 +126,7 @@ impl Core {
         options: CallOptions,
     ) -> Result<Reply<'c, Out>, CallError> {
         let task = self.send(filled)?;
-        crash_point!("core.sent");
+        crash_point!("reply.sent");
         let done = self.await_outcome(
             task,
             clock,
@@ -141,7 +141,7 @@ impl Core {
     /// Reads an outcome: a reply, or the error it is.
     #[inline(always)]
     pub(crate) fn open<'c, Out: Payload>(&'c self, done: Done<'c>) -> Result<Reply<'c, Out>, CallError> {
-        crash_point!("core.opens");
+        crash_point!("reply.opens");
         if done.is_error() {
             self.own()?;
             return Err(self.open_error(done));

@@ -1,12 +1,11 @@
-//! The message that a worker leaves when it could not start, or gives up: a line for people, a zero byte, and the error
-//! record.
+//! The message that a worker leaves when it could not start, or gives up.
 
 use super::RemoteError;
 use crate::wire::{copied, to_bytes};
 use ringmill_shm::participant::MESSAGE_BYTES;
 
-/// What is left in the place of a worker that could not start, or gave up: a line for people, a zero byte, and the
-/// error record.
+/// The message of a worker that could not start, or gave up, which stands in its row: a line for people, a zero byte,
+/// and the error record.
 pub(crate) fn write(error: &RemoteError) -> Vec<u8> {
     let mut error = error.clone();
     loop {
@@ -22,7 +21,7 @@ pub(crate) fn write(error: &RemoteError) -> Vec<u8> {
     }
 }
 
-/// The error record of a boot message.
+/// Reads the error record of a boot message.
 pub(crate) fn read(message: &[u8]) -> Option<RemoteError> {
     let record = message.splitn(2, |&b| b == 0).nth(1)?;
     copied(record).ok()

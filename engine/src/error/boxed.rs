@@ -8,15 +8,16 @@ use std::fmt::{self, Write as _};
 use std::panic::AssertUnwindSafe;
 use std::sync::OnceLock;
 
-/// Any error of user code, with its type's name and, if it is asked for, the stack on which it became one.
+/// Any error of user code, with its type's name and, if the environment asks for it, the stack on which it became a
+/// `BoxError`.
 ///
 /// The environment variable `RUST_LIB_BACKTRACE=1` asks for the stacks of all errors; for those of a worker that cannot
 /// be built, `RUST_BACKTRACE=1` is enough, as it is for panics. Many images set `RUST_BACKTRACE`, and the stack of an
-/// item's error costs whatever is behind it in the ring: the first in a process some 70 ms, in which symbols are read,
-/// each later one some 80 µs.
+/// item's error delays the items behind it in the ring: the first in a process by some 70 ms, in which symbols are
+/// read, each later one by some 80 µs.
 ///
-/// Any `std::error::Error + Send + Sync` turns into one with `?`; [`BoxError::msg`] makes one from text.
-/// Like other boxed errors of its kind it is not itself a `std::error::Error`.
+/// `?` turns any `std::error::Error + Send + Sync` into one; [`BoxError::msg`] makes one from text. Like other boxed
+/// errors of its kind it is not itself a `std::error::Error`.
 pub struct BoxError(Box<Inner>);
 
 struct Inner {
@@ -49,13 +50,12 @@ impl BoxError {
         Self(Box::new(Inner { type_name: "message", fatal: false, error, backtrace: stack() }))
     }
 
-    /// Marks it as one after which the worker cannot go on: a device is lost, a library is in a bad state.
+    /// Marks the error as one after which the worker cannot go on: a device is lost, a library is in a bad state.
     ///
-    /// If `call` returns it, or fails an item with it, whatever of the batch is unanswered gets this error.
-    /// Then the worker stops: its [`cleanup`](crate::Worker::cleanup) is told
-    /// [`Stop::Fatal`](crate::Stop::Fatal), and it is started again as after a death, with the same
-    /// back-off and the same limit. Callers see an error like any other. In a constructor or in `warm_up`
-    /// the mark means nothing: every error there is the end of the worker.
+    /// If `call` returns it, or fails an item with it, all items of the batch that are unanswered get this error. Then
+    /// the worker stops: its [`cleanup`](crate::Worker::cleanup) is told [`Stop::Fatal`](crate::Stop::Fatal), and it is
+    /// started again as after a death, with the same back-off and the same limit. Callers see an error like any other.
+    /// In a constructor or in `warm_up` the mark changes nothing: every error there ends the worker.
     ///
     /// ```
     /// use ringmill::BoxError;
@@ -77,7 +77,7 @@ impl BoxError {
         self.0.fatal
     }
 
-    /// The name of the error's type; `message` if it is only one.
+    /// The name of the error's type; `message` if it was made from text.
     #[must_use]
     pub fn type_name(&self) -> &'static str {
         self.0.type_name
@@ -89,7 +89,7 @@ impl BoxError {
         &*self.0.error
     }
 
-    /// Its message, its source's message, and so on; no more than 64. One whose `Display` panics is told as that.
+    /// Its message, its source's message, and so on; no more than 64. If `Display` panics, the message says so.
     #[must_use]
     pub fn chain(&self) -> Vec<String> {
         let mut messages = vec![message_of(&*self.0.error)];
@@ -106,7 +106,7 @@ impl BoxError {
         messages
     }
 
-    /// Where it became one, if that was recorded.
+    /// Where it became a `BoxError`, if that was recorded.
     #[must_use]
     pub fn backtrace(&self) -> Option<String> {
         (self.0.backtrace.status() == BacktraceStatus::Captured).then(|| self.0.backtrace.to_string())
@@ -118,7 +118,7 @@ thread_local! {
     static BUILDS: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Runs what builds a worker: its errors are few, and come when no item waits.
+/// Runs code that builds a worker: its errors are few, and come while no item waits.
 pub(crate) fn while_built<T>(build: impl FnOnce() -> T) -> T {
     struct Before(bool);
     impl Drop for Before {
@@ -130,7 +130,7 @@ pub(crate) fn while_built<T>(build: impl FnOnce() -> T) -> T {
     build()
 }
 
-/// The stack, if it is asked for.
+/// The stack, if the environment asks for it.
 fn stack() -> Backtrace {
     static ALWAYS: OnceLock<bool> = OnceLock::new();
     let is_asked_for = || std::env::var_os("RUST_LIB_BACKTRACE").is_some_and(|value| value != "0");
@@ -141,13 +141,13 @@ fn stack() -> Backtrace {
     }
 }
 
-/// So many messages are told: an error may be its own source.
+/// The most messages of a chain: an error may be its own source.
 const CHAIN_LIMIT: usize = 64;
 
-/// What an error says, which is user code.
+/// The message of an error. Its `Display` is user code.
 fn message_of(error: &dyn StdError) -> String {
     let mut text = String::new();
-    // What it has written before it fails stays.
+    // What `Display` wrote before it failed stays.
     let say = AssertUnwindSafe(|| write!(text, "{error}"));
     if let Err(panic) = crate::panics::caught(say) {
         let _ = write!(

@@ -13,20 +13,20 @@ use std::time::{Duration, Instant};
 #[non_exhaustive]
 pub enum CallError {
     /// As many requests as the server's capacity are in progress.
-    #[error("all {capacity} places of the server are taken{}: call less often, or start it with a larger capacity", waited_text(.waited))]
+    #[error("all {capacity} requests that the server allows at once are in progress{}: call less often, or start it with a larger capacity", waited_text(.waited))]
     ServerBacklogFull {
         /// How many can be in progress.
         capacity: u32,
-        /// How long the call waited for a place; zero if it was not to wait.
+        /// How long the call waited for a free request; zero if it was not to wait.
         waited: Duration,
     },
-    /// The outcome did not come within the timeout, or before the deadline. The request is dropped if no
-    /// worker has begun it.
-    #[error("no outcome within {:.3} s ({:.3} s of it waiting for a place)", total.as_secs_f64(), enqueueing.as_secs_f64())]
+    /// The outcome did not come within the timeout, or before the deadline. If no worker has begun the request, it is
+    /// dropped.
+    #[error("no outcome within {:.3} s ({:.3} s of it waiting for a free request)", total.as_secs_f64(), enqueueing.as_secs_f64())]
     Timeout {
-        /// How long the call waited for a place.
+        /// How long the call waited for a free request.
         enqueueing: Duration,
-        /// How long it took in all.
+        /// How long the call took in all.
         total: Duration,
     },
     /// The input is larger than the largest class of payload blocks.
@@ -59,11 +59,11 @@ pub enum CallError {
     /// Members of an ensemble failed.
     #[error(transparent)]
     Ensemble(Box<EnsembleError>),
-    /// The worker's process died while it worked on this request, which may have had effects; the last of several, if
-    /// it was tried again.
+    /// The worker's process died while it worked on this request, which may have had effects. Of a request that was
+    /// retried, the last death.
     #[error("{0}")]
     WorkerDied(Box<RemoteError>),
-    /// The servlet has no workers left and gets no new ones.
+    /// The servlet has no workers left, and none is about to start.
     #[error("servlet {} is down: {}", OneLine(servlet), if reason.is_empty() { "no worker is left".into() } else { one_line(reason) })]
     ServletDown {
         /// The servlet's name.
@@ -74,7 +74,7 @@ pub enum CallError {
     /// The server is shutting down.
     #[error("the server is shutting down")]
     ShuttingDown,
-    /// This process was forked from the server's: what it has inherited works in that process alone.
+    /// This process was forked from the server's. The server that it inherited works in its own process alone.
     #[error("{}", forked_text(*server_pid, *pid))]
     Forked {
         /// The server's process.
@@ -88,13 +88,13 @@ pub enum CallError {
         /// What the operating system said.
         error: std::io::Error,
     },
-    /// What prepares a stream's inputs refused this one, or panicked, so it was not sent.
+    /// The stream's `prepare` refused this input, or panicked, so it was not sent.
     #[error("the input was refused: {0}")]
     Refused(BoxError),
-    /// The loan was lent by another server.
+    /// The loan is of another server.
     #[error("the loan was lent by another server: send it to that one")]
     ForeignLoan,
-    /// The bytes of the outcome are not what they should be.
+    /// The bytes of the outcome are not a valid value.
     #[error("the outcome cannot be read: {}", OneLine(message))]
     Corrupt {
         /// Why.
@@ -102,7 +102,7 @@ pub enum CallError {
     },
 }
 
-/// For what is said where there is no [`CallError`] too.
+/// The text of [`CallError::Forked`], for messages that are not a [`CallError`] too.
 pub(crate) fn forked_text(server_pid: u32, pid: u32) -> String {
     format!(
         "the server belongs to process {server_pid}, and this is process {pid}, forked from it: start a server in this \
@@ -129,7 +129,8 @@ impl CallError {
         }
     }
 
-    /// The same for a caller that knows when its call began: what a worker found late is late.
+    /// The error for a caller that knows when its call began: an error that says that the deadline has passed becomes a
+    /// [`Timeout`](Self::Timeout).
     pub(crate) fn clocked(self, begun: Instant, enqueueing: Duration) -> Self {
         let late = match &self {
             Self::Remote(error) => error.cause.is_of_deadline(),
@@ -195,12 +196,12 @@ impl From<ReadError> for CallError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DrainError {
-    /// Requests were still in progress when the time was over.
+    /// Requests were still in progress when the timeout was over.
     #[error("{left} requests are still in progress after {:.3} s; they go on, and shutdown ends them", limit.as_secs_f64())]
     InProgress {
         /// How many.
         left: usize,
-        /// The time.
+        /// The timeout.
         limit: Duration,
     },
     /// As [`CallError::Forked`].

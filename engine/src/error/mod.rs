@@ -3,9 +3,10 @@
 //!
 //! # Sources
 //!
-//! What an error prints is all of it: what failed, on what, why, and the way out, on one line. So `source()` gives none
-//! of what is printed, as that of a [`std::io::Error`] with an error inside does not, and a report that prints an error
-//! with its sources says everything once. What the operating system said is a field, `error`, of the variants that have it.
+//! An error prints all of itself on one line: what failed, on what, why, and the way out. So `source()` returns nothing
+//! that is printed already, as that of a [`std::io::Error`] with an error inside does not, and a report that prints an
+//! error with its sources says everything once. Where the operating system refused, its error is the field `error` of
+//! the variant.
 
 pub(crate) mod boot;
 mod boxed;
@@ -40,7 +41,7 @@ mod tests {
 
     const RUDE: &str = "two\nlines \x1b[31mand red\u{202e}";
 
-    /// Of that.
+    /// The text of `system()`.
     const REASON: &str = "Resource temporarily unavailable";
 
     fn system() -> io::Error {
@@ -55,7 +56,7 @@ mod tests {
         RemoteError { servlet: RUDE.into(), worker: 1, pid: 2, attempt: 1, cause }
     }
 
-    /// One line for a log or a terminal, with the reason in it, whoever prints it, and once.
+    /// The error prints one line for a log or a terminal, with the reason in it, once.
     #[track_caller]
     fn assert_is_told(error: &dyn Error) {
         let text = error.to_string();
@@ -65,7 +66,7 @@ mod tests {
         assert_eq!(text.contains(REASON), format!("{error:?}").contains(REASON), "{text:?}");
     }
 
-    /// One of each. A variant that is missing does not compile in the `match` below: add it to both.
+    /// One of each variant. With a new variant the `match` below does not compile: add it to both.
     fn causes() -> Vec<RemoteCause> {
         let failed = remote(RemoteCause::Unanswered);
         let members = vec![
@@ -212,13 +213,13 @@ mod tests {
         let errors = [
             JoinError::Attach(AttachError::System { what: "map", path: path(), error: system() }),
             JoinError::System { what: "start a thread", error: system() },
-            JoinError::Place(3),
+            JoinError::Row(3),
             JoinError::Build { wanted: build.clone(), ours: build, program: path() },
         ];
         for error in &errors {
             assert_is_told(error);
             match error {
-                JoinError::Attach(_) | JoinError::System { .. } | JoinError::Place(_) => {}
+                JoinError::Attach(_) | JoinError::System { .. } | JoinError::Row(_) => {}
                 JoinError::Build { .. } => {}
             }
         }

@@ -1,4 +1,4 @@
-//! Records of errors that happened on a worker's side; they lie in the segment in the place of an outcome.
+//! Records of errors that happened on a worker's side; they lie in the segment where an outcome would.
 
 use super::BoxError;
 use crate::panics::Panic;
@@ -23,12 +23,12 @@ use std::fmt;
 pub struct RemoteError {
     /// The servlet's name.
     pub servlet: String,
-    /// Which of its workers; the same for all threads of one. 0 for what happened between workers, in a switch or
-    /// where outcomes are joined.
+    /// The index of the worker, which all its threads share. 0 for an error between workers: in a switch, or where
+    /// outcomes are joined.
     pub worker: u32,
     /// The process in which it happened.
     pub pid: u32,
-    /// How many of the servlet's workers had died before with this request in their hands.
+    /// How many of the servlet's workers had died before while they worked on this request.
     pub attempt: u8,
     /// What happened.
     pub cause: RemoteCause,
@@ -62,7 +62,7 @@ pub enum RemoteCause {
     },
     /// `call` returned without answering this item.
     Unanswered,
-    /// `call` gave another number of outcomes than there were items; so none of them was used.
+    /// `call` gave more or fewer outcomes than there were items, so none of them was used.
     OutcomeCount {
         /// Items of the batch.
         items: u32,
@@ -86,11 +86,11 @@ pub enum RemoteCause {
         /// Why.
         message: String,
     },
-    /// More pointers lie one within the other in the input than a reader follows.
+    /// The input nests more pointers than a reader follows.
     TooDeep {
         /// The input's type.
         type_name: String,
-        /// How many it follows.
+        /// How deep it follows them.
         limit: u32,
     },
     /// The worker's process ended while it worked on this request.
@@ -99,17 +99,17 @@ pub enum RemoteCause {
         signal: Option<i32>,
         /// The code it exited with, if it did.
         code: Option<i32>,
-        /// Whether it is being started anew.
+        /// Whether the worker is being restarted.
         restarting: bool,
     },
     /// The worker was killed, because its call took longer than the servlet's `exec_timeout`.
     Overran {
         /// How long it may take, in nanoseconds.
         limit_ns: u64,
-        /// Whether it is being started anew.
+        /// Whether the worker is being restarted.
         restarting: bool,
     },
-    /// Worker after worker died with this request in its hands; it is not tried again.
+    /// As many workers died while they worked on this request as may; it is not retried.
     Poisonous {
         /// How many.
         deaths: u32,
@@ -118,23 +118,23 @@ pub enum RemoteCause {
         /// The code the last exited with, if it did.
         code: Option<i32>,
     },
-    /// No worker of the servlet is left, and none is ready to come.
+    /// No worker of the servlet is left, and none is about to start.
     Down {
         /// Why.
         reason: String,
     },
-    /// The server was shut down before a worker began with this request.
+    /// The server was shut down before a worker began this request.
     ShutDown,
-    /// The request's deadline had passed when a worker took it; so it was not worked on.
+    /// The request's deadline had passed when a worker took it, so the worker did not work on it.
     DeadlineExceeded {
-        /// How long it had passed, in nanoseconds.
+        /// How long ago, in nanoseconds.
         late_ns: u64,
     },
-    /// A switch's function named a member that there is not.
+    /// A switch's function chose a member that does not exist.
     NoSuchMember {
-        /// What it named.
+        /// The index that it chose.
         index: u64,
-        /// How many there are.
+        /// How many members there are.
         members: u64,
     },
     /// Members of an ensemble failed: one, or where errors are kept, all.
@@ -145,8 +145,8 @@ pub enum RemoteCause {
     },
 }
 
-/// A text beside the record: one that is empty takes a pointer's 8 bytes. Records lie in line where there is no room for
-/// more than that.
+/// A text that lies beside the record, so that an empty one takes a pointer's 8 bytes. A record must fit in line, and
+/// there is no room for more.
 #[derive(Debug)]
 pub(crate) struct Apart;
 
@@ -182,7 +182,7 @@ impl<D: Fallible<Error: Source> + ?Sized> DeserializeWith<ArchivedApart, String,
 #[derive(Debug, Clone, PartialEq, Eq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
 #[non_exhaustive]
 pub struct Member {
-    /// The servlet's name; of a sequence, its first one's.
+    /// The servlet's name; of a sequence, that of its first servlet.
     pub name: String,
     /// What became of it.
     pub outcome: MemberOutcome,
@@ -192,29 +192,29 @@ pub struct Member {
 #[derive(Debug, Clone, PartialEq, Eq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
 #[non_exhaustive]
 pub enum MemberOutcome {
-    /// It gave a value.
+    /// The member gave a value.
     Value {
-        /// The value as serialised, see [`value`](Self::value); none if there was no room for it here.
+        /// The serialised value, see [`value`](Self::value); none if the record had no room for it.
         payload: Option<Vec<u8>>,
     },
-    /// It gave an error.
+    /// The member gave an error.
     Failed {
         /// The error.
         error: RemoteError,
     },
-    /// It had not ended when the ensemble did; its outcome is dropped.
+    /// The member had not ended when the ensemble did; its outcome is dropped.
     Unfinished,
 }
 
 impl MemberOutcome {
-    /// The value, where the member gave one of this type, and there was room for it.
+    /// The value, if the member gave one of this type and the record had room for it.
     #[must_use]
     pub fn value<T: crate::wire::Payload>(&self) -> Option<T> {
         let Self::Value { payload: Some(payload) } = self else { return None };
         crate::wire::payload::copied(payload).ok()
     }
 
-    /// The error, where the member gave one.
+    /// The error, if the member gave one.
     #[must_use]
     pub fn error(&self) -> Option<&RemoteError> {
         match self {
@@ -226,14 +226,13 @@ impl MemberOutcome {
 
 /// An ensemble gave no value: one of its members failed, or where errors are kept, all did.
 ///
-/// Prints as one line that names the errors; `{:#}` has a line for each member, and whatever detail its
-/// error has.
+/// Prints as one line that names the errors; `{:#}` prints a line for each member, with all details of its error.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct EnsembleError {
     /// The ensemble's name.
     pub servlet: String,
-    /// What became of each member, in their order; the last are missing where there was no room to tell.
+    /// What became of each member, in their order; the last ones are missing if the record had no room for them.
     pub members: Vec<Member>,
 }
 
@@ -265,22 +264,22 @@ fn write_members(members: &[Member], f: &mut fmt::Formatter<'_>) -> fmt::Result 
     })
 }
 
-/// A text of so many bytes lies in what refers to it, and takes no more room than an empty one.
+/// rkyv keeps a text of up to this many bytes in the reference to it, so it takes no more room than an empty one.
 const IN_REFERENCE: usize = 16;
 
-/// The beginning of a text that is longer.
+/// The beginning of a text that is longer than `most_bytes`; `None` if it is not.
 fn cut(text: &str, most_bytes: usize) -> Option<String> {
     (text.len() > most_bytes).then(|| text[..text.floor_char_boundary(most_bytes)].to_string())
 }
 
-/// Half of a text, as long as it is more than what lies in a reference.
+/// The first half of a text, or what fits in a reference if that is more; `None` if the text fits in one already.
 fn half(text: &str) -> Option<String> {
     cut(text, (text.len() / 2).max(IN_REFERENCE))
 }
 
 impl RemoteError {
-    /// Says less, for a place that is too small: the backtrace's end goes first, then that of the servlet's name, and
-    /// what happened at last. False if there is nothing to leave out.
+    /// Shortens the record, for a buffer that is too small: the end of the backtrace goes first, then that of the
+    /// servlet's name, then that of the cause. False if there is nothing left to cut.
     pub(crate) fn shorten(&mut self) -> bool {
         if self.cause.backtrace().is_none()
             && let Some(name) = cut(&self.servlet, IN_REFERENCE)
@@ -294,7 +293,7 @@ impl RemoteError {
 }
 
 impl RemoteCause {
-    /// What user code returned.
+    /// The cause for an error that user code returned.
     pub(crate) fn failed(error: &BoxError) -> Self {
         Self::Failed {
             type_name: error.type_name().into(),
@@ -303,7 +302,7 @@ impl RemoteCause {
         }
     }
 
-    /// The same with less text, the backtrace's end first; `None` if there is nothing to leave out.
+    /// This cause with less text, the backtrace's end cut first; `None` if there is nothing left to cut.
     fn shortened(&self) -> Option<Self> {
         match self {
             Self::Failed { type_name, messages, backtrace: Some(frames) } => Some(Self::Failed {
@@ -337,7 +336,7 @@ impl RemoteCause {
         }
     }
 
-    /// Whether it is only that the time was over, for a servlet or for members of an ensemble.
+    /// Whether nothing failed but the deadline, for a servlet or for members of an ensemble.
     pub(super) fn is_of_deadline(&self) -> bool {
         match self {
             Self::DeadlineExceeded { .. } => true,
@@ -354,20 +353,20 @@ impl RemoteCause {
     }
 }
 
-/// Whether members failed, and all that did because the time was over.
+/// Whether members failed, and all of them by the deadline.
 pub(super) fn are_of_deadline(members: &[Member]) -> bool {
     let mut errors = members.iter().filter_map(|member| member.outcome.error()).peekable();
     errors.peek().is_some() && errors.all(|error| error.cause.is_of_deadline())
 }
 
-/// The first half of a stack, where what went wrong is; none once that says hardly anything.
+/// The first half of a stack, which holds the frame that failed; `None` once that would say hardly anything.
 fn fewer_frames(backtrace: &str) -> Option<String> {
     const LEAST_BYTES: usize = 200;
     let end = backtrace.as_bytes()[..backtrace.len() / 2].iter().rposition(|&b| b == b'\n')?;
     (end >= LEAST_BYTES).then(|| backtrace[..end].to_string())
 }
 
-/// First without values, then with shorter errors, at last without members.
+/// The members without values; if there are none, with shorter errors; at last fewer members.
 fn shortened_members(members: &[Member]) -> Option<Vec<Member>> {
     let has_values = |m: &Member| matches!(&m.outcome, MemberOutcome::Value { payload: Some(_) });
     let mut members = members.to_vec();
@@ -400,7 +399,7 @@ impl fmt::Display for Ended {
             (Some(signal), _) => write!(f, "was killed by signal {signal}"),
             (None, Some(code)) => write!(f, "exited with code {code}"),
             (None, None) => f.write_str(
-                "is gone, and how it ended is not known: something else in this program waited for it",
+                "ended, but its exit status is lost: something else in this program waited for it",
             ),
         }
     }
@@ -443,7 +442,7 @@ impl fmt::Display for RemoteCause {
             Self::PoolExhausted { bytes } => {
                 write!(
                     f,
-                    "all payload blocks of at least {bytes} bytes are in use, so the outcome has no place: call less often, or give the server more of them"
+                    "all payload blocks of at least {bytes} bytes are in use, so the outcome cannot be written: call less often, or give the server more of them"
                 )
             }
             Self::Payload { message } => OneLine(message).fmt(f),
@@ -469,7 +468,7 @@ impl fmt::Display for RemoteCause {
             Self::Poisonous { deaths, signal, code } => {
                 write!(
                     f,
-                    "{deaths} workers died with it, the last {}; it is not tried again",
+                    "{deaths} workers died with it, the last {}; it is not retried",
                     Ended(*signal, *code)
                 )
             }
@@ -535,8 +534,8 @@ mod tests {
         assert_eq!(format!("{error:#}"), "classify/1 (pid 42): app::Bad: outer: inner\nat main");
     }
 
-    /// Symptom: the error of a constructor that failed never had a backtrace. Cause: one that did not fit its
-    /// place was left out as a whole, and hardly any fits there. Now what fits of it stays.
+    /// Symptom: the error of a constructor that failed never had a backtrace. Cause: a backtrace that did not fit the
+    /// message was left out as a whole, and hardly any fits. Fix: the frames that fit stay.
     #[test]
     fn shortening_keeps_the_first_frames() {
         let frame = |i| format!("{i}: app::model::load at ./src/model.rs:{i}\n");
@@ -572,17 +571,17 @@ mod tests {
         assert_eq!(error.to_string(), format!("{0}/1 (pid 2): {0}", "ü".repeat(8)));
     }
 
-    /// Symptom: "cann" for "cannot be serialised: …", and a long name in front of it. Cause: what happened was cut, at
-    /// once to a few bytes, before the servlet's name was. Fix: the name goes first, and texts by halves.
+    /// Symptom: "cann" for "cannot be serialised: …", and a long name in front of it. Cause: the message was cut, at
+    /// once to a few bytes, before the servlet's name was. Fix: the name is cut first, and texts by halves.
     #[test]
-    fn what_happened_is_said_before_where() {
+    fn the_servlets_name_is_cut_before_the_message() {
         let name = "a-servlet-whose-name-is-as-long-as-names-may-be";
         let mut error = failed(name, "app::E", &["no such row", "disk full"], Some("at main"));
         let mut said = vec![format!("{error}")];
         while error.shorten() {
             said.push(error.to_string());
         }
-        said.dedup(); // the backtrace is not said
+        said.dedup(); // the backtrace is not printed
         assert_eq!(
             said,
             [

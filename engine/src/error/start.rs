@@ -12,10 +12,10 @@ use std::time::Duration;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
-    /// The segment could not be made.
+    /// The segment could not be created.
     #[error(transparent)]
     Segment(#[from] CreateError),
-    /// A batch window without batches.
+    /// A batch window, but a batch size of at most 1.
     #[error(
         "servlet {servlet}: batch_size {batch_size} with batch_wait_time {batch_wait_time:?}: a wait needs a batch_size above 1"
     )]
@@ -53,7 +53,7 @@ pub enum StartError {
         /// The most allowed.
         most: u64,
     },
-    /// A servlet's name that would not be one line of plain text wherever it is shown.
+    /// A servlet's name that is not one line of plain text.
     #[error(
         "a servlet cannot be named {name:?}: 1 to {longest} bytes of letters, digits, spaces within and ASCII punctuation but '/' are allowed"
     )]
@@ -94,7 +94,7 @@ pub enum StartError {
         listed: Vec<String>,
     },
     /// The `init!` that lists the worker type is not in the executable that would be started as its workers, but in a
-    /// library that something else has loaded: an interpreter, say. Nothing has been started.
+    /// library that another program has loaded: an interpreter, say. Nothing was started.
     #[error(
         "servlet {servlet}: the ringmill::init! that lists worker type {worker_type} is in {}, not in {}, which would be started as its workers; name an executable that lists it with program(..), or use a ThreadServlet",
         shown_path(library),
@@ -110,7 +110,7 @@ pub enum StartError {
         /// Where it would have to be.
         executable: PathBuf,
     },
-    /// The executable named with [`program`](crate::ProcessServlet::program) cannot run workers. Nothing of it has been run.
+    /// The executable named with [`program`](crate::ProcessServlet::program) cannot run workers. It was not run.
     #[error("servlet {servlet}: {} cannot run workers: {}", shown_path(path), OneLine(reason))]
     Program {
         /// The servlet's name.
@@ -153,14 +153,14 @@ pub enum StartError {
         /// The code it exited with, if it did.
         code: Option<i32>,
     },
-    /// A worker's process was started and could not take part.
+    /// A worker's process was started, but could not attach the segment.
     #[error("worker {servlet}/{worker} could not join: {}", OneLine(reason))]
     Join {
         /// The servlet's name.
         servlet: String,
         /// Which of its workers.
         worker: u32,
-        /// What it says.
+        /// Why, as the worker's process says.
         reason: String,
     },
     /// A worker was not ready in time.
@@ -176,9 +176,9 @@ pub enum StartError {
     /// The operating system refused.
     #[error("cannot {what}: {error}")]
     System {
-        /// What was tried.
+        /// What the server tried.
         what: &'static str,
-        /// What it said.
+        /// What the operating system said.
         error: std::io::Error,
     },
 }
@@ -200,15 +200,17 @@ fn name_of(error: &RemoteError) -> String {
     format!("{}/{}", OneLine(&error.servlet), error.worker)
 }
 
-/// Why a worker's process could not join its segment.
+/// Why a worker's process could not attach its segment.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum JoinError {
     #[error(transparent)]
     Attach(#[from] AttachError),
     #[error("cannot {what}: {error}")]
     System { what: &'static str, error: std::io::Error },
-    #[error("the segment has no place {0} for this worker: the server has given it to another, or is gone")]
-    Place(u32),
+    #[error(
+        "row {0} of the segment is not for this worker: the server has given it to another one, or is gone"
+    )]
+    Row(u32),
     #[error(
         "this worker is build {ours} of {}, its server wants build {wanted}: the program was replaced while the server runs; restart the service",
         shown_path(program)

@@ -130,7 +130,7 @@ pub(crate) unsafe fn begin(slot: *const Constructor, arguments: Arguments) {
     }
     let order = Order::parse(&text).unwrap_or_else(|error| refuse(&format!("{error}{NEVER_THE_PROGRAM}")));
     settle_in(order.descriptors.as_ref().map_or(&[], |all| &all[..]), &order.name);
-    crash_point!("launch.ordered");
+    crash_point!("child.ordered");
     if let Err(error) = check_build(&order) {
         exit_now(complain(&error, order.origin, &order.segment)); // nothing of another build is to run
     }
@@ -166,7 +166,7 @@ fn fulfil(order: Order) -> i32 {
     if let Err(error) = watch_server(Arc::clone(seat), origin.pid) {
         return complain(error);
     }
-    crash_point!("launch.watches");
+    crash_point!("child.watches");
     let mut threads = Vec::new();
     for seat in &seats[1..] {
         let (seat, live) = (Arc::clone(seat), Arc::clone(&live));
@@ -246,14 +246,14 @@ fn join(order: Order) -> Result<Vec<Arc<Seat>>, JoinError> {
     let origin = Origin::of(&segment)
         .map_err(|error| JoinError::System { what: "look at the server's lease", error })?;
     if origin != order.origin {
-        return Err(JoinError::Place(order.place));
+        return Err(JoinError::Row(order.place));
     }
-    crash_point!("launch.attached");
+    crash_point!("child.attached");
     let tokens = || (order.place..).zip(order.tokens.iter().copied());
     let mut entries = Vec::with_capacity(order.tokens.len());
     for (place, token) in tokens() {
         let entry = segment.participants().get(place as usize).filter(|_| place != SERVER);
-        entries.push(entry.filter(|e| e.token() == Some(token)).ok_or(JoinError::Place(place))?);
+        entries.push(entry.filter(|e| e.token() == Some(token)).ok_or(JoinError::Row(place))?);
     }
     let cpus = entries.first().map_or(Vec::new(), |entry| entry.cpus());
     if !cpus.is_empty() {
@@ -267,14 +267,14 @@ fn join(order: Order) -> Result<Vec<Arc<Seat>>, JoinError> {
         let held = segment.lease().hold(token);
         held.map_err(|error| JoinError::System { what: "take the worker's lease", error })?;
     }
-    crash_point!("launch.leased");
+    crash_point!("child.leased");
     entries.iter().for_each(|entry| entry.arrive());
     let segment = Arc::new(segment);
     let unit = Arc::new(Unit::new(order.place..order.place + order.tokens.len() as u32));
     let seat = |(place, token)| {
         let (segment, unit) = (Arc::clone(&segment), Arc::clone(&unit));
         let seat = Seat::new(segment, place, token, order.wait, Arc::default(), unit);
-        seat.map(Arc::new).ok_or(JoinError::Place(place))
+        seat.map(Arc::new).ok_or(JoinError::Row(place))
     };
     tokens().map(seat).collect()
 }
@@ -296,7 +296,7 @@ fn watch_server(seat: Arc<Seat>, server: u32) -> Result<(), JoinError> {
     }
     let watch = move || {
         await_end_of_server(&seat, server.as_ref(), tether());
-        crash_point!("launch.orphaned");
+        crash_point!("child.orphaned");
         seat.unit.orphan(&seat.segment);
         seat.segment.startup().ring();
         // The worker's first thread exits the process when all are done; this is for one that is not.

@@ -66,7 +66,7 @@ pub(crate) fn spawn(
     let root = recipe.held.root_to_return_to(|| janitor?.root());
     let (mut child, fallback) =
         recipe.image.spawn(&command, "ringmill", input, &kept, GROUP_SIGNALS, root.as_ref())?;
-    crash_point!("supervisor.started");
+    crash_point!("spawn.started");
     let warning = fallback.map(|fallback| fallback.to_string()).or_else(|| {
         let error = own.err()?;
         Some(format!("its lease could not be opened again ({error}); it shares the server's description"))

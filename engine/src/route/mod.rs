@@ -14,7 +14,7 @@ pub(crate) use outbox::Outbox;
 use crate::error::{RemoteCause, RemoteError};
 use crate::panics;
 use crate::wire::EncodeError;
-use crate::wire::payload::{Places, encode};
+use crate::wire::payload::{Buffers, encode};
 use ringmill_shm::arena::{At, Claimed, Corrupt, Join, Keeping, Task};
 use ringmill_shm::plan::Target;
 use ringmill_shm::segment::{Node, Run, Segment};
@@ -354,7 +354,7 @@ impl Mover<'_> {
 }
 
 /// Writes an error record, shortened until it fits.
-pub(crate) fn write_error(to: &mut impl Places, mut error: RemoteError) {
+pub(crate) fn write_error(to: &mut impl Buffers, mut error: RemoteError) {
     let mut keeps_input = true;
     loop {
         match encode(&error, to, Birth::here()) {

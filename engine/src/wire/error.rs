@@ -1,5 +1,5 @@
-//! Why a payload cannot be written or read: what rkyv and the payload's own code say, kept in release builds too (rkyv's
-//! own `rancor::Error` says nothing there).
+//! Why a payload cannot be written or read: the message of rkyv, or of the payload's own code. It is kept in release
+//! builds too, where rkyv's own `rancor::Error` keeps nothing.
 
 use super::DEPTH_LIMIT;
 use crate::text::one_line;
@@ -9,7 +9,7 @@ use rkyv::rancor::{Source, Trace};
 use std::error::Error as StdError;
 use std::fmt;
 
-/// So many places on the way from the root to what is wrong are told.
+/// The most positions that an error names on the way from the root to the invalid part.
 const TRACES: usize = 4;
 
 /// Why a payload cannot be written or read.
@@ -23,7 +23,7 @@ struct Told {
     traces: Vec<String>,
 }
 
-/// More pointers lie one within the other than a reader follows.
+/// The payload nests more pointers than a reader follows.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "more than {limit} pointers lie one within the other: nest fewer Boxes and Vecs, say by a list of nodes that refer to each other by index"
@@ -32,7 +32,7 @@ pub(crate) struct TooDeep {
     pub(crate) limit: usize,
 }
 
-/// rkyv's word for it, which it does not let others name.
+/// Whether `T` is rkyv's type for this error, which is private to rkyv.
 fn is_word_for_too_deep<T>() -> bool {
     std::any::type_name::<T>().ends_with("::ExceededMaximumSubtreeDepth")
 }
@@ -86,7 +86,7 @@ impl Trace for PayloadError {
 impl fmt::Display for PayloadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.0.is_too_deep {
-            return TooDeep { limit: DEPTH_LIMIT }.fmt(f); // and where is the same on the whole way
+            return TooDeep { limit: DEPTH_LIMIT }.fmt(f); // without traces: they only repeat the pointer
         }
         f.write_str(&self.0.message)?;
         self.0.traces.iter().try_for_each(|trace| write!(f, ", {trace}"))
@@ -108,7 +108,9 @@ pub(crate) enum EncodeError {
     Pool(#[from] PoolError),
     #[error(transparent)]
     Serialise(#[from] PayloadError),
-    #[error("it took {first} bytes, and {second} when done again: the value changes while it is sent")]
+    #[error(
+        "it took {first} bytes at first and {second} when serialised again: do not change a value while it is sent"
+    )]
     Unsteady { first: u64, second: u64 },
 }
 

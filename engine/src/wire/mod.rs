@@ -1,5 +1,5 @@
-//! Bytes in and out: payloads as rkyv lays them out, written in place and checked before they are read. Knows no servlet
-//! and no process.
+//! Bytes in and out: payloads as rkyv lays them out, written in place and validated before they are read. Knows no
+//! servlet and no process.
 
 mod error;
 pub(crate) mod payload;
@@ -11,6 +11,6 @@ pub use payload::{Checker, Encoder, Explainer, Output, Payload};
 pub(crate) use payload::{copied, to_bytes};
 pub use scratch::Scratch;
 
-/// So many pointers of a payload can lie one within the other: whoever validates it recurses, and no bytes may
-/// cost more than a worker's stack.
+/// How deep pointers of a payload can be nested. The reader validates them by recursion, and no bytes may overflow a
+/// worker's stack.
 pub(crate) const DEPTH_LIMIT: usize = 128;

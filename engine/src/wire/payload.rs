@@ -6,16 +6,23 @@
 //!
 //! # Reliance
 //!
-//! rkyv hands `Archive::resolve`, which safe code may implement, a `Place` without a lifetime. One that is kept and
-//! written to later does not reach pointers in the segment, see `write_root`; unless a hand-written `Archive` has a
-//! `Resolver` without positions, brings those of its pointers by another way, and keeps the place: we rely on there being
-//! none. What lies *before* a root, rkyv makes on its own stack: there a kept `Place` dangles, in its own
+//! rkyv hands `Archive::resolve`, which safe code may implement, a `Place` without a lifetime. User code that keeps one
+//! and writes to it later does not reach pointers in the segment, see `write_root`; unless a hand-written `Archive` has
+//! a `Resolver` without positions, brings those of its pointers by another way, and keeps its `Place`: we rely on there
+//! being no such type. What lies *before* a root, rkyv makes on its own stack: there a kept `Place` dangles, in its own
 //! process, in any program that uses rkyv.
+//!
+//! # Invariants
+//!
+//! * `[forked in serialize]`: `Serialize` is user code, and may fork. In the child the buffer is its parent's, and by
+//!   now perhaps of another request: the child writes nothing more, and `write_to` returns `None`. That is no error,
+//!   since the bytes of a plain type are written without a way to fail; callers of `encode` check afterwards which
+//!   process they are in.
 #![expect(unsafe_code, reason = "a view of bytes that were validated when they were taken")]
 
 use super::DEPTH_LIMIT;
 use super::error::{EncodeError, PayloadError as Failure, ReadError};
-use super::scratch::{RootPlace, Scratch, ScratchRoom};
+use super::scratch::{RootBuffer, Scratch, ScratchStack};
 use ringmill_shm::arena::{Claimed, Done, Filling, JoinPlace, Keeping, WritePlace};
 use ringmill_shm::layout::PAYLOAD_ALIGN;
 use ringmill_shm::pool::PoolError;
@@ -46,27 +53,27 @@ const _: () = assert!(
 );
 const _: fn(u64_le) -> ArchivedU64 = |number| number;
 
-/// As rkyv counts: what the root lies in, and the first that is too many.
+/// As rkyv counts: one for what the root lies in, and one for the first pointer beyond the limit.
 const DEPTHS: NonZeroUsize = NonZeroUsize::new(DEPTH_LIMIT + 2).expect("not zero");
 
 /// What payloads are serialised with.
 pub type Encoder<'a> = Strategy<Serializer<Output<'a>, Scratch<'a>, ()>, Failure>;
-/// What payloads are validated with: that something is wrong is all that is told.
+/// What payloads are validated with first: it says only whether they are valid.
 pub type Checker<'a> = LowValidator<'a, Wrong>;
-/// What those are validated with once more that are not valid: what is wrong.
+/// What an invalid payload is validated with a second time: it says what is wrong.
 pub type Explainer<'a> = LowValidator<'a, Failure>;
 
-/// A type that can travel: rkyv's `Archive`, `Serialize` and `Deserialize`, validated with `CheckBytes`,
-/// without shared pointers. Implemented for all that qualify.
+/// A type that can travel: rkyv's `Archive`, `Serialize` and `Deserialize`, validated with `CheckBytes`, without shared
+/// pointers. Implemented for all types that qualify.
 ///
-/// Whoever reads a payload refuses one with more than 128 pointers one within the other, with
-/// [`RemoteCause::TooDeep`](crate::RemoteCause::TooDeep) for an input: a linked list of more links, say. The sender
-/// cannot know, since rkyv does not say how deep it is. A `Vec` is one pointer, however long.
+/// A reader refuses a payload with more than 128 nested pointers, a linked list of more links, say; for an input the
+/// error is [`RemoteCause::TooDeep`](crate::RemoteCause::TooDeep). The sender cannot check this, since rkyv does not
+/// report the depth. A `Vec` is one pointer, however long.
 ///
-/// What arrives is what was sent, to the bit; `usize` and `isize` have 64 bits. The exceptions are rkyv's: a hash map or set
-/// gets a new hasher (`S::default()`), a `RangeInclusive` that was iterated to its end forgets that, and a field with
-/// `with = Skip` is its type's default. A value must not change while it is sent: what is behind `with = Lock` or
-/// `with = AtomicLoad` is read twice.
+/// A value arrives as it was sent, to the bit; `usize` and `isize` have 64 bits. The exceptions are rkyv's: a hash map
+/// or set gets a new hasher (`S::default()`), a `RangeInclusive` that was iterated to its end forgets that, and a field
+/// with `with = Skip` is its type's default. A value must not change while it is sent: fields with `with = Lock` or
+/// `with = AtomicLoad` are read twice.
 ///
 /// ```
 /// #[derive(rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
@@ -101,13 +108,13 @@ impl<T> Payload for T where
 {
 }
 
-/// A place in the segment as a serialiser's writer. What does not fit is counted, not written, so that
-/// one pass tells how large the payload is.
+/// A buffer in the segment as a serialiser's writer. Bytes that do not fit are counted, not written, so that one pass
+/// tells how large the payload is.
 #[derive(Debug)]
 pub struct Output<'a> {
-    place: WritePlace<'a>,
+    buffer: WritePlace<'a>,
     position: usize,
-    /// The process whose place it is.
+    /// The process to which the buffer belongs.
     birth: Birth,
 }
 
@@ -122,7 +129,7 @@ impl Writer<Failure> for Output<'_> {
     #[inline]
     fn write(&mut self, bytes: &[u8]) -> Result<(), Failure> {
         if self.birth.is_here() {
-            self.place.write(self.position, bytes); // else *forked in serialize*
+            self.buffer.write(self.position, bytes); // else [forked in serialize]
         }
         self.position += bytes.len();
         crash_point!("payload.some");
@@ -130,25 +137,22 @@ impl Writer<Failure> for Output<'_> {
     }
 }
 
-/// Serialises into a place of the process `birth`; how many bytes it takes, which may be more than there is room for.
-///
-/// *forked in serialize*: `Serialize` is user code, and may fork. A child that comes back from it has a place that is its
-/// parent's, and another request's perhaps by now: the child writes nothing more, and there is `None`. (It is no error:
-/// the bytes of a plain type are written without a way to fail. Our callers ask again whose request it is.)
+/// Serialises into a buffer of the process `birth`. Returns how many bytes the value takes, which may be more than
+/// there is room for; `None` by `[forked in serialize]`.
 #[inline(always)]
-fn write_to<T: Payload>(value: &T, place: WritePlace<'_>, birth: Birth) -> Result<Option<usize>, Failure> {
+fn write_to<T: Payload>(value: &T, buffer: WritePlace<'_>, birth: Birth) -> Result<Option<usize>, Failure> {
     const { assert!(align_of::<Archived<T>>() <= PAYLOAD_ALIGN, "payloads are at most 16-aligned") };
-    let mut room = ScratchRoom::new();
-    let mut serializer = Serializer::new(Output { place, position: 0, birth }, room.scratch(), ());
+    let mut stack = ScratchStack::new();
+    let mut serializer = Serializer::new(Output { buffer, position: 0, birth }, stack.scratch(), ());
     let resolver = value.serialize(Strategy::<_, Failure>::wrap(&mut serializer))?;
-    let Output { mut place, position, .. } = serializer.into_writer();
+    let Output { mut buffer, position, .. } = serializer.into_writer();
     if !birth.is_here() {
         return Ok(None);
     }
     let root = position.next_multiple_of(align_of::<Archived<T>>());
     let end = root + size_of::<Archived<T>>();
     if size_of::<Archived<T>>() > 0
-        && let Some(bytes) = place.as_bytes_mut().get_mut(position..end)
+        && let Some(bytes) = buffer.as_bytes_mut().get_mut(position..end)
     {
         let (gap, bytes) = bytes.split_at_mut(root - position);
         gap.fill(0);
@@ -160,28 +164,28 @@ fn write_to<T: Payload>(value: &T, place: WritePlace<'_>, birth: Birth) -> Resul
 
 /// Writes the root, which comes last.
 ///
-/// rkyv would make it on the stack and copy it. Here it is made in its place, since what was written by fields and is read
-/// again at once by vectors waits until the fields have left the store buffer; but only if its resolver has no room
-/// for a position, and so it has no pointers. One that may have some is made in a thread's
-/// [room for roots](crate::wire::scratch) and copied: `resolve`, which users may write, gets a [`Place`] that it could keep, and
-/// have point anywhere once others read what lies there.
+/// rkyv would make the root on the stack and copy it. Here it is made where it stays, because bytes that were written
+/// as fields and are read at once as vectors wait until the fields have left the store buffer. That is done only if the
+/// resolver is too small for a position, so that the root has no pointers. A root that may have pointers is made in the
+/// thread's [root buffer](crate::wire::scratch) and copied: `resolve`, which users may write, gets a [`Place`] that it
+/// could keep, and later make point anywhere while others read the root.
 #[inline(always)]
 fn write_root<T: Payload>(value: &T, resolver: T::Resolver, root: usize, to: &mut [u8]) {
     assert_eq!(to.len(), size_of::<Archived<T>>());
     let to = to.as_mut_ptr();
     if align_of::<T::Resolver>() < align_of::<usize>() {
         let archived = to.cast::<Archived<T>>();
-        assert!(archived.is_aligned(), "places are {PAYLOAD_ALIGN}-aligned");
-        // SAFETY: so many bytes lie there, aligned.
-        unsafe { archived.write_bytes(0, 1) }; // what is between the parts of it
+        assert!(archived.is_aligned(), "buffers are {PAYLOAD_ALIGN}-aligned");
+        // SAFETY: `to` has exactly the bytes of the root, aligned.
+        unsafe { archived.write_bytes(0, 1) }; // the padding
         // SAFETY: as above, and all of it is written.
         value.resolve(resolver, unsafe { Place::new_unchecked(root, archived) });
         return;
     }
-    let room = RootPlace::of(size_of::<Archived<T>>());
-    let archived = room.start().cast::<Archived<T>>();
-    debug_assert!(archived.is_aligned(), "rooms are {PAYLOAD_ALIGN}-aligned");
-    // SAFETY: so much memory lies there, aligned, and nothing refers to it.
+    let buffer = RootBuffer::of(size_of::<Archived<T>>());
+    let archived = buffer.start().cast::<Archived<T>>();
+    debug_assert!(archived.is_aligned(), "root buffers are {PAYLOAD_ALIGN}-aligned");
+    // SAFETY: `RootBuffer` gives that many bytes, aligned, and nothing refers to them.
     unsafe { archived.write_bytes(0, 1) }; // as above
     // SAFETY: as above.
     value.resolve(resolver, unsafe { Place::new_unchecked(root, archived) });
@@ -206,9 +210,9 @@ unsafe fn copy_root<A>(from: *const A, to: *mut u8) {
     }
 }
 
-/// A value's bytes on the heap, in the same format: for what is written into a segment once.
+/// A value's payload bytes on the heap: for what is written into a segment once.
 pub(crate) fn to_bytes<T: Payload>(value: &T) -> Result<Vec<u8>, Failure> {
-    // One pass to count, into a place of no room; one to write.
+    // One pass to count, into a buffer of no bytes; one to write.
     let birth = Birth::here();
     let forked = || Failure::new(io::Error::other("this process was forked while the value was serialised"));
     let bytes = write_to(value, WritePlace::over(&mut []), birth)?.ok_or_else(forked)?;
@@ -218,23 +222,24 @@ pub(crate) fn to_bytes<T: Payload>(value: &T) -> Result<Vec<u8>, Failure> {
     Ok(buffer.to_vec())
 }
 
-/// Something that has an in-line place and can have a block: the guards of a task that is being written.
-pub(crate) trait Places {
-    fn inline_place(&mut self) -> WritePlace<'_>;
-    fn block_place(&mut self, bytes: u64) -> Result<WritePlace<'_>, PoolError>;
+/// A guard of a task that is being written: it has the in-line buffer, and can have a block.
+pub(crate) trait Buffers {
+    fn inline_buffer(&mut self) -> WritePlace<'_>;
+    fn block_buffer(&mut self, bytes: u64) -> Result<WritePlace<'_>, PoolError>;
     fn set_length(&mut self, bytes: usize);
-    /// From here on there is always a place, over the input; so there is where this is not said.
+    /// Lets the outcome be written over the input, so that there is always a buffer. Guards that do not keep inputs do
+    /// so anyway.
     fn give_up_input(&mut self) {}
 }
 
-macro_rules! places {
+macro_rules! buffers {
     ($guard:ty $(, $give_up:item)?) => {
-        impl Places for $guard {
+        impl Buffers for $guard {
             #[inline]
-            fn inline_place(&mut self) -> WritePlace<'_> {
+            fn inline_buffer(&mut self) -> WritePlace<'_> {
                 <$guard>::inline_place(self)
             }
-            fn block_place(&mut self, bytes: u64) -> Result<WritePlace<'_>, PoolError> {
+            fn block_buffer(&mut self, bytes: u64) -> Result<WritePlace<'_>, PoolError> {
                 <$guard>::block_place(self, bytes)
             }
             #[inline]
@@ -245,25 +250,26 @@ macro_rules! places {
         }
     };
 }
-places!(Filling<'_>);
-places!(Claimed<'_>);
-places!(
+buffers!(Filling<'_>);
+buffers!(Claimed<'_>);
+buffers!(
     Keeping<'_>,
     fn give_up_input(&mut self) {
         Keeping::give_up_input(self);
     }
 );
-places!(JoinPlace<'_, '_>);
+buffers!(JoinPlace<'_, '_>);
 
 /// Serialises a value into a task of the process `birth`: in line if it fits, else into a block.
 ///
-/// The in-line place is overwritten in any case; what lies in a block stays unless it is written over. In a child that
-/// `Serialize` has forked nothing more is written (*forked in serialize*): whoever calls this asks after it whose task it is.
+/// The in-line buffer is overwritten in any case; what lies in a block stays unless the value is written over it. In a
+/// child that `Serialize` has forked nothing more is written (`[forked in serialize]`): the caller checks afterwards
+/// whose task it is.
 #[inline]
-pub(crate) fn encode<T: Payload>(value: &T, to: &mut impl Places, birth: Birth) -> Result<(), EncodeError> {
-    let place = to.inline_place();
-    let room = place.room();
-    let Some(bytes) = write_to(value, place, birth)? else { return Ok(()) };
+pub(crate) fn encode<T: Payload>(value: &T, to: &mut impl Buffers, birth: Birth) -> Result<(), EncodeError> {
+    let buffer = to.inline_buffer();
+    let room = buffer.room();
+    let Some(bytes) = write_to(value, buffer, birth)? else { return Ok(()) };
     if bytes > room {
         return encode_in_block(value, to, bytes, birth);
     }
@@ -275,11 +281,11 @@ pub(crate) fn encode<T: Payload>(value: &T, to: &mut impl Places, birth: Birth) 
 #[cold]
 fn encode_in_block<T: Payload>(
     value: &T,
-    to: &mut impl Places,
+    to: &mut impl Buffers,
     bytes: usize,
     birth: Birth,
 ) -> Result<(), EncodeError> {
-    let Some(written) = write_to(value, to.block_place(bytes as u64)?, birth)? else { return Ok(()) };
+    let Some(written) = write_to(value, to.block_buffer(bytes as u64)?, birth)? else { return Ok(()) };
     if written > bytes {
         return Err(EncodeError::Unsteady { first: bytes as u64, second: written as u64 });
     }
@@ -300,18 +306,18 @@ fn validator(bytes: &[u8]) -> Validator<ArchiveValidator<'_>, ()> {
     Validator::new(ArchiveValidator::with_max_depth(bytes, Some(DEPTHS)), ())
 }
 
-/// What is wrong. Validation that could tell would cost more where nothing is.
+/// Why the bytes are invalid. A validation that can say so costs more, so valid payloads are spared it.
 #[cold]
 #[inline(never)]
 fn why_wrong<T: Payload>(bytes: &[u8]) -> Failure {
     match access_with_context::<Archived<T>, _, Failure>(bytes, &mut validator(bytes)) {
         Err(failure) => failure,
-        Ok(_) => Failure::new(io::Error::other("it changes while it is read")),
+        Ok(_) => Failure::new(io::Error::other("the bytes changed while they were read")),
     }
 }
 
-/// The value of payload bytes that somebody may be writing over: of a copy of them. For what is small and not
-/// on the way of a call.
+/// The value of payload bytes that another process may be writing over: reads a copy of them. For small values that are
+/// not on the way of a call.
 pub(crate) fn copied<T: Payload>(bytes: &[u8]) -> Result<T, Failure> {
     let mut aligned = AlignedVec::<PAYLOAD_ALIGN>::with_capacity(bytes.len());
     aligned.extend_from_slice(bytes);
@@ -323,8 +329,8 @@ pub(crate) fn owned<T: Payload>(archived: &Archived<T>) -> Result<T, Failure> {
     deserialize::<T, Failure>(archived)
 }
 
-/// A validated input of a claimed task, without the lifetime of its guard: whoever holds one keeps the
-/// task and gives out views only as long as it does.
+/// A validated input of a claimed task, without the lifetime of its guard. Its holder keeps the task, and gives out
+/// views only while it does.
 #[derive(Debug)]
 pub(crate) struct Validated<T: Payload>(NonNull<Archived<T>>);
 
@@ -335,7 +341,7 @@ impl<T: Payload> Clone for Validated<T> {
 }
 impl<T: Payload> Copy for Validated<T> {}
 
-// SAFETY: it is used as a shared reference to the value is: views are all that it gives.
+// SAFETY: it is used as a shared reference to the value is: it gives out nothing but views.
 unsafe impl<T: Payload> Send for Validated<T> where Archived<T>: Sync {}
 // SAFETY: as above.
 unsafe impl<T: Payload> Sync for Validated<T> where Archived<T>: Sync {}
@@ -375,14 +381,15 @@ impl<T: Payload> Validated<T> {
     }
 }
 
-/// A number that differs where two programs are found to disagree about what a worker's payloads are: by the names, sizes
-/// and alignments of the types, of their archived forms and of what is known of a value between serialising and resolving
-/// it (a struct of as many parts as the value has pointers), and by the `SCHEMA` that the worker type states.
+/// A number that differs where two programs can be seen to disagree about a worker's payloads. It covers the names,
+/// sizes and alignments of the types, of their archived forms and of their resolvers (what is known of a value between
+/// serialising and resolving it: a struct of as many parts as the value has pointers), and the `SCHEMA` that the worker
+/// type states.
 ///
-/// That is all that can be had of types which only promise to be [`Payload`]s. A check of an archived value cannot fail at
-/// an integer, so it does not tell where one is; reading and writing need a value and go by the fields' own code. So fields
-/// of one size that have changed places, or mean something else, are not found: `SCHEMA` is there for them. The size of the
-/// type itself is left out: compilers may differ in it, and it is not what travels.
+/// Types that only promise to be [`Payload`]s tell no more. A check of an archived value cannot fail at an integer, so
+/// it does not tell where one is; reading and writing need a value and go by the fields' own code. So fields of one
+/// size that were swapped, or have a new meaning, are not found: `SCHEMA` is there for them. The size of the type
+/// itself is left out: compilers may differ in it, and it is not what travels.
 pub(crate) fn layout_hash<In: Payload, Out: Payload, Config: Payload>(schema: u64) -> u64 {
     fn of<T>() -> (&'static str, usize, usize) {
         (std::any::type_name::<T>(), size_of::<T>(), align_of::<T>())
@@ -431,9 +438,9 @@ mod tests {
         })
     }
 
-    /// Symptom: a payload of nothing but pointers, one within the other, took its reader's process down. Cause:
-    /// who validates recurses, and ran out of stack. Fix: a limit, which half a worker thread's stack has room
-    /// for: to validate, own, print, shorten and drop it.
+    /// Symptom: a payload of nothing but nested pointers crashed its reader's process. Cause: validation recurses, and
+    /// ran out of stack. Fix: a limit, for which half a worker thread's stack is enough: to validate, own, print,
+    /// shorten and drop the payload.
     #[test]
     fn payloads_that_are_too_deep_are_refused_and_others_need_little_stack() {
         let with_stack = |bytes, body: fn()| {
@@ -463,7 +470,7 @@ mod tests {
     }
 
     #[test]
-    fn what_differs_has_other_hashes() {
+    fn types_that_differ_have_different_hashes() {
         #[derive(rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
         struct Plain(u32, u32);
         #[derive(rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]

@@ -1,4 +1,5 @@
-//! Scratch memory of a serialiser: a little on the stack, more from the heap where it does not suffice.
+//! Scratch memory of a serialiser: a little on the stack, more from the heap where that does not suffice. And the
+//! buffer in which a thread makes roots.
 //!
 //! rkyv asks for scratch where the parts of a value are not serialised on the spot (a `Vec` of `String`s,
 //! say); its own arena lies in a thread-local, and taking it and giving it back costs more than
@@ -16,9 +17,9 @@ const STACK_BYTES: usize = 256;
 
 /// The part on the stack.
 #[repr(align(16))]
-pub(crate) struct ScratchRoom(MaybeUninit<[u8; STACK_BYTES]>);
+pub(crate) struct ScratchStack(MaybeUninit<[u8; STACK_BYTES]>);
 
-impl ScratchRoom {
+impl ScratchStack {
     #[inline]
     pub(crate) fn new() -> Self {
         Self(MaybeUninit::uninit())
@@ -27,7 +28,7 @@ impl ScratchRoom {
     #[inline]
     pub(crate) fn scratch(&mut self) -> Scratch<'_> {
         let start = NonNull::from(&mut self.0).cast();
-        Scratch { start, used: 0, spilled: Vec::new(), room: PhantomData }
+        Scratch { start, used: 0, spilled: Vec::new(), stack: PhantomData }
     }
 }
 
@@ -38,18 +39,18 @@ pub struct Scratch<'a> {
     used: usize,
     /// What came from the heap and has not been given back.
     spilled: Vec<(NonNull<u8>, Layout)>,
-    room: PhantomData<&'a mut [u8]>,
+    stack: PhantomData<&'a mut [u8]>,
 }
 
-// SAFETY: `push_alloc` gives memory that fits the layout and that nobody else has: a part of the room on the
-// stack above all that is in use, or an allocation of its own.
+// SAFETY: `push_alloc` gives memory that fits the layout and that nothing else uses: a part of the stack's bytes above
+// all those in use, or an allocation of its own.
 unsafe impl<E> Allocator<E> for Scratch<'_> {
     unsafe fn push_alloc(&mut self, layout: Layout) -> Result<NonNull<[u8]>, E> {
         let begin = self.used.next_multiple_of(layout.align());
         let end = begin.saturating_add(layout.size());
-        let start = if layout.align() <= align_of::<ScratchRoom>() && end <= STACK_BYTES {
+        let start = if layout.align() <= align_of::<ScratchStack>() && end <= STACK_BYTES {
             self.used = end;
-            // SAFETY: within the room.
+            // SAFETY: within the stack's bytes.
             unsafe { self.start.add(begin) }
         } else {
             // SAFETY: the trait's caller gives layouts of non-zero size.
@@ -75,7 +76,7 @@ unsafe impl<E> Allocator<E> for Scratch<'_> {
 impl Drop for Scratch<'_> {
     #[inline]
     fn drop(&mut self) {
-        // Only after a serialisation that failed on its way.
+        // There is something left only after a serialisation that failed on its way.
         for (start, layout) in self.spilled.drain(..) {
             // SAFETY: allocated above with this layout and not given back.
             unsafe { dealloc(start.as_ptr(), layout) };
@@ -85,63 +86,63 @@ impl Drop for Scratch<'_> {
 
 const ROOT_BYTES: usize = 512;
 
-/// Where a thread makes roots. It is never given back while the thread runs, and nobody has a reference to it: a
-/// `Place` in it that user code keeps may be written to at any time, and at worst spoils a root that is being made.
+/// Where a thread makes roots. It is not freed while the thread runs, and there is no reference to it: user code that
+/// keeps a `Place` in it may write to it at any time, and at worst spoils a root that is being made.
 #[repr(align(16))]
-struct RootRoom {
+struct ThreadBuffer {
     bytes: UnsafeCell<[u8; ROOT_BYTES]>,
     is_taken: Cell<bool>,
 }
 
-/// More of it, for larger roots and for roots that are made while another one is: those not in use.
-struct LargeRooms(RefCell<Vec<NonNull<[u128]>>>);
+/// Unused buffers for larger roots, and for a root that is made while another one is.
+struct LargeBuffers(RefCell<Vec<NonNull<[u128]>>>);
 
-impl Drop for LargeRooms {
+impl Drop for LargeBuffers {
     #[inline]
     fn drop(&mut self) {
-        for room in self.0.get_mut().drain(..) {
+        for buffer in self.0.get_mut().drain(..) {
             // SAFETY: from a box, below.
-            drop(unsafe { Box::from_raw(room.as_ptr()) });
+            drop(unsafe { Box::from_raw(buffer.as_ptr()) });
         }
     }
 }
 
 thread_local! {
-    static ROOT_ROOM: RootRoom =
-        const { RootRoom { bytes: UnsafeCell::new([0; ROOT_BYTES]), is_taken: Cell::new(false) } };
-    static LARGE_ROOMS: LargeRooms = const { LargeRooms(RefCell::new(Vec::new())) };
+    static THREAD_BUFFER: ThreadBuffer =
+        const { ThreadBuffer { bytes: UnsafeCell::new([0; ROOT_BYTES]), is_taken: Cell::new(false) } };
+    static LARGE_BUFFERS: LargeBuffers = const { LargeBuffers(RefCell::new(Vec::new())) };
 }
 
 /// Memory to make a root in: initialised, 16-aligned, and used by nothing else of this thread until this is dropped.
-pub(crate) struct RootPlace {
+pub(crate) struct RootBuffer {
     start: *mut u8,
     large: Option<NonNull<[u128]>>,
 }
 
-impl RootPlace {
+impl RootBuffer {
     #[inline(always)]
     pub(crate) fn of(bytes: usize) -> Self {
-        ROOT_ROOM.with(|room| {
-            if bytes > ROOT_BYTES || room.is_taken.replace(true) {
+        THREAD_BUFFER.with(|buffer| {
+            if bytes > ROOT_BYTES || buffer.is_taken.replace(true) {
                 return Self::large(bytes);
             }
-            Self { start: room.bytes.get().cast(), large: None }
+            Self { start: buffer.bytes.get().cast(), large: None }
         })
     }
 
     #[cold]
     #[inline(never)]
     fn large(bytes: usize) -> Self {
-        let take = |rooms: &LargeRooms| {
-            let mut rooms = rooms.0.borrow_mut();
-            let found = rooms.iter().position(|room| room.len() * size_of::<u128>() >= bytes)?;
-            Some(rooms.swap_remove(found))
+        let take = |buffers: &LargeBuffers| {
+            let mut buffers = buffers.0.borrow_mut();
+            let found = buffers.iter().position(|buffer| buffer.len() * size_of::<u128>() >= bytes)?;
+            Some(buffers.swap_remove(found))
         };
-        let room = LARGE_ROOMS.try_with(take).ok().flatten().unwrap_or_else(|| {
+        let buffer = LARGE_BUFFERS.try_with(take).ok().flatten().unwrap_or_else(|| {
             let words = bytes.div_ceil(size_of::<u128>()).next_power_of_two();
             NonNull::from(Box::leak(vec![0_u128; words].into_boxed_slice()))
         });
-        Self { start: room.as_ptr().cast(), large: Some(room) }
+        Self { start: buffer.as_ptr().cast(), large: Some(buffer) }
     }
 
     #[inline(always)]
@@ -150,20 +151,20 @@ impl RootPlace {
     }
 }
 
-impl Drop for RootPlace {
+impl Drop for RootBuffer {
     #[inline(always)]
     fn drop(&mut self) {
         match self.large {
-            None => ROOT_ROOM.with(|room| room.is_taken.set(false)),
-            Some(room) => give_back(room),
+            None => THREAD_BUFFER.with(|buffer| buffer.is_taken.set(false)),
+            Some(buffer) => give_back(buffer),
         }
     }
 }
 
 #[cold]
 #[inline(never)]
-fn give_back(room: NonNull<[u128]>) {
-    let _ = LARGE_ROOMS.try_with(|rooms| rooms.0.borrow_mut().push(room)); // or leaked: the thread ends
+fn give_back(buffer: NonNull<[u128]>) {
+    let _ = LARGE_BUFFERS.try_with(|buffers| buffers.0.borrow_mut().push(buffer)); // or leaked: the thread ends
 }
 
 #[cfg(test)]

@@ -146,7 +146,7 @@ impl<'a> Loop<'a> {
                 all_begun();
                 match panics::caught(AssertUnwindSafe(|| worker.call(batch))) {
                     Ok(Ok(())) => {
-                        crash_point!("run.called");
+                        crash_point!("collect.called");
                         desk.fail_rest(|desk| desk.fatal.get().cloned().unwrap_or(RemoteCause::Unanswered));
                     }
                     Ok(Err(error)) => {
@@ -167,9 +167,9 @@ impl<'a> Loop<'a> {
                     panics::let_go(staged.take()); // what a panic in the midst of `reply_all` has left
                 }
             }
-            crash_point!("run.flushes");
+            crash_point!("collect.flushes");
             desk.flush();
-            crash_point!("run.handled");
+            crash_point!("collect.handled");
             if let Some(cause) = desk.fatal.get() {
                 self.pass_on();
                 return Err(cause.clone());
@@ -247,7 +247,7 @@ impl<'a> Loop<'a> {
             }
             end_if_forked(seat.birth); // the type's own check is user code
             task.begin_work(seat.node);
-            crash_point!("run.admits");
+            crash_point!("collect.admits");
         }
     }
 
@@ -350,7 +350,7 @@ impl<'a> Loop<'a> {
         match lock.lock_unless(self.seat.token, self.patience.looks(), is_dead, give_up) {
             Some(Acquired::Free) => {}
             Some(Acquired::TookOver(_)) => {
-                crash_point!("run.took_over");
+                crash_point!("collect.took_over");
                 doorbell.retract_window(); // the dead holder's; its claims we meet below
             }
             None => return,
@@ -367,7 +367,7 @@ impl<'a> Loop<'a> {
                 if self.is_cancelled(first) {
                     // Freed at once, so that it does not count as the batch's oldest.
                     self.claim(1);
-                    crash_point!("run.window_skips");
+                    crash_point!("collect.window_skips");
                     head = head.wrapping_add(1);
                     ring.set_head(head);
                     self.discard_gone(false);
@@ -396,9 +396,9 @@ impl<'a> Loop<'a> {
                 Verdict::WaitUntil(due_ns) => self.wait_in_window(head, due_ns),
             }
         }
-        crash_point!("run.collected");
+        crash_point!("collect.stored_head");
         lock.unlock(self.seat.token);
-        crash_point!("run.unlocked");
+        crash_point!("collect.unlocked");
         // *attended*: after the unlock.
         if self.shared && self.pending() {
             doorbell.wake_one(|worker| self.node.bell(worker));
@@ -415,7 +415,7 @@ impl<'a> Loop<'a> {
         loop {
             let (count, gone) = (self.seen.len(), self.gone.len());
             self.claim(count);
-            crash_point!("run.claimed");
+            crash_point!("collect.claimed");
             head = head.wrapping_add(count as u64);
             self.ring.set_head(head);
             if self.gone.len() == gone {
@@ -472,7 +472,7 @@ impl<'a> Loop<'a> {
                 Some(task) => self.claimed.push(Cell::new(Some(task.park()))),
                 None => {} // a leftover cell
             }
-            crash_point!("run.claimed_some");
+            crash_point!("collect.claimed_some");
         }
         self.seen.drain(..count);
     }
@@ -489,7 +489,7 @@ impl<'a> Loop<'a> {
             } else {
                 self.counters.count(Counter::Skipped);
                 self.mover.discard(task);
-                crash_point!("run.discards");
+                crash_point!("collect.discards");
             }
         }
     }

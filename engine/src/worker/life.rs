@@ -39,13 +39,13 @@ pub(crate) fn live<W: BatchWorker>(seat: Arc<Seat>) -> Left {
     };
     let mut desk = Desk::new(&seat, client);
     let work = Loop::new(&seat, client);
-    crash_point!("run.born");
+    crash_point!("life.born");
     if seat.unit.await_fellows() {
         seat.entry().set_life(ringmill_shm::participant::Life::Ready);
         seat.segment.startup().ring();
     }
     let outcome = work.work(&mut worker, &mut desk);
-    crash_point!("run.over");
+    crash_point!("life.over");
     let why = *outcome.as_ref().unwrap_or(&Stop::Fatal);
     // Both before user code, which may take its time.
     match &outcome {

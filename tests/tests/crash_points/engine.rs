@@ -350,12 +350,12 @@ fn passing(point: usize, role: usize, passed: u64) -> u32 {
 
 /// What happens only when a worker's process starts.
 fn is_of_start(point: usize) -> bool {
-    ["launch.", "participant.", "run.born"].iter().any(|start| name(point).starts_with(start))
+    ["child.", "participant.", "life.born"].iter().any(|start| name(point).starts_with(start))
 }
 
 /// What happens to a worker only when it meets a lock whose holder has died, before the supervisor does.
 fn is_of_two(point: usize) -> bool {
-    ["lock.taken_over", "run.took_over"].contains(&name(point))
+    ["lock.taken_over", "collect.took_over"].contains(&name(point))
 }
 
 /// One tree: first its workers die, then its servers.
@@ -437,7 +437,7 @@ fn workers_die(tree: &str, scenario: &Scenario, shop: &Shop) -> Vec<Cause> {
                 if is_of_two(point) {
                     // The supervisor would free the lock.
                     page.arm(1, number("supervisor.reaped"), SUPERVISOR, 1, Act::Hold);
-                    page.arm(2, number("run.claimed"), role, 1, Act::Die);
+                    page.arm(2, number("collect.claimed"), role, 1, Act::Die);
                 }
                 let patience = if is_of_start(point) { Duration::ZERO } else { PATIENCE };
                 let fired = page.await_fired(0, patience).or_else(|| {
@@ -564,7 +564,7 @@ fn servers_die(tree: &str, number_of: usize, scenario: &Scenario, shop: &Shop, c
             setups.extend(causes.map(|cause| Some(cause.death)));
         } else {
             // A worker that removes a segment, a server.
-            setups.push(Some((CALLER, number("core.sent"))));
+            setups.push(Some((CALLER, number("reply.sent"))));
         }
         let mut fired = false;
         for (runs, &other) in (0..).zip(setups.iter().cycle()) {

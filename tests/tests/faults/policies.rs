@@ -619,7 +619,7 @@ fn an_outcome_for_which_no_block_is_left_says_so() {
         match server.call(&0) {
             Err(CallError::Remote(error)) => {
                 let told = format!(
-                    "sleeper/0 (pid {}): all payload blocks of at least 8 bytes are in use, so the outcome has no place: call less often, or give the server more of them",
+                    "sleeper/0 (pid {}): all payload blocks of at least 8 bytes are in use, so the outcome cannot be written: call less often, or give the server more of them",
                     error.pid
                 );
                 assert_eq!(error.to_string(), told);
