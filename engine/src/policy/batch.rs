@@ -1,21 +1,21 @@
-//! When is a batch complete: pure, no clock and no ring inside.
+//! When a batch is complete. Pure: no clock and no ring inside.
 //!
-//! A batch is closed when it is full, when its oldest item has waited as long as it may since it was
-//! *enqueued*, when there is no window and nothing more in the ring, or when the server stops.
+//! A batch is closed when it is full, when its oldest item has waited for the batch window since it was *enqueued*,
+//! when there is no window and the ring has nothing more, or when the server stops.
 
 use crate::error::StartError;
 use ringmill_shm::layout::{self, NodeFacts};
 use ringmill_shm::stats::Closed;
 use std::time::Duration;
 
-/// What a batch may wait where nothing else is said: 10 ms.
+/// The default batch window: 10 ms.
 pub const DEFAULT_BATCH_WAIT_TIME: Duration = Duration::from_millis(10);
-/// The largest batch.
+/// The largest batch size.
 pub const BATCH_SIZE_LIMIT: usize = layout::BATCH_SIZE_LIMIT as usize;
-/// The longest wait: an hour.
+/// The longest batch window: an hour.
 const WAIT_LIMIT: Duration = Duration::from_nanos(layout::BATCH_WAIT_LIMIT_NS);
 
-/// How batches are made.
+/// How a node's batches are made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Rule {
     /// 0: item by item; 1: batches of one; n: batches of up to n.
@@ -24,7 +24,7 @@ pub(crate) struct Rule {
     pub(crate) wait_ns: u64,
 }
 
-/// What to do with the items that are there.
+/// What to do with the items that are waiting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
     /// Take them.
@@ -70,26 +70,27 @@ impl Rule {
         Ok(Self { batch_size: batch_size as u32, wait_ns: wait.as_nanos() as u64 })
     }
 
-    /// Items that a batch has at most.
+    /// The most items of a batch.
     #[inline]
     pub(crate) fn most(self) -> u64 {
         u64::from(self.batch_size.max(1))
     }
 
-    /// Why a batch was closed that turned out to have `items` items, because callers of others had gone.
+    /// The reason to record for a batch that was closed for `why` and ended up with `items` items, since the callers of
+    /// the others had gone.
     #[inline]
     pub(crate) fn closed(self, why: Closed, items: u64) -> Closed {
         match why {
             Closed::Full if items < self.most() && self.wait_ns == 0 => Closed::Empty,
-            Closed::Full if items < self.most() => Closed::Window, // ended early: what is claimed cannot wait
+            Closed::Full if items < self.most() => Closed::Window, // ended early: a claimed item cannot wait
             why => why,
         }
     }
 
     /// Judges `waiting` items (at least one), the oldest enqueued at `oldest_ns`.
     ///
-    /// `now_ns` is asked only where time matters. A time stamp of the future counts as now, so that a
-    /// broken one cannot make the window longer than it is.
+    /// `now_ns` is called only where time matters. A time stamp of the future counts as now, so that a broken one
+    /// cannot make the window longer.
     pub(crate) fn judge(
         self,
         waiting: u64,
@@ -152,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_is_full_only_if_its_callers_are_still_there() {
+    fn a_batch_is_full_only_if_its_callers_still_wait() {
         let (greedy, patient) = (Rule { batch_size: 4, wait_ns: 0 }, Rule { batch_size: 4, wait_ns: 100 });
         assert_eq!(greedy.closed(Closed::Full, 4), Closed::Full);
         assert_eq!(greedy.closed(Closed::Full, 3), Closed::Empty);

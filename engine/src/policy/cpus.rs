@@ -5,16 +5,16 @@ use ringmill_shm::sys::cpu;
 use ringmill_shm::sys::settled::Settled;
 use std::str::FromStr;
 
-/// The CPUs that this process was given: those it could use when it began, or when it was first asked.
-/// Threads that are pinned later do not change the answer.
+/// The CPUs that this process may use, as the kernel said when this function was first called. Threads that are pinned
+/// later do not change the answer.
 #[must_use]
 pub fn allowed() -> &'static [usize] {
     static ALLOWED: Settled<Vec<usize>> = Settled::new();
-    // Without an answer of the kernel: one CPU, the one that every machine has.
+    // If the kernel does not answer: CPU 0, which every machine has.
     ALLOWED.get_or_make(|| cpu::allowed().unwrap_or_else(|_| vec![0]))
 }
 
-/// The CPUs of one worker: a set it is pinned to, or any.
+/// The CPUs of one worker: a set to which it is pinned, or any.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Pin(Option<Vec<usize>>);
 
@@ -71,7 +71,7 @@ impl<T: Into<Self>> From<Option<T>> for Pin {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Cpus {
-    /// So many workers, not pinned.
+    /// This number of workers, not pinned.
     Count(usize),
     /// One worker each, pinned as told.
     List(Vec<Pin>),
@@ -149,7 +149,7 @@ impl<T: Into<Pin>> From<Vec<T>> for Cpus {
     }
 }
 
-/// Text that does not say which CPUs.
+/// The error for a text that does not say which CPUs.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{text:?} does not say which CPUs: expected \"auto\", \"per-node\", or one entry a worker, separated by commas: a CPU (3), CPUs (0+1+2), a range (0-3), or * for any"
@@ -195,7 +195,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn text_is_understood() {
+    fn texts_are_parsed() {
         assert_eq!("0,1".parse(), Ok(Cpus::from([0, 1])));
         assert_eq!("0-2".parse(), Ok(Cpus::list([Pin::to([0, 1, 2])])));
         assert_eq!("auto".parse(), Ok(Cpus::Auto));
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn workers_follow() {
+    fn each_choice_gives_its_workers() {
         let allowed = [2, 3, 7];
         let workers = |cpus: Cpus| cpus.resolve_among("s", &allowed);
         assert_eq!(workers(Cpus::default()).unwrap(), [Vec::<usize>::new()]);

@@ -1,5 +1,5 @@
-//! The rules that servlets and workers go by, as values: how batches close, which CPUs are whose, what a death costs, when a
-//! worker is started again, how long to spin. They start nothing and hold nothing.
+//! The rules of servlets and workers, as values: when a batch closes, which CPUs a worker runs on, what a death costs,
+//! when a worker is restarted, how long to spin. They start nothing and hold nothing.
 
 pub(crate) mod batch;
 pub(crate) mod cpus;

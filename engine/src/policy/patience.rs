@@ -1,25 +1,25 @@
 //! How long to spin before sleeping.
 //!
-//! Spinning costs CPU time, sleeping costs a wake: some 5 to 50 µs for who sleeps, and as much CPU time for both sides
-//! together. A spin that ends with what was waited for is worth it up to about one wake; one that does not is a loss. So
-//! a worker spins for about one wake, and a caller for two: where the worker sleeps, the answer takes one.
+//! Spinning costs CPU time. Sleeping costs a wake: some 5 to 50 µs for the sleeper, and as much CPU time for both sides
+//! together. A spin that succeeds pays up to about the cost of one wake; one that fails is a loss. So a worker spins
+//! for about one wake, and a caller for two, since the answer of a sleeping worker takes one.
 //!
-//! Who waits in vain more often than not gives up spinning altogether, instead of spinning for less: after a shorter
-//! spin the same waits end in sleep, and others besides. From then on the length of each sleep tells whether a spin
-//! would have ended it, at no cost; where that is so again and again, spinning is taken up. If it is in vain all the
-//! same, because the other side cannot run while we spin, it takes twice as many such sleeps the next time. Where
-//! that is known, on one CPU or among more workers than there are CPUs, nobody ever spins.
+//! A side whose spins fail more often than not stops spinning, instead of spinning for less: after a shorter spin the
+//! same waits end in sleep, and others too. From then on the length of each sleep tells, at no cost, whether a spin
+//! would have ended it; after enough such sleeps the side spins again. If its spins still fail, because the other side
+//! cannot run meanwhile, it takes twice as many such sleeps the next time. On one CPU, or among more workers than there
+//! are CPUs, that is known beforehand, and neither side ever spins.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// How a waiting side waits.
+/// How callers or workers wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Wait {
-    /// Spin for about as long as a wake takes (callers: two), then sleep; sleep at once where spinning is mostly in vain,
-    /// or there are not CPUs enough.
+    /// Spin for about as long as a wake takes (callers: two), then sleep. Sleep at once while most spins fail, or if
+    /// there are too few CPUs.
     #[default]
     Adaptive,
     /// Spin for this long, then sleep.
@@ -29,58 +29,57 @@ pub enum Wait {
 }
 
 impl Wait {
-    /// The same for one of so many that may spin on so many CPUs.
+    /// This choice for one of `spinners` threads that may spin on `cpus` CPUs.
     pub(crate) fn among(self, spinners: usize, cpus: usize) -> Self {
         if self == Self::Adaptive && spinners > cpus { Self::Park } else { self }
     }
 }
 
-/// How closely a waiting side looks. Each look takes the line that is looked at away from the side that is about to write
-/// it.
+/// How closely a waiting side looks. Each look takes the cache line away from the side that is about to write it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Pace {
-    /// As soon as can be: somebody waits for this one item.
+    /// As often as possible: the thread waits for this one item.
     One,
-    /// The same, for an answer: not before answers [usually](Usual) come.
+    /// For an answer: as often as possible, but not before answers [usually](Usual) come.
     Answer,
-    /// Every [`MANY_EVERY`]: many items are under way.
+    /// Every [`MANY_EVERY`]: many items are in progress.
     Many,
 }
 
-/// Hardly any answer comes sooner than this, so there the learning begins: a line goes there and another comes back, and a
-/// worker does something between.
+/// Where learning begins, since hardly any answer comes sooner: one cache line travels to the worker and one back, and
+/// the worker does something between.
 const SOONEST_ANSWER: Duration = Duration::from_nanos(80);
-/// The longest that nobody looks for an answer: what comes sooner than usual waits no longer.
+/// The latest first look for an answer: an answer that comes sooner than usual waits no longer.
 const LATEST_LOOK: Duration = Duration::from_nanos(500);
 /// See [`Pace::Many`].
 const MANY_EVERY: Duration = Duration::from_nanos(500);
 
-/// About what a wake costs on a machine whose idle CPUs halt.
+/// About the cost of a wake on a machine whose idle CPUs halt.
 const WAKE_COST: Duration = Duration::from_micros(50);
-/// The longest spin that can be asked for.
+/// The longest [`Wait::Spin`].
 const SPIN_LIMIT: Duration = Duration::from_secs(1);
-/// So many looks come in quick succession where one item is waited for.
+/// The number of looks in quick succession while a thread waits for one item.
 const QUICK_LOOKS: u32 = 32;
-/// The most trust in spinning: so many spins more in vain than not end it.
+/// The most trust in spinning: after that many more failed spins than successful ones a side stops spinning.
 const MOST_TRUST: i32 = 8;
-/// So many sleeps more that a spin would have ended than others begin it again; at first, and at most.
+/// How many more sleeps that a spin would have ended than others make a side spin again; at first, and at most.
 const FEWEST_SLEEPS: i32 = 8;
 const MOST_SLEEPS: i32 = 1024;
 
-/// A first look for an answer that finds nothing counts for so many that find it.
+/// How many successful first looks for an answer one that finds nothing outweighs.
 const TOO_SOON: i32 = 4;
-/// So much luck more or less changes when the first look is.
+/// The sums of luck at which the first look moves.
 const GOOD_LUCK: i32 = 256;
 const BAD_LUCK: i32 = -16;
 
-/// When answers usually come, as a thread that calls has found out: the first look is as soon as four of five find the
-/// answer there. Looking sooner takes a line from the worker while it writes the answer, again and again; looking later
-/// is time lost.
+/// When answers usually come, as learnt by a calling thread: it first looks as early as four of five looks find the
+/// answer. An earlier look takes a cache line from the worker while it writes the answer, again and again; a later one
+/// loses time.
 #[derive(Debug, Clone, Copy)]
 struct Usual {
-    /// Whose answers: the address of its [`Patience`].
+    /// The server whose answers they are, by the address of its [`Patience`].
     of: usize,
-    /// How many pauses there are before the first look.
+    /// The number of pauses before the first look.
     pauses: u32,
     luck: i32,
 }
@@ -102,31 +101,31 @@ impl Usual {
     }
 }
 
-/// How one waiting side waits; several threads may share it.
+/// How one side waits; several threads may share it.
 #[derive(Debug)]
 pub(crate) struct Patience {
     wait: Wait,
-    /// The longest spin; none where it must not spin.
+    /// The longest spin; zero for a side that must not spin.
     longest: Duration,
-    /// The same in looks.
+    /// The longest spin in looks.
     most: u32,
     /// [`SOONEST_ANSWER`], [`LATEST_LOOK`] and [`MANY_EVERY`] in pauses, each about a look.
     soonest: u32,
     latest: u32,
     every: u32,
-    /// 0 or more: it spins. Below, how many sleeps are missing until it does again.
+    /// 0 or more: the side spins. Below 0: how many sleeps are missing until it spins again.
     trust: AtomicI32,
-    /// How many will be missing the next time.
+    /// How many sleeps will be missing the next time.
     sleeps: AtomicI32,
 }
 
 impl Patience {
-    /// That of a worker, who waits for work.
+    /// The patience of a worker, which waits for work.
     pub(crate) fn of_worker(wait: Wait) -> Self {
         Self::new(wait, WAKE_COST)
     }
 
-    /// That of callers, who wait for a worker that may have to be woken.
+    /// The patience of callers, which wait for a worker that may have to be woken.
     pub(crate) fn of_callers(wait: Wait) -> Self {
         Self::new(wait, 2 * WAKE_COST)
     }
@@ -148,11 +147,11 @@ impl Patience {
         Self { wait, longest, most, soonest, latest, every, trust, sleeps }
     }
 
-    /// Looks until `look` has something, or it has spun long enough. Whoever sleeps after that says so: see
-    /// [`falls_asleep`](Self::falls_asleep).
+    /// Calls `look` until it returns something, or the spin was long enough. A thread that then sleeps calls
+    /// [`falls_asleep`](Self::falls_asleep) first.
     #[inline]
     pub(crate) fn spin<T>(&self, pace: Pace, mut look: impl FnMut() -> Option<T>) -> Option<T> {
-        // Relaxed, here and below: it is only a guess.
+        // Relaxed, here and below: the values are only a guess.
         let trust = self.trust.load(Ordering::Relaxed);
         let most = if trust >= 0 { self.most } else { 0 };
         let pauses = if pace == Pace::Many { self.every } else { 1 };
@@ -172,7 +171,7 @@ impl Patience {
                 }
                 return Some(found);
             }
-            // For one item, the first looks come in quick succession: the answer is on its way.
+            // For one item the first looks come in quick succession: it is expected at once.
             if pauses > 1 || step >= QUICK_LOOKS {
                 pause(pauses);
             }
@@ -216,13 +215,13 @@ impl Patience {
         self.sleeps.store((2 * sleeps).min(MOST_SLEEPS), Ordering::Relaxed);
     }
 
-    /// Before a sleep: what [`slept`](Self::slept) wants to be told. A clock is read only if the sleep can tell
-    /// something: who spins anyway knows by that whether it pays.
+    /// Called before a sleep; its result is for [`slept`](Self::slept). The clock is read only if the length of the
+    /// sleep is of use: a side that spins learns from its spins.
     pub(crate) fn falls_asleep(&self) -> Option<Instant> {
         (self.trust.load(Ordering::Relaxed) < 0).then(Instant::now)
     }
 
-    /// What was waited for has come after a sleep.
+    /// Called after a sleep that ended with the awaited item.
     pub(crate) fn slept(&self, since: Option<Instant>) {
         if let Some(since) = since {
             self.slept_for(since.elapsed());
@@ -233,9 +232,9 @@ impl Patience {
     fn slept_for(&self, time: Duration) {
         let trust = self.trust.load(Ordering::Relaxed);
         if trust >= 0 {
-            return; // another thread has found out meanwhile
+            return; // another thread has changed it meanwhile
         }
-        // By and large what a wake costs is half of the longest spin, or all of it.
+        // The cost of a wake is roughly the longest spin, or half of it.
         let would_have_ended = time <= self.longest + self.longest / 2;
         let least = -self.sleeps.load(Ordering::Relaxed);
         let trust = if would_have_ended { trust + 1 } else { (trust - 1).max(least) };
@@ -248,7 +247,7 @@ impl Patience {
         if self.trust.load(Ordering::Relaxed) >= 0 { self.most } else { 0 }
     }
 
-    /// The longest spin, as time: what a wait must exceed for sleeping to make sense.
+    /// The longest spin, as time: only a longer wait is worth a sleep.
     pub(crate) fn longest(&self) -> Duration {
         self.longest
     }
@@ -261,14 +260,14 @@ fn pause(times: u32) {
     }
 }
 
-/// How many looks fit into a time on this machine; measured once.
+/// How many looks fit into this time on this machine; measured once.
 fn looks_in(time: Duration) -> u32 {
-    // No lock: a child that is forked meanwhile measures for itself.
+    // No lock: a child that is forked during the measurement measures for itself.
     static LOOKS_PER_MS: AtomicU64 = AtomicU64::new(0);
     let measure = || {
         let word = AtomicU32::new(0);
         let count = 2_000_u32;
-        // The shortest of a few: an interrupted measurement only makes the budget smaller.
+        // The shortest of five measurements: an interrupted one would only make the budget smaller.
         let shortest = (0..5).map(|_| {
             let begin = Instant::now();
             for _ in 0..count {
@@ -278,7 +277,7 @@ fn looks_in(time: Duration) -> u32 {
             begin.elapsed().as_nanos() as u64
         });
         let per_ms = (u64::from(count) * 1_000_000 / shortest.min().unwrap_or(1).max(1)).max(1);
-        LOOKS_PER_MS.store(per_ms, Ordering::Relaxed); // Relaxed: one is as good as another
+        LOOKS_PER_MS.store(per_ms, Ordering::Relaxed); // Relaxed: each thread's result is as good
         per_ms
     };
     let per_ms = match LOOKS_PER_MS.load(Ordering::Relaxed) {
@@ -301,7 +300,7 @@ mod tests {
         Patience { wait, longest, most, soonest: 0, latest: 0, every: 20, trust, sleeps }
     }
 
-    /// One wait, which a spin ends or a sleep. Whether it spun.
+    /// One wait that ends by a spin or by a sleep. Returns whether it spun.
     fn wait(p: &Patience, ended_by_spin: bool, sleep: Duration) -> bool {
         let mut looks = 0;
         let found = p.spin(Pace::One, || {
@@ -315,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn who_waits_in_vain_gives_up_and_a_sleep_that_was_short_tells() {
+    fn failed_spins_end_spinning_and_short_sleeps_begin_it_again() {
         let p = patience(Wait::Adaptive, WAKE_COST, 1 << 10);
         let spins = (0..100).filter(|_| wait(&p, false, LATE)).count();
         assert_eq!(spins, MOST_TRUST as usize + 1, "then no more");
@@ -334,7 +333,7 @@ mod tests {
         assert_eq!(p.sleeps.load(Ordering::Relaxed), FEWEST_SLEEPS);
     }
 
-    /// As on one CPU: whatever is waited for comes soon, but never while one spins.
+    /// As on one CPU: each item comes soon, but never during a spin.
     #[test]
     fn spins_that_never_help_become_rare() {
         let p = patience(Wait::Adaptive, WAKE_COST, 1 << 10);
@@ -342,15 +341,15 @@ mod tests {
         assert!(spins < 200, "{spins}");
     }
 
-    /// Now and then a wait is long; most are not.
+    /// A few waits are long; most are not.
     #[test]
-    fn who_mostly_waits_well_goes_on_spinning() {
+    fn a_side_whose_spins_mostly_succeed_goes_on_spinning() {
         let p = patience(Wait::Adaptive, WAKE_COST, 1 << 10);
         let spins = (0..10_000).filter(|turn| wait(&p, turn % 5 != 0, LATE)).count();
         assert_eq!(spins, 10_000);
     }
 
-    /// Answers that come after so many pauses: where the first look is most of the time.
+    /// The most frequent first look, if answers come after `comes_after` pauses.
     fn first_look(latest: u32, comes_after: impl Fn(u32) -> u32) -> u32 {
         let mut usual = Usual { of: 0, pauses: 3, luck: 0 };
         let mut looks = vec![0; latest as usize + 1];

@@ -1,56 +1,55 @@
-//! How soon and how often a worker that has died is started again: a policy, and its state. Pure, no clock
-//! inside.
+//! How soon and how often a dead worker is restarted: a policy, and its state. Pure, no clock inside.
 //!
 //! # Protocol
 //!
-//! A death says something about the servlet only if the *start* was in vain: the worker died before it was ready, or
-//! while idle, or gave up with a fatal error, and has finished nothing. Only such deaths count against the limit.
+//! A death says something about the servlet only if the *start* failed: the worker died before it was ready, or while
+//! idle, or gave up with a fatal error, and had finished no batch. Only such deaths count against the limit.
 //!
-//! | A worker died | Counts | Started again |
+//! | A worker died | Counts | Restarted |
 //! |---|---|---|
-//! | after it had finished a batch since its start, in whatever way | no; what was counted is forgotten | at once |
-//! | at its first batch, while its servlet makes progress: a worker has finished a batch since the last such death | no; the same | at once |
-//! | at its first batch (a crash, a timeout), without progress | no; the same | after a pause that grows to ten times the first back-off |
-//! | ready, with nothing begun, after [`Restarts::healthy_after`] | as the first | after the first back-off |
+//! | after it had finished a batch since its start, in whatever way | no; the count begins at none | at once |
+//! | at its first batch, while its servlet makes progress: a worker has finished a batch since the last such death | no; the count begins at none | at once |
+//! | at its first batch (a crash, a timeout), without progress | no; the count begins at none | after a pause that grows to ten times the first back-off |
+//! | ready, with no batch begun, after [`Restarts::healthy_after`] | yes, as the first | after the first back-off |
 //! | else: not ready yet, idle, or by a fatal error at its first batch without progress | yes | after a back-off that doubles |
 //!
 //! The pause is the bound on restarts where every request kills its worker: by default ten in a second for each
 //! worker, and none without requests.
 //!
-//! | State of a worker's place | Means | Left when, to |
+//! | State of a worker | Means | Left when, to |
 //! |---|---|---|
-//! | counting | a number of deaths in a row that count, up to the limit | one more than that → given up; a death that does not count → counting from none |
-//! | given up | nothing runs there | the time is over → on trial, if there is one |
-//! | on trial | one more worker is started | a death that counts → given up; one that does not → counting from none |
+//! | counting | a number of deaths in a row that count, up to the limit | one more than the limit → given up; a death that does not count → counting from none |
+//! | given up | it does not run | its rest is over → on trial, if the policy has a rest |
+//! | on trial | it is started once more | a death that counts → given up; one that does not → counting from none |
 //!
-//! The circuit of a servlet is open while all its workers' places are given up, or on trial and not ready yet.
+//! The circuit of a servlet is open while all its workers are given up, or on trial and not ready yet.
 
 use crate::error::StartError;
 use std::time::Duration;
 
-/// How often in a row a worker may be started in vain before it is given up, if nothing else is said.
+/// The default limit: how many starts of a worker may fail in a row before it is given up.
 pub const RESTART_LIMIT: u32 = 8;
 
 /// The longest pause after deaths at a worker's first batch, in first back-offs.
 const LONGEST_PAUSE: u32 = 10;
 
-/// How soon and how often workers that have died are started again.
+/// How soon and how often dead workers are restarted.
 ///
-/// What counts is whether starting a worker was *in vain*: it died before it was ready, or while idle and before it
-/// had lived for [`healthy_after`](Self::healthy_after), or gave up with a [fatal](crate::BoxError::fatal) error at
-/// its first batch. It is started again after a back-off, which doubles with each such death in a row, and given up
-/// after more of them than the limit.
+/// What counts is whether a *start failed*: the worker died before it was ready, or while idle and before it had lived
+/// for [`healthy_after`](Self::healthy_after), or gave up with a [fatal](crate::BoxError::fatal) error at its first
+/// batch. The worker is restarted after a back-off, which doubles with each such death in a row, and given up after
+/// more of them than the limit.
 ///
-/// Bad requests are no reason to take a servlet down. The death of a worker that has finished a batch since its
-/// start, or that had requests in its hands (a crash, or [`exec_timeout`](crate::ProcessServlet::exec_timeout)),
-/// does not count, and it is started again at once. So a worker may also stop on purpose after a number of items, with
-/// a fatal error. Where every request kills its worker, so that none of the servlet's workers finishes a batch, the
-/// pause before each restart grows to ten times the first back-off.
+/// Bad requests are no reason to take a servlet down. The death of a worker that has finished a batch since its start,
+/// or that had requests in its hands (a crash, or [`exec_timeout`](crate::ProcessServlet::exec_timeout)), does not
+/// count, and the worker is restarted at once. So a worker may also stop on purpose after a number of items, with a
+/// fatal error. Where every request kills its worker, so that none of the servlet's workers finishes a batch, the pause
+/// before each restart grows to ten times the first back-off.
 ///
 /// Once all workers of a servlet are given up, its circuit is *open*: requests fail at once with
 /// [`CallError::ServletDown`](crate::CallError::ServletDown), which says why. After
-/// [`try_again_after`](Self::try_again_after) a worker is started again, on trial; when it is ready the servlet
-/// takes requests again, and if it was started in vain the circuit is open for as long once more.
+/// [`try_again_after`](Self::try_again_after) a worker is started on trial. When it is ready, the servlet takes
+/// requests again; if its start fails, the circuit stays open for as long once more.
 ///
 /// ```
 /// use ringmill::{PassThrough, ProcessServlet, Restarts};
@@ -72,8 +71,8 @@ pub struct Restarts {
 }
 
 impl Default for Restarts {
-    /// Given up when started in vain more than [`RESTART_LIMIT`] times in a row, where an idle worker counts as
-    /// healthy after 10 s; back-off from 10 ms to 5 s; tried again after 30 s.
+    /// A worker is given up after more than [`RESTART_LIMIT`] failed starts in a row, and counts as healthy after 10 s
+    /// idle; back-off from 10 ms to 5 s; a trial after 30 s.
     fn default() -> Self {
         Self {
             limit: RESTART_LIMIT,
@@ -86,42 +85,42 @@ impl Default for Restarts {
 }
 
 impl Restarts {
-    /// Always started again, after a back-off.
+    /// Workers are always restarted, after a back-off.
     #[must_use]
     pub fn unlimited() -> Self {
         Self::default().limit(u32::MAX)
     }
 
-    /// How often in a row a worker may be started again in vain; 0: it is never started again, whatever it died of.
+    /// How many restarts of a worker may fail in a row; 0: it is never restarted, whatever it died of.
     #[must_use]
     pub fn limit(mut self, deaths: u32) -> Self {
         self.limit = deaths;
         self
     }
 
-    /// How long after the first death that counts a worker is started again, and the longest that doubling leads to.
-    /// Ten times the first is also the longest pause where every request kills its worker.
+    /// The back-off after the first death that counts, and the longest that doubling leads to. Ten times the first is
+    /// also the longest pause where every request kills its worker.
     #[must_use]
     pub fn backoff(mut self, first: Duration, longest: Duration) -> Self {
         (self.first_backoff, self.longest_backoff) = (first, longest);
         self
     }
 
-    /// A worker that has lived so long is healthy, even if it has had nothing to do: its next death is its first.
+    /// A worker that has lived this long is healthy, even if it was idle: its next death counts as its first.
     #[must_use]
     pub fn healthy_after(mut self, life: Duration) -> Self {
         self.healthy_after = life;
         self
     }
 
-    /// After how long a worker that was given up is started again, on trial.
+    /// How long a worker that was given up rests before it is started on trial.
     #[must_use]
     pub fn try_again_after(mut self, rest: Duration) -> Self {
         self.try_again_after = Some(rest);
         self
     }
 
-    /// What is given up is not tried again.
+    /// A worker that was given up is not started again.
     #[must_use]
     pub fn for_good(mut self) -> Self {
         self.try_again_after = None;
@@ -141,7 +140,7 @@ impl Restarts {
         })
     }
 
-    /// In words, what became of workers that were given up.
+    /// Why all workers of a servlet were given up, for people; `how` the last one ended.
     pub(crate) fn giving_up(&self, how: &str) -> String {
         let times = match self.limit {
             0 => "died and is not to be started again".into(),
@@ -156,48 +155,48 @@ impl Restarts {
     }
 }
 
-/// What becomes of a worker's place after a death.
+/// What the supervisor does after a worker's death.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Next {
-    /// It is started again after so long.
+    /// Restarts the worker after this time.
     Restart(Duration),
-    /// It is given up, and tried again after so long, if at all.
+    /// Gives the worker up, and starts it on trial after this time, if at all.
     GiveUp(Option<Duration>),
 }
 
-/// What is known of a worker's death.
+/// What the supervisor knows of a worker's death.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Death {
-    /// For how long it had lived, if it had been ready.
+    /// How long the worker had lived, if it had been ready.
     pub(crate) lived: Option<Duration>,
-    /// It died with a batch in its hands, or because of one.
+    /// It died at a batch, or was killed because of one.
     pub(crate) had_work: bool,
-    /// By a fatal error.
+    /// It gave up with a fatal error.
     pub(crate) gave_up: bool,
     /// It had finished a batch since its start.
     pub(crate) had_finished: bool,
-    /// A worker of its servlet has finished a batch since the last of them died with its first one.
+    /// A worker of its servlet has finished a batch since the last one died at its first batch.
     pub(crate) progress: bool,
 }
 
 impl Death {
-    /// Whether nothing came of this worker but a death with the first batch it had.
+    /// Whether this worker died at its first batch and finished none.
     pub(crate) fn is_barren(&self) -> bool {
         self.had_work && !self.had_finished
     }
 }
 
-/// What is remembered of one worker's deaths.
+/// The deaths of one worker that count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Record {
-    /// Starts in vain, in a row.
+    /// Failed starts, in a row.
     in_vain: u32,
-    /// Deaths with the first batch, in a row, without progress of the servlet.
+    /// Deaths at the first batch, in a row, without progress of the servlet.
     barren: u32,
 }
 
 impl Record {
-    /// A worker has died.
+    /// Counts a death, and says what to do.
     pub(crate) fn death(&mut self, policy: &Restarts, death: &Death) -> Next {
         if policy.limit == 0 {
             return Next::GiveUp(policy.try_again_after);
@@ -221,7 +220,7 @@ impl Record {
         Next::Restart(backoff.min(policy.longest_backoff))
     }
 
-    /// How many starts in vain it counts.
+    /// The number of failed starts in a row.
     pub(crate) fn in_vain(&self) -> u32 {
         self.in_vain
     }
@@ -255,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn given_up_after_the_limit_and_again_after_each_trial() {
+    fn a_worker_is_given_up_after_the_limit_and_after_each_failed_trial() {
         let policy = Restarts::default().limit(2).try_again_after(Duration::from_secs(3));
         let mut record = Record::default();
         assert!(matches!(record.death(&policy, &IN_VAIN), Next::Restart(_)));
@@ -269,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn never_means_never() {
+    fn a_limit_of_zero_never_restarts() {
         let policy = Restarts::default().limit(0).for_good();
         for death in [lived(Duration::MAX), BARREN, Death { had_finished: true, ..BARREN }] {
             assert_eq!(Record::default().death(&policy, &death), Next::GiveUp(None));

@@ -196,7 +196,7 @@ impl Supervisor {
             };
             match fate {
                 Fate::Fail => mover.fail(task, error(attempt, cause.clone())),
-                Fate::Again { counts } => {
+                Fate::Retry { counts } => {
                     if on_death.keeps_apart() && (number == 0 || number == suspects.div_ceil(2)) {
                         group = group % (At::GROUP_LIMIT - 1) + 1;
                     }
