@@ -13,18 +13,18 @@ use std::time::{Duration, Instant};
 #[non_exhaustive]
 pub enum CallError {
     /// As many requests as the server's capacity are in progress.
-    #[error("all {capacity} requests that the server allows at once are in progress{}: call less often, or start it with a larger capacity", waited_text(.waited))]
+    #[error("all {capacity} permits of the server are in use{}: call less often, or start it with a larger capacity", waited_text(.waited))]
     ServerBacklogFull {
         /// How many can be in progress.
         capacity: u32,
-        /// How long the call waited for a free request; zero if it was not to wait.
+        /// How long the call waited for a permit; zero if it was not to wait.
         waited: Duration,
     },
     /// The outcome did not come within the timeout, or before the deadline. If no worker has begun the request, it is
     /// dropped.
-    #[error("no outcome within {:.3} s ({:.3} s of it waiting for a free request)", total.as_secs_f64(), enqueueing.as_secs_f64())]
+    #[error("no outcome within {:.3} s ({:.3} s of it waiting for a permit)", total.as_secs_f64(), enqueueing.as_secs_f64())]
     Timeout {
-        /// How long the call waited for a free request.
+        /// How long the call waited for a permit.
         enqueueing: Duration,
         /// How long the call took in all.
         total: Duration,

@@ -144,11 +144,11 @@ impl Restarts {
     pub(crate) fn giving_up(&self, how: &str) -> String {
         let times = match self.limit {
             0 => "died and is not to be started again".into(),
-            1 => "was started in vain twice in a row".into(),
-            n => format!("was started in vain more than {n} times in a row"),
+            1 => "failed to start twice in a row".into(),
+            n => format!("failed to start more than {n} times in a row"),
         };
         let next = match self.try_again_after {
-            Some(rest) => format!("; tried again after {rest:?}"),
+            Some(rest) => format!("; the next one starts on trial after {rest:?}"),
             None => String::new(),
         };
         format!("each of its workers {times}; the last one {how}{next}")

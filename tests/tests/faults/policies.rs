@@ -572,7 +572,7 @@ fn a_worker_whose_program_may_not_be_run_again_is_told_with_the_reason_and_comes
             death(server.call(&u64::MAX));
             let error = server.call(&0).expect_err("nothing runs it").to_string();
             let told = format!(
-                "servlet sleeper is down: each of its workers was started in vain more than 2 times in a row; the last \
+                "servlet sleeper is down: each of its workers failed to start more than 2 times in a row; the last \
                  one could not be started: servlet sleeper: cannot start {}: Permission denied (os error 13); tried \
                  again after 20ms",
                 program.display()

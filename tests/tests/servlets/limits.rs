@@ -62,7 +62,8 @@ fn with_back_pressure_a_full_server_refuses_at_once() {
             wait_for_depth(server, 2);
             assert_eq!(server.backlog(), 3);
             let error = server.call(&ask(3)).expect_err("no place is free");
-            let told = "all 3 requests that the server allows at once are in progress: call less often, or start it with a larger capacity";
+            let told =
+                "all 3 permits of the server are in use: call less often, or start it with a larger capacity";
             assert_eq!(error.to_string(), told);
             let CallError::ServerBacklogFull { capacity: 3, waited: Duration::ZERO } = error else {
                 panic!("{error:?}")
@@ -106,7 +107,7 @@ fn without_back_pressure_a_call_that_gets_no_place_says_how_long_it_waited() {
             assert!(waited >= limit, "{waited:?}");
             let waited = waited.as_secs_f64();
             let told = format!(
-                "all 1 requests that the server allows at once are in progress (waited {waited:.3} s): call less often, or start it with a larger capacity"
+                "all 1 permits of the server are in use (waited {waited:.3} s): call less often, or start it with a larger capacity"
             );
             assert_eq!(error.to_string(), told);
             arrival.release();
@@ -129,8 +130,7 @@ fn a_request_that_times_out_before_a_worker_begins_it_is_skipped() {
                 let CallError::Timeout { enqueueing, total } = error else { panic!("{error:?}") };
                 assert!(enqueueing.is_zero() && total >= limit, "{enqueueing:?}, {total:?}");
                 let total = total.as_secs_f64();
-                let told =
-                    format!("no outcome within {total:.3} s (0.000 s of it waiting for a free request)");
+                let told = format!("no outcome within {total:.3} s (0.000 s of it waiting for a permit)");
                 assert_eq!(error.to_string(), told);
             }
             // Their places are taken until the worker comes by.

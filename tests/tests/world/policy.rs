@@ -185,7 +185,7 @@ fn a_worker_that_gives_up_on_every_request_is_given_up() {
         wait_until("it is down", || match server.call(&1) {
             Err(CallError::Remote(error)) if error.to_string().contains("broken") => false,
             Err(CallError::ServletDown { reason, .. }) => {
-                assert!(reason.contains("was started in vain more than 8 times in a row"), "{reason}");
+                assert!(reason.contains("failed to start more than 8 times in a row"), "{reason}");
                 true
             }
             other => panic!("{other:?}"),
