@@ -1,21 +1,22 @@
 //! A servlet tree as a flat plan: nodes, routes, and the sums that size the segment. Pure.
 //!
-//! Each servlet adds its parts to a [`Planner`] and answers with a [`Span`]: where items enter it, and what they leave it
-//! from. A leaf adds a *node* (ring, lock, doorbell, workers). A sequence sets the `next` of what leaves its first part
-//! to the entry of its second. An ensemble adds a *fork*: a branch for each member, where each branch enters, and where
-//! the whole goes when its branches have been joined. A switch adds the list of places that an item may go to. What has
-//! no `next` at the end is an *end*: there a request goes to its caller, a branch to where it is joined. Nothing else is
-//! left of the tree at run time; it lies in the segment as descriptors, checked at attach.
+//! Each servlet adds its parts to a [`Planner`] and answers with a [`Span`]: where items enter it, and what they leave
+//! it from. A leaf adds a *node* (ring, lock, doorbell, workers). A sequence sets the `next` of what leaves its first
+//! part to the entry of its second. An ensemble adds a *fork*: a branch for each member, the entry of each branch, and
+//! where the task goes when its branches have been joined. A switch adds the list of targets that an item may go to. A
+//! part without a `next` is an *end*: there a request goes to its caller, a branch to its join. Nothing else is left of
+//! the tree at run time; the plan lies in the segment as descriptors, checked at attach.
 //!
-//! The participant that has finished a task follows them ([`route`](crate::route)): a worker after its batch, the caller
-//! with a new request, the supervisor in the place of the dead. A fork's branches have words and outcomes of their own
-//! and refer to the input of the task that is forked, so a fan-out moves 8 bytes a member. The last branch to arrive, or
+//! The participant that has finished a task follows the plan ([`route`](crate::route)): a worker after its batch, the
+//! caller with a new request, the supervisor for the dead. A fork's branches have words and outcomes of their own and
+//! refer to the input of the task that is forked, so a fan-out moves 8 bytes a member. The last branch to arrive, or
 //! the first that fails, makes its owner the one that joins: it copies the outcomes side by side into one payload. It
-//! does not know their types, so what a fork gives is a tuple or list of *boxes*: relative pointers to each member's root.
+//! does not know their types, so the outcome of a fork is a tuple or list of *boxes*: relative pointers to each
+//! member's root.
 //!
-//! A switch's function lives in the server's process only: closures have no name that another process could find. A caller
-//! or a thread worker that brings an item chooses on the spot. Behind a worker *process* the switch has a node of its own
-//! with a thread in the server's process: one step more, and only there.
+//! A switch's function lives in the server's process only: closures have no name that another process could find. A
+//! caller or a thread worker that brings an item chooses on the spot. Behind a worker *process* the switch has a node
+//! of its own with a thread in the server's process: one more step, and only there.
 //!
 //! # An example
 //!
@@ -32,24 +33,24 @@
 //! | Part | Facts |
 //! |---|---|
 //! | entry | fork 0 |
-//! | fork 0 | forks place 0 (the request), branches 0..3, family 0..3, members enter at nodes 0, 1, 2, next: node 3 |
+//! | fork 0 | forks slot 0 (the request), branches 0..3, family 0..3, members enter at nodes 0, 1, 2, next: node 3 |
 //! | nodes 0, 1, 2 | next: end |
 //! | node 3 | next: node 4 |
 //! | node 4 | next: end |
 //!
-//! With `capacity(1024)`, one worker each and the default payload limit of 16 KiB it has 4,096 tasks of 128 bytes
-//! (512 KiB), five rings of 2,048 cells (80 KiB), 8,192 blocks each of 1, 4 and 16 KiB (168 MiB), 1,024 lines of pending
-//! bits (128 KiB), six participants. Blocks are the most of it: `max_payload` is the option to set.
+//! With `capacity(1024)`, one worker each and the default payload limit of 16 KiB it has 4,096 tasks of 128 bytes (512
+//! KiB), five rings of 2,048 cells (80 KiB), 8,192 blocks each of 1, 4 and 16 KiB (168 MiB), 1,024 lines of pending
+//! bits (128 KiB), six participants. Blocks take the most memory: `max_payload` is the option to set.
 //!
 //! # The sums
 //!
 //! * requests = `capacity`: each call in progress has one.
-//! * tasks a request = 1 + the members of all ensembles: the request itself, and a branch for each member.
-//!   Members of a switch each have their own, although a request meets only one of them.
-//! * cells a ring = the next power of two above the number of requests: never full, since each node lies on
-//!   the way of one task of a request only.
-//! * blocks a class = 2 × tasks: each task has at most two, its input's and its outcome's; so a pool is
-//!   never exhausted, unless the user gives classes of their own.
+//! * tasks a request = 1 + the members of all ensembles: the request itself, and a branch for each member. Members of a
+//!   switch have separate branches, although a request meets only one of them.
+//! * cells a ring = the next power of two above the number of requests: never full, since each node is passed by one
+//!   task of a request only.
+//! * blocks a class = 2 × tasks: each task has at most two, its input's and its outcome's. So a pool is never
+//!   exhausted, unless the user sets the classes.
 //! * participants = 1 for the server, and one for each thread of each worker.
 
 pub(crate) mod name;
@@ -68,10 +69,10 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// How a node's workers are started.
+/// How the supervisor starts a node's workers.
 #[derive(Clone)]
 pub(crate) enum Launch {
-    /// As processes: of this program, or of another one.
+    /// As processes of this program, or of another one.
     Process { program: Option<PathBuf>, env: Environment },
     /// As threads.
     Thread { live: Live },
@@ -94,7 +95,7 @@ pub(crate) struct Environment(Vec<Variable>);
 
 #[derive(Clone)]
 struct Variable {
-    /// None: of all workers.
+    /// The worker that gets it; `None`: all workers.
     worker: Option<usize>,
     key: OsString,
     value: OsString,
@@ -105,12 +106,12 @@ impl Environment {
         self.0.push(Variable { worker, key, value });
     }
 
-    /// The largest worker index that is named.
+    /// The largest worker index that a variable names.
     pub(crate) fn last_worker(&self) -> Option<usize> {
         self.0.iter().filter_map(|variable| variable.worker).max()
     }
 
-    /// A variable that no process can have, and why.
+    /// A variable that no process can have, and the reason.
     pub(crate) fn bad_variable(&self) -> Option<(String, &'static str)> {
         self.0.iter().find_map(|Variable { key, value, .. }| {
             let (name, value) = (key.as_encoded_bytes(), value.as_encoded_bytes());
@@ -125,7 +126,7 @@ impl Environment {
         })
     }
 
-    /// The variables of one worker: those of all, then its own.
+    /// The variables of one worker: those of all workers, then its own.
     pub(crate) fn of(&self, worker: u32) -> Vec<(OsString, OsString)> {
         let of = |whose| self.0.iter().filter(move |variable| variable.worker == whose);
         let both = of(None).chain(of(Some(worker as usize)));
@@ -140,7 +141,7 @@ impl fmt::Debug for Environment {
     }
 }
 
-/// A node before there is a segment.
+/// A node, before there is a segment.
 #[derive(Debug, Clone)]
 pub(crate) struct PlanNode {
     /// What lies of it in the segment.
@@ -150,22 +151,22 @@ pub(crate) struct PlanNode {
     pub(crate) on_death: OnDeath,
     /// How long a call may take before its worker is killed.
     pub(crate) exec_timeout: Option<Duration>,
-    /// Whether every request comes by it.
+    /// Whether every request passes it.
     pub(crate) mandatory: bool,
 }
 
-/// Where items enter a part of a plan, and what they leave it from.
+/// Where items enter a part of a plan, and from where they leave it.
 #[derive(Debug, Clone)]
 pub struct Span {
     pub(crate) entry: Target,
     exits: Vec<Exit>,
-    /// Whether a worker's process may be what moves items on from there.
+    /// Whether a worker's process may move items on from its end.
     remote: bool,
-    /// Whether a worker's process may be what an item fails in on its way through.
+    /// Whether an item may fail in a worker's process on its way through.
     fails_remote: bool,
 }
 
-/// What items leave a part of a plan from: the one whose `next` says where they go.
+/// From where items leave a part of a plan: the node, fork or switch whose `next` says where they go.
 #[derive(Debug, Clone, Copy)]
 enum Exit {
     Node(u32),
@@ -180,11 +181,11 @@ pub struct Planner {
     switches: Vec<Switch>,
     choosers: Vec<Choose>,
     branches: u32,
-    /// The place of the task that comes by here.
+    /// The slot of the task that enters the part which is being planned.
     place: u32,
-    /// Whether a worker's process may bring it.
+    /// Whether a worker's process may bring that task.
     remote: bool,
-    /// Within how many alternatives we are: not every request comes by here.
+    /// How many alternatives enclose that part; above 0 not every request passes it.
     optional: u32,
 }
 
@@ -201,7 +202,7 @@ impl fmt::Debug for Planner {
 pub(crate) type AddMember<'m> = Box<dyn FnOnce(&mut Planner) -> Result<Span, StartError> + 'm>;
 
 impl Planner {
-    /// A name that nothing else has: one that is taken gets a number.
+    /// A name that no other node has: a name that is taken gets a number.
     fn free_name(&self, name: String) -> String {
         let taken = |name: &str| {
             self.nodes.iter().any(|n| n.spec.name == name)
@@ -225,7 +226,8 @@ impl Planner {
         Ok(Span { entry: Target::Node(index), exits: vec![Exit::Node(index)], remote, fails_remote: remote })
     }
 
-    /// Whether there may be another node: asked before it is planned, for a list of members may have any length.
+    /// Checks that the plan may have another node. Called before the node is planned, since a list of members may have
+    /// any length.
     fn check_room(&self, servlet: &str) -> Result<(), StartError> {
         let (value, most) = (self.nodes.len() as u64 + 1, u64::from(NODE_LIMIT));
         let (servlet, what) = (Some(servlet.into()), "number of servlets with workers");
@@ -250,7 +252,7 @@ impl Planner {
         Ok(Span { entry: a.entry, fails_remote: a.fails_remote || b.fails_remote, ..b })
     }
 
-    /// Adds an ensemble; each member comes with the size and alignment of what its outcomes end with.
+    /// Adds an ensemble; each member comes with the size and alignment of its outcomes' root.
     pub(crate) fn add_fork(
         &mut self,
         name: String,
@@ -292,7 +294,7 @@ impl Planner {
         for (number, (add, (root_bytes, root_align))) in (0_u32..).zip(members) {
             (self.place, self.remote) = (first + number + 1, came_remote);
             let span = add(self)?;
-            // Where errors are kept, a member's error may be what the others waited for.
+            // If errors are kept, a member's error may be the last outcome that the join waited for.
             remote |= span.remote || !fail_fast && span.fails_remote;
             fails_remote |= span.fails_remote;
             self.forks[index].members.push(Member { entry: span.entry, root_bytes, root_align });
@@ -304,7 +306,7 @@ impl Planner {
         Ok(Span { entry: Target::Fork(index), exits: vec![Exit::Fork(index)], remote, fails_remote })
     }
 
-    /// Adds a switch over inputs of type `In`. `pass_on` makes the node that chooses for worker processes.
+    /// Adds a switch over inputs of type `In`. `pass_on` makes the node whose thread chooses for worker processes.
     pub(crate) fn add_switch(
         &mut self,
         name: String,
@@ -335,7 +337,7 @@ impl Planner {
         let (mut exits, mut remote, mut fails_remote) = (Vec::new(), false, false);
         self.optional += 1;
         for add in members {
-            self.remote = false; // whoever chooses is in the server's process
+            self.remote = false; // the thread that chooses is in the server's process
             let span = add(self)?;
             remote |= span.remote;
             fails_remote |= span.fails_remote;
@@ -362,18 +364,18 @@ pub(crate) struct Plan {
     pub(crate) entry: Target,
 }
 
-/// How payload blocks are chosen.
+/// How the size classes of payload blocks are chosen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Blocks {
     /// Classes up to this payload size, each with blocks for every task.
     UpTo(usize),
-    /// As told: block size and count.
+    /// As the user says: block size and count of each class.
     Classes(Vec<(usize, usize)>),
 }
 
-/// Payloads up to this size fit if nothing else is said.
+/// The default of `max_payload`: payloads up to this size fit.
 pub const DEFAULT_MAX_PAYLOAD: usize = 16 * 1024;
-/// The smallest class of the default, and how much larger each next one is.
+/// The smallest default class, and the factor from each class to the next.
 const FIRST_CLASS_BYTES: usize = 1024;
 const CLASS_FACTOR: usize = 4;
 
@@ -392,7 +394,7 @@ impl Plan {
         })
     }
 
-    /// What is allowed but hardly meant.
+    /// Warnings about options that are allowed but hardly meant.
     pub(crate) fn warnings(&self, capacity: u32) -> Vec<String> {
         let never_full = |n: &&PlanNode| u64::from(capacity) < Rule::of(&n.spec.facts).most();
         let text = |n: &PlanNode| {
@@ -408,14 +410,14 @@ impl Plan {
     pub(crate) fn stamps(&self) -> bool {
         match self.entry {
             Target::Node(index) => self.nodes[index as usize].spec.facts.batch_wait_ns != 0,
-            _ => false, // who moves it on from there stamps it
+            _ => false, // the mover stamps the task when it queues it at its node
         }
     }
 }
 
-/// The size classes for so many tasks. Where inputs are kept, small outcomes need small blocks.
+/// The size classes for `tasks` tasks. If inputs are kept, small outcomes need small blocks.
 fn classes(blocks: &Blocks, tasks: u64, keeps_inputs: bool) -> Result<Vec<Class>, StartError> {
-    // A size that cannot be rounded up is refused with the shape.
+    // A size that cannot be rounded up stays, and the check of the shape refuses it.
     let rounded = |bytes: usize| bytes.checked_next_multiple_of(LINE).unwrap_or(bytes) as u64;
     let class = |bytes: usize, count: u64| Class { block_bytes: rounded(bytes), count };
     let refuse = |what, bytes: usize, least| {
@@ -431,7 +433,7 @@ fn classes(blocks: &Blocks, tasks: u64, keeps_inputs: bool) -> Result<Vec<Class>
             let below = std::iter::successors(Some(FIRST_CLASS_BYTES), |b| b.checked_mul(CLASS_FACTOR));
             let sizes = small.into_iter().chain(below.take_while(|b| b < max)).chain([*max]);
             let mut classes: Vec<Class> = sizes.map(|bytes| class(bytes, 2 * tasks)).collect();
-            // Only so many classes: the smallest of them go, their payloads take the next larger blocks.
+            // Above the limit of classes the smallest are left out; their payloads take the next larger blocks.
             let surplus = classes.len().saturating_sub(ringmill_shm::layout::CLASS_LIMIT);
             classes.drain(..surplus);
             Ok(classes)
@@ -481,7 +483,7 @@ mod tests {
     }
 
     #[test]
-    fn names_stay_distinct() {
+    fn equal_names_get_numbers() {
         let mut planner = Planner::default();
         for _ in 0..3 {
             planner.add(node("w", 0)).unwrap();
@@ -494,7 +496,7 @@ mod tests {
     }
 
     #[test]
-    fn a_workers_own_variable_comes_after_that_of_all() {
+    fn a_workers_own_variable_comes_after_that_of_all_workers() {
         let mut env = Environment::default();
         env.set(Some(1), "K".into(), "own".into());
         env.set(None, "K".into(), "all".into());
@@ -524,7 +526,7 @@ mod tests {
     }
 
     #[test]
-    fn a_capacity_below_a_batch_is_warned_of() {
+    fn a_capacity_below_a_batch_size_gives_a_warning() {
         let mut planner = Planner::default();
         let span = planner.add(node("tag", 64)).unwrap();
         let (plan, _) = planner.finish(&span);

@@ -1,4 +1,4 @@
-//! What servlets can be called: names stand in errors, reports, logs and process titles, one line each.
+//! Names of servlets: they stand in errors, reports, logs and process titles, so each is one line.
 
 use crate::error::StartError;
 
@@ -16,7 +16,7 @@ pub(crate) fn check(name: &str) -> Result<(), StartError> {
     Err(StartError::Name { name: shown(name), longest: SERVLET_NAME_LIMIT })
 }
 
-/// As much of a name as an error on one line has room for; it is escaped where it is shown.
+/// The beginning of a name, as much as an error on one line has room for. The error's text escapes it.
 fn shown(name: &str) -> String {
     const MOST: usize = 2 * SERVLET_NAME_LIMIT;
     match name.char_indices().nth(MOST) {

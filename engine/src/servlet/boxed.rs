@@ -1,4 +1,4 @@
-//! Servlets whose type is forgotten.
+//! A servlet in a box, without its type.
 
 use super::{Servlet, sealed};
 use crate::error::StartError;

@@ -1,4 +1,4 @@
-//! All of several servlets see the same item.
+//! Several servlets that all see the same item.
 
 use super::{Servlet, sealed};
 use crate::error::{RemoteError, StartError};
@@ -8,15 +8,14 @@ use crate::wire::payload::Payload;
 use std::fmt;
 use std::marker::PhantomData;
 
-/// Every member sees the same input, where it lies; what comes out are the members' outcomes in member order.
+/// Every member sees the same input, where it lies; the outcome holds the members' outcomes in member order.
 ///
-/// Outcomes come in boxes: whoever finishes last, in whatever process, puts them side by side without knowing
-/// what they are. The members may differ in type and come as a tuple of up to eight, or be of one type and
-/// come as a list of any length ([`Servlet::boxed`] makes servlets one type).
+/// Outcomes come in boxes: the participant that finishes the last member, in any process, puts them side by side
+/// without knowing their types. Members of different types come as a tuple of up to eight, members of one type as a
+/// list of any length ([`Servlet::boxed`] makes servlets one type).
 ///
-/// By default the first error of a member makes the item an
-/// [`EnsembleError`](crate::EnsembleError) at once; what comes late is dropped.
-/// [`keep_errors`](Self::keep_errors) waits for all.
+/// By default the first error of a member ends the item at once, with an [`EnsembleError`](crate::EnsembleError); later
+/// outcomes are dropped. With [`keep_errors`](Self::keep_errors) the item waits for all members.
 ///
 /// ```no_run
 /// # use ringmill::*;
@@ -53,7 +52,7 @@ impl<M, Errors> fmt::Debug for Ensemble<M, Errors> {
 }
 
 impl<M: Members> Ensemble<M> {
-    /// An ensemble of a tuple of 1 to 8 servlets; gives the tuple of their outcomes, each in a box.
+    /// An ensemble of a tuple of 1 to 8 servlets. Its outcome is the tuple of theirs, each in a box.
     #[must_use]
     pub fn of(members: M) -> Self {
         Self { members, name: "ensemble".into(), errors: PhantomData }
@@ -61,8 +60,8 @@ impl<M: Members> Ensemble<M> {
 }
 
 impl<S: Servlet> Ensemble<Vec<S>> {
-    /// An ensemble of any number of servlets of one type; gives the list of their outcomes, each in a box. An
-    /// empty list is an error at start.
+    /// An ensemble of any number of servlets of one type. Its outcome is the list of theirs, each in a box. An empty
+    /// list is an error at start.
     #[must_use]
     pub fn each(members: impl IntoIterator<Item = S>) -> Self {
         Self::of(members.into_iter().collect())
@@ -70,7 +69,7 @@ impl<S: Servlet> Ensemble<Vec<S>> {
 }
 
 impl<M> Ensemble<M> {
-    /// Waits for all members, and gives a `Result` of each. Only if all fail is the item an
+    /// Waits for all members; the outcome holds a `Result` of each. Only if all fail does the item end with an
     /// [`EnsembleError`](crate::EnsembleError).
     #[must_use]
     pub fn keep_errors(self) -> Ensemble<M, KeepErrors> {
@@ -79,7 +78,7 @@ impl<M> Ensemble<M> {
 }
 
 impl<M, Errors> Ensemble<M, Errors> {
-    /// The ensemble's name in errors and reports; by default `ensemble`. What a servlet can be called.
+    /// The ensemble's name in errors and reports; by default `ensemble`. The rules are those for a servlet's name.
     #[must_use]
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = name.into();
@@ -107,14 +106,13 @@ impl<M: Members> Servlet for Ensemble<M, KeepErrors> {
     }
 }
 
-/// What the members of an ensemble can be: tuples of up to eight servlets with the same input, and lists of
-/// servlets of one type.
+/// The members of an ensemble: tuples of up to eight servlets with the same input, and lists of servlets of one type.
 pub trait Members: sealed::Sealed + 'static {
-    /// What they all take.
+    /// The input that all members take.
     type In: Payload;
-    /// Their outcomes, each in a box.
+    /// The members' outcomes, each in a box.
     type Values: Payload;
-    /// Results of their outcomes, each in a box.
+    /// Results of the members' outcomes, each in a box.
     type Results: Payload;
     #[doc(hidden)]
     const FORM: u32;

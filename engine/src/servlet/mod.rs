@@ -1,6 +1,6 @@
-//! Servlets: what a server is made of. A tree of them is a value; nothing starts before `start`.
+//! Servlets: the parts of a server. A tree of them is a value; nothing starts before `start`.
 
-/// Applies a macro to the names of the members of every tuple that servlets may come as.
+/// Applies a macro to the member names of each tuple of servlets.
 macro_rules! for_tuples {
     ($apply:ident) => {
         $apply!(A);
@@ -41,19 +41,19 @@ use crate::wire::payload::Payload;
 ///
 /// Implemented by the servlets of this crate only.
 pub trait Servlet: sealed::Sealed + Sized + 'static {
-    /// What goes in.
+    /// The items that it takes.
     type In: Payload;
-    /// What comes out.
+    /// The items that it gives.
     type Out: Payload;
 
     /// Adds its nodes to a plan.
     ///
     /// # Errors
-    /// Whatever is wrong with its options, with its name.
+    /// The first invalid option, with the servlet's name.
     #[doc(hidden)]
     fn plan(self, planner: &mut Planner) -> Result<Span, StartError>;
 
-    /// This one, and then `next` with what it gives.
+    /// This servlet, followed by `next`, which takes its outcomes.
     ///
     /// ```no_run
     /// # use ringmill::*;
@@ -67,7 +67,7 @@ pub trait Servlet: sealed::Sealed + Sized + 'static {
     /// # }
     /// ```
     ///
-    /// What the one gives must be what the other takes:
+    /// The output type of the first must be the input type of the next:
     ///
     /// ```compile_fail
     /// # use ringmill::*;
@@ -80,7 +80,7 @@ pub trait Servlet: sealed::Sealed + Sized + 'static {
         Sequential::new(self, next)
     }
 
-    /// The same with its type forgotten: for lists of servlets that differ only in how they work.
+    /// This servlet without its type: for lists of servlets that take and give the same.
     fn boxed(self) -> BoxServlet<Self::In, Self::Out>
     where
         Self: Send,

@@ -15,7 +15,7 @@ use ringmill_shm::plan::Target;
 use ringmill_shm::segment::NodeSpec;
 use std::time::Duration;
 
-/// What can be said of a servlet before it is planned.
+/// The options of a servlet, before it is planned.
 #[derive(Debug, Clone)]
 pub(super) struct Options<Config> {
     pub(super) config: Config,
@@ -30,7 +30,7 @@ pub(super) struct Options<Config> {
     pub(super) exec_timeout: Option<Duration>,
 }
 
-/// After how many batches a worker logs, if nothing else is said.
+/// The default of `log_batches_every`.
 const LOG_BATCHES_EVERY: u64 = 1_000_000;
 
 impl<Config: Payload> Options<Config> {
@@ -94,7 +94,7 @@ impl<Config: Payload> Options<Config> {
     }
 }
 
-/// Checks that each thread of each worker can have a place at the doorbell.
+/// Checks that each thread of each worker has a number at the doorbell.
 fn threads(servlet: &str, threads: usize, workers: usize) -> Result<u32, StartError> {
     let most = WORKER_LIMIT / workers;
     if (1..=most).contains(&threads) {
@@ -145,24 +145,22 @@ macro_rules! setters {
             self
         }
 
-        /// How long the oldest item of a batch may have waited, since it was enqueued, before the batch
-        /// is closed although it is not full. Zero takes only what is there. By default 10 ms; only with
-        /// a batch size above 1.
+        /// How long the oldest item of a batch waits at most, since it was enqueued, before a batch that is not full is
+        /// closed. Zero takes only items that are there. By default 10 ms; only with a batch size above 1.
         #[must_use]
         pub fn batch_wait_time(mut self, wait: std::time::Duration) -> Self {
             self.options.batch_wait_time = Some(wait);
             self
         }
 
-        /// How many batches of one worker can be in progress at once; 1 by default. For work that waits:
-        /// for a disk, a network, a device.
+        /// How many batches of one worker can be in progress at once; 1 by default. For work that waits for a disk, a
+        /// network or a device.
         ///
-        /// Each of the threads has a worker of its own, built there by `new` from the configuration; what
-        /// is heavy they share through a `static`, a `OnceLock` say.
-        /// [`Context::thread_index`](crate::Context::thread_index) tells them apart. Those of a worker process
-        /// live and die together, those of a [`ThreadServlet`](crate::ThreadServlet) each for itself.
-        /// From 1 up to 64 divided by the number of workers; another number is a
-        /// [`StartError::Range`](crate::StartError::Range).
+        /// Each thread has a worker of its own, built there by `new` from the configuration. The threads share large
+        /// data through a `static`, a `OnceLock` say. [`Context::thread_index`](crate::Context::thread_index) tells
+        /// them apart. Those of a worker process live and die together, those of a
+        /// [`ThreadServlet`](crate::ThreadServlet) separately. From 1 up to 64 divided by the number of workers;
+        /// another number is a [`StartError::Range`](crate::StartError::Range).
         ///
         /// ```
         /// use ringmill::rkyv::Archived;
@@ -198,8 +196,8 @@ macro_rules! setters {
             self
         }
 
-        /// How soon and how often workers that have died are started again, and when the servlet is given up.
-        /// See [`Restarts`](crate::Restarts).
+        /// How soon and how often dead workers are restarted, and when the servlet is given up. See
+        /// [`Restarts`](crate::Restarts).
         #[must_use]
         pub fn restarts(mut self, policy: crate::policy::restarts::Restarts) -> Self {
             self.options.restarts = policy;
@@ -210,9 +208,9 @@ macro_rules! setters {
         /// `servlet`, `worker`, `thread`, `count`, `min`, `max` and `mean`, each since the last such line.
         /// By default 1,000,000; 0 means never, and so does a batch size of 0.
         ///
-        /// It is logged in the worker's own process. There nobody listens unless the worker installs a
-        /// subscriber, in `new` or `warm_up`; a worker in a thread logs to the subscriber of the server's
-        /// process. [`Server::stats`](crate::Server::stats) needs neither.
+        /// The line is logged in the worker's own process. There it reaches a subscriber only if the worker installs
+        /// one, in `new` or `warm_up`; a worker in a thread logs to the subscriber of the server's process.
+        /// [`Server::stats`](crate::Server::stats) needs neither.
         #[must_use]
         pub fn log_batches_every(mut self, batches: u64) -> Self {
             self.options.log_batches_every = batches;

@@ -13,10 +13,10 @@ use std::time::Duration;
 
 /// One worker type in one or more processes, which share an input ring.
 ///
-/// The processes run this program's executable anew, so the program (or test module) must list the type
-/// in [`init!`](crate::init). A worker that crashes takes nobody along: the requests it was working on
-/// are answered with an error, and it is started again. A process with several
-/// [`stream_threads`](Self::stream_threads) lives and dies as one.
+/// The processes run this program's executable, so the program (or test module) must list the type in
+/// [`init!`](crate::init). A crash ends one worker only: the requests on which it was working are answered with an
+/// error, and it is restarted. The threads of a process with several [`stream_threads`](Self::stream_threads) live and
+/// die together.
 #[derive(Debug)]
 pub struct ProcessServlet<W: BatchWorker> {
     options: Options<W::Config>,
@@ -33,26 +33,27 @@ impl<W: BatchWorker> ProcessServlet<W> {
 
     setters!();
 
-    /// Runs the workers from another executable, which must list the type in its `init!`, built with
-    /// the same payload types.
+    /// Runs the workers from another executable, which must list the type in its `init!` and be built with the same
+    /// payload types.
     ///
-    /// It is looked into before it is run: one without an `init!`, one built with another version of ringmill, or one that
-    /// cannot be read is a [`StartError::Program`]. A script (`#!`) cannot be looked into and is run; it is to lead to
-    /// such an executable, with the environment that it was given. There the type is found by its name and the layout of
-    /// its payloads, as far as that can be seen; two types that have both in common, or a type that has another layout
-    /// than here, are a [`StartError::Join`]. What cannot be seen, [`SCHEMA`](crate::Worker::SCHEMA) can state.
+    /// The server inspects the executable before it runs it: one without an `init!`, one built with another version of
+    /// ringmill, or one that cannot be read is a [`StartError::Program`]. A script (`#!`) cannot be inspected and is
+    /// run; it must exec such an executable, with the environment that it was given. There the type is found by its
+    /// name and, as far as that is visible, the layout of its payloads; two types that agree in both, or a type with
+    /// another layout than here, are a [`StartError::Join`]. [`SCHEMA`](crate::Worker::SCHEMA) can state what is not
+    /// visible.
     #[must_use]
     pub fn program(mut self, path: impl Into<PathBuf>) -> Self {
         self.program = Some(path.into());
         self
     }
 
-    /// What becomes of the requests that a worker was working on when it died; by default they end with
+    /// What becomes of the requests on which a worker was working when it died; by default they end with
     /// [`CallError::WorkerDied`](crate::CallError::WorkerDied).
     ///
     /// ```
     /// use ringmill::{OnDeath, PassThrough, ProcessServlet};
-    /// // Work that may be done twice: again up to three times, and one bad request costs its batch nothing.
+    /// // Work that may be repeated: up to three retries, and one bad request costs its batch nothing.
     /// let servlet = ProcessServlet::<PassThrough<u32>>::new(()).batch_size(64).on_death(OnDeath::Bisect(3));
     /// ```
     #[must_use]
@@ -61,23 +62,22 @@ impl<W: BatchWorker> ProcessServlet<W> {
         self
     }
 
-    /// How long a call of user code, with an item or a batch, may take before its worker is killed; by default for
-    /// ever. It is killed between that time and an eighth more (at least a millisecond): somebody looks so often,
-    /// and no clock is read for a call. What it was working on ends as [`on_death`](Self::on_death) says, with
-    /// [`RemoteCause::Overran`](crate::RemoteCause::Overran), or once its tries are used up with
+    /// How long a call of user code, with an item or a batch, may take before the supervisor kills its worker; by
+    /// default for ever. It kills the worker between that time and an eighth more (at least a millisecond), since it
+    /// looks that often, and no clock is read for a call. The requests of the call end as [`on_death`](Self::on_death)
+    /// says, with [`RemoteCause::Overran`](crate::RemoteCause::Overran), or once their retries are used up with
     /// [`RemoteCause::Poisonous`](crate::RemoteCause::Poisonous). Zero is a [`StartError::Range`].
     ///
-    /// A caller's time-out only ends its waiting; this ends the work.
+    /// A caller's timeout only ends its waiting; this ends the work.
     #[must_use]
     pub fn exec_timeout(mut self, limit: Duration) -> Self {
         self.options.exec_timeout = Some(limit);
         self
     }
 
-    /// Sets an environment variable of all its workers, which otherwise have those of the server's process.
-    /// It is there whenever a worker is started, again or for the first time, and nobody else sees it: it
-    /// does not lie in the segment. A name that is empty or has a `=`, and a zero byte in a name or value, make the
-    /// start fail with [`StartError::Variable`].
+    /// Sets an environment variable of all its workers, which otherwise have those of the server's process. Each start
+    /// and restart of a worker sets it. No other process sees it: it does not lie in the segment. A name that is empty
+    /// or has a `=`, and a zero byte in a name or value, make the start fail with [`StartError::Variable`].
     ///
     /// ```
     /// use ringmill::{PassThrough, ProcessServlet};
@@ -93,9 +93,8 @@ impl<W: BatchWorker> ProcessServlet<W> {
         self
     }
 
-    /// Sets an environment variable of one worker, whatever [`env`](Self::env) says of it. The index is that
-    /// of [`Context::worker_index`](crate::Context::worker_index); one that does not exist is a
-    /// [`StartError::Range`].
+    /// Sets an environment variable of one worker, which overrides [`env`](Self::env). The index is that of
+    /// [`Context::worker_index`](crate::Context::worker_index); one that does not exist is a [`StartError::Range`].
     #[must_use]
     pub fn env_for(
         mut self,

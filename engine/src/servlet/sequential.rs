@@ -6,9 +6,8 @@ use crate::plan::{Planner, Span};
 
 /// Two servlets one after the other, made by [`Servlet::then`]; longer chains nest.
 ///
-/// Each item goes from worker to worker by itself: nobody stands between the stages. With several workers a
-/// stage may change the order of items; each caller still gets its own answer. An item that fails in one stage
-/// skips the others.
+/// Each item goes from worker to worker directly: no thread stands between the stages. A stage with several workers may
+/// change the order of items; each caller still gets its own answer. An item that fails in one stage skips the others.
 #[derive(Debug)]
 pub struct Sequential<First, Next> {
     first: First,

@@ -1,4 +1,4 @@
-//! One of several servlets handles an item.
+//! Several servlets of which one handles each item.
 
 use super::{Servlet, ThreadServlet, sealed};
 use crate::error::{RemoteCause, StartError};
@@ -13,14 +13,14 @@ use std::fmt;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
-/// A function of the input names the member that handles it: 0 for the first.
+/// A function of the input chooses the member that handles it: 0 for the first.
 ///
-/// The function runs in the server's process, in whatever thread brings the item: the caller's, where the
-/// switch comes first, or a thread worker's; in the place of a worker that died, or of a servlet that is down, also
-/// the supervisor's, on which restarts wait. Behind a worker *process* the switch has a thread of its own in
-/// the server's process, and an item pays for one more step; a switch that comes first costs nothing. It must
-/// be quick, must not wait for this server, and may be called by several threads at once. An index without a
-/// member, or a panic, is an error for that item.
+/// The function runs in the server's process, in the thread that brings the item: the caller's, if the switch comes
+/// first, or a thread worker's; for a worker that died, or a servlet that is down, also the supervisor's, on which
+/// restarts wait. Behind a worker *process* the switch has a thread of its own in the server's process, and an item
+/// takes one more step; a switch that comes first costs nothing. The function must be quick, must not wait for this
+/// server, and may be called by several threads at once. If it returns an index without a member, or panics, that item
+/// ends with an error.
 ///
 /// ```no_run
 /// # use ringmill::*;
@@ -62,7 +62,7 @@ where
 }
 
 impl<M, F> Switch<M, F> {
-    /// The switch's name in errors and reports; by default `switch`. What a servlet can be called.
+    /// The switch's name in errors and reports; by default `switch`. The rules are those for a servlet's name.
     #[must_use]
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = name.into();
@@ -97,12 +97,12 @@ where
     }
 }
 
-/// What the members of a switch can be: tuples of up to eight servlets with the same input and output, and
-/// lists of servlets of one type.
+/// The members of a switch: tuples of up to eight servlets with the same input and output, and lists of servlets of one
+/// type.
 pub trait Alternatives: sealed::Sealed + 'static {
-    /// What they all take.
+    /// The input that all members take.
     type In: Payload;
-    /// What they all give.
+    /// The output that all members give.
     type Out: Payload;
     #[doc(hidden)]
     fn add(self) -> Vec<AddMember<'static>>;

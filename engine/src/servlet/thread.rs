@@ -10,9 +10,9 @@ use ringmill_shm::participant::Role;
 use std::sync::Arc;
 
 /// One worker type in one or more threads of the server's process: the same traits, rings and batches as
-/// [`ProcessServlet`](crate::ProcessServlet), without its protection from crashes. Each thread has a
-/// worker of its own, built from the configuration; nothing needs to be listed anywhere. A thread that a
-/// [fatal](crate::BoxError::fatal) error has stopped is started again.
+/// [`ProcessServlet`](crate::ProcessServlet), without its protection from crashes. Each thread has a worker of its own,
+/// built from the configuration; the type needs no `init!`. A thread that a [fatal](crate::BoxError::fatal) error has
+/// stopped is restarted.
 #[derive(Debug)]
 pub struct ThreadServlet<W: BatchWorker> {
     options: Options<W::Config>,
