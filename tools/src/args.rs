@@ -6,69 +6,85 @@ use ringmill_shm::word::Phase;
 
 const EXAMPLES: &str = "\
 Examples:
-  shmtool list                 which segments there are, and whose server has died
-  shmtool show digits          nodes, workers and requests of the server 'digits'
-  shmtool show ./run/digits    the same for a segment that lies in a file
-  shmtool check digits         exit status 0 if it is consistent
+  shmtool list                 all named segments, live and stale
+  shmtool show digits          nodes, workers, requests of the server 'digits'
+  shmtool show ./run/digits    the same for a segment in a file of your own
+  shmtool check digits         exit status 0 if the segment is consistent
   shmtool clean --dry-run      what 'shmtool clean' would remove
 
-Exit status: 0 fine; 1 the report says that something is wrong; 2 wrong usage, no such segment,
-or another error, told in one line on standard error.";
+Exit status:
+  0  fine
+  1  the report says that something is wrong
+  2  wrong usage, no such segment, or another error; one line on standard
+     error says which";
 
 const LIST_HELP: &str = "\
 States:
   live      its server lives
-  stale     its server has died; 'shmtool clean' removes it
-  foreign   has a segment's name but is no segment; nobody touches it
-  unknown   it cannot be told, the note says why (another user's, for example)
+  stale     its server has died; 'shmtool clean' removes the segment
+  foreign   it has a segment's name but is no segment; shmtool leaves it alone
+  unknown   shmtool cannot read it (another user's, for example); the note
+            says why
 
-Segments in files of their own are not found by list: give their path to show, check or clean.
+list does not find segments in files of your own: give their path to show,
+check or clean.
 
 JSON: {\"segments\": [...]}, ordered by name, each with
-  name, path        what the other commands take; the file
+  name, path        the argument of the other commands; the file
   state             live, stale, foreign, unknown
-  run               what the server last said: creating, running, stopping, closed
+  run               the server's last report: creating, running, draining,
+                    stopping, closed
   bytes             size of the file
-  created_unix_s    when it was made, seconds since 1970
-  age_s             the same, seconds ago
-  user_id, user     whose file it is
-  server_pid        the server's process (of a stale segment: that it had)
-  note              what else there is to say
-What is not known is null.
+  created_unix_s    when the server created it, seconds since 1970
+  age_s             how many seconds ago that was
+  user_id, user     the file's owner
+  server_pid        the server's process; of a stale segment, its last one
+  note              why the state is not live, or what is missing
+An unknown value is null.
 
 Examples:
   shmtool list
   shmtool list --json | jq -r '.segments[] | select(.state == \"stale\") | .name'";
 
 const SHOW_HELP: &str = "\
-The segment is read while its participants work: numbers that belong together are of almost the same
-moment, not of exactly the same. Depth and phases are a glance, counters are since the server's start.
+shmtool reads the segment while its participants work, so numbers that belong
+together are from almost, not exactly, the same moment. Depth and phases are
+of this moment; counters are since the server's start.
 
 JSON:
-  name, path, state, run, bytes, created_unix_s, age_s, user_id, user   as for list
+  name, path, state, run, bytes, created_unix_s, age_s, user_id, user
+                    as for list
   server            pid, alive
   layout_version    of the library that made it
   fingerprint       of all fields, sizes and offsets, in hexadecimal
   capacity          requests that can be in progress
   tasks_per_request
-  inline_bytes, largest_payload_bytes   what needs no block; the most that fits
-  requests          by phase: {phases}
-  nodes             index, name, worker_type, batch_size (0: item by item), batch_wait_ns,
-                    log_batches_every (0: never),
-                    next (by name; null: the end, where a request goes to its caller and a branch
-                    of an ensemble to where it is joined),
+  inline_bytes      the largest payload that needs no block
+  largest_payload_bytes
+  requests          count by phase:
+                    {phases}
+  nodes             index, name, worker_type, batch_size (0: item by item),
+                    batch_wait_ns, log_batches_every (0: never),
+                    next (a name; null: the end, where a request goes to its
+                    caller and a branch of an ensemble to its join),
                     ring: depth, cells;
-                    lock_holder (null: nobody): participant, worker, pid, alive;
-                    on_death (fail, retry or bisect: what becomes of a dead worker's items),
-                    down (why its circuit is open; null: it is not),
-                    threads (of each worker), sleeping: who sleeps, by number within the node
-                    (worker * threads + thread)
-  ensembles         name, members (where each begins), fail_fast, next (as for nodes)
+                    lock_holder (null: the lock is free): participant, worker,
+                    pid, alive;
+                    on_death (fail, retry or bisect: what happens to a dead
+                    worker's items),
+                    down (why its circuit is open; null: it is closed),
+                    threads (of each worker),
+                    sleeping (workers' threads that sleep, by number within
+                    the node: worker * threads + thread)
+  ensembles         name, members (where each begins), fail_fast,
+                    next (as for nodes)
   switches          name, members
-  workers           one entry a thread: node, worker, thread, participant, state (vacant, starting,
-                    ready, failed, leaving, dead), alive (its lease is held), role (process_worker,
-                    thread_worker), pid, restarts, in_call (user code is at work), cpus ([]: not
-                    pinned), message (why it failed),
+  workers           one entry a thread: node, worker, thread, participant,
+                    state (vacant, starting, ready, failed, leaving, dead),
+                    alive (its lease is held),
+                    role (process_worker, thread_worker), pid, restarts,
+                    in_call (user code is running), cpus ([]: not pinned),
+                    message (why it failed),
                     counters, since the server's start:
 {counters}
   blocks            block_bytes, in_use, count; one entry a size class
@@ -78,7 +94,7 @@ Examples:
   shmtool show digits --json | jq '.nodes[] | {name, depth: .ring.depth}'";
 
 fn show_help() -> String {
-    let line = |name, help| format!("                      {name:<16}{help}");
+    let line = |name, help| format!("    {name:<16}{help}");
     let mut counters: Vec<_> =
         Counter::ALL.map(|counter| line(counter.words().name, counter.words().help)).to_vec();
     counters.push(line("batch_mean", "Items a batch; 0 before the first."));
@@ -87,58 +103,66 @@ fn show_help() -> String {
 }
 
 const CHECK_HELP: &str = "\
-It changes nothing and may run while everybody works: what it reports of a live segment was seen,
-unchanged, in several looks in a row.
+check changes nothing and may run while participants work: it looks several
+times, and reports a problem of a live segment only if every look shows the
+same.
 
-Exit status: 0 consistent; 1 problems, which are printed; 2 it could not be checked.
+Exit status:
+  0  consistent
+  1  problems, which are printed
+  2  shmtool could not check the segment
 
 JSON:
   name, path, state   as for list
   consistent          true if there are no problems
-  problems            each with kind, message, and the numbers that go with its kind:
-                      task, word, state, request, pending | node, position, id, lap, token |
-                      class, block, owner
+  problems            each with kind, message, and the numbers of its kind:
+                      task, word, state, request, pending |
+                      node, position, id, lap, token | class, block, owner
 
 Examples:
   shmtool check digits
   shmtool check digits --json | jq '.problems[].message'";
 
 const CLEAN_HELP: &str = "\
-A segment is removed only if its lease is free, which the kernel sees to when its server ends in any
-way. Segments of live servers, files that are no segments, symbolic links and other users' segments
-are left alone.
+clean removes a segment only if its lease is free: the kernel frees the lease
+when the server ends in any way. It leaves alone segments of live servers,
+files that are no segments, symbolic links and other users' segments.
 
-Exit status: 0 fine; 1 a segment that was named was left alone; 2 a segment that was named does not
-exist, or the system refused to remove one.
+Exit status:
+  0  fine
+  1  a segment that you named was left alone
+  2  a segment that you named does not exist, or the system refused to remove
+     one
 
 JSON:
-  dry_run           whether this was a rehearsal
+  dry_run           whether this was a dry run
   segments          each with name, path, bytes, reason, and
-  outcome           removed, would_remove, live, foreign, skipped, missing, failed
+  outcome           removed, would_remove, live, foreign, skipped, missing,
+                    failed
 
 Examples:
-  shmtool clean --dry-run      what would go
+  shmtool clean --dry-run      what clean would remove
   shmtool clean                remove all stale named segments
   shmtool clean digits ./seg   only these, if they are stale";
 
-/// Look at ringmill segments: list, show, check, clean.
+/// Inspect ringmill segments: list, show, check, clean.
 #[derive(Debug, Parser)]
 #[command(name = "shmtool", version, after_help = EXAMPLES, arg_required_else_help = true)]
 pub(crate) struct Args {
-    /// Print one JSON document instead of text; --help of each command lists its fields.
+    /// Print JSON; each command's --help lists the fields.
     #[arg(long, global = true)]
     pub(crate) json: bool,
     #[command(subcommand)]
     pub(crate) command: Command,
 }
 
-/// What to do.
+/// The command.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// List the named segments of this machine, live and stale.
     #[command(after_long_help = LIST_HELP)]
     List,
-    /// Show what is going on in a segment: nodes, workers, requests, payload blocks.
+    /// Show a segment's nodes, workers, requests and payload blocks.
     #[command(after_long_help = show_help())]
     Show {
         /// The segment's name, or its path if it has a slash.
@@ -153,7 +177,7 @@ pub(crate) enum Command {
     /// Remove segments whose server has died.
     #[command(after_long_help = CLEAN_HELP)]
     Clean {
-        /// Only say what would be removed.
+        /// Only say what clean would remove.
         #[arg(long)]
         dry_run: bool,
         /// Names or paths of segments; none means all named segments.
@@ -173,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn json_may_stand_anywhere() {
+    fn json_may_stand_before_or_after_the_command() {
         for line in [["shmtool", "--json", "list"], ["shmtool", "list", "--json"]] {
             assert!(Args::parse_from(line).json);
         }

@@ -2,24 +2,24 @@
 
 use crate::error::ToolError;
 use crate::output::{Page, Report, Verdict};
-use crate::survey::{State, Survey};
+use crate::survey::{Liveness, Survey};
 use crate::units;
 use ringmill_shm::check::{self, Problem};
 use ringmill_shm::text::{shown, shown_path};
 use serde::Serialize;
 
-/// What was found in one segment.
+/// The report on one segment.
 #[derive(Debug, Serialize)]
 pub(crate) struct Checked {
-    /// What commands take.
+    /// The argument that commands take.
     name: String,
     /// The file.
     path: String,
     /// Whether it is in use.
-    state: State,
+    state: Liveness,
     /// Whether there are no problems.
     consistent: bool,
-    /// What must not be.
+    /// Its inconsistencies.
     problems: Vec<Told>,
 }
 
@@ -27,7 +27,7 @@ pub(crate) struct Checked {
 struct Told {
     #[serde(flatten)]
     problem: Problem,
-    /// The same for people.
+    /// The problem as a sentence.
     message: String,
 }
 
@@ -39,8 +39,8 @@ pub(crate) fn check(name: &str) -> Result<Checked, ToolError> {
         .map(|problem| Told { message: problem.to_string(), problem })
         .collect();
     Ok(Checked {
-        name: shown(&survey.place.to_text()),
-        path: shown_path(&survey.place.path()),
+        name: shown(&survey.location.to_text()),
+        path: shown_path(&survey.location.path()),
         state: survey.state,
         consistent: problems.is_empty(),
         problems,
@@ -57,7 +57,7 @@ impl Report for Checked {
         for told in &self.problems {
             text += &format!("  {}\n", told.message);
         }
-        if self.state == State::Stale {
+        if self.state == Liveness::Stale {
             text += &format!("It is stale: its server has died. 'shmtool clean {}' removes it.\n", self.name);
         }
         text

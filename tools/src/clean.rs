@@ -7,16 +7,16 @@
 
 use crate::error::ToolError;
 use crate::output::{Page, Report, Verdict};
-use crate::survey::{State, Survey};
+use crate::survey::{Liveness, Survey};
 use crate::units;
 use ringmill_shm::segment::{self, NAMED_DIRECTORY, Place, Removed, remove_if_stale};
 use ringmill_shm::text::{shown, shown_path};
 use serde::Serialize;
 
-/// What became of the segments.
+/// The outcome for each segment.
 #[derive(Debug, Serialize)]
 pub(crate) struct Cleaning {
-    /// Whether this was a rehearsal.
+    /// Whether nothing was to be removed.
     dry_run: bool,
     /// In the order given, or by name.
     segments: Vec<Cleaned>,
@@ -27,33 +27,33 @@ pub(crate) struct Cleaning {
 
 #[derive(Debug, Serialize)]
 struct Cleaned {
-    /// What commands take.
+    /// The argument that commands take.
     name: String,
     /// The file.
     path: String,
     /// Size of the file.
     bytes: Option<u64>,
-    /// What became of it.
+    /// How it ended.
     outcome: Outcome,
-    /// Why, if that is not plain.
+    /// Why, if its server's death is not the reason.
     reason: Option<String>,
 }
 
-/// What became of one segment.
+/// How the cleaning of one segment ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 enum Outcome {
     /// It was stale and is gone.
     Removed,
-    /// It is stale; this was a rehearsal.
+    /// It is stale; this was a dry run.
     WouldRemove,
     /// Its server lives; left alone.
     Live,
     /// It is no segment; left alone.
     Foreign,
-    /// It cannot be told whether it is stale; left alone.
+    /// Whether it is stale is unknown; left alone.
     Skipped,
-    /// There is nothing of this name.
+    /// No segment has this name.
     Missing,
     /// It is stale, but the system refused to remove it.
     Failed,
@@ -74,8 +74,8 @@ impl Outcome {
 /// Removes stale segments: those named, or all that are named segments of this machine.
 pub(crate) fn clean(names: &[String], dry_run: bool) -> Result<Cleaning, ToolError> {
     let named = !names.is_empty();
-    // All names are understood before the first segment is touched.
-    let places = match named {
+    // All names are parsed before the first segment is touched.
+    let locations = match named {
         true => names.iter().map(|name| Place::parse(name)).collect::<Result<Vec<_>, _>>()?,
         false => {
             let system = |error| ToolError::System { what: "read", path: NAMED_DIRECTORY.into(), error };
@@ -83,21 +83,21 @@ pub(crate) fn clean(names: &[String], dry_run: bool) -> Result<Cleaning, ToolErr
         }
     };
     let mut segments = Vec::new();
-    for place in places {
-        let (survey, outcome, reason) = match Survey::of(place.clone()) {
+    for location in locations {
+        let (survey, outcome, reason) = match Survey::of(location.clone()) {
             Ok(Some(survey)) => {
                 let (outcome, reason) = clean_one(&survey, dry_run);
                 (Some(survey), outcome, reason)
             }
             Ok(None) if !named => continue,
             Ok(None) => {
-                (None, Outcome::Missing, Some("no such segment; 'shmtool list' shows what there is".into()))
+                (None, Outcome::Missing, Some("no such segment; 'shmtool list' shows all segments".into()))
             }
             Err(error) => (None, Outcome::Failed, Some(error.to_string())),
         };
         segments.push(Cleaned {
-            name: shown(&place.to_text()),
-            path: shown_path(&place.path()),
+            name: shown(&location.to_text()),
+            path: shown_path(&location.path()),
             bytes: survey.and_then(|s| s.bytes()),
             outcome,
             reason,
@@ -110,17 +110,17 @@ fn clean_one(survey: &Survey, dry_run: bool) -> (Outcome, Option<String>) {
     let live = || (Outcome::Live, Some("its server lives".to_string()));
     let foreign = |why: &str| (Outcome::Foreign, Some(format!("not a ringmill segment: {why}")));
     match survey.state {
-        State::Live => return live(),
-        State::Foreign => return foreign(survey.why.as_deref().unwrap_or_default()),
-        State::Unknown => return (Outcome::Skipped, survey.why.clone()),
-        State::Stale => {}
+        Liveness::Live => return live(),
+        Liveness::Foreign => return foreign(survey.why.as_deref().unwrap_or_default()),
+        Liveness::Unknown => return (Outcome::Skipped, survey.why.clone()),
+        Liveness::Stale => {}
     }
-    // *hands off*: decides anew, with the lease in hand.
-    match remove_if_stale(&survey.place, dry_run) {
+    // *hands off*: decides again, with the lease held.
+    match remove_if_stale(&survey.location, dry_run) {
         Ok(Removed::Stale) if dry_run => (Outcome::WouldRemove, survey.why.clone()),
         Ok(Removed::Stale) => (Outcome::Removed, survey.why.clone()),
         Ok(Removed::Live) => live(),
-        Ok(Removed::Foreign) => foreign("another file has just taken its name"),
+        Ok(Removed::Foreign) => foreign("another file has taken its name"),
         Err(error) => (Outcome::Failed, Some(error.to_string())),
     }
 }

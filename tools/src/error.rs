@@ -1,4 +1,4 @@
-//! Why there is no report.
+//! Why a command has no report.
 
 use ringmill_shm::segment::NameError;
 use ringmill_shm::text::shown_path;
@@ -12,15 +12,15 @@ pub(crate) enum ToolError {
     /// No segment can have this name.
     #[error(transparent)]
     Name(#[from] NameError),
-    /// There is nothing at the place.
-    #[error("no segment {name:?}: there is no {}; 'shmtool list' shows what there is", shown_path(path))]
+    /// The segment's file does not exist.
+    #[error("no segment {name:?}: there is no {}; 'shmtool list' shows all segments", shown_path(path))]
     Missing {
-        /// What was asked for.
+        /// The argument.
         name: String,
-        /// Where it would lie.
+        /// The file that it would have.
         path: PathBuf,
     },
-    /// There is something that is no segment.
+    /// The file is no segment.
     #[error("{} is not a ringmill segment: {why}", shown_path(path))]
     Foreign {
         /// The file.
@@ -29,21 +29,21 @@ pub(crate) enum ToolError {
         why: String,
     },
     /// It may be a segment, but it cannot be read.
-    #[error("cannot look into {}: {why}", shown_path(path))]
+    #[error("cannot read {}: {why}", shown_path(path))]
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// What stands in the way.
+        /// Why.
         why: String,
     },
     /// The operating system refused.
     #[error("cannot {what} {}: {error}", shown_path(path))]
     System {
-        /// What was tried.
+        /// What the tool tried.
         what: &'static str,
         /// On which file.
         path: PathBuf,
-        /// What it said.
+        /// The system's error.
         error: io::Error,
     },
     /// The report could not be written.

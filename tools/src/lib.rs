@@ -1,17 +1,18 @@
-//! Looks at ringmill segments from outside: which there are, what is going on in one, whether it is
-//! consistent; and removes those whose server has died.
+//! Inspects ringmill segments from outside: lists them, shows one, checks whether it is consistent; and removes those whose
+//! server has died.
 //!
 //! Every command makes a report, a struct of plain facts, and prints it as text for people or as JSON.
-//! A segment that is looked at is mapped read-only; only `clean` changes anything.
+//! The tool maps a segment read-only; only `clean` changes anything.
 //!
 //! # Invariants
 //!
-//! * *hands off*: nothing is removed but by `clean`, and by it only what a free lease proves stale.
-//! * A segment's bytes are anybody's: they can make a report wrong, but not end it. Only a file that is made
-//!   shorter while it is mapped does, with a message: who copied it first would copy what is not one moment's.
-//! * *plain text*: whatever a file, a segment or a name says is escaped where it enters a report, in each cell of a table
-//!   once more, and in JSON; so is an error. Nothing but our own line feeds and styles reaches a terminal.
-//! * Text goes to standard output as one piece; a reader that has gone is no error.
+//! * *hands off*: only `clean` removes files, and only those of a segment that a free lease proves stale.
+//! * Any process of the user may write a segment's bytes: they can make a report wrong, but not end it. Only a file that is
+//!   made shorter while it is mapped does, with a message. A copy of the file would not prevent wrong reports: it shows no
+//!   single moment.
+//! * *plain text*: the text of a file, a segment or a name is escaped where it enters a report, in each cell of a table
+//!   again, and in JSON; so is an error. Only our own line feeds and styles reach a terminal.
+//! * Text goes to standard output as one piece; a reader that has gone is not an error.
 //! * Exit status: 0 fine, 1 the report says that something is wrong, 2 no full report could be made.
 #![forbid(unsafe_code)]
 
@@ -34,7 +35,7 @@ use ringmill_shm::text::shown;
 use std::io::Write;
 use std::process::ExitCode;
 
-/// The program: does what its command line says, and gives the status to exit with.
+/// The program: runs its command line, and returns the status to exit with.
 #[must_use]
 pub fn main() -> ExitCode {
     end_on_bus_error(
@@ -43,17 +44,17 @@ pub fn main() -> ExitCode {
     );
     let done = run(&Args::parse()).and_then(|(text, verdict)| output::print(&text).map(|()| verdict));
     let verdict = done.unwrap_or_else(|error| {
-        // A closed standard error leaves nobody to tell.
+        // With standard error closed, the message has no reader.
         let _ = writeln!(std::io::stderr(), "shmtool: {}", shown(&error.to_string()));
         Verdict::Failed
     });
     ExitCode::from(verdict as u8)
 }
 
-/// What `shmtool show` would print, without the program around it: for tests that show many segments.
+/// The text that `shmtool show` would print, without the program around it: for tests that show many segments.
 ///
 /// # Errors
-/// What it would complain of.
+/// The message that the program would print.
 pub fn show(name: &str, json: bool) -> Result<String, String> {
     let args = Args { json, command: Command::Show { name: name.into() } };
     run(&args).map(|(text, _)| text).map_err(|error| error.to_string())

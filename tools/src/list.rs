@@ -1,8 +1,8 @@
-//! `shmtool list`: which segments there are.
+//! `shmtool list`: the named segments of this machine.
 
 use crate::error::ToolError;
 use crate::output::{Page, Report};
-use crate::survey::{Identity, State, Survey};
+use crate::survey::{Identity, Liveness, Survey};
 use crate::units;
 use ringmill_shm::participant::SERVER;
 use ringmill_shm::segment::{self, NAMED_DIRECTORY, Run};
@@ -19,13 +19,13 @@ pub(crate) struct Listing {
 struct Listed {
     #[serde(flatten)]
     identity: Identity,
-    /// The server's process; of a stale segment, that it had.
+    /// The server's process; of a stale segment, its last one.
     server_pid: Option<u32>,
-    /// What else there is to say.
+    /// Why the state is not live, or what is missing.
     note: Option<String>,
 }
 
-/// Looks for segments.
+/// Lists the named segments.
 pub(crate) fn list() -> Result<Listing, ToolError> {
     let found = segment::list().map_err(|error| ToolError::System {
         what: "read",
@@ -46,16 +46,16 @@ impl Listed {
     fn state(&self) -> String {
         let state = self.identity.state;
         match self.identity.run {
-            Some(Run::Draining) if state == State::Live => "live, draining".into(),
-            Some(Run::Stopping) if state == State::Live => "live, stopping".into(),
-            Some(Run::Closed) if state == State::Live => "live, closed".into(),
+            Some(Run::Draining) if state == Liveness::Live => "live, draining".into(),
+            Some(Run::Stopping) if state == Liveness::Live => "live, stopping".into(),
+            Some(Run::Closed) if state == Liveness::Live => "live, closed".into(),
             _ => state.text().into(),
         }
     }
 
     fn server(&self) -> String {
         match self.server_pid {
-            Some(pid) if self.identity.state == State::Live => pid.to_string(),
+            Some(pid) if self.identity.state == Liveness::Live => pid.to_string(),
             Some(pid) => format!("{pid} (gone)"),
             None => "-".into(),
         }
@@ -86,10 +86,10 @@ impl Report for Listing {
             row
         });
         let mut text = page.table(&headings, rows);
-        let stale = self.segments.iter().filter(|s| s.identity.state == State::Stale).count();
+        let stale = self.segments.iter().filter(|s| s.identity.state == Liveness::Stale).count();
         if stale > 0 {
             text += &format!(
-                "\n{} stale: 'shmtool clean' removes what dead servers left.\n",
+                "\n{} stale: 'shmtool clean' removes the files of dead servers.\n",
                 units::count(stale, "segment")
             );
         }
@@ -102,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_empty_machine_gets_a_friendly_line() {
+    fn without_segments_the_text_says_that_no_server_runs() {
         let empty = Listing { segments: Vec::new() };
         let text = empty.text(Page::plain());
         assert_eq!(text, "No ringmill segments in /dev/shm: no server is running.\n");
@@ -110,11 +110,11 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_known_is_null_in_json_and_a_dash_in_text() {
+    fn an_unknown_value_is_null_in_json_and_a_dash_in_text() {
         let identity = Identity {
             name: "x".into(),
             path: "/dev/shm/ringmill-x".into(),
-            state: State::Foreign,
+            state: Liveness::Foreign,
             run: None,
             bytes: Some(3),
             created_unix_s: None,

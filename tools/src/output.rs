@@ -1,4 +1,4 @@
-//! How reports reach people and programs.
+//! Reports as text and as JSON, and the exit status.
 
 use crate::error::ToolError;
 use comfy_table::{Cell, CellAlignment, ColumnConstraint, ContentArrangement, LineStyle, Table, TableStyle};
@@ -6,7 +6,7 @@ use ringmill_shm::text::{is_unruly, shown};
 use serde::Serialize;
 use std::io::{self, Write};
 
-/// What a report comes to: the exit status.
+/// The exit status of a report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub(crate) enum Verdict {
@@ -14,22 +14,22 @@ pub(crate) enum Verdict {
     Fine = 0,
     /// The report says that something is wrong.
     Wrong = 1,
-    /// Something could not be done.
+    /// The tool could not do something.
     Failed = 2,
 }
 
-/// Facts that can be printed; as JSON, its serialised form.
+/// Facts that can be printed, as text or in serialised form as JSON.
 pub(crate) trait Report: Serialize {
-    /// For people; ends with a newline.
+    /// The text for people; it ends with a newline.
     fn text(&self, page: Page) -> String;
 
-    /// What it comes to.
+    /// The exit status.
     fn verdict(&self) -> Verdict {
         Verdict::Fine
     }
 }
 
-/// What text is laid out for.
+/// The page that text is laid out for.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Page {
     /// Columns of the terminal; none if it is no terminal: then tables are plain and never wrapped.
@@ -50,7 +50,7 @@ impl Page {
         Self { width: None }
     }
 
-    /// A table; headings that begin with `>` are of numbers, set flush right.
+    /// A table; a heading that begins with `>` is of a column of numbers, set flush right.
     pub(crate) fn table(
         self,
         headings: &[impl AsRef<str>],
@@ -83,7 +83,7 @@ impl Page {
         for texts in rows {
             table.add_row(row(texts));
         }
-        // The rule's junctions are one column more.
+        // A junction of the rule takes one column.
         let gap = if self.width.is_some() { 1 } else { 2 };
         for (column, &alignment) in table.column_iter_mut().zip(&alignments) {
             column.set_padding((0, gap));
@@ -99,7 +99,7 @@ impl Page {
 
 /// A report as one JSON document.
 pub(crate) fn json(report: &impl Report) -> Result<String, ToolError> {
-    // serde_json escapes what JSON must; a terminal obeys more than that. Such characters stand in strings only.
+    // serde_json escapes what JSON requires; a terminal obeys more characters. They stand in strings only.
     let mut text = String::new();
     for c in serde_json::to_string_pretty(report).map_err(ToolError::Json)?.chars() {
         match c != '\n' && is_unruly(c) {
@@ -111,7 +111,7 @@ pub(crate) fn json(report: &impl Report) -> Result<String, ToolError> {
     Ok(text)
 }
 
-/// Writes to standard output. A reader that has gone has seen enough.
+/// Writes to standard output. A reader that has gone is not an error.
 pub(crate) fn print(text: &str) -> Result<(), ToolError> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
@@ -125,7 +125,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_plain_table_has_nothing_but_words_and_spaces() {
+    fn a_plain_table_has_only_words_and_spaces() {
         let rows = [vec!["a".to_string(), "1".to_string()], vec!["bcd".to_string(), "1000".to_string()]];
         let text = Page::plain().table(&["name", ">count"], rows.clone());
         assert_eq!(text, "name  count\na         1\nbcd    1000\n");

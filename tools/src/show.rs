@@ -1,4 +1,4 @@
-//! `shmtool show`: what is going on in one segment.
+//! `shmtool show`: nodes, workers, requests and blocks of one segment.
 
 mod text;
 
@@ -27,9 +27,9 @@ pub(crate) struct Shown {
     /// Requests that can be in progress.
     capacity: u32,
     tasks_per_request: u32,
-    /// What needs no block.
+    /// The largest payload that needs no block.
     inline_bytes: u64,
-    /// The most that fits.
+    /// The largest payload.
     largest_payload_bytes: u64,
     requests: PhaseCounts,
     nodes: Vec<Node>,
@@ -57,9 +57,9 @@ struct Node {
     next: Option<String>,
     ring: Depth,
     lock_holder: Option<Holder>,
-    /// What becomes of what a worker was working on when it died: fail, retry or bisect.
+    /// What happens to the items that a worker was working on when it died: fail, retry or bisect.
     on_death: &'static str,
-    /// Why nobody works for it; none: somebody does.
+    /// Why the node is down; none: it is not.
     down: Option<String>,
     /// By number within the node, threads counted one by one.
     sleeping: Vec<u32>,
@@ -89,14 +89,14 @@ struct Switch {
 
 #[derive(Debug, Serialize)]
 struct Depth {
-    /// Ids that wait.
+    /// Ids in the ring.
     depth: u64,
     cells: u64,
 }
 
 #[derive(Debug, Serialize)]
 struct Holder {
-    /// Its place in the participant table.
+    /// Its row in the participant table.
     participant: u32,
     /// In words.
     worker: String,
@@ -112,12 +112,12 @@ struct Worker {
     worker: u32,
     /// Which of that worker's threads.
     thread: u32,
-    /// How many it has.
+    /// How many threads it has.
     #[serde(skip)]
     threads: u32,
-    /// Its place in the participant table.
+    /// Its row in the participant table.
     participant: u32,
-    /// What it, or the server, last said of it.
+    /// What the worker, or the server for it, last wrote.
     state: Life,
     /// Its lease is held: a fact, unlike the state.
     alive: bool,
@@ -125,7 +125,7 @@ struct Worker {
     /// 0 before it has arrived.
     pid: u32,
     restarts: u32,
-    /// User code is working on an item or a batch.
+    /// User code is running on an item or a batch.
     in_call: bool,
     /// None: it is not pinned.
     cpus: Vec<usize>,
@@ -196,7 +196,7 @@ fn node(segment: &Segment, index: u32) -> Option<Node> {
             (true, true) => "bisect",
         },
         down: node.doorbell().is_down().then(|| shown(&node.down_reason())),
-        // A node has 64 of them at most, as the mask has bits.
+        // A node has at most 64 threads of workers, as the mask has bits.
         sleeping: (0..info.places).filter(|worker| sleepers >> worker & 1 == 1).collect(),
         workers: info.places,
     })
@@ -238,7 +238,7 @@ fn holder(segment: &Segment, token: Token) -> Holder {
     let worker = match (token.index(), worker_name(segment, token.index())) {
         (SERVER, _) => "server".into(),
         (_, Some(name)) => name,
-        (_, None) => format!("nobody ({token})"),
+        (_, None) => format!("no worker ({token})"),
     };
     Holder { participant: token.index(), worker, pid: entry.filter(|_| alive).map(Entry::pid), alive }
 }
@@ -272,9 +272,9 @@ fn workers(segment: &Segment) -> Vec<Worker> {
         .collect()
 }
 
-/// A worker's name, by the plan: what the table says of its place may have been written over.
-fn worker_name(segment: &Segment, place: u32) -> Option<String> {
-    let (info, worker, thread) = segment.worker_of(place)?;
+/// A worker's name, by the plan: another process may have written over its row of the table.
+fn worker_name(segment: &Segment, row: u32) -> Option<String> {
+    let (info, worker, thread) = segment.worker_of(row)?;
     Some(title(&shown(&info.name), worker, thread, info.facts.threads))
 }
 
@@ -283,7 +283,7 @@ fn title(node: &str, worker: u32, thread: u32, threads: u32) -> String {
     if threads > 1 { format!("{node}/{worker}.{thread}") } else { format!("{node}/{worker}") }
 }
 
-/// Whether a participant lives; one that cannot be asked for is not called dead.
+/// Whether a participant lives; without an answer it is not called dead.
 fn is_held(segment: &Segment, entry: &Entry) -> bool {
     entry.token().is_some_and(|token| segment.lease().is_held(token).unwrap_or(true))
 }

@@ -1,4 +1,4 @@
-//! What lies at a place, found out without changing anything and without believing anything.
+//! What lies at a location, found out without a change and without trust in its bytes.
 //!
 //! # Protocol
 //!
@@ -25,18 +25,18 @@ use std::path::Path;
 /// Whether a segment is in use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum State {
+pub(crate) enum Liveness {
     /// Its server lives.
     Live,
     /// Its server has died.
     Stale,
     /// It is no segment.
     Foreign,
-    /// It cannot be told.
+    /// The tool cannot read it.
     Unknown,
 }
 
-impl State {
+impl Liveness {
     pub(crate) fn text(self) -> &'static str {
         match self {
             Self::Live => "live",
@@ -47,70 +47,70 @@ impl State {
     }
 }
 
-/// What `list` and `show` say first.
+/// The first facts of `list` and `show`.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Identity {
-    /// What commands take.
+    /// The argument that commands take.
     pub(crate) name: String,
     /// The file.
     pub(crate) path: String,
     /// Whether it is in use.
-    pub(crate) state: State,
-    /// What the server last said.
+    pub(crate) state: Liveness,
+    /// The server's last report.
     pub(crate) run: Option<Run>,
     /// Size of the file.
     pub(crate) bytes: Option<u64>,
-    /// When it was made, seconds since 1970.
+    /// When the server created it, seconds since 1970.
     pub(crate) created_unix_s: Option<u64>,
-    /// How long ago that is.
+    /// How many seconds ago that was.
     pub(crate) age_s: Option<u64>,
-    /// Whose file it is.
+    /// The file's owner.
     pub(crate) user_id: Option<u32>,
-    /// The same by name.
+    /// The owner by name.
     pub(crate) user: Option<String>,
 }
 
-/// What was found at a place.
+/// What lies at a location.
 #[derive(Debug)]
 pub(crate) struct Survey {
-    pub(crate) place: Place,
-    pub(crate) state: State,
+    pub(crate) location: Place,
+    pub(crate) state: Liveness,
     /// Why there is no `segment`.
     pub(crate) why: Option<String>,
-    /// Mapped to look at; none if it cannot be.
+    /// Mapped read-only; none if that fails.
     pub(crate) segment: Option<Segment>,
     bytes: Option<u64>,
     user_id: Option<u32>,
 }
 
 impl Survey {
-    /// Looks; `None` if nothing is there.
-    pub(crate) fn of(place: Place) -> Result<Option<Self>, ToolError> {
-        let (file, lease) = (look_at(&place.path())?, look_at(&place.lease_path())?);
+    /// Surveys a location; `None` if neither file exists.
+    pub(crate) fn of(location: Place) -> Result<Option<Self>, ToolError> {
+        let (file, lease) = (look_at(&location.path())?, look_at(&location.lease_path())?);
         let Some(owner) = file.as_ref().or(lease.as_ref()).map(Metadata::uid) else {
             return Ok(None);
         };
         let mut survey = Self {
-            state: State::Unknown,
+            state: Liveness::Unknown,
             why: None,
             segment: None,
             bytes: file.as_ref().map(Metadata::len),
             user_id: Some(owner),
-            place,
+            location,
         };
         (survey.state, survey.why) = survey.judge(file.as_ref(), lease.as_ref());
-        // A server that ended in order while we looked has left nothing.
+        // A server that ended in order meanwhile has left nothing.
         let gone = survey.segment.is_none()
-            && look_at(&survey.place.path())?.is_none()
-            && look_at(&survey.place.lease_path())?.is_none();
+            && look_at(&survey.location.path())?.is_none()
+            && look_at(&survey.location.lease_path())?.is_none();
         Ok((!gone).then_some(survey))
     }
 
-    /// The segment that a command is about.
+    /// Opens the segment that a command names.
     pub(crate) fn open(name: &str) -> Result<(Self, Segment), ToolError> {
-        let place = Place::parse(name)?;
-        let path = place.path();
-        let Some(mut survey) = Self::of(place)? else {
+        let location = Place::parse(name)?;
+        let path = location.path();
+        let Some(mut survey) = Self::of(location)? else {
             return Err(ToolError::Missing { name: name.into(), path });
         };
         match survey.segment.take() {
@@ -118,36 +118,36 @@ impl Survey {
             None => {
                 let why = survey.why.unwrap_or_default();
                 Err(match survey.state {
-                    State::Foreign => ToolError::Foreign { path, why },
+                    Liveness::Foreign => ToolError::Foreign { path, why },
                     _ => ToolError::Unreadable { path, why },
                 })
             }
         }
     }
 
-    fn judge(&mut self, file: Option<&Metadata>, lease: Option<&Metadata>) -> (State, Option<String>) {
+    fn judge(&mut self, file: Option<&Metadata>, lease: Option<&Metadata>) -> (Liveness, Option<String>) {
         if let Some(what) = file.and_then(irregular) {
-            return (State::Foreign, Some(format!("it is {what}")));
+            return (Liveness::Foreign, Some(format!("it is {what}")));
         }
         if let Some(what) = lease.and_then(irregular) {
-            return (State::Foreign, Some(format!("its lease file is {what}")));
+            return (Liveness::Foreign, Some(format!("its lease file is {what}")));
         }
         if lease.is_some_and(|l| l.len() != 0) {
-            return (State::Foreign, Some("its lease file has content".into()));
+            return (Liveness::Foreign, Some("its lease file has content".into()));
         }
         let (me, others) = (user_id(), [file, lease].into_iter().flatten().map(Metadata::uid));
         if let Some(other) = others.into_iter().find(|&uid| uid != me && me != 0) {
-            return (State::Unknown, Some(format!("it belongs to user {}", user_text(other))));
+            return (Liveness::Unknown, Some(format!("it belongs to user {}", user_text(other))));
         }
-        let state = match server_lives(&self.place) {
-            Ok(true) => State::Live,
-            Ok(false) => State::Stale,
-            Err(error) => return (State::Unknown, Some(format!("its lease cannot be read: {error}"))),
+        let state = match server_lives(&self.location) {
+            Ok(true) => Liveness::Live,
+            Ok(false) => Liveness::Stale,
+            Err(error) => return (Liveness::Unknown, Some(format!("its lease cannot be read: {error}"))),
         };
         if file.is_none() {
             return (state, Some("only a lease file, no segment".into()));
         }
-        let error = match Segment::inspect(self.place.clone()) {
+        let error = match Segment::inspect(self.location.clone()) {
             Ok(segment) => {
                 self.segment = Some(segment);
                 return (state, None);
@@ -155,19 +155,19 @@ impl Survey {
             Err(error) => error,
         };
         let unfinished = matches!(error, AttachError::Foreign { .. });
-        // A rehearsal: says whether the first bytes are a segment's, finished or begun.
-        let foreign = matches!(segment::remove_if_stale(&self.place, true), Ok(Removed::Foreign))
-            // Zeros alone prove nothing: a segment's creator has made the lease file first.
+        // A dry run: tells whether the first bytes are those of a segment, finished or begun.
+        let foreign = matches!(segment::remove_if_stale(&self.location, true), Ok(Removed::Foreign))
+            // Zeros alone prove nothing: a creator makes the lease file first.
             || unfinished && lease.is_none();
-        (if foreign { State::Foreign } else { state }, Some(reason(error, &self.place)))
+        (if foreign { Liveness::Foreign } else { state }, Some(reason(error, &self.location)))
     }
 
     /// Its first facts.
     pub(crate) fn identity(&self, segment: Option<&Segment>) -> Identity {
         let created_unix_s = segment.map(|s| s.identity().created_unix_s);
         Identity {
-            name: shown(&self.place.to_text()),
-            path: shown_path(&self.place.path()),
+            name: shown(&self.location.to_text()),
+            path: shown_path(&self.location.path()),
             state: self.state,
             run: segment.map(Segment::run),
             bytes: self.bytes,
@@ -197,44 +197,45 @@ fn look_at(path: &Path) -> Result<Option<Metadata>, ToolError> {
     }
 }
 
-/// What it is if not a plain file. Opening a pipe could block for ever, so nothing but plain files is
-/// opened.
+/// The kind of a file that is not a plain one. To open a pipe could block for ever, so the tool opens plain files only.
 fn irregular(meta: &Metadata) -> Option<&'static str> {
     let kind = meta.file_type();
     match () {
         () if kind.is_file() => None,
         () if kind.is_symlink() => Some("a symbolic link"),
         () if kind.is_dir() => Some("a directory"),
-        () => Some("no plain file"),
+        () => Some("not a plain file"),
     }
 }
 
 /// Unlike `segment::is_live`, it does not take "may not look" for "dead".
-fn server_lives(place: &Place) -> io::Result<bool> {
-    match Lease::open(&place.lease_path()) {
+fn server_lives(location: &Place) -> io::Result<bool> {
+    match Lease::open(&location.lease_path()) {
         Ok(lease) => lease.is_served(),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(error),
     }
 }
 
-/// An attach error without the path, which is said beside it.
-fn reason(error: AttachError, place: &Place) -> String {
+/// An attach error without the path, which the message has beside it.
+fn reason(error: AttachError, location: &Place) -> String {
     match error {
         AttachError::Foreign { why, .. } => why,
         AttachError::Version { found, expected, .. } => {
             format!("it has layout version {found}, this program reads {expected}")
         }
         AttachError::Size { found, stated, needed, .. } => {
-            format!("it has {found} bytes; its header says {stated}, its shape makes {needed}")
+            format!("it has {found} bytes; its header states {stated}, its shape needs {needed}")
         }
         AttachError::Mode { path, mode } => {
-            let what = if path == place.lease_path() { "its lease file" } else { "it" };
-            format!("{what} has mode {mode:04o}; only its user may have rights to it")
+            let what = if path == location.lease_path() { "its lease file" } else { "it" };
+            format!("{what} has mode {mode:04o}; only its owner may have rights to it")
         }
-        AttachError::Fingerprint { .. } => "its fingerprint is not that of its sizes".into(),
+        AttachError::Fingerprint { .. } => {
+            "its fingerprint differs: another build of ringmill wrote it".into()
+        }
         AttachError::System { path, error, .. }
-            if path == place.lease_path() && error.kind() == io::ErrorKind::NotFound =>
+            if path == location.lease_path() && error.kind() == io::ErrorKind::NotFound =>
         {
             "it has no lease file".into()
         }

@@ -1,6 +1,6 @@
-//! The tool as a person or a script meets it: the built binary on real segments.
+//! The built binary on real segments.
 //!
-//! `clean` without names would remove every stale segment of the machine, so here it only rehearses.
+//! `clean` without names would remove every stale segment of the machine, so here it is only a dry run.
 
 use ringmill_shm::arena::Task;
 use ringmill_shm::layout::{Class, NodeFacts};
@@ -23,7 +23,7 @@ fn take_part(segment: Segment) -> Segment {
     unsafe { segment.take_part() }
 }
 
-/// A named place of our own; its files go when it is dropped.
+/// A segment's location of our own; dropping it removes the files.
 struct Ours(Place);
 
 impl Ours {
@@ -117,7 +117,7 @@ fn parsed(output: &Output) -> Value {
     serde_json::from_str(&text(output)).unwrap()
 }
 
-/// The one line that tells what is wrong; nothing else is printed.
+/// The one line that says what is wrong; the tool prints nothing else.
 fn complaint(output: &Output) -> String {
     assert_eq!(code(output), 2);
     assert_eq!(String::from_utf8_lossy(&output.stdout), "");
@@ -173,16 +173,16 @@ fn list_tells_live_from_stale() {
 }
 
 #[test]
-fn list_shows_what_only_looks_like_a_segment() {
+fn list_shows_files_that_only_have_a_segments_name() {
     let (file, link, pipe, lease) = (Ours::new(), Ours::new(), Ours::new(), Ours::new());
-    std::fs::write(file.path(), "somebody's notes").unwrap();
+    std::fs::write(file.path(), "another program's notes").unwrap();
     std::os::unix::fs::symlink("/etc/passwd", link.path()).unwrap();
     assert!(Command::new("mkfifo").arg(pipe.path()).status().unwrap().success());
     drop(Lease::acquire(&lease.0.lease_path(), user_id()).unwrap().unwrap());
     for (ours, state, note) in [
-        (&file, "foreign", "16 bytes, less than a header"),
+        (&file, "foreign", "23 bytes, less than a header"),
         (&link, "foreign", "it is a symbolic link"),
-        (&pipe, "foreign", "it is no plain file"),
+        (&pipe, "foreign", "it is not a plain file"),
         (&lease, "stale", "only a lease file, no segment"),
     ] {
         let one = listed(&ours.name()).unwrap();
@@ -210,21 +210,21 @@ fn a_segment_of_another_version_is_listed_and_not_read() {
 
 // --- show
 
-/// A segment in the middle of its work, as its participants would leave it.
+/// A segment at work, as its participants would leave it.
 fn busy(ours: &Ours) -> Segment {
     let segment = ours.create();
     let server = segment.server_token().unwrap();
     let entries = segment.participants();
-    let ready = |place: u32| {
-        let token = entries[place as usize].prepare(place);
+    let ready = |row: u32| {
+        let token = entries[row as usize].prepare(row);
         segment.lease().hold(token).unwrap();
-        entries[place as usize].arrive();
-        entries[place as usize].set_life(Life::Ready);
+        entries[row as usize].arrive();
+        entries[row as usize].set_life(Life::Ready);
         token
     };
     let first = ready(1);
     let second = ready(2);
-    // The second has died and nobody has noticed; the third could not be constructed.
+    // The second has died unnoticed; the third could not be constructed.
     segment.lease().release(second);
     entries[3].prepare(3);
     entries[3].fail(b"no model at ./weights");
@@ -257,7 +257,7 @@ fn busy(ours: &Ours) -> Segment {
 }
 
 #[test]
-fn show_tells_the_ways_of_a_plan() {
+fn show_lists_ensembles_and_switches_with_their_members() {
     let ours = Ours::new();
     let mut spec = spec();
     let member = |entry| Member { entry, root_bytes: 4, root_align: 4 };
@@ -321,7 +321,7 @@ fn show_tells_the_threads_of_a_worker_apart() {
 }
 
 #[test]
-fn show_tells_what_is_going_on() {
+fn show_reports_nodes_workers_requests_and_blocks() {
     let ours = Ours::new();
     let segment = busy(&ours);
     let me = std::process::id();
@@ -429,7 +429,7 @@ fn a_missing_name_is_told_in_one_line_that_helps() {
 }
 
 #[test]
-fn what_is_no_segment_is_not_read() {
+fn a_file_that_is_no_segment_is_not_read() {
     let directory = tempfile::tempdir().unwrap();
     let ours = Ours::new();
     let _segment = ours.create();
@@ -464,9 +464,9 @@ fn a_file_that_others_may_read_is_not_read() {
     }
 }
 
-/// Only the file's owner can do that; it is no reason to die without a word.
+/// Only the file's owner can do that; the tool ends with a message.
 #[test]
-fn a_file_that_is_made_shorter_while_it_is_read_is_told() {
+fn a_file_made_shorter_while_it_is_read_is_a_message() {
     for _ in 0..100 {
         let ours = Ours::new();
         let segment = ours.create();
@@ -480,7 +480,7 @@ fn a_file_that_is_made_shorter_while_it_is_read_is_told() {
         while !std::fs::read_to_string(&maps).unwrap_or_default().contains(path.to_str().unwrap())
             && tool.try_wait().unwrap().is_none()
         {
-            std::thread::yield_now(); // no event tells that a file was mapped
+            std::thread::yield_now(); // no event reports that a file was mapped
         }
         std::fs::File::options().write(true).open(&path).unwrap().set_len(0).unwrap();
         let output = tool.wait_with_output().unwrap();
@@ -490,15 +490,15 @@ fn a_file_that_is_made_shorter_while_it_is_read_is_told() {
             assert_eq!(told, "shmtool: the segment's file was made shorter while it was read\n");
             return;
         }
-        assert_eq!(code(&output), 1, "it was faster: {output:?}");
+        assert_eq!(code(&output), 1, "the tool was faster: {output:?}");
     }
-    panic!("it was always faster");
+    panic!("the tool was always faster");
 }
 
 // --- check
 
 #[test]
-fn check_finds_a_segment_in_the_middle_of_its_work_consistent() {
+fn check_finds_a_segment_at_work_consistent() {
     let ours = Ours::new();
     let _segment = busy(&ours);
     let output = shmtool(&["check", &ours.name()]);
@@ -512,10 +512,10 @@ fn check_finds_a_segment_in_the_middle_of_its_work_consistent() {
 fn check_prints_each_problem_and_exits_with_1() {
     let ours = Ours::new();
     let segment = ours.create();
-    // A client that was never there writes a request, and the only node's lock has a holder likewise.
-    let nobody = Token::new(2, 77);
-    let _ = Task::new(&segment, 5).unwrap().begin(nobody);
-    let _ = segment.node(1).unwrap().lock().lock(nobody, 0, |_| false);
+    // A client that never lived writes a request, and holds the lock of the second node.
+    let dead = Token::new(2, 77);
+    let _ = Task::new(&segment, 5).unwrap().begin(dead);
+    let _ = segment.node(1).unwrap().lock().lock(dead, 0, |_| false);
     let output = shmtool(&["check", &ours.name()]);
     assert_eq!(code(&output), 1);
     let output = text(&output);
@@ -531,7 +531,7 @@ fn check_prints_each_problem_and_exits_with_1() {
         (&json!("dead_owner"), &json!(5))
     );
     let holder = &checked["problems"][1];
-    assert_eq!((&holder["kind"], &holder["token"]), (&json!("dead_holder"), &json!(nobody.raw())));
+    assert_eq!((&holder["kind"], &holder["token"]), (&json!("dead_holder"), &json!(dead.raw())));
     assert!(holder["message"].as_str().unwrap().contains("reader lock"), "{holder}");
     let shown = parsed(&shmtool(&["show", &ours.name(), "--json"]));
     assert_eq!(shown["nodes"][1]["lock_holder"]["alive"], false);
@@ -540,13 +540,13 @@ fn check_prints_each_problem_and_exits_with_1() {
 // --- clean
 
 #[test]
-fn clean_removes_what_a_killed_server_left_after_a_rehearsal_that_does_not() {
+fn clean_removes_a_killed_servers_files_and_a_dry_run_does_not() {
     let ours = Ours::new();
     let mut server = serve_in_a_child(&ours.name());
     assert_eq!(listed(&ours.name()).unwrap()["state"], "live");
     assert_eq!(listed(&ours.name()).unwrap()["server_pid"], server.id());
     let output = shmtool(&["clean", "--json", &ours.name()]);
-    assert_eq!(code(&output), 1, "named, and left alone");
+    assert_eq!(code(&output), 1, "a segment that was named is left alone");
     assert_eq!(parsed(&output)["segments"][0]["outcome"], "live");
     server.kill().unwrap();
     server.wait().unwrap();
@@ -555,9 +555,9 @@ fn clean_removes_what_a_killed_server_left_after_a_rehearsal_that_does_not() {
     {
         let output = shmtool(arguments);
         assert_eq!(code(&output), 0);
-        let rehearsal = parsed(&output);
-        assert_eq!(rehearsal["dry_run"], true);
-        let all = rehearsal["segments"].as_array().unwrap();
+        let dry_run = parsed(&output);
+        assert_eq!(dry_run["dry_run"], true);
+        let all = dry_run["segments"].as_array().unwrap();
         let one = all.iter().find(|s| s["name"] == ours.name()).unwrap();
         assert_eq!(one["outcome"], "would_remove");
         assert!(ours.path().exists() && ours.0.lease_path().exists());
@@ -578,7 +578,7 @@ fn clean_removes_what_a_killed_server_left_after_a_rehearsal_that_does_not() {
 fn clean_leaves_live_segments_and_foreign_files_alone() {
     let (live, foreign, link, stale) = (Ours::new(), Ours::new(), Ours::new(), Ours::new());
     let segment = live.create();
-    std::fs::write(foreign.path(), "somebody's notes").unwrap();
+    std::fs::write(foreign.path(), "another program's notes").unwrap();
     std::os::unix::fs::symlink(live.path(), link.path()).unwrap();
     stale.create_stale();
     let names = [live.name(), foreign.name(), link.name(), stale.name()];
@@ -591,9 +591,12 @@ fn clean_leaves_live_segments_and_foreign_files_alone() {
     let outcomes: Vec<_> = cleaned["segments"].as_array().unwrap().iter().map(|s| &s["outcome"]).collect();
     assert_eq!(outcomes, ["live", "foreign", "foreign", "removed"]);
     assert!(live.path().exists() && live.0.lease_path().exists());
-    assert_eq!(std::fs::read_to_string(foreign.path()).unwrap(), "somebody's notes");
+    assert_eq!(std::fs::read_to_string(foreign.path()).unwrap(), "another program's notes");
     assert!(link.path().is_symlink());
-    assert!(!foreign.0.lease_path().exists() && !link.0.lease_path().exists(), "nothing was made either");
+    assert!(
+        !foreign.0.lease_path().exists() && !link.0.lease_path().exists(),
+        "and no lease file is created"
+    );
     assert!(stale.is_gone());
 
     let output = text(&shmtool(&["clean", &foreign.name(), &live.name()]));
@@ -603,7 +606,7 @@ fn clean_leaves_live_segments_and_foreign_files_alone() {
 }
 
 #[test]
-fn clean_does_not_take_an_empty_file_for_a_segment_begun() {
+fn clean_does_not_take_an_empty_file_for_an_unfinished_segment() {
     let directory = tempfile::tempdir().unwrap();
     let (empty, zeros) = (directory.path().join("empty"), directory.path().join("zeros"));
     std::fs::write(&empty, "").unwrap();
@@ -614,7 +617,7 @@ fn clean_does_not_take_an_empty_file_for_a_segment_begun() {
         assert_eq!(parsed(&output)["segments"][0]["outcome"], "foreign");
         assert!(path.exists());
     }
-    // With our rights, and a free lease beside it, it is what a creator left that died early.
+    // With mode 0600 and a free lease beside it, it looks like the file of a creator that died early.
     std::fs::set_permissions(&zeros, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
     drop(Lease::acquire(&Place::File(zeros.clone()).lease_path(), user_id()).unwrap().unwrap());
     assert_eq!(code(&shmtool(&["clean", zeros.to_str().unwrap()])), 0);
@@ -644,13 +647,13 @@ fn clean_of_a_missing_name_fails_and_does_the_others() {
 
     stale.create_stale();
     complaint(&shmtool(&["clean", &stale.name(), "a b"]));
-    assert!(stale.path().exists(), "a name that is none is found before the first is removed");
+    assert!(stale.path().exists(), "an invalid name is found before the first segment is removed");
 }
 
-// --- manners
+// --- output and usage
 
 #[test]
-fn a_reader_that_has_gone_is_no_error() {
+fn a_reader_that_has_gone_is_not_an_error() {
     let ours = Ours::new();
     let _segment = ours.create();
     for arguments in [&["list"][..], &["show", &ours.name()], &["--help"]] {
@@ -668,10 +671,10 @@ fn wrong_usage_exits_with_2_and_help_has_examples() {
     assert_eq!(code(&shmtool(&[])), 2);
     assert_eq!(code(&shmtool(&["show"])), 2);
     assert_eq!(code(&shmtool(&["polish"])), 2);
-    for arguments in [&["--help"][..], &["list", "--help"], &["clean", "--help"]] {
+    for arguments in [&["--help"][..], &["list", "--help"], &["check", "--help"], &["clean", "--help"]] {
         let help = text(&shmtool(arguments));
         assert!(help.contains("Examples:"), "{help}");
-        assert!(help.lines().all(|line| line.chars().count() <= 100), "{help}");
+        assert!(help.lines().all(|line| line.chars().count() <= 80), "{help}");
     }
 }
 
@@ -708,7 +711,7 @@ fn help_names_every_field_of_the_json() {
         for name in names {
             let mut words = help.split(|c: char| !c.is_alphanumeric() && c != '_');
             let known = words.any(|word| word == name) || (command != "clean" && as_for_list.contains(&name));
-            assert!(known, "{command} --help says nothing of {name}");
+            assert!(known, "{command} --help does not name {name}");
         }
     }
     drop((segment, of_broken));
@@ -734,12 +737,12 @@ fn serve_in_a_child(name: &str) -> std::process::Child {
 }
 
 #[test]
-#[ignore = "not a test: what other tests start as a server, and kill"]
+#[ignore = "not a test: a server that other tests start and kill"]
 fn child_that_serves() {
     let Ok(name) = std::env::var(CHILD) else { return };
     let _segment = take_part(Segment::create(Place::named(&name).unwrap(), &spec()).unwrap());
     println!("serving");
-    // Until it is killed, or whoever started it has gone.
+    // Until the test kills this process, or ends itself.
     let _ = std::io::stdin().read_line(&mut String::new());
 }
 
@@ -749,7 +752,7 @@ fn write_at(path: &Path, offset: u64, bytes: &[u8]) {
 }
 
 #[test]
-fn show_tells_why_a_servlet_is_down() {
+fn show_says_once_why_a_servlet_is_down() {
     let ours = Ours::new();
     let segment = busy(&ours);
     let node = segment.node(1).unwrap();
@@ -765,11 +768,11 @@ fn show_tells_why_a_servlet_is_down() {
     assert_eq!(parsed(&shmtool(&["show", &ours.name(), "--json"]))["nodes"][1]["down"], Value::Null);
 }
 
-/// Symptom: a segment's path, a worker's message or a servlet's name made a terminal do what it says. Cause: only some texts of
-/// others were made printable, and C1 controls and what turns text around came through JSON. Fix: every text is escaped where
-/// it enters a report and once more where it leaves.
+/// Symptom: a segment's path, a worker's message or a servlet's name could control a terminal. Cause: the tool escaped only some
+/// texts of other processes, and C1 controls and direction marks came through JSON. Fix: the tool escapes every text where it
+/// enters a report and again where it leaves.
 #[test]
-fn nothing_of_others_reaches_a_terminal_but_text() {
+fn texts_of_other_processes_cannot_control_a_terminal() {
     let unruly = "\x1b]0;owned\x07\x1b[2J\n\r\u{9b}31m\u{202e}\u{2028}\u{200b}\u{feff}";
     let directory = std::env::temp_dir().join(format!("shmtool-{}-\x1b[31m\u{202e}", std::process::id()));
     std::fs::create_dir_all(&directory).unwrap();
@@ -782,7 +785,7 @@ fn nothing_of_others_reaches_a_terminal_but_text() {
         }
         output
     };
-    // A segment whose every text is hostile, made by other means than a server.
+    // A segment in which every text is hostile, made without a server.
     let ours = Ours::new();
     let mut spec = spec();
     for node in &mut spec.nodes {
@@ -802,7 +805,7 @@ fn nothing_of_others_reaches_a_terminal_but_text() {
     }
     let shown = assert_plain(&["show", &ours.name(), "--json"]);
     assert!(parsed(&shown)["nodes"][0]["name"].as_str().unwrap().starts_with("split\\u{1b}]0;owned\\u{7}"));
-    // Files that are no segments, at paths that are no plain text; and names that are no names.
+    // Files that are no segments, at paths with control characters; and invalid names.
     let foreign = directory.join("a\x1b[31mb\nc");
     std::fs::write(&foreign, "no segment at all").unwrap();
     for path in [&foreign, &directory.join("missing\x07"), &directory] {

@@ -2,7 +2,7 @@
 
 use super::{Counters, Node, Shown, Worker, title};
 use crate::output::{Page, Report};
-use crate::survey::{State, user_text};
+use crate::survey::{Liveness, user_text};
 use crate::units;
 use ringmill_shm::participant::{Life, Role};
 use ringmill_shm::segment::Run;
@@ -38,7 +38,7 @@ impl Report for Shown {
         text += "\nWorkers\n";
         text += &self.worker_table(page);
         for worker in &self.workers {
-            // What a servlet is down for is said above.
+            // The reason why a servlet is down is printed above.
             let told = |message: &String| self.nodes.iter().any(|node| node.down.as_ref() == Some(message));
             if let Some(message) = worker.message.as_ref().filter(|message| !told(message)) {
                 text += &format!("{} failed: {message}\n", worker.name());
@@ -67,7 +67,7 @@ impl Shown {
         let pid = self.server.pid;
         let age = of.age_s.map_or_else(|| "?".into(), units::age);
         let first = match (of.state, of.run) {
-            (State::Live, Some(run)) => {
+            (Liveness::Live, Some(run)) => {
                 format!("{}, server pid {pid}, made {age} ago", run_text(run))
             }
             _ => format!(
@@ -159,7 +159,7 @@ impl Shown {
     }
 
     fn batch_table(&self, page: Page) -> String {
-        // The name, a cell for each counter, and the mean between the least and the greatest.
+        // The name, a cell for each counter, and the mean between the smallest and the largest batch.
         let row = |name: String, cell: &dyn Fn(Counter) -> String, mean: String| {
             let mut row = vec![name];
             for counter in Counter::of(Table::Batches) {
@@ -188,7 +188,7 @@ impl Worker {
         title(&self.node, self.worker, self.thread, self.threads)
     }
 
-    /// What it says of itself, unless the kernel knows better.
+    /// The state that the worker wrote, unless the kernel proves its death.
     fn state_text(&self) -> &'static str {
         let said = match self.state {
             Life::Vacant => "vacant",
@@ -198,7 +198,7 @@ impl Worker {
             Life::Leaving => "leaving",
             Life::Dead => "dead",
         };
-        // One that is starting may not have arrived yet.
+        // A worker that is starting may not hold its lease yet.
         let must_live = matches!(self.state, Life::Ready | Life::Leaving);
         if must_live && !self.alive { "dead" } else { said }
     }
