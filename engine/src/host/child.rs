@@ -12,7 +12,7 @@ use super::settle::{say, settle_in, tether};
 use super::word::{END_AT_ONCE, Word};
 use crate::error::{JoinError, NOT_A_WORKER, RemoteError, STOPPED_BY_ERROR, boot};
 use crate::wire::payload;
-use crate::worker::{Left, Live, Seat, Stop, Unit};
+use crate::worker::{LifeEnd, Live, Seat, Stop, Unit};
 use ringmill_shm::participant::{Lease, Life, SERVER};
 use ringmill_shm::segment::{Place, Segment, remove_if_stale};
 use ringmill_shm::sys::build_id::BuildId;
@@ -210,7 +210,7 @@ fn overflow_message(seat: &Seat, size: &str) -> &'static str {
 /// Lives in a seat until it is left, in whatever way; the code to exit with.
 pub(crate) fn occupy(seat: &Arc<Seat>, live: &Live) -> i32 {
     let lived = crate::panics::caught(std::panic::AssertUnwindSafe(|| live(Arc::clone(seat))));
-    let left = lived.unwrap_or_else(|panic| Left::Fatal(seat.error(0, panic.into())));
+    let left = lived.unwrap_or_else(|panic| LifeEnd::Fatal(seat.error(0, panic.into())));
     leave(seat, left)
 }
 
@@ -349,7 +349,7 @@ fn await_end_of_server(seat: &Seat, server: Option<&PidFd>, tether: Option<&Teth
 }
 
 /// Says how it went; the code to exit with.
-fn leave(seat: &Seat, left: Left) -> i32 {
+fn leave(seat: &Seat, left: LifeEnd) -> i32 {
     let fail = |error: &RemoteError, code| {
         seat.entry().fail(&boot::write(error));
         seat.segment.startup().ring();
@@ -357,23 +357,23 @@ fn leave(seat: &Seat, left: Left) -> i32 {
         code
     };
     match left {
-        Left::Stopped(Stop::ServerGone) => {
+        LifeEnd::Stopped(Stop::ServerGone) => {
             seat.entry().set_life(Life::Leaving);
             remove_segment(seat);
             0
         }
-        Left::Stopped(Stop::Shutdown | Stop::Fatal) => {
+        LifeEnd::Stopped(Stop::Shutdown | Stop::Fatal) => {
             seat.entry().set_life(Life::Leaving);
             0
         }
-        Left::Unborn(error) => fail(&error, 1),
+        LifeEnd::Unborn(error) => fail(&error, 1),
         // It may have said why before it cleaned up; what may be read is not written again.
-        Left::Fatal(_) if seat.entry().life() == Life::Leaving && !seat.entry().message().is_empty() => {
+        LifeEnd::Fatal(_) if seat.entry().life() == Life::Leaving && !seat.entry().message().is_empty() => {
             seat.entry().set_life(Life::Failed);
             seat.segment.startup().ring();
             STOPPED_BY_ERROR
         }
-        Left::Fatal(error) => fail(&error, STOPPED_BY_ERROR),
+        LifeEnd::Fatal(error) => fail(&error, STOPPED_BY_ERROR),
     }
 }
 

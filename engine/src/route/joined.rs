@@ -2,10 +2,9 @@
 //!
 //! # Layout
 //!
-//! A fork's branches refer to the input of the task that is forked; nothing is copied. Who joins copies the
-//! members' outcomes side by side into one payload, without knowing their types: each outcome ends with its
-//! root, whose size the plan says, and rkyv reaches everything else from there. So what a fork gives is made
-//! of boxes:
+//! A fork's branches refer to the input of the forked task; nothing is copied. The participant that joins copies the
+//! members' outcomes side by side into one payload, without knowing their types: each outcome ends with its root, whose
+//! size is in the plan, and rkyv reaches all else from there. So a joined value is made of boxes:
 //!
 //! ```text
 //! tuple   outcome 0 │ outcome 1 │ … │ pointer 0, pointer 1, …            (Box<A>, Box<B>, …)
@@ -15,8 +14,8 @@
 //!
 //! # Source
 //!
-//! The layout is that of rkyv 0.8 with little-endian, aligned, 64-bit relative pointers; `tests` below check
-//! it against rkyv itself.
+//! The layout is that of rkyv 0.8 with little-endian, aligned, 64-bit relative pointers; the `tests` below check it
+//! against rkyv itself.
 
 use super::Mover;
 use crate::error::{Member, MemberOutcome, RemoteCause, RemoteError};
@@ -30,14 +29,14 @@ use rkyv::Archived;
 use rkyv::primitive::ArchivedUsize;
 use std::cell::RefCell;
 
-/// How a fork's outcomes are put together; bits of a fork's `form`.
+/// How a fork's outcomes are joined; bits of a fork's `form`.
 pub(crate) const LIST: u32 = 1;
 pub(crate) const KEEPS_ERRORS: u32 = 2;
 
-/// Where a joined value is put together before it is written over what it was made from.
+/// A thread's buffer for a joined value, which is then written over the input and outcomes from which it was made.
 struct Table {
     bytes: Vec<u8>,
-    /// Where each member's root lies, and whether it is an error.
+    /// The position of each member's root, and whether it is an error.
     roots: Vec<(usize, bool)>,
 }
 
@@ -46,7 +45,7 @@ thread_local! {
 }
 
 impl Mover<'_> {
-    /// Writes the joined value. What its errors tell gives way if it is too large.
+    /// Writes the joined value. If it is too large, its errors are shortened.
     pub(super) fn put_together(&self, join: &mut Join<'_>) -> Result<(), RemoteCause> {
         let too_large = match self.put_together_with(join, &[]) {
             Err(error @ RemoteCause::OutcomeTooLarge { .. }) => error,
@@ -62,7 +61,7 @@ impl Mover<'_> {
         Err(too_large)
     }
 
-    /// By member: the error that it gave, if it did and that can be read.
+    /// By member: its error, if it gave one that can be read.
     fn errors(&self, join: &Join<'_>) -> Vec<Option<RemoteError>> {
         let error = |index| match join.member(index) {
             Ok(Arrived::Error(bytes)) => copied::<RemoteError>(bytes).ok(),
@@ -71,7 +70,7 @@ impl Mover<'_> {
         (0..join.fork().1.members.len()).map(error).collect()
     }
 
-    /// Writes the joined value, with these in the place of the errors that members gave.
+    /// Writes the joined value, with `errors` instead of the members' own.
     fn put_together_with(
         &self,
         join: &mut Join<'_>,
@@ -84,7 +83,8 @@ impl Mover<'_> {
             joined.clear();
             roots.clear();
             let (mut errors, mut hopeless) = (0, false);
-            // What is too large anyway is only counted: branches may all name one large payload as theirs.
+            // Bytes beyond the largest payload are only counted: in a corrupted segment all branches may name one large
+            // payload as theirs.
             let (largest, mut excess) = (self.segment.shape().largest_payload(), 0);
             for (index, member) in fork.members.iter().enumerate() {
                 match join.member(index).map_err(corrupt)? {
@@ -119,7 +119,7 @@ impl Mover<'_> {
             finish_joined(joined, roots, fork.form);
             let Some(mut place) = join.value_place() else {
                 return Err(RemoteCause::Payload {
-                    message: "branches within its members are under way".into(),
+                    message: "branches within its members are not finished: the segment is corrupted".into(),
                 });
             };
             let written = match joined.len() {
@@ -127,16 +127,16 @@ impl Mover<'_> {
                 n => place.block_place(n as u64).map_err(refused)?.write(0, joined),
             };
             crash_point!("route.join_value");
-            debug_assert!(written, "the place was asked for this size");
+            debug_assert!(written, "the buffer has this size");
             place.set_length(joined.len());
             Ok(())
         })
     }
 
-    /// What has become of each member, for the error.
+    /// The outcome of each member, for the ensemble's error.
     fn members(&self, join: &Join<'_>) -> Result<Vec<Member>, Corrupt> {
         let fork = join.fork().1;
-        // What all values together may have: the error must fit into one payload.
+        // The bytes left for the members' values: the error must fit into one payload.
         let mut room = self.segment.shape().largest_payload();
         let mut outcome = |index| {
             Ok(match join.member(index)? {
@@ -170,7 +170,7 @@ fn refused(error: PoolError) -> RemoteCause {
     EncodeError::Pool(error).into()
 }
 
-/// The name of the servlet that a target is the entry of.
+/// The name of the servlet whose entry is this target.
 fn name_of(target: Target, segment: &Segment) -> String {
     let Routes { forks, switches, .. } = segment.routes();
     let name = match target {
@@ -182,19 +182,19 @@ fn name_of(target: Target, segment: &Segment) -> String {
     name.cloned().unwrap_or_default()
 }
 
-// However little room there is, a record has a place, with some text.
+// A record with some text fits in line, if there is no room elsewhere.
 const _: () = assert!(size_of::<Archived<RemoteError>>() + 24 <= INLINE_BYTES);
 
-/// Size and alignment of a type's root.
+/// The size and alignment of a type's root.
 pub(crate) fn root_of<T: rkyv::Archive>() -> (u32, u32) {
     (size_of::<Archived<T>>() as u32, align_of::<Archived<T>>() as u32)
 }
 
-/// Copies an outcome behind what is there; the position of its root.
+/// Appends an outcome; returns the position of its root.
 fn append(joined: &mut Vec<u8>, bytes: &[u8], root_bytes: u32, root_align: u32) -> Option<usize> {
     let before_root = bytes.len().checked_sub(root_bytes as usize)?;
-    // What lies before a root may need any alignment, and so may nothing at all: an empty list's pointer names a place
-    // that its elements could lie at. A root that is aligned to less than a pointer has none.
+    // The bytes before a root may need any alignment, and so does an empty list, whose pointer names an address where
+    // its elements could lie. A root that is aligned to less than a pointer has no pointers.
     let has_pointers = root_align as usize >= align_of::<ArchivedUsize>();
     let align = if before_root == 0 && !has_pointers { root_align as usize } else { PAYLOAD_ALIGN };
     joined.resize(joined.len().next_multiple_of(align), 0);
@@ -203,7 +203,7 @@ fn append(joined: &mut Vec<u8>, bytes: &[u8], root_bytes: u32, root_align: u32) 
     Some(root)
 }
 
-/// Appends what points to the outcomes, whose roots lie there and are errors or not.
+/// Appends the pointers to the outcomes, whose roots lie at these positions and are errors or not.
 fn finish_joined(joined: &mut Vec<u8>, roots: &[(usize, bool)], form: u32) {
     fn point(joined: &mut Vec<u8>, to: usize) {
         let offset = to as i64 - joined.len() as i64;
@@ -228,7 +228,7 @@ mod tests {
     use super::*;
     use crate::wire::payload::Payload;
 
-    /// Outcomes put together as a join does, and read as what comes of them.
+    /// Outcomes joined as a join does it, and the joined value read back.
     #[derive(Default)]
     struct Joined {
         bytes: Vec<u8>,
@@ -271,8 +271,8 @@ mod tests {
     }
 
     /// Symptom: a member that answered with an empty list of numbers made the whole outcome unreadable. Cause: a root
-    /// with nothing before it was put where its own alignment allows, and an empty list points to a place for
-    /// its elements, whose alignment may be larger. Fix: roots that may have pointers are aligned for anything.
+    /// with no bytes before it was put where its own alignment allows, and an empty list points to an address for its
+    /// elements, whose alignment may be larger. Fix: roots that may have pointers are aligned for any type.
     #[test]
     fn empty_lists_of_any_alignment_read_as_empty_lists() {
         type Whole = (Box<u8>, Box<Vec<u64>>, Box<u32>, Box<Vec<u128>>, Box<Box<[u128]>>);

@@ -1,9 +1,9 @@
-//! Moving a finished task on: into the next ring, into branches, through a switch, into a join, to its caller.
+//! Moves a finished task on: into the next ring, into branches, through a switch, into a join, to its caller.
 //!
-//! Whoever has finished a task does this, in whatever process: a worker, or the caller with a new request.
-//! What it must know lies in the segment ([`ringmill_shm::plan`]), but for the functions of switches, which
-//! only the server's process has. A worker's process gives the task to the switch's own node instead, whose
-//! thread in the server's process passes it on.
+//! The participant that has finished a task does this, in its own process: a worker, or the caller with a new request.
+//! It finds the routes in the segment ([`ringmill_shm::plan`]); only the functions of switches are in the server's
+//! process alone. A worker's process gives the task to the switch's own node instead, whose thread in the server's
+//! process passes it on.
 
 mod joined;
 mod outbox;
@@ -25,18 +25,18 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// A switch's function: which member an input is for.
+/// A switch's function: returns the index of the member for an input.
 pub(crate) type Choose = Arc<dyn Fn(&[u8]) -> Result<usize, RemoteCause> + Send + Sync>;
 
-/// What the server's process knows of a plan and the segment does not.
+/// The parts of a plan that the segment cannot hold.
 #[derive(Default)]
 pub(crate) struct Router {
-    /// By switch; none in a worker's process.
+    /// The functions, by switch; empty in a worker's process.
     pub(crate) choosers: Vec<Choose>,
 }
 
 impl Drop for Router {
-    /// Whichever thread is the last to know of the server.
+    /// Runs in the last thread that drops the server.
     fn drop(&mut self) {
         self.choosers.drain(..).for_each(panics::let_go);
     }
@@ -48,23 +48,23 @@ impl fmt::Debug for Router {
     }
 }
 
-/// A node without workers has its lock held for a moment only, by others that empty its ring. Where it seems to
-/// be held for longer, somebody has written so.
+/// How long a mover waits for the lock of a node without workers. Other movers hold it for a moment, to empty the ring;
+/// if it seems to be held for longer, the lock's word was overwritten.
 const LOCK_LIMIT: Duration = Duration::from_secs(1);
-/// Somebody who moves tasks on.
+/// A participant as it moves finished tasks on.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Mover<'s> {
     pub(crate) segment: &'s Segment,
     pub(crate) router: &'s Router,
-    /// Whose requests they are.
+    /// The owner of the requests.
     pub(crate) client: Token,
     pub(crate) me: Token,
-    /// Where what is moved into rings waits until it is [flushed](Self::flush); none: it does not.
+    /// Collects queued tasks until they are [flushed](Self::flush); `None`: each is pushed at once.
     pub(crate) outbox: Option<&'s Outbox>,
 }
 
 impl Mover<'_> {
-    /// Moves a task of ours on.
+    /// Moves a task on.
     #[inline(always)]
     pub(crate) fn move_on(&self, task: Claimed<'_>, to: Target) {
         match to {
@@ -79,22 +79,22 @@ impl Mover<'_> {
         }
     }
 
-    /// Does what a dead participant had still to do with a task that is now ours. Gives it back if the dead
-    /// was working on it.
+    /// Does what a dead participant still had to do with a task that the repairer has taken from it. Returns the task
+    /// if the dead was working on it.
     pub(crate) fn resume<'a>(&self, task: Claimed<'a>) -> Option<Claimed<'a>> {
         let routes = self.segment.routes();
         match task.task().at() {
-            // It had ended its work.
+            // The dead had finished it.
             At::Begun { failed: true, .. } if task.is_outcome() => self.end(task),
             At::Begun { node, .. } if task.is_outcome() => match self.segment.nodes().get(node as usize) {
                 Some(info) => self.move_on(task, info.next),
                 None => return Some(task),
             },
             At::Begun { .. } | At::Spoilt => return Some(task),
-            // Nothing is written to it: late branches may still read what lies there.
+            // Leaves its payload as it is: late branches may still read it.
             At::Failed(_) => self.end(task),
             _ if task.is_abandoned() => self.discard(task),
-            At::To { node, group, .. } => self.try_again(task, node, false, group),
+            At::To { node, group, .. } => self.requeue(task, node, false, group),
             At::Forked(index) => self.fork(task, index),
             At::New => {
                 let (_, place) = task.task().place();
@@ -104,7 +104,7 @@ impl Mover<'_> {
                     None => return Some(task),
                 }
             }
-            // What was left of its branches, the repair has freed.
+            // The repair has freed the rest of its branches.
             At::Joined(index) => match routes.forks.get(index as usize) {
                 Some(fork) => self.move_on(task, fork.next),
                 None => return Some(task),
@@ -113,16 +113,16 @@ impl Mover<'_> {
         None
     }
 
-    /// Queues a task once more for a node, in a group of this number.
+    /// Queues a task for a node again, as one of this group. `is_attempt`: this counts as an attempt more.
     #[cold]
-    pub(crate) fn try_again(&self, task: Claimed<'_>, node: u32, another_attempt: bool, group: u32) {
-        match task.queue_again(node, now_ns, another_attempt, group) {
+    pub(crate) fn requeue(&self, task: Claimed<'_>, node: u32, is_attempt: bool, group: u32) {
+        match task.queue_again(node, now_ns, is_attempt, group) {
             Ok(id) => self.push(node, &[id]),
             Err(task) => self.fail_unreachable(task, node),
         }
     }
 
-    /// Ends a task of ours with an error.
+    /// Ends a task with an error.
     #[cold]
     pub(crate) fn fail(&self, mut task: Claimed<'_>, error: RemoteError) {
         task.give_up_input();
@@ -131,7 +131,7 @@ impl Mover<'_> {
         self.end(task);
     }
 
-    /// The same beside the input.
+    /// Ends a task with an error that is written beside its input.
     #[cold]
     pub(crate) fn fail_beside(&self, mut task: Keeping<'_>, error: RemoteError) {
         write_error(&mut task, error);
@@ -139,14 +139,14 @@ impl Mover<'_> {
         self.end(task.done());
     }
 
-    /// Ends a task of ours whose error has been written.
+    /// Ends a task whose error is written.
     fn end(&self, task: Claimed<'_>) {
         if let Some(join) = task.finish(self.client, true) {
             self.join(join);
         }
     }
 
-    /// Ends a task of ours that nobody wants.
+    /// Ends a task whose caller has gone.
     #[cold]
     pub(crate) fn discard(&self, task: Claimed<'_>) {
         if let Some(join) = task.discard() {
@@ -177,8 +177,8 @@ impl Mover<'_> {
         self.fail(task, self.error("", 0, RemoteCause::Payload { message }));
     }
 
-    /// Pushes what waits, until nothing does: a node that is down has its items answered here, and they may
-    /// lead to others, for whatever node.
+    /// Pushes all tasks of the outbox, until it stays empty: for a node that is down the mover answers the tasks, and
+    /// their joins may queue further ones, for any node.
     #[inline]
     pub(crate) fn flush(&self) {
         let Some(outbox) = self.outbox else { return };
@@ -195,8 +195,7 @@ impl Mover<'_> {
         }
     }
 
-    /// Pushes queued tasks. In a segment that somebody has written over they may not fit; then nobody hears of
-    /// them again but by their time-outs.
+    /// Pushes queued tasks. In a corrupted segment the ring may be full; then their callers time out.
     #[inline]
     fn push(&self, node: u32, ids: &[u32]) {
         if let Some(parts) = self.segment.node(node)
@@ -207,12 +206,12 @@ impl Mover<'_> {
         }
     }
 
-    /// After a push: if the node has no workers left, nobody else will answer what is in its ring.
+    /// After a push: if the node is down, answers the tasks in its ring, since no worker will.
     #[inline]
     pub(crate) fn after_push(&self, node: u32) {
         if self.segment.node(node).is_some_and(|node| node.doorbell().is_down()) {
             crash_point!("route.down");
-            // While it shuts down, a node is down for no reason of its own.
+            // While the server shuts down, a node that is down has no reason of its own.
             let told = |node: Node<'_>| {
                 if self.segment.run() == Run::Running { node.down_reason() } else { String::new() }
             };
@@ -221,17 +220,18 @@ impl Mover<'_> {
         }
     }
 
-    /// Answers everything in a node's ring with an error, in the place of workers that are no more.
+    /// Answers all tasks in a node's ring with an error, since its workers are gone.
     #[cold]
     pub(crate) fn answer_all_in_ring(&self, node: u32, cause: &RemoteCause) {
         let Some(parts) = self.segment.node(node) else { return };
         let (ring, lock) = (parts.ring(), parts.lock());
-        // The server lives: it is we, or our watcher says so. Several threads of it may hold the lock.
+        // The server is alive: this process is the server, or its watcher would have ended it. Several threads of the
+        // server may hold the lock.
         let is_dead = |token: Token| token != self.client && self.segment.is_dead(token);
         let mut claimed = Vec::new();
         let until = Instant::now() + LOCK_LIMIT;
         if lock.lock_unless(self.me, 0, is_dead, || Instant::now() >= until).is_none() {
-            return; // what is in it ends by its time-outs
+            return; // the callers of the tasks in it time out
         }
         let mut head = ring.head();
         while let Some(id) = ring.get(head) {
@@ -242,7 +242,8 @@ impl Mover<'_> {
         }
         lock.unlock(self.me);
         crash_point!("route.emptied");
-        // *attended* of `worker::collect`: should the node be up again, its worker may have gone to sleep because we had the lock.
+        // [attended] of `worker::collect`: if the node is up again, its worker may sleep because this thread held the
+        // lock.
         if ring.get(ring.head()).is_some() {
             parts.doorbell().wake_one(|worker| parts.bell(worker));
         }
@@ -252,7 +253,7 @@ impl Mover<'_> {
         }
     }
 
-    /// An error that happened on the way, and not in a worker.
+    /// An error between workers.
     pub(crate) fn error(&self, servlet: &str, attempt: u8, cause: RemoteCause) -> RemoteError {
         RemoteError { servlet: servlet.into(), worker: 0, pid: std::process::id(), attempt, cause }
     }
@@ -273,7 +274,7 @@ impl Mover<'_> {
                 );
                 self.fail(task, self.error("", 0, RemoteCause::Payload { message }));
             }
-            (Ok(_), None) => {} // `Claimed::fork` has looked it up
+            (Ok(_), None) => {} // `Claimed::fork` has looked the fork up
         }
     }
 
@@ -292,7 +293,7 @@ impl Mover<'_> {
             }
             (None, Some(node)) => return self.forward(task, node),
             (None, None) => Err(RemoteCause::Payload {
-                message: "the switch has no thread in the server to choose a member: an error in ringmill"
+                message: "the switch has no thread in the server to choose a member: this is a defect of ringmill, please report it"
                     .into(),
             }),
         };
@@ -306,7 +307,7 @@ impl Mover<'_> {
         }
     }
 
-    /// Puts branches together, and moves their parent on.
+    /// Joins the branches of a task, and moves the task on.
     #[cold]
     pub(crate) fn join(&self, mut join: Join<'_>) {
         let fork = join.fork().1;
@@ -332,9 +333,10 @@ impl Mover<'_> {
         self.end_joined(join);
     }
 
-    /// The same in the place of a dead one: `error` says how it died, where no value can be made any more.
+    /// Repeats a join whose participant died. `error`, which says how it died, is the outcome if the value can no
+    /// longer be made.
     #[cold]
-    pub(crate) fn join_again(&self, mut join: Join<'_>, error: RemoteError) {
+    pub(crate) fn repeat_join(&self, mut join: Join<'_>, error: RemoteError) {
         if !join.is_spoilt() || join.is_abandoned() {
             return self.join(join);
         }
@@ -343,7 +345,7 @@ impl Mover<'_> {
         self.end_joined(join);
     }
 
-    /// Ends what was joined with the error that has been written.
+    /// Ends a joined task whose error is written.
     fn end_joined(&self, join: Join<'_>) {
         if let Some(task) = join.with_error()
             && let Some(outer) = task.finish(self.client, true)
@@ -365,8 +367,7 @@ pub(crate) fn write_error(to: &mut impl Buffers, mut error: RemoteError) {
         if error.shorten() {
             continue;
         }
-        // With no more text than lies in what refers to it, the record fits in line, whatever the cause. If it can lie
-        // there.
+        // With texts that short the record fits in line, whatever the cause; if the guard allows that.
         if keeps_input {
             to.give_up_input();
             keeps_input = false;

@@ -1,12 +1,12 @@
-//! What is queued and not pushed yet.
+//! Tasks that are queued and not pushed yet.
 
 use std::cell::RefCell;
 
-/// So many for one node are pushed although more may come.
+/// The most tasks for one node that wait to be pushed.
 const OUTBOX: usize = 64;
 
-/// Tasks that are queued and will be pushed together: one update of a ring's tail and one look at its doorbell
-/// for several, and its workers wake to a batch.
+/// Tasks that are queued and will be pushed together: several take one update of a ring's tail and one look at its
+/// doorbell, and wake its workers to a batch.
 #[derive(Debug, Default)]
 pub(crate) struct Outbox(RefCell<Queued>);
 
@@ -14,14 +14,14 @@ pub(crate) struct Outbox(RefCell<Queued>);
 struct Queued {
     /// By node.
     ids: Vec<(u32, Vec<u32>)>,
-    /// Where the last one went: the next goes there, or to the one after it.
+    /// The index of the last task's node: the next task is for that node, or probably for the following one.
     last: usize,
-    /// Something was added since the last look.
+    /// Whether a task was added since the last look.
     added: bool,
 }
 
 impl Outbox {
-    /// Adds a task; whether there are enough for its node.
+    /// Adds a task; returns whether its node's list is full.
     #[inline]
     pub(super) fn add(&self, node: u32, id: u32) -> bool {
         let queued = &mut *self.0.borrow_mut();
@@ -38,24 +38,24 @@ impl Outbox {
         ids.len() >= OUTBOX
     }
 
-    /// Whether something was added since the last time that this was asked.
+    /// Whether a task was added since the last call.
     #[inline]
     pub(super) fn takes_added(&self) -> bool {
         std::mem::take(&mut self.0.borrow_mut().added)
     }
 
-    /// For how many nodes there is a list.
+    /// The number of nodes that have a list.
     pub(super) fn nodes(&self) -> usize {
         self.0.borrow().ids.len()
     }
 
-    /// What waits for one node.
+    /// Takes the tasks for one node.
     pub(super) fn take(&self, index: usize) -> (u32, Vec<u32>) {
         let of = &mut self.0.borrow_mut().ids[index];
         (of.0, std::mem::take(&mut of.1))
     }
 
-    /// Gives an emptied list its memory back, unless something was added meanwhile.
+    /// Puts an emptied list back, to reuse its memory, unless tasks were added meanwhile.
     pub(super) fn put_back(&self, index: usize, emptied: Vec<u32>) {
         let of = &mut self.0.borrow_mut().ids[index].1;
         if of.is_empty() {

@@ -2,10 +2,9 @@
 //!
 //! # Invariants
 //!
-//! * *held*: a slot holds its claimed task from the moment it is validated until it is answered. Views
-//!   borrow the batch or the item, and answering consumes either; so when an outcome is written over an
-//!   input, no view of that input is left. [`Desk`] never answers a slot while a batch or item of it
-//!   lives, except through that batch or item.
+//! * `[held]`: the desk holds an item's claimed task from its validation until its answer. Views borrow the batch or
+//!   the item, and answering consumes either; so when an outcome is written over an input, no view of that input is
+//!   left. While a batch or item lives, [`Desk`] answers its items only through that batch or item.
 #![expect(unsafe_code, reason = "views of inputs whose tasks are held")]
 
 use super::context::{Context, Stop};
@@ -42,26 +41,26 @@ use std::panic::AssertUnwindSafe;
 /// }
 /// ```
 pub trait BatchWorker: Sized + 'static {
-    /// What it is built from; travels to each worker.
+    /// The configuration from which each worker is built; it travels to each worker's process.
     type Config: Payload;
-    /// What an item is.
+    /// The input of an item.
     type In: Payload;
-    /// What an item becomes.
+    /// The outcome of an item.
     type Out: Payload;
 
-    /// Tells versions of the payload types apart, between a server and a worker that
-    /// [`program`](crate::ProcessServlet::program) starts from another executable. The two must agree in it.
+    /// The version of the payload types, in which a server and a worker that
+    /// [`program`](crate::ProcessServlet::program) starts from another executable must agree.
     ///
-    /// The engine itself finds types of other names or sizes, with other pointers or alignments; not that two fields of
-    /// one size have changed places, or that a number has got another meaning. Where the two executables can be of
-    /// different versions, change this number with each change of the types; or have it change by itself with the file
-    /// that they are in: `ringmill::schema(include_str!("messages.rs"))`.
+    /// The engine itself finds types of other names or sizes, with other pointers or alignments. It cannot find that
+    /// two fields of one size were swapped, or that a number has a new meaning. If the two executables can be of
+    /// different versions, change this number with each change of the types; or have it change with the file in which
+    /// they are: `ringmill::schema(include_str!("messages.rs"))`.
     const SCHEMA: u64 = 0;
 
     /// Builds the worker, in its own process or thread.
     ///
     /// # Errors
-    /// Whatever makes it impossible to work: the server does not start, and says why.
+    /// Any error means that the worker cannot work: the server does not start, and says why.
     fn new(config: Self::Config, context: &Context) -> Result<Self, BoxError>;
 
     /// Handles a batch of 1 to `batch_size` items: answers each of them, all at once with
@@ -82,7 +81,7 @@ pub trait BatchWorker: Sized + 'static {
         Ok(())
     }
 
-    /// Called once, when the worker stops. Not after a crash, of course. A panic in it changes nothing.
+    /// Called once when the worker stops, but not after a crash. A panic in it is logged and changes nothing.
     fn cleanup(&mut self, _reason: &Stop) {}
 }
 
@@ -100,7 +99,7 @@ impl<W: BatchWorker> fmt::Debug for Batch<'_, W> {
 }
 
 impl<'b, W: BatchWorker> Batch<'b, W> {
-    /// How many items it has: at least one, at most the servlet's batch size.
+    /// The number of items: at least one, at most the servlet's batch size.
     #[inline]
     #[must_use]
     #[expect(clippy::len_without_is_empty, reason = "a batch is never empty")]
@@ -111,7 +110,7 @@ impl<'b, W: BatchWorker> Batch<'b, W> {
     /// The inputs, oldest first, read where they lie.
     #[inline]
     pub fn inputs(&self) -> impl ExactSizeIterator<Item = &Archived<W::In>> + Clone {
-        // SAFETY: *held*: the views borrow the batch, and nothing of it is answered before it is consumed.
+        // SAFETY: [held]: the views borrow the batch, and none of its items is answered before the batch is consumed.
         self.inputs.iter().map(|input| unsafe { input.get() })
     }
 
@@ -130,18 +129,18 @@ impl<'b, W: BatchWorker> Batch<'b, W> {
     /// every item of the batch is answered with an error that says so.
     ///
     /// # Errors
-    /// That error, for the caller to return or to ignore.
+    /// That error, for `call` to return or to ignore.
     #[inline]
     pub fn reply_all(self, outcomes: impl IntoIterator<Item = W::Out>) -> Result<(), BoxError> {
         reply_in_order::<W>(self.desk, self.staged, 0..self.len(), outcomes)
     }
 
-    /// Answers each item with what `call` makes of its input: a value, an error, or a panic. After a fatal error
-    /// the others are left unanswered.
+    /// Answers each item with the result of `call` for its input: a value, an error, or a panic. After a fatal error
+    /// the other items stay unanswered.
     #[inline]
     pub(crate) fn answer_each(self, mut call: impl FnMut(&Archived<W::In>) -> Result<W::Out, BoxError>) {
-        // Panics are caught around as many items as there are without one: what is caught around each costs as
-        // much as a small item.
+        // One `catch_unwind` covers all items up to the next panic: one for each item would cost as much as a small
+        // item.
         let mut next = 0;
         while let Err(panic) =
             crate::panics::caught(AssertUnwindSafe(|| self.answer_from(&mut next, &mut call)))
@@ -149,7 +148,7 @@ impl<'b, W: BatchWorker> Batch<'b, W> {
             self.desk.fail_by_panic(next - 1, panic);
             self.desk.flush();
             if self.desk.is_fatal() {
-                return; // it was the fatal error's own drop that panicked
+                return; // the drop of the fatal error panicked
             }
         }
     }
@@ -163,7 +162,7 @@ impl<'b, W: BatchWorker> Batch<'b, W> {
         while let Some(input) = self.inputs.get(*next) {
             *next += 1;
             let index = *next - 1;
-            // SAFETY: *held*: the view ends with `call`, and the item is answered after that.
+            // SAFETY: [held]: the view ends with `call`, and the item is answered after that.
             match call(unsafe { input.get() }) {
                 Ok(outcome) => self.desk.reply(index, &outcome),
                 Err(error) => {
@@ -173,13 +172,13 @@ impl<'b, W: BatchWorker> Batch<'b, W> {
                     }
                 }
             }
-            self.desk.flush(); // the next one may take its time
+            self.desk.flush(); // the next item may take long
         }
     }
 
-    /// Makes of each input the value that the batch is worked on with, oldest first. An item whose closure
-    /// returns an error or panics is answered with that at once; the others are not touched, and are what
-    /// the answer holds. What was refused has taken its seat in the batch: no other item comes in its place.
+    /// Converts each input to a value of your own, oldest first. An item whose closure returns an error or panics is
+    /// answered with that error at once; the returned batch holds the other items. A refused item still counts in the
+    /// batch: no other item replaces it.
     ///
     /// ```
     /// use ringmill::{Batch, BatchWorker, BoxError, Context};
@@ -197,7 +196,7 @@ impl<'b, W: BatchWorker> Batch<'b, W> {
     ///     }
     ///
     ///     fn call(&mut self, batch: Batch<'_, Self>) -> Result<(), BoxError> {
-    ///         // A text that is no number is an error for its item alone.
+    ///         // A text that is not a number is an error for its item alone.
     ///         let batch = batch.preprocess(|text| text.as_str().parse::<i64>());
     ///         let sum: i64 = batch.values().iter().sum();
     ///         let sums: Vec<i64> = batch.values().iter().map(|number| number + sum).collect();
@@ -225,8 +224,7 @@ impl<'b, W: BatchWorker> Batch<'b, W> {
     }
 }
 
-/// Answers the items at these indices, in order, or all of them with an error if there are not as many
-/// outcomes.
+/// Answers the items at these indices, in order; if there are not exactly as many outcomes, all of them with an error.
 #[inline]
 fn reply_in_order<W: BatchWorker>(
     desk: &Desk,
@@ -237,7 +235,7 @@ fn reply_in_order<W: BatchWorker>(
     let count = indices.len();
     let mut staged = staged.borrow_mut();
     staged.clear();
-    // One more than needed tells "too many"; an endless iterator ends there.
+    // One outcome more than needed proves "too many", also of an endless iterator.
     staged.extend(outcomes.into_iter().take(count + 1));
     if staged.len() != count {
         let (items, outcomes) = (count as u32, staged.len() as u32);
@@ -249,7 +247,8 @@ fn reply_in_order<W: BatchWorker>(
         }
         return Err(error);
     }
-    // A panic of an outcome's own code is its item's error alone; it is caught around as many as there are without one.
+    // A panic of an outcome's own code is the error of its item alone. One `catch_unwind` covers all items up to the
+    // next panic.
     let mut indices = indices;
     let (mut outcomes, current) = (staged.drain(..), Cell::new(0));
     let mut reply = || {
@@ -264,8 +263,8 @@ fn reply_in_order<W: BatchWorker>(
     Ok(())
 }
 
-/// The items of a batch that passed [`Batch::preprocess`], each with the value that was made of its input.
-/// Unlike a batch it may be empty: then every item has been answered.
+/// The items of a batch that passed [`Batch::preprocess`], each with the value made from its input. It may be empty,
+/// unlike a batch: then every item has been answered.
 pub struct Preprocessed<'b, W: BatchWorker, T> {
     desk: &'b Desk,
     staged: &'b RefCell<Vec<W::Out>>,
@@ -280,29 +279,29 @@ impl<W: BatchWorker, T> fmt::Debug for Preprocessed<'_, W, T> {
 }
 
 impl<W: BatchWorker, T> Preprocessed<'_, W, T> {
-    /// How many items passed.
+    /// The number of items that passed.
     #[must_use]
     pub fn len(&self) -> usize {
         self.values.len()
     }
 
-    /// Whether none did.
+    /// Whether no item passed.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.values.is_empty()
     }
 
-    /// Their values, oldest first.
+    /// The values of the items, oldest first.
     #[must_use]
     pub fn values(&self) -> &[T] {
         &self.values
     }
 
-    /// Answers every item that passed, in order. If there are not exactly as many outcomes as those, none is
-    /// used and each of them is answered with an error that says so.
+    /// Answers every item that passed, in order. If there are not exactly as many outcomes as such items, none is used
+    /// and each such item is answered with an error that says so.
     ///
     /// # Errors
-    /// That error, for the caller to return or to ignore.
+    /// That error, for `call` to return or to ignore.
     pub fn reply_all(self, outcomes: impl IntoIterator<Item = W::Out>) -> Result<(), BoxError> {
         reply_in_order::<W>(self.desk, self.staged, self.items.iter().map(|item| item.index), outcomes)
     }
@@ -317,7 +316,7 @@ impl<'b, W: BatchWorker, T> IntoIterator for Preprocessed<'b, W, T> {
     }
 }
 
-/// The items that passed [`Batch::preprocess`] with their values, oldest first.
+/// The items that passed [`Batch::preprocess`], with their values, oldest first.
 pub struct PreprocessedItems<'b, W: BatchWorker, T>(
     std::iter::Zip<std::vec::IntoIter<Item<'b, W>>, std::vec::IntoIter<T>>,
 );
@@ -383,7 +382,7 @@ impl<'b, W: BatchWorker> Iterator for Items<'b, W> {
 
 impl<W: BatchWorker> ExactSizeIterator for Items<'_, W> {}
 
-/// One item to answer. One that is dropped unanswered gets an error when `call` returns.
+/// One item to answer. An item that is dropped unanswered gets an error when `call` returns.
 pub struct Item<'b, W: BatchWorker> {
     desk: &'b Desk,
     input: Validated<W::In>,
@@ -401,18 +400,18 @@ impl<W: BatchWorker> Item<'_, W> {
     #[inline]
     #[must_use]
     pub fn input(&self) -> &Archived<W::In> {
-        // SAFETY: *held*: the view borrows the item, which answering consumes.
+        // SAFETY: [held]: the view borrows the item, which answering consumes.
         unsafe { self.input.get() }
     }
 
-    /// Answers it with a value. Its caller has it at once; the next stage, if there is one, when `call`
+    /// Answers the item with a value. Its caller gets the value at once; the next stage, if there is one, when `call`
     /// returns at the latest.
     #[inline]
     pub fn reply(self, outcome: W::Out) {
         self.desk.reply(self.index, &outcome);
     }
 
-    /// Answers it with an error. After a [fatal](BoxError::fatal) one the worker stops when `call` returns.
+    /// Answers the item with an error. After a [fatal](BoxError::fatal) error the worker stops when `call` returns.
     pub fn fail(self, error: impl Into<BoxError>) {
         let error = error.into();
         self.desk.fail_by_error(self.index, &error);
@@ -421,7 +420,7 @@ impl<W: BatchWorker> Item<'_, W> {
 }
 
 impl<T: Payload, W: BatchWorker<In = T, Out = T>> Item<'_, W> {
-    /// Answers it with itself: nothing is moved.
+    /// Answers the item with its input, which is not copied.
     #[inline]
     pub fn pass(self) {
         self.desk.pass(self.index);

@@ -1,4 +1,4 @@
-//! The worker's loop: collect a batch under the reader lock, let user code handle it, hand the items on.
+//! The worker's loop: collect a batch under the reader lock, have user code handle it, move the items on.
 //!
 //! # Protocol
 //!
@@ -8,32 +8,32 @@
 //!                                   └────────┘  until full or due, holding the lock
 //! ```
 //!
-//! While the window is open the holder only *looks* at the ring: items are claimed when the batch is
-//! closed. So an item whose caller goes meanwhile is skipped, and a holder that dies in its window costs
-//! nobody an item.
+//! While the window is open the lock holder only *looks* at the ring, and claims the items when it closes the batch. So
+//! an item whose caller goes meanwhile is skipped, and no item is lost with a holder that dies in its window.
 //!
-//! User code never runs under the reader lock: a slow or crashing one must not stop the other workers.
+//! User code never runs under the reader lock: slow or crashing user code must not stop the other workers.
 //!
-//! After a fatal error each thread of the worker's unit ends the batch that it has, cleans up and goes, with
-//! nothing in its hands.
+//! After a fatal error each thread of the worker's unit ends its batch, cleans up and leaves, and holds no task.
 //!
 //! # Ordering
 //!
-//! * *attended*: an idle worker does not queue for the lock while somebody alive is collecting, but sleeps
-//!   on the doorbell. It announces itself (SeqCst), then looks at ring and lock; the holder unlocks
-//!   (SeqCst), then looks at ring and sleepers, and wakes one if it has left something. One sees the other.
+//! * `[attended]`: while a live lock holder is collecting, an idle worker does not wait for the lock, but sleeps on the
+//!   doorbell. It announces itself (SeqCst), then looks at ring and lock; the holder unlocks (SeqCst), then looks at
+//!   ring and sleepers, and wakes one if the ring has more. So the holder sees the sleeper, or the worker sees the free
+//!   lock.
 //!
 //! # Crash
 //!
-//! Before the claims: the lock is taken over. Between claims and `head`: the next holder claims again.
-//! After `head`: the supervisor answers the items with `WorkerDied`.
+//! A holder that dies before the claims: the next worker takes the lock over. Between claims and `head`: the next
+//! holder claims the items again. After `head`: the supervisor answers the items with `WorkerDied`, or requeues them
+//! (`OnDeath`).
 
 use super::batch::{Batch, BatchWorker};
 use super::context::Stop;
 use super::desk::Desk;
 use super::seat::Seat;
 use super::tally::Tally;
-use super::unit::State;
+use super::unit::UnitState;
 use crate::error::RemoteCause;
 use crate::panics::{self, end_if_forked};
 use crate::policy::batch::{Rule, Verdict};
@@ -51,12 +51,12 @@ use std::cell::{Cell, RefCell};
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
-/// No sleep of a worker is longer: the backstop for a wake that a dying waker owed.
+/// The longest sleep of a worker: the backstop for a wake that a dead waker owed.
 const SLEEP_LIMIT: Duration = Duration::from_millis(500);
-/// How many tasks ahead of the one being claimed are fetched.
+/// How many tasks ahead of the one that it claims a worker prefetches.
 const PREFETCH: usize = 6;
 
-/// Why the loop goes on or ends.
+/// Why a worker stops waiting.
 enum Idle {
     Work,
     Stop(Stop),
@@ -70,26 +70,26 @@ pub(crate) struct Loop<'a> {
     rule: Rule,
     /// Its number at the doorbell.
     worker: u32,
-    /// Several workers share the ring: one spins while the others sleep.
+    /// Whether several workers share the ring: then one spins while the others sleep.
     shared: bool,
     patience: Patience,
-    /// By the size of the last batch.
+    /// How closely to look, by the size of the last batch.
     pace: Pace,
     counters: &'a Counters,
     mover: Mover<'a>,
-    /// None: it does not log its batches.
+    /// `None`: the worker does not log its batches.
     tally: Option<Tally>,
     /// See [`NodeFacts::keeps_apart`](ringmill_shm::layout::NodeFacts::keeps_apart).
     keeps_apart: bool,
     /// The group of the batch that is being collected.
     group: Option<u32>,
-    /// What comes next does not belong to it.
+    /// Whether the next task in the ring is not of that group.
     apart: bool,
-    /// Ids that the holder of the lock has seen from `head` on.
+    /// The ids that the lock holder has seen from `head` on.
     seen: Vec<u32>,
-    /// The batch that is being collected; then it changes places with the slots of the desk.
+    /// The batch that is being collected; then it is swapped with the items of the desk.
     claimed: Vec<Cell<Option<Parked>>>,
-    /// Claimed, but their callers had gone.
+    /// Claimed tasks whose callers had gone.
     gone: Vec<Parked>,
 }
 
@@ -118,7 +118,7 @@ impl<'a> Loop<'a> {
         }
     }
 
-    /// Works until the server stops, or user code gives up: then the error it gave up with.
+    /// Works until the server stops, or user code gives up with the returned error.
     pub(crate) fn work<W: BatchWorker>(
         mut self,
         worker: &mut W,
@@ -164,7 +164,7 @@ impl<'a> Loop<'a> {
                 self.counters.end_call();
                 inputs.clear();
                 if !staged.borrow().is_empty() {
-                    panics::let_go(staged.take()); // what a panic in the midst of `reply_all` has left
+                    panics::let_go(staged.take()); // outcomes that a panic within `reply_all` has left
                 }
             }
             crash_point!("collect.flushes");
@@ -182,14 +182,14 @@ impl<'a> Loop<'a> {
         }
     }
 
-    /// Before it leaves: what it may have been woken for is for another one.
+    /// Before the worker leaves: wakes another one for the item for which this one may have been woken.
     fn pass_on(&self) {
         if self.pending() {
             self.node.doorbell().wake_one(|worker| self.node.bell(worker));
         }
     }
 
-    /// Outside the lock, and with no item in hand: what listens is user code.
+    /// Called outside the lock and with no item on the desk: the log's listeners are user code.
     #[cold]
     fn log_batches(&mut self) {
         let Some(tally) = &mut self.tally else { return };
@@ -200,22 +200,23 @@ impl<'a> Loop<'a> {
         panics::say(|| tracing::info!(servlet, worker, thread, count, min, max, mean, "batches"));
     }
 
-    /// Validates the claimed items; those that can be read are on the desk, in order.
+    /// Validates the claimed items, and puts those that can be read on the desk, in order.
     #[inline]
     fn admit<W: BatchWorker>(&mut self, desk: &mut Desk, inputs: &mut Vec<Validated<W::In>>) {
-        std::mem::swap(&mut self.claimed, &mut desk.slots);
-        // One pass: an item that stays moves to the place after the one that stayed before.
+        std::mem::swap(&mut self.claimed, &mut desk.items);
+        // One pass: a readable item moves to the position after the previous readable one.
         let mut next = 0;
-        // A type's own check may panic. As in `Batch::answer_each`, that is caught around as many as there are without.
+        // A type's own check may panic. As in `Batch::answer_each`, one `catch_unwind` covers all items up to the next
+        // panic.
         while let Err(panic) =
             panics::caught(AssertUnwindSafe(|| self.admit_from::<W>(desk, inputs, &mut next)))
         {
             desk.fail_by_panic(next - 1, panic);
         }
-        desk.slots.truncate(inputs.len());
+        desk.items.truncate(inputs.len());
     }
 
-    /// `next` says which item is looked at, plus one; what has been admitted lies before it, in its place.
+    /// `next` is the index of the current item, plus one; admitted items lie before it.
     #[inline(always)]
     fn admit_from<W: BatchWorker>(
         &self,
@@ -224,23 +225,23 @@ impl<'a> Loop<'a> {
         next: &mut usize,
     ) {
         let seat = self.seat;
-        while let Some(slot) = desk.slots.get(*next) {
+        while let Some(item) = desk.items.get(*next) {
             *next += 1;
-            let Some(parked) = slot.get() else { continue };
+            let Some(parked) = item.get() else { continue };
             let Some(task) = parked.resume(&seat.segment) else { continue };
             if let Some(late_ns) = late_ns(&task) {
                 self.counters.count(Counter::Skipped);
-                slot.set(None);
+                item.set(None);
                 desk.fail_task(task, RemoteCause::DeadlineExceeded { late_ns });
                 continue;
             }
             match Validated::<W::In>::of_claimed(&task) {
                 Ok(input) => {
-                    desk.slots[inputs.len()].set(Some(parked));
+                    desk.items[inputs.len()].set(Some(parked));
                     inputs.push(input);
                 }
                 Err(error) => {
-                    slot.set(None);
+                    item.set(None);
                     desk.fail_task(task, error.into());
                     continue;
                 }
@@ -251,19 +252,20 @@ impl<'a> Loop<'a> {
         }
     }
 
-    /// Whether the ring has something.
+    /// Whether the ring has an item.
     #[inline]
     fn pending(&self) -> bool {
         self.ring.get(self.ring.head()).is_some()
     }
 
-    /// Whether the ring has something that nobody is collecting.
+    /// Whether the ring has an item, and no worker is collecting.
     #[inline]
     fn unattended(&self) -> bool {
         self.pending() && (!self.shared || self.node.lock().holder().is_none())
     }
 
-    /// The same, where it is worth asking whether the one that collects it is dead.
+    /// Whether the ring has an item, and no live worker is collecting: asks for the proof of a lock holder's death,
+    /// which costs more.
     fn to_collect(&self) -> bool {
         let alive = |holder| holder != self.seat.token && !self.seat.segment.is_dead(holder);
         self.pending() && !self.node.lock().holder().is_some_and(alive)
@@ -272,32 +274,33 @@ impl<'a> Loop<'a> {
     fn stop(&self) -> Option<Stop> {
         let stopping = || matches!(self.seat.segment.run(), Run::Stopping | Run::Closed);
         match self.seat.unit.state() {
-            State::Orphaned => Some(Stop::ServerGone),
+            UnitState::Orphaned => Some(Stop::ServerGone),
             _ if stopping() => Some(Stop::Shutdown),
-            State::Failed => Some(Stop::Fatal),
-            State::AtWork => None,
+            UnitState::Failed => Some(Stop::Fatal),
+            UnitState::AtWork => None,
         }
     }
 
-    /// Whether a batch takes only what is there, because there will be no more.
+    /// Whether a batch takes only the items that are there, because no more will come.
     #[inline]
     fn winding_up(&self) -> bool {
-        self.seat.segment.run() != Run::Running || self.seat.unit.state() != State::AtWork
+        self.seat.segment.run() != Run::Running || self.seat.unit.state() != UnitState::AtWork
     }
 
-    /// Waits for something in the ring: spins, then sleeps on the doorbell.
+    /// Waits for an item in the ring: spins, then sleeps on the doorbell.
     #[inline]
     fn idle(&self) -> Idle {
-        // Nobody has come while it slept, so nobody is about to.
+        // Whether the last sleep ended without a wake: then an item is hardly about to come, and the worker does not
+        // spin.
         let mut in_vain = false;
         loop {
-            // A worker that stops does not begin anything if the server is gone or its unit has failed, and
-            // empties the ring if the server shuts down.
+            // A worker that stops begins no batch if the server is gone or its unit has failed, and empties the ring if
+            // the server shuts down.
             let stop = self.stop();
             match stop {
                 Some(why @ (Stop::ServerGone | Stop::Fatal)) => return Idle::Stop(why),
                 _ if self.to_collect() => return Idle::Work,
-                // What another one is collecting, it will finish.
+                // If another worker is collecting, it will finish.
                 Some(why) => return Idle::Stop(why),
                 None => {}
             }
@@ -321,12 +324,12 @@ impl<'a> Loop<'a> {
         found
     }
 
-    /// Sleeps on the doorbell; whether it has rung since.
+    /// Sleeps on the doorbell; returns whether its bell has rung.
     #[cold]
     fn sleep(&self) -> bool {
         let (doorbell, bell) = (self.node.doorbell(), self.seat.entry().bell());
         let count = bell.count();
-        doorbell.announce(self.worker); // *attended*: before the look at ring and lock
+        doorbell.announce(self.worker); // [attended]: before the look at ring and lock
         if !self.to_collect() && self.stop().is_none() {
             let asleep_since = self.patience.falls_asleep();
             bell.sleep(count, Some(SLEEP_LIMIT));
@@ -336,22 +339,22 @@ impl<'a> Loop<'a> {
         bell.count() != count
     }
 
-    /// Collects a batch under the reader lock; none if others were faster or all callers had gone.
+    /// Collects a batch under the reader lock; none if other workers were faster or all callers had gone.
     #[inline]
     fn collect(&mut self) {
         let (ring, lock, doorbell) = (self.ring, self.node.lock(), self.node.doorbell());
         let segment = &*self.seat.segment;
         if let Some(first) = ring.get(ring.head()) {
-            segment.prefetch_task(first); // its lines come while the lock is taken
+            segment.prefetch_task(first); // its cache lines come while this worker takes the lock
         }
-        // Where it says that we hold it, somebody else has written so.
+        // A lock that says that this worker holds it was overwritten: it counts as held by the dead.
         let is_dead = |t| t == self.seat.token || segment.is_dead(t);
         let give_up = || self.stop().is_some();
         match lock.lock_unless(self.seat.token, self.patience.looks(), is_dead, give_up) {
             Some(Acquired::Free) => {}
             Some(Acquired::TookOver(_)) => {
                 crash_point!("collect.took_over");
-                doorbell.retract_window(); // the dead holder's; its claims we meet below
+                doorbell.retract_window(); // the dead holder's; the loop below claims its tasks again
             }
             None => return,
         }
@@ -365,7 +368,7 @@ impl<'a> Loop<'a> {
             let mut oldest_ns = 0;
             if self.rule.wait_ns != 0 {
                 if self.is_cancelled(first) {
-                    // Freed at once, so that it does not count as the batch's oldest.
+                    // Freed at once, so that its age does not count as that of the batch's oldest item.
                     self.claim(1);
                     crash_point!("collect.window_skips");
                     head = head.wrapping_add(1);
@@ -376,11 +379,11 @@ impl<'a> Loop<'a> {
                 oldest_ns = Task::new(segment, first).map_or(0, |task| task.enqueued_ns());
             }
             let winding_up = self.winding_up();
-            if winding_up && self.seat.unit.state() == State::Orphaned {
-                break; // its callers have gone with the server
+            if winding_up && self.seat.unit.state() == UnitState::Orphaned {
+                break; // the callers have gone with the server
             }
             let verdict = match self.apart {
-                true => Verdict::Close(Closed::Empty), // nothing more will come that belongs to it
+                true => Verdict::Close(Closed::Empty), // no further task will belong to the batch
                 false => self.rule.judge(waiting, oldest_ns, winding_up, now_ns),
             };
             match verdict {
@@ -399,7 +402,7 @@ impl<'a> Loop<'a> {
         crash_point!("collect.stored_head");
         lock.unlock(self.seat.token);
         crash_point!("collect.unlocked");
-        // *attended*: after the unlock.
+        // [attended]: after the unlock.
         if self.shared && self.pending() {
             doorbell.wake_one(|worker| self.node.bell(worker));
         }
@@ -408,7 +411,7 @@ impl<'a> Loop<'a> {
         }
     }
 
-    /// Claims what was seen, and in place of items whose callers had gone what else is there; says the
+    /// Claims the tasks that were seen, and for each whose caller had gone another one, if there is one; returns the
     /// new `head`.
     #[inline]
     fn take(&mut self, mut head: u64) -> u64 {
@@ -429,7 +432,7 @@ impl<'a> Loop<'a> {
         }
     }
 
-    /// Notes what is published from `head` on, up to what a batch has room for.
+    /// Notes the ids that are published from `head` on, up to the room of a batch.
     #[inline]
     fn look(&mut self, head: u64) {
         while ((self.claimed.len() + self.seen.len()) as u64) < self.rule.most()
@@ -457,8 +460,8 @@ impl<'a> Loop<'a> {
         Task::new(&self.seat.segment, id).is_some_and(|task| task.request_word().peek().is_cancelled())
     }
 
-    /// Claims the first `count` that were seen, and forgets that they were. Claims come before the store
-    /// of `head`.
+    /// Claims the first `count` tasks that were seen, and removes them from `seen`. Claims come before the store of
+    /// `head`.
     #[inline]
     fn claim(&mut self, count: usize) {
         let segment = &*self.seat.segment;
@@ -477,8 +480,8 @@ impl<'a> Loop<'a> {
         self.seen.drain(..count);
     }
 
-    /// Frees the claimed items whose callers had gone; `head` has passed them. Branches only once the lock is
-    /// free: what they were the last of is then moved on, by way of user code perhaps.
+    /// Frees the claimed tasks whose callers had gone; `head` has passed them. Frees branches only once the lock is
+    /// free: after its last branch a parent is moved on, which may run user code.
     #[inline]
     fn discard_gone(&mut self, branches: bool) {
         let segment = &*self.seat.segment;
@@ -509,13 +512,13 @@ impl<'a> Loop<'a> {
         let count = bell.count();
         doorbell.announce_window(self.worker, last);
         if ring.get(last).is_none() && !self.winding_up() {
-            bell.sleep(count, Some(left.min(SLEEP_LIMIT))); // then the batch is judged anew
+            bell.sleep(count, Some(left.min(SLEEP_LIMIT))); // then the caller judges the batch again
         }
         doorbell.retract_window();
     }
 }
 
-/// By how much a task's time is over; `None` if it is not.
+/// How long ago a task's deadline passed; `None` if it has not.
 #[inline(always)]
 fn late_ns(task: &Claimed<'_>) -> Option<u64> {
     let deadline_ns = task.deadline_ns()?;

@@ -1,9 +1,9 @@
-//! What a worker is told of itself, and why it stops.
+//! What a worker learns about itself, and why it stops.
 
 use ringmill_shm::layout::NodeFacts;
 use std::time::Duration;
 
-/// What a worker's constructor and its `warm_up` are told about its place.
+/// What a worker's constructor and its `warm_up` learn about the worker.
 #[derive(Debug, Clone)]
 pub struct Context {
     pub(crate) server_name: String,
@@ -28,14 +28,14 @@ impl Context {
         &self.servlet_name
     }
 
-    /// Which of the servlet's workers this is, from 0: to pick a GPU, say. The same for all threads of a
-    /// worker.
+    /// The index of the worker within the servlet, from 0: to choose a GPU, say. All threads of a worker have the same
+    /// one.
     #[must_use]
     pub fn worker_index(&self) -> usize {
         self.worker_index as usize
     }
 
-    /// Which of the worker's [`stream_threads`](crate::ProcessServlet::stream_threads) this is, from 0.
+    /// The index of this thread among the worker's [`stream_threads`](crate::ProcessServlet::stream_threads), from 0.
     #[must_use]
     pub fn thread_index(&self) -> usize {
         self.thread_index as usize
@@ -54,13 +54,13 @@ impl Context {
         self.facts.batch_size as usize
     }
 
-    /// How long the oldest item of a batch may have waited since it was enqueued.
+    /// How long the oldest item of a batch waits at most, since it was enqueued.
     #[must_use]
     pub fn batch_wait_time(&self) -> Duration {
         Duration::from_nanos(self.facts.batch_wait_ns)
     }
 
-    /// The CPUs this worker is pinned to; none if it is not.
+    /// The CPUs to which this worker is pinned; none if it is not.
     #[must_use]
     pub fn cpus(&self) -> &[usize] {
         &self.cpus
@@ -72,7 +72,7 @@ impl Context {
         ringmill_shm::sys::cpu::numa_node(*self.cpus.first()?)
     }
 
-    /// How often this worker has been started anew after a death.
+    /// How often this worker has been restarted after a death.
     #[must_use]
     pub fn restarts(&self) -> u32 {
         self.restarts
@@ -90,9 +90,9 @@ pub(crate) fn title(servlet: &str, worker: u32, thread: u32, threads: u32) -> St
 pub enum Stop {
     /// The server shuts down.
     Shutdown,
-    /// The server's process is gone: there is a second left, and nobody to answer.
+    /// The server's process is gone: the worker has a second left, and no caller waits.
     ServerGone,
-    /// A [fatal](crate::BoxError::fatal) error, of this worker or of another thread of its process; or that other
-    /// one could not be built anew after a death. All of the process is started again.
+    /// A [fatal](crate::BoxError::fatal) error of this worker or of another thread of its process; or that other
+    /// thread's worker could not be built at a restart. The whole process is restarted.
     Fatal,
 }

@@ -1,4 +1,4 @@
-//! Where a worker's claimed items wait to be answered, and how each is: in place of its input, or beside it.
+//! The desk: a worker's claimed items until they are answered, over their inputs or beside them.
 
 use super::seat::Seat;
 use crate::error::{BoxError, RemoteCause};
@@ -13,18 +13,18 @@ use std::cell::{Cell, OnceCell};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 
-/// Where a worker's claimed items wait to be answered, and how they are.
+/// A worker's claimed items, until they are answered.
 #[derive(Debug)]
 pub(crate) struct Desk {
     seat: Arc<Seat>,
     client: Token,
-    /// Where finished tasks go.
+    /// The target of finished tasks.
     next: Target,
-    /// By index in the batch; none once it has been answered.
-    pub(super) slots: Vec<Cell<Option<Parked>>>,
+    /// Tasks by their index in the batch; `None` once answered.
+    pub(super) items: Vec<Cell<Option<Parked>>>,
     /// Whether outcomes are written beside inputs.
     keeps_inputs: bool,
-    /// Whether anything that ends here may lead to a push.
+    /// Whether a task that is finished here may be pushed to another node.
     sends_on: bool,
     outbox: Outbox,
     /// The first fatal error.
@@ -32,14 +32,14 @@ pub(crate) struct Desk {
 }
 
 impl Desk {
-    /// An empty one.
+    /// An empty desk.
     pub(super) fn new(seat: &Arc<Seat>, client: Token) -> Self {
         let info = seat.node().info();
         Self {
             seat: Arc::clone(seat),
             client,
             next: info.next,
-            slots: Vec::new(),
+            items: Vec::new(),
             keeps_inputs: info.facts.keeps_inputs.is_set(),
             sends_on: seat.segment.shape().nodes > 1,
             outbox: Outbox::default(),
@@ -50,17 +50,17 @@ impl Desk {
     /// An item's task, which stays on the desk.
     #[inline(always)]
     fn look(&self, index: usize) -> Option<Claimed<'_>> {
-        end_if_forked(self.seat.birth); // user code answers, or has panicked
-        self.slots.get(index)?.get()?.resume(&self.seat.segment)
+        end_if_forked(self.seat.birth); // the caller may be user code that has forked
+        self.items.get(index)?.get()?.resume(&self.seat.segment)
     }
 
     #[inline(always)]
     fn take(&self, index: usize) -> Option<Claimed<'_>> {
         end_if_forked(self.seat.birth);
-        self.slots.get(index)?.take()?.resume(&self.seat.segment)
+        self.items.get(index)?.take()?.resume(&self.seat.segment)
     }
 
-    /// Answers an item. If user code that serialises the outcome panics, it has not been answered.
+    /// Answers an item. If the outcome's own `Serialize` panics, the item stays unanswered.
     #[inline(always)]
     pub(crate) fn reply<T: Payload>(&self, index: usize, outcome: &T) {
         if self.keeps_inputs {
@@ -68,7 +68,7 @@ impl Desk {
         }
         let Some(mut task) = self.look(index) else { return };
         let written = encode(outcome, &mut task, self.seat.birth);
-        self.slots[index].set(None);
+        self.items[index].set(None);
         match written {
             Ok(()) => self.hand_on(task),
             Err(error) => self.fail_task(task, error.into()),
@@ -81,10 +81,10 @@ impl Desk {
         let mut task = task.keep_input();
         let written = catch_unwind(AssertUnwindSafe(|| encode(outcome, &mut task, self.seat.birth)));
         end_if_forked(self.seat.birth);
-        let task = task.done(); // gives back what it has not used
+        let task = task.done(); // frees the block that is no longer used
         match written {
             Ok(written) => {
-                self.slots[index].set(None);
+                self.items[index].set(None);
                 match written {
                     Ok(()) => self.hand_on(task),
                     Err(error) => self.fail_task(task, error.into()),
@@ -94,7 +94,7 @@ impl Desk {
         }
     }
 
-    /// The input is the outcome.
+    /// Answers an item with its input.
     #[inline(always)]
     pub(crate) fn pass(&self, index: usize) {
         if let Some(task) = self.take(index) {
@@ -115,7 +115,7 @@ impl Desk {
         self.fail(index, RemoteCause::failed(error));
     }
 
-    /// Whether an error was fatal, so that nothing more is begun.
+    /// Whether an error was fatal, so that the worker begins no further item.
     pub(crate) fn is_fatal(&self) -> bool {
         self.fatal.get().is_some()
     }
@@ -132,15 +132,15 @@ impl Desk {
         self.fail(index, panic.into());
     }
 
-    /// Answers whatever is left, and clears the desk.
+    /// Answers all items that are unanswered, and clears the desk.
     #[inline]
     pub(super) fn fail_rest(&mut self, cause: impl Fn(&Self) -> RemoteCause) {
-        for index in 0..self.slots.len() {
-            if self.slots[index].get().is_some() {
+        for index in 0..self.items.len() {
+            if self.items[index].get().is_some() {
                 self.fail(index, cause(self));
             }
         }
-        self.slots.clear();
+        self.items.clear();
     }
 
     pub(super) fn fail_task(&self, task: Claimed<'_>, cause: RemoteCause) {
@@ -156,7 +156,7 @@ impl Desk {
     /// Moves a finished task on.
     #[inline(always)]
     fn hand_on(&self, task: Claimed<'_>) {
-        end_if_forked(self.seat.birth); // what has serialised the outcome is user code too
+        end_if_forked(self.seat.birth); // the outcome's `Serialize` is user code too
         self.mover().move_on(task, self.next);
     }
 
@@ -165,7 +165,7 @@ impl Desk {
         Mover { outbox: Some(&self.outbox), ..self.seat.mover(self.client) }
     }
 
-    /// Pushes finished items that wait for others; at the latest when `call` has returned.
+    /// Pushes finished items that wait in the outbox; called when `call` has returned at the latest.
     #[inline]
     pub(crate) fn flush(&self) {
         if self.sends_on {

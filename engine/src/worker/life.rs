@@ -12,8 +12,8 @@ use std::sync::Arc;
 
 /// How a worker's life ended.
 #[derive(Debug)]
-pub(crate) enum Left {
-    /// In order.
+pub(crate) enum LifeEnd {
+    /// It stopped in order.
     Stopped(Stop),
     /// It could not be constructed.
     Unborn(RemoteError),
@@ -21,33 +21,33 @@ pub(crate) enum Left {
     Fatal(RemoteError),
 }
 
-/// A worker's whole life, of whatever type.
-pub(crate) type Live = Arc<dyn Fn(Arc<Seat>) -> Left + Send + Sync>;
+/// The whole life of a worker of any type.
+pub(crate) type Live = Arc<dyn Fn(Arc<Seat>) -> LifeEnd + Send + Sync>;
 
-/// A worker's whole life after it has its seat: construct, be ready, work, clean up.
-pub(crate) fn live<W: BatchWorker>(seat: Arc<Seat>) -> Left {
+/// The whole life of a worker that has its seat: construct, be ready, work, clean up.
+pub(crate) fn live<W: BatchWorker>(seat: Arc<Seat>) -> LifeEnd {
     panics::watch_this_thread();
     ringmill_shm::sys::cpu::set_precise_sleep();
     let context = seat.context();
     let mut worker = match while_built(|| construct::<W>(&seat, &context)) {
         Ok(worker) => worker,
-        Err(cause) => return Left::Unborn(seat.error(0, cause)),
+        Err(cause) => return LifeEnd::Unborn(seat.error(0, cause)),
     };
     let Some(client) = seat.segment.server_token() else {
         let message = "the participant table names no server".into();
-        return Left::Unborn(seat.error(0, RemoteCause::Payload { message }));
+        return LifeEnd::Unborn(seat.error(0, RemoteCause::Payload { message }));
     };
     let mut desk = Desk::new(&seat, client);
     let work = Loop::new(&seat, client);
     crash_point!("life.born");
-    if seat.unit.await_fellows() {
+    if seat.unit.await_unit() {
         seat.entry().set_life(ringmill_shm::participant::Life::Ready);
         seat.segment.startup().ring();
     }
     let outcome = work.work(&mut worker, &mut desk);
     crash_point!("life.over");
     let why = *outcome.as_ref().unwrap_or(&Stop::Fatal);
-    // Both before user code, which may take its time.
+    // Both before `cleanup` and `drop`, which are user code and may take long.
     match &outcome {
         Err(cause) => {
             seat.entry().leave(&crate::error::boot::write(&seat.error(0, cause.clone())));
@@ -63,8 +63,8 @@ pub(crate) fn live<W: BatchWorker>(seat: Arc<Seat>) -> Left {
     tell("cleanup", panics::caught(AssertUnwindSafe(|| worker.cleanup(&why))));
     tell("the worker's drop", panics::caught(AssertUnwindSafe(|| drop(worker))));
     match outcome {
-        Ok(why) => Left::Stopped(why),
-        Err(cause) => Left::Fatal(seat.error(0, cause)),
+        Ok(why) => LifeEnd::Stopped(why),
+        Err(cause) => LifeEnd::Fatal(seat.error(0, cause)),
     }
 }
 
@@ -86,7 +86,7 @@ fn construct<W: BatchWorker>(seat: &Seat, context: &Context) -> Result<W, Remote
     {
         Ok(Ok(())) => Ok(worker),
         Ok(Err(cause)) | Err(cause) => {
-            panics::let_go(worker); // whatever that does, why it is let go is told
+            panics::let_go(worker); // its panic is caught: the error above is what is reported
             Err(cause)
         }
     }

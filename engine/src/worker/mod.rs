@@ -15,6 +15,6 @@ pub use batch::BatchWorker;
 pub(crate) use context::title;
 pub use context::{Context, Stop};
 pub(crate) use identity::Identity;
-pub(crate) use life::{Left, Live, live};
+pub(crate) use life::{LifeEnd, Live, live};
 pub(crate) use seat::Seat;
 pub(crate) use unit::Unit;

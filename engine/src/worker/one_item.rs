@@ -1,4 +1,4 @@
-//! Workers that see one item at a time, and what makes small ones.
+//! Workers that see one item at a time, and macros for small ones.
 
 use super::batch::{Batch, BatchWorker};
 use super::context::{Context, Stop};
@@ -8,9 +8,8 @@ use rkyv::Archived;
 
 /// User code that handles one item at a time.
 ///
-/// A worker lives in its own process or thread and is never shared. Each `Worker` also is a
-/// [`BatchWorker`] that handles the items of a batch one by one; an error or a panic touches only its
-/// item.
+/// A worker lives in its own process or thread and is never shared. Each `Worker` is also a [`BatchWorker`] that
+/// handles the items of a batch one by one; an error or a panic ends only its own item.
 ///
 /// ```
 /// use ringmill::{BoxError, Context, Worker};
@@ -33,26 +32,26 @@ use rkyv::Archived;
 /// }
 /// ```
 pub trait Worker: Sized + 'static {
-    /// What it is built from; travels to each worker.
+    /// The configuration from which each worker is built; it travels to each worker's process.
     type Config: Payload;
-    /// What an item is.
+    /// The input of an item.
     type In: Payload;
-    /// What an item becomes.
+    /// The outcome of an item.
     type Out: Payload;
 
-    /// Tells versions of the payload types apart, between a server and a worker that
-    /// [`program`](crate::ProcessServlet::program) starts from another executable. The two must agree in it.
+    /// The version of the payload types, in which a server and a worker that
+    /// [`program`](crate::ProcessServlet::program) starts from another executable must agree.
     ///
-    /// The engine itself finds types of other names or sizes, with other pointers or alignments; not that two fields of
-    /// one size have changed places, or that a number has got another meaning. Where the two executables can be of
-    /// different versions, change this number with each change of the types; or have it change by itself with the file
-    /// that they are in: `ringmill::schema(include_str!("messages.rs"))`.
+    /// The engine itself finds types of other names or sizes, with other pointers or alignments. It cannot find that
+    /// two fields of one size were swapped, or that a number has a new meaning. If the two executables can be of
+    /// different versions, change this number with each change of the types; or have it change with the file in which
+    /// they are: `ringmill::schema(include_str!("messages.rs"))`.
     const SCHEMA: u64 = 0;
 
     /// Builds the worker, in its own process or thread.
     ///
     /// # Errors
-    /// Whatever makes it impossible to work: the server does not start, and says why.
+    /// Any error means that the worker cannot work: the server does not start, and says why.
     fn new(config: Self::Config, context: &Context) -> Result<Self, BoxError>;
 
     /// Handles one item, which is read where it lies in the segment.
@@ -70,7 +69,7 @@ pub trait Worker: Sized + 'static {
         Ok(())
     }
 
-    /// Called once, when the worker stops. Not after a crash, of course. A panic in it changes nothing.
+    /// Called once when the worker stops, but not after a crash. A panic in it is logged and changes nothing.
     fn cleanup(&mut self, _reason: &Stop) {}
 }
 
@@ -86,7 +85,7 @@ impl<W: Worker> BatchWorker for W {
 
     #[inline]
     fn call(&mut self, batch: Batch<'_, Self>) -> Result<(), BoxError> {
-        batch.answer_each(|input| Worker::call(self, input)); // what it leaves gets the error that stopped us
+        batch.answer_each(|input| Worker::call(self, input)); // items left unanswered get the fatal error
         Ok(())
     }
 
@@ -99,7 +98,7 @@ impl<W: Worker> BatchWorker for W {
     }
 }
 
-/// A number for a text, another one for nearly every other: for [`Worker::SCHEMA`].
+/// A number for a text, which differs for nearly every other text: for [`Worker::SCHEMA`].
 ///
 /// ```
 /// const NOW: u64 = ringmill::schema("struct Point { x: f32, y: f32 }");
@@ -116,7 +115,7 @@ pub const fn schema(text: &str) -> u64 {
     hash
 }
 
-/// A worker that answers each item with itself and copies nothing.
+/// A worker that answers each item with its input, which it does not copy.
 ///
 /// ```no_run
 /// # fn main() -> Result<(), ringmill::BoxError> {
@@ -147,7 +146,7 @@ impl<T: Payload> BatchWorker for PassThrough<T> {
     }
 }
 
-/// What a plain function of a worker may return: its value, or a result.
+/// The return type of a plain function as a worker: a value, or a result.
 pub trait IntoOutcome<T> {
     /// The result.
     ///
@@ -171,8 +170,8 @@ impl<T, E: Into<BoxError>> IntoOutcome<T> for Result<T, E> {
 /// Makes a [`Worker`] type from a plain function or a closure without captures, which is given the
 /// archived input and returns the outcome, or a `Result` of it.
 ///
-/// It is a macro, not a function, because a worker type needs a name that [`init!`](crate::init) can
-/// list: the process that runs it knows nothing but that name.
+/// It is a macro, not a function, because a worker type needs a name that [`init!`](crate::init) can list: the process
+/// that runs it knows only that name.
 ///
 /// ```
 /// use ringmill::rkyv::Archived;

@@ -1,4 +1,4 @@
-//! Which of a segment's workers this is, and what it works with.
+//! A worker's seat: which worker a thread is, and what it works with.
 
 use super::context::Context;
 use super::unit::Unit;
@@ -11,13 +11,13 @@ use ringmill_shm::sys::birth::Birth;
 use ringmill_shm::token::Token;
 use std::sync::Arc;
 
-/// A worker's place in a segment. Who it is follows from its place and the plan, which this process has; what
-/// the participant table says of it is for others.
+/// Which of a segment's workers a thread is. That follows from its row and the plan, which this process has; other
+/// processes read what the participant table says of it.
 #[derive(Debug)]
 pub(crate) struct Seat {
     pub(crate) segment: Arc<Segment>,
-    /// Its place in the participant table.
-    pub(crate) place: u32,
+    /// Its row in the participant table.
+    pub(crate) row: u32,
     pub(super) node: u32,
     /// Its number at the node's doorbell.
     pub(super) number: u32,
@@ -29,34 +29,34 @@ pub(crate) struct Seat {
 }
 
 impl Seat {
-    /// `None` if no worker has such a place.
+    /// `None` if no worker has such a row.
     pub(crate) fn new(
         segment: Arc<Segment>,
-        place: u32,
+        row: u32,
         token: Token,
         wait: Wait,
         router: Arc<Router>,
         unit: Arc<Unit>,
     ) -> Option<Self> {
-        let (node, number) = segment.seat_of(place)?;
+        let (node, number) = segment.seat_of(row)?;
         let birth = segment.birth();
-        Some(Self { segment, place, node, number, token, birth, wait, router, unit })
+        Some(Self { segment, row, node, number, token, birth, wait, router, unit })
     }
 
     pub(crate) fn entry(&self) -> &Entry {
-        &self.segment.participants()[self.place as usize]
+        &self.segment.participants()[self.row as usize]
     }
 
     pub(crate) fn node(&self) -> Node<'_> {
         self.segment.node(self.node).expect("its seat is of this node")
     }
 
-    /// Which of the node's workers it is, or is a thread of.
+    /// The index of the worker within its node.
     pub(crate) fn worker(&self) -> u32 {
         self.number / self.node().info().facts.threads
     }
 
-    /// Which of that worker's threads it is.
+    /// The index of the thread within its worker.
     pub(crate) fn thread(&self) -> u32 {
         self.number % self.node().info().facts.threads
     }

@@ -2,7 +2,7 @@
 
 use ringmill_shm::layout::NodeFacts;
 
-/// How large batches were since they were last logged.
+/// The sizes of the batches since the last log line.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Tally {
     pub(super) every: u64,
@@ -13,7 +13,7 @@ pub(super) struct Tally {
 }
 
 impl Tally {
-    /// `None` if there is nothing to log: there are no batches, or it is not wished.
+    /// `None` if the worker logs no batches: it handles items one by one, or `every` is 0.
     pub(super) fn new(facts: &NodeFacts) -> Option<Self> {
         let every = facts.log_batches_every;
         (facts.batch_size > 0 && every > 0).then_some(Self {
@@ -25,7 +25,7 @@ impl Tally {
         })
     }
 
-    /// Counts a batch; whether it is time to log.
+    /// Counts a batch; returns whether it is time to log.
     #[inline]
     pub(super) fn count(&mut self, items: u64) -> bool {
         self.count += 1;
@@ -35,7 +35,7 @@ impl Tally {
         self.count == self.every
     }
 
-    /// What was counted, and begins anew.
+    /// Returns the counts, and begins again at zero.
     pub(super) fn take(&mut self) -> Self {
         std::mem::replace(self, Self { every: self.every, count: 0, items: 0, min: u64::MAX, max: 0 })
     }

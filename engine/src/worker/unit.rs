@@ -1,4 +1,5 @@
-//! What starts, stops and dies together: all threads of a worker's process, or one thread of the server's.
+//! A unit: the threads that start, stop and die together. All threads of a worker's process, or one thread of the
+//! server's.
 //!
 //! # Protocol
 //!
@@ -8,72 +9,72 @@
 //! | FAILED | a thread could not construct its worker, or gave up | watcher → ORPHANED |
 //! | ORPHANED | the server's process is gone | – |
 //!
-//! In the last two its threads leave, and the supervisor starts the unit again if there is one. No thread
-//! says READY before all of them have their workers.
+//! In the last two states the unit's threads leave, and the supervisor, if the server lives, starts the unit again. No
+//! thread sets READY before all threads of the unit have their workers.
 //!
 //! # Ordering
 //!
-//! * *leaving*: the state is stored, then the bells are rung; who goes to sleep reads its bell's count, then
-//!   looks at the state. So it sees the state or does not sleep. A thread that waits for the others looks at
-//!   the state under the mutex, which is taken between the store and the notification.
+//! * `[leaving]`: the thread that fails, or the watcher, stores the state, then rings the bells; a thread that is about
+//!   to sleep reads its bell's count, then looks at the state. So it sees the state or does not sleep. A thread that
+//!   waits for the others looks at the state under the mutex, which is taken between the store and the notification.
 
 use ringmill_shm::segment::Segment;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard};
 
-/// See the module.
+/// A unit's state; see the module.
 #[derive(Debug)]
 pub(crate) struct Unit {
     state: AtomicU32,
-    /// Its places in the participant table.
-    places: Range<u32>,
-    /// How many of them have no worker yet.
+    /// Its rows in the participant table.
+    rows: Range<u32>,
+    /// How many of its threads have no worker yet.
     unready: Mutex<u32>,
     changed: Condvar,
 }
 
-/// Whether a unit stays; a later state stands.
+/// Whether a unit works or leaves; a state is only replaced by a later one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
-pub(crate) enum State {
+pub(crate) enum UnitState {
     AtWork = 0,
     Failed = 1,
     Orphaned = 2,
 }
 
 impl Unit {
-    pub(crate) fn new(places: Range<u32>) -> Self {
-        let unready = Mutex::new(places.len() as u32);
-        Self { state: AtomicU32::new(State::AtWork as u32), places, unready, changed: Condvar::new() }
+    pub(crate) fn new(rows: Range<u32>) -> Self {
+        let unready = Mutex::new(rows.len() as u32);
+        Self { state: AtomicU32::new(UnitState::AtWork as u32), rows, unready, changed: Condvar::new() }
     }
 
     #[inline]
-    pub(crate) fn state(&self) -> State {
-        // Relaxed: a flag of its own; who sleeps has *leaving*.
+    pub(crate) fn state(&self) -> UnitState {
+        // Relaxed: nothing else travels with the flag; a thread that sleeps relies on [leaving].
         match self.state.load(Ordering::Relaxed) {
-            0 => State::AtWork,
-            1 => State::Failed,
-            _ => State::Orphaned,
+            0 => UnitState::AtWork,
+            1 => UnitState::Failed,
+            _ => UnitState::Orphaned,
         }
     }
 
-    /// One of its threads failed.
+    /// Called by a thread of the unit that failed.
     pub(crate) fn fail(&self, segment: &Segment) {
-        self.leave(State::Failed, segment);
+        self.leave(UnitState::Failed, segment);
     }
 
-    /// The server's process is gone.
+    /// Called by the watcher when the server's process is gone.
     pub(crate) fn orphan(&self, segment: &Segment) {
-        self.leave(State::Orphaned, segment);
+        self.leave(UnitState::Orphaned, segment);
     }
 
-    fn leave(&self, why: State, segment: &Segment) {
-        self.state.fetch_max(why as u32, Ordering::SeqCst); // *leaving*
-        drop(self.unready()); // *leaving*
+    fn leave(&self, why: UnitState, segment: &Segment) {
+        self.state.fetch_max(why as u32, Ordering::SeqCst); // [leaving]
+        drop(self.unready()); // [leaving]
         self.changed.notify_all();
-        for place in self.places.clone() {
-            segment.participants()[place as usize].bell().ring();
+        for row in self.rows.clone() {
+            segment.participants()[row as usize].bell().ring();
         }
     }
 
@@ -81,14 +82,15 @@ impl Unit {
         self.unready.lock().unwrap_or_else(|e| e.into_inner())
     }
 
-    /// One of its threads has its worker; waits for the others. False if the unit leaves instead.
-    pub(crate) fn await_fellows(&self) -> bool {
+    /// Called by a thread that has its worker: waits until all threads of the unit have theirs. False if the unit
+    /// leaves instead.
+    pub(crate) fn await_unit(&self) -> bool {
         let mut unready = self.unready();
         *unready -= 1;
         self.changed.notify_all();
-        while *unready > 0 && self.state() == State::AtWork {
+        while *unready > 0 && self.state() == UnitState::AtWork {
             unready = self.changed.wait(unready).unwrap_or_else(|e| e.into_inner());
         }
-        self.state() == State::AtWork
+        self.state() == UnitState::AtWork
     }
 }

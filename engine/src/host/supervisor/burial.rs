@@ -38,14 +38,14 @@ impl Ending {
 }
 
 /// What a dead worker, or one of its threads, was working on.
-pub(super) struct Left<'s> {
+pub(super) struct Remains<'s> {
     /// Which worker.
     pub(super) worker: u32,
     pub(super) tasks: Vec<Claimed<'s>>,
     pub(super) joins: Vec<Join<'s>>,
 }
 
-impl Left<'_> {
+impl Remains<'_> {
     /// How many of the tasks may be tried again.
     pub(super) fn suspects(&self) -> usize {
         self.tasks.iter().filter(|task| task.task().at() != At::Spoilt).count()
@@ -87,7 +87,7 @@ impl Supervisor {
             post.entries(&segment).for_each(|entry| entry.set_life(Life::Dead));
         }
         crash_point!("supervisor.marked");
-        let left: Vec<Left<'_>> =
+        let left: Vec<Remains<'_>> =
             tokens.into_iter().map(|dead| self.repair_after(&segment, dead, node)).collect();
         let on_death = self.posts[index].on_death;
         let next = if left_in_order {
@@ -153,11 +153,11 @@ impl Supervisor {
     }
 
     /// Repairs what a dead worker of a node left, and moves on what only had to be moved on.
-    fn repair_after<'s>(&self, segment: &'s Segment, dead: Token, node: u32) -> Left<'s> {
+    fn repair_after<'s>(&self, segment: &'s Segment, dead: Token, node: u32) -> Remains<'s> {
         let info = &segment.nodes()[node as usize];
         let worker = (dead.index() - info.first_participant) / info.facts.threads;
         let mover = self.shared.mover();
-        let mut left = Left { worker, tasks: Vec::new(), joins: Vec::new() };
+        let mut left = Remains { worker, tasks: Vec::new(), joins: Vec::new() };
         let summary = repair(segment, dead, self.shared.server, |orphan| match orphan {
             Orphan::Join(join) => left.joins.push(join),
             Orphan::Task(task) => match mover.resume(task) {
@@ -170,7 +170,7 @@ impl Supervisor {
     }
 
     /// Decides what becomes of what a dead worker was working on.
-    fn settle(&mut self, index: usize, left: Left<'_>, ending: &Ending, restarting: bool) {
+    fn settle(&mut self, index: usize, left: Remains<'_>, ending: &Ending, restarting: bool) {
         let post = &self.posts[index];
         let (node, on_death) = (post.node, post.on_death);
         let (signal, code) = (ending.signal, ending.code);
@@ -184,7 +184,7 @@ impl Supervisor {
         let suspects = left.suspects();
         for join in left.joins {
             let error = error(join.attempt(), cause.clone());
-            mover.join_again(join, error);
+            mover.repeat_join(join, error);
         }
         // Halves, where they are to be tried apart; then one that is alone stays so.
         let (mut number, mut group) = (0, self.group);
@@ -201,7 +201,7 @@ impl Supervisor {
                         group = group % (At::GROUP_LIMIT - 1) + 1;
                     }
                     number += 1;
-                    mover.try_again(task, node, counts, if on_death.keeps_apart() { group } else { 0 });
+                    mover.requeue(task, node, counts, if on_death.keeps_apart() { group } else { 0 });
                 }
                 Fate::Poisonous => {
                     let deaths = u32::from(attempt) + 1;
