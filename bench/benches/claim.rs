@@ -2,18 +2,15 @@
 
 use criterion::Criterion;
 use ringmill_bench::Error;
-use ringmill_bench::parts::{TASKS, client, segment_with, timed, worker};
+use ringmill_bench::parts::{TASKS, begin, client, read, segment_with, take, timed};
 use ringmill_shm::arena::{Filling, Task};
 use ringmill_shm::layout::Class;
+use ringmill_shm::party::Reader;
 use ringmill_shm::pool;
 use ringmill_shm::segment::Segment;
 use std::hint::black_box;
 
 const BLOCK_BYTES: u64 = 1024;
-
-fn begin(segment: &Segment, id: u32) -> Filling<'_> {
-    Task::new(segment, id).expect("it has as many").begin(client())
-}
 
 fn with_block(segment: &Segment, id: u32) -> Filling<'_> {
     let mut filling = begin(segment, id);
@@ -24,14 +21,14 @@ fn with_block(segment: &Segment, id: u32) -> Filling<'_> {
 }
 
 /// FREE → FILLING → QUEUED → CLAIMED → DONE → FREE, with an empty payload.
-fn live(segment: &Segment, id: u32) {
+fn live(segment: &Segment, reader: &Reader<'_>, id: u32) {
     let mut filling = begin(segment, id);
     filling.set_length(0);
-    let task = filling.queue(client(), 0);
-    let claimed = task.claim(worker(), |_| false).expect("it is queued");
-    let join = claimed.finish(client(), false);
+    let task = filling.queue(0);
+    let claimed = reader.claim(id).expect("it is queued");
+    let join = claimed.finish(false);
     assert!(join.is_none(), "it is no branch");
-    task.outcome().expect("it is done").free();
+    take(task).free();
 }
 
 fn main() -> Result<(), Error> {
@@ -39,6 +36,7 @@ fn main() -> Result<(), Error> {
     // As the engine sizes it: two blocks for each task.
     let blocks = Class { block_bytes: BLOCK_BYTES, count: 2 * u64::from(TASKS) };
     let segment = segment_with("claim", vec![blocks])?;
+    let reader = read(&segment);
     let ids: Vec<u32> = (0..TASKS).collect();
 
     let mut group = criterion.benchmark_group("request");
@@ -46,7 +44,7 @@ fn main() -> Result<(), Error> {
         bencher.iter(|| begin(&segment, black_box(0)).abandon());
     });
     group.bench_function("whole life, empty payload", |bencher| {
-        bencher.iter(|| live(&segment, black_box(0)));
+        bencher.iter(|| live(&segment, &reader, black_box(0)));
     });
     group.finish();
 
@@ -60,7 +58,10 @@ fn main() -> Result<(), Error> {
     };
     let free = |id: &u32| {
         let task = Task::new(&segment, *id).expect("it has as many");
-        task.resume_filling().expect("it has just begun").abandon();
+        // SAFETY: the bench's one thread has begun it, and let go of its guard.
+        #[expect(unsafe_code, reason = "the contract of guards")]
+        let filling = unsafe { client(&segment).resume_filling(task) };
+        filling.expect("it has just begun").abandon();
     };
     group.bench_function("claim", |bencher| {
         bencher.iter_custom(|items| timed(items, &ids, |_| {}, claim, free));

@@ -4,8 +4,7 @@
 use criterion::Criterion;
 use raw_sync::locks::{LockInit, Mutex as PthreadMutex};
 use ringmill_bench::Error;
-use ringmill_bench::parts::segment;
-use ringmill_shm::token::Token;
+use ringmill_bench::parts::{segment, worker};
 use std::hint::black_box;
 use std::sync::Mutex;
 
@@ -17,13 +16,9 @@ fn main() -> Result<(), Error> {
     let mut group = criterion.benchmark_group("lock, uncontended");
 
     let segment = segment("lock")?;
-    let lock = segment.node(0).expect("it has one node").lock();
-    let me = Token::new(1, 1);
+    let (node, me) = (segment.node(0).expect("it has one node"), worker(&segment));
     group.bench_function("reader lock", |bencher| {
-        bencher.iter(|| {
-            black_box(lock.lock(me, SPINS, |_| false));
-            lock.unlock(me);
-        });
+        bencher.iter(|| drop(black_box(me.read(node, SPINS, || true))));
     });
 
     // Room for the mutex wherever its alignment puts it.

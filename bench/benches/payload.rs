@@ -12,9 +12,9 @@ use std::num::NonZeroUsize;
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, Throughput};
 use ringmill_bench::Error;
-use ringmill_bench::parts::{client, segment_with, worker};
+use ringmill_bench::parts::{begin, read, segment_with, take};
 use ringmill_bench::payload::Payload;
-use ringmill_shm::arena::{Claimed, Filling, Task, WritePlace};
+use ringmill_shm::arena::{Claimed, Filling, WritePlace};
 use ringmill_shm::layout::Class;
 use ringmill_shm::segment::Segment;
 use rkyv::api::access_with_context;
@@ -98,22 +98,22 @@ where
     T: for<'a> Serialize<Encoder<'a>>
         + Archive<Archived: Portable + for<'a> CheckBytes<LowValidator<'a, Failure>>>,
 {
-    let task = Task::new(segment, 0).expect("it has tasks");
-    let mut filling = task.begin(client());
+    let mut filling = begin(segment, 0);
     let bytes = serialise(value, &mut filling);
     group.throughput(Throughput::Bytes(bytes as u64));
     group.bench_function(format!("serialise {name}"), |bencher| {
         bencher.iter(|| serialise(black_box(value), &mut filling));
     });
-    let claimed = filling.queue(client(), 0).claim(worker(), |_| false).expect("it is queued");
+    let task = filling.queue(0);
+    let claimed = read(segment).claim(0).expect("it is queued");
     group.bench_function(format!("access {name}"), |bencher| {
         bencher.iter(|| {
             black_box(access::<T>(black_box(&claimed)));
         });
     });
-    let join = claimed.finish(client(), false);
+    let join = claimed.finish(false);
     assert!(join.is_none(), "it is no branch");
-    task.outcome().expect("it is done").free();
+    take(task).free();
 }
 
 fn main() -> Result<(), Error> {

@@ -2,19 +2,20 @@
 
 use criterion::{BatchSize, Criterion, Throughput};
 use ringmill_bench::Error;
-use ringmill_bench::parts::{TASKS, segment};
-use ringmill_shm::ring::Ring;
+use ringmill_bench::parts::{TASKS, read, segment};
+use ringmill_shm::party::Reader;
 use std::hint::black_box;
 
 /// Reads everything that is published, as the holder of the reader lock does.
-fn drain(ring: &Ring<'_>) -> u64 {
+fn drain(reader: &mut Reader<'_>) -> u64 {
+    let ring = reader.ring();
     let head = ring.head();
     let mut position = head;
     while let Some(id) = ring.get(position) {
         black_box(id);
         position += 1;
     }
-    ring.set_head(position);
+    reader.set_head(position);
     position - head
 }
 
@@ -22,19 +23,20 @@ fn main() -> Result<(), Error> {
     let mut criterion = Criterion::default().configure_from_args();
     let segment = segment("ring")?;
     let ring = segment.node(0).expect("it has one node").ring();
+    let mut reader = read(&segment);
     let ids: Vec<u32> = (0..TASKS).collect();
 
     let mut group = criterion.benchmark_group("ring");
     group.bench_function("push and drain 1", |bencher| {
         bencher.iter(|| {
             ring.push(black_box(7)).expect("drained each time");
-            drain(&ring)
+            drain(&mut reader)
         });
     });
     for count in [16_usize, 64] {
         group.throughput(Throughput::Elements(count as u64));
         group.bench_function(format!("push {count}"), |bencher| {
-            let empty = || drain(&ring);
+            let empty = || drain(&mut reader);
             let push = |_| {
                 for &id in &ids[..count] {
                     ring.push(id).expect("emptied before");
@@ -42,11 +44,11 @@ fn main() -> Result<(), Error> {
             };
             bencher.iter_batched(empty, push, BatchSize::PerIteration);
         });
-        drain(&ring);
+        drain(&mut reader);
         group.bench_function(format!("push_many {count} and drain"), |bencher| {
             bencher.iter(|| {
                 ring.push_many(&ids[..count]).expect("drained each time");
-                assert_eq!(drain(&ring), count as u64);
+                assert_eq!(drain(&mut reader), count as u64);
             });
         });
     }

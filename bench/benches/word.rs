@@ -1,84 +1,99 @@
-//! The state word's transitions on the way of a request, by one thread, so that no line moves between CPUs.
+//! The guards' transitions of the state word on the way of a request, by one thread, so that no line moves between CPUs.
 
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion};
-use ringmill_bench::parts::{client, timed, worker};
-use ringmill_shm::word::{Claim, Finish, Phase, State, Word};
+use ringmill_bench::Error;
+use ringmill_bench::parts::{begin, read, segment, take, timed};
+use ringmill_shm::arena::{Parked, Task};
+use ringmill_shm::party::Reader;
+use ringmill_shm::segment::Segment;
+use std::cell::Cell;
 use std::hint::black_box;
 
-/// So many words take turns; they fit into the nearest cache.
-const WORDS: usize = 512;
+/// So many requests take turns; their lines fit into the nearest caches.
+const REQUESTS: u32 = 256;
 
-/// FREE → FILLING → QUEUED.
-fn queue(word: &Word) {
-    let filling = word.begin(black_box(client()));
-    word.queue(filling, client());
+/// A request on its way round.
+struct Request<'s> {
+    segment: &'s Segment,
+    reader: &'s Reader<'s>,
+    id: u32,
+    claimed: Cell<Option<Parked>>,
 }
 
-/// QUEUED → CLAIMED.
-fn claim(word: &Word) {
-    let claim = word.claim(black_box(worker()), |_| false);
-    assert!(matches!(claim, Claim::Taken(_)));
-}
+impl Request<'_> {
+    /// FREE → FILLING → QUEUED.
+    fn queue(&self) {
+        begin(self.segment, black_box(self.id)).queue(0);
+    }
 
-/// CLAIMED → DONE.
-fn finish(word: &Word) {
-    let finish = word.finish(black_box(worker()), client(), false);
-    assert_eq!(finish, Finish::Done { wake: false, notify: false });
-}
+    /// QUEUED → CLAIMED.
+    fn claim(&self) {
+        let claimed = self.reader.claim(black_box(self.id)).expect("it is queued");
+        self.claimed.set(Some(claimed.park()));
+    }
 
-/// DONE → FREE.
-fn free(word: &Word) {
-    let done = word.load();
-    assert_eq!(done.phase(), Some(Phase::Done));
-    word.free(done);
+    /// CLAIMED → DONE.
+    fn finish(&self) {
+        let claimed = self.claimed.take().and_then(|parked| parked.resume(self.segment));
+        assert!(claimed.expect("it is claimed").finish(false).is_none(), "it is no branch");
+    }
+
+    /// DONE → FREE.
+    fn free(&self) {
+        take(Task::new(self.segment, self.id).expect("it has as many")).free();
+    }
 }
 
 /// One step by itself: `before` leads to it from FREE, `after` from it to FREE.
-fn bench(
+fn bench<R>(
     group: &mut BenchmarkGroup<'_, WallTime>,
-    words: &[Word],
+    requests: &[R],
     name: &str,
-    before: impl Fn(&Word),
-    step: impl Fn(&Word),
-    after: impl Fn(&Word),
+    before: impl Fn(&R),
+    step: impl Fn(&R),
+    after: impl Fn(&R),
 ) {
     group.bench_function(name, |bencher| {
-        bencher.iter_custom(|items| timed(items, words, &before, &step, &after));
+        bencher.iter_custom(|items| timed(items, requests, &before, &step, &after));
     });
 }
 
-fn main() {
+fn main() -> Result<(), Error> {
     let mut criterion = Criterion::default().configure_from_args();
-    let words: Vec<Word> = (0..WORDS).map(|_| Word::new(State::new(Phase::Free, None, 0, 0))).collect();
+    let segment = segment("word")?;
+    let (segment, reader) = (&segment, &read(&segment));
+    let request = |id| Request { segment, reader, id, claimed: Cell::default() };
+    let requests: Vec<Request<'_>> = (0..REQUESTS).map(request).collect();
     let mut group = criterion.benchmark_group("state word");
-    let from_queued = |word: &Word| {
-        claim(word);
-        finish(word);
-        free(word);
+    let from_queued = |request: &Request<'_>| {
+        request.claim();
+        request.finish();
+        request.free();
     };
-    let to_claimed = |word: &Word| {
-        queue(word);
-        claim(word);
+    let to_claimed = |request: &Request<'_>| {
+        request.queue();
+        request.claim();
     };
-    let to_done = |word: &Word| {
-        to_claimed(word);
-        finish(word);
+    let to_done = |request: &Request<'_>| {
+        to_claimed(request);
+        request.finish();
     };
-    let from_claimed = |word: &Word| {
-        finish(word);
-        free(word);
+    let from_claimed = |request: &Request<'_>| {
+        request.finish();
+        request.free();
     };
-    bench(&mut group, &words, "FREE to QUEUED", |_| {}, queue, from_queued);
-    bench(&mut group, &words, "QUEUED to CLAIMED", queue, claim, from_claimed);
-    bench(&mut group, &words, "CLAIMED to DONE", to_claimed, finish, free);
-    bench(&mut group, &words, "DONE to FREE", to_done, free, |_| {});
+    bench(&mut group, &requests, "FREE to QUEUED", |_| {}, Request::queue, from_queued);
+    bench(&mut group, &requests, "QUEUED to CLAIMED", Request::queue, Request::claim, from_claimed);
+    bench(&mut group, &requests, "CLAIMED to DONE", to_claimed, Request::finish, Request::free);
+    bench(&mut group, &requests, "DONE to FREE", to_done, Request::free, |_| {});
     group.bench_function("all the way round", |bencher| {
         bencher.iter(|| {
-            queue(&words[0]);
-            from_queued(&words[0]);
+            requests[0].queue();
+            from_queued(&requests[0]);
         });
     });
     group.finish();
     criterion.final_summary();
+    Ok(())
 }

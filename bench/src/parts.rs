@@ -2,8 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use ringmill_shm::arena::{Done, Filling, Task};
 use ringmill_shm::layout::{Class, NodeFacts};
 use ringmill_shm::participant::Role;
+use ringmill_shm::party::{Client, Participant, Reader};
 use ringmill_shm::plan::Target;
 use ringmill_shm::segment::{NodeSpec, Place, Segment, Spec};
 use ringmill_shm::token::Token;
@@ -15,14 +17,62 @@ pub const TASKS: u32 = 1024;
 
 /// Who asks.
 #[inline]
-pub fn client() -> Token {
-    Token::new(0, 1)
+pub fn client(segment: &Segment) -> Client<'_> {
+    act(segment, Token::SERVER).client()
 }
 
 /// Who answers.
+///
+/// # Panics
+/// Not.
 #[inline]
-pub fn worker() -> Token {
-    Token::new(1, 1)
+pub fn worker(segment: &Segment) -> Participant<'_> {
+    act(segment, Token::from_raw(1 << 10 | 1).expect("it is one"))
+}
+
+#[inline]
+fn act(segment: &Segment, token: Token) -> Participant<'_> {
+    // SAFETY: nobody but the bench's one thread has the segment.
+    #[expect(unsafe_code, reason = "the contract of guards")]
+    unsafe {
+        segment.take_part(token)
+    }
+}
+
+/// Request `id`, which is FREE, as its client begins it.
+///
+/// # Panics
+/// If there is none.
+#[inline]
+pub fn begin(segment: &Segment, id: u32) -> Filling<'_> {
+    let request = Task::new(segment, id).expect("it has as many");
+    // SAFETY: the bench's one thread has one guard of a request at a time.
+    #[expect(unsafe_code, reason = "the contract of guards")]
+    unsafe {
+        client(segment).begin(request)
+    }
+}
+
+/// The outcome of a request, which is there, taken.
+///
+/// # Panics
+/// If it is not there.
+#[inline]
+pub fn take(request: Task<'_>) -> Done<'_> {
+    // SAFETY: as in `begin`.
+    #[expect(unsafe_code, reason = "the contract of guards")]
+    let outcome = unsafe { client(request.segment()).outcome(request) };
+    outcome.expect("it is done")
+}
+
+/// As the only worker, with the lock.
+///
+/// # Panics
+/// If somebody else has it.
+#[inline]
+pub fn read(segment: &Segment) -> Reader<'_> {
+    let node = segment.node(0).expect("it has one node");
+    worker(segment).read(node, 0, || true).expect("it is free")
 }
 
 /// Creates the segment; its name holds this process's id, and its files go when it is dropped.
@@ -60,10 +110,7 @@ pub fn segment_with(name: &str, classes: Vec<Class>) -> Result<Segment, Error> {
     };
     let name = format!("bench-{name}-{}", std::process::id());
     let place = Place::named(&name).map_err(ringmill_shm::segment::CreateError::from)?;
-    let segment = Segment::create(place, &spec)?;
-    // SAFETY: each bench has one guard of a task at a time.
-    #[expect(unsafe_code, reason = "the contract of guards")]
-    Ok(unsafe { segment.take_part() })
+    Ok(Segment::create(place, &spec)?)
 }
 
 /// What `work` takes for `items` items, without what `before` and `after` take: for steps of a few nanoseconds that

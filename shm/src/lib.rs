@@ -3,10 +3,82 @@
 //!
 //! This crate knows nothing of servers or workers' code; `ringmill` builds the batching engine from it.
 //! Its parts, from the bottom: [`token`], [`word`], [`ring`], [`lock`], [`doorbell`], then [`layout`],
-//! [`segment`], [`participant`], [`arena`], [`pool`], and on top [`repair`] and [`check`].
+//! [`segment`], [`participant`], [`arena`], [`pool`], [`party`], and on top [`repair`] and [`check`].
 //!
 //! Whoever attaches a segment is trusted to keep to the protocol about *when* to write; what it writes is
 //! not trusted: ids, offsets, lengths and owners are checked where they are read.
+//!
+//! # What safe code cannot do
+//!
+//! Safe code, of whatever crate, cannot cause two references to one byte of a segment of which one may write. Payload
+//! bytes are reached through guards ([`Filling`](arena::Filling), [`Claimed`](arena::Claimed), [`Join`](arena::Join),
+//! [`Done`](arena::Done)), each for a task that the state word says is the guard's. That there is one at a time is promised
+//! in four places, each an `unsafe` function, and nowhere else:
+//!
+//! | Promise | By whoever calls |
+//! |---|---|
+//! | this token is ours and leased, and all who write to the file keep to the protocol | [`Segment::take_part`](segment::Segment::take_part) |
+//! | this request is in our hand alone | the methods of [`Client`](party::Client) that take a request's number for a guard |
+//! | this participant acts no more | [`Repairer::repair`](repair::Repairer::repair), [`Lease::release`](participant::Lease::release) |
+//! | this is whose request it is | [`Claimed::finish_for`](arena::Claimed::finish_for) |
+//!
+//! All else follows from types. A guard is neither `Copy` nor `Clone`, and handing a task on consumes it:
+//!
+//! ```compile_fail,E0505
+//! fn late_look(task: ringmill_shm::arena::Claimed<'_>) {
+//!     let input = task.payload().unwrap();
+//!     task.finish(false);
+//!     println!("{}", input.len());
+//! }
+//! ```
+//! ```compile_fail,E0382
+//! fn answer_twice(task: ringmill_shm::arena::Claimed<'_>) {
+//!     task.finish(false);
+//!     task.finish(false);
+//! }
+//! ```
+//!
+//! so is putting it aside; there is one place to write at a time, and none while the input is looked at:
+//!
+//! ```compile_fail,E0382
+//! fn put_aside_and_keep(mut task: ringmill_shm::arena::Claimed<'_>) {
+//!     let parked = task.park();
+//!     task.inline_place();
+//! }
+//! ```
+//! ```compile_fail,E0499
+//! fn two_places(task: &mut ringmill_shm::arena::Claimed<'_>) {
+//!     let (mut one, mut other) = (task.inline_place(), task.inline_place());
+//!     (one.as_bytes_mut(), other.as_bytes_mut());
+//! }
+//! ```
+//! ```compile_fail,E0502
+//! fn over_the_input(task: &mut ringmill_shm::arena::Claimed<'_>) {
+//!     let input = task.payload().unwrap();
+//!     task.inline_place().write(0, input);
+//! }
+//! ```
+//! ```compile_fail,E0505
+//! fn read_what_is_free(done: ringmill_shm::arena::Done<'_>) -> usize {
+//!     let outcome = done.payload().unwrap();
+//!     done.free();
+//!     outcome.len()
+//! }
+//! ```
+//!
+//! Who claims has the lock ([`Reader`](party::Reader)); and a token, or a state of a word, is only a number:
+//!
+//! ```compile_fail,E0624
+//! let someone = ringmill_shm::token::Token::new(1, 1);
+//! ```
+//! ```compile_fail,E0624
+//! fn past_the_guard(task: ringmill_shm::arena::Task<'_>) {
+//!     task.word().free(task.word().load());
+//! }
+//! ```
+//!
+//! Not meant are ways past this library: another process that writes into the file, or this one through the file's
+//! descriptor or `/proc/self/mem`. That nobody does so is part of the first promise.
 
 #![cfg_attr(all(loom, not(test)), expect(dead_code, reason = "what remains under loom is for its models"))]
 
@@ -51,6 +123,8 @@ pub mod check;
 pub mod layout;
 #[cfg(not(loom))]
 pub mod participant;
+#[cfg(not(loom))]
+pub mod party;
 #[cfg(not(loom))]
 pub mod pool;
 #[cfg(not(loom))]

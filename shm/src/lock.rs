@@ -72,7 +72,6 @@ pub struct ReaderLock<'a>(&'a AtomicU32);
 impl<'a> ReaderLock<'a> {
     /// The lock in this word.
     #[inline]
-    #[must_use]
     pub(crate) fn new(word: &'a AtomicU32) -> Self {
         Self(word)
     }
@@ -80,8 +79,8 @@ impl<'a> ReaderLock<'a> {
     /// Takes the lock, waiting as long as a living participant holds it.
     ///
     /// `spins` is how often to look before sleeping. `is_dead` must answer true only for proven deaths.
-    #[inline]
-    pub fn lock(&self, me: Token, spins: u32, is_dead: impl Fn(Token) -> bool) -> Acquired {
+    #[cfg(test)]
+    pub(crate) fn lock(&self, me: Token, spins: u32, is_dead: impl Fn(Token) -> bool) -> Acquired {
         loop {
             if let Some(acquired) = self.lock_unless(me, spins, &is_dead, || false) {
                 return acquired;
@@ -92,8 +91,7 @@ impl<'a> ReaderLock<'a> {
     /// [`lock`](Self::lock); `None` if `give_up` says so, which is asked before every sleep. For those who
     /// must not wait for ever: the word may name a living participant that never took the lock.
     #[inline]
-    #[must_use]
-    pub fn lock_unless(
+    pub(crate) fn lock_unless(
         &self,
         me: Token,
         spins: u32,
@@ -172,7 +170,7 @@ impl<'a> ReaderLock<'a> {
     /// writes, and what lies there now is another one's, or a waiter will take it. What `me` has claimed stays its own,
     /// for claims are made in the words of tasks.
     #[inline]
-    pub fn unlock(&self, me: Token) -> bool {
+    pub(crate) fn unlock(&self, me: Token) -> bool {
         match self.0.compare_exchange(me.raw(), 0, Ordering::SeqCst, Ordering::Relaxed) {
             Ok(_) => true, // *passed*
             Err(seen) => self.unlock_contended(me, seen),
@@ -204,7 +202,7 @@ impl<'a> ReaderLock<'a> {
 
     /// Frees it if `dead` holds it, and wakes all that sleep on it: for a repairer that has proven the
     /// death. Whoever takes it next claims again what the dead had claimed and not yet drained.
-    pub fn free_of(&self, dead: Token) -> bool {
+    pub(crate) fn free_of(&self, dead: Token) -> bool {
         let mut seen = self.0.load(Ordering::Relaxed); // Relaxed: the CAS decides
         while Token::from_raw(seen & !WAITERS) == Some(dead) {
             match self.0.compare_exchange(seen, 0, Ordering::AcqRel, Ordering::Relaxed) {
@@ -227,7 +225,7 @@ impl<'a> ReaderLock<'a> {
     }
 
     /// Wakes all that sleep on it, for no reason: after a death.
-    pub fn wake_spuriously(&self) {
+    pub(crate) fn wake_spuriously(&self) {
         futex::wake(self.0, u32::MAX);
     }
 }

@@ -32,6 +32,7 @@
 //!
 //! The kernel releases the lock of a process that ends in any way. A server that dies leaves a segment
 //! whose byte 0 is free: stale, to be removed by the next start or by `shmtool clean`.
+#![expect(unsafe_code, reason = "the contract of a lease, said where it is given back")]
 
 use crate::doorbell::Bell;
 use crate::fields::in_segment;
@@ -616,7 +617,10 @@ impl Lease {
     }
 
     /// Gives the byte of an incarnation back. A forked child has nothing to give.
-    pub fn release(&self, token: Token) {
+    ///
+    /// # Safety
+    /// Nothing acts under the token any more: it is dead to all others from here on.
+    pub unsafe fn release(&self, token: Token) {
         if self.hold.is_ours() {
             sys::file::unlock_byte(&self.hold, byte_of(token));
         }
@@ -703,7 +707,8 @@ mod tests {
             lease.is_held(token).unwrap() && !lease.is_held(token.next()).unwrap(),
             "its successor's is another"
         );
-        lease.release(token);
+        // SAFETY: nobody acts under it.
+        unsafe { lease.release(token) };
         assert!(!lease.is_held(token).unwrap());
         assert!(acquire(&path).unwrap().is_none(), "in use");
         let other = Lease::open(&path).unwrap();

@@ -11,7 +11,7 @@
 //! | QUEUED | yes | nothing: a reader will come |
 //! | QUEUED | no | → QUEUED(repairer), pushed |
 //! | CLAIMED | yes | nothing: work had not begun, the next holder of the lock claims it again |
-//! | CLAIMED | no | → CLAIMED(repairer), and the caller of [`repair`] decides by where it is ([`At`]): moved on, an error, or another attempt |
+//! | CLAIMED | no | → CLAIMED(repairer), and the caller of [`Repairer::repair`] decides by where it is ([`At`]): moved on, an error, or another attempt |
 //! | DONE | – | the client is dead, or its worker after the client had gone: its blocks are freed, → FREE; with branches → DONE(repairer) and CANCELLED, and reaped when they are at rest |
 //! | JOINING | – | → JOINING(repairer), and put together again; if it had been, → CLAIMED(repairer) and to be moved on |
 //!
@@ -28,7 +28,7 @@
 //! | else | as above |
 //!
 //! Before that the doorbell forgets the dead, and reader locks that it held are freed. After it, blocks that
-//! no task lists are freed, and everybody is woken. The caller of [`repair`] is given its tasks last.
+//! no task lists are freed, and everybody is woken. The caller of [`Repairer::repair`] is given its tasks last.
 //!
 //! # Invariants
 //!
@@ -40,8 +40,10 @@
 //!
 //! Each step may be repeated. A repairer that dies leaves words with its own token, which the next
 //! repairer treats by the same table.
+#![expect(unsafe_code, reason = "the contract of a repair, said where it is taken on")]
 
 use crate::arena::{At, Claimed, Join, Task};
+use crate::party::Participant;
 use crate::pool;
 use crate::segment::Segment;
 use crate::sync::Ordering;
@@ -74,14 +76,37 @@ pub enum Orphan<'a> {
     Join(Join<'a>),
 }
 
-/// Repairs what `dead` left. The caller has proven its death and marked its place, and is the only one that
-/// repairs; `orphan` is given what `dead` had in its hands and decides what becomes of it.
-pub fn repair<'s>(
-    segment: &'s Segment,
-    dead: Token,
-    me: Token,
-    mut orphan: impl FnMut(Orphan<'s>),
-) -> Summary {
+/// A participant as the one that repairs what the dead left.
+#[derive(Debug, Clone, Copy)]
+pub struct Repairer<'s>(Participant<'s>);
+
+impl<'s> Participant<'s> {
+    /// As the one that repairs.
+    #[must_use]
+    pub fn repairer(self) -> Repairer<'s> {
+        Repairer(self)
+    }
+}
+
+impl<'s> Repairer<'s> {
+    /// Repairs what `dead` left, whose place is marked; `orphan` is given what it had in its hands and decides what
+    /// becomes of that.
+    ///
+    /// # Safety
+    /// `dead` acts no more: the kernel has said so, and no thread of this process uses anything that came from its
+    /// [`Participant`]. Nobody else repairs meanwhile.
+    ///
+    /// ```compile_fail,E0133
+    /// fn rob(repairer: ringmill_shm::repair::Repairer<'_>, living: ringmill_shm::token::Token) {
+    ///     repairer.repair(living, |orphan| drop(orphan));
+    /// }
+    /// ```
+    pub unsafe fn repair(self, dead: Token, orphan: impl FnMut(Orphan<'s>)) -> Summary {
+        repair(self.0.segment(), dead, self.0.token(), orphan)
+    }
+}
+
+fn repair<'s>(segment: &'s Segment, dead: Token, me: Token, mut orphan: impl FnMut(Orphan<'s>)) -> Summary {
     let mut summary = Summary::default();
     forget(segment, dead);
     crash_point!("repair.forgot");

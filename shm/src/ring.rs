@@ -221,9 +221,9 @@ impl<'a> Ring<'a> {
         self.head.load(Ordering::Acquire) // *drained*
     }
 
-    /// Everything before `position` is drained. Only the holder of the reader lock may call this.
+    /// Everything before `position` is drained, says the holder of the reader lock.
     #[inline]
-    pub fn set_head(&self, position: u64) {
+    pub(crate) fn set_head(&self, position: u64) {
         self.head.store(position, Ordering::Release); // *drained*
         crash_point!("ring.drained");
     }

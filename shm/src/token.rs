@@ -6,7 +6,10 @@
 //! ```
 //!
 //! The epoch grows each time a place in the participant table is claimed, so a token names one
-//! incarnation (until it has gone round, see [`width`](crate::width)); it starts at 1, so that no token is 0. Owner fields in a segment hold tokens, never pids.
+//! incarnation (until it has gone round, see [`width`](crate::width)); it starts at 1, so that no token is 0. Owner
+//! fields in a segment hold tokens, never pids.
+//!
+//! A token confers no right: anyone can read one. Who acts under it is a [`Participant`](crate::party::Participant).
 
 use crate::width::EPOCH_BITS;
 use core::fmt;
@@ -26,9 +29,12 @@ impl Token {
     /// How many participants a table can have.
     pub const INDEX_LIMIT: u32 = 1 << INDEX_BITS;
 
+    /// The server's: its place has one incarnation in the life of a segment.
+    pub const SERVER: Self = Self(NonZeroU32::new(1 << INDEX_BITS).expect("it is not 0"));
+
     /// The token of place `index` in its `epoch`-th incarnation; the epoch wraps, skipping 0.
     #[must_use]
-    pub fn new(index: u32, epoch: u32) -> Self {
+    pub(crate) fn new(index: u32, epoch: u32) -> Self {
         debug_assert!(index < Self::INDEX_LIMIT);
         let epoch = (epoch % EPOCH_LIMIT).max(1);
         let raw = (epoch << INDEX_BITS) | (index % Self::INDEX_LIMIT);
@@ -63,8 +69,8 @@ impl Token {
     }
 
     /// The next incarnation of the same place.
-    #[must_use]
-    pub fn next(self) -> Self {
+    #[cfg(test)]
+    pub(crate) fn next(self) -> Self {
         Self::new(self.index(), self.epoch() + 1)
     }
 }

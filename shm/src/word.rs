@@ -135,8 +135,7 @@ pub struct State(u64);
 impl State {
     /// A state with no flags set.
     #[inline]
-    #[must_use]
-    pub fn new(phase: Phase, owner: Option<Token>, generation: u16, attempt: u8) -> Self {
+    pub(crate) fn new(phase: Phase, owner: Option<Token>, generation: u16, attempt: u8) -> Self {
         Self(
             u64::from(owner.map_or(0, Token::raw)) << OWNER_SHIFT
                 | (phase as u64) << PHASE_SHIFT
@@ -264,6 +263,18 @@ impl State {
         }
     }
 
+    /// The half without the owner.
+    #[inline(always)]
+    pub(crate) fn low(self) -> u32 {
+        self.0 as u32
+    }
+
+    /// A state of `owner` with this [half](Self::low).
+    #[inline(always)]
+    pub(crate) fn claimed(owner: Token, low: u32) -> Self {
+        Self(u64::from(owner.raw()) << OWNER_SHIFT | u64::from(low))
+    }
+
     /// The same task (generation, attempt, caller's flags) in another phase.
     #[inline]
     fn moved_to(self, phase: Phase, owner: Token) -> Self {
@@ -284,11 +295,6 @@ impl State {
     #[inline]
     fn kept(self) -> u64 {
         self.0 & (FLAGS | 0xFF << ATTEMPT_SHIFT | GENERATION_MASK)
-    }
-
-    #[inline]
-    fn futex_value(self) -> u32 {
-        self.0 as u32
     }
 }
 
@@ -339,7 +345,7 @@ pub(crate) enum Due {
 
 /// What became of a claim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Claim {
+pub(crate) enum Claim {
     /// It is ours.
     Taken(State),
     /// It is ours, and its caller has gone: it must be freed, once `head` has passed its cell.
@@ -350,7 +356,7 @@ pub enum Claim {
 
 /// What became of a finished task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Finish {
+pub(crate) enum Finish {
     /// The caller will see the outcome.
     Done {
         /// The caller sleeps on the word: it must be woken.
@@ -366,7 +372,7 @@ pub enum Finish {
 
 /// What became of a cancellation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Cancel {
+pub(crate) enum Cancel {
     /// The outcome was there already: the caller frees the task.
     WasDone,
     /// Whoever pops or finishes the task will free it.
@@ -386,9 +392,8 @@ impl fmt::Debug for Word {
 
 impl Word {
     /// A word in this state; in a segment words begin as zero, which is FREE.
-    #[inline]
-    #[must_use]
-    pub fn new(state: State) -> Self {
+    #[cfg(test)]
+    pub(crate) fn new(state: State) -> Self {
         Self(AtomicU64::new(state.0))
     }
 
@@ -408,7 +413,7 @@ impl Word {
 
     /// FREE → FILLING, by the client that holds the id in its own memory.
     #[inline]
-    pub fn begin(&self, client: Token) -> State {
+    pub(crate) fn begin(&self, client: Token) -> State {
         // Whether it is FREE the client knows; of what is there only the generation is taken.
         let free = self.peek();
         let filling = State::new(Phase::Filling, Some(client), free.generation(), 0);
@@ -418,7 +423,7 @@ impl Word {
 
     /// FILLING → QUEUED, by the client; the push that follows makes it known.
     #[inline]
-    pub fn queue(&self, filling: State, mover: Token) {
+    pub(crate) fn queue(&self, filling: State, mover: Token) {
         debug_assert_eq!(filling.phase(), Some(Phase::Filling));
         self.0.store(filling.moved_to(Phase::Queued, mover).0, Ordering::Release); // *handed*
         crash_point!("word.queued");
@@ -427,7 +432,7 @@ impl Word {
     /// QUEUED → CLAIMED, by the holder of the reader lock. Also takes over what a *dead* holder had
     /// claimed: its cell is still in the ring, so its work had not begun.
     #[inline]
-    pub fn claim(&self, me: Token, is_dead: impl Fn(Token) -> bool) -> Claim {
+    pub(crate) fn claim(&self, me: Token, is_dead: impl Fn(Token) -> bool) -> Claim {
         let mut seen = self.load();
         loop {
             match (seen.phase(), seen.owner()) {
@@ -448,21 +453,21 @@ impl Word {
     }
 
     /// CLAIMED or JOINING(dead) → the same of me: how a repairer takes what a dead worker had.
-    pub fn take_over(&self, dead: State, me: Token) -> Option<State> {
+    pub(crate) fn take_over(&self, dead: State, me: Token) -> Option<State> {
         let mine = self.inherit(dead, dead.phase()?, me);
         crash_point!("word.taken_over");
         mine
     }
 
     /// DONE(dead) → DONE(me), of a branch or of a request whose client has gone: so that no dead is named.
-    pub fn succeed(&self, dead: State, me: Token) -> bool {
+    pub(crate) fn succeed(&self, dead: State, me: Token) -> bool {
         let succeeded = dead.phase().and_then(|phase| self.inherit(dead, phase, me)).is_some();
         crash_point!("word.succeeded");
         succeeded
     }
 
     /// QUEUED(dead) → QUEUED(me): the right to push what a dead mover had not.
-    pub fn adopt(&self, dead: State, me: Token) -> bool {
+    pub(crate) fn adopt(&self, dead: State, me: Token) -> bool {
         let adopted = self.inherit(dead, Phase::Queued, me).is_some();
         crash_point!("word.adopted");
         adopted
@@ -485,13 +490,13 @@ impl Word {
     }
 
     /// CLAIMED(me) with this attempt, as long as it is ours.
-    pub fn count_attempt(&self, me: Token, attempt: u8) {
+    pub(crate) fn count_attempt(&self, me: Token, attempt: u8) {
         // Relaxed: nothing travels; who takes our place reads it with the word. If it is not ours, so be it.
         let _ = self.leave(Phase::Claimed, me, |seen| seen.with_attempt(attempt), Ordering::Relaxed);
     }
 
     /// CLAIMED(me) → QUEUED(me) for some node, there with this attempt; false if it is not ours.
-    pub fn requeue(&self, me: Token, attempt: u8) -> bool {
+    pub(crate) fn requeue(&self, me: Token, attempt: u8) -> bool {
         let mut seen = self.load();
         while seen.is(Phase::Claimed, me) {
             let next = seen.moved_to(Phase::Queued, me).with_attempt(attempt);
@@ -508,7 +513,7 @@ impl Word {
 
     /// CLAIMED(me) → DONE(client).
     #[inline]
-    pub fn finish(&self, me: Token, client: Token, error: bool) -> Finish {
+    pub(crate) fn finish(&self, me: Token, client: Token, error: bool) -> Finish {
         let mut seen = self.peek();
         loop {
             if !seen.is(Phase::Claimed, me) {
@@ -539,7 +544,7 @@ impl Word {
     ///
     /// # Errors
     /// What it is, if it is not ours any more.
-    pub fn finish_forked(&self, me: Token, client: Token, error: bool) -> Result<State, State> {
+    pub(crate) fn finish_forked(&self, me: Token, client: Token, error: bool) -> Result<State, State> {
         let end = |seen: State| {
             let owner = if seen.is_cancelled() { me } else { client };
             State(seen.moved_to(Phase::Done, owner).0 | if error { ERROR } else { 0 })
@@ -551,7 +556,7 @@ impl Word {
     }
 
     /// FREE → CLAIMED(me), of a branch, by who forks its parent.
-    pub fn begin_branch(&self, me: Token) -> State {
+    pub(crate) fn begin_branch(&self, me: Token) -> State {
         let free = self.peek();
         let claimed = State::new(Phase::Claimed, Some(me), free.generation(), 0);
         self.0.store(claimed.0, Ordering::Release); // by *sole*; the header travels to a repairer
@@ -559,7 +564,7 @@ impl Word {
     }
 
     /// FILLING → CLAIMED(client): the client itself moves it on.
-    pub fn keep(&self, filling: State, client: Token) -> State {
+    pub(crate) fn keep(&self, filling: State, client: Token) -> State {
         let claimed = filling.moved_to(Phase::Claimed, client);
         self.0.store(claimed.0, Ordering::Release); // by *sole*
         crash_point!("word.kept");
@@ -570,7 +575,7 @@ impl Word {
     ///
     /// # Errors
     /// What it is, if it is not ours any more.
-    pub fn fork(&self, me: Token, fork: u32) -> Result<State, State> {
+    pub(crate) fn fork(&self, me: Token, fork: u32) -> Result<State, State> {
         // AcqRel: the branches' words, and the header that says which fork it is, travel to who joins.
         let forked = self.leave(Phase::Claimed, me, |seen| seen.forked(fork), Ordering::AcqRel);
         crash_point!("word.forked");
@@ -578,7 +583,7 @@ impl Word {
     }
 
     /// FORKED → JOINING(me), as long as it is the generation and the fork that were seen.
-    pub fn join(&self, forked: State, me: Token) -> Option<State> {
+    pub(crate) fn join(&self, forked: State, me: Token) -> Option<State> {
         let mut seen = forked;
         while seen.forked_at().is_some()
             && (seen.forked_at(), seen.generation()) == (forked.forked_at(), forked.generation())
@@ -600,7 +605,7 @@ impl Word {
     ///
     /// # Errors
     /// What it is, if it is not ours any more.
-    pub fn joined(&self, me: Token) -> Result<State, State> {
+    pub(crate) fn joined(&self, me: Token) -> Result<State, State> {
         let joined =
             self.leave(Phase::Joining, me, |seen| seen.moved_to(Phase::Claimed, me), Ordering::AcqRel);
         crash_point!("word.joined");
@@ -611,7 +616,7 @@ impl Word {
     ///
     /// # Errors
     /// What it is, if it is not ours any more.
-    pub fn finish_branch(&self, me: Token, error: bool) -> Result<State, State> {
+    pub(crate) fn finish_branch(&self, me: Token, error: bool) -> Result<State, State> {
         let end = |seen: State| State(seen.moved_to(Phase::Done, me).0 | if error { ERROR } else { 0 });
         let ended = self.leave(Phase::Claimed, me, end, Ordering::AcqRel);
         crash_point!("word.branch_finished");
@@ -619,14 +624,14 @@ impl Word {
     }
 
     /// DONE and CANCELLED, if it is that: what [`reap`](Self::reap) is asked with.
-    pub fn ended(&self) -> Option<State> {
+    pub(crate) fn ended(&self) -> Option<State> {
         let seen = State(self.0.load(Ordering::SeqCst)); // *at rest*
         (seen.phase() == Some(Phase::Done) && seen.is_cancelled()).then_some(seen)
     }
 
     /// DONE and CANCELLED → CLAIMED(me): the right to free it; for who has seen it so and *then* found its
     /// branches at rest, so that they are those of this generation.
-    pub fn reap(&self, ended: State, me: Token) -> Option<State> {
+    pub(crate) fn reap(&self, ended: State, me: Token) -> Option<State> {
         let mut seen = ended;
         while seen.phase() == Some(Phase::Done)
             && seen.is_cancelled()
@@ -664,7 +669,7 @@ impl Word {
     }
 
     /// The caller wants its bit of the completions set when the outcome is there. Says the state before.
-    pub fn ask_for_notice(&self) -> State {
+    pub(crate) fn ask_for_notice(&self) -> State {
         let seen = State(self.0.fetch_or(NOTIFY, Ordering::AcqRel)); // if DONE, the outcome is ours to read
         crash_point!("word.notice_asked");
         seen
@@ -672,25 +677,25 @@ impl Word {
 
     /// Wakes the caller that sleeps on the word.
     #[cold]
-    pub fn wake_caller(&self) {
+    pub(crate) fn wake_caller(&self) {
         futex::wake64(&self.0, 1);
     }
 
     /// The caller sleeps until the word has changed, is woken, or `timeout` is over. Says the state
     /// afterwards; it may be any.
     #[cold]
-    pub fn sleep(&self, timeout: Option<Duration>) -> State {
+    pub(crate) fn sleep(&self, timeout: Option<Duration>) -> State {
         let seen = State(self.0.fetch_or(WAITING, Ordering::AcqRel));
         crash_point!("word.waiting");
         if seen.phase() != Some(Phase::Done) {
             // A change between the two lines changes the low half too, so the kernel refuses to sleep.
-            futex::wait64(&self.0, State(seen.0 | WAITING).futex_value(), timeout);
+            futex::wait64(&self.0, State(seen.0 | WAITING).low(), timeout);
         }
         self.load()
     }
 
     /// The caller goes.
-    pub fn cancel(&self) -> Cancel {
+    pub(crate) fn cancel(&self) -> Cancel {
         // SeqCst: *at rest* of `join`; and if DONE, the outcome's blocks are ours to free.
         let seen = State(self.0.fetch_or(CANCELLED, Ordering::SeqCst));
         crash_point!("word.cancelled");
@@ -700,7 +705,7 @@ impl Word {
     /// → FREE, generation + 1, by the owner (or, where CANCELLED, by who found it so). What the task
     /// owned has been given back before.
     #[inline]
-    pub fn free(&self, now: State) -> State {
+    pub(crate) fn free(&self, now: State) -> State {
         let free = State::new(Phase::Free, None, now.generation().wrapping_add(1), 0);
         self.0.store(free.0, Ordering::Release); // *handed*: to the client that sweeps for it
         crash_point!("word.freed");
@@ -708,13 +713,13 @@ impl Word {
     }
 
     /// [`free`](Self::free) for a repairer: only from exactly this word.
-    pub fn free_if(&self, dead: State) -> bool {
+    pub(crate) fn free_if(&self, dead: State) -> bool {
         let free = State::new(Phase::Free, None, dead.generation().wrapping_add(1), 0);
         self.0.compare_exchange(dead.0, free.0, Ordering::AcqRel, Ordering::Relaxed).is_ok()
     }
 
     /// Wakes whoever sleeps on the word, for no reason: after a death.
-    pub fn wake_spuriously(&self) {
+    pub(crate) fn wake_spuriously(&self) {
         futex::wake64(&self.0, u32::MAX);
     }
 }

@@ -3,11 +3,10 @@
 
 mod common;
 
-use common::{Fixture, task_of};
+use common::{Fixture, task_of, token};
 use ringmill_shm::arena::{At, Claimed, Keeping};
 use ringmill_shm::check::check;
 use ringmill_shm::pool::in_use;
-use ringmill_shm::repair::repair;
 use ringmill_shm::token::Token;
 
 const FIRST: u32 = 1;
@@ -31,14 +30,14 @@ fn pattern(seed: u8, bytes: usize) -> Vec<u8> {
 }
 
 fn send(f: &Fixture, input: &[u8]) {
-    let mut filling = f.task(0).begin(f.client());
+    let mut filling = f.begin(0, f.client());
     let mut place = match input.len() {
         0..=96 => filling.inline_place(),
         n => filling.block_place(n as u64).unwrap(),
     };
     assert!(place.write(0, input));
     filling.set_length(input.len());
-    filling.queue(f.client(), 0);
+    filling.queue(0);
     f.push(0, 0);
 }
 
@@ -76,7 +75,7 @@ fn attempt(f: &Fixture, me: Token, input: &[u8], outcome: &[u8], dies: Dies) {
         // All but the last step of moving it on: not ours, so it stays where it is.
         f.bury(me);
         let other = f.arrive(me.index() + 1);
-        repair(&f.segment, me, other, |_left_as_it_is| {});
+        f.repair(me, other, |_left_as_it_is| {});
         drop(task.queue(1, || 0));
         f.bury(other);
     }
@@ -96,12 +95,12 @@ fn an_input_outlives_its_workers_until_the_outcome_is_committed() {
                 attempt(&f, me, &input, &outcome, dies);
                 let mut dead = me;
                 if dies == Dies::NamingTheNext {
-                    dead = Token::new(me.index() + 1, 1);
+                    dead = token(me.index() + 1, 1);
                 } else {
                     f.bury(me);
                 }
                 let mut orphans = 0;
-                repair(&f.segment, dead, f.client(), |orphan| {
+                f.repair(dead, f.client(), |orphan| {
                     orphans += 1;
                     let task = task_of(orphan);
                     let moved_on = match task.task().at() {
@@ -132,7 +131,7 @@ fn an_input_outlives_its_workers_until_the_outcome_is_committed() {
             };
             assert!(!task.is_outcome() && task.payload().unwrap() == outcome, "{context}");
             f.finish(task, false);
-            let done = f.task(0).outcome().unwrap();
+            let done = f.outcome(f.task(0)).unwrap();
             assert_eq!(done.payload().unwrap(), outcome, "{context}");
             done.free();
             assert_eq!(in_use(&f.segment), [0, 0], "{context}");
@@ -153,12 +152,12 @@ fn an_error_that_is_committed_is_told_apart_from_a_value() {
     write!(keeping, b"an error record");
     keeping.set_length(15);
     f.bury(me);
-    repair(&f.segment, me, f.client(), |orphan| {
+    f.repair(me, f.client(), |orphan| {
         let task = task_of(orphan);
         assert_eq!((task.task().at(), task.is_outcome()), (At::Begun { node: 0, failed: true }, true));
         f.finish(task, true);
     });
-    let done = f.task(0).outcome().unwrap();
+    let done = f.outcome(f.task(0)).unwrap();
     assert_eq!((done.payload().unwrap(), done.is_error()), (&b"an error record"[..], true));
 }
 
@@ -190,7 +189,7 @@ fn an_input_that_is_given_up_says_so() {
     assert!(keeping.inline_place().write(0, b"over"));
     keeping.set_length(4);
     f.finish(keeping.done(), true);
-    assert_eq!(f.task(0).outcome().unwrap().payload().unwrap(), b"over");
+    assert_eq!(f.outcome(f.task(0)).unwrap().payload().unwrap(), b"over");
 }
 
 #[test]
@@ -239,7 +238,7 @@ fn the_block_of_an_outcome_that_gives_way_to_an_error_is_given_back() {
     write!(keeping, b"an error record");
     keeping.set_length(15);
     f.finish(keeping.done(), true);
-    f.task(0).outcome().unwrap().free();
+    f.outcome(f.task(0)).unwrap().free();
     assert_eq!((in_use(&f.segment), check(&f.segment)), (vec![0, 0], vec![]));
 }
 
@@ -263,7 +262,7 @@ fn two_blocks_are_enough_for_a_task_whose_inputs_are_kept() {
     let task = begun(&f, 1, me);
     assert_eq!(task.payload().unwrap(), texts[3]);
     f.finish(task, false);
-    f.task(0).outcome().unwrap().free();
+    f.outcome(f.task(0)).unwrap().free();
     assert_eq!((in_use(&f.segment), check(&f.segment)), (vec![0, 0], vec![]));
 }
 
@@ -287,9 +286,9 @@ fn a_kept_block_that_was_freed_is_not_freed_again_under_an_outcome() {
         }
         let task = reply_beside(task, &outcome);
         assert_eq!(task.payload().unwrap(), outcome);
-        next_handle = u32::from_le_bytes(f.read(header + 12)) & !(1 << 30);
+        next_handle = u32::from_le_bytes(f.bytes(header + 12)) & !(1 << 30);
         f.finish(task, false);
-        let done = f.task(0).outcome().unwrap();
+        let done = f.outcome(f.task(0)).unwrap();
         assert_eq!(done.payload().unwrap(), outcome);
         done.free();
         assert_eq!(in_use(&f.segment), [0, 0]);
@@ -312,11 +311,11 @@ fn attempts_do_not_travel_to_the_next_node_with_a_dead_mover() {
     let task = reply_beside(task, b"outcome");
     // All but the last step of moving it on: it is not ours any more.
     f.bury(me);
-    repair(&f.segment, me, other, |_left_as_it_is| {});
+    f.repair(me, other, |_left_as_it_is| {});
     drop(task.queue(1, || 0));
     f.bury(other);
     for counted in [false, true] {
-        repair(&f.segment, if counted { Token::new(4, 1) } else { other }, f.client(), |orphan| {
+        f.repair(if counted { token(4, 1) } else { other }, f.client(), |orphan| {
             let task = task_of(orphan);
             f.push(task.queue_again(1, || 0, counted, 0).unwrap(), 1);
         });

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{FORMAT, Fixture, forward, spec};
+use common::{Fixture, forward, spec};
 use ringmill_shm::arena::{At, Corrupt, Task};
 use ringmill_shm::layout::INLINE_BYTES;
 use ringmill_shm::pool::{PoolError, in_use};
@@ -21,9 +21,9 @@ fn a_small_request_goes_round_in_its_line() {
     assert_eq!(claimed.payload().unwrap(), b"question");
     assert!(claimed.inline_place().write(0, b"the answer"), "over the question");
     claimed.set_length(10);
-    assert!(task.outcome().is_none());
+    assert!(f.outcome(task).is_none());
     f.finish(claimed, false);
-    let done = task.outcome().unwrap();
+    let done = f.outcome(task).unwrap();
     assert_eq!((done.payload().unwrap(), done.is_error()), (&b"the answer"[..], false));
     assert_eq!(done.free(), 3);
     assert!(task.is_free());
@@ -35,7 +35,7 @@ fn an_error_is_marked() {
     let f = Fixture::new();
     let task = f.send(0, f.client(), b"");
     f.finish(f.drain(0, f.arrive(WORKER)).pop().unwrap(), true);
-    let done = task.outcome().unwrap();
+    let done = f.outcome(task).unwrap();
     assert!(done.is_error());
     assert_eq!(done.payload().unwrap(), b"");
 }
@@ -43,7 +43,7 @@ fn an_error_is_marked() {
 #[test]
 fn a_request_that_is_not_sent_is_given_back() {
     let f = Fixture::new();
-    let mut filling = f.task(5).begin(f.client());
+    let mut filling = f.begin(5, f.client());
     filling.block_place(500).unwrap();
     assert_eq!(in_use(&f.segment), [0, 1]);
     assert_eq!(filling.abandon(), 5);
@@ -54,7 +54,7 @@ fn a_request_that_is_not_sent_is_given_back() {
 #[test]
 fn a_place_takes_what_fits_and_nothing_else() {
     let f = Fixture::new();
-    let mut filling = f.task(0).begin(f.client());
+    let mut filling = f.begin(0, f.client());
     let mut place = filling.inline_place();
     assert_eq!(place.room(), INLINE_BYTES);
     assert!(place.write(INLINE_BYTES - 1, b"x"));
@@ -69,14 +69,14 @@ fn a_place_takes_what_fits_and_nothing_else() {
 fn a_large_payload_lies_in_a_block_and_its_outcome_over_it() {
     let f = Fixture::new();
     let (client, worker) = (f.client(), f.arrive(WORKER));
-    let mut filling = f.task(0).begin(client);
+    let mut filling = f.begin(0, client);
     let question = vec![7; 200];
     let mut place = filling.block_place(200).unwrap();
     assert_eq!(place.room(), 256);
     assert_eq!(place.as_bytes_mut().as_ptr().align_offset(16), 0);
     assert!(place.write(0, &question));
     filling.set_length(200);
-    let task = filling.queue(client, 0);
+    let task = filling.queue(0);
     f.push(0, 0);
 
     let mut claimed = f.drain(0, worker).pop().unwrap();
@@ -85,7 +85,7 @@ fn a_large_payload_lies_in_a_block_and_its_outcome_over_it() {
     claimed.set_length(256);
     assert_eq!(in_use(&f.segment), [1, 0]);
     f.finish(claimed, false);
-    let done = task.outcome().unwrap();
+    let done = f.outcome(task).unwrap();
     assert_eq!(done.payload().unwrap(), [8; 256]);
     done.free();
     assert_eq!(in_use(&f.segment), [0, 0]);
@@ -95,17 +95,17 @@ fn a_large_payload_lies_in_a_block_and_its_outcome_over_it() {
 fn a_task_can_have_two_blocks_and_frees_both() {
     let f = Fixture::new();
     let (client, worker) = (f.client(), f.arrive(WORKER));
-    let mut filling = f.task(0).begin(client);
+    let mut filling = f.begin(0, client);
     assert!(filling.block_place(150).unwrap().write(0, &[1; 150]));
     filling.set_length(150);
-    let task = filling.queue(client, 0);
+    let task = filling.queue(0);
     f.push(0, 0);
     let mut claimed = f.drain(0, worker).pop().unwrap();
     assert!(claimed.block_place(1000).unwrap().write(0, &[2; 1000]));
     claimed.set_length(1000);
     assert_eq!(in_use(&f.segment), [1, 1], "the input is kept");
     f.finish(claimed, false);
-    let done = task.outcome().unwrap();
+    let done = f.outcome(task).unwrap();
     assert_eq!(done.payload().unwrap(), [2; 1000]);
     done.free();
     assert_eq!(in_use(&f.segment), [0, 0]);
@@ -115,17 +115,17 @@ fn a_task_can_have_two_blocks_and_frees_both() {
 fn an_inline_outcome_keeps_the_block_of_the_input_until_the_end() {
     let f = Fixture::new();
     let (client, worker) = (f.client(), f.arrive(WORKER));
-    let mut filling = f.task(0).begin(client);
+    let mut filling = f.begin(0, client);
     assert!(filling.block_place(150).unwrap().write(0, &[1; 150]));
     filling.set_length(150);
-    let task = filling.queue(client, 0);
+    let task = filling.queue(0);
     f.push(0, 0);
     let mut claimed = f.drain(0, worker).pop().unwrap();
     assert!(claimed.inline_place().write(0, b"small"));
     claimed.set_length(5);
     f.finish(claimed, false);
     assert_eq!(in_use(&f.segment), [1, 0]);
-    let done = task.outcome().unwrap();
+    let done = f.outcome(task).unwrap();
     assert_eq!(done.payload().unwrap(), b"small");
     done.free();
     assert_eq!(in_use(&f.segment), [0, 0]);
@@ -135,7 +135,7 @@ fn an_inline_outcome_keeps_the_block_of_the_input_until_the_end() {
 #[test]
 fn growing_payloads_do_not_pile_up() {
     let f = Fixture::new();
-    let mut filling = f.task(0).begin(f.client());
+    let mut filling = f.begin(0, f.client());
     for bytes in [100, 1000, 100, 1000, 200, 1024] {
         filling.inline_place();
         filling.block_place(bytes).unwrap();
@@ -148,11 +148,11 @@ fn growing_payloads_do_not_pile_up() {
 #[test]
 fn when_a_class_is_exhausted_the_next_one_serves_and_then_none() {
     let f = Fixture::new();
-    let mut held: Vec<_> = (0..5).map(|id| f.task(id).begin(f.client())).collect();
+    let mut held: Vec<_> = (0..5).map(|id| f.begin(id, f.client())).collect();
     let rooms: Vec<usize> = held.iter_mut().map(|h| h.block_place(100).unwrap().room()).collect();
     assert_eq!(rooms, [256, 256, 256, 1024, 1024]);
     assert_eq!(in_use(&f.segment), [3, 2]);
-    let mut another = f.task(5).begin(f.client());
+    let mut another = f.begin(5, f.client());
     assert_eq!(another.block_place(100).unwrap_err(), PoolError::Exhausted { bytes: 100 });
     assert_eq!(
         another.block_place(1025).unwrap_err(),
@@ -185,7 +185,7 @@ fn a_task_goes_on_to_the_next_node() {
     let claimed = f.drain(1, next).pop().unwrap();
     assert_eq!(claimed.attempt(), 1);
     f.finish(claimed, false);
-    task.outcome().unwrap().free();
+    f.outcome(task).unwrap().free();
     assert_eq!(task.word().load().attempt(), 0);
 }
 
@@ -208,15 +208,16 @@ fn an_abandoned_task_is_freed_after_its_cell_is_drained() {
     let f = Fixture::new();
     let (client, worker) = (f.client(), f.arrive(WORKER));
     let task = f.send(0, client, b"nobody waits");
-    assert!(task.cancel(), "in time");
+    assert!(f.cancel(task), "in time");
     let freed = f.segment.freed();
     let (rings, _awaiting) = (freed.count(), freed.await_rings());
 
-    let claimed = task.claim(worker, |_| false).unwrap();
+    let mut reader = f.read(0, worker);
+    let claimed = reader.claim(0).unwrap();
     assert!(claimed.is_abandoned());
     assert_eq!(task.word().load().phase(), Some(Phase::Claimed), "not yet");
     assert_eq!(freed.count(), rings);
-    f.segment.node(0).unwrap().ring().set_head(1);
+    reader.set_head(1);
     assert!(claimed.discard().is_none());
     assert!(task.is_free());
     assert_eq!(freed.count(), rings + 2, "counted for the next look, and rung for the caller that waits");
@@ -226,13 +227,13 @@ fn an_abandoned_task_is_freed_after_its_cell_is_drained() {
 fn a_task_cancelled_under_work_is_freed_by_its_worker() {
     let f = Fixture::new();
     let (client, worker) = (f.client(), f.arrive(WORKER));
-    let mut filling = f.task(0).begin(client);
+    let mut filling = f.begin(0, client);
     filling.block_place(150).unwrap();
-    let task = filling.queue(client, 0);
+    let task = filling.queue(0);
     f.push(0, 0);
     let claimed = f.drain(0, worker).pop().unwrap();
     assert!(!claimed.is_abandoned());
-    assert!(task.cancel());
+    assert!(f.cancel(task));
     f.finish(claimed, false);
     assert!(task.is_free());
     assert_eq!(in_use(&f.segment), [0, 0]);
@@ -246,7 +247,7 @@ fn a_task_cancelled_after_its_outcome_is_freed_by_its_caller() {
     let mut claimed = f.drain(0, worker).pop().unwrap();
     claimed.block_place(150).unwrap();
     f.finish(claimed, false);
-    assert!(!task.cancel(), "too late");
+    assert!(!f.cancel(task), "too late");
     assert!(task.is_free());
     assert_eq!(in_use(&f.segment), [0, 0]);
 }
@@ -273,16 +274,16 @@ fn a_length_that_cannot_be_is_corrupt() {
     assert_eq!(claimed.payload().unwrap().len(), INLINE_BYTES);
     line.set_length(u32::MAX);
     f.finish(claimed, false);
-    assert!(f.task(4).outcome().unwrap().payload().is_err(), "the client looks as well");
+    assert!(f.outcome(f.task(4)).unwrap().payload().is_err(), "the client looks as well");
 }
 
 #[test]
 fn a_length_beyond_the_block_is_corrupt() {
     let f = Fixture::new();
-    let mut filling = f.task(4).begin(f.client());
+    let mut filling = f.begin(4, f.client());
     assert!(filling.inline_place().write(0, b"a pattern that is there once"));
     filling.block_place(200).unwrap();
-    filling.queue(f.client(), 0);
+    filling.queue(0);
     f.push(4, 0);
     let line = f.line_of(b"a pattern that is there once");
     let claimed = f.drain(0, f.arrive(WORKER)).pop().unwrap();
@@ -298,7 +299,7 @@ fn a_block_that_is_not_its_own_is_corrupt() {
     let (client, worker) = (f.client(), f.arrive(WORKER));
     f.send(4, client, b"a pattern that is there once");
     let line = f.line_of(b"a pattern that is there once");
-    let mut other = f.task(5).begin(client);
+    let mut other = f.begin(5, client);
     assert!(other.inline_place().write(0, b"another pattern"));
     other.block_place(200).unwrap();
     let others_block = f.line_of(b"another pattern").block();
@@ -313,7 +314,7 @@ fn a_block_that_is_not_its_own_is_corrupt() {
         }
     }
     f.finish(claimed, false);
-    f.task(4).outcome().unwrap().free();
+    f.outcome(f.task(4)).unwrap().free();
     assert_eq!(in_use(&f.segment), [1, 0], "another's block is not freed with it");
     other.abandon();
 }
@@ -327,30 +328,21 @@ fn an_id_that_no_task_has_is_none() {
     assert!(ringmill_shm::arena::Task::new(&f.segment, u32::MAX).is_none());
 }
 
-/// Symptom: safe code over this library had two live `&mut` to one byte, from two calls of `begin`. Cause: who may have a
-/// guard was prose. Fix: a segment gives none until its holder has promised the contract, in an `unsafe` block.
+/// Symptom: safe code over this library had two live `&mut` to one byte, from two copies of a task that was put aside, or
+/// by taking it up in another segment. Cause: who may have a guard was prose. Fix: it is taken up once, and where it was
+/// claimed.
 #[test]
-fn a_segment_that_is_only_looked_at_gives_no_guards() {
+fn a_task_that_was_put_aside_is_taken_up_in_its_own_segment() {
     let f = Fixture::new();
-    let (client, worker) = (f.client(), f.arrive(WORKER));
-    let looking = [Segment::attach(f.place(), FORMAT).unwrap(), Segment::inspect(f.place()).unwrap()];
-    for segment in &looking {
-        let task = |id| Task::new(segment, id).unwrap();
-        let begun = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(task(3).begin(client))));
-        assert!(begun.is_err() && task(3).is_free(), "nothing was begun");
+    let others = [f.attach().unwrap(), Segment::inspect(f.place()).unwrap(), Fixture::new().segment];
+    f.send(0, f.client(), b"input");
+    let claimed = f.drain(0, f.arrive(WORKER)).pop().unwrap();
+    let parked = claimed.park().resume(&f.segment).expect("ours").park();
+    assert!(others.iter().all(|segment| Task::new(segment, 0).is_some()), "they have such a task too");
+    assert!(parked.resume(&others[2]).is_none(), "claimed in another segment");
+    for (id, other) in (1..).zip(&others[..2]) {
+        f.send(id, f.client(), b"input");
+        let parked = f.drain(0, f.arrive(WORKER)).pop().unwrap().park();
+        assert!(parked.resume(other).is_none(), "the same bytes, mapped once more");
     }
-    f.send(0, client, b"input");
-    for segment in &looking {
-        assert!(Task::new(segment, 0).unwrap().claim(worker, |_| false).is_none());
-    }
-    let parked = f.task(0).claim(worker, |_| false).expect("ours takes part").park();
-    for segment in &looking {
-        assert!(parked.resume(segment).is_none(), "claimed in another segment");
-    }
-    assert!(parked.resume(&f.segment).expect("ours").finish(client, false).is_none());
-    for segment in &looking {
-        let task = Task::new(segment, 0).unwrap();
-        assert!(task.is_done() && task.outcome().is_none() && task.resume_filling().is_none());
-    }
-    assert_eq!(f.task(0).outcome().expect("ours").free(), 0);
 }

@@ -21,9 +21,9 @@ fn a_segment_in_every_phase_is_well() {
     held.block_place(1000).unwrap();
     f.finish(claimed.pop().unwrap(), false);
     f.send(2, client, b"queued");
-    let mut filling = f.task(3).begin(client);
+    let mut filling = f.begin(3, client);
     filling.block_place(100).unwrap();
-    let _ = f.segment.node(0).unwrap().lock().lock(worker, 0, |_| false);
+    f.lock_for_ever(0, worker);
     assert_eq!(check(&f.segment), []);
     let counts = PhaseCounts::of(&f.segment);
     let others = Phase::ALL.map(|phase| (phase, counts[phase])).into_iter().filter(|(_, count)| *count != 0);
@@ -104,7 +104,7 @@ fn a_lap_that_does_not_belong() {
 fn a_head_from_nowhere_is_no_reason_to_panic() {
     let f = Fixture::new();
     for head in [u64::MAX, 77 << 6] {
-        f.segment.node(0).unwrap().ring().set_head(head);
+        f.read(0, f.client()).set_head(head);
         let problems = check(&f.segment);
         assert!(problems.iter().all(|p| matches!(p, Problem::BadLap { node: 0, .. })), "{problems:?}");
     }
@@ -115,7 +115,7 @@ fn a_head_from_nowhere_is_no_reason_to_panic() {
 fn a_lock_holder_that_is_dead() {
     let f = Fixture::new();
     let worker = f.arrive(WORKER);
-    let _ = f.segment.node(0).unwrap().lock().lock(worker, 0, |_| false);
+    f.lock_for_ever(0, worker);
     assert_eq!(check(&f.segment), []);
     f.bury(worker);
     assert_eq!(check(&f.segment), [Problem::DeadHolder { node: 0, token: worker.raw() }]);
@@ -124,7 +124,7 @@ fn a_lock_holder_that_is_dead() {
 #[test]
 fn a_block_that_its_task_does_not_have() {
     let f = Fixture::new();
-    let mut filling = f.task(5).begin(f.client());
+    let mut filling = f.begin(5, f.client());
     assert!(filling.inline_place().write(0, PATTERN));
     filling.block_place(1000).unwrap();
     let line = f.line_of(PATTERN);
@@ -162,7 +162,7 @@ fn a_doorbell_or_a_place_that_names_somebody_else() {
 
     let worker = f.arrive(WORKER);
     let token = f.find(&worker.raw().to_le_bytes());
-    let stranger = ringmill_shm::token::Token::new(WORKER + 1, 1);
+    let stranger = common::token(WORKER + 1, 1);
     f.write(token, &stranger.raw().to_le_bytes());
     assert_eq!(check(&f.segment), [Problem::BadParticipant { participant: WORKER }]);
 }

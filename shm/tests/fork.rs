@@ -8,7 +8,7 @@ use ringmill_shm::arena::{Arrived, At, Claimed, Join, Task};
 use ringmill_shm::check::check;
 use ringmill_shm::plan::Target;
 use ringmill_shm::pool::in_use;
-use ringmill_shm::repair::{Orphan, Summary, repair};
+use ringmill_shm::repair::{Orphan, Summary};
 use ringmill_shm::segment::{AttachError, CreateError, Segment, Spec};
 use ringmill_shm::token::Token;
 use ringmill_shm::word::Phase;
@@ -64,10 +64,10 @@ impl Scene {
     /// The same before it is forked, in the hands of `left`.
     fn claimed(&self, input: &[u8]) -> Claimed<'_> {
         let f = &self.f;
-        let mut filling = f.task(0).begin(f.client());
+        let mut filling = f.begin(0, f.client());
         assert!(filling.block_place(input.len() as u64).unwrap().write(0, input));
         filling.set_length(input.len());
-        filling.queue(f.client(), 0);
+        filling.queue(0);
         f.push(0, 0);
         f.drain(0, self.left).pop().unwrap()
     }
@@ -79,7 +79,7 @@ impl Scene {
     fn finish<'a>(&self, mut task: Claimed<'a>, outcome: &[u8], error: bool) -> Option<Join<'a>> {
         assert!(task.inline_place().write(0, outcome));
         task.set_length(outcome.len());
-        let join = task.finish(self.f.client(), error);
+        let join = task.finish(error);
         self.well();
         join
     }
@@ -106,7 +106,6 @@ impl Scene {
 
     /// What the layer above does with what a repairer is given.
     fn settle(&self, orphan: Orphan<'_>) {
-        let f = &self.f;
         let task = match orphan {
             Orphan::Join(join) => self.join(join),
             Orphan::Task(task) => task,
@@ -119,8 +118,8 @@ impl Scene {
                 }
                 None
             }
-            At::Joined(_) => task.finish(f.client(), false),
-            At::Failed(_) => task.finish(f.client(), true),
+            At::Joined(_) => task.finish(false),
+            At::Failed(_) => task.finish(true),
             At::To { .. } | At::Begun { .. } | At::Spoilt => self.finish(task, b"died", true),
         };
         if let Some(join) = up {
@@ -132,8 +131,8 @@ impl Scene {
     fn repair(&self, dead: Token) -> Summary {
         let f = &self.f;
         f.bury(dead);
-        let first = repair(&f.segment, dead, f.client(), |orphan| self.settle(orphan));
-        let again = repair(&f.segment, dead, f.client(), |orphan| panic!("{orphan:?} again"));
+        let first = f.repair(dead, f.client(), |orphan| self.settle(orphan));
+        let again = f.repair(dead, f.client(), |orphan| panic!("{orphan:?} again"));
         assert_eq!(again, Summary::default());
         self.well();
         first
@@ -141,10 +140,10 @@ impl Scene {
 
     /// The outcome of request 0 is this, and after it everything is free and can be used again.
     fn ends(&self, outcome: &[u8], error: bool) {
-        let done = self.f.task(0).outcome().unwrap();
+        let done = self.f.outcome(self.f.task(0)).unwrap();
         assert_eq!((done.payload().unwrap(), done.is_error()), (outcome, error));
         if done.may_have_branches() {
-            assert!(!done.task().cancel(), "nobody is late");
+            assert!(!done.cancel(), "nobody is late");
         } else {
             done.free();
         }
@@ -158,7 +157,7 @@ impl Scene {
         }
         assert_eq!(in_use(&f.segment), [0, 0]);
         self.well();
-        let again = self.f.task(0).begin(f.client()).keep(f.client());
+        let again = self.f.begin(0, f.client()).keep();
         assert_eq!(again.fork(0).unwrap().count(), 2);
     }
 }
@@ -169,11 +168,11 @@ fn branches_read_the_input_where_it_lies() {
     for (bytes, blocks) in [(200, [1, 0]), (10, [0, 0])] {
         let input = vec![7; bytes];
         let client = s.f.client();
-        let mut filling = s.f.task(1).begin(client);
+        let mut filling = s.f.begin(1, client);
         let mut place = if bytes > 100 { filling.block_place(200).unwrap() } else { filling.inline_place() };
         assert!(place.write(0, &input));
         filling.set_length(bytes);
-        let parent = filling.keep(client);
+        let parent = filling.keep();
         let address = parent.payload().unwrap().as_ptr();
         let branches: Vec<_> = parent.fork(0).unwrap().collect();
         assert_eq!(branches.len(), 2);
@@ -187,8 +186,8 @@ fn branches_read_the_input_where_it_lies() {
         let mut joins = branches.into_iter().filter_map(|branch| s.finish(branch, b"x", false));
         let join = joins.next().unwrap();
         assert!(joins.next().is_none());
-        assert!(s.join(join).finish(client, false).is_none());
-        let done = s.f.task(1).outcome().unwrap();
+        assert!(s.join(join).finish(false).is_none());
+        let done = s.f.outcome(s.f.task(1)).unwrap();
         assert_eq!(done.payload().unwrap(), b"xx");
         done.free();
         assert_eq!(in_use(&s.f.segment), [0, 0]);
@@ -212,7 +211,7 @@ fn outcomes_are_joined_in_order_and_the_task_goes_on() {
     forward(joined, 3, || 0, false).unwrap();
     s.well();
     let last = s.f.drain(3, s.f.arrive(OTHER)).pop().unwrap();
-    assert!(last.finish(s.f.client(), false).is_none());
+    assert!(last.finish(false).is_none());
     s.ends(b"LR", false);
 }
 
@@ -223,12 +222,12 @@ fn a_late_branch_keeps_its_input_until_it_arrives() {
     let join = s.finish(right, b"the error", true).unwrap();
     assert!(!join.is_at_rest());
     assert!(matches!(join.member(0).unwrap(), Arrived::Not));
-    assert!(s.join(join).finish(s.f.client(), true).is_none());
+    assert!(s.join(join).finish(true).is_none());
     s.well();
-    let done = task.outcome().unwrap();
+    let done = s.f.outcome(task).unwrap();
     assert!(done.is_error() && done.may_have_branches());
     assert_eq!(done.payload().unwrap(), b"the error");
-    assert!(task.cancel(), "one is late");
+    assert!(s.f.cancel(task), "one is late");
     assert!(left.is_abandoned());
     assert_eq!(left.payload().unwrap(), [7; 200]);
     s.well();
@@ -258,7 +257,7 @@ fn an_error_record_stays_where_it_was_written() {
     place.set_length(4);
     assert!(left.is_abandoned());
     assert!(left.discard().is_none());
-    assert!(join.with_error().unwrap().finish(s.f.client(), true).is_none());
+    assert!(join.with_error().unwrap().finish(true).is_none());
     s.ends(b"told", true);
 }
 
@@ -266,14 +265,14 @@ fn an_error_record_stays_where_it_was_written() {
 fn branches_of_a_caller_that_has_gone_are_discarded() {
     let s = Scene::new();
     let (task, left, right) = s.forked(&[7; 200]);
-    assert!(task.cancel());
+    assert!(s.f.cancel(task));
     assert!(left.is_abandoned() && right.is_abandoned());
     let mut joins = [left, right].into_iter().filter_map(Claimed::discard);
     let join = joins.next().unwrap();
     s.well();
     assert!(join.is_abandoned());
     assert!(matches!(join.member(0).unwrap(), Arrived::Skipped));
-    assert!(join.with_error().unwrap().finish(s.f.client(), true).is_none());
+    assert!(join.with_error().unwrap().finish(true).is_none());
     assert!(joins.next().is_none(), "the first decided, and the second was late");
     s.is_free();
 }
@@ -282,10 +281,10 @@ fn branches_of_a_caller_that_has_gone_are_discarded() {
 fn a_caller_that_goes_before_the_fork_leaves_nothing() {
     let s = Scene::new();
     let claimed = s.claimed(b"input");
-    assert!(s.f.task(0).cancel());
+    assert!(s.f.cancel(s.f.task(0)));
     for (branch, _) in claimed.fork(0).unwrap().zip([1, 2]) {
         if let Some(join) = branch.discard() {
-            assert!(s.join(join).finish(s.f.client(), true).is_none());
+            assert!(s.join(join).finish(true).is_none());
         }
     }
     s.is_free();
@@ -304,21 +303,21 @@ fn nested_spec() -> Spec {
 fn an_outer_fork_waits_for_a_late_inner_branch() {
     let f = Fixture::of(&nested_spec());
     let client = f.client();
-    let mut filling = f.task(0).begin(client);
+    let mut filling = f.begin(0, client);
     assert!(filling.block_place(200).unwrap().write(0, &[7; 200]));
     filling.set_length(200);
-    let mut outer = filling.keep(client).fork(0).unwrap();
+    let mut outer = filling.keep().fork(0).unwrap();
     let (left, within) = (outer.next().unwrap(), outer.next().unwrap());
     let within = within.fork(0).unwrap_err(); // not its fork
     let mut inner: Vec<_> = within.fork(1).unwrap().collect();
     assert_eq!(check(&f.segment), []);
     let (late, mut failing) = (inner.remove(0), inner.remove(0));
-    assert!(left.finish(client, false).is_none());
+    assert!(left.finish(false).is_none());
     assert!(failing.inline_place().write(0, b"inner error"));
     failing.set_length(11);
-    let join = failing.finish(client, true).unwrap();
+    let join = failing.finish(true).unwrap();
     assert_eq!(join.fork().0, 1);
-    assert!(join.with_error().unwrap().finish(client, true).is_none(), "one is late");
+    assert!(join.with_error().unwrap().finish(true).is_none(), "one is late");
     assert_eq!(check(&f.segment), []);
     assert!(late.is_abandoned());
     assert_eq!(late.payload().unwrap(), [7; 200]);
@@ -327,8 +326,8 @@ fn an_outer_fork_waits_for_a_late_inner_branch() {
     assert!(matches!(join.member(0).unwrap(), Arrived::Value(bytes) if bytes == [7; 200]), "passed through");
     assert!(matches!(join.member(1).unwrap(), Arrived::Error(b"inner error")));
     join.value_place().unwrap().set_length(0);
-    assert!(join.with_value().unwrap().finish(client, false).is_none());
-    f.task(0).outcome().unwrap().free();
+    assert!(join.with_value().unwrap().finish(false).is_none());
+    f.outcome(f.task(0)).unwrap().free();
     assert!((40..200).all(|id| f.task(id).is_free()), "values leave nothing");
     assert_eq!(in_use(&f.segment), [0, 0]);
     assert_eq!(check(&f.segment), []);
@@ -369,9 +368,9 @@ fn routes_that_are_none_are_refused() {
 #[test]
 fn a_forker_that_died_before_it_had_forked() {
     let s = Scene::new();
-    let mut filling = s.f.task(0).begin(s.f.client());
+    let mut filling = s.f.begin(0, s.f.client());
     assert!(filling.inline_place().write(0, b"a pattern that is there once"));
-    filling.queue(s.f.client(), 0);
+    filling.queue(0);
     s.f.push(0, 0);
     let claimed = s.f.drain(0, s.left).pop().unwrap();
     let line = s.f.line_of(b"a pattern that is there once");
@@ -383,7 +382,7 @@ fn a_forker_that_died_before_it_had_forked() {
     let left = s.f.drain(1, s.f.arrive(OTHER)).pop().unwrap();
     assert!(s.finish(left, b"L", false).is_none());
     let join = s.finish(s.f.drain(2, s.right).pop().unwrap(), b"R", false).unwrap();
-    assert!(s.join(join).finish(s.f.client(), false).is_none());
+    assert!(s.join(join).finish(false).is_none());
     s.ends(b"LR", false);
 }
 
@@ -399,7 +398,7 @@ fn a_forker_that_had_moved_some_branches_on() {
         assert_eq!(s.repair(s.left).orphaned, 2 - moved as u32);
         for left in s.f.drain(1, s.f.arrive(OTHER)) {
             let join = s.finish(left, b"L", false).unwrap();
-            assert!(s.join(join).finish(s.f.client(), false).is_none());
+            assert!(s.join(join).finish(false).is_none());
         }
         s.ends(if moved == 0 { b"NN" } else { b"LN" }, false);
     }
@@ -411,7 +410,7 @@ fn a_branch_whose_worker_died_over_it_has_failed() {
     let (_, left, right) = s.forked(b"input");
     let _ = left;
     assert_eq!(s.repair(s.left).orphaned, 1);
-    assert!(s.f.task(0).outcome().unwrap().is_error(), "fail-fast");
+    assert!(s.f.outcome(s.f.task(0)).unwrap().is_error(), "fail-fast");
     assert!(right.is_abandoned());
     assert!(right.discard().is_none());
     s.ends(b"died", true);
@@ -430,10 +429,10 @@ fn an_arrival_is_repeated() {
             }
             assert!(left.inline_place().write(0, b"L"));
             left.set_length(1);
-            left.task().word().finish_branch(s.left, error).unwrap();
+            s.f.write_word(left.task(), Phase::Done, s.left, error);
             assert_eq!(s.repair(s.left).orphaned, u32::from(last || error));
             if let Some(join) = right.and_then(|right| s.finish(right, b"R", false)) {
-                assert!(s.join(join).finish(s.f.client(), false).is_none());
+                assert!(s.join(join).finish(false).is_none());
             }
             s.ends(if error { b"L" } else { b"LR" }, error);
         }
@@ -501,8 +500,8 @@ fn a_request_that_ended_for_nobody_is_freed() {
     assert!(s.finish(right, b"R", false).is_none());
     let join = s.finish(left, b"L", false).unwrap();
     let _ = s.join(join);
-    assert!(task.cancel());
-    task.word().finish_forked(s.left, s.f.client(), false).unwrap(); // and dies
+    assert!(s.f.cancel(task));
+    s.f.write_word(task, Phase::Done, s.left, false); // and dies
     assert_eq!(s.repair(s.left).freed, 1);
     s.is_free();
 }
@@ -514,8 +513,8 @@ fn a_request_that_ended_for_nobody_waits_for_its_branches() {
     let (task, left, right) = s.forked(b"input");
     let join = s.finish(left, b"L", true).unwrap();
     let _ = s.join(join);
-    assert!(task.cancel());
-    task.word().finish_forked(s.left, s.f.client(), true).unwrap(); // and dies
+    assert!(s.f.cancel(task));
+    s.f.write_word(task, Phase::Done, s.left, true); // and dies
     assert_eq!(s.repair(s.left).freed, 0);
     assert_eq!(right.payload().unwrap(), b"input");
     assert!(right.discard().is_none());
@@ -528,23 +527,22 @@ fn a_request_that_was_being_freed_is_freed() {
     let s = Scene::new();
     let (task, left, right) = s.forked(b"input");
     let join = s.finish(left, b"L", true).unwrap();
-    assert!(s.join(join).finish(s.f.client(), true).is_none());
-    assert!(task.cancel());
+    assert!(s.join(join).finish(true).is_none());
+    assert!(s.f.cancel(task));
     let right = right.task();
-    right.word().finish_branch(s.right, true).unwrap();
+    s.f.write_word(right, Phase::Done, s.right, true);
     assert_eq!(s.repair(s.right).freed, 0, "by the arrival");
     s.is_free();
 
     let s = Scene::new();
     let (task, left, right) = s.forked(b"input");
     let join = s.finish(left, b"L", true).unwrap();
-    assert!(s.join(join).finish(s.f.client(), true).is_none());
+    assert!(s.join(join).finish(true).is_none());
     assert!(s.finish(right, b"R", false).is_none());
-    task.word().cancel();
-    let ended = task.word().ended().unwrap();
-    assert!(task.word().reap(ended, s.right).is_some()); // and dies
+    s.f.write_word(task, Phase::Claimed, s.right, true); // and dies
+    s.f.write_cancelled(task);
     s.f.bury(s.right);
-    repair(&s.f.segment, s.right, s.f.client(), |orphan| {
+    s.f.repair(s.right, s.f.client(), |orphan| {
         let task = task_of(orphan);
         assert!(task.is_abandoned());
         assert!(task.discard().is_none());
@@ -558,8 +556,8 @@ fn a_request_that_was_being_freed_is_freed() {
 fn a_caller_that_waits_for_notice_is_told() {
     let s = Scene::new();
     let task = s.claimed(b"input").task();
-    assert!(!task.ask_for_notice());
-    task.word().finish_forked(s.left, s.f.client(), false).unwrap(); // and dies
+    assert!(!s.f.act(s.f.client()).client().ask_for_notice(task));
+    s.f.write_word(task, Phase::Done, s.f.client(), false); // and dies
     let rings = s.f.segment.completed().count();
     s.repair(s.left);
     let mut told = Vec::new();
@@ -573,18 +571,18 @@ fn a_caller_that_waits_for_notice_is_told() {
 fn a_value_over_what_was_passed_through_is_not_made_twice() {
     let s = Scene::new();
     let (_, left, right) = s.forked(b"input");
-    assert!(right.finish(s.f.client(), false).is_none(), "its outcome is the input");
+    assert!(right.finish(false).is_none(), "its outcome is the input");
     let mut join = s.finish(left, b"L", false).unwrap();
     assert!(join.value_place().unwrap().inline_place().write(0, b"half"));
     let _ = join;
     s.f.bury(s.left);
     let mut spoilt = false;
-    repair(&s.f.segment, s.left, s.f.client(), |orphan| {
+    s.f.repair(s.left, s.f.client(), |orphan| {
         let Orphan::Join(join) = orphan else { panic!("{orphan:?}") };
         spoilt = join.is_spoilt();
-        assert!(join.with_error().unwrap().finish(s.f.client(), true).is_none());
+        assert!(join.with_error().unwrap().finish(true).is_none());
     });
     assert!(spoilt);
-    assert!(!s.f.task(0).cancel());
+    assert!(!s.f.cancel(s.f.task(0)));
     s.is_free();
 }

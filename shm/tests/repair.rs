@@ -3,22 +3,22 @@
 
 mod common;
 
-use common::{Fixture, forward, spec, task_of};
+use common::{Fixture, forward, spec, task_of, token};
 use ringmill_shm::arena::At;
 use ringmill_shm::check::check;
 use ringmill_shm::lock::Acquired;
 use ringmill_shm::pool::in_use;
-use ringmill_shm::repair::{Orphan, Summary, repair};
+use ringmill_shm::repair::{Orphan, Summary};
 use ringmill_shm::token::Token;
-use ringmill_shm::word::{Finish, Phase};
+use ringmill_shm::word::Phase;
 
 const WORKER: u32 = 1;
 const OTHER: u32 = 2;
 
 /// Repairs, and answers orphans with an error; the second time there is nothing to do.
 fn repair_twice(f: &Fixture, dead: Token) -> Summary {
-    let first = repair(&f.segment, dead, f.client(), |orphan| f.finish(task_of(orphan), true));
-    let again = repair(&f.segment, dead, f.client(), |task| panic!("{task:?} again"));
+    let first = f.repair(dead, f.client(), |orphan| f.finish(task_of(orphan), true));
+    let again = f.repair(dead, f.client(), |task| panic!("{task:?} again"));
     assert_eq!(again.orphaned + again.pushed + again.freed + again.swept_blocks, 0, "{again:?}");
     assert_eq!(again.unread, first.unread, "a reader will come");
     assert_eq!(check(&f.segment), []);
@@ -43,7 +43,7 @@ fn nothing_left_nothing_done() {
 fn filling_is_freed_with_its_blocks() {
     let f = Fixture::new();
     let client = f.arrive(WORKER);
-    let mut filling = f.task(0).begin(client);
+    let mut filling = f.begin(0, client);
     filling.block_place(200).unwrap();
     f.bury(client); // the guard means nothing to the segment
     assert_eq!(repair_twice(&f, client).freed, 1);
@@ -55,7 +55,7 @@ fn filling_is_freed_with_its_blocks() {
 fn filling_is_freed_with_a_block_that_was_not_recorded() {
     let f = Fixture::new();
     let client = f.arrive(WORKER);
-    let mut filling = f.task(0).begin(client);
+    let mut filling = f.begin(0, client);
     assert!(filling.inline_place().write(0, b"a pattern that is there once"));
     filling.block_place(200).unwrap();
     f.line_of(b"a pattern that is there once").set_block(0); // as just before it was
@@ -96,14 +96,13 @@ fn claimed_and_not_drained_is_claimed_again() {
     let (dead, other) = (f.arrive(WORKER), f.arrive(OTHER));
     f.send(0, f.client(), b"not begun");
     f.send(1, f.client(), b"not claimed");
-    let _ = f.segment.node(0).unwrap().lock().lock(dead, 0, |_| false);
-    let _ = f.task(0).claim(dead, |_| false).unwrap();
+    let reader = f.read(0, dead);
+    let _ = reader.claim(0).unwrap();
+    std::mem::forget(reader);
     f.bury(dead);
     assert_eq!(repair_twice(&f, dead).unread, 1);
-    let lock = f.segment.node(0).unwrap().lock();
-    assert_eq!(lock.lock(other, 0, |_| panic!("it is free")), Acquired::Free);
+    assert_eq!(f.read(0, other).acquired(), Acquired::Free);
     let claimed = f.drain(0, other);
-    assert!(lock.unlock(other));
     let payloads: Vec<_> = claimed.iter().map(|c| c.payload().unwrap()).collect();
     assert_eq!(payloads, [&b"not begun"[..], b"not claimed"]);
     assert_eq!(claimed[0].attempt(), 0, "no attempt was made");
@@ -119,7 +118,7 @@ fn claimed_and_drained_is_answered() {
     drop(f.drain(0, worker));
     f.bury(worker);
     assert_eq!(repair_twice(&f, worker).orphaned, 1);
-    let done = task.outcome().unwrap();
+    let done = f.outcome(task).unwrap();
     assert!(done.is_error());
     done.free();
 }
@@ -136,7 +135,7 @@ fn claimed_and_drained_can_be_tried_again() {
         let At::To { node, .. } = task.task().at() else { panic!("{task:?}") };
         forward(task, node, || 0, true).unwrap();
     };
-    assert_eq!(repair(&f.segment, worker, f.client(), retry).orphaned, 1);
+    assert_eq!(f.repair(worker, f.client(), retry).orphaned, 1);
     assert_eq!(check(&f.segment), []);
     let claimed = f.drain(0, other).pop().unwrap();
     assert_eq!((claimed.payload().unwrap(), claimed.attempt()), (&b"idempotent"[..], 1));
@@ -157,7 +156,7 @@ fn a_block_that_the_dead_had_not_recorded_is_freed_with_its_task() {
     f.bury(worker);
     let summary = repair_twice(&f, worker);
     assert_eq!((summary.orphaned, summary.swept_blocks), (1, 1));
-    task.outcome().unwrap().free();
+    f.outcome(task).unwrap().free();
     assert_eq!(in_use(&f.segment), [0, 0]);
 }
 
@@ -165,14 +164,14 @@ fn a_block_that_the_dead_had_not_recorded_is_freed_with_its_task() {
 fn blocks_that_the_living_are_about_to_record_are_left() {
     let f = Fixture::new();
     let dead = f.arrive(WORKER);
-    let mut filling = f.task(0).begin(f.client());
+    let mut filling = f.begin(0, f.client());
     assert!(filling.inline_place().write(0, b"a pattern that is there once"));
     filling.block_place(200).unwrap();
     let line = f.line_of(b"a pattern that is there once");
     let handle = line.block();
     line.set_block(0);
     f.bury(dead);
-    let summary = repair(&f.segment, dead, f.client(), |_| {});
+    let summary = f.repair(dead, f.client(), |_| {});
     assert_eq!(summary, Summary::default());
     line.set_block(handle);
     assert_eq!(in_use(&f.segment), [1, 0]);
@@ -185,7 +184,7 @@ fn claimed_and_cancelled_is_freed() {
     let worker = f.arrive(WORKER);
     let task = f.send(0, f.client(), b"");
     drop(f.drain(0, worker));
-    assert!(task.cancel());
+    assert!(f.cancel(task));
     f.bury(worker);
     assert_eq!(repair_twice(&f, worker).orphaned, 1);
     assert!(task.is_free());
@@ -198,7 +197,7 @@ fn done_of_a_dead_client_is_freed_with_its_blocks() {
     let task = f.send(0, client, b"");
     let mut claimed = f.drain(0, worker).pop().unwrap();
     claimed.block_place(1000).unwrap();
-    assert!(claimed.finish(client, false).is_none());
+    f.finish_for(claimed, client);
     f.bury(client);
     assert_eq!(repair_twice(&f, client).freed, 1);
     assert!(task.is_free());
@@ -213,7 +212,7 @@ fn done_for_a_living_client_is_left() {
     f.finish(f.drain(0, worker).pop().unwrap(), false);
     f.bury(worker);
     assert_eq!(repair_twice(&f, worker), Summary::default());
-    assert_eq!(task.outcome().unwrap().payload().unwrap(), b"outcome");
+    assert_eq!(f.outcome(task).unwrap().payload().unwrap(), b"outcome");
 }
 
 /// Symptom: a segment whose last worker had died in its lock was inconsistent for ever, and a reader that
@@ -224,7 +223,7 @@ fn a_lock_held_by_the_dead_is_freed() {
     let f = Fixture::new();
     let (dead, alive) = (f.arrive(WORKER), f.arrive(3));
     for (node, holder) in [(0, dead), (1, alive)] {
-        let _ = f.segment.node(node).unwrap().lock().lock(holder, 0, |_| false);
+        f.lock_for_ever(node, holder);
     }
     f.bury(dead);
     repair_twice(&f, dead);
@@ -243,7 +242,7 @@ fn the_doorbell_forgets_the_dead_and_everybody_is_woken() {
     f.bury(dead);
     let bells = [f.segment.startup().count(), f.segment.freed().count()];
     let bell = node.bell(1).unwrap().count();
-    repair(&f.segment, dead, f.client(), |_| {});
+    f.repair(dead, f.client(), |_| {});
     assert_eq!(node.doorbell().sleepers(), 0b10, "{other} still sleeps");
     assert!(node.doorbell().begin_spinning(1).is_some(), "the mark is free");
     assert_ne!(node.bell(1).unwrap().count(), bell);
@@ -261,7 +260,7 @@ fn the_doorbell_forgets_the_thread_that_is_dead_and_not_another() {
     (0..4).for_each(|number| node.doorbell().announce(number));
     assert!(node.doorbell().begin_spinning(3).is_some());
     f.bury(dead);
-    repair(&f.segment, dead, f.client(), |_| {});
+    f.repair(dead, f.client(), |_| {});
     assert_eq!(node.doorbell().sleepers(), 0b0111);
     assert!(node.doorbell().begin_spinning(1).is_some(), "the mark is free");
 }
@@ -279,19 +278,20 @@ fn a_caller_whose_worker_died_before_it_woke_it_is_woken() {
         let caller = scope.spawn(|| {
             let task = f.task(0);
             tell.send(std::fs::read_link("/proc/thread-self").unwrap()).unwrap();
-            while task.outcome().is_none() {
-                task.sleep(None);
+            while f.outcome(task).is_none() {
+                f.act(client).client().sleep(task, None);
             }
-            task.outcome().unwrap().free();
+            f.outcome(task).unwrap().free();
         });
         let stat = std::path::Path::new("/proc").join(told.recv().unwrap()).join("stat");
         let sleeps = || std::fs::read_to_string(&stat).unwrap().rsplit_once(") ").unwrap().1.starts_with('S');
         while !(task.word().load().is_waiting() && sleeps()) {
             std::thread::yield_now();
         }
-        assert_eq!(task.word().finish(worker, client, false), Finish::Done { wake: true, notify: false });
+        // → DONE, and dies before the wake.
+        f.write_word(task, Phase::Done, client, false);
         f.bury(worker);
-        repair(&f.segment, worker, client, |_| panic!("it was answered"));
+        f.repair(worker, client, |_| panic!("it was answered"));
         caller.join().unwrap();
     });
     assert!(task.is_free());
@@ -306,14 +306,14 @@ fn what_a_dead_repairer_left_is_repaired_by_the_same_rules() {
     f.queue(1, worker, 0, b"not pushed");
     f.bury(worker);
     // It takes over and adopts, and dies before it has answered.
-    let summary = repair(&f.segment, worker, repairer, |_| {});
+    let summary = f.repair(worker, repairer, |_| {});
     assert_eq!((summary.orphaned, summary.pushed), (1, 1));
     f.bury(repairer);
-    let again = repair(&f.segment, worker, f.client(), |task| panic!("{task:?}"));
+    let again = f.repair(worker, f.client(), |task| panic!("{task:?}"));
     assert_eq!(again, Summary::default(), "nothing has its name any more");
     let summary = repair_twice(&f, repairer);
     assert_eq!((summary.orphaned, summary.pushed), (1, 0), "one to answer, one in its ring");
-    assert!(task.outcome().unwrap().is_error());
+    assert!(f.outcome(task).unwrap().is_error());
     assert_eq!(f.drain(0, f.arrive(3)).pop().unwrap().payload().unwrap(), b"not pushed");
 }
 
@@ -323,8 +323,7 @@ fn adopted_and_not_pushed_is_pushed() {
     let (worker, repairer) = (f.arrive(WORKER), f.arrive(OTHER));
     f.queue(1, worker, 0, b"not pushed");
     f.bury(worker);
-    let found = f.task(1).word().load();
-    assert!(f.task(1).word().adopt(found, repairer)); // and dies before its push
+    f.write_word(f.task(1), Phase::Queued, repairer, false); // adopted; and dies before its push
     f.bury(repairer);
     assert_eq!(repair_twice(&f, repairer).pushed, 1);
 }
@@ -339,9 +338,9 @@ fn a_place_taken_again_does_not_revive_its_former_token() {
     let second = f.arrive(WORKER);
     assert!(f.segment.is_dead(first) && !f.segment.is_dead(second));
     // No mark by a supervisor: the free byte of the lease is proof enough.
-    f.segment.lease().release(second);
+    f.leave(second);
     assert!(f.segment.is_dead(second));
-    assert!(f.segment.is_dead(Token::new(1000, 1)), "no such place");
+    assert!(f.segment.is_dead(token(1000, 1)), "no such place");
 }
 
 /// Symptom: the doorbell kept what a dead worker had left and forgot a living one; a living holder of the reader lock was
@@ -361,8 +360,7 @@ fn the_plan_and_the_kernel_are_believed_and_not_the_table() {
             f.write(entry + 4 * field, &value.to_le_bytes());
         }
     }
-    let lock = node.lock();
-    lock.lock(alive, 0, |_| false);
+    let reader = f.read(0, alive);
     assert!(!f.segment.is_dead(alive), "it holds its lease");
     assert_eq!(
         f.segment.worker_of(dead.index()).map(|(info, worker, _)| (&*info.name, worker)),
@@ -370,9 +368,10 @@ fn the_plan_and_the_kernel_are_believed_and_not_the_table() {
     );
     f.bury(dead);
     let bell = node.bell(1).unwrap().count();
-    repair(&f.segment, dead, f.client(), |_| {});
+    f.repair(dead, f.client(), |_| {});
     assert_eq!(node.doorbell().sleepers(), 0b10, "the dead one, of this node");
     assert_ne!(node.bell(1).unwrap().count(), bell, "whoever sleeps is woken, whatever its state");
-    assert_eq!(lock.holder(), Some(alive));
-    assert!(lock.unlock(alive));
+    assert_eq!(node.lock().holder(), Some(alive));
+    drop(reader);
+    assert_eq!(node.lock().holder(), None);
 }

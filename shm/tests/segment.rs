@@ -13,6 +13,7 @@ use ringmill_shm::segment::{
 };
 use ringmill_shm::sys::file::reserve;
 use ringmill_shm::sys::process::user_id;
+use ringmill_shm::token::Token;
 use std::fs::File;
 use std::io::{BufRead, BufReader, ErrorKind};
 use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt, symlink};
@@ -41,8 +42,8 @@ fn what_is_created_is_attached() {
         assert_eq!(theirs.shape(), ours.shape());
         assert_eq!(theirs.total_bytes(), spec().total_bytes().unwrap());
         assert_eq!(theirs.run(), Run::Running);
-        assert_eq!(theirs.server_token(), ours.server_token());
-        assert!(!theirs.is_dead(ours.server_token().unwrap()));
+        assert_eq!(theirs.participants()[0].token(), Some(Token::SERVER));
+        assert!(!theirs.is_dead(Token::SERVER));
         assert_eq!(theirs.participants().len(), 5);
         let info = &theirs.nodes()[1];
         assert_eq!((info.name.as_str(), info.worker_type.as_str()), ("last", "test::last"));
@@ -128,7 +129,7 @@ fn what_a_dead_server_left_is_replaced() {
         stale(&at.place);
         assert!(!is_live(&at.place));
         let left = Segment::inspect(at.place.clone()).unwrap();
-        assert!(left.is_dead(left.server_token().unwrap()));
+        assert!(left.is_dead(Token::SERVER));
         let anew = Segment::create(at.place.clone(), &spec()).unwrap();
         assert!(is_live(&at.place));
         drop(anew);

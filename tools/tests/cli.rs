@@ -2,9 +2,11 @@
 //!
 //! `clean` without names would remove every stale segment of the machine, so here it is only a dry run.
 
-use ringmill_shm::arena::Task;
+use ringmill_shm::arena::{Filling, Task};
 use ringmill_shm::layout::{Class, NodeFacts};
+use ringmill_shm::lock::Acquired;
 use ringmill_shm::participant::{Lease, Life, Role};
+use ringmill_shm::party::{Participant, Reader};
 use ringmill_shm::plan::{Fork, Member, Switch, Target};
 use ringmill_shm::segment::{NodeSpec, Place, Segment, Spec};
 use ringmill_shm::stats::{Closed, Counter};
@@ -18,9 +20,26 @@ use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 #[expect(unsafe_code, reason = "the contract of guards")]
-fn take_part(segment: Segment) -> Segment {
-    // SAFETY: each test has one guard of a task at a time.
-    unsafe { segment.take_part() }
+fn act(segment: &Segment, token: Token) -> Participant<'_> {
+    // SAFETY: each test has one guard of a task at a time, and uses none of the dead.
+    unsafe { segment.take_part(token) }
+}
+
+#[expect(unsafe_code, reason = "the contract of guards")]
+fn begin(segment: &Segment, id: u32, client: Token) -> Filling<'_> {
+    // SAFETY: as in `act`.
+    unsafe { act(segment, client).client().begin(Task::new(segment, id).unwrap()) }
+}
+
+fn read(segment: &Segment, node: u32, me: Token) -> Reader<'_> {
+    let reader = act(segment, me).read(segment.node(node).unwrap(), 0, || true).unwrap();
+    assert_eq!(reader.acquired(), Acquired::Free);
+    reader
+}
+
+/// One that was never there.
+fn nobody() -> Token {
+    Token::from_raw(77 << 10 | 2).unwrap()
 }
 
 /// A segment's location of our own; dropping it removes the files.
@@ -42,7 +61,7 @@ impl Ours {
     }
 
     fn create(&self) -> Segment {
-        take_part(Segment::create(self.0.clone(), &spec()).unwrap())
+        Segment::create(self.0.clone(), &spec()).unwrap()
     }
 
     /// A segment whose server has died.
@@ -213,7 +232,7 @@ fn a_segment_of_another_version_is_listed_and_not_read() {
 /// A segment at work, as its participants would leave it.
 fn busy(ours: &Ours) -> Segment {
     let segment = ours.create();
-    let server = segment.server_token().unwrap();
+    let server = Token::SERVER;
     let entries = segment.participants();
     let ready = |row: u32| {
         let token = entries[row as usize].prepare(row);
@@ -225,7 +244,11 @@ fn busy(ours: &Ours) -> Segment {
     let first = ready(1);
     let second = ready(2);
     // The second has died unnoticed; the third could not be constructed.
-    segment.lease().release(second);
+    #[expect(unsafe_code, reason = "the contract of a lease")]
+    // SAFETY: nothing has acted under it.
+    unsafe {
+        segment.lease().release(second);
+    }
     entries[3].prepare(3);
     entries[3].fail(b"no model at ./weights");
 
@@ -236,10 +259,10 @@ fn busy(ours: &Ours) -> Segment {
     entries[2].counters().count_batch(3, Closed::Empty);
 
     let split = segment.node(0).unwrap();
-    assert_eq!(split.lock().lock(first, 0, |_| false), ringmill_shm::lock::Acquired::Free);
+    let mut reader = read(&segment, 0, first);
     split.doorbell().announce(1);
     for id in 0..4 {
-        let mut filling = Task::new(&segment, id).unwrap().begin(server);
+        let mut filling = begin(&segment, id, server);
         match id {
             0 => {
                 let bytes = filling.block_place(1000).unwrap().room();
@@ -248,11 +271,12 @@ fn busy(ours: &Ours) -> Segment {
             3 => continue, // still being written
             _ => filling.set_length(0),
         }
-        filling.queue(server, 0);
+        filling.queue(0);
         split.ring().push(id).unwrap();
     }
-    Task::new(&segment, 0).unwrap().claim(first, |_| false).unwrap();
-    split.ring().set_head(1);
+    let _ = reader.claim(0).unwrap();
+    reader.set_head(1);
+    std::mem::forget(reader); // it has the lock
     segment
 }
 
@@ -275,7 +299,7 @@ fn show_lists_ensembles_and_switches_with_their_members() {
     }];
     spec.switches =
         vec![Switch { name: "one".into(), node: None, members: vec![Target::Node(1), Target::Node(0)] }];
-    let segment = take_part(Segment::create(Place::named(&ours.name()).unwrap(), &spec).unwrap());
+    let segment = Segment::create(Place::named(&ours.name()).unwrap(), &spec).unwrap();
     let shown = parsed(&shmtool(&["show", &ours.name(), "--json"]));
     assert_eq!(
         shown["ensembles"],
@@ -295,11 +319,11 @@ fn show_tells_the_threads_of_a_worker_apart() {
     let ours = Ours::new();
     let mut spec = spec();
     spec.nodes[0].facts.threads = 2;
-    let segment = take_part(Segment::create(Place::named(&ours.name()).unwrap(), &spec).unwrap());
+    let segment = Segment::create(Place::named(&ours.name()).unwrap(), &spec).unwrap();
     let split = segment.node(0).unwrap();
     split.doorbell().announce(3);
     let last = split.workers()[3].token().unwrap_or_else(|| split.workers()[3].prepare(4));
-    assert_eq!(split.lock().lock(last, 0, |_| false), ringmill_shm::lock::Acquired::Free);
+    std::mem::forget(read(&segment, 0, last));
     let shown = parsed(&shmtool(&["show", &ours.name(), "--json"]));
     let threads: Vec<_> =
         (0..4).map(|i| (&shown["workers"][i]["worker"], &shown["workers"][i]["thread"])).collect();
@@ -391,7 +415,7 @@ fn show_reports_nodes_workers_requests_and_blocks() {
 fn show_reads_a_segment_that_lies_in_a_file() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("seg");
-    let segment = take_part(Segment::create(Place::File(path.clone()), &spec()).unwrap());
+    let segment = Segment::create(Place::File(path.clone()), &spec()).unwrap();
     let shown = parsed(&shmtool(&["show", "--json", path.to_str().unwrap()]));
     assert_eq!(shown["name"], path.to_str().unwrap());
     assert_eq!(shown["state"], "live");
@@ -471,7 +495,7 @@ fn a_file_made_shorter_while_it_is_read_is_a_message() {
         let ours = Ours::new();
         let segment = ours.create();
         // With a problem, so that it looks several times, with a pause in between.
-        let _ = Task::new(&segment, 5).unwrap().begin(Token::new(2, 77));
+        let _ = begin(&segment, 5, nobody());
         let mut command = Command::new(env!("CARGO_BIN_EXE_shmtool"));
         command.args(["check", &ours.name()]).stdin(Stdio::null());
         let mut tool = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -513,9 +537,8 @@ fn check_prints_each_problem_and_exits_with_1() {
     let ours = Ours::new();
     let segment = ours.create();
     // A client that never lived writes a request, and holds the lock of the second node.
-    let dead = Token::new(2, 77);
-    let _ = Task::new(&segment, 5).unwrap().begin(dead);
-    let _ = segment.node(1).unwrap().lock().lock(dead, 0, |_| false);
+    let _ = begin(&segment, 5, nobody());
+    std::mem::forget(read(&segment, 1, nobody()));
     let output = shmtool(&["check", &ours.name()]);
     assert_eq!(code(&output), 1);
     let output = text(&output);
@@ -531,7 +554,7 @@ fn check_prints_each_problem_and_exits_with_1() {
         (&json!("dead_owner"), &json!(5))
     );
     let holder = &checked["problems"][1];
-    assert_eq!((&holder["kind"], &holder["token"]), (&json!("dead_holder"), &json!(dead.raw())));
+    assert_eq!((&holder["kind"], &holder["token"]), (&json!("dead_holder"), &json!(nobody().raw())));
     assert!(holder["message"].as_str().unwrap().contains("reader lock"), "{holder}");
     let shown = parsed(&shmtool(&["show", &ours.name(), "--json"]));
     assert_eq!(shown["nodes"][1]["lock_holder"]["alive"], false);
@@ -697,7 +720,7 @@ fn help_names_every_field_of_the_json() {
     let (ours, broken) = (Ours::new(), Ours::new());
     let segment = busy(&ours);
     let of_broken = broken.create();
-    let _ = Task::new(&of_broken, 5).unwrap().begin(Token::new(2, 77));
+    let _ = begin(&of_broken, 5, nobody());
     let as_for_list = text(&shmtool(&["list", "--help"]));
     for (command, name) in
         [("list", None), ("show", Some(&ours)), ("check", Some(&broken)), ("clean", Some(&ours))]
@@ -740,7 +763,7 @@ fn serve_in_a_child(name: &str) -> std::process::Child {
 #[ignore = "not a test: a server that other tests start and kill"]
 fn child_that_serves() {
     let Ok(name) = std::env::var(CHILD) else { return };
-    let _segment = take_part(Segment::create(Place::named(&name).unwrap(), &spec()).unwrap());
+    let _segment = Segment::create(Place::named(&name).unwrap(), &spec()).unwrap();
     println!("serving");
     // Until the test kills this process, or ends itself.
     let _ = std::io::stdin().read_line(&mut String::new());
@@ -792,7 +815,7 @@ fn texts_of_other_processes_cannot_control_a_terminal() {
         node.name += unruly;
         node.worker_type += unruly;
     }
-    let segment = take_part(Segment::create(ours.0.clone(), &spec).unwrap());
+    let segment = Segment::create(ours.0.clone(), &spec).unwrap();
     segment.participants()[1].prepare(1);
     segment.participants()[1].fail(format!("failed {unruly}").as_bytes());
     for arguments in [["show"], ["check"]] {

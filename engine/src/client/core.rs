@@ -1,6 +1,7 @@
 //! What does not depend on the types of items: places, sending, waiting, reading outcomes.
 
 use super::end::End;
+use super::hand::InHand;
 use super::options::{CallOptions, WhenFull};
 use super::slots::Slots;
 use super::watch::Reactor;
@@ -17,7 +18,6 @@ use ringmill_shm::plan::Target;
 use ringmill_shm::segment::Segment;
 use ringmill_shm::sys::birth::Birth;
 use ringmill_shm::sys::time::now_ns;
-use ringmill_shm::token::Token;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
@@ -39,7 +39,6 @@ pub(crate) struct Core {
     pub(crate) reactor: OnceLock<Arc<Reactor>>,
     pub(crate) name: String,
     pub(crate) capacity: u32,
-    pub(crate) client: Token,
     pub(crate) entry: Target,
     /// The server's process, and its pid.
     pub(crate) birth: Birth,
@@ -88,7 +87,7 @@ impl<'c> Filled<'c> {
     pub(crate) fn begin(core: &'c Core, id: u32) -> Self {
         crash_point!("core.acquired");
         let task = Task::new(&core.segment, id).expect("ids in the list are those of the segment");
-        Self { core, filling: Some(task.begin(core.client)) }
+        Self { core, filling: Some(task.begin()) }
     }
 
     /// Puts it aside; it stays FILLING.
@@ -119,19 +118,17 @@ impl<'c> Filled<'c> {
 
     /// → CLAIMED by us, to be moved on.
     fn keep(mut self) -> Claimed<'c> {
-        let core = self.core;
-        self.filling.take().expect("taken only by value").keep(core.client)
+        self.filling.take().expect("taken only by value").keep()
     }
 
     /// → QUEUED for this node; the push must follow.
     #[inline]
     fn queue(mut self, node: u32) -> Task<'c> {
-        let core = self.core;
         let mut filling = self.filling.take().expect("taken only by value");
-        if core.stamps {
+        if self.core.stamps {
             filling.stamp(now_ns());
         }
-        filling.queue(core.client, node)
+        filling.queue(node)
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod core;
 mod end;
+mod hand;
 mod options;
 pub(crate) mod pending;
 pub(crate) mod reactor;

@@ -7,6 +7,7 @@
 //! has it, and if the reactor has taken it, the time was over.
 
 use super::core::{Core, Filled, waited};
+use super::hand::InHand;
 use super::options::{CallOptions, WhenFull};
 use super::reactor::PlaceWait;
 use super::reply::Reply;
@@ -90,7 +91,7 @@ impl<'s, Out: Payload> Pending<'s, Out> {
 
     fn is_answered(&self) -> bool {
         match (self.ticket, self.core.reactor.get()) {
-            (0, _) | (_, None) => self.task().outcome().is_some(),
+            (0, _) | (_, None) => self.task().is_done(),
             (ticket, Some(reactor)) => reactor.is_over(self.task(), ticket),
         }
     }

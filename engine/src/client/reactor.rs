@@ -111,8 +111,7 @@ impl Shift<'_> {
         let Some(watch) = self.reactor.watches.get(id as usize) else { return };
         let mut watch = locked(watch);
         // A bit may be of a former use of the request.
-        let done =
-            watch.held && Task::new(&self.core.segment, id).is_some_and(|task| task.outcome().is_some());
+        let done = watch.held && Task::new(&self.core.segment, id).is_some_and(|task| task.is_done());
         let waker = if done { watch.waker.take() } else { None };
         drop(watch);
         waker.into_iter().for_each(|waker| self.wake(waker));

@@ -2,12 +2,13 @@
 #![expect(unsafe_code, reason = "a view of an outcome that the guard holds")]
 
 use super::core::{Clock, Core, Filled};
+use super::hand::InHand;
 use super::options::CallOptions;
 use crate::error::CallError;
 use crate::policy::patience::Pace;
 use crate::wire::ReadError;
 use crate::wire::payload::{Payload, Validated, owned};
-use ringmill_shm::arena::{Done, Task};
+use ringmill_shm::arena::Done;
 use rkyv::Archived;
 use std::fmt;
 use std::mem::{ManuallyDrop, forget};
@@ -146,9 +147,9 @@ impl Core {
             self.own()?;
             return Err(self.open_error(done));
         }
-        let unread = Unread(self, done.task());
-        let view = Validated::<Out>::of_done(&done);
-        std::mem::forget(unread); // it is only for a panic
+        let unread = Unread(self, Some(done));
+        let view = Validated::<Out>::of_done(unread.done());
+        let done = unread.keep();
         self.own()?; // a signal handler may have forked while we waited, and the type's own check just now
         match view {
             Ok(view) => Ok(Reply::new(self, done, view)),
@@ -163,18 +164,33 @@ impl Core {
     }
 }
 
-/// Gives an outcome's place back if the type's own check of it panics.
-struct Unread<'c>(&'c Core, Task<'c>);
+/// An outcome, whose request is given back if the type's own check of it panics.
+struct Unread<'c>(&'c Core, Option<Done<'c>>);
+
+impl<'c> Unread<'c> {
+    #[inline(always)]
+    fn done(&self) -> &Done<'c> {
+        self.1.as_ref().expect("taken only by value")
+    }
+
+    #[inline(always)]
+    fn keep(mut self) -> Done<'c> {
+        self.1.take().expect("taken only by value")
+    }
+
+    #[cold]
+    fn give_back(&self, done: Done<'c>) {
+        if self.0.birth.is_here() {
+            self.0.give_back(done);
+        } // else the parent has it
+    }
+}
 
 impl Drop for Unread<'_> {
-    #[cold]
+    #[inline(always)]
     fn drop(&mut self) {
-        if !self.0.birth.is_here() {
-            return; // the parent has it
-        }
-        // The guard that was read from is not used any more.
-        if let Some(done) = self.1.outcome() {
-            self.0.give_back(done);
+        if let Some(done) = self.1.take() {
+            self.give_back(done);
         }
     }
 }

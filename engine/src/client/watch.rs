@@ -1,6 +1,7 @@
 //! What the [reactor](super::reactor) and the futures share: the watches of requests, and the line of those that wait for
 //! a place.
 
+use super::hand::InHand;
 use crate::panics::let_go;
 use ringmill_shm::arena::{Done, Task};
 use ringmill_shm::segment::Segment;
@@ -282,7 +283,7 @@ impl Reactor {
     /// Whether [`look`](Self::look) would find it waiting no longer.
     pub(crate) fn is_over(&self, task: Task<'_>, ticket: u64) -> bool {
         let watch = locked(&self.watches[task.id() as usize]);
-        !watch.is_held(ticket) || task.outcome().is_some()
+        !watch.is_held(ticket) || task.is_done()
     }
 
     /// Takes a request back from the reactor; false if that has taken it, since its time was over.

@@ -242,7 +242,6 @@ fn join(order: Order) -> Result<Vec<Arc<Seat>>, JoinError> {
         // A program between the server and us has closed them.
         _ => Segment::attach(order.segment, payload::PAYLOAD_FORMAT)?,
     };
-    let segment = super::take_part(segment);
     let origin = Origin::of(&segment)
         .map_err(|error| JoinError::System { what: "look at the server's lease", error })?;
     if origin != order.origin {

@@ -28,7 +28,6 @@
 //! its descriptors, by its tether. A thread that fails or panics has the others leave, so that its process ends. Each
 //! worker's watcher thread sees a server that dies, or runs another program in its place, by pidfd and tether, and gives the
 //! worker a second to clean up; the last worker to leave removes the segment.
-#![expect(unsafe_code, reason = "the engine's side of the contract of `Segment::take_part`")]
 
 pub(crate) mod child;
 mod init;
@@ -43,14 +42,3 @@ mod word;
 
 pub use init::begin;
 pub(crate) use spawn::KILL_LIMIT;
-
-use ringmill_shm::segment::Segment;
-
-/// The right to have tasks of a segment in hand.
-pub(crate) fn take_part(segment: Segment) -> Segment {
-    // SAFETY: the engine's side of the contract: an id is in one hand at a time, from the free ids (`client::slots`) to a
-    // `Filled`, a `Pending`, a stream's list or a `Reply`, and back; workers claim under the reader lock, and each item's
-    // `Parked` lies on one desk (`worker::desk`), of which one guard is made at a time; the supervisor alone repairs, and
-    // only what is proven dead.
-    unsafe { segment.take_part() }
-}

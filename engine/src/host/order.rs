@@ -198,6 +198,10 @@ mod tests {
     use proptest::prelude::*;
     use std::os::unix::ffi::OsStrExt;
 
+    fn token(index: u32, epoch: u32) -> Token {
+        Token::from_raw(epoch << 10 | index).expect("it is one")
+    }
+
     fn waits() -> impl Strategy<Value = Wait> {
         let duration = (any::<u64>(), 0..1_000_000_000_u32).prop_map(|(s, ns)| Duration::new(s, ns));
         let spins = prop_oneof![Just(Duration::ZERO), Just(Duration::MAX), duration].prop_map(Wait::Spin);
@@ -211,7 +215,7 @@ mod tests {
     }
 
     fn orders() -> impl Strategy<Value = Order> {
-        let token = (0..Token::INDEX_LIMIT, 1..8_u32).prop_map(|(index, epoch)| Token::new(index, epoch));
+        let token = (0..Token::INDEX_LIMIT, 1..8_u32).prop_map(|(index, epoch)| token(index, epoch));
         let tokens = proptest::collection::vec(token, 1..=WORKER_LIMIT);
         let places = 1..Token::INDEX_LIMIT - WORKER_LIMIT as u32;
         let origin = any::<(u32, u64, u64)>().prop_map(|(pid, began, lease)| Origin { pid, began, lease });
@@ -254,7 +258,7 @@ mod tests {
     #[test]
     fn what_is_no_order_is_told() {
         let origin = Origin { pid: 42, began: 7, lease: 1 << 40 };
-        let tokens = vec![Token::new(3, 9), Token::new(4, 2)];
+        let tokens = vec![token(3, 9), token(4, 2)];
         let order = Order {
             place: 3,
             tokens,

@@ -85,7 +85,7 @@ impl Mover<'_> {
             let (mut errors, mut hopeless) = (0, false);
             // Bytes beyond the largest payload are only counted: in a corrupted segment all branches may name one large
             // payload as theirs.
-            let (largest, mut excess) = (self.segment.shape().largest_payload(), 0);
+            let (largest, mut excess) = (self.segment().shape().largest_payload(), 0);
             for (index, member) in fork.members.iter().enumerate() {
                 match join.member(index).map_err(corrupt)? {
                     Arrived::Value(bytes) if (joined.len() + bytes.len()) as u64 > largest => {
@@ -137,7 +137,7 @@ impl Mover<'_> {
     fn members(&self, join: &Join<'_>) -> Result<Vec<Member>, Corrupt> {
         let fork = join.fork().1;
         // The bytes left for the members' values: the error must fit into one payload.
-        let mut room = self.segment.shape().largest_payload();
+        let mut room = self.segment().shape().largest_payload();
         let mut outcome = |index| {
             Ok(match join.member(index)? {
                 Arrived::Not | Arrived::Skipped => MemberOutcome::Unfinished,
@@ -155,7 +155,7 @@ impl Mover<'_> {
             })
         };
         let named = |(index, member): (usize, &plan::Member)| {
-            let name = name_of(member.entry, self.segment);
+            let name = name_of(member.entry, self.segment());
             Ok(Member { name, outcome: outcome(index)? })
         };
         fork.members.iter().enumerate().map(named).collect()

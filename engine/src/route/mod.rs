@@ -15,12 +15,12 @@ use crate::error::{RemoteCause, RemoteError};
 use crate::panics;
 use crate::wire::EncodeError;
 use crate::wire::payload::{Buffers, encode};
-use ringmill_shm::arena::{At, Claimed, Corrupt, Join, Keeping, Task};
+use ringmill_shm::arena::{At, Claimed, Corrupt, Join, Keeping};
+use ringmill_shm::party::Participant;
 use ringmill_shm::plan::Target;
 use ringmill_shm::segment::{Node, Run, Segment};
 use ringmill_shm::sys::birth::Birth;
 use ringmill_shm::sys::time::now_ns;
-use ringmill_shm::token::Token;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -54,22 +54,24 @@ const LOCK_LIMIT: Duration = Duration::from_secs(1);
 /// A participant as it moves finished tasks on.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Mover<'s> {
-    pub(crate) segment: &'s Segment,
+    pub(crate) me: Participant<'s>,
     pub(crate) router: &'s Router,
-    /// The owner of the requests.
-    pub(crate) client: Token,
-    pub(crate) me: Token,
     /// Collects queued tasks until they are [flushed](Self::flush); `None`: each is pushed at once.
     pub(crate) outbox: Option<&'s Outbox>,
 }
 
-impl Mover<'_> {
+impl<'s> Mover<'s> {
+    #[inline(always)]
+    fn segment(&self) -> &'s Segment {
+        self.me.segment()
+    }
+
     /// Moves a task on.
     #[inline(always)]
     pub(crate) fn move_on(&self, task: Claimed<'_>, to: Target) {
         match to {
             Target::End => {
-                if let Some(join) = task.finish(self.client, false) {
+                if let Some(join) = task.finish(false) {
                     self.join(join);
                 }
             }
@@ -82,11 +84,11 @@ impl Mover<'_> {
     /// Does what a dead participant still had to do with a task that the repairer has taken from it. Returns the task
     /// if the dead was working on it.
     pub(crate) fn resume<'a>(&self, task: Claimed<'a>) -> Option<Claimed<'a>> {
-        let routes = self.segment.routes();
+        let routes = self.segment().routes();
         match task.task().at() {
             // The dead had finished it.
             At::Begun { failed: true, .. } if task.is_outcome() => self.end(task),
-            At::Begun { node, .. } if task.is_outcome() => match self.segment.nodes().get(node as usize) {
+            At::Begun { node, .. } if task.is_outcome() => match self.segment().nodes().get(node as usize) {
                 Some(info) => self.move_on(task, info.next),
                 None => return Some(task),
             },
@@ -141,7 +143,7 @@ impl Mover<'_> {
 
     /// Ends a task whose error is written.
     fn end(&self, task: Claimed<'_>) {
-        if let Some(join) = task.finish(self.client, true) {
+        if let Some(join) = task.finish(true) {
             self.join(join);
         }
     }
@@ -198,7 +200,7 @@ impl Mover<'_> {
     /// Pushes queued tasks. In a corrupted segment the ring may be full; then their callers time out.
     #[inline]
     fn push(&self, node: u32, ids: &[u32]) {
-        if let Some(parts) = self.segment.node(node)
+        if let Some(parts) = self.segment().node(node)
             && parts.push(ids).is_ok()
         {
             parts.doubt();
@@ -209,13 +211,13 @@ impl Mover<'_> {
     /// After a push: if the node is down, answers the tasks in its ring, since no worker will.
     #[inline]
     pub(crate) fn after_push(&self, node: u32) {
-        if self.segment.node(node).is_some_and(|node| node.doorbell().is_down()) {
+        if self.segment().node(node).is_some_and(|node| node.doorbell().is_down()) {
             crash_point!("route.down");
             // While the server shuts down, a node that is down has no reason of its own.
             let told = |node: Node<'_>| {
-                if self.segment.run() == Run::Running { node.down_reason() } else { String::new() }
+                if self.segment().run() == Run::Running { node.down_reason() } else { String::new() }
             };
-            let reason = self.segment.node(node).map_or_else(String::new, told);
+            let reason = self.segment().node(node).map_or_else(String::new, told);
             self.answer_all_in_ring(node, &RemoteCause::Down { reason });
         }
     }
@@ -223,24 +225,21 @@ impl Mover<'_> {
     /// Answers all tasks in a node's ring with an error, since its workers are gone.
     #[cold]
     pub(crate) fn answer_all_in_ring(&self, node: u32, cause: &RemoteCause) {
-        let Some(parts) = self.segment.node(node) else { return };
-        let (ring, lock) = (parts.ring(), parts.lock());
-        // The server is alive: this process is the server, or its watcher would have ended it. Several threads of the
-        // server may hold the lock.
-        let is_dead = |token: Token| token != self.client && self.segment.is_dead(token);
+        let Some(parts) = self.segment().node(node) else { return };
+        let ring = parts.ring();
         let mut claimed = Vec::new();
         let until = Instant::now() + LOCK_LIMIT;
-        if lock.lock_unless(self.me, 0, is_dead, || Instant::now() >= until).is_none() {
+        let Some(mut reader) = self.me.read(parts, 0, || Instant::now() >= until) else {
             return; // the callers of the tasks in it time out
-        }
+        };
         let mut head = ring.head();
         while let Some(id) = ring.get(head) {
-            claimed.extend(Task::new(self.segment, id).and_then(|task| task.claim(self.me, is_dead)));
+            claimed.extend(reader.claim(id));
             crash_point!("route.emptying");
             head = head.wrapping_add(1);
-            ring.set_head(head);
+            reader.set_head(head);
         }
-        lock.unlock(self.me);
+        drop(reader);
         crash_point!("route.emptied");
         // [attended] of `worker::collect`: if the node is up again, its worker may sleep because this thread held the
         // lock.
@@ -260,7 +259,7 @@ impl Mover<'_> {
 
     #[inline(never)]
     fn fork(&self, task: Claimed<'_>, index: u32) {
-        let routes = self.segment.routes();
+        let routes = self.segment().routes();
         match (task.fork(index), routes.forks.get(index as usize)) {
             (Ok(branches), Some(fork)) => {
                 for (branch, member) in branches.zip(&fork.members) {
@@ -280,7 +279,7 @@ impl Mover<'_> {
 
     #[inline(never)]
     fn switch(&self, task: Claimed<'_>, index: u32) {
-        let Some(switch) = self.segment.routes().switches.get(index as usize) else { return };
+        let Some(switch) = self.segment().routes().switches.get(index as usize) else { return };
         let chosen = match (self.router.choosers.get(index as usize), switch.node) {
             (Some(choose), _) => {
                 let unreadable = |e: Corrupt| RemoteCause::Payload { message: e.to_string() };
@@ -348,7 +347,7 @@ impl Mover<'_> {
     /// Ends a joined task whose error is written.
     fn end_joined(&self, join: Join<'_>) {
         if let Some(task) = join.with_error()
-            && let Some(outer) = task.finish(self.client, true)
+            && let Some(outer) = task.finish(true)
         {
             self.join(outer);
         }

@@ -4,8 +4,8 @@ use super::{DEFAULT_CAPACITY, Server, signals};
 use crate::client::slots::Slots;
 use crate::client::{Core, End};
 use crate::error::StartError;
+use crate::host::child;
 use crate::host::supervisor::{Limits, Shared, Supervisor};
-use crate::host::{self, child};
 use crate::panics::say;
 use crate::plan::{Blocks, DEFAULT_MAX_PAYLOAD, Planner};
 use crate::policy::patience::{Patience, Wait};
@@ -154,11 +154,9 @@ impl ServerBuilder {
             None => Place::named(&self.name).map_err(CreateError::from)?,
         };
         let segment = Segment::create(place, &plan.spec(capacity, &self.blocks)?)?;
-        let segment = Arc::new(host::take_part(segment));
-        let written_over = || CreateError::Plan("somebody has written over the server's place".into());
-        let client = segment.server_token().ok_or_else(written_over)?;
+        let segment = Arc::new(segment);
         let limits = Limits { start: self.start_timeout, shutdown: self.shutdown_timeout };
-        let shared = Arc::new(Shared::new(Arc::clone(&segment), client, &plan.nodes, router, limits)?);
+        let shared = Arc::new(Shared::new(Arc::clone(&segment), &plan.nodes, router, limits)?);
         let warnings = plan.warnings(capacity);
         for warning in &warnings {
             say(|| tracing::warn!(server = %self.name, "{warning}"));
@@ -173,7 +171,6 @@ impl ServerBuilder {
             reactor: OnceLock::new(),
             name: self.name,
             capacity,
-            client,
             entry: plan.entry,
             birth: segment.birth(),
             pid: std::process::id(),

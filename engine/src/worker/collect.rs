@@ -30,7 +30,7 @@
 
 use super::batch::{Batch, BatchWorker};
 use super::context::Stop;
-use super::desk::Desk;
+use super::desk::{Desk, Lifted};
 use super::seat::Seat;
 use super::tally::Tally;
 use super::unit::UnitState;
@@ -42,11 +42,11 @@ use crate::route::Mover;
 use crate::wire::payload::Validated;
 use ringmill_shm::arena::{At, Claimed, Parked, Task, all_begun};
 use ringmill_shm::lock::Acquired;
+use ringmill_shm::party::Reader;
 use ringmill_shm::ring::Ring;
 use ringmill_shm::segment::{Node, Run};
 use ringmill_shm::stats::{Closed, Counter, Counters};
 use ringmill_shm::sys::time::now_ns;
-use ringmill_shm::token::Token;
 use std::cell::{Cell, RefCell};
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
@@ -94,7 +94,7 @@ pub(crate) struct Loop<'a> {
 }
 
 impl<'a> Loop<'a> {
-    pub(crate) fn new(seat: &'a Seat, client: Token) -> Self {
+    pub(crate) fn new(seat: &'a Seat) -> Self {
         let (node, entry) = (seat.node(), seat.entry());
         let (facts, places) = (&node.info().facts, node.info().places);
         Self {
@@ -107,7 +107,7 @@ impl<'a> Loop<'a> {
             patience: Patience::of_worker(seat.wait),
             pace: Pace::One,
             counters: entry.counters(),
-            mover: seat.mover(client),
+            mover: seat.mover(),
             tally: Tally::new(facts),
             keeps_apart: facts.keeps_apart.is_set(),
             group: None,
@@ -227,27 +227,26 @@ impl<'a> Loop<'a> {
         let seat = self.seat;
         while let Some(item) = desk.items.get(*next) {
             *next += 1;
-            let Some(parked) = item.get() else { continue };
-            let Some(task) = parked.resume(&seat.segment) else { continue };
-            if let Some(late_ns) = late_ns(&task) {
+            let Some(mut lifted) = Lifted::from(item, &seat.segment) else { continue };
+            if let Some(late_ns) = late_ns(lifted.task()) {
                 self.counters.count(Counter::Skipped);
-                item.set(None);
-                desk.fail_task(task, RemoteCause::DeadlineExceeded { late_ns });
+                desk.fail_task(lifted.keep(), RemoteCause::DeadlineExceeded { late_ns });
                 continue;
             }
-            match Validated::<W::In>::of_claimed(&task) {
+            let read = Validated::<W::In>::of_claimed(lifted.task());
+            let task = lifted.keep();
+            match read {
                 Ok(input) => {
-                    desk.items[inputs.len()].set(Some(parked));
+                    end_if_forked(seat.birth); // the type's own check is user code
+                    task.begin_work(seat.node);
+                    desk.items[inputs.len()].set(Some(task.park()));
                     inputs.push(input);
                 }
                 Err(error) => {
-                    item.set(None);
                     desk.fail_task(task, error.into());
                     continue;
                 }
             }
-            end_if_forked(seat.birth); // the type's own check is user code
-            task.begin_work(seat.node);
             crash_point!("collect.admits");
         }
     }
@@ -267,7 +266,7 @@ impl<'a> Loop<'a> {
     /// Whether the ring has an item, and no live worker is collecting: asks for the proof of a lock holder's death,
     /// which costs more.
     fn to_collect(&self) -> bool {
-        let alive = |holder| holder != self.seat.token && !self.seat.segment.is_dead(holder);
+        let alive = |holder| holder != self.seat.me().token() && !self.seat.segment.is_dead(holder);
         self.pending() && !self.node.lock().holder().is_some_and(alive)
     }
 
@@ -342,21 +341,16 @@ impl<'a> Loop<'a> {
     /// Collects a batch under the reader lock; none if other workers were faster or all callers had gone.
     #[inline]
     fn collect(&mut self) {
-        let (ring, lock, doorbell) = (self.ring, self.node.lock(), self.node.doorbell());
+        let (ring, doorbell) = (self.ring, self.node.doorbell());
         let segment = &*self.seat.segment;
         if let Some(first) = ring.get(ring.head()) {
             segment.prefetch_task(first); // its cache lines come while this worker takes the lock
         }
-        // A lock that says that this worker holds it was overwritten: it counts as held by the dead.
-        let is_dead = |t| t == self.seat.token || segment.is_dead(t);
         let give_up = || self.stop().is_some();
-        match lock.lock_unless(self.seat.token, self.patience.looks(), is_dead, give_up) {
-            Some(Acquired::Free) => {}
-            Some(Acquired::TookOver(_)) => {
-                crash_point!("collect.took_over");
-                doorbell.retract_window(); // the dead holder's; the loop below claims its tasks again
-            }
-            None => return,
+        let Some(mut reader) = self.seat.me().read(self.node, self.patience.looks(), give_up) else { return };
+        if let Acquired::TookOver(_) = reader.acquired() {
+            crash_point!("collect.took_over");
+            doorbell.retract_window(); // the dead holder's; the loop below claims its tasks again
         }
         let mut head = ring.head();
         self.seen.clear();
@@ -369,10 +363,10 @@ impl<'a> Loop<'a> {
             if self.rule.wait_ns != 0 {
                 if self.is_cancelled(first) {
                     // Freed at once, so that its age does not count as that of the batch's oldest item.
-                    self.claim(1);
+                    self.claim(&reader, 1);
                     crash_point!("collect.window_skips");
                     head = head.wrapping_add(1);
-                    ring.set_head(head);
+                    reader.set_head(head);
                     self.discard_gone(false);
                     continue;
                 }
@@ -388,7 +382,7 @@ impl<'a> Loop<'a> {
             };
             match verdict {
                 Verdict::Close(why) => {
-                    head = self.take(head);
+                    head = self.take(&mut reader, head);
                     let items = self.claimed.len() as u64;
                     if items > 0 {
                         self.pace = if items > 1 { Pace::Many } else { Pace::One };
@@ -400,7 +394,7 @@ impl<'a> Loop<'a> {
             }
         }
         crash_point!("collect.stored_head");
-        lock.unlock(self.seat.token);
+        drop(reader);
         crash_point!("collect.unlocked");
         // [attended]: after the unlock.
         if self.shared && self.pending() {
@@ -414,13 +408,13 @@ impl<'a> Loop<'a> {
     /// Claims the tasks that were seen, and for each whose caller had gone another one, if there is one; returns the
     /// new `head`.
     #[inline]
-    fn take(&mut self, mut head: u64) -> u64 {
+    fn take(&mut self, reader: &mut Reader<'_>, mut head: u64) -> u64 {
         loop {
             let (count, gone) = (self.seen.len(), self.gone.len());
-            self.claim(count);
+            self.claim(reader, count);
             crash_point!("collect.claimed");
             head = head.wrapping_add(count as u64);
-            self.ring.set_head(head);
+            reader.set_head(head);
             if self.gone.len() == gone {
                 return head;
             }
@@ -463,14 +457,13 @@ impl<'a> Loop<'a> {
     /// Claims the first `count` tasks that were seen, and removes them from `seen`. Claims come before the store of
     /// `head`.
     #[inline]
-    fn claim(&mut self, count: usize) {
+    fn claim(&mut self, reader: &Reader<'_>, count: usize) {
         let segment = &*self.seat.segment;
         let prefetch = |id: &u32| segment.prefetch_task(*id);
         self.seen.iter().take(PREFETCH).for_each(prefetch);
         for index in 0..count {
             self.seen.get(index + PREFETCH).into_iter().for_each(prefetch);
-            let task = Task::new(segment, self.seen[index]);
-            match task.and_then(|task| task.claim(self.seat.token, |t| segment.is_dead(t))) {
+            match reader.claim(self.seen[index]) {
                 Some(task) if task.is_abandoned() => self.gone.push(task.park()),
                 Some(task) => self.claimed.push(Cell::new(Some(task.park()))),
                 None => {} // a leftover cell

@@ -7,17 +7,51 @@ use crate::route::{Mover, Outbox};
 use crate::wire::payload::{Payload, encode};
 use ringmill_shm::arena::{Claimed, Parked};
 use ringmill_shm::plan::Target;
+use ringmill_shm::segment::Segment;
 use ringmill_shm::stats::Counter;
-use ringmill_shm::token::Token;
 use std::cell::{Cell, OnceCell};
+use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 
+/// An item's task, off the desk. Dropping this, as a panic of user code does, puts it back.
+pub(super) struct Lifted<'d> {
+    item: &'d Cell<Option<Parked>>,
+    /// `None` only once this is dropped or kept.
+    task: Option<Claimed<'d>>,
+}
+
+impl<'d> Lifted<'d> {
+    #[inline(always)]
+    pub(super) fn from(item: &'d Cell<Option<Parked>>, segment: &'d Segment) -> Option<Self> {
+        let task = item.take()?.resume(segment)?;
+        Some(Self { item, task: Some(task) })
+    }
+
+    #[inline(always)]
+    pub(super) fn task(&mut self) -> &mut Claimed<'d> {
+        self.task.as_mut().expect("taken only by value")
+    }
+
+    /// Takes the task off the desk for good.
+    #[inline(always)]
+    pub(super) fn keep(mut self) -> Claimed<'d> {
+        self.task.take().expect("taken only by value")
+    }
+}
+
+impl Drop for Lifted<'_> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        if let Some(task) = self.task.take() {
+            self.item.set(Some(task.park()));
+        }
+    }
+}
+
 /// A worker's claimed items, until they are answered.
-#[derive(Debug)]
 pub(crate) struct Desk {
     seat: Arc<Seat>,
-    client: Token,
     /// The target of finished tasks.
     next: Target,
     /// Tasks by their index in the batch; `None` once answered.
@@ -31,13 +65,18 @@ pub(crate) struct Desk {
     pub(super) fatal: OnceCell<RemoteCause>,
 }
 
+impl fmt::Debug for Desk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Desk").field("items", &self.items.len()).finish_non_exhaustive()
+    }
+}
+
 impl Desk {
     /// An empty desk.
-    pub(super) fn new(seat: &Arc<Seat>, client: Token) -> Self {
+    pub(super) fn new(seat: &Arc<Seat>) -> Self {
         let info = seat.node().info();
         Self {
             seat: Arc::clone(seat),
-            client,
             next: info.next,
             items: Vec::new(),
             keeps_inputs: info.facts.keeps_inputs.is_set(),
@@ -47,17 +86,16 @@ impl Desk {
         }
     }
 
-    /// An item's task, which stays on the desk.
+    /// An item's task, which goes back to the desk if user code panics.
     #[inline(always)]
-    fn look(&self, index: usize) -> Option<Claimed<'_>> {
+    fn lift(&self, index: usize) -> Option<Lifted<'_>> {
         end_if_forked(self.seat.birth); // the caller may be user code that has forked
-        self.items.get(index)?.get()?.resume(&self.seat.segment)
+        Lifted::from(self.items.get(index)?, &self.seat.segment)
     }
 
     #[inline(always)]
     fn take(&self, index: usize) -> Option<Claimed<'_>> {
-        end_if_forked(self.seat.birth);
-        self.items.get(index)?.take()?.resume(&self.seat.segment)
+        Some(self.lift(index)?.keep())
     }
 
     /// Answers an item. If the outcome's own `Serialize` panics, the item stays unanswered.
@@ -66,9 +104,9 @@ impl Desk {
         if self.keeps_inputs {
             return self.reply_beside(index, outcome);
         }
-        let Some(mut task) = self.look(index) else { return };
-        let written = encode(outcome, &mut task, self.seat.birth);
-        self.items[index].set(None);
+        let Some(mut lifted) = self.lift(index) else { return };
+        let written = encode(outcome, lifted.task(), self.seat.birth);
+        let task = lifted.keep();
         match written {
             Ok(()) => self.hand_on(task),
             Err(error) => self.fail_task(task, error.into()),
@@ -77,20 +115,18 @@ impl Desk {
 
     #[inline(never)]
     fn reply_beside<T: Payload>(&self, index: usize, outcome: &T) {
-        let Some(task) = self.look(index) else { return };
+        let Some(task) = self.take(index) else { return };
         let mut task = task.keep_input();
         let written = catch_unwind(AssertUnwindSafe(|| encode(outcome, &mut task, self.seat.birth)));
         end_if_forked(self.seat.birth);
         let task = task.done(); // frees the block that is no longer used
         match written {
-            Ok(written) => {
-                self.items[index].set(None);
-                match written {
-                    Ok(()) => self.hand_on(task),
-                    Err(error) => self.fail_task(task, error.into()),
-                }
+            Ok(Ok(())) => self.hand_on(task),
+            Ok(Err(error)) => self.fail_task(task, error.into()),
+            Err(panic) => {
+                self.items[index].set(Some(task.park()));
+                resume_unwind(panic)
             }
-            Err(panic) => resume_unwind(panic),
         }
     }
 
@@ -136,8 +172,8 @@ impl Desk {
     #[inline]
     pub(super) fn fail_rest(&mut self, cause: impl Fn(&Self) -> RemoteCause) {
         for index in 0..self.items.len() {
-            if self.items[index].get().is_some() {
-                self.fail(index, cause(self));
+            if let Some(task) = self.take(index) {
+                self.fail_task(task, cause(self));
             }
         }
         self.items.clear();
@@ -162,7 +198,7 @@ impl Desk {
 
     #[inline]
     fn mover(&self) -> Mover<'_> {
-        Mover { outbox: Some(&self.outbox), ..self.seat.mover(self.client) }
+        Mover { outbox: Some(&self.outbox), ..self.seat.mover() }
     }
 
     /// Pushes finished items that wait in the outbox; called when `call` has returned at the latest.

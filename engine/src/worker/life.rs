@@ -33,12 +33,8 @@ pub(crate) fn live<W: BatchWorker>(seat: Arc<Seat>) -> LifeEnd {
         Ok(worker) => worker,
         Err(cause) => return LifeEnd::Unborn(seat.error(0, cause)),
     };
-    let Some(client) = seat.segment.server_token() else {
-        let message = "the participant table names no server".into();
-        return LifeEnd::Unborn(seat.error(0, RemoteCause::Payload { message }));
-    };
-    let mut desk = Desk::new(&seat, client);
-    let work = Loop::new(&seat, client);
+    let mut desk = Desk::new(&seat);
+    let work = Loop::new(&seat);
     crash_point!("life.born");
     if seat.unit.await_unit() {
         seat.entry().set_life(ringmill_shm::participant::Life::Ready);

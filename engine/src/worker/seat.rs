@@ -1,4 +1,5 @@
 //! A worker's seat: which worker a thread is, and what it works with.
+#![expect(unsafe_code, reason = "a worker's side of the contract of guards")]
 
 use super::context::Context;
 use super::unit::Unit;
@@ -6,6 +7,7 @@ use crate::error::{RemoteCause, RemoteError};
 use crate::policy::patience::Wait;
 use crate::route::{Mover, Router};
 use ringmill_shm::participant::Entry;
+use ringmill_shm::party::Participant;
 use ringmill_shm::segment::{Node, Segment};
 use ringmill_shm::sys::birth::Birth;
 use ringmill_shm::token::Token;
@@ -21,7 +23,7 @@ pub(crate) struct Seat {
     pub(super) node: u32,
     /// Its number at the node's doorbell.
     pub(super) number: u32,
-    pub(crate) token: Token,
+    token: Token,
     pub(super) birth: Birth,
     pub(crate) wait: Wait,
     pub(crate) router: Arc<Router>,
@@ -29,7 +31,8 @@ pub(crate) struct Seat {
 }
 
 impl Seat {
-    /// `None` if no worker has such a row.
+    /// The seat of a worker whose thread alone will have it, and whose byte of the lease this process holds until that
+    /// thread has ended. `None` if no worker has such a row.
     pub(crate) fn new(
         segment: Arc<Segment>,
         row: u32,
@@ -41,6 +44,14 @@ impl Seat {
         let (node, number) = segment.seat_of(row)?;
         let birth = segment.birth();
         Some(Self { segment, row, node, number, token, birth, wait, router, unit })
+    }
+
+    /// The right to act as this worker.
+    #[inline(always)]
+    pub(crate) fn me(&self) -> Participant<'_> {
+        // SAFETY: its byte is held, see `new`; and this process writes into the segment by `ringmill_shm` only, as the
+        // server and the other workers do.
+        unsafe { self.segment.take_part(self.token) }
     }
 
     pub(crate) fn entry(&self) -> &Entry {
@@ -75,8 +86,8 @@ impl Seat {
     }
 
     #[inline]
-    pub(super) fn mover(&self, client: Token) -> Mover<'_> {
-        Mover { segment: &self.segment, router: &self.router, client, me: self.token, outbox: None }
+    pub(super) fn mover(&self) -> Mover<'_> {
+        Mover { me: self.me(), router: &self.router, outbox: None }
     }
 
     /// An error record of this worker.

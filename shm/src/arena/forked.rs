@@ -120,9 +120,6 @@ impl<'a> Task<'a> {
 
     /// For a repairer: takes the place of a branch's dead owner, and repeats the arrival.
     pub(crate) fn arrive_again(self, dead: State, me: Token) -> Option<Join<'a>> {
-        if !self.segment.takes_part() {
-            return None; // *by right*
-        }
         let (branch, family) = (self.place().1 - 1, self.family());
         // Looked at before: once the dead is not named any more, another may join the branch, and its bit
         // may be set for the next use of it.
@@ -140,9 +137,6 @@ impl<'a> Task<'a> {
     /// For a repairer: what a dead joiner had begun is to be put together again; or if it had been put
     /// together, the task is moved on.
     pub(crate) fn join_again(self, dead: State, me: Token) -> Option<Result<Join<'a>, Claimed<'a>>> {
-        if !self.segment.takes_part() {
-            return None; // *by right*
-        }
         let word = &self.line.word;
         let state = word.take_over(dead, me)?;
         let forks = &self.segment.routes().forks;

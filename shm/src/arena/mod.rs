@@ -23,7 +23,7 @@
 //!
 //! # Invariants
 //!
-//! * *by right*: only a segment whose holder has promised the contract ([`Segment::take_part`]) gives guards.
+//! * *by right*: guards come from a [`party`](crate::party) only, and one of a task at a time.
 //! * *one owner*: between taking a phase and handing it on, nobody but the guard's holder accesses the
 //!   header's plain fields and the payload bytes.
 //! * *committed*: an outcome written beside its input becomes the payload with one store of length, block and the
@@ -49,7 +49,6 @@ use crate::segment::Segment;
 use crate::sync::{Ordering, compiler_fence};
 use crate::token::Token;
 use crate::word::{Cancel, Claim, Finish, Phase, State, Word};
-use core::time::Duration;
 
 /// The header of a task says something that cannot be: a broken or hostile peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -285,31 +284,23 @@ impl<'a> Task<'a> {
         self.segment.prefetch_task(self.id);
     }
 
-    /// FREE → FILLING. Only the client that holds the id in its own memory may call this.
-    ///
-    /// # Panics
-    /// If the segment does not [take part](Segment::take_part).
+    /// FREE → FILLING, by the client that has the request in hand.
     #[inline]
-    #[must_use]
-    pub fn begin(self, client: Token) -> Filling<'a> {
-        assert!(self.segment.takes_part(), "this segment is only looked at"); // *by right*
+    pub(crate) fn begin(self, client: Token) -> Filling<'a> {
         let state = self.line.word.begin(client);
         crash_point!("arena.begun");
         self.line.set_payload(0, 0);
         crash_point!("arena.cleared_half");
         self.line.second.store(0, Ordering::Relaxed); // Relaxed: *one owner*
-        Filling(Held { task: self, state })
+        Filling { held: Held { task: self, state }, client }
     }
 
-    /// QUEUED → CLAIMED. Only the holder of the reader lock of the ring it lies in may call this.
+    /// QUEUED → CLAIMED, by the holder of the reader lock of the ring it lies in.
     ///
     /// The task may be one whose caller has gone ([`Claimed::is_abandoned`]). It is not freed here: its
     /// id could go back into the ring before `head` has passed its cell.
     #[inline]
-    pub fn claim(self, me: Token, is_dead: impl Fn(Token) -> bool) -> Option<Claimed<'a>> {
-        if !self.segment.takes_part() {
-            return None; // *by right*
-        }
+    pub(crate) fn claim(self, me: Token, is_dead: impl Fn(Token) -> bool) -> Option<Claimed<'a>> {
         match self.line.word.claim(me, is_dead) {
             Claim::Taken(state) | Claim::Abandoned(state) => {
                 Some(Claimed::new(Held { task: self, state }, me))
@@ -320,45 +311,26 @@ impl<'a> Task<'a> {
 
     /// Takes what a dead worker had: from exactly this state.
     pub(crate) fn take_over(self, dead: State, me: Token) -> Option<Claimed<'a>> {
-        if !self.segment.takes_part() {
-            return None; // *by right*
-        }
         let state = self.line.word.take_over(dead, me)?;
         Some(Claimed::new(Held { task: self, state }, me))
     }
 
-    /// The outcome, if it is there. Only the client that queued the task may call this.
+    /// The outcome, if it is there, for the client that has the request in hand.
     #[inline]
-    #[must_use]
-    pub fn outcome(self) -> Option<Done<'a>> {
+    pub(crate) fn outcome(self) -> Option<Done<'a>> {
         let state = self.line.word.load();
-        // *by right*
-        (state.phase() == Some(Phase::Done) && self.segment.takes_part())
-            .then_some(Done(Held { task: self, state }))
+        (state.phase() == Some(Phase::Done)).then_some(Done(Held { task: self, state }))
     }
 
-    /// Whether the [outcome](Self::outcome) is there.
+    /// Whether the outcome is there.
     #[inline]
     #[must_use]
     pub fn is_done(&self) -> bool {
         self.line.word.peek().phase() == Some(Phase::Done)
     }
 
-    /// The client sleeps until something has happened to the task, or `timeout` is over.
-    #[inline]
-    pub fn sleep(&self, timeout: Option<Duration>) {
-        self.line.word.sleep(timeout);
-    }
-
-    /// The client wants its bit of the completions set when the outcome is there. True if it is there now.
-    #[must_use]
-    pub fn ask_for_notice(&self) -> bool {
-        self.line.word.ask_for_notice().phase() == Some(Phase::Done)
-    }
-
     /// The client goes. True if others will free the request, with its branches; else it is freed now.
-    #[must_use]
-    pub fn cancel(self) -> bool {
+    pub(crate) fn cancel(self) -> bool {
         match self.line.word.cancel() {
             Cancel::Left => true,
             Cancel::WasDone if self.segment.shape().branches() > 0 => {
@@ -401,20 +373,23 @@ impl<'a> Task<'a> {
 
 /// A request whose input is being written.
 #[derive(Debug)]
-pub struct Filling<'a>(Held<'a>);
+pub struct Filling<'a> {
+    held: Held<'a>,
+    client: Token,
+}
 
 impl<'a> Filling<'a> {
     /// The id.
     #[inline]
     #[must_use]
     pub fn id(&self) -> u32 {
-        self.0.task.id
+        self.held.task.id
     }
 
     /// The in-line place.
     #[inline]
     pub fn inline_place(&mut self) -> WritePlace<'_> {
-        self.0.inline_place()
+        self.held.inline_place()
     }
 
     /// A block of at least `bytes` bytes.
@@ -422,67 +397,66 @@ impl<'a> Filling<'a> {
     /// # Errors
     /// See [`PoolError`]; the request is as before.
     pub fn block_place(&mut self, bytes: u64) -> Result<WritePlace<'_>, PoolError> {
-        self.0.block_place(bytes)
+        self.held.block_place(bytes)
     }
 
     /// How long the payload is that was written to the last place asked for.
     #[inline]
     pub fn set_length(&mut self, bytes: usize) {
-        self.0.set_length(bytes);
+        self.held.set_length(bytes);
     }
 
     /// When it was enqueued; needed where the node has a batch window.
     #[inline]
     pub fn stamp(&mut self, now_ns: u64) {
-        self.0.task.line.enqueued_ns.store(now_ns, Ordering::Relaxed); // Relaxed: *one owner*
+        self.held.task.line.enqueued_ns.store(now_ns, Ordering::Relaxed); // Relaxed: *one owner*
     }
 
     /// Until when it is worth working on, in monotonic nanoseconds. Nothing is paid for it where this is
     /// not called.
     pub fn limit(&mut self, deadline_ns: u64) {
-        let task = self.0.task;
+        let task = self.held.task;
         if let Some(times) = task.segment.times(task.id) {
             times.deadline_ns.store(deadline_ns, Ordering::Relaxed); // Relaxed: *one owner*
             crash_point!("arena.limited");
-            self.0.state = self.0.state.with_deadline();
+            self.held.state = self.held.state.with_deadline();
         }
     }
 
     /// → QUEUED for this node. The push into its ring must follow.
     #[inline]
-    pub fn queue(self, client: Token, node: u32) -> Task<'a> {
-        self.0.task.set_at(At::to(node));
+    pub fn queue(self, node: u32) -> Task<'a> {
+        let Self { held: Held { task, state }, client } = self;
+        task.set_at(At::to(node));
         crash_point!("arena.queue_at");
-        self.0.task.line.word.queue(self.0.state, client);
-        self.0.task
+        task.line.word.queue(state, client);
+        task
     }
 
     /// → CLAIMED by the client, which moves it on itself.
     #[must_use]
-    pub fn keep(self, client: Token) -> Claimed<'a> {
-        let task = self.0.task;
+    pub fn keep(self) -> Claimed<'a> {
+        let Self { held: Held { task, state }, client } = self;
         task.set_at(At::New);
         crash_point!("arena.keep_at");
-        let state = task.line.word.keep(self.0.state, client);
+        let state = task.line.word.keep(state, client);
         Claimed::new(Held { task, state }, client)
     }
 
     /// → FREE: it will not be sent. Says the id.
     pub fn abandon(self) -> u32 {
-        self.0.free()
+        self.held.free()
     }
 }
 
 impl<'a> Task<'a> {
-    /// The guard of a request that is FILLING, after it was let go of. Only the client that began it may
-    /// call this; `None` if it is not FILLING.
+    /// The guard of a request that is FILLING, after the client that began it has let go of it; `None` if it is not
+    /// FILLING.
     #[inline]
-    #[must_use]
-    pub fn resume_filling(self) -> Option<Filling<'a>> {
+    pub(crate) fn resume_filling(self, client: Token) -> Option<Filling<'a>> {
         let state = self.line.word.peek();
-        // *by right*
-        (state.phase() == Some(Phase::Filling) && self.segment.takes_part())
-            .then_some(Filling(Held { task: self, state }))
+        (state.phase() == Some(Phase::Filling))
+            .then_some(Filling { held: Held { task: self, state }, client })
     }
 }
 
@@ -609,12 +583,26 @@ impl<'a> Claimed<'a> {
         Self { held, me }
     }
 
-    /// Ends it with its payload, a value or an error record. A request: → DONE for `client`, which is woken
-    /// if it waits; or → FREE if it has gone. A branch: it arrives where it is joined; whoever is given a
-    /// [`Join`] must do that.
+    /// Ends it with its payload, a value or an error record. A request: → DONE for the server, whose request it is,
+    /// and which is woken if it waits; or → FREE if its caller has gone. A branch: it arrives where it is joined;
+    /// whoever is given a [`Join`] must do that.
     #[inline(always)]
     #[must_use]
-    pub fn finish(self, client: Token, error: bool) -> Option<Join<'a>> {
+    pub fn finish(self, error: bool) -> Option<Join<'a>> {
+        self.finish_as_of(Token::SERVER, error)
+    }
+
+    /// [`finish`](Self::finish) of a request of another client than the server.
+    ///
+    /// # Safety
+    /// The request is `client`'s: it is freed when `client` is repaired.
+    #[must_use]
+    pub unsafe fn finish_for(self, client: Token, error: bool) -> Option<Join<'a>> {
+        self.finish_as_of(client, error)
+    }
+
+    #[inline(always)]
+    fn finish_as_of(self, client: Token, error: bool) -> Option<Join<'a>> {
         let task = self.held.task;
         if task.is_branch() {
             return self.finish_branch(error);
@@ -659,32 +647,45 @@ impl<'a> Claimed<'a> {
     }
 }
 
-/// A claimed task without the lifetime of its segment: to be put aside and taken up again. Its holder never has two
-/// guards of the task at a time.
-#[derive(Debug, Clone, Copy)]
+/// A claimed task without the lifetime of its segment: to be put aside and taken up again.
+///
+/// ```compile_fail,E0382
+/// use ringmill_shm::{arena::Parked, segment::Segment};
+/// fn twice(segment: &Segment, parked: Parked) {
+///     let first = parked.resume(segment);
+///     let second = parked.resume(segment);
+/// }
+/// ```
+#[derive(Debug)]
+#[must_use = "a task that is put aside and not taken up again stays claimed"]
 pub struct Parked {
     id: u32,
     me: Token,
-    state: State,
+    /// Of the state word; the upper half is `me`, for it is CLAIMED.
+    low: u32,
+    /// In which of the segments of this process.
+    segment: u32,
 }
 
 impl Claimed<'_> {
     /// Puts it aside.
-    #[inline]
-    #[must_use]
+    #[inline(always)]
     pub fn park(self) -> Parked {
-        Parked { id: self.held.task.id, me: self.me, state: self.held.state }
+        let Held { task, state } = self.held;
+        Parked { id: task.id, me: self.me, low: state.low(), segment: task.segment.number() }
     }
 }
 
 impl Parked {
-    /// Takes it up again; `None` if the segment has no such task.
+    /// Takes it up again; `None` in another segment than the one it was claimed in.
     #[inline(always)]
     #[must_use]
     pub fn resume(self, segment: &Segment) -> Option<Claimed<'_>> {
-        // *by right*: it may be another segment than the one it was claimed in.
-        let task = Task::new(segment, self.id).filter(|_| segment.takes_part())?;
-        Some(Claimed::new(Held { task, state: self.state }, self.me))
+        if self.segment != segment.number() {
+            return None;
+        }
+        let task = Task::new(segment, self.id)?;
+        Some(Claimed::new(Held { task, state: State::claimed(self.me, self.low) }, self.me))
     }
 }
 
@@ -723,7 +724,7 @@ impl<'a> Done<'a> {
     }
 
     /// Whether branches of it may still be under way: then its client does not [free](Self::free) it, but
-    /// [cancels](Task::cancel) it.
+    /// [cancels](Self::cancel) it.
     #[inline]
     #[must_use]
     pub fn may_have_branches(&self) -> bool {
@@ -734,5 +735,11 @@ impl<'a> Done<'a> {
     #[inline]
     pub fn free(self) -> u32 {
         self.0.free()
+    }
+
+    /// Its client goes: as [`Client::cancel`](crate::party::Client::cancel).
+    #[must_use]
+    pub fn cancel(self) -> bool {
+        self.0.task.cancel()
     }
 }

@@ -24,7 +24,7 @@ use crate::layout::{
 };
 use crate::participant::{Lease, SERVER};
 use crate::plan::{Fork, Member, Routes, Switch, Target};
-use crate::sync::Ordering;
+use crate::sync::{AtomicU32, Ordering};
 use crate::sys;
 use crate::sys::birth::Birth;
 use crate::text::shown_path;
@@ -286,8 +286,10 @@ impl Segment {
         lease: Lease,
     ) -> Self {
         let (nodes, routes) = (Vec::new(), Routes::default());
-        let (birth, owner, takes_part) = (Birth::here(), None, false);
-        Self { base, layout, nodes, routes, place, file, lease, birth, owner, takes_part, _mapping: mapping }
+        let (birth, owner) = (Birth::here(), None);
+        static MAPPED: AtomicU32 = AtomicU32::new(0);
+        let number = MAPPED.fetch_add(1, Ordering::Relaxed); // Relaxed: only to be told apart
+        Self { base, layout, nodes, routes, place, file, lease, birth, owner, number, _mapping: mapping }
     }
 
     /// Reads and checks the plan.

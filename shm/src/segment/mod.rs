@@ -41,7 +41,7 @@ pub use stale::{Found, Removed, is_live, list, remove_if_stale};
 use crate::doorbell;
 use crate::fields::InSegment;
 use crate::layout::{BellLine, Extent, Header, Layout, NAME_LIMIT, NodeLines, Shape, TaskLine, Times};
-use crate::participant::{self, Entry, Lease, SERVER};
+use crate::participant::{self, Entry, Lease};
 use crate::plan::Routes;
 use crate::sync::{AtomicU64, Ordering};
 use crate::sys::birth::Birth;
@@ -127,8 +127,8 @@ pub struct Segment {
     birth: Birth,
     /// Of the creator: to remove the files when it is dropped.
     owner: Option<Owner>,
-    /// Whether this process has promised to keep the contract of [`take_part`](Self::take_part).
-    takes_part: bool,
+    /// Which of the segments it is that this process has mapped, and will.
+    number: u32,
     /// Read only by `Drop`s of the mapping crates.
     _mapping: Mapping,
 }
@@ -297,43 +297,10 @@ impl Segment {
         &self.lease
     }
 
-    /// The token of the server, which is also the client.
-    #[must_use]
-    pub fn server_token(&self) -> Option<Token> {
-        self.participants()[SERVER as usize].token()
-    }
-
-    /// The right to have tasks in hand. Without it there are no guards of [`arena`](crate::arena): what would give one
-    /// gives `None` (or panics, in [`Task::begin`](crate::arena::Task::begin)), so nothing reaches payload bytes.
-    ///
-    /// # Safety
-    /// The state words say who may touch a payload, and this library does not see that each participant's threads keep
-    /// to it. From now on, for as long as this segment or another mapping of it with this right is in this process:
-    ///
-    /// * every token that acts belongs to one thread of this process, or to threads that agree which of them acts on a
-    ///   task: of each task there is at most one [`Filling`](crate::arena::Filling), [`Claimed`](crate::arena::Claimed),
-    ///   [`Join`](crate::arena::Join) or [`Done`](crate::arena::Done) at a time whose payload is used. So
-    ///   [`begin`](crate::arena::Task::begin), [`resume_filling`](crate::arena::Task::resume_filling) and
-    ///   [`outcome`](crate::arena::Task::outcome) are called by whoever has the id, [`claim`](crate::arena::Task::claim)
-    ///   by the holder of the reader lock, and of the copies of a [`Parked`](crate::arena::Parked) one is resumed at a time;
-    /// * no word is changed past its guard, by the methods of [`Word`](crate::word::Word) or by a repair of what lives;
-    /// * a participant holds its lease before its token is used.
-    ///
-    /// ```compile_fail
-    /// #![forbid(unsafe_code)]
-    /// use ringmill_shm::segment::{Place, Segment};
-    /// let segment = Segment::attach(Place::named("digits").unwrap(), 0).unwrap().take_part();
-    /// ```
-    #[must_use]
-    pub unsafe fn take_part(mut self) -> Self {
-        self.takes_part = true;
-        self
-    }
-
-    /// Whether guards may be had.
+    /// Which of the segments it is that this process has mapped, and will: no two have one number.
     #[inline]
-    pub(crate) fn takes_part(&self) -> bool {
-        self.takes_part
+    pub(crate) fn number(&self) -> u32 {
+        self.number
     }
 
     /// Whether an incarnation is proven dead.

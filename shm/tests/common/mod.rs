@@ -2,13 +2,15 @@
 #![allow(dead_code, reason = "each test program uses a part of it")]
 #![allow(unreachable_pub, reason = "a module of several test programs")]
 
-use ringmill_shm::arena::{Claimed, Task};
+use ringmill_shm::arena::{Claimed, Done, Filling, Task};
 use ringmill_shm::layout::{Class, NodeFacts};
 use ringmill_shm::participant::{Entry, Life, Role};
+use ringmill_shm::party::{Participant, Reader};
 use ringmill_shm::plan::{Fork, Member, Target};
-use ringmill_shm::repair::Orphan;
+use ringmill_shm::repair::{Orphan, Summary};
 use ringmill_shm::segment::{AttachError, NodeSpec, Place, Segment, Spec};
 use ringmill_shm::token::Token;
+use ringmill_shm::word::Phase;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
@@ -90,6 +92,11 @@ pub fn fork(parent: u32, first: u32, end: u32, entries: &[Target], next: Target)
     Fork { name: "fork".into(), fail_fast: true, form: 0, parent, first, end, next, members }
 }
 
+/// Whoever has this place in that incarnation.
+pub fn token(index: u32, epoch: u32) -> Token {
+    Token::from_raw(epoch << 10 | index).unwrap()
+}
+
 /// An orphan that is a task.
 pub fn task_of(orphan: Orphan<'_>) -> Claimed<'_> {
     match orphan {
@@ -98,17 +105,13 @@ pub fn task_of(orphan: Orphan<'_>) -> Claimed<'_> {
     }
 }
 
-#[expect(unsafe_code, reason = "the contract of guards")]
-pub fn take_part(segment: Segment) -> Segment {
-    // SAFETY: each test has one guard of a task at a time.
-    unsafe { segment.take_part() }
-}
-
 /// A segment with hands on its bytes.
 pub struct Fixture {
     pub segment: Segment,
     bytes: File,
     place: TestPlace,
+    /// Where the tasks begin.
+    tasks: u64,
 }
 
 impl Fixture {
@@ -118,13 +121,34 @@ impl Fixture {
 
     pub fn of(spec: &Spec) -> Self {
         let place = TestPlace::file();
-        let segment = take_part(Segment::create(place.place.clone(), spec).unwrap());
+        let segment = Segment::create(place.place.clone(), spec).unwrap();
         let bytes = File::options().read(true).write(true).open(place.path()).unwrap();
-        Self { segment, bytes, place }
+        let mut f = Self { segment, bytes, place, tasks: 0 };
+        // Found by a payload; then as if nothing had been there.
+        assert!(f.begin(0, f.client()).inline_place().write(0, b"where the tasks begin"));
+        f.tasks = f.find(b"where the tasks begin") - 32;
+        f.write(f.tasks, &[0; 128]);
+        f
+    }
+
+    /// The task as its owner leaves it that dies after this transition, and before what must follow. The caller's flags
+    /// stay.
+    pub fn write_word(&self, task: Task<'_>, phase: Phase, owner: Token, error: bool) {
+        // But ERROR; and WAITING, since the owner that ends it wakes the caller.
+        const KEPT: u64 = 0x1aff_ffff;
+        let low = task.word().load().raw() & KEPT | (phase as u64) << 29 | u64::from(error) << 26;
+        let word = u64::from(owner.raw()) << 32 | low;
+        self.write(self.tasks + 128 * u64::from(task.id()), &word.to_le_bytes());
+    }
+
+    /// Its caller has gone as well.
+    pub fn write_cancelled(&self, task: Task<'_>) {
+        let word = task.word().load().raw() | 1 << 25;
+        self.write(self.tasks + 128 * u64::from(task.id()), &word.to_le_bytes());
     }
 
     pub fn attach(&self) -> Result<Segment, AttachError> {
-        Segment::attach(self.place.place.clone(), FORMAT).map(take_part)
+        Segment::attach(self.place.place.clone(), FORMAT)
     }
 
     pub fn place(&self) -> Place {
@@ -132,7 +156,60 @@ impl Fixture {
     }
 
     pub fn client(&self) -> Token {
-        self.segment.server_token().unwrap()
+        Token::SERVER
+    }
+
+    #[expect(unsafe_code, reason = "the contract of guards")]
+    pub fn act(&self, token: Token) -> Participant<'_> {
+        // SAFETY: each test has one guard of a task at a time, and uses none of whom it buries.
+        unsafe { self.segment.take_part(token) }
+    }
+
+    #[expect(unsafe_code, reason = "the contract of guards")]
+    pub fn begin(&self, id: u32, client: Token) -> Filling<'_> {
+        // SAFETY: as in `act`.
+        unsafe { self.act(client).client().begin(self.task(id)) }
+    }
+
+    #[expect(unsafe_code, reason = "the contract of guards")]
+    pub fn resume_filling(&self, id: u32, client: Token) -> Option<Filling<'_>> {
+        // SAFETY: as in `act`.
+        unsafe { self.act(client).client().resume_filling(self.task(id)) }
+    }
+
+    #[expect(unsafe_code, reason = "the contract of guards")]
+    pub fn outcome<'s>(&self, task: Task<'s>) -> Option<Done<'s>> {
+        // SAFETY: as in `act`.
+        unsafe { task.segment().take_part(Token::SERVER).client().outcome(task) }
+    }
+
+    #[expect(unsafe_code, reason = "the contract of guards")]
+    pub fn cancel(&self, task: Task<'_>) -> bool {
+        // SAFETY: as in `act`.
+        unsafe { task.segment().take_part(Token::SERVER).client().cancel(task) }
+    }
+
+    #[expect(unsafe_code, reason = "the contract of guards")]
+    pub fn repair<'s>(&'s self, dead: Token, me: Token, orphan: impl FnMut(Orphan<'s>)) -> Summary {
+        // SAFETY: as in `act`.
+        unsafe { self.act(me).repairer().repair(dead, orphan) }
+    }
+
+    /// With the lock, which is free or of the dead.
+    pub fn read(&self, node: u32, me: Token) -> Reader<'_> {
+        self.act(me)
+            .read(self.segment.node(node).unwrap(), 0, || panic!("somebody else has the lock"))
+            .unwrap()
+    }
+
+    /// It has the lock, and will not give it back.
+    pub fn lock_for_ever(&self, node: u32, me: Token) {
+        std::mem::forget(self.read(node, me));
+    }
+
+    /// Claims a task whatever ring it is in.
+    pub fn claim(&self, id: u32, me: Token) -> Option<Claimed<'_>> {
+        self.read(0, me).claim(id)
     }
 
     pub fn task(&self, id: u32) -> Task<'_> {
@@ -148,9 +225,16 @@ impl Fixture {
         token
     }
 
+    /// Its byte is free.
+    #[expect(unsafe_code, reason = "the contract of guards")]
+    pub fn leave(&self, token: Token) {
+        // SAFETY: as in `act`.
+        unsafe { self.segment.lease().release(token) };
+    }
+
     /// It dies: its byte is free and its place is marked.
     pub fn bury(&self, token: Token) {
-        self.segment.lease().release(token);
+        self.leave(token);
         self.entry(token.index()).set_life(Life::Dead);
     }
 
@@ -160,10 +244,10 @@ impl Fixture {
 
     /// A request of `client` with this payload in line, as it is before its push.
     pub fn queue(&self, id: u32, client: Token, node: u32, payload: &[u8]) -> Task<'_> {
-        let mut filling = self.task(id).begin(client);
+        let mut filling = self.begin(id, client);
         assert!(filling.inline_place().write(0, payload));
         filling.set_length(payload.len());
-        filling.queue(client, node)
+        filling.queue(node)
     }
 
     pub fn push(&self, id: u32, node: u32) {
@@ -178,19 +262,26 @@ impl Fixture {
 
     /// All that waits at a node, claimed; `head` moves.
     pub fn drain(&self, node: u32, me: Token) -> Vec<Claimed<'_>> {
-        let ring = self.segment.node(node).unwrap().ring();
+        let mut reader = self.read(node, me);
+        let ring = reader.ring();
         let head = ring.head();
         let count = ring.published(head, u64::MAX);
-        let claimed = (head..head + count)
-            .filter_map(|p| self.task(ring.get(p).unwrap()).claim(me, |t| self.segment.is_dead(t)))
-            .collect();
-        ring.set_head(head + count);
+        let claimed = (head..head + count).filter_map(|p| reader.claim(ring.get(p).unwrap())).collect();
+        reader.set_head(head + count);
         claimed
     }
 
     /// Ends a task that is no branch, or one that is joined by nobody yet.
     pub fn finish(&self, task: Claimed<'_>, error: bool) {
-        assert!(task.finish(self.client(), error).is_none());
+        assert!(task.finish(error).is_none());
+    }
+
+    /// The same of a request of another client than the server.
+    #[expect(unsafe_code, reason = "the contract of guards")]
+    pub fn finish_for(&self, task: Claimed<'_>, client: Token) {
+        // SAFETY: as in `act`.
+        let join = unsafe { task.finish_for(client, false) };
+        assert!(join.is_none());
     }
 
     /// Where `pattern`, which is there once, lies.
@@ -203,7 +294,7 @@ impl Fixture {
         place as u64
     }
 
-    pub fn read<const N: usize>(&self, at: u64) -> [u8; N] {
+    pub fn bytes<const N: usize>(&self, at: u64) -> [u8; N] {
         let mut bytes = [0; N];
         self.bytes.read_exact_at(&mut bytes, at).unwrap();
         bytes
@@ -235,7 +326,7 @@ impl TaskLine<'_> {
     }
 
     pub fn block(&self) -> u32 {
-        u32::from_le_bytes(self.fixture.read(self.start + 12))
+        u32::from_le_bytes(self.fixture.bytes(self.start + 12))
     }
 
     pub fn set_block(&self, handle: u32) {

@@ -10,12 +10,13 @@
 //! made to fit its sizes and its fingerprint again.
 
 use super::{Input, Numbers};
-use ringmill_shm::arena::{Arrived, Claimed, Join, Task};
+use ringmill_shm::arena::{Arrived, Claimed, Done, Filling, Join, Task};
 use ringmill_shm::check::{self, PhaseCounts};
 use ringmill_shm::layout::{Class, NodeFacts};
 use ringmill_shm::participant::{Lease, Life, Role, SERVER};
+use ringmill_shm::party::{Client, Participant};
 use ringmill_shm::plan::{Fork, Member, Switch, Target};
-use ringmill_shm::repair::{Orphan, repair, wake_everyone};
+use ringmill_shm::repair::{Orphan, wake_everyone};
 use ringmill_shm::segment::{AttachError, NodeSpec, Place, Segment, Spec};
 use ringmill_shm::stats::{Closed, Counter, Snapshot};
 use ringmill_shm::token::Token;
@@ -126,7 +127,7 @@ pub fn images() -> &'static [Vec<u8>] {
 fn image_of(spec: &Spec, deeds: &[u8]) -> Vec<u8> {
     let directory = room();
     let place = Place::File(directory.path().join("segment"));
-    let mut segment = take_part(Segment::create(place.clone(), spec).expect("there is room"));
+    let mut segment = Segment::create(place.clone(), spec).expect("there is room");
     segment.keep_files();
     for (index, entry) in (0..).zip(segment.participants()).skip(1) {
         entry.prepare(index);
@@ -137,12 +138,6 @@ fn image_of(spec: &Spec, deeds: &[u8]) -> Vec<u8> {
     drop(actor);
     drop(segment);
     std::fs::read(place.path()).expect("it is there")
-}
-
-#[expect(unsafe_code, reason = "the contract of guards")]
-fn take_part(segment: Segment) -> Segment {
-    // SAFETY: an actor has one guard of a task at a time, and is the only one.
-    unsafe { segment.take_part() }
 }
 
 fn room() -> TempDir {
@@ -181,7 +176,13 @@ impl Stage {
     /// Whoever the first places' tokens name lives, or not, as the flags say.
     fn let_live(&self, segment: Option<&Segment>, flags: u8) {
         let mut living = self.living.borrow_mut();
-        living.drain(..).for_each(|token| self.lives.release(token));
+        for token in living.drain(..) {
+            #[expect(unsafe_code, reason = "the contract of a lease")]
+            // SAFETY: the actor of the image before is gone.
+            unsafe {
+                self.lives.release(token);
+            }
+        }
         let lives = [flags & NOBODY_LIVES == 0, flags & FIRST_LIVES != 0, flags & SECOND_LIVES != 0];
         let entries = segment.map_or(&[][..], Segment::participants);
         let tokens =
@@ -201,11 +202,11 @@ impl Stage {
                 Err(AttachError::Fingerprint { expected, .. }) if flags & FITS != 0 => {
                     image[16..24].copy_from_slice(&expected.to_le_bytes());
                 }
-                other => return other.map(take_part),
+                other => return other,
             }
             self.put(image);
         }
-        Segment::attach(self.place.clone(), FORMAT).map(take_part)
+        Segment::attach(self.place.clone(), FORMAT)
     }
 }
 
@@ -280,7 +281,6 @@ fn look(segment: &Segment) -> usize {
 /// Plays client, workers and supervisor of a segment, one deed after the other, by `shm`'s interface.
 struct Actor<'s> {
     segment: &'s Segment,
-    client: Token,
     hands: Vec<Claimed<'s>>,
     joins: Vec<Join<'s>>,
     /// To patch it meanwhile.
@@ -289,8 +289,36 @@ struct Actor<'s> {
 
 impl<'s> Actor<'s> {
     fn new(segment: &'s Segment) -> Self {
-        let client = segment.server_token().unwrap_or_else(|| Token::new(SERVER, 1));
-        Self { segment, client, hands: Vec::new(), joins: Vec::new(), file: None }
+        Self { segment, hands: Vec::new(), joins: Vec::new(), file: None }
+    }
+
+    #[expect(unsafe_code, reason = "the contract of guards")]
+    fn as_(&self, token: Token) -> Participant<'s> {
+        // SAFETY: an actor is the only one, and no two of its guards are used at a time: what it does by one it has done
+        // when it turns to the next.
+        unsafe { self.segment.take_part(token) }
+    }
+
+    fn client(&self) -> Client<'s> {
+        self.as_(Token::SERVER).client()
+    }
+
+    #[expect(unsafe_code, reason = "the contract of guards")]
+    fn begin(&self, number: u8) -> Filling<'s> {
+        // SAFETY: as in `as_`.
+        unsafe { self.client().begin(self.request(number)) }
+    }
+
+    #[expect(unsafe_code, reason = "the contract of guards")]
+    fn outcome(&self, number: u8) -> Option<Done<'s>> {
+        // SAFETY: as in `as_`.
+        unsafe { self.client().outcome(self.request(number)) }
+    }
+
+    #[expect(unsafe_code, reason = "the contract of guards")]
+    fn cancel(&self, number: u8) -> bool {
+        // SAFETY: as in `as_`.
+        unsafe { self.client().cancel(self.request(number)) }
     }
 
     fn act_all(&mut self, deeds: &mut Input<'_>) {
@@ -317,7 +345,9 @@ impl<'s> Actor<'s> {
     fn worker(&self, number: u8) -> Token {
         let place = 1 + u32::from(number) % self.segment.shape().participants.max(2).saturating_sub(1);
         let entry = self.segment.participants().get(place as usize);
-        entry.and_then(|entry| entry.token()).unwrap_or_else(|| Token::new(place, 1))
+        entry
+            .and_then(|entry| entry.token())
+            .unwrap_or_else(|| Token::from_raw(1 << 10 | place).expect("in its first incarnation"))
     }
 
     fn node(&self, number: u8) -> u32 {
@@ -351,20 +381,20 @@ impl<'s> Actor<'s> {
             }
             6 => self.join(input.byte()),
             7 => {
-                if let Some(done) = self.request(input.byte()).outcome() {
+                if let Some(done) = self.outcome(input.byte()) {
                     let _ = (done.payload().map(|bytes| self.read(bytes)), done.is_error());
                     match done.may_have_branches() {
-                        true => drop(done.task().cancel()),
+                        true => drop(done.cancel()),
                         false => drop(done.free()),
                     }
                 }
             }
-            8 => drop(self.request(input.byte()).cancel()),
+            8 => drop(self.cancel(input.byte())),
             9 => self.repair(input.byte()),
             10 => {
                 wake_everyone(self.segment);
                 self.segment.take_completions(drop);
-                let _ = (self.segment.run(), self.request(0).ask_for_notice());
+                let _ = (self.segment.run(), self.client().ask_for_notice(self.request(0)));
             }
             11 => {
                 if let Some(task) = self.hand(0) {
@@ -390,7 +420,7 @@ impl<'s> Actor<'s> {
 
     fn send(&mut self, input: &mut Input<'_>) {
         let (number, bytes) = (input.byte(), input.byte() as usize);
-        let mut filling = self.request(number).begin(self.client);
+        let mut filling = self.begin(number);
         filling.stamp(1);
         filling.limit(u64::from(number));
         let written = match bytes {
@@ -404,7 +434,7 @@ impl<'s> Actor<'s> {
         match written {
             Some(true) => {
                 let node = self.node(number / 4);
-                let id = filling.queue(self.client, node).id();
+                let id = filling.queue(node).id();
                 self.push(node, id);
             }
             Some(false) => panic!("a place of {bytes} bytes has no room for them"),
@@ -419,10 +449,10 @@ impl<'s> Actor<'s> {
     fn fork(&mut self, input: &mut Input<'_>) {
         let number = input.byte();
         let fork = u32::from(input.byte()) % self.segment.shape().forks.max(1);
-        let mut filling = self.request(number).begin(self.client);
+        let mut filling = self.begin(number);
         assert!(filling.inline_place().write(0, &[number; 8]));
         filling.set_length(8);
-        self.split(filling.keep(self.client), fork);
+        self.split(filling.keep(), fork);
     }
 
     /// Forks a task; its branches go where they begin, forks within at once.
@@ -448,11 +478,8 @@ impl<'s> Actor<'s> {
     /// As a worker does, but that it does not wait.
     fn drain(&mut self, number: u8) {
         let node = self.segment.node(self.node(number)).expect("it exists");
-        let (ring, lock, me) = (node.ring(), node.lock(), self.worker(number));
-        let is_dead = |token| token == me || self.segment.is_dead(token);
-        if lock.lock_unless(me, 1, is_dead, || true).is_none() {
-            return;
-        }
+        let Some(mut reader) = self.as_(self.worker(number)).read(node, 1, || true) else { return };
+        let ring = reader.ring();
         let number = u32::from(number) % 64;
         node.doorbell().announce(number);
         node.doorbell().retract(number);
@@ -460,11 +487,11 @@ impl<'s> Actor<'s> {
         let count = ring.published(head, 8);
         for _ in 0..count {
             let id = ring.get(head).expect("it was published, and nobody else is here");
-            self.hands.extend(Task::new(self.segment, id).and_then(|task| task.claim(me, is_dead)));
+            self.hands.extend(reader.claim(id));
             head = head.wrapping_add(1);
         }
-        ring.set_head(head);
-        lock.unlock(me);
+        reader.set_head(head);
+        drop(reader);
         node.doorbell().wake_one(|worker| node.bell(worker));
     }
 
@@ -483,7 +510,7 @@ impl<'s> Actor<'s> {
         };
         assert_ne!(room, Some(false), "a place of {bytes} bytes has no room for them");
         task.set_length(bytes as usize);
-        self.joins.extend(task.finish(self.client, error));
+        self.joins.extend(task.finish(error));
     }
 
     fn join(&mut self, number: u8) {
@@ -511,25 +538,29 @@ impl<'s> Actor<'s> {
         assert!(place.inline_place().write(0, &[number; 8]));
         place.set_length(8);
         if let Some(task) = join.with_error() {
-            self.joins.extend(task.finish(self.client, true));
+            self.joins.extend(task.finish(true));
         }
     }
 
     fn repair(&mut self, number: u8) {
         let dead = self.worker(number);
         let mut left = Vec::new();
-        let summary = repair(self.segment, dead, self.client, |orphan| match orphan {
+        let settle = |orphan: Orphan<'s>| match orphan {
             Orphan::Task(task) => {
                 let _ = task.payload().map(|bytes| self.read(bytes));
                 left.push(task.id());
-                drop(task.finish(self.client, true));
+                drop(task.finish(true));
             }
             Orphan::Join(mut join) => {
                 join.error_place().set_length(0);
                 left.push(join.task().id());
                 drop(join.with_error());
             }
-        });
+        };
+        let repairer = self.as_(Token::SERVER).repairer();
+        #[expect(unsafe_code, reason = "the contract of a repair")]
+        // SAFETY: as in `as_`.
+        let summary = unsafe { repairer.repair(dead, settle) };
         assert!(summary.pushed <= self.segment.shape().tasks());
         assert!(left.iter().all(|&id| Task::new(self.segment, id).is_some()));
     }

@@ -13,9 +13,10 @@ use ringmill_shm::check::check;
 use ringmill_shm::crash::{Act, Page, VARIABLE};
 use ringmill_shm::layout::{Class, INLINE_BYTES, NodeFacts};
 use ringmill_shm::participant::{Life, Role};
+use ringmill_shm::party::Participant;
 use ringmill_shm::plan::{Fork, Member, Target};
 use ringmill_shm::pool::in_use;
-use ringmill_shm::repair::{Orphan, repair};
+use ringmill_shm::repair::Orphan;
 use ringmill_shm::segment::{NodeSpec, Place, Segment, Spec};
 use ringmill_shm::token::Token;
 use ringmill_shm::word::Phase;
@@ -127,24 +128,31 @@ fn fate(id: u32) -> Option<Vec<u8>> {
 /// Somebody who works at the nodes.
 struct Hand<'s> {
     segment: &'s Segment,
-    me: Token,
-    server: Token,
+    me: Participant<'s>,
 }
 
 impl<'s> Hand<'s> {
+    #[expect(unsafe_code, reason = "the contract of guards")]
+    fn new(segment: &'s Segment, me: Token) -> Self {
+        // SAFETY: each process has one token, one hand, and one guard of a task at a time.
+        Self { segment, me: unsafe { segment.take_part(me) } }
+    }
+
     fn task(&self, id: u32) -> Task<'s> {
         Task::new(self.segment, id).expect("a task's id")
     }
 
     /// A worker's own requests it answers itself; if it has died, the server has them.
     fn client_of(&self, task: Task<'_>) -> Token {
-        let own = task.place().0 >= OWN && self.me.index() == WORKER;
-        if own { self.me } else { self.server }
+        let own = task.place().0 >= OWN && self.me.token().index() == WORKER;
+        if own { self.me.token() } else { Token::SERVER }
     }
 
     fn send(&self, ids: std::ops::Range<u32>) {
         for id in ids.clone() {
-            let mut filling = self.task(id).begin(self.me);
+            #[expect(unsafe_code, reason = "the contract of guards")]
+            // SAFETY: as in `new`; those that it sends are its own.
+            let mut filling = unsafe { self.me.client().begin(self.task(id)) };
             let bytes = input(id);
             let fits = bytes.len() <= INLINE_BYTES;
             let mut place = if fits {
@@ -154,7 +162,7 @@ impl<'s> Hand<'s> {
             };
             assert!(place.write(0, &bytes));
             filling.set_length(bytes.len());
-            filling.queue(self.me, 0);
+            filling.queue(0);
         }
         self.push(0, &ids.collect::<Vec<_>>());
     }
@@ -173,19 +181,18 @@ impl<'s> Hand<'s> {
     /// One batch; how many it had.
     fn work_at(&self, node: u32) -> usize {
         let parts = self.segment.node(node).expect("a node");
-        let (ring, lock) = (parts.ring(), parts.lock());
-        let is_dead = |token| self.segment.is_dead(token);
-        lock.lock(self.me, 0, is_dead);
+        let mut reader = self.me.read(parts, 0, || false).expect("it does not give up");
+        let ring = reader.ring();
         let (mut head, mut claimed) = (ring.head(), Vec::new());
         while claimed.len() < BATCH
             && let Some(id) = ring.get(head)
         {
-            claimed.extend(self.task(id).claim(self.me, is_dead));
+            claimed.extend(reader.claim(id));
             head += 1;
         }
         let moved = head - ring.head();
-        ring.set_head(head);
-        lock.unlock(self.me);
+        reader.set_head(head);
+        drop(reader);
         let mut outbox = Vec::new();
         for task in claimed {
             if task.is_abandoned() {
@@ -241,7 +248,10 @@ impl<'s> Hand<'s> {
 
     fn end(&self, task: Claimed<'s>, error: bool, outbox: &mut Vec<(u32, u32)>) {
         let client = self.client_of(task.task());
-        if let Some(join) = task.finish(client, error) {
+        #[expect(unsafe_code, reason = "the contract of guards")]
+        // SAFETY: it is that client's request, or the server's now.
+        let join = unsafe { task.finish_for(client, error) };
+        if let Some(join) = join {
             self.join(join, outbox);
         }
     }
@@ -338,37 +348,46 @@ impl<'s> Hand<'s> {
     }
 
     fn repair(&self, dead: Token) {
-        repair(self.segment, dead, self.me, |orphan| self.settle(orphan));
+        #[expect(unsafe_code, reason = "the contract of a repair")]
+        // SAFETY: its process has ended; and processes repair one after the other.
+        unsafe {
+            self.me.repairer().repair(dead, |orphan| self.settle(orphan));
+        }
+    }
+
+    #[expect(unsafe_code, reason = "the contract of guards")]
+    fn outcome(&self, id: u32) -> Option<Done<'s>> {
+        // SAFETY: as in `new`.
+        unsafe { self.me.client().outcome(self.task(id)) }
+    }
+
+    #[expect(unsafe_code, reason = "the contract of guards")]
+    fn cancel(&self, id: u32) -> bool {
+        // SAFETY: as in `new`.
+        unsafe { self.me.client().cancel(self.task(id)) }
     }
 }
 
 /// As a client does with an outcome that it has read.
 fn give_back(done: Done<'_>) {
     if done.may_have_branches() {
-        let _ = done.task().cancel(); // the last branch to arrive frees it
+        let _ = done.cancel(); // the last branch to arrive frees it
     } else {
         done.free();
     }
 }
 
-#[expect(unsafe_code, reason = "the contract of guards")]
-fn take_part(segment: Segment) -> Segment {
-    // SAFETY: each process has one token, and one guard of a task at a time; only what is proven dead is repaired.
-    unsafe { segment.take_part() }
-}
-
 /// A process of its own: `work PLACE INDEX` or `repair PLACE INDEX DEAD…`.
 pub(crate) fn actor(part: &str, words: &[&str]) {
     let place = Place::parse(words[0]).expect("a place");
-    let segment = take_part(Segment::attach(place, FORMAT).expect("a segment"));
+    let segment = Segment::attach(place, FORMAT).expect("a segment");
     let index: u32 = words[1].parse().expect("a number");
     let entry = &segment.participants()[index as usize];
     let me = entry.token().expect("it was prepared");
     segment.lease().hold(me).expect("it is free"); // *lease before deeds*
     entry.arrive();
     entry.set_life(Life::Ready);
-    let server = segment.server_token().expect("a server");
-    let hand = Hand { segment: &segment, me, server };
+    let hand = Hand::new(&segment, me);
     match part {
         "repair" => {
             for dead in &words[2..] {
@@ -381,7 +400,7 @@ pub(crate) fn actor(part: &str, words: &[&str]) {
             }
             hand.work();
             for id in (OWN..REQUESTS).filter(|_| index == WORKER) {
-                let Some(done) = hand.task(id).outcome() else { continue };
+                let Some(done) = hand.outcome(id) else { continue };
                 give_back(done);
             }
         }
@@ -411,8 +430,7 @@ struct Scene<'p> {
 
 impl<'p> Scene<'p> {
     fn hand(&self) -> Hand<'_> {
-        let server = self.segment.server_token().expect("a server");
-        Hand { segment: &self.segment, me: server, server }
+        Hand::new(&self.segment, Token::SERVER)
     }
 
     fn spawn(&self, part: &str, index: u32, rest: &[String]) -> Part {
@@ -445,8 +463,8 @@ impl<'p> Scene<'p> {
         let hand = self.hand();
         hand.send(0..OWN);
         // Some callers have gone, some want to be told, some sleep.
-        assert!(hand.task(5).cancel() && hand.task(8).cancel());
-        assert!(!hand.task(4).ask_for_notice());
+        assert!(hand.cancel(5) && hand.cancel(8));
+        assert!(!hand.me.client().ask_for_notice(hand.task(4)));
         let mut dead = Vec::new();
         if plan.contended {
             self.page.arm(3, number("ring.drained"), WORKER as usize, 1, Act::Hold);
@@ -482,8 +500,7 @@ impl<'p> Scene<'p> {
         hand.send(0..REQUESTS);
         hand.work();
         for id in 0..REQUESTS {
-            let task = hand.task(id);
-            let done = task.outcome().expect("it has ended");
+            let done = hand.outcome(id).expect("it has ended");
             assert_eq!(
                 (done.payload().expect("it is whole").to_vec(), done.is_error()),
                 match fate(id) {
@@ -501,7 +518,7 @@ impl<'p> Scene<'p> {
     /// A request has ended; its place is given back.
     fn end(&self, id: u32, may_be_free: bool) {
         let task = self.hand().task(id);
-        let Some(done) = task.outcome() else {
+        let Some(done) = self.hand().outcome(id) else {
             let phase = task.word().load();
             assert!(may_be_free && phase.phase() == Some(Phase::Free), "request {id}: {phase:?}");
             return;
@@ -532,7 +549,7 @@ pub(crate) fn lane(shop: &Shop) {
     let page = Page::create(&path).expect("a page");
     let play = |plan: &Plan| {
         watch(format!("{plan:?}"));
-        let segment = take_part(Segment::create(Place::File(file.clone()), &spec()).expect("a segment"));
+        let segment = Segment::create(Place::File(file.clone()), &spec()).expect("a segment");
         let scene = Scene { segment, page: &page, page_path: &path };
         let fired = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| scene.play(plan)));
         let fired = fired.unwrap_or_else(|panic| {

@@ -31,6 +31,7 @@ const SHM: &[&str] = &[
     "segment",
     "pool",
     "arena",
+    "party",
     "repair",
     "check",
 ];

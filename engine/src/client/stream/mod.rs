@@ -48,6 +48,7 @@ pub use source::{Inputs, Kept, Prepared, Source};
 pub use unordered::{ByIndex, ByInput, Tags, Unordered};
 
 use crate::client::Core;
+use crate::client::hand::InHand;
 use crate::client::reply::Reply;
 use crate::error::CallError;
 use crate::policy::patience::Pace;

@@ -10,6 +10,7 @@
 use super::feeder::{Books, Feeder, Unpushed, pull_and_keep};
 use super::options::StreamOptions;
 use super::source::Source;
+use crate::client::hand::InHand;
 use crate::client::watch::Watched;
 use crate::client::{Core, FIRST_SLEEP, SLEEP_LIMIT};
 use crate::error::CallError;

@@ -1,4 +1,5 @@
 //! After a death: what the dead left is repaired, moved on, answered, or tried again.
+#![expect(unsafe_code, reason = "the repairer's side of the contract of guards")]
 
 use super::limits::say_it_survives;
 use super::post::Body;
@@ -11,7 +12,7 @@ use crate::policy::on_death::Fate;
 use crate::policy::restarts::Death;
 use ringmill_shm::arena::{At, Claimed, Join};
 use ringmill_shm::participant::Life;
-use ringmill_shm::repair::{Orphan, repair, wake_everyone};
+use ringmill_shm::repair::{Orphan, wake_everyone};
 use ringmill_shm::segment::{Run, Segment};
 use ringmill_shm::token::Token;
 use std::panic::AssertUnwindSafe;
@@ -158,13 +159,16 @@ impl Supervisor {
         let worker = (dead.index() - info.first_participant) / info.facts.threads;
         let mover = self.shared.mover();
         let mut left = Remains { worker, tasks: Vec::new(), joins: Vec::new() };
-        let summary = repair(segment, dead, self.shared.server, |orphan| match orphan {
+        let settle = |orphan| match orphan {
             Orphan::Join(join) => left.joins.push(join),
             Orphan::Task(task) => match mover.resume(task) {
                 Some(task) if task.is_abandoned() => mover.discard(task), // nobody tries it again
                 suspect => left.tasks.extend(suspect),
             },
-        });
+        };
+        // SAFETY: of the server as in `Shared::me`. The dead one's process, or its thread, has ended, or was never started;
+        // and the supervisor's thread alone repairs.
+        let summary = unsafe { segment.take_part(Token::SERVER).repairer().repair(dead, settle) };
         say(|| tracing::debug!(%dead, ?summary, "repaired"));
         left
     }

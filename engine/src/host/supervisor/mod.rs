@@ -25,6 +25,7 @@
 //! thread panic all the same (panics of the log's listeners are caught), nobody is left who would notice a death:
 //! every servlet is down from then on, its processes are killed, and what they had is answered; not what the
 //! supervisor itself had in its hands.
+#![expect(unsafe_code, reason = "the contract of leases that the server holds for threads")]
 
 mod burial;
 mod limits;
@@ -331,7 +332,8 @@ impl Supervisor {
         let unit = Arc::new(Unit::new(post.places.clone()));
         let router = Arc::clone(&self.shared.router);
         let Some(seat) = Seat::new(segment, place, token, post.wait, router, unit) else {
-            self.shared.segment.lease().release(token);
+            // SAFETY: nobody was given it.
+            unsafe { self.shared.segment.lease().release(token) };
             return Err(system("find a worker's place")(std::io::ErrorKind::NotFound.into()));
         };
         let left = Arc::new(AtomicBool::new(false));
@@ -354,7 +356,8 @@ impl Supervisor {
         match std::thread::Builder::new().name(name).spawn(body) {
             Ok(thread) => Ok(Body::Thread { thread, left }),
             Err(error) => {
-                self.shared.segment.lease().release(token);
+                // SAFETY: the thread that was to have it was not started.
+                unsafe { self.shared.segment.lease().release(token) };
                 Err(system("start a worker's thread")(error))
             }
         }
@@ -516,7 +519,10 @@ impl Supervisor {
             let post = &mut self.posts[index];
             let Body::Thread { thread, .. } = std::mem::replace(&mut post.body, Body::None) else { continue };
             let code = joined(thread); // user code's panics are caught inside
-            post.tokens.iter().for_each(|&token| self.shared.segment.lease().release(token));
+            for &token in &post.tokens {
+                // SAFETY: its thread has ended.
+                unsafe { self.shared.segment.lease().release(token) };
+            }
             let text = "its thread is over".into();
             self.bury(index, &Ending { pid: std::process::id(), signal: None, code, text, reason: None });
         }

@@ -1,9 +1,11 @@
 //! What callers and the supervisor share: orders, and which servlets are down.
+#![expect(unsafe_code, reason = "the server's side of the contract of guards")]
 
 use crate::error::{RemoteCause, StartError};
 use crate::host::janitor::Janitor;
 use crate::plan::PlanNode;
 use crate::route::{Mover, Router};
+use ringmill_shm::party::Participant;
 use ringmill_shm::segment::Segment;
 use ringmill_shm::sys::process::EventFd;
 use ringmill_shm::token::Token;
@@ -28,7 +30,6 @@ pub(crate) struct Limits {
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) segment: Arc<Segment>,
-    pub(crate) server: Token,
     pub(crate) router: Arc<Router>,
     /// By node: why it is down.
     down: Vec<Mutex<Option<String>>>,
@@ -57,7 +58,6 @@ pub(super) enum Wish {
 impl Shared {
     pub(crate) fn new(
         segment: Arc<Segment>,
-        server: Token,
         nodes: &[PlanNode],
         router: Arc<Router>,
         limits: Limits,
@@ -66,7 +66,6 @@ impl Shared {
             EventFd::new().map_err(|error| StartError::System { what: "make an event descriptor", error })?;
         Ok(Self {
             segment,
-            server,
             router,
             down: nodes.iter().map(|_| Mutex::default()).collect(),
             mandatory: nodes.iter().map(|node| node.mandatory).collect(),
@@ -81,13 +80,15 @@ impl Shared {
     /// The server's process as a mover.
     #[inline]
     pub(crate) fn mover(&self) -> Mover<'_> {
-        Mover {
-            segment: &self.segment,
-            router: &self.router,
-            client: self.server,
-            me: self.server,
-            outbox: None,
-        }
+        Mover { me: self.me(), router: &self.router, outbox: None }
+    }
+
+    /// The right to act as the server.
+    #[inline(always)]
+    fn me(&self) -> Participant<'_> {
+        // SAFETY: it has held its byte of the lease since it created the segment; and it writes into the segment by
+        // `ringmill_shm` only, as its workers do.
+        unsafe { self.segment.take_part(Token::SERVER) }
     }
 
     /// After the last worker has gone: whatever is in a ring, or still comes, is answered with an error.

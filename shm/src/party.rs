@@ -1,0 +1,229 @@
+//! Who may do what: a participant, the client whose requests these are, the holder of a reader lock.
+//!
+//! Guards of tasks ([`arena`](crate::arena)) come from here, and from a [`Repairer`](crate::repair::Repairer). What safe
+//! code could get wrong about them it cannot say: there is no way to claim without the lock, to move `head` without it,
+//! or to act under a token that was merely read.
+//!
+//! # Invariants
+//!
+//! * *by right*: only who has promised the contract of [`Segment::take_part`] has a [`Participant`], and all else comes
+//!   from it.
+//! * *in hand*: a request has one caller at a time, who knows its number from the free ones and gives it back there.
+//!   Numbers are plain, so that lists of them are; this the caller promises where it has a guard made of a number
+//!   ([`Client`]).
+//!
+//! # Crash
+//!
+//! None of these is anything in the segment: who dies with them leaves what the words say.
+#![expect(unsafe_code, reason = "the contract of guards, said where it is taken on")]
+
+use crate::arena::{Claimed, Done, Filling, Task};
+use crate::lock::{Acquired, ReaderLock};
+use crate::participant::SERVER;
+use crate::ring::Ring;
+use crate::segment::{Node, Segment};
+use crate::token::Token;
+use crate::word::Phase;
+use core::time::Duration;
+
+impl Segment {
+    /// The right to act under a token.
+    ///
+    /// # Safety
+    /// From now on, for as long as the participant, or anything that comes from it, is used:
+    ///
+    /// * `token` names an incarnation that lives in this process, which holds its byte of the lease
+    ///   ([`Lease::hold`](crate::participant::Lease::hold)); a child that this process forks acts under none;
+    /// * whoever else writes to the segment's file keeps to the protocol of this library about *when* to write: no bytes
+    ///   that a state word says are another's. (*What* is written is checked.)
+    ///
+    /// ```compile_fail,E0133
+    /// use ringmill_shm::{segment::{Place, Segment}, token::Token};
+    /// let segment = Segment::attach(Place::named("digits").unwrap(), 0).unwrap();
+    /// let server = segment.take_part(Token::SERVER);
+    /// ```
+    #[inline(always)]
+    #[must_use]
+    pub unsafe fn take_part(&self, token: Token) -> Participant<'_> {
+        Participant { segment: self, token }
+    }
+}
+
+/// The right to act under a token.
+#[derive(Debug, Clone, Copy)]
+pub struct Participant<'s> {
+    segment: &'s Segment,
+    token: Token,
+}
+
+impl<'s> Participant<'s> {
+    /// The segment that it takes part in.
+    #[inline(always)]
+    #[must_use]
+    pub fn segment(self) -> &'s Segment {
+        self.segment
+    }
+
+    /// As words name it.
+    #[inline(always)]
+    #[must_use]
+    pub fn token(self) -> Token {
+        self.token
+    }
+
+    /// As the one whose requests are in the segment: the server; in a test, any that begins some.
+    #[inline(always)]
+    #[must_use]
+    pub fn client(self) -> Client<'s> {
+        Client(self)
+    }
+
+    /// Takes a node's reader lock, waiting as long as a living participant holds it; `None` if `give_up` says so, which
+    /// is asked before every sleep: the word may name a living participant that never took the lock. `spins` is how
+    /// often to look before sleeping.
+    #[inline]
+    #[must_use]
+    pub fn read(self, node: Node<'s>, spins: u32, give_up: impl Fn() -> bool) -> Option<Reader<'s>> {
+        let (lock, segment, me) = (node.lock(), self.segment, self.token);
+        // Threads of the server share its token. Of every other the word says that we hold it only if somebody else has
+        // written so.
+        let is_dead = |token: Token| token == me && me.index() != SERVER || segment.is_dead(token);
+        let acquired = lock.lock_unless(me, spins, is_dead, give_up)?;
+        Some(Reader { lock, ring: node.ring(), me: self, acquired })
+    }
+}
+
+/// The holder of a node's reader lock: it alone claims what lies in the ring. Dropping it gives the lock back.
+///
+/// ```compile_fail,E0624
+/// fn without_the_lock(task: ringmill_shm::arena::Task<'_>, me: ringmill_shm::token::Token) {
+///     task.claim(me, |_| false);
+/// }
+/// ```
+/// ```compile_fail,E0624
+/// fn without_the_lock(ring: ringmill_shm::ring::Ring<'_>) {
+///     ring.set_head(7);
+/// }
+/// ```
+/// ```compile_fail,E0382
+/// fn after_the_lock(reader: ringmill_shm::party::Reader<'_>) {
+///     drop(reader);
+///     reader.claim(7);
+/// }
+/// ```
+#[derive(Debug)]
+#[must_use = "dropping it gives the lock back"]
+pub struct Reader<'s> {
+    lock: ReaderLock<'s>,
+    ring: Ring<'s>,
+    me: Participant<'s>,
+    acquired: Acquired,
+}
+
+impl<'s> Reader<'s> {
+    /// How it had the lock. After a take-over it meets what the dead holder had claimed and not drained.
+    #[inline]
+    #[must_use]
+    pub fn acquired(&self) -> Acquired {
+        self.acquired
+    }
+
+    /// The ring.
+    #[inline]
+    #[must_use]
+    pub fn ring(&self) -> Ring<'s> {
+        self.ring
+    }
+
+    /// QUEUED → CLAIMED, of a task that lies in the ring, or CLAIMED(dead) → CLAIMED. `None`: a leftover cell.
+    ///
+    /// The task may be one whose caller has gone ([`Claimed::is_abandoned`]). It is not freed here: its id could go back
+    /// into the ring before `head` has passed its cell.
+    #[inline]
+    #[must_use]
+    pub fn claim(&self, id: u32) -> Option<Claimed<'s>> {
+        let segment = self.me.segment;
+        Task::new(segment, id)?.claim(self.me.token, |token| segment.is_dead(token))
+    }
+
+    /// Everything before `position` is drained: claimed, or skipped as a leftover.
+    #[inline]
+    pub fn set_head(&mut self, position: u64) {
+        self.ring.set_head(position);
+    }
+}
+
+impl Drop for Reader<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        self.lock.unlock(self.me.token);
+    }
+}
+
+/// The participant whose requests are in the segment.
+///
+/// # Safety
+/// What its `unsafe` methods ask (*in hand*): the caller has the request, from when it took its number from the free ones
+/// until it gives it back. Meanwhile nobody else in this process calls them with it, and the caller itself uses one guard
+/// of it at a time.
+///
+/// ```compile_fail,E0133
+/// fn two_writers(client: ringmill_shm::party::Client<'_>, request: ringmill_shm::arena::Task<'_>) {
+///     let first = client.begin(request);
+///     let second = client.begin(request);
+/// }
+/// ```
+#[derive(Debug, Clone, Copy)]
+pub struct Client<'s>(Participant<'s>);
+
+impl<'s> Client<'s> {
+    /// FREE → FILLING.
+    ///
+    /// # Safety
+    /// See [`Client`]; the request is of this segment, and FREE.
+    #[inline]
+    #[must_use]
+    pub unsafe fn begin(self, request: Task<'s>) -> Filling<'s> {
+        request.begin(self.0.token)
+    }
+
+    /// The guard of a request that is FILLING, after it was let go of; `None` if it is not FILLING.
+    ///
+    /// # Safety
+    /// See [`Client`]; the request is of this segment.
+    #[inline]
+    #[must_use]
+    pub unsafe fn resume_filling(self, request: Task<'s>) -> Option<Filling<'s>> {
+        request.resume_filling(self.0.token)
+    }
+
+    /// The outcome, if it is there.
+    ///
+    /// # Safety
+    /// See [`Client`]; the request is of this segment.
+    #[inline]
+    #[must_use]
+    pub unsafe fn outcome(self, request: Task<'s>) -> Option<Done<'s>> {
+        request.outcome()
+    }
+
+    /// The caller goes, and has the request no more. True if others will free it, with its branches; else it is FREE now.
+    ///
+    /// # Safety
+    /// See [`Client`]; the request is of this segment.
+    #[must_use]
+    pub unsafe fn cancel(self, request: Task<'s>) -> bool {
+        request.cancel()
+    }
+
+    /// Sleeps until something has happened to the request, or `timeout` is over.
+    pub fn sleep(self, request: Task<'s>, timeout: Option<Duration>) {
+        request.word().sleep(timeout);
+    }
+
+    /// Asks for the request's bit of the completions set when the outcome is there. True if it is there now.
+    #[must_use]
+    pub fn ask_for_notice(self, request: Task<'s>) -> bool {
+        request.word().ask_for_notice().phase() == Some(Phase::Done)
+    }
+}
