@@ -319,7 +319,8 @@ in_segment! {
         pub(crate) places: u32,
         /// A raw [`Target`](crate::plan::Target).
         pub(crate) next: u32,
-        pub(crate) pad: u32,
+        /// 1: its workers are threads of the server's process.
+        pub(crate) in_threads: u32,
     }
 }
 

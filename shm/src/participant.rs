@@ -7,6 +7,9 @@
 //! place 0 is the server; then the workers, node by node, each worker's threads side by side
 //! ```
 //!
+//! So who has a place follows from the plan ([`Segment::worker_of`](crate::segment::Segment::worker_of)) and does not lie
+//! in the entry.
+//!
 //! The identity is written by the server when it prepares an incarnation and by the participant when it
 //! arrives; the bell by who rings it; CPUs by the server; counters and message by the participant.
 //!
@@ -107,27 +110,16 @@ impl Life {
     }
 }
 
-/// What kind of participant has a place.
+/// What kind of participant has a place, by the plan: see [`Segment::role_of`](crate::segment::Segment::role_of).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
-#[repr(u32)]
 pub enum Role {
     /// The server, and the client in its process.
-    Server = 0,
+    Server,
     /// A worker in a process of its own.
-    ProcessWorker = 1,
+    ProcessWorker,
     /// A worker in a thread of the server's process.
-    ThreadWorker = 2,
-}
-
-impl Role {
-    fn from_raw(raw: u32) -> Self {
-        match raw {
-            0 => Self::Server,
-            1 => Self::ProcessWorker,
-            _ => Self::ThreadWorker,
-        }
-    }
+    ThreadWorker,
 }
 
 in_segment! {
@@ -138,12 +130,7 @@ in_segment! {
         token: AtomicU32,
         state: AtomicU32,
         pid: AtomicU32,
-        role: AtomicU32,
-        node: AtomicU32,
-        worker: AtomicU32,
         start_time: AtomicU64,
-        number: AtomicU32,
-        thread: AtomicU32,
         restarts: AtomicU32,
         /// When `state` was last set, in nanoseconds of the monotonic clock.
         since_ns: AtomicU64,
@@ -192,36 +179,6 @@ impl Entry {
         self.start_time.load(Ordering::Relaxed) // Relaxed: for reports
     }
 
-    /// What kind of participant it is.
-    #[must_use]
-    pub fn role(&self) -> Role {
-        Role::from_raw(self.role.load(Ordering::Relaxed)) // Relaxed: set before the first incarnation
-    }
-
-    /// The node it works for.
-    #[must_use]
-    pub fn node(&self) -> u32 {
-        self.node.load(Ordering::Relaxed) // Relaxed: as the role
-    }
-
-    /// Which of the node's workers it is, or is a thread of.
-    #[must_use]
-    pub fn worker(&self) -> u32 {
-        self.worker.load(Ordering::Relaxed) // Relaxed: as the role
-    }
-
-    /// Which of that worker's threads it is.
-    #[must_use]
-    pub fn thread(&self) -> u32 {
-        self.thread.load(Ordering::Relaxed) // Relaxed: as the role
-    }
-
-    /// Which of the node's places this is: its number at the node's doorbell.
-    #[must_use]
-    pub fn number(&self) -> u32 {
-        self.number.load(Ordering::Relaxed) // Relaxed: as the role
-    }
-
     /// How often this place has been started anew.
     #[must_use]
     pub fn restarts(&self) -> u32 {
@@ -243,7 +200,7 @@ impl Entry {
     /// The CPUs it is pinned to; none means it is not.
     #[must_use]
     pub fn cpus(&self) -> Vec<usize> {
-        let words = self.cpus.0.iter().map(|w| w.load(Ordering::Relaxed)); // Relaxed: as the role
+        let words = self.cpus.0.iter().map(|w| w.load(Ordering::Relaxed)); // Relaxed: set before the first incarnation
         words
             .enumerate()
             .flat_map(|(i, word)| {
@@ -252,14 +209,10 @@ impl Entry {
             .collect()
     }
 
-    /// Says, once, who will have this place: the node's `number`th, of workers with so many threads.
-    pub(crate) fn assign(&self, role: Role, node: u32, number: u32, threads: u32, cpus: &[usize]) {
-        self.role.store(role as u32, Ordering::Relaxed); // Relaxed, all of them: before the segment is published
-        self.node.store(node, Ordering::Relaxed);
-        self.number.store(number, Ordering::Relaxed);
-        self.worker.store(number / threads, Ordering::Relaxed);
-        self.thread.store(number % threads, Ordering::Relaxed);
+    /// Says, once, which CPUs its incarnations are pinned to.
+    pub(crate) fn assign(&self, cpus: &[usize]) {
         for &cpu in cpus.iter().filter(|&&cpu| cpu < sys::cpu::CPU_LIMIT) {
+            // Relaxed: before the segment is published.
             self.cpus.0[cpu / 64].fetch_or(1 << (cpu % 64), Ordering::Relaxed);
         }
     }

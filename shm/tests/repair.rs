@@ -354,9 +354,9 @@ fn the_plan_and_the_kernel_are_believed_and_not_the_table() {
     let node = f.segment.node(0).unwrap();
     (0..2).for_each(|number| node.doorbell().announce(number));
     for raw in [dead.raw(), alive.raw()] {
-        // token │ state │ pid │ role │ node │ worker │ …
+        // token │ state │ pid │ …
         let entry = f.find(&raw.to_le_bytes());
-        for (field, value) in [(1, 77_u32), (3, 9), (4, 1), (5, 3), (0, 0x7fff_0007)] {
+        for (field, value) in [(1, 77_u32), (2, 9), (0, 0x7fff_0007)] {
             f.write(entry + 4 * field, &value.to_le_bytes());
         }
     }

@@ -5,7 +5,7 @@ mod common;
 use common::{FORMAT, TestPlace, node, spec};
 use ringmill_shm::arena::Task;
 use ringmill_shm::layout::{Class, LAYOUT_VERSION};
-use ringmill_shm::participant::Entry;
+use ringmill_shm::participant::{Entry, Role};
 use ringmill_shm::plan::Target;
 use ringmill_shm::segment::{
     AttachError, CreateError, NAMED_DIRECTORY, Place, Removed, Run, Segment, Spec, is_live, list,
@@ -72,12 +72,15 @@ fn each_thread_of_each_worker_has_a_place() {
         let info = theirs.nodes();
         assert_eq!((info[0].places, info[0].facts.threads, info[0].facts.log_batches_every), (6, 3, 0));
         assert_eq!((info[1].places, info[1].facts.threads, info[1].facts.log_batches_every), (2, 1, 1 << 40));
-        let who = |entry: &Entry| (entry.number(), entry.worker(), entry.thread(), entry.cpus());
-        let first: Vec<_> = theirs.node(0).unwrap().workers().iter().map(who).collect();
-        let expected = (0..6).map(|n| (n, n / 3, n % 3, if n < 3 { vec![] } else { vec![0] }));
-        assert_eq!(first, expected.collect::<Vec<_>>());
-        let second: Vec<_> = theirs.node(1).unwrap().workers().iter().map(who).collect();
-        assert_eq!(second, [(0, 0, 0, vec![]), (1, 1, 0, vec![])]);
+        let who = |place| theirs.worker_of(place).map(|(info, worker, thread)| (&*info.name, worker, thread));
+        let first: Vec<_> = (1..7).map(who).collect();
+        assert_eq!(first, (0..6).map(|n| Some(("first", n / 3, n % 3))).collect::<Vec<_>>());
+        assert_eq!([0, 7, 8, 9].map(who), [None, Some(("last", 0, 0)), Some(("last", 1, 0)), None]);
+        let cpus: Vec<_> = theirs.participants().iter().map(Entry::cpus).collect();
+        let pinned = |place: usize| if (4..7).contains(&place) { vec![0] } else { vec![] };
+        assert_eq!(cpus, (0..9).map(pinned).collect::<Vec<_>>());
+        let roles = [0, 1, 9].map(|place| theirs.role_of(place));
+        assert_eq!(roles, [Some(Role::Server), Some(Role::ProcessWorker), None]);
     });
 }
 

@@ -260,7 +260,7 @@ fn workers(segment: &Segment) -> Vec<Worker> {
                 participant,
                 state: entry.life(),
                 alive: is_held(segment, entry),
-                role: entry.role(),
+                role: info.role,
                 pid: entry.pid(),
                 restarts: entry.restarts(),
                 in_call: entry.counters().call().is_some(),

@@ -22,7 +22,7 @@ use crate::fields::InSegment;
 use crate::layout::{
     Extent, ForkDescriptor, Header, LAYOUT_VERSION, Layout, MAGIC, NodeDescriptor, PAGE, SwitchDescriptor,
 };
-use crate::participant::{Lease, SERVER};
+use crate::participant::{Lease, Role, SERVER};
 use crate::plan::{Fork, Member, Routes, Switch, Target};
 use crate::sync::{AtomicU32, Ordering};
 use crate::sys;
@@ -391,6 +391,7 @@ impl Segment {
                     next: Target::from_raw(d.next),
                     first_participant: d.first_participant,
                     places: d.places,
+                    role: if d.in_threads == 0 { Role::ProcessWorker } else { Role::ThreadWorker },
                     config: d.config,
                 })
             })

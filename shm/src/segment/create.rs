@@ -315,7 +315,7 @@ impl Segment {
                 first_participant: first,
                 places: node.places() as u32,
                 next: node.next.raw(),
-                pad: 0,
+                in_threads: u32::from(node.role == Role::ThreadWorker),
             });
             first += node.places() as u32;
         }
@@ -365,12 +365,10 @@ impl Segment {
         }
         crash_point!("create.descriptors");
         let entries = self.participants();
-        entries[SERVER as usize].assign(Role::Server, 0, 0, 1, &[]);
-        for (index, (node, descriptor)) in spec.nodes.iter().zip(&descriptors).enumerate() {
+        for (node, descriptor) in spec.nodes.iter().zip(&descriptors) {
             for number in 0..descriptor.places {
                 let entry = &entries[(descriptor.first_participant + number) as usize];
-                let cpus = &node.workers[(number / node.facts.threads) as usize];
-                entry.assign(node.role, index as u32, number, node.facts.threads, cpus);
+                entry.assign(&node.workers[(number / node.facts.threads) as usize]);
             }
         }
         let server = &entries[SERVER as usize];

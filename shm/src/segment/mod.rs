@@ -41,7 +41,7 @@ pub use stale::{Found, Removed, is_live, list, remove_if_stale};
 use crate::doorbell;
 use crate::fields::InSegment;
 use crate::layout::{BellLine, Extent, Header, Layout, NAME_LIMIT, NodeLines, Shape, TaskLine, Times};
-use crate::participant::{self, Entry, Lease};
+use crate::participant::{self, Entry, Lease, Role, SERVER};
 use crate::plan::Routes;
 use crate::sync::{AtomicU64, Ordering};
 use crate::sys::birth::Birth;
@@ -249,13 +249,22 @@ impl Segment {
     }
 
     /// Which node a worker's place in the participant table belongs to, and which of that node's places it is:
-    /// its number at the node's doorbell. By the plan, whatever the entry says.
+    /// its number at the node's doorbell.
     #[must_use]
     pub fn seat_of(&self, place: u32) -> Option<(u32, u32)> {
         (0..).zip(&self.nodes).find_map(|(node, info)| {
             let number = place.checked_sub(info.first_participant)?;
             (number < info.places).then_some((node, number))
         })
+    }
+
+    /// What kind of participant has a place; `None` if nobody has. By the plan, as [`seat_of`](Self::seat_of).
+    #[must_use]
+    pub fn role_of(&self, place: u32) -> Option<Role> {
+        match place {
+            SERVER => Some(Role::Server),
+            _ => Some(self.worker_of(place)?.0.role),
+        }
     }
 
     /// Which of its node's workers has a place, and which of that worker's threads. By the plan, as

@@ -4,7 +4,7 @@ use super::Segment;
 use crate::doorbell::{self, Bell};
 use crate::layout::{Extent, NodeFacts, NodeLines};
 use crate::lock::ReaderLock;
-use crate::participant::Entry;
+use crate::participant::{Entry, Role};
 use crate::plan::Target;
 use crate::ring::{Overrun, Ring};
 use crate::sync::AtomicU64;
@@ -25,6 +25,8 @@ pub struct NodeInfo {
     pub first_participant: u32,
     /// How many places its workers have: one for each thread of each of them.
     pub places: u32,
+    /// What kind of participants its workers are.
+    pub role: Role,
     pub(super) config: Extent,
 }
 

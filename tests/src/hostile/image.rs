@@ -589,8 +589,8 @@ impl<'s> Actor<'s> {
             entry.counters().count_batch(number.into(), Closed::Full);
             entry.counters().count(Counter::Errors);
             all = all.merged(entry.counters().snapshot());
-            let _ = (entry.cpus(), entry.message(), entry.life(), entry.role(), all.batch_mean());
-            assert!(self.segment.seat_of(place).is_some() || place == SERVER);
+            let _ = (entry.cpus(), entry.message(), entry.life(), all.batch_mean());
+            assert!(self.segment.role_of(place).is_some());
             if place != SERVER {
                 entry.fail(&[number; 40]);
                 assert_eq!(entry.prepare(place).index(), place);

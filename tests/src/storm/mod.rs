@@ -32,7 +32,7 @@ use report::Counts;
 use ringmill::{CallError, CallOptions, Restarts, Server, Wait};
 use ringmill_shm::arena::Task;
 use ringmill_shm::participant::{Entry, Life, Role};
-use ringmill_shm::segment::{Place, Segment};
+use ringmill_shm::segment::{NodeInfo, Place, Segment};
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::RwLock;
@@ -171,8 +171,20 @@ impl Sky<'_> {
     }
 
     fn victims_places(&self) -> impl Iterator<Item = &Entry> {
-        let first = |e: &&Entry| e.role() == Role::ProcessWorker && e.thread() == 0;
-        self.segment.participants().iter().filter(first)
+        let entries = (0..).zip(self.segment.participants());
+        entries.filter(|&(place, _)| self.is_victim(place)).map(|(_, entry)| entry)
+    }
+
+    /// Whether it is the first thread of a worker's process.
+    fn is_victim(&self, place: u32) -> bool {
+        self.segment.worker_of(place).is_some_and(|of| (of.0.role, of.2) == (Role::ProcessWorker, 0))
+    }
+
+    /// The node whose worker has a place.
+    fn node_of(&self, entry: &Entry) -> &NodeInfo {
+        let mut entries = (0..).zip(self.segment.participants());
+        let place = entries.find(|(_, of)| std::ptr::eq(*of, entry)).map(|(place, _)| place);
+        place.and_then(|place| self.segment.worker_of(place)).expect("a worker's").0
     }
 
     fn pass(&self) -> Result<(), String> {

@@ -5,7 +5,7 @@ use crate::deed::{Deed, NO_CHILD};
 use crate::dice::Dice;
 use crate::tree;
 use ringmill::{CallError, CallOptions};
-use ringmill_shm::participant::{Entry, Life};
+use ringmill_shm::participant::{Entry, Life, Role};
 use ringmill_shm::sys::process::{PidFd, start_time};
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -259,7 +259,7 @@ impl<'s> Killer<'s> {
     fn note(&mut self, weather: Weather, entry: &Entry) {
         self.kills += 1;
         self.sky.counts.kills.fetch_add(1, Ordering::Relaxed); // Relaxed: a count
-        let name = &self.sky.segment.nodes()[entry.node() as usize].name;
+        let name = &self.sky.node_of(entry).name;
         // Of many trees: what a servlet is, not its number.
         let kind = name.split('-').next().unwrap_or(name).to_owned();
         let mut by_victim = self.sky.counts.by_victim.lock().expect("no panic");
@@ -329,8 +329,11 @@ impl<'s> Killer<'s> {
                     let node = self.dice.pick(&nodes);
                     let Some(token) = node.lock().holder() else { continue };
                     let entry = &self.sky.segment.participants()[token.index() as usize];
-                    let is_process = entry.role() == ringmill_shm::participant::Role::ProcessWorker;
-                    if is_process && entry.token() == Some(token) && self.kill_worker(weather, entry) {
+                    let role = self.sky.segment.role_of(token.index());
+                    if role == Some(Role::ProcessWorker)
+                        && entry.token() == Some(token)
+                        && self.kill_worker(weather, entry)
+                    {
                         return;
                     }
                 }
@@ -350,7 +353,7 @@ impl<'s> Killer<'s> {
                 }
                 let token = *self.dice.pick(&owners);
                 let entry = &self.sky.segment.participants()[token.index() as usize];
-                if entry.role() == ringmill_shm::participant::Role::ProcessWorker {
+                if self.sky.segment.role_of(token.index()) == Some(Role::ProcessWorker) {
                     self.kill_worker(weather, entry);
                 }
             }
@@ -396,10 +399,12 @@ impl<'s> Killer<'s> {
     /// Has a worker do something amid its next batch; a place of its servlet and its pid, unless there was none with work.
     fn have_done(&mut self, deed: Deed) -> Option<(&'s Entry, u32)> {
         let place = self.anybody(&[Life::Ready])?;
-        let name = &self.sky.segment.nodes()[place.node() as usize].name;
+        let node = self.sky.node_of(place);
+        let name = &node.name;
         let servlet = name.rsplit_once('-')?.1.parse().ok()?;
         // One that has been killed may still run for an instant, and take the order with it.
-        let mut fellows = self.sky.victims_places().filter(|entry| entry.node() == place.node());
+        let mut fellows =
+            self.sky.victims_places().filter(|entry| std::ptr::eq(self.sky.node_of(entry), node));
         if fellows.any(|entry| self.sky.victims.is_dying(entry.pid())) {
             return None;
         }
