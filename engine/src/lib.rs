@@ -124,7 +124,7 @@ pub mod cpu {
 #[doc(hidden)]
 pub mod __private {
     pub use crate::host::begin;
-    pub use crate::host::registry::{Entry, Note, Slot};
+    pub use crate::host::registry::{InitEntry, ListedType, Note};
 
     /// The functions that read bytes of other processes, for tests that give them any bytes.
     pub mod hostile {

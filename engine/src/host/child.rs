@@ -1,8 +1,8 @@
-//! What a process does that was ordered to be a worker: attach, take its seats, live, leave. The protocol is that of
+//! A process that was ordered to be a worker: it attaches, takes its seats, lives, leaves. The protocol is that of
 //! [`host`](super).
 #![expect(
     unsafe_code,
-    reason = "what is done before `main`: taking the order out of the environment, running constructors"
+    reason = "before `main`: it takes the order out of the environment, and runs constructors"
 )]
 
 use super::janitor;
@@ -28,35 +28,35 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
-/// What else is to be known where it comes without a server.
+/// The explanation for a user who set the variable by hand.
 const NEVER_THE_PROGRAM: &str = " (a process that has RINGMILL_WORKER in its environment is never the program itself; unset it to run that)";
 /// How long a worker may clean up after the server's process has gone.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// How often a worker's watcher looks whether it still has what it is told by.
+/// How often a worker's watcher looks whether its process still has its tether.
 const LOOK_AT_ITSELF: Duration = Duration::from_secs(1);
 
-/// How long a worker waits until the end of a server is confirmed whose tether is closed: the kernel closes one
+/// How long a worker whose tether is closed waits for the proof that the server has ended: the kernel closes one
 /// descriptor after the other.
 const CONFIRMATION_LIMIT: Duration = Duration::from_millis(200);
 const CONFIRMATION_LOOK: Duration = Duration::from_millis(1);
 
-/// How far this process is on its way to being a worker.
+/// How far this process has come to be a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 enum Way {
-    /// It was not ordered to be one, as far as is known.
+    /// It has no order, as far as it knows.
     None,
-    /// It was ordered to be one; what comes before `main` is under way.
+    /// It has an order; constructors before `main` are running.
     Ordered,
-    /// It is one.
+    /// It is a worker.
     Worker,
 }
 
-/// A [`Way`]; changed before `main` only.
+/// A [`Way`]; it changes before `main` only.
 static WAY: AtomicU8 = AtomicU8::new(Way::None as u8);
 
-// Relaxed, both: one thread has gone this way before there are others.
+// Relaxed, both: one thread does this before there are others.
 fn is_on_way(way: Way) -> bool {
     WAY.load(Ordering::Relaxed) == way as u8
 }
@@ -65,8 +65,8 @@ fn set_way(way: Way) {
     WAY.store(way as u8, Ordering::Relaxed);
 }
 
-/// Ends this process, which was ordered to be a worker and cannot be one. At once: nothing of the program that it would
-/// otherwise be has begun, so nothing of it is to run at the end.
+/// Ends this process, which was ordered to be a worker and cannot be one. It ends at once: no code of the program
+/// itself has run, so none of its exit handlers may.
 fn refuse(reason: &str) -> ! {
     if !say(&Word::Reason(reason.into())) {
         eprintln!("ringmill worker: {reason}");
@@ -74,12 +74,12 @@ fn refuse(reason: &str) -> ! {
     exit_now(NOT_A_WORKER)
 }
 
-/// Ends a process that was started as a worker, has not become one, and is about to start a server. Were it to go on, it
-/// would start workers that start workers.
+/// Ends a process that was started as a worker, has not become one, and is about to start a server. Otherwise it would
+/// start workers that start workers.
 pub(crate) fn exit_if_unfulfilled_worker() {
     if is_on_way(Way::Ordered) {
         refuse(
-            "something that runs before `main` starts a server; in a worker's process it would do so again",
+            "code that runs before `main` starts a server, and would do so again in each worker's process; start servers in `main`",
         );
     }
     if std::env::var_os(VARIABLE).is_some() {
@@ -87,17 +87,17 @@ pub(crate) fn exit_if_unfulfilled_worker() {
     }
 }
 
-/// Ends a process that was ordered to be a worker, in a program without an `init!`: nothing of it is to run.
-pub(crate) fn end_if_ordered(slot: *const Constructor) {
-    if is_on_way(Way::None) && std::env::var_os(VARIABLE).is_some() && !is_the_executables_turn(slot) {
+/// Ends a process that was ordered to be a worker, in a program without an `init!`: no code of the program may run.
+pub(crate) fn end_if_ordered(entry: *const Constructor) {
+    if is_on_way(Way::None) && std::env::var_os(VARIABLE).is_some() && !is_the_executables_turn(entry) {
         refuse(&format!("this program has no ringmill::init!, so it cannot be one{NEVER_THE_PROGRAM}"));
     }
 }
 
-/// Whether that constructor is a library's, and the executable has an `init!` that will follow the order. One that has
-/// none will not: then the library ends the process.
-fn is_the_executables_turn(slot: *const Constructor) -> bool {
-    if object_of(slot as usize) == Some(Object::Executable) {
+/// Whether that constructor is a library's, and the executable has an `init!` that will follow the order. If the
+/// executable has none, the library ends the process.
+fn is_the_executables_turn(entry: *const Constructor) -> bool {
+    if object_of(entry as usize) == Some(Object::Executable) {
         return false;
     }
     if note_of_executable(NOTE).is_none() {
@@ -107,22 +107,22 @@ fn is_the_executables_turn(slot: *const Constructor) -> bool {
     true
 }
 
-/// What each `init!` does before `main`, once its types are listed. In a process that was ordered to be a worker, the first
-/// one does not return.
+/// What each `init!` does before `main`, once its types are listed. In a process that was ordered to be a worker, the
+/// first `init!` does not return.
 ///
 /// # Safety
-/// It is called by the constructor in `slot`, before `main`, with what that was called with.
-pub(crate) unsafe fn begin(slot: *const Constructor, arguments: Arguments) {
-    let _ = crate::policy::cpus::allowed(); // before anything is pinned
+/// The constructor in `entry` calls this, before `main`, with the arguments that it was given.
+pub(crate) unsafe fn begin(entry: *const Constructor, arguments: Arguments) {
+    let _ = crate::policy::cpus::allowed(); // before any thread is pinned
     if !is_on_way(Way::None) {
-        return; // the first one runs us, and goes on when all have listed their types
+        return; // the first `init!` has run this one, and goes on when all have listed their types
     }
     let Some(text) = std::env::var_os(VARIABLE) else { return };
-    if is_the_executables_turn(slot) {
+    if is_the_executables_turn(entry) {
         return;
     }
-    // First of all, so that no child of this process is ever taken for a worker.
-    // SAFETY: no other thread exists yet, see the header of `init`.
+    // First, so that no child of this process ever counts as a worker. SAFETY: no other thread exists yet, see the
+    // header of `init`.
     unsafe { std::env::remove_var(VARIABLE) };
     set_way(Way::Ordered);
     if let Some(order) = text.to_str().and_then(|text| text.strip_prefix(janitor::ORDER)) {
@@ -132,16 +132,16 @@ pub(crate) unsafe fn begin(slot: *const Constructor, arguments: Arguments) {
     settle_in(order.descriptors.as_ref().map_or(&[], |all| &all[..]), &order.name);
     crash_point!("child.ordered");
     if let Err(error) = check_build(&order) {
-        exit_now(complain(&error, order.origin, &order.segment)); // nothing of another build is to run
+        exit_now(complain(&error, order.origin, &order.segment)); // no code of another build may run
     }
-    // SAFETY: as the caller says; this process ends below.
-    if !unsafe { run_constructors_after(slot, arguments) } {
+    // SAFETY: as the caller promises; this process ends below.
+    if !unsafe { run_constructors_after(entry, arguments) } {
         eprintln!(
-            "ringmill worker: cannot find what else this program runs before `main`, and goes on without"
+            "ringmill worker: cannot find the program's other constructors, which run before `main`, and goes on without them"
         );
     }
     set_way(Way::Worker);
-    // Nothing may unwind into the C runtime that called us.
+    // No panic may unwind into the C runtime, which called this.
     let code = crate::panics::caught(|| fulfil(order)).unwrap_or_else(|panic| {
         eprintln!("ringmill worker: {panic}");
         1
@@ -149,7 +149,7 @@ pub(crate) unsafe fn begin(slot: *const Constructor, arguments: Arguments) {
     std::process::exit(code);
 }
 
-/// Becomes the worker; the code to exit with.
+/// Becomes the worker; returns the exit code.
 fn fulfil(order: Order) -> i32 {
     let (origin, place) = (order.origin, order.segment.clone());
     let complain = |error| complain(&error, origin, &place);
@@ -157,7 +157,7 @@ fn fulfil(order: Order) -> i32 {
         Ok(seats) => seats,
         Err(error) => return complain(error),
     };
-    let Some(seat) = seats.first() else { refuse("its order has no place for it") };
+    let Some(seat) = seats.first() else { refuse("its order has no row for it") };
     let info = seat.node().info();
     let live = match registry::find(&info.worker_type, info.facts.type_hash) {
         Ok(live) => live,
@@ -177,7 +177,7 @@ fn fulfil(order: Order) -> i32 {
         };
         match std::thread::Builder::new().name(name).spawn(body) {
             Ok(thread) => threads.push(thread),
-            // The process ends with all that it has begun; nothing was claimed yet that will not be repaired.
+            // The process ends, with all threads that it has started; the supervisor repairs what they have claimed.
             Err(error) => return complain(JoinError::System { what: "start a thread", error }),
         }
     }
@@ -187,34 +187,34 @@ fn fulfil(order: Order) -> i32 {
     codes.fold(first, i32::max)
 }
 
-/// Says why this process cannot join; the code to exit with. That a worker could not join a server which was killed
-/// meanwhile is not worth a line.
+/// Reports why this process cannot attach; returns the exit code. If the server was killed meanwhile, it reports
+/// nothing.
 fn complain(error: &JoinError, origin: Origin, place: &Place) -> i32 {
     let told = say(&Word::Reason(error.to_string()));
     if origin.has_ended(place) {
-        let _ = remove_if_stale(place, false); // perhaps nobody else will
+        let _ = remove_if_stale(place, false); // perhaps no other process will
     } else if !told {
         eprintln!("ringmill worker: {error}");
     }
     1
 }
 
-/// What a worker's thread that overflows its stack says; `size` is what sets how large that is. The text stays for as long as
-/// the process.
+/// The message of a worker's thread that overflows its stack; `size` names what sets the stack's size. The text lives
+/// as long as the process.
 fn overflow_message(seat: &Seat, size: &str) -> &'static str {
     let worker = seat.context().name();
     format!("ringmill worker {worker}: its thread has overflowed its stack, whose size is set by {size}\n")
         .leak()
 }
 
-/// Lives in a seat until it is left, in whatever way; the code to exit with.
+/// Lives in a seat until the worker's life ends in any way; returns the exit code.
 pub(crate) fn occupy(seat: &Arc<Seat>, live: &Live) -> i32 {
     let lived = crate::panics::caught(std::panic::AssertUnwindSafe(|| live(Arc::clone(seat))));
     let left = lived.unwrap_or_else(|panic| LifeEnd::Fatal(seat.error(0, panic.into())));
     leave(seat, left)
 }
 
-/// Two builds of a program do not work together: a type's name says nothing of what its bytes mean.
+/// Refuses another build of the program: a type's name does not say what its bytes mean.
 fn check_build(order: &Order) -> Result<(), JoinError> {
     let Some(ours) = BuildId::of_this_process() else { return Ok(()) };
     match &order.build {
@@ -230,7 +230,7 @@ fn check_build(order: &Order) -> Result<(), JoinError> {
     }
 }
 
-/// One seat for each of the order's places.
+/// Takes one seat for each of the order's rows.
 fn join(order: Order) -> Result<Vec<Arc<Seat>>, JoinError> {
     let given = |index: usize| order.descriptors.and_then(|all| all[index].take_over());
     let (segment, hold, probe) = (given(0), given(1), given(2));
@@ -239,54 +239,54 @@ fn join(order: Order) -> Result<Vec<Arc<Seat>>, JoinError> {
             let lease = Lease::of_files(hold, probe, &order.segment.lease_path());
             Segment::adopt(order.segment, payload::PAYLOAD_FORMAT, segment, lease)?
         }
-        // A program between the server and us has closed them.
+        // A program between the server and this process has closed the descriptors.
         _ => Segment::attach(order.segment, payload::PAYLOAD_FORMAT)?,
     };
     let origin = Origin::of(&segment)
         .map_err(|error| JoinError::System { what: "look at the server's lease", error })?;
     if origin != order.origin {
-        return Err(JoinError::Row(order.place));
+        return Err(JoinError::Row(order.row));
     }
     crash_point!("child.attached");
-    let tokens = || (order.place..).zip(order.tokens.iter().copied());
+    let tokens = || (order.row..).zip(order.tokens.iter().copied());
     let mut entries = Vec::with_capacity(order.tokens.len());
-    for (place, token) in tokens() {
-        let entry = segment.participants().get(place as usize).filter(|_| place != SERVER);
-        entries.push(entry.filter(|e| e.token() == Some(token)).ok_or(JoinError::Row(place))?);
+    for (row, token) in tokens() {
+        let entry = segment.participants().get(row as usize).filter(|_| row != SERVER);
+        entries.push(entry.filter(|e| e.token() == Some(token)).ok_or(JoinError::Row(row))?);
     }
     let cpus = entries.first().map_or(Vec::new(), |entry| entry.cpus());
     if !cpus.is_empty() {
-        // Checked against the allowed set when planned; it may have shrunk since.
+        // The plan checked the CPUs against the allowed set; it may have shrunk since.
         if let Err(error) = cpu::pin_thread(&cpus) {
             say(&Word::Warning(format!("cannot be pinned to its CPUs {cpus:?} and runs on any: {error}")));
         }
     }
     for (_, token) in tokens() {
-        // *lease before deeds*.
+        // [lease before deeds].
         let held = segment.lease().hold(token);
         held.map_err(|error| JoinError::System { what: "take the worker's lease", error })?;
     }
     crash_point!("child.leased");
     entries.iter().for_each(|entry| entry.arrive());
     let segment = Arc::new(segment);
-    let unit = Arc::new(Unit::new(order.place..order.place + order.tokens.len() as u32));
-    let seat = |(place, token)| {
+    let unit = Arc::new(Unit::new(order.row..order.row + order.tokens.len() as u32));
+    let seat = |(row, token)| {
         let (segment, unit) = (Arc::clone(&segment), Arc::clone(&unit));
-        let seat = Seat::new(segment, place, token, order.wait, Arc::default(), unit);
-        seat.map(Arc::new).ok_or(JoinError::Row(place))
+        let seat = Seat::new(segment, row, token, order.wait, Arc::default(), unit);
+        seat.map(Arc::new).ok_or(JoinError::Row(row))
     };
     tokens().map(seat).collect()
 }
 
-/// Starts the thread that ends this process when the server's has gone, or says so.
+/// Starts the thread that ends this process when the server has gone, or orders it to end.
 fn watch_server(seat: Arc<Seat>, server: u32) -> Result<(), JoinError> {
     let system = |what| move |error| JoinError::System { what, error };
     let server = match PidFd::open(server) {
         Ok(server) => Some(server),
-        Err(_) if tether().is_some() => None, // it is gone, or this system call is refused: the tether tells
+        Err(_) if tether().is_some() => None, // the server is gone, or the call is refused: the tether shows which
         Err(error) => return Err(system("watch the server")(error)),
     };
-    // If it had died before we opened it, the descriptor may be another process's; the lease tells.
+    // If the server died before its pidfd was opened, the descriptor may be of another process; the lease shows that.
     if !seat.segment.lease().is_served().map_err(system("ask for the server's lease"))? {
         return Err(JoinError::System {
             what: "join a server that is gone",
@@ -298,8 +298,8 @@ fn watch_server(seat: Arc<Seat>, server: u32) -> Result<(), JoinError> {
         crash_point!("child.orphaned");
         seat.unit.orphan(&seat.segment);
         seat.segment.startup().ring();
-        // The worker's first thread exits the process when all are done; this is for one that is not.
-        std::thread::sleep(LAST_WORDS); // the wait itself is the point: a time limit
+        // The worker's first thread exits the process when all threads are done; this is for a thread that is not.
+        std::thread::sleep(LAST_WORDS); // a time limit
         remove_segment(&seat);
         exit_now(1);
     };
@@ -310,14 +310,15 @@ fn watch_server(seat: Arc<Seat>, server: u32) -> Result<(), JoinError> {
     Ok(())
 }
 
-/// Returns when the server's process has ended, or runs another program. Ends this process where the server says so, and
-/// where user code has closed its tether: no word of the server would come any more.
+/// Returns when the server's process has ended, or runs another program. Ends this process if the server orders it, or
+/// if user code has closed its tether, since then no order of the server could arrive.
 fn await_end_of_server(seat: &Seat, server: Option<&PidFd>, tether: Option<&Tether>) {
     let fds = server.map(AsRawFd::as_raw_fd).into_iter().chain(tether.map(AsRawFd::as_raw_fd));
     let fds: Vec<i32> = fds.collect();
     let has_ended =
         || server.is_some_and(|server| wait_readable(&[server.as_raw_fd()], Some(Duration::ZERO))[0]);
-    let watch = Watch::of(&fds); // refused, by a filter say: then the server is not told at once that a tether is closed
+    // Refused, by a filter say: then this thread does not see at once that the tether is closed.
+    let watch = Watch::of(&fds);
     let own = tether.and_then(Tether::identity);
     loop {
         match &watch {
@@ -336,18 +337,18 @@ fn await_end_of_server(seat: &Seat, server: Option<&PidFd>, tether: Option<&Teth
             _ => {}
         }
     }
-    // Nobody but the server had the other end.
+    // Only the server had the other end.
     let begun = Instant::now();
     while begun.elapsed() < CONFIRMATION_LIMIT {
         if has_ended() || matches!(seat.segment.lease().is_served(), Ok(false)) {
             return;
         }
-        std::thread::sleep(CONFIRMATION_LOOK); // of a lock's release nobody is told
+        std::thread::sleep(CONFIRMATION_LOOK); // no event reports the release of a lock
     }
-    exit_now(1) // it lives and serves, and has given this worker up
+    exit_now(1) // the server lives and serves, and has given this worker up
 }
 
-/// Says how it went; the code to exit with.
+/// Reports how a worker's life ended; returns the exit code.
 fn leave(seat: &Seat, left: LifeEnd) -> i32 {
     let fail = |error: &RemoteError, code| {
         seat.entry().fail(&boot::write(error));
@@ -366,7 +367,8 @@ fn leave(seat: &Seat, left: LifeEnd) -> i32 {
             0
         }
         LifeEnd::Unborn(error) => fail(&error, 1),
-        // It may have said why before it cleaned up; what may be read is not written again.
+        // The worker may have written its message before it cleaned up; others may be reading that, so it is not
+        // written again.
         LifeEnd::Fatal(_) if seat.entry().life() == Life::Leaving && !seat.entry().message().is_empty() => {
             seat.entry().set_life(Life::Failed);
             seat.segment.startup().ring();
@@ -376,7 +378,7 @@ fn leave(seat: &Seat, left: LifeEnd) -> i32 {
     }
 }
 
-/// The server's process is gone, so nobody else will: whoever comes last finds the lease free.
+/// Removes the server's files, since the server is gone: the last worker to leave finds the lease free.
 fn remove_segment(seat: &Seat) {
     let _ = remove_if_stale(seat.segment.place(), false);
 }

@@ -1,29 +1,29 @@
-//! A process that keeps the right to remove a server's files.
+//! The janitor: a process that keeps the right to remove a server's files.
 //!
 //! A service that starts as root and drops its privileges may neither remove its own files in the end nor start a
-//! worker that could. One that goes to another root directory (`chroot`) must not hold a descriptor of a directory outside:
-//! code in there could leave by it. So where a server starts as root, a process of the same program, which is no worker,
-//! maps nothing and runs no user code, waits beside the workers. It holds the directory of the files and the root directory
-//! of the start; the service then holds neither.
+//! worker that could. A service that goes to another root directory (`chroot`) must not hold a descriptor of a
+//! directory outside, by which code inside could leave. So if a server starts as root, it also starts a janitor: a
+//! process of the same program that is no worker, maps nothing and runs no user code. The janitor holds the directory
+//! of the files and the root directory of the start; the service then holds neither.
 //!
 //! # Protocol
 //!
 //! | Server | Janitor |
 //! |---|---|
-//! | ends in order, and has removed its files | is ended |
-//! | ends in order, and may not or cannot remove them ([`REMOVE`]) | removes them, ends; the server waits for that, with a limit |
-//! | starts a worker from another root directory ([`ROOT`]) | sends the root directory of the start, if the server's process is root and may call `chroot`: it could go there anyway. The server closes it when the worker is started |
-//! | has seen that it acts as another user or has another root directory ([`NEEDED`]) and is gone | removes them, if nobody else has, and ends |
-//! | is gone as it was | ends: the workers may do it |
+//! | ends in order, and has removed its files | is ended by the server |
+//! | ends in order, and may not or cannot remove its files ([`REMOVE`]) | removes them, ends; the server waits for that, with a limit |
+//! | starts a worker from another root directory ([`ROOT`]) | sends the root directory of the start, if the server's process is root and may call `chroot`, since it could go there anyway. The server closes it when the worker is started |
+//! | has seen that it acts as another user or has another root directory ([`NEEDED`]) and is gone | removes the files, if no other process has, and ends |
+//! | is gone without such a change | ends: the workers may remove the files |
 //!
-//! It knows that the server is gone by its end of a [tether](ringmill_shm::sys::tether), so it never outlives it by
-//! more than the removal. What it may remove are two names in one directory, each only while it is the file that was
+//! The janitor learns by its end of a [tether](ringmill_shm::sys::tether) that the server is gone, so it outlives the
+//! server by the removal at most. It may remove two names in one directory, each only while it is the file that was
 //! made under it, and only while the server's byte of the lease is held: by the server, or by itself.
 //!
 //! # Crash
 //!
-//! If it is killed, the files of such a server stay until the next start of that name, or `shmtool clean`; and a worker
-//! cannot be started again from a root directory that has not what the program needs.
+//! If the janitor is killed, the files of such a server stay until the next start of that name, or `shmtool clean`; and
+//! the supervisor cannot restart a worker from a root directory that lacks what the program needs.
 
 use super::order::{Descriptor, ORDER_VERSION, VARIABLE};
 use super::recipe::Recipe;
@@ -44,14 +44,14 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// What an order to be one begins with.
+/// How a janitor's order begins.
 pub(crate) const ORDER: &str = "janitor:";
 
 const REMOVE: &[u8] = b"remove";
 const ROOT: &[u8] = b"root";
 const NEEDED: &[u8] = b"needed";
 
-/// How long a server waits for its janitor, and that for the lease of a dead one.
+/// How long a server waits for its janitor, and a janitor for the lease of a dead server.
 const REMOVAL_LIMIT: Duration = Duration::from_secs(2);
 const REMOVAL_LOOK: Duration = Duration::from_millis(1);
 /// How long a server waits for an answer of its janitor.
@@ -62,23 +62,23 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(2);
 pub(crate) struct Janitor {
     process: Mutex<Option<(Child, PidFd)>>,
     tether: Tether,
-    /// Whether it was told that it is needed.
+    /// Whether the server has told it that it is needed.
     told: AtomicBool,
-    /// Whose it is: not a forked child's.
+    /// The server's process: a forked child has no janitor.
     birth: Birth,
 }
 
 impl Drop for Janitor {
     fn drop(&mut self) {
-        self.dismiss(|| Ok(())); // of a server that did not start
+        self.dismiss(|| Ok(())); // the server did not start
     }
 }
 
 impl Janitor {
-    /// Starts one.
+    /// Starts a janitor.
     ///
     /// # Errors
-    /// What the system says; the server does without.
+    /// The system's error; the server then has no janitor.
     pub(crate) fn hire(recipe: &Recipe, segment: &Segment, server_name: &str) -> io::Result<Self> {
         let directory = segment.take_directory().ok_or(io::ErrorKind::NotFound)?;
         match Self::start(recipe, segment, &directory, server_name) {
@@ -123,17 +123,17 @@ impl Janitor {
         }
     }
 
-    /// Tells it, once, that it is needed, if this process acts as another user than root by now, or has another root
-    /// directory.
+    /// Tells the janitor, once, that it is needed, if this process now acts as another user than root, or has another
+    /// root directory.
     pub(crate) fn tell_if_needed(&self, root_has_changed: impl FnOnce() -> bool) {
-        // Relaxed, both: told by one thread only, and twice does no harm.
+        // Relaxed, both: one thread calls this, and a second message does no harm.
         if !self.told.load(Ordering::Relaxed) && (user_id() != 0 || root_has_changed()) {
             self.told.store(true, Ordering::Relaxed);
             let _ = self.tether.send(NEEDED);
         }
     }
 
-    /// The root directory of the server's start; `None` if it does not give that.
+    /// The root directory of the server's start; `None` if the janitor does not send it.
     pub(crate) fn root(&self) -> Option<File> {
         while let Received::Message(_late) = self.tether.receive() {}
         self.tether.send(ROOT).ok()?;
@@ -141,8 +141,8 @@ impl Janitor {
         self.tether.receive_file()
     }
 
-    /// The server has ended. The janitor removes the files where `remove`, which does so from this process, cannot. A
-    /// second one waits for the first: when either returns, they are gone.
+    /// Called when the server has ended. The janitor removes the files if `remove`, which does so from this process,
+    /// cannot. A second caller waits for the first: when either returns, the files are gone.
     pub(crate) fn dismiss(&self, remove: impl FnOnce() -> io::Result<()>) {
         if !self.birth.is_here() {
             return;
@@ -150,7 +150,7 @@ impl Janitor {
         let mut process = self.process.lock().unwrap_or_else(|e| e.into_inner());
         let Some((mut child, pidfd)) = process.take() else { return };
         if remove().is_err() {
-            let _ = self.tether.send(REMOVE); // if it has gone, nobody can do it
+            let _ = self.tether.send(REMOVE); // if the janitor has gone, no process can do it
         } else if pidfd.send_signal(libc::SIGKILL).is_err() {
             let _ = self.tether.send(END_AT_ONCE);
         }
@@ -160,7 +160,7 @@ impl Janitor {
     }
 }
 
-/// What a process does that was ordered to be one.
+/// The life of a process that was ordered to be a janitor.
 pub(crate) fn live(order: &str) -> ! {
     let code = crate::panics::caught(|| watch(order)).ok().flatten().map_or(1, |()| 0);
     exit_now(code)
@@ -193,13 +193,13 @@ fn watch(order: &str) -> Option<()> {
                 return remove_held(&place, &directory, &segment, &lease).ok().map(drop);
             }
             Received::Over if is_needed => {
-                // The kernel closes one descriptor of the dead after the other, the lease's perhaps last.
+                // The kernel closes the dead server's descriptors one after the other, the lease's perhaps last.
                 let begun = Instant::now();
                 while try_lock_server(&lease).is_err() {
                     if begun.elapsed() >= REMOVAL_LIMIT {
                         return None;
                     }
-                    std::thread::sleep(REMOVAL_LOOK); // of a lock's release nobody is told
+                    std::thread::sleep(REMOVAL_LOOK); // no event reports the release of a lock
                 }
                 return remove_held(&place, &directory, &segment, &lease).ok().map(drop);
             }
@@ -209,12 +209,13 @@ fn watch(order: &str) -> Option<()> {
     }
 }
 
-/// Whether the server's process is root and may call `chroot`, so that no root directory holds it anyway. In another one
-/// it cannot have got there by way of a user namespace: the kernel makes none for a process in a `chroot`.
+/// Whether the server's process is root and may call `chroot`, so that no root directory confines it anyway. It cannot
+/// have got that right in another root directory by a user namespace: the kernel makes none for a process in a
+/// `chroot`.
 fn may_change_root(server: u32) -> bool {
     const CAP_SYS_CHROOT: u64 = 1 << 18;
     if std::os::unix::process::parent_id() != server {
-        return false; // it is gone, and whoever asks has its copy of the tether
+        return false; // the server is gone, and another process that has a copy of its tether asks
     }
     let status = std::fs::read_to_string(format!("/proc/{server}/status")).unwrap_or_default();
     let field = |key: &str| {

@@ -1,8 +1,8 @@
-//! What a worker's process is told by the server that starts it, as text in its environment.
+//! The order that a server gives a worker's process which it starts, as text in its environment.
 //!
-//! The text is JSON with a version: fields may hold any value of their types, and a program that was built with another
-//! version of ringmill knows that it cannot follow, before it looks at anything else. A process that has such a text is a
-//! worker and nothing else; where it cannot follow, it ends (`child::begin`).
+//! The text is JSON with a version. Fields may hold any value of their types. A program that was built with another
+//! version of ringmill sees by the version, before it reads another field, that it cannot follow. A process that has
+//! such a text is a worker and nothing else; if it cannot follow the order, it ends (`child::begin`).
 
 use crate::policy::patience::Wait;
 use ringmill_shm::doorbell::WORKER_LIMIT;
@@ -18,32 +18,33 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
-/// Tells a process that it is a worker: an [`Order`]. Nothing of it is secret: other users may see it, where the system
-/// shows them the environment of processes that are not theirs.
+/// The environment variable that makes a process a worker: an [`Order`]. No part of it is secret: on some systems other
+/// users can see the environment of a process.
 pub(crate) const VARIABLE: &str = "RINGMILL_WORKER";
-/// Which orders this program gives and follows: another number for each change of [`Order`].
+/// The version of the orders that this program gives and follows: a new number for each change of [`Order`].
 pub(crate) const ORDER_VERSION: u32 = 2;
 
-/// What a worker's process is told.
+/// What a worker's process needs to know at its start.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Order {
-    /// The first of its places.
-    pub(crate) place: u32,
-    /// One for each of its places, which lie side by side.
+    /// The first of its rows.
+    pub(crate) row: u32,
+    /// One for each of its rows, which are consecutive.
     pub(crate) tokens: Vec<Token>,
     pub(crate) wait: Wait,
-    /// One that starts later under the same name is not the one that wants us.
+    /// Which server gave the order: another one may have started under the same name since.
     pub(crate) origin: Origin,
-    /// What it has from the server: the segment's file, the lease to hold bytes by, the lease to look by, the tether.
+    /// Its descriptors from the server: the segment's file, the lease to hold bytes by, the lease to look by, the
+    /// tether.
     pub(crate) descriptors: Option<[Descriptor; 4]>,
-    /// Which build it must be, if that is known.
+    /// Which build the process must be, if the server knows it.
     pub(crate) build: Option<BuildId>,
-    /// What a process list is to call it; empty: as it is called already.
+    /// Its name in process lists; empty: the name that it has.
     pub(crate) name: String,
     pub(crate) segment: Place,
 }
 
-/// A descriptor that a process has from its start on, and what it is one of.
+/// A descriptor that a process has from its start, and the file to which it refers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Descriptor {
@@ -61,14 +62,14 @@ impl Descriptor {
     }
 }
 
-/// Which server it is: of all that ever had its name, and its pid.
+/// Which server gave an order, among all that ever had its name or its pid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Origin {
     pub(crate) pid: u32,
     /// When its process began.
     began: u64,
-    /// The file number of its lease: the file found under its name may be its successor's.
+    /// The file number of its lease: the file under that name may be of a later server.
     lease: u64,
 }
 
@@ -78,7 +79,7 @@ impl Origin {
         Ok(Self { pid: server.pid(), began: server.start_time(), lease: segment.lease().file_number()? })
     }
 
-    /// Whether it has ended, as far as can be told.
+    /// Whether the server has certainly ended.
     pub(crate) fn has_ended(&self, place: &Place) -> bool {
         match Lease::open(&place.lease_path()) {
             Ok(lease) => {
@@ -89,7 +90,7 @@ impl Origin {
     }
 }
 
-/// Why a text is no order, or none that this program can follow.
+/// Why a text is not an order that this program can follow.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum OrderError {
     #[error("its order is not UTF-8")]
@@ -104,12 +105,13 @@ pub(crate) enum OrderError {
     Invalid { what: &'static str },
 }
 
-/// An order as it is written.
+/// An order as JSON.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Written {
     version: u32,
-    place: u32,
+    #[serde(rename = "place")]
+    row: u32,
     tokens: Vec<u32>,
     wait: WrittenWait,
     origin: Origin,
@@ -126,7 +128,7 @@ enum WrittenWait {
     Park,
 }
 
-/// What an order of any version has.
+/// The part that orders of all versions have.
 #[derive(Deserialize)]
 struct Versioned {
     version: u64,
@@ -136,7 +138,7 @@ impl Order {
     pub(crate) fn to_text(&self) -> String {
         let written = Written {
             version: ORDER_VERSION,
-            place: self.place,
+            row: self.row,
             tokens: self.tokens.iter().map(|token| token.raw()).collect(),
             wait: match self.wait {
                 Wait::Adaptive => WrittenWait::Adaptive,
@@ -161,16 +163,17 @@ impl Order {
         let written: Written = serde_json::from_str(text).map_err(OrderError::Unreadable)?;
         let invalid = |what| OrderError::Invalid { what };
         let tokens: Option<Vec<Token>> = written.tokens.iter().map(|&raw| Token::from_raw(raw)).collect();
-        let tokens = tokens.ok_or(invalid("a token is none"))?;
+        let tokens = tokens.ok_or(invalid("a token is invalid"))?;
         if !(1..=WORKER_LIMIT).contains(&tokens.len()) {
-            return Err(invalid("as many workers are never in one process"));
+            return Err(invalid("it has no token, or more than a process can have workers"));
         }
-        if written.place == SERVER || written.place.saturating_add(tokens.len() as u32) > Token::INDEX_LIMIT {
-            return Err(invalid("no worker has that place"));
+        if written.row == SERVER || written.row.saturating_add(tokens.len() as u32) > Token::INDEX_LIMIT {
+            return Err(invalid("no worker has that row"));
         }
-        let build = written.build.map(|text| BuildId::parse(&text).ok_or(invalid("the build is none")));
+        let build =
+            written.build.map(|text| BuildId::parse(&text).ok_or(invalid("the build is not a build id")));
         Ok(Self {
-            place: written.place,
+            row: written.row,
             tokens,
             wait: match written.wait {
                 WrittenWait::Adaptive => Wait::Adaptive,
@@ -186,7 +189,7 @@ impl Order {
     }
 }
 
-/// Whether a text is an order, and if so, comes back as it is.
+/// Whether a text is an order that is written again as the same text.
 pub(crate) fn understands(text: &str) -> bool {
     let order = Order::parse(OsStr::new(text)).ok();
     order.is_some_and(|order| Order::parse(OsStr::new(&order.to_text())).ok() == Some(order))
@@ -217,16 +220,16 @@ mod tests {
     fn orders() -> impl Strategy<Value = Order> {
         let token = (0..Token::INDEX_LIMIT, 1..8_u32).prop_map(|(index, epoch)| token(index, epoch));
         let tokens = proptest::collection::vec(token, 1..=WORKER_LIMIT);
-        let places = 1..Token::INDEX_LIMIT - WORKER_LIMIT as u32;
+        let rows = 1..Token::INDEX_LIMIT - WORKER_LIMIT as u32;
         let origin = any::<(u32, u64, u64)>().prop_map(|(pid, began, lease)| Origin { pid, began, lease });
         let descriptor = any::<(i32, u64)>().prop_map(|(number, file)| Descriptor { number, file });
         let descriptors =
             proptest::option::of([descriptor.clone(), descriptor.clone(), descriptor.clone(), descriptor]);
         let build = proptest::option::of("[a-z0-9.-]{1,60}")
             .prop_map(|text| text.map(|text| BuildId::parse(&text).expect("a build")));
-        let all = (places, tokens, waits(), origin, descriptors, build, any::<String>(), segments());
-        all.prop_map(|(place, tokens, wait, origin, descriptors, build, name, segment)| Order {
-            place,
+        let all = (rows, tokens, waits(), origin, descriptors, build, any::<String>(), segments());
+        all.prop_map(|(row, tokens, wait, origin, descriptors, build, name, segment)| Order {
+            row,
             tokens,
             wait,
             origin,
@@ -246,7 +249,7 @@ mod tests {
         }
 
         #[test]
-        fn one_that_is_cut_off_or_bent_is_none_or_another(order in orders(), at: usize, byte: u8) {
+        fn a_damaged_order_is_refused_or_read_as_another(order in orders(), at: usize, byte: u8) {
             let mut text = order.to_text().into_bytes();
             let at = at % text.len();
             prop_assert!(Order::parse(OsStr::from_bytes(&text[..at])).is_err());
@@ -256,11 +259,11 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_order_is_told() {
+    fn invalid_orders_are_refused_with_a_reason() {
         let origin = Origin { pid: 42, began: 7, lease: 1 << 40 };
         let tokens = vec![token(3, 9), token(4, 2)];
         let order = Order {
-            place: 3,
+            row: 3,
             tokens,
             wait: Wait::Park,
             origin,
@@ -277,11 +280,11 @@ mod tests {
             ("\"version\":2", "\"version\":-1", "cannot be read"),
             ("\"version\":2,", "", "missing field `version`"),
             ("\"version\":2", "\"version\":2,\"more\":[]", "unknown field `more`"),
-            ("\"place\":3", "\"place\":0", "no worker has that place"),
-            ("\"place\":3", "\"place\":4294967295", "no worker has that place"),
+            ("\"place\":3", "\"place\":0", "no worker has that row"),
+            ("\"place\":3", "\"place\":4294967295", "no worker has that row"),
             ("\"Park\"", "\"Never\"", "unknown variant `Never`"),
             ("\"a\"", "\"\"", "no segment has that name"),
-            ("\"build\":null", "\"build\":\"a/b\"", "the build is none"),
+            ("\"build\":null", "\"build\":\"a/b\"", "the build is not a build id"),
         ] {
             let bad = text.replacen(part, other, 1);
             assert_ne!(bad, text, "{part}");
@@ -289,9 +292,12 @@ mod tests {
         }
         let tokens =
             |raw: &str| text.replacen(&text[text.find("[").unwrap()..=text.find("]").unwrap()], raw, 1);
-        assert!(why(&tokens("[]")).contains("as many workers"));
-        assert!(why(&tokens("[0]")).contains("a token is none"));
-        assert!(why(&tokens(&format!("{:?}", vec![1025; WORKER_LIMIT + 1]))).contains("as many workers"));
+        assert!(why(&tokens("[]")).contains("more than a process can have"));
+        assert!(why(&tokens("[0]")).contains("a token is invalid"));
+        assert!(
+            why(&tokens(&format!("{:?}", vec![1025; WORKER_LIMIT + 1])))
+                .contains("more than a process can have")
+        );
         for text in ["", "1", "{}", "[]", "3:3073,4098:park:42:name"] {
             assert!(why(text).contains("cannot be read"), "{text}");
         }

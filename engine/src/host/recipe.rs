@@ -1,4 +1,4 @@
-//! How a worker's processes are started: what the server has held for them since its own start.
+//! What a server holds to start a worker's processes.
 
 use ringmill_shm::sys::build_id::BuildId;
 use ringmill_shm::sys::file::beyond_standard;
@@ -9,15 +9,15 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::sync::{Arc, Mutex};
 
-/// What a server has held since its start, for the processes that it starts.
+/// What a server holds from its start on, for the processes that it starts.
 #[derive(Debug)]
 pub(crate) struct Held {
-    /// Their standard input.
+    /// The standard input of these processes.
     pub(super) nothing: File,
     /// The root directory of the start.
     pub(crate) root: RootDirectory,
-    /// That directory, where this process may return to it and no janitor holds it. By it code that is to stay in another
-    /// root directory could leave that.
+    /// That directory, if this process may return to it and no janitor holds it. Code that is confined to another root
+    /// directory could leave by it.
     held_root: Mutex<Option<File>>,
 }
 
@@ -28,13 +28,13 @@ impl Held {
         Ok(Self { nothing, root, held_root: Mutex::new(held_root) })
     }
 
-    /// The root directory of the start, if it is held. This lets go of it.
+    /// Takes the root directory of the start, if this process holds it.
     pub(crate) fn take_root(&self) -> Option<File> {
         self.held_root.lock().unwrap_or_else(|e| e.into_inner()).take()
     }
 
-    /// For a process that is started now: the root directory of the start, if this process has another one by now and may
-    /// return to it.
+    /// The root directory of the start, for a process that is about to be started, if this process now has another one
+    /// and may return.
     pub(super) fn root_to_return_to(&self, of_janitor: impl FnOnce() -> Option<File>) -> Option<File> {
         if user_id() != 0 || !self.root.has_changed() {
             return None;
@@ -47,16 +47,16 @@ impl Held {
     }
 }
 
-/// How a post's processes are started.
+/// What a post's processes are started from.
 #[derive(Debug)]
 pub(crate) struct Recipe {
     pub(crate) image: Arc<Image>,
-    /// Whether that is the server's own executable.
+    /// Whether the image is the server's own executable.
     pub(crate) is_own: bool,
     pub(crate) env: Vec<(OsString, OsString)>,
     pub(crate) held: Arc<Held>,
-    /// Which build they are, as the image says or else the first of them.
+    /// The build of the processes, as the image says, or else the first process.
     pub(crate) build: Option<BuildId>,
-    /// An open file description of the lease for them to hold their bytes by, once no other can be opened.
+    /// An open file description of the lease by which the processes hold their bytes if no further one can be opened.
     pub(crate) spare: Unshared,
 }

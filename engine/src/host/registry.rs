@@ -1,21 +1,21 @@
-//! Which worker types this program can be: what `init!` listed.
+//! The worker types that processes of this program can become, as `init!` listed them.
 //!
-//! # Who is who
+//! # Identity of types
 //!
-//! Within one executable a worker type is known by its `TypeId`: names are shared by types of two versions of one crate,
-//! and by those that a macro makes in one function. Between executables there is no such thing. There a type is known by
-//! its name and the [layout](crate::wire::payload::layout_hash) of its payloads, and where two types that are listed have both
-//! in common, the worker refuses to choose. The server writes one number into the segment, of the one kind or the other
-//! ([`Identity`]); which kind it is, the worker need not be told.
+//! Within one executable the engine knows a worker type by its `TypeId`: types of two versions of one crate share a
+//! name, and so do types that a macro makes in one function. Between executables there is no `TypeId`. There it knows a
+//! type by its name and the [layout](crate::wire::payload::layout_hash) of its payloads, and if two listed types agree
+//! in both, the worker refuses to choose. The server writes one number of either kind into the segment ([`Identity`]);
+//! the worker need not know which kind.
 //!
-//! # Which file holds an `init!`
+//! # Which file has the `init!`
 //!
-//! A worker's process is the executable, started anew; so an `init!` in a library that an interpreter has loaded is never
-//! seen there, and the interpreter would run whatever it takes its arguments for. `check` looks before anything is
-//! started: the slot must lie in the executable, and the executable's file must have the note that `init!` leaves (a
-//! program that was started by way of the dynamic loader has the loader for its file). A file that is named by
-//! `program(..)` must have that note too, with the version of orders that it understands. A script cannot be looked
-//! into: it is trusted to lead to such a file.
+//! A worker's process runs the executable; an `init!` in a library that an interpreter has loaded does not run there,
+//! and the interpreter would run its arguments as a script. `check` looks before any process is started: that entry
+//! must lie in the executable, and the executable's file must have the note that `init!` leaves (a program that was
+//! started by way of the dynamic loader has the loader for its file). A file that is named by `program(..)` must have
+//! that note too, with the version of orders that it understands. A script cannot be inspected: the server trusts that
+//! it execs such a file.
 
 use super::order::ORDER_VERSION;
 use crate::error::StartError;
@@ -27,57 +27,57 @@ use ringmill_shm::sys::settled::Settled;
 use std::io;
 use std::sync::Arc;
 
-/// Where an `init!` put its function: an entry of `.init_array`.
+/// The entry of `.init_array` in which an `init!` put its function.
 #[derive(Debug)]
 #[repr(transparent)]
-pub struct Slot(pub(super) Constructor);
+pub struct InitEntry(pub(super) Constructor);
 
-impl Slot {
-    /// One with that function.
+impl InitEntry {
+    /// An entry with this function.
     #[must_use]
     pub const fn new(function: Constructor) -> Self {
         Self(function)
     }
 }
 
-/// A worker type that this program's processes can become.
+/// A worker type that processes of this program can become.
 #[derive(Clone)]
-pub struct Entry {
+pub struct ListedType {
     worker_type: &'static str,
     identity: Identity,
     live: Live,
-    /// Where the `init!` is that lists it.
-    slot: usize,
-    /// In which object that lies.
+    /// The address of the [`InitEntry`] of the `init!` that lists it.
+    init: usize,
+    /// The object in which that lies.
     object: Option<Object>,
 }
 
-impl std::fmt::Debug for Entry {
+impl std::fmt::Debug for ListedType {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Entry").field("worker_type", &self.worker_type).finish_non_exhaustive()
+        f.debug_struct("ListedType").field("worker_type", &self.worker_type).finish_non_exhaustive()
     }
 }
 
-impl Entry {
-    /// The same, where that is the object in which its `init!` lies.
+impl ListedType {
+    /// This type, with the object in which its `init!` lies.
     pub(super) fn in_object(self, object: Option<Object>) -> Self {
         Self { object, ..self }
     }
 
-    /// The entry of `W`, listed at `slot`.
+    /// The entry of `W`, listed by the `init!` with this entry.
     #[must_use]
-    pub fn of<W: BatchWorker>(slot: &'static Slot) -> Self {
+    pub fn of<W: BatchWorker>(init: &'static InitEntry) -> Self {
         Self {
             worker_type: std::any::type_name::<W>(),
             identity: Identity::of::<W>(),
             live: Arc::new(|seat| worker::live::<W>(seat)),
-            slot: std::ptr::from_ref(slot) as usize,
+            init: std::ptr::from_ref(init) as usize,
             object: None,
         }
     }
 }
 
-/// What `init!` leaves in its executable: a note with the version of orders that it understands.
+/// The note that `init!` leaves in its executable: the version of orders that it understands.
 #[derive(Debug)]
 #[repr(C, align(4))]
 pub struct Note {
@@ -90,7 +90,7 @@ pub struct Note {
 }
 
 const NOTE_OWNER: &str = "ringmill";
-/// Its name.
+/// The note's name.
 pub(crate) const NOTE: NoteName = NoteName { owner: NOTE_OWNER, kind: 1 };
 
 impl Note {
@@ -104,7 +104,7 @@ impl Note {
         version: ORDER_VERSION,
     };
 
-    /// The version in the bytes of such a note.
+    /// The version in a note's bytes.
     fn version(bytes: &[u8]) -> Option<u32> {
         bytes.try_into().ok().map(u32::from_ne_bytes)
     }
@@ -113,17 +113,17 @@ impl Note {
 const _: () =
     assert!(size_of::<Note>() == 28, "the parts of a note are 4-aligned, with nothing between them");
 
-/// What one `init!` lists, and the next one's.
+/// The types that one `init!` lists, and the list of the next.
 struct List {
-    entries: Vec<Entry>,
+    entries: Vec<ListedType>,
     next: Settled<List>,
 }
 
-/// A chain without a lock: a child may be forked while another thread starts a server.
+/// A chain without a lock, since a child may be forked while another thread starts a server.
 static LISTED: Settled<List> = Settled::new();
 
 /// Lists worker types.
-pub(super) fn list(entries: Vec<Entry>) {
+pub(super) fn list(entries: Vec<ListedType>) {
     let (mut list, mut end) = (List { entries, next: Settled::new() }, &LISTED);
     while let Err(ours) = end.set(list) {
         list = ours;
@@ -131,7 +131,7 @@ pub(super) fn list(entries: Vec<Entry>) {
     }
 }
 
-fn listed() -> impl Iterator<Item = &'static Entry> {
+fn listed() -> impl Iterator<Item = &'static ListedType> {
     std::iter::successors(LISTED.get(), |list| list.next.get()).flat_map(|list| &list.entries)
 }
 
@@ -147,7 +147,7 @@ pub(crate) enum FindError {
     #[error("this program has no ringmill::init! that lists worker type {worker_type} ({} are listed); add it there", if listed.is_empty() { "none".into() } else { listed.join(", ") })]
     NotListed { worker_type: String, listed: Vec<String> },
     #[error(
-        "this program's payloads of worker type {worker_type} are other ones than the server's, in layout or SCHEMA; build both from the same source"
+        "this program's payloads of worker type {worker_type} differ from the server's, in layout or SCHEMA; build both from the same source"
     )]
     OtherPayloads { worker_type: String },
     #[error(
@@ -156,15 +156,15 @@ pub(crate) enum FindError {
     Ambiguous { worker_type: String, count: usize },
 }
 
-/// What runs the worker type that is meant.
+/// The code that runs this worker type.
 pub(crate) fn find(worker_type: &str, type_hash: u64) -> Result<Live, FindError> {
     let named = || listed().filter(|entry| entry.worker_type == worker_type);
     if let Some(entry) = named().find(|entry| entry.identity.here == type_hash) {
         return Ok(Arc::clone(&entry.live));
     }
-    let mut found: Vec<&Entry> = named().filter(|entry| entry.identity.elsewhere == type_hash).collect();
+    let mut found: Vec<&ListedType> = named().filter(|entry| entry.identity.elsewhere == type_hash).collect();
     found.sort_by_key(|entry| entry.identity.here);
-    found.dedup_by_key(|entry| entry.identity.here); // one type may be listed twice
+    found.dedup_by_key(|entry| entry.identity.here); // a program may list one type twice
     let worker_type = worker_type.to_string();
     match found[..] {
         [entry] => Ok(Arc::clone(&entry.live)),
@@ -174,8 +174,7 @@ pub(crate) fn find(worker_type: &str, type_hash: u64) -> Result<Live, FindError>
     }
 }
 
-/// Whether the `init!` that lists a node's type is where its workers will be looked for: in the executable, if it is this
-/// program that is started.
+/// Checks that the `init!` which lists a node's type is in the executable, if the node's workers run this program.
 pub(crate) fn check(node: &PlanNode) -> Result<(), StartError> {
     let Launch::Process { program: None, .. } = &node.launch else { return Ok(()) };
     let of_type = || listed().filter(|entry| entry.identity.here == node.spec.facts.type_hash);
@@ -189,27 +188,27 @@ pub(crate) fn check(node: &PlanNode) -> Result<(), StartError> {
     Err(not_in_executable(node, first))
 }
 
-fn not_in_executable(node: &PlanNode, entry: &Entry) -> StartError {
+fn not_in_executable(node: &PlanNode, entry: &ListedType) -> StartError {
     let library = match &entry.object {
         Some(Object::Library(path)) => path.clone(),
-        _ => file_of(entry.slot).unwrap_or_else(|| "a file that is not known".into()),
+        _ => file_of(entry.init).unwrap_or_else(|| "a file that is not known".into()),
     };
     let executable = std::env::current_exe().unwrap_or_else(|_| "/proc/self/exe".into());
     let (servlet, worker_type) = (node.spec.name.clone(), node.spec.worker_type.clone());
     StartError::NotInExecutable { servlet, worker_type, library, executable }
 }
 
-/// Whether the executable that is to be started for a node has an `init!`, as far as its file tells. Nothing of it is run.
+/// Checks, by its file, that the executable for a node's workers has an `init!`. Does not run it.
 pub(crate) fn check_image(node: &PlanNode, image: &Image) -> Result<(), StartError> {
     let Launch::Process { program, .. } = &node.launch else { return Ok(()) };
     let kind = image.read().and_then(|file| examine(&file, NOTE));
     let Some(path) = program else {
         return match (kind, listed().find(|entry| entry.identity.here == node.spec.facts.type_hash)) {
-            // This program was started by way of the dynamic loader, or of an emulator.
+            // This program was started by the dynamic loader, or by an emulator.
             (Ok(FileKind::Elf(None) | FileKind::Script | FileKind::Unknown), Some(entry)) => {
                 Err(not_in_executable(node, entry))
             }
-            // One that may be run and not read has to be judged by what lies in memory, as `check` has.
+            // `check` has judged an executable that may be run but not read, by what lies in memory.
             _ => Ok(()),
         };
     };
@@ -224,7 +223,7 @@ pub(crate) fn check_image(node: &PlanNode, image: &Image) -> Result<(), StartErr
             ),
         },
         Ok(FileKind::Elf(None)) => format!(
-            "it has no ringmill::init!, so nothing of it was run; list {} there, or name a script (#!) that leads to a program that does",
+            "it has no ringmill::init!, so it was not run; list {} there, or name a script (#!) that execs a program with such an init!",
             node.spec.worker_type
         ),
         Ok(FileKind::Unknown) => {
@@ -232,7 +231,7 @@ pub(crate) fn check_image(node: &PlanNode, image: &Image) -> Result<(), StartErr
             return Err(StartError::Executable { servlet, path, error });
         }
         Err(error) => format!(
-            "it cannot be read ({error}), so whether it has a ringmill::init! cannot be seen; make it readable"
+            "it cannot be read ({error}), so the server cannot check that it has a ringmill::init!; make it readable"
         ),
     };
     Err(StartError::Program { servlet, path, reason })
@@ -243,14 +242,14 @@ mod tests {
     use super::*;
     use crate::worker::one_item::PassThrough;
 
-    /// The entry of a type under another one's name, with other identities.
-    fn entry(worker_type: &'static str, here: u64, elsewhere: u64) -> Entry {
-        let entry = Entry::of::<PassThrough<u8>>(&crate::host::init::GUARD);
-        Entry { worker_type, identity: Identity { here, elsewhere }, ..entry }
+    /// A listed type under another name, with other identities.
+    fn entry(worker_type: &'static str, here: u64, elsewhere: u64) -> ListedType {
+        let entry = ListedType::of::<PassThrough<u8>>(&crate::host::init::GUARD);
+        ListedType { worker_type, identity: Identity { here, elsewhere }, ..entry }
     }
 
     #[test]
-    fn types_are_found_by_identity_and_else_refused() {
+    fn types_are_found_by_identity_or_refused() {
         list(vec![
             entry("app::Twin", 1, 10),
             entry("app::Twin", 2, 10),

@@ -1,4 +1,4 @@
-//! Starting a worker's process, and what its supervisor has of it. The protocol is that of [`host`](super).
+//! Starts a worker's process, and keeps what the supervisor has of it. The protocol is that of [`host`](super).
 
 use super::janitor::Janitor;
 use super::order::{Descriptor, Order, VARIABLE};
@@ -16,26 +16,26 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
-/// How often to look at a child of which nothing tells when it ends.
+/// How often to look at a child whose end no event reports.
 const LOOK_AT_CHILD: Duration = Duration::from_millis(5);
-/// How long a process that was killed may take to end, before it is done without.
+/// How long the supervisor waits for a killed process to end.
 pub(crate) const KILL_LIMIT: Duration = Duration::from_secs(5);
 
-/// A worker's process, as its supervisor has it.
+/// A worker's process, as the supervisor has it.
 #[derive(Debug)]
 pub(crate) struct Process {
     pub(crate) child: Child,
     pub(crate) pidfd: PidFd,
-    /// None once the other end is closed.
+    /// `None` once the other end is closed.
     pub(crate) tether: Option<Tether>,
-    /// Why it cannot join, as it says.
+    /// Why it cannot attach, as it says.
     pub(crate) reason: Option<String>,
-    /// Alive without its tether: it has run another program in its place, or closed its descriptors.
+    /// It lives without its tether: it has run another program in its place, or closed its descriptors.
     pub(crate) strayed: bool,
 }
 
-/// Starts a worker's process. `title` is what a process list shows; of variables with one name the last
-/// counts. The order's descriptors, build and name are filled in.
+/// Starts a worker's process. `title` is its name in process lists; of variables with one name the last counts. Fills
+/// in the order's descriptors, build and name.
 pub(crate) fn spawn(
     recipe: &Recipe,
     title: &str,
@@ -46,7 +46,8 @@ pub(crate) fn spawn(
     open_standard_descriptors(); // the service may have closed them since its start
     let (ours, theirs) = Tether::pair()?;
     let lease = segment.lease();
-    // A child that another thread forks now keeps neither: it would hold the worker's byte of the lease, and its tether.
+    // A child that another thread forks now must keep neither: it would hold the worker's byte of the lease, and its
+    // tether.
     let own = lease.open_again();
     let (hold, theirs) = (own.as_ref().unwrap_or(&recipe.spare).file()?, theirs.file()?);
     let kept = [segment.file(), &hold, lease.probe(), &theirs];
@@ -77,16 +78,16 @@ pub(crate) fn spawn(
             Ok((process, warning))
         }
         Err(error) => {
-            // Without a descriptor its death could not be noticed. If it has gone already, its pid
-            // may be another's.
-            drop(ours); // it ends when it sees that, should it get no signal
+            // Without a pidfd the supervisor could not notice its death. If it has gone already, its pid may be of
+            // another process.
+            drop(ours); // closes the tether: the child ends when it sees that, if the signal does not reach it
             let pid = child.id();
             let mut ended = !is_unwaited_child(pid);
             if !ended {
-                let _ = child.kill(); // what counts is whether it ends
+                let _ = child.kill(); // its end is what counts
                 let until = deadline(KILL_LIMIT);
                 while !ended && Instant::now() < until {
-                    std::thread::sleep(LOOK_AT_CHILD); // nothing tells of its end: that is what failed
+                    std::thread::sleep(LOOK_AT_CHILD); // no event reports its end: the pidfd is what failed
                     ended = !matches!(child.try_wait(), Ok(None));
                 }
             }
@@ -95,11 +96,11 @@ pub(crate) fn spawn(
     }
 }
 
-/// Why there is no process.
+/// Why a process was not started.
 #[derive(Debug)]
 pub(crate) struct SpawnError {
     pub(crate) error: std::io::Error,
-    /// There is one all the same, which could not be ended.
+    /// The pid of a process that was started all the same, and could not be ended.
     pub(crate) survivor: Option<u32>,
 }
 
@@ -112,9 +113,10 @@ impl From<std::io::Error> for SpawnError {
 /// How a process ended.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Ended {
-    /// As the kernel says.
+    /// With the status that the kernel reports.
     As(ExitStatus),
-    /// That is not known: the program ignores SIGCHLD, waits for every child that it has, or may not wait for any.
+    /// With a status that is lost: the program ignores SIGCHLD, waits for all its children elsewhere, or may not wait
+    /// for any.
     Somehow,
 }
 
@@ -145,20 +147,20 @@ impl std::fmt::Display for Ended {
 }
 
 impl Process {
-    /// How it ended, if it has.
+    /// How the process ended, if it has.
     pub(crate) fn ended(&mut self) -> Option<Ended> {
         match self.child.try_wait() {
             Ok(Some(status)) => Some(Ended::As(status)),
             Ok(None) => None,
             Err(error) if error.raw_os_error() == Some(libc::ECHILD) => Some(Ended::Somehow),
-            // We may not wait; whether it is over we can see.
+            // This process may not wait for it, but can see whether it has ended.
             Err(_) => {
                 wait_readable(&[self.pidfd.as_raw_fd()], Some(Duration::ZERO))[0].then_some(Ended::Somehow)
             }
         }
     }
 
-    /// Waits until it has ended, for so long.
+    /// Waits until it has ended, up to this limit.
     pub(crate) fn await_end(&mut self, limit: Duration) -> Option<Ended> {
         let until = deadline(limit);
         loop {
@@ -171,7 +173,7 @@ impl Process {
         }
     }
 
-    /// What it has said since the last look. Its tether is gone after that if the other end is closed.
+    /// The words that it has sent since the last look. Drops the tether if the other end is closed.
     pub(crate) fn words(&mut self) -> Vec<Word> {
         let mut words = Vec::new();
         while let Some(tether) = &self.tether {
@@ -185,16 +187,17 @@ impl Process {
     }
 }
 
-/// Ends exactly this process, in whatever way this one may: by signal; or by its watcher thread, which is told so. Does
-/// not wait, and does not say whether it worked: a process that is stopped obeys signals only.
+/// Ends exactly this process: by a signal, or, if that is refused, by an order to its watcher thread. Does not wait,
+/// and does not say whether it worked: a stopped process obeys signals only.
 pub(crate) fn kill(process: &Process) {
     let Err(_refused) = process.pidfd.send_signal(libc::SIGKILL) else { return };
-    // A filter may know the one call and not the other; the pid of a child that nobody has waited for is its own.
+    // A filter may allow only one of the two calls. The pid is still that of the child, since it has not been waited
+    // for.
     let pid = process.child.id();
     if is_unwaited_child(pid) && kill_by_number(pid).is_ok() {
         return;
     }
     if let Some(tether) = &process.tether {
-        let _ = tether.send(END_AT_ONCE); // it may have ended already
+        let _ = tether.send(END_AT_ONCE); // the process may have ended already
     }
 }

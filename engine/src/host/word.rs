@@ -1,16 +1,16 @@
-//! What a server and its workers say to each other over the [tether](ringmill_shm::sys::tether).
+//! The messages of a server and its workers over the [tether](ringmill_shm::sys::tether).
 
 use ringmill_shm::sys::build_id::BuildId;
 
 /// The message by which a server ends a worker that it may not kill.
 pub(crate) const END_AT_ONCE: &[u8] = b"end";
 
-/// What a worker says over its tether.
+/// A message of a worker over its tether.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Word {
-    /// It cannot join, and why.
+    /// Why it cannot attach.
     Reason(String),
-    /// It has joined, but an operator should know this.
+    /// It has attached, but an operator should know this.
     Warning(String),
     /// Which build it is.
     Build(BuildId),

@@ -1,4 +1,4 @@
-//! After a death: what the dead left is repaired, moved on, answered, or tried again.
+//! After a death: repairs what the dead left; moves its tasks on, answers them, or retries them.
 #![expect(unsafe_code, reason = "the repairer's side of the contract of guards")]
 
 use super::limits::say_it_survives;
@@ -20,14 +20,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-/// How what ran in a post ended.
+/// How the process or thread of a post ended.
 pub(super) struct Ending {
     pub(super) pid: u32,
     pub(super) signal: Option<i32>,
     pub(super) code: Option<i32>,
-    /// In words.
+    /// The same, in words.
     pub(super) text: String,
-    /// Why it could not join, as it said.
+    /// Why it could not attach, as it said.
     pub(super) reason: Option<String>,
 }
 
@@ -38,23 +38,23 @@ impl Ending {
     }
 }
 
-/// What a dead worker, or one of its threads, was working on.
+/// What remains of a dead worker, or of one of its threads: the tasks and joins on which it was working.
 pub(super) struct Remains<'s> {
-    /// Which worker.
+    /// The worker's index.
     pub(super) worker: u32,
     pub(super) tasks: Vec<Claimed<'s>>,
     pub(super) joins: Vec<Join<'s>>,
 }
 
 impl Remains<'_> {
-    /// How many of the tasks may be tried again.
+    /// How many of the tasks may be retried.
     pub(super) fn suspects(&self) -> usize {
         self.tasks.iter().filter(|task| task.task().at() != At::Spoilt).count()
     }
 }
 
 impl Supervisor {
-    /// What ran in a post has ended: repairs what it left, and sees to its successor.
+    /// After the process or thread of a post has ended: repairs what it left, and decides about its restart.
     pub(super) fn bury(&mut self, index: usize, ending: &Ending) {
         let segment = Arc::clone(&self.shared.segment);
         let started = self.started.load(Ordering::SeqCst);
@@ -82,8 +82,8 @@ impl Supervisor {
             }
             None => how,
         };
-        // While the server is starting, the error record of a worker that failed must stay readable, and
-        // nobody beside it may look like the first to have failed.
+        // While the server is starting, the error record of a worker that failed must stay readable, and no other
+        // worker may look like the first that failed.
         if !failed || started {
             post.entries(&segment).for_each(|entry| entry.set_life(Life::Dead));
         }
@@ -95,7 +95,7 @@ impl Supervisor {
             Body::None
         } else if left.iter().any(|left| on_death.halves(left.suspects())) {
             say(
-                || tracing::warn!(worker = %self.posts[index].title, "a worker {how}; its batch is tried again in halves"),
+                || tracing::warn!(worker = %self.posts[index].title, "a worker {how}; its batch is retried in halves"),
             );
             self.posts[index].on_trial = false;
             Body::Awaiting(Instant::now())
@@ -112,7 +112,7 @@ impl Supervisor {
         self.give_up_if_last(node, &how);
     }
 
-    /// Repairs what a process has left that was started, could not be watched, and has been ended.
+    /// Repairs what a process left that was started, could not be watched, and was ended.
     pub(super) fn forget(&mut self, index: usize, tokens: &[Token]) {
         let segment = Arc::clone(&self.shared.segment);
         let node = self.posts[index].node;
@@ -127,11 +127,11 @@ impl Supervisor {
         }
     }
 
-    /// What a worker's counters and places say of its death; before they are touched.
+    /// What a worker's counters and rows say of its death; called before either is changed.
     fn death_of(&mut self, index: usize, ending: &Ending) -> Death {
         let segment = &self.shared.segment;
         let post = &mut self.posts[index];
-        // The one that leaves with a message did so by a fatal error, though it was perhaps killed on its way.
+        // A worker that leaves with a message had a fatal error, even if it was killed on its way out.
         let gave_up = post.entries(segment).any(|e| match e.life() {
             Life::Failed => ending.gave_up(),
             Life::Leaving => !e.message().is_empty(),
@@ -142,18 +142,19 @@ impl Supervisor {
         let in_call = post.entries(segment).any(|e| e.counters().call().is_some());
         let finished = post.finished(segment, gave_up);
         post.finished_before = post.finished_before.saturating_add(finished);
-        // It counts as a former one from now on.
+        // From here on it counts as a former incarnation.
         post.at_start = post.counters(segment);
         Death {
             lived: was_ready.then(|| post.since.elapsed()),
             had_work: gave_up || in_call || post.overran,
             gave_up,
             had_finished: finished > 0,
-            progress: false, // of its servlet: see `plan_restart`
+            progress: false, // `plan_restart` knows the servlet's
         }
     }
 
-    /// Repairs what a dead worker of a node left, and moves on what only had to be moved on.
+    /// Repairs what a dead worker of a node left, and moves finished tasks on; returns the tasks on which it was
+    /// working.
     fn repair_after<'s>(&self, segment: &'s Segment, dead: Token, node: u32) -> Remains<'s> {
         let info = &segment.nodes()[node as usize];
         let worker = (dead.index() - info.first_participant) / info.facts.threads;
@@ -162,7 +163,7 @@ impl Supervisor {
         let settle = |orphan| match orphan {
             Orphan::Join(join) => left.joins.push(join),
             Orphan::Task(task) => match mover.resume(task) {
-                Some(task) if task.is_abandoned() => mover.discard(task), // nobody tries it again
+                Some(task) if task.is_abandoned() => mover.discard(task), // its caller has gone
                 suspect => left.tasks.extend(suspect),
             },
         };
@@ -173,7 +174,7 @@ impl Supervisor {
         left
     }
 
-    /// Decides what becomes of what a dead worker was working on.
+    /// Decides what becomes of the tasks on which a dead worker was working.
     fn settle(&mut self, index: usize, left: Remains<'_>, ending: &Ending, restarting: bool) {
         let post = &self.posts[index];
         let (node, on_death) = (post.node, post.on_death);
@@ -190,7 +191,7 @@ impl Supervisor {
             let error = error(join.attempt(), cause.clone());
             mover.repeat_join(join, error);
         }
-        // Halves, where they are to be tried apart; then one that is alone stays so.
+        // Two halves, each a group of its own; so a task that is alone stays alone.
         let (mut number, mut group) = (0, self.group);
         for task in left.tasks {
             let attempt = task.attempt();
@@ -216,12 +217,12 @@ impl Supervisor {
         self.group = group;
     }
 
-    /// After a panic of this very thread: see the module, *Crash*. Whatever was half done is done again, as after
-    /// a death.
+    /// After a panic of the supervisor's thread itself: see *Crash* of the module. Steps that were half done are
+    /// repeated, as after a death.
     pub(super) fn resign(&mut self, panic: &Panic) {
         let reason = format!("the server's supervisor has failed: {panic}");
         let quietly = |work: &mut dyn FnMut()| {
-            let _ = crate::panics::caught(AssertUnwindSafe(&mut *work)); // once is enough to know
+            let _ = crate::panics::caught(AssertUnwindSafe(&mut *work)); // one panic was reported already
         };
         say(|| tracing::error!("{reason}; every servlet is down"));
         let segment = Arc::clone(&self.shared.segment);
@@ -230,18 +231,18 @@ impl Supervisor {
         for node in 0..segment.shape().nodes {
             self.shared.down(node as usize).get_or_insert_with(|| reason.clone());
         }
-        self.shared.gate_closed.store(true, Ordering::SeqCst); // *down*
+        self.shared.gate_closed.store(true, Ordering::SeqCst); // [gate]
         wake_everyone(&segment);
         for index in 0..self.posts.len() {
             let mut ending = Ending { pid: 0, signal: None, code: None, text: String::new(), reason: None };
             match std::mem::replace(&mut self.posts[index].body, Body::None) {
-                // What it has in its hands it still answers.
+                // The thread still answers the tasks that it holds.
                 Body::Thread { left, .. } if !left.load(Ordering::SeqCst) => continue,
                 Body::Process(mut process) => {
                     spawn::kill(&process);
                     let Some(end) = process.await_end(KILL_LIMIT) else {
                         say_it_survives(&self.posts[index].title, process.child.id());
-                        continue; // what it has in its hands is still its own
+                        continue; // the process still owns the tasks that it holds
                     };
                     ending.signal = end.signal();
                 }

@@ -1,4 +1,4 @@
-//! No worker stays in a state for ever.
+//! The limits on how long a worker may stay in a state.
 //!
 //! # Protocol
 //!
@@ -6,19 +6,19 @@
 //! |---|---|---|
 //! | starting | attaches, runs `new` and `warm_up` | the server's start timeout (while the server itself starts, that is all workers' together) |
 //! | working | is in `call` | the servlet's `exec_timeout`, for processes, if there is one |
-//! | leaving | runs `cleanup`, after a fatal error of it or of a fellow, and ends | the server's shut-down timeout |
+//! | leaving | runs `cleanup`, after a fatal error of its own or of another thread of its unit, and ends | the server's shut-down timeout |
 //! | idle | waits for requests | none |
 //!
-//! While the server shuts down, its deadline takes the place of the first and the last. A process whose time is over
-//! is killed, which is a death like any other; one that was not ready in time then counts as given up, for its callers,
-//! until it is. A thread cannot be killed: its servlet goes on without it, as if it were given up, until it goes on by
-//! itself.
+//! While the server shuts down, its deadline replaces the limits of starting and leaving. The supervisor kills a
+//! process whose time is over, which is a death like any other; a worker that was not ready in time counts as given up,
+//! for its callers, until it is ready. A thread cannot be killed: its servlet goes on without it, as if it were given
+//! up, until the thread continues by itself.
 //!
 //! # Invariants
 //!
-//! * *looks*: time counts as it is seen. Between two looks no more than two looks' time has passed for anybody,
-//!   whatever the clock says: a group of processes that is frozen as a whole (a paused container, a laptop that
-//!   sleeps) has not worked meanwhile, and its calls get the rest of their time.
+//! * `[looks]`: time counts as the supervisor sees it. Between two looks at most two intervals count for any worker,
+//!   whatever the clock says: a group of processes that is frozen as a whole (a paused container, a laptop that sleeps)
+//!   has not worked meanwhile, and its calls get the rest of their time.
 
 use super::post::{Body, Post};
 use super::shared::Limits;
@@ -30,7 +30,7 @@ use ringmill_shm::participant::Life;
 use ringmill_shm::segment::Segment;
 use std::time::{Duration, Instant};
 
-/// What the places of a post say.
+/// The stage of a post, as its rows say.
 fn stage_of(post: &Post, segment: &Segment) -> Stage {
     let any = |is: fn(Life) -> bool| post.entries(segment).any(|entry| is(entry.life()));
     if any(|life| life == Life::Starting) {
@@ -45,7 +45,7 @@ fn stage_of(post: &Post, segment: &Segment) -> Stage {
 }
 
 impl Supervisor {
-    /// Ends workers that are in a state for too long.
+    /// Ends workers that have been in a state for too long.
     pub(super) fn look_at_limits(&mut self) {
         let Some(passed) = self.looks.take(Instant::now()) else { return };
         let watches_states = self.restarts_workers();
@@ -58,8 +58,8 @@ impl Supervisor {
         }
     }
 
-    /// Says which processes do not end although they were killed: signals may be refused, and a process that is
-    /// stopped, or does not listen, does not take an order either.
+    /// Reports processes that were killed and do not end: signals may be refused, and a process that is stopped, or
+    /// whose watcher does not run, does not follow an order either.
     fn look_at_the_killed(&mut self, index: usize, passed: Duration) {
         let post = &mut self.posts[index];
         let (Body::Process(process), Some(killing)) = (&post.body, &mut post.killing) else { return };
@@ -74,9 +74,9 @@ impl Supervisor {
         let post = &mut self.posts[index];
         let Some(limit) = post.exec_timeout else { return };
         let Body::Process(_) = post.body else { return };
-        let places = post.places.start as usize..post.places.end as usize;
+        let rows = post.rows.start as usize..post.rows.end as usize;
         let mut over = false;
-        for (entry, call) in self.shared.segment.participants()[places].iter().zip(&mut post.calls) {
+        for (entry, call) in self.shared.segment.participants()[rows].iter().zip(&mut post.calls) {
             let number = entry.counters().call().unwrap_or(0);
             over |= call.look(number, passed) >= limit && number != 0;
         }
@@ -90,7 +90,7 @@ impl Supervisor {
         }
     }
 
-    /// Kills a worker that is not ready, or not gone, in time; a thread is done without.
+    /// Kills a worker that is not ready, or not gone, in time; a servlet goes on without such a thread.
     fn look_at_state(&mut self, index: usize, passed: Duration) {
         let Limits { start, shutdown } = self.shared.limits;
         let post = &mut self.posts[index];
@@ -126,7 +126,7 @@ impl Supervisor {
                 || tracing::error!(worker = %post.title, "a worker {how}; a thread cannot be killed, so its servlet goes on without it"),
             );
             let node = post.node;
-            post.on_trial = true; // if it is ready after all, it counts again
+            post.on_trial = true; // if it gets ready after all, it counts again
             self.give_up_if_last(node, &format!("{how}, and a thread cannot be killed"));
         }
     }

@@ -1,30 +1,31 @@
-//! The supervisor: one thread in the server's process that notices deaths, repairs what they left,
-//! answers the requests of the dead, and starts workers anew.
+//! The supervisor: one thread in the server's process that notices deaths, repairs what the dead left, answers their
+//! requests, and restarts workers.
 //!
 //! # Protocol
 //!
-//! It sleeps in `poll` on the pidfds and [tethers](ringmill_shm::sys::tether) of all worker processes and on one
-//! eventfd for orders. A process whose tether is closed while it lives is none of ours any more, and is killed. What dies and is
-//! started again together has one post: a worker's process with the places of all its threads, or one thread
-//! of the server's process, which ends before its time only by a fatal error. After a death: mark the places
-//! DEAD; repair (with `WorkerDied` for what the worker was working on); wake everybody;
-//! schedule the restart, or give the worker up, as the servlet's [`Restarts`](crate::Restarts) say. A servlet whose last worker is
-//! given up is *down*: its requests, in its ring and to come, are answered with an error that says why, until a
-//! worker that is started again on trial is ready.
+//! The supervisor sleeps in `poll` on the pidfds and [tethers](ringmill_shm::sys::tether) of all worker processes and
+//! on one eventfd for commands of callers. It kills a process whose tether is closed while it lives, since that is no
+//! worker any more. Each unit has one post: a worker's process with the rows of all its threads, or one thread of the
+//! server's process, which ends early only by a fatal error. After a death the supervisor marks the rows DEAD; repairs
+//! (with `WorkerDied` for the tasks on which the worker was working); rings all bells; schedules the restart, or gives
+//! the worker up, as the servlet's [`Restarts`](crate::Restarts) say. A servlet whose last worker is given up is down:
+//! its requests, in its ring and to come, are answered with an error that says why, until a worker that is started on
+//! trial is ready.
 //!
 //! # Ordering
 //!
-//! * *down*: the supervisor marks the node (`doorbell`), then empties its ring; who pushes into it after
-//!   that sees the mark and empties it again. Callers are told at once where every request comes by that
-//!   node: the gate is closed too. When a worker is ready again the mark goes first, then the gate opens: who
-//!   still saw either is refused, and what anybody pushes meanwhile, that worker or he himself takes out.
+//! * `[gate]`: the supervisor marks the node (`[down]` of `doorbell`), then empties its ring; a participant that pushes
+//!   after that sees the mark and empties the ring again. If every request passes that node, the supervisor also closes
+//!   the gate, so that callers are refused at once. When a worker is ready again, the mark is cleared first, then the
+//!   gate opens: a caller that still sees either is refused, and a task that is pushed meanwhile is taken out by that
+//!   worker or by its pusher.
 //!
 //! # Crash
 //!
-//! The supervisor dies with the server's process; then the workers leave and the segment is stale. Should its
-//! thread panic all the same (panics of the log's listeners are caught), nobody is left who would notice a death:
-//! every servlet is down from then on, its processes are killed, and what they had is answered; not what the
-//! supervisor itself had in its hands.
+//! The supervisor dies with the server's process; then the workers leave and the segment is stale. If its thread panics
+//! all the same (panics of the log's listeners are caught), no thread is left that notices a death: every servlet is
+//! down from then on, its processes are killed, and their requests are answered; but not a request that the supervisor
+//! itself was handling.
 #![expect(unsafe_code, reason = "the contract of leases that the server holds for threads")]
 
 mod burial;
@@ -59,7 +60,7 @@ use ringmill_shm::sys::birth::Birth;
 use ringmill_shm::sys::file::unlock_all;
 use ringmill_shm::sys::process::{is_ending, user_id, wait_readable};
 use ringmill_shm::token::Token;
-use shared::Wish;
+use shared::Command;
 use stage::{Looks, Seen, Stage};
 use state::EarlyDeaths;
 use std::os::fd::AsRawFd;
@@ -70,8 +71,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// How often who waits for the supervisor looks at what it has been ordered.
-const LOOK_AT_ORDERS: Duration = Duration::from_millis(500);
+/// How often a thread that waits for the supervisor looks at the command.
+const LOOK_AT_COMMANDS: Duration = Duration::from_millis(500);
 
 /// A handle to the running supervisor.
 #[derive(Debug)]
@@ -84,16 +85,16 @@ pub(crate) struct Handle {
 }
 
 impl Handle {
-    /// From now on workers that die are started again.
+    /// From now on dead workers are restarted.
     pub(crate) fn server_is_ready(&self, shared: &Shared) {
         self.started.store(true, Ordering::SeqCst);
-        shared.orders.signal(); // one may have died since it was ready
+        shared.commands.signal(); // a worker may have died since it was ready
     }
 
     /// The error for a worker that ended before it was ready.
-    pub(crate) fn early_death(&self, servlet: String, worker: u32, place: u32) -> StartError {
+    pub(crate) fn early_death(&self, servlet: String, worker: u32, row: u32) -> StartError {
         let deaths = self.early_deaths.lock().unwrap_or_else(|e| e.into_inner());
-        let death = deaths.iter().find(|(of, ..)| *of == place);
+        let death = deaths.iter().find(|(of, ..)| *of == row);
         if let Some((_, _, Some(reason))) = death {
             return StartError::Join { servlet, worker, reason: reason.clone() };
         }
@@ -102,7 +103,7 @@ impl Handle {
         StartError::Died { servlet, worker, status: text, code: status.and_then(Ended::code) }
     }
 
-    /// Waits until every worker has gone; no longer than `until` says, which is asked now and then.
+    /// Waits until every worker has gone, up to the instant that `until` returns, which may change.
     pub(crate) fn join(&self, until: impl Fn() -> Instant) {
         let mut is_over = self.over.is_over();
         while !*is_over {
@@ -115,16 +116,16 @@ impl Handle {
                 });
                 return;
             }
-            let waited = self.over.changed.wait_timeout(is_over, left.min(LOOK_AT_ORDERS));
+            let waited = self.over.changed.wait_timeout(is_over, left.min(LOOK_AT_COMMANDS));
             is_over = waited.unwrap_or_else(|e| e.into_inner()).0;
         }
         drop(is_over);
         let thread = self.thread.lock().unwrap_or_else(|e| e.into_inner()).take();
-        thread.map(joined); // its panics are ours to have prevented; nothing is left to do here
+        thread.map(joined); // a panic has been handled by `resign`
     }
 }
 
-/// Whether the supervisor's thread has done all that it does.
+/// Whether the supervisor's thread has done its last work.
 #[derive(Debug, Default)]
 struct Over {
     is_over: Mutex<bool>,
@@ -137,7 +138,7 @@ impl Over {
     }
 }
 
-/// Says so when dropped.
+/// Sets [`Over`] when it is dropped.
 struct Tell(Arc<Over>);
 
 impl Drop for Tell {
@@ -149,7 +150,7 @@ impl Drop for Tell {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        // In a forked child there is no such thread, and its handle may be another thread's by now.
+        // A forked child has no such thread, and the handle may belong to another thread by now.
         if !self.birth.is_here() {
             std::mem::forget(self.thread.get_mut().unwrap_or_else(|e| e.into_inner()).take());
         }
@@ -157,10 +158,10 @@ impl Drop for Handle {
 }
 
 impl Supervisor {
-    /// Prepares the places and starts all workers, side by side.
+    /// Prepares the rows and starts all workers in parallel.
     ///
     /// # Errors
-    /// If a process or thread cannot be started; those that were are killed.
+    /// If a process or thread cannot be started; those that were started are killed.
     pub(crate) fn start(
         shared: Arc<Shared>,
         nodes: &[PlanNode],
@@ -180,7 +181,7 @@ impl Supervisor {
             looks,
         };
         let (early_deaths, started) = (Arc::clone(&supervisor.early_deaths), Arc::clone(&supervisor.started));
-        // Workers inherit the affinity of the thread that starts them: this one's, which is unpinned first.
+        // Workers inherit the affinity of the thread that starts them: the supervisor's, which is unpinned first.
         let (told, tell) = std::sync::mpsc::channel();
         let over = Arc::<Over>::default();
         let tell_over = Tell(Arc::clone(&over));
@@ -194,7 +195,7 @@ impl Supervisor {
             }
             let launched = supervisor.launch_all();
             let failed = launched.is_err();
-            let _ = told.send(launched); // the other side waits for it
+            let _ = told.send(launched); // the receiver waits for it
             if failed {
                 supervisor.shared.kill();
             }
@@ -207,7 +208,7 @@ impl Supervisor {
         let handle =
             Handle { thread: Mutex::new(Some(thread)), over, early_deaths, started, birth: Birth::here() };
         let join = || handle.join(shared.over_by(2 * KILL_LIMIT));
-        // Of starting a process too the wait has an end: the standard library's is for ever where it cannot hear of it.
+        // A limit also on starting a process: the standard library waits for ever if the child cannot report.
         match tell.recv_timeout(shared.limits.start) {
             Ok(Ok(())) => Ok(handle),
             Ok(Err(error)) => {
@@ -241,7 +242,7 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Where this process may lose the right to remove its files: see [`janitor`](crate::host::janitor).
+    /// Starts a janitor if this process may lose the right to remove its files: see [`janitor`](crate::host::janitor).
     fn hire_janitor(&self) {
         let own = self.posts.iter().find_map(|post| match &post.starter {
             Starter::Process(recipe) if recipe.is_own => Some(recipe),
@@ -249,20 +250,21 @@ impl Supervisor {
         });
         let Some(recipe) = own.filter(|_| user_id() == 0) else { return };
         match Janitor::hire(recipe, &self.shared.segment, &self.server_name) {
-            Ok(janitor) => drop(self.shared.janitor.set(janitor)), // it is empty: there is one start
+            Ok(janitor) => drop(self.shared.janitor.set(janitor)), // empty: this is the only call
             Err(error) => say(|| {
-                tracing::warn!(%error, "cannot start a janitor; should this process drop its privileges, its files stay");
+                tracing::warn!(%error, "cannot start a janitor: if this process drops its privileges, its files stay");
             }),
         }
     }
 
-    /// Starts the worker of one post. What a process has done that could not be watched, and was ended, is repaired.
+    /// Starts the worker of one post. If a process was started and had to be ended because it could not be watched,
+    /// repairs what it left.
     fn launch(&mut self, index: usize) -> Result<(), StartError> {
         let post = &self.posts[index];
         let segment = &self.shared.segment;
-        let at_start = post.counters(segment); // before the new one can count
-        let prepare = |(place, entry): (u32, &Entry)| entry.prepare(place);
-        let tokens: Vec<Token> = post.places.clone().zip(post.entries(segment)).map(prepare).collect();
+        let at_start = post.counters(segment); // before the new worker can count
+        let prepare = |(row, entry): (u32, &Entry)| entry.prepare(row);
+        let tokens: Vec<Token> = post.rows.clone().zip(post.entries(segment)).map(prepare).collect();
         crash_point!("supervisor.prepared");
         let body = match &post.starter {
             Starter::Process(recipe) => match self.spawn_process(post, recipe, tokens.clone()) {
@@ -290,7 +292,7 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Starts a worker's process; if that fails, with the pid of one that could not be ended.
+    /// Starts a worker's process. An error comes with the pid of a process that was started and could not be ended.
     fn spawn_process(
         &self,
         post: &Post,
@@ -301,7 +303,7 @@ impl Supervisor {
         let origin = Origin::of(segment)
             .map_err(|error| (StartError::System { what: "look at the server's lease", error }, None))?;
         let order = Order {
-            place: post.places.start,
+            row: post.rows.start,
             tokens,
             wait: post.wait,
             origin,
@@ -325,16 +327,16 @@ impl Supervisor {
     fn spawn_thread(&self, post: &Post, token: Token, live: Live) -> Result<Body, StartError> {
         let segment = Arc::clone(&self.shared.segment);
         let system = |what| move |error| StartError::System { what, error };
-        // *lease before deeds*.
-        let place = post.places.start;
+        // [lease before deeds].
+        let row = post.rows.start;
         segment.lease().hold(token).map_err(system("take a worker's lease"))?;
-        let cpus = segment.participants()[place as usize].cpus();
-        let unit = Arc::new(Unit::new(post.places.clone()));
+        let cpus = segment.participants()[row as usize].cpus();
+        let unit = Arc::new(Unit::new(post.rows.clone()));
         let router = Arc::clone(&self.shared.router);
-        let Some(seat) = Seat::new(segment, place, token, post.wait, router, unit) else {
-            // SAFETY: nobody was given it.
+        let Some(seat) = Seat::new(segment, row, token, post.wait, router, unit) else {
+            // SAFETY: no worker has the token.
             unsafe { self.shared.segment.lease().release(token) };
-            return Err(system("find a worker's place")(std::io::ErrorKind::NotFound.into()));
+            return Err(system("find a worker's row")(std::io::ErrorKind::NotFound.into()));
         };
         let left = Arc::new(AtomicBool::new(false));
         let farewell = Farewell { left: Arc::clone(&left), shared: Arc::clone(&self.shared) };
@@ -342,7 +344,7 @@ impl Supervisor {
         let body = move || {
             let _farewell = farewell; // dropped last
             if !cpus.is_empty() {
-                // Checked against the allowed set when planned; it may have shrunk since.
+                // The plan checked the CPUs against the allowed set; it may have shrunk since.
                 if let Err(error) = ringmill_shm::sys::cpu::pin_thread(&cpus) {
                     say(|| tracing::warn!(?cpus, %error, "cannot pin a worker's thread"));
                 }
@@ -375,7 +377,7 @@ impl Supervisor {
                 janitor.tell_if_needed(|| held.is_some_and(|held| held.root.has_changed()));
             }
             let timeout = self.next_timer().map(|at| at.saturating_duration_since(Instant::now()));
-            let mut fds = vec![self.shared.orders.as_raw_fd()];
+            let mut fds = vec![self.shared.commands.as_raw_fd()];
             let mut owners = vec![usize::MAX];
             for (index, post) in self.posts.iter().enumerate() {
                 if let Body::Process(process) = &post.body {
@@ -390,14 +392,14 @@ impl Supervisor {
             }
             let ready = wait_readable(&fds, timeout);
             if ready[0] {
-                self.shared.orders.clear();
+                self.shared.commands.clear();
             }
             for (&index, _) in owners.iter().zip(&ready).skip(1).filter(|(_, ready)| **ready) {
                 self.listen(index);
                 self.reap(index);
             }
             if self.looks.next() <= Instant::now() {
-                // Where the system refuses to wait for descriptors, nothing is ever ready.
+                // If the system refuses the wait, no descriptor ever gets ready.
                 (0..self.posts.len()).for_each(|index| self.reap(index));
             }
             self.join_threads();
@@ -409,15 +411,15 @@ impl Supervisor {
     }
 
     fn stopping(&self) -> bool {
-        self.shared.wished() != Wish::Watch
+        self.shared.commanded() != Command::Watch
     }
 
-    /// Whether there is nothing left to watch.
+    /// Whether no worker is left to watch.
     fn over(&self) -> bool {
         let gone = |post: &Post| match &post.body {
-            // It obeys no signal and no order: said in `look_at_the_killed`.
+            // It obeys no signal and no order, which `look_at_the_killed` reports.
             Body::Process(_) => post.survives(),
-            // A thread cannot be killed: after the deadline it is left to itself.
+            // A thread cannot be killed: after the deadline the supervisor leaves it.
             Body::Thread { left, .. } => left.load(Ordering::SeqCst) || self.past_deadline(),
             Body::Awaiting(_) | Body::GivenUp(_) | Body::None => true,
         };
@@ -425,14 +427,14 @@ impl Supervisor {
     }
 
     fn past_deadline(&self) -> bool {
-        match self.shared.wished() {
-            Wish::Watch => false,
-            Wish::Stop(deadline) => Instant::now() >= deadline,
-            Wish::Kill => true,
+        match self.shared.commanded() {
+            Command::Watch => false,
+            Command::Stop(deadline) => Instant::now() >= deadline,
+            Command::Kill => true,
         }
     }
 
-    /// Does what has been ordered.
+    /// Obeys the command.
     fn obey(&mut self) {
         if self.stopping() && !matches!(self.shared.segment.run(), Run::Stopping) {
             self.shared.segment.set_run(Run::Stopping);
@@ -443,20 +445,20 @@ impl Supervisor {
         }
     }
 
-    /// When to look again without being woken.
+    /// When to look again without a wake.
     fn next_timer(&self) -> Option<Instant> {
         let restart = self.posts.iter().filter_map(|post| match post.body {
             Body::Awaiting(at) | Body::GivenUp(Some(at)) if self.restarts_workers() => Some(at),
             _ => None,
         });
-        let deadline = match self.shared.wished() {
-            Wish::Stop(at) if !self.past_deadline() => Some(at),
+        let deadline = match self.shared.commanded() {
+            Command::Stop(at) if !self.past_deadline() => Some(at),
             _ => None,
         };
         restart.chain(deadline).chain([self.looks.next()]).min()
     }
 
-    /// A process has said something, or its tether is closed.
+    /// Handles the words of a process, or the end of its tether.
     fn listen(&mut self, index: usize) {
         let post = &mut self.posts[index];
         let Body::Process(process) = &mut post.body else { return };
@@ -467,7 +469,7 @@ impl Supervisor {
                 Word::Warning(warning) => {
                     say(|| tracing::warn!(worker = %post.title, "a worker {warning}"));
                 }
-                // A script's: what it runs is known once it runs.
+                // A script's: which program it execs is known once that runs.
                 Word::Build(build) => {
                     if let Starter::Process(recipe) = &mut post.starter {
                         recipe.build.get_or_insert(build);
@@ -475,7 +477,7 @@ impl Supervisor {
                 }
             }
         }
-        // On its way out it closes everything too.
+        // A process that is ending closes its tether too.
         if was_tied && process.tether.is_none() {
             let ending = is_ending(process.child.id());
             process.strayed = ending == Some(false);
@@ -485,7 +487,7 @@ impl Supervisor {
         }
     }
 
-    /// A process has ended.
+    /// Handles a process that has ended.
     fn reap(&mut self, index: usize) {
         let post = &mut self.posts[index];
         let Body::Process(process) = &mut post.body else { return };
@@ -498,17 +500,17 @@ impl Supervisor {
         let ending =
             Ending { pid: child.id(), signal: end.signal(), code: end.code(), text, reason: reason.take() };
         if let Starter::Process(recipe) = &post.starter {
-            unlock_all(&recipe.spare); // what it held of a description that we have too
+            unlock_all(&recipe.spare); // releases its bytes: the server shares that file description
         }
         if !self.started.load(Ordering::SeqCst) {
             let mut deaths = self.early_deaths.lock().unwrap_or_else(|e| e.into_inner());
-            deaths.extend(post.places.clone().map(|place| (place, end, ending.reason.clone())));
+            deaths.extend(post.rows.clone().map(|row| (row, end, ending.reason.clone())));
         }
         crash_point!("supervisor.reaped");
         self.bury(index, &ending);
     }
 
-    /// Looks after threads that have ended.
+    /// Handles threads that have ended.
     fn join_threads(&mut self) {
         for index in 0..self.posts.len() {
             let left =
@@ -518,7 +520,7 @@ impl Supervisor {
             }
             let post = &mut self.posts[index];
             let Body::Thread { thread, .. } = std::mem::replace(&mut post.body, Body::None) else { continue };
-            let code = joined(thread); // user code's panics are caught inside
+            let code = joined(thread); // panics of user code are caught within
             for &token in &post.tokens {
                 // SAFETY: its thread has ended.
                 unsafe { self.shared.segment.lease().release(token) };
@@ -530,7 +532,7 @@ impl Supervisor {
 }
 
 impl Drop for Supervisor {
-    /// However the thread ends, no process is left behind that obeys.
+    /// However the thread ends, no process stays that can be killed.
     fn drop(&mut self) {
         self.posts.iter_mut().for_each(Post::kill);
         for post in &mut self.posts {

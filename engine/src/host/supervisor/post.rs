@@ -1,4 +1,4 @@
-//! A worker's place, with whatever runs in it.
+//! A post: the supervisor's record of one unit, and what runs there.
 
 use super::shared::Shared;
 use super::stage::{Killing, Seen, Stage};
@@ -24,32 +24,32 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// What runs in a worker's place.
+/// What runs in a post.
 #[derive(Debug)]
 pub(super) enum Body {
     Process(Process),
     Thread {
-        /// Ends with what the process of such a worker would exit with.
+        /// Returns the code with which the process of such a worker would exit.
         thread: JoinHandle<i32>,
         /// See [`Farewell`].
         left: Arc<AtomicBool>,
     },
-    /// Dead; to be started again then.
+    /// Dead; to be restarted at this instant.
     Awaiting(Instant),
-    /// Dead too often; to be started on trial then, if at all.
+    /// Given up; to be started on trial at this instant, if at all.
     GivenUp(Option<Instant>),
-    /// Nothing yet, or gone in order.
+    /// Not started yet, or gone in order.
     None,
 }
 
-/// How a post's workers are started.
+/// How the supervisor starts a post's unit.
 pub(super) enum Starter {
     Process(Recipe),
     Thread(Live),
 }
 
-/// Tells the supervisor that a worker's thread is about to end, in whatever way. The thread itself counts
-/// as finished only later, and of that nobody is told.
+/// When dropped, tells the supervisor that a worker's thread is about to end. The thread counts as finished only later,
+/// and no event reports that.
 pub(super) struct Farewell {
     pub(super) left: Arc<AtomicBool>,
     pub(super) shared: Arc<Shared>,
@@ -58,50 +58,51 @@ pub(super) struct Farewell {
 impl Drop for Farewell {
     fn drop(&mut self) {
         self.left.store(true, Ordering::SeqCst);
-        self.shared.orders.signal();
+        self.shared.commands.signal();
     }
 }
 
-/// One worker's places: of all threads of its process, or of one thread of the server's.
+/// One unit: all threads of a worker's process, or one thread of the server's.
 pub(super) struct Post {
-    pub(super) places: Range<u32>,
+    pub(super) rows: Range<u32>,
     pub(super) node: u32,
     pub(super) title: String,
     pub(super) wait: Wait,
     pub(super) starter: Starter,
-    /// Of its last incarnation, one for each place: whose death is repaired is not asked of the segment.
+    /// The tokens of its last incarnation, one for each row: a repair takes the dead's token from here, not from the
+    /// segment.
     pub(super) tokens: Vec<Token>,
     pub(super) body: Body,
     pub(super) since: Instant,
     pub(super) restarts: Restarts,
     pub(super) on_death: OnDeath,
     pub(super) exec_timeout: Option<Duration>,
-    /// By place: which call goes on; 0: none.
+    /// By row: the call in progress; 0: none.
     pub(super) calls: Vec<Seen<u64>>,
-    /// What it is doing.
+    /// Which stage it is in.
     pub(super) stage: Seen<Stage>,
-    /// What it has been doing for too long, and the limit.
+    /// The stage in which it has been for too long, and the limit.
     pub(super) overdue: Option<(Stage, Duration)>,
-    /// It was not ready in time, or a thread does not go on; and it has not been ready since.
+    /// Whether it was not ready in time, or a thread does not go on; and it has not been ready since.
     pub(super) hangs: bool,
-    /// A call took too long, so its process is killed.
+    /// Whether a call took too long, so that its process is killed.
     pub(super) overran: bool,
-    /// Its process has been killed, and has not ended yet.
+    /// Set while its process has been killed and has not ended.
     pub(super) killing: Option<Killing>,
     pub(super) record: Record,
-    /// What its places' counters said when it was started.
+    /// Its rows' counters when it was started.
     pub(super) at_start: Snapshot,
-    /// Batches that former incarnations have finished.
+    /// How many batches its former incarnations finished.
     pub(super) finished_before: u64,
-    /// Started again after it was given up, or while its servlet is down, and not ready yet.
+    /// Whether it was started after it was given up, or while its servlet is down, and is not ready yet.
     pub(super) on_trial: bool,
-    /// How often in a row the system had no room for it.
+    /// How often in a row the system had no process, descriptor or memory for it.
     pub(super) refusals: u32,
 }
 
 impl Post {
     pub(super) fn entries<'s>(&self, segment: &'s Segment) -> impl Iterator<Item = &'s Entry> + use<'s> {
-        segment.participants()[self.places.start as usize..self.places.end as usize].iter()
+        segment.participants()[self.rows.start as usize..self.rows.end as usize].iter()
     }
 
     /// Kills its process, if it has one.
@@ -112,17 +113,17 @@ impl Post {
         }
     }
 
-    /// Whether it lives on although it was killed, long enough ago.
+    /// Whether it was killed long enough ago and still lives.
     pub(super) fn survives(&self) -> bool {
         self.killing.is_some_and(|killing| killing.is_told)
     }
 
-    /// What its places' counters say.
+    /// The sum of its rows' counters.
     pub(super) fn counters(&self, segment: &Segment) -> Snapshot {
         self.entries(segment).fold(Snapshot::default(), |sum, e| sum.merged(e.counters().snapshot()))
     }
 
-    /// How many batches it has finished since it was started. One in which it gave up is none, unless it has
+    /// How many batches it has finished since it was started. The batch at which it gave up counts only if it has
     /// answered an item of it.
     pub(super) fn finished(&self, segment: &Segment, gave_up: bool) -> u64 {
         let (now, then) = (self.counters(segment), self.at_start);
@@ -133,10 +134,10 @@ impl Post {
     }
 }
 
-/// A post for every worker of a plan.
+/// The posts for all workers of a plan.
 ///
 /// # Errors
-/// If there is no executable that its process can be started from.
+/// If a worker's executable cannot be opened.
 pub(super) fn posts(
     segment: &Segment,
     nodes: &[PlanNode],
@@ -146,14 +147,14 @@ pub(super) fn posts(
     let mut posts = Vec::new();
     let mut pantry = Pantry::default();
     for (index, (node, info)) in nodes.iter().zip(segment.nodes()).enumerate() {
-        let mut post = |places: Range<u32>, title, starter| {
+        let mut post = |rows: Range<u32>, title, starter| {
             let first = info.first_participant;
-            let places = first + places.start..first + places.end;
+            let rows = first + rows.start..first + rows.end;
             let since = Instant::now();
             posts.push(Post {
                 node: index as u32,
                 title: format!("{server_name}/{title}"),
-                wait: wait_on(&segment.participants()[places.start as usize].cpus(), nodes, wait),
+                wait: wait_on(&segment.participants()[rows.start as usize].cpus(), nodes, wait),
                 starter,
                 tokens: Vec::new(),
                 body: Body::None,
@@ -161,7 +162,7 @@ pub(super) fn posts(
                 restarts: node.restarts,
                 on_death: node.on_death,
                 exec_timeout: node.exec_timeout,
-                calls: vec![Seen::new(0); places.len()],
+                calls: vec![Seen::new(0); rows.len()],
                 stage: Seen::new(Stage::Starting),
                 overdue: None,
                 hangs: false,
@@ -172,12 +173,12 @@ pub(super) fn posts(
                 finished_before: 0,
                 on_trial: false,
                 refusals: 0,
-                places,
+                rows,
             });
         };
         let threads = info.facts.threads;
         for worker in 0..info.places / threads {
-            let places = worker * threads..(worker + 1) * threads;
+            let rows = worker * threads..(worker + 1) * threads;
             match &node.launch {
                 Launch::Process { program, env } => {
                     let image = pantry.image(program.as_deref()).map_err(|error| StartError::Executable {
@@ -195,12 +196,12 @@ pub(super) fn posts(
                         held: pantry.held().map_err(system("open /dev/null"))?,
                         spare: segment.lease().open_again().map_err(system("open the lease again"))?,
                     });
-                    post(places, title(&info.name, worker, 0, 1), starter);
+                    post(rows, title(&info.name, worker, 0, 1), starter);
                 }
                 Launch::Thread { live } => {
-                    for (thread, place) in (0..).zip(places) {
+                    for (thread, row) in (0..).zip(rows) {
                         let starter = Starter::Thread(Arc::clone(live));
-                        post(place..place + 1, title(&info.name, worker, thread, threads), starter);
+                        post(row..row + 1, title(&info.name, worker, thread, threads), starter);
                     }
                 }
             }
@@ -209,7 +210,7 @@ pub(super) fn posts(
     Ok(posts)
 }
 
-/// What posts share.
+/// What the posts share: each executable is opened once.
 #[derive(Default)]
 struct Pantry {
     images: BTreeMap<Option<PathBuf>, Arc<Image>>,
@@ -217,7 +218,7 @@ struct Pantry {
 }
 
 impl Pantry {
-    /// The executable of a program; of this one, if none is named.
+    /// The executable of a program; this program's, if none is named.
     fn image(&mut self, program: Option<&Path>) -> io::Result<Arc<Image>> {
         if let Some(image) = self.images.get(&program.map(Path::to_path_buf)) {
             return Ok(Arc::clone(image));
@@ -236,8 +237,8 @@ impl Pantry {
     }
 }
 
-/// How a worker on these CPUs waits; none: it may run on any. Where more may spin than there are CPUs to spin
-/// on, each that does keeps another one from working. Of the workers of a node one spins at a time; on any CPU
+/// How a worker on these CPUs waits (an empty list: it may run on any). If more threads may spin than there are CPUs
+/// for them, each spinner keeps another thread from working. Of the workers of a node one spins at a time; on any CPU
 /// there may also be a caller.
 fn wait_on(cpus: &[usize], nodes: &[PlanNode], wait: Wait) -> Wait {
     let meets = |worker: &Vec<usize>| worker.is_empty() || worker.iter().any(|cpu| cpus.contains(cpu));

@@ -1,7 +1,7 @@
-//! After a death: whether and when a worker is started again, and what becomes of a servlet without any.
+//! After a death: whether and when a worker is restarted, and what becomes of a servlet without workers.
 
 use super::post::{Body, Post};
-use super::shared::Wish;
+use super::shared::Command;
 use super::state::Supervisor;
 use crate::error::{RemoteCause, StartError};
 use crate::panics::say;
@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-/// No sleep of who waits for a worker on trial is longer: the backstop for a wake that a dying waker owed.
+/// The longest sleep of a thread that waits for a worker on trial: the backstop for a wake that a dead waker owed.
 const SLEEP_LIMIT: Duration = Duration::from_secs(1);
 
 /// Back-off while the system has no process, descriptor or memory left for a worker.
@@ -20,28 +20,29 @@ const FIRST_SHORTAGE: Duration = Duration::from_millis(10);
 const LONGEST_SHORTAGE: Duration = Duration::from_millis(500);
 
 impl Supervisor {
-    /// Whether workers that have died are started again.
+    /// Whether dead workers are restarted.
     pub(super) fn restarts_workers(&self) -> bool {
         !self.stopping() && self.started.load(Ordering::SeqCst)
     }
 
-    /// Whether a worker of this servlet has finished a batch since the last call; to be asked after a barren death.
+    /// Whether a worker of this servlet has finished a batch since the last call of this function, which follows a
+    /// barren death.
     fn has_progressed(&mut self, node: u32) -> bool {
         let segment = &self.shared.segment;
         let posts = self.posts.iter().filter(|post| post.node == node);
-        // A dead one's call goes on, in its counters, until it is started again.
+        // In its counters a dead worker's call stays in progress until it is restarted.
         let of_one = |post: &Post| post.finished_before.saturating_add(post.finished(segment, false));
         let finished = posts.map(of_one).fold(0, u64::saturating_add);
         std::mem::replace(&mut self.finished[node as usize], finished) < finished
     }
 
-    /// What comes in the place of a dead worker.
+    /// Decides what follows a dead worker in its post.
     pub(super) fn plan_restart(&mut self, index: usize, how: &str, pid: u32, mut death: Death) -> Body {
         if self.stopping() {
             return Body::None;
         }
         if !self.started.load(Ordering::SeqCst) {
-            return Body::Awaiting(Instant::now()); // if the server gets ready all the same
+            return Body::Awaiting(Instant::now()); // in case the server gets ready all the same
         }
         if death.is_barren() {
             death.progress = self.has_progressed(self.posts[index].node);
@@ -73,13 +74,13 @@ impl Supervisor {
         }
     }
 
-    /// For what the system had no room for. That is no fault of the worker, and passes: it is tried for as long
-    /// as it takes.
+    /// After a start for which the system lacked a process, descriptor or memory. That is not the worker's fault, and
+    /// passes: the start is retried without a limit.
     fn await_room(&mut self, index: usize, how: &str) -> Body {
         let post = &mut self.posts[index];
         let backoff = (FIRST_SHORTAGE * 2_u32.pow(post.refusals.min(8))).min(LONGEST_SHORTAGE);
         post.refusals += 1;
-        say(|| tracing::warn!(worker = %post.title, ?backoff, "a worker {how}; it will be tried again"));
+        say(|| tracing::warn!(worker = %post.title, ?backoff, "a worker {how}; its start will be retried"));
         let at = Instant::now() + backoff;
         match std::mem::take(&mut post.on_trial) {
             true => Body::GivenUp(Some(at)),
@@ -94,7 +95,7 @@ impl Supervisor {
         for index in 0..self.posts.len() {
             let due = |at: Instant| at <= Instant::now();
             self.posts[index].on_trial = match self.posts[index].body {
-                // Its trial may have failed late, or in the middle of a batch: only a trial opens a servlet again.
+                // Its trial may have failed late, or during a batch: only a trial reopens a servlet.
                 Body::Awaiting(at) if due(at) => self.shared.down(self.posts[index].node as usize).is_some(),
                 Body::GivenUp(Some(at)) if due(at) => true,
                 _ => continue,
@@ -106,13 +107,14 @@ impl Supervisor {
                 post.entries(&self.shared.segment).for_each(|entry| entry.set_life(Life::Dead));
                 self.posts[index].body = match is_shortage(&error) {
                     true => self.await_room(index, &how),
-                    false => self.plan_restart(index, &how, 0, Death::default()), // its executable has gone: in vain
+                    // Its executable has gone: a failed start.
+                    false => self.plan_restart(index, &how, 0, Death::default()),
                 };
                 self.give_up_if_last(node, &how);
             } else if self.posts[index].on_trial
-                && let Err(error) = self.watch_trial(self.posts[index].places.clone())
+                && let Err(error) = self.watch_trial(self.posts[index].rows.clone())
             {
-                // Nobody would tell us when it is ready: it counts as ready.
+                // No thread would report when it is ready, so it counts as ready.
                 say(|| tracing::warn!(%error, "cannot start the thread that watches a trial"));
                 self.posts[index].on_trial = false;
                 self.shared.reopen(self.posts[index].node);
@@ -120,25 +122,27 @@ impl Supervisor {
         }
     }
 
-    /// Has the supervisor look again once a worker on trial is ready, or is not going to be.
-    fn watch_trial(&self, places: Range<u32>) -> std::io::Result<()> {
+    /// Makes the supervisor look again once a worker on trial is ready, or has failed.
+    fn watch_trial(&self, rows: Range<u32>) -> std::io::Result<()> {
         let shared = Arc::clone(&self.shared);
         let watch = move || {
             let bell = shared.segment.startup();
-            let entries = || &shared.segment.participants()[places.start as usize..places.end as usize];
+            let entries = || &shared.segment.participants()[rows.start as usize..rows.end as usize];
             loop {
                 let count = bell.count();
-                if entries().iter().all(|e| e.life() != Life::Starting) || shared.wished() != Wish::Watch {
+                if entries().iter().all(|e| e.life() != Life::Starting)
+                    || shared.commanded() != Command::Watch
+                {
                     break;
                 }
                 bell.sleep(count, Some(SLEEP_LIMIT)); // a repair rings it too
             }
-            shared.orders.signal();
+            shared.commands.signal();
         };
         std::thread::Builder::new().name("ringmill-trial".into()).spawn(watch).map(|_detached| ())
     }
 
-    /// Where a worker on trial is ready, its servlet takes requests again.
+    /// If a worker on trial is ready, its servlet takes requests again.
     pub(super) fn end_trials(&mut self) {
         for index in 0..self.posts.len() {
             let post = &mut self.posts[index];
@@ -155,7 +159,7 @@ impl Supervisor {
         }
     }
 
-    /// If all workers of a node are given up, its requests are answered with an error from now on.
+    /// If all workers of a node are given up, marks it as down: its requests are answered with an error from now on.
     pub(super) fn give_up_if_last(&mut self, node: u32, how: &str) {
         let posts = || self.posts.iter().filter(|post| post.node == node);
         let is_given_up = |post: &Post| matches!(post.body, Body::GivenUp(_)) || post.on_trial || post.hangs;
@@ -172,7 +176,7 @@ impl Supervisor {
             .find(|post| matches!(post.body, Body::GivenUp(_) | Body::Awaiting(_)))
             .and_then(|p| p.entries(&self.shared.segment).next())
         {
-            first.fail(reason.as_bytes()); // for whoever looks, and who answers in other processes
+            first.fail(reason.as_bytes()); // for movers in other processes, and for shmtool
         }
         *self.shared.down(node as usize) = Some(reason);
         crash_point!("supervisor.gives_up");
@@ -192,7 +196,7 @@ impl Supervisor {
     }
 }
 
-/// Whether a worker was not started because the system has no process, descriptor or memory for it.
+/// Whether a worker was not started because the system lacks a process, descriptor or memory for it.
 fn is_shortage(error: &StartError) -> bool {
     let (StartError::Executable { error, .. } | StartError::System { error, .. }) = error else {
         return false;

@@ -1,4 +1,4 @@
-//! What callers and the supervisor share: orders, and which servlets are down.
+//! What callers and the supervisor share: the command, and which servlets are down.
 #![expect(unsafe_code, reason = "the server's side of the contract of guards")]
 
 use crate::error::{RemoteCause, StartError};
@@ -15,7 +15,8 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 
 thread_local! {
-    /// The address of the [`Shared`] of the server that this thread is the supervisor or a worker of, which it keeps.
+    /// If this thread is a server's supervisor or worker, the address of that server's [`Shared`], which it keeps
+    /// alive.
     static WITHIN: Cell<usize> = const { Cell::new(0) };
 }
 
@@ -33,20 +34,20 @@ pub(crate) struct Shared {
     pub(crate) router: Arc<Router>,
     /// By node: why it is down.
     down: Vec<Mutex<Option<String>>>,
-    /// By node: whether every request comes by it.
+    /// By node: whether every request passes it.
     pub(crate) mandatory: Vec<bool>,
-    /// A node that every request comes by is down, or the server is: the callers' gate.
+    /// The gate of callers: whether a node that every request passes is down, or the server is closed.
     pub(crate) gate_closed: AtomicBool,
-    /// There where the server was started as root.
+    /// Set if the server was started as root.
     pub(crate) janitor: OnceLock<Janitor>,
-    pub(super) orders: EventFd,
-    order: Mutex<Wish>,
+    pub(super) commands: EventFd,
+    command: Mutex<Command>,
     pub(super) limits: Limits,
 }
 
-/// What the supervisor is told to do.
+/// What callers tell the supervisor to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) enum Wish {
+pub(super) enum Command {
     #[default]
     Watch,
     /// Workers leave in order, until the deadline.
@@ -62,7 +63,7 @@ impl Shared {
         router: Arc<Router>,
         limits: Limits,
     ) -> Result<Self, StartError> {
-        let orders =
+        let commands =
             EventFd::new().map_err(|error| StartError::System { what: "make an event descriptor", error })?;
         Ok(Self {
             segment,
@@ -71,8 +72,8 @@ impl Shared {
             mandatory: nodes.iter().map(|node| node.mandatory).collect(),
             gate_closed: AtomicBool::new(false),
             janitor: OnceLock::new(),
-            orders,
-            order: Mutex::default(),
+            commands,
+            command: Mutex::default(),
             limits,
         })
     }
@@ -91,9 +92,9 @@ impl Shared {
         unsafe { self.segment.take_part(Token::SERVER) }
     }
 
-    /// After the last worker has gone: whatever is in a ring, or still comes, is answered with an error.
+    /// After the last worker has gone: answers all tasks that are in a ring, or still come, with an error.
     pub(crate) fn close(&self) {
-        self.gate_closed.store(true, Ordering::SeqCst); // *down*
+        self.gate_closed.store(true, Ordering::SeqCst); // [gate]
         for node in 0..self.segment.shape().nodes {
             self.shut(node, &RemoteCause::ShutDown);
             crash_point!("supervisor.shut_some");
@@ -105,33 +106,33 @@ impl Shared {
         self.down[node].lock().unwrap_or_else(|e| e.into_inner())
     }
 
-    /// Somebody reads the ring of `node` again.
+    /// Called when a worker reads the ring of `node` again.
     pub(super) fn reopen(&self, node: u32) {
         *self.down(node as usize) = None;
         if let Some(parts) = self.segment.node(node) {
-            parts.doorbell().set_up(); // *down*
+            parts.doorbell().set_up(); // [down] of `doorbell`
         }
         crash_point!("supervisor.reopens");
         let down = (0..self.down.len()).any(|node| self.mandatory[node] && self.down(node).is_some());
-        self.gate_closed.store(down, Ordering::SeqCst);
+        self.gate_closed.store(down, Ordering::SeqCst); // [gate]
     }
 
-    /// Nobody reads the ring of `node` any more: what is in it is answered, now and from now on.
+    /// Called when no worker reads the ring of `node` any more: its tasks are answered, now and from now on.
     pub(super) fn shut(&self, node: u32, cause: &RemoteCause) {
         if let Some(parts) = self.segment.node(node) {
-            parts.doorbell().set_down(); // *down*
+            parts.doorbell().set_down(); // [down] of `doorbell`
         }
         self.mover().answer_all_in_ring(node, cause);
     }
 
-    /// Tells the workers to leave; those that have not by the deadline are killed.
+    /// Tells the workers to leave; those that have not left by the deadline are killed.
     pub(crate) fn stop(&self, deadline: Instant) {
-        self.wish(Wish::Stop(deadline));
+        self.command(Command::Stop(deadline));
     }
 
     /// Kills the workers.
     pub(crate) fn kill(&self) {
-        self.wish(Wish::Kill);
+        self.command(Command::Kill);
     }
 
     /// Removes the server's files, or has them removed.
@@ -139,49 +140,49 @@ impl Shared {
         let remove = || self.segment.remove_files();
         match self.janitor.get() {
             Some(janitor) => janitor.dismiss(remove),
-            None => drop(remove()), // nobody else could
+            None => drop(remove()), // there is no janitor that could
         }
     }
 
-    pub(super) fn wish(&self, wish: Wish) {
-        let mut order = self.order.lock().unwrap_or_else(|e| e.into_inner());
-        // From killing there is no way back, and a sooner deadline stays.
-        match (*order, wish) {
-            (Wish::Kill, _) => {}
-            (Wish::Stop(was), Wish::Stop(new)) => *order = Wish::Stop(was.min(new)),
-            _ => *order = wish,
+    pub(super) fn command(&self, command: Command) {
+        let mut current = self.command.lock().unwrap_or_else(|e| e.into_inner());
+        // A command to kill is final, and a sooner deadline stays.
+        match (*current, command) {
+            (Command::Kill, _) => {}
+            (Command::Stop(was), Command::Stop(new)) => *current = Command::Stop(was.min(new)),
+            _ => *current = command,
         }
-        drop(order);
-        self.orders.signal();
+        drop(current);
+        self.commands.signal();
     }
 
     /// Whether the workers are to be killed.
     pub(crate) fn is_killed(&self) -> bool {
-        self.wished() == Wish::Kill
+        self.commanded() == Command::Kill
     }
 
-    /// When the supervisor will have ended that was told to: at its deadline, or if there is none any more, now, and
-    /// so much later.
+    /// By when the supervisor, which was told to end, will have ended: its deadline, or now if it has none, plus this
+    /// margin.
     pub(crate) fn over_by(&self, margin: Duration) -> impl Fn() -> Instant {
         let told = Instant::now();
-        move || match self.wished() {
-            Wish::Stop(deadline) => deadline.max(told) + margin, // a century away at most
-            Wish::Watch | Wish::Kill => told + margin,
+        move || match self.commanded() {
+            Command::Stop(deadline) => deadline.max(told) + margin, // the deadline is a century away at most
+            Command::Watch | Command::Kill => told + margin,
         }
     }
 
-    /// From now on this thread is one of the server's own, which its end waits for.
+    /// From now on this thread is one of the server's own, for which the server's end waits.
     pub(super) fn enter(&self) {
         WITHIN.set(std::ptr::from_ref(self).addr());
     }
 
     /// Whether this thread is one of the server's own.
     pub(crate) fn is_within(&self) -> bool {
-        // Where the thread is ending, and has no variables any more, it is none that anybody waits for.
+        // A thread that is ending has no thread-local variables any more, and no other thread waits for it.
         WITHIN.try_with(Cell::get) == Ok(std::ptr::from_ref(self).addr())
     }
 
-    pub(super) fn wished(&self) -> Wish {
-        *self.order.lock().unwrap_or_else(|e| e.into_inner())
+    pub(super) fn commanded(&self) -> Command {
+        *self.command.lock().unwrap_or_else(|e| e.into_inner())
     }
 }

@@ -1,20 +1,20 @@
-//! What a worker is in, and for how long it has been seen to be.
+//! The stage of a worker, and for how long the supervisor has seen it.
 
 use crate::policy::on_death::look_every;
 use std::time::{Duration, Instant};
 
-/// There is a look at least as often: the longest that something is late when its limit is long.
+/// The longest interval of looks: with a long limit, the supervisor notices at most this late.
 const LONGEST_LOOK: Duration = Duration::from_secs(1);
 
-/// Since when a process should have been dead.
+/// Since when a killed process should have been dead.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Killing {
     pub(super) time: Duration,
-    /// It has taken too long, and that was said.
+    /// Whether the log says already that it has taken too long.
     pub(super) is_told: bool,
 }
 
-/// Which limit a worker is under.
+/// Under which limit a worker is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stage {
     Starting,
@@ -24,7 +24,7 @@ pub(super) enum Stage {
 }
 
 impl Stage {
-    /// What one that was in it for too long did; in words.
+    /// What a worker in this stage was doing, in words.
     pub(super) fn in_words(self) -> &'static str {
         match self {
             Self::Starting => "it was starting (in new or warm_up)",
@@ -35,7 +35,7 @@ impl Stage {
     }
 }
 
-/// When to look, and how much time a look is worth.
+/// When to look, and how much time each look counts.
 #[derive(Debug)]
 pub(super) struct Looks {
     every: Duration,
@@ -43,18 +43,18 @@ pub(super) struct Looks {
 }
 
 impl Looks {
-    /// Often enough for these limits.
+    /// Looks that are frequent enough for these limits.
     pub(super) fn for_limits(limits: impl IntoIterator<Item = Duration>) -> Self {
         let every = limits.into_iter().map(look_every).fold(LONGEST_LOOK, Duration::min);
         Self { every, last: Instant::now() }
     }
 
-    /// When the next one is due.
+    /// When the next look is due.
     pub(super) fn next(&self) -> Instant {
         self.last + self.every // a second at most
     }
 
-    /// If one is due, how much time has passed since the last (*looks*).
+    /// If a look is due, how much time counts since the last one (`[looks]`).
     pub(super) fn take(&mut self, now: Instant) -> Option<Duration> {
         let passed = now.saturating_duration_since(self.last);
         if passed < self.every {
@@ -65,7 +65,7 @@ impl Looks {
     }
 }
 
-/// For how long something has been seen to go on.
+/// For how long the supervisor has seen a value unchanged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Seen<T> {
     what: T,
@@ -77,7 +77,7 @@ impl<T: PartialEq> Seen<T> {
         Self { what, time: Duration::ZERO }
     }
 
-    /// For how long it has gone on, at a look so long after the last.
+    /// For how long the value has been unchanged, at a look that counts `passed`.
     pub(super) fn look(&mut self, what: T, passed: Duration) -> Duration {
         match self.what == what {
             true => self.time = self.time.saturating_add(passed),
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_without_end_is_looked_at_now_and_then() {
+    fn a_limit_without_end_still_has_looks() {
         assert_eq!(Looks::for_limits([Duration::MAX]).every, LONGEST_LOOK);
         assert_eq!(Looks::for_limits([]).every, LONGEST_LOOK);
         assert_eq!(Looks::for_limits([Duration::ZERO]).every, Duration::from_millis(1));

@@ -7,7 +7,7 @@ use crate::host::spawn::Ended;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
-/// How workers ended before the server was ready: the place, how, and why they could not join.
+/// How workers ended before the server was ready: the row, how, and why they could not attach.
 pub(crate) type EarlyDeaths = Vec<(u32, Ended, Option<String>)>;
 
 /// The supervisor's own state.
@@ -15,12 +15,12 @@ pub(crate) struct Supervisor {
     pub(super) shared: Arc<Shared>,
     pub(super) posts: Vec<Post>,
     pub(super) server_name: String,
-    /// How workers ended before the server was ready, by place.
+    /// How workers ended before the server was ready.
     pub(super) early_deaths: Arc<Mutex<EarlyDeaths>>,
     pub(super) started: Arc<AtomicBool>,
-    /// The last group of tasks that are to be tried together.
+    /// The number of the last group of suspects.
     pub(super) group: u32,
-    /// By node: how many batches its workers had finished when one of them last died with its first.
+    /// By node: how many batches its workers had finished when one of them last died at its first.
     pub(super) finished: Vec<u64>,
     pub(super) looks: Looks,
 }
