@@ -86,7 +86,7 @@ impl Desk {
         }
     }
 
-    /// An item's task, which goes back to the desk if user code panics.
+    /// Lifts an item's task; it goes back to the desk if user code panics.
     #[inline(always)]
     fn lift(&self, index: usize) -> Option<Lifted<'_>> {
         end_if_forked(self.seat.birth); // the caller may be user code that has forked

@@ -167,8 +167,8 @@ impl Supervisor {
                 suspect => left.tasks.extend(suspect),
             },
         };
-        // SAFETY: of the server as in `Shared::me`. The dead one's process, or its thread, has ended, or was never started;
-        // and the supervisor's thread alone repairs.
+        // SAFETY: the server keeps the contract, see `Shared::me`. The dead worker's process or thread has ended, or
+        // was never started; and the supervisor's thread alone repairs.
         let summary = unsafe { segment.take_part(Token::SERVER).repairer().repair(dead, settle) };
         say(|| tracing::debug!(%dead, ?summary, "repaired"));
         left

@@ -358,7 +358,7 @@ impl Supervisor {
         match std::thread::Builder::new().name(name).spawn(body) {
             Ok(thread) => Ok(Body::Thread { thread, left }),
             Err(error) => {
-                // SAFETY: the thread that was to have it was not started.
+                // SAFETY: the thread for which the token was meant was not started.
                 unsafe { self.shared.segment.lease().release(token) };
                 Err(system("start a worker's thread")(error))
             }

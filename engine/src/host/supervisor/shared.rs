@@ -87,8 +87,8 @@ impl Shared {
     /// The right to act as the server.
     #[inline(always)]
     fn me(&self) -> Participant<'_> {
-        // SAFETY: it has held its byte of the lease since it created the segment; and it writes into the segment by
-        // `ringmill_shm` only, as its workers do.
+        // SAFETY: the server has held its byte of the lease since it created the segment, and writes into the segment
+        // by `ringmill_shm` only, as its workers do.
         unsafe { self.segment.take_part(Token::SERVER) }
     }
 
