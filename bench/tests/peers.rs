@@ -1,6 +1,5 @@
 //! Every peer that is built in gives right answers, at every point that it has a part in.
 
-use clap::ValueEnum;
 use ringmill::cpu;
 use ringmill_bench::Error;
 use ringmill_bench::contestant::Point;
@@ -34,7 +33,7 @@ fn main() -> Result<(), Error> {
         gives_right_answers(peer, Point { threads: 3, workers: 2, ..Point::STANDARD }, cpus)?;
         answers_what_arrives_at_once(peer, cpus)?;
     }
-    for peer in Peer::value_variants().iter().filter(|peer| peer.ensure_built().is_err()) {
+    for peer in Peer::all().filter(|peer| peer.ensure_built().is_err()) {
         let refused = peer.start(Job::Stream, Point::STANDARD, cpus);
         assert!(matches!(refused, Err(Error::NotBuilt { who, .. }) if who == peer.name()));
     }

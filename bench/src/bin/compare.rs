@@ -38,7 +38,7 @@ struct Arguments {
     jobs: Vec<Job>,
 
     /// Whom to measure; may be repeated. Who has no part in a job is left out of it [default: all but mpservice]
-    #[arg(long = "peer", value_name = "PEER")]
+    #[arg(long = "peer", value_name = "PEER", value_parser = Peer::parser())]
     peers: Vec<Peer>,
 
     /// How many rounds must count, for every peer in one regime; or how often something is measured

@@ -30,7 +30,7 @@ use crate::device::Device;
 use crate::match_up::{Entry, Outcome};
 use crate::peers::Peer;
 use crate::percentiles::Percentiles;
-use crate::pin::{CpuPair, pin_to};
+use crate::pin::pin_to;
 use crate::report::Row;
 use crate::rounds::Quartiles;
 
@@ -88,16 +88,6 @@ pub fn run(session: &mut Session<'_>) -> Result<(), Error> {
     Ok(())
 }
 
-fn start(peer: Peer, plan: Plan, cpus: CpuPair) -> Result<Box<dyn Batching>, Error> {
-    Ok(match peer {
-        Peer::Ringmill => Box::new(crate::peers::ringmill_batch::RingmillBatch::start(plan, cpus)?),
-        Peer::CrossbeamBlocking => {
-            Box::new(crate::peers::crossbeam_batch::CrossbeamBatch::start(plan, cpus)?)
-        }
-        _ => unreachable!("{peer:?} has no part in batch"),
-    })
-}
-
 /// All of them, and the devices alone, with more items in progress than they can take.
 fn piled_up(session: &mut Session<'_>, plan: Plan) -> Result<(), Error> {
     let Plan { batch_size, workers, room, .. } = plan;
@@ -109,7 +99,7 @@ fn piled_up(session: &mut Session<'_>, plan: Plan) -> Result<(), Error> {
         session.match_up(&format!("batch, {workers} workers, up to {batch_size} items"), |cpus| {
             let mut contestants: Vec<Box<dyn Contestant>> = vec![Box::new(Alone::start(plan, cpus)?)];
             for peer in peers {
-                contestants.push(start(peer, plan, cpus)?);
+                contestants.push(peer.start_batching(plan, cpus)?);
             }
             let entry = |contestant| {
                 let entry = Entry::new(contestant, Load::Stream { window: room }).slice(SLICE);
@@ -157,7 +147,7 @@ fn at_random(session: &mut Session<'_>, rate_per_s: u32) -> Result<(), Error> {
     let Session { cpus, rounds, ref mut audience, .. } = *session;
     let rows = on_a_thread_of_its_own(|| {
         let contestants: Result<Vec<_>, Error> =
-            peers.into_iter().map(|peer| start(peer, plan, cpus)).collect();
+            peers.into_iter().map(|peer| peer.start_batching(plan, cpus)).collect();
         let mut loaded: Vec<Loaded> = contestants?.into_iter().map(Loaded::new).collect();
         pin_to(cpus.client)?;
         for round in 0..=rounds {

@@ -193,7 +193,7 @@ impl Session<'_> {
 
     /// Whether a job that is ringmill's alone is to be done.
     pub fn wants_ringmill(&self) -> bool {
-        self.peers.is_empty() || self.peers.contains(&Peer::Ringmill)
+        self.peers.is_empty() || self.peers.iter().any(|peer| peer.is_ours())
     }
 
     /// One match between `entries`, which are started here, telling `what` it is; nothing if there are none.
