@@ -6,7 +6,7 @@ use ringmill::{Batch, BatchWorker, BoxError, Context, Stop};
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 
-/// What a worker is to do with an item.
+/// What a worker does with an item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
 pub enum Act {
     /// Answer twice the number.
@@ -23,7 +23,7 @@ pub enum Act {
     OverflowStack,
     /// Want more memory than there are addresses for.
     Hoard,
-    /// Use so many bytes of memory.
+    /// Use this many bytes of memory.
     Devour(u64),
 }
 
@@ -36,7 +36,7 @@ pub struct Answer {
     pub pid: u32,
 }
 
-/// What happens in the constructor of a worker that is started anew.
+/// What the constructor of a restarted worker does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
 pub enum Rebirth {
     /// Nothing special.
@@ -49,7 +49,7 @@ pub enum Rebirth {
     FirstAborts,
 }
 
-/// What an actor is built from.
+/// An actor's configuration.
 #[derive(Debug, Clone, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
 pub struct Upbringing {
     /// The socket of the gate.
@@ -131,8 +131,8 @@ impl BatchWorker for Actor {
             Stop::ServerGone => "cleanup-gone",
             _ => "cleanup-other",
         };
-        let _ = self.visit(kind, 0); // nobody may listen any more
-        assert!(!self.cleanup_panics, "as it was told");
+        let _ = self.visit(kind, 0); // the test may have closed the gate
+        assert!(!self.cleanup_panics, "as its configuration says");
     }
 }
 

@@ -33,7 +33,7 @@ impl Default for ActorGate {
 }
 
 impl ActorGate {
-    /// One in a directory of its own.
+    /// A gate in a directory of its own.
     ///
     /// # Panics
     /// If the system has no socket for it.
@@ -44,7 +44,7 @@ impl ActorGate {
         Self { listener, directory }
     }
 
-    /// What actors are told.
+    /// The socket's path, for actors.
     ///
     /// # Panics
     /// If the path is no text.
@@ -60,7 +60,7 @@ impl ActorGate {
         Upbringing { gate: self.path(), rebirth, hold_in_constructor: false, cleanup_panics: false }
     }
 
-    /// Lets actors of every user come.
+    /// Lets actors of every user reach the gate.
     pub fn open_to_all(&self) {
         other_user::open_to_all(self.directory.path());
         let all = std::fs::Permissions::from_mode(0o777);
@@ -72,24 +72,24 @@ impl ActorGate {
         ProcessServlet::new(self.upbringing()).name("actor").cpus(count)
     }
 
-    /// The same in threads.
+    /// A servlet of actors in threads that report here.
     pub fn threads(&self, count: usize) -> ThreadServlet<Actor> {
         ThreadServlet::new(self.upbringing()).name("actor").cpus(count)
     }
 
-    /// The next actor to come.
+    /// Waits for the next actor.
     pub fn next(&self) -> Visit {
         Visit::read(self.listener.accept().expect("an actor").0)
     }
 
-    /// Forgets who has come since the last look.
+    /// Forgets the visits since the last look.
     pub fn forget_visits(&self) {
         self.listener.set_nonblocking(true).expect("a socket");
         while self.listener.accept().is_ok() {}
         self.listener.set_nonblocking(false).expect("a socket");
     }
 
-    /// Whether an actor has come that nobody has asked for.
+    /// Whether an actor has come unexpectedly.
     pub fn has_visitor(&self) -> bool {
         self.listener.set_nonblocking(true).expect("a socket");
         let visitor = self.listener.accept().is_ok();
@@ -97,7 +97,7 @@ impl ActorGate {
         visitor
     }
 
-    /// The next actor to come, which holds an item.
+    /// Waits for the next actor, which holds an item.
     pub fn next_hold(&self, number: u64) -> Visit {
         let visit = self.next();
         assert_eq!((visit.kind.as_str(), visit.number), ("hold", number));

@@ -12,7 +12,7 @@ use std::process::{Command, Stdio};
 /// Names the test that this process has been started for.
 const VARIABLE: &str = "RINGMILL_TEST_ALONE";
 
-/// Runs a test in a process of its own; one that hangs fails. `test` is its name as the harness has it.
+/// Runs a test in a process of its own; a test that hangs fails. `test` is its name in the harness.
 ///
 /// # Panics
 /// If the test does, or hangs.
@@ -23,8 +23,8 @@ pub fn alone(test: &str, body: impl FnOnce() + Send + 'static) {
     }
 }
 
-/// In the process of this test: false, and the test is to go on. In any other: runs the test in a process of its own, and
-/// says true. What that process leaves is killed.
+/// In the process of this test: returns false, and the test goes on. In any other: runs the test in a process of its own, kills
+/// the processes that it leaves, and returns true.
 ///
 /// # Panics
 /// If the test does.
@@ -47,7 +47,7 @@ pub fn has_run_alone(test: &str) -> bool {
         .spawn()
         .expect("this program");
     let status = process.wait().expect("a child of ours");
-    // SAFETY: the group is named after a child of ours; nobody else is in it.
+    // SAFETY: the group is named after a child of ours; no other process is in it.
     unsafe { libc::kill(-process.id().cast_signed(), libc::SIGKILL) };
     let mut text = String::new();
     said.rewind().and_then(|()| said.read_to_string(&mut text)).expect("a file of ours");

@@ -2,9 +2,9 @@
 //! deaths and restarts.
 //!
 //! It is a file of the kernel's without a name, which workers open through the server's process; so nothing of
-//! it is left however they end. A cell a request and servlet; an entry is made before user code does anything
-//! else, so a worker that dies in the middle has entered what it was doing. After the cells comes an [`Order`] to
-//! whichever worker makes the next entry for a servlet.
+//! it is left however they end. Each request has a cell for each servlet. User code makes an entry before anything
+//! else, so a worker that dies amid a request has entered it. After the cells comes an [`Order`] to the worker
+//! that makes the next entry for a servlet.
 #![expect(unsafe_code, reason = "memory that processes share")]
 
 use crate::deed::Order;
@@ -26,7 +26,7 @@ const _: () = assert!(CELLS.is_multiple_of(align_of::<Order>()));
 pub struct Pages(MmapRaw);
 
 impl Pages {
-    /// The pages of the book at this path; none of no book.
+    /// The pages of the book at this path; none if the path is empty.
     ///
     /// # Errors
     /// If the server has gone.
@@ -49,12 +49,12 @@ impl Pages {
         unsafe { &*self.0.as_ptr().add(CELLS).cast() }
     }
 
-    /// Enters that a servlet's code begins with a request; then does what it is ordered to: see
+    /// Enters that a servlet's code begins with a request; then obeys an order, if there is one: see
     /// [`Order::obey`].
     #[must_use]
     pub fn enter(&self, request: u64, servlet: u32) -> bool {
         let cell = request % ROWS * COLUMNS + u64::from(servlet);
-        // Relaxed: a count, read when nobody works.
+        // Relaxed: a count, read while no worker runs.
         if let Some(cell) = self.cells().get(cell as usize) {
             cell.fetch_add(1, Ordering::Relaxed);
         }
@@ -97,7 +97,7 @@ impl Book {
         format!("/proc/{}/fd/{}", std::process::id(), self.file.as_raw_fd())
     }
 
-    /// What workers are ordered to do.
+    /// The order to workers.
     #[must_use]
     pub fn order(&self) -> &Order {
         self.pages.order()
@@ -106,7 +106,7 @@ impl Book {
     /// The number of a new request; none while the book is full.
     #[must_use]
     pub fn begin(&self) -> Option<u64> {
-        // Relaxed, both: `first` changes only while nobody begins.
+        // Relaxed, both: `first` changes only while no request begins.
         let row = self.begun.fetch_add(1, Ordering::Relaxed);
         (row < ROWS).then(|| self.first.load(Ordering::Relaxed) + row)
     }
@@ -117,10 +117,10 @@ impl Book {
         self.begun.load(Ordering::Relaxed) > ROWS / 4 * 3 // Relaxed: a hint
     }
 
-    /// Reads the book while nobody works: which servlets' code ran for a request more often than `most` says
-    /// of the servlet, how often, in all; then begins a new page. Also says how many entries there were.
+    /// Reads the book while no worker runs: the number of entries; and which servlets' code ran for a request more often than
+    /// the servlet's `most`, with the count. Then begins a new page.
     pub fn read(&self, most: &[u8]) -> (u64, Vec<(u64, usize, u8)>) {
-        let begun = self.begun.load(Ordering::Relaxed).min(ROWS); // Relaxed, all: nobody works
+        let begun = self.begun.load(Ordering::Relaxed).min(ROWS); // Relaxed, all: no worker runs
         let first = self.first.fetch_add(begun, Ordering::Relaxed);
         let (mut entries, mut excess) = (0, Vec::new());
         for request in first..first + begun {

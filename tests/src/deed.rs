@@ -1,30 +1,30 @@
-//! What the code of a worker may do with its process besides its work: fork, or run another program in its place.
+//! What a worker's code may do with its process besides its work: fork, or exec another program.
 //!
-//! An order lies in memory that the storm shares with its workers, one at a time: a deed, the servlet whose code is to do
-//! it, and how long a helper lives. The first worker of that servlet to begin with an item takes the order, by writing its
-//! pid beside it in one step; so who took it is known before it is carried out.
+//! The storm puts one order at a time into memory that it shares with its workers: a deed, the servlet whose code does it, and
+//! how long a helper lives. The first worker of that servlet to begin an item takes the order: one compare-and-swap writes its
+//! pid beside it. So the storm knows the worker before it obeys.
 #![expect(unsafe_code, reason = "fork and exec")]
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-/// What is done. In every deed but the last two the worker's process goes on with the item.
+/// What the worker does. In every deed but the last two its process goes on with the item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Deed {
-    /// A helper is forked, which lives for a while, and ends with code 0.
+    /// It forks a helper, which lives for a while, and ends with code 0.
     Help = 1,
-    /// A child is forked, which comes back into the code that the engine called; the engine ends it with code 1.
+    /// It forks a child, which returns into the code that the engine called; the engine ends the child with code 1.
     Stray = 2,
-    /// The process runs a program that sleeps for longer than any patience.
+    /// It execs a program that sleeps for longer than any patience.
     BecomeSleep = 3,
-    /// The process runs a program that ends at once with code 0.
+    /// It execs a program that ends at once with code 0.
     BecomeTrue = 4,
 }
 
-/// What a worker says instead of a pid where the system had no room for a child.
+/// Stands in place of a pid if the system had no room for a child.
 pub const NO_CHILD: u32 = u32::MAX;
 
-/// An order, and what the worker that takes it says.
+/// An order, and the report of the worker that takes it.
 #[derive(Debug)]
 #[repr(C)]
 pub struct Order {
@@ -35,14 +35,14 @@ pub struct Order {
 }
 
 impl Order {
-    /// Has a worker of this servlet do something, which is to take so many milliseconds where it takes any.
+    /// Orders a worker of this servlet to do a deed; a helper lives for this many milliseconds.
     pub fn give(&self, deed: Deed, servlet: u8, milliseconds: u16) {
         self.child.store(0, Ordering::SeqCst);
         let order = u64::from(deed as u8) | u64::from(servlet) << 8 | u64::from(milliseconds) << 16;
         self.order.store(order, Ordering::SeqCst);
     }
 
-    /// What was ordered last.
+    /// The last deed ordered.
     pub fn deed(&self) -> Deed {
         let [deed, ..] = self.order.load(Ordering::SeqCst).to_le_bytes();
         let deeds = [Deed::Help, Deed::Stray, Deed::BecomeSleep];
@@ -67,8 +67,8 @@ impl Order {
         order >> 32 == 0 && self.order.compare_exchange(order, 0, Ordering::SeqCst, Ordering::SeqCst).is_ok()
     }
 
-    /// The worker's side: does what a worker of this servlet is ordered to, if it is the first to come by. True in a child
-    /// that is to come back to the engine, at once: what it sees of its inputs changes under its eyes.
+    /// The worker's side: obeys an order to this servlet if this worker is the first. Returns true in a child that must return
+    /// to the engine at once: its inputs change while it sees them.
     #[must_use]
     pub fn obey(&self, servlet: u32) -> bool {
         let order = self.order.load(Ordering::Relaxed); // Relaxed: a hint; the exchange decides
@@ -90,8 +90,8 @@ impl Order {
                 }
             }),
             deed if deed == Deed::Stray as u8 => self.fork(|| {
-                // SAFETY: literals that end with a zero byte, and integers. What the engine says of this child, some
-                // hundred times, is for nobody.
+                // SAFETY: literals that end with a zero byte, and integers. The engine reports this child some hundred
+                // times; the output goes to `/dev/null`.
                 unsafe { libc::dup2(libc::open(c"/dev/null".as_ptr(), libc::O_WRONLY), libc::STDERR_FILENO) };
             }),
             deed if deed == Deed::BecomeSleep as u8 => become_program(&[c"/bin/sleep", c"100000"]),
@@ -111,7 +111,7 @@ impl Order {
     }
 }
 
-/// Runs a program in the place of this process; ends with code 127 if there is none. Allocates nothing.
+/// Execs a program; ends with code 127 if there is none. Allocates nothing.
 pub fn become_program(words: &[&std::ffi::CStr]) -> ! {
     let mut pointers = [std::ptr::null(); 4];
     pointers.iter_mut().zip(words).for_each(|(pointer, word)| *pointer = word.as_ptr());

@@ -23,7 +23,7 @@ impl Dice {
         self.0 % limit
     }
 
-    /// One of these.
+    /// A random element.
     ///
     /// # Panics
     /// If there is none.

@@ -1,8 +1,7 @@
-//! Gates: a worker that comes to one stops until the test lets it go on. Coming and going are events, seen
-//! across processes, so that a test can hold a worker busy for exactly as long as it needs.
+//! Gates: a worker that reaches a gate stops until the test lets it go on. Both are events across processes, so that a test
+//! can hold a worker busy for exactly as long as it needs.
 //!
-//! A gate is a listening socket of the abstract namespace: it needs no file, and it opens when the test
-//! ends in whatever way.
+//! A gate is a listening socket of the abstract namespace: it needs no file, and it opens when the test ends in any way.
 
 use crate::{GUARD, fresh_name};
 use ringmill_shm::sys::process::wait_readable;
@@ -38,35 +37,35 @@ impl Gate {
         Self { name, listener }
     }
 
-    /// What [`stop_at`] and [`report`] want: travels in configurations and items.
+    /// The argument of [`stop_at`] and [`report`], for configurations and items.
     #[must_use]
     pub fn name(&self) -> String {
         self.name.clone()
     }
 
-    /// Waits for the next that comes to the gate, or reports to it.
+    /// Waits for the next worker that stops at the gate, or reports to it.
     ///
     /// # Panics
-    /// If nobody comes within [`GUARD`].
+    /// If no worker comes within [`GUARD`].
     #[track_caller]
     #[must_use]
     pub fn arrival(&self) -> Arrival {
         let begun = Instant::now();
         // A signal ends a wait early; hence the loop.
         while !wait_readable(&[self.listener.as_raw_fd()], Some(GUARD))[0] {
-            assert!(begun.elapsed() < GUARD, "nobody came to the gate");
+            assert!(begun.elapsed() < GUARD, "no worker came to the gate");
         }
         self.admit()
     }
 
-    /// Whoever is at the gate, if somebody is.
+    /// A worker that is at the gate, if there is one.
     #[must_use]
     pub fn arrival_if_any(&self) -> Option<Arrival> {
         wait_readable(&[self.listener.as_raw_fd()], Some(Duration::ZERO))[0].then(|| self.admit())
     }
 
     fn admit(&self) -> Arrival {
-        let (mut stream, _) = self.listener.accept().expect("somebody is there");
+        let (mut stream, _) = self.listener.accept().expect("a worker is there");
         stream.set_read_timeout(Some(GUARD)).expect("a time above zero");
         let mut length = [0; 4];
         stream.read_exact(&mut length).expect("who comes says how long its label is");
@@ -75,7 +74,7 @@ impl Gate {
         Arrival { label: String::from_utf8(label).expect("labels are text"), _stream: stream }
     }
 
-    /// Waits for `count` of them, who all stand at the gate at once.
+    /// Waits for `count` workers, all at the gate at once.
     #[track_caller]
     #[must_use]
     pub fn arrivals(&self, count: usize) -> Vec<Arrival> {
@@ -83,7 +82,7 @@ impl Gate {
     }
 }
 
-/// Somebody at the gate. Dropping it lets them go on.
+/// A worker at the gate. Dropping it lets the worker go on.
 #[derive(Debug)]
 pub struct Arrival {
     label: String,
@@ -91,7 +90,7 @@ pub struct Arrival {
 }
 
 impl Arrival {
-    /// What they say.
+    /// The worker's message.
     #[must_use]
     pub fn label(&self) -> &str {
         &self.label
@@ -108,7 +107,7 @@ pub fn stop_at(gate: &str, label: &str) {
     }
 }
 
-/// The worker's side: says something, and goes on.
+/// The worker's side: sends a message, and goes on.
 pub fn report(gate: &str, text: &str) {
     drop(send(gate, text));
 }

@@ -1,4 +1,4 @@
-//! Tests that hang fail, instead of keeping the others from being told.
+//! Tests that hang fail, instead of hiding the results of the others.
 #![expect(unsafe_code, reason = "setsid")]
 
 use crate::GUARD;
@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
 
-/// Runs a test; one that takes longer than [`GUARD`] fails.
+/// Runs a test, which fails if it takes longer than [`GUARD`].
 ///
 /// # Panics
 /// If the test does, or hangs.
@@ -24,7 +24,7 @@ pub fn guarded_for(limit: Duration, test: impl FnOnce() + Send + 'static) {
     let name = std::thread::current().name().unwrap_or("test").to_owned();
     let body = move || {
         let outcome = catch_unwind(AssertUnwindSafe(test));
-        let _ = done.send(outcome); // nobody listens if the limit is over
+        let _ = done.send(outcome); // after the limit the receiver has gone
     };
     std::thread::Builder::new().name(name).spawn(body).expect("a thread");
     match wait.recv_timeout(limit) {

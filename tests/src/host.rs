@@ -12,8 +12,8 @@ pub enum Host {
     Threads,
 }
 
-/// Whether there are to be no worker processes where a test can do without: for ThreadSanitizer, which does not
-/// see what others do, and takes what they order for races.
+/// Whether tests that can use threads in place of worker processes do: for ThreadSanitizer, which sees only threads, and
+/// reports races where another process establishes the order.
 #[must_use]
 pub fn only_threads() -> bool {
     std::env::var_os("RINGMILL_TESTS_IN_THREADS").is_some()
@@ -41,7 +41,7 @@ pub struct Crew {
 }
 
 impl Crew {
-    /// So many workers that handle items one by one.
+    /// This many workers that handle items one by one.
     #[must_use]
     pub fn of(workers: usize) -> Self {
         Self::on(workers)
@@ -53,13 +53,13 @@ impl Crew {
         Self { cpus: cpus.into(), ..Self::default() }
     }
 
-    /// In batches of up to so many items, of whatever there is.
+    /// In batches of up to this many items, without a window.
     #[must_use]
     pub fn greedy(self, batch_size: usize) -> Self {
         self.patient(batch_size, Duration::ZERO)
     }
 
-    /// In batches of up to so many items, with a window.
+    /// In batches of up to this many items, with a window.
     #[must_use]
     pub fn patient(mut self, batch_size: usize, window: Duration) -> Self {
         self.batch_size = batch_size;
@@ -67,21 +67,21 @@ impl Crew {
         self
     }
 
-    /// With so many threads each.
+    /// With this many threads each.
     #[must_use]
     pub fn threads(mut self, threads: usize) -> Self {
         self.threads = Some(threads);
         self
     }
 
-    /// That log after so many batches.
+    /// That log after this many batches.
     #[must_use]
     pub fn logging_every(mut self, batches: u64) -> Self {
         self.log_every = Some(batches);
         self
     }
 
-    /// In batches of up to so many items, with the default window.
+    /// In batches of up to this many items, with the default window.
     #[must_use]
     pub fn batches_of(mut self, batch_size: usize) -> Self {
         self.batch_size = batch_size;
@@ -122,7 +122,7 @@ impl Host {
         }
     }
 
-    /// [`try_start`](Self::try_start), for tests of what comes after the start.
+    /// [`try_start`](Self::try_start), for tests of a started server.
     ///
     /// # Panics
     /// If the server does not start.

@@ -1,4 +1,4 @@
-//! What the tests of ringmill's promises share; the tests themselves are in `tests/`, a module a topic.
+//! The library that ringmill's tests share; the tests themselves are in `tests/`, a module a topic.
 //!
 //! Nothing here measures time. A test waits for events, and [`GUARD`] only ends one that would hang.
 //!
@@ -8,27 +8,27 @@
 //! * [`book`]: how often user code ran for a request;
 //! * [`deed`]: forks and execs of worker code;
 //! * [`dice`]: numbers that look random;
-//! * [`gate`]: where a worker, in whatever process, stops until the test lets it go on;
+//! * [`gate`]: where a worker of any process stops until the test lets it go on;
 //! * [`guard`]: tests that hang fail;
 //! * [`host`]: the same test body over worker processes and worker threads;
-//! * [`hostile`]: bytes that nobody should have written;
+//! * [`hostile`]: bytes that no correct participant writes;
 //! * [`listener`]: a listener of the log;
-//! * [`name`]: a server's name, and what is left of that server;
+//! * [`name`]: a server's name, and the files that it left;
 //! * [`namespace`]: tests that choose their pids;
 //! * [`other_user`]: programs run as another user;
 //! * [`pile`]: items that pile up in the ring while the worker is busy;
 //! * [`plain_signals`]: programs that begin as in a terminal;
-//! * [`probe`]: a worker that says in which batch it saw an item;
+//! * [`probe`]: a worker that says which batch an item was in;
 //! * [`process`]: processes as the kernel shows them;
 //! * [`program`]: the programs that tests start;
-//! * [`progress`]: of the long programs;
+//! * [`progress`]: the progress of long programs;
 //! * [`refusals`]: every system call of a service, refused in turn;
 //! * [`refuse`]: system calls that answer with an error;
-//! * [`soak`]: very many requests, in whose course nothing may grow;
-//! * [`stats`]: what a server says of its first servlet;
-//! * [`storm`]: worker processes killed at random, and what must hold all the same;
-//! * [`traces`]: what a server must not leave behind;
-//! * [`tree`]: trees of servlets, and what becomes of an item in them.
+//! * [`soak`]: very many requests, during which nothing may grow;
+//! * [`stats`]: statistics of a server's first servlet;
+//! * [`storm`]: worker processes killed at random, and what must hold;
+//! * [`traces`]: files and processes that a server must not leave;
+//! * [`tree`]: trees of servlets, and the outcome of an item in them.
 
 pub mod actor;
 pub mod actor_gate;
@@ -61,7 +61,7 @@ pub mod tree;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-/// What takes so long hangs.
+/// A test that takes longer hangs.
 pub const GUARD: Duration = Duration::from_secs(60);
 
 /// How often [`wait_until`] looks.
@@ -83,7 +83,7 @@ pub fn fresh_name(tag: &str) -> String {
 pub fn wait_until(what: &str, mut is_true: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !is_true() {
-        assert!(begun.elapsed() < GUARD, "it never came about: {what}");
+        assert!(begun.elapsed() < GUARD, "this never happened: {what}");
         std::thread::sleep(LOOK); // how often to look, no more: nothing depends on it
     }
 }

@@ -1,4 +1,4 @@
-//! A listener of the log, which runs code at the events that it wants.
+//! A listener of the log, which runs code at chosen events.
 
 use crate::gate::report;
 use std::fmt::{self, Write};
@@ -12,12 +12,12 @@ pub struct Listener<F> {
 }
 
 impl<F: Fn(&Event<'_>)> Listener<F> {
-    /// One of the levels that `wants` names.
+    /// A listener of the levels that `wants` names.
     pub fn of(wants: fn(Level) -> bool, tell: F) -> Self {
         Self { wants, tell }
     }
 
-    /// One of warnings and errors.
+    /// A listener of warnings and errors.
     pub fn of_warnings(tell: F) -> Self {
         Self::of(|level| level <= Level::WARN, tell)
     }
@@ -59,7 +59,7 @@ impl tracing::field::Visit for Line {
     }
 }
 
-/// A listener of a worker whose log a test reads: tells the gate of this name of every event, field by field.
+/// A listener in a worker whose log a test reads: reports every event to the gate of this name, field by field.
 pub fn scribe(gate: String) -> impl Subscriber + Send + Sync {
     Listener::of(
         |level| level == Level::INFO,

@@ -1,15 +1,15 @@
-//! A server's name, and what a server of that name has left.
+//! A server's name, and the files that a server of that name has left.
 
 use ringmill_shm::segment::{Place, Segment};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// A server's name that no other test and no other process has; what it leaves is removed at the end.
+/// A server's name that no other test and no other process has; dropping it removes the server's files.
 #[derive(Debug)]
 pub struct Name(Place);
 
 impl Name {
-    /// A fresh one, of a test.
+    /// A new name for a test.
     ///
     /// # Panics
     /// If the test's name has characters that a server's name has not.
@@ -20,7 +20,7 @@ impl Name {
         Self(Place::named(&format!("t-{test}-{}-{count}", std::process::id())).expect("a name"))
     }
 
-    /// What a server is given.
+    /// The name that a server is given.
     #[must_use]
     pub fn text(&self) -> String {
         self.0.to_text()
@@ -47,7 +47,7 @@ impl Name {
         Segment::inspect(self.0.clone()).expect("the server is running")
     }
 
-    /// What the segment says makes sense.
+    /// The segment is consistent.
     ///
     /// # Panics
     /// If it does not.

@@ -11,8 +11,7 @@ use std::process::Command;
 /// Says to this program that it is in such a namespace.
 const INSIDE: &str = "RINGMILL_TEST_NAMESPACE";
 
-/// Runs the body of a test in a namespace: starts this program anew in one, for this test only, named as the harness has
-/// it.
+/// Runs the body of a test in a namespace: starts this program again in one, for this test only, by its name in the harness.
 ///
 /// # Panics
 /// If the test fails there.
@@ -20,13 +19,13 @@ pub fn within(test: &str, body: impl FnOnce()) {
     if std::env::var_os(INSIDE).is_some() {
         return body();
     }
-    if !can_be_another_user("pids that are used again, which takes a pid namespace") {
+    if !can_be_another_user("reused pids, which takes a pid namespace") {
         return;
     }
     let mut command = Command::new(std::env::current_exe().expect("this program"));
     command.args([test, "--exact", "--nocapture"]).env(INSIDE, "1");
     inherit_only_standard_descriptors(&mut command);
-    // SAFETY: `enter` makes system calls and nothing else; of what it forks only one goes on to exec.
+    // SAFETY: `enter` makes system calls and nothing else; only one of its children goes on to exec.
     unsafe { command.pre_exec(enter) };
     let output = command.output().expect("it runs");
     let said = String::from_utf8_lossy(&output.stdout);
@@ -56,8 +55,8 @@ fn done(result: i32) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Between fork and exec. What was forked stays outside and waits; its child is the namespace's first process and
-/// waits for whoever is left to it; the child of that goes on.
+/// Between fork and exec. The forked process stays outside and waits; its child is the namespace's first process and waits for
+/// orphans; the child of that goes on.
 fn enter() -> io::Result<()> {
     let none = core::ptr::null();
     // SAFETY: integers, live C strings, null pointers. Each fork is of a process with one thread.
@@ -83,12 +82,12 @@ fn enter() -> io::Result<()> {
     }
 }
 
-/// Waits for `which` of its children until `last` has ended, and ends as that one did.
+/// Waits for `which` of its children until `last` has ended, and ends as `last` did.
 ///
 /// # Safety
 /// Between fork and exec only: it does not return.
 unsafe fn wait_for(last: i32, which: i32) -> ! {
-    // SAFETY: integers, and a live integer to fill. The descriptors are nobody's here.
+    // SAFETY: integers, and a live integer to fill. No other code uses the descriptors here.
     unsafe {
         libc::syscall(libc::SYS_close_range, 3, u32::MAX, 0);
         loop {

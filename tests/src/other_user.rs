@@ -11,8 +11,8 @@ pub const NOBODY: u32 = 65_534;
 /// Users that have no name, and nothing running.
 pub const SOMEBODY: u32 = 61_407;
 
-/// Whether programs can be run as another user. If not, says on the standard error what is therefore not tried:
-/// in full view, since the test's own output is not shown when it passes.
+/// Whether programs can be run as another user. If not, prints to standard error what the test skips: not to the test's own
+/// output, which the harness does not show when it passes.
 #[must_use]
 pub fn can_be_another_user(not_tried: &str) -> bool {
     let root = ringmill_shm::sys::process::user_id() == 0;
@@ -30,7 +30,7 @@ pub struct PublicProgram {
 }
 
 impl PublicProgram {
-    /// A copy of this one: the directory it is built in may be closed to others.
+    /// A copy of this program: the directory it is built in may be closed to other users.
     ///
     /// # Panics
     /// If there is no room for it.
@@ -39,8 +39,8 @@ impl PublicProgram {
         let directory = tempfile::tempdir().expect("a directory");
         open_to_all(directory.path());
         let path = directory.path().join(Path::new(program).file_name().expect("a program"));
-        // By a process of its own: were it open for writing here, one that another test starts just then would have it
-        // open too, and what is open for writing cannot be run.
+        // By a process of its own: if it were open for writing here, a process that another test starts just then would have
+        // it open too, and a file that is open for writing cannot be run.
         let copied = Command::new("cp").arg(program).arg(&path).status();
         assert!(copied.expect("it runs").success(), "room for a copy");
         open_to_all(&path);

@@ -5,7 +5,7 @@ use crate::{GUARD, wait_until};
 use ringmill::{CallError, Payload, Server, StreamOptions};
 use std::thread::{Scope, ScopedJoinHandle};
 
-/// Waits until at least so many items lie in the ring of the server's servlet.
+/// Waits until at least this many items lie in the ring of the server's servlet.
 #[track_caller]
 pub fn wait_for_depth<In: Payload, Out: Payload>(server: &Server<In, Out>, items: usize) {
     let depth = || server.stats().servlets[0].depth;
@@ -40,7 +40,7 @@ where
     (gate.arrival(), call)
 }
 
-/// Has items pile up behind one that holds the server's only worker at the gate, then lets it go on; the
+/// Lets items pile up behind an item that holds the server's only worker at the gate, then lets the worker go on; returns the
 /// outcomes of the pile, in order.
 #[track_caller]
 pub fn pile_up<In, Out>(

@@ -1,5 +1,5 @@
-//! Programs that begin as in a terminal, whatever started the tests: a shell without job control, say, has what it starts
-//! in the background ignore SIGINT and SIGQUIT.
+//! Programs that begin as in a terminal, whatever started the tests: a shell without job control, for example, makes its
+//! background processes ignore SIGINT and SIGQUIT.
 #![expect(unsafe_code, reason = "what is done between fork and exec")]
 
 use std::os::unix::process::CommandExt;

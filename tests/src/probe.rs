@@ -1,4 +1,4 @@
-//! A worker that says in which batch it saw an item, and stops at a gate where an item says so.
+//! A worker that says which batch an item was in, and stops at a gate if the item says so.
 
 use crate::gate::stop_at;
 use ringmill::{Batch, BatchWorker, BoxError, Context};
@@ -37,7 +37,7 @@ pub struct Seen {
     pub batch: u64,
     /// How many items the batch had.
     pub len: u64,
-    /// Which of them this one was, from 0.
+    /// The item's number in the batch, from 0.
     pub position: u64,
 }
 

@@ -15,7 +15,7 @@ pub struct Process {
 }
 
 impl Process {
-    /// The one that has this number now.
+    /// The process that has this pid now.
     ///
     /// # Panics
     /// If there is none.

@@ -47,9 +47,9 @@ pub struct Program {
 pub struct End {
     /// Its exit code, or the signal that ended it.
     pub status: ExitStatus,
-    /// What it had still said.
+    /// The rest of its standard output.
     pub stdout: String,
-    /// What it had complained of.
+    /// Its standard error.
     pub stderr: String,
 }
 
@@ -59,13 +59,13 @@ impl Program {
         Self::start_as(Command::new(path("actors")), name, gate, options)
     }
 
-    /// The same, where the command says under what circumstances.
+    /// Starts it by a command, which sets its environment.
     pub fn start_as(mut command: Command, name: &Name, gate: &ActorGate, options: &[&str]) -> Self {
         lead_a_session(&mut command);
         Self::start_among_us(command, name, gate, options)
     }
 
-    /// The same in our own process group. Else the pid stays its own for as long as the group has members.
+    /// Starts it in our own process group. Otherwise the pid stays its own for as long as its group has members.
     pub fn start_among_us(mut command: Command, name: &Name, gate: &ActorGate, options: &[&str]) -> Self {
         command
             .args([&name.text(), &gate.path()])
@@ -103,7 +103,7 @@ impl Program {
         self.child.id()
     }
 
-    /// What it says next; empty if it has ended.
+    /// Its next line; empty if it has ended.
     pub fn line(&mut self) -> String {
         let mut line = String::new();
         self.stdout.read_line(&mut line).expect("text");
@@ -124,7 +124,7 @@ impl Program {
         gate.next_hold(number)
     }
 
-    /// The same, if it has not ended.
+    /// As above, if it has not ended.
     pub fn try_tell(&mut self, command: &str) {
         let _ = writeln!(self.stdin, "{command}");
     }

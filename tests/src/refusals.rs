@@ -1,8 +1,8 @@
-//! Every system call that a service makes, refused in turn: at its start, in service, at a restart, at its shut-down.
+//! Every system call that a service makes, refused in turn: at its start, in service, at a restart, at its shutdown.
 //!
-//! Whatever the system withholds, the program ends in time, with values or with errors that say why, without a panic, and
-//! leaves no process and no file. [`CALLS`] says what a whole life of a service calls (`strace -f -c` of
-//! `live`), and what is not refused, with the reason.
+//! Whichever call the system refuses, the program ends in time, with values or with errors that say why, without a panic, and
+//! leaves no process and no file. [`CALLS`] lists the calls of a service from start to end (`strace -f -c` of `live`), and the
+//! calls that are not refused, with the reason.
 
 use crate::refuse::{Refusal, from_now_on};
 use libc::c_long;
@@ -16,9 +16,9 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// What a life may take; it takes a second or two where nothing is refused.
+/// How long a service may take; it takes a second or two without a refusal.
 const LIMIT: Duration = Duration::from_secs(40);
-/// How long what was killed, or sees that its server is gone, may take to be gone.
+/// How long a process may take to go that was killed, or whose server has gone.
 const LEAVING: Duration = Duration::from_secs(10);
 
 /// When calls begin to be refused.
@@ -45,7 +45,7 @@ impl Phase {
             Self::Start => "start",
             Self::Service => "service",
             Self::Restart => "restart",
-            Self::ShutDown => "shut-down",
+            Self::ShutDown => "shutdown",
         }
     }
 }
@@ -53,11 +53,11 @@ impl Phase {
 /// A system call that a service makes.
 #[derive(Debug, Clone, Copy)]
 pub struct Call {
-    /// Its name, with the command where there is one.
+    /// Its name, with the command if there is one.
     pub name: &'static str,
     number: c_long,
     argument: Option<(u8, u32)>,
-    /// Another one that is refused with it.
+    /// Another call that is refused with it.
     and: Option<c_long>,
     /// Besides `EPERM` and `ENOSYS`.
     also: &'static [i32],
@@ -86,13 +86,13 @@ impl Call {
         Self { may_leave_files: true, ..self }
     }
 
-    /// What it may answer.
+    /// The errors that it may return.
     pub fn errors(self) -> impl Iterator<Item = i32> {
         [libc::EPERM, libc::ENOSYS].into_iter().chain(self.also.iter().copied())
     }
 }
 
-/// What is refused.
+/// The calls that are refused.
 ///
 /// Not refused, because no program lives without: `mmap`, `munmap`, `mprotect`, `brk`, `mremap`, `futex`, `exit`,
 /// `exit_group`, `rt_sigreturn`, `rt_sigprocmask`, `arch_prctl`, `set_tid_address`, `set_robust_list`, `rseq`,
@@ -145,7 +145,7 @@ pub const CALLS: &[Call] = &[
     call("prlimit64", libc::SYS_prlimit64),
     call("prctl", libc::SYS_prctl),
     call("getrandom", libc::SYS_getrandom),
-    // Signals, descriptors that tell.
+    // Signals, descriptors that report.
     call("rt_sigaction", libc::SYS_rt_sigaction),
     call("sigaltstack", libc::SYS_sigaltstack),
     call("eventfd2", libc::SYS_eventfd2).also(&[libc::EMFILE]),
@@ -168,7 +168,7 @@ pub const CALLS: &[Call] = &[
 pub struct Case {
     /// The call.
     pub call: Call,
-    /// What it answers.
+    /// The error that it returns.
     pub errno: i32,
     /// From when on.
     pub phase: Phase,
@@ -203,9 +203,9 @@ impl Case {
 /// How a life went.
 #[derive(Debug)]
 pub struct Report {
-    /// What it said: values, errors.
+    /// Its output: values, errors.
     pub said: Vec<String>,
-    /// What must not be.
+    /// What was wrong.
     pub problems: Vec<String>,
     /// For how long it lived.
     pub time: Duration,
@@ -214,7 +214,7 @@ pub struct Report {
 /// Where the life's orders are.
 const VARIABLE: &str = "RINGMILL_TESTS_LIFE";
 
-/// Lives a life in a process of its own, a program that calls [`live_if_told`] first, and looks at what is left.
+/// Runs a service in a process of its own, a program that calls [`live_if_told`] first, and checks what it leaves.
 ///
 /// # Panics
 /// If it cannot be started.
@@ -234,7 +234,7 @@ pub fn run(program: &mut Command, index: Option<usize>) -> Report {
     let (said, errors) = std::thread::scope(|scope| {
         let listen = |mut stream: Box<dyn Read + Send>| {
             let mut text = Vec::new();
-            let _ = stream.read_to_end(&mut text); // what has come until the limit is what there is
+            let _ = stream.read_to_end(&mut text); // reads until the limit
             String::from_utf8_lossy(&text).into_owned()
         };
         let said = scope.spawn(move || listen(Box::new(ours)));
@@ -245,7 +245,7 @@ pub fn run(program: &mut Command, index: Option<usize>) -> Report {
             overdue = begun.elapsed() > LIMIT;
         }
         let time = begun.elapsed();
-        // What is left holds our sockets open, so it goes first.
+        // Processes that are left hold our sockets open, so they go first.
         let left = members_after(pid, LEAVING);
         kill_all(pid);
         let status = child.wait().expect("it is ours");
@@ -374,7 +374,7 @@ pub fn live_if_told() {
     std::process::exit(0);
 }
 
-/// A whole life of a service; from one phase on a call is refused.
+/// A service from start to end; from one phase on a call is refused.
 fn live(case: Option<Case>, name: &str) {
     let refuse_at = |phase: Phase| {
         if let Some(case) = case.filter(|case| case.phase == phase) {

@@ -1,7 +1,7 @@
-//! System calls that answer with an error: what sandboxes, old kernels and dropped privileges do to a program.
+//! System calls that return an error, as sandboxes, old kernels and dropped privileges make them.
 //!
-//! A seccomp filter of the kernel's classic BPF, made by hand: a load of the call's number, of an argument where
-//! one is given, and the error. It stays for the rest of the process's life, and of all that it starts.
+//! A seccomp filter of the kernel's classic BPF, made by hand: a load of the call's number, of an argument if one is given, and
+//! the error. It stays for the rest of the process's life, and of all processes that it starts.
 #![expect(unsafe_code, reason = "prctl and seccomp")]
 
 use std::io;
@@ -16,7 +16,7 @@ pub struct Refusal {
     pub call: libc::c_long,
     /// Only where this argument, counted from 0, has that value (the lower 32 bits of it).
     pub argument: Option<(u8, u32)>,
-    /// What it answers.
+    /// The error that it returns.
     pub errno: i32,
 }
 
@@ -27,7 +27,7 @@ impl Refusal {
         Self { call, argument: None, errno }
     }
 
-    /// The same where one argument has one value: of `fcntl` and `prctl` each command is a call of its own.
+    /// A call that returns this error if one argument has one value: each command of `fcntl` and `prctl` is a call of its own.
     #[must_use]
     pub const fn where_argument(self, index: u8, value: u32) -> Self {
         Self { argument: Some((index, value)), ..self }
@@ -69,7 +69,7 @@ impl Filter {
     /// Makes two system calls and nothing else, so it may be called between fork and exec.
     fn install(&self) -> io::Result<()> {
         let program = libc::sock_fprog { len: self.0.len() as u16, filter: self.0.as_ptr().cast_mut() };
-        // SAFETY: integers; without it only root may install filters, with it anybody.
+        // SAFETY: integers; without this only root may install filters, with it any user.
         if unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) } != 0 {
             return Err(io::Error::last_os_error());
         }
@@ -80,7 +80,7 @@ impl Filter {
     }
 }
 
-/// From now on these calls are refused to every thread of this process, and to what it starts.
+/// From now on these calls are refused to every thread of this process, and to processes that it starts.
 ///
 /// # Errors
 /// Where there is no seccomp.
@@ -88,7 +88,7 @@ pub fn from_now_on(refusals: &[Refusal]) -> io::Result<()> {
     Filter::new(refusals).install()
 }
 
-/// Has a command's process start with these calls refused, if the filter can be installed: else it does not start.
+/// Lets a command's process start with these calls refused; if the filter cannot be installed, the process does not start.
 pub fn in_process_of(command: &mut Command, refusals: &[Refusal]) {
     let filter = Filter::new(refusals);
     // SAFETY: `install` only makes system calls; the filter was made before the fork.

@@ -1,12 +1,12 @@
-//! A soak: very many requests through one server, in whose course nothing may grow.
+//! A soak: very many requests through one server, during which nothing may grow.
 //!
 //! Requests are streamed, in lengths between which some are called one by one (their latency is measured) and
-//! some are sent and given up. Now and then one is so large that it lies in a block. After each length, when
-//! nothing is in progress, everything is looked at that could leak.
+//! some are sent and given up. Now and then a request is so large that it lies in a block. After each length, when
+//! nothing is in progress, the run looks at everything that could leak.
 //!
-//! The verdict is on what the looks of the first tenth of the run found against those of the others: memory of
-//! the server's process and of its workers' may not have grown by more than [`MOST_GROWTH`], descriptors and
-//! threads not at all, and no block and no place may be taken at any look. Of speed and latency it only tells.
+//! It compares the looks of the first tenth of the run with the others: memory of the server's process and of its
+//! workers' may not have grown by more than [`MOST_GROWTH`], descriptors and threads not at all, and no block and no
+//! permit may be taken at any look. Speed and latency are only reported.
 
 use hdrhistogram::Histogram;
 use ringmill::{Batch, BatchWorker, BoxError, CallError, Context, ProcessServlet, Server};
@@ -24,7 +24,7 @@ const CALLS: u64 = 200;
 /// Requests that are given up before each look.
 const GIVEN_UP: u64 = 50;
 
-/// What is sent: a number, and now and then a load.
+/// An input: a number, and now and then a load.
 #[derive(Debug, Clone, PartialEq, Eq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
 pub struct Parcel {
     number: u64,
@@ -64,7 +64,7 @@ impl BatchWorker for Clerk {
     }
 }
 
-/// What is there at one moment between two lengths.
+/// Resources in use at one moment between two lengths.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct Look {
     /// Memory of the server's process, in bytes: its own, for the segment's was reserved when it was made.
@@ -77,8 +77,8 @@ pub struct Look {
     pub threads: u64,
     /// Blocks of the segment that are taken.
     pub blocks: u64,
-    /// Places that are taken.
-    pub places: u64,
+    /// Permits that are taken.
+    pub permits: u64,
 }
 
 /// A tenth of a run.
@@ -88,12 +88,12 @@ pub struct Tenth {
     pub per_second: f64,
     /// Latency of single calls in nanoseconds: median, 99 of 100, 999 of 1000, longest.
     pub call_ns: [u64; 4],
-    /// What the looks found.
+    /// Its looks.
     pub looks: Vec<Look>,
 }
 
 impl Tenth {
-    /// The median of what the looks found.
+    /// The median of the looks.
     #[must_use]
     pub fn median(&self, of: impl Fn(&Look) -> u64) -> u64 {
         let mut all: Vec<u64> = self.looks.iter().map(of).collect();
@@ -117,7 +117,7 @@ pub struct Outcome {
     pub problems: Vec<String>,
 }
 
-/// Has so many requests go through a server of this name; `done` tells how many have.
+/// Sends this many requests through a server of this name; `done` counts those that have ended.
 ///
 /// # Errors
 /// A wrong outcome, or none.
@@ -153,7 +153,7 @@ pub fn run(name: &str, requests: u64, done: &AtomicU64) -> Result<Outcome, BoxEr
                 drop(server.submit(&Parcel::new(number))?);
                 given_up += 1;
             }
-            crate::wait_until("all places come back", || server.backlog() == 0);
+            crate::wait_until("all permits come back", || server.backlog() == 0);
             looks.push(look(&server, &segment));
         }
         let quantile = |q| latency.value_at_quantile(q);
@@ -184,7 +184,7 @@ fn look(server: &Server<Parcel, u64>, segment: &Segment) -> Look {
         descriptors: all().map(descriptors).sum(),
         threads: all().map(|pid| status(pid, "Threads")).sum(),
         blocks: ringmill_shm::pool::in_use(segment).iter().sum(),
-        places: server.backlog() as u64,
+        permits: server.backlog() as u64,
     }
 }
 
@@ -215,14 +215,14 @@ fn grown(tenths: &[Tenth]) -> Vec<String> {
     ];
     for (what, of, most) in kinds {
         let before = largest(first, of);
-        // The median of a tenth: who looks at a process may meet it in the middle of something.
+        // The median of a tenth: a single look may meet a process amid an allocation.
         let after = others.iter().map(|tenth| tenth.median(of)).max().unwrap_or(0);
         if after > before + most {
             problems.push(format!("{what}: {before} in the first tenth, {after} later"));
         }
     }
-    let left = tenths.iter().flat_map(|tenth| &tenth.looks).filter(|look| look.blocks + look.places > 0);
-    problems.extend(left.map(|look| format!("{} blocks and {} places are left", look.blocks, look.places)));
+    let left = tenths.iter().flat_map(|tenth| &tenth.looks).filter(|look| look.blocks + look.permits > 0);
+    problems.extend(left.map(|look| format!("{} blocks and {} permits are left", look.blocks, look.permits)));
     problems
 }
 
@@ -231,12 +231,12 @@ mod tests {
     use super::*;
 
     fn tenth(server_bytes: u64, blocks: u64) -> Tenth {
-        let look = Look { server_bytes, workers_bytes: 1, descriptors: 9, threads: 4, blocks, places: 0 };
+        let look = Look { server_bytes, workers_bytes: 1, descriptors: 9, threads: 4, blocks, permits: 0 };
         Tenth { per_second: 1.0, call_ns: [1; 4], looks: vec![look; 3] }
     }
 
     #[test]
-    fn what_grows_or_is_left_is_told() {
+    fn growth_and_leaks_are_problems() {
         let flat = [tenth(5 << 20, 0), tenth((5 << 20) + MOST_GROWTH, 0)];
         assert_eq!(grown(&flat), Vec::<String>::new());
         assert_eq!(grown(&[tenth(5 << 20, 0), tenth((5 << 20) + MOST_GROWTH + 1, 0)]).len(), 1);

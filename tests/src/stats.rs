@@ -1,4 +1,4 @@
-//! What a server says of its first servlet.
+//! Statistics of a server's first servlet.
 
 use ringmill::Server;
 

@@ -1,4 +1,4 @@
-//! What a server must not leave behind: files and processes.
+//! Files and processes that a server must not leave behind.
 
 use ringmill_shm::segment::{NAMED_DIRECTORY, Place};
 
@@ -14,8 +14,7 @@ pub fn files_of(name: &str) -> Vec<String> {
         .collect()
 }
 
-/// The children of this process, dead ones that nobody has waited for included, with their states and
-/// command lines.
+/// The children of this process, also dead ones that have not been waited for, with their states and command lines.
 ///
 /// # Panics
 /// If there is no `/proc`.
@@ -29,7 +28,7 @@ pub fn children() -> Vec<String> {
     }
 }
 
-/// `None` if one is in the midst of its exec, and has no command line yet.
+/// `None` if a child is in the midst of its exec, and has no command line yet.
 fn children_now() -> Option<Vec<String>> {
     let line = |(pid, state): (u32, String)| {
         let line = command_line(pid);

@@ -1,8 +1,8 @@
-//! Trees of servlets whose outcome a plain function knows: what becomes of an item if nobody dies, and what may
-//! become of it in a storm.
+//! Trees of servlets whose outcome a plain function computes: the outcome of an item without deaths, and its possible outcomes
+//! in a storm.
 //!
-//! An item begins with the number of its request, which every servlet leaves as it is: so a value that went to
-//! the wrong caller is a wrong value, and workers can enter in the [`book`](crate::book) what they begin.
+//! An item begins with the number of its request, which no servlet changes: so a value that went to the wrong caller is a wrong
+//! value, and workers can enter in the [`book`](crate::book) what they begin.
 
 use crate::book::Pages;
 use crate::dice::Dice;
@@ -15,7 +15,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
 
-/// What goes through a tree.
+/// The payload of a tree.
 pub type Item = Vec<u8>;
 type Values = Vec<Box<Item>>;
 type Results = Vec<Result<Box<Item>, Box<RemoteError>>>;
@@ -25,7 +25,7 @@ const HEAD: usize = 8;
 /// The largest payload.
 pub const LARGEST: usize = 4096;
 
-/// In the name of a servlet: that it tries again.
+/// In the name of a servlet: it retries.
 pub(crate) const AGAIN: &str = "+";
 
 /// What a leaf does with an item.
@@ -35,9 +35,9 @@ pub enum Op {
     Pass,
     /// Adds to each byte.
     Add(u8),
-    /// So many times as long: into blocks of every class.
+    /// This many times as long: into blocks of every class.
     Grow(usize),
-    /// Refuses one item in so many.
+    /// Refuses one item in this many.
     Refuse(u64),
 }
 
@@ -45,7 +45,7 @@ impl Op {
     /// The outcome for an item.
     ///
     /// # Errors
-    /// What it says of an item that it refuses.
+    /// The message for an item that it refuses.
     pub fn apply(self, item: &[u8]) -> Result<Item, String> {
         let (head, body) = item.split_at(item.len().min(HEAD));
         let with = |body: Item| [head, &body].concat();
@@ -92,7 +92,7 @@ impl Diary {
         Ok(Self(Pages::open(&entries.book)?, entries.servlet))
     }
 
-    /// True in a child that is to come back at once.
+    /// True in a child that must return at once.
     fn enter(&self, item: &[u8]) -> bool {
         self.0.as_ref().is_some_and(|pages| pages.enter(request(item), self.1))
     }
@@ -147,7 +147,7 @@ impl Worker for FoldValues {
     }
 }
 
-/// The same of an ensemble that keeps errors.
+/// Folds the results of an ensemble that keeps errors into an item.
 #[allow(missing_debug_implementations, reason = "nobody looks into a worker")]
 pub struct FoldResults(Diary);
 
@@ -169,7 +169,7 @@ impl Worker for FoldResults {
     }
 }
 
-/// The request's number, and each member's hash and length; of one that failed, a mark.
+/// The request's number, and each member's hash and length; for a failed member, a mark.
 fn fold<'m>(members: impl Iterator<Item = Option<&'m [u8]>>) -> Item {
     let mut folded = vec![0; HEAD];
     for member in members {
@@ -198,24 +198,24 @@ pub struct Crew {
     pub batch_size: usize,
     /// The batch window.
     pub window: Option<Duration>,
-    /// What becomes of requests whose worker dies; of threads, nothing.
+    /// The policy for requests whose worker dies; none for threads.
     pub on_death: OnDeath,
 }
 
 impl Crew {
-    /// So many processes that handle items one by one.
+    /// This many processes that handle items one by one.
     #[must_use]
     pub const fn processes(workers: usize) -> Self {
         Self { processes: true, workers, threads: 1, batch_size: 0, window: None, on_death: OnDeath::Fail }
     }
 
-    /// So many threads of the server's process that do.
+    /// This many threads of the server's process that handle items one by one.
     #[must_use]
     pub const fn in_threads(workers: usize) -> Self {
         Self { processes: false, ..Self::processes(workers) }
     }
 
-    /// In batches of up to so many items.
+    /// In batches of up to this many items.
     #[must_use]
     pub const fn batches(mut self, items: usize) -> Self {
         self.batch_size = items;
@@ -229,21 +229,21 @@ impl Crew {
         self
     }
 
-    /// With so many threads each.
+    /// With this many threads each.
     #[must_use]
     pub const fn threads(mut self, threads: usize) -> Self {
         self.threads = threads;
         self
     }
 
-    /// With another attempt for requests whose worker dies.
+    /// With a retry for requests whose worker dies.
     #[must_use]
     pub const fn on_death(mut self, policy: OnDeath) -> Self {
         self.on_death = policy;
         self
     }
 
-    /// Whether requests whose worker dies are tried again.
+    /// Whether requests whose worker dies are retried.
     fn tries_again(self) -> bool {
         self.processes && self.on_death != OnDeath::Fail
     }
@@ -254,12 +254,12 @@ impl Crew {
             _ if !self.processes => 1,
             OnDeath::Fail => 1,
             OnDeath::Retry(tries) => 1 + tries,
-            // A batch is halved until one is left, which is then tried so often.
+            // A batch is halved until one request is left, which is then retried this often.
             OnDeath::Bisect(tries) => 1 + tries + self.batch_size.max(1).next_power_of_two().ilog2() as u8,
         }
     }
 
-    /// The servlet of this number, called after what it does; one that tries again is marked.
+    /// The servlet of this number, named by its operation; a mark says that it retries.
     fn servlet<W: BatchWorker<Config: Send>>(
         self,
         (does, number): (&str, u32),
@@ -295,13 +295,13 @@ impl Crew {
     }
 }
 
-/// What all servlets of a tree have in common.
+/// The settings that all servlets of a tree share.
 #[derive(Clone, Copy, Default)]
 #[allow(missing_debug_implementations, reason = "a closure has none")]
 pub struct Circumstances<'a> {
-    /// Where the book is; empty: none.
+    /// The book's path; empty: none.
     pub book: &'a str,
-    /// How often worker processes are started again.
+    /// How often worker processes are restarted.
     pub restarts: Restarts,
     /// A variable of worker processes, and its value by the number of their servlet.
     pub env: Option<(&'a str, &'a dyn Fn(u32) -> String)>,
@@ -312,30 +312,29 @@ pub struct Circumstances<'a> {
 pub enum Tree {
     /// One servlet.
     Leaf(Op, Crew),
-    /// One after another.
+    /// Servlets one after another.
     Sequence(Vec<Tree>),
-    /// An ensemble that fails fast, and what folds its members' outcomes into an item.
+    /// An ensemble that fails fast, and the servlet that folds its members' outcomes into an item.
     Fast(Vec<Tree>, Crew),
-    /// The same, errors kept.
+    /// An ensemble that keeps errors, and its folding servlet.
     Keep(Vec<Tree>, Crew),
     /// A choice by an item's hash.
     Switch(Vec<Tree>),
 }
 
-/// What may become of an item: values, or also an error.
+/// The possible outcomes of an item: values, and perhaps an error.
 #[derive(Debug, Default, Clone)]
 pub struct Fates {
-    /// The values that may come.
+    /// The possible values.
     pub values: BTreeSet<Item>,
-    /// Whether an error may.
+    /// Whether an error is possible.
     pub error: bool,
 }
 
 impl Tree {
-    /// The servlet, whose parts enter themselves in a book.
+    /// The servlet, whose parts enter their runs in a book.
     ///
-    /// Servlets are numbered from the front, what folds before the members; their names end with `-` and the
-    /// number.
+    /// Servlets are numbered from the front, a folding servlet before the members; their names end with `-` and the number.
     #[must_use]
     pub fn servlet(&self, circumstances: &Circumstances<'_>) -> BoxServlet<Item, Item> {
         self.numbered(circumstances, &mut 0)
@@ -391,7 +390,7 @@ impl Tree {
         }
     }
 
-    /// Whether outcomes are put together somewhere in it.
+    /// Whether the tree has ensembles.
     #[must_use]
     pub fn has_ensembles(&self) -> bool {
         match self {
@@ -401,7 +400,7 @@ impl Tree {
         }
     }
 
-    /// What becomes of an item; in a storm every servlet may fail it besides.
+    /// The possible outcomes of an item; in a storm every servlet may also fail it.
     #[must_use]
     pub fn fates(&self, item: &[u8], storm: bool) -> Fates {
         let mut fates = match self {
@@ -432,7 +431,7 @@ impl Tree {
 
     fn join(members: &[Self], item: &[u8], storm: bool, keep: bool) -> Fates {
         let fates: Vec<Fates> = members.iter().map(|member| member.fates(item, storm)).collect();
-        // Every choice of one outcome of each member.
+        // Every combination of one outcome of each member.
         let mut choices: Vec<Vec<Option<&[u8]>>> = vec![Vec::new()];
         for fates in &fates {
             let values = fates.values.iter().map(|value| Some(value.as_slice()));
@@ -486,13 +485,13 @@ impl Tree {
         ])
     }
 
-    /// One servlet, whose values tell which request they are of.
+    /// One servlet, whose values name their request.
     #[must_use]
     pub fn single(crew: Crew) -> Self {
         leaf(Op::Add(7), crew)
     }
 
-    /// Some tree with worker processes.
+    /// A random tree with worker processes.
     #[must_use]
     pub fn random(dice: &mut Dice) -> Self {
         let stages = (0..1 + dice.below(2)).map(|_| Self::grown(dice, 2)).collect::<Vec<_>>();
@@ -508,7 +507,7 @@ impl Tree {
             return leaf(*dice.pick(&ops), *dice.pick(&crews));
         }
         let parts = (0..2 + dice.below(2)).map(|_| Self::grown(dice, depth - 1)).collect();
-        // What folds handles items one by one.
+        // Folding servlets handle items one by one.
         let fold = *dice.pick(&[ONE, ONE_AGAIN, Crew::in_threads(1)]);
         match dice.below(4) {
             0 => Self::Sequence(parts),
@@ -535,7 +534,7 @@ pub const fn leaf(op: Op, crew: Crew) -> Tree {
 }
 
 impl fmt::Display for Tree {
-    /// In a line: `add x2 > keep(pass, fast(add, refuse))`; in capitals what runs in threads.
+    /// In a line: `add x2 > keep(pass, fast(add, refuse))`; servlets in threads stand in capitals.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let list = |f: &mut fmt::Formatter<'_>, parts: &[Self], between: &str| {
             for (index, part) in parts.iter().enumerate() {

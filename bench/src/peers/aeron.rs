@@ -8,7 +8,7 @@
 //! took about as long with one, and `stream` up to a third longer.
 //!
 //! *Being stopped is no death.* Aeron takes who has said nothing for ten seconds for dead. A partner that is stopped
-//! while others are measured says nothing either, so all time-outs are a day.
+//! while others are measured says nothing either, so all timeouts are a day.
 //!
 //! *What it leaves.* The logs and what else Aeron keeps are in a directory in shared memory, and stay when a process is
 //! killed. A [`Janitor`] removes them.

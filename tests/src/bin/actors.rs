@@ -1,17 +1,20 @@
-//! A program with a server, for tests of what happens when its process ends in one way or another.
+//! A program with a server, for tests of how its process can end.
 //!
-//! `actors NAME GATE [OPTION]…` starts a server and says `ready PID…`; then it does as the lines of its
-//! standard input say. Whoever started it sees how it ends, and what it leaves.
+//! `actors NAME GATE [OPTION]…` starts a server and says `ready PID…`; then it obeys the lines of its standard input. The test
+//! that started it checks how it ends, and what it leaves.
 //!
 //! Options: `threads` (workers in threads), `hold-in-constructor`, `cleanup-panics`, `no-signals` (the server leaves signals
 //! alone), `ignore-sigchld`, `own-handler` (the program has a handler for SIGINT), `ignore-sigint`, `shutdown-ms=N`,
-//! `workers=N`, `stream-threads=N`, `listener=panics` and `listener=shuts-down` (what a listener of the log does at each warning), `batch=N` (with a window that nobody outlives), `reasons` (says why a call failed), `wait-for-all` (waits for every child, as some programs do), `exec-ms=N` (the exec_timeout), `file=PATH` (where the segment lies), `program=PATH` (what workers run).
+//! `workers=N`, `stream-threads=N`, `listener=panics` and `listener=shuts-down` (what a listener of the log does at each
+//! warning), `batch=N` (with a window that outlasts every test), `reasons` (says why a call failed), `wait-for-all` (waits
+//! for every child, as some programs do), `exec-ms=N` (the exec_timeout), `file=PATH` (the segment's), `program=PATH` (the
+//! workers').
 //!
 //! Commands: `hold N` (a call in a thread of its own), `exit N`, `panic`, `return`, `shutdown`,
 //! `watch` (says `refused` as soon as the server takes no calls), `go-to PATH` (another working directory),
 //! `use-up-descriptors`, `free-descriptors`, `limit-processes N`, `future N` (as `hold`, by a future).
 //!
-//! Where the variable `RINGMILL_TESTS_TRACE` names a file, the program makes it before `main`.
+//! If the variable `RINGMILL_TESTS_TRACE` names a file, the program creates it before `main`.
 #![expect(unsafe_code, reason = "a signal handler, a limit, a constructor")]
 
 use ringmill::{BoxError, CallError, CallOptions, ProcessServlet, Server, ThreadServlet, WhenFull};
@@ -43,7 +46,7 @@ type Actors = Server<Act, Answer>;
 /// Whether it says why a call failed.
 static REASONS: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
 
-/// Waits for every child of this process, whoever started it.
+/// Waits for every child of this process, whichever code started it.
 fn wait_for_all() {
     loop {
         // SAFETY: integers, and no status.
@@ -155,14 +158,13 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
     }
 }
 
-/// Whether the server takes no more calls. Tried with a call that nobody works on: its time is over
-/// before it begins.
+/// Whether the server takes no more calls. It tries a call that no worker begins: its timeout is 0.
 fn refuses(server: &Actors) -> bool {
     let options = CallOptions::new().timeout(Duration::ZERO);
     matches!(server.call_with(&Act::Double(0), options), Err(CallError::ShuttingDown))
 }
 
-/// What a listener of the log does that has a will of its own.
+/// What a listener of the log does at a warning.
 #[derive(Clone, Copy)]
 enum Listens {
     Panics,
@@ -201,7 +203,7 @@ fn main() -> Result<(), BoxError> {
         _ => Some(Listens::ShutsDown),
     });
     if let Some(listens) = listens {
-        std::panic::set_hook(Box::new(|_| {})); // as it was told
+        std::panic::set_hook(Box::new(|_| {})); // the panic is ordered
         tracing::subscriber::set_global_default(Listener::of_warnings(move |_| listens.hear()))?;
     }
     let server = Arc::new(start(&name, &gate, &options)?);
@@ -214,7 +216,7 @@ fn main() -> Result<(), BoxError> {
     println!("ready {}", pids.join(" "));
     if let Some(handler) = handler {
         let _ = handler.join();
-        drop(server); // the last one: nothing else was told
+        drop(server); // the last one: no command said otherwise
         return Ok(());
     }
     let mut used_up = Vec::new();
@@ -248,7 +250,7 @@ fn main() -> Result<(), BoxError> {
             }
             "go-to" => std::env::set_current_dir(line["go-to ".len()..].trim())?,
             "exit" => std::process::exit(number(&line) as i32),
-            "panic" => panic!("as told"),
+            "panic" => panic!("as ordered"),
             "return" => return Ok(()),
             "shutdown" => {
                 server.shutdown();

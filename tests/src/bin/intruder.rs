@@ -1,9 +1,9 @@
-//! Another user, for tests of what that user can do to a server: nothing but take a name first.
+//! Another user, for tests of what that user can do to a server: only take a name first.
 //!
-//! `intruder attack NAME` tries everything on the segment of that name, and says `WHAT: done` or `WHAT: refused
-//! WHY`, a line each; `intruder join NAME` only what opens it in order to take part, or to take over. `intruder squat PATH KIND [TARGET]` makes something of that name, says `there`, and takes
-//! it away when its standard input ends. Kinds: `private`, `public` (a file with these rights), `held` (a public
-//! file whose locks are those of a server), `fifo`, `directory`, `link` (to TARGET), `hard-link` (of TARGET).
+//! `intruder attack NAME` tries everything on the segment of that name, and says `WHAT: done` or `WHAT: refused WHY`, a line
+//! each; `intruder join NAME` tries only to take part, or to take over. `intruder squat PATH KIND [TARGET]` creates PATH, says
+//! `there`, and removes PATH when its standard input ends. Kinds: `private`, `public` (a file with these rights), `held` (a
+//! public file whose locks are those of a server), `fifo`, `directory`, `link` (to TARGET), `hard-link` (of TARGET).
 #![expect(unsafe_code, reason = "mkfifo")]
 
 use ringmill_shm::participant::{Lease, SERVER};

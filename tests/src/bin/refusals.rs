@@ -1,11 +1,11 @@
-//! Refuses every system call of a service in turn, in each phase of its life, and says what became of it.
+//! Refuses every system call of a service in turn, in each phase of its life, and prints the outcomes.
 //!
 //! ```text
 //! cargo run --release -p ringmill-tests --bin refusals
 //! cargo run --release -p ringmill-tests --bin refusals -- --only pidfd_send_signal
 //! ```
 //!
-//! Ends with 0 if every life ended in time, with values or errors, without a panic, and left nothing. See
+//! Exits with 0 if every service ended in time, with values or errors, without a panic, and left nothing. See
 //! `ringmill_tests::refusals`.
 
 use clap::Parser;
@@ -22,16 +22,16 @@ ringmill::init!(Subject);
 /// Refuses every system call of a service in turn, in each phase of its life.
 #[derive(Parser)]
 struct Args {
-    /// Only calls whose names have this in them.
+    /// Only calls whose names contain this.
     #[arg(long)]
     only: Option<String>,
-    /// Every how many cases one is tried.
+    /// Try one case in this many.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     every: u64,
-    /// How many lives at once.
+    /// How many services at once.
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..))]
     at_once: u64,
-    /// Also what each life said.
+    /// Also print the output of each service.
     #[arg(long)]
     said: bool,
 }
@@ -74,7 +74,7 @@ fn main() -> Result<ExitCode, BoxError> {
     Ok(show(&reports, &usual, args.said))
 }
 
-/// A row for each call and error: what differs from the usual life.
+/// Prints a row for each call and error: what differs from a service without a refusal.
 fn show(reports: &[(usize, Report)], usual: &Report, said: bool) -> ExitCode {
     let cases = Case::all();
     let mut table = Table::new();

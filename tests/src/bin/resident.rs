@@ -1,9 +1,9 @@
-//! A service with one servlet, for tests of what becomes of it when the world around it changes.
+//! A service with one servlet, for tests in which the world around it changes.
 //!
-//! `resident NAME [OPTION]…` starts a server and says `ready`; then it does as the lines of its standard input say, and
-//! answers each with one line.
+//! `resident NAME [OPTION]…` starts a server and says `ready`; then it obeys the lines of its standard input, and answers each
+//! with one line.
 //!
-//! Options: `program=PATH` (what its workers run), `pinned`, `file=PATH`, `shutdown-ms=N`, `workers=N`, `ignore=SIGNAL`.
+//! Options: `program=PATH` (its workers'), `pinned`, `file=PATH`, `shutdown-ms=N`, `workers=N`, `ignore=SIGNAL`.
 //!
 //! Commands: `ask TEXT` (a call, see [`Resident`]; `ok OUTCOME` or `error …`), `go-to DIRECTORY`, `path PATH` (the variable),
 //! `drop-privileges`, `jail DIRECTORY` (chroot), `be PROGRAM` (exec), `hold` (a call in a thread of its own that never
@@ -17,8 +17,8 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Does what it is asked: `echo TEXT`, `pid`, `exit CODE`, `sh COMMAND` (its output), `be PROGRAM` (exec), `close` (all its
-/// descriptors), `sleep` (for ever), `child-signal N` (what ends a child, forked without exec, that is sent it).
+/// Obeys its input: `echo TEXT`, `pid`, `exit CODE`, `sh COMMAND` (its output), `be PROGRAM` (exec), `close` (all its
+/// descriptors), `sleep` (for ever), `child-signal N` (sends N to a child, forked without exec, and says which signal ended it).
 struct Resident;
 
 impl Worker for Resident {
@@ -42,7 +42,7 @@ impl Worker for Resident {
             }
             "be" => return Err(Command::new(rest).arg("1000000").exec().into()),
             "close" => {
-                // SAFETY: integers. What is closed is used by nobody who would not be told.
+                // SAFETY: integers. Every user of a closed descriptor gets an error.
                 unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, 0) };
                 loop {
                     std::thread::park();

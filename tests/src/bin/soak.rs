@@ -1,10 +1,10 @@
-//! A soak: very many requests through one server, in whose course nothing may grow.
+//! A soak: very many requests through one server, during which nothing may grow.
 //!
 //! ```text
 //! cargo run --release -p ringmill-tests --bin soak -- --requests 1000000000
 //! ```
 //!
-//! Ends with 0 if nothing has grown; see `ringmill_tests::soak`.
+//! Exits with 0 if nothing has grown; see `ringmill_tests::soak`.
 
 use clap::Parser;
 use comfy_table::{Table, presets};
@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 ringmill::init!(Clerk);
 
-/// Streams very many requests through one server, and sees that nothing grows.
+/// Streams very many requests through one server, and checks that nothing grows.
 #[derive(Parser)]
 struct Args {
     /// Requests to stream.
@@ -62,7 +62,7 @@ fn show(outcome: &Outcome) {
         "descriptors",
         "threads",
         "blocks",
-        "places",
+        "permits",
     ]);
     let mib = |bytes: u64| format!("{:.2}", bytes as f64 / (1 << 20) as f64);
     for (number, tenth) in (1..).zip(&outcome.tenths) {
@@ -76,7 +76,7 @@ fn show(outcome: &Outcome) {
             tenth.median(|look| look.descriptors).to_string(),
             tenth.median(|look| look.threads).to_string(),
             tenth.median(|look| look.blocks).to_string(),
-            tenth.median(|look| look.places).to_string(),
+            tenth.median(|look| look.permits).to_string(),
         ]);
     }
     println!("{table}");

@@ -4,8 +4,8 @@
 //! cargo run --release -p ringmill-tests --bin storm -- --kills 100000
 //! ```
 //!
-//! Ends with 0 if every promise held, with 1 if one did not, with 2 if a request hung; then it has said what
-//! each request in progress was doing.
+//! Exits with 0 if every promise held, with 1 if one did not, with 2 if a request hung; then it has printed the state of each
+//! request in progress.
 
 use clap::Parser;
 use comfy_table::{Table, presets};
@@ -22,42 +22,42 @@ use std::time::{Duration, Instant};
 
 ringmill::init!(Leaf, FoldValues, FoldResults);
 
-/// Kills worker processes at random instants, has them and the service fork and run other programs, and sees that every
-/// request ends exactly once.
+/// Kills worker processes at random instants, makes them and the service fork and exec, and checks that every request ends
+/// exactly once.
 ///
-/// Forks: the service's process, while its callers call; each child must be told that it is one, by every call, and ends,
-/// lives on for a while, or runs another program. Worker code forks helpers, whose worker is then killed, and children that
-/// come back into the engine. Execs: a worker runs another program amid a batch, which counts among the kills. After each
-/// server a service of its own runs another program amid calls, ten times.
+/// Forks: the service's process forks while its callers call; every call of a child must return an error, and the child ends,
+/// lives on for a while, or execs another program. Worker code forks helpers, whose worker is then killed, and children that
+/// return into the engine. Execs: a worker execs another program amid a batch, which counts as a kill. After each server a
+/// service of its own execs another program amid calls, ten times.
 #[derive(Parser)]
 struct Args {
     /// Worker processes to kill.
     #[arg(long, default_value_t = 10_000)]
     kills: u64,
-    /// Of all that is random; by default the time.
+    /// The seed of all random choices; by default the time.
     #[arg(long)]
     seed: Option<u64>,
-    /// Servers that are stormed at a time.
+    /// Servers at a time.
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=8))]
     servers: u64,
-    /// Kills before a server is replaced by one with another tree.
+    /// Kills before another server, with another tree, replaces this one.
     #[arg(long, default_value_t = 2_000)]
     kills_a_server: u64,
     /// Only this weather.
     #[arg(long, value_enum)]
     weather: Option<Weather>,
-    /// What takes longer, in seconds, hangs.
+    /// A request that takes longer, in seconds, hangs.
     #[arg(long, default_value_t = 120)]
     patience: u64,
     /// The report as JSON.
     #[arg(long)]
     json: bool,
-    /// To be a service of this name that runs another program in its place: for the storm itself.
+    /// Be a service of this name that execs another program: for the storm itself.
     #[arg(long, hide = true)]
     service: Option<String>,
 }
 
-/// How many services run another program after each server.
+/// How many services exec another program after each server.
 const SERVICES: u64 = 10;
 
 fn main() -> ExitCode {
@@ -98,7 +98,7 @@ fn main() -> ExitCode {
     if failure.is_some() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
-/// Takes up to so many kills of those that are left.
+/// Takes up to `most` of the kills that are left.
 fn take(left: &AtomicU64, most: u64) -> Option<u64> {
     let rest = |left: u64| (left > 0).then(|| left.saturating_sub(most));
     let before = left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, rest).ok()?;
@@ -152,7 +152,7 @@ fn show(report: &Report, seed: u64, took: Duration, failure: Option<&str>, json:
             "seconds": took.as_secs_f64(),
             "kills_a_minute": per(report.kills, took) * 60.0,
             "requests_a_second": per(report.requests(), took),
-            "places_leaked": failure.is_none().then_some(0),
+            "permits_leaked": failure.is_none().then_some(0),
             "failure": failure,
             "counts": report,
         });
@@ -188,7 +188,7 @@ fn show(report: &Report, seed: u64, took: Duration, failure: Option<&str>, json:
     row("runs of user code", report.runs.to_string());
     row("quiet moments, all clean", report.checks.to_string());
     if failure.is_none() {
-        row("places leaked", "0".into());
+        row("permits leaked", "0".into());
     }
     row("seed", seed.to_string());
     row("time", format!("{:.1} s", took.as_secs_f64()));

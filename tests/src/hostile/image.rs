@@ -1,4 +1,4 @@
-//! A segment's file with bytes changed: who attaches it, looks at it, and plays every part in it.
+//! A segment's file with bytes changed: the target attaches it, inspects it, and plays every part in it.
 //!
 //! An input is a list of patches to an image that real code has made, and then a list of deeds:
 //!
@@ -6,8 +6,8 @@
 //! which image │ flags │ bytes cut off or added │ how many patches │ patches … │ deeds, patches among them …
 //! ```
 //!
-//! So inputs are small, whatever they change is changed in the middle of real work, and a patched shape can be
-//! made to fit its sizes and its fingerprint again.
+//! So inputs are small, each patch lands amid real work, and a patched shape can be made to fit its sizes and its
+//! fingerprint again.
 
 use super::{Input, Numbers};
 use ringmill_shm::arena::{Arrived, Claimed, Done, Filling, Join, Task};
@@ -86,7 +86,7 @@ fn plain() -> Spec {
     }
 }
 
-/// A fork whose second member is another one, with a switch in it.
+/// A fork whose second member is another fork, with a switch in it.
 fn forked() -> Spec {
     let fork = |name: &str, parent, first, end, entries: [Target; 2], next| {
         let member = |entry| Member { entry, root_bytes: 8, root_align: 8 };
@@ -173,7 +173,7 @@ impl Stage {
         self.file.write_all_at(image, 0).expect("there is room");
     }
 
-    /// Whoever the first places' tokens name lives, or not, as the flags say.
+    /// Makes the participants of the first rows live or not, as the flags say.
     fn let_live(&self, segment: Option<&Segment>, flags: u8) {
         let mut living = self.living.borrow_mut();
         for token in living.drain(..) {
@@ -191,7 +191,7 @@ impl Stage {
         living.iter().for_each(|&token| self.lives.hold(token).expect("it is ours"));
     }
 
-    /// Attaches what was put, made to fit if that is wished.
+    /// Attaches the patched image, made to fit if the flags say so.
     fn attach(&self, image: &mut Vec<u8>, flags: u8) -> Result<Segment, AttachError> {
         for _ in 0..3 {
             match Segment::attach(self.place.clone(), FORMAT) {
@@ -217,7 +217,7 @@ thread_local! {
 /// See the module.
 ///
 /// # Panics
-/// Not; that is the point.
+/// Never.
 pub fn run(input: &[u8]) {
     let mut input = Input(input);
     let (which, flags) = (input.byte() as usize, input.byte());
@@ -240,14 +240,14 @@ fn patch(image: &mut [u8], at: usize, bytes: &[u8]) {
     }
 }
 
-/// What is done to an image that was changed in one place only: everything once.
+/// The deeds for an image with one change: each once.
 pub const TOUR: &[u8] = &[
     12, 14, 2, 0, 2, 1, 3, 0, 3, 0, 9, 1, 9, 0, 9, 2, 7, 0, 7, 1, 7, 2, 15, 1, 0, 0, 10, 2, 0, 3, 0, 3, 1, 5,
     0, 2, 1, 2, 2, 4, 0, 3, 0, 3, 0, 6, 0, 6, 0, 7, 0, 7, 1, 0, 1, 200, 11, 2, 0, 8, 1, 11, 9, 1, 9, 2, 1, 0,
     0, 2, 0, 9, 1, 10, 6, 0, 7, 0, 12,
 ];
 
-/// Whether an image with one change is refused, or what became of it: everything is done to it once.
+/// Whether an image with one change is refused, or how it ended after each deed once.
 pub fn tour(image: &mut Vec<u8>, flags: u8) {
     examine(image, flags, TOUR);
 }
@@ -330,7 +330,7 @@ impl<'s> Actor<'s> {
         }
     }
 
-    /// Every byte of a payload, which fits where payloads lie.
+    /// Every byte of a payload, which must fit where payloads lie.
     fn read(&self, bytes: &[u8]) -> u64 {
         let largest = self.segment.shape().largest_payload();
         assert!(bytes.len() as u64 <= largest, "a payload of {} bytes, where {largest} fit", bytes.len());
@@ -341,13 +341,13 @@ impl<'s> Actor<'s> {
         Task::new(self.segment, u32::from(number) % self.segment.shape().requests).expect("it is one")
     }
 
-    /// Whoever has a worker's place, as that place says or as it should be.
+    /// The token in a worker's row, or the one that should be there.
     fn worker(&self, number: u8) -> Token {
-        let place = 1 + u32::from(number) % self.segment.shape().participants.max(2).saturating_sub(1);
-        let entry = self.segment.participants().get(place as usize);
+        let row = 1 + u32::from(number) % self.segment.shape().participants.max(2).saturating_sub(1);
+        let entry = self.segment.participants().get(row as usize);
         entry
             .and_then(|entry| entry.token())
-            .unwrap_or_else(|| Token::from_raw(1 << 10 | place).expect("in its first incarnation"))
+            .unwrap_or_else(|| Token::from_raw(1 << 10 | row).expect("in its first incarnation"))
     }
 
     fn node(&self, number: u8) -> u32 {
@@ -437,7 +437,7 @@ impl<'s> Actor<'s> {
                 let id = filling.queue(node).id();
                 self.push(node, id);
             }
-            Some(false) => panic!("a place of {bytes} bytes has no room for them"),
+            Some(false) => panic!("a buffer of {bytes} bytes has no room for them"),
             None => drop(filling.abandon()),
         }
     }
@@ -508,7 +508,7 @@ impl<'s> Actor<'s> {
             8 => Some(task.inline_place().write(0, &[number; 8])),
             _ => task.block_place(bytes).ok().map(|mut place| place.write(0, &[number; 128])),
         };
-        assert_ne!(room, Some(false), "a place of {bytes} bytes has no room for them");
+        assert_ne!(room, Some(false), "a buffer of {bytes} bytes has no room for them");
         task.set_length(bytes as usize);
         self.joins.extend(task.finish(error));
     }

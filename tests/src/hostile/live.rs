@@ -1,12 +1,12 @@
 //! A server of worker threads whose segment is written over while it serves.
 //!
-//! An input is a list of deeds: calls with a short time-out, requests that are dropped, patches of the segment's
-//! file. Each call ends with an outcome or an error; in the end the server shuts down. What is written over may
-//! be lost to its time-out, and may be answered with another number; nothing else may happen. Panics of the
-//! engine's threads, which it turns into errors, are counted by a hook.
+//! An input is a list of deeds: calls with a short timeout, requests that are dropped, patches of the segment's
+//! file. Each call ends with an outcome or an error; in the end the server shuts down. A call whose bytes are written over may
+//! end with its timeout or with another number; nothing else may happen. A hook counts panics of the engine's threads, which
+//! the engine turns into errors.
 //!
 //! Payloads are numbers: a view into a segment is as good as the bytes that were checked when it was made, and
-//! a process that writes into a payload which another one holds can make a *pointer* in it lead anywhere. See
+//! a process that writes into a payload which another process holds can make a *pointer* in it lead anywhere. See
 //! SECURITY.md, "What is checked".
 
 use super::{Input, Numbers};
@@ -26,7 +26,7 @@ use std::time::Duration;
 
 /// Deeds of one input.
 const DEEDS: usize = 24;
-/// A call's time-out.
+/// A call's timeout.
 const PATIENCE: Duration = Duration::from_millis(20);
 
 static ANSWERED: AtomicU64 = AtomicU64::new(0);
@@ -48,7 +48,7 @@ impl Worker for Echo {
     type Out = u64;
 
     fn new(config: String, _: &Context) -> Result<Self, BoxError> {
-        if config == "echo" { Ok(Self) } else { Err(BoxError::msg("a configuration of somebody else's")) }
+        if config == "echo" { Ok(Self) } else { Err(BoxError::msg("another worker's configuration")) }
     }
 
     fn call(&mut self, input: &Archived<u64>) -> Result<u64, BoxError> {
@@ -62,7 +62,7 @@ impl Worker for Echo {
     }
 }
 
-/// Takes what an ensemble gives, and does not look.
+/// Takes an ensemble's value, and does not look at it.
 #[derive(Debug)]
 pub struct Sink;
 
@@ -110,8 +110,8 @@ fn start(file: &Path, host: Host, forked: bool) -> Result<Server<u64, u64>, Star
     }
 }
 
-/// From the first server on, panics of any thread are counted: the engine's own hook keeps those of its workers
-/// from being printed, and hands them to nobody.
+/// From the first server on, a hook counts panics of any thread: the engine's own hook keeps those of its workers from being
+/// printed, and hands them to no other hook.
 fn count_panics() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -148,7 +148,7 @@ pub fn run_with(host: Host, input: &[u8]) {
     let path = directory.path().join("segment");
     let server = match start(&path, host, input.byte() & 1 == 1) {
         Ok(server) => server,
-        Err(error) => panic!("nobody has written yet: {error}"),
+        Err(error) => panic!("no byte has been changed yet: {error}"),
     };
     count_panics(); // after the engine's own hook
     let before = PANICS.load(Ordering::SeqCst);
@@ -190,7 +190,7 @@ fn act(server: &Server<u64, u64>, file: &File, bytes: u64, input: &mut Input<'_>
         }
         _ => {
             let (at, patch) = input.patch();
-            // Where most of what lives lies, or anywhere.
+            // Near the start, where most live data lies, or anywhere.
             let at = if at & 1 == 0 { at as u64 / 2 % (24 << 10).min(bytes) } else { at as u64 / 2 % bytes };
             let room = patch.len().min((bytes - at) as usize);
             file.write_all_at(&patch[..room], at).expect("a file of ours");

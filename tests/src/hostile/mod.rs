@@ -1,18 +1,18 @@
-//! Hostile bytes: whatever a segment holds, nobody who reads it panics, hangs, or leaves the mapping.
+//! Hostile bytes: whatever a segment holds, no process that reads it panics, hangs, or leaves the mapping.
 //!
 //! Each target is a plain function of a few bytes, so that a test drives it (`tests/tests/campaigns/hostile.rs`) as well as
-//! libFuzzer (`tests/fuzz`). What it promises is said by what does not happen: no panic, no end of the process
-//! (under AddressSanitizer, no wild access), and an end after an amount of work that follows from the input.
+//! libFuzzer (`tests/fuzz`). It promises: no panic, no end of the process (under AddressSanitizer, no wild access), and an end
+//! after an amount of work that follows from the input.
 //!
-//! * [`image`]: a segment's file, patched; who attaches and looks, and who plays all parts in it;
+//! * [`image`]: a segment's file, patched; the target attaches and inspects it, and plays all parts in it;
 //! * [`live`]: a server with its workers, whose segment is written over while it serves;
-//! * [`records`]: payloads and error records; texts that say which segment and which place.
+//! * [`records`]: payloads and error records; texts that name a segment and a row.
 
 pub mod image;
 pub mod live;
 pub mod records;
 
-/// A target: its name, and what it does with bytes.
+/// A target: its name and its function of bytes.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them.
@@ -32,7 +32,7 @@ impl Numbers {
         Self(seed)
     }
 
-    /// The next one below `limit`.
+    /// The next number below `limit`.
     pub fn below(&mut self, limit: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.0;
@@ -41,7 +41,7 @@ impl Numbers {
         (z ^ z >> 31) % limit.max(1)
     }
 
-    /// So many bytes; more often than chance would have it such as matter: nothing, all, one, a sign.
+    /// This many bytes; those that matter come more often than by chance: 0, all ones, 1, a sign.
     pub fn bytes(&mut self, count: usize) -> Vec<u8> {
         let byte = |numbers: &mut Self| match numbers.below(8) {
             0 => 0,

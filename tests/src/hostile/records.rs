@@ -1,11 +1,11 @@
-//! Payloads, error records, and the texts that workers' processes are given.
+//! Payloads, error records, and the texts that tell a worker's process what to be.
 
 use ringmill::__private::hostile;
 use ringmill::{Payload, RemoteError};
 use ringmill_shm::segment::Place;
 
-/// Bytes as payloads of many types, the first byte says of which: what is read can be printed, compared with
-/// itself read again, and dropped.
+/// Bytes as payloads of many types, chosen by the first byte: a value that is read can be printed, compared with a second
+/// reading, and dropped.
 pub fn payload(input: &[u8]) {
     type Ok64 = Result<Box<u64>, Box<RemoteError>>;
     let Some((kind, bytes)) = input.split_first() else { return };
@@ -33,7 +33,7 @@ fn read<T: Payload + std::fmt::Debug>(bytes: &[u8]) {
     }
 }
 
-/// As an error record: printed, shortened until nothing is left, each time written and read again.
+/// Bytes as an error record: printed, shortened until nothing is left, each time written and read again.
 fn record(bytes: &[u8]) {
     let Ok(error) = hostile::read::<RemoteError>(bytes) else { return };
     let _ = (error.to_string(), format!("{error:#}"), format!("{error:?}"));
@@ -41,14 +41,14 @@ fn record(bytes: &[u8]) {
     assert!(steps <= 64 + bytes.len(), "{steps} steps for {} bytes", bytes.len());
 }
 
-/// As what a worker's process is told, as a place, and as the message of a worker that could not start.
+/// Bytes as a worker's order, as a segment's location, and as the message of a worker that could not start.
 pub fn text(input: &[u8]) {
     let text = String::from_utf8_lossy(input);
     hostile::order(&text);
-    if let Ok(place) = Place::parse(&text) {
-        let again = Place::parse(&place.to_text());
-        assert!(again.is_ok() || place.to_text() != text, "{place:?}");
-        let _ = (place.path(), place.lease_path());
+    if let Ok(location) = Place::parse(&text) {
+        let again = Place::parse(&location.to_text());
+        assert!(again.is_ok() || location.to_text() != text, "{location:?}");
+        let _ = (location.path(), location.lease_path());
     }
     hostile::boot_message(input);
 }

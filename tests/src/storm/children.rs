@@ -1,6 +1,6 @@
-//! Forks of the service's process: by the thread that kills, and by callers in the midst of a stream. Each child tries what
-//! it has inherited; told anything but `CallError::Forked`, it says so by its exit code. Some children end at once, some
-//! live for a while or until the server has gone, some run another program.
+//! Forks of the service's process: by the thread that kills, and by callers amid a stream. Each child uses everything that it
+//! has inherited; if a use returns anything but `CallError::Forked`, the child's exit code says so. Some children end at once,
+//! some live for a while or until the server has gone, some exec another program.
 //!
 //! Children of a worker's process are the storm's too, once their worker has died: the program adopts them
 //! (`PR_SET_CHILD_SUBREAPER`).
@@ -25,7 +25,7 @@ const STAYING_LIMIT: usize = 2;
 /// The exit code of a child that panicked.
 const PANICKED: i32 = 99;
 
-/// What a child does once it has tried everything.
+/// What a child does after its tries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Afterwards {
     End,
@@ -46,14 +46,14 @@ struct Child {
 }
 
 impl Child {
-    /// How it has ended, if it has; and what is wrong with that.
+    /// How it has ended, if it has; an error if that is wrong.
     fn ended(&self) -> Option<Result<(), String>> {
         if start_time(self.pid) != self.began {
             return Some(Ok(())); // a worker's, unseen: where the program could not adopt it
         }
         let mut status = 0;
-        // SAFETY: a live integer to fill. The pid is of a child that nobody has waited for; while it is still its worker's,
-        // the call is refused.
+        // SAFETY: a live integer to fill. The pid is of a child that has not been waited for; while it is still its worker's,
+        // the kernel refuses the call.
         let waited = unsafe { libc::waitpid(self.pid.cast_signed(), &raw mut status, libc::WNOHANG) };
         if waited <= 0 {
             return None;
@@ -78,7 +78,7 @@ impl Children {
     /// Of now, with the children of dead workers as this program's.
     pub(super) fn new() -> Self {
         static ADOPT: Once = Once::new();
-        // SAFETY: integers. Where it is refused, children of workers are somebody else's to wait for.
+        // SAFETY: integers. If it is refused, another process adopts children of workers.
         ADOPT.call_once(|| unsafe {
             libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
         });
@@ -93,7 +93,7 @@ impl Children {
         self.all().push(Child { pid, began: start_time(pid), expected, what });
     }
 
-    /// A worker's, which is to end with this code.
+    /// Adds a worker's child, which must end with this code.
     pub(super) fn adopt(&self, pid: u32, code: i32) {
         if pid != NO_CHILD {
             self.add(
@@ -116,7 +116,7 @@ impl Children {
     /// Waits for those that have ended.
     ///
     /// # Errors
-    /// If one has not ended as it should.
+    /// If a child has ended in another way.
     pub(super) fn reap(&self) -> Result<(), String> {
         let mut outcome = Ok(());
         self.all().retain(|child| match child.ended() {
@@ -155,7 +155,7 @@ impl Drop for Children {
     }
 }
 
-/// Whether a child was told what it is.
+/// Whether a child got the error of a forked process.
 fn is_told<T>(outcome: &Result<T, CallError>) -> bool {
     matches!(outcome, Err(CallError::Forked { .. }))
 }
@@ -170,11 +170,11 @@ impl Sky<'_> {
             _ => Afterwards::End,
         };
         let patience = self.storm.patience.as_secs() as u32 + 60;
-        // SAFETY: the child has one thread. What it uses are the engine's own ways, which promise to wait for no thread of
-        // the parent's, and the allocator, whose locks `fork` takes and gives back.
+        // SAFETY: the child has one thread. It uses the engine, which promises to wait for no thread of the parent's, and the
+        // allocator, whose locks `fork` takes and gives back.
         let pid = unsafe { libc::fork() };
         if pid == 0 {
-            // SAFETY: integers; one that hangs dies of it.
+            // SAFETY: integers; the alarm ends a child that hangs.
             unsafe {
                 libc::signal(libc::SIGALRM, libc::SIG_DFL);
                 libc::alarm(patience);
@@ -192,7 +192,7 @@ impl Sky<'_> {
             // SAFETY: ends the child, with no exit handlers.
             unsafe { libc::_exit(code) }
         }
-        let Ok(pid) = u32::try_from(pid) else { return }; // no room for one
+        let Ok(pid) = u32::try_from(pid) else { return }; // no room for a child
         self.counts.forks.fetch_add(1, Ordering::Relaxed); // Relaxed: a count
         let expected = if afterwards == Afterwards::Stay { -libc::SIGKILL } else { 0 };
         self.children.add(pid, expected, "a child of the service");
@@ -222,7 +222,7 @@ impl Sky<'_> {
         0
     }
 
-    /// Whether a caller is to fork in what it does just now.
+    /// Whether a caller forks amid its current stream.
     pub(super) fn is_to_fork(&self) -> bool {
         // Relaxed, both: a number of its own.
         self.forks_wanted.load(Ordering::Relaxed) > 0

@@ -65,7 +65,7 @@ impl Sky<'_> {
                 self.judge_death(error, (*signal, *code));
             }
             RemoteCause::Died { signal, code, .. } => {
-                // Who dies while it puts an ensemble's outcomes together may leave nothing to try again with.
+                // A joiner that dies may leave no whole input to retry with.
                 let had_tries = error.servlet.contains(tree::AGAIN) && !self.storm.tree.has_ensembles();
                 assert!(!had_tries, "it had tries left: {error}");
                 self.judge_death(error, (*signal, *code));
@@ -77,7 +77,7 @@ impl Sky<'_> {
         }
     }
 
-    /// It was killed, by the storm or because it ran another program; or it ran one that has ended.
+    /// The storm or the supervisor killed it, the latter because it had execed another program; or that program has ended.
     fn judge_death(&self, error: &RemoteError, end: (Option<i32>, Option<i32>)) {
         let deed = self.victims.deed_of(error.pid).or_else(|| {
             // The killer may not have noted it yet.
@@ -89,11 +89,11 @@ impl Sky<'_> {
             (None, Some(0)) => deed == Some(Deed::BecomeTrue),
             _ => false,
         };
-        assert!(explained, "nobody killed it: {error}");
+        assert!(explained, "the storm did not kill it: {error}");
     }
 }
 
-/// What a caller does over and over.
+/// How a caller sends its requests.
 #[derive(Debug, Clone, Copy)]
 enum Way {
     Call,
@@ -108,7 +108,7 @@ pub(super) struct Client<'s> {
     sky: &'s Sky<'s>,
     way: Way,
     seed: u64,
-    /// Since when it waits for what it does, in milliseconds after `born`, plus one; 0: it does not.
+    /// Since when it waits, in milliseconds after `born`, plus one; 0: it does not.
     since_ms: AtomicU64,
     born: Instant,
 }
@@ -119,7 +119,7 @@ fn code_of_rest<T>(rest: impl Iterator<Item = Result<(T, Outcome), CallError>>, 
     for item in rest {
         match item.and_then(|(_, outcome)| outcome) {
             Err(CallError::Forked { .. }) => {}
-            // What had ended before the fork without having been sent.
+            // Outcomes that came before the fork and were not yet given.
             Err(CallError::Timeout { .. } | CallError::ServerBacklogFull { .. }) => {}
             Err(CallError::ServletDown { .. }) => {}
             _ => return 6,
@@ -173,7 +173,7 @@ impl Client<'_> {
         since != 0 && now.saturating_sub(since) > patience.as_millis() as u64
     }
 
-    /// Something is begun, or goes on.
+    /// The caller begins, or makes progress.
     fn goes_on(&self) {
         self.since_ms.store(self.born.elapsed().as_millis() as u64 + 1, Ordering::Relaxed);
     }
@@ -213,7 +213,7 @@ impl Client<'_> {
         (0..number).map_while(|_| self.input(dice)).collect()
     }
 
-    /// There was no place: the next try may come a little later.
+    /// No permit was free: the next try comes a little later.
     fn turned_away(&self) {
         count(&self.sky.counts.turned_away);
         std::thread::sleep(Duration::from_micros(200)); // a pace, no more

@@ -1,21 +1,20 @@
-//! Storms: worker processes are killed and stopped at random instants, fork, and run other programs in their place; the
-//! service forks; all that while callers stream, call, hurry and go.
-//! Every request ends exactly once, with the right value or an error that a death or a refusal explains; a forked child is
-//! told that it is one, and nothing else; nothing is left.
+//! Storms: a killer kills and stops worker processes at random instants, and makes them fork and exec; the service forks; all
+//! this while callers stream, call, hurry and go.
+//! Every request ends exactly once, with the right value or an error that a death or a refusal explains; a forked child gets
+//! `CallError::Forked` and nothing else; nothing is left.
 //!
-//! * [`clients`]: the callers, and what they accept;
-//! * [`weather`]: who is killed when;
-//! * `children`: forks, and what becomes of the children;
-//! * [`service`]: a service of its own, which runs another program in its place amid calls;
-//! * [`report`]: what is counted.
+//! * [`clients`]: the callers, and the outcomes they accept;
+//! * [`weather`]: which worker is killed when;
+//! * `children`: forks, and how the children end;
+//! * [`service`]: a service of its own, which execs another program amid calls;
+//! * [`report`]: the counts.
 //!
-//! A storm is interrupted by *quiet moments*: the callers end what they have begun, nobody is killed, and then
-//! nothing may be in progress: every place is free, every task and block too, the segment checks clean, no
-//! servlet's code has run for a request more often than its policy allows, and as many requests as there are
-//! places can be made.
+//! *Quiet moments* interrupt a storm: the callers end what they have begun, the killer waits, and then nothing may be in
+//! progress: every permit, task and block is free, the segment checks clean, no servlet's code has run for a request more often
+//! than its policy allows, and the callers can make as many requests as there are permits.
 //!
-//! Nothing is asserted of time, but that a request which takes longer than the watchdog's patience hangs: then
-//! what every request in progress is doing is printed, and the program ends.
+//! A storm asserts no time, except that a request hangs if it takes longer than the watchdog's patience: then the storm prints
+//! the state of every request in progress, and ends the program.
 
 mod children;
 pub mod clients;
@@ -48,7 +47,7 @@ const LOOK: Duration = Duration::from_millis(1);
 /// A storm over one server.
 #[derive(Debug, Clone)]
 pub struct Storm {
-    /// What it goes over.
+    /// The tree of servlets.
     pub tree: Tree,
     /// How many worker processes are killed.
     pub kills: Kills,
@@ -56,22 +55,22 @@ pub struct Storm {
     pub weathers: Vec<Weather>,
     /// How many requests can be in progress.
     pub capacity: usize,
-    /// How everybody waits.
+    /// How callers and workers wait.
     pub wait: Wait,
     /// Kills between two quiet moments.
     pub quiet_every: u64,
-    /// Of all that is random.
+    /// The seed of all random choices.
     pub seed: u64,
-    /// What takes longer hangs.
+    /// A request that takes longer hangs.
     pub patience: Duration,
 }
 
 /// How long a storm lasts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kills {
-    /// So many kills; workers are started again however often they die.
+    /// For this many kills; workers are restarted however often they die.
     Many(u64),
-    /// Until every worker process has died once, and is not started again: all servlets of processes are down.
+    /// Until every worker process has died once, without a restart: all servlets of processes are down.
     UntilDown,
 }
 
@@ -91,10 +90,10 @@ impl Storm {
         }
     }
 
-    /// Lets it pass over a server of this name, and adds to `counts`.
+    /// Runs the storm over a server of this name, and adds to `counts`.
     ///
     /// # Errors
-    /// What was wrong.
+    /// The first broken promise.
     ///
     /// # Panics
     /// If the server does not start.
@@ -110,8 +109,8 @@ impl Storm {
         let server = builder
             .start(self.tree.servlet(&circumstances))
             .map_err(|error| format!("the server does not start: {error}"))?;
-        let place = Place::named(name).map_err(|error| error.to_string())?;
-        let segment = Segment::inspect(place).map_err(|error| error.to_string())?;
+        let location = Place::named(name).map_err(|error| error.to_string())?;
+        let segment = Segment::inspect(location).map_err(|error| error.to_string())?;
         let children = Children::new();
         let sky = Sky {
             storm: self,
@@ -126,7 +125,7 @@ impl Storm {
             over: AtomicBool::new(false),
         };
         let outcome = sky.pass();
-        let restarts: u32 = sky.victims_places().map(Entry::restarts).sum();
+        let restarts: u32 = sky.victims_rows().map(Entry::restarts).sum();
         counts.restarts.fetch_add(restarts.into(), Ordering::Relaxed); // Relaxed: a count
         drop(sky);
         drop(server);
@@ -149,7 +148,7 @@ impl Storm {
     }
 }
 
-/// What everybody under a storm shares.
+/// What all threads of a storm share.
 struct Sky<'s> {
     storm: &'s Storm,
     server: &'s Server<Item, Item>,
@@ -170,21 +169,21 @@ impl Sky<'_> {
         self.over.load(Ordering::Relaxed) // Relaxed: a flag of its own
     }
 
-    fn victims_places(&self) -> impl Iterator<Item = &Entry> {
+    fn victims_rows(&self) -> impl Iterator<Item = &Entry> {
         let entries = (0..).zip(self.segment.participants());
-        entries.filter(|&(place, _)| self.is_victim(place)).map(|(_, entry)| entry)
+        entries.filter(|&(row, _)| self.is_victim(row)).map(|(_, entry)| entry)
     }
 
-    /// Whether it is the first thread of a worker's process.
-    fn is_victim(&self, place: u32) -> bool {
-        self.segment.worker_of(place).is_some_and(|of| (of.0.role, of.2) == (Role::ProcessWorker, 0))
+    /// Whether this row is of the first thread of a worker's process.
+    fn is_victim(&self, row: u32) -> bool {
+        self.segment.worker_of(row).is_some_and(|of| (of.0.role, of.2) == (Role::ProcessWorker, 0))
     }
 
-    /// The node whose worker has a place.
+    /// The node whose worker has a row.
     fn node_of(&self, entry: &Entry) -> &NodeInfo {
         let mut entries = (0..).zip(self.segment.participants());
-        let place = entries.find(|(_, of)| std::ptr::eq(*of, entry)).map(|(place, _)| place);
-        place.and_then(|place| self.segment.worker_of(place)).expect("a worker's").0
+        let row = entries.find(|(_, of)| std::ptr::eq(*of, entry)).map(|(row, _)| row);
+        row.and_then(|row| self.segment.worker_of(row)).expect("a worker's").0
     }
 
     fn pass(&self) -> Result<(), String> {
@@ -227,7 +226,7 @@ impl Sky<'_> {
         }
     }
 
-    /// Ends the program if a request hangs, and says what all of them are doing.
+    /// Ends the program if a request hangs, and prints the state of all requests.
     fn watch(&self, clients: &Clients<'_>, over: std::sync::mpsc::Receiver<()>) {
         let look = Duration::from_millis(200);
         while over.recv_timeout(look) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
@@ -237,7 +236,7 @@ impl Sky<'_> {
         }
     }
 
-    /// Says what everybody is doing, and ends the program; its workers leave with it.
+    /// Prints the state of all callers, and ends the program; its workers leave with it.
     fn give_up(&self, what: &str) -> ! {
         let state = serde_json::to_string_pretty(&self.server.debug_info()).unwrap_or_default();
         let problems = ringmill_shm::check::check(self.segment);
@@ -249,9 +248,9 @@ impl Sky<'_> {
         std::process::exit(2)
     }
 
-    /// What each thread of this process and of the workers waits for, as the system says.
+    /// What each thread of this process and of the workers waits for, by `/proc`.
     fn threads(&self) -> String {
-        let pids = self.victims_places().map(Entry::pid).chain([std::process::id()]);
+        let pids = self.victims_rows().map(Entry::pid).chain([std::process::id()]);
         let mut lines = String::new();
         for pid in pids {
             let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
@@ -266,7 +265,7 @@ impl Sky<'_> {
         lines
     }
 
-    /// Waits for what must come.
+    /// Waits until a condition holds.
     fn eventually(&self, what: &str, mut holds: impl FnMut() -> bool) {
         let begun = Instant::now();
         while !holds() {
@@ -282,14 +281,14 @@ impl Sky<'_> {
         self.victims.continue_all(); // callers wait for them
         let _alone = self.gate.write().unwrap_or_else(|e| e.into_inner());
         self.look_around();
-        let calm = self.take_all_places();
-        self.eventually("all places come back", || self.server.backlog() == 0);
+        let calm = self.take_all_permits();
+        self.eventually("all permits come back", || self.server.backlog() == 0);
         assert!(calm <= self.storm.capacity);
         self.look_around();
     }
 
     fn look_around(&self) {
-        self.eventually("all places come back", || self.server.backlog() == 0);
+        self.eventually("all permits come back", || self.server.backlog() == 0);
         let problems = ringmill_shm::check::check(self.segment);
         assert!(problems.is_empty(), "{problems:?}");
         let info = self.server.debug_info();
@@ -307,8 +306,8 @@ impl Sky<'_> {
         self.counts.checks.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// As many requests as there are places can be made, and no more; how many gave a value.
-    fn take_all_places(&self) -> usize {
+    /// Makes as many requests as there are permits, and no more; returns how many gave a value.
+    fn take_all_permits(&self) -> usize {
         let options = CallOptions::new().timeout(ENDLESS);
         let mut dice = Dice::new(self.storm.seed);
         let mut item = || tree::item(self.book.begin().expect("read just now"), &mut dice);
@@ -320,12 +319,15 @@ impl Sky<'_> {
                 Err(CallError::ServletDown { .. }) if self.storm.kills == Kills::UntilDown => {
                     pending.push(None)
                 }
-                Err(error) => panic!("a place is missing: {error}"),
+                Err(error) => panic!("a permit is missing: {error}"),
             }
         }
         if pending.iter().all(Option::is_some) {
             let error = self.server.submit_with(&item(), options).map(drop);
-            assert!(matches!(error, Err(CallError::ServerBacklogFull { .. })), "a place too many: {error:?}");
+            assert!(
+                matches!(error, Err(CallError::ServerBacklogFull { .. })),
+                "a permit too many: {error:?}"
+            );
         }
         let mut values = 0;
         for (input, sent) in inputs.iter().zip(pending) {
@@ -345,7 +347,7 @@ impl Sky<'_> {
         values
     }
 
-    /// After the storm: all workers come back, and everything is as if there had been none.
+    /// After the storm: all workers are restarted, and everything is as before it.
     fn end(&self) {
         self.be_quiet();
         if self.storm.kills == Kills::UntilDown {
@@ -354,10 +356,10 @@ impl Sky<'_> {
         let is_back = |e: &Entry| {
             e.life() == Life::Ready && e.token().is_some_and(|token| !self.segment.is_dead(token))
         };
-        // One that has been killed, and does not know it yet, still looks alive.
+        // A worker that has just been killed still looks alive.
         let kills = self.victims.count();
-        let restarts = || self.victims_places().map(|entry| u64::from(entry.restarts())).sum::<u64>();
-        self.eventually("all workers are back", || restarts() == kills && self.victims_places().all(is_back));
+        let restarts = || self.victims_rows().map(|entry| u64::from(entry.restarts())).sum::<u64>();
+        self.eventually("all workers are back", || restarts() == kills && self.victims_rows().all(is_back));
         let mut dice = Dice::new(self.storm.seed);
         for _ in 0..2 * self.storm.capacity {
             let input = tree::item(self.book.begin().expect("read just now"), &mut dice);
@@ -369,7 +371,7 @@ impl Sky<'_> {
             }
             self.judge(&input, &outcome);
             // An ensemble that has failed may have late members.
-            self.eventually("its place comes back", || self.server.backlog() == 0);
+            self.eventually("its permit comes back", || self.server.backlog() == 0);
         }
         self.look_around();
     }

@@ -1,4 +1,4 @@
-//! What a storm counts.
+//! The counts of a storm.
 
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -11,11 +11,11 @@ macro_rules! counts {
         #[derive(Debug, Default)]
         pub struct Counts {
             $($(#[$doc])* pub $name: AtomicU64,)*
-            /// Kills by whom and in which weather.
+            /// Kills by victim and weather.
             pub by_victim: Mutex<BTreeMap<(String, &'static str), u64>>,
         }
 
-        /// The same at one moment.
+        /// The counts at one moment.
         #[derive(Debug, Clone, Serialize)]
         pub struct Report {
             $($(#[$doc])* pub $name: u64,)*
@@ -26,7 +26,7 @@ macro_rules! counts {
         }
 
         impl Counts {
-            /// What has been counted.
+            /// Reads the counts.
             #[must_use]
             pub fn report(&self) -> Report {
                 let (mut servlets, mut weathers) = (BTreeMap::new(), BTreeMap::new());
@@ -46,19 +46,19 @@ macro_rules! counts {
 }
 
 counts! {
-    /// Worker processes that the storm has ended: killed, or made to run another program.
+    /// Worker processes that the storm has ended: killed, or made to exec another program.
     kills,
-    /// Those of them that ran another program in their place.
+    /// Worker processes that execed another program.
     execs,
     /// Children that the servers' process has forked.
     forks,
     /// Children that worker processes have forked.
     worker_forks,
-    /// Services that ran another program in their place.
+    /// Services that execed another program.
     service_execs,
     /// Worker processes stopped for a while.
     stops,
-    /// Worker processes started again.
+    /// Worker processes restarted.
     restarts,
     /// Requests that ended with a value.
     values,
@@ -72,13 +72,13 @@ counts! {
     down,
     /// Given up by their caller: late, or dropped.
     gone,
-    /// Turned away: all places were taken.
+    /// Turned away: all permits were taken.
     turned_away,
     /// How often servlets' code ran.
     runs,
     /// Quiet moments at which nothing was amiss.
     checks,
-    /// Servers that the storm went over.
+    /// Servers under storms.
     servers,
 }
 

@@ -1,6 +1,6 @@
-//! A service that runs another program in its place while its callers call: its workers leave, its files go.
+//! A service that execs another program while its callers call: its workers leave, its files go.
 //!
-//! The storm's own process cannot do that and look on. So the service is a program of its own, which is told when.
+//! The storm's own process cannot exec and watch. So the service is a program of its own, which the storm tells when to exec.
 #![expect(unsafe_code, reason = "waiting for processes that this one adopts")]
 
 use crate::deed::become_program;
@@ -16,13 +16,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 const LOOK: Duration = Duration::from_millis(1);
-/// The exit code of a service whose call ended as it should not.
+/// The exit code of a service whose call ended wrongly.
 const WRONG: i32 = 3;
 
-/// The service: starts a server of this name over some tree, says so, calls, and once it is told becomes another program.
+/// The service: starts a server of this name over a random tree, says so, calls, and execs another program when it is told to.
 ///
 /// # Panics
-/// If the server does not start, or a call ends as it should not.
+/// If the server does not start, or a call ends wrongly.
 pub fn serve(name: &str, seed: u64) -> ! {
     let mut dice = Dice::new(seed);
     let tree = Tree::random(&mut dice);
@@ -65,10 +65,10 @@ pub fn serve(name: &str, seed: u64) -> ! {
     })
 }
 
-/// Starts the program that this command is, which is to [`serve`] under this name, and has it become another one.
+/// Starts a command that [`serve`]s under this name, and makes it exec another program.
 ///
 /// # Errors
-/// What was wrong.
+/// The first broken promise.
 pub fn pass(mut command: Command, name: &str, patience: Duration) -> Result<(), String> {
     let told = |error: &dyn std::fmt::Display| format!("a service that becomes another program: {error}");
     let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
@@ -101,11 +101,11 @@ pub fn pass(mut command: Command, name: &str, patience: Duration) -> Result<(), 
         Ok(())
     };
     let outcome = look_on();
-    let _ = child.kill(); // one that sleeps, or has failed
+    let _ = child.kill(); // it may sleep, or have failed
     let status = child.wait().map_err(|error| told(&error))?;
     for pid in processes {
-        // SAFETY: no status is asked for. A child of this process's, which adopted it, and which has ended; else it is
-        // refused.
+        // SAFETY: no status is asked for. The pid is of a child that this process adopted, and that has ended; otherwise the
+        // kernel refuses the call.
         unsafe { libc::waitpid(pid.cast_signed(), std::ptr::null_mut(), libc::WNOHANG) };
     }
     outcome.map_err(|error| told(&format!("{error} ({status})")))?;

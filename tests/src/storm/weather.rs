@@ -1,4 +1,4 @@
-//! Who is killed, and when; who forks, and who becomes another program.
+//! Which worker is killed, and when; which one forks or execs.
 
 use super::{ENDLESS, Kills, LOOK, Sky};
 use crate::deed::{Deed, NO_CHILD};
@@ -15,25 +15,25 @@ use std::time::{Duration, Instant};
 /// In which way workers die.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Weather {
-    /// One at a time, whoever it is.
+    /// One at a time, any worker.
     Calm,
     /// Many at once.
     Burst,
-    /// One that has been stopped for a while.
+    /// A worker that has been stopped for a while.
     Stopped,
-    /// One that has just come back.
+    /// A worker that has just been restarted.
     Reborn,
-    /// One that is about to come back.
+    /// A worker that is starting.
     Unborn,
-    /// Who holds a reader lock, if somebody does.
+    /// A worker that holds a reader lock, if there is one.
     Holder,
-    /// Who has a request in its hands, if somebody has.
+    /// A worker that has claimed a request, if there is one.
     Busy,
-    /// One while the service has just forked, in the thread that kills, and in a caller's that streams.
+    /// A worker, while the service has just forked, in the killer's thread and in the thread of a caller that streams.
     Fork,
-    /// One whose code has just forked a child, which lives on, or comes back into the engine.
+    /// A worker whose code has just forked a child, which lives on, or returns into the engine.
     Helper,
-    /// One runs another program in its place, with a request in its hands.
+    /// A worker that has claimed a request, and execs another program.
     Exec,
 }
 
@@ -77,7 +77,7 @@ struct Process {
 }
 
 impl Process {
-    /// The child of ours with this pid; none if it is not one, or not any more.
+    /// The child of ours with this pid; none if this process is not, or no longer, our child.
     fn child(pid: u32) -> Option<Self> {
         if pid == 0 {
             return None;
@@ -89,12 +89,12 @@ impl Process {
     }
 }
 
-/// Whom the storm has killed, and whom it has stopped.
+/// The processes that the storm has killed or stopped.
 #[derive(Debug, Default)]
 pub(super) struct Victims {
-    /// When the process began that was killed last with this pid: pids come again.
+    /// By pid, the start time of the process that was killed last: pids are reused.
     killed: Mutex<BTreeMap<u32, u64>>,
-    /// What those did with themselves that ran another program.
+    /// By pid, the deed of a process that execed another program.
     deeds: Mutex<BTreeMap<u32, Deed>>,
     kills: AtomicU64,
     stopped: Mutex<Vec<(Process, Instant)>>,
@@ -111,15 +111,15 @@ impl Victims {
         killed.is_some_and(|began| start_time(pid).is_none_or(|now| now == began))
     }
 
-    /// What the process of this pid did with itself, if it was made to run another program.
+    /// The deed of the process of this pid, if it execed another program.
     pub(super) fn deed_of(&self, pid: u32) -> Option<Deed> {
         self.deeds.lock().expect("no panic").get(&pid).copied()
     }
 
-    /// One runs another program in its place; its end is as good as a kill.
+    /// Notes that a worker execs another program, which counts as a kill.
     fn become_another(&self, pid: u32, deed: Deed) {
         self.deeds.lock().expect("no panic").insert(pid, deed);
-        // If it has gone already, nobody can kill it any more.
+        // If it has gone already, it cannot be killed any more.
         self.killed.lock().expect("no panic").insert(pid, start_time(pid).unwrap_or(0));
         self.kills.fetch_add(1, Ordering::Relaxed); // Relaxed: a count
     }
@@ -131,7 +131,7 @@ impl Victims {
 
     /// Kills a process once.
     fn kill(&self, process: &Process) -> bool {
-        // Held while it dies, so that who is told of the death finds it here.
+        // Held while it dies, so that a thread that sees the death finds it here.
         let mut killed = self.killed.lock().expect("no panic");
         if killed.get(&process.pid) == Some(&process.began) || process.fd.send_signal(libc::SIGKILL).is_err()
         {
@@ -150,7 +150,7 @@ impl Victims {
         stopped
     }
 
-    /// Lets go on whose time has come.
+    /// Continues stopped processes whose time is over.
     fn continue_due(&self, now: Instant) {
         self.stopped.lock().expect("no panic").retain(|(process, until)| {
             let due = now >= *until;
@@ -161,7 +161,7 @@ impl Victims {
         });
     }
 
-    /// Lets everybody go on.
+    /// Continues all stopped processes.
     pub(super) fn continue_all(&self) {
         for (process, _) in self.stopped.lock().expect("no panic").drain(..) {
             let _ = process.fd.send_signal(libc::SIGCONT); // it may have died
@@ -183,7 +183,7 @@ impl<'s> Killer<'s> {
 
     pub(super) fn run(&mut self) {
         let mut quiet_at = self.sky.storm.quiet_every;
-        let mut strikes = 0; // in one weather; in some of them there may be nobody to be killed
+        let mut strikes = 0; // in one weather; in some of them no worker may fit
         let mut weather = Weather::Calm;
         while !self.sky.is_over() && !self.is_done() {
             if strikes == 0 {
@@ -204,7 +204,7 @@ impl<'s> Killer<'s> {
         match self.sky.storm.kills {
             Kills::Many(kills) => self.kills >= kills,
             Kills::UntilDown => {
-                self.sky.victims_places().all(|entry| matches!(entry.life(), Life::Dead | Life::Failed))
+                self.sky.victims_rows().all(|entry| matches!(entry.life(), Life::Dead | Life::Failed))
             }
         }
     }
@@ -217,7 +217,7 @@ impl<'s> Killer<'s> {
         if self.dice.below(3) == 0 {
             self.stop_somebody();
         }
-        // Where nobody is started again, some requests end, and with a value, before the first is killed; later none may.
+        // Without restarts, some requests end with a value before the first kill; later none may.
         let last = self.sky.storm.kills == Kills::UntilDown;
         let some = if last && self.kills > 0 { 0 } else { some };
         let least_values = u64::from(last && self.kills == 0);
@@ -233,7 +233,7 @@ impl<'s> Killer<'s> {
     }
 
     fn anybody(&mut self, lives: &[Life]) -> Option<&'s Entry> {
-        let there: Vec<&Entry> = self.sky.victims_places().filter(|e| lives.contains(&e.life())).collect();
+        let there: Vec<&Entry> = self.sky.victims_rows().filter(|e| lives.contains(&e.life())).collect();
         (!there.is_empty()).then(|| *self.dice.pick(&there))
     }
 
@@ -260,7 +260,7 @@ impl<'s> Killer<'s> {
         self.kills += 1;
         self.sky.counts.kills.fetch_add(1, Ordering::Relaxed); // Relaxed: a count
         let name = &self.sky.node_of(entry).name;
-        // Of many trees: what a servlet is, not its number.
+        // Of many trees: a servlet's kind, not its number.
         let kind = name.split('-').next().unwrap_or(name).to_owned();
         let mut by_victim = self.sky.counts.by_victim.lock().expect("no panic");
         *by_victim.entry((kind, weather.name())).or_default() += 1;
@@ -279,7 +279,7 @@ impl<'s> Killer<'s> {
             }
             Weather::Burst => {
                 let share = 1 + self.dice.below(3);
-                let all: Vec<&Entry> = self.sky.victims_places().collect();
+                let all: Vec<&Entry> = self.sky.victims_rows().collect();
                 for entry in all {
                     if self.dice.below(share) == 0 {
                         self.kill_worker(weather, entry);
@@ -388,7 +388,7 @@ impl<'s> Killer<'s> {
         }
     }
 
-    /// Waits for what comes by itself, once those that are stopped have gone on.
+    /// Waits for an event that comes by itself once the stopped processes go on.
     fn await_event(&self, what: &str, mut holds: impl FnMut() -> bool) {
         self.sky.eventually(what, || {
             self.sky.victims.continue_due(Instant::now());
@@ -396,15 +396,15 @@ impl<'s> Killer<'s> {
         });
     }
 
-    /// Has a worker do something amid its next batch; a place of its servlet and its pid, unless there was none with work.
+    /// Makes a worker do a deed amid its next batch; returns a row of its servlet and its process, unless no worker had work.
     fn have_done(&mut self, deed: Deed) -> Option<(&'s Entry, u32)> {
         let place = self.anybody(&[Life::Ready])?;
         let node = self.sky.node_of(place);
         let name = &node.name;
         let servlet = name.rsplit_once('-')?.1.parse().ok()?;
-        // One that has been killed may still run for an instant, and take the order with it.
+        // A killed worker may still run for an instant, and take the order.
         let mut fellows =
-            self.sky.victims_places().filter(|entry| std::ptr::eq(self.sky.node_of(entry), node));
+            self.sky.victims_rows().filter(|entry| std::ptr::eq(self.sky.node_of(entry), node));
         if fellows.any(|entry| self.sky.victims.is_dying(entry.pid())) {
             return None;
         }
@@ -417,7 +417,7 @@ impl<'s> Killer<'s> {
         if order.withdraw() { None } else { order.taker().map(|worker| (place, worker)) }
     }
 
-    /// Forks amid a request of this thread's, if there is a place for one, and has callers fork amid their streams.
+    /// Forks amid a request of this thread's, if a permit is free, and makes callers fork amid their streams.
     fn fork_the_service(&mut self) {
         let sky = self.sky;
         sky.forks_wanted.fetch_add(self.dice.below(3) as u32, Ordering::Relaxed); // Relaxed: its own number
@@ -441,7 +441,7 @@ impl<'s> Killer<'s> {
         sky.judge(&input, &outcome.expect("awaited").and_then(|reply| reply.into_owned()));
     }
 
-    /// Kills whatever begins now in this place, wherever it is on its way to being a worker.
+    /// Kills the process that is starting for this row, at any point of its start.
     fn kill_unborn(&mut self, entry: &Entry) {
         let former = entry.pid();
         let delay = Duration::from_micros(self.dice.below(2000));
@@ -452,7 +452,7 @@ impl<'s> Killer<'s> {
                 while seen.elapsed() < delay && entry.life() == Life::Starting {
                     std::hint::spin_loop();
                 }
-                // Its process is there before the place says which it is.
+                // The process exists before the row names it.
                 let mut known: Vec<u32> = self.sky.segment.participants().iter().map(Entry::pid).collect();
                 known.extend(self.sky.children.pids()); // those of workers look like them
                 if let Some(child) = newest_worker(self.sky.server.name(), &known) {

@@ -197,7 +197,7 @@ fn shutting_down_again_and_from_several_threads() {
         });
         server.shutdown();
         assert_refused(call(&server, Act::Double(1)));
-        // Its name is free, and another's shut-down of the first server does not touch it.
+        // Its name is free, and another's shutdown of the first server does not touch it.
         let next = Server::builder(name.text()).start(gate.processes(1)).expect("it starts");
         server.shutdown();
         drop(server);
@@ -293,7 +293,7 @@ fn a_loan_sent_after_the_end_is_refused() {
         loan.as_mut_slice().fill(7);
         let late = server.call_loan(loan);
         assert!(matches!(late, Err(CallError::ShuttingDown)), "{late:?}");
-        assert_eq!(kept.as_slice(), [1, 2, 3], "a reply outlives the shut-down");
+        assert_eq!(kept.as_slice(), [1, 2, 3], "a reply outlives the shutdown");
         drop(kept);
         assert_eq!(server.backlog(), 0);
         name.assert_nothing_left();

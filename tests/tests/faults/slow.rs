@@ -115,7 +115,7 @@ fn stopped_in_user_code() {
     });
 }
 
-/// With the reader lock, in its batch window: the others neither take it nor wear the CPU out, and callers' time-outs
+/// With the reader lock, in its batch window: the others neither take it nor wear the CPU out, and callers' timeouts
 /// are kept.
 #[test]
 fn stopped_with_the_lock() {

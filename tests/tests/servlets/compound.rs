@@ -86,7 +86,7 @@ fn hands(host: Host, gate: &Gate, labels: &str) -> Vec<BoxServlet<String, String
 }
 
 /// Starts a server; at the end of the body every place is back, the segment is consistent, no block is in use,
-/// and after the shut-down nothing is left.
+/// and after the shutdown nothing is left.
 fn with_server<S: Servlet>(servlet: S, body: impl FnOnce(&Server<S::In, S::Out>)) {
     let name = fresh_name("compound");
     let server = Server::builder(&*name).capacity(4).start(servlet).expect("the server starts");

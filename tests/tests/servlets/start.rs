@@ -689,7 +689,7 @@ fn an_input_too_large_is_refused_with_both_sizes_and_harms_nobody() {
     });
 }
 
-/// Symptom: a server of threads sometimes took its whole shut-down timeout to stop. Cause: the supervisor
+/// Symptom: a server of threads sometimes took its whole shutdown timeout to stop. Cause: the supervisor
 /// was woken by a thread about to end, found it not finished yet, and nobody woke it again. Now a thread
 /// says that it leaves before it wakes the supervisor.
 #[test]
@@ -707,7 +707,7 @@ fn a_server_of_threads_stops_as_soon_as_they_have() {
         }
         stopped.send(()).expect("heard");
     });
-    has_stopped.recv_timeout(2 * GUARD).expect("none waits for its shut-down timeout");
+    has_stopped.recv_timeout(2 * GUARD).expect("none waits for its shutdown timeout");
     turn.assert_nothing_left();
 }
 

@@ -167,7 +167,7 @@ fn a_server_that_shuts_down_refuses_each_further_input() {
     });
 }
 
-/// A time-out of the wait for a place is of one input too, and what comes later is sent.
+/// A timeout of the wait for a place is of one input too, and what comes later is sent.
 #[test]
 fn an_input_that_has_no_place_in_time_has_that_error() {
     let builder = Server::builder(fresh_name("places")).capacity(2);
@@ -212,7 +212,7 @@ fn an_input_that_has_no_place_in_time_has_that_error() {
     judge("asynchronous", pollster::block_on(outcomes.collect()));
 }
 
-/// Symptom: while others held every place, a stream waited its whole time-out for one although the servlet was down.
+/// Symptom: while others held every place, a stream waited its whole timeout for one although the servlet was down.
 #[test]
 fn a_stream_that_waits_for_a_place_hears_that_the_servlet_is_down() {
     let folder = tempfile::tempdir().expect("a directory");

@@ -258,7 +258,7 @@ fn a_handler_in_front_of_ours_that_calls_it_decides() {
     });
 }
 
-/// Ours is not installed. What was there before it is the default effect: the end, without a shut-down.
+/// Ours is not installed. What was there before it is the default effect: the end, without a shutdown.
 #[test]
 fn a_handler_from_before_the_server_decides() {
     guarded(|| {

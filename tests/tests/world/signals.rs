@@ -1,7 +1,7 @@
 //! Signals end a service in order, whatever the service is: a plain program, one with handlers of its own, the first
 //! process of a container, a forked child. Files are gone each time.
 //!
-//! Symptom: as PID 1 a service lived on with a dead server after SIGTERM; tokio's graceful shut-down was cut off;
+//! Symptom: as PID 1 a service lived on with a dead server after SIGTERM; tokio's graceful shutdown was cut off;
 //! SIGHUP and SIGQUIT left both files; a forked child could not be ended. Cause: our handler always ran, for two signals
 //! only, and raised the signal in the end, which does nothing to PID 1. Fix: `engine/src/server/signals.rs`.
 #![expect(unsafe_code, reason = "kill, fork and sigaction")]
