@@ -127,7 +127,7 @@ fn a_name_in_use_is_refused_with_the_pid() {
 }
 
 #[test]
-fn what_a_dead_server_left_is_replaced() {
+fn a_dead_servers_files_are_replaced() {
     both(|at| {
         stale(&at.place);
         assert!(!is_live(&at.place));

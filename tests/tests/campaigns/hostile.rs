@@ -1,6 +1,6 @@
-//! Whatever bytes a segment, a payload or an order has, nobody who reads them panics, hangs or dies.
+//! Whatever bytes a segment, a payload or an order has, no process that reads them panics, hangs or dies.
 //!
-//! Every input is kept short and deterministic: what fails is printed as a line of hexadecimal digits, to be put
+//! Every input is short and deterministic: the test prints one that fails as a line of hexadecimal digits, to be put
 //! into `tests/fuzz/corpus/<target>/` where the replay finds it. `RINGMILL_HOSTILE_ROUNDS=n` makes the random
 //! part n times as long, with other numbers in each round.
 
@@ -16,7 +16,7 @@ use std::time::Duration;
 
 ringmill::init!(live::Echo, live::Sink);
 
-/// What takes longer than this hangs: a single input takes milliseconds.
+/// An input that takes longer than this hangs: a single input takes milliseconds.
 const HANGS: Duration = Duration::from_secs(60);
 
 fn rounds() -> u64 {
@@ -24,7 +24,7 @@ fn rounds() -> u64 {
     rounds.map_or(1, |text| text.parse().expect("RINGMILL_HOSTILE_ROUNDS is a number"))
 }
 
-/// Runs inputs one after the other, each told before it begins, and ends the process with the one that hangs.
+/// Runs inputs one after the other, and ends the process if one hangs, naming that input.
 struct Runner {
     tell: std::sync::mpsc::Sender<String>,
     watch: Option<std::thread::JoinHandle<()>>,
@@ -87,8 +87,8 @@ fn the_corpus_is_harmless() {
     }
 }
 
-/// Literally: each byte of each image becomes nothing, all, another by one bit, and another by chance; then all
-/// parts are played once, and everybody looks.
+/// Each byte of each image becomes 0, all ones, another by one bit, and a random one; then the target plays all parts once, and
+/// inspects the segment.
 #[test]
 fn any_byte_changed() {
     let (runner, mut numbers) = (Runner::new(), Numbers::new(1));
@@ -97,11 +97,11 @@ fn any_byte_changed() {
         let twin = image::images()[..which].iter().find(|other| other.len() == image.len() && which > 1);
         for at in 0..image.len() {
             let was = image[at];
-            // What two images of one shape have in common is changed in one of them.
+            // A byte that two images of one shape have in common is changed in one of them.
             if was == 0 && twin.is_some_and(|other| other[at] == was) {
                 continue;
             }
-            // What lies in the middle of a run of zeros is like its neighbours: one value does.
+            // A byte in the middle of a run of zeros is like its neighbours: one value is enough.
             let dull = before == Some(0) && was == 0 && image.get(at + 1) == Some(&0) && at % 8 != 0;
             before = Some(was);
             let chance = numbers.below(256) as u8;
@@ -133,8 +133,8 @@ fn many_bytes_changed() {
     }
 }
 
-/// A server whose segment is written over while it serves: calls end in their time, with an outcome or an error,
-/// and so does the server; no thread of the engine panics.
+/// A server whose segment is written over while it serves: calls and the server end in time, with an outcome or an error; no
+/// thread of the engine panics.
 #[test]
 fn a_server_that_is_written_over() {
     // The panics of all threads of the process are counted.
@@ -153,7 +153,7 @@ fn a_server_that_is_written_over() {
     assert!(live::answered() > before, "most calls are answered all the same");
 }
 
-/// What the supervisor says of workers that ended: how, as the kernel told it.
+/// How workers ended, as the supervisor logs it.
 static ENDS: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
 fn note_end(event: &tracing::Event<'_>) {
@@ -170,7 +170,7 @@ fn note_end(event: &tracing::Event<'_>) {
     ENDS.lock().expect("no panic").push(text.0);
 }
 
-/// The same with worker processes: none of them is killed by a signal, or panics.
+/// A server of worker processes whose segment is written over: none of them is killed by a signal, or panics.
 #[test]
 fn worker_processes_that_are_written_over() {
     // The listener of the log, and the panics that are counted, are the process's.
@@ -196,8 +196,8 @@ fn worker_processes_that_are_written_over() {
     }
 }
 
-/// Not a test: writes the corpus's seeds, of what real code writes. What the fuzzer, or a failed test, has found
-/// is put beside them by hand.
+/// Not a test: writes the corpus's seeds, from bytes that real code writes. Inputs that the fuzzer, or a failed test, has found
+/// are put beside them by hand.
 #[test]
 #[ignore = "writes files into the source tree"]
 fn write_the_seeds() {

@@ -9,7 +9,7 @@ ringmill::init!(Clerk);
 
 #[test]
 fn nothing_grows_and_nothing_is_left() {
-    // What grows is the process's.
+    // Growth is measured of the whole process.
     if has_run_alone("soak::nothing_grows_and_nothing_is_left") {
         return;
     }

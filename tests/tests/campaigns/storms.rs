@@ -1,7 +1,7 @@
 //! The short form of the storm (`ringmill_tests::storm`, program `storm`): over pipelines, ensembles within
 //! ensembles and switches, and over single servlets that collect in every way. Every call ends with the right
-//! value or a typed error, user code runs at most once for a request, and nothing is left. Forked children are told what
-//! they are; of a service that runs another program in its place nothing is left either.
+//! value or a typed error, user code runs at most once for a request, and nothing is left. Forked children get
+//! `CallError::Forked`; a service that execs another program leaves nothing either.
 
 use ringmill::{OnDeath, Wait};
 use ringmill_tests::fresh_name;
@@ -41,8 +41,8 @@ fn pass(storm: &Storm) {
     if let Kills::Many(kills) = storm.kills {
         // A burst may kill some more.
         assert!((kills..=kills + 64).contains(&report.kills), "{}", report.kills);
-        assert_eq!(report.restarts, report.kills, "who was killed was started again");
-        // A storm of one of these weathers has it.
+        assert_eq!(report.restarts, report.kills, "every killed worker was restarted");
+        // A storm of one of these weathers has such events.
         let happened = match storm.weathers[..] {
             [Weather::Fork] => report.forks,
             [Weather::Helper] => report.worker_forks,
@@ -71,7 +71,7 @@ fn over_keep_errors_within_fail_fast() {
     }]);
 }
 
-/// Until every worker has been given up, one after the other.
+/// A storm until every worker has been given up, one after the other.
 #[test]
 fn until_every_servlet_is_down() {
     storms(vec![Storm::over(Tree::fast_in_keep(), Kills::UntilDown, 2000 + seed())]);
@@ -79,7 +79,7 @@ fn until_every_servlet_is_down() {
 
 /// Each with its callers amid calls.
 #[test]
-fn services_that_become_another_program() {
+fn services_that_exec_another_program() {
     guarded_for(Duration::from_secs(300), || {
         for number in 0..6 {
             let (name, seed) = (fresh_name("storm-service"), 3000 + seed() + number);
@@ -113,9 +113,9 @@ fn over_batches() {
     ]);
 }
 
-/// Who is tried again ends with the value, unless its tries are used up.
+/// A request that is retried ends with the value, unless its tries are used up.
 #[test]
-fn over_servlets_that_try_again() {
+fn over_servlets_that_retry() {
     let two = Crew::processes(2).batches(8).window(Duration::ZERO);
     storms(vec![
         single(two.on_death(OnDeath::Retry(2)), Wait::Adaptive, 40 + seed()),

@@ -46,7 +46,7 @@ fn a_small_call_allocates_nothing() {
     COUNTED.set(true);
     drop(std::hint::black_box(Box::new(1)));
     assert_eq!(ALLOCATIONS.load(Ordering::Relaxed), 1, "the count counts");
-    (0..100).for_each(call); // what is made once is made now
+    (0..100).for_each(call); // one-time allocations happen now
     let before = ALLOCATIONS.load(Ordering::Relaxed);
     (0..20_000).for_each(call);
     assert_eq!(ALLOCATIONS.load(Ordering::Relaxed) - before, 0);

@@ -48,7 +48,7 @@ fn sleeps(file: &str) -> u64 {
 }
 
 #[test]
-fn nobody_sleeps_while_both_sides_are_awake() {
+fn neither_side_sleeps_while_both_are_awake() {
     if ringmill::cpu::allowed().len() < 2 {
         return; // on one CPU spinning would keep the other side from running
     }

@@ -1,4 +1,4 @@
-//! What a call and idleness cost. Apart from the other tests, since all of the program has an allocator that counts.
+//! The cost of a call and of idleness. A program of its own, since its allocator counts.
 
 mod hot_path;
 mod idle;

@@ -30,16 +30,16 @@ type Outcome = Result<Item, CallError>;
 const ENDLESS: Duration = Duration::from_secs(3600);
 /// Requests that can be in progress.
 const CAPACITY: usize = 12;
-/// How long work goes on until an armed point counts as one that it does not come to.
+/// How long work goes on until an armed point counts as not reached.
 const PATIENCE: Duration = Duration::from_millis(500);
 
 /// How many servers of a tree die side by side.
 const SIDE_BY_SIDE: usize = 3;
-/// So many servers run until one dies at a point; and where nobody has died yet in any tree.
+/// How many servers run until one dies at a point; the second, for a point without a death in any tree.
 const FEW_RUNS: usize = 4;
 const MANY_RUNS: usize = 40;
 
-/// What a server exits with that could not start, because a worker died.
+/// The exit code of a server that could not start, because a worker died.
 const NOT_STARTED: i32 = 3;
 
 /// The roles of the server's process, by thread; of workers' processes follow those of each servlet.
@@ -51,7 +51,7 @@ const WORKERS: usize = 4;
 const THREADS: [(&str, usize); 3] =
     [("ringmill-supervisor", SUPERVISOR), ("ringmill-reactor", REACTOR), ("ringmill-", SWITCH)];
 
-/// A tree, what its servlets are called in the table, and how it is served.
+/// A tree, the names of its servlets in the table, and how it is served.
 struct Scenario {
     tree: Tree,
     roles: &'static [&'static str],
@@ -113,12 +113,12 @@ fn scenario(name: &str) -> Scenario {
                         "inner branch",
                         "inner branch",
                         "branch",
-                        "branch in a thread", // the server's: nobody is of this role
+                        "branch in a thread", // the server's: no process has this role
                     ],
                 )
             }
         }
-        // Whoever dies is given up for a while.
+        // A worker that dies is given up for a while.
         "down" => Scenario {
             restarts: Restarts::default().limit(0).try_again_after(Duration::from_millis(20)),
             down: true,
@@ -171,7 +171,7 @@ impl Scenario {
 struct Work<'s> {
     scenario: &'s Scenario,
     server: &'s Server<Item, Item>,
-    /// Whether a process is one of those that have died by our hands.
+    /// Whether this test made a process die.
     is_victim: Box<dyn Fn(u32) -> bool + Sync + 's>,
     /// Callers hold it while they call.
     open: RwLock<()>,
@@ -180,7 +180,7 @@ struct Work<'s> {
     rounds: AtomicU64,
     /// Requests so far.
     requests: AtomicU64,
-    /// After so many each caller ends; 0: when it is over.
+    /// After this many requests each caller ends; 0: when the work is over.
     limit: u64,
 }
 
@@ -279,9 +279,9 @@ impl Work<'_> {
         match &error.cause {
             RemoteCause::Died { signal: Some(libc::SIGKILL), .. } => {
                 assert!((self.is_victim)(error.pid), "{error}");
-                // Only a join that cannot be repeated ends so where work is tried again.
+                // Under a policy that retries, only a join that cannot be repeated ends with a death.
                 let once = self.scenario.tree.most_runs().contains(&1);
-                assert!(once || self.scenario.tree.has_ensembles(), "{error} was not tried again");
+                assert!(once || self.scenario.tree.has_ensembles(), "{error} was not retried");
             }
             RemoteCause::Failed { messages, .. } => assert!(messages[0].starts_with("refused"), "{error}"),
             RemoteCause::Ensemble { members } => self.judge_members(members),
@@ -290,7 +290,7 @@ impl Work<'_> {
         }
     }
 
-    /// As many requests as there are places, side by side, all with the right outcome.
+    /// Sends as many requests as there are permits, side by side, all with the right outcome.
     fn fill(&self, dice: &mut Dice) {
         let inputs: Vec<Item> = (0..CAPACITY).map(|_| self.input(dice)).collect();
         let options = CallOptions::new().timeout(ENDLESS);
@@ -320,7 +320,7 @@ impl Work<'_> {
         all.filter(|(_, worker)| worker.pid != std::process::id())
     }
 
-    /// Those of one role.
+    /// The processes of one role.
     fn of(&self, role: usize) -> Vec<WorkerStats> {
         let number = format!("-{}", role - WORKERS);
         self.processes().filter(|(name, _)| name.ends_with(&number)).map(|(_, worker)| worker).collect()
@@ -348,12 +348,12 @@ fn passing(point: usize, role: usize, passed: u64) -> u32 {
     if passed < 50 { 1 } else { 1 + (point * 7 + role * 3) as u32 % 4 }
 }
 
-/// What happens only when a worker's process starts.
+/// Points that only a starting worker's process passes.
 fn is_of_start(point: usize) -> bool {
     ["child.", "participant.", "life.born"].iter().any(|start| name(point).starts_with(start))
 }
 
-/// What happens to a worker only when it meets a lock whose holder has died, before the supervisor does.
+/// Points that a worker passes only when it meets a dead holder's lock before the supervisor does.
 fn is_of_two(point: usize) -> bool {
     ["lock.taken_over", "collect.took_over"].contains(&name(point))
 }
@@ -372,11 +372,11 @@ pub(crate) fn lane(tree: &str, shop: &Shop) {
     });
 }
 
-/// A worker's death, after which somebody in the server's process passes a point.
+/// A worker's death, after which a thread of the server's process passes a point.
 struct Cause {
-    /// Who passes what.
+    /// Which role passes which points.
     passes: (usize, usize),
-    /// Who has died where.
+    /// The deaths by point and role.
     death: (usize, usize),
 }
 
@@ -416,7 +416,7 @@ fn workers_die(tree: &str, scenario: &Scenario, shop: &Shop) -> Vec<Cause> {
                         page.passed(role, point) > 0 || is_of_two(point) && work.of(role).len() == 2
                     })
                     .find(|&(role, point)| !tried.contains(&(scenario.role(role), point)))
-                    // Of those with the same role the one that comes there most often.
+                    // Of the processes with this role the one that passes there most often.
                     .and_then(|(first, point)| {
                         let of_role = |role: &usize| scenario.role(*role) == scenario.role(first);
                         let roles = (WORKERS..scenario.all_roles().end).filter(of_role);
@@ -441,7 +441,7 @@ fn workers_die(tree: &str, scenario: &Scenario, shop: &Shop) -> Vec<Cause> {
                 }
                 let patience = if is_of_start(point) { Duration::ZERO } else { PATIENCE };
                 let fired = page.await_fired(0, patience).or_else(|| {
-                    // One that starts anew may come to it.
+                    // A restarted worker may reach it.
                     let victim = work.of(role).into_iter().find(|worker| worker.ready)?;
                     killed.lock().expect("no panic").insert(victim.pid);
                     PidFd::open(victim.pid).and_then(|p| p.send_signal(libc::SIGKILL)).ok()?;
@@ -524,7 +524,7 @@ pub(crate) fn serve(tree: &str, name: &str, page: &Path, options: &[&str]) {
     server.shutdown();
 }
 
-/// What became of a server's process.
+/// How a server's process ended.
 #[derive(Debug, PartialEq, Eq)]
 enum End {
     InOrder,
@@ -559,7 +559,7 @@ fn servers_die(tree: &str, number_of: usize, scenario: &Scenario, shop: &Shop, c
             setups.push(None);
         }
         if role < WORKERS {
-            // A supervisor that repairs needs somebody dead.
+            // A supervisor that repairs needs a death.
             let causes = causes.iter().filter(|cause| cause.passes == (role, point));
             setups.extend(causes.map(|cause| Some(cause.death)));
         } else {
@@ -568,7 +568,7 @@ fn servers_die(tree: &str, number_of: usize, scenario: &Scenario, shop: &Shop, c
         }
         let mut fired = false;
         for (runs, &other) in (0..).zip(setups.iter().cycle()) {
-            // What comes about seldom is tried again as long as nobody has died of it.
+            // A rare point is retried as long as no process has died at it.
             let others_die_there = shop.is_claimed_by_others(scenario.role(role), point);
             if fired || runs >= if others_die_there { setups.len().min(FEW_RUNS) } else { MANY_RUNS } {
                 break;
@@ -646,7 +646,7 @@ fn run_server(tree: &str, name: &str, page: &Path, file: Option<&Path>) -> End {
     }
 }
 
-/// A server has died, and its workers have left: what it left is stale, and the next one starts at once.
+/// A server has died, and its workers have left: its segment is stale, and the next server starts at once.
 fn after_server(place: &Place, name: &Name, remove: bool) {
     assert!(!is_live(place));
     assert_eq!(remove_if_stale(place, true).expect("it can be looked at"), Removed::Stale);

@@ -2,20 +2,19 @@
 //!
 //! `cargo test -p ringmill-tests --features crash-points --test crash_points`
 //!
-//! What passes which point is not written down here: the processes count it, in a page that they share with this
-//! program (`ringmill_shm::crash`). A *lane* runs a tree of servlets (`ringmill_tests::tree`), and as long as
-//! somebody has passed a point at which nobody of that role has died, has one die there. Then every request must
-//! have ended, rightly or with an error that the death explains; the segment must be consistent and hold no
-//! block; and as many requests as there are places must go through side by side. So each death is tried against
-//! whatever state the others left.
+//! No list says which role passes which point: the processes count it, in a page that they share with this program
+//! (`ringmill_shm::crash`). A *lane* runs a tree of servlets (`ringmill_tests::tree`). As long as a process has passed a point
+//! at which no process of its role has died, the lane lets one die there. Then every request must have ended, rightly or with
+//! an error that the death explains; the segment must be consistent and hold no block; and as many requests as there are
+//! permits must go through side by side. So each death is tried against the state that the others left.
 //!
 //! * [`engine`]: worker processes die under a server that lives on; then servers die, callers, supervisors that
 //!   repair, switches, while they start, work, and shut down: their workers leave, the segment is stale, and the
 //!   next server of that name starts and works.
-//! * [`memory`]: the same without an engine, over bare segments, where any participant repairs: workers that
-//!   meet what a dead worker left before anybody has repaired it, and repairers that die at each step.
+//! * [`memory`]: deaths without an engine, over bare segments, where any participant repairs: workers that meet the traces of a
+//!   dead worker before a repair, and repairers that die at each step.
 //!
-//! At the end a table says who died where. A point at which nobody has died fails the test.
+//! At the end a table lists the deaths by point and role. A point without a death fails the test.
 
 mod engine;
 mod memory;
@@ -34,10 +33,10 @@ use std::time::{Duration, Instant};
 
 ringmill::init!(Leaf, FoldValues, FoldResults);
 
-/// What runs side by side, the longest first.
+/// The lanes, which run side by side, the longest first.
 const LANES: [&str; 5] = ["fast", "memory", "keep", "line", "down"];
 
-/// What the processes of one run share.
+/// The folder that the processes of one run share.
 struct Shop(PathBuf);
 
 impl Shop {
@@ -45,7 +44,7 @@ impl Shop {
         self.0.join(name)
     }
 
-    /// Whether it is for the caller to have somebody die there, and for no other lane.
+    /// Whether the caller, and no other lane, lets a process die there.
     fn claim(&self, role: &str, point: usize) -> bool {
         std::fs::File::create_new(self.claimed(role, point)).is_ok()
     }
@@ -59,7 +58,7 @@ impl Shop {
         self.failed(tree, role, point).exists()
     }
 
-    /// Whether somebody has died at this point, or is about to, in whatever role.
+    /// Whether a process of any role has died at this point, or is about to.
     fn is_claimed_by_others(&self, role: &str, point: usize) -> bool {
         let (mine, end) = (self.claimed(role, point), format!("@{point}"));
         let files =
@@ -76,7 +75,7 @@ impl Shop {
     }
 }
 
-/// This program again, in another part.
+/// This program as another part of the test.
 fn again(words: &[&str]) -> Command {
     let mut command = Command::new(std::env::current_exe().expect("we run"));
     command.args(words).env_remove(VARIABLE).stdin(Stdio::piped());
@@ -92,7 +91,7 @@ struct Part {
 impl Part {
     fn spawn(mut command: Command) -> Self {
         let mut child = command.spawn().expect("a process");
-        let stdin = child.stdin.take(); // else closed by who waits for the child
+        let stdin = child.stdin.take(); // otherwise waiting for the child closes it
         Self { child, _stdin: stdin }
     }
 }
@@ -105,13 +104,13 @@ fn end_with_parent() {
     });
 }
 
-/// What takes longer than this hangs.
+/// A step that takes longer than this hangs.
 const HANGS: Duration = Duration::from_secs(60);
 
-/// What each thread is at, and since when.
+/// The step of each thread, and since when.
 static WATCHED: Mutex<BTreeMap<String, (Instant, String)>> = Mutex::new(BTreeMap::new());
 
-/// Says what this thread is at now. If it still is after [`HANGS`], the lane fails.
+/// Notes this thread's step. If the thread is still in it after [`HANGS`], the lane fails.
 fn watch(what: String) {
     static WATCH: Once = Once::new();
     WATCH.call_once(|| {
@@ -185,13 +184,13 @@ fn drive() -> ExitCode {
     println!("{report}");
     let missing = report.missing();
     if only.is_none() && !missing.is_empty() {
-        println!("nobody has died at {}", missing.join(", "));
+        println!("no process has died at {}", missing.join(", "));
         fine = false;
     }
     if fine { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// The compiler sees to it that what is passed is listed; this, that what is listed is there, and once.
+/// The compiler checks that every point in the code is listed; this test, that every listed point is in the code, once.
 fn every_listed_point_is_in_the_sources_once() {
     fn sources(directory: &Path, text: &mut String) {
         for entry in std::fs::read_dir(directory).expect("the sources") {

@@ -1,10 +1,10 @@
 //! Workers, and repairers of what they left, die over bare segments: no engine, no supervisor.
 //!
 //! One node forks to two more and joins before a last one. A *worker* is a process that sends requests of its own
-//! and works at all nodes until nothing is left; it dies at some point. A *second worker* meets what the first left,
-//! before anybody has repaired it, and dies too. A *repairer* dies while it repairs. What is left then is repaired by
-//! this process, which is the server: of the repairer by the same rules as of the workers, in either order. Then
-//! every request has ended, once, rightly or with an error; nothing is lost; and all places can be used again.
+//! and works at all nodes until nothing is left; it dies at some point. A *second worker* meets the traces of the first before
+//! a repair, and dies too. A *repairer* dies while it repairs. Then this process, which is the server, repairs after all of
+//! them: after the repairer by the same rules as after the workers, in either order. In the end every request has ended, once,
+//! rightly or with an error; nothing is lost; and all requests can be used again.
 
 use crate::report::{name, number, points, tell_killed, tell_passed};
 use crate::{Part, Shop, again, watch};
@@ -91,12 +91,12 @@ fn is_passed(id: u32) -> bool {
     id.is_multiple_of(2)
 }
 
-/// Whether a request is tried again should a worker die with it, so that its inputs are not written over.
+/// Whether a request is retried if a worker dies with it, so that its inputs are not written over.
 fn is_kept(id: u32) -> bool {
     !id.is_multiple_of(3)
 }
 
-/// Writes to a guard's in-line place if it fits there, else to a block.
+/// Writes to a guard's in-line buffer if it fits there, otherwise to a block.
 macro_rules! put {
     ($guard:expr, $bytes:expr) => {{
         let (guard, bytes): (_, &[u8]) = (&mut $guard, &$bytes);
@@ -108,7 +108,7 @@ macro_rules! put {
     }};
 }
 
-/// What node `node` makes of its input; `None`: an error.
+/// The output of node `node` for an input; `None`: an error.
 fn outcome(id: u32, node: u32, input: &[u8]) -> Option<Vec<u8>> {
     match node {
         1 if is_passed(id) => Some(input.to_vec()),
@@ -118,14 +118,14 @@ fn outcome(id: u32, node: u32, input: &[u8]) -> Option<Vec<u8>> {
     }
 }
 
-/// What becomes of a request in the end; `None`: an error.
+/// The final outcome of a request; `None`: an error.
 fn fate(id: u32) -> Option<Vec<u8>> {
     let first = outcome(id, 0, &input(id))?;
     let joined = [outcome(id, 2, &first)?, outcome(id, 1, &first)?].concat();
     outcome(id, 3, &joined)
 }
 
-/// Somebody who works at the nodes.
+/// A participant that works at the nodes.
 struct Hand<'s> {
     segment: &'s Segment,
     me: Participant<'s>,
@@ -178,7 +178,7 @@ impl<'s> Hand<'s> {
         while (0..self.segment.shape().nodes).map(|node| self.work_at(node)).sum::<usize>() > 0 {}
     }
 
-    /// One batch; how many it had.
+    /// Works on one batch; returns its size.
     fn work_at(&self, node: u32) -> usize {
         let parts = self.segment.node(node).expect("a node");
         let mut reader = self.me.read(parts, 0, || false).expect("it does not give up");
@@ -274,8 +274,7 @@ impl<'s> Hand<'s> {
         }
     }
 
-    /// The members' outcomes one after the other, the last first, so that none is written to where it lies already;
-    /// or an error.
+    /// The members' outcomes one after the other, the last first, so that none is copied onto itself; or an error.
     fn join(&self, mut join: Join<'s>, outbox: &mut Vec<(u32, u32)>) {
         let (mut value, mut error) = (Vec::new(), None);
         for member in (0..join.fork().1.members.len()).rev() {
@@ -309,7 +308,7 @@ impl<'s> Hand<'s> {
         self.end(join.with_error().expect("it is ours"), true, outbox);
     }
 
-    /// What an engine does with what a repairer is given.
+    /// Handles the orphans of a repair as an engine does.
     fn settle(&self, orphan: Orphan<'s>) {
         let outbox = &mut Vec::new();
         match orphan {
@@ -408,7 +407,7 @@ pub(crate) fn actor(part: &str, words: &[&str]) {
     entry.set_life(Life::Leaving);
 }
 
-/// Who dies where.
+/// The deaths of a scene, by part and point.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Plan {
     worker: Option<usize>,
@@ -451,7 +450,7 @@ impl<'p> Scene<'p> {
         entry.token().expect("it was prepared")
     }
 
-    /// Who has died at the points of the plan.
+    /// The deaths at the points of the plan.
     fn play(&self, plan: &Plan) -> Vec<(u32, usize)> {
         let armed = [(WORKER, plan.worker), (SECOND, plan.second), (REPAIRER, plan.repairer)];
         for (slot, (role, point)) in armed.into_iter().enumerate() {
@@ -462,7 +461,7 @@ impl<'p> Scene<'p> {
         }
         let hand = self.hand();
         hand.send(0..OWN);
-        // Some callers have gone, some want to be told, some sleep.
+        // Some callers have gone, some are asynchronous, some sleep.
         assert!(hand.cancel(5) && hand.cancel(8));
         assert!(!hand.me.client().ask_for_notice(hand.task(4)));
         let mut dead = Vec::new();
@@ -496,7 +495,7 @@ impl<'p> Scene<'p> {
             self.end(id, id >= OWN || [5, 8].contains(&id));
         }
         self.is_empty();
-        // Another round, with all places.
+        // Another round, with all requests.
         hand.send(0..REQUESTS);
         hand.work();
         for id in 0..REQUESTS {
@@ -515,7 +514,7 @@ impl<'p> Scene<'p> {
         fired.filter_map(|(_, (role, point))| Some((role, point?))).collect()
     }
 
-    /// A request has ended; its place is given back.
+    /// A request has ended; its id is given back.
     fn end(&self, id: u32, may_be_free: bool) {
         let task = self.hand().task(id);
         let Some(done) = self.hand().outcome(id) else {
@@ -570,11 +569,12 @@ pub(crate) fn lane(shop: &Shop) {
     let nowhere = number("participant.failing"); // no bare worker does
     let usual = Plan { passing: 1, ..Plan::default() };
     play(&usual);
-    // Each point of a worker, early and late, repaired at once or after another has gone on with the work; what its repairer passes then is its follow-up.
+    // Each point of a worker, early and late, with a repair at once or after another worker has gone on; the points that the
+    // repairer passes then are its follow-ups.
     let mut follow_ups: Vec<(usize, usize)> = Vec::new();
     let of_worker: Vec<usize> = (0..).zip(counts(WORKER)).filter(|p| p.1 > 0).map(|p| p.0).collect();
     for &point in &of_worker {
-        // What is written, and over what, differs from passing to passing.
+        // Each time a worker passes the point, it writes other bytes over other bytes.
         let writes = ["held.", "payload.", "pool."].iter().any(|start| name(point).starts_with(start));
         let passings: &[u32] = if writes { &[1, 2, 3, 5, 8, 13, 21, 34, 55, 60, 65] } else { &[1, 3] };
         for (&passing, second) in
@@ -606,7 +606,7 @@ pub(crate) fn lane(shop: &Shop) {
             }));
         }
     }
-    // Each point of a second worker, that meets what the first has left with its lock.
+    // Each point of a second worker, which meets the first one's traces and its lock.
     let first = ["lock.taken", "word.claimed", "ring.drained", "word.forked", "word.joining"].map(number);
     note(play(&Plan { worker: Some(first[0]), second: Some(nowhere), ..usual.clone() }));
     let of_second: Vec<usize> = (0..).zip(counts(SECOND)).filter(|p| p.1 > 0).map(|p| p.0).collect();

@@ -1,4 +1,4 @@
-//! Who died where.
+//! The table of deaths by point and role.
 
 use ringmill_shm::crash::Point;
 use std::collections::BTreeMap;
@@ -17,12 +17,12 @@ pub(crate) fn name(number: usize) -> &'static str {
     points().nth(number).expect("a point's number").1.name
 }
 
-/// What a lane has to say; its standard output is read by the driver.
+/// Reports a line of a lane; the driver reads its standard output.
 pub(crate) fn tell_killed(point: usize, role: &str, what_then: &str) {
     println!("killed\t{point}\t{role}\t{what_then}");
 }
 
-/// The same of what was passed.
+/// Reports the points that were passed.
 pub(crate) fn tell_passed(point: usize, role: &str, times: u64) {
     println!("passed\t{point}\t{role}\t{times}");
 }
@@ -56,7 +56,7 @@ impl Report {
         }
     }
 
-    /// The points at which nobody has died.
+    /// The points without a death.
     pub(crate) fn missing(&self) -> Vec<&'static str> {
         let killed = |number| self.0.iter().any(|((point, _), row)| *point == number && row.killed > 0);
         points().filter(|(number, _)| !killed(*number)).map(|(_, point)| point.name).collect()

@@ -1,5 +1,5 @@
-//! Who may do what: a server's files are its user's alone, nobody else's are touched, and worker processes get
-//! what they need and no more. SECURITY.md says it in words.
+//! Rights: a server's files are its user's alone, the server touches no other user's, and worker processes get only the
+//! descriptors that they need. SECURITY.md says it in words.
 #![expect(unsafe_code, reason = "a umask and open descriptors, set in child processes only")]
 
 use ringmill::{Server, StartError};
@@ -81,7 +81,7 @@ fn files_are_their_users_alone_whatever_the_umask() {
     });
 }
 
-/// What the intruder says of everything it tried.
+/// The intruder's report on everything it tried.
 fn attacks(intruder: &PublicProgram, verb: &str, name: &Name) -> BTreeMap<String, String> {
     let output = intruder.run_as(NOBODY).args([verb, &name.text()]).output().expect("it runs");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -139,7 +139,7 @@ impl Squatter {
         Self { child, path, before }
     }
 
-    /// It goes, and takes away what it made.
+    /// It ends, and removes its file.
     #[track_caller]
     fn end(mut self) {
         assert_eq!(look(&self.path), self.before, "left alone");
@@ -166,7 +166,7 @@ fn a_name_that_another_user_took_first_is_refused() {
                 let path = if of_lease { place.lease_path() } else { place.path() };
                 let squatter = Squatter::new(&intruder, path.clone(), kind, &precious);
                 let case = format!("{kind} at {path:?}");
-                // As root, who could use it.
+                // As root, which could use it.
                 match Server::builder(name.text()).start(gate.processes(1)) {
                     Err(StartError::Segment(CreateError::Owner { path: told, owner: NOBODY, user: 0 })) => {
                         assert_eq!(told, path, "{case}");
@@ -187,7 +187,7 @@ fn a_name_that_another_user_took_first_is_refused() {
     });
 }
 
-/// What a user has put there stays if the user has hard-linked a file of ours: only the name goes, not the file.
+/// If a user has hard-linked a file of ours, only the name goes, not the file.
 #[test]
 fn a_hard_link_to_a_file_of_ours_costs_only_its_name() {
     guarded(|| {
@@ -209,8 +209,8 @@ fn a_hard_link_to_a_file_of_ours_costs_only_its_name() {
     });
 }
 
-/// Root removes what another user's dead server left with that user's rights, since that user could put
-/// anything in its place meanwhile. Here it lies where that user may remove nothing.
+/// Root removes the files of another user's dead server with that user's rights, since that user could replace them meanwhile.
+/// Here they lie where that user may remove nothing.
 #[test]
 fn root_cleans_with_the_rights_of_the_owner() {
     guarded(|| {
@@ -239,14 +239,14 @@ fn root_cleans_with_the_rights_of_the_owner() {
                 assert_eq!(refused.kind(), std::io::ErrorKind::PermissionDenied, "{refused}");
                 assert_private(&place, SOMEBODY);
             }
-            assert_eq!(ringmill_shm::sys::process::user_id(), 0, "root again");
+            assert_eq!(ringmill_shm::sys::process::user_id(), 0, "root is back");
             fs::write(directory.path().join("by-root"), "").expect("with all rights");
         }
     });
 }
 
 #[test]
-fn a_linked_directory_is_its_users_own_business() {
+fn a_directory_that_is_a_link_is_followed() {
     guarded(|| {
         let directory = tempfile::tempdir().expect("a directory");
         let (real, link) = (directory.path().join("real"), directory.path().join("link"));
@@ -294,11 +294,11 @@ fn names_and_paths_that_lead_elsewhere_are_refused() {
     });
 }
 
-/// Symptom: a server with the file `segment`, without a slash, did not start; one that changed its working
-/// directory could not start a worker anew, and left its files behind. Cause: the path was kept, and told to
-/// workers, as it was given, and a text without a slash is a name.
+/// Symptom: a server with the file `segment`, without a slash, did not start; a server that changed its working directory could
+/// not restart a worker, and left its files behind. Cause: the server kept the path, and told it to workers, as it was given;
+/// a text without a slash is a name.
 #[test]
-fn a_relative_path_is_the_same_file_for_everybody() {
+fn a_relative_path_is_the_same_file_for_every_process() {
     guarded(|| {
         let (name, gate) = (Name::new("relative"), ActorGate::new());
         let directory = tempfile::tempdir().expect("a directory");
@@ -319,7 +319,7 @@ fn a_relative_path_is_the_same_file_for_everybody() {
     });
 }
 
-/// What the descriptors of a process are, by number.
+/// The files of a process's descriptors, by number.
 fn descriptors(pid: u32) -> BTreeMap<i32, String> {
     let entries = fs::read_dir(format!("/proc/{pid}/fd")).expect("it lives");
     let link = |entry: fs::DirEntry| {
@@ -353,7 +353,7 @@ fn worker_processes_inherit_no_descriptor_but_the_standard_ones() {
         let first = program.ready();
         let extra = descriptors(program.pid());
         assert!([3, 77, 900].iter().all(|fd| extra.contains_key(fd)), "{extra:?}");
-        // One is started anew, when the server has all that it ever opens.
+        // One worker is restarted, when the server has opened all its files.
         program.hold(&gate, 1).let_go();
         assert_eq!(program.line(), "answer 2");
         ringmill_tests::process::signal(first[0], libc::SIGKILL);
@@ -370,8 +370,8 @@ fn worker_processes_inherit_no_descriptor_but_the_standard_ones() {
             assert_eq!([&theirs[&1], &theirs[&2]], [&streams[&1], &streams[&2]]);
             let mut own: Vec<&str> = theirs.range(3..).map(|(_, what)| what.as_str()).collect();
             own.sort_unstable();
-            // The segment; the lease, once to hold it and once to ask for it; the tether, the server's process, and what
-            // waits for both.
+            // The segment; the lease, once to hold it and once to ask for it; the tether, the server's process, and the
+            // epoll of both.
             let pidfd = own.iter().position(|what| what.contains("pidfd")).expect("it watches the server");
             own.remove(pidfd);
             own.retain(|what| !what.contains("eventpoll"));
@@ -392,8 +392,8 @@ fn worker_processes_inherit_no_descriptor_but_the_standard_ones() {
     });
 }
 
-/// Symptom: what a worker printed was written into the segment. Cause: in a worker whose standard output was
-/// closed the segment, or its lease, got that number.
+/// Symptom: a worker's output was written into the segment. Cause: in a worker whose standard output was closed the segment, or
+/// its lease, got that number.
 #[test]
 fn closed_standard_descriptors_are_not_taken_by_the_segment() {
     guarded(|| {
@@ -455,7 +455,7 @@ fn arguments_and_environment_of_a_worker_hold_no_secret() {
     });
 }
 
-/// Every open of a file that may be another's: none creates what exists, and none follows a link.
+/// Opens of files that may be another user's: none creates a file that exists, and none follows a link.
 #[test]
 fn no_open_follows_links_or_creates_what_exists() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace");
@@ -476,7 +476,7 @@ fn no_open_follows_links_or_creates_what_exists() {
     assert_eq!(opens, 4);
 }
 
-/// Nobody can attach a segment that is not theirs, not even one that its owner has opened to all.
+/// No user can attach another user's segment, not even one that its owner has opened to all.
 #[test]
 fn a_segment_of_another_user_is_not_attached_even_if_it_could_be_opened() {
     guarded(|| {

@@ -23,7 +23,7 @@ type Outcome = Result<Answer, CallError>;
 /// A batch window, or a patience, that no test outlives.
 const ENDLESS: Duration = Duration::from_secs(3600);
 
-/// Calls, and waits for a place if need be.
+/// Calls, and waits for a permit if need be.
 fn call(server: &Actors, act: Act) -> Outcome {
     let options = CallOptions::new().when_full(WhenFull::Wait).timeout(ENDLESS);
     server.call_with(&act, options)?.into_owned()
@@ -66,7 +66,7 @@ fn outcomes(threads: Vec<std::thread::ScopedJoinHandle<'_, Outcome>>) -> Vec<Out
     threads.into_iter().map(|thread| thread.join().expect("no panic")).collect()
 }
 
-/// After a death: every place comes back, and the segment is consistent.
+/// After a death: every permit comes back, and the segment is consistent.
 #[track_caller]
 fn assert_sound(name: &Name, server: &Actors) {
     wait_until("all places come back", || server.backlog() == 0);
@@ -175,7 +175,7 @@ fn all_killed_at_once_while_one_holds_the_lock() {
             assert_eq!(outcomes.iter().map(value).collect::<Vec<_>>(), [2, 4, 6, 8]);
             assert!(outcomes.iter().flatten().all(|answer| !victims.contains(&answer.pid)));
         });
-        // One whose death has not been noticed yet looks ready.
+        // A worker whose death has not been noticed yet looks ready.
         wait_until("all are back", || {
             workers(&server).iter().all(|worker| worker.ready && worker.restarts == 1)
         });
@@ -185,13 +185,13 @@ fn all_killed_at_once_while_one_holds_the_lock() {
 }
 
 #[test]
-fn killed_asleep() {
+fn a_worker_killed_asleep_costs_nothing() {
     guarded(|| {
         for count in [1, 2] {
             let (name, gate) = (Name::new("asleep"), ActorGate::new());
             let server = Server::builder(name.text()).start(gate.processes(count)).expect("it starts");
             await_asleep(&name, &server);
-            // The lowest-numbered sleeper is the one that a push would wake.
+            // A push would wake the lowest-numbered sleeper.
             let victim = Process::of(pids(&server)[0]);
             signal(victim.pid, libc::SIGKILL);
             for number in 0..10 {
@@ -286,7 +286,7 @@ fn a_stream_goes_on_over_a_death() {
 }
 
 #[test]
-fn a_worker_that_cannot_be_reborn_takes_its_servlet_down() {
+fn a_worker_that_cannot_restart_takes_its_servlet_down() {
     guarded(|| {
         for (rebirth, said) in [(Rebirth::Aborts, "signal 6"), (Rebirth::Fails, "born only once")] {
             let (name, gate) = (Name::new("down"), ActorGate::new());
@@ -396,7 +396,7 @@ fn workers_leave_when_their_server_is_killed() {
     guarded(|| {
         let (name, gate) = (Name::new("orphans"), ActorGate::new());
         let (mut program, pids) = Program::start_ready(&name, &gate, &["workers=3"]);
-        // One in the middle of an item that it will end, one in the middle of one that it will not.
+        // One worker amid an item that it will end, one amid an item that it will not end.
         let ending = program.hold(&gate, 1);
         let _hanging = program.hold(&gate, 2);
         let workers: Vec<Process> = pids.iter().map(|&pid| Process::of(pid)).collect();
@@ -424,7 +424,7 @@ fn a_server_killed_while_it_starts_leaves_nothing() {
 }
 
 #[test]
-fn a_name_can_be_used_again_at_once() {
+fn a_name_can_be_reused_at_once() {
     guarded(|| {
         let (name, gate) = (Name::new("again"), ActorGate::new());
         for number in 0..10 {
@@ -451,10 +451,10 @@ fn a_name_can_be_used_again_at_once() {
 }
 
 #[test]
-fn what_nobody_could_remove_is_removed_by_the_next_start() {
+fn the_next_start_removes_a_dead_servers_files() {
     guarded(|| {
         let (name, gate) = (Name::new("stale"), ActorGate::new());
-        // Only threads: nobody survives the server.
+        // Only threads: no worker survives the server.
         let (program, _) = Program::start_ready(&name, &gate, &["threads"]);
         program.signal_group(libc::SIGKILL);
         program.end();

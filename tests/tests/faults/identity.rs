@@ -1,7 +1,7 @@
-//! A pid is not an identity: pids are used again, and a process that has got the number of a dead worker or of a
-//! dead server is neither taken for it nor killed.
+//! A pid is not an identity: pids are reused, and a process that has got the number of a dead worker or of a dead server is
+//! neither taken for it nor killed.
 //!
-//! It is made to happen, in a pid namespace where the test chooses numbers (`ns_last_pid`).
+//! The tests reuse pids in a pid namespace, where they choose numbers (`ns_last_pid`).
 
 use ringmill::{CallError, Server};
 use ringmill_shm::participant::Life;
@@ -23,17 +23,17 @@ use std::process::{Child, Command, Stdio};
 
 ringmill::init!(Actor);
 
-/// The body of a test, in a namespace of its own: this program is started anew in one.
+/// Runs the body of a test in a namespace of its own, in which this program starts again.
 fn with_own_pids(test: &'static str, body: impl FnOnce() + Send + 'static) {
     guarded(move || namespace::within(test, body));
 }
 
-/// A program whose pid can be used again while its workers live.
+/// A program whose pid can be reused while its workers live.
 fn start(name: &Name, gate: &ActorGate, options: &[&str]) -> Program {
     Program::start_among_us(Command::new(env!("CARGO_BIN_EXE_actors")), name, gate, options)
 }
 
-/// Somebody who has nothing to do with it, and has that number.
+/// An unrelated process that has that pid.
 struct Innocent(Child);
 
 impl Innocent {
@@ -46,7 +46,7 @@ impl Innocent {
             if child.id() == pid {
                 return Self(child);
             }
-            // Somebody else started a thread just then.
+            // Another process started a thread just then.
             child.kill().expect("our child");
             child.wait().expect("our child");
             assert!(stat_field(pid, 3).is_none(), "{pid} is in use");
@@ -66,15 +66,14 @@ impl Innocent {
     }
 }
 
-/// Kills the worker of a place, and waits until its successor is ready; what was its pid. The successor's may be
-/// the same.
+/// Kills the worker of a row, and waits until its successor is ready; returns the former pid, which the successor may have too.
 #[track_caller]
 fn replace_worker(name: &Name, place: usize) -> u32 {
     let segment = name.inspect();
     let entry = &segment.participants()[place];
     let (victim, token) = (entry.pid(), entry.token());
     signal(victim, libc::SIGKILL);
-    wait_until("it is started again", || entry.life() == Life::Ready && entry.token() != token);
+    wait_until("it is restarted", || entry.life() == Life::Ready && entry.token() != token);
     victim
 }
 
@@ -97,7 +96,7 @@ fn the_pid_of_a_dead_worker() {
     });
 }
 
-/// The table still has the pid of a worker that nobody starts again.
+/// The table still has the pid of a worker that is not restarted.
 #[test]
 fn the_pid_of_a_worker_that_was_given_up() {
     with_own_pids("identity::the_pid_of_a_worker_that_was_given_up", || {
@@ -196,8 +195,8 @@ fn stopped_child(parent: u32) -> u32 {
     found.expect("it is there")
 }
 
-/// Symptom: a worker that had not joined yet when its server was killed told of an error, and left the segment, if
-/// another process had got the server's pid by then. Cause: that pid was asked whether the server lives.
+/// Symptom: a worker that had not joined when its server was killed reported an error, and left the segment, if another process
+/// had got the server's pid by then. Cause: the worker took that pid for its living server.
 #[test]
 fn a_worker_that_comes_too_late_is_not_misled_by_the_pid() {
     with_own_pids("identity::a_worker_that_comes_too_late_is_not_misled_by_the_pid", || {
@@ -215,8 +214,7 @@ fn a_worker_that_comes_too_late_is_not_misled_by_the_pid() {
     });
 }
 
-/// Symptom: a worker of a dead server joined the next server of that name. Cause: it compared pids, and they were
-/// the same.
+/// Symptom: a worker of a dead server joined the next server of that name. Cause: it compared pids, which were equal.
 #[test]
 fn a_worker_that_comes_too_late_does_not_join_a_server_of_the_same_name_and_pid() {
     with_own_pids(

@@ -1,4 +1,4 @@
-//! A listener of the log that panics in the supervisor's thread: deaths are noticed, repaired and told all the same.
+//! A listener of the log that panics in the supervisor's thread: the supervisor still notices, repairs and reports deaths.
 //!
 //! In a process of its own, since the log's listener is the whole process's.
 
@@ -27,8 +27,8 @@ fn trap(_: &tracing::Event<'_>) {
 }
 
 #[test]
-fn a_listener_that_panics_in_the_supervisor_harms_nobody() {
-    alone("log_listener::a_listener_that_panics_in_the_supervisor_harms_nobody", || {
+fn a_listener_that_panics_in_the_supervisor_does_no_harm() {
+    alone("log_listener::a_listener_that_panics_in_the_supervisor_does_no_harm", || {
         tracing::subscriber::set_global_default(Listener::of(|_| true, trap)).expect("the only one");
         let endless = CallOptions::new().when_full(WhenFull::Wait).timeout(Duration::from_secs(3600));
         for threads in [false, true] {
@@ -63,7 +63,7 @@ fn a_listener_that_panics_in_the_supervisor_harms_nobody() {
                 }
                 drop(visit);
             });
-            assert!(HEARD.swap(false, Ordering::SeqCst), "it was told, and panicked");
+            assert!(HEARD.swap(false, Ordering::SeqCst), "the listener was called, and panicked");
             assert_eq!(server.call(&Act::Double(4)).expect("an answer").value, 8);
             ringmill_tests::wait_until("all places come back", || server.backlog() == 0);
             assert_eq!(server.stats().servlets[0].workers[0].restarts, 1);
@@ -74,7 +74,7 @@ fn a_listener_that_panics_in_the_supervisor_harms_nobody() {
     });
 }
 
-/// Hands on what it is given.
+/// Answers with its input.
 struct Echo;
 
 impl ringmill::Worker for Echo {

@@ -1,4 +1,4 @@
-//! What becomes of a server when something ends: a worker, its own process, a resource, a user's rights. A module a topic.
+//! A server when something ends: a worker, its own process, a resource, a user's rights. A module a topic.
 
 mod access;
 mod deaths;

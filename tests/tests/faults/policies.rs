@@ -1,4 +1,4 @@
-//! What a servlet does about its workers' deaths: restarts, the open circuit, other attempts.
+//! A servlet's policies for its workers' deaths: restarts, the open circuit, retries.
 
 use ringmill::{
     Batch, BatchWorker, BoxError, CallError, CallOptions, Context, OnDeath, ProcessServlet, RemoteCause,
@@ -16,7 +16,7 @@ use std::time::Duration;
 
 ringmill::init!(Mortal, Relay, Crowd, Lengthen, Sleeper, SlowToStart);
 
-/// Asks a [`Mortal`] for its number, after it has died with it so many times.
+/// Asks a [`Mortal`] for its number, after this many deaths.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
 struct Ask {
     number: u64,
@@ -29,8 +29,7 @@ impl Ask {
     }
 }
 
-/// Leaves a trace of each item that it begins, and dies as it is asked to. Once the file `barred` is there, no
-/// worker is started again.
+/// Leaves a trace of each item that it begins, and dies as the item says. While the file `barred` exists, no restart succeeds.
 struct Mortal {
     traces: PathBuf,
 }
@@ -119,7 +118,7 @@ fn an_open_circuit_closes_again_when_a_worker_on_trial_is_ready() {
 }
 
 #[test]
-fn a_worker_that_is_never_started_again_is_down_at_once() {
+fn a_servlet_without_restarts_is_down_at_once() {
     guarded(|| {
         let (name, traces) = (Name::new("never"), tempfile::tempdir().expect("a directory"));
         let servlet = mortal(traces.path()).restarts(Restarts::default().limit(0).for_good());
@@ -167,7 +166,7 @@ fn without_a_policy_user_code_runs_at_most_once() {
 }
 
 #[test]
-fn a_request_is_tried_again_until_its_tries_are_used_up() {
+fn a_request_is_retried_until_its_tries_are_used_up() {
     guarded(|| {
         let (name, traces) = (Name::new("retry"), tempfile::tempdir().expect("a directory"));
         let servlet = mortal(traces.path()).restarts(at_once()).on_death(OnDeath::Retry(3));
@@ -205,7 +204,7 @@ fn each_servlet_counts_its_own_tries() {
     });
 }
 
-/// A [`Mortal`] whose outcome another one can take.
+/// A [`Mortal`] whose outcome another servlet can take.
 struct Relay(Mortal);
 
 impl Worker for Relay {
@@ -284,7 +283,7 @@ fn inputs_of_every_size_outlive_their_workers() {
     });
 }
 
-/// Answers each item with its number and the size of its batch; dies with a batch that has a poisonous one.
+/// Answers each item with its number and the size of its batch; dies with a batch that has a poisonous item.
 struct Crowd {
     traces: PathBuf,
 }
@@ -320,7 +319,7 @@ fn crowd(traces: &Path, batch_size: usize) -> ProcessServlet<Crowd> {
 fn a_poisonous_request_costs_its_batch_nothing() {
     guarded(|| {
         let (name, traces) = (Name::new("bisect"), tempfile::tempdir().expect("a directory"));
-        // The deaths on the way to the one to blame are no reason to give the worker up.
+        // The deaths until the poisonous item is alone are no reason to give the worker up.
         let policy = Restarts::default().limit(3).backoff(Duration::ZERO, Duration::ZERO);
         let servlet = crowd(traces.path(), 64).restarts(policy).on_death(OnDeath::Bisect(2));
         let server = Server::builder(name.text()).capacity(128).start(servlet).expect("it starts");
@@ -343,10 +342,10 @@ fn a_poisonous_request_costs_its_batch_nothing() {
     });
 }
 
-/// Symptom: a batch that was tried again whole. Cause: halves were counted with the requests whose callers had gone,
-/// and the second half began only if nobody had gone in the middle. Fix: those are no suspects.
+/// Symptom: a whole batch was retried. Cause: halves counted requests whose callers had gone, and the second half began only
+/// if no caller in the middle had gone. Fix: such requests are no suspects.
 #[test]
-fn a_batch_is_halved_whoever_has_gone() {
+fn a_batch_is_halved_although_callers_have_gone() {
     guarded(|| {
         for gone in 0..4 {
             let (name, traces) = (Name::new("halves"), tempfile::tempdir().expect("a directory"));
@@ -369,7 +368,7 @@ fn a_batch_is_halved_whoever_has_gone() {
 }
 
 #[test]
-fn without_halves_a_batch_is_blamed_together() {
+fn without_bisection_a_whole_batch_is_blamed() {
     guarded(|| {
         let (name, traces) = (Name::new("together"), tempfile::tempdir().expect("a directory"));
         let servlet = crowd(traces.path(), 4).restarts(at_once()).on_death(OnDeath::Retry(1));
@@ -383,7 +382,7 @@ fn without_halves_a_batch_is_blamed_together() {
 }
 
 #[test]
-fn a_request_whose_caller_has_gone_is_not_tried_again() {
+fn a_request_whose_caller_has_gone_is_not_retried() {
     guarded(|| {
         let (name, traces) = (Name::new("gone"), tempfile::tempdir().expect("a directory"));
         let servlet = mortal(traces.path()).restarts(at_once()).on_death(OnDeath::Retry(u8::MAX));
@@ -454,7 +453,7 @@ fn calls_that_follow_each_other_do_not_add_up() {
     });
 }
 
-/// A [`Sleeper`] that takes its time to start again. While the file `barred` is there, it then fails.
+/// A [`Sleeper`] that restarts slowly. While the file `barred` exists, its restart then fails.
 struct SlowToStart(Sleeper);
 
 impl Worker for SlowToStart {
@@ -482,8 +481,8 @@ fn slow_to_start(directory: &Path, start: Duration) -> ProcessServlet<SlowToStar
     ProcessServlet::new((directory.to_str().expect("text").into(), start.as_millis() as u64)).name("slow")
 }
 
-/// Symptom: after a call had been ended, or a worker had died in one, worker after worker was killed while it was
-/// still being started. Cause: the call of the dead worker looked as if it went on. Fix: a new worker has none.
+/// Symptom: after the supervisor had ended a call, or a worker had died in one, worker after worker was killed during its
+/// start. Cause: the dead worker's call looked as if it went on. Fix: a new worker has no call.
 #[test]
 fn a_worker_that_is_slow_to_start_is_not_taken_for_a_call_that_takes_too_long() {
     guarded(|| {
@@ -500,9 +499,9 @@ fn a_worker_that_is_slow_to_start_is_not_taken_for_a_call_that_takes_too_long() 
     });
 }
 
-/// Symptom: a circuit that stayed open although a worker was ready. Cause: a worker on trial whose start failed only
-/// after it had taken long enough to count as healthy was started again, and not on trial any more. Fix: while the
-/// circuit is open, whatever is started is on trial.
+/// Symptom: a circuit stayed open although a worker was ready. Cause: a worker on trial whose start failed only after it had
+/// taken long enough to count as healthy was restarted, but no longer on trial. Fix: while the circuit is open, every start is
+/// a trial.
 #[test]
 fn a_trial_that_fails_late_does_not_leave_the_circuit_open() {
     guarded(|| {
@@ -531,9 +530,9 @@ fn a_trial_that_fails_late_does_not_leave_the_circuit_open() {
     });
 }
 
-/// What was found at the start is held: a program that has lost its name since is started again all the same.
+/// The server holds the program's file from its start: a program that has lost its name since is still restarted.
 #[test]
-fn a_program_that_is_not_there_any_more_is_started_again() {
+fn a_program_whose_file_has_gone_is_restarted() {
     guarded(|| {
         let (name, directory) = (Name::new("program"), tempfile::tempdir().expect("a directory"));
         let program = directory.path().join("program");
@@ -548,15 +547,15 @@ fn a_program_that_is_not_there_any_more_is_started_again() {
     });
 }
 
-/// What refuses to run a program at a restart, which is not for want of room, counts as a start in vain: callers are told
-/// why, the servlet is tried again after each rest, and comes back once nothing refuses any more.
+/// A program that the system refuses to run at a restart, not for want of room, is a failed start: callers get the reason, the
+/// supervisor retries after each cool-down, and the servlet recovers when the program may run.
 #[test]
-fn a_worker_whose_program_may_not_be_run_again_is_told_with_the_reason_and_comes_back() {
+fn a_program_that_may_not_run_is_reported_with_the_reason_and_retried() {
     guarded(|| {
         let (name, directory) = (Name::new("refused"), tempfile::tempdir().expect("a directory"));
         let program = directory.path().join("program");
         let ours = std::env::current_exe().expect("a path");
-        // By a process of its own: a file that a child of another test's has open for writing cannot be run.
+        // By a process of its own: a file that another test's child has open for writing cannot be run.
         let copied = std::process::Command::new("cp").arg(ours).arg(&program).status();
         assert!(copied.expect("cp").success());
         let policy = Restarts::default()
@@ -592,10 +591,10 @@ fn a_worker_whose_program_may_not_be_run_again_is_told_with_the_reason_and_comes
     });
 }
 
-/// Symptom: the supervisor panicked, and whoever called waited for ever. Cause: a back-off beyond what a clock can
-/// show. Fix: such a worker is not started again, and that is told.
+/// Symptom: the supervisor panicked, and callers waited for ever. Cause: a back-off longer than a clock can show. Fix: such a
+/// worker is not restarted, and the error says so.
 #[test]
-fn a_backoff_without_end_is_never() {
+fn an_endless_backoff_means_no_restart() {
     guarded(|| {
         let name = Name::new("forever");
         let policy = Restarts::default().backoff(Duration::MAX, Duration::MAX);

@@ -30,7 +30,7 @@ const ACTORS: &str = env!("CARGO_BIN_EXE_actors");
 
 type Resource = libc::__rlimit_resource_t;
 
-/// Limits what the child of `command`, and its children, may use; they may raise it again.
+/// Limits a resource of the child of `command` and of its children; they may raise the limit again.
 fn limit(command: &mut Command, resource: Resource, most: u64) {
     let set = move || {
         let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
@@ -116,17 +116,17 @@ fn user_of_ours(test: u32) -> u32 {
     1_000_000_000 + 2 * std::process::id() + test
 }
 
-/// The only worker's place.
+/// The only worker's row.
 fn place_of(segment: &Segment) -> (u32, Life, u32) {
     let entry = &segment.participants()[1];
     (entry.pid(), entry.life(), entry.restarts())
 }
 
-/// More attempts than a worker that dies young has.
+/// More failed starts than the supervisor accepts of a worker that dies young.
 const ATTEMPTS: u32 = 2 * ringmill::RESTART_LIMIT;
 
 #[test]
-fn descriptors_used_up_when_a_worker_must_be_started_again() {
+fn a_restart_waits_for_descriptors() {
     guarded(|| {
         let (name, gate) = (Name::new("usedup"), ActorGate::new());
         let mut command = Command::new(ACTORS);
@@ -136,7 +136,7 @@ fn descriptors_used_up_when_a_worker_must_be_started_again() {
         let segment = name.inspect();
         program.tell("use-up-descriptors");
         assert_eq!(program.line(), "used up");
-        // What runs needs no more of them: calls, and futures with their reactor.
+        // Calls, and futures with their reactor, need no more descriptors.
         program.hold(&gate, 1).let_go();
         assert_eq!(program.line(), "answer 2");
         program.tell("future 2");
@@ -158,7 +158,7 @@ fn descriptors_used_up_when_a_worker_must_be_started_again() {
 }
 
 #[test]
-fn no_more_processes_when_a_worker_must_be_started_again() {
+fn a_restart_waits_for_processes() {
     guarded(|| {
         if !can_be_another_user("limits on processes, which do not bind root") {
             return;
@@ -185,10 +185,10 @@ fn no_more_processes_when_a_worker_must_be_started_again() {
     });
 }
 
-/// Symptom: a service with a limit on file sizes was killed by its own server. Cause: growing a file past the
-/// limit sends SIGXFSZ, and nobody had asked for the limit first.
+/// Symptom: the kernel killed a service with a limit on file sizes. Cause: growing a file past the limit sends SIGXFSZ, and the
+/// server had not read the limit first.
 #[test]
-fn a_limit_on_file_sizes_is_told_and_kills_nobody() {
+fn a_limit_on_file_sizes_is_an_error_and_kills_no_process() {
     guarded(|| {
         let directory = tempfile::tempdir().expect("a directory");
         let file = format!("file={}", directory.path().join("segment").display());
@@ -206,7 +206,7 @@ fn a_limit_on_file_sizes_is_told_and_kills_nobody() {
     });
 }
 
-/// Gives the child of `command` a `/dev/shm` of its own, of so many bytes.
+/// Gives the child of `command` a `/dev/shm` of its own, of this many bytes.
 fn with_own_shm(command: &mut Command, bytes: u64) {
     let options = std::ffi::CString::new(format!("size={bytes},mode=1777")).expect("text");
     let mount = move || {
@@ -230,7 +230,7 @@ fn with_own_shm(command: &mut Command, bytes: u64) {
 }
 
 #[test]
-fn a_full_shm_at_the_start_is_told_with_numbers() {
+fn a_full_shm_at_the_start_is_an_error_with_both_sizes() {
     guarded(|| {
         if !can_be_another_user("a /dev/shm that is full, which takes a mount") {
             return;
@@ -246,9 +246,9 @@ fn a_full_shm_at_the_start_is_told_with_numbers() {
     });
 }
 
-/// Nothing is allocated later: every page was reserved, also those that nobody has touched yet.
+/// The server allocates no page later: it has reserved every page, also those that no process has touched yet.
 #[test]
-fn a_shm_that_fills_up_later_disturbs_nobody() {
+fn a_shm_that_fills_up_later_disturbs_no_participant() {
     guarded(|| {
         if !can_be_another_user("a /dev/shm that fills up, which takes a mount") {
             return;
@@ -272,7 +272,7 @@ fn a_shm_that_fills_up_later_disturbs_nobody() {
             assert_eq!(program.line(), format!("answer {}", 2 * number));
         }
         signal(victim, libc::SIGKILL);
-        wait_until("it is started again", || {
+        wait_until("it is restarted", || {
             let (pid, life, _) = place_of(&segment);
             pid != victim && life == Life::Ready
         });
@@ -305,7 +305,7 @@ fn a_worker_that_gets_no_memory_costs_its_item() {
     });
 }
 
-/// A control group whose memory is limited, where this machine lets us make one.
+/// A control group with a limit on memory, if this machine lets us create one.
 struct Group(PathBuf);
 
 impl Group {

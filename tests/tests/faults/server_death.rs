@@ -1,5 +1,5 @@
-//! A server that is killed, in whatever condition: its workers leave, its segment is stale at once, its name can
-//! be used again at once, and nothing stays.
+//! A server that is killed, in any state: its workers leave, its segment is stale at once, its name can be reused at once, and
+//! nothing stays.
 
 use ringmill::Server;
 use ringmill_shm::participant::Life;
@@ -18,10 +18,10 @@ use std::time::{Duration, Instant};
 
 ringmill::init!(Actor);
 
-/// What takes longer never comes.
+/// An event that takes longer never comes.
 const GUARD: Duration = Duration::from_secs(60);
 
-/// Workers of somebody else's, whose ends are events all the same.
+/// Workers of another process, whose ends are events all the same.
 struct Crew(Vec<PidFd>);
 
 impl Crew {
@@ -49,12 +49,12 @@ impl Crew {
     }
 }
 
-/// Kills the server; its segment is stale from then on, whoever still has it mapped.
+/// Kills the server; its segment is stale from then on, whichever processes still have it mapped.
 #[track_caller]
 fn kill(program: &mut Program, name: &Name) -> Instant {
     let begun = Instant::now();
     program.kill_and_wait();
-    assert!(!is_live(name.place()), "nobody else has the server's lease");
+    assert!(!is_live(name.place()), "no other process has the server's lease");
     begun
 }
 
@@ -176,7 +176,7 @@ fn a_stopped_worker_leaves_when_it_is_continued() {
         pids.iter().for_each(|&pid| stop(pid));
         let crew = Crew::of(&pids);
         kill(&mut program, &name);
-        // Nobody is there to remove the files, and nobody is waited for: a command does, or the next start.
+        // No process is left to remove the files, and no start waits for one: a command removes them, or the next start.
         assert!(name.segment_exists());
         assert_eq!(remove_if_stale(name.place(), false).expect("it is ours"), Removed::Stale);
         name.assert_nothing_left();
@@ -187,7 +187,7 @@ fn a_stopped_worker_leaves_when_it_is_continued() {
     });
 }
 
-/// Workers of a dead server that hang in user code, or are stopped, hold nobody up, and harm nobody later.
+/// Workers of a dead server that hang in user code, or are stopped, delay no new server, and do no harm later.
 #[test]
 fn a_new_server_waits_for_no_old_worker_and_none_harms_it() {
     guarded(|| {
@@ -202,7 +202,7 @@ fn a_new_server_waits_for_no_old_worker_and_none_harms_it() {
         let begun = kill(&mut program, &name);
         let server = Server::builder(name.text()).start(gate.processes(4)).expect("it starts at once");
         eprintln!("a new server is ready {:?} after the kill", begun.elapsed());
-        assert!(stopped_crew.left() == 2, "nobody was waited for");
+        assert!(stopped_crew.left() == 2, "the start waited for no worker");
         let files = || {
             [name.place().path(), name.place().lease_path()]
                 .map(|path| path.symlink_metadata().expect("it is there").ino())

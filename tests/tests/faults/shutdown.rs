@@ -1,4 +1,4 @@
-//! Servers that end: what is in progress is answered, what comes later is refused, nothing is left.
+//! Servers that end: they answer requests in progress, refuse later ones, and leave nothing.
 
 use ringmill::{
     CallError, CallOptions, PassThrough, ProcessServlet, RemoteCause, Server, StreamOptions, ThreadServlet,
@@ -29,7 +29,7 @@ fn call(server: &Actors, act: Act) -> Outcome {
     server.call_with(&act, options)?.into_owned()
 }
 
-/// Whether a server all of whose places are taken refuses calls, and not for want of a place.
+/// Whether a server all of whose permits are taken refuses calls, and not for want of a permit.
 fn is_closing(server: &Actors) -> bool {
     match server.call(&Act::Double(0)) {
         Err(CallError::ShuttingDown) => true,
@@ -155,7 +155,7 @@ fn a_stopped_worker_is_killed_when_the_time_is_over() {
 }
 
 #[test]
-fn a_thread_that_hangs_holds_nobody_else_up() {
+fn a_thread_that_hangs_delays_no_other() {
     guarded(|| {
         let (name, gate) = (Name::new("thread"), ActorGate::new());
         let builder = Server::builder(name.text()).capacity(3).shutdown_timeout(SOON);
@@ -169,7 +169,7 @@ fn a_thread_that_hangs_holds_nobody_else_up() {
             server.shutdown();
             queued.into_iter().for_each(|thread| assert_refused(thread.join().expect("no panic")));
             name.assert_nothing_left();
-            // A thread cannot be killed; what it has it may still answer.
+            // A thread cannot be killed; it may still answer its items.
             visit.let_go();
             assert_eq!(busy.join().expect("no panic").expect("an answer").value, 2);
         });
@@ -177,7 +177,7 @@ fn a_thread_that_hangs_holds_nobody_else_up() {
 }
 
 #[test]
-fn shutting_down_again_and_from_several_threads() {
+fn several_threads_may_shut_down_more_than_once() {
     guarded(|| {
         let (name, gate) = (Name::new("twice"), ActorGate::new());
         let server = Server::builder(name.text()).capacity(1).start(gate.processes(2)).expect("it starts");
@@ -229,7 +229,7 @@ fn streams_end_in_order() {
                             count.store(expected, Ordering::Relaxed); // Relaxed: only looked at
                         };
                         assert!(matches!(last, Some(Err(CallError::ShuttingDown))), "{last:?}");
-                        // What had been sent before may still come; each further input is refused, without an end.
+                        // Outcomes of inputs that were sent before may still come; each further input is refused, without an end.
                         let rest: Vec<_> = stream.take(200).collect();
                         let refused = |outcome: &Result<u64, CallError>| {
                             matches!(outcome, Err(CallError::ShuttingDown))
@@ -249,7 +249,7 @@ fn streams_end_in_order() {
 }
 
 #[test]
-fn a_stream_that_nobody_asks_holds_nothing_up() {
+fn a_stream_that_is_not_read_delays_no_shutdown() {
     guarded(|| {
         let name = Name::new("paused");
         let servlet = ThreadServlet::<PassThrough<u64>>::new(());
@@ -301,7 +301,7 @@ fn a_loan_sent_after_the_end_is_refused() {
 }
 
 #[test]
-fn callers_that_wait_for_a_place_are_released() {
+fn callers_that_wait_for_a_permit_are_released() {
     guarded(|| {
         let (name, gate) = (Name::new("waiting"), ActorGate::new());
         let builder = Server::builder(name.text()).capacity(1).shutdown_timeout(ENDLESS);
@@ -313,7 +313,7 @@ fn callers_that_wait_for_a_place_are_released() {
             let waiting = [2, 3, 4].map(|n| scope.spawn(move || call(server, Act::Double(n))));
             let streaming = scope.spawn(|| server.stream([Act::Double(5)]).collect::<Vec<_>>());
             let segment = name.inspect();
-            wait_until("somebody waits", || segment.freed().is_awaited());
+            wait_until("a caller waits", || segment.freed().is_awaited());
             let ending = scope.spawn(|| server.shutdown());
             waiting.into_iter().for_each(|thread| assert_refused(thread.join().expect("no panic")));
             streaming.join().expect("no panic").into_iter().for_each(assert_refused);
@@ -342,7 +342,7 @@ fn requests_of_a_worker_that_dies_meanwhile_are_answered() {
             signal(visit.pid, libc::SIGKILL);
             let died = busy.join().expect("no panic");
             assert!(matches!(died, Err(CallError::WorkerDied(_))), "{died:?}");
-            // It is started once more, to end what is in progress.
+            // It is restarted, to end the requests in progress.
             for (thread, number) in queued.into_iter().zip(2..) {
                 assert_eq!(thread.join().expect("no panic").expect("an answer").value, 2 * number);
             }
@@ -392,11 +392,11 @@ fn dropped_by_the_last_of_several_owners() {
         let values = owners.map(|thread| thread.join().expect("no panic"));
         assert_eq!(values, [2, 4, 6]);
         wait_until("the last owner's thread has dropped it", || !name.segment_exists());
-        wait_until("nobody is left", || !crew.iter().any(|who| who.exists()));
+        wait_until("no worker is left", || !crew.iter().any(|who| who.exists()));
     });
 }
 
-/// How the program's `main` ends, what its exit status is, and what it says on the way.
+/// Checks how the program's `main` ends, its exit status, and its output.
 fn assert_program_leaves_nothing(options: &[&str], last: &str, status: Option<i32>, says: &str) {
     let (name, gate) = (Name::new("program"), ActorGate::new());
     let (mut program, pids) = Program::start_ready(&name, &gate, options);

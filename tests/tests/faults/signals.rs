@@ -141,7 +141,7 @@ fn a_server_that_leaves_signals_alone() {
     guarded(|| {
         let (name, gate) = (Name::new("alone"), ActorGate::new());
         let (mut program, _) = Program::start_ready(&name, &gate, &["no-signals", "shutdown-ms=3600000"]);
-        // With an orderly shutdown it would wait for this one.
+        // An orderly shutdown would wait for this call.
         let hanging = program.hold(&gate, 1);
         program.signal_group(libc::SIGINT);
         hanging.await_death();

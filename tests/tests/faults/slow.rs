@@ -1,5 +1,5 @@
-//! Slow is not dead: a process that is stopped for longer than every limit keeps what it has, nobody does its work in
-//! its place, and when it is continued everything goes on, with nothing done twice.
+//! Slow is not dead: a process that is stopped for longer than every limit keeps its items, no other process does its work, and
+//! when it is continued everything goes on, with nothing done twice.
 
 use ringmill::{
     CallError, CallOptions, Ensemble, ProcessServlet, RemoteCause, Server, Servlet, StartError, WhenFull,
@@ -63,7 +63,7 @@ fn outlast_every_limit(other: u32) {
     wait_until("every limit is over", || sleeps(other) >= before + 5);
 }
 
-/// CPU time of a process, which does not depend on who else runs.
+/// CPU time of a process, which does not depend on other processes.
 fn cpu_ns(pid: u32) -> u64 {
     let text = std::fs::read_to_string(format!("/proc/{pid}/schedstat")).expect("it lives");
     text.split_whitespace().next().and_then(|word| word.parse().ok()).expect("a number")
@@ -87,13 +87,13 @@ fn stopped_in_user_code() {
                 stop(visit.pid);
                 let other = workers(&server).into_iter().find(|worker| worker.pid != visit.pid).expect("two");
                 outlast_every_limit(other.pid);
-                // The other one serves everybody meanwhile.
+                // The other worker serves all callers meanwhile.
                 for number in 0..10 {
                     let answer = server.call_with(&Act::Double(number), patient()).expect("an answer");
                     assert_eq!((answer.value.to_native(), answer.pid.to_native()), (2 * number, other.pid));
                 }
                 if number == 2 {
-                    // Its caller does not wait for it; its place does.
+                    // Its caller does not wait for it, but its permit is kept.
                     let outcome = caller.join().expect("no panic");
                     assert!(matches!(outcome, Err(CallError::Timeout { .. })), "{outcome:?}");
                     assert_eq!(server.backlog(), 1);
@@ -211,10 +211,10 @@ fn stopped_while_it_starts() {
     });
 }
 
-/// Workers of an ensemble and of what comes after it are stopped at random moments: between two claims, before a
-/// push, in a join. Each item is worked on once, by each that is to see it.
+/// Workers of an ensemble and of the stage after it are stopped at random moments: between two claims, before a push, in a
+/// join. Each servlet that must see an item works on it once.
 #[test]
-fn stopped_anywhere_at_all() {
+fn stopped_at_random_instants() {
     guarded_for(Duration::from_secs(240), || {
         let name = Name::new("slowstorm");
         let next = |label: &str| {
@@ -268,7 +268,7 @@ fn stopped_anywhere_at_all() {
     });
 }
 
-/// A death is still told as one if its process was stopped before.
+/// A death is still reported if its process was stopped before.
 #[test]
 fn a_stopped_process_that_is_killed_is_dead() {
     guarded(|| {

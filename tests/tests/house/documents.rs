@@ -1,4 +1,4 @@
-//! What the documents show is what there is.
+//! The documents are true: their programs, commands, links and paths exist.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -46,7 +46,7 @@ fn the_shortest_program_is_the_example_and_short() {
 #[test]
 fn every_command_shown_is_one_that_ci_runs() {
     let ci = text(".ci/run") + &text(".ci/shmtool-beside-digits");
-    // A command that CI spreads over lines is the same command.
+    // CI may spread a command over several lines.
     let ci = ci.replace(" \\\n  ", " ");
     for document in documents() {
         for command in blocks(&text(&document), "sh").iter().flat_map(|block| block.lines()) {
@@ -73,7 +73,7 @@ fn anchors(document: &str) -> BTreeSet<String> {
     headings.map(anchor).collect()
 }
 
-/// What the links of a document lead to, but for other sites.
+/// The targets of a document's links, except those to other sites.
 fn links(document: &str) -> Vec<String> {
     let text: String = prose(document).split('`').step_by(2).collect();
     let targets = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
@@ -127,7 +127,7 @@ fn every_path_named_exists() {
     for folder in ["bench", "engine", "examples", "shm", "tests", "tools"] {
         sources(Path::new(folder), &mut files);
     }
-    // What has changed may be gone.
+    // The changelog may name files that have gone.
     files.retain(|file| file != Path::new("CHANGELOG.md"));
     let mut seen = 0;
     for file in files {

@@ -39,12 +39,12 @@ const SHM: &[&str] = &[
 /// A module, as the names that lead to it from the crate's root.
 type Module = Vec<String>;
 
-/// What one file names.
+/// The modules that one file names.
 #[derive(Default)]
 struct Names {
     /// Paths that begin with `crate`, `super`, `self` or a child of the file's module.
     paths: Vec<Vec<String>>,
-    /// What the file hands on from its children: the name, and the path that it stands for.
+    /// The names that the file re-exports from its children, each with its path.
     handed_on: BTreeMap<String, Vec<String>>,
 }
 
@@ -81,7 +81,7 @@ impl Visit<'_> for Names {
     }
 }
 
-/// A crate's modules, with what each names.
+/// A crate's modules, with the modules that each names.
 struct Source(BTreeMap<Module, Names>);
 
 impl Source {
@@ -148,7 +148,7 @@ impl Source {
         named.filter(|to| to != module && !to.is_empty()).collect()
     }
 
-    /// Arrows to a higher module of that order, or to one that is not in it.
+    /// Arrows to a higher module of that order, or to a module that is not in it.
     fn rising(&self, order: &[&str]) -> Vec<String> {
         let rank = |module: &Module| order.iter().position(|name| *name == module[0]);
         let ranked =
@@ -175,7 +175,7 @@ fn the_engines_modules_name_lower_ones_only() {
     let engine = Source::of("engine/src");
     assert_eq!(engine.rising(ENGINE), Vec::<String>::new());
     let within_parties = engine.circles();
-    assert_eq!(within_parties, Vec::<String>::new(), "these name each other, or what does");
+    assert_eq!(within_parties, Vec::<String>::new(), "these name each other, directly or in a circle");
 }
 
 #[test]
@@ -183,7 +183,7 @@ fn the_modules_of_shared_memory_name_lower_ones_only() {
     assert_eq!(Source::of("shm/src").rising(SHM), Vec::<String>::new());
 }
 
-/// The order and the folders are the same, so that a new module has to be given its place.
+/// The order lists exactly the modules of the folders, so that a new module must be added to it.
 #[test]
 fn every_module_has_its_place_in_the_order() {
     for (directory, order, beside) in

@@ -1,4 +1,4 @@
-//! What the documents and the source say of themselves. Nothing here starts a server.
+//! Checks of documents and source. Nothing here starts a server.
 
 mod documents;
 mod layers;

@@ -137,9 +137,9 @@ fn thousands_of_futures_under_every_executor() {
 }
 
 #[test]
-fn what_is_done_when_first_polled_needs_nobody_to_wake_it() {
+fn a_future_done_at_its_first_poll_needs_no_wake() {
     // Other tests of a process may have reactors.
-    if has_run_alone("asynchronous::what_is_done_when_first_polled_needs_nobody_to_wake_it") {
+    if has_run_alone("asynchronous::a_future_done_at_its_first_poll_needs_no_wake") {
         return;
     }
     let server = start(Host::Threads, 4, &Gate::new());
@@ -192,7 +192,7 @@ fn a_future_can_be_dropped_at_every_point() {
 }
 
 #[test]
-fn the_place_is_given_back_if_the_executor_never_polls_again() {
+fn the_permit_is_given_back_if_the_executor_never_polls_again() {
     on_both(|host| {
         let gate = Gate::new();
         let server = start(host, 4, &gate);
@@ -301,7 +301,7 @@ fn with_back_pressure_a_full_server_refuses_at_once() {
 }
 
 #[test]
-fn without_back_pressure_futures_get_places_in_the_order_they_came() {
+fn without_back_pressure_futures_get_permits_in_the_order_they_came() {
     on_both(|host| {
         let server = start(host, 1, &Gate::new());
         let place = server.call(&ask(0)).expect("a place");
@@ -326,7 +326,7 @@ fn without_back_pressure_futures_get_places_in_the_order_they_came() {
 /// Symptom: it said that it had waited for less than its limit. Cause: the wait was counted only from when the
 /// reactor's thread had been started, which the first such future does. Fix: from the same moment as the limit.
 #[test]
-fn a_future_that_gets_no_place_says_how_long_it_waited() {
+fn a_future_that_gets_no_permit_says_how_long_it_waited() {
     on_both(|host| {
         let server = start(host, 1, &Gate::new());
         let place = server.call(&ask(0)).expect("a place");
@@ -342,7 +342,7 @@ fn a_future_that_gets_no_place_says_how_long_it_waited() {
 }
 
 #[test]
-fn a_place_that_a_worker_frees_is_told_of() {
+fn a_permit_that_a_worker_frees_wakes_a_waiting_future() {
     on_both(|host| {
         let gate = Gate::new();
         let server = start(host, 2, &gate);
@@ -362,7 +362,7 @@ fn a_place_that_a_worker_frees_is_told_of() {
 }
 
 #[test]
-fn shutting_down_tells_those_in_line_and_answers_those_in_progress() {
+fn shutdown_refuses_waiting_futures_and_answers_those_in_progress() {
     on_both(|host| {
         let gate = Gate::new();
         let server = &start(host, 1, &gate);
@@ -398,7 +398,7 @@ fn a_worker_that_is_killed_ends_its_futures() {
 }
 
 #[test]
-fn a_servlet_that_is_down_tells_those_in_line() {
+fn a_servlet_that_is_down_fails_waiting_futures() {
     let server = start(Host::Processes, 1, &Gate::new());
     let _only_place = server.call(&ask(0)).expect("a place");
     let (hand, one) = (ByHand::default(), ask(1));
@@ -513,7 +513,7 @@ fn an_asynchronous_stream_that_is_dropped_cancels() {
 }
 
 #[test]
-fn an_asynchronous_stream_waits_for_the_places_of_others() {
+fn an_asynchronous_stream_waits_for_the_permits_of_others() {
     on_both(|host| {
         let server = start(host, 2, &Gate::new());
         let others: Vec<_> = (0..2).map(|value| server.call(&ask(value)).expect("a place")).collect();

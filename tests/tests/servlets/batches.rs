@@ -94,7 +94,7 @@ proptest! {
 }
 
 #[test]
-fn while_a_window_is_open_nobody_steals_from_its_batch() {
+fn no_worker_steals_from_a_batch_whose_window_is_open() {
     on_both(|host| {
         let gate = Gate::new();
         let server = start(host, 64, &gate, Crew::of(2).patient(12, HOUR));

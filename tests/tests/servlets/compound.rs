@@ -181,7 +181,7 @@ fn members_of_an_ensemble_read_one_and_the_same_input() {
 }
 
 #[test]
-fn outcomes_come_in_member_order_whoever_is_first() {
+fn outcomes_come_in_member_order_whichever_is_first() {
     on_both(|host| {
         let gate = Gate::new();
         with_server(Ensemble::each(hands(host, &gate, "abc")), |server| {
@@ -308,7 +308,7 @@ fn an_ensemble_that_keeps_errors_gives_values_and_errors() {
 }
 
 #[test]
-fn an_ensembles_error_tells_the_values_that_there_were() {
+fn an_ensembles_error_has_the_values_of_its_other_members() {
     let gate = Gate::new();
     with_server(Ensemble::each(hands(Host::Threads, &gate, "ab")), |server| {
         std::thread::scope(|scope| {
@@ -422,7 +422,7 @@ fn a_tree_that_needs_more_memory_than_there_is_does_not_start() {
 }
 
 #[test]
-fn a_call_that_times_out_in_an_ensemble_gives_its_place_back() {
+fn a_call_that_times_out_in_an_ensemble_gives_its_permit_back() {
     on_both(|host| {
         let gate = Gate::new();
         with_server(Ensemble::each(hands(host, &gate, "ab")), |server| {
@@ -441,7 +441,7 @@ fn a_call_that_times_out_in_an_ensemble_gives_its_place_back() {
 }
 
 #[test]
-fn a_member_that_dies_is_told_with_its_signal() {
+fn a_members_death_is_reported_with_its_signal() {
     let gate = Gate::new();
     with_server(Ensemble::each(hands(Host::Processes, &gate, "ab")), |server| {
         let error = ensemble_error(server.call(&"die b".to_string()));
@@ -544,7 +544,7 @@ fn a_switch_behind_an_ensemble_whose_member_fails_in_a_process() {
 /// ensemble within tells the values that there were, which together with them did not fit. Fix: errors are
 /// shortened.
 #[test]
-fn an_error_that_tells_much_leaves_room_for_the_values() {
+fn a_long_error_leaves_room_for_the_values() {
     let gate = Gate::new();
     let inner = || Ensemble::each(hands(Host::Threads, &gate, "abc")).then(ThreadServlet::<Join>::new(()));
     let members = vec![inner().boxed(), hand(Host::Threads, &gate, "d"), hand(Host::Threads, &gate, "e")];

@@ -90,7 +90,7 @@ fn pid_of<In, Out>(server: &Server<In, Out>, worker: usize) -> u32 {
 }
 
 #[test]
-fn an_error_tells_its_type_its_chain_and_where_it_was() {
+fn an_error_has_its_type_its_chain_and_its_worker() {
     on_both(|host| {
         let server = clerks(host, &Gate::new(), Crew::of(1));
         let (error, text) = remote(&server, "fail");
@@ -109,7 +109,7 @@ fn an_error_tells_its_type_its_chain_and_where_it_was() {
 }
 
 #[test]
-fn an_error_of_words_is_those_words() {
+fn an_error_made_of_text_is_that_text() {
     on_both(|host| {
         let server = clerks(host, &Gate::new(), Crew::of(1));
         let (_, text) = remote(&server, "say");
@@ -118,7 +118,7 @@ fn an_error_of_words_is_those_words() {
 }
 
 #[test]
-fn a_panic_is_an_error_with_its_place_and_the_worker_goes_on_as_it_was() {
+fn a_panic_is_an_error_with_its_line_and_the_worker_goes_on() {
     on_both(|host| {
         let server = clerks(host, &Gate::new(), Crew::of(1));
         let pid = pid_of(&server, 0);
@@ -167,7 +167,7 @@ fn an_error_or_a_panic_of_a_single_item_worker_touches_only_its_item() {
 }
 
 #[test]
-fn a_text_too_large_for_its_place_is_shortened_and_not_lost() {
+fn an_error_too_large_for_its_buffer_is_shortened_and_not_lost() {
     on_both(|host| {
         let full = |server: &Server<String, u64>| {
             let (error, text) = remote(server, "say much");
@@ -411,7 +411,7 @@ impl Worker for Leaver {
 }
 
 #[test]
-fn cleanup_is_told_why_and_called_once_by_each_worker() {
+fn cleanup_gets_the_reason_and_runs_once_in_each_worker() {
     on_both(|host| {
         for panics in [false, true] {
             let (gate, name) = (Gate::new(), fresh_name("errors"));

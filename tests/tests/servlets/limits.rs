@@ -77,7 +77,7 @@ fn with_back_pressure_a_full_server_refuses_at_once() {
 }
 
 #[test]
-fn without_back_pressure_a_call_waits_for_a_place() {
+fn without_back_pressure_a_call_waits_for_a_permit() {
     on_both(|host| {
         let gate = Gate::new();
         let server = &start(host, 1, &gate);
@@ -95,7 +95,7 @@ fn without_back_pressure_a_call_waits_for_a_place() {
 }
 
 #[test]
-fn without_back_pressure_a_call_that_gets_no_place_says_how_long_it_waited() {
+fn without_back_pressure_a_call_that_gets_no_permit_says_how_long_it_waited() {
     on_both(|host| {
         let gate = Gate::new();
         let server = &start(host, 1, &gate);
@@ -146,7 +146,7 @@ fn a_request_that_times_out_before_a_worker_begins_it_is_skipped() {
 }
 
 #[test]
-fn a_timeout_tells_how_much_of_it_was_waiting_for_a_place() {
+fn a_timeout_says_how_long_it_waited_for_a_permit() {
     on_both(|host| {
         let gate = Gate::new();
         let server = &start(host, 1, &gate);
@@ -172,7 +172,7 @@ fn a_timeout_tells_how_much_of_it_was_waiting_for_a_place() {
 }
 
 #[test]
-fn a_request_that_times_out_at_work_gives_its_place_back_when_the_worker_is_done() {
+fn a_request_that_times_out_at_work_gives_its_permit_back_when_the_worker_is_done() {
     on_both(|host| {
         let gate = Gate::new();
         let server = &start(host, 2, &gate);
@@ -245,7 +245,7 @@ fn capacity_is_never_exceeded() {
 }
 
 #[test]
-fn replies_that_are_kept_hold_their_places() {
+fn replies_that_are_kept_hold_their_permits() {
     on_both(|host| {
         let gate = Gate::new();
         let server = start(host, 4, &gate);
@@ -327,7 +327,7 @@ fn a_stream_of_one_at_a_time_works() {
 }
 
 #[test]
-fn a_stream_waits_for_the_places_of_others() {
+fn a_stream_waits_for_the_permits_of_others() {
     on_both(|host| {
         let gate = Gate::new();
         let server = &start(host, 2, &gate);
@@ -345,7 +345,7 @@ fn a_stream_waits_for_the_places_of_others() {
 }
 
 #[test]
-fn a_stream_that_gets_no_place_says_so_and_loses_no_item() {
+fn a_stream_that_gets_no_permit_says_so_and_loses_no_item() {
     on_both(|host| {
         let gate = Gate::new();
         let server = start(host, 1, &gate);
@@ -369,7 +369,7 @@ fn a_stream_that_gets_no_place_says_so_and_loses_no_item() {
 }
 
 #[test]
-fn a_stream_and_calls_share_the_places() {
+fn a_stream_and_calls_share_the_permits() {
     on_both(|host| {
         let gate = Gate::new();
         let server = &start(host, 4, &gate);

@@ -232,7 +232,7 @@ fn a_stream_dropped_while_a_worker_is_busy_with_it_leaves_nothing() {
 }
 
 #[test]
-fn a_source_that_panics_loses_no_place() {
+fn a_source_that_panics_loses_no_permit() {
     on_both(|host| {
         let server = host.start::<Mix>(builder().capacity(32), (), Crew::of(2));
         for last in [0, 1, 20, 1000] {
@@ -394,7 +394,7 @@ fn loans_are_read_as_the_vectors_that_they_are() {
 }
 
 #[test]
-fn a_loan_holds_a_place_and_gives_it_back() {
+fn a_loan_holds_a_permit_and_gives_it_back() {
     on_both(|host| {
         let name = fresh_name("order");
         let server = host.start::<Sum>(Server::builder(&name).capacity(2), (), Crew::of(1));
@@ -507,7 +507,7 @@ fn every_worker_gets_the_configuration() {
 }
 
 #[test]
-fn the_context_tells_each_worker_its_place() {
+fn the_context_says_which_worker_it_is() {
     on_both(|host| {
         let allowed = ringmill::cpu::allowed();
         let last = *allowed.last().expect("we run on one");

@@ -629,7 +629,7 @@ fn worker_10_stream_threads_have_batches_in_progress_side_by_side() {
 
 /// A worker that leaves is told why, once; errors and panics that are not fatal do not make it leave.
 #[test]
-fn worker_11_cleanup_is_told_why() {
+fn worker_11_cleanup_gets_the_reason() {
     on_both(|host| {
         let gate = Gate::new();
         let server = hands(host, &gate, "leave", Crew::of(1));

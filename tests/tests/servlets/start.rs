@@ -184,8 +184,8 @@ fn a_server_starts_only_when_every_worker_is_ready() {
 }
 
 #[test]
-fn a_constructor_that_fails_is_named_with_what_it_says() {
-    if has_run_alone("start::a_constructor_that_fails_is_named_with_what_it_says") {
+fn a_constructor_that_fails_is_named_with_its_error() {
+    if has_run_alone("start::a_constructor_that_fails_is_named_with_its_error") {
         return;
     }
     on_both(|host| {
@@ -207,8 +207,8 @@ fn a_constructor_that_fails_is_named_with_what_it_says() {
 }
 
 #[test]
-fn a_constructor_that_panics_is_named_with_what_it_says() {
-    if has_run_alone("start::a_constructor_that_panics_is_named_with_what_it_says") {
+fn a_constructor_that_panics_is_named_with_its_message() {
+    if has_run_alone("start::a_constructor_that_panics_is_named_with_its_message") {
         return;
     }
     on_both(|host| {
@@ -258,8 +258,8 @@ fn a_constructor_that_hangs_ends_with_the_start_timeout() {
 }
 
 #[test]
-fn one_that_hangs_among_others_ends_with_the_start_timeout() {
-    if has_run_alone("start::one_that_hangs_among_others_ends_with_the_start_timeout") {
+fn one_worker_that_hangs_among_others_ends_with_the_start_timeout() {
+    if has_run_alone("start::one_worker_that_hangs_among_others_ends_with_the_start_timeout") {
         return;
     }
     let turn = Turn::take();
@@ -475,8 +475,8 @@ fn a_servlet_without_workers_or_with_too_many_is_an_error() {
 }
 
 #[test]
-fn names_that_are_none_are_refused() {
-    if has_run_alone("start::names_that_are_none_are_refused") {
+fn invalid_names_are_refused() {
+    if has_run_alone("start::invalid_names_are_refused") {
         return;
     }
     let turn = Turn::take();
@@ -519,8 +519,8 @@ fn a_name_that_a_living_server_uses_is_refused_with_its_process() {
 }
 
 #[test]
-fn memory_that_is_too_small_is_told_with_both_sizes() {
-    if has_run_alone("start::memory_that_is_too_small_is_told_with_both_sizes") {
+fn too_little_memory_is_an_error_with_both_sizes() {
+    if has_run_alone("start::too_little_memory_is_an_error_with_both_sizes") {
         return;
     }
     let turn = Turn::take();
@@ -574,8 +574,8 @@ fn a_segment_can_lie_in_a_file() {
 }
 
 #[test]
-fn what_is_not_a_segment_is_left_alone() {
-    if has_run_alone("start::what_is_not_a_segment_is_left_alone") {
+fn a_file_that_is_no_segment_is_left_alone() {
+    if has_run_alone("start::a_file_that_is_no_segment_is_left_alone") {
         return;
     }
     let turn = Turn::take();
@@ -617,8 +617,8 @@ fn what_is_not_a_segment_is_left_alone() {
 }
 
 #[test]
-fn what_a_dead_server_left_is_replaced() {
-    if has_run_alone("start::what_a_dead_server_left_is_replaced") {
+fn a_dead_servers_files_are_replaced() {
+    if has_run_alone("start::a_dead_servers_files_are_replaced") {
         return;
     }
     on_both(|host| {
@@ -641,8 +641,8 @@ fn what_a_dead_server_left_is_replaced() {
 }
 
 #[test]
-fn a_foreign_file_in_the_place_of_a_name_is_left_alone() {
-    if has_run_alone("start::a_foreign_file_in_the_place_of_a_name_is_left_alone") {
+fn a_foreign_file_with_a_segments_name_is_left_alone() {
+    if has_run_alone("start::a_foreign_file_with_a_segments_name_is_left_alone") {
         return;
     }
     let turn = Turn::take();
@@ -657,8 +657,8 @@ fn a_foreign_file_in_the_place_of_a_name_is_left_alone() {
 }
 
 #[test]
-fn an_input_too_large_is_refused_with_both_sizes_and_harms_nobody() {
-    if has_run_alone("start::an_input_too_large_is_refused_with_both_sizes_and_harms_nobody") {
+fn an_input_too_large_is_refused_with_both_sizes_and_does_no_harm() {
+    if has_run_alone("start::an_input_too_large_is_refused_with_both_sizes_and_does_no_harm") {
         return;
     }
     on_both(|host| {

@@ -61,7 +61,7 @@ fn inputs_come_back_in_order_with_errors_in_place() {
 }
 
 #[test]
-fn what_is_refused_takes_its_place_and_reaches_no_worker() {
+fn a_refused_input_keeps_its_turn_and_reaches_no_worker() {
     on_both(|host| {
         let server = start(host, 16, 1, &Gate::new());
         let words = || (0..1000).map(|i| if i % 5 == 2 { format!("no {i}") } else { i.to_string() });
@@ -182,7 +182,7 @@ fn an_unordered_stream_times_out_its_oldest() {
 }
 
 #[test]
-fn an_unordered_stream_moves_between_threads_and_waits_for_places() {
+fn an_unordered_stream_moves_between_threads_and_waits_for_permits() {
     let server = &start(Host::Threads, 2, 1, &Gate::new());
     let others: Vec<_> = (0..2).map(|value| server.call(&ask(value)).expect("a place")).collect();
     let mut stream = server.stream_with((0..200).map(ask), StreamOptions::new().timeout(GUARD)).unordered();

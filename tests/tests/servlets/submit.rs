@@ -58,7 +58,7 @@ fn outcomes_can_be_had_in_any_order_and_way() {
 }
 
 #[test]
-fn one_that_is_not_there_can_be_waited_for_again() {
+fn an_outcome_that_is_not_there_can_be_waited_for_again() {
     on_both(|host| {
         let gate = Gate::new();
         let server = start(host, 8, &gate);
@@ -99,7 +99,7 @@ fn the_timeout_runs_from_submission() {
 }
 
 #[test]
-fn dropping_a_handle_gives_the_place_back() {
+fn dropping_a_handle_gives_the_permit_back() {
     on_both(|host| {
         let gate = Gate::new();
         let server = start(host, 2, &gate);
@@ -120,7 +120,7 @@ fn dropping_a_handle_gives_the_place_back() {
 }
 
 #[test]
-fn a_deadline_in_the_past_takes_no_place() {
+fn a_deadline_in_the_past_takes_no_permit() {
     on_both(|host| {
         let server = start(host, 1, &Gate::new());
         let options = unhurried().deadline(Instant::now());
@@ -138,7 +138,7 @@ fn a_deadline_in_the_past_takes_no_place() {
 }
 
 #[test]
-fn what_is_late_in_the_ring_is_not_worked_on() {
+fn a_request_that_is_late_in_the_ring_is_skipped() {
     on_both(|host| {
         let gate = Gate::new();
         let server = start(host, 8, &gate);
@@ -162,7 +162,7 @@ fn what_is_late_in_the_ring_is_not_worked_on() {
 }
 
 #[test]
-fn a_deadline_to_come_hurts_nobody() {
+fn a_deadline_that_is_not_over_does_no_harm() {
     on_both(|host| {
         let server = start(host, 4, &Gate::new());
         let options = || CallOptions::new().deadline(Instant::now() + GUARD);
@@ -260,7 +260,7 @@ fn debug_info_names_stage_and_worker() {
 }
 
 #[test]
-fn an_age_is_of_this_use_of_the_place() {
+fn an_age_is_of_this_use_of_the_request_id() {
     let server = start(Host::Threads, 1, &Gate::new());
     drop(server.submit(&ask(1)).expect("a place").wait().expect("an answer"));
     let writing = server.stream([ask(2)]);
@@ -302,7 +302,7 @@ fn debug_info_names_the_branches_of_an_ensemble() -> Result<(), BoxError> {
 }
 
 #[test]
-fn a_failed_ensemble_gives_its_place_back_when_its_members_have_ended() -> Result<(), BoxError> {
+fn a_failed_ensemble_gives_its_permit_back_when_its_members_have_ended() -> Result<(), BoxError> {
     let (gate, builder) = (Gate::new(), Server::builder(fresh_name("failed")).capacity(4));
     let members = Ensemble::of((ThreadServlet::<Stand>::new(()), ThreadServlet::<Fail>::new(())));
     let server = builder.start(members)?;

@@ -114,7 +114,7 @@ fn preprocessed(host: Host, way: &str, texts: &[&str]) -> (Doormen, Outcomes) {
 }
 
 #[test]
-fn what_preprocess_refuses_is_answered_alone_and_the_rest_is_worked_on() {
+fn an_item_that_preprocess_refuses_fails_alone() {
     on_both(|host| {
         for way in ["in order", "one by one"] {
             let (server, outcomes) = preprocessed(host, way, &["1", "500", "2", "13", "x7", "3"]);
@@ -447,7 +447,7 @@ fn a_process_that_dies_costs_what_all_its_threads_had_and_comes_back_whole() {
 }
 
 #[test]
-fn a_thread_that_cannot_be_built_anew_has_its_process_started_again() {
+fn a_thread_that_cannot_be_rebuilt_restarts_its_process() {
     let gate = Gate::new();
     let server = &hands(Host::Processes, &gate, "fail again", Crew::of(1).threads(2));
     signal(workers(server)[0].pid, libc::SIGKILL);
@@ -530,7 +530,7 @@ impl BatchWorker for Quitter {
 }
 
 #[test]
-fn after_a_fatal_error_the_rest_of_the_batch_has_it_and_the_worker_is_started_anew() {
+fn after_a_fatal_error_the_rest_of_the_batch_has_it_and_the_worker_restarts() {
     on_both(|host| {
         let lost = || Err("the device is lost".to_string());
         for (what, expected) in [
@@ -819,7 +819,7 @@ impl Worker for Resident {
 }
 
 #[test]
-fn each_worker_process_has_its_environment_again_and_again() {
+fn each_worker_process_has_its_environment_after_restarts() {
     let gate = Gate::new();
     let servlet = ProcessServlet::<Resident>::new(gate.name())
         .cpus(3)
@@ -850,7 +850,7 @@ fn a_variable_of_a_worker_that_does_not_exist_is_an_error() {
 // The server is gone.
 
 #[test]
-fn workers_whose_server_is_gone_clean_up_and_are_told_so() {
+fn workers_whose_server_has_gone_clean_up_with_that_reason() {
     guarded(|| {
         for options in
             [&["workers=2"][..], &["workers=2", "cleanup-panics"], &["workers=1", "stream-threads=2"]]

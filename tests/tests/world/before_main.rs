@@ -133,7 +133,7 @@ fn a_worker_sees_what_main_sees() {
 }
 
 #[test]
-fn a_worker_that_was_started_again_sees_the_same() {
+fn a_restarted_worker_sees_the_same() {
     guarded(|| {
         let name = Name::new("again");
         let server = start(&name, ProcessServlet::new(()));
@@ -169,7 +169,7 @@ fn a_child_of_a_worker_is_the_program() {
 }
 
 #[test]
-fn what_was_registered_for_the_exit_runs_once() {
+fn exit_handlers_run_once() {
     guarded(|| {
         let (name, directory) = (Name::new("exit"), tempfile::tempdir().expect("a directory"));
         let ledger = directory.path().join("ledger");
@@ -205,9 +205,9 @@ fn die(what: &str, threads: usize) {
 }
 
 #[test]
-fn a_stack_overflow_is_told() {
+fn a_stack_overflow_is_reported() {
     guarded(|| {
-        let Some(output) = output_of("before_main::a_stack_overflow_is_told") else {
+        let Some(output) = output_of("before_main::a_stack_overflow_is_reported") else {
             die("overflow", 1);
             return die("overflow", 2);
         };

@@ -110,7 +110,7 @@ fn a_relative_path_and_a_name_in_path_are_those_of_the_start() {
 }
 
 #[test]
-fn where_a_system_call_is_refused_there_is_another_way() {
+fn a_refused_system_call_has_a_fall_back() {
     guarded(|| {
         for errno in [libc::ENOSYS, libc::EPERM, libc::EACCES] {
             for moved in [false, true] {
@@ -173,7 +173,7 @@ fn a_script_that_runs_another_build_is_refused_and_both_are_named() {
 }
 
 #[test]
-fn what_cannot_be_run_is_told_at_the_start() {
+fn a_program_that_cannot_run_is_an_error_at_the_start() {
     guarded(|| {
         let root = public_directory();
         let plain = root.path().join("plain");

@@ -20,7 +20,7 @@ fn bit(signal: i32) -> u64 {
 }
 
 #[test]
-fn what_a_worker_starts_has_the_dispositions_of_the_service() {
+fn a_workers_children_have_the_services_dispositions() {
     guarded(|| {
         for ignored in [None, Some(libc::SIGHUP)] {
             let name = Name::new("masks");

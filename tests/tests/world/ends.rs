@@ -95,7 +95,7 @@ const INPUTS: u64 = 1000;
 /// without a word, and the servlet was up again 0.3 s later. Cause: the first error that was not of an input ended it.
 /// Fix: that is the error of the next input, and of each further one for as long as it lasts.
 #[test]
-fn a_stream_outlives_its_servlets_bad_times() {
+fn a_stream_outlives_a_time_with_its_servlet_down() {
     let folder = tempfile::tempdir().expect("a directory");
     for (number, (what, way)) in WAYS.into_iter().enumerate() {
         let ban = folder.path().join(number.to_string());
@@ -169,7 +169,7 @@ fn a_server_that_shuts_down_refuses_each_further_input() {
 
 /// A timeout of the wait for a place is of one input too, and what comes later is sent.
 #[test]
-fn an_input_that_has_no_place_in_time_has_that_error() {
+fn an_input_that_gets_no_permit_in_time_has_that_error() {
     let builder = Server::builder(fresh_name("places")).capacity(2);
     let server = builder.start(ThreadServlet::<PassThrough<u64>>::new(())).expect("it starts");
     let options = StreamOptions::new().timeout(Duration::from_millis(5));
@@ -214,7 +214,7 @@ fn an_input_that_has_no_place_in_time_has_that_error() {
 
 /// Symptom: while others held every place, a stream waited its whole timeout for one although the servlet was down.
 #[test]
-fn a_stream_that_waits_for_a_place_hears_that_the_servlet_is_down() {
+fn a_stream_stops_waiting_for_a_permit_when_the_servlet_is_down() {
     let folder = tempfile::tempdir().expect("a directory");
     let ban = folder.path().join("ban");
     let policy = Restarts::default().limit(0).for_good();
@@ -482,7 +482,7 @@ fn a_panic_that_is_not_caught_leaves_nothing_in_progress() {
 }
 
 #[test]
-fn a_hint_of_the_size_is_no_lie() {
+fn size_hints_are_correct() {
     let server = Server::builder(fresh_name("hint")).capacity(8);
     let server = server.start(ThreadServlet::<PassThrough<u64>>::new(())).expect("it starts");
     let mut stream = server.stream(0..20);

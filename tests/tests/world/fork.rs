@@ -179,8 +179,8 @@ fn polled<F: Future>(future: F) -> F::Output {
 }
 
 #[test]
-fn every_use_is_told_at_once_and_touches_nothing() {
-    alone("fork::every_use_is_told_at_once_and_touches_nothing", || {
+fn every_use_in_a_child_is_an_error_at_once_and_touches_nothing() {
+    alone("fork::every_use_in_a_child_is_an_error_at_once_and_touches_nothing", || {
         let name = Name::new("uses");
         let server = start(&name);
         let us = std::process::id();
@@ -547,8 +547,8 @@ fn a_child_can_have_a_server_of_its_own() {
 
 /// A service that starts its server and then becomes a daemon: the parent leaves.
 #[test]
-fn a_daemon_is_told_and_keeps_neither_name_nor_files() {
-    alone("fork::a_daemon_is_told_and_keeps_neither_name_nor_files", || {
+fn a_daemon_gets_the_error_and_keeps_neither_name_nor_files() {
+    alone("fork::a_daemon_gets_the_error_and_keeps_neither_name_nor_files", || {
         let name = Name::new("daemon");
         let (held, hold) = std::io::pipe().expect("a pipe");
         let (mut told, tell) = std::io::pipe().expect("a pipe");
@@ -813,8 +813,8 @@ fn a_child_forked_within_serialize_writes_nothing() {
 /// A child of the caller's, forked in user code that a stream runs: it has an outcome for each input, of which none is
 /// after the fork, and the parent's stream goes on.
 #[test]
-fn a_child_forked_within_a_stream_is_told() {
-    alone("fork::a_child_forked_within_a_stream_is_told", || {
+fn a_child_forked_within_a_stream_gets_the_error() {
+    alone("fork::a_child_forked_within_a_stream_gets_the_error", || {
         let name = Name::new("within");
         let server: Server<Forking, Forking> = Server::builder(name.text())
             .start(ProcessServlet::<PassThrough<Forking>>::new(()))

@@ -14,8 +14,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 #[test]
-fn children_that_live_on_hold_no_restart_up() {
-    alone("fork_start::children_that_live_on_hold_no_restart_up", || {
+fn children_that_live_on_delay_no_restart() {
+    alone("fork_start::children_that_live_on_delay_no_restart", || {
         let name = Name::new("start");
         let moment = Duration::from_millis(1);
         let soon = Restarts::unlimited().backoff(moment, moment);

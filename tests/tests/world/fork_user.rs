@@ -386,8 +386,8 @@ impl Reads {
 
 /// One that a caller's own type has forked while its outcome is read, and that goes on when another request has the place.
 #[test]
-fn a_child_forked_while_an_outcome_is_read_is_told() {
-    alone("fork_user::a_child_forked_while_an_outcome_is_read_is_told", || {
+fn a_child_forked_while_an_outcome_is_read_gets_the_error() {
+    alone("fork_user::a_child_forked_while_an_outcome_is_read_gets_the_error", || {
         let directory = tempfile::tempdir().expect("a directory");
         let (name, us) = (Name::new("outcome"), std::process::id());
         let server = start(&name, false, Plan::nothing());
@@ -520,8 +520,8 @@ impl Forks {
 }
 
 #[test]
-fn a_child_of_a_waker_ends_or_is_told() {
-    alone("fork_user::a_child_of_a_waker_ends_or_is_told", || {
+fn a_child_of_a_waker_ends_or_gets_the_error() {
+    alone("fork_user::a_child_of_a_waker_ends_or_gets_the_error", || {
         let directory = tempfile::tempdir().expect("a directory");
         let gate = directory.path().join("gate");
         let (name, us) = (Name::new("waker"), std::process::id());

@@ -75,8 +75,8 @@ pub(crate) fn state(pid: i32) -> Option<char> {
 }
 
 #[test]
-fn a_child_that_comes_back_ends() {
-    alone("fork_worker::a_child_that_comes_back_ends", || {
+fn a_child_that_returns_is_ended() {
+    alone("fork_worker::a_child_that_returns_is_ended", || {
         for threads in [false, true] {
             let name = Name::new("back");
             let builder = Server::builder(name.text());
@@ -105,8 +105,8 @@ fn a_child_that_comes_back_ends() {
 }
 
 #[test]
-fn a_worker_comes_back_beside_its_own_helper() {
-    alone("fork_worker::a_worker_comes_back_beside_its_own_helper", || {
+fn a_worker_restarts_beside_its_own_helper() {
+    alone("fork_worker::a_worker_restarts_beside_its_own_helper", || {
         for way in ["fork", "bare"] {
             let name = Name::new("helper");
             let server =

@@ -60,7 +60,7 @@ fn a_listener_may_shut_the_server_down() {
 
 /// The one that comes second waits for the first.
 #[test]
-fn whoever_has_shut_down_finds_nothing_left() {
+fn nothing_is_left_after_each_of_two_shutdowns() {
     guarded(|| {
         for round in 0..20 {
             let name = Name::new("twice");

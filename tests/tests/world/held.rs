@@ -60,7 +60,7 @@ fn a_dead_server_without_names_and_its_heir() {
 }
 
 #[test]
-fn a_service_that_runs_another_program_in_its_place() {
+fn a_service_that_execs_another_program() {
     guarded(|| {
         let name = Name::new("exec");
         let mut service = Service::start(&mut Command::new(RESIDENT), &name, &["workers=2"]);
@@ -76,7 +76,7 @@ fn a_service_that_runs_another_program_in_its_place() {
 
 /// The same process serves again, under the same name.
 #[test]
-fn a_service_that_runs_itself_anew() {
+fn a_service_that_execs_itself() {
     guarded(|| {
         let (name, directory) = (Name::new("anew"), public_directory());
         let script = directory.path().join("anew");
@@ -94,7 +94,7 @@ fn a_service_that_runs_itself_anew() {
 }
 
 #[test]
-fn a_worker_that_is_none_any_more_is_replaced() {
+fn a_worker_that_strays_is_replaced() {
     guarded(|| {
         for stray in ["be sleep", "close"] {
             let name = Name::new("stray");
@@ -112,7 +112,7 @@ fn a_worker_that_is_none_any_more_is_replaced() {
 }
 
 #[test]
-fn a_cpu_that_is_taken_away_is_done_without() {
+fn a_worker_starts_without_a_cpu_that_was_taken_away() {
     guarded(|| {
         let name = Name::new("unpinned");
         let mut command = Command::new(RESIDENT);

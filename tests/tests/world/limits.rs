@@ -112,7 +112,7 @@ fn assert_down(server: &Server<u64, u64>, why: &str) {
 
 /// Its restarts hang, each is killed, and when one does not hang the servlet takes requests again.
 #[test]
-fn a_process_that_hangs_as_it_is_started_again_is_ended() {
+fn a_process_that_hangs_at_its_restart_is_killed() {
     guarded(|| {
         for place in ["new", "warm_up"] {
             let (name, gate) = (Name::new("hangs"), ActorGate::new());
@@ -177,7 +177,7 @@ fn a_servlet_goes_on_without_a_thread_that_hangs() {
 
 /// Its end is not waited for either.
 #[test]
-fn a_thread_that_hangs_holds_up_no_shutdown() {
+fn a_thread_that_hangs_delays_no_shutdown() {
     guarded(|| {
         for place in ["new", "cleanup"] {
             let (name, gate) = (Name::new("nohold"), ActorGate::new());

@@ -132,7 +132,7 @@ fn very_many_futures_in_line() {
 /// Symptom: where very many callers had given up on requests that a worker still had, each call that found no place looked
 /// at all of those: 65,536 times 65,536 looks here. Fix: at each once, and again only when some have come free.
 #[test]
-fn very_many_calls_in_vain_beside_as_many_that_were_given_up() {
+fn very_many_refused_calls_beside_as_many_abandoned_requests() {
     let gate = Gate::new();
     let server = &vast(MANY + 1);
     let (held, empty) = (gate.name(), String::new());

@@ -207,7 +207,7 @@ static START_EARLY: extern "C" fn(c_int, *const *const c_char, *const *const c_c
 
 /// A program that starts a server before its `main` would do so in its workers, whose workers would, and so on.
 #[test]
-fn a_server_before_main_does_not_breed() {
+fn a_server_before_main_starts_no_further_servers() {
     guarded(|| {
         let name = Name::new("early");
         let this = std::env::current_exe().expect("this program");

@@ -103,7 +103,7 @@ fn a_bad_request_now_and_then_takes_no_servlet_down() {
 }
 
 #[test]
-fn one_that_is_killed_by_every_request_is_started_for_each() {
+fn a_worker_killed_by_every_request_is_restarted_for_each() {
     guarded(|| {
         let name = Name::new("everyone");
         let server = Server::builder(name.text()).start(touchy(Temper::default())).expect("it starts");

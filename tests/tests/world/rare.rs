@@ -33,7 +33,7 @@ fn assert_serves_and_ends(mut program: Program, gate: &ActorGate, name: &Name) {
 /// Symptom: "exit code 0" of a worker that was killed. Cause: something else in the program had waited for it, and the
 /// status that was not there was taken for 0.
 #[test]
-fn how_a_child_ended_that_others_waited_for_is_not_known() {
+fn the_end_of_a_child_that_other_code_waited_for_is_unknown() {
     guarded(|| {
         let (name, gate) = (Name::new("waited"), ActorGate::new());
         let options = ["workers=1", "wait-for-all", "reasons"];

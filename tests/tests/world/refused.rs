@@ -18,7 +18,7 @@ fn assert_well(cases: &[usize]) {
 }
 
 #[test]
-fn a_service_survives_every_so_many_th_refusal() {
+fn a_service_survives_a_sample_of_refusals() {
     guarded_for(Duration::from_secs(600), || {
         let usual = run(&mut Command::new(env!("CARGO_BIN_EXE_refusals")), None);
         assert!(usual.problems.is_empty(), "{usual:#?}");

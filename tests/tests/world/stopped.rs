@@ -228,7 +228,7 @@ fn a_worker_that_is_stopped_asleep() {
 
 /// A worker that is stopped with an item keeps it: that is what a timeout is for. Nobody else waits for it.
 #[test]
-fn what_a_stopped_worker_has_it_keeps() {
+fn a_stopped_worker_keeps_its_items() {
     guarded(|| {
         let (name, gate) = (Name::new("stoppedkeeps"), ActorGate::new());
         let server = Server::builder(name.text()).start(gate.processes(2)).expect("it starts");

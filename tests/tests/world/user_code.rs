@@ -558,7 +558,7 @@ fn a_waker_that_panics_ends_only_its_own_future() {
 
 /// In the line for a place too.
 #[test]
-fn a_waker_that_panics_loses_no_place_in_line() {
+fn a_waker_that_panics_loses_no_permit() {
     for panics in [Panics::Wake, Panics::Drop, Panics::WakeWithBomb] {
         let server = slow(1, 1);
         let open = String::from("a gate that is not there");
@@ -591,7 +591,7 @@ impl Wake for Blocks {
 /// Symptom: one waker that did not return held up every future of the server. Cause: one thread wakes all. Fix: another
 /// one takes its place.
 #[test]
-fn wakers_that_block_hold_up_nobody_else() {
+fn wakers_that_block_delay_no_other() {
     let server = slow(8, 4);
     let open = String::from("a gate that is not there");
     let mut held = Vec::new();
@@ -625,7 +625,7 @@ fn wakers_that_block_hold_up_nobody_else() {
 /// Symptom: whoever gave a place back ran the waker of the next in line, and waited for it if it blocked. Fix: the reactor
 /// wakes.
 #[test]
-fn nobody_runs_the_wakers_of_another() {
+fn no_caller_runs_the_waker_of_another() {
     let server = slow(1, 1);
     let open = String::from("a gate that is not there");
     let patient = CallOptions::new().when_full(WhenFull::Wait).timeout(GUARD);

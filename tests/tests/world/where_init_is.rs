@@ -223,7 +223,7 @@ fn a_program_with_other_orders_is_not_run() {
 }
 
 #[test]
-fn what_strip_leaves_is_still_a_worker() {
+fn a_stripped_executable_still_lists_its_workers() {
     guarded(|| {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("stripped");
