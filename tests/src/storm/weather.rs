@@ -403,8 +403,7 @@ impl<'s> Killer<'s> {
         let name = &node.name;
         let servlet = name.rsplit_once('-')?.1.parse().ok()?;
         // A killed worker may still run for an instant, and take the order.
-        let mut fellows =
-            self.sky.victims_rows().filter(|entry| std::ptr::eq(self.sky.node_of(entry), node));
+        let mut fellows = self.sky.victims_rows().filter(|entry| std::ptr::eq(self.sky.node_of(entry), node));
         if fellows.any(|entry| self.sky.victims.is_dying(entry.pid())) {
             return None;
         }
