@@ -48,9 +48,27 @@
 //! later, and [`Server::call_async`] and [`Server::stream_async`], for any executor. Dropping what they give
 //! cancels.
 //!
-//! The [`guide`] goes on from here, step by step. For reference: [`Worker`] and [`BatchWorker`] for the code that runs,
-//! [`ProcessServlet`] and [`ThreadServlet`] for where it runs, [`ServerBuilder`] for the options, [`CallError`] and
-//! [`StartError`] for what can go wrong.
+//! # The way through
+//!
+//! The [`guide`] goes on from here, in twelve steps, each with a program that runs. To look something up:
+//!
+//! | You want | Look at |
+//! |---|---|
+//! | to write the code that runs | [`Worker`] (item by item), [`BatchWorker`] (batch by batch), [`make_worker!`] (a plain function) |
+//! | to say where it runs | [`ProcessServlet`], [`ThreadServlet`]; [`init!`] lists what processes can become |
+//! | stages, several opinions, a choice | [`Servlet::then`], [`Ensemble`], [`Switch`] |
+//! | to start it | [`Server::builder`], whose [`ServerBuilder`] has the options of a server |
+//! | one answer | [`Server::call`], and its [`Reply`] |
+//! | many answers, in order | [`Server::stream`], [`StreamOptions`] |
+//! | not to wait | [`Server::submit`], [`Server::call_async`], [`Server::stream_async`] |
+//! | to send a large input without a copy | [`Loan`] |
+//! | your own types in inputs and outputs | [`Payload`]: what rkyv can archive |
+//! | to bound waiting, or to wait for room | [`CallOptions`], [`WhenFull`] |
+//! | to choose what becomes of a dead worker's requests | [`OnDeath`], [`Restarts`] |
+//! | to know what went wrong | [`CallError`] (a request), [`StartError`] (a server), [`RemoteError`] (in a worker) |
+//! | to see what goes on | [`Server::stats`], [`Server::debug_info`]; from outside the program `shmtool` |
+//!
+//! `examples/` in the repository has short programs for most of these; begin with `hello`.
 
 /// A line at which a test makes a process die or wait (see `ringmill_shm::crash`); without the feature `crash-points`,
 /// nothing.

@@ -97,7 +97,7 @@ fn start<const WORDS: usize, const WAITS: bool>(
     let task = Task::Bytes { waits: WAITS }.to_argument::<WORDS>();
     let process = Process::start(who, cpus.partner, &task, input, output)?;
     let [out, back] = near.map(File::from);
-    Ok(Processes::new(who, Bytes { out, back, message: [[0; _]; WORDS] }, process, room))
+    Ok(Processes::new(who, Bytes { out, back, message: [[0; size_of::<u64>()]; WORDS] }, process, room))
 }
 
 /// How many payloads fit between `from` and `to`: as many as can be written. Takes them out again.
@@ -107,7 +107,7 @@ fn fits<const WORDS: usize>(from: &OwnedFd, to: &OwnedFd) -> io::Result<u32> {
     let mut link = Bytes::<WORDS, false> {
         out: from.try_clone()?.into(),
         back: to.try_clone()?.into(),
-        message: [[0; _]; WORDS],
+        message: [[0; size_of::<u64>()]; WORDS],
     };
     let mut count = 0;
     while link.send(|| Payload::question(0))? {
@@ -124,7 +124,7 @@ fn fits<const WORDS: usize>(from: &OwnedFd, to: &OwnedFd) -> io::Result<u32> {
 /// Those of reading and writing.
 pub fn answer<const WORDS: usize>(waits: bool) -> io::Result<Infallible> {
     let (out, back) = (process::output()?.into(), process::input()?.into());
-    let message = [[0; _]; WORDS];
+    let message = [[0; size_of::<u64>()]; WORDS];
     match waits {
         true => serve(&mut Bytes::<WORDS, true> { out, back, message }),
         false => serve(&mut Bytes::<WORDS, false> { out, back, message }),

@@ -269,7 +269,8 @@ const IN_REFERENCE: usize = 16;
 
 /// The beginning of a text that is longer than `most_bytes`; `None` if it is not.
 fn cut(text: &str, most_bytes: usize) -> Option<String> {
-    (text.len() > most_bytes).then(|| text[..text.floor_char_boundary(most_bytes)].to_string())
+    let end = (0..=most_bytes).rev().find(|&end| text.is_char_boundary(end))?;
+    (end < text.len()).then(|| text[..end].to_string())
 }
 
 /// The first half of a text, or what fits in a reference if that is more; `None` if the text fits in one already.

@@ -168,7 +168,7 @@ impl Segment {
         // SAFETY: *checked*: callers pass an offset of the layout and an index below the count the
         // layout was computed with; offsets are aligned for their T. All T used here are made of
         // atomics (and cells that their owners guard), for which any bytes are valid.
-        unsafe { self.base.as_ptr().add(offset).cast::<T>().add(index).as_ref_unchecked() }
+        unsafe { &*self.base.as_ptr().add(offset).cast::<T>().add(index) }
     }
 
     pub(crate) fn header(&self) -> &Header {
