@@ -1,6 +1,6 @@
 //! A real process dies at every crash point that is listed, in every role that passes it, while work goes on.
 //!
-//! `cargo test -p ringmill-tests --features crash-points --test crash_points`
+//! `cargo test --features crash-points --test crash_points`
 //!
 //! No list says which role passes which point: the processes count it, in a page that they share with this program
 //! (`ringmill_shm::crash`). A *lane* runs a tree of servlets (`ringmill_tests::tree`). As long as a process has passed a point

@@ -6,7 +6,7 @@ mod compound;
 mod errors;
 mod limits;
 mod order;
-mod spec;
+mod promises;
 mod start;
 mod streams;
 mod submit;

@@ -1,6 +1,5 @@
-//! What the specification promises, row by row: a test for each row of its tables, each numbered point and
-//! each failing that is not to be repeated, in their order and with their numbers. What a row promises in
-//! detail is proved in the file of its topic.
+//! A test for each row of `docs/promises.md`, under its number and in the order of its tables. A module of its topic tries
+//! in detail what a row promises.
 
 use futures_util::StreamExt;
 use ringmill::{
@@ -283,7 +282,7 @@ fn me() -> u64 {
 // What tests do with them.
 
 fn builder() -> ServerBuilder {
-    Server::builder(fresh_name("spec"))
+    Server::builder(fresh_name("promises"))
 }
 
 fn brief(gate: &Gate, birth: &str) -> Brief {
@@ -378,14 +377,14 @@ fn assert_every_place_is_free(server: &Server<String, String>) {
     assert_eq!(server.backlog(), 0);
 }
 
-// The table of workers.
+// Workers.
 
 /// A server has started when each of its workers has said that it is ready; if one cannot be, the start says
 /// which one and why, and nothing is left of the others.
 #[test]
 fn worker_01_handshake_waits_for_every_worker_and_names_the_one_that_fails() {
     on_both(|host| {
-        let (gate, name) = (Gate::new(), fresh_name("spec"));
+        let (gate, name) = (Gate::new(), fresh_name("promises"));
         std::thread::scope(|scope| {
             let (builder, brief) = (Server::builder(&name), brief(&gate, "stop"));
             let starting = scope.spawn(move || host.start::<Hand>(builder, brief, Crew::of(2)));
@@ -651,7 +650,7 @@ fn worker_11_cleanup_gets_the_reason() {
 #[test]
 fn worker_12_shutdown_drains_in_order_and_kills_what_hangs() {
     on_both(|host| {
-        let (gate, name) = (Gate::new(), fresh_name("spec"));
+        let (gate, name) = (Gate::new(), fresh_name("promises"));
         let builder = Server::builder(&name).capacity(2);
         let server =
             &host.start::<Hand>(builder.clone().shutdown_timeout(HOUR), brief(&gate, ""), Crew::of(1));
@@ -774,7 +773,7 @@ fn worker_16_make_worker_and_pass_through() {
     });
 }
 
-// How batches are collected.
+// Batches.
 
 /// All workers of a servlet, in however many processes, take from one ring.
 #[test]
@@ -895,7 +894,7 @@ fn batching_05_a_collector_that_dies_leaves_its_batch_to_the_next() {
     }
 }
 
-// The table of servlets.
+// Servlets.
 
 /// The CPUs that a process may use.
 fn affinity(pid: u32) -> Vec<usize> {
@@ -1100,7 +1099,7 @@ fn servlet_06_nesting_has_no_end_and_mixes_processes_and_threads() {
     );
 }
 
-// The table of servers.
+// Servers.
 
 /// The capacity bounds the requests that are anywhere in the server, in whatever stage.
 #[test]
@@ -1108,7 +1107,7 @@ fn server_01_capacity_bounds_all_stages_together() {
     on_both(|host| {
         let gate = Gate::new();
         let stages = part(host, &gate, "a", 1).then(part(host, &gate, "b", 1));
-        let server = &Server::builder(fresh_name("spec")).capacity(3).start(stages).expect("it starts");
+        let server = &Server::builder(fresh_name("promises")).capacity(3).start(stages).expect("it starts");
         std::thread::scope(|scope| {
             let (second_stage, one) = hold(scope, server, &gate, "stop b".into());
             let (first_stage, two) = hold(scope, server, &gate, "stop a".into());
@@ -1315,7 +1314,7 @@ fn server_06_remote_errors_tell_what_where_and_who() {
         assert_eq!((error.servlet.as_str(), error.attempt), ("hand", 0));
         assert_eq!(error.pid, pids(&server)[error.worker as usize]);
         let RemoteCause::Failed { type_name, messages, .. } = &error.cause else { panic!("{error:?}") };
-        assert_eq!(type_name, "servlets::spec::Misread");
+        assert_eq!(type_name, "servlets::promises::Misread");
         assert_eq!(messages, &["the model cannot be read", "invalid digit found in string"]);
     });
     // The stack of an error costs the items behind it much, so it is asked for by another variable.
@@ -1335,7 +1334,7 @@ fn server_06_remote_errors_tell_what_where_and_who() {
     }
 }
 
-// What the reference gets wrong, and this must not.
+// What must not be.
 
 /// The requests that a killed worker had in its hands end with an error, and their places are free.
 #[test]
@@ -1430,7 +1429,7 @@ fn not_05_the_ensemble_polls() {
     /// A look every 5 ms would be 200 in a second. What there is: safety nets of a few a second each.
     const FEW: u64 = 100;
     // Its process's threads are to be its own.
-    if has_run_alone("spec::not_05_the_ensemble_polls") {
+    if has_run_alone("promises::not_05_the_ensemble_polls") {
         return;
     }
     on_both(|host| {
