@@ -1,9 +1,15 @@
-//! What does not depend on the types of items: places, sending, waiting, reading outcomes.
+//! The core of a client, which does not depend on the types of items: permits, sending, waiting, reading outcomes.
+//!
+//! # Invariants
+//!
+//! * `[own process]`: a public function checks that this process is not a forked child before it writes anything shared
+//!   or takes a lock, and again after user code, or a sleep in which a signal handler may have run: either may have
+//!   forked.
 
 use super::end::End;
+use super::free_ids::FreeIds;
 use super::hand::InHand;
 use super::options::{CallOptions, WhenFull};
-use super::slots::Slots;
 use super::watch::Reactor;
 use crate::clock::Watched;
 use crate::error::{CallError, RemoteCause, RemoteError, StartError, forked_text};
@@ -22,30 +28,31 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
-/// No sleep of a caller is longer: the backstop for a wake that a dying waker owed.
+/// The longest sleep of a caller: the backstop for a wake that a dead waker owed.
 pub(crate) const SLEEP_LIMIT: Duration = Duration::from_secs(1);
 
-/// The first sleep of a caller, after which it looks whether its request has been begun; each further sleep is twice as
-/// long. So a participant that was woken for it, and stopped, holds it up for about as long as it has taken already.
+/// The first sleep of a caller, after which it looks whether a worker has begun its request; each further sleep is
+/// twice as long. So a worker that was woken for the request, and stopped, at most about doubles the time that the
+/// request takes.
 pub(crate) const FIRST_SLEEP: Duration = Duration::from_millis(1);
-/// So many looks in vain, where callers spin for long: they too see to it that a worker has their request.
+/// After this many failed looks a caller that spins for long also makes sure that a worker has its request.
 const LOOKS_BEFORE_RESCUE: u32 = 1 << 13;
 
-/// What does not depend on the types of items.
+/// A client; see the module.
 #[derive(Debug)]
 pub(crate) struct Core {
     pub(crate) me: Weak<Core>,
-    /// There from the first future that had to wait.
+    /// Set once a future has had to wait.
     pub(crate) reactor: OnceLock<Arc<Reactor>>,
     pub(crate) name: String,
     pub(crate) capacity: u32,
     pub(crate) entry: Target,
-    /// The server's process, and its pid.
+    /// The server's process.
     pub(crate) birth: Birth,
     pub(crate) pid: u32,
     /// Whether the entry node needs to know when items were enqueued.
     pub(crate) stamps: bool,
-    pub(crate) slots: Slots,
+    pub(crate) free_ids: FreeIds,
     pub(crate) patience: Patience,
     pub(crate) closing: AtomicBool,
     pub(crate) end: End,
@@ -57,14 +64,15 @@ pub(crate) struct Core {
     pub(crate) segment: Arc<Segment>,
 }
 
-/// When a call began, and how long it waited for a place; known only if it had to wait.
+/// When a call began, and how long it waited for a permit; `None` if it did not have to wait.
 pub(crate) type Clock = Option<(Instant, Duration)>;
 
 pub(crate) fn waited(clock: Clock) -> Duration {
     clock.map_or(Duration::ZERO, |(_, waited)| waited)
 }
 
-/// A request whose input is being written: given back, if user code panics or anything fails.
+/// A request whose input is being written. Dropping it, as a panic of user code or an error does, gives the request
+/// back.
 #[derive(Debug)]
 pub(crate) struct Filled<'c> {
     core: &'c Core,
@@ -90,13 +98,13 @@ impl<'c> Filled<'c> {
         Self { core, filling: Some(task.begin()) }
     }
 
-    /// Puts it aside; it stays FILLING.
+    /// Sets the request aside; it stays FILLING.
     #[inline]
     pub(crate) fn park(mut self) {
         self.filling = None;
     }
 
-    /// Takes up what was put aside.
+    /// Resumes a request that was set aside.
     #[inline]
     pub(crate) fn resume(core: &'c Core, id: u32) -> Option<Self> {
         let filling = Task::new(&core.segment, id)?.resume_filling()?;
@@ -116,12 +124,12 @@ impl<'c> Filled<'c> {
         self.filling.as_mut().expect("taken only by value")
     }
 
-    /// → CLAIMED by us, to be moved on.
+    /// → CLAIMED by the client, to be moved on.
     fn keep(mut self) -> Claimed<'c> {
         self.filling.take().expect("taken only by value").keep()
     }
 
-    /// → QUEUED for this node; the push must follow.
+    /// → QUEUED for this node; the caller must push it then.
     #[inline]
     fn queue(mut self, node: u32) -> Task<'c> {
         let mut filling = self.filling.take().expect("taken only by value");
@@ -135,15 +143,15 @@ impl<'c> Filled<'c> {
 impl Core {
     /// Waits until every worker is ready.
     pub(crate) fn await_workers(&self, limit: Duration) -> Result<(), StartError> {
-        // Workers that are frozen with us do not get ready meanwhile.
+        // Workers that are frozen together with this process do not get ready meanwhile.
         let mut watched = Watched::every(SLEEP_LIMIT);
         let bell = self.segment.startup();
         loop {
             let count = bell.count();
             let mut unready = None;
-            for (place, entry) in (0..).zip(self.segment.participants()).skip(SERVER as usize + 1) {
-                // Who has a place follows from the plan, whatever the entry says.
-                let Some((node, number)) = self.segment.seat_of(place) else { continue };
+            for (row, entry) in (0..).zip(self.segment.participants()).skip(SERVER as usize + 1) {
+                // The plan says which worker has a row, whatever the entry says.
+                let Some((node, number)) = self.segment.seat_of(row) else { continue };
                 let info = &self.segment.nodes()[node as usize];
                 let (servlet, worker) = (|| info.name.clone(), number / info.facts.threads);
                 match entry.life() {
@@ -161,7 +169,7 @@ impl Core {
                         return Err(StartError::Worker(Box::new(error)));
                     }
                     Life::Dead => {
-                        return Err(self.supervisor.early_death(servlet(), worker, place));
+                        return Err(self.supervisor.early_death(servlet(), worker, row));
                     }
                     _ => unready = unready.or_else(|| Some((servlet(), worker))),
                 }
@@ -175,7 +183,7 @@ impl Core {
         }
     }
 
-    /// *own*: asked before anything shared is written, and before any lock is taken.
+    /// Checks `[own process]`.
     ///
     /// # Errors
     /// In a process that was forked from the server's.
@@ -189,17 +197,17 @@ impl Core {
         CallError::Forked { server_pid: self.pid, pid: std::process::id() }
     }
 
-    /// For what has no result to say it in.
+    /// The text of that error, for functions that return no result.
     #[cold]
     pub(crate) fn forked_text(&self) -> String {
         forked_text(self.pid, std::process::id())
     }
 
-    /// A free request's id.
+    /// Takes a permit: the id of a free request.
     #[inline]
     pub(crate) fn acquire(&self, options: CallOptions) -> Result<(u32, Clock), CallError> {
         self.own()?;
-        let (id, clock) = match self.slots.acquire(&self.segment) {
+        let (id, clock) = match self.free_ids.acquire(&self.segment) {
             Some(id) => (id, None),
             None => self.acquire_contended(options)?,
         };
@@ -207,19 +215,19 @@ impl Core {
         Ok((id, clock))
     }
 
-    /// A free request's id, if there is one.
+    /// Takes a permit, if there is one.
     #[inline]
     pub(crate) fn try_acquire(&self) -> Result<Option<u32>, CallError> {
         self.own()?;
-        let Some(id) = self.slots.acquire(&self.segment) else { return Ok(None) };
+        let Some(id) = self.free_ids.acquire(&self.segment) else { return Ok(None) };
         self.admit(id)?;
         Ok(Some(id))
     }
 
-    /// Gives the id back if the server takes no requests.
+    /// Refuses the request and gives its permit back if the server takes no requests.
     #[inline]
     pub(crate) fn admit(&self, id: u32) -> Result<(), CallError> {
-        // *closing*, *down*: after an id was taken.
+        // [closing], [gate]: after the permit was taken.
         if (self.closing.load(Ordering::SeqCst) || self.shared.gate_closed.load(Ordering::SeqCst))
             && let Some(error) = self.refusal()
         {
@@ -229,13 +237,13 @@ impl Core {
         Ok(())
     }
 
-    /// Why the server takes no requests, if it does not.
+    /// Why the server takes no requests, if it takes none.
     #[cold]
     pub(crate) fn refusal(&self) -> Option<CallError> {
         let gate_closed = self.shared.gate_closed.load(Ordering::SeqCst);
         let down = gate_closed.then(|| self.down(|node, _| self.shared.mandatory[node])).flatten();
-        // Looked at last: a gate that was closed for no servlet's sake is a closing server's, or that of a servlet
-        // that takes requests again.
+        // `closing` is read last: a closed gate without a servlet that is down is that of a closing server, or of a
+        // servlet that takes requests again.
         self.closing.load(Ordering::SeqCst).then_some(CallError::ShuttingDown).or(down)
     }
 
@@ -244,7 +252,7 @@ impl Core {
         self.closing.load(Ordering::SeqCst) || self.shared.gate_closed.load(Ordering::SeqCst)
     }
 
-    /// The error of a servlet that is down, if one of those is; by its node's index and name.
+    /// The error of a servlet that is down, among those that `is_it` selects by their node's index and name.
     pub(crate) fn down(&self, is_it: impl Fn(usize, &str) -> bool) -> Option<CallError> {
         self.segment.nodes().iter().enumerate().find_map(|(index, node)| {
             let reason = self.shared.down(index).clone().filter(|_| is_it(index, &node.name))?;
@@ -266,9 +274,9 @@ impl Core {
         let bell = self.segment.freed();
         let _awaiting = bell.await_rings();
         loop {
-            self.own()?; // a signal handler may have forked while we slept
+            self.own()?; // a signal handler may have forked during the sleep
             let count = bell.count();
-            if let Some(id) = self.slots.acquire(&self.segment) {
+            if let Some(id) = self.free_ids.acquire(&self.segment) {
                 return Ok((id, Some((begun, begun.elapsed()))));
             }
             if let Some(error) = refused() {
@@ -282,27 +290,27 @@ impl Core {
         }
     }
 
-    /// Gives an id back; its request is FREE.
+    /// Gives a permit back; its request is FREE.
     #[inline]
     pub(crate) fn release(&self, id: u32) {
-        self.slots.release(id);
+        self.free_ids.release(id);
         if self.segment.freed().is_awaited() {
-            self.tell_of_a_place();
+            self.tell_of_a_permit();
         }
     }
 
     #[cold]
-    fn tell_of_a_place(&self) {
+    fn tell_of_a_permit(&self) {
         if !self.birth.is_here() {
             return;
         }
         self.segment.freed().ring();
         if let Some(reactor) = self.reactor.get() {
-            reactor.place_came_free(&self.segment);
+            reactor.permit_came_free(&self.segment);
         }
     }
 
-    /// One request will soon be pushed: begins to fetch the cell that it will go to, which a worker looks at.
+    /// A request will soon be pushed: prefetches its cell of the ring, at which a worker looks.
     #[inline]
     pub(crate) fn expect_push(&self) {
         if let Target::Node(node) = self.entry
@@ -316,12 +324,12 @@ impl Core {
     #[inline(always)]
     pub(crate) fn fill<T: Payload>(&self, id: u32, input: &T) -> Result<Filled<'_>, EncodeError> {
         let mut filled = Filled::begin(self, id);
-        encode(input, filled.filling(), self.birth)?; // it asks again, before it is sent
+        encode(input, filled.filling(), self.birth)?; // `send` checks the process again
         crash_point!("core.filled");
         Ok(filled)
     }
 
-    /// Whether each request is forked at once.
+    /// Whether each request enters a fork first.
     pub(crate) fn forks(&self) -> bool {
         matches!(self.entry, Target::Fork(_))
     }
@@ -332,7 +340,7 @@ impl Core {
     /// If the segment is corrupted.
     #[inline]
     pub(crate) fn send<'c>(&'c self, filled: Filled<'c>) -> Result<Task<'c>, CallError> {
-        self.own()?; // what has filled it is user code
+        self.own()?; // user code has filled it
         match self.entry {
             Target::Node(node) => {
                 let task = filled.queue(node);
@@ -343,7 +351,7 @@ impl Core {
         }
     }
 
-    /// Sends a request to where it is forked, or a member is chosen.
+    /// Sends a request to a fork or a switch.
     #[cold]
     fn send_forked<'c>(&self, filled: Filled<'c>, entry: Target, mover: Mover<'_>) -> Task<'c> {
         let task = filled.keep();
@@ -352,14 +360,14 @@ impl Core {
         of_request
     }
 
-    /// Sends requests that are filled, by their ids; those that cannot be resumed are left out. What they are
-    /// forked to is pushed together, by way of `outbox`.
+    /// Sends filled requests, by their ids; those that cannot be resumed are left out. The branches into which they
+    /// fork are pushed together, through `outbox`.
     ///
     /// # Errors
     /// If the segment is corrupted.
     #[inline]
     pub(crate) fn send_all(&self, ids: &[u32], outbox: &Outbox) -> Result<(), CallError> {
-        self.own()?; // what has filled them is user code
+        self.own()?; // user code has filled them
         let filled = ids.iter().filter_map(|&id| Filled::resume(self, id));
         match self.entry {
             Target::Node(node) => {
@@ -383,7 +391,7 @@ impl Core {
         }
     }
 
-    /// Pushes queued requests, and tells the workers.
+    /// Pushes queued requests, and wakes workers.
     #[inline(always)]
     fn push(&self, node: u32, ids: &[u32]) -> Result<(), CallError> {
         let parts = self.segment.node(node).expect("the entry is a node");
@@ -396,8 +404,8 @@ impl Core {
         Ok(())
     }
 
-    /// Waits for the outcome of a request in progress, which `look` finds; cancels it when the time is over.
-    /// `in_progress` is called before it sleeps.
+    /// Waits for the outcome of a request in progress, which `look` finds; cancels the request when the time is over.
+    /// Calls `in_progress` before it sleeps.
     #[inline]
     pub(crate) fn await_outcome<'c>(
         &self,
@@ -415,7 +423,7 @@ impl Core {
         self.await_asleep(task, clock, timeout)
     }
 
-    /// The outcome of a request in progress, if it comes while we spin.
+    /// The outcome of a request in progress, if it comes during the spin.
     #[inline]
     pub(crate) fn spin_for<'c>(
         &self,
@@ -428,11 +436,11 @@ impl Core {
             return None;
         }
         let done = self.spin(pace, look)?;
-        task.prefetch(); // for reading, and for the next input: it is used again first
+        task.prefetch(); // for reading, and for the next input: the id freed last is used next
         Some(done)
     }
 
-    /// [`Patience::spin`], which sees to it now and then that a worker has what is waited for, should it spin for long.
+    /// [`Patience::spin`]; in a long spin, it makes sure at intervals that a worker has the request.
     #[inline]
     pub(crate) fn spin<T>(&self, pace: Pace, mut look: impl FnMut() -> Option<T>) -> Option<T> {
         let mut looks = 0_u32;
@@ -465,7 +473,7 @@ impl Core {
         })
     }
 
-    /// Sleeps until the outcome of a request in progress is there; `None` if the time is over, or a signal handler
+    /// Sleeps until the outcome of a request in progress is there; `None` if the time is over, or if a signal handler
     /// has forked and this is the child.
     pub(crate) fn sleep_until<'c>(&self, task: Task<'c>, until: Option<Instant>) -> Option<Done<'c>> {
         self.doubt();
@@ -491,24 +499,24 @@ impl Core {
         }
     }
 
-    /// What was sent may rely on a worker that spins: before we sleep or return to user code, see to it that one has it
-    /// (*a mark is doubted* of [`doorbell`]).
+    /// A request that was sent may rely on a worker that spins. Before a caller sleeps or returns to user code, this
+    /// makes sure that a worker has it (`[a mark is doubted]` of [`doorbell`]).
     #[inline]
     pub(crate) fn doubt(&self) {
         if let Target::Node(node) = self.entry
             && let Some(doorbell) = self.segment.doorbell(node)
         {
-            // The node's parts are made up only where there is a mark.
+            // The node's parts are looked up only if there is a mark.
             let parts = || self.segment.node(node);
             doorbell.doubt(
                 || parts().is_some_and(|node| node.is_unattended()),
                 |worker| parts().and_then(|node| node.bell(worker)),
             );
-        } // else the mover that forked it has done so
+        } // else the mover that forked it has doubted the marks
     }
 
-    /// What we wait for has not come: wakes one more worker of each node whose items nobody collects, because the one
-    /// that was woken may be stopped (*taken in vain*).
+    /// Called when an outcome has not come: wakes one more worker of each node whose items no worker collects, because
+    /// the worker that was woken may be stopped (`[taken in vain]` of `doorbell`).
     #[cold]
     pub(crate) fn rescue(&self) {
         (0..self.segment.shape().nodes)
@@ -516,7 +524,7 @@ impl Core {
             .for_each(|node| node.rescue());
     }
 
-    /// Says since when requests that were sent are in progress, for [`DebugInfo`](crate::DebugInfo).
+    /// Records since when requests are in progress, for [`DebugInfo`](crate::DebugInfo).
     #[cold]
     pub(crate) fn note_begun(&self, ids: impl IntoIterator<Item = u32>) {
         let now_ns = now_ns();
@@ -525,17 +533,18 @@ impl Core {
         }
     }
 
-    /// The caller of a request goes. In a forked child it is still there, in the parent.
+    /// Called when the caller of a request goes. Does nothing in a forked child, since the caller is still there in the
+    /// parent.
     pub(crate) fn cancel(&self, task: Task<'_>) {
         if !self.birth.is_here() {
             return;
         }
         if task.cancel() {
             crash_point!("core.left");
-            self.slots.abandon(task.id());
-            // Others may have freed it, and told so, before it was among the abandoned.
+            self.free_ids.abandon(task.id());
+            // Another participant may have freed it, and rung the bell, before it was among the abandoned ids.
             if task.is_free() && self.segment.freed().is_awaited() {
-                self.tell_of_a_place();
+                self.tell_of_a_permit();
             }
         } else {
             self.release(task.id());
@@ -549,17 +558,17 @@ impl Core {
         error
     }
 
-    /// Gives an outcome's place back.
+    /// Gives the permit of an outcome back.
     #[inline]
     pub(crate) fn give_back(&self, done: Done<'_>) {
         if done.may_have_branches() {
-            self.cancel(done.task()); // the last branch to arrive frees it
+            self.cancel(done.task()); // the last branch that arrives frees it
         } else {
             self.release(done.free());
         }
     }
 
-    /// The error that an outcome is.
+    /// Reads an outcome that is an error.
     #[cold]
     fn read_error(&self, done: &Done<'_>) -> CallError {
         let corrupt = |message: String| CallError::Corrupt { message };
@@ -569,7 +578,7 @@ impl Core {
         };
         match copied::<RemoteError>(bytes) {
             Ok(error) => match CallError::remote(error) {
-                // Told by a worker, which does not know why.
+                // The record is of a worker, which does not know the reason.
                 CallError::ServletDown { servlet, reason } if reason.is_empty() => {
                     match self.down(|_, name| name == servlet) {
                         Some(error) => error,
@@ -588,5 +597,7 @@ impl Core {
 }
 
 fn corrupt_ring() -> CallError {
-    CallError::Corrupt { message: "the ring has no free cell: the segment is corrupted".into() }
+    CallError::Corrupt {
+        message: "the ring has no free cell: the segment is corrupted; restart the service".into(),
+    }
 }

@@ -1,4 +1,4 @@
-//! How far the end of a server has come.
+//! How far the shutdown of a server has come.
 
 use std::sync::{Condvar, Mutex, MutexGuard};
 use std::thread::ThreadId;
@@ -12,7 +12,7 @@ pub(super) enum Stage {
     Done,
 }
 
-/// How far the end of a server has come.
+/// How far the shutdown of a server has come.
 #[derive(Debug, Default)]
 pub(crate) struct End {
     stage: Mutex<Stage>,

@@ -1,14 +1,14 @@
-//! What runs in a caller: free requests, sending, waiting, reading outcomes; futures and streams of them; ending it all.
+//! What runs in a caller: free request ids, sending, waiting, reading outcomes; futures and streams; the shutdown.
 
 mod core;
 mod end;
+pub(crate) mod free_ids;
 mod hand;
 mod options;
 pub(crate) mod pending;
 pub(crate) mod reactor;
 pub(crate) mod reply;
 mod shutdown;
-pub(crate) mod slots;
 pub(crate) mod stream;
 mod watch;
 

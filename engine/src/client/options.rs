@@ -3,16 +3,16 @@
 use crate::error::CallError;
 use std::time::{Duration, Instant};
 
-/// How long a call takes at most if nothing else is said.
+/// The default timeout of a call.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// What a call does that finds all places of the server taken: as many requests in progress as its capacity.
+/// What a call does if all permits of the server are in use: as many requests in progress as its capacity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum WhenFull {
-    /// It fails at once, with [`CallError::ServerBacklogFull`].
+    /// The call fails at once, with [`CallError::ServerBacklogFull`].
     #[default]
     Fail,
-    /// It waits for a place, up to its timeout.
+    /// The call waits for a permit, up to its timeout.
     Wait,
 }
 
@@ -31,7 +31,7 @@ impl Default for CallOptions {
 }
 
 impl CallOptions {
-    /// A timeout of a minute, with back-pressure.
+    /// A timeout of a minute, and [`WhenFull::Fail`].
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -44,7 +44,7 @@ impl CallOptions {
         self
     }
 
-    /// What the call does if all places of the server are taken; [`WhenFull::Fail`] if this is not said.
+    /// What the call does if all permits of the server are in use; [`WhenFull::Fail`] by default.
     #[must_use]
     pub fn when_full(mut self, when_full: WhenFull) -> Self {
         self.when_full = when_full;
@@ -58,16 +58,16 @@ impl CallOptions {
         self.when_full(if on { WhenFull::Fail } else { WhenFull::Wait })
     }
 
-    /// Until when the outcome is wanted. The caller waits no longer, and a worker that takes the request later,
-    /// at whatever stage, does not work on it. One in the past fails at once. A [timeout](Self::timeout) that is
-    /// over sooner ends the waiting too, but workers do not know of it.
+    /// Until when the outcome is of use. The caller waits no longer, and a worker of any stage that takes the request
+    /// later does not work on it. A deadline in the past fails at once. A shorter [timeout](Self::timeout) ends the
+    /// waiting too, but workers do not know of it.
     #[must_use]
     pub fn deadline(mut self, at: Instant) -> Self {
         self.deadline = Some(at);
         self
     }
 
-    /// The same, for a call that begins now.
+    /// Checks the deadline for a call that begins now.
     pub(crate) fn not_past(mut self, now: Instant) -> Result<Self, CallError> {
         if let Some(deadline) = self.deadline {
             let left = deadline.saturating_duration_since(now);
@@ -79,7 +79,7 @@ impl CallOptions {
         Ok(self)
     }
 
-    /// When the waiting ends, for a call that began then; none if that is not to be told.
+    /// When the waiting ends, for a call that began at `begun`; `None` if that is too far away for the clock.
     pub(crate) fn until(&self, begun: Instant) -> Option<Instant> {
         let timeout = begun.checked_add(self.timeout);
         timeout.into_iter().chain(self.deadline).min()

@@ -1,15 +1,15 @@
-//! Requests whose caller does not stand by: a handle to an outcome to come, and a call as a future.
+//! Requests whose caller does not wait at once: a handle to a later outcome, and a call as a future.
 //!
 //! # Protocol
 //!
-//! As long as nobody has polled it as a future, a [`Pending`] alone has its request. From the first poll that
-//! finds no outcome on, the [`reactor`](crate::client::reactor) watches it: then who takes the request back from there
-//! has it, and if the reactor has taken it, the time was over.
+//! A [`Pending`] that has not been polled as a future alone holds its request. From the first poll that finds no
+//! outcome on, the [`reactor`](crate::client::reactor) watches the request. From then on the `Pending` must take it
+//! back from the reactor; if it cannot, the time was over and the reactor has taken the request.
 
 use super::core::{Core, Filled, waited};
 use super::hand::InHand;
 use super::options::{CallOptions, WhenFull};
-use super::reactor::PlaceWait;
+use super::reactor::PermitWait;
 use super::reply::Reply;
 use super::watch::Watched;
 use crate::error::CallError;
@@ -24,17 +24,17 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-/// A request that was sent, and the way to its outcome: by looking, by waiting, or as a future, under any
-/// executor. From [`Server::submit`](crate::Server::submit).
+/// A request that was sent. Its outcome can be polled, waited for, or awaited as a future, under any executor. From
+/// [`Server::submit`](crate::Server::submit).
 ///
-/// Dropping it cancels the request: it is skipped if no worker has begun it, and its place is given back. While
-/// it is kept its place is taken, also after its time is over, if nobody looks. Only once it has been polled as
-/// a future is the place given back when the time is over, even if nobody polls again.
+/// Dropping it cancels the request: workers skip the request if none has begun it, and the permit is given back. A
+/// `Pending` that is kept keeps its permit, even after its time is over, until it is looked at. Once it has been polled
+/// as a future, the permit is given back when the time is over, even without another poll.
 #[must_use = "dropping it cancels the request"]
 pub struct Pending<'s, Out: Payload> {
     core: &'s Core,
     id: u32,
-    /// 0: the request is ours alone; else the reactor watches it under this.
+    /// 0: the request is held here alone; else the reactor watches it under this ticket.
     ticket: u64,
     taken: bool,
     begun: Instant,
@@ -58,10 +58,10 @@ impl<'s, Out: Payload> Pending<'s, Out> {
         enqueueing: Duration,
         options: CallOptions,
     ) -> Result<Self, CallError> {
-        core.own()?; // what has filled it is user code
+        core.own()?; // user code has filled it
         let now_ns = now_ns();
         if let Some(deadline) = options.deadline {
-            // Instant's clock is the same one, but does not say its nanoseconds.
+            // `Instant` is the same clock, but does not give its nanoseconds.
             let left = deadline.saturating_duration_since(Instant::now()).as_nanos();
             filled.filling().limit(now_ns.saturating_add(u64::try_from(left).unwrap_or(u64::MAX)));
         }
@@ -71,7 +71,7 @@ impl<'s, Out: Payload> Pending<'s, Out> {
         Ok(Self::of_sent(core, task.id(), begun, enqueueing, options.until(begun)))
     }
 
-    /// That of a request which was sent, and which nobody else has.
+    /// The handle of a request that was sent, and has no other holder.
     pub(crate) fn of_sent(
         core: &'s Core,
         id: u32,
@@ -82,10 +82,10 @@ impl<'s, Out: Payload> Pending<'s, Out> {
         Self { core, id, ticket: 0, taken: false, begun, enqueueing, until, outcome: PhantomData }
     }
 
-    /// Whether [`try_take`](Self::try_take) would have something.
+    /// Whether [`try_take`](Self::try_take) would return an outcome or an error.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        // What there is to take in a forked child is that error.
+        // In a forked child there is an error to take.
         !self.taken && (!self.core.birth.is_here() || self.is_answered() || self.is_late())
     }
 
@@ -100,10 +100,10 @@ impl<'s, Out: Payload> Pending<'s, Out> {
         self.until.is_some_and(|until| Instant::now() >= until)
     }
 
-    /// The outcome, or that it has not come in time; `None` if neither is so yet, or it has been taken.
+    /// The outcome, or an error that it has not come in time; `None` if neither is there yet, or was taken.
     ///
     /// # Errors
-    /// In what it gives: see [`CallError`].
+    /// In the returned value: see [`CallError`].
     pub fn try_take(&mut self) -> Option<Result<Reply<'s, Out>, CallError>> {
         let done = self.try_done()?;
         Some(done.and_then(|done| self.open(done)))
@@ -125,11 +125,11 @@ impl<'s, Out: Payload> Pending<'s, Out> {
         }
     }
 
-    /// Waits for the outcome for so long at most. `None` if it has not come by then, and its own time is not
-    /// over: the request goes on. `None` also if the outcome has been taken.
+    /// Waits for the outcome, at most for this limit. `None` if it has not come by then, and the request's own time is
+    /// not over: the request goes on. `None` also if the outcome has been taken.
     ///
     /// # Errors
-    /// In what it gives: see [`CallError`].
+    /// In the returned value: see [`CallError`].
     pub fn wait_timeout(&mut self, limit: Duration) -> Option<Result<Reply<'s, Out>, CallError>> {
         if self.taken {
             return None;
@@ -149,18 +149,18 @@ impl<'s, Out: Payload> Pending<'s, Out> {
                 self.taken = true;
                 Some(self.open(done))
             }
-            None if self.own().is_err() => Some(Err(core.forked())), // by a signal handler, while we slept
+            None if self.own().is_err() => Some(Err(core.forked())), // a signal handler forked during the sleep
             None if self.is_late() => Some(Err(self.give_up())),
             None => None,
         }
     }
 
-    /// In a forked child there is nothing to take but that error, once.
+    /// In a forked child there is only the error to take, once.
     fn own(&mut self) -> Result<(), CallError> {
         self.core.own().inspect_err(|_| self.taken = true)
     }
 
-    /// Ends the reactor's watch, if there is one; false if it has taken the request.
+    /// Ends the reactor's watch, if there is one; false if the reactor has taken the request.
     fn take_back(&mut self) -> bool {
         self.core.end_watch(self.id, std::mem::take(&mut self.ticket))
     }
@@ -209,13 +209,13 @@ impl<'s, Out: Payload> Pending<'s, Out> {
         self.done(watched).map_or(Poll::Pending, Poll::Ready)
     }
 
-    /// The time is over, and the request is ours.
+    /// The time is over, and the request is held here.
     fn give_up(&mut self) -> CallError {
         self.core.cancel(self.task());
         self.late()
     }
 
-    /// The time is over, and the request is not ours any more.
+    /// The time is over, and the reactor has taken the request.
     fn late(&mut self) -> CallError {
         self.taken = true;
         CallError::Timeout { enqueueing: self.enqueueing, total: self.begun.elapsed() }
@@ -246,9 +246,8 @@ impl<Out: Payload> Drop for Pending<'_, Out> {
 
 /// A call as a future. From [`Server::call_async`](crate::Server::call_async).
 ///
-/// It sends its input when it is first polled. Dropping it cancels the request: it is skipped if no worker has
-/// begun it, and its place is given back. When its time is over the place is given back even if no
-/// executor polls it any more.
+/// The first poll sends the input. Dropping it cancels the request: workers skip the request if none has begun it, and
+/// the permit is given back. When its time is over the permit is given back even if no executor polls it any more.
 #[must_use = "futures do nothing unless they are polled"]
 pub struct CallFuture<'a, In, Out: Payload> {
     core: &'a Core,
@@ -259,8 +258,8 @@ pub struct CallFuture<'a, In, Out: Payload> {
 
 enum Stage<'a, Out: Payload> {
     New,
-    /// In line for a place, since then.
-    InLine(PlaceWait<'a>, Instant),
+    /// In line for a permit, since this instant.
+    InLine(PermitWait<'a>, Instant),
     Sent(Pending<'a, Out>),
     Over,
 }
@@ -269,7 +268,7 @@ impl<In, Out: Payload> fmt::Debug for CallFuture<'_, In, Out> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let stage = match &self.stage {
             Stage::New => "new",
-            Stage::InLine(..) => "waits for a place",
+            Stage::InLine(..) => "waits for a permit",
             Stage::Sent(_) => "sent",
             Stage::Over => "over",
         };
@@ -295,7 +294,7 @@ impl<'a, In: Payload, Out: Payload> CallFuture<'a, In, Out> {
         if self.options.when_full == WhenFull::Fail {
             return Err(CallError::ServerBacklogFull { capacity: core.capacity, waited: Duration::ZERO });
         }
-        Ok(Stage::InLine(PlaceWait::begin(core, begun, self.options.until(begun))?, begun))
+        Ok(Stage::InLine(PermitWait::begin(core, begun, self.options.until(begun))?, begun))
     }
 
     fn send(&self, id: u32, begun: Instant, enqueueing: Duration) -> Result<Stage<'a, Out>, CallError> {
@@ -303,15 +302,15 @@ impl<'a, In: Payload, Out: Payload> CallFuture<'a, In, Out> {
         Pending::send(self.core, filled, begun, enqueueing, self.options).map(Stage::Sent)
     }
 
-    /// As far as it goes now.
+    /// Advances the call as far as possible now.
     fn advance(&mut self, context: &mut Context<'_>) -> Poll<Result<Reply<'a, Out>, CallError>> {
         loop {
             self.stage = match &mut self.stage {
                 Stage::New => self.begin()?,
                 Stage::InLine(wait, begun) => {
                     let begun = *begun;
-                    let Poll::Ready(place) = wait.poll(context) else { return Poll::Pending };
-                    let (id, waited) = place?;
+                    let Poll::Ready(permit) = wait.poll(context) else { return Poll::Pending };
+                    let (id, waited) = permit?;
                     self.send(id, begun, waited)?
                 }
                 Stage::Sent(pending) => return Pin::new(pending).poll(context),
@@ -336,7 +335,7 @@ impl<'a, In: Payload, Out: Payload> Future for CallFuture<'a, In, Out> {
 }
 
 impl Core {
-    /// A call that has a deadline.
+    /// Makes a call that has a deadline.
     #[cold]
     pub(crate) fn call_by_deadline<'c, In: Payload, Out: Payload>(
         &'c self,

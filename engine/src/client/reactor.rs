@@ -1,33 +1,33 @@
-//! The reactor: the one thread of a server's process that wakes futures, started when the first of them has
-//! to wait.
+//! The reactor: the one thread of a server's process that wakes futures, started when the first future has to wait.
 //!
 //! # Protocol
 //!
-//! A future that finds no outcome leaves its waker and its deadline in the [`Watch`](super::watch::Watch) of its request, and asks
-//! for notice in the state word. Whoever finishes the request then sets its bit of the completions set, and
-//! rings `completed` if the reactor sleeps. The reactor wakes what the bits say.
+//! A future that finds no outcome leaves its waker and its deadline in the [`Watch`](super::watch::Watch) of its
+//! request, and asks for notice in the state word. The participant that finishes the request then sets its bit in the
+//! set of completions, and rings `completed` if the reactor sleeps. The reactor wakes the futures of all bits that are
+//! set.
 //!
-//! | Watch | Who has the request | Left by, to |
+//! | Watch | Holder of the request | Left by, to |
 //! |---|---|---|
-//! | idle | whoever sent it, alone | that one → held, with a new ticket |
+//! | idle | the future or `Pending` that sent it, alone | the same → held, with a new ticket |
 //! | held, ticket | the future, as long as its time is not over | the future → idle; the reactor → idle, when the time is over |
 //!
-//! When the time is over the reactor takes the request from its future and cancels it, so that the place is
-//! given back even if no executor ever polls again. The future finds that its ticket is not held any more: its
-//! time was over.
+//! When the time is over the reactor takes the request from its future and cancels it, so that the permit is given back
+//! even if no executor ever polls again. The future finds that its ticket is not held any more, so its time was over.
 //!
-//! Futures that wait for a place stand in a [`Line`](super::watch::Line), in the order in which they came, and for each place
-//! that comes free the reactor wakes the first that has not been woken.
+//! Futures that wait for a permit stand in a [`Line`](super::watch::Line), in the order in which they came. For each
+//! permit that comes free the reactor wakes the first future that has not been woken.
 //!
 //! # Wakers
 //!
-//! They are code of the executor, and are woken by the reactor's thread only: no caller that gives a place back runs
-//! what another one has left. One that panics is logged, and the next is woken. One that does not return holds up
-//! nobody either, beyond 10 to 20 ms: each is taken from what is shared just before it is woken, so that whoever has
-//! the duty can go on without it; and as long as wakers are woken, the *relief*, a second thread, looks every
-//! [`LOOK`](super::watch::LOOK) whether the thread on duty is still within the same one. If it is, the relief takes the duty over, looks
-//! at everything once, and starts a relief of its own. The former thread ends when its waker returns.
-//! [`BLOCKED_LIMIT`](super::watch::BLOCKED_LIMIT) threads may be held up so; wakers that block beyond that hold up those of this server.
+//! Wakers are code of the executor, and only the reactor's thread calls them: a caller that gives a permit back never
+//! runs another caller's waker. The reactor logs a waker that panics, and wakes the next. A waker that does not return
+//! delays the others by 10 to 20 ms only: each is taken from the shared state just before it is woken, so that another
+//! thread can take over the duty without it. While wakers are being woken, the *relief*, a second thread, looks every
+//! [`LOOK`](super::watch::LOOK) whether the thread on duty is still within the same waker. If it is, the relief takes
+//! the duty over, looks at all watches once, and starts a relief of its own. The former thread ends when its waker
+//! returns. Up to [`BLOCKED_LIMIT`](super::watch::BLOCKED_LIMIT) threads may be blocked like this; further wakers that
+//! block delay the other wakers of this server.
 //!
 //! ```text
 //! on duty:  wakes even ──wake──▶ odd ──it returns: CAS──▶ even          whose CAS succeeds has the duty
@@ -36,24 +36,26 @@
 //!
 //! # Invariants
 //!
-//! * *one taker*: who ends a hold, under the watch's lock, has the request; nobody else touches its task.
-//! * *no strangers under a lock*: wakers are cloned, woken and dropped outside of it.
-//! * *one at a time*: a waker that is taken is woken before another is taken.
+//! * `[one taker]`: the thread that ends a hold, under the watch's lock, holds the request; no other thread touches its
+//!   task.
+//! * `[wakers outside locks]`: wakers are cloned, woken and dropped while no lock is held.
+//! * `[one at a time]`: the thread on duty wakes a waker that it has taken before it takes another.
 //!
 //! # Ordering
 //!
-//! * *attentive*: the thread on duty stores that it is within a waker, then looks whether the relief pays attention,
-//!   and unparks it if not. The relief stores that it does not, then looks whether anything was woken, then parks.
-//! * *announce, then look*: a waker is left before notice is asked for, and that answers whether the outcome is
-//!   there already. The reactor says that it waits, then looks at bits, deadlines and the line, then
-//!   sleeps; who changes one of them looks after that whether it waits, or changes the bell's count.
-//! * *line*: a future says that it waits (`freed`), stands in line, then looks for a place; who gives a place
-//!   back looks after that whether somebody waits, and then at the line.
+//! * `[attentive]`: the thread on duty stores that it is within a waker, then looks whether the relief is attentive,
+//!   and unparks it if not. The relief stores that it is not, then looks whether a waker was woken, then parks.
+//! * `[announce, then look]`: a future leaves its waker before it asks for notice, and the request for notice answers
+//!   whether the outcome is there already. The reactor announces that it waits, then looks at bits, deadlines and the
+//!   line, then sleeps; a thread that changes one of them looks afterwards whether the reactor waits, or changes the
+//!   bell's count.
+//! * `[line]`: a future announces that it waits (`freed`), joins the line, then looks for a permit; a thread that gives
+//!   a permit back looks afterwards whether a future waits, and then at the line.
 //!
 //! # Crash
 //!
-//! A worker that dies between DONE and the bit owes a notice: after each death all bells are rung, and a
-//! reactor that is woken without bits, or by its [backstop](BACKSTOP), looks at every request that is held.
+//! A worker that dies between DONE and the bit owes a notice. After each death the supervisor rings all bells, and a
+//! reactor that wakes without bits, or by its [backstop](BACKSTOP), looks at every request that is held.
 
 use super::core::Core;
 use super::watch::{NEVER, Reactor, locked};
@@ -69,10 +71,10 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-/// No sleep is longer: for a wake that somebody owed who died.
+/// The longest sleep of the reactor: the backstop for a wake that a dead participant owed.
 const BACKSTOP: Duration = Duration::from_secs(1);
 
-/// A thread of the reactor that has the duty, until it is relieved.
+/// A thread of the reactor on duty, until it is relieved.
 struct Shift<'r> {
     reactor: &'r Reactor,
     core: &'r Core,
@@ -80,13 +82,13 @@ struct Shift<'r> {
 }
 
 impl Shift<'_> {
-    /// Wakes one, whose code is its executor's.
+    /// Wakes one future: its waker is the executor's code.
     fn wake(&self, waker: Waker) {
         let wakes = &self.reactor.wakes;
-        // Relaxed: as long as it is even, nobody but the thread on duty changes it.
+        // Relaxed: while it is even, only the thread on duty changes it.
         let within = wakes.load(Ordering::Relaxed) | 1;
         if !self.relieved.get() {
-            wakes.store(within, Ordering::SeqCst); // *attentive*
+            wakes.store(within, Ordering::SeqCst); // [attentive]
             if !self.reactor.attentive.load(Ordering::SeqCst)
                 && let Some(relief) = &*locked(&self.reactor.relief)
             {
@@ -106,11 +108,11 @@ impl Shift<'_> {
         }
     }
 
-    /// Wakes who waits for this request, if its outcome is there.
+    /// Wakes the future of this request, if its outcome is there.
     fn wake_watch(&self, id: u32) {
         let Some(watch) = self.reactor.watches.get(id as usize) else { return };
         let mut watch = locked(watch);
-        // A bit may be of a former use of the request.
+        // The bit may be from a former use of the request.
         let done = watch.held && Task::new(&self.core.segment, id).is_some_and(|task| task.is_done());
         let waker = if done { watch.waker.take() } else { None };
         drop(watch);
@@ -121,7 +123,7 @@ impl Shift<'_> {
         (0..self.reactor.watches.len() as u32).for_each(|id| self.wake_watch(id));
     }
 
-    /// Wakes what the completions set says; whether it said anything.
+    /// Wakes the futures whose bits are set; returns whether any bit was.
     fn wake_completed(&self) -> bool {
         let mut found = false;
         self.core.segment.take_completions(|id| {
@@ -131,7 +133,7 @@ impl Shift<'_> {
         found
     }
 
-    /// Ends what has taken too long, and finds the next deadline.
+    /// Ends requests and waits whose time is over, and finds the next deadline.
     fn end_overdue(&self, whatever_is_known: bool) {
         let reactor = self.reactor;
         let now_ns = reactor.ns(Some(Instant::now()));
@@ -141,19 +143,19 @@ impl Shift<'_> {
         reactor.deadlines.look_at_due(now_ns, whatever_is_known, |id| self.end_if_overdue(id, now_ns));
         loop {
             let mut line = locked(&reactor.line);
-            let Some(place) = line.overdue(now_ns) else {
+            let Some(in_line) = line.overdue(now_ns) else {
                 reactor.deadlines.mind(None, line.next_deadline_ns());
                 break;
             };
             drop(line);
-            match place.waker {
+            match in_line.waker {
                 Some(waker) => self.wake(waker),
-                None => self.wake_line(1), // it had been woken for a place, and does not take it
+                None => self.wake_line(1), // it had been woken for a permit, and does not take it
             }
         }
     }
 
-    /// Takes a request whose time is over from its future; what deadline it has from now on.
+    /// Takes a request whose time is over from its future; returns the deadline of the request from now on.
     fn end_if_overdue(&self, id: u32, now_ns: u64) -> u64 {
         let (reactor, core) = (self.reactor, self.core);
         let Some(watch) = reactor.watches.get(id as usize) else { return NEVER };
@@ -164,7 +166,7 @@ impl Shift<'_> {
         if watch.deadline_ns > now_ns {
             return watch.deadline_ns;
         }
-        let waker = watch.end(); // *one taker*
+        let waker = watch.end(); // [one taker]
         drop(watch);
         if let Some(task) = Task::new(&core.segment, id) {
             core.cancel(task);
@@ -173,18 +175,18 @@ impl Shift<'_> {
         NEVER
     }
 
-    /// Wakes the first that wait for a place: so many have come free. One that is woken keeps its place in line
-    /// until it has taken a place; if it goes without, it has the next woken.
-    fn wake_line(&self, places: usize) {
-        for _ in 0..places {
+    /// Wakes the first futures in line, one for each of the `permits` that have come free. A future that is woken stays
+    /// in line until it has taken a permit; if it leaves without one, it has the next one woken.
+    fn wake_line(&self, permits: usize) {
+        for _ in 0..permits {
             let waker = locked(&self.reactor.line).first_asleep();
             let Some(waker) = waker else { return };
             self.wake(waker);
         }
     }
 
-    /// Wakes as many that wait for a place as there are beside those for which others have been woken; all, if none
-    /// will have one. `idle`: those that have been woken do not look any more.
+    /// Wakes a future in line for each free permit beyond those for which others have been woken already; wakes all if
+    /// the server is closed. `idle`: those that were woken do not look any more.
     fn look_at_line(&self, idle: bool) {
         let line = locked(&self.reactor.line);
         let (asleep, woken) = (line.asleep.len(), line.waiting.len() - line.asleep.len());
@@ -192,17 +194,17 @@ impl Shift<'_> {
         if asleep == 0 {
             return;
         }
-        let free = (self.core.capacity - self.core.slots.in_use(&self.core.segment)) as usize;
+        let free = (self.core.capacity - self.core.free_ids.in_use(&self.core.segment)) as usize;
         let spoken_for = if idle { 0 } else { woken };
         self.wake_line(if self.core.is_closed() { usize::MAX } else { free.saturating_sub(spoken_for) });
     }
 
-    /// Until the reactor has ended, or another thread has the duty.
+    /// Runs until the reactor has ended, or another thread has the duty.
     fn run(&self, takes_over: bool) {
         let (reactor, bell) = (self.reactor, self.core.segment.completed());
         let mut idle = false;
         if takes_over {
-            self.wake_all_done(); // the thread before was in the midst of it
+            self.wake_all_done(); // the former thread was interrupted here
             self.end_overdue(true);
             self.look_at_line(true);
         }
@@ -217,7 +219,7 @@ impl Shift<'_> {
             }
             let awaiting = bell.await_rings();
             let count = bell.count();
-            // *announce, then look*
+            // [announce, then look]
             if more(self) {
                 continue;
             }
@@ -238,9 +240,9 @@ impl Shift<'_> {
 }
 
 impl Core {
-    /// The reactor, which is started if it is not there.
+    /// The reactor; starts it if it does not run yet.
     pub(crate) fn reactor(&self) -> Result<&Arc<Reactor>, CallError> {
-        self.own()?; // neither its thread nor its locks are of use to a forked child
+        self.own()?; // a forked child has neither the thread nor usable locks
         match self.reactor.get() {
             Some(reactor) => Ok(reactor),
             None => self.start_reactor(),
@@ -266,7 +268,7 @@ impl Core {
             return Ok(reactor);
         }
         let reactor = Arc::new(Reactor::new(self.capacity));
-        // Both are kept until the server is dropped, which ends the threads.
+        // Its threads keep both until the server is dropped, which ends them.
         let (here, core) = (Arc::clone(&reactor), self.me.upgrade().expect("it is borrowed from its server"));
         let thread = std::thread::Builder::new().name("ringmill-reactor".into());
         match thread.spawn(move || serve(&here, &core, false)) {
@@ -276,7 +278,7 @@ impl Core {
     }
 }
 
-/// The life of a thread on duty.
+/// Runs a thread on duty.
 fn serve(reactor: &Arc<Reactor>, core: &Arc<Core>, takes_over: bool) {
     let (here, of) = (Arc::clone(reactor), Arc::clone(core));
     let relief = move || {
@@ -287,7 +289,7 @@ fn serve(reactor: &Arc<Reactor>, core: &Arc<Core>, takes_over: bool) {
                     || tracing::warn!(%server, "a future's waker does not return; another thread wakes the others"),
                 );
             };
-            // A listener of the log may block too.
+            // A listener of the log may block too, so a thread of its own logs this.
             let _ = std::thread::Builder::new().name("ringmill-log".into()).spawn(tell);
             serve(&here, &of, true);
         }
@@ -297,34 +299,34 @@ fn serve(reactor: &Arc<Reactor>, core: &Arc<Core>, takes_over: bool) {
         Err(error) => {
             *locked(&reactor.relief) = None;
             say(
-                || tracing::warn!(server = %core.name, %error, "a waker that blocks will hold up others: there is no thread to relieve the reactor"),
+                || tracing::warn!(server = %core.name, %error, "cannot start the thread that relieves the reactor: a waker that blocks will delay the others"),
             );
         }
     }
     Shift { reactor, core, relieved: Cell::new(false) }.run(takes_over);
 }
 
-/// Waits for a place, as a future does.
+/// A future's wait for a permit.
 #[derive(Debug)]
-pub(crate) struct PlaceWait<'c> {
+pub(crate) struct PermitWait<'c> {
     core: &'c Core,
     begun: Instant,
     ticket: u64,
     _awaiting: Awaiting<'c>,
 }
 
-impl<'c> PlaceWait<'c> {
-    /// Stands in line until `until`; what it says of its wait is counted from `begun`, as `until` is.
+impl<'c> PermitWait<'c> {
+    /// Joins the line until `until`; errors report the time since `begun`.
     pub(crate) fn begin(core: &'c Core, begun: Instant, until: Option<Instant>) -> Result<Self, CallError> {
         let reactor = core.reactor()?;
-        let awaiting = core.segment.freed().await_rings(); // *line*
+        let awaiting = core.segment.freed().await_rings(); // [line]
         let deadline_ns = reactor.ns(until);
         let ticket = locked(&reactor.line).join(deadline_ns);
         reactor.mind(&core.segment, None, deadline_ns);
         Ok(Self { core, begun, ticket, _awaiting: awaiting })
     }
 
-    /// A place, and how long it was waited for.
+    /// A permit, and how long the future waited for it.
     pub(crate) fn poll(&mut self, context: &Context<'_>) -> Poll<Result<(u32, Duration), CallError>> {
         let reactor = self.core.reactor()?;
         let mut waker = Some(context.waker().clone());
@@ -334,7 +336,7 @@ impl<'c> PlaceWait<'c> {
             let (capacity, waited) = (self.core.capacity, self.begun.elapsed());
             return Poll::Ready(Err(CallError::ServerBacklogFull { capacity, waited }));
         }
-        // *line*: in line, then look.
+        // [line]: in line, then look.
         match self.core.try_acquire() {
             Ok(Some(id)) => Poll::Ready(Ok((id, self.begun.elapsed()))),
             Ok(None) => match self.core.refusal() {
@@ -346,15 +348,15 @@ impl<'c> PlaceWait<'c> {
     }
 }
 
-impl Drop for PlaceWait<'_> {
+impl Drop for PermitWait<'_> {
     fn drop(&mut self) {
         let Some(reactor) = self.core.reactor.get().filter(|_| self.core.birth.is_here()) else { return };
-        let Some(place) = locked(&reactor.line).leave(self.ticket) else { return };
-        // One that was woken and goes without a place, or with another than that it was woken for, leaves it
-        // to the next.
-        match place.waker {
+        let Some(in_line) = locked(&reactor.line).leave(self.ticket) else { return };
+        // A future that was woken and leaves without a permit, or with another one than that for which it was woken,
+        // has the next one woken.
+        match in_line.waker {
             Some(waker) => let_go(waker),
-            None => reactor.place_came_free(&self.core.segment),
+            None => reactor.permit_came_free(&self.core.segment),
         }
     }
 }

@@ -14,11 +14,11 @@ use std::fmt;
 use std::mem::{ManuallyDrop, forget};
 use std::ops::Deref;
 
-/// An outcome in its place. Dereferences to the archived value; dropping it gives the place back, so
+/// An outcome, where it lies in the segment. Dereferences to the archived value; dropping it gives the permit back, so
 /// replies that are kept count as requests in progress.
 pub struct Reply<'s, Out: Payload> {
     core: &'s Core,
-    /// Taken by value or drop, once.
+    /// Taken once, by value or by drop.
     done: ManuallyDrop<Done<'s>>,
     view: Validated<Out>,
 }
@@ -29,16 +29,16 @@ impl<'s, Out: Payload> Reply<'s, Out> {
         Self { core, done: ManuallyDrop::new(done), view }
     }
 
-    /// The value, on the heap or stack as its type has it; the place is given back.
+    /// The value, deserialised; the permit is given back.
     ///
     /// # Errors
-    /// [`CallError::Corrupt`] if the type's own `Deserialize` refuses what has been validated, and
-    /// [`CallError::Forked`] in a process forked from the server's, be it by that `Deserialize`.
+    /// [`CallError::Corrupt`] if the type's own `Deserialize` refuses a validated value, and [`CallError::Forked`] in a
+    /// process forked from the server's, be it by that `Deserialize`.
     #[inline]
     pub fn into_owned(self) -> Result<Out, CallError> {
         self.core.own()?;
         let value = owned(&*self);
-        self.core.own()?; // the type's own code has run: in a child that it has forked the value may be another's
+        self.core.own()?; // the type's own code has run: in a child that it forked, the value may be another request's
         value.map_err(|error| CallError::Corrupt { message: error.to_string() })
     }
 
@@ -52,7 +52,8 @@ impl<'s, Out: Payload> Reply<'s, Out> {
         self.into_owned().unwrap_or_else(|error| panic!("{error}"))
     }
 
-    /// Frees the request and says its id, without giving the id back; `None` in a forked child, whose parent has it.
+    /// Frees the request and returns its id, which the caller keeps as a permit; `None` in a forked child, since the
+    /// parent holds it.
     #[inline(always)]
     pub(crate) fn into_id(mut self) -> Option<u32> {
         if !self.core.birth.is_here() {
@@ -69,20 +70,20 @@ impl<Out: Payload> Deref for Reply<'_, Out> {
     type Target = Archived<Out>;
 
     /// # Panics
-    /// In a process forked from the server's: the parent may give the place back at any time, and what lies there
-    /// is then another's.
+    /// In a process forked from the server's: the parent may give the request back at any time, and the bytes are then
+    /// another request's.
     #[inline]
     fn deref(&self) -> &Archived<Out> {
         if !self.core.birth.is_here() {
             not_ours(self.core);
         }
-        // SAFETY: the guard holds the request in its phase DONE, which only its drop in this process ends; nobody
-        // else writes its payload meanwhile.
+        // SAFETY: the guard holds the request in its phase DONE, which only its drop in this process ends; no other
+        // participant writes its payload meanwhile.
         unsafe { self.view.get() }
     }
 }
 
-/// There are no bytes to show.
+/// Panics in a forked child, which has no bytes to show.
 #[cold]
 #[inline(never)]
 #[track_caller]
@@ -94,7 +95,7 @@ impl<Out: Payload> Drop for Reply<'_, Out> {
     #[inline]
     fn drop(&mut self) {
         if !self.core.birth.is_here() {
-            return; // the parent has it
+            return; // the parent holds it
         }
         // SAFETY: taken once: `into_id` forgets what it takes from.
         let done = unsafe { ManuallyDrop::take(&mut self.done) };
@@ -139,7 +140,7 @@ impl Core {
         self.open(done)
     }
 
-    /// Reads an outcome: a reply, or the error it is.
+    /// Reads an outcome: a reply, or an error.
     #[inline(always)]
     pub(crate) fn open<'c, Out: Payload>(&'c self, done: Done<'c>) -> Result<Reply<'c, Out>, CallError> {
         crash_point!("reply.opens");
@@ -150,7 +151,7 @@ impl Core {
         let unread = Unread(self, Some(done));
         let view = Validated::<Out>::of_done(unread.done());
         let done = unread.keep();
-        self.own()?; // a signal handler may have forked while we waited, and the type's own check just now
+        self.own()?; // a signal handler may have forked during the wait, and the type's own check just now
         match view {
             Ok(view) => Ok(Reply::new(self, done, view)),
             Err(error) => Err(self.open_unreadable(done, error)),
@@ -164,7 +165,7 @@ impl Core {
     }
 }
 
-/// An outcome, whose request is given back if the type's own check of it panics.
+/// An outcome whose request is given back if the type's own check of it panics.
 struct Unread<'c>(&'c Core, Option<Done<'c>>);
 
 impl<'c> Unread<'c> {
@@ -182,7 +183,7 @@ impl<'c> Unread<'c> {
     fn give_back(&self, done: Done<'c>) {
         if self.0.birth.is_here() {
             self.0.give_back(done);
-        } // else the parent has it
+        } // else the parent holds it
     }
 }
 

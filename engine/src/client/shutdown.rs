@@ -1,17 +1,18 @@
-//! Draining and shutting down. The ordering is that of the [server](crate::server), *closing*.
+//! Draining and shutting down. The ordering is `[closing]` of the [server](crate::server).
 //!
 //! # Protocol
 //!
 //! | Stage | Means | Left by, to |
 //! |---|---|---|
-//! | OPEN | the server takes requests | the first that ends it → BEGUN |
-//! | BEGUN | it is being ended, by one thread | that one, when the files are gone → DONE |
-//! | DONE | nothing of it is left | – |
+//! | OPEN | the server takes requests | the first thread that ends it → BEGUN |
+//! | BEGUN | one thread is ending it | that thread, when the files are gone → DONE |
+//! | DONE | it has ended, and left nothing | – |
 //!
-//! Who comes while it is BEGUN waits until it is DONE, so when any [`Server::shutdown`](crate::Server::shutdown) or drop
-//! returns, the server is gone. Two do not wait, because the ending waits for them: the thread that is ending it
-//! (a listener of the log, called on the way), and the threads of the server itself, its supervisor and its workers. From
-//! those the server is ended by a thread of its own, and they return at once.
+//! A caller that comes while the stage is BEGUN waits until it is DONE, so when any
+//! [`Server::shutdown`](crate::Server::shutdown) or drop returns, the server is gone. Two kinds of threads do not wait,
+//! because the shutdown waits for them: the thread that is ending the server (in a listener of the log that it calls),
+//! and the threads of the server itself, its supervisor and its workers. For these a further thread ends the server,
+//! and they return at once.
 
 use super::core::{Core, SLEEP_LIMIT};
 use super::end::Stage;
@@ -26,13 +27,13 @@ use ringmill_shm::word::Phase;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-/// How often shutting down looks whether outcomes that nobody fetches have come.
+/// How often the shutdown looks for outcomes that no caller waits for.
 const DRAIN_LOOK: Duration = Duration::from_millis(5);
-/// How much longer than its workers may take the end of a server may: for killing them, answering what is left, and
-/// removing files.
+/// How much longer than its workers' shutdown that of the server may take: to kill them, answer what is left, and
+/// remove files.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// Ending a server: noted as done when dropped, however that comes about.
+/// The right to end a server; sets DONE when it is dropped, also by a panic.
 struct Ending<'c>(&'c Core);
 
 impl Drop for Ending<'_> {
@@ -50,7 +51,7 @@ impl Core {
     /// See [`Server::shutdown`](crate::Server::shutdown).
     pub(crate) fn shut_down(&self) {
         if !self.birth.is_here() {
-            return; // it is the parent's to shut down
+            return; // only the parent may shut it down
         }
         if self.shared.is_within() {
             return self.shut_down_from_within();
@@ -68,14 +69,14 @@ impl Core {
 
     /// From now on no request begins.
     fn begin_draining(&self) {
-        self.closing.store(true, Ordering::SeqCst); // *closing*
+        self.closing.store(true, Ordering::SeqCst); // [closing]
         if self.segment.run() == Run::Running {
             self.segment.set_run(Run::Draining);
         }
-        wake_everyone(&self.segment); // callers that wait for a place, holders that wait in a window
+        wake_everyone(&self.segment); // callers that wait for a permit, lock holders that wait in a window
     }
 
-    /// Its end must not wait for this thread, so another one sees to it.
+    /// Has another thread end the server, since the shutdown waits for this one.
     #[cold]
     fn shut_down_from_within(&self) {
         if *self.end.stage() != Stage::Open {
@@ -93,7 +94,7 @@ impl Core {
         }
     }
 
-    /// The right to end this server; `None` if it has been ended, if this thread is about to, or if another one is and
+    /// The right to end this server; `None` if it has ended, if this thread is ending it, or if another thread is and
     /// takes longer than `limit`.
     fn begin_end(&self, limit: Duration) -> Option<Ending<'_>> {
         let (me, until) = (std::thread::current().id(), deadline(limit));
@@ -129,10 +130,10 @@ impl Core {
         let _awaiting = bell.await_rings();
         loop {
             if !self.birth.is_here() {
-                return Err(forked()); // a signal handler has forked while we slept
+                return Err(forked()); // a signal handler has forked during the sleep
             }
             let count = bell.count();
-            let left = self.slots.in_use(&self.segment) as usize;
+            let left = self.free_ids.in_use(&self.segment) as usize;
             if left == 0 {
                 return Ok(());
             }
@@ -144,8 +145,8 @@ impl Core {
         }
     }
 
-    /// Waits until no request is with the workers. One whose caller is still writing, be it a loan or a
-    /// stream that nobody asks for its next outcome, is not waited for (*closing*).
+    /// Waits until no request is with the workers. Does not wait for a request whose caller is still writing it, as a
+    /// loan or a stream that is not asked for its next outcome (`[closing]`).
     fn await_workers_idle(&self, deadline: Instant) {
         let bell = self.segment.freed();
         let _awaiting = bell.await_rings();
@@ -165,7 +166,7 @@ impl Core {
         }
     }
 
-    /// Kills the workers and ends, or has who is ending it do so.
+    /// Kills the workers and ends the server; if another thread is ending it already, that thread does the rest.
     pub(crate) fn kill(&self) {
         if !self.birth.is_here() {
             return;
@@ -180,7 +181,7 @@ impl Core {
         }
     }
 
-    /// After the supervisor was told: waits for it, answers what is left, removes the files.
+    /// After the supervisor was told to stop: waits for it, answers what is left, removes the files.
     fn finish(&self) {
         self.supervisor.join(self.shared.over_by(KILL_LIMIT * 2));
         crash_point!("shutdown.left");

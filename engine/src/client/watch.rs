@@ -1,5 +1,11 @@
-//! What the [reactor](super::reactor) and the futures share: the watches of requests, and the line of those that wait for
-//! a place.
+//! What the [reactor](super::reactor) and the futures share: the watches of requests, and the line of the futures that
+//! wait for a permit.
+//!
+//! # Ordering
+//!
+//! * `[forget first]`: a request's deadline goes into its group's bound, then into the bound of all. The reactor resets
+//!   the bound of all, then that of each group, then reads the deadlines. So it sees a deadline that came before, and a
+//!   later one stays in the bounds.
 
 use super::hand::InHand;
 use crate::panics::let_go;
@@ -12,47 +18,48 @@ use std::task::Waker;
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
-/// In the place of a deadline: none.
+/// Stands for no deadline.
 pub(super) const NEVER: u64 = u64::MAX;
 /// How often the relief looks.
 pub(super) const LOOK: Duration = Duration::from_millis(10);
-/// After so many looks at which nothing was woken it pays no more attention.
+/// After this many looks without a wake the relief is no longer attentive.
 const QUIET_LOOKS: u32 = 20;
-/// So many threads at most are held up by wakers that do not return, and replaced.
+/// The most threads that are blocked in wakers and were replaced.
 pub(super) const BLOCKED_LIMIT: u32 = 32;
 
 /// What the reactor's thread and the futures share.
 #[derive(Debug)]
 pub(crate) struct Reactor {
-    /// By request.
+    /// By request id.
     pub(super) watches: Box<[Mutex<Watch>]>,
-    /// Deadlines are nanoseconds since then.
+    /// Deadlines are nanoseconds since this instant.
     epoch: Instant,
     pub(super) deadlines: Deadlines,
     pub(super) line: Mutex<Line>,
-    /// So many places have come free since the reactor has looked.
+    /// How many permits have come free since the reactor last looked.
     pub(super) freed: AtomicUsize,
-    /// This process has rung, and there need be no more to it than the deadline or the places that the reactor looks at.
+    /// Whether a thread of this process has rung the bell: then the cause may be just a deadline or a permit, at which
+    /// the reactor looks anyway.
     pub(super) rung: AtomicBool,
     pub(super) ended: AtomicBool,
     /// Odd while the thread on duty is within a waker.
     pub(super) wakes: AtomicU64,
-    /// Whether the relief looks from time to time.
+    /// Whether the relief looks at intervals.
     pub(super) attentive: AtomicBool,
     pub(super) relief: Mutex<Option<Thread>>,
-    /// Threads that have been relieved and are still within their wakers.
+    /// How many threads have been relieved and are still within their wakers.
     pub(super) blocked: AtomicU32,
 }
 
-/// So many requests have one earliest deadline.
+/// How many requests share one bound.
 const GROUP: usize = 64;
 
-/// Which deadlines are due, without a list of them: bounds, which may be those of requests that have ended since.
+/// Finds due deadlines without a list of them, by lower bounds, which may be those of requests that have ended since.
 #[derive(Debug)]
 pub(super) struct Deadlines {
-    /// No deadline is sooner.
+    /// No deadline is sooner than this.
     earliest_ns: AtomicU64,
-    /// None of a group's requests is.
+    /// By group: no deadline of its requests is sooner.
     groups: Box<[AtomicU64]>,
 }
 
@@ -66,23 +73,23 @@ impl Deadlines {
         self.earliest_ns.load(Ordering::SeqCst)
     }
 
-    /// Minds one of a request, if there is one, or of the line; whether it is sooner than all others.
+    /// Adds a deadline, of a request or, for `None`, of the line; returns whether it is sooner than all others.
     pub(super) fn mind(&self, request: Option<u32>, deadline_ns: u64) -> bool {
         if let Some(group) = request.and_then(|id| self.groups.get(id as usize / GROUP)) {
-            group.fetch_min(deadline_ns, Ordering::SeqCst); // before the bound of all: *forget first*
+            group.fetch_min(deadline_ns, Ordering::SeqCst); // before the bound of all: [forget first]
         }
         deadline_ns < self.earliest_ns.fetch_min(deadline_ns, Ordering::SeqCst)
     }
 
-    /// Looks at the requests that may have a deadline that is over: at their groups', or at all of them. `look` answers
-    /// with the deadline that a request has from now on.
+    /// Calls `look` for the requests whose deadline may be over: for the requests of their groups, or for all. `look`
+    /// returns the deadline that a request has from now on.
     pub(super) fn look_at_due(&self, now_ns: u64, all: bool, mut look: impl FnMut(u32) -> u64) {
-        // *forget first*: a deadline that was minded before this is seen below, one minded later stays.
+        // [forget first]: a deadline that was added before this is seen below, a later one stays.
         self.earliest_ns.swap(NEVER, Ordering::SeqCst);
         for (index, group) in self.groups.iter().enumerate() {
             let bound_ns = group.load(Ordering::SeqCst);
             if bound_ns <= now_ns || all {
-                group.swap(NEVER, Ordering::SeqCst); // *forget first*
+                group.swap(NEVER, Ordering::SeqCst); // [forget first]
                 let first = index * GROUP;
                 let next_ns = (first..first + GROUP).map(|id| look(id as u32)).min().unwrap_or(NEVER);
                 self.mind(Some(first as u32), next_ns);
@@ -96,44 +103,44 @@ impl Deadlines {
 /// See the table of the [reactor](super::reactor).
 #[derive(Debug, Default)]
 pub(super) struct Watch {
-    /// That of the last hold.
+    /// The ticket of the last hold.
     ticket: u64,
     pub(super) held: bool,
     pub(super) deadline_ns: u64,
     pub(super) waker: Option<Waker>,
 }
 
-/// Those that wait for a place, by ticket.
+/// The futures that wait for a permit, by ticket.
 #[derive(Debug, Default)]
 pub(super) struct Line {
     last: u64,
     pub(super) waiting: BTreeMap<u64, InLine>,
-    /// Those of them that have looked and have not been woken since.
+    /// The tickets of those that have looked and have not been woken since.
     pub(super) asleep: BTreeSet<u64>,
-    /// Those of them that do not wait for ever, the soonest first.
+    /// The deadlines with their tickets, soonest first.
     deadlines: BTreeSet<(u64, u64)>,
 }
 
 #[derive(Debug)]
 pub(super) struct InLine {
     deadline_ns: u64,
-    /// None: it has been woken and has not looked yet.
+    /// `None`: it has been woken and has not looked yet.
     pub(super) waker: Option<Waker>,
 }
 
-/// What became of a request that is watched.
+/// The state of a request that is watched.
 #[derive(Debug)]
 pub(crate) enum Watched<'s> {
     /// It is in progress.
     Waiting,
-    /// The outcome is there, and the request is the asker's alone again.
+    /// The outcome is there, and the caller of this function alone holds the request again.
     Done(Done<'s>),
     /// The reactor has taken the request: its time was over.
     TimeOver,
 }
 
 pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(|e| e.into_inner()) // what can panic is outside
+    mutex.lock().unwrap_or_else(|e| e.into_inner()) // no code that can panic runs under the lock
 }
 
 impl Line {
@@ -146,27 +153,27 @@ impl Line {
         self.last
     }
 
-    /// Leaves a waker; gives the former one back. False if it does not stand in line any more.
+    /// Leaves a waker, and swaps the former one out. False if the ticket is not in line any more.
     pub(super) fn fall_asleep(&mut self, ticket: u64, waker: &mut Option<Waker>) -> bool {
-        let Some(place) = self.waiting.get_mut(&ticket) else { return false };
-        std::mem::swap(&mut place.waker, waker);
+        let Some(in_line) = self.waiting.get_mut(&ticket) else { return false };
+        std::mem::swap(&mut in_line.waker, waker);
         self.asleep.insert(ticket);
         true
     }
 
     pub(super) fn leave(&mut self, ticket: u64) -> Option<InLine> {
-        let place = self.waiting.remove(&ticket)?;
+        let in_line = self.waiting.remove(&ticket)?;
         self.asleep.remove(&ticket);
-        self.deadlines.remove(&(place.deadline_ns, ticket));
-        Some(place)
+        self.deadlines.remove(&(in_line.deadline_ns, ticket));
+        Some(in_line)
     }
 
-    /// The first that sleeps is to be woken, and keeps its place in line.
+    /// Takes the waker of the first future that sleeps; the future stays in line.
     pub(super) fn first_asleep(&mut self) -> Option<Waker> {
         self.waiting.get_mut(&self.asleep.pop_first()?)?.waker.take()
     }
 
-    /// One whose time is over.
+    /// Removes a future whose time is over.
     pub(super) fn overdue(&mut self, now_ns: u64) -> Option<InLine> {
         let &(_, ticket) = self.deadlines.first().filter(|(deadline_ns, _)| *deadline_ns <= now_ns)?;
         self.leave(ticket)
@@ -210,8 +217,8 @@ impl Reactor {
         at.map_or(NEVER, |at| u64::try_from(since(at)).unwrap_or(NEVER))
     }
 
-    /// The asker, who has the request, waits for its outcome until `until`, and has `waker` woken. `ticket` is
-    /// 0, or what the call before made it.
+    /// Starts or renews the watch of a request that the caller holds: `waker` is woken when the outcome is there or at
+    /// `until`. `ticket` is 0 at first; later calls pass the ticket of the call before.
     pub(crate) fn watch<'s>(
         &self,
         task: Task<'s>,
@@ -219,7 +226,7 @@ impl Reactor {
         until: Option<Instant>,
         waker: &Waker,
     ) -> Watched<'s> {
-        let mut former = Some(waker.clone()); // *no strangers under a lock*
+        let mut former = Some(waker.clone()); // [wakers outside locks]
         let deadline_ns = self.ns(until);
         let mut watch = locked(&self.watches[task.id() as usize]);
         if *ticket == 0 {
@@ -233,7 +240,7 @@ impl Reactor {
             return Watched::TimeOver;
         }
         std::mem::swap(&mut watch.waker, &mut former);
-        // *announce, then look*
+        // [announce, then look]
         let done = if task.ask_for_notice() { task.outcome() } else { None };
         if let Some(done) = done {
             let waker = watch.end();
@@ -247,27 +254,28 @@ impl Reactor {
         Watched::Waiting
     }
 
-    /// Has the reactor look at a deadline that may be sooner than those it knows.
+    /// Adds a deadline, and rings the reactor if it is the soonest.
     pub(super) fn mind(&self, segment: &Segment, request: Option<u32>, deadline_ns: u64) {
         if self.deadlines.mind(request, deadline_ns) {
             self.ring(segment);
         }
     }
 
-    /// Has the reactor look at what was just changed.
+    /// Makes the reactor look at a change.
     pub(super) fn ring(&self, segment: &Segment) {
         self.rung.store(true, Ordering::SeqCst);
         segment.completed().ring_if_awaited();
     }
 
-    /// A place has come free, or one that was woken for a place goes without: has the next in line woken.
+    /// Called when a permit has come free, or a future that was woken for one leaves without: has the next in line
+    /// woken.
     #[cold]
-    pub(crate) fn place_came_free(&self, segment: &Segment) {
+    pub(crate) fn permit_came_free(&self, segment: &Segment) {
         self.freed.fetch_add(1, Ordering::SeqCst);
         self.ring(segment);
     }
 
-    /// What has become of a request that is watched.
+    /// The state of a request that is watched.
     pub(crate) fn look<'s>(&self, task: Task<'s>, ticket: u64) -> Watched<'s> {
         let mut watch = locked(&self.watches[task.id() as usize]);
         if !watch.is_held(ticket) {
@@ -286,7 +294,7 @@ impl Reactor {
         !watch.is_held(ticket) || task.is_done()
     }
 
-    /// Takes a request back from the reactor; false if that has taken it, since its time was over.
+    /// Takes a request back from the reactor; false if the reactor has taken it, since its time was over.
     pub(super) fn take_back(&self, id: u32, ticket: u64) -> bool {
         let mut watch = locked(&self.watches[id as usize]);
         let held = watch.is_held(ticket);
@@ -296,7 +304,7 @@ impl Reactor {
         held
     }
 
-    /// The server is no more: no future of it is left.
+    /// Ends the reactor's threads; called when the server is dropped, and no future of it is left.
     pub(crate) fn end(&self, segment: &Segment) {
         self.ended.store(true, Ordering::SeqCst);
         segment.completed().ring();
@@ -305,8 +313,8 @@ impl Reactor {
         }
     }
 
-    /// Looks when something is woken, and until nothing has been for a while, whether a waker returns. Says that the
-    /// caller has the duty now, or that the reactor has ended.
+    /// Runs in the relief: once a waker is woken, and until none has been for a while, looks whether the waker returns.
+    /// True: the caller has the duty now; false: the reactor has ended.
     pub(super) fn await_duty(&self) -> bool {
         let (mut seen, mut quiet) = (0, 0);
         self.attentive.store(true, Ordering::SeqCst);
@@ -329,7 +337,7 @@ impl Reactor {
                 std::thread::park_timeout(LOOK);
                 continue;
             }
-            self.attentive.store(false, Ordering::SeqCst); // *attentive*
+            self.attentive.store(false, Ordering::SeqCst); // [attentive]
             if self.wakes.load(Ordering::SeqCst) == seen && !self.ended.load(Ordering::SeqCst) {
                 std::thread::park();
             }
@@ -343,7 +351,7 @@ impl Reactor {
 mod tests {
     use super::*;
 
-    /// How many looks at requests it takes to end all of so many, whose times are over one after the other.
+    /// How many looks at requests it takes to end this many requests, whose times are over one after the other.
     fn looks(requests: u32) -> u64 {
         let deadlines = Deadlines::new(requests);
         let mut left: Vec<u64> = (0..requests).map(|id| 1 + u64::from(id * 7 % requests)).collect();
@@ -366,16 +374,17 @@ mod tests {
         looks
     }
 
-    /// Symptom: each time at which something was due, the reactor looked at every request. Fix: at those of its group.
+    /// Symptom: at each deadline that was due, the reactor looked at every request. Fix: it looks at those of the
+    /// group.
     #[test]
-    fn looks_at_deadlines_grow_as_these_do() {
+    fn looks_are_proportional_to_due_deadlines() {
         for requests in [1, 64, 1000, 8000] {
             assert!(looks(requests) <= u64::from(requests) * GROUP as u64);
         }
     }
 
     #[test]
-    fn a_deadline_that_is_minded_during_a_look_is_not_forgotten() {
+    fn a_deadline_that_is_added_during_a_look_is_not_forgotten() {
         let deadlines = Deadlines::new(100);
         assert!(deadlines.mind(Some(70), 5) && !deadlines.mind(Some(71), 9) && !deadlines.mind(None, 7));
         deadlines.look_at_due(6, false, |id| {
@@ -384,7 +393,7 @@ mod tests {
             }
             if id == 71 { 9 } else { NEVER }
         });
-        assert_eq!(deadlines.earliest_ns(), 8, "the line's is minded by its own look");
+        assert_eq!(deadlines.earliest_ns(), 8, "the line's deadline is added by its own look");
         let mut seen = Vec::new();
         deadlines.look_at_due(8, false, |id| {
             seen.push(id);

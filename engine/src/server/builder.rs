@@ -1,7 +1,7 @@
 //! Options of a server, and starting it.
 
 use super::{DEFAULT_CAPACITY, Server, signals};
-use crate::client::slots::Slots;
+use crate::client::free_ids::FreeIds;
 use crate::client::{Core, End};
 use crate::error::StartError;
 use crate::host::child;
@@ -161,7 +161,7 @@ impl ServerBuilder {
         for warning in &warnings {
             say(|| tracing::warn!(server = %self.name, "{warning}"));
         }
-        let slots = Slots::new(capacity);
+        let free_ids = FreeIds::new(capacity);
         // The first process. Until the core has what it needs to end it, nothing comes that could panic.
         let supervisor = Supervisor::start(Arc::clone(&shared), &plan.nodes, &self.name, self.wait);
         // A thread that did start may keep the segment for longer than this process has.
@@ -175,7 +175,7 @@ impl ServerBuilder {
             birth: segment.birth(),
             pid: std::process::id(),
             stamps: plan.stamps(),
-            slots,
+            free_ids,
             patience: Patience::of_callers(self.wait),
             closing: AtomicBool::new(false),
             end: End::default(),

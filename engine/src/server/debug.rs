@@ -119,7 +119,7 @@ impl DebugInfo {
         Self {
             name: core.name.clone(),
             capacity: core.capacity as usize,
-            backlog: if core.birth.is_here() { core.slots.in_use(segment) as usize } else { 0 },
+            backlog: if core.birth.is_here() { core.free_ids.in_use(segment) as usize } else { 0 },
             run: segment.run(),
             servlets: servlets(segment, now_ns),
             requests: tasks.filter_map(|task| request(segment, task, now_ns)).collect(),

@@ -289,7 +289,7 @@ impl<In, Out> Server<In, Out> {
         if !self.core.birth.is_here() {
             return 0;
         }
-        self.core.slots.in_use(&self.core.segment) as usize
+        self.core.free_ids.in_use(&self.core.segment) as usize
     }
 
     /// What is allowed but hardly meant, such as a capacity below a batch size.

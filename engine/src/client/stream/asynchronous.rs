@@ -1,18 +1,17 @@
-//! Streams as tasks see them: inputs come asynchronously, outcomes go out in the same order.
+//! Streams for async tasks: inputs come asynchronously, outcomes go out in the same order.
 //!
-//! Only the oldest request is watched by the reactor; when its outcome is there, those behind it are looked
-//! at where they lie.
+//! The reactor watches the oldest request only; when its outcome is there, the stream looks at the later requests
+//! itself.
 //!
-//! Each input has an outcome, as of the streams that threads see. A stream whose inputs are refused one after the other
-//! is always ready; so that its task leaves its thread to others all the same, it says now and then that it is not,
-//! and has itself woken.
+//! Each input has an outcome, as in a [`Stream`](crate::Stream). A stream whose inputs are refused one after the other
+//! is always ready; so that its task yields to others all the same, it returns `Pending` at intervals and wakes itself.
 
 use super::feeder::pull;
 use super::source::Given;
 use super::{FAILED, Flow, StreamOptions};
 use crate::client::Core;
 use crate::client::pending::Pending;
-use crate::client::reactor::PlaceWait;
+use crate::client::reactor::PermitWait;
 use crate::error::CallError;
 use crate::wire::payload::Payload;
 use ringmill_shm::arena::Done;
@@ -22,34 +21,34 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-/// So many inputs may be refused one after the other before other tasks have their turn.
+/// How many inputs may be refused one after the other before the stream yields.
 const REFUSED_AT_ONCE: u32 = 32;
 
 /// The outcomes of an asynchronous stream of inputs, in order, one for each. From
 /// [`Server::stream_async`](crate::Server::stream_async).
 ///
-/// As of a [`Stream`](crate::Stream), an error stands in its input's place, also where the server takes no requests;
-/// it ends when its source does.
+/// As in a [`Stream`](crate::Stream), an error is the outcome of its input, also while the server takes no requests;
+/// the stream ends when its source does.
 ///
-/// Dropping it cancels what is in progress: inputs that no worker has begun are skipped. One that is kept and
-/// not polled keeps the places of what it has sent: streams that wait for each other (zipped, say) need a
-/// [window](StreamOptions::window) each, so that there are places for all.
+/// Dropping it cancels the requests in progress: workers skip inputs that none has begun. A stream that is kept and not
+/// polled keeps the permits of its requests: streams that wait for each other (zipped, say) need a
+/// [window](StreamOptions::window) each, so that there are permits for all.
 #[must_use = "streams do nothing unless they are polled"]
 pub struct AsyncStream<'s, S: futures_core::Stream, Out: Payload> {
-    /// None at the end.
+    /// `None` at the end.
     inputs: Option<Pin<Box<S>>>,
-    /// An input that has no place yet.
+    /// An input that has no permit yet.
     input: Option<S::Item>,
-    /// The oldest request, once it has been waited for.
+    /// The oldest request, once the stream has waited for it.
     first: Option<Pending<'s, Out>>,
-    in_line: Option<PlaceWait<'s>>,
-    /// How many inputs were refused since anything was waited for.
+    in_line: Option<PermitWait<'s>>,
+    /// How many inputs were refused since the stream last waited.
     refused: u32,
     flow: Flow<'s>,
     outcome: PhantomData<fn() -> Out>,
 }
 
-// The inputs are pinned where they are, and nothing else is.
+// The box pins the inputs; the stream itself pins nothing.
 impl<S: futures_core::Stream, Out: Payload> Unpin for AsyncStream<'_, S, Out> {}
 
 impl<S: futures_core::Stream, Out: Payload> fmt::Debug for AsyncStream<'_, S, Out> {
@@ -79,7 +78,7 @@ impl<'s, S: futures_core::Stream, Out: Payload> AsyncStream<'s, S, Out> {
         self.first.as_ref().map_or_else(|| self.flow.is_first_ready(), Pending::is_ready)
     }
 
-    /// The next input: pulled, or what had no place before.
+    /// The next input: the one that had no permit before, or one from the source.
     fn poll_input(&mut self, context: &mut Context<'_>) -> Poll<Option<S::Item>> {
         if let Some(input) = self.input.take() {
             return Poll::Ready(Some(input));
@@ -87,7 +86,7 @@ impl<'s, S: futures_core::Stream, Out: Payload> AsyncStream<'s, S, Out> {
         let Some(inputs) = &mut self.inputs else { return Poll::Ready(None) };
         let input = ready!(inputs.as_mut().poll_next(context));
         if input.is_none() {
-            self.flow.feeder.give_back(); // an ended stream holds nothing, even if it is kept
+            self.flow.feeder.give_back(); // a stream that has ended holds no permit, even if it is kept
             drop(self.inputs.take());
         }
         Poll::Ready(input)
@@ -95,7 +94,7 @@ impl<'s, S: futures_core::Stream, Out: Payload> AsyncStream<'s, S, Out> {
 }
 
 impl<'s, In: Payload, S: futures_core::Stream<Item = In>, Out: Payload> AsyncStream<'s, S, Out> {
-    /// Sends inputs while there is room and some are there.
+    /// Sends inputs while the window has room and inputs are there.
     fn feed(&mut self, context: &mut Context<'_>) {
         let mut pulled = 0;
         while self.in_progress() < self.flow.feeder.window {
@@ -103,7 +102,7 @@ impl<'s, In: Payload, S: futures_core::Stream<Item = In>, Out: Payload> AsyncStr
                 return;
             }
             let Poll::Ready(Some(input)) = self.poll_input(context) else { return };
-            match self.flow.feeder.place() {
+            match self.flow.feeder.permit() {
                 Ok(Some(id)) => {
                     pull(&mut self.flow, &mut Given(Some(input)), id);
                     pulled += 1;
@@ -125,7 +124,7 @@ impl<'s, In: Payload, S: futures_core::Stream<Item = In>, Out: Payload> AsyncStr
         }
     }
 
-    /// There is no place for an input: that is its outcome.
+    /// Records the outcome of an input without a permit: this error.
     fn refuse(&mut self, input: In, error: CallError) {
         self.refused += 1;
         self.flow.fail(error);
@@ -147,7 +146,7 @@ impl<'s, In: Payload, S: futures_core::Stream<Item = In>, Out: Payload> AsyncStr
             if let Some(done) = self.flow.take_if_done() {
                 return Poll::Ready(Some(Ok(done)));
             }
-            self.flow.push(); // what is waited for
+            self.flow.push(); // the stream is about to wait for these requests
             if let Some(error) = self.flow.take_failed() {
                 return Poll::Ready(Some(Err(error)));
             }
@@ -159,9 +158,9 @@ impl<'s, In: Payload, S: futures_core::Stream<Item = In>, Out: Payload> AsyncStr
                     let until = now.checked_add(feeder.options.timeout);
                     self.first = Some(Pending::of_sent(core, id, now, Duration::ZERO, until));
                 }
-                // Nothing is in progress: others have every place, or no input has come, or there is none.
+                // Nothing is in progress: others have all permits, or no input has come, or the source has ended.
                 None if self.input.is_some() => {
-                    if let Err(error) = ready!(self.poll_place(context))
+                    if let Err(error) = ready!(self.poll_permit(context))
                         && let Some(input) = self.input.take()
                     {
                         self.refuse(input, error);
@@ -173,7 +172,7 @@ impl<'s, In: Payload, S: futures_core::Stream<Item = In>, Out: Payload> AsyncStr
         }
     }
 
-    /// The error of the oldest input that has had none, in a forked child; `None` at the end.
+    /// In a forked child: the error of the oldest input without an outcome; `None` at the end.
     #[cold]
     fn poll_forked(&mut self, context: &mut Context<'_>) -> Poll<Option<CallError>> {
         let first = self.first.take().map(|_| self.flow.feeder.core.forked());
@@ -186,20 +185,20 @@ impl<'s, In: Payload, S: futures_core::Stream<Item = In>, Out: Payload> AsyncStr
         Poll::Ready(self.flow.take_failed())
     }
 
-    /// Waits for a place for the next input.
-    fn poll_place(&mut self, context: &Context<'_>) -> Poll<Result<(), CallError>> {
+    /// Waits for a permit for the next input.
+    fn poll_permit(&mut self, context: &Context<'_>) -> Poll<Result<(), CallError>> {
         let feeder = &mut self.flow.feeder;
         let in_line = match &mut self.in_line {
             Some(in_line) => in_line,
             none => {
                 let begun = Instant::now();
                 let until = begun.checked_add(feeder.options.timeout);
-                none.insert(PlaceWait::begin(feeder.core, begun, until)?)
+                none.insert(PermitWait::begin(feeder.core, begun, until)?)
             }
         };
-        let place = ready!(in_line.poll(context));
+        let permit = ready!(in_line.poll(context));
         self.in_line = None;
-        Poll::Ready(place.map(|(id, _waited)| feeder.keep(id)))
+        Poll::Ready(permit.map(|(id, _waited)| feeder.keep(id)))
     }
 }
 

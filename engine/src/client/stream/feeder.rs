@@ -1,4 +1,4 @@
-//! What all streams do with their inputs: take a place, fill it, push a few at a time.
+//! How all streams send their inputs: take a permit, write the input, push a few at a time.
 
 use super::options::StreamOptions;
 use super::source::Source;
@@ -11,29 +11,29 @@ use std::marker::PhantomData;
 
 /// Inputs pushed at a time.
 pub(super) const CHUNK: usize = 32;
-/// The same where each goes to several workers: waking all of them costs more than waiting.
+/// Inputs pushed at a time if each goes to several workers: waking all of them costs more than waiting.
 const FORKED_CHUNK: usize = 4 * CHUNK;
-/// As long as so many are with the workers.
+/// Fewer inputs than a chunk are pushed only if the workers have fewer than this.
 const ENOUGH: usize = 2 * CHUNK;
 
-/// Places taken and filled for one stream.
+/// The permits of one stream, and its filled requests.
 #[derive(Debug)]
 pub(super) struct Feeder<'s> {
     pub(super) core: &'s Core,
     pub(super) window: usize,
     pub(super) options: StreamOptions,
-    /// Filled, not pushed yet.
+    /// Filled requests that are not pushed yet.
     pending: Vec<u32>,
-    /// So many are pushed at a time.
+    /// How many are pushed at a time.
     chunk: usize,
     outbox: Outbox,
-    /// An id that came free and is used for the next input.
+    /// A permit that is kept for the next input.
     spare: Option<u32>,
-    /// How many were put since somebody noted the time.
+    /// How many inputs were written since the stream last recorded the time.
     unnoted: usize,
 }
 
-/// Gives an id back if what was to be done with it was not.
+/// A permit that is not used yet; gives it back when dropped.
 struct GiveBack<'c>(&'c Core, u32);
 
 impl Drop for GiveBack<'_> {
@@ -42,37 +42,37 @@ impl Drop for GiveBack<'_> {
     }
 }
 
-/// Where a stream notes what becomes of its inputs.
-pub(super) trait Books<'s, Held> {
+/// Records what becomes of a stream's inputs, in their turns.
+pub(super) trait Turns<'s, Held> {
     fn feeder(&mut self) -> &mut Feeder<'s>;
 
-    /// An input has its turn: it was put into the place `id`. `held` is what the stream keeps of it.
+    /// Records that an input was written into the request `id`. `held` is what the stream keeps of its item.
     fn note(&mut self, held: Held, id: u32);
 
-    /// The same where it was not put anywhere.
+    /// Records that an input was not written into a request.
     fn note_failed(&mut self, held: Held, error: CallError);
 }
 
-/// An input that was pulled. It has its turn, and what the stream keeps of it is kept, however user code ends.
-struct Turn<'t, 's, Held, B: Books<'s, Held>> {
-    books: &'t mut B,
+/// An input that was pulled. It is recorded, and its item kept, even if user code panics (`[turns]`).
+struct Turn<'t, 's, Held, B: Turns<'s, Held>> {
+    turns: &'t mut B,
     held: Option<Held>,
     id: u32,
     is_put: bool,
-    /// None also where user code panicked before anything was put.
+    /// `None` also if user code panicked before the input was written.
     error: Option<CallError>,
     stream: PhantomData<&'s ()>,
 }
 
-impl<'s, Held, B: Books<'s, Held>> Drop for Turn<'_, 's, Held, B> {
-    /// Where user code panicked; else [`end`](Self::end) has done it, in line.
+impl<'s, Held, B: Turns<'s, Held>> Drop for Turn<'_, 's, Held, B> {
+    /// Runs if user code panicked; otherwise [`end`](Self::end) has recorded the input.
     #[cold]
     fn drop(&mut self) {
         self.note();
     }
 }
 
-impl<'s, Held, B: Books<'s, Held>> Turn<'_, 's, Held, B> {
+impl<'s, Held, B: Turns<'s, Held>> Turn<'_, 's, Held, B> {
     #[inline(always)]
     fn end(self) {
         std::mem::ManuallyDrop::new(self).note();
@@ -81,25 +81,25 @@ impl<'s, Held, B: Books<'s, Held>> Turn<'_, 's, Held, B> {
     #[inline(always)]
     fn note(&mut self) {
         match self.held.take() {
-            Some(held) if self.is_put => self.books.note(held, self.id),
-            Some(held) => self.books.note_failed(held, failure(self.error.take())),
+            Some(held) if self.is_put => self.turns.note(held, self.id),
+            Some(held) => self.turns.note_failed(held, failure(self.error.take())),
             None => {}
         }
     }
 }
 
-/// Puts an input into a place, unless it is refused.
+/// Writes an input into a request, unless `prepare` refused it.
 #[inline]
 fn put_into<'s, Held, In: Payload>(
-    books: &mut impl Books<'s, Held>,
-    place: GiveBack<'_>,
+    turns: &mut impl Turns<'s, Held>,
+    permit: GiveBack<'_>,
     input: Result<&In, BoxError>,
 ) -> Result<(), CallError> {
     match input {
         Ok(input) => {
-            let id = place.1;
-            std::mem::forget(place);
-            books.feeder().put(id, input)
+            let id = permit.1;
+            std::mem::forget(permit);
+            turns.feeder().put(id, input)
         }
         Err(error) => Err(CallError::Refused(error)),
     }
@@ -107,19 +107,19 @@ fn put_into<'s, Held, In: Payload>(
 
 #[cold]
 fn failure(error: Option<CallError>) -> CallError {
-    error.unwrap_or_else(|| CallError::Refused(BoxError::msg("what prepares or serialises it panicked")))
+    error.unwrap_or_else(|| CallError::Refused(BoxError::msg("its prepare or Serialize panicked")))
 }
 
-/// Pulls the next item of a source and puts its input into a place, which is given back if there is none, it is
-/// refused, or user code panics. False at the end.
+/// Pulls the next item of a source and writes its input into the request `id`. Gives the permit back if there is no
+/// item, its input is refused, or user code panics. False at the end.
 #[inline]
-pub(super) fn pull<'s, S: Source>(books: &mut impl Books<'s, ()>, source: &mut S, id: u32) -> bool {
-    let place = GiveBack(books.feeder().core, id);
+pub(super) fn pull<'s, S: Source>(turns: &mut impl Turns<'s, ()>, source: &mut S, id: u32) -> bool {
+    let permit = GiveBack(turns.feeder().core, id);
     let Some(item) = source.next() else { return false };
-    // Dropped before the item, whose drop is user code.
-    let mut turn = Turn { books, held: Some(()), id, is_put: false, error: None, stream: PhantomData };
-    let Turn { books, is_put, error, .. } = &mut turn;
-    source.prepare(&item, |input| match put_into(*books, place, input) {
+    // Dropped before the item, whose drop is user code: [turns].
+    let mut turn = Turn { turns, held: Some(()), id, is_put: false, error: None, stream: PhantomData };
+    let Turn { turns, is_put, error, .. } = &mut turn;
+    source.prepare(&item, |input| match put_into(*turns, permit, input) {
         Ok(()) => *is_put = true,
         Err(why) => *error = Some(why),
     });
@@ -127,18 +127,18 @@ pub(super) fn pull<'s, S: Source>(books: &mut impl Books<'s, ()>, source: &mut S
     true
 }
 
-/// The same where the item is kept.
+/// [`pull`] for a stream that keeps its items.
 #[inline]
 pub(super) fn pull_and_keep<'s, S: Source>(
-    books: &mut impl Books<'s, S::Item>,
+    turns: &mut impl Turns<'s, S::Item>,
     source: &mut S,
     id: u32,
 ) -> bool {
-    let place = GiveBack(books.feeder().core, id);
+    let permit = GiveBack(turns.feeder().core, id);
     let held = source.next();
-    let mut turn = Turn { books, held, id, is_put: false, error: None, stream: PhantomData };
-    let Turn { books, held: Some(item), is_put, error, .. } = &mut turn else { return false };
-    source.prepare(item, |input| match put_into(*books, place, input) {
+    let mut turn = Turn { turns, held, id, is_put: false, error: None, stream: PhantomData };
+    let Turn { turns, held: Some(item), is_put, error, .. } = &mut turn else { return false };
+    source.prepare(item, |input| match put_into(*turns, permit, input) {
         Ok(()) => *is_put = true,
         Err(why) => *error = Some(why),
     });
@@ -146,7 +146,7 @@ pub(super) fn pull_and_keep<'s, S: Source>(
     true
 }
 
-/// What could not be pushed, and why: the segment is corrupted.
+/// Requests that could not be pushed, and why: the segment is corrupted.
 #[derive(Debug)]
 pub(super) struct Unpushed {
     pub(super) ids: Vec<u32>,
@@ -167,7 +167,7 @@ impl<'s> Feeder<'s> {
         }
     }
 
-    /// Whether the stream is this process's own.
+    /// Whether this process owns the stream, and is no forked child.
     #[inline]
     pub(super) fn is_ours(&self) -> bool {
         self.core.birth.is_here()
@@ -178,9 +178,9 @@ impl<'s> Feeder<'s> {
         Task::new(&self.core.segment, id)
     }
 
-    /// A place, if there is one; no error if there is none.
+    /// A permit, if there is one; having none is not an error.
     #[inline]
-    pub(super) fn place(&mut self) -> Result<Option<u32>, CallError> {
+    pub(super) fn permit(&mut self) -> Result<Option<u32>, CallError> {
         self.core.own()?;
         match self.spare.take() {
             Some(id) => self.core.admit(id).map(|()| Some(id)),
@@ -188,44 +188,44 @@ impl<'s> Feeder<'s> {
         }
     }
 
-    /// Nothing of the stream's is in progress and others have every place: waits for one.
-    pub(super) fn wait_for_place(&mut self) -> Result<(), CallError> {
+    /// Waits for a permit, when the stream has nothing in progress and others have all permits.
+    pub(super) fn wait_for_permit(&mut self) -> Result<(), CallError> {
         let options = CallOptions::new().timeout(self.options.timeout).when_full(WhenFull::Wait);
         self.spare = Some(self.core.acquire(options)?.0);
         Ok(())
     }
 
-    /// There is no next input.
+    /// Gives the kept permit back: there is no next input.
     pub(super) fn give_back(&mut self) {
         if let Some(id) = self.spare.take() {
             self.core.release(id);
         }
     }
 
-    /// Keeps a place for the next input.
+    /// Keeps a permit for the next input.
     pub(super) fn keep(&mut self, id: u32) {
         self.spare = Some(id);
     }
 
-    /// Writes an input into a place; it is not pushed yet.
+    /// Writes an input into a request, and does not push it yet.
     #[inline]
     fn put<In: Payload>(&mut self, id: u32, input: &In) -> Result<(), CallError> {
-        self.core.own()?; // what has pulled and prepared it is user code
+        self.core.own()?; // user code has pulled and prepared it
         let filled = self.core.fill(id, input)?;
-        self.core.own()?; // what serialises it is user code too
+        self.core.own()?; // its `Serialize` is user code too
         filled.park();
         self.pending.push(id);
         self.unnoted += 1;
         Ok(())
     }
 
-    /// How many are filled and not pushed: the last of those that were put.
+    /// How many requests are filled and not pushed: the latest ones.
     #[inline]
     pub(super) fn unpushed(&self) -> usize {
         self.pending.len()
     }
 
-    /// Pushes what is filled, if that is enough, or the workers have little else of `in_progress`.
+    /// Pushes the filled requests, if they are enough, or if the workers have few others of `in_progress`.
     #[inline]
     pub(super) fn push_some(&mut self, in_progress: usize) -> Result<(), Unpushed> {
         if self.pending.len() >= self.chunk || in_progress - self.pending.len() < ENOUGH {
@@ -234,7 +234,7 @@ impl<'s> Feeder<'s> {
         Ok(())
     }
 
-    /// Pushes what is filled.
+    /// Pushes the filled requests.
     #[inline]
     pub(super) fn push(&mut self) -> Result<(), Unpushed> {
         if self.pending.is_empty() {
@@ -248,8 +248,8 @@ impl<'s> Feeder<'s> {
         Ok(())
     }
 
-    /// What is filled cannot be pushed: whatever becomes of it, nobody waits for it. In a forked child it is the parent's,
-    /// and stays as it is: its inputs are told as all others are.
+    /// Gives up requests that cannot be pushed: no caller waits for them. In a forked child they are the parent's and
+    /// stay; their inputs get the error that all its inputs get.
     #[cold]
     fn give_up(&mut self, error: &CallError) -> Result<(), Unpushed> {
         if !self.is_ours() {
@@ -260,7 +260,7 @@ impl<'s> Feeder<'s> {
         Err(Unpushed { ids, message: error.to_string() })
     }
 
-    /// Says since when what was sent is in progress, before somebody sleeps: `ids` are those that are,
+    /// Records since when requests are in progress, before the stream sleeps: `ids` are the requests in progress,
     /// latest first.
     #[cold]
     pub(super) fn note_begun(&mut self, ids: impl Iterator<Item = u32>) {
@@ -270,13 +270,13 @@ impl<'s> Feeder<'s> {
         self.core.note_begun(ids.take(std::mem::take(&mut self.unnoted)));
     }
 
-    /// The value of an outcome. Its place is used for the next input, if there is to be one and nobody else
-    /// waits for a place.
+    /// The value of an outcome. Keeps its permit for the next input, if `more` inputs come and no other caller waits
+    /// for a permit.
     #[inline(always)]
     pub(super) fn value<Out: Payload>(&mut self, done: Done<'s>, more: bool) -> Result<Out, CallError> {
         let reply = self.core.open::<Out>(done)?;
         let value = owned(&*reply);
-        self.core.own()?; // in a child that the type's own `Deserialize` has forked, the value may be another's
+        self.core.own()?; // in a child that the type's own `Deserialize` forked, the value may be another request's
         if self.spare.is_none() && more && !self.core.segment.freed().is_awaited() {
             self.spare = reply.into_id();
         }
@@ -286,7 +286,7 @@ impl<'s> Feeder<'s> {
 
 impl Drop for Feeder<'_> {
     fn drop(&mut self) {
-        // What is filled and not pushed is given back by its guard.
+        // The guards of requests that are filled and not pushed give them back.
         self.pending.drain(..).for_each(|id| drop(Filled::resume(self.core, id)));
         self.give_back();
     }

@@ -1,40 +1,39 @@
-//! Streams: many inputs, their outcomes in the same order, as much in progress as pays.
+//! Streams: many inputs, their outcomes in the same order, as many in progress as is of use.
 //!
-//! The thread that asks for the next outcome also feeds the ring: it pulls inputs while there is room,
-//! but stops for an outcome that is ready, so that a slow source of inputs does not hold outcomes back.
-//! Inputs are pushed a few at a time, with one update of the ring's tail and one look at the doorbell,
-//! as long as the workers have enough to do meanwhile.
+//! The thread that asks for the next outcome also feeds the ring: it pulls inputs while the window has room, but stops
+//! for an outcome that is ready, so that a slow source does not delay outcomes. Inputs are pushed a few at a time, with
+//! one update of the ring's tail and one look at the doorbell, as long as the workers have enough to do meanwhile.
 //!
 //! # An outcome for each input
 //!
-//! A stream says `None` when its source has no more inputs and each of those has had its outcome; at no other time.
-//! So `collect` and `zip` see all of it, and nothing that stops early looks complete:
+//! A stream returns `None` when its source has no more inputs and each input has had its outcome; at no other time. So
+//! `collect` and `zip` see all outcomes, and a stream that stops early never looks complete:
 //!
-//! | What befalls it | What its inputs have |
+//! | Event | What its inputs have |
 //! |---|---|
-//! | the servlet is down, the server shuts down | those in progress an outcome each; then each further one that error, without a wait. Outcomes come first: an input is pulled to be refused only when nothing is in progress and another outcome is asked for |
+//! | the servlet is down, the server shuts down | an outcome each, if in progress; then each further input that error, without a wait. Outcomes come first: the stream pulls an input to refuse it only when nothing is in progress and another outcome is asked for |
 //! | the servlet is up again | from the next input on, outcomes |
-//! | others have every place for as long as the timeout | the next one [`CallError::ServerBacklogFull`] |
-//! | an outcome is late | [`CallError::Timeout`] in its place; the request is cancelled |
-//! | the ring takes nothing, since the segment is corrupted | [`CallError::Corrupt`], each that was not pushed |
-//! | the source's `next` panics | nothing: no input was taken. Whether it is asked again is up to the consumer |
-//! | what prepares or serialises an input panics, or the drop of what it has prepared | the panic at once; and [`CallError::Refused`] in its place, or its outcome if it was sent before |
-//! | what checks or deserialises an outcome panics | the panic in its place |
-//! | this process is a forked child | [`CallError::Forked`], those in progress as the further ones; what failed before has its own error |
-//! | the stream is dropped | nothing: what no worker has begun is skipped |
+//! | others have all permits for as long as the timeout | the next input [`CallError::ServerBacklogFull`] |
+//! | an outcome is late | [`CallError::Timeout`] as the outcome; the request is cancelled |
+//! | the ring takes nothing, since the segment is corrupted | [`CallError::Corrupt`], each input that was not pushed |
+//! | the source's `next` panics | nothing: no input was taken. The consumer decides whether to ask again |
+//! | an input's `prepare` or `Serialize` panics, or the drop of the prepared input | the panic at once; and [`CallError::Refused`] as the outcome, or the real outcome if the input was sent before |
+//! | an outcome's `CheckBytes` or `Deserialize` panics | the panic in the outcome's turn |
+//! | this process is a forked child | [`CallError::Forked`], those in progress and further ones; an input that failed before has its own error |
+//! | the stream is dropped | nothing: workers skip inputs that none has begun |
 //!
-//! An unordered stream has one error of the stream as a whole, which is of no input: the reactor's thread cannot be
-//! started. Nothing is lost by it, and the next call tries again. A stream has no idea how many inputs its source has, and
-//! its `size_hint` says so.
+//! An unordered stream has one error of the stream as a whole, which belongs to no input: the reactor's thread cannot
+//! be started. It loses no input, and the next call tries again. A stream does not know how many inputs its source has,
+//! and its `size_hint` says so.
 //!
-//! What lost: an end after the first error (`None` then looks like completion); a type of item that tells the end
-//! apart (every loop pays for it, and `collect` still stops early); waiting until the servlet is up again (for how
-//! long?).
+//! What lost: an end after the first error (`None` then looks like completion); an item type with a variant for the end
+//! (every loop pays for it, and `collect` still stops early); waiting until the servlet is up again (for how long?).
 //!
 //! # Invariants
 //!
-//! * *turns*: an input that was pulled is noted, and kept where it is to be given back, before any more user code runs:
-//!   by a guard, so that a panic cannot come between. As many items are kept as outcomes are to come.
+//! * `[turns]`: the stream records an input that it has pulled, and keeps its item if that is to be returned, before
+//!   any more user code runs: by a guard, so that a panic cannot come between. It keeps one item for each outcome to
+//!   come.
 
 mod asynchronous;
 mod feeder;
@@ -53,39 +52,39 @@ use crate::client::reply::Reply;
 use crate::error::CallError;
 use crate::policy::patience::Pace;
 use crate::wire::payload::Payload;
-use feeder::{Books, CHUNK, Feeder, Unpushed, pull};
+use feeder::{CHUNK, Feeder, Turns, Unpushed, pull};
 use ringmill_shm::arena::Done;
 use std::collections::VecDeque;
 use std::fmt;
 use std::iter::FusedIterator;
 use std::marker::PhantomData;
 
-/// How many outcomes ahead of the one being read are fetched, of those that are there.
+/// How many ready outcomes ahead of the one that is read are prefetched.
 const AHEAD: usize = 6;
-/// So many outcomes are waited for together, as long as they come quickly: who looks at one that is not there yet takes
-/// its line away from the worker that is about to write it.
+/// How many outcomes the stream waits for together, while they come quickly: a look at an outcome that is not there yet
+/// takes its cache line away from the worker that is about to write it.
 const GROUP: usize = 16;
-/// Fewer in progress than these, and than two batches of each worker, are too few to keep both sides busy.
+/// The fewest inputs in progress that keep both sides busy, if that is more than two batches of each worker.
 const FEWEST: usize = 4 * CHUNK;
-/// Every so many looks at the last of a group there is one at the first, which may be long before the others.
+/// One of this many looks at the last outcome of a group is also one at the first, which may come long before.
 const FIRST_EVERY: u32 = 4;
 
-/// In the place of an id: what became of this input is in `failed`.
+/// Stands for an id: the error of this input is in `failed`.
 const FAILED: u32 = u32::MAX;
 
 /// The outcomes of a stream of inputs, in order. See [`Server::stream`](crate::Server::stream).
 ///
-/// Every input that is pulled has one outcome, in its place; so after as many as the source has inputs there is `None`,
-/// and not before. Where no place comes free in time, or the server takes no requests, that is the error of the next
-/// input, and of the one after it, as long as it lasts; they are pulled one by one, when they are asked for. Once a
-/// servlet that was down takes requests again, the stream goes on. It does not end because its server does: an endless
-/// source has endless errors then ([`CallError::ShuttingDown`]); nor in a forked child, where each input that has had no
-/// outcome has [`CallError::Forked`].
+/// Every input that the stream pulls has one outcome, in order; so `None` comes after as many outcomes as the source
+/// has inputs, and not before. While no permit comes free in time, or the server takes no requests, the error of that
+/// is the outcome of the next input, and of each one after it; the stream pulls them one by one, when asked for an
+/// outcome. Once a servlet that was down takes requests again, the stream goes on. It does not end with its server: an
+/// endless source then has endless errors ([`CallError::ShuttingDown`]). Nor does it end in a forked child, where the
+/// outcome of each remaining input is [`CallError::Forked`].
 ///
-/// A panic of user code goes through to who asks for the next outcome; see the
+/// A panic of user code goes through to the code that asks for the next outcome; see the
 /// [guide](crate::guide#8-many-at-once).
 ///
-/// Dropping it cancels what is in progress: inputs that no worker has begun are skipped.
+/// Dropping it cancels the requests in progress: workers skip inputs that none has begun.
 pub struct Stream<'s, S: Source, Out: Payload> {
     flow: Flow<'s>,
     source: S,
@@ -93,21 +92,21 @@ pub struct Stream<'s, S: Source, Out: Payload> {
     outcome: PhantomData<fn() -> Out>,
 }
 
-/// What of a stream is in progress; dropping it cancels that.
+/// A stream's requests in progress; dropping it cancels them.
 #[derive(Debug)]
 struct Flow<'s> {
     feeder: Feeder<'s>,
-    /// The ids of what is sent, oldest first.
+    /// The ids of sent requests, oldest first.
     sent: VecDeque<u32>,
-    /// What became of inputs that could not be sent, oldest first.
+    /// The errors of inputs that could not be sent, oldest first.
     failed: VecDeque<CallError>,
-    /// So many of the oldest have very likely ended.
+    /// How many of the oldest requests have very likely ended.
     ready: usize,
-    /// How many outcomes are waited for together: [`GROUP`], or 1 where items pass through several nodes, which should
-    /// not wait for each other.
+    /// How many outcomes the stream waits for together: [`GROUP`], or 1 if items pass through several nodes, which
+    /// should not wait for each other.
     group: usize,
-    /// How many are in progress at once: the window, or as few as keep everybody busy. What is in progress and nobody is
-    /// at only drives other lines out of the caches.
+    /// How many requests are in progress at once: the window, or as few as keep both sides busy. Requests beyond that
+    /// only evict other lines from the caches.
     depth: usize,
     fewest: usize,
 }
@@ -141,13 +140,14 @@ impl<'s> Flow<'s> {
         Some(done)
     }
 
-    /// The oldest is there: if the last of its group is too, so are very likely those between.
+    /// Called when the oldest outcome is there: if the last of its group is too, so are very likely those between.
     #[inline]
     fn look_at_group(&mut self) {
         if self.is_done(GROUP - 1) {
             self.ready = GROUP;
             (1..=AHEAD).for_each(|ahead| self.prefetch(ahead));
-            // Most of them wait for us: fewer are enough, unless sides take turns by sleeping.
+            // Most results are already waiting, so the window is larger than needed: shrink it, unless either side
+            // sleeps.
             let spins = self.feeder.core.patience.looks() > 0;
             if self.depth > self.fewest && spins && self.is_done(self.sent.len() / 2) {
                 self.depth = self.fewest;
@@ -186,7 +186,7 @@ impl<'s> Flow<'s> {
         }
     }
 
-    /// Each of them has that error, in its place.
+    /// Makes the error the outcome of each unpushed input.
     #[cold]
     fn fail_unpushed(&mut self, unpushed: &Unpushed) {
         let mut failed = VecDeque::new();
@@ -201,13 +201,13 @@ impl<'s> Flow<'s> {
         self.failed = failed;
     }
 
-    /// Waits for the oldest outcome, which nobody has failed to send, and takes it. `None` if it does not come while we
-    /// spin, and we must not sleep.
+    /// Waits for the oldest outcome, whose input was sent, and takes it. `None` if it does not come during the spin,
+    /// and `may_sleep` is false.
     fn await_first(&mut self, may_sleep: bool) -> Option<Result<Done<'s>, CallError>> {
         let Self { feeder, sent, group, .. } = self;
         let (core, timeout) = (feeder.core, feeder.options.timeout);
         let task = feeder.task(*sent.front()?)?;
-        // One alone is looked for closely.
+        // A single request is polled closely.
         let pace = if sent.len() == 1 { Pace::Answer } else { Pace::Many };
         let is_group = *group > 1 && sent.len() > 2 * GROUP;
         let last = sent.get(GROUP - 1).filter(|_| is_group).and_then(|&id| feeder.task(id));
@@ -240,7 +240,7 @@ impl<'s> Flow<'s> {
         self.failed.push_back(error);
     }
 
-    /// The oldest, if it has no outcome for us: why. It has failed before it was sent, or is the parent's of this process.
+    /// The error of the oldest input, if it was not sent, or if this is a forked child and the request is the parent's.
     fn take_failed(&mut self) -> Option<CallError> {
         let has_failed = *self.sent.front()? == FAILED;
         if !has_failed && self.feeder.is_ours() {
@@ -252,7 +252,7 @@ impl<'s> Flow<'s> {
     }
 }
 
-impl<'s> Books<'s, ()> for Flow<'s> {
+impl<'s> Turns<'s, ()> for Flow<'s> {
     #[inline]
     fn feeder(&mut self) -> &mut Feeder<'s> {
         &mut self.feeder
@@ -295,7 +295,7 @@ impl<'s, S: Source, Out: Payload> Stream<'s, S, Out> {
         Self { flow: Flow::new(core, options), source, exhausted: false, outcome: PhantomData }
     }
 
-    /// Gives each input back with its outcome.
+    /// Returns each input with its outcome.
     ///
     /// # Panics
     /// If the stream has begun.
@@ -306,7 +306,7 @@ impl<'s, S: Source, Out: Payload> Stream<'s, S, Out> {
         WithInputs(Stream { flow: self.flow, source, exhausted: false, outcome: PhantomData })
     }
 
-    /// Gives outcomes as they come, each with the index of its input.
+    /// Returns outcomes as they come, each with the index of its input.
     ///
     /// # Panics
     /// If the stream has begun.
@@ -320,8 +320,8 @@ impl<'s, S: Source, Out: Payload> Stream<'s, S, Out> {
         assert!(self.flow.sent.is_empty() && !self.exhausted, "the stream has begun");
     }
 
-    /// The next outcome, read where it lies. Replies that are kept hold their places: as many as the
-    /// capacity of them and the stream waits for ever, or rather for its timeout.
+    /// The next outcome, read where it lies. Replies that are kept hold their permits: if they are as many as the
+    /// capacity, the stream waits until its timeout.
     #[inline]
     pub fn next_reply(&mut self) -> Option<Result<Reply<'s, Out>, CallError>> {
         if !self.flow.feeder.is_ours() {
@@ -342,7 +342,7 @@ impl<'s, S: Source, Out: Payload> Stream<'s, S, Out> {
         }
     }
 
-    /// The next outcome, which is not there yet.
+    /// Waits for the next outcome, which is not there yet.
     #[cold]
     fn next_later(&mut self) -> Option<Result<Out, CallError>> {
         match self.wait_for_first()? {
@@ -366,7 +366,7 @@ impl<'s, S: Source, Out: Payload> Stream<'s, S, Out> {
             if self.exhausted {
                 return None;
             }
-            match self.flow.feeder.wait_for_place() {
+            match self.flow.feeder.wait_for_permit() {
                 Ok(()) => self.feed(),
                 Err(error) => self.refuse_next(error),
             }
@@ -379,19 +379,19 @@ impl<'s, S: Source, Out: Payload> Stream<'s, S, Out> {
             if let Some(done) = self.flow.await_first(false) {
                 return Some(done);
             }
-            // It takes long: the workers may have a use for more.
+            // The outcome takes long: the workers may be able to use more inputs.
             self.flow.depth = self.flow.feeder.window;
             self.feed();
             self.flow.push();
         }
-        // What could not be pushed has failed meanwhile, or the source has forked.
+        // A request that could not be pushed has failed meanwhile, or the source has forked.
         match self.flow.take_failed() {
             Some(error) => Some(Err(error)),
             None => self.flow.await_first(true),
         }
     }
 
-    /// The error of the oldest input that has had none, in a forked child; `None` at the end.
+    /// In a forked child: the error of the oldest input without an outcome; `None` at the end.
     #[cold]
     fn next_forked(&mut self) -> Option<CallError> {
         while self.flow.sent.is_empty() {
@@ -403,7 +403,7 @@ impl<'s, S: Source, Out: Payload> Stream<'s, S, Out> {
         self.flow.take_failed()
     }
 
-    /// There is no place for the next input, if there is one: that is its outcome.
+    /// Makes this error the outcome of the next input, if there is one.
     fn refuse_next(&mut self, error: CallError) {
         match self.source.next() {
             Some(item) => {
@@ -414,7 +414,7 @@ impl<'s, S: Source, Out: Payload> Stream<'s, S, Out> {
         }
     }
 
-    /// Sends inputs while there is room.
+    /// Sends inputs while the window has room.
     #[inline]
     fn feed(&mut self) {
         let mut pulled = 0;
@@ -422,8 +422,8 @@ impl<'s, S: Source, Out: Payload> Stream<'s, S, Out> {
             if pulled >= 2 && self.flow.is_first_ready() {
                 break;
             }
-            // Why there is none is asked again when nothing is in progress: outcomes come first.
-            let Ok(Some(id)) = self.flow.feeder.place() else { break };
+            // Without a permit, the reason is looked up when nothing is in progress: outcomes come first.
+            let Ok(Some(id)) = self.flow.feeder.permit() else { break };
             if !pull(&mut self.flow, &mut self.source, id) {
                 self.exhausted = true;
                 break;
@@ -436,8 +436,8 @@ impl<'s, S: Source, Out: Payload> Stream<'s, S, Out> {
 impl<S: Source, Out: Payload> Iterator for Stream<'_, S, Out> {
     type Item = Result<Out, CallError>;
 
-    // The two ways are kept apart: what they have in common would travel through memory, and who reads what it has
-    // just written in other pieces waits until all its stores have their lines.
+    // The two ways are separate functions: a common value would travel through memory, and a thread that reads in other
+    // pieces what it has just written waits until all its stores have their lines.
     #[inline]
     fn next(&mut self) -> Option<Self::Item> {
         if !self.flow.feeder.is_ours() {
@@ -455,8 +455,8 @@ impl<S: Source, Out: Payload> FusedIterator for Stream<'_, S, Out> {}
 
 /// The outcomes of a stream in order, each with its input. From [`Stream::with_inputs`].
 ///
-/// An item is an input and what became of it, for every input, as of a [`Stream`]. The outer result is that of all
-/// streams with more than outcomes: nothing befalls one in order as a whole, so it is always `Ok`.
+/// An item is an input and its outcome, for every input, as in a [`Stream`]. The outer result is there because an
+/// unordered stream can fail as a whole; a stream in order cannot, so it is always `Ok`.
 pub struct WithInputs<'s, S: Source, Out: Payload>(Stream<'s, Kept<S>, Out>);
 
 impl<S: Source, Out: Payload> fmt::Debug for WithInputs<'_, S, Out> {
@@ -466,7 +466,7 @@ impl<S: Source, Out: Payload> fmt::Debug for WithInputs<'_, S, Out> {
 }
 
 impl<'s, S: Source, Out: Payload> WithInputs<'s, S, Out> {
-    /// Gives them as they come, not in order.
+    /// Returns them as they come, not in order.
     ///
     /// # Panics
     /// If the stream has begun.
@@ -479,7 +479,7 @@ impl<'s, S: Source, Out: Payload> WithInputs<'s, S, Out> {
     /// The oldest input, whose outcome has been taken.
     #[inline]
     fn first_item(&mut self) -> S::Item {
-        self.0.source.items.pop_front().expect("one for each outcome, in their order")
+        self.0.source.items.pop_front().expect("one item for each outcome, in order")
     }
 }
 
@@ -493,7 +493,7 @@ impl<S: Source, Out: Payload> Iterator for WithInputs<'_, S, Out> {
         }
         self.0.feed();
         let outcome = self.0.take_first()?;
-        // Before the outcome is read: should its own code panic, the next is that of the next input.
+        // Before the outcome is read: if its own code panics, the next outcome still meets the next input.
         let item = self.first_item();
         let more = !self.0.exhausted;
         Some(Ok((item, outcome.and_then(|done| self.0.flow.feeder.value(done, more)))))

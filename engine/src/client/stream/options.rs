@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// How long a stream waits for the next outcome if nothing else is said.
+/// The default timeout of a stream, for each outcome.
 pub const DEFAULT_STREAM_TIMEOUT: Duration = Duration::from_secs(3600);
 
 /// Options of one stream.
@@ -25,16 +25,16 @@ impl StreamOptions {
         Self::default()
     }
 
-    /// How long to wait for the next outcome. One that is late is an error in its place, and its request
-    /// is dropped if no worker has begun it.
+    /// How long to wait for the next outcome. The outcome of a late request is an error, and the request is dropped if
+    /// no worker has begun it.
     #[must_use]
     pub fn timeout(mut self, limit: Duration) -> Self {
         self.timeout = limit;
         self
     }
 
-    /// How many inputs may be in progress at once: at least 1, at most the server's capacity. Where outcomes come
-    /// quickly it has fewer in progress, as many as keep the workers busy: that is faster.
+    /// How many inputs may be in progress at once: at least 1, at most the server's capacity. If outcomes come quickly
+    /// the stream keeps fewer in progress, as many as keep the workers busy: that is faster.
     #[must_use]
     pub fn window(mut self, items: usize) -> Self {
         self.window = items;

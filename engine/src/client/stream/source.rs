@@ -6,10 +6,10 @@ use std::collections::VecDeque;
 use std::iter::Fuse;
 use std::marker::PhantomData;
 
-/// Where the inputs of a stream come from: what is pulled, and the input that is made of it. Implemented for
-/// what [`Server::stream`](crate::Server::stream) and its like make; not for others to implement.
+/// The source of a stream's inputs: the items that the stream pulls, and the input made from each. Implemented by the
+/// sources of [`Server::stream`](crate::Server::stream) and its variants; sealed.
 pub trait Source: sealed::Sealed {
-    /// What the iterator gives.
+    /// The iterator's items.
     type Item;
     /// The server's input.
     type In: Payload;
@@ -18,7 +18,8 @@ pub trait Source: sealed::Sealed {
     #[doc(hidden)]
     fn next(&mut self) -> Option<Self::Item>;
 
-    /// Has the item's input sent, or why there is none. User code runs before `send` and after it.
+    /// Calls `send` with the item's input, or with the error why there is none. User code runs before `send` and after
+    /// it.
     #[doc(hidden)]
     fn prepare(&mut self, item: &Self::Item, send: impl FnOnce(Result<&Self::In, BoxError>));
 }
@@ -50,7 +51,7 @@ impl<I: Iterator<Item: Payload>> Source for Inputs<I> {
     }
 }
 
-/// One input that is there already.
+/// One given input.
 #[derive(Debug)]
 pub(super) struct Given<In>(pub(super) Option<In>);
 
@@ -69,7 +70,7 @@ impl<In: Payload> Source for Given<In> {
     }
 }
 
-/// An iterator of anything, and what makes inputs of it.
+/// An iterator of any items, and the function that makes inputs from them.
 pub struct Prepared<I: Iterator, F, In> {
     pub(crate) items: Fuse<I>,
     pub(crate) prepare: F,
@@ -104,14 +105,14 @@ where
     }
 }
 
-/// A source whose items are kept until they are given back.
+/// A source whose items are kept until they are returned.
 #[derive(Debug)]
 pub struct Kept<S: Source> {
     pub(crate) source: S,
     pub(crate) items: VecDeque<S::Item>,
 }
 
-/// Its items are those that were kept last: so one is kept before its user's code sees it, and stays whatever that does.
+/// Its `next` keeps the item before `prepare` sees it, so that the item stays even if `prepare` panics.
 impl<S: Source> Source for Kept<S> {
     type Item = ();
     type In = S::In;

@@ -1,13 +1,13 @@
-//! Streams whose outcomes come as they are done, each with the index of its input, or with the input itself.
+//! Streams whose outcomes come as they are ready, each with the index of its input, or with the input itself.
 //!
-//! What is in progress is kept by request, and in order of age. Who asks for the next outcome looks at a few of it: the
-//! oldest, and some of the others in turn. If none of those is there it leaves a waker with the
-//! [`reactor`](crate::client::reactor) for each request and sleeps; what is done then says so itself. So what an outcome costs
-//! does not depend on how many others are in progress.
+//! The stream keeps its requests in progress by id, and in order of age. The thread that asks for the next outcome
+//! looks at a few of them: the oldest, and some of the others in turn. If none of those is done it leaves a waker with
+//! the [`reactor`](crate::client::reactor) for each request and sleeps; a request that is done then reports itself. So
+//! the cost of an outcome does not depend on how many others are in progress.
 //!
-//! Each input has an outcome, and a panic leaves it its turn: see [`stream`](crate::client::stream).
+//! Each input has an outcome, also after a panic: see `[turns]` of [`stream`](crate::client::stream).
 
-use super::feeder::{Books, Feeder, Unpushed, pull_and_keep};
+use super::feeder::{Feeder, Turns, Unpushed, pull_and_keep};
 use super::options::StreamOptions;
 use super::source::Source;
 use crate::client::hand::InHand;
@@ -26,15 +26,15 @@ use std::task::{Wake, Waker};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
-/// How many of the oldest are looked at, and how many of the others.
+/// How many of the oldest requests a thread looks at, and how many of the others.
 const LOOK: usize = 32;
 
-/// What each outcome of an unordered stream comes with.
+/// What comes with each outcome of an unordered stream.
 pub trait Tags<S: Source> {
-    /// Its type.
+    /// The type of the tag.
     type Tag;
 
-    /// That of the item with this index, and what is left of the item.
+    /// The tag of the item with this index, and the item if the tag does not contain it.
     #[doc(hidden)]
     fn tag(index: usize, item: S::Item) -> (Self::Tag, Option<S::Item>);
 }
@@ -66,11 +66,11 @@ impl<S: Source> Tags<S> for ByInput {
 /// The outcomes of a stream as they come, each with the index of its input, or with the input itself. From
 /// [`Stream::unordered`](crate::Stream::unordered) and [`WithInputs::unordered`](crate::WithInputs::unordered).
 ///
-/// An item is such a pair, for every input, as of a [`Stream`](crate::Stream); or an error of the stream as a whole, which
-/// is of no input: the thread that wakes it could not be started. The timeout is how long to wait for any outcome; when it
-/// is over, the oldest input ends with [`CallError::Timeout`].
+/// An item is such a pair, for every input, as in a [`Stream`](crate::Stream); or an error of the stream as a whole,
+/// which belongs to no input: the thread that wakes it could not be started. The timeout is how long to wait for any
+/// outcome; when it is over, the oldest input ends with [`CallError::Timeout`].
 ///
-/// Dropping it cancels what is in progress: inputs that no worker has begun are skipped.
+/// Dropping it cancels the requests in progress: workers skip inputs that none has begun.
 pub struct Unordered<'s, S: Source, Out: Payload, T: Tags<S> = ByIndex> {
     sent: Sent<'s, S, T>,
     source: S,
@@ -79,24 +79,24 @@ pub struct Unordered<'s, S: Source, Out: Payload, T: Tags<S> = ByIndex> {
     outcome: PhantomData<fn() -> Out>,
 }
 
-/// What is in progress; dropping it cancels that.
+/// The requests in progress; dropping it cancels them.
 struct Sent<'s, S: Source, T: Tags<S>> {
     feeder: Feeder<'s>,
-    /// By request.
+    /// By request id.
     items: Vec<Option<InProgress<T::Tag>>>,
-    /// Requests and their numbers, oldest first. Those that have ended meanwhile are not in `items` any more, or under
-    /// another number.
+    /// Request ids with their inputs' numbers, oldest first. A request that has ended is not in `items` any more, or
+    /// has another number there.
     order: VecDeque<(u32, u64)>,
     in_progress: usize,
-    /// Up to where the others have been looked at.
+    /// Up to where the thread has looked at the others.
     looked: usize,
-    /// Those that the reactor does not watch yet.
+    /// Requests that the reactor does not watch yet.
     unwatched: Vec<(u32, u64)>,
-    /// Those that the reactor has told of.
+    /// Requests that the reactor has reported.
     told: Vec<u32>,
-    /// By request, as far as they were needed: they are used again.
+    /// By request id, as far as they were needed: they are reused.
     wakers: Vec<Option<Waker>>,
-    /// Inputs that have ended without having been sent, or in time.
+    /// Inputs that were not sent, or whose time is over, with their errors.
     failed: VecDeque<(T::Tag, CallError)>,
     pulled: usize,
     number: u64,
@@ -104,17 +104,17 @@ struct Sent<'s, S: Source, T: Tags<S>> {
 
 struct InProgress<Tag> {
     number: u64,
-    /// 0: the reactor does not watch it.
+    /// 0: the reactor does not watch the request.
     ticket: u64,
     tag: Tag,
 }
 
-/// What the reactor says, and to which thread.
+/// The requests that the reactor reports, and the thread that it unparks.
 #[derive(Debug)]
 struct Inbox(Mutex<(Vec<u32>, Thread)>);
 
-/// Of one request.
-struct Note(Arc<Inbox>, u32);
+/// The waker of one request.
+struct InboxWaker(Arc<Inbox>, u32);
 
 impl Inbox {
     fn open(&self) -> MutexGuard<'_, (Vec<u32>, Thread)> {
@@ -122,7 +122,7 @@ impl Inbox {
     }
 }
 
-impl Wake for Note {
+impl Wake for InboxWaker {
     fn wake(self: Arc<Self>) {
         let mut inbox = self.0.open();
         inbox.0.push(self.1);
@@ -167,12 +167,12 @@ impl<'s, S: Source, T: Tags<S>> Sent<'s, S, T> {
         self.in_progress += 1;
     }
 
-    /// Takes one away from what is in progress.
+    /// Removes a request from those in progress.
     fn remove(&mut self, id: u32) -> Option<T::Tag> {
         let item = self.items.get_mut(id as usize)?.take()?;
         self.in_progress -= 1;
         self.feeder.core.end_watch(id, item.ticket);
-        // What has ended is let go of at the latest when it is as much as what has not.
+        // Ended requests are removed at the latest when they are as many as the others.
         while self.order.front().is_some_and(|&of| !is_in_progress(&self.items, of)) {
             self.order.pop_front();
             self.looked = self.looked.saturating_sub(1);
@@ -187,13 +187,13 @@ impl<'s, S: Source, T: Tags<S>> Sent<'s, S, T> {
         Some(item.tag)
     }
 
-    /// Whether the outcome of one is there. What the reactor watches here has no deadline, so it never takes a
-    /// request from us.
+    /// Whether the outcome of a request is there. These watches have no deadline, so the reactor never takes such a
+    /// request.
     fn is_done(&self, of: (u32, u64)) -> bool {
         is_in_progress(&self.items, of) && self.feeder.task(of.0).is_some_and(|task| task.is_done())
     }
 
-    /// One whose outcome is there, of those that were told of, the oldest, and a few others.
+    /// A request whose outcome is there, among those that were reported, the oldest, and a few others.
     fn find_done(&mut self) -> Option<u32> {
         while let Some(&id) = self.told.last() {
             if self.items.get(id as usize).is_some_and(Option::is_some)
@@ -216,7 +216,7 @@ impl<'s, S: Source, T: Tags<S>> Sent<'s, S, T> {
         found
     }
 
-    /// Cancels one that was sent.
+    /// Cancels a request that was sent.
     fn cancel(&self, id: u32) {
         if let Some(task) = self.feeder.task(id) {
             self.feeder.core.cancel(task);
@@ -235,7 +235,7 @@ impl<S: Source, T: Tags<S>> fmt::Debug for Sent<'_, S, T> {
 }
 
 impl<'s, S: Source, T: Tags<S>> Sent<'s, S, T> {
-    /// What could not be pushed has failed.
+    /// Records the error of requests that could not be pushed.
     fn note_pushed(&mut self, pushed: Result<(), Unpushed>) {
         let Err(unpushed) = pushed else { return };
         for id in unpushed.ids {
@@ -250,7 +250,7 @@ impl<'s, S: Source, T: Tags<S>> Sent<'s, S, T> {
         self.note_pushed(pushed);
     }
 
-    /// Notes that an input is not sent; gives back what is left of its item.
+    /// Records that an input is not sent; returns the item if its tag does not contain it.
     fn refuse(&mut self, item: S::Item, error: CallError) -> Option<S::Item> {
         let (tag, rest) = T::tag(self.pulled, item);
         self.pulled += 1;
@@ -264,7 +264,7 @@ impl<'s, S: Source, T: Tags<S>> Sent<'s, S, T> {
         Some((self.remove(id)?, done))
     }
 
-    /// The oldest has taken too long, or is the parent's of this process.
+    /// Ends the oldest request with an error: it has taken too long, or is the parent's of this process.
     fn fail_oldest(&mut self, error: CallError) {
         let oldest = self.order.iter().find(|&&of| is_in_progress(&self.items, of)).map(|&(id, _)| id);
         if let Some(id) = oldest
@@ -276,7 +276,7 @@ impl<'s, S: Source, T: Tags<S>> Sent<'s, S, T> {
     }
 }
 
-impl<'s, S: Source, T: Tags<S>> Books<'s, S::Item> for Sent<'s, S, T> {
+impl<'s, S: Source, T: Tags<S>> Turns<'s, S::Item> for Sent<'s, S, T> {
     fn feeder(&mut self) -> &mut Feeder<'s> {
         &mut self.feeder
     }
@@ -300,7 +300,7 @@ impl<S: Source, T: Tags<S>> Drop for Sent<'_, S, T> {
             return;
         }
         let sent = self.order.iter().filter(|&&of| is_in_progress(&self.items, of));
-        // What is filled and not pushed, the feeder gives back.
+        // The feeder gives back requests that are filled and not pushed.
         let pushed = self.in_progress - self.feeder.unpushed();
         for &(id, _) in sent.take(pushed) {
             let ticket = self.items[id as usize].as_ref().map_or(0, |item| item.ticket);
@@ -321,16 +321,16 @@ impl<'s, S: Source, Out: Payload, T: Tags<S>> Unordered<'s, S, Out, T> {
         }
     }
 
-    /// Sends inputs while there is room, a few if something can be given out.
+    /// Sends inputs while the window has room, only a few if an outcome is ready.
     fn feed(&mut self, mut is_ready: bool) {
         let mut pulled = 0;
         while self.sent.in_progress < self.sent.feeder.window && !self.exhausted {
-            // A slow source does not hold outcomes back.
+            // So that a slow source does not delay outcomes.
             is_ready |= pulled % LOOK == LOOK - 1 && self.sent.find_done().is_some();
             if pulled >= 2 && (is_ready || !self.sent.failed.is_empty()) {
                 return;
             }
-            let Ok(Some(id)) = self.sent.feeder.place() else { return };
+            let Ok(Some(id)) = self.sent.feeder.permit() else { return };
             if !pull_and_keep(&mut self.sent, &mut self.source, id) {
                 self.exhausted = true;
                 return;
@@ -339,7 +339,7 @@ impl<'s, S: Source, Out: Payload, T: Tags<S>> Unordered<'s, S, Out, T> {
         }
     }
 
-    /// There is no place for the next input, if there is one: that is its outcome.
+    /// Makes this error the outcome of the next input, if there is one.
     fn refuse_next(&mut self, error: CallError) {
         match self.source.next() {
             Some(item) => drop(self.sent.refuse(item, error)),
@@ -347,7 +347,7 @@ impl<'s, S: Source, Out: Payload, T: Tags<S>> Unordered<'s, S, Out, T> {
         }
     }
 
-    /// An input that has had no outcome, and its error, in a forked child; `None` at the end.
+    /// In a forked child: an input without an outcome, and its error; `None` at the end.
     #[cold]
     fn next_forked(&mut self) -> Option<(T::Tag, CallError)> {
         loop {
@@ -365,7 +365,7 @@ impl<'s, S: Source, Out: Payload, T: Tags<S>> Unordered<'s, S, Out, T> {
         }
     }
 
-    /// Waits until an outcome is there, or the time is over; in a forked child for nothing.
+    /// Waits until an outcome is there, or the time is over; does not wait in a forked child.
     fn wait(&mut self) -> Result<(), CallError> {
         let Self { sent, inbox, .. } = self;
         sent.push();
@@ -389,7 +389,7 @@ impl<'s, S: Source, Out: Payload, T: Tags<S>> Unordered<'s, S, Out, T> {
             }
             if let (Some(task), Some(Some(item))) = (sent.feeder.task(id), sent.items.get_mut(id as usize)) {
                 let waker = sent.wakers[id as usize]
-                    .get_or_insert_with(|| Waker::from(Arc::new(Note(Arc::clone(inbox), id))));
+                    .get_or_insert_with(|| Waker::from(Arc::new(InboxWaker(Arc::clone(inbox), id))));
                 if let Watched::Done(_) = reactor.watch(task, &mut item.ticket, None, waker) {
                     sent.told.push(id);
                     return Ok(());
@@ -435,7 +435,7 @@ impl<S: Source, Out: Payload, T: Tags<S>> Iterator for Unordered<'_, S, Out, T> 
             if let Some((tag, done)) =
                 found.or_else(|| self.sent.find_done()).and_then(|id| self.sent.take(id))
             {
-                // It is taken: should its own code panic, that has been its turn.
+                // The request is taken: if the outcome's own code panics, this was its turn.
                 return Some(Ok((tag, self.sent.feeder.value(done, !self.exhausted))));
             }
             if self.sent.in_progress > 0 {
@@ -446,7 +446,7 @@ impl<S: Source, Out: Payload, T: Tags<S>> Iterator for Unordered<'_, S, Out, T> 
                 }
             } else if self.exhausted {
                 return None;
-            } else if let Err(error) = self.sent.feeder.wait_for_place() {
+            } else if let Err(error) = self.sent.feeder.wait_for_permit() {
                 self.refuse_next(error);
             }
         }

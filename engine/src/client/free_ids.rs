@@ -1,12 +1,13 @@
-//! Which requests are free, as this process knows it: a last-freed-first list in its own memory.
+//! The free request ids of this process, each a permit: a last-freed-first list in its own memory.
 //!
 //! # Invariants
 //!
-//! * *truth*: whether a request is free is decided by its state word; this list only remembers ids that
-//!   this process may use. An id is in the list, or in one thread's hands, or in progress, or abandoned.
-//! * *hottest first*: the id freed last is used next, so that its lines are still in the cache.
-//! * *counted*: whoever frees the request of an abandoned id counts the segment's bell `freed` up after that, or, if it
-//!   dies before, its repairer does. So an abandoned request that was not free at one count needs no look before the next.
+//! * `[truth]`: the state word decides whether a request is free; this list only remembers ids that this process may
+//!   use. An id is in the list, or held by one thread, or in progress, or abandoned.
+//! * `[hottest first]`: the id freed last is used next, so that its lines are still in the cache.
+//! * `[counted]`: the participant that frees the request of an abandoned id counts the segment's bell `freed` up after
+//!   that, or, if it dies before, its repairer does. So an abandoned request that was not free at one count needs no
+//!   look before the next.
 //!
 //! # Source
 //!
@@ -23,9 +24,9 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 /// The end of the list.
 const NONE: u32 = u32::MAX;
 
-/// Free ids, and abandoned ones that others will free.
+/// Free ids, and abandoned ones that other participants will free.
 #[derive(Debug)]
-pub(crate) struct Slots {
+pub(crate) struct FreeIds {
     /// tag (32) | id (32)
     head: CachePadded<AtomicU64>,
     next: Box<[AtomicU32]>,
@@ -35,13 +36,13 @@ pub(crate) struct Slots {
 
 /// Ids whose requests were cancelled while a worker had them.
 ///
-/// They mostly come free in the order in which they were abandoned, so a look goes on where the last one has stopped, and
-/// stops behind what it has found: it costs about as much as it finds.
+/// They mostly come free in the order in which they were abandoned. So a look continues where the last one stopped, and
+/// stops behind the free ids that it has found: its cost is about proportional to what it finds.
 #[derive(Debug, Default)]
 struct Abandoned {
-    /// Those that have not been looked at.
+    /// Ids at which no look has been.
     fresh: Vec<u32>,
-    /// The others; the first `unlooked` of them not since the bell's count was `count`.
+    /// The other ids; at the first `unlooked` of them no look has been since the bell's count was `count`.
     known: VecDeque<u32>,
     unlooked: usize,
     count: u32,
@@ -52,10 +53,10 @@ impl Abandoned {
         self.fresh.len() + self.known.len()
     }
 
-    /// Takes out some that have come free; whether there are any. `count` was read before.
+    /// Takes out some ids that have come free; returns whether there were any. The caller read `count` before.
     fn collect(&mut self, count: u32, is_free: impl Fn(u32) -> bool, mut release: impl FnMut(u32)) -> bool {
         if self.count != count {
-            (self.count, self.unlooked) = (count, self.known.len()); // *counted*
+            (self.count, self.unlooked) = (count, self.known.len()); // [counted]
         }
         let mut found = false;
         for id in self.fresh.drain(..) {
@@ -84,8 +85,8 @@ impl Abandoned {
     }
 }
 
-impl Slots {
-    /// All of `count` ids are free; id 0 is used first.
+impl FreeIds {
+    /// A list of `count` free ids; id 0 is used first.
     pub(crate) fn new(count: u32) -> Self {
         let next = (0..count).map(|id| AtomicU32::new(if id + 1 < count { id + 1 } else { NONE })).collect();
         Self {
@@ -99,7 +100,7 @@ impl Slots {
     /// A free id, if there is one.
     #[inline]
     pub(crate) fn acquire(&self, segment: &Segment) -> Option<u32> {
-        // Relaxed: a hint; whoever waits for an id looks again after the bell.
+        // Relaxed: a hint; a caller that waits for an id looks again after the bell.
         self.pop().or_else(|| {
             (self.abandoned_count.load(Ordering::Relaxed) > 0 && self.sweep(segment)).then(|| self.pop())?
         })
@@ -127,7 +128,7 @@ impl Slots {
         loop {
             self.next[id as usize].store(head as u32, Ordering::Relaxed); // Relaxed: travels with the CAS
             let new = (head >> 32).wrapping_add(1) << 32 | u64::from(id);
-            // SeqCst: "give an id back, then look whether somebody waits".
+            // SeqCst: "give an id back, then look whether a caller waits".
             match self.head.compare_exchange_weak(head, new, Ordering::SeqCst, Ordering::Relaxed) {
                 Ok(_) => return,
                 Err(now) => head = now,
@@ -135,32 +136,32 @@ impl Slots {
         }
     }
 
-    /// This id's request was cancelled; whoever pops or finishes it will free it.
+    /// Records an id whose request was cancelled; the participant that pops or finishes it will free it.
     pub(crate) fn abandon(&self, id: u32) {
         let mut abandoned = self.abandoned.lock().unwrap_or_else(|e| e.into_inner());
         abandoned.fresh.push(id);
         self.abandoned_count.store(abandoned.len() as u32, Ordering::SeqCst);
     }
 
-    /// Takes back abandoned ids that have come free, not always all of them; whether there were any.
+    /// Takes back abandoned ids that have come free, not always all of them; returns whether there were any.
     #[cold]
     fn sweep(&self, segment: &Segment) -> bool {
         let mut abandoned = self.abandoned.lock().unwrap_or_else(|e| e.into_inner());
-        let count = segment.freed().count(); // *counted*: before the look
+        let count = segment.freed().count(); // [counted]: before the look
         let is_free = |id| Task::new(segment, id).is_some_and(|task| task.is_free());
         let found = abandoned.collect(count, is_free, |id| self.release(id));
         self.abandoned_count.store(abandoned.len() as u32, Ordering::SeqCst);
         found
     }
 
-    /// How many requests are not free. Exact when nothing else happens.
+    /// How many requests are not free. Exact while no other thread changes the list.
     pub(crate) fn in_use(&self, segment: &Segment) -> u32 {
         while self.abandoned_count.load(Ordering::Relaxed) > 0 && self.sweep(segment) {}
         let (mut free, mut at) = (0, self.head.load(Ordering::Acquire) as u32);
         while let Some(next) = self.next.get(at as usize) {
             free += 1;
             if free as usize > self.next.len() {
-                break; // the list changed under our eyes
+                break; // the list changed meanwhile
             }
             at = next.load(Ordering::Relaxed);
         }
@@ -176,17 +177,17 @@ mod tests {
 
     #[test]
     fn last_freed_is_first_used() {
-        let slots = Slots::new(3);
-        let (a, b) = (slots.pop().unwrap(), slots.pop().unwrap());
-        slots.release(a);
-        slots.release(b);
-        assert_eq!(slots.pop(), Some(b));
-        assert_eq!(slots.pop(), Some(a));
-        assert!(slots.pop().is_some());
-        assert_eq!(slots.pop(), None);
+        let free_ids = FreeIds::new(3);
+        let (a, b) = (free_ids.pop().unwrap(), free_ids.pop().unwrap());
+        free_ids.release(a);
+        free_ids.release(b);
+        assert_eq!(free_ids.pop(), Some(b));
+        assert_eq!(free_ids.pop(), Some(a));
+        assert!(free_ids.pop().is_some());
+        assert_eq!(free_ids.pop(), None);
     }
 
-    /// Abandoned requests of a segment that is only counted, and the looks at them.
+    /// Abandoned ids without a segment: a bell's count, and the looks at them.
     #[derive(Default)]
     struct Counted {
         abandoned: Abandoned,
@@ -205,7 +206,7 @@ mod tests {
             self.count += 1;
         }
 
-        /// Those that a caller finds who has no other place.
+        /// The ids that a caller finds if the list is empty.
         fn found(&mut self) -> Vec<u32> {
             let mut found = Vec::new();
             let is_free = |id: u32| {
@@ -218,12 +219,12 @@ mod tests {
         }
     }
 
-    /// Symptom: with very many requests abandoned, each caller without a place looked at all of them. Fix: at what may
-    /// have changed.
+    /// Symptom: with very many requests abandoned, each caller without a permit looked at all of them. Fix: it looks at
+    /// those that may have changed.
     #[test]
-    fn looks_at_abandoned_requests_grow_as_these_do() {
+    fn looks_are_proportional_to_abandoned_requests() {
         const MANY: u32 = if cfg!(miri) { 100 } else { 5000 };
-        // All at once, and then callers that find none; callers between.
+        // All are abandoned first, then callers find none free; or the callers come in between.
         for callers_between in [false, true] {
             let mut all = Counted::with(MANY);
             for id in 0..MANY {
@@ -239,7 +240,7 @@ mod tests {
             }
             assert!(all.looks.get() <= 3 * MANY, "{}", all.looks.get());
         }
-        // All come free before anybody looks: each look has at least one.
+        // All come free before the first look: each look finds at least one.
         let mut all = Counted::with(MANY);
         all.abandoned.fresh.extend(0..MANY);
         assert!(all.found().is_empty());
@@ -276,7 +277,7 @@ mod tests {
         }
     }
 
-    /// Numbers that are as good as random.
+    /// Pseudo-random numbers.
     fn numbers(mut state: u64) -> impl FnMut() -> u64 {
         move || {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -285,22 +286,22 @@ mod tests {
     }
 
     #[test]
-    fn an_id_is_in_one_pair_of_hands_at_a_time() {
-        let slots = Slots::new(3);
+    fn an_id_has_one_holder_at_a_time() {
+        let free_ids = FreeIds::new(3);
         let held: Vec<AtomicBool> = (0..3).map(|_| AtomicBool::new(false)).collect();
         std::thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| {
                     for _ in 0..20_000 {
-                        if let Some(id) = slots.pop() {
+                        if let Some(id) = free_ids.pop() {
                             assert!(!held[id as usize].swap(true, Ordering::SeqCst), "taken twice");
                             held[id as usize].store(false, Ordering::SeqCst);
-                            slots.release(id);
+                            free_ids.release(id);
                         }
                     }
                 });
             }
         });
-        assert_eq!(std::iter::from_fn(|| slots.pop()).count(), 3, "none lost");
+        assert_eq!(std::iter::from_fn(|| free_ids.pop()).count(), 3, "none lost");
     }
 }
