@@ -50,24 +50,25 @@ impl ServerBuilder {
         }
     }
 
-    /// How many requests can be in progress in all stages together: back-pressure. By default 256.
+    /// How many requests can be in progress at once, in all stages together: the server has this many permits. By
+    /// default 256.
     #[must_use]
     pub fn capacity(mut self, requests: usize) -> Self {
         self.capacity = requests;
         self
     }
 
-    /// The largest input or outcome in bytes, as serialised; by default 16 KiB. Each request gets room for
-    /// an input and an outcome of that size, so the segment takes more than twice this times the capacity.
+    /// The size in bytes of the largest serialised input or outcome; by default 16 KiB. Each request gets room for an
+    /// input and an outcome of that size, so the segment takes more than twice this times the capacity.
     #[must_use]
     pub fn max_payload(mut self, bytes: usize) -> Self {
         self.blocks = Blocks::UpTo(bytes);
         self
     }
 
-    /// Classes of payload blocks, each a size in bytes and a number of blocks, in place of those that
-    /// [`max_payload`](Self::max_payload) gives. With fewer than two blocks a request, a call or an outcome
-    /// can find none free and ends with an error.
+    /// Classes of payload blocks, each a size in bytes and a number of blocks, instead of those that follow from
+    /// [`max_payload`](Self::max_payload). With fewer than two blocks a request, a call or an outcome may find no free
+    /// block, and ends with an error.
     #[must_use]
     pub fn payload_classes(mut self, classes: impl IntoIterator<Item = (usize, usize)>) -> Self {
         self.blocks = Blocks::Classes(classes.into_iter().collect());
@@ -81,37 +82,38 @@ impl ServerBuilder {
         self
     }
 
-    /// How long all workers together may take until they are ready; by default a minute. A worker that is started
-    /// again may take as long; then it is killed.
+    /// How long all workers together may take until they are ready; by default a minute. A worker that is restarted may
+    /// take as long; then the supervisor kills it.
     #[must_use]
     pub fn start_timeout(mut self, limit: Duration) -> Self {
         self.start_timeout = limit;
         self
     }
 
-    /// How long requests in progress may take to end, and workers to leave, before they are killed; by
-    /// default ten seconds. A worker that leaves for another reason, after a fatal error, may take as long.
+    /// How long the shutdown waits for requests in progress to end, and for workers to leave, before it kills the
+    /// workers; by default ten seconds. A worker that leaves for another reason, after a fatal error, may take as long.
     #[must_use]
     pub fn shutdown_timeout(mut self, limit: Duration) -> Self {
         self.shutdown_timeout = limit;
         self
     }
 
-    /// Keeps the segment in a file at this path, not in `/dev/shm`: on a tmpfs, ramfs or hugetlbfs, where it is memory (on
-    /// the last one in whole huge pages), or on any other file system that can map files. There too all is memory while
-    /// it is used, but the kernel writes pages that have changed back to the device now and then.
+    /// Keeps the segment in a file at this path, not in `/dev/shm`: on a tmpfs, ramfs or hugetlbfs, where it is memory
+    /// (on the last one in whole huge pages), or on any other file system that can map files. There too requests use
+    /// memory only, but the kernel writes changed pages back to the device from time to time.
     ///
-    /// Whatever lacks is an error at start that says what there is and what is needed: room, huge pages, or memory that
-    /// the control group (the container) may have, whose processes would be killed in place of an error.
+    /// The start fails if room, huge pages or memory of the control group (the container) do not suffice, with an error
+    /// that says what there is and what is needed. Without that check the kernel would kill processes of the control
+    /// group later.
     #[must_use]
     pub fn file(mut self, path: impl Into<PathBuf>) -> Self {
         self.file = Some(path.into());
         self
     }
 
-    /// Whether SIGINT (Ctrl-C), SIGTERM, SIGHUP and SIGQUIT, where they have their default effect, first shut the
-    /// server down in order; by default they do. A second one kills the workers at once. With a handler of its own,
-    /// put there before or later, the program decides. The first process of a container ends with 128 and the
+    /// Whether SIGINT (Ctrl-C), SIGTERM, SIGHUP and SIGQUIT, as long as the program has no handler for them, first shut
+    /// the server down in order; by default they do. A second signal kills the workers at once. A program that installs
+    /// a handler of its own, before or later, decides itself. The first process of a container ends with 128 and the
     /// signal's number.
     #[must_use]
     pub fn handle_signals(mut self, handle: bool) -> Self {
@@ -119,15 +121,14 @@ impl ServerBuilder {
         self
     }
 
-    /// Starts the server: makes the segment, starts all workers side by side, and returns when every one
-    /// of them is ready.
+    /// Starts the server: creates the segment, starts all workers in parallel, and returns when all are ready.
     ///
     /// # Errors
     /// See [`StartError`]; no process and no segment is left behind.
     pub fn start<S: Servlet>(self, servlet: S) -> Result<Server<S::In, S::Out>, StartError> {
         child::exit_if_unfulfilled_worker();
-        open_standard_descriptors(); // before anything else is opened
-        // From here on whatever happens, a panic included, drops it, which leaves nothing behind.
+        open_standard_descriptors(); // before any other file is opened
+        // From here on an error or a panic drops the server, which leaves nothing behind.
         let server = Server { core: self.start_core(servlet)?, types: PhantomData };
         if server.core.handle_signals {
             signals::look_after(Arc::downgrade(&server.core));
@@ -149,11 +150,11 @@ impl ServerBuilder {
         let (plan, choosers) = planner.finish(&span);
         let router = Arc::new(Router { choosers });
         plan.nodes.iter().try_for_each(crate::host::registry::check)?;
-        let place = match self.file {
+        let location = match self.file {
             Some(path) => Place::File(path),
             None => Place::named(&self.name).map_err(CreateError::from)?,
         };
-        let segment = Segment::create(place, &plan.spec(capacity, &self.blocks)?)?;
+        let segment = Segment::create(location, &plan.spec(capacity, &self.blocks)?)?;
         let segment = Arc::new(segment);
         let limits = Limits { start: self.start_timeout, shutdown: self.shutdown_timeout };
         let shared = Arc::new(Shared::new(Arc::clone(&segment), &plan.nodes, router, limits)?);
@@ -162,9 +163,9 @@ impl ServerBuilder {
             say(|| tracing::warn!(server = %self.name, "{warning}"));
         }
         let free_ids = FreeIds::new(capacity);
-        // The first process. Until the core has what it needs to end it, nothing comes that could panic.
+        // This starts the first process. No code that could panic comes before the core can end it.
         let supervisor = Supervisor::start(Arc::clone(&shared), &plan.nodes, &self.name, self.wait);
-        // A thread that did start may keep the segment for longer than this process has.
+        // A thread that was started may keep the segment, so the files are removed here.
         let supervisor = supervisor.inspect_err(|_| shared.remove_files())?;
         let core = Arc::new_cyclic(|me| Core {
             me: Weak::clone(me),
@@ -194,7 +195,7 @@ impl ServerBuilder {
     }
 }
 
-/// A server that is being started: killed when dropped.
+/// A server that is being started; dropping it kills the server.
 struct Unready(Option<Arc<Core>>);
 
 impl Unready {

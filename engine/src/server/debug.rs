@@ -17,7 +17,7 @@ pub struct DebugInfo {
     pub name: String,
     /// How many requests can be in progress.
     pub capacity: usize,
-    /// How many places are taken.
+    /// How many permits are in use.
     pub backlog: usize,
     /// `running`, `draining`, `stopping`, `closed`.
     pub run: Run,
@@ -43,20 +43,20 @@ pub struct ServletInfo {
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
 pub struct WorkerInfo {
-    /// Which of the servlet's workers.
+    /// The worker's index within the servlet.
     pub index: u32,
-    /// The process it runs in, or ran in last.
+    /// The process in which it runs, or ran last.
     pub pid: u32,
-    /// Whether its process or thread is there.
+    /// Whether its process or thread lives.
     pub alive: bool,
-    /// Whether it is at work.
+    /// Whether it takes requests.
     pub ready: bool,
     /// What it is doing: `vacant`, `starting` (in `new` or `warm_up`), `ready`, `leaving` (in `cleanup`), `failed`
     /// (could not start, or has given up), `dead`.
     pub state: Life,
-    /// For how long it has been in that state, in seconds.
+    /// How long it has been in that state, in seconds.
     pub state_seconds: f64,
-    /// How often it was started anew.
+    /// How often it was restarted.
     pub restarts: u32,
     /// Its counters since the server's start.
     pub counters: Snapshot,
@@ -66,46 +66,46 @@ pub struct WorkerInfo {
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
 pub struct RequestInfo {
-    /// Which of the server's places it has.
+    /// The request's id, from 0 to below the capacity.
     pub id: u32,
-    /// For how long it has been in progress, in seconds; none if nobody has looked at a clock for it yet. A call
-    /// does when it goes to sleep.
+    /// How long it has been in progress, in seconds; `None` if its caller has not read a clock yet, which a call does
+    /// when it goes to sleep.
     pub age_seconds: Option<f64>,
     /// `filling`, `queued`, `claimed`, `forked`, `joining`, `done`.
     pub phase: &'static str,
-    /// The servlet, ensemble or switch where it is; none while it is being written, or when it is done.
+    /// The servlet, ensemble or switch where it is; `None` while its input is being written, or when it is done.
     pub stage: Option<String>,
     /// The worker that has it, if one has.
     pub worker: Option<WorkerName>,
     /// Whether its caller has gone.
     pub caller_gone: bool,
-    /// Its parts in ensembles that are in progress.
+    /// Its branches in ensembles.
     pub branches: Vec<BranchInfo>,
 }
 
-/// A part of a request, for one member of an ensemble.
+/// A branch of a request, for one member of an ensemble.
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
 pub struct BranchInfo {
     /// The ensemble's name.
     pub ensemble: String,
-    /// Which of its members.
+    /// The member's index.
     pub member: u32,
-    /// As of a request; `done` waits for the others.
+    /// As in [`RequestInfo`]; a branch that is `done` waits for the others.
     pub phase: &'static str,
-    /// As of a request.
+    /// As in [`RequestInfo`].
     pub stage: Option<String>,
-    /// As of a request.
+    /// As in [`RequestInfo`].
     pub worker: Option<WorkerName>,
 }
 
-/// A worker that has something.
+/// Names a worker.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct WorkerName {
     /// Its servlet.
     pub servlet: String,
-    /// Which of the servlet's workers.
+    /// The worker's index within the servlet.
     pub index: u32,
     /// Its process.
     pub pid: u32,
@@ -163,25 +163,25 @@ fn request(segment: &Segment, task: Task<'_>, now_ns: u64) -> Option<RequestInfo
         stage: stage(segment, task, phase),
         worker: worker(segment, state),
         caller_gone: state.is_cancelled(),
-        branches: (1..=segment.shape().branches()).filter_map(|place| branch(segment, task, place)).collect(),
+        branches: (1..=segment.shape().branches()).filter_map(|slot| branch(segment, task, slot)).collect(),
     })
 }
 
-fn branch(segment: &Segment, request: Task<'_>, place: u32) -> Option<BranchInfo> {
-    let task = request.sibling(place)?;
+fn branch(segment: &Segment, request: Task<'_>, slot: u32) -> Option<BranchInfo> {
+    let task = request.sibling(slot)?;
     let state = task.word().load();
     let phase = state.phase().filter(|phase| *phase != Phase::Free)?;
-    let (_, fork) = segment.routes().fork_of(place - 1)?;
+    let (_, fork) = segment.routes().fork_of(slot - 1)?;
     Some(BranchInfo {
         ensemble: fork.name.clone(),
-        member: place - 1 - fork.first,
+        member: slot - 1 - fork.first,
         phase: phase.name(),
         stage: stage(segment, task, phase),
         worker: worker(segment, state),
     })
 }
 
-/// Where a task is.
+/// The servlet, ensemble or switch where a task is.
 fn stage(segment: &Segment, task: Task<'_>, phase: Phase) -> Option<String> {
     if !phase.is_under_way() {
         return None;
@@ -196,10 +196,10 @@ fn stage(segment: &Segment, task: Task<'_>, phase: Phase) -> Option<String> {
     Some(name.clone())
 }
 
-/// The worker that a task is with.
+/// The worker that has a task.
 fn worker(segment: &Segment, state: State) -> Option<WorkerName> {
-    let place = state.phase().filter(|phase| phase.is_worked_on()).and(state.owner())?.index();
-    let (node, index, _) = segment.worker_of(place)?;
-    let pid = segment.participants().get(place as usize)?.pid();
+    let row = state.phase().filter(|phase| phase.is_worked_on()).and(state.owner())?.index();
+    let (node, index, _) = segment.worker_of(row)?;
+    let pid = segment.participants().get(row as usize)?.pid();
     Some(WorkerName { servlet: node.name.clone(), index, pid })
 }

@@ -1,7 +1,7 @@
-//! Loans: large inputs written straight into the segment.
+//! Loans: large inputs that the caller writes straight into the segment.
 //!
-//! A loan of `n` numbers is laid out exactly as rkyv lays out a `Vec` of them: the numbers, then the
-//! root that points to them. So the worker reads it as the same `Vec`, and nothing is copied.
+//! A loan of `n` numbers is laid out exactly as rkyv lays out a `Vec` of them: the numbers, then the root that points
+//! to them. So the worker reads it as that `Vec`, and no byte is copied.
 #![expect(unsafe_code, reason = "payload bytes as numbers")]
 
 use super::Server;
@@ -20,7 +20,7 @@ use std::marker::PhantomData;
 use std::ptr::NonNull;
 use std::time::Instant;
 
-/// Numbers whose archived bytes are their own, and for which any bytes are a value.
+/// Numbers whose archived bytes are their own bytes, and for which any bytes are a value.
 ///
 /// # Safety
 /// `Archived<Self>` has the size and bytes of `Self`, any bit pattern of either is valid.
@@ -28,28 +28,28 @@ pub unsafe trait Plain: Payload + Copy {}
 
 macro_rules! plain {
     ($($number:ty),+) => {$(
-        // SAFETY: rkyv's little-endian format archives it as its own bytes, and this crate builds only
-        // on little-endian machines.
+        // SAFETY: rkyv's little-endian format archives the number as its own bytes, and this crate builds only on
+        // little-endian machines.
         unsafe impl Plain for $number {}
         const _: () = assert!(size_of::<Archived<$number>>() == size_of::<$number>());
     )+};
 }
 plain!(u8, i8, u16, i16, u32, i32, u64, i64, f32, f64);
 
-/// A place in the segment for an input of numbers, to be written and then sent with
-/// [`Server::call_loan`]. Its first contents are whatever was there before. Dropping it gives it back.
+/// A buffer in the segment for an input of numbers: write it, then send it with [`Server::call_loan`]. At first it has
+/// the bytes of an earlier use. Dropping it gives its request back.
 pub struct Loan<'s, T: Plain> {
     filled: Filled<'s>,
-    /// The place, as it was had: where it lies is not asked of the segment again.
+    /// The buffer, as the segment gave it: the loan never looks its address up again.
     start: NonNull<u8>,
     len: usize,
     clock: Clock,
     numbers: PhantomData<T>,
 }
 
-// SAFETY: `start` is a place of the request that `filled` has, as good as a mutable reference to it.
+// SAFETY: `start` is a buffer of the request that `filled` holds, so it is like a mutable reference to that.
 unsafe impl<T: Plain> Send for Loan<'_, T> {}
-// SAFETY: as above; a shared loan gives nothing of it.
+// SAFETY: as above; a shared loan gives no access to the buffer.
 unsafe impl<T: Plain> Sync for Loan<'_, T> {}
 
 impl<T: Plain> fmt::Debug for Loan<'_, T> {
@@ -73,7 +73,7 @@ impl<T: Plain> rkyv::Archive for Root<T> {
     }
 }
 
-/// Where numbers lie and how long the whole payload is: the numbers, padding, the root.
+/// The position of the root: behind the numbers and padding.
 fn root_position<T: Plain>(len: usize) -> Option<usize> {
     let numbers = len.checked_mul(size_of::<T>())?;
     numbers.checked_next_multiple_of(align_of::<ArchivedVec<Archived<T>>>())
@@ -84,8 +84,8 @@ fn payload_bytes<T: Plain>(len: usize) -> Option<usize> {
 }
 
 impl<T: Plain, Out: Payload> Server<Vec<T>, Out> {
-    /// A place in the segment for `len` numbers, for a server whose input is a `Vec` of them. It counts
-    /// as a request in progress.
+    /// A buffer in the segment for `len` numbers, for a server whose input is a `Vec` of them. It counts as a request
+    /// in progress.
     ///
     /// ```no_run
     /// # fn main() -> Result<(), ringmill::BoxError> {
@@ -101,12 +101,12 @@ impl<T: Plain, Out: Payload> Server<Vec<T>, Out> {
     /// ```
     ///
     /// # Errors
-    /// [`CallError::PayloadTooLarge`], [`CallError::ServerBacklogFull`] and their like.
+    /// [`CallError::PayloadTooLarge`], [`CallError::PoolExhausted`], or an error of a server that takes no request.
     pub fn loan(&self, len: usize) -> Result<Loan<'_, T>, CallError> {
         self.loan_with(len, CallOptions::default())
     }
 
-    /// [`loan`](Self::loan) with options: whether to wait for a place, and how long.
+    /// [`loan`](Self::loan) with options: whether to wait for a permit, and how long.
     ///
     /// # Errors
     /// As [`loan`](Self::loan).
@@ -121,11 +121,11 @@ impl<T: Plain, Out: Payload> Server<Vec<T>, Out> {
         let (id, clock) = core.acquire(options)?;
         let mut filled = Filled::begin(core, id);
         let filling = filled.filling();
-        let mut place = match bytes {
+        let mut buffer = match bytes {
             n if n <= INLINE_BYTES => filling.inline_place(),
             n => filling.block_place(n as u64).map_err(crate::wire::EncodeError::from)?,
         };
-        let start = NonNull::from(place.as_bytes_mut()).cast();
+        let start = NonNull::from(buffer.as_bytes_mut()).cast();
         Ok(Loan { filled, start, len, clock, numbers: PhantomData })
     }
 
@@ -167,10 +167,10 @@ impl<T: Plain> Loan<'_, T> {
         payload_bytes::<T>(self.len).expect("checked when lent")
     }
 
-    /// The whole place.
-    fn place(&mut self) -> WritePlace<'_> {
-        // SAFETY: the place that was had when lent has at least so many bytes; the request is FILLING and ours,
-        // so nobody else touches them while the loan is borrowed.
+    /// The whole buffer.
+    fn buffer(&mut self) -> WritePlace<'_> {
+        // SAFETY: the buffer has at least that many bytes, checked when it was lent; the request is FILLING and held by
+        // this loan, so no other code touches them while the loan is borrowed.
         WritePlace::over(unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.bytes()) })
     }
 
@@ -191,9 +191,8 @@ impl<T: Plain> Loan<'_, T> {
         }
         let position = root_position::<T>(self.len).expect("checked when lent");
         let root = Root::<T> { len: self.len, numbers: PhantomData };
-        let mut writer = At(self.place(), position);
-        // SAFETY: the position is aligned for the root, and the resolver is that of numbers which lie at
-        // the payload's beginning.
+        let mut writer = At(self.buffer(), position);
+        // SAFETY: the position is aligned for the root, and the resolver is that of numbers at the payload's beginning.
         let written = unsafe { writer.resolve_aligned(&root, VecResolver::from_pos(0)) };
         written.unwrap_or_else(|never| match never {});
         let bytes = self.bytes();
@@ -203,15 +202,15 @@ impl<T: Plain> Loan<'_, T> {
     /// The numbers.
     ///
     /// # Panics
-    /// In a process forked from the server's, where they are not the loan's any more.
+    /// In a process forked from the server's, which does not own the numbers.
     #[must_use]
     pub fn as_mut_slice(&mut self) -> &mut [T] {
         if !self.filled.core().birth.is_here() {
             crate::client::reply::not_ours(self.filled.core());
         }
         let start: *mut T = self.start.as_ptr().cast();
-        // SAFETY: places are 16-aligned and hold the numbers; any bytes are numbers (`Plain`); the request
-        // is FILLING and ours, so nobody else touches them while the loan is borrowed.
+        // SAFETY: buffers are 16-aligned and hold the numbers; any bytes are numbers (`Plain`); the request is FILLING
+        // and held by this loan, so no other code touches them while the loan is borrowed.
         unsafe { std::slice::from_raw_parts_mut(start, self.len) }
     }
 }

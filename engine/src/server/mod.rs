@@ -2,16 +2,16 @@
 //!
 //! # Protocol
 //!
-//! A call takes a free request, writes the input into it, pushes its id into the entry node's ring, and
-//! waits on its state word; the outcome is read in place, through a guard that gives the request back.
-//! Nothing on that path allocates, reads a clock or calls the system, unless somebody sleeps.
+//! A call takes a free request, writes the input into it, pushes its id into the entry node's ring, and waits on its
+//! state word; it reads the outcome in place, through a guard that gives the request back. While both sides are awake,
+//! no step of that allocates, reads a clock or calls the system.
 //!
 //! # Ordering
 //!
-//! * *closing*: who shuts down says so, waits for the requests that are with the workers, and tells these to
-//!   leave. A caller who had an id by then and pushes late is answered by a worker that is still there, or,
-//!   once none is, through the gate of the [`supervisor`](crate::host::supervisor), with an error: nobody waits
-//!   for ever, and nobody is waited for who may never push.
+//! * `[closing]`: a thread that shuts the server down stores `closing`, waits for the requests that are with the
+//!   workers, then tells the workers to leave. A caller that had a permit by then and pushes late is answered by a
+//!   worker that is still there, or, once there is none, through `[down]` of `doorbell`, with an error. So no caller
+//!   waits for ever, and the shutdown waits for no caller that may never push.
 
 mod builder;
 pub(crate) mod debug;
@@ -34,15 +34,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Requests that can be in progress if nothing else is said.
+/// The default capacity.
 pub const DEFAULT_CAPACITY: usize = 256;
 
 /// A running server: takes `In`, gives `Out`. Any number of threads may call it at once.
 ///
 /// Dropping it shuts it down, as [`shutdown`](Self::shutdown) does.
 ///
-/// It belongs to the process that started it. In a process forked from that one every use of it is
-/// [`CallError::Forked`], at once; what has no result does nothing there, and dropping it, or a reply, a loan, a
+/// It belongs to the process that started it. In a process forked from that one every call fails at once with
+/// [`CallError::Forked`]; functions without a result do nothing there, and dropping the server, or a reply, a loan, a
 /// stream or a future of it, frees memory only.
 pub struct Server<In, Out> {
     pub(crate) core: Arc<Core>,
@@ -56,8 +56,8 @@ impl<In, Out> std::fmt::Debug for Server<In, Out> {
 }
 
 impl Server<(), ()> {
-    /// Options for a server of this name. The segment is `/dev/shm/ringmill-<name>`, so a name is used by
-    /// one server at a time: 1 to 55 of `A-Z a-z 0-9 . _ -`, no dot first.
+    /// Options for a server of this name: 1 to 55 characters of `A-Z a-z 0-9 . _ -`, no dot first. The segment is
+    /// `/dev/shm/ringmill-<name>`, so one server at a time can use a name.
     #[must_use]
     pub fn builder(name: impl Into<String>) -> ServerBuilder {
         ServerBuilder::new(name.into())
@@ -65,8 +65,8 @@ impl Server<(), ()> {
 }
 
 impl<In: Payload, Out: Payload> Server<In, Out> {
-    /// Sends one input and waits for its outcome, which is read where it lies; dropping the reply gives
-    /// its place back.
+    /// Sends one input and waits for its outcome, which the reply reads where it lies; dropping the reply gives its
+    /// permit back.
     ///
     /// # Errors
     /// See [`CallError`].
@@ -91,7 +91,7 @@ impl<In: Payload, Out: Payload> Server<In, Out> {
         core.finish_call(filled, clock, options)
     }
 
-    /// Sends one input, and gives a handle to its outcome at once.
+    /// Sends one input, and returns a handle to its outcome at once.
     ///
     /// ```no_run
     /// # fn main() -> Result<(), ringmill::BoxError> {
@@ -102,7 +102,7 @@ impl<In: Payload, Out: Payload> Server<In, Out> {
     /// assert_eq!(*second.wait()?, 2); // blocks; as a future, `second.await` does not
     /// match first.try_take() {
     ///     Some(outcome) => assert_eq!(*outcome?, 1),
-    ///     None => drop(first), // nobody wants it any more
+    ///     None => drop(first), // cancels the request
     /// }
     /// # Ok(())
     /// # }
@@ -114,8 +114,8 @@ impl<In: Payload, Out: Payload> Server<In, Out> {
         self.submit_with(input, CallOptions::default())
     }
 
-    /// [`submit`](Self::submit) with options; the timeout runs from now. Without back-pressure it blocks
-    /// while it waits for a place.
+    /// [`submit`](Self::submit) with options; the timeout runs from now. With [`WhenFull::Wait`] it blocks while it
+    /// waits for a permit.
     ///
     /// # Errors
     /// See [`CallError`].
@@ -142,18 +142,18 @@ impl<In: Payload, Out: Payload> Server<In, Out> {
         self.call_async_with(input, CallOptions::default())
     }
 
-    /// [`call_async`](Self::call_async) with options; the timeout runs from the first poll. Without
-    /// back-pressure the future waits for a place, in the order in which futures come.
+    /// [`call_async`](Self::call_async) with options; the timeout runs from the first poll. With [`WhenFull::Wait`] the
+    /// future waits for a permit, in the order in which futures come.
     pub fn call_async_with<'a>(&'a self, input: &'a In, options: CallOptions) -> CallFuture<'a, In, Out> {
         CallFuture::new(&self.core, input, options)
     }
 
-    /// Sends many inputs and gives their outcomes in the same order, one for each; keeps the pipeline as full as
-    /// the capacity allows, and stops in order when dropped early.
+    /// Sends many inputs and returns their outcomes in the same order, one for each; keeps the pipeline as full as the
+    /// capacity allows, and stops in order when dropped early.
     ///
-    /// The iterator pulls inputs as places come free, in the thread that asks for outcomes.
-    /// [`with_inputs`](Stream::with_inputs) gives each input back with its outcome,
-    /// [`unordered`](Stream::unordered) gives outcomes as they come.
+    /// The iterator pulls inputs as permits come free, in the thread that asks for outcomes.
+    /// [`with_inputs`](Stream::with_inputs) returns each input with its outcome, [`unordered`](Stream::unordered)
+    /// returns outcomes as they come.
     ///
     /// ```no_run
     /// # fn main() -> Result<(), ringmill::BoxError> {
@@ -188,9 +188,9 @@ impl<In: Payload, Out: Payload> Server<In, Out> {
         Stream::new(&self.core, Inputs(inputs.into_iter().fuse()), options)
     }
 
-    /// [`stream`](Self::stream) of anything that inputs can be made of. `prepare` is called on each item before it
-    /// is sent, in the thread that asks for outcomes. Where it fails, the outcome in the item's place is
-    /// [`CallError::Refused`], and no worker sees the item.
+    /// [`stream`](Self::stream) of items from which `prepare` makes inputs. It is called on each item before that is
+    /// sent, in the thread that asks for outcomes. If it fails, the outcome of the item is [`CallError::Refused`], and
+    /// no worker sees the item.
     ///
     /// ```no_run
     /// # fn main() -> Result<(), ringmill::BoxError> {
@@ -235,8 +235,8 @@ impl<In: Payload, Out: Payload> Server<In, Out> {
         Stream::new(&self.core, source, options)
     }
 
-    /// [`stream`](Self::stream) for tasks: an asynchronous stream of inputs, and one of their outcomes in the same
-    /// order, under any executor. It always waits for places.
+    /// [`stream`](Self::stream) for async tasks: takes an asynchronous stream of inputs, and returns one of their
+    /// outcomes in the same order, under any executor. It always waits for permits.
     ///
     /// An iterator becomes a stream by any of the usual adapters, such as `futures_util::stream::iter`.
     ///
@@ -270,7 +270,7 @@ impl<In: Payload, Out: Payload> Server<In, Out> {
 }
 
 impl<In, Out> Server<In, Out> {
-    /// Its name.
+    /// The server's name.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.core.name
@@ -282,8 +282,8 @@ impl<In, Out> Server<In, Out> {
         self.core.capacity as usize
     }
 
-    /// How many requests are in progress: places taken, including those whose caller has gone but whose
-    /// worker is still busy, and replies that have not been dropped. None in a forked child.
+    /// How many permits are in use: requests in progress, including those whose caller has gone but whose worker is
+    /// still busy, and replies that have not been dropped. 0 in a forked child.
     #[must_use]
     pub fn backlog(&self) -> usize {
         if !self.core.birth.is_here() {
@@ -292,7 +292,7 @@ impl<In, Out> Server<In, Out> {
         self.core.free_ids.in_use(&self.core.segment) as usize
     }
 
-    /// What is allowed but hardly meant, such as a capacity below a batch size.
+    /// Warnings about options that are allowed but hardly meant, such as a capacity below a batch size.
     #[must_use]
     pub fn warnings(&self) -> &[String] {
         &self.core.warnings
@@ -304,23 +304,23 @@ impl<In, Out> Server<In, Out> {
         ServerStats::of(&self.core.segment)
     }
 
-    /// Where its segment lies.
+    /// The path of its segment.
     #[must_use]
     pub fn segment_path(&self) -> PathBuf {
         self.core.segment.place().path()
     }
 
-    /// Refuses new requests from now on, and waits until none is in progress: no place of the
-    /// [`backlog`](Self::backlog) is taken. The workers stay; [`shutdown`](Self::shutdown) may follow.
+    /// Refuses new requests from now on, and waits until none is in progress: until the [`backlog`](Self::backlog) is
+    /// 0. The workers stay; [`shutdown`](Self::shutdown) may follow.
     ///
     /// # Errors
-    /// If some are in progress when the time is over. They go on.
+    /// If requests are still in progress when the timeout is over. They go on.
     pub fn drain(&self, limit: Duration) -> Result<(), DrainError> {
         self.core.drain(limit)
     }
 
-    /// What the server is doing at this moment: its workers, and every request in progress. Reads shared memory
-    /// and stops nobody, so the facts are of slightly different moments.
+    /// What the server is doing at this moment: its workers, and every request in progress. Reads shared memory and
+    /// stops no thread, so the facts are of slightly different moments.
     ///
     /// ```no_run
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -335,9 +335,9 @@ impl<In, Out> Server<In, Out> {
         DebugInfo::of(&self.core)
     }
 
-    /// Shuts down: new calls are refused, requests in progress end, workers leave in order. What takes
-    /// longer than the shut-down timeout is killed, and its requests are answered with an error. The
-    /// segment's files are gone afterwards. Calling it again does nothing.
+    /// Shuts down: refuses new calls, waits until requests in progress end, has the workers leave in order. Workers
+    /// that take longer than the shut-down timeout are killed, and their requests are answered with an error. The
+    /// segment's files are gone afterwards. A second call does nothing.
     pub fn shutdown(&self) {
         self.core.shut_down();
     }

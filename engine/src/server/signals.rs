@@ -1,18 +1,18 @@
-//! Signals that end a process: servers shut down in order, and the process ends as if by that signal.
+//! Signals that end a process: shuts servers down in order, then ends the process as if by that signal.
 //!
-//! SIGINT (Ctrl-C), SIGTERM, SIGHUP and SIGQUIT, where they have their default effect when the first server starts. The
-//! first one shuts every server down (requests in progress are answered, new ones refused); the second kills the workers
-//! at once. Either way the segments are gone before the process is, which ends by the signal's default effect, or, as
-//! the first process of a pid namespace, with the exit code 128 + n.
+//! The engine handles SIGINT (Ctrl-C), SIGTERM, SIGHUP and SIGQUIT, if they have their default effect when the first
+//! server starts. The first signal shuts every server down (requests in progress are answered, new ones refused); the
+//! second kills the workers at once. In both cases the segments are gone before the process ends, by the signal's
+//! default effect, or, as the first process of a pid namespace, with the exit code 128 + n.
 //!
 //! # Protocol
 //!
-//! A program decides for itself: with a handler that it had before, ours is not put in its place; one that it puts in
-//! front of ours later (tokio, signal-hook, `sigaction`) is found there when the signal comes, and if it calls ours, as
-//! it was the former one, ours does nothing. The program then drops its servers, or exits.
+//! A program's own handler has precedence. The engine does not replace a handler that it finds. If the program later
+//! replaces the engine's handler (tokio, signal-hook, `sigaction`) and its own calls the former one, the engine's
+//! handler sees that it is not installed and does nothing. The program then drops its servers, or exits.
 //!
-//! A forked child has inherited the handler and nothing behind it: there a signal has its default effect at once, until
-//! the child starts a server of its own.
+//! A forked child inherits the handler, but not the thread behind it: there a signal has its default effect at once,
+//! until the child starts a server of its own.
 
 use crate::client::Core;
 use crate::panics::say;
@@ -25,22 +25,22 @@ use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
 use std::sync::{Mutex, OnceLock, Weak};
 
-/// What a process does about signals.
+/// The process's state for signals.
 #[derive(Debug, Default)]
 struct Signals {
     servers: Mutex<Vec<Weak<Core>>>,
     caught: AtomicU32,
     last: AtomicI32,
     bell: OnceLock<EventFd>,
-    /// Held while the thread that shuts down is started.
+    /// Held while the thread is started that shuts servers down.
     starting: Mutex<()>,
-    /// That thread is there.
+    /// Whether that thread runs.
     watched: AtomicBool,
 }
 
 static SIGNALS: PerProcess<Signals> = PerProcess::new(Signals::default);
 
-/// Has a server shut down when the process is told to end.
+/// Registers a server to be shut down when a signal ends the process.
 pub(crate) fn look_after(server: Weak<Core>) {
     let signals = SIGNALS.get_or_make();
     let mut servers = signals.servers.lock().unwrap_or_else(|e| e.into_inner());
@@ -54,12 +54,12 @@ pub(crate) fn look_after(server: Weak<Core>) {
     match begin_to_watch(signals) {
         Ok(()) => {
             signals.watched.store(true, Ordering::SeqCst);
-            // In a forked child they are ours already, inherited.
+            // A forked child has inherited the engine's handlers.
             let free = |&&signal: &&i32| signal_is_default(signal);
             GROUP_SIGNALS.iter().filter(free).for_each(|&signal| install(signal));
         }
         Err(error) => say(
-            || tracing::warn!(%error, "cannot handle signals: Ctrl-C and SIGTERM end this process without a shut-down; tried again when another server is started"),
+            || tracing::warn!(%error, "cannot handle signals: Ctrl-C and SIGTERM end this process without a shut-down; this is retried when another server is started"),
         ),
     }
 }
@@ -76,12 +76,12 @@ fn begin_to_watch(signals: &'static Signals) -> std::io::Result<()> {
     thread.spawn(move || watch(signals, bell)).map(|_detached| ())
 }
 
-/// The handler's whole work: whose signal it is, which, count, ring. It reads atomics, makes system calls, and takes no
-/// lock.
+/// The handler: checks that it is installed, records the signal, counts, rings. It reads atomics, makes system calls,
+/// and takes no lock.
 extern "C" fn on_signal(signal: i32) {
     keeping_errno(|| {
         if !is_caught_by(signal, on_signal) {
-            return; // called by the one in front of us, which decides
+            return; // the program's handler has called this one, and decides
         }
         match SIGNALS.get().filter(|signals| signals.watched.load(Ordering::SeqCst)) {
             Some(signals) => {

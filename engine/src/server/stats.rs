@@ -25,40 +25,40 @@ pub struct ServletStats {
     pub workers: Vec<WorkerStats>,
 }
 
-/// Statistics of a worker, or of one thread of it; its counters go on over restarts.
+/// Statistics of a worker, or of one thread of it; its counters continue over restarts.
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
 pub struct WorkerStats {
-    /// Which of the servlet's workers.
+    /// The worker's index within the servlet.
     pub index: u32,
-    /// Which of that worker's threads; 0 if it has one.
+    /// The thread's index within the worker; 0 if it has one thread.
     pub thread: u32,
-    /// Its process; 0 while it is not there.
+    /// The pid of its process; 0 while it has none.
     pub pid: u32,
-    /// Whether it is at work.
+    /// Whether it takes requests.
     pub ready: bool,
-    /// How often it was started anew.
+    /// How often it was restarted.
     pub restarts: u32,
     /// Its counters since the server's start.
     pub counters: Snapshot,
 }
 
-/// Batches in numbers.
+/// The numbers and sizes of batches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct BatchStats {
-    /// How many batches.
+    /// The number of batches.
     pub count: u64,
-    /// How many items in them.
+    /// The number of items in all of them.
     pub items: u64,
-    /// Items of the smallest.
+    /// The items of the smallest batch.
     pub min: u64,
-    /// Items of the largest.
+    /// The items of the largest batch.
     pub max: u64,
 }
 
 impl BatchStats {
-    /// Items a batch; 0 if there was none.
+    /// The mean number of items of a batch; 0 without batches.
     #[must_use]
     pub fn mean(&self) -> f64 {
         if self.count == 0 { 0.0 } else { self.items as f64 / self.count as f64 }
@@ -66,13 +66,13 @@ impl BatchStats {
 }
 
 impl ServletStats {
-    /// All its workers' counters together.
+    /// The sum of its workers' counters.
     #[must_use]
     pub fn total(&self) -> Snapshot {
         self.workers.iter().map(|worker| worker.counters).fold(Snapshot::default(), Snapshot::merged)
     }
 
-    /// All its workers' batches.
+    /// The batches of all its workers.
     #[must_use]
     pub fn batches(&self) -> BatchStats {
         let total = self.total();
