@@ -430,8 +430,8 @@ fn main_exits_without_dropping_its_server() {
 #[test]
 fn main_panics() {
     guarded(|| {
-        assert_program_leaves_nothing(&[], "panic", Some(101), "as told");
-        assert_program_leaves_nothing(&["threads"], "panic", Some(101), "as told");
+        assert_program_leaves_nothing(&[], "panic", Some(101), "as ordered");
+        assert_program_leaves_nothing(&["threads"], "panic", Some(101), "as ordered");
     });
 }
 
