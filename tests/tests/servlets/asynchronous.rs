@@ -1,5 +1,4 @@
-//! Futures and asynchronous streams: under any executor, with nothing lost when they are dropped, and nobody
-//! told too late.
+//! Futures and asynchronous streams: under any executor, with nothing lost when they are dropped, and no wake too late.
 
 use futures_util::future::join_all;
 use futures_util::{Stream, StreamExt, stream};
@@ -25,7 +24,7 @@ fn start(host: Host, capacity: usize, gate: &Gate) -> Server<Ask, Seen> {
     host.start::<Probe>(builder, gate.name(), Crew::of(1))
 }
 
-/// Waits for a place.
+/// Waits for a permit.
 fn patient() -> CallOptions {
     CallOptions::new().when_full(WhenFull::Wait).timeout(GUARD)
 }
@@ -99,7 +98,7 @@ fn futures_and_replies_go_from_thread_to_thread() {
 
 const MANY: u64 = 3000;
 
-/// Each gets its own answer, although there are far fewer places.
+/// Each future gets its own answer, although there are far fewer permits.
 async fn call_many(server: &Server<u64, u64>) {
     let call = |value: u64| async move {
         let outcome = server.call_async_with(&value, patient()).await;
@@ -207,7 +206,7 @@ fn the_permit_is_given_back_if_the_executor_never_polls_again() {
         let mut queued = server.call_async_with(&one, options);
         hands[1].assert_pending(&mut queued);
         hands[0].wait_until_woken();
-        // One whose outcome comes, and nobody fetches it.
+        // A future whose outcome comes, and is not fetched.
         let mut unfetched = server.call_async_with(&one, unhurried);
         hands[2].assert_pending(&mut unfetched);
         hands[1].wait_until_woken();
@@ -220,7 +219,7 @@ fn the_permit_is_given_back_if_the_executor_never_polls_again() {
         let batch = server.call(&one).expect("an answer").batch.to_native();
         assert!(
             (2..=3).contains(&batch),
-            "what was queued was not worked on; the last one surely only in time"
+            "queued requests were skipped; the last one may have been in time"
         );
     });
 }
@@ -243,7 +242,7 @@ fn timeouts_wake() {
                 assert!(enqueueing.is_zero() && total >= limit && begun.elapsed() >= limit);
             }
         })));
-        // The same with a deadline.
+        // A deadline also wakes.
         let deadline = Instant::now() + Duration::from_millis(10);
         is_late(pollster::block_on(server.call_async_with(&one, patient().deadline(deadline))));
         assert!(Instant::now() >= deadline);
@@ -312,7 +311,7 @@ fn without_back_pressure_futures_get_permits_in_the_order_they_came() {
         drop(place);
         hands[0].wait_until_woken();
         assert!(!hands[1].is_woken() && !hands[2].is_woken());
-        // The first goes without having taken it: the next is told.
+        // The first future goes without taking the permit: the next one is woken.
         let [first, second, third] = futures;
         drop(first);
         hands[1].wait_until_woken();
@@ -323,8 +322,8 @@ fn without_back_pressure_futures_get_permits_in_the_order_they_came() {
     });
 }
 
-/// Symptom: it said that it had waited for less than its limit. Cause: the wait was counted only from when the
-/// reactor's thread had been started, which the first such future does. Fix: from the same moment as the limit.
+/// Symptom: the error gave a wait shorter than its limit. Cause: the wait counted only from the start of the reactor's thread,
+/// which the first such future starts. Fix: both count from the same moment.
 #[test]
 fn a_future_that_gets_no_permit_says_how_long_it_waited() {
     on_both(|host| {
@@ -332,7 +331,7 @@ fn a_future_that_gets_no_permit_says_how_long_it_waited() {
         let place = server.call(&ask(0)).expect("a place");
         let (limit, one) = (Duration::from_millis(10), ask(1));
         let Err(error) = pollster::block_on(server.call_async_with(&one, patient().timeout(limit))) else {
-            panic!("there is no place")
+            panic!("there is no permit")
         };
         let CallError::ServerBacklogFull { capacity: 1, waited } = error else { panic!("{error}") };
         assert!(waited >= limit);
@@ -352,7 +351,7 @@ fn a_permit_that_a_worker_frees_wakes_a_waiting_future() {
         let (hand, two) = (ByHand::default(), ask(2));
         let mut in_line = server.call_async_with(&two, patient());
         hand.assert_pending(&mut in_line);
-        drop(abandoned); // its place stays taken until the worker meets it
+        drop(abandoned); // its permit stays taken until the worker meets it
         arrival.release();
         let reply = held.wait().expect("an answer"); // and this one's stays taken
         assert_eq!(pollster::block_on(in_line).expect("an answer").value, 2);
@@ -405,7 +404,7 @@ fn a_servlet_that_is_down_fails_waiting_futures() {
     let mut in_line = server.call_async_with(&one, patient());
     hand.assert_pending(&mut in_line);
     let killed = RefCell::new(Vec::new());
-    wait_until("it is told", || {
+    wait_until("it is woken", || {
         let worker = server.stats().servlets[0].workers[0].clone();
         if worker.ready && !killed.borrow().contains(&worker.pid) {
             kill(worker.pid);
@@ -413,7 +412,7 @@ fn a_servlet_that_is_down_fails_waiting_futures() {
         }
         hand.is_woken()
     });
-    // No place has come free, nor will one do it any good.
+    // No permit has come free, and a free one would not help.
     assert!(matches!(hand.poll(&mut in_line), Poll::Ready(Err(CallError::ServletDown { .. }))));
 }
 
@@ -449,7 +448,7 @@ fn asynchronous_streams_are_in_order_under_every_executor() {
                 let slow: Vec<_> = server.stream_async_with(reluctant(500), options).collect().await;
                 assert!(slow.iter().map(|x| x.as_ref().ok().copied()).eq((0..500).map(Some)));
             }
-            // Each is not polled while it waits for the other, so neither may take every place.
+            // Neither stream is polled while it waits for the other, so neither may take every permit.
             let few = StreamOptions::new().window(4);
             let ready = server.stream_async_with(stream::iter(0..1000), few);
             let both: Vec<_> = ready.zip(server.stream_async_with(reluctant(1000), few)).collect().await;

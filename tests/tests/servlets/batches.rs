@@ -1,5 +1,5 @@
-//! Batches are exactly what the rules of size and window say, one reader at a time collects, and the
-//! window's clock runs from the oldest item's enqueueing.
+//! Batches follow the rules of size and window exactly, one reader at a time collects, and the window's clock runs from the
+//! oldest item's enqueueing.
 
 use proptest::prelude::*;
 use ringmill::{CallError, CallOptions, Server};
@@ -98,7 +98,7 @@ fn no_worker_steals_from_a_batch_whose_window_is_open() {
     on_both(|host| {
         let gate = Gate::new();
         let server = start(host, 64, &gate, Crew::of(2).patient(12, HOUR));
-        // Twelve callers, each with one item, one after the other: whoever holds the window must see them all.
+        // Twelve callers, each with one item, one after the other: the worker that holds the window must see them all.
         let seen = std::thread::scope(|scope| {
             let server = &server;
             let calls: Vec<_> = (0..12)
@@ -160,10 +160,9 @@ fn a_batch_size_alone_brings_a_window() {
 /// Items wait behind a busy worker until they are older than the window; then the worker must take them
 /// at once, and not wait once more.
 ///
-/// That a worker does *not* wait shows in what it takes: another item is sent when its batch has been
-/// closed, or, if that takes nearly as long as the window, before. So a worker that waits anew has the
-/// other item in its batch, each time. One that is only slow because the machine is busy may have it now
-/// and then: hence several tries.
+/// Whether a worker waits shows in its batch: the test sends another item when the batch has been closed, or, if that takes
+/// nearly as long as the window, before. So a worker that waits again has the other item in its batch, each time. A worker that
+/// is only slow because the machine is busy may have it now and then: hence several tries.
 #[test]
 fn the_window_runs_from_the_oldest_enqueueing() {
     const WINDOW: Duration = Duration::from_secs(1);
@@ -180,7 +179,7 @@ fn the_window_runs_from_the_oldest_enqueueing() {
                     |item: Ask| scope.spawn(move || server.call(&item).and_then(|reply| reply.into_owned()));
                 let aged = [call(stopper()), call(ask(1))];
                 wait_for_depth(server, 2);
-                std::thread::sleep(WINDOW); // what is waited for is that time passes
+                std::thread::sleep(WINDOW); // the test needs time to pass
                 let (closed, is_closed) = mpsc::channel();
                 let late = scope.spawn(move || {
                     let _ = is_closed.recv_timeout(WINDOW * 9 / 10);
@@ -188,7 +187,7 @@ fn the_window_runs_from_the_oldest_enqueueing() {
                 });
                 busy.release();
                 let arrival = gate.arrival();
-                closed.send(()).ok(); // nobody listens if it has been sent
+                closed.send(()).ok(); // the receiver has gone if the item has been sent
                 arrival.release();
                 all_ok(first.join().expect("no panic"));
                 let aged = all_ok(aged.map(|call| call.join().expect("no panic")).into());
@@ -198,7 +197,7 @@ fn the_window_runs_from_the_oldest_enqueueing() {
                 late.batch != aged[0].batch
             })
         };
-        assert!((0..TRIES).any(|_| closed_at_once()), "items older than the window had to wait again");
+        assert!((0..TRIES).any(|_| closed_at_once()), "items older than the window waited once more");
     });
 }
 
@@ -232,7 +231,7 @@ fn with_four_workers_a_piled_up_ring_is_drained_in_full_batches() {
     });
 }
 
-/// Calls whose callers have gone by the time that the worker looks.
+/// Calls whose callers have gone when the worker looks.
 fn call_and_go(server: &Server<Ask, Seen>, count: u64) {
     for value in 0..count {
         let options = CallOptions::new().timeout(Duration::from_millis(1));
@@ -255,7 +254,7 @@ fn items_whose_callers_have_gone_do_not_count_in_a_batch() {
             call.join().expect("no panic").expect("an answer");
             all_ok(stream.join().expect("no panic"))
         });
-        assert_eq!(batch_sizes(&seen), [4, 1], "batches are of those who still wait");
+        assert_eq!(batch_sizes(&seen), [4, 1], "batches have only items whose callers still wait");
         let total = server.stats().servlets[0].total();
         assert_eq!((total.skipped, total.items), (3, 1 + 5));
     });

@@ -35,7 +35,7 @@ ringmill::make_worker!(Join: Strings => String, |parts: &Archived<Strings>| {
 
 ringmill::init!(Head, Tail, Length, Combine, Greet, Hand, Join, Nothing);
 
-/// Does what an item says to whoever has its label: `stop a`, `fail b`, `die c`; else puts its label before it.
+/// Obeys an item that names its label: `stop a`, `fail b`, `die c`; otherwise puts its label before the item.
 struct Hand {
     gate: String,
     label: String,
@@ -75,7 +75,7 @@ fn hand(host: Host, gate: &Gate, label: &str) -> BoxServlet<String, String> {
     }
 }
 
-/// A hand that is not started again.
+/// A hand that is not restarted.
 fn mortal(gate: &Gate, label: &str) -> BoxServlet<String, String> {
     let config = (gate.name(), label.to_string());
     ProcessServlet::<Hand>::new(config).name(label).restarts(Restarts::default().limit(0)).boxed()
@@ -85,7 +85,7 @@ fn hands(host: Host, gate: &Gate, labels: &str) -> Vec<BoxServlet<String, String
     labels.chars().map(|label| hand(host, gate, &label.to_string())).collect()
 }
 
-/// Starts a server; at the end of the body every place is back, the segment is consistent, no block is in use,
+/// Starts a server; at the end of the body every permit is back, the segment is consistent, no block is in use,
 /// and after the shutdown nothing is left.
 fn with_server<S: Servlet>(servlet: S, body: impl FnOnce(&Server<S::In, S::Out>)) {
     let name = fresh_name("compound");
@@ -257,7 +257,7 @@ fn the_first_error_ends_the_item_and_late_members_are_dropped() {
                 );
                 assert!(!error.to_string().contains('\n'), "{error}");
                 assert!(format!("{error:#}").contains("\na: not finished"), "{error:#}");
-                // Its place is taken as long as the late member works; others go on.
+                // Its permit is taken as long as the late member works; other requests go on.
                 assert_eq!(server.backlog(), 1);
                 assert!(matches!(server.call(&"fail b".to_string()), Err(CallError::Ensemble(_))));
                 late.release();
@@ -273,7 +273,7 @@ fn members_that_have_not_begun_are_skipped_once_the_item_has_failed() {
     let gate = Gate::new();
     with_server(Ensemble::each(hands(Host::Processes, &gate, "ab")), |server| {
         std::thread::scope(|scope| {
-            // a is busy with another item; so the second one's branch waits in its ring.
+            // a is busy with another item; so the second item's branch waits in its ring.
             let first =
                 scope.spawn(|| server.call(&"stop a".to_string()).and_then(|reply| reply.into_owned()));
             let busy = gate.arrival();
@@ -429,7 +429,7 @@ fn a_call_that_times_out_in_an_ensemble_gives_its_permit_back() {
             let options = CallOptions::new().timeout(Duration::from_millis(1));
             let outcome = server.call_with(&"stop a, stop b".to_string(), options);
             assert!(matches!(outcome, Err(CallError::Timeout { .. })), "{outcome:?}");
-            // One may not have been begun, and then never is.
+            // A member may not have begun its branch, and then it never does.
             while server.backlog() > 0 {
                 if let Some(arrival) = gate.arrival_if_any() {
                     arrival.release();
@@ -483,7 +483,7 @@ fn shutting_down_waits_for_every_stage() {
 
 /// Has the process worker that this item kills given up.
 fn take_down(server: &Server<String, Results>, die: &str) {
-    // Each death is told, then how the servlet fares; once it is down nothing is restarted any more.
+    // The log has each death, then the servlet's state; once it is down nothing is restarted any more.
     wait_until("it is down", || {
         let outcomes = server.call(&die.to_string()).and_then(|reply| reply.into_owned());
         let down = |error: &RemoteError| matches!(error.cause, RemoteCause::Down { .. });
@@ -491,9 +491,9 @@ fn take_down(server: &Server<String, Results>, die: &str) {
     });
 }
 
-/// Symptom: items of a stream waited for ever, between an ensemble with a member that is down and the next
-/// stage. Cause: who brings items to a node that is down answers them; that joined the ensemble and added to the
-/// outbox, behind what was being flushed. Fix: flush until nothing is left.
+/// Symptom: items of a stream waited for ever, between an ensemble with a member that is down and the next stage. Cause: a
+/// participant that pushes to a node that is down answers its items; that joined the ensemble and added to the outbox, behind
+/// the items being flushed. Fix: flush until nothing is left.
 #[test]
 fn a_member_that_is_down_does_not_keep_the_item_from_the_next_stage() {
     let gate = Gate::new();
@@ -515,8 +515,9 @@ fn a_member_that_is_down_does_not_keep_the_item_from_the_next_stage() {
     }
 }
 
-/// Symptom: "nobody here can choose". Cause: a switch behind an ensemble that keeps errors had no node of its own
-/// where its members end in threads, although a process on the way may be where the last of them fails.
+/// Symptom: an item ended because its process could not run the switch's function. Cause: a switch behind an ensemble that keeps
+/// errors had no node of its own if the ensemble's members end in threads, although the last of them may fail in a process on
+/// the way.
 #[test]
 fn a_switch_behind_an_ensemble_whose_member_fails_in_a_process() {
     let gate = Gate::new();
@@ -540,9 +541,8 @@ fn a_switch_behind_an_ensemble_whose_member_fails_in_a_process() {
     });
 }
 
-/// Symptom: an item whose other members had values ended with "the outcome has … bytes". Cause: the error of an
-/// ensemble within tells the values that there were, which together with them did not fit. Fix: errors are
-/// shortened.
+/// Symptom: an item whose other members had values ended with "the outcome has … bytes". Cause: the error of an inner ensemble
+/// lists its values, and did not fit beside the values of the outer one. Fix: errors are shortened.
 #[test]
 fn a_long_error_leaves_room_for_the_values() {
     let gate = Gate::new();
@@ -586,7 +586,7 @@ fn each_servlet_that_is_down_is_named() {
     }
 }
 
-/// Trees that nobody would draw, and segments without a block.
+/// Unusual trees, and segments without a block.
 #[test]
 fn odd_trees_work() {
     let gate = Gate::new();
@@ -655,8 +655,8 @@ fn odd_trees_work() {
     }
 }
 
-/// Symptom: an `EnsembleError` of lateness, where a servlet alone gives a `Timeout`. Cause: only an error of one
-/// servlet was looked at. Fix: so are those of members.
+/// Symptom: an `EnsembleError` of expired members, where a servlet alone gives a `Timeout`. Cause: the caller looked only at a
+/// single servlet's error. Fix: it looks at members' errors too.
 #[test]
 fn a_deadline_that_is_over_within_an_ensemble_is_a_timeout() {
     let gate = Gate::new();

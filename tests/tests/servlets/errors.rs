@@ -1,5 +1,5 @@
-//! What goes wrong in a worker's code is an error for exactly the items it concerns, with all that a
-//! person needs to know; the worker goes on.
+//! A failure in a worker's code is an error for exactly the items it concerns, with all the facts that a person needs; the
+//! worker goes on.
 
 use ringmill::{
     Batch, BatchWorker, BoxError, CallError, Context, OnDeath, ProcessServlet, RemoteCause, RemoteError,
@@ -74,7 +74,7 @@ fn clerks(host: Host, gate: &Gate, crew: Crew) -> Server<String, u64> {
     host.start::<Clerk>(Server::builder(fresh_name("errors")), gate.name(), crew)
 }
 
-/// What a call that fails on the worker's side says.
+/// The message of a call that fails on the worker's side.
 #[track_caller]
 fn remote<Out: ringmill::Payload>(server: &Server<String, Out>, item: &str) -> (RemoteError, String) {
     let error = server.call(&item.to_string()).map(drop).expect_err("it fails");
@@ -126,7 +126,7 @@ fn a_panic_is_an_error_with_its_line_and_the_worker_goes_on() {
         for item in ["panic", "panic with a value"] {
             let (error, text) = remote(&server, item);
             let RemoteCause::Panicked { message, .. } = &error.cause else { panic!("{error:?}") };
-            assert!(message.contains("errors.rs:"), "its place: {message}");
+            assert!(message.contains("errors.rs:"), "its line: {message}");
             assert!(text.starts_with(&format!("clerk/0 (pid {pid}): panicked: ")), "{text}");
         }
         let (error, _) = remote(&server, "panic");
@@ -175,7 +175,7 @@ fn an_error_too_large_for_its_buffer_is_shortened_and_not_lost() {
             assert_eq!((error.servlet.as_str(), error.pid), ("clerk", pid_of(server, 0)));
         };
         full(&clerks(host, &Gate::new(), Crew::of(1)));
-        // Without any blocks only the place in line is left, for whatever it holds.
+        // Without blocks only the in-line buffer is left, for as much as it holds.
         let builder = Server::builder(fresh_name("errors")).max_payload(0);
         let server = host.start::<Clerk>(builder, "no gate".into(), Crew::of(1));
         let (error, text) = remote(&server, "say much");
@@ -193,7 +193,7 @@ fn an_error_says_which_of_several_workers_it_comes_from() {
         let gate = Gate::new();
         let server = &clerks(host, &gate, Crew::of(2));
         std::thread::scope(|scope| {
-            // One is held, so the other one answers.
+            // One worker is held, so the other one answers.
             let held = scope.spawn(|| server.call(&"stop".to_string()).map(drop));
             let arrival = gate.arrival();
             let (error, _) = remote(server, "fail");
@@ -262,8 +262,7 @@ impl BatchWorker for Foreman {
     }
 }
 
-/// Has a foreman handle one batch of these items; what became of each: its outcome, or the error's text
-/// without where it was.
+/// Gives a foreman one batch of these items; returns the outcome of each, or the error's text without its worker.
 fn one_batch(host: Host, items: &[&str]) -> Vec<Result<String, String>> {
     let gate = Gate::new();
     let builder = Server::builder(fresh_name("errors"));
@@ -272,7 +271,7 @@ fn one_batch(host: Host, items: &[&str]) -> Vec<Result<String, String>> {
     let count = items.len() as u64;
     let outcomes = pile_up(&server, &gate, "stop".into(), items);
     assert_eq!(server.stats().servlets[0].batches().max, count, "they were one batch");
-    // Whatever happened, the worker goes on.
+    // In every case the worker goes on.
     assert_eq!(server.call(&"well".to_string()).expect("an answer").as_str(), "well");
     assert_eq!(server.backlog(), 0);
     let shown = |outcome: Result<String, CallError>| {
@@ -406,7 +405,7 @@ impl Worker for Leaver {
 
     fn cleanup(&mut self, reason: &Stop) {
         report(&self.gate, &format!("{reason:?}"));
-        assert!(!self.panics, "as it was told");
+        assert!(!self.panics, "as its configuration says");
     }
 }
 
@@ -417,7 +416,7 @@ fn cleanup_gets_the_reason_and_runs_once_in_each_worker() {
             let (gate, name) = (Gate::new(), fresh_name("errors"));
             let server = host.start::<Leaver>(Server::builder(&name), (gate.name(), panics), Crew::of(3));
             assert!(server.call(&()).is_ok());
-            assert!(gate.arrival_if_any().is_none(), "nobody leaves yet");
+            assert!(gate.arrival_if_any().is_none(), "no worker leaves yet");
             server.shutdown();
             for _ in 0..3 {
                 assert_eq!(gate.arrival().label(), "Shutdown");
@@ -455,7 +454,7 @@ impl<D: Fallible + ?Sized> DeserializeWith<Archived<u64>, u64, D> for Fussy {
     }
 }
 
-/// A text of so many bytes, and a fussy number.
+/// A text of this many bytes, and a fussy number.
 #[derive(rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
 struct Letter {
     text: String,
@@ -480,12 +479,12 @@ impl Worker for Scribe {
     }
 }
 
-/// Symptom: a caller waited for ever. Cause: its outcome's own serialiser panicked when the task had left the desk,
-/// and so nobody answered it. Fix: it leaves the desk once its outcome is written.
+/// Symptom: a caller waited for ever. Cause: its outcome's own serialiser panicked when the task had left the desk, so no code
+/// answered it. Fix: the task leaves the desk once its outcome is written.
 #[test]
 fn a_panic_while_an_outcome_is_written_is_its_items_error() {
     for policy in [OnDeath::Fail, OnDeath::Retry(1)] {
-        // Few blocks: one that such an outcome kept would be missed.
+        // Few blocks: a block that such an outcome leaked would be missing.
         let scribe = ProcessServlet::<Scribe>::new(()).on_death(policy).batch_size(4);
         let server = Server::builder(fresh_name("scribe")).capacity(4).max_payload(4096);
         let server: Server<(u64, u32), Letter> = server.start(scribe).expect("it starts");

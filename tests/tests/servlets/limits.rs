@@ -1,5 +1,4 @@
-//! Back-pressure, timeouts and cancellation: `capacity` bounds what is in progress, and each place in it
-//! is given back.
+//! Back-pressure, timeouts and cancellation: `capacity` bounds the requests in progress, and each permit is given back.
 
 use ringmill::{CallError, CallOptions, Server, StreamOptions, WhenFull};
 use ringmill_shm::segment::{Place, Segment};
@@ -19,17 +18,17 @@ fn start(host: Host, capacity: usize, gate: &Gate) -> Server<Ask, Seen> {
     host.start::<Probe>(builder, gate.name(), Crew::of(1))
 }
 
-/// Without back-pressure: waits for a place.
+/// Without back-pressure: waits for a permit.
 fn patient() -> CallOptions {
     CallOptions::new().when_full(WhenFull::Wait).timeout(GUARD)
 }
 
-/// Waits until a caller waits for a place, or is past that.
+/// Waits until a caller waits for a permit, or has got one.
 #[track_caller]
 fn wait_for_waiter(server: &Server<Ask, Seen>, is_past: impl Fn() -> bool) {
     let place = Place::named(server.name()).expect("a name");
     let segment = Segment::inspect(place).expect("a living server's segment");
-    wait_until("a caller that waits for a place", || segment.freed().is_awaited() || is_past());
+    wait_until("a caller waits for a permit", || segment.freed().is_awaited() || is_past());
 }
 
 /// Opens the gate for whatever is still in progress.
@@ -41,7 +40,7 @@ fn let_all_go(server: &Server<Ask, Seen>, gate: &Gate) {
     });
 }
 
-/// Every place can be had: none is lost.
+/// Every permit can be taken: none is lost.
 #[track_caller]
 fn assert_every_place_is_free(server: &Server<Ask, Seen>) {
     let take = |value| server.call_with(&ask(value), patient()).expect("a place comes free");
@@ -61,7 +60,7 @@ fn with_back_pressure_a_full_server_refuses_at_once() {
             let others = [1, 2].map(|value| scope.spawn(move || server.call(&ask(value)).map(drop)));
             wait_for_depth(server, 2);
             assert_eq!(server.backlog(), 3);
-            let error = server.call(&ask(3)).expect_err("no place is free");
+            let error = server.call(&ask(3)).expect_err("no permit is free");
             let told =
                 "all 3 permits of the server are in use: call less often, or start it with a larger capacity";
             assert_eq!(error.to_string(), told);
@@ -102,7 +101,7 @@ fn without_back_pressure_a_call_that_gets_no_permit_says_how_long_it_waited() {
         std::thread::scope(|scope| {
             let (arrival, first) = hold(scope, server, &gate, stopper());
             let limit = Duration::from_millis(20);
-            let error = server.call_with(&ask(1), patient().timeout(limit)).expect_err("no place");
+            let error = server.call_with(&ask(1), patient().timeout(limit)).expect_err("no permit");
             let CallError::ServerBacklogFull { capacity: 1, waited } = error else { panic!("{error:?}") };
             assert!(waited >= limit, "{waited:?}");
             let waited = waited.as_secs_f64();
@@ -133,7 +132,7 @@ fn a_request_that_times_out_before_a_worker_begins_it_is_skipped() {
                 let told = format!("no outcome within {total:.3} s (0.000 s of it waiting for a permit)");
                 assert_eq!(error.to_string(), told);
             }
-            // Their places are taken until the worker comes by.
+            // Their permits are taken until the worker reaches them.
             assert!(matches!(server.call(&ask(3)), Err(CallError::ServerBacklogFull { .. })));
             arrival.release();
             first.join().expect("no panic").expect("an answer");
@@ -141,7 +140,7 @@ fn a_request_that_times_out_before_a_worker_begins_it_is_skipped() {
         assert_every_place_is_free(server);
         let total = server.stats().servlets[0].total();
         assert_eq!(total.skipped, 2);
-        assert_eq!(total.items, 1 + 3, "what was skipped was not worked on");
+        assert_eq!(total.items, 1 + 3, "no worker worked on skipped requests");
     });
 }
 
@@ -157,7 +156,7 @@ fn a_timeout_says_how_long_it_waited_for_a_permit() {
             wait_for_waiter(server, || waiting.is_finished());
             arrival.release();
             first.join().expect("no panic").expect("an answer");
-            // It has a place now, and nobody lets it go on.
+            // It has a permit now, and its worker is held.
             match waiting.join().expect("no panic").expect_err("nobody lets it go on") {
                 CallError::Timeout { enqueueing, total } => {
                     assert!(!enqueueing.is_zero() && enqueueing < total, "{enqueueing:?}, {total:?}");
@@ -177,7 +176,7 @@ fn a_request_that_times_out_at_work_gives_its_permit_back_when_the_worker_is_don
         let gate = Gate::new();
         let server = &start(host, 2, &gate);
         let mut at_work = None;
-        // The source ends only when the worker is at the first item: so that one is late *at work*.
+        // The source ends only when the worker is at the first item: so that item is late *at work*.
         let source = (0..).map_while(|value| {
             if value > 0 {
                 at_work = Some(gate.arrival());
@@ -186,7 +185,7 @@ fn a_request_that_times_out_at_work_gives_its_permit_back_when_the_worker_is_don
         });
         let options = StreamOptions::new().timeout(Duration::from_millis(5));
         let outcomes: Vec<_> = server.stream_with(source, options).collect();
-        assert!(matches!(outcomes[..], [Err(CallError::Timeout { .. })]), "late, in its place: {outcomes:?}");
+        assert!(matches!(outcomes[..], [Err(CallError::Timeout { .. })]), "late, in its turn: {outcomes:?}");
         assert_eq!(server.backlog(), 1, "the worker still has it");
         std::thread::scope(|scope| {
             let other = scope.spawn(|| server.call(&ask(1)).map(drop));
@@ -211,8 +210,8 @@ fn capacity_is_never_exceeded() {
         for _ in 0..25 {
             let all_at_once = &Barrier::new(CALLERS);
             std::thread::scope(|scope| {
-                // The worker is held, so a place that was taken stays taken: as many calls as there are
-                // other places get in, and all the others are refused.
+                // The worker is held, so a permit that was taken stays taken: as many calls as there are
+                // other permits get in, and all the others are refused.
                 let (arrival, first) = hold(scope, server, &gate, stopper());
                 let (refused, refusals) = mpsc::channel();
                 let calls: Vec<_> = (0..CALLERS as u64)
@@ -256,7 +255,7 @@ fn replies_that_are_kept_hold_their_permits() {
         assert_eq!(server.backlog(), 3);
         assert_eq!(server.call(&ask(5)).expect("the place of the dropped one").value, 5);
         let values: Vec<u64> = kept.iter().map(|reply| reply.value.to_native()).collect();
-        assert_eq!(values, [0, 2, 3], "what others do meanwhile does not change them");
+        assert_eq!(values, [0, 2, 3], "other requests do not change them");
         drop(kept);
         assert_every_place_is_free(&server);
     });
@@ -352,7 +351,7 @@ fn a_stream_that_gets_no_permit_says_so_and_loses_no_item() {
         let other = server.call(&ask(0)).expect("a place");
         let limit = Duration::from_millis(100);
         let mut stream = server.stream_with((0..20).map(ask), StreamOptions::new().timeout(limit));
-        let error = stream.next().expect("not over").expect_err("no place");
+        let error = stream.next().expect("not over").expect_err("no permit");
         let CallError::ServerBacklogFull { capacity: 1, waited } = error else { panic!("{error:?}") };
         assert!(waited >= limit);
         drop(other);
@@ -376,7 +375,7 @@ fn a_stream_and_calls_share_the_permits() {
         std::thread::scope(|scope| {
             let stream = scope.spawn(move || stream_all(server, (0..2_000).map(ask)));
             for value in 0..500 {
-                // The stream wants every place, but leaves some to those who wait.
+                // The stream wants every permit, but leaves some to callers that wait.
                 assert_eq!(server.call_with(&ask(value), patient()).expect("a place").value, value);
             }
             assert!(stream.join().expect("no panic").iter().all(Result::is_ok));

@@ -1,4 +1,4 @@
-//! What a server and its servlets do for their callers, a module a topic.
+//! A server and its servlets as their callers see them, a module a topic.
 
 mod asynchronous;
 mod batches;

@@ -1,5 +1,4 @@
-//! Each caller gets its own answer and each stream its own in order, whatever travels and however many
-//! there are at once.
+//! Each caller gets its own answer and each stream its own in order, for every payload and any number of callers at once.
 
 use ringmill::{
     BoxError, CallError, CallOptions, Context, Cpus, PassThrough, Pin, ProcessServlet, Server, ThreadServlet,
@@ -45,7 +44,7 @@ fn half(x: &Archived<u32>) -> Result<u32, BoxError> {
     if x.is_multiple_of(2) { Ok(x / 2) } else { Err(BoxError::msg(format!("{x} is odd"))) }
 }
 
-/// An answer that nobody has by accident.
+/// An answer that no other request has by accident.
 fn mix(x: u64) -> u64 {
     let x = (x ^ x >> 31).wrapping_mul(0x9E37_79B9_7F4A_7C15);
     x ^ x >> 29
@@ -55,7 +54,7 @@ fn builder() -> ringmill::ServerBuilder {
     Server::builder(fresh_name("order"))
 }
 
-/// Every place can be had: nothing is in progress, and nothing is lost.
+/// Every permit can be taken: nothing is in progress, and nothing is lost.
 #[track_caller]
 fn assert_every_place_is_free<In: ringmill::Payload, Out: ringmill::Payload>(
     server: &Server<In, Out>,
@@ -227,7 +226,7 @@ fn a_stream_dropped_while_a_worker_is_busy_with_it_leaves_nothing() {
         assert_every_place_is_free(&server, &ask(0));
         let total = server.stats().servlets[0].total();
         assert_eq!(total.items + total.skipped, 5 + 8, "each once");
-        assert!(total.skipped >= 1, "what had not begun was skipped");
+        assert!(total.skipped >= 1, "items that had not begun were skipped");
     });
 }
 
@@ -251,7 +250,7 @@ fn a_stream_of_a_stream_and_calls_within_one() {
         let two = host.start::<Mix>(builder().capacity(16), (), Crew::of(2));
         let outcomes = two.stream(one.stream(0..3_000).map(Result::unwrap)).map(Result::unwrap);
         assert!(outcomes.eq((0..3_000).map(mix).map(mix)));
-        // The same server within itself: a stream leaves places to calls that wait for one.
+        // The same server within itself: a stream leaves permits to calls that wait for one.
         let patient = CallOptions::new().when_full(WhenFull::Wait).timeout(GUARD);
         let inputs = (0..500)
             .map(|x| one.call_with(&x, patient).expect("an answer").into_owned().expect("its own value"));
@@ -424,13 +423,13 @@ fn a_loan_of_another_server_is_refused() {
     });
 }
 
-/// Says what it was told when it was built. An item above zero stops at the gate.
+/// Answers with its configuration. An item above zero stops at the gate.
 struct Mirror {
     facts: Facts,
     config: Record,
 }
 
-/// What a worker knows of its place.
+/// What a worker knows of itself.
 #[derive(Debug, Clone, PartialEq, Archive, Serialize, Deserialize)]
 struct Facts {
     server: String,
@@ -517,7 +516,7 @@ fn the_context_says_which_worker_it_is() {
         let cpus = Cpus::list([Pin::to([last]), Pin::any(), Pin::to(allowed.to_vec())]);
         let crew = Crew::on(cpus).patient(3, Duration::from_micros(1500));
         let server = host.start::<Mirror>(Server::builder(&name), config, crew);
-        // Three at once would be one batch; so one by one, each while those before are held.
+        // Three items at once would be one batch; so one by one, each while the workers before are held.
         let mut answers = std::thread::scope(|scope| {
             let held: Vec<_> = (0..3)
                 .map(|_| {

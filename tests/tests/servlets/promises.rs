@@ -1,5 +1,5 @@
-//! A test for each row of `docs/promises.md`, under its number and in the order of its tables. A module of its topic tries
-//! in detail what a row promises.
+//! A test for each row of `docs/promises.md`, under its number and in the order of its tables. The module of a row's topic tries
+//! its details.
 
 use futures_util::StreamExt;
 use ringmill::{
@@ -42,17 +42,17 @@ const SOON: Duration = Duration::from_millis(30);
 
 // The workers.
 
-/// What a [`Hand`] is built from.
+/// A [`Hand`]'s configuration.
 #[derive(Debug, Clone, Archive, Serialize, Deserialize)]
 struct Brief {
     gate: String,
     label: String,
-    /// What it does in its constructor.
+    /// The order for its constructor.
     birth: String,
 }
 
-/// Does the orders of an item that are for everybody or for its label: `stop`, or `stop a, fail b`. Answers
-/// with the item and, behind it, its label.
+/// Obeys the orders of an item that are for all workers or for its label: `stop`, or `stop a, fail b`. Answers with the item
+/// and, behind it, its label.
 struct Hand {
     brief: Brief,
     name: String,
@@ -106,7 +106,7 @@ impl Worker for Hand {
                 (_, other) if other != label => {}
                 ("stop", _) => stop_at(&self.brief.gate, &self.name),
                 ("fail", _) => misread()?,
-                ("panic", _) => panic!("as told"),
+                ("panic", _) => panic!("as ordered"),
                 ("fatal", _) => return Err(BoxError::msg("the device is lost").fatal()),
                 _ => {}
             }
@@ -121,7 +121,7 @@ impl Worker for Hand {
     }
 }
 
-/// All that a worker is told about its place.
+/// All that its context tells a worker.
 fn told(context: &Context) -> String {
     format!(
         "{} of {}, {} of {}, batch {} in {:?}, CPUs {:?}, node {:?}, restarts {}",
@@ -137,7 +137,7 @@ fn told(context: &Context) -> String {
     )
 }
 
-/// What somebody inherits: a configuration with something of everything in it.
+/// An heir's configuration, with something of every kind in it.
 #[derive(Debug, Clone, PartialEq, Archive, Serialize, Deserialize)]
 struct Estate {
     gate: String,
@@ -145,7 +145,7 @@ struct Estate {
     names: Vec<(u16, Option<String>)>,
 }
 
-/// Tells the gate what it inherits.
+/// Reports its configuration to the gate.
 struct Heir;
 
 impl Worker for Heir {
@@ -235,7 +235,7 @@ fn lies_in(address: *const u8) -> String {
     "nowhere".into()
 }
 
-/// Shows who wrote its bytes, whoever that was and in whatever process.
+/// Shows which process wrote its bytes.
 #[derive(Debug, Archive, Serialize, Deserialize)]
 struct Letter {
     text: String,
@@ -249,7 +249,7 @@ impl Letter {
     }
 }
 
-/// Writes [`me`] in the place of a number.
+/// Writes [`me`] instead of a number.
 struct Signed;
 
 impl ArchiveWith<u64> for Signed {
@@ -279,7 +279,7 @@ fn me() -> u64 {
     thread.file_name().and_then(|id| id.to_str()?.parse().ok()).expect("PID/task/NUMBER")
 }
 
-// What tests do with them.
+// Functions of the tests.
 
 fn builder() -> ServerBuilder {
     Server::builder(fresh_name("promises"))
@@ -334,7 +334,7 @@ fn all_ok<Out>(outcomes: Vec<Result<Out, CallError>>) -> Vec<Out> {
     outcomes.into_iter().map(|outcome| outcome.expect("an answer")).collect()
 }
 
-/// Has a foreman handle three items, which are one batch; what each got, errors as their text.
+/// Gives a foreman three items, which are one batch; returns the outcome of each, errors as their text.
 fn batch_of_three(server: &Server<String, String>, items: [&str; 3]) -> [Result<String, String>; 3] {
     let batches = server.stats().servlets[0].batches().count;
     let outcomes = stream_all(server, items.map(String::from));
@@ -367,7 +367,7 @@ fn patient() -> CallOptions {
     CallOptions::new().when_full(WhenFull::Wait).timeout(GUARD)
 }
 
-/// Every place can be had, so none is lost.
+/// Every permit can be taken, so none is lost.
 #[track_caller]
 fn assert_every_place_is_free(server: &Server<String, String>) {
     let take = |_| server.call_with(&"take".into(), patient()).expect("a place");
@@ -379,8 +379,8 @@ fn assert_every_place_is_free(server: &Server<String, String>) {
 
 // Workers.
 
-/// A server has started when each of its workers has said that it is ready; if one cannot be, the start says
-/// which one and why, and nothing is left of the others.
+/// A server has started when each of its workers has said that it is ready; if a worker cannot, the start's error says which one
+/// and why, and nothing is left of the others.
 #[test]
 fn worker_01_handshake_waits_for_every_worker_and_names_the_one_that_fails() {
     on_both(|host| {
@@ -442,8 +442,8 @@ fn node_of(cpu: usize) -> Option<usize> {
     entries.flatten().find_map(|entry| entry.file_name().to_str()?.strip_prefix("node")?.parse().ok())
 }
 
-/// The constructor is told who the worker is, how its batches are made, where it is pinned, and how often it
-/// has been started before.
+/// The constructor learns which worker it builds, how its batches are made, where it is pinned, and how often it has been
+/// started before.
 #[test]
 fn worker_03_context_tells_name_index_batches_cpus_node_and_restarts() {
     on_both(|host| {
@@ -465,7 +465,7 @@ fn worker_03_context_tells_name_index_batches_cpus_node_and_restarts() {
     });
 }
 
-/// With no batch size, or with one, the worker sees items one at a time; with more it sees up to so many.
+/// With no batch size, or 1, the worker sees items one at a time; with a larger n it sees up to n.
 #[test]
 fn worker_04_batch_size_none_one_and_many() {
     on_both(|host| {
@@ -482,8 +482,8 @@ fn worker_04_batch_size_none_one_and_many() {
     });
 }
 
-/// Whether an item that has waited out its window behind a busy worker then leaves by itself, without one that
-/// comes a little before the end of a window counted from when it was picked up.
+/// Whether an item that has waited out its window behind a busy worker then leaves alone, without another item that comes a
+/// little before the end of a window counted from its collection.
 fn leaves_as_soon_as_its_own_window_is_over(host: Host) -> bool {
     const WINDOW: Duration = Duration::from_secs(1);
     let gate = Gate::new();
@@ -495,7 +495,7 @@ fn leaves_as_soon_as_its_own_window_is_over(host: Host) -> bool {
         let aged =
             scope.spawn(|| server.call(&stopper()).expect("an answer").into_owned().expect("its own value"));
         wait_for_depth(server, 1);
-        std::thread::sleep(WINDOW); // what is waited for is that time passes
+        std::thread::sleep(WINDOW); // the test needs time to pass
         let (left, has_left) = mpsc::channel();
         let late = scope.spawn(move || {
             let _ = has_left.recv_timeout(WINDOW * 9 / 10);
@@ -503,7 +503,7 @@ fn leaves_as_soon_as_its_own_window_is_over(host: Host) -> bool {
         });
         busy.release();
         let arrival = gate.arrival();
-        let _ = left.send(()); // nobody listens if that took nearly as long as the window
+        let _ = left.send(()); // the receiver has gone if that took nearly as long as the window
         arrival.release();
         all_ok(first.join().expect("no panic"));
         late.join().expect("no panic");
@@ -532,13 +532,13 @@ fn worker_05_batch_wait_time_has_its_rule_its_default_and_its_clock() {
             let error = error.map(drop).expect_err("a window without batches").to_string();
             assert!(error.contains(&format!("batch_size {size} with batch_wait_time {SOON:?}")), "{error}");
         }
-        // Several tries, because the machine may be too busy for one.
+        // Several tries, because the machine may be too busy at one of them.
         assert!((0..5).any(|_| leaves_as_soon_as_its_own_window_is_over(host)));
     });
 }
 
-/// `call` reads its inputs in the segment itself; its outcomes go to the inputs in whose place they stand, and
-/// if there are not as many of them as inputs, every item of the batch is told so.
+/// `call` reads its inputs in the segment itself; each outcome goes to the input of its position, and if their numbers differ,
+/// every item of the batch gets that error.
 #[test]
 fn worker_06_call_reads_in_place_and_answers_item_for_item() {
     on_both(|host| {
@@ -557,8 +557,7 @@ fn worker_06_call_reads_in_place_and_answers_item_for_item() {
     });
 }
 
-/// What goes wrong with a batch is the outcome of each of its items, what goes wrong with an item is that of
-/// this item; the worker goes on.
+/// A failure of a batch is the outcome of each of its items, a failure of an item is that of this item alone; the worker goes on.
 #[test]
 fn worker_07_exceptions_reach_exactly_the_items_they_concern() {
     on_both(|host| {
@@ -576,8 +575,8 @@ fn worker_07_exceptions_reach_exactly_the_items_they_concern() {
     });
 }
 
-/// Each item may first be made into something else; one that cannot be is answered with its error and is not
-/// among those that the batch's work is done on.
+/// `preprocess` may first make something else of each item; an item at which it fails is answered with its error, and is not
+/// part of the batch's work.
 #[test]
 fn worker_08_preprocess_answers_what_it_refuses_and_changes_the_type() {
     on_both(|host| {
@@ -605,7 +604,7 @@ fn worker_09_errors_pass_by_later_workers_untouched() {
     });
 }
 
-/// One worker has as many batches in its hands at once as it has threads, and mixes up none of them.
+/// One worker has as many batches in progress at once as it has threads, and mixes up none of them.
 #[test]
 fn worker_10_stream_threads_have_batches_in_progress_side_by_side() {
     on_both(|host| {
@@ -626,7 +625,7 @@ fn worker_10_stream_threads_have_batches_in_progress_side_by_side() {
     });
 }
 
-/// A worker that leaves is told why, once; errors and panics that are not fatal do not make it leave.
+/// A worker that leaves learns why, once; errors and panics that are not fatal do not make it leave.
 #[test]
 fn worker_11_cleanup_gets_the_reason() {
     on_both(|host| {
@@ -645,8 +644,8 @@ fn worker_11_cleanup_gets_the_reason() {
     });
 }
 
-/// Shutting down refuses what comes, ends what is there, and lets the workers leave; one that does not leave in
-/// time is killed.
+/// A shutdown refuses new requests, ends those in progress, and lets the workers leave; one that does not leave in time is
+/// killed.
 #[test]
 fn worker_12_shutdown_drains_in_order_and_kills_what_hangs() {
     on_both(|host| {
@@ -659,7 +658,7 @@ fn worker_12_shutdown_drains_in_order_and_kills_what_hangs() {
             let queued = scope.spawn(|| say(server, "queued"));
             wait_for_depth(server, 1);
             let ending = scope.spawn(|| server.shutdown());
-            // Until then it refuses them for want of a place.
+            // Until then it refuses them for want of a permit.
             wait_until("it takes no calls", || matches!(say(server, "late"), Err(CallError::ShuttingDown)));
             assert!(!ending.is_finished());
             arrival.release();
@@ -680,7 +679,7 @@ fn worker_12_shutdown_drains_in_order_and_kills_what_hangs() {
     });
 }
 
-/// Ctrl-C ends what is in progress, and then workers and server, without a word; a second one does not wait.
+/// Ctrl-C ends the requests in progress, and then workers and server, without a message; a second one does not wait.
 #[test]
 fn worker_13_ctrl_c_is_quiet_and_a_second_one_kills() {
     guarded(|| {
@@ -708,8 +707,8 @@ fn worker_13_ctrl_c_is_quiet_and_a_second_one_kills() {
     });
 }
 
-/// How many batches there were and how large can be seen at any moment, from any process that maps the segment,
-/// and is logged after so many batches.
+/// Number and sizes of batches can be read at any moment, from any process that maps the segment, and are logged after every n
+/// batches.
 #[test]
 fn worker_14_batch_statistics_are_live_and_logged() {
     on_both(|host| {
@@ -735,7 +734,7 @@ fn worker_14_batch_statistics_are_live_and_logged() {
     });
 }
 
-/// While a worker is at work the items for its next batch gather in the ring, so that it finds a full one.
+/// While a worker is at work the items for its next batch gather in the ring, so that the next batch is full.
 #[test]
 fn worker_15_prefetch_is_what_lies_in_the_ring() {
     on_both(|host| {
@@ -775,14 +774,14 @@ fn worker_16_make_worker_and_pass_through() {
 
 // Batches.
 
-/// All workers of a servlet, in however many processes, take from one ring.
+/// All workers of a servlet, in any number of processes, take from one ring.
 #[test]
 fn batching_01_any_number_of_workers_share_one_ring() {
     on_both(|host| {
         let gate = Gate::new();
         let server = &probes(host, &gate, Crew::of(4));
         std::thread::scope(|scope| {
-            // From one stream, which knows nothing of workers.
+            // From one stream, which does not choose workers.
             let items = scope.spawn(|| stream_all(server, (0..4).map(|_| stopper())));
             drop(gate.arrivals(4));
             let workers: BTreeSet<u64> =
@@ -794,8 +793,7 @@ fn batching_01_any_number_of_workers_share_one_ring() {
     });
 }
 
-/// The worker that collects keeps the reader lock as long as its window is open, and what comes meanwhile is
-/// its own.
+/// The worker that collects keeps the reader lock as long as its window is open, and items that come meanwhile are its own.
 #[test]
 fn batching_02_the_lock_is_kept_while_the_window_is_open() {
     on_both(|host| {
@@ -840,8 +838,8 @@ fn batching_03_the_lock_is_let_go_when_full_when_due_or_when_empty() {
     });
 }
 
-/// While one works another collects, so that under load several full batches are at work at once; without load
-/// and window each item leaves alone.
+/// While one worker works another collects, so that under load several full batches are at work at once; without load and window
+/// each item leaves alone.
 #[test]
 fn batching_04_others_collect_while_one_works() {
     on_both(|host| {
@@ -860,7 +858,7 @@ fn batching_04_others_collect_while_one_works() {
     });
 }
 
-/// Waits until a worker collects, kills it, and waits until another one collects in its place; its process.
+/// Waits until a worker collects, kills it, and waits until another one collects; returns the dead worker's process.
 fn kill_the_collector(server: &Server<String, String>) -> u32 {
     wait_until("somebody collects", || holder(server).is_some());
     let victim = holder(server).expect("only its death ends its window");
@@ -869,8 +867,7 @@ fn kill_the_collector(server: &Server<String, String>) -> u32 {
     victim
 }
 
-/// A collector that dies costs nobody anything: the batch that it had begun is collected by the next, whole and
-/// in order.
+/// A collector that dies costs no request: the next one collects its batch, whole and in order.
 #[test]
 fn batching_05_a_collector_that_dies_leaves_its_batch_to_the_next() {
     for workers in [1, 3] {
@@ -908,8 +905,8 @@ fn affinity(pid: u32) -> Vec<usize> {
     list.trim().split(',').flat_map(range).collect()
 }
 
-/// A process servlet has a process for each worker, pinned as it was told or not at all; a CPU that is not ours
-/// is named before anything starts.
+/// A process servlet has a process for each worker, pinned as configured or not at all; a CPU that is not ours is an error
+/// before anything starts.
 #[test]
 fn servlet_01_process_has_a_process_for_each_worker_pinned_as_told() {
     let all = ringmill::cpu::allowed().to_vec();
@@ -959,8 +956,8 @@ fn servlet_02_thread_runs_the_same_workers_in_this_process() {
     assert!(matches!(error, StartError::NotListed { .. }), "{error}");
 }
 
-/// What one stage gives is what the next one takes; an item may overtake another on the way, and each caller
-/// still gets its own. (That types which do not fit do not compile is a test in the documentation of `then`.)
+/// The outcome of one stage is the input of the next; an item may overtake another on the way, and each caller still gets its
+/// own. (A test in the documentation of `then` checks that types which do not fit do not compile.)
 #[test]
 fn servlet_03_sequential_feeds_each_stage_from_the_one_before() {
     on_both(|host| {
@@ -985,8 +982,7 @@ fn servlet_03_sequential_feeds_each_stage_from_the_one_before() {
     });
 }
 
-/// All members read the very bytes that the caller wrote, and the answer has theirs in their order, whoever
-/// was first.
+/// All members read the very bytes that the caller wrote, and the answer has their outcomes in member order, whichever was first.
 #[test]
 fn servlet_04_ensemble_members_read_one_input_and_answer_in_order() {
     let (process, thread) = (|| ProcessServlet::<Where>::new(()), || ThreadServlet::<Where>::new(()));
@@ -1015,8 +1011,7 @@ fn servlet_04_ensemble_members_read_one_input_and_answer_in_order() {
     });
 }
 
-/// Unless told otherwise, a member's error is the end of the item at once, and what comes later from other
-/// members is dropped.
+/// By default a member's error ends the item at once, and later outcomes of other members are dropped.
 #[test]
 fn servlet_04_ensemble_fails_fast_by_default() {
     on_both(|host| {
@@ -1035,7 +1030,7 @@ fn servlet_04_ensemble_fails_fast_by_default() {
             assert!(error.members[1].outcome.error().is_some_and(|e| e.servlet == "b"), "{error}");
             drop(arrivals);
         });
-        wait_until("what came late is dropped", || server.backlog() == 0);
+        wait_until("the late outcome is dropped", || server.backlog() == 0);
         assert_eq!(server.call(&"x".into()).expect("an answer").len(), 2);
     });
 }
@@ -1072,12 +1067,11 @@ fn servlet_05_switch_gives_an_item_to_the_member_that_its_function_names() {
         assert_eq!(error.cause, RemoteCause::NoSuchMember { index: 4, members: 3 });
         assert_eq!(error.servlet, "by length");
         let seen: Vec<u64> = server.stats().servlets.iter().map(|servlet| servlet.batches().items).collect();
-        assert_eq!(seen, [1, 1, 1], "nobody else saw it");
+        assert_eq!(seen, [1, 1, 1], "no other member saw it");
     });
 }
 
-/// Whatever takes and gives the same can stand in the place of each other, compound or not, in processes or in
-/// threads.
+/// Servlets with the same input and output can replace each other, compound or not, in processes or in threads.
 #[test]
 fn servlet_06_nesting_has_no_end_and_mixes_processes_and_threads() {
     let gate = Gate::new();
@@ -1124,8 +1118,8 @@ fn server_01_capacity_bounds_all_stages_together() {
     });
 }
 
-/// A call to a full server fails at once, or waits as long as it may and says how long it did; one whose answer
-/// is late says how long that took, and is not worked on if nobody had begun it.
+/// A call to a full server fails at once, or waits up to its timeout and says how long it did; a call whose answer is late says
+/// how long it took, and is skipped if no worker had begun it.
 #[test]
 fn server_02_call_tells_full_from_late_and_how_long_it_waited() {
     on_both(|host| {
@@ -1136,7 +1130,7 @@ fn server_02_call_tells_full_from_late_and_how_long_it_waited() {
             let late = server.call_with(&"late".into(), CallOptions::new().timeout(SOON)).map(drop);
             let Err(CallError::Timeout { enqueueing, total }) = late else { panic!("{late:?}") };
             assert!(enqueueing.is_zero() && total >= SOON, "{enqueueing:?}, {total:?}");
-            // Its place is taken until the worker comes by; so is the other one.
+            // Its permit is taken until the worker reaches it; so is the other one.
             let full = say(server, "x");
             let Err(CallError::ServerBacklogFull { waited, .. }) = full else { panic!("{full:?}") };
             assert!(waited.is_zero());
@@ -1145,7 +1139,7 @@ fn server_02_call_tells_full_from_late_and_how_long_it_waited() {
             assert!(waited >= SOON);
             let waiting =
                 scope.spawn(|| server.call_with(&"x".into(), patient()).and_then(|reply| reply.into_owned()));
-            wait_until("it waits for a place", || segment(server.name()).freed().is_awaited());
+            wait_until("it waits for a permit", || segment(server.name()).freed().is_awaited());
             arrival.release();
             held.join().expect("no panic").expect("an answer");
             assert_eq!(waiting.join().expect("no panic").expect("a place came free"), "x>hand");
@@ -1156,15 +1150,15 @@ fn server_02_call_tells_full_from_late_and_how_long_it_waited() {
     });
 }
 
-/// A stream gives the outcomes of its inputs in their order, errors included, with as many in progress as there
-/// are places and never more; it may be left at any time, and shares the server with others.
+/// A stream gives the outcomes of its inputs in their order, errors included, with as many in progress as there are permits and
+/// never more; it may be dropped at any time, and shares the server with other callers.
 #[test]
 fn server_03_stream_is_ordered_full_bounded_and_can_be_left() {
     on_both(|host| {
         const CAPACITY: usize = 4;
         let gate = Gate::new();
         let server = &host.start::<Hand>(builder().capacity(CAPACITY), brief(&gate, ""), Crew::of(2));
-        // The first item stops until the source has been asked for as many as there are places.
+        // The first item stops until the stream has taken as many inputs as there are permits.
         let (pulled, delivered, mut first) = (Cell::new(0), Cell::new(0), None);
         let source = std::iter::from_fn(|| {
             pulled.set(pulled.get() + 1);
@@ -1207,8 +1201,8 @@ fn server_03_stream_is_ordered_full_bounded_and_can_be_left() {
     });
 }
 
-/// A stream may give each input back with its outcome, has a step before sending whose refusals take their
-/// places, and may give outcomes as they come.
+/// A stream may give each input back with its outcome, has a step before sending whose refusals keep their turn, and may give
+/// outcomes as they come.
 #[test]
 fn server_03_stream_returns_inputs_prepares_them_and_may_leave_their_order() {
     on_both(|host| {
@@ -1261,7 +1255,7 @@ fn server_04_async_calls_and_streams_under_any_executor() {
         pollster::block_on(both(server));
         tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(both(server));
 
-        // Dropped while the worker is busy with another: never worked on, and its place comes back.
+        // Dropped while the worker is busy with another request: skipped, and its permit comes back.
         std::thread::scope(|scope| {
             let (arrival, call) = hold(scope, server, &gate, "stop".to_string());
             let input = "dropped".to_string();
@@ -1279,8 +1273,8 @@ fn server_04_async_calls_and_streams_under_any_executor() {
     });
 }
 
-/// A server tells how many requests are in progress, of how many, and of each its age, its stage and its worker;
-/// as JSON too.
+/// A server reports how many requests are in progress, its capacity, and of each request its age, its stage and its worker; as
+/// JSON too.
 #[test]
 fn server_05_backlog_capacity_and_debug_info() {
     on_both(|host| {
@@ -1303,8 +1297,8 @@ fn server_05_backlog_capacity_and_debug_info() {
     });
 }
 
-/// An error from a worker says what it was and what was behind it, where in the program it was made, if asked,
-/// and which worker of which servlet in which process had the item in its hands.
+/// An error from a worker has its type and its sources, its line in the program if asked, and the worker, servlet and process
+/// that had claimed the item.
 #[test]
 fn server_06_remote_errors_tell_what_where_and_who() {
     on_both(|host| {
@@ -1334,9 +1328,13 @@ fn server_06_remote_errors_tell_what_where_and_who() {
     }
 }
 
+<<<<<<< HEAD:tests/tests/servlets/promises.rs
 // What must not be.
+=======
+// Failings of the reference that ringmill must not have; each test is named after the failing.
+>>>>>>> 43743f9 (tests: plain words in the servlets' tests):tests/tests/servlets/spec.rs
 
-/// The requests that a killed worker had in its hands end with an error, and their places are free.
+/// The requests that a killed worker had claimed end with an error, and their permits are free.
 #[test]
 fn not_01_requests_of_a_killed_worker_wait_for_ever() {
     let gate = Gate::new();
@@ -1354,7 +1352,7 @@ fn not_01_requests_of_a_killed_worker_wait_for_ever() {
         }
         drop(arrival);
     });
-    // Its place in `capacity` too: three more are a full batch again.
+    // Its permit too: three more requests are a full batch again.
     assert_eq!(server.backlog(), 0);
     assert_eq!(all_ok(stream_all(server, ["1", "2", "3"].map(String::from))), ["1>hand", "2>hand", "3>hand"]);
 }
@@ -1374,7 +1372,7 @@ fn not_02_a_dead_lock_holder_stops_the_others() {
     assert_eq!(all_ok(stream_all(server, (0..100).map(|i| i.to_string()))).len(), 100);
 }
 
-/// A worker that dies is started again.
+/// A worker that dies is restarted.
 #[test]
 fn not_03_no_restart_of_a_worker_that_died() {
     let gate = Gate::new();
@@ -1389,7 +1387,7 @@ fn not_03_no_restart_of_a_worker_that_died() {
     }
 }
 
-/// What nobody waits for any more is not worked on.
+/// A request whose caller no longer waits is skipped.
 #[test]
 fn not_04_timed_out_items_still_run() {
     on_both(|host| {
@@ -1423,10 +1421,10 @@ fn sleeps(pids: &BTreeSet<u32>) -> u64 {
     pids.iter().flat_map(tasks).map(sleeps).sum()
 }
 
-/// An ensemble that waits for a member, and all who have nothing to do meanwhile, sleep.
+/// While an ensemble waits for a member, all idle threads sleep.
 #[test]
 fn not_05_the_ensemble_polls() {
-    /// A look every 5 ms would be 200 in a second. What there is: safety nets of a few a second each.
+    /// A look every 5 ms would be 200 in a second. The engine's threads wake a few times a second each, as a backstop.
     const FEW: u64 = 100;
     // Its process's threads are to be its own.
     if has_run_alone("promises::not_05_the_ensemble_polls") {
@@ -1451,7 +1449,7 @@ fn not_05_the_ensemble_polls() {
     });
 }
 
-/// All workers of all servlets are built side by side: none is done before the last one has begun.
+/// All workers of all servlets are built side by side: none is ready before the last one has begun.
 #[test]
 fn not_06_workers_start_one_after_another() {
     on_both(|host| {
@@ -1472,14 +1470,14 @@ fn not_06_workers_start_one_after_another() {
     });
 }
 
-/// However many call at the same moment, no more than the capacity are in progress.
+/// With any number of calls at the same moment, no more than the capacity are in progress.
 #[test]
 fn not_07_a_race_exceeds_the_capacity() {
     const CAPACITY: usize = 3;
     const CALLERS: usize = 8;
     on_both(|host| {
         let gate = Gate::new();
-        // A worker for each caller: whoever gets a place comes to the gate, and keeps it.
+        // A worker for each caller: a call that gets a permit reaches the gate, and keeps the permit.
         let server = &host.start::<Hand>(builder().capacity(CAPACITY), brief(&gate, ""), Crew::of(CALLERS));
         for _ in 0..20 {
             let (all_at_once, (refused, refusals)) = (&Barrier::new(CALLERS), mpsc::channel());

@@ -1,6 +1,6 @@
-//! A server starts with all its workers side by side, or says what is wrong and leaves nothing behind.
+//! A server starts with all its workers side by side, or returns an error and leaves nothing behind.
 //!
-//! Each test of this file has a process of its own, so that a child of it is one of the test's.
+//! Each test of this file has a process of its own, so that every child of it is the test's.
 
 use ringmill::{
     Batch, BatchWorker, BoxError, CallError, Context, Cpus, PassThrough, Pin, ProcessServlet, RemoteCause,
@@ -25,7 +25,7 @@ use std::time::Duration;
 
 ringmill::init!(Recruit, Crowd, PassThrough<String>);
 
-/// A time that is over soon, for what never happens.
+/// A short time, for events that must not happen.
 const SHORT: Duration = Duration::from_secs(1);
 
 /// This test's turn; its server's name.
@@ -64,7 +64,7 @@ impl Turn {
     }
 }
 
-/// What a recruit is to do while it is built; the one of that index, or all.
+/// The order for a recruit while it is built; for the one of that index, or for all.
 #[derive(Debug, Clone, Archive, Serialize, Deserialize)]
 struct Training {
     who: Option<usize>,
@@ -144,7 +144,7 @@ fn workers_are_built_side_by_side() {
         let gate = Gate::new();
         let training = Training { gate: gate.name(), ..Training::of(None, Trial::Stop) };
         let server = std::thread::scope(|scope| {
-            // Nobody is let go on before all four are there.
+            // No worker goes on before all four are there.
             scope.spawn(|| {
                 let all = gate.arrivals(4);
                 let mut who: Vec<_> = all.iter().map(|arrival| arrival.label().to_string()).collect();
@@ -245,7 +245,7 @@ fn a_constructor_that_hangs_ends_with_the_start_timeout() {
         return;
     }
     let turn = Turn::take();
-    let gate = Gate::new(); // which nobody opens
+    let gate = Gate::new(); // stays closed
     let training = Training { gate: gate.name(), ..Training::of(None, Trial::Stop) };
     let servlet = ProcessServlet::<Recruit>::new(training).name("slow");
     let error = turn.assert_refused(turn.builder().start_timeout(SHORT).start(servlet));
@@ -266,7 +266,7 @@ fn one_worker_that_hangs_among_others_ends_with_the_start_timeout() {
     let gate = Gate::new();
     let training = Training { gate: gate.name(), ..Training::of(2, Trial::Stop) };
     let start = turn.builder().start_timeout(SHORT).start(ProcessServlet::<Recruit>::new(training).cpus(4));
-    // Which one is named depends on how fast the others were.
+    // Which worker is named depends on how fast the others were.
     let error = turn.assert_refused(start);
     assert!(matches!(error, StartError::Timeout { limit: SHORT, .. }), "{error:?}");
 }
@@ -304,7 +304,7 @@ fn a_program_that_ends_before_it_is_a_worker_is_an_error() {
     }
     let turn = Turn::take();
     let directory = tempfile::tempdir().expect("a temporary directory");
-    // Into a script nobody can look before it runs.
+    // The server cannot look into a script before it runs.
     for (text, ended, exit_code) in
         [("exec true", "exit code 0", Some(0)), ("exit 5", "exit code 5", Some(5))]
     {
@@ -610,7 +610,7 @@ fn a_file_that_is_no_segment_is_left_alone() {
     assert_eq!(fs::read_to_string(path("file")).expect("it is there"), "a diary");
     assert_eq!(fs::read_link(path("link")).expect("it is there"), path("file"));
     assert_eq!(fs::read_link(path("dangling")).expect("it is there"), path("nowhere"));
-    // A directory that is not there cannot hold one either.
+    // Nor can a segment lie in a directory that does not exist.
     let start = turn.builder().file(path("no/such")).start(ProcessServlet::<PassThrough<String>>::new(()));
     let error = turn.assert_refused(start);
     assert!(matches!(&error, StartError::Segment(CreateError::System { .. })), "{error:?}");
@@ -626,7 +626,7 @@ fn a_dead_servers_files_are_replaced() {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let path = directory.path().join("segment");
         let of_another_version = [b"ringmill".as_slice(), &[0xEE; 4088]].concat();
-        // Of another version; and one whose creator died before it had written anything.
+        // A segment of another version; and one whose creator died before it had written anything.
         for left in [of_another_version, vec![0; 8192], Vec::new()] {
             fs::write(&path, left).expect("a file");
             fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("it is ours");
@@ -673,8 +673,8 @@ fn an_input_too_large_is_refused_with_both_sizes_and_does_no_harm() {
             "the input has {bytes} bytes, the largest payload class 1024: raise max_payload, or send less"
         );
         assert_eq!(error.to_string(), told);
-        assert_eq!(server.backlog(), 0, "it has no place");
-        // In a stream it is an error in its place, and the others are answered.
+        assert_eq!(server.backlog(), 0, "it has no permit");
+        // In a stream it is an error in its turn, and the others are answered.
         let text = |i: u32| if i % 7 == 3 { large.clone() } else { i.to_string() };
         let outcomes = stream_all(&server, (0..100).map(text));
         assert_eq!(outcomes.len(), 100);
@@ -689,9 +689,9 @@ fn an_input_too_large_is_refused_with_both_sizes_and_does_no_harm() {
     });
 }
 
-/// Symptom: a server of threads sometimes took its whole shutdown timeout to stop. Cause: the supervisor
-/// was woken by a thread about to end, found it not finished yet, and nobody woke it again. Now a thread
-/// says that it leaves before it wakes the supervisor.
+/// Symptom: a server of threads sometimes took its whole shutdown timeout to stop. Cause: a thread about to end woke the
+/// supervisor, which found it not finished yet, and was not woken again. Fix: a thread says that it leaves before it wakes the
+/// supervisor.
 #[test]
 fn a_server_of_threads_stops_as_soon_as_they_have() {
     if has_run_alone("start::a_server_of_threads_stops_as_soon_as_they_have") {

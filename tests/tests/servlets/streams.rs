@@ -23,7 +23,7 @@ fn start_echo(host: Host, capacity: usize) -> Server<String, String> {
     host.start::<PassThrough<String>>(builder, (), Crew::of(2))
 }
 
-/// Every place can be had: none is lost.
+/// Every permit can be taken: none is lost.
 #[track_caller]
 fn assert_every_place_is_free<In: Payload, Out: Payload>(server: &Server<In, Out>, item: &In) {
     let options = CallOptions::new().when_full(WhenFull::Wait).timeout(GUARD);
@@ -33,7 +33,7 @@ fn assert_every_place_is_free<In: Payload, Out: Payload>(server: &Server<In, Out
     assert_eq!(server.backlog(), 0);
 }
 
-/// One that is larger than the largest payload.
+/// An input larger than the largest payload.
 fn too_large() -> String {
     "x".repeat(5000)
 }
@@ -80,7 +80,7 @@ fn a_refused_input_keeps_its_turn_and_reaches_no_worker() {
         let with_words = server.stream_prepared(words(), prepare).with_inputs();
         for (item, word) in with_words.zip(words()) {
             let (input, outcome) = item.expect("nothing befalls the stream");
-            assert_eq!(input, word, "the item itself, not what was made of it");
+            assert_eq!(input, word, "the item itself, not its prepared form");
             assert_eq!(outcome.is_err(), word.starts_with("no"));
         }
         assert_every_place_is_free(&server, &ask(0));
@@ -207,8 +207,8 @@ fn an_unordered_stream_moves_between_threads_and_waits_for_permits() {
     });
 }
 
-/// While workers are quick a stream has less in progress than its window, because that is faster; but one that works
-/// for long is not kept from taking more.
+/// While workers are quick a stream has fewer items in progress than its window, because that is faster; but it gives a slow
+/// worker the whole window.
 #[test]
 fn a_worker_that_takes_long_is_sent_the_whole_window() {
     on_both(|host| {
@@ -254,18 +254,18 @@ fn early_drops_leave_nothing_behind() {
     });
 }
 
-/// Before, such a stream had one error, of no input, and ended: whoever collected it took what came for all there was.
+/// Symptom: such a stream had one error, of no input, and ended: its outcomes looked complete.
 #[test]
 fn a_server_that_shuts_down_refuses_each_further_input() {
     let server =
         Server::builder(fresh_name("ends")).start(ThreadServlet::<PassThrough<u64>>::new(())).unwrap();
-    // Each leaves places to the other.
+    // Each stream leaves permits to the other.
     let endless = || server.stream_with(0.., StreamOptions::new().window(8));
     let (mut ordered, mut unordered) = (endless().with_inputs(), endless().unordered());
     assert!(matches!(ordered.next(), Some(Ok((0, Ok(0))))));
     assert!(matches!(unordered.next(), Some(Ok((_, Ok(_))))));
     server.shutdown();
-    // No more than what was in progress has an answer.
+    // Only items that were in progress have an answer.
     let refused = |outcome: &Result<u64, CallError>| matches!(outcome, Err(CallError::ShuttingDown));
     let rest = ordered.by_ref().take(100).map(|item| item.expect("nothing befalls the stream"));
     for (index, (input, outcome)) in rest.enumerate() {

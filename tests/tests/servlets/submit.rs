@@ -1,4 +1,4 @@
-//! Requests that are sent and looked for later, deadlines, draining, and what a server says of itself.
+//! Requests that are sent now and waited for later, deadlines, draining, and a server's debug information.
 
 use ringmill::{
     BoxError, CallError, CallOptions, Ensemble, PassThrough, RequestInfo, Server, ThreadServlet, WorkerName,
@@ -30,7 +30,7 @@ fn start(host: Host, capacity: usize, gate: &Gate) -> Server<Ask, Seen> {
     host.start::<Probe>(builder, gate.name(), Crew::of(1))
 }
 
-/// What the options of these tests never reach.
+/// A timeout that these tests never reach.
 fn unhurried() -> CallOptions {
     CallOptions::new().timeout(GUARD)
 }
@@ -132,7 +132,7 @@ fn a_deadline_in_the_past_takes_no_permit() {
         over(server.submit_with(&ask(1), options).map(drop));
         over(pollster::block_on(server.call_async_with(&ask(1), options)).map(drop));
         let _only_place = server.call(&ask(2)).expect("a place");
-        over(server.call_with(&ask(1), options).map(drop)); // and is told before that there is none
+        over(server.call_with(&ask(1), options).map(drop)); // and fails before it waits for one
         assert_eq!(server.stats().servlets[0].total().items, 1);
     });
 }
@@ -146,7 +146,7 @@ fn a_request_that_is_late_in_the_ring_is_skipped() {
         let arrival = gate.arrival();
         let deadline = Instant::now() + Duration::from_millis(20);
         let options = unhurried().deadline(deadline);
-        // One whose caller looks only when a worker has found it late, and one whose caller does not wait longer.
+        // One request whose caller looks only when a worker has found it late, and one whose caller waits no longer.
         let looked_for_late = server.submit_with(&ask(1), options).expect("a place");
         let error = server.call_with(&ask(2), options).expect_err("the worker is held");
         assert!(matches!(error, CallError::Timeout { .. }), "{error:?}");
@@ -168,7 +168,7 @@ fn a_deadline_that_is_not_over_does_no_harm() {
         let options = || CallOptions::new().deadline(Instant::now() + GUARD);
         for value in 0..100 {
             assert_eq!(server.call_with(&ask(value), options()).expect("an answer").value, value);
-            // The next user of the place has none.
+            // The next use of the request id has no deadline.
             assert_eq!(server.call(&ask(value)).expect("an answer").value, value);
             let future = server.call_async_with(&ask(value), options()).await_here();
             assert_eq!(future.expect("an answer"), value);
@@ -251,7 +251,7 @@ fn debug_info_names_stage_and_worker() {
         assert_eq!(json["requests"].as_array().map(Vec::len), Some(3));
         arrival.release();
         assert!(held.wait().is_ok() && queued.wait().is_ok());
-        // A place's next user has no age of its last one.
+        // The next use of a request id does not have the age of its last one.
         let place = server.call(&ask(3)).expect("an answer");
         let info = server.debug_info();
         assert_eq!(info.requests.iter().find(|r| r.phase == "done").map(|r| r.stage.clone()), Some(None));

@@ -1,5 +1,5 @@
-//! Random trees of servlets do exactly what a plain function that interprets the same tree does: item by item,
-//! errors included, and nothing is left in the segment.
+//! Random trees of servlets give exactly the outcomes of a plain function that interprets the tree: item by item, errors
+//! included, and nothing is left in the segment.
 
 use proptest::prelude::*;
 use ringmill::{
@@ -25,9 +25,9 @@ enum Op {
     Pass,
     Add(i64),
     Reverse,
-    /// So many times as long, up to some kilobytes.
+    /// This many times as long, up to some kilobytes.
     Repeat(u8),
-    /// Refuses items whose sum leaves the second as a remainder of the first.
+    /// Refuses items whose sum, divided by the first number, leaves the second.
     FailIf(u8, u8),
     PanicIf(u8, u8),
 }
@@ -115,7 +115,7 @@ impl Worker for FoldResults {
     }
 }
 
-/// Each member's sum and length; of one that failed, a mark.
+/// Each member's sum and length; for a failed member, a mark.
 fn fold(members: impl Iterator<Item = Option<Item>>) -> Item {
     members.flat_map(|m| m.map_or([-1, -1], |m| [sum(&m), m.len() as i64])).collect()
 }
@@ -132,7 +132,7 @@ struct Crew {
 enum Tree {
     Leaf(Op, Crew),
     Sequence(Vec<Tree>),
-    /// Its members, whether errors are kept, and what folds the outcomes into an item.
+    /// Its members, whether errors are kept, and the servlet that folds the outcomes into an item.
     Ensemble(Vec<Tree>, bool, Crew),
     /// Its members, and the number that an item's sum is divided by: more than there are members, at times.
     Switch(Vec<Tree>, u8),
@@ -156,14 +156,14 @@ impl fmt::Debug for Tree {
     }
 }
 
-/// What an item comes to.
+/// The expected outcome of an item.
 #[derive(Debug, Clone)]
 enum Expected {
     Value(Item),
     /// An error of a leaf, with this message.
     Failed(String),
     NoSuchMember(u64),
-    /// An ensemble's error: of each member, what it must be if it is told.
+    /// An ensemble's error: what each member's part must be if the error has it.
     Ensemble(Vec<Expected>),
 }
 
@@ -239,7 +239,7 @@ impl Crew {
     }
 }
 
-/// Whether an error is what it must be. Of an ensemble that fails fast, who failed first is open.
+/// Whether an error is the expected one. In an ensemble that fails fast, any member may have failed first.
 fn agrees(expected: &Expected, cause: &RemoteCause) -> bool {
     match (expected, cause) {
         (Expected::Failed(text), RemoteCause::Failed { messages, .. }) => {
@@ -332,7 +332,7 @@ proptest! {
         }
         for item in items.iter().take(3) {
             let outcome = loop {
-                // Late members of an item before may still have the only place.
+                // Late members of a former item may still hold the only permit.
                 match server.call(item) {
                     Err(CallError::ServerBacklogFull { .. }) => std::thread::yield_now(),
                     outcome => break outcome.and_then(|reply| reply.into_owned()),
@@ -341,7 +341,7 @@ proptest! {
             let expected = tree.interpret(item);
             prop_assert!(holds(&expected, &outcome), "{item:?}: {expected:?} but {outcome:?}");
         }
-        // Late members end by themselves; then every place has come back.
+        // Late members end by themselves; then every permit has come back.
         wait_until("every place is back", || server.backlog() == 0);
         let segment = Segment::inspect(Place::named(&name).unwrap()).unwrap();
         prop_assert_eq!(check(&segment), []);

@@ -27,7 +27,7 @@ fn workers<In, Out>(server: &Server<In, Out>) -> Vec<WorkerStats> {
     server.stats().servlets.remove(0).workers
 }
 
-/// What an error of the worker's side says, without where it was.
+/// The text of an error of the worker's side, without its worker.
 fn cause<Out>(outcome: Result<Out, CallError>) -> Result<Out, String> {
     outcome.map_err(|error| match error {
         CallError::Remote(error) => error.cause.to_string(),
@@ -35,7 +35,7 @@ fn cause<Out>(outcome: Result<Out, CallError>) -> Result<Out, String> {
     })
 }
 
-/// Every place comes back, every worker is there, and the segment is consistent.
+/// Every permit comes back, every worker is ready, and the segment is consistent.
 #[track_caller]
 fn assert_sound<In: Payload, Out: Payload>(server: &Server<In, Out>) {
     wait_until("all places come back", || server.backlog() == 0);
@@ -50,7 +50,7 @@ fn segment_of<In, Out>(server: &Server<In, Out>) -> Segment {
 
 // Preprocessing.
 
-/// Makes small numbers of texts; what it does with them is its configuration.
+/// Parses texts into small numbers; its configuration says what it does with them.
 struct Doorman {
     gate: String,
     way: String,
@@ -101,7 +101,7 @@ impl BatchWorker for Doorman {
 type Doormen = Server<String, (u32, u32, u32)>;
 type Outcomes = Vec<Result<(u32, u32, u32), String>>;
 
-/// Has a doorman handle one batch of these texts.
+/// Gives a doorman one batch of these texts.
 fn preprocessed(host: Host, way: &str, texts: &[&str]) -> (Doormen, Outcomes) {
     let gate = Gate::new();
     let builder = Server::builder(fresh_name("workers"));
@@ -126,7 +126,7 @@ fn an_item_that_preprocess_refuses_fails_alone() {
                 "{outcomes:?}"
             );
             assert!(outcomes[4].as_ref().is_err_and(|e| e.ends_with("invalid digit found in string")));
-            // A batch of which nothing is left, then one that is well.
+            // A batch of which nothing is left, then a good one.
             assert!(server.call(&"400".into()).is_err());
             assert_eq!(*server.call(&"5".into()).expect("an answer"), (5, 5, 3));
             let total = server.stats().servlets[0].total();
@@ -236,14 +236,14 @@ fn a_warm_up_that_fails_fails_the_start() {
 /// Where an item was answered: worker, thread, process, restarts.
 type Place4 = (u32, u32, u32, u32);
 
-/// Says who it is, and does as each item says.
+/// Names itself, and obeys each item.
 struct Hand {
     gate: String,
     context: Context,
 }
 
 impl Worker for Hand {
-    /// The gate, and what to do in the constructor: nothing, stop at the gate, or fail in thread 1.
+    /// The gate, and the order for the constructor: nothing, stop at the gate, or fail in thread 1.
     type Config = (String, String);
     type In = String;
     type Out = Place4;
@@ -397,7 +397,7 @@ fn a_worker_is_ready_when_all_its_threads_are() {
         drop(arrivals);
         let segment = Segment::inspect(Place::named(&name).expect("a name")).expect("it is there");
         let lives = || segment.participants()[1..].iter().map(|entry| entry.life()).collect::<Vec<_>>();
-        // One is through its constructor and sleeps, but says nothing yet.
+        // One thread is through its constructor and sleeps, but reports nothing yet.
         let pid = segment.participants()[1].pid();
         wait_until("it sleeps", || in_futex(pid) == 1);
         assert_eq!(lives(), [Life::Starting, Life::Starting]);
@@ -482,7 +482,7 @@ struct Quitter {
 impl BatchWorker for Quitter {
     type Config = (String, bool);
     type In = String;
-    /// How often it had been started anew.
+    /// How often it had been restarted.
     type Out = u32;
 
     fn new((gate, cleanup_panics): (String, bool), context: &Context) -> Result<Self, BoxError> {
@@ -525,7 +525,7 @@ impl BatchWorker for Quitter {
 
     fn cleanup(&mut self, reason: &Stop) {
         report(&self.gate, &format!("{reason:?}"));
-        assert!(!self.cleanup_panics, "as it was told");
+        assert!(!self.cleanup_panics, "as its configuration says");
     }
 }
 
@@ -546,7 +546,7 @@ fn after_a_fatal_error_the_rest_of_the_batch_has_it_and_the_worker_restarts() {
                 let config = (gate.name(), cleanup_panics);
                 let server = host.start::<Quitter>(builder, config, Crew::of(1).greedy(3));
                 let before = workers(&server)[0].pid;
-                // Two batches: one that is fatal, and one that lies in the ring meanwhile.
+                // Two batches: a fatal one, and one that lies in the ring meanwhile.
                 let items = [what, "b", "c", "d", "e", "f"].map(String::from).into();
                 let outcomes = pile_up(&server, &gate, "stop".to_string(), items);
                 let outcomes: Vec<_> = outcomes.into_iter().map(cause).collect();
@@ -605,7 +605,7 @@ fn plain_errors_and_panics_stop_no_worker() {
             assert!(ask(&server, "plain").is_err());
         }
         assert_eq!(ask(&server, "well").expect("an answer").3, 0);
-        assert!(gate.arrival_if_any().is_none(), "nobody has left");
+        assert!(gate.arrival_if_any().is_none(), "no worker has left");
     });
 }
 
@@ -620,7 +620,7 @@ fn a_fatal_error_in_one_thread_lets_the_others_of_its_process_end_their_batches(
         assert_eq!(text, "the device is lost");
         let quitter = gate.arrival();
         assert!(quitter.label().starts_with("Fatal "), "{quitter:?}");
-        // What comes now is for the process that comes next: this one takes nothing any more.
+        // Items that come now are for the next process: this one takes nothing any more.
         let queued = scope.spawn(|| ask(server, "well"));
         wait_for_depth(server, 1);
         arrival.release();
@@ -643,7 +643,7 @@ fn a_fatal_error_in_one_thread_ends_the_batch_windows_of_its_process() {
     let server = &hands(Host::Processes, &gate, "", crew);
     std::thread::scope(|scope| {
         let (arrival, pair) = {
-            // Pushed one after the other, so that the fatal one is the second of its batch.
+            // Pushed one after the other, so that the fatal item is the second of its batch.
             let first = scope.spawn(|| ask(server, "stop"));
             wait_for_depth(server, 1);
             let second = scope.spawn(|| ask(server, "fatal"));
@@ -689,7 +689,7 @@ fn nothing_is_lost_while_workers_give_up() {
         let builder = Server::builder(fresh_name("workers")).capacity(32);
         let config = (String::from("no gate"), false);
         let server = host.start::<Quitter>(builder, config, Crew::of(2).threads(2).greedy(4));
-        // Fewer than would have a worker given up, were they all for one.
+        // Too few fatal errors to give a worker up, even if all were of one worker.
         let fatal = RESTART_LIMIT as usize - 1;
         let items: Vec<String> =
             (0..fatal * 200).map(|i| if i % 200 == 100 { "fatal" } else { "well" }.into()).collect();
@@ -698,7 +698,7 @@ fn nothing_is_lost_while_workers_give_up() {
         let mut lost = 0;
         for (outcome, item) in outcomes.into_iter().zip(items) {
             match cause(outcome) {
-                // One that is not the first of its batch is as good as the first.
+                // A fatal item may be any of its batch, not only the first.
                 Ok(_) => {}
                 Err(text) => {
                     assert_eq!(text, "the device is lost", "{item}");
@@ -720,7 +720,7 @@ fn a_worker_that_gives_up_again_and_again_is_given_up() {
             let text = cause(ask(&server, "fatal")).expect_err("it is fatal");
             assert_eq!(text, "the device is lost", "{death}");
         }
-        let error = ask(&server, "well").expect_err("nobody is left");
+        let error = ask(&server, "well").expect_err("no worker is left");
         let CallError::ServletDown { servlet, reason } = &error else { panic!("{error:?}") };
         assert_eq!(servlet, "hand");
         let last = "the last one was stopped by a fatal error: the device is lost; the next one starts on trial after 30s";
@@ -795,7 +795,7 @@ fn nothing_is_logged_without_batches_or_a_cadence() {
 
 // Environment variables.
 
-/// Says at the gate what it finds in its environment.
+/// Reports its environment to the gate.
 #[derive(Debug)]
 struct Resident;
 
@@ -834,7 +834,7 @@ fn each_worker_process_has_its_environment_after_restarts() {
     signal(workers(&server)[1].pid, libc::SIGKILL);
     assert_eq!(gate.arrival().label(), expected[1]);
     let segment = std::fs::read(server.segment_path()).expect("its file");
-    assert!(!segment.windows(6).any(|bytes| bytes == b"secret"), "it is nobody else's business");
+    assert!(!segment.windows(6).any(|bytes| bytes == b"secret"), "the segment does not contain it");
     assert_eq!(std::env::var_os(ALL), None, "nor is it the server's");
 }
 
@@ -862,7 +862,7 @@ fn workers_whose_server_has_gone_clean_up_with_that_reason() {
                 assert_eq!(gate.next().kind, "cleanup-gone");
             }
             let end = program.end(); // and of all its workers, which have its output
-            assert_eq!((end.stdout.as_str(), end.stderr.as_str()), ("", ""), "it is nobody's error");
+            assert_eq!((end.stdout.as_str(), end.stderr.as_str()), ("", ""), "no error is printed");
             name.assert_nothing_left();
         }
     });
