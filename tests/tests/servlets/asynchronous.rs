@@ -217,10 +217,7 @@ fn the_permit_is_given_back_if_the_executor_never_polls_again() {
             is_late(outcome);
         }
         let batch = server.call(&one).expect("an answer").batch.to_native();
-        assert!(
-            (2..=3).contains(&batch),
-            "queued requests were skipped; the last one may have been in time"
-        );
+        assert!((2..=3).contains(&batch), "queued requests were skipped; the last one may have been in time");
     });
 }
 

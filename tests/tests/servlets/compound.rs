@@ -91,7 +91,7 @@ fn with_server<S: Servlet>(servlet: S, body: impl FnOnce(&Server<S::In, S::Out>)
     let name = fresh_name("compound");
     let server = Server::builder(&*name).capacity(4).start(servlet).expect("the server starts");
     body(&server);
-    wait_until("every place is back", || server.backlog() == 0);
+    wait_until("every permit is back", || server.backlog() == 0);
     let segment = Segment::inspect(Place::named(&name).unwrap()).unwrap();
     assert_eq!(check(&segment), []);
     assert!(ringmill_shm::pool::in_use(&segment).iter().all(|&blocks| blocks == 0), "blocks are left");
@@ -281,7 +281,7 @@ fn members_that_have_not_begun_are_skipped_once_the_item_has_failed() {
             busy.release();
             assert!(first.join().unwrap().is_ok());
         });
-        wait_until("every place is back", || server.backlog() == 0);
+        wait_until("every permit is back", || server.backlog() == 0);
         let skipped: u64 = server.stats().servlets.iter().map(|servlet| servlet.total().skipped).sum();
         assert_eq!(skipped, 1);
     });
@@ -616,7 +616,7 @@ fn odd_trees_work() {
                 Err(CallError::Ensemble(_)) => assert!(text.starts_with("fail a")),
                 other => panic!("{other:?}"),
             }
-            wait_until("its place is back", || server.backlog() == 0);
+            wait_until("its permit is back", || server.backlog() == 0);
         }
     }
     // Ensembles one after the other, first and last, within switches within ensembles, behind processes.
@@ -651,7 +651,7 @@ fn odd_trees_work() {
             }
             other => panic!("{length}: {other:?}"),
         }
-        wait_until("its place is back", || server.backlog() == 0);
+        wait_until("its permit is back", || server.backlog() == 0);
     }
 }
 

@@ -342,7 +342,7 @@ proptest! {
             prop_assert!(holds(&expected, &outcome), "{item:?}: {expected:?} but {outcome:?}");
         }
         // Late members end by themselves; then every permit has come back.
-        wait_until("every place is back", || server.backlog() == 0);
+        wait_until("every permit is back", || server.backlog() == 0);
         let segment = Segment::inspect(Place::named(&name).unwrap()).unwrap();
         prop_assert_eq!(check(&segment), []);
         prop_assert!(ringmill_shm::pool::in_use(&segment).iter().all(|&n| n == 0));

@@ -1,8 +1,8 @@
-//! A worker's process has run all that a program runs before `main`, and ends as a program does.
+//! A worker's process runs all constructors before its worker begins, and ends as a program does.
 //!
 //! Symptom: plug-ins that register themselves before `main` were missing in workers; C++ statics of linked libraries were
-//! used unconstructed. Cause: the worker lived inside of one constructor, before those that come later. Fix: `init!` knows
-//! its place among the constructors, and runs the later ones first.
+//! used unconstructed. Cause: the worker lived inside of one constructor, before the later ones. Fix: `init!` knows its position
+//! among the constructors, and runs the later ones first.
 #![expect(unsafe_code, reason = "constructors of our own, and what they may call")]
 
 use ringmill::rkyv::Archived;
@@ -19,7 +19,7 @@ ringmill::init!(Witness);
 
 type Constructor = extern "C" fn(c_int, *const *const c_char, *const *const c_char);
 
-/// Who has registered itself before `main`.
+/// The plug-ins that have registered themselves before `main`.
 static REGISTERED: Mutex<Vec<&'static str>> = Mutex::new(Vec::new());
 
 /// A constructor of that section, as plug-ins and C++ statics have them.
@@ -62,7 +62,7 @@ fn register_exit_handler() {
     unsafe { libc::atexit(at_exit) };
 }
 
-/// Says what it finds around itself.
+/// Reports its surroundings.
 struct Witness;
 
 impl Worker for Witness {
@@ -88,7 +88,7 @@ impl Worker for Witness {
             }
             "overflow" => descend(u64::MAX).to_string(),
             "segfault" => {
-                // SAFETY: none: the process is to die of it.
+                // SAFETY: none: the process must die of it.
                 unsafe { std::ptr::without_provenance_mut::<u8>(8).write_volatile(1) };
                 unreachable!()
             }
@@ -181,8 +181,8 @@ fn exit_handlers_run_once() {
     });
 }
 
-/// Runs one test of this program by itself: what its workers print is what it prints. `None` in that program, which is to
-/// go on with the test.
+/// Runs one test of this program alone, and returns its output, which has its workers' output. `None` in that program, which
+/// goes on with the test.
 fn output_of(test: &str) -> Option<std::process::Output> {
     const INSIDE: &str = "RINGMILL_TEST_INSIDE";
     if std::env::var_os(INSIDE).is_some() {
@@ -193,7 +193,7 @@ fn output_of(test: &str) -> Option<std::process::Output> {
     Some(command.args([test, "--exact", "--nocapture"]).env(INSIDE, "1").output().expect("it runs"))
 }
 
-/// Dies in the way told, on each of `threads` threads.
+/// Dies in the given way, on each of `threads` threads.
 fn die(what: &str, threads: usize) {
     dump_no_core();
     let name = Name::new("dies");
@@ -219,7 +219,7 @@ fn a_stack_overflow_is_reported() {
     });
 }
 
-/// What is no stack overflow is not taken for one, and ends the process as ever.
+/// A fault that is no stack overflow is not taken for one, and ends the process as usual.
 #[test]
 fn other_signals_have_their_effect() {
     guarded(|| {

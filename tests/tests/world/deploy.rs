@@ -1,4 +1,4 @@
-//! The next version of a program is deployed while the former one runs: what restarts is the former one.
+//! The next version of a program is deployed while the former one runs: workers restart from the former one.
 //!
 //! Symptom: after a deployment in place the old server got the new version's worker, and "1000 pieces at 5" became
 //! "5 pieces at 1000"; where the executable was removed, or had been given as a relative path, the servlet was down for good.
@@ -12,7 +12,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// What a person, or a package manager, does to a program's file.
+/// Changes that a person, or a package manager, makes to a program's file.
 type Deed = fn(&Path);
 
 const DEEDS: [(&str, Deed); 6] = [
@@ -131,7 +131,7 @@ fn a_refused_system_call_has_a_fall_back() {
     });
 }
 
-/// A script is what it runs: nobody knows which build that is before it runs.
+/// A script runs another program: its build is unknown before it runs.
 ///
 /// Symptom: constructors of the other build ran in the service's environment, with the worker's descriptors, before it was
 /// refused. Cause: the build was compared when all that runs before `main` had run. Fix: it is compared first.
@@ -207,7 +207,7 @@ fn in_another_root_directory() {
         assert_eq!(service.ask("go-to /"), "Ok(())");
         let worker = service.replace_worker();
         assert_eq!(service.worker("echo again"), "again");
-        // With one of a directory outside, code in there could leave (`fchdir`).
+        // With a descriptor of a directory outside, code in the jail could leave it (`fchdir`).
         assert_eq!((directories_of(service.child.id()), directories_of(worker)), (vec![], vec![]));
         assert_eq!(service.end(), "");
         name.assert_nothing_left();
@@ -221,8 +221,8 @@ fn directories_of(pid: u32) -> Vec<PathBuf> {
     paths.filter(|path| path.is_dir()).filter_map(|path| std::fs::read_link(path).ok()).collect()
 }
 
-/// Symptom: a service in a `chroot`, also one that is not root any more, had descriptors of two directories outside. Fix: the
-/// janitor holds them, and gives the root directory only to a service that could go there anyway.
+/// Symptom: a service in a `chroot`, also one that is no longer root, had descriptors of two directories outside. Fix: the janitor
+/// holds them, and gives the root directory only to a service that could go there anyway.
 #[test]
 fn no_directory_outside_is_held_where_root_has_started_the_server() {
     if !ringmill_tests::other_user::can_be_another_user("directories that a server holds") {
@@ -237,7 +237,7 @@ fn no_directory_outside_is_held_where_root_has_started_the_server() {
         assert_eq!(service.ask(&format!("jail {}", jail.path().display())), "Ok(())");
         assert_eq!(service.ask("go-to /"), "Ok(())");
         assert_eq!(service.ask("drop-privileges"), "(0, 0)");
-        // The jail has no linker, and nobody else leads out of it.
+        // The jail has no linker, and no other descriptor leads out of it.
         assert!(service.ask("ask exit 7").starts_with("error"));
         let reason = service.reason_of_being_down();
         assert!(reason.contains("could not be started"), "{reason}");
@@ -247,7 +247,7 @@ fn no_directory_outside_is_held_where_root_has_started_the_server() {
     });
 }
 
-/// A janitor is a process of the own program: without one the service itself holds what SECURITY.md says.
+/// A janitor is a process of the own program: without one the service itself holds the directories that SECURITY.md lists.
 #[test]
 fn workers_hold_no_directory_with_and_without_a_janitor() {
     guarded(|| {

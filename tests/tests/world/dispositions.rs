@@ -1,4 +1,4 @@
-//! What a worker does with signals is its own affair: what it starts has those of a fresh program.
+//! A worker's signal dispositions are its own: programs that it starts have those of a fresh program.
 //!
 //! Symptom: programs that workers started could not be ended by SIGTERM or Ctrl-C. Cause: the worker ignored both, and an
 //! ignored signal stays so over an exec. Fix: see `sys::process::outlive_group_signals`.
@@ -35,7 +35,7 @@ fn a_workers_children_have_the_services_dispositions() {
                 assert_eq!(mask(&service.worker("sh grep SigBlk /proc/self/status")), 0);
                 assert_eq!(mask(&service.worker("sh grep SigCgt /proc/self/status")) & group, 0);
                 for &signal in GROUP_SIGNALS.iter().filter(|&&signal| Some(signal) != ignored) {
-                    // A shell without job control has what it puts in the background ignore the other two.
+                    // A shell without job control makes its background processes ignore the other two.
                     if [libc::SIGTERM, libc::SIGHUP].contains(&signal) {
                         let killed =
                             service.worker(&format!("sh sleep 60 & kill -{signal} $!; wait $!; echo $?"));
@@ -51,7 +51,7 @@ fn a_workers_children_have_the_services_dispositions() {
     });
 }
 
-/// A terminal sends them to the whole group; the server decides, and tells the workers.
+/// A terminal sends signals to the whole group; the server decides, and tells the workers.
 #[test]
 fn signals_of_the_group_do_not_end_a_worker() {
     guarded(|| {

@@ -1,5 +1,5 @@
-//! An end is said as an end: every input of a stream has one outcome, whatever befalls the servlet, the server or the
-//! code of the stream's user, and only after that there is `None`.
+//! Every input of a stream has one outcome, whatever happens to the servlet, the server or the code of the stream's user; only
+//! then the stream gives `None`.
 #![expect(unsafe_code, reason = "a type's own check of its bytes")]
 
 use futures_util::{StreamExt, stream};
@@ -92,7 +92,7 @@ fn is_down<I: ringmill::Payload, O: ringmill::Payload>(server: &Server<I, O>, in
 const INPUTS: u64 = 1000;
 
 /// Symptom: a stream whose servlet went down gave 10 of 1,000 outcomes, then `None`; `collect` and `zip` lost 990 inputs
-/// without a word, and the servlet was up again 0.3 s later. Cause: the first error that was not of an input ended it.
+/// in silence, and the servlet was up again 0.3 s later. Cause: the first error that was not of an input ended the stream.
 /// Fix: that is the error of the next input, and of each further one for as long as it lasts.
 #[test]
 fn a_stream_outlives_a_time_with_its_servlet_down() {
@@ -167,7 +167,7 @@ fn a_server_that_shuts_down_refuses_each_further_input() {
     });
 }
 
-/// A timeout of the wait for a place is of one input too, and what comes later is sent.
+/// A timeout of the wait for a permit is also of one input, and later inputs are sent.
 #[test]
 fn an_input_that_gets_no_permit_in_time_has_that_error() {
     let builder = Server::builder(fresh_name("places")).capacity(2);
@@ -175,7 +175,7 @@ fn an_input_that_gets_no_permit_in_time_has_that_error() {
     let options = StreamOptions::new().timeout(Duration::from_millis(5));
     let hold = || Cell::new((0..2).map(|value| server.call(&value).expect("a place")).collect::<Vec<_>>());
     let full = |outcome: &Result<u64, CallError>| matches!(outcome, Err(CallError::ServerBacklogFull { .. }));
-    // The third input is pulled with the places still taken.
+    // The third input is pulled with the permits still taken.
     let held = hold();
     let inputs = || {
         (0..10_u64).inspect(|input| {
@@ -193,7 +193,7 @@ fn an_input_that_gets_no_permit_in_time_has_that_error() {
             outcome.as_ref().is_ok_and(|v| *v == value) || full(outcome) || late(outcome)
         };
         assert!((2..).zip(&outcomes[2..]).all(well), "{what}: {outcomes:?}");
-        wait_until("every place is back", || server.backlog() == 0);
+        wait_until("every permit is back", || server.backlog() == 0);
     };
     judge("plain", server.stream_with(inputs(), options).collect());
     held.set(hold().take());
@@ -212,7 +212,7 @@ fn an_input_that_gets_no_permit_in_time_has_that_error() {
     judge("asynchronous", pollster::block_on(outcomes.collect()));
 }
 
-/// Symptom: while others held every place, a stream waited its whole timeout for one although the servlet was down.
+/// Symptom: while others held every permit, a stream waited its whole timeout for one although the servlet was down.
 #[test]
 fn a_stream_stops_waiting_for_a_permit_when_the_servlet_is_down() {
     let folder = tempfile::tempdir().expect("a directory");
@@ -304,7 +304,7 @@ impl<D: Fallible + ?Sized> DeserializeWith<Archived<u64>, u64, D> for Fussy {
     }
 }
 
-/// Gives what it gets.
+/// Answers with its input.
 struct Echo;
 
 impl Worker for Echo {
@@ -336,7 +336,7 @@ fn odd(number: &u64) -> Result<Odd, Infallible> {
     Ok(Odd { number: *number, is_input: true })
 }
 
-/// Everything that a stream gives, where panics are caught and it goes on.
+/// All outcomes of a stream; the caller catches panics and goes on.
 fn all<I: Iterator>(mut stream: I) -> (Vec<I::Item>, usize) {
     IS_CALLER.set(true);
     let (mut items, mut panics) = (Vec::new(), 0);
@@ -367,7 +367,7 @@ fn assert_every_place_is_free(server: &Server<Odd, Odd>) {
     assert_eq!(server.backlog(), 0);
 }
 
-/// What became of the item of this number, which took part in every kind of panic.
+/// Checks the outcome of the item of this number, which took part in every kind of panic.
 #[track_caller]
 fn judge(what: &str, number: u64, outcome: &Result<Odd, CallError>) {
     match (number, outcome) {
@@ -382,8 +382,8 @@ fn judge(what: &str, number: u64, outcome: &Result<Odd, CallError>) {
 }
 
 /// Symptoms: after a panic of an outcome's deserialiser, which was caught, `with_inputs` paired every later input with its
-/// neighbour's outcome, and `unordered` lost 34 of 64 places; a panic of an input's drop shifted outcomes too. Cause: the
-/// books were closed after user code had run, or not at all. Fix: before, or by guards.
+/// neighbour's outcome, and `unordered` lost 34 of 64 permits; a panic of an input's drop shifted outcomes too. Cause: the
+/// stream updated its state after user code had run, or not at all. Fix: before, or by guards.
 #[test]
 fn a_panic_that_is_caught_shifts_nothing_and_loses_nothing() {
     on_both(|host| {

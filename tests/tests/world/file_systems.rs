@@ -1,7 +1,7 @@
-//! A segment lies on whatever file system can map files; what a file system, the system's huge pages or a control group lack
-//! is an error at start, with what there is and what is needed, and nothing is left behind.
+//! A segment lies on any file system that can map files; too little room in a file system, in the system's huge pages or in a
+//! control group is an error at start, with the sizes there and needed, and nothing is left behind.
 //!
-//! File systems are mounted in a name space of mounts, by root; skipped, with a word, where that cannot be done.
+//! Root mounts the file systems in a mount namespace; otherwise a test says that it skips.
 
 use ringmill::{PassThrough, ProcessServlet, Server};
 use ringmill_tests::guard::guarded;
@@ -9,10 +9,10 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-/// What the child of this test is told: where its segment is to lie (a name, or a path), and its capacity.
+/// Tells the child of this test its segment's location (a name, or a path), and its capacity.
 const WHERE: &str = "RINGMILL_TESTS_SEGMENT";
 
-/// Not a test but a service, when it is told so: starts, calls, and says how that ended.
+/// Not a test but a service, when the environment says so: starts, calls, and reports how that ended.
 #[test]
 fn a_service_where_the_environment_says() {
     let Ok(told) = std::env::var(WHERE) else { return };
@@ -29,7 +29,7 @@ fn a_service_where_the_environment_says() {
     }
 }
 
-/// Runs shell commands as root of a new name space of mounts, in which `$SERVICE` starts the service; what it said.
+/// Runs shell commands as root of a new mount namespace, in which `$SERVICE` starts the service; returns the output.
 fn within(commands: &str, place: &str, capacity: usize) -> Option<String> {
     let test = std::env::current_exe().expect("this program");
     let service = format!(
@@ -73,7 +73,7 @@ fn assert_works(outcome: Option<String>) {
     }
 }
 
-/// What the error must say: each of these.
+/// Texts that the error must contain.
 #[track_caller]
 fn assert_says(outcome: Option<String>, words: &[&str]) {
     if let Some(outcome) = outcome {
@@ -164,7 +164,7 @@ fn on_a_disk_of_each_kind() {
 /// As many bytes as the segment needs are free, but in pieces, so that the file system has no room for its own notes of
 /// where they are.
 ///
-/// Symptom: "16777216 bytes free, the segment needs 16773120". Cause: what had been free before was taken for what there was.
+/// Symptom: "16777216 bytes free, the segment needs 16773120". Cause: the error gave the bytes that had been free before.
 #[test]
 fn on_a_disk_that_is_full_while_pages_are_reserved() {
     guarded(|| {

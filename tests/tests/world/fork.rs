@@ -1,9 +1,9 @@
-//! A server belongs to the process that started it. A child of that process, made in whatever way and at whatever
-//! moment, is told so at once, and drops what it has inherited without a trace; the parent notices nothing.
+//! A server belongs to the process that started it. Every call in a child of that process, made in any way at any moment,
+//! returns `CallError::Forked` at once, and the child drops inherited values without a trace; the parent notices nothing.
 //!
 //! Symptom: a child and its parent called one server; up to 5% of the answers were another process's. A child's `drop`
-//! set the parent's segment to draining, a daemon waited out every timeout and kept the name. Cause: nothing asked which
-//! process it was. Fix: `ringmill_shm::sys::birth`.
+//! set the parent's segment to draining, a daemon waited out every timeout and kept the name. Cause: the engine did not ask
+//! which process it was in. Fix: `ringmill_shm::sys::birth`.
 #![expect(unsafe_code, reason = "fork and bare clone")]
 
 use futures_util::StreamExt;
@@ -27,7 +27,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context as Task, Poll, Waker};
 use std::time::Duration;
 
-/// Adds one; a big number takes its time.
+/// Adds one; a big number takes long.
 struct Successor;
 
 impl Worker for Successor {
@@ -44,7 +44,7 @@ impl Worker for Successor {
     }
 }
 
-/// Holds what it is given until the file of that name is gone.
+/// Holds its item until the file of that name is gone.
 pub(crate) struct Holder;
 
 impl BatchWorker for Holder {
@@ -84,8 +84,8 @@ pub(crate) const WAYS: [Way; 2] = [Way::Fork, Way::Bare];
 impl Way {
     /// 0 in the child.
     pub(crate) fn make(self) -> i32 {
-        // SAFETY: a child with one thread, which does what its test says and ends by `_exit`; glibc's allocator may be used
-        // after `fork`, and after a bare clone unless another thread is in it, which tests of these see to.
+        // SAFETY: a child with one thread, which runs its test's code and ends by `_exit`; glibc's allocator may be used
+        // after `fork`, and after a bare clone unless another thread is in it, which the tests of clones prevent.
         unsafe {
             match self {
                 Way::Fork => libc::fork(),
@@ -102,7 +102,7 @@ pub(crate) struct Child {
 }
 
 impl Child {
-    /// Runs `code` in a child; what it returns, or its panic, is what the child says.
+    /// Runs `code` in a child, whose message is the result, or the panic.
     pub(crate) fn start(way: Way, code: impl FnOnce() -> String) -> Self {
         let (words, mut say) = std::io::pipe().expect("a pipe");
         match way.make() {
@@ -124,7 +124,7 @@ impl Child {
         }
     }
 
-    /// What it said, once it has ended.
+    /// Its message, once it has ended.
     #[track_caller]
     pub(crate) fn said(mut self) -> String {
         let mut said = String::new();
@@ -150,7 +150,7 @@ impl Drop for Child {
     }
 }
 
-/// What a child of each way says of something.
+/// The message of a child of each way.
 #[track_caller]
 fn children_say(code: impl Fn() -> String) -> [String; 2] {
     WAYS.map(|way| Child::start(way, &code).said())
@@ -160,7 +160,7 @@ fn start(name: &Name) -> Server<u64, u64> {
     Server::builder(name.text()).start(ProcessServlet::<Successor>::new(())).expect("a server")
 }
 
-/// That it was told, and of which processes.
+/// "told" if an error names both processes.
 pub(crate) fn is_told<T: Debug>(outcome: Result<T, CallError>, server: u32) -> String {
     match outcome {
         Err(CallError::Forked { server_pid, pid }) if server_pid == server && pid == std::process::id() => {
@@ -346,7 +346,7 @@ fn guards_of_every_state_are_dropped_without_a_trace() {
             loan.as_mut_slice().fill(0.5);
             let us = std::process::id();
             let (server, loans) = (&server, &loans);
-            // What the child does with its copies: uses and drops all of them, the server last.
+            // The child uses and drops all of its copies, the server last.
             let mut kept = Some((reply, pending, future, stream, unordered, tasks, loan));
             let child = Child::start(way, || {
                 let (reply, mut pending, mut future, mut stream, mut unordered, mut tasks, mut loan) =
@@ -467,7 +467,7 @@ fn a_child_waits_for_no_lock_of_the_parents_threads() {
         let (us, over) = (std::process::id(), AtomicBool::new(false));
         std::thread::scope(|scope| {
             let (server, over) = (&server, &over);
-            // Cancels, waits for places, the reactor's line and watches, sweeps: as many as go on at once.
+            // Cancels, waits for permits, the reactor's line and watches, sweeps: all at once.
             for _ in 0..2 {
                 scope.spawn(move || {
                     while !over.load(Ordering::SeqCst) {
@@ -618,7 +618,7 @@ const STREAMS: [Streamed; 5] = [
     Streamed::Asynchronous,
 ];
 
-/// A number that is sent, and what became of it.
+/// A number that is sent, and its outcome.
 type Numbered = (u64, Result<u64, CallError>);
 
 fn of_input<T>(item: Result<T, CallError>) -> T {
@@ -664,8 +664,8 @@ impl Streamed {
     }
 }
 
-/// Symptom: a stream that a forked child went on with gave it one error and then `None`, which looked complete: `collect`
-/// and `zip` lost the other inputs in silence. Cause: the error was the stream's. Fix: it is each input's.
+/// Symptom: a stream that a forked child went on reading gave one error and then `None`, which looked complete: `collect` and
+/// `zip` lost the other inputs in silence. Cause: the error was the stream's. Fix: it is each input's.
 #[test]
 fn a_child_has_an_error_for_each_input_of_a_stream() {
     alone("fork::a_child_has_an_error_for_each_input_of_a_stream", || {
@@ -696,8 +696,8 @@ fn a_child_has_an_error_for_each_input_of_a_stream() {
             drop(stream);
             assert_eq!(server.backlog(), 0, "{way:?} {streamed:?}");
         }
-        // What had failed before the fork keeps its own error. Of 2 and 3 that is known: while one is waited for, two more
-        // are pulled at least.
+        // An input that had failed before the fork keeps its own error. Inputs 2 and 3 have: while the stream waits for one, it has
+        // pulled at least two more.
         let refuse =
             |&number: &u64| if [0, 2, 3].contains(&number) { Err(BoxError::msg("no")) } else { Ok(number) };
         let few = ringmill::StreamOptions::new().window(8);
@@ -733,7 +733,7 @@ thread_local! {
     static FORKS_AT: Cell<Option<u64>> = const { Cell::new(None) };
     /// The child that was forked, or 0 in it; -1 before.
     static FORKED: Cell<i32> = const { Cell::new(-1) };
-    /// What the child waits for before it goes on.
+    /// The event that the child waits for before it goes on.
     static WAITS: Cell<Option<std::io::PipeReader>> = const { Cell::new(None) };
 }
 
@@ -776,8 +776,8 @@ impl<D: Fallible + ?Sized> DeserializeWith<Archived<u64>, u64, D> for Splits {
     }
 }
 
-/// Symptom: answers of the parent were another request's. Cause: a child that was forked within `Serialize` came back, and wrote
-/// its root into a place that the parent had used again by then. Fix: what is written asks whose place it is.
+/// Symptom: answers of the parent were another request's. Cause: a child that was forked within `Serialize` returned, and wrote
+/// its root into a request that the parent had reused by then. Fix: the writer asks which process it is in.
 #[test]
 fn a_child_forked_within_serialize_writes_nothing() {
     alone("fork::a_child_forked_within_serialize_writes_nothing", || {
@@ -810,7 +810,7 @@ fn a_child_forked_within_serialize_writes_nothing() {
     });
 }
 
-/// A child of the caller's, forked in user code that a stream runs: it has an outcome for each input, of which none is
+/// A child of the caller, forked in user code that a stream runs: it has an outcome for each input, but no value that came
 /// after the fork, and the parent's stream goes on.
 #[test]
 fn a_child_forked_within_a_stream_gets_the_error() {

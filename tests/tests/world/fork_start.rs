@@ -1,6 +1,6 @@
 //! A service that forks while its supervisor starts a worker: the child may live for as long as it likes.
 //!
-//! Symptom: no death was noticed any more, and no call of a dead worker answered, for as long as the child lived. Cause: the
+//! Symptom: for as long as the child lived, the supervisor noticed no death and answered no call of a dead worker. Cause: the
 //! standard library's `Command` waits for the end of a pipe, of which that child had a copy. Fix: `ringmill_shm::sys::child`.
 #![expect(unsafe_code, reason = "fork, and signals to processes of the test")]
 
@@ -22,7 +22,7 @@ fn children_that_live_on_delay_no_restart() {
         let server = Server::builder(name.text())
             .start(ProcessServlet::<Forker>::new(()).cpus(2).restarts(soon))
             .expect("a server");
-        // Each death is followed by some forks, one after the other, beside the restart.
+        // After each death the service forks several times, beside the restart.
         let (wanted, over) = (AtomicU32::new(0), AtomicBool::new(false));
         std::thread::scope(|scope| {
             let forker = scope.spawn(|| {

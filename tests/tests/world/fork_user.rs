@@ -1,10 +1,10 @@
-//! User code forks wherever the engine calls it. The parent goes on as if it had not; a child that comes back into the
-//! engine is told what it is where its caller can be told, and ends where it cannot.
+//! User code forks wherever the engine calls it. The parent goes on; a child that returns into the engine gets an error if there
+//! is a result to carry it, and otherwise ends.
 //!
-//! Symptoms: a child that an outcome's `CheckBytes` or `Deserialize` had forked in a caller got a value of whatever request
-//! had its place by then; one that an input's `CheckBytes` had forked in a worker wrote into a task that its parent had
-//! passed on. Cause: which process it is was asked before that code, not after. Fix: `Core::open`, `Reply::into_owned`,
-//! `Loop::admit_from`.
+//! Symptoms: a child that an outcome's `CheckBytes` or `Deserialize` had forked in a caller got a value of the request that had
+//! the same id by then; a child that an input's `CheckBytes` had forked in a worker wrote into a task that its parent had
+//! passed on. Cause: the engine asked which process it was in before that code, not after. Fix: `Core::open`,
+//! `Reply::into_owned`, `Loop::admit_from`.
 #![expect(unsafe_code, reason = "fork, wakers made by hand, a type's own check of its bytes")]
 
 use super::fork::{WAYS, Way, is_told};
@@ -81,7 +81,7 @@ impl Plan {
     }
 }
 
-/// Forks, unless that has been done. The child goes on once there is no file of that name and `.held`.
+/// Forks, once. The child goes on when the file of that name and `.held` has gone.
 fn fork_once(bare: bool, file: &str) {
     if Path::new(file).exists() {
         return;
@@ -111,7 +111,7 @@ fn await_child(child: i32) {
 }
 
 thread_local! {
-    /// What this thread, a worker's or a caller's, is to do.
+    /// The order for this thread, a worker's or a caller's.
     static PLAN: RefCell<Plan> = const {
         RefCell::new(Plan { site: Site::Nowhere, bare: false, file: String::new() })
     };
@@ -229,7 +229,7 @@ impl Drop for Planned {
     }
 }
 
-/// Adds one, as soon as there is no file of that name.
+/// Adds one, as soon as the file of that name has gone.
 struct Gate(PathBuf);
 
 impl Worker for Gate {
@@ -292,7 +292,7 @@ fn wherever_the_engine_calls_a_worker() {
     });
 }
 
-/// One that comes back from the check of an input when that has moved on, and another request has its place.
+/// A child that returns from the check of an input when the input has moved on, and another request has its id.
 #[test]
 fn a_child_that_comes_late_from_the_check_of_an_input_writes_nothing() {
     alone("fork_user::a_child_that_comes_late_from_the_check_of_an_input_writes_nothing", || {
@@ -384,7 +384,7 @@ impl Reads {
     }
 }
 
-/// One that a caller's own type has forked while its outcome is read, and that goes on when another request has the place.
+/// A child that a caller's own type has forked while its outcome is read, and that goes on when another request has the id.
 #[test]
 fn a_child_forked_while_an_outcome_is_read_gets_the_error() {
     alone("fork_user::a_child_forked_while_an_outcome_is_read_gets_the_error", || {
@@ -409,7 +409,7 @@ fn a_child_forked_while_an_outcome_is_read_gets_the_error() {
                 }
                 assert_eq!(outcome.expect("no panic").expect("an answer"), 2, "{what}");
                 PLAN.set(Plan::nothing());
-                // The only place.
+                // The only permit.
                 let other = server.call(&Number(41)).expect("an answer");
                 std::fs::remove_file(&held).expect("it is there");
                 drop(say);
@@ -465,7 +465,7 @@ fn a_child_of_a_switch_ends() {
     });
 }
 
-/// What of a waker forks.
+/// The part of a waker that forks.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Part {
     Clone,
@@ -473,7 +473,7 @@ enum Part {
     Drop,
 }
 
-/// A waker one part of which forks, once.
+/// A waker of which one part forks, once.
 struct Forks {
     part: Part,
     way: Way,
@@ -514,7 +514,7 @@ impl Forks {
             unsafe { &*data.cast::<Forks>() }
         }
         let data: *const Self = self;
-        // SAFETY: what it refers to lives for ever and is `Sync`.
+        // SAFETY: the data lives for ever and is `Sync`.
         unsafe { Waker::from_raw(RawWaker::new(data.cast(), &TABLE)) }
     }
 }
@@ -563,7 +563,7 @@ fn a_child_of_a_waker_ends_or_gets_the_error() {
             assert!(first.is_pending());
             let other = Box::leak(Box::new(Arc::new(Unparks(std::thread::current()))));
             if part == Part::Drop {
-                // In the place of the first, which is dropped.
+                // Replaces the first waker, which is dropped.
                 let other = Waker::from(Arc::clone(other));
                 assert!(future.as_mut().poll(&mut Task::from_waker(&other)).is_pending());
             }
@@ -625,7 +625,7 @@ fn a_child_of_a_listener_ends() {
         answers(&server, 1);
         let former = pids(&server)[0];
         signal(former, libc::SIGKILL);
-        wait_until("it is told", || forked() > 1);
+        wait_until("the listener is called", || forked() > 1);
         answers(&server, 2);
         assert_ne!(pids(&server)[0], former);
         for &child in children.lock().expect("no panic").iter() {

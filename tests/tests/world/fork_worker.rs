@@ -1,9 +1,9 @@
-//! What user code forks in a worker is no second worker: where it would go on as one, it ends.
+//! A child that user code forks in a worker is not a second worker: it ends where it would go on as one.
 //!
 //! Symptom: a child that user code had forked, and that returned from `call`, answered items a second time and went on
-//! draining the ring; a helper that outlived its worker kept the lock on the worker's byte of the lease, so no successor came
-//! up. Cause: nothing asked which process it was, and the byte was that of the place. Fix: `panics::caught`, `Desk`, and
-//! a byte an incarnation.
+//! draining the ring; a helper that outlived its worker kept the lock on the worker's byte of the lease, so no successor could
+//! start. Cause: the engine did not ask which process it was in, and the byte was the row's. Fix: `panics::caught`, `Desk`, and
+//! a byte for each incarnation.
 #![expect(unsafe_code, reason = "fork, and signals to processes of the test")]
 
 use super::fork::Way;
@@ -15,7 +15,7 @@ use ringmill_tests::name::Name;
 use ringmill_tests::wait_until;
 use std::time::Duration;
 
-/// Forks as it is told, and answers its pid and the child's.
+/// Forks as its input says, and answers its pid and the child's.
 pub(crate) struct Forker;
 
 impl BatchWorker for Forker {
@@ -90,7 +90,7 @@ fn a_child_that_returns_is_ended() {
                     let (worker, child) = ask(&server, &format!("{way} {deed}")).expect("an answer");
                     assert!(worker > 0 && child > 0, "the parent's answer: {worker} {child}");
                     wait_until("the child has ended", || matches!(state(child), None | Some('Z')));
-                    // SAFETY: one of ours, where the worker is a thread; else it is refused.
+                    // SAFETY: a child of ours if the worker is a thread; otherwise the kernel refuses the call.
                     unsafe { libc::waitpid(child, std::ptr::null_mut(), libc::WNOHANG) };
                     assert!(ask(&server, "").is_ok());
                 }

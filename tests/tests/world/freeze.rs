@@ -32,7 +32,7 @@ fn a_call_that_was_frozen_with_its_server_gets_the_rest_of_its_time() {
         }
         visit.let_go();
         assert_eq!(program.line(), "answer 14");
-        // One that really takes too long is ended all the same.
+        // A call that really takes too long is still ended.
         let visit = program.hold(&gate, 8);
         assert_eq!(visit.pid, workers[0], "it has not been killed");
         visit.await_death();

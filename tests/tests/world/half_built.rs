@@ -1,9 +1,9 @@
-//! What is half built or half torn down has an owner, and "done" is noted at the end.
+//! A half-built or half-removed server has an owner, and "done" is noted at the end.
 //!
 //! Symptoms: a panic of a listener of the log, or a limit of `Duration::MAX`, left processes, threads, files and the name
-//! behind when it met the start; of 400 exits by a second Ctrl-C 8 left files; `shutdown` from a listener of the log joined
-//! itself. Causes: nothing owned the processes before the server was there; the files counted as removed when
-//! removing them began. Fixes: see `engine/src/client/shutdown.rs` and `Unready` in `engine/src/server/builder.rs`.
+//! behind when it happened during the start; of 400 exits by a second Ctrl-C 8 left files; `shutdown` from a listener of the log
+//! joined itself. Causes: no value owned the processes before the server existed; the files counted as removed when removing
+//! them began. Fixes: see `engine/src/client/shutdown.rs` and `Unready` in `engine/src/server/builder.rs`.
 
 use ringmill::rkyv::Archived;
 use ringmill::{
@@ -40,8 +40,8 @@ fn a_listener_that_panics_at_the_start_leaves_nothing() {
     });
 }
 
-/// The supervisor tells its listener of a death, which shuts the server down: the supervisor does not wait for itself,
-/// and whoever shuts it down too finds it gone.
+/// The listener of the log shuts the server down at a death: the supervisor does not wait for itself, and a second shutdown
+/// finds the server gone.
 #[test]
 fn a_listener_may_shut_the_server_down() {
     guarded(|| {
@@ -58,7 +58,7 @@ fn a_listener_may_shut_the_server_down() {
     });
 }
 
-/// The one that comes second waits for the first.
+/// A second shutdown waits for the first.
 #[test]
 fn nothing_is_left_after_each_of_two_shutdowns() {
     guarded(|| {
@@ -89,7 +89,7 @@ fn a_second_signal_leaves_no_file() {
             signal(program.pid(), libc::SIGINT);
             std::thread::sleep(Duration::from_micros(round * 97)); // at many moments
             wait_until("it ends", || {
-                let _ = process.send_signal(libc::SIGINT); // two that come at once may be one
+                let _ = process.send_signal(libc::SIGINT); // two signals at once may be one
                 wait_readable(&[process.as_raw_fd()], Some(Duration::from_millis(1)))[0]
             });
             program.end();
@@ -167,7 +167,7 @@ fn no_time_is_too_long() {
         server.shutdown();
         name.assert_nothing_left();
 
-        // What cannot be is refused, or is as long as can be.
+        // A time that cannot be is refused, or is as long as possible.
         for servlet in [
             ProcessServlet::<PassThrough<u64>>::new(()).batch_size(2).batch_wait_time(EVER),
             ProcessServlet::<PassThrough<u64>>::new(()).exec_timeout(EVER),

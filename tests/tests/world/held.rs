@@ -1,10 +1,9 @@
-//! What a server found at its start it holds: the files' names, the rights on them, and the process itself may be others
-//! later.
+//! A server holds the files of its start: their names, the rights on them, and the program of the process may change later.
 //!
-//! Symptom: after the files were unlinked, or privileges were dropped, no worker could be started again, silently, and the
-//! files of such a server stayed; a service that ran another program in its place (exec) left workers and files behind; a
-//! worker that did so was never noticed, and its call never ended. Cause: names were looked up again, and only the end of a
-//! process was watched. Fix: see `host::spawn`, `host::janitor` and `sys::tether`.
+//! Symptom: after the files were unlinked, or privileges were dropped, no worker could be restarted, silently, and the files of
+//! such a server stayed; a service that execed another program left workers and files behind; the supervisor never noticed a
+//! worker that did so, and its call never ended. Cause: the server looked names up again, and watched only the end of a
+//! process. Fix: see `host::spawn`, `host::janitor` and `sys::tether`.
 
 use crate::resident::{RESIDENT, Service, copy_of, public_directory};
 use ringmill_shm::sys::process::PidFd;
@@ -28,7 +27,7 @@ fn files_without_their_names() {
         let mut service = Service::start(&mut Command::new(RESIDENT), &name, &[]);
         unlink(&name);
         service.replace_worker();
-        // The name is free; whoever takes it is not disturbed.
+        // The name is free; a server that takes it is not disturbed.
         let mut heir = Service::start(&mut Command::new(RESIDENT), &name, &[]);
         service.replace_worker();
         heir.replace_worker();
@@ -74,7 +73,7 @@ fn a_service_that_execs_another_program() {
     });
 }
 
-/// The same process serves again, under the same name.
+/// The process serves again, under the same name.
 #[test]
 fn a_service_that_execs_itself() {
     guarded(|| {
@@ -141,7 +140,7 @@ fn privileges_that_are_dropped() {
                 if hangs {
                     assert_eq!(service.ask("hold"), "held"); // by a worker that it may not signal
                 } else {
-                    service.replace_worker(); // by one that may not remove the files
+                    service.replace_worker(); // its successor may not remove the files
                     assert_eq!(service.worker("sh id -u"), "65534");
                     service.replace_worker();
                 }

@@ -41,15 +41,15 @@ fn a_worker_that_hangs_is_ended() {
     });
 }
 
-/// Symptom: a worker whose code closes all descriptors (`close_range`) and does not return lived on after its server, where
-/// that could not kill it. Cause: it waited for words of the server on a descriptor that it did not have any more. Fix: it
+/// Symptom: a worker whose code closes all descriptors (`close_range`) and does not return outlived a server that could not kill
+/// it. Cause: it waited for the server's messages on a descriptor that it had closed. Fix: it
 /// looks now and then whether it has.
 #[test]
 fn a_worker_that_has_closed_its_descriptors_ends() {
     guarded(|| {
         let kill =
             [Refusal::of(libc::SYS_pidfd_send_signal, libc::EPERM), Refusal::of(libc::SYS_kill, libc::EPERM)];
-        // Without it, what waits for a descriptor keeps it open, and the server is not told.
+        // Without it, the epoll keeps the descriptor open, and the server notices nothing.
         let watch = Refusal::of(libc::SYS_epoll_create1, libc::EPERM);
         for refusals in [&kill[..], &[kill[0], kill[1], watch], &[watch]] {
             let name = Name::new("closed");

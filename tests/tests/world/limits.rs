@@ -1,6 +1,6 @@
-//! Every state of a worker has a limit: one that hangs where no call is in progress is ended too, and told.
+//! Every state of a worker has a limit: a worker that hangs outside of a call is also ended, and reported.
 //!
-//! Symptom: a worker that was started again and hung in `new` or `warm_up`, or hung in `cleanup` after a fatal error,
+//! Symptom: a restarted worker that hung in `new` or `warm_up`, or in `cleanup` after a fatal error,
 //! was never killed, logged or counted; callers waited out their timeouts. Cause: only calls had a limit. Fix: see
 //! `engine/src/host/supervisor/limits.rs`.
 
@@ -118,7 +118,7 @@ fn a_process_that_hangs_at_its_restart_is_killed() {
             let (name, gate) = (Name::new("hangs"), ActorGate::new());
             let servlet = ProcessServlet::<Stuck>::new(hang(&gate, place)).name("stuck");
             let servlet = servlet.restarts(Restarts::unlimited().backoff(Duration::ZERO, Duration::ZERO));
-            // The first start takes what it takes; see `start_timeout`.
+            // The first start may take long; see `start_timeout`.
             let server =
                 builder(&name).start_timeout(Duration::from_secs(2)).start(servlet).expect("it starts");
             signal(ringmill_tests::stats::pids(&server)[0], libc::SIGKILL);
@@ -153,7 +153,7 @@ fn a_process_that_hangs_as_it_leaves_is_ended() {
     });
 }
 
-/// A thread cannot be killed: callers are told, and when it goes on it counts again.
+/// A thread cannot be killed: callers get an error, and when it goes on it serves again.
 #[test]
 fn a_servlet_goes_on_without_a_thread_that_hangs() {
     guarded(|| {

@@ -1,5 +1,5 @@
-//! Cleaning up takes time in proportion to what there is to clean up: tests with so many items that whatever grows with
-//! their square would take longer than a test may.
+//! Cleaning up takes time in proportion to the number of items: tests with so many items that a quadratic step would take longer
+//! than a test may.
 
 use ringmill::{
     BoxError, CallError, CallOptions, Context, Server, StreamOptions, ThreadServlet, Wait, WhenFull, Worker,
@@ -34,16 +34,15 @@ impl Worker for Clerk {
     }
 }
 
-/// Very many places, no blocks, one batch for all.
+/// A very large capacity, no blocks, one batch for all.
 fn vast(capacity: usize) -> Server<String, u64> {
     let servlet = ThreadServlet::<Clerk>::new(()).batch_size(capacity).batch_wait_time(Duration::ZERO);
     let builder = Server::builder(fresh_name("vast")).capacity(capacity).payload_classes([(128, 16)]);
     builder.start(servlet).expect("it starts")
 }
 
-/// Symptom: 80,000 items whose time was over took 3 s to be refused, 20,000 a quarter of a second, while their worker did
-/// nothing else. Cause: each was removed from the front of the batch. Fix: one pass. Of so many as here each would have
-/// moved 8 MB.
+/// Symptom: a worker took 3 s to refuse 80,000 expired items, a quarter of a second for 20,000. Cause: it removed each from the
+/// front of the batch. Fix: one pass. With the number of items here each removal would move 8 MB.
 #[test]
 fn a_batch_of_items_whose_time_is_over() {
     const ITEMS: usize = 1 << 19;
@@ -79,8 +78,8 @@ fn a_batch_of_items_whose_time_is_over() {
 
 const MANY: usize = 1 << 16;
 
-/// Symptom: with 80,000 inputs in progress, an unordered stream looked at all of them for each outcome. Fix: it looks at a
-/// few, and is told of the others.
+/// Symptom: with 80,000 inputs in progress, an unordered stream looked at all of them for each outcome. Fix: it looks at a few,
+/// and completions report the others.
 #[test]
 fn an_unordered_stream_with_very_many_in_progress() {
     let gate = Gate::new();
@@ -108,8 +107,8 @@ impl Wake for Counts {
     }
 }
 
-/// Symptom: of 40,000 futures in line for a place, all were woken after 7.7 s, of 20,000 after 0.8 s. Cause: each place
-/// that came free walked past all that had been woken and had not looked yet. Fix: the next to be woken is known.
+/// Symptom: 40,000 futures that wait for a permit were all woken after 7.7 s, 20,000 after 0.8 s. Cause: each free permit walked
+/// past all futures that had been woken and had not looked yet. Fix: the line knows the next future to wake.
 #[test]
 fn very_many_futures_in_line() {
     let server = &vast(MANY);
@@ -129,8 +128,8 @@ fn very_many_futures_in_line() {
     assert_eq!(server.backlog(), 0);
 }
 
-/// Symptom: where very many callers had given up on requests that a worker still had, each call that found no place looked
-/// at all of those: 65,536 times 65,536 looks here. Fix: at each once, and again only when some have come free.
+/// Symptom: if very many callers had given up on requests that a worker still had, each call without a permit looked at all of
+/// these: 65,536 times 65,536 looks here. Fix: it looks at each once, and again only when some have come free.
 #[test]
 fn very_many_refused_calls_beside_as_many_abandoned_requests() {
     let gate = Gate::new();
@@ -144,5 +143,5 @@ fn very_many_refused_calls_beside_as_many_abandoned_requests() {
     }
     arrival.release();
     assert_eq!(*first.wait().expect("an answer"), 7);
-    wait_until("every place is back", || server.backlog() == 0);
+    wait_until("every permit is back", || server.backlog() == 0);
 }

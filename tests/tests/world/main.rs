@@ -1,5 +1,4 @@
-//! The world around the engine does other things than kill: it forks, execs, deploys, refuses, fills up and freezes. A
-//! module a promise.
+//! The world around the engine not only kills: it forks, execs, deploys, refuses, fills up and freezes. A module a promise.
 
 mod before_main;
 mod deploy;

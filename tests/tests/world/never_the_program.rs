@@ -1,8 +1,8 @@
 //! A process that is marked as a worker is that worker, or ends with the reason; it is never the program.
 //!
 //! Symptom: `Wait::Spin(Duration::MAX)` made the order unreadable, and the worker's process ran the program's `main`. Cause:
-//! an order that was not understood counted as none. Fix: whoever has an order ends, before `main`, if it cannot be
-//! followed; and any value of an order can be written.
+//! an unreadable order counted as none. Fix: a process with an order that it cannot follow ends before `main`; and any value
+//! of an order can be written.
 #![expect(unsafe_code, reason = "a constructor of our own")]
 
 use ringmill::rkyv::Archived;
@@ -20,7 +20,7 @@ ringmill::init!(Host);
 
 /// The variable that marks a worker.
 const ORDER: &str = "RINGMILL_WORKER";
-/// What a process exits with that was to be a worker and cannot be one.
+/// The exit code of a process that was ordered to be a worker and cannot be one.
 const NOT_A_WORKER: i32 = 97;
 
 /// A worker that runs a server with worker processes of its own.
@@ -76,7 +76,7 @@ fn an_order_that_cannot_be_followed_ends_the_process() {
     });
 }
 
-/// An order that another process has had, whose server has gone.
+/// An order of another process, whose server has gone.
 #[test]
 fn an_order_that_is_over_ends_the_process() {
     guarded(|| {
@@ -101,7 +101,7 @@ fn an_order_that_is_over_ends_the_process() {
     });
 }
 
-/// One that has to do with ringmill and lists no worker types.
+/// A program that uses ringmill and lists no worker types.
 #[test]
 fn a_program_without_init_ends_before_its_main() {
     guarded(|| {
@@ -127,7 +127,7 @@ fn a_library_ends_an_interpreter_that_is_marked() {
     });
 }
 
-/// A worker that was handed on by a script is told what it says where it has no server to tell.
+/// A worker behind a script that has no server to report to prints its error, which the start's error has.
 #[test]
 fn a_script_that_leads_to_another_program_ends_the_start() {
     guarded(|| {
@@ -136,7 +136,7 @@ fn a_script_that_leads_to_another_program_ends_the_start() {
         let write = |text: &str| {
             let fresh = directory.path().join("text");
             std::fs::write(&fresh, text).expect("a file");
-            // By a process of its own: nobody else has it open for writing when it is run.
+            // By a process of its own: no other process has it open for writing when it is run.
             assert!(Command::new("cp").arg(&fresh).arg(&path).status().expect("it runs").success());
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700)).expect("it is ours");
         };
@@ -187,7 +187,7 @@ fn a_worker_may_have_workers() {
     });
 }
 
-/// Says to this program that it is to start a server before its `main`.
+/// Tells this program to start a server before its `main`.
 const EARLY: &str = "RINGMILL_TEST_EARLY";
 
 extern "C" fn start_early(_: c_int, _: *const *const c_char, _: *const *const c_char) {

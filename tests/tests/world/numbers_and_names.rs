@@ -50,7 +50,7 @@ fn numbers_without_measure_are_refused() {
             assert_range("max_payload", refusal(builder().max_payload(huge), thread()), huge);
             assert_range("payload_classes", refusal(builder().payload_classes([(huge, 1)]), thread()), huge);
         }
-        // Numbers of blocks, and sizes whose product is too large, are told by the segment.
+        // The segment refuses numbers of blocks, and sizes whose product is too large.
         for classes in [(1024, huge), (1 << 31, huge)] {
             let (error, text) = refusal(builder().payload_classes([classes]), thread());
             assert!(matches!(error, StartError::Segment(_)), "{error:?}");
@@ -60,7 +60,7 @@ fn numbers_without_measure_are_refused() {
         assert!(matches!(error, StartError::Cpu { cpu, .. } if cpu == huge), "{text}");
         assert_range("env_for", refusal(builder(), process().env_for(huge, "A", "b")), huge);
     }
-    // What fits each by itself, and not together.
+    // Values that fit each by itself, but not together.
     let large = builder().capacity(1 << 24).max_payload(1 << 31);
     assert!(matches!(refusal(large, thread()).0, StartError::Segment(_)));
     assert!(matches!(refusal(builder().payload_classes([(64, 1)]), thread()).0, StartError::Range { .. }));
@@ -91,7 +91,7 @@ const BAD_NAMES: [&str; 10] =
     ["", " ", "a/b", "a\0b", "a\nb", "a\tb", "a\x1b[31mb", "a\u{9b}31mb", "a\u{202e}b", "a\u{2028}b"];
 
 /// Symptom: a servlet's name with a zero byte panicked in the worker, one with escape codes went to terminals as it was, one
-/// with a line feed made errors of two lines. Cause: nobody looked at it. Fix: it is checked at start, and shown escaped.
+/// with a line feed made errors of two lines. Cause: the name was not checked. Fix: the start checks it, and errors escape it.
 #[test]
 fn names_that_are_no_names_are_refused() {
     let name = Name::new("names");

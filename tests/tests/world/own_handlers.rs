@@ -1,6 +1,6 @@
-//! A service with signal handlers of its own, made in C's way. It decides: with a handler that it installed before the
-//! server's start, or in front of the server's own, and however that calls, or restores, the former one. However the
-//! service ends then, no worker stays, and no file.
+//! A service with signal handlers of its own, made as in C. Its handler decides, installed before the server's start or in front
+//! of the server's own, and however it calls, or restores, the former one. However the service ends then, no worker and no file
+//! stays.
 #![expect(unsafe_code, reason = "signal handlers, and processes that end in one")]
 
 use super::fork::Holder;
@@ -26,7 +26,7 @@ enum When {
     AfterTheServer,
 }
 
-/// What a handler does about the one that was there before.
+/// How a handler treats the former one.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Chain {
     /// Calls it, if it is a function.
@@ -93,8 +93,8 @@ extern "C" fn calls(signal: i32, info: *mut libc::siginfo_t, context: *mut libc:
 
 extern "C" fn restores(signal: i32, _: *mut libc::siginfo_t, _: *mut libc::c_void) {
     let index = signal.unsigned_abs() as usize;
-    // SAFETY: `tell` may be called here; a live structure with a disposition that was there before. What is raised comes
-    // when this handler has returned.
+    // SAFETY: `tell` may be called here; a live structure with the former disposition. The raised signal comes when this
+    // handler has returned.
     unsafe {
         tell();
         let mut action: libc::sigaction = core::mem::zeroed();
@@ -117,12 +117,12 @@ extern "C" fn ends(_: i32, _: *mut libc::siginfo_t, _: *mut libc::c_void) {
     }
 }
 
-/// Installs it for all signals of a group; what can be read from says that it was called.
+/// Installs it for all signals of a group; returns a reader that reports its calls.
 fn install(handler: Handler, flags: i32) -> PipeReader {
     let (told, tell) = std::io::pipe().expect("a pipe");
     TELL.store(tell.into_raw_fd(), Ordering::SeqCst);
     for &signal in GROUP_SIGNALS {
-        // SAFETY: live structures; the handlers do what may be done in one.
+        // SAFETY: live structures; the handlers make only calls that are allowed in a handler.
         unsafe {
             let (mut action, mut former): (libc::sigaction, libc::sigaction) =
                 (core::mem::zeroed(), core::mem::zeroed());
@@ -137,7 +137,7 @@ fn install(handler: Handler, flags: i32) -> PipeReader {
     told
 }
 
-/// No test: what the programs of the others do.
+/// Not a test: the roles of the programs that the tests start.
 #[test]
 fn roles() {
     let Some(order) = Program::order(ROLES) else { return };
@@ -174,7 +174,7 @@ fn roles() {
                 say(if answer.is_ok() { "answered" } else { "refused" });
             });
         }
-        // One at work, one that waits.
+        // One call at work, one that waits.
         wait_until("they are on their way", || {
             let phases: Vec<_> = server.debug_info().requests.iter().map(|r| r.phase).collect();
             phases.len() == 2 && phases.contains(&"claimed")
@@ -193,7 +193,7 @@ fn roles() {
     });
 }
 
-/// A program of that role, its workers, and what holds them.
+/// A program of that role, its workers, and the gate that holds them.
 struct Busy {
     program: Program,
     workers: Vec<PidFd>,
@@ -233,7 +233,7 @@ fn a_handler_in_front_of_ours_that_restores_it_has_the_server_shut_down() {
     });
 }
 
-/// Ours does nothing there: registries of handlers call every former one, of programs that end in order too.
+/// The server's handler does nothing then: registries of handlers call every former one, also in programs that end in order.
 #[test]
 fn a_handler_in_front_of_ours_that_calls_it_decides() {
     guarded(|| {
@@ -246,7 +246,7 @@ fn a_handler_in_front_of_ours_that_calls_it_decides() {
                 busy.program.await_word("goes on");
                 busy.name.assert_consistent();
                 assert_eq!(busy.name.inspect().run(), Run::Running, "{chain:?}");
-                // The second signal finds the same handler, or none any more.
+                // The second signal finds the same handler, or no handler any more.
                 let second = if chain == Chain::Once { signal } else { libc::SIGKILL };
                 busy.program.signal(second);
                 let (_, status) = busy.program.rest();
@@ -258,7 +258,7 @@ fn a_handler_in_front_of_ours_that_calls_it_decides() {
     });
 }
 
-/// Ours is not installed. What was there before it is the default effect: the end, without a shutdown.
+/// The server's handler is not installed. The former disposition is the default: the end, without a shutdown.
 #[test]
 fn a_handler_from_before_the_server_decides() {
     guarded(|| {
@@ -293,7 +293,7 @@ fn a_service_that_ends_without_its_server_leaves_nothing() {
                 assert_eq!(status.code(), code, "{role}: {said}");
                 busy.workers.iter().for_each(await_end);
                 if threads && !busy.name.is_clean() {
-                    // Nobody was left to remove them; the next one does.
+                    // No process was left to remove the files; the next server does.
                     let next = Server::builder(busy.name.text()).start(ProcessServlet::<Holder>::new(()));
                     assert!(next.expect("a server").call(&"/none".to_owned()).is_ok());
                 }

@@ -1,5 +1,5 @@
-//! A value that compiles as a payload comes back as it was: from workers in threads and in processes, which make a value
-//! of each input and send that, by calls, streams and ensembles.
+//! A value that compiles as a payload comes back as it was: from workers in threads and in processes, which deserialise each
+//! input and answer with the value, by calls, streams and ensembles.
 
 use proptest::collection::{btree_map, hash_map, vec};
 use proptest::option;
@@ -35,7 +35,7 @@ use std::time::{Duration, SystemTime};
 /// Makes a value of each input, and answers with it.
 struct Echo<T>(PhantomData<fn() -> T>);
 
-/// What [`Echo`] can make values of.
+/// Payloads that [`Echo`] can deserialise.
 trait Kind: Payload<Archived: Deserialize<Self, LowDeserializer<Error>>> + Send {}
 impl<T: Payload<Archived: Deserialize<Self, LowDeserializer<Error>>> + Send> Kind for T {}
 
@@ -58,7 +58,7 @@ fn start<S: Servlet>(test: &str, servlet: S) -> Server<S::In, S::Out> {
     Server::builder(name).capacity(8).max_payload(64 << 10).start(servlet).expect("it starts")
 }
 
-/// Sends lists of values through all that there is, and compares what comes back by `same`.
+/// Sends lists of values through calls, streams and ensembles, and compares the outcomes by `same`.
 fn come_back<T: Kind + Debug, S: Strategy<Value = T>>(
     values: impl FnOnce() -> S + Send + 'static,
     same: fn(&T, &T) -> bool,
@@ -112,7 +112,7 @@ macro_rules! kinds {
     };
 }
 
-/// Any value, more often than chance would have it one of the ends.
+/// Any value, the smallest and largest more often than by chance.
 macro_rules! ends {
     ($type:ty) => {
         prop_oneof![Just(<$type>::MIN), Just(<$type>::MAX), any::<$type>()]
@@ -142,7 +142,7 @@ fn nonzero() -> impl Strategy<Value = NonZeroUsize> + Clone {
 }
 
 fn text() -> impl Strategy<Value = String> + Clone {
-    // On both sides of what lies in the reference itself.
+    // Lengths on both sides of those that lie in the reference itself.
     prop_oneof!["[a-zü]{0,4}", "[a-z]{14,18}", "\\PC{0,60}"]
 }
 
@@ -444,7 +444,7 @@ kinds! {
     large_lists: Vec<u8> = (0..30_000_usize, any::<u8>()).prop_map(|(length, byte)| vec![byte; length]);
 }
 
-/// A text whose `resolve` keeps the place that it is given.
+/// A text whose `resolve` keeps the `Place` that it is given.
 struct Sly;
 
 const TEXT: &str = "a text that is longer than sixteen bytes";
@@ -476,9 +476,8 @@ impl<D: Fallible + ?Sized> Deserialize<Sly, D> for ArchivedString {
     }
 }
 
-/// Symptom: safe code changed a reply that had been validated, to a text of any length. Cause: roots were made in their
-/// places in the segment, and rkyv hands a type's own `resolve` a place that it may keep. Fix: such roots are made
-/// elsewhere and copied.
+/// Symptom: safe code changed a reply that had been validated, to a text of any length. Cause: roots were made in place in the
+/// segment, and rkyv hands a type's own `resolve` a `Place` that it may keep. Fix: such roots are made elsewhere and copied.
 #[test]
 fn a_place_that_resolve_keeps_does_not_lead_into_the_segment() {
     guarded(|| {
@@ -496,7 +495,7 @@ fn a_place_that_resolve_keeps_does_not_lead_into_the_segment() {
     });
 }
 
-/// What rkyv itself refuses is an error, and not another value.
+/// A value that rkyv itself refuses is an error, and not another value.
 #[test]
 fn a_path_that_is_no_text_is_refused_by_name() {
     use std::os::unix::ffi::OsStringExt;
@@ -528,7 +527,7 @@ fn errors_beside_values_of_all_alignments_come_back() {
     });
 }
 
-/// What lies too deep is an error that says so, to whoever reads it: a worker's to its caller.
+/// A payload that is too deep is an error that says so, where it is read; a worker's error reaches its caller.
 #[test]
 fn a_payload_that_is_too_deep_says_how_deep_it_may_be() {
     guarded(|| {

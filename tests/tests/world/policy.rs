@@ -1,4 +1,4 @@
-//! Bad requests are no reason to take a servlet down: what counts against its limit is a start in vain.
+//! Bad requests are no reason to take a servlet down: only a failed start counts against its limit.
 //!
 //! Symptom: with two workers, all defaults, and one request in 1,000 that aborts, a service was down after 18 s, and most
 //! requests were refused from then on; [`OnDeath::Bisect`] took its servlet down with 50 poisonous requests in 1,000; and
@@ -175,7 +175,7 @@ fn a_worker_may_stop_on_purpose_after_a_number_of_items() {
     });
 }
 
-/// What gives up at once, and again and again, could not be started: that still counts.
+/// A worker that gives up at once, again and again, is a failed start, which still counts.
 #[test]
 fn a_worker_that_gives_up_on_every_request_is_given_up() {
     guarded(|| {

@@ -1,4 +1,4 @@
-//! What hardly ever fails is repaired and told when it does.
+//! Failures that hardly ever happen are repaired and reported.
 
 use ringmill_tests::actor_gate::ActorGate;
 use ringmill_tests::guard::guarded;
@@ -13,7 +13,7 @@ const ACTORS: &str = env!("CARGO_BIN_EXE_actors");
 /// `waitid` of a process descriptor, and how Linux before 5.4 answers it.
 const WAIT_FOR_DESCRIPTOR: Refusal = Refusal::of(libc::SYS_waitid, libc::EINVAL).where_argument(0, 3);
 
-/// What a program says of a call whose worker is killed.
+/// A program's message about a call whose worker is killed.
 fn of_killed(program: &mut Program, gate: &ActorGate, number: u64) -> String {
     let visit = program.hold(gate, number);
     signal(visit.pid, libc::SIGKILL);

@@ -1,4 +1,4 @@
-//! Whatever system call is refused, a service ends in time, with values or errors, and leaves nothing.
+//! If the system refuses any call, a service still ends in time, with values or errors, and leaves nothing.
 //!
 //! The short form of the program `refusals`, which tries all of them: see `ringmill_tests::refusals`.
 
@@ -34,8 +34,8 @@ fn a_service_survives_a_sample_of_refusals() {
 }
 
 /// Symptom: where signals were refused (sandboxes, privileges that were dropped), `shutdown` and `drop` waited for ever,
-/// and `exec_timeout` did nothing. Fix: a worker is told to end in another way, and what does not end is named and done
-/// without.
+/// and `exec_timeout` did nothing. Fix: the tether tells a worker to end; the log names one that does not, and the server goes
+/// on without it.
 #[test]
 fn a_service_that_may_not_send_signals_ends() {
     guarded_for(Duration::from_secs(300), || {

@@ -14,7 +14,7 @@ pub(crate) const RESIDENT: &str = env!("CARGO_BIN_EXE_resident");
 /// A copy of a program in a directory of its own, which every user may run.
 pub(crate) fn copy_of(program: &str, directory: &Path, name: &str) -> PathBuf {
     let path = directory.join(name);
-    // By a process of its own: what is open for writing here cannot be run, and another test may fork just now.
+    // By a process of its own: a file that is open for writing here cannot be run, and another test may fork just now.
     let copied = Command::new("cp").args(["--remove-destination", program]).arg(&path).status();
     assert!(copied.expect("it runs").success(), "room for a copy");
     ringmill_tests::other_user::open_to_all(&path);
@@ -45,7 +45,7 @@ impl Service {
         service
     }
 
-    /// The same; what it says first.
+    /// Starts it; also returns its first line.
     pub(crate) fn try_start(command: &mut Command, name: &Name, options: &[&str]) -> (Self, String) {
         command
             .arg(name.text())
@@ -71,13 +71,13 @@ impl Service {
         writeln!(self.stdin, "{command}").expect("it listens");
     }
 
-    /// What it answers a command.
+    /// Its answer to a command.
     pub(crate) fn ask(&mut self, command: &str) -> String {
         self.tell(command);
         self.line()
     }
 
-    /// What its worker answers.
+    /// Its worker's answer.
     #[track_caller]
     pub(crate) fn worker(&mut self, text: &str) -> String {
         let answer = self.ask(&format!("ask {text}"));
@@ -102,7 +102,7 @@ impl Service {
         successor
     }
 
-    /// What calls say once no worker can be started again.
+    /// The error of calls once no worker can be restarted.
     #[track_caller]
     pub(crate) fn reason_of_being_down(&mut self) -> String {
         let mut answer = String::new();
@@ -113,7 +113,7 @@ impl Service {
         answer
     }
 
-    /// Has it return from `main`; what it wrote to its standard error.
+    /// Makes it return from `main`; returns its standard error.
     #[track_caller]
     pub(crate) fn end(mut self) -> String {
         self.tell("return");

@@ -1,5 +1,5 @@
-//! A worker whose code takes rights from its own process, and a service that is started where something usual is missing:
-//! each goes on, and is restarted, or is told why it cannot be; whatever ends then leaves nothing.
+//! A worker whose code restricts its own process, and a service that starts without something usual: each goes on and restarts,
+//! or gets the reason why it cannot; whichever ends then leaves nothing.
 #![expect(unsafe_code, reason = "limits, users and namespaces, in child processes only")]
 
 use super::resident::{RESIDENT, Service};
@@ -18,7 +18,7 @@ use std::time::Duration;
 
 const ROLES: &str = "restrained::roles";
 
-/// What a worker takes from its process before it is ready.
+/// A restriction that a worker puts on its process before it is ready.
 const RESTRAINTS: [&str; 13] = [
     "descriptors",
     "all-descriptors",
@@ -130,7 +130,7 @@ fn replace(server: &Server<(), u32>) {
     worker.send_signal(libc::SIGKILL).expect("ours");
     await_end(&worker);
     let mut successor = former;
-    // One that was sent before the death is known may die with it.
+    // A call that was sent before the death is known may die with the worker.
     wait_until("a successor answers", || {
         server.call(&()).is_ok_and(|reply| {
             successor = reply.to_native();
@@ -161,7 +161,7 @@ fn a_worker_without_it_goes_on_and_is_replaced() {
     });
 }
 
-/// No test: what the programs of the others do.
+/// Not a test: the roles of the programs that the tests start.
 #[test]
 fn roles() {
     let Some(order) = Program::order(ROLES) else { return };
@@ -200,7 +200,7 @@ fn roles() {
     }
 }
 
-/// Those that also take away what removing files takes: where its server's end leaves that to such a worker, the files stay
+/// Restrictions that also keep a worker from removing files: if its server's end leaves that to such a worker, the files stay
 /// until the next start of that name.
 const LEAVES_FILES: [&str; 3] = ["descriptors", "user", "root-directory"];
 
@@ -224,8 +224,8 @@ fn a_worker_without_it_notices_its_servers_death() {
     });
 }
 
-/// Symptom: a service that had closed its standard descriptors, as some daemons do, could not start a server, or its
-/// workers once more; what was printed was written into the segment. Cause: segment, lease and tethers got the numbers. Fix:
+/// Symptom: a service that had closed its standard descriptors, as some daemons do, could not start a server, or restart its
+/// workers; output was written into the segment. Cause: segment, lease and tethers got the numbers. Fix:
 /// `open_standard_descriptors` in the service too.
 #[test]
 fn a_service_without_standard_descriptors() {

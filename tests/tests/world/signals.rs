@@ -21,7 +21,7 @@ const ROLE: &str = "RINGMILL_TEST_SIGNALS";
 const ROLES: &str = "signals::roles";
 const SIGNALS: [i32; 4] = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT];
 
-/// This program in another role: `role server-name file`, of a test that is none.
+/// This program in another role: `role server-name file`, run by the test `roles`.
 pub(crate) struct Program {
     process: std::process::Child,
     words: BufReader<ChildStdout>,
@@ -34,7 +34,7 @@ impl Program {
         program
     }
 
-    /// What such a program is to do: asked in the test `roles`.
+    /// The order for such a program, which the test `roles` reads.
     pub(crate) fn order(roles: &str) -> Option<String> {
         let order = std::env::var(ROLE).ok()?;
         order.strip_prefix(roles)?.strip_prefix(' ').map(str::to_owned)
@@ -121,7 +121,7 @@ pub(crate) fn say(word: &str) {
     let _ = writeln!(out, "{word}").and_then(|()| out.flush());
 }
 
-/// No test: what the programs of the others do.
+/// Not a test: the roles of the programs that the tests start.
 #[test]
 fn roles() {
     let Some(order) = Program::order(ROLES) else { return };
@@ -149,7 +149,7 @@ fn roles() {
                 std::thread::park();
             }
         }
-        // Takes SIGTERM for itself, answers what is in flight, then leaves.
+        // Handles SIGTERM itself, answers requests in flight, then leaves.
         "tokio" => {
             let server = server();
             let runtime =
@@ -204,7 +204,7 @@ fn a_second_signal_leaves_nothing_either() {
             let name = Name::new("second");
             let program = Program::start(&[], "busy", &name, held.to_str().expect("text"));
             program.signal(libc::SIGINT);
-            // Two that are pending at once count as one.
+            // Two pending signals count as one.
             wait_until("the first is seen", || {
                 !name.segment_exists() || name.inspect().run() != ringmill_shm::segment::Run::Running
             });
@@ -282,7 +282,7 @@ fn a_forked_child_is_ended_at_once_and_its_parent_goes_on() {
                 assert_eq!(libc::WTERMSIG(status), signal);
             }
         }
-        // One that has a server of its own has it shut down.
+        // A child with a server of its own shuts it down.
         let other = Name::new("own");
         let said = Child::start(Way::Fork, || {
             let child = Way::Fork.make();

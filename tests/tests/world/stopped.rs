@@ -1,4 +1,4 @@
-//! A worker that is stopped, not dead, holds nobody up whose request another worker could take.
+//! A worker that is stopped, not dead, delays no request that another worker could take.
 
 use ringmill::{CallError, CallOptions, ProcessServlet, Server, Servlet, Wait, WhenFull};
 use ringmill_shm::segment::Segment;
@@ -50,7 +50,7 @@ impl Drop for Stopped {
     }
 }
 
-/// Which worker of a node is stopped with its mark on the doorbell, and the other one asleep.
+/// Stops a worker of a node with its mark on the doorbell while the other one is asleep; returns which.
 fn stop_a_spinner(segment: &Segment, node: u32, poke: impl Fn()) -> (u32, Stopped) {
     let node = segment.node(node).expect("a node");
     loop {
@@ -68,8 +68,8 @@ fn stop_a_spinner(segment: &Segment, node: u32, poke: impl Fn()) -> (u32, Stoppe
     }
 }
 
-/// Does `act` again and again, each time with one of two workers stopped while it spins, until the other one was woken
-/// for it. It wakes by itself every half second: that must not be what ends the waiting.
+/// Repeats `act`, each time with one of two workers stopped while it spins, until a push has woken the other one. The other one
+/// also wakes by itself every half second, which must not end the wait.
 fn is_woken_for(what: &str, segment: &Segment, node: u32, poke: impl Fn(), act: impl Fn()) {
     for _ in 0..ROUNDS {
         let (other, _stopped) = stop_a_spinner(segment, node, &poke);
@@ -126,9 +126,9 @@ where
     assert_eq!(outcomes.map(|outcome| outcome.expect("an answer").value).sum::<u64>(), 20);
 }
 
-/// Symptom: a worker was stopped, or lost its CPU, while it spun; from then on each push woke nobody, and calls took
-/// half a second, until another, idle worker woke by itself. Cause: the mark of a spinner was believed for as long as
-/// it stood. Fix: who relies on it watches it, and takes it away.
+/// Symptom: a worker was stopped, or lost its CPU, while it spun; from then on no push woke a worker, and calls took half a
+/// second, until another, idle worker woke by itself. Cause: pushers trusted a spinner's mark for as long as it stood. Fix: a
+/// pusher that relies on a mark doubts it: it watches the mark, and removes it.
 #[test]
 fn a_worker_that_is_stopped_while_it_spins() {
     guarded(|| {
@@ -145,7 +145,7 @@ fn a_worker_that_is_stopped_while_it_spins() {
         });
         tried("submit", &|| {
             let mut pending = server.submit(&Act::Double(3)).expect("a place");
-            wait_until("it is answered, and nobody waits", || pending.is_ready());
+            wait_until("it is answered without a waiting caller", || pending.is_ready());
             assert_eq!(pending.try_take().expect("it is ready").expect("an answer").value, 6);
         });
         tried("call_async", &|| {
@@ -161,8 +161,8 @@ fn a_worker_that_is_stopped_while_it_spins() {
     });
 }
 
-/// The same where callers sleep at once, and workers spin no longer than a wake takes: then a worker is seldom caught
-/// in the act, but one that is not is not harmed.
+/// Callers sleep at once, and workers spin no longer than a wake takes: then a stop seldom meets a spinning worker, and does no
+/// harm to one that is not spinning.
 #[test]
 fn a_worker_that_is_stopped_while_its_callers_sleep() {
     guarded(|| {
@@ -173,7 +173,7 @@ fn a_worker_that_is_stopped_while_its_callers_sleep() {
             let worker = segment.node(0).expect("a node").workers()[(round % 2) as usize].pid();
             double(&server, round);
             let _stopped = Stopped::new(worker);
-            // It may have begun what it was given before it was stopped; not so what comes after.
+            // It may have begun items from before its stop, but no later ones.
             double(&server, round);
             double(&server, round);
         }
@@ -199,8 +199,8 @@ fn a_worker_of_the_next_stage_that_is_stopped_while_it_spins() {
     });
 }
 
-/// Symptom: the lowest-numbered sleeper was stopped asleep; the next call woke it, and nobody else, and took half a
-/// second. Cause: a wake counts as taken. Fix: a caller that has slept for a moment in vain has one more woken.
+/// Symptom: the lowest-numbered sleeper was stopped asleep; the next call woke only it, and took half a second. Cause: a wake
+/// counts as taken. Fix: a caller that has slept for a moment without an answer wakes one more worker.
 #[test]
 fn a_worker_that_is_stopped_asleep() {
     guarded(|| {
@@ -226,7 +226,7 @@ fn a_worker_that_is_stopped_asleep() {
     });
 }
 
-/// A worker that is stopped with an item keeps it: that is what a timeout is for. Nobody else waits for it.
+/// A worker that is stopped with an item keeps it: its caller has a timeout for that. No other caller waits for it.
 #[test]
 fn a_stopped_worker_keeps_its_items() {
     guarded(|| {

@@ -1,9 +1,8 @@
-//! A worker type is known by what it is, not by its name.
+//! A worker type is known by its identity, not by its name.
 //!
 //! Symptom: of two worker types with one name (two versions of a crate, or made by a macro in one function), the second
 //! server ran the first one's code. Cause: workers looked their type up by `type_name` and a hash of sizes. Fix: by `TypeId`
-//! within one executable; between executables by name and payload layout, and never where two are listed that have both in
-//! common.
+//! within one executable; between executables by name and payload layout, and not at all if two listed types share both.
 
 use ringmill::rkyv::Archived;
 use ringmill::{
@@ -14,8 +13,7 @@ use ringmill_tests::name::Name;
 
 type Numbers = Server<u32, u32>;
 
-/// A worker type of one name, whatever the number: a server that runs it, in processes of this executable or of the one
-/// named.
+/// Starts a server that runs a worker type of one name, for every number, in processes of this executable or of the one named.
 macro_rules! adds {
     ($number:literal, $test:literal, $program:expr) => {{
         ringmill::make_worker!(Adds: u32 => u32, |x: &Archived<u32>| x.to_native() + $number);
@@ -166,7 +164,7 @@ fn assert_schema<W: Worker<Config = (), In = u8, Out = u64>>(servlet: ProcessSer
     assert_eq!(server.call(&0).expect("an answer").to_native(), schema);
 }
 
-/// What another executable does not list is named, with what it lists.
+/// The error names the type that another executable does not list, and the types that it lists.
 #[test]
 fn an_executable_that_lists_other_types_says_so() {
     guarded(|| {
@@ -181,7 +179,7 @@ fn an_executable_that_lists_other_types_says_so() {
     });
 }
 
-/// Where one of several servlets has the wrong executable, nothing of the others is left.
+/// If one of several servlets has the wrong executable, nothing of the others is left.
 #[test]
 fn nothing_is_left_of_the_others() {
     ringmill::make_worker!(Fine: String => String, |x| x.to_string());

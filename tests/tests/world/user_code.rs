@@ -1,4 +1,4 @@
-//! User code panics, blocks and lies wherever it is called; that costs its own item, or nothing.
+//! User code panics, blocks and answers wrongly wherever it is called; that costs its own item, or nothing.
 #![expect(unsafe_code, reason = "a type's own check of its bytes, and a waker whose clone panics")]
 
 use ringmill::{
@@ -39,7 +39,7 @@ impl Drop for Bomb {
     }
 }
 
-/// An error that misbehaves when it is asked what it is.
+/// An error that misbehaves when it is printed or asked for its source.
 #[derive(Debug)]
 struct BadError(Act);
 
@@ -73,7 +73,7 @@ impl Drop for BadError {
     }
 }
 
-/// What an item has the worker's code do.
+/// The misbehaviour that an item orders.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Archive, Serialize, Deserialize)]
 enum Act {
     Fine,
@@ -112,7 +112,7 @@ impl Act {
         rkyv::deserialize::<Self, rkyv::rancor::Error>(archived).expect("a plain enumeration")
     }
 
-    /// Whether the item has a value all the same.
+    /// Whether the item still has a value.
     fn gives_value(self) -> bool {
         matches!(self, Self::Fine | Self::Stop | Self::OutcomeDrop)
     }
@@ -129,7 +129,7 @@ impl Act {
     }
 }
 
-/// An item: who checks it may panic.
+/// An item, whose check may panic.
 #[derive(Debug, Clone, Copy, Archive, Serialize, Deserialize)]
 #[rkyv(bytecheck(verify))]
 struct Ask {
@@ -148,7 +148,7 @@ thread_local! {
     static IS_WORKER: Cell<bool> = const { Cell::new(false) };
 }
 
-/// An outcome: who writes it, or drops it on the worker's side, may panic.
+/// An outcome, whose serialiser, or whose drop on the worker's side, may panic.
 #[derive(Debug, Archive, Serialize, Deserialize)]
 struct Answer {
     #[rkyv(with = Fussy)]
@@ -187,7 +187,7 @@ impl<D: Fallible + ?Sized> DeserializeWith<Archived<Act>, Act, D> for Fussy {
     }
 }
 
-/// What both workers have in common: they are configured by the name of a gate.
+/// Both workers share this; their configuration is the name of a gate.
 macro_rules! with_a_gate {
     () => {
         type Config = String;
@@ -238,7 +238,7 @@ impl BatchWorker for Choir {
                     outcomes.push(answer);
                 }
                 Ok(Ok(answer)) => {
-                    // As `Item::reply` says: its panic is one of this very call.
+                    // As `Item::reply` says: its panic is a panic of this very call.
                     let _ = catch_unwind(AssertUnwindSafe(|| item.reply(answer)));
                 }
                 Ok(Err(error)) => item.fail(error),
@@ -265,7 +265,7 @@ fn assert_every_place_is_free<Out: ringmill::Payload>(server: &Server<Ask, Out>)
 
 /// Symptoms: an error whose `Display` panics cost its whole batch, or the worker; an input whose check panics, an error
 /// or outcome whose drop does, and a panic whose payload does when dropped, cost the worker. Cause: they ran outside of
-/// what catches. Fix: each is caught where it runs, and is its item's error alone, or nothing.
+/// `catch_unwind`. Fix: each is caught where it runs, and is its item's error alone, or nothing.
 #[test]
 fn a_panic_in_the_midst_of_a_batch_costs_its_item_only() {
     fn check<W: BatchWorker<Config = String, In = Ask, Out = Answer>>() {
@@ -361,8 +361,8 @@ impl Drop for Moody {
     }
 }
 
-/// Symptom: a worker whose drop panics was taken for one stopped by a fatal error, and where it could not be built its
-/// drop's panic was told in place of the reason. Cause: it was dropped outside of what catches. Fix: within.
+/// Symptom: a worker whose drop panics was taken for one stopped by a fatal error, and if it could not be built, its drop's panic
+/// replaced the reason. Cause: it was dropped outside of `catch_unwind`. Fix: within.
 #[test]
 fn a_worker_may_panic_from_its_first_moment_to_its_last() {
     on_both(|host| {
@@ -434,7 +434,7 @@ fn a_switchs_function_may_panic_when_it_is_called_and_when_it_is_dropped() {
         }
         .expect("it starts");
         for act in [Act::Panic, Act::Bomb, Act::Unreadable] {
-            let error = server.call(&Ask { act }).map(drop).expect_err("nobody is chosen");
+            let error = server.call(&Ask { act }).map(drop).expect_err("no member is chosen");
             let Some(RemoteCause::Panicked { .. }) = error.remote_error().map(|e| &e.cause) else {
                 panic!("{place}, {act:?}: {error}")
             };
@@ -523,8 +523,8 @@ fn panicking_waker(panics: Panics) -> Waker {
     unsafe { Waker::from_raw(RawWaker::new(data.cast(), &TABLE)) }
 }
 
-/// Symptom: after one waker had panicked no future of the server was woken or timed out any more, and no place came back.
-/// Cause: the reactor's thread had ended. Fix: what wakers do is caught.
+/// Symptom: after one waker had panicked no future of the server was woken or timed out any more, and no permit came back.
+/// Cause: the reactor's thread had ended. Fix: it catches panics of wakers.
 #[test]
 fn a_waker_that_panics_ends_only_its_own_future() {
     let server = slow(3, 2);
@@ -542,7 +542,7 @@ fn a_waker_that_panics_ends_only_its_own_future() {
         drop(gate);
         let open = String::from("a gate that is not there");
         assert_eq!(*wait_for(server.call_async(&open)).expect("an answer"), 7);
-        // The one itself can be polled by another.
+        // Another waker can poll that future.
         assert_eq!(*wait_for(&mut future).expect("an answer"), 7);
         drop(future);
         let other = Gate::new();
@@ -551,12 +551,12 @@ fn a_waker_that_panics_ends_only_its_own_future() {
         assert!(matches!(late, Err(CallError::Timeout { .. })));
         drop(late);
         other.arrival().release();
-        wait_until("every place is back", || server.backlog() == 0);
+        wait_until("every permit is back", || server.backlog() == 0);
         assert_eq!(server.stream(vec![open; 30]).unordered().filter(|x| x.is_ok()).count(), 30);
     }
 }
 
-/// In the line for a place too.
+/// Also a waker that waits for a permit.
 #[test]
 fn a_waker_that_panics_loses_no_permit() {
     for panics in [Panics::Wake, Panics::Drop, Panics::WakeWithBomb] {
@@ -570,7 +570,7 @@ fn a_waker_that_panics_loses_no_permit() {
         let mut second = server.call_async_with(&open, patient);
         let (tell, told) = Tell::waker();
         assert!(poll(&mut second, &tell).is_pending());
-        drop(place); // what others do when they are woken is not our affair
+        drop(place); // whether other futures take it does not matter here
         drop(first);
         told.recv_timeout(GUARD).expect("the next in line is woken");
         assert_eq!(*wait_for(second).expect("an answer"), 7);
@@ -588,8 +588,8 @@ impl Wake for Blocks {
     }
 }
 
-/// Symptom: one waker that did not return held up every future of the server. Cause: one thread wakes all. Fix: another
-/// one takes its place.
+/// Symptom: one waker that did not return blocked every future of the server. Cause: one thread wakes all. Fix: another thread
+/// takes over.
 #[test]
 fn wakers_that_block_delay_no_other() {
     let server = slow(8, 4);
@@ -619,11 +619,11 @@ fn wakers_that_block_delay_no_other() {
         drop(let_go);
         assert_eq!(wait_for(future).expect("an answer"), 7);
     }
-    wait_until("every place is back", || server.backlog() == 0);
+    wait_until("every permit is back", || server.backlog() == 0);
 }
 
-/// Symptom: whoever gave a place back ran the waker of the next in line, and waited for it if it blocked. Fix: the reactor
-/// wakes.
+/// Symptom: a caller that gave a permit back ran the waker of the next future in line, and waited for it if it blocked. Fix: the
+/// reactor wakes.
 #[test]
 fn no_caller_runs_the_waker_of_another() {
     let server = slow(1, 1);

@@ -1,8 +1,8 @@
-//! Which executable would be started as a worker is verified before anything is started.
+//! The server checks which executable it would start as a worker before it starts anything.
 //!
 //! Symptom: a server in a library that Python had loaded started the interpreter as its worker, which took its arguments
-//! for a script and ran what lay there. Cause: `init!` was taken to be in the executable. Fix: `start` looks where it is,
-//! and whether an executable has the note that `init!` leaves.
+//! for a script and ran the file there. Cause: the server took `init!` to be in the executable. Fix: `start` looks where `init!`
+//! is, and whether an executable has its note.
 #![expect(unsafe_code, reason = "a library that is loaded as an interpreter would")]
 
 use ringmill::{PassThrough, ProcessServlet, Server, StartError};
@@ -17,7 +17,7 @@ use std::process::{Command, Output};
 
 ringmill::init!(PassThrough<String>);
 
-/// The library, which Cargo builds beside what links its other form.
+/// The library, which Cargo builds beside its other form.
 fn library() -> PathBuf {
     let this = std::env::current_exe().expect("this program");
     let path = this.with_file_name("libringmill_plugin.so");
@@ -25,7 +25,7 @@ fn library() -> PathBuf {
     path
 }
 
-/// Doubles 21 by way of the library; what it says.
+/// Doubles 21 through the library; returns its message.
 fn double_by_library(name: &str, program: &str, in_thread: bool) -> String {
     let c = |text: &[u8]| CString::new(text).expect("no zero bytes");
     // SAFETY: C strings; the function has the type that it has in the library, whose constructors may run at any time, and
@@ -42,7 +42,7 @@ fn double_by_library(name: &str, program: &str, in_thread: bool) -> String {
     }
 }
 
-/// Says to this program that it is the one that a test has started.
+/// Tells this program that a test has started it.
 const INSIDE: &str = "RINGMILL_TEST_INSIDE";
 
 /// Runs one test of this program by itself.
@@ -83,7 +83,7 @@ fn a_library_of_a_program_is_not_the_program() {
     });
 }
 
-/// What is in a library crate is in the programs that use it.
+/// A library crate is part of the programs that use it.
 #[test]
 fn a_library_crate_that_is_linked_in_is_the_program() {
     guarded(|| {
@@ -93,7 +93,7 @@ fn a_library_crate_that_is_linked_in_is_the_program() {
     });
 }
 
-/// Python runs the library's function; in its working directory lies what it would take for the worker.
+/// Python runs the library's function; in its working directory lies a file that it would take for the worker.
 #[test]
 fn an_interpreter_is_not_started() {
     guarded(|| {
@@ -121,7 +121,7 @@ fn an_interpreter_is_not_started() {
         let output = run("python3").expect("it ran before");
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(said.contains("python3 cannot run workers: it has no ringmill::init!"), "{output:?}");
-        assert!(!path.join("ran").exists(), "what lay there was run");
+        assert!(!path.join("ran").exists(), "the file there was run");
         let output = run(this().to_str().expect("text")).expect("it ran before");
         assert_eq!(String::from_utf8_lossy(&output.stdout), "42\n", "{output:?}");
         name.assert_nothing_left();
@@ -149,7 +149,7 @@ fn the_dynamic_loader_is_not_started() {
     });
 }
 
-/// The file's name of this program, which `current_exe` does not tell where the loader was started.
+/// The file name of this program, which `current_exe` does not know if the loader was started.
 fn this_name() -> String {
     let first = std::env::args().next().expect("a name");
     Path::new(&first).file_name().expect("a file").to_string_lossy().into_owned()
