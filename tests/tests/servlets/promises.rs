@@ -1328,11 +1328,7 @@ fn server_06_remote_errors_tell_what_where_and_who() {
     }
 }
 
-<<<<<<< HEAD:tests/tests/servlets/promises.rs
 // What must not be.
-=======
-// Failings of the reference that ringmill must not have; each test is named after the failing.
->>>>>>> 43743f9 (tests: plain words in the servlets' tests):tests/tests/servlets/spec.rs
 
 /// The requests that a killed worker had claimed end with an error, and their permits are free.
 #[test]
