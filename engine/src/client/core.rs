@@ -274,7 +274,7 @@ impl Core {
         let bell = self.segment.freed();
         let _awaiting = bell.await_rings();
         loop {
-            self.own()?; // a signal handler may have forked during the sleep
+            self.own()?; // [own process]: a signal handler may have forked during the sleep
             let count = bell.count();
             if let Some(id) = self.free_ids.acquire(&self.segment) {
                 return Ok((id, Some((begun, begun.elapsed()))));
@@ -340,7 +340,7 @@ impl Core {
     /// If the segment is corrupted.
     #[inline]
     pub(crate) fn send<'c>(&'c self, filled: Filled<'c>) -> Result<Task<'c>, CallError> {
-        self.own()?; // user code has filled it
+        self.own()?; // [own process]: user code has filled it
         match self.entry {
             Target::Node(node) => {
                 let task = filled.queue(node);
@@ -367,7 +367,7 @@ impl Core {
     /// If the segment is corrupted.
     #[inline]
     pub(crate) fn send_all(&self, ids: &[u32], outbox: &Outbox) -> Result<(), CallError> {
-        self.own()?; // user code has filled them
+        self.own()?; // [own process]: user code has filled them
         let filled = ids.iter().filter_map(|&id| Filled::resume(self, id));
         match self.entry {
             Target::Node(node) => {
@@ -436,7 +436,7 @@ impl Core {
             return None;
         }
         let done = self.spin(pace, look)?;
-        task.prefetch(); // for reading, and for the next input: the id freed last is used next
+        task.prefetch(); // for reading, and for the next input: [hottest first]
         Some(done)
     }
 

@@ -121,7 +121,7 @@ impl FreeIds {
         }
     }
 
-    /// Gives an id back. Its request is FREE.
+    /// Gives an id back, whose request is FREE: `[truth]`, `[hottest first]`.
     #[inline]
     pub(crate) fn release(&self, id: u32) {
         let mut head = self.head.load(Ordering::Relaxed); // Relaxed: the CAS below decides

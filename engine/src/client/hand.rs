@@ -2,7 +2,7 @@
 //!
 //! # Invariants
 //!
-//! * `[in hand]`: a request id has one holder in this process at a time: the free ids (`free_ids`), a `Filled`, a
+//! * `[one holder]`: a request id has one holder in this process at a time: the free ids (`free_ids`), a `Filled`, a
 //!   `Pending` or its watch at the reactor, a stream's list, a `Done` or the `Reply` around it, or the abandoned ids
 //!   (`free_ids`). Only the holder calls the methods of [`InHand`], and uses one guard of the request at a time.
 #![expect(unsafe_code, reason = "the client's side of the contract of guards")]
@@ -33,24 +33,24 @@ fn client<'s>(request: Task<'s>) -> Client<'s> {
 impl<'s> InHand<'s> for Task<'s> {
     #[inline(always)]
     fn begin(self) -> Filling<'s> {
-        // SAFETY: [in hand].
+        // SAFETY: [one holder].
         unsafe { client(self).begin(self) }
     }
 
     #[inline(always)]
     fn resume_filling(self) -> Option<Filling<'s>> {
-        // SAFETY: [in hand].
+        // SAFETY: [one holder].
         unsafe { client(self).resume_filling(self) }
     }
 
     #[inline(always)]
     fn outcome(self) -> Option<Done<'s>> {
-        // SAFETY: [in hand].
+        // SAFETY: [one holder].
         unsafe { client(self).outcome(self) }
     }
 
     fn cancel(self) -> bool {
-        // SAFETY: [in hand].
+        // SAFETY: [one holder].
         unsafe { client(self).cancel(self) }
     }
 

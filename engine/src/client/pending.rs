@@ -58,7 +58,7 @@ impl<'s, Out: Payload> Pending<'s, Out> {
         enqueueing: Duration,
         options: CallOptions,
     ) -> Result<Self, CallError> {
-        core.own()?; // user code has filled it
+        core.own()?; // [own process]: user code has filled it
         let now_ns = now_ns();
         if let Some(deadline) = options.deadline {
             // `Instant` is the same clock, but does not give its nanoseconds.

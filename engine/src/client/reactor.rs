@@ -179,7 +179,7 @@ impl Shift<'_> {
     /// in line until it has taken a permit; if it leaves without one, it has the next one woken.
     fn wake_line(&self, permits: usize) {
         for _ in 0..permits {
-            let waker = locked(&self.reactor.line).first_asleep();
+            let waker = locked(&self.reactor.line).first_asleep(); // [one at a time]
             let Some(waker) = waker else { return };
             self.wake(waker);
         }

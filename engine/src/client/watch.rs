@@ -140,7 +140,7 @@ pub(crate) enum Watched<'s> {
 }
 
 pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(|e| e.into_inner()) // no code that can panic runs under the lock
+    mutex.lock().unwrap_or_else(|e| e.into_inner()) // [wakers outside locks]: no code that can panic runs under the lock
 }
 
 impl Line {

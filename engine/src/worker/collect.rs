@@ -329,6 +329,7 @@ impl<'a> Loop<'a> {
         let (doorbell, bell) = (self.node.doorbell(), self.seat.entry().bell());
         let count = bell.count();
         doorbell.announce(self.worker); // [attended]: before the look at ring and lock
+        // [leaving]: the unit's state after the bell's count.
         if !self.to_collect() && self.stop().is_none() {
             let asleep_since = self.patience.falls_asleep();
             bell.sleep(count, Some(SLEEP_LIMIT));

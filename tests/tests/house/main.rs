@@ -1,5 +1,6 @@
 //! Checks of documents and source. Nothing here starts a server.
 
 mod documents;
+mod edges;
 mod layers;
 mod promises;

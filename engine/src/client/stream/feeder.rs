@@ -210,9 +210,9 @@ impl<'s> Feeder<'s> {
     /// Writes an input into a request, and does not push it yet.
     #[inline]
     fn put<In: Payload>(&mut self, id: u32, input: &In) -> Result<(), CallError> {
-        self.core.own()?; // user code has pulled and prepared it
+        self.core.own()?; // [own process]: user code has pulled and prepared it
         let filled = self.core.fill(id, input)?;
-        self.core.own()?; // its `Serialize` is user code too
+        self.core.own()?; // [own process]: its `Serialize` is user code too
         filled.park();
         self.pending.push(id);
         self.unnoted += 1;
