@@ -6,7 +6,7 @@
 //! 0        header           one page: identity, shape, run state, the two server-wide bells
 //! 4096     participants     one entry each: identity │ bell │ cpus │ statistics │ boot message
 //!          node descriptors names and numbers of the plan's nodes, written once
-//!          node lines       one each: tail │ head │ reader lock │ doorbell
+//!          node lines       one each: tail │ head, habit │ reader lock │ doorbell
 //!          ring cells       8 bytes each, the same number for every node
 //!          tasks            128 bytes each: word, payload reference, in-line place
 //!          block owners     8 bytes each, class by class
@@ -245,7 +245,7 @@ in_segment! {
         /// Differs if the payloads of the worker's type do.
         #[serde(skip)]
         pub type_hash: u64,
-        /// How long the oldest item of a batch may wait.
+        /// How long the oldest item of a batch may wait at most.
         pub batch_wait_ns: u64,
         /// After how many batches a worker logs how large they were; 0: never.
         pub log_batches_every: u64,
@@ -259,6 +259,11 @@ in_segment! {
         /// Its readers put only tasks of one group into a batch, see [`At::To`](crate::arena::At::To).
         #[serde(skip)]
         pub keeps_apart: Flag,
+        /// Its workers wait as long as `batch_wait_ns` says; otherwise only while waiting can pay.
+        pub wait_is_stated: Flag,
+        #[doc(hidden)]
+        #[serde(skip)]
+        pub pad: u32,
     }
 }
 
@@ -273,6 +278,8 @@ impl Default for NodeFacts {
             threads: 1,
             keeps_inputs: Flag::default(),
             keeps_apart: Flag::default(),
+            wait_is_stated: Flag::default(),
+            pad: 0,
         }
     }
 }
@@ -297,6 +304,12 @@ impl Flag {
     #[must_use]
     pub fn is_set(self) -> bool {
         self.0 != 0
+    }
+}
+
+impl serde::Serialize for Flag {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bool(self.is_set())
     }
 }
 
@@ -374,7 +387,7 @@ in_segment! {
     #[derive(Debug)]
     pub(crate) struct NodeLines {
         pub(crate) tail: U64Line,
-        pub(crate) head: U64Line,
+        pub(crate) head: HeadLine,
         pub(crate) lock: LockLine,
         pub(crate) doorbell: doorbell::Line,
     }
@@ -384,6 +397,17 @@ in_segment! {
     #[repr(align(128))]
     #[derive(Debug)]
     pub(crate) struct U64Line(pub(crate) AtomicU64);
+}
+
+in_segment! {
+    /// What the holder of the reader lock writes.
+    #[repr(align(128))]
+    #[derive(Debug)]
+    pub(crate) struct HeadLine {
+        pub(crate) head: AtomicU64,
+        /// See [`Node::habit`](crate::segment::Node::habit).
+        pub(crate) habit: AtomicU64,
+    }
 }
 
 in_segment! {

@@ -64,7 +64,8 @@ JSON:
   requests          count by phase:
                     {phases}
   nodes             index, name, worker_type, batch_size (0: item by item),
-                    batch_wait_ns, log_batches_every (0: never),
+                    batch_wait_ns, wait_is_stated (false: only while waiting
+                    can pay), log_batches_every (0: never),
                     next (a name; null: the end, where a request goes to its
                     caller and a branch of an ensemble to its join),
                     ring: depth, cells;

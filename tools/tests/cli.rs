@@ -98,6 +98,7 @@ fn spec() -> Spec {
                     type_hash: 1,
                     batch_size: 32,
                     batch_wait_ns: 200_000,
+                    wait_is_stated: true.into(),
                     ..NodeFacts::default()
                 },
                 next: Target::Node(1),
@@ -364,7 +365,7 @@ fn show_reports_nodes_workers_requests_and_blocks() {
         shown["nodes"][0],
         json!({
             "index": 0, "name": "split", "worker_type": "Splitter", "batch_size": 32,
-            "batch_wait_ns": 200_000, "log_batches_every": 0, "next": "classify", "ring": {"depth": 2, "cells": 16},
+            "batch_wait_ns": 200_000, "wait_is_stated": true, "log_batches_every": 0, "next": "classify", "ring": {"depth": 2, "cells": 16},
             "lock_holder": {"participant": 1, "worker": "split/0", "pid": me, "alive": true},
             "on_death": "fail", "down": null, "threads": 1, "sleeping": [1],
         })

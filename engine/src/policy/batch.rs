@@ -2,18 +2,39 @@
 //!
 //! A batch is closed when it is full, when its oldest item has waited for the batch window since it was *enqueued*,
 //! when there is no window and the ring has nothing more, or when the server stops.
+//!
+//! A wait that the servlet's author states is kept to the letter. Where none is stated, a worker waits at most
+//! [`DEFAULT_BATCH_WAIT_TIME`], and only while waiting can pay, which [`Habit`] tells from the batches before:
+//!
+//! * After [`LONELY_BATCHES`] batches of one item in a row, and before the first batch, a worker that finds one item
+//!   takes it at once. Two items in the ring at once, and workers wait again. So a lone caller, who sends the next
+//!   request only after the outcome of the last, never waits.
+//! * A wait ends early once no item has come for as long as [`QUIET_GAPS`] mean gaps between items. So callers that
+//!   are fewer than a batch has room for, and all in it, do not wait for a caller that does not exist.
+//!
+//! Both limits are chosen for requests that arrive at random (a Poisson process). Of batches that a full window would
+//! give two items on average, one in e (0.37) has one item, so workers stop waiting by chance once in 3,000 batches;
+//! of gaps between items, one in e⁸ (3,000) is longer than eight mean gaps. Callers that were many and are one pay at
+//! most [`LONELY_BATCHES`] waits, each of them short by the second rule.
 
 use crate::error::StartError;
 use ringmill_shm::layout::{self, NodeFacts};
 use ringmill_shm::stats::Closed;
 use std::time::Duration;
 
-/// The default batch window: 10 ms.
+/// The default batch window, which is the most that a batch waits where its servlet's author states no wait: 10 ms.
 pub const DEFAULT_BATCH_WAIT_TIME: Duration = Duration::from_millis(10);
 /// The largest batch size.
 pub const BATCH_SIZE_LIMIT: usize = layout::BATCH_SIZE_LIMIT as usize;
 /// The longest batch window: an hour.
 const WAIT_LIMIT: Duration = Duration::from_nanos(layout::BATCH_WAIT_LIMIT_NS);
+
+/// So many batches of one item in a row say that a caller is alone.
+const LONELY_BATCHES: u16 = 8;
+/// So many mean gaps without an item say that no more will come.
+const QUIET_GAPS: u64 = 8;
+/// A wait is not ended earlier than this after the last item: a thread that sleeps is about that late.
+const QUIET_LEAST_NS: u64 = 100_000;
 
 /// How a node's batches are made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +43,68 @@ pub(crate) struct Rule {
     pub(crate) batch_size: u32,
     /// How long the oldest item may wait.
     pub(crate) wait_ns: u64,
+    /// The wait is kept to the letter, because the servlet's author has stated it.
+    pub(crate) is_stated: bool,
+}
+
+/// The items of a node that are there to be collected.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Waiting {
+    /// How many, at least one.
+    pub(crate) items: u64,
+    /// When the first was enqueued.
+    pub(crate) oldest_ns: u64,
+    /// When the last was enqueued.
+    pub(crate) newest_ns: u64,
+}
+
+/// What the batches of a node have shown about waiting: one word, which the holder of the reader lock keeps for all
+/// workers of the node. Any bits are a habit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Habit {
+    /// For how many more batches of one item a worker waits for a second: 0 to [`LONELY_BATCHES`].
+    waits_left: u16,
+    /// The mean gap between two items of one batch, an average that forgets; 0: not known. Up to 281,474 s.
+    gap_ns: u64,
+}
+
+impl Habit {
+    const GAP_LIMIT_NS: u64 = (1 << 48) - 1;
+
+    /// Of a word; 0 is the habit before the first batch.
+    pub(crate) fn from_raw(raw: u64) -> Self {
+        Self { waits_left: (raw as u16).min(LONELY_BATCHES), gap_ns: raw >> 16 }
+    }
+
+    /// As a word.
+    pub(crate) fn raw(self) -> u64 {
+        self.gap_ns.min(Self::GAP_LIMIT_NS) << 16 | u64::from(self.waits_left)
+    }
+
+    /// The habit after a batch of these items.
+    pub(crate) fn after(self, batch: Waiting) -> Self {
+        if batch.items < 2 {
+            let waits_left = self.waits_left.saturating_sub(1);
+            // What was known of gaps is old by the time that items overlap again.
+            return Self { waits_left, gap_ns: if waits_left == 0 { 0 } else { self.gap_ns } };
+        }
+        let gap_ns = batch.newest_ns.saturating_sub(batch.oldest_ns) / (batch.items - 1);
+        // Gaps that are longer than a wait are not seen, so a mean that is too short would stay so: it grows fast.
+        let mean_ns = match self.gap_ns {
+            0 => gap_ns,
+            mean_ns if gap_ns > mean_ns => mean_ns + (gap_ns - mean_ns) / 2,
+            mean_ns => mean_ns - (mean_ns - gap_ns) / 8,
+        };
+        Self { waits_left: LONELY_BATCHES, gap_ns: mean_ns.clamp(1, Self::GAP_LIMIT_NS) }
+    }
+
+    /// How long after the last item a wait cannot pay any more.
+    fn quiet_ns(self) -> u64 {
+        match self.gap_ns {
+            0 => u64::MAX,
+            gap_ns => (QUIET_GAPS * gap_ns).max(QUIET_LEAST_NS),
+        }
+    }
 }
 
 /// What to do with the items that are waiting.
@@ -36,7 +119,14 @@ pub(crate) enum Verdict {
 impl Rule {
     /// A node's rule.
     pub(crate) fn of(facts: &NodeFacts) -> Self {
-        Self { batch_size: facts.batch_size, wait_ns: facts.batch_wait_ns }
+        let NodeFacts { batch_size, batch_wait_ns: wait_ns, wait_is_stated, .. } = *facts;
+        Self { batch_size, wait_ns, is_stated: wait_is_stated.is_set() }
+    }
+
+    /// Whether it goes by a [`Habit`].
+    #[inline]
+    pub(crate) fn learns(self) -> bool {
+        self.wait_ns != 0 && !self.is_stated
     }
 
     /// Checks a pair of options.
@@ -51,6 +141,7 @@ impl Rule {
         if batch_size > BATCH_SIZE_LIMIT {
             return Err(range("batch_size", batch_size as u64, BATCH_SIZE_LIMIT as u64));
         }
+        let is_stated = wait.is_some();
         let wait = match wait {
             Some(wait) if batch_size <= 1 && !wait.is_zero() => {
                 return Err(StartError::BatchRule {
@@ -67,7 +158,7 @@ impl Rule {
             None => Duration::ZERO,
         };
         // Both fit by the limits above.
-        Ok(Self { batch_size: batch_size as u32, wait_ns: wait.as_nanos() as u64 })
+        Ok(Self { batch_size: batch_size as u32, wait_ns: wait.as_nanos() as u64, is_stated })
     }
 
     /// The most items of a batch.
@@ -87,28 +178,32 @@ impl Rule {
         }
     }
 
-    /// Judges `waiting` items (at least one), the oldest enqueued at `oldest_ns`.
+    /// Judges the items that are waiting.
     ///
     /// `now_ns` is called only where time matters. A time stamp of the future counts as now, so that a broken one
     /// cannot make the window longer.
     pub(crate) fn judge(
         self,
-        waiting: u64,
-        oldest_ns: u64,
+        habit: Habit,
+        waiting: Waiting,
         stopping: bool,
         now_ns: impl FnOnce() -> u64,
     ) -> Verdict {
-        if waiting >= self.most() {
+        if waiting.items >= self.most() {
             return Verdict::Close(Closed::Full);
         }
         if stopping {
             return Verdict::Close(Closed::Shutdown);
         }
-        if self.wait_ns == 0 {
+        if self.wait_ns == 0 || self.learns() && waiting.items == 1 && habit.waits_left == 0 {
             return Verdict::Close(Closed::Empty);
         }
         let now = now_ns();
-        let due = oldest_ns.min(now).saturating_add(self.wait_ns);
+        let stated = waiting.oldest_ns.min(now).saturating_add(self.wait_ns);
+        let due = match self.is_stated {
+            true => stated,
+            false => stated.min(waiting.newest_ns.min(now).saturating_add(habit.quiet_ns())),
+        };
         if now >= due { Verdict::Close(Closed::Window) } else { Verdict::WaitUntil(due) }
     }
 }
@@ -118,15 +213,26 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    const NOTHING_KNOWN: u64 = 0;
+
+    fn stated(batch_size: u32, wait_ns: u64) -> Rule {
+        Rule { batch_size, wait_ns, is_stated: true }
+    }
+
+    fn unstated(batch_size: u32) -> Rule {
+        Rule { is_stated: false, ..stated(batch_size, DEFAULT_BATCH_WAIT_TIME.as_nanos() as u64) }
+    }
+
     #[test]
     fn the_rules_of_size_and_wait() {
         let ms = Duration::from_millis;
         let rule = |size, wait| Rule::new("s", size, wait).ok();
-        assert_eq!(rule(0, None), Some(Rule { batch_size: 0, wait_ns: 0 }));
-        assert_eq!(rule(1, None), Some(Rule { batch_size: 1, wait_ns: 0 }));
-        assert_eq!(rule(1, Some(ms(0))), Some(Rule { batch_size: 1, wait_ns: 0 }));
-        assert_eq!(rule(2, None), Some(Rule { batch_size: 2, wait_ns: 10_000_000 }));
-        assert_eq!(rule(2, Some(ms(0))), Some(Rule { batch_size: 2, wait_ns: 0 }));
+        assert_eq!(rule(0, None), Some(Rule { is_stated: false, ..stated(0, 0) }));
+        assert_eq!(rule(1, None), Some(Rule { is_stated: false, ..stated(1, 0) }));
+        assert_eq!(rule(1, Some(ms(0))), Some(stated(1, 0)));
+        assert_eq!(rule(2, None), Some(unstated(2)));
+        assert_eq!(rule(2, Some(ms(0))), Some(stated(2, 0)));
+        assert_eq!(rule(2, Some(ms(10))), Some(stated(2, 10_000_000)));
         let error = Rule::new("tag", 1, Some(ms(5))).unwrap_err();
         assert_eq!(
             error.to_string(),
@@ -138,49 +244,183 @@ mod tests {
     }
 
     #[test]
-    fn the_clock_runs_from_the_oldest_enqueue() {
-        let rule = Rule { batch_size: 4, wait_ns: 100 };
-        assert_eq!(rule.judge(1, 1_000, false, || 1_050), Verdict::WaitUntil(1_100));
-        assert_eq!(rule.judge(1, 1_000, false, || 1_100), Verdict::Close(Closed::Window));
+    fn a_stated_wait_runs_from_the_oldest_enqueue_whatever_came_before() {
+        let judge = |items, oldest_ns, stopping, now: Option<u64>| {
+            let waiting = Waiting { items, oldest_ns, newest_ns: oldest_ns };
+            let now = || now.expect("time does not matter here");
+            let verdicts = [NOTHING_KNOWN, u64::MAX, 8, 1 << 16]
+                .map(|raw| stated(4, 100).judge(Habit::from_raw(raw), waiting, stopping, now));
+            assert_eq!(verdicts, [verdicts[0]; 4]);
+            verdicts[0]
+        };
+        assert_eq!(judge(1, 1_000, false, Some(1_050)), Verdict::WaitUntil(1_100));
+        assert_eq!(judge(1, 1_000, false, Some(1_100)), Verdict::Close(Closed::Window));
         assert_eq!(
-            rule.judge(3, 1_000, false, || 5_000),
+            judge(3, 1_000, false, Some(5_000)),
             Verdict::Close(Closed::Window),
             "it waited in the queue"
         );
-        assert_eq!(rule.judge(4, 1_000, false, || unreachable!()), Verdict::Close(Closed::Full));
-        assert_eq!(rule.judge(3, 1_000, true, || unreachable!()), Verdict::Close(Closed::Shutdown));
-        assert_eq!(rule.judge(1, u64::MAX, false, || 1_000), Verdict::WaitUntil(1_100), "a broken stamp");
+        assert_eq!(judge(4, 1_000, false, None), Verdict::Close(Closed::Full));
+        assert_eq!(judge(3, 1_000, true, None), Verdict::Close(Closed::Shutdown));
+        assert_eq!(judge(1, u64::MAX, false, Some(1_000)), Verdict::WaitUntil(1_100), "a broken stamp");
     }
 
     #[test]
     fn a_batch_is_full_only_if_its_callers_still_wait() {
-        let (greedy, patient) = (Rule { batch_size: 4, wait_ns: 0 }, Rule { batch_size: 4, wait_ns: 100 });
+        let (greedy, patient) = (stated(4, 0), stated(4, 100));
         assert_eq!(greedy.closed(Closed::Full, 4), Closed::Full);
         assert_eq!(greedy.closed(Closed::Full, 3), Closed::Empty);
         assert_eq!(patient.closed(Closed::Full, 3), Closed::Window);
         assert_eq!(patient.closed(Closed::Shutdown, 3), Closed::Shutdown);
     }
 
+    /// One worker in a world without threads: items come, the rule decides, and batches of `n` take `busy_ns(n)`.
+    struct World {
+        rule: Rule,
+        habit: Habit,
+        now_ns: u64,
+        batches: Vec<u64>,
+        /// The longest time between an enqueue and the end of the batch that took the item.
+        longest_ns: u64,
+    }
+
+    impl World {
+        fn new(rule: Rule) -> Self {
+            Self { rule, habit: Habit::from_raw(NOTHING_KNOWN), now_ns: 0, batches: vec![], longest_ns: 0 }
+        }
+
+        /// Makes one batch of those that arrive at these times (ascending) and says how many it took. A worker that
+        /// waits is woken when the batch is full, or late by what a timer is.
+        fn batch(&mut self, arrivals: &[u64], busy_ns: impl Fn(u64) -> u64) -> usize {
+            const TIMER_LATE_NS: u64 = 60_000;
+            self.now_ns = self.now_ns.max(arrivals[0]);
+            loop {
+                let here = arrivals.iter().take_while(|&&at| at <= self.now_ns);
+                let items = (here.count() as u64).min(self.rule.most());
+                let newest_ns = arrivals[items as usize - 1];
+                let waiting = Waiting { items, oldest_ns: arrivals[0], newest_ns };
+                match self.rule.judge(self.habit, waiting, false, || self.now_ns) {
+                    Verdict::WaitUntil(due_ns) => {
+                        let full = arrivals.get(self.rule.most() as usize - 1);
+                        self.now_ns = (due_ns + TIMER_LATE_NS).min(*full.unwrap_or(&u64::MAX));
+                    }
+                    Verdict::Close(_) => {
+                        self.habit = Habit::from_raw(self.habit.after(waiting).raw());
+                        self.now_ns += busy_ns(items);
+                        self.longest_ns = self.longest_ns.max(self.now_ns - arrivals[0]);
+                        self.batches.push(items);
+                        return items as usize;
+                    }
+                }
+            }
+        }
+
+        /// Requests that arrive at random, so many a second.
+        fn poisson(mut self, per_s: f64, seed: u64, busy_ns: impl Fn(u64) -> u64) -> f64 {
+            let mut random = seed;
+            let mut at = 0.0;
+            let arrivals: Vec<u64> = std::iter::repeat_with(|| {
+                // Knuth's MMIX generator; the upper bits of it.
+                random =
+                    random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                let uniform = ((random >> 11) as f64 + 1.0) / (1_u64 << 53) as f64;
+                at -= uniform.ln() * 1e9 / per_s;
+                at as u64
+            })
+            .take(100_000)
+            .collect();
+            let mut taken = 0;
+            while taken < arrivals.len() {
+                taken += self.batch(&arrivals[taken..], &busy_ns);
+            }
+            arrivals.len() as f64 / self.batches.len() as f64
+        }
+
+        /// So many callers who send the next request as soon as the last is answered, one microsecond after another.
+        fn in_turn(&mut self, callers: u64, batches: usize, busy_ns: impl Fn(u64) -> u64) {
+            for _ in 0..batches {
+                let arrivals: Vec<u64> = (1..=callers).map(|n| self.now_ns + n * 1_000).collect();
+                assert_eq!(self.batch(&arrivals, &busy_ns) as u64, callers);
+            }
+        }
+    }
+
+    #[test]
+    fn a_lone_caller_never_waits() {
+        let mut world = World::new(unstated(64));
+        world.in_turn(1, 1_000, |_| 5_000);
+        assert_eq!(world.now_ns, 1_000 * 6_000);
+    }
+
+    #[test]
+    fn callers_that_become_one_wait_a_little_and_then_no_more() {
+        let mut world = World::new(unstated(64));
+        world.habit = world.habit.after(Waiting { items: 32, oldest_ns: 0, newest_ns: 31_000 });
+        world.in_turn(1, 1_000, |_| 5_000);
+        let waited_ns = world.now_ns - 1_000 * 6_000;
+        assert!(waited_ns <= u64::from(LONELY_BATCHES) * 2 * QUIET_LEAST_NS, "{waited_ns}");
+    }
+
+    #[test]
+    fn callers_that_are_fewer_than_a_batch_holds_do_not_wait_for_more() {
+        let mut world = World::new(unstated(64));
+        world.habit = world.habit.after(Waiting { items: 32, oldest_ns: 0, newest_ns: 31_000 });
+        world.in_turn(32, 1_000, |_| 100_000);
+        assert_eq!(world.batches, [32; 1_000]);
+        assert!(world.longest_ns < 100_000 + 32_000 + 2 * QUIET_LEAST_NS, "{}", world.longest_ns);
+    }
+
+    #[test]
+    fn batches_of_requests_at_random_are_as_large_as_with_the_wait_stated() {
+        let ms = |n: u64| move |items: u64| n * 1_000_000 + items * 10_000;
+        for (per_s, busy_ms) in
+            [(200.0, 5), (500.0, 1), (2_000.0, 1), (2_000.0, 5), (5_000.0, 1), (30_000.0, 1)]
+        {
+            for seed in [1, 2, 3] {
+                let to_the_letter = Rule { is_stated: true, ..unstated(64) };
+                let most = World::new(to_the_letter).poisson(per_s, seed, ms(busy_ms));
+                let mean = World::new(unstated(64)).poisson(per_s, seed, ms(busy_ms));
+                assert!(mean > 0.95 * most, "{per_s}/s, busy for {busy_ms} ms: {mean} items of {most}");
+            }
+        }
+    }
+
     proptest! {
         /// A batch never waits when it is full, never longer than its window, and never without one.
         #[test]
         fn never_too_long(
-            size in 0..100_u32, wait_ns in 0..1_000_u64, waiting in 1..200_u64,
-            oldest in 0..10_000_u64, later in 0..2_000_u64, stopping: bool,
+            size in 0..100_u32, wait_ns in 0..1_000_u64, is_stated: bool, habit: u64, items in 1..200_u64,
+            oldest_ns in 0..10_000_u64, newer in 0..1_000_u64, later in 0..2_000_u64, stopping: bool,
         ) {
-            let rule = Rule { batch_size: size, wait_ns };
-            let now = oldest + later;
-            match rule.judge(waiting, oldest, stopping, || now) {
+            let rule = Rule { batch_size: size, wait_ns, is_stated };
+            let now = oldest_ns + later;
+            let waiting = Waiting { items, oldest_ns, newest_ns: oldest_ns + newer };
+            let habit = Habit::from_raw(habit);
+            match rule.judge(habit, waiting, stopping, || now) {
                 Verdict::WaitUntil(due) => {
-                    prop_assert!(waiting < rule.most() && wait_ns > 0 && !stopping);
-                    prop_assert_eq!(due, oldest + wait_ns);
+                    prop_assert!(items < rule.most() && wait_ns > 0 && !stopping);
+                    prop_assert!(due == oldest_ns + wait_ns || !is_stated && due < oldest_ns + wait_ns);
                     prop_assert!(due > now);
                 }
-                Verdict::Close(Closed::Full) => prop_assert!(waiting >= rule.most()),
-                Verdict::Close(Closed::Window) => prop_assert!(later >= wait_ns && wait_ns > 0),
-                Verdict::Close(Closed::Empty) => prop_assert!(wait_ns == 0),
+                Verdict::Close(Closed::Full) => prop_assert!(items >= rule.most()),
+                Verdict::Close(Closed::Window) => {
+                    prop_assert!(wait_ns > 0 && (later >= wait_ns || !is_stated));
+                }
+                Verdict::Close(Closed::Empty) => {
+                    prop_assert!(wait_ns == 0 || !is_stated && items == 1 && habit.waits_left == 0);
+                }
                 Verdict::Close(Closed::Shutdown) => prop_assert!(stopping),
             }
+        }
+
+        /// Whatever another process has written there, a habit is one, and survives its word.
+        #[test]
+        fn any_word_is_a_habit(raw: u64, items: u64, oldest_ns: u64, newest_ns: u64) {
+            let habit = Habit::from_raw(raw);
+            prop_assert_eq!(Habit::from_raw(habit.raw()), habit);
+            let after = habit.after(Waiting { items, oldest_ns, newest_ns });
+            prop_assert_eq!(Habit::from_raw(after.raw()), after);
+            prop_assert!(habit.quiet_ns() >= QUIET_LEAST_NS);
         }
     }
 }

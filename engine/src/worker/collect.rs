@@ -36,7 +36,7 @@ use super::tally::Tally;
 use super::unit::UnitState;
 use crate::error::RemoteCause;
 use crate::panics::{self, end_if_forked};
-use crate::policy::batch::{Rule, Verdict};
+use crate::policy::batch::{Habit, Rule, Verdict, Waiting};
 use crate::policy::patience::{Pace, Patience};
 use crate::route::Mover;
 use crate::wire::payload::Validated;
@@ -358,9 +358,9 @@ impl<'a> Loop<'a> {
         (self.group, self.apart) = (None, false);
         loop {
             self.look(head);
-            let waiting = self.seen.len() as u64;
             let Some(&first) = self.seen.first() else { break };
-            let mut oldest_ns = 0;
+            let mut waiting = Waiting { items: self.seen.len() as u64, oldest_ns: 0, newest_ns: 0 };
+            let mut habit = Habit::default();
             if self.rule.wait_ns != 0 {
                 if self.is_cancelled(first) {
                     // Freed at once, so that its age does not count as that of the batch's oldest item.
@@ -371,7 +371,12 @@ impl<'a> Loop<'a> {
                     self.discard_gone(false);
                     continue;
                 }
-                oldest_ns = Task::new(segment, first).map_or(0, |task| task.enqueued_ns());
+                let enqueued_ns = |id| Task::new(segment, id).map_or(0, |task| task.enqueued_ns());
+                waiting.oldest_ns = enqueued_ns(first);
+                if self.rule.learns() {
+                    waiting.newest_ns = self.seen.last().map_or(0, |&last| enqueued_ns(last));
+                    habit = Habit::from_raw(self.node.habit());
+                }
             }
             let winding_up = self.winding_up();
             if winding_up && self.seat.unit.state() == UnitState::Orphaned {
@@ -379,13 +384,16 @@ impl<'a> Loop<'a> {
             }
             let verdict = match self.apart {
                 true => Verdict::Close(Closed::Empty), // no further task will belong to the batch
-                false => self.rule.judge(waiting, oldest_ns, winding_up, now_ns),
+                false => self.rule.judge(habit, waiting, winding_up, now_ns),
             };
             match verdict {
                 Verdict::Close(why) => {
                     head = self.take(&mut reader, head);
                     let items = self.claimed.len() as u64;
                     if items > 0 {
+                        if self.rule.learns() {
+                            self.node.set_habit(habit.after(waiting).raw());
+                        }
                         self.pace = if items > 1 { Pace::Many } else { Pace::One };
                         self.counters.count_batch(items, self.rule.closed(why, items));
                         break;

@@ -7,7 +7,7 @@ use crate::lock::ReaderLock;
 use crate::participant::{Entry, Role};
 use crate::plan::Target;
 use crate::ring::{Overrun, Ring};
-use crate::sync::AtomicU64;
+use crate::sync::{AtomicU64, Ordering};
 
 /// A node as everybody sees it: written once, checked at attach.
 #[derive(Debug, Clone)]
@@ -50,7 +50,21 @@ impl<'a> Node<'a> {
     #[inline]
     #[must_use]
     pub fn ring(&self) -> Ring<'a> {
-        Ring::new(&self.lines.tail.0, &self.lines.head.0, self.cells)
+        Ring::new(&self.lines.tail.0, &self.lines.head.head, self.cells)
+    }
+
+    /// What its batches have shown about waiting, for whoever holds the reader lock; 0 before the first. The word is the
+    /// engine's, and any bits are a value of it.
+    #[inline]
+    #[must_use]
+    pub fn habit(&self) -> u64 {
+        self.lines.head.habit.load(Ordering::Relaxed) // Relaxed: a value of any moment will do
+    }
+
+    /// Writes what [`habit`](Self::habit) gives.
+    #[inline]
+    pub fn set_habit(&self, habit: u64) {
+        self.lines.head.habit.store(habit, Ordering::Relaxed); // Relaxed: as in `habit`
     }
 
     /// Its reader lock.

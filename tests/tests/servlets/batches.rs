@@ -148,12 +148,34 @@ fn a_window_that_ends_closes_the_batch_as_it_is() {
 }
 
 #[test]
-fn a_batch_size_alone_brings_a_window() {
+fn without_a_stated_wait_a_lone_caller_never_waits() {
+    on_both(|host| {
+        let gate = Gate::new();
+        let server = start(host, 64, &gate, Crew::of(2).batches_of(8));
+        for value in 0..50 {
+            assert_eq!(server.call(&ask(value)).expect("an answer").len, 1);
+        }
+        let total = server.stats().servlets[0].total();
+        assert_eq!((total.batches, total.closed_empty, total.closed_window), (50, 50, 0));
+    });
+}
+
+/// Workers wait as soon as two items are in the ring at once, and stop after eight batches of one item.
+#[test]
+fn without_a_stated_wait_items_that_overlap_make_workers_wait() {
     on_both(|host| {
         let gate = Gate::new();
         let server = start(host, 64, &gate, Crew::of(1).batches_of(8));
-        assert_eq!(server.call(&ask(1)).expect("an answer").len, 1);
-        assert_eq!(server.stats().servlets[0].total().closed_window, 1);
+        assert_eq!(sizes_of_a_pile(&server, &gate, 3), [3]);
+        let closed = || {
+            let total = server.stats().servlets[0].total();
+            (total.closed_empty, total.closed_window, total.closed_full)
+        };
+        assert_eq!(closed(), (1, 1, 0), "the item that held the worker, then the pile");
+        for value in 0..20 {
+            assert_eq!(server.call(&ask(value)).expect("an answer").len, 1);
+        }
+        assert_eq!(closed(), (1 + 12, 1 + 8, 0));
     });
 }
 

@@ -4,6 +4,7 @@ use super::{Counters, Node, Shown, Worker, title};
 use crate::output::{Page, Report};
 use crate::survey::{Liveness, user_text};
 use crate::units;
+use ringmill_shm::layout::NodeFacts;
 use ringmill_shm::participant::{Life, Role};
 use ringmill_shm::segment::Run;
 use ringmill_shm::stats::{Counter, Snapshot, Table};
@@ -119,7 +120,7 @@ impl Shown {
                 node.name.clone(),
                 node.worker_type.clone(),
                 if node.facts.batch_size == 0 { "single".into() } else { node.facts.batch_size.to_string() },
-                units::wait(node.facts.batch_wait_ns),
+                wait_text(&node.facts),
                 node.ring.depth.to_string(),
                 node.ring.cells.to_string(),
                 lock_text(node),
@@ -217,6 +218,12 @@ fn run_text(run: Run) -> &'static str {
         Run::Stopping => "stopping",
         Run::Closed => "closed",
     }
+}
+
+/// A wait that the servlet's author states is kept; otherwise it is the most that a batch waits.
+fn wait_text(facts: &NodeFacts) -> String {
+    let wait = units::wait(facts.batch_wait_ns);
+    if facts.batch_wait_ns == 0 || facts.wait_is_stated.is_set() { wait } else { format!("≤ {wait}") }
 }
 
 fn lock_text(node: &Node) -> String {
