@@ -124,7 +124,7 @@ pub use servlet::{
     Alternatives, BoxServlet, Ensemble, FailFast, KeepErrors, Members, ProcessServlet, Sequential, Servlet,
     Switch, ThreadServlet,
 };
-pub use wire::{Checker, Encoder, Explainer, Output, Payload, PayloadError, Scratch};
+pub use wire::{Checker, Encoder, Explainer, Output, Payload, PayloadError, ReadError, Scratch};
 pub use worker::batch::{Batch, Item, Items, Preprocessed, PreprocessedItems};
 pub use worker::one_item::{IntoOutcome, PassThrough, Worker, schema};
 pub use worker::{BatchWorker, Context, Stop};

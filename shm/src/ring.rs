@@ -72,7 +72,8 @@ pub(crate) fn before(lap: u32) -> u32 {
 }
 
 /// No cell was free within one lap: more ids than tasks exist, so the segment is corrupted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the ring has no free cell: the segment is corrupted; restart its server")]
 pub struct Overrun;
 
 /// References to the parts of one ring, wherever they lie.

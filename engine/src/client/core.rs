@@ -16,8 +16,8 @@ use crate::error::{CallError, RemoteCause, RemoteError, StartError, forked_text}
 use crate::host::supervisor::{Handle, Shared};
 use crate::policy::patience::{Pace, Patience};
 use crate::route::{Mover, Outbox};
-use crate::wire::EncodeError;
 use crate::wire::payload::{Payload, copied, encode};
+use crate::wire::{EncodeError, ReadError};
 use ringmill_shm::arena::{Claimed, Done, Filling, Task};
 use ringmill_shm::participant::{Life, SERVER};
 use ringmill_shm::plan::Target;
@@ -395,9 +395,7 @@ impl Core {
     #[inline(always)]
     fn push(&self, node: u32, ids: &[u32]) -> Result<(), CallError> {
         let parts = self.segment.node(node).expect("the entry is a node");
-        if parts.push(ids).is_err() {
-            return Err(corrupt_ring());
-        }
+        parts.push(ids).map_err(ReadError::from)?;
         if parts.doorbell().is_down() {
             self.shared.mover().after_push(node);
         }
@@ -571,10 +569,9 @@ impl Core {
     /// Reads an outcome that is an error.
     #[cold]
     fn read_error(&self, done: &Done<'_>) -> CallError {
-        let corrupt = |message: String| CallError::Corrupt { message };
         let bytes = match done.payload() {
             Ok(bytes) => bytes,
-            Err(error) => return corrupt(error.to_string()),
+            Err(error) => return ReadError::from(error).into(),
         };
         match copied::<RemoteError>(bytes) {
             Ok(error) => match CallError::remote(error) {
@@ -591,13 +588,7 @@ impl Core {
                 }
                 error => error,
             },
-            Err(error) => corrupt(error.to_string()),
+            Err(error) => ReadError::new(std::any::type_name::<RemoteError>(), error).into(),
         }
-    }
-}
-
-fn corrupt_ring() -> CallError {
-    CallError::Corrupt {
-        message: "the ring has no free cell: the segment is corrupted; restart the service".into(),
     }
 }

@@ -39,7 +39,7 @@ impl<'s, Out: Payload> Reply<'s, Out> {
         self.core.own()?;
         let value = owned(&*self);
         self.core.own()?; // the type's own code has run: in a child that it forked, the value may be another request's
-        value.map_err(|error| CallError::Corrupt { message: error.to_string() })
+        value.map_err(|error| ReadError::Refused(error).into())
     }
 
     /// [`into_owned`](Self::into_owned), with a panic in place of an error.

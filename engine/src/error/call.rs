@@ -94,11 +94,11 @@ pub enum CallError {
     /// The loan is of another server.
     #[error("the loan was lent by another server: send it to that one")]
     ForeignLoan,
-    /// The bytes of the outcome are not a valid value.
-    #[error("the outcome cannot be read: {}", OneLine(message))]
+    /// The bytes of the outcome are not a valid value, or the segment is corrupted.
+    #[error("the outcome cannot be read: {error}")]
     Corrupt {
         /// Why.
-        message: String,
+        error: ReadError,
     },
 }
 
@@ -188,7 +188,7 @@ impl From<ReadError> for RemoteCause {
 
 impl From<ReadError> for CallError {
     fn from(error: ReadError) -> Self {
-        Self::Corrupt { message: error.to_string() }
+        Self::Corrupt { error }
     }
 }
 

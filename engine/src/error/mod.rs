@@ -28,7 +28,7 @@ pub(crate) use start::{JoinError, NOT_A_WORKER, STOPPED_BY_ERROR};
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::{EncodeError, PayloadError};
+    use crate::wire::{EncodeError, PayloadError, ReadError};
     use ringmill_shm::pool::PoolError;
     use ringmill_shm::segment::{AttachError, CreateError};
     use ringmill_shm::sys::build_id::BuildId;
@@ -140,7 +140,9 @@ mod tests {
             CallError::Refused(BoxError::msg(RUDE)),
             CallError::ForeignLoan,
             CallError::Forked { server_pid: 1, pid: 2 },
-            CallError::Corrupt { message: text() },
+            CallError::Corrupt { error: ReadError::new("T", PayloadError::new(system())) },
+            ReadError::Refused(PayloadError::new(system())).into(),
+            ReadError::from(ringmill_shm::ring::Overrun).into(),
         ];
         for error in &errors {
             assert_is_told(error);

@@ -83,7 +83,7 @@ where
         let choose = self.choose;
         let choose: Choose = Arc::new(move |bytes: &[u8]| {
             let name = std::any::type_name::<M::In>();
-            let unreadable = |e: PayloadError| RemoteCause::from(ReadError::new(name, &e));
+            let unreadable = |e: PayloadError| RemoteCause::from(ReadError::new(name, e));
             panics::caught(AssertUnwindSafe(|| Ok(choose(view::<M::In>(bytes).map_err(unreadable)?))))?
         });
         let pass_on = |name| {

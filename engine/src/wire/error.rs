@@ -5,6 +5,7 @@ use super::DEPTH_LIMIT;
 use crate::text::one_line;
 use ringmill_shm::arena::Corrupt;
 use ringmill_shm::pool::PoolError;
+use ringmill_shm::ring::Overrun;
 use rkyv::rancor::{Source, Trace};
 use std::error::Error as StdError;
 use std::fmt;
@@ -116,20 +117,40 @@ pub(crate) enum EncodeError {
 
 /// Why a payload cannot be read.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum ReadError {
+#[non_exhaustive]
+pub enum ReadError {
+    /// Its task says that it lies where no payload can.
     #[error(transparent)]
-    Corrupt(#[from] Corrupt),
-    #[error("the payload is not a valid {type_name}: {message}")]
-    Invalid { type_name: &'static str, message: String },
+    Misplaced(#[from] Corrupt),
+    /// Its bytes are not a value of its type.
+    #[error("the payload is not a valid {type_name}: {error}")]
+    Invalid {
+        /// The type.
+        type_name: &'static str,
+        /// Why.
+        error: PayloadError,
+    },
+    /// Its pointers lie deeper one within the other than a reader follows.
     #[error("the payload is not a valid {type_name}: {}", TooDeep { limit: *limit })]
-    TooDeep { type_name: &'static str, limit: usize },
+    TooDeep {
+        /// The type.
+        type_name: &'static str,
+        /// How many may.
+        limit: usize,
+    },
+    /// It is valid, and the type's own `Deserialize` refuses it.
+    #[error(transparent)]
+    Refused(PayloadError),
+    /// A ring of the segment takes nothing, so nothing was sent.
+    #[error(transparent)]
+    Unsent(#[from] Overrun),
 }
 
 impl ReadError {
-    pub(crate) fn new(type_name: &'static str, failure: &PayloadError) -> Self {
-        match failure.is_too_deep() {
+    pub(crate) fn new(type_name: &'static str, error: PayloadError) -> Self {
+        match error.is_too_deep() {
             true => Self::TooDeep { type_name, limit: DEPTH_LIMIT },
-            false => Self::Invalid { type_name, message: failure.to_string() },
+            false => Self::Invalid { type_name, error },
         }
     }
 }

@@ -5,8 +5,8 @@ mod error;
 pub(crate) mod payload;
 mod scratch;
 
-pub use error::PayloadError;
-pub(crate) use error::{EncodeError, ReadError, TooDeep};
+pub(crate) use error::{EncodeError, TooDeep};
+pub use error::{PayloadError, ReadError};
 pub use payload::{Checker, Encoder, Explainer, Output, Payload};
 pub(crate) use payload::{copied, to_bytes};
 pub use scratch::Scratch;

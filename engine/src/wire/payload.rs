@@ -361,12 +361,12 @@ impl<T: Payload> Validated<T> {
     fn of_bytes(bytes: &[u8]) -> Result<Self, ReadError> {
         match view::<T>(bytes) {
             Ok(archived) => Ok(Self(NonNull::from(archived))),
-            Err(failure) => Err(Self::invalid(&failure)),
+            Err(failure) => Err(Self::invalid(failure)),
         }
     }
 
     #[cold]
-    fn invalid(failure: &Failure) -> ReadError {
+    fn invalid(failure: Failure) -> ReadError {
         ReadError::new(std::any::type_name::<T>(), failure)
     }
 

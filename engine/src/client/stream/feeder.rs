@@ -5,8 +5,10 @@ use super::source::Source;
 use crate::client::{CallOptions, Core, Filled, WhenFull};
 use crate::error::{BoxError, CallError};
 use crate::route::Outbox;
+use crate::wire::ReadError;
 use crate::wire::payload::{Payload, owned};
 use ringmill_shm::arena::{Done, Task};
+use ringmill_shm::ring::Overrun;
 use std::marker::PhantomData;
 
 /// Inputs pushed at a time.
@@ -146,11 +148,17 @@ pub(super) fn pull_and_keep<'s, S: Source>(
     true
 }
 
-/// Requests that could not be pushed, and why: the segment is corrupted.
+/// Requests that could not be pushed, because the segment is corrupted.
 #[derive(Debug)]
 pub(super) struct Unpushed {
     pub(super) ids: Vec<u32>,
-    pub(super) message: String,
+}
+
+impl Unpushed {
+    /// The error of each of them.
+    pub(super) fn error() -> CallError {
+        ReadError::from(Overrun).into()
+    }
 }
 
 impl<'s> Feeder<'s> {
@@ -241,8 +249,8 @@ impl<'s> Feeder<'s> {
             return Ok(());
         }
         let pushed = self.core.send_all(&self.pending, &self.outbox);
-        if let Err(error) = pushed {
-            return self.give_up(&error);
+        if pushed.is_err() {
+            return self.give_up();
         }
         self.pending.clear();
         Ok(())
@@ -251,13 +259,13 @@ impl<'s> Feeder<'s> {
     /// Gives up requests that cannot be pushed: no caller waits for them. In a forked child they are the parent's and
     /// stay; their inputs get the error that all its inputs get.
     #[cold]
-    fn give_up(&mut self, error: &CallError) -> Result<(), Unpushed> {
+    fn give_up(&mut self) -> Result<(), Unpushed> {
         if !self.is_ours() {
             return Ok(());
         }
         let ids = std::mem::take(&mut self.pending);
         ids.iter().filter_map(|&id| self.task(id)).for_each(|task| self.core.cancel(task));
-        Err(Unpushed { ids, message: error.to_string() })
+        Err(Unpushed { ids })
     }
 
     /// Records since when requests are in progress, before the stream sleeps: `ids` are the requests in progress,
@@ -280,7 +288,7 @@ impl<'s> Feeder<'s> {
         if self.spare.is_none() && more && !self.core.segment.freed().is_awaited() {
             self.spare = reply.into_id();
         }
-        value.map_err(|e| CallError::Corrupt { message: e.to_string() })
+        value.map_err(|error| ReadError::Refused(error).into())
     }
 }
 

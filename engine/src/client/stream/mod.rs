@@ -195,7 +195,7 @@ impl<'s> Flow<'s> {
                 failed.extend(self.failed.pop_front());
             } else if unpushed.ids.contains(id) {
                 *id = FAILED;
-                failed.push_back(CallError::Corrupt { message: unpushed.message.clone() });
+                failed.push_back(Unpushed::error());
             }
         }
         self.failed = failed;

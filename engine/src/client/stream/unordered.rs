@@ -240,7 +240,7 @@ impl<'s, S: Source, T: Tags<S>> Sent<'s, S, T> {
         let Err(unpushed) = pushed else { return };
         for id in unpushed.ids {
             if let Some(tag) = self.remove(id) {
-                self.failed.push_back((tag, CallError::Corrupt { message: unpushed.message.clone() }));
+                self.failed.push_back((tag, Unpushed::error()));
             }
         }
     }
