@@ -25,6 +25,7 @@
 //!   [`NESTING_LIMIT`] forks and switches, one within the other. So whoever moves a task on from ring to ring
 //!   ends, and needs so much stack at most.
 
+use core::fmt;
 use serde::Serialize;
 
 /// Where a task goes.
@@ -70,6 +71,88 @@ impl Target {
             _ => Self::End,
         }
     }
+}
+
+/// In words, with its number.
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::End => f.write_str("the end"),
+            Self::Node(index) => write!(f, "node {index}"),
+            Self::Fork(index) => write!(f, "fork {index}"),
+            Self::Switch(index) => write!(f, "switch {index}"),
+        }
+    }
+}
+
+/// Why routes are none of a plan.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PlanError {
+    /// A node, fork or switch names another that is not there.
+    #[error("{part} goes on to what does not exist")]
+    ToNowhere {
+        /// Which.
+        part: Target,
+    },
+    /// A fork's branches are not numbered as its members are, or come before it.
+    #[error("fork {fork} has branches that it cannot have")]
+    Branches {
+        /// Which.
+        fork: u32,
+    },
+    /// Two forks have a branch.
+    #[error("branch {branch} belongs to two forks")]
+    TwoForks {
+        /// Which.
+        branch: u32,
+    },
+    /// No fork has a branch.
+    #[error("branch {branch} belongs to no fork")]
+    NoFork {
+        /// Which.
+        branch: u32,
+    },
+    /// Outcomes cannot be aligned so.
+    #[error("fork {fork} has a member of an impossible alignment")]
+    Alignment {
+        /// Which.
+        fork: u32,
+    },
+    /// A switch names a node that does not choose for it.
+    #[error("switch {switch} has a node that does not lead to it")]
+    NodeOfSwitch {
+        /// Which.
+        switch: u32,
+    },
+    /// A fork leaves out what is below it.
+    #[error("branch {branch} is not in the family of fork {fork} above it")]
+    OutsideFamily {
+        /// The branch.
+        branch: u32,
+        /// The fork.
+        fork: u32,
+    },
+    /// A fork claims what is not below it.
+    #[error("fork {fork} has branches in its family that are not below it")]
+    StrangeFamily {
+        /// Which.
+        fork: u32,
+    },
+    /// Forks and switches nest too deep.
+    #[error("{part} has more than {NESTING_LIMIT} forks and switches one within the other")]
+    TooDeep {
+        /// The outermost.
+        part: Target,
+    },
+    /// A task would come by a part twice.
+    #[error("{from} leads back to {to}")]
+    Round {
+        /// Where it comes from.
+        from: Target,
+        /// Where it has been.
+        to: Target,
+    },
 }
 
 /// A member of a fork.
@@ -144,23 +227,21 @@ impl Routes {
     /// Checks routes of a plan with so many nodes and branches, whose nodes go on to `nexts`.
     ///
     /// # Errors
-    /// What is wrong with them, in words.
+    /// The first thing that is wrong with them.
     pub fn new(
         forks: Vec<Fork>,
         switches: Vec<Switch>,
         nexts: &[Target],
         branches: u32,
-    ) -> Result<Self, String> {
+    ) -> Result<Self, PlanError> {
         let exists = |target: Target| match target {
             Target::End => true,
             Target::Node(index) => (index as usize) < nexts.len(),
             Target::Fork(index) => (index as usize) < forks.len(),
             Target::Switch(index) => (index as usize) < switches.len(),
         };
-        for (index, next) in nexts.iter().enumerate() {
-            if !exists(*next) {
-                return Err(format!("node {index} goes on to {next:?}, which does not exist"));
-            }
+        if let Some(node) = nexts.iter().position(|next| !exists(*next)) {
+            return Err(PlanError::ToNowhere { part: Target::Node(node as u32) });
         }
         let mut fork_of = vec![u32::MAX; branches as usize];
         for (index, fork) in (0_u32..).zip(&forks) {
@@ -170,34 +251,34 @@ impl Routes {
                 && fork.end <= branches
                 && fork.parent <= fork.first;
             if !inside {
-                return Err(format!("fork {index} has branches that it cannot have"));
+                return Err(PlanError::Branches { fork: index });
             }
             for branch in fork.branches() {
                 let owner = &mut fork_of[branch as usize];
                 if *owner != u32::MAX {
-                    return Err(format!("branch {branch} belongs to two forks"));
+                    return Err(PlanError::TwoForks { branch });
                 }
                 *owner = index;
             }
             let begins = |member: &Member| member.entry != Target::End && exists(member.entry);
             if !exists(fork.next) || !fork.members.iter().all(begins) {
-                return Err(format!("fork {index} goes on to what does not exist"));
+                return Err(PlanError::ToNowhere { part: Target::Fork(index) });
             }
             if fork.members.iter().any(|m| !m.root_align.is_power_of_two() || m.root_align > 16) {
-                return Err(format!("fork {index} has a member of an impossible alignment"));
+                return Err(PlanError::Alignment { fork: index });
             }
         }
         if let Some(branch) = fork_of.iter().position(|&fork| fork == u32::MAX) {
-            return Err(format!("branch {branch} belongs to no fork"));
+            return Err(PlanError::NoFork { branch: branch as u32 });
         }
         for (index, switch) in (0_u32..).zip(&switches) {
             let begins = |member: &Target| *member != Target::End && exists(*member);
             if switch.members.is_empty() || !switch.members.iter().all(begins) {
-                return Err(format!("switch {index} goes on to what does not exist"));
+                return Err(PlanError::ToNowhere { part: Target::Switch(index) });
             }
             let own = |node: u32| nexts.get(node as usize) == Some(&Target::Switch(index));
             if !switch.node.is_none_or(own) {
-                return Err(format!("switch {index} has a node that does not lead to it"));
+                return Err(PlanError::NodeOfSwitch { switch: index });
             }
         }
         let routes = Self { forks, switches, fork_of };
@@ -208,13 +289,13 @@ impl Routes {
 
     /// Whether each fork's family is its branches and those of forks within: else it could be joined while a
     /// branch within is under way.
-    fn check_families(&self, branches: u32) -> Result<(), String> {
+    fn check_families(&self, branches: u32) -> Result<(), PlanError> {
         let mut sizes = vec![0_u32; self.forks.len()];
         for branch in 0..branches {
             let mut place = branch + 1;
             while let Some((index, fork)) = self.around(place) {
                 if !fork.family().contains(&branch) {
-                    return Err(format!("branch {branch} is not in the family of fork {index} above it"));
+                    return Err(PlanError::OutsideFamily { branch, fork: index });
                 }
                 sizes[index as usize] += 1;
                 place = fork.parent; // nearer to 0: checked above
@@ -223,12 +304,12 @@ impl Routes {
         let whole = |(fork, &size): (&Fork, &u32)| fork.end - fork.first == size;
         match self.forks.iter().zip(&sizes).position(|pair| !whole(pair)) {
             None => Ok(()),
-            Some(index) => Err(format!("fork {index} has branches in its family that are not below it")),
+            Some(index) => Err(PlanError::StrangeFamily { fork: index as u32 }),
         }
     }
 
     /// *no way round*: goes all ways from everywhere, each part once.
-    fn check_ways(&self, nexts: &[Target]) -> Result<(), String> {
+    fn check_ways(&self, nexts: &[Target]) -> Result<(), PlanError> {
         let (nodes, forks) = (nexts.len(), self.forks.len());
         let number = |target: Target| match target {
             Target::End => None,
@@ -251,10 +332,10 @@ impl Routes {
         let within = |part: usize, step: usize| {
             part >= nodes && self.forks.get(part - nodes).is_none_or(|fork| step < fork.members.len())
         };
-        let name = |part: usize| match part.checked_sub(nodes) {
-            None => format!("node {part}"),
-            Some(fork) if fork < forks => format!("fork {fork}"),
-            Some(rest) => format!("switch {}", rest - forks),
+        let target = |part: usize| match part.checked_sub(nodes) {
+            None => Target::Node(part as u32),
+            Some(fork) if fork < forks => Target::Fork(fork as u32),
+            Some(rest) => Target::Switch((rest - forks) as u32),
         };
         #[derive(Clone, Copy, PartialEq)]
         enum Seen {
@@ -273,12 +354,12 @@ impl Routes {
             let mut path = vec![(start, 0, u32::from(start >= nodes))];
             while let Some((part, step, deep)) = path.last_mut() {
                 let (at, taken) = (*part, *step);
-                let Some(target) = way(at, taken) else {
+                let Some(goal) = way(at, taken) else {
                     seen[at] = Seen::Deep(*deep);
                     path.pop();
                     continue;
                 };
-                let Some(next) = number(target) else {
+                let Some(next) = number(goal) else {
                     *step += 1;
                     continue;
                 };
@@ -289,13 +370,10 @@ impl Routes {
                             *deep = (*deep).max(1 + below);
                         }
                         if *deep > NESTING_LIMIT {
-                            return Err(format!(
-                                "{} has more than {NESTING_LIMIT} forks and switches one within the other",
-                                name(at)
-                            ));
+                            return Err(PlanError::TooDeep { part: target(at) });
                         }
                     }
-                    Seen::OnTheWay => return Err(format!("{} leads back to {}", name(at), name(next))),
+                    Seen::OnTheWay => return Err(PlanError::Round { from: target(at), to: target(next) }),
                     Seen::Never => {
                         seen[next] = Seen::OnTheWay;
                         path.push((next, 0, u32::from(next >= nodes)));
@@ -353,8 +431,9 @@ mod tests {
 
     #[test]
     fn what_is_no_tree_is_refused() {
-        let refused =
-            |forks: Vec<Fork>, branches| Routes::new(forks, vec![], &[Target::End], branches).unwrap_err();
+        let refused = |forks: Vec<Fork>, branches| {
+            Routes::new(forks, vec![], &[Target::End], branches).unwrap_err().to_string()
+        };
         assert!(refused(vec![fork(0, 0, 0, 0)], 0).contains("fork 0"), "without members");
         assert!(refused(vec![fork(0, 0, 2, 1)], 2).contains("fork 0"), "a family smaller than its members");
         assert!(refused(vec![fork(3, 0, 2, 2)], 2).contains("fork 0"), "its own descendant");
@@ -370,7 +449,12 @@ mod tests {
         let switch = Switch { name: "s".into(), node: None, members: vec![Target::Switch(1)] };
         assert!(Routes::new(vec![], vec![switch], &[Target::End], 0).is_err());
         let switch = Switch { name: "s".into(), node: None, members: vec![Target::Switch(0)] };
-        assert!(Routes::new(vec![], vec![switch], &[Target::End], 0).unwrap_err().contains("leads back"));
+        assert!(
+            Routes::new(vec![], vec![switch], &[Target::End], 0)
+                .unwrap_err()
+                .to_string()
+                .contains("leads back")
+        );
         assert!(Routes::new(vec![], vec![], &[Target::Fork(0)], 0).is_err());
     }
 
@@ -382,7 +466,7 @@ mod tests {
         let node = |index| Target::Node(index);
         let refused = |forks: Vec<Fork>, switches: Vec<Switch>, nexts: &[Target]| {
             let branches = forks.iter().map(|fork| fork.members.len() as u32).sum();
-            Routes::new(forks, switches, nexts, branches).unwrap_err()
+            Routes::new(forks, switches, nexts, branches).unwrap_err().to_string()
         };
         assert!(refused(vec![], vec![], &[node(0)]).contains("node 0 leads back to node 0"));
         let round = refused(vec![], vec![], &[node(1), node(2), node(0)]);
@@ -414,7 +498,7 @@ mod tests {
             Routes::new(forks, vec![], &[Target::End], depth)
         };
         assert!(nested(NESTING_LIMIT).is_ok());
-        assert!(nested(NESTING_LIMIT + 1).unwrap_err().contains("one within the other"));
+        assert!(matches!(nested(NESTING_LIMIT + 1), Err(PlanError::TooDeep { part: Target::Fork(0) })));
         // One after the other they may be as many as there is room for.
         let chain = |count: u32| {
             let mut forks: Vec<Fork> = (0..count).map(|i| fork(0, i, 1, i + 1)).collect();

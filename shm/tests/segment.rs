@@ -6,10 +6,10 @@ use common::{FORMAT, TestPlace, node, spec};
 use ringmill_shm::arena::Task;
 use ringmill_shm::layout::{Class, LAYOUT_VERSION};
 use ringmill_shm::participant::{Entry, Role};
-use ringmill_shm::plan::Target;
+use ringmill_shm::plan::{PlanError, Target};
 use ringmill_shm::segment::{
-    AttachError, CreateError, NAMED_DIRECTORY, Place, Removed, Run, Segment, Spec, is_live, list,
-    remove_if_stale,
+    AttachError, CreateError, NAMED_DIRECTORY, NotASegment, Place, Removed, Run, Segment, Spec, is_live,
+    list, remove_if_stale,
 };
 use ringmill_shm::sys::file::reserve;
 use ringmill_shm::sys::process::user_id;
@@ -188,7 +188,7 @@ fn a_creator_that_died_half_way_is_replaced() {
         let ours = PermissionsExt::from_mode(0o600);
         std::fs::set_permissions(at.path(), ours).unwrap();
         match Segment::attach(at.place.clone(), FORMAT) {
-            Err(AttachError::Foreign { why, .. }) => assert!(why.contains("not finished"), "{why}"),
+            Err(AttachError::Foreign { why, .. }) => assert_eq!(why, NotASegment::Unfinished),
             other => panic!("{other:?}"),
         }
         drop(Segment::create(at.place.clone(), &spec()).unwrap());
@@ -290,7 +290,7 @@ fn a_file_of_another_size_is_refused_with_all_sizes() {
                         assert_eq!((path, found, stated, needed), (at.path(), bytes, whole, whole));
                     }
                     Err(AttachError::Foreign { why, .. }) if bytes < 4096 => {
-                        assert_eq!(why, format!("{bytes} bytes, less than a header"));
+                        assert_eq!(why, NotASegment::Short { bytes });
                     }
                     other => panic!("{bytes} bytes: {other:?}"),
                 }
@@ -311,7 +311,9 @@ fn a_file_with_holes_is_refused() {
         file.write_all_at(&whole[..8192], 0).unwrap();
         for result in [Segment::attach(at.place.clone(), FORMAT), Segment::inspect(at.place.clone())] {
             match result {
-                Err(AttachError::Foreign { why, .. }) => assert!(why.contains("holes"), "{why}"),
+                Err(AttachError::Foreign { why, .. }) => {
+                    assert!(matches!(why, NotASegment::Holes { .. }), "{why}")
+                }
                 other => panic!("{other:?}"),
             }
         }
@@ -378,7 +380,7 @@ fn a_file_with_two_names_is_refused() {
             match result {
                 Err(AttachError::Foreign { path: told, why }) => {
                     assert_eq!(told, path);
-                    assert!(why.contains("2 names"), "{why}");
+                    assert_eq!(why, NotASegment::Names { names: 2 });
                 }
                 other => panic!("{other:?}"),
             }
@@ -567,7 +569,7 @@ fn a_node_that_goes_on_to_nowhere_is_told() {
     let mut broken = spec();
     broken.nodes[0].next = Target::Node(2);
     match Segment::create(at.place.clone(), &broken) {
-        Err(CreateError::Plan(why)) => assert!(why.contains("node 0"), "{why}"),
+        Err(CreateError::Plan(why)) => assert_eq!(why, PlanError::ToNowhere { part: Target::Node(0) }),
         other => panic!("{other:?}"),
     }
     assert!(at.is_clean());

@@ -220,7 +220,7 @@ fn server_lives(location: &Place) -> io::Result<bool> {
 /// An attach error without the path, which the message has beside it.
 fn reason(error: AttachError, location: &Place) -> String {
     match error {
-        AttachError::Foreign { why, .. } => why,
+        AttachError::Foreign { why, .. } => why.to_string(),
         AttachError::Version { found, expected, .. } => {
             format!("it has layout version {found}, this program reads {expected}")
         }

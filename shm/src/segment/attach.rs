@@ -20,10 +20,11 @@ use super::{MEMBER_BYTES, Mapping, Segment, TARGET_BYTES};
 use crate::doorbell;
 use crate::fields::InSegment;
 use crate::layout::{
-    Extent, ForkDescriptor, Header, LAYOUT_VERSION, Layout, MAGIC, NodeDescriptor, PAGE, SwitchDescriptor,
+    Extent, ForkDescriptor, Header, LAYOUT_VERSION, Layout, MAGIC, NodeDescriptor, PAGE, ShapeError,
+    SwitchDescriptor,
 };
 use crate::participant::{Lease, Role, SERVER};
-use crate::plan::{Fork, Member, Routes, Switch, Target};
+use crate::plan::{Fork, Member, PlanError, Routes, Switch, Target};
 use crate::sync::{AtomicU32, Ordering};
 use crate::sys;
 use crate::sys::birth::Birth;
@@ -56,7 +57,7 @@ pub enum AttachError {
         /// The file.
         path: PathBuf,
         /// What is wrong with it.
-        why: String,
+        why: NotASegment,
     },
     /// It was made by another version of this library.
     #[error(
@@ -122,6 +123,97 @@ pub enum AttachError {
     },
 }
 
+/// What is wrong with a file that is no segment, or one that is not finished.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum NotASegment {
+    /// It is a directory, a link, a pipe.
+    #[error("it is no plain file")]
+    NoFile,
+    /// It has no name any more.
+    #[error("it has just been removed")]
+    Removed,
+    /// It has other names, and a lease beside one of them.
+    #[error("its file has {names} names, and a lease beside one of them")]
+    Names {
+        /// How many.
+        names: u64,
+    },
+    /// A header is longer.
+    #[error("{bytes} bytes, less than a header")]
+    Short {
+        /// Its size.
+        bytes: u64,
+    },
+    /// Some of its pages are not there.
+    #[error("it has holes: {there} of {bytes} bytes")]
+    Holes {
+        /// Bytes that are there.
+        there: u64,
+        /// Its size.
+        bytes: u64,
+    },
+    /// It begins with zeros.
+    #[error("its creator has not finished it")]
+    Unfinished,
+    /// It begins with something else.
+    #[error("its first bytes are another program's")]
+    Magic,
+    /// A number of its header is out of range.
+    #[error("its {0}")]
+    Shape(ShapeError),
+    /// Its routes are none of a plan.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// Names, members and configurations lie one over the other.
+    #[error("names, members and configurations overlap")]
+    Overlap,
+    /// A part of the plan lies outside the bytes for such.
+    #[error("{what} of {part} lies outside the blobs")]
+    Outside {
+        /// What.
+        what: &'static str,
+        /// Of which part.
+        part: Target,
+    },
+    /// A name is no text.
+    #[error("a name of {part} is not UTF-8")]
+    NotText {
+        /// Whose.
+        part: Target,
+    },
+    /// A node has workers in rows of the participant table that cannot be theirs.
+    #[error("node {node} has workers {fault}")]
+    Workers {
+        /// Which.
+        node: u32,
+        /// What is wrong with them.
+        fault: &'static str,
+    },
+    /// A number of a node is out of range.
+    #[error("node {node} is impossible: its {error}")]
+    Node {
+        /// Which.
+        node: u32,
+        /// Which number.
+        error: ShapeError,
+    },
+    /// A switch has a node that no number is of.
+    #[error("switch {switch} has node {node}")]
+    NodeOfSwitch {
+        /// Which.
+        switch: u32,
+        /// The number.
+        node: u64,
+    },
+    /// Rows of the participant table are no node's.
+    #[error("{count} participants belong to no node")]
+    Strangers {
+        /// How many.
+        count: u32,
+    },
+}
+
 /// What a file must be before it is believed to be ours.
 struct Vetting {
     user: u32,
@@ -133,19 +225,19 @@ impl Vetting {
     /// # Errors
     /// What is wrong with the file.
     fn vet(&self, path: &Path, meta: &Metadata) -> Result<(), AttachError> {
-        let foreign = |why: String| Err(AttachError::Foreign { path: path.into(), why });
+        let foreign = |why| Err(AttachError::Foreign { path: path.into(), why });
         let (user, owner) = (self.user, meta.uid());
         if owner != user && !(user == 0 && self.only_looks) {
             return Err(AttachError::Owner { path: path.into(), owner, user });
         }
         if !meta.is_file() {
-            return foreign("it is no plain file".into());
+            return foreign(NotASegment::NoFile);
         }
         match meta.nlink() {
-            0 => foreign("it has just been removed".into()),
+            0 => foreign(NotASegment::Removed),
             1 => Ok(()),
             // Under another name it would have another lease, and everybody in it would look dead.
-            names => foreign(format!("its file has {names} names, and a lease beside one of them")),
+            names => foreign(NotASegment::Names { names }),
         }
     }
 }
@@ -163,9 +255,9 @@ fn check_mode(path: &Path, meta: &Metadata) -> Result<(), AttachError> {
 struct Budget(Cell<u64>);
 
 impl Budget {
-    fn spend(&self, bytes: u64) -> Result<(), String> {
+    fn spend(&self, bytes: u64) -> Result<(), NotASegment> {
         let left = self.0.get().checked_sub(bytes);
-        self.0.set(left.ok_or("names, members and configurations that overlap")?);
+        self.0.set(left.ok_or(NotASegment::Overlap)?);
         Ok(())
     }
 }
@@ -255,9 +347,9 @@ impl Segment {
         payload_format: Option<u64>,
     ) -> Result<Mapped, AttachError> {
         let path = place.path();
-        let foreign = |why: String| AttachError::Foreign { path: path.clone(), why };
+        let foreign = |why| AttachError::Foreign { path: path.clone(), why };
         if meta.len() < PAGE as u64 {
-            return Err(foreign(format!("{} bytes, less than a header", meta.len())));
+            return Err(foreign(NotASegment::Short { bytes: meta.len() }));
         }
         let kind = sys::file::kind_of(&file).map_err(|error| AttachError::System {
             what: "look at the file system of",
@@ -267,7 +359,7 @@ impl Segment {
         if kind.counts_blocks() && meta.blocks().saturating_mul(512) < meta.len() {
             // Its creator reserves all of them. A page that is not there could be the one too many for the file
             // system when it is first touched: SIGBUS.
-            return Err(foreign(format!("it has holes: {} of {} bytes", 512 * meta.blocks(), meta.len())));
+            return Err(foreign(NotASegment::Holes { there: 512 * meta.blocks(), bytes: meta.len() }));
         }
         let mapping = map(&file, meta.len(), payload_format.is_some())
             .map_err(|error| AttachError::System { what: "map", path: path.clone(), error })?;
@@ -293,7 +385,7 @@ impl Segment {
     }
 
     /// Reads and checks the plan.
-    pub(super) fn read_plan(&mut self) -> Result<(), String> {
+    pub(super) fn read_plan(&mut self) -> Result<(), NotASegment> {
         let budget = Budget(Cell::new(self.layout.shape.blob_bytes));
         let nodes = self.read_nodes(&budget)?;
         let nexts: Vec<Target> = nodes.iter().map(|node| node.next).collect();
@@ -303,11 +395,11 @@ impl Segment {
         Ok(())
     }
 
-    /// The name in these bytes of the blobs.
-    fn text(&self, extent: Extent, budget: &Budget) -> Result<String, String> {
+    /// The name of a part in these bytes of the blobs.
+    fn text(&self, part: Target, extent: Extent, budget: &Budget) -> Result<String, NotASegment> {
         budget.spend(extent.bytes)?;
-        let bytes = self.blob(extent).ok_or("a name outside the blobs")?;
-        Ok(String::from_utf8(bytes.to_vec()).map_err(|_| "a name that is not UTF-8")?)
+        let bytes = self.blob(extent).ok_or(NotASegment::Outside { what: "a name", part })?;
+        String::from_utf8(bytes.to_vec()).map_err(|_| NotASegment::NotText { part })
     }
 
     /// One of the descriptors that lie at `offset`, whose number the caller has checked.
@@ -317,24 +409,25 @@ impl Segment {
         unsafe { self.base.as_ptr().add(offset).cast::<T>().add(index as usize).read_volatile() }
     }
 
-    /// Numbers in these bytes of the blobs.
-    fn numbers(&self, extent: Extent, budget: &Budget) -> Result<Vec<u32>, String> {
+    /// The numbers of a part's members in these bytes of the blobs.
+    fn numbers(&self, part: Target, extent: Extent, budget: &Budget) -> Result<Vec<u32>, NotASegment> {
         budget.spend(extent.bytes)?;
-        let bytes = self.blob(extent).ok_or("members outside the blobs")?;
+        let bytes = self.blob(extent).ok_or(NotASegment::Outside { what: "a member", part })?;
         Ok(bytes.as_chunks().0.iter().map(|&four| u32::from_le_bytes(four)).collect())
     }
 
-    fn read_forks(&self, budget: &Budget) -> Result<Vec<Fork>, String> {
+    fn read_forks(&self, budget: &Budget) -> Result<Vec<Fork>, NotASegment> {
         let read = |index| {
             let d: ForkDescriptor = self.descriptor(self.layout.forks, index);
-            let members = self.numbers(d.members, budget)?;
+            let part = Target::Fork(index);
+            let members = self.numbers(part, d.members, budget)?;
             let member = |&[entry, root_bytes, root_align]: &[u32; MEMBER_BYTES / TARGET_BYTES]| Member {
                 entry: Target::from_raw(entry),
                 root_bytes,
                 root_align,
             };
             Ok(Fork {
-                name: self.text(d.name, budget)?,
+                name: self.text(part, d.name, budget)?,
                 fail_fast: d.fail_fast.is_set(),
                 form: d.form,
                 parent: d.parent,
@@ -347,46 +440,52 @@ impl Segment {
         (0..self.layout.shape.forks).map(read).collect()
     }
 
-    fn read_switches(&self, budget: &Budget) -> Result<Vec<Switch>, String> {
+    fn read_switches(&self, budget: &Budget) -> Result<Vec<Switch>, NotASegment> {
         let read = |index| {
             let node_of = |node: u64| match node {
                 u64::MAX => Ok(None),
-                node => u32::try_from(node).map(Some).map_err(|_| format!("switch {index} has node {node}")),
+                node => match u32::try_from(node) {
+                    Ok(node) => Ok(Some(node)),
+                    Err(_) => Err(NotASegment::NodeOfSwitch { switch: index, node }),
+                },
             };
             let d: SwitchDescriptor = self.descriptor(self.layout.switches, index);
+            let part = Target::Switch(index);
             Ok(Switch {
-                name: self.text(d.name, budget)?,
+                name: self.text(part, d.name, budget)?,
                 node: node_of(d.node)?,
-                members: self.numbers(d.members, budget)?.into_iter().map(Target::from_raw).collect(),
+                members: self.numbers(part, d.members, budget)?.into_iter().map(Target::from_raw).collect(),
             })
         };
         (0..self.layout.shape.switches).map(read).collect()
     }
 
-    fn read_nodes(&self, budget: &Budget) -> Result<Vec<NodeInfo>, String> {
+    fn read_nodes(&self, budget: &Budget) -> Result<Vec<NodeInfo>, NotASegment> {
         let participants = self.layout.shape.participants;
         let mut first = SERVER + 1;
         let nodes: Vec<NodeInfo> = (0..self.layout.shape.nodes)
             .map(|index| {
+                let part = Target::Node(index);
+                let workers = |fault| Err(NotASegment::Workers { node: index, fault });
                 let d: NodeDescriptor = self.descriptor(self.layout.node_descriptors, index);
                 if d.places as usize > doorbell::WORKER_LIMIT || d.places > participants - first {
-                    return Err(format!("node {index} has workers outside the participant table"));
+                    return workers("outside the participant table");
                 }
                 if d.first_participant != first {
-                    return Err(format!("node {index} has workers that are not those after the last one's"));
+                    return workers("that are not those after the last one's");
                 }
                 first += d.places;
-                d.facts.check().map_err(|error| format!("node {index} is impossible: its {error}"))?;
+                d.facts.check().map_err(|error| NotASegment::Node { node: index, error })?;
                 if !d.places.is_multiple_of(d.facts.threads) {
-                    return Err(format!("node {index} has workers with a fraction of a thread"));
+                    return workers("with a fraction of a thread");
                 }
                 budget.spend(d.config.bytes)?;
                 if self.blob(d.config).is_none() {
-                    return Err(format!("node {index} has its configuration outside the blobs"));
+                    return Err(NotASegment::Outside { what: "the configuration", part });
                 }
                 Ok(NodeInfo {
-                    name: self.text(d.name, budget)?,
-                    worker_type: self.text(d.worker_type, budget)?,
+                    name: self.text(part, d.name, budget)?,
+                    worker_type: self.text(part, d.worker_type, budget)?,
                     facts: d.facts,
                     next: Target::from_raw(d.next),
                     first_participant: d.first_participant,
@@ -398,7 +497,7 @@ impl Segment {
             .collect::<Result<_, _>>()?;
         match participants - first {
             0 => Ok(nodes),
-            more => Err(format!("{more} participants belong to no node")),
+            count => Err(NotASegment::Strangers { count }),
         }
     }
 }
@@ -419,13 +518,13 @@ fn read_header(
     path: &Path,
     payload_format: Option<u64>,
 ) -> Result<Layout, AttachError> {
-    let foreign = |why: &str| AttachError::Foreign { path: path.to_path_buf(), why: why.into() };
+    let foreign = |why| AttachError::Foreign { path: path.to_path_buf(), why };
     // SAFETY: the mapping has at least a page; the magic is an atomic.
     let magic = unsafe { (*base.as_ptr().cast::<Header>()).magic.load(Ordering::Acquire) }; // *finished*
     match magic {
         MAGIC => {}
-        0 => return Err(foreign("its creator has not finished it")),
-        _ => return Err(foreign("its first bytes are another program's")),
+        0 => return Err(foreign(NotASegment::Unfinished)),
+        _ => return Err(foreign(NotASegment::Magic)),
     }
     // SAFETY: the mapping has at least a page. Copied, so that what is checked is what is used; any
     // bytes are valid values of these types.
@@ -442,7 +541,7 @@ fn read_header(
     if version != LAYOUT_VERSION {
         return Err(AttachError::Version { path: path.into(), found: version, expected: LAYOUT_VERSION });
     }
-    let layout = Layout::new(&shape).map_err(|e| foreign(&format!("its {e}")))?;
+    let layout = Layout::new(&shape).map_err(|error| foreign(NotASegment::Shape(error)))?;
     let needed = layout.total_bytes as u64;
     if total_bytes != needed || found != needed.next_multiple_of(granule_bytes) {
         return Err(AttachError::Size { path: path.into(), found, stated: total_bytes, needed });

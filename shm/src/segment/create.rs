@@ -1,6 +1,7 @@
 //! Creating a segment: its files, its pages, everything in them, the magic last.
 #![expect(unsafe_code, reason = "writing the pages before anybody else has them")]
 
+use super::attach::NotASegment;
 use super::place::{MODE, NameError, Place, posix_name};
 use super::stale::remove_stale;
 use super::{MEMBER_BYTES, Mapping, Owner, Removal, Run, Segment, TARGET_BYTES};
@@ -10,7 +11,7 @@ use crate::layout::{
     NodeFacts, PAYLOAD_ALIGN, Shape, ShapeError, SwitchDescriptor, within,
 };
 use crate::participant::{Lease, LeaseError, Life, Role, SERVER};
-use crate::plan::{Fork, Routes, Switch, Target};
+use crate::plan::{Fork, PlanError, Routes, Switch, Target};
 use crate::sync::Ordering;
 use crate::sys;
 use crate::sys::file::Kind;
@@ -80,7 +81,15 @@ pub enum CreateError {
     Shape(#[from] ShapeError),
     /// Routes that lead nowhere, or round.
     #[error("invalid plan: {0}")]
-    Plan(String),
+    Plan(PlanError),
+    /// Another process has written into it meanwhile: it is not what was written.
+    #[error("{} was written over while it was made: {why}", shown_path(path))]
+    Overwritten {
+        /// The segment's file.
+        path: PathBuf,
+        /// What is wrong with it now.
+        why: NotASegment,
+    },
     /// A living server has the name.
     #[error("segment {} is in use by a live server{}: take another name, or stop that one first", shown_path(path), pid.map_or(String::new(), |p| format!(" (pid {p})")))]
     InUse {
@@ -400,7 +409,7 @@ impl Segment {
         self.header().magic.store(MAGIC, Ordering::Release);
         crash_point!("create.magic");
         // What we have just written, unless somebody has written over it since.
-        self.read_plan().map_err(CreateError::Plan)
+        self.read_plan().map_err(|why| CreateError::Overwritten { path: self.place.path(), why })
     }
 }
 

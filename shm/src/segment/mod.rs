@@ -32,7 +32,7 @@ mod place;
 mod stale;
 
 pub use crate::bell::{Awaiting, SharedBell};
-pub use attach::AttachError;
+pub use attach::{AttachError, NotASegment};
 pub use create::{CreateError, NodeSpec, Spec};
 pub use node::{Node, NodeInfo};
 pub use place::{NAME_PREFIX, NAMED_DIRECTORY, NameError, Place};
@@ -559,6 +559,7 @@ mod tests {
     use super::*;
     use crate::layout::ShapeError;
     use crate::participant::LeaseError;
+    use crate::plan::{PlanError, Target};
     use crate::pool::PoolError;
     use crate::text::is_unruly;
     use std::error::Error;
@@ -589,7 +590,8 @@ mod tests {
         let created = [
             CreateError::Name(name),
             CreateError::Shape(shape),
-            CreateError::Plan("node 3 leads nowhere".into()),
+            CreateError::Plan(PlanError::ToNowhere { part: Target::Node(3) }),
+            CreateError::Overwritten { path: path(), why: NotASegment::Overlap },
             CreateError::InUse { path: path(), pid: Some(3) },
             CreateError::Foreign { path: path() },
             CreateError::Owner { path: path(), owner: 1, user: 2 },
@@ -610,6 +612,7 @@ mod tests {
             match error {
                 // A variant that is missing above does not compile here: add it to both.
                 CreateError::Name(_) | CreateError::Shape(_) | CreateError::Plan(_) => {}
+                CreateError::Overwritten { .. } => {}
                 CreateError::InUse { .. } | CreateError::Foreign { .. } | CreateError::Owner { .. } => {}
                 CreateError::FileLimit { .. } | CreateError::NoSpace { .. } => {}
                 CreateError::HugePages { .. } | CreateError::MemoryLimit { .. } => {}
@@ -618,7 +621,7 @@ mod tests {
         }
         let attached = [
             AttachError::System { what: "map", path: path(), error: system() },
-            AttachError::Foreign { path: path(), why: "it has no magic".into() },
+            AttachError::Foreign { path: path(), why: NotASegment::Magic },
             AttachError::Version { path: path(), found: 1, expected: 2 },
             AttachError::Fingerprint { path: path(), found: 1, expected: 2 },
             AttachError::Size { path: path(), found: 1, stated: 2, needed: 3 },
