@@ -1,10 +1,10 @@
-//! Runs user code in worker processes (or threads) behind rings in shared memory, and turns single
-//! requests into batches.
+//! Runs user code in worker processes (or threads) behind rings in shared memory, and turns single requests into
+//! batches.
 //!
-//! A request goes from [`Server::call`] through a ring in a mapped segment to a worker, and its answer
-//! comes back in place. One worker at a time holds the reader lock and greedily drains a whole batch.
-//! Workers are processes because native code crashes: a worker that dies costs at most the requests it
-//! was working on, each of which is answered with an error, and it is started again.
+//! A request goes from [`Server::call`] through a ring in a mapped segment to a worker, and its answer comes back in
+//! place. One worker at a time holds the reader lock and greedily drains a whole batch. Workers are processes because
+//! native code crashes: a worker that dies costs at most the requests it was working on. Each of these is answered with
+//! an error, and the worker is restarted.
 //!
 //! ```no_run
 //! use ringmill::{Batch, BatchWorker, BoxError, Context, ProcessServlet, Server};

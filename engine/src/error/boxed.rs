@@ -53,9 +53,9 @@ impl BoxError {
     /// Marks the error as one after which the worker cannot go on: a device is lost, a library is in a bad state.
     ///
     /// If `call` returns it, or fails an item with it, all items of the batch that are unanswered get this error. Then
-    /// the worker stops: its [`cleanup`](crate::Worker::cleanup) is told [`Stop::Fatal`](crate::Stop::Fatal), and it is
-    /// started again as after a death, with the same back-off and the same limit. Callers see an error like any other.
-    /// In a constructor or in `warm_up` the mark changes nothing: every error there ends the worker.
+    /// the worker stops: its [`cleanup`](crate::Worker::cleanup) gets [`Stop::Fatal`](crate::Stop::Fatal), and it is
+    /// restarted as after a death, with the same back-off and the same limit. Callers see an error like any other. In a
+    /// constructor or in `warm_up` the mark changes nothing: every error there ends the worker.
     ///
     /// ```
     /// use ringmill::BoxError;

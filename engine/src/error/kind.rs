@@ -1,4 +1,4 @@
-//! What a service does about an error, whichever it is.
+//! Kinds of errors: what a service does about an error.
 
 use super::{CallError, Member, RemoteCause};
 use std::fmt;
@@ -88,17 +88,17 @@ impl CallError {
         }
     }
 
-    /// Whether a later attempt, or one at another server, may succeed where this one found no room or no worker: kinds
+    /// Whether a retry, later or at another server, may succeed because this one found no room or no worker: kinds
     /// [`Rejected`](ErrorKind::Rejected) and [`Unavailable`](ErrorKind::Unavailable), but not of an ensemble, some of
     /// whose members have worked on the request.
     ///
-    /// In a server of one servlet no user code has seen such a request, so that sending it again does nothing twice; in
-    /// a pipeline, the servlets before the one that is down may have. A request whose worker died may have had effects,
-    /// and is not retryable in this sense: if running it twice does no harm, give the servlet
+    /// In a server of one servlet no user code has seen such a request, so a retry does nothing twice; in a pipeline,
+    /// the servlets before the one that is down may have seen it. A request whose worker died may have had effects, and
+    /// is not retryable in this sense: if running it twice does no harm, give the servlet
     /// [`OnDeath::Retry`](crate::OnDeath::Retry), or send it again yourself.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
-        // Members of an ensemble have seen the request, whatever the one that failed says.
+        // Members of an ensemble have seen the request, whatever the failed member's error says.
         !matches!(self, Self::Ensemble(_) | Self::Remote(_) | Self::WorkerDied(_))
             && matches!(self.kind(), ErrorKind::Rejected | ErrorKind::Unavailable)
     }
@@ -126,7 +126,7 @@ impl RemoteCause {
     }
 }
 
-/// Of an ensemble's errors.
+/// The kind of an ensemble's error.
 fn kind_of(members: &[Member]) -> ErrorKind {
     let mut kinds = members.iter().filter_map(|member| Some(member.outcome.error()?.cause.kind()));
     match kinds.next() {
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_worker_may_have_begun_is_not_retryable() {
+    fn a_request_that_a_worker_may_have_begun_is_not_retryable() {
         let died = RemoteCause::Died { signal: Some(9), code: None, restarting: true };
         let down = RemoteCause::Down { reason: String::new() };
         let full = CallError::ServerBacklogFull { capacity: 1, waited: std::time::Duration::ZERO };

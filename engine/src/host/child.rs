@@ -8,8 +8,8 @@
 use super::janitor;
 use super::order::{Order, Origin, VARIABLE};
 use super::registry::{self, NOTE};
-use super::settle::{say, settle_in, tether};
-use super::word::{END_AT_ONCE, Word};
+use super::report::{END_AT_ONCE, Report};
+use super::settle::{report, settle_in, tether};
 use crate::error::{JoinError, NOT_A_WORKER, RemoteError, STOPPED_BY_ERROR, boot};
 use crate::wire::payload;
 use crate::worker::{LifeEnd, Live, Seat, Stop, Unit};
@@ -68,7 +68,7 @@ fn set_way(way: Way) {
 /// Ends this process, which was ordered to be a worker and cannot be one. It ends at once: no code of the program
 /// itself has run, so none of its exit handlers may.
 fn refuse(reason: &str) -> ! {
-    if !say(&Word::Reason(reason.into())) {
+    if !report(&Report::Reason(reason.into())) {
         eprintln!("ringmill worker: {reason}");
     }
     exit_now(NOT_A_WORKER)
@@ -190,7 +190,7 @@ fn fulfil(order: Order) -> i32 {
 /// Reports why this process cannot attach; returns the exit code. If the server was killed meanwhile, it reports
 /// nothing.
 fn complain(error: &JoinError, origin: Origin, place: &Place) -> i32 {
-    let told = say(&Word::Reason(error.to_string()));
+    let told = report(&Report::Reason(error.to_string()));
     if origin.has_ended(place) {
         let _ = remove_if_stale(place, false); // perhaps no other process will
     } else if !told {
@@ -224,7 +224,7 @@ fn check_build(order: &Order) -> Result<(), JoinError> {
         }
         Some(_) => Ok(()),
         None => {
-            say(&Word::Build(ours));
+            report(&Report::Build(ours));
             Ok(())
         }
     }
@@ -258,7 +258,9 @@ fn join(order: Order) -> Result<Vec<Arc<Seat>>, JoinError> {
     if !cpus.is_empty() {
         // The plan checked the CPUs against the allowed set; it may have shrunk since.
         if let Err(error) = cpu::pin_thread(&cpus) {
-            say(&Word::Warning(format!("cannot be pinned to its CPUs {cpus:?} and runs on any: {error}")));
+            report(&Report::Warning(format!(
+                "cannot be pinned to its CPUs {cpus:?} and runs on any: {error}"
+            )));
         }
     }
     for (_, token) in tokens() {

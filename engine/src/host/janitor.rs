@@ -27,8 +27,8 @@
 
 use super::order::{Descriptor, ORDER_VERSION, VARIABLE};
 use super::recipe::Recipe;
+use super::report::END_AT_ONCE;
 use super::settle::{settle_in, tether};
-use super::word::END_AT_ONCE;
 use ringmill_shm::participant::try_lock_server;
 use ringmill_shm::segment::{Place, Segment, remove_held};
 use ringmill_shm::sys::birth::Birth;

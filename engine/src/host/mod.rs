@@ -17,8 +17,8 @@
 //! The start-up bell is a futex in the segment, not a process-shared mutex with a condition variable: a worker that is
 //! killed while it signals leaves the mutex locked and the server waiting for ever.
 //!
-//! Over the tether the worker says why it cannot attach (`Word::Reason`), what an operator should know
-//! (`Word::Warning`) and which build it is (`Word::Build`). The server orders the worker to end at once
+//! Over the tether the worker says why it cannot attach (`Report::Reason`), what an operator should know
+//! (`Report::Warning`) and which build it is (`Report::Build`). The server orders the worker to end at once
 //! (`END_AT_ONCE`), and the worker's watcher thread ends the process: for a server that may send no signals.
 //!
 //! # Crash
@@ -34,10 +34,10 @@ pub(crate) mod janitor;
 pub(crate) mod order;
 mod recipe;
 pub(crate) mod registry;
+mod report;
 mod settle;
 mod spawn;
 pub(crate) mod supervisor;
-mod word;
 
 pub use init::begin;
 pub(crate) use spawn::KILL_LIMIT;

@@ -1,7 +1,7 @@
 //! The first steps of a process that a server has started.
 
 use super::order::Descriptor;
-use super::word::Word;
+use super::report::Report;
 use ringmill_shm::sys::file::set_close_on_exec;
 use ringmill_shm::sys::process::{ignore_signal, open_standard_descriptors, outlive_group_signals};
 use ringmill_shm::sys::stack::name_thread;
@@ -16,9 +16,9 @@ pub(super) fn tether() -> Option<&'static Tether> {
     TETHER.get()
 }
 
-/// Tells the server; returns false if the word was not sent.
-pub(super) fn say(word: &Word) -> bool {
-    tether().is_some_and(|tether| tether.send(&word.to_message()).is_ok())
+/// Tells the server; returns false if the report was not sent.
+pub(super) fn report(report: &Report) -> bool {
+    tether().is_some_and(|tether| tether.send(&report.to_message()).is_ok())
 }
 
 /// What a worker's process does before any code in it can start another process: it keeps children from inheriting the

@@ -3,7 +3,7 @@
 use super::janitor::Janitor;
 use super::order::{Descriptor, Order, VARIABLE};
 use super::recipe::Recipe;
-use super::word::{END_AT_ONCE, Word};
+use super::report::{END_AT_ONCE, Report};
 use crate::clock::deadline;
 use ringmill_shm::segment::Segment;
 use ringmill_shm::sys::child::Child;
@@ -173,17 +173,17 @@ impl Process {
         }
     }
 
-    /// The words that it has sent since the last look. Drops the tether if the other end is closed.
-    pub(crate) fn words(&mut self) -> Vec<Word> {
-        let mut words = Vec::new();
+    /// The reports that it has sent since the last look. Drops the tether if the other end is closed.
+    pub(crate) fn reports(&mut self) -> Vec<Report> {
+        let mut reports = Vec::new();
         while let Some(tether) = &self.tether {
             match tether.receive() {
-                Received::Message(message) => words.extend(Word::parse(&message)),
+                Received::Message(message) => reports.extend(Report::parse(&message)),
                 Received::Nothing => break,
                 Received::Over => self.tether = None,
             }
         }
-        words
+        reports
     }
 }
 

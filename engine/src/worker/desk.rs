@@ -14,10 +14,10 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 
-/// An item's task, off the desk. Dropping this, as a panic of user code does, puts it back.
+/// An item's task that was lifted off the desk. Dropping this, as a panic of user code does, puts the task back.
 pub(super) struct Lifted<'d> {
     item: &'d Cell<Option<Parked>>,
-    /// `None` only once this is dropped or kept.
+    /// `None` once this is dropped or kept.
     task: Option<Claimed<'d>>,
 }
 

@@ -44,8 +44,8 @@ use crate::host::child;
 use crate::host::janitor::Janitor;
 use crate::host::order::{Order, Origin};
 use crate::host::recipe::Recipe;
+use crate::host::report::Report;
 use crate::host::spawn::{self, Ended, KILL_LIMIT, Process, SpawnError};
-use crate::host::word::Word;
 use crate::panics::{joined, say};
 use crate::plan::PlanNode;
 use crate::policy::patience::Wait;
@@ -458,19 +458,19 @@ impl Supervisor {
         restart.chain(deadline).chain([self.looks.next()]).min()
     }
 
-    /// Handles the words of a process, or the end of its tether.
+    /// Handles the reports of a process, or the end of its tether.
     fn listen(&mut self, index: usize) {
         let post = &mut self.posts[index];
         let Body::Process(process) = &mut post.body else { return };
         let was_tied = process.tether.is_some();
-        for word in process.words() {
-            match word {
-                Word::Reason(reason) => process.reason = Some(reason),
-                Word::Warning(warning) => {
+        for report in process.reports() {
+            match report {
+                Report::Reason(reason) => process.reason = Some(reason),
+                Report::Warning(warning) => {
                     say(|| tracing::warn!(worker = %post.title, "a worker {warning}"));
                 }
                 // A script's: which program it execs is known once that runs.
-                Word::Build(build) => {
+                Report::Build(build) => {
                     if let Starter::Process(recipe) = &mut post.starter {
                         recipe.build.get_or_insert(build);
                     }

@@ -5,9 +5,9 @@ use ringmill_shm::sys::build_id::BuildId;
 /// The message by which a server ends a worker that it may not kill.
 pub(crate) const END_AT_ONCE: &[u8] = b"end";
 
-/// A message of a worker over its tether.
+/// A report: a message of a worker over its tether.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Word {
+pub(crate) enum Report {
     /// Why it cannot attach.
     Reason(String),
     /// It has attached, but an operator should know this.
@@ -16,7 +16,7 @@ pub(crate) enum Word {
     Build(BuildId),
 }
 
-impl Word {
+impl Report {
     pub(super) fn to_message(&self) -> Vec<u8> {
         let (kind, text) = match self {
             Self::Reason(text) => ('r', text.clone()),
