@@ -3,18 +3,18 @@
 //! A batch is closed when it is full, when its oldest item has waited for the batch window since it was *enqueued*,
 //! when there is no window and the ring has nothing more, or when the server stops.
 //!
-//! A wait that the servlet's author states is kept to the letter. Where none is stated, a worker waits at most
-//! [`DEFAULT_BATCH_WAIT_TIME`], and only while waiting can pay, which [`Habit`] tells from the batches before:
+//! A worker keeps a stated wait exactly. If the servlet states none, a worker waits at most
+//! [`DEFAULT_BATCH_WAIT_TIME`], and only while a wait can pay, which [`Habit`] learns from earlier batches:
 //!
 //! * After [`LONELY_BATCHES`] batches of one item in a row, and before the first batch, a worker that finds one item
-//!   takes it at once. Two items in the ring at once, and workers wait again. So a lone caller, who sends the next
-//!   request only after the outcome of the last, never waits.
-//! * A wait ends early once no item has come for as long as [`QUIET_GAPS`] mean gaps between items. So callers that
-//!   are fewer than a batch has room for, and all in it, do not wait for a caller that does not exist.
+//!   takes it at once. Once the ring has two items, workers wait again. So a lone caller, which sends the next request
+//!   only after the outcome of the last, never waits.
+//! * A wait ends early once no item has come for as long as [`QUIET_GAPS`] mean gaps between items. So callers that are
+//!   fewer than a batch holds, and are all in it, do not wait for a further one.
 //!
 //! Both limits are chosen for requests that arrive at random (a Poisson process). Of batches that a full window would
-//! give two items on average, one in e (0.37) has one item, so workers stop waiting by chance once in 3,000 batches;
-//! of gaps between items, one in e⁸ (3,000) is longer than eight mean gaps. Callers that were many and are one pay at
+//! give two items on average, one in e (0.37) has one item, so workers stop waiting by chance once in 3,000 batches; of
+//! gaps between items, one in e⁸ (3,000) is longer than eight mean gaps. If only one of many callers stays, it pays at
 //! most [`LONELY_BATCHES`] waits, each of them short by the second rule.
 
 use crate::error::StartError;
@@ -22,18 +22,18 @@ use ringmill_shm::layout::{self, NodeFacts};
 use ringmill_shm::stats::Closed;
 use std::time::Duration;
 
-/// The default batch window, which is the most that a batch waits where its servlet's author states no wait: 10 ms.
+/// The default batch window, the longest wait of a batch whose servlet states none: 10 ms.
 pub const DEFAULT_BATCH_WAIT_TIME: Duration = Duration::from_millis(10);
 /// The largest batch size.
 pub const BATCH_SIZE_LIMIT: usize = layout::BATCH_SIZE_LIMIT as usize;
 /// The longest batch window: an hour.
 const WAIT_LIMIT: Duration = Duration::from_nanos(layout::BATCH_WAIT_LIMIT_NS);
 
-/// So many batches of one item in a row say that a caller is alone.
+/// After this many batches of one item in a row the caller counts as alone.
 const LONELY_BATCHES: u16 = 8;
-/// So many mean gaps without an item say that no more will come.
+/// After this many mean gaps without an item no more are expected.
 const QUIET_GAPS: u64 = 8;
-/// A wait is not ended earlier than this after the last item: a thread that sleeps is about that late.
+/// The shortest time after the last item at which a wait ends early: a sleeping thread wakes about that late.
 const QUIET_LEAST_NS: u64 = 100_000;
 
 /// How a node's batches are made.
@@ -43,40 +43,40 @@ pub(crate) struct Rule {
     pub(crate) batch_size: u32,
     /// How long the oldest item may wait.
     pub(crate) wait_ns: u64,
-    /// The wait is kept to the letter, because the servlet's author has stated it.
+    /// Whether the servlet states the wait, which is then kept exactly.
     pub(crate) is_stated: bool,
 }
 
-/// The items of a node that are there to be collected.
+/// The items that wait in a node's ring.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Waiting {
-    /// How many, at least one.
+    /// The number of items, at least one.
     pub(crate) items: u64,
-    /// When the first was enqueued.
+    /// When the first item was enqueued.
     pub(crate) oldest_ns: u64,
-    /// When the last was enqueued.
+    /// When the last item was enqueued.
     pub(crate) newest_ns: u64,
 }
 
-/// What the batches of a node have shown about waiting: one word, which the holder of the reader lock keeps for all
-/// workers of the node. Any bits are a habit.
+/// What earlier batches of a node show about waiting: one word in the segment, which the lock holder updates for all
+/// workers of the node. Any bits are a valid habit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Habit {
-    /// For how many more batches of one item a worker waits for a second: 0 to [`LONELY_BATCHES`].
+    /// At how many more batches of one item a worker waits for a second item: 0 to [`LONELY_BATCHES`].
     waits_left: u16,
-    /// The mean gap between two items of one batch, an average that forgets; 0: not known. Up to 281,474 s.
+    /// The mean gap between two items of one batch, a decaying average; 0: unknown. Up to 281,474 s.
     gap_ns: u64,
 }
 
 impl Habit {
     const GAP_LIMIT_NS: u64 = (1 << 48) - 1;
 
-    /// Of a word; 0 is the habit before the first batch.
+    /// The habit in a word; 0 is the habit before the first batch.
     pub(crate) fn from_raw(raw: u64) -> Self {
         Self { waits_left: (raw as u16).min(LONELY_BATCHES), gap_ns: raw >> 16 }
     }
 
-    /// As a word.
+    /// The habit as a word.
     pub(crate) fn raw(self) -> u64 {
         self.gap_ns.min(Self::GAP_LIMIT_NS) << 16 | u64::from(self.waits_left)
     }
@@ -85,11 +85,12 @@ impl Habit {
     pub(crate) fn after(self, batch: Waiting) -> Self {
         if batch.items < 2 {
             let waits_left = self.waits_left.saturating_sub(1);
-            // What was known of gaps is old by the time that items overlap again.
+            // Gaps learnt earlier are out of date once items overlap again.
             return Self { waits_left, gap_ns: if waits_left == 0 { 0 } else { self.gap_ns } };
         }
         let gap_ns = batch.newest_ns.saturating_sub(batch.oldest_ns) / (batch.items - 1);
-        // Gaps that are longer than a wait are not seen, so a mean that is too short would stay so: it grows fast.
+        // A worker does not see gaps that are longer than its wait, so a mean that is too short would stay: it grows
+        // fast.
         let mean_ns = match self.gap_ns {
             0 => gap_ns,
             mean_ns if gap_ns > mean_ns => mean_ns + (gap_ns - mean_ns) / 2,
@@ -98,7 +99,7 @@ impl Habit {
         Self { waits_left: LONELY_BATCHES, gap_ns: mean_ns.clamp(1, Self::GAP_LIMIT_NS) }
     }
 
-    /// How long after the last item a wait cannot pay any more.
+    /// How long after the last item a wait ends early.
     fn quiet_ns(self) -> u64 {
         match self.gap_ns {
             0 => u64::MAX,
@@ -123,7 +124,7 @@ impl Rule {
         Self { batch_size, wait_ns, is_stated: wait_is_stated.is_set() }
     }
 
-    /// Whether it goes by a [`Habit`].
+    /// Whether the rule uses a [`Habit`].
     #[inline]
     pub(crate) fn learns(self) -> bool {
         self.wait_ns != 0 && !self.is_stated
@@ -274,7 +275,7 @@ mod tests {
         assert_eq!(patient.closed(Closed::Shutdown, 3), Closed::Shutdown);
     }
 
-    /// One worker in a world without threads: items come, the rule decides, and batches of `n` take `busy_ns(n)`.
+    /// A simulated worker: items come, the rule decides, and a batch of `n` takes `busy_ns(n)`.
     struct World {
         rule: Rule,
         habit: Habit,
@@ -289,8 +290,8 @@ mod tests {
             Self { rule, habit: Habit::from_raw(NOTHING_KNOWN), now_ns: 0, batches: vec![], longest_ns: 0 }
         }
 
-        /// Makes one batch of those that arrive at these times (ascending) and says how many it took. A worker that
-        /// waits is woken when the batch is full, or late by what a timer is.
+        /// Makes one batch of the items that arrive at these times (ascending), and returns how many it took. A waiting
+        /// worker wakes when the batch is full, or as late as a timer is.
         fn batch(&mut self, arrivals: &[u64], busy_ns: impl Fn(u64) -> u64) -> usize {
             const TIMER_LATE_NS: u64 = 60_000;
             self.now_ns = self.now_ns.max(arrivals[0]);
@@ -315,12 +316,12 @@ mod tests {
             }
         }
 
-        /// Requests that arrive at random, so many a second.
+        /// Requests that arrive at random, `per_s` a second.
         fn poisson(mut self, per_s: f64, seed: u64, busy_ns: impl Fn(u64) -> u64) -> f64 {
             let mut random = seed;
             let mut at = 0.0;
             let arrivals: Vec<u64> = std::iter::repeat_with(|| {
-                // Knuth's MMIX generator; the upper bits of it.
+                // The upper bits of Knuth's MMIX generator.
                 random =
                     random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
                 let uniform = ((random >> 11) as f64 + 1.0) / (1_u64 << 53) as f64;
@@ -336,7 +337,8 @@ mod tests {
             arrivals.len() as f64 / self.batches.len() as f64
         }
 
-        /// So many callers who send the next request as soon as the last is answered, one microsecond after another.
+        /// `callers` callers, each of which sends the next request when its last is answered, one microsecond after
+        /// another.
         fn in_turn(&mut self, callers: u64, batches: usize, busy_ns: impl Fn(u64) -> u64) {
             for _ in 0..batches {
                 let arrivals: Vec<u64> = (1..=callers).map(|n| self.now_ns + n * 1_000).collect();
@@ -413,7 +415,7 @@ mod tests {
             }
         }
 
-        /// Whatever another process has written there, a habit is one, and survives its word.
+        /// Any word that another process may have written is a valid habit, and survives being stored.
         #[test]
         fn any_word_is_a_habit(raw: u64, items: u64, oldest_ns: u64, newest_ns: u64) {
             let habit = Habit::from_raw(raw);

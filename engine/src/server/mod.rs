@@ -114,8 +114,8 @@ impl<In: Payload, Out: Payload> Server<In, Out> {
         self.submit_with(input, CallOptions::default())
     }
 
-    /// [`submit`](Self::submit) with options; the timeout runs from now. With [`WhenFull::Wait`] it blocks while it
-    /// waits for a permit.
+    /// [`submit`](Self::submit) with options; the timeout runs from now. With [`WhenFull::Wait`](crate::WhenFull::Wait)
+    /// it blocks while it waits for a permit.
     ///
     /// # Errors
     /// See [`CallError`].
@@ -142,8 +142,8 @@ impl<In: Payload, Out: Payload> Server<In, Out> {
         self.call_async_with(input, CallOptions::default())
     }
 
-    /// [`call_async`](Self::call_async) with options; the timeout runs from the first poll. With [`WhenFull::Wait`] the
-    /// future waits for a permit, in the order in which futures come.
+    /// [`call_async`](Self::call_async) with options; the timeout runs from the first poll. With
+    /// [`WhenFull::Wait`](crate::WhenFull::Wait) the future waits for a permit, in the order in which futures come.
     pub fn call_async_with<'a>(&'a self, input: &'a In, options: CallOptions) -> CallFuture<'a, In, Out> {
         CallFuture::new(&self.core, input, options)
     }

@@ -149,10 +149,9 @@ macro_rules! setters {
         }
 
         /// How long the oldest item of a batch waits, since it was enqueued, before a batch that is not full is closed.
-        /// Zero takes only items that are there. Only with a batch size above 1. A wait that is stated is kept to the
-        /// letter.
+        /// Zero takes only items that are there. Only with a batch size above 1. A stated wait is kept exactly.
         ///
-        /// By default a batch waits at most 10 ms, and only while waiting can pay: a worker that finds one item alone
+        /// By default a batch waits at most 10 ms, and only while a wait can pay: a worker that finds one item alone
         /// takes it at once, unless one of the node's last eight batches had more than one; and a wait ends early once
         /// no item has come for eight times the mean gap between items (at least 100 µs). So a lone caller never waits,
         /// and concurrent callers get full batches.
