@@ -146,9 +146,13 @@ const CHAIN_LIMIT: usize = 64;
 
 /// The message of an error. Its `Display` is user code.
 fn message_of(error: &dyn StdError) -> String {
+    text_of(|text| write!(text, "{error}"))
+}
+
+fn text_of(say: impl FnOnce(&mut String) -> fmt::Result) -> String {
     let mut text = String::new();
     // What `Display` wrote before it failed stays.
-    let say = AssertUnwindSafe(|| write!(text, "{error}"));
+    let say = AssertUnwindSafe(|| say(&mut text));
     if let Err(panic) = crate::panics::caught(say) {
         let _ = write!(
             text,
@@ -174,19 +178,23 @@ impl<E: StdError + Send + Sync + 'static> From<E> for BoxError {
     }
 }
 
+/// Prints as one line. `{:#}` prints `{:#}` of the error itself, which for a [`CallError`](crate::CallError) has the
+/// worker's stack; then its sources and its own stack, each on lines of their own.
 impl fmt::Display for BoxError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        OneLine(&self.chain().join(": ")).fmt(f)
+        let chain = self.chain();
+        if !f.alternate() {
+            return OneLine(&chain.join(": ")).fmt(f);
+        }
+        f.write_str(&text_of(|text| write!(text, "{:#}", self.0.error)))?;
+        chain[1..].iter().try_for_each(|source| write!(f, "\nbecause of: {}", OneLine(source)))?;
+        self.backtrace().map_or(Ok(()), |stack| write!(f, "\n{stack}"))
     }
 }
 
 impl fmt::Debug for BoxError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{self}")?;
-        if let Some(backtrace) = self.backtrace() {
-            write!(f, "\n{backtrace}")?;
-        }
-        Ok(())
+        write!(f, "{self:#}")
     }
 }
 
@@ -202,7 +210,33 @@ mod tests {
         let system =
             crate::StartError::System { what: "start a thread", error: std::io::Error::other("no more") };
         assert_eq!(BoxError::from(system).to_string(), "cannot start a thread: no more", "told once");
+        assert!(
+            BoxError::from(crate::CallError::ShuttingDown)
+                .to_string()
+                .starts_with("the server is shutting down")
+        );
         let error = BoxError::msg("plain");
         assert_eq!((error.type_name(), error.to_string().as_str()), ("message", "plain"));
+    }
+
+    /// Symptom: `{:#}` of a call's error, and of a `BoxError` made of it, had no stack, though the guide said so.
+    #[test]
+    fn the_alternate_form_has_the_stack_of_the_worker() {
+        let stack = Some("at main".to_string());
+        let cause = crate::RemoteCause::Panicked { message: "no".into(), backtrace: stack };
+        let remote = || crate::RemoteError {
+            servlet: "s".into(),
+            worker: 0,
+            pid: 1,
+            attempt: 0,
+            cause: cause.clone(),
+        };
+        let error = crate::CallError::Remote(Box::new(remote()));
+        assert_eq!(format!("{error:#}"), format!("{error}\nat main"));
+        let error = BoxError::from(error);
+        assert_eq!(
+            (format!("{error:#}"), format!("{error:?}")),
+            (format!("{error}\nat main"), format!("{error:#}"))
+        );
     }
 }

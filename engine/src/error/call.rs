@@ -9,7 +9,7 @@ use rkyv::rancor::Source;
 use std::time::{Duration, Instant};
 
 /// Why a request has no outcome.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum CallError {
     /// As many requests as the server's capacity are in progress.
@@ -54,14 +54,14 @@ pub enum CallError {
         error: PayloadError,
     },
     /// A worker answered with an error.
-    #[error("{0}")]
+    #[error(transparent)]
     Remote(Box<RemoteError>),
     /// Members of an ensemble failed.
     #[error(transparent)]
     Ensemble(Box<EnsembleError>),
     /// The worker's process died while it worked on this request, which may have had effects. Of a request that was
     /// retried, the last death.
-    #[error("{0}")]
+    #[error(transparent)]
     WorkerDied(Box<RemoteError>),
     /// The servlet has no workers left, and none is about to start.
     #[error("servlet {} is down: {}", OneLine(servlet), if reason.is_empty() { "no worker is left".into() } else { one_line(reason) })]

@@ -8,6 +8,11 @@
 //! error with its sources says everything once. Where the operating system refused, its error is the field `error` of
 //! the variant.
 
+//! # Debug
+//!
+//! `unwrap`, and a `main` that returns an error, print its `Debug` form to people who have to act on it: of a
+//! [`StartError`] and of a [`CallError`] that is what `Display` prints.
+
 pub(crate) mod boot;
 mod boxed;
 mod call;
@@ -24,6 +29,17 @@ pub use remote::{EnsembleError, Member, MemberOutcome, RemoteCause, RemoteError}
 pub use start::StartError;
 
 pub(crate) use start::{JoinError, NOT_A_WORKER, STOPPED_BY_ERROR};
+
+macro_rules! debug_as_display {
+    ($($error:ident)*) => {
+        $(impl std::fmt::Debug for $error {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                std::fmt::Display::fmt(self, f)
+            }
+        })*
+    };
+}
+debug_as_display!(CallError StartError);
 
 #[cfg(test)]
 mod tests {

@@ -8,8 +8,19 @@ use ringmill_shm::text::shown_path;
 use std::path::PathBuf;
 use std::time::Duration;
 
+fn not_listed_text(worker_type: &str, listed: &[String]) -> String {
+    if listed.is_empty() {
+        return format!(
+            "this program has no ringmill::init!, so no process can become worker type {worker_type}; begin main with \
+             ringmill::init!({worker_type}), in tests put it into the tests' module, or use a ThreadServlet"
+        );
+    }
+    let listed = listed.join(", ");
+    format!("worker type {worker_type} is not listed in ringmill::init!({listed}); add it there")
+}
+
 /// Why a server did not start. Nothing of it is left behind.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
     /// The segment could not be created.
@@ -84,7 +95,7 @@ pub enum StartError {
         allowed: Vec<usize>,
     },
     /// A worker type that `init!` does not list.
-    #[error("servlet {servlet}: worker type {worker_type} is not listed in ringmill::init!({}); add it there", listed.join(", "))]
+    #[error("servlet {servlet}: {}", not_listed_text(worker_type, listed))]
     NotListed {
         /// The servlet's name.
         servlet: String,

@@ -82,7 +82,7 @@ const FAILED: u32 = u32::MAX;
 /// outcome of each remaining input is [`CallError::Forked`].
 ///
 /// A panic of user code goes through to the code that asks for the next outcome; see the
-/// [guide](crate::guide#8-many-at-once).
+/// [guide](crate::guide#9-many-at-once).
 ///
 /// Dropping it cancels the requests in progress: workers skip inputs that none has begun.
 pub struct Stream<'s, S: Source, Out: Payload> {
