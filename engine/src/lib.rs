@@ -116,7 +116,9 @@ pub use policy::patience::Wait;
 pub use policy::restarts::{RESTART_LIMIT, Restarts};
 pub use ringmill_shm::stats::{Closed, Counter, Snapshot};
 pub use rkyv;
-pub use server::debug::{BranchInfo, DebugInfo, RequestInfo, ServletInfo, WorkerInfo, WorkerName};
+pub use server::debug::{BranchInfo, DebugInfo, RequestInfo, WorkerName};
+#[expect(deprecated, reason = "their new names stand below")]
+pub use server::debug::{ServletInfo, WorkerInfo};
 pub use server::loan::{Loan, Plain};
 pub use server::stats::{BatchStats, ServerStats, ServletStats, WorkerStats};
 pub use server::{DEFAULT_CAPACITY, Server, ServerBuilder};

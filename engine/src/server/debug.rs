@@ -1,10 +1,9 @@
 //! What a server is doing at one moment, for people and for tools.
 
+use super::stats::{ServletStats, WorkerStats, seconds_since, servlets};
 use crate::client::Core;
 use ringmill_shm::arena::{At, Task};
-use ringmill_shm::participant::Life;
 use ringmill_shm::segment::{Run, Segment};
-use ringmill_shm::stats::Snapshot;
 use ringmill_shm::sys::time::now_ns;
 use ringmill_shm::word::{Phase, State};
 use serde::Serialize;
@@ -22,45 +21,18 @@ pub struct DebugInfo {
     /// `running`, `draining`, `stopping`, `closed`.
     pub run: Run,
     /// One for each servlet that has workers, in the order of the plan.
-    pub servlets: Vec<ServletInfo>,
+    pub servlets: Vec<ServletStats>,
     /// One for each request in progress.
     pub requests: Vec<RequestInfo>,
 }
 
-/// A servlet.
-#[derive(Debug, Clone, Serialize)]
-#[non_exhaustive]
-pub struct ServletInfo {
-    /// Its name.
-    pub name: String,
-    /// Items waiting in its ring, roughly.
-    pub depth: u64,
-    /// Its workers.
-    pub workers: Vec<WorkerInfo>,
-}
+/// A servlet; [`ServletStats`] says the same.
+#[deprecated = "say ServletStats, which it is"]
+pub type ServletInfo = ServletStats;
 
-/// A worker.
-#[derive(Debug, Clone, Serialize)]
-#[non_exhaustive]
-pub struct WorkerInfo {
-    /// The worker's index within the servlet.
-    pub index: u32,
-    /// The process in which it runs, or ran last.
-    pub pid: u32,
-    /// Whether its process or thread lives.
-    pub alive: bool,
-    /// Whether it takes requests.
-    pub ready: bool,
-    /// What it is doing: `vacant`, `starting` (in `new` or `warm_up`), `ready`, `leaving` (in `cleanup`), `failed`
-    /// (could not start, or has given up), `dead`.
-    pub state: Life,
-    /// How long it has been in that state, in seconds.
-    pub state_seconds: f64,
-    /// How often it was restarted.
-    pub restarts: u32,
-    /// Its counters since the server's start.
-    pub counters: Snapshot,
-}
+/// A worker; [`WorkerStats`] says the same.
+#[deprecated = "say WorkerStats, which it is"]
+pub type WorkerInfo = WorkerStats;
 
 /// A request in progress.
 #[derive(Debug, Clone, Serialize)]
@@ -125,32 +97,6 @@ impl DebugInfo {
             requests: tasks.filter_map(|task| request(segment, task, now_ns)).collect(),
         }
     }
-}
-
-fn servlets(segment: &Segment, now_ns: u64) -> Vec<ServletInfo> {
-    let nodes = (0..segment.shape().nodes).filter_map(|node| segment.node(node));
-    let servlet = nodes.map(|node| {
-        let threads = node.info().facts.threads;
-        let workers = (0..).zip(node.workers()).map(|(number, entry)| {
-            let life = entry.life();
-            WorkerInfo {
-                index: number / threads,
-                pid: entry.pid(),
-                alive: life != Life::Vacant && entry.token().is_some_and(|token| !segment.is_dead(token)),
-                ready: life == Life::Ready,
-                state: life,
-                state_seconds: seconds_since(entry.since_ns(), now_ns),
-                restarts: entry.restarts(),
-                counters: entry.counters().snapshot(),
-            }
-        });
-        ServletInfo { name: node.info().name.clone(), depth: node.ring().depth(), workers: workers.collect() }
-    });
-    servlet.collect()
-}
-
-fn seconds_since(then_ns: u64, now_ns: u64) -> f64 {
-    now_ns.saturating_sub(then_ns) as f64 / 1e9
 }
 
 fn request(segment: &Segment, task: Task<'_>, now_ns: u64) -> Option<RequestInfo> {

@@ -3,6 +3,7 @@
 use ringmill_shm::participant::Life;
 use ringmill_shm::segment::Segment;
 use ringmill_shm::stats::Snapshot;
+use ringmill_shm::sys::time::now_ns;
 use serde::Serialize;
 
 /// A server's statistics at one moment.
@@ -13,7 +14,7 @@ pub struct ServerStats {
     pub servlets: Vec<ServletStats>,
 }
 
-/// A servlet's statistics.
+/// A servlet with its statistics.
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
 pub struct ServletStats {
@@ -25,7 +26,7 @@ pub struct ServletStats {
     pub workers: Vec<WorkerStats>,
 }
 
-/// Statistics of a worker, or of one thread of it; its counters continue over restarts.
+/// A worker, or one thread of it, with its statistics; its counters continue over restarts.
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
 pub struct WorkerStats {
@@ -33,10 +34,17 @@ pub struct WorkerStats {
     pub index: u32,
     /// The thread's index within the worker; 0 if it has one thread.
     pub thread: u32,
-    /// The pid of its process; 0 while it has none.
+    /// The process in which it runs, or ran last; 0 while it has none.
     pub pid: u32,
+    /// Whether its process or thread lives.
+    pub alive: bool,
     /// Whether it takes requests.
     pub ready: bool,
+    /// What it is doing: `vacant`, `starting` (in `new` or `warm_up`), `ready`, `leaving` (in `cleanup`), `failed`
+    /// (could not start, or has given up), `dead`.
+    pub state: Life,
+    /// How long it has been in that state, in seconds.
+    pub state_seconds: f64,
     /// How often it was restarted.
     pub restarts: u32,
     /// Its counters since the server's start.
@@ -82,22 +90,38 @@ impl ServletStats {
 
 impl ServerStats {
     pub(crate) fn of(segment: &Segment) -> Self {
-        let servlets = (0..segment.shape().nodes).filter_map(|node| segment.node(node)).map(|node| {
-            let threads = node.info().facts.threads;
-            let workers = (0..).zip(node.workers()).map(|(number, entry)| WorkerStats {
+        Self { servlets: servlets(segment, now_ns()) }
+    }
+}
+
+/// Every servlet that has workers, as it is at `now_ns`.
+pub(super) fn servlets(segment: &Segment, now_ns: u64) -> Vec<ServletStats> {
+    let nodes = (0..segment.shape().nodes).filter_map(|node| segment.node(node));
+    let servlet = nodes.map(|node| {
+        let threads = node.info().facts.threads;
+        let workers = (0..).zip(node.workers()).map(|(number, entry)| {
+            let life = entry.life();
+            WorkerStats {
                 index: number / threads,
                 thread: number % threads,
                 pid: entry.pid(),
-                ready: entry.life() == Life::Ready,
+                alive: life != Life::Vacant && entry.token().is_some_and(|token| !segment.is_dead(token)),
+                ready: life == Life::Ready,
+                state: life,
+                state_seconds: seconds_since(entry.since_ns(), now_ns),
                 restarts: entry.restarts(),
                 counters: entry.counters().snapshot(),
-            });
-            ServletStats {
-                name: node.info().name.clone(),
-                depth: node.ring().depth(),
-                workers: workers.collect(),
             }
         });
-        Self { servlets: servlets.collect() }
-    }
+        ServletStats {
+            name: node.info().name.clone(),
+            depth: node.ring().depth(),
+            workers: workers.collect(),
+        }
+    });
+    servlet.collect()
+}
+
+pub(super) fn seconds_since(then_ns: u64, now_ns: u64) -> f64 {
+    now_ns.saturating_sub(then_ns) as f64 / 1e9
 }
