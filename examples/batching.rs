@@ -1,4 +1,4 @@
-//! Teaches when a batch is closed.
+//! Shows when a batch is closed.
 //!
 //! A batch is closed when it is full, when its oldest item has waited as long as it may
 //! (`batch_wait_time`), or, without a wait, when nothing more is in the ring; and while a worker is busy,
@@ -23,7 +23,7 @@ fn now_us() -> u64 {
     START.elapsed().as_micros() as u64
 }
 
-/// What each item is answered with: the batch that it was in.
+/// The answer to each item: the batch that it was in.
 #[derive(Archive, Serialize, Deserialize, Clone, Copy)]
 struct Taken {
     number: u32,
@@ -84,7 +84,7 @@ fn show((title, wait_us, work_us, items, gap_us, sent): Run) -> Result<(), BoxEr
 
     let began_us = now_us();
     let inputs = (0..items).map(|_| {
-        sleep(Duration::from_micros(gap_us)); // this sleep stands for whoever sends the items
+        sleep(Duration::from_micros(gap_us)); // this sleep stands for the callers that send the items
         now_us()
     });
     // Each batch by its number, and how many items were answered with it.

@@ -1,4 +1,4 @@
-//! Teaches futures: many requests from one thread, under any executor; dropping a future cancels its request.
+//! Shows futures: many requests from one thread, under any executor; dropping a future cancels its request.
 //!
 //! ```sh
 //! cargo run --release --example futures
@@ -12,7 +12,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Waits for so many milliseconds, as a worker would that does something slow, and answers with the square.
+/// Waits for this many milliseconds, as a worker does that does something slow, and answers with the square.
 struct Square;
 
 impl Worker for Square {
@@ -33,8 +33,8 @@ impl Worker for Square {
 const TASKS: u32 = 1000;
 
 async fn show(server: Arc<Server<(u32, u64), u64>>) -> Result<(), BoxError> {
-    // A thousand tasks of this one thread; each asks twice, one after the other. More than the server has places:
-    // those that find none wait for one.
+    // A thousand tasks of this one thread; each asks twice, one after the other. That is more than the server's capacity: a
+    // future without a permit waits for one.
     let patient = CallOptions::new().when_full(WhenFull::Wait);
     let tasks = (0..TASKS).map(|number| {
         let server = Arc::clone(&server);

@@ -1,8 +1,8 @@
-//! Teaches how to give a worker a large input without copying it: a loan.
+//! Shows how to give a worker a large input without copying it: a loan.
 //!
 //! 16 MiB of numbers go to a worker process that adds them up. `call` serialises a `Vec` of ours, that is,
-//! copies it into the segment. `loan` lends a place in the segment: we write the numbers there, and
-//! `call_loan` sends them as they lie. Either way the worker reads them where they lie in the segment.
+//! copies it into the segment. `loan` lends a buffer in the segment: we write the numbers there, and
+//! `call_loan` sends them as they lie. Either way the worker reads them in the segment.
 //!
 //! Run it with `cargo run --release --example loan`.
 
@@ -16,7 +16,7 @@ ringmill::make_worker!(Sum: Vec<f32> => u64, |numbers| {
 const NUMBERS: usize = (16 << 20) / size_of::<f32>();
 const ROUNDS: usize = 15;
 
-/// What a program would compute or read: small whole numbers, others in each round.
+/// Stands for numbers that a program computes or reads: small whole numbers, others in each round.
 fn number(i: usize, round: usize) -> usize {
     (i + round) % 1000
 }

@@ -1,9 +1,9 @@
-//! Teaches how to put stages one after another with `then`.
+//! Shows how to put stages one after another with `then`.
 //!
-//! A text becomes words, the words become counts, the counts become a line of a report. Each stage takes
-//! what the one before it gives; two stages run in processes, the last in a thread of this process. A text
-//! without words fails in the first stage: the other stages never see it, and its error arrives in its
-//! place. The first stage has two workers, which overtake each other; each answer still comes to its caller.
+//! A text becomes words, the words become counts, the counts become a line of a report. The input of each
+//! stage is the outcome of the stage before; two stages run in processes, the last in a thread of this process. A
+//! text without words fails in the first stage: the other stages never see it, and its caller gets the error. The
+//! first stage has two workers, which overtake each other; each answer still comes to its caller.
 //!
 //! Run it with `cargo run --release --example pipeline`.
 
@@ -83,7 +83,7 @@ fn main() -> Result<(), BoxError> {
         println!("{:8} {runs_in:12} {:>7} {:>7}   {by_worker}", stage.name, total.items, total.errors);
     }
 
-    // What failed in the first stage is missing in the others, and nothing else is.
+    // Only the item that failed in the first stage is missing in the others.
     let items: Vec<u64> = stages.iter().map(|stage| stage.total().items).collect();
     let (sent, failed) = (TEXTS.len() + CALLERS * TEXTS_EACH, 1 + CALLERS * TEXTS_EACH / 10);
     assert_eq!(items, [sent, sent - failed, sent - failed].map(|n| n as u64));

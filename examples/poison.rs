@@ -1,4 +1,4 @@
-//! Teaches what becomes of a batch whose worker dies: one request in 64 kills whoever works on it.
+//! Shows how a batch ends whose worker dies: one request in 64 kills every worker that begins it.
 //!
 //! ```sh
 //! cargo run --release --example poison
@@ -36,7 +36,7 @@ impl BatchWorker for Square {
     }
 }
 
-/// Sends all numbers as one batch; says what became of each.
+/// Sends all numbers as one batch; prints the outcome of each.
 fn send(policy: OnDeath) -> Result<(), BoxError> {
     let servlet = ProcessServlet::<Square>::new(()).on_death(policy);
     let servlet = servlet.batch_size(ITEMS as usize).batch_wait_time(Duration::from_secs(1));

@@ -1,8 +1,8 @@
-//! Teaches how a switch gives each item to one of several servlets.
+//! Shows how a switch gives each item to one of several servlets.
 //!
 //! A function of the input names the member: short texts go to a thread that takes them one by one, long
-//! ones to a process that takes them in batches. For an empty text the function names a member that there
-//! is not: that is an error, as a value, for that text alone.
+//! ones to a process that takes them in batches. For an empty text the function names a member that does
+//! not exist: that is an error, as a value, for that text alone.
 //!
 //! Run it with `cargo run --release --example switch`.
 

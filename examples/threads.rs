@@ -1,4 +1,4 @@
-//! Teaches workers that wait more than they compute: many in threads, or many threads in one process.
+//! Shows workers that wait more than they compute: many in threads, or many threads in one process.
 //!
 //! ```sh
 //! cargo run --release --example threads
@@ -44,7 +44,7 @@ fn serve(listener: TcpListener) {
         std::thread::spawn(move || {
             let mut question = [0; 8];
             while connection.read_exact(&mut question).is_ok() {
-                std::thread::sleep(ANSWER_AFTER); // what takes it so long
+                std::thread::sleep(ANSWER_AFTER); // stands for the wait
                 let double = 2 * u64::from_le_bytes(question);
                 if connection.write_all(&double.to_le_bytes()).is_err() {
                     return;

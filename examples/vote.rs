@@ -1,7 +1,7 @@
-//! Teaches how several servlets see the same item: an ensemble, and a stage that puts its outcomes together.
+//! Shows how several servlets see the same item: an ensemble, and a stage that puts its outcomes together.
 //!
 //! Three weak classifiers, each in a process of its own, say which digit a handwritten image is; then a
-//! stage in a thread lets them vote. Every answer is compared with what the same classifiers say in this
+//! stage in a thread lets them vote. The program compares every answer with that of the same classifiers in this
 //! process.
 //!
 //! Run it with `cargo run --release --example vote`.
@@ -16,7 +16,7 @@ use ringmill::{
 use rkyv::{Archive, Deserialize, Serialize};
 use std::time::{Duration, Instant};
 
-/// What a classifier looks at: how much ink there is in each of these.
+/// A classifier's features: how much ink there is in each of these.
 #[derive(Archive, Serialize, Deserialize, Clone, Copy, PartialEq)]
 enum View {
     RowsAndColumns,
@@ -40,7 +40,7 @@ impl View {
     }
 }
 
-/// The worker: a classifier that says what the nearest of the examples it knows is.
+/// The worker: a classifier that answers with the nearest of its examples.
 #[derive(Archive, Serialize, Deserialize, Clone)]
 struct Nearest {
     view: View,
@@ -74,7 +74,7 @@ impl BatchWorker for Nearest {
 // From what each member said, in a box, to the same and what they elect.
 ringmill::make_worker!(Vote: Vec<Box<u8>> => [u8; 4], |said| elect([*said[0], *said[1], *said[2]]));
 
-/// What two of them say; if they all differ, what the first says.
+/// The label that two of them give; if they all differ, the first one's.
 fn elect([a, b, c]: [u8; 3]) -> [u8; 4] {
     [a, b, c, if b == c { b } else { a }]
 }

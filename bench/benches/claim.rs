@@ -1,4 +1,4 @@
-//! Claiming and freeing what a request needs: its task, and a block for a payload that does not fit in line.
+//! Claiming and freeing a request's task, and a block for a payload that does not fit in line.
 
 use criterion::Criterion;
 use ringmill_bench::Error;
@@ -52,7 +52,7 @@ fn main() -> Result<(), Error> {
     group.bench_function("claim and free", |bencher| {
         bencher.iter(|| with_block(&segment, black_box(0)).abandon());
     });
-    // Every task in turn has one: the lines of all tasks, and of all blocks' owners.
+    // Every task in turn has a block: the lines of all tasks, and of all blocks' owners.
     let claim = |id: &u32| {
         with_block(&segment, *id);
     };

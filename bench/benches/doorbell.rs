@@ -1,5 +1,4 @@
-//! What every push pays the doorbell where nobody has to be woken, and what going to sleep costs without the
-//! sleep.
+//! The cost of the doorbell to a push that has to wake no worker, and the cost of going to sleep without the sleep.
 
 use criterion::Criterion;
 use ringmill_bench::Error;
@@ -13,24 +12,24 @@ fn main() -> Result<(), Error> {
     let mut criterion = Criterion::default().configure_from_args();
     let segment = segment("doorbell")?;
     let doorbell = segment.node(0).expect("it has one node").doorbell();
-    let nobody_is_woken = |_| unreachable!("nobody has to be woken");
+    let no_worker_is_woken = |_| unreachable!("no worker has to be woken");
 
     let mut group = criterion.benchmark_group("doorbell");
-    group.bench_function("after_push, nobody sleeps", |bencher| {
-        bencher.iter(|| doorbell.after_push(black_box(1), nobody_is_woken));
+    group.bench_function("after_push, no worker sleeps", |bencher| {
+        bencher.iter(|| doorbell.after_push(black_box(1), no_worker_is_woken));
     });
 
     doorbell.announce(WORKER);
     let turn = doorbell.begin_spinning(WORKER).expect("no other worker spins");
     group.bench_function("after_push, one sleeps and one spins", |bencher| {
-        bencher.iter(|| doorbell.after_push(black_box(1), nobody_is_woken));
+        bencher.iter(|| doorbell.after_push(black_box(1), no_worker_is_woken));
     });
     doorbell.end_spinning(turn);
     doorbell.retract(WORKER);
 
     doorbell.announce_window(WORKER, 1_000);
     group.bench_function("after_push, the holder waits for more", |bencher| {
-        bencher.iter(|| doorbell.after_push(black_box(1), nobody_is_woken));
+        bencher.iter(|| doorbell.after_push(black_box(1), no_worker_is_woken));
     });
     doorbell.retract_window();
 

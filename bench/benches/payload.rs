@@ -1,8 +1,8 @@
-//! Serialising a typed payload into its place in the segment, and validating it there: the two steps that a
+//! Serialising a typed payload into its buffer in the segment, and validating it there: the two steps that a
 //! payload pays on each side of a call.
 //!
-//! The places and views are those of the arena's guards; rkyv is driven as the engine drives it (its low-level
-//! interface, a writer that counts what does not fit, a limit of depth), since the engine's own functions are
+//! The buffers and views are those of the arena's guards; rkyv is driven as the engine drives it (its low-level
+//! interface, a writer that counts the bytes that do not fit, a limit of depth), since the engine's own functions are
 //! private.
 
 use std::hint::black_box;
@@ -34,7 +34,7 @@ const SCRATCH_BYTES: usize = 256;
 /// As deep as the engine lets a payload be.
 const DEPTHS: NonZeroUsize = NonZeroUsize::new(130).expect("not zero");
 
-/// A place of the segment as rkyv's writer; what does not fit is counted.
+/// A buffer of the segment as rkyv's writer, which counts the bytes that do not fit.
 struct Output<'a> {
     place: WritePlace<'a>,
     position: usize,
@@ -67,7 +67,7 @@ fn write_to<T: for<'a> Serialize<Encoder<'a>>>(value: &T, place: WritePlace<'_>)
     written.expect("the scratch suffices").position
 }
 
-/// In line if it fits, else into a block, after one pass that has counted.
+/// In line if it fits, otherwise into a block, after one pass that has counted.
 #[inline]
 fn serialise<T: for<'a> Serialize<Encoder<'a>>>(value: &T, to: &mut Filling<'_>) -> usize {
     let place = to.inline_place();

@@ -10,7 +10,7 @@ use ringmill_shm::segment::Segment;
 use std::cell::Cell;
 use std::hint::black_box;
 
-/// So many requests take turns; their lines fit into the nearest caches.
+/// How many requests take turns; their lines fit into the nearest caches.
 const REQUESTS: u32 = 256;
 
 /// A request on its way round.

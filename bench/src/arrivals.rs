@@ -1,7 +1,7 @@
 //! When requests arrive: a Poisson process, the same one for the same seed.
 //!
-//! Arrivals that know nothing of each other leave gaps that are exponentially distributed: mostly short ones, so
-//! that requests also come in bunches, and now and then a long one.
+//! Independent arrivals leave gaps that are exponentially distributed: mostly short ones, so that requests also come in
+//! bunches, and now and then a long one.
 
 use rand::SeedableRng;
 use rand::rngs::SmallRng;

@@ -22,7 +22,7 @@ pub struct Plan {
     pub room: u32,
 }
 
-/// One that can be measured with a piled-up queue, as a [`Contestant`], and with requests that arrive at random.
+/// A contestant that can be measured with a piled-up queue, as a [`Contestant`], and with requests that arrive at random.
 pub trait Batching: Contestant {
     /// Lets requests arrive, the one with number n at `due_ns[n]` from now.
     ///
@@ -42,7 +42,7 @@ pub struct Batches {
 }
 
 impl Batches {
-    /// What those from `self` to `now` have to tell; `self` becomes `now`.
+    /// The figures of the batches from `self` to `now`; `self` becomes `now`.
     pub fn notes_until(&mut self, now: Self) -> Notes {
         let before = std::mem::replace(self, now);
         let (count, items) = (now.count - before.count, now.items - before.items);
@@ -50,7 +50,7 @@ impl Batches {
     }
 }
 
-/// Threads that give their devices one full batch after the other, which nobody brings: as fast as anybody can be.
+/// Threads that give their devices one full batch after the other without a queue: the limit for every contestant.
 #[derive(Debug)]
 pub struct Alone {
     threads: Callers,

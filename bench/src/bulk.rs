@@ -1,6 +1,6 @@
-//! Large questions, with answers of one word: so many words that the client writes and the partner adds up.
+//! Large questions, with answers of one word: the client writes many words, and the partner adds them up.
 //!
-//! The sum takes every byte in, and it differs from item to item: who has read an older item's bytes, or not all of
+//! The sum depends on every byte, and differs from item to item: a partner that has read an older item's bytes, or not all of
 //! them, answers wrongly. The client knows the right sum without reading.
 
 use crate::Error;
@@ -8,8 +8,8 @@ use crate::Error;
 /// Writes the question of item number `item` over `words`.
 #[inline]
 pub fn write(words: &mut [u64], item: u64) {
-    for (word, place) in words.iter_mut().zip(item..) {
-        *word = place;
+    for (word, index) in words.iter_mut().zip(item..) {
+        *word = index;
     }
 }
 
@@ -27,12 +27,12 @@ pub fn sum(words: impl Iterator<Item = u64>) -> u64 {
 #[inline]
 pub fn check(who: &'static str, answer: u64, item: u64, words: usize) -> Result<(), Error> {
     let words = words as u64;
-    let places = u128::from(words) * u128::from(words.saturating_sub(1)) / 2;
-    let right = item.wrapping_mul(words).wrapping_add(places as u64);
+    let indices = u128::from(words) * u128::from(words.saturating_sub(1)) / 2;
+    let right = item.wrapping_mul(words).wrapping_add(indices as u64);
     if answer == right { Ok(()) } else { Err(Error::WrongAnswer { who, item }) }
 }
 
-/// How many words make so many bytes.
+/// How many words make this many bytes.
 pub fn words_in(bytes: u32) -> usize {
     bytes as usize / size_of::<u64>()
 }
@@ -50,10 +50,10 @@ mod tests {
                 let answer = sum(question.iter().copied());
                 assert!(check("test", answer, item, words).is_ok());
                 assert!(words == 0 || check("test", answer, item + 1, words).is_err());
-                for place in 0..words {
-                    question[place] ^= 1 << 63;
+                for index in 0..words {
+                    question[index] ^= 1 << 63;
                     assert!(check("test", sum(question.iter().copied()), item, words).is_err());
-                    question[place] ^= 1 << 63;
+                    question[index] ^= 1 << 63;
                 }
             }
         }

@@ -1,8 +1,8 @@
 //! Several calling threads that share the client's CPU, and how long each of them waits for its answers.
 //!
-//! They sleep until [`Callers::stream`] gives each its part of the items, and it returns when the last has done
-//! its part. Each takes the time of a few of its items, from the moment when the question is made until the answer has
-//! been checked: so a caller that the others starve shows.
+//! They sleep until [`Callers::stream`] gives each its part of the items; it returns when the last has done its part. Each
+//! caller times a few of its items, from making the question until the answer has been checked: so a caller that the others
+//! starve shows.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -17,7 +17,7 @@ use crate::Error;
 use crate::partner::AbortOnPanic;
 use crate::pin::pin_to;
 
-/// One of them, as its contestant makes it.
+/// One calling thread, as its contestant makes it.
 pub trait Caller: Send + 'static {
     /// `items` items, up to `window` of them in progress at once, each answer checked, with the times of some of them.
     ///
@@ -35,17 +35,17 @@ pub struct Callers {
 
 #[derive(Default)]
 struct Shared {
-    state: Mutex<State>,
+    state: Mutex<Work>,
     changed: Condvar,
 }
 
 #[derive(Default)]
-struct State {
-    /// Counts what the threads were given to do.
+struct Work {
+    /// Counts the tasks that the threads were given.
     task: u64,
     items_each: u64,
     window: u32,
-    /// Who has not done its part yet.
+    /// How many threads have not done their part yet.
     busy: usize,
     /// The first error of the task.
     failed: Option<Error>,
@@ -183,7 +183,7 @@ impl Shared {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, Work> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -213,7 +213,7 @@ impl Stopwatch {
         }
     }
 
-    /// The answer to item number `item` has been checked. Items are told in their order.
+    /// The answer to item number `item` has been checked. Calls come in the items' order.
     ///
     /// # Panics
     ///
@@ -267,7 +267,7 @@ mod tests {
         }
         let taken: Vec<u64> = callers.latencies_ns().iter().map(Histogram::len).collect();
         assert_eq!(taken, [3 * 1000_u64.div_ceil(EVERY); 3]);
-        assert!(callers.latencies_ns().iter().all(Histogram::is_empty), "told once only");
+        assert!(callers.latencies_ns().iter().all(Histogram::is_empty), "the times come once only");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What is compared, and where.
+//! The contestants, and the points at which they are measured.
 
 use std::fmt;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use crate::Error;
 /// Items that every contestant has room for at least.
 pub const ROOM: u32 = 256;
 
-/// Where contestants are measured: what they move, and how many of what there are.
+/// The point at which contestants are measured: sizes and numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Point {
     /// Bytes of a question, and of an answer.
@@ -29,15 +29,15 @@ impl Point {
 
     /// How many items a contestant's queues must have room for: the same for every contestant.
     ///
-    /// [`ROOM`], also where fewer are in progress. A queue of one place is a mailbox: its one line stays in
-    /// both caches, and a round trip through it costs half as much. Nobody can be compared with that who has
-    /// to hold more than one item.
+    /// [`ROOM`], also where fewer are in progress. A queue of one slot is a mailbox: its one line stays in
+    /// both caches, and a round trip through it costs half as much. A contestant that has to hold more than one
+    /// item cannot be compared with that.
     pub fn room(self) -> u32 {
         (self.window * self.threads).max(ROOM)
     }
 }
 
-/// What a contestant is to do with its items.
+/// The order in which a contestant sends its items.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Load {
     /// One at a time: the next question is written after the answer to the last one has been checked.
@@ -71,7 +71,7 @@ impl Load {
     }
 }
 
-/// What a slice has to tell besides its time.
+/// A slice's figures besides its time.
 #[derive(Clone, Debug, Default)]
 pub struct Notes {
     /// Figures of the whole slice, by their names in [rows](crate::report::Row::figures).
@@ -98,7 +98,7 @@ pub trait Contestant: fmt::Debug {
         wanted
     }
 
-    /// What the items since the last call of this have to tell besides the time that they took.
+    /// Figures of the items since the last call of this, besides their time.
     fn notes(&mut self) -> Notes {
         Notes::default()
     }
@@ -114,13 +114,13 @@ pub trait Contestant: fmt::Debug {
     ///
     /// # Errors
     ///
-    /// [`Error::WrongAnswer`], or what the contestant's transport reports.
+    /// [`Error::WrongAnswer`], or an error of the contestant's transport.
     fn call(&mut self, items: u64) -> Result<(), Error>;
 
     /// `items` items, up to `window` of them in progress at once, each answer checked.
     ///
     /// # Errors
     ///
-    /// [`Error::WrongAnswer`], or what the contestant's transport reports.
+    /// [`Error::WrongAnswer`], or an error of the contestant's transport.
     fn stream(&mut self, items: u64, window: u32) -> Result<(), Error>;
 }

@@ -1,9 +1,9 @@
 //! A device that works on batches, as a graphics processor does: a batch of n items takes a + b * n, however many
 //! processes share the CPU meanwhile.
 //!
-//! Whoever has work for a device *waits* for it: the CPU is free for others until it is done. So four workers with a
-//! device each may share one CPU, and still four batches are under way at once. A device can also *burn* the time on the
-//! CPU itself: then the CPU is the device, and whatever else runs there makes a batch longer.
+//! A worker *waits* for its device: the CPU is free for others until the batch is done. So four workers with a device each may
+//! share one CPU, and still four batches are under way at once. A device can also *burn* the time on the CPU itself: then the
+//! CPU is the device, and any other work there makes a batch longer.
 
 use std::hint;
 use std::thread;
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use nix::sys::prctl;
 use rkyv::{Archive, Deserialize, Serialize};
 
-/// What a batch costs, and how it is spent.
+/// The time of a batch, and how it is spent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
 pub struct Device {
     batch_ns: u64,
@@ -21,12 +21,12 @@ pub struct Device {
 }
 
 impl Device {
-    /// One to wait for.
+    /// A device to wait for.
     pub const fn waiting(batch: Duration, item: Duration) -> Self {
         Self { batch_ns: batch.as_nanos() as u64, item_ns: item.as_nanos() as u64, burns: false }
     }
 
-    /// One that burns CPU time.
+    /// A device that burns CPU time.
     pub const fn burning(batch: Duration, item: Duration) -> Self {
         Self { burns: true, ..Self::waiting(batch, item) }
     }
@@ -42,12 +42,12 @@ impl Device {
         Ok(self)
     }
 
-    /// How long a batch of so many items takes.
+    /// How long a batch of this many items takes.
     pub fn time(self, items: usize) -> Duration {
         Duration::from_nanos(self.batch_ns + self.item_ns * items as u64)
     }
 
-    /// Works on so many items.
+    /// Works on this many items.
     pub fn work(self, items: usize) {
         let begun = Instant::now();
         let time = self.time(items);
@@ -61,7 +61,7 @@ impl Device {
         }
     }
 
-    /// Nanoseconds an item if so many devices are never without a full batch.
+    /// Nanoseconds an item if this many devices are never without a full batch.
     pub fn ideal_ns_per_item(self, batch_size: usize, devices: usize) -> f64 {
         self.time(batch_size).as_nanos() as f64 / (batch_size * devices) as f64
     }

@@ -1,4 +1,4 @@
-//! What can go wrong before or during a measurement.
+//! Errors before or during a measurement.
 
 use std::io;
 use std::process::ExitStatus;
@@ -45,7 +45,7 @@ pub enum Error {
         /// How it ended.
         status: ExitStatus,
     },
-    /// What carries questions and answers failed, or could not be made.
+    /// The transport of questions and answers failed, or could not be made.
     #[error("{who} failed")]
     Transport {
         /// The contestant.
@@ -63,7 +63,7 @@ pub enum Error {
         /// The feature that brings it.
         feature: &'static str,
     },
-    /// The system did not tell what a job measures.
+    /// The system did not give a figure that a job measures.
     #[error("cannot look at {what}")]
     Look {
         /// What it was asked for.

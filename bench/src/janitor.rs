@@ -1,13 +1,12 @@
-//! A process that removes what others leave in the file system, however they end.
+//! A process that removes files that other processes leave, however they end.
 //!
-//! A rival that makes files of its own leaves them when it is killed. So a process that nobody kills waits until
-//! all who use these files are gone. It sees that by a pipe, which it reads and they hold: this process by
-//! [`Janitor`] itself, a partner by what [`Janitor::hold`] hands to it. The system closes what the dead held.
+//! A rival that makes files of its own leaves them when it is killed. So a janitor, which no test kills, waits until all
+//! processes that use these files have gone. It reads a pipe that they hold: this process by [`Janitor`] itself, a partner by
+//! the descriptor of [`Janitor::hold`]. The system closes the descriptors of the dead.
 //!
-//! The process is this program's executable, started anew with a hidden first argument, as in
-//! [`process`](crate::process), and in a process group of its own, so that Ctrl-C does not reach it. It does not hear
-//! signals that ask it to end. One of these comes from the system itself: `SIGHUP`, if it happens to be stopped when
-//! who started it ends.
+//! The process is this program's executable, started again with a hidden first argument, as in
+//! [`process`](crate::process), and in a process group of its own, so that Ctrl-C does not reach it. It ignores signals that
+//! ask it to end. One of these comes from the system itself: `SIGHUP`, if the janitor is stopped when its starter ends.
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, BufRead, BufReader, PipeWriter, Read, Write};
@@ -40,7 +39,7 @@ pub struct Janitor {
 }
 
 impl Janitor {
-    /// Starts the process, which makes the directory, new and with a name that nobody else uses.
+    /// Starts the process, which makes the directory, new and with a unique name.
     ///
     /// # Errors
     ///
@@ -71,7 +70,7 @@ impl Janitor {
         &self.directory
     }
 
-    /// A path in shared memory that nobody else uses, for a file or a directory.
+    /// A unique path in shared memory, for a file or a directory.
     ///
     /// # Panics
     ///
@@ -80,7 +79,7 @@ impl Janitor {
         Path::new(SHARED_MEMORY).join(self.directory.file_name().expect("it was made with a name"))
     }
 
-    /// What keeps the directory as long as it is open somewhere.
+    /// A descriptor that keeps the directory as long as any process has it open.
     ///
     /// # Errors
     ///
@@ -114,13 +113,13 @@ pub fn begin() {
 
 fn work() -> io::Result<()> {
     SigSet::from_iter([Signal::SIGHUP, Signal::SIGINT, Signal::SIGTERM]).thread_block()?;
-    // Made here, not by who asked for it: that may end at any time, and then nobody would know of it.
+    // Made here, not by the starter: it may end at any time, and then no process would know of the directory.
     let directory = tempfile::Builder::new().prefix("ringmill-rival-").tempdir()?.keep();
-    // What follows is to be done even if nobody hears this.
+    // The next steps are needed even if no process reads this.
     let mut out = io::stdout();
     let path = [directory.as_os_str().as_bytes(), &[END_OF_PATH]].concat();
     let _ = out.write_all(&path).and_then(|()| out.flush());
-    // Nothing is ever written: this ends when nobody can any more.
+    // Nothing is ever written: this ends when all holders have gone.
     let _ = io::stdin().read(&mut [0]);
     let kept = |error| {
         io::Error::other(format!("cannot remove all that belongs to {}: {error}", directory.display()))

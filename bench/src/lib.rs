@@ -1,7 +1,7 @@
 //! How fast is ringmill, measured against the cache line and against its rivals.
 //!
-//! The limit of a request and its answer between two cores is one cache line that goes there and back. What
-//! that costs depends on where the machine puts the two cores and may change within seconds, so nanoseconds
+//! The limit of a request and its answer between two cores is one cache line that goes there and back. Its cost
+//! depends on where the machine puts the two cores and may change within seconds, so nanoseconds
 //! from two runs say little. `compare` therefore reads that limit (`raw`) right before and right after every
 //! short slice of every contestant and reports *ratios*, by [regime](rounds::Regime).
 //!
@@ -10,12 +10,12 @@
 //! | [`pin`] | which CPU the client runs on, and which its partner |
 //! | [`payload`] | the words that every contestant writes, reads and checks on both sides |
 //! | [`partner`] | the other side of a contestant in this process: a thread that sleeps between slices |
-//! | [`process`] | the same in a process of its own, stopped between slices |
-//! | `janitor` | with the features `rivals` and `aeron`: removes what killed processes leave |
-//! | [`device`], [`batching`] | what a batch costs, and contestants that make batches |
-//! | [`bulk`] | the same for large questions, with answers of one word |
+//! | [`process`] | the other side of a contestant in a process of its own, stopped between slices |
+//! | `janitor` | with the features `rivals` and `aeron`: removes files that killed processes leave |
+//! | [`device`], [`batching`] | the time of a batch, and contestants that make batches |
+//! | [`bulk`] | large questions, with answers of one word |
 //! | [`callers`] | the client's side of a contestant with several calling threads |
-//! | [`contestant`] | what is compared, and where |
+//! | [`contestant`] | the contestants, and the points at which they are measured |
 //! | [`raw`] | the bare cache-line ping-pong |
 //! | [`memcpy`] | writing and reading memory by one thread |
 //! | [`peers`] | ringmill and its rivals |
@@ -27,9 +27,9 @@
 //! | [`turns`] | contestants in turn, for figures that are not one number an item |
 //! | [`percentiles`] | of times |
 //! | [`nap`] | waiting for an instant without being late |
-//! | [`cpu_time`], [`procfs`] | what threads and processes use |
-//! | [`jobs`] | what can be measured, a module each |
-//! | [`report`] | the rows that come out, as a table and as lines of JSON |
+//! | [`cpu_time`], [`procfs`] | CPU time and memory of threads and processes |
+//! | [`jobs`] | the jobs, a module each |
+//! | [`report`] | the rows of results, as a table and as lines of JSON |
 //! | [`plot`] | the report that people look at: pictures and a page |
 
 pub mod arrivals;

@@ -16,22 +16,22 @@ use crate::slice::{SLICE, measure, read};
 /// Rounds to try for each round wanted, before giving up on a machine that never holds still.
 const ATTEMPTS_PER_ROUND: usize = 20;
 
-/// A contestant, what it is to do, and where that is.
+/// A contestant, its load, and its parameters.
 #[derive(Debug)]
-pub struct Entry {
+pub struct Setup {
     contestant: Box<dyn Contestant>,
     load: Load,
     slice: Duration,
     at: Vec<(&'static str, u64)>,
 }
 
-impl Entry {
-    /// `contestant` is to do `load`; nothing is said yet of where that is.
+impl Setup {
+    /// `contestant` under `load`, without parameters yet.
     pub fn new(contestant: Box<dyn Contestant>, load: Load) -> Self {
         Self { contestant, load, slice: SLICE, at: Vec::new() }
     }
 
-    /// The same in slices of this length, not of [`SLICE`]; or longer if the contestant
+    /// Sets the length of its slices, instead of [`SLICE`]; longer if the contestant
     /// [needs that](Contestant::shortest_slice).
     #[must_use]
     pub fn slice(mut self, length: Duration) -> Self {
@@ -39,24 +39,24 @@ impl Entry {
         self
     }
 
-    /// The same, where `place`, one of [`PLACES`](crate::report::PLACES), is `value`.
+    /// Sets a parameter, one of [`PARAMETERS`](crate::report::PARAMETERS), to `value`.
     #[must_use]
-    pub fn at(mut self, place: &'static str, value: impl Into<u64>) -> Self {
-        self.at.push((place, value.into()));
+    pub fn at(mut self, parameter: &'static str, value: impl Into<u64>) -> Self {
+        self.at.push((parameter, value.into()));
         self
     }
 }
 
-/// What came out of one match.
+/// The outcome of one match.
 #[derive(Debug)]
 pub struct Outcome {
-    /// One an entry, in the order given.
+    /// One for each setup, in the order given.
     pub standings: Vec<Standing>,
     /// Set if too few slices counted.
     pub shortfall: Option<Shortfall>,
 }
 
-/// What one contestant reached.
+/// The figures of one contestant.
 #[derive(Debug)]
 pub struct Standing {
     /// The contestant's name.
@@ -68,7 +68,7 @@ pub struct Standing {
 }
 
 impl Outcome {
-    /// The rows, regime by regime, in the entries' order; regimes without a slice have none.
+    /// The rows, regime by regime, in the setups' order; regimes without a slice have none.
     pub fn rows(&self, job: &str) -> Vec<Row> {
         self.rows_with(job, |_, _, row| row)
     }
@@ -84,7 +84,7 @@ impl Outcome {
     pub fn rows_of(&self, job: &str, figures: impl Fn(&Standing, Regime, Row) -> Option<Row>) -> Vec<Row> {
         let row = |standing: &Standing, regime| {
             let row = Row::new(job, standing.who).regime(regime);
-            standing.at.iter().fold(row, |row, &(place, value)| row.at(place, value))
+            standing.at.iter().fold(row, |row, &(parameter, value)| row.at(parameter, value))
         };
         let in_regime = |regime| {
             let figures = &figures;
@@ -95,9 +95,9 @@ impl Outcome {
 }
 
 impl Standing {
-    /// Where it was measured, by the name of a place.
-    pub fn place(&self, name: &str) -> Option<u64> {
-        self.at.iter().find(|(place, _)| *place == name).map(|&(_, value)| value)
+    /// The value of a parameter.
+    pub fn parameter(&self, name: &str) -> Option<u64> {
+        self.at.iter().find(|(parameter, _)| *parameter == name).map(|&(_, value)| value)
     }
 
     /// `row` with what the slices of `regime` add up to, if there are any.
@@ -158,7 +158,7 @@ impl fmt::Display for Shortfall {
     }
 }
 
-/// Measures `entries` until `wanted` rounds count, telling `tell` about every slice.
+/// Measures `setups` until `wanted` rounds count, telling `tell` about every slice.
 ///
 /// # Errors
 ///
@@ -166,31 +166,31 @@ impl fmt::Display for Shortfall {
 ///
 /// # Panics
 ///
-/// If there are no entries.
+/// If there are no setups.
 pub fn run(
     raw: &mut dyn Contestant,
-    entries: &mut [Entry],
+    setups: &mut [Setup],
     wanted: usize,
     mut tell: impl FnMut(Progress),
 ) -> Result<Outcome, Error> {
-    assert!(!entries.is_empty(), "a match needs contestants");
-    let standing = |entry: &Entry| Standing {
-        who: entry.contestant.name(),
-        at: entry.at.clone(),
+    assert!(!setups.is_empty(), "a match needs contestants");
+    let standing = |setup: &Setup| Standing {
+        who: setup.contestant.name(),
+        at: setup.at.clone(),
         tally: Tally::default(),
     };
-    let mut standings: Vec<Standing> = entries.iter().map(standing).collect();
+    let mut standings: Vec<Standing> = setups.iter().map(standing).collect();
     let best = |standings: &[Standing]| {
         leading(standings.iter().map(|standing| &standing.tally)).expect("there are contestants")
     };
     let attempts = wanted * ATTEMPTS_PER_ROUND;
     let mut before = read(raw)?;
     for round in 1..=attempts {
-        for (entry, place) in entries.iter_mut().zip(0..) {
-            let length = entry.slice.max(entry.contestant.shortest_slice());
-            let slice = measure(entry.contestant.as_mut(), entry.load, length)?;
+        for (setup, index) in setups.iter_mut().zip(0..) {
+            let length = setup.slice.max(setup.contestant.shortest_slice());
+            let slice = measure(setup.contestant.as_mut(), setup.load, length)?;
             let after = read(raw)?;
-            standings[place].tally.add(round, slice, before, after);
+            standings[index].tally.add(round, slice, before, after);
             before = after;
             tell(Progress { round, raw_ns: after.ns(), leading: best(&standings), wanted });
         }
@@ -238,7 +238,7 @@ mod tests {
         );
         let far = &rows[2];
         assert_eq!(
-            (far.place("window"), far.value("ns_per_item"), far.value("rounds")),
+            (far.parameter("window"), far.value("ns_per_item"), far.value("rounds")),
             (Some(256), Some(900.0), Some(1.0))
         );
         assert_eq!(

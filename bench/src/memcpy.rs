@@ -1,7 +1,6 @@
 //! `memcpy`: writing memory and reading it again by one thread, the limit that bulk is measured against.
 //!
-//! What is written, how it is read, and over how many buffers the items go in turn is the same as everybody else's;
-//! only nothing moves to another CPU.
+//! It writes and reads the same items over as many buffers as the other contestants; only nothing moves to another CPU.
 
 use std::hint::black_box;
 

@@ -11,7 +11,7 @@ const EARLY: Duration = Duration::from_micros(100);
 /// Returns at `due`, or at once if it is over.
 pub fn until(due: Instant) {
     let left = due.saturating_duration_since(Instant::now());
-    // One much shorter would be all about falling asleep.
+    // A much shorter nap would only measure falling asleep.
     if left > 2 * EARLY {
         thread::sleep(left - EARLY); // the wait itself is the point
     }

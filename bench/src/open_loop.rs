@@ -1,4 +1,4 @@
-//! Requests that arrive when they arrive, whether or not the earlier ones have been answered.
+//! Requests that arrive whether or not the earlier ones have been answered.
 //!
 //! One thread sends each request as soon as it is due and looks for answers in between. What is measured is the time
 //! from the instant a request was *due* until its answer has been read and checked. So a request that had to wait,
@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use crate::Error;
 
-/// One that can be driven by a single thread without blocking it.
+/// A contestant that a single thread can drive without blocking.
 ///
 /// As of a [`Contestant`](crate::contestant::Contestant), its partner runs between [`resume`](Self::resume) and
 /// [`pause`](Self::pause).
@@ -39,7 +39,7 @@ pub trait Link {
     ///
     /// # Errors
     ///
-    /// What the transport reports.
+    /// An error of the transport.
     fn try_send(&mut self, item: u64) -> Result<bool, Error>;
 
     /// Takes an answer that is there, checks it, and says to which request it is.

@@ -1,7 +1,7 @@
 //! The other side of a contestant in this process: a thread that sleeps between slices.
 //!
 //! While its contestant is measured the thread spins on its own CPU, as a rival at its best would. While
-//! another one is measured it must not run at all: a spinning bystander would take the CPU that the other's
+//! another contestant is measured it must not run at all: a spinning bystander would take the CPU that the other's
 //! partner needs.
 //!
 //! *Protocol.* The client opens and closes a gate.
@@ -33,14 +33,14 @@ pub struct Partner {
 #[repr(align(128))]
 #[derive(Default)]
 struct Gate {
-    /// What the partner looks at between two turns. Relaxed: everything else travels under the mutex.
+    /// The flag that the partner reads between two turns. Relaxed: everything else travels under the mutex.
     open: AtomicBool,
-    state: Mutex<State>,
+    state: Mutex<Turn>,
     changed: Condvar,
 }
 
 #[derive(Default)]
-struct State {
+struct Turn {
     open: bool,
     /// The contestant is gone: the thread ends.
     over: bool,
@@ -117,7 +117,7 @@ impl fmt::Debug for Partner {
 }
 
 impl Gate {
-    fn set(&self, change: impl FnOnce(&mut State)) {
+    fn set(&self, change: impl FnOnce(&mut Turn)) {
         let mut state = self.lock();
         change(&mut state);
         self.open.store(state.open, Relaxed);
@@ -136,13 +136,13 @@ impl Gate {
 
     fn wait_while<'a>(
         &self,
-        state: MutexGuard<'a, State>,
-        condition: impl FnMut(&mut State) -> bool,
-    ) -> MutexGuard<'a, State> {
+        state: MutexGuard<'a, Turn>,
+        condition: impl FnMut(&mut Turn) -> bool,
+    ) -> MutexGuard<'a, Turn> {
         self.changed.wait_while(state, condition).unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, Turn> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -109,8 +109,8 @@ pub fn segment_with(name: &str, classes: Vec<Class>) -> Result<Segment, Error> {
         switches: Vec::new(),
     };
     let name = format!("bench-{name}-{}", std::process::id());
-    let place = Place::named(&name).map_err(ringmill_shm::segment::CreateError::from)?;
-    Ok(Segment::create(place, &spec)?)
+    let location = Place::named(&name).map_err(ringmill_shm::segment::CreateError::from)?;
+    Ok(Segment::create(location, &spec)?)
 }
 
 /// What `work` takes for `items` items, without what `before` and `after` take: for steps of a few nanoseconds that

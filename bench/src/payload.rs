@@ -1,7 +1,7 @@
-//! What every contestant writes, reads and checks on both sides: so many words of 8 bytes.
+//! The words of 8 bytes that every contestant writes, reads and checks on both sides.
 //!
 //! A question is made from its item's number; the answer is computed from *every* word of the question, and
-//! the client compares every word of the answer. So nobody wins by leaving bytes unread, and a lost, repeated
+//! the client compares every word of the answer. So no contestant wins by leaving bytes unread, and a lost, repeated
 //! or torn item is an error instead of a good figure.
 
 use std::fmt;
@@ -29,7 +29,7 @@ impl<const WORDS: usize> Payload<WORDS> {
     /// The question of item number `item`.
     #[inline]
     pub fn question(item: u64) -> Self {
-        Self { words: std::array::from_fn(|place| item.wrapping_add(place as u64)) }
+        Self { words: std::array::from_fn(|index| item.wrapping_add(index as u64)) }
     }
 
     /// The answer to this question.
@@ -114,11 +114,11 @@ mod tests {
     }
 
     fn one_wrong_word_spoils_the_answer<const WORDS: usize>() {
-        for place in 0..WORDS {
+        for index in 0..WORDS {
             for bit in 0..u64::BITS {
                 let mut question = Payload::<WORDS>::question(41);
-                question.words[place] ^= 1 << bit;
-                assert!(!question.answer().answers(41), "word {place}, bit {bit}");
+                question.words[index] ^= 1 << bit;
+                assert!(!question.answer().answers(41), "word {index}, bit {bit}");
             }
         }
     }

@@ -4,8 +4,7 @@
 //! started. Those that are heavy to build are only there with the feature `rivals`, one that needs more tools with the
 //! feature `aeron`.
 //!
-//! A partner is a thread where the rival knows nothing else ([`threads`]), and a process where it can
-//! ([`process`], [`processes`]).
+//! A partner is a process if the rival supports that ([`process`], [`processes`]), otherwise a thread ([`threads`]).
 
 #[cfg(feature = "aeron")]
 pub mod aeron;
@@ -55,7 +54,7 @@ use table::{Needs, PEERS, Row, Starts};
 /// The name of ringmill itself, which some jobs measure alone.
 const OURS: &str = "ringmill";
 
-/// Whom `compare` can measure: a row of `table`.
+/// A peer that `compare` can measure: a row of `table`.
 #[derive(Clone, Copy)]
 pub struct Peer(&'static Row);
 
@@ -183,7 +182,7 @@ impl Peer {
     }
 }
 
-/// What a partner's process has to do.
+/// The order for a partner's process.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Order {
     /// Of a payload.
@@ -191,7 +190,7 @@ struct Order {
     task: Task,
 }
 
-/// Whose partner it is, and what it must know beside what it is handed.
+/// Whose partner it is, and the facts that it needs.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Task {
     /// [`bytes`].
@@ -239,8 +238,8 @@ impl Task {
     }
 }
 
-/// To be called first in `main` by every program that starts peers. If this process is the partner of one, it
-/// answers until it is killed; else this returns at once.
+/// Every program that starts peers calls this first in `main`. If this process is a partner, it answers until it is killed;
+/// otherwise this returns at once.
 pub fn begin() {
     #[cfg(any(feature = "rivals", feature = "aeron"))]
     crate::janitor::begin();

@@ -7,7 +7,7 @@ use crate::report::Row;
 /// Decimal digits of a time that are kept.
 const DIGITS: u8 = 3;
 
-/// So many times must lie above a percentile: else it is chance.
+/// This many times must lie above a percentile: otherwise it is chance.
 const ABOVE: f64 = 10.0;
 
 /// How often which time was taken.

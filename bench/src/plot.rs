@@ -1,7 +1,7 @@
 //! The report that people look at: rows as SVG pictures and one page.
 //!
-//! Only rows go in, so a report can be drawn again from its own `rows.jsonl`. What there are no rows of is not
-//! drawn; regimes are never mixed.
+//! Only rows go in, so a report can be drawn again from its own `rows.jsonl`. A picture without rows is not drawn; regimes are
+//! never mixed.
 //!
 //! | Module | Holds |
 //! |---|---|

@@ -1,18 +1,17 @@
 //! The other side of a contestant in a process of its own.
 //!
-//! The process is this program's executable, started anew with a hidden first argument. So the first thing in
-//! `main` is to ask for a [`task`]; whoever gets one does that, and nothing else.
+//! The process is this program's executable, started again with a hidden first argument. So the first thing in `main` is to ask
+//! for a [`task`]; a process that gets one does that, and nothing else.
 //!
 //! What both sides share is handed over as the partner's standard input and output: pipes, sockets, or a file
 //! in memory to be mapped. So it has no name that could stay behind. Standard error is shared with the program.
 //!
-//! *A partner that spins* must not run while another contestant is measured. It is stopped and continued by
-//! signals, and [`Process::pause`] returns once the system has said that it has stopped. One that blocks needs
-//! neither.
+//! *A partner that spins* must not run while another contestant is measured. Signals stop and continue it, and
+//! [`Process::pause`] returns once the system has reported that it has stopped. A partner that blocks needs neither.
 //!
-//! *Nobody waits for the dead.* The partner is killed and waited for when its [`Process`] is dropped. The
-//! kernel kills it, also while it is stopped, when the thread that started it ends. Who spins for its answer
-//! calls [`Process::spin`] in between, which looks every so often whether it is still there.
+//! *No side waits for the dead.* Dropping a [`Process`] kills the partner and waits for it. The kernel kills it, also while it
+//! is stopped, when the thread that started it ends. A client that spins for its answer calls [`Process::spin`] in between,
+//! which checks now and then whether the partner still lives.
 
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -118,7 +117,7 @@ impl Process {
         if self.ended.is_some() {
             return;
         }
-        // A dead one is left to be found by who next needs an answer.
+        // The next wait for an answer finds a dead partner.
         let stopped = WaitIdOptions::STOPPED | WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
         while matches!(waitid(WaitId::Pid(self.pid()), stopped), Err(Errno::INTR)) {}
     }
@@ -135,7 +134,7 @@ impl Process {
         if self.spins.is_multiple_of(SPINS_PER_LOOK) { self.look() } else { Ok(()) }
     }
 
-    /// What to say of a failed read or write: that the partner has died, if it has, else what the system said.
+    /// The error of a failed read or write: that the partner has died, if it has, otherwise the system's error.
     pub fn failed(&mut self, source: io::Error) -> Error {
         // Its end of a pipe or socket is closed just before its death can be seen.
         let closed = is_closed(&source);
@@ -174,7 +173,7 @@ impl Process {
 
     fn signal(&self, signal: Signal) {
         if self.ended.is_none() {
-            // It fails only for want of a process, and a child that nobody has waited for is one.
+            // It fails only for want of a process, and a child that has not been waited for is one.
             let _ = kill_process(self.pid(), signal);
         }
     }
@@ -186,12 +185,12 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // There is nobody to tell.
+        // No caller can get the error.
         let _ = self.end();
     }
 }
 
-/// What this process was started for, if it was started as a partner: pinned, and bound to its starter's life.
+/// This process's task, if it was started as a partner: pinned, and bound to its starter's life.
 ///
 /// Ends the process, with a message, if that is not possible.
 #[must_use]
@@ -210,7 +209,7 @@ pub fn task() -> Option<String> {
     };
     set_parent_process_death_signal(Some(Signal::KILL))
         .unwrap_or_else(|error| give_up(&format!("cannot be bound to its starter's life: {error}")));
-    // It may have died before the kernel was asked to tell.
+    // The starter may have died before the kernel was asked to report its death.
     if getppid() != Pid::from_raw(starter) {
         give_up("its starter is gone");
     }
@@ -229,7 +228,7 @@ pub fn ready() -> io::Result<()> {
     out.flush()
 }
 
-/// What the starter handed over as standard input.
+/// The descriptor that the starter handed over as standard input.
 ///
 /// # Errors
 ///
@@ -238,7 +237,7 @@ pub fn input() -> io::Result<OwnedFd> {
     io::stdin().as_fd().try_clone_to_owned()
 }
 
-/// What the starter handed over as standard output.
+/// The descriptor that the starter handed over as standard output.
 ///
 /// # Errors
 ///
@@ -247,7 +246,7 @@ pub fn output() -> io::Result<OwnedFd> {
     io::stdout().as_fd().try_clone_to_owned()
 }
 
-/// Whether `error` says that the other side of a pipe or socket has been closed: whoever held it is gone.
+/// Whether `error` says that the other side of a pipe or socket has been closed: its holder has gone.
 pub fn is_closed(error: &io::Error) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
     matches!(error.kind(), BrokenPipe | ConnectionReset | UnexpectedEof)

@@ -1,11 +1,11 @@
-//! What the kernel says of a process in `/proc`.
+//! A process as `/proc` shows it.
 
 use std::thread;
 use std::{fs, io};
 
 /// Waits until all threads of a process sleep, or it is gone.
 ///
-/// The kernel tells nobody when a process falls asleep, so it is asked again and again.
+/// The kernel reports no event when a process falls asleep, so this polls.
 pub fn wait_until_asleep(pid: u32) {
     while is_awake(pid) {
         thread::yield_now();

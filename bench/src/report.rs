@@ -1,8 +1,7 @@
-//! Rows: what every job gives, as a table for people and as lines of JSON, which can be read back.
+//! Rows: the results of every job, as a table for people and as lines of JSON, which can be read back.
 //!
-//! A line of JSON is one flat object: the job, who, the regime if there is one, *where* it was measured
-//! ([`PLACES`], whole numbers), and *what* came out (every other name, a number each). What is not there is
-//! left out.
+//! A line of JSON is one flat object: the job, who, the regime if there is one, its parameters ([`PARAMETERS`], whole numbers),
+//! and its figures (every other name, a number each). A missing value is left out.
 
 use std::fmt;
 
@@ -14,7 +13,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::rounds::{Quartiles, Regime};
 
 /// The names of where something is measured, in the order of columns. Units last.
-pub const PLACES: [&str; 9] = [
+pub const PARAMETERS: [&str; 9] = [
     "payload_bytes",
     "window",
     "threads",
@@ -35,65 +34,65 @@ pub struct Row {
     pub who: String,
     /// The regime in which it was measured; none where cache lines have no part in it.
     pub regime: Option<Regime>,
-    /// Where it was measured: names out of [`PLACES`].
+    /// Its parameters: names out of [`PARAMETERS`].
     pub at: Vec<(String, u64)>,
-    /// What came out: names in snake case, units last.
+    /// Its figures: names in snake case, units last.
     pub figures: Vec<(String, f64)>,
 }
 
 impl Row {
-    /// A row without place and figures.
+    /// A row without parameters and figures.
     pub fn new(job: &str, who: &str) -> Self {
         Self { job: job.into(), who: who.into(), regime: None, at: Vec::new(), figures: Vec::new() }
     }
 
-    /// The same, measured in `regime`.
+    /// Sets the regime.
     #[must_use]
     pub fn regime(mut self, regime: Regime) -> Self {
         self.regime = Some(regime);
         self
     }
 
-    /// The same, measured where `place` is `value`.
+    /// Sets a parameter to `value`.
     ///
     /// # Panics
     ///
-    /// If `place` is none of [`PLACES`]: it would come back as a figure.
+    /// If `parameter` is none of [`PARAMETERS`]: it would come back as a figure.
     #[must_use]
-    pub fn at(mut self, place: &str, value: impl Into<u64>) -> Self {
-        assert!(is_place(place), "{place} is missing in PLACES");
-        self.at.push((place.into(), value.into()));
+    pub fn at(mut self, parameter: &str, value: impl Into<u64>) -> Self {
+        assert!(is_parameter(parameter), "{parameter} is missing in PARAMETERS");
+        self.at.push((parameter.into(), value.into()));
         self
     }
 
-    /// The same with a figure, rounded to three decimals, or to four digits where those lie further behind; more would
-    /// only show noise. One that is not finite is left out.
+    /// Adds a figure, rounded to three decimals, or to four digits where those lie further behind; more would only show noise.
+    /// A figure that is not finite is left out.
     ///
     /// # Panics
     ///
     /// If `name` is not the name of a figure.
     #[must_use]
     pub fn figure(mut self, name: &str, value: f64) -> Self {
-        assert!(!is_place(name) && !["job", "who", "regime"].contains(&name), "{name} is no figure");
+        assert!(!is_parameter(name) && !["job", "who", "regime"].contains(&name), "{name} is no figure");
         if value.is_finite() {
             self.figures.push((name.into(), rounded(value)));
         }
         self
     }
 
-    /// The same with the median of a ratio as the figure `name`, and its quartiles.
+    /// Adds the median of a ratio as the figure `name`, and its quartiles.
     #[must_use]
     pub fn ratio(self, name: &str, ratio: Quartiles) -> Self {
         let Quartiles { lower, median, upper } = ratio;
         self.figure(name, median).figure("ratio_lower", lower).figure("ratio_upper", upper)
     }
 
-    /// Where it was measured, by the name of a place.
-    pub fn place(&self, name: &str) -> Option<u64> {
-        self.at.iter().find(|(place, _)| place == name).map(|&(_, value)| value)
+    /// The value of a parameter.
+    pub fn parameter(&self, name: &str) -> Option<u64> {
+        self.at.iter().find(|(parameter, _)| parameter == name).map(|&(_, value)| value)
     }
 
-    /// What came out, by the name of a figure.
+    /// The value of a figure.
     pub fn value(&self, name: &str) -> Option<f64> {
         self.figures.iter().find(|(figure, _)| figure == name).map(|&(_, value)| value)
     }
@@ -105,8 +104,8 @@ fn rounded(value: f64) -> f64 {
     (value * scale).round() / scale
 }
 
-fn is_place(name: &str) -> bool {
-    PLACES.contains(&name)
+fn is_parameter(name: &str) -> bool {
+    PARAMETERS.contains(&name)
 }
 
 impl Serialize for Row {
@@ -117,8 +116,8 @@ impl Serialize for Row {
         if let Some(regime) = self.regime {
             map.serialize_entry("regime", &regime)?;
         }
-        for (place, value) in &self.at {
-            map.serialize_entry(place, value)?;
+        for (parameter, value) in &self.at {
+            map.serialize_entry(parameter, value)?;
         }
         for (name, value) in &self.figures {
             map.serialize_entry(name, value)?;
@@ -150,7 +149,7 @@ impl<'de> Visitor<'de> for RowVisitor {
                 "job" => job = Some(map.next_value()?),
                 "who" => who = Some(map.next_value()?),
                 "regime" => row.regime = map.next_value()?,
-                place if is_place(place) => row.at.push((name, map.next_value()?)),
+                parameter if is_parameter(parameter) => row.at.push((name, map.next_value()?)),
                 _ => row.figures.push((name, map.next_value()?)),
             }
         }
@@ -173,12 +172,12 @@ pub fn json(rows: &[Row]) -> String {
 ///
 /// # Errors
 ///
-/// What is wrong with the first line that is no row.
+/// The error of the first line that is no row.
 pub fn read(text: &str) -> Result<Vec<Row>, serde_json::Error> {
     text.lines().filter(|line| !line.trim().is_empty()).map(serde_json::from_str).collect()
 }
 
-/// One table a job for people: a column for every place and every figure that a row of the job has. Blank lines keep
+/// One table a job for people: a column for every parameter and every figure that a row of the job has. Blank lines keep
 /// jobs and regimes apart.
 pub fn table(rows: &[Row]) -> String {
     rows.chunk_by(|one, next| one.job == next.job).map(table_of_job).collect::<Vec<_>>().join("\n\n") + "\n"
@@ -186,16 +185,18 @@ pub fn table(rows: &[Row]) -> String {
 
 fn table_of_job(rows: &[Row]) -> String {
     let has_regimes = rows.iter().any(|row| row.regime.is_some());
-    let places: Vec<&str> =
-        PLACES.into_iter().filter(|place| rows.iter().any(|row| row.place(place).is_some())).collect();
+    let parameters: Vec<&str> = PARAMETERS
+        .into_iter()
+        .filter(|parameter| rows.iter().any(|row| row.parameter(parameter).is_some()))
+        .collect();
     let mut figures: Vec<&str> = Vec::new();
     for row in rows {
         // One that no row before had comes behind the one that it follows in this row.
-        let mut place = 0;
+        let mut column = 0;
         for (name, _) in &row.figures {
-            place = 1 + figures.iter().position(|figure| figure == name).unwrap_or_else(|| {
-                figures.insert(place, name);
-                place
+            column = 1 + figures.iter().position(|figure| figure == name).unwrap_or_else(|| {
+                figures.insert(column, name);
+                column
             });
         }
     }
@@ -206,7 +207,7 @@ fn table_of_job(rows: &[Row]) -> String {
     table.load_style(TableStyle::new()).set_content_arrangement(ContentArrangement::Disabled);
     let mut header = vec![left("job"), left("who")];
     header.extend(has_regimes.then(|| left("regime")));
-    header.extend(places.iter().chain(&figures).map(|name| right((*name).into())));
+    header.extend(parameters.iter().chain(&figures).map(|name| right((*name).into())));
     table.set_header(header);
     let mut last: Option<&Row> = None;
     for row in rows {
@@ -216,7 +217,9 @@ fn table_of_job(rows: &[Row]) -> String {
         let mut cells = vec![left(&row.job), left(&row.who)];
         cells.extend(has_regimes.then(|| left(row.regime.map_or("", Regime::name))));
         cells.extend(
-            places.iter().map(|place| right(row.place(place).map_or_else(String::new, |n| n.to_string()))),
+            parameters
+                .iter()
+                .map(|parameter| right(row.parameter(parameter).map_or_else(String::new, |n| n.to_string()))),
         );
         cells.extend(figures.iter().map(|name| right(row.value(name).map_or_else(String::new, brief))));
         table.add_row(cells);
@@ -284,7 +287,7 @@ mod tests {
         // Whole numbers may lose their point on the way, through jq say.
         let row = &read(r#"{"job":"stream","who":"rtrb","window":256,"rounds":12}"#).unwrap()[0];
         assert_eq!(
-            (row.place("window"), row.value("rounds"), row.value("window")),
+            (row.parameter("window"), row.value("rounds"), row.value("window")),
             (Some(256), Some(12.0), None)
         );
     }
@@ -301,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    #[should_panic(expected = "missing in PLACES")]
+    #[should_panic(expected = "missing in PARAMETERS")]
     fn an_unknown_place_is_a_mistake() {
         let _ = Row::new("stream", "rtrb").at("widow", 256_u32);
     }

@@ -16,12 +16,12 @@ use crate::slice::Slice;
 /// How far the larger of two readings may lie above the smaller one, as a part of the smaller one.
 pub const TOLERANCE: f64 = 0.20;
 
-/// What a round trip of `raw` costs at one moment.
+/// The cost of a round trip of `raw` at one moment.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Reading {
-    /// What it costs if nothing comes between.
+    /// The cost without disturbance.
     median_ns: f64,
-    /// What it costs with everything that came between: interrupts, other programs, a change of regime.
+    /// The cost with all disturbance: interrupts, other programs, a change of regime.
     mean_ns: f64,
 }
 
@@ -66,7 +66,7 @@ pub enum Regime {
     Far,
 }
 
-/// What `raw` typically costs in each regime.
+/// The typical cost of `raw` in each regime.
 const TYPICAL_NS: [f64; 3] = [28.0, 68.0, 315.0];
 
 impl Regime {
@@ -161,8 +161,8 @@ impl Tally {
         let rounds = samples.len();
         let ratios = Quartiles::of(samples.iter().map(|sample| sample.ratio_to_raw))?;
         let ns = Quartiles::of(samples.iter().map(|sample| sample.ns_per_item))?;
-        let figures = samples[0].figures.iter().enumerate().filter_map(|(place, &(name, _))| {
-            let all = samples.iter().map(|sample| sample.figures[place].1);
+        let figures = samples[0].figures.iter().enumerate().filter_map(|(index, &(name, _))| {
+            let all = samples.iter().map(|sample| sample.figures[index].1);
             Some((name, Quartiles::of(all)?.median))
         });
         let p999_us = latencies_ns.iter().map(|taken| taken.value_at_quantile(0.999) as f64 / 1e3).collect();
@@ -236,9 +236,9 @@ impl Quartiles {
         sorted.sort_by(f64::total_cmp);
         let last = sorted.len().checked_sub(1)?;
         let quantile = |part: f64| {
-            let place = part * last as f64;
-            let (below, above) = (sorted[place.floor() as usize], sorted[place.ceil() as usize]);
-            below + (above - below) * place.fract()
+            let position = part * last as f64;
+            let (below, above) = (sorted[position.floor() as usize], sorted[position.ceil() as usize]);
+            below + (above - below) * position.fract()
         };
         Some(Self { lower: quantile(0.25), median: quantile(0.5), upper: quantile(0.75) })
     }

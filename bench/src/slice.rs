@@ -29,7 +29,7 @@ const WARM_UP: Duration = Duration::from_millis(2);
 pub struct Slice {
     /// Nanoseconds an item.
     pub ns_per_item: f64,
-    /// What else the contestant has to tell of it.
+    /// The contestant's other figures.
     pub notes: Notes,
 }
 

@@ -1,8 +1,7 @@
 //! Contestants in turn between readings of `raw`, for figures that are not one number an item.
 //!
 //! As in [`match_up`](crate::match_up): a slice counts only if the readings before and after it agree, and then it
-//! belongs to the regime of what they agree on. Here a slice gives whatever its job makes of it, and the job says
-//! when it has enough of them.
+//! belongs to the regime of what they agree on. Here each job has a slice type of its own, and says when it has enough slices.
 
 use std::fmt;
 
@@ -11,18 +10,18 @@ use crate::contestant::Contestant;
 use crate::rounds::{Reading, Regime};
 use crate::slice::read;
 
-/// What a job makes of a slice.
+/// A job's figures of one slice.
 pub trait Slice {
     /// How many single times are in it.
     fn samples(&self) -> usize;
 }
 
-/// What is enough for each contestant.
+/// How many slices are enough for each contestant.
 #[derive(Clone, Copy, Debug)]
 pub struct Wanted {
-    /// So many slices in one regime.
+    /// This many slices in one regime.
     pub slices: usize,
-    /// So many samples in them.
+    /// This many samples in them.
     pub samples: usize,
     /// About as many samples as a slice has.
     pub samples_a_slice: usize,
@@ -34,7 +33,7 @@ impl Wanted {
         ATTEMPTS * self.slices.max(self.samples.div_ceil(self.samples_a_slice))
     }
 
-    /// What part of it some slices are.
+    /// Which part of that some slices are.
     fn part(self, slices: &[impl Slice]) -> f64 {
         let samples = slices.iter().map(Slice::samples).sum::<usize>() as f64 / self.samples as f64;
         samples.min(slices.len() as f64 / self.slices as f64)
@@ -87,7 +86,7 @@ impl fmt::Display for Progress {
     }
 }
 
-/// What came of it.
+/// The outcome of a match.
 #[derive(Debug)]
 pub struct Outcome<S> {
     /// One a contestant, in the order given.
@@ -97,7 +96,7 @@ pub struct Outcome<S> {
 }
 
 impl<S> Default for Outcome<S> {
-    /// Nobody has taken a turn.
+    /// No contestant has taken a turn.
     fn default() -> Self {
         Self { slices: Vec::new(), shortfall: None }
     }
@@ -122,8 +121,8 @@ impl fmt::Display for Shortfall {
     }
 }
 
-/// Measures each of `contestants` once a round, as `measure` does in round number so and so, until every one has what is
-/// `wanted` in one regime, or it has been tried long enough.
+/// Measures each of `contestants` once a round by `measure`, which gets the round's number, until every one has the slices
+/// `wanted` in one regime, or the attempts are used up.
 ///
 /// # Errors
 ///
@@ -139,7 +138,7 @@ pub fn take<C, S: Slice>(
     mut measure: impl FnMut(&mut C, usize) -> Result<S, Error>,
     mut tell: impl FnMut(Progress),
 ) -> Result<Outcome<S>, Error> {
-    assert!(!contestants.is_empty(), "nobody can take turns");
+    assert!(!contestants.is_empty(), "there are no contestants");
     let mut slices: Vec<Sorted<S>> = contestants.iter().map(|_| Sorted::default()).collect();
     let mut rejected = 0;
     let mut before = read(raw)?;

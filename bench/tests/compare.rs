@@ -8,7 +8,7 @@ use ringmill::cpu;
 use ringmill_bench::report::{self, Row};
 
 fn compare(arguments: &[&str]) -> Output {
-    // Two at once would disturb each other: all of them want the same CPUs.
+    // Two tests at once would disturb each other: all of them use the same CPUs.
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     Command::new(env!("CARGO_BIN_EXE_compare")).args(arguments).output().unwrap()
@@ -30,8 +30,8 @@ fn says_that_one_cpu_is_too_few() {
     );
 }
 
-/// What comes of it with one round: rows, and whether enough slices counted. On a busy machine too few may; then
-/// it has to say so, and prints what it has.
+/// Runs it with one round; returns rows, and whether enough slices counted. On a busy machine too few may; then compare must say
+/// so, and print the rows that it has.
 fn rows(arguments: &[&str]) -> (Vec<Row>, bool) {
     let output = compare(&[&["--json", "--rounds", "1"], arguments].concat());
     let error = String::from_utf8(output.stderr).unwrap();
@@ -60,21 +60,21 @@ fn every_row_says_what_was_measured() {
     let peers =
         ["--peer", "ringmill", "--peer", "rtrb", "--peer", "crossbeam-blocking", "--peer", "mutex-ring"];
     let (rows, complete) = rows(&[&jobs[..], &peers, &["--window", "8", "--payload", "64"]].concat());
-    let is_alone = |row: &Row| row.place("threads") == Some(1) && row.place("workers") == Some(1);
+    let is_alone = |row: &Row| row.parameter("threads") == Some(1) && row.parameter("workers") == Some(1);
     for row in &rows {
         assert!(row.regime.is_some(), "{row:?}");
         for figure in ["ns_per_item", "ratio_to_raw", "ratio_lower", "ratio_upper", "rounds"] {
             assert!(row.value(figure).is_some_and(|value| value > 0.0), "{figure}: {row:?}");
         }
-        let places: &[&str] = match row.job.as_str() {
+        let parameters: &[&str] = match row.job.as_str() {
             "call" => &["payload_bytes"],
             "stream" => &["payload_bytes", "window", "threads", "workers"],
             _ => &["window"],
         };
-        assert!(places.iter().all(|place| row.place(place).is_some()), "{row:?}");
+        assert!(parameters.iter().all(|parameter| row.parameter(parameter).is_some()), "{row:?}");
         assert!(row.job != "stream" || is_alone(row), "{row:?}");
         assert!(
-            row.job != "stages" || row.place("stages").is_some() != row.place("members").is_some(),
+            row.job != "stages" || row.parameter("stages").is_some() != row.parameter("members").is_some(),
             "{row:?}"
         );
     }
@@ -93,7 +93,7 @@ fn peers_and_points_can_be_chosen() {
             rows(&[&["--job", "call", "--payload", &bytes.to_string()], &peers[..]].concat());
         for row in &rows {
             assert!(["rtrb", "pipe", "mutex-ring"].contains(&row.who.as_str()), "{row:?}");
-            assert_eq!(row.place("payload_bytes"), Some(bytes), "{row:?}");
+            assert_eq!(row.parameter("payload_bytes"), Some(bytes), "{row:?}");
         }
         assert!(!complete || rows.len() >= 3, "{rows:?}");
     }
@@ -106,8 +106,9 @@ fn several_threads_are_compared_with_one() {
     }
     let (rows, complete) = rows(&["--job", "stream", "--threads", "2", "--workers", "2"]);
     let of = |who: &str, number| {
-        let at =
-            move |row: &&Row| ["threads", "workers"].iter().all(|place| row.place(place) == Some(number));
+        let at = move |row: &&Row| {
+            ["threads", "workers"].iter().all(|parameter| row.parameter(parameter) == Some(number))
+        };
         rows.iter().filter(move |row| row.who == who).filter(at).collect::<Vec<_>>()
     };
     for who in ["ringmill", "crossbeam-blocking"] {
@@ -133,12 +134,12 @@ fn bulk_is_compared_with_one_thread() {
     let (rows, complete) = rows(&["--job", "bulk", "--payload", "16384"]);
     for who in ["memcpy", "ringmill", "ringmill-loan", "moved-vec"] {
         let windows: Vec<_> =
-            rows.iter().filter(|row| row.who == who).filter_map(|row| row.place("window")).collect();
+            rows.iter().filter(|row| row.who == who).filter_map(|row| row.parameter("window")).collect();
         assert!(!complete || windows.contains(&1), "{who}: {rows:?}");
         assert!(!complete || windows.contains(&8) || who == "ringmill-loan", "{who}: {rows:?}");
     }
     for row in &rows {
-        assert_eq!(row.place("payload_bytes"), Some(16384));
+        assert_eq!(row.parameter("payload_bytes"), Some(16384));
         let [ns, gib_per_s] = ["ns_per_item", "gib_per_s"].map(|name| row.value(name).unwrap());
         assert!((ns * gib_per_s / (16384e9 / f64::from(1 << 30)) - 1.0).abs() < 0.01, "{row:?}");
         // Missing where no round counts for both.
@@ -158,7 +159,7 @@ fn requests_that_arrive_at_random_are_told_of_by_rate() {
     let (rows, complete) = rows(&["--job", "latency", "--job", "wake", "--rate", "50000"]);
     let positive = |row: &Row, figure| row.value(figure).is_some_and(|value| value > 0.0);
     for row in &rows {
-        assert!(row.regime.is_some() && row.place("rate_per_s") == Some(50_000), "{row:?}");
+        assert!(row.regime.is_some() && row.parameter("rate_per_s") == Some(50_000), "{row:?}");
         for figure in ["sent_per_s", "p50_us", "max_us", "rounds"] {
             assert!(positive(row, figure), "{figure}: {row:?}");
         }
@@ -182,15 +183,15 @@ fn what_a_server_costs_is_told() {
     let value = |row: &Row, name| row.value(name).unwrap_or_else(|| panic!("{name}: {row:?}"));
     let of_job = |job: &'static str| rows.iter().filter(move |row| row.job == job);
     let idle: Vec<_> = of_job("idle").collect();
-    assert_eq!((idle.len(), idle[0].place("workers")), (1, Some(8)));
+    assert_eq!((idle.len(), idle[0].parameter("workers")), (1, Some(8)));
     assert!(value(idle[0], "cpu_percent") >= value(idle[0], "workers_cpu_percent"), "{idle:?}");
     // ringmill and bare processes, five numbers of workers each.
     assert_eq!(of_job("start").count(), 10, "{rows:?}");
-    assert!(of_job("start").all(|row| value(row, "ready_ms") > 0.0 && row.place("workers").is_some()));
+    assert!(of_job("start").all(|row| value(row, "ready_ms") > 0.0 && row.parameter("workers").is_some()));
     let memory: Vec<_> = of_job("memory").collect();
     assert_eq!(memory.len(), 5, "{memory:?}");
     for row in memory {
-        let payload_bytes = row.place("payload_bytes").unwrap() as f64;
+        let payload_bytes = row.parameter("payload_bytes").unwrap() as f64;
         assert!(value(row, "bytes_per_request") >= payload_bytes, "{row:?}");
         assert!(
             value(row, "worker_private_bytes") > 0.0 && value(row, "server_private_bytes") > 0.0,
@@ -205,7 +206,7 @@ fn batches_are_as_full_as_is_told() {
         return;
     }
     let (at_random, _) = rows(&["--job", "batch", "--rate", "10000"]);
-    let who: Vec<_> = at_random.iter().map(|row| (row.who.as_str(), row.place("rate_per_s"))).collect();
+    let who: Vec<_> = at_random.iter().map(|row| (row.who.as_str(), row.parameter("rate_per_s"))).collect();
     assert_eq!(who, [("ringmill", Some(10_000)), ("crossbeam-blocking", Some(10_000))]);
     for row in &at_random {
         assert!((1.0..=64.0).contains(&row.value("mean_batch").unwrap()), "{row:?}");
@@ -215,7 +216,7 @@ fn batches_are_as_full_as_is_told() {
 
     let (piled_up, complete) = rows(&["--job", "batch", "--workers", "1"]);
     for row in &piled_up {
-        let batch_size = row.place("batch_size").unwrap() as f64;
+        let batch_size = row.parameter("batch_size").unwrap() as f64;
         let mean = row.value("mean_batch");
         assert!(mean.is_none_or(|mean| (1.0..=batch_size).contains(&mean)), "{row:?}");
         assert_eq!(mean.is_none(), row.who == "device");
@@ -242,7 +243,7 @@ fn a_window_is_what_is_really_in_progress() {
         return;
     }
     let (rows, complete) = rows(&["--job", "stream", "--peer", "unix-socket-polled", "--window", "65536"]);
-    let windows: Vec<_> = rows.iter().map(|row| row.place("window").unwrap()).collect();
+    let windows: Vec<_> = rows.iter().map(|row| row.parameter("window").unwrap()).collect();
     // What the system gives a socket is far less.
     assert!(windows.iter().all(|window| (1..65536).contains(window)), "{windows:?}");
     assert!(!complete || !windows.is_empty());
@@ -294,7 +295,11 @@ fn answers_in_every_size(peer: &str, widest: u32) {
             let point = ["--payload", &bytes.to_string(), "--window", &window.to_string()];
             let (rows, complete) = rows(&[&["--job", job, "--peer", peer], &point[..]].concat());
             for row in &rows {
-                assert_eq!((row.who.as_str(), row.place("payload_bytes")), (peer, Some(bytes)), "{row:?}");
+                assert_eq!(
+                    (row.who.as_str(), row.parameter("payload_bytes")),
+                    (peer, Some(bytes)),
+                    "{row:?}"
+                );
             }
             assert!(!complete || !rows.is_empty());
         }
@@ -377,7 +382,7 @@ enum End {
     KilledWithJanitorStopped,
 }
 
-/// What a rival keeps in the file system goes, however compare ends.
+/// A rival's files go, however compare ends.
 #[cfg(any(feature = "rivals", feature = "aeron"))]
 fn nothing_stays_behind(peer: &str) {
     use std::os::unix::process::CommandExt;

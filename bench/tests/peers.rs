@@ -21,7 +21,7 @@ fn main() -> Result<(), Error> {
         return Ok(());
     };
     let cpus = CpuPair { client, partner };
-    // What must be installed first takes part only if it is named.
+    // A peer that must be installed first takes part only if it is named.
     for peer in Peer::built().filter(|peer| !peer.needs_python()) {
         for payload_bytes in SIZES {
             let alone = Point { payload_bytes, ..Point::STANDARD };

@@ -11,14 +11,14 @@ use ringmill_bench::rounds::Regime;
 use roxmltree::Document;
 use tempfile::TempDir;
 
-/// Two contestants, one with a name that is markup if nobody escapes it.
+/// Two contestants, one with a name that is markup unless it is escaped.
 const WHO: [&str; 2] = ["ringmill", "<&>\"'"];
 
 /// Rows of every job, in the near regime where there are regimes.
 fn rows() -> Vec<Row> {
     let mut rows = Vec::new();
-    for (place, who) in WHO.into_iter().enumerate() {
-        let factor = (place + 1) as f64;
+    for (index, who) in WHO.into_iter().enumerate() {
+        let factor = (index + 1) as f64;
         let near = |job| Row::new(job, who).regime(Regime::Near).at("payload_bytes", 64_u32);
         let timed = |row: Row, ratio: f64| {
             let ratio = ratio * factor;
@@ -150,7 +150,7 @@ fn every_job_has_its_pictures() {
 #[test]
 fn every_picture_shows_the_expected_series() {
     let dir = written(&rows());
-    // The picture, in how many places each contestant is named, ringmill's points, and some of what is written.
+    // The picture, how often each contestant is named, ringmill's points, and some of what is written.
     let expected: [(&str, usize, usize, &[&str]); 10] = [
         (
             "call-near",
@@ -314,7 +314,7 @@ fn the_next_report_removes_old_pictures_and_nothing_else() {
 fn a_failed_report_leaves_the_last_one() {
     let dir = written(&rows());
     let (page, folder) = (read(&dir, "index.html"), Folder::open(dir.path()).unwrap());
-    // Nothing can take the place of a folder that is not empty, whoever one is.
+    // No user can replace a folder that is not empty.
     fs::remove_file(dir.path().join("rows.jsonl")).unwrap();
     fs::create_dir_all(dir.path().join("rows.jsonl/in the way")).unwrap();
     let error = folder.write(&[], &[]).unwrap_err();

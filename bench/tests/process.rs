@@ -1,4 +1,4 @@
-//! Partner processes: stopped when they should be, and gone when nobody needs them any more.
+//! Partner processes: stopped when they should be, and gone when they are no longer needed.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -18,7 +18,7 @@ use rustix::fs::{MemfdFlags, memfd_create};
 const COUNT: &str = "count";
 /// Ends with [`CODE`] as soon as it is told to.
 const END: &str = "end";
-/// Starts a partner, stops it, says who that is, and waits.
+/// Starts a partner, stops it, prints its pid, and waits.
 const START_ANOTHER: &str = "start another";
 /// Says that it is ready, and waits.
 const WAIT: &str = "wait";
@@ -39,7 +39,7 @@ fn main() {
         ("a death before it is ready is an error", a_death_before_it_is_ready_is_an_error),
         ("a dead partner can be paused", a_dead_partner_can_be_paused),
         ("a partner dies with its starter, though stopped", a_partner_dies_with_its_starter_though_stopped),
-        ("nobody is a partner by hand", nobody_is_a_partner_by_hand),
+        ("a program started by hand is no partner", a_program_started_by_hand_is_no_partner),
     ];
     for (name, test) in tests {
         println!("{name}");
@@ -151,7 +151,7 @@ fn a_partner_dies_with_its_starter_though_stopped() {
     drop(never_written);
 }
 
-fn nobody_is_a_partner_by_hand() {
+fn a_program_started_by_hand_is_no_partner() {
     let run = |arguments: &[&str]| {
         let output = Command::new("/proc/self/exe").arg("--be-the-partner").args(arguments).output().unwrap();
         assert_eq!(output.status.code(), Some(1));

@@ -1,4 +1,4 @@
-//! What can be asked for on the command line.
+//! The command line.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn bad_values_are_told_with_what_was_expected() {
+    fn bad_values_are_errors_with_the_expected_ones() {
         for (line, told) in [
             ("--workers 0", "0 is not in 1..=64"),
             ("--batch-size 0", "0 is not in 1..=4096"),

@@ -1,4 +1,4 @@
-//! The digits: reading them from CSV, and telling clearly what is wrong with a bad file.
+//! The digits: reading them from CSV, with clear errors for a bad file.
 
 use std::fmt;
 use std::fs;
@@ -16,7 +16,7 @@ pub(crate) const INK_MAX: u8 = 16;
 /// With fewer lines there would be no three known examples to compare with.
 const LINES_MIN: usize = 6;
 
-/// What travels to a worker: 64 bytes, read there in place.
+/// The input of a worker: 64 bytes, read there in place.
 #[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Image {
     /// Row by row, each 0..=16.
@@ -46,7 +46,7 @@ pub(crate) enum DataError {
     BadLine { file: String, line: usize, column: usize, expected: Expected, found: Found },
 }
 
-/// What a place in the file should hold.
+/// The expected contents at a line and column of the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Expected {
     Pixel,
@@ -64,7 +64,7 @@ impl fmt::Display for Expected {
     }
 }
 
-/// What a place in the file does hold.
+/// The contents at a line and column of the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Found {
     Value(String),
@@ -92,7 +92,7 @@ pub(crate) fn load(csv: Option<&Path>) -> Result<Vec<Digit>, DataError> {
     };
     let file = path.display().to_string();
     match fs::read(path) {
-        // Bytes that are no text become a value that is no number, told with its line and column.
+        // Bytes that are no text become a value that is no number, an error with its line and column.
         Ok(bytes) => parse(&file, &String::from_utf8_lossy(&bytes)),
         Err(source) => Err(DataError::Unreadable { file, source }),
     }
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_that_is_no_pixel_is_told_with_its_place() {
+    fn a_value_that_is_no_pixel_is_an_error_with_line_and_column() {
         for value in ["17", "-1", "3.5", "x", "", "\u{fffd}"] {
             let line = good(1)[0].replacen("7,", &format!("{value},"), 1);
             assert_eq!(bad(&line), (3, 1, Expected::Pixel, Found::Value(value.to_owned())));
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn a_label_above_nine_is_told_with_its_place() {
+    fn a_label_above_nine_is_an_error_with_line_and_column() {
         assert_eq!(
             bad(&format!("{}10", "7,".repeat(PIXELS))),
             (3, 65, Expected::Label, Found::Value("10".to_owned()))
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_too_short_or_too_long_is_told_with_its_place() {
+    fn a_line_too_short_or_too_long_is_an_error_with_line_and_column() {
         assert_eq!(bad(""), (3, 1, Expected::Pixel, Found::Value(String::new())));
         assert_eq!(bad("1,2,3"), (3, 4, Expected::Pixel, Found::EndOfLine));
         assert_eq!(bad(&"7,".repeat(PIXELS)), (3, 65, Expected::Label, Found::Value(String::new())));
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_to_read_is_told() {
+    fn an_empty_file_is_an_error() {
         for empty in ["", "\n", " \r\n\n"] {
             assert!(matches!(parse("some.csv", empty), Err(DataError::Empty { .. })));
         }

@@ -10,16 +10,16 @@ use crate::data::{Digit, Image};
 /// All images to classify, asked `passes` times over.
 pub(crate) struct Exam {
     pub(crate) unknown: Vec<Digit>,
-    /// What the in-process classifier says of each: the label that every answer must bear.
+    /// The in-process classifier's label of each, which every answer must bear.
     pub(crate) expected: Vec<u8>,
     pub(crate) passes: u32,
 }
 
-/// What came back: every answer, in order and as expected.
+/// The result: every answer came in order and as expected.
 #[derive(Debug)]
 pub(crate) struct Marks {
     pub(crate) answers: u64,
-    /// How many of them are what the writer meant.
+    /// How many of them are the digit that the writer meant.
     pub(crate) right: u64,
     pub(crate) took: Duration,
 }
@@ -29,7 +29,7 @@ pub(crate) struct Marks {
 pub(crate) enum ExamError {
     #[error("image {image} of pass {pass} got no answer")]
     Failed { image: usize, pass: u32, source: CallError },
-    /// The server shuts down under way only when the process was told to end, by Ctrl-C say.
+    /// The server shuts down meanwhile only if a signal ends the process, by Ctrl-C for example.
     #[error("interrupted")]
     Interrupted,
     #[error("image {image} of pass {pass} came back as {label}, the in-process classifier says {expected}")]

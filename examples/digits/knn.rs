@@ -40,7 +40,7 @@ pub(crate) struct Classifier {
     images: Array2<f32>,
     /// `-2 x·k`, one image a row, one example a column.
     products: Array2<f32>,
-    /// What the batch was found to be.
+    /// The labels of the batch.
     labels: Vec<u8>,
 }
 
@@ -144,7 +144,7 @@ impl Best {
     }
 }
 
-/// What most of the three say; if they all differ, what the nearest says.
+/// The label of most of the three; if they all differ, the nearest one's.
 fn vote([first, second, third]: [u8; VOTERS]) -> u8 {
     if second == third { second } else { first }
 }

@@ -182,7 +182,7 @@ fn run(args: &Args) -> Result<(), Failure> {
         batch_size: args.batch_size(),
         batch_wait: args.batch_wait(),
     };
-    // The largest first: an option that cannot be had is told before any work is done.
+    // The largest first: an impossible option is an error before any work is done.
     let mut setups = vec![full.clone(), full.one(), full.unbatched()];
     setups.dedup();
     let bar = progress_bar(exam.len() * (setups.len() as u64 + 1));

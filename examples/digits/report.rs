@@ -6,7 +6,7 @@ use ringmill::BatchStats;
 use crate::exam::{Exam, Marks};
 use crate::picture::{self, Picture};
 
-/// One way to classify the images, and what came of it.
+/// One way to classify the images, and its result.
 #[derive(Debug)]
 pub(crate) struct Row {
     pub(crate) how: String,

@@ -23,21 +23,22 @@ ringmill::init!(Echo<1>, Echo<8>, Echo<128>, Stage, Sum, DeviceWorker);
 /// Compares ringmill with its rivals.
 ///
 /// Short slices of every contestant alternate with readings of a bare cache-line ping-pong between the same
-/// two CPUs (raw). A slice counts only if the readings before and after it differ by at most 20%. What is
-/// printed are medians of the ratio to raw and their quartiles, by regime: what a cache line costs depends on
+/// two CPUs (raw). A slice counts only if the readings before and after it differ by at most 20%. compare
+/// prints medians of the ratio to raw and their quartiles, by regime: the cost of a cache line depends on
 /// where the machine puts the two CPUs, and figures of different regimes cannot be compared.
 ///
-/// Every item is as large as its answer, written, read and checked on both sides; 64 bytes if nothing else is
-/// said. All jobs take some minutes on a quiet machine, and up to twenty times as long on one that is busy with
-/// something else, since most slices do not count there; --rounds makes it shorter. The two CPUs are the first two that the process may use; taskset chooses others.
+/// Every item is as large as its answer, written, read and checked on both sides; 64 bytes by default. All
+/// jobs take some minutes on a quiet machine, and up to twenty times as long on a busy one, where most slices
+/// do not count; --rounds makes it shorter. The two CPUs are the first two that the process may use; taskset
+/// chooses others.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Arguments {
-    /// What to measure; may be repeated [default: all jobs]
+    /// Job to run; may be repeated [default: all jobs]
     #[arg(long = "job", value_name = "JOB")]
     jobs: Vec<Job>,
 
-    /// Whom to measure; may be repeated. Who has no part in a job is left out of it [default: all but mpservice]
+    /// Peer to measure; may be repeated. A job leaves out peers that have no part in it [default: all but mpservice]
     #[arg(long = "peer", value_name = "PEER", value_parser = Peer::parser())]
     peers: Vec<Peer>,
 
@@ -45,19 +46,19 @@ struct Arguments {
     #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     rounds: u32,
 
-    /// Only payloads of so many bytes; jobs that have none are left out
+    /// Only payloads of this many bytes; jobs that have none are left out
     #[arg(long, value_name = "BYTES")]
     payload: Option<u32>,
 
-    /// Only so many items in progress at most [default: 16 to 65536 in `stream`, 1 and 8 in `bulk`, 256 elsewhere]
+    /// Only at most this many items in progress [default: 16 to 65536 in `stream`, 1 and 8 in `bulk`, 256 elsewhere]
     #[arg(long, value_name = "ITEMS", value_parser = clap::value_parser!(u32).range(1..=65_536))]
     window: Option<u32>,
 
-    /// Only so many calling threads in `stream`, each with a window of its own, beside one [default: 1, 2, 4, 8]
+    /// Only this many calling threads in `stream`, each with a window of its own, beside one [default: 1, 2, 4, 8]
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=64))]
     threads: Option<u32>,
 
-    /// Only so many workers in `stream`, beside one, and in `batch` [default: 1, 2, 4]
+    /// Only this many workers in `stream`, beside one, and in `batch` [default: 1, 2, 4]
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=64))]
     workers: Option<u32>,
     /// Requests a second in the jobs `latency`, `batch` and `wake` [default: 1,000 and several more]
@@ -68,12 +69,12 @@ struct Arguments {
     #[arg(long)]
     json: bool,
 
-    /// Also draw what comes out, as it comes: pictures and a page, into this folder
+    /// Also draw the results as they come: pictures and a page, into this folder
     #[arg(long, value_name = "DIR")]
     report: Option<PathBuf>,
 
-    /// Measure nothing, but draw what was measured before: the folder of a report, or a file of such JSON; may be
-    /// repeated, and the later of two rows of the same is the one that is drawn
+    /// Measure nothing, but draw former results: the folder of a report, or a file of such JSON; may be
+    /// repeated; of two rows of the same point the later one is drawn
     #[arg(long, value_name = "PATH", requires = "report")]
     #[arg(conflicts_with_all = ["jobs", "peers", "rounds", "payload", "window", "threads", "workers", "json"])]
     from: Vec<PathBuf>,
@@ -87,7 +88,7 @@ const FEATURES: &[&str] = &[
     "aeron",
 ];
 
-/// The exit code where the machine was too busy for enough rounds to count: what was had is printed.
+/// The exit code if the machine was too busy for enough rounds to count; the rows there are have been printed.
 const TOO_FEW_ROUNDS: u8 = 3;
 
 fn main() -> ExitCode {
@@ -121,8 +122,8 @@ fn compare(arguments: &Arguments) -> Result<bool, Error> {
     let _environment = needs_python.then(Environment::shared).transpose()?;
     let mut reporter = Reporter::new(arguments.json, folder);
     let jobs: Vec<Job> = arguments.jobs().collect();
-    for (place, job) in (1..).zip(&jobs) {
-        reporter.progress.job = format!("{place}/{} ", jobs.len());
+    for (number, job) in (1..).zip(&jobs) {
+        reporter.progress.job = format!("{number}/{} ", jobs.len());
         let mut session = Session {
             cpus,
             rounds: arguments.rounds as usize,
@@ -137,7 +138,7 @@ fn compare(arguments: &Arguments) -> Result<bool, Error> {
             audience: &mut reporter,
         };
         let done = job.run(&mut session);
-        // What was had before an error is worth showing.
+        // Rows from before an error are worth showing.
         reporter.end_job()?;
         done?;
     }

@@ -1,4 +1,4 @@
-//! So many calls, or so many items of a stream, for `.ci/counts`, which counts their instructions.
+//! A number of calls, or of items of a stream, for `.ci/counts`, which counts their instructions.
 //!
 //! ```text
 //! counted call|stream ITEMS
@@ -12,7 +12,7 @@ use ringmill::{Server, StreamOptions, ThreadServlet, Wait};
 use std::process::ExitCode;
 use std::time::Duration;
 
-/// What travels: 64 bytes.
+/// An item: 64 bytes.
 type Payload = ringmill_bench::payload::Payload<8>;
 type Echo = ringmill_bench::peers::ringmill::Echo<8>;
 

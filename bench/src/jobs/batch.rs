@@ -11,11 +11,11 @@
 //!   at a time does, and gets all that arrives while it waits for more; without it, all workers that are free share
 //!   that, so each batch is smaller, and a is paid more often.
 //!
-//! `device` is what the devices do with full batches that nobody has to bring: what is missing there is what the system
-//! takes to wake who waits.
+//! `device` is the throughput of the devices with full batches and without a queue: its loss is the time that the system takes
+//! to wake a waiting thread.
 //!
-//! Without a lock is how workers make batches out of a crossbeam channel ([`crossbeam_batch`]): the ring itself cannot
-//! be read without its lock.
+//! For workers without a lock the job uses batches out of a crossbeam channel ([`crossbeam_batch`]): the ring itself cannot be
+//! read without its lock.
 //!
 //! [`crossbeam_batch`]: crate::peers::crossbeam_batch
 
@@ -27,7 +27,7 @@ use crate::arrivals::Arrivals;
 use crate::batching::{Alone, Batching, Plan};
 use crate::contestant::{Contestant, Load, Point};
 use crate::device::Device;
-use crate::match_up::{Entry, Outcome};
+use crate::match_up::{Outcome, Setup};
 use crate::peers::Peer;
 use crate::percentiles::Percentiles;
 use crate::pin::pin_to;
@@ -46,7 +46,7 @@ const WAITING: Device = Device::waiting(Duration::from_millis(1), Duration::from
 /// One worker that burns its CPU: a short computation.
 const BURNING: Device = Device::burning(Duration::from_micros(100), Duration::from_micros(1));
 
-/// So many full batches for each worker fit into the queue: nobody ever waits for an item.
+/// How many full batches for each worker fit into the queue: no worker ever waits for an item.
 const PILE: u32 = 4;
 
 /// Long enough for a hundred batches of each worker, or about that.
@@ -101,11 +101,11 @@ fn piled_up(session: &mut Session<'_>, plan: Plan) -> Result<(), Error> {
             for peer in peers {
                 contestants.push(peer.start_batching(plan, cpus)?);
             }
-            let entry = |contestant| {
-                let entry = Entry::new(contestant, Load::Stream { window: room }).slice(SLICE);
-                entry.at("workers", workers).at("batch_size", batch_size as u32)
+            let setup = |contestant| {
+                let setup = Setup::new(contestant, Load::Stream { window: room }).slice(SLICE);
+                setup.at("workers", workers).at("batch_size", batch_size as u32)
             };
-            Ok(contestants.into_iter().map(entry).collect())
+            Ok(contestants.into_iter().map(setup).collect())
         })?;
     outcome.map_or(Ok(()), |outcome| session.audience.rows(&rows(&outcome, plan)))
 }
@@ -155,7 +155,7 @@ fn at_random(session: &mut Session<'_>, rate_per_s: u32) -> Result<(), Error> {
             let requests = (f64::from(rate_per_s) * SLICE.as_secs_f64()) as usize;
             let due_ns: Vec<u64> = Arrivals::new(rate_per_s, round as u64).take(requests).collect();
             for contestant in &mut loaded {
-                // The first round wakes everybody.
+                // The first round wakes all threads.
                 contestant.measure(&due_ns, round > 0)?;
             }
         }
@@ -164,7 +164,7 @@ fn at_random(session: &mut Session<'_>, rate_per_s: u32) -> Result<(), Error> {
     session.audience.rows(&rows)
 }
 
-/// A contestant, and what has come of it.
+/// A contestant, and its figures.
 struct Loaded {
     contestant: Box<dyn Batching>,
     mean_batches: Vec<f64>,

@@ -2,13 +2,13 @@
 //!
 //! With one item in progress nothing overlaps: the client writes, then the partner reads. So the best that can be is
 //! `memcpy`, and as long as the memory fits into one CPU's own cache not even that, since every line has to move to the
-//! other CPU: how near anybody can come then shows `moved-vec`, which copies nothing. With several in progress the
+//! other CPU: `moved-vec`, which copies nothing, shows how near a contestant can come. With several in progress the
 //! client writes one while the partner reads another, on two CPUs: that may be faster than `memcpy`.
 
 use super::{Job, Session};
 use crate::Error;
 use crate::contestant::{Contestant, Load, Point};
-use crate::match_up::{Entry, Outcome};
+use crate::match_up::{Outcome, Setup};
 use crate::memcpy::Memcpy;
 use crate::peers::Peer;
 use crate::report::Row;
@@ -44,27 +44,27 @@ fn measure(session: &mut Session<'_>, point: Point) -> Result<(), Error> {
     }
     let what = format!("bulk, {} KiB, window {window}", payload_bytes >> 10);
     let outcome = session.match_up(&what, |cpus| {
-        let entry = |contestant: Box<dyn Contestant>| {
-            let entry = Entry::new(contestant, Load::Stream { window });
-            entry.at("payload_bytes", payload_bytes).at("window", window)
+        let setup = |contestant: Box<dyn Contestant>| {
+            let setup = Setup::new(contestant, Load::Stream { window });
+            setup.at("payload_bytes", payload_bytes).at("window", window)
         };
-        let mut entries = vec![entry(Box::new(Memcpy::new(point)))];
+        let mut setups = vec![setup(Box::new(Memcpy::new(point)))];
         for peer in peers {
-            entries.push(entry(peer.start(Job::Bulk, point, cpus)?));
+            setups.push(setup(peer.start(Job::Bulk, point, cpus)?));
         }
-        Ok(entries)
+        Ok(setups)
     })?;
     outcome.map_or(Ok(()), |outcome| session.audience.rows(&rows(&outcome)))
 }
 
-/// The rows; their ratios are to `memcpy`, which is the first entry, slice by slice of the same rounds.
+/// The rows; their ratios are to `memcpy`, which is the first setup, slice by slice of the same rounds.
 fn rows(outcome: &Outcome) -> Vec<Row> {
     const GIB: f64 = (1_u64 << 30) as f64;
     let memcpy = &outcome.standings[0].tally;
     outcome.rows_of(Job::Bulk.name(), |standing, regime, row| {
         let tally = &standing.tally;
         let summary = tally.summary(regime)?;
-        let bytes = standing.place("payload_bytes").unwrap_or_default() as f64;
+        let bytes = standing.parameter("payload_bytes").unwrap_or_default() as f64;
         let row = row
             .figure("ns_per_item", summary.ns_per_item)
             .figure("gib_per_s", bytes / summary.ns_per_item * 1e9 / GIB);

@@ -3,7 +3,7 @@
 use super::{Job, Session};
 use crate::Error;
 use crate::contestant::{Load, Point};
-use crate::match_up::Entry;
+use crate::match_up::Setup;
 use crate::payload::SIZES;
 
 /// Measures every size.
@@ -17,11 +17,11 @@ pub fn run(session: &mut Session<'_>) -> Result<(), Error> {
         let point = Point { payload_bytes, window: 1, ..Point::STANDARD };
         let peers: Vec<_> = session.peers_at(Job::Call, point).collect();
         let outcome = session.match_up(&format!("call, {payload_bytes} B"), |cpus| {
-            let entry = |peer: &crate::peers::Peer| {
+            let setup = |peer: &crate::peers::Peer| {
                 let contestant = peer.start(Job::Call, point, cpus)?;
-                Ok(Entry::new(contestant, Load::Call).at("payload_bytes", payload_bytes))
+                Ok(Setup::new(contestant, Load::Call).at("payload_bytes", payload_bytes))
             };
-            peers.iter().map(entry).collect()
+            peers.iter().map(setup).collect()
         })?;
         if let Some(outcome) = outcome {
             session.audience.rows(&outcome.rows(Job::Call.name()))?;

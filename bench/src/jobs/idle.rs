@@ -17,10 +17,10 @@ use crate::{Error, cpu_time};
 /// How many workers are idle.
 const WORKERS: u32 = 8;
 
-/// For how long is looked at a time: longer than the longest sleep of anybody.
+/// How long a span is: longer than the longest sleep of any thread.
 const SPAN: Duration = Duration::from_secs(1);
 
-/// Calls before, so that everybody has been awake.
+/// Calls before, so that all threads have been awake.
 const CALLS: u64 = 10_000;
 
 /// Measures ringmill.

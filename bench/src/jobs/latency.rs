@@ -20,16 +20,16 @@ pub const RATES: [u32; 4] = [1_000, 10_000, 100_000, 1_000_000];
 /// Requests that must count in each regime for every contestant, for each round asked for.
 const REQUESTS_PER_ROUND: usize = 1_000;
 
-/// Slices of a tenth of a second, much shorter than the seconds a machine stays in one regime; but so many requests at
-/// least, and at most.
+/// Slices of a tenth of a second, much shorter than the seconds a machine stays in one regime; but at least, and at most, this
+/// many requests.
 const SLICES_PER_S: u32 = 10;
 const LEAST_REQUESTS: u32 = 20;
 const MOST_REQUESTS: u32 = 20_000;
 
-/// The first part of a slice does not count, since it wakes the partner and fills the caches: one in so many.
+/// The first part of a slice, one in this many, does not count, since it wakes the partner and fills the caches.
 const WARM_UP: usize = 10;
 
-/// Who answers more slowly than requests arrive does not keep up: beyond what the end of a slice costs.
+/// A contestant that answers more slowly than requests arrive does not keep up: beyond the cost of the end of a slice.
 const KEEPS_UP: f64 = 0.95;
 
 /// Measures every rate.
@@ -68,7 +68,7 @@ pub fn run(session: &mut Session<'_>) -> Result<(), Error> {
     Ok(())
 }
 
-/// What counts of one slice.
+/// The figures of one slice that count.
 #[derive(Debug)]
 struct Slice {
     latencies_ns: Vec<u64>,
@@ -107,7 +107,7 @@ impl turns::Slice for Slice {
     }
 }
 
-/// What some slices add up to, if there are any.
+/// The sum of some slices, if there are any.
 fn row(who: &str, regime: Regime, rate_per_s: u32, slices: &[Slice]) -> Option<Row> {
     if slices.is_empty() {
         return None;

@@ -4,9 +4,9 @@
 //! A segment is made for as many requests as the server's capacity, once and for all. What one more of them costs is
 //! how much longer the segment of a larger capacity is.
 //!
-//! The server runs in a process of its own, which is this program's executable, started anew with a hidden first
-//! argument: what it needs for itself is not mixed up with what other contestants have left behind in this one. It
-//! prints its figures and ends.
+//! The server runs in a process of its own, which is this program's executable, started again with a hidden first argument:
+//! so its memory is not mixed up with memory that other contestants have left in this process. It prints its figures and
+//! ends.
 
 use std::process::{self, Command};
 use std::{env, fs};
@@ -58,7 +58,7 @@ pub fn run(session: &mut Session<'_>) -> Result<(), Error> {
     Ok(())
 }
 
-/// If this process was started to be a server, is one, prints what that needs, and ends.
+/// If this process was started as a server, serves, prints its needs, and ends.
 pub fn begin() {
     let mut arguments = env::args().skip(1);
     if arguments.next().is_none_or(|first| first != SERVER) {
@@ -111,7 +111,7 @@ impl Needs {
             .capacity(capacity as usize)
             .max_payload(payload_bytes as usize)
             .start(ProcessServlet::<Echo<8>>::new(()))?;
-        // Each place is used once.
+        // Each request id is used once.
         for (item, answer) in (0..).zip(server.stream((0..u64::from(capacity)).map(Payload::question))) {
             if !answer?.answers(item) {
                 return Err(Error::WrongAnswer { who: "ringmill", item });

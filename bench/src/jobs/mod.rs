@@ -1,4 +1,4 @@
-//! The jobs of `compare`. Each is a module: where it measures, whom, and the rows that come of it.
+//! The jobs of `compare`. Each is a module: its points, its peers, and its rows.
 
 pub mod batch;
 pub mod bulk;
@@ -17,14 +17,14 @@ use std::thread;
 
 use crate::Error;
 use crate::contestant::Point;
-use crate::match_up::{self, Entry, Outcome};
+use crate::match_up::{self, Outcome, Setup};
 use crate::peers::Peer;
 use crate::pin::{CpuPair, pin_to};
 use crate::raw::Raw;
 use crate::report::Row;
 use crate::turns::{self, Slice, Sorted, Wanted};
 
-/// What `compare` can measure.
+/// The jobs of `compare`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Job {
     /// One round trip at a time, of 8 B, 64 B and 1 KiB
@@ -84,7 +84,7 @@ impl Job {
     ///
     /// # Errors
     ///
-    /// What a contestant's start or transport reports, [`Error::WrongAnswer`], or what the audience says to a row.
+    /// An error of a contestant's start or transport, [`Error::WrongAnswer`], or an error of the audience.
     pub fn run(self, session: &mut Session<'_>) -> Result<(), Error> {
         match self {
             Self::Call => call::run(session),
@@ -107,17 +107,17 @@ impl fmt::Display for Job {
     }
 }
 
-/// To be called first in `main` of a program that does jobs: some start it anew to be something else.
+/// A program that does jobs calls this first in `main`: some jobs start it again in another role.
 pub fn begin() {
     memory::begin();
 }
 
-/// Who is told what comes of the jobs.
+/// Receives the progress and the rows of the jobs.
 pub trait Audience: Send {
-    /// What is going on right now.
+    /// The current step.
     fn progress(&mut self, line: fmt::Arguments<'_>);
 
-    /// What has come out, for good.
+    /// A final row.
     ///
     /// # Errors
     ///
@@ -133,13 +133,13 @@ pub trait Audience: Send {
 pub struct Only {
     /// These bytes a question and an answer; jobs that have no such payload are left out.
     pub payload_bytes: Option<u32>,
-    /// So many items in progress, whether or not the axis has that point.
+    /// This many items in progress, whether or not the axis has that point.
     pub window: Option<u32>,
-    /// So many calling threads.
+    /// This many calling threads.
     pub threads: Option<u32>,
-    /// So many workers.
+    /// This many workers.
     pub workers: Option<u32>,
-    /// So many requests a second, whether or not the axis has that point.
+    /// This many requests a second, whether or not the axis has that point.
     pub rate_per_s: Option<u32>,
 }
 
@@ -155,17 +155,17 @@ impl Only {
     }
 }
 
-/// What all jobs of a run share.
+/// The state that all jobs of a run share.
 pub struct Session<'a> {
     /// Where client and partner run.
     pub cpus: CpuPair,
     /// How many slices must count, or how often something is repeated.
     pub rounds: usize,
-    /// Whom to measure; if empty, everybody who has a part in a job.
+    /// The peers to measure; if empty, all that have a part in a job.
     pub peers: &'a [Peer],
     /// Which points.
     pub only: Only,
-    /// Who is told.
+    /// Receives progress and rows.
     pub audience: &'a mut dyn Audience,
 }
 
@@ -196,10 +196,10 @@ impl Session<'_> {
         self.peers.is_empty() || self.peers.iter().any(|peer| peer.is_ours())
     }
 
-    /// One match between `entries`, which are started here, telling `what` it is; nothing if there are none.
+    /// One match between `setups`, which are started here, telling `what` it is; nothing if there are none.
     ///
-    /// It takes place on a thread of its own, so that being pinned ends with it: the partners of the next one are
-    /// started from a thread that may use every CPU.
+    /// It runs on a thread of its own, so that pinning ends with it: the partners of the next match are started from a thread
+    /// that may use every CPU.
     ///
     /// # Errors
     ///
@@ -207,18 +207,18 @@ impl Session<'_> {
     pub fn match_up(
         &mut self,
         what: &str,
-        start: impl FnOnce(CpuPair) -> Result<Vec<Entry>, Error> + Send,
+        start: impl FnOnce(CpuPair) -> Result<Vec<Setup>, Error> + Send,
     ) -> Result<Option<Outcome>, Error> {
         let Self { cpus, rounds, ref mut audience, .. } = *self;
         audience.progress(format_args!("{what}: starting"));
         let outcome = on_a_thread_of_its_own(|| {
             let mut raw = Raw::start(cpus)?;
-            let mut entries = start(cpus)?;
-            if entries.is_empty() {
+            let mut setups = start(cpus)?;
+            if setups.is_empty() {
                 return Ok(None);
             }
             pin_to(cpus.client)?;
-            match_up::run(&mut raw, &mut entries, rounds, |progress| {
+            match_up::run(&mut raw, &mut setups, rounds, |progress| {
                 audience.progress(format_args!("{what}: {progress}"));
             })
             .map(Some)

@@ -6,7 +6,7 @@
 use super::{Job, Session};
 use crate::Error;
 use crate::contestant::{Load, Point};
-use crate::match_up::{Entry, Outcome, Standing};
+use crate::match_up::{Outcome, Setup, Standing};
 use crate::peers::stages;
 use crate::report::Row;
 
@@ -30,10 +30,10 @@ pub fn run(session: &mut Session<'_>) -> Result<(), Error> {
     let outcome = session.match_up(&format!("stages, window {window}"), |cpus| {
         let pipelines = PIPELINES.map(|count| ("stages", count, stages::pipeline(count, point, cpus)));
         let ensembles = ENSEMBLES.map(|count| ("members", count, stages::ensemble(count, point, cpus)));
-        let entry = |(what, count, contestant): (_, u32, Result<_, Error>)| {
-            Ok(Entry::new(contestant?, Load::Stream { window }).at("window", window).at(what, count))
+        let setup = |(what, count, contestant): (_, u32, Result<_, Error>)| {
+            Ok(Setup::new(contestant?, Load::Stream { window }).at("window", window).at(what, count))
         };
-        pipelines.into_iter().chain(ensembles).map(entry).collect()
+        pipelines.into_iter().chain(ensembles).map(setup).collect()
     })?;
     if let Some(outcome) = outcome {
         session.audience.rows(&rows(&outcome))?;
@@ -44,10 +44,10 @@ pub fn run(session: &mut Session<'_>) -> Result<(), Error> {
 /// The rows, with what each further stage or member adds to the ratio of one alone.
 fn rows(outcome: &Outcome) -> Vec<Row> {
     outcome.rows_with(Job::Stages.name(), |standing, regime, row| {
-        let kind = if standing.place("stages").is_some() { "stages" } else { "members" };
-        let alone = outcome.standings.iter().find(|other| other.place(kind) == Some(1));
+        let kind = if standing.parameter("stages").is_some() { "stages" } else { "members" };
+        let alone = outcome.standings.iter().find(|other| other.parameter(kind) == Some(1));
         let ratio = |standing: &Standing| Some(standing.tally.summary(regime)?.ratio_to_raw.median);
-        match (ratio(standing), alone.and_then(ratio), standing.place(kind)) {
+        match (ratio(standing), alone.and_then(ratio), standing.parameter(kind)) {
             (Some(all), Some(one), Some(count @ 2..)) => {
                 row.figure("ratio_per_further", (all - one) / (count - 1) as f64)
             }

@@ -85,7 +85,7 @@ impl Start {
     }
 }
 
-/// Starts a program so many times, and waits until all have ended.
+/// Starts a program this many times, and waits until all have ended.
 fn exec(times: u32) -> Result<Duration, Error> {
     let who = "exec";
     let (done, took) = timed(|| {

@@ -9,7 +9,7 @@
 use super::{Job, Session};
 use crate::Error;
 use crate::contestant::{Load, Point};
-use crate::match_up::{Entry, Outcome, Standing};
+use crate::match_up::{Outcome, Setup, Standing};
 use crate::payload::SIZES;
 use crate::peers::Peer;
 use crate::report::Row;
@@ -28,19 +28,19 @@ pub fn run(session: &mut Session<'_>) -> Result<(), Error> {
     for entrants in matches(session) {
         let Some((_, Point { window, .. })) = entrants.first().copied() else { continue };
         let outcome = session.match_up(&format!("stream, window {window}"), |cpus| {
-            let entry = |(peer, point): (Peer, Point)| {
+            let setup = |(peer, point): (Peer, Point)| {
                 let contestant = peer.start(Job::Stream, point, cpus)?;
                 let window = contestant.window(window);
-                let entry = Entry::new(contestant, Load::Stream { window });
-                // Each thread is to have its turns of the CPU within every slice.
-                Ok(entry
+                let setup = Setup::new(contestant, Load::Stream { window });
+                // Each thread must have turns on the CPU within every slice.
+                Ok(setup
                     .slice(SLICE * point.threads)
                     .at("payload_bytes", point.payload_bytes)
                     .at("window", window)
                     .at("threads", point.threads)
                     .at("workers", point.workers))
             };
-            entrants.into_iter().map(entry).collect()
+            entrants.into_iter().map(setup).collect()
         })?;
         if let Some(outcome) = outcome {
             session.audience.rows(&rows(&outcome))?;
@@ -49,7 +49,7 @@ pub fn run(session: &mut Session<'_>) -> Result<(), Error> {
     Ok(())
 }
 
-/// Who enters each match, and where.
+/// The contestants of each match, and their points.
 fn matches(session: &Session<'_>) -> Vec<Vec<(Peer, Point)>> {
     let at = |point| session.peers_at(Job::Stream, point).map(move |peer| (peer, point));
     let only = session.only;
@@ -86,8 +86,9 @@ fn matches(session: &Session<'_>) -> Vec<Vec<(Peer, Point)>> {
 
 /// The rows, those of several threads or workers with their throughput as a part of that of one of each.
 fn rows(outcome: &Outcome) -> Vec<Row> {
-    let is_alone =
-        |standing: &Standing| ["threads", "workers"].iter().all(|place| standing.place(place) == Some(1));
+    let is_alone = |standing: &Standing| {
+        ["threads", "workers"].iter().all(|parameter| standing.parameter(parameter) == Some(1))
+    };
     outcome.rows_with(Job::Stream.name(), |standing, regime, row| {
         let alone = outcome.standings.iter().find(|other| other.who == standing.who && is_alone(other));
         let ratio = alone

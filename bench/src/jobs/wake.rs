@@ -67,10 +67,10 @@ pub fn run(session: &mut Session<'_>) -> Result<(), Error> {
     Ok(())
 }
 
-/// What it is called in reports, and how long it spins if that is fixed, in microseconds.
+/// Its name in reports, and how long it spins if that is fixed, in microseconds.
 type Name = (&'static str, Option<u32>);
 
-/// One whose caller blocks.
+/// A contestant whose caller blocks.
 trait Blocking: Debug {
     fn name(&self) -> Name;
 
@@ -143,7 +143,7 @@ impl Blocking for Ringmill {
     }
 }
 
-/// What counts of one slice.
+/// The figures of one slice that count.
 #[derive(Debug)]
 struct Slice {
     calls_ns: Vec<u64>,

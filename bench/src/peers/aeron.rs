@@ -7,11 +7,11 @@
 //! invoker mode. A driver with a thread of its own has to take one of two CPUs from a side that spins there: `call`
 //! took about as long with one, and `stream` up to a third longer.
 //!
-//! *Being stopped is no death.* Aeron takes who has said nothing for ten seconds for dead. A partner that is stopped
-//! while others are measured says nothing either, so all timeouts are a day.
+//! *A stopped partner is not dead.* Aeron takes a client for dead that is silent for ten seconds. A partner that is stopped
+//! while others are measured is silent too, so all timeouts are a day.
 //!
-//! *What it leaves.* The logs and what else Aeron keeps are in a directory in shared memory, and stay when a process is
-//! killed. A [`Janitor`] removes them.
+//! *Files.* Aeron's logs and other files are in a directory in shared memory, and stay when a process is killed. A [`Janitor`]
+//! removes them.
 
 use std::convert::Infallible;
 use std::ffi::CString;
@@ -47,7 +47,7 @@ const ANSWERS: i32 = 2;
 /// these. From 1 to 64 MiB all are as fast.
 const TERM_BYTES: RangeInclusive<usize> = (4 << 20)..=(16 << 20);
 
-/// Bytes that lie before each message, and what its place is a multiple of.
+/// The header before each message, in bytes; a message's position is a multiple of it.
 const HEADER_BYTES: usize = 32;
 
 /// The most messages that are taken in one look.
@@ -61,7 +61,7 @@ const COUNTERS_BYTES: usize = 1 << 20;
 
 const DAY: Duration = Duration::from_hours(24);
 
-/// What a partner is told.
+/// The order for a partner.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Order {
     /// Where Aeron's files are.
@@ -100,7 +100,7 @@ impl<const WORDS: usize> Aeron<WORDS> {
         let process = Process::start(who, cpus.partner, &task, hold, Stdio::piped())?;
         let mut process = process.cleaned_up_by(janitor);
         process.wait_until_ready()?;
-        // Who waits for the dead is told that the pipe is broken.
+        // A side that waits for the dead gets a broken pipe.
         let look = || process.spin().map_err(|_| io::ErrorKind::BrokenPipe.into());
         let ends = Ends::open(&directory, QUESTIONS, ANSWERS, look);
         let ends = ends.map_err(|error| process.failed(error))?;
@@ -315,14 +315,14 @@ impl Driver {
         context.set_counters_buffer_length(COUNTERS_BYTES).map_err(failed)?;
         context.set_driver_timeout_ms(DAY.as_millis() as u64).map_err(failed)?;
         context.set_client_liveness_timeout_ns(DAY.as_nanos() as u64).map_err(failed)?;
-        // Aeron wants this one to be the longest.
+        // Aeron requires this timeout to be the longest.
         context.set_publication_unblock_timeout_ns(2 * DAY.as_nanos() as u64).map_err(failed)?;
         let driver = AeronDriver::new(&context).map_err(failed)?;
         driver.start(true).map_err(failed)?;
         Ok(Self(driver))
     }
 
-    /// Lets it do what there is to do.
+    /// Lets the driver do its pending work.
     fn turn(&self) -> io::Result<()> {
         self.0.main_do_work().map(drop).map_err(failed)
     }

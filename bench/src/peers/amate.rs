@@ -1,8 +1,7 @@
 //! amate, a batching engine of one process: one worker thread that gets batches.
 //!
-//! It brings questions to its worker and leaves answers to whoever uses it. They come back through the fastest
-//! queue there is here, a ring of rtrb, and the client spins at its end. The worker sleeps while there is
-//! nothing to do, so it needs no pausing.
+//! It brings questions to its worker and leaves answers to its user. They come back through the fastest queue in this crate, a
+//! ring of rtrb, and the client spins at its end. The worker sleeps while there is nothing to do, so it needs no pausing.
 
 use std::fmt;
 use std::hint;

@@ -3,8 +3,8 @@
 //! Both come twice. As they are mostly used, a side sleeps in the system until something comes; then waking it
 //! is most of what a round trip costs. *Polled*, neither side ever sleeps, and what is left are system calls.
 //!
-//! *Nobody waits for room.* A client that waits until its question fits, and a partner that waits until its
-//! answer fits, would wait for each other. So the window is no larger than what fits into one direction.
+//! *No side waits for room.* A client that waits until its question fits, and a partner that waits until its
+//! answer fits, would wait for each other. So the window is no larger than the room in one direction.
 
 use std::convert::Infallible;
 use std::fs::File;
@@ -24,7 +24,7 @@ use crate::payload::Payload;
 use crate::pin::CpuPair;
 use crate::process::{self, Process};
 
-/// Where one side writes and reads. With `WAITS` it does both until they are done, else it never waits.
+/// Where one side writes and reads. With `WAITS` it does both until they are done, otherwise it never waits.
 #[derive(Debug)]
 pub struct Bytes<const WORDS: usize, const WAITS: bool> {
     out: File,
@@ -159,7 +159,7 @@ impl<const WORDS: usize, const WAITS: bool> Link<WORDS> for Bytes<WORDS, WAITS> 
     }
 }
 
-/// Whether it is to be tried again: nothing there, no room, or a signal came first.
+/// Whether to retry: nothing there, no room, or a signal came first.
 fn is_vain(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
 }

@@ -1,7 +1,7 @@
 //! Workers that make batches out of one crossbeam channel without a lock between them.
 //!
-//! Each sleeps until it gets an item, and then takes more: until its batch is full, or as long as its first item may
-//! wait. Nobody keeps the others from doing the same meanwhile, so several workers share what arrives.
+//! Each worker sleeps until it gets an item, and then takes more: until its batch is full, or as long as its first item may
+//! wait. No lock keeps the others from doing so meanwhile, so several workers share the items that arrive.
 
 use std::collections::VecDeque;
 use std::hint;
@@ -81,7 +81,7 @@ impl CrossbeamBatch {
                         }
                     }
                     Err(error) => {
-                        // Whoever started it has gone, or hears of it.
+                        // Its starter has gone, or gets the error.
                         let _ = begun.send(Err(error));
                     }
                 }
@@ -179,8 +179,8 @@ impl Contestant for CrossbeamBatch {
                 hint::spin_loop();
                 continue;
             };
-            let place = item.checked_sub(checked).and_then(|place| answered.get_mut(place as usize));
-            match place {
+            let slot = item.checked_sub(checked).and_then(|slot| answered.get_mut(slot as usize));
+            match slot {
                 Some(answered) if !*answered => *answered = true,
                 _ => return Err(Error::WrongAnswer { who: WHO, item }),
             }

@@ -109,7 +109,7 @@ impl Drop for CrossbeamBlocking {
     }
 }
 
-/// What one caller has.
+/// One caller's channels and window.
 struct Line<const WORDS: usize> {
     caller: usize,
     questions: Sender<Message<WORDS>>,
@@ -147,14 +147,14 @@ impl<const WORDS: usize> Line<WORDS> {
         sent: u64,
         stopwatch: &Stopwatch,
     ) -> Result<u64, Error> {
-        let places = self.early.len() as u64;
+        let slots = self.early.len() as u64;
         let item = answer.item;
-        let place = (item % places) as usize;
-        if !(checked..sent).contains(&item) || self.early[place] || !answer.payload.answers(item) {
+        let slot = (item % slots) as usize;
+        if !(checked..sent).contains(&item) || self.early[slot] || !answer.payload.answers(item) {
             return Err(Error::WrongAnswer { who: WHO, item });
         }
-        self.early[place] = true;
-        while std::mem::take(&mut self.early[(checked % places) as usize]) {
+        self.early[slot] = true;
+        while std::mem::take(&mut self.early[(checked % slots) as usize]) {
             stopwatch.answered(checked);
             checked += 1;
         }

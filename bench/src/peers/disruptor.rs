@@ -23,7 +23,7 @@ const CHUNK: usize = 32;
 /// A pair of disruptors and the thread that answers at their far end.
 pub struct Disruptors<const WORDS: usize> {
     who: &'static str,
-    // First, so that it ends before what it polls.
+    // First, so that it ends before the disruptor that it polls.
     partner: Partner,
     questions: Source<WORDS>,
     answers: Sink<WORDS>,
@@ -65,9 +65,9 @@ fn answer_chunk<const WORDS: usize>(asked: &mut Sink<WORDS>, answered: &mut Sour
     let mut questions = &mut questions;
     let chunk = questions.len();
     // The client keeps no more in progress than there is room for, so this does not wait.
-    answered.batch_publish(chunk, |places| {
-        for (place, question) in places.zip(&mut questions) {
-            *place = question.answer();
+    answered.batch_publish(chunk, |slots| {
+        for (slot, question) in slots.zip(&mut questions) {
+            *slot = question.answer();
         }
     });
     chunk
@@ -93,7 +93,7 @@ impl<const WORDS: usize> Contestant for Disruptors<WORDS> {
 
     fn call(&mut self, items: u64) -> Result<(), Error> {
         for item in 0..items {
-            self.questions.publish(|place| *place = Payload::question(item));
+            self.questions.publish(|slot| *slot = Payload::question(item));
             let mut answer = loop {
                 match take(&mut self.answers) {
                     Some(answer) => break answer,
@@ -113,9 +113,9 @@ impl<const WORDS: usize> Contestant for Disruptors<WORDS> {
             let unsent = items.min(checked + u64::from(window)) - sent;
             let chunk = CHUNK.min(unsent as usize);
             if chunk > 0 {
-                self.questions.batch_publish(chunk, |places| {
-                    for place in places {
-                        *place = Payload::question(sent);
+                self.questions.batch_publish(chunk, |slots| {
+                    for slot in slots {
+                        *slot = Payload::question(sent);
                         sent += 1;
                     }
                 });
@@ -159,7 +159,7 @@ struct InOrder<'d, const WORDS: usize> {
 impl<const WORDS: usize> open_loop::Link for InOrder<'_, WORDS> {
     #[inline]
     fn try_send(&mut self, item: u64) -> Result<bool, Error> {
-        Ok(self.disruptors.questions.try_publish(|place| *place = Payload::question(item)).is_ok())
+        Ok(self.disruptors.questions.try_publish(|slot| *slot = Payload::question(item)).is_ok())
     }
 
     #[inline]

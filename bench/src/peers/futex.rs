@@ -1,7 +1,7 @@
-//! The bare futex round trip: what waking another CPU and being woken by it costs at least.
+//! The bare futex round trip: the least cost of waking another CPU and being woken by it.
 //!
 //! Two words and two pinned threads. Each side stores its number into one word, wakes the other, and sleeps on the
-//! other word at once: nobody ever spins. The futexes are those that processes share, as ringmill's are. (Two
+//! other word at once: neither ever spins. The futexes are process-shared, as ringmill's are. (Two
 //! processes would pay the same: each CPU wakes from idling, whose address space does not matter.)
 
 use std::sync::Arc;
@@ -15,12 +15,12 @@ use crate::cpu_time;
 use crate::partner::Partner;
 use crate::pin::CpuPair;
 
-/// The pair: a thread that sleeps until it is asked, and whoever asks.
+/// The pair: a thread that sleeps until it is asked, and the thread that asks.
 #[derive(Debug)]
 pub struct Futex {
     words: Arc<Words>,
     number: u32,
-    /// Dropped last: its thread sleeps on one of the words until it is told that it is over.
+    /// Dropped last: its thread sleeps on one of the words until a number there ends it.
     _partner: Partner,
 }
 
@@ -100,7 +100,7 @@ impl Word {
         futex::wake(&self.0, 1);
     }
 
-    /// Sleeps while it holds `number`; what it holds then.
+    /// Sleeps while the word holds `number`; returns its new value.
     fn await_other(&self, number: u32) -> u32 {
         loop {
             futex::wait(&self.0, number, None);

@@ -6,8 +6,8 @@
 //! *Request–response* allows a client [`DEFAULT_ACTIVE`] active requests unless told otherwise, and gets slower
 //! with each that is allowed. So it comes twice: as it is, and with as many as the window.
 //!
-//! *What it leaves.* It keeps files in a directory and named shared memory, and both stay when a process is
-//! killed. Here all of it has names of its own, which a [`Janitor`] removes.
+//! *Files.* It keeps files in a directory and named shared memory, and both stay when a process is killed. Here all of them have
+//! names of their own, which a [`Janitor`] removes.
 #![expect(
     unsafe_code,
     reason = "that a type may be sent as it lies in memory is promised by an unsafe trait"
@@ -45,10 +45,10 @@ use crate::process::{self, Process};
 /// Active requests that a client may have, as iceoryx2 has it.
 pub const DEFAULT_ACTIVE: u32 = 4;
 
-// SAFETY: it is laid out as so many words, refers to nothing, and any bytes are valid.
+// SAFETY: it is laid out as an array of words, refers to nothing, and any bytes are valid.
 unsafe impl<const WORDS: usize> ZeroCopySend for Payload<WORDS> {}
 
-/// What a partner is told.
+/// The order for a partner.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Order {
     directory: String,
@@ -58,9 +58,9 @@ pub struct Order {
 /// How messages go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum Pattern {
-    /// With so many active requests.
+    /// With this many active requests.
     RequestResponse { active: u32 },
-    /// With room for so many samples each way.
+    /// With room for this many samples each way.
     PublishSubscribe { room: u32 },
 }
 
@@ -196,7 +196,7 @@ impl<const WORDS: usize> Link<WORDS> for Requests<WORDS> {
 
 /// The server of request–response.
 struct Responses<const WORDS: usize> {
-    /// What was received last, until it is answered.
+    /// The last request received, until it is answered.
     active: Option<ActiveRequest<ipc::Service, Payload<WORDS>, (), Payload<WORDS>, ()>>,
     server: Server<ipc::Service, Payload<WORDS>, (), Payload<WORDS>, ()>,
 }

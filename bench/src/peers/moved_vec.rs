@@ -1,6 +1,6 @@
 //! A vector that is moved through crossbeam channels between two threads, spinning: no byte of it is copied.
 //!
-//! It comes back with the answer and is written again, so that nobody waits for memory from the system.
+//! It comes back with the answer and is written again, so that neither side waits for memory from the system.
 
 use std::hint;
 

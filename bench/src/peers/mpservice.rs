@@ -1,15 +1,15 @@
 //! mpservice: a Python server with one worker process, driven by a script.
 //!
-//! The scripts lie in `bench/mpservice`. `environment.py` installs mpservice into an environment that is thrown away
-//! with [`Environment`]; `run.py` is the server, its worker and a client that checks every answer. It does the items
-//! it is told to, and says when it has: so what is measured here is what Python programs see, plus one line each way
-//! through pipes, which is nothing beside a [`SLICE`].
+//! The scripts lie in `bench/mpservice`. `environment.py` installs mpservice into an environment that is removed with
+//! [`Environment`]; `run.py` is the server, its worker and a client that checks every answer. It sends as many items as a line
+//! says, and reports the end: so this measures what Python programs see, plus one line each way through pipes, which is nothing
+//! beside a [`SLICE`].
 //!
 //! The server with its threads for input, output and notification lies on the client's CPU, the worker on the
 //! partner's. That is where it is fastest on two CPUs: where the server, or both, may use both, `stream` takes more
 //! than half as long again, and `call` as long. With server and worker on *one* CPU `call` takes about half as long,
-//! since no sleeping CPU has to be woken, and `stream` longer; but nobody else here has both sides on one CPU. The
-//! worker takes what is there and never waits for more.
+//! since no sleeping CPU has to be woken, and `stream` longer; but no other contestant has both sides on one CPU. The
+//! worker takes the items there are and never waits for more.
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
@@ -51,7 +51,7 @@ impl Mpservice {
     /// Those of [`Environment::shared`], or [`Error::Rival`] if the script does not start.
     pub fn start(who: &'static str, batch_size: u32, point: Point, cpus: CpuPair) -> Result<Self, Error> {
         let environment = Environment::shared()?;
-        // `call` has one item in progress, but no queues of one place.
+        // `call` has one item in progress, but no queues of one slot.
         let window = if point.window == 1 { ROOM } else { point.window };
         let arguments = [
             ("--payload-bytes", point.payload_bytes as usize),
@@ -75,12 +75,12 @@ impl Mpservice {
     /// Has the script do `items` items of `job`.
     fn order(&mut self, job: &str, items: u64) -> Result<(), Error> {
         let commands = self.commands.as_mut().expect("it is taken when this is dropped");
-        // One write: who reads a line is not to be woken for a part of it. If it fails, so does the reading.
+        // One write: the reader of a line must not be woken for a part of it. If the write fails, so does the reading.
         let _ = commands.write_all(format!("{job} {items}\n").as_bytes());
         self.read_reply()
     }
 
-    /// Waits for the line that says that it is done; why it ends without one, the script says itself.
+    /// Waits for the line that reports the end; if the script ends without one, it prints the reason itself.
     fn read_reply(&mut self) -> Result<(), Error> {
         let mut line = String::new();
         let failed = |source| Error::Transport { who: self.who, source };
@@ -129,8 +129,8 @@ pub struct Environment {
 static SHARED: Mutex<Weak<Environment>> = Mutex::new(Weak::new());
 
 impl Environment {
-    /// The one that somebody in this process still has, or a new one, which takes some seconds to make: what is
-    /// being done it says on standard error.
+    /// The environment that this process still has, or a new one, which takes some seconds to make: it reports each step on
+    /// standard error.
     ///
     /// # Errors
     ///

@@ -1,14 +1,14 @@
-//! Two plain rings in memory that both processes map, each with a process-shared pthread mutex: what one would
-//! write first.
+//! Two plain rings in memory that both processes map, each with a process-shared pthread mutex: the first version that one
+//! would write.
 //!
-//! A side that has nothing takes the mutex, looks, and lets go of it, again and again. Whoever has several
-//! items moves up to 32 with the mutex taken once.
+//! A side without items repeatedly takes the mutex, looks, and releases it. A side with several items moves up to 32 with the
+//! mutex taken once.
 //!
 //! *Layout.* A ring begins on a line of its own, with the mutex and the two counters; then come the slots. The
 //! memory is a file without a name.
 //!
-//! *Crash.* The mutex is not robust. A partner that is killed with the mutex in its hand leaves the client
-//! waiting for it; one that fails otherwise lets go of it and is noticed.
+//! *Crash.* The mutex is not robust. If a partner is killed while it holds the mutex, the client waits for it for ever; a partner
+//! that fails otherwise releases it, and the client notices.
 #![expect(
     unsafe_code,
     reason = "a ring in memory that another process maps, and the mutex of raw_sync in it"
@@ -38,7 +38,7 @@ const CHUNK: usize = 32;
 /// Two lines, because some processors fetch lines in pairs.
 const LINE: usize = 128;
 
-/// What the mutex guards, before the slots. They count on and on; the slot is the count modulo their number.
+/// The counters that the mutex guards, before the slots. They only grow; the slot is the count modulo the number of slots.
 #[repr(C)]
 #[derive(Clone, Copy)]
 struct Counters {
@@ -148,9 +148,9 @@ impl<const WORDS: usize> Ring<WORDS> {
     /// partner is started.
     unsafe fn at(start: *mut u8, room: u32, side: Side) -> io::Result<Self> {
         if Mutex::size_of(Some(start)) > COUNTERS_AT {
-            return Err(io::Error::other("a mutex is larger here than its place"));
+            return Err(io::Error::other("a mutex is larger here than its space"));
         }
-        // SAFETY: the mutex has its place before the counters, as just checked; both are mapped, as the caller
+        // SAFETY: the mutex has its space before the counters, as just checked; both are mapped, as the caller
         // promises. Zero bytes are counters of an empty ring.
         let mutex = unsafe {
             let counters = start.add(COUNTERS_AT);
@@ -170,7 +170,7 @@ impl<const WORDS: usize> Ring<WORDS> {
         self.locked(|counters| {
             let free = self.room.saturating_sub(counters.put.wrapping_sub(counters.taken));
             for item in items.drain(..items.len().min(free as usize)) {
-                // SAFETY: the remainder is the number of a slot. Only who has the mutex reads or writes it.
+                // SAFETY: the remainder is the number of a slot. Only the holder of the mutex reads or writes it.
                 unsafe { self.slots.add((counters.put % self.room) as usize).write(item) };
                 counters.put = counters.put.wrapping_add(1);
             }
@@ -192,13 +192,13 @@ impl<const WORDS: usize> Ring<WORDS> {
     fn locked(&self, use_it: impl FnOnce(&mut Counters)) -> io::Result<()> {
         // Without a time limit: raw_sync adds those up wrongly, and asks the clock for them.
         let guard = self.mutex.lock().map_err(|error| io::Error::other(error.to_string()))?;
-        let place: *mut Counters = guard.cast();
+        let counters_at: *mut Counters = guard.cast();
         // SAFETY: what the mutex guards are the counters behind it, aligned as words are. They are read and
         // written by value, so that nothing refers to memory which another process may write.
-        let mut counters = unsafe { place.read() };
+        let mut counters = unsafe { counters_at.read() };
         use_it(&mut counters);
         // SAFETY: as above.
-        unsafe { place.write(counters) };
+        unsafe { counters_at.write(counters) };
         drop(guard);
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! A pair of links to a partner in a process of its own: what the rivals that can do that have in common here.
+//! A pair of links to a partner in a process of its own: the part that all rivals share that support one.
 
 use std::convert::Infallible;
 use std::fmt::Debug;
@@ -13,8 +13,8 @@ use crate::process::Process;
 
 /// One side: where its payloads leave, and where the other side's come in.
 pub trait Link<const WORDS: usize>: Debug {
-    /// Whether [`receive`](Self::receive) waits for what is to come. Else both sides look for it again and
-    /// again, and the partner has to be stopped while another contestant is measured.
+    /// Whether [`receive`](Self::receive) waits for the next payload. Otherwise both sides poll for it, and the partner has to be
+    /// stopped while another contestant is measured.
     const WAITS: bool = false;
 
     /// Sends what `payload` makes; `false` while there is no room. May hold it back for a short while, but at most
@@ -62,7 +62,7 @@ pub struct Processes<L, const WORDS: usize> {
 impl<L: Link<WORDS>, const WORDS: usize> Processes<L, WORDS> {
     /// `process` answers at the far end of `link`; no more than `room` items are ever in progress.
     ///
-    /// One that polls is stopped until it is [resumed](Contestant::resume).
+    /// A partner that polls is stopped until it is [resumed](Contestant::resume).
     pub fn new(who: &'static str, link: L, process: Process, room: u32) -> Self {
         if !L::WAITS {
             process.pause();
@@ -102,7 +102,7 @@ impl<L: Link<WORDS>, const WORDS: usize> Contestant for Processes<L, WORDS> {
 
     fn stream(&mut self, items: u64, window: u32) -> Result<(), Error> {
         let window = u64::from(self.window(window));
-        // Who waits for answers and takes all of a window before asking again leaves the partner idle.
+        // A client that takes all answers of a window before it asks again leaves the partner idle.
         let refill_at = if L::WAITS { window / 2 } else { 0 };
         let (mut sent, mut checked) = (0, 0);
         while checked < items {

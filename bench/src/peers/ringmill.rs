@@ -63,12 +63,12 @@ fn start_server<const WORDS: usize>(
     Ok(server_builder(point).max_payload(Payload::<WORDS>::BYTES).start(echo)?)
 }
 
-/// So many workers that share a CPU.
+/// This many workers that share a CPU.
 pub fn on_one_cpu(workers: u32, cpu: usize) -> Cpus {
     Cpus::list((0..workers).map(|_| cpu.into()))
 }
 
-/// One worker on the partner's CPU. It takes what is there and never waits for more, so one item alone leaves at once.
+/// One worker on the partner's CPU. It takes the items there are and never waits for more, so one item alone leaves at once.
 pub fn echo<const WORDS: usize>(cpus: CpuPair) -> ProcessServlet<Echo<WORDS>> {
     ProcessServlet::new(()).cpus([cpus.partner]).batch_size(BATCH_SIZE).batch_wait_time(Duration::ZERO)
 }
@@ -85,7 +85,7 @@ pub fn server_builder(point: Point) -> ServerBuilder {
     name_and_room(point.room())
 }
 
-/// A server with room for so many items, and a name that no other one has.
+/// A server with room for this many items, and a unique name.
 pub fn name_and_room(room: u32) -> ServerBuilder {
     static SERVERS: AtomicU32 = AtomicU32::new(0);
     let (program, server) = (std::process::id(), SERVERS.fetch_add(1, Relaxed));

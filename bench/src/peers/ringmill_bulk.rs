@@ -32,8 +32,8 @@ impl Worker for Sum {
 /// Bytes that an archived vector has besides its numbers, and some.
 const ROOT_BYTES: usize = 64;
 
-/// A server whose segment has a block for each item in progress, and no more: what is used in turn by everybody are as
-/// many buffers as there are items in progress. Answers need none, they are small.
+/// A server whose segment has a block for each item in progress, and no more: every contestant uses as many buffers in turn as
+/// there are items in progress. Answers need no block, they are small.
 fn start(point: Point, cpus: CpuPair) -> Result<Server<Vec<u64>, u64>, Error> {
     let sum = ProcessServlet::<Sum>::new(()).cpus([cpus.partner]);
     let window = point.window as usize;

@@ -1,7 +1,7 @@
 //! ringmill driven by one thread that never waits: requests are submitted, and their outcomes looked for.
 //!
-//! Twice: as it waits if nothing is said, so that its worker sleeps when requests are rare; and with a worker that
-//! spins all the time, as rivals without any other way to wait do.
+//! Twice: with the default wait, so that its worker sleeps when requests are rare; and with a worker that spins all the time, as
+//! rivals do that cannot wait otherwise.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::payload::Payload;
 use crate::pin::CpuPair;
 use crate::procfs;
 
-/// A worker spins for so many mean gaps between requests: longer than any gap by chance.
+/// A worker spins for this many mean gaps between requests: longer than any gap by chance.
 const GAPS: u32 = 20;
 
 /// A server with one worker process.
@@ -36,7 +36,7 @@ impl<const WORDS: usize> OpenRingmill<WORDS> {
         Self::start("ringmill", Wait::Adaptive, point, cpus)
     }
 
-    /// One whose worker spins from each request to the next, where `rate_per_s` of them arrive.
+    /// A server whose worker spins from each request to the next, where `rate_per_s` of them arrive.
     ///
     /// # Errors
     ///

@@ -11,14 +11,14 @@ use crate::Error;
 use crate::contestant::{Contestant, Point};
 use crate::pin::CpuPair;
 
-/// What goes through.
+/// The item.
 type Payload = crate::payload::Payload<8>;
 
 /// A worker that passes its items through. List it in `ringmill::init!` of every program that calls [`pipeline`] or
 /// [`ensemble`].
 pub type Stage = PassThrough<Payload>;
 
-/// What comes out of an ensemble.
+/// The outcome of an ensemble.
 type Outcomes = Vec<Box<Payload>>;
 
 /// The most items that a worker takes at once.

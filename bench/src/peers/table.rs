@@ -1,4 +1,4 @@
-//! Whom `compare` can measure: a row each, with all that is said of one.
+//! The peers that `compare` can measure: a row each, with all its facts.
 
 use super::*;
 use crate::raw::Raw;
@@ -6,11 +6,11 @@ use crate::raw::Raw;
 /// Starts a contestant for the peer of this name, at rest.
 pub(super) type Start = fn(&'static str, Point, CpuPair) -> Result<Box<dyn Contestant>, Error>;
 
-/// Starts what is measured of a peer where requests arrive at a rate, at rest.
+/// Starts a peer for requests that arrive at a rate, at rest.
 pub(super) type StartOpenLoop =
     fn(u32, &'static str, Point, CpuPair) -> Result<Vec<Box<dyn OpenLoop>>, Error>;
 
-/// Starts one whose workers work on batches, at rest.
+/// Starts a peer whose workers work on batches, at rest.
 pub(super) type StartBatching = fn(Plan, CpuPair) -> Result<Box<dyn Batching>, Error>;
 
 /// A peer.
@@ -33,7 +33,7 @@ pub(super) enum Needs {
     Nothing,
     /// The feature `rivals`, which brings those that are heavy to build.
     Rivals,
-    /// The feature `aeron`, which wants tools that not everybody has.
+    /// The feature `aeron`, which needs tools that not every machine has.
     Aeron,
     /// [`mpservice::Environment`]; so it takes part only if it is named.
     Python,

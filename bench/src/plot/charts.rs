@@ -88,7 +88,7 @@ fn call(rows: &Rows<'_>) -> Option<Picture> {
     })
 }
 
-/// Dots for each contestant, the best first, a panel for each value of `apart`; and what is the same for all.
+/// Dots for each contestant, the best first, a panel for each value of `apart`; and the parameters that all share.
 fn dots(
     rows: &Rows<'_>,
     apart: &str,
@@ -145,7 +145,7 @@ fn latency(rows: &Rows<'_>) -> Option<Picture> {
         if let Some(keeps_up) = row.value("keeps_up") {
             return keeps_up == 0.0;
         }
-        let (asked, sent) = (row.place("rate_per_s"), row.value("sent_per_s"));
+        let (asked, sent) = (row.parameter("rate_per_s"), row.value("sent_per_s"));
         asked.zip(sent).is_some_and(|(asked, sent)| sent < 0.95 * asked as f64)
     };
     let of = |name: &str| {
@@ -153,7 +153,7 @@ fn latency(rows: &Rows<'_>) -> Option<Picture> {
         for one in &mut series {
             for point in &mut one.points {
                 point.is_hollow = rows.iter().any(|row| {
-                    row.who == one.who && row.place("rate_per_s") == Some(point.x as u64) && behind(row)
+                    row.who == one.who && row.parameter("rate_per_s") == Some(point.x as u64) && behind(row)
                 });
             }
         }
@@ -280,7 +280,7 @@ fn bulk(rows: &Rows<'_>) -> Option<Picture> {
 
 fn batch(rows: &Rows<'_>) -> Option<Picture> {
     let filled = |row: &Row| {
-        let size = row.place("batch_size").filter(|size| *size > 0)?;
+        let size = row.parameter("batch_size").filter(|size| *size > 0)?;
         Some(Figure::from(row.value("mean_batch")? / size as f64))
     };
     let ideal = |row: &Row| row.value("part_of_ideal").map(Figure::from);
@@ -340,7 +340,7 @@ fn stages(rows: &Rows<'_>) -> Option<Picture> {
         let of = select::at_richest(&select::with(rows, along), "window", along);
         let series = series(&of, along, ratio);
         let x = Scale::at_even(values(&of, along).into_iter().map(|value| value as f64), units::count)?;
-        let last = of.iter().filter(|row| row.who == "ringmill").max_by_key(|row| row.place(along));
+        let last = of.iter().filter(|row| row.who == "ringmill").max_by_key(|row| row.parameter(along));
         let further = last.and_then(|row| row.value("ratio_per_further"));
         let title = match further {
             Some(further) => format!("{title}: each further one {}", units::ratio(further)),
@@ -387,12 +387,12 @@ fn wake(rows: &Rows<'_>) -> Option<Picture> {
             let mut budgets: Vec<(u64, Point)> = fixed
                 .iter()
                 .filter_map(|row| {
-                    let spin = row.place("spin_us")?;
+                    let spin = row.parameter("spin_us")?;
                     Some((spin, point(row, spin.to_string())?))
                 })
                 .collect();
             budgets.sort_by_key(|(spin, _)| *spin);
-            let adaptive = of.iter().filter(|row| row.place("spin_us").is_none() && row.who != "futex");
+            let adaptive = of.iter().filter(|row| row.parameter("spin_us").is_none() && row.who != "futex");
             let adaptive: Vec<Point> = adaptive.filter_map(|row| point(row, "adaptive".into())).collect();
             let futex = of.iter().find(|row| row.who == "futex").and_then(|row| row.value(name));
             let budgets = budgets.into_iter().map(|(_, point)| point).collect();

@@ -78,9 +78,9 @@ fn write(area: &Area<'_>, (x, y): (f64, f64), words: &str, style: plotters::styl
 fn draw_lines(area: &Area<'_>, panels: &[Panel], columns: usize, width: f64) {
     let gutter = 6.0;
     let width = (width - 2.0 * MARGIN + gutter) / columns as f64 - gutter;
-    for (place, panel) in panels.iter().enumerate() {
-        let left = MARGIN + (place % columns) as f64 * (width + gutter);
-        let top = HEAD + (place / columns) as f64 * (PANEL + 8.0);
+    for (index, panel) in panels.iter().enumerate() {
+        let left = MARGIN + (index % columns) as f64 * (width + gutter);
+        let top = HEAD + (index / columns) as f64 * (PANEL + 8.0);
         draw_panel(area, panel, (left, top), width);
     }
 }
@@ -133,8 +133,8 @@ fn draw_panel(area: &Area<'_>, panel: &Panel, (left, top): (f64, f64), width: f6
 }
 
 /// Where a point of the chart lies in the whole picture, in pixels.
-fn pixels(chart: &Chart<'_, '_>, place: (f64, f64)) -> (f64, f64) {
-    let (x, y) = chart.backend_coord(&place);
+fn pixels(chart: &Chart<'_, '_>, point: (f64, f64)) -> (f64, f64) {
+    let (x, y) = chart.backend_coord(&point);
     (f64::from(x) / f64::from(FINE), f64::from(y) / f64::from(FINE))
 }
 
@@ -151,8 +151,8 @@ fn draw_level(chart: &Chart<'_, '_>, panel: &Panel, level: f64) {
 
 fn draw_series(chart: &Chart<'_, '_>, series: &Series) -> Option<Ending> {
     let look = series.look;
-    let places: Vec<(f64, f64)> = series.points.iter().map(|point| (point.x, point.y)).collect();
-    let last = *places.last()?;
+    let points: Vec<(f64, f64)> = series.points.iter().map(|point| (point.x, point.y)).collect();
+    let last = *points.last()?;
     let (thick, radius) = match look.rank {
         Rank::Ours => (2.75, 4.0),
         Rank::OursToo => (2.25, 3.5),
@@ -160,12 +160,12 @@ fn draw_series(chart: &Chart<'_, '_>, series: &Series) -> Option<Ending> {
     };
     let area = chart.plotting_area();
     if series.is_line && look.rank == Rank::Yardstick {
-        let path = DashedPathElement::new(places.clone(), px(5.0), px(4.0), line(look.color, 1.5));
+        let path = DashedPathElement::new(points.clone(), px(5.0), px(4.0), line(look.color, 1.5));
         area.draw(&path).expect(DRAWN);
     } else if series.is_line {
-        area.draw(&PathElement::new(places.clone(), line(look.color, thick))).expect(DRAWN);
+        area.draw(&PathElement::new(points.clone(), line(look.color, thick))).expect(DRAWN);
     }
-    for (point, at) in series.points.iter().zip(&places) {
+    for (point, at) in series.points.iter().zip(&points) {
         if let Some((low, high)) = point.spread {
             let whisker = [(point.x, low), (point.x, high)];
             area.draw(&PathElement::new(whisker, line(look.color, 1.25))).expect(DRAWN);
@@ -264,8 +264,8 @@ fn draw_dots(area: &Area<'_>, who: &[String], panels: &[DotPanel], width: f64) {
         let color = if look.is_ours() { look.color } else { style::INK };
         write(area, (left - 10.0, y), who, text(color, NAMES, look.is_ours(), Anchor::Right));
     }
-    for (place, panel) in panels.iter().enumerate() {
-        let left = left + place as f64 * (width + gutter);
+    for (index, panel) in panels.iter().enumerate() {
+        let left = left + index as f64 * (width + gutter);
         write(area, (left, HEAD + 10.0), &panel.title, text(style::INK, NAMES, true, Anchor::Left));
         let part = area.clone().shrink((px(left), px(top)), (px(width), px(height + FOOT)));
         let words =

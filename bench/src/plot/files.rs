@@ -21,7 +21,7 @@ const PAGE: &str = "index.html";
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReportError {
-    /// What should be the report's folder is something else.
+    /// The report's path is not a folder.
     #[error("cannot write a report into {}: it is not a folder", .dir.display())]
     NotAFolder {
         /// The folder asked for.
@@ -51,7 +51,7 @@ pub enum ReportError {
         /// What the system said.
         source: io::Error,
     },
-    /// A line is not what it should be.
+    /// A line is malformed.
     #[error("{}, line {line}, is not what compare writes there", .path.display())]
     Line {
         /// The file.
@@ -70,8 +70,7 @@ pub struct Folder {
 }
 
 impl Folder {
-    /// Makes the folder if there is none, and tries whether it can be written to: whoever measures for hours wants to
-    /// know before.
+    /// Makes the folder if there is none, and checks that it can be written to, before a measurement of hours begins.
     ///
     /// # Errors
     ///
@@ -86,7 +85,7 @@ impl Folder {
         folder.stage().map(|_| folder)
     }
 
-    /// Writes the report of `rows`, which `runs` gave, in the place of the one that may be there.
+    /// Writes the report of `rows`, which `runs` gave, over a former one.
     ///
     /// # Errors
     ///
@@ -165,8 +164,8 @@ impl Measured {
         Ok(Self { rows: lines(&rows)?, runs })
     }
 
-    /// Adds what was measured elsewhere, or later: where both have a row of the same contestant at the same point in
-    /// the same regime, the one of `other` takes the place of ours.
+    /// Adds rows measured elsewhere, or later: if both have a row of one contestant at one point in one regime, the row of
+    /// `other` replaces ours.
     pub fn add(&mut self, other: Self) {
         for row in other.rows {
             self.add_row(row);

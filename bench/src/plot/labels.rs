@@ -16,8 +16,8 @@ pub(super) fn spread(wanted: &[f64], gap: f64, low: f64, high: f64) -> Vec<f64> 
         members: usize,
     }
     let mut blocks: Vec<Block> = Vec::new();
-    for &place in &order {
-        blocks.push(Block { first: wanted[place], members: 1 });
+    for &index in &order {
+        blocks.push(Block { first: wanted[index], members: 1 });
         loop {
             let last = blocks.last_mut().expect("one was just added");
             let length = (last.members - 1) as f64 * gap;
@@ -39,8 +39,8 @@ pub(super) fn spread(wanted: &[f64], gap: f64, low: f64, high: f64) -> Vec<f64> 
     let heights = blocks
         .iter()
         .flat_map(|block| (0..block.members).map(move |member| block.first + member as f64 * gap));
-    for (&place, height) in order.iter().zip(heights) {
-        spread[place] = height;
+    for (&index, height) in order.iter().zip(heights) {
+        spread[index] = height;
     }
     spread
 }

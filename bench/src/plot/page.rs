@@ -4,7 +4,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::run::Run;
 use super::{charts, draw, words};
-use crate::report::{PLACES, Row};
+use crate::report::{PARAMETERS, Row};
 use crate::rounds::{Regime, TOLERANCE};
 
 /// What is drawn of some rows.
@@ -100,7 +100,7 @@ const CHAPTERS: [Chapter; 10] = [
     },
 ];
 
-/// What is said of rows of a job that has no chapter.
+/// The text for rows of a job that has no chapter.
 const UNKNOWN: &str = "This version of compare knows no picture of this job.";
 
 /// Tables with more rows are folded.
@@ -237,10 +237,12 @@ fn count(rows: usize) -> String {
     if rows == 1 { "1 row of figures".to_owned() } else { format!("{rows} rows of figures") }
 }
 
-/// A column for every place and every figure that a row has.
+/// A column for every parameter and every figure that a row has.
 fn table(rows: &[&Row]) -> Markup {
-    let places: Vec<&str> =
-        PLACES.into_iter().filter(|place| rows.iter().any(|row| row.place(place).is_some())).collect();
+    let parameters: Vec<&str> = PARAMETERS
+        .into_iter()
+        .filter(|parameter| rows.iter().any(|row| row.parameter(parameter).is_some()))
+        .collect();
     let mut figures: Vec<&str> = Vec::new();
     for (name, _) in rows.iter().flat_map(|row| &row.figures) {
         if !figures.contains(&name.as_str()) {
@@ -254,15 +256,15 @@ fn table(rows: &[&Row]) -> Markup {
                 thead {
                     tr {
                         th.name { "who" }
-                        @for name in places.iter().chain(&figures) { th { (words::heading(name)) } }
+                        @for name in parameters.iter().chain(&figures) { th { (words::heading(name)) } }
                     }
                 }
                 tbody {
                     @for row in rows {
                         tr.ours[has_rivals && row.who == "ringmill"] {
                             td.name { (row.who) }
-                            @for place in &places {
-                                td { @if let Some(value) = row.place(place) { (words::place(place, value)) } }
+                            @for parameter in &parameters {
+                                td { @if let Some(value) = row.parameter(parameter) { (words::parameter(parameter, value)) } }
                             }
                             @for name in &figures {
                                 td { @if let Some(value) = row.value(name) { (words::figure(name, value)) } }

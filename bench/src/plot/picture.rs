@@ -1,4 +1,4 @@
-//! What a picture shows, before it is drawn: panels of lines over an axis, or panels of dots beside names.
+//! A picture's contents, before it is drawn: panels of lines over an axis, or panels of dots beside names.
 
 use super::scale::Scale;
 use super::style::Look;
@@ -9,7 +9,7 @@ pub(super) struct Picture {
     /// The file's name without its ending: `stream-window-near`.
     pub(super) name: String,
     pub(super) title: String,
-    /// What was held fixed, and where it was measured.
+    /// The fixed parameters, and the regime.
     pub(super) note: String,
     /// In pixels.
     pub(super) width: i32,

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 /// One run of `compare`: what its rows cannot say themselves.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Run {
-    /// What was typed, or what comes to the same.
+    /// The command as typed, or an equal one.
     pub command: String,
     /// When it began: RFC 3339, UTC.
     pub date: String,

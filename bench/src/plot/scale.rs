@@ -1,4 +1,4 @@
-//! Axes: from figures to places, and which places are named. Pure.
+//! Axes: from figures to positions, and which positions are named. Pure.
 
 use std::ops::Range;
 
@@ -15,7 +15,7 @@ pub(super) struct Scale {
     ticks: Vec<Tick>,
 }
 
-/// A place of an axis that has a name.
+/// A position of an axis that has a name.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Tick {
     pub(super) at: f64,
@@ -112,12 +112,12 @@ impl Scale {
     /// Of ticks whose names would overlap, the larger remains.
     fn thin_out(&mut self) {
         let mut next = f64::INFINITY;
-        let places: Vec<f64> = self.ticks.iter().map(|tick| self.place(tick.at)).collect();
-        for (index, place) in places.into_iter().enumerate().rev() {
-            if next - place < CLOSEST {
+        let positions: Vec<f64> = self.ticks.iter().map(|tick| self.position(tick.at)).collect();
+        for (index, position) in positions.into_iter().enumerate().rev() {
+            if next - position < CLOSEST {
                 self.ticks.remove(index);
             } else {
-                next = place;
+                next = position;
             }
         }
     }
@@ -139,13 +139,13 @@ impl Scale {
     }
 
     /// Where `figure` lies: 0 at the axis' begin, 1 at its end. What lies outside is put at the nearer one.
-    pub(super) fn place(&self, figure: f64) -> f64 {
+    pub(super) fn position(&self, figure: f64) -> f64 {
         let position = |figure: f64| if self.logarithmic { figure.ln() } else { figure };
         let (low, high) = (position(self.low), position(self.high));
         ((position(figure) - low) / (high - low)).clamp(0.0, 1.0)
     }
 
-    /// The places that have names.
+    /// The positions that have names.
     pub(super) fn ticks(&self) -> &[Tick] {
         &self.ticks
     }
@@ -156,7 +156,7 @@ impl Ranged for Scale {
     type ValueType = f64;
 
     fn map(&self, figure: &f64, (from, to): (i32, i32)) -> i32 {
-        from + (self.place(*figure) * f64::from(to - from)).round() as i32
+        from + (self.position(*figure) * f64::from(to - from)).round() as i32
     }
 
     /// The ticks; nothing between them.
@@ -219,8 +219,8 @@ mod tests {
         let windows = [16.0, 64.0, 256.0, 1024.0, 4096.0, 16384.0, 65536.0];
         let scale = Scale::at(windows, units::count).unwrap();
         assert_eq!(names(&scale), ["16", "64", "256", "1024", "4096", "16384", "65536"]);
-        assert_eq!((scale.place(16.0), scale.place(65536.0)), (0.0, 1.0));
-        assert!((scale.place(1024.0) - 0.5).abs() < 1e-9);
+        assert_eq!((scale.position(16.0), scale.position(65536.0)), (0.0, 1.0));
+        assert!((scale.position(1024.0) - 0.5).abs() < 1e-9);
     }
 
     #[test]
@@ -232,7 +232,7 @@ mod tests {
     #[test]
     fn a_single_place_is_in_the_middle() {
         let scale = Scale::at([8.0], units::count).unwrap();
-        assert_eq!((scale.place(8.0), names(&scale)), (0.5, vec!["8"]));
+        assert_eq!((scale.position(8.0), names(&scale)), (0.5, vec!["8"]));
     }
 
     #[test]
@@ -251,7 +251,7 @@ mod tests {
         assert_eq!(names(&scale), ["0.3", "1", "3", "10", "30", "100", "300", "1k"]);
         let scale = Scale::logarithmic([1.0, 3e8], units::count).unwrap();
         assert_eq!(names(&scale)[..4], ["1", "10", "100", "1k"]);
-        assert!(scale.place(1.0) > 0.0 && scale.place(3e8) < 1.0);
+        assert!(scale.position(1.0) > 0.0 && scale.position(3e8) < 1.0);
     }
 
     #[test]
@@ -267,7 +267,7 @@ mod tests {
     fn even_axes_begin_at_zero() {
         let scale = Scale::from_zero([0.4, 97.0], units::count).unwrap();
         assert_eq!(names(&scale), ["0", "20", "40", "60", "80", "100"]);
-        assert_eq!(scale.place(0.0), 0.0);
+        assert_eq!(scale.position(0.0), 0.0);
         assert_eq!(names(&Scale::from_zero([0.0], units::count).unwrap())[0], "0");
     }
 

@@ -4,43 +4,47 @@ use std::collections::BTreeSet;
 
 use super::picture::{Point, Series};
 use super::words;
-use crate::report::{PLACES, Row};
+use crate::report::{PARAMETERS, Row};
 
 /// Rows of one job in one regime.
 pub(super) type Rows<'a> = [&'a Row];
 
-/// The values that a place has, in order.
-pub(super) fn values(rows: &Rows<'_>, place: &str) -> BTreeSet<u64> {
-    rows.iter().filter_map(|row| row.place(place)).collect()
+/// The values that a parameter has, in order.
+pub(super) fn values(rows: &Rows<'_>, parameter: &str) -> BTreeSet<u64> {
+    rows.iter().filter_map(|row| row.parameter(parameter)).collect()
 }
 
-/// The rows that are at `value`, or for which `place` means nothing.
-pub(super) fn at<'a>(rows: &Rows<'a>, place: &str, value: u64) -> Vec<&'a Row> {
-    rows.iter().copied().filter(|row| row.place(place).is_none_or(|at| at == value)).collect()
+/// The rows whose `parameter` is `value`, or that do not have it.
+pub(super) fn at<'a>(rows: &Rows<'a>, parameter: &str, value: u64) -> Vec<&'a Row> {
+    rows.iter().copied().filter(|row| row.parameter(parameter).is_none_or(|at| at == value)).collect()
 }
 
-/// The rows for which `place` means something.
-pub(super) fn with<'a>(rows: &Rows<'a>, place: &str) -> Vec<&'a Row> {
-    rows.iter().copied().filter(|row| row.place(place).is_some()).collect()
+/// The rows that have `parameter`.
+pub(super) fn with<'a>(rows: &Rows<'a>, parameter: &str) -> Vec<&'a Row> {
+    rows.iter().copied().filter(|row| row.parameter(parameter).is_some()).collect()
 }
 
-/// Only the rows at the value of `place` at which `along` has the most different values, so that a plot along
-/// `along` holds `place` fixed; the larger one if several have.
-pub(super) fn at_richest<'a>(rows: &Rows<'a>, place: &str, along: &str) -> Vec<&'a Row> {
-    let richest = values(rows, place).into_iter().max_by_key(|value| {
-        let there: Vec<&Row> = rows.iter().copied().filter(|row| row.place(place) == Some(*value)).collect();
+/// Only the rows at the value of `parameter` at which `along` has the most different values, so that a plot along
+/// `along` holds `parameter` fixed; the larger one if several have.
+pub(super) fn at_richest<'a>(rows: &Rows<'a>, parameter: &str, along: &str) -> Vec<&'a Row> {
+    let richest = values(rows, parameter).into_iter().max_by_key(|value| {
+        let there: Vec<&Row> =
+            rows.iter().copied().filter(|row| row.parameter(parameter) == Some(*value)).collect();
         (values(&there, along).len(), *value)
     });
-    richest.map_or_else(|| rows.to_vec(), |value| at(rows, place, value))
+    richest.map_or_else(|| rows.to_vec(), |value| at(rows, parameter, value))
 }
 
-/// "64 B, window 256": the places at which all of `rows` are, apart from `except`.
+/// "64 B, window 256": the parameters that all of `rows` share, apart from `except`.
 pub(super) fn fixed(rows: &Rows<'_>, except: &[&str]) -> String {
-    let described = PLACES.into_iter().filter(|place| !except.contains(place)).filter_map(|place| {
-        let values = values(rows, place);
-        let (&value, 1) = (values.first()?, values.len()) else { return None };
-        rows.iter().all(|row| row.place(place) == Some(value)).then(|| words::described(place, value))
-    });
+    let described =
+        PARAMETERS.into_iter().filter(|parameter| !except.contains(parameter)).filter_map(|parameter| {
+            let values = values(rows, parameter);
+            let (&value, 1) = (values.first()?, values.len()) else { return None };
+            rows.iter()
+                .all(|row| row.parameter(parameter) == Some(value))
+                .then(|| words::described(parameter, value))
+        });
     described.collect::<Vec<_>>().join(", ")
 }
 
@@ -57,23 +61,26 @@ impl From<f64> for Figure {
     }
 }
 
-/// One series for each contestant, and for each combination of places other than `x` that differ among a
+/// One series for each contestant, and for each combination of parameters other than `x` that differ among a
 /// contestant's rows; in the order of the rows, points from left to right.
 pub(super) fn series(rows: &Rows<'_>, x: &str, y: impl Fn(&Row) -> Option<Figure>) -> Vec<Series> {
     let mut all: Vec<(Vec<(&str, u64)>, Series)> = Vec::new();
     for row in rows {
-        let (Some(at), Some(figure)) = (row.place(x), y(row)) else { continue };
-        let differs = |place: &&str| {
+        let (Some(at), Some(figure)) = (row.parameter(x), y(row)) else { continue };
+        let differs = |parameter: &&str| {
             let same = rows.iter().filter(|other| other.who == row.who);
-            *place != x && same.map(|other| other.place(place)).collect::<BTreeSet<_>>().len() > 1
+            *parameter != x && same.map(|other| other.parameter(parameter)).collect::<BTreeSet<_>>().len() > 1
         };
-        let apart: Vec<(&str, u64)> =
-            PLACES.into_iter().filter(differs).filter_map(|place| Some((place, row.place(place)?))).collect();
+        let apart: Vec<(&str, u64)> = PARAMETERS
+            .into_iter()
+            .filter(differs)
+            .filter_map(|parameter| Some((parameter, row.parameter(parameter)?)))
+            .collect();
         let point = Point { x: at as f64, y: figure.value, spread: figure.spread, ..Point::default() };
-        match all.iter_mut().find(|(places, series)| series.who == row.who && *places == apart) {
+        match all.iter_mut().find(|(parameters, series)| series.who == row.who && *parameters == apart) {
             Some((_, series)) => series.points.push(point),
             None => {
-                let words = apart.iter().map(|(place, value)| words::described(place, *value));
+                let words = apart.iter().map(|(parameter, value)| words::described(parameter, *value));
                 let label = std::iter::once(row.who.clone()).chain(words).collect::<Vec<_>>().join(", ");
                 let series = Series { label, ..Series::line(&row.who, vec![point]) };
                 all.push((apart, series));

@@ -59,7 +59,7 @@ pub(super) struct Look {
     pub(super) rank: Rank,
 }
 
-/// Who stands in front.
+/// Which contestant stands in front.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Rank {
     /// Drawn dashed and without points, behind everything.
@@ -94,10 +94,10 @@ impl Look {
         if YARDSTICKS.contains(&who) {
             return Self { color: SOFT_INK, shape: Shape::Diamond, rank: Rank::Yardstick };
         }
-        // A rival that nobody has thought of yet looks like the one that its letters add up to.
-        let place = RIVALS.iter().position(|(name, ..)| *name == who);
-        let place = place.unwrap_or_else(|| who.bytes().map(usize::from).sum());
-        let (_, color, shape) = RIVALS[place % RIVALS.len()];
+        // An unknown rival looks like the one that its letters add up to.
+        let index = RIVALS.iter().position(|(name, ..)| *name == who);
+        let index = index.unwrap_or_else(|| who.bytes().map(usize::from).sum());
+        let (_, color, shape) = RIVALS[index % RIVALS.len()];
         Self { color, shape, rank: Rank::Rival }
     }
 
@@ -166,8 +166,8 @@ mod tests {
 
     #[test]
     fn no_two_rivals_look_the_same() {
-        for (place, (one, ..)) in RIVALS.iter().enumerate() {
-            for (other, ..) in &RIVALS[..place] {
+        for (index, (one, ..)) in RIVALS.iter().enumerate() {
+            for (other, ..) in &RIVALS[..index] {
                 assert_ne!(Look::of(one), Look::of(other), "{one}, {other}");
             }
         }

@@ -60,8 +60,8 @@ fn with_unit(name: &str) -> String {
     }
 }
 
-/// A place's value in a table.
-pub(super) fn place(name: &str, value: u64) -> String {
+/// A parameter's value in a table.
+pub(super) fn parameter(name: &str, value: u64) -> String {
     match name {
         "payload_bytes" => bytes(value as f64),
         _ => units::precise(value as f64),
@@ -77,7 +77,7 @@ pub(super) fn figure(name: &str, value: f64) -> String {
     }
 }
 
-/// A place in a sentence or beside a line: "64 B", "window 256", "2 workers".
+/// A parameter in a sentence or beside a line: "64 B", "window 256", "2 workers".
 pub(super) fn described(name: &str, value: u64) -> String {
     let text = count(value as f64);
     let many = if value == 1 { "" } else { "s" };
@@ -105,7 +105,7 @@ mod tests {
         assert_eq!(heading("rounds"), "rounds");
         assert_eq!(described("threads", 1), "1 calling thread");
         assert_eq!(described("rate_per_s", 10_000), "10k/s");
-        assert_eq!(place("window", 65_536), "65,536");
+        assert_eq!(parameter("window", 65_536), "65,536");
         assert_eq!(figure("segment_bytes", 1_048_576.0), "1 MiB");
     }
 }
