@@ -1,5 +1,4 @@
-//! Another attempt: an input outlives the workers that die with it, wherever it and its outcome lie, until the
-//! outcome is committed.
+//! Retries: an input outlives the workers that die with it, wherever it and its outcome lie, until the outcome is committed.
 
 mod common;
 
@@ -51,7 +50,7 @@ macro_rules! write {
     }};
 }
 
-/// One attempt, by a worker that dies there.
+/// One attempt, by a worker that dies at this point.
 fn attempt(f: &Fixture, me: Token, input: &[u8], outcome: &[u8], dies: Dies) {
     let task = f.drain(0, me).pop().unwrap();
     assert_eq!(task.payload().unwrap(), input);
@@ -234,7 +233,7 @@ fn the_block_of_an_outcome_that_gives_way_to_an_error_is_given_back() {
     let mut keeping = begun(&f, 0, f.arrive(FIRST)).keep_input();
     assert!(keeping.block_place(200).unwrap().write(0, &pattern(2, 200)));
     let mut keeping = keeping.done().keep_input_for_error(0);
-    assert_eq!(in_use(&f.segment), [0, 0], "nobody lists it");
+    assert_eq!(in_use(&f.segment), [0, 0], "no task lists it");
     write!(keeping, b"an error record");
     keeping.set_length(15);
     f.finish(keeping.done(), true);
@@ -242,9 +241,9 @@ fn the_block_of_an_outcome_that_gives_way_to_an_error_is_given_back() {
     assert_eq!((in_use(&f.segment), check(&f.segment)), (vec![0, 0], vec![]));
 }
 
-/// Symptom: with three stages and inputs kept, "all blocks are in use" although there are two for each task. Cause:
-/// a task held the block of its input, that of the stage before, and that of its outcome. Fix: the one from the stage
-/// before, which nobody needs, goes first.
+/// Symptom: with three stages and inputs kept, "all blocks are in use" although there are two for each task. Cause: a task held
+/// the block of its input, that of the stage before, and that of its outcome. Fix: the block of the stage before, which no
+/// participant needs, goes first.
 #[test]
 fn two_blocks_are_enough_for_a_task_whose_inputs_are_kept() {
     let f = Fixture::new();
@@ -266,9 +265,9 @@ fn two_blocks_are_enough_for_a_task_whose_inputs_are_kept() {
     assert_eq!((in_use(&f.segment), check(&f.segment)), (vec![0, 0], vec![]));
 }
 
-/// Symptom: an outcome that nobody could read ("is corrupted"), after a worker had died between freeing the block
-/// that a task kept and naming the next. Cause: the block that was freed was claimed again for the outcome of the
-/// other attempt, and freed once more. Fix: what is named is never a block that was freed, and even so no harm.
+/// Symptom: an unreadable outcome ("is corrupted"), after a worker had died between freeing the block that a task kept and naming
+/// the next. Cause: the retry claimed the freed block for its outcome, and freed it again. Fix: a task never names a freed block,
+/// and a second free would do no harm.
 #[test]
 fn a_kept_block_that_was_freed_is_not_freed_again_under_an_outcome() {
     let outcome = pattern(7, 200);
@@ -295,9 +294,9 @@ fn a_kept_block_that_was_freed_is_not_freed_again_under_an_outcome() {
     }
 }
 
-/// Symptom: a request was called poisonous by a servlet of which hardly a worker had died. Cause: a worker of the
-/// stage before that had died while it moved the request on left its own servlet's count with it. Fix: what was
-/// moved to a node, and not tried there again, has none.
+/// Symptom: a servlet called a request poisonous although hardly any of its workers had died. Cause: a worker of the stage before
+/// died while it moved the request on, and left its own servlet's count with it. Fix: a request that was moved to a node, and not
+/// retried there, has no count.
 #[test]
 fn attempts_do_not_travel_to_the_next_node_with_a_dead_mover() {
     let f = Fixture::new();

@@ -52,7 +52,7 @@ fn a_request_that_is_not_sent_is_given_back() {
 }
 
 #[test]
-fn a_place_takes_what_fits_and_nothing_else() {
+fn a_buffer_takes_what_fits_and_nothing_else() {
     let f = Fixture::new();
     let mut filling = f.begin(0, f.client());
     let mut place = filling.inline_place();
@@ -131,7 +131,7 @@ fn an_inline_outcome_keeps_the_block_of_the_input_until_the_end() {
     assert_eq!(in_use(&f.segment), [0, 0]);
 }
 
-/// However often the place is asked for, the blocks of one task are two at most.
+/// However often a guard asks for its buffer, a task has two blocks at most.
 #[test]
 fn growing_payloads_do_not_pile_up() {
     let f = Fixture::new();
@@ -202,12 +202,12 @@ fn there_is_no_way_to_a_node_that_does_not_exist() {
 /// Symptom: with most tasks cancelled, a ring could come round to a cell that was claimed and not drained;
 /// had its reader died then, the next one would have found the ring empty for ever. Cause: a reader freed
 /// an abandoned task where it claimed it, so that the id could be pushed again before `head` had moved.
-/// Fix: who claims it frees it later.
+/// Fix: the reader that claims it frees it later.
 #[test]
 fn an_abandoned_task_is_freed_after_its_cell_is_drained() {
     let f = Fixture::new();
     let (client, worker) = (f.client(), f.arrive(WORKER));
-    let task = f.send(0, client, b"nobody waits");
+    let task = f.send(0, client, b"no caller waits");
     assert!(f.cancel(task), "in time");
     let freed = f.segment.freed();
     let (rings, _awaiting) = (freed.count(), freed.await_rings());
@@ -254,7 +254,7 @@ fn a_task_cancelled_after_its_outcome_is_freed_by_its_caller() {
 
 #[test]
 #[should_panic(expected = "somebody waits for task 0")]
-fn a_task_that_somebody_waits_for_is_not_discarded() {
+fn a_task_that_a_caller_waits_for_is_not_discarded() {
     let f = Fixture::new();
     f.send(0, f.client(), b"");
     let _ = f.drain(0, f.arrive(WORKER)).pop().unwrap().discard();
@@ -332,7 +332,7 @@ fn an_id_that_no_task_has_is_none() {
 /// by taking it up in another segment. Cause: who may have a guard was prose. Fix: it is taken up once, and where it was
 /// claimed.
 #[test]
-fn a_task_that_was_put_aside_is_taken_up_in_its_own_segment() {
+fn a_parked_task_is_resumed_in_its_own_segment() {
     let f = Fixture::new();
     let others = [f.attach().unwrap(), Segment::inspect(f.place()).unwrap(), Fixture::new().segment];
     f.send(0, f.client(), b"input");

@@ -1,4 +1,4 @@
-//! `check` finds each thing that must not be, and nothing in a segment that is well.
+//! `check` finds each inconsistency, and none in a consistent segment.
 
 mod common;
 
@@ -10,7 +10,7 @@ const WORKER: u32 = 1;
 const PATTERN: &[u8] = b"a pattern that is there once";
 
 #[test]
-fn a_segment_in_every_phase_is_well() {
+fn a_segment_in_every_phase_is_consistent() {
     let f = Fixture::new();
     let (client, worker) = (f.client(), f.arrive(WORKER));
     assert_eq!(check(&f.segment), []);
@@ -57,7 +57,7 @@ fn an_owner_that_is_dead() {
 }
 
 #[test]
-fn an_owner_that_is_nobody() {
+fn an_owner_that_is_no_participant() {
     let f = Fixture::new();
     f.send(5, f.client(), PATTERN);
     drop(f.drain(0, f.arrive(WORKER)));
@@ -139,9 +139,9 @@ fn a_block_that_its_task_does_not_have() {
     filling.abandon();
 }
 
-/// Its number at the doorbell, and whose its place is, follow from the plan.
+/// A worker's number at the doorbell, and the token in its row, follow from the plan.
 #[test]
-fn a_doorbell_or_a_place_that_names_somebody_else() {
+fn a_doorbell_or_a_row_that_names_another_participant() {
     let f = Fixture::new();
     let doorbell = f.segment.node(1).unwrap().doorbell();
     doorbell.announce(1);
@@ -168,7 +168,7 @@ fn a_doorbell_or_a_place_that_names_somebody_else() {
 }
 
 #[test]
-fn problems_read_like_sentences() {
+fn problems_print_as_sentences() {
     let lost = Problem::LostBlock { class: 1, block: 2, owner: 3 };
     assert_eq!(lost.to_string(), "block 2 of class 1: its task does not have it");
     let bad = Problem::BadLap { node: 1, position: 0, lap: 77 };

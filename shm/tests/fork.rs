@@ -1,5 +1,5 @@
-//! Branches over a real segment: they read the input where it lies, are joined once, and leave nothing behind,
-//! whoever dies.
+//! Branches over a real segment: they read the input where it lies, are joined once, and leave nothing behind, whichever
+//! participant dies.
 
 mod common;
 
@@ -34,7 +34,7 @@ fn fork_spec() -> Spec {
     }
 }
 
-/// A request in the hands of two workers, one for each branch.
+/// A request with two workers, one for each branch.
 struct Scene {
     f: Fixture,
     left: Token,
@@ -61,7 +61,7 @@ impl Scene {
         (parent, left.unwrap(), right.unwrap())
     }
 
-    /// The same before it is forked, in the hands of `left`.
+    /// The request before it is forked, claimed by `left`.
     fn claimed(&self, input: &[u8]) -> Claimed<'_> {
         let f = &self.f;
         let mut filling = f.begin(0, f.client());
@@ -104,7 +104,7 @@ impl Scene {
         task.unwrap()
     }
 
-    /// What the layer above does with what a repairer is given.
+    /// Handles the orphans of a repair as the layer above does.
     fn settle(&self, orphan: Orphan<'_>) {
         let task = match orphan {
             Orphan::Join(join) => self.join(join),
@@ -143,7 +143,7 @@ impl Scene {
         let done = self.f.outcome(self.f.task(0)).unwrap();
         assert_eq!((done.payload().unwrap(), done.is_error()), (outcome, error));
         if done.may_have_branches() {
-            assert!(!done.cancel(), "nobody is late");
+            assert!(!done.cancel(), "no branch is late");
         } else {
             done.free();
         }
@@ -245,8 +245,8 @@ fn there_is_no_value_while_a_branch_is_under_way() {
     assert!(s.finish(right, b"error", true).unwrap().value_place().is_none());
 }
 
-/// Symptom: a caller read an empty error. Cause: who joined wrote the record to the branch that had failed,
-/// and then said that it lay with an earlier branch, which had been skipped meanwhile. Fix: it remembers.
+/// Symptom: a caller read an empty error. Cause: the joiner wrote the record to the branch that had failed, but then named an
+/// earlier branch, which had been skipped meanwhile. Fix: it remembers the branch.
 #[test]
 fn an_error_record_stays_where_it_was_written() {
     let s = Scene::new();
@@ -334,7 +334,7 @@ fn an_outer_fork_waits_for_a_late_inner_branch() {
 }
 
 #[test]
-fn routes_that_are_none_are_refused() {
+fn invalid_routes_are_refused() {
     type Break = fn(&mut Spec);
     let cases: [Break; 4] = [
         |s| s.forks[0].next = Target::Node(9),
@@ -494,7 +494,7 @@ impl Scene {
 /// Symptom: a request was never freed. Cause: its caller had gone, and its worker died after it had ended it
 /// and before it had looked whether its branches were at rest. Fix: it is DONE of the worker.
 #[test]
-fn a_request_that_ended_for_nobody_is_freed() {
+fn a_request_that_ended_after_its_caller_had_gone_is_freed() {
     let s = Scene::new();
     let (task, left, right) = s.forked(b"input");
     assert!(s.finish(right, b"R", false).is_none());
@@ -506,9 +506,9 @@ fn a_request_that_ended_for_nobody_is_freed() {
     s.is_free();
 }
 
-/// The same with a branch under way: the last one frees it.
+/// With a pending branch: the last branch frees the request.
 #[test]
-fn a_request_that_ended_for_nobody_waits_for_its_branches() {
+fn a_request_that_ended_after_its_caller_had_gone_waits_for_its_branches() {
     let s = Scene::new();
     let (task, left, right) = s.forked(b"input");
     let join = s.finish(left, b"L", true).unwrap();
@@ -521,7 +521,7 @@ fn a_request_that_ended_for_nobody_waits_for_its_branches() {
     s.is_free();
 }
 
-/// One that was being freed is freed, whole.
+/// A request that was being freed is freed, whole.
 #[test]
 fn a_request_that_was_being_freed_is_freed() {
     let s = Scene::new();
@@ -550,10 +550,10 @@ fn a_request_that_was_being_freed_is_freed() {
     s.is_free();
 }
 
-/// Symptom: a caller that waits for any of many was never told. Cause: the worker died between the outcome
-/// and the bit. Fix: the repairer sets it again.
+/// Symptom: a caller that waits for any of many requests was never woken. Cause: the worker died between the outcome and the bit.
+/// Fix: the repairer sets the bit again.
 #[test]
-fn a_caller_that_waits_for_notice_is_told() {
+fn a_caller_that_waits_for_notice_is_woken() {
     let s = Scene::new();
     let task = s.claimed(b"input").task();
     assert!(!s.f.act(s.f.client()).client().ask_for_notice(task));
@@ -568,7 +568,7 @@ fn a_caller_that_waits_for_notice_is_told() {
 }
 
 #[test]
-fn a_value_over_what_was_passed_through_is_not_made_twice() {
+fn a_value_over_a_passed_through_input_is_not_joined_twice() {
     let s = Scene::new();
     let (_, left, right) = s.forked(b"input");
     assert!(right.finish(false).is_none(), "its outcome is the input");

@@ -1,5 +1,5 @@
-//! Each row of the table in `repair`: what a dead participant leaves is put right, once, however often and
-//! by whomever it is repaired.
+//! Each row of the table in `repair`: the traces of a dead participant are repaired once, however often a repair runs and
+//! whichever participant repairs.
 
 mod common;
 
@@ -124,7 +124,7 @@ fn claimed_and_drained_is_answered() {
 }
 
 #[test]
-fn claimed_and_drained_can_be_tried_again() {
+fn claimed_and_drained_can_be_retried() {
     let f = Fixture::new();
     let (worker, other) = (f.arrive(WORKER), f.arrive(OTHER));
     f.send(0, f.client(), b"idempotent");
@@ -232,7 +232,7 @@ fn a_lock_held_by_the_dead_is_freed() {
 }
 
 #[test]
-fn the_doorbell_forgets_the_dead_and_everybody_is_woken() {
+fn the_doorbell_forgets_the_dead_and_every_sleeper_is_woken() {
     let f = Fixture::new();
     let (dead, other) = (f.arrive(WORKER), f.arrive(OTHER));
     let node = f.segment.node(0).unwrap();
@@ -298,7 +298,7 @@ fn a_caller_whose_worker_died_before_it_woke_it_is_woken() {
 }
 
 #[test]
-fn what_a_dead_repairer_left_is_repaired_by_the_same_rules() {
+fn a_dead_repairers_traces_are_repaired_by_the_same_rules() {
     let f = Fixture::new();
     let (worker, repairer) = (f.arrive(WORKER), f.arrive(OTHER));
     let task = f.send(0, f.client(), b"begun");
@@ -329,7 +329,7 @@ fn adopted_and_not_pushed_is_pushed() {
 }
 
 #[test]
-fn a_place_taken_again_does_not_revive_its_former_token() {
+fn a_reused_row_does_not_revive_its_former_token() {
     let f = Fixture::new();
     let first = f.arrive(WORKER);
     assert!(!f.segment.is_dead(first));
@@ -340,15 +340,14 @@ fn a_place_taken_again_does_not_revive_its_former_token() {
     // No mark by a supervisor: the free byte of the lease is proof enough.
     f.leave(second);
     assert!(f.segment.is_dead(second));
-    assert!(f.segment.is_dead(token(1000, 1)), "no such place");
+    assert!(f.segment.is_dead(token(1000, 1)), "no such row");
 }
 
-/// Symptom: the doorbell kept what a dead worker had left and forgot a living one; a living holder of the reader lock was
-/// robbed, and its unlock freed the next holder's. Cause: the bytes of the participant table were believed against the
-/// plan and against the kernel. Fix: who a participant is follows from the plan, whether it lives from its lease, and a
-/// holder frees only its own lock.
+/// Symptom: the doorbell kept a dead worker's bit and forgot a living worker; a living holder lost the reader lock, and its unlock
+/// freed the next holder's. Cause: repairers trusted the participant table against the plan and the kernel. Fix: a participant's
+/// identity follows from the plan, its life from its lease, and a holder frees only its own lock.
 #[test]
-fn the_plan_and_the_kernel_are_believed_and_not_the_table() {
+fn the_plan_and_the_kernel_are_trusted_and_not_the_table() {
     let f = Fixture::new();
     let (dead, alive) = (f.arrive(WORKER), f.arrive(OTHER));
     let node = f.segment.node(0).unwrap();
@@ -370,7 +369,7 @@ fn the_plan_and_the_kernel_are_believed_and_not_the_table() {
     let bell = node.bell(1).unwrap().count();
     f.repair(dead, f.client(), |_| {});
     assert_eq!(node.doorbell().sleepers(), 0b10, "the dead one, of this node");
-    assert_ne!(node.bell(1).unwrap().count(), bell, "whoever sleeps is woken, whatever its state");
+    assert_ne!(node.bell(1).unwrap().count(), bell, "every sleeper is woken, whatever its state");
     assert_eq!(node.lock().holder(), Some(alive));
     drop(reader);
     assert_eq!(node.lock().holder(), None);

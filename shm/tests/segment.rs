@@ -1,4 +1,4 @@
-//! Segments come into being whole or not at all, are believed only after a check, and go with their server.
+//! Segments are created whole or not at all, are trusted only after a check, and go with their server.
 
 mod common;
 
@@ -24,7 +24,7 @@ fn both(body: impl Fn(TestPlace)) {
     body(TestPlace::file());
 }
 
-/// A segment whose server is no more, with its files.
+/// A segment whose server has gone, with its files.
 fn stale(place: &Place) {
     let mut segment = Segment::create(place.clone(), &spec()).unwrap();
     segment.keep_files();
@@ -35,7 +35,7 @@ fn patch(place: &Place, at: u64, bytes: &[u8]) {
 }
 
 #[test]
-fn what_is_created_is_attached() {
+fn a_created_segment_can_be_attached() {
     both(|at| {
         let ours = Segment::create(at.place.clone(), &spec()).unwrap();
         let theirs = Segment::attach(at.place.clone(), FORMAT).unwrap();
@@ -55,12 +55,12 @@ fn what_is_created_is_attached() {
         ours.node(0).unwrap().ring().push(17).unwrap();
         assert_eq!(theirs.node(0).unwrap().ring().get(0), Some(17));
         drop(theirs);
-        assert!(at.path().exists(), "who attached removes nothing");
+        assert!(at.path().exists(), "a process that only attached removes nothing");
     });
 }
 
 #[test]
-fn each_thread_of_each_worker_has_a_place() {
+fn each_thread_of_each_worker_has_a_row() {
     both(|at| {
         let mut spec = spec();
         spec.nodes[0].facts.threads = 3;
@@ -220,7 +220,7 @@ fn neither_a_link_nor_a_pipe_is_followed() {
     assert_eq!(remove_if_stale(&at.place, false).unwrap(), Removed::Foreign);
     assert_eq!(std::fs::read_to_string(&target).unwrap(), "precious");
 
-    // A pipe without a writer would hold whoever opens it to read.
+    // A pipe without a writer would block a process that opens it to read.
     std::fs::remove_file(at.path()).unwrap();
     assert!(Command::new("mkfifo").arg(at.path()).status().unwrap().success());
     assert!(matches!(Segment::create(at.place.clone(), &spec()), Err(CreateError::Foreign { .. })));
@@ -229,7 +229,7 @@ fn neither_a_link_nor_a_pipe_is_followed() {
 }
 
 #[test]
-fn another_version_is_told() {
+fn another_version_is_an_error() {
     both(|at| {
         stale(&at.place);
         patch(&at.place, 8, &(LAYOUT_VERSION + 1).to_le_bytes());
@@ -245,7 +245,7 @@ fn another_version_is_told() {
 }
 
 #[test]
-fn another_payload_format_is_told() {
+fn another_payload_format_is_an_error() {
     both(|at| {
         let ours = Segment::create(at.place.clone(), &spec()).unwrap();
         match Segment::attach(at.place.clone(), FORMAT + 1) {
@@ -255,12 +255,12 @@ fn another_payload_format_is_told() {
             }
             other => panic!("{other:?}"),
         }
-        assert!(Segment::inspect(at.place.clone()).is_ok(), "who only looks needs no payloads");
+        assert!(Segment::inspect(at.place.clone()).is_ok(), "a process that only looks needs no payloads");
     });
 }
 
 #[test]
-fn a_header_that_lies_is_not_believed() {
+fn a_false_header_is_not_trusted() {
     // Fingerprint, total size, participants, requests, one after the other.
     for offset in [16, 24, 32, 40] {
         let at = TestPlace::file();
@@ -299,7 +299,7 @@ fn a_file_of_another_size_is_refused_with_all_sizes() {
     });
 }
 
-/// A page that is not there may be the one too many when it is touched.
+/// A missing page may find the file system full when it is touched.
 #[test]
 fn a_file_with_holes_is_refused() {
     both(|at| {
@@ -324,7 +324,7 @@ fn a_file_with_holes_is_refused() {
 }
 
 #[test]
-fn what_others_may_read_or_write_is_refused_with_its_mode() {
+fn a_file_that_others_may_read_or_write_is_refused_with_its_mode() {
     both(|at| {
         stale(&at.place);
         for path in [at.path(), at.lease_path()] {
@@ -346,7 +346,7 @@ fn what_others_may_read_or_write_is_refused_with_its_mode() {
     });
 }
 
-/// Only root can give a file away, and may look at everybody's. Nobody takes part in another's.
+/// Only root can give a file away, and may inspect every user's. No user takes part in another user's segment.
 #[test]
 fn another_users_segment_is_refused() {
     if user_id() != 0 {
@@ -367,7 +367,7 @@ fn another_users_segment_is_refused() {
     });
 }
 
-/// Under its other name it would have another lease, by which everybody in it is dead.
+/// Under its other name it would have another lease, by which all its participants are dead.
 #[test]
 fn a_file_with_two_names_is_refused() {
     both(|at| {
@@ -392,7 +392,7 @@ fn a_file_with_two_names_is_refused() {
 /// Puts something at a path that is no plain file.
 type Put = fn(&std::path::Path);
 
-/// A link to a plain file, a directory, a pipe without anybody at its other end, a socket, a device.
+/// A link to a plain file, a directory, a pipe without a process at its other end, a socket, a device.
 fn what_is_no_plain_file() -> Vec<(&'static str, Put)> {
     let mut kinds: Vec<(&str, Put)> = vec![
         ("link", |path| {
@@ -421,7 +421,7 @@ fn remove_whatever(path: &std::path::Path) {
 }
 
 #[test]
-fn what_is_no_plain_file_is_refused_in_the_place_of_either_file() {
+fn a_file_that_is_not_plain_is_refused_as_segment_and_as_lease() {
     both(|at| {
         for (kind, put) in what_is_no_plain_file() {
             for path in [at.path(), at.lease_path()] {
@@ -471,7 +471,7 @@ fn a_segment_without_its_lease_is_refused() {
     });
 }
 
-/// What is mapped is the file that was checked, and not what has its name since.
+/// The attached mapping is of the file that was checked, not of the file that has its name since.
 #[test]
 fn a_file_that_is_replaced_while_it_is_attached_is_whole_or_refused() {
     both(|at| {
@@ -516,7 +516,7 @@ fn a_file_that_is_replaced_while_it_is_attached_is_whole_or_refused() {
 }
 
 #[test]
-fn a_segment_that_does_not_exist_is_told() {
+fn a_segment_that_does_not_exist_is_an_error() {
     both(|at| match Segment::attach(at.place.clone(), FORMAT) {
         Err(AttachError::System { error, path, .. }) => {
             assert_eq!((error.kind(), path), (ErrorKind::NotFound, at.path()));
@@ -526,7 +526,7 @@ fn a_segment_that_does_not_exist_is_told() {
 }
 
 #[test]
-fn a_file_system_that_is_too_small_is_told_with_numbers() {
+fn a_file_system_that_is_too_small_is_an_error_with_both_sizes() {
     both(|at| {
         let mut huge = spec();
         huge.classes[1] = Class { block_bytes: 1 << 20, count: 1 << 25 };
@@ -543,7 +543,7 @@ fn a_file_system_that_is_too_small_is_told_with_numbers() {
 }
 
 #[test]
-fn numbers_out_of_range_are_told() {
+fn numbers_out_of_range_are_errors() {
     type Break = fn(&mut Spec);
     let cases: [(&str, Break); 4] = [
         ("capacity", |s| s.requests = 0),
@@ -564,7 +564,7 @@ fn numbers_out_of_range_are_told() {
 }
 
 #[test]
-fn a_node_that_goes_on_to_nowhere_is_told() {
+fn a_node_with_an_invalid_next_is_an_error() {
     let at = TestPlace::file();
     let mut broken = spec();
     broken.nodes[0].next = Target::Node(2);
@@ -576,7 +576,7 @@ fn a_node_that_goes_on_to_nowhere_is_told() {
 }
 
 #[test]
-fn names_that_are_none() {
+fn invalid_names_are_errors() {
     let long = "n".repeat(56);
     for name in ["", ".hidden", "a/b", "a b", "ä", "x.lease", "..", &long] {
         assert!(Place::named(name).is_err(), "{name:?}");
@@ -591,7 +591,7 @@ fn names_that_are_none() {
 }
 
 #[test]
-fn who_inspects_cannot_write() {
+fn an_inspecting_process_cannot_write() {
     both(|at| {
         let ours = Segment::create(at.place.clone(), &spec()).unwrap();
         let maps = || std::fs::read_to_string("/proc/self/maps").unwrap();
@@ -612,7 +612,7 @@ fn who_inspects_cannot_write() {
 }
 
 #[test]
-fn the_list_tells_the_living_from_the_stale() {
+fn the_list_tells_live_segments_from_stale_ones() {
     let (live, dead) = (TestPlace::named(), TestPlace::named());
     let _live = Segment::create(live.place.clone(), &spec()).unwrap();
     stale(&dead.place);
@@ -630,7 +630,7 @@ fn the_list_tells_the_living_from_the_stale() {
 }
 
 #[test]
-fn only_what_is_stale_is_removed() {
+fn only_stale_segments_are_removed() {
     both(|at| {
         let live = Segment::create(at.place.clone(), &spec()).unwrap();
         for dry_run in [true, false] {

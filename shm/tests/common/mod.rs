@@ -1,4 +1,4 @@
-//! What the tests of segments share.
+//! The library of the tests of segments.
 #![allow(dead_code, reason = "each test program uses a part of it")]
 #![allow(unreachable_pub, reason = "a module of several test programs")]
 
@@ -24,7 +24,7 @@ pub fn unique_name() -> String {
     format!("shmtest-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
-/// A place, and nothing left at it in the end.
+/// A location, of which the test removes all files in the end.
 pub struct TestPlace {
     pub place: Place,
     _directory: Option<tempfile::TempDir>,
@@ -92,7 +92,7 @@ pub fn fork(parent: u32, first: u32, end: u32, entries: &[Target], next: Target)
     Fork { name: "fork".into(), fail_fast: true, form: 0, parent, first, end, next, members }
 }
 
-/// Whoever has this place in that incarnation.
+/// The token of this row in that incarnation.
 pub fn token(index: u32, epoch: u32) -> Token {
     Token::from_raw(epoch << 10 | index).unwrap()
 }
@@ -198,7 +198,7 @@ impl Fixture {
     /// With the lock, which is free or of the dead.
     pub fn read(&self, node: u32, me: Token) -> Reader<'_> {
         self.act(me)
-            .read(self.segment.node(node).unwrap(), 0, || panic!("somebody else has the lock"))
+            .read(self.segment.node(node).unwrap(), 0, || panic!("another participant has the lock"))
             .unwrap()
     }
 
@@ -232,7 +232,7 @@ impl Fixture {
         unsafe { self.segment.lease().release(token) };
     }
 
-    /// It dies: its byte is free and its place is marked.
+    /// It dies: its byte is free and its row is marked.
     pub fn bury(&self, token: Token) {
         self.leave(token);
         self.entry(token.index()).set_life(Life::Dead);
@@ -271,12 +271,12 @@ impl Fixture {
         claimed
     }
 
-    /// Ends a task that is no branch, or one that is joined by nobody yet.
+    /// Ends a task that is no branch, or one that is not joined yet.
     pub fn finish(&self, task: Claimed<'_>, error: bool) {
         assert!(task.finish(error).is_none());
     }
 
-    /// The same of a request of another client than the server.
+    /// Ends a request of another client than the server.
     #[expect(unsafe_code, reason = "the contract of guards")]
     pub fn finish_for(&self, task: Claimed<'_>, client: Token) {
         // SAFETY: as in `act`.
