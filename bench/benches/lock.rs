@@ -29,7 +29,7 @@ fn main() -> Result<(), Error> {
     let (pthread, _) = unsafe { PthreadMutex::new(memory.as_mut_ptr(), &raw mut value) }
         .map_err(|e| Error::Rival(e.to_string()))?;
     group.bench_function("pthread mutex, process-shared", |bencher| {
-        bencher.iter(|| drop(black_box(pthread.lock().expect("nobody else has it"))));
+        bencher.iter(|| drop(black_box(pthread.lock().expect("no other thread has it"))));
     });
 
     let plain = Mutex::new(0_u8);

@@ -32,7 +32,7 @@ pub fn worker(segment: &Segment) -> Participant<'_> {
 
 #[inline]
 fn act(segment: &Segment, token: Token) -> Participant<'_> {
-    // SAFETY: nobody but the bench's one thread has the segment.
+    // SAFETY: only the bench's one thread has the segment.
     #[expect(unsafe_code, reason = "the contract of guards")]
     unsafe {
         segment.take_part(token)
@@ -68,7 +68,7 @@ pub fn take(request: Task<'_>) -> Done<'_> {
 /// As the only worker, with the lock.
 ///
 /// # Panics
-/// If somebody else has it.
+/// If another participant has it.
 #[inline]
 pub fn read(segment: &Segment) -> Reader<'_> {
     let node = segment.node(0).expect("it has one node");

@@ -215,7 +215,7 @@ pub enum Task {
 }
 
 impl Task {
-    /// As it is given to [`Process::start`](process::Process::start), for payloads of so many words.
+    /// The argument of [`Process::start`](process::Process::start), for payloads of this many words.
     ///
     /// # Panics
     ///

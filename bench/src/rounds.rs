@@ -54,7 +54,7 @@ impl Reading {
     }
 }
 
-/// Where the machine has put the two CPUs, told from what a cache line costs.
+/// Where the machine has put the two CPUs, by the cost of a cache line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Regime {
@@ -212,7 +212,7 @@ pub struct Summary {
     pub ratio_to_raw: Quartiles,
     /// Slices that counted.
     pub rounds: usize,
-    /// Medians of what else the contestant told of its slices.
+    /// Medians of the contestant's other figures.
     pub figures: Vec<(&'static str, f64)>,
     /// What 999 of 1000 of a calling thread's items did not exceed, a figure a thread.
     pub p999_us: Vec<f64>,

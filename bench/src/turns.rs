@@ -186,7 +186,7 @@ mod tests {
         assert_eq!(Regime::ALL.map(|regime| sorted.of(regime).to_vec()), [vec![], vec!["near"], vec!["far"]]);
     }
 
-    /// So many samples.
+    /// This many samples.
     struct Of(usize);
 
     impl Slice for Of {

@@ -16,7 +16,7 @@ use rustix::fs::{MemfdFlags, memfd_create};
 
 /// Counts in the first eight bytes of its input, as fast as it can.
 const COUNT: &str = "count";
-/// Ends with [`CODE`] as soon as it is told to.
+/// Ends with [`CODE`] as soon as it gets the order.
 const END: &str = "end";
 /// Starts a partner, stops it, prints its pid, and waits.
 const START_ANOTHER: &str = "start another";

@@ -97,7 +97,7 @@ impl Call {
 /// Not refused, because no program lives without: `mmap`, `munmap`, `mprotect`, `brk`, `mremap`, `futex`, `exit`,
 /// `exit_group`, `rt_sigreturn`, `rt_sigprocmask`, `arch_prctl`, `set_tid_address`, `set_robust_list`, `rseq`,
 /// `restart_syscall`; `execve`, `read`, `openat`, `fstat`, `pread64` and `close` at the start, where the dynamic linker of
-/// each worker needs them first (it ends with 127, which is told). Nor `close` and `recvfrom`: where they are refused,
+/// each worker needs them first (it ends with 127, which the error has). Nor `close` and `recvfrom`: where they are refused,
 /// the standard library's `Command::spawn` waits for the child's end, and then panics.
 pub const CALLS: &[Call] = &[
     // Files: segment, lease, executable, directory.

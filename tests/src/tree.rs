@@ -99,7 +99,7 @@ impl Diary {
 }
 
 /// A worker that does an [`Op`].
-#[allow(missing_debug_implementations, reason = "nobody looks into a worker")]
+#[allow(missing_debug_implementations, reason = "no test prints a worker")]
 pub struct Leaf(Op, Diary);
 
 impl BatchWorker for Leaf {
@@ -127,7 +127,7 @@ impl BatchWorker for Leaf {
 }
 
 /// Folds the values of an ensemble into an item.
-#[allow(missing_debug_implementations, reason = "nobody looks into a worker")]
+#[allow(missing_debug_implementations, reason = "no test prints a worker")]
 pub struct FoldValues(Diary);
 
 impl Worker for FoldValues {
@@ -148,7 +148,7 @@ impl Worker for FoldValues {
 }
 
 /// Folds the results of an ensemble that keeps errors into an item.
-#[allow(missing_debug_implementations, reason = "nobody looks into a worker")]
+#[allow(missing_debug_implementations, reason = "no test prints a worker")]
 pub struct FoldResults(Diary);
 
 impl Worker for FoldResults {

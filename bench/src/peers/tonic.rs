@@ -113,7 +113,7 @@ fn check<const WORDS: usize>(answer: Packed, item: u64) -> Result<(), Failure> {
     if right { Ok(()) } else { Err(Failure::WrongAnswer { item }) }
 }
 
-/// A broken connection is told from an error that the other side has sent.
+/// Tells a broken connection from an error that the other side has sent.
 fn to_io_error(status: Box<Status>) -> io::Error {
     match status.source() {
         Some(source) if source.is::<transport::Error>() => io::Error::new(io::ErrorKind::BrokenPipe, status),
@@ -128,7 +128,7 @@ fn unready(error: transport::Error) -> Status {
 async fn connect(near: Socket) -> io::Result<Channel> {
     near.set_nonblocking(true)?;
     let mut near = Some(UnixStream::from_std(near)?);
-    // Asked for once; a connection that has broken cannot be made anew.
+    // Called once; a broken connection cannot be made again.
     let connector = service_fn(move |_| {
         let near = near.take().ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected));
         async { near.map(TokioIo::new) }

@@ -486,7 +486,7 @@ impl<'s> Actor<'s> {
         let mut head = ring.head();
         let count = ring.published(head, 8);
         for _ in 0..count {
-            let id = ring.get(head).expect("it was published, and nobody else is here");
+            let id = ring.get(head).expect("it was published, and no other process is here");
             self.hands.extend(reader.claim(id));
             head = head.wrapping_add(1);
         }

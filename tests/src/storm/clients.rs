@@ -113,7 +113,7 @@ pub(super) struct Client<'s> {
     born: Instant,
 }
 
-/// In a child: a stream of the parent's tells it what it is for each input that has had no outcome, and is over.
+/// In a child: a stream of the parent's gives `CallError::Forked` for each input that has had no outcome, then ends.
 fn code_of_rest<T>(rest: impl Iterator<Item = Result<(T, Outcome), CallError>>, inputs: usize) -> i32 {
     let mut told = 0;
     for item in rest {

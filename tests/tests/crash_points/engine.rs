@@ -195,7 +195,7 @@ impl Work<'_> {
                     if self.over.load(Ordering::SeqCst) || self.limit != 0 && round > self.limit {
                         return;
                     }
-                    let _open = self.open.read().expect("nobody panics");
+                    let _open = self.open.read().expect("no thread panics");
                     caller(self, &mut dice);
                     self.rounds.fetch_add(1, Ordering::SeqCst);
                 }
@@ -449,7 +449,7 @@ fn workers_die(tree: &str, scenario: &Scenario, shop: &Shop) -> Vec<Cause> {
                 });
                 (0..3).for_each(|slot| page.disarm(slot));
                 killed.lock().expect("no panic").extend([0, 2].iter().filter_map(|&slot| page.fired(slot)));
-                let _closed = work.open.write().expect("nobody panics"); // every call has ended
+                let _closed = work.open.write().expect("no thread panics"); // every call has ended
                 wait_until(&format!("all are back after {}", name(point)), || {
                     let gone = killed.lock().expect("no panic");
                     work.processes().all(|(_, w)| w.ready && !gone.contains(&w.pid))

@@ -230,7 +230,7 @@ fn root_cleans_with_the_rights_of_the_owner() {
             program.end();
             assert_private(&place, SOMEBODY);
             if may_remove {
-                assert_eq!(remove_if_stale(&place, true).expect("it can be told"), Removed::Stale);
+                assert_eq!(remove_if_stale(&place, true).expect("the lease can be read"), Removed::Stale);
                 assert_eq!(remove_if_stale(&place, false).expect("the owner could"), Removed::Stale);
                 assert!(both_files(&place).iter().all(|path| !path.exists()));
             } else {
@@ -357,7 +357,7 @@ fn worker_processes_inherit_no_descriptor_but_the_standard_ones() {
         program.hold(&gate, 1).let_go();
         assert_eq!(program.line(), "answer 2");
         ringmill_tests::process::signal(first[0], libc::SIGKILL);
-        ringmill_tests::wait_until("it is started anew", || {
+        ringmill_tests::wait_until("it is restarted", || {
             let pid = name.inspect().participants()[1].pid();
             pid != first[0]
                 && name.inspect().participants()[1].life() == ringmill_shm::participant::Life::Ready

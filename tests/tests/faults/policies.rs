@@ -359,7 +359,7 @@ fn a_batch_is_halved_although_callers_have_gone() {
             drop(calls.remove(gone)); // its caller goes
             std::fs::remove_file(&hold).expect("a file");
             for call in calls {
-                let size = call.wait().expect("it is tried again").1.to_native();
+                let size = call.wait().expect("it is retried").1.to_native();
                 assert!(size <= 2, "{size} of three suspects together");
             }
             assert_sound(&name, &server);

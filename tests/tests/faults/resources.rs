@@ -144,7 +144,7 @@ fn a_restart_waits_for_descriptors() {
         assert_eq!(program.line(), "answer 4");
         signal(victim, libc::SIGKILL);
         program.tell("hold 3"); // waits in the ring
-        wait_until("it was tried often, in vain", || place_of(&segment).2 >= ATTEMPTS);
+        wait_until("it was retried often", || place_of(&segment).2 >= ATTEMPTS);
         assert_ne!(place_of(&segment).1, Life::Ready);
         program.tell("free-descriptors");
         assert_eq!(program.line(), "free again");
@@ -172,7 +172,7 @@ fn a_restart_waits_for_processes() {
         program.tell("limit-processes 1");
         assert_eq!(program.line(), "limited");
         signal(victim, libc::SIGKILL);
-        wait_until("it was tried often, in vain", || place_of(&segment).2 >= ATTEMPTS);
+        wait_until("it was retried often", || place_of(&segment).2 >= ATTEMPTS);
         assert_ne!(place_of(&segment).1, Life::Ready);
         program.tell("limit-processes 1000");
         assert_eq!(program.line(), "limited");

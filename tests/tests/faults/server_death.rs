@@ -234,7 +234,7 @@ fn a_dead_servers_lease_is_free_though_its_workers_live() {
         let segment = name.inspect();
         let tokens =
             [0, 1, 2].map(|place: usize| segment.participants()[place].token().expect("it has arrived"));
-        let held = || tokens.map(|token| segment.lease().is_held(token).expect("it can be told"));
+        let held = || tokens.map(|token| segment.lease().is_held(token).expect("the lease can be read"));
         assert_eq!(held(), [true; 3]);
         kill(&mut program, &name);
         assert_eq!(held(), [false, true, true]);

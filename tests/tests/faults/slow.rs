@@ -231,7 +231,7 @@ fn stopped_at_random_instants() {
                 scope.spawn(move || {
                     while !over.load(Ordering::Relaxed) {
                         let number = asked.fetch_add(1, Ordering::Relaxed); // Relaxed, both: read after joins
-                        let answer = server.call_with(&number, patient()).expect("nobody dies");
+                        let answer = server.call_with(&number, patient()).expect("no worker dies");
                         assert_eq!(*answer, 3 * number + 3);
                     }
                 });

@@ -157,7 +157,7 @@ fn a_timeout_says_how_long_it_waited_for_a_permit() {
             arrival.release();
             first.join().expect("no panic").expect("an answer");
             // It has a permit now, and its worker is held.
-            match waiting.join().expect("no panic").expect_err("nobody lets it go on") {
+            match waiting.join().expect("no panic").expect_err("the gate stays closed") {
                 CallError::Timeout { enqueueing, total } => {
                     assert!(!enqueueing.is_zero() && enqueueing < total, "{enqueueing:?}, {total:?}");
                 }

@@ -803,7 +803,7 @@ fn batching_02_the_lock_is_kept_while_the_window_is_open() {
             let call =
                 |value| scope.spawn(move || server.call(&ask(value)).and_then(|reply| reply.into_owned()));
             let mut calls = vec![call(0)];
-            wait_until("somebody collects", || holder(server).is_some());
+            wait_until("a worker collects", || holder(server).is_some());
             let token = || segment(server.name()).node(0).expect("the only one").lock().holder();
             let collector = token();
             for value in 1..4 {
@@ -828,7 +828,7 @@ fn batching_03_the_lock_is_let_go_when_full_when_due_or_when_empty() {
             let server = probes(host, &gate, crew);
             let seen = all_ok(stream_all(&server, (0..items).map(ask)));
             assert_eq!(batch_sizes(&seen), sizes);
-            wait_until("nobody collects", || holder(&server).is_none());
+            wait_until("no worker collects", || holder(&server).is_none());
             let total = server.stats().servlets[0].total();
             (total.closed_full, total.closed_window, total.closed_empty)
         };
@@ -860,7 +860,7 @@ fn batching_04_others_collect_while_one_works() {
 
 /// Waits until a worker collects, kills it, and waits until another one collects; returns the dead worker's process.
 fn kill_the_collector(server: &Server<String, String>) -> u32 {
-    wait_until("somebody collects", || holder(server).is_some());
+    wait_until("a worker collects", || holder(server).is_some());
     let victim = holder(server).expect("only its death ends its window");
     signal(victim, libc::SIGKILL);
     wait_until("another one collects", || holder(server).is_some_and(|pid| pid != victim));
@@ -1035,7 +1035,7 @@ fn servlet_04_ensemble_fails_fast_by_default() {
     });
 }
 
-/// Told to keep errors, it waits for all and gives values and errors side by side; only if there is no value at
+/// With errors kept, an ensemble waits for all members and gives values and errors side by side; only if there is no value at
 /// all is the item an error.
 #[test]
 fn servlet_04_ensemble_keeps_errors_if_told_to() {

@@ -89,7 +89,7 @@ fn an_order_that_is_over_ends_the_process() {
             .split(|&byte| byte == 0)
             .find_map(|line| line.strip_prefix(&prefix[..]))
             .map(|order| OsStr::from_bytes(order).to_owned())
-            .expect("it was told");
+            .expect("it had an order");
         // Another process with a living worker's order does not become that worker, nor the program.
         let output = run_ordered(std::env::current_exe().expect("this program"), &order);
         assert!(!output.status.success() && output.stdout.is_empty(), "{output:?}");
