@@ -4,10 +4,10 @@
 //! cargo run --release --example poison
 //! ```
 
+use ringmill::error::RemoteCause;
 use ringmill::rkyv::Archived;
 use ringmill::{
-    Batch, BatchWorker, BoxError, CallError, Context, OnDeath, ProcessServlet, RemoteCause, Server,
-    StreamOptions,
+    Batch, BatchWorker, BoxError, CallError, Context, OnDeath, ProcessServlet, Server, StreamOptions,
 };
 use std::time::{Duration, Instant};
 

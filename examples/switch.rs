@@ -6,8 +6,9 @@
 //!
 //! Run it with `cargo run --release --example switch`.
 
+use ringmill::error::RemoteCause;
 use ringmill::rkyv::Archived;
-use ringmill::{Batch, BatchWorker, BoxError, CallError, Context, ProcessServlet, RemoteCause, Server};
+use ringmill::{Batch, BatchWorker, BoxError, CallError, Context, ProcessServlet, Server};
 use ringmill::{Switch, ThreadServlet};
 use std::time::Duration;
 

@@ -61,11 +61,11 @@
 //! | one answer | [`Server::call`], and its [`Reply`] |
 //! | many answers, in order | [`Server::stream`], [`StreamOptions`] |
 //! | not to wait | [`Server::submit`], [`Server::call_async`], [`Server::stream_async`] |
-//! | to send a large input without a copy | [`Loan`] |
+//! | to send a large input without a copy | [`Loan`](call::Loan) |
 //! | your own types in inputs and outputs | [`Payload`]: what rkyv can archive |
 //! | to bound waiting, or to wait for room | [`CallOptions`], [`WhenFull`] |
 //! | to choose what becomes of a dead worker's requests | [`OnDeath`], [`Restarts`] |
-//! | to know what went wrong | [`CallError`] (a request), [`StartError`] (a server), [`RemoteError`] (in a worker) |
+//! | to know what went wrong | [`CallError`] (a request), [`StartError`] (a server), [`RemoteError`](error::RemoteError) (in a worker) |
 //! | to see what goes on | [`Server::stats`], [`Server::debug_info`]; from outside the program `shmtool` |
 //!
 //! `examples/` in the repository has short programs for most of these; begin with `hello`.
@@ -85,51 +85,62 @@ mod client;
 mod clock;
 #[cfg(feature = "crash-points")]
 pub mod crash;
-mod error;
+pub mod error;
 mod host;
 mod panics;
 mod plan;
 mod policy;
 mod route;
-mod server;
-mod servlet;
+pub mod server;
+pub mod servlet;
 mod text;
 mod wire;
-mod worker;
+pub mod worker;
 
-pub use client::pending::{CallFuture, Pending};
-pub use client::reply::Reply;
-pub use client::stream::{
-    AsyncStream, ByIndex, ByInput, DEFAULT_STREAM_TIMEOUT, Inputs, Kept, Prepared, Source, Stream,
-    StreamOptions, Tags, Unordered, WithInputs,
-};
-pub use client::{CallOptions, DEFAULT_TIMEOUT, WhenFull};
-pub use error::{
-    BoxError, CallError, DrainError, EnsembleError, ErrorKind, Member, MemberOutcome, RemoteCause,
-    RemoteError, StartError,
-};
-pub use plan::DEFAULT_MAX_PAYLOAD;
-pub use policy::batch::{BATCH_SIZE_LIMIT, DEFAULT_BATCH_WAIT_TIME};
-pub use policy::cpus::{Cpus, ParseCpusError, Pin};
-pub use policy::on_death::OnDeath;
-pub use policy::patience::Wait;
-pub use policy::restarts::{RESTART_LIMIT, Restarts};
-pub use ringmill_shm::stats::{Closed, Counter, Snapshot};
 pub use rkyv;
-pub use server::debug::{BranchInfo, DebugInfo, RequestInfo, WorkerName};
-#[expect(deprecated, reason = "their new names stand below")]
-pub use server::debug::{ServletInfo, WorkerInfo};
-pub use server::loan::{Loan, Plain};
-pub use server::stats::{BatchStats, ServerStats, ServletStats, WorkerStats};
-pub use server::{DEFAULT_CAPACITY, Server, ServerBuilder};
-pub use servlet::{
-    Alternatives, BoxServlet, Ensemble, FailFast, KeepErrors, Members, ProcessServlet, Sequential, Servlet,
-    Switch, ThreadServlet,
-};
-pub use wire::{Checker, Encoder, Explainer, Output, Payload, PayloadError, ReadError, Scratch};
-pub use worker::batch::{Batch, Item, Items, Preprocessed, PreprocessedItems};
-pub use worker::one_item::{IntoOutcome, PassThrough, Worker, schema};
-pub use worker::{BatchWorker, Context, Stop};
+
+#[doc(inline)]
+pub use call::{CallOptions, Reply, WhenFull};
+#[doc(inline)]
+pub use error::{BoxError, CallError, StartError};
+#[doc(inline)]
+pub use payload::Payload;
+#[doc(inline)]
+pub use server::{Server, ServerBuilder};
+#[doc(inline)]
+pub use servlet::{Cpus, Ensemble, OnDeath, ProcessServlet, Restarts, Servlet, Switch, ThreadServlet, Wait};
+#[doc(inline)]
+pub use stream::StreamOptions;
+#[doc(inline)]
+pub use worker::{Batch, BatchWorker, Context, PassThrough, Worker};
+
+/// One request: its options, its outcome, and what stands for an outcome that is still to come.
+pub mod call {
+    pub use crate::client::pending::{CallFuture, Pending};
+    pub use crate::client::reply::Reply;
+    pub use crate::client::{CallOptions, DEFAULT_TIMEOUT, WhenFull};
+    pub use crate::server::loan::{Loan, Plain};
+}
+
+/// Many requests: streams of inputs and of outcomes.
+pub mod stream {
+    pub use crate::client::stream::{
+        AsyncStream, ByIndex, ByInput, DEFAULT_STREAM_TIMEOUT, Inputs, Kept, Prepared, Source, Stream,
+        StreamOptions, Tags, Unordered, WithInputs,
+    };
+}
+
+/// What inputs, outcomes and configurations are.
+pub mod payload {
+    pub use crate::wire::{Checker, Encoder, Explainer, Output, Payload, PayloadError, ReadError, Scratch};
+}
+
+/// What a server tells of itself: counters of workers, and requests in progress.
+pub mod stats {
+    pub use crate::server::debug::{BranchInfo, DebugInfo, RequestInfo, WorkerName};
+    pub use crate::server::stats::{BatchStats, ServerStats, ServletStats, WorkerStats};
+    pub use ringmill_shm::stats::{Closed, Counter, Snapshot};
+}
 
 #[doc = include_str!("../guide.md")]
 pub mod guide {}
@@ -148,10 +159,11 @@ pub mod __private {
 
     /// The functions that read bytes of other processes, for tests that give them any bytes.
     pub mod hostile {
+        use crate::Payload;
         use crate::error::boot;
+        use crate::error::{RemoteCause, RemoteError};
         use crate::host::order;
         use crate::wire::payload;
-        use crate::{Payload, RemoteCause, RemoteError};
 
         /// The value of payload bytes.
         ///

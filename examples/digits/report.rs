@@ -1,7 +1,7 @@
 //! The table, and the digits to check by eye.
 
 use comfy_table::{CellAlignment, Table, presets};
-use ringmill::BatchStats;
+use ringmill::stats::BatchStats;
 
 use crate::exam::{Exam, Marks};
 use crate::picture::{self, Picture};

@@ -2,7 +2,8 @@
 #![expect(unsafe_code, reason = "a worker that crashes the way native code does")]
 
 use crate::process::dump_no_core;
-use ringmill::{Batch, BatchWorker, BoxError, Context, Stop};
+use ringmill::worker::Stop;
+use ringmill::{Batch, BatchWorker, BoxError, Context};
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 

@@ -6,9 +6,11 @@
 
 use crate::book::Pages;
 use crate::dice::Dice;
+use ringmill::error::RemoteError;
+use ringmill::servlet::BoxServlet;
 use ringmill::{
-    Batch, BatchWorker, BoxError, BoxServlet, Context, Ensemble, OnDeath, ProcessServlet, RemoteError,
-    Restarts, Servlet, Switch, ThreadServlet, Worker,
+    Batch, BatchWorker, BoxError, Context, Ensemble, OnDeath, ProcessServlet, Restarts, Servlet, Switch,
+    ThreadServlet, Worker,
 };
 use rkyv::Archived;
 use std::collections::BTreeSet;

@@ -2,7 +2,8 @@
 
 use std::collections::VecDeque;
 
-use ::ringmill::{BoxError, Context, Pending, ProcessServlet, Server, Worker};
+use ::ringmill::call::Pending;
+use ::ringmill::{BoxError, Context, ProcessServlet, Server, Worker};
 use rkyv::Archived;
 
 use super::ringmill::server_builder;

@@ -6,7 +6,8 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use ::ringmill::{CallError, CallOptions, Pending, Server, Wait};
+use ::ringmill::call::Pending;
+use ::ringmill::{CallError, CallOptions, Server, Wait};
 
 use super::ringmill::{echo, server_builder};
 use crate::Error;

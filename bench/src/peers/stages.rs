@@ -3,7 +3,8 @@
 use std::fmt::Debug;
 use std::time::Duration;
 
-use ::ringmill::{BoxServlet, Ensemble, PassThrough, ProcessServlet, Server, Servlet, StreamOptions};
+use ::ringmill::servlet::BoxServlet;
+use ::ringmill::{Ensemble, PassThrough, ProcessServlet, Server, Servlet, StreamOptions};
 use rkyv::Archived;
 
 use super::ringmill::server_builder;

@@ -522,7 +522,7 @@ impl Core {
             .for_each(|node| node.rescue());
     }
 
-    /// Records since when requests are in progress, for [`DebugInfo`](crate::DebugInfo).
+    /// Records since when requests are in progress, for [`DebugInfo`](crate::stats::DebugInfo).
     #[cold]
     pub(crate) fn note_begun(&self, ids: impl IntoIterator<Item = u32>) {
         let now_ns = now_ns();

@@ -53,7 +53,7 @@ impl BoxError {
     /// Marks the error as one after which the worker cannot go on: a device is lost, a library is in a bad state.
     ///
     /// If `call` returns it, or fails an item with it, all items of the batch that are unanswered get this error. Then
-    /// the worker stops: its [`cleanup`](crate::Worker::cleanup) gets [`Stop::Fatal`](crate::Stop::Fatal), and it is
+    /// the worker stops: its [`cleanup`](crate::Worker::cleanup) gets [`Stop::Fatal`](crate::worker::Stop::Fatal), and it is
     /// restarted as after a death, with the same back-off and the same limit. Callers see an error like any other. In a
     /// constructor or in `warm_up` the mark changes nothing: every error there ends the worker.
     ///
@@ -223,8 +223,8 @@ mod tests {
     #[test]
     fn the_alternate_form_has_the_stack_of_the_worker() {
         let stack = Some("at main".to_string());
-        let cause = crate::RemoteCause::Panicked { message: "no".into(), backtrace: stack };
-        let remote = || crate::RemoteError {
+        let cause = crate::error::RemoteCause::Panicked { message: "no".into(), backtrace: stack };
+        let remote = || crate::error::RemoteError {
             servlet: "s".into(),
             worker: 0,
             pid: 1,

@@ -18,7 +18,8 @@ use std::fmt;
 /// An ensemble's error has the kind of its members' errors if they are all of one, else `Worker`.
 ///
 /// ```
-/// use ringmill::{CallError, ErrorKind};
+/// use ringmill::CallError;
+/// use ringmill::error::ErrorKind;
 ///
 /// fn http_status(error: &CallError) -> u16 {
 ///     match error.kind() {

@@ -62,7 +62,8 @@ impl<T: Into<Self>> From<Option<T>> for Pin {
 /// How many workers a servlet has, and where each runs.
 ///
 /// ```
-/// use ringmill::{Cpus, Pin};
+/// use ringmill::Cpus;
+/// use ringmill::servlet::Pin;
 /// let three_unpinned = Cpus::from(3);
 /// let two_pinned = Cpus::from([0, 1]);
 /// let mixed = Cpus::list([Pin::to([0, 1, 2]), Pin::to([0]), Pin::from(4), Pin::any()]);

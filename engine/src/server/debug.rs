@@ -1,6 +1,6 @@
 //! What a server is doing at one moment, for people and for tools.
 
-use super::stats::{ServletStats, WorkerStats, seconds_since, servlets};
+use super::stats::{ServletStats, seconds_since, servlets};
 use crate::client::Core;
 use ringmill_shm::arena::{At, Task};
 use ringmill_shm::segment::{Run, Segment};
@@ -25,14 +25,6 @@ pub struct DebugInfo {
     /// One for each request in progress.
     pub requests: Vec<RequestInfo>,
 }
-
-/// A servlet; [`ServletStats`] says the same.
-#[deprecated = "say ServletStats, which it is"]
-pub type ServletInfo = ServletStats;
-
-/// A worker; [`WorkerStats`] says the same.
-#[deprecated = "say WorkerStats, which it is"]
-pub type WorkerInfo = WorkerStats;
 
 /// A request in progress.
 #[derive(Debug, Clone, Serialize)]

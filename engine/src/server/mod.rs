@@ -19,6 +19,7 @@ pub(crate) mod loan;
 mod signals;
 pub(crate) mod stats;
 
+pub use crate::plan::DEFAULT_MAX_PAYLOAD;
 pub use builder::ServerBuilder;
 
 use crate::client::pending::{CallFuture, Pending};

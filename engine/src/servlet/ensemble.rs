@@ -14,7 +14,7 @@ use std::marker::PhantomData;
 /// without knowing their types. Members of different types come as a tuple of up to eight, members of one type as a
 /// list of any length ([`Servlet::boxed`] makes servlets one type).
 ///
-/// By default the first error of a member ends the item at once, with an [`EnsembleError`](crate::EnsembleError); later
+/// By default the first error of a member ends the item at once, with an [`EnsembleError`](crate::error::EnsembleError); later
 /// outcomes are dropped. With [`keep_errors`](Self::keep_errors) the item waits for all members.
 ///
 /// ```no_run
@@ -70,7 +70,7 @@ impl<S: Servlet> Ensemble<Vec<S>> {
 
 impl<M> Ensemble<M> {
     /// Waits for all members; the outcome holds a `Result` of each. Only if all fail does the item end with an
-    /// [`EnsembleError`](crate::EnsembleError).
+    /// [`EnsembleError`](crate::error::EnsembleError).
     #[must_use]
     pub fn keep_errors(self) -> Ensemble<M, KeepErrors> {
         Ensemble { members: self.members, name: self.name, errors: PhantomData }

@@ -22,6 +22,11 @@ mod sequential;
 mod switch;
 mod thread;
 
+pub use crate::policy::batch::{BATCH_SIZE_LIMIT, DEFAULT_BATCH_WAIT_TIME};
+pub use crate::policy::cpus::{Cpus, ParseCpusError, Pin};
+pub use crate::policy::on_death::OnDeath;
+pub use crate::policy::patience::Wait;
+pub use crate::policy::restarts::{RESTART_LIMIT, Restarts};
 pub use boxed::BoxServlet;
 pub use ensemble::{Ensemble, FailFast, KeepErrors, Members};
 pub use process::ProcessServlet;

@@ -65,8 +65,8 @@ impl<W: BatchWorker> ProcessServlet<W> {
     /// How long a call of user code, with an item or a batch, may take before the supervisor kills its worker; by
     /// default for ever. It kills the worker between that time and an eighth more (at least a millisecond), since it
     /// looks that often, and no clock is read for a call. The requests of the call end as [`on_death`](Self::on_death)
-    /// says, with [`RemoteCause::Overran`](crate::RemoteCause::Overran), or once their retries are used up with
-    /// [`RemoteCause::Poisonous`](crate::RemoteCause::Poisonous). Zero is a [`StartError::Range`].
+    /// says, with [`RemoteCause::Overran`](crate::error::RemoteCause::Overran), or once their retries are used up with
+    /// [`RemoteCause::Poisonous`](crate::error::RemoteCause::Poisonous). Zero is a [`StartError::Range`].
     ///
     /// A caller's timeout only ends its waiting; this ends the work.
     #[must_use]

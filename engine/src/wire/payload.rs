@@ -67,7 +67,7 @@ pub type Explainer<'a> = LowValidator<'a, Failure>;
 /// pointers. Implemented for all types that qualify.
 ///
 /// A reader refuses a payload with more than 128 nested pointers, a linked list of more links, say; for an input the
-/// error is [`RemoteCause::TooDeep`](crate::RemoteCause::TooDeep). The sender cannot check this, since rkyv does not
+/// error is [`RemoteCause::TooDeep`](crate::error::RemoteCause::TooDeep). The sender cannot check this, since rkyv does not
 /// report the depth. A `Vec` is one pointer, however long.
 ///
 /// A value arrives as it was sent, to the bit; `usize` and `isize` have 64 bits. The exceptions are rkyv's: a hash map

@@ -54,7 +54,7 @@ pub trait BatchWorker: Sized + 'static {
     /// The engine itself finds types of other names or sizes, with other pointers or alignments. It cannot find that
     /// two fields of one size were swapped, or that a number has a new meaning. If the two executables can be of
     /// different versions, change this number with each change of the types; or have it change with the file in which
-    /// they are: `ringmill::schema(include_str!("messages.rs"))`.
+    /// they are: `ringmill::worker::schema(include_str!("messages.rs"))`.
     const SCHEMA: u64 = 0;
 
     /// Builds the worker, in its own process or thread.

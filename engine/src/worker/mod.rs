@@ -11,10 +11,11 @@ mod seat;
 mod tally;
 mod unit;
 
-pub use batch::BatchWorker;
+pub use batch::{Batch, BatchWorker, Item, Items, Preprocessed, PreprocessedItems};
 pub(crate) use context::title;
 pub use context::{Context, Stop};
 pub(crate) use identity::Identity;
 pub(crate) use life::{LifeEnd, Live, live};
+pub use one_item::{IntoOutcome, PassThrough, Worker, schema};
 pub(crate) use seat::Seat;
 pub(crate) use unit::Unit;

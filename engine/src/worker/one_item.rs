@@ -45,7 +45,7 @@ pub trait Worker: Sized + 'static {
     /// The engine itself finds types of other names or sizes, with other pointers or alignments. It cannot find that
     /// two fields of one size were swapped, or that a number has a new meaning. If the two executables can be of
     /// different versions, change this number with each change of the types; or have it change with the file in which
-    /// they are: `ringmill::schema(include_str!("messages.rs"))`.
+    /// they are: `ringmill::worker::schema(include_str!("messages.rs"))`.
     const SCHEMA: u64 = 0;
 
     /// Builds the worker, in its own process or thread.
@@ -101,8 +101,8 @@ impl<W: Worker> BatchWorker for W {
 /// A number for a text, which differs for nearly every other text: for [`Worker::SCHEMA`].
 ///
 /// ```
-/// const NOW: u64 = ringmill::schema("struct Point { x: f32, y: f32 }");
-/// assert_ne!(NOW, ringmill::schema("struct Point { y: f32, x: f32 }"));
+/// const NOW: u64 = ringmill::worker::schema("struct Point { x: f32, y: f32 }");
+/// assert_ne!(NOW, ringmill::worker::schema("struct Point { y: f32, x: f32 }"));
 /// ```
 #[must_use]
 pub const fn schema(text: &str) -> u64 {
@@ -212,7 +212,7 @@ macro_rules! make_worker {
                 &mut self,
                 input: &$crate::rkyv::Archived<$in>,
             ) -> ::core::result::Result<$out, $crate::BoxError> {
-                fn apply<O: $crate::IntoOutcome<$out>>(
+                fn apply<O: $crate::worker::IntoOutcome<$out>>(
                     function: impl Fn(&$crate::rkyv::Archived<$in>) -> O,
                     input: &$crate::rkyv::Archived<$in>,
                 ) -> ::core::result::Result<$out, $crate::BoxError> {

@@ -10,7 +10,8 @@
 //! ends), `shutdown`, `return`.
 #![expect(unsafe_code, reason = "setuid, chroot, exec; workers that stray")]
 
-use ringmill::{BoxError, CallOptions, Context, Cpus, Pin, ProcessServlet, Server, WhenFull, Worker};
+use ringmill::servlet::Pin;
+use ringmill::{BoxError, CallOptions, Context, Cpus, ProcessServlet, Server, WhenFull, Worker};
 use rkyv::string::ArchivedString;
 use std::os::unix::process::CommandExt;
 use std::process::Command;

@@ -1,7 +1,8 @@
 //! Payloads, error records, and the texts that tell a worker's process what to be.
 
 use ringmill::__private::hostile;
-use ringmill::{Payload, RemoteError};
+use ringmill::Payload;
+use ringmill::error::RemoteError;
 use ringmill_shm::segment::Place;
 
 /// Bytes as payloads of many types, chosen by the first byte: a value that is read can be printed, compared with a second

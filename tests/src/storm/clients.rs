@@ -4,7 +4,8 @@ use super::{ENDLESS, Kills, Sky};
 use crate::deed::Deed;
 use crate::dice::Dice;
 use crate::tree::{self, Item};
-use ringmill::{CallError, CallOptions, MemberOutcome, RemoteCause, RemoteError, StreamOptions, WhenFull};
+use ringmill::error::{MemberOutcome, RemoteCause, RemoteError};
+use ringmill::{CallError, CallOptions, StreamOptions, WhenFull};
 use std::future::Future;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -32,7 +33,7 @@ impl Sky<'_> {
                 count(&counts.values);
             }
             Err(CallError::Ensemble(error)) => {
-                let failed = |member: &ringmill::Member| member.outcome.error().is_some();
+                let failed = |member: &ringmill::error::Member| member.outcome.error().is_some();
                 assert!(error.members.iter().any(failed), "{error:#}");
                 self.judge_members(&error.members);
                 count(&counts.ensemble);
@@ -50,7 +51,7 @@ impl Sky<'_> {
         }
     }
 
-    fn judge_members(&self, members: &[ringmill::Member]) {
+    fn judge_members(&self, members: &[ringmill::error::Member]) {
         for outcome in members.iter().map(|member| &member.outcome) {
             if let MemberOutcome::Failed { error } = outcome {
                 self.judge_error(error);

@@ -202,7 +202,7 @@ fn worker_processes_that_are_written_over() {
 #[ignore = "writes files into the source tree"]
 fn write_the_seeds() {
     use ringmill::__private::hostile::write;
-    use ringmill::{RemoteCause, RemoteError};
+    use ringmill::error::{RemoteCause, RemoteError};
     let put = |target: &str, name: &str, bytes: &[u8]| {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target).join(name);
         std::fs::write(path, bytes).expect("a directory for each target");

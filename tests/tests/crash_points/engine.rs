@@ -2,9 +2,10 @@
 
 use crate::report::{name, number, points, tell_killed, tell_passed};
 use crate::{Part, Shop, again, unwatch, watch};
+use ringmill::error::{Member, MemberOutcome, RemoteCause, RemoteError};
+use ringmill::stats::WorkerStats;
 use ringmill::{
-    CallError, CallOptions, Member, MemberOutcome, OnDeath, RemoteCause, RemoteError, Restarts, Server,
-    StartError, StreamOptions, Wait, WhenFull, WorkerStats,
+    CallError, CallOptions, OnDeath, Restarts, Server, StartError, StreamOptions, Wait, WhenFull,
 };
 use ringmill_shm::check::check;
 use ringmill_shm::crash::{Act, Page, VARIABLE, follow};
@@ -312,7 +313,7 @@ impl Work<'_> {
 
     /// Worker processes, with the names of their servlets.
     fn processes(&self) -> impl Iterator<Item = (String, WorkerStats)> {
-        let of = |servlet: ringmill::ServletStats| {
+        let of = |servlet: ringmill::stats::ServletStats| {
             let name = servlet.name;
             servlet.workers.into_iter().map(move |worker| (name.clone(), worker))
         };

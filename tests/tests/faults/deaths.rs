@@ -1,9 +1,9 @@
 //! Workers and servers that die: every request ends exactly once, nothing hangs, nothing is lost.
 
-use ringmill::{
-    CallError, CallOptions, ProcessServlet, RESTART_LIMIT, RemoteCause, RemoteError, Server, StreamOptions,
-    WhenFull, WorkerStats,
-};
+use ringmill::error::{RemoteCause, RemoteError};
+use ringmill::servlet::RESTART_LIMIT;
+use ringmill::stats::WorkerStats;
+use ringmill::{CallError, CallOptions, ProcessServlet, Server, StreamOptions, WhenFull};
 use ringmill_tests::actor::{Act, Actor, Answer, Rebirth};
 use ringmill_tests::actor_gate::{ActorGate, Visit};
 use ringmill_tests::guard::guarded;

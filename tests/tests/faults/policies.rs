@@ -1,8 +1,10 @@
 //! A servlet's policies for its workers' deaths: restarts, the open circuit, retries.
 
+use ringmill::error::{RemoteCause, RemoteError};
+use ringmill::stats::WorkerStats;
 use ringmill::{
-    Batch, BatchWorker, BoxError, CallError, CallOptions, Context, OnDeath, ProcessServlet, RemoteCause,
-    RemoteError, Restarts, Server, Servlet, StartError, StreamOptions, Worker, WorkerStats,
+    Batch, BatchWorker, BoxError, CallError, CallOptions, Context, OnDeath, ProcessServlet, Restarts, Server,
+    Servlet, StartError, StreamOptions, Worker,
 };
 use ringmill_tests::guard::guarded;
 use ringmill_tests::name::Name;

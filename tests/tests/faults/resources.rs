@@ -4,7 +4,8 @@
 //! Limits are set in child processes only.
 #![expect(unsafe_code, reason = "limits and mounts, set in child processes only")]
 
-use ringmill::{CallError, RemoteCause, Server};
+use ringmill::error::RemoteCause;
+use ringmill::{CallError, Server};
 use ringmill_shm::participant::Life;
 use ringmill_shm::segment::{Place, Segment};
 use ringmill_shm::sys::process::inherit_only_standard_descriptors;
@@ -123,7 +124,7 @@ fn place_of(segment: &Segment) -> (u32, Life, u32) {
 }
 
 /// More failed starts than the supervisor accepts of a worker that dies young.
-const ATTEMPTS: u32 = 2 * ringmill::RESTART_LIMIT;
+const ATTEMPTS: u32 = 2 * ringmill::servlet::RESTART_LIMIT;
 
 #[test]
 fn a_restart_waits_for_descriptors() {

@@ -1,8 +1,8 @@
 //! Servers that end: they answer requests in progress, refuse later ones, and leave nothing.
 
+use ringmill::error::RemoteCause;
 use ringmill::{
-    CallError, CallOptions, PassThrough, ProcessServlet, RemoteCause, Server, StreamOptions, ThreadServlet,
-    WhenFull,
+    CallError, CallOptions, PassThrough, ProcessServlet, Server, StreamOptions, ThreadServlet, WhenFull,
 };
 use ringmill_tests::actor::{Act, Actor, Answer, Rebirth, Upbringing};
 use ringmill_tests::actor_gate::{ActorGate, Visit};

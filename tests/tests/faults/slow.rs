@@ -1,10 +1,9 @@
 //! Slow is not dead: a process that is stopped for longer than every limit keeps its items, no other process does its work, and
 //! when it is continued everything goes on, with nothing done twice.
 
-use ringmill::{
-    CallError, CallOptions, Ensemble, ProcessServlet, RemoteCause, Server, Servlet, StartError, WhenFull,
-    WorkerStats,
-};
+use ringmill::error::RemoteCause;
+use ringmill::stats::WorkerStats;
+use ringmill::{CallError, CallOptions, Ensemble, ProcessServlet, Server, Servlet, StartError, WhenFull};
 use ringmill_shm::participant::Life;
 use ringmill_tests::actor::{Act, Actor, Upbringing};
 use ringmill_tests::actor_gate::ActorGate;

@@ -2,9 +2,8 @@
 
 use futures_util::future::join_all;
 use futures_util::{Stream, StreamExt, stream};
-use ringmill::{
-    CallError, CallOptions, PassThrough, Pending, Reply, Server, StreamOptions, ThreadServlet, WhenFull,
-};
+use ringmill::call::Pending;
+use ringmill::{CallError, CallOptions, PassThrough, Reply, Server, StreamOptions, ThreadServlet, WhenFull};
 use ringmill_tests::alone::has_run_alone;
 use ringmill_tests::gate::Gate;
 use ringmill_tests::host::{Crew, Host, on_both};

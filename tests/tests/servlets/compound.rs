@@ -1,9 +1,10 @@
 //! Servlets made of servlets: sequences, ensembles, switches, over processes and threads alike.
 
+use ringmill::error::{EnsembleError, MemberOutcome, RemoteCause, RemoteError};
+use ringmill::servlet::BoxServlet;
 use ringmill::{
-    BoxError, BoxServlet, CallError, CallOptions, Context, Ensemble, EnsembleError, MemberOutcome,
-    ProcessServlet, RemoteCause, RemoteError, Restarts, Server, Servlet, StartError, Switch, ThreadServlet,
-    Worker,
+    BoxError, CallError, CallOptions, Context, Ensemble, ProcessServlet, Restarts, Server, Servlet,
+    StartError, Switch, ThreadServlet, Worker,
 };
 use ringmill_shm::check::check;
 use ringmill_shm::segment::{Place, Run, Segment};

@@ -1,10 +1,9 @@
 //! A failure in a worker's code is an error for exactly the items it concerns, with all the facts that a person needs; the
 //! worker goes on.
 
-use ringmill::{
-    Batch, BatchWorker, BoxError, CallError, Context, OnDeath, ProcessServlet, RemoteCause, RemoteError,
-    Server, Stop, Worker,
-};
+use ringmill::error::{RemoteCause, RemoteError};
+use ringmill::worker::Stop;
+use ringmill::{Batch, BatchWorker, BoxError, CallError, Context, OnDeath, ProcessServlet, Server, Worker};
 use ringmill_tests::fresh_name;
 use ringmill_tests::gate::{Gate, report, stop_at};
 use ringmill_tests::host::{Crew, Host, on_both};

@@ -1,7 +1,8 @@
 //! Each caller gets its own answer and each stream its own in order, for every payload and any number of callers at once.
 
+use ringmill::servlet::Pin;
 use ringmill::{
-    BoxError, CallError, CallOptions, Context, Cpus, PassThrough, Pin, ProcessServlet, Server, ThreadServlet,
+    BoxError, CallError, CallOptions, Context, Cpus, PassThrough, ProcessServlet, Server, ThreadServlet,
     WhenFull, Worker,
 };
 use ringmill_tests::gate::{Gate, stop_at};

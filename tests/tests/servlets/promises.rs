@@ -2,10 +2,13 @@
 //! its details.
 
 use futures_util::StreamExt;
+use ringmill::error::{EnsembleError, MemberOutcome, RemoteCause, RemoteError};
+use ringmill::servlet::{BoxServlet, Pin};
+use ringmill::worker::Stop;
 use ringmill::{
-    Batch, BatchWorker, BoxError, BoxServlet, CallError, CallOptions, Context, Cpus, Ensemble, EnsembleError,
-    MemberOutcome, PassThrough, Pin, ProcessServlet, RemoteCause, RemoteError, Server, ServerBuilder,
-    Servlet, StartError, Stop, StreamOptions, Switch, ThreadServlet, WhenFull, Worker,
+    Batch, BatchWorker, BoxError, CallError, CallOptions, Context, Cpus, Ensemble, PassThrough,
+    ProcessServlet, Server, ServerBuilder, Servlet, StartError, StreamOptions, Switch, ThreadServlet,
+    WhenFull, Worker,
 };
 use ringmill_shm::participant::Life;
 use ringmill_shm::segment::{Place, Segment};

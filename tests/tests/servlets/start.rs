@@ -2,9 +2,11 @@
 //!
 //! Each test of this file has a process of its own, so that every child of it is the test's.
 
+use ringmill::error::RemoteCause;
+use ringmill::servlet::Pin;
 use ringmill::{
-    Batch, BatchWorker, BoxError, CallError, Context, Cpus, PassThrough, Pin, ProcessServlet, RemoteCause,
-    Server, ServerBuilder, StartError, ThreadServlet, Worker,
+    Batch, BatchWorker, BoxError, CallError, Context, Cpus, PassThrough, ProcessServlet, Server,
+    ServerBuilder, StartError, ThreadServlet, Worker,
 };
 use ringmill_shm::segment::CreateError;
 use ringmill_tests::alone::has_run_alone;

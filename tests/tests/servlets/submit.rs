@@ -1,8 +1,7 @@
 //! Requests that are sent now and waited for later, deadlines, draining, and a server's debug information.
 
-use ringmill::{
-    BoxError, CallError, CallOptions, Ensemble, PassThrough, RequestInfo, Server, ThreadServlet, WorkerName,
-};
+use ringmill::stats::{RequestInfo, WorkerName};
+use ringmill::{BoxError, CallError, CallOptions, Ensemble, PassThrough, Server, ThreadServlet};
 use ringmill_tests::gate::{Gate, stop_at};
 use ringmill_tests::host::{Crew, Host, on_both};
 use ringmill_tests::pile::hold;
@@ -197,7 +196,7 @@ fn draining_waits_for_what_is_in_progress() {
             let queued = server.submit_with(&ask(1), unhurried()).expect("a place");
             let limit = Duration::from_millis(5);
             let error = server.drain(limit).expect_err("the worker is held");
-            assert_eq!(error, ringmill::DrainError::InProgress { left: 2, limit });
+            assert_eq!(error, ringmill::error::DrainError::InProgress { left: 2, limit });
             assert_eq!(
                 error.to_string(),
                 "2 requests are still in progress after 0.005 s; they go on, and shutdown ends them"

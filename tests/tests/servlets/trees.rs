@@ -2,9 +2,11 @@
 //! included, and nothing is left in the segment.
 
 use proptest::prelude::*;
+use ringmill::error::{MemberOutcome, RemoteCause, RemoteError};
+use ringmill::servlet::BoxServlet;
 use ringmill::{
-    Batch, BatchWorker, BoxError, BoxServlet, CallError, Context, Ensemble, MemberOutcome, ProcessServlet,
-    RemoteCause, RemoteError, Server, Servlet, Switch, ThreadServlet, Worker,
+    Batch, BatchWorker, BoxError, CallError, Context, Ensemble, ProcessServlet, Server, Servlet, Switch,
+    ThreadServlet, Worker,
 };
 use ringmill_shm::check::check;
 use ringmill_shm::segment::{Place, Segment};
@@ -252,7 +254,7 @@ fn agrees(expected: &Expected, cause: &RemoteCause) -> bool {
     }
 }
 
-fn agree(expected: &[Expected], members: &[ringmill::Member]) -> bool {
+fn agree(expected: &[Expected], members: &[ringmill::error::Member]) -> bool {
     let outcomes = members.iter().map(|member| &member.outcome);
     expected.len() == members.len()
         && outcomes.clone().any(|outcome| outcome.error().is_some())

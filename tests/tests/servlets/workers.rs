@@ -1,9 +1,12 @@
 //! A worker's life: warming up, several batches at once, preprocessing, fatal errors, logging, its
 //! environment, cleaning up.
 
+use ringmill::error::RemoteCause;
+use ringmill::servlet::RESTART_LIMIT;
+use ringmill::stats::WorkerStats;
+use ringmill::worker::Stop;
 use ringmill::{
-    Batch, BatchWorker, BoxError, CallError, Context, Payload, ProcessServlet, RESTART_LIMIT, RemoteCause,
-    Server, StartError, Stop, Worker, WorkerStats,
+    Batch, BatchWorker, BoxError, CallError, Context, Payload, ProcessServlet, Server, StartError, Worker,
 };
 use ringmill_shm::participant::Life;
 use ringmill_shm::segment::{Place, Segment};

@@ -7,12 +7,14 @@
 #![expect(unsafe_code, reason = "fork and bare clone")]
 
 use futures_util::StreamExt;
+use ringmill::call::{Loan, Pending};
+use ringmill::error::DrainError;
 use ringmill::rkyv::rancor::Fallible;
 use ringmill::rkyv::with::{ArchiveWith, DeserializeWith, SerializeWith};
 use ringmill::rkyv::{Archive, Archived, Deserialize, Place, Serialize};
 use ringmill::{
-    Batch, BatchWorker, BoxError, CallError, CallOptions, Context, DrainError, Loan, PassThrough, Pending,
-    ProcessServlet, Reply, Server, StartError, ThreadServlet, Worker,
+    Batch, BatchWorker, BoxError, CallError, CallOptions, Context, PassThrough, ProcessServlet, Reply,
+    Server, StartError, ThreadServlet, Worker,
 };
 use ringmill_tests::alone::alone;
 use ringmill_tests::name::Name;

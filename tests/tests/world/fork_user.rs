@@ -10,9 +10,10 @@
 use super::fork::{WAYS, Way, is_told};
 use super::fork_worker::state;
 use futures_util::StreamExt;
+use ringmill::worker::Stop;
 use ringmill::{
-    Batch, BatchWorker, BoxError, CallError, Context, ProcessServlet, Server, Servlet, Stop, Switch,
-    ThreadServlet, Worker,
+    Batch, BatchWorker, BoxError, CallError, Context, ProcessServlet, Server, Servlet, Switch, ThreadServlet,
+    Worker,
 };
 use ringmill_tests::alone::alone;
 use ringmill_tests::listener::Listener;

@@ -4,9 +4,9 @@
 //! was never killed, logged or counted; callers waited out their timeouts. Cause: only calls had a limit. Fix: see
 //! `engine/src/host/supervisor/limits.rs`.
 
+use ringmill::worker::Stop;
 use ringmill::{
-    BoxError, CallError, Context, ProcessServlet, Restarts, Server, ServerBuilder, Stop, ThreadServlet,
-    Worker,
+    BoxError, CallError, Context, ProcessServlet, Restarts, Server, ServerBuilder, ThreadServlet, Worker,
 };
 use ringmill_tests::actor_gate::{ActorGate, Visit};
 use ringmill_tests::guard::guarded;

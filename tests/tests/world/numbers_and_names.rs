@@ -1,8 +1,9 @@
 //! Every number and name is checked where it enters: before anything is allocated, multiplied or started, with the limit in
 //! the error, which is one line of plain text.
 
+use ringmill::servlet::Pin;
 use ringmill::{
-    CallError, Cpus, Ensemble, PassThrough, Pin, ProcessServlet, Server, ServerBuilder, Servlet, StartError,
+    CallError, Cpus, Ensemble, PassThrough, ProcessServlet, Server, ServerBuilder, Servlet, StartError,
     Switch, ThreadServlet,
 };
 use ringmill_tests::name::Name;

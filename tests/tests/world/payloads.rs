@@ -6,9 +6,10 @@ use proptest::option;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, TestRunner};
+use ringmill::error::{RemoteCause, RemoteError};
 use ringmill::{
-    BoxError, CallError, Context, Ensemble, PassThrough, Payload, ProcessServlet, RemoteCause, RemoteError,
-    Server, Servlet, ThreadServlet, Worker,
+    BoxError, CallError, Context, Ensemble, PassThrough, Payload, ProcessServlet, Server, Servlet,
+    ThreadServlet, Worker,
 };
 use ringmill_tests::guard::guarded;
 use ringmill_tests::name::Name;

@@ -5,9 +5,12 @@
 //! so did workers that stopped on purpose after a number of items. Cause: each death before ten seconds of life
 //! counted. Fix: see `Restarts`.
 
+use ringmill::error::RemoteCause;
+use ringmill::servlet::RESTART_LIMIT;
+use ringmill::worker::Stop;
 use ringmill::{
-    Batch, BatchWorker, BoxError, CallError, Context, OnDeath, ProcessServlet, RESTART_LIMIT, RemoteCause,
-    Server, Stop, StreamOptions, ThreadServlet,
+    Batch, BatchWorker, BoxError, CallError, Context, OnDeath, ProcessServlet, Server, StreamOptions,
+    ThreadServlet,
 };
 use ringmill_tests::guard::guarded;
 use ringmill_tests::name::Name;

@@ -151,7 +151,7 @@ macro_rules! versioned {
 #[test]
 fn a_schema_tells_types_of_one_name_apart() {
     guarded(|| {
-        const TEXT: u64 = ringmill::schema("x, y");
+        const TEXT: u64 = ringmill::worker::schema("x, y");
         assert_schema(versioned!(7), 7);
         assert_schema(versioned!(TEXT), TEXT);
     });

@@ -1,9 +1,11 @@
 //! User code panics, blocks and answers wrongly wherever it is called; that costs its own item, or nothing.
 #![expect(unsafe_code, reason = "a type's own check of its bytes, and a waker whose clone panics")]
 
+use ringmill::error::RemoteCause;
+use ringmill::worker::Stop;
 use ringmill::{
-    Batch, BatchWorker, BoxError, CallError, CallOptions, Context, RemoteCause, Server, StartError, Stop,
-    Switch, ThreadServlet, WhenFull, Worker,
+    Batch, BatchWorker, BoxError, CallError, CallOptions, Context, Server, StartError, Switch, ThreadServlet,
+    WhenFull, Worker,
 };
 use ringmill_tests::gate::{Gate, report, stop_at};
 use ringmill_tests::host::{Crew, on_both};

@@ -3,7 +3,7 @@
 //! The reactor watches the oldest request only; when its outcome is there, the stream looks at the later requests
 //! itself.
 //!
-//! Each input has an outcome, as in a [`Stream`](crate::Stream). A stream whose inputs are refused one after the other
+//! Each input has an outcome, as in a [`Stream`](crate::stream::Stream). A stream whose inputs are refused one after the other
 //! is always ready; so that its task yields to others all the same, it returns `Pending` at intervals and wakes itself.
 
 use super::feeder::pull;
@@ -27,7 +27,7 @@ const REFUSED_AT_ONCE: u32 = 32;
 /// The outcomes of an asynchronous stream of inputs, in order, one for each. From
 /// [`Server::stream_async`](crate::Server::stream_async).
 ///
-/// As in a [`Stream`](crate::Stream), an error is the outcome of its input, also while the server takes no requests;
+/// As in a [`Stream`](crate::stream::Stream), an error is the outcome of its input, also while the server takes no requests;
 /// the stream ends when its source does.
 ///
 /// Dropping it cancels the requests in progress: workers skip inputs that none has begun. A stream that is kept and not

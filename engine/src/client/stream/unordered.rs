@@ -64,9 +64,9 @@ impl<S: Source> Tags<S> for ByInput {
 }
 
 /// The outcomes of a stream as they come, each with the index of its input, or with the input itself. From
-/// [`Stream::unordered`](crate::Stream::unordered) and [`WithInputs::unordered`](crate::WithInputs::unordered).
+/// [`Stream::unordered`](crate::stream::Stream::unordered) and [`WithInputs::unordered`](crate::stream::WithInputs::unordered).
 ///
-/// An item is such a pair, for every input, as in a [`Stream`](crate::Stream); or an error of the stream as a whole,
+/// An item is such a pair, for every input, as in a [`Stream`](crate::stream::Stream); or an error of the stream as a whole,
 /// which belongs to no input: the thread that wakes it could not be started. The timeout is how long to wait for any
 /// outcome; when it is over, the oldest input ends with [`CallError::Timeout`].
 ///
