@@ -100,7 +100,7 @@ in_segment! {
 
 impl Bell {
     /// A bell that has not rung.
-    #[cfg(all(test, loom))]
+    #[cfg(loom)]
     pub(crate) fn new() -> Self {
         Self(AtomicU32::new(0))
     }
@@ -128,7 +128,7 @@ impl Bell {
 
 impl Line {
     /// A line without sleepers.
-    #[cfg(all(test, loom))]
+    #[cfg(loom)]
     pub(crate) fn new() -> Self {
         Self {
             sleepers: AtomicU64::new(0),

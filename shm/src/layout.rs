@@ -21,12 +21,11 @@
 
 use crate::doorbell::WORKER_LIMIT;
 use crate::fields::{FNV_START, InSegment, in_segment, with_byte};
-use crate::sync::{AtomicU32, AtomicU64};
+use crate::sync::{AtomicU32, AtomicU64, HeaderU32, HeaderU64, PayloadCell};
 use crate::token::Token;
 use crate::word::Word;
 use crate::{doorbell, participant};
-use core::cell::UnsafeCell;
-use core::mem::{align_of, size_of};
+use core::mem::size_of;
 
 /// "ringmill", read as little-endian bytes.
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"ringmill");
@@ -367,9 +366,9 @@ in_segment! {
     #[derive(Debug, Default)]
     pub(crate) struct Times {
         /// Until when it is worth working on; right only if its word says that there is one.
-        pub(crate) deadline_ns: AtomicU64,
+        pub(crate) deadline_ns: HeaderU64,
         /// Since when it is in progress; the low 16 bits say in which generation. 0 if nobody ever looked at a clock.
-        pub(crate) begun_ns: AtomicU64,
+        pub(crate) begun_ns: HeaderU64,
     }
 }
 
@@ -438,17 +437,33 @@ in_segment! {
     #[derive(Debug)]
     pub(crate) struct TaskLine {
         pub(crate) word: Word,
-        pub(crate) payload: AtomicU64,
-        pub(crate) enqueued_ns: AtomicU64,
-        pub(crate) second: AtomicU32,
+        pub(crate) payload: HeaderU64,
+        pub(crate) enqueued_ns: HeaderU64,
+        pub(crate) second: HeaderU32,
         pub(crate) at: AtomicU32,
-        pub(crate) inline: UnsafeCell<[u8; INLINE_BYTES]>,
+        pub(crate) inline: PayloadCell<INLINE_BYTES>,
     }
 }
 
+#[cfg(loom)]
+impl TaskLine {
+    /// A task that is FREE.
+    pub(crate) fn new() -> Self {
+        Self {
+            word: Word::new(crate::word::State::from_raw(0)),
+            payload: HeaderU64::default(),
+            enqueued_ns: HeaderU64::default(),
+            second: HeaderU32::default(),
+            at: AtomicU32::new(0),
+            inline: PayloadCell::new(),
+        }
+    }
+}
+
+#[cfg(not(loom))] // whose atomics are larger
 const _: () = {
     assert!(size_of::<Header>() == PAGE);
-    assert!(size_of::<TaskLine>() == LINE && align_of::<TaskLine>() == LINE);
+    assert!(size_of::<TaskLine>() == LINE && core::mem::align_of::<TaskLine>() == LINE);
     assert!(core::mem::offset_of!(TaskLine, inline) == TASK_HEADER_BYTES);
     assert!(TASK_HEADER_BYTES.is_multiple_of(PAYLOAD_ALIGN));
     assert!(size_of::<NodeLines>() == 4 * LINE);

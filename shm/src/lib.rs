@@ -80,7 +80,7 @@
 //! Not meant are ways past this library: another process that writes into the file, or this one through the file's
 //! descriptor or `/proc/self/mem`. That nobody does so is part of the first promise.
 
-#![cfg_attr(all(loom, not(test)), expect(dead_code, reason = "what remains under loom is for its models"))]
+#![cfg_attr(loom, allow(dead_code, reason = "models have no mapping, and use a part of the rest"))]
 
 #[cfg(not(all(target_os = "linux", target_endian = "little", target_pointer_width = "64")))]
 compile_error!("ringmill needs 64-bit little-endian Linux: futexes, OFD locks, pidfds");
@@ -103,7 +103,6 @@ pub mod bell;
 #[cfg(all(feature = "crash-points", not(loom)))]
 pub mod crash;
 pub mod doorbell;
-#[cfg_attr(all(loom, test), allow(dead_code, reason = "models have no segment, and so no fingerprint"))]
 mod fields;
 pub(crate) mod join;
 pub mod lock;
@@ -115,25 +114,21 @@ pub mod token;
 pub mod width;
 pub mod word;
 
-#[cfg(not(loom))]
 pub mod arena;
 #[cfg(not(loom))]
 pub mod check;
-#[cfg(not(loom))]
 pub mod layout;
-#[cfg(not(loom))]
 pub mod participant;
-#[cfg(not(loom))]
 pub mod party;
-#[cfg(not(loom))]
 pub mod pool;
-#[cfg(not(loom))]
 pub mod repair;
 #[cfg(not(loom))]
 pub mod segment;
-#[cfg(not(loom))]
+/// The models' segment in its place.
+#[cfg(loom)]
+#[path = "model/heap.rs"]
+pub mod segment;
 pub mod stats;
-#[cfg(not(loom))]
 pub mod text;
 
 #[cfg(all(test, loom))]

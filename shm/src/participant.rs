@@ -40,7 +40,7 @@
 use crate::doorbell::Bell;
 use crate::fields::in_segment;
 use crate::stats::Counters;
-use crate::sync::Ordering;
+use crate::sync::{self, Ordering};
 use crate::sys;
 use crate::sys::unshared::Unshared;
 use crate::token::Token;
@@ -127,8 +127,8 @@ in_segment! {
     #[repr(align(128))]
     #[derive(Debug)]
     pub struct Entry {
-        token: AtomicU32,
-        state: AtomicU32,
+        token: sync::AtomicU32,
+        state: sync::AtomicU32,
         pid: AtomicU32,
         start_time: AtomicU64,
         restarts: AtomicU32,
@@ -146,6 +146,26 @@ in_segment! {
     #[repr(align(128))]
     #[derive(Debug)]
     struct CpuMask([AtomicU64; sys::cpu::CPU_LIMIT / 64]);
+}
+
+#[cfg(loom)]
+impl Entry {
+    /// One that nobody has had; in a segment all are zero.
+    pub(crate) fn new() -> Self {
+        Self {
+            token: sync::AtomicU32::new(0),
+            state: sync::AtomicU32::new(Life::Vacant as u32),
+            pid: AtomicU32::new(0),
+            start_time: AtomicU64::new(0),
+            restarts: AtomicU32::new(0),
+            since_ns: AtomicU64::new(0),
+            bell: Bell::new(),
+            cpus: CpuMask(core::array::from_fn(|_| AtomicU64::new(0))),
+            counters: Counters::default(),
+            message_bytes: AtomicU32::new(0),
+            message: core::array::from_fn(|_| AtomicU64::new(0)),
+        }
+    }
 }
 
 impl Entry {
@@ -629,11 +649,15 @@ impl Drop for Lease {
 /// death by other means, frees and answers what the dead one had.) Only where the kernel cannot be asked is the table
 /// believed: that the place has another incarnation, or that the server found this one dead.
 #[must_use]
-pub fn is_dead(entries: &[Entry], lease: &Lease, token: Token) -> bool {
+pub(crate) fn is_dead(
+    entries: &[Entry],
+    is_held: impl FnOnce(Token) -> io::Result<bool>,
+    token: Token,
+) -> bool {
     let Some(entry) = entries.get(token.index() as usize) else {
         return true; // no such place: nobody alive can have written it
     };
-    match lease.is_held(token) {
+    match is_held(token) {
         Ok(held) => !held,
         Err(_) => entry.token() != Some(token) || entry.life() == Life::Dead,
     }

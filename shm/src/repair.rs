@@ -106,7 +106,24 @@ impl<'s> Repairer<'s> {
     }
 }
 
-fn repair<'s>(segment: &'s Segment, dead: Token, me: Token, mut orphan: impl FnMut(Orphan<'s>)) -> Summary {
+pub(crate) fn repair<'s>(
+    segment: &'s Segment,
+    dead: Token,
+    me: Token,
+    orphan: impl FnMut(Orphan<'s>),
+) -> Summary {
+    let summary = put_right(segment, dead, me, orphan);
+    wake_everyone(segment);
+    summary
+}
+
+/// All of it but the waking.
+pub(crate) fn put_right<'s>(
+    segment: &'s Segment,
+    dead: Token,
+    me: Token,
+    mut orphan: impl FnMut(Orphan<'s>),
+) -> Summary {
     let mut summary = Summary::default();
     forget(segment, dead);
     crash_point!("repair.forgot");
@@ -160,7 +177,6 @@ fn repair<'s>(segment: &'s Segment, dead: Token, me: Token, mut orphan: impl FnM
         crash_point!("repair.settled_one");
     }
     crash_point!("repair.settled");
-    wake_everyone(segment);
     summary
 }
 
@@ -244,7 +260,7 @@ fn push(segment: &Segment, task: &Task<'_>) -> bool {
 /// Frees blocks whose task is FREE or has another generation (claimed by somebody who died before
 /// recording them, or recorded by somebody who died while freeing), and those that a task of `mine` owns
 /// and does not list.
-fn sweep_blocks(segment: &Segment, mine: &BTreeSet<u32>) -> u32 {
+pub(crate) fn sweep_blocks(segment: &Segment, mine: &BTreeSet<u32>) -> u32 {
     let mut swept = 0;
     for class in 0..segment.shape().classes().len() {
         for (index, owner) in (0_u64..).zip(segment.block_owners(class)) {

@@ -9,11 +9,38 @@ pub(crate) use core::sync::atomic::{AtomicU32, AtomicU64, fence};
 #[cfg(loom)]
 pub(crate) use loom::sync::atomic::fence;
 #[cfg(loom)]
-pub(crate) use mortal::{AtomicU32, AtomicU64};
+pub(crate) use mortal::{AtomicU32, AtomicU64, HeaderU32, HeaderU64, PayloadCell};
 
 pub(crate) use core::sync::atomic::Ordering;
 #[cfg(not(loom))]
 pub(crate) use core::sync::atomic::compiler_fence;
+/// Fields of a task's header, which its owner alone reads and writes (*one owner* of `arena`). Loom takes no interest in
+/// them, so that scenes stay small; but one that writes may die before.
+#[cfg(not(loom))]
+pub(crate) use core::sync::atomic::{AtomicU32 as HeaderU32, AtomicU64 as HeaderU64};
+#[cfg(loom)]
+pub(crate) fn compiler_fence(_: Ordering) {} // a thread of a model dies between steps in the order of the program
+
+/// Payload bytes of a task: its owner's. Under loom whoever looks at them or writes to them is watched.
+#[cfg(not(loom))]
+#[derive(Debug)]
+#[repr(transparent)]
+pub(crate) struct PayloadCell<const N: usize>(core::cell::UnsafeCell<[u8; N]>);
+
+#[cfg(not(loom))]
+impl<const N: usize> PayloadCell<N> {
+    /// To be read from.
+    #[inline(always)]
+    pub(crate) fn to_read(&self) -> *mut u8 {
+        self.0.get().cast()
+    }
+
+    /// To be written to.
+    #[inline(always)]
+    pub(crate) fn to_write(&self) -> *mut u8 {
+        self.0.get().cast()
+    }
+}
 
 /// A full fence that follows a `SeqCst` access of the same thread: the middle of "publish, full fence,
 /// look".
@@ -113,6 +140,44 @@ pub(crate) mod mortal {
                 }
             }
         };
+    }
+
+    macro_rules! header {
+        ($name:ident, $atomic:ident, $int:ty) => {
+            #[derive(Debug, Default)]
+            pub(crate) struct $name(core::sync::atomic::$atomic);
+
+            impl $name {
+                pub(crate) fn load(&self, order: Ordering) -> $int {
+                    self.0.load(order)
+                }
+
+                pub(crate) fn store(&self, value: $int, order: Ordering) {
+                    step();
+                    self.0.store(value, order);
+                }
+            }
+        };
+    }
+    header!(HeaderU32, AtomicU32, u32);
+    header!(HeaderU64, AtomicU64, u64);
+
+    /// See [`super::PayloadCell`].
+    #[derive(Debug)]
+    pub(crate) struct PayloadCell<const N: usize>(loom::cell::UnsafeCell<[u8; N]>);
+
+    impl<const N: usize> PayloadCell<N> {
+        pub(crate) fn new() -> Self {
+            Self(loom::cell::UnsafeCell::new([0; N]))
+        }
+
+        pub(crate) fn to_read(&self) -> *mut u8 {
+            self.0.with(|bytes| bytes.cast_mut().cast())
+        }
+
+        pub(crate) fn to_write(&self) -> *mut u8 {
+            self.0.with_mut(|bytes| bytes.cast())
+        }
     }
 
     macro_rules! mortal_rmw {

@@ -392,7 +392,7 @@ impl fmt::Debug for Word {
 
 impl Word {
     /// A word in this state; in a segment words begin as zero, which is FREE.
-    #[cfg(test)]
+    #[cfg(any(test, loom))]
     pub(crate) fn new(state: State) -> Self {
         Self(AtomicU64::new(state.0))
     }
@@ -707,7 +707,12 @@ impl Word {
     #[inline]
     pub(crate) fn free(&self, now: State) -> State {
         let free = State::new(Phase::Free, None, now.generation().wrapping_add(1), 0);
+        // A store; but loom takes it that a store could come before a compare-and-swap (of a repairer, DONE to DONE) that
+        // has read what the store follows.
+        #[cfg(not(loom))]
         self.0.store(free.0, Ordering::Release); // *handed*: to the client that sweeps for it
+        #[cfg(loom)]
+        self.0.swap(free.0, Ordering::Release);
         crash_point!("word.freed");
         free
     }

@@ -75,7 +75,7 @@ impl<'a> Held<'a> {
     #[inline(always)]
     pub(super) fn room(&self, block: u32) -> Option<(NonNull<u8>, usize)> {
         match Handle::from_raw(block) {
-            None => Some((NonNull::new(self.task.line.inline.get().cast())?, INLINE_BYTES)),
+            None => Some((NonNull::new(self.task.line.inline.to_read())?, INLINE_BYTES)),
             Some(handle) => {
                 let mine = pool::owns(self.task.segment, handle, self.task.id, self.state.generation());
                 mine.then(|| self.task.segment.block(handle.class(), handle.index())).flatten()
@@ -131,7 +131,7 @@ impl<'a> Held<'a> {
     #[inline]
     pub(super) fn inline(&mut self) -> WritePlace<'_> {
         WritePlace {
-            start: NonNull::new(self.task.line.inline.get().cast()).expect("in a mapping"),
+            start: NonNull::new(self.task.line.inline.to_write()).expect("in a mapping"),
             room: INLINE_BYTES,
             holder: PhantomData,
         }

@@ -239,7 +239,7 @@ impl<'a> Task<'a> {
 
     /// The tasks of its request.
     #[inline]
-    pub(crate) fn family(&self) -> Family<'a, impl Fn(u32) -> Option<&'a Word>> {
+    pub(crate) fn family(&self) -> Family<'a, impl Fn(u32) -> Option<&'a Word> + use<'a>> {
         let (segment, (request, _)) = (self.segment, self.place());
         Family {
             routes: segment.routes(),

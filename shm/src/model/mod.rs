@@ -44,9 +44,12 @@
 //! | blocks claimed, recorded, freed, swept | `pool::*`, `pool::a_client_dies_over_a_block`†, `pool::a_repairer_dies_over_a_block`† |
 //! | a participant's place in its next incarnation | `participant::a_successor_is_not_taken_for_the_dead` |
 //!
-//! `pool`, `participant`, and what `join` has of `arena`, are steps written down again beside the real words,
-//! since the modules themselves need a mapping. What loom cannot run, because there are too many steps, is in the
-//! spin models of `shm/spin`: whole lives, several deaths, the mark of a node that is down.
+//! What runs is the code itself, also `arena`, `pool`, `party`, `repair` and the table of `participant`: under loom the
+//! module [`segment`](crate::segment) is `heap`, the same parts on the heap. The scenes say who does what. The lengths and
+//! blocks in a task's header (`sync::HeaderU64`) are no steps for loom, since their owner alone uses them, but a thread may
+//! die before each store; payload bytes it watches. Only `join` still has the steps of `arena` and `repair` written down
+//! again beside the real words. What loom cannot run, because there are too many steps, is in the spin models of
+//! `shm/spin`: whole lives, several deaths, the mark of a node that is down.
 
 mod bell;
 mod doorbell;
@@ -58,6 +61,8 @@ mod repair;
 mod ring;
 mod word;
 
+pub(crate) use crate::segment::Grave;
+use crate::segment::{Plan, Segment};
 use crate::sync::mortal;
 use crate::token::Token;
 use core::cell::Cell;
@@ -66,7 +71,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
 /// More than any victim of these models needs to end by itself.
-const STEP_LIMIT: u32 = 100;
+const STEP_LIMIT: u32 = 400;
 
 /// Explores `scene`; with at most three preemptions unless the environment says otherwise.
 fn explore(scene: impl Fn() + Sync + Send + 'static) {
@@ -79,6 +84,7 @@ fn explore_within(most: usize, scene: impl Fn() + Sync + Send + 'static) {
     for reversed in [false, true] {
         REVERSED.set(reversed);
         let mut builder = loom::model::Builder::new();
+        builder.max_branches = 10_000;
         builder.preemption_bound = Some(builder.preemption_bound.unwrap_or(3).min(most));
         let scene = scene.clone();
         builder.check(move || {
@@ -147,20 +153,10 @@ fn explore_deaths_within(most: usize, scene: impl Fn(&Death) + Sync + Send + Clo
     panic!("the victim has no end");
 }
 
-/// Whether somebody has died, as the kernel would tell: all that it did is visible to who asks.
-#[derive(Default)]
-struct Grave(loom::sync::atomic::AtomicBool);
-
-impl Grave {
-    fn dig(&self) {
-        self.0.store(true, SeqCst);
-    }
-
-    fn holds(&self) -> bool {
-        self.0.load(SeqCst)
-    }
-}
-
 fn token(index: u32) -> Token {
     Token::new(index, 1)
+}
+
+fn segment(plan: Plan) -> Arc<Segment> {
+    Arc::new(Segment::of(plan))
 }

@@ -1,114 +1,59 @@
 //! Blocks: claimed, recorded and freed while a repairer sweeps. None of the living loses one, none of the dead
 //! is lost.
-//!
-//! The steps of `pool::claim`, `arena::held` and `repair::sweep_blocks` with the real words.
 
-use super::{Death, explore, explore_deaths, spawn, take_part, token};
-use crate::sync::{AtomicU64, Ordering};
-use crate::word::{Phase, State, Word};
+use super::{Death, explore, explore_deaths, segment, spawn, take_part, token};
+use crate::arena::Task;
+use crate::plan::Target;
+use crate::pool::in_use;
+use crate::repair::{repair, sweep_blocks};
+use crate::segment::{BLOCK_BYTES, Plan, Segment};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-const NONE: u64 = 0;
-
-/// One block and two tasks that want it.
-struct Pool {
-    owner: AtomicU64,
-    words: [Word; 2],
-    /// Whether its header names the block.
-    listed: [AtomicU64; 2],
+/// One block and two requests that want it, of a client each.
+fn pool() -> Arc<Segment> {
+    segment(Plan { requests: 2, blocks: 1, nodes: vec![Target::End], ..Plan::default() })
 }
 
-fn owner_word(task: u64, generation: u16) -> u64 {
-    1 << 63 | u64::from(generation) << 32 | task
+fn task(segment: &Segment, id: u32) -> Task<'_> {
+    Task::new(segment, id).unwrap()
 }
 
-impl Pool {
-    fn new() -> Arc<Self> {
-        Arc::new(Self {
-            owner: AtomicU64::new(NONE),
-            words: [State::from_raw(0); 2].map(Word::new),
-            listed: [AtomicU64::new(0), AtomicU64::new(0)],
-        })
+/// A request's whole life, so often: begins, claims the block, records it, has it, frees it with itself. Whether it got
+/// the block.
+fn live(segment: &Segment, id: u32, times: u32) -> bool {
+    let mut got = false;
+    for _ in 0..times {
+        let request = task(segment, id);
+        let mut filling = request.begin(token(id));
+        let has_it = filling.block_place(BLOCK_BYTES).is_ok();
+        let owned = request.blocks(request.word().peek().generation()).count() == 1;
+        assert_eq!(has_it, owned, "swept under its owner's hands");
+        filling.abandon();
+        got |= has_it;
     }
-
-    /// A request's whole life: begins, claims the block, records it, has it, frees it with itself. Whether it
-    /// got the block.
-    fn live(&self, task: usize, generations: u16) -> bool {
-        let mut got = false;
-        for generation in 0..generations {
-            let filling = self.words[task].begin(token(task as u32));
-            self.listed[task].store(0, Ordering::Relaxed);
-            let mine = owner_word(task as u64, generation);
-            if self.owner.load(Ordering::Relaxed) == NONE
-                && self.owner.compare_exchange(NONE, mine, Ordering::AcqRel, Ordering::Relaxed).is_ok()
-            {
-                self.listed[task].store(1, Ordering::Relaxed);
-                assert_eq!(self.owner.load(Ordering::Relaxed), mine, "swept under its owner's hands");
-                got = true;
-            }
-            if self.listed[task].load(Ordering::Relaxed) == 1 {
-                let freed = self.owner.compare_exchange(mine, NONE, Ordering::Release, Ordering::Relaxed);
-                assert!(freed.is_ok(), "swept under its owner's hands");
-            }
-            self.words[task].free(filling);
-        }
-        got
-    }
-
-    /// `sweep_blocks`, by a repairer who has this task, if any.
-    fn sweep(&self, mine: Option<usize>) {
-        let word = self.owner.load(Ordering::Acquire);
-        if word == NONE {
-            return;
-        }
-        let (task, generation) = (word as u32 as usize, (word >> 32) as u16);
-        let state = self.words[task].load();
-        let kept = state.generation() == generation
-            && state.phase() != Some(Phase::Free)
-            && (mine != Some(task) || self.listed[task].load(Ordering::Relaxed) == 1);
-        if !kept {
-            let _ = self.owner.compare_exchange(word, NONE, Ordering::AcqRel, Ordering::Relaxed);
-        }
-    }
-
-    /// Does for dead task 0 what is due, then sweeps.
-    fn repair(&self) {
-        let found = self.words[0].load();
-        if found.phase() == Some(Phase::Filling) {
-            if self.listed[0].load(Ordering::Relaxed) == 1 {
-                let owned = owner_word(0, found.generation());
-                let _ = self.owner.compare_exchange(owned, NONE, Ordering::Release, Ordering::Relaxed);
-            }
-            assert!(self.words[0].free_if(found));
-        }
-        self.sweep(None);
-    }
+    got
 }
 
 /// A sweep, for whatever death, finds a request at any moment of its life, and of the next.
 #[test]
 fn a_sweep_spares_the_living() {
     explore(|| {
-        let pool = Pool::new();
+        let pool = pool();
         let client = {
             let pool = pool.clone();
-            spawn(move || assert!(pool.live(0, 2)))
+            spawn(move || assert!(live(&pool, 0, 2)))
         };
         take_part();
-        pool.sweep(None);
+        sweep_blocks(&pool, &BTreeSet::new());
         client.join().unwrap();
-        assert_eq!(pool.owner.load(Ordering::Relaxed), NONE);
+        assert_eq!(in_use(&pool), [0]);
     });
 }
 
-fn dies(pool: &Arc<Pool>, death: &Death) -> bool {
-    let (pool, death) = (pool.clone(), death.clone());
-    let life = move || {
-        death.strikes(|| {
-            pool.live(0, 1);
-        })
-    };
-    spawn(life).join().unwrap()
+fn repair_client(pool: &Segment) {
+    let summary = repair(pool, token(0), token(2), |orphan| panic!("{orphan:?}"));
+    assert_eq!((summary.pushed, summary.orphaned), (0, 0));
 }
 
 /// A client dies anywhere: before the block is its own, before it is recorded, or while it frees. After the
@@ -116,42 +61,51 @@ fn dies(pool: &Arc<Pool>, death: &Death) -> bool {
 #[test]
 fn a_client_dies_over_a_block() {
     explore_deaths(|death| {
-        let pool = Pool::new();
-        let died = dies(&pool, death);
+        let pool = pool();
+        let victim = {
+            let (pool, death) = (pool.clone(), death.clone());
+            spawn(move || death.strikes(|| _ = live(&pool, 0, 1)))
+        };
+        let died = victim.join().unwrap();
         let other = {
             let pool = pool.clone();
-            spawn(move || pool.live(1, 1))
+            spawn(move || live(&pool, 1, 1))
         };
         take_part();
         if died {
-            pool.repair();
+            repair_client(&pool);
         }
         other.join().unwrap();
-        assert_eq!(pool.owner.load(Ordering::Relaxed), NONE);
-        assert!(pool.live(1, 1) || pool.words[1].load().generation() > 1, "the block is lost");
+        assert_eq!(in_use(&pool), [0]);
+        assert!(task(&pool, 0).is_free() && live(&pool, 1, 1), "the block is lost");
     });
 }
 
 /// The same for the repairer of it, after whom the next one repairs.
 #[test]
 fn a_repairer_dies_over_a_block() {
-    explore_deaths(|death| {
-        let pool = Pool::new();
-        // Claimed and not recorded; or not even that.
-        pool.words[0].begin(token(0));
-        pool.owner.store(owner_word(0, 0), Ordering::Relaxed);
-        let victim = {
-            let (pool, death) = (pool.clone(), death.clone());
-            spawn(move || death.strikes(|| pool.repair()))
-        };
-        let other = {
-            let pool = pool.clone();
-            spawn(move || pool.live(1, 1))
-        };
-        if victim.join().unwrap() {
-            pool.repair();
-        }
-        other.join().unwrap();
-        assert_eq!(pool.owner.load(Ordering::Relaxed), NONE);
-    });
+    for recorded in [false, true] {
+        explore_deaths(move |death: &Death| {
+            let pool = pool();
+            let mut filling = task(&pool, 0).begin(token(0));
+            match recorded {
+                true => drop(filling.block_place(BLOCK_BYTES).unwrap()),
+                false => drop(crate::pool::claim(&pool, 0, 0, BLOCK_BYTES).unwrap()),
+            }
+            let victim = {
+                let (pool, death) = (pool.clone(), death.clone());
+                spawn(move || death.strikes(|| repair_client(&pool)))
+            };
+            let other = {
+                let pool = pool.clone();
+                spawn(move || live(&pool, 1, 1))
+            };
+            if victim.join().unwrap() {
+                repair_client(&pool);
+            }
+            other.join().unwrap();
+            assert_eq!(in_use(&pool), [0]);
+            assert!(task(&pool, 0).is_free());
+        });
+    }
 }

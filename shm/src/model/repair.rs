@@ -1,111 +1,96 @@
 //! A node and its repair: a worker or a repairer dies anywhere, and every task has one outcome.
-//!
-//! Tasks are as far as in `word`; the table of what is due is the one of `repair`.
 
-use super::ring::Parts;
-use super::{Grave, explore_deaths, explore_deaths_within, spawn, token};
-use crate::lock::ReaderLock;
-use crate::sync::AtomicU32;
+use super::{explore_deaths, explore_deaths_within, segment, spawn, token};
+use crate::arena::{Claimed, Task};
+use crate::party::{Participant, Reader};
+use crate::plan::Target;
+use crate::repair::{Orphan, put_right};
+use crate::segment::{Plan, Segment};
 use crate::token::Token;
-use crate::word::{Cancel, Claim, Due, Finish, Phase, State, Word};
+use crate::word::{Cancel, Phase};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32 as Counter, Ordering::SeqCst};
 
 const CLIENT: u32 = 0;
+const DEAD: u32 = 1;
 
-/// Two nodes one after the other, and two tasks. Task 0 goes on to the second node, task 1 to its caller.
-struct Plan {
-    first: Parts,
-    second: Parts,
-    lock: AtomicU32,
-    words: [Word; 2],
-    answers: [Counter; 2],
-    graves: [Grave; 4],
+/// Two nodes one after the other, and two requests. Request 0 goes on to the second node, request 1 to its caller.
+fn plan() -> Arc<Segment> {
+    let nodes = vec![Target::Node(1), Target::End];
+    segment(Plan { requests: 2, nodes, position: 3, ..Plan::default() })
 }
 
-impl Plan {
-    fn new(words: [State; 2]) -> Arc<Self> {
-        Arc::new(Self {
-            first: Parts::at(4, 3),
-            second: Parts::at(4, 0),
-            lock: AtomicU32::new(0),
-            words: words.map(Word::new),
-            answers: Default::default(),
-            graves: Default::default(),
-        })
-    }
+fn task(segment: &Segment, id: u32) -> Task<'_> {
+    Task::new(segment, id).unwrap()
+}
 
-    fn is_dead(&self, token: Token) -> bool {
-        self.graves[token.index() as usize].holds()
-    }
+#[expect(unsafe_code, reason = "the contract of guards")]
+fn act(segment: &Segment, index: u32) -> Participant<'_> {
+    // SAFETY: who acts in a scene has a token of its own.
+    unsafe { segment.take_part(token(index)) }
+}
 
-    fn answer(&self, id: u32, by: Token, error: bool) {
-        match self.words[id as usize].finish(by, token(CLIENT), error) {
-            Finish::Done { .. } => drop(self.answers[id as usize].fetch_add(1, SeqCst)),
-            Finish::Abandoned => panic!("nobody cancelled"),
-            Finish::Lost(now) => panic!("{by} lives and lost task {id}: {now:?}"),
+fn read(segment: &Segment, node: u32, me: u32) -> Reader<'_> {
+    act(segment, me).read(segment.node(node).unwrap(), 0, || false).unwrap()
+}
+
+fn send(segment: &Segment, ids: &[u32]) {
+    for &id in ids {
+        task(segment, id).begin(token(CLIENT)).queue(0);
+    }
+    segment.node(0).unwrap().push(ids).unwrap();
+}
+
+/// All that waits at a node, up to two, claimed; `head` moves.
+fn drain(segment: &Segment, node: u32, me: u32) -> Vec<Claimed<'_>> {
+    let mut reader = read(segment, node, me);
+    let (ring, head) = (reader.ring(), reader.ring().head());
+    let count = ring.published(head, 4);
+    let claimed = (head..head + count).filter_map(|position| reader.claim(ring.get(position).unwrap()));
+    let claimed = claimed.collect();
+    reader.set_head(head + count);
+    claimed
+}
+
+/// Ends a task of one who lives, who has not lost it to another.
+fn answer(task: Claimed<'_>, error: bool) {
+    let of = task.task();
+    assert!(task.finish(error).is_none());
+    let state = of.word().load();
+    assert!(state.is(Phase::Done, token(CLIENT)) && state.is_error() == error, "lost: {state:?}");
+}
+
+/// One batch at the first node.
+fn work(segment: &Segment, me: u32) {
+    for task in drain(segment, 0, me) {
+        if task.id() == 0 {
+            let id = task.queue(1, || 0).expect("it lives and has it");
+            segment.node(1).unwrap().push(&[id]).unwrap();
+        } else {
+            answer(task, false);
         }
     }
+}
 
-    /// One batch at the first node: claim, then `head`, then unlock, then work.
-    fn work(&self, me: Token) {
-        let (ring, lock) = (self.first.ring(), ReaderLock::new(&self.lock));
-        lock.lock(me, 0, |t| self.is_dead(t));
-        let head = ring.head();
-        let count = ring.published(head, 2);
-        let mut batch = Vec::new();
-        for position in head..head + count {
-            let id = ring.get(position).unwrap();
-            if let Claim::Taken(_) = self.words[id as usize].claim(me, |t| self.is_dead(t)) {
-                batch.push(id);
-            }
-        }
-        ring.set_head(head + count);
-        lock.unlock(me);
-        for id in batch {
-            if id == 0 {
-                assert!(self.words[0].requeue(me, 0));
-                self.second.ring().push(0).unwrap();
-            } else {
-                self.answer(id, me, false);
-            }
-        }
+fn repair_and_answer(segment: &Segment, dead: u32, me: u32) {
+    put_right(segment, token(dead), token(me), |orphan| match orphan {
+        Orphan::Task(task) => answer(task, true),
+        Orphan::Join(join) => panic!("{join:?}"),
+    });
+    // Of all that sleeps, what sleeps here.
+    segment.node(0).unwrap().lock().wake_spuriously();
+}
+
+/// With everybody else at rest: both rings are drained, and all is well.
+fn finish_and_check(segment: &Segment, me: u32) {
+    work(segment, me);
+    drain(segment, 1, me).into_iter().for_each(|task| answer(task, false));
+    for id in 0..2 {
+        let word = task(segment, id).word();
+        assert!(word.load().is(Phase::Done, token(CLIENT)), "task {id} is stuck: {word:?}");
     }
-
-    /// What `repair` does, with its steps in its order.
-    fn repair(&self, dead: Token, me: Token) {
-        ReaderLock::new(&self.lock).free_of(dead);
-        let left = self.words.each_ref().map(Word::load); // read …
-        let mut in_ring = [false; 2];
-        for parts in [&self.first, &self.second] {
-            parts.ring().scan(|_, id| in_ring[id as usize] = true); // … scan …
-        }
-        for (id, state) in (0_u32..).zip(left).filter(|(_, state)| state.owner() == Some(dead)) {
-            let word = &self.words[id as usize];
-            match state.due(in_ring[id as usize]) {
-                // … act.
-                Due::Push if word.adopt(state, me) => drop(self.second.ring().push(id).unwrap()),
-                Due::Answer if word.take_over(state, me).is_some() => self.answer(id, me, true),
-                // DONE belongs to the client, which lives.
-                Due::Free => panic!("{state:?}"),
-                _ => {}
-            }
-        }
-        ReaderLock::new(&self.lock).wake_spuriously();
-    }
-
-    /// With everybody else at rest: the first node's ring is drained, then the second's, and all is well.
-    fn finish_and_check(&self, me: Token) {
-        self.work(me);
-        for id in self.second.ids() {
-            assert!(matches!(self.words[id as usize].claim(me, |_| false), Claim::Taken(_)), "twice in it");
-            self.answer(id, me, false);
-        }
-        for (id, word) in self.words.iter().enumerate() {
-            assert!(word.load().is(Phase::Done, token(CLIENT)), "task {id} is stuck: {word:?}");
-            assert_eq!(self.answers[id].load(SeqCst), 1, "answers to task {id}");
-        }
-        assert_eq!(ReaderLock::new(&self.lock).holder(), None);
+    for node in [0, 1] {
+        let node = segment.node(node).unwrap();
+        assert_eq!((node.lock().holder(), node.ring().get(node.ring().head())), (None::<Token>, None));
     }
 }
 
@@ -113,23 +98,22 @@ impl Plan {
 #[test]
 fn a_worker_dies() {
     explore_deaths(|death| {
-        let queued = State::new(Phase::Queued, Some(token(CLIENT)), 0, 0);
-        let plan = Plan::new([queued, queued]);
-        plan.first.ring().push_many(&[0, 1]).unwrap();
+        let plan = plan();
+        send(&plan, &[0, 1]);
         let victim = {
             let (plan, death) = (plan.clone(), death.clone());
-            spawn(move || death.strikes(|| plan.work(token(1))))
+            spawn(move || death.strikes(|| work(&plan, DEAD)))
         };
         let survivor = {
             let plan = plan.clone();
-            spawn(move || plan.work(token(3)))
+            spawn(move || work(&plan, 3))
         };
         if victim.join().unwrap() {
-            plan.graves[1].dig();
-            plan.repair(token(1), token(2));
+            plan.grave(DEAD).dig();
+            repair_and_answer(&plan, DEAD, 2);
         }
         survivor.join().unwrap();
-        plan.finish_and_check(token(3));
+        finish_and_check(&plan, 3);
     });
 }
 
@@ -137,32 +121,37 @@ fn a_worker_dies() {
 /// claimed and not drained; the next repairer repairs both deaths while a worker works.
 #[test]
 fn a_repairer_dies() {
-    let dead = Some(token(1));
-    let to_push = State::new(Phase::Queued, dead, 0, 0);
-    let to_answer = State::new(Phase::Claimed, dead, 0, 0);
     for undrained in [false, true] {
-        explore_deaths_within(2, move |death| {
-            let plan = Plan::new([to_push, to_answer]);
-            plan.graves[1].dig();
-            if undrained {
-                plan.first.ring().push(1).unwrap();
-                ReaderLock::new(&plan.lock).lock(token(1), 0, |_| false);
+        explore_deaths_within(1, move |death| {
+            let plan = plan();
+            send(&plan, &[0]);
+            for task in drain(&plan, 0, DEAD) {
+                task.queue(1, || 0).unwrap(); // and dies before its push
             }
+            send(&plan, &[1]);
+            if undrained {
+                let reader = read(&plan, 0, DEAD);
+                let _ = reader.claim(1).unwrap();
+                std::mem::forget(reader);
+            } else {
+                let _ = drain(&plan, 0, DEAD);
+            }
+            plan.grave(DEAD).dig();
             let victim = {
                 let (plan, death) = (plan.clone(), death.clone());
-                spawn(move || death.strikes(|| plan.repair(token(1), token(2))))
+                spawn(move || death.strikes(|| repair_and_answer(&plan, DEAD, 2)))
             };
             let survivor = {
                 let plan = plan.clone();
-                spawn(move || plan.work(token(3)))
+                spawn(move || work(&plan, 3))
             };
             if victim.join().unwrap() {
-                plan.graves[2].dig();
-                plan.repair(token(1), token(0));
-                plan.repair(token(2), token(0));
+                plan.grave(2).dig();
+                repair_and_answer(&plan, DEAD, 4);
+                repair_and_answer(&plan, 2, 4);
             }
             survivor.join().unwrap();
-            plan.finish_and_check(token(3));
+            finish_and_check(&plan, 3);
         });
     }
 }
@@ -173,54 +162,42 @@ fn a_repairer_dies() {
 #[test]
 fn a_reader_dies_over_abandoned_tasks() {
     explore_deaths(|death| {
-        let queued = State::new(Phase::Queued, Some(token(CLIENT)), 0, 0);
-        let words: Arc<[Word; 3]> = Arc::new([queued; 3].map(Word::new));
-        let parts = Arc::new(Parts::at(4, 0));
-        parts.ring().push_many(&[0, 1, 2]).unwrap();
-        for word in &words[..2] {
-            assert_eq!(word.cancel(), Cancel::Left);
+        let plan = segment(Plan { requests: 3, nodes: vec![Target::End], ..Plan::default() });
+        send(&plan, &[0, 1, 2]);
+        for id in 0..2 {
+            assert_eq!(task(&plan, id).word().cancel(), Cancel::Left);
         }
-        let drain = |parts: &Parts, words: &[Word; 3], me: Token, dead: Option<Token>| {
-            let ring = parts.ring();
-            let head = ring.head();
-            let count = ring.published(head, 4);
-            let (mut taken, mut abandoned) = (Vec::new(), Vec::new());
-            for position in head..head + count {
-                let id = ring.get(position).unwrap();
-                match words[id as usize].claim(me, |t| Some(t) == dead) {
-                    Claim::Taken(_) => taken.push(id),
-                    Claim::Abandoned(state) => abandoned.push((id, state)),
-                    Claim::Stale(_) => {}
+        let drain_and_free = |plan: &Segment, me: u32| {
+            for task in drain(plan, 0, me) {
+                if task.is_abandoned() {
+                    assert!(task.discard().is_none());
                 }
             }
-            ring.set_head(head + count);
-            for (id, state) in abandoned {
-                words[id as usize].free(state);
-            }
-            taken
         };
         let victim = {
-            let (parts, words, death) = (parts.clone(), words.clone(), death.clone());
-            spawn(move || death.strikes(|| drop(drain(&parts, &words, token(1), None))))
+            let (plan, death) = (plan.clone(), death.clone());
+            spawn(move || death.strikes(|| drain_and_free(&plan, DEAD)))
         };
         let client = {
-            let (parts, words) = (parts.clone(), words.clone());
+            let plan = plan.clone();
             spawn(move || {
                 for id in 0..2 {
-                    let word = &words[id as usize];
-                    if word.load().phase() == Some(Phase::Free) {
-                        word.queue(word.begin(token(CLIENT)), token(CLIENT));
-                        parts.ring().push(id).unwrap();
+                    if task(&plan, id).is_free() {
+                        send(&plan, &[id]);
                     }
                 }
             })
         };
         let died = victim.join().unwrap();
         client.join().unwrap();
-        drain(&parts, &words, token(3), died.then(|| token(1)));
-        assert_eq!(parts.ids(), []);
-        for (id, word) in words.iter().enumerate() {
-            let state = word.load();
+        if died {
+            plan.grave(DEAD).dig();
+        }
+        drain_and_free(&plan, 3);
+        let ring = plan.node(0).unwrap().ring();
+        assert_eq!(ring.get(ring.head()), None);
+        for id in 0..3 {
+            let state = task(&plan, id).word().load();
             assert_ne!(state.phase(), Some(Phase::Queued), "task {id} is stuck: {state:?}");
         }
     });

@@ -315,7 +315,7 @@ impl Segment {
     /// Whether an incarnation is proven dead.
     #[must_use]
     pub fn is_dead(&self, token: Token) -> bool {
-        participant::is_dead(self.participants(), &self.lease, token)
+        participant::is_dead(self.participants(), |token| self.lease.is_held(token), token)
     }
 
     /// What the server says.

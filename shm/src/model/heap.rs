@@ -1,0 +1,237 @@
+//! A segment of the models: the same parts, on the heap, of atomics that loom watches.
+//!
+//! Under loom this is `crate::segment`, as loom's atomics are `crate::sync`'s: [`arena`](crate::arena),
+//! [`pool`](crate::pool), [`party`](crate::party) and [`repair`](crate::repair) are compiled over it as they are. What they
+//! ask of a segment is what is public here to them.
+#![expect(unsafe_code, reason = "a segment of a scene is shared by its threads")]
+
+#[path = "../segment/node.rs"]
+mod node;
+
+pub use node::{Node, NodeInfo};
+
+use crate::bell::SharedBell;
+use crate::doorbell;
+use crate::layout::{
+    BellLine, Class, Extent, HeadLine, Layout, LockLine, NodeFacts, NodeLines, Shape, TaskLine, Times,
+    U64Line,
+};
+use crate::participant::{Entry, Role};
+use crate::plan::{Fork, Routes, Target};
+use crate::sync::{AtomicU32, AtomicU64};
+use crate::token::Token;
+use core::ptr::NonNull;
+use core::sync::atomic::{AtomicU32 as Counter, Ordering::SeqCst};
+
+/// Whether somebody has died, as the kernel would tell: all that it did is visible to who asks.
+#[derive(Debug, Default)]
+pub(crate) struct Grave(loom::sync::atomic::AtomicBool);
+
+impl Grave {
+    pub(crate) fn dig(&self) {
+        self.0.store(true, SeqCst);
+    }
+
+    pub(crate) fn holds(&self) -> bool {
+        self.0.load(SeqCst)
+    }
+}
+
+/// What a scene's segment is made of.
+#[derive(Debug, Default)]
+pub(crate) struct Plan {
+    pub(crate) requests: u32,
+    pub(crate) branches: u32,
+    /// Where each node's tasks go.
+    pub(crate) nodes: Vec<Target>,
+    pub(crate) forks: Vec<Fork>,
+    /// At which position each node's ring begins.
+    pub(crate) position: u64,
+    /// How many blocks there are, of one class.
+    pub(crate) blocks: u64,
+    /// At least one.
+    pub(crate) participants: u32,
+}
+
+/// Bytes of a block.
+pub(crate) const BLOCK_BYTES: u64 = 256;
+
+/// The segment of one scene.
+#[derive(Debug)]
+pub struct Segment {
+    layout: Layout,
+    routes: Routes,
+    nodes: Vec<NodeInfo>,
+    lines: Vec<NodeLines>,
+    cells: Vec<Vec<AtomicU64>>,
+    tasks: Vec<TaskLine>,
+    times: Vec<Times>,
+    pending: Vec<AtomicU64>,
+    completions: Vec<AtomicU64>,
+    owners: Vec<AtomicU64>,
+    blocks: Vec<[u128; BLOCK_BYTES as usize / 16]>,
+    bells: [BellLine; 3],
+    participants: Vec<Entry>,
+    graves: Vec<Grave>,
+    /// The kernel tells of deaths by the place only.
+    number: u32,
+}
+
+// SAFETY: as that of `crate::segment`; what is not atomic is the owner's, and loom watches it.
+unsafe impl Sync for Segment {}
+
+impl Segment {
+    pub(crate) fn of(plan: Plan) -> Self {
+        static MADE: Counter = Counter::new(0);
+        let mut shape = Shape {
+            participants: plan.participants.max(1),
+            nodes: plan.nodes.len() as u32,
+            requests: plan.requests,
+            tasks_per_request: 1 + plan.branches,
+            forks: plan.forks.len() as u32,
+            class_count: u64::from(plan.blocks > 0),
+            ..Shape::default()
+        };
+        shape.classes[0] = Class { block_bytes: BLOCK_BYTES, count: plan.blocks };
+        let layout = Layout::new(&shape).expect("a scene's shape");
+        let routes = Routes::new(plan.forks, Vec::new(), &plan.nodes, plan.branches).expect("a plan");
+        let cells = shape.ring_cells();
+        let lap_before = |index| ((plan.position + cells - 1 - index) / cells) << 32;
+        let numbers = |count: usize| (0..count).map(|_| AtomicU64::new(0)).collect::<Vec<_>>();
+        let bell = || BellLine { count: AtomicU32::new(0), waiters: AtomicU32::new(0) };
+        Self {
+            routes,
+            nodes: plan.nodes.iter().map(|&next| info(next)).collect(),
+            lines: plan
+                .nodes
+                .iter()
+                .map(|_| NodeLines {
+                    tail: U64Line(AtomicU64::new(plan.position)),
+                    head: HeadLine { head: AtomicU64::new(plan.position), habit: AtomicU64::new(0) },
+                    lock: LockLine(AtomicU32::new(0)),
+                    doorbell: doorbell::Line::new(),
+                })
+                .collect(),
+            cells: plan
+                .nodes
+                .iter()
+                .map(|_| (0..cells).map(|index| AtomicU64::new(lap_before(index))).collect())
+                .collect(),
+            tasks: (0..shape.tasks()).map(|_| TaskLine::new()).collect(),
+            times: (0..shape.requests).map(|_| Times::default()).collect(),
+            pending: numbers((shape.requests as usize) * (shape.branches().div_ceil(64) as usize)),
+            completions: numbers(shape.completion_words() as usize),
+            owners: numbers(plan.blocks as usize),
+            blocks: vec![[0; BLOCK_BYTES as usize / 16]; plan.blocks as usize],
+            bells: [bell(), bell(), bell()],
+            participants: (0..plan.participants.max(1)).map(|_| Entry::new()).collect(),
+            graves: (0..8).map(|_| Grave::default()).collect(),
+            number: MADE.fetch_add(1, SeqCst),
+            layout,
+        }
+    }
+
+    /// Whether the participant in this place is dead.
+    pub(crate) fn grave(&self, index: u32) -> &Grave {
+        &self.graves[index as usize]
+    }
+
+    pub(crate) fn is_dead(&self, token: Token) -> bool {
+        self.grave(token.index()).holds()
+    }
+
+    pub(crate) fn number(&self) -> u32 {
+        self.number
+    }
+
+    pub(crate) fn shape(&self) -> &Shape {
+        &self.layout.shape
+    }
+
+    pub(crate) fn nodes(&self) -> &[NodeInfo] {
+        &self.nodes
+    }
+
+    pub(crate) fn routes(&self) -> &Routes {
+        &self.routes
+    }
+
+    pub(crate) fn node(&self, index: u32) -> Option<Node<'_>> {
+        let (info, index) = (self.nodes.get(index as usize)?, index as usize);
+        Some(Node { segment: self, info, lines: &self.lines[index], cells: &self.cells[index] })
+    }
+
+    /// Scenes have no workers' places; but repair looks.
+    pub(crate) fn seat_of(&self, _place: u32) -> Option<(u32, u32)> {
+        None
+    }
+
+    pub(crate) fn participants(&self) -> &[Entry] {
+        &self.participants
+    }
+
+    pub(crate) fn startup(&self) -> SharedBell<'_> {
+        self.bell(0)
+    }
+
+    pub(crate) fn freed(&self) -> SharedBell<'_> {
+        self.bell(1)
+    }
+
+    pub(crate) fn completed(&self) -> SharedBell<'_> {
+        self.bell(2)
+    }
+
+    fn bell(&self, index: usize) -> SharedBell<'_> {
+        SharedBell::new(&self.bells[index].count, &self.bells[index].waiters)
+    }
+
+    pub(crate) fn completions(&self) -> &[AtomicU64] {
+        &self.completions
+    }
+
+    pub(crate) fn pending(&self, request: u32) -> &[AtomicU64] {
+        let words = self.shape().branches().div_ceil(64) as usize;
+        &self.pending[request as usize * words..][..words]
+    }
+
+    pub(crate) fn place_of(&self, id: u32) -> (u32, u32) {
+        self.layout.place_of(id)
+    }
+
+    pub(crate) fn id_of(&self, request: u32, place: u32) -> u32 {
+        self.layout.id_of(request, place)
+    }
+
+    pub(crate) fn times(&self, request: u32) -> Option<&Times> {
+        self.times.get(request as usize)
+    }
+
+    pub(crate) fn task_line(&self, id: u32) -> Option<&TaskLine> {
+        self.tasks.get(id as usize)
+    }
+
+    pub(crate) fn prefetch_task(&self, _id: u32) {}
+
+    pub(crate) fn block_owners(&self, _class: usize) -> &[AtomicU64] {
+        &self.owners
+    }
+
+    pub(crate) fn block(&self, _class: usize, index: u64) -> Option<(NonNull<u8>, usize)> {
+        let block = self.blocks.get(index as usize)?;
+        Some((NonNull::from(block).cast(), BLOCK_BYTES as usize))
+    }
+}
+
+fn info(next: Target) -> NodeInfo {
+    NodeInfo {
+        name: String::new(),
+        worker_type: String::new(),
+        facts: NodeFacts::default(),
+        next,
+        first_participant: 0,
+        places: 0,
+        role: Role::ThreadWorker,
+        config: Extent::default(),
+    }
+}
