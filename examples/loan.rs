@@ -67,11 +67,10 @@ fn main() -> Result<(), BoxError> {
     }
 
     println!("16 MiB of f32, medians of {ROUNDS} rounds in turn, in ms\n");
-    println!("{:8} {:>8} {:>16} {:>8}   the numbers were", "", "write", "send and answer", "in all");
-    for (name, times, done) in [
-        ("by call", by_call, "written into a Vec, then copied into the segment"),
-        ("by loan", by_loan, "written into the segment"),
-    ] {
+    println!("{:8} {:>8} {:>16} {:>8}   written", "", "write", "send and answer", "in all");
+    for (name, times, done) in
+        [("by call", by_call, "in a Vec, then copied"), ("by loan", by_loan, "in the segment itself")]
+    {
         let times = &times[1..]; // the first round touched its memory for the first time
         let (write, send) = (median_ms(times, |t| t.write), median_ms(times, |t| t.send));
         println!(

@@ -48,11 +48,7 @@ fn send(policy: OnDeath) -> Result<(), BoxError> {
 
     let picture: String = (0..).zip(&outcomes).map(|(number, outcome)| mark(number, outcome)).collect();
     let answered = outcomes.iter().filter(|outcome| outcome.is_ok()).count();
-    println!(
-        "{:10} {picture}  {answered:2} answered, {:4.0} ms",
-        format!("{policy:?}"),
-        took.as_secs_f64() * 1e3
-    );
+    println!("{policy:?}: {answered} of {ITEMS} answered, {:.0} ms\n  {picture}", took.as_secs_f64() * 1e3);
     if policy == OnDeath::Bisect(2) {
         assert_eq!(answered as u64, ITEMS - 1);
         println!("\n{POISON}: {}", outcomes[POISON as usize].as_ref().expect_err("it is poisonous"));

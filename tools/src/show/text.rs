@@ -76,8 +76,12 @@ impl Shown {
                 of.name
             ),
         };
-        let requests =
-            Phase::ALL.map(|phase| format!("{} {}", self.requests[phase], phase.name())).join(", ");
+        // Of all seven phases the line would be wider than a terminal.
+        let requests: Vec<String> = Phase::ALL
+            .into_iter()
+            .filter(|&phase| self.requests[phase] > 0)
+            .map(|phase| format!("{} {}", self.requests[phase], phase.name()))
+            .collect();
         let lines = [
             (
                 "file",
@@ -105,7 +109,7 @@ impl Shown {
                     units::bytes(self.inline_bytes)
                 ),
             ),
-            ("requests", requests),
+            ("requests", requests.join(", ")),
         ];
         let mut text = format!("{}: {first}\n", of.name);
         for (what, value) in lines {
