@@ -18,34 +18,34 @@
 //!
 //! # Invariants
 //!
-//! * *no lost wake*: a producer publishes, full fence, looks at the line; a sleeper announces itself in
+//! * `[no lost wake]`: a producer publishes, full fence, looks at the line; a sleeper announces itself in
 //!   the line, full fence, looks at the ring. One of the two sees the other.
-//! * *one wake a batch*: while a holder waits out its window, pushes before `wake_at` wake nobody: the
+//! * `[one wake a batch]`: while a holder waits out its window, pushes before `wake_at` wake nobody: the
 //!   holder looks at the ring once more after it has taken its mark away, as a spinner does.
-//! * *one wake a sleep*: a waker takes the sleeper's bit before it wakes it.
-//! * *a mark is doubted*: a spinner may be stopped, or lose its CPU, at any instruction, and its mark then says
+//! * `[one wake a sleep]`: a waker takes the sleeper's bit before it wakes it.
+//! * `[a mark is doubted]`: a spinner may be stopped, or lose its CPU, at any instruction, and its mark then says
 //!   nothing. A push that wakes nobody because of the mark is followed, in the same thread and before it sleeps,
 //!   returns to user code that may never wait, or begins a batch, by [`Line::doubt`]: while the item lies unread it
 //!   watches the mark for a microsecond or two. A spinner that runs takes its mark away in that time. If it does not,
 //!   the doubter takes the mark away and wakes a sleeper. So a stopped spinner holds up no item for longer, and no
 //!   later push relies on it. A spinner whose mark was taken away while it was merely slow looks at the ring all the
 //!   same. (A stream doubts when it waits for an outcome, not with each push.)
-//! * *taken in vain*: a sleeper that is stopped after its bit was taken does not hold up the next push, which takes
+//! * `[taken in vain]`: a sleeper that is stopped after its bit was taken does not hold up the next push, which takes
 //!   another bit. That item itself a caller rescues: whenever a sleep of its own ends without an outcome, it wakes one
 //!   more sleeper of each node whose items nobody collects. A stopped *holder* of the reader lock, in its window or
 //!   not, keeps the lock: no other worker could go on in its place.
 //!
 //! # Ordering
 //!
-//! * *rung*: cell CAS (SeqCst), fence, load of the line (SeqCst) against RMW or store of the line
+//! * `[rung]`: cell CAS (SeqCst), fence, load of the line (SeqCst) against RMW or store of the line
 //!   (SeqCst), fence, load of the cell (SeqCst). A worker that leaves items is on the first side, with a
 //!   load of the cell (SeqCst) for the CAS.
-//! * *down*: who gives a node up sets the mark (SeqCst), full fence, and empties the ring; a producer
+//! * `[down]`: who gives a node up sets the mark (SeqCst), full fence, and empties the ring; a producer
 //!   publishes, full fence, and if it sees the mark empties the ring itself. So nothing is left in it.
-//! * *taken*: the waker's removal of a bit → the worker's look at its bit when it is up. That there were
+//! * `[taken]`: the waker's removal of a bit → the worker's look at its bit when it is up. That there were
 //!   items travels; so who was woken for several, and takes one, sees the rest and wakes the next.
-//! * *doubted*: publication (SeqCst), fence, load of the mark by a push that relies on it → the CAS that takes this
-//!   mark away (SeqCst), later in its modification order, fence, *taken*. The woken sleeper sees that item, whichever
+//! * `[doubted]`: publication (SeqCst), fence, load of the mark by a push that relies on it → the CAS that takes this
+//!   mark away (SeqCst), later in its modification order, fence, `[taken]`. The woken sleeper sees that item, whichever
 //!   thread doubted.
 //!
 //! # Crash
@@ -145,7 +145,7 @@ impl Line {
     /// The publication was the caller's last `SeqCst` read-modify-write.
     #[inline]
     pub fn after_push<'a>(&self, next: u64, bell_of: impl Fn(u32) -> Option<&'a Bell>) {
-        fence_after_seq_cst(); // *rung*
+        fence_after_seq_cst(); // [rung], for [no lost wake]
         let wake_at = self.wake_at.load(Ordering::SeqCst);
         if wake_at == 0 && (self.sleepers.load(Ordering::SeqCst) == 0) {
             return;
@@ -156,7 +156,7 @@ impl Line {
     #[cold]
     fn wake_for<'a>(&self, wake_at: u64, next: u64, bell_of: impl Fn(u32) -> Option<&'a Bell>) {
         if wake_at != 0 {
-            // *one wake a batch*: the holder is collecting; of several producers past its mark one wakes it.
+            // [one wake a batch]: the holder is collecting; of several producers past its mark one wakes it.
             if next >= wake_at
                 && self.wake_at.compare_exchange(wake_at, 0, Ordering::SeqCst, Ordering::Relaxed).is_ok()
                 && let Some(bell) = bell_of(self.holder.load(Ordering::Relaxed))
@@ -166,10 +166,11 @@ impl Line {
             }
             return;
         }
+        // [doubted]: of a push that relies on the mark.
         if self.spinner.load(Ordering::SeqCst) & SPINNER == 0 {
             self.wake_lowest(bell_of);
         }
-        // Else *a mark is doubted*, by our caller.
+        // Else [a mark is doubted], by our caller.
     }
 
     /// After a push, by a thread that is about to do something else: makes sure that a worker sees the item, although
@@ -206,14 +207,14 @@ impl Line {
         {
             // No crash point: one that dies here leaves what one does that dies with a sleeper's bit, and what it takes
             // to come here, a worker that has lost its CPU, no test can bring about in each role.
-            self.wake_one(bell_of); // *doubted*
+            self.wake_one(bell_of); // [doubted]
         }
     }
 
     /// Wakes one sleeper, the lowest-numbered, if there is any: for what its caller has just seen in the
     /// ring and leaves there.
     pub fn wake_one<'a>(&self, bell_of: impl Fn(u32) -> Option<&'a Bell>) {
-        fence_after_seq_cst(); // *rung*: whoever did not see it then is seen now
+        fence_after_seq_cst(); // [rung]: whoever did not see it then is seen now
         self.wake_lowest(bell_of);
     }
 
@@ -222,7 +223,7 @@ impl Line {
         while mask != 0 {
             let worker = mask.trailing_zeros();
             let bit = 1_u64 << worker;
-            // *one wake a sleep*, *taken*.
+            // [one wake a sleep], [taken].
             if self.sleepers.fetch_and(!bit, Ordering::SeqCst) & bit != 0
                 && let Some(bell) = bell_of(worker)
             {
@@ -239,7 +240,7 @@ impl Line {
     pub fn announce(&self, worker: u32) {
         self.sleepers.fetch_or(1 << worker, Ordering::SeqCst);
         crash_point!("doorbell.announced");
-        fence_after_seq_cst(); // *rung*
+        fence_after_seq_cst(); // [rung]
     }
 
     /// Worker `worker` is up again.
@@ -247,7 +248,7 @@ impl Line {
     pub fn retract(&self, worker: u32) {
         let bit = 1_u64 << worker;
         crash_point!("doorbell.retracting");
-        // A look first: usually the waker has taken the bit, and the line stays shared. *taken*: we are the
+        // A look first: usually the waker has taken the bit, and the line stays shared. [taken]: we are the
         // one that was woken, even if we were not asleep, and see all that we were woken for.
         if self.sleepers.load(Ordering::Acquire) & bit != 0 {
             self.sleepers.fetch_and(!bit, Ordering::SeqCst);
@@ -261,14 +262,14 @@ impl Line {
         crash_point!("doorbell.window_half");
         self.wake_at.store(position.wrapping_add(1), Ordering::SeqCst);
         crash_point!("doorbell.window_announced");
-        fence_after_seq_cst(); // *rung*
+        fence_after_seq_cst(); // [rung]
     }
 
     /// The holder no longer waits: after this it must look at the ring once more.
     pub fn retract_window(&self) {
         self.wake_at.store(0, Ordering::SeqCst);
         crash_point!("doorbell.window_retracted");
-        fence_after_seq_cst(); // *rung*: a push that saw the mark and woke nobody is seen from here on
+        fence_after_seq_cst(); // [rung]: a push that saw the mark and woke nobody is seen from here on
     }
 
     /// Makes `worker` the one that looks at the ring while the others sleep; `None` if another is.
@@ -290,7 +291,7 @@ impl Line {
         // Relaxed if it fails: it was doubted, and the mark is perhaps another worker's.
         let _ = self.spinner.compare_exchange(mark, mark & !SPINNER, Ordering::SeqCst, Ordering::Relaxed);
         crash_point!("doorbell.spun");
-        fence_after_seq_cst(); // *rung*: a push that saw the mark and woke nobody is seen from here on
+        fence_after_seq_cst(); // [rung]: a push that saw the mark and woke nobody is seen from here on
     }
 
     /// Removes what a dead worker left in the line.
@@ -312,7 +313,7 @@ impl Line {
     pub fn set_down(&self) {
         self.down.store(1, Ordering::SeqCst);
         crash_point!("doorbell.down");
-        fence_after_seq_cst(); // *down*
+        fence_after_seq_cst(); // [down]
     }
 
     /// Somebody reads the ring again.
@@ -324,7 +325,7 @@ impl Line {
     #[inline]
     #[must_use]
     pub fn is_down(&self) -> bool {
-        self.down.load(Ordering::SeqCst) != 0 // *down*: after the fence of `after_push`
+        self.down.load(Ordering::SeqCst) != 0 // [down]: after the fence of `after_push`
     }
 
     /// Whether it names none but the first so many workers: for a checker.

@@ -26,27 +26,27 @@
 //!
 //! # Invariants
 //!
-//! * *shared*: while a branch is pending, nobody writes a payload that it may refer to: its request's, or a
+//! * `[shared]`: while a branch is pending, nobody writes a payload that it may refer to: its request's, or a
 //!   payload of a branch above it. A parent that goes on with a value was joined at rest; one that goes on
 //!   with an error goes to the end, and writes no payload of its own.
-//! * *one joins*: FORKED → JOINING is one compare-and-swap of the parent's word, which names the fork.
-//! * *one reaps*: a request that ended before all its branches is freed by whoever finds it DONE and
+//! * `[one joins]`: FORKED → JOINING is one compare-and-swap of the parent's word, which names the fork.
+//! * `[one reaps]`: a request that ended before all its branches is freed by whoever finds it DONE and
 //!   CANCELLED, then all bits clear, and wins the compare-and-swap to CLAIMED.
-//! * *values leave nothing*: a parent that goes on with a value has no branch that is not FREE.
+//! * `[values leave nothing]`: a parent that goes on with a value has no branch that is not FREE.
 //!
 //! # Ordering
 //!
-//! * *at rest*: each side changes one thing (SeqCst), full fence, looks at the other's: arrivals clear
+//! * `[at rest]`: each side changes one thing (SeqCst), full fence, looks at the other's: arrivals clear
 //!   bits and look at the others' and at the request's word; the caller sets CANCELLED, or who finishes the
 //!   request sets DONE, and looks at the bits. So the last of them sees all.
-//! * *arrived*: clearing a bit (AcqRel in SeqCst) → the look of who joins. A branch's outcome travels.
+//! * `[arrived]`: clearing a bit (AcqRel in SeqCst) → the look of who joins. A branch's outcome travels.
 //!
 //! # Crash
 //!
 //! Every branch word names who must act. `repair` repeats an arrival whose bit is still set, looks again in
 //! the place of one who cleared his and died, undoes a fork that had not become FORKED, moves on branches
 //! that the forker had not, and puts together again what a joiner had begun; unless that may have written over
-//! a member's outcome (*marked* in `arena`), then the death is the outcome. Only one participant repairs at
+//! a member's outcome (`[marked]` of `arena`), then the death is the outcome. Only one participant repairs at
 //! a time (the supervisor), and it looks at the bit *before* it takes the place of the dead: as long as the
 //! branch is DONE of the dead its bit is of the same use, and if it is set, nobody else clears it.
 
@@ -96,7 +96,7 @@ impl<'a, W: Fn(u32) -> Option<&'a Word>> Family<'a, W> {
     pub(crate) fn at_rest(&self, range: &Range<u32>) -> bool {
         let words = range.start as usize / 64..(range.end as usize).div_ceil(64);
         words.into_iter().all(|index| {
-            let bits = self.pending.get(index).map_or(0, |word| word.load(Ordering::SeqCst)); // *at rest*
+            let bits = self.pending.get(index).map_or(0, |word| word.load(Ordering::SeqCst)); // [at rest]
             bits & mask(index, range) == 0
         })
     }
@@ -110,7 +110,7 @@ impl<'a, W: Fn(u32) -> Option<&'a Word>> Family<'a, W> {
     #[inline]
     pub(crate) fn is_pending(&self, branch: u32) -> bool {
         let word = self.pending.get(branch as usize / 64);
-        word.is_some_and(|word| word.load(Ordering::SeqCst) >> (branch % 64) & 1 == 1) // *at rest*
+        word.is_some_and(|word| word.load(Ordering::SeqCst) >> (branch % 64) & 1 == 1) // [at rest]
     }
 
     /// Sets the bits of a fork's branches, before the parent is FORKED.
@@ -127,7 +127,7 @@ impl<'a, W: Fn(u32) -> Option<&'a Word>> Family<'a, W> {
     pub(crate) fn clear(&self, branch: u32) -> u64 {
         let Some(word) = self.pending.get(branch as usize / 64) else { return 0 };
         let bit = 1 << (branch % 64);
-        let before = word.fetch_and(!bit, Ordering::SeqCst); // *arrived*, *at rest*
+        let before = word.fetch_and(!bit, Ordering::SeqCst); // [arrived], [at rest]
         crash_point!("join.cleared");
         fence_after_seq_cst();
         before & !bit
@@ -206,7 +206,7 @@ impl<'a, W: Fn(u32) -> Option<&'a Word>> Family<'a, W> {
             if !forked {
                 return true;
             }
-            place = fork.parent;
+            place = fork.parent; // nearer to 0: [a tree] of `plan`
         }
         (self.word)(0).is_none_or(|request| request.peek().is_cancelled())
     }

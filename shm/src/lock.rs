@@ -18,16 +18,16 @@
 //!
 //! # Invariants
 //!
-//! * *sticky*: who has slept takes the lock with WAITERS set, since it cannot know whether others still
+//! * `[sticky]`: who has slept takes the lock with WAITERS set, since it cannot know whether others still
 //!   sleep. One wake too many is harmless, one too few is a hang.
-//! * *robbed only when dead*: the lock changes hands without its holder only after the holder's death is
+//! * `[robbed only when dead]`: the lock changes hands without its holder only after the holder's death is
 //!   proven. A stopped or slow holder keeps it.
-//! * *own*: it is freed by a CAS from the holder's own token, so whoever holds it only by mistake, because its token
+//! * `[own]`: it is freed by a CAS from the holder's own token, so whoever holds it only by mistake, because its token
 //!   was written over or it was taken for dead, does not free the next holder's.
 //!
 //! # Ordering
 //!
-//! * *passed*: the Release CAS of the unlocker → the Acquire CAS of the next holder. `head` and all
+//! * `[passed]`: the Release CAS of the unlocker → the Acquire CAS of the next holder. `head` and all
 //!   that the former did under the lock travel. After a take-over there is no such edge: everything the
 //!   new holder relies on is atomic and re-read.
 //!
@@ -100,7 +100,7 @@ impl<'a> ReaderLock<'a> {
     ) -> Option<Acquired> {
         if self.0.compare_exchange(0, me.raw(), Ordering::Acquire, Ordering::Relaxed).is_ok() {
             crash_point!("lock.taken");
-            return Some(Acquired::Free); // *passed*
+            return Some(Acquired::Free); // [passed]
         }
         self.lock_contended(me, spins, is_dead, give_up)
     }
@@ -125,7 +125,7 @@ impl<'a> ReaderLock<'a> {
         loop {
             let seen = self.0.load(Ordering::Relaxed); // Relaxed: every way on is a CAS
             let Some(holder) = Token::from_raw(seen & !WAITERS) else {
-                // Free (or a value that no holder writes, which we treat as free): *sticky*.
+                // Free (or a value that no holder writes, which we treat as free): [sticky].
                 if self
                     .0
                     .compare_exchange(seen, me.raw() | WAITERS, Ordering::Acquire, Ordering::Relaxed)
@@ -137,7 +137,7 @@ impl<'a> ReaderLock<'a> {
                 continue;
             };
             if is_dead(holder) {
-                // *robbed only when dead*; from exactly this word, so of two robbers one wins.
+                // [robbed only when dead]; from exactly this word, so of two robbers one wins.
                 if self
                     .0
                     .compare_exchange(seen, me.raw() | WAITERS, Ordering::Acquire, Ordering::Relaxed)
@@ -172,7 +172,7 @@ impl<'a> ReaderLock<'a> {
     #[inline]
     pub(crate) fn unlock(&self, me: Token) -> bool {
         match self.0.compare_exchange(me.raw(), 0, Ordering::SeqCst, Ordering::Relaxed) {
-            Ok(_) => true, // *passed*
+            Ok(_) => true, // [passed], [own]
             Err(seen) => self.unlock_contended(me, seen),
         }
     }
@@ -185,7 +185,7 @@ impl<'a> ReaderLock<'a> {
                 Ok(_) => {
                     crash_point!("lock.freed");
                     if seen & WAITERS != 0 {
-                        self.wake_one(); // *passed*
+                        self.wake_one(); // [passed]
                     }
                     return true;
                 }

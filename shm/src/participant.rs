@@ -26,10 +26,14 @@
 //!
 //! # Invariants
 //!
-//! * *lease before deeds*: a participant holds the lock on its token's byte of the lease file before its token
+//! * `[lease before deeds]`: a participant holds the lock on its token's byte of the lease file before its token
 //!   appears in any word but its own entry. So a token in an owner field whose byte is free is dead.
 //! * Death is a fact of the kernel (a lock that it released, a descriptor that it made readable), never
 //!   a time-out: a stopped or slow participant is alive.
+//!
+//! # Ordering
+//!
+//! * `[told]`: the store of the state (Release) → the Acquire load of the state. The message travels.
 //!
 //! # Crash
 //!
@@ -266,7 +270,7 @@ impl Entry {
     /// Says what it is doing now.
     pub fn set_life(&self, life: Life) {
         self.since_ns.store(sys::time::now_ns(), Ordering::Relaxed); // Relaxed: for reports
-        self.state.store(life as u32, Ordering::Release); // *told*
+        self.state.store(life as u32, Ordering::Release); // [told]
         crash_point!("participant.life");
     }
 
@@ -288,9 +292,9 @@ impl Entry {
         for (to, from) in self.message.iter().zip(message.chunks(8)) {
             let mut eight = [0; 8];
             eight[..from.len()].copy_from_slice(from);
-            to.store(u64::from_le_bytes(eight), Ordering::Relaxed); // Relaxed: travels with *told*
+            to.store(u64::from_le_bytes(eight), Ordering::Relaxed); // Relaxed: travels with [told]
         }
-        self.message_bytes.store(message.len() as u32, Ordering::Relaxed); // Relaxed: travels with *told*
+        self.message_bytes.store(message.len() as u32, Ordering::Relaxed); // Relaxed: travels with [told]
         crash_point!("participant.failing");
     }
 
@@ -301,7 +305,7 @@ impl Entry {
             return Vec::new();
         }
         let bytes = (self.message_bytes.load(Ordering::Relaxed) as usize).min(MESSAGE_BYTES);
-        // Relaxed: *told* brought them. Words that a broken peer still changes are no worse than any other bytes.
+        // Relaxed: [told] brought them. Words that a broken peer still changes are no worse than any other bytes.
         let words = self.message.iter().map(|word| word.load(Ordering::Relaxed));
         words.flat_map(u64::to_le_bytes).take(bytes).collect()
     }

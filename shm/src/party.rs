@@ -6,9 +6,9 @@
 //!
 //! # Invariants
 //!
-//! * *by right*: only who has promised the contract of [`Segment::take_part`] has a [`Participant`], and all else comes
-//!   from it.
-//! * *in hand*: a request has one caller at a time, who knows its number from the free ones and gives it back there.
+//! * `[by right]`: only who has promised the contract of [`Segment::take_part`] has a [`Participant`], and all else
+//!   comes from it.
+//! * `[in hand]`: a request has one caller at a time, who knows its number from the free ones and gives it back there.
 //!   Numbers are plain, so that lists of them are; this the caller promises where it has a guard made of a number
 //!   ([`Client`]).
 //!
@@ -167,9 +167,9 @@ impl Drop for Reader<'_> {
 /// The participant whose requests are in the segment.
 ///
 /// # Safety
-/// What its `unsafe` methods ask (*in hand*): the caller has the request, from when it took its number from the free ones
-/// until it gives it back. Meanwhile nobody else in this process calls them with it, and the caller itself uses one guard
-/// of it at a time.
+/// What its `unsafe` methods ask (`[in hand]`): the caller has the request, from when it took its number from the free
+/// ones until it gives it back. Meanwhile nobody else in this process calls them with it, and the caller itself uses
+/// one guard of it at a time.
 ///
 /// ```compile_fail,E0133
 /// fn two_writers(client: ringmill_shm::party::Client<'_>, request: ringmill_shm::arena::Task<'_>) {

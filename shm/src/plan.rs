@@ -17,10 +17,10 @@
 //!
 //! # Invariants
 //!
-//! * *a tree*: each branch belongs to one fork, whose own task's place comes before it. So the way up from
+//! * `[a tree]`: each branch belongs to one fork, whose own task's place comes before it. So the way up from
 //!   a branch ends; and its family is what is below it, nothing else. Checked at attach, like the range of
 //!   every index.
-//! * *no way round*: no task comes by the same node, fork or switch twice, but for a switch's own node, which
+//! * `[no way round]`: no task comes by the same node, fork or switch twice, but for a switch's own node, which
 //!   leads to that switch. Every member begins with a node, fork or switch; and between two nodes lie at most
 //!   [`NESTING_LIMIT`] forks and switches, one within the other. So whoever moves a task on from ring to ring
 //!   ends, and needs so much stack at most.
@@ -298,7 +298,7 @@ impl Routes {
                     return Err(PlanError::OutsideFamily { branch, fork: index });
                 }
                 sizes[index as usize] += 1;
-                place = fork.parent; // nearer to 0: checked above
+                place = fork.parent; // nearer to 0, by the check above
             }
         }
         let whole = |(fork, &size): (&Fork, &u32)| fork.end - fork.first == size;
@@ -308,7 +308,7 @@ impl Routes {
         }
     }
 
-    /// *no way round*: goes all ways from everywhere, each part once.
+    /// `[no way round]`: goes all ways from everywhere, each part once.
     fn check_ways(&self, nexts: &[Target]) -> Result<(), PlanError> {
         let (nodes, forks) = (nexts.len(), self.forks.len());
         let number = |target: Target| match target {
@@ -460,7 +460,7 @@ mod tests {
 
     /// Symptom: a process that had attached a segment in which somebody had written ran out of stack, or moved
     /// a task round for ever. Cause: only switches were kept from leading back, and a member could be nothing
-    /// at all. Fix: *no way round*.
+    /// at all. Fix: `[no way round]`.
     #[test]
     fn what_leads_back_is_refused() {
         let node = |index| Target::Node(index);

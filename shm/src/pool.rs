@@ -14,7 +14,7 @@
 //!
 //! # Invariants
 //!
-//! * *listed or swept*: a block is recorded in the task that owns it, or its owner died in between and
+//! * `[listed or swept]`: a block is recorded in the task that owns it, or its owner died in between and
 //!   `repair` frees it once the task's generation has moved on or the task is FREE.
 //!
 //! # Crash
@@ -111,7 +111,7 @@ pub(crate) fn claim(segment: &Segment, task: u32, generation: u16, bytes: u64) -
             let index = (first + step) % count;
             let owner = &owners[index as usize];
             // Acquire: the former owner is done with the bytes. Release: our word, which says that we are
-            // filling, is known to whoever sees us as the owner (*listed or swept*).
+            // filling, is known to whoever sees us as the owner ([listed or swept]).
             if owner.load(Ordering::Relaxed) == 0
                 && owner.compare_exchange(0, mine, Ordering::AcqRel, Ordering::Relaxed).is_ok()
             {

@@ -32,8 +32,8 @@
 //!
 //! # Invariants
 //!
-//! * *read, scan, act*: a word that still holds the dead token after the scan held it throughout
-//!   (*dead tokens stay dead*); so its task was not claimed meanwhile, and if the scan did not see it in a
+//! * `[read, scan, act]`: a word that still holds the dead token after the scan held it throughout
+//!   (`[dead tokens stay dead]`); so its task was not claimed meanwhile, and if the scan did not see it in a
 //!   ring, it was in none. The caller's flags may change, and do not matter.
 //!
 //! # Crash
@@ -128,7 +128,7 @@ pub(crate) fn put_right<'s>(
     forget(segment, dead);
     crash_point!("repair.forgot");
     let mut orphans = Vec::new();
-    let left = words_of(segment, dead); // read …
+    let left = words_of(segment, dead); // [read, scan, act]: read …
     let in_ring = in_rings(segment); // … scan …
     crash_point!("repair.scanned");
     // … act; branches first, of those the innermost.

@@ -25,21 +25,21 @@
 //!
 //! # Invariants
 //!
-//! * *window*: a cell with the lap of position p was published at p and not since; consumers never
+//! * `[window]`: a cell with the lap of position p was published at p and not since; consumers never
 //!   write cells.
-//! * *any position*: `tail` and `head` are what others have written, so positions wrap and loops end after a
+//! * `[any position]`: `tail` and `head` are what others have written, so positions wrap and loops end after a
 //!   number of steps that this process knows, whatever the words say.
-//! * *once*: between two publications of an id lies a claim; a reader that meets a task that is not
+//! * `[once]`: between two publications of an id lies a claim; a reader that meets a task that is not
 //!   QUEUED skips the cell, so even a doubled cell harms nobody.
 //!
 //! # Ordering
 //!
-//! * *published*: the cell's CAS (Release at least) → the reader's Acquire load of the cell. The task's
+//! * `[published]`: the cell's CAS (Release at least) → the reader's Acquire load of the cell. The task's
 //!   word, header and payload travel.
-//! * *followed*: the cell's CAS, or the Release update of `tail` after it → the next producer's Acquire of
+//! * `[followed]`: the cell's CAS, or the Release update of `tail` after it → the next producer's Acquire of
 //!   the same. That every position before it is published travels, from producer to producer; so none
 //!   sees a cell as it was two laps ago, skips a free one for it and leaves a hole.
-//! * *drained*: the store of `head` (Release) → the Acquire load of `head` in a repairer's scan and in
+//! * `[drained]`: the store of `head` (Release) → the Acquire load of `head` in a repairer's scan and in
 //!   the next holder; the claims made before travel.
 //!
 //! # Crash
@@ -115,7 +115,7 @@ impl<'a> Ring<'a> {
     /// [`Overrun`] if the segment is corrupted: nothing was enqueued.
     #[inline]
     pub fn push(&self, id: u32) -> Result<u64, Overrun> {
-        let position = self.publish(id, self.tail.load(Ordering::Acquire))?; // *followed*
+        let position = self.publish(id, self.tail.load(Ordering::Acquire))?; // [followed]
         self.help_tail(position);
         crash_point!("ring.pushed");
         Ok(position)
@@ -128,12 +128,12 @@ impl<'a> Ring<'a> {
     /// [`Overrun`] with a corrupted segment: the number of ids that were enqueued before it showed.
     #[inline]
     pub fn push_many(&self, ids: &[u32]) -> Result<u64, (Overrun, usize)> {
-        let mut next = self.tail.load(Ordering::Acquire); // *followed*
+        let mut next = self.tail.load(Ordering::Acquire); // [followed]
         for (done, &id) in ids.iter().enumerate() {
             next = self.publish(id, next).map_err(|overrun| (overrun, done))?.wrapping_add(1);
             crash_point!("ring.pushed_some");
         }
-        self.tail.fetch_max(next, Ordering::Release); // *followed*
+        self.tail.fetch_max(next, Ordering::Release); // [followed]
         crash_point!("ring.pushed_many");
         Ok(next)
     }
@@ -152,7 +152,7 @@ impl<'a> Ring<'a> {
     /// Moves `tail` past a published position, if it is there.
     #[inline]
     fn help_tail(&self, position: u64) {
-        // *followed*; Relaxed if it is elsewhere: nothing is read by it.
+        // [followed]; Relaxed if it is elsewhere: nothing is read by it.
         let after = position.wrapping_add(1);
         let _ = self.tail.compare_exchange(position, after, Ordering::Release, Ordering::Relaxed);
     }
@@ -161,17 +161,17 @@ impl<'a> Ring<'a> {
     #[inline]
     fn publish(&self, id: u32, from: u64) -> Result<u64, Overrun> {
         let mut position = from;
-        // One lap over published cells; the rest for cells that others fill under our hands, which takes
+        // [any position]: one lap over published cells; the rest for cells that others fill under our hands, which takes
         // them a round trip through a reader each.
         for _ in 0..self.cells.len() + OVERTAKEN_LIMIT {
             let lap = self.lap(position);
             let cell = self.cell(position);
-            let seen = cell.load(Ordering::Acquire); // *followed*
+            let seen = cell.load(Ordering::Acquire); // [followed]
             let seen_lap = (seen >> 32) as u32;
             if seen_lap == before(lap) {
                 let full = u64::from(lap) << 32 | u64::from(id);
                 crash_point!("ring.found");
-                // *published*. SeqCst, not Release, because it is also the "publish" of the doorbell's
+                // [published]. SeqCst, not Release, because it is also the "publish" of the doorbell's
                 // "publish, full fence, look for sleepers".
                 if cell.compare_exchange(seen, full, Ordering::SeqCst, Ordering::Acquire).is_ok() {
                     crash_point!("ring.published");
@@ -184,7 +184,7 @@ impl<'a> Ring<'a> {
                 position = position.wrapping_add(1);
             } else {
                 // We slept for a lap or more. Who published here since knew a `tail` behind by less than
-                // a lap, so we see one ahead of us (*followed*); or else no producer wrote this cell.
+                // a lap, so we see one ahead of us ([followed]); or else no producer wrote this cell.
                 let tail = self.tail.load(Ordering::Acquire);
                 if tail <= position {
                     return Err(Overrun);
@@ -199,7 +199,7 @@ impl<'a> Ring<'a> {
     #[inline]
     #[must_use]
     pub fn get(&self, position: u64) -> Option<u32> {
-        // *published*; SeqCst because it is also the "look at the ring" of the doorbell.
+        // [published], and [window] by its lap; SeqCst because it is also the "look at the ring" of the doorbell.
         let seen = self.cell(position).load(Ordering::SeqCst);
         ((seen >> 32) as u32 == self.lap(position)).then_some(seen as u32)
     }
@@ -219,13 +219,13 @@ impl<'a> Ring<'a> {
     #[inline]
     #[must_use]
     pub fn head(&self) -> u64 {
-        self.head.load(Ordering::Acquire) // *drained*
+        self.head.load(Ordering::Acquire) // [drained]
     }
 
     /// Everything before `position` is drained, says the holder of the reader lock.
     #[inline]
     pub(crate) fn set_head(&self, position: u64) {
-        self.head.store(position, Ordering::Release); // *drained*
+        self.head.store(position, Ordering::Release); // [drained]
         crash_point!("ring.drained");
     }
 
@@ -257,7 +257,7 @@ impl<'a> Ring<'a> {
         let mut done = 0;
         while done < self.cells.len() as u64 {
             let position = start.wrapping_add(done);
-            let seen = self.cell(position).load(Ordering::Acquire); // *published*
+            let seen = self.cell(position).load(Ordering::Acquire); // [published]
             if (seen >> 32) as u32 == self.lap(position) {
                 visit(position, seen as u32);
                 done += 1;

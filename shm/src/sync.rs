@@ -14,8 +14,8 @@ pub(crate) use mortal::{AtomicU32, AtomicU64, HeaderU32, HeaderU64, PayloadCell}
 pub(crate) use core::sync::atomic::Ordering;
 #[cfg(not(loom))]
 pub(crate) use core::sync::atomic::compiler_fence;
-/// Fields of a task's header, which its owner alone reads and writes (*one owner* of `arena`). Loom takes no interest in
-/// them, so that scenes stay small; but one that writes may die before.
+/// Fields of a task's header, which its owner alone reads and writes (`[one owner]` of `arena`). Loom takes no interest
+/// in them, so that scenes stay small; but one that writes may die before.
 #[cfg(not(loom))]
 pub(crate) use core::sync::atomic::{AtomicU32 as HeaderU32, AtomicU64 as HeaderU64};
 #[cfg(loom)]

@@ -26,21 +26,21 @@
 //!
 //! # Invariants
 //!
-//! * *sole*: a phase is left by its owner alone, or by the repairer of a dead owner with a CAS from a
+//! * `[sole]`: a phase is left by its owner alone, or by the repairer of a dead owner with a CAS from a
 //!   word that names the dead; FORKED, by whoever is first, with a CAS from a word of the same generation
 //!   *and fork*: a task can be FORKED at one fork after another, and who looks at the first may be late.
 //!   Only the flags of the caller can change under an owner's hands, so every transition out of a phase
 //!   that others can see is a CAS loop; out of FILLING it is a store.
-//! * *gone*: whoever sees CANCELLED when it pops or finishes the task frees it (who pops it, only once
+//! * `[gone]`: whoever sees CANCELLED when it pops or finishes the task frees it (who pops it, only once
 //!   `head` has passed its cell); if the caller's `fetch_or` finds DONE, the caller frees it. Both act on
 //!   one word, so exactly one does.
-//! * *dead tokens stay dead*: nobody ever writes the token of a dead participant, so a CAS from a word
+//! * `[dead tokens stay dead]`: nobody ever writes the token of a dead participant, so a CAS from a word
 //!   with a dead owner cannot suffer from ABA; and if such a word changes without changing hands, it was
 //!   by a flag of the caller.
 //!
 //! # Ordering
 //!
-//! * *handed*: each transition that gives the task to somebody else is a Release (or AcqRel) write of
+//! * `[handed]`: each transition that gives the task to somebody else is a Release (or AcqRel) write of
 //!   the word or of the ring cell; the taker's read of the same is an Acquire. What travels is the
 //!   task's header and payload.
 //!
@@ -401,7 +401,7 @@ impl Word {
     #[inline]
     #[must_use]
     pub fn load(&self) -> State {
-        State(self.0.load(Ordering::Acquire)) // *handed*: the taker's side
+        State(self.0.load(Ordering::Acquire)) // [handed]: the taker's side
     }
 
     /// The state now, for those that read nothing else by it.
@@ -417,7 +417,7 @@ impl Word {
         // Whether it is FREE the client knows; of what is there only the generation is taken.
         let free = self.peek();
         let filling = State::new(Phase::Filling, Some(client), free.generation(), 0);
-        self.0.store(filling.0, Ordering::Relaxed); // Relaxed by *sole*: nobody else acts on it
+        self.0.store(filling.0, Ordering::Relaxed); // Relaxed by [sole]: nobody else acts on it
         filling
     }
 
@@ -425,7 +425,7 @@ impl Word {
     #[inline]
     pub(crate) fn queue(&self, filling: State, mover: Token) {
         debug_assert_eq!(filling.phase(), Some(Phase::Filling));
-        self.0.store(filling.moved_to(Phase::Queued, mover).0, Ordering::Release); // *handed*
+        self.0.store(filling.moved_to(Phase::Queued, mover).0, Ordering::Release); // [handed]
         crash_point!("word.queued");
     }
 
@@ -438,10 +438,10 @@ impl Word {
             match (seen.phase(), seen.owner()) {
                 (Some(Phase::Queued), _) => {}
                 (Some(Phase::Claimed), Some(owner)) if owner != me && is_dead(owner) => {}
-                _ => return Claim::Stale(seen),
+                _ => return Claim::Stale(seen), // [once] of `ring`
             }
             let mine = seen.moved_to(Phase::Claimed, me);
-            // AcqRel: *handed*; what the mover wrote is ours to read.
+            // AcqRel: [handed]; what the mover wrote is ours to read.
             match self.0.compare_exchange(seen.0, mine.0, Ordering::AcqRel, Ordering::Acquire) {
                 Ok(_) => {
                     crash_point!("word.claimed");
@@ -476,7 +476,7 @@ impl Word {
     /// Makes the repairer the owner of what it found; `None` if it has changed hands since.
     ///
     /// The caller lives, and may say that it sleeps or goes at any moment: flags that have changed since
-    /// `dead` was read are kept (*dead tokens stay dead*).
+    /// `dead` was read are kept (`[dead tokens stay dead]`).
     fn inherit(&self, dead: State, phase: Phase, me: Token) -> Option<State> {
         let mut seen = dead;
         while (seen.phase(), seen.owner()) == (dead.phase(), dead.owner()) {
@@ -520,14 +520,14 @@ impl Word {
                 return Finish::Lost(seen);
             }
             if seen.is_cancelled() {
-                return Finish::Abandoned;
+                return Finish::Abandoned; // [gone]
             }
             let mut done = seen.moved_to(Phase::Done, client);
             done.0 &= !WAITING;
             if error {
                 done.0 |= ERROR;
             }
-            // Release: *handed*; the outcome travels to the caller.
+            // Release: [handed]; the outcome travels to the caller.
             match self.0.compare_exchange(seen.0, done.0, Ordering::Release, Ordering::Relaxed) {
                 Ok(_) => {
                     crash_point!("word.finished");
@@ -549,7 +549,7 @@ impl Word {
             let owner = if seen.is_cancelled() { me } else { client };
             State(seen.moved_to(Phase::Done, owner).0 | if error { ERROR } else { 0 })
         };
-        // SeqCst: *at rest* of `join`; Release is in it.
+        // SeqCst: [at rest] of `join`; Release is in it.
         let ended = self.leave(Phase::Claimed, me, end, Ordering::SeqCst);
         crash_point!("word.ended");
         ended
@@ -559,14 +559,14 @@ impl Word {
     pub(crate) fn begin_branch(&self, me: Token) -> State {
         let free = self.peek();
         let claimed = State::new(Phase::Claimed, Some(me), free.generation(), 0);
-        self.0.store(claimed.0, Ordering::Release); // by *sole*; the header travels to a repairer
+        self.0.store(claimed.0, Ordering::Release); // by [sole]; the header travels to a repairer
         claimed
     }
 
     /// FILLING → CLAIMED(client): the client itself moves it on.
     pub(crate) fn keep(&self, filling: State, client: Token) -> State {
         let claimed = filling.moved_to(Phase::Claimed, client);
-        self.0.store(claimed.0, Ordering::Release); // by *sole*
+        self.0.store(claimed.0, Ordering::Release); // by [sole]
         crash_point!("word.kept");
         claimed
     }
@@ -589,7 +589,7 @@ impl Word {
             && (seen.forked_at(), seen.generation()) == (forked.forked_at(), forked.generation())
         {
             let mine = seen.moved_to(Phase::Joining, me);
-            // SeqCst: *one joins*; what the branches' owners wrote travels by the pending bits.
+            // SeqCst: [one joins]; what the branches' owners wrote travels by the pending bits.
             match self.0.compare_exchange(seen.0, mine.0, Ordering::SeqCst, Ordering::Relaxed) {
                 Ok(_) => {
                     crash_point!("word.joining");
@@ -625,7 +625,7 @@ impl Word {
 
     /// DONE and CANCELLED, if it is that: what [`reap`](Self::reap) is asked with.
     pub(crate) fn ended(&self) -> Option<State> {
-        let seen = State(self.0.load(Ordering::SeqCst)); // *at rest*
+        let seen = State(self.0.load(Ordering::SeqCst)); // [at rest]
         (seen.phase() == Some(Phase::Done) && seen.is_cancelled()).then_some(seen)
     }
 
@@ -638,6 +638,7 @@ impl Word {
             && seen.generation() == ended.generation()
         {
             let mine = seen.moved_to(Phase::Claimed, me);
+            // [one reaps] of `join`.
             match self.0.compare_exchange(seen.0, mine.0, Ordering::AcqRel, Ordering::Relaxed) {
                 Ok(_) => {
                     crash_point!("word.reaping");
@@ -696,7 +697,7 @@ impl Word {
 
     /// The caller goes.
     pub(crate) fn cancel(&self) -> Cancel {
-        // SeqCst: *at rest* of `join`; and if DONE, the outcome's blocks are ours to free.
+        // SeqCst: [at rest] of `join`; and if DONE, the outcome's blocks are ours to free.
         let seen = State(self.0.fetch_or(CANCELLED, Ordering::SeqCst));
         crash_point!("word.cancelled");
         if seen.phase() == Some(Phase::Done) { Cancel::WasDone } else { Cancel::Left }
@@ -710,7 +711,7 @@ impl Word {
         // A store; but loom takes it that a store could come before a compare-and-swap (of a repairer, DONE to DONE) that
         // has read what the store follows.
         #[cfg(not(loom))]
-        self.0.store(free.0, Ordering::Release); // *handed*: to the client that sweeps for it
+        self.0.store(free.0, Ordering::Release); // [handed]: to the client that sweeps for it
         #[cfg(loom)]
         self.0.swap(free.0, Ordering::Release);
         crash_point!("word.freed");

@@ -2,7 +2,7 @@
 //!
 //! # Invariants
 //!
-//! * *hands off*: a file is removed only by [`remove_if_stale`], which holds the server's byte of the
+//! * `[hands off]`: a file is removed only by [`remove_if_stale`], which holds the server's byte of the
 //!   lease while it does so, and only after a survey has found a segment of ours that is stale.
 
 use crate::error::ToolError;
@@ -115,7 +115,7 @@ fn clean_one(survey: &Survey, dry_run: bool) -> (Outcome, Option<String>) {
         Liveness::Unknown => return (Outcome::Skipped, survey.why.clone()),
         Liveness::Stale => {}
     }
-    // *hands off*: decides again, with the lease held.
+    // [hands off]: decides again, with the lease held.
     match remove_if_stale(&survey.location, dry_run) {
         Ok(Removed::Stale) if dry_run => (Outcome::WouldRemove, survey.why.clone()),
         Ok(Removed::Stale) => (Outcome::Removed, survey.why.clone()),

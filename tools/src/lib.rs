@@ -6,12 +6,12 @@
 //!
 //! # Invariants
 //!
-//! * *hands off*: only `clean` removes files, and only those of a segment that a free lease proves stale.
+//! * Only `clean` removes files, and only those of a segment that a free lease proves stale (`[hands off]`).
 //! * Any process of the user may write a segment's bytes: they can make a report wrong, but not end it. Only a file that is
 //!   made shorter while it is mapped does, with a message. A copy of the file would not prevent wrong reports: it shows no
 //!   single moment.
-//! * *plain text*: the text of a file, a segment or a name is escaped where it enters a report, in each cell of a table
-//!   again, and in JSON; so is an error. Only our own line feeds and styles reach a terminal.
+//! * `[plain text]`: the text of a file, a segment or a name is escaped where it enters a report, in each cell of a
+//!   table again, and in JSON; so is an error. Only our own line feeds and styles reach a terminal.
 //! * Text goes to standard output as one piece; a reader that has gone is not an error.
 //! * Exit status: 0 fine, 1 the report says that something is wrong, 2 no full report could be made.
 #![forbid(unsafe_code)]
@@ -45,7 +45,7 @@ pub fn main() -> ExitCode {
     let done = run(&Args::parse()).and_then(|(text, verdict)| output::print(&text).map(|()| verdict));
     let verdict = done.unwrap_or_else(|error| {
         // With standard error closed, the message has no reader.
-        let _ = writeln!(std::io::stderr(), "shmtool: {}", shown(&error.to_string()));
+        let _ = writeln!(std::io::stderr(), "shmtool: {}", shown(&error.to_string())); // [plain text]
         Verdict::Failed
     });
     ExitCode::from(verdict as u8)

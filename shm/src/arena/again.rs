@@ -4,7 +4,7 @@
 //!
 //! A worker says that user code will see a task ([`Claimed::begin_work`]). Where another one is to try again if it
 //! dies, it writes the outcome beside the input ([`Keeping`]), and then makes it the payload with one store
-//! (*committed* of `arena`). So who finds a task of the dead knows by `at` and that mark what to do:
+//! (`[committed]` of `arena`). So who finds a task of the dead knows by `at` and that mark what to do:
 //!
 //! | `at` | Mark | The task |
 //! |---|---|---|
@@ -181,10 +181,10 @@ impl Held<'_> {
         }
         crash_point!("held.committing");
         compiler_fence(Ordering::SeqCst); // written whole: as in `all_begun`
-        line.set_payload(bytes as u32, block | OUTCOME); // *committed*
+        line.set_payload(bytes as u32, block | OUTCOME); // [committed]
         crash_point!("held.committed");
         if elsewhere {
-            line.second.store(0, Ordering::Relaxed); // Relaxed: *one owner*; it named a block that is not ours
+            line.second.store(0, Ordering::Relaxed); // Relaxed: [one owner]; it named a block that is not ours
         }
     }
 }

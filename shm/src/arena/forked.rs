@@ -204,7 +204,7 @@ impl Held<'_> {
         let keeper = Held { task, state: task.line.word.peek() };
         let bytes = keeper.payload()?;
         // SAFETY: the payload of a branch that has arrived: nobody writes it before this request is freed,
-        // which `self` prevents as long as it is borrowed (*one owner*).
+        // which `self` prevents as long as it is borrowed ([one owner]).
         Ok(unsafe { core::slice::from_raw_parts(bytes.as_ptr(), bytes.len()) })
     }
 }
@@ -285,7 +285,7 @@ impl<'a> Join<'a> {
     pub fn is_spoilt(&self) -> bool {
         let kept = |branch| {
             let task = self.parent.task.sibling(branch + 1);
-            task.is_some_and(|task| task.at() == At::Forked(self.fork)) // *marked*
+            task.is_some_and(|task| task.at() == At::Forked(self.fork)) // [marked]
         };
         let passed = |branch| {
             let task = self.parent.task.sibling(branch + 1);
@@ -320,7 +320,7 @@ impl<'a> Join<'a> {
     pub fn member(&self, index: usize) -> Result<Arrived<'_>, Corrupt> {
         let branch = self.fork().1.first + index as u32;
         let Some(task) = self.parent.task.sibling(branch + 1) else { return Ok(Arrived::Not) };
-        // *arrived*: the bit first. Once all are known to be at rest, nobody need be asked again.
+        // [arrived]: the bit first. Once all are known to be at rest, nobody need be asked again.
         let pending = !self.at_rest && task.family().is_pending(branch);
         let state = task.line.word.load();
         if state.phase() != Some(Phase::Done) || pending {
@@ -329,7 +329,7 @@ impl<'a> Join<'a> {
         let held = Held { task, state };
         let bytes = if state.is_error() { held.error_payload()? } else { held.payload()? };
         // SAFETY: the branch has arrived, and only who holds this guard writes or frees what it has
-        // (*one joins*), not while it is borrowed.
+        // ([one joins]), not while it is borrowed.
         let bytes = unsafe { core::slice::from_raw_parts(bytes.as_ptr(), bytes.len()) };
         Ok(match state.is_error() {
             true if bytes.is_empty() => Arrived::Skipped,
@@ -354,7 +354,7 @@ impl<'a> Join<'a> {
     pub fn error_place(&mut self) -> JoinPlace<'_, 'a> {
         let task = self.keeper();
         if self.keeper.is_none() {
-            // *marked*: from here on its outcome is not to be read, should we die. No branch of a fork has been
+            // [marked]: from here on its outcome is not to be read, should we die. No branch of a fork has been
             // at that fork itself. The fence: marked before it is written over.
             task.set_at(At::Forked(self.fork));
             fence(Ordering::Release);
@@ -366,7 +366,7 @@ impl<'a> Join<'a> {
 
     /// The branch that keeps the error record: the one it has been written to; else the first that failed,
     /// or if that did because of a branch of its own, that one; else the first. Nobody reads what lies there
-    /// but who joins (*shared*). Others may fail meanwhile: once written to, it stays.
+    /// but who joins (`[shared]`). Others may fail meanwhile: once written to, it stays.
     fn keeper(&self) -> Task<'a> {
         if let Some(keeper) = self.keeper {
             return keeper;
@@ -423,7 +423,7 @@ impl<'a> Task<'a> {
             let state = self.sibling(branch + 1).map(|task| task.line.word.peek());
             state.is_some_and(|s| s.phase() == Some(Phase::Done) && s.is_error())
         };
-        // *values leave nothing*: below a branch with a value there is none.
+        // [values leave nothing]: below a branch with a value there is none.
         let below = fork.branches().any(failed);
         fence(Ordering::Acquire); // what they wrote last came with their arrival
         self.sweep(if below { fork.family() } else { fork.branches() });

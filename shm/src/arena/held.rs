@@ -19,7 +19,7 @@ impl TaskLine {
     /// Length and block of the payload.
     #[inline]
     pub(super) fn payload(&self) -> (u32, u32) {
-        let both = self.payload.load(Ordering::Relaxed); // Relaxed: *handed* brought it
+        let both = self.payload.load(Ordering::Relaxed); // Relaxed: [handed] brought it
         (both as u32, (both >> 32) as u32 & !OUTCOME)
     }
 
@@ -38,7 +38,7 @@ impl TaskLine {
     #[inline]
     pub(super) fn set_payload(&self, length: u32, block: u32) {
         let both = u64::from(block) << 32 | u64::from(length);
-        self.payload.store(both, Ordering::Relaxed); // Relaxed: *one owner*
+        self.payload.store(both, Ordering::Relaxed); // Relaxed: [one owner]
     }
 
     #[inline]
@@ -66,8 +66,8 @@ impl<'a> Held<'a> {
         if bytes as usize > room {
             return Err(Corrupt { task: self.task.id, bytes, block });
         }
-        // SAFETY: `room` bytes of the mapping lie there (*checked*), and until the guard is consumed or
-        // used mutably nobody else writes them (*one owner*; elsewhere, *shared* of `join`).
+        // SAFETY: `room` bytes of the mapping lie there ([handles checked]), and until the guard is consumed or
+        // used mutably nobody else writes them ([one owner]; elsewhere, [shared] of `join`).
         Ok(unsafe { core::slice::from_raw_parts(start.as_ptr(), bytes as usize) })
     }
 
@@ -97,7 +97,7 @@ impl<'a> Held<'a> {
         let here = block & ELSEWHERE == 0;
         to.set_payload(length, if here { ELSEWHERE | of.task.place().1 } else { block });
         crash_point!("held.refer_block");
-        // Relaxed, both: *one owner*.
+        // Relaxed, both: [one owner].
         to.second.store(if here { block } else { from.second.load(Ordering::Relaxed) }, Ordering::Relaxed);
     }
 
@@ -108,7 +108,7 @@ impl<'a> Held<'a> {
         if line.block() & ELSEWHERE != 0 {
             line.set_block(0);
             crash_point!("held.home_half");
-            line.second.store(0, Ordering::Relaxed); // Relaxed: *one owner*
+            line.second.store(0, Ordering::Relaxed); // Relaxed: [one owner]
         }
     }
 
@@ -143,7 +143,7 @@ impl<'a> Held<'a> {
         self.come_home();
         let (id, generation) = (self.task.id, self.state.generation());
         let old = line.block();
-        let second = line.second.load(Ordering::Relaxed); // Relaxed, here and below: *one owner*
+        let second = line.second.load(Ordering::Relaxed); // Relaxed, here and below: [one owner]
         for own in [old, second] {
             if own != 0
                 && let Some((start, room)) = self.room(own)
@@ -178,7 +178,7 @@ impl<'a> Held<'a> {
     /// more, a repairer sweeps.
     pub(super) fn keep_second(&mut self, block: u32) {
         let line = self.task.line;
-        let second = line.second.load(Ordering::Relaxed); // Relaxed, both: *one owner*
+        let second = line.second.load(Ordering::Relaxed); // Relaxed, both: [one owner]
         line.second.store(block, Ordering::Relaxed);
         compiler_fence(Ordering::SeqCst); // as in `commit`
         if let Some(former) = Handle::from_raw(second).filter(|_| second != block) {
@@ -195,7 +195,7 @@ impl<'a> Held<'a> {
     /// Frees the block that is kept beside the payload's own: what lies there, nobody reads any more.
     pub(super) fn drop_second(&mut self) {
         let line = self.task.line;
-        // The same: one who died was about to commit. Relaxed: *one owner*.
+        // The same: one who died was about to commit. Relaxed: [one owner].
         if line.block() & ELSEWHERE == 0 && line.second.load(Ordering::Relaxed) != line.block() {
             self.keep_second(0);
         }
@@ -214,7 +214,7 @@ impl<'a> Held<'a> {
         let segment = self.task.segment;
         self.free();
         crash_point!("held.gone_freed");
-        segment.freed().count_up(); // *counted*: for the caller's process, which looks for it only then
+        segment.freed().count_up(); // [counted]: for the caller's process, which looks for it only then
         fence(Ordering::SeqCst); // between "it is free" and "does somebody wait?"
         if segment.freed().is_awaited() {
             segment.freed().ring();
@@ -226,7 +226,7 @@ impl<'a> Held<'a> {
     #[inline]
     pub(super) fn free(self) -> u32 {
         let line = self.task.line;
-        // Relaxed: *one owner*. Blocks first, then the word: *listed or swept*.
+        // Relaxed: [one owner]. Blocks first, then the word: [listed or swept].
         if line.block() | line.second.load(Ordering::Relaxed) != 0 {
             self.task.release_blocks(self.state.generation());
             crash_point!("held.blocks_freed");
@@ -272,7 +272,7 @@ impl<'g> WritePlace<'g> {
                 core::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len() / 2);
             }
         });
-        // SAFETY: in range of a place that the guard's holder alone may access (*one owner*).
+        // SAFETY: in range of a place that the guard's holder alone may access ([one owner]).
         unsafe {
             core::ptr::copy_nonoverlapping(bytes.as_ptr(), self.start.as_ptr().add(position), bytes.len())
         };

@@ -16,20 +16,21 @@
 //!
 //! A task's payload may lie with another task of its request: a branch's input with the task that was forked,
 //! so that a fan-out moves nothing; the error by which a fork failed with the branch that failed, since late
-//! branches still read the input (`join`, *shared*).
+//! branches still read the input (`join`, `[shared]`).
 //!
 //! A request's first task is the request and has its number; the branches follow behind all requests, with
 //! room for a power of two of them each, so that a branch's place follows from its number at once.
 //!
 //! # Invariants
 //!
-//! * *by right*: guards come from a [`party`](crate::party) only, and one of a task at a time.
-//! * *one owner*: between taking a phase and handing it on, nobody but the guard's holder accesses the
+//! * Guards come from a [`party`](crate::party) only (`[by right]`), and one of a task at a time.
+//! * `[one owner]`: between taking a phase and handing it on, nobody but the guard's holder accesses the
 //!   header's plain fields and the payload bytes.
-//! * *committed*: an outcome written beside its input becomes the payload with one store of length, block and the
+//! * `[committed]`: an outcome written beside its input becomes the payload with one store of length, block and the
 //!   mark that it is one. Before it, the task can be tried again; after it, whoever finds the task moves it on with
 //!   the outcome. The mark goes after `at` has named the next node, and before that node's worker names itself.
-//! * *checked*: block handles and lengths are read from the segment and therefore checked against the
+//! * `[marked]`: before a joiner writes an error record over a branch's outcome, `at` of that branch names the fork.
+//! * `[handles checked]`: block handles and lengths are read from the segment and therefore checked against the
 //!   layout, and blocks against their owner word, before bytes are touched.
 #![expect(unsafe_code, reason = "payload bytes in shared memory")]
 
@@ -155,8 +156,8 @@ impl At {
 const _: () = assert!(NODE_LIMIT == 1 << At::GROUP_SHIFT);
 
 // SAFETY: the one part of a line that is not atomic is its in-line place. Only the holder of a task's guard
-// accesses that (*one owner*), and guards go from thread to thread as they go from process to process: by
-// writes and reads of the state word that are ordered (*handed*), or as values of this process.
+// accesses that ([one owner]), and guards go from thread to thread as they go from process to process: by
+// writes and reads of the state word that are ordered ([handed]), or as values of this process.
 unsafe impl Sync for TaskLine {}
 
 /// A task, by its id; what anyone may do with it.
@@ -199,19 +200,19 @@ impl<'a> Task<'a> {
     #[inline]
     #[must_use]
     pub fn enqueued_ns(&self) -> u64 {
-        self.line.enqueued_ns.load(Ordering::Relaxed) // Relaxed: travels with *published*
+        self.line.enqueued_ns.load(Ordering::Relaxed) // Relaxed: travels with [published]
     }
 
     /// Where it is, or was last.
     #[inline]
     #[must_use]
     pub fn at(&self) -> At {
-        At::from_raw(self.line.at.load(Ordering::Relaxed)) // Relaxed: travels with *handed*
+        At::from_raw(self.line.at.load(Ordering::Relaxed)) // Relaxed: travels with [handed]
     }
 
     #[inline]
     fn set_at(&self, at: At) {
-        self.line.at.store(at.raw(), Ordering::Relaxed); // Relaxed: *one owner*
+        self.line.at.store(at.raw(), Ordering::Relaxed); // Relaxed: [one owner]
     }
 
     /// Whether it is a branch of a request, and not the request itself.
@@ -291,7 +292,7 @@ impl<'a> Task<'a> {
         crash_point!("arena.begun");
         self.line.set_payload(0, 0);
         crash_point!("arena.cleared_half");
-        self.line.second.store(0, Ordering::Relaxed); // Relaxed: *one owner*
+        self.line.second.store(0, Ordering::Relaxed); // Relaxed: [one owner]
         Filling { held: Held { task: self, state }, client }
     }
 
@@ -367,7 +368,7 @@ impl<'a> Task<'a> {
     }
 
     fn listed(&self) -> [u32; 2] {
-        [self.line.block(), self.line.second.load(Ordering::Relaxed)] // Relaxed: travels with *handed*
+        [self.line.block(), self.line.second.load(Ordering::Relaxed)] // Relaxed: travels with [handed]
     }
 }
 
@@ -409,7 +410,7 @@ impl<'a> Filling<'a> {
     /// When it was enqueued; needed where the node has a batch window.
     #[inline]
     pub fn stamp(&mut self, now_ns: u64) {
-        self.held.task.line.enqueued_ns.store(now_ns, Ordering::Relaxed); // Relaxed: *one owner*
+        self.held.task.line.enqueued_ns.store(now_ns, Ordering::Relaxed); // Relaxed: [one owner]
     }
 
     /// Until when it is worth working on, in monotonic nanoseconds. Nothing is paid for it where this is
@@ -417,7 +418,7 @@ impl<'a> Filling<'a> {
     pub fn limit(&mut self, deadline_ns: u64) {
         let task = self.held.task;
         if let Some(times) = task.segment.times(task.id) {
-            times.deadline_ns.store(deadline_ns, Ordering::Relaxed); // Relaxed: *one owner*
+            times.deadline_ns.store(deadline_ns, Ordering::Relaxed); // Relaxed: [one owner]
             crash_point!("arena.limited");
             self.held.state = self.held.state.with_deadline();
         }
@@ -517,7 +518,7 @@ impl<'a> Claimed<'a> {
         if !state.has_deadline() {
             return None;
         }
-        // Relaxed: travels with *handed*.
+        // Relaxed: travels with [handed].
         Some(task.segment.times(task.place().0)?.deadline_ns.load(Ordering::Relaxed))
     }
 
@@ -635,13 +636,13 @@ impl<'a> Claimed<'a> {
         let task = self.held.task;
         let Some(info) = task.segment.nodes().get(node as usize) else { return Err(self) };
         if info.facts.batch_wait_ns != 0 {
-            task.line.enqueued_ns.store(now_ns(), Ordering::Relaxed); // Relaxed: *one owner*
+            task.line.enqueued_ns.store(now_ns(), Ordering::Relaxed); // Relaxed: [one owner]
         }
         compiler_fence(Ordering::SeqCst); // an outcome over the input is whole: as in `give_up_input`
         task.set_at(at);
         crash_point!("arena.requeue_at");
-        compiler_fence(Ordering::SeqCst); // *committed*: the mark goes after
-        task.line.set_block(task.line.block()); // an outcome no more, but an input: *committed*
+        compiler_fence(Ordering::SeqCst); // [committed]: the mark goes after
+        task.line.set_block(task.line.block()); // an outcome no more, but an input: [committed]
         crash_point!("arena.requeue_input");
         if task.line.word.requeue(self.me, attempt) { Ok(task.id) } else { Err(self) }
     }
@@ -728,7 +729,7 @@ impl<'a> Done<'a> {
     #[inline]
     #[must_use]
     pub fn may_have_branches(&self) -> bool {
-        self.is_error() && self.0.task.segment.shape().branches() > 0 // *values leave nothing* of `join`
+        self.is_error() && self.0.task.segment.shape().branches() > 0 // [values leave nothing] of `join`
     }
 
     /// → FREE; says the id.

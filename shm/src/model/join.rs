@@ -158,7 +158,7 @@ impl Request {
         match failed.flatten() {
             Some(branch) => {
                 assert_eq!(self.spoilt[branch as usize + 1].load(Ordering::Relaxed), 0, "read half-written");
-                self.set_at(branch + 1, FORKED | index); // *marked*
+                self.set_at(branch + 1, FORKED | index); // [marked]
                 fence(Ordering::Release);
                 self.spoilt[branch as usize + 1].store(1, Ordering::Relaxed);
                 self.writes(branch + 1); // the keeper

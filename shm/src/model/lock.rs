@@ -7,7 +7,7 @@ use crate::sync::AtomicU32;
 use loom::cell::UnsafeCell;
 use std::sync::Arc;
 
-/// A lock, and what it guards: loom reports accesses that *passed* does not order.
+/// A lock, and what it guards: loom reports accesses that `[passed]` does not order.
 struct Guarded {
     word: AtomicU32,
     count: UnsafeCell<u32>,

@@ -29,7 +29,7 @@ impl Place {
         let entry = &self.entries[1];
         entry.set_life(Life::Dead);
         let next = entry.prepare(1);
-        self.lease.dig(); // *lease before deeds*
+        self.lease.dig(); // [lease before deeds]
         entry.set_life(Life::Ready);
         self.word.store(next.raw(), Ordering::Release);
         next

@@ -404,7 +404,7 @@ impl Segment {
 
     /// One of the descriptors that lie at `offset`, whose number the caller has checked.
     fn descriptor<T: Copy + InSegment>(&self, offset: usize, index: u32) -> T {
-        // SAFETY: *checked*: one of the layout's descriptors, written once before the magic; any bytes are
+        // SAFETY: [checked]: one of the layout's descriptors, written once before the magic; any bytes are
         // a valid descriptor. Copied, so that checks hold for what is used.
         unsafe { self.base.as_ptr().add(offset).cast::<T>().add(index as usize).read_volatile() }
     }
@@ -520,7 +520,7 @@ fn read_header(
 ) -> Result<Layout, AttachError> {
     let foreign = |why| AttachError::Foreign { path: path.to_path_buf(), why };
     // SAFETY: the mapping has at least a page; the magic is an atomic.
-    let magic = unsafe { (*base.as_ptr().cast::<Header>()).magic.load(Ordering::Acquire) }; // *finished*
+    let magic = unsafe { (*base.as_ptr().cast::<Header>()).magic.load(Ordering::Acquire) }; // [finished]
     match magic {
         MAGIC => {}
         0 => return Err(foreign(NotASegment::Unfinished)),

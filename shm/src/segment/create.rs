@@ -304,7 +304,7 @@ impl Segment {
         let mut blob = 0_u64;
         let mut put = |bytes: &[u8]| {
             let extent = Extent { offset: blob, bytes: bytes.len() as u64 };
-            // SAFETY: *checked*: the blobs have room for all of these by `blob_bytes`; nobody else has
+            // SAFETY: [checked]: the blobs have room for all of these by `blob_bytes`; nobody else has
             // the segment yet.
             unsafe {
                 let to = self.base.as_ptr().add(self.layout.blobs + blob as usize);
@@ -357,7 +357,7 @@ impl Segment {
                 node: switch.node.map_or(u64::MAX, u64::from),
             })
             .collect();
-        // SAFETY: *checked*: the layout has as many descriptors of each kind, aligned for them; nobody else
+        // SAFETY: [checked]: the layout has as many descriptors of each kind, aligned for them; nobody else
         // has the segment yet.
         unsafe {
             let to = self.base.as_ptr().add(self.layout.forks).cast::<ForkDescriptor>();
@@ -366,7 +366,7 @@ impl Segment {
             core::ptr::copy_nonoverlapping(switches.as_ptr(), to, switches.len());
         }
         for (index, descriptor) in descriptors.iter().enumerate() {
-            // SAFETY: *checked*: one of the layout's descriptors; nobody else has the segment yet.
+            // SAFETY: [checked]: one of the layout's descriptors; nobody else has the segment yet.
             unsafe {
                 let to = self.base.as_ptr().add(self.layout.node_descriptors).cast::<NodeDescriptor>();
                 to.add(index).write(*descriptor);
@@ -405,8 +405,7 @@ impl Segment {
         }
         self.set_run(Run::Running);
         crash_point!("create.header");
-        // *finished*: pairs with the Acquire in `read_header`.
-        self.header().magic.store(MAGIC, Ordering::Release);
+        self.header().magic.store(MAGIC, Ordering::Release); // [finished]
         crash_point!("create.magic");
         // What we have just written, unless somebody has written over it since.
         self.read_plan().map_err(|why| CreateError::Overwritten { path: self.place.path(), why })

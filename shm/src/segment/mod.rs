@@ -14,11 +14,15 @@
 //!
 //! # Invariants
 //!
-//! * *checked*: every offset handed out was computed by `Layout::new` from a shape whose total size is
+//! * `[checked]`: every offset handed out was computed by `Layout::new` from a shape whose total size is
 //!   the size of the mapping; indices are checked where they enter.
-//! * *in place*: nothing in a mapping moves or ends before the [`Segment`] is dropped.
+//! * `[in place]`: nothing in a mapping moves or ends before the [`Segment`] is dropped.
 //! * No reference is made to plain bytes that another party may write at that time: parties share
 //!   atomics, and payload bytes belong to the owner that the state word names.
+//!
+//! # Ordering
+//!
+//! * `[finished]`: the store of the magic (Release) → the Acquire load of an attacher. All that was written before travels.
 //!
 //! # Crash
 //!
@@ -165,7 +169,7 @@ impl Segment {
     /// A reference to one of `count` things of type T that lie at `offset`.
     #[inline]
     fn at<T: InSegment>(&self, offset: usize, index: usize) -> &T {
-        // SAFETY: *checked*: callers pass an offset of the layout and an index below the count the
+        // SAFETY: [in place], [checked]: callers pass an offset of the layout and an index below the count the
         // layout was computed with; offsets are aligned for their T. All T used here are made of
         // atomics (and cells that their owners guard), for which any bytes are valid.
         unsafe { &*self.base.as_ptr().add(offset).cast::<T>().add(index) }
@@ -286,7 +290,7 @@ impl Segment {
     /// The participant table.
     #[must_use]
     pub fn participants(&self) -> &[Entry] {
-        // SAFETY: *checked*: the layout has this many entries; they are atomics and guarded cells.
+        // SAFETY: [checked]: the layout has this many entries; they are atomics and guarded cells.
         unsafe {
             let first = self.base.as_ptr().add(self.layout.participants).cast::<Entry>();
             core::slice::from_raw_parts(first, self.layout.shape.participants as usize)
@@ -356,7 +360,7 @@ impl Segment {
 
     /// `count` words that lie at `offset`, from number `first` on; the caller has checked that they do.
     fn words(&self, offset: usize, first: usize, count: usize) -> &[AtomicU64] {
-        // SAFETY: *checked*: callers pass an offset of the layout, and a range within what it was computed
+        // SAFETY: [checked]: callers pass an offset of the layout, and a range within what it was computed
         // with; sections are aligned to lines.
         unsafe {
             let start = self.base.as_ptr().add(offset).cast::<AtomicU64>();
@@ -441,7 +445,7 @@ impl Segment {
             return None;
         }
         let offset = self.layout.blocks[class] + (index * shape.block_bytes) as usize;
-        // SAFETY: *checked*: the layout has `count` blocks of this class there.
+        // SAFETY: [checked]: the layout has `count` blocks of this class there.
         Some((unsafe { self.base.add(offset) }, shape.block_bytes as usize))
     }
 

@@ -15,7 +15,7 @@
 //!
 //! # Invariants
 //!
-//! * *own number*: the number in the page was drawn in this process. Where the kernel refuses to wipe (before 4.14,
+//! * `[own number]`: the number in the page was drawn in this process. Where the kernel refuses to wipe (before 4.14,
 //!   a filter, an emulator), a handler of `pthread_atfork` does; children of a bare `clone` are then not told apart.
 //!
 //! # Ordering
@@ -64,7 +64,7 @@ impl Birth {
     #[inline(always)]
     #[must_use]
     pub fn is_here(self) -> bool {
-        PAGE.number.load(Ordering::Relaxed) == self.0.get() // *own number*
+        PAGE.number.load(Ordering::Relaxed) == self.0.get() // [own number]
     }
 }
 

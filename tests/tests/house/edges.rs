@@ -62,12 +62,6 @@ fn declared<'t>(comment: &Comment<'t>) -> Option<&'t str> {
     name.filter(|name| is_name(name))
 }
 
-/// The name that a line of a header declares in the form that `shm` has had, `*published*`; to go with the last of them.
-fn declared_as_before<'t>(comment: &Comment<'t>) -> Option<&'t str> {
-    let item = comment.text.trim_start().strip_prefix("* *").filter(|_| comment.is_header)?;
-    Some(item.split_once("*:")?.0).filter(|name| is_name(name))
-}
-
 /// A name's beginning at the end of a line, whose rest stands on the next one.
 fn cut_off<'t>(comment: &Comment<'t>) -> Option<&'t str> {
     let (_, rest) = comment.text.rsplit_once('[')?;
@@ -80,8 +74,6 @@ struct Uses {
     declared: Vec<String>,
     /// Declared under *Ordering*.
     is_edge: bool,
-    /// Declared in the former form: its citations have that form too, and are not counted.
-    is_as_before: bool,
     cited: Vec<String>,
 }
 
@@ -100,10 +92,8 @@ fn uses<'t>(
                 section = heading;
             }
             let own = declared(&comment);
-            let before = declared_as_before(&comment);
-            if let Some(name) = own.or(before) {
+            if let Some(name) = own {
                 let uses = all.entry(name).or_default();
-                uses.is_as_before |= before.is_some();
                 uses.declared.push(place.clone());
                 uses.is_edge = section == "Ordering";
             }
@@ -119,8 +109,8 @@ fn uses<'t>(
 fn faults(files: &[(PathBuf, String)]) -> String {
     let (all, cut) = uses(files);
     let mut faults = String::new();
-    for (name, Uses { declared, is_edge, is_as_before, cited }) in &all {
-        let wanted = if *is_as_before { 0 } else { 1 + usize::from(*is_edge) };
+    for (name, Uses { declared, is_edge, cited }) in &all {
+        let wanted = 1 + usize::from(*is_edge);
         match declared.len() {
             0 => writeln!(faults, "[{name}] is cited and not declared: {}", cited.join(", ")),
             1 if cited.len() < wanted => {
@@ -132,7 +122,6 @@ fn faults(files: &[(PathBuf, String)]) -> String {
                 )
             }
             1 => Ok(()),
-            _ if *is_as_before => Ok(()),
             _ => writeln!(faults, "[{name}] is declared more than once: {}", declared.join(", ")),
         }
         .expect("a string takes all");
