@@ -1,7 +1,6 @@
 //! The shortest useful program: two worker processes that take text in batches.
 
 use ringmill::{Batch, BatchWorker, BoxError, Context, ProcessServlet, Server};
-use std::time::Duration;
 
 struct Shout;
 
@@ -15,7 +14,7 @@ impl BatchWorker for Shout {
     }
 
     fn call(&mut self, batch: Batch<'_, Self>) -> Result<(), BoxError> {
-        let loud: Vec<String> = batch.inputs().map(|text| text.to_uppercase()).collect();
+        let loud: Vec<_> = batch.inputs().map(|t| t.to_uppercase()).collect();
         batch.reply_all(loud)
     }
 }
@@ -23,14 +22,14 @@ impl BatchWorker for Shout {
 fn main() -> Result<(), BoxError> {
     ringmill::init!(Shout); // in a worker's process: be that worker
 
-    let servlet = ProcessServlet::<Shout>::new(()).cpus(2).batch_size(64).batch_wait_time(Duration::ZERO);
+    let servlet = ProcessServlet::<Shout>::new(()).cpus(2).batch_size(64);
     let server = Server::builder("hello").capacity(1024).start(servlet)?;
 
     println!("{}", server.call(&"one request".to_string())?.as_str());
 
     let words = (0..100_000).map(|i| format!("word {i}"));
     let last = server.stream(words).last().expect("not empty")?;
-    let batches = server.stats().servlets[0].batches();
-    println!("{last}, the last of {} in {} batches", batches.items, batches.count);
+    let stats = server.stats().servlets[0].batches();
+    println!("{last}, the last of {} in {} batches", stats.items, stats.count);
     Ok(())
 }
