@@ -14,7 +14,7 @@ const BLOCK_BYTES: u64 = 1024;
 
 fn with_block(segment: &Segment, id: u32) -> Filling<'_> {
     let mut filling = begin(segment, id);
-    let place = filling.block_place(black_box(BLOCK_BYTES)).expect("there are two for each task");
+    let place = filling.block_buffer(black_box(BLOCK_BYTES)).expect("there are two for each task");
     assert!(place.room() as u64 >= BLOCK_BYTES);
     filling.set_length(BLOCK_BYTES as usize);
     filling

@@ -14,7 +14,7 @@ use criterion::{BenchmarkGroup, Criterion, Throughput};
 use ringmill_bench::Error;
 use ringmill_bench::parts::{begin, read, segment_with, take};
 use ringmill_bench::payload::Payload;
-use ringmill_shm::arena::{Claimed, Filling, WritePlace};
+use ringmill_shm::arena::{Claimed, Filling, WriteBuffer};
 use ringmill_shm::layout::Class;
 use ringmill_shm::segment::Segment;
 use rkyv::api::access_with_context;
@@ -36,7 +36,7 @@ const DEPTHS: NonZeroUsize = NonZeroUsize::new(130).expect("not zero");
 
 /// A buffer of the segment as rkyv's writer, which counts the bytes that do not fit.
 struct Output<'a> {
-    place: WritePlace<'a>,
+    buffer: WriteBuffer<'a>,
     position: usize,
 }
 
@@ -50,7 +50,7 @@ impl Positional for Output<'_> {
 impl Writer<Failure> for Output<'_> {
     #[inline]
     fn write(&mut self, bytes: &[u8]) -> Result<(), Failure> {
-        self.place.write(self.position, bytes);
+        self.buffer.write(self.position, bytes);
         self.position += bytes.len();
         Ok(())
     }
@@ -60,9 +60,9 @@ type Encoder<'a> = Strategy<Serializer<Output<'a>, SubAllocator<'a>, ()>, Failur
 
 /// Bytes that `value` takes in `place`, which may be more than there is room for.
 #[inline]
-fn write_to<T: for<'a> Serialize<Encoder<'a>>>(value: &T, place: WritePlace<'_>) -> usize {
+fn write_to<T: for<'a> Serialize<Encoder<'a>>>(value: &T, buffer: WriteBuffer<'_>) -> usize {
     let mut scratch = [MaybeUninit::<u8>::uninit(); SCRATCH_BYTES];
-    let output = Output { place, position: 0 };
+    let output = Output { buffer, position: 0 };
     let written = to_bytes_in_with_alloc(value, output, SubAllocator::new(&mut scratch));
     written.expect("the scratch suffices").position
 }
@@ -70,12 +70,12 @@ fn write_to<T: for<'a> Serialize<Encoder<'a>>>(value: &T, place: WritePlace<'_>)
 /// In line if it fits, otherwise into a block, after one pass that has counted.
 #[inline]
 fn serialise<T: for<'a> Serialize<Encoder<'a>>>(value: &T, to: &mut Filling<'_>) -> usize {
-    let place = to.inline_place();
-    let room = place.room();
-    let bytes = write_to(value, place);
+    let buffer = to.inline_buffer();
+    let room = buffer.room();
+    let bytes = write_to(value, buffer);
     if bytes > room {
-        let place = to.block_place(bytes as u64).expect("there is a block");
-        assert_eq!(write_to(value, place), bytes);
+        let buffer = to.block_buffer(bytes as u64).expect("there is a block");
+        assert_eq!(write_to(value, buffer), bytes);
     }
     to.set_length(bytes);
     bytes

@@ -7,7 +7,7 @@ use ringmill_shm::layout::{Class, NodeFacts};
 use ringmill_shm::participant::Role;
 use ringmill_shm::party::{Client, Participant, Reader};
 use ringmill_shm::plan::Target;
-use ringmill_shm::segment::{NodeSpec, Place, Segment, Spec};
+use ringmill_shm::segment::{Location, NodeSpec, Segment, Spec};
 use ringmill_shm::token::Token;
 
 use crate::Error;
@@ -109,7 +109,7 @@ pub fn segment_with(name: &str, classes: Vec<Class>) -> Result<Segment, Error> {
         switches: Vec::new(),
     };
     let name = format!("bench-{name}-{}", std::process::id());
-    let location = Place::named(&name).map_err(ringmill_shm::segment::CreateError::from)?;
+    let location = Location::named(&name).map_err(ringmill_shm::segment::CreateError::from)?;
     Ok(Segment::create(location, &spec)?)
 }
 

@@ -216,7 +216,7 @@ pub fn look(segment: &Segment) -> BTreeSet<Problem> {
             {
                 problems.insert(Problem::DeadHolder { node: index, token: holder.raw() });
             }
-            if !node.doorbell().names_only(node.info().places) {
+            if !node.doorbell().names_only(node.info().rows) {
                 problems.insert(Problem::BadDoorbell { node: index });
             }
         }
@@ -298,8 +298,8 @@ fn look_at_task(segment: &Segment, task: u32, state: State, times: u32, problems
 }
 
 fn look_at_branch(task: &Task<'_>, problems: &mut BTreeSet<Problem>) {
-    let (request, place) = task.place();
-    let (state, pending) = (task.word().load(), task.family().is_pending(place - 1));
+    let (request, slot) = task.slot();
+    let (state, pending) = (task.word().load(), task.family().is_pending(slot - 1));
     // With its bit clear it is FREE, or DONE and waits for the others; DONE with its bit set is about to be
     // cleared, which the next look finds done.
     let rests = matches!(state.phase(), Some(Phase::Free | Phase::Done));

@@ -58,7 +58,7 @@ use core::ops::Range;
 
 /// What an arrival, or a look, has found due. Whoever is given it must do it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Due {
+pub(crate) enum Ready {
     /// Nothing.
     Nothing,
     /// The branches of this fork are ours to put together; of the parent in this state, JOINING.
@@ -135,26 +135,26 @@ impl<'a, W: Fn(u32) -> Option<&'a Word>> Family<'a, W> {
 
     /// A branch of ours is DONE: clears its bit and looks what is due.
     #[inline]
-    pub(crate) fn arrive(&self, branch: u32, me: Token, error: bool) -> Due {
+    pub(crate) fn arrive(&self, branch: u32, me: Token, error: bool) -> Ready {
         let left = self.clear(branch);
         if !error
             && let Some((_, fork)) = self.routes.fork_of(branch)
             && left & mask(branch as usize / 64, &fork.family()) != 0
         {
-            return Due::Nothing; // most of the time: another one will be the last
+            return Ready::Nothing; // most of the time: another one will be the last
         }
         self.look(branch, me, error)
     }
 
     /// What is due where this branch has arrived. May be asked at any time, and again.
-    pub(crate) fn look(&self, branch: u32, me: Token, error: bool) -> Due {
+    pub(crate) fn look(&self, branch: u32, me: Token, error: bool) -> Ready {
         let (mut branch, mut error) = (branch, error);
         while let Some((index, fork)) = self.routes.fork_of(branch) {
             let failed = (error && fork.fail_fast).then_some(branch);
             if failed.is_none() && !self.at_rest(&fork.family()) {
-                return Due::Nothing; // and so no fork above it is
+                return Ready::Nothing; // and so no fork above it is
             }
-            let Some(parent) = (self.word)(fork.parent) else { return Due::Nothing };
+            let Some(parent) = (self.word)(fork.parent) else { return Ready::Nothing };
             let seen = parent.load();
             // Asked after the parent's word was read: so it is true of the generation that is joined.
             let decided = || match failed {
@@ -166,10 +166,10 @@ impl<'a, W: Fn(u32) -> Option<&'a Word>> Family<'a, W> {
                 && decided()
                 && let Some(parent) = parent.join(seen, me)
             {
-                return Due::Join { fork: index, parent };
+                return Ready::Join { fork: index, parent };
             }
             if !self.at_rest(&fork.family()) {
-                return Due::Nothing;
+                return Ready::Nothing;
             }
             crash_point!("join.late");
             // It failed fast before; we may be what those above it wait for.
@@ -180,15 +180,17 @@ impl<'a, W: Fn(u32) -> Option<&'a Word>> Family<'a, W> {
     }
 
     /// Whether the request has ended, its caller is done with it, and its branches are at rest.
-    pub(crate) fn look_at_request(&self, me: Token) -> Due {
+    pub(crate) fn look_at_request(&self, me: Token) -> Ready {
         fence_after_seq_cst();
         match (self.word)(0) {
             // Asked after the word was read, as in `look`.
             Some(request) => match request.ended() {
-                Some(ended) if self.all_at_rest() => request.reap(ended, me).map_or(Due::Nothing, Due::Reap),
-                _ => Due::Nothing,
+                Some(ended) if self.all_at_rest() => {
+                    request.reap(ended, me).map_or(Ready::Nothing, Ready::Reap)
+                }
+                _ => Ready::Nothing,
             },
-            None => Due::Nothing,
+            None => Ready::Nothing,
         }
     }
 
@@ -200,13 +202,13 @@ impl<'a, W: Fn(u32) -> Option<&'a Word>> Family<'a, W> {
 
     /// Whether what the branch would do is for nobody: its caller has gone, or a fork above it has ended.
     pub(crate) fn is_unwanted(&self, branch: u32) -> bool {
-        let mut place = branch + 1;
-        while let Some((index, fork)) = self.routes.around(place) {
+        let mut slot = branch + 1;
+        while let Some((index, fork)) = self.routes.around(slot) {
             let forked = (self.word)(fork.parent).is_some_and(|w| w.peek().forked_at() == Some(index));
             if !forked {
                 return true;
             }
-            place = fork.parent; // nearer to 0: [a tree] of `plan`
+            slot = fork.parent; // nearer to 0: [a tree] of `plan`
         }
         (self.word)(0).is_none_or(|request| request.peek().is_cancelled())
     }

@@ -328,7 +328,7 @@ in_segment! {
         pub(crate) facts: NodeFacts,
         pub(crate) first_participant: u32,
         /// Places of its workers, threads counted one by one.
-        pub(crate) places: u32,
+        pub(crate) rows: u32,
         /// A raw [`Target`](crate::plan::Target).
         pub(crate) next: u32,
         /// 1: its workers are threads of the server's process.
@@ -525,13 +525,13 @@ impl Layout {
         let pending = take(u64::from(shape.requests) * shape.pending_words(), 8, LINE);
         let tasks = take(shape.tasks().into(), size_of::<TaskLine>(), LINE);
         let mut block_owners = [0; CLASS_LIMIT];
-        for (place, class) in block_owners.iter_mut().zip(shape.classes()) {
-            *place = take(class.count, 8, LINE);
+        for (start, class) in block_owners.iter_mut().zip(shape.classes()) {
+            *start = take(class.count, 8, LINE);
         }
         let blobs = take(shape.blob_bytes, 1, LINE);
         let mut blocks = [0; CLASS_LIMIT];
-        for (place, class) in blocks.iter_mut().zip(shape.classes()) {
-            *place = take(class.count, class.block_bytes as usize, PAGE);
+        for (start, class) in blocks.iter_mut().zip(shape.classes()) {
+            *start = take(class.count, class.block_bytes as usize, PAGE);
         }
         let total = end.next_multiple_of(PAGE as u64);
         within("size of the segment in bytes", total, 1, 1 << 46)?;
@@ -561,7 +561,7 @@ impl Layout {
 
     /// The request that a task belongs to, and its place in that.
     #[inline]
-    pub(crate) fn place_of(&self, id: u32) -> (u32, u32) {
+    pub(crate) fn slot_of(&self, id: u32) -> (u32, u32) {
         match id.checked_sub(self.shape.requests) {
             None => (id, 0),
             Some(branch) => (branch >> self.branch_bits, (branch & ((1 << self.branch_bits) - 1)) + 1),
@@ -570,8 +570,8 @@ impl Layout {
 
     /// The task in a place of a request.
     #[inline]
-    pub(crate) fn id_of(&self, request: u32, place: u32) -> u32 {
-        match place.checked_sub(1) {
+    pub(crate) fn id_of(&self, request: u32, slot: u32) -> u32 {
+        match slot.checked_sub(1) {
             None => request,
             Some(branch) => self.shape.requests + (request << self.branch_bits) + branch,
         }
@@ -680,9 +680,9 @@ mod tests {
         for tasks_per_request in [1, 2, 3, 4, 5, 9, 64, 65] {
             let shape = Shape { tasks_per_request, ..small() };
             let layout = Layout::new(&shape).unwrap();
-            let places = (0..shape.requests).flat_map(|r| (0..tasks_per_request).map(move |p| (r, p)));
-            let ids: Vec<u32> = places.clone().map(|(r, p)| layout.id_of(r, p)).collect();
-            assert!(ids.iter().zip(places).all(|(&id, place)| layout.place_of(id) == place));
+            let slots = (0..shape.requests).flat_map(|r| (0..tasks_per_request).map(move |p| (r, p)));
+            let ids: Vec<u32> = slots.clone().map(|(r, p)| layout.id_of(r, p)).collect();
+            assert!(ids.iter().zip(slots).all(|(&id, slot)| layout.slot_of(id) == slot));
             let distinct: std::collections::BTreeSet<u32> = ids.iter().copied().collect();
             assert_eq!(distinct.len(), ids.len());
             assert!(ids.iter().all(|&id| id < shape.tasks()), "{tasks_per_request}: {ids:?}");

@@ -43,19 +43,19 @@
 //! ```compile_fail,E0382
 //! fn put_aside_and_keep(mut task: ringmill_shm::arena::Claimed<'_>) {
 //!     let parked = task.park();
-//!     task.inline_place();
+//!     task.inline_buffer();
 //! }
 //! ```
 //! ```compile_fail,E0499
-//! fn two_places(task: &mut ringmill_shm::arena::Claimed<'_>) {
-//!     let (mut one, mut other) = (task.inline_place(), task.inline_place());
+//! fn two_buffers(task: &mut ringmill_shm::arena::Claimed<'_>) {
+//!     let (mut one, mut other) = (task.inline_buffer(), task.inline_buffer());
 //!     (one.as_bytes_mut(), other.as_bytes_mut());
 //! }
 //! ```
 //! ```compile_fail,E0502
 //! fn over_the_input(task: &mut ringmill_shm::arena::Claimed<'_>) {
 //!     let input = task.payload().unwrap();
-//!     task.inline_place().write(0, input);
+//!     task.inline_buffer().write(0, input);
 //! }
 //! ```
 //! ```compile_fail,E0505

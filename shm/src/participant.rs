@@ -558,8 +558,8 @@ impl Lease {
     ///
     /// # Errors
     /// If this process may not open its file any more.
-    pub fn open_again(&self) -> io::Result<Unshared> {
-        Unshared::open(|| sys::file::open_again(&self.probe, &self.path).map(Into::into))
+    pub fn reopen(&self) -> io::Result<Unshared> {
+        Unshared::open(|| sys::file::reopen(&self.probe, &self.path).map(Into::into))
     }
 
     /// The description that nobody locks by: any number of processes may look by it.

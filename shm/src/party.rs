@@ -38,8 +38,8 @@ impl Segment {
     ///   that a state word says are another's. (*What* is written is checked.)
     ///
     /// ```compile_fail,E0133
-    /// use ringmill_shm::{segment::{Place, Segment}, token::Token};
-    /// let segment = Segment::attach(Place::named("digits").unwrap(), 0).unwrap();
+    /// use ringmill_shm::{segment::{Location, Segment}, token::Token};
+    /// let segment = Segment::attach(Location::named("digits").unwrap(), 0).unwrap();
     /// let server = segment.take_part(Token::SERVER);
     /// ```
     #[inline(always)]

@@ -157,7 +157,7 @@ pub enum PlanError {
 
 /// A member of a fork.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Member {
+pub struct ForkMember {
     /// Where its branch goes first.
     pub entry: Target,
     /// How many bytes the last part of its outcome's payload has, by which the whole is reached.
@@ -184,7 +184,7 @@ pub struct Fork {
     /// Where the task goes when it has been joined.
     pub next: Target,
     /// Its members, a branch for each.
-    pub members: Vec<Member>,
+    pub members: Vec<ForkMember>,
 }
 
 impl Fork {
@@ -260,7 +260,7 @@ impl Routes {
                 }
                 *owner = index;
             }
-            let begins = |member: &Member| member.entry != Target::End && exists(member.entry);
+            let begins = |member: &ForkMember| member.entry != Target::End && exists(member.entry);
             if !exists(fork.next) || !fork.members.iter().all(begins) {
                 return Err(PlanError::ToNowhere { part: Target::Fork(index) });
             }
@@ -292,13 +292,13 @@ impl Routes {
     fn check_families(&self, branches: u32) -> Result<(), PlanError> {
         let mut sizes = vec![0_u32; self.forks.len()];
         for branch in 0..branches {
-            let mut place = branch + 1;
-            while let Some((index, fork)) = self.around(place) {
+            let mut slot = branch + 1;
+            while let Some((index, fork)) = self.around(slot) {
                 if !fork.family().contains(&branch) {
                     return Err(PlanError::OutsideFamily { branch, fork: index });
                 }
                 sizes[index as usize] += 1;
-                place = fork.parent; // nearer to 0, by the check above
+                slot = fork.parent; // nearer to 0, by the check above
             }
         }
         let whole = |(fork, &size): (&Fork, &u32)| fork.end - fork.first == size;
@@ -395,8 +395,8 @@ impl Routes {
     /// The fork that forks the task in `place`, where that is a branch, belongs to.
     #[inline]
     #[must_use]
-    pub fn around(&self, place: u32) -> Option<(u32, &Fork)> {
-        self.fork_of(place.checked_sub(1)?)
+    pub fn around(&self, slot: u32) -> Option<(u32, &Fork)> {
+        self.fork_of(slot.checked_sub(1)?)
     }
 }
 
@@ -405,7 +405,7 @@ mod tests {
     use super::*;
 
     fn fork(parent: u32, first: u32, members: usize, end: u32) -> Fork {
-        let member = Member { entry: Target::Node(0), root_bytes: 4, root_align: 4 };
+        let member = ForkMember { entry: Target::Node(0), root_bytes: 4, root_align: 4 };
         let members = vec![member; members];
         Fork { name: "f".into(), fail_fast: true, form: 0, parent, first, end, next: Target::End, members }
     }
@@ -424,7 +424,7 @@ mod tests {
     fn a_tree_knows_its_ways_up() {
         let routes =
             Routes::new(vec![fork(0, 0, 2, 5), fork(2, 2, 3, 5)], vec![], &[Target::End], 5).unwrap();
-        let outer = |place| routes.around(place).map(|(index, _)| index);
+        let outer = |slot| routes.around(slot).map(|(index, _)| index);
         assert_eq!((outer(0), outer(1), outer(2), outer(3)), (None, Some(0), Some(0), Some(1)));
         assert_eq!(routes.forks[0].family(), 0..5);
     }

@@ -142,7 +142,7 @@ pub(crate) fn put_right<'s>(
             Due::Nothing => {}
             Due::Claim => summary.unread += 1,
             Due::Free if state.phase() == Some(Phase::Done) && segment.shape().branches() > 0 => {
-                summary.freed += u32::from(task.end_again(state, me));
+                summary.freed += u32::from(task.repeat_end(state, me));
             }
             Due::Free => {
                 task.release_blocks(state.generation());
@@ -157,12 +157,12 @@ pub(crate) fn put_right<'s>(
             }
             Due::Answer => {
                 if let Some(claimed) = task.take_over(state, me) {
-                    task.sweep_again();
+                    task.repeat_sweep();
                     orphans.push(Orphan::Task(claimed));
                 }
             }
             Due::Join => {
-                let due = task.join_again(state, me);
+                let due = task.repeat_join(state, me);
                 orphans.extend(due.map(|due| due.map_or_else(Orphan::Task, Orphan::Join)));
             }
         }
@@ -195,7 +195,7 @@ fn act_on_branch<'a>(task: &Task<'a>, state: State, me: Token, orphans: &mut Vec
     match state.phase() {
         Some(Phase::Claimed) if task.at() == At::New => {
             let routes = task.segment().routes();
-            let parent = routes.around(task.place().1).and_then(|(_, fork)| task.sibling(fork.parent));
+            let parent = routes.around(task.slot().1).and_then(|(_, fork)| task.sibling(fork.parent));
             let parent = parent.map(|parent| parent.word().load());
             let unforked = |p: State| p.phase() == Some(Phase::Claimed) && p.owner() == state.owner();
             if parent.is_some_and(unforked) {
@@ -206,7 +206,7 @@ fn act_on_branch<'a>(task: &Task<'a>, state: State, me: Token, orphans: &mut Vec
             true
         }
         Some(Phase::Done) => {
-            orphans.extend(task.arrive_again(state, me).map(Orphan::Join));
+            orphans.extend(task.repeat_arrival(state, me).map(Orphan::Join));
             true
         }
         _ => false,
@@ -242,8 +242,8 @@ fn in_rings(segment: &Segment) -> Vec<bool> {
     for index in 0..segment.shape().nodes {
         if let Some(node) = segment.node(index) {
             node.ring().scan(|_, id| {
-                if let Some(place) = seen.get_mut(id as usize) {
-                    *place = true;
+                if let Some(is_in) = seen.get_mut(id as usize) {
+                    *is_in = true;
                 }
             });
         }
@@ -300,7 +300,7 @@ pub fn wake_everyone(segment: &Segment) {
             && task.word().peek().may_have_sleeper()
         {
             task.word().wake_spuriously();
-            task.tell_again();
+            task.repeat_notice();
         }
     }
     crash_point!("wake.tasks");

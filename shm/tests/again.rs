@@ -31,8 +31,8 @@ fn pattern(seed: u8, bytes: usize) -> Vec<u8> {
 fn send(f: &Fixture, input: &[u8]) {
     let mut filling = f.begin(0, f.client());
     let mut place = match input.len() {
-        0..=96 => filling.inline_place(),
-        n => filling.block_place(n as u64).unwrap(),
+        0..=96 => filling.inline_buffer(),
+        n => filling.block_buffer(n as u64).unwrap(),
     };
     assert!(place.write(0, input));
     filling.set_length(input.len());
@@ -44,8 +44,8 @@ fn send(f: &Fixture, input: &[u8]) {
 macro_rules! write {
     ($task:expr, $outcome:expr) => {{
         let outcome: &[u8] = $outcome;
-        if !$task.inline_place().write(0, outcome) {
-            assert!($task.block_place(outcome.len() as u64).unwrap().write(0, outcome));
+        if !$task.inline_buffer().write(0, outcome) {
+            assert!($task.block_buffer(outcome.len() as u64).unwrap().write(0, outcome));
         }
     }};
 }
@@ -103,12 +103,12 @@ fn an_input_outlives_its_workers_until_the_outcome_is_committed() {
                     orphans += 1;
                     let task = task_of(orphan);
                     let moved_on = match task.task().at() {
-                        At::To { node: 0, .. } => task.queue_again(0, || 0, false, 0).map(|_| 0),
+                        At::To { node: 0, .. } => task.requeue(0, || 0, false, 0).map(|_| 0),
                         At::To { node: 1, .. } => task.queue(1, || 0).map(|_| 1),
                         At::Begun { node: 0, .. } if task.is_outcome() => task.queue(1, || 0).map(|_| 1),
                         At::Begun { node: 0, .. } => {
                             attempts += 1;
-                            task.queue_again(0, || 0, true, 5).map(|_| 0)
+                            task.requeue(0, || 0, true, 5).map(|_| 0)
                         }
                         other => panic!("{context}: {other:?}"),
                     };
@@ -147,7 +147,7 @@ fn an_error_that_is_committed_is_told_apart_from_a_value() {
     let task = f.drain(0, me).pop().unwrap();
     task.begin_work(0);
     let mut keeping = task.keep_input_for_error(0);
-    assert_eq!(keeping.inline_place().room(), 0, "the input lies there");
+    assert_eq!(keeping.inline_buffer().room(), 0, "the input lies there");
     write!(keeping, b"an error record");
     keeping.set_length(15);
     f.bury(me);
@@ -167,7 +167,7 @@ fn an_outcome_that_is_not_finished_leaves_nothing() {
     let me = f.arrive(FIRST);
     let mut keeping = f.drain(0, me).pop().unwrap().keep_input();
     for bytes in [200, 900, 100] {
-        keeping.block_place(bytes).unwrap();
+        keeping.block_buffer(bytes).unwrap();
         assert_eq!(in_use(&f.segment).iter().sum::<u64>(), 1, "one at a time");
     }
     let task = keeping.done();
@@ -185,7 +185,7 @@ fn an_input_that_is_given_up_says_so() {
     assert_eq!(in_use(&f.segment), [1, 0]);
     keeping.give_up_input();
     assert_eq!((in_use(&f.segment), f.task(0).at()), (vec![0, 0], At::Spoilt));
-    assert!(keeping.inline_place().write(0, b"over"));
+    assert!(keeping.inline_buffer().write(0, b"over"));
     keeping.set_length(4);
     f.finish(keeping.done(), true);
     assert_eq!(f.outcome(f.task(0)).unwrap().payload().unwrap(), b"over");
@@ -198,7 +198,7 @@ fn a_group_goes_with_its_task_and_no_further() {
     let me = f.arrive(FIRST);
     let most = At::GROUP_LIMIT - 1;
     let task = f.drain(0, me).pop().unwrap();
-    f.push(task.queue_again(0, || 0, true, most).unwrap(), 0);
+    f.push(task.requeue(0, || 0, true, most).unwrap(), 0);
     assert_eq!(f.task(0).at(), At::To { node: 0, group: most, again: true });
     let task = f.drain(0, me).pop().unwrap();
     assert_eq!(task.attempt(), 1);
@@ -231,7 +231,7 @@ fn the_block_of_an_outcome_that_gives_way_to_an_error_is_given_back() {
     let f = Fixture::new();
     send(&f, b"input");
     let mut keeping = begun(&f, 0, f.arrive(FIRST)).keep_input();
-    assert!(keeping.block_place(200).unwrap().write(0, &pattern(2, 200)));
+    assert!(keeping.block_buffer(200).unwrap().write(0, &pattern(2, 200)));
     let mut keeping = keeping.done().keep_input_for_error(0);
     assert_eq!(in_use(&f.segment), [0, 0], "no task lists it");
     write!(keeping, b"an error record");
@@ -304,7 +304,7 @@ fn attempts_do_not_travel_to_the_next_node_with_a_dead_mover() {
     let (me, other) = (f.arrive(FIRST), f.arrive(FIRST + 1));
     let task = f.drain(0, me).pop().unwrap();
     task.begin_work(0);
-    f.push(task.queue_again(0, || 0, true, 0).unwrap(), 0);
+    f.push(task.requeue(0, || 0, true, 0).unwrap(), 0);
     let task = begun(&f, 0, me);
     assert_eq!(task.attempt(), 1);
     let task = reply_beside(task, b"outcome");
@@ -316,7 +316,7 @@ fn attempts_do_not_travel_to_the_next_node_with_a_dead_mover() {
     for counted in [false, true] {
         f.repair(if counted { token(4, 1) } else { other }, f.client(), |orphan| {
             let task = task_of(orphan);
-            f.push(task.queue_again(1, || 0, counted, 0).unwrap(), 1);
+            f.push(task.requeue(1, || 0, counted, 0).unwrap(), 1);
         });
         let last = f.arrive(4);
         let task = f.drain(1, last).pop().unwrap();

@@ -19,7 +19,7 @@ fn a_small_request_goes_round_in_its_line() {
     let mut claimed = f.drain(0, worker).pop().unwrap();
     assert_eq!((claimed.id(), claimed.task().at(), claimed.attempt()), (3, At::to(0), 0));
     assert_eq!(claimed.payload().unwrap(), b"question");
-    assert!(claimed.inline_place().write(0, b"the answer"), "over the question");
+    assert!(claimed.inline_buffer().write(0, b"the answer"), "over the question");
     claimed.set_length(10);
     assert!(f.outcome(task).is_none());
     f.finish(claimed, false);
@@ -44,7 +44,7 @@ fn an_error_is_marked() {
 fn a_request_that_is_not_sent_is_given_back() {
     let f = Fixture::new();
     let mut filling = f.begin(5, f.client());
-    filling.block_place(500).unwrap();
+    filling.block_buffer(500).unwrap();
     assert_eq!(in_use(&f.segment), [0, 1]);
     assert_eq!(filling.abandon(), 5);
     assert_eq!(in_use(&f.segment), [0, 0]);
@@ -55,14 +55,14 @@ fn a_request_that_is_not_sent_is_given_back() {
 fn a_buffer_takes_what_fits_and_nothing_else() {
     let f = Fixture::new();
     let mut filling = f.begin(0, f.client());
-    let mut place = filling.inline_place();
-    assert_eq!(place.room(), INLINE_BYTES);
-    assert!(place.write(INLINE_BYTES - 1, b"x"));
-    assert!(!place.write(INLINE_BYTES - 1, b"xy"));
-    assert!(!place.write(INLINE_BYTES + 1, b""));
-    assert!(!place.write(usize::MAX, b"x"), "no overflow");
-    assert_eq!(place.as_bytes_mut().len(), INLINE_BYTES);
-    assert_eq!(place.as_bytes_mut()[INLINE_BYTES - 1], b'x');
+    let mut buffer = filling.inline_buffer();
+    assert_eq!(buffer.room(), INLINE_BYTES);
+    assert!(buffer.write(INLINE_BYTES - 1, b"x"));
+    assert!(!buffer.write(INLINE_BYTES - 1, b"xy"));
+    assert!(!buffer.write(INLINE_BYTES + 1, b""));
+    assert!(!buffer.write(usize::MAX, b"x"), "no overflow");
+    assert_eq!(buffer.as_bytes_mut().len(), INLINE_BYTES);
+    assert_eq!(buffer.as_bytes_mut()[INLINE_BYTES - 1], b'x');
 }
 
 #[test]
@@ -71,17 +71,17 @@ fn a_large_payload_lies_in_a_block_and_its_outcome_over_it() {
     let (client, worker) = (f.client(), f.arrive(WORKER));
     let mut filling = f.begin(0, client);
     let question = vec![7; 200];
-    let mut place = filling.block_place(200).unwrap();
-    assert_eq!(place.room(), 256);
-    assert_eq!(place.as_bytes_mut().as_ptr().align_offset(16), 0);
-    assert!(place.write(0, &question));
+    let mut buffer = filling.block_buffer(200).unwrap();
+    assert_eq!(buffer.room(), 256);
+    assert_eq!(buffer.as_bytes_mut().as_ptr().align_offset(16), 0);
+    assert!(buffer.write(0, &question));
     filling.set_length(200);
     let task = filling.queue(0);
     f.push(0, 0);
 
     let mut claimed = f.drain(0, worker).pop().unwrap();
     assert_eq!(claimed.payload().unwrap(), question);
-    assert!(claimed.block_place(256).unwrap().write(0, &[8; 256]), "the same block is large enough");
+    assert!(claimed.block_buffer(256).unwrap().write(0, &[8; 256]), "the same block is large enough");
     claimed.set_length(256);
     assert_eq!(in_use(&f.segment), [1, 0]);
     f.finish(claimed, false);
@@ -96,12 +96,12 @@ fn a_task_can_have_two_blocks_and_frees_both() {
     let f = Fixture::new();
     let (client, worker) = (f.client(), f.arrive(WORKER));
     let mut filling = f.begin(0, client);
-    assert!(filling.block_place(150).unwrap().write(0, &[1; 150]));
+    assert!(filling.block_buffer(150).unwrap().write(0, &[1; 150]));
     filling.set_length(150);
     let task = filling.queue(0);
     f.push(0, 0);
     let mut claimed = f.drain(0, worker).pop().unwrap();
-    assert!(claimed.block_place(1000).unwrap().write(0, &[2; 1000]));
+    assert!(claimed.block_buffer(1000).unwrap().write(0, &[2; 1000]));
     claimed.set_length(1000);
     assert_eq!(in_use(&f.segment), [1, 1], "the input is kept");
     f.finish(claimed, false);
@@ -116,12 +116,12 @@ fn an_inline_outcome_keeps_the_block_of_the_input_until_the_end() {
     let f = Fixture::new();
     let (client, worker) = (f.client(), f.arrive(WORKER));
     let mut filling = f.begin(0, client);
-    assert!(filling.block_place(150).unwrap().write(0, &[1; 150]));
+    assert!(filling.block_buffer(150).unwrap().write(0, &[1; 150]));
     filling.set_length(150);
     let task = filling.queue(0);
     f.push(0, 0);
     let mut claimed = f.drain(0, worker).pop().unwrap();
-    assert!(claimed.inline_place().write(0, b"small"));
+    assert!(claimed.inline_buffer().write(0, b"small"));
     claimed.set_length(5);
     f.finish(claimed, false);
     assert_eq!(in_use(&f.segment), [1, 0]);
@@ -137,8 +137,8 @@ fn growing_payloads_do_not_pile_up() {
     let f = Fixture::new();
     let mut filling = f.begin(0, f.client());
     for bytes in [100, 1000, 100, 1000, 200, 1024] {
-        filling.inline_place();
-        filling.block_place(bytes).unwrap();
+        filling.inline_buffer();
+        filling.block_buffer(bytes).unwrap();
         assert!(in_use(&f.segment).iter().sum::<u64>() <= 2);
     }
     filling.abandon();
@@ -149,19 +149,19 @@ fn growing_payloads_do_not_pile_up() {
 fn when_a_class_is_exhausted_the_next_one_serves_and_then_none() {
     let f = Fixture::new();
     let mut held: Vec<_> = (0..5).map(|id| f.begin(id, f.client())).collect();
-    let rooms: Vec<usize> = held.iter_mut().map(|h| h.block_place(100).unwrap().room()).collect();
+    let rooms: Vec<usize> = held.iter_mut().map(|h| h.block_buffer(100).unwrap().room()).collect();
     assert_eq!(rooms, [256, 256, 256, 1024, 1024]);
     assert_eq!(in_use(&f.segment), [3, 2]);
     let mut another = f.begin(5, f.client());
-    assert_eq!(another.block_place(100).unwrap_err(), PoolError::Exhausted { bytes: 100 });
+    assert_eq!(another.block_buffer(100).unwrap_err(), PoolError::Exhausted { bytes: 100 });
     assert_eq!(
-        another.block_place(1025).unwrap_err(),
+        another.block_buffer(1025).unwrap_err(),
         PoolError::TooLarge { bytes: 1025, largest: 1024 },
         "and the request is as before"
     );
-    assert!(another.inline_place().write(0, b"small"));
+    assert!(another.inline_buffer().write(0, b"small"));
     held.pop().unwrap().abandon();
-    assert_eq!(another.block_place(100).unwrap().room(), 1024);
+    assert_eq!(another.block_buffer(100).unwrap().room(), 1024);
     for filling in held {
         filling.abandon();
     }
@@ -228,7 +228,7 @@ fn a_task_cancelled_under_work_is_freed_by_its_worker() {
     let f = Fixture::new();
     let (client, worker) = (f.client(), f.arrive(WORKER));
     let mut filling = f.begin(0, client);
-    filling.block_place(150).unwrap();
+    filling.block_buffer(150).unwrap();
     let task = filling.queue(0);
     f.push(0, 0);
     let claimed = f.drain(0, worker).pop().unwrap();
@@ -245,7 +245,7 @@ fn a_task_cancelled_after_its_outcome_is_freed_by_its_caller() {
     let (client, worker) = (f.client(), f.arrive(WORKER));
     let task = f.send(0, client, b"");
     let mut claimed = f.drain(0, worker).pop().unwrap();
-    claimed.block_place(150).unwrap();
+    claimed.block_buffer(150).unwrap();
     f.finish(claimed, false);
     assert!(!f.cancel(task), "too late");
     assert!(task.is_free());
@@ -281,8 +281,8 @@ fn a_length_that_cannot_be_is_corrupt() {
 fn a_length_beyond_the_block_is_corrupt() {
     let f = Fixture::new();
     let mut filling = f.begin(4, f.client());
-    assert!(filling.inline_place().write(0, b"a pattern that is there once"));
-    filling.block_place(200).unwrap();
+    assert!(filling.inline_buffer().write(0, b"a pattern that is there once"));
+    filling.block_buffer(200).unwrap();
     filling.queue(0);
     f.push(4, 0);
     let line = f.line_of(b"a pattern that is there once");
@@ -300,8 +300,8 @@ fn a_block_that_is_not_its_own_is_corrupt() {
     f.send(4, client, b"a pattern that is there once");
     let line = f.line_of(b"a pattern that is there once");
     let mut other = f.begin(5, client);
-    assert!(other.inline_place().write(0, b"another pattern"));
-    other.block_place(200).unwrap();
+    assert!(other.inline_buffer().write(0, b"another pattern"));
+    other.block_buffer(200).unwrap();
     let others_block = f.line_of(b"another pattern").block();
     let claimed = f.drain(0, worker).pop().unwrap();
     // Another's block; a free one; one beyond the last; a class that is not there; the largest number.
@@ -334,7 +334,7 @@ fn an_id_that_no_task_has_is_none() {
 #[test]
 fn a_parked_task_is_resumed_in_its_own_segment() {
     let f = Fixture::new();
-    let others = [f.attach().unwrap(), Segment::inspect(f.place()).unwrap(), Fixture::new().segment];
+    let others = [f.attach().unwrap(), Segment::inspect(f.location()).unwrap(), Fixture::new().segment];
     f.send(0, f.client(), b"input");
     let claimed = f.drain(0, f.arrive(WORKER)).pop().unwrap();
     let parked = claimed.park().resume(&f.segment).expect("ours").park();

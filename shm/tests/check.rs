@@ -18,11 +18,11 @@ fn a_segment_in_every_phase_is_consistent() {
     f.send(1, client, b"claimed");
     let mut claimed = f.drain(0, worker);
     let mut held = claimed.pop().unwrap();
-    held.block_place(1000).unwrap();
+    held.block_buffer(1000).unwrap();
     f.finish(claimed.pop().unwrap(), false);
     f.send(2, client, b"queued");
     let mut filling = f.begin(3, client);
-    filling.block_place(100).unwrap();
+    filling.block_buffer(100).unwrap();
     f.lock_for_ever(0, worker);
     assert_eq!(check(&f.segment), []);
     let counts = PhaseCounts::of(&f.segment);
@@ -125,8 +125,8 @@ fn a_lock_holder_that_is_dead() {
 fn a_block_that_its_task_does_not_have() {
     let f = Fixture::new();
     let mut filling = f.begin(5, f.client());
-    assert!(filling.inline_place().write(0, PATTERN));
-    filling.block_place(1000).unwrap();
+    assert!(filling.inline_buffer().write(0, PATTERN));
+    filling.block_buffer(1000).unwrap();
     let line = f.line_of(PATTERN);
     let handle = line.block();
     line.set_block(0);

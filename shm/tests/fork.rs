@@ -65,7 +65,7 @@ impl Scene {
     fn claimed(&self, input: &[u8]) -> Claimed<'_> {
         let f = &self.f;
         let mut filling = f.begin(0, f.client());
-        assert!(filling.block_place(input.len() as u64).unwrap().write(0, input));
+        assert!(filling.block_buffer(input.len() as u64).unwrap().write(0, input));
         filling.set_length(input.len());
         filling.queue(0);
         f.push(0, 0);
@@ -77,7 +77,7 @@ impl Scene {
     }
 
     fn finish<'a>(&self, mut task: Claimed<'a>, outcome: &[u8], error: bool) -> Option<Join<'a>> {
-        assert!(task.inline_place().write(0, outcome));
+        assert!(task.inline_buffer().write(0, outcome));
         task.set_length(outcome.len());
         let join = task.finish(error);
         self.well();
@@ -95,10 +95,10 @@ impl Scene {
                 Arrived::Not => {}
             }
         }
-        let mut place = if error.is_some() { join.error_place() } else { join.value_place().unwrap() };
+        let mut buffer = if error.is_some() { join.error_buffer() } else { join.value_buffer().unwrap() };
         let bytes = error.as_ref().unwrap_or(&value);
-        assert!(place.inline_place().write(0, bytes));
-        place.set_length(bytes.len());
+        assert!(buffer.inline_buffer().write(0, bytes));
+        buffer.set_length(bytes.len());
         let task = if error.is_some() { join.with_error() } else { join.with_value() };
         self.well();
         task.unwrap()
@@ -169,8 +169,9 @@ fn branches_read_the_input_where_it_lies() {
         let input = vec![7; bytes];
         let client = s.f.client();
         let mut filling = s.f.begin(1, client);
-        let mut place = if bytes > 100 { filling.block_place(200).unwrap() } else { filling.inline_place() };
-        assert!(place.write(0, &input));
+        let mut buffer =
+            if bytes > 100 { filling.block_buffer(200).unwrap() } else { filling.inline_buffer() };
+        assert!(buffer.write(0, &input));
         filling.set_length(bytes);
         let parent = filling.keep();
         let address = parent.payload().unwrap().as_ptr();
@@ -242,7 +243,7 @@ fn a_late_branch_keeps_its_input_until_it_arrives() {
 fn there_is_no_value_while_a_branch_is_under_way() {
     let s = Scene::new();
     let (_, _left, right) = s.forked(b"input");
-    assert!(s.finish(right, b"error", true).unwrap().value_place().is_none());
+    assert!(s.finish(right, b"error", true).unwrap().value_buffer().is_none());
 }
 
 /// Symptom: a caller read an empty error. Cause: the joiner wrote the record to the branch that had failed, but then named an
@@ -252,9 +253,9 @@ fn an_error_record_stays_where_it_was_written() {
     let s = Scene::new();
     let (_, left, right) = s.forked(b"input");
     let mut join = s.finish(right, b"the error", true).unwrap();
-    let mut place = join.error_place();
-    assert!(place.inline_place().write(0, b"told"));
-    place.set_length(4);
+    let mut buffer = join.error_buffer();
+    assert!(buffer.inline_buffer().write(0, b"told"));
+    buffer.set_length(4);
     assert!(left.is_abandoned());
     assert!(left.discard().is_none());
     assert!(join.with_error().unwrap().finish(true).is_none());
@@ -304,7 +305,7 @@ fn an_outer_fork_waits_for_a_late_inner_branch() {
     let f = Fixture::of(&nested_spec());
     let client = f.client();
     let mut filling = f.begin(0, client);
-    assert!(filling.block_place(200).unwrap().write(0, &[7; 200]));
+    assert!(filling.block_buffer(200).unwrap().write(0, &[7; 200]));
     filling.set_length(200);
     let mut outer = filling.keep().fork(0).unwrap();
     let (left, within) = (outer.next().unwrap(), outer.next().unwrap());
@@ -313,7 +314,7 @@ fn an_outer_fork_waits_for_a_late_inner_branch() {
     assert_eq!(check(&f.segment), []);
     let (late, mut failing) = (inner.remove(0), inner.remove(0));
     assert!(left.finish(false).is_none());
-    assert!(failing.inline_place().write(0, b"inner error"));
+    assert!(failing.inline_buffer().write(0, b"inner error"));
     failing.set_length(11);
     let join = failing.finish(true).unwrap();
     assert_eq!(join.fork().0, 1);
@@ -325,7 +326,7 @@ fn an_outer_fork_waits_for_a_late_inner_branch() {
     assert_eq!(join.fork().0, 0);
     assert!(matches!(join.member(0).unwrap(), Arrived::Value(bytes) if bytes == [7; 200]), "passed through");
     assert!(matches!(join.member(1).unwrap(), Arrived::Error(b"inner error")));
-    join.value_place().unwrap().set_length(0);
+    join.value_buffer().unwrap().set_length(0);
     assert!(join.with_value().unwrap().finish(false).is_none());
     f.outcome(f.task(0)).unwrap().free();
     assert!((40..200).all(|id| f.task(id).is_free()), "values leave nothing");
@@ -345,8 +346,8 @@ fn invalid_routes_are_refused() {
     for break_it in cases {
         let mut broken = fork_spec();
         break_it(&mut broken);
-        let at = common::TestPlace::file();
-        assert!(matches!(Segment::create(at.place.clone(), &broken), Err(CreateError::Plan(_))));
+        let at = common::TestLocation::file();
+        assert!(matches!(Segment::create(at.location.clone(), &broken), Err(CreateError::Plan(_))));
         assert!(at.is_clean());
     }
     // After the form come the parent's place, the first branch, the end and the next target.
@@ -369,7 +370,7 @@ fn invalid_routes_are_refused() {
 fn a_forker_that_died_before_it_had_forked() {
     let s = Scene::new();
     let mut filling = s.f.begin(0, s.f.client());
-    assert!(filling.inline_place().write(0, b"a pattern that is there once"));
+    assert!(filling.inline_buffer().write(0, b"a pattern that is there once"));
     filling.queue(0);
     s.f.push(0, 0);
     let claimed = s.f.drain(0, s.left).pop().unwrap();
@@ -427,7 +428,7 @@ fn an_arrival_is_repeated() {
             if last {
                 assert!(s.finish(right.take().unwrap(), b"R", false).is_none());
             }
-            assert!(left.inline_place().write(0, b"L"));
+            assert!(left.inline_buffer().write(0, b"L"));
             left.set_length(1);
             s.f.write_word(left.task(), Phase::Done, s.left, error);
             assert_eq!(s.repair(s.left).orphaned, u32::from(last || error));
@@ -573,7 +574,7 @@ fn a_value_over_a_passed_through_input_is_not_joined_twice() {
     let (_, left, right) = s.forked(b"input");
     assert!(right.finish(false).is_none(), "its outcome is the input");
     let mut join = s.finish(left, b"L", false).unwrap();
-    assert!(join.value_place().unwrap().inline_place().write(0, b"half"));
+    assert!(join.value_buffer().unwrap().inline_buffer().write(0, b"half"));
     let _ = join;
     s.f.bury(s.left);
     let mut spoilt = false;

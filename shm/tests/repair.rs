@@ -44,7 +44,7 @@ fn filling_is_freed_with_its_blocks() {
     let f = Fixture::new();
     let client = f.arrive(WORKER);
     let mut filling = f.begin(0, client);
-    filling.block_place(200).unwrap();
+    filling.block_buffer(200).unwrap();
     f.bury(client); // the guard means nothing to the segment
     assert_eq!(repair_twice(&f, client).freed, 1);
     assert!(f.task(0).is_free());
@@ -56,8 +56,8 @@ fn filling_is_freed_with_a_block_that_was_not_recorded() {
     let f = Fixture::new();
     let client = f.arrive(WORKER);
     let mut filling = f.begin(0, client);
-    assert!(filling.inline_place().write(0, b"a pattern that is there once"));
-    filling.block_place(200).unwrap();
+    assert!(filling.inline_buffer().write(0, b"a pattern that is there once"));
+    filling.block_buffer(200).unwrap();
     f.line_of(b"a pattern that is there once").set_block(0); // as just before it was
     f.bury(client);
     let summary = repair_twice(&f, client);
@@ -151,7 +151,7 @@ fn a_block_that_the_dead_had_not_recorded_is_freed_with_its_task() {
     let worker = f.arrive(WORKER);
     let task = f.send(0, f.client(), b"a pattern that is there once");
     let mut claimed = f.drain(0, worker).pop().unwrap();
-    claimed.block_place(200).unwrap();
+    claimed.block_buffer(200).unwrap();
     f.line_of(b"a pattern that is there once").set_block(0); // as just before it was
     f.bury(worker);
     let summary = repair_twice(&f, worker);
@@ -165,8 +165,8 @@ fn blocks_that_the_living_are_about_to_record_are_left() {
     let f = Fixture::new();
     let dead = f.arrive(WORKER);
     let mut filling = f.begin(0, f.client());
-    assert!(filling.inline_place().write(0, b"a pattern that is there once"));
-    filling.block_place(200).unwrap();
+    assert!(filling.inline_buffer().write(0, b"a pattern that is there once"));
+    filling.block_buffer(200).unwrap();
     let line = f.line_of(b"a pattern that is there once");
     let handle = line.block();
     line.set_block(0);
@@ -196,7 +196,7 @@ fn done_of_a_dead_client_is_freed_with_its_blocks() {
     let (client, worker) = (f.arrive(WORKER), f.arrive(OTHER));
     let task = f.send(0, client, b"");
     let mut claimed = f.drain(0, worker).pop().unwrap();
-    claimed.block_place(1000).unwrap();
+    claimed.block_buffer(1000).unwrap();
     f.finish_for(claimed, client);
     f.bury(client);
     assert_eq!(repair_twice(&f, client).freed, 1);

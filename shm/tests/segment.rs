@@ -2,13 +2,13 @@
 
 mod common;
 
-use common::{FORMAT, TestPlace, node, spec};
+use common::{FORMAT, TestLocation, node, spec};
 use ringmill_shm::arena::Task;
 use ringmill_shm::layout::{Class, LAYOUT_VERSION};
 use ringmill_shm::participant::{Entry, Role};
 use ringmill_shm::plan::{PlanError, Target};
 use ringmill_shm::segment::{
-    AttachError, CreateError, NAMED_DIRECTORY, NotASegment, Place, Removed, Run, Segment, Spec, is_live,
+    AttachError, CreateError, Location, NAMED_DIRECTORY, NotASegment, Removed, Run, Segment, Spec, is_live,
     list, remove_if_stale,
 };
 use ringmill_shm::sys::file::reserve;
@@ -19,26 +19,26 @@ use std::io::{BufRead, BufReader, ErrorKind};
 use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::process::{Command, Stdio};
 
-fn both(body: impl Fn(TestPlace)) {
-    body(TestPlace::named());
-    body(TestPlace::file());
+fn both(body: impl Fn(TestLocation)) {
+    body(TestLocation::named());
+    body(TestLocation::file());
 }
 
 /// A segment whose server has gone, with its files.
-fn stale(place: &Place) {
-    let mut segment = Segment::create(place.clone(), &spec()).unwrap();
+fn stale(location: &Location) {
+    let mut segment = Segment::create(location.clone(), &spec()).unwrap();
     segment.keep_files();
 }
 
-fn patch(place: &Place, at: u64, bytes: &[u8]) {
-    File::options().write(true).open(place.path()).unwrap().write_all_at(bytes, at).unwrap();
+fn patch(location: &Location, at: u64, bytes: &[u8]) {
+    File::options().write(true).open(location.path()).unwrap().write_all_at(bytes, at).unwrap();
 }
 
 #[test]
 fn a_created_segment_can_be_attached() {
     both(|at| {
-        let ours = Segment::create(at.place.clone(), &spec()).unwrap();
-        let theirs = Segment::attach(at.place.clone(), FORMAT).unwrap();
+        let ours = Segment::create(at.location.clone(), &spec()).unwrap();
+        let theirs = Segment::attach(at.location.clone(), FORMAT).unwrap();
         assert_eq!(theirs.shape(), ours.shape());
         assert_eq!(theirs.total_bytes(), spec().total_bytes().unwrap());
         assert_eq!(theirs.run(), Run::Running);
@@ -47,9 +47,9 @@ fn a_created_segment_can_be_attached() {
         assert_eq!(theirs.participants().len(), 5);
         let info = &theirs.nodes()[1];
         assert_eq!((info.name.as_str(), info.worker_type.as_str()), ("last", "test::last"));
-        assert_eq!((info.first_participant, info.places, info.next), (3, 2, Target::End));
+        assert_eq!((info.first_participant, info.rows, info.next), (3, 2, Target::End));
         assert_eq!(theirs.config(info), b"configuration");
-        assert_eq!(theirs.identity().name, at.place.to_text());
+        assert_eq!(theirs.identity().name, at.location.to_text());
         assert_eq!(theirs.identity().layout_version, LAYOUT_VERSION);
         // One memory, two mappings.
         ours.node(0).unwrap().ring().push(17).unwrap();
@@ -66,20 +66,20 @@ fn each_thread_of_each_worker_has_a_row() {
         spec.nodes[0].facts.threads = 3;
         spec.nodes[0].workers[1] = vec![0];
         spec.nodes[1].facts.log_batches_every = 1 << 40;
-        let _ours = Segment::create(at.place.clone(), &spec).unwrap();
-        let theirs = Segment::attach(at.place.clone(), FORMAT).unwrap();
+        let _ours = Segment::create(at.location.clone(), &spec).unwrap();
+        let theirs = Segment::attach(at.location.clone(), FORMAT).unwrap();
         assert_eq!(theirs.participants().len(), 1 + 6 + 2);
         let info = theirs.nodes();
-        assert_eq!((info[0].places, info[0].facts.threads, info[0].facts.log_batches_every), (6, 3, 0));
-        assert_eq!((info[1].places, info[1].facts.threads, info[1].facts.log_batches_every), (2, 1, 1 << 40));
-        let who = |place| theirs.worker_of(place).map(|(info, worker, thread)| (&*info.name, worker, thread));
+        assert_eq!((info[0].rows, info[0].facts.threads, info[0].facts.log_batches_every), (6, 3, 0));
+        assert_eq!((info[1].rows, info[1].facts.threads, info[1].facts.log_batches_every), (2, 1, 1 << 40));
+        let who = |row| theirs.worker_of(row).map(|(info, worker, thread)| (&*info.name, worker, thread));
         let first: Vec<_> = (1..7).map(who).collect();
         assert_eq!(first, (0..6).map(|n| Some(("first", n / 3, n % 3))).collect::<Vec<_>>());
         assert_eq!([0, 7, 8, 9].map(who), [None, Some(("last", 0, 0)), Some(("last", 1, 0)), None]);
         let cpus: Vec<_> = theirs.participants().iter().map(Entry::cpus).collect();
-        let pinned = |place: usize| if (4..7).contains(&place) { vec![0] } else { vec![] };
+        let pinned = |row: usize| if (4..7).contains(&row) { vec![0] } else { vec![] };
         assert_eq!(cpus, (0..9).map(pinned).collect::<Vec<_>>());
-        let roles = [0, 1, 9].map(|place| theirs.role_of(place));
+        let roles = [0, 1, 9].map(|row| theirs.role_of(row));
         assert_eq!(roles, [Some(Role::Server), Some(Role::ProcessWorker), None]);
     });
 }
@@ -90,7 +90,7 @@ fn workers_have_no_more_threads_than_a_doorbell_has_bits() {
         for (threads, least) in [(0, 1), (33, 0)] {
             let mut spec = spec();
             spec.nodes[0].facts.threads = threads;
-            match Segment::create(at.place.clone(), &spec) {
+            match Segment::create(at.location.clone(), &spec) {
                 Err(CreateError::Shape(error)) => assert_eq!((error.least, error.most), (least, 64)),
                 other => panic!("{other:?}"),
             }
@@ -102,7 +102,7 @@ fn workers_have_no_more_threads_than_a_doorbell_has_bits() {
 #[test]
 fn its_files_are_private_and_go_with_it() {
     both(|at| {
-        let segment = Segment::create(at.place.clone(), &spec()).unwrap();
+        let segment = Segment::create(at.location.clone(), &spec()).unwrap();
         for path in [at.path(), at.lease_path()] {
             assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600, "{path:?}");
         }
@@ -115,8 +115,8 @@ fn its_files_are_private_and_go_with_it() {
 #[test]
 fn a_name_in_use_is_refused_with_the_pid() {
     both(|at| {
-        let _live = Segment::create(at.place.clone(), &spec()).unwrap();
-        match Segment::create(at.place.clone(), &spec()) {
+        let _live = Segment::create(at.location.clone(), &spec()).unwrap();
+        match Segment::create(at.location.clone(), &spec()) {
             Err(CreateError::InUse { path, pid }) => {
                 assert_eq!((path, pid), (at.path(), Some(std::process::id())));
             }
@@ -129,12 +129,12 @@ fn a_name_in_use_is_refused_with_the_pid() {
 #[test]
 fn a_dead_servers_files_are_replaced() {
     both(|at| {
-        stale(&at.place);
-        assert!(!is_live(&at.place));
-        let left = Segment::inspect(at.place.clone()).unwrap();
+        stale(&at.location);
+        assert!(!is_live(&at.location));
+        let left = Segment::inspect(at.location.clone()).unwrap();
         assert!(left.is_dead(Token::SERVER));
-        let anew = Segment::create(at.place.clone(), &spec()).unwrap();
-        assert!(is_live(&at.place));
+        let anew = Segment::create(at.location.clone(), &spec()).unwrap();
+        assert!(is_live(&at.location));
         drop(anew);
         assert!(at.is_clean());
     });
@@ -144,34 +144,34 @@ fn a_dead_servers_files_are_replaced() {
 #[test]
 fn the_server_to_be_killed() {
     let Some(name) = std::env::var_os("RINGMILL_TEST_SEGMENT") else { return };
-    let place = Place::named(name.to_str().unwrap()).unwrap();
-    let _segment = Segment::create(place, &spec()).unwrap();
+    let location = Location::named(name.to_str().unwrap()).unwrap();
+    let _segment = Segment::create(location, &spec()).unwrap();
     println!("\nready");
     let _ = std::io::stdin().read_line(&mut String::new()); // until the test kills us, or ends
 }
 
 #[test]
 fn a_killed_server_leaves_a_stale_segment() {
-    let at = TestPlace::named();
+    let at = TestLocation::named();
     let mut server = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "the_server_to_be_killed", "--nocapture"])
-        .env("RINGMILL_TEST_SEGMENT", at.place.to_text())
+        .env("RINGMILL_TEST_SEGMENT", at.location.to_text())
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
     let mut lines = BufReader::new(server.stdout.take().unwrap()).lines();
     assert!(lines.any(|line| line.unwrap() == "ready"));
-    match Segment::create(at.place.clone(), &spec()) {
+    match Segment::create(at.location.clone(), &spec()) {
         Err(CreateError::InUse { pid, .. }) => assert_eq!(pid, Some(server.id())),
         other => panic!("{other:?}"),
     }
-    assert_eq!(remove_if_stale(&at.place, false).unwrap(), Removed::Live);
+    assert_eq!(remove_if_stale(&at.location, false).unwrap(), Removed::Live);
     server.kill().unwrap();
     server.wait().unwrap();
     assert!(at.path().exists());
-    assert_eq!(remove_if_stale(&at.place, true).unwrap(), Removed::Stale);
-    drop(Segment::create(at.place.clone(), &spec()).unwrap());
+    assert_eq!(remove_if_stale(&at.location, true).unwrap(), Removed::Stale);
+    drop(Segment::create(at.location.clone(), &spec()).unwrap());
     assert!(at.is_clean());
 }
 
@@ -181,17 +181,17 @@ fn a_creator_that_died_half_way_is_replaced() {
         std::fs::write(at.path(), vec![0; 8192]).unwrap(); // pages reserved, nothing written
         let ours = PermissionsExt::from_mode(0o600);
         std::fs::set_permissions(at.path(), ours).unwrap();
-        drop(Segment::create(at.place.clone(), &spec()).unwrap());
+        drop(Segment::create(at.location.clone(), &spec()).unwrap());
         let mut begun = vec![0; 8192];
         begun[8..12].copy_from_slice(&LAYOUT_VERSION.to_le_bytes()); // all but the magic
         std::fs::write(at.path(), begun).unwrap();
         let ours = PermissionsExt::from_mode(0o600);
         std::fs::set_permissions(at.path(), ours).unwrap();
-        match Segment::attach(at.place.clone(), FORMAT) {
+        match Segment::attach(at.location.clone(), FORMAT) {
             Err(AttachError::Foreign { why, .. }) => assert_eq!(why, NotASegment::Unfinished),
             other => panic!("{other:?}"),
         }
-        drop(Segment::create(at.place.clone(), &spec()).unwrap());
+        drop(Segment::create(at.location.clone(), &spec()).unwrap());
     });
 }
 
@@ -200,9 +200,12 @@ fn a_foreign_file_is_left_alone() {
     both(|at| {
         for precious in ["", &"a letter, longer than a magic number".repeat(200)] {
             std::fs::write(at.path(), precious).unwrap();
-            assert!(matches!(Segment::create(at.place.clone(), &spec()), Err(CreateError::Foreign { .. })));
-            assert!(matches!(Segment::attach(at.place.clone(), FORMAT), Err(AttachError::Foreign { .. })));
-            assert_eq!(remove_if_stale(&at.place, false).unwrap(), Removed::Foreign);
+            assert!(matches!(
+                Segment::create(at.location.clone(), &spec()),
+                Err(CreateError::Foreign { .. })
+            ));
+            assert!(matches!(Segment::attach(at.location.clone(), FORMAT), Err(AttachError::Foreign { .. })));
+            assert_eq!(remove_if_stale(&at.location, false).unwrap(), Removed::Foreign);
             assert_eq!(std::fs::read_to_string(at.path()).unwrap(), precious);
             assert!(!at.lease_path().exists());
         }
@@ -211,29 +214,29 @@ fn a_foreign_file_is_left_alone() {
 
 #[test]
 fn neither_a_link_nor_a_pipe_is_followed() {
-    let at = TestPlace::file();
+    let at = TestLocation::file();
     let target = at.path().with_extension("target");
     std::fs::write(&target, "precious").unwrap();
     symlink(&target, at.path()).unwrap();
-    assert!(matches!(Segment::create(at.place.clone(), &spec()), Err(CreateError::Foreign { .. })));
-    assert!(matches!(Segment::attach(at.place.clone(), FORMAT), Err(AttachError::System { .. })));
-    assert_eq!(remove_if_stale(&at.place, false).unwrap(), Removed::Foreign);
+    assert!(matches!(Segment::create(at.location.clone(), &spec()), Err(CreateError::Foreign { .. })));
+    assert!(matches!(Segment::attach(at.location.clone(), FORMAT), Err(AttachError::System { .. })));
+    assert_eq!(remove_if_stale(&at.location, false).unwrap(), Removed::Foreign);
     assert_eq!(std::fs::read_to_string(&target).unwrap(), "precious");
 
     // A pipe without a writer would block a process that opens it to read.
     std::fs::remove_file(at.path()).unwrap();
     assert!(Command::new("mkfifo").arg(at.path()).status().unwrap().success());
-    assert!(matches!(Segment::create(at.place.clone(), &spec()), Err(CreateError::Foreign { .. })));
-    assert!(matches!(Segment::inspect(at.place.clone()), Err(AttachError::Foreign { .. })));
-    assert_eq!(remove_if_stale(&at.place, false).unwrap(), Removed::Foreign);
+    assert!(matches!(Segment::create(at.location.clone(), &spec()), Err(CreateError::Foreign { .. })));
+    assert!(matches!(Segment::inspect(at.location.clone()), Err(AttachError::Foreign { .. })));
+    assert_eq!(remove_if_stale(&at.location, false).unwrap(), Removed::Foreign);
 }
 
 #[test]
 fn another_version_is_an_error() {
     both(|at| {
-        stale(&at.place);
-        patch(&at.place, 8, &(LAYOUT_VERSION + 1).to_le_bytes());
-        for result in [Segment::attach(at.place.clone(), FORMAT), Segment::inspect(at.place.clone())] {
+        stale(&at.location);
+        patch(&at.location, 8, &(LAYOUT_VERSION + 1).to_le_bytes());
+        for result in [Segment::attach(at.location.clone(), FORMAT), Segment::inspect(at.location.clone())] {
             match result {
                 Err(AttachError::Version { found, expected, .. }) => {
                     assert_eq!((found, expected), (LAYOUT_VERSION + 1, LAYOUT_VERSION));
@@ -247,15 +250,15 @@ fn another_version_is_an_error() {
 #[test]
 fn another_payload_format_is_an_error() {
     both(|at| {
-        let ours = Segment::create(at.place.clone(), &spec()).unwrap();
-        match Segment::attach(at.place.clone(), FORMAT + 1) {
+        let ours = Segment::create(at.location.clone(), &spec()).unwrap();
+        match Segment::attach(at.location.clone(), FORMAT + 1) {
             Err(AttachError::Fingerprint { found, expected, .. }) => {
                 assert_eq!(found, ours.identity().fingerprint);
                 assert_ne!(found, expected);
             }
             other => panic!("{other:?}"),
         }
-        assert!(Segment::inspect(at.place.clone()).is_ok(), "a process that only looks needs no payloads");
+        assert!(Segment::inspect(at.location.clone()).is_ok(), "a process that only looks needs no payloads");
     });
 }
 
@@ -263,10 +266,10 @@ fn another_payload_format_is_an_error() {
 fn a_false_header_is_not_trusted() {
     // Fingerprint, total size, participants, requests, one after the other.
     for offset in [16, 24, 32, 40] {
-        let at = TestPlace::file();
-        stale(&at.place);
-        patch(&at.place, offset, &[0xFF; 4]);
-        match Segment::attach(at.place.clone(), FORMAT) {
+        let at = TestLocation::file();
+        stale(&at.location);
+        patch(&at.location, offset, &[0xFF; 4]);
+        match Segment::attach(at.location.clone(), FORMAT) {
             Err(AttachError::Fingerprint { .. } | AttachError::Foreign { .. } | AttachError::Size { .. }) => {
             }
             other => panic!("bytes at {offset}: {other:?}"),
@@ -279,12 +282,14 @@ fn a_file_of_another_size_is_refused_with_all_sizes() {
     both(|at| {
         let whole = spec().total_bytes().unwrap();
         for bytes in [whole + 4096, whole - 1, 4096, 4095, 0] {
-            stale(&at.place);
+            stale(&at.location);
             let file = File::options().write(true).open(at.path()).unwrap();
             file.set_len(bytes).unwrap();
             reserve(&file, bytes.max(1)).unwrap();
             file.set_len(bytes).unwrap();
-            for result in [Segment::attach(at.place.clone(), FORMAT), Segment::inspect(at.place.clone())] {
+            for result in
+                [Segment::attach(at.location.clone(), FORMAT), Segment::inspect(at.location.clone())]
+            {
                 match result {
                     Err(AttachError::Size { path, found, stated, needed }) if bytes >= 4096 => {
                         assert_eq!((path, found, stated, needed), (at.path(), bytes, whole, whole));
@@ -303,13 +308,13 @@ fn a_file_of_another_size_is_refused_with_all_sizes() {
 #[test]
 fn a_file_with_holes_is_refused() {
     both(|at| {
-        stale(&at.place);
+        stale(&at.location);
         let whole = std::fs::read(at.path()).unwrap();
         std::fs::remove_file(at.path()).unwrap();
         let file = File::options().write(true).create_new(true).mode(0o600).open(at.path()).unwrap();
         file.set_len(whole.len() as u64).unwrap();
         file.write_all_at(&whole[..8192], 0).unwrap();
-        for result in [Segment::attach(at.place.clone(), FORMAT), Segment::inspect(at.place.clone())] {
+        for result in [Segment::attach(at.location.clone(), FORMAT), Segment::inspect(at.location.clone())] {
             match result {
                 Err(AttachError::Foreign { why, .. }) => {
                     assert!(matches!(why, NotASegment::Holes { .. }), "{why}")
@@ -319,18 +324,19 @@ fn a_file_with_holes_is_refused() {
         }
         reserve(&file, whole.len() as u64).unwrap();
         file.write_all_at(&whole, 0).unwrap();
-        Segment::attach(at.place.clone(), FORMAT).unwrap();
+        Segment::attach(at.location.clone(), FORMAT).unwrap();
     });
 }
 
 #[test]
 fn a_file_that_others_may_read_or_write_is_refused_with_its_mode() {
     both(|at| {
-        stale(&at.place);
+        stale(&at.location);
         for path in [at.path(), at.lease_path()] {
             for mode in [0o640, 0o620, 0o604, 0o602, 0o666, 0o2600] {
                 std::fs::set_permissions(&path, PermissionsExt::from_mode(mode)).unwrap();
-                for result in [Segment::attach(at.place.clone(), FORMAT), Segment::inspect(at.place.clone())]
+                for result in
+                    [Segment::attach(at.location.clone(), FORMAT), Segment::inspect(at.location.clone())]
                 {
                     match result {
                         Err(AttachError::Mode { path: told, mode: found }) => {
@@ -342,7 +348,7 @@ fn a_file_that_others_may_read_or_write_is_refused_with_its_mode() {
             }
             std::fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).unwrap();
         }
-        Segment::attach(at.place.clone(), FORMAT).unwrap();
+        Segment::attach(at.location.clone(), FORMAT).unwrap();
     });
 }
 
@@ -354,13 +360,13 @@ fn another_users_segment_is_refused() {
     }
     both(|at| {
         for path in [at.path(), at.lease_path()] {
-            stale(&at.place);
+            stale(&at.location);
             std::os::unix::fs::chown(&path, Some(4_000_000), None).unwrap();
-            match Segment::attach(at.place.clone(), FORMAT) {
+            match Segment::attach(at.location.clone(), FORMAT) {
                 Err(AttachError::Owner { path: told, owner: 4_000_000, user: 0 }) => assert_eq!(told, path),
                 other => panic!("{other:?}"),
             }
-            Segment::inspect(at.place.clone()).unwrap();
+            Segment::inspect(at.location.clone()).unwrap();
             std::fs::remove_file(at.path()).unwrap();
             std::fs::remove_file(at.lease_path()).unwrap();
         }
@@ -372,10 +378,10 @@ fn another_users_segment_is_refused() {
 fn a_file_with_two_names_is_refused() {
     both(|at| {
         for path in [at.path(), at.lease_path()] {
-            stale(&at.place);
+            stale(&at.location);
             let other = path.with_extension("other");
             std::fs::hard_link(&path, &other).unwrap();
-            let result = Segment::attach(at.place.clone(), FORMAT);
+            let result = Segment::attach(at.location.clone(), FORMAT);
             std::fs::remove_file(other).unwrap();
             match result {
                 Err(AttachError::Foreign { path: told, why }) => {
@@ -384,7 +390,7 @@ fn a_file_with_two_names_is_refused() {
                 }
                 other => panic!("{other:?}"),
             }
-            Segment::attach(at.place.clone(), FORMAT).unwrap();
+            Segment::attach(at.location.clone(), FORMAT).unwrap();
         }
     });
 }
@@ -425,10 +431,11 @@ fn a_file_that_is_not_plain_is_refused_as_segment_and_as_lease() {
     both(|at| {
         for (kind, put) in what_is_no_plain_file() {
             for path in [at.path(), at.lease_path()] {
-                stale(&at.place);
+                stale(&at.location);
                 std::fs::remove_file(&path).unwrap();
                 put(&path);
-                for result in [Segment::attach(at.place.clone(), FORMAT), Segment::inspect(at.place.clone())]
+                for result in
+                    [Segment::attach(at.location.clone(), FORMAT), Segment::inspect(at.location.clone())]
                 {
                     match result {
                         Err(
@@ -440,7 +447,7 @@ fn a_file_that_is_not_plain_is_refused_as_segment_and_as_lease() {
                     }
                 }
                 if path == at.path() {
-                    let left = remove_if_stale(&at.place, false).unwrap();
+                    let left = remove_if_stale(&at.location, false).unwrap();
                     assert_eq!(left, Removed::Foreign, "{kind}");
                 }
                 assert!(std::fs::symlink_metadata(&path).is_ok(), "the {kind} was left alone");
@@ -455,9 +462,9 @@ fn a_file_that_is_not_plain_is_refused_as_segment_and_as_lease() {
 #[test]
 fn a_segment_without_its_lease_is_refused() {
     both(|at| {
-        stale(&at.place);
+        stale(&at.location);
         std::fs::remove_file(at.lease_path()).unwrap();
-        for result in [Segment::attach(at.place.clone(), FORMAT), Segment::inspect(at.place.clone())] {
+        for result in [Segment::attach(at.location.clone(), FORMAT), Segment::inspect(at.location.clone())] {
             match result {
                 Err(AttachError::System { path, error, .. }) => {
                     assert_eq!((path, error.kind()), (at.lease_path(), ErrorKind::NotFound));
@@ -467,7 +474,7 @@ fn a_segment_without_its_lease_is_refused() {
         }
         std::fs::write(at.lease_path(), "").unwrap();
         std::fs::set_permissions(at.lease_path(), PermissionsExt::from_mode(0o600)).unwrap();
-        Segment::attach(at.place.clone(), FORMAT).unwrap();
+        Segment::attach(at.location.clone(), FORMAT).unwrap();
     });
 }
 
@@ -476,13 +483,13 @@ fn a_segment_without_its_lease_is_refused() {
 fn a_file_that_is_replaced_while_it_is_attached_is_whole_or_refused() {
     both(|at| {
         let (good, bad) = (at.path().with_extension("good"), at.path().with_extension("bad"));
-        stale(&at.place);
+        stale(&at.location);
         let whole = std::fs::read(at.path()).unwrap();
         let put = |to: &std::path::Path, bytes: &[u8]| {
             let file = File::options().write(true).create(true).truncate(true).mode(0o600).open(to).unwrap();
             file.write_all_at(bytes, 0).unwrap();
         };
-        let (stop, place) = (std::sync::atomic::AtomicBool::new(false), &at.place);
+        let (stop, location) = (std::sync::atomic::AtomicBool::new(false), &at.location);
         let mut attached = 0;
         std::thread::scope(|scope| {
             scope.spawn(|| {
@@ -497,7 +504,7 @@ fn a_file_that_is_replaced_while_it_is_attached_is_whole_or_refused() {
             let (mut tries, begun) = (0, std::time::Instant::now());
             while tries < 2_000 || attached == 0 && begun.elapsed().as_secs() < 60 {
                 tries += 1;
-                match Segment::attach(place.clone(), FORMAT) {
+                match Segment::attach(location.clone(), FORMAT) {
                     Ok(segment) => {
                         assert_eq!(segment.total_bytes(), whole.len() as u64);
                         assert!(segment.participants().iter().all(|entry| entry.message().is_empty()));
@@ -517,7 +524,7 @@ fn a_file_that_is_replaced_while_it_is_attached_is_whole_or_refused() {
 
 #[test]
 fn a_segment_that_does_not_exist_is_an_error() {
-    both(|at| match Segment::attach(at.place.clone(), FORMAT) {
+    both(|at| match Segment::attach(at.location.clone(), FORMAT) {
         Err(AttachError::System { error, path, .. }) => {
             assert_eq!((error.kind(), path), (ErrorKind::NotFound, at.path()));
         }
@@ -530,7 +537,7 @@ fn a_file_system_that_is_too_small_is_an_error_with_both_sizes() {
     both(|at| {
         let mut huge = spec();
         huge.classes[1] = Class { block_bytes: 1 << 20, count: 1 << 25 };
-        match Segment::create(at.place.clone(), &huge) {
+        match Segment::create(at.location.clone(), &huge) {
             Err(CreateError::NoSpace { path, needed_bytes, available_bytes }) => {
                 assert_eq!(Some(path.as_path()), at.path().parent());
                 assert_eq!(needed_bytes, huge.total_bytes().unwrap());
@@ -552,10 +559,10 @@ fn numbers_out_of_range_are_errors() {
         ("block size of a class", |s| s.classes[1].block_bytes = 128),
     ];
     for (what, break_it) in cases {
-        let at = TestPlace::file();
+        let at = TestLocation::file();
         let mut broken = spec();
         break_it(&mut broken);
-        match Segment::create(at.place.clone(), &broken) {
+        match Segment::create(at.location.clone(), &broken) {
             Err(CreateError::Shape(error)) => assert_eq!(error.what, what),
             other => panic!("{what}: {other:?}"),
         }
@@ -565,10 +572,10 @@ fn numbers_out_of_range_are_errors() {
 
 #[test]
 fn a_node_with_an_invalid_next_is_an_error() {
-    let at = TestPlace::file();
+    let at = TestLocation::file();
     let mut broken = spec();
     broken.nodes[0].next = Target::Node(2);
-    match Segment::create(at.place.clone(), &broken) {
+    match Segment::create(at.location.clone(), &broken) {
         Err(CreateError::Plan(why)) => assert_eq!(why, PlanError::ToNowhere { part: Target::Node(0) }),
         other => panic!("{other:?}"),
     }
@@ -579,21 +586,21 @@ fn a_node_with_an_invalid_next_is_an_error() {
 fn invalid_names_are_errors() {
     let long = "n".repeat(56);
     for name in ["", ".hidden", "a/b", "a b", "ä", "x.lease", "..", &long] {
-        assert!(Place::named(name).is_err(), "{name:?}");
+        assert!(Location::named(name).is_err(), "{name:?}");
     }
     for name in ["a", "A-b_c.9", &long[..55]] {
-        let place = Place::named(name).unwrap();
-        assert_eq!(Place::parse(&place.to_text()).unwrap(), place);
-        assert!(place.path().starts_with(NAMED_DIRECTORY));
+        let location = Location::named(name).unwrap();
+        assert_eq!(Location::parse(&location.to_text()).unwrap(), location);
+        assert!(location.path().starts_with(NAMED_DIRECTORY));
     }
-    assert_eq!(Place::parse("./x").unwrap(), Place::File("./x".into()));
-    assert!(Place::parse("").is_err());
+    assert_eq!(Location::parse("./x").unwrap(), Location::File("./x".into()));
+    assert!(Location::parse("").is_err());
 }
 
 #[test]
 fn an_inspecting_process_cannot_write() {
     both(|at| {
-        let ours = Segment::create(at.place.clone(), &spec()).unwrap();
+        let ours = Segment::create(at.location.clone(), &spec()).unwrap();
         let maps = || std::fs::read_to_string("/proc/self/maps").unwrap();
         let path = at.path();
         let rights = |maps: &str| -> Vec<String> {
@@ -601,7 +608,7 @@ fn an_inspecting_process_cannot_write() {
             ours.map(|line| line.split_whitespace().nth(1).unwrap().into()).collect()
         };
         assert_eq!(rights(&maps()), ["rw-s"]);
-        let looking = Segment::inspect(at.place.clone()).unwrap();
+        let looking = Segment::inspect(at.location.clone()).unwrap();
         let mut both = rights(&maps());
         both.sort_unstable();
         assert_eq!(both, ["r--s", "rw-s"]);
@@ -613,35 +620,35 @@ fn an_inspecting_process_cannot_write() {
 
 #[test]
 fn the_list_tells_live_segments_from_stale_ones() {
-    let (live, dead) = (TestPlace::named(), TestPlace::named());
-    let _live = Segment::create(live.place.clone(), &spec()).unwrap();
-    stale(&dead.place);
+    let (live, dead) = (TestLocation::named(), TestLocation::named());
+    let _live = Segment::create(live.location.clone(), &spec()).unwrap();
+    stale(&dead.location);
     // Of a server that died between its files and their removal.
-    let lease_only = TestPlace::named();
+    let lease_only = TestLocation::named();
     std::fs::write(lease_only.lease_path(), "").unwrap();
     let all = list().unwrap();
     for (at, is_live) in [(&live, true), (&dead, false), (&lease_only, false)] {
-        let found: Vec<_> = all.iter().filter(|f| f.place == at.place).collect();
+        let found: Vec<_> = all.iter().filter(|f| f.location == at.location).collect();
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].live, is_live);
     }
-    assert_eq!(remove_if_stale(&lease_only.place, false).unwrap(), Removed::Stale);
+    assert_eq!(remove_if_stale(&lease_only.location, false).unwrap(), Removed::Stale);
     assert!(lease_only.is_clean());
 }
 
 #[test]
 fn only_stale_segments_are_removed() {
     both(|at| {
-        let live = Segment::create(at.place.clone(), &spec()).unwrap();
+        let live = Segment::create(at.location.clone(), &spec()).unwrap();
         for dry_run in [true, false] {
-            assert_eq!(remove_if_stale(&at.place, dry_run).unwrap(), Removed::Live);
+            assert_eq!(remove_if_stale(&at.location, dry_run).unwrap(), Removed::Live);
             assert!(at.path().exists() && at.lease_path().exists());
         }
         drop(live);
-        stale(&at.place);
-        assert_eq!(remove_if_stale(&at.place, true).unwrap(), Removed::Stale);
+        stale(&at.location);
+        assert_eq!(remove_if_stale(&at.location, true).unwrap(), Removed::Stale);
         assert!(at.path().exists() && at.lease_path().exists(), "a rehearsal");
-        assert_eq!(remove_if_stale(&at.place, false).unwrap(), Removed::Stale);
+        assert_eq!(remove_if_stale(&at.location, false).unwrap(), Removed::Stale);
         assert!(at.is_clean());
     });
 }

@@ -1,12 +1,12 @@
 //! A server's name, and the files that a server of that name has left.
 
-use ringmill_shm::segment::{Place, Segment};
+use ringmill_shm::segment::{Location, Segment};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// A server's name that no other test and no other process has; dropping it removes the server's files.
 #[derive(Debug)]
-pub struct Name(Place);
+pub struct Name(Location);
 
 impl Name {
     /// A new name for a test.
@@ -17,7 +17,7 @@ impl Name {
     pub fn new(test: &str) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed); // Relaxed: only has to differ
-        Self(Place::named(&format!("t-{test}-{}-{count}", std::process::id())).expect("a name"))
+        Self(Location::named(&format!("t-{test}-{}-{count}", std::process::id())).expect("a name"))
     }
 
     /// The name that a server is given.
@@ -28,7 +28,7 @@ impl Name {
 
     /// Where the segment lies.
     #[must_use]
-    pub fn place(&self) -> &Place {
+    pub fn location(&self) -> &Location {
         &self.0
     }
 

@@ -10,7 +10,7 @@
 
 use hdrhistogram::Histogram;
 use ringmill::{Batch, BatchWorker, BoxError, CallError, Context, ProcessServlet, Server};
-use ringmill_shm::segment::{Place, Segment};
+use ringmill_shm::segment::{Location, Segment};
 use serde::Serialize;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -125,7 +125,7 @@ pub fn run(name: &str, requests: u64, done: &AtomicU64) -> Result<Outcome, BoxEr
     let begun = Instant::now();
     let servlet = ProcessServlet::<Clerk>::new(()).batch_size(256).batch_wait_time(Duration::ZERO);
     let server = Server::builder(name).capacity(1024).max_payload(4096).start(servlet)?;
-    let segment = Segment::inspect(Place::named(name)?)?;
+    let segment = Segment::inspect(Location::named(name)?)?;
     let length = (requests / (10 * LOOKS)).max(1);
     let (mut tenths, mut next, mut given_up) = (Vec::new(), 0, 0);
     while next < requests {

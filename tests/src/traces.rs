@@ -1,12 +1,12 @@
 //! Files and processes that a server must not leave behind.
 
-use ringmill_shm::segment::{NAMED_DIRECTORY, Place};
+use ringmill_shm::segment::{Location, NAMED_DIRECTORY};
 
 /// The files of a named segment that exist.
 #[must_use]
 pub fn files_of(name: &str) -> Vec<String> {
-    let Ok(place) = Place::named(name) else { return Vec::new() };
-    let both = [place.path(), place.lease_path()];
+    let Ok(location) = Location::named(name) else { return Vec::new() };
+    let both = [location.path(), location.lease_path()];
     // `symlink_metadata`, because `exists` would follow a dangling link.
     both.iter()
         .filter(|path| path.symlink_metadata().is_ok())

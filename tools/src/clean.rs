@@ -9,7 +9,7 @@ use crate::error::ToolError;
 use crate::output::{Page, Report, Verdict};
 use crate::survey::{Liveness, Survey};
 use crate::units;
-use ringmill_shm::segment::{self, NAMED_DIRECTORY, Place, Removed, remove_if_stale};
+use ringmill_shm::segment::{self, Location, NAMED_DIRECTORY, Removed, remove_if_stale};
 use ringmill_shm::text::{shown, shown_path};
 use serde::Serialize;
 
@@ -76,10 +76,10 @@ pub(crate) fn clean(names: &[String], dry_run: bool) -> Result<Cleaning, ToolErr
     let named = !names.is_empty();
     // All names are parsed before the first segment is touched.
     let locations = match named {
-        true => names.iter().map(|name| Place::parse(name)).collect::<Result<Vec<_>, _>>()?,
+        true => names.iter().map(|name| Location::parse(name)).collect::<Result<Vec<_>, _>>()?,
         false => {
             let system = |error| ToolError::System { what: "read", path: NAMED_DIRECTORY.into(), error };
-            segment::list().map_err(system)?.into_iter().map(|found| found.place).collect()
+            segment::list().map_err(system)?.into_iter().map(|found| found.location).collect()
         }
     };
     let mut segments = Vec::new();

@@ -34,7 +34,7 @@ pub(crate) fn list() -> Result<Listing, ToolError> {
     })?;
     let mut segments = Vec::new();
     for found in found {
-        let Some(survey) = Survey::of(found.place)? else { continue };
+        let Some(survey) = Survey::of(found.location)? else { continue };
         let segment = survey.segment.as_ref();
         let server_pid = segment.map(|s| s.participants()[SERVER as usize].pid());
         segments.push(Listed { identity: survey.identity(segment), server_pid, note: survey.why.clone() });

@@ -197,8 +197,8 @@ fn node(segment: &Segment, index: u32) -> Option<Node> {
         },
         down: node.doorbell().is_down().then(|| shown(&node.down_reason())),
         // A node has at most 64 threads of workers, as the mask has bits.
-        sleeping: (0..info.places).filter(|worker| sleepers >> worker & 1 == 1).collect(),
-        workers: info.places,
+        sleeping: (0..info.rows).filter(|worker| sleepers >> worker & 1 == 1).collect(),
+        workers: info.rows,
     })
 }
 

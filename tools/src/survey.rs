@@ -13,7 +13,7 @@
 use crate::error::ToolError;
 use crate::units;
 use ringmill_shm::participant::Lease;
-use ringmill_shm::segment::{self, AttachError, Place, Removed, Run, Segment};
+use ringmill_shm::segment::{self, AttachError, Location, Removed, Run, Segment};
 use ringmill_shm::sys::process::user_id;
 use ringmill_shm::text::{shown, shown_path};
 use serde::Serialize;
@@ -73,7 +73,7 @@ pub(crate) struct Identity {
 /// What lies at a location.
 #[derive(Debug)]
 pub(crate) struct Survey {
-    pub(crate) location: Place,
+    pub(crate) location: Location,
     pub(crate) state: Liveness,
     /// Why there is no `segment`.
     pub(crate) why: Option<String>,
@@ -85,7 +85,7 @@ pub(crate) struct Survey {
 
 impl Survey {
     /// Surveys a location; `None` if neither file exists.
-    pub(crate) fn of(location: Place) -> Result<Option<Self>, ToolError> {
+    pub(crate) fn of(location: Location) -> Result<Option<Self>, ToolError> {
         let (file, lease) = (look_at(&location.path())?, look_at(&location.lease_path())?);
         let Some(owner) = file.as_ref().or(lease.as_ref()).map(Metadata::uid) else {
             return Ok(None);
@@ -108,7 +108,7 @@ impl Survey {
 
     /// Opens the segment that a command names.
     pub(crate) fn open(name: &str) -> Result<(Self, Segment), ToolError> {
-        let location = Place::parse(name)?;
+        let location = Location::parse(name)?;
         let path = location.path();
         let Some(mut survey) = Self::of(location)? else {
             return Err(ToolError::Missing { name: name.into(), path });
@@ -209,7 +209,7 @@ fn irregular(meta: &Metadata) -> Option<&'static str> {
 }
 
 /// Unlike `segment::is_live`, it does not take "may not look" for "dead".
-fn server_lives(location: &Place) -> io::Result<bool> {
+fn server_lives(location: &Location) -> io::Result<bool> {
     match Lease::open(&location.lease_path()) {
         Ok(lease) => lease.is_served(),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
@@ -218,7 +218,7 @@ fn server_lives(location: &Place) -> io::Result<bool> {
 }
 
 /// An attach error without the path, which the message has beside it.
-fn reason(error: AttachError, location: &Place) -> String {
+fn reason(error: AttachError, location: &Location) -> String {
     match error {
         AttachError::Foreign { why, .. } => why.to_string(),
         AttachError::Version { found, expected, .. } => {

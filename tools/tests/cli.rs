@@ -7,8 +7,8 @@ use ringmill_shm::layout::{Class, NodeFacts};
 use ringmill_shm::lock::Acquired;
 use ringmill_shm::participant::{Lease, Life, Role};
 use ringmill_shm::party::{Participant, Reader};
-use ringmill_shm::plan::{Fork, Member, Switch, Target};
-use ringmill_shm::segment::{NodeSpec, Place, Segment, Spec};
+use ringmill_shm::plan::{Fork, ForkMember, Switch, Target};
+use ringmill_shm::segment::{Location, NodeSpec, Segment, Spec};
 use ringmill_shm::stats::{Closed, Counter};
 use ringmill_shm::sys::process::user_id;
 use ringmill_shm::token::Token;
@@ -43,13 +43,13 @@ fn nobody() -> Token {
 }
 
 /// A segment's location of our own; dropping it removes the files.
-struct Ours(Place);
+struct Ours(Location);
 
 impl Ours {
     fn new() -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let n = COUNT.fetch_add(1, Ordering::Relaxed);
-        Self(Place::named(&format!("shmtool-test-{}-{n}", std::process::id())).unwrap())
+        Self(Location::named(&format!("shmtool-test-{}-{n}", std::process::id())).unwrap())
     }
 
     fn name(&self) -> String {
@@ -266,7 +266,7 @@ fn busy(ours: &Ours) -> Segment {
         let mut filling = begin(&segment, id, server);
         match id {
             0 => {
-                let bytes = filling.block_place(1000).unwrap().room();
+                let bytes = filling.block_buffer(1000).unwrap().room();
                 filling.set_length(bytes);
             }
             3 => continue, // still being written
@@ -285,7 +285,7 @@ fn busy(ours: &Ours) -> Segment {
 fn show_lists_ensembles_and_switches_with_their_members() {
     let ours = Ours::new();
     let mut spec = spec();
-    let member = |entry| Member { entry, root_bytes: 4, root_align: 4 };
+    let member = |entry| ForkMember { entry, root_bytes: 4, root_align: 4 };
     spec.tasks_per_request = 3;
     spec.nodes[0].next = Target::End;
     spec.forks = vec![Fork {
@@ -300,7 +300,7 @@ fn show_lists_ensembles_and_switches_with_their_members() {
     }];
     spec.switches =
         vec![Switch { name: "one".into(), node: None, members: vec![Target::Node(1), Target::Node(0)] }];
-    let segment = Segment::create(Place::named(&ours.name()).unwrap(), &spec).unwrap();
+    let segment = Segment::create(Location::named(&ours.name()).unwrap(), &spec).unwrap();
     let shown = parsed(&shmtool(&["show", &ours.name(), "--json"]));
     assert_eq!(
         shown["ensembles"],
@@ -320,7 +320,7 @@ fn show_tells_the_threads_of_a_worker_apart() {
     let ours = Ours::new();
     let mut spec = spec();
     spec.nodes[0].facts.threads = 2;
-    let segment = Segment::create(Place::named(&ours.name()).unwrap(), &spec).unwrap();
+    let segment = Segment::create(Location::named(&ours.name()).unwrap(), &spec).unwrap();
     let split = segment.node(0).unwrap();
     split.doorbell().announce(3);
     let last = split.workers()[3].token().unwrap_or_else(|| split.workers()[3].prepare(4));
@@ -416,7 +416,7 @@ fn show_reports_nodes_workers_requests_and_blocks() {
 fn show_reads_a_segment_that_lies_in_a_file() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("seg");
-    let segment = Segment::create(Place::File(path.clone()), &spec()).unwrap();
+    let segment = Segment::create(Location::File(path.clone()), &spec()).unwrap();
     let shown = parsed(&shmtool(&["show", "--json", path.to_str().unwrap()]));
     assert_eq!(shown["name"], path.to_str().unwrap());
     assert_eq!(shown["state"], "live");
@@ -643,7 +643,7 @@ fn clean_does_not_take_an_empty_file_for_an_unfinished_segment() {
     }
     // With mode 0600 and a free lease beside it, it looks like the file of a creator that died early.
     std::fs::set_permissions(&zeros, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
-    drop(Lease::acquire(&Place::File(zeros.clone()).lease_path(), user_id()).unwrap().unwrap());
+    drop(Lease::acquire(&Location::File(zeros.clone()).lease_path(), user_id()).unwrap().unwrap());
     assert_eq!(code(&shmtool(&["clean", zeros.to_str().unwrap()])), 0);
     assert!(!zeros.exists());
     assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1, "the empty file is left");
@@ -765,7 +765,7 @@ fn serve_in_a_child(name: &str) -> std::process::Child {
 #[ignore = "not a test: a server that other tests start and kill"]
 fn child_that_serves() {
     let Ok(name) = std::env::var(CHILD) else { return };
-    let _segment = Segment::create(Place::named(&name).unwrap(), &spec()).unwrap();
+    let _segment = Segment::create(Location::named(&name).unwrap(), &spec()).unwrap();
     println!("serving");
     // Until the test kills this process, or ends itself.
     let _ = std::io::stdin().read_line(&mut String::new());

@@ -14,7 +14,7 @@ use crate::error::{JoinError, NOT_A_WORKER, RemoteError, STOPPED_BY_ERROR, boot}
 use crate::wire::payload;
 use crate::worker::{LifeEnd, Live, Seat, Stop, Unit};
 use ringmill_shm::participant::{Lease, Life, SERVER};
-use ringmill_shm::segment::{Place, Segment, remove_if_stale};
+use ringmill_shm::segment::{Location, Segment, remove_if_stale};
 use ringmill_shm::sys::build_id::BuildId;
 use ringmill_shm::sys::cpu;
 use ringmill_shm::sys::process::{PidFd, Watch, exit_now, wait_readable};
@@ -151,8 +151,8 @@ pub(crate) unsafe fn begin(entry: *const Constructor, arguments: Arguments) {
 
 /// Becomes the worker; returns the exit code.
 fn fulfil(order: Order) -> i32 {
-    let (origin, place) = (order.origin, order.segment.clone());
-    let complain = |error| complain(&error, origin, &place);
+    let (origin, location) = (order.origin, order.segment.clone());
+    let complain = |error| complain(&error, origin, &location);
     let seats = match join(order) {
         Ok(seats) => seats,
         Err(error) => return complain(error),
@@ -189,10 +189,10 @@ fn fulfil(order: Order) -> i32 {
 
 /// Reports why this process cannot attach; returns the exit code. If the server was killed meanwhile, it reports
 /// nothing.
-fn complain(error: &JoinError, origin: Origin, place: &Place) -> i32 {
+fn complain(error: &JoinError, origin: Origin, location: &Location) -> i32 {
     let told = report(&Report::Reason(error.to_string()));
-    if origin.has_ended(place) {
-        let _ = remove_if_stale(place, false); // perhaps no other process will
+    if origin.has_ended(location) {
+        let _ = remove_if_stale(location, false); // perhaps no other process will
     } else if !told {
         eprintln!("ringmill worker: {error}");
     }
@@ -382,5 +382,5 @@ fn leave(seat: &Seat, left: LifeEnd) -> i32 {
 
 /// Removes the server's files, since the server is gone: the last worker to leave finds the lease free.
 fn remove_segment(seat: &Seat) {
-    let _ = remove_if_stale(seat.segment.place(), false);
+    let _ = remove_if_stale(seat.segment.location(), false);
 }

@@ -30,7 +30,7 @@ use super::recipe::Recipe;
 use super::report::END_AT_ONCE;
 use super::settle::{settle_in, tether};
 use ringmill_shm::participant::try_lock_server;
-use ringmill_shm::segment::{Place, Segment, remove_held};
+use ringmill_shm::segment::{Location, Segment, remove_held};
 use ringmill_shm::sys::birth::Birth;
 use ringmill_shm::sys::child::Child;
 use ringmill_shm::sys::file::beyond_standard;
@@ -92,14 +92,14 @@ impl Janitor {
 
     fn start(recipe: &Recipe, segment: &Segment, directory: &File, server_name: &str) -> io::Result<Self> {
         let (ours, theirs) = Tether::pair()?;
-        let (image, lease) = (&recipe.image, segment.lease().open_again()?);
+        let (image, lease) = (&recipe.image, segment.lease().reopen()?);
         let (root, lease, theirs) = (open_directory("/")?, lease.file()?, theirs.file()?);
         let kept = [directory, &root, segment.file(), &lease, &theirs];
         let mut descriptors = Vec::with_capacity(kept.len());
         for file in kept {
             descriptors.push(Descriptor::of(file)?);
         }
-        let order = (ORDER_VERSION, std::process::id(), descriptors, segment.place().to_text());
+        let order = (ORDER_VERSION, std::process::id(), descriptors, segment.location().to_text());
         let mut command = image.command();
         command
             .args(["janitor", server_name])
@@ -167,9 +167,9 @@ pub(crate) fn live(order: &str) -> ! {
 }
 
 fn watch(order: &str) -> Option<()> {
-    let (version, server, descriptors, place): (u32, u32, Vec<Descriptor>, String) =
+    let (version, server, descriptors, location): (u32, u32, Vec<Descriptor>, String) =
         serde_json::from_str(order).ok()?;
-    let place = Place::parse(&place).ok().filter(|_| version == ORDER_VERSION)?;
+    let location = Location::parse(&location).ok().filter(|_| version == ORDER_VERSION)?;
     settle_in(&descriptors, "");
     let [directory, root, segment, lease]: [File; 4] = (descriptors.get(..4)?.iter())
         .map(|descriptor| descriptor.take_over())
@@ -190,7 +190,7 @@ fn watch(order: &str) -> Option<()> {
             }
             // The server holds the lease.
             Received::Message(message) if message == REMOVE => {
-                return remove_held(&place, &directory, &segment, &lease).ok().map(drop);
+                return remove_held(&location, &directory, &segment, &lease).ok().map(drop);
             }
             Received::Over if is_needed => {
                 // The kernel closes the dead server's descriptors one after the other, the lease's perhaps last.
@@ -201,7 +201,7 @@ fn watch(order: &str) -> Option<()> {
                     }
                     std::thread::sleep(REMOVAL_LOOK); // no event reports the release of a lock
                 }
-                return remove_held(&place, &directory, &segment, &lease).ok().map(drop);
+                return remove_held(&location, &directory, &segment, &lease).ok().map(drop);
             }
             Received::Nothing => {}
             Received::Message(_) | Received::Over => return Some(()),

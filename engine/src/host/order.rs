@@ -7,7 +7,7 @@
 use crate::policy::patience::Wait;
 use ringmill_shm::doorbell::WORKER_LIMIT;
 use ringmill_shm::participant::{Lease, SERVER};
-use ringmill_shm::segment::{Place, Segment};
+use ringmill_shm::segment::{Location, Segment};
 use ringmill_shm::sys::build_id::BuildId;
 use ringmill_shm::sys::file::take_over;
 use ringmill_shm::token::Token;
@@ -41,7 +41,7 @@ pub(crate) struct Order {
     pub(crate) build: Option<BuildId>,
     /// Its name in process lists; empty: the name that it has.
     pub(crate) name: String,
-    pub(crate) segment: Place,
+    pub(crate) segment: Location,
 }
 
 /// A descriptor that a process has from its start, and the file to which it refers.
@@ -80,8 +80,8 @@ impl Origin {
     }
 
     /// Whether the server has certainly ended.
-    pub(crate) fn has_ended(&self, place: &Place) -> bool {
-        match Lease::open(&place.lease_path()) {
+    pub(crate) fn has_ended(&self, location: &Location) -> bool {
+        match Lease::open(&location.lease_path()) {
             Ok(lease) => {
                 lease.file_number().ok() != Some(self.lease) || matches!(lease.is_served(), Ok(false))
             }
@@ -184,7 +184,7 @@ impl Order {
             descriptors: written.descriptors,
             build: build.transpose()?,
             name: written.name,
-            segment: Place::parse(&written.segment).map_err(|_| invalid("no segment has that name"))?,
+            segment: Location::parse(&written.segment).map_err(|_| invalid("no segment has that name"))?,
         })
     }
 }
@@ -211,10 +211,10 @@ mod tests {
         prop_oneof![Just(Wait::Adaptive), Just(Wait::Park), spins]
     }
 
-    fn segments() -> impl Strategy<Value = Place> {
+    fn segments() -> impl Strategy<Value = Location> {
         let named =
-            "[A-Za-z0-9_-][A-Za-z0-9._-]{0,20}".prop_filter_map("a name", |name| Place::named(&name).ok());
-        prop_oneof![named, any::<String>().prop_map(|path| Place::File(format!("/{path}").into()))]
+            "[A-Za-z0-9_-][A-Za-z0-9._-]{0,20}".prop_filter_map("a name", |name| Location::named(&name).ok());
+        prop_oneof![named, any::<String>().prop_map(|path| Location::File(format!("/{path}").into()))]
     }
 
     fn orders() -> impl Strategy<Value = Order> {
@@ -270,7 +270,7 @@ mod tests {
             descriptors: None,
             build: None,
             name: String::new(),
-            segment: Place::named("a").unwrap(),
+            segment: Location::named("a").unwrap(),
         };
         let text = order.to_text();
         let why = |text: &str| Order::parse(OsStr::new(text)).unwrap_err().to_string();

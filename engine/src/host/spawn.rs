@@ -48,7 +48,7 @@ pub(crate) fn spawn(
     let lease = segment.lease();
     // A child that another thread forks now must keep neither: it would hold the worker's byte of the lease, and its
     // tether.
-    let own = lease.open_again();
+    let own = lease.reopen();
     let (hold, theirs) = (own.as_ref().unwrap_or(&recipe.spare).file()?, theirs.file()?);
     let kept = [segment.file(), &hold, lease.probe(), &theirs];
     let mut descriptors = Vec::with_capacity(kept.len());

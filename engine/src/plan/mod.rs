@@ -62,7 +62,7 @@ use crate::policy::restarts::Restarts;
 use crate::route::Choose;
 use crate::worker::Live;
 use ringmill_shm::layout::{Class, INLINE_BYTES, LINE, NODE_LIMIT, PAYLOAD_LIMIT, TASKS_LIMIT};
-use ringmill_shm::plan::{Fork, Member, Switch, Target};
+use ringmill_shm::plan::{Fork, ForkMember, Switch, Target};
 use ringmill_shm::segment::{NodeSpec, Spec};
 use std::ffi::OsString;
 use std::fmt;
@@ -182,7 +182,7 @@ pub struct Planner {
     choosers: Vec<Choose>,
     branches: u32,
     /// The slot of the task that enters the part which is being planned.
-    place: u32,
+    slot: u32,
     /// Whether a worker's process may bring that task.
     remote: bool,
     /// How many alternatives enclose that part; above 0 not every request passes it.
@@ -263,7 +263,7 @@ impl Planner {
         name::check(&name)?;
         let name = self.free_name(name);
         let index = self.forks.len();
-        let (parent, first) = (self.place, self.branches);
+        let (parent, first) = (self.slot, self.branches);
         let range = |what, value: u64, least, most| StartError::Range {
             servlet: Some(name.clone()),
             what,
@@ -292,15 +292,15 @@ impl Planner {
         let (came_remote, mut remote, mut fails_remote) = (self.remote, self.remote, false);
         self.optional += u32::from(!fail_fast);
         for (number, (add, (root_bytes, root_align))) in (0_u32..).zip(members) {
-            (self.place, self.remote) = (first + number + 1, came_remote);
+            (self.slot, self.remote) = (first + number + 1, came_remote);
             let span = add(self)?;
             // If errors are kept, a member's error may be the last outcome that the join waited for.
             remote |= span.remote || !fail_fast && span.fails_remote;
             fails_remote |= span.fails_remote;
-            self.forks[index].members.push(Member { entry: span.entry, root_bytes, root_align });
+            self.forks[index].members.push(ForkMember { entry: span.entry, root_bytes, root_align });
         }
         self.optional -= u32::from(!fail_fast);
-        self.place = parent;
+        self.slot = parent;
         self.forks[index].end = self.branches;
         let index = index as u32;
         Ok(Span { entry: Target::Fork(index), exits: vec![Exit::Fork(index)], remote, fails_remote })

@@ -117,18 +117,18 @@ impl Mover<'_> {
                 return Err(RemoteCause::OutcomeTooLarge { bytes: joined.len() as u64 + excess, largest });
             }
             finish_joined(joined, roots, fork.form);
-            let Some(mut place) = join.value_place() else {
+            let Some(mut buffer) = join.value_buffer() else {
                 return Err(RemoteCause::Payload {
                     message: "branches within its members are not finished: the segment is corrupted".into(),
                 });
             };
             let written = match joined.len() {
-                n if n <= INLINE_BYTES => place.inline_place().write(0, joined),
-                n => place.block_place(n as u64).map_err(refused)?.write(0, joined),
+                n if n <= INLINE_BYTES => buffer.inline_buffer().write(0, joined),
+                n => buffer.block_buffer(n as u64).map_err(refused)?.write(0, joined),
             };
             crash_point!("route.join_value");
             debug_assert!(written, "the buffer has this size");
-            place.set_length(joined.len());
+            buffer.set_length(joined.len());
             Ok(())
         })
     }
@@ -154,7 +154,7 @@ impl Mover<'_> {
                 },
             })
         };
-        let named = |(index, member): (usize, &plan::Member)| {
+        let named = |(index, member): (usize, &plan::ForkMember)| {
             let name = name_of(member.entry, self.segment());
             Ok(Member { name, outcome: outcome(index)? })
         };

@@ -99,8 +99,8 @@ impl<'s> Mover<'s> {
             At::To { node, group, .. } => self.requeue(task, node, false, group),
             At::Forked(index) => self.fork(task, index),
             At::New => {
-                let (_, place) = task.task().place();
-                let around = routes.around(place).map(|(_, fork)| (fork, place - 1 - fork.first));
+                let (_, slot) = task.task().slot();
+                let around = routes.around(slot).map(|(_, fork)| (fork, slot - 1 - fork.first));
                 match around.and_then(|(fork, index)| fork.members.get(index as usize)) {
                     Some(member) => self.move_on(task, member.entry),
                     None => return Some(task),
@@ -118,7 +118,7 @@ impl<'s> Mover<'s> {
     /// Queues a task for a node again, as one of this group. `is_attempt`: this counts as an attempt more.
     #[cold]
     pub(crate) fn requeue(&self, task: Claimed<'_>, node: u32, is_attempt: bool, group: u32) {
-        match task.queue_again(node, now_ns, is_attempt, group) {
+        match task.requeue(node, now_ns, is_attempt, group) {
             Ok(id) => self.push(node, &[id]),
             Err(task) => self.fail_unreachable(task, node),
         }
@@ -311,9 +311,9 @@ impl<'s> Mover<'s> {
     pub(crate) fn join(&self, mut join: Join<'_>) {
         let fork = join.fork().1;
         if join.is_abandoned() {
-            let mut place = join.error_place();
-            place.inline_place();
-            place.set_length(0);
+            let mut buffer = join.error_buffer();
+            buffer.inline_buffer();
+            buffer.set_length(0);
         } else {
             match self.put_together(&mut join) {
                 Ok(()) => {
@@ -324,7 +324,7 @@ impl<'s> Mover<'s> {
                 }
                 Err(cause) => {
                     let error = self.error(&fork.name, join.attempt(), cause);
-                    write_error(&mut join.error_place(), error);
+                    write_error(&mut join.error_buffer(), error);
                     crash_point!("route.join_failed");
                 }
             }
@@ -339,7 +339,7 @@ impl<'s> Mover<'s> {
         if !join.is_spoilt() || join.is_abandoned() {
             return self.join(join);
         }
-        write_error(&mut join.error_place(), error);
+        write_error(&mut join.error_buffer(), error);
         crash_point!("route.join_spoilt");
         self.end_joined(join);
     }

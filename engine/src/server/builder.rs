@@ -12,7 +12,7 @@ use crate::policy::patience::{Patience, Wait};
 use crate::route::Router;
 use crate::servlet::Servlet;
 use ringmill_shm::layout::REQUEST_LIMIT;
-use ringmill_shm::segment::{CreateError, Place, Segment};
+use ringmill_shm::segment::{CreateError, Location, Segment};
 use ringmill_shm::sys::process::open_standard_descriptors;
 use std::marker::PhantomData;
 use std::path::PathBuf;
@@ -151,8 +151,8 @@ impl ServerBuilder {
         let router = Arc::new(Router { choosers });
         plan.nodes.iter().try_for_each(crate::host::registry::check)?;
         let location = match self.file {
-            Some(path) => Place::File(path),
-            None => Place::named(&self.name).map_err(CreateError::from)?,
+            Some(path) => Location::File(path),
+            None => Location::named(&self.name).map_err(CreateError::from)?,
         };
         let segment = Segment::create(location, &plan.spec(capacity, &self.blocks)?)?;
         let segment = Arc::new(segment);

@@ -10,7 +10,7 @@ use crate::client::reply::Reply;
 use crate::client::{CallOptions, Clock, Filled, waited};
 use crate::error::CallError;
 use crate::wire::payload::Payload;
-use ringmill_shm::arena::WritePlace;
+use ringmill_shm::arena::WriteBuffer;
 use ringmill_shm::layout::INLINE_BYTES;
 use rkyv::Archived;
 use rkyv::ser::{Positional, Writer, WriterExt};
@@ -122,8 +122,8 @@ impl<T: Plain, Out: Payload> Server<Vec<T>, Out> {
         let mut filled = Filled::begin(core, id);
         let filling = filled.filling();
         let mut buffer = match bytes {
-            n if n <= INLINE_BYTES => filling.inline_place(),
-            n => filling.block_place(n as u64).map_err(crate::wire::EncodeError::from)?,
+            n if n <= INLINE_BYTES => filling.inline_buffer(),
+            n => filling.block_buffer(n as u64).map_err(crate::wire::EncodeError::from)?,
         };
         let start = NonNull::from(buffer.as_bytes_mut()).cast();
         Ok(Loan { filled, start, len, clock, numbers: PhantomData })
@@ -168,15 +168,15 @@ impl<T: Plain> Loan<'_, T> {
     }
 
     /// The whole buffer.
-    fn buffer(&mut self) -> WritePlace<'_> {
+    fn buffer(&mut self) -> WriteBuffer<'_> {
         // SAFETY: the buffer has at least that many bytes, checked when it was lent; the request is FILLING and held by
         // this loan, so no other code touches them while the loan is borrowed.
-        WritePlace::over(unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.bytes()) })
+        WriteBuffer::over(unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.bytes()) })
     }
 
     /// Writes the root after the numbers.
     fn write_root(&mut self) {
-        struct At<'a>(WritePlace<'a>, usize);
+        struct At<'a>(WriteBuffer<'a>, usize);
         impl Positional for At<'_> {
             fn pos(&self) -> usize {
                 self.1

@@ -308,7 +308,7 @@ impl<In, Out> Server<In, Out> {
     /// The path of its segment.
     #[must_use]
     pub fn segment_path(&self) -> PathBuf {
-        self.core.segment.place().path()
+        self.core.segment.location().path()
     }
 
     /// Refuses new requests from now on, and waits until none is in progress: until the [`backlog`](Self::backlog) is

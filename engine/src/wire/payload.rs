@@ -23,7 +23,7 @@
 use super::DEPTH_LIMIT;
 use super::error::{EncodeError, PayloadError as Failure, ReadError};
 use super::scratch::{RootBuffer, Scratch, ScratchStack};
-use ringmill_shm::arena::{Claimed, Done, Filling, JoinPlace, Keeping, WritePlace};
+use ringmill_shm::arena::{Claimed, Done, Filling, JoinBuffer, Keeping, WriteBuffer};
 use ringmill_shm::layout::PAYLOAD_ALIGN;
 use ringmill_shm::pool::PoolError;
 use ringmill_shm::sys::birth::Birth;
@@ -112,7 +112,7 @@ impl<T> Payload for T where
 /// tells how large the payload is.
 #[derive(Debug)]
 pub struct Output<'a> {
-    buffer: WritePlace<'a>,
+    buffer: WriteBuffer<'a>,
     position: usize,
     /// The process to which the buffer belongs.
     birth: Birth,
@@ -140,7 +140,7 @@ impl Writer<Failure> for Output<'_> {
 /// Serialises into a buffer of the process `birth`. Returns how many bytes the value takes, which may be more than
 /// there is room for; `None` by `[forked in serialize]`.
 #[inline(always)]
-fn write_to<T: Payload>(value: &T, buffer: WritePlace<'_>, birth: Birth) -> Result<Option<usize>, Failure> {
+fn write_to<T: Payload>(value: &T, buffer: WriteBuffer<'_>, birth: Birth) -> Result<Option<usize>, Failure> {
     const { assert!(align_of::<Archived<T>>() <= PAYLOAD_ALIGN, "payloads are at most 16-aligned") };
     let mut stack = ScratchStack::new();
     let mut serializer = Serializer::new(Output { buffer, position: 0, birth }, stack.scratch(), ());
@@ -215,17 +215,17 @@ pub(crate) fn to_bytes<T: Payload>(value: &T) -> Result<Vec<u8>, Failure> {
     // One pass to count, into a buffer of no bytes; one to write.
     let birth = Birth::here();
     let forked = || Failure::new(io::Error::other("this process was forked while the value was serialised"));
-    let bytes = write_to(value, WritePlace::over(&mut []), birth)?.ok_or_else(forked)?;
+    let bytes = write_to(value, WriteBuffer::over(&mut []), birth)?.ok_or_else(forked)?;
     let mut buffer = AlignedVec::<PAYLOAD_ALIGN>::new();
     buffer.resize(bytes, 0);
-    write_to(value, WritePlace::over(&mut buffer), birth)?.ok_or_else(forked)?;
+    write_to(value, WriteBuffer::over(&mut buffer), birth)?.ok_or_else(forked)?;
     Ok(buffer.to_vec())
 }
 
 /// A guard of a task that is being written: it has the in-line buffer, and can have a block.
 pub(crate) trait Buffers {
-    fn inline_buffer(&mut self) -> WritePlace<'_>;
-    fn block_buffer(&mut self, bytes: u64) -> Result<WritePlace<'_>, PoolError>;
+    fn inline_buffer(&mut self) -> WriteBuffer<'_>;
+    fn block_buffer(&mut self, bytes: u64) -> Result<WriteBuffer<'_>, PoolError>;
     fn set_length(&mut self, bytes: usize);
     /// Lets the outcome be written over the input, so that there is always a buffer. Guards that do not keep inputs do
     /// so anyway.
@@ -236,11 +236,11 @@ macro_rules! buffers {
     ($guard:ty $(, $give_up:item)?) => {
         impl Buffers for $guard {
             #[inline]
-            fn inline_buffer(&mut self) -> WritePlace<'_> {
-                <$guard>::inline_place(self)
+            fn inline_buffer(&mut self) -> WriteBuffer<'_> {
+                <$guard>::inline_buffer(self)
             }
-            fn block_buffer(&mut self, bytes: u64) -> Result<WritePlace<'_>, PoolError> {
-                <$guard>::block_place(self, bytes)
+            fn block_buffer(&mut self, bytes: u64) -> Result<WriteBuffer<'_>, PoolError> {
+                <$guard>::block_buffer(self, bytes)
             }
             #[inline]
             fn set_length(&mut self, bytes: usize) {
@@ -258,7 +258,7 @@ buffers!(
         Keeping::give_up_input(self);
     }
 );
-buffers!(JoinPlace<'_, '_>);
+buffers!(JoinBuffer<'_, '_>);
 
 /// Serialises a value into a task of the process `birth`: in line if it fits, else into a block.
 ///

@@ -96,14 +96,14 @@ pub(crate) struct Loop<'a> {
 impl<'a> Loop<'a> {
     pub(crate) fn new(seat: &'a Seat) -> Self {
         let (node, entry) = (seat.node(), seat.entry());
-        let (facts, places) = (&node.info().facts, node.info().places);
+        let (facts, rows) = (&node.info().facts, node.info().rows);
         Self {
             seat,
             node,
             ring: node.ring(),
             rule: Rule::of(facts),
             worker: seat.number,
-            shared: places > 1,
+            shared: rows > 1,
             patience: Patience::of_worker(seat.wait),
             pace: Pace::One,
             counters: entry.counters(),

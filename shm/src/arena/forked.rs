@@ -2,8 +2,8 @@
 //! `join`.
 #![expect(unsafe_code, reason = "payload bytes in shared memory")]
 
-use super::{At, Claimed, Corrupt, ELSEWHERE, Held, Task, WritePlace};
-use crate::join::Due;
+use super::{At, Claimed, Corrupt, ELSEWHERE, Held, Task, WriteBuffer};
+use crate::join::Ready;
 use crate::plan::Fork;
 use crate::pool::PoolError;
 use crate::sync::{Ordering, fence};
@@ -19,7 +19,7 @@ impl<'a> Claimed<'a> {
     pub fn fork(self, index: u32) -> Result<Forked<'a>, Self> {
         let task = self.held.task;
         let forks = &task.segment.routes().forks;
-        let Some(fork) = forks.get(index as usize).filter(|fork| fork.parent == task.place().1) else {
+        let Some(fork) = forks.get(index as usize).filter(|fork| fork.parent == task.slot().1) else {
             return Err(self);
         };
         let branches = || fork.branches().map_while(|branch| task.sibling(branch + 1));
@@ -62,7 +62,7 @@ impl<'a> Claimed<'a> {
     pub(super) fn finish_branch(self, error: bool) -> Option<Join<'a>> {
         let (task, me) = (self.held.task, self.me);
         task.line.word.finish_branch(me, error).ok()?; // else taken for dead, as above
-        let due = task.family().arrive(task.place().1 - 1, me, error);
+        let due = task.family().arrive(task.slot().1 - 1, me, error);
         task.act_on(due, me)
     }
 }
@@ -84,7 +84,7 @@ impl<'a> Task<'a> {
 
     /// For a repairer: who brought the outcome may have died before it set the bit of the completions set. A
     /// bit too many does no harm.
-    pub(crate) fn tell_again(&self) {
+    pub(crate) fn repeat_notice(&self) {
         let state = self.line.word.load();
         if !self.is_branch() && state.phase() == Some(Phase::Done) && state.wants_notice() {
             self.tell_caller(false, true);
@@ -96,7 +96,7 @@ impl<'a> Task<'a> {
     pub(super) fn reap(self, me: Option<Token>) -> bool {
         let Some(me) = me else { return false };
         match self.family().look_at_request(me) {
-            Due::Reap(state) => {
+            Ready::Reap(state) => {
                 Held { task: self, state }.reap();
                 true
             }
@@ -104,23 +104,23 @@ impl<'a> Task<'a> {
         }
     }
 
-    fn act_on(self, due: Due, me: Token) -> Option<Join<'a>> {
+    fn act_on(self, due: Ready, me: Token) -> Option<Join<'a>> {
         match due {
-            Due::Nothing => None,
-            Due::Reap(state) => {
+            Ready::Nothing => None,
+            Ready::Reap(state) => {
                 Held { task: self.sibling(0)?, state }.reap();
                 None
             }
-            Due::Join { fork, parent } => {
-                let place = self.segment.routes().forks.get(fork as usize)?.parent;
-                Some(Join::new(Held { task: self.sibling(place)?, state: parent }, fork, me, false))
+            Ready::Join { fork, parent } => {
+                let slot = self.segment.routes().forks.get(fork as usize)?.parent;
+                Some(Join::new(Held { task: self.sibling(slot)?, state: parent }, fork, me, false))
             }
         }
     }
 
     /// For a repairer: takes the place of a branch's dead owner, and repeats the arrival.
-    pub(crate) fn arrive_again(self, dead: State, me: Token) -> Option<Join<'a>> {
-        let (branch, family) = (self.place().1 - 1, self.family());
+    pub(crate) fn repeat_arrival(self, dead: State, me: Token) -> Option<Join<'a>> {
+        let (branch, family) = (self.slot().1 - 1, self.family());
         // Looked at before: once the dead is not named any more, another may join the branch, and its bit
         // may be set for the next use of it.
         let pending = family.is_pending(branch);
@@ -136,26 +136,26 @@ impl<'a> Task<'a> {
 
     /// For a repairer: what a dead joiner had begun is to be put together again; or if it had been put
     /// together, the task is moved on.
-    pub(crate) fn join_again(self, dead: State, me: Token) -> Option<Result<Join<'a>, Claimed<'a>>> {
+    pub(crate) fn repeat_join(self, dead: State, me: Token) -> Option<Result<Join<'a>, Claimed<'a>>> {
         let word = &self.line.word;
         let state = word.take_over(dead, me)?;
         let forks = &self.segment.routes().forks;
-        let exists = |fork: u32| forks.get(fork as usize).is_some_and(|f| f.parent == self.place().1);
+        let exists = |fork: u32| forks.get(fork as usize).is_some_and(|f| f.parent == self.slot().1);
         if let At::Forked(fork) = self.at()
             && exists(fork)
         {
             return Some(Ok(Join::new(Held { task: self, state }, fork, me, true)));
         }
         let state = word.joined(me).ok()?;
-        self.sweep_again();
+        self.repeat_sweep();
         Some(Err(Claimed::new(Held { task: self, state }, me)))
     }
 
     /// For a repairer that has taken over a task: frees branches that a dead joiner had not.
-    pub(crate) fn sweep_again(&self) {
+    pub(crate) fn repeat_sweep(&self) {
         if let At::Joined(fork) = self.at()
             && let Some(fork) = self.segment.routes().forks.get(fork as usize)
-            && fork.parent == self.place().1
+            && fork.parent == self.slot().1
         {
             self.sweep_after(fork);
         }
@@ -163,13 +163,13 @@ impl<'a> Task<'a> {
 
     /// For a repairer: a request that is DONE of the dead, its client or the worker that found its client
     /// gone. Whether it is free; else the last of its branches frees it.
-    pub(crate) fn end_again(self, dead: State, me: Token) -> bool {
+    pub(crate) fn repeat_end(self, dead: State, me: Token) -> bool {
         self.line.word.succeed(dead, me) && !self.cancel()
     }
 
     /// For a repairer: a branch that its dead forker had made before the parent was FORKED.
     pub(crate) fn unmake(self, dead: State) -> bool {
-        self.family().clear(self.place().1 - 1);
+        self.family().clear(self.slot().1 - 1);
         crash_point!("unmake.cleared");
         self.line.word.free_if(dead)
     }
@@ -197,10 +197,10 @@ impl Held<'_> {
 
     /// The payload of an error, which may lie with the branch that failed.
     pub(super) fn error_payload(&self) -> Result<&[u8], Corrupt> {
-        let At::Failed(place) = self.task.at() else { return self.payload() };
+        let At::Failed(slot) = self.task.at() else { return self.payload() };
         let bytes = self.task.line.payload().0;
-        let task = self.task.sibling(place).filter(|t| t.id != self.task.id);
-        let task = task.ok_or(Corrupt { task: self.task.id, bytes, block: ELSEWHERE | place })?;
+        let task = self.task.sibling(slot).filter(|t| t.id != self.task.id);
+        let task = task.ok_or(Corrupt { task: self.task.id, bytes, block: ELSEWHERE | slot })?;
         let keeper = Held { task, state: task.line.word.peek() };
         let bytes = keeper.payload()?;
         // SAFETY: the payload of a branch that has arrived: nobody writes it before this request is freed,
@@ -300,7 +300,7 @@ impl<'a> Join<'a> {
         let (task, family) = (self.parent.task, self.fork().1.family());
         let arrived = family.filter_map(move |branch| task.sibling(branch + 1)).filter(|branch| {
             branch.line.word.load().phase() == Some(Phase::Done)
-                && !branch.family().is_pending(branch.place().1 - 1)
+                && !branch.family().is_pending(branch.slot().1 - 1)
         });
         core::iter::once(task.id).chain(arrived.map(|branch| branch.id))
     }
@@ -310,7 +310,7 @@ impl<'a> Join<'a> {
     pub fn is_abandoned(&self) -> bool {
         let task = self.parent.task;
         task.request_word().peek().is_cancelled()
-            || task.place().1.checked_sub(1).is_some_and(|branch| task.family().is_unwanted(branch))
+            || task.slot().1.checked_sub(1).is_some_and(|branch| task.family().is_unwanted(branch))
     }
 
     /// What has become of a member's branch.
@@ -346,12 +346,12 @@ impl<'a> Join<'a> {
 
     /// Where the value goes: the task's own places. `None` if branches are under way, which may read what lies
     /// there.
-    pub fn value_place(&mut self) -> Option<JoinPlace<'_, 'a>> {
-        self.is_at_rest().then_some(JoinPlace(&mut self.parent, None))
+    pub fn value_buffer(&mut self) -> Option<JoinBuffer<'_, 'a>> {
+        self.is_at_rest().then_some(JoinBuffer(&mut self.parent, None))
     }
 
     /// Where an error record goes: the places of a branch that has arrived.
-    pub fn error_place(&mut self) -> JoinPlace<'_, 'a> {
+    pub fn error_buffer(&mut self) -> JoinBuffer<'_, 'a> {
         let task = self.keeper();
         if self.keeper.is_none() {
             // [marked]: from here on its outcome is not to be read, should we die. No branch of a fork has been
@@ -361,7 +361,7 @@ impl<'a> Join<'a> {
             crash_point!("join.marked");
             self.keeper = Some(task);
         }
-        JoinPlace(&mut self.parent, Some(Held { task, state: task.line.word.load() }))
+        JoinBuffer(&mut self.parent, Some(Held { task, state: task.line.word.load() }))
     }
 
     /// The branch that keeps the error record: the one it has been written to; else the first that failed,
@@ -378,9 +378,9 @@ impl<'a> Join<'a> {
             failed().find(|&b| matches!(self.member((b - fork.first) as usize), Ok(Arrived::Error(_))));
         let failed = told.or_else(|| failed().next()).unwrap_or(fork.first);
         let mut keeper = self.parent.task.sibling(failed + 1).expect("its branches were checked at attach");
-        while let At::Failed(place) = keeper.at()
-            && place > keeper.place().1
-            && let Some(below) = keeper.sibling(place)
+        while let At::Failed(slot) = keeper.at()
+            && slot > keeper.slot().1
+            && let Some(below) = keeper.sibling(slot)
         {
             keeper = below;
         }
@@ -404,12 +404,12 @@ impl<'a> Join<'a> {
     /// The error record is written: → CLAIMED, to be finished as an error. `None` if it is not ours any more.
     ///
     /// # Panics
-    /// If nobody has asked for the [place](Self::error_place) of the record.
+    /// If nobody has asked for the [place](Self::error_buffer) of the record.
     #[must_use]
     pub fn with_error(self) -> Option<Claimed<'a>> {
         let (task, keeper) = (self.parent.task, self.keeper());
         fence(Ordering::Release); // as above
-        task.set_at(At::Failed(keeper.place().1));
+        task.set_at(At::Failed(keeper.slot().1));
         crash_point!("join.error_at");
         let state = task.line.word.joined(self.me).ok()?;
         Some(Claimed::new(Held { task, state }, self.me))
@@ -432,9 +432,9 @@ impl<'a> Task<'a> {
 
 /// Where a join writes.
 #[derive(Debug)]
-pub struct JoinPlace<'j, 'a>(&'j mut Held<'a>, Option<Held<'a>>);
+pub struct JoinBuffer<'j, 'a>(&'j mut Held<'a>, Option<Held<'a>>);
 
-impl<'a> JoinPlace<'_, 'a> {
+impl<'a> JoinBuffer<'_, 'a> {
     fn held(&mut self) -> &mut Held<'a> {
         match &mut self.1 {
             Some(held) => held,
@@ -443,16 +443,16 @@ impl<'a> JoinPlace<'_, 'a> {
     }
 
     /// The in-line place.
-    pub fn inline_place(&mut self) -> WritePlace<'_> {
-        self.held().inline_place()
+    pub fn inline_buffer(&mut self) -> WriteBuffer<'_> {
+        self.held().inline_buffer()
     }
 
     /// A block of at least `bytes` bytes.
     ///
     /// # Errors
     /// See [`PoolError`].
-    pub fn block_place(&mut self, bytes: u64) -> Result<WritePlace<'_>, PoolError> {
-        self.held().block_place(bytes)
+    pub fn block_buffer(&mut self, bytes: u64) -> Result<WriteBuffer<'_>, PoolError> {
+        self.held().block_buffer(bytes)
     }
 
     /// How long the payload is that was written to the last place asked for.

@@ -95,7 +95,7 @@ impl<'a> Held<'a> {
         let (to, from) = (self.task.line, of.task.line);
         let (length, block) = from.payload();
         let here = block & ELSEWHERE == 0;
-        to.set_payload(length, if here { ELSEWHERE | of.task.place().1 } else { block });
+        to.set_payload(length, if here { ELSEWHERE | of.task.slot().1 } else { block });
         crash_point!("held.refer_block");
         // Relaxed, both: [one owner].
         to.second.store(if here { block } else { from.second.load(Ordering::Relaxed) }, Ordering::Relaxed);
@@ -114,7 +114,7 @@ impl<'a> Held<'a> {
 
     /// The in-line place, to write over whatever is there. A block that the payload had is kept.
     #[inline]
-    pub(super) fn inline_place(&mut self) -> WritePlace<'_> {
+    pub(super) fn inline_buffer(&mut self) -> WriteBuffer<'_> {
         let line = self.task.line;
         if line.block() != 0 {
             self.come_home();
@@ -129,8 +129,8 @@ impl<'a> Held<'a> {
     }
 
     #[inline]
-    pub(super) fn inline(&mut self) -> WritePlace<'_> {
-        WritePlace {
+    pub(super) fn inline(&mut self) -> WriteBuffer<'_> {
+        WriteBuffer {
             start: NonNull::new(self.task.line.inline.to_write()).expect("in a mapping"),
             room: INLINE_BYTES,
             holder: PhantomData,
@@ -138,7 +138,7 @@ impl<'a> Held<'a> {
     }
 
     /// A block of at least `bytes` bytes: one that the task has if it is large enough, else a new one.
-    pub(super) fn block_place(&mut self, bytes: u64) -> Result<WritePlace<'_>, PoolError> {
+    pub(super) fn block_buffer(&mut self, bytes: u64) -> Result<WriteBuffer<'_>, PoolError> {
         let line = self.task.line;
         self.come_home();
         let (id, generation) = (self.task.id, self.state.generation());
@@ -152,7 +152,7 @@ impl<'a> Held<'a> {
                 line.set_block(own);
                 crash_point!("held.blocks_swapped");
                 line.second.store(if own == old { second } else { old }, Ordering::Relaxed);
-                return Ok(WritePlace { start, room, holder: PhantomData });
+                return Ok(WriteBuffer { start, room, holder: PhantomData });
             }
         }
         let handle = pool::claim(self.task.segment, id, generation, bytes)?;
@@ -161,14 +161,14 @@ impl<'a> Held<'a> {
         }
         line.set_block(handle.raw());
         crash_point!("held.block_recorded");
-        Ok(self.place_in(handle))
+        Ok(self.buffer_in(handle))
     }
 
     /// The place in a block that was just claimed.
-    pub(super) fn place_in(&mut self, handle: Handle) -> WritePlace<'_> {
+    pub(super) fn buffer_in(&mut self, handle: Handle) -> WriteBuffer<'_> {
         let found = self.task.segment.block(handle.class(), handle.index());
         let (start, room) = found.expect("it was just found");
-        WritePlace { start, room, holder: PhantomData }
+        WriteBuffer { start, room, holder: PhantomData }
     }
 
     /// Remembers a block until the task is free; there is room for one.
@@ -238,13 +238,13 @@ impl<'a> Held<'a> {
 
 /// A place to write a payload to.
 #[derive(Debug)]
-pub struct WritePlace<'g> {
+pub struct WriteBuffer<'g> {
     start: NonNull<u8>,
     room: usize,
     holder: PhantomData<&'g mut [u8]>,
 }
 
-impl<'g> WritePlace<'g> {
+impl<'g> WriteBuffer<'g> {
     /// A place over ordinary memory.
     #[must_use]
     pub fn over(bytes: &'g mut [u8]) -> Self {

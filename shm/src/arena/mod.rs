@@ -34,14 +34,14 @@
 //!   layout, and blocks against their owner word, before bytes are touched.
 #![expect(unsafe_code, reason = "payload bytes in shared memory")]
 
-mod again;
 mod forked;
 mod held;
+mod retry;
 
-pub use again::{Keeping, all_begun};
-pub use forked::{Arrived, Forked, Join, JoinPlace};
-pub use held::WritePlace;
+pub use forked::{Arrived, Forked, Join, JoinBuffer};
+pub use held::WriteBuffer;
 use held::{ELSEWHERE, Held};
+pub use retry::{Keeping, all_begun};
 
 use crate::join::Family;
 use crate::layout::{NODE_LIMIT, TaskLine};
@@ -128,7 +128,7 @@ impl At {
             Self::Spoilt => u32::MAX - 1,
             Self::Forked(index) => 0b10 << 30 | index,
             Self::Joined(index) => 0b01 << 30 | index,
-            Self::Failed(place) => Self::KIND | place,
+            Self::Failed(slot) => Self::KIND | slot,
             Self::New => u32::MAX,
         }
     }
@@ -225,28 +225,28 @@ impl<'a> Task<'a> {
     /// The request it belongs to, and its place in that: 0 is the request itself.
     #[inline]
     #[must_use]
-    pub fn place(&self) -> (u32, u32) {
-        self.segment.place_of(self.id)
+    pub fn slot(&self) -> (u32, u32) {
+        self.segment.slot_of(self.id)
     }
 
     /// The task in another place of the same request.
     #[inline]
     #[must_use]
-    pub fn sibling(&self, place: u32) -> Option<Self> {
-        let (request, _) = self.place();
-        let exists = place <= self.segment.shape().branches();
-        exists.then(|| Self::new(self.segment, self.segment.id_of(request, place)))?
+    pub fn sibling(&self, slot: u32) -> Option<Self> {
+        let (request, _) = self.slot();
+        let exists = slot <= self.segment.shape().branches();
+        exists.then(|| Self::new(self.segment, self.segment.id_of(request, slot)))?
     }
 
     /// The tasks of its request.
     #[inline]
     pub(crate) fn family(&self) -> Family<'a, impl Fn(u32) -> Option<&'a Word> + use<'a>> {
-        let (segment, (request, _)) = (self.segment, self.place());
+        let (segment, (request, _)) = (self.segment, self.slot());
         Family {
             routes: segment.routes(),
             pending: segment.pending(request),
             // Places come from routes, whose branches are those of the shape.
-            word: move |place| Some(&segment.task_line(segment.id_of(request, place))?.word),
+            word: move |slot| Some(&segment.task_line(segment.id_of(request, slot))?.word),
         }
     }
 
@@ -254,7 +254,7 @@ impl<'a> Task<'a> {
     #[inline]
     #[must_use]
     pub fn request_word(&self) -> &'a Word {
-        let line = self.segment.task_line(self.place().0);
+        let line = self.segment.task_line(self.slot().0);
         line.map_or(&self.line.word, |request| &request.word)
     }
 
@@ -263,7 +263,7 @@ impl<'a> Task<'a> {
     #[must_use]
     pub fn begun_ns(&self) -> Option<u64> {
         // Relaxed: for show.
-        let tagged = self.segment.times(self.place().0)?.begun_ns.load(Ordering::Relaxed);
+        let tagged = self.segment.times(self.slot().0)?.begun_ns.load(Ordering::Relaxed);
         let of = self.request_word().peek().generation();
         (tagged != 0 && tagged as u16 == of).then_some(tagged & !u64::from(u16::MAX))
     }
@@ -272,7 +272,7 @@ impl<'a> Task<'a> {
     /// so that nothing need be written where no clock is read.
     #[inline]
     pub fn set_begun_ns(&self, now_ns: u64) {
-        if let Some(times) = self.segment.times(self.place().0) {
+        if let Some(times) = self.segment.times(self.slot().0) {
             let of = self.request_word().peek().generation();
             // Relaxed: for show.
             times.begun_ns.store(now_ns & !u64::from(u16::MAX) | u64::from(of), Ordering::Relaxed);
@@ -389,16 +389,16 @@ impl<'a> Filling<'a> {
 
     /// The in-line place.
     #[inline]
-    pub fn inline_place(&mut self) -> WritePlace<'_> {
-        self.held.inline_place()
+    pub fn inline_buffer(&mut self) -> WriteBuffer<'_> {
+        self.held.inline_buffer()
     }
 
     /// A block of at least `bytes` bytes.
     ///
     /// # Errors
     /// See [`PoolError`]; the request is as before.
-    pub fn block_place(&mut self, bytes: u64) -> Result<WritePlace<'_>, PoolError> {
-        self.held.block_place(bytes)
+    pub fn block_buffer(&mut self, bytes: u64) -> Result<WriteBuffer<'_>, PoolError> {
+        self.held.block_buffer(bytes)
     }
 
     /// How long the payload is that was written to the last place asked for.
@@ -506,7 +506,7 @@ impl<'a> Claimed<'a> {
     #[inline(never)]
     fn is_unwanted_branch(&self) -> bool {
         let task = self.held.task;
-        task.family().is_unwanted(task.place().1 - 1)
+        task.family().is_unwanted(task.slot().1 - 1)
     }
 
     /// Until when its request is worth working on, in monotonic nanoseconds; `None` for ever.
@@ -519,7 +519,7 @@ impl<'a> Claimed<'a> {
             return None;
         }
         // Relaxed: travels with [handed].
-        Some(task.segment.times(task.place().0)?.deadline_ns.load(Ordering::Relaxed))
+        Some(task.segment.times(task.slot().0)?.deadline_ns.load(Ordering::Relaxed))
     }
 
     /// Ends what [nobody wants](Self::is_abandoned): a request is freed, a branch arrives without an
@@ -530,7 +530,7 @@ impl<'a> Claimed<'a> {
     #[must_use]
     pub fn discard(mut self) -> Option<Join<'a>> {
         if self.held.task.is_branch() {
-            self.held.inline_place();
+            self.held.inline_buffer();
             self.held.set_length(0);
             return self.finish_branch(true);
         }
@@ -561,16 +561,16 @@ impl<'a> Claimed<'a> {
 
     /// The in-line place, over the input; no view of the payload can exist while it does.
     #[inline]
-    pub fn inline_place(&mut self) -> WritePlace<'_> {
-        self.held.inline_place()
+    pub fn inline_buffer(&mut self) -> WriteBuffer<'_> {
+        self.held.inline_buffer()
     }
 
     /// A block of at least `bytes` bytes; the input's own if it is large enough.
     ///
     /// # Errors
     /// See [`PoolError`]; the input is as before.
-    pub fn block_place(&mut self, bytes: u64) -> Result<WritePlace<'_>, PoolError> {
-        self.held.block_place(bytes)
+    pub fn block_buffer(&mut self, bytes: u64) -> Result<WriteBuffer<'_>, PoolError> {
+        self.held.block_buffer(bytes)
     }
 
     /// How long the payload is that was written to the last place asked for.

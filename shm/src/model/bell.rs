@@ -7,14 +7,14 @@ use crate::word::{Phase, State, Word};
 use std::sync::Arc;
 
 /// A request in a worker's hands, and its bit of the completions set.
-struct Place {
+struct Request {
     count: AtomicU32,
     waiters: AtomicU32,
     word: Word,
     bits: AtomicU64,
 }
 
-impl Place {
+impl Request {
     fn new() -> Arc<Self> {
         Arc::new(Self {
             count: AtomicU32::new(0),
@@ -63,17 +63,17 @@ impl Place {
 #[test]
 fn all_that_wait_are_told() {
     explore(|| {
-        let place = Place::new();
+        let request = Request::new();
         let others = [0, 1].map(|_| {
-            let place = place.clone();
-            spawn(move || place.wait(Place::is_free))
+            let request = request.clone();
+            spawn(move || request.wait(Request::is_free))
         });
         take_part();
-        place.free();
+        request.free();
         for other in others {
             other.join().unwrap();
         }
-        assert!(!place.bell().is_awaited());
+        assert!(!request.bell().is_awaited());
     });
 }
 
@@ -81,13 +81,13 @@ fn all_that_wait_are_told() {
 #[test]
 fn a_completion_is_told() {
     explore(|| {
-        let place = Place::new();
+        let request = Request::new();
         let reactor = {
-            let place = place.clone();
-            spawn(move || place.wait(|place| place.bits.swap(0, Ordering::SeqCst) != 0))
+            let request = request.clone();
+            spawn(move || request.wait(|request| request.bits.swap(0, Ordering::SeqCst) != 0))
         };
         take_part();
-        place.complete();
+        request.complete();
         reactor.join().unwrap();
     });
 }
@@ -97,21 +97,21 @@ fn a_completion_is_told() {
 #[test]
 fn who_would_tell_dies() {
     explore_deaths(|death| {
-        let place = Place::new();
+        let request = Request::new();
         let waiter = {
-            let place = place.clone();
-            spawn(move || place.wait(Place::is_free))
+            let request = request.clone();
+            spawn(move || request.wait(Request::is_free))
         };
         let victim = {
-            let (place, death) = (place.clone(), death.clone());
-            spawn(move || death.strikes(|| place.free()))
+            let (request, death) = (request.clone(), death.clone());
+            spawn(move || death.strikes(|| request.free()))
         };
         if victim.join().unwrap() {
-            let found = place.word.load();
+            let found = request.word.load();
             if found.owner() == Some(token(1)) {
-                assert!(place.word.free_if(found));
+                assert!(request.word.free_if(found));
             }
-            place.bell().ring();
+            request.bell().ring();
         }
         waiter.join().unwrap();
     });

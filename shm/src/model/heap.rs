@@ -162,7 +162,7 @@ impl Segment {
     }
 
     /// Scenes have no workers' places; but repair looks.
-    pub(crate) fn seat_of(&self, _place: u32) -> Option<(u32, u32)> {
+    pub(crate) fn seat_of(&self, _row: u32) -> Option<(u32, u32)> {
         None
     }
 
@@ -195,12 +195,12 @@ impl Segment {
         &self.pending[request as usize * words..][..words]
     }
 
-    pub(crate) fn place_of(&self, id: u32) -> (u32, u32) {
-        self.layout.place_of(id)
+    pub(crate) fn slot_of(&self, id: u32) -> (u32, u32) {
+        self.layout.slot_of(id)
     }
 
-    pub(crate) fn id_of(&self, request: u32, place: u32) -> u32 {
-        self.layout.id_of(request, place)
+    pub(crate) fn id_of(&self, request: u32, slot: u32) -> u32 {
+        self.layout.id_of(request, slot)
     }
 
     pub(crate) fn times(&self, request: u32) -> Option<&Times> {
@@ -230,7 +230,7 @@ fn info(next: Target) -> NodeInfo {
         facts: NodeFacts::default(),
         next,
         first_participant: 0,
-        places: 0,
+        rows: 0,
         role: Role::ThreadWorker,
         config: Extent::default(),
     }

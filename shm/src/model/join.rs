@@ -6,7 +6,7 @@
 //! is QUEUED: what a ring does is modelled in `repair`.
 
 use super::{explore, explore_deaths_within, explore_within, spawn, take_part, token};
-use crate::join::{Due as Found, Family};
+use crate::join::{Family, Ready};
 use crate::plan::{Fork, Member, Routes, Target};
 use crate::sync::{AtomicU32, AtomicU64, Ordering, fence, mortal};
 use crate::token::Token;
@@ -80,27 +80,27 @@ impl Request {
     }
 
     fn family<'a>(&'a self) -> Family<'a, impl Fn(u32) -> Option<&'a Word>> {
-        Family { routes: &self.routes, pending: &self.pending, word: |place| self.words.get(place as usize) }
+        Family { routes: &self.routes, pending: &self.pending, word: |slot| self.words.get(slot as usize) }
     }
 
-    fn word(&self, place: u32) -> &Word {
-        &self.words[place as usize]
+    fn word(&self, slot: u32) -> &Word {
+        &self.words[slot as usize]
     }
 
-    fn at(&self, place: u32) -> u32 {
-        self.at[place as usize].load(Ordering::Relaxed)
+    fn at(&self, slot: u32) -> u32 {
+        self.at[slot as usize].load(Ordering::Relaxed)
     }
 
-    fn set_at(&self, place: u32, at: u32) {
-        self.at[place as usize].store(at, Ordering::Relaxed);
+    fn set_at(&self, slot: u32, at: u32) {
+        self.at[slot as usize].store(at, Ordering::Relaxed);
     }
 
-    fn reads(&self, place: u32) {
-        self.payloads[place as usize].with(|_| ());
+    fn reads(&self, slot: u32) {
+        self.payloads[slot as usize].with(|_| ());
     }
 
-    fn writes(&self, place: u32) {
-        self.payloads[place as usize].with_mut(|_| ());
+    fn writes(&self, slot: u32) {
+        self.payloads[slot as usize].with_mut(|_| ());
     }
 
     /// A branch goes into a ring, and `worker` takes it out.
@@ -141,11 +141,11 @@ impl Request {
         self.act_on(due, me);
     }
 
-    fn act_on(&self, due: Found, me: Token) {
+    fn act_on(&self, due: Ready, me: Token) {
         match due {
-            Found::Nothing => {}
-            Found::Join { fork, .. } => self.join(fork, me),
-            Found::Reap(state) => self.reap(state),
+            Ready::Nothing => {}
+            Ready::Join { fork, .. } => self.join(fork, me),
+            Ready::Reap(state) => self.reap(state),
         }
     }
 
@@ -176,8 +176,8 @@ impl Request {
         self.joined(fork.parent, me);
     }
 
-    /// `Mover::join_again`: where an outcome may have been written over, none is read.
-    fn join_again(&self, index: u32, me: Token) {
+    /// `Mover::repeat_join`: where an outcome may have been written over, none is read.
+    fn repeat_join(&self, index: u32, me: Token) {
         let fork = &self.routes.forks[index as usize];
         let marked = |branch: u32| self.at(branch + 1) == FORKED | index;
         if let Some(branch) = fork.family().find(|&branch| marked(branch)) {
@@ -189,22 +189,22 @@ impl Request {
         }
     }
 
-    fn joined(&self, place: u32, me: Token) {
-        self.word(place).joined(me).unwrap();
-        let at = self.at(place);
+    fn joined(&self, slot: u32, me: Token) {
+        self.word(slot).joined(me).unwrap();
+        let at = self.at(slot);
         if at & JOINED != 0 {
             self.sweep_after(at & 0xFF);
         }
-        self.move_on(place, me);
+        self.move_on(slot, me);
     }
 
     fn sweep_after(&self, fork: u32) {
         self.joins[fork as usize].fetch_add(1, SeqCst);
-        self.sweep_again(fork);
+        self.repeat_sweep(fork);
     }
 
     /// `Task::sweep_after`: below a branch with a value there is nothing.
-    fn sweep_again(&self, fork: u32) {
+    fn repeat_sweep(&self, fork: u32) {
         let fork = &self.routes.forks[fork as usize];
         let failed = |branch: u32| {
             let state = self.word(branch + 1).peek();
@@ -215,8 +215,8 @@ impl Request {
     }
 
     /// What the layer above does with a task that is CLAIMED.
-    fn move_on(&self, place: u32, me: Token) {
-        let at = self.at(place);
+    fn move_on(&self, slot: u32, me: Token) {
+        let at = self.at(slot);
         let fork = |index: u32| &self.routes.forks[index as usize];
         if at & FORKED != 0 {
             self.fork_and_send(at & 0xFF, me);
@@ -226,7 +226,7 @@ impl Request {
             self.fork_and_send(next, me);
         } else {
             // A new branch is worked on at once; who worked on one is dead.
-            self.end(place, me, matches!(at, FAILED | NODE));
+            self.end(slot, me, matches!(at, FAILED | NODE));
         }
     }
 
@@ -237,8 +237,8 @@ impl Request {
         }
     }
 
-    fn end(&self, place: u32, me: Token, error: bool) {
-        if let Some(branch) = place.checked_sub(1) {
+    fn end(&self, slot: u32, me: Token, error: bool) {
+        if let Some(branch) = slot.checked_sub(1) {
             return self.end_branch(branch, me, error);
         }
         let done = self.word(0).finish_forked(me, token(CLIENT), error).unwrap();
@@ -307,13 +307,13 @@ impl Request {
     fn repair(&self, dead: Token, me: Token) {
         let left: Vec<State> = self.words.iter().map(Word::load).collect();
         let mut orphans = Vec::new();
-        for (place, state) in
+        for (slot, state) in
             (0..self.words.len() as u32).zip(left).rev().filter(|(_, state)| state.owner() == Some(dead))
         {
-            if place > 0 && self.act_on_branch(place, state, me, &mut orphans) {
+            if slot > 0 && self.act_on_branch(slot, state, me, &mut orphans) {
                 continue;
             }
-            let word = self.word(place);
+            let word = self.word(slot);
             match state.due(state.phase() == Some(Phase::Queued)) {
                 Due::Free => {
                     assert_eq!(state.phase(), Some(Phase::Done));
@@ -324,14 +324,14 @@ impl Request {
                     }
                 }
                 Due::Answer if word.take_over(state, me).is_some() => {
-                    let at = self.at(place);
+                    let at = self.at(slot);
                     if at & JOINED != 0 {
-                        self.sweep_again(at & 0xFF);
+                        self.repeat_sweep(at & 0xFF);
                     }
-                    orphans.push(Orphan::Task(place));
+                    orphans.push(Orphan::Task(slot));
                 }
                 Due::Join if word.take_over(state, me).is_some() => {
-                    let at = self.at(place);
+                    let at = self.at(slot);
                     if at & FORKED != 0 {
                         orphans.push(Orphan::Join(at & 0xFF));
                     } else {
@@ -339,7 +339,7 @@ impl Request {
                         if at & JOINED != 0 {
                             self.sweep_after(at & 0xFF);
                         }
-                        orphans.push(Orphan::Task(place));
+                        orphans.push(Orphan::Task(slot));
                     }
                 }
                 _ => {}
@@ -347,25 +347,25 @@ impl Request {
         }
         for orphan in orphans {
             match orphan {
-                Orphan::Task(place) => self.move_on(place, me),
-                Orphan::Join(fork) => self.join_again(fork, me),
+                Orphan::Task(slot) => self.move_on(slot, me),
+                Orphan::Join(fork) => self.repeat_join(fork, me),
             }
         }
         self.word(0).wake_spuriously();
     }
 
-    fn act_on_branch(&self, place: u32, state: State, me: Token, orphans: &mut Vec<Orphan>) -> bool {
-        let word = self.word(place);
-        let branch = place - 1;
+    fn act_on_branch(&self, slot: u32, state: State, me: Token, orphans: &mut Vec<Orphan>) -> bool {
+        let word = self.word(slot);
+        let branch = slot - 1;
         match state.phase() {
-            Some(Phase::Claimed) if self.at(place) == NEW => {
+            Some(Phase::Claimed) if self.at(slot) == NEW => {
                 let (_, fork) = self.routes.fork_of(branch).unwrap();
                 let parent = self.word(fork.parent).load();
                 if parent.phase() == Some(Phase::Claimed) && parent.owner() == state.owner() {
                     self.family().clear(branch);
                     word.free_if(state);
                 } else if word.take_over(state, me).is_some() {
-                    orphans.push(Orphan::Task(place));
+                    orphans.push(Orphan::Task(slot));
                 }
                 true
             }
@@ -376,7 +376,7 @@ impl Request {
                         true => self.family().arrive(branch, me, state.is_error()),
                         false => self.family().look(branch, me, state.is_error()),
                     };
-                    if let Found::Join { fork, .. } = due {
+                    if let Ready::Join { fork, .. } = due {
                         orphans.push(Orphan::Join(fork));
                     } else {
                         self.act_on(due, me);

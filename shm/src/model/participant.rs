@@ -8,7 +8,7 @@ use std::io;
 use std::sync::Arc;
 
 /// A place whose first incarnation has died.
-struct Place {
+struct Row {
     entries: [Entry; 2],
     /// Whether the byte of the successor is held.
     lease: Grave,
@@ -16,7 +16,7 @@ struct Place {
     word: AtomicU32,
 }
 
-impl Place {
+impl Row {
     fn new() -> Arc<Self> {
         let entries = [Entry::new(), Entry::new()];
         assert_eq!(entries[1].prepare(1), token(1));
@@ -50,19 +50,19 @@ impl Place {
 fn a_successor_is_not_taken_for_the_dead() {
     for kernel_tells in [true, false] {
         explore(move || {
-            let place = Place::new();
+            let row = Row::new();
             let server = {
-                let place = place.clone();
-                spawn(move || place.succeed())
+                let row = row.clone();
+                spawn(move || row.succeed())
             };
             take_part();
             for _ in 0..2 {
-                let named = Token::from_raw(place.word.load(Ordering::Acquire)).unwrap();
-                let dead = place.is_dead(named, kernel_tells);
+                let named = Token::from_raw(row.word.load(Ordering::Acquire)).unwrap();
+                let dead = row.is_dead(named, kernel_tells);
                 assert!(dead == (named == token(1)) || !dead && !kernel_tells, "{named}");
             }
             let next = server.join().unwrap();
-            assert!(place.is_dead(token(1), kernel_tells) && !place.is_dead(next, kernel_tells));
+            assert!(row.is_dead(token(1), kernel_tells) && !row.is_dead(next, kernel_tells));
         });
     }
 }

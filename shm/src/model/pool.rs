@@ -26,7 +26,7 @@ fn live(segment: &Segment, id: u32, times: u32) -> bool {
     for _ in 0..times {
         let request = task(segment, id);
         let mut filling = request.begin(token(id));
-        let has_it = filling.block_place(BLOCK_BYTES).is_ok();
+        let has_it = filling.block_buffer(BLOCK_BYTES).is_ok();
         let owned = request.blocks(request.word().peek().generation()).count() == 1;
         assert_eq!(has_it, owned, "swept under its owner's hands");
         filling.abandon();
@@ -89,7 +89,7 @@ fn a_repairer_dies_over_a_block() {
             let pool = pool();
             let mut filling = task(&pool, 0).begin(token(0));
             match recorded {
-                true => drop(filling.block_place(BLOCK_BYTES).unwrap()),
+                true => drop(filling.block_buffer(BLOCK_BYTES).unwrap()),
                 false => drop(crate::pool::claim(&pool, 0, 0, BLOCK_BYTES).unwrap()),
             }
             let victim = {

@@ -14,8 +14,8 @@
 //! there. Nobody but the file's owner can do that, since its mode lets nobody else write.
 #![expect(unsafe_code, reason = "reading a header that another program may have written")]
 
+use super::location::Location;
 use super::node::NodeInfo;
-use super::place::Place;
 use super::{MEMBER_BYTES, Mapping, Segment, TARGET_BYTES};
 use crate::doorbell;
 use crate::fields::InSegment;
@@ -24,7 +24,7 @@ use crate::layout::{
     SwitchDescriptor,
 };
 use crate::participant::{Lease, Role, SERVER};
-use crate::plan::{Fork, Member, PlanError, Routes, Switch, Target};
+use crate::plan::{Fork, ForkMember, PlanError, Routes, Switch, Target};
 use crate::sync::{AtomicU32, Ordering};
 use crate::sys;
 use crate::sys::birth::Birth;
@@ -271,9 +271,9 @@ struct Mapped {
 }
 
 impl Mapped {
-    fn join(self, place: Place, lease: Lease) -> Result<Segment, AttachError> {
-        let path = place.path();
-        let mut segment = Segment::over(self.mapping, self.base, self.layout, place, self.file, lease);
+    fn join(self, location: Location, lease: Lease) -> Result<Segment, AttachError> {
+        let path = location.path();
+        let mut segment = Segment::over(self.mapping, self.base, self.layout, location, self.file, lease);
         segment.read_plan().map_err(|why| AttachError::Foreign { path, why })?;
         Ok(segment)
     }
@@ -284,8 +284,8 @@ impl Segment {
     ///
     /// # Errors
     /// See [`AttachError`].
-    pub fn attach(place: Place, payload_format: u64) -> Result<Self, AttachError> {
-        Self::open(place, Some(payload_format))
+    pub fn attach(location: Location, payload_format: u64) -> Result<Self, AttachError> {
+        Self::open(location, Some(payload_format))
     }
 
     /// Maps an existing segment only to look at it: the pages are read-only, and whatever its payload
@@ -293,12 +293,12 @@ impl Segment {
     ///
     /// # Errors
     /// See [`AttachError`].
-    pub fn inspect(place: Place) -> Result<Self, AttachError> {
-        Self::open(place, None)
+    pub fn inspect(location: Location) -> Result<Self, AttachError> {
+        Self::open(location, None)
     }
 
-    fn open(place: Place, payload_format: Option<u64>) -> Result<Self, AttachError> {
-        let path = place.path();
+    fn open(location: Location, payload_format: Option<u64>) -> Result<Self, AttachError> {
+        let path = location.path();
         let system = |what| {
             let path = path.clone();
             move |error| AttachError::System { what, path, error }
@@ -313,8 +313,8 @@ impl Segment {
         let meta = file.metadata().map_err(system("look at"))?;
         let vetting = Vetting { user: sys::process::user_id(), only_looks: !write };
         vetting.vet(&path, &meta)?;
-        let segment = Self::map_checked(&place, file, &meta, payload_format)?;
-        let lease_path = place.lease_path();
+        let segment = Self::map_checked(&location, file, &meta, payload_format)?;
+        let lease_path = location.lease_path();
         check_mode(&path, &meta)?;
         let of_lease = |what| {
             let path = lease_path.clone();
@@ -325,7 +325,7 @@ impl Segment {
             vetting.vet(&lease_path, &meta)?;
             check_mode(&lease_path, &meta)?;
         }
-        segment.join(place, lease)
+        segment.join(location, lease)
     }
 
     /// Maps a segment whose descriptors this process was given by its server, to take part in it: whatever has become
@@ -333,20 +333,25 @@ impl Segment {
     ///
     /// # Errors
     /// See [`AttachError`].
-    pub fn adopt(place: Place, payload_format: u64, file: File, lease: Lease) -> Result<Self, AttachError> {
-        let path = place.path();
+    pub fn adopt(
+        location: Location,
+        payload_format: u64,
+        file: File,
+        lease: Lease,
+    ) -> Result<Self, AttachError> {
+        let path = location.path();
         let meta = file.metadata().map_err(|error| AttachError::System { what: "look at", path, error })?;
-        Self::map_checked(&place, file, &meta, Some(payload_format))?.join(place, lease)
+        Self::map_checked(&location, file, &meta, Some(payload_format))?.join(location, lease)
     }
 
     /// Maps a file, and checks its header.
     fn map_checked(
-        place: &Place,
+        location: &Location,
         file: File,
         meta: &Metadata,
         payload_format: Option<u64>,
     ) -> Result<Mapped, AttachError> {
-        let path = place.path();
+        let path = location.path();
         let foreign = |why| AttachError::Foreign { path: path.clone(), why };
         if meta.len() < PAGE as u64 {
             return Err(foreign(NotASegment::Short { bytes: meta.len() }));
@@ -373,7 +378,7 @@ impl Segment {
         mapping: Mapping,
         base: NonNull<u8>,
         layout: Layout,
-        place: Place,
+        location: Location,
         file: File,
         lease: Lease,
     ) -> Self {
@@ -381,7 +386,7 @@ impl Segment {
         let (birth, owner) = (Birth::here(), None);
         static MAPPED: AtomicU32 = AtomicU32::new(0);
         let number = MAPPED.fetch_add(1, Ordering::Relaxed); // Relaxed: only to be told apart
-        Self { base, layout, nodes, routes, place, file, lease, birth, owner, number, _mapping: mapping }
+        Self { base, layout, nodes, routes, location, file, lease, birth, owner, number, _mapping: mapping }
     }
 
     /// Reads and checks the plan.
@@ -417,26 +422,25 @@ impl Segment {
     }
 
     fn read_forks(&self, budget: &Budget) -> Result<Vec<Fork>, NotASegment> {
-        let read = |index| {
-            let d: ForkDescriptor = self.descriptor(self.layout.forks, index);
-            let part = Target::Fork(index);
-            let members = self.numbers(part, d.members, budget)?;
-            let member = |&[entry, root_bytes, root_align]: &[u32; MEMBER_BYTES / TARGET_BYTES]| Member {
-                entry: Target::from_raw(entry),
-                root_bytes,
-                root_align,
+        let read =
+            |index| {
+                let d: ForkDescriptor = self.descriptor(self.layout.forks, index);
+                let part = Target::Fork(index);
+                let members = self.numbers(part, d.members, budget)?;
+                let member = |&[entry, root_bytes, root_align]: &[u32; MEMBER_BYTES / TARGET_BYTES]| {
+                    ForkMember { entry: Target::from_raw(entry), root_bytes, root_align }
+                };
+                Ok(Fork {
+                    name: self.text(part, d.name, budget)?,
+                    fail_fast: d.fail_fast.is_set(),
+                    form: d.form,
+                    parent: d.parent,
+                    first: d.first,
+                    end: d.end,
+                    next: Target::from_raw(d.next),
+                    members: members.as_chunks().0.iter().map(member).collect(),
+                })
             };
-            Ok(Fork {
-                name: self.text(part, d.name, budget)?,
-                fail_fast: d.fail_fast.is_set(),
-                form: d.form,
-                parent: d.parent,
-                first: d.first,
-                end: d.end,
-                next: Target::from_raw(d.next),
-                members: members.as_chunks().0.iter().map(member).collect(),
-            })
-        };
         (0..self.layout.shape.forks).map(read).collect()
     }
 
@@ -468,15 +472,15 @@ impl Segment {
                 let part = Target::Node(index);
                 let workers = |fault| Err(NotASegment::Workers { node: index, fault });
                 let d: NodeDescriptor = self.descriptor(self.layout.node_descriptors, index);
-                if d.places as usize > doorbell::WORKER_LIMIT || d.places > participants - first {
+                if d.rows as usize > doorbell::WORKER_LIMIT || d.rows > participants - first {
                     return workers("outside the participant table");
                 }
                 if d.first_participant != first {
                     return workers("that are not those after the last one's");
                 }
-                first += d.places;
+                first += d.rows;
                 d.facts.check().map_err(|error| NotASegment::Node { node: index, error })?;
-                if !d.places.is_multiple_of(d.facts.threads) {
+                if !d.rows.is_multiple_of(d.facts.threads) {
                     return workers("with a fraction of a thread");
                 }
                 budget.spend(d.config.bytes)?;
@@ -489,7 +493,7 @@ impl Segment {
                     facts: d.facts,
                     next: Target::from_raw(d.next),
                     first_participant: d.first_participant,
-                    places: d.places,
+                    rows: d.rows,
                     role: if d.in_threads == 0 { Role::ProcessWorker } else { Role::ThreadWorker },
                     config: d.config,
                 })

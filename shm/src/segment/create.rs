@@ -2,7 +2,7 @@
 #![expect(unsafe_code, reason = "writing the pages before anybody else has them")]
 
 use super::attach::NotASegment;
-use super::place::{MODE, NameError, Place, posix_name};
+use super::location::{Location, MODE, NameError, posix_name};
 use super::stale::remove_stale;
 use super::{MEMBER_BYTES, Mapping, Owner, Removal, Run, Segment, TARGET_BYTES};
 use crate::doorbell::WORKER_LIMIT;
@@ -64,7 +64,7 @@ pub struct NodeSpec {
 
 impl NodeSpec {
     /// How many places its workers have: one for each thread of each of them.
-    fn places(&self) -> usize {
+    fn rows(&self) -> usize {
         self.workers.len() * self.facts.threads as usize
     }
 }
@@ -203,15 +203,10 @@ fn blob_bytes(spec: &Spec) -> u64 {
 fn shape_of(spec: &Spec) -> Result<Shape, ShapeError> {
     for node in &spec.nodes {
         node.facts.check()?;
-        within(
-            "number of workers of a node, threads included",
-            node.places() as u64,
-            0,
-            WORKER_LIMIT as u64,
-        )?;
+        within("number of workers of a node, threads included", node.rows() as u64, 0, WORKER_LIMIT as u64)?;
     }
     let mut shape = Shape {
-        participants: 1 + spec.nodes.iter().map(|n| n.places() as u32).sum::<u32>(),
+        participants: 1 + spec.nodes.iter().map(|n| n.rows() as u32).sum::<u32>(),
         nodes: spec.nodes.len() as u32,
         requests: spec.requests,
         tasks_per_request: spec.tasks_per_request,
@@ -242,23 +237,23 @@ impl Segment {
     ///
     /// # Errors
     /// See [`CreateError`]; nothing is left behind.
-    pub fn create(place: Place, spec: &Spec) -> Result<Self, CreateError> {
+    pub fn create(location: Location, spec: &Spec) -> Result<Self, CreateError> {
         let shape = shape_of(spec)?;
         let layout = Layout::new(&shape)?;
         let nexts: Vec<Target> = spec.nodes.iter().map(|node| node.next).collect();
         Routes::new(spec.forks.clone(), spec.switches.clone(), &nexts, shape.branches())
             .map_err(CreateError::Plan)?;
         // From here on it is the same file for whoever is told of it, wherever they are.
-        let place = place.absolute().map_err(|error| CreateError::System {
+        let location = location.absolute().map_err(|error| CreateError::System {
             what: "use the path",
-            path: place.path(),
+            path: location.path(),
             error,
         })?;
-        let path = place.path();
-        let lease_path = place.lease_path();
+        let path = location.path();
+        let lease_path = location.lease_path();
         let lease = match Lease::acquire_to_serve(&lease_path) {
             Ok(Some(lease)) => lease,
-            Ok(None) => return Err(CreateError::InUse { pid: server_pid(&place), path }),
+            Ok(None) => return Err(CreateError::InUse { pid: server_pid(&location), path }),
             Err(LeaseError::Owner { owner }) => {
                 let user = sys::process::user_id();
                 return Err(CreateError::Owner { path: lease_path, owner, user });
@@ -269,7 +264,7 @@ impl Segment {
             }
         };
         crash_point!("create.leased");
-        let made = remove_stale(&path).and_then(|()| make_file(&place, &path, layout.total_bytes as u64));
+        let made = remove_stale(&path).and_then(|()| make_file(&location, &path, layout.total_bytes as u64));
         let made = made.and_then(|(mapping, file)| {
             let directory = path.parent().unwrap_or(Path::new("/"));
             let directory = sys::image::open_directory(directory)
@@ -289,7 +284,7 @@ impl Segment {
             }
         };
         let base = NonNull::new(mapping.as_ptr()).expect("a mapping is not at null");
-        let mut segment = Self::over(mapping, base, layout, place, file, lease);
+        let mut segment = Self::over(mapping, base, layout, location, file, lease);
         segment.owner = Some(Owner { removal: Removal::In(directory).into() });
         crash_point!("create.mapped");
         segment.initialise(spec)?;
@@ -322,11 +317,11 @@ impl Segment {
                 config: put(&node.config),
                 facts: node.facts,
                 first_participant: first,
-                places: node.places() as u32,
+                rows: node.rows() as u32,
                 next: node.next.raw(),
                 in_threads: u32::from(node.role == Role::ThreadWorker),
             });
-            first += node.places() as u32;
+            first += node.rows() as u32;
         }
         let mut numbers = |numbers: &mut dyn Iterator<Item = u32>| {
             put(&numbers.flat_map(u32::to_le_bytes).collect::<Vec<u8>>())
@@ -375,7 +370,7 @@ impl Segment {
         crash_point!("create.descriptors");
         let entries = self.participants();
         for (node, descriptor) in spec.nodes.iter().zip(&descriptors) {
-            for number in 0..descriptor.places {
+            for number in 0..descriptor.rows {
                 let entry = &entries[(descriptor.first_participant + number) as usize];
                 entry.assign(&node.workers[(number / node.facts.threads) as usize]);
             }
@@ -386,7 +381,7 @@ impl Segment {
         server.set_life(Life::Ready);
         crash_point!("create.server");
 
-        let name = self.place.to_text();
+        let name = self.location.to_text();
         let name = name.as_bytes();
         let created = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         // SAFETY: the header is at the base, page-aligned; nobody else has the segment yet.
@@ -408,12 +403,12 @@ impl Segment {
         self.header().magic.store(MAGIC, Ordering::Release); // [finished]
         crash_point!("create.magic");
         // What we have just written, unless somebody has written over it since.
-        self.read_plan().map_err(|why| CreateError::Overwritten { path: self.place.path(), why })
+        self.read_plan().map_err(|why| CreateError::Overwritten { path: self.location.path(), why })
     }
 }
 
 /// Creates the file exclusively, with all its pages, and maps it.
-fn make_file(place: &Place, path: &Path, bytes: u64) -> Result<(Mapping, File), CreateError> {
+fn make_file(location: &Location, path: &Path, bytes: u64) -> Result<(Mapping, File), CreateError> {
     let directory =
         path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_path_buf();
     let system = |what| move |error| CreateError::System { what, path: path.to_path_buf(), error };
@@ -467,16 +462,17 @@ fn make_file(place: &Place, path: &Path, bytes: u64) -> Result<(Mapping, File), 
     };
     let mut options = OpenOptions::new();
     options.read(true).write(true).custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC);
-    match place {
-        Place::Named(_) => {
-            let mut shmem = ShmemConf::new().os_id(posix_name(place)).size(bytes as usize).create().map_err(
-                |e| match e {
-                    ShmemError::MapCreateFailed(code) | ShmemError::UnknownOsError(code) => {
-                        system("create")(io::Error::from_raw_os_error(code.cast_signed()))
+    match location {
+        Location::Named(_) => {
+            let mut shmem =
+                ShmemConf::new().os_id(posix_name(location)).size(bytes as usize).create().map_err(|e| {
+                    match e {
+                        ShmemError::MapCreateFailed(code) | ShmemError::UnknownOsError(code) => {
+                            system("create")(io::Error::from_raw_os_error(code.cast_signed()))
+                        }
+                        other => system("create")(io::Error::other(other)),
                     }
-                    other => system("create")(io::Error::other(other)),
-                },
-            )?;
+                })?;
             shmem.set_owner(false); // it is removed here, or under the lease
             crash_point!("create.named");
             let reserved = whatever_the_umask(path)
@@ -488,7 +484,7 @@ fn make_file(place: &Place, path: &Path, bytes: u64) -> Result<(Mapping, File), 
             }
             reserved.map(|file| (Mapping::Named(shmem), file))
         }
-        Place::File(_) => {
+        Location::File(_) => {
             let file = options.create_new(true).mode(MODE).open(path).map_err(system("create"))?;
             crash_point!("create.file");
             let mapped = whatever_the_umask(path)
@@ -514,6 +510,6 @@ fn whatever_the_umask(path: &Path) -> io::Result<()> {
 }
 
 /// The server's pid of a segment that is in use, for the error message.
-fn server_pid(place: &Place) -> Option<u32> {
-    Some(Segment::inspect(place.clone()).ok()?.participants()[SERVER as usize].pid())
+fn server_pid(location: &Location) -> Option<u32> {
+    Some(Segment::inspect(location.clone()).ok()?.participants()[SERVER as usize].pid())
 }

@@ -31,15 +31,15 @@
 
 mod attach;
 mod create;
+mod location;
 mod node;
-mod place;
 mod stale;
 
 pub use crate::bell::{Awaiting, SharedBell};
 pub use attach::{AttachError, NotASegment};
 pub use create::{CreateError, NodeSpec, Spec};
+pub use location::{Location, NAME_PREFIX, NAMED_DIRECTORY, NameError};
 pub use node::{Node, NodeInfo};
-pub use place::{NAME_PREFIX, NAMED_DIRECTORY, NameError, Place};
 pub use stale::{Found, Removed, is_live, list, remove_if_stale};
 
 use crate::doorbell;
@@ -123,7 +123,7 @@ pub struct Segment {
     layout: Layout,
     nodes: Vec<NodeInfo>,
     routes: Routes,
-    place: Place,
+    location: Location,
     /// The segment's file, as it was opened: its name may be another's by now.
     file: File,
     lease: Lease,
@@ -146,7 +146,7 @@ unsafe impl Sync for Segment {}
 impl core::fmt::Debug for Segment {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.debug_struct("Segment")
-            .field("place", &self.place)
+            .field("location", &self.location)
             .field("bytes", &self.layout.total_bytes)
             .finish_non_exhaustive()
     }
@@ -181,8 +181,8 @@ impl Segment {
 
     /// Where it lies.
     #[must_use]
-    pub fn place(&self) -> &Place {
-        &self.place
+    pub fn location(&self) -> &Location {
+        &self.location
     }
 
     /// The numbers its layout follows from.
@@ -255,27 +255,27 @@ impl Segment {
     /// Which node a worker's place in the participant table belongs to, and which of that node's places it is:
     /// its number at the node's doorbell.
     #[must_use]
-    pub fn seat_of(&self, place: u32) -> Option<(u32, u32)> {
+    pub fn seat_of(&self, row: u32) -> Option<(u32, u32)> {
         (0..).zip(&self.nodes).find_map(|(node, info)| {
-            let number = place.checked_sub(info.first_participant)?;
-            (number < info.places).then_some((node, number))
+            let number = row.checked_sub(info.first_participant)?;
+            (number < info.rows).then_some((node, number))
         })
     }
 
     /// What kind of participant has a place; `None` if nobody has. By the plan, as [`seat_of`](Self::seat_of).
     #[must_use]
-    pub fn role_of(&self, place: u32) -> Option<Role> {
-        match place {
+    pub fn role_of(&self, row: u32) -> Option<Role> {
+        match row {
             SERVER => Some(Role::Server),
-            _ => Some(self.worker_of(place)?.0.role),
+            _ => Some(self.worker_of(row)?.0.role),
         }
     }
 
     /// Which of its node's workers has a place, and which of that worker's threads. By the plan, as
     /// [`seat_of`](Self::seat_of).
     #[must_use]
-    pub fn worker_of(&self, place: u32) -> Option<(&NodeInfo, u32, u32)> {
-        let (node, number) = self.seat_of(place)?;
+    pub fn worker_of(&self, row: u32) -> Option<(&NodeInfo, u32, u32)> {
+        let (node, number) = self.seat_of(row)?;
         let info = self.nodes.get(node as usize)?;
         let threads = info.facts.threads;
         Some((info, number / threads, number % threads))
@@ -401,14 +401,14 @@ impl Segment {
 
     /// The request that a task belongs to, and its place in that.
     #[inline]
-    pub(crate) fn place_of(&self, id: u32) -> (u32, u32) {
-        self.layout.place_of(id)
+    pub(crate) fn slot_of(&self, id: u32) -> (u32, u32) {
+        self.layout.slot_of(id)
     }
 
     /// The task in a place of a request.
     #[inline]
-    pub(crate) fn id_of(&self, request: u32, place: u32) -> u32 {
-        self.layout.id_of(request, place)
+    pub(crate) fn id_of(&self, request: u32, slot: u32) -> u32 {
+        self.layout.id_of(request, slot)
     }
 
     /// A request's times; `None` if there is no such request.
@@ -494,12 +494,13 @@ impl Segment {
         let Some(owner) = self.owner.as_ref().filter(|_| self.birth.is_here()) else { return Ok(()) };
         // A second one waits for the first: when either returns, they are gone.
         let mut removal = owner.removal();
-        let remove = |directory: &File| remove_held(&self.place, directory, &self.file, self.lease.probe());
+        let remove =
+            |directory: &File| remove_held(&self.location, directory, &self.file, self.lease.probe());
         let removed = match &*removal {
             Removal::Done => Ok(()),
             Removal::In(directory) => remove(directory).map(drop),
             Removal::ByPath => {
-                let path = self.place.path();
+                let path = self.location.path();
                 open_directory(path.parent().unwrap_or(Path::new("/"))).and_then(|directory| {
                     match remove(&directory)? {
                         true => Ok(()),
@@ -519,8 +520,8 @@ impl Segment {
 ///
 /// # Errors
 /// If this process may not do so.
-pub fn remove_held(place: &Place, directory: &File, segment: &File, lease: &File) -> io::Result<bool> {
-    let (path, lease_path) = (place.path(), place.lease_path());
+pub fn remove_held(location: &Location, directory: &File, segment: &File, lease: &File) -> io::Result<bool> {
+    let (path, lease_path) = (location.path(), location.lease_path());
     let name = |path: &Path| path.file_name().unwrap_or_default().to_owned();
     let segment_was = remove_from(directory, &name(&path), segment)?;
     crash_point!("remove.segment");
@@ -589,7 +590,7 @@ mod tests {
     #[test]
     fn every_error_is_one_line_with_its_reason() {
         let system = || io::Error::from_raw_os_error(libc::EAGAIN);
-        let name = Place::named("a\nb").expect_err("no name");
+        let name = Location::named("a\nb").expect_err("no name");
         let shape = ShapeError { what: "it", value: 3, least: 1, most: 2 };
         let created = [
             CreateError::Name(name),

@@ -24,7 +24,7 @@ pub struct NodeInfo {
     /// The place of the first worker in the participant table.
     pub first_participant: u32,
     /// How many places its workers have: one for each thread of each of them.
-    pub places: u32,
+    pub rows: u32,
     /// What kind of participants its workers are.
     pub role: Role,
     pub(super) config: Extent,
@@ -85,7 +85,7 @@ impl<'a> Node<'a> {
     #[must_use]
     pub fn workers(&self) -> &'a [Entry] {
         let first = self.info.first_participant as usize;
-        &self.segment.participants()[first..first + self.info.places as usize]
+        &self.segment.participants()[first..first + self.info.rows as usize]
     }
 
     /// The bell of one of its workers.

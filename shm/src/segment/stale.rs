@@ -1,7 +1,7 @@
 //! Segments whose server has died: finding and removing them, and nothing else.
 
 use super::create::CreateError;
-use super::place::{MODE, NAME_PREFIX, NAMED_DIRECTORY, Place};
+use super::location::{Location, MODE, NAME_PREFIX, NAMED_DIRECTORY};
 use crate::layout::{LAYOUT_VERSION, MAGIC, PAGE};
 use crate::participant::{Lease, LeaseError};
 use crate::sys;
@@ -15,7 +15,7 @@ use std::path::Path;
 #[non_exhaustive]
 pub struct Found {
     /// Where it lies.
-    pub place: Place,
+    pub location: Location,
     /// Whether its server lives.
     pub live: bool,
 }
@@ -31,14 +31,14 @@ pub fn list() -> io::Result<Vec<Found>> {
         let Some(name) = name.to_str().and_then(|n| n.strip_prefix(NAME_PREFIX)) else { continue };
         names.insert(name.strip_suffix(".lease").unwrap_or(name).to_string());
     }
-    let places = names.iter().filter_map(|name| Place::named(name).ok());
-    Ok(places.map(|place| Found { live: is_live(&place), place }).collect())
+    let places = names.iter().filter_map(|name| Location::named(name).ok());
+    Ok(places.map(|location| Found { live: is_live(&location), location }).collect())
 }
 
 /// Whether the server of a segment lives: its lease is held, or may not be asked, as another user's.
 #[must_use]
-pub fn is_live(place: &Place) -> bool {
-    match Lease::open(&place.lease_path()) {
+pub fn is_live(location: &Location) -> bool {
+    match Lease::open(&location.lease_path()) {
         Ok(lease) => lease.is_served().unwrap_or(true),
         Err(e) => e.kind() == io::ErrorKind::PermissionDenied,
     }
@@ -63,32 +63,32 @@ pub enum Removed {
 ///
 /// # Errors
 /// What the operating system says; `PermissionDenied` for another user's files.
-pub fn remove_if_stale(place: &Place, dry_run: bool) -> io::Result<Removed> {
+pub fn remove_if_stale(location: &Location, dry_run: bool) -> io::Result<Removed> {
     let of = |path: &Path| std::fs::symlink_metadata(path).ok();
     let user = sys::process::user_id();
-    let Some(meta) = of(&place.path()).or_else(|| of(&place.lease_path())) else {
-        return remove_as(user, place, dry_run);
+    let Some(meta) = of(&location.path()).or_else(|| of(&location.lease_path())) else {
+        return remove_as(user, location, dry_run);
     };
     match meta.uid() {
-        owner if owner == user => remove_as(user, place, dry_run),
+        owner if owner == user => remove_as(user, location, dry_run),
         owner if user == 0 => {
-            sys::process::on_files_as(owner, meta.gid(), || remove_as(owner, place, dry_run))?
+            sys::process::on_files_as(owner, meta.gid(), || remove_as(owner, location, dry_run))?
         }
         owner => Err(io::Error::new(io::ErrorKind::PermissionDenied, LeaseError::Owner { owner })),
     }
 }
 
 /// The same of files that are this user's, for who has that user's rights.
-fn remove_as(user: u32, place: &Place, dry_run: bool) -> io::Result<Removed> {
-    let path = place.path();
+fn remove_as(user: u32, location: &Location, dry_run: bool) -> io::Result<Removed> {
+    let path = location.path();
     let exists = std::fs::symlink_metadata(&path).is_ok();
     if exists && !is_segment_file(&path, user).unwrap_or(false) {
         return Ok(Removed::Foreign);
     }
     if dry_run {
-        return Ok(if is_live(place) { Removed::Live } else { Removed::Stale });
+        return Ok(if is_live(location) { Removed::Live } else { Removed::Stale });
     }
-    let lease = match Lease::acquire(&place.lease_path(), user) {
+    let lease = match Lease::acquire(&location.lease_path(), user) {
         Ok(Some(lease)) => lease,
         Ok(None) => return Ok(Removed::Live),
         Err(LeaseError::System(e)) => return Err(e),

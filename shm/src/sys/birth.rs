@@ -139,8 +139,8 @@ extern "C" fn in_child() {
 pub fn run_in_children(hook: fn()) {
     let _ = Birth::here();
     let hook = hook as *mut ();
-    for place in &HOOK {
-        match place.compare_exchange(ptr::null_mut(), hook, Ordering::AcqRel, Ordering::Acquire) {
+    for hooked in &HOOK {
+        match hooked.compare_exchange(ptr::null_mut(), hook, Ordering::AcqRel, Ordering::Acquire) {
             Ok(_) => return,
             Err(there) if there == hook => return,
             Err(_) => {}

@@ -161,7 +161,7 @@ pub fn beyond_standard(file: File) -> io::Result<File> {
 ///
 /// # Errors
 /// What the first way says.
-pub fn open_again(file: &File, path: &Path) -> io::Result<File> {
+pub fn reopen(file: &File, path: &Path) -> io::Result<File> {
     let mut options = File::options();
     options.read(true).write(true).custom_flags(libc::O_CLOEXEC | libc::O_NONBLOCK);
     let error = match options.open(format!("/proc/self/fd/{}", file.as_raw_fd())) {

@@ -6,9 +6,9 @@ use ringmill_shm::arena::{Claimed, Done, Filling, Task};
 use ringmill_shm::layout::{Class, NodeFacts};
 use ringmill_shm::participant::{Entry, Life, Role};
 use ringmill_shm::party::{Participant, Reader};
-use ringmill_shm::plan::{Fork, Member, Target};
+use ringmill_shm::plan::{Fork, ForkMember, Target};
 use ringmill_shm::repair::{Orphan, Summary};
-use ringmill_shm::segment::{AttachError, NodeSpec, Place, Segment, Spec};
+use ringmill_shm::segment::{AttachError, Location, NodeSpec, Segment, Spec};
 use ringmill_shm::token::Token;
 use ringmill_shm::word::Phase;
 use std::fs::File;
@@ -25,27 +25,27 @@ pub fn unique_name() -> String {
 }
 
 /// A location, of which the test removes all files in the end.
-pub struct TestPlace {
-    pub place: Place,
+pub struct TestLocation {
+    pub location: Location,
     _directory: Option<tempfile::TempDir>,
 }
 
-impl TestPlace {
+impl TestLocation {
     pub fn named() -> Self {
-        Self { place: Place::named(&unique_name()).unwrap(), _directory: None }
+        Self { location: Location::named(&unique_name()).unwrap(), _directory: None }
     }
 
     pub fn file() -> Self {
         let directory = tempfile::tempdir().unwrap();
-        Self { place: Place::File(directory.path().join("segment")), _directory: Some(directory) }
+        Self { location: Location::File(directory.path().join("segment")), _directory: Some(directory) }
     }
 
     pub fn path(&self) -> PathBuf {
-        self.place.path()
+        self.location.path()
     }
 
     pub fn lease_path(&self) -> PathBuf {
-        self.place.lease_path()
+        self.location.lease_path()
     }
 
     pub fn is_clean(&self) -> bool {
@@ -53,7 +53,7 @@ impl TestPlace {
     }
 }
 
-impl Drop for TestPlace {
+impl Drop for TestLocation {
     fn drop(&mut self) {
         let _ = std::fs::remove_file(self.path());
         let _ = std::fs::remove_file(self.lease_path());
@@ -87,7 +87,7 @@ pub fn spec() -> Spec {
 
 /// A fork whose members begin there.
 pub fn fork(parent: u32, first: u32, end: u32, entries: &[Target], next: Target) -> Fork {
-    let member = |&entry| Member { entry, root_bytes: 1, root_align: 1 };
+    let member = |&entry| ForkMember { entry, root_bytes: 1, root_align: 1 };
     let members = entries.iter().map(member).collect();
     Fork { name: "fork".into(), fail_fast: true, form: 0, parent, first, end, next, members }
 }
@@ -109,7 +109,7 @@ pub fn task_of(orphan: Orphan<'_>) -> Claimed<'_> {
 pub struct Fixture {
     pub segment: Segment,
     bytes: File,
-    place: TestPlace,
+    location: TestLocation,
     /// Where the tasks begin.
     tasks: u64,
 }
@@ -120,12 +120,12 @@ impl Fixture {
     }
 
     pub fn of(spec: &Spec) -> Self {
-        let place = TestPlace::file();
-        let segment = Segment::create(place.place.clone(), spec).unwrap();
-        let bytes = File::options().read(true).write(true).open(place.path()).unwrap();
-        let mut f = Self { segment, bytes, place, tasks: 0 };
+        let location = TestLocation::file();
+        let segment = Segment::create(location.location.clone(), spec).unwrap();
+        let bytes = File::options().read(true).write(true).open(location.path()).unwrap();
+        let mut f = Self { segment, bytes, location, tasks: 0 };
         // Found by a payload; then as if nothing had been there.
-        assert!(f.begin(0, f.client()).inline_place().write(0, b"where the tasks begin"));
+        assert!(f.begin(0, f.client()).inline_buffer().write(0, b"where the tasks begin"));
         f.tasks = f.find(b"where the tasks begin") - 32;
         f.write(f.tasks, &[0; 128]);
         f
@@ -148,11 +148,11 @@ impl Fixture {
     }
 
     pub fn attach(&self) -> Result<Segment, AttachError> {
-        Segment::attach(self.place.place.clone(), FORMAT)
+        Segment::attach(self.location.location.clone(), FORMAT)
     }
 
-    pub fn place(&self) -> Place {
-        self.place.place.clone()
+    pub fn location(&self) -> Location {
+        self.location.location.clone()
     }
 
     pub fn client(&self) -> Token {
@@ -245,7 +245,7 @@ impl Fixture {
     /// A request of `client` with this payload in line, as it is before its push.
     pub fn queue(&self, id: u32, client: Token, node: u32, payload: &[u8]) -> Task<'_> {
         let mut filling = self.begin(id, client);
-        assert!(filling.inline_place().write(0, payload));
+        assert!(filling.inline_buffer().write(0, payload));
         filling.set_length(payload.len());
         filling.queue(node)
     }
@@ -288,10 +288,10 @@ impl Fixture {
     pub fn find(&self, pattern: &[u8]) -> u64 {
         let mut all = vec![0; self.segment.total_bytes() as usize];
         self.bytes.read_exact_at(&mut all, 0).unwrap();
-        let mut places = all.windows(pattern.len()).enumerate().filter(|(_, w)| *w == pattern);
-        let (place, _) = places.next().expect("it is there");
-        assert!(places.next().is_none(), "it is there once");
-        place as u64
+        let mut found = all.windows(pattern.len()).enumerate().filter(|(_, w)| *w == pattern);
+        let (at, _) = found.next().expect("it is there");
+        assert!(found.next().is_none(), "it is there once");
+        at as u64
     }
 
     pub fn bytes<const N: usize>(&self, at: u64) -> [u8; N] {
@@ -344,7 +344,7 @@ pub fn forward(
     let segment = claimed.task().segment();
     let id = match another_attempt {
         false => claimed.queue(node, now_ns)?,
-        true => claimed.queue_again(node, now_ns, true, 0)?,
+        true => claimed.requeue(node, now_ns, true, 0)?,
     };
     segment.node(node).unwrap().push(&[id]).unwrap();
     Ok(())

@@ -7,7 +7,7 @@
 #![expect(unsafe_code, reason = "mkfifo")]
 
 use ringmill_shm::participant::{Lease, SERVER};
-use ringmill_shm::segment::{Place, Removed, Segment, remove_if_stale};
+use ringmill_shm::segment::{Location, Removed, Segment, remove_if_stale};
 use ringmill_shm::sys::file::try_lock_byte;
 use std::fmt::Display;
 use std::fs::{self, File, Permissions};
@@ -22,9 +22,9 @@ fn say<T, E: Display>(what: &str, outcome: Result<T, E>) {
 }
 
 fn attack(name: &str) {
-    let place = Place::named(name).expect("a name");
+    let location = Location::named(name).expect("a name");
     let mine = std::env::temp_dir().join(format!("intruder-{}", std::process::id()));
-    for (what, path) in [("segment", place.path()), ("lease", place.lease_path())] {
+    for (what, path) in [("segment", location.path()), ("lease", location.lease_path())] {
         say(&format!("read the {what}"), File::open(&path));
         say(&format!("write the {what}"), File::options().write(true).open(&path));
         say(&format!("truncate the {what}"), File::options().write(true).truncate(true).open(&path));
@@ -44,12 +44,12 @@ fn attack(name: &str) {
 
 /// Tries to take part, or to take over.
 fn join(name: &str) {
-    let place = Place::named(name).expect("a name");
-    say("attach", Segment::attach(place.clone(), 0));
-    say("inspect", Segment::inspect(place.clone()));
-    say("ask for the lease", Lease::open(&place.lease_path()));
-    say("take the lease", Lease::acquire_to_serve(&place.lease_path()));
-    let cleaned = match remove_if_stale(&place, false) {
+    let location = Location::named(name).expect("a name");
+    say("attach", Segment::attach(location.clone(), 0));
+    say("inspect", Segment::inspect(location.clone()));
+    say("ask for the lease", Lease::open(&location.lease_path()));
+    say("take the lease", Lease::acquire_to_serve(&location.lease_path()));
+    let cleaned = match remove_if_stale(&location, false) {
         Ok(Removed::Stale) => Ok(()),
         Ok(other) => Err(format!("{other:?}")),
         Err(error) => Err(error.to_string()),

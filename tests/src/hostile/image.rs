@@ -15,9 +15,9 @@ use ringmill_shm::check::{self, PhaseCounts};
 use ringmill_shm::layout::{Class, NodeFacts};
 use ringmill_shm::participant::{Lease, Life, Role, SERVER};
 use ringmill_shm::party::{Client, Participant};
-use ringmill_shm::plan::{Fork, Member, Switch, Target};
+use ringmill_shm::plan::{Fork, ForkMember, Switch, Target};
 use ringmill_shm::repair::{Orphan, wake_everyone};
-use ringmill_shm::segment::{AttachError, NodeSpec, Place, Segment, Spec};
+use ringmill_shm::segment::{AttachError, Location, NodeSpec, Segment, Spec};
 use ringmill_shm::stats::{Closed, Counter, Snapshot};
 use ringmill_shm::token::Token;
 use ringmill_shm::word::Phase;
@@ -65,9 +65,9 @@ fn node(name: &str, next: Target) -> NodeSpec {
 fn keep_and_write(task: Claimed<'_>, node: u32, number: u8) -> Claimed<'_> {
     task.begin_work(node);
     let mut keeping = task.keep_input_for_error(node);
-    if !keeping.inline_place().write(0, &[number; 50]) && keeping.block_place(50).is_err() {
+    if !keeping.inline_buffer().write(0, &[number; 50]) && keeping.block_buffer(50).is_err() {
         keeping.give_up_input();
-        keeping.inline_place();
+        keeping.inline_buffer();
     }
     keeping.set_length(50);
     keeping.done()
@@ -89,7 +89,7 @@ fn plain() -> Spec {
 /// A fork whose second member is another fork, with a switch in it.
 fn forked() -> Spec {
     let fork = |name: &str, parent, first, end, entries: [Target; 2], next| {
-        let member = |entry| Member { entry, root_bytes: 8, root_align: 8 };
+        let member = |entry| ForkMember { entry, root_bytes: 8, root_align: 8 };
         let members = entries.map(member).to_vec();
         Fork { name: name.into(), fail_fast: parent != 0, form: 2, parent, first, end, next, members }
     };
@@ -126,8 +126,8 @@ pub fn images() -> &'static [Vec<u8>] {
 
 fn image_of(spec: &Spec, deeds: &[u8]) -> Vec<u8> {
     let directory = room();
-    let place = Place::File(directory.path().join("segment"));
-    let mut segment = Segment::create(place.clone(), spec).expect("there is room");
+    let location = Location::File(directory.path().join("segment"));
+    let mut segment = Segment::create(location.clone(), spec).expect("there is room");
     segment.keep_files();
     for (index, entry) in (0..).zip(segment.participants()).skip(1) {
         entry.prepare(index);
@@ -137,7 +137,7 @@ fn image_of(spec: &Spec, deeds: &[u8]) -> Vec<u8> {
     actor.act_all(&mut Input(deeds));
     drop(actor);
     drop(segment);
-    std::fs::read(place.path()).expect("it is there")
+    std::fs::read(location.path()).expect("it is there")
 }
 
 fn room() -> TempDir {
@@ -150,7 +150,7 @@ fn room() -> TempDir {
 #[derive(Debug)]
 struct Stage {
     file: File,
-    place: Place,
+    location: Location,
     /// By which participants live, and which do.
     lives: Lease,
     living: RefCell<Vec<Token>>,
@@ -160,12 +160,12 @@ struct Stage {
 impl Stage {
     fn new() -> Self {
         let directory = room();
-        let place = Place::File(directory.path().join("segment"));
+        let location = Location::File(directory.path().join("segment"));
         let new = |path| File::options().read(true).write(true).create_new(true).mode(0o600).open(path);
-        let file = new(place.path()).expect("a new file");
-        new(place.lease_path()).expect("a new file");
-        let lives = Lease::open(&place.lease_path()).expect("it is there");
-        Self { file, place, lives, living: RefCell::default(), _directory: directory }
+        let file = new(location.path()).expect("a new file");
+        new(location.lease_path()).expect("a new file");
+        let lives = Lease::open(&location.lease_path()).expect("it is there");
+        Self { file, location, lives, living: RefCell::default(), _directory: directory }
     }
 
     fn put(&self, image: &[u8]) {
@@ -194,7 +194,7 @@ impl Stage {
     /// Attaches the patched image, made to fit if the flags say so.
     fn attach(&self, image: &mut Vec<u8>, flags: u8) -> Result<Segment, AttachError> {
         for _ in 0..3 {
-            match Segment::attach(self.place.clone(), FORMAT) {
+            match Segment::attach(self.location.clone(), FORMAT) {
                 Err(AttachError::Size { needed, .. }) if flags & FITS != 0 && needed <= LARGEST => {
                     image.resize(needed as usize, 0);
                     image[24..32].copy_from_slice(&needed.to_le_bytes());
@@ -206,7 +206,7 @@ impl Stage {
             }
             self.put(image);
         }
-        Segment::attach(self.place.clone(), FORMAT)
+        Segment::attach(self.location.clone(), FORMAT)
     }
 }
 
@@ -262,10 +262,10 @@ fn examine(image: &mut Vec<u8>, flags: u8, deeds: &[u8]) {
             actor.file = Some(&stage.file);
             actor.act_all(&mut Input(deeds));
         }
-        if let Ok(segment) = Segment::inspect(stage.place.clone()) {
+        if let Ok(segment) = Segment::inspect(stage.location.clone()) {
             let _ = (look(&segment), segment.identity(), pool::in_use(&segment));
         }
-        let path = stage.place.path();
+        let path = stage.location.path();
         let path = path.to_str().expect("text");
         let told = shmtool::show(path, flags & AS_JSON != 0).unwrap_or_else(|complaint| complaint);
         assert!(!told.is_empty());
@@ -373,7 +373,7 @@ impl<'s> Actor<'s> {
                     let node = self.node(number);
                     let queued = match number % 3 {
                         0 => task.queue(node, || 7),
-                        1 => task.queue_again(node, || 7, true, number.into()),
+                        1 => task.requeue(node, || 7, true, number.into()),
                         _ => keep_and_write(task, node, number).queue(node, || 7),
                     };
                     let _ = queued.map(|id| self.push(node, id));
@@ -424,11 +424,11 @@ impl<'s> Actor<'s> {
         filling.stamp(1);
         filling.limit(u64::from(number));
         let written = match bytes {
-            0..=96 => Some(filling.inline_place().write(0, &[number; 256][..bytes])),
+            0..=96 => Some(filling.inline_buffer().write(0, &[number; 256][..bytes])),
             _ => filling
-                .block_place(bytes as u64)
+                .block_buffer(bytes as u64)
                 .ok()
-                .map(|mut place| place.write(0, &[number; 256][..bytes])),
+                .map(|mut buffer| buffer.write(0, &[number; 256][..bytes])),
         };
         filling.set_length(bytes);
         match written {
@@ -450,7 +450,7 @@ impl<'s> Actor<'s> {
         let number = input.byte();
         let fork = u32::from(input.byte()) % self.segment.shape().forks.max(1);
         let mut filling = self.begin(number);
-        assert!(filling.inline_place().write(0, &[number; 8]));
+        assert!(filling.inline_buffer().write(0, &[number; 8]));
         filling.set_length(8);
         self.split(filling.keep(), fork);
     }
@@ -505,8 +505,8 @@ impl<'s> Actor<'s> {
         );
         let bytes = if number > 100 { 128 } else { 8 };
         let room = match bytes {
-            8 => Some(task.inline_place().write(0, &[number; 8])),
-            _ => task.block_place(bytes).ok().map(|mut place| place.write(0, &[number; 128])),
+            8 => Some(task.inline_buffer().write(0, &[number; 8])),
+            _ => task.block_buffer(bytes).ok().map(|mut buffer| buffer.write(0, &[number; 128])),
         };
         assert_ne!(room, Some(false), "a buffer of {bytes} bytes has no room for them");
         task.set_length(bytes as usize);
@@ -527,16 +527,16 @@ impl<'s> Actor<'s> {
             join.is_spoilt(),
         );
         if !number.is_multiple_of(4)
-            && let Some(mut place) = join.value_place()
+            && let Some(mut buffer) = join.value_buffer()
         {
-            assert!(place.inline_place().write(0, &[number; 8]));
-            place.set_length(8);
+            assert!(buffer.inline_buffer().write(0, &[number; 8]));
+            buffer.set_length(8);
             self.hands.extend(join.with_value());
             return;
         }
-        let mut place = join.error_place();
-        assert!(place.inline_place().write(0, &[number; 8]));
-        place.set_length(8);
+        let mut buffer = join.error_buffer();
+        assert!(buffer.inline_buffer().write(0, &[number; 8]));
+        buffer.set_length(8);
         if let Some(task) = join.with_error() {
             self.joins.extend(task.finish(true));
         }
@@ -552,7 +552,7 @@ impl<'s> Actor<'s> {
                 drop(task.finish(true));
             }
             Orphan::Join(mut join) => {
-                join.error_place().set_length(0);
+                join.error_buffer().set_length(0);
                 left.push(join.task().id());
                 drop(join.with_error());
             }
@@ -569,7 +569,7 @@ impl<'s> Actor<'s> {
         let segment = self.segment;
         for id in 0..segment.shape().tasks() {
             let task = Task::new(segment, id).expect("it is one");
-            let _ = (task.at(), task.enqueued_ns(), task.begun_ns(), task.place(), task.is_branch());
+            let _ = (task.at(), task.enqueued_ns(), task.begun_ns(), task.slot(), task.is_branch());
             assert!(!format!("{:?}", task.word()).is_empty());
         }
         for index in 0..segment.shape().nodes {
@@ -585,15 +585,15 @@ impl<'s> Actor<'s> {
 
     fn count(&self, number: u8) {
         let mut all = Snapshot::default();
-        for (place, entry) in (0..).zip(self.segment.participants()) {
+        for (row, entry) in (0..).zip(self.segment.participants()) {
             entry.counters().count_batch(number.into(), Closed::Full);
             entry.counters().count(Counter::Errors);
             all = all.merged(entry.counters().snapshot());
             let _ = (entry.cpus(), entry.message(), entry.life(), all.batch_mean());
-            assert!(self.segment.role_of(place).is_some());
-            if place != SERVER {
+            assert!(self.segment.role_of(row).is_some());
+            if row != SERVER {
                 entry.fail(&[number; 40]);
-                assert_eq!(entry.prepare(place).index(), place);
+                assert_eq!(entry.prepare(row).index(), row);
             }
         }
     }

@@ -15,7 +15,7 @@ use ringmill::{
     BoxError, CallOptions, Context, Ensemble, ProcessServlet, Server, Servlet, StartError, ThreadServlet,
     Wait, Worker,
 };
-use ringmill_shm::segment::{Place, Segment};
+use ringmill_shm::segment::{Location, Segment};
 use rkyv::Archived;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -154,7 +154,7 @@ pub fn run_with(host: Host, input: &[u8]) {
     let before = PANICS.load(Ordering::SeqCst);
     let file = File::options().write(true).open(&path).expect("the segment's file");
     let bytes = file.metadata().expect("an open file").len();
-    let watcher = Segment::inspect(Place::File(path));
+    let watcher = Segment::inspect(Location::File(path));
     for _ in 0..DEEDS {
         if input.is_over() {
             break;

@@ -3,7 +3,7 @@
 use ringmill::__private::hostile;
 use ringmill::Payload;
 use ringmill::error::RemoteError;
-use ringmill_shm::segment::Place;
+use ringmill_shm::segment::Location;
 
 /// Bytes as payloads of many types, chosen by the first byte: a value that is read can be printed, compared with a second
 /// reading, and dropped.
@@ -46,8 +46,8 @@ fn record(bytes: &[u8]) {
 pub fn text(input: &[u8]) {
     let text = String::from_utf8_lossy(input);
     hostile::order(&text);
-    if let Ok(location) = Place::parse(&text) {
-        let again = Place::parse(&location.to_text());
+    if let Ok(location) = Location::parse(&text) {
+        let again = Location::parse(&location.to_text());
         assert!(again.is_ok() || location.to_text() != text, "{location:?}");
         let _ = (location.path(), location.lease_path());
     }

@@ -31,7 +31,7 @@ use report::Counts;
 use ringmill::{CallError, CallOptions, Restarts, Server, Wait};
 use ringmill_shm::arena::Task;
 use ringmill_shm::participant::{Entry, Life, Role};
-use ringmill_shm::segment::{NodeInfo, Place, Segment};
+use ringmill_shm::segment::{Location, NodeInfo, Segment};
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::RwLock;
@@ -109,7 +109,7 @@ impl Storm {
         let server = builder
             .start(self.tree.servlet(&circumstances))
             .map_err(|error| format!("the server does not start: {error}"))?;
-        let location = Place::named(name).map_err(|error| error.to_string())?;
+        let location = Location::named(name).map_err(|error| error.to_string())?;
         let segment = Segment::inspect(location).map_err(|error| error.to_string())?;
         let children = Children::new();
         let sky = Sky {

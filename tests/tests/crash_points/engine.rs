@@ -9,7 +9,7 @@ use ringmill::{
 };
 use ringmill_shm::check::check;
 use ringmill_shm::crash::{Act, Page, VARIABLE, follow};
-use ringmill_shm::segment::{Place, Removed, Segment, is_live, remove_if_stale};
+use ringmill_shm::segment::{Location, Removed, Segment, is_live, remove_if_stale};
 use ringmill_shm::sys::process::PidFd;
 use ringmill_tests::dice::Dice;
 use ringmill_tests::name::Name;
@@ -385,8 +385,8 @@ fn workers_die(tree: &str, scenario: &Scenario, shop: &Shop) -> Vec<Cause> {
     let path = shop.page(&format!("{tree}.workers"));
     let page = Page::create(&path).expect("a page");
     follow(&path, CALLER, &THREADS).expect("the first");
-    let place = Name::new(&format!("crash-{tree}"));
-    let server = scenario.start(&place.text(), &path, None).expect("it starts");
+    let named = Name::new(&format!("crash-{tree}"));
+    let server = scenario.start(&named.text(), &path, None).expect("it starts");
     let killed: Mutex<BTreeSet<u32>> = Mutex::default();
     let is_victim = |pid| {
         [0, 2].iter().any(|&slot| page.fired(slot) == Some(pid))
@@ -456,14 +456,14 @@ fn workers_die(tree: &str, scenario: &Scenario, shop: &Shop) -> Vec<Cause> {
                     work.processes().all(|(_, w)| w.ready && !gone.contains(&w.pid))
                 });
                 wait_until("all places come back", || server.backlog() == 0);
-                assert_sound(&place.inspect());
+                assert_sound(&named.inspect());
                 if scenario.down {
                     wait_until("it takes calls again", || takes_calls(&server));
                     wait_until("all places come back", || server.backlog() == 0);
                 }
                 work.fill(&mut dice);
                 wait_until("all places come back", || server.backlog() == 0);
-                assert_sound(&place.inspect());
+                assert_sound(&named.inspect());
                 if fired.is_some() {
                     tell_killed(point, scenario.role(role), "went on");
                     shop.claim(scenario.role(role), point);
@@ -485,7 +485,7 @@ fn workers_die(tree: &str, scenario: &Scenario, shop: &Shop) -> Vec<Cause> {
         }
     });
     server.shutdown();
-    place.assert_nothing_left();
+    named.assert_nothing_left();
     tell_all_passed(scenario, &page);
     causes
 }
@@ -537,7 +537,7 @@ fn servers_die(tree: &str, number_of: usize, scenario: &Scenario, shop: &Shop, c
     let path = shop.page(&format!("{tree}.servers.{number_of}"));
     let page = Page::create(&path).expect("a page");
     let name_of = Name::new(&format!("crash-{tree}-servers-{number_of}"));
-    let place = Place::named(&name_of.text()).expect("a name");
+    let location = Location::named(&name_of.text()).expect("a name");
     let run = |file: Option<&Path>| run_server(tree, &name_of.text(), &path, file);
     assert_eq!(run(None), End::InOrder);
     name_of.assert_nothing_left();
@@ -594,7 +594,7 @@ fn servers_die(tree: &str, number_of: usize, scenario: &Scenario, shop: &Shop, c
                     assert!(!fired || role >= WORKERS, "the server died");
                     name_of.assert_nothing_left();
                 }
-                End::Killed => after_server(&place, &name_of, deaths % 2 == 0),
+                End::Killed => after_server(&location, &name_of, deaths % 2 == 0),
             }
             deaths += 1;
         }
@@ -614,15 +614,15 @@ fn servers_die(tree: &str, number_of: usize, scenario: &Scenario, shop: &Shop, c
             page.arm(0, point, CALLER, 1, Act::Die);
             assert_eq!(run(None), End::Killed, "at {}", name(point));
         }
-        after_server(&place, &name_of, false);
+        after_server(&location, &name_of, false);
         tell_killed(removed, scenario.role(CALLER), "next server");
     }
     if shop.claim(scenario.role(CALLER), file) {
         let path = shop.page("segment");
-        let place = Place::File(path.clone());
+        let location = Location::File(path.clone());
         page.arm(0, file, CALLER, 1, Act::Die);
         assert_eq!(run(Some(&path)), End::Killed, "at {}", name(file));
-        assert_eq!(remove_if_stale(&place, true).expect("it can be looked at"), Removed::Stale);
+        assert_eq!(remove_if_stale(&location, true).expect("it can be looked at"), Removed::Stale);
         page.disarm(0);
         assert_eq!(run(Some(&path)), End::InOrder, "the next");
         tell_killed(file, scenario.role(CALLER), "next server");
@@ -648,11 +648,11 @@ fn run_server(tree: &str, name: &str, page: &Path, file: Option<&Path>) -> End {
 }
 
 /// A server has died, and its workers have left: its segment is stale, and the next server starts at once.
-fn after_server(place: &Place, name: &Name, remove: bool) {
-    assert!(!is_live(place));
-    assert_eq!(remove_if_stale(place, true).expect("it can be looked at"), Removed::Stale);
+fn after_server(location: &Location, name: &Name, remove: bool) {
+    assert!(!is_live(location));
+    assert_eq!(remove_if_stale(location, true).expect("it can be looked at"), Removed::Stale);
     if remove {
-        assert_eq!(remove_if_stale(place, false).expect("it can be removed"), Removed::Stale);
+        assert_eq!(remove_if_stale(location, false).expect("it can be removed"), Removed::Stale);
         name.assert_nothing_left();
     }
     let tree = Tree::single(Crew::in_threads(1));

@@ -14,10 +14,10 @@ use ringmill_shm::crash::{Act, Page, VARIABLE};
 use ringmill_shm::layout::{Class, INLINE_BYTES, NodeFacts};
 use ringmill_shm::participant::{Life, Role};
 use ringmill_shm::party::Participant;
-use ringmill_shm::plan::{Fork, Member, Target};
+use ringmill_shm::plan::{Fork, ForkMember, Target};
 use ringmill_shm::pool::in_use;
 use ringmill_shm::repair::Orphan;
-use ringmill_shm::segment::{NodeSpec, Place, Segment, Spec};
+use ringmill_shm::segment::{Location, NodeSpec, Segment, Spec};
 use ringmill_shm::token::Token;
 use ringmill_shm::word::Phase;
 use ringmill_tests::wait_until;
@@ -49,7 +49,7 @@ fn spec() -> Spec {
         role: Role::ProcessWorker,
         workers: vec![Vec::new(); workers],
     };
-    let member = |entry| Member { entry, root_bytes: 1, root_align: 1 };
+    let member = |entry| ForkMember { entry, root_bytes: 1, root_align: 1 };
     let members = [1, 2].map(Target::Node).map(member).into();
     Spec {
         requests: REQUESTS,
@@ -100,10 +100,13 @@ fn is_kept(id: u32) -> bool {
 macro_rules! put {
     ($guard:expr, $bytes:expr) => {{
         let (guard, bytes): (_, &[u8]) = (&mut $guard, &$bytes);
-        let fits = guard.inline_place().room() >= bytes.len();
-        let mut place =
-            if fits { guard.inline_place() } else { guard.block_place(bytes.len() as u64).expect("a block") };
-        assert!(place.write(0, bytes));
+        let fits = guard.inline_buffer().room() >= bytes.len();
+        let mut buffer = if fits {
+            guard.inline_buffer()
+        } else {
+            guard.block_buffer(bytes.len() as u64).expect("a block")
+        };
+        assert!(buffer.write(0, bytes));
         guard.set_length(bytes.len());
     }};
 }
@@ -144,7 +147,7 @@ impl<'s> Hand<'s> {
 
     /// A worker's own requests it answers itself; if it has died, the server has them.
     fn client_of(&self, task: Task<'_>) -> Token {
-        let own = task.place().0 >= OWN && self.me.token().index() == WORKER;
+        let own = task.slot().0 >= OWN && self.me.token().index() == WORKER;
         if own { self.me.token() } else { Token::SERVER }
     }
 
@@ -155,12 +158,12 @@ impl<'s> Hand<'s> {
             let mut filling = unsafe { self.me.client().begin(self.task(id)) };
             let bytes = input(id);
             let fits = bytes.len() <= INLINE_BYTES;
-            let mut place = if fits {
-                filling.inline_place()
+            let mut buffer = if fits {
+                filling.inline_buffer()
             } else {
-                filling.block_place(bytes.len() as u64).expect("a block")
+                filling.block_buffer(bytes.len() as u64).expect("a block")
             };
-            assert!(place.write(0, &bytes));
+            assert!(buffer.write(0, &bytes));
             filling.set_length(bytes.len());
             filling.queue(0);
         }
@@ -216,7 +219,7 @@ impl<'s> Hand<'s> {
     }
 
     fn handle(&self, mut task: Claimed<'s>, node: u32, outbox: &mut Vec<(u32, u32)>) {
-        let id = task.task().place().0;
+        let id = task.task().slot().0;
         task.begin_work(node);
         let input = task.payload().expect("it is whole").to_vec();
         let next = self.segment.nodes()[node as usize].next;
@@ -288,13 +291,13 @@ impl<'s> Hand<'s> {
         match error {
             Some(error) => self.join_with_error(join, &error, outbox),
             None => {
-                let mut place = join.value_place().expect("it is at rest");
+                let mut buffer = join.value_buffer().expect("it is at rest");
                 let fits = value.len() <= INLINE_BYTES;
                 let length = value.len() as u64;
                 let mut room =
-                    if fits { place.inline_place() } else { place.block_place(length).expect("a block") };
+                    if fits { buffer.inline_buffer() } else { buffer.block_buffer(length).expect("a block") };
                 assert!(room.write(0, &value));
-                place.set_length(value.len());
+                buffer.set_length(value.len());
                 let next = join.fork().1.next;
                 self.move_on(join.with_value().expect("it is ours"), next, outbox);
             }
@@ -302,9 +305,9 @@ impl<'s> Hand<'s> {
     }
 
     fn join_with_error(&self, mut join: Join<'s>, error: &[u8], outbox: &mut Vec<(u32, u32)>) {
-        let mut place = join.error_place();
-        assert!(place.inline_place().write(0, error));
-        place.set_length(error.len());
+        let mut buffer = join.error_buffer();
+        assert!(buffer.inline_buffer().write(0, error));
+        buffer.set_length(error.len());
         self.end(join.with_error().expect("it is ours"), true, outbox);
     }
 
@@ -315,9 +318,9 @@ impl<'s> Hand<'s> {
             Orphan::Join(join) if join.is_spoilt() => self.join_with_error(join, b"died", outbox),
             Orphan::Join(join) => self.join(join, outbox),
             Orphan::Task(task) => {
-                let (id, forks) = (task.task().place().0, &self.segment.routes().forks);
+                let (id, forks) = (task.task().slot().0, &self.segment.routes().forks);
                 let again = |task: Claimed<'s>, node, counts, outbox: &mut Vec<(u32, u32)>| {
-                    let id = task.queue_again(node, || 0, counts, 0).expect("it is ours");
+                    let id = task.requeue(node, || 0, counts, 0).expect("it is ours");
                     outbox.push((node, id));
                 };
                 match task.task().at() {
@@ -337,7 +340,7 @@ impl<'s> Hand<'s> {
                     At::Forked(fork) => self.move_on(task, Target::Fork(fork), outbox),
                     At::Joined(fork) => self.move_on(task, forks[fork as usize].next, outbox),
                     At::New => {
-                        let branch = task.task().place().1 - 1;
+                        let branch = task.task().slot().1 - 1;
                         self.move_on(task, forks[0].members[branch as usize].entry, outbox);
                     }
                 }
@@ -378,8 +381,8 @@ fn give_back(done: Done<'_>) {
 
 /// A process of its own: `work PLACE INDEX` or `repair PLACE INDEX DEAD…`.
 pub(crate) fn actor(part: &str, words: &[&str]) {
-    let place = Place::parse(words[0]).expect("a place");
-    let segment = Segment::attach(place, FORMAT).expect("a segment");
+    let location = Location::parse(words[0]).expect("a location");
+    let segment = Segment::attach(location, FORMAT).expect("a segment");
     let index: u32 = words[1].parse().expect("a number");
     let entry = &segment.participants()[index as usize];
     let me = entry.token().expect("it was prepared");
@@ -434,9 +437,9 @@ impl<'p> Scene<'p> {
 
     fn spawn(&self, part: &str, index: u32, rest: &[String]) -> Part {
         let page = self.page_path.to_str().expect("text");
-        let (place, number) = (self.segment.place().to_text(), index.to_string());
+        let (location, number) = (self.segment.location().to_text(), index.to_string());
         self.segment.participants()[index as usize].prepare(index);
-        let mut command = again(&["actor", part, &place, &number]);
+        let mut command = again(&["actor", part, &location, &number]);
         command.args(rest).env(VARIABLE, format!("{index}:{page}")).stdout(Stdio::null());
         Part::spawn(command)
     }
@@ -548,7 +551,7 @@ pub(crate) fn lane(shop: &Shop) {
     let page = Page::create(&path).expect("a page");
     let play = |plan: &Plan| {
         watch(format!("{plan:?}"));
-        let segment = Segment::create(Place::File(file.clone()), &spec()).expect("a segment");
+        let segment = Segment::create(Location::File(file.clone()), &spec()).expect("a segment");
         let scene = Scene { segment, page: &page, page_path: &path };
         let fired = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| scene.play(plan)));
         let fired = fired.unwrap_or_else(|panic| {

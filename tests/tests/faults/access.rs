@@ -3,7 +3,7 @@
 #![expect(unsafe_code, reason = "a umask and open descriptors, set in child processes only")]
 
 use ringmill::{Server, StartError};
-use ringmill_shm::segment::{CreateError, Place, Removed, is_live, remove_if_stale};
+use ringmill_shm::segment::{CreateError, Location, Removed, is_live, remove_if_stale};
 use ringmill_shm::sys::process::inherit_only_standard_descriptors;
 use ringmill_tests::actor::{Act, Actor};
 use ringmill_tests::actor_gate::ActorGate;
@@ -25,8 +25,8 @@ ringmill::init!(Actor);
 const ACTORS: &str = env!("CARGO_BIN_EXE_actors");
 const INTRUDER: &str = env!("CARGO_BIN_EXE_intruder");
 
-fn both_files(place: &Place) -> [PathBuf; 2] {
-    [place.path(), place.lease_path()]
+fn both_files(location: &Location) -> [PathBuf; 2] {
+    [location.path(), location.lease_path()]
 }
 
 /// Has the child of `command`, and it alone, get this umask.
@@ -41,8 +41,8 @@ fn with_umask(command: &mut Command, mask: libc::mode_t) {
 }
 
 #[track_caller]
-fn assert_private(place: &Place, owner: u32) {
-    for path in both_files(place) {
+fn assert_private(location: &Location, owner: u32) {
+    for path in both_files(location) {
         let meta = path.symlink_metadata().expect("it is there");
         assert!(meta.is_file(), "{path:?}");
         assert_eq!((meta.mode() & 0o7777, meta.uid()), (0o600, owner), "{path:?}");
@@ -69,12 +69,12 @@ fn files_are_their_users_alone_whatever_the_umask() {
                     let options: Vec<&str> = option.iter().map(String::as_str).collect();
                     let mut program = Program::start_as(command, &name, &gate, &options);
                     assert_eq!(program.ready().len(), 2, "workers can attach under umask {mask:o}");
-                    let place =
-                        if option.is_some() { Place::File(file.clone()) } else { name.place().clone() };
-                    assert_private(&place, user);
+                    let location =
+                        if option.is_some() { Location::File(file.clone()) } else { name.location().clone() };
+                    assert_private(&location, user);
                     program.tell("return");
                     assert!(program.end().status.success());
-                    assert!(both_files(&place).iter().all(|path| !path.exists()));
+                    assert!(both_files(&location).iter().all(|path| !path.exists()));
                 }
             }
         }
@@ -95,8 +95,9 @@ fn another_user_can_do_nothing_to_a_server() {
     guarded(|| {
         let (name, gate) = (Name::new("attacked"), ActorGate::new());
         let server = Server::builder(name.text()).start(gate.processes(2)).expect("it starts");
-        let before = both_files(name.place()).map(|path| path.symlink_metadata().expect("it is there").ino());
-        assert_private(name.place(), ringmill_shm::sys::process::user_id());
+        let before =
+            both_files(name.location()).map(|path| path.symlink_metadata().expect("it is there").ino());
+        assert_private(name.location(), ringmill_shm::sys::process::user_id());
         if can_be_another_user("attacks of another user on a running server") {
             let attacks = attacks(&PublicProgram::of(INTRUDER), "attack", &name);
             assert_eq!(attacks.len(), 23, "{attacks:#?}");
@@ -104,10 +105,11 @@ fn another_user_can_do_nothing_to_a_server() {
                 assert!(how.starts_with("refused "), "{what}: {how}");
             }
         }
-        let after = both_files(name.place()).map(|path| path.symlink_metadata().expect("it is there").ino());
+        let after =
+            both_files(name.location()).map(|path| path.symlink_metadata().expect("it is there").ino());
         assert_eq!(before, after);
         assert_eq!(server.call(&Act::Double(4)).expect("an answer").value, 8);
-        assert!(is_live(name.place()));
+        assert!(is_live(name.location()));
         name.assert_consistent();
         drop(server);
         name.assert_nothing_left();
@@ -162,8 +164,8 @@ fn a_name_that_another_user_took_first_is_refused() {
         for kind in ["private", "public", "held", "fifo", "directory", "link"] {
             for of_lease in [false, true] {
                 let (name, gate) = (Name::new("squat"), ActorGate::new());
-                let place = name.place();
-                let path = if of_lease { place.lease_path() } else { place.path() };
+                let location = name.location();
+                let path = if of_lease { location.lease_path() } else { location.path() };
                 let squatter = Squatter::new(&intruder, path.clone(), kind, &precious);
                 let case = format!("{kind} at {path:?}");
                 // As root, which could use it.
@@ -195,7 +197,7 @@ fn a_hard_link_to_a_file_of_ours_costs_only_its_name() {
         let (precious, path) = (directory.path().join("precious"), directory.path().join("segment"));
         fs::write(&precious, "precious").expect("a file");
         let gate = ActorGate::new();
-        for linked in both_files(&Place::File(path.clone())) {
+        for linked in both_files(&Location::File(path.clone())) {
             fs::hard_link(&precious, &linked).expect("a link");
             let start = Server::builder("linked").file(&path).start(gate.processes(1));
             if linked == path {
@@ -222,22 +224,22 @@ fn root_cleans_with_the_rights_of_the_owner() {
         for may_remove in [false, true] {
             let directory = tempfile::tempdir().expect("a directory");
             fs::set_permissions(directory.path(), Permissions::from_mode(0o777)).expect("it is ours");
-            let place = Place::File(directory.path().join("segment"));
-            let file = format!("file={}", place.path().display());
+            let location = Location::File(directory.path().join("segment"));
+            let file = format!("file={}", location.path().display());
             let mut program = Program::start_as(actors.run_as(SOMEBODY), &name, &gate, &["threads", &file]);
             program.ready();
             program.signal_group(libc::SIGKILL);
             program.end();
-            assert_private(&place, SOMEBODY);
+            assert_private(&location, SOMEBODY);
             if may_remove {
-                assert_eq!(remove_if_stale(&place, true).expect("the lease can be read"), Removed::Stale);
-                assert_eq!(remove_if_stale(&place, false).expect("the owner could"), Removed::Stale);
-                assert!(both_files(&place).iter().all(|path| !path.exists()));
+                assert_eq!(remove_if_stale(&location, true).expect("the lease can be read"), Removed::Stale);
+                assert_eq!(remove_if_stale(&location, false).expect("the owner could"), Removed::Stale);
+                assert!(both_files(&location).iter().all(|path| !path.exists()));
             } else {
                 open_to_all(directory.path()); // all but writing
-                let refused = remove_if_stale(&place, false).expect_err("the owner could not either");
+                let refused = remove_if_stale(&location, false).expect_err("the owner could not either");
                 assert_eq!(refused.kind(), std::io::ErrorKind::PermissionDenied, "{refused}");
-                assert_private(&place, SOMEBODY);
+                assert_private(&location, SOMEBODY);
             }
             assert_eq!(ringmill_shm::sys::process::user_id(), 0, "root is back");
             fs::write(directory.path().join("by-root"), "").expect("with all rights");
@@ -255,7 +257,7 @@ fn a_directory_that_is_a_link_is_followed() {
         let gate = ActorGate::new();
         for path in [link.join("segment"), link.join("../real/./segment")] {
             let server = Server::builder("linked").file(&path).start(gate.processes(1)).expect("it starts");
-            assert_private(&Place::File(real.join("segment")), ringmill_shm::sys::process::user_id());
+            assert_private(&Location::File(real.join("segment")), ringmill_shm::sys::process::user_id());
             assert_eq!(server.call(&Act::Double(3)).expect("an answer").value, 6);
             drop(server);
             assert_eq!(fs::read_dir(&real).expect("it is there").count(), 0);
@@ -306,7 +308,10 @@ fn a_relative_path_is_the_same_file_for_every_process() {
         command.current_dir(directory.path());
         let mut program = Program::start_as(command, &name, &gate, &["file=segment", "workers=1"]);
         let victim = program.ready()[0];
-        assert_private(&Place::File(directory.path().join("segment")), ringmill_shm::sys::process::user_id());
+        assert_private(
+            &Location::File(directory.path().join("segment")),
+            ringmill_shm::sys::process::user_id(),
+        );
         program.tell("go-to /");
         ringmill_tests::process::signal(victim, libc::SIGKILL);
         let visit = program.hold(&gate, 4);
@@ -362,7 +367,7 @@ fn worker_processes_inherit_no_descriptor_but_the_standard_ones() {
             pid != first[0]
                 && name.inspect().participants()[1].life() == ringmill_shm::participant::Life::Ready
         });
-        let [segment, lease] = both_files(name.place()).map(|path| path.display().to_string());
+        let [segment, lease] = both_files(name.location()).map(|path| path.display().to_string());
         let streams = descriptors(program.pid());
         for pid in [name.inspect().participants()[1].pid(), first[1]] {
             let theirs = descriptors(pid);
@@ -433,11 +438,20 @@ fn arguments_and_environment_of_a_worker_hold_no_secret() {
             assert_eq!(ours.len(), 1, "{ours:?}");
             let order: serde_json::Value = serde_json::from_str(order).expect("JSON");
             let keys: Vec<&str> = order.as_object().expect("fields").keys().map(String::as_str).collect();
-            let mut known =
-                ["version", "place", "tokens", "wait", "origin", "descriptors", "build", "name", "segment"];
+            let mut known = [
+                "version",
+                "location",
+                "tokens",
+                "wait",
+                "origin",
+                "descriptors",
+                "build",
+                "name",
+                "segment",
+            ];
             known.sort_unstable();
             assert_eq!(keys, known);
-            assert_eq!((&order["place"], &order["segment"]), (&(index + 1).into(), &name.text().into()));
+            assert_eq!((&order["location"], &order["segment"]), (&(index + 1).into(), &name.text().into()));
             // Of texts there are only the build and the name of the program, besides.
             let numbers =
                 [&order["tokens"], &order["origin"], &order["descriptors"]].map(ToString::to_string).concat();
@@ -449,7 +463,7 @@ fn arguments_and_environment_of_a_worker_hold_no_secret() {
             assert!(comm.len() > 1 && order["name"].as_str().expect("text").starts_with(&comm), "{order}");
             let secret = gate.path();
             assert!(!environment.iter().chain(&words("cmdline")).any(|word| word.contains(&secret)));
-            let segment = fs::read(name.place().path()).expect("it is ours");
+            let segment = fs::read(name.location().path()).expect("it is ours");
             assert!(segment.windows(secret.len()).any(|bytes| bytes == secret.as_bytes()), "it lies there");
         }
     });
@@ -485,7 +499,7 @@ fn a_segment_of_another_user_is_not_attached_even_if_it_could_be_opened() {
         }
         let (name, gate) = (Name::new("opened"), ActorGate::new());
         let server = Server::builder(name.text()).start(gate.processes(1)).expect("it starts");
-        for path in both_files(name.place()) {
+        for path in both_files(name.location()) {
             fs::set_permissions(path, Permissions::from_mode(0o666)).expect("it is ours");
         }
         let attacks = attacks(&PublicProgram::of(INTRUDER), "join", &name);

@@ -68,9 +68,9 @@ impl Innocent {
 
 /// Kills the worker of a row, and waits until its successor is ready; returns the former pid, which the successor may have too.
 #[track_caller]
-fn replace_worker(name: &Name, place: usize) -> u32 {
+fn replace_worker(name: &Name, location: usize) -> u32 {
     let segment = name.inspect();
-    let entry = &segment.participants()[place];
+    let entry = &segment.participants()[location];
     let (victim, token) = (entry.pid(), entry.token());
     signal(victim, libc::SIGKILL);
     wait_until("it is restarted", || entry.life() == Life::Ready && entry.token() != token);
@@ -136,16 +136,16 @@ fn the_pid_of_a_dead_server() {
             let ends: Vec<PidFd> = workers.iter().map(|&pid| PidFd::open(pid).expect("it lives")).collect();
             program.kill_and_wait();
             let innocent = Innocent::with_pid(program.pid());
-            assert!(!is_live(name.place()));
+            assert!(!is_live(name.location()));
             let found = list().expect("a directory");
-            assert!(found.iter().any(|found| found.place == *name.place() && !found.live));
+            assert!(found.iter().any(|found| found.location == *name.location() && !found.live));
             let mut server = None;
             if by_start {
                 let started = Server::builder(name.text()).start(gate.processes(1)).expect("it starts");
                 assert_eq!(started.call(&Act::Double(1)).expect("an answer").value, 2);
                 server = Some(started);
             } else {
-                assert_eq!(remove_if_stale(name.place(), true).expect("ours"), Removed::Stale);
+                assert_eq!(remove_if_stale(name.location(), true).expect("ours"), Removed::Stale);
             }
             workers.iter().for_each(|&pid| signal(pid, libc::SIGCONT));
             ends.iter().for_each(ringmill_tests::process::await_end);
@@ -261,12 +261,12 @@ fn a_service_that_ignores_sigchld() {
         let (name, gate) = (Name::new("sigchld"), ActorGate::new());
         let (mut program, _) = Program::start_ready(&name, &gate, &["workers=2", "ignore-sigchld"]);
         let mut innocents = Vec::new();
-        for place in [1, 2, 1, 2, 2, 2] {
-            let victim = replace_worker(&name, place);
+        for location in [1, 2, 1, 2, 2, 2] {
+            let victim = replace_worker(&name, location);
             if innocents.is_empty() {
                 innocents.push(Innocent::with_pid(victim));
             }
-            if place == 2 {
+            if location == 2 {
                 program.hold(&gate, 3).let_go();
                 assert_eq!(program.line(), "answer 6");
             }

@@ -7,7 +7,7 @@
 use ringmill::error::RemoteCause;
 use ringmill::{CallError, Server};
 use ringmill_shm::participant::Life;
-use ringmill_shm::segment::{Place, Segment};
+use ringmill_shm::segment::{Location, Segment};
 use ringmill_shm::sys::process::inherit_only_standard_descriptors;
 use ringmill_tests::actor::{Act, Actor};
 use ringmill_tests::actor_gate::ActorGate;
@@ -261,13 +261,13 @@ fn a_shm_that_fills_up_later_disturbs_no_participant() {
         let victim = program.ready()[0];
         // Their /dev/shm, seen from here.
         let theirs = PathBuf::from(format!("/proc/{}/root/dev/shm", program.pid()));
-        let file = theirs.join(name.place().path().file_name().expect("a name"));
+        let file = theirs.join(name.location().path().file_name().expect("a name"));
         let meta = file.metadata().expect("it is there");
         assert!(512 * meta.blocks() >= meta.len(), "{} blocks for {} bytes", meta.blocks(), meta.len());
         let mut filler = File::create(theirs.join("filler")).expect("a file");
         while filler.write_all(&[1; 4096]).is_ok() {}
         assert!(fs::write(theirs.join("more"), [1; 4096]).is_err(), "it is full");
-        let segment = Segment::inspect(Place::File(file)).expect("it is there");
+        let segment = Segment::inspect(Location::File(file)).expect("it is there");
         for number in 0..10 {
             program.hold(&gate, number).let_go();
             assert_eq!(program.line(), format!("answer {}", 2 * number));

@@ -54,7 +54,7 @@ impl Crew {
 fn kill(program: &mut Program, name: &Name) -> Instant {
     let begun = Instant::now();
     program.kill_and_wait();
-    assert!(!is_live(name.place()), "no other process has the server's lease");
+    assert!(!is_live(name.location()), "no other process has the server's lease");
     begun
 }
 
@@ -161,7 +161,7 @@ fn threads_go_with_their_process_and_leave_a_stale_segment() {
                 let server = Server::builder(name.text()).start(gate.processes(1)).expect("it starts");
                 assert_eq!(server.call(&Act::Double(1)).expect("an answer").value, 2);
             } else {
-                assert_eq!(remove_if_stale(name.place(), false).expect("it is ours"), Removed::Stale);
+                assert_eq!(remove_if_stale(name.location(), false).expect("it is ours"), Removed::Stale);
             }
             name.assert_nothing_left();
         }
@@ -178,7 +178,7 @@ fn a_stopped_worker_leaves_when_it_is_continued() {
         kill(&mut program, &name);
         // No process is left to remove the files, and no start waits for one: a command removes them, or the next start.
         assert!(name.segment_exists());
-        assert_eq!(remove_if_stale(name.place(), false).expect("it is ours"), Removed::Stale);
+        assert_eq!(remove_if_stale(name.location(), false).expect("it is ours"), Removed::Stale);
         name.assert_nothing_left();
         assert_eq!(crew.left(), 2);
         let begun = Instant::now();
@@ -204,7 +204,7 @@ fn a_new_server_waits_for_no_old_worker_and_none_harms_it() {
         eprintln!("a new server is ready {:?} after the kill", begun.elapsed());
         assert!(stopped_crew.left() == 2, "the start waited for no worker");
         let files = || {
-            [name.place().path(), name.place().lease_path()]
+            [name.location().path(), name.location().lease_path()]
                 .map(|path| path.symlink_metadata().expect("it is there").ino())
         };
         let before = files();
@@ -212,7 +212,7 @@ fn a_new_server_waits_for_no_old_worker_and_none_harms_it() {
         crew.await_end();
         drop(hanging);
         assert_eq!(files(), before, "the old ones removed nothing of it");
-        assert!(is_live(name.place()));
+        assert!(is_live(name.location()));
         name.assert_consistent();
         let segment = name.inspect();
         assert!(segment.participants()[1..].iter().all(|e| e.life() == Life::Ready && e.restarts() == 0));

@@ -7,7 +7,7 @@ use ringmill::{
     StartError, Switch, ThreadServlet, Worker,
 };
 use ringmill_shm::check::check;
-use ringmill_shm::segment::{Place, Run, Segment};
+use ringmill_shm::segment::{Location, Run, Segment};
 use ringmill_tests::gate::{Gate, stop_at};
 use ringmill_tests::host::{Host, on_both};
 use ringmill_tests::traces::assert_gone;
@@ -93,7 +93,7 @@ fn with_server<S: Servlet>(servlet: S, body: impl FnOnce(&Server<S::In, S::Out>)
     let server = Server::builder(&*name).capacity(4).start(servlet).expect("the server starts");
     body(&server);
     wait_until("every permit is back", || server.backlog() == 0);
-    let segment = Segment::inspect(Place::named(&name).unwrap()).unwrap();
+    let segment = Segment::inspect(Location::named(&name).unwrap()).unwrap();
     assert_eq!(check(&segment), []);
     assert!(ringmill_shm::pool::in_use(&segment).iter().all(|&blocks| blocks == 0), "blocks are left");
     drop(server);
@@ -102,7 +102,7 @@ fn with_server<S: Servlet>(servlet: S, body: impl FnOnce(&Server<S::In, S::Out>)
 
 /// How many branches have an outcome.
 fn branches_done<In, Out>(server: &Server<In, Out>) -> usize {
-    let segment = Segment::inspect(Place::named(server.name()).unwrap()).unwrap();
+    let segment = Segment::inspect(Location::named(server.name()).unwrap()).unwrap();
     let phase = |id| ringmill_shm::arena::Task::new(&segment, id).unwrap().word().load().phase();
     let branches = segment.shape().requests..segment.shape().tasks();
     branches.filter(|&id| phase(id) == Some(ringmill_shm::word::Phase::Done)).count()
@@ -472,7 +472,7 @@ fn shutting_down_waits_for_every_stage() {
                 scope.spawn(|| server.call(&"stop b".to_string()).and_then(|reply| reply.into_owned()));
             let held = gate.arrival();
             let closing = scope.spawn(|| server.shutdown());
-            let segment = Segment::inspect(Place::named(&name).unwrap()).unwrap();
+            let segment = Segment::inspect(Location::named(&name).unwrap()).unwrap();
             wait_until("it is shutting down", || segment.run() != Run::Running);
             held.release();
             assert_eq!(call.join().unwrap().unwrap(), "z:a:stop b+b:stop b");
@@ -672,7 +672,7 @@ fn a_deadline_that_is_over_within_an_ensemble_is_a_timeout() {
             wait_until("it is late", || std::time::Instant::now() >= deadline);
             held.release();
             call.join().unwrap().unwrap();
-            let segment = Segment::inspect(Place::named(server.name()).unwrap()).unwrap();
+            let segment = Segment::inspect(Location::named(server.name()).unwrap()).unwrap();
             let done = || {
                 let phase = |id| ringmill_shm::arena::Task::new(&segment, id).unwrap().word().load().phase();
                 (0..segment.shape().requests).any(|id| phase(id) == Some(ringmill_shm::word::Phase::Done))

@@ -1,7 +1,7 @@
 //! Back-pressure, timeouts and cancellation: `capacity` bounds the requests in progress, and each permit is given back.
 
 use ringmill::{CallError, CallOptions, Server, StreamOptions, WhenFull};
-use ringmill_shm::segment::{Place, Segment};
+use ringmill_shm::segment::{Location, Segment};
 use ringmill_tests::gate::{Arrival, Gate};
 use ringmill_tests::host::{Crew, Host, on_both};
 use ringmill_tests::pile::{hold, stream_all, wait_for_depth};
@@ -26,8 +26,8 @@ fn patient() -> CallOptions {
 /// Waits until a caller waits for a permit, or has got one.
 #[track_caller]
 fn wait_for_waiter(server: &Server<Ask, Seen>, is_past: impl Fn() -> bool) {
-    let place = Place::named(server.name()).expect("a name");
-    let segment = Segment::inspect(place).expect("a living server's segment");
+    let location = Location::named(server.name()).expect("a name");
+    let segment = Segment::inspect(location).expect("a living server's segment");
     wait_until("a caller waits for a permit", || segment.freed().is_awaited() || is_past());
 }
 

@@ -11,7 +11,7 @@ use ringmill::{
     WhenFull, Worker,
 };
 use ringmill_shm::participant::Life;
-use ringmill_shm::segment::{Place, Segment};
+use ringmill_shm::segment::{Location, Segment};
 use ringmill_tests::actor::Actor;
 use ringmill_tests::alone::has_run_alone;
 use ringmill_tests::gate::{Gate, report, stop_at};
@@ -351,7 +351,7 @@ fn foreman(host: Host) -> Server<String, String> {
 }
 
 fn segment(name: &str) -> Segment {
-    Segment::inspect(Place::named(name).expect("a name")).expect("it is there")
+    Segment::inspect(Location::named(name).expect("a name")).expect("it is there")
 }
 
 /// The process that holds the reader lock of a server's only servlet.

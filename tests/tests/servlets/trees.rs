@@ -9,7 +9,7 @@ use ringmill::{
     ThreadServlet, Worker,
 };
 use ringmill_shm::check::check;
-use ringmill_shm::segment::{Place, Segment};
+use ringmill_shm::segment::{Location, Segment};
 use ringmill_tests::host::only_threads;
 use ringmill_tests::{fresh_name, wait_until};
 use rkyv::Archived;
@@ -345,7 +345,7 @@ proptest! {
         }
         // Late members end by themselves; then every permit has come back.
         wait_until("every permit is back", || server.backlog() == 0);
-        let segment = Segment::inspect(Place::named(&name).unwrap()).unwrap();
+        let segment = Segment::inspect(Location::named(&name).unwrap()).unwrap();
         prop_assert_eq!(check(&segment), []);
         prop_assert!(ringmill_shm::pool::in_use(&segment).iter().all(|&n| n == 0));
     }

@@ -9,7 +9,7 @@ use ringmill::{
     Batch, BatchWorker, BoxError, CallError, Context, Payload, ProcessServlet, Server, StartError, Worker,
 };
 use ringmill_shm::participant::Life;
-use ringmill_shm::segment::{Place, Segment};
+use ringmill_shm::segment::{Location, Segment};
 use ringmill_tests::gate::{Gate, report, stop_at};
 use ringmill_tests::guard::guarded;
 use ringmill_tests::host::{Crew, Host, on_both};
@@ -48,7 +48,7 @@ fn assert_sound<In: Payload, Out: Payload>(server: &Server<In, Out>) {
 }
 
 fn segment_of<In, Out>(server: &Server<In, Out>) -> Segment {
-    Segment::inspect(Place::named(server.name()).expect("a name")).expect("it runs")
+    Segment::inspect(Location::named(server.name()).expect("a name")).expect("it runs")
 }
 
 // Preprocessing.
@@ -208,7 +208,7 @@ fn a_worker_is_ready_when_it_is_warm() {
             let starting = scope.spawn(move || host.start::<Early>(builder, config, Crew::of(1)));
             let arrival = gate.arrival();
             assert_eq!(arrival.label(), format!("{name}/early/0"));
-            let segment = Segment::inspect(Place::named(&name).expect("a name")).expect("it is there");
+            let segment = Segment::inspect(Location::named(&name).expect("a name")).expect("it is there");
             assert_eq!(segment.participants()[1].life(), Life::Starting);
             assert!(!starting.is_finished());
             arrival.release();
@@ -398,7 +398,7 @@ fn a_worker_is_ready_when_all_its_threads_are() {
         let mut arrivals = gate.arrivals(2);
         let last = arrivals.pop().expect("two");
         drop(arrivals);
-        let segment = Segment::inspect(Place::named(&name).expect("a name")).expect("it is there");
+        let segment = Segment::inspect(Location::named(&name).expect("a name")).expect("it is there");
         let lives = || segment.participants()[1..].iter().map(|entry| entry.life()).collect::<Vec<_>>();
         // One thread is through its constructor and sleeps, but reports nothing yet.
         let pid = segment.participants()[1].pid();

@@ -16,8 +16,8 @@ use ringmill_tests::wait_until;
 use std::process::Command;
 
 fn unlink(name: &Name) {
-    std::fs::remove_file(name.place().path()).expect("it is there");
-    std::fs::remove_file(name.place().lease_path()).expect("it is there");
+    std::fs::remove_file(name.location().path()).expect("it is there");
+    std::fs::remove_file(name.location().lease_path()).expect("it is there");
 }
 
 #[test]

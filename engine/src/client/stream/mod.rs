@@ -116,7 +116,7 @@ impl<'s> Flow<'s> {
         let feeder = Feeder::new(core, options);
         let (group, fewest) = match core.segment.nodes() {
             [node] => {
-                let two_batches = 2 * node.facts.batch_size.max(1) as usize * node.places as usize;
+                let two_batches = 2 * node.facts.batch_size.max(1) as usize * node.rows as usize;
                 (GROUP, two_batches.max(FEWEST).min(feeder.window))
             }
             _ => (1, feeder.window),

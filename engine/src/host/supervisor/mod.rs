@@ -310,7 +310,7 @@ impl Supervisor {
             descriptors: None,
             build: None,
             name: String::new(),
-            segment: segment.place().clone(),
+            segment: segment.location().clone(),
         };
         let (process, warning) = spawn::spawn(recipe, &post.title, order, segment, self.shared.janitor.get())
             .map_err(|SpawnError { error, survivor }| {

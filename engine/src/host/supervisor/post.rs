@@ -177,7 +177,7 @@ pub(super) fn posts(
             });
         };
         let threads = info.facts.threads;
-        for worker in 0..info.places / threads {
+        for worker in 0..info.rows / threads {
             let rows = worker * threads..(worker + 1) * threads;
             match &node.launch {
                 Launch::Process { program, env } => {
@@ -194,7 +194,7 @@ pub(super) fn posts(
                         image,
                         env: env.of(worker),
                         held: pantry.held().map_err(system("open /dev/null"))?,
-                        spare: segment.lease().open_again().map_err(system("open the lease again"))?,
+                        spare: segment.lease().reopen().map_err(system("open the lease again"))?,
                     });
                     post(rows, title(&info.name, worker, 0, 1), starter);
                 }

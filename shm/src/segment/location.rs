@@ -14,14 +14,14 @@ pub const NAMED_DIRECTORY: &str = "/dev/shm";
 /// Where a segment lies.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Place {
+pub enum Location {
     /// A POSIX shared memory object of this name (without the prefix).
     Named(String),
     /// A file at this path, on tmpfs or hugetlbfs by preference.
     File(PathBuf),
 }
 
-impl Place {
+impl Location {
     /// A named place.
     ///
     /// # Errors
@@ -106,7 +106,7 @@ pub struct NameError {
 }
 
 /// The POSIX name of a named place.
-pub(super) fn posix_name(place: &Place) -> String {
-    let file = place.path();
+pub(super) fn posix_name(location: &Location) -> String {
+    let file = location.path();
     format!("/{}", file.file_name().unwrap_or_default().to_string_lossy())
 }

@@ -19,7 +19,7 @@
 //! between counting an attempt and queueing leaves one that is counted twice, never one that is not.
 
 use super::held::{ELSEWHERE, Held, OUTCOME};
-use super::{At, Claimed, WritePlace};
+use super::{At, Claimed, WriteBuffer};
 use crate::pool::{self, Handle, PoolError};
 use crate::sync::{Ordering, compiler_fence};
 
@@ -35,7 +35,7 @@ impl<'a> Claimed<'a> {
     ///
     /// # Errors
     /// As [`queue`](Self::queue).
-    pub fn queue_again(
+    pub fn requeue(
         self,
         node: u32,
         now_ns: impl FnOnce() -> u64,
@@ -72,7 +72,7 @@ impl<'a> Claimed<'a> {
     /// Its outcome will be written beside its input.
     #[must_use]
     pub fn keep_input(self) -> Keeping<'a> {
-        Keeping { task: self, place: Beside::InLine }
+        Keeping { task: self, beside: Beside::InLine }
     }
 
     /// The same for an error record, at this node.
@@ -95,7 +95,7 @@ impl<'a> Claimed<'a> {
 #[derive(Debug)]
 pub struct Keeping<'a> {
     task: Claimed<'a>,
-    place: Beside,
+    beside: Beside,
 }
 
 /// Where the outcome is being written.
@@ -110,13 +110,13 @@ enum Beside {
 
 impl<'a> Keeping<'a> {
     /// The in-line place; one without room if the input lies there.
-    pub fn inline_place(&mut self) -> WritePlace<'_> {
-        if let Beside::Over = self.place {
-            return self.task.inline_place();
+    pub fn inline_buffer(&mut self) -> WriteBuffer<'_> {
+        if let Beside::Over = self.beside {
+            return self.task.inline_buffer();
         }
         self.give_back();
         match self.task.held.task.line.block() {
-            0 => WritePlace::over(&mut []),
+            0 => WriteBuffer::over(&mut []),
             _ => self.task.held.inline(),
         }
     }
@@ -125,34 +125,34 @@ impl<'a> Keeping<'a> {
     ///
     /// # Errors
     /// See [`PoolError`].
-    pub fn block_place(&mut self, bytes: u64) -> Result<WritePlace<'_>, PoolError> {
-        if let Beside::Over = self.place {
-            return self.task.block_place(bytes);
+    pub fn block_buffer(&mut self, bytes: u64) -> Result<WriteBuffer<'_>, PoolError> {
+        if let Beside::Over = self.beside {
+            return self.task.block_buffer(bytes);
         }
         self.give_back();
         let held = &mut self.task.held;
         held.drop_second(); // of a stage before: with the input's and the outcome's it would be three
         let handle = pool::claim(held.task.segment, held.task.id, held.state.generation(), bytes)?;
-        self.place = Beside::Block(handle);
-        Ok(held.place_in(handle))
+        self.beside = Beside::Block(handle);
+        Ok(held.buffer_in(handle))
     }
 
     /// How long the payload is that was written to the last place asked for; it is the task's now.
     pub fn set_length(&mut self, bytes: usize) {
-        match self.place {
+        match self.beside {
             Beside::Over => self.task.set_length(bytes),
             Beside::InLine => self.task.held.commit(bytes, 0),
             Beside::Block(handle) => self.task.held.commit(bytes, handle.raw()),
         }
-        if let Beside::Block(_) = self.place {
-            self.place = Beside::InLine; // the block is listed now
+        if let Beside::Block(_) = self.beside {
+            self.beside = Beside::InLine; // the block is listed now
         }
     }
 
     /// From here on there is always a place, over the input: see [`Claimed::give_up_input`].
     pub fn give_up_input(&mut self) {
         self.give_back();
-        self.place = Beside::Over;
+        self.beside = Beside::Over;
         self.task.give_up_input();
     }
 
@@ -164,9 +164,9 @@ impl<'a> Keeping<'a> {
     }
 
     fn give_back(&mut self) {
-        if let Beside::Block(handle) = self.place {
+        if let Beside::Block(handle) = self.beside {
             self.task.held.give_back(handle);
-            self.place = Beside::InLine;
+            self.beside = Beside::InLine;
         }
     }
 }
