@@ -123,12 +123,11 @@ pub(crate) fn claim(segment: &Segment, task: u32, generation: u16, bytes: u64) -
     Err(PoolError::Exhausted { bytes })
 }
 
-/// Frees a block that this task owns; does nothing to a block that it does not.
-pub(crate) fn free(segment: &Segment, handle: Handle, task: u32, generation: u16) {
-    if let Some(owner) = segment.block_owners(handle.class()).get(handle.index() as usize) {
-        // Release: we are done with the bytes.
-        let _ = owner.compare_exchange(owner_word(task, generation), 0, Ordering::Release, Ordering::Relaxed);
-    }
+/// Frees a block that this task owns; does nothing to a block that it does not. Whether it owned it.
+pub(crate) fn free(segment: &Segment, handle: Handle, task: u32, generation: u16) -> bool {
+    let Some(owner) = segment.block_owners(handle.class()).get(handle.index() as usize) else { return false };
+    // Release: we are done with the bytes.
+    owner.compare_exchange(owner_word(task, generation), 0, Ordering::Release, Ordering::Relaxed).is_ok()
 }
 
 /// Whether this task owns the block.

@@ -367,7 +367,7 @@ impl<'a> Task<'a> {
         }
     }
 
-    fn listed(&self) -> [u32; 2] {
+    pub(crate) fn listed(&self) -> [u32; 2] {
         [self.line.block(), self.line.second.load(Ordering::Relaxed)] // Relaxed: travels with [handed]
     }
 }
