@@ -7,7 +7,7 @@
 
 use super::{explore, explore_deaths_within, explore_within, spawn, take_part, token};
 use crate::join::{Family, Ready};
-use crate::plan::{Fork, Member, Routes, Target};
+use crate::plan::{Fork, ForkMember, Routes, Target};
 use crate::sync::{AtomicU32, AtomicU64, Ordering, fence, mortal};
 use crate::token::Token;
 use crate::word::{Claim, Due, Finish, Phase, State, Word};
@@ -46,7 +46,7 @@ enum Orphan {
 }
 
 fn fork(parent: u32, first: u32, members: usize, end: u32, fail_fast: bool, next: Target) -> Fork {
-    let members = vec![Member { entry: Target::Node(0), root_bytes: 0, root_align: 1 }; members];
+    let members = vec![ForkMember { entry: Target::Node(0), root_bytes: 0, root_align: 1 }; members];
     Fork { name: "fork".into(), fail_fast, form: 0, parent, first, end, next, members }
 }
 
