@@ -1,4 +1,4 @@
-//! A bell for the whole segment, that any number of threads of any process wait for.
+//! A bell for the whole segment, which any number of threads of any process can wait for.
 
 use crate::sync::{AtomicU32, Ordering, fence_after_seq_cst};
 use crate::sys;
@@ -25,7 +25,7 @@ impl<'a> SharedBell<'a> {
         self.count.load(Ordering::SeqCst)
     }
 
-    /// Rings it; wakes all that wait.
+    /// Rings it and wakes all waiters.
     #[inline]
     pub fn ring(&self) {
         self.count_up();
@@ -33,14 +33,14 @@ impl<'a> SharedBell<'a> {
         sys::futex::wake(self.count, u32::MAX);
     }
 
-    /// Counts as a ring for those that compare counts; wakes nobody.
+    /// Counts one more ring, for threads that compare counts; wakes no thread.
     #[inline]
     pub(crate) fn count_up(&self) {
         self.count.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// Rings it if somebody has said that it waits. The caller's last act was a `SeqCst` fence or
-    /// read-modify-write that made true what is waited for.
+    /// Rings it if a thread has announced that it waits. The ringing thread's last step was a `SeqCst` fence or
+    /// read-modify-write, which made true what the waiters wait for.
     #[inline]
     pub fn ring_if_awaited(&self) {
         if self.is_awaited() {
@@ -48,14 +48,14 @@ impl<'a> SharedBell<'a> {
         }
     }
 
-    /// Whether somebody has said that it waits.
+    /// Whether a thread has announced that it waits.
     #[inline]
     #[must_use]
     pub fn is_awaited(&self) -> bool {
         self.waiters.load(Ordering::SeqCst) != 0
     }
 
-    /// Says that somebody waits, until the guard is dropped; look once more before sleeping.
+    /// Announces that this thread waits, until the guard is dropped; look once more before sleeping.
     #[must_use]
     pub fn await_rings(self) -> Awaiting<'a> {
         self.waiters.fetch_add(1, Ordering::SeqCst);
@@ -67,13 +67,13 @@ impl<'a> SharedBell<'a> {
         }
     }
 
-    /// Sleeps until it has rung since `count` was read, or `timeout` is over.
+    /// Sleeps until it has rung since `count` was read, or `timeout` expires.
     pub fn sleep(&self, count: u32, timeout: Option<core::time::Duration>) {
         sys::futex::wait(self.count, count, timeout);
     }
 }
 
-/// Somebody waits for a bell.
+/// A thread's announcement that it waits for a bell.
 #[derive(Debug)]
 pub struct Awaiting<'a> {
     waiters: &'a AtomicU32,
@@ -85,7 +85,7 @@ impl Drop for Awaiting<'_> {
     fn drop(&mut self) {
         #[cfg(not(loom))]
         if !self.birth.is_here() {
-            return; // it is the parent who waits
+            return; // the parent waits, not this process
         }
         self.waiters.fetch_sub(1, Ordering::SeqCst);
     }

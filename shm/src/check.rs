@@ -1,8 +1,7 @@
 //! Is this segment consistent?
 //!
-//! Looks, changes nothing, and may look while everybody works: what it reports of a live segment was
-//! seen, unchanged, in several looks in a row, since a moment between two steps of a transition is no
-//! defect.
+//! The checker changes nothing, and may run while all participants work: it reports a problem of a live segment only if
+//! several looks in a row show it unchanged, since a moment between two steps of a transition is no defect.
 
 use crate::arena::Task;
 use crate::participant::SERVER;
@@ -15,7 +14,7 @@ use serde::{Serialize, Serializer};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-/// Something that must not be.
+/// An inconsistency.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 #[non_exhaustive]
@@ -27,13 +26,13 @@ pub enum Problem {
         /// Its word.
         word: u64,
     },
-    /// A task is owned by nobody that lives.
+    /// The owner of a task is dead.
     DeadOwner {
         /// The task.
         task: u32,
         /// Its word.
         word: u64,
-        /// The same for people.
+        /// The word as text.
         state: String,
     },
     /// A task waits for a worker but is in no ring.
@@ -68,7 +67,7 @@ pub enum Problem {
         /// The lap found.
         lap: u32,
     },
-    /// The reader lock is held by nobody that lives.
+    /// The holder of the reader lock is dead.
     DeadHolder {
         /// The node.
         node: u32,
@@ -80,18 +79,18 @@ pub enum Problem {
         /// The node.
         node: u32,
     },
-    /// A place of the participant table is not what the plan makes it.
+    /// The token in a row of the participant table names another row.
     BadParticipant {
-        /// The place.
+        /// The row.
         participant: u32,
     },
-    /// A branch is said to be under way and is not, or the reverse.
+    /// The pending bit of a branch and its word disagree.
     BadBranch {
         /// The task.
         task: u32,
         /// Its word.
         word: u64,
-        /// Whether it is said to be under way.
+        /// Whether its pending bit is set.
         pending: bool,
     },
     /// A branch is under way or has arrived, and its request is free.
@@ -132,7 +131,7 @@ impl core::fmt::Display for Problem {
                 write!(f, "node {node}: its doorbell names a worker it does not have")
             }
             Self::BadParticipant { participant } => {
-                write!(f, "participant {participant}: its token is of another place")
+                write!(f, "participant {participant}: its token names another row")
             }
             Self::BadBranch { task, pending, .. } => {
                 let said = if *pending { "under way" } else { "at rest" };
@@ -185,7 +184,7 @@ impl Serialize for PhaseCounts {
 const LOOKS: u32 = 5;
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// Everything that must not be, sorted; empty if the segment is consistent.
+/// All problems, sorted; empty if the segment is consistent.
 ///
 /// Returns at once if nothing is found in the first look.
 #[must_use]
@@ -202,8 +201,7 @@ pub fn check(segment: &Segment) -> Vec<Problem> {
     problems.into_iter().collect()
 }
 
-/// What must not be, as it looks at one moment: what is seen of a live segment may be between two steps of a
-/// transition.
+/// The problems that one look shows: a live segment may be between two steps of a transition.
 #[must_use]
 pub fn look(segment: &Segment) -> BTreeSet<Problem> {
     let mut problems = BTreeSet::new();
@@ -281,12 +279,12 @@ fn look_at_task(segment: &Segment, task: u32, state: State, times: u32, problems
     if times > 1 {
         problems.insert(Problem::TwiceInRing { task, word });
     }
-    // A worker pushes what it has finished a few at a time; until then it answers for it.
+    // A worker pushes tasks that it has finished a few at a time; until then it owns them.
     let about_to_be = |owner: Token| owner.index() != SERVER && !segment.is_dead(owner);
     if phase == Phase::Queued && times == 0 && !state.owner().is_some_and(about_to_be) {
         problems.insert(Problem::NotInRing { task, word });
     }
-    // A queued task in a ring needs nobody but a reader; a claimed one there will be claimed again.
+    // A queued task in a ring needs only a reader; the next reader claims a claimed one there again.
     let needs_owner = match phase {
         Phase::Free | Phase::Forked => false,
         Phase::Queued | Phase::Claimed => times == 0,
@@ -300,8 +298,8 @@ fn look_at_task(segment: &Segment, task: u32, state: State, times: u32, problems
 fn look_at_branch(task: &Task<'_>, problems: &mut BTreeSet<Problem>) {
     let (request, slot) = task.slot();
     let (state, pending) = (task.word().load(), task.family().is_pending(slot - 1));
-    // With its bit clear it is FREE, or DONE and waits for the others; DONE with its bit set is about to be
-    // cleared, which the next look finds done.
+    // With its bit clear it is FREE, or DONE and waits for the other branches; if it is DONE with its bit set, its
+    // owner is about to clear the bit, which the next look finds done.
     let rests = matches!(state.phase(), Some(Phase::Free | Phase::Done));
     if pending == rests {
         problems.insert(Problem::BadBranch { task: task.id(), word: state.raw(), pending });

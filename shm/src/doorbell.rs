@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! one line a node     sleepers: u64   bit w: worker w sleeps, or is about to
-//!                     wake_at:  u64   0, or the position at which the holder of the reader lock, who
+//!                     wake_at:  u64   0, or the position at which the holder of the reader lock, which
 //!                                     waits out a batch window, wants to be woken, plus one
 //!                     holder:   u32   the worker that wake_at speaks of
 //!                     spinner:  u32   turn (24) | worker + 1 (8): it is awake, idle and looks at the ring;
@@ -14,46 +14,45 @@
 //! one line a worker   bell: u32       its futex word; a ring of the bell adds one
 //! ```
 //!
-//! Sleepers are a bit mask and not a counter, so that a killed sleeper cannot leak.
+//! Sleepers are a bit mask and not a counter, so that a sleeper that dies cannot leak a count.
 //!
 //! # Invariants
 //!
 //! * `[no lost wake]`: a producer publishes, full fence, looks at the line; a sleeper announces itself in
 //!   the line, full fence, looks at the ring. One of the two sees the other.
-//! * `[one wake a batch]`: while a holder waits out its window, pushes before `wake_at` wake nobody: the
-//!   holder looks at the ring once more after it has taken its mark away, as a spinner does.
+//! * `[one wake a batch]`: while a holder waits out its window, pushes before `wake_at` wake no worker: the holder
+//!   looks at the ring once more after it has removed its mark, as a spinner does.
 //! * `[one wake a sleep]`: a waker takes the sleeper's bit before it wakes it.
-//! * `[a mark is doubted]`: a spinner may be stopped, or lose its CPU, at any instruction, and its mark then says
-//!   nothing. A push that wakes nobody because of the mark is followed, in the same thread and before it sleeps,
-//!   returns to user code that may never wait, or begins a batch, by [`Line::doubt`]: while the item lies unread it
-//!   watches the mark for a microsecond or two. A spinner that runs takes its mark away in that time. If it does not,
-//!   the doubter takes the mark away and wakes a sleeper. So a stopped spinner holds up no item for longer, and no
-//!   later push relies on it. A spinner whose mark was taken away while it was merely slow looks at the ring all the
-//!   same. (A stream doubts when it waits for an outcome, not with each push.)
-//! * `[taken in vain]`: a sleeper that is stopped after its bit was taken does not hold up the next push, which takes
-//!   another bit. That item itself a caller rescues: whenever a sleep of its own ends without an outcome, it wakes one
-//!   more sleeper of each node whose items nobody collects. A stopped *holder* of the reader lock, in its window or
-//!   not, keeps the lock: no other worker could go on in its place.
+//! * `[a mark is doubted]`: a spinner may be stopped, or lose its CPU, at any instruction, and its mark then proves
+//!   nothing. A producer whose push wakes no worker because of the mark calls [`Line::doubt`] before it sleeps, returns
+//!   to user code that may never wait, or begins a batch: while the item lies unread, it watches the mark for a
+//!   microsecond or two. A spinner that runs removes its mark in that time. If the mark stays, the doubter removes it
+//!   and wakes a sleeper. So a stopped spinner delays no item for longer, and no later push relies on it. A spinner
+//!   that was merely slow looks at the ring although its mark is gone. (A stream doubts when it waits for an outcome,
+//!   not with each push.)
+//! * `[taken in vain]`: a sleeper that is stopped after a waker took its bit does not delay the next push, which takes
+//!   another bit. A caller rescues the first item: whenever a sleep of the caller ends without an outcome, it wakes one
+//!   more sleeper of each node whose items no worker collects. A stopped *holder* of the reader lock, in its window or
+//!   not, keeps the lock: no other worker could go on for it.
 //!
 //! # Ordering
 //!
-//! * `[rung]`: cell CAS (SeqCst), fence, load of the line (SeqCst) against RMW or store of the line
-//!   (SeqCst), fence, load of the cell (SeqCst). A worker that leaves items is on the first side, with a
-//!   load of the cell (SeqCst) for the CAS.
-//! * `[down]`: who gives a node up sets the mark (SeqCst), full fence, and empties the ring; a producer
-//!   publishes, full fence, and if it sees the mark empties the ring itself. So nothing is left in it.
-//! * `[taken]`: the waker's removal of a bit → the worker's look at its bit when it is up. That there were
-//!   items travels; so who was woken for several, and takes one, sees the rest and wakes the next.
-//! * `[doubted]`: publication (SeqCst), fence, load of the mark by a push that relies on it → the CAS that takes this
-//!   mark away (SeqCst), later in its modification order, fence, `[taken]`. The woken sleeper sees that item, whichever
+//! * `[rung]`: cell CAS (SeqCst), fence, load of the line (SeqCst) against RMW or store of the line (SeqCst), fence,
+//!   load of the cell (SeqCst). A worker that leaves items is on the first side, with a load of the cell (SeqCst)
+//!   instead of the CAS.
+//! * `[down]`: the supervisor that gives a node up sets the mark (SeqCst), full fence, and empties the ring; a producer
+//!   publishes, full fence, and if it sees the mark empties the ring itself. So nothing stays in the ring.
+//! * `[taken]`: the waker's removal of a bit → the worker's look at its bit when it is up. The published items travel;
+//!   so a worker that was woken for several, and takes one, sees the rest and wakes the next worker.
+//! * `[doubted]`: publication (SeqCst), fence, load of the mark by a push that relies on it → the CAS that removes this
+//!   mark (SeqCst), later in its modification order, fence, `[taken]`. The woken sleeper sees that item, whichever
 //!   thread doubted.
 //!
 //! # Crash
 //!
-//! A sleeper killed asleep leaves its bit: one futile wake, then the push that made it has woken nobody
-//! else, which the wake-all on every death and the backstop of every sleep make good. A waker killed
-//! between taking a bit and waking: the same. A holder killed in its window leaves `wake_at`, a spinner
-//! its mark: `repair` clears both, then wakes everybody.
+//! A sleeper that dies leaves its bit set. One push may spend its wake on the dead worker; the wake-all after each
+//! death, or at the latest the sleep timeout, repairs it. So it is with a waker that dies between taking a bit and
+//! waking. A holder that dies in its window leaves `wake_at`, a spinner its mark: `repair` clears both, then wakes all.
 
 use crate::fields::in_segment;
 use crate::sync::{AtomicU32, AtomicU64, Ordering, fence_after_seq_cst, spin_loop};
@@ -74,7 +73,7 @@ const DOUBTS: u32 = 128;
 #[cfg(loom)]
 const DOUBTS: u32 = 1;
 
-/// A worker's turn of spinning, as its mark in the line says it.
+/// A worker's turn of spinning, as its mark in the line names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Turn(u32);
 
@@ -105,7 +104,7 @@ impl Bell {
         Self(AtomicU32::new(0))
     }
 
-    /// How often it has rung: what [`sleep`](Self::sleep) wants, read before announcing oneself.
+    /// How often it has rung: the argument of [`sleep`](Self::sleep), to be read before [`announce`](Line::announce).
     #[inline]
     #[must_use]
     pub fn count(&self) -> u32 {
@@ -120,7 +119,7 @@ impl Bell {
         futex::wake(&self.0, 1);
     }
 
-    /// Sleeps until it has rung since `count` was read, or `timeout` is over.
+    /// Sleeps until it has rung since `count` was read, or `timeout` expires.
     pub fn sleep(&self, count: u32, timeout: Option<Duration>) {
         futex::wait(&self.0, count, timeout);
     }
@@ -139,7 +138,7 @@ impl Line {
         }
     }
 
-    /// After a push: `next` is the position after the last one published. Wakes whom it must, through
+    /// After a push: `next` is the position after the last one published. Wakes the worker that must look, through
     /// `bell_of(worker)`.
     ///
     /// The publication was the caller's last `SeqCst` read-modify-write.
@@ -156,7 +155,7 @@ impl Line {
     #[cold]
     fn wake_for<'a>(&self, wake_at: u64, next: u64, bell_of: impl Fn(u32) -> Option<&'a Bell>) {
         if wake_at != 0 {
-            // [one wake a batch]: the holder is collecting; of several producers past its mark one wakes it.
+            // [one wake a batch]: the holder is collecting; of several producers past its mark, one wakes it.
             if next >= wake_at
                 && self.wake_at.compare_exchange(wake_at, 0, Ordering::SeqCst, Ordering::Relaxed).is_ok()
                 && let Some(bell) = bell_of(self.holder.load(Ordering::Relaxed))
@@ -170,13 +169,13 @@ impl Line {
         if self.spinner.load(Ordering::SeqCst) & SPINNER == 0 {
             self.wake_lowest(bell_of);
         }
-        // Else [a mark is doubted], by our caller.
+        // Else the calling thread doubts the mark: [a mark is doubted].
     }
 
     /// After a push, by a thread that is about to do something else: makes sure that a worker sees the item, although
     /// the push may have relied on a spinner. `unread` says whether the ring has something that no worker collects.
     ///
-    /// Nothing but a load where no worker spins.
+    /// Only a load where no worker spins.
     #[inline]
     pub fn doubt<'a>(&self, unread: impl Fn() -> bool, bell_of: impl Fn(u32) -> Option<&'a Bell>) {
         let mark = self.spinner.load(Ordering::SeqCst);
@@ -195,7 +194,7 @@ impl Line {
         for _ in 0..DOUBTS {
             // Relaxed: the CAS below decides.
             if self.spinner.load(Ordering::Relaxed) != mark {
-                return; // it looks at the ring now, or has been doubted
+                return; // the spinner looks at the ring now, or another thread doubted it
             }
             spin_loop();
         }
@@ -205,16 +204,16 @@ impl Line {
                 .compare_exchange(mark, mark & !SPINNER, Ordering::SeqCst, Ordering::Relaxed)
                 .is_ok()
         {
-            // No crash point: one that dies here leaves what one does that dies with a sleeper's bit, and what it takes
-            // to come here, a worker that has lost its CPU, no test can bring about in each role.
+            // No crash point: a death here leaves what a death with a sleeper's bit leaves, and no test can bring about
+            // in each role what leads here, a worker that has lost its CPU.
             self.wake_one(bell_of); // [doubted]
         }
     }
 
-    /// Wakes one sleeper, the lowest-numbered, if there is any: for what its caller has just seen in the
-    /// ring and leaves there.
+    /// Wakes one sleeper, the lowest-numbered, if there is any: for an item that the calling thread has just seen in
+    /// the ring and leaves there.
     pub fn wake_one<'a>(&self, bell_of: impl Fn(u32) -> Option<&'a Bell>) {
-        fence_after_seq_cst(); // [rung]: whoever did not see it then is seen now
+        fence_after_seq_cst(); // [rung]: a sleeper that did not see the item is seen now
         self.wake_lowest(bell_of);
     }
 
@@ -248,8 +247,8 @@ impl Line {
     pub fn retract(&self, worker: u32) {
         let bit = 1_u64 << worker;
         crash_point!("doorbell.retracting");
-        // A look first: usually the waker has taken the bit, and the line stays shared. [taken]: we are the
-        // one that was woken, even if we were not asleep, and see all that we were woken for.
+        // A look first: usually the waker has taken the bit, and the line stays shared. [taken]: the waker woke us,
+        // even if we were not asleep, and we see all that it woke us for.
         if self.sleepers.load(Ordering::Acquire) & bit != 0 {
             self.sleepers.fetch_and(!bit, Ordering::SeqCst);
         }
@@ -269,10 +268,10 @@ impl Line {
     pub fn retract_window(&self) {
         self.wake_at.store(0, Ordering::SeqCst);
         crash_point!("doorbell.window_retracted");
-        fence_after_seq_cst(); // [rung]: a push that saw the mark and woke nobody is seen from here on
+        fence_after_seq_cst(); // [rung]: an item whose push saw the mark and woke no worker is seen from here on
     }
 
-    /// Makes `worker` the one that looks at the ring while the others sleep; `None` if another is.
+    /// Makes `worker` the spinner, which looks at the ring while the others sleep; `None` if another worker is.
     #[must_use]
     pub fn begin_spinning(&self, worker: u32) -> Option<Turn> {
         let seen = self.spinner.load(Ordering::Relaxed);
@@ -285,13 +284,13 @@ impl Line {
     }
 
     /// The spinner no longer looks: after this it must take work and look for more that it leaves, or
-    /// [`announce`](Self::announce) itself and look once more. So it must too if its mark was
-    /// [doubted](Self::doubt) meanwhile.
+    /// [`announce`](Self::announce) itself and look once more, also if another thread has [doubted](Self::doubt) its
+    /// mark.
     pub fn end_spinning(&self, Turn(mark): Turn) {
-        // Relaxed if it fails: it was doubted, and the mark is perhaps another worker's.
+        // Relaxed if it fails: another thread doubted the mark, which is perhaps another worker's now.
         let _ = self.spinner.compare_exchange(mark, mark & !SPINNER, Ordering::SeqCst, Ordering::Relaxed);
         crash_point!("doorbell.spun");
-        fence_after_seq_cst(); // [rung]: a push that saw the mark and woke nobody is seen from here on
+        fence_after_seq_cst(); // [rung]: an item whose push saw the mark and woke no worker is seen from here on
     }
 
     /// Removes what a dead worker left in the line.
@@ -299,7 +298,7 @@ impl Line {
         let Some(bit) = 1_u64.checked_shl(worker) else { return }; // no such worker
         self.sleepers.fetch_and(!bit, Ordering::SeqCst);
         crash_point!("doorbell.forgetting");
-        let mark = self.spinner.load(Ordering::Relaxed); // Relaxed: of the dead, it stays as it is, or is taken away
+        let mark = self.spinner.load(Ordering::Relaxed); // Relaxed: a dead worker's mark stays, or is removed
         if mark & SPINNER == worker + 1 {
             let none = mark & !SPINNER;
             let _ = self.spinner.compare_exchange(mark, none, Ordering::SeqCst, Ordering::Relaxed);
@@ -309,29 +308,29 @@ impl Line {
         }
     }
 
-    /// From now on nobody will read the ring; who says so empties it after this.
+    /// From now on no worker reads the ring; the caller empties it after this.
     pub fn set_down(&self) {
         self.down.store(1, Ordering::SeqCst);
         crash_point!("doorbell.down");
         fence_after_seq_cst(); // [down]
     }
 
-    /// Somebody reads the ring again.
+    /// From now on a worker reads the ring again.
     pub fn set_up(&self) {
         self.down.store(0, Ordering::SeqCst);
     }
 
-    /// Whether nobody will read the ring; asked after a push, who sees it empties the ring.
+    /// Whether no worker will read the ring; a producer asks after a push, and empties the ring if so.
     #[inline]
     #[must_use]
     pub fn is_down(&self) -> bool {
         self.down.load(Ordering::SeqCst) != 0 // [down]: after the fence of `after_push`
     }
 
-    /// Whether it names none but the first so many workers: for a checker.
+    /// Whether it names only workers below `workers`: for a checker.
     #[cfg(not(loom))]
     pub(crate) fn names_only(&self, workers: u32) -> bool {
-        // Relaxed, all: each is looked at by itself.
+        // Relaxed, all: each word is judged by itself.
         let beyond = self.sleepers.load(Ordering::Relaxed).checked_shr(workers).unwrap_or(0);
         let waits = self.wake_at.load(Ordering::Relaxed) != 0;
         beyond == 0
@@ -339,7 +338,7 @@ impl Line {
             && (!waits || self.holder.load(Ordering::Relaxed) < workers)
     }
 
-    /// Which worker says that it spins: for reports.
+    /// The worker whose mark says that it spins: for reports.
     #[must_use]
     pub fn spinner(&self) -> Option<u32> {
         (self.spinner.load(Ordering::Relaxed) & SPINNER).checked_sub(1)

@@ -1,11 +1,10 @@
-//! What lies in a segment, field by field, as one number: programs that would disagree about a field have
-//! different numbers.
+//! What lies in a segment, field by field, as one number: programs that would disagree about a field have different
+//! numbers.
 //!
-//! [`in_segment!`] declares a struct whose bytes lie in a segment, `#[repr(C)]`, and from the same lines the number
-//! of its fields: of each its name, its offset, and the number of its type. A field whose type has no such number
-//! does not compile. So a field that is added, renamed, moved or given another type, here or in a struct within,
-//! changes the fingerprint of every segment. What no field says, as the meaning of the bits of a word, is for
-//! `LAYOUT_VERSION`.
+//! [`in_segment!`] declares a struct whose bytes lie in a segment, `#[repr(C)]`, and from the same lines the number of
+//! its fields: of each its name, its offset, and the number of its type. A field whose type has no such number does not
+//! compile. So a field that is added, renamed, moved or given another type, here or in a struct within, changes the
+//! fingerprint of every segment. `LAYOUT_VERSION` stands for what no field says, as the meaning of the bits of a word.
 //!
 //! Types are named by their own numbers, not by the text that a compiler makes of them: two versions of the compiler
 //! that lay out the same fields come to the same number.
@@ -94,7 +93,7 @@ macro_rules! plain {
 }
 plain!(u8 u32 u64 AtomicU32 AtomicU64);
 
-/// What loom takes no interest in.
+/// Types that loom does not watch.
 #[cfg(loom)]
 mod plain_under_loom {
     use super::{InSegment, of_plain};
@@ -115,7 +114,7 @@ impl<const N: usize> InSegment for PayloadCell<N> {
 
 pub(crate) const FNV_START: u64 = 0xCBF2_9CE4_8422_2325;
 
-/// FNV-1a, 64 bits, with one more byte: for fingerprints, where nobody is out to collide.
+/// FNV-1a, 64 bits, with one more byte: for fingerprints, which no adversary tries to collide.
 ///
 /// Source: G. Fowler, L. Noll, K.-P. Vo, "The FNV non-cryptographic hash algorithm".
 pub(crate) const fn with_byte(hash: u64, byte: u8) -> u64 {

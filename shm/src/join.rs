@@ -1,4 +1,4 @@
-//! Branches and how they are joined: who finishes the last of them moves their parent on.
+//! Branches and how they are joined: the participant that finishes the last of them moves their parent on.
 //!
 //! # Layout
 //!
@@ -12,9 +12,9 @@
 //! join     parent FORKED → JOINING(me) · put outcomes together · → CLAIMED(me) · free branches · move it on
 //! ```
 //!
-//! A fork may be joined when its whole family is at rest, its branches and those of forks within; or, where
-//! it fails fast, as soon as one of its branches is an error. Then its parent ends as an error at once, and
-//! what the late branches still refer to stays as it is until they have arrived too.
+//! A fork may be joined when its whole family is at rest, its branches and those of forks within; or, where it fails
+//! fast, as soon as one of its branches is an error. Then its parent ends as an error at once, and the payloads that
+//! late branches still refer to stay until those have arrived too.
 //!
 //! | Bit | Branch | Means |
 //! |---|---|---|
@@ -26,29 +26,29 @@
 //!
 //! # Invariants
 //!
-//! * `[shared]`: while a branch is pending, nobody writes a payload that it may refer to: its request's, or a
-//!   payload of a branch above it. A parent that goes on with a value was joined at rest; one that goes on
-//!   with an error goes to the end, and writes no payload of its own.
+//! * `[shared]`: while a branch is pending, no participant writes a payload that it may refer to: its request's, or a
+//!   payload of a branch above it. A parent that goes on with a value was joined at rest; one that goes on with an
+//!   error goes to the end, and writes no payload of its own.
 //! * `[one joins]`: FORKED → JOINING is one compare-and-swap of the parent's word, which names the fork.
-//! * `[one reaps]`: a request that ended before all its branches is freed by whoever finds it DONE and
+//! * `[one reaps]`: a request that ended before all its branches is freed by the participant that finds it DONE and
 //!   CANCELLED, then all bits clear, and wins the compare-and-swap to CLAIMED.
 //! * `[values leave nothing]`: a parent that goes on with a value has no branch that is not FREE.
 //!
 //! # Ordering
 //!
-//! * `[at rest]`: each side changes one thing (SeqCst), full fence, looks at the other's: arrivals clear
-//!   bits and look at the others' and at the request's word; the caller sets CANCELLED, or who finishes the
+//! * `[at rest]`: each side changes one word (SeqCst), full fence, looks at the other side's: an arrival clears its bit
+//!   and looks at the other bits and at the request's word; the caller sets CANCELLED, or the worker that finishes the
 //!   request sets DONE, and looks at the bits. So the last of them sees all.
-//! * `[arrived]`: clearing a bit (AcqRel in SeqCst) → the look of who joins. A branch's outcome travels.
+//! * `[arrived]`: clearing a bit (AcqRel in SeqCst) → the joiner's look. A branch's outcome travels.
 //!
 //! # Crash
 //!
-//! Every branch word names who must act. `repair` repeats an arrival whose bit is still set, looks again in
-//! the place of one who cleared his and died, undoes a fork that had not become FORKED, moves on branches
-//! that the forker had not, and puts together again what a joiner had begun; unless that may have written over
-//! a member's outcome (`[marked]` of `arena`), then the death is the outcome. Only one participant repairs at
-//! a time (the supervisor), and it looks at the bit *before* it takes the place of the dead: as long as the
-//! branch is DONE of the dead its bit is of the same use, and if it is set, nobody else clears it.
+//! Every branch word names the participant that must act. `repair` repeats an arrival whose bit is still set, looks on
+//! behalf of a participant that cleared its bit and died, undoes a fork that had not become FORKED, moves on branches
+//! that the forker had not, and puts together again what a joiner had begun; if that joiner may have written over a
+//! member's outcome (`[marked]` of `arena`), the death is the outcome. Only one participant repairs at a time (the
+//! supervisor), and it looks at the bit *before* it becomes the branch's owner: as long as the branch is DONE of the
+//! dead owner its bit is of the same use, and if it is set, no other participant clears it.
 
 use crate::plan::Routes;
 use crate::sync::{AtomicU64, Ordering, fence_after_seq_cst};
@@ -56,27 +56,27 @@ use crate::token::Token;
 use crate::word::{Phase, State, Word};
 use core::ops::Range;
 
-/// What an arrival, or a look, has found due. Whoever is given it must do it.
+/// What an arrival, or a look, has found ready. The participant that gets it must do it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ready {
     /// Nothing.
     Nothing,
-    /// The branches of this fork are ours to put together; of the parent in this state, JOINING.
+    /// The branches of this fork are ours to put together; the parent is in this state, JOINING.
     Join {
         /// Which.
         fork: u32,
         /// The parent's word.
         parent: State,
     },
-    /// The request, in this state, is ours to free, with whatever is left of its branches.
+    /// The request, in this state, is ours to free, with all that is left of its branches.
     Reap(State),
 }
 
-/// A request's tasks: their words by place, and their pending bits.
+/// A request's tasks: their words by slot, and their pending bits.
 pub(crate) struct Family<'a, W> {
     pub(crate) routes: &'a Routes,
     pub(crate) pending: &'a [AtomicU64],
-    /// The word of the task in a place.
+    /// The word of the task in a slot.
     pub(crate) word: W,
 }
 
@@ -101,12 +101,12 @@ impl<'a, W: Fn(u32) -> Option<&'a Word>> Family<'a, W> {
         })
     }
 
-    /// Whether none is.
+    /// Whether no branch of the request is pending.
     pub(crate) fn all_at_rest(&self) -> bool {
         self.at_rest(&(0..self.pending.len() as u32 * 64))
     }
 
-    /// Whether this one is.
+    /// Whether this branch is pending.
     #[inline]
     pub(crate) fn is_pending(&self, branch: u32) -> bool {
         let word = self.pending.get(branch as usize / 64);
@@ -123,7 +123,7 @@ impl<'a, W: Fn(u32) -> Option<&'a Word>> Family<'a, W> {
         }
     }
 
-    /// Clears the bit of a branch; says which are left of those in the same word.
+    /// Clears the bit of a branch; returns the bits that stay set in the same word.
     pub(crate) fn clear(&self, branch: u32) -> u64 {
         let Some(word) = self.pending.get(branch as usize / 64) else { return 0 };
         let bit = 1 << (branch % 64);
@@ -133,7 +133,7 @@ impl<'a, W: Fn(u32) -> Option<&'a Word>> Family<'a, W> {
         before & !bit
     }
 
-    /// A branch of ours is DONE: clears its bit and looks what is due.
+    /// A branch of ours is DONE: clears its bit and looks what is ready.
     #[inline]
     pub(crate) fn arrive(&self, branch: u32, me: Token, error: bool) -> Ready {
         let left = self.clear(branch);
@@ -141,27 +141,27 @@ impl<'a, W: Fn(u32) -> Option<&'a Word>> Family<'a, W> {
             && let Some((_, fork)) = self.routes.fork_of(branch)
             && left & mask(branch as usize / 64, &fork.family()) != 0
         {
-            return Ready::Nothing; // most of the time: another one will be the last
+            return Ready::Nothing; // most of the time: another branch will be the last
         }
         self.look(branch, me, error)
     }
 
-    /// What is due where this branch has arrived. May be asked at any time, and again.
+    /// What is ready where this branch has arrived. May be called at any time, and repeated.
     pub(crate) fn look(&self, branch: u32, me: Token, error: bool) -> Ready {
         let (mut branch, mut error) = (branch, error);
         while let Some((index, fork)) = self.routes.fork_of(branch) {
             let failed = (error && fork.fail_fast).then_some(branch);
             if failed.is_none() && !self.at_rest(&fork.family()) {
-                return Ready::Nothing; // and so no fork above it is
+                return Ready::Nothing; // and so no fork above it is at rest
             }
             let Some(parent) = (self.word)(fork.parent) else { return Ready::Nothing };
             let seen = parent.load();
-            // Asked after the parent's word was read: so it is true of the generation that is joined.
+            // Asked after the read of the parent's word, so that it is true of the generation that is joined.
             let decided = || match failed {
                 Some(branch) => self.has_failed(branch),
                 None => self.at_rest(&fork.family()),
             };
-            // At this fork: it may have gone on to another one of the same task.
+            // At this fork: the task may have gone on to another fork.
             if seen.forked_at() == Some(index)
                 && decided()
                 && let Some(parent) = parent.join(seen, me)
@@ -172,18 +172,18 @@ impl<'a, W: Fn(u32) -> Option<&'a Word>> Family<'a, W> {
                 return Ready::Nothing;
             }
             crash_point!("join.late");
-            // It failed fast before; we may be what those above it wait for.
+            // It failed fast before; the forks above may wait for this branch.
             let Some(up) = fork.parent.checked_sub(1) else { break };
             (branch, error) = (up, false);
         }
         self.look_at_request(me)
     }
 
-    /// Whether the request has ended, its caller is done with it, and its branches are at rest.
+    /// Whether the request has ended, its caller has gone, and its branches are at rest.
     pub(crate) fn look_at_request(&self, me: Token) -> Ready {
         fence_after_seq_cst();
         match (self.word)(0) {
-            // Asked after the word was read, as in `look`.
+            // Asked after the read of the word, as in `look`.
             Some(request) => match request.ended() {
                 Some(ended) if self.all_at_rest() => {
                     request.reap(ended, me).map_or(Ready::Nothing, Ready::Reap)
@@ -200,7 +200,7 @@ impl<'a, W: Fn(u32) -> Option<&'a Word>> Family<'a, W> {
         state.is_some_and(|s| s.phase() == Some(Phase::Done) && s.is_error()) && !self.is_pending(branch)
     }
 
-    /// Whether what the branch would do is for nobody: its caller has gone, or a fork above it has ended.
+    /// Whether no one waits for the branch: its caller has gone, or a fork above it has ended.
     pub(crate) fn is_unwanted(&self, branch: u32) -> bool {
         let mut slot = branch + 1;
         while let Some((index, fork)) = self.routes.around(slot) {

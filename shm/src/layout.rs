@@ -8,16 +8,16 @@
 //!          node descriptors names and numbers of the plan's nodes, written once
 //!          node lines       one each: tail │ head, habit │ reader lock │ doorbell
 //!          ring cells       8 bytes each, the same number for every node
-//!          tasks            128 bytes each: word, payload reference, in-line place
+//!          tasks            128 bytes each: word, payload reference, in-line buffer
 //!          block owners     8 bytes each, class by class
 //!          blobs            names, type names, configurations: written once
 //!          blocks           page-aligned, class by class
 //! ```
 //!
-//! Every offset follows from the [`Shape`], and the shape is in the header: an attacher computes the
-//! offsets anew and never believes one it read. Lines that different parties write are 128 bytes apart:
-//! two cache lines, because several CPUs fetch them in pairs. What lies there is declared by `in_segment!`, so that
-//! every field is part of the fingerprint.
+//! Every offset follows from the [`Shape`], and the shape is in the header: an attacher computes the offsets anew and
+//! never believes one it read. Lines that different parties write are 128 bytes apart: two cache lines, because several
+//! CPUs fetch them in pairs. What lies there is declared by `in_segment!`, so that every field is part of the
+//! fingerprint.
 
 use crate::doorbell::WORKER_LIMIT;
 use crate::fields::{FNV_START, InSegment, in_segment, with_byte};
@@ -29,9 +29,9 @@ use core::mem::size_of;
 
 /// "ringmill", read as little-endian bytes.
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"ringmill");
-/// For people, and for what no field of a struct says: changes with every change of the layout or of its meaning.
+/// For users, and for what no field of a struct says: changes with every change of the layout or of its meaning.
 pub const LAYOUT_VERSION: u32 = 4;
-/// What parties that write must keep between them.
+/// The distance between lines that different parties write.
 pub const LINE: usize = 128;
 /// A page: the header's size and the alignment of block classes.
 pub(crate) const PAGE: usize = 4096;
@@ -46,8 +46,8 @@ pub const REQUEST_LIMIT: u32 = 1 << 24;
 pub const TASKS_LIMIT: u32 = 1 << 12;
 /// How many blocks a class can have: a handle has two bits to spare, see `arena::held`.
 const BLOCKS_LIMIT: u64 = (1 << 27) - 1;
-/// The largest payload, 2 GiB: a task's line has 32 bits for its length, and whoever reads it addresses within it by
-/// signed numbers of that width.
+/// The largest payload, 2 GiB: a task's line has 32 bits for its length, and its readers address within it by signed
+/// numbers of that width.
 pub const PAYLOAD_LIMIT: u64 = 1 << 31;
 /// How many forks, and how many switches, a plan can have.
 pub const JUNCTION_LIMIT: u32 = 1 << 12;
@@ -73,7 +73,7 @@ in_segment! {
     /// The numbers that a segment's layout follows from.
     #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
     pub struct Shape {
-        /// Places in the participant table.
+        /// Rows of the participant table.
         pub participants: u32,
         /// Nodes of the plan, one ring each.
         pub nodes: u32,
@@ -113,7 +113,7 @@ pub(crate) fn within(what: &'static str, value: u64, least: u64, most: u64) -> R
 }
 
 impl Shape {
-    /// Tasks in all, with those that are left out.
+    /// Task ids in all, with unused ones.
     #[must_use]
     pub fn tasks(&self) -> u32 {
         match self.branches() {
@@ -122,7 +122,7 @@ impl Shape {
         }
     }
 
-    /// Of a branch's number, so many bits say which it is of its request.
+    /// How many bits of a branch's number name it within its request.
     fn branch_bits(&self) -> u32 {
         (self.branches().max(1) - 1).checked_ilog2().map_or(0, |bits| bits + 1)
     }
@@ -134,8 +134,8 @@ impl Shape {
         self.tasks_per_request - 1
     }
 
-    /// Cells of each ring: of each request at most one task is in a ring, and at most once (`plan`), so
-    /// the next power of two *above* the number of requests is never full.
+    /// Cells of each ring: at most one task of each request is in a ring, and at most once (`plan`), so a ring of the
+    /// next power of two *above* the number of requests is never full.
     #[must_use]
     pub fn ring_cells(&self) -> u64 {
         (u64::from(self.requests) + 1).next_power_of_two()
@@ -205,13 +205,13 @@ in_segment! {
         pub(crate) user_id: u32,
         pub(crate) name_len: u32,
         pub(crate) name: [u8; NAME_LIMIT],
-        /// Line of its own: rarely written, read by everyone.
+        /// Line of its own: rarely written, read by all.
         pub(crate) run: RunLine,
         /// Line of its own: workers ring it when they are ready or have failed.
         pub(crate) startup: BellLine,
-        /// Line of its own: rung when a place in `capacity` comes free and somebody waits for one.
+        /// Line of its own: rung when a permit of `capacity` comes free and a thread waits for one.
         pub(crate) freed: BellLine,
-        /// Line of its own: rung when a bit of the completions set is set and somebody waits for that.
+        /// Line of its own: rung when a bit of the completions set is set and a thread waits for that.
         pub(crate) completed: BellLine,
     }
 }
@@ -237,8 +237,8 @@ in_segment! {
 pub const NAME_LIMIT: usize = 64;
 
 in_segment! {
-    /// What a server says of a node in numbers, and its workers read: on its way through the plan and in the segment, it
-    /// is this struct. What reports tell in other words is not serialised.
+    /// The numbers of a node, which its workers read: the same struct in the plan and in the segment. Fields that
+    /// reports show in another form are not serialised.
     #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
     pub struct NodeFacts {
         /// Differs if the payloads of the worker's type do.
@@ -252,13 +252,13 @@ in_segment! {
         pub batch_size: u32,
         /// How many threads each worker has, at least one.
         pub threads: u32,
-        /// Its workers write outcomes beside inputs, so that another worker can try again if one dies.
+        /// Its workers write outcomes beside inputs, so that another worker can retry after a death.
         #[serde(skip)]
         pub keeps_inputs: Flag,
         /// Its readers put only tasks of one group into a batch, see [`At::To`](crate::arena::At::To).
         #[serde(skip)]
         pub keeps_apart: Flag,
-        /// Its workers wait as long as `batch_wait_ns` says; otherwise only while waiting can pay.
+        /// Its workers wait for `batch_wait_ns`; otherwise only while waiting can pay.
         pub wait_is_stated: Flag,
         #[doc(hidden)]
         #[serde(skip)]
@@ -284,7 +284,7 @@ impl Default for NodeFacts {
 }
 
 impl NodeFacts {
-    /// The number that no node can have.
+    /// Whether a node can have these numbers.
     pub(crate) fn check(&self) -> Result<(), ShapeError> {
         within("batch size", self.batch_size.into(), 0, BATCH_SIZE_LIMIT.into())?;
         within("nanoseconds of a batch's wait", self.batch_wait_ns, 0, BATCH_WAIT_LIMIT_NS)?;
@@ -293,13 +293,13 @@ impl NodeFacts {
 }
 
 in_segment! {
-    /// A yes or no in a segment, where any bytes are a value: 0 is no.
+    /// A boolean in a segment, where any bytes are a value: 0 is false.
     #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
     pub struct Flag(u32);
 }
 
 impl Flag {
-    /// Whether it is a yes.
+    /// Whether it is true.
     #[must_use]
     pub fn is_set(self) -> bool {
         self.0 != 0
@@ -319,7 +319,7 @@ impl From<bool> for Flag {
 }
 
 in_segment! {
-    /// A descriptor of a node, written once; strings and configuration are places in the blobs.
+    /// A descriptor of a node, written once; strings and configuration are extents of the blobs.
     #[derive(Debug, Clone, Copy, Default)]
     pub(crate) struct NodeDescriptor {
         pub(crate) name: Extent,
@@ -327,7 +327,7 @@ in_segment! {
         pub(crate) config: Extent,
         pub(crate) facts: NodeFacts,
         pub(crate) first_participant: u32,
-        /// Places of its workers, threads counted one by one.
+        /// Rows of its workers, one for each thread.
         pub(crate) rows: u32,
         /// A raw [`Target`](crate::plan::Target).
         pub(crate) next: u32,
@@ -365,9 +365,9 @@ in_segment! {
     /// Times of a request, in monotonic nanoseconds: written by its client only, where they are used.
     #[derive(Debug, Default)]
     pub(crate) struct Times {
-        /// Until when it is worth working on; right only if its word says that there is one.
+        /// Its deadline; valid only if its word has DEADLINE set.
         pub(crate) deadline_ns: HeaderU64,
-        /// Since when it is in progress; the low 16 bits say in which generation. 0 if nobody ever looked at a clock.
+        /// Since when it is in progress; the low 16 bits name the generation. 0 if no client ever read a clock.
         pub(crate) begun_ns: HeaderU64,
     }
 }
@@ -415,7 +415,7 @@ in_segment! {
     pub(crate) struct LockLine(pub(crate) AtomicU32);
 }
 
-/// Bytes of a task before its in-line place.
+/// Bytes of a task before its in-line buffer.
 const TASK_HEADER_BYTES: usize = 32;
 /// The largest payload that needs no block.
 pub const INLINE_BYTES: usize = LINE - TASK_HEADER_BYTES;
@@ -426,12 +426,12 @@ in_segment! {
     /// ```text
     /// 0   word      state and owner                          everyone, by `word`'s rules
     /// 8   length    bytes of the payload; one word with ↓    its owner, as all below
-    /// 12  block     0 = in line; the payload's block + 1; or bit 31 and the place of the task that has it;
+    /// 12  block     0 = in line; the payload's block + 1; or bit 31 and the slot of the task that has it;
     ///               bit 30: it is an outcome that was written beside the input
     /// 16  enqueued  monotonic ns; only where a window needs it
     /// 24  second    0, or another block of the task + 1; of a payload elsewhere: its block + 1, 0 = in line
     /// 28  at        where it is, or was last: see `arena::At`
-    /// 32  in-line place
+    /// 32  in-line buffer
     /// ```
     #[repr(align(128))]
     #[derive(Debug)]
@@ -473,7 +473,7 @@ const _: () = {
     assert!(LINE.is_multiple_of(PAYLOAD_ALIGN) && PAGE.is_multiple_of(LINE));
 };
 
-/// Where everything lies.
+/// The offsets of all sections.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Layout {
     pub(crate) shape: Shape,
@@ -489,7 +489,7 @@ pub(crate) struct Layout {
     pub(crate) completions: usize,
     pub(crate) pending: usize,
     pub(crate) tasks: usize,
-    /// How many: kept, because every look at a task asks; as what follows from it for branches.
+    /// How many tasks: kept, because every look at a task needs it; as what follows from it for branches.
     pub(crate) task_count: u32,
     branch_bits: u32,
     pending_stride: usize,
@@ -508,7 +508,7 @@ impl Layout {
     pub(crate) fn new(shape: &Shape) -> Result<Self, ShapeError> {
         shape.check()?;
         let mut end = PAGE as u64;
-        // The ranges of `check` keep all of this below 2^72; saturation makes the total refuse it.
+        // The ranges of `check` keep all of this below 2^72; where it saturates, the check of the total refuses it.
         let mut take = |count: u64, bytes: usize, align: usize| {
             let start = end.next_multiple_of(align as u64);
             end = start.saturating_add(count.saturating_mul(bytes as u64)).min(1 << 62);
@@ -559,7 +559,7 @@ impl Layout {
         })
     }
 
-    /// The request that a task belongs to, and its place in that.
+    /// The request that a task belongs to, and its slot in that request.
     #[inline]
     pub(crate) fn slot_of(&self, id: u32) -> (u32, u32) {
         match id.checked_sub(self.shape.requests) {
@@ -568,7 +568,7 @@ impl Layout {
         }
     }
 
-    /// The task in a place of a request.
+    /// The task in a slot of a request.
     #[inline]
     pub(crate) fn id_of(&self, request: u32, slot: u32) -> u32 {
         match slot.checked_sub(1) {
@@ -634,7 +634,7 @@ impl Layout {
     }
 }
 
-/// FNV-1a, 64 bits: for fingerprints, where nobody is out to collide.
+/// FNV-1a, 64 bits: for fingerprints, which no adversary tries to collide.
 #[must_use]
 pub fn hash(bytes: impl IntoIterator<Item = u8>) -> u64 {
     bytes.into_iter().fold(FNV_START, with_byte)

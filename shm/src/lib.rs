@@ -1,26 +1,26 @@
-//! Memory that processes share: segments, crash-atomic rings of task ids, a reader lock that survives
-//! its holder, doorbells that never lose a wake, payload places, and the repair of what the dead left.
+//! Memory that processes share: segments, crash-atomic rings of task ids, a reader lock that survives its holder,
+//! doorbells that never lose a wake, payload buffers, and the repair of what dead participants left.
 //!
 //! This crate knows nothing of servers or workers' code; `ringmill` builds the batching engine from it.
 //! Its parts, from the bottom: [`token`], [`word`], [`ring`], [`lock`], [`doorbell`], then [`layout`],
 //! [`segment`], [`participant`], [`arena`], [`pool`], [`party`], and on top [`repair`] and [`check`].
 //!
-//! Whoever attaches a segment is trusted to keep to the protocol about *when* to write; what it writes is
-//! not trusted: ids, offsets, lengths and owners are checked where they are read.
+//! A participant is trusted to keep to the protocol about *when* to write. *What* it writes is not trusted: ids,
+//! offsets, lengths and owners are checked where they are read.
 //!
 //! # What safe code cannot do
 //!
 //! Safe code, of whatever crate, cannot cause two references to one byte of a segment of which one may write. Payload
 //! bytes are reached through guards ([`Filling`](arena::Filling), [`Claimed`](arena::Claimed), [`Join`](arena::Join),
-//! [`Done`](arena::Done)), each for a task that the state word says is the guard's. That there is one at a time is promised
-//! in four places, each an `unsafe` function, and nowhere else:
+//! [`Done`](arena::Done)), each for a task that the state word says is the guard's. That there is one guard of a task
+//! at a time rests on four promises, each made to an `unsafe` function, and on no other:
 //!
-//! | Promise | By whoever calls |
+//! | Promise | By the caller of |
 //! |---|---|
-//! | this token is ours and leased, and all who write to the file keep to the protocol | [`Segment::take_part`](segment::Segment::take_part) |
-//! | this request is in our hand alone | the methods of [`Client`](party::Client) that take a request's number for a guard |
+//! | this process runs the token's incarnation and holds its lease, and all that write to the file keep to the protocol | [`Segment::take_part`](segment::Segment::take_part) |
+//! | this thread alone uses this request | the methods of [`Client`](party::Client) that take a request's number for a guard |
 //! | this participant acts no more | [`Repairer::repair`](repair::Repairer::repair), [`Lease::release`](participant::Lease::release) |
-//! | this is whose request it is | [`Claimed::finish_for`](arena::Claimed::finish_for) |
+//! | the request is this client's | [`Claimed::finish_for`](arena::Claimed::finish_for) |
 //!
 //! All else follows from types. A guard is neither `Copy` nor `Clone`, and handing a task on consumes it:
 //!
@@ -38,10 +38,10 @@
 //! }
 //! ```
 //!
-//! so is putting it aside; there is one place to write at a time, and none while the input is looked at:
+//! parking a task consumes it too; there is one buffer to write to at a time, and none while the input is borrowed:
 //!
 //! ```compile_fail,E0382
-//! fn put_aside_and_keep(mut task: ringmill_shm::arena::Claimed<'_>) {
+//! fn park_and_keep(mut task: ringmill_shm::arena::Claimed<'_>) {
 //!     let parked = task.park();
 //!     task.inline_buffer();
 //! }
@@ -66,10 +66,10 @@
 //! }
 //! ```
 //!
-//! Who claims has the lock ([`Reader`](party::Reader)); and a token, or a state of a word, is only a number:
+//! Only the lock's holder claims ([`Reader`](party::Reader)); and a token, or a state of a word, is only a number:
 //!
 //! ```compile_fail,E0624
-//! let someone = ringmill_shm::token::Token::new(1, 1);
+//! let other = ringmill_shm::token::Token::new(1, 1);
 //! ```
 //! ```compile_fail,E0624
 //! fn past_the_guard(task: ringmill_shm::arena::Task<'_>) {
@@ -77,16 +77,16 @@
 //! }
 //! ```
 //!
-//! Not meant are ways past this library: another process that writes into the file, or this one through the file's
-//! descriptor or `/proc/self/mem`. That nobody does so is part of the first promise.
+//! This does not cover ways past this library: another process that writes into the file, or this one through the
+//! file's descriptor or `/proc/self/mem`. The first promise excludes them.
 
 #![cfg_attr(loom, allow(dead_code, reason = "models have no mapping, and use a part of the rest"))]
 
 #[cfg(not(all(target_os = "linux", target_endian = "little", target_pointer_width = "64")))]
 compile_error!("ringmill needs 64-bit little-endian Linux: futexes, OFD locks, pidfds");
 
-/// Here a process can be made to die, or to wait, by a test (see `crash`); otherwise nothing. A block after the
-/// name is run first, and only if the point is there.
+/// A line at which a test can let the process die, or hold the thread (see `crash`); without the feature, nothing. A
+/// block after the name is run first, and only with the feature.
 macro_rules! crash_point {
     ($name:literal) => {
         #[cfg(all(feature = "crash-points", not(loom)))]
@@ -124,7 +124,7 @@ pub mod pool;
 pub mod repair;
 #[cfg(not(loom))]
 pub mod segment;
-/// The models' segment in its place.
+/// The segment of the models.
 #[cfg(loom)]
 #[path = "model/heap.rs"]
 pub mod segment;

@@ -1,45 +1,43 @@
-//! The reader lock: who holds it drains the ring.
+//! The reader lock: its holder drains the ring.
 //!
 //! # Layout
 //!
 //! ```text
 //! 31      30           0
-//! ├ WAITERS ┼── token ──┤      0 = free; taking it and saying who has it are one CAS
+//! ├ WAITERS ┼── token ──┤      0 = free; one CAS takes it and names the holder
 //! ```
 //!
 //! # Protocol
 //!
 //! | Word | Means | Left by, to |
 //! |---|---|---|
-//! | 0 | free | anyone → token |
-//! | token | held, nobody sleeps | holder → 0; a waiter → WAITERS\|token |
-//! | WAITERS\|token | held, somebody may sleep | holder → 0, then wakes one |
-//! | of the dead | its holder has died | a waiter → WAITERS\|its token; a repairer → 0, then wakes all |
+//! | 0 | free | any participant → token |
+//! | token | held, no waiter sleeps | holder → 0; a waiter → WAITERS\|token |
+//! | WAITERS\|token | held, a waiter may sleep | holder → 0, then wakes one |
+//! | a dead participant's token | its holder has died | a waiter → WAITERS\|its token; a repairer → 0, then wakes all |
 //!
 //! # Invariants
 //!
-//! * `[sticky]`: who has slept takes the lock with WAITERS set, since it cannot know whether others still
+//! * `[sticky]`: a waiter that has slept takes the lock with WAITERS set, since it cannot know whether others still
 //!   sleep. One wake too many is harmless, one too few is a hang.
-//! * `[robbed only when dead]`: the lock changes hands without its holder only after the holder's death is
+//! * `[robbed only when dead]`: another participant takes the lock from its holder only after the holder's death is
 //!   proven. A stopped or slow holder keeps it.
-//! * `[own]`: it is freed by a CAS from the holder's own token, so whoever holds it only by mistake, because its token
-//!   was written over or it was taken for dead, does not free the next holder's.
+//! * `[own]`: a holder frees it by a CAS from its own token. So a participant that no longer holds it, because its
+//!   token was written over or it was taken for dead, does not free the next holder's lock.
 //!
 //! # Ordering
 //!
-//! * `[passed]`: the Release CAS of the unlocker → the Acquire CAS of the next holder. `head` and all
-//!   that the former did under the lock travel. After a take-over there is no such edge: everything the
-//!   new holder relies on is atomic and re-read.
+//! * `[passed]`: the Release CAS of the unlocker → the Acquire CAS of the next holder. `head` and all that the former
+//!   holder did under the lock travel. After a take-over there is no such edge: everything the new holder relies on is
+//!   atomic and re-read.
 //!
 //! # Crash
 //!
-//! A holder that dies leaves its token. A waiter asks, before every sleep, whether the token's owner is
-//! dead, and takes over with a CAS from exactly that word. One that asked just before the death and sleeps
-//! just after it finds that `repair` has freed the word, or is woken by it. A waiter that dies leaves at
-//! most WAITERS set.
-//! A waiter that gives up does so before it sleeps; it leaves at most WAITERS set.
-//! A woken waiter that dies before it takes the lock may leave others asleep: the supervisor wakes
-//! everybody after a death, and sleeps are bounded.
+//! A holder that dies leaves its token. A waiter asks, before every sleep, whether the token's owner is dead, and takes
+//! over with a CAS from exactly that word. A waiter that asked just before the death and sleeps just after it finds
+//! that `repair` has freed the word, or `repair` wakes it. A waiter that dies leaves at most WAITERS set. A waiter that
+//! gives up does so before it sleeps; it leaves at most WAITERS set. A woken waiter that dies before it takes the lock
+//! may leave others asleep: the supervisor wakes all after a death, and sleeps are bounded.
 //!
 //! # Source
 //!
@@ -56,12 +54,12 @@ const _: () = assert!(Token::BITS == 31, "the lock word has one bit besides the 
 /// No sleep on the lock is longer: the backstop for a wake that a dying waker owed.
 const SLEEP_LIMIT: Duration = Duration::from_millis(250);
 
-/// How the lock was had.
+/// How the lock was taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Acquired {
     /// It was free.
     Free,
-    /// Its holder had died: what it left must be repaired before reading on.
+    /// Its holder had died: the reader must repair what that holder left before it reads on.
     TookOver(Token),
 }
 
@@ -88,8 +86,8 @@ impl<'a> ReaderLock<'a> {
         }
     }
 
-    /// [`lock`](Self::lock); `None` if `give_up` says so, which is asked before every sleep. For those who
-    /// must not wait for ever: the word may name a living participant that never took the lock.
+    /// [`lock`](Self::lock); `None` if `give_up`, which is asked before every sleep, returns true. For a participant
+    /// that must not wait for ever: the word may name a living one that never took the lock.
     #[inline]
     pub(crate) fn lock_unless(
         &self,
@@ -137,7 +135,7 @@ impl<'a> ReaderLock<'a> {
                 continue;
             };
             if is_dead(holder) {
-                // [robbed only when dead]; from exactly this word, so of two robbers one wins.
+                // [robbed only when dead]; from exactly this word, so one of two robbers wins.
                 if self
                     .0
                     .compare_exchange(seen, me.raw() | WAITERS, Ordering::Acquire, Ordering::Relaxed)
@@ -164,11 +162,11 @@ impl<'a> ReaderLock<'a> {
         }
     }
 
-    /// Gives the lock back, if `me` holds it.
+    /// Releases the lock, if `me` holds it.
     ///
-    /// False, and nothing is changed, if the word names another holder or none: then bytes were written that no holder
-    /// writes, and what lies there now is another one's, or a waiter will take it. What `me` has claimed stays its own,
-    /// for claims are made in the words of tasks.
+    /// False, and nothing is changed, if the word names another holder or none: then another process wrote bytes that
+    /// no holder writes, and the lock is another participant's, or a waiter will take it. Tasks that `me` has claimed
+    /// stay its own, for claims are made in the words of tasks.
     #[inline]
     pub(crate) fn unlock(&self, me: Token) -> bool {
         match self.0.compare_exchange(me.raw(), 0, Ordering::SeqCst, Ordering::Relaxed) {
@@ -179,7 +177,7 @@ impl<'a> ReaderLock<'a> {
 
     #[cold]
     fn unlock_contended(&self, me: Token, mut seen: u32) -> bool {
-        // Once more for each change under our hands: a waiter sets WAITERS once.
+        // Retried for each change meanwhile: a waiter sets WAITERS once.
         while seen & !WAITERS == me.raw() {
             match self.0.compare_exchange(seen, 0, Ordering::SeqCst, Ordering::Relaxed) {
                 Ok(_) => {
@@ -200,8 +198,8 @@ impl<'a> ReaderLock<'a> {
         futex::wake(self.0, 1);
     }
 
-    /// Frees it if `dead` holds it, and wakes all that sleep on it: for a repairer that has proven the
-    /// death. Whoever takes it next claims again what the dead had claimed and not yet drained.
+    /// Frees it if `dead` holds it, and wakes all waiters: for a repairer that has proven the death. The next holder
+    /// claims again what `dead` had claimed and not yet drained.
     pub(crate) fn free_of(&self, dead: Token) -> bool {
         let mut seen = self.0.load(Ordering::Relaxed); // Relaxed: the CAS decides
         while Token::from_raw(seen & !WAITERS) == Some(dead) {
@@ -217,14 +215,14 @@ impl<'a> ReaderLock<'a> {
         false
     }
 
-    /// Who holds it now.
+    /// The present holder.
     #[inline]
     #[must_use]
     pub fn holder(&self) -> Option<Token> {
         Token::from_raw(self.0.load(Ordering::SeqCst) & !WAITERS)
     }
 
-    /// Wakes all that sleep on it, for no reason: after a death.
+    /// Wakes all waiters, after a death; the word need not have changed.
     pub(crate) fn wake_spuriously(&self) {
         futex::wake(self.0, u32::MAX);
     }
@@ -269,10 +267,10 @@ mod tests {
         assert_eq!(lock.holder(), Some(me));
     }
 
-    /// Symptom: a worker, or a server that shut down, waited for a lock for ever. Cause: bytes that somebody
-    /// had written named a living participant that had never taken it. Fix: who waits may give up.
+    /// Symptom: a worker, or a server that shut down, waited for a lock for ever. Cause: another process had written
+    /// bytes that named a living participant, which had never taken the lock. Fix: a waiter may give up.
     #[test]
-    fn who_waits_for_one_that_does_not_hold_it_may_give_up() {
+    fn a_waiter_for_a_lock_that_no_holder_took_may_give_up() {
         let stranger = Token::new(3, 9);
         let word = AtomicU32::new(stranger.raw());
         let asked = Counter::new(0);
@@ -283,8 +281,8 @@ mod tests {
         assert_eq!(asked.into_inner(), 2, "before each of two sleeps, of which it took one");
     }
 
-    /// Symptom: two readers at once. Cause: a holder that was taken for dead, by a byte that somebody had written, freed
-    /// the lock of the one that had taken it over. Fix: it frees only its own.
+    /// Symptom: two readers at once. Cause: a holder that was taken for dead, because another process had written a
+    /// byte, freed the lock of the participant that had taken it over. Fix: a holder frees only its own lock.
     #[test]
     fn a_holder_that_was_robbed_does_not_free_the_next_ones() {
         let (robbed, next) = (Token::new(1, 1), Token::new(2, 1));

@@ -1,35 +1,35 @@
-//! Who takes part in a segment, and how a death is proven.
+//! The participants of a segment, and how a death is proven.
 //!
 //! # Layout
 //!
 //! ```text
 //! entry:  identity line │ bell line │ CPU mask line │ counters line │ boot message
-//! place 0 is the server; then the workers, node by node, each worker's threads side by side
+//! row 0 is the server; then the workers, node by node, each worker's threads side by side
 //! ```
 //!
-//! So who has a place follows from the plan ([`Segment::worker_of`](crate::segment::Segment::worker_of)) and does not lie
-//! in the entry.
+//! So the worker of a row follows from the plan ([`Segment::worker_of`](crate::segment::Segment::worker_of)) and does
+//! not lie in the entry.
 //!
-//! The identity is written by the server when it prepares an incarnation and by the participant when it
-//! arrives; the bell by who rings it; CPUs by the server; counters and message by the participant.
+//! The server writes the identity when it prepares an incarnation, and the participant when it arrives; a waker the
+//! bell; the server the CPUs; the participant counters and message.
 //!
 //! # Protocol
 //!
 //! | State | Means | Left by, to |
 //! |---|---|---|
-//! | VACANT | nobody yet | server → STARTING, with a new token |
+//! | VACANT | no incarnation yet | server → STARTING, with a new token |
 //! | STARTING | being launched, attaching, constructing | participant → READY or FAILED; server → DEAD |
 //! | READY | takes part | participant → LEAVING or FAILED; server → DEAD |
-//! | FAILED | could not be constructed, or gave up; the message says why | server → STARTING or DEAD |
-//! | LEAVING | has stopped working, and goes; the message says why, if it is by a fatal error | participant → FAILED; server → DEAD |
+//! | FAILED | its construction failed, or it gave up; the message says why | server → STARTING or DEAD |
+//! | LEAVING | has stopped working, and ends; the message says why, if by a fatal error | participant → FAILED; server → DEAD |
 //! | DEAD | its process is gone | server → STARTING, or FAILED if it is given up |
 //!
 //! # Invariants
 //!
 //! * `[lease before deeds]`: a participant holds the lock on its token's byte of the lease file before its token
 //!   appears in any word but its own entry. So a token in an owner field whose byte is free is dead.
-//! * Death is a fact of the kernel (a lock that it released, a descriptor that it made readable), never
-//!   a time-out: a stopped or slow participant is alive.
+//! * Death is a fact of the kernel (a lock that it released, a descriptor that it made readable), never a timeout: a
+//!   stopped or slow participant is alive.
 //!
 //! # Ordering
 //!
@@ -58,27 +58,26 @@ use std::time::{Duration, Instant};
 /// The longest boot message.
 pub const MESSAGE_BYTES: usize = 2048 - 128;
 
-/// The place of the server in the table.
+/// The row of the server in the table.
 pub const SERVER: u32 = 0;
 
 /// Takes the byte of a lease that the server holds while it lives.
 ///
 /// # Errors
-/// `EAGAIN` if it lives, or another process removes what it left.
+/// `EAGAIN` if the server lives, or another process removes a dead server's files.
 pub fn try_lock_server(lease: &File) -> io::Result<()> {
     sys::file::try_lock_byte(lease, SERVER)
 }
 
-/// The byte of a token. The server's is that of its place: it has one incarnation a file.
+/// The byte of a token. The server's is that of its row: it has one incarnation a file.
 fn byte_of(token: Token) -> u32 {
     if token.index() == SERVER { SERVER } else { token.raw() }
 }
 
-/// The byte that a server holds besides its own. Who only removes what a dead server left holds the
-/// server's byte alone, and for a moment.
+/// The byte that a server holds besides its own. A process that only removes a dead server's files holds the server's
+/// byte alone, and for a moment.
 const SERVES: u32 = u32::MAX;
-/// How long a starting server waits for such a one, and how often it looks. One that takes longer has been
-/// stopped.
+/// How long a starting server waits for such a process, and how often it looks. One that takes longer has been stopped.
 const REMOVAL_LIMIT: Duration = Duration::from_secs(2);
 const REMOVAL_LOOK: Duration = Duration::from_millis(1);
 
@@ -87,7 +86,7 @@ const REMOVAL_LOOK: Duration = Duration::from_millis(1);
 #[serde(rename_all = "snake_case")]
 #[repr(u32)]
 pub enum Life {
-    /// Nobody yet.
+    /// No incarnation yet.
     Vacant = 0,
     /// Being launched, attaching, constructing.
     Starting = 1,
@@ -95,7 +94,7 @@ pub enum Life {
     Ready = 2,
     /// Its construction failed, or it gave up.
     Failed = 3,
-    /// Goes in order.
+    /// Has stopped working, and ends.
     Leaving = 4,
     /// Its process is gone.
     Dead = 5,
@@ -114,7 +113,7 @@ impl Life {
     }
 }
 
-/// What kind of participant has a place, by the plan: see [`Segment::role_of`](crate::segment::Segment::role_of).
+/// What kind of participant has a row, by the plan: see [`Segment::role_of`](crate::segment::Segment::role_of).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
@@ -127,7 +126,7 @@ pub enum Role {
 }
 
 in_segment! {
-    /// A place in the participant table.
+    /// A row of the participant table.
     #[repr(align(128))]
     #[derive(Debug)]
     pub struct Entry {
@@ -154,7 +153,7 @@ in_segment! {
 
 #[cfg(loom)]
 impl Entry {
-    /// One that nobody has had; in a segment all are zero.
+    /// An entry without an incarnation; in a segment all are zero.
     pub(crate) fn new() -> Self {
         Self {
             token: sync::AtomicU32::new(0),
@@ -173,7 +172,7 @@ impl Entry {
 }
 
 impl Entry {
-    /// The token of the incarnation that has, or last had, this place.
+    /// The token of the incarnation that has, or last had, this row.
     #[must_use]
     pub fn token(&self) -> Option<Token> {
         Token::from_raw(self.token.load(Ordering::Acquire))
@@ -185,7 +184,7 @@ impl Entry {
         Life::from_raw(self.state.load(Ordering::Acquire))
     }
 
-    /// When it began to do so, in nanoseconds of the monotonic clock.
+    /// When its [`life`](Self::life) last changed, in nanoseconds of the monotonic clock.
     #[must_use]
     pub fn since_ns(&self) -> u64 {
         self.since_ns.load(Ordering::Relaxed) // Relaxed: for reports
@@ -203,7 +202,7 @@ impl Entry {
         self.start_time.load(Ordering::Relaxed) // Relaxed: for reports
     }
 
-    /// How often this place has been started anew.
+    /// How often the server has restarted this row.
     #[must_use]
     pub fn restarts(&self) -> u32 {
         self.restarts.load(Ordering::Relaxed) // Relaxed: for reports
@@ -221,7 +220,7 @@ impl Entry {
         &self.counters
     }
 
-    /// The CPUs it is pinned to; none means it is not.
+    /// The CPUs it is pinned to; empty if it is not.
     #[must_use]
     pub fn cpus(&self) -> Vec<usize> {
         let words = self.cpus.0.iter().map(|w| w.load(Ordering::Relaxed)); // Relaxed: set before the first incarnation
@@ -233,7 +232,7 @@ impl Entry {
             .collect()
     }
 
-    /// Says, once, which CPUs its incarnations are pinned to.
+    /// Records, once, which CPUs its incarnations are pinned to.
     pub(crate) fn assign(&self, cpus: &[usize]) {
         for &cpu in cpus.iter().filter(|&&cpu| cpu < sys::cpu::CPU_LIMIT) {
             // Relaxed: before the segment is published.
@@ -241,7 +240,7 @@ impl Entry {
         }
     }
 
-    /// The server prepares a new incarnation; the token it will have. The former one, if any, is dead.
+    /// The server prepares a new incarnation; returns its token. The former one, if any, is dead.
     pub fn prepare(&self, index: u32) -> Token {
         // The index is ours; of what lies there only the epoch is taken.
         let token = Token::new(index, self.token().map_or(0, Token::epoch) + 1);
@@ -250,7 +249,7 @@ impl Entry {
         }
         self.pid.store(0, Ordering::Relaxed);
         self.message_bytes.store(0, Ordering::Relaxed);
-        self.counters.end_call(); // in which the former one may have died
+        self.counters.end_call(); // the former incarnation may have died in one
         self.since_ns.store(sys::time::now_ns(), Ordering::Relaxed); // Relaxed: for reports
         self.state.store(Life::Starting as u32, Ordering::Relaxed);
         crash_point!("participant.starting");
@@ -259,7 +258,7 @@ impl Entry {
         token
     }
 
-    /// The participant has arrived: it runs in this process.
+    /// Records that the participant has arrived: it runs in this process.
     pub fn arrive(&self) {
         let pid = std::process::id();
         self.start_time.store(sys::process::start_time(pid).unwrap_or(0), Ordering::Relaxed);
@@ -267,20 +266,21 @@ impl Entry {
         self.pid.store(pid, Ordering::Release);
     }
 
-    /// Says what it is doing now.
+    /// Records what it is doing now.
     pub fn set_life(&self, life: Life) {
         self.since_ns.store(sys::time::now_ns(), Ordering::Relaxed); // Relaxed: for reports
         self.state.store(life as u32, Ordering::Release); // [told]
         crash_point!("participant.life");
     }
 
-    /// Its construction has failed, or it gives up; or it is dead, and who started it gives it up. A message longer than [`MESSAGE_BYTES`] is cut.
+    /// Its construction has failed, or it gives up; or it is dead, and the supervisor gives it up. A message longer
+    /// than [`MESSAGE_BYTES`] is cut.
     pub fn fail(&self, message: &[u8]) {
         self.write_message(message);
         self.set_life(Life::Failed);
     }
 
-    /// It works no more, and is about to go: by a fatal error, if there is a message. One longer than
+    /// It has stopped working, and is about to end: by a fatal error, if there is a message. A message longer than
     /// [`MESSAGE_BYTES`] is cut.
     pub fn leave(&self, message: &[u8]) {
         self.write_message(message);
@@ -298,7 +298,7 @@ impl Entry {
         crash_point!("participant.failing");
     }
 
-    /// What [`fail`](Self::fail) or [`leave`](Self::leave) said; empty in every other state.
+    /// The message of [`fail`](Self::fail) or [`leave`](Self::leave); empty in every other state.
     #[must_use]
     pub fn message(&self) -> Vec<u8> {
         if !matches!(self.life(), Life::Failed | Life::Leaving) {
@@ -313,13 +313,13 @@ impl Entry {
 
 /// The lease file: a byte an incarnation, locked while it lives.
 ///
-/// Two descriptions of one file: locks are taken through one and looked up through the other, because a
+/// Two descriptions of one file: a process takes locks through one and looks them up through the other, because a
 /// description does not see its own locks. Both are close-on-exec.
 ///
-/// A child that a participant forks closes the first one, so it holds nothing. One made by `_Fork` or a bare `clone`
-/// keeps it, and while it lives the locks of a dead participant stay. So the byte is that of the incarnation, its
-/// token, not of the place: a successor has another one. That the former one is dead the supervisor knows from the
-/// kernel by other means, and says so in the entry.
+/// A child that a participant forks closes the first one, so it holds nothing. A child made by `_Fork` or a bare
+/// `clone` keeps it, and while that child lives the locks of a dead participant stay. So each byte belongs to an
+/// incarnation, its token, not to a row: a successor has another byte. The supervisor learns the death from the kernel
+/// by other means, and records it in the entry.
 #[derive(Debug)]
 pub struct Lease {
     hold: Unshared,
@@ -327,10 +327,10 @@ pub struct Lease {
     path: PathBuf,
 }
 
-/// What became of an attempt to take the server's byte.
+/// The result of a try to take the server's byte.
 enum Had {
     Lease(Lease),
-    /// Somebody alive has it.
+    /// A living process has it.
     Taken,
     /// The file has lost its name meanwhile.
     NoName,
@@ -343,10 +343,10 @@ const MODE: u32 = 0o600;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LeaseError {
-    /// The file is another user's. Who may make files in the directory may take any name there first.
+    /// The file is another user's. A user who may make files in the directory may take any name there first.
     #[error("its file belongs to user {owner}: only that user may use it")]
     Owner {
-        /// Whose it is.
+        /// The file's user.
         owner: u32,
     },
     /// It is a link, a directory, a pipe.
@@ -357,7 +357,7 @@ pub enum LeaseError {
     System(#[from] io::Error),
 }
 
-/// Whether somebody else has the lock that we wanted.
+/// Whether another process has the lock that we wanted.
 fn is_taken(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EACCES))
 }
@@ -403,14 +403,14 @@ impl Lease {
             }
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(e) => {
-                // Refused, or a link: whose, says more than how.
+                // Refused, or a link: the file's user says more than the error.
                 std::fs::symlink_metadata(path).map_or(Ok(()), |meta| judge(&meta))?;
                 Err(e.into())
             }
         }
     }
 
-    /// Makes a lease file, whatever the umask; `None` if there is something of that name.
+    /// Makes a lease file, whatever the umask; `None` if a file of that name exists.
     fn create(path: &Path) -> io::Result<Option<File>> {
         let file = match Self::options().create_new(true).mode(MODE).open(path) {
             Ok(file) => file,
@@ -426,10 +426,10 @@ impl Lease {
         }
     }
 
-    /// Makes a lease file and takes what a server holds; `None` if a living server has the name.
+    /// Makes a lease file and takes the server's bytes; `None` if a living server has the name.
     ///
-    /// A file that a dead server left is not used again: its workers may still be on their way out, and
-    /// hold their bytes of it.
+    /// The server does not reuse a dead server's file: workers of the dead server may still be ending, and hold their
+    /// bytes of it.
     ///
     /// # Errors
     /// See [`LeaseError`]; nothing is left behind.
@@ -463,7 +463,7 @@ impl Lease {
                             }
                         }
                     }
-                    Err(e) if is_taken(&e) => {} // somebody was faster, to remove it
+                    Err(e) if is_taken(&e) => {} // another process was faster, to remove it
                     Err(e) => {
                         if let Ok(file) = hold.file() {
                             sys::file::remove_made(path, &file);
@@ -491,13 +491,13 @@ impl Lease {
                 let why = "another process is removing a dead server's files and has not finished; it may be stopped: continue or kill it";
                 return Err(io::Error::new(io::ErrorKind::TimedOut, why).into());
             }
-            // The last worker of a dead server, or a person's command, removes its files.
+            // The last worker of a dead server, or a user's command, removes its files.
             std::thread::sleep(REMOVAL_LOOK);
         }
     }
 
-    /// Opens or creates `user`'s lease file and takes the server's byte; `None` if somebody alive has it. To
-    /// remove what a dead server left.
+    /// Opens or creates `user`'s lease file and takes the server's byte; `None` if a living process has it. For the
+    /// removal of a dead server's files.
     ///
     /// # Errors
     /// See [`LeaseError`].
@@ -515,7 +515,7 @@ impl Lease {
         }
     }
 
-    /// The same of a file that exists; `None` also if it has just been removed.
+    /// [`acquire`](Self::acquire) of a file that exists; `None` also if it has just been removed.
     fn acquire_existing(path: &Path, user: u32) -> Result<Option<Self>, LeaseError> {
         let Some(hold) = Self::open_existing(path, user)? else { return Ok(None) };
         match Self::lock_to_remove(hold, path)? {
@@ -534,8 +534,8 @@ impl Lease {
 
     /// The lease of a file whose server's byte we have just taken, if the file still has its name.
     fn with_name(hold: Unshared, path: &Path) -> io::Result<Option<Self>> {
-        // Whoever removes a lease file does so while it holds this lock; so if the file we have locked
-        // still has its name, the name is ours until we let go.
+        // A process removes a lease file only while it holds this lock; so if the file we have locked still has its
+        // name, the name is ours until we unlock it.
         let probe = match Self::options().open(path) {
             Ok(probe) => probe,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -546,8 +546,8 @@ impl Lease {
         Ok(same.then(|| Self { hold, probe, path: path.into() }))
     }
 
-    /// The lease file by descriptors that are open: `hold` is an open file description that no other process locks
-    /// by, `probe` one that nobody locks by.
+    /// The lease file by descriptors that are open: `hold` is an open file description that no other process locks by,
+    /// `probe` one that no process locks by.
     #[must_use]
     pub fn of_files(hold: File, probe: File, path: &Path) -> Self {
         Self { hold: Unshared::adopt(hold.into()), probe, path: path.into() }
@@ -557,18 +557,18 @@ impl Lease {
     /// with the last process that has one.
     ///
     /// # Errors
-    /// If this process may not open its file any more.
+    /// If this process may no longer open its file.
     pub fn reopen(&self) -> io::Result<Unshared> {
         Unshared::open(|| sys::file::reopen(&self.probe, &self.path).map(Into::into))
     }
 
-    /// The description that nobody locks by: any number of processes may look by it.
+    /// The description that no process locks by: any number of processes may look locks up through it.
     #[must_use]
     pub fn probe(&self) -> &File {
         &self.probe
     }
 
-    /// Which file it is, among those of its file system: a name may be another's later.
+    /// The file's number in its file system: another file may have the name later.
     ///
     /// # Errors
     /// What the system says.
@@ -593,17 +593,18 @@ impl Lease {
         sys::file::try_lock_byte(&self.hold, byte)
     }
 
-    /// Gives the byte of an incarnation back. A forked child has nothing to give.
+    /// Unlocks the byte of an incarnation. A forked child has none to unlock.
     ///
     /// # Safety
-    /// Nothing acts under the token any more: it is dead to all others from here on.
+    /// Nothing acts under the token any more: to all others it is dead from here on.
     pub unsafe fn release(&self, token: Token) {
         if self.hold.is_ours() {
             sys::file::unlock_byte(&self.hold, byte_of(token));
         }
     }
 
-    /// Whether a process holds the byte of an incarnation: it lives, or a child of it that shares its locks.
+    /// Whether a process holds the byte of an incarnation: the participant lives, or a child of it that shares its
+    /// locks.
     ///
     /// # Errors
     /// What the kernel says; nothing is known then.
@@ -615,7 +616,7 @@ impl Lease {
         sys::file::byte_is_locked(&self.probe, byte)
     }
 
-    /// Whether its server lives. Who removes what a dead one left has the server's byte too, for a moment.
+    /// Whether its server lives, not only a process that removes a dead server's files.
     ///
     /// # Errors
     /// What the kernel says; nothing is known then.
@@ -623,7 +624,7 @@ impl Lease {
         self.is_byte_held(SERVES)
     }
 
-    /// Whether the server's own byte is held: by the server, or by a process that removes what a dead one left.
+    /// Whether the server's own byte is held: by the server, or by a process that removes a dead server's files.
     ///
     /// # Errors
     /// What the kernel says; nothing is known then.
@@ -640,8 +641,8 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        // Closing is not enough: a child that keeps a copy shares the description, and with it the locks. The same
-        // child must not take them from its parent.
+        // Closing is not enough: a child that keeps a copy shares the description, and with it the locks. Such a child
+        // must not unlock its parent's.
         if self.hold.is_ours() {
             sys::file::unlock_all(&self.hold);
         }
@@ -649,9 +650,9 @@ impl Drop for Lease {
 }
 
 /// Whether the incarnation `token` is proven dead. The kernel is asked first: an incarnation whose byte of the lease is
-/// held is alive, whatever lies in the table. (Or a child that it forked past us holds it: then the server, which knows of the
-/// death by other means, frees and answers what the dead one had.) Only where the kernel cannot be asked is the table
-/// believed: that the place has another incarnation, or that the server found this one dead.
+/// held is alive, whatever lies in the table. (Or a child that it made by `_Fork` holds the byte: then the server,
+/// which learns the death by other means, frees and answers the dead participant's tasks.) Only if the kernel cannot be
+/// asked is the table believed: that the row has another incarnation, or that the server found this one dead.
 #[must_use]
 pub(crate) fn is_dead(
     entries: &[Entry],
@@ -659,7 +660,7 @@ pub(crate) fn is_dead(
     token: Token,
 ) -> bool {
     let Some(entry) = entries.get(token.index() as usize) else {
-        return true; // no such place: nobody alive can have written it
+        return true; // no such row: no living participant can have written it
     };
     match is_held(token) {
         Ok(held) => !held,
@@ -679,7 +680,7 @@ mod tests {
     fn a_lease_is_seen_from_its_own_process_and_ends_with_it() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("lease");
-        let lease = acquire(&path).unwrap().expect("nobody has it");
+        let lease = acquire(&path).unwrap().expect("no process has it");
         assert!(lease.is_taken().unwrap());
         let token = Token::new(1, 1);
         assert!(!lease.is_held(token).unwrap());
@@ -688,7 +689,7 @@ mod tests {
             lease.is_held(token).unwrap() && !lease.is_held(token.next()).unwrap(),
             "its successor's is another"
         );
-        // SAFETY: nobody acts under it.
+        // SAFETY: nothing acts under it.
         unsafe { lease.release(token) };
         assert!(!lease.is_held(token).unwrap());
         assert!(acquire(&path).unwrap().is_none(), "in use");
@@ -700,10 +701,10 @@ mod tests {
     }
 
     #[test]
-    fn a_start_waits_for_one_who_removes_and_not_for_one_who_serves() {
+    fn a_start_waits_for_a_remover_and_not_for_a_server() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("lease");
-        let remover = acquire(&path).unwrap().expect("nobody has it");
+        let remover = acquire(&path).unwrap().expect("no process has it");
         let starting = std::thread::spawn({
             let path = path.clone();
             move || Lease::acquire_to_serve(&path)
@@ -718,12 +719,12 @@ mod tests {
         assert!(Lease::acquire_to_serve(&path).unwrap().is_some());
     }
 
-    /// Who removes has been stopped, say: it is waited for, and then told of.
+    /// A remover that has been stopped, say: the server waits for it, and then gives up.
     #[test]
-    fn one_who_removes_and_does_not_end_is_no_server() {
+    fn a_remover_that_does_not_end_is_no_server() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("lease");
-        let remover = acquire(&path).unwrap().expect("nobody has it");
+        let remover = acquire(&path).unwrap().expect("no process has it");
         assert!(!remover.is_served().unwrap());
         match Lease::acquire_to_serve(&path) {
             Err(LeaseError::System(error)) => assert_eq!(error.kind(), io::ErrorKind::TimedOut),

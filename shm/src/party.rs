@@ -1,20 +1,19 @@
-//! Who may do what: a participant, the client whose requests these are, the holder of a reader lock.
+//! Who may do what: a participant, the client that owns the requests, the holder of a reader lock.
 //!
-//! Guards of tasks ([`arena`](crate::arena)) come from here, and from a [`Repairer`](crate::repair::Repairer). What safe
-//! code could get wrong about them it cannot say: there is no way to claim without the lock, to move `head` without it,
-//! or to act under a token that was merely read.
+//! Guards of tasks ([`arena`](crate::arena)) come from here, and from a [`Repairer`](crate::repair::Repairer). Safe
+//! code cannot claim without the lock, move `head` without it, or act under a token that it merely read.
 //!
 //! # Invariants
 //!
-//! * `[by right]`: only who has promised the contract of [`Segment::take_part`] has a [`Participant`], and all else
-//!   comes from it.
-//! * `[in hand]`: a request has one caller at a time, who knows its number from the free ones and gives it back there.
-//!   Numbers are plain, so that lists of them are; this the caller promises where it has a guard made of a number
-//!   ([`Client`]).
+//! * `[by right]`: only code that has promised the contract of [`Segment::take_part`] has a [`Participant`], and all
+//!   guards come from it.
+//! * `[in hand]`: a request has one caller at a time, which takes its number from the free ones and gives it back
+//!   there. Numbers are plain, so that lists of them are too; so the caller promises this where it makes a guard of a
+//!   number ([`Client`]).
 //!
 //! # Crash
 //!
-//! None of these is anything in the segment: who dies with them leaves what the words say.
+//! None of these lies in the segment: a participant that dies with them leaves what the words say.
 #![expect(unsafe_code, reason = "the contract of guards, said where it is taken on")]
 
 use crate::arena::{Claimed, Done, Filling, Task};
@@ -34,8 +33,8 @@ impl Segment {
     ///
     /// * `token` names an incarnation that lives in this process, which holds its byte of the lease
     ///   ([`Lease::hold`](crate::participant::Lease::hold)); a child that this process forks acts under none;
-    /// * whoever else writes to the segment's file keeps to the protocol of this library about *when* to write: no bytes
-    ///   that a state word says are another's. (*What* is written is checked.)
+    /// * all others that write to the segment's file keep to the protocol of this library about *when* to write: no
+    ///   bytes that a state word gives to another participant. (*What* they write is checked.)
     ///
     /// ```compile_fail,E0133
     /// use ringmill_shm::{segment::{Location, Segment}, token::Token};
@@ -64,36 +63,36 @@ impl<'s> Participant<'s> {
         self.segment
     }
 
-    /// As words name it.
+    /// Its token.
     #[inline(always)]
     #[must_use]
     pub fn token(self) -> Token {
         self.token
     }
 
-    /// As the one whose requests are in the segment: the server; in a test, any that begins some.
+    /// This participant as the owner of requests: the server; in a test, any that begins requests.
     #[inline(always)]
     #[must_use]
     pub fn client(self) -> Client<'s> {
         Client(self)
     }
 
-    /// Takes a node's reader lock, waiting as long as a living participant holds it; `None` if `give_up` says so, which
-    /// is asked before every sleep: the word may name a living participant that never took the lock. `spins` is how
-    /// often to look before sleeping.
+    /// Takes a node's reader lock, waiting as long as a living participant holds it; `None` if `give_up`, which is
+    /// asked before every sleep, returns true: the word may name a living participant that never took the lock. `spins`
+    /// is how often to look before sleeping.
     #[inline]
     #[must_use]
     pub fn read(self, node: Node<'s>, spins: u32, give_up: impl Fn() -> bool) -> Option<Reader<'s>> {
         let (lock, segment, me) = (node.lock(), self.segment, self.token);
-        // Threads of the server share its token. Of every other the word says that we hold it only if somebody else has
-        // written so.
+        // Threads of the server share its token. For every other participant, a word that names us was written by
+        // another process.
         let is_dead = |token: Token| token == me && me.index() != SERVER || segment.is_dead(token);
         let acquired = lock.lock_unless(me, spins, is_dead, give_up)?;
         Some(Reader { lock, ring: node.ring(), me: self, acquired })
     }
 }
 
-/// The holder of a node's reader lock: it alone claims what lies in the ring. Dropping it gives the lock back.
+/// The holder of a node's reader lock: it alone claims what lies in the ring. Dropping it releases the lock.
 ///
 /// ```compile_fail,E0624
 /// fn without_the_lock(task: ringmill_shm::arena::Task<'_>, me: ringmill_shm::token::Token) {
@@ -112,7 +111,7 @@ impl<'s> Participant<'s> {
 /// }
 /// ```
 #[derive(Debug)]
-#[must_use = "dropping it gives the lock back"]
+#[must_use = "dropping it releases the lock"]
 pub struct Reader<'s> {
     lock: ReaderLock<'s>,
     ring: Ring<'s>,
@@ -121,7 +120,7 @@ pub struct Reader<'s> {
 }
 
 impl<'s> Reader<'s> {
-    /// How it had the lock. After a take-over it meets what the dead holder had claimed and not drained.
+    /// How it took the lock. After a take-over it meets tasks that the dead holder had claimed and not drained.
     #[inline]
     #[must_use]
     pub fn acquired(&self) -> Acquired {
@@ -137,7 +136,7 @@ impl<'s> Reader<'s> {
 
     /// QUEUED → CLAIMED, of a task that lies in the ring, or CLAIMED(dead) → CLAIMED. `None`: a leftover cell.
     ///
-    /// The task may be one whose caller has gone ([`Claimed::is_abandoned`]). It is not freed here: its id could go back
+    /// The task's caller may have gone ([`Claimed::is_abandoned`]). Such a task is not freed here: its id could go back
     /// into the ring before `head` has passed its cell.
     #[inline]
     #[must_use]
@@ -158,7 +157,7 @@ impl Drop for Reader<'_> {
     fn drop(&mut self) {
         #[cfg(loom)]
         if std::thread::panicking() {
-            return; // one that dies in a scene leaves all as it is
+            return; // a holder that dies in a scene leaves all as it is
         }
         self.lock.unlock(self.me.token);
     }
@@ -168,8 +167,8 @@ impl Drop for Reader<'_> {
 ///
 /// # Safety
 /// What its `unsafe` methods ask (`[in hand]`): the caller has the request, from when it took its number from the free
-/// ones until it gives it back. Meanwhile nobody else in this process calls them with it, and the caller itself uses
-/// one guard of it at a time.
+/// ones until it gives it back. Meanwhile no other thread of this process calls them with it, and the caller itself
+/// uses one guard of it at a time.
 ///
 /// ```compile_fail,E0133
 /// fn two_writers(client: ringmill_shm::party::Client<'_>, request: ringmill_shm::arena::Task<'_>) {
@@ -191,7 +190,7 @@ impl<'s> Client<'s> {
         request.begin(self.0.token)
     }
 
-    /// The guard of a request that is FILLING, after it was let go of; `None` if it is not FILLING.
+    /// The guard of a request that is FILLING, after the first guard was dropped; `None` if it is not FILLING.
     ///
     /// # Safety
     /// See [`Client`]; the request is of this segment.
@@ -211,7 +210,8 @@ impl<'s> Client<'s> {
         request.outcome()
     }
 
-    /// The caller goes, and has the request no more. True if others will free it, with its branches; else it is FREE now.
+    /// The caller goes, and has the request no more. True if another participant will free it, with its branches; else
+    /// it is FREE now.
     ///
     /// # Safety
     /// See [`Client`]; the request is of this segment.
@@ -220,7 +220,7 @@ impl<'s> Client<'s> {
         request.cancel()
     }
 
-    /// Sleeps until something has happened to the request, or `timeout` is over.
+    /// Sleeps until the request's word changes, or `timeout` expires.
     pub fn sleep(self, request: Task<'s>, timeout: Option<Duration>) {
         request.word().sleep(timeout);
     }

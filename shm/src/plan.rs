@@ -1,8 +1,8 @@
 //! Where tasks go: the routes of a plan, as they lie in a segment.
 //!
-//! A node says where its finished tasks go. A *fork* gives a task branches, one for each of its members,
-//! and says where the task goes when they have been joined. A *switch* names the places that an item may go
-//! to; which one, user code decides. Whoever has finished a task follows these; nobody else moves it.
+//! A node says where its finished tasks go. A *fork* gives a task branches, one for each of its members, and says where
+//! the task goes when they have been joined. A *switch* names the targets that an item may go to, of which user code
+//! chooses one. The participant that has finished a task follows these routes; no other moves the task.
 //!
 //! # Layout
 //!
@@ -11,19 +11,17 @@
 //! member of a fork, 3 × u32:  entry target │ bytes and alignment of the last part of its outcome
 //! ```
 //!
-//! A request's tasks have *places*: 0 is the request itself, place b + 1 is branch b. Branches are numbered
-//! so that those of a fork, and then those of all forks within its members, follow each other: `first`,
-//! `first + members`, `end`. So a task is at most once at each node, and has its own place in each fork.
+//! A request's tasks have *slots*: 0 is the request itself, slot b + 1 is branch b. Branches are numbered so that those
+//! of a fork, and then those of all forks within its members, follow each other: `first`, `first + members`, `end`. So
+//! a task is at most once at each node, and has its own slot in each fork.
 //!
 //! # Invariants
 //!
-//! * `[a tree]`: each branch belongs to one fork, whose own task's place comes before it. So the way up from
-//!   a branch ends; and its family is what is below it, nothing else. Checked at attach, like the range of
-//!   every index.
-//! * `[no way round]`: no task comes by the same node, fork or switch twice, but for a switch's own node, which
-//!   leads to that switch. Every member begins with a node, fork or switch; and between two nodes lie at most
-//!   [`NESTING_LIMIT`] forks and switches, one within the other. So whoever moves a task on from ring to ring
-//!   ends, and needs so much stack at most.
+//! * `[a tree]`: each branch belongs to one fork, whose own task's slot comes before it. So the way up from a branch
+//!   ends, and a fork's family is exactly what is below it. Attaching checks this, like the range of every index.
+//! * `[no way round]`: no task passes the same node, fork or switch twice, except a switch's own node, which leads to
+//!   that switch. Every member begins with a node, fork or switch; and between two nodes lie at most [`NESTING_LIMIT`]
+//!   forks and switches, one within the other. So moving a task on from ring to ring ends, and needs a bounded stack.
 
 use core::fmt;
 use serde::Serialize;
@@ -32,7 +30,7 @@ use serde::Serialize;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Target {
-    /// Nowhere: a request to its caller, a branch to where it is joined.
+    /// The end: a request goes to its caller, a branch to its join.
     End,
     /// Into this node's ring.
     Node(u32),
@@ -42,7 +40,7 @@ pub enum Target {
     Switch(u32),
 }
 
-/// How deep forks and switches can lie one within the other.
+/// How deep forks and switches can nest.
 pub const NESTING_LIMIT: u32 = 64;
 
 const KIND: u32 = 0b11 << 30;
@@ -50,7 +48,7 @@ const FORK: u32 = 0b10 << 30;
 const SWITCH: u32 = 0b01 << 30;
 
 impl Target {
-    /// As it lies in a segment.
+    /// The target as it lies in a segment.
     #[must_use]
     pub fn raw(self) -> u32 {
         match self {
@@ -61,7 +59,7 @@ impl Target {
         }
     }
 
-    /// What lies in a segment; the index is not checked.
+    /// The target in a word of a segment; the index is not checked.
     #[must_use]
     pub fn from_raw(raw: u32) -> Self {
         match raw & KIND {
@@ -85,11 +83,11 @@ impl fmt::Display for Target {
     }
 }
 
-/// Why routes are none of a plan.
+/// Why routes do not make a plan.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PlanError {
-    /// A node, fork or switch names another that is not there.
+    /// A node, fork or switch names one that does not exist.
     #[error("{part} goes on to what does not exist")]
     ToNowhere {
         /// Which.
@@ -113,7 +111,7 @@ pub enum PlanError {
         /// Which.
         branch: u32,
     },
-    /// Outcomes cannot be aligned so.
+    /// No outcome can have this alignment.
     #[error("fork {fork} has a member of an impossible alignment")]
     Alignment {
         /// Which.
@@ -125,7 +123,7 @@ pub enum PlanError {
         /// Which.
         switch: u32,
     },
-    /// A fork leaves out what is below it.
+    /// A fork's family lacks a branch below it.
     #[error("branch {branch} is not in the family of fork {fork} above it")]
     OutsideFamily {
         /// The branch.
@@ -133,7 +131,7 @@ pub enum PlanError {
         /// The fork.
         fork: u32,
     },
-    /// A fork claims what is not below it.
+    /// A fork's family has a branch that is not below it.
     #[error("fork {fork} has branches in its family that are not below it")]
     StrangeFamily {
         /// Which.
@@ -145,12 +143,12 @@ pub enum PlanError {
         /// The outermost.
         part: Target,
     },
-    /// A task would come by a part twice.
+    /// A task would pass a part twice.
     #[error("{from} leads back to {to}")]
     Round {
-        /// Where it comes from.
+        /// The part that leads back.
         from: Target,
-        /// Where it has been.
+        /// The part that the task has passed.
         to: Target,
     },
 }
@@ -158,9 +156,9 @@ pub enum PlanError {
 /// A member of a fork.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ForkMember {
-    /// Where its branch goes first.
+    /// The first target of its branch.
     pub entry: Target,
-    /// How many bytes the last part of its outcome's payload has, by which the whole is reached.
+    /// How many bytes the last part of its outcome's payload has, which leads to the rest.
     pub root_bytes: u32,
     /// The alignment of that part.
     pub root_align: u32,
@@ -171,17 +169,17 @@ pub struct ForkMember {
 pub struct Fork {
     /// The servlet's name.
     pub name: String,
-    /// The first error of a branch decides, and the others are not waited for.
+    /// The first error of a branch is the outcome, and the join does not wait for the other branches.
     pub fail_fast: bool,
-    /// How outcomes are put together; for the layer above.
+    /// How outcomes are put together; the layer above reads it.
     pub form: u32,
-    /// The place of the task that is forked.
+    /// The slot of the task that is forked.
     pub parent: u32,
     /// Its first branch.
     pub first: u32,
     /// The branch after the last of forks within its members.
     pub end: u32,
-    /// Where the task goes when it has been joined.
+    /// The task's target after the join.
     pub next: Target,
     /// Its members, a branch for each.
     pub members: Vec<ForkMember>,
@@ -206,9 +204,9 @@ impl Fork {
 pub struct Switch {
     /// The servlet's name.
     pub name: String,
-    /// The node whose workers choose, for those that cannot themselves.
+    /// The node whose workers choose, for participants that cannot choose themselves.
     pub node: Option<u32>,
-    /// Where an item may go.
+    /// The targets that an item may go to.
     pub members: Vec<Target>,
 }
 
@@ -224,10 +222,10 @@ pub struct Routes {
 }
 
 impl Routes {
-    /// Checks routes of a plan with so many nodes and branches, whose nodes go on to `nexts`.
+    /// Checks routes of a plan with `branches` branches, whose nodes go on to `nexts`.
     ///
     /// # Errors
-    /// The first thing that is wrong with them.
+    /// The first fault.
     pub fn new(
         forks: Vec<Fork>,
         switches: Vec<Switch>,
@@ -287,8 +285,8 @@ impl Routes {
         Ok(routes)
     }
 
-    /// Whether each fork's family is its branches and those of forks within: else it could be joined while a
-    /// branch within is under way.
+    /// Whether each fork's family is its branches and those of forks within: else a join could come while a branch
+    /// within is under way.
     fn check_families(&self, branches: u32) -> Result<(), PlanError> {
         let mut sizes = vec![0_u32; self.forks.len()];
         for branch in 0..branches {
@@ -308,7 +306,7 @@ impl Routes {
         }
     }
 
-    /// `[no way round]`: goes all ways from everywhere, each part once.
+    /// `[no way round]`: follows all ways from each part, each part once.
     fn check_ways(&self, nexts: &[Target]) -> Result<(), PlanError> {
         let (nodes, forks) = (nexts.len(), self.forks.len());
         let number = |target: Target| match target {
@@ -328,7 +326,7 @@ impl Routes {
                 None => self.switches[part - nodes - forks].members.get(step).copied(),
             }
         };
-        // Whether what lies there is within the part, and not only after it.
+        // Whether this way leads into the part, and not on from it.
         let within = |part: usize, step: usize| {
             part >= nodes && self.forks.get(part - nodes).is_none_or(|fork| step < fork.members.len())
         };
@@ -341,7 +339,7 @@ impl Routes {
         enum Seen {
             Never,
             OnTheWay,
-            /// So many forks and switches, one within the other, up to the next nodes.
+            /// How many forks and switches nest up to the next nodes.
             Deep(u32),
         }
         let mut seen = vec![Seen::Never; nodes + forks + self.switches.len()];
@@ -350,7 +348,7 @@ impl Routes {
                 continue;
             }
             seen[start] = Seen::OnTheWay;
-            // No recursion: what is checked may be as deep as it likes.
+            // No recursion: the depth is not known to be limited yet.
             let mut path = vec![(start, 0, u32::from(start >= nodes))];
             while let Some((part, step, deep)) = path.last_mut() {
                 let (at, taken) = (*part, *step);
@@ -392,7 +390,7 @@ impl Routes {
         Some((index, self.forks.get(index as usize)?))
     }
 
-    /// The fork that forks the task in `place`, where that is a branch, belongs to.
+    /// The fork of the branch in `slot`; `None` for the request itself.
     #[inline]
     #[must_use]
     pub fn around(&self, slot: u32) -> Option<(u32, &Fork)> {
@@ -458,9 +456,9 @@ mod tests {
         assert!(Routes::new(vec![], vec![], &[Target::Fork(0)], 0).is_err());
     }
 
-    /// Symptom: a process that had attached a segment in which somebody had written ran out of stack, or moved
-    /// a task round for ever. Cause: only switches were kept from leading back, and a member could be nothing
-    /// at all. Fix: `[no way round]`.
+    /// Symptom: a process that had attached a segment in which another process had written ran out of stack, or moved a
+    /// task round for ever. Cause: only switches were checked for leading back, and a member could be the end. Fix:
+    /// `[no way round]`.
     #[test]
     fn what_leads_back_is_refused() {
         let node = |index| Target::Node(index);
@@ -499,7 +497,7 @@ mod tests {
         };
         assert!(nested(NESTING_LIMIT).is_ok());
         assert!(matches!(nested(NESTING_LIMIT + 1), Err(PlanError::TooDeep { part: Target::Fork(0) })));
-        // One after the other they may be as many as there is room for.
+        // In sequence there is no limit but the number of branches.
         let chain = |count: u32| {
             let mut forks: Vec<Fork> = (0..count).map(|i| fork(0, i, 1, i + 1)).collect();
             for (index, fork) in (1..).zip(&mut forks) {

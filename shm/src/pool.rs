@@ -8,9 +8,9 @@
 //!
 //! # Protocol
 //!
-//! Claim: one CAS on an owner word, 0 → (task, generation); the search begins at a place of the task's
-//! own, so that with twice as many blocks as tasks it hardly ever goes further. Then the block is
-//! recorded in the task. Free: CAS back to 0, from exactly that owner.
+//! Claim: one CAS on an owner word, 0 → (task, generation); the search begins at an index of the task's own, so that
+//! with twice as many blocks as tasks it hardly ever goes further. Then the block is recorded in the task. Free: CAS
+//! back to 0, from exactly that owner.
 //!
 //! # Invariants
 //!
@@ -46,7 +46,7 @@ impl Handle {
         NonZeroU32::new(raw).map(Self)
     }
 
-    /// As it lies in a word.
+    /// The bits, as they lie in a word.
     #[must_use]
     pub fn raw(self) -> u32 {
         self.0.get()
@@ -110,8 +110,8 @@ pub(crate) fn claim(segment: &Segment, task: u32, generation: u16, bytes: u64) -
         for step in 0..*count {
             let index = (first + step) % count;
             let owner = &owners[index as usize];
-            // Acquire: the former owner is done with the bytes. Release: our word, which says that we are
-            // filling, is known to whoever sees us as the owner ([listed or swept]).
+            // Acquire: the former owner is done with the bytes. Release: a participant that sees us as the owner sees
+            // our task's word, FILLING ([listed or swept]).
             if owner.load(Ordering::Relaxed) == 0
                 && owner.compare_exchange(0, mine, Ordering::AcqRel, Ordering::Relaxed).is_ok()
             {

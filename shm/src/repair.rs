@@ -1,45 +1,45 @@
-//! What the dead left behind, and putting it right.
+//! Repair of what a dead participant left.
 //!
 //! # Protocol
 //!
 //! The repairer reads every word that the dead owner's token is in, *then* scans the rings, *then* acts,
 //! each time with a CAS from a word that still names the dead:
 //!
-//! | Word of the dead | In a ring? | Done |
+//! | Word of the dead owner | In a ring? | The repairer |
 //! |---|---|---|
-//! | FILLING | – | its blocks are freed, → FREE |
-//! | QUEUED | yes | nothing: a reader will come |
-//! | QUEUED | no | → QUEUED(repairer), pushed |
+//! | FILLING | – | frees its blocks, → FREE |
+//! | QUEUED | yes | nothing: a reader will claim it |
+//! | QUEUED | no | → QUEUED(repairer), pushes it |
 //! | CLAIMED | yes | nothing: work had not begun, the next holder of the lock claims it again |
-//! | CLAIMED | no | → CLAIMED(repairer), and the caller of [`Repairer::repair`] decides by where it is ([`At`]): moved on, an error, or another attempt |
-//! | DONE | – | the client is dead, or its worker after the client had gone: its blocks are freed, → FREE; with branches → DONE(repairer) and CANCELLED, and reaped when they are at rest |
-//! | JOINING | – | → JOINING(repairer), and put together again; if it had been, → CLAIMED(repairer) and to be moved on |
+//! | CLAIMED | no | → CLAIMED(repairer), and the caller of [`Repairer::repair`] decides by where it is ([`At`]): moves it on, ends it with an error, or retries it |
+//! | DONE | – | the client is dead, or its worker after the client had gone: frees its blocks, → FREE; with branches → DONE(repairer) and CANCELLED, to be reaped when they are at rest |
+//! | JOINING | – | → JOINING(repairer), and joins it again; if it had been joined, → CLAIMED(repairer) and moves it on |
 //!
-//! FORKED names nobody: its branches have owners of their own. What is CLAIMED after a join with a value is
-//! taken over like any other, and branches that the dead had not freed are freed.
+//! FORKED names no owner: the branches have owners of their own. The repairer takes over a task that is CLAIMED after a
+//! join with a value like any other, and frees branches that the dead joiner had not freed.
 //!
 //! and for branches, after those of forks within them and before the task that is forked:
 //!
-//! | Word of the dead | Done |
+//! | Word of the dead owner | The repairer |
 //! |---|---|
-//! | CLAIMED and new, its parent CLAIMED by the dead too | the fork had not begun: its pending bit is cleared, → FREE |
-//! | CLAIMED and new, else | → CLAIMED(repairer), to be moved on |
-//! | DONE | → DONE(repairer); the arrival is repeated, and what is then due is done |
+//! | CLAIMED and new, its parent CLAIMED by the same owner | the fork had not begun: clears its pending bit, → FREE |
+//! | CLAIMED and new, else | → CLAIMED(repairer), moves it on |
+//! | DONE | → DONE(repairer); repeats the arrival, and does what is then ready |
 //! | else | as above |
 //!
-//! Before that the doorbell forgets the dead, and reader locks that it held are freed. After it, blocks that
-//! no task lists are freed, and everybody is woken. The caller of [`Repairer::repair`] is given its tasks last.
+//! Before that the repairer removes the dead participant from the doorbell, and frees reader locks that it held. After
+//! that it frees blocks that no task lists, hands the tasks to the caller of [`Repairer::repair`], and wakes all.
 //!
 //! # Invariants
 //!
-//! * `[read, scan, act]`: a word that still holds the dead token after the scan held it throughout
-//!   (`[dead tokens stay dead]`); so its task was not claimed meanwhile, and if the scan did not see it in a
-//!   ring, it was in none. The caller's flags may change, and do not matter.
+//! * `[read, scan, act]`: by `[dead tokens stay dead]`, a word that still holds the dead token after the scan held it
+//!   throughout; so its task was not claimed meanwhile, and if the scan did not see it in a ring, it was in none. The
+//!   caller's flags may change, and do not matter.
 //!
 //! # Crash
 //!
-//! Each step may be repeated. A repairer that dies leaves words with its own token, which the next
-//! repairer treats by the same table.
+//! Each step may be repeated. A repairer that dies leaves words with its own token, which the next repairer treats by
+//! the same table.
 #![expect(unsafe_code, reason = "the contract of a repair, said where it is taken on")]
 
 use crate::arena::{At, Claimed, Join, Task};
@@ -63,11 +63,11 @@ pub struct Summary {
     pub unread: u32,
     /// Requests of a dead client that were freed.
     pub freed: u32,
-    /// Blocks that nobody listed any more.
+    /// Blocks that no task listed any more.
     pub swept_blocks: u32,
 }
 
-/// What a dead participant had in its hands, now in the repairer's.
+/// What a dead participant owned, and the repairer owns now.
 #[derive(Debug)]
 pub enum Orphan<'a> {
     /// A task: one that it was working on, or had still to move on ([`Task::at`] tells).
@@ -76,12 +76,12 @@ pub enum Orphan<'a> {
     Join(Join<'a>),
 }
 
-/// A participant as the one that repairs what the dead left.
+/// A participant that repairs what dead ones left.
 #[derive(Debug, Clone, Copy)]
 pub struct Repairer<'s>(Participant<'s>);
 
 impl<'s> Participant<'s> {
-    /// As the one that repairs.
+    /// This participant as a repairer.
     #[must_use]
     pub fn repairer(self) -> Repairer<'s> {
         Repairer(self)
@@ -89,12 +89,12 @@ impl<'s> Participant<'s> {
 }
 
 impl<'s> Repairer<'s> {
-    /// Repairs what `dead` left, whose place is marked; `orphan` is given what it had in its hands and decides what
-    /// becomes of that.
+    /// Repairs what `dead` left, whose row says that it is dead; calls `orphan` with each task that it owned, to end it
+    /// or move it on.
     ///
     /// # Safety
     /// `dead` acts no more: the kernel has said so, and no thread of this process uses anything that came from its
-    /// [`Participant`]. Nobody else repairs meanwhile.
+    /// [`Participant`]. No other participant repairs meanwhile.
     ///
     /// ```compile_fail,E0133
     /// fn rob(repairer: ringmill_shm::repair::Repairer<'_>, living: ringmill_shm::token::Token) {
@@ -117,7 +117,7 @@ pub(crate) fn repair<'s>(
     summary
 }
 
-/// All of it but the waking.
+/// [`repair`] without the waking.
 pub(crate) fn put_right<'s>(
     segment: &'s Segment,
     dead: Token,
@@ -181,7 +181,7 @@ pub(crate) fn put_right<'s>(
 }
 
 impl Orphan<'_> {
-    /// Tasks that nobody but its holder claims blocks for.
+    /// Tasks that only the orphan's holder claims blocks for.
     fn held_ids(&self) -> Vec<u32> {
         match self {
             Self::Task(task) => vec![task.id()],
@@ -190,7 +190,7 @@ impl Orphan<'_> {
     }
 }
 
-/// Does what is due for a branch of the dead only because it is one; false if that is nothing.
+/// Does what a branch needs in addition to any task; false if that is nothing.
 fn act_on_branch<'a>(task: &Task<'a>, state: State, me: Token, orphans: &mut Vec<Orphan<'a>>) -> bool {
     match state.phase() {
         Some(Phase::Claimed) if task.at() == At::New => {
@@ -213,8 +213,8 @@ fn act_on_branch<'a>(task: &Task<'a>, state: State, me: Token, orphans: &mut Vec
     }
 }
 
-/// Removes the dead from the doorbell of its node, and from all reader locks: whoever meets a node without
-/// workers may hold its lock to empty its ring.
+/// Removes `dead` from the doorbell of its node, and from all reader locks: a participant that meets a node without
+/// workers may hold the node's lock to empty the ring.
 fn forget(segment: &Segment, dead: Token) {
     // By the plan, whatever the entry says; the server has no seat.
     if let Some((node, number)) = segment.seat_of(dead.index())
@@ -257,9 +257,8 @@ fn push(segment: &Segment, task: &Task<'_>) -> bool {
     node.push(&[task.id()]).is_ok()
 }
 
-/// Frees blocks whose task is FREE or has another generation (claimed by somebody who died before
-/// recording them, or recorded by somebody who died while freeing), and those that a task of `mine` owns
-/// and does not list.
+/// Frees blocks whose task is FREE or has another generation (their owner died before it recorded them, or while it
+/// freed them), and those that a task of `mine` owns and does not list.
 pub(crate) fn sweep_blocks(segment: &Segment, mine: &BTreeSet<u32>) -> u32 {
     let mut swept = 0;
     for class in 0..segment.shape().classes().len() {
@@ -271,7 +270,7 @@ pub(crate) fn sweep_blocks(segment: &Segment, mine: &BTreeSet<u32>) -> u32 {
                 let listed = || task.blocks(generation).any(|h| (h.class(), h.index()) == (class, index));
                 state.generation() == generation
                     && state.phase() != Some(Phase::Free)
-                    // Of a task in other hands a block may be about to be recorded.
+                    // The owner of another task may be about to record a block.
                     && (!mine.contains(&id) || listed())
             });
             if !kept && owner.compare_exchange(word, 0, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
@@ -283,7 +282,7 @@ pub(crate) fn sweep_blocks(segment: &Segment, mine: &BTreeSet<u32>) -> u32 {
     swept
 }
 
-/// Wakes every sleeper of the segment once. Spurious wakes do no harm; lost ones would, and whoever died
+/// Wakes every sleeper of the segment once. A spurious wake does no harm; a lost one would, and the dead participant
 /// may have owed one.
 pub fn wake_everyone(segment: &Segment) {
     for index in 0..segment.shape().nodes {
@@ -292,7 +291,7 @@ pub fn wake_everyone(segment: &Segment) {
         }
     }
     crash_point!("wake.locks");
-    // Whatever their states say: one that sleeps does not see that its own is wrong.
+    // Whatever their states say: a sleeper does not see that its own is wrong.
     segment.participants().iter().for_each(|entry| entry.bell().ring());
     crash_point!("wake.bells");
     for id in 0..segment.shape().tasks() {

@@ -1,10 +1,9 @@
 //! A crash-atomic ring of task ids: many producers, one consumer at a time, never full.
 //!
-//! When empty, [`Ring::get`] at `head` answers `None`. There is no full state: a task is in a ring at
-//! most once, and a ring has more cells than there are tasks that can be in it; a producer that finds
-//! no free cell within one lap has met a corrupted segment and is told so. What another process may
-//! change meanwhile: cells are published at any time, `tail` is helped forward by anyone, `head` moves
-//! only under the reader lock.
+//! When empty, [`Ring::get`] at `head` answers `None`. There is no full state: a task is in a ring at most once, and a
+//! ring has more cells than there are tasks that can be in it; a producer that finds no free cell within one lap has
+//! met a corrupted segment and gets an error. What another process may change meanwhile: any producer publishes cells
+//! at any time and helps `tail` forward, `head` moves only under the reader lock.
 //!
 //! # Layout
 //!
@@ -20,34 +19,34 @@
 //!
 //! * push(id): read `tail`; if its cell is one lap behind, CAS it to (this lap, id): *that CAS is the
 //!   enqueue*. Then help `tail` forward. If the cell has this lap already, help `tail`, try the next.
-//! * the consumer reads cells from `head` while their lap matches, claims the tasks, stores `head` once,
-//!   and only then does anything that could put an id back into the ring.
+//! * the consumer reads cells from `head` while their lap matches, claims the tasks, stores `head` once, and only then
+//!   does what could put an id back into the ring.
 //!
 //! # Invariants
 //!
 //! * `[window]`: a cell with the lap of position p was published at p and not since; consumers never
 //!   write cells.
-//! * `[any position]`: `tail` and `head` are what others have written, so positions wrap and loops end after a
-//!   number of steps that this process knows, whatever the words say.
-//! * `[once]`: between two publications of an id lies a claim; a reader that meets a task that is not
-//!   QUEUED skips the cell, so even a doubled cell harms nobody.
+//! * `[any position]`: other processes write `tail` and `head`, so positions wrap, and loops end after a number of
+//!   steps that this process knows, whatever the words say.
+//! * `[once]`: between two publications of an id lies a claim; a reader that meets a task that is not QUEUED skips the
+//!   cell, so even a doubled cell does no harm.
 //!
 //! # Ordering
 //!
-//! * `[published]`: the cell's CAS (Release at least) → the reader's Acquire load of the cell. The task's
-//!   word, header and payload travel.
-//! * `[followed]`: the cell's CAS, or the Release update of `tail` after it → the next producer's Acquire of
-//!   the same. That every position before it is published travels, from producer to producer; so none
-//!   sees a cell as it was two laps ago, skips a free one for it and leaves a hole.
+//! * `[published]`: the cell's CAS (Release at least) → the reader's Acquire load of the cell. The task's word, header
+//!   and payload travel.
+//! * `[followed]`: the cell's CAS, or the Release update of `tail` after it → the next producer's Acquire of the same.
+//!   The fact that every position before it is published travels, from producer to producer. So no producer sees a cell
+//!   as it was two laps ago, skips a free cell and leaves a hole.
 //! * `[drained]`: the store of `head` (Release) → the Acquire load of `head` in a repairer's scan and in
 //!   the next holder; the claims made before travel.
 //!
 //! # Crash
 //!
-//! A producer killed before its CAS leaves a QUEUED task with a dead owner in no ring: `repair` pushes
-//! it. Killed after it: `tail` may be behind, the next producer helps. There is no claimed-but-unwritten
-//! cell, so no reader ever waits for a dead producer. A consumer killed before it stored `head` leaves
-//! claimed tasks at or after `head`; the next holder claims them again.
+//! A producer that dies before its CAS leaves a QUEUED task with a dead owner in no ring: `repair` pushes it. One that
+//! dies after its CAS may leave `tail` behind: the next producer helps. There is no claimed-but-unwritten cell, so no
+//! reader ever waits for a dead producer. A consumer that dies before it stores `head` leaves claimed tasks at or after
+//! `head`; the next holder claims them again.
 //!
 //! # Source
 //!
@@ -60,7 +59,7 @@ use crate::sync::{AtomicU64, Ordering};
 use crate::sys::cpu::prefetch_to_write;
 use crate::width::LAP_BITS;
 
-/// How often others can fill a cell under a producer's hands before it suspects the segment.
+/// How many cells other producers can fill before a producer that tries them suspects the segment.
 const OVERTAKEN_LIMIT: usize = 1 << 16;
 
 const LAP_MASK: u32 = u32::MAX >> (32 - LAP_BITS);
@@ -76,7 +75,7 @@ pub(crate) fn before(lap: u32) -> u32 {
 #[error("the ring has no free cell: the segment is corrupted; restart its server")]
 pub struct Overrun;
 
-/// References to the parts of one ring, wherever they lie.
+/// References to the parts of one ring.
 #[derive(Debug, Clone, Copy)]
 pub struct Ring<'a> {
     tail: &'a AtomicU64,
@@ -102,14 +101,14 @@ impl<'a> Ring<'a> {
         &self.cells[position as usize & (self.cells.len() - 1)]
     }
 
-    /// The lap that a cell has once position `position` is published. Goes round after 2 to the power of
-    /// [`LAP_BITS`]; laps are only ever compared with their neighbours.
+    /// The lap that a cell has once position `position` is published. Wraps after 2 to the power of [`LAP_BITS`]; a lap
+    /// is only compared with its neighbours.
     #[inline]
     fn lap(&self, position: u64) -> u32 {
         ((position >> self.cells.len().trailing_zeros()) as u32).wrapping_add(1) & LAP_MASK
     }
 
-    /// Enqueues an id and says its position.
+    /// Enqueues an id and returns its position.
     ///
     /// # Errors
     /// [`Overrun`] if the segment is corrupted: nothing was enqueued.
@@ -121,8 +120,8 @@ impl<'a> Ring<'a> {
         Ok(position)
     }
 
-    /// Enqueues several ids, in order, with one update of `tail`; says the position after the last.
-    /// Ids of other producers may lie between them.
+    /// Enqueues several ids, in order, with one update of `tail`; returns the position after the last. Ids of other
+    /// producers may lie between them.
     ///
     /// # Errors
     /// [`Overrun`] with a corrupted segment: the number of ids that were enqueued before it showed.
@@ -138,7 +137,7 @@ impl<'a> Ring<'a> {
         Ok(next)
     }
 
-    /// Begins to fetch the cells that the next so many ids will go to, which readers may have looked at: a hint.
+    /// Begins to fetch the cells of the next `count` ids, which readers may have looked at: a hint.
     #[cfg(not(loom))]
     #[inline]
     pub fn prefetch(&self, count: u64) {
@@ -161,8 +160,8 @@ impl<'a> Ring<'a> {
     #[inline]
     fn publish(&self, id: u32, from: u64) -> Result<u64, Overrun> {
         let mut position = from;
-        // [any position]: one lap over published cells; the rest for cells that others fill under our hands, which takes
-        // them a round trip through a reader each.
+        // [any position]: one lap over published cells; the rest for cells that other producers fill before us, which
+        // costs each a round trip through a reader.
         for _ in 0..self.cells.len() + OVERTAKEN_LIMIT {
             let lap = self.lap(position);
             let cell = self.cell(position);
@@ -179,12 +178,12 @@ impl<'a> Ring<'a> {
                 }
             }
             if seen_lap == lap || seen_lap == before(lap) {
-                // Somebody published here: help `tail`, try the next.
+                // Another producer published here: help `tail`, try the next.
                 self.help_tail(position);
                 position = position.wrapping_add(1);
             } else {
-                // We slept for a lap or more. Who published here since knew a `tail` behind by less than
-                // a lap, so we see one ahead of us ([followed]); or else no producer wrote this cell.
+                // We slept for a lap or more. The producer that published here since knew a `tail` behind by less than
+                // a lap, so we see one ahead of us ([followed]); else no producer wrote this cell.
                 let tail = self.tail.load(Ordering::Acquire);
                 if tail <= position {
                     return Err(Overrun);
@@ -222,14 +221,14 @@ impl<'a> Ring<'a> {
         self.head.load(Ordering::Acquire) // [drained]
     }
 
-    /// Everything before `position` is drained, says the holder of the reader lock.
+    /// The holder of the reader lock has drained everything before `position`.
     #[inline]
     pub(crate) fn set_head(&self, position: u64) {
         self.head.store(position, Ordering::Release); // [drained]
         crash_point!("ring.drained");
     }
 
-    /// Where the next id will go, roughly: a hint for reports.
+    /// The position of the next id, roughly: a hint for reports.
     #[inline]
     #[must_use]
     pub fn tail(&self) -> u64 {
@@ -248,12 +247,12 @@ impl<'a> Ring<'a> {
         self.cells.len()
     }
 
-    /// Calls `visit(position, id)` for every id from `head` to the last published, as a repairer sees
-    /// them: without the lock, while others push and drain. An id that stays in the ring throughout is
-    /// visited; whether one that comes or goes is visited, the caller must not rely on.
+    /// Calls `visit(position, id)` for every id from `head` to the last published, without the lock, while other
+    /// participants push and drain: for a repairer. It visits each id that stays in the ring throughout; it may or may
+    /// not visit one that comes or goes.
     pub fn scan(&self, mut visit: impl FnMut(u64, u32)) {
         let start = self.head();
-        // What is in the ring now lies within a lap; so the scan ends, however busy the ring is.
+        // What is in the ring now lies within a lap, so the scan ends however busy the ring is.
         let mut done = 0;
         while done < self.cells.len() as u64 {
             let position = start.wrapping_add(done);
@@ -266,7 +265,7 @@ impl<'a> Ring<'a> {
                 if drained <= done {
                     return;
                 }
-                done = drained; // overtaken by the reader: go on from where it is
+                done = drained; // the reader overtook us: go on from its `head`
             }
         }
     }

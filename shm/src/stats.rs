@@ -1,7 +1,7 @@
-//! Single-writer statistics of a worker: live for anyone to read, without slowing the writer.
+//! Single-writer statistics of a worker: any process can read them live, without slowing the writer.
 //!
-//! Each counter has one writer, the worker; so adding is a load and a store, no locked instruction.
-//! A reader may see counters of two moments: never more items than batches could hold, by much.
+//! Each counter has one writer, the worker; so adding is a load and a store, no locked instruction. A reader may see
+//! counters of two moments, a few batches apart.
 //!
 //! Counters are declared once, in the table below. Their atomics, snapshots, sums over workers, the names and columns
 //! of reports and their part of the segment's fingerprint follow from that.
@@ -172,13 +172,13 @@ pub enum Closed {
     Shutdown = Counter::ClosedShutdown as usize,
 }
 
-/// A counter after the other, in the order of [`Counter`].
+/// The counters, in the order of [`Counter`].
 #[derive(Debug, Default)]
 #[repr(transparent)]
 struct Values([AtomicU64; Counter::ALL.len()]);
 
 impl InSegment for Values {
-    /// As of a struct with a field for each counter.
+    /// The number of a struct with a field for each counter.
     const FIELDS: u64 = {
         let mut fields = [const { Field { name: "", offset: 0, of: AtomicU64::FIELDS } }; Counter::ALL.len()];
         let mut index = 0;
@@ -192,20 +192,20 @@ impl InSegment for Values {
 }
 
 in_segment! {
-    /// The counters of one worker place; they live on across its restarts.
+    /// The counters of one worker's row; they live on across its restarts.
     #[repr(align(128))]
     #[derive(Debug, Default)]
     pub struct Counters {
         values: Values,
-        /// The number of the call of user code that goes on; 0 = none.
+        /// The number of the present call of user code; 0 = none.
         call: AtomicU64,
     }
 }
 
 #[inline]
 fn add(counter: &AtomicU64, n: u64) {
-    // Relaxed, and not a fetch_add: one writer; readers want no more than a recent value.
-    // Wrapping: what is there may be anybody's bytes.
+    // Relaxed, and not a fetch_add: one writer; readers want no more than a recent value. Wrapping: any process may
+    // have written these bytes.
     counter.store(counter.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
 }
 
@@ -215,7 +215,7 @@ impl Counters {
         &self.values.0[counter as usize]
     }
 
-    /// Counts one more. Only the worker calls this, as all that change something.
+    /// Counts one more. Only the worker calls this, and all other methods that change a counter.
     #[inline]
     pub fn count(&self, counter: Counter) {
         add(self.at(counter), 1);
@@ -250,7 +250,7 @@ impl Counters {
         self.call.store(0, Ordering::Relaxed);
     }
 
-    /// The number of the call of user code that goes on, unlike any other's of this place; `None` if there is none.
+    /// The number of the present call of user code, which no other call of this row has; `None` if there is none.
     #[must_use]
     pub fn call(&self) -> Option<u64> {
         Some(self.call.load(Ordering::Relaxed)).filter(|&call| call != 0)
@@ -264,7 +264,7 @@ impl Counters {
 }
 
 impl Snapshot {
-    /// The counters of both, as of one worker.
+    /// The counters of both, put together as one worker's.
     #[must_use]
     pub fn merged(self, other: Self) -> Self {
         Self::of(|counter| counter.words().merge.merged(self.get(counter), other.get(counter)))

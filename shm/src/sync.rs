@@ -1,8 +1,8 @@
 //! The one import point for atomics: `core`'s, or loom's when models are checked.
 //!
-//! Algorithms that loom explores (word, ring, lock, doorbell) take *references* to these types: in a
-//! segment they lie in mapped bytes, in a model on the heap. In a model they are also where a thread can
-//! die: before any access, as a process can be killed between any two.
+//! Algorithms that loom explores (word, ring, lock, doorbell) take *references* to these types: in a segment they lie
+//! in mapped bytes, in a model on the heap. In a model a thread can also die before any access, as a process can be
+//! killed between any two.
 
 #[cfg(not(loom))]
 pub(crate) use core::sync::atomic::{AtomicU32, AtomicU64, fence};
@@ -14,14 +14,14 @@ pub(crate) use mortal::{AtomicU32, AtomicU64, HeaderU32, HeaderU64, PayloadCell}
 pub(crate) use core::sync::atomic::Ordering;
 #[cfg(not(loom))]
 pub(crate) use core::sync::atomic::compiler_fence;
-/// Fields of a task's header, which its owner alone reads and writes (`[one owner]` of `arena`). Loom takes no interest
-/// in them, so that scenes stay small; but one that writes may die before.
+/// Fields of a task's header, which its owner alone reads and writes (`[one owner]` of `arena`). Loom does not watch
+/// them, so that scenes stay small; but a thread may die before it writes one.
 #[cfg(not(loom))]
 pub(crate) use core::sync::atomic::{AtomicU32 as HeaderU32, AtomicU64 as HeaderU64};
 #[cfg(loom)]
 pub(crate) fn compiler_fence(_: Ordering) {} // a thread of a model dies between steps in the order of the program
 
-/// Payload bytes of a task: its owner's. Under loom whoever looks at them or writes to them is watched.
+/// Payload bytes of a task: its owner's. Loom watches each read and write of them.
 #[cfg(not(loom))]
 #[derive(Debug)]
 #[repr(transparent)]
@@ -45,9 +45,9 @@ impl<const N: usize> PayloadCell<N> {
 /// A full fence that follows a `SeqCst` access of the same thread: the middle of "publish, full fence,
 /// look".
 ///
-/// On x86-64 a write of that order is a locked instruction and thereby the fence, and reads keep their
-/// order; there only the compiler must keep it. Elsewhere (and for loom, which treats `SeqCst` accesses as
-/// `AcqRel`) what is looked at is not ordered after it unless it is `SeqCst` too, so the fence is real.
+/// On x86-64 a write of that order is a locked instruction and thereby the fence, and reads keep their order; there
+/// only the compiler must keep it. Elsewhere (and for loom, which treats `SeqCst` accesses as `AcqRel`) a later read is
+/// not ordered after the write unless it is `SeqCst` too, so the fence is real.
 #[inline(always)]
 pub(crate) fn fence_after_seq_cst() {
     #[cfg(all(target_arch = "x86_64", not(loom)))]
@@ -65,21 +65,21 @@ pub(crate) fn spin_loop() {
     loom::thread::yield_now();
 }
 
-/// Loom's atomics, with a step before each access at which the accessing thread may end for ever.
+/// Loom's atomics, with a step before each access at which the accessing thread may die.
 #[cfg(loom)]
 pub(crate) mod mortal {
     use super::Ordering;
     use core::cell::Cell;
 
     loom::thread_local! {
-        /// How many accesses this thread has left; none means that it lives on.
+        /// How many accesses this thread has left; `None`: it lives on.
         static LEFT: Cell<Option<u32>> = Cell::new(None);
     }
 
     /// What a dying thread unwinds with.
     struct Died;
 
-    /// Here the thread may end.
+    /// Here the thread may die.
     pub(crate) fn step() {
         LEFT.with(|left| match left.get() {
             None => {}
@@ -89,8 +89,8 @@ pub(crate) mod mortal {
         });
     }
 
-    /// Runs `life`, which ends for ever before its access number `accesses`, counted from 0; whether it
-    /// did. There is nothing in it that cleans up: the algorithms hold no guards.
+    /// Runs `life`, which dies before its access number `accesses`, counted from 0; whether it did. Nothing in it
+    /// cleans up: the algorithms hold no guards.
     #[cfg(test)]
     pub(crate) fn perish(accesses: u32, life: impl FnOnce()) -> bool {
         LEFT.with(|left| left.set(Some(accesses)));
@@ -113,7 +113,7 @@ pub(crate) mod mortal {
                     Self(loom::sync::atomic::$name::new(value))
                 }
 
-                /// As the kernel reads it: no step of the thread.
+                /// A read by the kernel: no step of the thread.
                 pub(crate) fn kernel_load(&self) -> $int {
                     self.0.load(Ordering::SeqCst)
                 }

@@ -1,11 +1,11 @@
-//! Text that others have chosen, fit for one line of a terminal, a log or an error.
+//! Text that another process or a user chose, made safe for one line of a terminal, a log or an error.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-/// Whether a character may do more to a terminal than stand there: control characters (line feeds and escape codes among
-/// them), and those that turn or hide what stands around them.
+/// Whether a character can change more of a terminal than its own cell: control characters (line feeds and escape codes
+/// among them), and those that reverse or hide their neighbours.
 #[must_use]
 pub fn is_unruly(c: char) -> bool {
     c.is_control()
@@ -30,7 +30,7 @@ pub fn shown(text: &str) -> String {
     shown
 }
 
-/// A file's name likewise; bytes that are no UTF-8 as `\xff`.
+/// A file's name, escaped as [`shown`] does; bytes that are not UTF-8 as `\xff`.
 #[must_use]
 pub fn shown_name(name: &OsStr) -> String {
     let mut shown = String::with_capacity(name.len());
@@ -41,7 +41,7 @@ pub fn shown_name(name: &OsStr) -> String {
     shown
 }
 
-/// A path likewise.
+/// A path, escaped as [`shown_name`] does.
 #[must_use]
 pub fn shown_path(path: &Path) -> String {
     shown_name(path.as_os_str())

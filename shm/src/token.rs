@@ -1,15 +1,16 @@
-//! Tokens: who somebody is, in 31 bits.
+//! Tokens: one incarnation of a participant, in 31 bits.
 //!
 //! ```text
 //! 30            10 9          0
-//! ├─── epoch ─────┼── index ──┤      index: the participant's place in the table
+//! ├─── epoch ─────┼── index ──┤      index: the participant's row in the table
 //! ```
 //!
-//! The epoch grows each time a place in the participant table is claimed, so a token names one
-//! incarnation (until it has gone round, see [`width`](crate::width)); it starts at 1, so that no token is 0. Owner
-//! fields in a segment hold tokens, never pids.
+//! The epoch grows each time the server prepares a row of the participant table, so a token names one incarnation
+//! (until the epoch wraps, see [`width`](crate::width)); it starts at 1, so that no token is 0. Owner fields in a
+//! segment hold tokens, never pids.
 //!
-//! A token confers no right: anyone can read one. Who acts under it is a [`Participant`](crate::party::Participant).
+//! A token confers no right: any process can read one. The right to act under one is a
+//! [`Participant`](crate::party::Participant).
 
 use crate::width::EPOCH_BITS;
 use core::fmt;
@@ -29,10 +30,10 @@ impl Token {
     /// How many participants a table can have.
     pub const INDEX_LIMIT: u32 = 1 << INDEX_BITS;
 
-    /// The server's: its place has one incarnation in the life of a segment.
+    /// The server's: its row has one incarnation in the life of a segment.
     pub const SERVER: Self = Self(NonZeroU32::new(1 << INDEX_BITS).expect("it is not 0"));
 
-    /// The token of place `index` in its `epoch`-th incarnation; the epoch wraps, skipping 0.
+    /// The token of row `index` in its `epoch`-th incarnation; the epoch wraps, skipping 0.
     #[must_use]
     pub(crate) fn new(index: u32, epoch: u32) -> Self {
         debug_assert!(index < Self::INDEX_LIMIT);
@@ -41,7 +42,7 @@ impl Token {
         Self(NonZeroU32::new(raw).expect("the epoch is at least 1"))
     }
 
-    /// The token in a word of a segment; `None` for "nobody" and for what no token can be.
+    /// The token in a word of a segment; `None` for 0, "no owner", and for what no token can be.
     #[inline]
     #[must_use]
     pub fn from_raw(raw: u32) -> Option<Self> {
@@ -56,19 +57,19 @@ impl Token {
         self.0.get()
     }
 
-    /// The place in the participant table.
+    /// The row in the participant table.
     #[must_use]
     pub fn index(self) -> u32 {
         self.raw() % Self::INDEX_LIMIT
     }
 
-    /// Which incarnation of that place.
+    /// Which incarnation of that row.
     #[must_use]
     pub fn epoch(self) -> u32 {
         self.raw() >> INDEX_BITS
     }
 
-    /// The next incarnation of the same place.
+    /// The next incarnation of the same row.
     #[cfg(test)]
     pub(crate) fn next(self) -> Self {
         Self::new(self.index(), self.epoch() + 1)
@@ -100,7 +101,7 @@ mod tests {
             assert_eq!(token.raw() >> 31, 0);
         }
         assert_eq!(Token::from_raw(0), None);
-        assert_eq!(Token::from_raw(7), None, "an index without an epoch is nobody");
+        assert_eq!(Token::from_raw(7), None, "an index without an epoch is no token");
         assert_eq!(Token::from_raw(1 << 31 | 1 << 10), None);
     }
 

@@ -1,4 +1,4 @@
-//! The state word of a task: its phase, and who must act next, in one 64-bit word.
+//! The state word of a task: its phase, and the participant that must act next, in one 64-bit word.
 //!
 //! # Layout
 //!
@@ -12,41 +12,39 @@
 //!
 //! | Phase | Owner | Means | Left by, to |
 //! |---|---|---|---|
-//! | FREE | nobody | not in use | the client that holds the id → FILLING |
+//! | FREE | none | not in use | the client that holds the id → FILLING |
 //! | FILLING | client | the input is being written | that client → QUEUED |
 //! | QUEUED | mover | in a node's ring, or about to be | the holder of the node's reader lock → CLAIMED, or → FREE if CANCELLED |
-//! | CLAIMED | worker | a worker has it | that worker → QUEUED (next node), FORKED, DONE, or FREE if CANCELLED; after its death the repairer |
-//! | FORKED | nobody; the word says at which fork | its branches run | who finds that they have arrived, or that one of them decides → JOINING |
+//! | CLAIMED | worker | a worker works on it | that worker → QUEUED (next node), FORKED, DONE, or FREE if CANCELLED; after its death the repairer |
+//! | FORKED | none; the word names the fork | its branches run | the participant that sees all branches arrived, or the first fail-fast error → JOINING |
 //! | JOINING | worker | the branches' outcomes are being put together | that worker → CLAIMED, to be moved on |
-//! | DONE | client; of a branch, or if the client has gone: the worker | the outcome is there | that client → FREE, generation + 1; of a branch: who joins it |
+//! | DONE | client; of a branch, or if the client has gone: the worker | the outcome is there | that client → FREE, generation + 1; of a branch: the joiner |
 //!
-//! Flags, set by the caller only: WAITING (it sleeps on the word), NOTIFY (it wants its bit of the
-//! completions set), CANCELLED (it has gone), DEADLINE (its time is limited, see `arena`). ERROR is set with
-//! DONE: the payload is an error record. What becomes of branches is in `join`.
+//! Flags that only the caller sets: WAITING (the caller sleeps on the word), NOTIFY (the caller wants its bit of the
+//! completions set), CANCELLED (the caller has gone), DEADLINE (the request's time is limited, see `arena`). ERROR is
+//! set with DONE: the payload is an error record. `join` says what happens to branches.
 //!
 //! # Invariants
 //!
-//! * `[sole]`: a phase is left by its owner alone, or by the repairer of a dead owner with a CAS from a
-//!   word that names the dead; FORKED, by whoever is first, with a CAS from a word of the same generation
-//!   *and fork*: a task can be FORKED at one fork after another, and who looks at the first may be late.
-//!   Only the flags of the caller can change under an owner's hands, so every transition out of a phase
-//!   that others can see is a CAS loop; out of FILLING it is a store.
-//! * `[gone]`: whoever sees CANCELLED when it pops or finishes the task frees it (who pops it, only once
-//!   `head` has passed its cell); if the caller's `fetch_or` finds DONE, the caller frees it. Both act on
-//!   one word, so exactly one does.
-//! * `[dead tokens stay dead]`: nobody ever writes the token of a dead participant, so a CAS from a word
-//!   with a dead owner cannot suffer from ABA; and if such a word changes without changing hands, it was
-//!   by a flag of the caller.
+//! * `[sole]`: only its owner leaves a phase, or the repairer of a dead owner with a CAS from a word that names the
+//!   dead owner. The first participant to do so leaves FORKED, with a CAS from a word of the same generation *and
+//!   fork*: a task can be FORKED at one fork after another, and a look at the first may come late. Under an owner's
+//!   hands only the caller's flags can change, so every transition out of a phase that others can see is a CAS loop;
+//!   out of FILLING it is a store.
+//! * `[gone]`: the participant that sees CANCELLED when it pops or finishes the task frees it (a reader, only once
+//!   `head` has passed its cell); if the caller's `fetch_or` finds DONE, the caller frees it. Both act on one word, so
+//!   exactly one does.
+//! * `[dead tokens stay dead]`: no participant ever writes the token of a dead one, so a CAS from a word with a dead
+//!   owner cannot suffer from ABA; and if such a word changes and keeps its owner, the caller has set a flag.
 //!
 //! # Ordering
 //!
-//! * `[handed]`: each transition that gives the task to somebody else is a Release (or AcqRel) write of
-//!   the word or of the ring cell; the taker's read of the same is an Acquire. What travels is the
-//!   task's header and payload.
+//! * `[handed]`: each transition that gives the task to another participant is a Release (or AcqRel) write of the word
+//!   or of the ring cell; the next owner's read of the same is an Acquire. The task's header and payload travel.
 //!
 //! # Crash
 //!
-//! The word names the dead owner; `repair` looks for it.
+//! The word names the dead owner; `repair` searches for its token.
 
 use crate::fields::in_segment;
 use crate::sync::{AtomicU64, Ordering};
@@ -88,7 +86,7 @@ phases! {
     Filling "filling";
     /// In a ring, or about to be.
     Queued "queued";
-    /// A worker has it.
+    /// A worker works on it.
     Claimed "claimed";
     /// Its branches run.
     Forked "forked";
@@ -165,7 +163,7 @@ impl State {
         Phase::ALL.get((self.0 >> PHASE_SHIFT & PHASE_MASK) as usize).copied()
     }
 
-    /// Who must act next.
+    /// The participant that must act next.
     #[inline]
     #[must_use]
     pub fn owner(self) -> Option<Token> {
@@ -179,15 +177,14 @@ impl State {
         (self.phase() == Some(Phase::Forked) && half & AT_FORK != 0).then_some((half & !AT_FORK) as u32)
     }
 
-    /// How often this place has been used, modulo 2 to the power of
-    /// [`GENERATION_BITS`].
+    /// How often this task's id has been used, modulo 2 to the power of [`GENERATION_BITS`].
     #[inline]
     #[must_use]
     pub fn generation(self) -> u16 {
         (self.0 & GENERATION_MASK) as u16
     }
 
-    /// How many workers of its node died with this task in their hands.
+    /// How many workers of its node have died while they worked on this task.
     #[inline]
     #[must_use]
     pub fn attempt(self) -> u8 {
@@ -229,29 +226,29 @@ impl State {
         self.0 & DEADLINE != 0
     }
 
-    /// The same with its time limited.
+    /// This state, with DEADLINE set.
     #[must_use]
     pub(crate) fn with_deadline(self) -> Self {
         Self(self.0 | DEADLINE)
     }
 
-    /// Whether somebody may sleep on the word: the caller has said so, or the outcome is there and who
-    /// brought it may have died before it woke the caller.
+    /// Whether a caller may sleep on the word: it has set WAITING, or the outcome is there and the worker that brought
+    /// it may have died before the wake.
     #[inline]
     #[must_use]
     pub fn may_have_sleeper(self) -> bool {
         self.is_waiting() || self.phase() == Some(Phase::Done)
     }
 
-    /// In this phase, of this owner?
+    /// Whether it is in this phase, of this owner.
     #[inline]
     #[must_use]
     pub fn is(self, phase: Phase, owner: Token) -> bool {
         self.0 >> PHASE_SHIFT == u64::from(owner.raw()) << (OWNER_SHIFT - PHASE_SHIFT) | phase as u64
     }
 
-    /// What must be done if the owner is dead, and the task was or was not in a ring after this state
-    /// was read. The table is in `repair`.
+    /// What a repairer must do if the owner is dead, given whether the task was in a ring after this state was read.
+    /// The table is in `repair`.
     pub(crate) fn due(self, in_ring: bool) -> Due {
         match (self.phase(), in_ring) {
             (Some(Phase::Filling | Phase::Done), _) => Due::Free,
@@ -286,7 +283,7 @@ impl State {
         Self(self.0 & !(0xFF << ATTEMPT_SHIFT) | u64::from(attempt) << ATTEMPT_SHIFT)
     }
 
-    /// The same, FORKED.
+    /// The same task, FORKED at `fork`.
     fn forked(self, fork: u32) -> Self {
         let half = AT_FORK | u64::from(fork);
         Self(half << OWNER_SHIFT | Self::new(Phase::Forked, None, 0, 0).0 | self.kept())
@@ -326,56 +323,56 @@ impl fmt::Debug for State {
     }
 }
 
-/// What must be done about a task whose owner is dead.
+/// What a repairer must do about a task whose owner is dead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Due {
-    /// Nothing: a reader will come by, or it has changed hands.
+    /// Nothing: a reader will claim it, or it has another owner by now.
     Nothing,
-    /// Nothing by the repairer: the next holder of the reader lock claims it again.
+    /// Nothing: the next holder of the reader lock claims it again.
     Claim,
     /// Free it: its client is dead.
     Free,
     /// Push it into its ring.
     Push,
-    /// Take it over: somebody worked on it.
+    /// Take it over: a worker worked on it.
     Answer,
     /// Take it over, and put its branches together.
     Join,
 }
 
-/// What became of a claim.
+/// The result of a claim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Claim {
-    /// It is ours.
+    /// The task is ours.
     Taken(State),
-    /// It is ours, and its caller has gone: it must be freed, once `head` has passed its cell.
+    /// The task is ours, and its caller has gone: the reader must free it, once `head` has passed its cell.
     Abandoned(State),
-    /// Nothing to claim here: not in a phase that a reader may leave.
+    /// Nothing to claim: the task is not in a phase that a reader may leave.
     Stale(State),
 }
 
-/// What became of a finished task.
+/// The result of finishing a task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Finish {
     /// The caller will see the outcome.
     Done {
-        /// The caller sleeps on the word: it must be woken.
+        /// The caller sleeps on the word: the worker must wake it.
         wake: bool,
         /// The caller wants its bit of the completions set.
         notify: bool,
     },
     /// The caller has gone: the task is ours to free.
     Abandoned,
-    /// It was not ours any more: we were taken for dead. Nothing may be done to it.
+    /// The task was not ours any more: another participant took us for dead. We may not touch it.
     Lost(State),
 }
 
-/// What became of a cancellation.
+/// The result of a cancellation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Cancel {
     /// The outcome was there already: the caller frees the task.
     WasDone,
-    /// Whoever pops or finishes the task will free it.
+    /// The participant that pops or finishes the task will free it.
     Left,
 }
 
@@ -401,10 +398,10 @@ impl Word {
     #[inline]
     #[must_use]
     pub fn load(&self) -> State {
-        State(self.0.load(Ordering::Acquire)) // [handed]: the taker's side
+        State(self.0.load(Ordering::Acquire)) // [handed]: the next owner's side
     }
 
-    /// The state now, for those that read nothing else by it.
+    /// The state now, for a reader of this word alone.
     #[inline]
     #[must_use]
     pub fn peek(&self) -> State {
@@ -414,14 +411,14 @@ impl Word {
     /// FREE → FILLING, by the client that holds the id in its own memory.
     #[inline]
     pub(crate) fn begin(&self, client: Token) -> State {
-        // Whether it is FREE the client knows; of what is there only the generation is taken.
+        // The client knows that it is FREE, and takes only the generation from the word.
         let free = self.peek();
         let filling = State::new(Phase::Filling, Some(client), free.generation(), 0);
-        self.0.store(filling.0, Ordering::Relaxed); // Relaxed by [sole]: nobody else acts on it
+        self.0.store(filling.0, Ordering::Relaxed); // Relaxed by [sole]: no other participant acts on it
         filling
     }
 
-    /// FILLING → QUEUED, by the client; the push that follows makes it known.
+    /// FILLING → QUEUED, by the client; the push that follows publishes it.
     #[inline]
     pub(crate) fn queue(&self, filling: State, mover: Token) {
         debug_assert_eq!(filling.phase(), Some(Phase::Filling));
@@ -429,8 +426,8 @@ impl Word {
         crash_point!("word.queued");
     }
 
-    /// QUEUED → CLAIMED, by the holder of the reader lock. Also takes over what a *dead* holder had
-    /// claimed: its cell is still in the ring, so its work had not begun.
+    /// QUEUED → CLAIMED, by the holder of the reader lock. Also takes over a task that a *dead* holder had claimed: its
+    /// cell is still in the ring, so no work had begun.
     #[inline]
     pub(crate) fn claim(&self, me: Token, is_dead: impl Fn(Token) -> bool) -> Claim {
         let mut seen = self.load();
@@ -452,31 +449,32 @@ impl Word {
         }
     }
 
-    /// CLAIMED or JOINING(dead) → the same of me: how a repairer takes what a dead worker had.
+    /// CLAIMED or JOINING(dead) → the same phase of me: a repairer takes a dead worker's task.
     pub(crate) fn take_over(&self, dead: State, me: Token) -> Option<State> {
         let mine = self.inherit(dead, dead.phase()?, me);
         crash_point!("word.taken_over");
         mine
     }
 
-    /// DONE(dead) → DONE(me), of a branch or of a request whose client has gone: so that no dead is named.
+    /// DONE(dead) → DONE(me), of a branch or of a request whose client has gone, so that the word names no dead
+    /// participant.
     pub(crate) fn succeed(&self, dead: State, me: Token) -> bool {
         let succeeded = dead.phase().and_then(|phase| self.inherit(dead, phase, me)).is_some();
         crash_point!("word.succeeded");
         succeeded
     }
 
-    /// QUEUED(dead) → QUEUED(me): the right to push what a dead mover had not.
+    /// QUEUED(dead) → QUEUED(me): the right to push what a dead mover had not pushed.
     pub(crate) fn adopt(&self, dead: State, me: Token) -> bool {
         let adopted = self.inherit(dead, Phase::Queued, me).is_some();
         crash_point!("word.adopted");
         adopted
     }
 
-    /// Makes the repairer the owner of what it found; `None` if it has changed hands since.
+    /// Makes the repairer the owner of the task that it found; `None` if the task has another owner since.
     ///
-    /// The caller lives, and may say that it sleeps or goes at any moment: flags that have changed since
-    /// `dead` was read are kept (`[dead tokens stay dead]`).
+    /// The caller lives, and may set WAITING or CANCELLED at any moment: flags that have changed since `dead` was read
+    /// are kept (`[dead tokens stay dead]`).
     fn inherit(&self, dead: State, phase: Phase, me: Token) -> Option<State> {
         let mut seen = dead;
         while (seen.phase(), seen.owner()) == (dead.phase(), dead.owner()) {
@@ -489,13 +487,13 @@ impl Word {
         None
     }
 
-    /// CLAIMED(me) with this attempt, as long as it is ours.
+    /// Stores this attempt in the word, as long as it is CLAIMED(me).
     pub(crate) fn count_attempt(&self, me: Token, attempt: u8) {
-        // Relaxed: nothing travels; who takes our place reads it with the word. If it is not ours, so be it.
+        // Relaxed: nothing travels; a repairer reads it with the word. If the task is not ours, nothing is due.
         let _ = self.leave(Phase::Claimed, me, |seen| seen.with_attempt(attempt), Ordering::Relaxed);
     }
 
-    /// CLAIMED(me) → QUEUED(me) for some node, there with this attempt; false if it is not ours.
+    /// CLAIMED(me) → QUEUED(me) for some node, with this attempt there; false if the task is not ours.
     pub(crate) fn requeue(&self, me: Token, attempt: u8) -> bool {
         let mut seen = self.load();
         while seen.is(Phase::Claimed, me) {
@@ -538,12 +536,12 @@ impl Word {
         }
     }
 
-    /// CLAIMED(me) → DONE(client) of a request that has branches: also where its caller has gone, since
-    /// branches may still refer to it. Then it is DONE(me), since no client will come; whoever finds it so and
-    /// its branches at rest reaps it, and a repairer looks if we die before we have. Says what it is now.
+    /// CLAIMED(me) → DONE(client) of a request that has branches: also if its caller has gone, since branches may still
+    /// refer to it. Then it is DONE(me), since no client will come; the participant that finds it so with its branches
+    /// at rest reaps it, and a repairer looks if we die before that. Returns the new state.
     ///
     /// # Errors
-    /// What it is, if it is not ours any more.
+    /// The present state, if the task is not ours any more.
     pub(crate) fn finish_forked(&self, me: Token, client: Token, error: bool) -> Result<State, State> {
         let end = |seen: State| {
             let owner = if seen.is_cancelled() { me } else { client };
@@ -555,7 +553,7 @@ impl Word {
         ended
     }
 
-    /// FREE → CLAIMED(me), of a branch, by who forks its parent.
+    /// FREE → CLAIMED(me), of a branch, by the forker of its parent.
     pub(crate) fn begin_branch(&self, me: Token) -> State {
         let free = self.peek();
         let claimed = State::new(Phase::Claimed, Some(me), free.generation(), 0);
@@ -574,15 +572,15 @@ impl Word {
     /// CLAIMED(me) → FORKED at this fork.
     ///
     /// # Errors
-    /// What it is, if it is not ours any more.
+    /// The present state, if the task is not ours any more.
     pub(crate) fn fork(&self, me: Token, fork: u32) -> Result<State, State> {
-        // AcqRel: the branches' words, and the header that says which fork it is, travel to who joins.
+        // AcqRel: the branches' words, and the header that says which fork it is, travel to the joiner.
         let forked = self.leave(Phase::Claimed, me, |seen| seen.forked(fork), Ordering::AcqRel);
         crash_point!("word.forked");
         forked
     }
 
-    /// FORKED → JOINING(me), as long as it is the generation and the fork that were seen.
+    /// FORKED → JOINING(me), as long as it has the generation and the fork of `forked`.
     pub(crate) fn join(&self, forked: State, me: Token) -> Option<State> {
         let mut seen = forked;
         while seen.forked_at().is_some()
@@ -604,7 +602,7 @@ impl Word {
     /// JOINING(me) → CLAIMED(me): the outcomes are put together.
     ///
     /// # Errors
-    /// What it is, if it is not ours any more.
+    /// The present state, if the task is not ours any more.
     pub(crate) fn joined(&self, me: Token) -> Result<State, State> {
         let joined =
             self.leave(Phase::Joining, me, |seen| seen.moved_to(Phase::Claimed, me), Ordering::AcqRel);
@@ -612,10 +610,10 @@ impl Word {
         joined
     }
 
-    /// CLAIMED(me) → DONE(me), of a branch: its outcome waits for the others'.
+    /// CLAIMED(me) → DONE(me), of a branch: its outcome waits for the other branches'.
     ///
     /// # Errors
-    /// What it is, if it is not ours any more.
+    /// The present state, if the task is not ours any more.
     pub(crate) fn finish_branch(&self, me: Token, error: bool) -> Result<State, State> {
         let end = |seen: State| State(seen.moved_to(Phase::Done, me).0 | if error { ERROR } else { 0 });
         let ended = self.leave(Phase::Claimed, me, end, Ordering::AcqRel);
@@ -623,14 +621,14 @@ impl Word {
         ended
     }
 
-    /// DONE and CANCELLED, if it is that: what [`reap`](Self::reap) is asked with.
+    /// The state, if it is DONE and CANCELLED: the argument of [`reap`](Self::reap).
     pub(crate) fn ended(&self) -> Option<State> {
         let seen = State(self.0.load(Ordering::SeqCst)); // [at rest]
         (seen.phase() == Some(Phase::Done) && seen.is_cancelled()).then_some(seen)
     }
 
-    /// DONE and CANCELLED → CLAIMED(me): the right to free it; for who has seen it so and *then* found its
-    /// branches at rest, so that they are those of this generation.
+    /// DONE and CANCELLED → CLAIMED(me): the right to free it; for a participant that has seen it so and *then* found
+    /// its branches at rest, so that they are those of this generation.
     pub(crate) fn reap(&self, ended: State, me: Token) -> Option<State> {
         let mut seen = ended;
         while seen.phase() == Some(Phase::Done)
@@ -650,7 +648,7 @@ impl Word {
         None
     }
 
-    /// Leaves a phase of ours; the caller's flags may change meanwhile.
+    /// Leaves `phase`, if it is ours; the caller's flags may change meanwhile.
     fn leave(
         &self,
         phase: Phase,
@@ -669,7 +667,7 @@ impl Word {
         Err(seen)
     }
 
-    /// The caller wants its bit of the completions set when the outcome is there. Says the state before.
+    /// The caller wants its bit of the completions set when the outcome is there. Returns the state before.
     pub(crate) fn ask_for_notice(&self) -> State {
         let seen = State(self.0.fetch_or(NOTIFY, Ordering::AcqRel)); // if DONE, the outcome is ours to read
         crash_point!("word.notice_asked");
@@ -682,7 +680,7 @@ impl Word {
         futex::wake64(&self.0, 1);
     }
 
-    /// The caller sleeps until the word has changed, is woken, or `timeout` is over. Says the state
+    /// The caller sleeps until the word has changed, another thread wakes it, or `timeout` expires. Returns the state
     /// afterwards; it may be any.
     #[cold]
     pub(crate) fn sleep(&self, timeout: Option<Duration>) -> State {
@@ -703,8 +701,8 @@ impl Word {
         if seen.phase() == Some(Phase::Done) { Cancel::WasDone } else { Cancel::Left }
     }
 
-    /// → FREE, generation + 1, by the owner (or, where CANCELLED, by who found it so). What the task
-    /// owned has been given back before.
+    /// → FREE, generation + 1, by the owner (or, where CANCELLED, by the participant that found it so). The owner has
+    /// given back the task's blocks before.
     #[inline]
     pub(crate) fn free(&self, now: State) -> State {
         let free = State::new(Phase::Free, None, now.generation().wrapping_add(1), 0);
@@ -724,7 +722,7 @@ impl Word {
         self.0.compare_exchange(dead.0, free.0, Ordering::AcqRel, Ordering::Relaxed).is_ok()
     }
 
-    /// Wakes whoever sleeps on the word, for no reason: after a death.
+    /// Wakes all threads that sleep on the word, after a death; the word need not have changed.
     pub(crate) fn wake_spuriously(&self) {
         futex::wake64(&self.0, u32::MAX);
     }
@@ -790,9 +788,9 @@ mod tests {
         assert_eq!(word.cancel(), Cancel::WasDone);
     }
 
-    /// Symptom: a request whose worker had died was never answered. Cause: its caller went to sleep
-    /// between the repairer's look at the word and its compare-and-swap, which therefore failed. Fix:
-    /// flags of the caller do not stop a repairer.
+    /// Symptom: a request whose worker had died was never answered. Cause: the caller went to sleep between the
+    /// repairer's look at the word and the compare-and-swap, which therefore failed. Fix: the caller's flags do not
+    /// stop a repairer.
     #[test]
     fn a_flag_set_meanwhile_does_not_stop_the_repairer() {
         let me = Token::new(2, 1);

@@ -12,10 +12,10 @@ use crate::word::{Phase, State};
 use core::ops::Range;
 
 impl<'a> Claimed<'a> {
-    /// → FORKED at this fork: says its branches, each in our hands, to be moved on.
+    /// → FORKED at this fork: gives its branches, each ours, to be moved on.
     ///
     /// # Errors
-    /// The task itself, if it is not ours any more, or is not the one that this fork forks.
+    /// The task itself, if it is no longer ours, or is not the one that this fork forks.
     pub fn fork(self, index: u32) -> Result<Forked<'a>, Self> {
         let task = self.held.task;
         let forks = &task.segment.routes().forks;
@@ -24,7 +24,7 @@ impl<'a> Claimed<'a> {
         };
         let branches = || fork.branches().map_while(|branch| task.sibling(branch + 1));
         if branches().any(|branch| !branch.is_free()) {
-            return Err(self); // only in a segment that somebody has written over
+            return Err(self); // only in a segment that another process has written over
         }
         for branch in branches() {
             branch.set_at(At::New);
@@ -44,10 +44,10 @@ impl<'a> Claimed<'a> {
     }
 
     /// A request that has branches ends.
-    #[inline(never)] // where there are no branches, it is not in the way
+    #[inline(never)] // off the path of requests without branches
     pub(super) fn finish_forked(self, client: Token, error: bool) {
         let task = self.held.task;
-        // If it is not ours any more, we were taken for dead, and another has answered.
+        // If it is no longer ours, another participant took us for dead, and has answered.
         let Ok(done) = task.line.word.finish_forked(self.me, client, error) else { return };
         if done.is_waiting() || done.wants_notice() {
             task.tell_caller(done.is_waiting(), done.wants_notice());
@@ -82,8 +82,8 @@ impl<'a> Task<'a> {
         }
     }
 
-    /// For a repairer: who brought the outcome may have died before it set the bit of the completions set. A
-    /// bit too many does no harm.
+    /// For a repairer: the worker that brought the outcome may have died before it set the bit of the completions set.
+    /// A bit too many does no harm.
     pub(crate) fn repeat_notice(&self) {
         let state = self.line.word.load();
         if !self.is_branch() && state.phase() == Some(Phase::Done) && state.wants_notice() {
@@ -91,8 +91,8 @@ impl<'a> Task<'a> {
         }
     }
 
-    /// Frees the request with all that is left of its branches, if it has ended, its client has cancelled it,
-    /// its branches are at rest, and nobody else does it. Whether that was so.
+    /// Frees the request with all that is left of its branches, if it has ended, its client has cancelled it, its
+    /// branches are at rest, and no other participant frees it. Whether this freed it.
     pub(super) fn reap(self, me: Option<Token>) -> bool {
         let Some(me) = me else { return false };
         match self.family().look_at_request(me) {
@@ -118,11 +118,11 @@ impl<'a> Task<'a> {
         }
     }
 
-    /// For a repairer: takes the place of a branch's dead owner, and repeats the arrival.
+    /// For a repairer: becomes the owner of a branch whose owner died, and repeats the arrival.
     pub(crate) fn repeat_arrival(self, dead: State, me: Token) -> Option<Join<'a>> {
         let (branch, family) = (self.slot().1 - 1, self.family());
-        // Looked at before: once the dead is not named any more, another may join the branch, and its bit
-        // may be set for the next use of it.
+        // Looked at before: once the word no longer names the dead owner, another participant may join the branch, and
+        // its bit may be set for its next use.
         let pending = family.is_pending(branch);
         if !self.line.word.succeed(dead, me) {
             return None;
@@ -134,8 +134,8 @@ impl<'a> Task<'a> {
         self.act_on(due, me)
     }
 
-    /// For a repairer: what a dead joiner had begun is to be put together again; or if it had been put
-    /// together, the task is moved on.
+    /// For a repairer: takes over the join that a dead joiner had begun, to be done again; or the joined task, to be
+    /// moved on.
     pub(crate) fn repeat_join(self, dead: State, me: Token) -> Option<Result<Join<'a>, Claimed<'a>>> {
         let word = &self.line.word;
         let state = word.take_over(dead, me)?;
@@ -151,7 +151,7 @@ impl<'a> Task<'a> {
         Some(Err(Claimed::new(Held { task: self, state }, me)))
     }
 
-    /// For a repairer that has taken over a task: frees branches that a dead joiner had not.
+    /// For a repairer that has taken over a task: frees branches that a dead joiner had not freed.
     pub(crate) fn repeat_sweep(&self) {
         if let At::Joined(fork) = self.at()
             && let Some(fork) = self.segment.routes().forks.get(fork as usize)
@@ -161,21 +161,21 @@ impl<'a> Task<'a> {
         }
     }
 
-    /// For a repairer: a request that is DONE of the dead, its client or the worker that found its client
+    /// For a repairer: ends a request that is DONE of a dead owner, its client or the worker that found its client
     /// gone. Whether it is free; else the last of its branches frees it.
     pub(crate) fn repeat_end(self, dead: State, me: Token) -> bool {
         self.line.word.succeed(dead, me) && !self.cancel()
     }
 
-    /// For a repairer: a branch that its dead forker had made before the parent was FORKED.
+    /// For a repairer: undoes a branch that a dead forker had made before the parent was FORKED.
     pub(crate) fn unmake(self, dead: State) -> bool {
         self.family().clear(self.slot().1 - 1);
         crash_point!("unmake.cleared");
         self.line.word.free_if(dead)
     }
 
-    /// Frees the branches of a family that have arrived, the innermost first: as long as one that failed is
-    /// there, it says that there may be some below it, also to a repairer who goes on after our death.
+    /// Frees the branches of a family that have arrived, the innermost first: a failed branch that is still there says
+    /// that there may be some below it, also to a repairer that goes on after our death.
     fn sweep(&self, branches: Range<u32>) {
         for branch in branches.rev().filter_map(|branch| self.sibling(branch + 1)) {
             let state = branch.line.word.load();
@@ -188,7 +188,7 @@ impl<'a> Task<'a> {
 }
 
 impl Held<'_> {
-    /// Frees a request for which nobody waits, and all that is left of its branches.
+    /// Frees a request whose caller has gone, and all that is left of its branches.
     fn reap(self) {
         self.task.sweep(0..self.task.segment.shape().branches());
         crash_point!("reap.swept");
@@ -203,13 +203,13 @@ impl Held<'_> {
         let task = task.ok_or(Corrupt { task: self.task.id, bytes, block: ELSEWHERE | slot })?;
         let keeper = Held { task, state: task.line.word.peek() };
         let bytes = keeper.payload()?;
-        // SAFETY: the payload of a branch that has arrived: nobody writes it before this request is freed,
+        // SAFETY: the payload of a branch that has arrived: no participant writes it before this request is freed,
         // which `self` prevents as long as it is borrowed ([one owner]).
         Ok(unsafe { core::slice::from_raw_parts(bytes.as_ptr(), bytes.len()) })
     }
 }
 
-/// The branches of a task that is FORKED, in our hands one by one.
+/// The branches of a task that is FORKED, one by one, each ours.
 #[derive(Debug)]
 pub struct Forked<'a> {
     parent: Task<'a>,
@@ -226,15 +226,15 @@ impl<'a> Iterator for Forked<'a> {
     }
 }
 
-/// A task whose branches have arrived, or are not waited for: they are ours to put together.
+/// A task whose branches have arrived, or that does not wait for them: their outcomes are ours to put together.
 #[derive(Debug)]
 pub struct Join<'a> {
     parent: Held<'a>,
     fork: u32,
     me: Token,
-    /// Where the error record has been written.
+    /// The branch that has the error record.
     keeper: Option<Task<'a>>,
-    /// A former joiner died over it.
+    /// A former joiner died while it joined.
     again: bool,
     /// Its family was at rest when it was made; it stays so.
     at_rest: bool,
@@ -243,9 +243,9 @@ pub struct Join<'a> {
 /// What has become of a branch.
 #[derive(Debug)]
 pub enum Arrived<'j> {
-    /// It is still under way, and not waited for.
+    /// It is still under way, and the join does not wait for it.
     Not,
-    /// It came without having been worked on.
+    /// It arrived, and no worker worked on it.
     Skipped,
     /// Its outcome is a value.
     Value(&'j [u8]),
@@ -264,7 +264,7 @@ impl<'a> Join<'a> {
     #[must_use]
     pub fn fork(&self) -> (u32, &'a Fork) {
         let forks = &self.parent.task.segment.routes().forks;
-        (self.fork, &forks[self.fork as usize]) // whoever made this has looked it up
+        (self.fork, &forks[self.fork as usize]) // `new`'s callers have looked it up
     }
 
     /// The task.
@@ -279,8 +279,8 @@ impl<'a> Join<'a> {
         self.parent.state.attempt()
     }
 
-    /// Whether what has become of the members cannot be told any more: a former joiner died over it, perhaps
-    /// while it wrote a value over what a branch had passed through, or an error record over a branch's outcome.
+    /// Whether the members' outcomes are lost: a former joiner died, perhaps while it wrote a value over what a branch
+    /// had passed through, or an error record over a branch's outcome.
     #[must_use]
     pub fn is_spoilt(&self) -> bool {
         let kept = |branch| {
@@ -289,7 +289,7 @@ impl<'a> Join<'a> {
         };
         let passed = |branch| {
             let task = self.parent.task.sibling(branch + 1);
-            task.is_some_and(|task| task.line.block() & ELSEWHERE != 0) // came with its arrival
+            task.is_some_and(|task| task.line.block() & ELSEWHERE != 0) // Relaxed: came with its arrival
         };
         let fork = self.fork().1;
         self.again && (self.is_at_rest() && fork.branches().any(passed) || fork.family().any(kept))
@@ -305,7 +305,7 @@ impl<'a> Join<'a> {
         core::iter::once(task.id).chain(arrived.map(|branch| branch.id))
     }
 
-    /// Whether its outcome is for nobody.
+    /// Whether no one waits for its outcome.
     #[must_use]
     pub fn is_abandoned(&self) -> bool {
         let task = self.parent.task;
@@ -316,11 +316,11 @@ impl<'a> Join<'a> {
     /// What has become of a member's branch.
     ///
     /// # Errors
-    /// [`Corrupt`] if a header says what cannot be.
+    /// [`Corrupt`] if a header is impossible.
     pub fn member(&self, index: usize) -> Result<Arrived<'_>, Corrupt> {
         let branch = self.fork().1.first + index as u32;
         let Some(task) = self.parent.task.sibling(branch + 1) else { return Ok(Arrived::Not) };
-        // [arrived]: the bit first. Once all are known to be at rest, nobody need be asked again.
+        // [arrived]: the bit first. Once all are known to be at rest, no bit need be read again.
         let pending = !self.at_rest && task.family().is_pending(branch);
         let state = task.line.word.load();
         if state.phase() != Some(Phase::Done) || pending {
@@ -328,8 +328,8 @@ impl<'a> Join<'a> {
         }
         let held = Held { task, state };
         let bytes = if state.is_error() { held.error_payload()? } else { held.payload()? };
-        // SAFETY: the branch has arrived, and only who holds this guard writes or frees what it has
-        // ([one joins]), not while it is borrowed.
+        // SAFETY: the branch has arrived, and only this guard's holder writes or frees its payload ([one joins]), not
+        // while it is borrowed.
         let bytes = unsafe { core::slice::from_raw_parts(bytes.as_ptr(), bytes.len()) };
         Ok(match state.is_error() {
             true if bytes.is_empty() => Arrived::Skipped,
@@ -344,17 +344,17 @@ impl<'a> Join<'a> {
         self.at_rest || self.parent.task.family().at_rest(&self.fork().1.family())
     }
 
-    /// Where the value goes: the task's own places. `None` if branches are under way, which may read what lies
+    /// The buffers for the value, which are the task's own. `None` if branches are under way, which may read what lies
     /// there.
     pub fn value_buffer(&mut self) -> Option<JoinBuffer<'_, 'a>> {
         self.is_at_rest().then_some(JoinBuffer(&mut self.parent, None))
     }
 
-    /// Where an error record goes: the places of a branch that has arrived.
+    /// The buffers for an error record, which are those of a branch that has arrived.
     pub fn error_buffer(&mut self) -> JoinBuffer<'_, 'a> {
         let task = self.keeper();
         if self.keeper.is_none() {
-            // [marked]: from here on its outcome is not to be read, should we die. No branch of a fork has been
+            // [marked]: from here on a repairer may not read its outcome, should we die. No branch of a fork has been
             // at that fork itself. The fence: marked before it is written over.
             task.set_at(At::Forked(self.fork));
             fence(Ordering::Release);
@@ -364,9 +364,9 @@ impl<'a> Join<'a> {
         JoinBuffer(&mut self.parent, Some(Held { task, state: task.line.word.load() }))
     }
 
-    /// The branch that keeps the error record: the one it has been written to; else the first that failed,
-    /// or if that did because of a branch of its own, that one; else the first. Nobody reads what lies there
-    /// but who joins (`[shared]`). Others may fail meanwhile: once written to, it stays.
+    /// The branch that keeps the error record: the one it has been written to; else the first that failed, or if that
+    /// failed because of a branch of its own, that one; else the first. Only the joiner reads what lies there
+    /// (`[shared]`). Others may fail meanwhile: once written to, the keeper stays.
     fn keeper(&self) -> Task<'a> {
         if let Some(keeper) = self.keeper {
             return keeper;
@@ -387,8 +387,7 @@ impl<'a> Join<'a> {
         keeper
     }
 
-    /// The value is written: → CLAIMED, to be moved on; the branches are freed. `None` if it is not ours
-    /// any more.
+    /// The value is written: → CLAIMED, to be moved on; frees the branches. `None` if the task is no longer ours.
     #[must_use]
     pub fn with_value(self) -> Option<Claimed<'a>> {
         let task = self.parent.task;
@@ -401,10 +400,10 @@ impl<'a> Join<'a> {
         Some(Claimed::new(Held { task, state }, self.me))
     }
 
-    /// The error record is written: → CLAIMED, to be finished as an error. `None` if it is not ours any more.
+    /// The error record is written: → CLAIMED, to be finished as an error. `None` if the task is no longer ours.
     ///
     /// # Panics
-    /// If nobody has asked for the [place](Self::error_buffer) of the record.
+    /// If the record's [buffer](Self::error_buffer) was not asked for.
     #[must_use]
     pub fn with_error(self) -> Option<Claimed<'a>> {
         let (task, keeper) = (self.parent.task, self.keeper());
@@ -425,12 +424,12 @@ impl<'a> Task<'a> {
         };
         // [values leave nothing]: below a branch with a value there is none.
         let below = fork.branches().any(failed);
-        fence(Ordering::Acquire); // what they wrote last came with their arrival
+        fence(Ordering::Acquire); // their last writes came with their arrival
         self.sweep(if below { fork.family() } else { fork.branches() });
     }
 }
 
-/// Where a join writes.
+/// The buffers that a joiner writes to.
 #[derive(Debug)]
 pub struct JoinBuffer<'j, 'a>(&'j mut Held<'a>, Option<Held<'a>>);
 
@@ -442,7 +441,7 @@ impl<'a> JoinBuffer<'_, 'a> {
         }
     }
 
-    /// The in-line place.
+    /// The in-line buffer.
     pub fn inline_buffer(&mut self) -> WriteBuffer<'_> {
         self.held().inline_buffer()
     }
@@ -455,7 +454,7 @@ impl<'a> JoinBuffer<'_, 'a> {
         self.held().block_buffer(bytes)
     }
 
-    /// How long the payload is that was written to the last place asked for.
+    /// The length of the payload that was written to the last buffer asked for.
     pub fn set_length(&mut self, bytes: usize) {
         self.held().set_length(bytes);
     }

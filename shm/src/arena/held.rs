@@ -1,4 +1,4 @@
-//! Where payloads lie and are written: what all guards of a task in our hands share.
+//! Where payloads lie and are written: what all guards of a task share.
 #![expect(unsafe_code, reason = "payload bytes in shared memory")]
 
 use super::{Corrupt, Task};
@@ -9,7 +9,7 @@ use crate::word::State;
 use core::marker::PhantomData;
 use core::ptr::NonNull;
 
-/// In `block`: the payload lies with the task in the place that the other bits say.
+/// In `block`: the payload lies with the task whose slot the other bits say.
 pub(super) const ELSEWHERE: u32 = 1 << 31;
 /// In `block`, of a task that is [begun](super::At::Begun): the payload is the outcome, whole, and no longer the
 /// input.
@@ -34,7 +34,7 @@ impl TaskLine {
         self.payload.load(Ordering::Relaxed) >> 32 & u64::from(OUTCOME) != 0 // Relaxed: as above
     }
 
-    /// One store, so that one who dies leaves both or none.
+    /// One store, so that an owner that dies leaves both or none.
     #[inline]
     pub(super) fn set_payload(&self, length: u32, block: u32) {
         let both = u64::from(block) << 32 | u64::from(length);
@@ -47,7 +47,7 @@ impl TaskLine {
     }
 }
 
-/// What the three guards share: a task in our hands, in a state that only our side changes.
+/// What the three guards share: a task of ours, in a state that only we change.
 #[derive(Debug)]
 pub(super) struct Held<'a> {
     pub(super) task: Task<'a>,
@@ -66,12 +66,12 @@ impl<'a> Held<'a> {
         if bytes as usize > room {
             return Err(Corrupt { task: self.task.id, bytes, block });
         }
-        // SAFETY: `room` bytes of the mapping lie there ([handles checked]), and until the guard is consumed or
-        // used mutably nobody else writes them ([one owner]; elsewhere, [shared] of `join`).
+        // SAFETY: `room` bytes of the mapping lie there ([handles checked]), and until the guard is consumed or used
+        // mutably no other participant writes them ([one owner]; elsewhere, [shared] of `join`).
         Ok(unsafe { core::slice::from_raw_parts(start.as_ptr(), bytes as usize) })
     }
 
-    /// Where a payload in `block` (0: in line) lies, and how much fits there.
+    /// Where a payload in `block` (0: in line) lies, and how many bytes fit there.
     #[inline(always)]
     pub(super) fn room(&self, block: u32) -> Option<(NonNull<u8>, usize)> {
         match Handle::from_raw(block) {
@@ -83,14 +83,14 @@ impl<'a> Held<'a> {
         }
     }
 
-    /// Where a payload lies that another task of the request has.
+    /// Where a payload lies that another task of the request owns.
     pub(super) fn room_elsewhere(&self, block: u32) -> Option<(NonNull<u8>, usize)> {
         let task = self.task.sibling(block & !ELSEWHERE).filter(|task| task.id != self.task.id)?;
         let of = self.task.line.second.load(Ordering::Relaxed); // Relaxed: as above
         Held { task, state: task.line.word.peek() }.room(of)
     }
 
-    /// Makes the payload of `of` this new task's, where it lies.
+    /// Makes this new task refer to the payload of `of`, which stays where it lies.
     pub(super) fn refer_to(&self, of: &Held<'_>) {
         let (to, from) = (self.task.line, of.task.line);
         let (length, block) = from.payload();
@@ -101,7 +101,7 @@ impl<'a> Held<'a> {
         to.second.store(if here { block } else { from.second.load(Ordering::Relaxed) }, Ordering::Relaxed);
     }
 
-    /// Forgets a payload that lies elsewhere, before one of its own is written.
+    /// Forgets a payload that lies elsewhere, before the task writes one of its own.
     #[inline]
     pub(super) fn come_home(&mut self) {
         let line = self.task.line;
@@ -112,7 +112,7 @@ impl<'a> Held<'a> {
         }
     }
 
-    /// The in-line place, to write over whatever is there. A block that the payload had is kept.
+    /// The in-line buffer, to write over what is there. A block that the payload had is kept.
     #[inline]
     pub(super) fn inline_buffer(&mut self) -> WriteBuffer<'_> {
         let line = self.task.line;
@@ -164,7 +164,7 @@ impl<'a> Held<'a> {
         Ok(self.buffer_in(handle))
     }
 
-    /// The place in a block that was just claimed.
+    /// The buffer in a block that was just claimed.
     pub(super) fn buffer_in(&mut self, handle: Handle) -> WriteBuffer<'_> {
         let found = self.task.segment.block(handle.class(), handle.index());
         let (start, room) = found.expect("it was just found");
@@ -173,9 +173,9 @@ impl<'a> Held<'a> {
 
     /// Remembers a block until the task is free; there is room for one.
     ///
-    /// The former one is freed when it is listed no more: were it freed first, and its owner died, who goes on
-    /// with the task could claim it again, for an outcome, and then free it as the former one. What is listed no
-    /// more, a repairer sweeps.
+    /// The previous block is freed once the task no longer lists it. If we freed it first and died, the next owner
+    /// could reclaim the same block for its outcome and then free it as "the previous block". A repairer sweeps blocks
+    /// that no task lists.
     pub(super) fn keep_second(&mut self, block: u32) {
         let line = self.task.line;
         let second = line.second.load(Ordering::Relaxed); // Relaxed, both: [one owner]
@@ -187,15 +187,15 @@ impl<'a> Held<'a> {
         }
     }
 
-    /// Frees a block that is the task's and that it does not list.
+    /// Frees a block that the task owns and does not list.
     pub(super) fn give_back(&self, handle: Handle) {
         pool::free(self.task.segment, handle, self.task.id, self.state.generation());
     }
 
-    /// Frees the block that is kept beside the payload's own: what lies there, nobody reads any more.
+    /// Frees the block that is kept beside the payload's own: no participant reads it any more.
     pub(super) fn drop_second(&mut self) {
         let line = self.task.line;
-        // The same: one who died was about to commit. Relaxed: [one owner].
+        // Equal: a worker died just before its commit. Relaxed: [one owner].
         if line.block() & ELSEWHERE == 0 && line.second.load(Ordering::Relaxed) != line.block() {
             self.keep_second(0);
         }
@@ -208,21 +208,21 @@ impl<'a> Held<'a> {
         crash_point!("held.length");
     }
 
-    /// → FREE, since nobody else will do it; whoever waits for a free request is told.
+    /// → FREE, since no other participant will; tells threads that wait for a free request.
     #[cold]
     pub(super) fn free_for_gone_caller(self) {
         let segment = self.task.segment;
         self.free();
         crash_point!("held.gone_freed");
         segment.freed().count_up(); // [counted]: for the caller's process, which looks for it only then
-        fence(Ordering::SeqCst); // between "it is free" and "does somebody wait?"
+        fence(Ordering::SeqCst); // between "it is free" and "does a thread wait?"
         if segment.freed().is_awaited() {
             segment.freed().ring();
-            segment.completed().ring(); // those that wait without a thread are told by who waits for this
+            segment.completed().ring(); // the thread that waits for it tells the futures
         }
     }
 
-    /// → FREE; says the id.
+    /// → FREE; returns the id.
     #[inline]
     pub(super) fn free(self) -> u32 {
         let line = self.task.line;
@@ -236,7 +236,7 @@ impl<'a> Held<'a> {
     }
 }
 
-/// A place to write a payload to.
+/// Memory to write a payload to.
 #[derive(Debug)]
 pub struct WriteBuffer<'g> {
     start: NonNull<u8>,
@@ -245,7 +245,7 @@ pub struct WriteBuffer<'g> {
 }
 
 impl<'g> WriteBuffer<'g> {
-    /// A place over ordinary memory.
+    /// A buffer over ordinary memory.
     #[must_use]
     pub fn over(bytes: &'g mut [u8]) -> Self {
         let room = bytes.len();
@@ -272,14 +272,14 @@ impl<'g> WriteBuffer<'g> {
                 core::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len() / 2);
             }
         });
-        // SAFETY: in range of a place that the guard's holder alone may access ([one owner]).
+        // SAFETY: in range of a buffer that the guard's holder alone may access ([one owner]).
         unsafe {
             core::ptr::copy_nonoverlapping(bytes.as_ptr(), self.start.as_ptr().add(position), bytes.len())
         };
         true
     }
 
-    /// The place as bytes; what is in them is what was there before.
+    /// The buffer as bytes, with what was there before.
     #[inline]
     #[must_use]
     pub fn as_bytes_mut(&mut self) -> &mut [u8] {

@@ -1,34 +1,35 @@
 //! Requests, tasks and their payloads, through guards that stand for a phase of the state word.
 //!
-//! [`Filling`] is a client that writes an input, [`Claimed`] a worker that has a task, [`Done`] a client
-//! that has an outcome. Who holds the guard is the owner that the state word names, so it alone touches
-//! the header and the payload. A guard that is merely dropped leaves its task where it is, as if its
-//! holder had died: the layer above never drops one without saying what becomes of the task.
+//! [`Filling`] is a client that writes an input, [`Claimed`] a worker that has a task, [`Done`] a client that has an
+//! outcome. The guard's holder is the owner that the state word names, so it alone touches the header and the payload.
+//! Dropping a guard leaves its task as it is, as if the holder had died: the layer above never drops one without ending
+//! or moving on the task.
 //!
 //! # Layout
 //!
-//! See [`layout`](crate::layout): a line of 128 bytes a task. The in-line place takes the input and then,
-//! over it, the outcome, once the worker's views of the input have ended. What does not fit lies in a
-//! block; the header names up to two, the payload's own and another that is kept until the task is free.
+//! See [`layout`](crate::layout): a line of 128 bytes a task. The in-line buffer takes the input and then, over it, the
+//! outcome, once the worker's views of the input have ended. What does not fit lies in a block; the header names up to
+//! two, the payload's own and another that is kept until the task is free.
 //!
-//! An outcome may overwrite its input only if nobody will try again should the worker die ([`Claimed::keep_input`]
-//! has it written beside); and whoever writes over an input has said so first, in `at`.
+//! An outcome may overwrite its input only if no worker would retry the task after a death ([`Claimed::keep_input`] has
+//! it written beside); and a worker that writes over an input records that first, in `at`.
 //!
 //! A task's payload may lie with another task of its request: a branch's input with the task that was forked,
 //! so that a fan-out moves nothing; the error by which a fork failed with the branch that failed, since late
 //! branches still read the input (`join`, `[shared]`).
 //!
-//! A request's first task is the request and has its number; the branches follow behind all requests, with
-//! room for a power of two of them each, so that a branch's place follows from its number at once.
+//! A request's first task is the request and has its number; the branches follow behind all requests, with room for a
+//! power of two of them each, so that a branch's slot follows from its number at once.
 //!
 //! # Invariants
 //!
 //! * Guards come from a [`party`](crate::party) only (`[by right]`), and one of a task at a time.
-//! * `[one owner]`: between taking a phase and handing it on, nobody but the guard's holder accesses the
-//!   header's plain fields and the payload bytes.
+//! * `[one owner]`: between taking a phase and handing it on, only the guard's holder accesses the header's plain
+//!   fields and the payload bytes.
 //! * `[committed]`: an outcome written beside its input becomes the payload with one store of length, block and the
-//!   mark that it is one. Before it, the task can be tried again; after it, whoever finds the task moves it on with
-//!   the outcome. The mark goes after `at` has named the next node, and before that node's worker names itself.
+//!   mark that says so. Before that store the task can be retried; after it, the participant that finds the task moves
+//!   it on with the outcome. The mark goes after `at` has named the next node, and before that node's worker names
+//!   itself.
 //! * `[marked]`: before a joiner writes an error record over a branch's outcome, `at` of that branch names the fork.
 //! * `[handles checked]`: block handles and lengths are read from the segment and therefore checked against the
 //!   layout, and blocks against their owner word, before bytes are touched.
@@ -51,7 +52,7 @@ use crate::sync::{Ordering, compiler_fence};
 use crate::token::Token;
 use crate::word::{Cancel, Claim, Finish, Phase, State, Word};
 
-/// The header of a task says something that cannot be: a broken or hostile peer.
+/// The header of a task is impossible: a broken or hostile peer wrote it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
     "task {task} names a payload of {bytes} bytes at block {block}, where none can lie: another process has written over the segment"
@@ -59,24 +60,24 @@ use crate::word::{Cancel, Claim, Finish, Phase, State, Word};
 pub struct Corrupt {
     /// The task.
     pub task: u32,
-    /// The length it says.
+    /// The length in the header.
     pub bytes: u32,
-    /// The block it says, plus one; 0 is the in-line place.
+    /// The block in the header, plus one; 0 is the in-line buffer.
     pub block: u32,
 }
 
 /// Where a task is, or was last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum At {
-    /// Moved to this node: in its ring, about to be, or read from it and not begun. Tasks of one group, unless it
-    /// is 0, were in one batch when their worker died; others do not come into a batch with them.
+    /// Moved to this node: in its ring, about to be, or read from it and not begun. Tasks of one group, unless it is 0,
+    /// were in one batch when their worker died; a batch mixes them with no other task.
     To {
         /// The node.
         node: u32,
         /// The group.
         group: u32,
-        /// It has been queued there before; else nobody has tried it there, whatever its word counts: that is of the
-        /// node before, if who moved it on died.
+        /// It has been queued there before; else no worker has tried it there, whatever its word counts: those attempts
+        /// are of the node before, if the mover died.
         again: bool,
     },
     /// User code may have seen it at this node.
@@ -86,15 +87,15 @@ pub enum At {
         /// If its payload is the outcome, that is an error record.
         failed: bool,
     },
-    /// User code may have seen it, and its input is not whole any more.
+    /// User code may have seen it, and its input is no longer whole.
     Spoilt,
     /// A new branch, not moved on yet.
     New,
     /// Forked at this fork, or about to be.
     Forked(u32),
-    /// Joined again after this fork, with a value.
+    /// Joined after this fork, with a value.
     Joined(u32),
-    /// At the end, because of the error that the task in this place has.
+    /// At the end, because of the error that the task in this slot has.
     Failed(u32),
 }
 
@@ -155,12 +156,12 @@ impl At {
 
 const _: () = assert!(NODE_LIMIT == 1 << At::GROUP_SHIFT);
 
-// SAFETY: the one part of a line that is not atomic is its in-line place. Only the holder of a task's guard
-// accesses that ([one owner]), and guards go from thread to thread as they go from process to process: by
-// writes and reads of the state word that are ordered ([handed]), or as values of this process.
+// SAFETY: the one part of a line that is not atomic is its in-line buffer. Only the holder of a task's guard accesses
+// it ([one owner]), and guards go from thread to thread as they go from process to process: by writes and reads of the
+// state word that are ordered ([handed]), or as values of this process.
 unsafe impl Sync for TaskLine {}
 
-/// A task, by its id; what anyone may do with it.
+/// A task, by its id; what any participant may do with it.
 #[derive(Clone, Copy, Debug)]
 pub struct Task<'a> {
     segment: &'a Segment,
@@ -222,14 +223,14 @@ impl<'a> Task<'a> {
         self.id >= self.segment.shape().requests
     }
 
-    /// The request it belongs to, and its place in that: 0 is the request itself.
+    /// The request it belongs to, and its slot in that request: 0 is the request itself.
     #[inline]
     #[must_use]
     pub fn slot(&self) -> (u32, u32) {
         self.segment.slot_of(self.id)
     }
 
-    /// The task in another place of the same request.
+    /// The task in another slot of the same request.
     #[inline]
     #[must_use]
     pub fn sibling(&self, slot: u32) -> Option<Self> {
@@ -245,12 +246,12 @@ impl<'a> Task<'a> {
         Family {
             routes: segment.routes(),
             pending: segment.pending(request),
-            // Places come from routes, whose branches are those of the shape.
+            // Slots come from routes, whose branches are those of the shape.
             word: move |slot| Some(&segment.task_line(segment.id_of(request, slot))?.word),
         }
     }
 
-    /// The word of its request, where its caller's wishes are.
+    /// The word of its request, which has the caller's flags.
     #[inline]
     #[must_use]
     pub fn request_word(&self) -> &'a Word {
@@ -258,23 +259,23 @@ impl<'a> Task<'a> {
         line.map_or(&self.line.word, |request| &request.word)
     }
 
-    /// Since when its request is in progress, in monotonic nanoseconds, to 65 µs; `None` if nobody has looked
-    /// at a clock since it was begun.
+    /// Since when its request is in progress, in monotonic nanoseconds, to 65 µs; `None` if no client has read a clock
+    /// since it was begun.
     #[must_use]
     pub fn begun_ns(&self) -> Option<u64> {
-        // Relaxed: for show.
+        // Relaxed: for reports.
         let tagged = self.segment.times(self.slot().0)?.begun_ns.load(Ordering::Relaxed);
         let of = self.request_word().peek().generation();
         (tagged != 0 && tagged as u16 == of).then_some(tagged & !u64::from(u16::MAX))
     }
 
-    /// Its client, for which it is in progress, has looked at a clock. The low bits say in which generation,
-    /// so that nothing need be written where no clock is read.
+    /// The client of the request has read a clock. The low bits name the generation, so that nothing need be written
+    /// where no clock is read.
     #[inline]
     pub fn set_begun_ns(&self, now_ns: u64) {
         if let Some(times) = self.segment.times(self.slot().0) {
             let of = self.request_word().peek().generation();
-            // Relaxed: for show.
+            // Relaxed: for reports.
             times.begun_ns.store(now_ns & !u64::from(u16::MAX) | u64::from(of), Ordering::Relaxed);
         }
     }
@@ -298,8 +299,8 @@ impl<'a> Task<'a> {
 
     /// QUEUED → CLAIMED, by the holder of the reader lock of the ring it lies in.
     ///
-    /// The task may be one whose caller has gone ([`Claimed::is_abandoned`]). It is not freed here: its
-    /// id could go back into the ring before `head` has passed its cell.
+    /// The task's caller may have gone ([`Claimed::is_abandoned`]). The reader does not free such a task here: its id
+    /// could go back into the ring before `head` has passed its cell.
     #[inline]
     pub(crate) fn claim(self, me: Token, is_dead: impl Fn(Token) -> bool) -> Option<Claimed<'a>> {
         match self.line.word.claim(me, is_dead) {
@@ -310,7 +311,7 @@ impl<'a> Task<'a> {
         }
     }
 
-    /// Takes what a dead worker had: from exactly this state.
+    /// Takes a dead worker's task, from exactly this state.
     pub(crate) fn take_over(self, dead: State, me: Token) -> Option<Claimed<'a>> {
         let state = self.line.word.take_over(dead, me)?;
         Some(Claimed::new(Held { task: self, state }, me))
@@ -330,7 +331,7 @@ impl<'a> Task<'a> {
         self.line.word.peek().phase() == Some(Phase::Done)
     }
 
-    /// The client goes. True if others will free the request, with its branches; else it is freed now.
+    /// The client goes. True if another participant will free the request, with its branches; else it is FREE now.
     pub(crate) fn cancel(self) -> bool {
         match self.line.word.cancel() {
             Cancel::Left => true,
@@ -351,7 +352,7 @@ impl<'a> Task<'a> {
         self.line.word.load().phase() == Some(Phase::Free)
     }
 
-    /// Blocks that its header names, checked to be its own.
+    /// The blocks that its header names and that it owns.
     pub(crate) fn blocks(&self, generation: u16) -> impl Iterator<Item = Handle> {
         self.listed()
             .into_iter()
@@ -359,10 +360,10 @@ impl<'a> Task<'a> {
             .filter(move |&handle| pool::owns(self.segment, handle, self.id, generation))
     }
 
-    /// Frees what the task owns, for a repairer; may be repeated.
+    /// Frees the blocks that the task owns, for a repairer; may be repeated.
     pub(crate) fn release_blocks(&self, generation: u16) {
         for handle in self.listed().into_iter().filter_map(Handle::from_raw) {
-            pool::free(self.segment, handle, self.id, generation); // which checks it
+            pool::free(self.segment, handle, self.id, generation); // which checks the owner
             crash_point!("arena.freed_one");
         }
     }
@@ -387,7 +388,7 @@ impl<'a> Filling<'a> {
         self.held.task.id
     }
 
-    /// The in-line place.
+    /// The in-line buffer.
     #[inline]
     pub fn inline_buffer(&mut self) -> WriteBuffer<'_> {
         self.held.inline_buffer()
@@ -401,20 +402,19 @@ impl<'a> Filling<'a> {
         self.held.block_buffer(bytes)
     }
 
-    /// How long the payload is that was written to the last place asked for.
+    /// The length of the payload that was written to the last buffer asked for.
     #[inline]
     pub fn set_length(&mut self, bytes: usize) {
         self.held.set_length(bytes);
     }
 
-    /// When it was enqueued; needed where the node has a batch window.
+    /// Records when it was enqueued; needed where the node has a batch window.
     #[inline]
     pub fn stamp(&mut self, now_ns: u64) {
         self.held.task.line.enqueued_ns.store(now_ns, Ordering::Relaxed); // Relaxed: [one owner]
     }
 
-    /// Until when it is worth working on, in monotonic nanoseconds. Nothing is paid for it where this is
-    /// not called.
+    /// Sets its deadline, in monotonic nanoseconds. Requests without one pay nothing for it.
     pub fn limit(&mut self, deadline_ns: u64) {
         let task = self.held.task;
         if let Some(times) = task.segment.times(task.id) {
@@ -444,14 +444,14 @@ impl<'a> Filling<'a> {
         Claimed::new(Held { task, state }, client)
     }
 
-    /// → FREE: it will not be sent. Says the id.
+    /// → FREE: it will not be sent. Returns the id.
     pub fn abandon(self) -> u32 {
         self.held.free()
     }
 }
 
 impl<'a> Task<'a> {
-    /// The guard of a request that is FILLING, after the client that began it has let go of it; `None` if it is not
+    /// The guard of a request that is FILLING, after its client has dropped the first guard; `None` if it is not
     /// FILLING.
     #[inline]
     pub(crate) fn resume_filling(self, client: Token) -> Option<Filling<'a>> {
@@ -461,7 +461,7 @@ impl<'a> Task<'a> {
     }
 }
 
-/// A task that a worker (or a repairer) has.
+/// A task that a worker (or a repairer) owns.
 #[derive(Debug)]
 pub struct Claimed<'a> {
     held: Held<'a>,
@@ -476,14 +476,14 @@ impl<'a> Claimed<'a> {
         self.held.task.id
     }
 
-    /// Whose it is.
+    /// Its owner.
     #[inline]
     #[must_use]
     pub fn owner(&self) -> Token {
         self.me
     }
 
-    /// How many workers have died with it in their hands.
+    /// How many workers have died while they worked on it.
     #[must_use]
     pub fn attempt(&self) -> u8 {
         self.held.state.attempt()
@@ -495,8 +495,8 @@ impl<'a> Claimed<'a> {
         self.held.task
     }
 
-    /// Whether its caller had gone when it was claimed, or a fork that it belongs to has ended: work on it
-    /// would be for nobody.
+    /// Whether its caller had gone when it was claimed, or a fork that it belongs to has ended: no one waits for its
+    /// outcome.
     #[inline]
     #[must_use]
     pub fn is_abandoned(&self) -> bool {
@@ -509,7 +509,7 @@ impl<'a> Claimed<'a> {
         task.family().is_unwanted(task.slot().1 - 1)
     }
 
-    /// Until when its request is worth working on, in monotonic nanoseconds; `None` for ever.
+    /// The deadline of its request, in monotonic nanoseconds; `None` if it has none.
     #[inline(always)]
     #[must_use]
     pub fn deadline_ns(&self) -> Option<u64> {
@@ -522,8 +522,8 @@ impl<'a> Claimed<'a> {
         Some(task.segment.times(task.slot().0)?.deadline_ns.load(Ordering::Relaxed))
     }
 
-    /// Ends what [nobody wants](Self::is_abandoned): a request is freed, a branch arrives without an
-    /// outcome. Not before `head` has passed its cell.
+    /// Ends an [abandoned](Self::is_abandoned) task: frees a request, lets a branch arrive without an outcome. Not
+    /// before `head` has passed its cell.
     ///
     /// # Panics
     /// If it is a request whose caller had not gone.
@@ -534,10 +534,10 @@ impl<'a> Claimed<'a> {
             self.held.set_length(0);
             return self.finish_branch(true);
         }
-        assert!(self.held.state.is_cancelled(), "somebody waits for task {}", self.held.task.id);
+        assert!(self.held.state.is_cancelled(), "a caller waits for task {}", self.held.task.id);
         if self.held.task.segment.shape().branches() > 0 {
             let me = self.me;
-            self.finish_forked(me, true); // what is left of its branches is freed with it
+            self.finish_forked(me, true); // which frees what is left of its branches
             return None;
         }
         self.held.free_for_gone_caller();
@@ -547,19 +547,19 @@ impl<'a> Claimed<'a> {
     /// Its payload's bytes.
     ///
     /// # Errors
-    /// [`Corrupt`] if the header says what cannot be.
+    /// [`Corrupt`] if the header is impossible.
     #[inline(always)]
     pub fn payload(&self) -> Result<&[u8], Corrupt> {
         self.held.payload()
     }
 
-    /// Whether its payload lies with another task, and so may be read by others too.
+    /// Whether its payload lies with another task, so that other participants may read it too.
     #[must_use]
     pub fn is_elsewhere(&self) -> bool {
         self.held.task.line.block() & ELSEWHERE != 0
     }
 
-    /// The in-line place, over the input; no view of the payload can exist while it does.
+    /// The in-line buffer, over the input; no view of the payload can exist while it does.
     #[inline]
     pub fn inline_buffer(&mut self) -> WriteBuffer<'_> {
         self.held.inline_buffer()
@@ -573,7 +573,7 @@ impl<'a> Claimed<'a> {
         self.held.block_buffer(bytes)
     }
 
-    /// How long the payload is that was written to the last place asked for.
+    /// The length of the payload that was written to the last buffer asked for.
     #[inline]
     pub fn set_length(&mut self, bytes: usize) {
         self.held.set_length(bytes);
@@ -584,9 +584,9 @@ impl<'a> Claimed<'a> {
         Self { held, me }
     }
 
-    /// Ends it with its payload, a value or an error record. A request: → DONE for the server, whose request it is,
-    /// and which is woken if it waits; or → FREE if its caller has gone. A branch: it arrives where it is joined;
-    /// whoever is given a [`Join`] must do that.
+    /// Ends it with its payload, a value or an error record. A request: → DONE for the server, whose request it is, and
+    /// wakes the caller if it waits; or → FREE if the caller has gone. A branch: it arrives at its join; the caller
+    /// that gets a [`Join`] must do that.
     #[inline(always)]
     #[must_use]
     pub fn finish(self, error: bool) -> Option<Join<'a>> {
@@ -616,7 +616,7 @@ impl<'a> Claimed<'a> {
             Finish::Done { wake: false, notify: false } => {}
             Finish::Done { wake, notify } => task.tell_caller(wake, notify),
             Finish::Abandoned => self.held.free_for_gone_caller(),
-            Finish::Lost(_) => {} // we were taken for dead, and another has answered
+            Finish::Lost(_) => {} // another participant took us for dead, and has answered
         }
         None
     }
@@ -625,7 +625,7 @@ impl<'a> Claimed<'a> {
     /// crate::segment::Node::push)). `now_ns` is asked for the time where the node has a batch window.
     ///
     /// # Errors
-    /// The task itself, if it is not ours any more, or there is no such node.
+    /// The task itself, if it is no longer ours, or there is no such node.
     #[inline]
     pub fn queue(self, node: u32, now_ns: impl FnOnce() -> u64) -> Result<u32, Self> {
         self.queue_at(At::to(node), node, now_ns, 0)
@@ -648,7 +648,7 @@ impl<'a> Claimed<'a> {
     }
 }
 
-/// A claimed task without the lifetime of its segment: to be put aside and taken up again.
+/// A claimed task without the lifetime of its segment: to be parked and resumed.
 ///
 /// ```compile_fail,E0382
 /// use ringmill_shm::{arena::Parked, segment::Segment};
@@ -658,18 +658,18 @@ impl<'a> Claimed<'a> {
 /// }
 /// ```
 #[derive(Debug)]
-#[must_use = "a task that is put aside and not taken up again stays claimed"]
+#[must_use = "a parked task that is not resumed stays claimed"]
 pub struct Parked {
     id: u32,
     me: Token,
     /// Of the state word; the upper half is `me`, for it is CLAIMED.
     low: u32,
-    /// In which of the segments of this process.
+    /// The number of its segment in this process.
     segment: u32,
 }
 
 impl Claimed<'_> {
-    /// Puts it aside.
+    /// Parks it.
     #[inline(always)]
     pub fn park(self) -> Parked {
         let Held { task, state } = self.held;
@@ -678,7 +678,7 @@ impl Claimed<'_> {
 }
 
 impl Parked {
-    /// Takes it up again; `None` in another segment than the one it was claimed in.
+    /// The task again; `None` in another segment than the one it was claimed in.
     #[inline(always)]
     #[must_use]
     pub fn resume(self, segment: &Segment) -> Option<Claimed<'_>> {
@@ -718,21 +718,21 @@ impl<'a> Done<'a> {
     /// The outcome's bytes.
     ///
     /// # Errors
-    /// [`Corrupt`] if the header says what cannot be.
+    /// [`Corrupt`] if the header is impossible.
     #[inline(always)]
     pub fn payload(&self) -> Result<&[u8], Corrupt> {
         if self.is_error() { self.0.error_payload() } else { self.0.payload() }
     }
 
-    /// Whether branches of it may still be under way: then its client does not [free](Self::free) it, but
-    /// [cancels](Self::cancel) it.
+    /// Whether branches of it may still be under way: then its client [cancels](Self::cancel) it instead of
+    /// [freeing](Self::free) it.
     #[inline]
     #[must_use]
     pub fn may_have_branches(&self) -> bool {
         self.is_error() && self.0.task.segment.shape().branches() > 0 // [values leave nothing] of `join`
     }
 
-    /// → FREE; says the id.
+    /// → FREE; returns the id.
     #[inline]
     pub fn free(self) -> u32 {
         self.0.free()

@@ -1,22 +1,22 @@
-//! Other attempts: what a worker that may die leaves for the next, and what is done with it.
+//! Retries: what a worker that dies leaves for the next, and what a repairer does with it.
 //!
 //! # Protocol
 //!
-//! A worker says that user code will see a task ([`Claimed::begin_work`]). Where another one is to try again if it
-//! dies, it writes the outcome beside the input ([`Keeping`]), and then makes it the payload with one store
-//! (`[committed]` of `arena`). So who finds a task of the dead knows by `at` and that mark what to do:
+//! A worker records that user code will see a task ([`Claimed::begin_work`]). Where another worker is to retry the task
+//! after its death, it writes the outcome beside the input ([`Keeping`]), and then makes it the payload with one store
+//! (`[committed]` of `arena`). So a repairer that finds a dead worker's task knows by `at` and that mark what to do:
 //!
 //! | `at` | Mark | The task |
 //! |---|---|---|
-//! | To | – | was not begun: it is queued again |
-//! | Begun | none | was being worked on; its input is whole if it was kept: an error, or queued again |
+//! | To | – | was not begun: it is requeued |
+//! | Begun | none | was being worked on; its input is whole if it was kept: an error, or requeued |
 //! | Begun | set | had its outcome: it is moved on, or ended if that is an error |
 //! | Spoilt | – | was being written over: an error |
 //!
 //! # Crash
 //!
-//! A block claimed for an outcome is listed by nobody until the commit; `repair` frees it. A repairer that dies
-//! between counting an attempt and queueing leaves one that is counted twice, never one that is not.
+//! No task lists a block that was claimed for an outcome until the commit; `repair` frees it. A repairer that dies
+//! between counting an attempt and requeueing leaves an attempt that is counted twice, never one that is not counted.
 
 use super::held::{ELSEWHERE, Held, OUTCOME};
 use super::{At, Claimed, WriteBuffer};
@@ -26,12 +26,12 @@ use crate::sync::{Ordering, compiler_fence};
 /// After all of a batch have [begun](Claimed::begin_work), and before user code sees one.
 #[inline]
 pub fn all_begun() {
-    compiler_fence(Ordering::SeqCst); // what one who dies has done, it has done in the order of the program
+    compiler_fence(Ordering::SeqCst); // a worker that dies has done its steps in the order of the program
 }
 
 impl<'a> Claimed<'a> {
-    /// → QUEUED once more for the node where it was, in a group of this number; the push must follow. Whether the
-    /// attempt counts.
+    /// → QUEUED once more for the node where it was, in a group of this number; the push must follow.
+    /// `another_attempt`: the attempt counts.
     ///
     /// # Errors
     /// As [`queue`](Self::queue).
@@ -43,20 +43,20 @@ impl<'a> Claimed<'a> {
         group: u32,
     ) -> Result<u32, Self> {
         let before = match self.held.task.at() {
-            At::To { again: false, .. } => 0, // on its way here, with the attempts of where it came from
+            At::To { again: false, .. } => 0, // on its way here, with the attempts of the node before
             _ => self.attempt(),
         };
         let attempt = before.saturating_add(u8::from(another_attempt));
         if another_attempt {
-            // Before it looks as if nobody had begun it: see *Crash*.
+            // Before it looks as if no worker had begun it: see *Crash*.
             self.held.task.word().count_attempt(self.me, attempt);
             crash_point!("arena.attempt_counted");
         }
         self.queue_at(At::To { node, group, again: true }, node, now_ns, attempt)
     }
 
-    /// User code will see it at this node, after [`all_begun`]: what a worker that dies has not said this of, nobody
-    /// has seen.
+    /// Records that user code will see it at this node, after [`all_begun`]. No user code has seen a task of which a
+    /// dead worker had not recorded this.
     #[inline]
     pub fn begin_work(&self, node: u32) {
         self.held.task.set_at(At::Begun { node, failed: false });
@@ -75,7 +75,7 @@ impl<'a> Claimed<'a> {
         Keeping { task: self, beside: Beside::InLine }
     }
 
-    /// The same for an error record, at this node.
+    /// [`keep_input`](Self::keep_input) for an error record, at this node.
     #[must_use]
     pub fn keep_input_for_error(self, node: u32) -> Keeping<'a> {
         self.held.task.set_at(At::Begun { node, failed: true });
@@ -83,7 +83,7 @@ impl<'a> Claimed<'a> {
         self.keep_input()
     }
 
-    /// What is written from here on lies over the input: nobody can try again, or move it on as it is.
+    /// What is written from here on lies over the input: no worker can retry the task, or move it on as it is.
     pub fn give_up_input(&self) {
         self.held.task.set_at(At::Spoilt);
         crash_point!("arena.spoilt");
@@ -91,7 +91,7 @@ impl<'a> Claimed<'a> {
     }
 }
 
-/// A task that a worker has and whose input stays whole until the outcome is.
+/// A task of a worker whose input stays whole until the outcome is.
 #[derive(Debug)]
 pub struct Keeping<'a> {
     task: Claimed<'a>,
@@ -109,7 +109,7 @@ enum Beside {
 }
 
 impl<'a> Keeping<'a> {
-    /// The in-line place; one without room if the input lies there.
+    /// The in-line buffer; one without room if the input lies there.
     pub fn inline_buffer(&mut self) -> WriteBuffer<'_> {
         if let Beside::Over = self.beside {
             return self.task.inline_buffer();
@@ -131,13 +131,13 @@ impl<'a> Keeping<'a> {
         }
         self.give_back();
         let held = &mut self.task.held;
-        held.drop_second(); // of a stage before: with the input's and the outcome's it would be three
+        held.drop_second(); // an earlier node's: with the input's and the outcome's there would be three
         let handle = pool::claim(held.task.segment, held.task.id, held.state.generation(), bytes)?;
         self.beside = Beside::Block(handle);
         Ok(held.buffer_in(handle))
     }
 
-    /// How long the payload is that was written to the last place asked for; it is the task's now.
+    /// The length of the payload that was written to the last buffer asked for; it is the task's now.
     pub fn set_length(&mut self, bytes: usize) {
         match self.beside {
             Beside::Over => self.task.set_length(bytes),
@@ -149,7 +149,7 @@ impl<'a> Keeping<'a> {
         }
     }
 
-    /// From here on there is always a place, over the input: see [`Claimed::give_up_input`].
+    /// From here on there is always a buffer, over the input: see [`Claimed::give_up_input`].
     pub fn give_up_input(&mut self) {
         self.give_back();
         self.beside = Beside::Over;

@@ -1,17 +1,17 @@
-//! Crash points: named places between two writes, at which a process can be made to die.
+//! Crash points: named points between two writes, at which a test lets a process die.
 //!
-//! Compiled only with the feature `crash-points`, for tests; without it `crash_point!` is nothing at all. With
-//! it a process that follows a [`Page`] counts, in that page, how often it passes each point, and where the
-//! page says so dies by SIGKILL, or holds the passing thread until it is let go. The page is a file that the
-//! processes of a test map; so the test sees who passes what, arms any point at any time, and learns which
-//! process has died at it.
+//! Compiled only with the feature `crash-points`, for tests; without it `crash_point!` is nothing at all. With it a
+//! process that follows a [`Page`] counts, in that page, how often it passes each point; at an armed point it dies by
+//! SIGKILL, or holds the passing thread until the test releases it. The page is a file that the processes of a test
+//! map; so the test sees which process passes which point, arms any point at any time, and learns which process has
+//! died at it.
 //!
-//! A worker's process follows the page that the environment names ([`VARIABLE`]: `role:path`), any other the one
-//! that it is told to [`follow`].
+//! A worker's process follows the page that the environment names ([`VARIABLE`]: `role:path`), any other the page of
+//! its call of [`follow`].
 //!
 //! # Crash
 //!
-//! That a process fires is written before it dies, so whoever sees its death sees by what.
+//! A process records that it fires before it dies, so a test that sees the death sees the point.
 #![expect(unsafe_code, reason = "a typed view of a mapped file, and kill")]
 
 mod points;
@@ -38,12 +38,12 @@ pub const POINT_LIMIT: usize = 512;
 /// How many points can be armed at once.
 pub const SLOTS: usize = 4;
 
-/// A place between two writes: its name, and what has been written when it is passed, and what not.
+/// A point between two writes: its name, and what has been written when a process passes it, and what not.
 #[derive(Debug, Clone, Copy)]
 pub struct Point {
     /// Its name: module, step.
     pub name: &'static str,
-    /// Who passes it.
+    /// The participant that passes it.
     pub by: &'static str,
     /// What has been done, and what not.
     pub between: &'static str,
@@ -73,7 +73,7 @@ const fn is_same(a: &[u8], b: &[u8]) -> bool {
     index == a.len() && index == b.len()
 }
 
-/// What happens to whoever passes an armed point.
+/// What happens to a thread that passes an armed point.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Act {
@@ -135,7 +135,7 @@ impl Page {
         unsafe { &*self.0.as_ptr().cast() }
     }
 
-    /// At the `passing`th time, counted from 1, that somebody of this role passes this point, it acts; once.
+    /// When a thread of this role passes this point for the `passing`th time, counted from 1, it acts; once.
     pub fn arm(&self, slot: usize, point: usize, role: usize, passing: u32, act: Act) {
         let slot = &self.lines().slots[slot];
         slot.act.store(0, Ordering::SeqCst);
@@ -146,7 +146,7 @@ impl Page {
         slot.act.store(act as u32, Ordering::SeqCst);
     }
 
-    /// It acts no more; who is held goes on.
+    /// It acts no more; a held thread goes on.
     pub fn disarm(&self, slot: usize) {
         let slot = &self.lines().slots[slot];
         slot.act.store(0, Ordering::SeqCst);
@@ -175,7 +175,7 @@ impl Page {
         }
     }
 
-    /// How often anybody of this role has passed this point.
+    /// How often threads of this role have passed this point.
     #[must_use]
     pub fn passed(&self, role: usize, point: usize) -> u64 {
         self.lines().passed[role][point].load(Ordering::SeqCst)
@@ -233,8 +233,8 @@ thread_local! {
     static ROLE: Cell<Option<usize>> = const { Cell::new(None) };
 }
 
-/// Has this process follow the page at `path`, in this role; threads whose names begin like one of `threads`
-/// have the role beside it. For a process that has passed no point yet.
+/// Lets this process follow the page at `path`, in this role; threads whose names begin like one of `threads` have the
+/// role beside it. For a process that has passed no point yet.
 ///
 /// # Errors
 /// If it cannot be mapped, or the process follows one already.
@@ -250,7 +250,7 @@ fn followed_by_environment() -> Option<Followed> {
     Some(Followed { page: Page::open(Path::new(path)).ok()?, role: role.parse().ok()?, threads: Vec::new() })
 }
 
-/// Somebody passes a point: of all crates, the one with this number.
+/// This thread passes the point with this number, of the points of all crates.
 pub fn pass(point: usize) {
     let Some(followed) = FOLLOWED.get_or_init(followed_by_environment) else { return };
     let known = ROLE.try_with(Cell::get).ok().flatten();

@@ -1,17 +1,15 @@
-//! Attaching a segment: nothing in it is believed before it has been checked.
+//! Attaching a segment: the attacher checks all that it believes.
 //!
 //! # Protocol
 //!
-//! The file is opened once, and what is checked and mapped is that descriptor's: a plain file with one name,
-//! its user's alone, with all its pages. Then the header, copied; then the plan, copied. The shape, the plan
-//! and all that follows from them lie in this process's memory from then on, and are not read again. The lease
-//! file is checked in the same way. A worker that has both descriptors from its server does not ask for names and
-//! rights: these may be others by now.
+//! The attacher opens the file once, and checks and maps that descriptor: a plain file with one name, its user's alone,
+//! with all its pages. Then the header, copied; then the plan, copied. The shape, the plan and all that follows from
+//! them lie in this process's memory from then on, and are not read again. The lease file is checked in the same way. A
+//! worker that has both descriptors from its server does not check names and rights: these may have changed by now.
 //!
-//! The bytes themselves are not hidden from anybody who has the same user: who may open the file may write
-//! into it at any time. So whatever is read later is checked where it is read. Only a file that is made
-//! *shorter* while it is mapped cannot be met with: the kernel sends SIGBUS to whoever reads what is not
-//! there. Nobody but the file's owner can do that, since its mode lets nobody else write.
+//! Any process of the same user may open the file and write into it at any time. So whatever is read later is checked
+//! where it is read. Only a file that is made *shorter* while it is mapped has no defence: the kernel sends SIGBUS to a
+//! process that reads what is not there. Only the file's user can do that, since its mode lets no other user write.
 #![expect(unsafe_code, reason = "reading a header that another program may have written")]
 
 use super::location::Location;
@@ -59,7 +57,7 @@ pub enum AttachError {
         /// What is wrong with it.
         why: NotASegment,
     },
-    /// It was made by another version of this library.
+    /// Another version of this library made it.
     #[error(
         "{} has layout version {found}, this program has {expected}: build both from the same version of ringmill",
         shown_path(path)
@@ -72,7 +70,7 @@ pub enum AttachError {
         /// Ours.
         expected: u32,
     },
-    /// Its sizes or its payload format are not those this program would give it.
+    /// Its sizes or its payload format differ from this program's.
     #[error(
         "{} has fingerprint {found:#018x}, this program computes {expected:#018x}: build both from the same sources, with the same settings",
         shown_path(path)
@@ -85,7 +83,7 @@ pub enum AttachError {
         /// Ours.
         expected: u64,
     },
-    /// Its file has another size than it should.
+    /// Its file has another size than its header and shape say.
     #[error(
         "{} has {found} bytes, its header says {stated}, its shape makes {needed}: it is damaged; restart its server",
         shown_path(path)
@@ -108,12 +106,12 @@ pub enum AttachError {
     Owner {
         /// The file.
         path: PathBuf,
-        /// Whose it is.
+        /// The file's user.
         owner: u32,
-        /// Who we are.
+        /// This process's user.
         user: u32,
     },
-    /// Others than its user may read or write it.
+    /// Other users may read or write it.
     #[error("{} has mode {mode:04o}; only its user may have rights to it, as in 0600", shown_path(path))]
     Mode {
         /// The file.
@@ -130,7 +128,7 @@ pub enum NotASegment {
     /// It is a directory, a link, a pipe.
     #[error("it is no plain file")]
     NoFile,
-    /// It has no name any more.
+    /// It no longer has a name.
     #[error("it has just been removed")]
     Removed,
     /// It has other names, and a lease beside one of them.
@@ -139,14 +137,14 @@ pub enum NotASegment {
         /// How many.
         names: u64,
     },
-    /// A header is longer.
+    /// It is shorter than a header.
     #[error("{bytes} bytes, less than a header")]
     Short {
         /// Its size.
         bytes: u64,
     },
-    /// Some of its pages are not there.
-    #[error("it has holes: {there} of {bytes} bytes")]
+    /// Some of its pages are missing.
+    #[error("it has holes: {there} of {bytes} bytes are there")]
     Holes {
         /// Bytes that are there.
         there: u64,
@@ -156,19 +154,19 @@ pub enum NotASegment {
     /// It begins with zeros.
     #[error("its creator has not finished it")]
     Unfinished,
-    /// It begins with something else.
+    /// It begins with other bytes than a segment.
     #[error("its first bytes are another program's")]
     Magic,
     /// A number of its header is out of range.
     #[error("its {0}")]
     Shape(ShapeError),
-    /// Its routes are none of a plan.
+    /// Its routes do not make a plan.
     #[error(transparent)]
     Plan(#[from] PlanError),
-    /// Names, members and configurations lie one over the other.
+    /// Names, members and configurations overlap.
     #[error("names, members and configurations overlap")]
     Overlap,
-    /// A part of the plan lies outside the bytes for such.
+    /// A part of the plan lies outside the blobs.
     #[error("{what} of {part} lies outside the blobs")]
     Outside {
         /// What.
@@ -176,10 +174,10 @@ pub enum NotASegment {
         /// Of which part.
         part: Target,
     },
-    /// A name is no text.
+    /// A name is not text.
     #[error("a name of {part} is not UTF-8")]
     NotText {
-        /// Whose.
+        /// The part that has it.
         part: Target,
     },
     /// A node has workers in rows of the participant table that cannot be theirs.
@@ -198,7 +196,7 @@ pub enum NotASegment {
         /// Which number.
         error: ShapeError,
     },
-    /// A switch has a node that no number is of.
+    /// A switch has a node whose number is out of range.
     #[error("switch {switch} has node {node}")]
     NodeOfSwitch {
         /// Which.
@@ -206,7 +204,7 @@ pub enum NotASegment {
         /// The number.
         node: u64,
     },
-    /// Rows of the participant table are no node's.
+    /// Rows of the participant table belong to no node.
     #[error("{count} participants belong to no node")]
     Strangers {
         /// How many.
@@ -214,10 +212,10 @@ pub enum NotASegment {
     },
 }
 
-/// What a file must be before it is believed to be ours.
+/// The checks of a file before it is believed to be ours.
 struct Vetting {
     user: u32,
-    /// Whether it is only looked at; root may look at everybody's.
+    /// Whether this process only looks; root may look at all users' segments.
     only_looks: bool,
 }
 
@@ -236,13 +234,13 @@ impl Vetting {
         match meta.nlink() {
             0 => foreign(NotASegment::Removed),
             1 => Ok(()),
-            // Under another name it would have another lease, and everybody in it would look dead.
+            // Under another name it would have another lease, and all its participants would look dead.
             names => foreign(NotASegment::Names { names }),
         }
     }
 }
 
-/// Asked of what is a segment by its first bytes: of another file it would be beside the point.
+/// Checked only of a file that is a segment by its first bytes: of another file it would be beside the point.
 fn check_mode(path: &Path, meta: &Metadata) -> Result<(), AttachError> {
     match meta.mode() & 0o7777 {
         mode if mode & 0o7077 != 0 => Err(AttachError::Mode { path: path.into(), mode }),
@@ -250,8 +248,8 @@ fn check_mode(path: &Path, meta: &Metadata) -> Result<(), AttachError> {
     }
 }
 
-/// Bytes of the blobs that nothing has been read from yet. What is written into them lies side by side, so all
-/// of it together has no more bytes than they: else a few bytes could be read over and over.
+/// How many bytes of the blobs have not been read yet. A creator writes them side by side, so all names, members and
+/// configurations together have no more bytes than the blobs: else a few bytes could be read over and over.
 struct Budget(Cell<u64>);
 
 impl Budget {
@@ -288,8 +286,7 @@ impl Segment {
         Self::open(location, Some(payload_format))
     }
 
-    /// Maps an existing segment only to look at it: the pages are read-only, and whatever its payload
-    /// format.
+    /// Maps an existing segment of any payload format only to look at it: the pages are read-only.
     ///
     /// # Errors
     /// See [`AttachError`].
@@ -328,8 +325,8 @@ impl Segment {
         segment.join(location, lease)
     }
 
-    /// Maps a segment whose descriptors this process was given by its server, to take part in it: whatever has become
-    /// of its names, and of the rights on its files.
+    /// Maps a segment whose descriptors this process got from its server, to take part in it, whatever the names and
+    /// rights of its files are by now.
     ///
     /// # Errors
     /// See [`AttachError`].
@@ -362,8 +359,8 @@ impl Segment {
             error,
         })?;
         if kind.counts_blocks() && meta.blocks().saturating_mul(512) < meta.len() {
-            // Its creator reserves all of them. A page that is not there could be the one too many for the file
-            // system when it is first touched: SIGBUS.
+            // Its creator reserves all of them. If the file system is full when a missing page is first touched, the
+            // kernel sends SIGBUS.
             return Err(foreign(NotASegment::Holes { there: 512 * meta.blocks(), bytes: meta.len() }));
         }
         let mapping = map(&file, meta.len(), payload_format.is_some())
@@ -385,7 +382,7 @@ impl Segment {
         let (nodes, routes) = (Vec::new(), Routes::default());
         let (birth, owner) = (Birth::here(), None);
         static MAPPED: AtomicU32 = AtomicU32::new(0);
-        let number = MAPPED.fetch_add(1, Ordering::Relaxed); // Relaxed: only to be told apart
+        let number = MAPPED.fetch_add(1, Ordering::Relaxed); // Relaxed: numbers only have to differ
         Self { base, layout, nodes, routes, location, file, lease, birth, owner, number, _mapping: mapping }
     }
 
@@ -400,7 +397,7 @@ impl Segment {
         Ok(())
     }
 
-    /// The name of a part in these bytes of the blobs.
+    /// The name of a part, from these bytes of the blobs.
     fn text(&self, part: Target, extent: Extent, budget: &Budget) -> Result<String, NotASegment> {
         budget.spend(extent.bytes)?;
         let bytes = self.blob(extent).ok_or(NotASegment::Outside { what: "a name", part })?;
@@ -414,7 +411,7 @@ impl Segment {
         unsafe { self.base.as_ptr().add(offset).cast::<T>().add(index as usize).read_volatile() }
     }
 
-    /// The numbers of a part's members in these bytes of the blobs.
+    /// The numbers of a part's members, from these bytes of the blobs.
     fn numbers(&self, part: Target, extent: Extent, budget: &Budget) -> Result<Vec<u32>, NotASegment> {
         budget.spend(extent.bytes)?;
         let bytes = self.blob(extent).ok_or(NotASegment::Outside { what: "a member", part })?;
@@ -506,7 +503,7 @@ impl Segment {
     }
 }
 
-/// Maps `bytes` bytes of a file: as many as were checked, whatever has become of it since.
+/// Maps `bytes` bytes of a file: as many as were checked, whatever its size is by now.
 fn map(file: &File, bytes: u64, write: bool) -> io::Result<Mapping> {
     let mut options = MmapOptions::new();
     options.len(usize::try_from(bytes).map_err(io::Error::other)?);

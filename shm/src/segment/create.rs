@@ -1,5 +1,5 @@
 //! Creating a segment: its files, its pages, everything in them, the magic last.
-#![expect(unsafe_code, reason = "writing the pages before anybody else has them")]
+#![expect(unsafe_code, reason = "writing the pages before another process has them")]
 
 use super::attach::NotASegment;
 use super::location::{Location, MODE, NameError, posix_name};
@@ -63,7 +63,7 @@ pub struct NodeSpec {
 }
 
 impl NodeSpec {
-    /// How many places its workers have: one for each thread of each of them.
+    /// How many rows its workers have: one for each thread of each worker.
     fn rows(&self) -> usize {
         self.workers.len() * self.facts.threads as usize
     }
@@ -73,16 +73,16 @@ impl NodeSpec {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CreateError {
-    /// The name is not one.
+    /// The name is invalid.
     #[error(transparent)]
     Name(#[from] NameError),
     /// A number of the shape is out of range.
     #[error(transparent)]
     Shape(#[from] ShapeError),
-    /// Routes that lead nowhere, or round.
+    /// The routes do not make a plan.
     #[error("invalid plan: {0}")]
     Plan(PlanError),
-    /// Another process has written into it meanwhile: it is not what was written.
+    /// Another process has written into it meanwhile: it is not what the creator wrote.
     #[error("{} was written over while it was made: {why}", shown_path(path))]
     Overwritten {
         /// The segment's file.
@@ -107,7 +107,8 @@ pub enum CreateError {
         /// The file.
         path: PathBuf,
     },
-    /// One of its files is another user's. Where everybody may make files, anybody can take a name first.
+    /// One of its files is another user's. In a directory where all users may make files, any user can take a name
+    /// first.
     #[error(
         "{} belongs to user {owner}, this process acts as user {user}; it was left alone: take another name, or a file in a directory of your own",
         shown_path(path)
@@ -115,9 +116,9 @@ pub enum CreateError {
     Owner {
         /// The file: the segment's, or its lease.
         path: PathBuf,
-        /// Whose it is.
+        /// The file's user.
         owner: u32,
-        /// Who we are.
+        /// This process's user.
         user: u32,
     },
     /// This process may not make files so large (`RLIMIT_FSIZE`).
@@ -133,7 +134,7 @@ pub enum CreateError {
         /// What is allowed.
         limit_bytes: u64,
     },
-    /// The file system is too small.
+    /// The file system has too few free bytes.
     #[error(
         "{} has {available_bytes} bytes free, the segment needs {needed_bytes}: lower the capacity or the payload classes, or enlarge it",
         shown_path(path)
@@ -161,7 +162,7 @@ pub enum CreateError {
         /// What there is.
         available_bytes: u64,
     },
-    /// The control group may not have so much memory: its processes would be killed while the pages are reserved.
+    /// The control group may not use so much memory: the kernel would kill its processes while the pages are reserved.
     #[error(
         "the control group {} may take {limit_bytes} bytes of memory and has {available_bytes} left, {} needs {needed_bytes}: lower the capacity or the payload classes, or raise the limit of the group (the container)",
         shown_path(group),
@@ -172,7 +173,7 @@ pub enum CreateError {
         path: PathBuf,
         /// The group's directory.
         group: PathBuf,
-        /// What the group may take.
+        /// The group's limit.
         limit_bytes: u64,
         /// What is left of that.
         available_bytes: u64,
@@ -243,7 +244,7 @@ impl Segment {
         let nexts: Vec<Target> = spec.nodes.iter().map(|node| node.next).collect();
         Routes::new(spec.forks.clone(), spec.switches.clone(), &nexts, shape.branches())
             .map_err(CreateError::Plan)?;
-        // From here on it is the same file for whoever is told of it, wherever they are.
+        // From here on the location names the same file in each process, whatever its working directory.
         let location = location.absolute().map_err(|error| CreateError::System {
             what: "use the path",
             path: location.path(),
@@ -294,13 +295,13 @@ impl Segment {
     /// Writes everything into the zeroed pages, the magic last.
     ///
     /// # Errors
-    /// If the plan is not there any more when it is read back.
+    /// If another process has written over the plan when it is read back.
     fn initialise(&mut self, spec: &Spec) -> Result<(), CreateError> {
         let mut blob = 0_u64;
         let mut put = |bytes: &[u8]| {
             let extent = Extent { offset: blob, bytes: bytes.len() as u64 };
-            // SAFETY: [checked]: the blobs have room for all of these by `blob_bytes`; nobody else has
-            // the segment yet.
+            // SAFETY: [checked]: the blobs have room for all of these by `blob_bytes`; no other process has the segment
+            // yet.
             unsafe {
                 let to = self.base.as_ptr().add(self.layout.blobs + blob as usize);
                 core::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len());
@@ -352,8 +353,8 @@ impl Segment {
                 node: switch.node.map_or(u64::MAX, u64::from),
             })
             .collect();
-        // SAFETY: [checked]: the layout has as many descriptors of each kind, aligned for them; nobody else
-        // has the segment yet.
+        // SAFETY: [checked]: the layout has as many descriptors of each kind, aligned for them; no other process has
+        // the segment yet.
         unsafe {
             let to = self.base.as_ptr().add(self.layout.forks).cast::<ForkDescriptor>();
             core::ptr::copy_nonoverlapping(forks.as_ptr(), to, forks.len());
@@ -361,7 +362,7 @@ impl Segment {
             core::ptr::copy_nonoverlapping(switches.as_ptr(), to, switches.len());
         }
         for (index, descriptor) in descriptors.iter().enumerate() {
-            // SAFETY: [checked]: one of the layout's descriptors; nobody else has the segment yet.
+            // SAFETY: [checked]: one of the layout's descriptors; no other process has the segment yet.
             unsafe {
                 let to = self.base.as_ptr().add(self.layout.node_descriptors).cast::<NodeDescriptor>();
                 to.add(index).write(*descriptor);
@@ -384,7 +385,7 @@ impl Segment {
         let name = self.location.to_text();
         let name = name.as_bytes();
         let created = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-        // SAFETY: the header is at the base, page-aligned; nobody else has the segment yet.
+        // SAFETY: the header is at the base, page-aligned; no other process has the segment yet.
         unsafe {
             let header = self.base.as_ptr().cast::<Header>();
             (*header).version = LAYOUT_VERSION;
@@ -402,7 +403,7 @@ impl Segment {
         crash_point!("create.header");
         self.header().magic.store(MAGIC, Ordering::Release); // [finished]
         crash_point!("create.magic");
-        // What we have just written, unless somebody has written over it since.
+        // Reads back what we have just written, which another process may have written over since.
         self.read_plan().map_err(|why| CreateError::Overwritten { path: self.location.path(), why })
     }
 }
@@ -425,7 +426,7 @@ fn make_file(location: &Location, path: &Path, bytes: u64) -> Result<(Mapping, F
             _ => CreateError::NoSpace { path, needed_bytes, available_bytes },
         }
     };
-    // The least of what is known.
+    // The least of the known numbers.
     let free_bytes = match kind {
         Kind::Huge { page_bytes } => {
             free_bytes.into_iter().chain(sys::file::free_huge_bytes(page_bytes)).min()
@@ -449,7 +450,7 @@ fn make_file(location: &Location, path: &Path, bytes: u64) -> Result<(Mapping, F
     let reserve = |file: &File| {
         sys::file::reserve(file, bytes).map_err(|e| match e.raw_os_error() {
             Some(libc::ENOSPC) => {
-                // Others have taken room since, or the file system needs more than the bytes of the file.
+                // Others have used room since, or the file system needs more than the bytes of the file.
                 let left = sys::file::available_bytes(&directory).ok().flatten().unwrap_or(0);
                 let had = file.metadata().map_or(0, |meta| meta.blocks().saturating_mul(512));
                 match had.saturating_add(left) {
@@ -473,7 +474,7 @@ fn make_file(location: &Location, path: &Path, bytes: u64) -> Result<(Mapping, F
                         other => system("create")(io::Error::other(other)),
                     }
                 })?;
-            shmem.set_owner(false); // it is removed here, or under the lease
+            shmem.set_owner(false); // we remove it here, or under the lease
             crash_point!("create.named");
             let reserved = whatever_the_umask(path)
                 .and_then(|()| options.open(path))
@@ -499,8 +500,8 @@ fn make_file(location: &Location, path: &Path, bytes: u64) -> Result<(Mapping, F
     }
 }
 
-/// Gives a file that we have just created its rights, where the umask took some of them. Nobody else can have
-/// put another file in its place: the directory is ours, or only we may remove our files from it.
+/// Gives a file that we have just created its rights, where the umask took some of them. No other user can have
+/// replaced the file: the directory is ours, or only we may remove our files from it.
 fn whatever_the_umask(path: &Path) -> io::Result<()> {
     let meta = std::fs::symlink_metadata(path)?;
     if meta.is_file() && meta.mode() & 0o777 != MODE {

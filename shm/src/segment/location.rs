@@ -1,17 +1,17 @@
-//! Where a segment lies: a name or a path, and the lease file beside it.
+//! The location of a segment: a name or a path, and the lease file beside it.
 
 use crate::layout::NAME_LIMIT;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// What named segments' files begin with.
+/// The prefix of the files of named segments.
 pub const NAME_PREFIX: &str = "ringmill-";
 /// The rights of a segment's file: its user's alone. `shared_memory` gives the same, less the umask's.
 pub(super) const MODE: u32 = 0o600;
 /// Where named segments lie.
 pub const NAMED_DIRECTORY: &str = "/dev/shm";
 
-/// Where a segment lies.
+/// The location of a segment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Location {
@@ -22,7 +22,7 @@ pub enum Location {
 }
 
 impl Location {
-    /// A named place.
+    /// The location of a named segment.
     ///
     /// # Errors
     /// A name that is empty, too long, or has other characters than `A-Z a-z 0-9 . _ -`, or begins with
@@ -36,7 +36,7 @@ impl Location {
             || !name.chars().all(fine)
             || name.ends_with(".lease")
         {
-            // No more of it than an error has room for.
+            // No more of it than fits an error.
             let name = name.chars().take(2 * longest).collect();
             return Err(NameError { name, longest });
         }
@@ -60,10 +60,10 @@ impl Location {
         path.into()
     }
 
-    /// The same place for who has another working directory.
+    /// This location, independent of the working directory.
     ///
     /// # Errors
-    /// A path that is empty, is not UTF-8 or has control characters: others are told it as text, on one line.
+    /// A path that is empty, is not UTF-8 or has control characters: other processes get it as text, on one line.
     pub fn absolute(&self) -> io::Result<Self> {
         let Self::File(path) = self else { return Ok(self.clone()) };
         let refuse = |why| Err(io::Error::new(io::ErrorKind::InvalidInput, why));
@@ -75,7 +75,7 @@ impl Location {
         Ok(Self::File(std::path::absolute(path)?))
     }
 
-    /// What [`parse`](Self::parse) understands.
+    /// The text that [`parse`](Self::parse) reads.
     #[must_use]
     pub fn to_text(&self) -> String {
         match self {
@@ -105,7 +105,7 @@ pub struct NameError {
     pub longest: usize,
 }
 
-/// The POSIX name of a named place.
+/// The POSIX name of a named segment.
 pub(super) fn posix_name(location: &Location) -> String {
     let file = location.path();
     format!("/{}", file.file_name().unwrap_or_default().to_string_lossy())

@@ -6,16 +6,15 @@
 //!
 //! # Protocol
 //!
-//! Create: take the server's byte of the lease file; so no living server has the name. Remove what a
-//! dead one left. Create the file exclusively, mode 0600, reserve its pages, write everything, and the
-//! magic last. Attach: check owner, mode, size, magic, version, shape and fingerprint before anything is
-//! believed; compute all offsets from the shape. Remove: segment first, lease file second, then let go
-//! of the lease.
+//! Create: take the server's byte of the lease file; so no living server has the name. Remove a dead server's files.
+//! Create the file exclusively, mode 0600, reserve its pages, write everything, and the magic last. Attach: check
+//! owner, mode, size, magic, version, shape and fingerprint before the rest is believed; compute all offsets from the
+//! shape. Remove: segment first, lease file second, then release the lease.
 //!
 //! # Invariants
 //!
-//! * `[checked]`: every offset handed out was computed by `Layout::new` from a shape whose total size is
-//!   the size of the mapping; indices are checked where they enter.
+//! * `[checked]`: every offset handed out was computed by `Layout::new` from a shape whose total size is the size of
+//!   the mapping; indices are checked where they enter.
 //! * `[in place]`: nothing in a mapping moves or ends before the [`Segment`] is dropped.
 //! * No reference is made to plain bytes that another party may write at that time: parties share
 //!   atomics, and payload bytes belong to the owner that the state word names.
@@ -26,7 +25,7 @@
 //!
 //! # Crash
 //!
-//! A creator killed at any point leaves a file without magic or with a free lease; both are stale.
+//! A creator that dies at any point leaves a file without magic or with a free lease; both are stale.
 #![expect(unsafe_code, reason = "typed views of mapped bytes")]
 
 mod attach;
@@ -64,7 +63,7 @@ use std::path::Path;
 const TARGET_BYTES: usize = 4;
 const MEMBER_BYTES: usize = 3 * TARGET_BYTES;
 
-/// What the server says of the whole segment.
+/// The state of the whole segment, as the server sets it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 #[repr(u32)]
@@ -73,9 +72,9 @@ pub enum Run {
     Creating = 0,
     /// In service.
     Running = 1,
-    /// New requests are refused; workers wait for no more of a batch than is there.
+    /// New requests are refused; workers close each batch with what is there.
     Draining = 2,
-    /// Workers finish what is in their rings and leave.
+    /// Workers finish what is in their rings and end.
     Stopping = 3,
     /// Over.
     Closed = 4,
@@ -96,7 +95,7 @@ impl Mapping {
     }
 }
 
-/// What the creator has to remove the files by.
+/// What the creator needs to remove the files.
 struct Owner {
     removal: std::sync::Mutex<Removal>,
 }
@@ -107,7 +106,7 @@ enum Removal {
     In(File),
     /// By their path, which may lead elsewhere by now: another process holds the directory.
     ByPath,
-    /// It has tried.
+    /// The creator has tried.
     Done,
 }
 
@@ -124,16 +123,16 @@ pub struct Segment {
     nodes: Vec<NodeInfo>,
     routes: Routes,
     location: Location,
-    /// The segment's file, as it was opened: its name may be another's by now.
+    /// The segment's file, as it was opened: another file may have its name by now.
     file: File,
     lease: Lease,
     /// The process that created or attached it.
     birth: Birth,
-    /// Of the creator: to remove the files when it is dropped.
+    /// The creator's: to remove the files when it is dropped.
     owner: Option<Owner>,
-    /// Which of the segments it is that this process has mapped, and will.
+    /// Its number among all segments that this process ever maps.
     number: u32,
-    /// Read only by `Drop`s of the mapping crates.
+    /// Only the `Drop`s of the mapping crates read it.
     _mapping: Mapping,
 }
 
@@ -166,7 +165,7 @@ impl Segment {
         })
     }
 
-    /// A reference to one of `count` things of type T that lie at `offset`.
+    /// A reference to number `index` of the values of type T that lie at `offset`.
     #[inline]
     fn at<T: InSegment>(&self, offset: usize, index: usize) -> &T {
         // SAFETY: [in place], [checked]: callers pass an offset of the layout and an index below the count the
@@ -179,7 +178,7 @@ impl Segment {
         self.at(0, 0)
     }
 
-    /// Where it lies.
+    /// Its location.
     #[must_use]
     pub fn location(&self) -> &Location {
         &self.location
@@ -197,12 +196,12 @@ impl Segment {
         self.layout.total_bytes as u64
     }
 
-    /// Facts of the header for people.
+    /// Facts of the header for reports.
     #[must_use]
     pub fn identity(&self) -> Identity {
         let header: *const Header = self.header();
-        // SAFETY: the header lies in the mapping; any bytes are valid values of these types. Copied, so that
-        // a name that changes meanwhile is still text.
+        // SAFETY: the header lies in the mapping; any bytes are valid values of these types. Copied, so that a name
+        // that changes meanwhile is still text.
         let (name, name_bytes, layout_version, fingerprint, created_unix_s, user_id) = unsafe {
             (
                 (&raw const (*header).name).read_volatile(),
@@ -229,7 +228,7 @@ impl Segment {
         &self.routes
     }
 
-    /// One node's moving parts; `None` if there is no such node.
+    /// The parts of one node that change; `None` if there is no such node.
     #[inline]
     #[must_use]
     pub fn node(&self, index: u32) -> Option<Node<'_>> {
@@ -252,8 +251,8 @@ impl Segment {
         exists.then(|| &self.at::<NodeLines>(self.layout.node_lines, node as usize).doorbell)
     }
 
-    /// Which node a worker's place in the participant table belongs to, and which of that node's places it is:
-    /// its number at the node's doorbell.
+    /// Which node a worker's row in the participant table belongs to, and which of that node's rows it is: its number
+    /// at the node's doorbell.
     #[must_use]
     pub fn seat_of(&self, row: u32) -> Option<(u32, u32)> {
         (0..).zip(&self.nodes).find_map(|(node, info)| {
@@ -262,7 +261,7 @@ impl Segment {
         })
     }
 
-    /// What kind of participant has a place; `None` if nobody has. By the plan, as [`seat_of`](Self::seat_of).
+    /// What kind of participant has a row; `None` if there is no such row. By the plan, as [`seat_of`](Self::seat_of).
     #[must_use]
     pub fn role_of(&self, row: u32) -> Option<Role> {
         match row {
@@ -271,7 +270,7 @@ impl Segment {
         }
     }
 
-    /// Which of its node's workers has a place, and which of that worker's threads. By the plan, as
+    /// Which of its node's workers has a row, and which of that worker's threads. By the plan, as
     /// [`seat_of`](Self::seat_of).
     #[must_use]
     pub fn worker_of(&self, row: u32) -> Option<(&NodeInfo, u32, u32)> {
@@ -297,7 +296,7 @@ impl Segment {
         }
     }
 
-    /// The process that created or attached it; a forked child of it may look, and nothing else.
+    /// The process that created or attached it; a forked child of it may only look.
     #[inline]
     #[must_use]
     pub fn birth(&self) -> Birth {
@@ -310,7 +309,7 @@ impl Segment {
         &self.lease
     }
 
-    /// Which of the segments it is that this process has mapped, and will: no two have one number.
+    /// Its number among all segments that this process ever maps: no two have the same.
     #[inline]
     pub(crate) fn number(&self) -> u32 {
         self.number
@@ -322,7 +321,7 @@ impl Segment {
         participant::is_dead(self.participants(), |token| self.lease.is_held(token), token)
     }
 
-    /// What the server says.
+    /// The state that the server set last.
     #[inline]
     #[must_use]
     pub fn run(&self) -> Run {
@@ -335,7 +334,7 @@ impl Segment {
         }
     }
 
-    /// The server says so. Follow it with [`wake_everyone`](crate::repair::wake_everyone).
+    /// Sets the state; only the server does. Follow it with [`wake_everyone`](crate::repair::wake_everyone).
     pub fn set_run(&self, run: Run) {
         self.header().run.state.store(run as u32, Ordering::SeqCst);
     }
@@ -346,13 +345,13 @@ impl Segment {
         bell(&self.header().startup)
     }
 
-    /// The bell that is rung when a request comes free and somebody waits for one.
+    /// The bell that is rung when a request comes free and a thread waits for one.
     #[must_use]
     pub fn freed(&self) -> SharedBell<'_> {
         bell(&self.header().freed)
     }
 
-    /// The bell that is rung when a bit of the completions set is set and somebody waits for that.
+    /// The bell that is rung when a bit of the completions set is set and a thread waits for that.
     #[must_use]
     pub fn completed(&self) -> SharedBell<'_> {
         bell(&self.header().completed)
@@ -368,12 +367,12 @@ impl Segment {
         }
     }
 
-    /// Empties the completions set: says the requests that have ended and whose caller wanted to be told,
-    /// or had wanted it of a former use of the request.
+    /// Empties the completions set: calls `each` with the requests that have ended and whose caller asked for notice,
+    /// of this use of the request or a former one.
     pub fn take_completions(&self, mut each: impl FnMut(u32)) {
         for (base, word) in (0..).step_by(64).zip(self.completions()) {
             if word.load(Ordering::Relaxed) == 0 {
-                continue; // Relaxed: who sets a bit rings after that, and is not missed twice
+                continue; // Relaxed: the worker that sets a bit rings after that, and is not missed twice
             }
             let mut bits = word.swap(0, Ordering::SeqCst);
             while bits != 0 {
@@ -383,7 +382,7 @@ impl Segment {
         }
     }
 
-    /// The completions set: bit r of it says that request r has ended and its caller wanted to be told.
+    /// The completions set: bit r says that request r has ended and its caller asked for notice.
     pub(crate) fn completions(&self) -> &[AtomicU64] {
         self.words(self.layout.completions, 0, self.layout.shape.completion_words() as usize)
     }
@@ -399,13 +398,13 @@ impl Segment {
         self.words(self.layout.pending, first, count)
     }
 
-    /// The request that a task belongs to, and its place in that.
+    /// The request that a task belongs to, and its slot in that request.
     #[inline]
     pub(crate) fn slot_of(&self, id: u32) -> (u32, u32) {
         self.layout.slot_of(id)
     }
 
-    /// The task in a place of a request.
+    /// The task in a slot of a request.
     #[inline]
     pub(crate) fn id_of(&self, request: u32, slot: u32) -> u32 {
         self.layout.id_of(request, slot)
@@ -455,9 +454,9 @@ impl Segment {
         &self.file
     }
 
-    /// Lets go of the directory of the files, which the creator holds open, for another process to hold: in this one code
-    /// that is to stay in another root directory could leave it by that. From now on this one removes the files by their
-    /// path, as long as that leads to them.
+    /// Hands over the directory of the files, which the creator holds open, for another process to hold: in this
+    /// process, code that must stay in another root directory could escape through it. From now on this process removes
+    /// the files by their path, as long as that leads to them.
     pub fn take_directory(&self) -> Option<File> {
         let mut removal = self.owner.as_ref()?.removal();
         match std::mem::replace(&mut *removal, Removal::ByPath) {
@@ -469,7 +468,7 @@ impl Segment {
         }
     }
 
-    /// Takes the directory back, where no other process could be given it.
+    /// Takes the directory back, if no other process could get it.
     pub fn keep_directory(&self, directory: File) {
         if let Some(owner) = &self.owner {
             let mut removal = owner.removal();
@@ -484,15 +483,14 @@ impl Segment {
         self.owner = None;
     }
 
-    /// Removes the files now, if this is the creator and it has not removed them before: afterwards their
-    /// names may be another server's. Those who have it mapped may go on. A name that is another file's by now is
-    /// left alone.
+    /// Removes the files now, if this is the creator and it has not removed them before: afterwards another server may
+    /// take their names. Processes that have it mapped may go on. A name that another file has by now stays.
     ///
     /// # Errors
-    /// If this process may not do so, or not any more, or the path leads to them no more; it is not tried again.
+    /// If this process may not, or no longer, do so, or the path no longer leads to the files; it does not retry.
     pub fn remove_files(&self) -> io::Result<()> {
         let Some(owner) = self.owner.as_ref().filter(|_| self.birth.is_here()) else { return Ok(()) };
-        // A second one waits for the first: when either returns, they are gone.
+        // A second call waits for the first: when either returns, the files are gone.
         let mut removal = owner.removal();
         let remove =
             |directory: &File| remove_held(&self.location, directory, &self.file, self.lease.probe());
@@ -514,9 +512,9 @@ impl Segment {
     }
 }
 
-/// Removes both files of a place from the directory that is held open, segment first, lease second, each only if its
-/// name still is that file's. The server's byte of the lease must be held meanwhile: by the server, or by a process that
-/// has taken it after the server's end. Whether both names still were.
+/// Removes both files of a location from the directory that is held open, segment first, lease second, each only if
+/// that file still has its name. The server's byte of the lease must be held meanwhile: by the server, or by a process
+/// that has taken it after the server's end. Whether both files still had their names.
 ///
 /// # Errors
 /// If this process may not do so.
@@ -535,11 +533,11 @@ fn bell(line: &BellLine) -> SharedBell<'_> {
 
 impl Drop for Segment {
     fn drop(&mut self) {
-        // `shared_memory` would unlink by name too, but after we let go of the lease.
+        // `shared_memory` would unlink by name too, but after we release the lease.
         if let Mapping::Named(shmem) = &mut self._mapping {
             shmem.set_owner(false);
         }
-        let _ = self.remove_files(); // nobody is there to be told
+        let _ = self.remove_files(); // there is no caller to report to
     }
 }
 
@@ -551,11 +549,11 @@ pub struct Identity {
     pub name: String,
     /// The layout's version.
     pub layout_version: u32,
-    /// The hash of all sizes and offsets.
+    /// The hash of all fields, sizes and offsets.
     pub fingerprint: u64,
-    /// When it was made.
+    /// When it was created.
     pub created_unix_s: u64,
-    /// Who made it.
+    /// The user that created it.
     pub user_id: u32,
 }
 
@@ -573,7 +571,7 @@ mod tests {
     /// Of EAGAIN.
     const REASON: &str = "Resource temporarily unavailable";
 
-    /// One line for a log or a terminal, with the reason in it, whoever prints it, and once.
+    /// One line for a log or a terminal, with the reason in it exactly once, however it is printed.
     #[track_caller]
     fn assert_is_told(error: &dyn Error) {
         let text = error.to_string();

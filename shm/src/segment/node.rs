@@ -1,4 +1,4 @@
-//! A node of the plan: what never changes of it, and its moving parts.
+//! A node of the plan: its constant facts, and the parts of it that change.
 
 use super::Segment;
 use crate::doorbell::{self, Bell};
@@ -9,7 +9,7 @@ use crate::plan::Target;
 use crate::ring::{Overrun, Ring};
 use crate::sync::{AtomicU64, Ordering};
 
-/// A node as everybody sees it: written once, checked at attach.
+/// The constant facts of a node: written once, checked at attach.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct NodeInfo {
@@ -21,16 +21,16 @@ pub struct NodeInfo {
     pub facts: NodeFacts,
     /// Where finished tasks go.
     pub next: Target,
-    /// The place of the first worker in the participant table.
+    /// The row of the first worker in the participant table.
     pub first_participant: u32,
-    /// How many places its workers have: one for each thread of each of them.
+    /// How many rows its workers have: one for each thread of each worker.
     pub rows: u32,
     /// What kind of participants its workers are.
     pub role: Role,
     pub(super) config: Extent,
 }
 
-/// A node's moving parts.
+/// The parts of a node that change.
 #[derive(Debug, Clone, Copy)]
 pub struct Node<'a> {
     pub(super) segment: &'a Segment,
@@ -40,7 +40,7 @@ pub struct Node<'a> {
 }
 
 impl<'a> Node<'a> {
-    /// What never changes of it.
+    /// Its constant facts.
     #[must_use]
     pub fn info(&self) -> &'a NodeInfo {
         self.info
@@ -53,15 +53,15 @@ impl<'a> Node<'a> {
         Ring::new(&self.lines.tail.0, &self.lines.head.head, self.cells)
     }
 
-    /// What its batches have shown about waiting, for whoever holds the reader lock; 0 before the first. The word is the
-    /// engine's, and any bits are a value of it.
+    /// What its batches have shown about waiting, for the holder of the reader lock; 0 before the first. The word is
+    /// the engine's, and any bits are a value of it.
     #[inline]
     #[must_use]
     pub fn habit(&self) -> u64 {
         self.lines.head.habit.load(Ordering::Relaxed) // Relaxed: a value of any moment will do
     }
 
-    /// Writes what [`habit`](Self::habit) gives.
+    /// Writes what [`habit`](Self::habit) returns.
     #[inline]
     pub fn set_habit(&self, habit: u64) {
         self.lines.head.habit.store(habit, Ordering::Relaxed); // Relaxed: as in `habit`
@@ -81,7 +81,7 @@ impl<'a> Node<'a> {
         &self.lines.doorbell
     }
 
-    /// Its workers' places.
+    /// Its workers' entries in the participant table.
     #[must_use]
     pub fn workers(&self) -> &'a [Entry] {
         let first = self.info.first_participant as usize;
@@ -95,8 +95,7 @@ impl<'a> Node<'a> {
         self.workers().get(worker as usize).map(Entry::bell)
     }
 
-    /// Why it is [down](doorbell::Line::is_down), as who gave it up has left it with its first worker's place;
-    /// empty if it is not.
+    /// Why it is [down](doorbell::Line::is_down), from the message in its first worker's entry; empty if it is not.
     #[must_use]
     pub fn down_reason(&self) -> String {
         let first = self.workers().first().filter(|_| self.doorbell().is_down());
@@ -105,7 +104,7 @@ impl<'a> Node<'a> {
         String::from_utf8_lossy(line).into_owned()
     }
 
-    /// Pushes queued tasks into its ring, in order, and tells its workers.
+    /// Pushes queued tasks into its ring, in order, and wakes a worker if one must look.
     ///
     /// # Errors
     /// [`Overrun`] if the segment is corrupted.
@@ -119,7 +118,7 @@ impl<'a> Node<'a> {
         Ok(())
     }
 
-    /// After a push: `next` is the position after the last published; wakes whom it must.
+    /// After a push: `next` is the position after the last published; wakes a worker if one must look.
     #[inline]
     pub fn after_push(&self, next: u64) {
         let node = *self;
@@ -141,8 +140,8 @@ impl<'a> Node<'a> {
         self.lines.doorbell.doubt(move || node.is_unattended(), move |worker| node.bell(worker));
     }
 
-    /// Wakes one more sleeper if its ring has something that no worker collects: for a thread that has waited in
-    /// vain, because whoever was woken may be stopped.
+    /// Wakes one more sleeper if its ring has something that no worker collects: for a thread whose sleep ended without
+    /// an outcome, because the woken worker may be stopped.
     #[cold]
     pub fn rescue(&self) {
         if self.lines.doorbell.sleepers() != 0 && self.is_unattended() {

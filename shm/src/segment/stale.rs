@@ -1,4 +1,4 @@
-//! Segments whose server has died: finding and removing them, and nothing else.
+//! Segments whose server has died: finding and removing them.
 
 use super::create::CreateError;
 use super::location::{Location, MODE, NAME_PREFIX, NAMED_DIRECTORY};
@@ -14,13 +14,13 @@ use std::path::Path;
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Found {
-    /// Where it lies.
+    /// Its location.
     pub location: Location,
     /// Whether its server lives.
     pub live: bool,
 }
 
-/// All named segments of this machine, and lease files without one, by name.
+/// All named segments of this machine, and lease files without a segment, by name.
 ///
 /// # Errors
 /// If the directory cannot be read.
@@ -35,7 +35,7 @@ pub fn list() -> io::Result<Vec<Found>> {
     Ok(places.map(|location| Found { live: is_live(&location), location }).collect())
 }
 
-/// Whether the server of a segment lives: its lease is held, or may not be asked, as another user's.
+/// Whether the server of a segment lives: its lease is held, or is another user's and cannot be read.
 #[must_use]
 pub fn is_live(location: &Location) -> bool {
     match Lease::open(&location.lease_path()) {
@@ -44,11 +44,11 @@ pub fn is_live(location: &Location) -> bool {
     }
 }
 
-/// What became of a segment that was to be removed.
+/// The result of removing a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Removed {
-    /// It was stale and is gone (or would be, if this was a rehearsal).
+    /// It was stale and is gone (or would be, in a dry run).
     Stale,
     /// Its server lives; it was left alone.
     Live,
@@ -59,7 +59,7 @@ pub enum Removed {
 /// Removes a segment whose lease is free; with `dry_run`, only says what would happen.
 ///
 /// Both files must be this user's. Root removes another user's too, but with that user's rights on files: in a
-/// directory where everybody may make files, that user could put somebody else's in their place meanwhile.
+/// directory where all users may make files, that user could replace them by another user's files meanwhile.
 ///
 /// # Errors
 /// What the operating system says; `PermissionDenied` for another user's files.
@@ -78,7 +78,7 @@ pub fn remove_if_stale(location: &Location, dry_run: bool) -> io::Result<Removed
     }
 }
 
-/// The same of files that are this user's, for who has that user's rights.
+/// [`remove_if_stale`] of files that are this user's, by a thread that has that user's rights.
 fn remove_as(user: u32, location: &Location, dry_run: bool) -> io::Result<Removed> {
     let path = location.path();
     let exists = std::fs::symlink_metadata(&path).is_ok();
