@@ -86,8 +86,9 @@ impl<'a> ReaderLock<'a> {
         }
     }
 
-    /// [`lock`](Self::lock); `None` if `give_up`, which is asked before every sleep, returns true. For a participant
-    /// that must not wait for ever: the word may name a living one that never took the lock.
+    /// Takes the lock, waiting as long as a living participant holds it; `None` if `give_up`, which is asked before
+    /// every sleep, returns true. For a participant that must not wait for ever: the word may name a living one that
+    /// never took the lock.
     #[inline]
     pub(crate) fn lock_unless(
         &self,

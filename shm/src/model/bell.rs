@@ -1,4 +1,5 @@
-//! The bells that any number of threads wait for: who says that it waits and then finds nothing is told.
+//! The bells that any number of threads wait for: a thread that announces that it waits, and then finds nothing, is
+//! woken.
 
 use super::{explore, explore_deaths, spawn, take_part, token};
 use crate::bell::SharedBell;
@@ -6,7 +7,7 @@ use crate::sync::{AtomicU32, AtomicU64, Ordering, fence};
 use crate::word::{Phase, State, Word};
 use std::sync::Arc;
 
-/// A request in a worker's hands, and its bit of the completions set.
+/// A request of a worker, and its bit of the completions set.
 struct Request {
     count: AtomicU32,
     waiters: AtomicU32,
@@ -46,7 +47,7 @@ impl Request {
         self.word.load().phase() == Some(Phase::Free)
     }
 
-    /// Waits as who has no place does: says so, looks, sleeps.
+    /// Waits as a caller without a permit does: announces it, looks, sleeps.
     fn wait(&self, there: impl Fn(&Self) -> bool) {
         let _awaiting = self.bell().await_rings();
         loop {
@@ -59,7 +60,7 @@ impl Request {
     }
 }
 
-/// Two wait for a request to come free: one ring tells both.
+/// Two threads wait for a request to come free: one ring wakes both.
 #[test]
 fn all_that_wait_are_told() {
     explore(|| {
@@ -77,7 +78,7 @@ fn all_that_wait_are_told() {
     });
 }
 
-/// Who waits for completions takes bits as they come.
+/// A thread that waits for completions takes bits as they come.
 #[test]
 fn a_completion_is_told() {
     explore(|| {
@@ -92,10 +93,10 @@ fn a_completion_is_told() {
     });
 }
 
-/// Who frees dies anywhere: before it is free, before it has looked who waits, or before it rings. The repairer
-/// frees what is not, and rings.
+/// The worker that frees dies anywhere: before the request is free, before it has looked for waiters, or before it
+/// rings. The repairer frees the request if it is not free, and rings.
 #[test]
-fn who_would_tell_dies() {
+fn a_worker_that_frees_dies() {
     explore_deaths(|death| {
         let request = Request::new();
         let waiter = {

@@ -1,7 +1,7 @@
-//! Doorbells: whatever is pushed, somebody awake sees it.
+//! Doorbells: a worker that is awake sees each item that is pushed.
 //!
-//! Workers here take one item and leave, or work for ever on it: nobody is awake by chance. They sleep
-//! while another one, alive, holds the reader lock: who unlocks it looks at what is left.
+//! Workers here take one item and leave, or work for ever on it: no worker is awake by chance. They sleep while a
+//! living worker holds the reader lock: the worker that unlocks it looks at what is left.
 
 use super::ring::Parts;
 use super::{Grave, explore, explore_deaths, explore_deaths_within, explore_within, spawn, take_part, token};
@@ -17,7 +17,7 @@ struct Node {
     lock: AtomicU32,
     line: Line,
     bells: [Bell; 2],
-    /// The workers may go.
+    /// The workers may end.
     over: Grave,
     /// Worker 1 is dead.
     grave: Grave,
@@ -58,7 +58,7 @@ impl Node {
         token == super::token(1) && self.grave.holds()
     }
 
-    /// Whether there are items that nobody alive is collecting.
+    /// Whether there are items that no living worker collects.
     fn unattended(&self) -> bool {
         let holder = ReaderLock::new(&self.lock).holder();
         self.has_items() && holder.is_none_or(|holder| self.is_dead(holder))
@@ -71,7 +71,7 @@ impl Node {
         self.take_locked(worker, max)
     }
 
-    /// The same for who holds the lock.
+    /// [`take`](Self::take) for the holder of the lock.
     fn take_locked(&self, worker: u32, max: u64) -> Vec<u32> {
         let ring = self.parts.ring();
         let head = ring.head();
@@ -88,7 +88,7 @@ impl Node {
         ids
     }
 
-    /// Takes one item, asleep until there is one; none if all is over.
+    /// Takes one item, asleep until there is one; none after the end.
     fn await_item(&self, worker: u32) -> Option<u32> {
         loop {
             if self.unattended()
@@ -109,7 +109,7 @@ impl Node {
         }
     }
 
-    /// Takes an item and tells the other worker that there will be no more, or is told.
+    /// Takes an item and wakes the other worker, which finds that there will be no more; or is woken so.
     fn await_the_only_item(&self, worker: u32) {
         if self.await_item(worker).is_some() {
             self.end();
@@ -166,7 +166,7 @@ fn two_pushes_wake_two_sleepers() {
     }
 }
 
-/// The holder sleeps until its batch of two is there: it is woken, and once.
+/// The holder sleeps until its batch of two is there: a push wakes it, once.
 #[test]
 fn a_full_batch_wakes_its_holder_once() {
     explore(|| {
@@ -197,8 +197,8 @@ fn a_full_batch_wakes_its_holder_once() {
     });
 }
 
-/// The holder's window ends before its batch is full, and it goes to work with what is there. A push that
-/// woke nobody because of the window is in that batch, or a sleeper is woken for it.
+/// The holder's window ends before its batch is full, and it goes to work with what is there. The item of a push that
+/// woke no worker because of the window is in that batch, or a sleeper is woken for it.
 #[test]
 fn what_is_pushed_while_a_window_ends_is_taken() {
     explore(|| {
@@ -223,12 +223,12 @@ fn what_is_pushed_while_a_window_ends_is_taken() {
         if taken == 2 {
             node.end();
         }
-        // Else the sleeper has the rest, with nobody's further help.
+        // Else the sleeper has the rest, without another wake.
         assert_eq!(taken + usize::from(sleeper.join().unwrap().is_some()), 2);
     });
 }
 
-/// A spinner spares the sleeper a wake; when it takes an item and leaves one, or gives up, none is lost.
+/// A spinner spares the sleeper a wake; when it takes an item and leaves one, or gives up, no item is lost.
 #[test]
 fn a_spinner_leaves_nothing_behind() {
     explore_within(2, || {
@@ -240,8 +240,8 @@ fn a_spinner_leaves_nothing_behind() {
         let spinner = {
             let node = node.clone();
             spawn(move || {
-                let turn = node.line.begin_spinning(0).expect("nobody else spins");
-                let _ = node.has_items(); // once: a budget that is used up
+                let turn = node.line.begin_spinning(0).expect("no other worker spins");
+                let _ = node.has_items(); // once: its budget is used up
                 node.line.end_spinning(turn);
                 node.await_item(0)
             })
@@ -253,13 +253,13 @@ fn a_spinner_leaves_nothing_behind() {
     });
 }
 
-/// A spinner that goes to work looks, after it has taken its mark away, for what it leaves.
+/// A spinner that goes to work looks, after it has removed its mark, for what it leaves.
 #[test]
 fn a_spinner_wakes_a_sleeper_for_what_it_leaves() {
     explore(|| {
         let node = Node::new();
         node.push(7);
-        let turn = node.line.begin_spinning(0).expect("nobody else spins");
+        let turn = node.line.begin_spinning(0).expect("no other worker spins");
         let sleeper = {
             let node = node.clone();
             spawn(move || node.await_item(1))
@@ -278,12 +278,12 @@ fn a_spinner_wakes_a_sleeper_for_what_it_leaves() {
 }
 
 /// A spinner has been stopped and never looks again. What two threads push reaches the worker that sleeps, or is about
-/// to, because one of them doubts the mark. Neither does anything else, and no sleep has a time-out.
+/// to, because one of them doubts the mark. Neither does anything else, and no sleep has a timeout.
 #[test]
 fn a_stopped_spinner_is_doubted() {
     explore_within(2, || {
         let node = Node::new();
-        let _turn = node.line.begin_spinning(0).expect("nobody else spins"); // and stands still
+        let _turn = node.line.begin_spinning(0).expect("no other worker spins"); // and stands still
         let sleeper = {
             let node = node.clone();
             spawn(move || {
@@ -306,13 +306,13 @@ fn a_stopped_spinner_is_doubted() {
     });
 }
 
-/// A spinner that is only slow: its mark is doubted while it looks, or takes it away, or has begun another turn. It
-/// takes no other worker's mark away, and the item is taken once.
+/// A spinner that is only slow: a producer doubts its mark while it looks, or removes the mark, or has begun another
+/// turn. It removes no other worker's mark, and the item is taken once.
 #[test]
 fn a_slow_spinner_is_doubted() {
     explore_within(2, || {
         let node = Node::new();
-        let turn = node.line.begin_spinning(0).expect("nobody else spins");
+        let turn = node.line.begin_spinning(0).expect("no other worker spins");
         let spinner = {
             let node = node.clone();
             spawn(move || {
@@ -337,12 +337,12 @@ fn a_slow_spinner_is_doubted() {
         spinner.join().unwrap();
         sleeper.join().unwrap();
         assert_eq!(node.parts.ring().head(), 1);
-        assert_eq!(node.line.spinner(), None, "whoever set a mark took it away");
+        assert_eq!(node.line.spinner(), None, "each worker removed its mark");
     });
 }
 
-/// A sleeper was woken and stands still before it takes the item: the next push wakes another one, and so does a caller
-/// that has waited in vain.
+/// A woken sleeper stands still before it takes the item: the next push wakes another sleeper, and so does a caller
+/// whose sleep ended without an outcome.
 #[test]
 fn a_woken_sleeper_stands_still() {
     for pushes_again in [false, true] {
@@ -369,8 +369,8 @@ fn a_woken_sleeper_stands_still() {
     }
 }
 
-/// A producer dies anywhere: before its push, before it has looked at the line, between taking a sleeper's
-/// bit and ringing. The repairer pushes what was not, and wakes everybody.
+/// A producer dies anywhere: before its push, before it has looked at the line, between taking a sleeper's bit and
+/// ringing. The repairer pushes the item if it was not pushed, and wakes all.
 #[test]
 fn a_waker_dies() {
     explore_deaths(|death| {
@@ -396,8 +396,8 @@ fn a_waker_dies() {
     });
 }
 
-/// A worker dies anywhere: awake, in the lock, announced, asleep or just woken. The other one takes the
-/// item that it has not drained.
+/// A worker dies anywhere: awake, in the lock, announced, asleep or just woken. The other worker takes the item that it
+/// has not drained.
 #[test]
 fn a_sleeper_dies() {
     explore_deaths_within(1, |death| {
@@ -419,16 +419,16 @@ fn a_sleeper_dies() {
             node.wake_everyone();
         }
         if node.parts.ring().head() == 1 {
-            node.end(); // the victim may have drained it and died before it said so
+            node.end(); // the victim may have drained it and died before it ended the scene
         }
         survivor.join().unwrap();
         assert_eq!(node.parts.ring().head(), 1);
     });
 }
 
-/// A holder has died in its window. Another one takes the lock over and opens a window of its own, while the
-/// repairer makes the line forget the dead: if that takes away the new mark too, who waits there is woken, looks
-/// and announces it again.
+/// A holder has died in its window. A survivor takes the lock over and opens a window of its own, while the repairer
+/// makes the line forget the dead holder: if that removes the new mark too, the survivor is woken, looks and announces
+/// its window again.
 #[test]
 fn a_window_is_taken_over() {
     explore_within(2, || {
@@ -471,7 +471,7 @@ fn a_window_is_taken_over() {
     });
 }
 
-/// A worker dies in each state that it can announce. Once the line has forgotten it, a push wakes who
+/// A worker dies in each state that it can announce. Once the line has forgotten it, a push wakes the worker that
 /// really sleeps.
 #[test]
 fn the_line_forgets_the_dead() {
@@ -481,7 +481,7 @@ fn the_line_forgets_the_dead() {
             let (node, death) = (node.clone(), death.clone());
             spawn(move || {
                 death.strikes(|| {
-                    let turn = node.line.begin_spinning(1).expect("nobody else spins");
+                    let turn = node.line.begin_spinning(1).expect("no other worker spins");
                     node.line.end_spinning(turn);
                     node.line.announce(1);
                     node.line.retract(1);

@@ -1,8 +1,8 @@
 //! A segment of the models: the same parts, on the heap, of atomics that loom watches.
 //!
 //! Under loom this is `crate::segment`, as loom's atomics are `crate::sync`'s: [`arena`](crate::arena),
-//! [`pool`](crate::pool), [`party`](crate::party) and [`repair`](crate::repair) are compiled over it as they are. What they
-//! ask of a segment is what is public here to them.
+//! [`pool`](crate::pool), [`party`](crate::party) and [`repair`](crate::repair) are compiled over it as they are. What
+//! they use of a segment is public here.
 #![expect(unsafe_code, reason = "a segment of a scene is shared by its threads")]
 
 #[path = "../segment/node.rs"]
@@ -23,7 +23,7 @@ use crate::token::Token;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU32 as Counter, Ordering::SeqCst};
 
-/// Whether somebody has died, as the kernel would tell: all that it did is visible to who asks.
+/// Whether a participant has died, as the kernel would tell: a thread that asks sees all that it did.
 #[derive(Debug, Default)]
 pub(crate) struct Grave(loom::sync::atomic::AtomicBool);
 
@@ -42,7 +42,7 @@ impl Grave {
 pub(crate) struct Plan {
     pub(crate) requests: u32,
     pub(crate) branches: u32,
-    /// Where each node's tasks go.
+    /// The target of each node's tasks.
     pub(crate) nodes: Vec<Target>,
     pub(crate) forks: Vec<Fork>,
     /// At which position each node's ring begins.
@@ -72,8 +72,9 @@ pub struct Segment {
     blocks: Vec<[u128; BLOCK_BYTES as usize / 16]>,
     bells: [BellLine; 3],
     participants: Vec<Entry>,
+    /// By row: a scene tells no incarnations apart.
     graves: Vec<Grave>,
-    /// The kernel tells of deaths by the place only.
+    /// Its number among the segments of this process.
     number: u32,
 }
 
@@ -131,7 +132,7 @@ impl Segment {
         }
     }
 
-    /// Whether the participant in this place is dead.
+    /// Whether the participant in this row is dead.
     pub(crate) fn grave(&self, index: u32) -> &Grave {
         &self.graves[index as usize]
     }
@@ -161,7 +162,7 @@ impl Segment {
         Some(Node { segment: self, info, lines: &self.lines[index], cells: &self.cells[index] })
     }
 
-    /// Scenes have no workers' places; but repair looks.
+    /// Scenes have no workers' rows; but `repair` asks.
     pub(crate) fn seat_of(&self, _row: u32) -> Option<(u32, u32)> {
         None
     }

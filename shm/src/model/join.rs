@@ -1,9 +1,9 @@
 //! Forks and joins: every task moves on once, every request is freed once, and no payload is written or freed
 //! while a branch may read it.
 //!
-//! The real code of `join` and `word`; around it the steps of `arena::forked` and `repair` in their order,
-//! with payloads as cells of which loom knows who may touch them when. A branch in a ring is one whose word
-//! is QUEUED: what a ring does is modelled in `repair`.
+//! The real code of `join` and `word`; around it the steps of `arena::forked` and `repair` in their order, with
+//! payloads as cells whose accesses loom checks. A branch in a ring is one whose word is QUEUED: what a ring does is
+//! modelled in `repair`.
 
 use super::{explore, explore_deaths_within, explore_within, spawn, take_part, token};
 use crate::join::{Family, Ready};
@@ -39,7 +39,7 @@ struct Request {
     freed: Counter,
 }
 
-/// What a dead participant had in its hands.
+/// What a dead participant owned.
 enum Orphan {
     Task(u32),
     Join(u32),
@@ -70,7 +70,7 @@ impl Request {
         })
     }
 
-    /// One fork of two branches; that of worker 1 and that of worker 2 are theirs to finish.
+    /// One fork of two branches, one claimed by worker 1 and one by worker 2.
     fn forked(fail_fast: bool) -> Arc<Self> {
         let request = Self::new(vec![fork(0, 0, 2, 2, fail_fast, Target::End)], 2, token(CLIENT));
         request.fork(0, token(CLIENT));
@@ -225,7 +225,7 @@ impl Request {
         {
             self.fork_and_send(next, me);
         } else {
-            // A new branch is worked on at once; who worked on one is dead.
+            // A new branch is worked on at once; the worker of a begun one is dead.
             self.end(slot, me, matches!(at, FAILED | NODE));
         }
     }
@@ -303,7 +303,7 @@ impl Request {
         }
     }
 
-    /// What `repair` does, with its steps in its order, and then the layer above with what it is given.
+    /// What `repair` does, with its steps in its order, and then what the layer above does with its orphans.
     fn repair(&self, dead: Token, me: Token) {
         let left: Vec<State> = self.words.iter().map(Word::load).collect();
         let mut orphans = Vec::new();
@@ -405,7 +405,7 @@ impl Request {
         }
     }
 
-    /// With everybody else at rest: the outcome is there, once, and the request can be freed and used again.
+    /// With all others at rest: the outcome is there, once, and the request can be freed and used again.
     fn check_answered(&self) -> State {
         let done = self.word(0).load();
         assert!(done.is(Phase::Done, token(CLIENT)), "{done:?}");
@@ -557,7 +557,7 @@ fn a_late_look_does_not_free_the_next_use() {
     });
 }
 
-/// The caller goes while the last branch arrives, is joined and the request ends: one side frees it.
+/// The caller goes while the last branch arrives, is joined and the request ends: one side frees the request.
 #[test]
 fn a_caller_goes() {
     for error in [false, true] {
@@ -576,7 +576,7 @@ fn a_caller_goes() {
     }
 }
 
-/// The same while one branch fails and the other is late.
+/// The caller goes while one branch fails and the other is late.
 #[test]
 fn a_caller_goes_and_a_branch_is_late() {
     explore(|| {
@@ -623,7 +623,7 @@ fn the_outer_fork_waits_for_the_late_inner_branch() {
     });
 }
 
-/// The same with a third arrival, of the other outer branch.
+/// That with a third arrival, of the other outer branch.
 #[test]
 fn three_arrivals_at_two_forks() {
     explore_within(2, || {
@@ -667,7 +667,7 @@ fn a_worker_dies() {
     }
 }
 
-/// The same while the caller goes.
+/// That worker dies while the caller goes.
 #[test]
 fn a_worker_dies_and_the_caller_goes() {
     for mine in [false, true] {
@@ -742,8 +742,8 @@ fn a_forker_dies() {
 /// What a worker does until it dies.
 type Life = fn(&Request);
 
-/// Somebody dies after so many steps of `life`, for every number of them; the repairer dies anywhere while the
-/// other branch arrives or the caller goes; and the next repairer repairs both.
+/// A worker dies after each number of steps of `life`; the repairer dies anywhere while the other branch arrives or the
+/// caller goes; and the next repairer repairs both.
 fn a_repairer_dies(make: fn() -> Arc<Request>, life: Life, meanwhile: Life, check: Life) {
     for steps in 0.. {
         let outlived = Arc::new(Counter::new(0));
@@ -807,7 +807,7 @@ fn a_repairer_of_a_fork_dies() {
     a_repairer_dies(make, |r| r.fork_and_send(0, token(1)), |r| r.work(token(2)), answered);
 }
 
-/// A worker died long after its branch had arrived. While its place is taken, the other branch arrives, the
+/// A worker died long after its branch had arrived. While the repairer becomes its owner, the other branch arrives, the
 /// request ends, and its caller uses it again: what the repairer still does is of the former use.
 #[test]
 fn a_repairer_and_the_next_use() {
@@ -847,7 +847,7 @@ fn a_repairer_and_the_next_use() {
     });
 }
 
-/// NOTIFY against the end: the caller sees it, or who brings the outcome sees that it wants to be told.
+/// NOTIFY against the end: the caller sees the outcome, or the worker that brings it sees that the caller wants notice.
 #[test]
 fn notice_is_asked_for() {
     for forked in [false, true] {

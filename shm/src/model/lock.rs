@@ -1,4 +1,4 @@
-//! The reader lock: one holder at a time, none waits for ever, and the dead lose it.
+//! The reader lock: one holder at a time, no participant waits for ever, and a dead holder loses it.
 #![expect(unsafe_code, reason = "a cell that the lock guards, for loom to watch")]
 
 use super::{Grave, explore, explore_deaths, spawn, take_part, token};
@@ -29,7 +29,7 @@ impl Guarded {
     }
 
     fn add(&self) {
-        // SAFETY: the pointer is to a live u32; loom checks that nobody else accesses it.
+        // SAFETY: the pointer is to a live u32; loom checks that no other thread accesses it.
         self.count.with_mut(|count| unsafe { *count += 1 });
     }
 
@@ -46,7 +46,7 @@ impl Guarded {
     }
 }
 
-/// Three participants, none of whom spins: all get it, one at a time.
+/// Three participants that do not spin: all get it, one at a time.
 #[test]
 fn excludes_and_wakes() {
     explore(|| {
@@ -65,7 +65,7 @@ fn excludes_and_wakes() {
     });
 }
 
-/// The same with one that looks before it sleeps.
+/// Participants of which one looks before it sleeps.
 #[test]
 fn excludes_spinners() {
     explore(|| {

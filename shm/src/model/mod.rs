@@ -5,19 +5,18 @@
 //!     cargo test -p ringmill-shm --release --lib --target-dir target-loom model
 //! ```
 //!
-//! A victim may end for ever before any access to shared memory ([`Death`]): a model is explored once for
-//! each such step, until its victim outlives it in every interleaving. What the kernel would then tell, a
-//! flag tells; what the supervisor would then do, the model's main thread does. The modelled futex has no
-//! time-outs, so a wake that is lost shows as a deadlock, and no backstop hides it.
+//! A victim may end for ever before any access to shared memory ([`Death`]): a model is explored once for each such
+//! step, until its victim outlives it in every interleaving. A flag stands for what the kernel would then tell; the
+//! model's main thread does what the supervisor would do. The modelled futex has no timeouts, so a lost wake shows as a
+//! deadlock, and no backstop hides it.
 //!
-//! Loom remembers one access of an atomic, the last. Where one thread only reads, and then another reads
-//! and writes, it forgets that the write could have come before the first read. So every scene is explored
-//! twice, its threads beginning in the order of their birth and in the reverse, and where that is not
-//! enough a scene says what is written without reading first.
+//! Loom remembers one access of an atomic, the last. Where one thread only reads, and then another reads and writes, it
+//! forgets that the write could have come before the first read. So every scene is explored twice, with its threads
+//! started in order and in reverse, and where that is not enough a scene writes without reading first.
 //!
 //! # What is in which model
 //!
-//! † marks those in which somebody dies at every step of it.
+//! † marks models in which a participant dies at every step of the transition.
 //!
 //! | Transition | Models |
 //! |---|---|
@@ -40,16 +39,16 @@
 //! | push, push_many, drain, scan | `ring::*`, `ring::a_producer_dies`†, `ring::a_producer_of_a_batch_dies`† |
 //! | lock, unlock, take over, `free_of` | `lock::*`, `lock::a_participant_dies`† |
 //! | sleepers, spinner, window, `forget` | `doorbell::*`, `doorbell::a_sleeper_dies`†, `doorbell::a_waker_dies`†, `doorbell::the_line_forgets_the_dead`†, `doorbell::a_window_is_taken_over` |
-//! | `freed`, `completed` | `bell::*`, `bell::who_would_tell_dies`† |
+//! | `freed`, `completed` | `bell::*`, `bell::a_worker_that_frees_dies`† |
 //! | blocks claimed, recorded, freed, swept | `pool::*`, `pool::a_client_dies_over_a_block`†, `pool::a_repairer_dies_over_a_block`† |
-//! | a participant's place in its next incarnation | `participant::a_successor_is_not_taken_for_the_dead` |
+//! | a participant's row in its next incarnation | `participant::a_successor_is_not_taken_for_the_dead` |
 //!
 //! What runs is the code itself, also `arena`, `pool`, `party`, `repair` and the table of `participant`: under loom the
-//! module [`segment`](crate::segment) is `heap`, the same parts on the heap. The scenes say who does what. The lengths and
-//! blocks in a task's header (`sync::HeaderU64`) are no steps for loom, since their owner alone uses them, but a thread may
-//! die before each store; payload bytes it watches. Only `join` still has the steps of `arena` and `repair` written down
-//! again beside the real words. What loom cannot run, because there are too many steps, is in the spin models of
-//! `shm/spin`: whole lives, several deaths, the mark of a node that is down.
+//! module [`segment`](crate::segment) is `heap`, the same parts on the heap. The scenes are the participants' steps.
+//! The lengths and blocks in a task's header (`sync::HeaderU64`) are no steps for loom, since their owner alone uses
+//! them, but a thread may die before each store; payload bytes it watches. Only `join` still has the steps of `arena`
+//! and `repair` written down again beside the real words. What loom cannot run, because there are too many steps, is in
+//! the spin models of `shm/spin`: whole lives, several deaths, the mark of a node that is down.
 
 mod bell;
 mod doorbell;
@@ -70,7 +69,7 @@ use loom::thread::{JoinHandle, yield_now};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
-/// More than any victim of these models needs to end by itself.
+/// More steps than any victim of these models has.
 const STEP_LIMIT: u32 = 400;
 
 /// Explores `scene`; with at most three preemptions unless the environment says otherwise.
@@ -78,7 +77,7 @@ fn explore(scene: impl Fn() + Sync + Send + 'static) {
     explore_within(usize::MAX, scene);
 }
 
-/// The same for a scene so long that more than `most` preemptions would take minutes.
+/// [`explore`] for a scene so long that more than `most` preemptions would take minutes.
 fn explore_within(most: usize, scene: impl Fn() + Sync + Send + 'static) {
     let scene = Arc::new(scene);
     for reversed in [false, true] {
@@ -99,7 +98,7 @@ thread_local! { // all threads of a model run in one of the system's
     static BORN: Cell<u32> = const { Cell::new(0) };
 }
 
-/// Starts a thread of a scene; in reversed order the first one gives way to the second.
+/// Starts a thread of a scene; in reversed order the first one yields to the second.
 fn spawn<T: 'static>(life: impl FnOnce() -> T + 'static) -> JoinHandle<T> {
     let gives_way = BORN.replace(BORN.get() + 1) == 0 && REVERSED.get();
     loom::thread::spawn(move || {
@@ -110,7 +109,7 @@ fn spawn<T: 'static>(life: impl FnOnce() -> T + 'static) -> JoinHandle<T> {
     })
 }
 
-/// Where the main thread of a scene takes part: in reversed order it gives way to all others.
+/// Where the main thread of a scene takes part: in reversed order it yields to all others.
 fn take_part() {
     if REVERSED.get() {
         yield_now();
@@ -126,7 +125,7 @@ struct Death {
 }
 
 impl Death {
-    /// The victim's life; whether death cut it short.
+    /// Runs the victim's life; whether it died.
     fn strikes(&self, life: impl FnOnce()) -> bool {
         let struck = mortal::perish(self.accesses, life);
         self.happened.fetch_or(struck, SeqCst);
@@ -139,7 +138,7 @@ fn explore_deaths(scene: impl Fn(&Death) + Sync + Send + Clone + 'static) {
     explore_deaths_within(usize::MAX, scene);
 }
 
-/// The same with at most `most` preemptions.
+/// [`explore_deaths`] with at most `most` preemptions.
 fn explore_deaths_within(most: usize, scene: impl Fn(&Death) + Sync + Send + Clone + 'static) {
     for accesses in 0..STEP_LIMIT {
         let death = Death { accesses, happened: Arc::default() };

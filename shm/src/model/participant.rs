@@ -1,4 +1,4 @@
-//! The participant table: the dead are never taken for living again, nor a successor for dead.
+//! The participant table: a dead participant is never taken for living again, nor a successor for dead.
 
 use super::{Grave, explore, spawn, take_part, token};
 use crate::participant::{Entry, Life, is_dead};
@@ -7,12 +7,12 @@ use crate::token::Token;
 use std::io;
 use std::sync::Arc;
 
-/// A place whose first incarnation has died.
+/// A row whose first incarnation has died.
 struct Row {
     entries: [Entry; 2],
     /// Whether the byte of the successor is held.
     lease: Grave,
-    /// A word of the segment, and who has it.
+    /// A word of the segment that names its owner.
     word: AtomicU32,
 }
 
@@ -44,8 +44,8 @@ impl Row {
     }
 }
 
-/// Somebody asks, at any moment, about whom a word names. Where the kernel does not tell, the dead may be taken for
-/// living until its place has another incarnation.
+/// A participant asks, at any moment, whether the owner that a word names is dead. Where the kernel does not tell, it
+/// may be taken for living until its row has another incarnation.
 #[test]
 fn a_successor_is_not_taken_for_the_dead() {
     for kernel_tells in [true, false] {

@@ -1,4 +1,4 @@
-//! Blocks: claimed, recorded and freed while a repairer sweeps. None of the living loses one, none of the dead
+//! Blocks: claimed, recorded and freed while a repairer sweeps. No living task loses one, and no block of a dead client
 //! is lost.
 
 use super::{Death, explore, explore_deaths, segment, spawn, take_part, token};
@@ -19,8 +19,8 @@ fn task(segment: &Segment, id: u32) -> Task<'_> {
     Task::new(segment, id).unwrap()
 }
 
-/// A request's whole life, so often: begins, claims the block, records it, has it, frees it with itself. Whether it got
-/// the block.
+/// A request's whole life, `times` times: begins, claims the block, records it, has it, frees it with itself. Whether
+/// it got the block.
 fn live(segment: &Segment, id: u32, times: u32) -> bool {
     let mut got = false;
     for _ in 0..times {
@@ -38,7 +38,7 @@ fn live(segment: &Segment, id: u32, times: u32) -> bool {
     got
 }
 
-/// A sweep, for whatever death, finds a request at any moment of its life, and of the next.
+/// A sweep, after any death, finds a request at any moment of its life, and of the next.
 #[test]
 fn a_sweep_spares_the_living() {
     explore(|| {
@@ -84,7 +84,7 @@ fn a_client_dies_over_a_block() {
     });
 }
 
-/// The same for the repairer of it, after whom the next one repairs.
+/// The repairer of that death dies anywhere, and the next one repairs both.
 #[test]
 fn a_repairer_dies_over_a_block() {
     for recorded in [false, true] {

@@ -25,7 +25,7 @@ fn task(segment: &Segment, id: u32) -> Task<'_> {
 
 #[expect(unsafe_code, reason = "the contract of guards")]
 fn act(segment: &Segment, index: u32) -> Participant<'_> {
-    // SAFETY: who acts in a scene has a token of its own.
+    // SAFETY: each participant of a scene has a token of its own.
     unsafe { segment.take_part(token(index)) }
 }
 
@@ -40,7 +40,7 @@ fn send(segment: &Segment, ids: &[u32]) {
     segment.node(0).unwrap().push(ids).unwrap();
 }
 
-/// All that waits at a node, up to two, claimed; `head` moves.
+/// Claims all that waits at a node, up to two; `head` moves.
 fn drain(segment: &Segment, node: u32, me: u32) -> Vec<Claimed<'_>> {
     let mut reader = read(segment, node, me);
     let (ring, head) = (reader.ring(), reader.ring().head());
@@ -51,7 +51,7 @@ fn drain(segment: &Segment, node: u32, me: u32) -> Vec<Claimed<'_>> {
     claimed
 }
 
-/// Ends a task of one who lives, who has not lost it to another.
+/// Ends a task of a living worker that has not lost it to another.
 fn answer(task: Claimed<'_>, error: bool) {
     let of = task.task();
     assert!(task.finish(error).is_none());
@@ -76,11 +76,11 @@ fn repair_and_answer(segment: &Segment, dead: u32, me: u32) {
         Orphan::Task(task) => answer(task, true),
         Orphan::Join(join) => panic!("{join:?}"),
     });
-    // Of all that sleeps, what sleeps here.
+    // Of all sleepers, those of these scenes.
     segment.node(0).unwrap().lock().wake_spuriously();
 }
 
-/// With everybody else at rest: both rings are drained, and all is well.
+/// With all others at rest: both rings are drained, and each task has its outcome.
 fn finish_and_check(segment: &Segment, me: u32) {
     work(segment, me);
     drain(segment, 1, me).into_iter().for_each(|task| answer(task, false));

@@ -1,4 +1,4 @@
-//! The ring: no id lost, none doubled, whoever dies.
+//! The ring: no id is lost or doubled, whichever participant dies.
 
 use super::{explore, explore_deaths, spawn, take_part};
 use crate::ring::Ring;
@@ -84,8 +84,8 @@ fn a_batch_and_a_single_id() {
     });
 }
 
-/// Ids go round through the smallest ring that can hold them, while a producer that has slept for laps
-/// pushes its own: it is never told of a corruption that is none.
+/// Ids go round through the smallest ring that can hold them, while a producer that has slept for laps pushes its own:
+/// it never reports a corruption of a sound ring.
 #[test]
 fn a_slow_producer_is_overtaken() {
     explore(|| {
@@ -151,7 +151,7 @@ fn a_producer_dies() {
     });
 }
 
-/// The same for a batch: what is in the ring of it is a beginning of it.
+/// A producer of a batch dies anywhere: the ids in the ring are the first ones of the batch.
 #[test]
 fn a_producer_of_a_batch_dies() {
     explore_deaths(|death| {

@@ -41,7 +41,7 @@ fn finish(word: &Word, by: Token, error: bool) -> bool {
             }
             true
         }
-        Finish::Abandoned => panic!("nobody cancelled"),
+        Finish::Abandoned => panic!("no caller cancelled it"),
         Finish::Lost(_) => false,
     }
 }
@@ -99,8 +99,8 @@ fn a_cancelled_task_is_freed_once() {
     });
 }
 
-/// A worker dies anywhere between claim and wake; the repairer answers for it. Its caller, who goes to
-/// sleep at any moment, has one outcome.
+/// A worker dies anywhere between claim and wake; the repairer answers for it. Its caller, which goes to sleep at any
+/// moment, has one outcome.
 #[test]
 fn a_worker_dies() {
     explore_deaths(|death| {
@@ -141,7 +141,7 @@ fn a_worker_dies() {
     });
 }
 
-/// The same against a caller that goes.
+/// A worker dies so while the caller goes.
 #[test]
 fn a_worker_dies_and_the_caller_goes() {
     explore_deaths(|death| {
@@ -183,8 +183,8 @@ fn a_worker_dies_and_the_caller_goes() {
     });
 }
 
-/// What a dead reader had claimed, both the next reader (who still finds its cell) and a repairer (who saw
-/// none) reach for: one has it.
+/// The next reader (which still finds its cell) and a repairer (which saw no cell) reach for a task that a dead reader
+/// had claimed: one gets it.
 #[test]
 fn a_reader_and_a_repairer_reach_for_one_task() {
     explore(|| {
@@ -208,7 +208,7 @@ fn a_reader_and_a_repairer_reach_for_one_task() {
     });
 }
 
-/// Two repairers find one mover dead: one pushes.
+/// Two repairers find one mover dead: one of them pushes.
 #[test]
 fn two_repairers_adopt_once() {
     explore(|| {

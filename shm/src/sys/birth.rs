@@ -1,22 +1,22 @@
-//! Which process this is, asked in one load: what belongs to a process remembers its [`Birth`], and asks whether it
+//! Which process this is, found by one load: a value that belongs to a process stores its [`Birth`], and checks that it
 //! is [here](Birth::is_here) before it acts.
 //!
-//! A pid does not tell: asking for it is a system call, and a pid is used again.
+//! A pid does not serve: reading it is a system call, and pids are reused.
 //!
 //! # Protocol
 //!
 //! One page of this program's memory holds the number of the process, 0 until the first [`Birth::here`]. The kernel
-//! wipes that page in every child (`MADV_WIPEONFORK`), whether the child is made by `fork`, `_Fork` or a bare
-//! `clone`: a child reads 0 and draws the next number from a counter in ordinary memory, of which it has a copy. So a
-//! process has another number than each of its ancestors, from which alone it can have inherited anything.
+//! wipes that page in every child (`MADV_WIPEONFORK`), whether the child is made by `fork`, `_Fork` or a bare `clone`:
+//! a child reads 0 and draws the next number from a counter in ordinary memory, of which it has a copy. So a process
+//! has another number than each of its ancestors, the only processes from which it can have inherited anything.
 //!
-//! A process that shares its parent's memory (`vfork`, `posix_spawn`) sees the parent's number; it may do nothing but
-//! exec, which leaves all of this behind.
+//! A process that shares its parent's memory (`vfork`, `posix_spawn`) sees the parent's number; it may only exec, which
+//! discards all of this.
 //!
 //! # Invariants
 //!
-//! * `[own number]`: the number in the page was drawn in this process. Where the kernel refuses to wipe (before 4.14,
-//!   a filter, an emulator), a handler of `pthread_atfork` does; children of a bare `clone` are then not told apart.
+//! * `[own number]`: the number in the page was drawn in this process. Where the kernel refuses to wipe (before 4.14, a
+//!   filter, an emulator), a handler of `pthread_atfork` does; a child of a bare `clone` then has its parent's number.
 //!
 //! # Ordering
 //!
@@ -77,7 +77,7 @@ impl fmt::Debug for Birth {
 #[cold]
 fn draw() -> NonZeroU64 {
     arm();
-    let drawn = LAST.fetch_add(1, Ordering::Relaxed) + 1; // Relaxed: only has to differ
+    let drawn = LAST.fetch_add(1, Ordering::Relaxed) + 1; // Relaxed: numbers only have to differ
     let number = match PAGE.number.compare_exchange(0, drawn, Ordering::Relaxed, Ordering::Relaxed) {
         Ok(_) => drawn,
         Err(of_another_thread) => of_another_thread,
@@ -85,7 +85,7 @@ fn draw() -> NonZeroU64 {
     NonZeroU64::new(number).expect("the counter does not go round")
 }
 
-/// Has the kernel wipe the page in children. Done twice by two threads, or by a child that was forked meanwhile, it
+/// Lets the kernel wipe the page in children. A second call, by another thread or by a child that was forked meanwhile,
 /// does no harm.
 fn arm() {
     if cfg!(miri) || ARMED.load(Ordering::Acquire) {
@@ -97,7 +97,7 @@ fn arm() {
         let page_bytes = usize::try_from(libc::sysconf(libc::_SC_PAGESIZE)).unwrap_or(usize::MAX);
         let at: *const Page = &raw const PAGE;
         if page_bytes <= PAGE_BYTES && at.addr().is_multiple_of(page_bytes) {
-            // Where it is refused, the handler below does the same.
+            // Where the kernel refuses, the handler below does the same.
             libc::madvise(at.cast_mut().cast(), PAGE_BYTES, libc::MADV_WIPEONFORK);
         }
     }
@@ -123,7 +123,7 @@ extern "C" fn in_parent() {
 }
 
 extern "C" fn in_child() {
-    PAGE.number.store(0, Ordering::Relaxed); // as the kernel has done, where it does
+    PAGE.number.store(0, Ordering::Relaxed); // as the kernel has done, unless it refuses
     ENDED.store(BEGUN.load(Ordering::SeqCst), Ordering::SeqCst);
     for hook in HOOK.iter().map(|hook| hook.load(Ordering::Acquire)).filter(|hook| !hook.is_null()) {
         // SAFETY: only `run_in_children` stores here, and it stores functions of this type.
@@ -131,8 +131,8 @@ extern "C" fn in_child() {
     }
 }
 
-/// Has `hook` run first of all in children made by `fork`, not in those of `_Fork` and bare `clone`. It may do what
-/// may be done in a signal handler.
+/// Lets `hook` run first of all in children made by `fork`, not in those of `_Fork` and bare `clone`. It may do what a
+/// signal handler may.
 ///
 /// # Panics
 /// If there are too many.
@@ -149,9 +149,9 @@ pub fn run_in_children(hook: fn()) {
     panic!("more than {HOOKS} hooks for children");
 }
 
-/// Runs `make` such that no `fork` goes on meanwhile: where one does, what was made is dropped and made again. A
-/// fork is never held up. One that does not end (it is this thread's own, interrupted in `make` by a signal handler
-/// that forks, or many follow each other) is not waited for longer than some thousand attempts.
+/// Runs `make` while no `fork` is in progress: if one is, this drops the result and runs `make` again. A fork never
+/// waits. For a fork that does not end (this thread's own, as a signal handler forks during `make`, or one of many in a
+/// row) this retries some thousand times at most.
 ///
 /// # Errors
 /// Those of `make`.
@@ -171,8 +171,8 @@ pub fn without_forks<T, E>(mut make: impl FnMut() -> Result<T, E>) -> Result<T, 
     make()
 }
 
-/// A value of a process: made when it is first asked for, and anew in a child that asks. What the parent had is left
-/// alone there, as it was at the fork: a lock that was held for ever, a thread that does not exist.
+/// A value of a process: made when it is first asked for, and anew in a child that asks. The child leaves the parent's
+/// value as it was at the fork: a lock that is held for ever, a thread that does not exist.
 pub struct PerProcess<T: 'static> {
     made: AtomicPtr<Made<T>>,
     make: fn() -> T,
@@ -189,7 +189,7 @@ impl<T: 'static> PerProcess<T> {
         Self { made: AtomicPtr::new(ptr::null_mut()), make }
     }
 
-    /// This process's value, if it is there. May be called in a signal handler.
+    /// This process's value, if it is made. May be called in a signal handler.
     #[inline]
     pub fn get(&self) -> Option<&'static T> {
         // SAFETY: null, or one that `get_or_make` has leaked.
@@ -203,7 +203,7 @@ impl<T: 'static> PerProcess<T> {
             if let Some(value) = self.get() {
                 return value;
             }
-            // What is there is an ancestor's, or nothing: neither changes any more but by the exchange below.
+            // The pointer is an ancestor's, or null: only the exchange below changes it.
             let former = self.made.load(Ordering::Acquire);
             // SAFETY: as in `get`.
             if unsafe { former.as_ref() }.is_some_and(|made| made.birth.is_here()) {
@@ -211,7 +211,7 @@ impl<T: 'static> PerProcess<T> {
             }
             let made = Box::into_raw(Box::new(Made { birth: Birth::here(), value: (self.make)() }));
             if self.made.compare_exchange(former, made, Ordering::AcqRel, Ordering::Acquire).is_err() {
-                // SAFETY: it was made above, and nobody else has it.
+                // SAFETY: it was made above, and no other thread has it.
                 drop(unsafe { Box::from_raw(made) });
             }
         }

@@ -1,4 +1,4 @@
-//! Which build of a program it is: two that differ do not work together.
+//! Which build of a program it is: different builds do not work together.
 //!
 //! The GNU build id is a hash of what the linker put together: a [note](super::program), found in the running image or in
 //! a file. A program that was linked without one is told apart by its file: size, time of change and number.
@@ -18,7 +18,7 @@ pub(super) const BUILD_ID: NoteName = NoteName { owner: "GNU", kind: 3 };
 pub struct BuildId(String);
 
 impl BuildId {
-    /// The build of the program that runs; `None` if that cannot be told. Found when it is first asked for.
+    /// The build of the running program; `None` if that is unknown. Found at the first call.
     #[must_use]
     pub fn of_this_process() -> Option<Self> {
         static OURS: Settled<Option<BuildId>> = Settled::new();
@@ -59,7 +59,7 @@ impl BuildId {
         fine.then(|| Self(text.into()))
     }
 
-    /// Whether it was found in a note, and so is the same for every copy of the program.
+    /// Whether it comes from a note, and so is the same for every copy of the program.
     #[must_use]
     pub fn is_of_note(&self) -> bool {
         !self.0.contains('.')

@@ -1,4 +1,5 @@
-//! What a control group lets this process have of memory: whoever takes more is killed, without an error first.
+//! How much memory a control group lets this process use: the kernel kills a process that uses more, without an error
+//! first.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -8,13 +9,13 @@ use std::path::{Path, PathBuf};
 pub struct MemoryLimit {
     /// The group's directory.
     pub group: PathBuf,
-    /// What all its processes may take together.
+    /// What all its processes may use together.
     pub limit_bytes: u64,
-    /// What is left of that, with what the kernel can take back without being told.
+    /// What is left of that, with what the kernel can reclaim by itself.
     pub available_bytes: u64,
 }
 
-/// The tightest limit on this process's memory; `None` if there is none, or it cannot be told.
+/// The tightest limit on this process's memory; `None` if there is none, or it is unknown.
 #[must_use]
 pub fn memory_limit() -> Option<MemoryLimit> {
     let read = |path: &str| std::fs::read_to_string(path).ok();

@@ -1,21 +1,21 @@
 //! Child processes that run another program at once.
 //!
-//! The standard library's `Command` learns from the end of a pipe that its child has run the program. A child that another
-//! thread forks at that moment, to live on without running one (a daemon, a helper), has a copy of that pipe: it has no
-//! end before that child has, and whoever starts a process waits for so long.
+//! The standard library's `Command` learns from the end of a pipe that its child has run the program. A child that
+//! another thread forks at that moment, to live on without running one (a daemon, a helper), has a copy of that pipe:
+//! the pipe has no end before that child has, and a thread that starts a process waits for so long.
 //!
 //! # Protocol
 //!
-//! The child is made by `clone` with `CLONE_VFORK`, and with memory of its own: the kernel holds up the thread that makes it
-//! until the child has run a program, or has ended. So nothing is waited for that another process could hold, and no
-//! handler of `pthread_atfork` runs. Why there is no program the child says through a pipe, before it ends; what is in the
-//! pipe is read, and its end is not waited for. Where an emulator knows no `CLONE_VFORK`, that may be too early: then such a
-//! child counts as started, and has ended.
+//! The child is made by `clone` with `CLONE_VFORK`, and with memory of its own: the kernel suspends the thread that
+//! makes it until the child has run a program, or has ended. So the thread waits for nothing that another process could
+//! hold, and no handler of `pthread_atfork` runs. A child that cannot run the program says why through a pipe, before
+//! it ends; the parent reads what is in the pipe, and does not wait for its end. Under an emulator without
+//! `CLONE_VFORK` that may be too early: then such a child counts as started, and has ended.
 //!
 //! # Crash
 //!
-//! A child that is killed before it runs the program is one that has ended. One that is stopped there holds the thread up
-//! until it is continued, or killed.
+//! A child that is killed before it runs the program is one that has ended. One that is stopped there suspends the
+//! thread until it is continued, or killed.
 #![expect(unsafe_code, reason = "clone, and what is called between it and exec")]
 
 use super::file::set_nonblocking;
@@ -24,7 +24,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 
-/// The exit code of a child that has run no program, as shells have it.
+/// The exit code of a child that has run no program, as in shells.
 const NO_PROGRAM: i32 = 127;
 /// What a child says before the number of an error; [`start`]'s `code` says other bytes.
 const FAILED: u8 = 0xFF;
@@ -46,7 +46,7 @@ impl Child {
     /// How it ended, if it has.
     ///
     /// # Errors
-    /// `ECHILD` if something else has waited for it.
+    /// `ECHILD` if other code has waited for it.
     pub fn try_wait(&mut self) -> io::Result<Option<ExitStatus>> {
         self.wait_with(libc::WNOHANG)
     }
@@ -87,12 +87,12 @@ impl Child {
     }
 }
 
-/// Starts a child with `input` as its standard input, that runs `code`, which runs a program; what it gives is why there is
-/// none. It may say something through the descriptor that it is given: bytes below 255, which are what this gives
-/// beside the child.
+/// Starts a child with `input` as its standard input, that runs `code`, which runs a program; it returns only if it
+/// cannot, with the reason. It may say something through the descriptor that it is given: bytes below 255, which are
+/// what this gives beside the child.
 ///
-/// No signal is blocked in the child, and SIGPIPE has its default effect. `code` may do what may be done in a signal
-/// handler: it makes system calls, and allocates nothing.
+/// No signal is blocked in the child, and SIGPIPE has its default effect. `code` may do what a signal handler may: it
+/// makes system calls, and allocates nothing.
 ///
 /// # Errors
 /// Those of the system and of `code`.
@@ -105,7 +105,7 @@ pub(super) fn start(input: RawFd, code: impl FnOnce(RawFd) -> io::Error) -> io::
         let error = run(input, || code(say.as_raw_fd()));
         let [a, b, c, d] = error.raw_os_error().unwrap_or(libc::EIO).to_ne_bytes();
         let message = [FAILED, a, b, c, d];
-        // SAFETY: so many readable bytes; then this process ends.
+        // SAFETY: a live array of that length; then this process ends.
         unsafe {
             libc::write(say.as_raw_fd(), message.as_ptr().cast(), message.len());
             libc::_exit(NO_PROGRAM)

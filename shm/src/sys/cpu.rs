@@ -56,8 +56,8 @@ pub fn pin_thread(cpus: &[usize]) -> io::Result<()> {
     Ok(())
 }
 
-/// The NUMA nodes of this machine that hold at least one of `cpus`, each with those CPUs; one node with
-/// all of them where the kernel tells of none.
+/// The NUMA nodes of this machine that hold at least one of `cpus`, each with those CPUs; one node with all of them
+/// where the kernel names none.
 #[must_use]
 pub fn by_numa_node(cpus: &[usize]) -> Vec<Vec<usize>> {
     let mut nodes: Vec<(usize, Vec<usize>)> = Vec::new();
@@ -72,7 +72,7 @@ pub fn by_numa_node(cpus: &[usize]) -> Vec<Vec<usize>> {
     nodes.into_iter().map(|(_, list)| list).collect()
 }
 
-/// The NUMA node of a CPU, if the kernel tells.
+/// The NUMA node of a CPU, if the kernel names it.
 #[must_use]
 pub fn numa_node(cpu: usize) -> Option<usize> {
     std::fs::read_dir(format!("/sys/devices/system/cpu/cpu{cpu}"))

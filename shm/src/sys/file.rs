@@ -42,12 +42,12 @@ fn write_zeros(file: &File, bytes: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// What a file lies on, as far as it matters to whoever maps it.
+/// What a file lies on, as far as it matters to a process that maps it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// Pages of memory, which count as used by the process that touches them first.
     Memory,
-    /// The same, of which the system says neither how many there are nor which a file has.
+    /// Pages of memory (ramfs), of which the system says neither how many are free nor which a file has.
     Ramfs,
     /// Huge pages of this size: a file has whole ones.
     Huge {
@@ -75,7 +75,7 @@ impl Kind {
     }
 }
 
-/// What the file system of a file is.
+/// The kind of the file system at a path.
 ///
 /// # Errors
 /// What opening it, or `fstatfs`, says.
@@ -118,25 +118,25 @@ pub fn available_bytes(path: &Path) -> io::Result<Option<u64>> {
     if unsafe { libc::statvfs(path.as_ptr(), &raw mut stat) } != 0 {
         return Err(io::Error::last_os_error());
     }
-    // Without blocks at all (ramfs, hugetlbfs without `size`) nothing is said of how many are free.
+    // Without blocks at all (ramfs, hugetlbfs without `size`) the system does not say how many are free.
     Ok((stat.f_blocks != 0).then(|| stat.f_bavail.saturating_mul(stat.f_frsize)))
 }
 
-/// Bytes of free huge pages of this size that nobody has reserved; `None` if the system does not say.
+/// Bytes of free huge pages of this size that no mapping has reserved; `None` if the system does not say.
 #[must_use]
 pub fn free_huge_bytes(page_bytes: u64) -> Option<u64> {
     let read = |name: &str| {
         let path = format!("/sys/kernel/mm/hugepages/hugepages-{}kB/{name}", page_bytes / 1024);
         std::fs::read_to_string(path).ok()?.trim().parse::<u64>().ok()
     };
-    // What may be taken beyond the pool, if memory has the room.
+    // Pages that the kernel may add to the pool, if memory has the room.
     let surplus = read("nr_overcommit_hugepages")?.saturating_sub(read("surplus_hugepages")?);
     let free = read("free_hugepages")?.saturating_sub(read("resv_hugepages")?);
     Some(free.saturating_add(surplus).saturating_mul(page_bytes))
 }
 
-/// How large this process may make a file, if that is limited. Who makes one larger is sent SIGXFSZ, which ends
-/// the process: so one asks first.
+/// How large this process may make a file, if that is limited. The kernel sends SIGXFSZ to a process that makes one
+/// larger, which ends it: so ask first.
 #[must_use]
 pub fn size_limit_bytes() -> Option<u64> {
     let mut limit = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
@@ -145,7 +145,7 @@ pub fn size_limit_bytes() -> Option<u64> {
     (limit.rlim_cur != libc::RLIM_INFINITY).then_some(limit.rlim_cur)
 }
 
-/// The same file by a descriptor after the standard three: those are given away when a process is started.
+/// Moves a file to a descriptor after the standard three: a process that is started gets those.
 ///
 /// # Errors
 /// `EMFILE`.
@@ -182,7 +182,7 @@ pub fn is_same(one: &File, other: &File) -> bool {
     identity(one).is_some_and(|of_one| Some(of_one) == identity(other))
 }
 
-/// Reads and writes of a descriptor answer at once from now on.
+/// Makes a descriptor non-blocking.
 pub(super) fn set_nonblocking(fd: i32) {
     // SAFETY: integers.
     unsafe {
@@ -191,7 +191,7 @@ pub(super) fn set_nonblocking(fd: i32) {
     }
 }
 
-/// Whether a descriptor is close-on-exec from now on; false if there is no such descriptor.
+/// Makes a descriptor close-on-exec; false if there is no such descriptor.
 pub fn set_close_on_exec(fd: i32) -> bool {
     // SAFETY: integers.
     unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) == 0 }
@@ -207,11 +207,11 @@ pub fn take_over(fd: i32, file_number: u64) -> Option<File> {
     if fd < super::process::FIRST_OTHER || !open || stat.st_ino != file_number {
         return None;
     }
-    // SAFETY: it is open. Nobody in this process has it but by that number, which the server chose and told us only.
+    // SAFETY: it is open. No other code of this process has it: only the server's order names its number.
     Some(unsafe { File::from_raw_fd(fd) })
 }
 
-/// Removes a name from a directory that is held open, if it still is that file's. False if it is not.
+/// Removes a name from a directory that is held open, if that file still has it. False if not.
 ///
 /// # Errors
 /// What the system says: this process may have lost the right meanwhile.
@@ -230,8 +230,8 @@ pub fn remove_from(directory: &File, name: &OsStr, file: &File) -> io::Result<bo
     }
 }
 
-/// Device and number of what has this name in a directory; of a link, its own. Asked in a second way where a filter
-/// refuses the first: else files would stay.
+/// Device and number of what has this name in a directory; of a link, its own. A second system call serves where a
+/// filter refuses the first: else files would stay.
 fn identity_at(directory: &File, name: &std::ffi::CStr) -> io::Result<(u64, u64)> {
     // SAFETY: an all-zero stat is valid to be overwritten.
     let mut stat: libc::stat = unsafe { core::mem::zeroed() };
@@ -252,7 +252,7 @@ fn identity_at(directory: &File, name: &std::ffi::CStr) -> io::Result<(u64, u64)
     if fd < 0 {
         return Err(error);
     }
-    // SAFETY: the call has just returned this descriptor, so nobody else owns it.
+    // SAFETY: the call has just returned this descriptor, so no other code owns it.
     identity(&File::from(unsafe { OwnedFd::from_raw_fd(fd) }))
 }
 
@@ -267,7 +267,7 @@ fn identity(file: &File) -> io::Result<(u64, u64)> {
     file.metadata().map(|meta| (meta.dev(), meta.ino()))
 }
 
-/// Removes a file that this process has just made, unless its name is another's by now.
+/// Removes a file that this process has just made, unless another file has its name by now.
 pub fn remove_made(path: &Path, file: &File) {
     let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else { return };
     let removed = match File::open(directory) {
@@ -278,7 +278,7 @@ pub fn remove_made(path: &Path, file: &File) {
             if is_it { std::fs::remove_file(path) } else { Ok(()) }
         }),
     };
-    drop(removed); // what made us remove it is told already
+    drop(removed); // the caller reports the error that led here
 }
 
 fn byte_lock(kind: i32, byte: u32) -> libc::flock {

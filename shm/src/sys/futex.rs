@@ -14,15 +14,15 @@ use core::time::Duration;
 /// Why a wait ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Woken {
-    /// Somebody woke us, a signal arrived, or the word had another value already.
+    /// Another thread woke us, a signal arrived, or the word had another value already.
     Maybe,
-    /// The time given is over.
+    /// The timeout expired.
     TimedOut,
 }
 
-/// Sleeps while `word` holds `expected`, until woken or until `timeout` is over (`None`: for ever).
+/// Sleeps while `word` holds `expected`, until another thread wakes it or `timeout` expires (`None`: never).
 ///
-/// May return early for no reason: callers look at the word again.
+/// May return early without cause: callers look at the word again.
 #[cfg(not(loom))]
 pub fn wait(word: &AtomicU32, expected: u32, timeout: Option<Duration>) -> Woken {
     let spec = timeout.map(|t| libc::timespec {
@@ -41,7 +41,7 @@ pub fn wait(word: &AtomicU32, expected: u32, timeout: Option<Duration>) -> Woken
     }
 }
 
-/// Wakes up to `count` threads that sleep on `word`; says how many.
+/// Wakes up to `count` threads that sleep on `word`; returns how many.
 #[cfg(not(loom))]
 pub fn wake(word: &AtomicU32, count: u32) -> u32 {
     let count = i32::try_from(count).unwrap_or(i32::MAX);
@@ -72,7 +72,7 @@ mod model {
 
     #[derive(Default)]
     struct Sleepers {
-        /// By address: how many sleep, and how many of them have been told to go.
+        /// By address: how many sleep, and how many of them have been woken.
         by_address: HashMap<usize, (u32, u32)>,
     }
 
@@ -113,7 +113,7 @@ mod model {
         woken
     }
 
-    /// As the real call; a time-out never comes, so that only a wake ends the sleep.
+    /// As the real call; a timeout never expires, so that only a wake ends the sleep.
     pub(crate) fn wait(word: &AtomicU32, expected: u32, _timeout: Option<Duration>) -> Woken {
         wait_while(core::ptr::from_ref(word) as usize, || word.kernel_load() == expected)
     }

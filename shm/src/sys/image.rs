@@ -2,21 +2,21 @@
 //!
 //! # Protocol
 //!
-//! A name that is looked up again may be another program's by then: the next version is deployed in place, the file is
-//! removed, the working directory, `PATH` or the root directory is another. So the file is opened at the start
-//! of the server, and each process is started from that descriptor:
+//! A name that is looked up again may lead to another program: the next version was deployed in place, the file was
+//! removed, the working directory, `PATH` or the root directory has changed. So the server opens the file at its start,
+//! and starts each process from that descriptor:
 //!
 //! | Way | Works |
 //! |---|---|
-//! | `execveat` on the descriptor | wherever the file, or what is left of it, may be run |
+//! | `execveat` on the descriptor | wherever the file, even if removed, may be run |
 //! | the same, back in the root directory of the start | where the linker's files are not in the present one, for root |
-//! | `/proc/self/fd/N` | where a filter does not know `execveat` |
+//! | `/proc/self/fd/N` | where a filter refuses `execveat` |
 //! | the absolute path | where `/proc` is missing too; only if it still is that file |
 //!
-//! A script (anything but ELF) is run by its path as long as that is still the file: it may want to know where it
-//! lies. After that its interpreter gets the held file as `/dev/fd/N`.
+//! A script (anything but ELF) is run by its path as long as that is still the file: the script may use its path. After
+//! that its interpreter gets the held file as `/dev/fd/N`.
 //!
-//! All of that happens between fork and exec, so it is prepared before: system calls, and no memory.
+//! All of that happens between fork and exec, so memory is prepared before; there are only system calls.
 #![expect(unsafe_code, reason = "execveat and what else is called between fork and exec")]
 
 use super::build_id::BuildId;
@@ -58,7 +58,7 @@ pub enum Fallback {
     Proc = 2,
     /// See the table of the module.
     Path = 3,
-    /// A script whose path is another file's now.
+    /// A script whose path leads to another file now.
     HeldScript = 4,
 }
 
@@ -81,7 +81,7 @@ impl Image {
     /// The program that runs.
     ///
     /// # Errors
-    /// Where there is no `/proc`, and the program is not where it was started from.
+    /// Where there is no `/proc`, and the program is no longer at its path.
     pub fn own() -> io::Result<Self> {
         let build = BuildId::of_this_process();
         match open_to_run(Path::new(OWN)) {
@@ -110,7 +110,7 @@ impl Image {
     /// A program as a shell would find it: a name without a slash is looked for in `PATH`.
     ///
     /// # Errors
-    /// There is none, or it is none that this process may run.
+    /// There is none, or this process may not run it.
     pub fn open(program: &Path) -> io::Result<Self> {
         let path = std::path::absolute(locate(program)?)?;
         let file = open_to_run(&path)?;
@@ -124,7 +124,7 @@ impl Image {
 
     fn of(file: File, path: PathBuf, build: Option<BuildId>) -> io::Result<Self> {
         let meta = file.metadata()?;
-        // What may be run need not be readable: then it is no script, whose interpreter could not read it either.
+        // An executable need not be readable: then it is no script, since an interpreter could not read it either.
         let readable = open_to_read(&file, &path).ok();
         let mut magic = Vec::new();
         let is_script = readable
@@ -141,12 +141,12 @@ impl Image {
     /// Opens it for reading.
     ///
     /// # Errors
-    /// It may be run, and not read; or there is no `/proc`, and its path is another file's by now.
+    /// It may be run, and not read; or there is no `/proc`, and its path leads to another file by now.
     pub fn read(&self) -> io::Result<File> {
         open_to_read(&self.file, &self.path)
     }
 
-    /// Where it lay.
+    /// Its path at the start.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
@@ -158,14 +158,14 @@ impl Image {
         self.build.as_ref()
     }
 
-    /// What a process list is to call a process of it; empty for a script, which is called as its interpreter says.
+    /// The name of its processes in process lists; empty for a script, which its interpreter names.
     #[must_use]
     pub fn name(&self) -> &OsStr {
         let name = self.path.file_name().filter(|_| !self.is_script).unwrap_or_default();
         OsStr::from_bytes(name.as_bytes().strip_suffix(b" (deleted)").unwrap_or(name.as_bytes()))
     }
 
-    /// A command that [`spawn`](Self::spawn) is given.
+    /// A command for [`spawn`](Self::spawn).
     #[must_use]
     pub fn command(&self) -> Command {
         Command::new(&self.path)
@@ -177,7 +177,7 @@ impl Image {
     /// process has another one by now and may return to it.
     ///
     /// # Errors
-    /// What the system said of the first way.
+    /// The system's error in the first way.
     pub fn spawn(
         &self,
         command: &Command,
@@ -244,7 +244,7 @@ fn open_to_read(file: &File, path: &Path) -> io::Result<File> {
     }
 }
 
-/// The root directory of this process: which it was is asked by [`has_changed`](Self::has_changed).
+/// The root directory of this process, for a later [`has_changed`](Self::has_changed).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RootDirectory(u64, u64);
 
@@ -274,7 +274,7 @@ pub fn open_directory(path: impl AsRef<Path>) -> io::Result<File> {
     super::file::beyond_standard(OpenOptions::new().read(true).custom_flags(flags).open(path)?)
 }
 
-/// Whether the user this process acts as may run it.
+/// Whether this process's effective user may run it.
 fn may_run(path: &Path) -> io::Result<()> {
     let path = CString::new(path.as_os_str().as_bytes())?;
     // SAFETY: a live C string, and integers.
@@ -339,7 +339,7 @@ struct Ways {
 }
 
 impl Ways {
-    /// Tries one way after the other, and tells which; returns with the error of the first.
+    /// Tries one way after the other, and reports which; returns with the error of the first.
     fn run(&self, tell: RawFd) -> io::Error {
         if self.is_script {
             if self.is_still_there() {
@@ -373,7 +373,7 @@ impl Ways {
         error
     }
 
-    /// As a shell would: what is neither a program nor names its interpreter is given to `sh`.
+    /// As a shell would: runs `sh` with a file that is neither a program nor names its interpreter.
     fn run_path(&self) -> io::Error {
         // SAFETY: live C strings, and arrays of such that end with a null.
         unsafe {

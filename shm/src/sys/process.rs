@@ -28,23 +28,23 @@ impl PidFd {
         if fd < 0 {
             return Err(io::Error::last_os_error());
         }
-        // SAFETY: the call has just returned this descriptor, so nobody else owns it.
+        // SAFETY: the call has just returned this descriptor, so no other code owns it.
         Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
     }
 
     /// Opens a child of this process that has just been started.
     ///
     /// # Errors
-    /// As [`open`](Self::open); `ECHILD` if it has ended and somebody else has waited for it, be it the kernel
-    /// because SIGCHLD is ignored: its pid may be another's by now.
+    /// As [`open`](Self::open); `ECHILD` if it has ended and other code, or the kernel because SIGCHLD is ignored, has
+    /// waited for it: another process may have its pid by now.
     pub fn of_child(pid: u32) -> io::Result<Self> {
         let process = Self::open(pid)?;
-        // Asked of what was opened, not of the number.
+        // Asked by the descriptor, not by the number.
         match look_at_child(libc::P_PIDFD, process.0.as_raw_fd().cast_unsigned()) {
             Ok(()) => Ok(process),
             Err(error) if error.raw_os_error() == Some(libc::ECHILD) => Err(error),
-            // Linux before 5.4, or a filter, does not know the question. By number, then: if there is such a child after
-            // the process was opened, that is the one which was.
+            // Linux before 5.4, or a filter, refuses the question. So ask by number: if there is such a child after the
+            // process was opened, it is the one that was opened.
             Err(_) => look_at_child(libc::P_PID, pid).map(|()| process),
         }
     }
@@ -89,7 +89,7 @@ impl EventFd {
         if fd < 0 {
             return Err(io::Error::last_os_error());
         }
-        // SAFETY: the call has just returned this descriptor, so nobody else owns it.
+        // SAFETY: the call has just returned this descriptor, so no other code owns it.
         Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
     }
 
@@ -114,19 +114,19 @@ impl AsRawFd for EventFd {
     }
 }
 
-/// Whether a process is on its way out, all signals and descriptors behind it; `None` if that cannot be told.
+/// Whether a process is ending, past its last signal and descriptor; `None` if that is unknown.
 #[must_use]
 pub fn is_ending(pid: u32) -> Option<bool> {
-    /// Of the kernel's flags of a task, field 9 of the line.
+    /// One of the kernel's flags of a task, field 9 of the line.
     const PF_EXITING: u64 = 4;
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let flags: u64 = stat.rsplit_once(')')?.1.split_whitespace().nth(6)?.parse().ok()?;
     Some(flags & PF_EXITING != 0)
 }
 
-/// Whether this is a child of this process that nobody has waited for: its pid is its own for so long.
+/// Whether this is a child of this process that no code has waited for: until then its pid is its own.
 ///
-/// Where the kernel refuses to say, it is: of one's own children there is no reason to think otherwise.
+/// True where the kernel refuses to say: for a child of our own there is no reason to think otherwise.
 #[must_use]
 pub fn is_unwaited_child(pid: u32) -> bool {
     look_at_child(libc::P_PID, pid).err().and_then(|error| error.raw_os_error()) != Some(libc::ECHILD)
@@ -144,7 +144,7 @@ fn look_at_child(kind: libc::idtype_t, id: u32) -> io::Result<()> {
     }
 }
 
-/// Sleeps until one of `fds` is readable, or `timeout` is over (`None`: for ever); says which are.
+/// Sleeps until one of `fds` is readable, or `timeout` expires (`None`: never); says which are.
 ///
 /// A signal ends the wait early with an empty answer.
 pub fn wait_readable(fds: &[i32], timeout: Option<Duration>) -> Vec<bool> {
@@ -155,13 +155,13 @@ pub fn wait_readable(fds: &[i32], timeout: Option<Duration>) -> Vec<bool> {
     let count = polled.len() as libc::nfds_t;
     // SAFETY: `polled` is a live array of the length given.
     if unsafe { libc::poll(polled.as_mut_ptr(), count, timeout_ms) } == -1 && !is_interrupted() {
-        // A filter may know the newer call only.
+        // A filter may allow only the newer call.
         let time = timeout.map(|_| libc::timespec {
             tv_sec: (timeout_ms / 1000).into(),
             tv_nsec: (timeout_ms % 1000 * 1_000_000).into(),
         });
         let time = time.as_ref().map_or(core::ptr::null(), core::ptr::from_ref);
-        // SAFETY: as above; the time is null or live, and so is no mask.
+        // SAFETY: as above; the time is null or live, and there is no mask.
         if unsafe { libc::ppoll(polled.as_mut_ptr(), count, time, core::ptr::null()) } == -1
             && !is_interrupted()
         {
@@ -179,13 +179,13 @@ fn is_interrupted() -> bool {
     io::Error::last_os_error().kind() == io::ErrorKind::Interrupted
 }
 
-/// Descriptors that a thread waits for without keeping them open: what waits in `poll` holds each of them, also once
-/// another thread has closed it, and then nobody at its other end is told.
+/// Descriptors that a thread waits for without keeping them open: a thread in `poll` holds each of them, also once
+/// another thread has closed it, and then the other end sees no close.
 #[derive(Debug)]
 pub struct Watch(OwnedFd);
 
 impl Watch {
-    /// Of these descriptors.
+    /// A set of these descriptors.
     ///
     /// # Errors
     /// `EMFILE` and its like.
@@ -195,7 +195,7 @@ impl Watch {
         if watch < 0 {
             return Err(io::Error::last_os_error());
         }
-        // SAFETY: the call has just returned this descriptor, so nobody else owns it.
+        // SAFETY: the call has just returned this descriptor, so no other code owns it.
         let watch = Self(unsafe { OwnedFd::from_raw_fd(watch) });
         for &fd in fds {
             let mut event = libc::epoll_event { events: libc::EPOLLIN as u32, u64: 0 };
@@ -207,7 +207,7 @@ impl Watch {
         Ok(watch)
     }
 
-    /// Sleeps until one of them is readable, a signal has come, or this time is over.
+    /// Sleeps until one of them is readable, a signal has come, or `timeout` expires.
     pub fn wait(&self, limit: Duration) {
         let limit_ms = i32::try_from(limit.as_millis()).unwrap_or(i32::MAX);
         let mut event = libc::epoll_event { events: 0, u64: 0 };
@@ -219,7 +219,7 @@ impl Watch {
     }
 }
 
-/// The start time of a process in clock ticks since boot: with its pid, who it is.
+/// The start time of a process in clock ticks since boot: with its pid, its identity.
 #[must_use]
 pub fn start_time(pid: u32) -> Option<u64> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
@@ -227,7 +227,7 @@ pub fn start_time(pid: u32) -> Option<u64> {
     stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
 }
 
-/// Sends SIGKILL to the process of this number, which the caller knows to be the one that is meant.
+/// Sends SIGKILL to the process of this number, which the caller knows to be the right one.
 ///
 /// # Errors
 /// What the system says.
@@ -247,14 +247,14 @@ pub fn exit_now(code: i32) -> ! {
 }
 
 /// Writes a line to standard error and ends this process with code 1: with no lock, no allocation and no exit handlers,
-/// any of which may be another process's. A long line is cut.
+/// any of which may belong to another process. A long line is cut.
 pub fn end_with(line: std::fmt::Arguments<'_>) -> ! {
     let mut buffer = [0_u8; 512];
     let room = buffer.len();
     let mut rest = &mut buffer[..];
     let _ = io::Write::write_fmt(&mut rest, line); // as much as there is room for
     let bytes = room - rest.len();
-    // SAFETY: so many initialised bytes.
+    // SAFETY: initialised bytes of that length.
     unsafe { libc::write(libc::STDERR_FILENO, buffer.as_ptr().cast(), bytes) };
     exit_now(1)
 }
@@ -275,11 +275,11 @@ pub fn signal_is_default(signal: i32) -> bool {
     asked == 0 && action.sa_sigaction == libc::SIG_DFL
 }
 
-/// A handler of signals, called with which it is. It does only what may be done in one, and leaves `errno` as it was.
+/// A signal handler, called with the signal. It does only what a signal handler may, and leaves `errno` as it was.
 pub type SignalHandler = extern "C" fn(libc::c_int);
 
-/// Has `handler` called for a signal: on the alternate stack, if the thread has one, and with interrupted calls gone on
-/// with, as the handlers of other libraries are.
+/// Installs `handler` for a signal: on the alternate stack, if the thread has one, and with interrupted calls resumed,
+/// as for the handlers of other libraries.
 ///
 /// # Errors
 /// If the signal cannot be caught.
@@ -295,7 +295,7 @@ pub fn catch_signal(signal: i32, handler: SignalHandler) -> io::Result<()> {
     }
 }
 
-/// Whether a signal goes to `handler`, and not to one that was put in front of it. May be asked in a signal handler.
+/// Whether a signal goes to `handler`, and not to one installed later. May be called in a signal handler.
 #[must_use]
 pub fn is_caught_by(signal: i32, handler: SignalHandler) -> bool {
     // SAFETY: an all-zero sigaction is valid to be overwritten.
@@ -305,7 +305,7 @@ pub fn is_caught_by(signal: i32, handler: SignalHandler) -> bool {
     asked == 0 && action.sa_sigaction == handler as libc::sighandler_t
 }
 
-/// Runs what is done in a signal handler, and leaves `errno` as it was.
+/// Runs the body of a signal handler, and leaves `errno` as it was.
 pub fn keeping_errno(work: impl FnOnce()) {
     // SAFETY: the address of this thread's own.
     let errno = unsafe { libc::__errno_location() };
@@ -317,7 +317,7 @@ pub fn keeping_errno(work: impl FnOnce()) {
 }
 
 /// Ends this process by a signal's default effect. The first process of a pid namespace, which has no default effects,
-/// exits with 128 and the signal's number, as a shell would say it. May be called in a signal handler.
+/// exits with 128 and the signal's number, as a shell would. May be called in a signal handler.
 pub fn die_by_signal(signal: i32) -> ! {
     // SAFETY: SIG_DFL is a valid disposition, the set is a live one; all of it may be done in a handler. The signal may
     // be blocked, as it is in its handler.
@@ -332,21 +332,21 @@ pub fn die_by_signal(signal: i32) -> ! {
     exit_now(128 + signal)
 }
 
-/// From now on a read of mapped bytes that are not there any more, because the file was made shorter, ends this
-/// process with a message and an exit code, and not by the signal alone.
+/// From now on a read of mapped bytes beyond the end of a file that was made shorter ends this process with a message
+/// and an exit code, and not by the signal alone.
 pub fn end_on_bus_error(message: &'static str, code: i32) {
     static ENDING: OnceLock<(&'static str, i32)> = OnceLock::new();
     extern "C" fn end(_: libc::c_int) {
         let (message, code) = ENDING.get().copied().unwrap_or(("", 1));
-        // SAFETY: write and _exit may be called in a signal handler; the message is static. `get` of what was
-        // set before the handler was is a load.
+        // SAFETY: write and _exit may be called in a signal handler; the message is static. `get` of a value that was
+        // set before the handler was installed is a load.
         unsafe {
             libc::write(libc::STDERR_FILENO, message.as_ptr().cast(), message.len());
             libc::_exit(code)
         }
     }
     if ENDING.set((message, code)).is_ok() {
-        // SAFETY: the handler takes what a handler is given, and calls nothing that may not be called in one.
+        // SAFETY: the handler has a handler's signature, and calls only what may be called in one.
         unsafe { libc::signal(libc::SIGBUS, end as extern "C" fn(libc::c_int) as libc::sighandler_t) };
     }
 }
@@ -358,8 +358,8 @@ pub fn user_id() -> u32 {
     unsafe { libc::geteuid() }
 }
 
-/// Runs `body` with the rights of another user on files, and no more than those: this thread's alone, for so
-/// long. What root does to a user's files that way, the user could have done.
+/// Runs `body` with the rights of another user on files, and no more than those, in this thread only. What root does to
+/// a user's files that way, the user could have done.
 ///
 /// # Errors
 /// `EPERM` if this process may not become that user; `body` has not run then.
@@ -375,7 +375,7 @@ pub fn on_files_as<T>(user: u32, group: u32, body: impl FnOnce() -> T) -> io::Re
             }
         }
     }
-    // SAFETY: as above. Each answers what was before; who is refused is not told, so it is asked again.
+    // SAFETY: as above. Each returns the former value; a refusal is silent, so the second call checks.
     let (former, now) = unsafe {
         let group_before = libc::setfsgid(group).cast_unsigned();
         let former = Former(libc::setfsuid(user).cast_unsigned(), group_before);
@@ -386,16 +386,16 @@ pub fn on_files_as<T>(user: u32, group: u32, body: impl FnOnce() -> T) -> io::Re
     answer
 }
 
-/// Has `command` start its process with our standard input, output and error, as it says, and no other
-/// descriptor of ours, close-on-exec or not. A process that inherits what it does not know keeps files,
-/// sockets and locks alive that are none of its business.
+/// Lets `command` start its process with our standard input, output and error, as the command says, and no other
+/// descriptor of ours, close-on-exec or not. A process that inherits descriptors it does not know keeps their files,
+/// sockets and locks alive.
 pub fn inherit_only_standard_descriptors(command: &mut Command) {
     let close = || {
         close_others_on_exec();
         Ok(())
     };
-    // SAFETY: between fork and exec, where only what is async-signal-safe may be done: it makes system calls,
-    // and allocates nothing.
+    // SAFETY: runs between fork and exec, where only async-signal-safe calls are allowed: it makes system calls, and
+    // allocates nothing.
     unsafe { command.pre_exec(close) };
 }
 
@@ -423,11 +423,11 @@ pub(super) fn block_signals(signals: &[i32]) {
     }
 }
 
-/// What a terminal or a service manager sends to a whole group of processes.
+/// The signals that a terminal or a service manager sends to a whole group of processes.
 pub const GROUP_SIGNALS: &[i32] = &[libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT];
 
-/// The signals of a group have no effect on this process from now on; what it ignores already it goes on to
-/// ignore, and it blocks no signal any more.
+/// From now on the signals of a group have no effect on this process; it goes on to ignore signals that it ignores, and
+/// blocks none.
 ///
 /// They are caught and not ignored: an ignored signal stays so in every program that this process starts. In a child
 /// that it forks and that starts no other program they have their default effect.
@@ -462,7 +462,7 @@ pub fn outlive_group_signals() {
     }
 }
 
-/// What there is below the soft limit; one that was opened before the limit was lowered is missed.
+/// The descriptors below the soft limit; one that was opened before the limit was lowered is missed.
 fn close_on_exec_one_by_one() {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: a live structure to fill.
@@ -473,8 +473,8 @@ fn close_on_exec_one_by_one() {
     }
 }
 
-/// Opens `/dev/null` in the place of each standard descriptor that is closed: else the next file opened would
-/// get its number, and what is printed would be written there.
+/// Opens `/dev/null` in the place of each standard descriptor that is closed: else the next file opened would get its
+/// number, and printed text would go there.
 pub fn open_standard_descriptors() {
     for fd in 0..FIRST_OTHER {
         // SAFETY: integers, and a C string. The lowest free number is given, so lower ones come first. What is opened as

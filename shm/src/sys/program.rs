@@ -1,9 +1,10 @@
 //! Programs: in which object of the running one an address lies, its constructors, and the notes of executables.
 //!
-//! An *object* is the executable or a dynamic library, as the loader has mapped it. The executable is the first one that
-//! `dl_iterate_phdr` names. That call takes a lock which a child keeps that was forked while another thread held it, so what
-//! is asked of the running program is asked before `main`, or where nothing else is left. The executable's *constructors* are the functions of its `.init_array`, which the C library calls one
-//! after the other before `main`; `PT_DYNAMIC` says where that array lies.
+//! An *object* is the executable or a dynamic library, as the loader has mapped it. The executable is the first one
+//! that `dl_iterate_phdr` names. That call takes a lock, which stays held in a child that was forked while another
+//! thread held it. So this module asks about the running program before `main`, or where there is no other way. The
+//! executable's *constructors* are the functions of its `.init_array`, which the C library calls one after the other
+//! before `main`; `PT_DYNAMIC` says where that array lies.
 #![expect(unsafe_code, reason = "dl_iterate_phdr, and calling constructors where they lie in memory")]
 
 use core::ffi::{c_char, c_int, c_void};
@@ -19,15 +20,15 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 /// A function that runs before `main`. glibc calls it with the program's arguments and environment, other C libraries
-/// with nothing: what it gets there is whatever the registers held.
+/// with nothing: there its arguments are whatever the registers held.
 pub type Constructor = extern "C" fn(c_int, *const *const c_char, *const *const c_char);
 
-/// What glibc calls constructors with.
+/// The arguments of constructors under glibc.
 #[derive(Debug, Clone, Copy)]
 pub struct Arguments {
     /// How many arguments the program has.
     pub argc: c_int,
-    /// They themselves.
+    /// The arguments.
     pub argv: *const *const c_char,
     /// The environment.
     pub envp: *const *const c_char,
@@ -75,12 +76,12 @@ impl Headers<'_> {
         self.segments_aligned(kind).map(|(segment, _)| segment)
     }
 
-    /// The same with how their parts are aligned.
+    /// Where they lie, with the alignment of each.
     fn segments_aligned(&self, kind: u32) -> impl Iterator<Item = (Range<usize>, u64)> {
         let base = self.0.dlpi_addr as usize;
         let headers = match self.0.dlpi_phdr.is_null() {
             true => &[][..],
-            // SAFETY: so many headers lie there, says the loader, and nobody writes them.
+            // SAFETY: the loader gives the number of headers, and no code writes them.
             false => unsafe { std::slice::from_raw_parts(self.0.dlpi_phdr, self.0.dlpi_phnum.into()) },
         };
         headers.iter().filter(move |header| header.p_type == kind).map(move |header| {
@@ -90,15 +91,15 @@ impl Headers<'_> {
     }
 }
 
-/// Looks at all objects, the executable first, until `look` says that it has seen enough.
+/// Looks at all objects, the executable first, until `look` returns false.
 fn each_object(mut look: impl FnMut(&Headers<'_>) -> bool) {
     extern "C" fn call<F: FnMut(&Headers<'_>) -> bool>(
         info: *mut libc::dl_phdr_info,
         _: usize,
         look: *mut c_void,
     ) -> c_int {
-        // SAFETY: `look` is the closure that was given along with this function, used by nobody else meanwhile; `info`
-        // is the loader's, live for this call. The closures of this file do not panic.
+        // SAFETY: `look` is the closure that was given along with this function, which no other code uses meanwhile;
+        // `info` is the loader's, live for this call. The closures of this file do not panic.
         unsafe { c_int::from(!(*look.cast::<F>())(&Headers(&*info))) }
     }
     fn callback<F: FnMut(&Headers<'_>) -> bool>(
@@ -146,8 +147,8 @@ fn constructors(slot: usize) -> Option<Range<usize>> {
     found.filter(|array: &Range<usize>| array.contains(&slot) && (slot - array.start).is_multiple_of(8))
 }
 
-/// Runs the constructors of the executable that come after the one in `slot`, as the C library would have; says whether
-/// they were found.
+/// Runs the constructors of the executable that come after the one in `slot`, as the C library would have; false if
+/// they were not found.
 ///
 /// # Safety
 /// It is called by the constructor in `slot`, before `main`, with what that was called with, and once: the constructors
@@ -157,7 +158,7 @@ pub unsafe fn run_constructors_after(slot: *const Constructor, arguments: Argume
     for at in (slot as usize + size_of::<Constructor>()..array.end).step_by(size_of::<Constructor>()) {
         // SAFETY: an entry of the array, mapped and aligned; the loader has relocated it.
         let entry = unsafe { *(at as *const usize) };
-        // Linkers and loaders of old leave these in the place of no function.
+        // Old linkers and loaders leave these where there is no function.
         if entry == 0 || entry == usize::MAX {
             continue;
         }
@@ -168,13 +169,13 @@ pub unsafe fn run_constructors_after(slot: *const Constructor, arguments: Argume
     true
 }
 
-/// Notes longer than this are none of ours: an executable may claim any length.
+/// Longer notes are not ours: an executable may claim any length.
 const NOTES_LIMIT: usize = 1 << 20;
 
-/// What lies in a file that is to be run.
+/// The kind of a file that is to be run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FileKind {
-    /// A 64-bit ELF executable, with the note of the owner that was asked for, if it has one.
+    /// A 64-bit ELF executable, with the note that was asked for, if it has one.
     Elf(Option<Vec<u8>>),
     /// Text for an interpreter that it names (`#!`).
     Script,
@@ -185,13 +186,13 @@ pub enum FileKind {
 /// Which note of an ELF file is meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NoteName {
-    /// Whose it is.
+    /// Its owner.
     pub owner: &'static str,
-    /// Which of its owner's.
+    /// Which of its owner's notes.
     pub kind: u32,
 }
 
-/// Looks at a file that is to be run, for a note; its position is somewhere else after that.
+/// Looks at a file that is to be run, for a note; this changes its position.
 ///
 /// # Errors
 /// It cannot be read.
@@ -225,7 +226,7 @@ fn note_of_file<'a>(file: impl ReadRef<'a>, wanted: NoteName) -> object::read::R
     Ok(None)
 }
 
-/// The first note of that name. What cannot be read ends the search.
+/// The first note of that name. The search ends at a note that cannot be read.
 fn note_among(
     mut notes: NoteIterator<'_, FileHeader64<Endianness>>,
     endian: Endianness,
@@ -249,7 +250,7 @@ pub fn note_of_executable(wanted: NoteName) -> Option<Vec<u8>> {
             if !{ loaded }.any(|load| load.start <= segment.start && segment.end <= load.end) {
                 continue;
             }
-            // SAFETY: it lies within what the loader has mapped of the executable, and nobody writes to it.
+            // SAFETY: it lies within what the loader has mapped of the executable, and no code writes to it.
             let bytes = unsafe { std::slice::from_raw_parts(segment.start as *const u8, segment.len()) };
             let endian = Endianness::default();
             let notes = NoteIterator::new(endian, align, bytes);

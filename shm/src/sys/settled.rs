@@ -1,4 +1,4 @@
-//! A value of the whole program that is made when it is first asked for, where no thread ever waits for another.
+//! A value of the whole program that the first call makes, for which no thread ever waits.
 //!
 //! `OnceLock` and `Mutex` make a thread wait for the one that is at work. A child that is forked at that moment has no such
 //! thread: there the wait has no end. Here two threads that ask at once both make the value, and the first one's stays.
@@ -27,7 +27,7 @@ impl<T: Send + Sync + 'static> Settled<T> {
         unsafe { self.0.load(Ordering::Acquire).as_ref() }
     }
 
-    /// Settles on a value, if there is none yet.
+    /// Sets the value, if there is none yet.
     ///
     /// # Errors
     /// The value that was offered.

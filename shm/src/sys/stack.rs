@@ -1,9 +1,9 @@
-//! A thread that overflows its stack says so before its process dies.
+//! A thread that overflows its stack writes a message before its process dies.
 //!
-//! Rust's runtime does that for all threads of a program, but installs what it needs just before `main`. In a process that
-//! never gets there, a stack overflow would be a bare SIGSEGV. So the threads that ask for it get an alternate stack, and
-//! SIGSEGV and SIGBUS a handler that runs there: where the address lies in the thread's guard pages, it writes a line; in any
-//! case it gives the signal its default effect back and lets the instruction fail again.
+//! Rust's runtime does that for all threads of a program, but installs what it needs just before `main`. In a process
+//! that never reaches `main`, a stack overflow would be a bare SIGSEGV. So the threads that ask for it get an alternate
+//! stack, and SIGSEGV and SIGBUS a handler that runs there: where the address lies in the thread's guard pages, it
+//! writes a line; in any case it gives the signal its default effect back and lets the instruction fail again.
 //!
 //! A program that has a handler of its own for these signals (a sanitizer, a virtual machine's) keeps it.
 #![expect(unsafe_code, reason = "sigaction, sigaltstack, and asking pthread where a stack lies")]
@@ -23,7 +23,7 @@ const FIRST_THREAD_SLACK: usize = 16 * 4096;
 struct Here {
     guard_start: usize,
     guard_end: usize,
-    /// What is written if it is hit.
+    /// The message if it is hit.
     message: &'static str,
 }
 
@@ -39,9 +39,9 @@ pub struct SignalStack {
     bytes: usize,
 }
 
-/// From now on, if the calling thread overflows its stack, `message` is written to standard error before the process dies
-/// of SIGSEGV or SIGBUS. For as long as the answer lives, which is `None` if the program handles these signals itself, or
-/// has a signal stack there.
+/// From now on, if the calling thread overflows its stack, `message` is written to standard error before the process
+/// dies of SIGSEGV or SIGBUS. For as long as the returned value lives; `None` if the program handles these signals
+/// itself, or the thread has a signal stack.
 #[must_use]
 pub fn tell_of_overflow(message: &'static str) -> Option<SignalStack> {
     static HANDLED: OnceLock<bool> = OnceLock::new();
@@ -73,7 +73,7 @@ fn handle(signal: c_int) -> bool {
 extern "C" fn overflowed(signal: c_int, info: *mut libc::siginfo_t, _: *mut c_void) {
     let here = HERE.get();
     // SAFETY: the kernel gives a live siginfo; write, signal and raise may be called in a handler, and the message is
-    // static. The address is one only where the signal is the kernel's, which a positive code says.
+    // static. There is an address only if the kernel sent the signal, which a positive code says.
     unsafe {
         let by_kernel = (*info).si_code > 0;
         if by_kernel && (here.guard_start..here.guard_end).contains(&((*info).si_addr() as usize)) {

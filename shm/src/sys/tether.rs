@@ -2,20 +2,21 @@
 //!
 //! # Protocol
 //!
-//! | End of | Says | Means |
+//! | End of | Event | Means |
 //! |---|---|---|
-//! | the server | a message | see the users |
-//! | | that it is closed | the server has ended, has run another program in its place, or has given the worker up |
-//! | the worker | a message | see the users |
-//! | | that it is closed | the process has ended, has run another program in its place, or has closed its descriptors |
+//! | the server | a message | see the users of this module |
+//! | | closed | the server has ended, has run another program in its place, or has given the worker up |
+//! | the worker | a message | see the users of this module |
+//! | | closed | the process has ended, has run another program in its place, or has closed its descriptors |
 //!
-//! A process descriptor says nothing of an exec, and a signal needs rights that the server may lose. Messages are
-//! kept apart (`SOCK_SEQPACKET`), and nothing here ever waits.
+//! A process descriptor says nothing of an exec, and a signal needs rights that the server may lose. The socket keeps
+//! messages apart (`SOCK_SEQPACKET`), and no call here blocks.
 //!
 //! # Crash
 //!
-//! A child forked from either process does not keep that one's end ([`unshared`](super::unshared)). One of a bare `clone`
-//! does, and while it lives the other side is not told. So it also watches the process descriptor, and the lease.
+//! A child forked from either process does not keep that process's end ([`unshared`](super::unshared)). A child of a
+//! bare `clone` keeps it, and while it lives the other side sees no end. So that side also watches the process
+//! descriptor, and the lease.
 #![expect(unsafe_code, reason = "socketpair, send and recv")]
 
 use super::birth::without_forks;
@@ -56,19 +57,19 @@ impl Control {
     }
 }
 
-/// What has come.
+/// What a read found.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Received {
-    /// What the other end has sent, whole.
+    /// A whole message of the other end.
     Message(Vec<u8>),
-    /// Nothing so far.
+    /// No message so far.
     Nothing,
     /// The other end is closed.
     Over,
 }
 
 impl Tether {
-    /// Two ends, close-on-exec: our own, and one to be given to a process that is started.
+    /// Two ends, close-on-exec: our own, and one for a process that we start.
     ///
     /// # Errors
     /// `EMFILE` and its like.
@@ -86,12 +87,12 @@ impl Tether {
         if unsafe { libc::socketpair(libc::AF_UNIX, kind, 0, ends.as_mut_ptr()) } != 0 {
             return Err(io::Error::last_os_error());
         }
-        // SAFETY: the call has just returned these descriptors, so nobody else owns them.
+        // SAFETY: the call has just returned these descriptors, so no other code owns them.
         let [one, other] = ends.map(|fd| File::from(unsafe { OwnedFd::from_raw_fd(fd) }));
         Ok([super::file::beyond_standard(one)?, super::file::beyond_standard(other)?])
     }
 
-    /// The end that a process was given at its start.
+    /// The end that a process got at its start.
     #[must_use]
     pub fn of(file: File) -> Self {
         Self(Unshared::adopt(file.into()))
@@ -104,10 +105,10 @@ impl Tether {
         Some((meta.dev(), meta.ino()))
     }
 
-    /// Sends a message; what is longer than [`MESSAGE_LIMIT`] is cut. Allowed after a fork.
+    /// Sends a message; cuts what is longer than [`MESSAGE_LIMIT`]. Allowed after a fork.
     ///
     /// # Errors
-    /// `EPIPE` if the other end is closed, `EAGAIN` if it does not fetch what it is sent.
+    /// `EPIPE` if the other end is closed, `EAGAIN` if it does not read its messages.
     pub fn send(&self, message: &[u8]) -> io::Result<()> {
         let message = &message[..message.len().min(MESSAGE_LIMIT)];
         let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;

@@ -1,21 +1,21 @@
 //! Descriptors that forked children do not keep.
 //!
-//! A child has a copy of each descriptor, and with it shares the open file: its locks live as long as the last copy,
-//! a socket does not hang up, a pipe has no end. `O_CLOEXEC` is of no use to a child that never execs: a daemon whose
-//! parent leaves, a crash reporter, a helper of a library. What others take for a sign of this process's life, or
-//! will take for a sign of its death, must be its own.
+//! A child has a copy of each descriptor, and with it shares the open file: its locks live as long as the last copy, a
+//! socket does not hang up, a pipe has no end. `O_CLOEXEC` is of no use to a child that never execs: a daemon whose
+//! parent leaves, a crash reporter, a helper of a library. A descriptor by which other processes see this one's life or
+//! death must be its own.
 //!
 //! # Protocol
 //!
 //! Each such descriptor is listed in a table that a signal handler could read. In a child made by `fork` a
 //! [hook](super::birth::run_in_children) closes them all before anything else runs. A descriptor is opened and listed
-//! while no fork goes on ([`without_forks`]); else it is opened again.
+//! while no fork is in progress ([`without_forks`]); else it is opened again.
 //!
-//! A child of `_Fork` or of a bare `clone` keeps its copies, until it drops what has them, execs, or ends.
+//! A child of `_Fork` or of a bare `clone` keeps its copies, until it drops their owners, execs, or ends.
 //!
 //! | Row | Means | Left by, to |
 //! |---|---|---|
-//! | FREE | nobody's | who lists a descriptor → it |
+//! | FREE | unused | the thread that lists a descriptor → it |
 //! | a descriptor | open | its owner's drop → FREE; the hook, in a child → CLOSED |
 //! | CLOSED | closed in this child; its owner, a copy of the parent's, may still be dropped | that drop → FREE |
 
@@ -32,7 +32,7 @@ use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
 const FREE: i32 = -1;
 const CLOSED: i32 = -2;
 
-/// A row of the table: never freed, used again.
+/// A row of the table: never freed, reused.
 struct Row {
     descriptor: AtomicI32,
     next: Option<&'static Row>,
@@ -67,7 +67,7 @@ fn list(descriptor: i32) -> &'static Row {
         match ROWS.compare_exchange(last, row, Ordering::AcqRel, Ordering::Acquire) {
             // SAFETY: it was made above, and is never freed from now on.
             Ok(_) => return unsafe { &*row },
-            // SAFETY: it was made above, and nobody else has seen it.
+            // SAFETY: it was made above, and no other thread has seen it.
             Err(_) => new = unsafe { Box::from_raw(row) },
         }
     }
@@ -78,8 +78,8 @@ fn close_all() {
     for row in rows() {
         let descriptor = row.descriptor.load(Ordering::Acquire);
         if descriptor >= 0 {
-            row.descriptor.store(CLOSED, Ordering::Release); // no other thread is there
-            // SAFETY: the child's copy of what its parent listed; whose owner finds it CLOSED.
+            row.descriptor.store(CLOSED, Ordering::Release); // a forked child has one thread
+            // SAFETY: the child's copy of a descriptor that its parent listed; the owner finds it CLOSED.
             unsafe { libc::close(descriptor) };
         }
     }
@@ -92,7 +92,7 @@ pub struct Unshared {
 }
 
 impl Unshared {
-    /// What `open` opens, close-on-exec. It may be called more than once; what it opened before is closed then.
+    /// What `open` opens, close-on-exec. `open` may be called more than once; what it opened before is closed then.
     ///
     /// # Errors
     /// Those of `open`.
@@ -108,7 +108,7 @@ impl Unshared {
         without_forks(|| open().map(|(one, other)| (Self::list(one), Self::list(other))))
     }
 
-    /// A descriptor that was open before: of no use where another thread may have forked since it was opened.
+    /// A descriptor that was open before: no protection if another thread may have forked since.
     #[must_use]
     pub fn adopt(descriptor: OwnedFd) -> Self {
         Self::list(descriptor)
@@ -131,7 +131,7 @@ impl Unshared {
     /// `EBADF` in a forked child.
     pub fn file(&self) -> io::Result<ManuallyDrop<File>> {
         match self.as_raw_fd() {
-            // SAFETY: it is open as long as `self` is, and is not closed by what is given.
+            // SAFETY: it is open as long as `self` lives, and the returned value does not close it.
             descriptor @ 0.. => Ok(ManuallyDrop::new(unsafe { File::from_raw_fd(descriptor) })),
             _ => Err(io::Error::from_raw_os_error(libc::EBADF)),
         }
@@ -149,7 +149,7 @@ impl Drop for Unshared {
     fn drop(&mut self) {
         let descriptor = self.row.descriptor.swap(FREE, Ordering::AcqRel);
         if descriptor >= 0 {
-            // SAFETY: it was listed by this, or by what this is a copy of; nobody else closes it.
+            // SAFETY: it was listed by this value, or by the one that this is a copy of; no other code closes it.
             unsafe { libc::close(descriptor) };
         }
     }
@@ -178,7 +178,7 @@ mod tests {
             0 => {
                 drop(hold);
                 let closed = writer.as_raw_fd() < 0 && writer.file().is_err() && !writer.is_ours();
-                // A number that came free is another file's by now: dropping must not close it.
+                // Another file has the freed number by now: dropping must not close it.
                 let other = File::open("/dev/null").unwrap();
                 drop(writer);
                 let kept = other.metadata().is_ok();
