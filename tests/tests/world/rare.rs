@@ -40,7 +40,7 @@ fn the_end_of_a_child_that_other_code_waited_for_is_unknown() {
         let (mut program, _workers) = Program::start_ready(&name, &gate, &options);
         for number in 1..4 {
             let line = of_killed(&mut program, &gate, number);
-            assert!(line.contains("signal 9") || line.contains("how it ended is not known"), "{line}");
+            assert!(line.contains("signal 9") || line.contains("exit status is lost"), "{line}");
             assert!(!line.contains("code 0"), "{line}");
         }
         assert_serves_and_ends(program, &gate, &name);
