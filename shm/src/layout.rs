@@ -1,4 +1,4 @@
-//! The byte layout of a segment: what lies where, and how large everything is.
+//! The byte layout of a segment: the offset and size of each part.
 //!
 //! # Layout
 //!

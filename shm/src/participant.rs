@@ -242,7 +242,7 @@ impl Entry {
 
     /// The server prepares a new incarnation; returns its token. The former one, if any, is dead.
     pub fn prepare(&self, index: u32) -> Token {
-        // The index is ours; of what lies there only the epoch is taken.
+        // The index is ours; only the epoch comes from the entry.
         let token = Token::new(index, self.token().map_or(0, Token::epoch) + 1);
         if self.life() != Life::Vacant {
             self.restarts.fetch_add(1, Ordering::Relaxed); // Relaxed: for reports
@@ -363,8 +363,8 @@ fn is_taken(error: &io::Error) -> bool {
 }
 
 impl Lease {
-    /// No link is followed, no pipe waited for, and what is created did not exist: so `fs.protected_regular`
-    /// and its like have nothing to decide.
+    /// Opening follows no link and waits for no pipe, and creates only a new file: so `fs.protected_regular` and its
+    /// like have nothing to decide.
     fn options() -> OpenOptions {
         let mut options = OpenOptions::new();
         let flags = libc::O_NOFOLLOW | libc::O_CLOEXEC | libc::O_NONBLOCK;
@@ -439,7 +439,7 @@ impl Lease {
         loop {
             let made = Self::create(path)?;
             crash_point!("lease.created");
-            // Opened once more, as what forked children do not keep.
+            // Opened once more, as a descriptor that forked children do not keep.
             let made = match made {
                 Some(file) => {
                     Self::open_existing(path, user).inspect_err(|_| sys::file::remove_made(path, &file))?

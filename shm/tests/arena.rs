@@ -253,7 +253,7 @@ fn a_task_cancelled_after_its_outcome_is_freed_by_its_caller() {
 }
 
 #[test]
-#[should_panic(expected = "somebody waits for task 0")]
+#[should_panic(expected = "a caller waits for task 0")]
 fn a_task_that_a_caller_waits_for_is_not_discarded() {
     let f = Fixture::new();
     f.send(0, f.client(), b"");

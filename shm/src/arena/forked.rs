@@ -273,7 +273,7 @@ impl<'a> Join<'a> {
         self.parent.task
     }
 
-    /// How many workers have died with it in their hands.
+    /// How many workers have died while they worked on it.
     #[must_use]
     pub fn attempt(&self) -> u8 {
         self.parent.state.attempt()

@@ -295,7 +295,7 @@ impl Segment {
     /// Writes everything into the zeroed pages, the magic last.
     ///
     /// # Errors
-    /// If another process has written over the plan when it is read back.
+    /// If another process has written over the plan before it is read back.
     fn initialise(&mut self, spec: &Spec) -> Result<(), CreateError> {
         let mut blob = 0_u64;
         let mut put = |bytes: &[u8]| {

@@ -58,7 +58,7 @@ impl<'a> Node<'a> {
     #[inline]
     #[must_use]
     pub fn habit(&self) -> u64 {
-        self.lines.head.habit.load(Ordering::Relaxed) // Relaxed: a value of any moment will do
+        self.lines.head.habit.load(Ordering::Relaxed) // Relaxed: a value of any moment serves
     }
 
     /// Writes what [`habit`](Self::habit) returns.

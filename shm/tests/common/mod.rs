@@ -304,7 +304,7 @@ impl Fixture {
         self.bytes.write_all_at(bytes, at).unwrap();
     }
 
-    /// The line of a task whose in-line place begins with `payload`.
+    /// The line of a task whose in-line buffer begins with `payload`.
     pub fn line_of(&self, payload: &[u8]) -> TaskLine<'_> {
         TaskLine { fixture: self, start: self.find(payload) - 32 }
     }
