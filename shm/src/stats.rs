@@ -1,7 +1,7 @@
 //! Single-writer statistics of a worker: any process can read them live, without slowing the writer.
 //!
 //! Each counter has one writer, the worker; so adding is a load and a store, no locked instruction. A reader may see
-//! counters of two moments, a few batches apart.
+//! counters of two moments, and so somewhat more items than the batches could hold.
 //!
 //! Counters are declared once, in the table below. Their atomics, snapshots, sums over workers, the names and columns
 //! of reports and their part of the segment's fingerprint follow from that.
