@@ -50,7 +50,7 @@ const BLOCKS_LIMIT: u64 = (1 << 27) - 1;
 /// numbers of that width.
 pub const PAYLOAD_LIMIT: u64 = 1 << 31;
 /// How many forks, and how many switches, a plan can have.
-pub const JUNCTION_LIMIT: u32 = 1 << 12;
+pub(crate) const JUNCTION_LIMIT: u32 = 1 << 12;
 /// How many items a batch can have.
 pub const BATCH_SIZE_LIMIT: u32 = 1 << 20;
 /// The longest wait of a batch: an hour.
@@ -137,7 +137,7 @@ impl Shape {
     /// Cells of each ring: at most one task of each request is in a ring, and at most once (`plan`), so a ring of the
     /// next power of two *above* the number of requests is never full.
     #[must_use]
-    pub fn ring_cells(&self) -> u64 {
+    pub(crate) fn ring_cells(&self) -> u64 {
         (u64::from(self.requests) + 1).next_power_of_two()
     }
 
@@ -234,7 +234,7 @@ in_segment! {
 }
 
 /// The longest name of a segment.
-pub const NAME_LIMIT: usize = 64;
+pub(crate) const NAME_LIMIT: usize = 64;
 
 in_segment! {
     /// The numbers of a node, which its workers read: the same struct in the plan and in the segment. Fields that

@@ -215,14 +215,14 @@ impl State {
     /// Whether the caller wants its bit of the completions set.
     #[inline]
     #[must_use]
-    pub fn wants_notice(self) -> bool {
+    pub(crate) fn wants_notice(self) -> bool {
         self.0 & NOTIFY != 0
     }
 
     /// Whether the request's time is limited.
     #[inline]
     #[must_use]
-    pub fn has_deadline(self) -> bool {
+    pub(crate) fn has_deadline(self) -> bool {
         self.0 & DEADLINE != 0
     }
 
@@ -236,7 +236,7 @@ impl State {
     /// it may have died before the wake.
     #[inline]
     #[must_use]
-    pub fn may_have_sleeper(self) -> bool {
+    pub(crate) fn may_have_sleeper(self) -> bool {
         self.is_waiting() || self.phase() == Some(Phase::Done)
     }
 

@@ -32,11 +32,11 @@ use std::time::Instant;
 /// Names the page of a process, and the role that the process has in it: `role:path`.
 pub const VARIABLE: &str = "RINGMILL_CRASH";
 /// How many roles a page tells apart.
-pub const ROLE_LIMIT: usize = 32;
+pub(crate) const ROLE_LIMIT: usize = 32;
 /// How many points there can be, those of all crates together.
 pub const POINT_LIMIT: usize = 512;
 /// How many points can be armed at once.
-pub const SLOTS: usize = 4;
+pub(crate) const SLOTS: usize = 4;
 
 /// A point between two writes: its name, and what has been written when a process passes it, and what not.
 #[derive(Debug, Clone, Copy)]

@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 /// The prefix of the files of named segments.
-pub const NAME_PREFIX: &str = "ringmill-";
+pub(crate) const NAME_PREFIX: &str = "ringmill-";
 /// The rights of a segment's file: its user's alone. `shared_memory` gives the same, less the umask's.
 pub(super) const MODE: u32 = 0o600;
 /// Where named segments lie.

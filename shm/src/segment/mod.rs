@@ -37,7 +37,7 @@ mod stale;
 pub use crate::bell::{Awaiting, SharedBell};
 pub use attach::{AttachError, NotASegment};
 pub use create::{CreateError, NodeSpec, Spec};
-pub use location::{Location, NAME_PREFIX, NAMED_DIRECTORY, NameError};
+pub use location::{Location, NAMED_DIRECTORY, NameError};
 pub use node::{Node, NodeInfo};
 pub use stale::{Found, Removed, is_live, list, remove_if_stale};
 

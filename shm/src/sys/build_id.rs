@@ -43,7 +43,7 @@ impl BuildId {
 
     /// The build of an executable without a note, or one that may be run but not read.
     #[must_use]
-    pub fn of_file_facts(meta: &Metadata) -> Self {
+    pub(crate) fn of_file_facts(meta: &Metadata) -> Self {
         Self(format!("file.{}.{}.{}.{}", meta.len(), meta.mtime(), meta.mtime_nsec(), meta.ino()))
     }
 

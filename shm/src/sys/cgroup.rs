@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// The group, this process's own or one above it, that has the least memory left.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MemoryLimit {
+pub(crate) struct MemoryLimit {
     /// The group's directory.
     pub group: PathBuf,
     /// What all its processes may use together.
@@ -17,7 +17,7 @@ pub struct MemoryLimit {
 
 /// The tightest limit on this process's memory; `None` if there is none, or it is unknown.
 #[must_use]
-pub fn memory_limit() -> Option<MemoryLimit> {
+pub(crate) fn memory_limit() -> Option<MemoryLimit> {
     let read = |path: &str| std::fs::read_to_string(path).ok();
     let (mounts, groups) = (read("/proc/self/mountinfo")?, read("/proc/self/cgroup")?);
     let swap_bytes = read("/proc/meminfo").and_then(|text| field(&text, "SwapFree:")).unwrap_or(0) * 1024;

@@ -61,7 +61,7 @@ pub enum Kind {
 impl Kind {
     /// Sizes of files are multiples of this.
     #[must_use]
-    pub fn granule_bytes(self) -> u64 {
+    pub(crate) fn granule_bytes(self) -> u64 {
         match self {
             Self::Huge { page_bytes } => page_bytes.max(1),
             _ => 1,
@@ -70,7 +70,7 @@ impl Kind {
 
     /// Whether the blocks of a file say how many of its pages it has.
     #[must_use]
-    pub fn counts_blocks(self) -> bool {
+    pub(crate) fn counts_blocks(self) -> bool {
         matches!(self, Self::Memory | Self::Other)
     }
 }
@@ -79,7 +79,7 @@ impl Kind {
 ///
 /// # Errors
 /// What opening it, or `fstatfs`, says.
-pub fn kind_at(directory: &Path) -> io::Result<Kind> {
+pub(crate) fn kind_at(directory: &Path) -> io::Result<Kind> {
     kind_of(&File::open(directory)?)
 }
 
@@ -124,7 +124,7 @@ pub fn available_bytes(path: &Path) -> io::Result<Option<u64>> {
 
 /// Bytes of free huge pages of this size that no mapping has reserved; `None` if the system does not say.
 #[must_use]
-pub fn free_huge_bytes(page_bytes: u64) -> Option<u64> {
+pub(crate) fn free_huge_bytes(page_bytes: u64) -> Option<u64> {
     let read = |name: &str| {
         let path = format!("/sys/kernel/mm/hugepages/hugepages-{}kB/{name}", page_bytes / 1024);
         std::fs::read_to_string(path).ok()?.trim().parse::<u64>().ok()
@@ -138,7 +138,7 @@ pub fn free_huge_bytes(page_bytes: u64) -> Option<u64> {
 /// How large this process may make a file, if that is limited. The kernel sends SIGXFSZ to a process that makes one
 /// larger, which ends it: so ask first.
 #[must_use]
-pub fn size_limit_bytes() -> Option<u64> {
+pub(crate) fn size_limit_bytes() -> Option<u64> {
     let mut limit = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
     // SAFETY: a live structure to fill.
     unsafe { libc::getrlimit(libc::RLIMIT_FSIZE, &raw mut limit) };
@@ -215,7 +215,7 @@ pub fn take_over(fd: i32, file_number: u64) -> Option<File> {
 ///
 /// # Errors
 /// What the system says: this process may have lost the right meanwhile.
-pub fn remove_from(directory: &File, name: &OsStr, file: &File) -> io::Result<bool> {
+pub(crate) fn remove_from(directory: &File, name: &OsStr, file: &File) -> io::Result<bool> {
     let name = std::ffi::CString::new(name.as_bytes())?;
     match identity_at(directory, &name) {
         Ok(found) if found == identity(file)? => {}
@@ -268,7 +268,7 @@ fn identity(file: &File) -> io::Result<(u64, u64)> {
 }
 
 /// Removes a file that this process has just made, unless another file has its name by now.
-pub fn remove_made(path: &Path, file: &File) {
+pub(crate) fn remove_made(path: &Path, file: &File) {
     let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else { return };
     let removed = match File::open(directory) {
         Ok(directory) => remove_from(&directory, name, file).map(drop),
@@ -306,7 +306,7 @@ pub fn try_lock_byte(file: &impl AsRawFd, byte: u32) -> io::Result<()> {
 }
 
 /// Gives back the lock of one byte.
-pub fn unlock_byte(file: &impl AsRawFd, byte: u32) {
+pub(crate) fn unlock_byte(file: &impl AsRawFd, byte: u32) {
     let lock = byte_lock(libc::F_UNLCK, byte);
     // SAFETY: as above. Unlocking cannot fail on an open descriptor.
     unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &raw const lock) };
@@ -324,7 +324,7 @@ pub fn unlock_all(file: &impl AsRawFd) {
 ///
 /// # Errors
 /// What `fcntl` says; nothing is known then.
-pub fn byte_is_locked(file: &impl AsRawFd, byte: u32) -> io::Result<bool> {
+pub(crate) fn byte_is_locked(file: &impl AsRawFd, byte: u32) -> io::Result<bool> {
     let mut lock = byte_lock(libc::F_WRLCK, byte);
     // SAFETY: the descriptor is open, `lock` is a live flock for the call to fill.
     if unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_GETLK, &raw mut lock) } != 0 {

@@ -276,7 +276,7 @@ pub fn signal_is_default(signal: i32) -> bool {
 }
 
 /// A signal handler, called with the signal. It does only what a signal handler may, and leaves `errno` as it was.
-pub type SignalHandler = extern "C" fn(libc::c_int);
+pub(crate) type SignalHandler = extern "C" fn(libc::c_int);
 
 /// Installs `handler` for a signal: on the alternate stack, if the thread has one, and with interrupted calls resumed,
 /// as for the handlers of other libraries.
@@ -363,7 +363,7 @@ pub fn user_id() -> u32 {
 ///
 /// # Errors
 /// `EPERM` if this process may not become that user; `body` has not run then.
-pub fn on_files_as<T>(user: u32, group: u32, body: impl FnOnce() -> T) -> io::Result<T> {
+pub(crate) fn on_files_as<T>(user: u32, group: u32, body: impl FnOnce() -> T) -> io::Result<T> {
     /// Gives the rights back, also if `body` panics.
     struct Former(u32, u32);
     impl Drop for Former {

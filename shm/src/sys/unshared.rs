@@ -100,14 +100,6 @@ impl Unshared {
         without_forks(|| open().map(Self::list))
     }
 
-    /// Both ends of what `open` opens.
-    ///
-    /// # Errors
-    /// Those of `open`.
-    pub fn open_pair(mut open: impl FnMut() -> io::Result<(OwnedFd, OwnedFd)>) -> io::Result<(Self, Self)> {
-        without_forks(|| open().map(|(one, other)| (Self::list(one), Self::list(other))))
-    }
-
     /// A descriptor that was open before: no protection if another thread may have forked since.
     #[must_use]
     pub fn adopt(descriptor: OwnedFd) -> Self {
