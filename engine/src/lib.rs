@@ -156,6 +156,7 @@ pub mod cpu {
 pub mod __private {
     pub use crate::host::begin;
     pub use crate::host::registry::{InitEntry, ListedType, Note};
+    pub use crate::wire::travels;
 
     /// The functions that read bytes of other processes, for tests that give them any bytes.
     pub mod hostile {

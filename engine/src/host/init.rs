@@ -87,6 +87,10 @@ extern "C" fn guard(_: c_int, _: *const *const c_char, _: *const *const c_char) 
 #[macro_export]
 macro_rules! init {
     ($($worker:ty),+ $(,)?) => {
+        $(
+            const _: () = $crate::__private::travels::<<$worker as $crate::BatchWorker>::In>();
+            const _: () = $crate::__private::travels::<<$worker as $crate::BatchWorker>::Out>();
+        )+
         const _: () = {
             extern "C" fn ringmill_init(
                 argc: ::core::ffi::c_int,

@@ -84,6 +84,14 @@ pub type Explainer<'a> = LowValidator<'a, Failure>;
 /// travels::<Image>();
 /// travels::<Vec<String>>();
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot travel to a worker: it is no ringmill `Payload`",
+    label = "not a `Payload`",
+    note = "a type of your own derives `ringmill::rkyv::{{Archive, Serialize, Deserialize}}` (rkyv's, not serde's), with \
+            the attribute `#[rkyv(crate = ringmill::rkyv)]`",
+    note = "a payload owns all that it holds: `String` in place of `&str`, `Vec<T>` in place of `&[T]`, and no `Rc` or \
+            `Arc` within; see the guide, chapter 3"
+)]
 pub trait Payload:
     Archive<
         Archived: Portable
@@ -96,6 +104,8 @@ pub trait Payload:
 {
 }
 
+// So that the compiler says the above, and not what it misses of rkyv.
+#[diagnostic::do_not_recommend]
 impl<T> Payload for T where
     T: Archive<
             Archived: Portable
@@ -107,6 +117,9 @@ impl<T> Payload for T where
         + 'static
 {
 }
+
+/// Has the compiler say what [`Payload`] asks for: about an associated type it names only what it misses of rkyv.
+pub const fn travels<T: Payload>() {}
 
 /// A buffer in the segment as a serialiser's writer. Bytes that do not fit are counted, not written, so that one pass
 /// tells how large the payload is.

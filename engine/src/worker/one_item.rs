@@ -195,6 +195,9 @@ macro_rules! make_worker {
         #[derive(Debug)]
         $vis struct $name;
 
+        const _: () = $crate::__private::travels::<$in>();
+        const _: () = $crate::__private::travels::<$out>();
+
         impl $crate::Worker for $name {
             type Config = ();
             type In = $in;
