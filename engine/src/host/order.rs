@@ -22,7 +22,7 @@ use std::time::Duration;
 /// users can see the environment of a process.
 pub(crate) const VARIABLE: &str = "RINGMILL_WORKER";
 /// The version of the orders that this program gives and follows: a new number for each change of [`Order`].
-pub(crate) const ORDER_VERSION: u32 = 2;
+pub(crate) const ORDER_VERSION: u32 = 3;
 
 /// What a worker's process needs to know at its start.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -110,7 +110,6 @@ pub(crate) enum OrderError {
 #[serde(deny_unknown_fields)]
 struct Written {
     version: u32,
-    #[serde(rename = "place")]
     row: u32,
     tokens: Vec<u32>,
     wait: WrittenWait,
@@ -275,13 +274,13 @@ mod tests {
         let text = order.to_text();
         let why = |text: &str| Order::parse(OsStr::new(text)).unwrap_err().to_string();
         for (part, other, said) in [
-            ("\"version\":2", "\"version\":3", "version 3, and this program follows those of version 2"),
-            ("\"version\":2", "\"version\":3,\"more\":[]", "version 3, and this program follows"),
-            ("\"version\":2", "\"version\":-1", "cannot be read"),
-            ("\"version\":2,", "", "missing field `version`"),
-            ("\"version\":2", "\"version\":2,\"more\":[]", "unknown field `more`"),
-            ("\"place\":3", "\"place\":0", "no worker has that row"),
-            ("\"place\":3", "\"place\":4294967295", "no worker has that row"),
+            ("\"version\":3", "\"version\":4", "version 4, and this program follows those of version 3"),
+            ("\"version\":3", "\"version\":4,\"more\":[]", "version 4, and this program follows"),
+            ("\"version\":3", "\"version\":-1", "cannot be read"),
+            ("\"version\":3,", "", "missing field `version`"),
+            ("\"version\":3", "\"version\":3,\"more\":[]", "unknown field `more`"),
+            ("\"row\":3", "\"row\":0", "no worker has that row"),
+            ("\"row\":3", "\"row\":4294967295", "no worker has that row"),
             ("\"Park\"", "\"Never\"", "unknown variant `Never`"),
             ("\"a\"", "\"\"", "no segment has that name"),
             ("\"build\":null", "\"build\":\"a/b\"", "the build is not a build id"),

@@ -246,11 +246,11 @@ fn write_the_seeds() {
     for (name, text) in [
         (
             "order",
-            r#"{"version":2,"place":3,"tokens":[3073,4098],"wait":"Park","origin":{"pid":42,"began":7,"lease":1},"descriptors":null,"build":null,"name":"app","segment":"name"}"#,
+            r#"{"version":3,"row":3,"tokens":[3073,4098],"wait":"Park","origin":{"pid":42,"began":7,"lease":1},"descriptors":null,"build":null,"name":"app","segment":"name"}"#,
         ),
         (
             "order-spin",
-            r#"{"version":2,"place":1,"tokens":[1025],"wait":{"Spin":{"secs":0,"nanos":7000}},"origin":{"pid":42,"began":7,"lease":1},"descriptors":[{"number":3,"file":1},{"number":4,"file":2},{"number":5,"file":3},{"number":6,"file":4}],"build":"ab01","name":"","segment":"/dev/shm/segment"}"#,
+            r#"{"version":3,"row":1,"tokens":[1025],"wait":{"Spin":{"secs":0,"nanos":7000}},"origin":{"pid":42,"began":7,"lease":1},"descriptors":[{"number":3,"file":1},{"number":4,"file":2},{"number":5,"file":3},{"number":6,"file":4}],"build":"ab01","name":"","segment":"/dev/shm/segment"}"#,
         ),
         ("name", "a.b-c_d"),
         ("path", "/tmp/x:y"),
