@@ -373,6 +373,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "two million requests, and no memory of interest")]
     fn batches_of_requests_at_random_are_as_large_as_with_the_wait_stated() {
         let ms = |n: u64| move |items: u64| n * 1_000_000 + items * 10_000;
         for (per_s, busy_ms) in
