@@ -58,7 +58,7 @@ def run(*command):
             printed = process.stdout.read()
         except BaseException:
             os.killpg(process.pid, signal.SIGKILL)
-            # Ends when the last process of that group has let go of it: then nobody writes into the folder.
+            # Ends when the last process of that group has closed it: then no process writes into the folder.
             process.stdout.read()
             raise
     if process.returncode != 0:

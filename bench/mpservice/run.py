@@ -36,7 +36,7 @@ PR_SET_PDEATHSIG = 1
 
 
 class Payload:
-    """What questions and answers of so many bytes look like."""
+    """Questions and answers of a given size in bytes."""
 
     def __init__(self, payload_bytes):
         words, rest = divmod(payload_bytes, WORD_BYTES)
@@ -151,7 +151,7 @@ def main():
     with Server(servlet, capacity=arguments.window) as server:
         client = Client(server, Payload(arguments.payload_bytes))
         say(ready=True, mpservice=version("mpservice"), python=platform.python_version())
-        # Whoever gives the commands may end while one is carried out.
+        # The process that gives the commands may end while one is carried out.
         with suppress(BrokenPipeError):
             serve_commands(sys.stdin, client, say)
 

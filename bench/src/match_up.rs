@@ -73,7 +73,7 @@ impl Outcome {
         self.rows_with(job, |_, _, row| row)
     }
 
-    /// The same with more figures, which `more` adds to the row of a contestant in a regime.
+    /// As [`rows`](Self::rows), with more figures, which `more` adds to the row of a contestant in a regime.
     pub fn rows_with(&self, job: &str, more: impl Fn(&Standing, Regime, Row) -> Row) -> Vec<Row> {
         self.rows_of(job, |standing, regime, row| {
             Some(more(standing, regime, standing.with_ratio(row, regime)?))

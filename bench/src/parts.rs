@@ -15,13 +15,13 @@ use crate::Error;
 /// Tasks of the segment.
 pub const TASKS: u32 = 1024;
 
-/// Who asks.
+/// The side that asks.
 #[inline]
 pub fn client(segment: &Segment) -> Client<'_> {
     act(segment, Token::SERVER).client()
 }
 
-/// Who answers.
+/// The side that answers.
 ///
 /// # Panics
 /// Not.
@@ -84,7 +84,7 @@ pub fn segment(name: &str) -> Result<Segment, Error> {
     segment_with(name, Vec::new())
 }
 
-/// The same with blocks of these classes.
+/// A segment as of [`segment`], with blocks of these classes.
 ///
 /// # Errors
 ///

@@ -228,7 +228,7 @@ fn batches_are_as_full_as_is_told() {
 }
 
 #[test]
-fn says_that_nobody_has_a_part() {
+fn says_that_no_peer_has_a_part() {
     if !two_cpus() {
         return;
     }
@@ -398,7 +398,7 @@ fn nothing_stays_behind(peer: &str) {
         let entries = std::fs::read_dir(directory).unwrap();
         entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
     };
-    // Its state and who started it.
+    // Its state and its parent.
     let stat = |pid: i32| -> Option<(String, i32)> {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         let mut words = stat.rsplit_once(") ")?.1.split(' ');

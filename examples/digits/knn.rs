@@ -154,7 +154,7 @@ mod tests {
     use super::*;
     use crate::data::{self, Image};
 
-    /// The same by the book: whole-number distances, all of them, sorted.
+    /// The label by the book: whole-number distances to all known examples, sorted.
     fn by_the_book(known: &[Digit], image: &Image) -> u8 {
         let mut near: Vec<(i32, usize)> = known
             .iter()

@@ -84,12 +84,12 @@ impl Setup {
         }
     }
 
-    /// The same with one worker.
+    /// This setup with one worker.
     fn one(&self) -> Self {
         Self { cpus: self.cpus[..1].to_vec(), ..self.clone() }
     }
 
-    /// The same with one worker, in batches of one.
+    /// This setup with one worker, in batches of one.
     fn unbatched(&self) -> Self {
         Self { batch_size: 1, batch_wait: Duration::ZERO, ..self.one() }
     }

@@ -7,8 +7,8 @@
 //!   the scheduler's. A batch takes 1 ms + n * 10 µs.
 //! - *One worker, a piled-up queue.* It has the CPU for itself and burns it, so every microsecond that bringing a batch
 //!   and its answers costs is missing in the throughput. A batch takes 100 µs + n * 1 µs.
-//! - *Four workers, requests that arrive at random.* Now it matters who makes batches. With the reader lock one worker
-//!   at a time does, and gets all that arrives while it waits for more; without it, all workers that are free share
+//! - *Four workers, requests that arrive at random.* Now it matters which workers make batches. With the reader lock one
+//!   worker at a time does, and gets all that arrives while it waits for more; without it, all workers that are free share
 //!   that, so each batch is smaller, and a is paid more often.
 //!
 //! `device` is the throughput of the devices with full batches and without a queue: its loss is the time that the system takes

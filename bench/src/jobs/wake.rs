@@ -3,7 +3,7 @@
 //! One caller blocks in each call. Calls are due at random, as in `latency`; one whose turn comes late goes at once. In
 //! the gaps the caller sleeps, by a timer that ends a little early, and spins for the rest; neither counts. What is
 //! measured is the call alone, its CPU time on the caller's side, and all CPU time of the partner, which waits in calls
-//! and in gaps. Both sides wait alike: they spin for so long, then sleep.
+//! and in gaps. Both sides wait alike: they spin for the given time, then sleep.
 //!
 //! `futex` never spins: its round trip is the least that waking and being woken costs, and its CPU time is what that
 //! takes.

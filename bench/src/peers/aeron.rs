@@ -108,7 +108,7 @@ impl<const WORDS: usize> Aeron<WORDS> {
         Ok(Self { who, ends, process, room })
     }
 
-    /// The same for who takes answers one by one.
+    /// This contestant with a client that takes answers one by one.
     ///
     /// Taken as they come, up to `MESSAGES_PER_LOOK` at once, a stream's items take about a tenth less time.
     pub fn one_by_one(self) -> Processes<Ends, WORDS> {

@@ -1,7 +1,7 @@
 //! Crossbeam channels that sleep while there is nothing to receive: any number of calling threads and workers.
 //!
 //! One channel of questions that all workers take from, and one of answers for each caller. With several threads on one
-//! CPU polling would be pure loss. A question says who asks and which item it is, because several workers do not keep
+//! CPU polling would be pure loss. A question says which caller asks and which item it is, because several workers do not keep
 //! the order; the caller puts the answers into order again.
 
 use std::thread::{self, JoinHandle};

@@ -1,7 +1,7 @@
 //! A pair of rtrb rings with their batching interface: many items move with one store of an index.
 //!
-//! The same rings as in [`rtrb`](super::rtrb), for the job that can profit: `call` has only one item in
-//! progress, and a chunk of one costs more than the push and the pop there.
+//! The rings are those of [`rtrb`](super::rtrb). Only `stream` can profit: `call` has one item in progress, and a chunk of
+//! one costs more than a push and a pop.
 
 use std::hint;
 

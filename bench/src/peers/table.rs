@@ -168,7 +168,7 @@ pub(super) static PEERS: [Row; 23] = [
     },
     Row {
         name: "ringmill-loan",
-        what: "The same with inputs that are written into the segment, not copied there; in `bulk`",
+        what: "ringmill with inputs that are written into the segment, not copied there; in `bulk`",
         needs: Needs::Nothing,
         // A loan is sent by a call that waits.
         points: |_, point| point.window == 1,
@@ -186,7 +186,7 @@ pub(super) static PEERS: [Row; 23] = [
     },
     Row {
         name: "rtrb-chunks",
-        what: "The same rings in chunks, their batching interface; nothing to gain in `call`",
+        what: "rtrb's rings with their batching interface, in chunks; nothing to gain in `call`",
         needs: Needs::Nothing,
         points: streams_only,
         starts: items!(|_, point, cpus, WORDS| rtrb_chunks::RtrbChunks::<WORDS>::start(point, cpus)),
@@ -253,7 +253,7 @@ pub(super) static PEERS: [Row; 23] = [
     },
     Row {
         name: "pipe-polled",
-        what: "The same pipes, polled",
+        what: "Pipes between two processes that poll",
         needs: Needs::Nothing,
         points: one_to_one,
         starts: polled!(|who, point, cpus, WORDS| bytes::start_pipes::<WORDS, false>(who, point, cpus)),
@@ -267,7 +267,7 @@ pub(super) static PEERS: [Row; 23] = [
     },
     Row {
         name: "unix-socket-polled",
-        what: "The same sockets, polled",
+        what: "Unix stream sockets between two processes that poll",
         needs: Needs::Nothing,
         points: one_to_one,
         starts: polled!(|who, point, cpus, WORDS| bytes::start_sockets::<WORDS, false>(who, point, cpus)),
@@ -287,7 +287,7 @@ pub(super) static PEERS: [Row; 23] = [
     },
     Row {
         name: "iceoryx2-rr-wide",
-        what: "The same with as many active requests as the window has; nothing to gain in `call`",
+        what: "iceoryx2's request-response with as many active requests as the window has; nothing to gain in `call`",
         needs: Needs::Rivals,
         // The time an item takes grows with the window, to 17 µs with this one.
         points: |job, point| streams_only(job, point) && window_up_to(1024, job, point),
@@ -331,7 +331,7 @@ pub(super) static PEERS: [Row; 23] = [
     },
     Row {
         name: "tonic-bidi",
-        what: "The same with one call that streams in both directions",
+        what: "tonic with one call that streams in both directions",
         needs: Needs::Rivals,
         points: one_to_one,
         starts: with!("rivals", items!(|who, _, cpus, WORDS| tonic::Bidi::<WORDS>::start(who, cpus))),
@@ -345,7 +345,7 @@ pub(super) static PEERS: [Row; 23] = [
     },
     Row {
         name: "mpservice-batch",
-        what: "The same with batches of up to 100",
+        what: "mpservice with batches of up to 100",
         needs: Needs::Python,
         points: |job, point| window_up_to(mpservice::WIDEST_WINDOW, job, point),
         starts: items!(|who, point, cpus, WORDS| mpservice::Mpservice::start(who, 100, point, cpus)),

@@ -75,11 +75,11 @@ const CHAPTERS: [Chapter; 10] = [
     Chapter {
         job: "wake",
         heading: "Sleeping and waking",
-        text: "Who waits may spin, which costs CPU, or sleep, which costs a wake by the system. Requests arrive at \
+        text: "A side that waits may spin, which costs CPU, or sleep, which costs a wake by the system. Requests arrive at \
                random instants at the rate named; each point is a budget of spinning before sleeping, for both \
                sides. Latency is that of the call alone. The adaptive \
                budget, which is the default, learns from its waits whether spinning pays, and gives up where arrivals are \
-               too far apart. A bare futex round trip is what sleeping on both sides costs anybody.",
+               too far apart. A bare futex round trip is the least that sleeping on both sides can cost.",
     },
     Chapter {
         job: "idle",

@@ -40,7 +40,7 @@ impl Scale {
         Self::logarithmic_of(TICKS, figures, name)
     }
 
-    /// The same with at most `ticks` ticks.
+    /// As [`logarithmic`](Self::logarithmic), with at most `ticks` ticks.
     pub(super) fn logarithmic_of(
         ticks: usize,
         figures: impl IntoIterator<Item = f64>,
@@ -86,7 +86,7 @@ impl Scale {
         Self::chosen(figures, name, |low, high| low > 0.0 && high > 4.0 * low)
     }
 
-    /// The same with even distances.
+    /// As [`at`](Self::at), always with even distances.
     pub(super) fn at_even(figures: impl IntoIterator<Item = f64>, name: Name) -> Option<Self> {
         Self::chosen(figures, name, |_, _| false)
     }

@@ -156,7 +156,7 @@ mod tests {
     #[test]
     fn ringmill_alone_has_the_strong_colour() {
         let rivals =
-            RIVALS.iter().map(|(name, ..)| *name).chain(["somebody new", "futex", "ringmill-unlocked"]);
+            RIVALS.iter().map(|(name, ..)| *name).chain(["a new rival", "futex", "ringmill-unlocked"]);
         for who in rivals {
             assert_ne!(Look::of(who).color, OURS, "{who}");
         }
