@@ -12,14 +12,15 @@
 //!
 //! Safe code, of whatever crate, cannot cause two references to one byte of a segment of which one may write. Payload
 //! bytes are reached through guards ([`Filling`](arena::Filling), [`Claimed`](arena::Claimed), [`Join`](arena::Join),
-//! [`Done`](arena::Done)), each for a task that the state word says is the guard's. That there is one guard of a task
-//! at a time rests on four promises, each made to an `unsafe` function, and on no other:
+//! [`Done`](arena::Done), [`Value`](arena::Value)), each for a task that the state word says is the guard's. That there is one guard of a task
+//! at a time rests on five promises, each made to an `unsafe` function, and on no other:
 //!
 //! | Promise | By the caller of |
 //! |---|---|
 //! | this process runs the token's incarnation and holds its lease, and all that write to the file keep to the protocol | [`Segment::take_part`](segment::Segment::take_part) |
 //! | this thread alone uses this request | the methods of [`Client`](party::Client) that take a request's number for a guard |
-//! | this participant acts no more | [`Repairer::repair`](repair::Repairer::repair), [`Lease::release`](participant::Lease::release) |
+//! | this participant acts no more | [`Repairer::repair`](repair::Repairer::repair); [`Entry::prepare`](participant::Entry::prepare), of the former incarnation, and [`Entry::bury`](participant::Entry::bury); [`Lease::release`](participant::Lease::release), [`Lease::release_all`](participant::Lease::release_all) |
+//! | the lease is held and looked up by descriptions that are apart | [`Lease::of_files`](participant::Lease::of_files) |
 //! | the request is this client's | [`Claimed::finish_for`](arena::Claimed::finish_for) |
 //!
 //! All else follows from types. A guard is neither `Copy` nor `Clone`, and handing a task on consumes it:

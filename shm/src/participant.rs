@@ -39,7 +39,10 @@
 //!
 //! The kernel releases the lock of a process that ends in any way. A server that dies leaves a segment
 //! whose byte 0 is free: stale, to be removed by the next start or by `shmtool clean`.
-#![expect(unsafe_code, reason = "the contract of a lease, said where it is given back")]
+#![expect(
+    unsafe_code,
+    reason = "the contracts of rows and leases: a participant that is called dead acts no more"
+)]
 
 use crate::doorbell::Bell;
 use crate::fields::in_segment;
@@ -240,8 +243,12 @@ impl Entry {
         }
     }
 
-    /// The server prepares a new incarnation; returns its token. The former one, if any, is dead.
-    pub fn prepare(&self, index: u32) -> Token {
+    /// The server prepares a new incarnation; returns its token.
+    ///
+    /// # Safety
+    /// `index` is this row's. The former incarnation, if any, acts no more: its process or thread has ended, or was
+    /// never started. A participant that cannot ask the kernel takes the former one for dead from here on.
+    pub unsafe fn prepare(&self, index: u32) -> Token {
         // The index is ours; only the epoch comes from the entry.
         let token = Token::new(index, self.token().map_or(0, Token::epoch) + 1);
         if self.life() != Life::Vacant {
@@ -251,7 +258,7 @@ impl Entry {
         self.message_bytes.store(0, Ordering::Relaxed);
         self.counters.end_call(); // the former incarnation may have died in one
         self.since_ns.store(sys::time::now_ns(), Ordering::Relaxed); // Relaxed: for reports
-        self.state.store(Life::Starting as u32, Ordering::Relaxed);
+        self.state.store(Life::Starting as u32, Ordering::Relaxed); // Relaxed: travels with the token
         crash_point!("participant.starting");
         self.token.store(token.raw(), Ordering::Release);
         crash_point!("participant.prepared");
@@ -266,8 +273,27 @@ impl Entry {
         self.pid.store(pid, Ordering::Release);
     }
 
+    /// The server records that the incarnation is dead.
+    ///
+    /// # Safety
+    /// It acts no more: its process or thread has ended, or was never started. A participant that cannot ask the kernel
+    /// takes it for dead from here on.
+    pub unsafe fn bury(&self) {
+        self.record(Life::Dead);
+    }
+
     /// Records what it is doing now.
+    ///
+    /// # Panics
+    /// If that is [`Vacant`](Life::Vacant), [`Starting`](Life::Starting) or [`Dead`](Life::Dead): the server alone
+    /// records those, by [`prepare`](Self::prepare) and [`bury`](Self::bury).
     pub fn set_life(&self, life: Life) {
+        let own = !matches!(life, Life::Vacant | Life::Starting | Life::Dead);
+        assert!(own, "no participant says of itself that it is {life:?}");
+        self.record(life);
+    }
+
+    fn record(&self, life: Life) {
         self.since_ns.store(sys::time::now_ns(), Ordering::Relaxed); // Relaxed: for reports
         self.state.store(life as u32, Ordering::Release); // [told]
         crash_point!("participant.life");
@@ -548,8 +574,13 @@ impl Lease {
 
     /// The lease file by descriptors that are open: `hold` is an open file description that no other process locks by,
     /// `probe` one that no process locks by.
+    ///
+    /// # Safety
+    /// Both are open file descriptions of the lease file at `path`. All bytes that are locked through `hold` are of
+    /// participants of this process: dropping the lease unlocks them. No byte is locked through `probe`: it would look
+    /// free through it, and its participant dead.
     #[must_use]
-    pub fn of_files(hold: File, probe: File, path: &Path) -> Self {
+    pub unsafe fn of_files(hold: File, probe: File, path: &Path) -> Self {
         Self { hold: Unshared::adopt(hold.into()), probe, path: path.into() }
     }
 
@@ -581,7 +612,8 @@ impl Lease {
         Ok([self.hold.file()?.metadata()?, self.probe.metadata()?])
     }
 
-    /// Takes the byte of an incarnation, which runs in this process.
+    /// Takes the byte of an incarnation, which runs in this process: before it does anything in the segment
+    /// (`[lease before deeds]`).
     ///
     /// # Errors
     /// `EAGAIN` if another process has it; `EBADF` in a forked child of the process that opened the lease.
@@ -600,6 +632,17 @@ impl Lease {
     pub unsafe fn release(&self, token: Token) {
         if self.hold.is_ours() {
             sys::file::unlock_byte(&self.hold, byte_of(token));
+        }
+    }
+
+    /// Unlocks all bytes that are locked through `spare`, a description that the server has [opened](Self::reopen) for a
+    /// worker's process and shares with it. A forked child has none to unlock.
+    ///
+    /// # Safety
+    /// Nothing acts any more under a token whose byte was locked through `spare`: to all others it is dead from here on.
+    pub unsafe fn release_all(spare: &Unshared) {
+        if spare.is_ours() {
+            sys::file::unlock_all(spare);
         }
     }
 

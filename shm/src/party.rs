@@ -32,7 +32,13 @@ impl Segment {
     /// From now on, for as long as the participant, or anything that comes from it, is used:
     ///
     /// * `token` names an incarnation that lives in this process, which holds its byte of the lease
-    ///   ([`Lease::hold`](crate::participant::Lease::hold)); a child that this process forks acts under none;
+    ///   ([`Lease::hold`](crate::participant::Lease::hold), `[lease before deeds]`); a child that this process forks acts
+    ///   under none;
+    /// * the segment is mapped to be written: this process has created, attached or adopted it, and does not only
+    ///   [inspect](Segment::inspect) it;
+    /// * a participant other than the server has one [`Reader`] at a time: it takes a lock whose word names its own token
+    ///   for one that another process has written over. (Threads of the server share a token, and its lock keeps them
+    ///   apart);
     /// * all others that write to the segment's file keep to the protocol of this library about *when* to write: no
     ///   bytes that a state word gives to another participant. (*What* they write is checked.)
     ///
@@ -78,14 +84,19 @@ impl<'s> Participant<'s> {
     }
 
     /// Takes a node's reader lock, waiting as long as a living participant holds it; `None` if `give_up`, which is
-    /// asked before every sleep, returns true: the word may name a living participant that never took the lock. `spins`
-    /// is how often to look before sleeping.
+    /// asked before every sleep, returns true: the word may name a living participant that never took the lock. `None`
+    /// also if the node is of another segment. `spins` is how often to look before sleeping.
+    ///
+    /// Threads of the server share the server's token, so a word that names it means a living holder. Every other
+    /// participant takes one lock at a time, so a word that names its own token was written by another process, and the
+    /// lock is taken over as from the dead.
     #[inline]
     #[must_use]
     pub fn read(self, node: Node<'s>, spins: u32, give_up: impl Fn() -> bool) -> Option<Reader<'s>> {
         let (lock, segment, me) = (node.lock(), self.segment, self.token);
-        // Threads of the server share its token. For every other participant, a word that names us was written by
-        // another process.
+        if !node.is_of(segment) {
+            return None;
+        }
         let is_dead = |token: Token| token == me && me.index() != SERVER || segment.is_dead(token);
         let acquired = lock.lock_unless(me, spins, is_dead, give_up)?;
         Some(Reader { lock, ring: node.ring(), me: self, acquired })
@@ -168,7 +179,8 @@ impl Drop for Reader<'_> {
 /// # Safety
 /// What its `unsafe` methods ask (`[in hand]`): the caller has the request, from when it took its number from the free
 /// ones until it gives it back. Meanwhile no other thread of this process calls them with it, and the caller itself
-/// uses one guard of it at a time.
+/// uses one guard of it at a time. A request of a client that is not the server is never ended by the safe
+/// [`finish`](Claimed::finish), which ends it for the server, but by [`finish_for`](Claimed::finish_for).
 ///
 /// ```compile_fail,E0133
 /// fn two_writers(client: ringmill_shm::party::Client<'_>, request: ringmill_shm::arena::Task<'_>) {

@@ -88,8 +88,22 @@ impl fmt::Display for Target {
 #[non_exhaustive]
 pub enum PlanError {
     /// A node, fork or switch names one that does not exist.
-    #[error("{part} goes on to what does not exist")]
+    #[error("{part} leads to {to}, which does not exist")]
     ToNowhere {
+        /// The part that names it.
+        part: Target,
+        /// What does not exist.
+        to: Target,
+    },
+    /// A fork or a switch has no members.
+    #[error("{part} has no members")]
+    NoMembers {
+        /// Which.
+        part: Target,
+    },
+    /// A member of a fork or a switch is the end, where no work is done.
+    #[error("{part} has a member without a node, fork or switch")]
+    EmptyMember {
         /// Which.
         part: Target,
     },
@@ -238,14 +252,25 @@ impl Routes {
             Target::Fork(index) => (index as usize) < forks.len(),
             Target::Switch(index) => (index as usize) < switches.len(),
         };
-        if let Some(node) = nexts.iter().position(|next| !exists(*next)) {
-            return Err(PlanError::ToNowhere { part: Target::Node(node as u32) });
+        let leads = |part: Target, to: Target| match exists(to) {
+            true => Ok(()),
+            false => Err(PlanError::ToNowhere { part, to }),
+        };
+        let begins = |part: Target, to: Target| match to {
+            Target::End => Err(PlanError::EmptyMember { part }),
+            _ => leads(part, to),
+        };
+        for (node, &next) in (0_u32..).zip(nexts) {
+            leads(Target::Node(node), next)?;
         }
         let mut fork_of = vec![u32::MAX; branches as usize];
         for (index, fork) in (0_u32..).zip(&forks) {
+            let part = Target::Fork(index);
             let members = fork.members.len() as u64;
-            let inside = members > 0
-                && u64::from(fork.first) + members <= u64::from(fork.end)
+            if members == 0 {
+                return Err(PlanError::NoMembers { part });
+            }
+            let inside = u64::from(fork.first) + members <= u64::from(fork.end)
                 && fork.end <= branches
                 && fork.parent <= fork.first;
             if !inside {
@@ -258,10 +283,8 @@ impl Routes {
                 }
                 *owner = index;
             }
-            let begins = |member: &ForkMember| member.entry != Target::End && exists(member.entry);
-            if !exists(fork.next) || !fork.members.iter().all(begins) {
-                return Err(PlanError::ToNowhere { part: Target::Fork(index) });
-            }
+            leads(part, fork.next)?;
+            fork.members.iter().try_for_each(|member| begins(part, member.entry))?;
             if fork.members.iter().any(|m| !m.root_align.is_power_of_two() || m.root_align > 16) {
                 return Err(PlanError::Alignment { fork: index });
             }
@@ -270,10 +293,11 @@ impl Routes {
             return Err(PlanError::NoFork { branch: branch as u32 });
         }
         for (index, switch) in (0_u32..).zip(&switches) {
-            let begins = |member: &Target| *member != Target::End && exists(*member);
-            if switch.members.is_empty() || !switch.members.iter().all(begins) {
-                return Err(PlanError::ToNowhere { part: Target::Switch(index) });
+            let part = Target::Switch(index);
+            if switch.members.is_empty() {
+                return Err(PlanError::NoMembers { part });
             }
+            switch.members.iter().try_for_each(|&member| begins(part, member))?;
             let own = |node: u32| nexts.get(node as usize) == Some(&Target::Switch(index));
             if !switch.node.is_none_or(own) {
                 return Err(PlanError::NodeOfSwitch { switch: index });
@@ -432,7 +456,7 @@ mod tests {
         let refused = |forks: Vec<Fork>, branches| {
             Routes::new(forks, vec![], &[Target::End], branches).unwrap_err().to_string()
         };
-        assert!(refused(vec![fork(0, 0, 0, 0)], 0).contains("fork 0"), "without members");
+        assert_eq!(refused(vec![fork(0, 0, 0, 0)], 0), "fork 0 has no members");
         assert!(refused(vec![fork(0, 0, 2, 1)], 2).contains("fork 0"), "a family smaller than its members");
         assert!(refused(vec![fork(3, 0, 2, 2)], 2).contains("fork 0"), "its own descendant");
         assert!(refused(vec![fork(0, 0, 2, 2), fork(0, 1, 1, 2)], 2).contains("two forks"));
@@ -443,17 +467,16 @@ mod tests {
         assert!(strangers.contains("not below it"), "{strangers}");
         let mut stray = fork(0, 0, 1, 1);
         stray.next = Target::Node(1);
-        assert!(refused(vec![stray], 1).contains("does not exist"));
-        let switch = Switch { name: "s".into(), node: None, members: vec![Target::Switch(1)] };
-        assert!(Routes::new(vec![], vec![switch], &[Target::End], 0).is_err());
-        let switch = Switch { name: "s".into(), node: None, members: vec![Target::Switch(0)] };
-        assert!(
-            Routes::new(vec![], vec![switch], &[Target::End], 0)
-                .unwrap_err()
-                .to_string()
-                .contains("leads back")
-        );
-        assert!(Routes::new(vec![], vec![], &[Target::Fork(0)], 0).is_err());
+        assert_eq!(refused(vec![stray], 1), "fork 0 leads to node 1, which does not exist");
+        let switch = |members| Switch { name: "s".into(), node: None, members };
+        let refused_switch =
+            |members| Routes::new(vec![], vec![switch(members)], &[Target::End], 0).unwrap_err();
+        let (part, to) = (Target::Switch(0), Target::Switch(1));
+        assert_eq!(refused_switch(vec![to]), PlanError::ToNowhere { part, to });
+        assert_eq!(refused_switch(vec![]), PlanError::NoMembers { part });
+        assert_eq!(refused_switch(vec![part]), PlanError::Round { from: part, to: part });
+        let (part, to) = (Target::Node(0), Target::Fork(0));
+        assert_eq!(Routes::new(vec![], vec![], &[to], 0), Err(PlanError::ToNowhere { part, to }));
     }
 
     /// Symptom: a process that had attached a segment in which another process had written ran out of stack, or moved a
@@ -474,7 +497,7 @@ mod tests {
         assert!(refused(vec![again], vec![], &[Target::End]).contains("fork 0 leads back to fork 0"));
         let mut nothing = fork(0, 0, 1, 1);
         nothing.members[0].entry = Target::End;
-        assert!(refused(vec![nothing], vec![], &[Target::End]).contains("does not exist"));
+        assert!(refused(vec![nothing], vec![], &[Target::End]).contains("fork 0 has a member without"));
         let switch = |node, members| Switch { name: "s".into(), node, members };
         assert!(refused(vec![], vec![switch(None, vec![Target::End])], &[Target::End]).contains("switch 0"));
         let strange = refused(vec![], vec![switch(Some(0), vec![node(1)])], &[Target::End; 2]);

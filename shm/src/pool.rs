@@ -110,8 +110,8 @@ pub(crate) fn claim(segment: &Segment, task: u32, generation: u16, bytes: u64) -
         for step in 0..*count {
             let index = (first + step) % count;
             let owner = &owners[index as usize];
-            // Acquire: the former owner is done with the bytes. Release: a participant that sees us as the owner sees
-            // our task's word, FILLING ([listed or swept]).
+            // Acquire: the former owner is done with the bytes. Release: a participant that sees us as the owner sees our
+            // task's word of this generation, in which it is not FREE ([listed or swept]).
             if owner.load(Ordering::Relaxed) == 0
                 && owner.compare_exchange(0, mine, Ordering::AcqRel, Ordering::Relaxed).is_ok()
             {

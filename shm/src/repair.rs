@@ -13,7 +13,7 @@
 //! | CLAIMED | yes | nothing: work had not begun, the next holder of the lock claims it again |
 //! | CLAIMED | no | → CLAIMED(repairer), and the caller of [`Repairer::repair`] decides by where it is ([`At`]): moves it on, ends it with an error, or retries it |
 //! | DONE | – | the client is dead, or its worker after the client had gone: frees its blocks, → FREE; with branches → DONE(repairer) and CANCELLED, to be reaped when they are at rest |
-//! | JOINING | – | → JOINING(repairer), and joins it again; if it had been joined, → CLAIMED(repairer) and moves it on |
+//! | JOINING | – | → JOINING(repairer), to be joined again; if it had been joined, → CLAIMED(repairer), to be moved on |
 //!
 //! FORKED names no owner: the branches have owners of their own. The repairer takes over a task that is CLAIMED after a
 //! join with a value like any other, and frees branches that the dead joiner had not freed.
@@ -23,8 +23,8 @@
 //! | Word of the dead owner | The repairer |
 //! |---|---|
 //! | CLAIMED and new, its parent CLAIMED by the same owner | the fork had not begun: clears its pending bit, → FREE |
-//! | CLAIMED and new, else | → CLAIMED(repairer), moves it on |
-//! | DONE | → DONE(repairer); repeats the arrival, and does what is then ready |
+//! | CLAIMED and new, else | → CLAIMED(repairer), to be moved on |
+//! | DONE | → DONE(repairer); repeats the arrival; if it was the last, the join is the repairer's, to be done |
 //! | else | as above |
 //!
 //! Before that the repairer removes the dead participant from the doorbell, and frees reader locks that it held. After
@@ -57,7 +57,8 @@ use std::collections::BTreeSet;
 pub struct Summary {
     /// Tasks that were pushed for a dead mover.
     pub pushed: u32,
-    /// Tasks that a dead worker had been working on.
+    /// Tasks that the dead had been working on or had still to move on, and joins that it had still to do: those handed to
+    /// the caller.
     pub orphaned: u32,
     /// Tasks that a dead reader had claimed and not begun: left for the next reader.
     pub unread: u32,
@@ -102,22 +103,13 @@ impl<'s> Repairer<'s> {
     /// }
     /// ```
     pub unsafe fn repair(self, dead: Token, orphan: impl FnMut(Orphan<'s>)) -> Summary {
-        repair(self.0.segment(), dead, self.0.token(), orphan)
+        let summary = put_right(self.0.segment(), dead, self.0.token(), orphan);
+        wake_everyone(self.0.segment());
+        summary
     }
 }
 
-pub(crate) fn repair<'s>(
-    segment: &'s Segment,
-    dead: Token,
-    me: Token,
-    orphan: impl FnMut(Orphan<'s>),
-) -> Summary {
-    let summary = put_right(segment, dead, me, orphan);
-    wake_everyone(segment);
-    summary
-}
-
-/// [`repair`] without the waking.
+/// [`Repairer::repair`] without the waking.
 pub(crate) fn put_right<'s>(
     segment: &'s Segment,
     dead: Token,

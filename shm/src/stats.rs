@@ -74,9 +74,9 @@ counters! {
     BatchMax        batch_max       "max"      "items"   Greatest Batches;
     /// Batches closed because they were full.
     ClosedFull      closed_full     "full"     "batches" Sum      Batches;
-    /// Batches closed because the oldest item had waited long enough.
+    /// Batches closed because their wait was over.
     ClosedWindow    closed_window   "window"   "batches" Sum      Batches;
-    /// Batches closed because the ring was empty.
+    /// Batches closed because the ring had no further item.
     ClosedEmpty     closed_empty    "empty"    "batches" Sum      Batches;
     /// Batches closed because the server was shutting down.
     ClosedShutdown  closed_shutdown "shutdown" "batches" Sum      Batches;
@@ -158,15 +158,15 @@ impl Merge {
     }
 }
 
-/// Why a batch was closed: by its number, the counter of that.
+/// Why a batch was closed. The number of each reason is that of the counter of batches that were closed for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[repr(usize)]
 pub enum Closed {
     /// It had as many items as it may.
     Full = Counter::ClosedFull as usize,
-    /// The oldest item had waited as long as it may.
+    /// Its wait was over: the oldest item had waited as long as it may, or no further item was expected soon.
     Window = Counter::ClosedWindow as usize,
-    /// There was no window and nothing more in the ring.
+    /// No further item was in the ring, and it had no window, or none in which one was expected.
     Empty = Counter::ClosedEmpty as usize,
     /// The server is shutting down.
     Shutdown = Counter::ClosedShutdown as usize,
@@ -215,13 +215,14 @@ impl Counters {
         &self.values.0[counter as usize]
     }
 
-    /// Counts one more. Only the worker calls this, and all other methods that change a counter.
+    /// Adds one to a counter. The row's worker alone calls this, and every other method that changes a counter: two
+    /// writers at a time would lose counts.
     #[inline]
     pub fn count(&self, counter: Counter) {
         add(self.at(counter), 1);
     }
 
-    /// A batch of `items` was taken.
+    /// Counts a batch of `items` items, which was closed for this reason.
     #[inline]
     pub fn count_batch(&self, items: u64, why: Closed) {
         self.count(Counter::Batches);
@@ -237,14 +238,14 @@ impl Counters {
         }
     }
 
-    /// User code is called.
+    /// Records that user code is called, for the batch that was counted last.
     #[inline]
     pub fn begin_call(&self) {
         // Relaxed, here and below: as in `add`. Batches are counted before, so no two calls have one number.
         self.call.store(self.at(Counter::Batches).load(Ordering::Relaxed), Ordering::Relaxed);
     }
 
-    /// User code has returned.
+    /// Records that user code has returned.
     #[inline]
     pub fn end_call(&self) {
         self.call.store(0, Ordering::Relaxed);

@@ -576,7 +576,9 @@ fn a_node_with_an_invalid_next_is_an_error() {
     let mut broken = spec();
     broken.nodes[0].next = Target::Node(2);
     match Segment::create(at.location.clone(), &broken) {
-        Err(CreateError::Plan(why)) => assert_eq!(why, PlanError::ToNowhere { part: Target::Node(0) }),
+        Err(CreateError::Plan(why)) => {
+            assert_eq!(why, PlanError::ToNowhere { part: Target::Node(0), to: Target::Node(2) })
+        }
         other => panic!("{other:?}"),
     }
     assert!(at.is_clean());

@@ -31,6 +31,13 @@ fn begin(segment: &Segment, id: u32, client: Token) -> Filling<'_> {
     unsafe { act(segment, client).client().begin(Task::new(segment, id).unwrap()) }
 }
 
+/// The next incarnation of a row.
+#[expect(unsafe_code, reason = "the contract of a row")]
+fn prepare(segment: &Segment, row: u32) -> Token {
+    // SAFETY: its row; no test prepares a row twice.
+    unsafe { segment.participants()[row as usize].prepare(row) }
+}
+
 fn read(segment: &Segment, node: u32, me: Token) -> Reader<'_> {
     let reader = act(segment, me).read(segment.node(node).unwrap(), 0, || true).unwrap();
     assert_eq!(reader.acquired(), Acquired::Free);
@@ -236,7 +243,7 @@ fn busy(ours: &Ours) -> Segment {
     let server = Token::SERVER;
     let entries = segment.participants();
     let ready = |row: u32| {
-        let token = entries[row as usize].prepare(row);
+        let token = prepare(&segment, row);
         segment.lease().hold(token).unwrap();
         entries[row as usize].arrive();
         entries[row as usize].set_life(Life::Ready);
@@ -250,7 +257,7 @@ fn busy(ours: &Ours) -> Segment {
     unsafe {
         segment.lease().release(second);
     }
-    entries[3].prepare(3);
+    prepare(&segment, 3);
     entries[3].fail(b"no model at ./weights");
 
     let counters = entries[1].counters();
@@ -323,7 +330,7 @@ fn show_tells_the_threads_of_a_worker_apart() {
     let segment = Segment::create(Location::named(&ours.name()).unwrap(), &spec).unwrap();
     let split = segment.node(0).unwrap();
     split.doorbell().announce(3);
-    let last = split.workers()[3].token().unwrap_or_else(|| split.workers()[3].prepare(4));
+    let last = split.workers()[3].token().unwrap_or_else(|| prepare(&segment, 4));
     std::mem::forget(read(&segment, 0, last));
     let shown = parsed(&shmtool(&["show", &ours.name(), "--json"]));
     let threads: Vec<_> =
@@ -818,7 +825,7 @@ fn texts_of_other_processes_cannot_control_a_terminal() {
         node.worker_type += unruly;
     }
     let segment = Segment::create(ours.0.clone(), &spec).unwrap();
-    segment.participants()[1].prepare(1);
+    prepare(&segment, 1);
     segment.participants()[1].fail(format!("failed {unruly}").as_bytes());
     for arguments in [["show"], ["check"]] {
         for json in [&["--json"][..], &[]] {

@@ -8,7 +8,7 @@ use crate::error::CallError;
 use crate::policy::patience::Pace;
 use crate::wire::ReadError;
 use crate::wire::payload::{Payload, Validated, owned};
-use ringmill_shm::arena::Done;
+use ringmill_shm::arena::{Done, Value};
 use rkyv::Archived;
 use std::fmt;
 use std::mem::{ManuallyDrop, forget};
@@ -19,14 +19,14 @@ use std::ops::Deref;
 pub struct Reply<'s, Out: Payload> {
     core: &'s Core,
     /// Taken once, by value or by drop.
-    done: ManuallyDrop<Done<'s>>,
+    value: ManuallyDrop<Value<'s>>,
     view: Validated<Out>,
 }
 
 impl<'s, Out: Payload> Reply<'s, Out> {
     #[inline(always)]
-    pub(crate) fn new(core: &'s Core, done: Done<'s>, view: Validated<Out>) -> Self {
-        Self { core, done: ManuallyDrop::new(done), view }
+    pub(crate) fn new(core: &'s Core, value: Value<'s>, view: Validated<Out>) -> Self {
+        Self { core, value: ManuallyDrop::new(value), view }
     }
 
     /// The value, deserialised; the permit is given back.
@@ -60,9 +60,9 @@ impl<'s, Out: Payload> Reply<'s, Out> {
             return None; // dropped
         }
         // SAFETY: taken once, since `self` is forgotten.
-        let done = unsafe { ManuallyDrop::take(&mut self.done) };
+        let value = unsafe { ManuallyDrop::take(&mut self.value) };
         forget(self);
-        Some(done.free())
+        Some(value.free())
     }
 }
 
@@ -98,8 +98,8 @@ impl<Out: Payload> Drop for Reply<'_, Out> {
             return; // the parent holds it
         }
         // SAFETY: taken once: `into_id` forgets what it takes from.
-        let done = unsafe { ManuallyDrop::take(&mut self.done) };
-        self.core.release(done.free());
+        let value = unsafe { ManuallyDrop::take(&mut self.value) };
+        self.core.release(value.free());
     }
 }
 
@@ -144,45 +144,48 @@ impl Core {
     #[inline(always)]
     pub(crate) fn open<'c, Out: Payload>(&'c self, done: Done<'c>) -> Result<Reply<'c, Out>, CallError> {
         crash_point!("reply.opens");
-        if done.is_error() {
-            self.own()?;
-            return Err(self.open_error(done));
-        }
-        let unread = Unread(self, Some(done));
-        let view = Validated::<Out>::of_done(unread.done());
-        let done = unread.keep();
+        let value = match done.into_value() {
+            Ok(value) => value,
+            Err(error) => {
+                self.own()?;
+                return Err(self.open_error(error));
+            }
+        };
+        let unread = Unread(self, Some(value));
+        let view = Validated::<Out>::of_value(unread.value());
+        let value = unread.keep();
         self.own()?; // a signal handler may have forked during the wait, and the type's own check just now
         match view {
-            Ok(view) => Ok(Reply::new(self, done, view)),
-            Err(error) => Err(self.open_unreadable(done, error)),
+            Ok(view) => Ok(Reply::new(self, value, view)),
+            Err(error) => Err(self.open_unreadable(value, error)),
         }
     }
 
     #[cold]
-    fn open_unreadable(&self, done: Done<'_>, error: ReadError) -> CallError {
-        self.give_back(done);
+    fn open_unreadable(&self, value: Value<'_>, error: ReadError) -> CallError {
+        self.release(value.free());
         error.into()
     }
 }
 
-/// An outcome whose request is given back if the type's own check of it panics.
-struct Unread<'c>(&'c Core, Option<Done<'c>>);
+/// A value whose request is given back if the type's own check of it panics.
+struct Unread<'c>(&'c Core, Option<Value<'c>>);
 
 impl<'c> Unread<'c> {
     #[inline(always)]
-    fn done(&self) -> &Done<'c> {
+    fn value(&self) -> &Value<'c> {
         self.1.as_ref().expect("taken only by value")
     }
 
     #[inline(always)]
-    fn keep(mut self) -> Done<'c> {
+    fn keep(mut self) -> Value<'c> {
         self.1.take().expect("taken only by value")
     }
 
     #[cold]
-    fn give_back(&self, done: Done<'c>) {
+    fn give_back(&self, value: Value<'c>) {
         if self.0.birth.is_here() {
-            self.0.give_back(done);
+            self.0.release(value.free());
         } // else the parent holds it
     }
 }
@@ -190,8 +193,8 @@ impl<'c> Unread<'c> {
 impl Drop for Unread<'_> {
     #[inline(always)]
     fn drop(&mut self) {
-        if let Some(done) = self.1.take() {
-            self.give_back(done);
+        if let Some(value) = self.1.take() {
+            self.give_back(value);
         }
     }
 }

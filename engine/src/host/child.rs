@@ -2,7 +2,7 @@
 //! [`host`](super).
 #![expect(
     unsafe_code,
-    reason = "before `main`: it takes the order out of the environment, and runs constructors"
+    reason = "before `main`: it takes the order out of the environment, runs constructors, and takes over the lease"
 )]
 
 use super::janitor;
@@ -236,7 +236,9 @@ fn join(order: Order) -> Result<Vec<Arc<Seat>>, JoinError> {
     let (segment, hold, probe) = (given(0), given(1), given(2));
     let segment = match (segment, hold, probe) {
         (Some(segment), Some(hold), Some(probe)) => {
-            let lease = Lease::of_files(hold, probe, &order.segment.lease_path());
+            // SAFETY: the server has opened both for this process, of its lease file. It locks nothing through either,
+            // and unlocks what this process has locked only once this process has ended.
+            let lease = unsafe { Lease::of_files(hold, probe, &order.segment.lease_path()) };
             Segment::adopt(order.segment, payload::PAYLOAD_FORMAT, segment, lease)?
         }
         // A program between the server and this process has closed the descriptors.

@@ -23,7 +23,7 @@
 use super::DEPTH_LIMIT;
 use super::error::{EncodeError, PayloadError as Failure, ReadError};
 use super::scratch::{RootBuffer, Scratch, ScratchStack};
-use ringmill_shm::arena::{Claimed, Done, Filling, JoinBuffer, Keeping, WriteBuffer};
+use ringmill_shm::arena::{Claimed, Filling, JoinBuffer, Keeping, Value, WriteBuffer};
 use ringmill_shm::layout::PAYLOAD_ALIGN;
 use ringmill_shm::pool::PoolError;
 use ringmill_shm::sys::birth::Birth;
@@ -366,8 +366,8 @@ impl<T: Payload> Validated<T> {
     }
 
     #[inline(always)]
-    pub(crate) fn of_done(task: &Done<'_>) -> Result<Self, ReadError> {
-        Self::of_bytes(task.payload()?)
+    pub(crate) fn of_value(value: &Value<'_>) -> Result<Self, ReadError> {
+        Self::of_bytes(value.payload()?)
     }
 
     #[inline(always)]

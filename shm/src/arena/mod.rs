@@ -476,13 +476,6 @@ impl<'a> Claimed<'a> {
         self.held.task.id
     }
 
-    /// Its owner.
-    #[inline]
-    #[must_use]
-    pub fn owner(&self) -> Token {
-        self.me
-    }
-
     /// How many workers have died while they worked on it.
     #[must_use]
     pub fn attempt(&self) -> u8 {
@@ -732,9 +725,22 @@ impl<'a> Done<'a> {
         self.is_error() && self.0.task.segment.shape().branches() > 0 // [values leave nothing] of `join`
     }
 
+    /// The outcome as a value, after which its request has no branches under way; itself if it is an error record.
+    ///
+    /// # Errors
+    /// The outcome, which is an error record.
+    #[inline(always)]
+    pub fn into_value(self) -> Result<Value<'a>, Self> {
+        if self.is_error() { Err(self) } else { Ok(Value(self.0)) } // [values leave nothing] of `join`
+    }
+
     /// → FREE; returns the id.
+    ///
+    /// # Panics
+    /// If it [may have branches](Self::may_have_branches): they would be another request's.
     #[inline]
     pub fn free(self) -> u32 {
+        assert!(!self.may_have_branches(), "branches of request {} may be under way", self.id());
         self.0.free()
     }
 
@@ -742,5 +748,26 @@ impl<'a> Done<'a> {
     #[must_use]
     pub fn cancel(self) -> bool {
         self.0.task.cancel()
+    }
+}
+
+/// A request whose outcome is there and is a value: none of its branches is under way.
+#[derive(Debug)]
+pub struct Value<'a>(Held<'a>);
+
+impl Value<'_> {
+    /// The value's bytes.
+    ///
+    /// # Errors
+    /// [`Corrupt`] if the header is impossible.
+    #[inline(always)]
+    pub fn payload(&self) -> Result<&[u8], Corrupt> {
+        self.0.payload()
+    }
+
+    /// → FREE; returns the id.
+    #[inline]
+    pub fn free(self) -> u32 {
+        self.0.free()
     }
 }

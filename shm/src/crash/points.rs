@@ -1,4 +1,4 @@
-//! The crash points of this crate. Each name occurs once in the sources; the tests see to that.
+//! The crash points of this crate: a row for each `crash_point!` of its sources, which `tests/tests/crash_points` checks.
 
 use super::Point;
 

@@ -1,4 +1,5 @@
 //! The participant table: a dead participant is never taken for living again, nor a successor for dead.
+#![expect(unsafe_code, reason = "the contract of a row: the dead of a scene act no more")]
 
 use super::{Grave, explore, spawn, take_part, token};
 use crate::participant::{Entry, Life, is_dead};
@@ -19,7 +20,8 @@ struct Row {
 impl Row {
     fn new() -> Arc<Self> {
         let entries = [Entry::new(), Entry::new()];
-        assert_eq!(entries[1].prepare(1), token(1));
+        // SAFETY: its row, which no incarnation has had.
+        assert_eq!(unsafe { entries[1].prepare(1) }, token(1));
         entries[1].set_life(Life::Ready);
         Arc::new(Self { entries, lease: Grave::default(), word: AtomicU32::new(token(1).raw()) })
     }
@@ -27,8 +29,11 @@ impl Row {
     /// The server finds it dead and starts its successor, which takes its lease and then a word.
     fn succeed(&self) -> Token {
         let entry = &self.entries[1];
-        entry.set_life(Life::Dead);
-        let next = entry.prepare(1);
+        // SAFETY: no thread of the scene acts under the first token.
+        let next = unsafe {
+            entry.bury();
+            entry.prepare(1)
+        };
         self.lease.dig(); // [lease before deeds]
         entry.set_life(Life::Ready);
         self.word.store(next.raw(), Ordering::Release);

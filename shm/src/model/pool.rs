@@ -1,11 +1,12 @@
 //! Blocks: claimed, recorded and freed while a repairer sweeps. No living task loses one, and no block of a dead client
 //! is lost.
+#![expect(unsafe_code, reason = "the contract of a repair: the dead of a scene act no more")]
 
 use super::{Death, explore, explore_deaths, segment, spawn, take_part, token};
 use crate::arena::Task;
 use crate::plan::Target;
 use crate::pool::{Handle, free, in_use};
-use crate::repair::{repair, sweep_blocks};
+use crate::repair::sweep_blocks;
 use crate::segment::{BLOCK_BYTES, Plan, Segment};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -55,7 +56,9 @@ fn a_sweep_spares_the_living() {
 }
 
 fn repair_client(pool: &Segment) {
-    let summary = repair(pool, token(0), token(2), |orphan| panic!("{orphan:?}"));
+    // SAFETY: the threads of the scene that acted under these tokens have ended, and one repairs at a time.
+    let summary =
+        unsafe { pool.take_part(token(2)).repairer().repair(token(0), |orphan| panic!("{orphan:?}")) };
     assert_eq!((summary.pushed, summary.orphaned), (0, 0));
 }
 

@@ -264,6 +264,7 @@ impl Segment {
                 return Err(CreateError::System { what: "lock", path: lease_path, error });
             }
         };
+        // [lease before deeds]: the server has its bytes.
         crash_point!("create.leased");
         let made = remove_stale(&path).and_then(|()| make_file(&location, &path, layout.total_bytes as u64));
         let made = made.and_then(|(mapping, file)| {
@@ -377,7 +378,8 @@ impl Segment {
             }
         }
         let server = &entries[SERVER as usize];
-        server.prepare(SERVER);
+        // SAFETY: the server's row, which no incarnation has had: the segment is new.
+        unsafe { server.prepare(SERVER) };
         server.arrive();
         server.set_life(Life::Ready);
         crash_point!("create.server");

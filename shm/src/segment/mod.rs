@@ -334,7 +334,8 @@ impl Segment {
         }
     }
 
-    /// Sets the state; only the server does. Follow it with [`wake_everyone`](crate::repair::wake_everyone).
+    /// Sets the state. The server alone calls this, and [wakes all](crate::repair::wake_everyone) after it: a sleeping
+    /// participant reads the state when it wakes.
     pub fn set_run(&self, run: Run) {
         self.header().run.state.store(run as u32, Ordering::SeqCst);
     }
@@ -593,7 +594,7 @@ mod tests {
         let created = [
             CreateError::Name(name),
             CreateError::Shape(shape),
-            CreateError::Plan(PlanError::ToNowhere { part: Target::Node(3) }),
+            CreateError::Plan(PlanError::ToNowhere { part: Target::Node(3), to: Target::Fork(1) }),
             CreateError::Overwritten { path: path(), why: NotASegment::Overlap },
             CreateError::InUse { path: path(), pid: Some(3) },
             CreateError::Foreign { path: path() },

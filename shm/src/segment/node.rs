@@ -46,6 +46,12 @@ impl<'a> Node<'a> {
         self.info
     }
 
+    /// Whether it is a node of this mapping of a segment.
+    #[inline(always)]
+    pub(crate) fn is_of(&self, segment: &Segment) -> bool {
+        core::ptr::eq(self.segment, segment)
+    }
+
     /// Its ring.
     #[inline]
     #[must_use]

@@ -313,7 +313,7 @@ pub(crate) fn unlock_byte(file: &impl AsRawFd, byte: u32) {
 }
 
 /// Gives back all locks of this open file description, also where a child between fork and exec shares it.
-pub fn unlock_all(file: &impl AsRawFd) {
+pub(crate) fn unlock_all(file: &impl AsRawFd) {
     let mut lock = byte_lock(libc::F_UNLCK, 0);
     lock.l_len = 0; // to the end
     // SAFETY: as above.

@@ -386,7 +386,7 @@ pub(crate) fn actor(part: &str, words: &[&str]) {
     let index: u32 = words[1].parse().expect("a number");
     let entry = &segment.participants()[index as usize];
     let me = entry.token().expect("it was prepared");
-    segment.lease().hold(me).expect("it is free"); // *lease before deeds*
+    segment.lease().hold(me).expect("it is free"); // [lease before deeds]
     entry.arrive();
     entry.set_life(Life::Ready);
     let hand = Hand::new(&segment, me);
@@ -438,7 +438,11 @@ impl<'p> Scene<'p> {
     fn spawn(&self, part: &str, index: u32, rest: &[String]) -> Part {
         let page = self.page_path.to_str().expect("text");
         let (location, number) = (self.segment.location().to_text(), index.to_string());
-        self.segment.participants()[index as usize].prepare(index);
+        #[expect(unsafe_code, reason = "the contract of a row")]
+        // SAFETY: its row; the process that had it before has been buried.
+        unsafe {
+            self.segment.participants()[index as usize].prepare(index);
+        }
         let mut command = again(&["actor", part, &location, &number]);
         command.args(rest).env(VARIABLE, format!("{index}:{page}")).stdout(Stdio::null());
         Part::spawn(command)
@@ -449,7 +453,11 @@ impl<'p> Scene<'p> {
         let status = child.child.wait().expect("our child");
         assert!(status.code().is_none_or(|code| code == 0), "{status}");
         let entry = &self.segment.participants()[index as usize];
-        entry.set_life(Life::Dead);
+        #[expect(unsafe_code, reason = "the contract of a row")]
+        // SAFETY: its process has ended, by the wait above.
+        unsafe {
+            entry.bury();
+        }
         entry.token().expect("it was prepared")
     }
 

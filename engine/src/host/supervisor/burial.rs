@@ -1,5 +1,5 @@
 //! After a death: repairs what the dead left; moves its tasks on, answers them, or retries them.
-#![expect(unsafe_code, reason = "the repairer's side of the contract of guards")]
+#![expect(unsafe_code, reason = "the repairer's side of the contracts of guards and rows")]
 
 use super::limits::say_it_survives;
 use super::post::Body;
@@ -85,7 +85,8 @@ impl Supervisor {
         // While the server is starting, the error record of a worker that failed must stay readable, and no other
         // worker may look like the first that failed.
         if !failed || started {
-            post.entries(&segment).for_each(|entry| entry.set_life(Life::Dead));
+            // SAFETY: its process or thread has ended: the callers have waited for it.
+            unsafe { post.mark_dead(&segment) };
         }
         crash_point!("supervisor.marked");
         let left: Vec<Remains<'_>> =
@@ -120,7 +121,8 @@ impl Supervisor {
         let ending = Ending { pid: 0, signal: Some(libc::SIGKILL), code: None, text, reason: None };
         for &dead in tokens {
             if self.started.load(Ordering::SeqCst) {
-                segment.participants()[dead.index() as usize].set_life(Life::Dead);
+                // SAFETY: the process that was to act under the token has ended.
+                unsafe { segment.participants()[dead.index() as usize].bury() };
             }
             let left = self.repair_after(&segment, dead, node);
             self.settle(index, left, &ending, true);
@@ -252,7 +254,8 @@ impl Supervisor {
             for dead in self.posts[index].tokens.clone() {
                 let entry = &segment.participants()[dead.index() as usize];
                 ending.pid = entry.pid();
-                entry.set_life(Life::Dead);
+                // SAFETY: its process has ended, by the match above, or its thread is past its last deed, or it has none.
+                unsafe { entry.bury() };
                 quietly(&mut || {
                     let left = self.repair_after(&segment, dead, node);
                     self.settle(index, left, &ending, false);

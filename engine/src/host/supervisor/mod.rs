@@ -26,7 +26,7 @@
 //! all the same (panics of the log's listeners are caught), no thread is left that notices a death: every servlet is
 //! down from then on, its processes are killed, and their requests are answered; but not a request that the supervisor
 //! itself was handling.
-#![expect(unsafe_code, reason = "the contract of leases that the server holds for threads")]
+#![expect(unsafe_code, reason = "the contracts of rows, and of leases that the server holds or shares")]
 
 mod burial;
 mod limits;
@@ -53,11 +53,10 @@ use crate::worker::{Live, Seat, Unit};
 use burial::Ending;
 use limits::say_it_survives;
 use post::{Body, Farewell, Post, Starter, posts};
-use ringmill_shm::participant::Entry;
+use ringmill_shm::participant::{Entry, Lease};
 use ringmill_shm::repair::wake_everyone;
 use ringmill_shm::segment::Run;
 use ringmill_shm::sys::birth::Birth;
-use ringmill_shm::sys::file::unlock_all;
 use ringmill_shm::sys::process::{is_ending, user_id, wait_readable};
 use ringmill_shm::token::Token;
 use shared::Command;
@@ -263,7 +262,9 @@ impl Supervisor {
         let post = &self.posts[index];
         let segment = &self.shared.segment;
         let at_start = post.counters(segment); // before the new worker can count
-        let prepare = |(row, entry): (u32, &Entry)| entry.prepare(row);
+        // SAFETY: its row, by `entries`. Its former unit has ended, if there was one: a post is launched only while it has
+        // none, and `bury` alone takes one from it.
+        let prepare = |(row, entry): (u32, &Entry)| unsafe { entry.prepare(row) };
         let tokens: Vec<Token> = post.rows.clone().zip(post.entries(segment)).map(prepare).collect();
         crash_point!("supervisor.prepared");
         let body = match &post.starter {
@@ -500,7 +501,8 @@ impl Supervisor {
         let ending =
             Ending { pid: child.id(), signal: end.signal(), code: end.code(), text, reason: reason.take() };
         if let Starter::Process(recipe) = &post.starter {
-            unlock_all(&recipe.spare); // releases its bytes: the server shares that file description
+            // SAFETY: the process has ended. The post has one at a time, and no other post has this description.
+            unsafe { Lease::release_all(&recipe.spare) };
         }
         if !self.started.load(Ordering::SeqCst) {
             let mut deaths = self.early_deaths.lock().unwrap_or_else(|e| e.into_inner());

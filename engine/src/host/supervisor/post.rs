@@ -1,4 +1,5 @@
 //! A post: the supervisor's record of one unit, and what runs there.
+#![expect(unsafe_code, reason = "the contract of rows, passed on to the caller")]
 
 use super::shared::Shared;
 use super::stage::{Killing, Seen, Stage};
@@ -103,6 +104,15 @@ pub(super) struct Post {
 impl Post {
     pub(super) fn entries<'s>(&self, segment: &'s Segment) -> impl Iterator<Item = &'s Entry> + use<'s> {
         segment.participants()[self.rows.start as usize..self.rows.end as usize].iter()
+    }
+
+    /// Marks its rows as dead.
+    ///
+    /// # Safety
+    /// Its unit acts no more: its process or thread has ended, or was never started.
+    pub(super) unsafe fn mark_dead(&self, segment: &Segment) {
+        // SAFETY: as the caller promises; a unit is all that acts under the tokens of its rows.
+        self.entries(segment).for_each(|entry| unsafe { entry.bury() });
     }
 
     /// Kills its process, if it has one.

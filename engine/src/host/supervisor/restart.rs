@@ -1,4 +1,5 @@
 //! After a death: whether and when a worker is restarted, and what becomes of a servlet without workers.
+#![expect(unsafe_code, reason = "the contract of rows, whose unit was not started")]
 
 use super::post::{Body, Post};
 use super::shared::Command;
@@ -104,7 +105,9 @@ impl Supervisor {
                 let node = self.posts[index].node;
                 let how = format!("could not be started: {error}");
                 let post = &self.posts[index];
-                post.entries(&self.shared.segment).for_each(|entry| entry.set_life(Life::Dead));
+                // SAFETY: no unit was started, or it has ended; one whose end was not seen has been killed, and executes
+                // nothing more.
+                unsafe { post.mark_dead(&self.shared.segment) };
                 self.posts[index].body = match is_shortage(&error) {
                     true => self.await_room(index, &how),
                     // Its executable has gone: a failed start.
