@@ -729,6 +729,10 @@ impl Word {
 }
 
 #[cfg(all(test, not(loom)))]
+#[path = "../tests/common/left.rs"]
+mod left;
+
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
 
@@ -838,5 +842,43 @@ mod tests {
         }
         word.requeue(WORKER(), 1);
         assert!(!word.requeue(WORKER(), 2), "no longer claimed");
+    }
+
+    /// Tests of deaths write a word as its dying owner leaves it: each such word is what the transition leaves.
+    #[test]
+    fn the_words_that_tests_of_deaths_write_are_those_of_the_transitions() {
+        let (client, me, dead) = (CLIENT(), WORKER(), Token::new(2, 1));
+        let after = |before: State, phase: Phase, owner: Token, error| {
+            State(left::after(before.0, phase as u64, owner.raw(), error))
+        };
+        let with = |phase, owner, flags| State(State::new(phase, Some(owner), 3, 2).0 | flags);
+        for flags in [0, WAITING, NOTIFY, DEADLINE, WAITING | NOTIFY | DEADLINE] {
+            for error in [false, true] {
+                let claimed = with(Phase::Claimed, me, flags);
+                let word = Word::new(claimed);
+                let told = Finish::Done { wake: flags & WAITING != 0, notify: flags & NOTIFY != 0 };
+                assert_eq!(word.finish(me, client, error), told);
+                assert_eq!(word.load(), after(claimed, Phase::Done, client, error));
+                assert!(!word.load().is_waiting(), "the caller is about to be woken");
+            }
+        }
+        for error in [false, true] {
+            let branch = with(Phase::Claimed, me, 0);
+            assert_eq!(Word::new(branch).finish_branch(me, error), Ok(after(branch, Phase::Done, me, error)));
+            for (flags, owner) in [(0, client), (CANCELLED, me)] {
+                let claimed = with(Phase::Claimed, me, flags);
+                let word = Word::new(claimed);
+                let done = after(claimed, Phase::Done, owner, error);
+                assert_eq!(word.finish_forked(me, client, error), Ok(done));
+                word.cancel();
+                let cancelled = State(left::cancelled(done.0));
+                assert_eq!(word.ended(), Some(cancelled));
+                assert_eq!(word.reap(cancelled, me), Some(after(cancelled, Phase::Claimed, me, error)));
+            }
+        }
+        let queued = with(Phase::Queued, dead, 0);
+        let word = Word::new(queued);
+        assert!(word.adopt(queued, me));
+        assert_eq!(word.load(), after(queued, Phase::Queued, me, false));
     }
 }

@@ -346,3 +346,32 @@ fn a_parked_task_is_resumed_in_its_own_segment() {
         assert!(parked.resume(other).is_none(), "the same bytes, mapped once more");
     }
 }
+
+/// Guards come from a participant alone (the examples of `party` do not compile without). A segment that was only attached or
+/// inspected sees what becomes of a task, and takes no part in it.
+#[test]
+fn a_segment_that_is_only_inspected_sees_tasks_and_takes_none() {
+    let f = Fixture::new();
+    let (client, worker) = (f.client(), f.arrive(WORKER));
+    let inspected = [f.attach().unwrap(), Segment::inspect(f.location()).unwrap()];
+    let sees = |phase| {
+        for segment in &inspected {
+            let (seen, task) = (Task::new(segment, 0).unwrap(), f.task(0));
+            assert_eq!(seen.word().load(), task.word().load());
+            assert_eq!(seen.word().load().phase(), Some(phase));
+            assert_eq!((seen.is_free(), seen.is_done()), (phase == Phase::Free, phase == Phase::Done));
+        }
+    };
+    sees(Phase::Free);
+    let filling = f.begin(0, client);
+    sees(Phase::Filling);
+    filling.queue(0);
+    f.push(0, 0);
+    sees(Phase::Queued);
+    let parked = f.drain(0, worker).pop().unwrap().park();
+    sees(Phase::Claimed);
+    f.finish(parked.resume(&f.segment).expect("ours"), false);
+    sees(Phase::Done);
+    assert_eq!(f.outcome(f.task(0)).expect("ours").free(), 0);
+    sees(Phase::Free);
+}

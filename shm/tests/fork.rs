@@ -350,7 +350,7 @@ fn invalid_routes_are_refused() {
         assert!(matches!(Segment::create(at.location.clone(), &broken), Err(CreateError::Plan(_))));
         assert!(at.is_clean());
     }
-    // After the form come the parent's place, the first branch, the end and the next target.
+    // After the form come the parent's slot, the first branch, the end and the next target.
     for (number, value) in [(1, 1_u32), (2, 1), (3, 1), (3, u32::MAX), (4, 9)] {
         let mut spec = fork_spec();
         spec.forks[0].form = 0xF02_F0F0;

@@ -30,11 +30,11 @@ fn pattern(seed: u8, bytes: usize) -> Vec<u8> {
 
 fn send(f: &Fixture, input: &[u8]) {
     let mut filling = f.begin(0, f.client());
-    let mut place = match input.len() {
+    let mut buffer = match input.len() {
         0..=96 => filling.inline_buffer(),
         n => filling.block_buffer(n as u64).unwrap(),
     };
-    assert!(place.write(0, input));
+    assert!(buffer.write(0, input));
     filling.set_length(input.len());
     filling.queue(0);
     f.push(0, 0);

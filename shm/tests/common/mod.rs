@@ -2,8 +2,10 @@
 #![allow(dead_code, reason = "each test program uses a part of it")]
 #![allow(unreachable_pub, reason = "a module of several test programs")]
 
+mod left;
+
 use ringmill_shm::arena::{Claimed, Done, Filling, Task};
-use ringmill_shm::layout::{Class, NodeFacts};
+use ringmill_shm::layout::{Class, INLINE_BYTES, LINE, NodeFacts};
 use ringmill_shm::participant::{Entry, Life, Role};
 use ringmill_shm::party::{Participant, Reader};
 use ringmill_shm::plan::{Fork, ForkMember, Target};
@@ -17,6 +19,13 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 pub const FORMAT: u64 = 42;
+
+/// Bytes of a task.
+const TASK_BYTES: u64 = LINE as u64;
+/// Where its in-line buffer, its payload's length and its block begin; [`Fixture::of`] compares them with a task.
+const BUFFER: u64 = TASK_BYTES - INLINE_BYTES as u64;
+const LENGTH: u64 = 8;
+const BLOCK: u64 = 12;
 
 /// A name that no other test, in this process or another, has.
 pub fn unique_name() -> String {
@@ -94,7 +103,7 @@ pub fn fork(parent: u32, first: u32, end: u32, entries: &[Target], next: Target)
 
 /// The token of this row in that incarnation.
 pub fn token(index: u32, epoch: u32) -> Token {
-    Token::from_raw(epoch << 10 | index).unwrap()
+    Token::from_raw(epoch * Token::INDEX_LIMIT + index).unwrap()
 }
 
 /// An orphan that is a task.
@@ -105,7 +114,7 @@ pub fn task_of(orphan: Orphan<'_>) -> Claimed<'_> {
     }
 }
 
-/// A segment with hands on its bytes.
+/// A segment, and access to its bytes.
 pub struct Fixture {
     pub segment: Segment,
     bytes: File,
@@ -125,26 +134,36 @@ impl Fixture {
         let bytes = File::options().read(true).write(true).open(location.path()).unwrap();
         let mut f = Self { segment, bytes, location, tasks: 0 };
         // Found by a payload; then as if nothing had been there.
-        assert!(f.begin(0, f.client()).inline_buffer().write(0, b"where the tasks begin"));
-        f.tasks = f.find(b"where the tasks begin") - 32;
-        f.write(f.tasks, &[0; 128]);
+        const PAYLOAD: &[u8] = b"where the tasks begin";
+        let mut filling = f.begin(0, f.client());
+        assert!(filling.inline_buffer().write(0, PAYLOAD));
+        filling.set_length(PAYLOAD.len());
+        f.tasks = f.find(PAYLOAD) - BUFFER;
+        let line = f.line_of(PAYLOAD);
+        assert_eq!((line.length() as usize, line.block()), (PAYLOAD.len(), 0));
+        let mut filling = f.resume_filling(0, f.client()).expect("it was begun");
+        if filling.block_buffer(1).is_ok() {
+            assert_ne!(line.block(), 0);
+        }
+        filling.abandon();
+        f.write(f.tasks, &[0; TASK_BYTES as usize]);
         f
     }
 
-    /// The task as its owner leaves it that dies after this transition, and before what must follow. The caller's flags
-    /// stay.
+    /// The task as its owner leaves it that dies after a transition, and before what must follow.
     pub fn write_word(&self, task: Task<'_>, phase: Phase, owner: Token, error: bool) {
-        // But ERROR; and WAITING, since the owner that ends it wakes the caller.
-        const KEPT: u64 = 0x1aff_ffff;
-        let low = task.word().load().raw() & KEPT | (phase as u64) << 29 | u64::from(error) << 26;
-        let word = u64::from(owner.raw()) << 32 | low;
-        self.write(self.tasks + 128 * u64::from(task.id()), &word.to_le_bytes());
+        let before = task.word().load().raw();
+        self.set_word(task, left::after(before, phase as u64, owner.raw(), error));
     }
 
     /// Its caller has gone as well.
     pub fn write_cancelled(&self, task: Task<'_>) {
-        let word = task.word().load().raw() | 1 << 25;
-        self.write(self.tasks + 128 * u64::from(task.id()), &word.to_le_bytes());
+        self.set_word(task, left::cancelled(task.word().load().raw()));
+    }
+
+    fn set_word(&self, task: Task<'_>, word: u64) {
+        let start = self.tasks + TASK_BYTES * u64::from(task.id());
+        TaskLine { fixture: self, start }.set_word(word);
     }
 
     pub fn attach(&self) -> Result<Segment, AttachError> {
@@ -310,7 +329,7 @@ impl Fixture {
 
     /// The line of a task whose in-line buffer begins with `payload`.
     pub fn line_of(&self, payload: &[u8]) -> TaskLine<'_> {
-        TaskLine { fixture: self, start: self.find(payload) - 32 }
+        TaskLine { fixture: self, start: self.find(payload) - BUFFER }
     }
 }
 
@@ -325,16 +344,20 @@ impl TaskLine<'_> {
         self.fixture.write(self.start, &word.to_le_bytes());
     }
 
+    pub fn length(&self) -> u32 {
+        u32::from_le_bytes(self.fixture.bytes(self.start + LENGTH))
+    }
+
     pub fn set_length(&self, bytes: u32) {
-        self.fixture.write(self.start + 8, &bytes.to_le_bytes());
+        self.fixture.write(self.start + LENGTH, &bytes.to_le_bytes());
     }
 
     pub fn block(&self) -> u32 {
-        u32::from_le_bytes(self.fixture.bytes(self.start + 12))
+        u32::from_le_bytes(self.fixture.bytes(self.start + BLOCK))
     }
 
     pub fn set_block(&self, handle: u32) {
-        self.fixture.write(self.start + 12, &handle.to_le_bytes());
+        self.fixture.write(self.start + BLOCK, &handle.to_le_bytes());
     }
 }
 
