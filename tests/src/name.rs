@@ -57,8 +57,9 @@ impl Name {
         assert!(problems.is_empty(), "{}: {problems:?}", self.text());
     }
 
+    /// The files of this name that are there.
     fn left(&self) -> Vec<PathBuf> {
-        [self.0.path(), self.0.lease_path()].into_iter().filter(|path| path.exists()).collect()
+        files_at(&self.0)
     }
 
     /// Whether no file is left.
@@ -77,10 +78,38 @@ impl Name {
     }
 }
 
+/// The files of a segment that are there: of any kind, also links that lead nowhere.
+#[must_use]
+pub fn files_at(location: &Location) -> Vec<PathBuf> {
+    let both = [location.path(), location.lease_path()];
+    // Not `exists`, which follows links.
+    both.into_iter().filter(|path| path.symlink_metadata().is_ok()).collect()
+}
+
 impl Drop for Name {
     fn drop(&mut self) {
         for path in self.left() {
             let _ = std::fs::remove_file(path); // a failed test's
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_that_leads_nowhere_is_found_and_removed() {
+        let name = Name::new("link");
+        assert!(name.is_clean());
+        let paths = [name.location().path(), name.location().lease_path()];
+        for path in &paths {
+            std::os::unix::fs::symlink("/nowhere", path).expect("a link");
+            assert_eq!(name.left(), std::slice::from_ref(path));
+            std::fs::remove_file(path).expect("it was there");
+        }
+        std::os::unix::fs::symlink("/nowhere", &paths[0]).expect("a link");
+        drop(name);
+        assert!(paths[0].symlink_metadata().is_err());
     }
 }

@@ -1,17 +1,13 @@
 //! Files and processes that a server must not leave behind.
 
+use crate::name::files_at;
 use ringmill_shm::segment::{Location, NAMED_DIRECTORY};
 
 /// The files of a named segment that exist.
 #[must_use]
 pub fn files_of(name: &str) -> Vec<String> {
     let Ok(location) = Location::named(name) else { return Vec::new() };
-    let both = [location.path(), location.lease_path()];
-    // `symlink_metadata`, because `exists` would follow a dangling link.
-    both.iter()
-        .filter(|path| path.symlink_metadata().is_ok())
-        .map(|path| path.display().to_string())
-        .collect()
+    files_at(&location).iter().map(|path| path.display().to_string()).collect()
 }
 
 /// The children of this process, also dead ones that have not been waited for, with their states and command lines.

@@ -58,7 +58,8 @@ impl TestLocation {
     }
 
     pub fn is_clean(&self) -> bool {
-        !self.path().exists() && !self.lease_path().exists()
+        // Not `exists`, which follows links.
+        [self.path(), self.lease_path()].iter().all(|path| path.symlink_metadata().is_err())
     }
 }
 
