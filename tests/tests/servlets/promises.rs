@@ -838,6 +838,7 @@ fn batching_03_the_lock_is_let_go_when_full_when_due_or_when_empty() {
         assert_eq!(closed(Crew::of(1).patient(3, HOUR), 6, &[3, 3]), (2, 0, 0));
         assert_eq!(closed(Crew::of(1).patient(3, SOON), 1, &[1]), (0, 1, 0));
         assert_eq!(closed(Crew::of(1).greedy(3), 1, &[1]), (0, 0, 1));
+        assert_eq!(closed(Crew::of(1).batches_of(3), 1, &[1]), (0, 0, 1), "it cannot pay to wait");
     });
 }
 
@@ -892,6 +893,18 @@ fn batching_05_a_collector_that_dies_leaves_its_batch_to_the_next() {
         });
         assert_eq!(server.stats().servlets[0].batches().count, 1, "one batch of three");
     }
+}
+
+/// If no window is stated, every batch of a lone caller is closed because the ring is empty, and none by a wait.
+#[test]
+fn batching_06_a_lone_caller_never_waits() {
+    on_both(|host| {
+        let gate = Gate::new();
+        let server = probes(host, &gate, Crew::of(2).batches_of(8));
+        assert!((0..30).all(|value| server.call(&ask(value)).expect("an answer").len == 1));
+        let total = server.stats().servlets[0].total();
+        assert_eq!((total.closed_empty, total.closed_window, total.closed_full), (30, 0, 0));
+    });
 }
 
 // Servlets.
