@@ -16,7 +16,7 @@
 //! | an input's `CheckBytes` | the worker's thread | caught: its item's error |
 //! | an error's `Display`, `source` | the worker's thread, or the thread that prints the error | caught: its message says so |
 //! | an error's `Drop` | the worker's thread | caught: nothing |
-//! | `cleanup`, the worker's `Drop` | the worker's thread | caught: logged |
+//! | `cleanup`, the worker's `Drop` | the worker's thread | caught: logged by the service |
 //! | a listener of the log | any thread of the engine | caught: nothing ([`say`]) |
 //! | a switch's function; its input's `CheckBytes` | the thread that moves the item on | caught: its item's error |
 //! | the `Drop` of a switch's function | the last thread that drops the server | caught: nothing |
@@ -28,6 +28,9 @@
 //! | an outcome's `CheckBytes`, `Deserialize` | where it is read | goes through, in the outcome's turn; its request is given back |
 //! | the `Drop` of a panic's payload | the thread that catches the panic | caught: the payload is forgotten |
 //! | the panic hook | the thread that panics | the standard library aborts the process, and the engine cannot prevent it |
+//!
+//! A panic that is caught is not printed: the error of its items has its message and location. The service logs the first
+//! one of each worker, of its `call`, its inputs or its outcomes, since callers may keep their errors to themselves.
 //!
 //! A panic while the same thread unwinds from another one (a `Drop` that panics, say) aborts the process, as everywhere
 //! in Rust; so does a panic in a thread-local variable's `Drop`. To the engine that is the death of a process.

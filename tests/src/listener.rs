@@ -1,7 +1,9 @@
 //! A listener of the log, which runs code at chosen events.
 
 use crate::gate::report;
+use crate::wait_until;
 use std::fmt::{self, Write};
+use std::sync::{Arc, Mutex, PoisonError};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber};
 
@@ -56,6 +58,52 @@ struct Line(String);
 impl tracing::field::Visit for Line {
     fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn fmt::Debug) {
         write!(self.0, "{}={value:?} ", field.name()).expect("a string has room");
+    }
+}
+
+/// What the log of this process says, as a test reads it: a line an event, `LEVEL target field=value …`, the message among
+/// the fields.
+#[derive(Debug, Clone, Default)]
+pub struct Hearer(Arc<Mutex<Vec<String>>>);
+
+impl Hearer {
+    /// Listens to the whole process from now on, at every level.
+    ///
+    /// # Panics
+    /// If the process has a listener already.
+    #[must_use]
+    pub fn of_this_process() -> Self {
+        let hearer = Self::default();
+        let heard = hearer.clone();
+        let listener = Listener::of(|_| true, move |event| heard.hear(event));
+        tracing::subscriber::set_global_default(listener).expect("the only listener");
+        hearer
+    }
+
+    fn hear(&self, event: &Event<'_>) {
+        let mut line = Line(format!("{} {} ", event.metadata().level(), event.metadata().target()));
+        event.record(&mut line);
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(line.0.trim_end().to_owned());
+    }
+
+    /// The events so far.
+    #[must_use]
+    pub fn lines(&self) -> Vec<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Waits for an event whose line has all these parts; the first such line.
+    ///
+    /// # Panics
+    /// If there is none after [`GUARD`](crate::GUARD).
+    #[track_caller]
+    pub fn await_line(&self, parts: &[&str]) -> String {
+        let mut found = None;
+        wait_until(&format!("an event with {parts:?}"), || {
+            found = self.lines().into_iter().find(|line| parts.iter().all(|part| line.contains(part)));
+            found.is_some()
+        });
+        found.expect("it was waited for")
     }
 }
 

@@ -4,6 +4,7 @@ mod core;
 mod end;
 pub(crate) mod free_ids;
 mod hand;
+mod held_up;
 mod options;
 pub(crate) mod pending;
 pub(crate) mod reactor;

@@ -16,9 +16,11 @@
 
 use super::core::{Core, SLEEP_LIMIT};
 use super::end::Stage;
+use super::held_up;
 use crate::clock::deadline;
 use crate::error::DrainError;
 use crate::host::KILL_LIMIT;
+use crate::host::supervisor::SILENCE;
 use crate::panics::say;
 use ringmill_shm::arena::Task;
 use ringmill_shm::repair::wake_everyone;
@@ -150,6 +152,7 @@ impl Core {
     fn await_workers_idle(&self, deadline: Instant) {
         let bell = self.segment.freed();
         let _awaiting = bell.await_rings();
+        let mut silent_until = Some(Instant::now() + SILENCE);
         loop {
             let count = bell.count();
             let with_workers = |id: u32| {
@@ -161,6 +164,11 @@ impl Core {
                 || self.shared.gate_closed.load(Ordering::SeqCst);
             if is_over || !(0..self.capacity).any(with_workers) {
                 return;
+            }
+            if silent_until.is_some_and(|until| Instant::now() >= until) {
+                silent_until = None;
+                let limit = deadline.saturating_duration_since(Instant::now());
+                held_up::say_by_what(&self.segment, &self.name, self.capacity, limit);
             }
             bell.sleep(count, Some(DRAIN_LOOK));
         }

@@ -117,9 +117,10 @@ fn waited_text(waited: &Duration) -> String {
 impl CallError {
     pub(crate) fn remote(error: RemoteError) -> Self {
         match error.cause {
-            RemoteCause::Died { .. } | RemoteCause::Overran { .. } | RemoteCause::Poisonous { .. } => {
-                Self::WorkerDied(Box::new(error))
-            }
+            RemoteCause::Died { .. }
+            | RemoteCause::Overran { .. }
+            | RemoteCause::KilledByShutdown { .. }
+            | RemoteCause::Poisonous { .. } => Self::WorkerDied(Box::new(error)),
             RemoteCause::Down { reason } => Self::ServletDown { servlet: error.servlet, reason },
             RemoteCause::ShutDown => Self::ShuttingDown,
             RemoteCause::Ensemble { members } => {

@@ -121,6 +121,7 @@ impl RemoteCause {
             | Self::Payload { .. }
             | Self::Died { .. }
             | Self::Overran { .. }
+            | Self::KilledByShutdown { .. }
             | Self::Poisonous { .. }
             | Self::NoSuchMember { .. } => ErrorKind::Worker,
         }

@@ -107,6 +107,8 @@ mod tests {
             RemoteCause::Died { signal, code: None, restarting: true },
             RemoteCause::Died { signal: None, code, restarting: false },
             RemoteCause::Overran { limit_ns: 1, restarting: true },
+            RemoteCause::KilledByShutdown { limit_ns: Some(1) },
+            RemoteCause::KilledByShutdown { limit_ns: None },
             RemoteCause::Poisonous { deaths: 3, signal: None, code },
             RemoteCause::Down { reason: text() },
             RemoteCause::Down { reason: String::new() },
@@ -122,6 +124,7 @@ mod tests {
                 RemoteCause::PoolExhausted { .. } => {}
                 RemoteCause::Payload { .. } | RemoteCause::TooDeep { .. } | RemoteCause::Died { .. } => {}
                 RemoteCause::Overran { .. } | RemoteCause::Poisonous { .. } | RemoteCause::Down { .. } => {}
+                RemoteCause::KilledByShutdown { .. } => {}
                 RemoteCause::ShutDown | RemoteCause::DeadlineExceeded { .. } => {}
                 RemoteCause::NoSuchMember { .. } | RemoteCause::Ensemble { .. } => {}
             }

@@ -109,6 +109,12 @@ pub enum RemoteCause {
         /// Whether the worker is being restarted.
         restarting: bool,
     },
+    /// The server's shutdown killed the worker while it worked on this request.
+    KilledByShutdown {
+        /// The server's `shutdown_timeout` in nanoseconds, within which the worker had not ended; `None` if the server
+        /// was told to end at once, by a second signal.
+        limit_ns: Option<u64>,
+    },
     /// As many workers died while they worked on this request as may; it is not retried.
     Poisonous {
         /// How many.
@@ -465,6 +471,16 @@ impl fmt::Display for RemoteCause {
                     "its call took longer than {limit_s:.6} s, so it was killed; {}",
                     Restarting(*restarting)
                 )
+            }
+            Self::KilledByShutdown { limit_ns: Some(limit_ns) } => {
+                let limit_s = *limit_ns as f64 / 1e9;
+                write!(
+                    f,
+                    "the server's shutdown killed its process, which had not ended within the shutdown_timeout of {limit_s:.3} s"
+                )
+            }
+            Self::KilledByShutdown { limit_ns: None } => {
+                f.write_str("the server's shutdown killed its process, since it was told not to wait")
             }
             Self::Poisonous { deaths, signal, code } => {
                 write!(

@@ -273,7 +273,11 @@ fn join(order: Order) -> Result<Vec<Arc<Seat>>, JoinError> {
     crash_point!("child.leased");
     entries.iter().for_each(|entry| entry.arrive());
     let segment = Arc::new(segment);
-    let unit = Arc::new(Unit::new(order.row..order.row + order.tokens.len() as u32));
+    let rows = order.row..order.row + order.tokens.len() as u32;
+    let complain = |_worker: &str, what: &str| {
+        report(&Report::Complaint(what.into())); // if it is not sent, the server has gone, or does not read
+    };
+    let unit = Arc::new(Unit::new(rows, complain));
     let seat = |(row, token)| {
         let (segment, unit) = (Arc::clone(&segment), Arc::clone(&unit));
         let seat = Seat::new(segment, row, token, order.wait, Arc::default(), unit);

@@ -12,6 +12,8 @@ pub(crate) enum Report {
     Reason(String),
     /// It has attached, but an operator should know this.
     Warning(String),
+    /// Something went wrong in it of which no caller hears, or too many.
+    Complaint(String),
     /// Which build it is.
     Build(BuildId),
 }
@@ -21,6 +23,7 @@ impl Report {
         let (kind, text) = match self {
             Self::Reason(text) => ('r', text.clone()),
             Self::Warning(text) => ('w', text.clone()),
+            Self::Complaint(text) => ('c', text.clone()),
             Self::Build(build) => ('b', build.to_string()),
         };
         format!("{kind}{text}").into_bytes()
@@ -31,6 +34,7 @@ impl Report {
         match message[0] {
             b'r' => Some(Self::Reason(text)),
             b'w' => Some(Self::Warning(text)),
+            b'c' => Some(Self::Complaint(text)),
             b'b' => BuildId::parse(&text).map(Self::Build),
             _ => None,
         }

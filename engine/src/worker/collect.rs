@@ -156,7 +156,7 @@ impl<'a> Loop<'a> {
                         panics::let_go(error);
                     }
                     Err(panic) => {
-                        self.counters.count(Counter::Panics);
+                        self.seat.note_panic(&panic);
                         let cause = RemoteCause::from(panic);
                         desk.fail_rest(|_| cause.clone());
                     }

@@ -164,7 +164,7 @@ impl Desk {
 
     #[cold]
     pub(crate) fn fail_by_panic(&self, index: usize, panic: Panic) {
-        self.seat.entry().counters().count(Counter::Panics);
+        self.seat.note_panic(&panic);
         self.fail(index, panic.into());
     }
 

@@ -53,7 +53,7 @@ pub(crate) fn live<W: BatchWorker>(seat: Arc<Seat>) -> LifeEnd {
     }
     let tell = |what: &str, ended: Result<(), Panic>| {
         if let Err(panic) = ended {
-            panics::say(|| tracing::error!(worker = %context.name(), "{what} {panic}"));
+            seat.unit.complain(&context.name(), &format!("{what} {panic}"));
         }
     };
     tell("cleanup", panics::caught(AssertUnwindSafe(|| worker.cleanup(&why))));

@@ -4,11 +4,13 @@
 use super::context::Context;
 use super::unit::Unit;
 use crate::error::{RemoteCause, RemoteError};
+use crate::panics::Panic;
 use crate::policy::patience::Wait;
 use crate::route::{Mover, Router};
 use ringmill_shm::participant::Entry;
 use ringmill_shm::party::Participant;
 use ringmill_shm::segment::{Node, Segment};
+use ringmill_shm::stats::Counter;
 use ringmill_shm::sys::birth::Birth;
 use ringmill_shm::token::Token;
 use std::sync::Arc;
@@ -83,6 +85,13 @@ impl Seat {
             cpus: entry.cpus(),
             restarts: entry.restarts(),
         }
+    }
+
+    /// Counts a panic of user code; the first one of this unit is logged by the service.
+    #[cold]
+    pub(super) fn note_panic(&self, panic: &Panic) {
+        self.entry().counters().count(Counter::Panics);
+        self.unit.tell_of_panic(|| self.context().name(), panic);
     }
 
     #[inline]

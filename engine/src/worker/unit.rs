@@ -18,15 +18,22 @@
 //!   to sleep reads its bell's count, then looks at the state. So it sees the state or does not sleep. A thread that
 //!   waits for the others looks at the state under the mutex, which is taken between the store and the notification.
 
+use crate::panics::Panic;
 use ringmill_shm::segment::Segment;
 use std::ops::Range;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard};
+
+/// Has the service log what went wrong in a worker; the worker's name comes first.
+pub(crate) type Complain = fn(&str, &str);
 
 /// A unit's state; see the module.
 #[derive(Debug)]
 pub(crate) struct Unit {
     state: AtomicU32,
+    /// Whether user code has panicked.
+    panicked: AtomicBool,
+    complain: Complain,
     /// Its rows in the participant table.
     rows: Range<u32>,
     /// How many of its threads have no worker yet.
@@ -44,9 +51,31 @@ pub(crate) enum UnitState {
 }
 
 impl Unit {
-    pub(crate) fn new(rows: Range<u32>) -> Self {
-        let unready = Mutex::new(rows.len() as u32);
-        Self { state: AtomicU32::new(UnitState::AtWork as u32), rows, unready, changed: Condvar::new() }
+    pub(crate) fn new(rows: Range<u32>, complain: Complain) -> Self {
+        Self {
+            state: AtomicU32::new(UnitState::AtWork as u32),
+            panicked: AtomicBool::new(false),
+            complain,
+            unready: Mutex::new(rows.len() as u32),
+            rows,
+            changed: Condvar::new(),
+        }
+    }
+
+    /// Has the service log what went wrong in a worker.
+    pub(super) fn complain(&self, worker: &str, what: &str) {
+        (self.complain)(worker, what);
+    }
+
+    /// Has the service log the unit's first panic: each is the error of its items, so callers see all of them.
+    #[cold]
+    pub(super) fn tell_of_panic(&self, worker: impl FnOnce() -> String, panic: &Panic) {
+        if !self.panicked.swap(true, Ordering::Relaxed) {
+            // Relaxed: one of the threads is the first.
+            let what =
+                format!("user code panicked, and its further panics are only counted: {}", panic.message);
+            self.complain(&worker(), &what);
+        }
     }
 
     #[inline]

@@ -10,3 +10,4 @@ mod server_death;
 mod shutdown;
 mod signals;
 mod slow;
+mod told;

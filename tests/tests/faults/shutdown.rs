@@ -128,8 +128,7 @@ fn a_worker_that_hangs_is_killed_when_the_time_is_over() {
             visit.await_death();
             match busy.join().expect("no panic") {
                 Err(CallError::WorkerDied(error)) => {
-                    let cause =
-                        RemoteCause::Died { signal: Some(libc::SIGKILL), code: None, restarting: false };
+                    let cause = RemoteCause::KilledByShutdown { limit_ns: Some(SOON.as_nanos() as u64) };
                     assert_eq!((error.cause, error.pid), (cause, crew[0].pid));
                 }
                 other => panic!("{other:?}"),

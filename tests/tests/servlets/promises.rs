@@ -674,7 +674,7 @@ fn worker_12_shutdown_drains_in_order_and_kills_what_hangs() {
             std::thread::scope(|scope| {
                 let (_arrival, held) = hold(scope, server, &gate, "stop".into());
                 server.shutdown();
-                let killed = RemoteCause::Died { signal: Some(libc::SIGKILL), code: None, restarting: false };
+                let killed = RemoteCause::KilledByShutdown { limit_ns: Some(SOON.as_nanos() as u64) };
                 assert_eq!(remote(held.join().expect("no panic")).cause, killed);
                 assert_gone(&name);
             });

@@ -183,6 +183,9 @@ impl Supervisor {
         let (signal, code) = (ending.signal, ending.code);
         let cause = match post.exec_timeout.filter(|_| post.overran) {
             Some(limit) => RemoteCause::Overran { limit_ns: nanos(limit), restarting },
+            None if post.was_killed_at_shutdown(signal) => {
+                RemoteCause::KilledByShutdown { limit_ns: self.shutdown_limit().map(nanos) }
+            }
             None => RemoteCause::Died { signal, code, restarting },
         };
         let (worker, pid, mover) = (left.worker, ending.pid, self.shared.mover());
@@ -209,6 +212,9 @@ impl Supervisor {
                     }
                     number += 1;
                     mover.requeue(task, node, counts, if on_death.keeps_apart() { group } else { 0 });
+                }
+                Fate::Poisonous if matches!(cause, RemoteCause::KilledByShutdown { .. }) => {
+                    mover.fail(task, error(attempt, cause.clone()));
                 }
                 Fate::Poisonous => {
                     let deaths = u32::from(attempt) + 1;

@@ -21,17 +21,18 @@
 //!   has not worked meanwhile, and its calls get the rest of their time.
 
 use super::post::{Body, Post};
-use super::shared::Limits;
+use super::shared::{Command, Limits};
 use super::stage::Stage;
 use super::state::Supervisor;
 use crate::host::KILL_LIMIT;
 use crate::panics::say;
 use ringmill_shm::participant::Life;
 use ringmill_shm::segment::Segment;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// The stage of a post, as its rows say.
-fn stage_of(post: &Post, segment: &Segment) -> Stage {
+pub(super) fn stage_of(post: &Post, segment: &Segment) -> Stage {
     let any = |is: fn(Life) -> bool| post.entries(segment).any(|entry| is(entry.life()));
     if any(|life| life == Life::Starting) {
         Stage::Starting
@@ -87,6 +88,33 @@ impl Supervisor {
                 );
             }
             post.kill();
+        }
+    }
+
+    /// Says, once a shutdown has waited for a while, which workers have not left.
+    pub(super) fn say_what_stays(&mut self) {
+        let Command::Stop(deadline) = self.shared.commanded() else { return };
+        if self.silent_until.is_none_or(|until| Instant::now() < until) {
+            return;
+        }
+        self.silent_until = None;
+        let limit = deadline.saturating_duration_since(Instant::now());
+        for post in &self.posts {
+            let (pid, then) = match &post.body {
+                Body::Process(process) => (process.child.id(), "the shutdown kills it after that limit"),
+                Body::Thread { left, .. } if !left.load(Ordering::SeqCst) => (
+                    std::process::id(),
+                    "a thread cannot be killed, so the shutdown goes on without it after that limit",
+                ),
+                _ => continue,
+            };
+            let was = stage_of(post, &self.shared.segment).in_words();
+            say(|| {
+                tracing::warn!(
+                    worker = %post.title, pid, ?limit,
+                    "the shutdown waits for a worker that has not left: {was}; {then}"
+                );
+            });
         }
     }
 

@@ -36,7 +36,7 @@ mod shared;
 mod stage;
 mod state;
 
-pub(crate) use shared::{Limits, Shared};
+pub(crate) use shared::{Limits, SILENCE, Shared};
 pub(crate) use state::Supervisor;
 
 use crate::error::StartError;
@@ -49,9 +49,10 @@ use crate::host::spawn::{self, Ended, KILL_LIMIT, Process, SpawnError};
 use crate::panics::{joined, say};
 use crate::plan::PlanNode;
 use crate::policy::patience::Wait;
+use crate::text::OneLine;
 use crate::worker::{Live, Seat, Unit};
 use burial::Ending;
-use limits::say_it_survives;
+use limits::{say_it_survives, stage_of};
 use post::{Body, Farewell, Post, Starter, posts};
 use ringmill_shm::participant::{Entry, Lease};
 use ringmill_shm::repair::wake_everyone;
@@ -178,6 +179,7 @@ impl Supervisor {
             group: 0,
             finished: vec![0; nodes.len()],
             looks,
+            silent_until: None,
         };
         let (early_deaths, started) = (Arc::clone(&supervisor.early_deaths), Arc::clone(&supervisor.started));
         // Workers inherit the affinity of the thread that starts them: the supervisor's, which is unpinned first.
@@ -332,7 +334,11 @@ impl Supervisor {
         let row = post.rows.start;
         segment.lease().hold(token).map_err(system("take a worker's lease"))?;
         let cpus = segment.participants()[row as usize].cpus();
-        let unit = Arc::new(Unit::new(post.rows.clone()));
+        let unit = Unit::new(post.rows.clone(), |worker, what| {
+            let pid = std::process::id();
+            say(|| tracing::error!(%worker, pid, "{}", OneLine(what)));
+        });
+        let unit = Arc::new(unit);
         let router = Arc::clone(&self.shared.router);
         let Some(seat) = Seat::new(segment, row, token, post.wait, router, unit) else {
             // SAFETY: no worker has the token.
@@ -401,10 +407,14 @@ impl Supervisor {
             }
             if self.looks.next() <= Instant::now() {
                 // If the system refuses the wait, no descriptor ever gets ready.
-                (0..self.posts.len()).for_each(|index| self.reap(index));
+                for index in 0..self.posts.len() {
+                    self.listen(index);
+                    self.reap(index);
+                }
             }
             self.join_threads();
             self.look_at_limits();
+            self.say_what_stays();
             self.end_trials();
             self.restart_due();
             self.empty_rings_of_the_down();
@@ -435,14 +445,28 @@ impl Supervisor {
         }
     }
 
+    /// How long a shutdown waits for workers; `None` if it is not to wait.
+    fn shutdown_limit(&self) -> Option<Duration> {
+        (self.shared.commanded() != Command::Kill).then_some(self.shared.limits.shutdown)
+    }
+
     /// Obeys the command.
     fn obey(&mut self) {
         if self.stopping() && !matches!(self.shared.segment.run(), Run::Stopping) {
             self.shared.segment.set_run(Run::Stopping);
             wake_everyone(&self.shared.segment);
+            self.silent_until = Some(Instant::now() + SILENCE);
         }
-        if self.past_deadline() {
-            self.posts.iter_mut().for_each(Post::kill);
+        if !self.past_deadline() {
+            return;
+        }
+        if !self.started.load(Ordering::SeqCst) {
+            return self.posts.iter_mut().for_each(Post::kill); // a start that has failed, and says why
+        }
+        let limit = self.shutdown_limit();
+        for post in &mut self.posts {
+            let stage = stage_of(post, &self.shared.segment);
+            post.kill_at_shutdown(limit, stage);
         }
     }
 
@@ -456,7 +480,7 @@ impl Supervisor {
             Command::Stop(at) if !self.past_deadline() => Some(at),
             _ => None,
         };
-        restart.chain(deadline).chain([self.looks.next()]).min()
+        restart.chain(deadline).chain(self.silent_until).chain([self.looks.next()]).min()
     }
 
     /// Handles the reports of a process, or the end of its tether.
@@ -469,6 +493,10 @@ impl Supervisor {
                 Report::Reason(reason) => process.reason = Some(reason),
                 Report::Warning(warning) => {
                     say(|| tracing::warn!(worker = %post.title, "a worker {warning}"));
+                }
+                Report::Complaint(what) => {
+                    let (pid, what) = (process.child.id(), OneLine(&what));
+                    say(|| tracing::error!(worker = %post.title, pid, "{what}"));
                 }
                 // A script's: which program it execs is known once that runs.
                 Report::Build(build) => {

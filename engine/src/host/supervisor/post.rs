@@ -6,6 +6,7 @@ use super::stage::{Killing, Seen, Stage};
 use crate::error::StartError;
 use crate::host::recipe::{Held, Recipe};
 use crate::host::spawn::{self, Process};
+use crate::panics::say;
 use crate::plan::{Launch, PlanNode};
 use crate::policy::on_death::OnDeath;
 use crate::policy::patience::Wait;
@@ -121,6 +122,33 @@ impl Post {
             spawn::kill(process);
             self.killing.get_or_insert_default();
         }
+    }
+
+    /// Kills its process, if it has one, because the server shuts down. The first time it says so, with the limit that
+    /// is over, if there was one, and the stage in which the worker is.
+    pub(super) fn kill_at_shutdown(&mut self, limit: Option<Duration>, stage: Stage) {
+        if let Body::Process(process) = &self.body
+            && self.killing.is_none()
+        {
+            let (pid, was) = (process.child.id(), stage.in_words());
+            say(|| match limit {
+                Some(limit) => tracing::warn!(
+                    worker = %self.title, pid, ?limit,
+                    "the shutdown kills a worker that has not ended within the shutdown_timeout: {was}"
+                ),
+                None => tracing::warn!(
+                    worker = %self.title, pid,
+                    "the shutdown was told not to wait, and kills a worker: {was}"
+                ),
+            });
+            self.killing = Some(Killing { by_shutdown: true, ..Killing::default() });
+        }
+        self.kill();
+    }
+
+    /// Whether its process ended by this signal because the server shuts down.
+    pub(super) fn was_killed_at_shutdown(&self, signal: Option<i32>) -> bool {
+        signal == Some(libc::SIGKILL) && self.killing.is_some_and(|killing| killing.by_shutdown)
     }
 
     /// Whether it was killed long enough ago and still lives.

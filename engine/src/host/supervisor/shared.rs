@@ -20,6 +20,10 @@ thread_local! {
     static WITHIN: Cell<usize> = const { Cell::new(0) };
 }
 
+/// How long a shutdown waits for a worker in silence: most calls have ended by then, and most workers have left, also on
+/// a machine that has other work.
+pub(crate) const SILENCE: Duration = Duration::from_millis(500);
+
 /// The server's limits.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {

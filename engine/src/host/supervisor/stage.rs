@@ -12,6 +12,8 @@ pub(super) struct Killing {
     pub(super) time: Duration,
     /// Whether the log says already that it has taken too long.
     pub(super) is_told: bool,
+    /// Whether it was killed because the server shuts down.
+    pub(super) by_shutdown: bool,
 }
 
 /// Under which limit a worker is.

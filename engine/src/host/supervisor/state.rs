@@ -6,6 +6,7 @@ use super::stage::Looks;
 use crate::host::spawn::Ended;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 /// How workers ended before the server was ready: the row, how, and why they could not attach.
 pub(crate) type EarlyDeaths = Vec<(u32, Ended, Option<String>)>;
@@ -23,4 +24,6 @@ pub(crate) struct Supervisor {
     /// By node: how many batches its workers had finished when one of them last died at its first.
     pub(super) finished: Vec<u64>,
     pub(super) looks: Looks,
+    /// Set while a shutdown waits for workers to leave, and has not said so.
+    pub(super) silent_until: Option<Instant>,
 }
