@@ -6,7 +6,7 @@
 //! 0        header           one page: identity, shape, run state, the two server-wide bells
 //! 4096     participants     one entry each: identity │ bell │ cpus │ statistics │ boot message
 //!          node descriptors names and numbers of the plan's nodes, written once
-//!          node lines       one each: tail │ head, habit │ reader lock │ doorbell
+//!          node lines       one each: tail │ head │ habit │ reader lock │ doorbell
 //!          ring cells       8 bytes each, the same number for every node
 //!          tasks            128 bytes each: word, payload reference, in-line buffer
 //!          block owners     8 bytes each, class by class
@@ -386,7 +386,10 @@ in_segment! {
     #[derive(Debug)]
     pub(crate) struct NodeLines {
         pub(crate) tail: U64Line,
-        pub(crate) head: HeadLine,
+        pub(crate) head: U64Line,
+        /// See [`Node::habit`](crate::segment::Node::habit). Callers read it with each request, and the lock holder
+        /// writes it seldom.
+        pub(crate) habit: U64Line,
         pub(crate) lock: LockLine,
         pub(crate) doorbell: doorbell::Line,
     }
@@ -396,17 +399,6 @@ in_segment! {
     #[repr(align(128))]
     #[derive(Debug)]
     pub(crate) struct U64Line(pub(crate) AtomicU64);
-}
-
-in_segment! {
-    /// What the holder of the reader lock writes.
-    #[repr(align(128))]
-    #[derive(Debug)]
-    pub(crate) struct HeadLine {
-        pub(crate) head: AtomicU64,
-        /// See [`Node::habit`](crate::segment::Node::habit).
-        pub(crate) habit: AtomicU64,
-    }
 }
 
 in_segment! {
@@ -466,7 +458,7 @@ const _: () = {
     assert!(size_of::<TaskLine>() == LINE && core::mem::align_of::<TaskLine>() == LINE);
     assert!(core::mem::offset_of!(TaskLine, inline) == TASK_HEADER_BYTES);
     assert!(TASK_HEADER_BYTES.is_multiple_of(PAYLOAD_ALIGN));
-    assert!(size_of::<NodeLines>() == 4 * LINE);
+    assert!(size_of::<NodeLines>() == 5 * LINE);
     assert!(size_of::<NodeDescriptor>().is_multiple_of(8));
     assert!(size_of::<ForkDescriptor>().is_multiple_of(8));
     assert!(LINE.is_multiple_of(size_of::<Times>()));

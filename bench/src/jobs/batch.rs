@@ -11,6 +11,10 @@
 //!   worker at a time does, and gets all that arrives while it waits for more; without it, all workers that are free share
 //!   that, so each batch is smaller, and a is paid more often.
 //!
+//! A fourth measurement shows the wait that ringmill chooses where none is stated. A caller that is alone must not wait in
+//! vain: its calls are compared with those to a server whose stated wait is zero. Where requests arrive at random, the mean
+//! batch is compared with that of a stated wait of 10 ms, the most that the unstated one lasts.
+//!
 //! `device` is the throughput of the devices with full batches and without a queue: its loss is the time that the system takes
 //! to wake a waiting thread.
 //!
@@ -29,6 +33,7 @@ use crate::contestant::{Contestant, Load, Point};
 use crate::device::Device;
 use crate::match_up::{Outcome, Setup};
 use crate::peers::Peer;
+use crate::peers::ringmill_batch::RingmillBatch;
 use crate::percentiles::Percentiles;
 use crate::pin::pin_to;
 use crate::report::Row;
@@ -78,6 +83,9 @@ pub fn run(session: &mut Session<'_>) -> Result<(), Error> {
                 Plan { batch_size: batch_size as usize, batch_wait: BATCH_WAIT, workers, device, room },
             )?;
         }
+    }
+    if session.wants_ringmill() && only.rate_per_s.is_none() && only.workers.is_none_or(|only| only == 1) {
+        lone_caller(session)?;
     }
     if only.workers.is_none_or(|only| only == FOUR) {
         let most_per_s = 1e9 / WAITING.ideal_ns_per_item(AT_RANDOM as usize, FOUR as usize);
@@ -133,6 +141,40 @@ fn with_mean(row: Row, mean_batch: f64, batch_size: usize) -> Row {
     row.figure("mean_batch", mean_batch).figure("part_of_batch_size", mean_batch / batch_size as f64)
 }
 
+/// ringmill without a stated wait, and with one of this length.
+const UNSTATED: (&str, Option<Duration>) = ("ringmill, wait not stated", None);
+const STATED: (&str, Option<Duration>) = ("ringmill, 10 ms stated", Some(Duration::from_millis(10)));
+const NO_WAIT: (&str, Option<Duration>) = ("ringmill, 0 stated", Some(Duration::ZERO));
+
+/// A caller that sends one request at a time to a worker that would take more.
+fn lone_caller(session: &mut Session<'_>) -> Result<(), Error> {
+    let plan = Plan {
+        batch_size: AT_RANDOM as usize,
+        batch_wait: BATCH_WAIT,
+        workers: 1,
+        device: Device::burning(Duration::ZERO, Duration::ZERO),
+        room: PILE * AT_RANDOM,
+    };
+    let outcome = session.match_up("batch, a lone caller", |cpus| {
+        let setup = |(name, wait)| {
+            let contestant = RingmillBatch::start_as(name, wait, plan, cpus)?;
+            let setup = Setup::new(Box::new(contestant), Load::Call);
+            Ok(setup.at("workers", plan.workers).at("batch_size", AT_RANDOM).at("window", 1_u32))
+        };
+        [NO_WAIT, UNSTATED].into_iter().map(setup).collect()
+    })?;
+    let Some(outcome) = outcome else { return Ok(()) };
+    let no_wait = &outcome.standings[0].tally;
+    let rows = outcome.rows_of(Job::Batch.name(), |standing, regime, row| {
+        let row = row.figure("ns_per_item", standing.tally.summary(regime)?.ns_per_item);
+        Some(match standing.tally.ratio_to(no_wait, regime) {
+            Some(ratio) => row.figure("ratio_to_no_wait", ratio.median),
+            None => row,
+        })
+    });
+    session.audience.rows(&rows)
+}
+
 /// One contestant after the other in every round, while requests arrive. What a device's time is does not depend on
 /// where cache lines are, so there are no readings of `raw`.
 fn at_random(session: &mut Session<'_>, rate_per_s: u32) -> Result<(), Error> {
@@ -144,10 +186,14 @@ fn at_random(session: &mut Session<'_>, rate_per_s: u32) -> Result<(), Error> {
         room: PILE * FOUR * AT_RANDOM,
     };
     let peers: Vec<Peer> = session.peers_at(Job::Batch, Point::STANDARD).collect();
+    let waits = if session.wants_ringmill() { vec![UNSTATED, STATED] } else { Vec::new() };
     let Session { cpus, rounds, ref mut audience, .. } = *session;
     let rows = on_a_thread_of_its_own(|| {
-        let contestants: Result<Vec<_>, Error> =
-            peers.into_iter().map(|peer| peer.start_batching(plan, cpus)).collect();
+        let peers = peers.into_iter().map(|peer| peer.start_batching(plan, cpus));
+        let ours = waits.into_iter().map(|(name, wait)| -> Result<Box<dyn Batching>, Error> {
+            Ok(Box::new(RingmillBatch::start_as(name, wait, plan, cpus)?))
+        });
+        let contestants: Result<Vec<_>, Error> = peers.chain(ours).collect();
         let mut loaded: Vec<Loaded> = contestants?.into_iter().map(Loaded::new).collect();
         pin_to(cpus.client)?;
         for round in 0..=rounds {

@@ -98,16 +98,29 @@ impl<const WORDS: usize> Contestant for Ringmill<WORDS> {
     }
 
     fn call(&mut self, items: u64) -> Result<(), Error> {
-        for item in 0..items {
-            let answer = self.server.call(&Payload::question(item))?;
-            check(answer.answers(item), item)?;
-        }
-        Ok(())
+        call_through(&self.server, items)
     }
 
     fn stream(&mut self, items: u64, window: u32) -> Result<(), Error> {
         stream_through(&self.server, items, window)
     }
+}
+
+/// `items` questions to a server, one after the other, each answer checked.
+///
+/// # Errors
+///
+/// [`Error::Call`] and [`Error::WrongAnswer`].
+#[inline]
+pub fn call_through<const WORDS: usize>(
+    server: &Server<Payload<WORDS>, Payload<WORDS>>,
+    items: u64,
+) -> Result<(), Error> {
+    for item in 0..items {
+        let answer = server.call(&Payload::question(item))?;
+        check(answer.answers(item), item)?;
+    }
+    Ok(())
 }
 
 /// A stream of `items` questions to a server, each answer checked.

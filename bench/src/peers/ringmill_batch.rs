@@ -1,10 +1,11 @@
 //! ringmill with workers that work on batches. The reader lock lets one worker at a time make its batch.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use ::ringmill::{Batch, BatchWorker, BoxError, Context, ProcessServlet, Server};
 
-use super::ringmill::{name_and_room, on_one_cpu, stream_through};
+use super::ringmill::{call_through, name_and_room, on_one_cpu, stream_through};
 use super::ringmill_open_loop::Submitted;
 use crate::Error;
 use crate::batching::{Batches, Batching, Plan};
@@ -42,6 +43,7 @@ impl BatchWorker for DeviceWorker {
 /// A server with worker processes.
 #[derive(Debug)]
 pub struct RingmillBatch {
+    name: &'static str,
     server: Server<Payload, Payload>,
     batches: Batches,
 }
@@ -53,18 +55,35 @@ impl RingmillBatch {
     ///
     /// [`Error::Start`] if it does not start.
     pub fn start(plan: Plan, cpus: CpuPair) -> Result<Self, Error> {
+        Self::start_as("ringmill", Some(plan.batch_wait), plan, cpus)
+    }
+
+    /// Starts the server with another batch wait than the plan's, or none stated, and under a name that tells it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Start`] if it does not start.
+    pub fn start_as(
+        name: &'static str,
+        batch_wait: Option<Duration>,
+        plan: Plan,
+        cpus: CpuPair,
+    ) -> Result<Self, Error> {
         let servlet = ProcessServlet::<DeviceWorker>::new(plan.device)
             .cpus(on_one_cpu(plan.workers, cpus.partner))
-            .batch_size(plan.batch_size)
-            .batch_wait_time(plan.batch_wait);
+            .batch_size(plan.batch_size);
+        let servlet = match batch_wait {
+            Some(wait) => servlet.batch_wait_time(wait),
+            None => servlet,
+        };
         let server = name_and_room(plan.room).max_payload(Payload::BYTES).start(servlet)?;
-        Ok(Self { server, batches: Batches::default() })
+        Ok(Self { name, server, batches: Batches::default() })
     }
 }
 
 impl Contestant for RingmillBatch {
     fn name(&self) -> &'static str {
-        "ringmill"
+        self.name
     }
 
     fn notes(&mut self) -> Notes {
@@ -73,7 +92,7 @@ impl Contestant for RingmillBatch {
     }
 
     fn call(&mut self, items: u64) -> Result<(), Error> {
-        self.stream(items, 1)
+        call_through(&self.server, items)
     }
 
     fn stream(&mut self, items: u64, window: u32) -> Result<(), Error> {

@@ -14,6 +14,7 @@ use super::watch::Reactor;
 use crate::clock::Watched;
 use crate::error::{CallError, RemoteCause, RemoteError, StartError, forked_text};
 use crate::host::supervisor::{Handle, Shared};
+use crate::policy::batch::{Habit, Stamps};
 use crate::policy::patience::{Pace, Patience};
 use crate::route::{Mover, Outbox};
 use crate::wire::payload::{Payload, copied, encode};
@@ -50,8 +51,8 @@ pub(crate) struct Core {
     /// The server's process.
     pub(crate) birth: Birth,
     pub(crate) pid: u32,
-    /// Whether the entry node needs to know when items were enqueued.
-    pub(crate) stamps: bool,
+    /// When the entry node needs to know when items were enqueued.
+    pub(crate) stamps: Stamps,
     pub(crate) free_ids: FreeIds,
     pub(crate) patience: Patience,
     pub(crate) closing: AtomicBool,
@@ -133,8 +134,13 @@ impl<'c> Filled<'c> {
     #[inline]
     fn queue(mut self, node: u32) -> Task<'c> {
         let mut filling = self.filling.take().expect("taken only by value");
-        if self.core.stamps {
-            filling.stamp(now_ns());
+        match self.core.stamps {
+            Stamps::Never => {}
+            Stamps::Always => filling.stamp(now_ns()),
+            Stamps::WhileWorkersWait => {
+                let habit = self.core.segment.node(node).map_or(0, |node| node.habit());
+                filling.stamp(if Habit::from_raw(habit).waits() { now_ns() } else { 0 });
+            }
         }
         filling.queue(node)
     }

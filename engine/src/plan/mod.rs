@@ -56,7 +56,7 @@
 pub(crate) mod name;
 
 use crate::error::StartError;
-use crate::policy::batch::Rule;
+use crate::policy::batch::{Rule, Stamps};
 use crate::policy::on_death::OnDeath;
 use crate::policy::restarts::Restarts;
 use crate::route::Choose;
@@ -406,11 +406,11 @@ impl Plan {
         self.nodes.iter().filter(never_full).map(text).collect()
     }
 
-    /// Whether the entry node needs to know when items were enqueued.
-    pub(crate) fn stamps(&self) -> bool {
+    /// When callers have to say when they enqueue items at the entry node.
+    pub(crate) fn stamps(&self) -> Stamps {
         match self.entry {
-            Target::Node(index) => self.nodes[index as usize].spec.facts.batch_wait_ns != 0,
-            _ => false, // the mover stamps the task when it queues it at its node
+            Target::Node(index) => Rule::of(&self.nodes[index as usize].spec.facts).stamps(),
+            _ => Stamps::Never, // the mover stamps the task when it queues it at its node
         }
     }
 }

@@ -6,10 +6,11 @@
 //! A worker keeps a stated wait exactly. If the servlet states none, a worker waits at most
 //! [`DEFAULT_BATCH_WAIT_TIME`], and only while a wait can pay, which [`Habit`] learns from earlier batches:
 //!
-//! * After [`LONELY_BATCHES`] batches of one item in a row, and before the first batch, a worker that finds one item
-//!   takes it at once. Once the ring has two items, workers wait again. So a lone caller, which sends the next request
-//!   only after the outcome of the last, never waits.
-//! * A wait ends early once no item has come for as long as [`QUIET_GAPS`] mean gaps between items. So callers that are
+//! * After [`LONELY_BATCHES`] batches of one item in a row, and before the first batch, a worker takes what it finds at
+//!   once. Once it has found two items, workers wait again. So a lone caller, which sends the next request only after
+//!   the outcome of the last, never waits. Nor does anything read a clock then: callers need not say when they enqueue.
+//! * A wait ends early once no item has come for as long as [`QUIET_GAPS`] mean gaps between items, or
+//!   [`QUIET_FIRST_NS`] while no gap is known. So callers that are
 //!   fewer than a batch holds, and are all in it, do not wait for a further one.
 //!
 //! Both limits are chosen for requests that arrive at random (a Poisson process). Of batches that a full window would
@@ -35,6 +36,9 @@ const LONELY_BATCHES: u16 = 8;
 const QUIET_GAPS: u64 = 8;
 /// The shortest time after the last item at which a wait ends early: a sleeping thread wakes about that late.
 const QUIET_LEAST_NS: u64 = 100_000;
+/// The same time while the gap between items is unknown: long enough to see the gaps of requests whose batches are worth a
+/// wait, and a tenth of the wait that a caller would lose that is alone again.
+const QUIET_FIRST_NS: u64 = 1_000_000;
 
 /// How a node's batches are made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,9 +56,9 @@ pub(crate) struct Rule {
 pub(crate) struct Waiting {
     /// The number of items, at least one.
     pub(crate) items: u64,
-    /// When the first item was enqueued.
+    /// When the first item was enqueued; 0: its caller did not read the clock, or the rule does not ask.
     pub(crate) oldest_ns: u64,
-    /// When the last item was enqueued.
+    /// When the last item was enqueued; 0 as above.
     pub(crate) newest_ns: u64,
 }
 
@@ -76,6 +80,12 @@ impl Habit {
         Self { waits_left: (raw as u16).min(LONELY_BATCHES), gap_ns: raw >> 16 }
     }
 
+    /// Whether workers wait for a second item, and so callers have to say when they enqueue the first.
+    #[inline]
+    pub(crate) fn waits(self) -> bool {
+        self.waits_left > 0
+    }
+
     /// The habit as a word.
     pub(crate) fn raw(self) -> u64 {
         self.gap_ns.min(Self::GAP_LIMIT_NS) << 16 | u64::from(self.waits_left)
@@ -87,6 +97,9 @@ impl Habit {
             let waits_left = self.waits_left.saturating_sub(1);
             // Gaps learnt earlier are out of date once items overlap again.
             return Self { waits_left, gap_ns: if waits_left == 0 { 0 } else { self.gap_ns } };
+        }
+        if batch.oldest_ns == 0 || batch.newest_ns == 0 {
+            return Self { waits_left: LONELY_BATCHES, ..self };
         }
         let gap_ns = batch.newest_ns.saturating_sub(batch.oldest_ns) / (batch.items - 1);
         // A worker does not see gaps that are longer than its wait, so a mean that is too short would stay: it grows
@@ -102,10 +115,21 @@ impl Habit {
     /// How long after the last item a wait ends early.
     fn quiet_ns(self) -> u64 {
         match self.gap_ns {
-            0 => u64::MAX,
+            0 => QUIET_FIRST_NS,
             gap_ns => (QUIET_GAPS * gap_ns).max(QUIET_LEAST_NS),
         }
     }
+}
+
+/// When callers have to say when they enqueue an item.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stamps {
+    /// The rule has no wait.
+    Never,
+    /// The rule's wait is stated.
+    Always,
+    /// While the node's [`Habit`] is to wait.
+    WhileWorkersWait,
 }
 
 /// What to do with the items that are waiting.
@@ -128,6 +152,25 @@ impl Rule {
     #[inline]
     pub(crate) fn learns(self) -> bool {
         self.wait_ns != 0 && !self.is_stated
+    }
+
+    /// When callers have to say when they enqueue an item.
+    pub(crate) fn stamps(self) -> Stamps {
+        match self.wait_ns {
+            0 => Stamps::Never,
+            _ if self.learns() => Stamps::WhileWorkersWait,
+            _ => Stamps::Always,
+        }
+    }
+
+    /// Whether [`judge`](Self::judge) and [`Habit::after`] use the times of `items` waiting items: to read them takes
+    /// cache lines from the callers.
+    #[inline]
+    pub(crate) fn needs_times(self, habit: Habit, items: u64) -> bool {
+        match self.learns() {
+            true => habit.waits(),
+            false => self.wait_ns != 0 && items < self.most(),
+        }
     }
 
     /// Checks a pair of options.
@@ -196,7 +239,7 @@ impl Rule {
         if stopping {
             return Verdict::Close(Closed::Shutdown);
         }
-        if self.wait_ns == 0 || self.learns() && waiting.items == 1 && habit.waits_left == 0 {
+        if self.wait_ns == 0 || self.learns() && !habit.waits() {
             return Verdict::Close(Closed::Empty);
         }
         let now = now_ns();
@@ -299,7 +342,9 @@ mod tests {
                 let here = arrivals.iter().take_while(|&&at| at <= self.now_ns);
                 let items = (here.count() as u64).min(self.rule.most());
                 let newest_ns = arrivals[items as usize - 1];
-                let waiting = Waiting { items, oldest_ns: arrivals[0], newest_ns };
+                // What callers wrote that read the habit since the last batch, as all but those of a full one did.
+                let stamp = |at_ns| if self.rule.needs_times(self.habit, items) { at_ns } else { 0 };
+                let waiting = Waiting { items, oldest_ns: stamp(arrivals[0]), newest_ns: stamp(newest_ns) };
                 match self.rule.judge(self.habit, waiting, false, || self.now_ns) {
                     Verdict::WaitUntil(due_ns) => {
                         let full = arrivals.get(self.rule.most() as usize - 1);
@@ -357,7 +402,7 @@ mod tests {
     #[test]
     fn callers_that_become_one_wait_a_little_and_then_no_more() {
         let mut world = World::new(unstated(64));
-        world.habit = world.habit.after(Waiting { items: 32, oldest_ns: 0, newest_ns: 31_000 });
+        world.habit = world.habit.after(Waiting { items: 32, oldest_ns: 1, newest_ns: 31_001 });
         world.in_turn(1, 1_000, |_| 5_000);
         let waited_ns = world.now_ns - 1_000 * 6_000;
         assert!(waited_ns <= u64::from(LONELY_BATCHES) * 2 * QUIET_LEAST_NS, "{waited_ns}");
@@ -366,7 +411,7 @@ mod tests {
     #[test]
     fn callers_that_are_fewer_than_a_batch_holds_do_not_wait_for_more() {
         let mut world = World::new(unstated(64));
-        world.habit = world.habit.after(Waiting { items: 32, oldest_ns: 0, newest_ns: 31_000 });
+        world.habit = world.habit.after(Waiting { items: 32, oldest_ns: 1, newest_ns: 31_001 });
         world.in_turn(32, 1_000, |_| 100_000);
         assert_eq!(world.batches, [32; 1_000]);
         assert!(world.longest_ns < 100_000 + 32_000 + 2 * QUIET_LEAST_NS, "{}", world.longest_ns);
@@ -410,7 +455,7 @@ mod tests {
                     prop_assert!(wait_ns > 0 && (later >= wait_ns || !is_stated));
                 }
                 Verdict::Close(Closed::Empty) => {
-                    prop_assert!(wait_ns == 0 || !is_stated && items == 1 && habit.waits_left == 0);
+                    prop_assert!(wait_ns == 0 || !is_stated && !habit.waits());
                 }
                 Verdict::Close(Closed::Shutdown) => prop_assert!(stopping),
             }

@@ -360,8 +360,11 @@ impl<'a> Loop<'a> {
             self.look(head);
             let Some(&first) = self.seen.first() else { break };
             let mut waiting = Waiting { items: self.seen.len() as u64, oldest_ns: 0, newest_ns: 0 };
-            let mut habit = Habit::default();
-            if self.rule.wait_ns != 0 {
+            let habit = match self.rule.learns() {
+                true => Habit::from_raw(self.node.habit()),
+                false => Habit::default(),
+            };
+            if self.rule.needs_times(habit, waiting.items) {
                 if self.is_cancelled(first) {
                     // Freed at once, so that its age does not count as that of the batch's oldest item.
                     self.claim(&reader, 1);
@@ -373,10 +376,7 @@ impl<'a> Loop<'a> {
                 }
                 let enqueued_ns = |id| Task::new(segment, id).map_or(0, |task| task.enqueued_ns());
                 waiting.oldest_ns = enqueued_ns(first);
-                if self.rule.learns() {
-                    waiting.newest_ns = self.seen.last().map_or(0, |&last| enqueued_ns(last));
-                    habit = Habit::from_raw(self.node.habit());
-                }
+                waiting.newest_ns = self.seen.last().map_or(0, |&last| enqueued_ns(last));
             }
             let winding_up = self.winding_up();
             if winding_up && self.seat.unit.state() == UnitState::Orphaned {
@@ -391,7 +391,7 @@ impl<'a> Loop<'a> {
                     head = self.take(&mut reader, head);
                     let items = self.claimed.len() as u64;
                     if items > 0 {
-                        if self.rule.learns() {
+                        if self.rule.learns() && habit.after(waiting) != habit {
                             self.node.set_habit(habit.after(waiting).raw());
                         }
                         self.pace = if items > 1 { Pace::Many } else { Pace::One };

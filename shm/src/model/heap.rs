@@ -13,8 +13,7 @@ pub use node::{Node, NodeInfo};
 use crate::bell::SharedBell;
 use crate::doorbell;
 use crate::layout::{
-    BellLine, Class, Extent, HeadLine, Layout, LockLine, NodeFacts, NodeLines, Shape, TaskLine, Times,
-    U64Line,
+    BellLine, Class, Extent, Layout, LockLine, NodeFacts, NodeLines, Shape, TaskLine, Times, U64Line,
 };
 use crate::participant::{Entry, Role};
 use crate::plan::{Fork, Routes, Target};
@@ -108,7 +107,8 @@ impl Segment {
                 .iter()
                 .map(|_| NodeLines {
                     tail: U64Line(AtomicU64::new(plan.position)),
-                    head: HeadLine { head: AtomicU64::new(plan.position), habit: AtomicU64::new(0) },
+                    head: U64Line(AtomicU64::new(plan.position)),
+                    habit: U64Line(AtomicU64::new(0)),
                     lock: LockLine(AtomicU32::new(0)),
                     doorbell: doorbell::Line::new(),
                 })

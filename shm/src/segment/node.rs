@@ -56,21 +56,21 @@ impl<'a> Node<'a> {
     #[inline]
     #[must_use]
     pub fn ring(&self) -> Ring<'a> {
-        Ring::new(&self.lines.tail.0, &self.lines.head.head, self.cells)
+        Ring::new(&self.lines.tail.0, &self.lines.head.0, self.cells)
     }
 
-    /// What its batches have shown about waiting, for the holder of the reader lock; 0 before the first. The word is
-    /// the engine's, and any bits are a value of it.
+    /// What its batches have shown about waiting; 0 before the first. The lock holder writes it, and callers read it. The
+    /// word is the engine's, and any bits are a value of it.
     #[inline]
     #[must_use]
     pub fn habit(&self) -> u64 {
-        self.lines.head.habit.load(Ordering::Relaxed) // Relaxed: a value of any moment serves
+        self.lines.habit.0.load(Ordering::Relaxed) // Relaxed: a value of any moment serves
     }
 
     /// Writes what [`habit`](Self::habit) returns.
     #[inline]
     pub fn set_habit(&self, habit: u64) {
-        self.lines.head.habit.store(habit, Ordering::Relaxed); // Relaxed: as in `habit`
+        self.lines.habit.0.store(habit, Ordering::Relaxed); // Relaxed: as in `habit`
     }
 
     /// Its reader lock.
