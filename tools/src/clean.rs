@@ -10,7 +10,7 @@ use crate::output::{Page, Report, Verdict};
 use crate::survey::{Liveness, Survey};
 use crate::units;
 use ringmill_shm::segment::{self, Location, NAMED_DIRECTORY, Removed, remove_if_stale};
-use ringmill_shm::text::{shown, shown_path};
+use ringmill_shm::text::{shown, shown_path, size};
 use serde::Serialize;
 
 /// The outcome for each segment.
@@ -134,7 +134,7 @@ impl Report for Cleaning {
             vec![
                 s.outcome.text().to_string(),
                 s.name.clone(),
-                s.bytes.map_or_else(|| "-".into(), units::bytes),
+                s.bytes.map_or_else(|| "-".into(), size),
                 s.reason.clone().unwrap_or_else(|| "its server has died".into()),
             ]
         });
@@ -145,13 +145,9 @@ impl Report for Cleaning {
         text += &match (done.len(), self.dry_run) {
             (0, _) => "\nNothing is stale.\n".to_string(),
             (n, true) => {
-                format!(
-                    "\n'shmtool clean' would remove {}, {}.\n",
-                    units::count(n, "segment"),
-                    units::bytes(bytes)
-                )
+                format!("\n'shmtool clean' would remove {}, {}.\n", units::count(n, "segment"), size(bytes))
             }
-            (n, false) => format!("\nRemoved {}, {}.\n", units::count(n, "segment"), units::bytes(bytes)),
+            (n, false) => format!("\nRemoved {}, {}.\n", units::count(n, "segment"), size(bytes)),
         };
         text
     }

@@ -28,6 +28,7 @@ mod units;
 
 use args::{Args, Command};
 use clap::Parser;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use error::ToolError;
 use output::{Page, Report, Verdict};
 use ringmill_shm::sys::process::end_on_bus_error;
@@ -42,7 +43,7 @@ pub fn main() -> ExitCode {
         "shmtool: the segment's file was made shorter while it was read\n",
         Verdict::Failed as i32,
     );
-    let done = run(&Args::parse()).and_then(|(text, verdict)| output::print(&text).map(|()| verdict));
+    let done = run(&arguments()).and_then(|(text, verdict)| output::print(&text).map(|()| verdict));
     let verdict = done.unwrap_or_else(|error| {
         // With standard error closed, the message has no reader.
         let _ = writeln!(std::io::stderr(), "shmtool: {}", shown(&error.to_string())); // [plain text]
@@ -58,6 +59,17 @@ pub fn main() -> ExitCode {
 pub fn show(name: &str, json: bool) -> Result<String, String> {
     let args = Args { json, command: Command::Show { name: name.into() } };
     run(&args).map(|(text, _)| text).map_err(|error| error.to_string())
+}
+
+/// The command line. If it lacks a segment's name, the message says how to find one.
+fn arguments() -> Args {
+    Args::try_parse().unwrap_or_else(|mut error| {
+        if error.kind() == ErrorKind::MissingRequiredArgument {
+            let tip = "'shmtool list' shows all segments".into();
+            error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip]));
+        }
+        error.exit()
+    })
 }
 
 fn run(args: &Args) -> Result<(String, Verdict), ToolError> {

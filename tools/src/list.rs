@@ -6,6 +6,7 @@ use crate::survey::{Identity, Liveness, Survey};
 use crate::units;
 use ringmill_shm::participant::SERVER;
 use ringmill_shm::segment::{self, NAMED_DIRECTORY, Run};
+use ringmill_shm::text::size;
 use serde::Serialize;
 
 /// All named segments of this machine.
@@ -77,7 +78,7 @@ impl Report for Listing {
             let mut row = vec![
                 of.name.clone(),
                 listed.state(),
-                of.bytes.map_or_else(dash, units::bytes),
+                of.bytes.map_or_else(dash, size),
                 of.age_s.map_or_else(dash, units::age),
                 user.unwrap_or_else(dash),
                 listed.server(),

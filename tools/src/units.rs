@@ -1,22 +1,6 @@
-//! Sizes, times and the like in words.
+//! Times, CPUs and counts in words.
 
 use std::time::{SystemTime, UNIX_EPOCH};
-
-/// `1536` → `1.5 KiB`.
-pub(crate) fn bytes(n: u64) -> String {
-    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
-    if n < 1024 {
-        return format!("{n} B");
-    }
-    let mut value = n as f64 / 1024.0;
-    let mut unit = 0;
-    // What would be printed as 1024.0 belongs to the next unit.
-    while value >= 1023.95 && unit + 1 < UNITS.len() {
-        value /= 1024.0;
-        unit += 1;
-    }
-    format!("{value:.1} {}", UNITS[unit])
-}
 
 /// `3725` → `1 h 2 min`: the two largest units.
 pub(crate) fn age(seconds: u64) -> String {
@@ -90,22 +74,6 @@ fn name_in(passwd: &str, user_id: u32) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn sizes_have_one_decimal_from_a_kibibyte_on() {
-        let cases = [
-            (0, "0 B"),
-            (1023, "1023 B"),
-            (1024, "1.0 KiB"),
-            (1536, "1.5 KiB"),
-            ((1 << 20) - 1, "1.0 MiB"),
-            (5 << 30, "5.0 GiB"),
-            (u64::MAX, "16.0 EiB"),
-        ];
-        for (n, text) in cases {
-            assert_eq!(bytes(n), text);
-        }
-    }
 
     #[test]
     fn ages_have_two_units_at_most() {

@@ -700,7 +700,14 @@ fn a_reader_that_has_gone_is_not_an_error() {
 #[test]
 fn wrong_usage_exits_with_2_and_help_has_examples() {
     assert_eq!(code(&shmtool(&[])), 2);
-    assert_eq!(code(&shmtool(&["show"])), 2);
+    for command in ["show", "check"] {
+        let output = shmtool(&[command]);
+        let message = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            code(&output) == 2 && message.contains("tip: 'shmtool list' shows all segments"),
+            "{message}"
+        );
+    }
     assert_eq!(code(&shmtool(&["polish"])), 2);
     for command in ["", "list", "show", "check", "clean"] {
         let arguments: Vec<&str> = [command, "--help"].into_iter().filter(|word| !word.is_empty()).collect();

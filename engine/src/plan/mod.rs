@@ -525,6 +525,20 @@ mod tests {
         assert_eq!(kept(16 * 1024), [128, 1024, 4096, 16384]);
     }
 
+    /// As `ServerBuilder::max_payload` says.
+    #[test]
+    fn blocks_of_a_task_take_2_to_4_7_times_the_largest_payload() {
+        let powers =
+            (0..=8).flat_map(|power| [0, 1, 2].map(|more| (FIRST_CLASS_BYTES << (2 * power)) + more));
+        for max in powers.chain([1500, 5000, 20_000, 100_000_000]).filter(|&max| max > FIRST_CLASS_BYTES) {
+            for keeps_inputs in [false, true] {
+                let classes = classes(&Blocks::UpTo(max), 1, keeps_inputs).unwrap();
+                let bytes: u64 = classes.iter().map(|class| class.block_bytes * class.count).sum();
+                assert!((2 * max as u64..=max as u64 * 47 / 10).contains(&bytes), "{max}: {bytes}");
+            }
+        }
+    }
+
     #[test]
     fn a_capacity_below_a_batch_size_gives_a_warning() {
         let mut planner = Planner::default();

@@ -15,7 +15,7 @@ use crate::plan::{Fork, PlanError, Routes, Switch, Target};
 use crate::sync::Ordering;
 use crate::sys;
 use crate::sys::file::Kind;
-use crate::text::shown_path;
+use crate::text::{exact_size, shown_path};
 use core::ptr::NonNull;
 use memmap2::MmapRaw;
 use shared_memory::{ShmemConf, ShmemError};
@@ -123,8 +123,10 @@ pub enum CreateError {
     },
     /// This process may not make files so large (`RLIMIT_FSIZE`).
     #[error(
-        "a file of this process may have {limit_bytes} bytes, {} needs {needed_bytes}: lower the capacity or the payload classes, or raise the limit on file sizes",
-        shown_path(path)
+        "a file of this process may have {}, {} needs {}: lower capacity, max_payload or payload_classes, or raise the limit on file sizes",
+        exact_size(*limit_bytes),
+        shown_path(path),
+        exact_size(*needed_bytes)
     )]
     FileLimit {
         /// The segment's file.
@@ -136,8 +138,10 @@ pub enum CreateError {
     },
     /// The file system has too few free bytes.
     #[error(
-        "{} has {available_bytes} bytes free, the segment needs {needed_bytes}: lower the capacity or the payload classes, or enlarge it",
-        shown_path(path)
+        "{} has {} free, the segment needs {}: lower capacity, max_payload or payload_classes, or enlarge it",
+        shown_path(path),
+        exact_size(*available_bytes),
+        exact_size(*needed_bytes)
     )]
     NoSpace {
         /// The file system's directory.
@@ -149,8 +153,10 @@ pub enum CreateError {
     },
     /// There are too few huge pages.
     #[error(
-        "{} lies on huge pages of {page_bytes} bytes: {available_bytes} bytes of them are free, the segment needs {needed_bytes}: lower the capacity or the payload classes, mount it with a larger size, or reserve more (/proc/sys/vm/nr_hugepages)",
-        shown_path(path)
+        "{} lies on huge pages of {page_bytes} bytes: {} of them are free, the segment needs {}: lower capacity, max_payload or payload_classes, mount it with a larger size, or reserve more (/proc/sys/vm/nr_hugepages)",
+        shown_path(path),
+        exact_size(*available_bytes),
+        exact_size(*needed_bytes)
     )]
     HugePages {
         /// The segment's file.
@@ -164,9 +170,12 @@ pub enum CreateError {
     },
     /// The control group may not use so much memory: the kernel would kill its processes while the pages are reserved.
     #[error(
-        "the control group {} may take {limit_bytes} bytes of memory and has {available_bytes} left, {} needs {needed_bytes}: lower the capacity or the payload classes, or raise the limit of the group (the container)",
+        "the control group {} may take {} of memory and has {} left, {} needs {}: lower capacity, max_payload or payload_classes, or raise the limit of the group (the container)",
         shown_path(group),
-        shown_path(path)
+        exact_size(*limit_bytes),
+        exact_size(*available_bytes),
+        shown_path(path),
+        exact_size(*needed_bytes)
     )]
     MemoryLimit {
         /// The segment's file.

@@ -243,7 +243,10 @@ fn a_full_shm_at_the_start_is_an_error_with_both_sizes() {
         program.try_tell("return");
         let end = program.end();
         assert!(!judge("full", &name, &end));
-        assert!(end.stderr.contains("/dev/shm has 65536 bytes free, the segment needs "), "{end:?}");
+        assert!(
+            end.stderr.contains("/dev/shm has 65536 bytes (64.0 KiB) free, the segment needs "),
+            "{end:?}"
+        );
     });
 }
 

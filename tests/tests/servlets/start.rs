@@ -9,6 +9,7 @@ use ringmill::{
     ServerBuilder, StartError, ThreadServlet, Worker,
 };
 use ringmill_shm::segment::CreateError;
+use ringmill_shm::text::exact_size;
 use ringmill_tests::alone::has_run_alone;
 use ringmill_tests::gate::{Gate, stop_at};
 use ringmill_tests::host::{Crew, Host, on_both};
@@ -535,7 +536,9 @@ fn too_little_memory_is_an_error_with_both_sizes() {
     assert_eq!(path, Path::new("/dev/shm"));
     assert!(*needed_bytes > 1 << 44 && available_bytes < needed_bytes, "{error}");
     let told = format!(
-        "/dev/shm has {available_bytes} bytes free, the segment needs {needed_bytes}: lower the capacity or the payload classes, or enlarge it"
+        "/dev/shm has {} free, the segment needs {}: lower capacity, max_payload or payload_classes, or enlarge it",
+        exact_size(*available_bytes),
+        exact_size(*needed_bytes)
     );
     assert_eq!(error.to_string(), told);
 }

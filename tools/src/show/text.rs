@@ -8,6 +8,7 @@ use ringmill_shm::layout::NodeFacts;
 use ringmill_shm::participant::{Life, Role};
 use ringmill_shm::segment::Run;
 use ringmill_shm::stats::{Counter, Snapshot, Table};
+use ringmill_shm::text::size;
 use ringmill_shm::word::Phase;
 
 impl Report for Shown {
@@ -50,7 +51,7 @@ impl Report for Shown {
         if !self.blocks.is_empty() {
             text += "\nPayload blocks\n";
             let rows = self.blocks.iter().map(|blocks| {
-                vec![units::bytes(blocks.block_bytes), blocks.in_use.to_string(), blocks.count.to_string()]
+                vec![size(blocks.block_bytes), blocks.in_use.to_string(), blocks.count.to_string()]
             });
             text += &page.table(&[">size", ">in use", ">of"], rows);
         }
@@ -88,7 +89,7 @@ impl Shown {
                 format!(
                     "{}, {}, user {}",
                     of.path,
-                    units::bytes(of.bytes.unwrap_or_default()),
+                    size(of.bytes.unwrap_or_default()),
                     of.user_id.map_or_else(|| "?".into(), user_text)
                 ),
             ),
@@ -105,8 +106,8 @@ impl Shown {
                 "payloads",
                 format!(
                     "up to {}; up to {} in line",
-                    units::bytes(self.largest_payload_bytes),
-                    units::bytes(self.inline_bytes)
+                    size(self.largest_payload_bytes),
+                    size(self.inline_bytes)
                 ),
             ),
             ("requests", requests.join(", ")),
