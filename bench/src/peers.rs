@@ -1,8 +1,8 @@
-//! ringmill and its rivals.
+//! The bench's peers: ringmill and its rivals.
 //!
-//! `table` has a row for each: its name, what it is, what it needs, in which jobs it has a part, and how it is
-//! started. Those that are heavy to build are only there with the feature `rivals`, one that needs more tools with the
-//! feature `aeron`.
+//! `table` has a row for each peer: its name, what it is, what it needs, in which jobs it has a part, and how it is
+//! started. The feature `rivals` adds the peers that take long to build, the feature `aeron` the one that needs further
+//! tools.
 //!
 //! A partner is a process if the rival supports that ([`process`], [`processes`]), otherwise a thread ([`threads`]).
 

@@ -331,8 +331,8 @@ in_segment! {
         pub(crate) rows: u32,
         /// A raw [`Target`](crate::plan::Target).
         pub(crate) next: u32,
-        /// 1: its workers are threads of the server's process.
-        pub(crate) in_threads: u32,
+        /// Its workers are threads of the server's process.
+        pub(crate) in_threads: Flag,
     }
 }
 

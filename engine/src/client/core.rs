@@ -22,6 +22,7 @@ use crate::wire::{EncodeError, ReadError};
 use ringmill_shm::arena::{Claimed, Done, Filling, Task};
 use ringmill_shm::participant::{Life, SERVER};
 use ringmill_shm::plan::Target;
+use ringmill_shm::ring::Overrun;
 use ringmill_shm::segment::Segment;
 use ringmill_shm::sys::birth::Birth;
 use ringmill_shm::sys::time::now_ns;
@@ -350,7 +351,7 @@ impl Core {
         match self.entry {
             Target::Node(node) => {
                 let task = filled.queue(node);
-                self.push(node, &[task.id()])?;
+                self.push(node, &[task.id()]).map_err(ReadError::from)?;
                 Ok(task)
             }
             entry => Ok(self.send_forked(filled, entry, self.shared.mover())),
@@ -367,13 +368,12 @@ impl Core {
     }
 
     /// Sends filled requests, by their ids; those that cannot be resumed are left out. The branches into which they
-    /// fork are pushed together, through `outbox`.
+    /// fork are pushed together, through `outbox`. The caller has checked `[own process]` since user code filled them.
     ///
     /// # Errors
     /// If the segment is corrupted.
     #[inline]
-    pub(crate) fn send_all(&self, ids: &[u32], outbox: &Outbox) -> Result<(), CallError> {
-        self.own()?; // [own process]: user code has filled them
+    pub(crate) fn send_all(&self, ids: &[u32], outbox: &Outbox) -> Result<(), Overrun> {
         let filled = ids.iter().filter_map(|&id| Filled::resume(self, id));
         match self.entry {
             Target::Node(node) => {
@@ -399,9 +399,9 @@ impl Core {
 
     /// Pushes queued requests, and wakes workers.
     #[inline(always)]
-    fn push(&self, node: u32, ids: &[u32]) -> Result<(), CallError> {
+    fn push(&self, node: u32, ids: &[u32]) -> Result<(), Overrun> {
         let parts = self.segment.node(node).expect("the entry is a node");
-        parts.push(ids).map_err(ReadError::from)?;
+        parts.push(ids)?;
         if parts.doorbell().is_down() {
             self.shared.mover().after_push(node);
         }
@@ -540,10 +540,16 @@ impl Core {
     /// Called when the caller of a request goes. Does nothing in a forked child, since the caller is still there in the
     /// parent.
     pub(crate) fn cancel(&self, task: Task<'_>) {
+        self.leave(task, || task.cancel());
+    }
+
+    /// Gives a request up by `cancel`, which says whether another participant will free it. Does nothing in a forked
+    /// child.
+    fn leave(&self, task: Task<'_>, cancel: impl FnOnce() -> bool) {
         if !self.birth.is_here() {
             return;
         }
-        if task.cancel() {
+        if cancel() {
             crash_point!("core.left");
             self.free_ids.abandon(task.id());
             // Another participant may have freed it, and rung the bell, before it was among the abandoned ids.
@@ -562,11 +568,10 @@ impl Core {
         error
     }
 
-    /// Gives the permit of an outcome back.
-    #[inline]
-    pub(crate) fn give_back(&self, done: Done<'_>) {
+    /// Gives the permit of an outcome back that is an error.
+    fn give_back(&self, done: Done<'_>) {
         if done.may_have_branches() {
-            self.cancel(done.task()); // the last branch that arrives frees it
+            self.leave(done.task(), || done.cancel()); // the last branch that arrives frees it
         } else {
             self.release(done.free());
         }

@@ -25,32 +25,33 @@ pub(super) trait InHand<'s>: Copy {
 
 #[inline(always)]
 fn client<'s>(request: Task<'s>) -> Client<'s> {
-    // SAFETY: the server's process alone sends requests. It has held its byte of the lease since it created the
-    // segment, and writes into the segment by `ringmill_shm` only, as its workers do.
+    // SAFETY: the server's process alone has requests: what comes here has passed `Core::own`, or a look at the same
+    // birth, so no forked child does. The process has held its byte of the lease since it created the segment, and writes
+    // into the segment by `ringmill_shm` only, as its workers do.
     unsafe { request.segment().take_part(Token::SERVER) }.client()
 }
 
 impl<'s> InHand<'s> for Task<'s> {
     #[inline(always)]
     fn begin(self) -> Filling<'s> {
-        // SAFETY: [one holder].
+        // SAFETY: [one holder], in the process of the segment's server by `Core::own`.
         unsafe { client(self).begin(self) }
     }
 
     #[inline(always)]
     fn resume_filling(self) -> Option<Filling<'s>> {
-        // SAFETY: [one holder].
+        // SAFETY: [one holder], in the process of the segment's server by `Core::own`.
         unsafe { client(self).resume_filling(self) }
     }
 
     #[inline(always)]
     fn outcome(self) -> Option<Done<'s>> {
-        // SAFETY: [one holder].
+        // SAFETY: [one holder], in the process of the segment's server by `Core::own`.
         unsafe { client(self).outcome(self) }
     }
 
     fn cancel(self) -> bool {
-        // SAFETY: [one holder].
+        // SAFETY: [one holder], in the process of the segment's server by `Core::own`.
         unsafe { client(self).cancel(self) }
     }
 

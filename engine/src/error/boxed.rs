@@ -1,6 +1,6 @@
 //! The error of user code.
 
-use crate::text::OneLine;
+use crate::text::{Lines, OneLine};
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::cell::Cell;
 use std::error::Error as StdError;
@@ -179,16 +179,17 @@ impl<E: StdError + Send + Sync + 'static> From<E> for BoxError {
 }
 
 /// Prints as one line. `{:#}` prints `{:#}` of the error itself, which for a [`CallError`](crate::CallError) has the
-/// worker's stack; then its sources and its own stack, each on lines of their own.
+/// worker's stack; then its sources and its own stack, each on lines of their own. Both forms escape what a terminal
+/// obeys.
 impl fmt::Display for BoxError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let chain = self.chain();
         if !f.alternate() {
             return OneLine(&chain.join(": ")).fmt(f);
         }
-        f.write_str(&text_of(|text| write!(text, "{:#}", self.0.error)))?;
+        write!(f, "{}", Lines(&text_of(|text| write!(text, "{:#}", self.0.error))))?;
         chain[1..].iter().try_for_each(|source| write!(f, "\nbecause of: {}", OneLine(source)))?;
-        self.backtrace().map_or(Ok(()), |stack| write!(f, "\n{stack}"))
+        self.backtrace().map_or(Ok(()), |stack| write!(f, "\n{}", Lines(&stack)))
     }
 }
 
@@ -238,5 +239,14 @@ mod tests {
             (format!("{error:#}"), format!("{error:?}")),
             (format!("{error}\nat main"), format!("{error:#}"))
         );
+    }
+
+    /// Symptom: `{:#}`, and so `Debug`, passed escape codes of a message on to the terminal.
+    #[test]
+    fn the_alternate_form_keeps_lines_and_escapes_the_rest() {
+        let error = BoxError::msg("first\n\x1b[2Jsecond");
+        let text = format!("{error:#}");
+        assert!(text.starts_with("first\n\\u{1b}[2Jsecond"), "{text:?}");
+        assert_eq!(format!("{error:?}"), text);
     }
 }

@@ -94,8 +94,9 @@ pub enum CallError {
     /// The loan is of another server.
     #[error("the loan was lent by another server: send it to that one")]
     ForeignLoan,
-    /// The bytes of the outcome are not a valid value, or the segment is corrupted.
-    #[error("the outcome cannot be read: {error}")]
+    /// The bytes of the outcome are not a valid value, or the segment is corrupted; in that case the request may not have been
+    /// sent ([`ReadError::Unsent`]).
+    #[error("{}: {error}", if matches!(error, ReadError::Unsent(_)) { "the request was not sent" } else { "the outcome cannot be read" })]
     Corrupt {
         /// Why.
         error: ReadError,
@@ -213,4 +214,20 @@ pub enum DrainError {
         /// This one.
         pid: u32,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ringmill_shm::ring::Overrun;
+
+    /// Symptom: a request that was never sent failed with "the outcome cannot be read".
+    #[test]
+    fn a_request_that_was_not_sent_says_so() {
+        let text = |error: ReadError| CallError::from(error).to_string();
+        let unsent = text(Overrun.into());
+        assert!(unsent.starts_with("the request was not sent: the ring has no free cell"), "{unsent}");
+        let corrupt = ringmill_shm::arena::Corrupt { task: 1, bytes: 2, block: 3 };
+        assert!(text(corrupt.into()).starts_with("the outcome cannot be read: task 1"));
+    }
 }

@@ -148,7 +148,7 @@ impl Restarts {
             n => format!("failed to start more than {n} times in a row"),
         };
         let next = match self.try_again_after {
-            Some(rest) => format!("; the next one starts on trial after {rest:?}"),
+            Some(rest) => format!("; it is started on trial after {rest:?}"),
             None => String::new(),
         };
         format!("each of its workers {times}; the last one {how}{next}")

@@ -148,7 +148,8 @@ impl<'s> Mover<'s> {
         }
     }
 
-    /// Ends a task whose caller has gone.
+    /// Ends a task for whose outcome no caller waits: frees a request whose caller has gone; lets a branch arrive without an
+    /// outcome, and does the join if that was the last.
     #[cold]
     pub(crate) fn discard(&self, task: Claimed<'_>) {
         if let Some(join) = task.discard() {

@@ -115,7 +115,7 @@ pub(crate) enum EncodeError {
     Unsteady { first: u64, second: u64 },
 }
 
-/// Why a payload cannot be read.
+/// Why a payload cannot be read; or, of an input, was not sent.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReadError {

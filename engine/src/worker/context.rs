@@ -54,7 +54,9 @@ impl Context {
         self.facts.batch_size as usize
     }
 
-    /// How long the oldest item of a batch waits at most, since it was enqueued.
+    /// The longest time for which the oldest item of a batch waits for further ones, counted from when it was enqueued; zero:
+    /// a batch takes what is there. If the servlet states no
+    /// [`batch_wait_time`](crate::ProcessServlet::batch_wait_time), most batches wait for less.
     #[must_use]
     pub fn batch_wait_time(&self) -> Duration {
         Duration::from_nanos(self.facts.batch_wait_ns)

@@ -168,13 +168,13 @@ impl Desk {
         self.fail(index, panic.into());
     }
 
-    /// Answers all items that are unanswered, and clears the desk.
+    /// Answers all items that are unanswered, and clears the desk. If `cause` panics, the items from there on stay.
     #[inline]
     pub(super) fn fail_rest(&mut self, cause: impl Fn(&Self) -> RemoteCause) {
         for index in 0..self.items.len() {
-            if let Some(task) = self.take(index) {
-                self.fail_task(task, cause(self));
-            }
+            let Some(lifted) = self.lift(index) else { continue };
+            let cause = cause(self);
+            self.fail_task(lifted.keep(), cause);
         }
         self.items.clear();
     }

@@ -491,7 +491,7 @@ impl Segment {
                     next: Target::from_raw(d.next),
                     first_participant: d.first_participant,
                     rows: d.rows,
-                    role: if d.in_threads == 0 { Role::ProcessWorker } else { Role::ThreadWorker },
+                    role: if d.in_threads.is_set() { Role::ThreadWorker } else { Role::ProcessWorker },
                     config: d.config,
                 })
             })

@@ -330,7 +330,7 @@ impl Segment {
                 first_participant: first,
                 rows: node.rows() as u32,
                 next: node.next.raw(),
-                in_threads: u32::from(node.role == Role::ThreadWorker),
+                in_threads: (node.role == Role::ThreadWorker).into(),
             });
             first += node.rows() as u32;
         }

@@ -574,8 +574,8 @@ fn a_program_that_may_not_run_is_reported_with_the_reason_and_retried() {
             let error = server.call(&0).expect_err("nothing runs it").to_string();
             let told = format!(
                 "servlet sleeper is down: each of its workers failed to start more than 2 times in a row; the last \
-                 one could not be started: servlet sleeper: cannot start {}: Permission denied (os error 13); the \
-                 next one starts on trial after 20ms",
+                 one could not be started: servlet sleeper: cannot start {}: Permission denied (os error 13); it is \
+                 started on trial after 20ms",
                 program.display()
             );
             assert_eq!(error, told);

@@ -726,7 +726,8 @@ fn a_worker_that_gives_up_again_and_again_is_given_up() {
         let error = ask(&server, "well").expect_err("no worker is left");
         let CallError::ServletDown { servlet, reason } = &error else { panic!("{error:?}") };
         assert_eq!(servlet, "hand");
-        let last = "the last one was stopped by a fatal error: the device is lost; the next one starts on trial after 30s";
+        let last =
+            "the last one was stopped by a fatal error: the device is lost; it is started on trial after 30s";
         assert!(reason.ends_with(last), "{reason}");
     });
 }

@@ -152,12 +152,13 @@ pub(super) fn pull_and_keep<'s, S: Source>(
 #[derive(Debug)]
 pub(super) struct Unpushed {
     pub(super) ids: Vec<u32>,
+    why: Overrun,
 }
 
 impl Unpushed {
     /// The error of each of them.
-    pub(super) fn error() -> CallError {
-        ReadError::from(Overrun).into()
+    pub(super) fn error(&self) -> CallError {
+        ReadError::from(self.why).into()
     }
 }
 
@@ -248,24 +249,24 @@ impl<'s> Feeder<'s> {
         if self.pending.is_empty() {
             return Ok(());
         }
-        let pushed = self.core.send_all(&self.pending, &self.outbox);
-        if pushed.is_err() {
-            return self.give_up();
+        // [own process]: user code has filled them. In a forked child they are the parent's and stay; their inputs get
+        // the error that all its inputs get.
+        if !self.is_ours() {
+            return Ok(());
+        }
+        if let Err(why) = self.core.send_all(&self.pending, &self.outbox) {
+            return Err(self.give_up(why));
         }
         self.pending.clear();
         Ok(())
     }
 
-    /// Gives up requests that cannot be pushed: no caller waits for them. In a forked child they are the parent's and
-    /// stay; their inputs get the error that all its inputs get.
+    /// Gives up requests that cannot be pushed: no caller waits for them.
     #[cold]
-    fn give_up(&mut self) -> Result<(), Unpushed> {
-        if !self.is_ours() {
-            return Ok(());
-        }
+    fn give_up(&mut self, why: Overrun) -> Unpushed {
         let ids = std::mem::take(&mut self.pending);
         ids.iter().filter_map(|&id| self.task(id)).for_each(|task| self.core.cancel(task));
-        Err(Unpushed { ids })
+        Unpushed { ids, why }
     }
 
     /// Records since when requests are in progress, before the stream sleeps: `ids` are the requests in progress,

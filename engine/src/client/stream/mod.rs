@@ -195,7 +195,7 @@ impl<'s> Flow<'s> {
                 failed.extend(self.failed.pop_front());
             } else if unpushed.ids.contains(id) {
                 *id = FAILED;
-                failed.push_back(Unpushed::error());
+                failed.push_back(unpushed.error());
             }
         }
         self.failed = failed;

@@ -238,9 +238,9 @@ impl<'s, S: Source, T: Tags<S>> Sent<'s, S, T> {
     /// Records the error of requests that could not be pushed.
     fn note_pushed(&mut self, pushed: Result<(), Unpushed>) {
         let Err(unpushed) = pushed else { return };
-        for id in unpushed.ids {
+        for &id in &unpushed.ids {
             if let Some(tag) = self.remove(id) {
-                self.failed.push_back((tag, Unpushed::error()));
+                self.failed.push_back((tag, unpushed.error()));
             }
         }
     }
