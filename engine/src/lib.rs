@@ -154,8 +154,8 @@ pub mod cpu {
 /// What the macros of this crate expand to; not for direct use.
 #[doc(hidden)]
 pub mod __private {
-    pub use crate::host::begin;
-    pub use crate::host::registry::{InitEntry, ListedType, Note};
+    pub use crate::host::registry::{InitEntry, ListedType, Note, SetUp};
+    pub use crate::host::{begin, set_up};
     pub use crate::wire::travels;
 
     /// The functions that read bytes of other processes, for tests that give them any bytes.

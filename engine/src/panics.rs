@@ -8,6 +8,7 @@
 //!
 //! | User code | Runs in | Its panic |
 //! |---|---|---|
+//! | the set-up of an `init!` | the first thread of a worker's process | caught: the worker could not be built |
 //! | `new`, `warm_up`; the configuration's `CheckBytes`, `Deserialize` | the worker's thread | caught: the worker could not be built |
 //! | `call` of a `BatchWorker` | the worker's thread | caught: the error of each item that has no answer |
 //! | `call` of a `Worker`, `preprocess` and the `Into<BoxError>` of its error | the worker's thread | caught: its item's error |
@@ -29,7 +30,8 @@
 //! | the `Drop` of a panic's payload | the thread that catches the panic | caught: the payload is forgotten |
 //! | the panic hook | the thread that panics | the standard library aborts the process, and the engine cannot prevent it |
 //!
-//! A panic that is caught is not printed: the error of its items has its message and location. The service logs the first
+//! A panic that is caught is not printed: the error of its items has its message and location. A panic hook that a set-up
+//! has installed sees it, as it was installed for worker processes alone. The service logs the first
 //! one of each worker, of its `call`, its inputs or its outcomes, since callers may keep their errors to themselves.
 //!
 //! A panic while the same thread unwinds from another one (a `Drop` that panics, say) aborts the process, as everywhere
@@ -47,8 +49,8 @@ use std::any::Any;
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::cell::{Cell, RefCell};
 use std::fmt;
-use std::panic::{AssertUnwindSafe, UnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::panic::{AssertUnwindSafe, PanicHookInfo, UnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 
 thread_local! {
@@ -58,6 +60,16 @@ thread_local! {
     static SEEN: RefCell<Option<(String, Option<String>)>> = const { RefCell::new(None) };
 }
 
+/// A panic hook.
+type Hook = Box<dyn Fn(&PanicHookInfo<'_>) + Send + Sync>;
+
+/// The address of the hook that was installed last; 0: none was.
+static OURS: AtomicUsize = AtomicUsize::new(0);
+
+fn address_of(hook: &Hook) -> usize {
+    (&raw const **hook).addr()
+}
+
 /// Makes the panic hook record panics of this thread instead of printing them; panics of other threads go to the
 /// previous hook.
 pub(crate) fn watch_this_thread() {
@@ -65,20 +77,42 @@ pub(crate) fn watch_this_thread() {
     // No `Once`: in a child that was forked meanwhile, there is no thread that would complete it.
     static DONE: AtomicBool = AtomicBool::new(false);
     if !DONE.swap(true, Ordering::SeqCst) {
-        let former = std::panic::take_hook();
-        std::panic::set_hook(Box::new(move |info| {
-            if !WATCHED.get() {
-                return former(info);
-            }
-            let location = info.location().map_or(String::new(), |l| format!(" at {l}"));
-            let message = format!("{}{location}", text_of(info.payload()));
-            let stack = Backtrace::capture();
-            let stack = (stack.status() == BacktraceStatus::Captured).then(|| stack.to_string());
-            // A thread that is about to end has nowhere to record it, and a panic here would abort.
-            let _ =
-                SEEN.try_with(|seen| seen.try_borrow_mut().map(|mut seen| *seen = Some((message, stack))));
-        }));
+        record_before(std::panic::take_hook(), false);
     }
+}
+
+/// After a set-up: if that has installed a panic hook, panics of watched threads are recorded again, and go to that hook
+/// too.
+pub(crate) fn keep_watching() {
+    let hook = std::panic::take_hook();
+    match address_of(&hook) == OURS.load(Ordering::SeqCst) {
+        true => std::panic::set_hook(hook),
+        false => record_before(hook, true),
+    }
+}
+
+/// Installs a hook that records panics of watched threads. Those of other threads go to `former`, and if `former_sees_all`
+/// those of watched threads do so too.
+fn record_before(former: Hook, former_sees_all: bool) {
+    let hook: Hook = Box::new(move |info| {
+        if WATCHED.get() {
+            record(info);
+        }
+        if former_sees_all || !WATCHED.get() {
+            former(info);
+        }
+    });
+    OURS.store(address_of(&hook), Ordering::SeqCst); // its own, since it has captures
+    std::panic::set_hook(hook);
+}
+
+fn record(info: &PanicHookInfo<'_>) {
+    let location = info.location().map_or(String::new(), |l| format!(" at {l}"));
+    let message = format!("{}{location}", text_of(info.payload()));
+    let stack = Backtrace::capture();
+    let stack = (stack.status() == BacktraceStatus::Captured).then(|| stack.to_string());
+    // A thread that is about to end has nowhere to record it, and a panic here would abort.
+    let _ = SEEN.try_with(|seen| seen.try_borrow_mut().map(|mut seen| *seen = Some((message, stack))));
 }
 
 fn text_of(payload: &(dyn Any + Send)) -> &str {

@@ -309,6 +309,19 @@ impl RemoteCause {
         }
     }
 
+    /// This cause, with the stage in front of its text.
+    pub(crate) fn while_it(mut self, stage: &str) -> Self {
+        let text = match &mut self {
+            Self::Failed { messages, .. } => messages.first_mut(),
+            Self::Panicked { message, .. } => Some(message),
+            _ => None,
+        };
+        if let Some(text) = text {
+            text.insert_str(0, &format!("{stage}: "));
+        }
+        self
+    }
+
     /// This cause with less text, the backtrace's end cut first; `None` if there is nothing left to cut.
     fn shortened(&self) -> Option<Self> {
         match self {

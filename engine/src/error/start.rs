@@ -175,7 +175,7 @@ pub enum StartError {
         reason: String,
     },
     /// A worker was not ready in time.
-    #[error("worker {servlet}/{worker} was not ready within {:.3} s: its new and warm_up take longer, or hang; start_timeout sets the limit", limit.as_secs_f64())]
+    #[error("worker {servlet}/{worker} was not ready within {:.3} s: its set-up, new and warm_up take longer, or hang; start_timeout sets the limit", limit.as_secs_f64())]
     Timeout {
         /// The servlet's name.
         servlet: String,

@@ -10,7 +10,8 @@ use super::order::{Order, Origin, VARIABLE};
 use super::registry::{self, NOTE};
 use super::report::{END_AT_ONCE, Report};
 use super::settle::{report, settle_in, tether};
-use crate::error::{JoinError, NOT_A_WORKER, RemoteError, STOPPED_BY_ERROR, boot};
+use crate::error::{JoinError, NOT_A_WORKER, RemoteCause, RemoteError, STOPPED_BY_ERROR, boot, while_built};
+use crate::panics;
 use crate::wire::payload;
 use crate::worker::{LifeEnd, Live, Seat, Stop, Unit};
 use ringmill_shm::participant::{Lease, Life, SERVER};
@@ -142,7 +143,7 @@ pub(crate) unsafe fn begin(entry: *const Constructor, arguments: Arguments) {
     }
     set_way(Way::Worker);
     // No panic may unwind into the C runtime, which called this.
-    let code = crate::panics::caught(|| fulfil(order)).unwrap_or_else(|panic| {
+    let code = panics::caught(|| fulfil(order)).unwrap_or_else(|panic| {
         eprintln!("ringmill worker: {panic}");
         1
     });
@@ -167,6 +168,10 @@ fn fulfil(order: Order) -> i32 {
         return complain(error);
     }
     crash_point!("child.watches");
+    let _told = tell_of_overflow(overflow_message(seat, "ulimit -s"));
+    if let Err(cause) = set_up(seat) {
+        return leave(seat, LifeEnd::Unborn(seat.error(0, cause)));
+    }
     let mut threads = Vec::new();
     for seat in &seats[1..] {
         let (seat, live) = (Arc::clone(seat), Arc::clone(&live));
@@ -181,10 +186,33 @@ fn fulfil(order: Order) -> i32 {
             Err(error) => return complain(JoinError::System { what: "start a thread", error }),
         }
     }
-    let _told = tell_of_overflow(overflow_message(seat, "ulimit -s"));
     let first = occupy(seat, &live);
-    let codes = threads.into_iter().map(|thread| crate::panics::joined(thread).unwrap_or(1));
+    let codes = threads.into_iter().map(|thread| panics::joined(thread).unwrap_or(1));
     codes.fold(first, i32::max)
+}
+
+/// Does what each `init!` says is to be done once in this process; it is user code.
+fn set_up(seat: &Seat) -> Result<(), RemoteCause> {
+    let mut set_ups = registry::set_ups().peekable();
+    if set_ups.peek().is_none() {
+        return Ok(());
+    }
+    panics::watch_this_thread();
+    let context = seat.context();
+    for set_up in set_ups {
+        let failed = match while_built(|| panics::caught(|| set_up(&context))) {
+            Ok(Ok(())) => continue,
+            Ok(Err(error)) => {
+                let cause = RemoteCause::failed(&error);
+                panics::let_go(error);
+                cause
+            }
+            Err(panic) => panic.into(),
+        };
+        return Err(failed.while_it("set-up"));
+    }
+    panics::keep_watching();
+    Ok(())
 }
 
 /// Reports why this process cannot attach; returns the exit code. If the server was killed meanwhile, it reports
@@ -209,7 +237,7 @@ fn overflow_message(seat: &Seat, size: &str) -> &'static str {
 
 /// Lives in a seat until the worker's life ends in any way; returns the exit code.
 pub(crate) fn occupy(seat: &Arc<Seat>, live: &Live) -> i32 {
-    let lived = crate::panics::caught(std::panic::AssertUnwindSafe(|| live(Arc::clone(seat))));
+    let lived = panics::caught(std::panic::AssertUnwindSafe(|| live(Arc::clone(seat))));
     let left = lived.unwrap_or_else(|panic| LifeEnd::Fatal(seat.error(0, panic.into())));
     leave(seat, left)
 }

@@ -29,7 +29,9 @@
 #![expect(unsafe_code, reason = "code before `main`, with arguments for which the C library alone can vouch")]
 
 use super::child;
-use super::registry::{InitEntry, ListedType, list};
+use super::registry::{InitEntry, ListedType, SetUp, list};
+use crate::error::BoxError;
+use crate::worker::{Context, IntoOutcome};
 use ringmill_shm::sys::build_id::BuildId;
 use ringmill_shm::sys::program::{Arguments, object_of};
 use std::ffi::{c_char, c_int};
@@ -42,13 +44,22 @@ pub unsafe fn begin(
     entry: &'static InitEntry,
     arguments: (c_int, *const *const c_char, *const *const c_char),
     entries: fn() -> Vec<ListedType>,
+    set_up: Option<SetUp>,
 ) {
     let _ = BuildId::of_this_process(); // the linker is asked while there is one thread, see `sys::program`
     let object = object_of(&raw const entry.0 as usize);
-    list(entries().into_iter().map(|entry| entry.in_object(object.clone())).collect());
+    list(entries().into_iter().map(|entry| entry.in_object(object.clone())).collect(), set_up);
     let (argc, argv, envp) = arguments;
     // SAFETY: as the caller promises.
     unsafe { child::begin(&raw const entry.0, Arguments { argc, argv, envp }) };
+}
+
+/// What `init!` makes of a set-up, whatever that returns.
+///
+/// # Errors
+/// That of the set-up.
+pub fn set_up<O: IntoOutcome<()>>(set_up: impl Fn(&Context) -> O, context: &Context) -> Result<(), BoxError> {
+    set_up(context).into_outcome()
 }
 
 /// Ends a process that was ordered to be a worker in a program without any `init!`, before its `main`.
@@ -84,13 +95,60 @@ extern "C" fn guard(_: c_int, _: *const *const c_char, _: *const *const c_char) 
 /// ```
 ///
 /// The `init!` must be in the executable: one in a library crate counts only in programs that use that crate.
+///
+/// # Set-up
+///
+/// After `; set_up =` may stand a function, or a closure without captures, which each worker's process calls once before
+/// it builds its workers: to install a `tracing` subscriber or a panic hook, to tune the allocator, to choose a device.
+/// It is given the [`Context`](crate::Context) of the process's first worker, and returns nothing or a `Result`. No
+/// other process calls it: what `main` needs, and workers in its threads, `main` sets up itself.
+///
+/// ```no_run
+/// use ringmill::{BoxError, Context};
+///
+/// fn one_gpu_each(context: &Context) -> Result<(), BoxError> {
+///     if !std::path::Path::new(&format!("/dev/nvidia{}", context.worker_index())).exists() {
+///         return Err(BoxError::msg(format!("no GPU for worker {}", context.name())));
+///     }
+///     Ok(())
+/// }
+///
+/// ringmill::init!(ringmill::PassThrough<String>; set_up = one_gpu_each);
+/// # fn main() {}
+/// ```
+///
+/// It runs in the process's first thread, when the process is pinned to its CPUs and has done all that runs before
+/// `main`; beside it there is one thread of the engine. If it returns an error or panics, the worker cannot start: at
+/// the server's start that is a [`StartError::Worker`](crate::StartError::Worker) with its text, at a restart a failed
+/// start. The [`start_timeout`](crate::ServerBuilder::start_timeout) covers it.
+///
+/// A panic hook that it installs sees the panics of workers too, before they become the errors of their items. Without
+/// one they are not printed, since the items' errors tell of them.
+///
+/// If a program has several `init!`s, each process calls all their set-ups, in an order that the linker chooses.
+/// `init!(set_up = …)` lists no types: for a program whose types are listed by a library.
 #[macro_export]
 macro_rules! init {
     ($($worker:ty),+ $(,)?) => {
+        $crate::init! { @ [$($worker),+] ::core::option::Option::None }
+    };
+    (set_up = $set_up:expr $(,)?) => {
+        $crate::init! { @ [] $crate::init!(@ set_up $set_up) }
+    };
+    ($($worker:ty),+; set_up = $set_up:expr $(,)?) => {
+        $crate::init! { @ [$($worker),+] $crate::init!(@ set_up $set_up) }
+    };
+    (@ set_up $set_up:expr) => {{
+        fn ringmill_set_up(context: &$crate::Context) -> ::core::result::Result<(), $crate::BoxError> {
+            $crate::__private::set_up($set_up, context)
+        }
+        ::core::option::Option::Some(ringmill_set_up)
+    }};
+    (@ [$($worker:ty),*] $set_up:expr) => {
         $(
             const _: () = $crate::__private::travels::<<$worker as $crate::BatchWorker>::In>();
             const _: () = $crate::__private::travels::<<$worker as $crate::BatchWorker>::Out>();
-        )+
+        )*
         const _: () = {
             extern "C" fn ringmill_init(
                 argc: ::core::ffi::c_int,
@@ -98,11 +156,12 @@ macro_rules! init {
                 envp: *const *const ::core::ffi::c_char,
             ) {
                 // SAFETY: this function is what lies in that entry of `.init_array`, and it passes its arguments on.
-                unsafe { $crate::__private::begin(&RINGMILL_ENTRY, (argc, argv, envp), ringmill_types) }
+                unsafe { $crate::__private::begin(&RINGMILL_ENTRY, (argc, argv, envp), ringmill_types, RINGMILL_SET_UP) }
             }
             fn ringmill_types() -> ::std::vec::Vec<$crate::__private::ListedType> {
-                ::std::vec![$($crate::__private::ListedType::of::<$worker>(&RINGMILL_ENTRY)),+]
+                ::std::vec![$($crate::__private::ListedType::of::<$worker>(&RINGMILL_ENTRY)),*]
             }
+            const RINGMILL_SET_UP: ::core::option::Option<$crate::__private::SetUp> = $set_up;
             // The note by which servers see that this executable can be a worker's.
             #[used]
             #[unsafe(link_section = ".note.ringmill")]

@@ -39,5 +39,5 @@ mod settle;
 mod spawn;
 pub(crate) mod supervisor;
 
-pub use init::begin;
+pub use init::{begin, set_up};
 pub(crate) use spawn::KILL_LIMIT;

@@ -18,9 +18,9 @@
 //! it execs such a file.
 
 use super::order::ORDER_VERSION;
-use crate::error::StartError;
+use crate::error::{BoxError, StartError};
 use crate::plan::{Launch, PlanNode};
-use crate::worker::{self, BatchWorker, Identity, Live};
+use crate::worker::{self, BatchWorker, Context, Identity, Live};
 use ringmill_shm::sys::image::Image;
 use ringmill_shm::sys::program::{Constructor, FileKind, NoteName, Object, examine, file_of};
 use ringmill_shm::sys::settled::Settled;
@@ -113,26 +113,39 @@ impl Note {
 const _: () =
     assert!(size_of::<Note>() == 28, "the parts of a note are 4-aligned, with nothing between them");
 
-/// The types that one `init!` lists, and the list of the next.
+/// What an `init!` has each worker's process do before it builds its workers.
+pub type SetUp = fn(&Context) -> Result<(), BoxError>;
+
+/// What one `init!` says, and what the next one does.
 struct List {
     entries: Vec<ListedType>,
+    set_up: Option<SetUp>,
     next: Settled<List>,
 }
 
 /// A chain without a lock, since a child may be forked while another thread starts a server.
 static LISTED: Settled<List> = Settled::new();
 
-/// Lists worker types.
-pub(super) fn list(entries: Vec<ListedType>) {
-    let (mut list, mut end) = (List { entries, next: Settled::new() }, &LISTED);
+/// Notes what an `init!` says.
+pub(super) fn list(entries: Vec<ListedType>, set_up: Option<SetUp>) {
+    let (mut list, mut end) = (List { entries, set_up, next: Settled::new() }, &LISTED);
     while let Err(ours) = end.set(list) {
         list = ours;
         end = &end.get().expect("it is settled").next;
     }
 }
 
+fn lists() -> impl Iterator<Item = &'static List> {
+    std::iter::successors(LISTED.get(), |list| list.next.get())
+}
+
 fn listed() -> impl Iterator<Item = &'static ListedType> {
-    std::iter::successors(LISTED.get(), |list| list.next.get()).flat_map(|list| &list.entries)
+    lists().flat_map(|list| &list.entries)
+}
+
+/// The set-ups of all `init!`s.
+pub(super) fn set_ups() -> impl Iterator<Item = SetUp> {
+    lists().filter_map(|list| list.set_up)
 }
 
 fn names() -> Vec<String> {
@@ -250,12 +263,9 @@ mod tests {
 
     #[test]
     fn types_are_found_by_identity_or_refused() {
-        list(vec![
-            entry("app::Twin", 1, 10),
-            entry("app::Twin", 2, 10),
-            entry("app::Alone", 3, 10),
-            entry("app::Alone", 3, 10),
-        ]);
+        let twins = vec![entry("app::Twin", 1, 10), entry("app::Twin", 2, 10)];
+        list(twins, None);
+        list(vec![entry("app::Alone", 3, 10), entry("app::Alone", 3, 10)], None);
         assert!(find("app::Twin", 1).is_ok() && find("app::Twin", 2).is_ok());
         assert!(find("app::Alone", 3).is_ok() && find("app::Alone", 10).is_ok());
         let why = |name, hash| find(name, hash).map(drop).unwrap_err();

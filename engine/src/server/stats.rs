@@ -40,7 +40,7 @@ pub struct WorkerStats {
     pub alive: bool,
     /// Whether it takes requests.
     pub ready: bool,
-    /// What it is doing: `vacant`, `starting` (in `new` or `warm_up`), `ready`, `leaving` (in `cleanup`), `failed`
+    /// What it is doing: `vacant`, `starting` (in its set-up, `new` or `warm_up`), `ready`, `leaving` (in `cleanup`), `failed`
     /// (could not start, or has given up), `dead`.
     pub state: Life,
     /// How long it has been in that state, in seconds.

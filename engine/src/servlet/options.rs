@@ -216,8 +216,8 @@ macro_rules! setters {
         /// `servlet`, `worker`, `thread`, `count`, `min`, `max` and `mean`, each since the last such line.
         /// By default 1,000,000; 0 means never, and so does a batch size of 0.
         ///
-        /// The line is logged in the worker's own process. There it reaches a subscriber only if the worker installs
-        /// one, in `new` or `warm_up`; a worker in a thread logs to the subscriber of the server's process.
+        /// The line is logged in the worker's own process. There it reaches a subscriber only if the
+        /// [set-up](crate::init#set-up) installs one; a worker in a thread logs to the subscriber of the server's process.
         /// [`Server::stats`](crate::Server::stats) needs neither.
         #[must_use]
         pub fn log_batches_every(mut self, batches: u64) -> Self {

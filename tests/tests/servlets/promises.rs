@@ -36,7 +36,24 @@ use std::os::unix::process::ExitStatusExt;
 use std::sync::{Barrier, mpsc};
 use std::time::Duration;
 
-ringmill::init!(Hand, Heir, Foreman, Probe, Where, Length, Half, Stars, Join, Actor, PassThrough<Letter>);
+ringmill::init!(
+    Hand, Heir, Foreman, Probe, Where, Length, Half, Stars, Join, Actor, PassThrough<Letter>;
+    set_up = set_up
+);
+
+/// Names the gate at which the set-up reports; without it, it does nothing.
+const SET_UP: &str = "RINGMILL_TEST_PROMISED_SET_UP";
+
+fn set_up(context: &Context) -> Result<(), BoxError> {
+    match std::env::var(SET_UP) {
+        Ok(gate) if gate.is_empty() => Err(BoxError::msg("no gate to report to")),
+        Ok(gate) => {
+            report(&gate, &format!("set up for {}", context.name()));
+            Ok(())
+        }
+        Err(_) => Ok(()),
+    }
+}
 
 /// A window that no test outlives.
 const HOUR: Duration = Duration::from_secs(3600);
@@ -772,6 +789,27 @@ fn worker_16_make_worker_and_pass_through() {
             let reply = echo.call(&letter).expect("an answer");
             assert_eq!((reply.text.as_str(), reply.writer.to_native()), (letter.text.as_str(), me()));
         }
+    });
+}
+
+/// What `init!` sets up is set up once in each worker's process, before its workers are built; an error of it is the start's.
+#[test]
+fn worker_17_each_process_is_set_up_once_before_its_workers() {
+    guarded(|| {
+        let (gate, name) = (Gate::new(), fresh_name("promises"));
+        let hands = |reports_to: String| {
+            let brief = brief(&gate, "tell");
+            ProcessServlet::<Hand>::new(brief).name("hand").stream_threads(2).env(SET_UP, reports_to)
+        };
+        let server = Server::builder(&name).start(hands(gate.name())).expect("it starts");
+        let said = gate.arrivals(3);
+        assert_eq!(said[0].label(), format!("set up for {name}/hand/0.0"));
+        assert!(said[1..].iter().all(|built| !built.label().starts_with("set up")), "{said:?}");
+        assert!(gate.arrival_if_any().is_none());
+        drop(server);
+        let error = Server::builder(&name).start(hands(String::new())).expect_err("its set-up fails");
+        assert!(error.to_string().ends_with("set-up: no gate to report to"), "{error}");
+        assert_gone(&name);
     });
 }
 

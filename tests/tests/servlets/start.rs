@@ -256,7 +256,7 @@ fn a_constructor_that_hangs_ends_with_the_start_timeout() {
     assert_eq!(servlet, "slow");
     assert_eq!(
         error.to_string(),
-        "worker slow/0 was not ready within 1.000 s: its new and warm_up take longer, or hang; start_timeout sets the limit"
+        "worker slow/0 was not ready within 1.000 s: its set-up, new and warm_up take longer, or hang; start_timeout sets the limit"
     );
 }
 

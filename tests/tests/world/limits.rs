@@ -126,7 +126,7 @@ fn a_process_that_hangs_at_its_restart_is_killed() {
             assert_eq!((state(&server).0.as_str(), first.kind.as_str()), ("starting", place));
             first.await_death();
             let second = gate.next();
-            assert_down(&server, "starting (in new or warm_up) for longer than 2s");
+            assert_down(&server, "starting (in its set-up, new or warm_up) for longer than 2s");
             second.let_go();
             wait_until("it takes requests again", || server.call(&7).is_ok_and(|reply| *reply == 7));
             assert_eq!(state(&server).0, "ready");

@@ -24,6 +24,7 @@ mod rare;
 mod refused;
 mod resident;
 mod restrained;
+mod set_up;
 mod signals;
 mod stopped;
 mod twins;

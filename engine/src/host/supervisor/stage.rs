@@ -29,7 +29,7 @@ impl Stage {
     /// What a worker in this stage was doing, in words.
     pub(super) fn in_words(self) -> &'static str {
         match self {
-            Self::Starting => "it was starting (in new or warm_up)",
+            Self::Starting => "it was starting (in its set-up, new or warm_up)",
             Self::Working => "it was in a call",
             Self::Leaving => "it was leaving (in cleanup, or ending)",
             Self::Idle => "it was idle",
