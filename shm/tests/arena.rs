@@ -329,7 +329,7 @@ fn an_id_that_no_task_has_is_none() {
 }
 
 /// Symptom: safe code over this library had two live `&mut` to one byte, from two copies of a task that was put aside, or
-/// by taking it up in another segment. Cause: who may have a guard was prose. Fix: it is taken up once, and where it was
+/// by taking it up in another segment. Cause: which code may have a guard was prose. Fix: it is taken up once, and where it was
 /// claimed.
 #[test]
 fn a_parked_task_is_resumed_in_its_own_segment() {

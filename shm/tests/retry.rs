@@ -199,7 +199,7 @@ fn a_group_goes_with_its_task_and_no_further() {
     let most = At::GROUP_LIMIT - 1;
     let task = f.drain(0, me).pop().unwrap();
     f.push(task.requeue(0, || 0, true, most).unwrap(), 0);
-    assert_eq!(f.task(0).at(), At::To { node: 0, group: most, again: true });
+    assert_eq!(f.task(0).at(), At::To { node: 0, group: most, retried: true });
     let task = f.drain(0, me).pop().unwrap();
     assert_eq!(task.attempt(), 1);
     f.push(task.queue(1, || 0).unwrap(), 1);

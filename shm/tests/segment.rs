@@ -72,10 +72,10 @@ fn each_thread_of_each_worker_has_a_row() {
         let info = theirs.nodes();
         assert_eq!((info[0].rows, info[0].facts.threads, info[0].facts.log_batches_every), (6, 3, 0));
         assert_eq!((info[1].rows, info[1].facts.threads, info[1].facts.log_batches_every), (2, 1, 1 << 40));
-        let who = |row| theirs.worker_of(row).map(|(info, worker, thread)| (&*info.name, worker, thread));
-        let first: Vec<_> = (1..7).map(who).collect();
+        let worker = |row| theirs.worker_of(row).map(|(info, worker, thread)| (&*info.name, worker, thread));
+        let first: Vec<_> = (1..7).map(worker).collect();
         assert_eq!(first, (0..6).map(|n| Some(("first", n / 3, n % 3))).collect::<Vec<_>>());
-        assert_eq!([0, 7, 8, 9].map(who), [None, Some(("last", 0, 0)), Some(("last", 1, 0)), None]);
+        assert_eq!([0, 7, 8, 9].map(worker), [None, Some(("last", 0, 0)), Some(("last", 1, 0)), None]);
         let cpus: Vec<_> = theirs.participants().iter().map(Entry::cpus).collect();
         let pinned = |row: usize| if (4..7).contains(&row) { vec![0] } else { vec![] };
         assert_eq!(cpus, (0..9).map(pinned).collect::<Vec<_>>());

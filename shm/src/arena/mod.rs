@@ -76,9 +76,9 @@ pub enum At {
         node: u32,
         /// The group.
         group: u32,
-        /// It has been queued there before; else no worker has tried it there, whatever its word counts: those attempts
+        /// It has been queued there before: a retry. Else no worker has tried it there, whatever its word counts: those attempts
         /// are of the node before, if the mover died.
-        again: bool,
+        retried: bool,
     },
     /// User code may have seen it at this node.
     Begun {
@@ -103,25 +103,25 @@ impl At {
     const KIND: u32 = 0b11 << 30;
     const BEGUN: u32 = 1 << 29;
     const FAILED: u32 = 1 << 28;
-    const AGAIN: u32 = 1 << 28;
+    const RETRIED: u32 = 1 << 28;
     const NODE: u32 = NODE_LIMIT - 1;
     const GROUP_SHIFT: u32 = 8;
     /// Groups have numbers below this, and 0 is none.
-    pub const GROUP_LIMIT: u32 = Self::AGAIN >> Self::GROUP_SHIFT;
+    pub const GROUP_LIMIT: u32 = Self::RETRIED >> Self::GROUP_SHIFT;
 
     /// Moved to this node, in no group.
     #[inline]
     #[must_use]
     pub fn to(node: u32) -> Self {
-        Self::To { node, group: 0, again: false }
+        Self::To { node, group: 0, retried: false }
     }
 
     #[inline]
     fn raw(self) -> u32 {
         match self {
-            Self::To { node, group, again } => {
+            Self::To { node, group, retried } => {
                 let group = (group % Self::GROUP_LIMIT) << Self::GROUP_SHIFT;
-                node & Self::NODE | group | if again { Self::AGAIN } else { 0 }
+                node & Self::NODE | group | if retried { Self::RETRIED } else { 0 }
             }
             Self::Begun { node, failed } => {
                 Self::BEGUN | node & Self::NODE | if failed { Self::FAILED } else { 0 }
@@ -142,8 +142,8 @@ impl At {
             }
             0b00 => Self::To {
                 node: raw & Self::NODE,
-                group: (raw & (Self::AGAIN - 1)) >> Self::GROUP_SHIFT,
-                again: raw & Self::AGAIN != 0,
+                group: (raw & (Self::RETRIED - 1)) >> Self::GROUP_SHIFT,
+                retried: raw & Self::RETRIED != 0,
             },
             0b10 => Self::Forked(rest),
             0b01 => Self::Joined(rest),

@@ -43,7 +43,7 @@ impl<'a> Claimed<'a> {
         group: u32,
     ) -> Result<u32, Self> {
         let before = match self.held.task.at() {
-            At::To { again: false, .. } => 0, // on its way here, with the attempts of the node before
+            At::To { retried: false, .. } => 0, // on its way here, with the attempts of the node before
             _ => self.attempt(),
         };
         let attempt = before.saturating_add(u8::from(another_attempt));
@@ -52,7 +52,7 @@ impl<'a> Claimed<'a> {
             self.held.task.word().count_attempt(self.me, attempt);
             crash_point!("arena.attempt_counted");
         }
-        self.queue_at(At::To { node, group, again: true }, node, now_ns, attempt)
+        self.queue_at(At::To { node, group, retried: true }, node, now_ns, attempt)
     }
 
     /// Records that user code will see it at this node, after [`all_begun`]. No user code has seen a task of which a
