@@ -1,11 +1,13 @@
 //! Where [`Actor`]s report and wait: the test's side, and a servlet of actors for it.
 
-use crate::actor::{Actor, Rebirth, Upbringing};
+use crate::actor::{Act, Actor, Answer, Rebirth, Upbringing};
 use crate::other_user;
-use ringmill::{ProcessServlet, ThreadServlet};
+use ringmill::{CallError, CallOptions, ProcessServlet, Server, ThreadServlet, WhenFull};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::thread::{Scope, ScopedJoinHandle};
+use std::time::Duration;
 
 /// Where actors report and wait.
 #[derive(Debug)]
@@ -13,6 +15,9 @@ pub struct ActorGate {
     listener: UnixListener,
     directory: tempfile::TempDir,
 }
+
+/// A call to actors, in a thread of its own.
+pub type Call<'scope> = ScopedJoinHandle<'scope, Result<Answer, CallError>>;
 
 /// An actor at the gate.
 #[derive(Debug)]
@@ -102,6 +107,20 @@ impl ActorGate {
         let visit = self.next();
         assert_eq!((visit.kind.as_str(), visit.number), ("hold", number));
         visit
+    }
+
+    /// Has a call in a thread of its own hold an actor of the server; the actor, and the call, which has no limit.
+    pub fn hold<'scope>(
+        &self,
+        scope: &'scope Scope<'scope, '_>,
+        server: &'scope Server<Act, Answer>,
+        number: u64,
+    ) -> (Visit, Call<'scope>) {
+        const ENDLESS: Duration = Duration::from_secs(3600);
+        let options = CallOptions::new().when_full(WhenFull::Wait).timeout(ENDLESS);
+        let call = move || server.call_with(&Act::Hold(number), options)?.into_owned();
+        let call = scope.spawn(call);
+        (self.next_hold(number), call)
     }
 }
 

@@ -68,9 +68,9 @@ impl Gate {
         let (mut stream, _) = self.listener.accept().expect("a worker is there");
         stream.set_read_timeout(Some(GUARD)).expect("a time above zero");
         let mut length = [0; 4];
-        stream.read_exact(&mut length).expect("who comes says how long its label is");
+        stream.read_exact(&mut length).expect("a worker at the gate says how long its label is");
         let mut label = vec![0; u32::from_le_bytes(length) as usize];
-        stream.read_exact(&mut label).expect("who comes says its label");
+        stream.read_exact(&mut label).expect("a worker at the gate says its label");
         Arrival { label: String::from_utf8(label).expect("labels are text"), _stream: stream }
     }
 

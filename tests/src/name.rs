@@ -1,8 +1,8 @@
 //! A server's name, and the files that a server of that name has left.
 
+use crate::fresh_name;
 use ringmill_shm::segment::{Location, Segment};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 /// A server's name that no other test and no other process has; dropping it removes the server's files.
 #[derive(Debug)]
@@ -15,9 +15,7 @@ impl Name {
     /// If the test's name has characters that a server's name has not.
     #[must_use]
     pub fn new(test: &str) -> Self {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let count = COUNT.fetch_add(1, Ordering::Relaxed); // Relaxed: only has to differ
-        Self(Location::named(&format!("t-{test}-{}-{count}", std::process::id())).expect("a name"))
+        Self(Location::named(&fresh_name(test)).expect("a name"))
     }
 
     /// The name that a server is given.

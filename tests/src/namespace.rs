@@ -2,35 +2,28 @@
 //! of their own.
 #![expect(unsafe_code, reason = "namespaces and forks, in child processes only")]
 
+use crate::alone::{ALONE_GUARD, is_alone, run, this_program, with_test};
 use crate::other_user::can_be_another_user;
 use ringmill_shm::sys::process::inherit_only_standard_descriptors;
 use std::io;
 use std::os::unix::process::CommandExt;
-use std::process::Command;
-
-/// Says to this program that it is in such a namespace.
-const INSIDE: &str = "RINGMILL_TEST_NAMESPACE";
 
 /// Runs the body of a test in a namespace: starts this program again in one, for this test only, by its name in the harness.
 ///
 /// # Panics
 /// If the test fails there.
 pub fn within(test: &str, body: impl FnOnce()) {
-    if std::env::var_os(INSIDE).is_some() {
+    if is_alone(test) {
         return body();
     }
     if !can_be_another_user("reused pids, which takes a pid namespace") {
         return;
     }
-    let mut command = Command::new(std::env::current_exe().expect("this program"));
-    command.args([test, "--exact", "--nocapture"]).env(INSIDE, "1");
+    let mut command = this_program();
     inherit_only_standard_descriptors(&mut command);
     // SAFETY: `enter` makes system calls and nothing else; only one of its children goes on to exec.
     unsafe { command.pre_exec(enter) };
-    let output = command.output().expect("it runs");
-    let said = String::from_utf8_lossy(&output.stdout);
-    let complained = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() && said.contains("1 passed"), "{said}\n{complained}");
+    run(ALONE_GUARD, with_test(&mut command, test)).assert_passed(test);
 }
 
 /// Has the next process, or thread, of this namespace get this pid, if it is free.

@@ -6,10 +6,10 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// A user that no file of a sane machine belongs to, and its group.
+/// The user `nobody`, to whom no file of a sane machine belongs, and its group.
 pub const NOBODY: u32 = 65_534;
-/// Users that have no name, and nothing running.
-pub const SOMEBODY: u32 = 61_407;
+/// A user without a name and without processes, and its group.
+pub const NAMELESS: u32 = 61_407;
 
 /// Whether programs can be run as another user. If not, prints to standard error what the test skips: not to the test's own
 /// output, which the harness does not show when it passes.

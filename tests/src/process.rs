@@ -54,6 +54,39 @@ pub fn signal(pid: u32, signal: i32) {
     PidFd::open(pid).and_then(|process| process.send_signal(signal)).expect("it lives");
 }
 
+/// Stops a process, and waits until the kernel has stopped it.
+///
+/// # Panics
+/// If it does not live.
+#[track_caller]
+pub fn stop(pid: u32) {
+    signal(pid, libc::SIGSTOP);
+    wait_until("it is stopped", || stat_field(pid, 3).as_deref() == Some("T"));
+}
+
+/// Continues a process that was stopped.
+///
+/// # Panics
+/// If it does not live.
+pub fn go_on(pid: u32) {
+    signal(pid, libc::SIGCONT);
+}
+
+/// How often the first thread of a process has gone to sleep by itself. An idle worker does so every half second.
+///
+/// # Panics
+/// If it does not live.
+#[must_use]
+pub fn sleeps(pid: u32) -> u64 {
+    sleeps_in(&format!("/proc/{pid}/status")).expect("it lives")
+}
+
+/// How often the thread of a `/proc/…/status` file has gone to sleep by itself; `None` if it has ended.
+#[must_use]
+pub fn sleeps_in(file: &str) -> Option<u64> {
+    status_number(file, "voluntary_ctxt_switches")
+}
+
 /// Waits until a process has ended.
 #[track_caller]
 pub fn await_end(process: &PidFd) {

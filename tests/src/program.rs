@@ -142,6 +142,17 @@ impl Program {
         self.child.wait().expect("our child");
     }
 
+    /// Has it return from `main`, and waits until it and all processes that it started have ended: well, and without a word.
+    ///
+    /// # Panics
+    /// If it complains.
+    #[track_caller]
+    pub fn end_well(mut self) {
+        self.tell("return");
+        let end = self.end();
+        assert!(end.status.success() && end.stderr.is_empty(), "{end:?}");
+    }
+
     /// Waits until it and all processes that it started have ended: they all hold its output open.
     pub fn end(mut self) -> End {
         let (mut stdout, mut stderr) = (String::new(), String::new());

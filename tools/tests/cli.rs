@@ -44,8 +44,8 @@ fn read(segment: &Segment, node: u32, me: Token) -> Reader<'_> {
     reader
 }
 
-/// One that was never there.
-fn nobody() -> Token {
+/// The token of an incarnation that there never was.
+fn of_no_participant() -> Token {
     Token::from_raw(77 << 10 | 2).unwrap()
 }
 
@@ -78,7 +78,8 @@ impl Ours {
     }
 
     fn is_gone(&self) -> bool {
-        !self.path().exists() && !self.0.lease_path().exists()
+        // Not `exists`, which follows links.
+        [self.path(), self.0.lease_path()].iter().all(|path| path.symlink_metadata().is_err())
     }
 }
 
@@ -503,7 +504,7 @@ fn a_file_made_shorter_while_it_is_read_is_a_message() {
         let ours = Ours::new();
         let segment = ours.create();
         // With a problem, so that it looks several times, with a pause in between.
-        let _ = begin(&segment, 5, nobody());
+        let _ = begin(&segment, 5, of_no_participant());
         let mut command = Command::new(env!("CARGO_BIN_EXE_shmtool"));
         command.args(["check", &ours.name()]).stdin(Stdio::null());
         let mut tool = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -545,8 +546,8 @@ fn check_prints_each_problem_and_exits_with_1() {
     let ours = Ours::new();
     let segment = ours.create();
     // A client that never lived writes a request, and holds the lock of the second node.
-    let _ = begin(&segment, 5, nobody());
-    std::mem::forget(read(&segment, 1, nobody()));
+    let _ = begin(&segment, 5, of_no_participant());
+    std::mem::forget(read(&segment, 1, of_no_participant()));
     let output = shmtool(&["check", &ours.name()]);
     assert_eq!(code(&output), 1);
     let output = text(&output);
@@ -562,7 +563,10 @@ fn check_prints_each_problem_and_exits_with_1() {
         (&json!("dead_owner"), &json!(5))
     );
     let holder = &checked["problems"][1];
-    assert_eq!((&holder["kind"], &holder["token"]), (&json!("dead_holder"), &json!(nobody().raw())));
+    assert_eq!(
+        (&holder["kind"], &holder["token"]),
+        (&json!("dead_holder"), &json!(of_no_participant().raw()))
+    );
     assert!(holder["message"].as_str().unwrap().contains("reader lock"), "{holder}");
     let shown = parsed(&shmtool(&["show", &ours.name(), "--json"]));
     assert_eq!(shown["nodes"][1]["lock_holder"]["alive"], false);
@@ -736,7 +740,7 @@ fn help_names_every_field_of_the_json() {
     let (ours, broken) = (Ours::new(), Ours::new());
     let segment = busy(&ours);
     let of_broken = broken.create();
-    let _ = begin(&of_broken, 5, nobody());
+    let _ = begin(&of_broken, 5, of_no_participant());
     let as_for_list = text(&shmtool(&["list", "--help"]));
     for (command, name) in
         [("list", None), ("show", Some(&ours)), ("check", Some(&broken)), ("clean", Some(&ours))]

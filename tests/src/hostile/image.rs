@@ -32,12 +32,12 @@ use tempfile::TempDir;
 const FORMAT: u64 = 11;
 /// No image is larger, whatever its shape says.
 const LARGEST: u64 = 1 << 20;
-/// Flags: the sizes and the fingerprint are made to fit; worker 1 lives; worker 2 lives; the server does not; shown as
+/// Flags: the sizes and the fingerprint are made to fit; worker 1 lives; worker 2 lives; the server is dead; shown as
 /// JSON.
 const FITS: u8 = 1;
 const FIRST_LIVES: u8 = 2;
 const SECOND_LIVES: u8 = 4;
-const NOBODY_LIVES: u8 = 8;
+const SERVER_IS_DEAD: u8 = 8;
 const AS_JSON: u8 = 16;
 /// Deeds of one input.
 const DEEDS: usize = 80;
@@ -187,7 +187,7 @@ impl Stage {
                 self.lives.release(token);
             }
         }
-        let lives = [flags & NOBODY_LIVES == 0, flags & FIRST_LIVES != 0, flags & SECOND_LIVES != 0];
+        let lives = [flags & SERVER_IS_DEAD == 0, flags & FIRST_LIVES != 0, flags & SECOND_LIVES != 0];
         let entries = segment.map_or(&[][..], Segment::participants);
         let tokens =
             entries.iter().zip(lives).filter(|(_, lives)| *lives).filter_map(|(entry, _)| entry.token());

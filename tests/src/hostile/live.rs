@@ -10,6 +10,7 @@
 //! SECURITY.md, "What is checked".
 
 use super::{Input, Numbers};
+use crate::fresh_name;
 use crate::host::Host;
 use ringmill::{
     BoxError, CallOptions, Context, Ensemble, ProcessServlet, Server, Servlet, StartError, ThreadServlet,
@@ -96,7 +97,7 @@ macro_rules! start {
 }
 
 fn start(file: &Path, host: Host, forked: bool) -> Result<Server<u64, u64>, StartError> {
-    let builder = Server::builder("hostile")
+    let builder = Server::builder(fresh_name("hostile"))
         .file(file)
         .capacity(4)
         .max_payload(512)

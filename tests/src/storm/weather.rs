@@ -215,7 +215,7 @@ impl<'s> Killer<'s> {
         let pace = Duration::from_micros(self.dice.below(5000));
         let some = self.sky.counts.ended() + 1 + self.dice.below(20);
         if self.dice.below(3) == 0 {
-            self.stop_somebody();
+            self.stop_a_worker();
         }
         // Without restarts, some requests end with a value before the first kill; later none may.
         let last = self.sky.storm.kills == Kills::UntilDown;
@@ -232,14 +232,15 @@ impl<'s> Killer<'s> {
         });
     }
 
-    fn anybody(&mut self, lives: &[Life]) -> Option<&'s Entry> {
+    /// The row of a worker in one of these stages of its life, by chance.
+    fn any_worker(&mut self, lives: &[Life]) -> Option<&'s Entry> {
         let there: Vec<&Entry> = self.sky.victims_rows().filter(|e| lives.contains(&e.life())).collect();
         (!there.is_empty()).then(|| *self.dice.pick(&there))
     }
 
-    fn stop_somebody(&mut self) {
+    fn stop_a_worker(&mut self) {
         let time = Duration::from_micros(self.dice.below(20_000));
-        let Some(process) = self.anybody(&[Life::Ready]).and_then(|e| Process::child(e.pid())) else {
+        let Some(process) = self.any_worker(&[Life::Ready]).and_then(|e| Process::child(e.pid())) else {
             return;
         };
         if self.sky.victims.stop(process, Instant::now() + time) {
@@ -273,7 +274,7 @@ impl<'s> Killer<'s> {
     fn strike(&mut self, weather: Weather) {
         match weather {
             Weather::Calm => {
-                if let Some(entry) = self.anybody(&[Life::Ready]) {
+                if let Some(entry) = self.any_worker(&[Life::Ready]) {
                     self.kill_worker(weather, entry);
                 }
             }
@@ -288,7 +289,7 @@ impl<'s> Killer<'s> {
             }
             Weather::Stopped => {
                 let time = Duration::from_micros(self.dice.below(10_000));
-                let Some(entry) = self.anybody(&[Life::Ready]) else { return };
+                let Some(entry) = self.any_worker(&[Life::Ready]) else { return };
                 let (Some(process), Some(again)) = (Process::child(entry.pid()), Process::child(entry.pid()))
                 else {
                     return;
@@ -301,7 +302,7 @@ impl<'s> Killer<'s> {
                 }
             }
             Weather::Reborn => {
-                let Some(entry) = self.anybody(&[Life::Ready]) else { return };
+                let Some(entry) = self.any_worker(&[Life::Ready]) else { return };
                 if !self.kill_worker(weather, entry) {
                     return;
                 }
@@ -315,7 +316,7 @@ impl<'s> Killer<'s> {
                 }
             }
             Weather::Unborn => {
-                let Some(entry) = self.anybody(&[Life::Ready]) else { return };
+                let Some(entry) = self.any_worker(&[Life::Ready]) else { return };
                 if !self.kill_worker(weather, entry) {
                     return;
                 }
@@ -359,13 +360,13 @@ impl<'s> Killer<'s> {
             }
             Weather::Fork => {
                 self.fork_the_service();
-                if let Some(entry) = self.anybody(&[Life::Ready, Life::Starting]) {
+                if let Some(entry) = self.any_worker(&[Life::Ready, Life::Starting]) {
                     self.kill_worker(weather, entry);
                 }
             }
             Weather::Helper => {
                 let deed = *self.dice.pick(&[Deed::Help, Deed::Stray]);
-                let Some((place, worker)) = self.have_done(deed) else { return };
+                let Some((entry, worker)) = self.have_done(deed) else { return };
                 let order = self.sky.book.order();
                 self.await_event("a worker has forked", || order.child().is_some());
                 let child = order.child().expect("awaited");
@@ -375,15 +376,15 @@ impl<'s> Killer<'s> {
                 if (deed == Deed::Help || self.dice.below(2) == 0)
                     && let Some(worker) = Process::child(worker)
                 {
-                    self.kill(weather, place, &worker);
+                    self.kill(weather, entry, &worker);
                 }
             }
             Weather::Exec => {
                 let deed = *self.dice.pick(&[Deed::BecomeSleep, Deed::BecomeTrue]);
-                let Some((place, worker)) = self.have_done(deed) else { return };
+                let Some((entry, worker)) = self.have_done(deed) else { return };
                 self.sky.victims.become_another(worker, deed);
                 self.sky.counts.execs.fetch_add(1, Ordering::Relaxed); // Relaxed: a count
-                self.note(weather, place);
+                self.note(weather, entry);
             }
         }
     }
@@ -398,8 +399,8 @@ impl<'s> Killer<'s> {
 
     /// Makes a worker do a deed amid its next batch; returns a row of its servlet and its process, unless no worker had work.
     fn have_done(&mut self, deed: Deed) -> Option<(&'s Entry, u32)> {
-        let place = self.anybody(&[Life::Ready])?;
-        let node = self.sky.node_of(place);
+        let entry = self.any_worker(&[Life::Ready])?;
+        let node = self.sky.node_of(entry);
         let name = &node.name;
         let servlet = name.rsplit_once('-')?.1.parse().ok()?;
         // A killed worker may still run for an instant, and take the order.
@@ -413,7 +414,7 @@ impl<'s> Killer<'s> {
             self.sky.victims.continue_due(Instant::now());
             std::thread::yield_now();
         }
-        if order.withdraw() { None } else { order.taker().map(|worker| (place, worker)) }
+        if order.withdraw() { None } else { order.taker().map(|worker| (entry, worker)) }
     }
 
     /// Forks amid a request of this thread's, if a permit is free, and makes callers fork amid their streams.

@@ -5,8 +5,9 @@ use ringmill_tests::actor::Actor;
 use ringmill_tests::actor_gate::ActorGate;
 use ringmill_tests::guard::guarded;
 use ringmill_tests::name::Name;
-use ringmill_tests::process::{stat_field, status_number};
+use ringmill_tests::process::{sleeps, sleeps_in, stat_field};
 use ringmill_tests::program::Program;
+use ringmill_tests::stats::pids;
 use std::time::{Duration, Instant};
 
 ringmill::init!(Actor, PassThrough<u64>);
@@ -37,14 +38,8 @@ fn four_idle_workers_use_less_than_a_hundredth_of_a_core() {
         let share = ticks as f64 / TICKS_PER_SECOND / seconds;
         assert!(share < 0.01, "{ticks} ticks in {seconds:.1} s: {:.2} % of a core", 100.0 * share);
 
-        program.tell("return");
-        assert_eq!(program.end().status.code(), Some(0));
+        program.end_well();
     });
-}
-
-/// How often this thread, or another process, has gone to sleep by itself.
-fn sleeps(file: &str) -> u64 {
-    status_number(file, "voluntary_ctxt_switches").expect("it lives")
 }
 
 #[test]
@@ -57,11 +52,12 @@ fn neither_side_sleeps_while_both_are_awake() {
         let servlet = ProcessServlet::<PassThrough<u64>>::new(());
         let builder = Server::builder(name.text()).wait(Wait::Spin(Duration::from_secs(1)));
         let server = builder.start(servlet).expect("it starts");
-        let worker = format!("/proc/{}/status", server.stats().servlets[0].workers[0].pid);
+        let worker = pids(&server)[0];
+        let ours = || sleeps_in("/proc/thread-self/status").expect("it is ours");
         let options = CallOptions::new().timeout(Duration::from_secs(3600));
         let call = |number| assert_eq!(*server.call_with(&number, options).expect("an answer"), number);
         (0..100).for_each(call); // both are awake now, and all pages are there
-        let both = || (sleeps("/proc/thread-self/status"), sleeps(&worker));
+        let both = || (ours(), sleeps(worker));
         let before = both();
         (0..2000).for_each(call);
         let after = both();

@@ -296,7 +296,7 @@ impl Work<'_> {
         let inputs: Vec<Item> = (0..CAPACITY).map(|_| self.input(dice)).collect();
         let options = CallOptions::new().timeout(ENDLESS);
         let sent =
-            inputs.iter().map(|input| self.server.submit_with(input, options).expect("all places are free"));
+            inputs.iter().map(|input| self.server.submit_with(input, options).expect("all permits are free"));
         let sent: Vec<_> = sent.collect();
         for (input, pending) in inputs.iter().zip(sent) {
             let (fates, outcome) =
@@ -338,8 +338,9 @@ fn is_deadline(error: &RemoteError) -> bool {
     matches!(error.cause, RemoteCause::DeadlineExceeded { .. })
 }
 
+/// The segment is consistent, and no block is in use.
 #[track_caller]
-fn assert_sound(segment: &Segment) {
+fn assert_at_rest(segment: &Segment) {
     assert_eq!(check(segment), []);
     assert!(ringmill_shm::pool::in_use(segment).iter().all(|&n| n == 0), "blocks are left");
 }
@@ -455,15 +456,15 @@ fn workers_die(tree: &str, scenario: &Scenario, shop: &Shop) -> Vec<Cause> {
                     let gone = killed.lock().expect("no panic");
                     work.processes().all(|(_, w)| w.ready && !gone.contains(&w.pid))
                 });
-                wait_until("all places come back", || server.backlog() == 0);
-                assert_sound(&named.inspect());
+                wait_until("all permits come back", || server.backlog() == 0);
+                assert_at_rest(&named.inspect());
                 if scenario.down {
                     wait_until("it takes calls again", || takes_calls(&server));
-                    wait_until("all places come back", || server.backlog() == 0);
+                    wait_until("all permits come back", || server.backlog() == 0);
                 }
                 work.fill(&mut dice);
-                wait_until("all places come back", || server.backlog() == 0);
-                assert_sound(&named.inspect());
+                wait_until("all permits come back", || server.backlog() == 0);
+                assert_at_rest(&named.inspect());
                 if fired.is_some() {
                     tell_killed(point, scenario.role(role), "went on");
                     shop.claim(scenario.role(role), point);
@@ -661,12 +662,12 @@ fn after_server(location: &Location, name: &Name, remove: bool) {
     let server = server.expect("it starts");
     let mut dice = Dice::new(0);
     let inputs: Vec<Item> = (0..CAPACITY as u64).map(|n| tree::item(n, &mut dice)).collect();
-    let sent: Vec<_> = inputs.iter().map(|input| server.submit(input).expect("a place")).collect();
+    let sent: Vec<_> = inputs.iter().map(|input| server.submit(input).expect("a permit")).collect();
     for (input, pending) in inputs.iter().zip(sent) {
         let value = pending.wait().expect("a value").into_owned().expect("its own value");
         assert_eq!(tree.fates(input, false).values, BTreeSet::from([value]));
     }
-    assert_sound(&name.inspect());
+    assert_at_rest(&name.inspect());
     server.shutdown();
     name.assert_nothing_left();
 }

@@ -32,7 +32,7 @@ const OWN: u32 = 12;
 /// How many a reader takes at once.
 const BATCH: usize = 4;
 
-/// Places in the table, and roles in the page.
+/// Rows of the table, and roles in the page.
 const WORKER: u32 = 1;
 const SECOND: u32 = 2;
 const REPAIRER: u32 = 5;
@@ -379,7 +379,7 @@ fn give_back(done: Done<'_>) {
     }
 }
 
-/// A process of its own: `work PLACE INDEX` or `repair PLACE INDEX DEAD…`.
+/// A process of its own: `work LOCATION ROW` or `repair LOCATION ROW DEAD…`.
 pub(crate) fn actor(part: &str, words: &[&str]) {
     let location = Location::parse(words[0]).expect("a location");
     let segment = Segment::attach(location, FORMAT).expect("a segment");
@@ -564,8 +564,8 @@ pub(crate) fn lane(shop: &Shop) {
         let fired = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| scene.play(plan)));
         let fired = fired.unwrap_or_else(|panic| {
             let told = |point: Option<usize>| point.map(name);
-            let who = [plan.worker, plan.second, plan.repairer].map(told);
-            eprintln!("lane memory: failed with deaths at {who:?} in {plan:?}");
+            let deaths = [plan.worker, plan.second, plan.repairer].map(told);
+            eprintln!("lane memory: failed with deaths at {deaths:?} in {plan:?}");
             std::panic::resume_unwind(panic)
         });
         for &(role, point) in &fired {

@@ -7,9 +7,10 @@ use ringmill_shm::segment::{CreateError, Location, Removed, is_live, remove_if_s
 use ringmill_shm::sys::process::inherit_only_standard_descriptors;
 use ringmill_tests::actor::{Act, Actor};
 use ringmill_tests::actor_gate::ActorGate;
+use ringmill_tests::fresh_name;
 use ringmill_tests::guard::guarded;
-use ringmill_tests::name::Name;
-use ringmill_tests::other_user::{NOBODY, PublicProgram, SOMEBODY, can_be_another_user, open_to_all};
+use ringmill_tests::name::{Name, files_at};
+use ringmill_tests::other_user::{NAMELESS, NOBODY, PublicProgram, can_be_another_user, open_to_all};
 use ringmill_tests::program::Program;
 use ringmill_tests::stats::pids;
 use std::collections::BTreeMap;
@@ -53,7 +54,7 @@ fn assert_private(location: &Location, owner: u32) {
 fn files_are_their_users_alone_whatever_the_umask() {
     guarded(|| {
         let users = match can_be_another_user("umasks of a user who is not root") {
-            true => vec![ringmill_shm::sys::process::user_id(), SOMEBODY],
+            true => vec![ringmill_shm::sys::process::user_id(), NAMELESS],
             false => vec![ringmill_shm::sys::process::user_id()],
         };
         let program = PublicProgram::of(ACTORS);
@@ -72,9 +73,8 @@ fn files_are_their_users_alone_whatever_the_umask() {
                     let location =
                         if option.is_some() { Location::File(file.clone()) } else { name.location().clone() };
                     assert_private(&location, user);
-                    program.tell("return");
-                    assert!(program.end().status.success());
-                    assert!(both_files(&location).iter().all(|path| !path.exists()));
+                    program.end_well();
+                    assert_eq!(files_at(&location), Vec::<PathBuf>::new());
                 }
             }
         }
@@ -176,7 +176,7 @@ fn a_name_that_another_user_took_first_is_refused() {
                     other => panic!("{case}: {other:?}"),
                 }
                 // As an ordinary user.
-                let program = Program::start_as(actors.run_as(SOMEBODY), &name, &gate, &[]);
+                let program = Program::start_as(actors.run_as(NAMELESS), &name, &gate, &[]);
                 let end = program.end();
                 assert_eq!(end.status.code(), Some(1), "{case}: {end:?}");
                 let said = format!("{} belongs to user {NOBODY}", path.display());
@@ -199,7 +199,7 @@ fn a_hard_link_to_a_file_of_ours_costs_only_its_name() {
         let gate = ActorGate::new();
         for linked in both_files(&Location::File(path.clone())) {
             fs::hard_link(&precious, &linked).expect("a link");
-            let start = Server::builder("linked").file(&path).start(gate.processes(1));
+            let start = Server::builder(fresh_name("linked")).file(&path).start(gate.processes(1));
             if linked == path {
                 assert!(matches!(start, Err(StartError::Segment(CreateError::Foreign { .. }))), "{start:?}");
             } else {
@@ -226,20 +226,20 @@ fn root_cleans_with_the_rights_of_the_owner() {
             fs::set_permissions(directory.path(), Permissions::from_mode(0o777)).expect("it is ours");
             let location = Location::File(directory.path().join("segment"));
             let file = format!("file={}", location.path().display());
-            let mut program = Program::start_as(actors.run_as(SOMEBODY), &name, &gate, &["threads", &file]);
+            let mut program = Program::start_as(actors.run_as(NAMELESS), &name, &gate, &["threads", &file]);
             program.ready();
             program.signal_group(libc::SIGKILL);
             program.end();
-            assert_private(&location, SOMEBODY);
+            assert_private(&location, NAMELESS);
             if may_remove {
                 assert_eq!(remove_if_stale(&location, true).expect("the lease can be read"), Removed::Stale);
                 assert_eq!(remove_if_stale(&location, false).expect("the owner could"), Removed::Stale);
-                assert!(both_files(&location).iter().all(|path| !path.exists()));
+                assert_eq!(files_at(&location), Vec::<PathBuf>::new());
             } else {
                 open_to_all(directory.path()); // all but writing
                 let refused = remove_if_stale(&location, false).expect_err("the owner could not either");
                 assert_eq!(refused.kind(), std::io::ErrorKind::PermissionDenied, "{refused}");
-                assert_private(&location, SOMEBODY);
+                assert_private(&location, NAMELESS);
             }
             assert_eq!(ringmill_shm::sys::process::user_id(), 0, "root is back");
             fs::write(directory.path().join("by-root"), "").expect("with all rights");
@@ -256,7 +256,10 @@ fn a_directory_that_is_a_link_is_followed() {
         std::os::unix::fs::symlink(&real, &link).expect("a link");
         let gate = ActorGate::new();
         for path in [link.join("segment"), link.join("../real/./segment")] {
-            let server = Server::builder("linked").file(&path).start(gate.processes(1)).expect("it starts");
+            let server = Server::builder(fresh_name("linked"))
+                .file(&path)
+                .start(gate.processes(1))
+                .expect("it starts");
             assert_private(&Location::File(real.join("segment")), ringmill_shm::sys::process::user_id());
             assert_eq!(server.call(&Act::Double(3)).expect("an answer").value, 6);
             drop(server);
@@ -281,13 +284,13 @@ fn names_and_paths_that_lead_elsewhere_are_refused() {
         use std::os::unix::ffi::OsStrExt;
         let not_text = within("x").join(std::ffi::OsStr::from_bytes(&[0xFF]));
         for path in [PathBuf::new(), within("a\0b"), within(&"n".repeat(300)), not_text, within("no/such")] {
-            match Server::builder("paths").file(&path).start(gate.processes(1)) {
+            match Server::builder(fresh_name("paths")).file(&path).start(gate.processes(1)) {
                 Err(StartError::Segment(CreateError::System { .. })) => {}
                 other => panic!("{path:?}: {other:?}"),
             }
         }
         for directory in [within("."), within("..")] {
-            match Server::builder("paths").file(&directory).start(gate.processes(1)) {
+            match Server::builder(fresh_name("paths")).file(&directory).start(gate.processes(1)) {
                 Err(StartError::Segment(CreateError::Foreign { .. })) => {}
                 other => panic!("{directory:?}: {other:?}"),
             }
@@ -318,8 +321,7 @@ fn a_relative_path_is_the_same_file_for_every_process() {
         assert_ne!(visit.pid, victim);
         visit.let_go();
         assert_eq!(program.line(), "answer 8");
-        program.tell("return");
-        assert!(program.end().status.success());
+        program.end_well();
         assert_eq!(fs::read_dir(directory.path()).expect("it is there").count(), 0);
     });
 }
@@ -391,8 +393,7 @@ fn worker_processes_inherit_no_descriptor_but_the_standard_ones() {
                 assert!(!is_inherited(pid, *fd), "{fd}: {what}");
             }
         }
-        program.tell("return");
-        assert!(program.end().status.success());
+        program.end_well();
         name.assert_nothing_left();
     });
 }

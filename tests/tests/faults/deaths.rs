@@ -8,9 +8,9 @@ use ringmill_tests::actor::{Act, Actor, Answer, Rebirth};
 use ringmill_tests::actor_gate::{ActorGate, Visit};
 use ringmill_tests::guard::guarded;
 use ringmill_tests::name::Name;
-use ringmill_tests::process::{Process, signal, stat_field, status_number};
+use ringmill_tests::process::{Process, go_on, signal, sleeps, stat_field, stop};
 use ringmill_tests::program::Program;
-use ringmill_tests::stats::{depth, pids};
+use ringmill_tests::stats::{assert_sound, depth, pids, workers};
 use ringmill_tests::wait_until;
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -27,10 +27,6 @@ const ENDLESS: Duration = Duration::from_secs(3600);
 fn call(server: &Actors, act: Act) -> Outcome {
     let options = CallOptions::new().when_full(WhenFull::Wait).timeout(ENDLESS);
     server.call_with(&act, options)?.into_owned()
-}
-
-fn workers(server: &Actors) -> Vec<WorkerStats> {
-    server.stats().servlets.remove(0).workers
 }
 
 #[track_caller]
@@ -66,12 +62,10 @@ fn outcomes(threads: Vec<std::thread::ScopedJoinHandle<'_, Outcome>>) -> Vec<Out
     threads.into_iter().map(|thread| thread.join().expect("no panic")).collect()
 }
 
-/// After a death: every permit comes back, and the segment is consistent.
+/// After a death: all is as before, and the server serves.
 #[track_caller]
-fn assert_sound(name: &Name, server: &Actors) {
-    wait_until("all places come back", || server.backlog() == 0);
-    wait_until("all workers are back", || workers(server).iter().all(|worker| worker.ready));
-    name.assert_consistent();
+fn assert_serves(server: &Actors) {
+    assert_sound(server);
     assert_eq!(value(&call(server, Act::Double(21))), 42);
 }
 
@@ -102,8 +96,7 @@ fn killed_while_busy_costs_its_batch_and_nothing_else() {
         let server = Server::builder(name.text()).start(servlet).expect("it starts");
         let victim = pids(&server)[0];
         std::thread::scope(|scope| {
-            let first = scope.spawn(|| call(&server, Act::Hold(1)));
-            let visit = gate.next_hold(1);
+            let (visit, first) = gate.hold(scope, &server, 1);
             // While it is busy a full batch and a half pile up.
             let batch = [Act::Double(2), Act::Double(3), Act::Hold(4), Act::Double(5)];
             let batch = call_all(scope, &server, batch);
@@ -123,7 +116,7 @@ fn killed_while_busy_costs_its_batch_and_nothing_else() {
                 assert_ne!(outcome.as_ref().expect("an answer").pid, victim);
             }
         });
-        assert_sound(&name, &server);
+        assert_serves(&server);
         let worker = workers(&server).remove(0);
         assert_eq!(worker.restarts, 1);
         assert_ne!(worker.pid, victim);
@@ -198,7 +191,7 @@ fn a_worker_killed_asleep_costs_nothing() {
                 assert_eq!(value(&call(&server, Act::Double(number))), 2 * number);
             }
             wait_until("it is restarted", || workers(&server)[0].restarts == 1);
-            assert_sound(&name, &server);
+            assert_serves(&server);
             assert!(!victim.exists(), "not even as a zombie");
         }
     });
@@ -226,7 +219,7 @@ fn the_only_worker_killed_while_the_server_is_full() {
                 assert_eq!(value(&thread.join().expect("no panic")), 2 * number);
             }
         });
-        assert_sound(&name, &server);
+        assert_serves(&server);
     });
 }
 
@@ -248,13 +241,13 @@ fn native_ways_to_die() {
             assert_eq!(error.cause, RemoteCause::Died { signal, code, restarting: true }, "{way:?}");
             assert_eq!(error.pid, pid);
             wait_until("it is restarted", || workers(&server)[0].restarts == restarts + 1);
-            assert_sound(&name, &server);
+            assert_serves(&server);
         }
         // Whether the runtime of the language catches it or the kernel does: it dies, and only it.
         let outcome = call(&server, Act::OverflowStack);
         let overflow = |s: &Option<i32>| matches!(s, Some(libc::SIGSEGV | libc::SIGABRT));
         assert!(matches!(&death(&outcome).cause, RemoteCause::Died { signal, .. } if overflow(signal)));
-        assert_sound(&name, &server);
+        assert_serves(&server);
     });
 }
 
@@ -281,7 +274,7 @@ fn a_stream_goes_on_over_a_death() {
             }
         }
         assert!((5..=40).contains(&died), "{died} of 5 batches of up to 8");
-        assert_sound(&name, &server);
+        assert_serves(&server);
     });
 }
 
@@ -321,7 +314,7 @@ fn a_worker_that_cannot_restart_takes_its_servlet_down() {
             });
             assert_down(&call(&server, Act::Double(1)));
             assert_eq!(workers(&server)[0].restarts, RESTART_LIMIT + 1, "the first died with a request");
-            wait_until("all places come back", || server.backlog() == 0);
+            wait_until("all permits come back", || server.backlog() == 0);
             name.assert_consistent();
             drop(server);
             name.assert_nothing_left();
@@ -355,11 +348,6 @@ fn one_worker_given_up_leaves_the_others_at_work() {
     });
 }
 
-/// How often a process has gone to sleep by itself.
-fn sleeps(pid: u32) -> u64 {
-    status_number(&format!("/proc/{pid}/status"), "voluntary_ctxt_switches").expect("it lives")
-}
-
 #[test]
 fn a_stopped_holder_keeps_the_lock() {
     guarded(|| {
@@ -371,8 +359,7 @@ fn a_stopped_holder_keeps_the_lock() {
             wait_until("a worker waits out its window", || holder(&name).is_some());
             let stopped = holder(&name).expect("only a death frees it");
             let other = pids(&server).into_iter().find(|&pid| pid != stopped).expect("two");
-            signal(stopped, libc::SIGSTOP);
-            wait_until("it is stopped", || stat_field(stopped, 3).as_deref() == Some("T"));
+            stop(stopped);
             calls.extend(call_all(scope, &server, [Act::Double(4)]));
             // The other wants the lock, finds that its holder lives, and sleeps on it; several times.
             let before = sleeps(other);
@@ -380,7 +367,7 @@ fn a_stopped_holder_keeps_the_lock() {
             let ended: Vec<bool> = calls.iter().map(|thread| thread.is_finished()).collect();
             assert_eq!(holder(&name), Some(stopped), "calls ended: {ended:?}, {:#?}", workers(&server));
             assert_eq!(ended, [false; 4]);
-            signal(stopped, libc::SIGCONT);
+            go_on(stopped);
             let outcomes = outcomes(calls);
             assert_eq!(outcomes.iter().map(value).collect::<Vec<_>>(), [2, 4, 6, 8]);
             assert!(outcomes.iter().flatten().all(|answer| answer.pid == stopped));

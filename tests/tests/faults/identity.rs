@@ -13,7 +13,7 @@ use ringmill_tests::guard::guarded;
 use ringmill_tests::name::Name;
 use ringmill_tests::namespace;
 use ringmill_tests::other_user::open_to_all;
-use ringmill_tests::process::{signal, stat_field};
+use ringmill_tests::process::{go_on, signal, stat_field, stop};
 use ringmill_tests::program::Program;
 use ringmill_tests::stats::pids;
 use ringmill_tests::wait_until;
@@ -68,9 +68,9 @@ impl Innocent {
 
 /// Kills the worker of a row, and waits until its successor is ready; returns the former pid, which the successor may have too.
 #[track_caller]
-fn replace_worker(name: &Name, location: usize) -> u32 {
+fn replace_worker(name: &Name, row: usize) -> u32 {
     let segment = name.inspect();
-    let entry = &segment.participants()[location];
+    let entry = &segment.participants()[row];
     let (victim, token) = (entry.pid(), entry.token());
     signal(victim, libc::SIGKILL);
     wait_until("it is restarted", || entry.life() == Life::Ready && entry.token() != token);
@@ -130,8 +130,7 @@ fn the_pid_of_a_dead_server() {
             let mut program = start(&name, &gate, &["workers=2"]);
             let workers = program.ready();
             for &pid in &workers {
-                signal(pid, libc::SIGSTOP);
-                wait_until("it is stopped", || stat_field(pid, 3).as_deref() == Some("T"));
+                stop(pid);
             }
             let ends: Vec<PidFd> = workers.iter().map(|&pid| PidFd::open(pid).expect("it lives")).collect();
             program.kill_and_wait();
@@ -147,7 +146,7 @@ fn the_pid_of_a_dead_server() {
             } else {
                 assert_eq!(remove_if_stale(name.location(), true).expect("ours"), Removed::Stale);
             }
-            workers.iter().for_each(|&pid| signal(pid, libc::SIGCONT));
+            workers.iter().for_each(|&pid| go_on(pid));
             ends.iter().for_each(ringmill_tests::process::await_end);
             if let Some(server) = server {
                 assert_eq!(server.call(&Act::Double(2)).expect("an answer").value, 4);
@@ -206,7 +205,7 @@ fn a_worker_that_comes_too_late_is_not_misled_by_the_pid() {
         let end = PidFd::open(worker).expect("it lives");
         program.kill_and_wait();
         let innocent = Innocent::with_pid(program.pid());
-        signal(worker, libc::SIGCONT);
+        go_on(worker);
         ringmill_tests::process::await_end(&end);
         assert_eq!(program.end().stderr, "");
         name.assert_nothing_left();
@@ -235,9 +234,9 @@ fn a_worker_that_comes_too_late_does_not_join_a_server_of_the_same_name_and_pid(
             };
             let worker = stopped_child(heir.pid());
             assert_ne!(worker, late);
-            signal(late, libc::SIGCONT);
+            go_on(late);
             ringmill_tests::process::await_end(&end);
-            signal(worker, libc::SIGCONT);
+            go_on(worker);
             assert_eq!(heir.ready(), [worker]);
             let visit = heir.hold(&gate, 7);
             assert_eq!(visit.pid, worker);
@@ -245,9 +244,7 @@ fn a_worker_that_comes_too_late_does_not_join_a_server_of_the_same_name_and_pid(
             assert_eq!(heir.line(), "answer 14");
             assert_eq!(name.inspect().participants()[1].restarts(), 0);
             name.assert_consistent();
-            heir.tell("return");
-            let end = heir.end();
-            assert!(end.status.success() && end.stderr.is_empty(), "{end:?}");
+            heir.end_well();
             assert_eq!(former.end().stderr, "");
             name.assert_nothing_left();
         },
@@ -274,9 +271,7 @@ fn a_service_that_ignores_sigchld() {
         name.assert_consistent();
         program.tell("shutdown");
         assert_eq!(program.line(), "shut down");
-        program.tell("return");
-        let end = program.end();
-        assert!(end.status.success() && end.stderr.is_empty(), "{end:?}");
+        program.end_well();
         innocents.into_iter().for_each(Innocent::end);
         name.assert_nothing_left();
     });

@@ -65,7 +65,7 @@ fn a_listener_that_panics_in_the_supervisor_does_no_harm() {
             });
             assert!(HEARD.swap(false, Ordering::SeqCst), "the listener was called, and panicked");
             assert_eq!(server.call(&Act::Double(4)).expect("an answer").value, 8);
-            ringmill_tests::wait_until("all places come back", || server.backlog() == 0);
+            ringmill_tests::wait_until("all permits come back", || server.backlog() == 0);
             assert_eq!(server.stats().servlets[0].workers[0].restarts, 1);
             name.assert_consistent();
             drop(server);

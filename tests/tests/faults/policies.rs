@@ -1,13 +1,13 @@
 //! A servlet's policies for its workers' deaths: restarts, the open circuit, retries.
 
 use ringmill::error::{RemoteCause, RemoteError};
-use ringmill::stats::WorkerStats;
 use ringmill::{
     Batch, BatchWorker, BoxError, CallError, CallOptions, Context, OnDeath, ProcessServlet, Restarts, Server,
     Servlet, StartError, StreamOptions, Worker,
 };
 use ringmill_tests::guard::guarded;
 use ringmill_tests::name::Name;
+use ringmill_tests::stats::{assert_sound, workers};
 use ringmill_tests::wait_until;
 use rkyv::Archived;
 use std::fs::Permissions;
@@ -73,10 +73,6 @@ fn mortal(traces: &Path) -> ProcessServlet<Mortal> {
     ProcessServlet::new(traces.to_str().expect("text").into()).name("mortal")
 }
 
-fn workers<In, Out>(server: &Server<In, Out>) -> Vec<WorkerStats> {
-    server.stats().servlets.remove(0).workers
-}
-
 #[test]
 fn an_open_circuit_closes_again_when_a_worker_on_trial_is_ready() {
     guarded(|| {
@@ -114,7 +110,7 @@ fn an_open_circuit_closes_again_when_a_worker_on_trial_is_ready() {
                 Err(other) => panic!("{other:?}"),
             });
         }
-        wait_until("all places come back", || server.backlog() == 0);
+        wait_until("all permits come back", || server.backlog() == 0);
         name.assert_consistent();
     });
 }
@@ -148,13 +144,6 @@ fn death<Out: std::fmt::Debug>(outcome: Result<Out, CallError>) -> RemoteError {
     }
 }
 
-#[track_caller]
-fn assert_sound<In: ringmill::Payload, Out: ringmill::Payload>(name: &Name, server: &Server<In, Out>) {
-    wait_until("all places come back", || server.backlog() == 0);
-    wait_until("all workers are back", || workers(server).iter().all(|worker| worker.ready));
-    name.assert_consistent();
-}
-
 #[test]
 fn without_a_policy_user_code_runs_at_most_once() {
     guarded(|| {
@@ -163,7 +152,7 @@ fn without_a_policy_user_code_runs_at_most_once() {
         let error = death(server.call(&Ask { number: 1, deaths: 1 }));
         assert!(matches!(error.cause, RemoteCause::Died { signal: Some(6), .. }), "{error:?}");
         assert_eq!((error.attempt, begun(traces.path(), 1)), (0, 1));
-        assert_sound(&name, &server);
+        assert_sound(&server);
     });
 }
 
@@ -183,7 +172,7 @@ fn a_request_is_retried_until_its_tries_are_used_up() {
             assert_eq!((&error.cause, error.attempt, begun(traces.path(), deaths)), (&cause, 3, 4));
             assert!(error.to_string().contains("4 workers died with it"), "{error}");
         }
-        assert_sound(&name, &server);
+        assert_sound(&server);
     });
 }
 
@@ -202,7 +191,7 @@ fn each_servlet_counts_its_own_tries() {
         assert_eq!((outcome.number.to_native(), outcome.deaths.to_native()), (9, 2));
         assert_eq!((begun(traces[0].path(), 7), begun(traces[1].path(), 8)), (3, 3));
         drop(outcome);
-        assert_sound(&name, &server);
+        assert_sound(&server);
     });
 }
 
@@ -280,7 +269,7 @@ fn inputs_of_every_size_outlive_their_workers() {
                     (_, other) => panic!("{number}: {other:?}"),
                 }
             }
-            assert_sound(&name, &server);
+            assert_sound(&server);
         }
     });
 }
@@ -339,7 +328,7 @@ fn a_poisonous_request_costs_its_batch_nothing() {
         }
         // Six halvings from 64 to one, and three tries alone.
         assert_eq!(begun(traces.path(), poisonous), 9);
-        assert_sound(&name, &server);
+        assert_sound(&server);
         assert_eq!(workers(&server)[0].restarts, 9);
     });
 }
@@ -364,7 +353,7 @@ fn a_batch_is_halved_although_callers_have_gone() {
                 let size = call.wait().expect("it is retried").1.to_native();
                 assert!(size <= 2, "{size} of three suspects together");
             }
-            assert_sound(&name, &server);
+            assert_sound(&server);
         }
     });
 }
@@ -379,7 +368,7 @@ fn without_bisection_a_whole_batch_is_blamed() {
         for outcome in server.stream_with(inputs, StreamOptions::new().window(4)) {
             assert!(matches!(death(outcome).cause, RemoteCause::Poisonous { deaths: 2, .. }));
         }
-        assert_sound(&name, &server);
+        assert_sound(&server);
     });
 }
 
@@ -392,7 +381,7 @@ fn a_request_whose_caller_has_gone_is_not_retried() {
         let options = CallOptions::new().timeout(Duration::from_millis(50));
         let late = server.call_with(&Ask { number: 1, deaths: u64::MAX }, options);
         assert!(matches!(late, Err(CallError::Timeout { .. } | CallError::WorkerDied(_))), "{late:?}");
-        assert_sound(&name, &server);
+        assert_sound(&server);
         let before = begun(traces.path(), 1);
         assert_eq!(server.call(&Ask::harmless(2)).expect("it goes on").to_native(), 3);
         assert_eq!(begun(traces.path(), 1), before);
@@ -435,7 +424,7 @@ fn a_call_that_takes_too_long_is_ended() {
                 assert!(error.to_string().contains("longer than 0.100000 s"), "{error}");
                 assert_eq!(server.call(&0).expect("a new worker").to_native(), 0);
             }
-            assert_sound(&name, &server);
+            assert_sound(&server);
         }
     });
 }
@@ -497,7 +486,7 @@ fn a_worker_that_is_slow_to_start_is_not_taken_for_a_call_that_takes_too_long() 
             assert_eq!(server.call(&0).expect("a new worker").to_native(), 0);
             assert_eq!(workers(&server)[0].restarts, ended);
         }
-        assert_sound(&name, &server);
+        assert_sound(&server);
     });
 }
 
@@ -528,7 +517,7 @@ fn a_trial_that_fails_late_does_not_leave_the_circuit_open() {
         wait_until("a trial fails late", || workers(&server)[0].restarts > restarts + 2);
         std::fs::remove_file(&barred).expect("a file");
         wait_until("the circuit closes", || !is_down());
-        assert_sound(&name, &server);
+        assert_sound(&server);
     });
 }
 
@@ -545,7 +534,7 @@ fn a_program_whose_file_has_gone_is_restarted() {
         std::fs::remove_file(&program).expect("a file");
         death(server.call(&u64::MAX));
         assert_eq!(server.call(&0).expect("another worker").to_native(), 0);
-        assert_sound(&name, &server);
+        assert_sound(&server);
     });
 }
 
@@ -589,7 +578,7 @@ fn a_program_that_may_not_run_is_reported_with_the_reason_and_retried() {
                 other => panic!("{other:?}"),
             });
         }
-        assert_sound(&name, &server);
+        assert_sound(&server);
     });
 }
 
@@ -627,6 +616,6 @@ fn an_outcome_for_which_no_block_is_left_says_so() {
             }
             other => panic!("{other:?}"),
         }
-        assert_sound(&name, &server);
+        assert_sound(&server);
     });
 }

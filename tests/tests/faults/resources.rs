@@ -118,7 +118,7 @@ fn user_of_ours(test: u32) -> u32 {
 }
 
 /// The only worker's row.
-fn place_of(segment: &Segment) -> (u32, Life, u32) {
+fn row_of(segment: &Segment) -> (u32, Life, u32) {
     let entry = &segment.participants()[1];
     (entry.pid(), entry.life(), entry.restarts())
 }
@@ -145,15 +145,13 @@ fn a_restart_waits_for_descriptors() {
         assert_eq!(program.line(), "answer 4");
         signal(victim, libc::SIGKILL);
         program.tell("hold 3"); // waits in the ring
-        wait_until("it was retried often", || place_of(&segment).2 >= ATTEMPTS);
-        assert_ne!(place_of(&segment).1, Life::Ready);
+        wait_until("it was retried often", || row_of(&segment).2 >= ATTEMPTS);
+        assert_ne!(row_of(&segment).1, Life::Ready);
         program.tell("free-descriptors");
         assert_eq!(program.line(), "free again");
         gate.next_hold(3).let_go();
         assert_eq!(program.line(), "answer 6");
-        program.tell("return");
-        let end = program.end();
-        assert!(end.status.success() && end.stderr.is_empty(), "{end:?}");
+        program.end_well();
         name.assert_nothing_left();
     });
 }
@@ -173,15 +171,13 @@ fn a_restart_waits_for_processes() {
         program.tell("limit-processes 1");
         assert_eq!(program.line(), "limited");
         signal(victim, libc::SIGKILL);
-        wait_until("it was retried often", || place_of(&segment).2 >= ATTEMPTS);
-        assert_ne!(place_of(&segment).1, Life::Ready);
+        wait_until("it was retried often", || row_of(&segment).2 >= ATTEMPTS);
+        assert_ne!(row_of(&segment).1, Life::Ready);
         program.tell("limit-processes 1000");
         assert_eq!(program.line(), "limited");
         program.hold(&gate, 3).let_go();
         assert_eq!(program.line(), "answer 6");
-        program.tell("return");
-        let end = program.end();
-        assert!(end.status.success() && end.stderr.is_empty(), "{end:?}");
+        program.end_well();
         name.assert_nothing_left();
     });
 }
@@ -277,15 +273,13 @@ fn a_shm_that_fills_up_later_disturbs_no_participant() {
         }
         signal(victim, libc::SIGKILL);
         wait_until("it is restarted", || {
-            let (pid, life, _) = place_of(&segment);
+            let (pid, life, _) = row_of(&segment);
             pid != victim && life == Life::Ready
         });
         program.hold(&gate, 20).let_go();
         assert_eq!(program.line(), "answer 40");
         assert!(ringmill_shm::check::check(&segment).is_empty());
-        program.tell("return");
-        let end = program.end();
-        assert!(end.status.success() && end.stderr.is_empty(), "{end:?}");
+        program.end_well();
         let left = |path: &Path| fs::read_dir(path).map_or(0, |entries| entries.count());
         assert_eq!(left(&theirs), 0, "the mount has gone with its last process");
     });

@@ -9,7 +9,7 @@ use ringmill_tests::actor::{Act, Actor};
 use ringmill_tests::actor_gate::ActorGate;
 use ringmill_tests::guard::guarded;
 use ringmill_tests::name::Name;
-use ringmill_tests::process::{signal, stat_field};
+use ringmill_tests::process::{go_on, stop};
 use ringmill_tests::program::Program;
 use ringmill_tests::wait_until;
 use std::os::fd::AsRawFd;
@@ -63,11 +63,6 @@ fn assert_workers_leave(condition: &str, name: &Name, begun: Instant, crew: &Cre
     crew.await_end();
     eprintln!("{condition}: {} workers gone after {:?}", crew.0.len(), begun.elapsed());
     name.assert_nothing_left();
-}
-
-fn stop(pid: u32) {
-    signal(pid, libc::SIGSTOP);
-    wait_until("it is stopped", || stat_field(pid, 3).as_deref() == Some("T"));
 }
 
 #[test]
@@ -182,7 +177,7 @@ fn a_stopped_worker_leaves_when_it_is_continued() {
         name.assert_nothing_left();
         assert_eq!(crew.left(), 2);
         let begun = Instant::now();
-        pids.iter().for_each(|&pid| signal(pid, libc::SIGCONT));
+        pids.iter().for_each(|&pid| go_on(pid));
         assert_workers_leave("stopped, after they were continued", &name, begun, &crew);
     });
 }
@@ -208,7 +203,7 @@ fn a_new_server_waits_for_no_old_worker_and_none_harms_it() {
                 .map(|path| path.symlink_metadata().expect("it is there").ino())
         };
         let before = files();
-        stopped.iter().for_each(|&pid| signal(pid, libc::SIGCONT));
+        stopped.iter().for_each(|&pid| go_on(pid));
         crew.await_end();
         drop(hanging);
         assert_eq!(files(), before, "the old ones removed nothing of it");
@@ -232,14 +227,13 @@ fn a_dead_servers_lease_is_free_though_its_workers_live() {
         let (mut program, pids) = Program::start_ready(&name, &gate, &["workers=2"]);
         pids.iter().for_each(|&pid| stop(pid));
         let segment = name.inspect();
-        let tokens =
-            [0, 1, 2].map(|place: usize| segment.participants()[place].token().expect("it has arrived"));
+        let tokens = [0, 1, 2].map(|row: usize| segment.participants()[row].token().expect("it has arrived"));
         let held = || tokens.map(|token| segment.lease().is_held(token).expect("the lease can be read"));
         assert_eq!(held(), [true; 3]);
         kill(&mut program, &name);
         assert_eq!(held(), [false, true, true]);
         let crew = Crew::of(&pids);
-        pids.iter().for_each(|&pid| signal(pid, libc::SIGCONT));
+        pids.iter().for_each(|&pid| go_on(pid));
         crew.await_end();
         assert_eq!(held(), [false; 3]);
         name.assert_nothing_left();

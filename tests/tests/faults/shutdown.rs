@@ -52,7 +52,7 @@ fn crew(server: &Actors) -> Vec<Process> {
 #[track_caller]
 fn assert_gone(name: &Name, crew: &[Process]) {
     name.assert_nothing_left();
-    assert!(!crew.iter().any(|who| who.exists()), "{crew:?}");
+    assert!(!crew.iter().any(|process| process.exists()), "{crew:?}");
 }
 
 #[test]
@@ -120,8 +120,7 @@ fn a_worker_that_hangs_is_killed_when_the_time_is_over() {
         let crew = crew(&server);
         std::thread::scope(|scope| {
             let server = &server;
-            let busy = scope.spawn(move || call(server, Act::Hold(1)));
-            let visit = gate.next_hold(1);
+            let (visit, busy) = gate.hold(scope, server, 1);
             let queued = [2, 3, 4].map(|n| scope.spawn(move || call(server, Act::Double(n))));
             wait_until("all are queued", || depth(server) == 3);
             server.shutdown();
@@ -161,8 +160,7 @@ fn a_thread_that_hangs_delays_no_other() {
         let server = builder.start(gate.threads(1)).expect("it starts");
         std::thread::scope(|scope| {
             let server = &server;
-            let busy = scope.spawn(move || call(server, Act::Hold(1)));
-            let visit = gate.next_hold(1);
+            let (visit, busy) = gate.hold(scope, server, 1);
             let queued = [2, 3].map(|n| scope.spawn(move || call(server, Act::Double(n))));
             wait_until("all are queued", || depth(server) == 2);
             server.shutdown();
@@ -183,8 +181,7 @@ fn several_threads_may_shut_down_more_than_once() {
         let crew = crew(&server);
         std::thread::scope(|scope| {
             let server = &server;
-            let busy = scope.spawn(move || call(server, Act::Hold(1)));
-            let visit = gate.next_hold(1);
+            let (visit, busy) = gate.hold(scope, server, 1);
             let ending = [(); 4].map(|()| scope.spawn(|| server.shutdown()));
             wait_until("it is closing", || is_closing(server));
             visit.let_go();
@@ -286,7 +283,7 @@ fn a_loan_sent_after_the_end_is_refused() {
         let servlet = ProcessServlet::<PassThrough<Vec<u32>>>::new(());
         let builder = Server::builder(name.text()).capacity(4).shutdown_timeout(SOON);
         let server = builder.start(servlet).expect("it starts");
-        let mut loan = server.loan(100).expect("a place");
+        let mut loan = server.loan(100).expect("a permit");
         let kept = server.call(&vec![1, 2, 3]).expect("an answer");
         server.shutdown();
         loan.as_mut_slice().fill(7);
@@ -307,8 +304,7 @@ fn callers_that_wait_for_a_permit_are_released() {
         let server = builder.start(gate.processes(1)).expect("it starts");
         std::thread::scope(|scope| {
             let server = &server;
-            let busy = scope.spawn(move || call(server, Act::Hold(1)));
-            let visit = gate.next_hold(1);
+            let (visit, busy) = gate.hold(scope, server, 1);
             let waiting = [2, 3, 4].map(|n| scope.spawn(move || call(server, Act::Double(n))));
             let streaming = scope.spawn(|| server.stream([Act::Double(5)]).collect::<Vec<_>>());
             let segment = name.inspect();
@@ -332,8 +328,7 @@ fn requests_of_a_worker_that_dies_meanwhile_are_answered() {
         let server = builder.start(gate.processes(1)).expect("it starts");
         std::thread::scope(|scope| {
             let server = &server;
-            let busy = scope.spawn(move || call(server, Act::Hold(1)));
-            let visit = gate.next_hold(1);
+            let (visit, busy) = gate.hold(scope, server, 1);
             let queued = [2, 3].map(|n| scope.spawn(move || call(server, Act::Double(n))));
             wait_until("all are queued", || depth(server) == 2);
             let ending = scope.spawn(|| server.shutdown());
@@ -391,7 +386,7 @@ fn dropped_by_the_last_of_several_owners() {
         let values = owners.map(|thread| thread.join().expect("no panic"));
         assert_eq!(values, [2, 4, 6]);
         wait_until("the last owner's thread has dropped it", || !name.segment_exists());
-        wait_until("no worker is left", || !crew.iter().any(|who| who.exists()));
+        wait_until("no worker is left", || !crew.iter().any(|process| process.exists()));
     });
 }
 
@@ -406,7 +401,7 @@ fn assert_program_leaves_nothing(options: &[&str], last: &str, status: Option<i3
     assert_eq!(end.status.code(), status, "{last}: {end:?}");
     assert_eq!(end.stdout, "", "{last}");
     assert!(if says.is_empty() { end.stderr.is_empty() } else { end.stderr.contains(says) }, "{end:?}");
-    wait_until("no worker is left", || !crew.iter().any(|who| who.exists()));
+    wait_until("no worker is left", || !crew.iter().any(|process| process.exists()));
     name.assert_nothing_left();
 }
 
@@ -461,7 +456,6 @@ fn a_program_that_goes_on_after_its_server() {
         if let Ok(children) = std::fs::read_to_string(children) {
             assert_eq!(children.trim(), "", "no child, not even a zombie");
         }
-        program.tell("return");
-        assert_eq!(program.end().status.code(), Some(0));
+        program.end_well();
     });
 }

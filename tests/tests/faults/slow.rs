@@ -9,7 +9,8 @@ use ringmill_tests::actor::{Act, Actor, Upbringing};
 use ringmill_tests::actor_gate::ActorGate;
 use ringmill_tests::guard::{guarded, guarded_for};
 use ringmill_tests::name::Name;
-use ringmill_tests::process::{signal, stat_field, status_number};
+use ringmill_tests::process::{go_on, signal, sleeps, stop};
+use ringmill_tests::stats::await_permits;
 use ringmill_tests::wait_until;
 use rkyv::Archived;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -30,33 +31,20 @@ fn patient() -> CallOptions {
     CallOptions::new().when_full(WhenFull::Wait).timeout(ENDLESS)
 }
 
-fn stop(pid: u32) {
-    signal(pid, libc::SIGSTOP);
-    wait_until("it is stopped", || stat_field(pid, 3).as_deref() == Some("T"));
-}
-
-fn go_on(pid: u32) {
-    signal(pid, libc::SIGCONT);
-}
-
-fn workers<I, O>(server: &Server<I, O>) -> Vec<WorkerStats> {
+/// The workers of all servlets.
+fn all_workers<I, O>(server: &Server<I, O>) -> Vec<WorkerStats> {
     server.stats().servlets.into_iter().flat_map(|servlet| servlet.workers).collect()
 }
 
 #[track_caller]
-fn assert_nobody_died<I, O>(name: &Name, server: &Server<I, O>) {
-    wait_until("all places come back", || server.backlog() == 0);
-    assert!(workers(server).iter().all(|worker| worker.ready && worker.restarts == 0));
+fn assert_no_worker_died<I, O>(name: &Name, server: &Server<I, O>) {
+    await_permits(server);
+    assert!(all_workers(server).iter().all(|worker| worker.ready && worker.restarts == 0));
     name.assert_consistent();
 }
 
-/// How often the first thread of a process has gone to sleep by itself. An idle worker does so every half second:
+/// Waits until another, idle worker has woken so often that every limit is over: the half second between two of its wakes is
 /// the longest of all limits but the callers' second.
-fn sleeps(pid: u32) -> u64 {
-    status_number(&format!("/proc/{pid}/status"), "voluntary_ctxt_switches").expect("it lives")
-}
-
-/// Waits until another, idle worker has woken so often that every limit is over.
 fn outlast_every_limit(other: u32) {
     let before = sleeps(other);
     wait_until("every limit is over", || sleeps(other) >= before + 5);
@@ -84,7 +72,8 @@ fn stopped_in_user_code() {
                 let caller = call(number, options);
                 let visit = gate.next_hold(number);
                 stop(visit.pid);
-                let other = workers(&server).into_iter().find(|worker| worker.pid != visit.pid).expect("two");
+                let other =
+                    all_workers(&server).into_iter().find(|worker| worker.pid != visit.pid).expect("two");
                 outlast_every_limit(other.pid);
                 // The other worker serves all callers meanwhile.
                 for number in 0..10 {
@@ -106,11 +95,11 @@ fn stopped_in_user_code() {
                     let answer = caller.join().expect("no panic").expect("an answer");
                     assert_eq!((answer.value, answer.pid), (2 * number, pid));
                 }
-                wait_until("all places come back", || server.backlog() == 0);
+                wait_until("all permits come back", || server.backlog() == 0);
                 assert!(!gate.has_visitor(), "it was begun once");
             }
         });
-        assert_nobody_died(&name, &server);
+        assert_no_worker_died(&name, &server);
     });
 }
 
@@ -144,7 +133,7 @@ fn stopped_with_the_lock() {
             let rest: Vec<_> = (3..6).map(call).collect(); // the batch would be full
             wait_until("all are in the ring", || ringmill_tests::stats::depth(&server) == 5);
             let others: Vec<u32> =
-                workers(&server).iter().map(|worker| worker.pid).filter(|&pid| pid != stopped).collect();
+                all_workers(&server).iter().map(|worker| worker.pid).filter(|&pid| pid != stopped).collect();
             let before: u64 = others.iter().map(|&pid| cpu_ns(pid)).sum();
             others.iter().for_each(|&pid| outlast_every_limit(pid));
             let used_ns = others.iter().map(|&pid| cpu_ns(pid)).sum::<u64>() - before;
@@ -167,7 +156,7 @@ fn stopped_with_the_lock() {
             }
             assert!(!gate.has_visitor());
         });
-        assert_nobody_died(&name, &server);
+        assert_no_worker_died(&name, &server);
     });
 }
 
@@ -196,7 +185,7 @@ fn stopped_while_it_starts() {
                     go_on(first.pid);
                     first.let_go();
                     let server = starting.join().expect("no panic").expect("it starts");
-                    assert_nobody_died(&name, &server);
+                    assert_no_worker_died(&name, &server);
                 } else {
                     match starting.join().expect("no panic") {
                         Err(StartError::Timeout { limit: told, .. }) => assert_eq!(told, limit),
@@ -242,7 +231,7 @@ fn stopped_at_random_instants() {
                     dice ^= dice << 13;
                     dice ^= dice >> 7;
                     dice ^= dice << 17;
-                    let all = workers(server);
+                    let all = all_workers(server);
                     let (victim, other) = (&all[(dice % 8) as usize], &all[(dice % 8) as usize ^ 1]);
                     stop(victim.pid);
                     if round % 10 == 0 {
@@ -258,7 +247,7 @@ fn stopped_at_random_instants() {
             over.store(true, Ordering::Relaxed);
             stopped.expect("all stops");
         });
-        assert_nobody_died(&name, &server);
+        assert_no_worker_died(&name, &server);
         let asked = asked.into_inner();
         for servlet in server.stats().servlets {
             assert_eq!(servlet.batches().items, asked, "{}: each item once", servlet.name);
@@ -274,9 +263,7 @@ fn a_stopped_process_that_is_killed_is_dead() {
         let (name, gate) = (Name::new("slowdead"), ActorGate::new());
         let server = Server::builder(name.text()).start(gate.processes(1)).expect("it starts");
         std::thread::scope(|scope| {
-            let call = scope
-                .spawn(|| server.call_with(&Act::Hold(1), patient()).and_then(|reply| reply.into_owned()));
-            let visit = gate.next_hold(1);
+            let (visit, call) = gate.hold(scope, &server, 1);
             stop(visit.pid);
             signal(visit.pid, libc::SIGKILL);
             match call.join().expect("no panic") {

@@ -87,19 +87,19 @@ fn uses<'t>(
         let mut section = "";
         for (number, line) in text.lines().enumerate() {
             let Some(comment) = comment(line) else { continue };
-            let place = format!("{}:{}", path.display(), number + 1);
+            let line = format!("{}:{}", path.display(), number + 1);
             if let Some(heading) = comment.text.trim_start().strip_prefix("# ") {
                 section = heading;
             }
             let own = declared(&comment);
             if let Some(name) = own {
                 let uses = all.entry(name).or_default();
-                uses.declared.push(place.clone());
+                uses.declared.push(line.clone());
                 uses.is_edge = section == "Ordering";
             }
             let cited = names(&comment).into_iter().skip(usize::from(own.is_some()));
-            cited.for_each(|name| all.entry(name).or_default().cited.push(place.clone()));
-            cut.extend(cut_off(&comment).map(|beginning| (beginning, place)));
+            cited.for_each(|name| all.entry(name).or_default().cited.push(line.clone()));
+            cut.extend(cut_off(&comment).map(|beginning| (beginning, line)));
         }
     }
     (all, cut)
@@ -127,9 +127,9 @@ fn faults(files: &[(PathBuf, String)]) -> String {
         .expect("a string takes all");
     }
     let names: BTreeSet<&str> = all.keys().copied().collect();
-    for (beginning, place) in cut {
+    for (beginning, line) in cut {
         if names.iter().any(|name| name.starts_with(beginning.trim_end())) {
-            writeln!(faults, "{place}: a name is spread over two lines, and no search finds it")
+            writeln!(faults, "{line}: a name is spread over two lines, and no search finds it")
                 .expect("a string takes all");
         }
     }

@@ -84,7 +84,7 @@ fn futures_and_replies_go_from_thread_to_thread() {
     let server = start(Host::Threads, 4, &Gate::new());
     let input = ask(1);
     can(&server.call_async(&input));
-    can(&server.submit(&input).expect("a place"));
+    can(&server.submit(&input).expect("a permit"));
     can(&server.stream_async(stream::iter([ask(1)])));
     can_be_shared::<Pending<'_, Seen>>();
     can_be_shared::<Reply<'_, Seen>>();
@@ -142,7 +142,7 @@ fn a_future_done_at_its_first_poll_needs_no_wake() {
     }
     let server = start(Host::Threads, 4, &Gate::new());
     let hand = ByHand::default();
-    let mut pending = server.submit(&ask(1)).expect("a place");
+    let mut pending = server.submit(&ask(1)).expect("a permit");
     wait_until("an outcome", || pending.is_ready());
     assert!(matches!(hand.poll(&mut pending), Poll::Ready(Ok(_))));
     let threads = || {
@@ -254,8 +254,8 @@ fn a_pending_can_change_how_it_is_waited_for() {
         let gate = Gate::new();
         let server = start(host, 8, &gate);
         let hand = ByHand::default();
-        let mut held = server.submit_with(&stopper(), patient()).expect("a place");
-        let mut other = server.submit_with(&ask(1), patient()).expect("a place");
+        let mut held = server.submit_with(&stopper(), patient()).expect("a permit");
+        let mut other = server.submit_with(&ask(1), patient()).expect("a permit");
         hand.assert_pending(&mut held);
         hand.assert_pending(&mut other);
         assert!(!held.is_ready() && held.try_take().is_none());
@@ -266,10 +266,10 @@ fn a_pending_can_change_how_it_is_waited_for() {
         wait_until("an outcome", || other.is_ready());
         assert_eq!(other.try_take().expect("ready").expect("an answer").value, 1);
 
-        let held = server.submit_with(&stopper(), patient()).expect("a place");
+        let held = server.submit_with(&stopper(), patient()).expect("a permit");
         let arrival = gate.arrival();
         let mut late = server.submit_with(&ask(2), CallOptions::new().timeout(Duration::from_millis(10)));
-        let late = late.as_mut().expect("a place");
+        let late = late.as_mut().expect("a permit");
         let hand = ByHand::default();
         hand.assert_pending(late);
         hand.wait_until_woken();
@@ -285,7 +285,7 @@ fn a_pending_can_change_how_it_is_waited_for() {
 fn with_back_pressure_a_full_server_refuses_at_once() {
     on_both(|host| {
         let server = start(host, 1, &Gate::new());
-        let _place = server.call(&ask(0)).expect("a place");
+        let _permit = server.call(&ask(0)).expect("a permit");
         let one = ask(1);
         let outcome = ByHand::default().poll(&mut server.call_async(&one));
         let Poll::Ready(Err(CallError::ServerBacklogFull { capacity: 1, waited })) = outcome else {
@@ -299,12 +299,12 @@ fn with_back_pressure_a_full_server_refuses_at_once() {
 fn without_back_pressure_futures_get_permits_in_the_order_they_came() {
     on_both(|host| {
         let server = start(host, 1, &Gate::new());
-        let place = server.call(&ask(0)).expect("a place");
+        let permit = server.call(&ask(0)).expect("a permit");
         let hands: [ByHand; 3] = Default::default();
         let inputs = [ask(1), ask(2), ask(3)];
         let mut futures = inputs.each_ref().map(|input| server.call_async_with(input, patient()));
         hands.iter().zip(&mut futures).for_each(|(hand, future)| hand.assert_pending(future));
-        drop(place);
+        drop(permit);
         hands[0].wait_until_woken();
         assert!(!hands[1].is_woken() && !hands[2].is_woken());
         // The first future goes without taking the permit: the next one is woken.
@@ -324,14 +324,14 @@ fn without_back_pressure_futures_get_permits_in_the_order_they_came() {
 fn a_future_that_gets_no_permit_says_how_long_it_waited() {
     on_both(|host| {
         let server = start(host, 1, &Gate::new());
-        let place = server.call(&ask(0)).expect("a place");
+        let permit = server.call(&ask(0)).expect("a permit");
         let (limit, one) = (Duration::from_millis(10), ask(1));
         let Err(error) = pollster::block_on(server.call_async_with(&one, patient().timeout(limit))) else {
             panic!("there is no permit")
         };
         let CallError::ServerBacklogFull { capacity: 1, waited } = error else { panic!("{error}") };
         assert!(waited >= limit);
-        drop(place);
+        drop(permit);
         assert_eq!(pollster::block_on(server.call_async(&one)).expect("an answer").value, 1);
     });
 }
@@ -341,9 +341,9 @@ fn a_permit_that_a_worker_frees_wakes_a_waiting_future() {
     on_both(|host| {
         let gate = Gate::new();
         let server = start(host, 2, &gate);
-        let held = server.submit_with(&stopper(), patient()).expect("a place");
+        let held = server.submit_with(&stopper(), patient()).expect("a permit");
         let arrival = gate.arrival();
-        let abandoned = server.submit_with(&ask(1), patient()).expect("a place");
+        let abandoned = server.submit_with(&ask(1), patient()).expect("a permit");
         let (hand, two) = (ByHand::default(), ask(2));
         let mut in_line = server.call_async_with(&two, patient());
         hand.assert_pending(&mut in_line);
@@ -395,7 +395,7 @@ fn a_worker_that_is_killed_ends_its_futures() {
 #[test]
 fn a_servlet_that_is_down_fails_waiting_futures() {
     let server = start(Host::Processes, 1, &Gate::new());
-    let _only_place = server.call(&ask(0)).expect("a place");
+    let _only_permit = server.call(&ask(0)).expect("a permit");
     let (hand, one) = (ByHand::default(), ask(1));
     let mut in_line = server.call_async_with(&one, patient());
     hand.assert_pending(&mut in_line);
@@ -511,7 +511,7 @@ fn an_asynchronous_stream_that_is_dropped_cancels() {
 fn an_asynchronous_stream_waits_for_the_permits_of_others() {
     on_both(|host| {
         let server = start(host, 2, &Gate::new());
-        let others: Vec<_> = (0..2).map(|value| server.call(&ask(value)).expect("a place")).collect();
+        let others: Vec<_> = (0..2).map(|value| server.call(&ask(value)).expect("a permit")).collect();
         let mut outcomes = server.stream_async(stream::iter((0..50).map(ask)));
         let hand = ByHand::default();
         hand.assert_pending(&mut outcomes.next());

@@ -168,16 +168,16 @@ fn members_of_an_ensemble_read_one_and_the_same_input() {
         .then(Switch::new(|_| 0, (ThreadServlet::<ringmill::PassThrough<Vec<Box<u64>>>>::new(()),)));
     with_server(ensemble, |server| {
         for text in ["short".to_string(), "long ".repeat(1000)] {
-            let places = server.call(&text).unwrap();
-            assert_eq!(places.len(), 5);
-            assert!(places.iter().all(|place| **place == *places[0]), "moved: {places:?}");
+            let addresses = server.call(&text).unwrap();
+            assert_eq!(addresses.len(), 5);
+            assert!(addresses.iter().all(|address| **address == *addresses[0]), "moved: {addresses:?}");
         }
     });
     // And so do members within members.
     let inner = Ensemble::of((whereabouts(), whereabouts()));
     with_server(Ensemble::of((whereabouts(), inner)), |server| {
-        let places = server.call(&"nested".to_string()).unwrap();
-        assert_eq!((*places.0, *places.0), (*places.1.0, *places.1.1));
+        let addresses = server.call(&"nested".to_string()).unwrap();
+        assert_eq!((*addresses.0, *addresses.0), (*addresses.1.0, *addresses.1.1));
     });
 }
 

@@ -43,7 +43,7 @@ fn let_all_go(server: &Server<Ask, Seen>, gate: &Gate) {
 /// Every permit can be taken: none is lost.
 #[track_caller]
 fn assert_every_place_is_free(server: &Server<Ask, Seen>) {
-    let take = |value| server.call_with(&ask(value), patient()).expect("a place comes free");
+    let take = |value| server.call_with(&ask(value), patient()).expect("a permit comes free");
     let replies: Vec<_> = (0..server.capacity() as u64).map(take).collect();
     assert_eq!(server.backlog(), server.capacity());
     drop(replies);
@@ -87,7 +87,7 @@ fn without_back_pressure_a_call_waits_for_a_permit() {
             wait_for_waiter(server, || false);
             arrival.release();
             first.join().expect("no panic").expect("an answer");
-            assert_eq!(waiting.join().expect("no panic").expect("a place came free").value, 7);
+            assert_eq!(waiting.join().expect("no panic").expect("a permit came free").value, 7);
         });
         assert_eq!(server.backlog(), 0);
     });
@@ -248,12 +248,12 @@ fn replies_that_are_kept_hold_their_permits() {
     on_both(|host| {
         let gate = Gate::new();
         let server = start(host, 4, &gate);
-        let mut kept: Vec<_> = (0..4).map(|value| server.call(&ask(value)).expect("a place")).collect();
+        let mut kept: Vec<_> = (0..4).map(|value| server.call(&ask(value)).expect("a permit")).collect();
         assert_eq!(server.backlog(), 4);
         assert!(matches!(server.call(&ask(4)), Err(CallError::ServerBacklogFull { .. })));
         kept.remove(1);
         assert_eq!(server.backlog(), 3);
-        assert_eq!(server.call(&ask(5)).expect("the place of the dropped one").value, 5);
+        assert_eq!(server.call(&ask(5)).expect("the permit of the dropped one").value, 5);
         let values: Vec<u64> = kept.iter().map(|reply| reply.value.to_native()).collect();
         assert_eq!(values, [0, 2, 3], "other requests do not change them");
         drop(kept);
@@ -330,7 +330,7 @@ fn a_stream_waits_for_the_permits_of_others() {
     on_both(|host| {
         let gate = Gate::new();
         let server = &start(host, 2, &gate);
-        let others: Vec<_> = (0..2).map(|value| server.call(&ask(value)).expect("a place")).collect();
+        let others: Vec<_> = (0..2).map(|value| server.call(&ask(value)).expect("a permit")).collect();
         std::thread::scope(|scope| {
             let stream = scope.spawn(move || stream_all(server, (0..20).map(ask)));
             wait_for_waiter(server, || false);
@@ -348,7 +348,7 @@ fn a_stream_that_gets_no_permit_says_so_and_loses_no_item() {
     on_both(|host| {
         let gate = Gate::new();
         let server = start(host, 1, &gate);
-        let other = server.call(&ask(0)).expect("a place");
+        let other = server.call(&ask(0)).expect("a permit");
         let limit = Duration::from_millis(100);
         let mut stream = server.stream_with((0..20).map(ask), StreamOptions::new().timeout(limit));
         let error = stream.next().expect("not over").expect_err("no permit");
@@ -376,7 +376,7 @@ fn a_stream_and_calls_share_the_permits() {
             let stream = scope.spawn(move || stream_all(server, (0..2_000).map(ask)));
             for value in 0..500 {
                 // The stream wants every permit, but leaves some to callers that wait.
-                assert_eq!(server.call_with(&ask(value), patient()).expect("a place").value, value);
+                assert_eq!(server.call_with(&ask(value), patient()).expect("a permit").value, value);
             }
             assert!(stream.join().expect("no panic").iter().all(Result::is_ok));
         });

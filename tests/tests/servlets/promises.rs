@@ -21,7 +21,7 @@ use ringmill_tests::listener::scribe;
 use ringmill_tests::name::Name;
 use ringmill_tests::pile::{hold, pile_up, stream_all, wait_for_depth};
 use ringmill_tests::probe::{Ask, Probe, Seen, ask, batch_sizes, stopper};
-use ringmill_tests::process::{signal, status_number};
+use ringmill_tests::process::{signal, sleeps_in};
 use ringmill_tests::program::Program;
 use ringmill_tests::traces::assert_gone;
 use ringmill_tests::{GUARD, fresh_name, wait_until};
@@ -390,7 +390,7 @@ fn patient() -> CallOptions {
 /// Every permit can be taken, so none is lost.
 #[track_caller]
 fn assert_every_place_is_free(server: &Server<String, String>) {
-    let take = |_| server.call_with(&"take".into(), patient()).expect("a place");
+    let take = |_| server.call_with(&"take".into(), patient()).expect("a permit");
     let replies: Vec<_> = (0..server.capacity()).map(take).collect();
     assert_eq!(server.backlog(), server.capacity());
     drop(replies);
@@ -564,10 +564,9 @@ fn worker_06_call_reads_in_place_and_answers_item_for_item() {
     on_both(|host| {
         let server = host.start::<Where>(builder(), (), Crew::of(1));
         for length in [10, 5000] {
-            let place =
-                server.call(&vec![7; length]).expect("an answer").into_owned().expect("its own value");
+            let lies = server.call(&vec![7; length]).expect("an answer").into_owned().expect("its own value");
             let file = server.segment_path().display().to_string();
-            assert!(place.starts_with(&format!("{file} at ")), "{place}");
+            assert!(lies.starts_with(&format!("{file} at ")), "{lies}");
         }
         let server = foreman(host);
         assert_eq!(batch_of_three(&server, ["a", "b", "c"]), ["a", "b", "c"].map(|text| Ok(text.into())));
@@ -1043,10 +1042,10 @@ fn servlet_04_ensemble_members_read_one_input_and_answer_in_order() {
     let server =
         builder().start(Ensemble::of((process(), thread(), process(), thread()))).expect("it starts");
     for length in [10, 5000] {
-        let places = server.call(&vec![7; length]).expect("an answer").into_owned().expect("its own value");
-        let all = [&places.0, &places.1, &places.2, &places.3];
+        let lie = server.call(&vec![7; length]).expect("an answer").into_owned().expect("its own value");
+        let all = [&lie.0, &lie.1, &lie.2, &lie.3];
         let file = server.segment_path().display().to_string();
-        assert!(all.iter().all(|place| **place == places.0 && place.starts_with(&file)), "{places:?}");
+        assert!(all.iter().all(|lies| **lies == lie.0 && lies.starts_with(&file)), "{lie:?}");
     }
     on_both(|host| {
         let gate = Gate::new();
@@ -1196,7 +1195,7 @@ fn server_02_call_tells_full_from_late_and_how_long_it_waited() {
             wait_until("it waits for a permit", || segment(server.name()).freed().is_awaited());
             arrival.release();
             held.join().expect("no panic").expect("an answer");
-            assert_eq!(waiting.join().expect("no panic").expect("a place came free"), "x>hand");
+            assert_eq!(waiting.join().expect("no panic").expect("a permit came free"), "x>hand");
         });
         assert_every_place_is_free(server);
         let total = server.stats().servlets[0].total();
@@ -1216,7 +1215,7 @@ fn server_03_stream_is_ordered_full_bounded_and_can_be_left() {
         let (pulled, delivered, mut first) = (Cell::new(0), Cell::new(0), None);
         let source = std::iter::from_fn(|| {
             pulled.set(pulled.get() + 1);
-            assert!(pulled.get() - delivered.get() <= CAPACITY, "more than there are places");
+            assert!(pulled.get() - delivered.get() <= CAPACITY, "more than there are permits");
             match pulled.get() {
                 2 => first = Some(gate.arrival()),
                 CAPACITY => drop(first.take()),
@@ -1244,7 +1243,7 @@ fn server_03_stream_is_ordered_full_bounded_and_can_be_left() {
                     for i in 0..50 {
                         let item = format!("call {caller}.{i}");
                         assert_eq!(
-                            server.call_with(&item, patient()).expect("a place").as_str(),
+                            server.call_with(&item, patient()).expect("a permit").as_str(),
                             item + ">hand"
                         );
                     }
@@ -1323,7 +1322,7 @@ fn server_04_async_calls_and_streams_under_any_executor() {
         });
         assert_every_place_is_free(server);
         let total = server.stats().servlets[0].total();
-        assert_eq!((total.skipped, total.items), (1, 2 * 21 + 1 + 4), "4 by the look at the places");
+        assert_eq!((total.skipped, total.items), (1, 2 * 21 + 1 + 4), "4 by the sweep for permits");
     });
 }
 
@@ -1464,10 +1463,8 @@ fn not_04_timed_out_items_still_run() {
 /// How often the threads of these processes have gone to sleep by themselves.
 fn sleeps(pids: &BTreeSet<u32>) -> u64 {
     let tasks = |pid| std::fs::read_dir(format!("/proc/{pid}/task")).expect("it lives").flatten();
-    let sleeps = |task: std::fs::DirEntry| {
-        let status = task.path().join("status").display().to_string();
-        status_number(&status, "voluntary_ctxt_switches").unwrap_or(0)
-    };
+    let sleeps =
+        |task: std::fs::DirEntry| sleeps_in(&task.path().join("status").display().to_string()).unwrap_or(0);
     pids.iter().flat_map(tasks).map(sleeps).sum()
 }
 
@@ -1544,7 +1541,7 @@ fn not_07_a_race_exceeds_the_capacity() {
                     });
                 }
                 for _ in CAPACITY..CALLERS {
-                    refusals.recv_timeout(GUARD).expect("one that finds no place is refused");
+                    refusals.recv_timeout(GUARD).expect("a call that finds no permit is refused");
                 }
                 let arrivals = gate.arrivals(CAPACITY);
                 assert_eq!(server.backlog(), CAPACITY);

@@ -70,7 +70,7 @@ impl Turn {
 /// The order for a recruit while it is built; for the one of that index, or for all.
 #[derive(Debug, Clone, Archive, Serialize, Deserialize)]
 struct Training {
-    who: Option<usize>,
+    worker: Option<usize>,
     what: Trial,
     gate: String,
 }
@@ -85,8 +85,8 @@ enum Trial {
 }
 
 impl Training {
-    fn of(who: impl Into<Option<usize>>, what: Trial) -> Self {
-        Self { who: who.into(), what, gate: String::new() }
+    fn of(worker: impl Into<Option<usize>>, what: Trial) -> Self {
+        Self { worker: worker.into(), what, gate: String::new() }
     }
 }
 
@@ -99,7 +99,7 @@ impl Worker for Recruit {
     type Out = usize;
 
     fn new(training: Training, context: &Context) -> Result<Self, BoxError> {
-        if training.who.is_some_and(|who| who != context.worker_index()) {
+        if training.worker.is_some_and(|worker| worker != context.worker_index()) {
             return Ok(Self);
         }
         match training.what {
@@ -150,9 +150,9 @@ fn workers_are_built_side_by_side() {
             // No worker goes on before all four are there.
             scope.spawn(|| {
                 let all = gate.arrivals(4);
-                let mut who: Vec<_> = all.iter().map(|arrival| arrival.label().to_string()).collect();
-                who.sort();
-                assert_eq!(who, ["0", "1", "2", "3"]);
+                let mut built: Vec<_> = all.iter().map(|arrival| arrival.label().to_string()).collect();
+                built.sort();
+                assert_eq!(built, ["0", "1", "2", "3"]);
             });
             host.start::<Recruit>(turn.builder().start_timeout(2 * GUARD), training, Crew::of(4))
         });
@@ -193,18 +193,18 @@ fn a_constructor_that_fails_is_named_with_its_error() {
     }
     on_both(|host| {
         let turn = Turn::take();
-        for (workers, who) in [(1, 0), (3, 2)] {
-            let training = Training::of(who, Trial::Fail);
+        for (workers, worker) in [(1, 0), (3, 2)] {
+            let training = Training::of(worker, Trial::Fail);
             let start = host.try_start::<Recruit>(turn.builder(), training, Crew::of(workers));
             let error = turn.assert_refused(start);
             let text = error.to_string();
             let StartError::Worker(error) = error else { panic!("{error:?}") };
-            assert_eq!((error.servlet.as_str(), error.worker as usize), ("recruit", who));
+            assert_eq!((error.servlet.as_str(), error.worker as usize), ("recruit", worker));
             let RemoteCause::Failed { type_name, messages, .. } = &error.cause else { panic!("{error:?}") };
             assert_eq!(type_name, "std::io::error::Error");
             assert_eq!(messages, &["No such file or directory (os error 2)"]);
             let told = "std::io::error::Error: No such file or directory (os error 2)";
-            assert_eq!(text, format!("worker recruit/{who} failed to start: {told}"));
+            assert_eq!(text, format!("worker recruit/{worker} failed to start: {told}"));
         }
     });
 }

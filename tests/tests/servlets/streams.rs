@@ -28,7 +28,7 @@ fn start_echo(host: Host, capacity: usize) -> Server<String, String> {
 fn assert_every_place_is_free<In: Payload, Out: Payload>(server: &Server<In, Out>, item: &In) {
     let options = CallOptions::new().when_full(WhenFull::Wait).timeout(GUARD);
     let replies: Vec<_> =
-        (0..server.capacity()).map(|_| server.call_with(item, options).expect("a place")).collect();
+        (0..server.capacity()).map(|_| server.call_with(item, options).expect("a permit")).collect();
     drop(replies);
     assert_eq!(server.backlog(), 0);
 }
@@ -184,7 +184,7 @@ fn an_unordered_stream_times_out_its_oldest() {
 #[test]
 fn an_unordered_stream_moves_between_threads_and_waits_for_permits() {
     let server = &start(Host::Threads, 2, 1, &Gate::new());
-    let others: Vec<_> = (0..2).map(|value| server.call(&ask(value)).expect("a place")).collect();
+    let others: Vec<_> = (0..2).map(|value| server.call(&ask(value)).expect("a permit")).collect();
     let mut stream = server.stream_with((0..200).map(ask), StreamOptions::new().timeout(GUARD)).unordered();
     std::thread::scope(|scope| {
         let next = scope.spawn(move || (stream.next().map(|item| item.is_ok()), stream));

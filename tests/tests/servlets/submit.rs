@@ -38,7 +38,7 @@ fn unhurried() -> CallOptions {
 fn outcomes_can_be_had_in_any_order_and_way() {
     on_both(|host| {
         let server = start(host, 8, &Gate::new());
-        let mut pending: Vec<_> = (0..4).map(|value| server.submit(&ask(value)).expect("a place")).collect();
+        let mut pending: Vec<_> = (0..4).map(|value| server.submit(&ask(value)).expect("a permit")).collect();
         assert_eq!(server.backlog(), 4);
         assert_eq!(pending.pop().expect("four").wait().expect("an answer").value, 3);
         let mut third = pending.pop().expect("three");
@@ -61,7 +61,7 @@ fn an_outcome_that_is_not_there_can_be_waited_for_again() {
     on_both(|host| {
         let gate = Gate::new();
         let server = start(host, 8, &gate);
-        let mut pending = server.submit_with(&stopper(), unhurried()).expect("a place");
+        let mut pending = server.submit_with(&stopper(), unhurried()).expect("a permit");
         let arrival = gate.arrival();
         assert!(!pending.is_ready() && pending.try_take().is_none());
         assert!(pending.wait_timeout(Duration::from_millis(1)).is_none(), "the worker is held");
@@ -77,8 +77,8 @@ fn the_timeout_runs_from_submission() {
         let gate = Gate::new();
         let server = start(host, 8, &gate);
         let limit = Duration::from_millis(20);
-        let late = || server.submit_with(&ask(1), CallOptions::new().timeout(limit)).expect("a place");
-        let held = server.submit_with(&stopper(), unhurried()).expect("a place");
+        let late = || server.submit_with(&ask(1), CallOptions::new().timeout(limit)).expect("a permit");
+        let held = server.submit_with(&stopper(), unhurried()).expect("a permit");
         let arrival = gate.arrival();
         let (waits, mut looks, mut waits_long) = (late(), late(), late());
         let is_late = |outcome: Result<_, CallError>| match outcome {
@@ -102,14 +102,14 @@ fn dropping_a_handle_gives_the_permit_back() {
     on_both(|host| {
         let gate = Gate::new();
         let server = start(host, 2, &gate);
-        let held = server.submit_with(&stopper(), unhurried()).expect("a place");
+        let held = server.submit_with(&stopper(), unhurried()).expect("a permit");
         let arrival = gate.arrival();
-        drop(server.submit(&ask(1)).expect("a place")); // queued
+        drop(server.submit(&ask(1)).expect("a permit")); // queued
         drop(held); // at work
         assert_eq!(server.backlog(), 2, "the worker is held");
         arrival.release();
         wait_until("nothing in progress", || server.backlog() == 0);
-        let done = server.submit(&ask(2)).expect("a place");
+        let done = server.submit(&ask(2)).expect("a permit");
         wait_until("an outcome", || done.is_ready());
         assert_eq!(server.backlog(), 1);
         drop(done); // done
@@ -130,7 +130,7 @@ fn a_deadline_in_the_past_takes_no_permit() {
         over(server.call_with(&ask(1), options).map(drop));
         over(server.submit_with(&ask(1), options).map(drop));
         over(pollster::block_on(server.call_async_with(&ask(1), options)).map(drop));
-        let _only_place = server.call(&ask(2)).expect("a place");
+        let _only_permit = server.call(&ask(2)).expect("a permit");
         over(server.call_with(&ask(1), options).map(drop)); // and fails before it waits for one
         assert_eq!(server.stats().servlets[0].total().items, 1);
     });
@@ -141,12 +141,12 @@ fn a_request_that_is_late_in_the_ring_is_skipped() {
     on_both(|host| {
         let gate = Gate::new();
         let server = start(host, 8, &gate);
-        let held = server.submit_with(&stopper(), unhurried()).expect("a place");
+        let held = server.submit_with(&stopper(), unhurried()).expect("a permit");
         let arrival = gate.arrival();
         let deadline = Instant::now() + Duration::from_millis(20);
         let options = unhurried().deadline(deadline);
         // One request whose caller looks only when a worker has found it late, and one whose caller waits no longer.
-        let looked_for_late = server.submit_with(&ask(1), options).expect("a place");
+        let looked_for_late = server.submit_with(&ask(1), options).expect("a permit");
         let error = server.call_with(&ask(2), options).expect_err("the worker is held");
         assert!(matches!(error, CallError::Timeout { .. }), "{error:?}");
         assert!(Instant::now() >= deadline, "it waited until then");
@@ -193,7 +193,7 @@ fn draining_waits_for_what_is_in_progress() {
         let server = &start(host, 4, &gate);
         std::thread::scope(|scope| {
             let (arrival, held) = hold(scope, server, &gate, stopper());
-            let queued = server.submit_with(&ask(1), unhurried()).expect("a place");
+            let queued = server.submit_with(&ask(1), unhurried()).expect("a permit");
             let limit = Duration::from_millis(5);
             let error = server.drain(limit).expect_err("the worker is held");
             assert_eq!(error, ringmill::error::DrainError::InProgress { left: 2, limit });
@@ -222,10 +222,10 @@ fn debug_info_names_stage_and_worker() {
         let server = start(host, 4, &gate);
         let info = server.debug_info();
         assert_eq!((info.backlog, info.requests.len(), info.capacity), (0, 0, 4));
-        let held = server.submit_with(&stopper(), unhurried()).expect("a place");
+        let held = server.submit_with(&stopper(), unhurried()).expect("a permit");
         let arrival = gate.arrival();
-        let queued = server.submit(&ask(1)).expect("a place");
-        drop(server.submit(&ask(2)).expect("a place"));
+        let queued = server.submit(&ask(1)).expect("a permit");
+        drop(server.submit(&ask(2)).expect("a permit"));
         let info = server.debug_info();
         assert_eq!((info.name.as_str(), info.backlog, info.requests.len()), (server.name(), 3, 3));
         let worker = &info.servlets[0].workers[0];
@@ -251,23 +251,23 @@ fn debug_info_names_stage_and_worker() {
         arrival.release();
         assert!(held.wait().is_ok() && queued.wait().is_ok());
         // The next use of a request id does not have the age of its last one.
-        let place = server.call(&ask(3)).expect("an answer");
+        let permit = server.call(&ask(3)).expect("an answer");
         let info = server.debug_info();
         assert_eq!(info.requests.iter().find(|r| r.phase == "done").map(|r| r.stage.clone()), Some(None));
-        drop(place);
+        drop(permit);
     });
 }
 
 #[test]
 fn an_age_is_of_this_use_of_the_request_id() {
     let server = start(Host::Threads, 1, &Gate::new());
-    drop(server.submit(&ask(1)).expect("a place").wait().expect("an answer"));
+    drop(server.submit(&ask(1)).expect("a permit").wait().expect("an answer"));
     let writing = server.stream([ask(2)]);
     drop(writing);
     let loans = Server::builder(fresh_name("loan")).capacity(1);
     let server = loans.start(ThreadServlet::<PassThrough<Vec<u8>>>::new(())).expect("it starts");
-    drop(server.submit(&vec![1]).expect("a place").wait().expect("an answer"));
-    let _loan = server.loan(8).expect("a place");
+    drop(server.submit(&vec![1]).expect("a permit").wait().expect("an answer"));
+    let _loan = server.loan(8).expect("a permit");
     let info = server.debug_info();
     assert_eq!(info.requests.len(), 1);
     assert_eq!((info.requests[0].phase, info.requests[0].age_seconds), ("filling", None), "{info:?}");

@@ -144,8 +144,8 @@ impl fmt::Debug for Tree {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Leaf(op, crew) => {
-                let place = if crew.process { 'p' } else { 't' };
-                write!(f, "{op:?}@{place}{}x{}", crew.workers, crew.batch_size)
+                let host = if crew.process { 'p' } else { 't' };
+                write!(f, "{op:?}@{host}{}x{}", crew.workers, crew.batch_size)
             }
             Self::Sequence(stages) => f.debug_list().entries(stages).finish(),
             Self::Ensemble(members, keep, fold) => f

@@ -3,10 +3,9 @@
 
 use ringmill::error::RemoteCause;
 use ringmill::servlet::RESTART_LIMIT;
-use ringmill::stats::WorkerStats;
 use ringmill::worker::Stop;
 use ringmill::{
-    Batch, BatchWorker, BoxError, CallError, Context, Payload, ProcessServlet, Server, StartError, Worker,
+    Batch, BatchWorker, BoxError, CallError, Context, ProcessServlet, Server, StartError, Worker,
 };
 use ringmill_shm::participant::Life;
 use ringmill_shm::segment::{Location, Segment};
@@ -18,6 +17,7 @@ use ringmill_tests::name::Name;
 use ringmill_tests::pile::{hold, pile_up, stream_all, wait_for_depth};
 use ringmill_tests::process::signal;
 use ringmill_tests::program::Program;
+use ringmill_tests::stats::{assert_sound, segment_of, workers};
 use ringmill_tests::traces::assert_gone;
 use ringmill_tests::{fresh_name, wait_until};
 use rkyv::string::ArchivedString;
@@ -26,29 +26,12 @@ use std::time::Duration;
 
 ringmill::init!(Doorman, Early, Hand, Quitter, Chronicler, Resident, ringmill_tests::actor::Actor);
 
-fn workers<In, Out>(server: &Server<In, Out>) -> Vec<WorkerStats> {
-    server.stats().servlets.remove(0).workers
-}
-
 /// The text of an error of the worker's side, without its worker.
 fn cause<Out>(outcome: Result<Out, CallError>) -> Result<Out, String> {
     outcome.map_err(|error| match error {
         CallError::Remote(error) => error.cause.to_string(),
         other => panic!("{other:?}"),
     })
-}
-
-/// Every permit comes back, every worker is ready, and the segment is consistent.
-#[track_caller]
-fn assert_sound<In: Payload, Out: Payload>(server: &Server<In, Out>) {
-    wait_until("all places come back", || server.backlog() == 0);
-    wait_until("all workers are back", || workers(server).iter().all(|worker| worker.ready));
-    let problems = ringmill_shm::check::check(&segment_of(server));
-    assert!(problems.is_empty(), "{problems:?}");
-}
-
-fn segment_of<In, Out>(server: &Server<In, Out>) -> Segment {
-    Segment::inspect(Location::named(server.name()).expect("a name")).expect("it runs")
 }
 
 // Preprocessing.
@@ -237,7 +220,7 @@ fn a_warm_up_that_fails_fails_the_start() {
 // Several batches at once.
 
 /// Where an item was answered: worker, thread, process, restarts.
-type Place4 = (u32, u32, u32, u32);
+type Origin = (u32, u32, u32, u32);
 
 /// Names itself, and obeys each item.
 struct Hand {
@@ -249,7 +232,7 @@ impl Worker for Hand {
     /// The gate, and the order for the constructor: nothing, stop at the gate, or fail in thread 1.
     type Config = (String, String);
     type In = String;
-    type Out = Place4;
+    type Out = Origin;
 
     fn new((gate, birth): (String, String), context: &Context) -> Result<Self, BoxError> {
         match (birth.as_str(), context.thread_index(), context.restarts()) {
@@ -261,7 +244,7 @@ impl Worker for Hand {
         Ok(Self { gate, context: context.clone() })
     }
 
-    fn call(&mut self, input: &ArchivedString) -> Result<Place4, BoxError> {
+    fn call(&mut self, input: &ArchivedString) -> Result<Origin, BoxError> {
         let me = &self.context;
         match input.as_str() {
             "stop" => stop_at(&self.gate, &me.name()),
@@ -277,11 +260,11 @@ impl Worker for Hand {
     }
 }
 
-fn ask(server: &Server<String, Place4>, item: &str) -> Result<Place4, CallError> {
+fn ask(server: &Server<String, Origin>, item: &str) -> Result<Origin, CallError> {
     server.call(&item.to_string())?.into_owned()
 }
 
-fn hands(host: Host, gate: &Gate, birth: &str, crew: Crew) -> Server<String, Place4> {
+fn hands(host: Host, gate: &Gate, birth: &str, crew: Crew) -> Server<String, Origin> {
     let config = (gate.name(), birth.to_string());
     host.start::<Hand>(Server::builder(fresh_name("workers")), config, crew)
 }
@@ -299,10 +282,10 @@ fn one_worker_has_as_many_batches_in_progress_as_it_has_threads() {
             let expected = (0..3).map(|thread| format!("{name}/hand/0.{thread}")).collect::<Vec<_>>();
             assert_eq!(names, expected.iter().map(String::as_str).collect());
             drop(arrivals);
-            let places: BTreeSet<Place4> =
+            let origins: BTreeSet<Origin> =
                 calls.into_iter().map(|call| call.join().expect("no panic").expect("an answer")).collect();
             let pid = workers(server)[0].pid;
-            assert_eq!(places, (0..3).map(|thread| (0, thread, pid, 0)).collect());
+            assert_eq!(origins, (0..3).map(|thread| (0, thread, pid, 0)).collect());
             assert_eq!(pid == std::process::id(), host == Host::Threads);
         });
         let shown: Vec<_> = workers(server).iter().map(|w| (w.index, w.thread, w.counters.items)).collect();
@@ -591,7 +574,7 @@ fn a_fatal_error_of_a_single_item_worker_ends_its_batch() {
         let server = hands(host, &gate, "", Crew::of(1).greedy(8));
         let items = ["well", "plain", "fatal", "well", "plain"].map(String::from).into();
         let outcomes = pile_up(&server, &gate, "stop".to_string(), items);
-        let outcomes: Vec<_> = outcomes.into_iter().map(|o| cause(o).map(|place| place.3)).collect();
+        let outcomes: Vec<_> = outcomes.into_iter().map(|o| cause(o).map(|origin| origin.3)).collect();
         let lost = || Err("the device is lost".to_string());
         assert_eq!(outcomes, [Ok(0), Err("only this one".to_string()), lost(), lost(), lost()]);
         assert_eq!(ask(&server, "well").expect("an answer").3, 1);
@@ -659,7 +642,7 @@ fn a_fatal_error_in_one_thread_ends_the_batch_windows_of_its_process() {
         let lock = || segment.node(0).expect("the only node").lock().holder();
         wait_until("it holds the lock", || lock().is_some());
         arrival.release();
-        let [first, second] = pair.map(|call| cause(call.join().expect("no panic")).map(|place| place.3));
+        let [first, second] = pair.map(|call| cause(call.join().expect("no panic")).map(|origin| origin.3));
         assert_eq!((first, second), (Ok(0), Err("the device is lost".to_string())));
         let (.., restarts) = waiting.join().expect("no panic").expect("an answer");
         assert_eq!(restarts, 0, "by the thread that had it in its window");

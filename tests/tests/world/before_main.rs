@@ -7,11 +7,12 @@
 
 use ringmill::rkyv::Archived;
 use ringmill::{BoxError, CallError, Context, ProcessServlet, Server, Worker};
+use ringmill_tests::GUARD;
+use ringmill_tests::alone::{is_alone, run, this_program, with_test};
 use ringmill_tests::guard::guarded;
 use ringmill_tests::name::Name;
 use ringmill_tests::process::dump_no_core;
 use std::ffi::{c_char, c_int};
-use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Mutex;
 
@@ -181,16 +182,15 @@ fn exit_handlers_run_once() {
     });
 }
 
-/// Runs one test of this program alone, and returns its output, which has its workers' output. `None` in that program, which
-/// goes on with the test.
-fn output_of(test: &str) -> Option<std::process::Output> {
-    const INSIDE: &str = "RINGMILL_TEST_INSIDE";
-    if std::env::var_os(INSIDE).is_some() {
+/// Runs one test of this program alone, and returns what it and its workers wrote. `None` in that program, which goes on with
+/// the test.
+fn text_of(test: &str) -> Option<String> {
+    if is_alone(test) {
         return None;
     }
-    let program: PathBuf = std::env::current_exe().expect("this program");
-    let mut command = Command::new(program);
-    Some(command.args([test, "--exact", "--nocapture"]).env(INSIDE, "1").output().expect("it runs"))
+    let run = run(GUARD, with_test(&mut this_program(), test));
+    run.assert_passed(test);
+    Some(run.text)
 }
 
 /// Dies in the given way, on each of `threads` threads.
@@ -207,12 +207,10 @@ fn die(what: &str, threads: usize) {
 #[test]
 fn a_stack_overflow_is_reported() {
     guarded(|| {
-        let Some(output) = output_of("before_main::a_stack_overflow_is_reported") else {
+        let Some(told) = text_of("before_main::a_stack_overflow_is_reported") else {
             die("overflow", 1);
             return die("overflow", 2);
         };
-        let told = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{told}");
         let count = |what| told.lines().filter(|line| line.contains(what)).count();
         assert_eq!(count("its thread has overflowed its stack"), 3, "{told}");
         assert!(count("witness/0: its thread") == 1, "{told}");
@@ -223,11 +221,10 @@ fn a_stack_overflow_is_reported() {
 #[test]
 fn other_signals_have_their_effect() {
     guarded(|| {
-        let Some(output) = output_of("before_main::other_signals_have_their_effect") else {
+        let Some(told) = text_of("before_main::other_signals_have_their_effect") else {
             die("segfault", 1);
             return die("raise", 2);
         };
-        let told = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success() && !told.contains("overflow"), "{told}");
+        assert!(!told.contains("overflow"), "{told}");
     });
 }

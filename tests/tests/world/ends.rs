@@ -170,10 +170,10 @@ fn a_server_that_shuts_down_refuses_each_further_input() {
 /// A timeout of the wait for a permit is also of one input, and later inputs are sent.
 #[test]
 fn an_input_that_gets_no_permit_in_time_has_that_error() {
-    let builder = Server::builder(fresh_name("places")).capacity(2);
+    let builder = Server::builder(fresh_name("permits")).capacity(2);
     let server = builder.start(ThreadServlet::<PassThrough<u64>>::new(())).expect("it starts");
     let options = StreamOptions::new().timeout(Duration::from_millis(5));
-    let hold = || Cell::new((0..2).map(|value| server.call(&value).expect("a place")).collect::<Vec<_>>());
+    let hold = || Cell::new((0..2).map(|value| server.call(&value).expect("a permit")).collect::<Vec<_>>());
     let full = |outcome: &Result<u64, CallError>| matches!(outcome, Err(CallError::ServerBacklogFull { .. }));
     // The third input is pulled with the permits still taken.
     let held = hold();
@@ -220,7 +220,7 @@ fn a_stream_stops_waiting_for_a_permit_when_the_servlet_is_down() {
     let policy = Restarts::default().limit(0).for_good();
     let servlet = ProcessServlet::<Phoenix>::new(ban.to_str().expect("text").into()).restarts(policy);
     let server = Server::builder(fresh_name("held")).capacity(1).start(servlet).expect("it starts");
-    let place = server.call(&1).expect("a place");
+    let permit = server.call(&1).expect("a permit");
     let endless = StreamOptions::new().timeout(Duration::MAX);
     std::thread::scope(|scope| {
         let stream = scope.spawn(|| server.stream_with(0..100, endless).collect::<Vec<_>>());
@@ -230,7 +230,7 @@ fn a_stream_stops_waiting_for_a_permit_when_the_servlet_is_down() {
         assert_eq!(outcomes.len(), 100);
         assert!(outcomes.iter().all(|outcome| matches!(outcome, Err(CallError::ServletDown { .. }))));
     });
-    drop(place);
+    drop(permit);
     assert_eq!(server.backlog(), 0);
 }
 
@@ -361,7 +361,7 @@ fn start_echo(host: Host) -> Server<Odd, Odd> {
 #[track_caller]
 fn assert_every_place_is_free(server: &Server<Odd, Odd>) {
     let options = CallOptions::new().when_full(WhenFull::Wait).timeout(GUARD);
-    let call = |number| server.call_with(&Odd { number, is_input: true }, options).expect("a place");
+    let call = |number| server.call_with(&Odd { number, is_input: true }, options).expect("a permit");
     let replies: Vec<_> = (0..server.capacity() as u64).map(call).collect();
     drop(replies);
     assert_eq!(server.backlog(), 0);

@@ -4,6 +4,7 @@
 //! Root mounts the file systems in a mount namespace; otherwise a test says that it skips.
 
 use ringmill::{PassThrough, ProcessServlet, Server};
+use ringmill_tests::alone::arguments;
 use ringmill_tests::guard::guarded;
 use std::fs;
 use std::path::Path;
@@ -16,9 +17,10 @@ const WHERE: &str = "RINGMILL_TESTS_SEGMENT";
 #[test]
 fn a_service_where_the_environment_says() {
     let Ok(told) = std::env::var(WHERE) else { return };
-    let (place, capacity) = told.rsplit_once(' ').expect("a place and a number");
-    let builder = Server::builder(place).capacity(capacity.parse().expect("a number")).max_payload(1 << 16);
-    let builder = if place.contains('/') { builder.file(place) } else { builder };
+    let (location, capacity) = told.rsplit_once(' ').expect("a location and a number");
+    let builder =
+        Server::builder(location).capacity(capacity.parse().expect("a number")).max_payload(1 << 16);
+    let builder = if location.contains('/') { builder.file(location) } else { builder };
     match builder.start(ProcessServlet::<PassThrough<String>>::new(()).cpus(2)) {
         Ok(server) => {
             let long = "large ".repeat(10_000);
@@ -30,16 +32,14 @@ fn a_service_where_the_environment_says() {
 }
 
 /// Runs shell commands as root of a new mount namespace, in which `$SERVICE` starts the service; returns the output.
-fn within(commands: &str, place: &str, capacity: usize) -> Option<String> {
+fn within(commands: &str, location: &str, capacity: usize) -> Option<String> {
     let test = std::env::current_exe().expect("this program");
-    let service = format!(
-        "{} --exact file_systems::a_service_where_the_environment_says --nocapture --test-threads=1",
-        test.display()
-    );
+    let arguments = arguments("file_systems::a_service_where_the_environment_says");
+    let service = format!("{} {}", test.display(), arguments.join(" "));
     let output = Command::new("unshare")
         .args(["-m", "sh", "-ec", commands])
         .env("SERVICE", service)
-        .env(WHERE, format!("{place} {capacity}"))
+        .env(WHERE, format!("{location} {capacity}"))
         .output()
         .ok()?;
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));

@@ -18,7 +18,7 @@ use ringmill::{
 };
 use ringmill_tests::alone::alone;
 use ringmill_tests::name::Name;
-use ringmill_tests::wait_until;
+use ringmill_tests::{fresh_name, wait_until};
 use std::cell::Cell;
 use std::fmt::Debug;
 use std::future::Future;
@@ -283,7 +283,8 @@ fn a_child_forked_beside_threads_that_start_servers_starts_its_own() {
                 // Looked for among all that are listed, and refused: the shortest start there is.
                 scope.spawn(|| {
                     while !over.load(Ordering::SeqCst) {
-                        let refused = Server::builder("unlisted").start(ProcessServlet::<Unlisted>::new(()));
+                        let refused = Server::builder(fresh_name("unlisted"))
+                            .start(ProcessServlet::<Unlisted>::new(()));
                         assert!(matches!(refused, Err(StartError::NotListed { .. })));
                     }
                 });
@@ -329,7 +330,7 @@ fn guards_of_every_state_are_dropped_without_a_trace() {
             .expect("a server");
         for way in WAYS {
             let reply: Reply<'_, u64> = server.call(&1).expect("an answer");
-            let pending: Pending<'_, u64> = server.submit(&2).expect("a place");
+            let pending: Pending<'_, u64> = server.submit(&2).expect("a permit");
             let input = 3;
             let future = loop {
                 let mut future = Box::pin(server.call_async(&input));
@@ -344,7 +345,7 @@ fn guards_of_every_state_are_dropped_without_a_trace() {
             assert!(unordered.next().expect("one").is_ok());
             let mut tasks = server.stream_async_with(futures_util::stream::iter(70..), few());
             let _ = tasks.poll_next_unpin(&mut Task::from_waker(Waker::noop()));
-            let mut loan: Loan<'_, f32> = loans.loan(1000).expect("a place");
+            let mut loan: Loan<'_, f32> = loans.loan(1000).expect("a permit");
             loan.as_mut_slice().fill(0.5);
             let us = std::process::id();
             let (server, loans) = (&server, &loans);
@@ -389,7 +390,7 @@ fn guards_of_every_state_are_dropped_without_a_trace() {
             assert!((71..=72).contains(&next), "{next}: the first may have been there at once");
             assert!(loans.call_loan(loan).expect("an answer").iter().all(|&number| number == 0.5));
             drop((reply, stream, unordered, tasks));
-            wait_until("all places are free", || server.backlog() == 0 && loans.backlog() == 0);
+            wait_until("all permits are free", || server.backlog() == 0 && loans.backlog() == 0);
             name.assert_consistent();
         }
         // As the end of a child's `main`: the server itself is dropped, and so is all it has.
@@ -800,7 +801,7 @@ fn a_child_forked_within_serialize_writes_nothing() {
             unsafe { libc::_exit(i32::from(!told)) }
         }
         assert_eq!(first.expect("an answer").0.to_native(), 1);
-        let second = server.call(&Forking(2)).expect("the same place again");
+        let second = server.call(&Forking(2)).expect("the same permit again");
         go_on.write_all(&[1]).expect("the child waits");
         let mut status = 0;
         // SAFETY: a child of ours, and a live integer to fill.

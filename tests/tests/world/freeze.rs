@@ -37,8 +37,7 @@ fn a_call_that_was_frozen_with_its_server_gets_the_rest_of_its_time() {
         assert_eq!(visit.pid, workers[0], "it has not been killed");
         visit.await_death();
         assert_eq!(program.line(), "died 8");
-        program.tell("return");
-        assert!(program.end().status.success());
+        program.end_well();
         name.assert_nothing_left();
     });
 }

@@ -30,11 +30,9 @@ fn a_listener_that_panics_at_the_start_leaves_nothing() {
         let (name, gate) = (Name::new("listener"), ActorGate::new());
         // A batch larger than the capacity: there is something to warn of.
         let options = ["batch=64", "listener=panics"];
-        let (mut program, workers) = Program::start_ready(&name, &gate, &options);
+        let (program, workers) = Program::start_ready(&name, &gate, &options);
         let workers: Vec<Process> = workers.into_iter().map(Process::of).collect();
-        program.tell("return");
-        let end = program.end();
-        assert!(end.status.success(), "{end:?}");
+        program.end_well();
         wait_until("the workers have gone", || !workers.iter().any(|worker| worker.exists()));
         name.assert_nothing_left();
     });
@@ -53,8 +51,7 @@ fn a_listener_may_shut_the_server_down() {
         program.tell("shutdown");
         assert_eq!(program.line(), "shut down");
         name.assert_nothing_left();
-        program.tell("return");
-        assert!(program.end().status.success());
+        program.end_well();
     });
 }
 

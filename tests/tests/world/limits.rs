@@ -28,15 +28,15 @@ struct Stuck {
 #[derive(Debug, Clone, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
 struct Hang {
     gate: String,
-    place: String,
+    method: String,
 }
 
 impl Hang {
     /// Waits until let go: for ever, where the test is over.
-    fn hang(&self, place: &str) {
-        if self.place == place {
+    fn hang(&self, method: &str) {
+        if self.method == method {
             let mut stream = UnixStream::connect(&self.gate).expect("the gate");
-            writeln!(stream, "{place} 0 {}", std::process::id()).expect("the gate");
+            writeln!(stream, "{method} 0 {}", std::process::id()).expect("the gate");
             while stream.read(&mut [0]).is_err() {}
         }
     }
@@ -78,8 +78,8 @@ impl Worker for Stuck {
 
 const SOON: Duration = Duration::from_millis(100);
 
-fn hang(gate: &ActorGate, place: &str) -> Hang {
-    Hang { gate: gate.path(), place: place.into() }
+fn hang(gate: &ActorGate, method: &str) -> Hang {
+    Hang { gate: gate.path(), method: method.into() }
 }
 
 fn builder(name: &Name) -> ServerBuilder {
@@ -114,16 +114,16 @@ fn assert_down(server: &Server<u64, u64>, why: &str) {
 #[test]
 fn a_process_that_hangs_at_its_restart_is_killed() {
     guarded(|| {
-        for place in ["new", "warm_up"] {
+        for method in ["new", "warm_up"] {
             let (name, gate) = (Name::new("hangs"), ActorGate::new());
-            let servlet = ProcessServlet::<Stuck>::new(hang(&gate, place)).name("stuck");
+            let servlet = ProcessServlet::<Stuck>::new(hang(&gate, method)).name("stuck");
             let servlet = servlet.restarts(Restarts::unlimited().backoff(Duration::ZERO, Duration::ZERO));
             // The first start may take long; see `start_timeout`.
             let server =
                 builder(&name).start_timeout(Duration::from_secs(2)).start(servlet).expect("it starts");
             signal(ringmill_tests::stats::pids(&server)[0], libc::SIGKILL);
             let first = gate.next();
-            assert_eq!((state(&server).0.as_str(), first.kind.as_str()), ("starting", place));
+            assert_eq!((state(&server).0.as_str(), first.kind.as_str()), ("starting", method));
             first.await_death();
             let second = gate.next();
             assert_down(&server, "starting (in its set-up, new or warm_up) for longer than 2s");
@@ -157,15 +157,15 @@ fn a_process_that_hangs_as_it_leaves_is_ended() {
 #[test]
 fn a_servlet_goes_on_without_a_thread_that_hangs() {
     guarded(|| {
-        for place in ["new", "warm_up", "cleanup"] {
+        for method in ["new", "warm_up", "cleanup"] {
             let (name, gate) = (Name::new("thread"), ActorGate::new());
-            let servlet = ThreadServlet::<Stuck>::new(hang(&gate, place));
+            let servlet = ThreadServlet::<Stuck>::new(hang(&gate, method));
             let server = builder(&name).start_timeout(SOON * 10).start(servlet).expect("it starts");
             fatal(&server);
             let visit: Visit = gate.next();
             assert_down(&server, "a thread cannot be killed");
             let (now, seconds) = state(&server);
-            assert_eq!(now, if place == "cleanup" { "leaving" } else { "starting" });
+            assert_eq!(now, if method == "cleanup" { "leaving" } else { "starting" });
             assert!(seconds > 0.0 && seconds < 60.0, "{seconds}");
             visit.let_go();
             wait_until("it takes requests again", || server.call(&7).is_ok_and(|reply| *reply == 7));
@@ -179,10 +179,10 @@ fn a_servlet_goes_on_without_a_thread_that_hangs() {
 #[test]
 fn a_thread_that_hangs_delays_no_shutdown() {
     guarded(|| {
-        for place in ["new", "cleanup"] {
+        for method in ["new", "cleanup"] {
             let (name, gate) = (Name::new("nohold"), ActorGate::new());
             let server =
-                builder(&name).start(ThreadServlet::<Stuck>::new(hang(&gate, place))).expect("it starts");
+                builder(&name).start(ThreadServlet::<Stuck>::new(hang(&gate, method))).expect("it starts");
             fatal(&server);
             let visit = gate.next();
             drop(server);

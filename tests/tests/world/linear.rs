@@ -50,7 +50,7 @@ fn a_batch_of_items_whose_time_is_over() {
     let server = &vast(ITEMS + 1);
     let (held, empty) = (gate.name(), String::new());
     let patient = CallOptions::new().timeout(GUARD);
-    let first = server.submit_with(&held, patient).expect("a place");
+    let first = server.submit_with(&held, patient).expect("a permit");
     let arrival = gate.arrival();
     let deadline = Instant::now() + Duration::from_secs(1);
     // Some without a limit between.
@@ -114,15 +114,15 @@ fn very_many_futures_in_line() {
     let server = &vast(MANY);
     let empty = String::new();
     let patient = CallOptions::new().when_full(WhenFull::Wait).timeout(GUARD);
-    let call = |_| server.submit(&empty).expect("a place").wait().expect("an answer");
-    let places: Vec<_> = (0..MANY).map(call).collect();
+    let call = |_| server.submit(&empty).expect("a permit").wait().expect("an answer");
+    let replies: Vec<_> = (0..MANY).map(call).collect();
     let counts = Arc::new(Counts(AtomicUsize::new(0)));
     let waker = Waker::from(Arc::clone(&counts));
     let mut futures: Vec<_> = (0..MANY).map(|_| server.call_async_with(&empty, patient)).collect();
     for future in &mut futures {
         assert!(Pin::new(future).poll(&mut Cx::from_waker(&waker)).is_pending());
     }
-    drop(places);
+    drop(replies);
     wait_until("all are woken", || counts.0.load(Ordering::SeqCst) == MANY);
     drop(futures);
     assert_eq!(server.backlog(), 0);
@@ -135,9 +135,9 @@ fn very_many_refused_calls_beside_as_many_abandoned_requests() {
     let gate = Gate::new();
     let server = &vast(MANY + 1);
     let (held, empty) = (gate.name(), String::new());
-    let first = server.submit_with(&held, CallOptions::new().timeout(GUARD)).expect("a place");
+    let first = server.submit_with(&held, CallOptions::new().timeout(GUARD)).expect("a permit");
     let arrival = gate.arrival();
-    (0..MANY).for_each(|_| drop(server.submit(&empty).expect("a place")));
+    (0..MANY).for_each(|_| drop(server.submit(&empty).expect("a permit")));
     for _ in 0..MANY {
         assert!(matches!(server.call(&empty), Err(CallError::ServerBacklogFull { .. })));
     }

@@ -7,6 +7,7 @@
 
 use ringmill::rkyv::Archived;
 use ringmill::{BoxError, Context, PassThrough, ProcessServlet, Server, Wait, Worker};
+use ringmill_tests::fresh_name;
 use ringmill_tests::guard::guarded;
 use ringmill_tests::name::Name;
 use std::ffi::{OsStr, OsString, c_char, c_int};
@@ -32,8 +33,7 @@ impl Worker for Host {
     type Out = String;
 
     fn new((): (), _: &Context) -> Result<Self, BoxError> {
-        let name = format!("t-nested-{}", std::process::id());
-        Ok(Self(Server::builder(name).start(ProcessServlet::<PassThrough<String>>::new(()))?))
+        Ok(Self(Server::builder(fresh_name("nested")).start(ProcessServlet::<PassThrough<String>>::new(()))?))
     }
 
     fn call(&mut self, text: &Archived<String>) -> Result<String, BoxError> {

@@ -127,17 +127,17 @@ fn calls_that_take_too_long_take_no_servlet_down() {
     });
 }
 
-/// Streams 1,000 requests of which 50 are poisonous, where `place` says which.
+/// Streams 1,000 requests of which 50 are poisonous, where `is_bad` says which.
 #[track_caller]
-fn bisect(batch_size: usize, place: fn(u64) -> bool) {
+fn bisect(batch_size: usize, is_bad: fn(u64) -> bool) {
     let name = Name::new("bisect50");
     let servlet = touchy(Temper::default()).cpus(2).batch_size(batch_size).on_death(OnDeath::Bisect(1));
     let server = Server::builder(name.text()).start(servlet).expect("it starts");
-    let inputs = (0..1000).map(|i| if place(i) { i | BAD } else { i });
+    let inputs = (0..1000).map(|i| if is_bad(i) { i | BAD } else { i });
     let (mut values, mut poisonous) = (0, 0);
     for (input, outcome) in server.stream(inputs).enumerate() {
         match outcome {
-            Ok(value) if !place(value) && value == input as u64 => values += 1,
+            Ok(value) if !is_bad(value) && value == input as u64 => values += 1,
             Err(CallError::WorkerDied(e)) if matches!(e.cause, RemoteCause::Poisonous { .. }) => {
                 poisonous += 1
             }

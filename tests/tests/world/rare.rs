@@ -25,8 +25,7 @@ fn of_killed(program: &mut Program, gate: &ActorGate, number: u64) -> String {
 fn assert_serves_and_ends(mut program: Program, gate: &ActorGate, name: &Name) {
     program.hold(gate, 7).let_go();
     assert_eq!(program.line(), "answer 14");
-    program.tell("return");
-    assert!(program.end().status.success());
+    program.end_well();
     name.assert_nothing_left();
 }
 

@@ -252,8 +252,8 @@ fn a_service_without_standard_descriptors() {
 /// Goes there, between fork and exec: makes system calls alone.
 type Enter = fn() -> std::io::Result<()>;
 
-/// Where a service is started.
-const PLACES: [(&str, Enter); 3] = [
+/// What is missing where a service is started.
+const MISSING: [(&str, Enter); 3] = [
     ("without new privileges", || {
         // SAFETY: integers.
         done(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) })
@@ -283,8 +283,8 @@ const NO_PROC: &str = "without /proc";
 #[test]
 fn a_service_where_something_is_missing() {
     guarded(|| {
-        for (place, enter) in PLACES {
-            if place == NO_PROC && !can_be_another_user(place) {
+        for (missing, enter) in MISSING {
+            if missing == NO_PROC && !can_be_another_user(missing) {
                 continue;
             }
             let name = Name::new("missing");
@@ -295,7 +295,7 @@ fn a_service_where_something_is_missing() {
             service.replace_worker();
             service.replace_worker();
             name.assert_consistent();
-            assert_eq!(service.end(), "", "{place}");
+            assert_eq!(service.end(), "", "{missing}");
             name.assert_nothing_left();
         }
     });

@@ -8,6 +8,7 @@
 
 use super::fork::{Child, Holder, Way};
 use ringmill::{ProcessServlet, Server};
+use ringmill_tests::alone::arguments;
 use ringmill_tests::guard::guarded;
 use ringmill_tests::name::Name;
 use ringmill_tests::plain_signals::with_plain_signals;
@@ -51,7 +52,7 @@ impl Program {
                 command
             }
         };
-        command.args(["--exact", roles, "--nocapture", "--test-threads=1"]);
+        command.args(arguments(roles));
         command.env(ROLE, format!("{roles} {role} {} {file}", name.text()));
         // SAFETY: between fork and exec, one system call: no core dumps.
         unsafe {

@@ -6,7 +6,7 @@ use ringmill_tests::actor::{Act, Actor, Answer};
 use ringmill_tests::actor_gate::ActorGate;
 use ringmill_tests::guard::guarded;
 use ringmill_tests::name::Name;
-use ringmill_tests::process::{signal, stat_field};
+use ringmill_tests::process::{go_on, stop};
 use ringmill_tests::wait_until;
 use rkyv::Archived;
 use std::pin::pin;
@@ -37,16 +37,15 @@ struct Stopped(u32);
 
 impl Stopped {
     fn new(pid: u32) -> Self {
-        signal(pid, libc::SIGSTOP);
-        let stopped = Self(pid);
-        wait_until("it is stopped", || stat_field(pid, 3).as_deref() == Some("T"));
+        let stopped = Self(pid); // continues it even if `stop` panics
+        stop(pid);
         stopped
     }
 }
 
 impl Drop for Stopped {
     fn drop(&mut self) {
-        signal(self.0, libc::SIGCONT);
+        go_on(self.0);
     }
 }
 
@@ -144,7 +143,7 @@ fn a_worker_that_is_stopped_while_it_spins() {
             assert_eq!(answer.expect("an answer").value, 4);
         });
         tried("submit", &|| {
-            let mut pending = server.submit(&Act::Double(3)).expect("a place");
+            let mut pending = server.submit(&Act::Double(3)).expect("a permit");
             wait_until("it is answered without a waiting caller", || pending.is_ready());
             assert_eq!(pending.try_take().expect("it is ready").expect("an answer").value, 6);
         });
@@ -245,7 +244,7 @@ fn a_stopped_worker_keeps_its_items() {
             drop(stopped);
             visit.let_go();
         });
-        wait_until("all places come back", || server.backlog() == 0);
+        wait_until("all permits come back", || server.backlog() == 0);
         name.assert_consistent();
     });
 }

@@ -259,7 +259,7 @@ impl BatchWorker for Choir {
 fn assert_every_place_is_free<Out: ringmill::Payload>(server: &Server<Ask, Out>) {
     let options = CallOptions::new().when_full(WhenFull::Wait).timeout(GUARD);
     let replies: Vec<_> = (0..server.capacity())
-        .map(|_| server.call_with(&Ask { act: Act::Fine }, options).expect("a place"))
+        .map(|_| server.call_with(&Ask { act: Act::Fine }, options).expect("a permit"))
         .collect();
     drop(replies);
     assert_eq!(server.backlog(), 0);
@@ -415,7 +415,7 @@ impl Drop for Hint {
 #[test]
 fn a_switchs_function_may_panic_when_it_is_called_and_when_it_is_dropped() {
     let dropped = Arc::new(AtomicUsize::new(0));
-    for place in ["first", "last"] {
+    for stage in ["first", "last"] {
         use ringmill::Servlet;
         let hint = Hint(Arc::clone(&dropped));
         let choose = move |ask: &ArchivedAsk| {
@@ -428,7 +428,7 @@ fn a_switchs_function_may_panic_when_it_is_called_and_when_it_is_dropped() {
         };
         let members = (ThreadServlet::<Soloist>::new(String::new()),);
         let builder = Server::builder(fresh_name("switch")).capacity(4);
-        let server: Server<Ask, Answer> = match place {
+        let server: Server<Ask, Answer> = match stage {
             "first" => builder.start(Switch::new(choose, members)),
             _ => builder.start(
                 ThreadServlet::<ringmill::PassThrough<Ask>>::new(()).then(Switch::new(choose, members)),
@@ -438,7 +438,7 @@ fn a_switchs_function_may_panic_when_it_is_called_and_when_it_is_dropped() {
         for act in [Act::Panic, Act::Bomb, Act::Unreadable] {
             let error = server.call(&Ask { act }).map(drop).expect_err("no member is chosen");
             let Some(RemoteCause::Panicked { .. }) = error.remote_error().map(|e| &e.cause) else {
-                panic!("{place}, {act:?}: {error}")
+                panic!("{stage}, {act:?}: {error}")
             };
             assert!(server.call(&Ask { act: Act::Fine }).is_ok());
         }
@@ -565,14 +565,14 @@ fn a_waker_that_panics_loses_no_permit() {
         let server = slow(1, 1);
         let open = String::from("a gate that is not there");
         let patient = CallOptions::new().when_full(WhenFull::Wait).timeout(GUARD);
-        let place = server.call(&open).expect("a place");
+        let permit = server.call(&open).expect("a permit");
         let waker = std::mem::ManuallyDrop::new(panicking_waker(panics));
         let mut first = server.call_async_with(&open, patient);
         assert!(poll(&mut first, &waker).is_pending() && poll(&mut first, &waker).is_pending());
         let mut second = server.call_async_with(&open, patient);
         let (tell, told) = Tell::waker();
         assert!(poll(&mut second, &tell).is_pending());
-        drop(place); // whether other futures take it does not matter here
+        drop(permit); // whether other futures take it does not matter here
         drop(first);
         told.recv_timeout(GUARD).expect("the next in line is woken");
         assert_eq!(*wait_for(second).expect("an answer"), 7);
@@ -631,16 +631,16 @@ fn no_caller_runs_the_waker_of_another() {
     let server = slow(1, 1);
     let open = String::from("a gate that is not there");
     let patient = CallOptions::new().when_full(WhenFull::Wait).timeout(GUARD);
-    let place = server.call(&open).expect("a place");
+    let permit = server.call(&open).expect("a permit");
     let (waker, told) = Tell::waker();
     let mut in_line = server.call_async_with(&open, patient);
     assert!(poll(&mut in_line, &waker).is_pending());
-    drop(place);
+    drop(permit);
     assert_ne!(told.recv_timeout(GUARD).expect("it is woken"), std::thread::current().id());
     let mut next = server.call_async_with(&open, patient);
-    let place = wait_for(in_line).expect("an answer");
+    let permit = wait_for(in_line).expect("an answer");
     assert!(poll(&mut next, &waker).is_pending());
-    drop(place);
+    drop(permit);
     assert_ne!(told.recv_timeout(GUARD).expect("it is woken"), std::thread::current().id());
 }
 

@@ -7,13 +7,15 @@
 
 use ringmill::{PassThrough, ProcessServlet, Server, StartError};
 use ringmill_plugin::Twice;
+use ringmill_tests::GUARD;
+use ringmill_tests::alone::{is_alone, run, this_program, with_test};
 use ringmill_tests::guard::guarded;
 use ringmill_tests::name::Name;
 use std::ffi::{CStr, CString, c_char};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Command;
 
 ringmill::init!(PassThrough<String>);
 
@@ -42,21 +44,10 @@ fn double_by_library(name: &str, program: &str, in_thread: bool) -> String {
     }
 }
 
-/// Tells this program that a test has started it.
-const INSIDE: &str = "RINGMILL_TEST_INSIDE";
-
-/// Runs one test of this program by itself.
-fn alone(test: &str, command: &mut Command) -> Output {
-    let name = format!("where_init_is::{test}");
-    let output = command.args([&name, "--exact", "--nocapture"]).env(INSIDE, "1").output().expect("it runs");
-    let (said, complained) =
-        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success() && said.contains("1 passed"), "{said}\n{complained}");
-    output
-}
-
-fn is_inside() -> bool {
-    std::env::var_os(INSIDE).is_some()
+/// Runs this test alone, by a command that starts this program.
+#[track_caller]
+fn run_alone(test: &str, command: &mut Command) {
+    run(GUARD, with_test(command, test)).assert_passed(test);
 }
 
 fn this() -> PathBuf {
@@ -65,9 +56,10 @@ fn this() -> PathBuf {
 
 #[test]
 fn a_library_of_a_program_is_not_the_program() {
+    const TEST: &str = "where_init_is::a_library_of_a_program_is_not_the_program";
     guarded(|| {
-        if !is_inside() {
-            alone("a_library_of_a_program_is_not_the_program", &mut Command::new(this()));
+        if !is_alone(TEST) {
+            run_alone(TEST, &mut this_program());
             return;
         }
         let name = Name::new("library");
@@ -131,8 +123,9 @@ fn an_interpreter_is_not_started() {
 /// A program that was started by way of the dynamic loader has the loader for its executable.
 #[test]
 fn the_dynamic_loader_is_not_started() {
+    const TEST: &str = "where_init_is::the_dynamic_loader_is_not_started";
     guarded(|| {
-        if is_inside() {
+        if is_alone(TEST) {
             let name = Name::new("loader");
             let error = start(&name, ProcessServlet::new(())).map(drop).expect_err("it is no worker");
             let StartError::NotInExecutable { library, executable, .. } = &error else { panic!("{error:?}") };
@@ -142,7 +135,7 @@ fn the_dynamic_loader_is_not_started() {
         let loaders = ["/lib64/ld-linux-x86-64.so.2", "/lib/ld-linux-aarch64.so.1"];
         match loaders.into_iter().find(|path| Path::new(path).exists()) {
             Some(loader) => {
-                alone("the_dynamic_loader_is_not_started", Command::new(loader).arg(this()));
+                run_alone(TEST, Command::new(loader).arg(this()));
             }
             None => println!("skipped: the dynamic loader is not where it is looked for"),
         }
@@ -175,10 +168,11 @@ fn assert_refused(program: &Path, why: &str) {
 
 #[test]
 fn a_strangers_program_is_not_run() {
+    const TEST: &str = "where_init_is::a_strangers_program_is_not_run";
     guarded(|| {
-        if !is_inside() {
+        if !is_alone(TEST) {
             let directory = tempfile::tempdir().expect("a directory");
-            alone("a_strangers_program_is_not_run", Command::new(this()).current_dir(directory.path()));
+            run_alone(TEST, this_program().current_dir(directory.path()));
             // `touch worker …` would have made files.
             assert_eq!(std::fs::read_dir(directory.path()).expect("it is there").count(), 0);
             return;
