@@ -246,7 +246,7 @@ impl<In: Payload, Out: Payload> Server<In, Out> {
     /// use futures_util::{StreamExt, stream};
     ///
     /// # async fn example() -> Result<(), BoxError> {
-    /// let server = Server::builder("async").start(ThreadServlet::<PassThrough<u64>>::new(()))?;
+    /// let server = Server::builder("async-stream").start(ThreadServlet::<PassThrough<u64>>::new(()))?;
     /// let mut outcomes = server.stream_async(stream::iter(0..100));
     /// while let Some(outcome) = outcomes.next().await {
     ///     println!("{}", outcome?);

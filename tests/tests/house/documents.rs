@@ -162,23 +162,28 @@ fn paths(text: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-#[test]
-fn every_path_named_exists() {
-    fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
+/// The sources below these folders: Rust, and models.
+fn sources<const N: usize>(folders: [&str; N]) -> Vec<PathBuf> {
+    fn add(folder: &Path, found: &mut Vec<PathBuf>) {
         for entry in std::fs::read_dir(root().join(folder)).unwrap() {
             let path = folder.join(entry.unwrap().file_name());
             let kind = path.extension().and_then(|extension| extension.to_str());
             match root().join(&path).is_dir() {
-                true if !path.ends_with("target") => sources(&path, found),
+                true if !path.ends_with("target") => add(&path, found),
                 false if ["rs", "pml"].contains(&kind.unwrap_or("")) => found.push(path),
                 _ => {}
             }
         }
     }
+    let mut found = Vec::new();
+    folders.into_iter().for_each(|folder| add(Path::new(folder), &mut found));
+    found
+}
+
+#[test]
+fn every_path_named_exists() {
     let mut files = documents();
-    for folder in ["bench", "engine", "examples", "shm", "tests", "tools"] {
-        sources(Path::new(folder), &mut files);
-    }
+    files.extend(sources(["bench", "engine", "examples", "shm", "tests", "tools"]));
     // The changelog may name files that have gone.
     files.retain(|file| file != Path::new("CHANGELOG.md"));
     let mut seen = 0;
@@ -205,5 +210,31 @@ fn the_map_is_short_and_names_every_module() {
             };
             assert!(map.contains(&module), "ARCHITECTURE.md does not say what {module} of {folder} is");
         }
+    }
+}
+
+/// The names that a text gives to `Server::builder` as they are.
+fn stated_names(text: &str) -> impl Iterator<Item = &str> {
+    const BUILDER: &str = concat!("Server::", "builder("); // not one of this file's
+    let rests = text.split(BUILDER).skip(1);
+    rests.filter_map(|rest| rest.trim_start().strip_prefix('"')?.split('"').next())
+}
+
+/// Two servers of one name cannot run at once: tests take fresh names, and the engine's examples, which one program runs side
+/// by side, have a name each.
+#[test]
+fn no_two_tests_use_one_name_of_a_server() {
+    let mut named = BTreeSet::new();
+    for file in sources(["engine"]) {
+        let text = text(&file);
+        for name in stated_names(&text) {
+            assert!(named.insert(name.to_owned()), "{}: another example has a server {name}", file.display());
+        }
+    }
+    assert!(named.len() > 8, "{named:?}");
+    for file in sources(["tests", "tools", "bench"]) {
+        let text = text(&file);
+        let name = stated_names(&text).next();
+        assert_eq!(name, None, "{}: ringmill_tests::fresh_name makes a name of its own", file.display());
     }
 }
