@@ -145,6 +145,29 @@ pub mod stats {
 #[doc = include_str!("../guide.md")]
 pub mod guide {}
 
+/// Workers' `tracing` events in the log of the service, if its server
+/// [forwards](ServerBuilder::forward_events) them.
+///
+/// Each is emitted again with the target [`TARGET`](events::TARGET), at its level, with its message, and these fields:
+///
+/// | Field | It says |
+/// |---|---|
+/// | `worker` | the worker: server, servlet and index |
+/// | `pid` | its process |
+/// | `from` | the event's own target, as a rule the module that logged it |
+/// | `fields` | its other fields, as `name=value name=value` |
+/// | `at` | where it is in the source, as `file:line` |
+/// | `unix_ns` | when it happened, in nanoseconds since 1970 |
+///
+/// Each text is on one line, without anything that a terminal obeys. An event takes 4 KiB at most: longer texts are cut,
+/// with an ellipsis. Spans are not forwarded.
+///
+/// An event with the fields `worker`, `pid` and `dropped` says that so many events of that worker were dropped since the
+/// last such one; the worker's counter [`events_dropped`](stats::Snapshot::events_dropped) has their sum.
+pub mod events {
+    pub use crate::host::events::{TARGET, forward};
+}
+
 /// The CPUs this process may use, and pinning the calling thread to some.
 pub mod cpu {
     pub use crate::policy::cpus::allowed;
@@ -163,7 +186,7 @@ pub mod __private {
         use crate::Payload;
         use crate::error::boot;
         use crate::error::{RemoteCause, RemoteError};
-        use crate::host::order;
+        use crate::host::{events, order};
         use crate::wire::payload;
 
         /// The value of payload bytes.
@@ -203,6 +226,12 @@ pub mod __private {
         /// Whether a text is a valid order for a worker's process.
         pub fn order(text: &str) -> bool {
             order::understands(text)
+        }
+
+        /// Whether bytes are the message of an event that a worker sends to the service.
+        #[must_use]
+        pub fn event(message: &[u8]) -> bool {
+            events::understands(message)
         }
 
         /// The error record of a worker that could not start.

@@ -18,7 +18,7 @@
 //! | an error's `Display`, `source` | the worker's thread, or the thread that prints the error | caught: its message says so |
 //! | an error's `Drop` | the worker's thread | caught: nothing |
 //! | `cleanup`, the worker's `Drop` | the worker's thread | caught: logged by the service |
-//! | a listener of the log | any thread of the engine | caught: nothing ([`say`]) |
+//! | a listener of the log | any thread of the engine, that of its workers' events among them | caught: nothing ([`say`]) |
 //! | a switch's function; its input's `CheckBytes` | the thread that moves the item on | caught: its item's error |
 //! | the `Drop` of a switch's function | the last thread that drops the server | caught: nothing |
 //! | a waker's `wake` and `drop` | the [`reactor`](crate::client::reactor); `drop` also where a future is polled or dropped | caught: logged, or nothing |

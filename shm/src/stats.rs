@@ -1,7 +1,8 @@
 //! Single-writer statistics of a worker: any process can read them live, without slowing the writer.
 //!
-//! Each counter has one writer, the worker; so adding is a load and a store, no locked instruction. A reader may see
-//! counters of two moments, and so somewhat more items than the batches could hold.
+//! Each counter has one writer, the worker; so adding is a load and a store, no locked instruction. (All threads of a
+//! worker's process count dropped events, by locked additions.) A reader may see counters of two moments, and so somewhat
+//! more items than the batches could hold.
 //!
 //! Counters are declared once, in the table below. Their atomics, snapshots, sums over workers, the names and columns
 //! of reports and their part of the segment's fingerprint follow from that.
@@ -86,6 +87,8 @@ counters! {
     Panics          panics          "panics"   "panics"  Sum      Workers;
     /// Items skipped because their caller had gone.
     Skipped         skipped         "skipped"  "items"   Sum      Workers;
+    /// Log events dropped because the service did not keep up.
+    EventsDropped   events_dropped  "unlogged" "events"  Sum      Workers;
 }
 
 /// The words of a counter, for reports.
@@ -220,6 +223,12 @@ impl Counters {
     #[inline]
     pub fn count(&self, counter: Counter) {
         add(self.at(counter), 1);
+    }
+
+    /// Adds one to a counter that all threads of the worker's process count, and that no thread counts by
+    /// [`count`](Self::count).
+    pub fn count_in_any_thread(&self, counter: Counter) {
+        self.at(counter).fetch_add(1, Ordering::Relaxed); // Relaxed: as in `add`
     }
 
     /// Counts a batch of `items` items, which was closed for this reason.

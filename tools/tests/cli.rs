@@ -388,7 +388,7 @@ fn show_reports_nodes_workers_requests_and_blocks() {
             "counters": {
                 "batches": 2, "items": 39, "batch_min": 7, "batch_mean": 19.5, "batch_max": 32,
                 "closed_full": 1, "closed_window": 1, "closed_empty": 0, "closed_shutdown": 0,
-                "errors": 1, "panics": 0, "skipped": 0,
+                "errors": 1, "panics": 0, "skipped": 0, "events_dropped": 0,
             },
         })
     );
@@ -412,7 +412,10 @@ fn show_reports_nodes_workers_requests_and_blocks() {
         words(&text, "split"),
         ["split", "Splitter", "32", "200", "µs", "2", "16", "split/0", "1", "of", "2", "classify"]
     );
-    assert_eq!(words(&text, "split/0"), ["split/0", "ready", "process", &pid, "0", "0-1", "1", "0", "0"]);
+    assert_eq!(
+        words(&text, "split/0"),
+        ["split/0", "ready", "process", &pid, "0", "0-1", "1", "0", "0", "0"]
+    );
     assert_eq!(words(&text, "split/1")[1], "dead", "whatever it last said");
     assert_eq!(words(&text, "classify/0")[1], "failed");
     assert!(text.contains("classify/0 failed: no model at ./weights\n"), "{text}");

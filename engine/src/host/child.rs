@@ -5,6 +5,7 @@
     reason = "before `main`: it takes the order out of the environment, runs constructors, and takes over the lease"
 )]
 
+use super::events::send::{self, Forwarder};
 use super::janitor;
 use super::order::{Order, Origin, VARIABLE};
 use super::registry::{self, NOTE};
@@ -130,7 +131,8 @@ pub(crate) unsafe fn begin(entry: *const Constructor, arguments: Arguments) {
         janitor::live(order);
     }
     let order = Order::parse(&text).unwrap_or_else(|error| refuse(&format!("{error}{NEVER_THE_PROGRAM}")));
-    settle_in(order.descriptors.as_ref().map_or(&[], |all| &all[..]), &order.name);
+    let descriptors = order.descriptors.as_ref().map_or(&[][..], |all| &all[..]);
+    settle_in(descriptors, order.events.as_ref(), &order.name);
     crash_point!("child.ordered");
     if let Err(error) = check_build(&order) {
         exit_now(complain(&error, order.origin, &order.segment)); // no code of another build may run
@@ -152,7 +154,7 @@ pub(crate) unsafe fn begin(entry: *const Constructor, arguments: Arguments) {
 
 /// Becomes the worker; returns the exit code.
 fn fulfil(order: Order) -> i32 {
-    let (origin, location) = (order.origin, order.segment.clone());
+    let (origin, location, events) = (order.origin, order.segment.clone(), order.events);
     let complain = |error| complain(&error, origin, &location);
     let seats = match join(order) {
         Ok(seats) => seats,
@@ -169,8 +171,16 @@ fn fulfil(order: Order) -> i32 {
     }
     crash_point!("child.watches");
     let _told = tell_of_overflow(overflow_message(seat, "ulimit -s"));
-    if let Err(cause) = set_up(seat) {
+    let level = events.filter(|events| send::begin(events, seat)).map(|events| events.level);
+    let done = match level {
+        Some(level) => tracing::subscriber::with_default(Forwarder(level), || set_up(seat)),
+        None => set_up(seat),
+    };
+    if let Err(cause) = done {
         return leave(seat, LifeEnd::Unborn(seat.error(0, cause)));
+    }
+    if let Some(level) = level {
+        let _ = tracing::subscriber::set_global_default(Forwarder(level)); // or the set-up has installed another
     }
     let mut threads = Vec::new();
     for seat in &seats[1..] {

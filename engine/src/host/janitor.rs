@@ -170,7 +170,7 @@ fn watch(order: &str) -> Option<()> {
     let (version, server, descriptors, location): (u32, u32, Vec<Descriptor>, String) =
         serde_json::from_str(order).ok()?;
     let location = Location::parse(&location).ok().filter(|_| version == ORDER_VERSION)?;
-    settle_in(&descriptors, "");
+    settle_in(&descriptors, None, "");
     let [directory, root, segment, lease]: [File; 4] = (descriptors.get(..4)?.iter())
         .map(|descriptor| descriptor.take_over())
         .collect::<Option<Vec<_>>>()?

@@ -17,12 +17,13 @@ use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
+use tracing::level_filters::LevelFilter;
 
 /// The environment variable that makes a process a worker: an [`Order`]. No part of it is secret: on some systems other
 /// users can see the environment of a process.
 pub(crate) const VARIABLE: &str = "RINGMILL_WORKER";
 /// The version of the orders that this program gives and follows: a new number for each change of [`Order`].
-pub(crate) const ORDER_VERSION: u32 = 3;
+pub(crate) const ORDER_VERSION: u32 = 4;
 
 /// What a worker's process needs to know at its start.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,7 +42,17 @@ pub(crate) struct Order {
     pub(crate) build: Option<BuildId>,
     /// Its name in process lists; empty: the name that it has.
     pub(crate) name: String,
+    /// How it sends its `tracing` events to the server, if it does.
+    pub(crate) events: Option<EventLine>,
     pub(crate) segment: Location,
+}
+
+/// How a worker's process sends its events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct EventLine {
+    pub(crate) descriptor: Descriptor,
+    /// Up to which level.
+    pub(crate) level: LevelFilter,
 }
 
 /// A descriptor that a process has from its start, and the file to which it refers.
@@ -117,7 +128,15 @@ struct Written {
     descriptors: Option<[Descriptor; 4]>,
     build: Option<String>,
     name: String,
+    events: Option<WrittenEventLine>,
     segment: String,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenEventLine {
+    descriptor: Descriptor,
+    level: String,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -148,6 +167,10 @@ impl Order {
             descriptors: self.descriptors,
             build: self.build.as_ref().map(ToString::to_string),
             name: self.name.clone(),
+            events: self.events.map(|EventLine { descriptor, level }| WrittenEventLine {
+                descriptor,
+                level: level.to_string(),
+            }),
             segment: self.segment.to_text(),
         };
         serde_json::to_string(&written).expect("numbers, strings and lists of them can be written")
@@ -171,6 +194,10 @@ impl Order {
         }
         let build =
             written.build.map(|text| BuildId::parse(&text).ok_or(invalid("the build is not a build id")));
+        let events = written.events.map(|WrittenEventLine { descriptor, level }| {
+            let level = level.parse().map_err(|_| invalid("there is no such level of events"))?;
+            Ok(EventLine { descriptor, level })
+        });
         Ok(Self {
             row: written.row,
             tokens,
@@ -183,6 +210,7 @@ impl Order {
             descriptors: written.descriptors,
             build: build.transpose()?,
             name: written.name,
+            events: events.transpose()?,
             segment: Location::parse(&written.segment).map_err(|_| invalid("no segment has that name"))?,
         })
     }
@@ -226,8 +254,13 @@ mod tests {
             proptest::option::of([descriptor.clone(), descriptor.clone(), descriptor.clone(), descriptor]);
         let build = proptest::option::of("[a-z0-9.-]{1,60}")
             .prop_map(|text| text.map(|text| BuildId::parse(&text).expect("a build")));
-        let all = (rows, tokens, waits(), origin, descriptors, build, any::<String>(), segments());
-        all.prop_map(|(row, tokens, wait, origin, descriptors, build, name, segment)| Order {
+        let levels = [LevelFilter::OFF, LevelFilter::ERROR, LevelFilter::INFO, LevelFilter::TRACE];
+        let events = (any::<(i32, u64)>(), proptest::sample::select(levels.to_vec()));
+        let events = events
+            .prop_map(|((number, file), level)| EventLine { descriptor: Descriptor { number, file }, level });
+        let texts = (any::<String>(), segments());
+        let all = (rows, tokens, waits(), origin, descriptors, build, proptest::option::of(events), texts);
+        all.prop_map(|(row, tokens, wait, origin, descriptors, build, events, (name, segment))| Order {
             row,
             tokens,
             wait,
@@ -235,6 +268,7 @@ mod tests {
             descriptors,
             build,
             name,
+            events,
             segment,
         })
     }
@@ -269,20 +303,26 @@ mod tests {
             descriptors: None,
             build: None,
             name: String::new(),
+            events: Some(EventLine {
+                descriptor: Descriptor { number: 9, file: 2 },
+                level: LevelFilter::INFO,
+            }),
             segment: Location::named("a").unwrap(),
         };
         let text = order.to_text();
         let why = |text: &str| Order::parse(OsStr::new(text)).unwrap_err().to_string();
         for (part, other, said) in [
-            ("\"version\":3", "\"version\":4", "version 4, and this program follows those of version 3"),
-            ("\"version\":3", "\"version\":4,\"more\":[]", "version 4, and this program follows"),
-            ("\"version\":3", "\"version\":-1", "cannot be read"),
-            ("\"version\":3,", "", "missing field `version`"),
-            ("\"version\":3", "\"version\":3,\"more\":[]", "unknown field `more`"),
+            ("\"version\":4", "\"version\":5", "version 5, and this program follows those of version 4"),
+            ("\"version\":4", "\"version\":5,\"more\":[]", "version 5, and this program follows"),
+            ("\"version\":4", "\"version\":-1", "cannot be read"),
+            ("\"version\":4,", "", "missing field `version`"),
+            ("\"version\":4", "\"version\":4,\"more\":[]", "unknown field `more`"),
             ("\"row\":3", "\"row\":0", "no worker has that row"),
             ("\"row\":3", "\"row\":4294967295", "no worker has that row"),
             ("\"Park\"", "\"Never\"", "unknown variant `Never`"),
             ("\"a\"", "\"\"", "no segment has that name"),
+            ("\"info\"", "\"loud\"", "no such level of events"),
+            ("\"number\":9,", "", "missing field `number`"),
             ("\"build\":null", "\"build\":\"a/b\"", "the build is not a build id"),
         ] {
             let bad = text.replacen(part, other, 1);

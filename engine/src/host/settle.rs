@@ -1,6 +1,6 @@
 //! The first steps of a process that a server has started.
 
-use super::order::Descriptor;
+use super::order::{Descriptor, EventLine};
 use super::report::Report;
 use ringmill_shm::sys::file::set_close_on_exec;
 use ringmill_shm::sys::process::{ignore_signal, open_standard_descriptors, outlive_group_signals};
@@ -24,8 +24,8 @@ pub(super) fn report(report: &Report) -> bool {
 /// What a worker's process does before any code in it can start another process: it keeps children from inheriting the
 /// server's descriptors, and ignores the signals that are usually sent to a whole process group, since the server tells
 /// it when to go. The last descriptor is the tether.
-pub(super) fn settle_in(descriptors: &[Descriptor], name: &str) {
-    for descriptor in descriptors {
+pub(super) fn settle_in(descriptors: &[Descriptor], events: Option<&EventLine>, name: &str) {
+    for descriptor in descriptors.iter().chain(events.map(|events| &events.descriptor)) {
         set_close_on_exec(descriptor.number);
     }
     if let Some(tether) = descriptors.last().and_then(|tether| tether.take_over()) {

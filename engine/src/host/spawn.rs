@@ -1,7 +1,7 @@
 //! Starts a worker's process, and keeps what the supervisor has of it. The protocol is that of [`host`](super).
 
 use super::janitor::Janitor;
-use super::order::{Descriptor, Order, VARIABLE};
+use super::order::{Descriptor, EventLine, Order, VARIABLE};
 use super::recipe::Recipe;
 use super::report::{END_AT_ONCE, Report};
 use crate::clock::deadline;
@@ -15,6 +15,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
+use tracing::level_filters::LevelFilter;
 
 /// How often to look at a child whose end no event reports.
 const LOOK_AT_CHILD: Duration = Duration::from_millis(5);
@@ -34,15 +35,26 @@ pub(crate) struct Process {
     pub(crate) strayed: bool,
 }
 
+/// A process that was started, and what is to be done with it.
+#[derive(Debug)]
+pub(crate) struct Spawned {
+    pub(crate) process: Process,
+    /// The server's end of its event line, if it has one.
+    pub(crate) events: Option<Tether>,
+    /// What an operator should know.
+    pub(crate) warning: Option<String>,
+}
+
 /// Starts a worker's process. `title` is its name in process lists; of variables with one name the last counts. Fills
-/// in the order's descriptors, build and name.
+/// in the order's descriptors, build and name, and with `level` its event line.
 pub(crate) fn spawn(
     recipe: &Recipe,
     title: &str,
     mut order: Order,
     segment: &Segment,
     janitor: Option<&Janitor>,
-) -> Result<(Process, Option<String>), SpawnError> {
+    level: Option<LevelFilter>,
+) -> Result<Spawned, SpawnError> {
     open_standard_descriptors(); // the service may have closed them since its start
     let (ours, theirs) = Tether::pair()?;
     let lease = segment.lease();
@@ -56,6 +68,11 @@ pub(crate) fn spawn(
         descriptors.push(Descriptor::of(file)?);
     }
     order.descriptors = descriptors.try_into().ok();
+    let line = level.map(|level| Ok::<_, std::io::Error>((level, Tether::pair()?))).transpose()?;
+    let line_file = line.as_ref().map(|(_, (_, theirs))| theirs.file()).transpose()?;
+    if let (Some((level, _)), Some(file)) = (&line, &line_file) {
+        order.events = Some(EventLine { descriptor: Descriptor::of(file)?, level: *level });
+    }
     order.build = recipe.build.clone();
     order.name = recipe.image.name().to_str().unwrap_or_default().into();
     let mut command = recipe.image.command();
@@ -63,7 +80,9 @@ pub(crate) fn spawn(
         .args(["worker", title])
         .envs(recipe.env.iter().map(|(key, value)| (key, value)))
         .env(VARIABLE, order.to_text());
-    let (input, kept) = (recipe.held.nothing.as_raw_fd(), kept.map(AsRawFd::as_raw_fd));
+    let input = recipe.held.nothing.as_raw_fd();
+    let kept = kept.into_iter().chain(line_file.as_deref()).map(AsRawFd::as_raw_fd);
+    let kept: Vec<i32> = kept.collect();
     let root = recipe.held.root_to_return_to(|| janitor?.root());
     let (mut child, fallback) =
         recipe.image.spawn(&command, "ringmill", input, &kept, GROUP_SIGNALS, root.as_ref())?;
@@ -75,7 +94,7 @@ pub(crate) fn spawn(
     match PidFd::of_child(child.id()) {
         Ok(pidfd) => {
             let process = Process { child, pidfd, tether: Some(ours), reason: None, strayed: false };
-            Ok((process, warning))
+            Ok(Spawned { process, events: line.map(|(_, (ours, _theirs))| ours), warning })
         }
         Err(error) => {
             // Without a pidfd the supervisor could not notice its death. If it has gone already, its pid may be of

@@ -19,6 +19,7 @@ use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
+use tracing::level_filters::LevelFilter;
 
 const DEFAULT_START_TIMEOUT: Duration = Duration::from_secs(60);
 const DEFAULT_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
@@ -34,6 +35,7 @@ pub struct ServerBuilder {
     start_timeout: Duration,
     shutdown_timeout: Duration,
     handle_signals: bool,
+    forward_events: LevelFilter,
 }
 
 impl ServerBuilder {
@@ -47,6 +49,7 @@ impl ServerBuilder {
             start_timeout: DEFAULT_START_TIMEOUT,
             shutdown_timeout: DEFAULT_SHUTDOWN_TIMEOUT,
             handle_signals: true,
+            forward_events: LevelFilter::OFF,
         }
     }
 
@@ -125,6 +128,32 @@ impl ServerBuilder {
         self
     }
 
+    /// Has the service log its worker processes' [`tracing`] events, up to this level; by default none. They vanish then,
+    /// since a worker's process has no subscriber. Workers in threads log to the service's subscriber in any case.
+    ///
+    /// The service emits each event again, at its level, with the target [`events::TARGET`](crate::events::TARGET) and
+    /// the fields of that module. What a worker had logged when it was killed arrives too. A worker never waits for the
+    /// log: where the service does not keep up, since a subscriber is slow, or a worker has more to say than the some
+    /// hundred events that wait at most, events are dropped, and the log says how many.
+    ///
+    /// In a worker's process this installs a subscriber, unless the [set-up](crate::init#set-up) has installed one, which
+    /// can [forward](crate::events::forward) events itself. So a worker that installs one later, in `new`, gets an error.
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), ringmill::BoxError> {
+    /// # use ringmill::{PassThrough, ProcessServlet, Server};
+    /// let server = Server::builder("events")
+    ///     .forward_events(tracing::Level::INFO)
+    ///     .start(ProcessServlet::<PassThrough<u32>>::new(()))?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn forward_events(mut self, up_to: impl Into<LevelFilter>) -> Self {
+        self.forward_events = up_to.into();
+        self
+    }
+
     /// Starts the server: creates the segment, starts all workers in parallel, and returns when all are ready.
     ///
     /// # Errors
@@ -168,7 +197,8 @@ impl ServerBuilder {
         }
         let free_ids = FreeIds::new(capacity);
         // This starts the first process. No code that could panic comes before the core can end it.
-        let supervisor = Supervisor::start(Arc::clone(&shared), &plan.nodes, &self.name, self.wait);
+        let events = self.forward_events;
+        let supervisor = Supervisor::start(Arc::clone(&shared), &plan.nodes, &self.name, self.wait, events);
         // A thread that was started may keep the segment, so the files are removed here.
         let supervisor = supervisor.inspect_err(|_| shared.remove_files())?;
         let core = Arc::new_cyclic(|me| Core {

@@ -217,7 +217,8 @@ macro_rules! setters {
         /// By default 1,000,000; 0 means never, and so does a batch size of 0.
         ///
         /// The line is logged in the worker's own process. There it reaches a subscriber only if the
-        /// [set-up](crate::init#set-up) installs one; a worker in a thread logs to the subscriber of the server's process.
+        /// [set-up](crate::init#set-up) installs one, or the server [forwards](crate::ServerBuilder::forward_events)
+        /// events; a worker in a thread logs to the subscriber of the server's process.
         /// [`Server::stats`](crate::Server::stats) needs neither.
         #[must_use]
         pub fn log_batches_every(mut self, batches: u64) -> Self {

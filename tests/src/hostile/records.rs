@@ -61,9 +61,11 @@ pub struct Read {
     pub location: bool,
     /// The message of a worker that could not start.
     pub message: bool,
+    /// An event of a worker.
+    pub event: bool,
 }
 
-/// Bytes as a worker's order, as a segment's location, and as the message of a worker that could not start.
+/// Bytes as a worker's order, as a segment's location, as the message of a worker that could not start, and as an event.
 pub fn text(input: &[u8]) {
     read_text(input);
 }
@@ -78,5 +80,6 @@ pub fn read_text(input: &[u8]) -> Read {
         assert!(again.is_ok() || location.to_text() != text, "{location:?}");
         let _ = (location.path(), location.lease_path());
     }
-    Read { order, location: location.is_ok(), message: hostile::boot_message(input).is_some() }
+    let (message, event) = (hostile::boot_message(input).is_some(), hostile::event(input));
+    Read { order, location: location.is_ok(), message, event }
 }

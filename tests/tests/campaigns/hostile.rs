@@ -111,12 +111,13 @@ fn every_seed_of_records_is_read() {
             "order" | "order-spin" => read.order,
             "name" | "path" => read.location,
             "message" => read.message,
+            "event" => read.event,
             _ => continue,
         };
         assert!(is_read, "{name} was read as {read:?}");
         seen += 1;
     }
-    assert_eq!(seen, 14, "a seed is missing");
+    assert_eq!(seen, 15, "a seed is missing");
 }
 
 /// Each byte of each image becomes 0, all ones, another by one bit, and a random one; then the target plays all parts once, and
@@ -279,11 +280,15 @@ fn write_the_seeds() {
     for (name, text) in [
         (
             "order",
-            r#"{"version":3,"row":3,"tokens":[3073,4098],"wait":"Park","origin":{"pid":42,"began":7,"lease":1},"descriptors":null,"build":null,"name":"app","segment":"name"}"#,
+            r#"{"version":4,"row":3,"tokens":[3073,4098],"wait":"Park","origin":{"pid":42,"began":7,"lease":1},"descriptors":null,"build":null,"name":"app","segment":"name"}"#,
         ),
         (
             "order-spin",
-            r#"{"version":3,"row":1,"tokens":[1025],"wait":{"Spin":{"secs":0,"nanos":7000}},"origin":{"pid":42,"began":7,"lease":1},"descriptors":[{"number":3,"file":1},{"number":4,"file":2},{"number":5,"file":3},{"number":6,"file":4}],"build":"ab01","name":"","segment":"/dev/shm/segment"}"#,
+            r#"{"version":4,"row":1,"tokens":[1025],"wait":{"Spin":{"secs":0,"nanos":7000}},"origin":{"pid":42,"began":7,"lease":1},"descriptors":[{"number":3,"file":1},{"number":4,"file":2},{"number":5,"file":3},{"number":6,"file":4}],"build":"ab01","name":"","events":{"descriptor":{"number":7,"file":5},"level":"info"},"segment":"/dev/shm/segment"}"#,
+        ),
+        (
+            "event",
+            r#"{"level":3,"unix_ns":1700000000000000000,"target":"app::model","file":"src/model.rs","line":42,"text":"loaded","fields":"layers=12"}"#,
         ),
         ("name", "a.b-c_d"),
         ("path", "/tmp/x:y"),

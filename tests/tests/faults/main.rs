@@ -2,6 +2,7 @@
 
 mod access;
 mod deaths;
+mod events;
 mod identity;
 mod log_listener;
 mod policies;

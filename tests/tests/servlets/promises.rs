@@ -13,11 +13,11 @@ use ringmill::{
 use ringmill_shm::participant::Life;
 use ringmill_shm::segment::{Location, Segment};
 use ringmill_tests::actor::Actor;
-use ringmill_tests::alone::has_run_alone;
+use ringmill_tests::alone::{alone, has_run_alone};
 use ringmill_tests::gate::{Gate, report, stop_at};
 use ringmill_tests::guard::guarded;
 use ringmill_tests::host::{Crew, Host, on_both};
-use ringmill_tests::listener::scribe;
+use ringmill_tests::listener::{Hearer, scribe};
 use ringmill_tests::name::Name;
 use ringmill_tests::pile::{hold, pile_up, stream_all, wait_for_depth};
 use ringmill_tests::probe::{Ask, Probe, Seen, ask, batch_sizes, stopper};
@@ -808,6 +808,30 @@ fn worker_17_each_process_is_set_up_once_before_its_workers() {
         drop(server);
         let error = Server::builder(&name).start(hands(String::new())).expect_err("its set-up fails");
         assert!(error.to_string().ends_with("set-up: no gate to report to"), "{error}");
+        assert_gone(&name);
+    });
+}
+
+/// A service that asks for them logs the events of its workers' processes, also the last ones of a worker that is killed.
+#[test]
+fn worker_18_the_service_logs_what_workers_log() {
+    alone("promises::worker_18_the_service_logs_what_workers_log", || {
+        let (heard, name) = (Hearer::of_this_process(), fresh_name("promises"));
+        let servlet = ProcessServlet::<Half>::new(()).name("half").batch_size(1).log_batches_every(1);
+        let server =
+            Server::builder(&name).forward_events(tracing::Level::INFO).start(servlet).expect("it starts");
+        let victim = server.stats().servlets[0].workers[0].pid;
+        assert_eq!(*server.call(&8).expect("an answer"), 4);
+        signal(victim, libc::SIGKILL);
+        let (worker, pid) = (format!("worker={name}/half/0"), format!("pid={victim}"));
+        heard.await_line(&[
+            "INFO ringmill::worker ",
+            "message=batches",
+            &worker,
+            &pid,
+            "count=1 min=1 max=1",
+        ]);
+        drop(server);
         assert_gone(&name);
     });
 }

@@ -41,11 +41,12 @@ pub(crate) use state::Supervisor;
 
 use crate::error::StartError;
 use crate::host::child;
+use crate::host::events::relay::{Relay, Source};
 use crate::host::janitor::Janitor;
 use crate::host::order::{Order, Origin};
 use crate::host::recipe::Recipe;
 use crate::host::report::Report;
-use crate::host::spawn::{self, Ended, KILL_LIMIT, Process, SpawnError};
+use crate::host::spawn::{self, Ended, KILL_LIMIT, Process, SpawnError, Spawned};
 use crate::panics::{joined, say};
 use crate::plan::PlanNode;
 use crate::policy::patience::Wait;
@@ -57,6 +58,7 @@ use post::{Body, Farewell, Post, Starter, posts};
 use ringmill_shm::participant::{Entry, Lease};
 use ringmill_shm::repair::wake_everyone;
 use ringmill_shm::segment::Run;
+use ringmill_shm::stats::Snapshot;
 use ringmill_shm::sys::birth::Birth;
 use ringmill_shm::sys::process::{is_ending, user_id, wait_readable};
 use ringmill_shm::token::Token;
@@ -70,6 +72,7 @@ use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+use tracing::level_filters::LevelFilter;
 
 /// How often a thread that waits for the supervisor looks at the command.
 const LOOK_AT_COMMANDS: Duration = Duration::from_millis(500);
@@ -167,11 +170,14 @@ impl Supervisor {
         nodes: &[PlanNode],
         server_name: &str,
         wait: Wait,
+        events: LevelFilter,
     ) -> Result<Handle, StartError> {
         let limits = [shared.limits.start, shared.limits.shutdown];
         let looks = Looks::for_limits(nodes.iter().filter_map(|node| node.exec_timeout).chain(limits));
+        let posts = posts(&shared.segment, nodes, server_name, wait)?;
         let supervisor = Self {
-            posts: posts(&shared.segment, nodes, server_name, wait)?,
+            relay: start_relay(&shared, &posts, events)?,
+            posts,
             server_name: server_name.into(),
             shared,
             early_deaths: Arc::default(),
@@ -202,6 +208,9 @@ impl Supervisor {
             }
             if let Err(panic) = crate::panics::caught(AssertUnwindSafe(|| supervisor.watch())) {
                 supervisor.resign(&panic);
+            }
+            if let Some((relay, _)) = supervisor.relay.take() {
+                relay.end();
             }
         });
         let thread =
@@ -270,7 +279,7 @@ impl Supervisor {
         let tokens: Vec<Token> = post.rows.clone().zip(post.entries(segment)).map(prepare).collect();
         crash_point!("supervisor.prepared");
         let body = match &post.starter {
-            Starter::Process(recipe) => match self.spawn_process(post, recipe, tokens.clone()) {
+            Starter::Process(recipe) => match self.spawn_process(post, recipe, tokens.clone(), &at_start) {
                 Ok(process) => Body::Process(process),
                 Err((error, survivor)) => {
                     match survivor {
@@ -301,6 +310,7 @@ impl Supervisor {
         post: &Post,
         recipe: &Recipe,
         tokens: Vec<Token>,
+        at_start: &Snapshot,
     ) -> Result<Process, (StartError, Option<u32>)> {
         let segment = &self.shared.segment;
         let origin = Origin::of(segment)
@@ -313,14 +323,20 @@ impl Supervisor {
             descriptors: None,
             build: None,
             name: String::new(),
+            events: None,
             segment: segment.location().clone(),
         };
-        let (process, warning) = spawn::spawn(recipe, &post.title, order, segment, self.shared.janitor.get())
-            .map_err(|SpawnError { error, survivor }| {
-                let servlet = segment.nodes()[post.node as usize].name.clone();
-                let path = recipe.image.path().to_path_buf();
-                (StartError::Executable { servlet, path, error }, survivor)
-            })?;
+        let level = self.relay.as_ref().map(|(_, level)| *level);
+        let spawned = spawn::spawn(recipe, &post.title, order, segment, self.shared.janitor.get(), level);
+        let Spawned { process, events, warning } = spawned.map_err(|SpawnError { error, survivor }| {
+            let servlet = segment.nodes()[post.node as usize].name.clone();
+            let path = recipe.image.path().to_path_buf();
+            (StartError::Executable { servlet, path, error }, survivor)
+        })?;
+        if let (Some((relay, _)), Some(line)) = (&self.relay, events) {
+            let (worker, pid, row) = (post.title.clone(), process.child.id(), post.rows.start);
+            relay.add(Source { line, worker, pid, row, dropped: at_start.events_dropped });
+        }
         if let Some(warning) = warning {
             say(|| tracing::warn!(worker = %post.title, "a worker was started another way: {warning}"));
         }
@@ -559,6 +575,20 @@ impl Supervisor {
             self.bury(index, &Ending { pid: std::process::id(), signal: None, code, text, reason: None });
         }
     }
+}
+
+/// Starts the thread that emits events of worker processes up to this level, if there are to be any.
+fn start_relay(
+    shared: &Arc<Shared>,
+    posts: &[Post],
+    level: LevelFilter,
+) -> Result<Option<(Relay, LevelFilter)>, StartError> {
+    if level == LevelFilter::OFF || !posts.iter().any(|post| matches!(post.starter, Starter::Process(_))) {
+        return Ok(None);
+    }
+    let what = "start the thread for the workers' events";
+    let relay = Relay::start(Arc::clone(shared)).map_err(|error| StartError::System { what, error })?;
+    Ok(Some((relay, level)))
 }
 
 impl Drop for Supervisor {

@@ -176,7 +176,7 @@ impl Shared {
     }
 
     /// From now on this thread is one of the server's own, for which the server's end waits.
-    pub(super) fn enter(&self) {
+    pub(in crate::host) fn enter(&self) {
         WITHIN.set(std::ptr::from_ref(self).addr());
     }
 

@@ -3,10 +3,12 @@
 use super::post::Post;
 use super::shared::Shared;
 use super::stage::Looks;
+use crate::host::events::relay::Relay;
 use crate::host::spawn::Ended;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
+use tracing::level_filters::LevelFilter;
 
 /// How workers ended before the server was ready: the row, how, and why they could not attach.
 pub(crate) type EarlyDeaths = Vec<(u32, Ended, Option<String>)>;
@@ -24,6 +26,8 @@ pub(crate) struct Supervisor {
     /// By node: how many batches its workers had finished when one of them last died at its first.
     pub(super) finished: Vec<u64>,
     pub(super) looks: Looks,
+    /// Emits the workers' events up to a level, if the server forwards them.
+    pub(super) relay: Option<(Relay, LevelFilter)>,
     /// Set while a shutdown waits for workers to leave, and has not said so.
     pub(super) silent_until: Option<Instant>,
 }
