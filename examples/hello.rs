@@ -25,7 +25,7 @@ fn main() -> Result<(), BoxError> {
     let servlet = ProcessServlet::<Shout>::new(()).cpus(2).batch_size(64);
     let server = Server::builder("hello").capacity(1024).start(servlet)?;
 
-    println!("{}", server.call(&"one request".to_string())?.as_str());
+    println!("{}", server.call_ref("one request")?.as_str());
 
     let words = (0..100_000).map(|i| format!("word {i}"));
     let last = server.stream(words).last().expect("not empty")?;

@@ -61,6 +61,8 @@
 //! | one answer | [`Server::call`], and its [`Reply`] |
 //! | many answers, in order | [`Server::stream`], [`StreamOptions`] |
 //! | not to wait | [`Server::submit`], [`Server::call_async`], [`Server::stream_async`] |
+//! | to call from tasks and threads that outlive a borrow | [`Server::handle`], and its [`Handle`] |
+//! | to pass a `&str` as a `String`, a `&[T]` as a `Vec<T>` | [`Server::call_ref`] |
 //! | to send a large input without a copy | [`Loan`](call::Loan) |
 //! | your own types in inputs and outputs | [`Payload`]: what rkyv can archive |
 //! | to bound waiting, or to wait for room | [`CallOptions`], [`WhenFull`] |
@@ -106,7 +108,7 @@ pub use error::{BoxError, CallError, StartError};
 #[doc(inline)]
 pub use payload::Payload;
 #[doc(inline)]
-pub use server::{Server, ServerBuilder};
+pub use server::{Handle, Server, ServerBuilder};
 #[doc(inline)]
 pub use servlet::{Cpus, Ensemble, OnDeath, ProcessServlet, Restarts, Servlet, Switch, ThreadServlet, Wait};
 #[doc(inline)]
@@ -125,14 +127,16 @@ pub mod call {
 /// Many requests: streams of inputs and of outcomes.
 pub mod stream {
     pub use crate::client::stream::{
-        AsyncStream, ByIndex, ByInput, DEFAULT_STREAM_TIMEOUT, Inputs, Kept, Prepared, Source, Stream,
-        StreamOptions, Tags, Unordered, WithInputs,
+        AsyncStream, AsyncUnordered, AsyncWithInputs, ByIndex, ByInput, DEFAULT_STREAM_TIMEOUT, Inputs, Kept,
+        Prepared, Source, Stream, StreamOptions, Tags, Unordered, WithInputs,
     };
 }
 
 /// What inputs, outcomes and configurations are.
 pub mod payload {
-    pub use crate::wire::{Checker, Encoder, Explainer, Output, Payload, PayloadError, ReadError, Scratch};
+    pub use crate::wire::{
+        AsInput, Checker, Encoder, Explainer, Output, Payload, PayloadError, ReadError, Scratch,
+    };
 }
 
 /// What a server tells of itself: counters of workers, and requests in progress.

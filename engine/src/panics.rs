@@ -23,7 +23,7 @@
 //! | the `Drop` of a switch's function | the last thread that drops the server | caught: nothing |
 //! | a waker's `wake` and `drop` | the [`reactor`](crate::client::reactor); `drop` also where a future is polled or dropped | caught: logged, or nothing |
 //! | a waker's `clone` | where a future is polled | goes through the poll, before the poll has changed anything |
-//! | an input's `Serialize` | `call`, `submit`, a future's poll | goes through; [`Filled`](crate::client::Filled) gives the request back |
+//! | an input's `Serialize`, and its `Drop` where it is passed by value | `call`, `submit` and the like, a future's poll | goes through; [`Filled`](crate::client::Filled) gives the request back |
 //! | a stream's source: `next`, `poll_next`, `Drop` | where the stream is asked for the next outcome | goes through; the stream has taken nothing from the source |
 //! | a stream's `prepare`, its inputs' `Serialize` and `Drop` | the same | goes through at once; the input keeps its turn ([`stream`](crate::client::stream)) |
 //! | an outcome's `CheckBytes`, `Deserialize` | where it is read | goes through, in the outcome's turn; its request is given back |

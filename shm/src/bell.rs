@@ -58,13 +58,23 @@ impl<'a> SharedBell<'a> {
     /// Announces that this thread waits, until the guard is dropped; look once more before sleeping.
     #[must_use]
     pub fn await_rings(self) -> Awaiting<'a> {
-        self.waiters.fetch_add(1, Ordering::SeqCst);
-        fence_after_seq_cst(); // pairs with the fence before `ring_if_awaited`
+        self.begin_to_await();
         Awaiting {
             waiters: self.waiters,
             #[cfg(not(loom))]
             birth: Birth::here(),
         }
+    }
+
+    /// [`await_rings`](Self::await_rings) for a waiter that cannot keep the guard, because it does not borrow the bell.
+    pub fn begin_to_await(self) {
+        self.waiters.fetch_add(1, Ordering::SeqCst);
+        fence_after_seq_cst(); // pairs with the fence before `ring_if_awaited`
+    }
+
+    /// Ends what [`begin_to_await`](Self::begin_to_await) began; not in a forked child, where the parent waits.
+    pub fn stop_awaiting(self) {
+        self.waiters.fetch_sub(1, Ordering::SeqCst);
     }
 
     /// Sleeps until it has rung since `count` was read, or `timeout` expires.

@@ -17,7 +17,7 @@ use crate::host::supervisor::{Handle, Shared};
 use crate::policy::batch::{Habit, Stamps};
 use crate::policy::patience::{Pace, Patience};
 use crate::route::{Mover, Outbox};
-use crate::wire::payload::{Payload, copied, encode};
+use crate::wire::payload::{AsInput, Payload, copied, encode};
 use crate::wire::{EncodeError, ReadError};
 use ringmill_shm::arena::{Claimed, Done, Filling, Task};
 use ringmill_shm::participant::{Life, SERVER};
@@ -210,6 +210,17 @@ impl Core {
         forked_text(self.pid, std::process::id())
     }
 
+    /// See [`Server::backlog`](crate::Server::backlog).
+    pub(crate) fn backlog(&self) -> usize {
+        if self.birth.is_here() { self.free_ids.in_use(&self.segment) as usize } else { 0 }
+    }
+
+    /// The request with this id, which its caller has in hand.
+    #[inline]
+    pub(crate) fn task(&self, id: u32) -> Option<Task<'_>> {
+        Task::new(&self.segment, id)
+    }
+
     /// Takes a permit: the id of a free request.
     #[inline]
     pub(crate) fn acquire(&self, options: CallOptions) -> Result<(u32, Clock), CallError> {
@@ -329,9 +340,14 @@ impl Core {
 
     /// Writes an input into a request.
     #[inline(always)]
-    pub(crate) fn fill<T: Payload>(&self, id: u32, input: &T) -> Result<Filled<'_>, EncodeError> {
+    pub(crate) fn fill<T: Payload>(
+        &self,
+        id: u32,
+        input: impl AsInput<T>,
+    ) -> Result<Filled<'_>, EncodeError> {
         let mut filled = Filled::begin(self, id);
-        encode(input, filled.filling(), self.birth)?; // `send` checks the process again
+        encode::<T>(&input, filled.filling(), self.birth)?; // `send` checks the process again
+        drop(input); // it need not stay until the outcome comes
         crash_point!("core.filled");
         Ok(filled)
     }

@@ -5,6 +5,7 @@ mod end;
 pub(crate) mod free_ids;
 mod hand;
 mod held_up;
+mod hold;
 mod options;
 pub(crate) mod pending;
 pub(crate) mod reactor;
@@ -15,4 +16,5 @@ mod watch;
 
 pub(crate) use core::{Clock, Core, FIRST_SLEEP, Filled, SLEEP_LIMIT, waited};
 pub(crate) use end::End;
+pub(crate) use hold::{Hold, Keeper};
 pub use options::{CallOptions, DEFAULT_TIMEOUT, WhenFull};

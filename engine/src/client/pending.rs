@@ -1,4 +1,4 @@
-//! Requests whose caller does not wait at once: a handle to a later outcome, and a call as a future.
+//! Requests whose caller does not wait at once: a later outcome, and a call as a future.
 //!
 //! # Protocol
 //!
@@ -8,13 +8,14 @@
 
 use super::core::{Core, Filled, waited};
 use super::hand::InHand;
+use super::hold::Hold;
 use super::options::{CallOptions, WhenFull};
 use super::reactor::PermitWait;
 use super::reply::Reply;
-use super::watch::Watched;
+use super::watch::{Limit, Watched};
 use crate::error::CallError;
 use crate::policy::patience::Pace;
-use crate::wire::payload::Payload;
+use crate::wire::payload::{AsInput, Payload};
 use ringmill_shm::arena::{Done, Task};
 use ringmill_shm::sys::time::now_ns;
 use std::fmt;
@@ -25,14 +26,93 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 /// A request that was sent. Its outcome can be polled, waited for, or awaited as a future, under any executor. From
-/// [`Server::submit`](crate::Server::submit).
+/// [`Server::submit`](crate::Server::submit), for as long as the server is borrowed; or from
+/// [`Handle::submit`](crate::Handle::submit), `'static`.
 ///
 /// Dropping it cancels the request: workers skip the request if none has begun it, and the permit is given back. A
 /// `Pending` that is kept keeps its permit, even after its time is over, until it is looked at. Once it has been polled
 /// as a future, the permit is given back when the time is over, even without another poll.
 #[must_use = "dropping it cancels the request"]
 pub struct Pending<'s, Out: Payload> {
-    core: &'s Core,
+    core: Hold<'s>,
+    sent: Sent,
+    outcome: PhantomData<fn() -> Out>,
+}
+
+impl<Out: Payload> fmt::Debug for Pending<'_, Out> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Sent { id, taken, .. } = &self.sent;
+        f.debug_struct("Pending").field("id", id).field("taken", taken).finish_non_exhaustive()
+    }
+}
+
+impl<'s, Out: Payload> Pending<'s, Out> {
+    pub(crate) fn new(core: Hold<'s>, sent: Sent) -> Self {
+        Self { core, sent, outcome: PhantomData }
+    }
+
+    /// Whether [`try_take`](Self::try_take) would return an outcome or an error.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.sent.is_ready(&self.core)
+    }
+
+    /// The outcome, or an error that it has not come in time; `None` if neither is there yet, or was taken.
+    ///
+    /// # Errors
+    /// In the returned value: see [`CallError`].
+    pub fn try_take(&mut self) -> Option<Result<Reply<'s, Out>, CallError>> {
+        let done = self.sent.try_done(&self.core)?;
+        Some(done.and_then(|done| self.sent.open(&self.core, done)))
+    }
+
+    /// Waits for the outcome.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    ///
+    /// # Panics
+    /// If the outcome has been taken.
+    pub fn wait(mut self) -> Result<Reply<'s, Out>, CallError> {
+        assert!(!self.sent.taken, "the outcome has been taken");
+        loop {
+            if let Some(outcome) = self.wait_timeout(Duration::MAX) {
+                return outcome;
+            }
+        }
+    }
+
+    /// Waits for the outcome, at most for this limit. `None` if it has not come by then, and the request's own time is
+    /// not over: the request goes on. `None` also if the outcome has been taken.
+    ///
+    /// # Errors
+    /// In the returned value: see [`CallError`].
+    pub fn wait_timeout(&mut self, limit: Duration) -> Option<Result<Reply<'s, Out>, CallError>> {
+        let done = self.sent.await_done(&self.core, limit)?;
+        Some(done.and_then(|done| self.sent.open(&self.core, done)))
+    }
+}
+
+impl<'s, Out: Payload> Future for Pending<'s, Out> {
+    type Output = Result<Reply<'s, Out>, CallError>;
+
+    /// # Panics
+    /// If the outcome has been taken.
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let Self { core, sent, .. } = &mut *self;
+        sent.poll_done(core, context).map(|done| done.and_then(|done| sent.open(core, done)))
+    }
+}
+
+impl<Out: Payload> Drop for Pending<'_, Out> {
+    fn drop(&mut self) {
+        self.sent.cancel(&self.core);
+    }
+}
+
+/// A request that was sent to a core, which is passed to each function. It is [cancelled](Self::cancel), not dropped.
+#[derive(Debug)]
+pub(crate) struct Sent {
     id: u32,
     /// 0: the request is held here alone; else the reactor watches it under this ticket.
     ticket: u64,
@@ -40,20 +120,13 @@ pub struct Pending<'s, Out: Payload> {
     begun: Instant,
     enqueueing: Duration,
     until: Option<Instant>,
-    outcome: PhantomData<fn() -> Out>,
 }
 
-impl<Out: Payload> fmt::Debug for Pending<'_, Out> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pending").field("id", &self.id).field("taken", &self.taken).finish_non_exhaustive()
-    }
-}
-
-impl<'s, Out: Payload> Pending<'s, Out> {
+impl Sent {
     /// Sends a filled request.
     pub(crate) fn send(
-        core: &'s Core,
-        mut filled: Filled<'s>,
+        core: &Core,
+        mut filled: Filled<'_>,
         begun: Instant,
         enqueueing: Duration,
         options: CallOptions,
@@ -68,31 +141,24 @@ impl<'s, Out: Payload> Pending<'s, Out> {
         let task = core.send(filled)?;
         task.set_begun_ns(now_ns);
         core.doubt();
-        Ok(Self::of_sent(core, task.id(), begun, enqueueing, options.until(begun)))
+        Ok(Self::new(task.id(), begun, enqueueing, options.until(begun)))
     }
 
-    /// The handle of a request that was sent, and has no other holder.
-    pub(crate) fn of_sent(
-        core: &'s Core,
-        id: u32,
-        begun: Instant,
-        enqueueing: Duration,
-        until: Option<Instant>,
-    ) -> Self {
-        Self { core, id, ticket: 0, taken: false, begun, enqueueing, until, outcome: PhantomData }
+    /// A request that was sent, and has no other holder.
+    pub(crate) fn new(id: u32, begun: Instant, enqueueing: Duration, until: Option<Instant>) -> Self {
+        Self { id, ticket: 0, taken: false, begun, enqueueing, until }
     }
 
-    /// Whether [`try_take`](Self::try_take) would return an outcome or an error.
-    #[must_use]
-    pub fn is_ready(&self) -> bool {
+    /// Whether [`try_done`](Self::try_done) would return an outcome or an error.
+    pub(crate) fn is_ready(&self, core: &Core) -> bool {
         // In a forked child there is an error to take.
-        !self.taken && (!self.core.birth.is_here() || self.is_answered() || self.is_late())
+        !self.taken && (!core.birth.is_here() || self.is_answered(core) || self.is_late())
     }
 
-    fn is_answered(&self) -> bool {
-        match (self.ticket, self.core.reactor.get()) {
-            (0, _) | (_, None) => self.task().is_done(),
-            (ticket, Some(reactor)) => reactor.is_over(self.task(), ticket),
+    fn is_answered(&self, core: &Core) -> bool {
+        match (self.ticket, core.reactor.get()) {
+            (0, _) | (_, None) => self.task(core).is_done(),
+            (ticket, Some(reactor)) => reactor.is_over(self.task(core), ticket),
         }
     }
 
@@ -100,94 +166,40 @@ impl<'s, Out: Payload> Pending<'s, Out> {
         self.until.is_some_and(|until| Instant::now() >= until)
     }
 
-    /// The outcome, or an error that it has not come in time; `None` if neither is there yet, or was taken.
-    ///
-    /// # Errors
-    /// In the returned value: see [`CallError`].
-    pub fn try_take(&mut self) -> Option<Result<Reply<'s, Out>, CallError>> {
-        let done = self.try_done()?;
-        Some(done.and_then(|done| self.open(done)))
-    }
-
-    /// Waits for the outcome.
-    ///
-    /// # Errors
-    /// See [`CallError`].
-    ///
-    /// # Panics
-    /// If the outcome has been taken.
-    pub fn wait(mut self) -> Result<Reply<'s, Out>, CallError> {
-        assert!(!self.taken, "the outcome has been taken");
-        loop {
-            if let Some(outcome) = self.wait_timeout(Duration::MAX) {
-                return outcome;
-            }
-        }
-    }
-
-    /// Waits for the outcome, at most for this limit. `None` if it has not come by then, and the request's own time is
-    /// not over: the request goes on. `None` also if the outcome has been taken.
-    ///
-    /// # Errors
-    /// In the returned value: see [`CallError`].
-    pub fn wait_timeout(&mut self, limit: Duration) -> Option<Result<Reply<'s, Out>, CallError>> {
-        if self.taken {
-            return None;
-        }
-        if let Err(error) = self.own() {
-            return Some(Err(error));
-        }
-        if !self.take_back() {
-            return Some(Err(self.late()));
-        }
-        let (core, task) = (self.core, self.task());
-        let limit = Instant::now().checked_add(limit);
-        let spun = if limit.is_some() { None } else { core.spin(Pace::One, || task.outcome()) };
-        let done = spun.or_else(|| core.sleep_until(task, limit.into_iter().chain(self.until).min()));
-        match done {
-            Some(done) => {
-                self.taken = true;
-                Some(self.open(done))
-            }
-            None if self.own().is_err() => Some(Err(core.forked())), // a signal handler forked during the sleep
-            None if self.is_late() => Some(Err(self.give_up())),
-            None => None,
-        }
-    }
-
     /// In a forked child there is only the error to take, once.
-    fn own(&mut self) -> Result<(), CallError> {
-        self.core.own().inspect_err(|_| self.taken = true)
+    fn own(&mut self, core: &Core) -> Result<(), CallError> {
+        core.own().inspect_err(|_| self.taken = true)
     }
 
     /// Ends the reactor's watch, if there is one; false if the reactor has taken the request.
-    fn take_back(&mut self) -> bool {
-        self.core.end_watch(self.id, std::mem::take(&mut self.ticket))
+    fn take_back(&mut self, core: &Core) -> bool {
+        core.end_watch(self.id, std::mem::take(&mut self.ticket))
     }
 
-    fn task(&self) -> Task<'s> {
-        Task::new(&self.core.segment, self.id).expect("it was sent")
+    fn task<'c>(&self, core: &'c Core) -> Task<'c> {
+        Task::new(&core.segment, self.id).expect("it was sent")
     }
 
-    fn try_done(&mut self) -> Option<Result<Done<'s>, CallError>> {
+    /// See [`Pending::try_take`].
+    fn try_done<'c>(&mut self, core: &'c Core) -> Option<Result<Done<'c>, CallError>> {
         if self.taken {
             return None;
         }
-        if let Err(error) = self.own() {
+        if let Err(error) = self.own(core) {
             return Some(Err(error));
         }
-        let task = self.task();
-        let watched = match (self.ticket, self.core.reactor.get()) {
+        let task = self.task(core);
+        let watched = match (self.ticket, core.reactor.get()) {
             (0, _) | (_, None) => task.outcome().map_or(Watched::Waiting, Watched::Done),
             (ticket, Some(reactor)) => reactor.look(task, ticket),
         };
         match watched {
-            Watched::Waiting if self.ticket == 0 && self.is_late() => Some(Err(self.give_up())),
+            Watched::Waiting if self.ticket == 0 && self.is_late() => Some(Err(self.give_up(core))),
             watched => self.done(watched),
         }
     }
 
-    fn done(&mut self, watched: Watched<'s>) -> Option<Result<Done<'s>, CallError>> {
+    fn done<'c>(&mut self, watched: Watched<'c>) -> Option<Result<Done<'c>, CallError>> {
         match watched {
             Watched::Waiting => None,
             Watched::Done(done) => {
@@ -198,20 +210,51 @@ impl<'s, Out: Payload> Pending<'s, Out> {
         }
     }
 
-    /// [`Future::poll`], without reading the outcome.
-    pub(crate) fn poll_done(&mut self, context: &Context<'_>) -> Poll<Result<Done<'s>, CallError>> {
+    /// See [`Pending::wait_timeout`].
+    fn await_done<'c>(&mut self, core: &'c Core, limit: Duration) -> Option<Result<Done<'c>, CallError>> {
+        if self.taken {
+            return None;
+        }
+        if let Err(error) = self.own(core) {
+            return Some(Err(error));
+        }
+        if !self.take_back(core) {
+            return Some(Err(self.late()));
+        }
+        let task = self.task(core);
+        let limit = Instant::now().checked_add(limit);
+        let spun = if limit.is_some() { None } else { core.spin(Pace::One, || task.outcome()) };
+        let done = spun.or_else(|| core.sleep_until(task, limit.into_iter().chain(self.until).min()));
+        match done {
+            Some(done) => {
+                self.taken = true;
+                Some(Ok(done))
+            }
+            None if self.own(core).is_err() => Some(Err(core.forked())), // a signal handler forked during the sleep
+            None if self.is_late() => Some(Err(self.give_up(core))),
+            None => None,
+        }
+    }
+
+    /// [`Future::poll`] of a `Pending`, without reading the outcome.
+    pub(crate) fn poll_done<'c>(
+        &mut self,
+        core: &'c Core,
+        context: &Context<'_>,
+    ) -> Poll<Result<Done<'c>, CallError>> {
         assert!(!self.taken, "polled after it was ready");
-        if let Some(done) = self.try_done() {
+        if let Some(done) = self.try_done(core) {
             return Poll::Ready(done);
         }
-        let reactor = self.core.reactor()?;
-        let watched = reactor.watch(self.task(), &mut self.ticket, self.until, context.waker());
+        let reactor = core.reactor()?;
+        let limit = self.until.map_or(Limit::None, Limit::Cancel);
+        let watched = reactor.watch(self.task(core), &mut self.ticket, limit, context.waker());
         self.done(watched).map_or(Poll::Pending, Poll::Ready)
     }
 
     /// The time is over, and the request is held here.
-    fn give_up(&mut self) -> CallError {
-        self.core.cancel(self.task());
+    fn give_up(&mut self, core: &Core) -> CallError {
+        core.cancel(self.task(core));
         self.late()
     }
 
@@ -221,50 +264,48 @@ impl<'s, Out: Payload> Pending<'s, Out> {
         CallError::Timeout { enqueueing: self.enqueueing, total: self.begun.elapsed() }
     }
 
-    fn open(&self, done: Done<'s>) -> Result<Reply<'s, Out>, CallError> {
-        self.core.open(done).map_err(|error| error.clocked(self.begun, self.enqueueing))
+    fn open<'s, Out: Payload>(&self, core: &Hold<'s>, done: Done<'_>) -> Result<Reply<'s, Out>, CallError> {
+        match core.open(done) {
+            Ok(reply) => Ok(Reply::<'_, Out>::held_by(reply, core)),
+            Err(error) => Err(error.clocked(self.begun, self.enqueueing)),
+        }
     }
-}
 
-impl<'s, Out: Payload> Future for Pending<'s, Out> {
-    type Output = Result<Reply<'s, Out>, CallError>;
-
-    /// # Panics
-    /// If the outcome has been taken.
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        self.poll_done(context).map(|done| done.and_then(|done| self.open(done)))
-    }
-}
-
-impl<Out: Payload> Drop for Pending<'_, Out> {
-    fn drop(&mut self) {
-        if !self.taken && self.core.birth.is_here() && self.take_back() {
-            self.core.cancel(self.task());
+    /// Cancels the request, unless its outcome has been taken.
+    pub(crate) fn cancel(&mut self, core: &Core) {
+        if !self.taken && core.birth.is_here() && self.take_back(core) {
+            core.cancel(self.task(core));
         }
     }
 }
 
-/// A call as a future. From [`Server::call_async`](crate::Server::call_async).
+/// A call as a future. From [`Server::call_async`](crate::Server::call_async), for as long as server and input are
+/// borrowed; or from [`Handle::call_async`](crate::Handle::call_async), `'static` if its input is.
 ///
 /// The first poll sends the input. Dropping it cancels the request: workers skip the request if none has begun it, and
 /// the permit is given back. When its time is over the permit is given back even if no executor polls it any more.
 #[must_use = "futures do nothing unless they are polled"]
-pub struct CallFuture<'a, In, Out: Payload> {
-    core: &'a Core,
-    input: &'a In,
+pub struct CallFuture<'s, In: 's, Out: Payload, I = &'s In> {
+    core: Hold<'s>,
+    /// `None` once it was sent.
+    input: Option<I>,
     options: CallOptions,
-    stage: Stage<'a, Out>,
+    stage: Stage<'s, Out>,
+    types: PhantomData<fn(In)>,
 }
 
-enum Stage<'a, Out: Payload> {
+// Nothing of it is pinned.
+impl<'s, In: 's, Out: Payload, I> Unpin for CallFuture<'s, In, Out, I> {}
+
+enum Stage<'s, Out: Payload> {
     New,
     /// In line for a permit, since this instant.
-    InLine(PermitWait<'a>, Instant),
-    Sent(Pending<'a, Out>),
+    InLine(PermitWait<'s>, Instant),
+    Sent(Pending<'s, Out>),
     Over,
 }
 
-impl<In, Out: Payload> fmt::Debug for CallFuture<'_, In, Out> {
+impl<'s, In: 's, Out: Payload, I> fmt::Debug for CallFuture<'s, In, Out, I> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let stage = match &self.stage {
             Stage::New => "new",
@@ -276,14 +317,14 @@ impl<In, Out: Payload> fmt::Debug for CallFuture<'_, In, Out> {
     }
 }
 
-impl<'a, In: Payload, Out: Payload> CallFuture<'a, In, Out> {
-    pub(crate) fn new(core: &'a Core, input: &'a In, options: CallOptions) -> Self {
-        Self { core, input, options, stage: Stage::New }
+impl<'s, In: Payload, Out: Payload, I: AsInput<In>> CallFuture<'s, In, Out, I> {
+    pub(crate) fn new(core: Hold<'s>, input: I, options: CallOptions) -> Self {
+        Self { core, input: Some(input), options, stage: Stage::New, types: PhantomData }
     }
 
     /// The first poll.
-    fn begin(&mut self) -> Result<Stage<'a, Out>, CallError> {
-        let (core, begun) = (self.core, Instant::now());
+    fn begin(&mut self) -> Result<Stage<'s, Out>, CallError> {
+        let (core, begun) = (&*self.core, Instant::now());
         self.options.not_past(begun)?;
         if let Some(id) = core.try_acquire()? {
             return self.send(id, begun, Duration::ZERO);
@@ -294,16 +335,18 @@ impl<'a, In: Payload, Out: Payload> CallFuture<'a, In, Out> {
         if self.options.when_full == WhenFull::Fail {
             return Err(CallError::ServerBacklogFull { capacity: core.capacity, waited: Duration::ZERO });
         }
-        Ok(Stage::InLine(PermitWait::begin(core, begun, self.options.until(begun))?, begun))
+        Ok(Stage::InLine(PermitWait::begin(self.core.clone(), begun, self.options.until(begun))?, begun))
     }
 
-    fn send(&self, id: u32, begun: Instant, enqueueing: Duration) -> Result<Stage<'a, Out>, CallError> {
-        let filled = self.core.fill(id, self.input)?;
-        Pending::send(self.core, filled, begun, enqueueing, self.options).map(Stage::Sent)
+    fn send(&mut self, id: u32, begun: Instant, enqueueing: Duration) -> Result<Stage<'s, Out>, CallError> {
+        let input = self.input.take().expect("it is sent once");
+        let filled = self.core.fill::<In>(id, input)?;
+        let sent = Sent::send(&self.core, filled, begun, enqueueing, self.options)?;
+        Ok(Stage::Sent(Pending::new(self.core.clone(), sent)))
     }
 
     /// Advances the call as far as possible now.
-    fn advance(&mut self, context: &mut Context<'_>) -> Poll<Result<Reply<'a, Out>, CallError>> {
+    fn advance(&mut self, context: &mut Context<'_>) -> Poll<Result<Reply<'s, Out>, CallError>> {
         loop {
             self.stage = match &mut self.stage {
                 Stage::New => self.begin()?,
@@ -320,8 +363,8 @@ impl<'a, In: Payload, Out: Payload> CallFuture<'a, In, Out> {
     }
 }
 
-impl<'a, In: Payload, Out: Payload> Future for CallFuture<'a, In, Out> {
-    type Output = Result<Reply<'a, Out>, CallError>;
+impl<'s, In: Payload, Out: Payload, I: AsInput<In>> Future for CallFuture<'s, In, Out, I> {
+    type Output = Result<Reply<'s, Out>, CallError>;
 
     /// # Panics
     /// If it was ready before.
@@ -335,15 +378,42 @@ impl<'a, In: Payload, Out: Payload> Future for CallFuture<'a, In, Out> {
 }
 
 impl Core {
-    /// Makes a call that has a deadline.
-    #[cold]
-    pub(crate) fn call_by_deadline<'c, In: Payload, Out: Payload>(
-        &'c self,
-        input: &In,
+    /// Sends an input and waits for its outcome.
+    #[inline]
+    pub(crate) fn call<In: Payload, Out: Payload>(
+        &self,
+        input: impl AsInput<In>,
         options: CallOptions,
-    ) -> Result<Reply<'c, Out>, CallError> {
+    ) -> Result<Reply<'_, Out>, CallError> {
+        if options.deadline.is_some() {
+            return self.call_by_deadline(input, options);
+        }
+        self.expect_push();
+        let (id, clock) = self.acquire(options)?;
+        let filled = self.fill(id, input)?;
+        self.finish_call(filled, clock, options)
+    }
+
+    #[cold]
+    fn call_by_deadline<In: Payload, Out: Payload>(
+        &self,
+        input: impl AsInput<In>,
+        options: CallOptions,
+    ) -> Result<Reply<'_, Out>, CallError> {
+        Hold::lent(self).submit(input, options)?.wait()
+    }
+}
+
+impl<'s> Hold<'s> {
+    /// Sends an input.
+    pub(crate) fn submit<In: Payload, Out: Payload>(
+        self,
+        input: impl AsInput<In>,
+        options: CallOptions,
+    ) -> Result<Pending<'s, Out>, CallError> {
         let begun = Instant::now();
         let (id, clock) = self.acquire(options.not_past(begun)?)?;
-        Pending::send(self, self.fill(id, input)?, begun, waited(clock), options)?.wait()
+        let sent = Sent::send(&self, self.fill(id, input)?, begun, waited(clock), options)?;
+        Ok(Pending::new(self, sent))
     }
 }

@@ -10,10 +10,11 @@
 //! | Watch | Holder of the request | Left by, to |
 //! |---|---|---|
 //! | idle | the future or `Pending` that sent it, alone | the same → held, with a new ticket |
-//! | held, ticket | the future, as long as its time is not over | the future → idle; the reactor → idle, when the time is over |
+//! | held, ticket | the future, as long as its time is not over | the future → idle; the reactor → idle, when the time is over, unless it is asked to wake only |
 //!
 //! When the time is over the reactor takes the request from its future and cancels it, so that the permit is given back
-//! even if no executor ever polls again. The future finds that its ticket is not held any more, so its time was over.
+//! even if no executor ever polls again. The future finds that its ticket is not held any more, so its time was over. An
+//! unordered stream, which waits for any of its requests, asks to be woken only, and ends its oldest request itself.
 //!
 //! Futures that wait for a permit stand in a [`Line`](super::watch::Line), in the order in which they came. For each
 //! permit that comes free the reactor wakes the first future that has not been woken.
@@ -58,11 +59,11 @@
 //! reactor that wakes without bits, or by its [backstop](BACKSTOP), looks at every request that is held.
 
 use super::core::Core;
+use super::hold::Hold;
 use super::watch::{NEVER, Reactor, locked};
 use crate::error::CallError;
 use crate::panics::{caught, let_go, say};
 use ringmill_shm::arena::Task;
-use ringmill_shm::segment::Awaiting;
 use ringmill_shm::sys::birth::PerProcess;
 use std::cell::Cell;
 use std::panic::AssertUnwindSafe;
@@ -155,7 +156,8 @@ impl Shift<'_> {
         }
     }
 
-    /// Takes a request whose time is over from its future; returns the deadline of the request from now on.
+    /// Takes a request whose time is over from its future, or wakes the future only; returns the deadline of the request
+    /// from now on.
     fn end_if_overdue(&self, id: u32, now_ns: u64) -> u64 {
         let (reactor, core) = (self.reactor, self.core);
         let Some(watch) = reactor.watches.get(id as usize) else { return NEVER };
@@ -166,11 +168,15 @@ impl Shift<'_> {
         if watch.deadline_ns > now_ns {
             return watch.deadline_ns;
         }
-        let waker = watch.end(); // [one taker]
+        let (waker, taken) = match watch.only_wakes {
+            true => {
+                watch.deadline_ns = NEVER;
+                (watch.waker.take(), None)
+            }
+            false => (watch.end(), Task::new(&core.segment, id)), // [one taker]
+        };
         drop(watch);
-        if let Some(task) = Task::new(&core.segment, id) {
-            core.cancel(task);
-        }
+        taken.into_iter().for_each(|task| core.cancel(task));
         waker.into_iter().for_each(|waker| self.wake(waker));
         NEVER
     }
@@ -268,7 +274,7 @@ impl Core {
             return Ok(reactor);
         }
         let reactor = Arc::new(Reactor::new(self.capacity));
-        // Its threads keep both until the server is dropped, which ends them.
+        // Its threads keep both until the server and its handles are dropped, which ends them.
         let (here, core) = (Arc::clone(&reactor), self.me.upgrade().expect("it is borrowed from its server"));
         let thread = std::thread::Builder::new().name("ringmill-reactor".into());
         match thread.spawn(move || serve(&here, &core, false)) {
@@ -308,22 +314,21 @@ fn serve(reactor: &Arc<Reactor>, core: &Arc<Core>, takes_over: bool) {
 
 /// A future's wait for a permit.
 #[derive(Debug)]
-pub(crate) struct PermitWait<'c> {
-    core: &'c Core,
+pub(crate) struct PermitWait<'s> {
+    core: Hold<'s>,
     begun: Instant,
     ticket: u64,
-    _awaiting: Awaiting<'c>,
 }
 
-impl<'c> PermitWait<'c> {
+impl<'s> PermitWait<'s> {
     /// Joins the line until `until`; errors report the time since `begun`.
-    pub(crate) fn begin(core: &'c Core, begun: Instant, until: Option<Instant>) -> Result<Self, CallError> {
+    pub(crate) fn begin(core: Hold<'s>, begun: Instant, until: Option<Instant>) -> Result<Self, CallError> {
         let reactor = core.reactor()?;
-        let awaiting = core.segment.freed().await_rings(); // [line]
+        core.segment.freed().begin_to_await(); // [line]
         let deadline_ns = reactor.ns(until);
         let ticket = locked(&reactor.line).join(deadline_ns);
         reactor.mind(&core.segment, None, deadline_ns);
-        Ok(Self { core, begun, ticket, _awaiting: awaiting })
+        Ok(Self { core, begun, ticket })
     }
 
     /// A permit, and how long the future waited for it.
@@ -351,12 +356,14 @@ impl<'c> PermitWait<'c> {
 impl Drop for PermitWait<'_> {
     fn drop(&mut self) {
         let Some(reactor) = self.core.reactor.get().filter(|_| self.core.birth.is_here()) else { return };
-        let Some(in_line) = locked(&reactor.line).leave(self.ticket) else { return };
+        let in_line = locked(&reactor.line).leave(self.ticket);
         // A future that was woken and leaves without a permit, or with another one than that for which it was woken,
         // has the next one woken.
-        match in_line.waker {
-            Some(waker) => let_go(waker),
-            None => reactor.permit_came_free(&self.core.segment),
+        match in_line.map(|in_line| in_line.waker) {
+            Some(Some(waker)) => let_go(waker),
+            Some(None) => reactor.permit_came_free(&self.core.segment),
+            None => {}
         }
+        self.core.segment.freed().stop_awaiting();
     }
 }

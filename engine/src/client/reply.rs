@@ -1,8 +1,14 @@
 //! A reply: a guard over an outcome, read where it lies in the segment.
+//!
+//! # Invariants
+//!
+//! * `[guard first]`: a reply's outcome is a guard of the segment of the core that the reply holds, and goes before that
+//!   hold.
 #![expect(unsafe_code, reason = "a view of an outcome that the guard holds")]
 
 use super::core::{Clock, Core, Filled};
 use super::hand::InHand;
+use super::hold::Hold;
 use super::options::CallOptions;
 use crate::error::CallError;
 use crate::policy::patience::Pace;
@@ -11,22 +17,41 @@ use crate::wire::payload::{Payload, Validated, owned};
 use ringmill_shm::arena::{Done, Value};
 use rkyv::Archived;
 use std::fmt;
-use std::mem::{ManuallyDrop, forget};
+use std::mem::{ManuallyDrop, MaybeUninit};
 use std::ops::Deref;
 
 /// An outcome, where it lies in the segment. Dereferences to the archived value; dropping it gives the permit back, so
-/// replies that are kept count as requests in progress.
+/// replies that are kept count as requests in progress. From what a [`Handle`](crate::Handle) gave it is `'static`, and
+/// stays readable when the server is gone.
 pub struct Reply<'s, Out: Payload> {
-    core: &'s Core,
-    /// Taken once, by value or by drop.
-    value: ManuallyDrop<Value<'s>>,
+    core: Hold<'s>,
+    /// Taken once, by value or by drop. Not a plain field: a function that drops a reply, which may drop the segment, may
+    /// not have references to the segment among its arguments.
+    value: MaybeUninit<Value<'s>>,
     view: Validated<Out>,
 }
 
 impl<'s, Out: Payload> Reply<'s, Out> {
     #[inline(always)]
     pub(crate) fn new(core: &'s Core, value: Value<'s>, view: Validated<Out>) -> Self {
-        Self { core, value: ManuallyDrop::new(value), view }
+        Self { core: Hold::lent(core), value: MaybeUninit::new(value), view }
+    }
+
+    #[inline(always)]
+    fn into_parts(self) -> (Hold<'s>, Value<'s>, Validated<Out>) {
+        let this = ManuallyDrop::new(self);
+        // SAFETY: each taken once, since `this` is not dropped.
+        unsafe { (std::ptr::read(&this.core), this.value.assume_init_read(), this.view) }
+    }
+
+    /// The same outcome, with another hold of its core.
+    pub(crate) fn held_by<'h>(self, core: &Hold<'h>) -> Reply<'h, Out> {
+        assert!(std::ptr::eq(&**core, &*self.core), "a reply is of one core");
+        let (lent, value, view) = self.into_parts();
+        // SAFETY: [guard first]: a guard of that core's segment, which `core` has for as long as the reply lives.
+        let value = unsafe { std::mem::transmute::<Value<'s>, Value<'h>>(value) };
+        drop(lent);
+        Reply { core: core.clone(), value: MaybeUninit::new(value), view }
     }
 
     /// The value, deserialised; the permit is given back.
@@ -55,13 +80,11 @@ impl<'s, Out: Payload> Reply<'s, Out> {
     /// Frees the request and returns its id, which the caller keeps as a permit; `None` in a forked child, since the
     /// parent holds it.
     #[inline(always)]
-    pub(crate) fn into_id(mut self) -> Option<u32> {
+    pub(crate) fn into_id(self) -> Option<u32> {
         if !self.core.birth.is_here() {
             return None; // dropped
         }
-        // SAFETY: taken once, since `self` is forgotten.
-        let value = unsafe { ManuallyDrop::take(&mut self.value) };
-        forget(self);
+        let (_core, value, _) = self.into_parts();
         Some(value.free())
     }
 }
@@ -75,7 +98,7 @@ impl<Out: Payload> Deref for Reply<'_, Out> {
     #[inline]
     fn deref(&self) -> &Archived<Out> {
         if !self.core.birth.is_here() {
-            not_ours(self.core);
+            not_ours(&self.core);
         }
         // SAFETY: the guard holds the request in its phase DONE, which only its drop in this process ends; no other
         // participant writes its payload meanwhile.
@@ -97,8 +120,8 @@ impl<Out: Payload> Drop for Reply<'_, Out> {
         if !self.core.birth.is_here() {
             return; // the parent holds it
         }
-        // SAFETY: taken once: `into_id` forgets what it takes from.
-        let value = unsafe { ManuallyDrop::take(&mut self.value) };
+        // SAFETY: taken once: `into_parts` does not drop the reply.
+        let value = unsafe { self.value.assume_init_read() };
         self.core.release(value.free());
     }
 }

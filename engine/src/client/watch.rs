@@ -107,7 +107,29 @@ pub(super) struct Watch {
     ticket: u64,
     pub(super) held: bool,
     pub(super) deadline_ns: u64,
+    /// At the deadline the reactor only wakes the holder, and does not take the request.
+    pub(super) only_wakes: bool,
     pub(super) waker: Option<Waker>,
+}
+
+/// The time of a watch, and what the reactor does when it is over.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Limit {
+    /// There is none.
+    None,
+    /// The reactor takes the request and cancels it.
+    Cancel(Instant),
+    /// The reactor wakes the holder, which keeps the request.
+    Wake(Instant),
+}
+
+impl Limit {
+    fn at(self) -> Option<Instant> {
+        match self {
+            Self::None => None,
+            Self::Cancel(at) | Self::Wake(at) => Some(at),
+        }
+    }
 }
 
 /// The futures that wait for a permit, by ticket.
@@ -217,28 +239,29 @@ impl Reactor {
         at.map_or(NEVER, |at| u64::try_from(since(at)).unwrap_or(NEVER))
     }
 
-    /// Starts or renews the watch of a request that the caller holds: `waker` is woken when the outcome is there or at
-    /// `until`. `ticket` is 0 at first; later calls pass the ticket of the call before.
+    /// Starts or renews the watch of a request that the caller holds: `waker` is woken when the outcome is there or the
+    /// time is over. `ticket` is 0 at first; later calls pass the ticket of the call before.
     pub(crate) fn watch<'s>(
         &self,
         task: Task<'s>,
         ticket: &mut u64,
-        until: Option<Instant>,
+        limit: Limit,
         waker: &Waker,
     ) -> Watched<'s> {
         let mut former = Some(waker.clone()); // [wakers outside locks]
-        let deadline_ns = self.ns(until);
+        let deadline_ns = self.ns(limit.at());
         let mut watch = locked(&self.watches[task.id() as usize]);
         if *ticket == 0 {
             watch.ticket += 1;
             *ticket = watch.ticket;
             watch.held = true;
-            watch.deadline_ns = deadline_ns;
         } else if !watch.is_held(*ticket) {
             drop(watch);
             let_go(former);
             return Watched::TimeOver;
         }
+        watch.deadline_ns = deadline_ns;
+        watch.only_wakes = matches!(limit, Limit::Wake(_));
         std::mem::swap(&mut watch.waker, &mut former);
         // [announce, then look]
         let done = if task.ask_for_notice() { task.outcome() } else { None };
@@ -304,7 +327,7 @@ impl Reactor {
         held
     }
 
-    /// Ends the reactor's threads; called when the server is dropped, and no future of it is left.
+    /// Ends the reactor's threads; called when the server and its handles are dropped, and no future of them is left.
     pub(crate) fn end(&self, segment: &Segment) {
         self.ended.store(true, Ordering::SeqCst);
         segment.completed().ring();

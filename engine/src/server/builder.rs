@@ -14,7 +14,6 @@ use crate::servlet::Servlet;
 use ringmill_shm::layout::REQUEST_LIMIT;
 use ringmill_shm::segment::{CreateError, Location, Segment};
 use ringmill_shm::sys::process::open_standard_descriptors;
-use std::marker::PhantomData;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock, Weak};
@@ -162,7 +161,7 @@ impl ServerBuilder {
         child::exit_if_unfulfilled_worker();
         open_standard_descriptors(); // before any other file is opened
         // From here on an error or a panic drops the server, which leaves nothing behind.
-        let server = Server { core: self.start_core(servlet)?, types: PhantomData };
+        let server = Server::new(self.start_core(servlet)?);
         if server.core.handle_signals {
             signals::look_after(Arc::downgrade(&server.core));
         }

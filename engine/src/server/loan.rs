@@ -5,9 +5,9 @@
 #![expect(unsafe_code, reason = "payload bytes as numbers")]
 
 use super::Server;
-use crate::client::pending::Pending;
+use crate::client::pending::{Pending, Sent};
 use crate::client::reply::Reply;
-use crate::client::{CallOptions, Clock, Filled, waited};
+use crate::client::{CallOptions, Clock, Core, Filled, Hold, waited};
 use crate::error::CallError;
 use crate::wire::payload::Payload;
 use ringmill_shm::arena::WriteBuffer;
@@ -111,22 +111,7 @@ impl<T: Plain, Out: Payload> Server<Vec<T>, Out> {
     /// # Errors
     /// As [`loan`](Self::loan).
     pub fn loan_with(&self, len: usize, options: CallOptions) -> Result<Loan<'_, T>, CallError> {
-        let core = &*self.core;
-        let largest = core.segment.shape().largest_payload();
-        let bytes = payload_bytes::<T>(len).filter(|&bytes| bytes as u64 <= largest);
-        let Some(bytes) = bytes else {
-            let bytes = (len as u64).saturating_mul(size_of::<T>() as u64);
-            return Err(CallError::PayloadTooLarge { bytes, largest });
-        };
-        let (id, clock) = core.acquire(options)?;
-        let mut filled = Filled::begin(core, id);
-        let filling = filled.filling();
-        let mut buffer = match bytes {
-            n if n <= INLINE_BYTES => filling.inline_buffer(),
-            n => filling.block_buffer(n as u64).map_err(crate::wire::EncodeError::from)?,
-        };
-        let start = NonNull::from(buffer.as_bytes_mut()).cast();
-        Ok(Loan { filled, start, len, clock, numbers: PhantomData })
+        Loan::lend(&self.core, len, options)
     }
 
     /// Sends a loan and waits for the outcome, as [`call`](Server::call) does.
@@ -143,21 +128,50 @@ impl<T: Plain, Out: Payload> Server<Vec<T>, Out> {
     /// See [`CallError`]; [`CallError::ForeignLoan`] if it was lent by another server.
     pub fn call_loan_with<'s>(
         &'s self,
-        mut loan: Loan<'s, T>,
+        loan: Loan<'s, T>,
         options: CallOptions,
     ) -> Result<Reply<'s, Out>, CallError> {
-        if !loan.filled.is_of(&self.core) {
+        loan.send(&self.core, options)
+    }
+}
+
+impl<'s, T: Plain> Loan<'s, T> {
+    pub(super) fn lend(core: &'s Core, len: usize, options: CallOptions) -> Result<Self, CallError> {
+        let largest = core.segment.shape().largest_payload();
+        let bytes = payload_bytes::<T>(len).filter(|&bytes| bytes as u64 <= largest);
+        let Some(bytes) = bytes else {
+            let bytes = (len as u64).saturating_mul(size_of::<T>() as u64);
+            return Err(CallError::PayloadTooLarge { bytes, largest });
+        };
+        let (id, clock) = core.acquire(options)?;
+        let mut filled = Filled::begin(core, id);
+        let filling = filled.filling();
+        let mut buffer = match bytes {
+            n if n <= INLINE_BYTES => filling.inline_buffer(),
+            n => filling.block_buffer(n as u64).map_err(crate::wire::EncodeError::from)?,
+        };
+        let start = NonNull::from(buffer.as_bytes_mut()).cast();
+        Ok(Self { filled, start, len, clock, numbers: PhantomData })
+    }
+
+    /// Sends it to a core, which must be that of its lender.
+    pub(super) fn send<Out: Payload>(
+        mut self,
+        core: &'s Core,
+        options: CallOptions,
+    ) -> Result<Reply<'s, Out>, CallError> {
+        if !self.filled.is_of(core) {
             return Err(CallError::ForeignLoan);
         }
-        self.core.own()?;
-        loan.write_root();
+        core.own()?;
+        self.write_root();
         if options.deadline.is_some() {
             let begun = Instant::now();
             options.not_past(begun)?;
-            let pending = Pending::send(&self.core, loan.filled, begun, waited(loan.clock), options);
-            return pending?.wait();
+            let sent = Sent::send(core, self.filled, begun, waited(self.clock), options)?;
+            return Pending::new(Hold::lent(core), sent).wait();
         }
-        self.core.finish_call(loan.filled, loan.clock, options)
+        core.finish_call(self.filled, self.clock, options)
     }
 }
 

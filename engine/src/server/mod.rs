@@ -15,39 +15,51 @@
 
 mod builder;
 pub(crate) mod debug;
+mod handle;
 pub(crate) mod loan;
 mod signals;
 pub(crate) mod stats;
 
 pub use crate::plan::DEFAULT_MAX_PAYLOAD;
 pub use builder::ServerBuilder;
+pub use handle::Handle;
 
 use crate::client::pending::{CallFuture, Pending};
 use crate::client::reply::Reply;
 use crate::client::stream::{AsyncStream, Inputs, Prepared, Stream, StreamOptions};
-use crate::client::{CallOptions, Core, waited};
+use crate::client::{CallOptions, Core, Hold, Keeper};
 use crate::error::{BoxError, CallError, DrainError};
-use crate::wire::payload::Payload;
+use crate::wire::payload::{AsInput, Payload};
 use debug::DebugInfo;
 use stats::ServerStats;
 use std::marker::PhantomData;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// The default capacity.
 pub const DEFAULT_CAPACITY: usize = 256;
 
 /// A running server: takes `In`, gives `Out`. Any number of threads may call it at once.
 ///
-/// Dropping it shuts it down, as [`shutdown`](Self::shutdown) does.
+/// Dropping it shuts it down, as [`shutdown`](Self::shutdown) does. What it gives borrows it; a
+/// [`handle`](Self::handle) calls it from where it cannot be borrowed.
 ///
 /// It belongs to the process that started it. In a process forked from that one every call fails at once with
 /// [`CallError::Forked`]; functions without a result do nothing there, and dropping the server, or a reply, a loan, a
 /// stream or a future of it, frees memory only.
 pub struct Server<In, Out> {
-    pub(crate) core: Arc<Core>,
+    core: Arc<Core>,
+    keeper: Arc<Keeper>,
     types: PhantomData<fn(&In) -> Out>,
+}
+
+impl<In, Out> Server<In, Out> {
+    /// The server of a core that has started.
+    fn new(core: Arc<Core>) -> Self {
+        let keeper = Keeper::new(Arc::clone(&core));
+        Self { core, keeper, types: PhantomData }
+    }
 }
 
 impl<In, Out> std::fmt::Debug for Server<In, Out> {
@@ -73,7 +85,7 @@ impl<In: Payload, Out: Payload> Server<In, Out> {
     /// See [`CallError`].
     #[inline]
     pub fn call(&self, input: &In) -> Result<Reply<'_, Out>, CallError> {
-        self.call_with(input, CallOptions::default())
+        self.call_ref_with(input, CallOptions::default())
     }
 
     /// [`call`](Self::call) with options.
@@ -82,17 +94,45 @@ impl<In: Payload, Out: Payload> Server<In, Out> {
     /// See [`CallError`].
     #[inline]
     pub fn call_with(&self, input: &In, options: CallOptions) -> Result<Reply<'_, Out>, CallError> {
-        let core = &*self.core;
-        if options.deadline.is_some() {
-            return core.call_by_deadline(input, options);
-        }
-        core.expect_push();
-        let (id, clock) = core.acquire(options)?;
-        let filled = core.fill(id, input)?;
-        core.finish_call(filled, clock, options)
+        self.call_ref_with(input, options)
     }
 
-    /// Sends one input, and returns a handle to its outcome at once.
+    /// [`call`](Self::call) with what borrows as the input: a `&str` where the input is a `String`, a `&[T]` where it
+    /// is a `Vec<T>`. See [`AsInput`].
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), ringmill::BoxError> {
+    /// # use ringmill::{PassThrough, Server, ThreadServlet};
+    /// let texts = Server::builder("texts").start(ThreadServlet::<PassThrough<String>>::new(()))?;
+    /// assert_eq!(texts.call_ref("not copied into a String")?.len(), 24);
+    /// let numbers = Server::builder("numbers").start(ThreadServlet::<PassThrough<Vec<f32>>>::new(()))?;
+    /// let some = vec![0.5; 1000];
+    /// assert_eq!(numbers.call_ref(&some[10..20])?.len(), 10);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    #[inline]
+    pub fn call_ref(&self, input: impl AsInput<In>) -> Result<Reply<'_, Out>, CallError> {
+        self.call_ref_with(input, CallOptions::default())
+    }
+
+    /// [`call_ref`](Self::call_ref) with options.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    #[inline]
+    pub fn call_ref_with(
+        &self,
+        input: impl AsInput<In>,
+        options: CallOptions,
+    ) -> Result<Reply<'_, Out>, CallError> {
+        self.core.call(input, options)
+    }
+
+    /// Sends one input and does not wait: returns at once what stands for the outcome.
     ///
     /// ```no_run
     /// # fn main() -> Result<(), ringmill::BoxError> {
@@ -121,10 +161,27 @@ impl<In: Payload, Out: Payload> Server<In, Out> {
     /// # Errors
     /// See [`CallError`].
     pub fn submit_with(&self, input: &In, options: CallOptions) -> Result<Pending<'_, Out>, CallError> {
-        let begun = Instant::now();
-        let core = &*self.core;
-        let (id, clock) = core.acquire(options.not_past(begun)?)?;
-        Pending::send(core, core.fill(id, input)?, begun, waited(clock), options)
+        self.submit_ref_with(input, options)
+    }
+
+    /// [`submit`](Self::submit) with what borrows as the input, as for [`call_ref`](Self::call_ref).
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub fn submit_ref(&self, input: impl AsInput<In>) -> Result<Pending<'_, Out>, CallError> {
+        self.submit_ref_with(input, CallOptions::default())
+    }
+
+    /// [`submit_with`](Self::submit_with) with what borrows as the input.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub fn submit_ref_with(
+        &self,
+        input: impl AsInput<In>,
+        options: CallOptions,
+    ) -> Result<Pending<'_, Out>, CallError> {
+        Hold::lent(&self.core).submit(input, options)
     }
 
     /// [`call`](Self::call) as a future, for any executor. It sends the input when it is first polled.
@@ -146,7 +203,7 @@ impl<In: Payload, Out: Payload> Server<In, Out> {
     /// [`call_async`](Self::call_async) with options; the timeout runs from the first poll. With
     /// [`WhenFull::Wait`](crate::WhenFull::Wait) the future waits for a permit, in the order in which futures come.
     pub fn call_async_with<'a>(&'a self, input: &'a In, options: CallOptions) -> CallFuture<'a, In, Out> {
-        CallFuture::new(&self.core, input, options)
+        CallFuture::new(Hold::lent(&self.core), input, options)
     }
 
     /// Sends many inputs and returns their outcomes in the same order, one for each; keeps the pipeline as full as the
@@ -186,7 +243,7 @@ impl<In: Payload, Out: Payload> Server<In, Out> {
     where
         I: IntoIterator<Item = In>,
     {
-        Stream::new(&self.core, Inputs(inputs.into_iter().fuse()), options)
+        Stream::new(Hold::lent(&self.core), Inputs(inputs.into_iter().fuse()), options)
     }
 
     /// [`stream`](Self::stream) of items from which `prepare` makes inputs. It is called on each item before that is
@@ -233,13 +290,15 @@ impl<In: Payload, Out: Payload> Server<In, Out> {
         E: Into<BoxError>,
     {
         let source = Prepared { items: items.into_iter().fuse(), prepare, input: PhantomData };
-        Stream::new(&self.core, source, options)
+        Stream::new(Hold::lent(&self.core), source, options)
     }
 
     /// [`stream`](Self::stream) for async tasks: takes an asynchronous stream of inputs, and returns one of their
     /// outcomes in the same order, under any executor. It always waits for permits.
     ///
     /// An iterator becomes a stream by any of the usual adapters, such as `futures_util::stream::iter`.
+    /// [`with_inputs`](AsyncStream::with_inputs) returns each input with its outcome, [`unordered`](AsyncStream::unordered)
+    /// returns outcomes as they come.
     ///
     /// ```no_run
     /// # use ringmill::{BoxError, PassThrough, Server, ThreadServlet};
@@ -266,7 +325,7 @@ impl<In: Payload, Out: Payload> Server<In, Out> {
     where
         S: futures_core::Stream<Item = In>,
     {
-        AsyncStream::new(&self.core, inputs, options)
+        AsyncStream::new(Hold::lent(&self.core), inputs, options)
     }
 }
 
@@ -287,10 +346,7 @@ impl<In, Out> Server<In, Out> {
     /// still busy, and replies that have not been dropped. 0 in a forked child.
     #[must_use]
     pub fn backlog(&self) -> usize {
-        if !self.core.birth.is_here() {
-            return 0;
-        }
-        self.core.free_ids.in_use(&self.core.segment) as usize
+        self.core.backlog()
     }
 
     /// Warnings about options that are allowed but hardly meant, such as a capacity below a batch size.
@@ -338,7 +394,8 @@ impl<In, Out> Server<In, Out> {
 
     /// Shuts down: refuses new calls, waits until requests in progress end, has the workers leave in order. Workers
     /// that take longer than the shut-down timeout are killed, and their requests are answered with an error. The
-    /// segment's files are gone afterwards. A second call does nothing.
+    /// segment's files are gone afterwards. A second call does nothing. Calls of its [handles](Self::handle) end with
+    /// [`CallError::ShuttingDown`] from then on.
     pub fn shutdown(&self) {
         self.core.shut_down();
     }
@@ -347,10 +404,5 @@ impl<In, Out> Server<In, Out> {
 impl<In, Out> Drop for Server<In, Out> {
     fn drop(&mut self) {
         self.core.shut_down();
-        if let Some(reactor) = self.core.reactor.get()
-            && self.core.birth.is_here()
-        {
-            reactor.end(&self.core.segment);
-        }
     }
 }

@@ -26,7 +26,7 @@ use std::marker::PhantomData;
 /// # fn main() -> Result<(), BoxError> {
 /// let both = Ensemble::of((ThreadServlet::<Length>::new(()), ThreadServlet::<Words>::new(())));
 /// let server = Server::builder("both").start(both)?;
-/// let reply = server.call(&"two words".to_string())?;
+/// let reply = server.call_ref("two words")?;
 /// assert_eq!((reply.0.to_native(), reply.1.to_native()), (9, 2));
 /// # Ok(())
 /// # }

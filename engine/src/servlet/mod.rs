@@ -67,7 +67,7 @@ pub trait Servlet: sealed::Sealed + Sized + 'static {
     /// # fn main() -> Result<(), BoxError> {
     /// let stages = ThreadServlet::<Parse>::new(()).then(ThreadServlet::<Square>::new(()));
     /// let server = Server::builder("squares").start(stages)?;
-    /// assert_eq!(*server.call(&"four".to_string())?, 16);
+    /// assert_eq!(*server.call_ref("four")?, 16);
     /// # Ok(())
     /// # }
     /// ```

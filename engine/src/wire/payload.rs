@@ -34,9 +34,11 @@ use rkyv::primitive::{ArchivedU64, ArchivedUsize, FixedUsize};
 use rkyv::rancor::{Failure as Wrong, Source, Strategy};
 use rkyv::rend::u64_le;
 use rkyv::ser::{Positional, Serializer, Writer};
+use rkyv::string::{ArchivedString, StringResolver};
 use rkyv::util::AlignedVec;
 use rkyv::validation::Validator;
 use rkyv::validation::archive::ArchiveValidator;
+use rkyv::vec::{ArchivedVec, VecResolver};
 use rkyv::{Archive, Archived, Deserialize, Place, Portable, Serialize};
 use std::io;
 use std::num::NonZeroUsize;
@@ -121,6 +123,110 @@ impl<T> Payload for T where
 /// Has the compiler say what [`Payload`] asks for: about an associated type it names only what it misses of rkyv.
 pub const fn travels<T: Payload>() {}
 
+/// What a caller may pass as an input of type `In`: the input, a reference to it, or what borrows as it and has the same
+/// bytes as a payload: a `&str` for a `String`, a `&[T]` or `&[T; N]` for a `Vec<T>`. It is serialised straight into the
+/// segment; no `String` or `Vec` is made of it. For [`call_ref`](crate::Server::call_ref) and the like; sealed.
+#[diagnostic::on_unimplemented(
+    message = "this server does not take `{Self}`: its input is `{In}`",
+    label = "neither `{In}` nor a reference to it",
+    note = "pass the input or a reference to it; for a `String` also a `&str`, for a `Vec<T>` also a `&[T]`"
+)]
+pub trait AsInput<In: Payload>: sealed::Sealed<In> {
+    #[doc(hidden)]
+    type Resolver;
+
+    #[doc(hidden)]
+    fn serialize_input(&self, encoder: &mut Encoder<'_>) -> Result<Self::Resolver, Failure>;
+
+    #[doc(hidden)]
+    fn resolve_input(&self, resolver: Self::Resolver, out: Place<Archived<In>>);
+}
+
+mod sealed {
+    pub trait Sealed<In> {}
+    impl<In> Sealed<In> for In {}
+    impl<In> Sealed<In> for &In {}
+    impl Sealed<String> for &str {}
+    impl<T> Sealed<Vec<T>> for &[T] {}
+    impl<T, const N: usize> Sealed<Vec<T>> for &[T; N] {}
+}
+
+impl<In: Payload> AsInput<In> for In {
+    type Resolver = In::Resolver;
+
+    #[inline(always)]
+    fn serialize_input(&self, encoder: &mut Encoder<'_>) -> Result<In::Resolver, Failure> {
+        self.serialize(encoder)
+    }
+
+    #[inline(always)]
+    fn resolve_input(&self, resolver: In::Resolver, out: Place<Archived<In>>) {
+        self.resolve(resolver, out);
+    }
+}
+
+impl<In: Payload> AsInput<In> for &In {
+    type Resolver = In::Resolver;
+
+    #[inline(always)]
+    fn serialize_input(&self, encoder: &mut Encoder<'_>) -> Result<In::Resolver, Failure> {
+        (**self).serialize(encoder)
+    }
+
+    #[inline(always)]
+    fn resolve_input(&self, resolver: In::Resolver, out: Place<Archived<In>>) {
+        (**self).resolve(resolver, out);
+    }
+}
+
+impl AsInput<String> for &str {
+    type Resolver = StringResolver;
+
+    #[inline]
+    fn serialize_input(&self, encoder: &mut Encoder<'_>) -> Result<StringResolver, Failure> {
+        ArchivedString::serialize_from_str(self, encoder)
+    }
+
+    #[inline]
+    fn resolve_input(&self, resolver: StringResolver, out: Place<ArchivedString>) {
+        ArchivedString::resolve_from_str(self, resolver, out);
+    }
+}
+
+impl<T: Payload> AsInput<Vec<T>> for &[T]
+where
+    Vec<T>: Payload<Archived = ArchivedVec<Archived<T>>>,
+{
+    type Resolver = VecResolver;
+
+    #[inline]
+    fn serialize_input(&self, encoder: &mut Encoder<'_>) -> Result<VecResolver, Failure> {
+        ArchivedVec::serialize_from_slice(self, encoder)
+    }
+
+    #[inline]
+    fn resolve_input(&self, resolver: VecResolver, out: Place<ArchivedVec<Archived<T>>>) {
+        ArchivedVec::resolve_from_slice(self, resolver, out);
+    }
+}
+
+impl<T: Payload, const N: usize> AsInput<Vec<T>> for &[T; N]
+where
+    Vec<T>: Payload<Archived = ArchivedVec<Archived<T>>>,
+{
+    type Resolver = VecResolver;
+
+    #[inline]
+    fn serialize_input(&self, encoder: &mut Encoder<'_>) -> Result<VecResolver, Failure> {
+        self.as_slice().serialize_input(encoder)
+    }
+
+    #[inline]
+    fn resolve_input(&self, resolver: VecResolver, out: Place<ArchivedVec<Archived<T>>>) {
+        self.as_slice().resolve_input(resolver, out);
+    }
+}
+
 /// A buffer in the segment as a serialiser's writer. Bytes that do not fit are counted, not written, so that one pass
 /// tells how large the payload is.
 #[derive(Debug)]
@@ -153,11 +259,15 @@ impl Writer<Failure> for Output<'_> {
 /// Serialises into a buffer of the process `birth`. Returns how many bytes the value takes, which may be more than
 /// there is room for; `None` by `[forked in serialize]`.
 #[inline(always)]
-fn write_to<T: Payload>(value: &T, buffer: WriteBuffer<'_>, birth: Birth) -> Result<Option<usize>, Failure> {
+fn write_to<T: Payload>(
+    value: &impl AsInput<T>,
+    buffer: WriteBuffer<'_>,
+    birth: Birth,
+) -> Result<Option<usize>, Failure> {
     const { assert!(align_of::<Archived<T>>() <= PAYLOAD_ALIGN, "payloads are at most 16-aligned") };
     let mut stack = ScratchStack::new();
     let mut serializer = Serializer::new(Output { buffer, position: 0, birth }, stack.scratch(), ());
-    let resolver = value.serialize(Strategy::<_, Failure>::wrap(&mut serializer))?;
+    let resolver = value.serialize_input(Strategy::<_, Failure>::wrap(&mut serializer))?;
     let Output { mut buffer, position, .. } = serializer.into_writer();
     if !birth.is_here() {
         return Ok(None);
@@ -169,7 +279,7 @@ fn write_to<T: Payload>(value: &T, buffer: WriteBuffer<'_>, birth: Birth) -> Res
     {
         let (gap, bytes) = bytes.split_at_mut(root - position);
         gap.fill(0);
-        write_root(value, resolver, root, bytes);
+        write_root::<T, _>(value, resolver, root, bytes);
         crash_point!("payload.root");
     }
     Ok(Some(end))
@@ -183,16 +293,16 @@ fn write_to<T: Payload>(value: &T, buffer: WriteBuffer<'_>, birth: Birth) -> Res
 /// thread's [root buffer](crate::wire::scratch) and copied: `resolve`, which users may write, gets a [`Place`] that it
 /// could keep, and later make point anywhere while others read the root.
 #[inline(always)]
-fn write_root<T: Payload>(value: &T, resolver: T::Resolver, root: usize, to: &mut [u8]) {
+fn write_root<T: Payload, I: AsInput<T>>(value: &I, resolver: I::Resolver, root: usize, to: &mut [u8]) {
     assert_eq!(to.len(), size_of::<Archived<T>>());
     let to = to.as_mut_ptr();
-    if align_of::<T::Resolver>() < align_of::<usize>() {
+    if align_of::<I::Resolver>() < align_of::<usize>() {
         let archived = to.cast::<Archived<T>>();
         assert!(archived.is_aligned(), "buffers are {PAYLOAD_ALIGN}-aligned");
         // SAFETY: `to` has exactly the bytes of the root, aligned.
         unsafe { archived.write_bytes(0, 1) }; // the padding
         // SAFETY: as above, and all of it is written.
-        value.resolve(resolver, unsafe { Place::new_unchecked(root, archived) });
+        value.resolve_input(resolver, unsafe { Place::new_unchecked(root, archived) });
         return;
     }
     let buffer = RootBuffer::of(size_of::<Archived<T>>());
@@ -201,7 +311,7 @@ fn write_root<T: Payload>(value: &T, resolver: T::Resolver, root: usize, to: &mu
     // SAFETY: `RootBuffer` gives that many bytes, aligned, and nothing refers to them.
     unsafe { archived.write_bytes(0, 1) }; // as above
     // SAFETY: as above.
-    value.resolve(resolver, unsafe { Place::new_unchecked(root, archived) });
+    value.resolve_input(resolver, unsafe { Place::new_unchecked(root, archived) });
     // SAFETY: as above; `to` has as many bytes, elsewhere.
     unsafe { copy_root(archived, to) };
 }
@@ -228,10 +338,10 @@ pub(crate) fn to_bytes<T: Payload>(value: &T) -> Result<Vec<u8>, Failure> {
     // One pass to count, into a buffer of no bytes; one to write.
     let birth = Birth::here();
     let forked = || Failure::new(io::Error::other("this process was forked while the value was serialised"));
-    let bytes = write_to(value, WriteBuffer::over(&mut []), birth)?.ok_or_else(forked)?;
+    let bytes = write_to::<T>(value, WriteBuffer::over(&mut []), birth)?.ok_or_else(forked)?;
     let mut buffer = AlignedVec::<PAYLOAD_ALIGN>::new();
     buffer.resize(bytes, 0);
-    write_to(value, WriteBuffer::over(&mut buffer), birth)?.ok_or_else(forked)?;
+    write_to::<T>(value, WriteBuffer::over(&mut buffer), birth)?.ok_or_else(forked)?;
     Ok(buffer.to_vec())
 }
 
@@ -279,12 +389,16 @@ buffers!(JoinBuffer<'_, '_>);
 /// child that `Serialize` has forked nothing more is written (`[forked in serialize]`): the caller checks afterwards
 /// whose task it is.
 #[inline]
-pub(crate) fn encode<T: Payload>(value: &T, to: &mut impl Buffers, birth: Birth) -> Result<(), EncodeError> {
+pub(crate) fn encode<T: Payload>(
+    value: &impl AsInput<T>,
+    to: &mut impl Buffers,
+    birth: Birth,
+) -> Result<(), EncodeError> {
     let buffer = to.inline_buffer();
     let room = buffer.room();
-    let Some(bytes) = write_to(value, buffer, birth)? else { return Ok(()) };
+    let Some(bytes) = write_to::<T>(value, buffer, birth)? else { return Ok(()) };
     if bytes > room {
-        return encode_in_block(value, to, bytes, birth);
+        return encode_in_block::<T>(value, to, bytes, birth);
     }
     crash_point!("payload.inline");
     to.set_length(bytes);
@@ -293,12 +407,12 @@ pub(crate) fn encode<T: Payload>(value: &T, to: &mut impl Buffers, birth: Birth)
 
 #[cold]
 fn encode_in_block<T: Payload>(
-    value: &T,
+    value: &impl AsInput<T>,
     to: &mut impl Buffers,
     bytes: usize,
     birth: Birth,
 ) -> Result<(), EncodeError> {
-    let Some(written) = write_to(value, to.block_buffer(bytes as u64)?, birth)? else { return Ok(()) };
+    let Some(written) = write_to::<T>(value, to.block_buffer(bytes as u64)?, birth)? else { return Ok(()) };
     if written > bytes {
         return Err(EncodeError::Unsteady { first: bytes as u64, second: written as u64 });
     }
@@ -430,6 +544,31 @@ mod tests {
         let bytes = rkyv::to_bytes::<Failure>(&(0x0102_0304_u32, String::from("seventeen letters"))).unwrap();
         assert_eq!(bytes.len(), 17 + 7 + 8 + 16);
         assert_eq!(bytes[24..28], [4, 3, 2, 1]);
+    }
+
+    fn bytes_of<T: Payload>(input: impl AsInput<T>) -> Vec<u8> {
+        let mut buffer = AlignedVec::<PAYLOAD_ALIGN>::new();
+        buffer.resize(1 << 12, 0xAA);
+        let written = write_to::<T>(&input, WriteBuffer::over(&mut buffer), Birth::here()).unwrap().unwrap();
+        assert!(written <= buffer.len());
+        buffer[..written].to_vec()
+    }
+
+    #[test]
+    fn what_borrows_as_an_input_has_its_bytes() {
+        // Texts of up to 16 bytes lie within the root, longer ones before it.
+        for length in [0, 1, 7, 15, 16, 17, 40, 1000] {
+            let text: String = ('a'..='z').cycle().take(length).collect();
+            assert_eq!(bytes_of::<String>(text.as_str()), bytes_of::<String>(&text));
+            assert_eq!(bytes_of::<String>(text.clone()), to_bytes(&text).unwrap());
+            let numbers: Vec<u16> = (0..length as u16).collect();
+            assert_eq!(bytes_of::<Vec<u16>>(&numbers[..]), to_bytes(&numbers).unwrap());
+            let texts = vec![text; length % 5];
+            assert_eq!(bytes_of::<Vec<String>>(&texts[..]), to_bytes(&texts).unwrap());
+        }
+        let seven = [1_u64, 2, 3, 4, 5, 6, 7];
+        assert_eq!(bytes_of::<Vec<u64>>(&seven), to_bytes(&seven.to_vec()).unwrap());
+        assert_ne!(bytes_of::<[u64; 7]>(&seven), bytes_of::<Vec<u64>>(&seven), "an array is an input too");
     }
 
     #[derive(rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]

@@ -349,14 +349,29 @@ impl Client<'_> {
         let inputs = self.inputs(dice, 30);
         let options = StreamOptions::new().window(4).timeout(ENDLESS);
         let asked = dice.below(60) as usize;
-        let mut told = 0;
+        let is_ordered = dice.below(2) == 0;
+        let (mut told, mut ended) = (0, vec![false; inputs.len()]);
+        let mut judge = |index: usize, outcome| {
+            self.goes_on();
+            told += 1;
+            assert!(!std::mem::replace(&mut ended[index], true), "{index} ended twice");
+            self.sky.judge(&inputs[index], &outcome);
+        };
         pollster::block_on(async {
-            let outcomes = self.sky.server.stream_async_with(stream::iter(inputs.clone()), options);
-            let mut outcomes = outcomes.take(asked).enumerate();
-            while let Some((index, outcome)) = outcomes.next().await {
-                self.goes_on();
-                told += 1;
-                self.sky.judge(&inputs[index], &outcome);
+            let handle = self.sky.server.handle();
+            let outcomes = handle.stream_async_with(stream::iter(inputs.clone()), options);
+            drop(handle);
+            if is_ordered {
+                let mut outcomes = outcomes.take(asked).enumerate();
+                while let Some((index, outcome)) = outcomes.next().await {
+                    judge(index, outcome);
+                }
+            } else {
+                let mut outcomes = outcomes.unordered().take(asked);
+                while let Some(item) = outcomes.next().await {
+                    let (index, outcome) = item.expect("nothing befalls a stream as a whole");
+                    judge(index, outcome);
+                }
             }
         });
         assert_eq!(told, asked.min(inputs.len()), "one outcome an input");

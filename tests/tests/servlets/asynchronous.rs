@@ -555,6 +555,197 @@ fn an_asynchronous_stream_times_out_and_is_refused_by_a_server_that_shuts_down()
 }
 
 #[test]
+fn asynchronous_streams_return_inputs_and_outcomes_as_they_come() {
+    on_both(|host| {
+        let builder = Server::builder(fresh_name("inputs")).capacity(32);
+        let server = Arc::new(host.start::<PassThrough<u64>>(builder, (), Crew::of(3)));
+        let all = |server: Arc<Server<u64, u64>>| async move {
+            for window in [1, 5, 1000] {
+                let stream = || server.stream_async_with(reluctant(500), StreamOptions::new().window(window));
+                let mut inputs = 0..500;
+                let mut in_order = stream().with_inputs();
+                while let Some(item) = in_order.next().await {
+                    let (input, outcome) = item.expect("a stream");
+                    assert_eq!((Some(input), outcome.expect("an answer")), (inputs.next(), input));
+                }
+                assert_eq!(inputs.next(), None);
+                let by_index: Vec<_> = stream().unordered().collect().await;
+                is_a_permutation(by_index.into_iter().map(|item| {
+                    let (index, outcome) = item.expect("a stream");
+                    assert_eq!(outcome.expect("an answer"), index as u64);
+                    index as u64
+                }));
+                let by_input: Vec<_> = stream().with_inputs().unordered().collect().await;
+                is_a_permutation(by_input.into_iter().map(|item| {
+                    let (input, outcome) = item.expect("a stream");
+                    assert_eq!(outcome.expect("an answer"), input);
+                    input
+                }));
+            }
+        };
+        pollster::block_on(all(Arc::clone(&server)));
+        let multi = tokio::runtime::Builder::new_multi_thread().worker_threads(3).build().expect("a runtime");
+        multi.block_on(async {
+            let tasks: Vec<_> = (0..3).map(|_| tokio::spawn(all(Arc::clone(&server)))).collect();
+            for task in tasks {
+                task.await.expect("no panic");
+            }
+        });
+        assert_eq!(server.backlog(), 0);
+    });
+}
+
+/// The numbers below 500, in any order.
+#[track_caller]
+fn is_a_permutation(numbers: impl Iterator<Item = u64>) {
+    let mut numbers: Vec<u64> = numbers.collect();
+    numbers.sort_unstable();
+    assert!(numbers.into_iter().eq(0..500));
+}
+
+#[test]
+fn an_unordered_asynchronous_stream_does_not_wait_for_the_oldest() {
+    on_both(|host| {
+        let gate = Gate::new();
+        let builder = Server::builder(fresh_name("oldest")).capacity(8);
+        let server = host.start::<Probe>(builder, gate.name(), Crew::of(2));
+        let (hand, held) = (ByHand::default(), RefCell::new(None));
+        // The other inputs come when the first is at work.
+        let inputs = (0..100).map(|i| match i {
+            0 => stopper(),
+            _ => {
+                held.borrow_mut().get_or_insert_with(|| gate.arrival());
+                ask(i)
+            }
+        });
+        let mut outcomes = server.stream_async(stream::iter(inputs)).unordered();
+        let mut seen = Vec::new();
+        while seen.len() < 99 {
+            let (index, outcome) = pollster::block_on(outcomes.next()).expect("an item").expect("a stream");
+            assert_eq!(outcome.expect("an answer").value, index as u64);
+            seen.push(index);
+        }
+        assert!(!seen.contains(&0));
+        hand.assert_pending(&mut outcomes.next());
+        drop(held.take());
+        hand.wait_until_woken();
+        let Poll::Ready(Some(Ok((0, Ok(_))))) = hand.poll(&mut outcomes.next()) else { panic!("the first") };
+        assert!(pollster::block_on(outcomes.next()).is_none());
+        assert_eq!(server.backlog(), 0);
+    });
+}
+
+#[test]
+fn an_unordered_asynchronous_stream_ends_its_oldest_input_when_none_comes() {
+    on_both(|host| {
+        let gate = Gate::new();
+        let server = start(host, 4, &gate);
+        let limit = Duration::from_millis(20);
+        let inputs = stream::iter([stopper(), ask(1), ask(2)]);
+        let mut outcomes =
+            server.stream_async_with(inputs, StreamOptions::new().timeout(limit)).with_inputs().unordered();
+        let begun = Instant::now();
+        let (input, outcome) = pollster::block_on(outcomes.next()).expect("an item").expect("a stream");
+        is_late(outcome);
+        assert!(input.stop && begun.elapsed() >= limit);
+        let begun = Instant::now();
+        let (input, outcome) = pollster::block_on(outcomes.next()).expect("an item").expect("a stream");
+        is_late(outcome);
+        assert!(input == ask(1) && begun.elapsed() >= limit, "each wait has the whole time");
+        gate.arrival().release();
+        // The last input is late or done, as its worker is slow or quick; the stream ends in any case.
+        let (input, _) = pollster::block_on(outcomes.next()).expect("an item").expect("a stream");
+        assert_eq!(input, ask(2));
+        assert!(pollster::block_on(outcomes.next()).is_none());
+        drop(outcomes);
+        wait_until_idle(&server);
+    });
+}
+
+#[test]
+fn asynchronous_streams_return_the_inputs_that_were_refused() {
+    on_both(|host| {
+        let builder = Server::builder(fresh_name("refused")).capacity(8).max_payload(1024);
+        let server = host.start::<PassThrough<String>>(builder, (), Crew::of(1));
+        let input = |i: usize| if i % 7 == 3 { "x".repeat(5000) } else { i.to_string() };
+        let inputs = || stream::iter((0..100).map(input));
+        let is_right = |input: &str, outcome: Result<String, CallError>| match outcome {
+            Ok(text) => assert_eq!(text, input),
+            Err(CallError::PayloadTooLarge { .. }) => assert_eq!(input.len(), 5000),
+            Err(error) => panic!("{error}"),
+        };
+        let in_order: Vec<_> = pollster::block_on(server.stream_async(inputs()).with_inputs().collect());
+        assert_eq!(in_order.len(), 100);
+        for (index, item) in in_order.into_iter().enumerate() {
+            let (text, outcome) = item.expect("a stream");
+            assert_eq!(text, input(index));
+            is_right(&text, outcome);
+        }
+        let by_index: Vec<_> = pollster::block_on(server.stream_async(inputs()).unordered().collect());
+        let mut indices: Vec<usize> = by_index
+            .into_iter()
+            .map(|item| {
+                let (index, outcome) = item.expect("a stream");
+                is_right(&input(index), outcome);
+                index
+            })
+            .collect();
+        indices.sort_unstable();
+        assert!(indices.into_iter().eq(0..100));
+
+        let mut in_order = server.stream_async(inputs()).with_inputs();
+        let mut any_order = server.stream_async(inputs()).with_inputs().unordered();
+        server.shutdown();
+        for index in 0..100 {
+            let (text, outcome) = pollster::block_on(in_order.next()).expect("an item").expect("a stream");
+            assert!(text == input(index) && matches!(outcome, Err(CallError::ShuttingDown)));
+            let (text, outcome) = pollster::block_on(any_order.next()).expect("an item").expect("a stream");
+            assert!(text == input(index) && matches!(outcome, Err(CallError::ShuttingDown)));
+        }
+        assert!(pollster::block_on(in_order.next()).is_none());
+        assert!(pollster::block_on(any_order.next()).is_none());
+    });
+}
+
+#[test]
+fn an_unordered_asynchronous_stream_that_is_dropped_cancels() {
+    on_both(|host| {
+        let gate = Gate::new();
+        let server = start(host, 8, &gate);
+        let inputs = stream::iter(0..).map(|i| if i == 0 { stopper() } else { ask(i) });
+        let mut outcomes = server.stream_async(inputs).unordered();
+        let hand = ByHand::default();
+        hand.assert_pending(&mut outcomes.next());
+        let arrival = gate.arrival();
+        assert_eq!(server.backlog(), 8);
+        drop(outcomes);
+        arrival.release();
+        wait_until_idle(&server);
+        assert_eq!(server.call(&ask(1)).expect("an answer").batch, 2, "only the first was worked on");
+        assert_eq!(Arc::strong_count(&hand.0), 1, "its wakers are gone with it");
+    });
+}
+
+#[test]
+fn an_unordered_asynchronous_stream_waits_for_the_permits_of_others() {
+    on_both(|host| {
+        let server = start(host, 2, &Gate::new());
+        let others: Vec<_> = (0..2).map(|value| server.call(&ask(value)).expect("a place")).collect();
+        let mut outcomes = server.stream_async(stream::iter((0..50).map(ask))).with_inputs().unordered();
+        let hand = ByHand::default();
+        hand.assert_pending(&mut outcomes.next());
+        drop(others);
+        hand.wait_until_woken();
+        let mut values: Vec<_> = pollster::block_on(
+            outcomes.map(|item| item.expect("a stream").1.expect("an answer").value).collect(),
+        );
+        values.sort_unstable();
+        assert!(values.into_iter().eq(0..50), "no input is lost");
+        assert_eq!(server.backlog(), 0);
+    });
+}
+
+#[test]
 fn a_task_may_drop_its_server() {
     // The last that holds the server may be a task that the reactor's thread wakes, and so ends.
     let server = Server::builder(fresh_name("last")).start(ThreadServlet::<PassThrough<u64>>::new(()));

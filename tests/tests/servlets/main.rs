@@ -4,6 +4,7 @@ mod asynchronous;
 mod batches;
 mod compound;
 mod errors;
+mod handles;
 mod limits;
 mod order;
 mod promises;

@@ -1,7 +1,9 @@
 //! Requests that are sent now and waited for later, deadlines, draining, and a server's debug information.
 
 use ringmill::stats::{RequestInfo, WorkerName};
-use ringmill::{BoxError, CallError, CallOptions, Ensemble, PassThrough, Server, ThreadServlet};
+use ringmill::{
+    BoxError, CallError, CallOptions, Ensemble, PassThrough, ProcessServlet, Server, ThreadServlet,
+};
 use ringmill_tests::gate::{Gate, stop_at};
 use ringmill_tests::host::{Crew, Host, on_both};
 use ringmill_tests::pile::hold;
@@ -10,7 +12,7 @@ use ringmill_tests::{GUARD, fresh_name, wait_until};
 use rkyv::Archived;
 use std::time::{Duration, Instant};
 
-ringmill::init!(Probe);
+ringmill::init!(Probe, Letters);
 
 // The item names the gate that it stops at; none if it is empty.
 ringmill::make_worker!(Stand: String => u64, |gate: &Archived<String>| {
@@ -28,6 +30,11 @@ fn start(host: Host, capacity: usize, gate: &Gate) -> Server<Ask, Seen> {
     let builder = Server::builder(fresh_name("submit")).capacity(capacity);
     host.start::<Probe>(builder, gate.name(), Crew::of(1))
 }
+
+ringmill::make_worker!(Letters: String => u64, |text| text.chars().count() as u64);
+ringmill::make_worker!(Sum: Vec<u32> => u64, |numbers: &Archived<Vec<u32>>| {
+    numbers.iter().map(|number| u64::from(number.to_native())).sum::<u64>()
+});
 
 /// A timeout that these tests never reach.
 fn unhurried() -> CallOptions {
@@ -54,6 +61,29 @@ fn outcomes_can_be_had_in_any_order_and_way() {
         drop(outcome);
         assert_eq!(server.backlog(), 0, "taken handles hold nothing");
     });
+}
+
+#[test]
+fn what_borrows_as_the_input_can_be_sent() {
+    let name = || fresh_name("borrowed");
+    let letters = Server::builder(name()).start(ProcessServlet::<Letters>::new(())).expect("it starts");
+    for text in [
+        "",
+        "short",
+        "longer than what a task has room for in line, which is some ninety bytes, or a few more",
+    ] {
+        assert_eq!(*letters.call_ref(text).expect("an answer"), text.len() as u64);
+        assert_eq!(*letters.call_ref(text.to_string()).expect("an answer"), text.len() as u64);
+        assert_eq!(*letters.submit_ref(text).expect("a place").wait().expect("an answer"), text.len() as u64);
+        let soon = unhurried().deadline(Instant::now() + GUARD);
+        assert_eq!(*letters.call_ref_with(text, soon).expect("an answer"), text.len() as u64);
+    }
+    let sums = Server::builder(name()).start(ThreadServlet::<Sum>::new(())).expect("it starts");
+    let numbers: Vec<u32> = (0..1000).collect();
+    assert_eq!(*sums.call_ref(&numbers).expect("an answer"), 499_500);
+    assert_eq!(*sums.call_ref(&numbers[10..13]).expect("an answer"), 33);
+    assert_eq!(*sums.call_ref(&[1, 2, 3]).expect("an answer"), 6);
+    assert_eq!(*sums.submit_ref_with(&[4], unhurried()).expect("a place").wait().expect("an answer"), 4);
 }
 
 #[test]

@@ -444,6 +444,37 @@ fn a_panic_that_is_caught_shifts_nothing_and_loses_nothing() {
             }
         }
         assert_every_place_is_free(&server);
+
+        // With the inputs, none is dropped by the stream, and so none panics as it is dropped there.
+        let asynchronous = || server.stream_async(stream::iter(inputs()));
+        let mut outcomes = asynchronous().with_inputs();
+        let in_order = all(std::iter::from_fn(|| pollster::block_on(outcomes.next())));
+        let mut outcomes = asynchronous().with_inputs().unordered();
+        let (mut any_order, count) = all(std::iter::from_fn(|| pollster::block_on(outcomes.next())));
+        let number = |item: &Result<(Odd, _), _>| item.as_ref().expect("of an input").0.number;
+        any_order.sort_by_key(number);
+        for (what, (items, count)) in [("in order", in_order), ("in any order", (any_order, count))] {
+            assert_eq!(count, panics - 2, "{what}");
+            assert!(items.iter().map(number).eq(rest()), "{what}");
+            for (input, outcome) in items.into_iter().flatten() {
+                if input.number != PREPARE {
+                    judge(what, input.number, &outcome);
+                }
+            }
+            assert_every_place_is_free(&server);
+        }
+        let mut outcomes = asynchronous().unordered();
+        let (items, count) = all(std::iter::from_fn(|| pollster::block_on(outcomes.next())));
+        assert_eq!(count, panics - 1);
+        let mut items: Vec<_> = items.into_iter().map(|item| item.expect("of an input")).collect();
+        items.sort_by_key(|(index, _)| *index);
+        assert!(items.iter().map(|(index, _)| *index as u64).eq(rest()));
+        for (index, outcome) in items {
+            if index as u64 != PREPARE {
+                judge("by index", index as u64, &outcome);
+            }
+        }
+        assert_every_place_is_free(&server);
     });
 }
 
@@ -505,9 +536,11 @@ fn a_task_whose_endless_stream_is_refused_lets_others_run() {
     runtime.block_on(async move {
         let task = tokio::spawn(async move {
             let mut outcomes = server.stream_async(stream::iter(0..));
+            let mut others = server.stream_async(stream::iter(0..)).unordered();
             let mut refused = 0;
             while !told.load(Ordering::SeqCst) {
                 assert!(matches!(outcomes.next().await, Some(Err(CallError::ShuttingDown))));
+                assert!(matches!(others.next().await, Some(Ok((_, Err(CallError::ShuttingDown))))));
                 refused += 1;
             }
             refused

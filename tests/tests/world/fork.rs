@@ -202,6 +202,9 @@ fn every_use_in_a_child_is_an_error_at_once_and_touches_nothing() {
                 ),
                 told(server.submit(&1).map(|_| ())),
                 told(polled(server.call_async(&1)).map(|_| ())),
+                told(server.handle().call(&1).map(|_| ())),
+                told(server.handle().submit(&1).map(|_| ())),
+                told(polled(server.handle().call_async(1)).map(|_| ())),
                 told(server.stream(0..10).next().expect("an error").map(|_| ())),
                 told(server.stream(0..10).next_reply().expect("an error").map(|_| ())),
                 told(
@@ -345,15 +348,23 @@ fn guards_of_every_state_are_dropped_without_a_trace() {
             assert!(unordered.next().expect("one").is_ok());
             let mut tasks = server.stream_async_with(futures_util::stream::iter(70..), few());
             let _ = tasks.poll_next_unpin(&mut Task::from_waker(Waker::noop()));
+            // What a handle gives, which keeps the server's memory.
+            let handle = server.handle();
+            let own: Pending<'static, u64> = handle.submit(&4).expect("a permit");
+            let own_reply = handle.submit(&5).expect("a permit").wait().expect("an answer");
+            let mut any_order = handle.stream_async_with(futures_util::stream::iter(80..), few()).unordered();
+            let _ = any_order.poll_next_unpin(&mut Task::from_waker(Waker::noop()));
             let mut loan: Loan<'_, f32> = loans.loan(1000).expect("a permit");
             loan.as_mut_slice().fill(0.5);
             let us = std::process::id();
             let (server, loans) = (&server, &loans);
             // The child uses and drops all of its copies, the server last.
             let mut kept = Some((reply, pending, future, stream, unordered, tasks, loan));
+            let mut of_handle = Some((handle, own, own_reply, any_order));
             let child = Child::start(way, || {
                 let (reply, mut pending, mut future, mut stream, mut unordered, mut tasks, mut loan) =
                     kept.take().expect("all");
+                let (handle, mut own, own_reply, mut any_order) = of_handle.take().expect("all");
                 let shown = catch_unwind(AssertUnwindSafe(|| *reply));
                 let filled = catch_unwind(AssertUnwindSafe(|| loan.as_mut_slice().fill(0.0)));
                 let printed = format!("{reply:?}").contains("belongs to process");
@@ -367,14 +378,19 @@ fn guards_of_every_state_are_dropped_without_a_trace() {
                     is_told(unordered.next().expect("one").expect("of an input").1.map(|_| ()), us),
                     is_told(polled(tasks.next()).expect("an error").map(|_| ()), us),
                     is_told(loans.call_loan(loan).map(|_| ()), us),
+                    is_told(handle.call(&1).map(|_| ()), us),
+                    is_told(polled(handle.call_async(1)).map(|_| ()), us),
+                    is_told(own.try_take().expect("an error").map(|_| ()), us),
+                    is_told(own_reply.into_owned().map(|_| ()), us),
+                    is_told(polled(any_order.next()).expect("one").expect("of an input").1.map(|_| ()), us),
                 ];
                 said.push(format!("{} {} {printed} {ready}", shown.is_err(), filled.is_err()));
-                drop((reply, pending, future, stream, unordered, tasks));
+                drop((reply, pending, future, stream, unordered, tasks, handle, own, any_order));
                 said.join(" ")
             });
             assert_eq!(
                 child.said(),
-                "told true told told told told told told true true true true",
+                "told true told told told told told told told told told told told true true true true",
                 "{way:?}"
             );
             let (reply, pending, future, mut stream, mut unordered, mut tasks, loan) =
@@ -389,7 +405,12 @@ fn guards_of_every_state_are_dropped_without_a_trace() {
             let next = pollster::block_on(tasks.next()).expect("one").expect("an answer");
             assert!((71..=72).contains(&next), "{next}: the first may have been there at once");
             assert!(loans.call_loan(loan).expect("an answer").iter().all(|&number| number == 0.5));
-            drop((reply, stream, unordered, tasks));
+            let (handle, own, own_reply, mut any_order) = of_handle.take().expect("the parent's");
+            assert_eq!((*own_reply, *own.wait().expect("an answer")), (6.into(), 5.into()));
+            let (index, outcome) = pollster::block_on(any_order.next()).expect("one").expect("of an input");
+            assert_eq!(outcome.expect("an answer"), 81 + index as u64);
+            assert_eq!(*handle.call(&1).expect("an answer"), 2);
+            drop((reply, stream, unordered, tasks, handle, own_reply, any_order));
             wait_until("all permits are free", || server.backlog() == 0 && loans.backlog() == 0);
             name.assert_consistent();
         }
@@ -611,14 +632,18 @@ enum Streamed {
     Unordered,
     UnorderedWithInputs,
     Asynchronous,
+    AsynchronousWithInputs,
+    AsynchronousUnordered,
 }
 
-const STREAMS: [Streamed; 5] = [
+const STREAMS: [Streamed; 7] = [
     Streamed::Plain,
     Streamed::WithInputs,
     Streamed::Unordered,
     Streamed::UnorderedWithInputs,
     Streamed::Asynchronous,
+    Streamed::AsynchronousWithInputs,
+    Streamed::AsynchronousUnordered,
 ];
 
 /// A number that is sent, and its outcome.
@@ -650,6 +675,16 @@ impl Streamed {
             Self::Asynchronous => {
                 let mut outcomes = server.stream_async_with(futures_util::stream::iter(numbers), few);
                 Box::new((0..).zip(std::iter::from_fn(move || pollster::block_on(outcomes.next()))))
+            }
+            Self::AsynchronousWithInputs => {
+                let outcomes = server.stream_async_with(futures_util::stream::iter(numbers), few);
+                let mut items = outcomes.with_inputs();
+                Box::new(std::iter::from_fn(move || pollster::block_on(items.next())).map(of_input))
+            }
+            Self::AsynchronousUnordered => {
+                let outcomes = server.stream_async_with(futures_util::stream::iter(numbers), few);
+                let mut items = outcomes.unordered();
+                Box::new(std::iter::from_fn(move || pollster::block_on(items.next())).map(of_index))
             }
         }
     }
@@ -850,11 +885,22 @@ fn a_child_forked_within_a_stream_gets_the_error() {
                     Streamed::WithInputs => stream.with_inputs().map(of_input).collect(),
                     Streamed::Unordered => stream.unordered().map(of_index).collect(),
                     Streamed::UnorderedWithInputs => stream.with_inputs().unordered().map(of_input).collect(),
-                    Streamed::Asynchronous => {
-                        // Nothing is prepared there; the source does it.
+                    // Nothing is prepared there; the source does it.
+                    asynchronous => {
                         let inputs = numbers.map(|number| prepare(&number).expect("an input"));
-                        let outcomes = server.stream_async(futures_util::stream::iter(inputs));
-                        (0..).zip(pollster::block_on(outcomes.collect::<Vec<_>>())).collect()
+                        let stream = server.stream_async(futures_util::stream::iter(inputs));
+                        pollster::block_on(async {
+                            match asynchronous {
+                                Streamed::AsynchronousWithInputs => {
+                                    let items = stream.with_inputs().map(of_input);
+                                    items.map(|(input, outcome)| (input.0, outcome)).collect::<Vec<_>>().await
+                                }
+                                Streamed::AsynchronousUnordered => {
+                                    stream.unordered().map(of_index).collect().await
+                                }
+                                _ => (0..).zip(stream.collect::<Vec<_>>().await).collect(),
+                            }
+                        })
                     }
                 };
                 outcomes.sort_by_key(|(number, _)| *number);

@@ -348,9 +348,10 @@ enum Reads {
     WithInputs,
     Unordered,
     Asynchronous,
+    AsynchronousUnordered,
 }
 
-const READS: [Reads; 8] = [
+const READS: [Reads; 9] = [
     Reads::Call,
     Reads::Wait,
     Reads::Future,
@@ -359,6 +360,7 @@ const READS: [Reads; 8] = [
     Reads::WithInputs,
     Reads::Unordered,
     Reads::Asynchronous,
+    Reads::AsynchronousUnordered,
 ];
 
 impl Reads {
@@ -379,6 +381,10 @@ impl Reads {
             Self::Asynchronous => {
                 let mut stream = server.stream_async(futures_util::stream::iter(one()));
                 return pollster::block_on(stream.next()).expect("one").map(|number| number.0);
+            }
+            Self::AsynchronousUnordered => {
+                let mut stream = server.stream_async(futures_util::stream::iter(one())).unordered();
+                return pollster::block_on(stream.next()).expect("one")?.1.map(|number| number.0);
             }
         };
         reply.into_owned().map(|number| number.0)

@@ -41,18 +41,18 @@ mod options;
 mod source;
 mod unordered;
 
-pub use asynchronous::AsyncStream;
+pub use asynchronous::{AsyncStream, AsyncUnordered, AsyncWithInputs};
 pub use options::{DEFAULT_STREAM_TIMEOUT, StreamOptions};
 pub use source::{Inputs, Kept, Prepared, Source};
 pub use unordered::{ByIndex, ByInput, Tags, Unordered};
 
-use crate::client::Core;
 use crate::client::hand::InHand;
 use crate::client::reply::Reply;
+use crate::client::{Core, Hold};
 use crate::error::CallError;
 use crate::policy::patience::Pace;
 use crate::wire::payload::Payload;
-use feeder::{CHUNK, Feeder, Turns, Unpushed, pull};
+use feeder::{CHUNK, Feeder, Progress, Running, Turns, Unpushed, pull};
 use ringmill_shm::arena::Done;
 use std::collections::VecDeque;
 use std::fmt;
@@ -86,16 +86,22 @@ const FAILED: u32 = u32::MAX;
 ///
 /// Dropping it cancels the requests in progress: workers skip inputs that none has begun.
 pub struct Stream<'s, S: Source, Out: Payload> {
-    flow: Flow<'s>,
-    source: S,
-    exhausted: bool,
+    running: Running<'s, Flow>,
+    inlet: Inlet<S>,
     outcome: PhantomData<fn() -> Out>,
 }
 
-/// A stream's requests in progress; dropping it cancels them.
+/// The source of a stream's inputs, and whether it has no more.
 #[derive(Debug)]
-struct Flow<'s> {
-    feeder: Feeder<'s>,
+struct Inlet<S> {
+    source: S,
+    exhausted: bool,
+}
+
+/// A stream's requests in progress, in order.
+#[derive(Debug)]
+struct Flow {
+    feeder: Feeder,
     /// The ids of sent requests, oldest first.
     sent: VecDeque<u32>,
     /// The errors of inputs that could not be sent, oldest first.
@@ -111,8 +117,8 @@ struct Flow<'s> {
     fewest: usize,
 }
 
-impl<'s> Flow<'s> {
-    fn new(core: &'s Core, options: StreamOptions) -> Self {
+impl Flow {
+    fn new(core: &Core, options: StreamOptions) -> Self {
         let feeder = Feeder::new(core, options);
         let (group, fewest) = match core.segment.nodes() {
             [node] => {
@@ -127,55 +133,55 @@ impl<'s> Flow<'s> {
 
     /// The oldest outcome, if it is there.
     #[inline]
-    fn take_if_done(&mut self) -> Option<Done<'s>> {
-        let done = self.feeder.task(*self.sent.front()?)?.outcome()?;
+    fn take_if_done<'c>(&mut self, core: &'c Core) -> Option<Done<'c>> {
+        let done = core.task(*self.sent.front()?)?.outcome()?;
         if self.ready == 0 && self.group > 1 && self.sent.len() > GROUP {
-            self.look_at_group();
+            self.look_at_group(core);
         }
         self.sent.pop_front();
         self.ready = self.ready.saturating_sub(1);
         if AHEAD <= self.ready {
-            self.prefetch(AHEAD);
+            self.prefetch(core, AHEAD);
         }
         Some(done)
     }
 
     /// Called when the oldest outcome is there: if the last of its group is too, so are very likely those between.
     #[inline]
-    fn look_at_group(&mut self) {
-        if self.is_done(GROUP - 1) {
+    fn look_at_group(&mut self, core: &Core) {
+        if self.is_done(core, GROUP - 1) {
             self.ready = GROUP;
-            (1..=AHEAD).for_each(|ahead| self.prefetch(ahead));
+            (1..=AHEAD).for_each(|ahead| self.prefetch(core, ahead));
             // Most results are already waiting, so the window is larger than needed: shrink it, unless either side
             // sleeps.
-            let spins = self.feeder.core.patience.looks() > 0;
-            if self.depth > self.fewest && spins && self.is_done(self.sent.len() / 2) {
+            let spins = core.patience.looks() > 0;
+            if self.depth > self.fewest && spins && self.is_done(core, self.sent.len() / 2) {
                 self.depth = self.fewest;
             }
         }
     }
 
     #[inline]
-    fn is_done(&self, index: usize) -> bool {
-        let task = self.sent.get(index).and_then(|&id| self.feeder.task(id));
+    fn is_done(&self, core: &Core, index: usize) -> bool {
+        let task = self.sent.get(index).and_then(|&id| core.task(id));
         task.is_some_and(|task| task.is_done())
     }
 
     #[inline]
-    fn prefetch(&self, ahead: usize) {
-        if let Some(task) = self.sent.get(ahead).and_then(|&id| self.feeder.task(id)) {
+    fn prefetch(&self, core: &Core, ahead: usize) {
+        if let Some(task) = self.sent.get(ahead).and_then(|&id| core.task(id)) {
             task.prefetch();
         }
     }
 
     #[inline]
-    fn is_first_ready(&self) -> bool {
-        self.ready > 0 || self.sent.front() == Some(&FAILED) || self.is_done(0)
+    fn is_first_ready(&self, core: &Core) -> bool {
+        self.ready > 0 || self.sent.front() == Some(&FAILED) || self.is_done(core, 0)
     }
 
     /// Pushes what is filled.
-    fn push(&mut self) {
-        let pushed = self.feeder.push();
+    fn push(&mut self, core: &Core) {
+        let pushed = self.feeder.push(core);
         self.note_pushed(pushed);
     }
 
@@ -203,14 +209,14 @@ impl<'s> Flow<'s> {
 
     /// Waits for the oldest outcome, whose input was sent, and takes it. `None` if it does not come during the spin,
     /// and `may_sleep` is false.
-    fn await_first(&mut self, may_sleep: bool) -> Option<Result<Done<'s>, CallError>> {
+    fn await_first<'c>(&mut self, core: &'c Core, may_sleep: bool) -> Option<Result<Done<'c>, CallError>> {
         let Self { feeder, sent, group, .. } = self;
-        let (core, timeout) = (feeder.core, feeder.options.timeout);
-        let task = feeder.task(*sent.front()?)?;
+        let timeout = feeder.options.timeout;
+        let task = core.task(*sent.front()?)?;
         // A single request is polled closely.
         let pace = if sent.len() == 1 { Pace::Answer } else { Pace::Many };
         let is_group = *group > 1 && sent.len() > 2 * GROUP;
-        let last = sent.get(GROUP - 1).filter(|_| is_group).and_then(|&id| feeder.task(id));
+        let last = sent.get(GROUP - 1).filter(|_| is_group).and_then(|&id| core.task(id));
         let (mut looks, mut all) = (0, false);
         let look = || match last {
             None => task.outcome(),
@@ -221,7 +227,7 @@ impl<'s> Flow<'s> {
             }
         };
         let outcome = if may_sleep {
-            let note = || feeder.note_begun(sent.iter().rev().copied().filter(|&id| id != FAILED));
+            let note = || feeder.note_begun(core, sent.iter().rev().copied().filter(|&id| id != FAILED));
             core.await_outcome(task, None, timeout, pace, look, note)
         } else {
             Ok(core.spin_for(task, timeout, pace, look)?)
@@ -229,7 +235,7 @@ impl<'s> Flow<'s> {
         self.sent.pop_front();
         self.ready = if all { GROUP - 1 } else { 0 };
         if all {
-            (0..AHEAD).for_each(|ahead| self.prefetch(ahead));
+            (0..AHEAD).for_each(|ahead| self.prefetch(core, ahead));
         }
         Some(outcome)
     }
@@ -241,27 +247,116 @@ impl<'s> Flow<'s> {
     }
 
     /// The error of the oldest input, if it was not sent, or if this is a forked child and the request is the parent's.
-    fn take_failed(&mut self) -> Option<CallError> {
+    fn take_failed(&mut self, core: &Core) -> Option<CallError> {
         let has_failed = *self.sent.front()? == FAILED;
-        if !has_failed && self.feeder.is_ours() {
+        if !has_failed && core.birth.is_here() {
             return None;
         }
         self.sent.pop_front();
         self.ready = 0;
-        if has_failed { self.failed.pop_front() } else { Some(self.feeder.core.forked()) }
+        if has_failed { self.failed.pop_front() } else { Some(core.forked()) }
+    }
+
+    /// The oldest outcome, waiting for it; `None` at the end.
+    #[inline]
+    fn take_first<'c, S: Source>(
+        &mut self,
+        core: &'c Core,
+        inlet: &mut Inlet<S>,
+    ) -> Option<Result<Done<'c>, CallError>> {
+        match self.take_if_done(core) {
+            Some(done) => Some(Ok(done)),
+            None => self.wait_for_first(core, inlet),
+        }
+    }
+
+    #[cold]
+    fn wait_for_first<'c, S: Source>(
+        &mut self,
+        core: &'c Core,
+        inlet: &mut Inlet<S>,
+    ) -> Option<Result<Done<'c>, CallError>> {
+        while self.sent.is_empty() {
+            if inlet.exhausted {
+                return None;
+            }
+            match self.feeder.wait_for_permit(core) {
+                Ok(()) => self.feed(core, inlet),
+                Err(error) => self.refuse_next(inlet, error),
+            }
+        }
+        self.push(core);
+        if let Some(error) = self.take_failed(core) {
+            return Some(Err(error));
+        }
+        if self.depth < self.feeder.window {
+            if let Some(done) = self.await_first(core, false) {
+                return Some(done);
+            }
+            // The outcome takes long: the workers may be able to use more inputs.
+            self.depth = self.feeder.window;
+            self.feed(core, inlet);
+            self.push(core);
+        }
+        // A request that could not be pushed has failed meanwhile, or the source has forked.
+        match self.take_failed(core) {
+            Some(error) => Some(Err(error)),
+            None => self.await_first(core, true),
+        }
+    }
+
+    /// In a forked child: the error of the oldest input without an outcome; `None` at the end.
+    #[cold]
+    fn next_forked<S: Source>(&mut self, core: &Core, inlet: &mut Inlet<S>) -> Option<CallError> {
+        while self.sent.is_empty() {
+            if inlet.exhausted {
+                return None;
+            }
+            self.refuse_next(inlet, core.forked());
+        }
+        self.take_failed(core)
+    }
+
+    /// Makes this error the outcome of the next input, if there is one.
+    fn refuse_next<S: Source>(&mut self, inlet: &mut Inlet<S>, error: CallError) {
+        match inlet.source.next() {
+            Some(item) => {
+                self.fail(error);
+                drop(item);
+            }
+            None => inlet.exhausted = true,
+        }
+    }
+
+    /// Sends inputs while the window has room.
+    #[inline]
+    fn feed<S: Source>(&mut self, core: &Core, inlet: &mut Inlet<S>) {
+        let mut pulled = 0;
+        while self.sent.len() < self.depth && !inlet.exhausted {
+            if pulled >= 2 && self.is_first_ready(core) {
+                break;
+            }
+            // Without a permit, the reason is looked up when nothing is in progress: outcomes come first.
+            let Ok(Some(id)) = self.feeder.permit(core) else { break };
+            if !pull(self, core, &mut inlet.source, id) {
+                inlet.exhausted = true;
+                break;
+            }
+            pulled += 1;
+        }
     }
 }
 
-impl<'s> Turns<'s, ()> for Flow<'s> {
+impl Turns<()> for Flow {
     #[inline]
-    fn feeder(&mut self) -> &mut Feeder<'s> {
+    fn feeder(&mut self) -> &mut Feeder {
         &mut self.feeder
     }
 
     #[inline]
-    fn note(&mut self, (): (), id: u32) {
+    fn note(&mut self, core: &Core, (): (), id: u32) {
         self.sent.push_back(id);
-        let pushed = self.feeder.push_some(self.sent.len());
+        let pushed = self.feeder.push_some(core, self.sent.len());
         self.note_pushed(pushed);
     }
 
@@ -270,29 +365,35 @@ impl<'s> Turns<'s, ()> for Flow<'s> {
     }
 }
 
-impl Drop for Flow<'_> {
-    fn drop(&mut self) {
-        if !self.feeder.is_ours() {
-            return;
-        }
-        let pushed = self.sent.len() - self.failed.len() - self.feeder.unpushed();
-        for id in self.sent.drain(..).filter(|&id| id != FAILED).take(pushed) {
-            if let Some(task) = self.feeder.task(id) {
-                self.feeder.core.cancel(task);
+impl Progress for Flow {
+    fn end(&mut self, core: &Core) {
+        if core.birth.is_here() {
+            let pushed = self.sent.len() - self.failed.len() - self.feeder.unpushed();
+            for id in self.sent.drain(..).filter(|&id| id != FAILED).take(pushed) {
+                if let Some(task) = core.task(id) {
+                    core.cancel(task);
+                }
             }
         }
+        self.feeder.end(core);
     }
 }
 
 impl<S: Source, Out: Payload> fmt::Debug for Stream<'_, S, Out> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Stream").field("in_progress", &self.flow.sent.len()).finish_non_exhaustive()
+        let in_progress = self.running.progress().sent.len();
+        f.debug_struct("Stream").field("in_progress", &in_progress).finish_non_exhaustive()
     }
 }
 
 impl<'s, S: Source, Out: Payload> Stream<'s, S, Out> {
-    pub(crate) fn new(core: &'s Core, source: S, options: StreamOptions) -> Self {
-        Self { flow: Flow::new(core, options), source, exhausted: false, outcome: PhantomData }
+    pub(crate) fn new(core: Hold<'s>, source: S, options: StreamOptions) -> Self {
+        let flow = Flow::new(&core, options);
+        Self {
+            running: Running::new(core, flow),
+            inlet: Inlet { source, exhausted: false },
+            outcome: PhantomData,
+        }
     }
 
     /// Returns each input with its outcome.
@@ -302,8 +403,9 @@ impl<'s, S: Source, Out: Payload> Stream<'s, S, Out> {
     #[must_use]
     pub fn with_inputs(self) -> WithInputs<'s, S, Out> {
         self.assert_new();
-        let source = Kept { source: self.source, items: VecDeque::new() };
-        WithInputs(Stream { flow: self.flow, source, exhausted: false, outcome: PhantomData })
+        let source = Kept { source: self.inlet.source, items: VecDeque::new() };
+        let inlet = Inlet { source, exhausted: false };
+        WithInputs(Stream { running: self.running, inlet, outcome: PhantomData })
     }
 
     /// Returns outcomes as they come, each with the index of its input.
@@ -313,122 +415,41 @@ impl<'s, S: Source, Out: Payload> Stream<'s, S, Out> {
     #[must_use]
     pub fn unordered(self) -> Unordered<'s, S, Out> {
         self.assert_new();
-        Unordered::new(self.flow.feeder.core, self.source, self.flow.feeder.options)
+        let options = self.options();
+        Unordered::new(self.running.core().clone(), self.inlet.source, options)
+    }
+
+    fn options(&self) -> StreamOptions {
+        self.running.progress().feeder.options
     }
 
     fn assert_new(&self) {
-        assert!(self.flow.sent.is_empty() && !self.exhausted, "the stream has begun");
+        let is_new = self.running.progress().sent.is_empty() && !self.inlet.exhausted;
+        assert!(is_new, "the stream has begun");
     }
 
     /// The next outcome, read where it lies. Replies that are kept hold their permits: if they are as many as the
     /// capacity, the stream waits until its timeout.
     #[inline]
     pub fn next_reply(&mut self) -> Option<Result<Reply<'s, Out>, CallError>> {
-        if !self.flow.feeder.is_ours() {
-            return self.next_forked().map(Err);
+        let Self { running, inlet, .. } = self;
+        let (core, flow) = running.parts();
+        if !core.birth.is_here() {
+            return flow.next_forked(core, inlet).map(Err);
         }
-        self.feed();
-        match self.flow.take_if_done() {
-            Some(done) => Some(self.flow.feeder.core.open(done)),
-            None => self.next_reply_later(),
-        }
-    }
-
-    #[cold]
-    fn next_reply_later(&mut self) -> Option<Result<Reply<'s, Out>, CallError>> {
-        match self.wait_for_first()? {
-            Ok(done) => Some(self.flow.feeder.core.open(done)),
-            Err(error) => Some(Err(error)),
-        }
+        flow.feed(core, inlet);
+        let done = flow.take_first(core, inlet)?;
+        Some(done.and_then(|done| core.open(done)).map(|reply: Reply<'_, Out>| reply.held_by(core)))
     }
 
     /// Waits for the next outcome, which is not there yet.
     #[cold]
     fn next_later(&mut self) -> Option<Result<Out, CallError>> {
-        match self.wait_for_first()? {
-            Ok(done) => Some(self.flow.feeder.value(done, !self.exhausted)),
+        let Self { running, inlet, .. } = self;
+        let (core, flow) = running.parts();
+        match flow.wait_for_first(core, inlet)? {
+            Ok(done) => Some(flow.feeder.value(core, done, !inlet.exhausted)),
             Err(error) => Some(Err(error)),
-        }
-    }
-
-    /// Takes the oldest outcome, waiting for it; `None` at the end.
-    #[inline]
-    fn take_first(&mut self) -> Option<Result<Done<'s>, CallError>> {
-        match self.flow.take_if_done() {
-            Some(done) => Some(Ok(done)),
-            None => self.wait_for_first(),
-        }
-    }
-
-    #[cold]
-    fn wait_for_first(&mut self) -> Option<Result<Done<'s>, CallError>> {
-        while self.flow.sent.is_empty() {
-            if self.exhausted {
-                return None;
-            }
-            match self.flow.feeder.wait_for_permit() {
-                Ok(()) => self.feed(),
-                Err(error) => self.refuse_next(error),
-            }
-        }
-        self.flow.push();
-        if let Some(error) = self.flow.take_failed() {
-            return Some(Err(error));
-        }
-        if self.flow.depth < self.flow.feeder.window {
-            if let Some(done) = self.flow.await_first(false) {
-                return Some(done);
-            }
-            // The outcome takes long: the workers may be able to use more inputs.
-            self.flow.depth = self.flow.feeder.window;
-            self.feed();
-            self.flow.push();
-        }
-        // A request that could not be pushed has failed meanwhile, or the source has forked.
-        match self.flow.take_failed() {
-            Some(error) => Some(Err(error)),
-            None => self.flow.await_first(true),
-        }
-    }
-
-    /// In a forked child: the error of the oldest input without an outcome; `None` at the end.
-    #[cold]
-    fn next_forked(&mut self) -> Option<CallError> {
-        while self.flow.sent.is_empty() {
-            if self.exhausted {
-                return None;
-            }
-            self.refuse_next(self.flow.feeder.core.forked());
-        }
-        self.flow.take_failed()
-    }
-
-    /// Makes this error the outcome of the next input, if there is one.
-    fn refuse_next(&mut self, error: CallError) {
-        match self.source.next() {
-            Some(item) => {
-                self.flow.fail(error);
-                drop(item);
-            }
-            None => self.exhausted = true,
-        }
-    }
-
-    /// Sends inputs while the window has room.
-    #[inline]
-    fn feed(&mut self) {
-        let mut pulled = 0;
-        while self.flow.sent.len() < self.flow.depth && !self.exhausted {
-            if pulled >= 2 && self.flow.is_first_ready() {
-                break;
-            }
-            // Without a permit, the reason is looked up when nothing is in progress: outcomes come first.
-            let Ok(Some(id)) = self.flow.feeder.permit() else { break };
-            if !pull(&mut self.flow, &mut self.source, id) {
-                self.exhausted = true;
-                break;
-            }
-            pulled += 1;
         }
     }
 }
@@ -440,12 +461,14 @@ impl<S: Source, Out: Payload> Iterator for Stream<'_, S, Out> {
     // pieces what it has just written waits until all its stores have their lines.
     #[inline]
     fn next(&mut self) -> Option<Self::Item> {
-        if !self.flow.feeder.is_ours() {
-            return self.next_forked().map(Err);
+        let Self { running, inlet, .. } = self;
+        let (core, flow) = running.parts();
+        if !core.birth.is_here() {
+            return flow.next_forked(core, inlet).map(Err);
         }
-        self.feed();
-        match self.flow.take_if_done() {
-            Some(done) => Some(self.flow.feeder.value(done, !self.exhausted)),
+        flow.feed(core, inlet);
+        match flow.take_if_done(core) {
+            Some(done) => Some(flow.feeder.value(core, done, !inlet.exhausted)),
             None => self.next_later(),
         }
     }
@@ -473,13 +496,8 @@ impl<'s, S: Source, Out: Payload> WithInputs<'s, S, Out> {
     #[must_use]
     pub fn unordered(self) -> Unordered<'s, S, Out, ByInput> {
         self.0.assert_new();
-        Unordered::new(self.0.flow.feeder.core, self.0.source.source, self.0.flow.feeder.options)
-    }
-
-    /// The oldest input, whose outcome has been taken.
-    #[inline]
-    fn first_item(&mut self) -> S::Item {
-        self.0.source.items.pop_front().expect("one item for each outcome, in order")
+        let options = self.0.options();
+        Unordered::new(self.0.running.core().clone(), self.0.inlet.source.source, options)
     }
 }
 
@@ -487,16 +505,18 @@ impl<S: Source, Out: Payload> Iterator for WithInputs<'_, S, Out> {
     type Item = Result<(S::Item, Result<Out, CallError>), CallError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if !self.0.flow.feeder.is_ours() {
-            let error = self.0.next_forked()?;
-            return Some(Ok((self.first_item(), Err(error))));
+        let Stream { running, inlet, .. } = &mut self.0;
+        let (core, flow) = running.parts();
+        if !core.birth.is_here() {
+            let error = flow.next_forked(core, inlet)?;
+            return Some(Ok((inlet.source.first(), Err(error))));
         }
-        self.0.feed();
-        let outcome = self.0.take_first()?;
+        flow.feed(core, inlet);
+        let outcome = flow.take_first(core, inlet)?;
         // Before the outcome is read: if its own code panics, the next outcome still meets the next input.
-        let item = self.first_item();
-        let more = !self.0.exhausted;
-        Some(Ok((item, outcome.and_then(|done| self.0.flow.feeder.value(done, more)))))
+        let item = inlet.source.first();
+        let more = !inlet.exhausted;
+        Some(Ok((item, outcome.and_then(|done| flow.feeder.value(core, done, more)))))
     }
 }
 

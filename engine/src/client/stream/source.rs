@@ -70,6 +70,52 @@ impl<In: Payload> Source for Given<In> {
     }
 }
 
+/// Where an asynchronous stream puts the inputs that it has polled.
+pub(super) trait Intake<In: Payload>: Source<In = In> {
+    /// What is kept of an input until its outcome is returned.
+    type Kept;
+
+    /// Takes an input, for the next pull.
+    fn give(&mut self, input: In);
+
+    /// Takes an input that is not sent; returns it if it is not kept.
+    fn refuse(&mut self, input: In) -> Option<In>;
+
+    /// What is kept of the oldest input, whose outcome has been taken.
+    fn first(&mut self) -> Self::Kept;
+}
+
+impl<In: Payload> Intake<In> for Given<In> {
+    type Kept = ();
+
+    fn give(&mut self, input: In) {
+        self.0 = Some(input);
+    }
+
+    fn refuse(&mut self, input: In) -> Option<In> {
+        Some(input)
+    }
+
+    fn first(&mut self) {}
+}
+
+impl<In: Payload> Intake<In> for Kept<Given<In>> {
+    type Kept = In;
+
+    fn give(&mut self, input: In) {
+        self.source.give(input);
+    }
+
+    fn refuse(&mut self, input: In) -> Option<In> {
+        self.items.push_back(input);
+        None
+    }
+
+    fn first(&mut self) -> In {
+        Kept::first(self)
+    }
+}
+
 /// An iterator of any items, and the function that makes inputs from them.
 pub struct Prepared<I: Iterator, F, In> {
     pub(crate) items: Fuse<I>,
@@ -110,6 +156,14 @@ where
 pub struct Kept<S: Source> {
     pub(crate) source: S,
     pub(crate) items: VecDeque<S::Item>,
+}
+
+impl<S: Source> Kept<S> {
+    /// The oldest item, whose outcome has been taken.
+    #[inline]
+    pub(super) fn first(&mut self) -> S::Item {
+        self.items.pop_front().expect("one item for each outcome, in order")
+    }
 }
 
 /// Its `next` keeps the item before `prepare` sees it, so that the item stays even if `prepare` panics.

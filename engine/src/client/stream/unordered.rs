@@ -1,19 +1,21 @@
 //! Streams whose outcomes come as they are ready, each with the index of its input, or with the input itself.
 //!
-//! The stream keeps its requests in progress by id, and in order of age. The thread that asks for the next outcome
-//! looks at a few of them: the oldest, and some of the others in turn. If none of those is done it leaves a waker with
-//! the [`reactor`](crate::client::reactor) for each request and sleeps; a request that is done then reports itself. So
-//! the cost of an outcome does not depend on how many others are in progress.
+//! The stream keeps its requests in progress by id, and in order of age. The thread or task that asks for the next
+//! outcome looks at a few of them: the oldest, and some of the others in turn. If none of those is done it leaves a waker
+//! with the [`reactor`](crate::client::reactor) for each request and sleeps; a request that is done then reports itself.
+//! So the cost of an outcome does not depend on how many others are in progress.
 //!
 //! Each input has an outcome, also after a panic: see `[turns]` of [`stream`](crate::client::stream).
 
-use super::feeder::{Feeder, Turns, Unpushed, pull_and_keep};
+use super::Inlet;
+use super::feeder::{Feeder, Progress, Running, Turns, Unpushed, pull_and_keep};
 use super::options::StreamOptions;
 use super::source::Source;
 use crate::client::hand::InHand;
-use crate::client::watch::Watched;
-use crate::client::{Core, FIRST_SLEEP, SLEEP_LIMIT};
+use crate::client::watch::{Limit, Reactor, Watched};
+use crate::client::{Core, FIRST_SLEEP, Hold, SLEEP_LIMIT};
 use crate::error::CallError;
+use crate::panics::let_go;
 use crate::policy::patience::Pace;
 use crate::wire::payload::Payload;
 use ringmill_shm::arena::{Done, Task};
@@ -26,17 +28,17 @@ use std::task::{Wake, Waker};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
-/// How many of the oldest requests a thread looks at, and how many of the others.
-const LOOK: usize = 32;
+/// How many of the oldest requests the stream looks at, and how many of the others.
+pub(super) const LOOK: usize = 32;
 
-/// What comes with each outcome of an unordered stream.
-pub trait Tags<S: Source> {
+/// What comes with each outcome of an unordered stream of such items.
+pub trait Tags<Item> {
     /// The type of the tag.
     type Tag;
 
     /// The tag of the item with this index, and the item if the tag does not contain it.
     #[doc(hidden)]
-    fn tag(index: usize, item: S::Item) -> (Self::Tag, Option<S::Item>);
+    fn tag(index: usize, item: Item) -> (Self::Tag, Option<Item>);
 }
 
 /// Outcomes come with the index of their input.
@@ -47,18 +49,18 @@ pub struct ByIndex;
 #[derive(Debug, Clone, Copy)]
 pub struct ByInput;
 
-impl<S: Source> Tags<S> for ByIndex {
+impl<Item> Tags<Item> for ByIndex {
     type Tag = usize;
 
-    fn tag(index: usize, item: S::Item) -> (usize, Option<S::Item>) {
+    fn tag(index: usize, item: Item) -> (usize, Option<Item>) {
         (index, Some(item))
     }
 }
 
-impl<S: Source> Tags<S> for ByInput {
-    type Tag = S::Item;
+impl<Item> Tags<Item> for ByInput {
+    type Tag = Item;
 
-    fn tag(_index: usize, item: S::Item) -> (S::Item, Option<S::Item>) {
+    fn tag(_index: usize, item: Item) -> (Item, Option<Item>) {
         (item, None)
     }
 }
@@ -71,35 +73,35 @@ impl<S: Source> Tags<S> for ByInput {
 /// outcome; when it is over, the oldest input ends with [`CallError::Timeout`].
 ///
 /// Dropping it cancels the requests in progress: workers skip inputs that none has begun.
-pub struct Unordered<'s, S: Source, Out: Payload, T: Tags<S> = ByIndex> {
-    sent: Sent<'s, S, T>,
-    source: S,
-    exhausted: bool,
-    inbox: Arc<Inbox>,
+pub struct Unordered<'s, S: Source, Out: Payload, T: Tags<S::Item> = ByIndex> {
+    running: Running<'s, AnyOrder<S::Item, T>>,
+    inlet: Inlet<S>,
     outcome: PhantomData<fn() -> Out>,
 }
 
-/// The requests in progress; dropping it cancels them.
-struct Sent<'s, S: Source, T: Tags<S>> {
-    feeder: Feeder<'s>,
+/// The requests in progress of a stream that has no order.
+pub(super) struct AnyOrder<Item, T: Tags<Item>> {
+    pub(super) feeder: Feeder,
     /// By request id.
     items: Vec<Option<InProgress<T::Tag>>>,
     /// Request ids with their inputs' numbers, oldest first. A request that has ended is not in `items` any more, or
     /// has another number there.
     order: VecDeque<(u32, u64)>,
-    in_progress: usize,
-    /// Up to where the thread has looked at the others.
+    pub(super) in_progress: usize,
+    /// Up to where the stream has looked at the others.
     looked: usize,
     /// Requests that the reactor does not watch yet.
     unwatched: Vec<(u32, u64)>,
     /// Requests that the reactor has reported.
     told: Vec<u32>,
+    inbox: Arc<Inbox>,
     /// By request id, as far as they were needed: they are reused.
     wakers: Vec<Option<Waker>>,
     /// Inputs that were not sent, or whose time is over, with their errors.
-    failed: VecDeque<(T::Tag, CallError)>,
+    pub(super) failed: VecDeque<(T::Tag, CallError)>,
     pulled: usize,
     number: u64,
+    item: PhantomData<fn(Item)>,
 }
 
 struct InProgress<Tag> {
@@ -109,15 +111,24 @@ struct InProgress<Tag> {
     tag: Tag,
 }
 
-/// The requests that the reactor reports, and the thread that it unparks.
-#[derive(Debug)]
-struct Inbox(Mutex<(Vec<u32>, Thread)>);
+/// The requests that the reactor reports, and who waits for them.
+#[derive(Debug, Default)]
+struct Inbox(Mutex<(Vec<u32>, Sleeper)>);
+
+/// A thread or a task that waits for an outcome.
+#[derive(Debug, Clone, Default)]
+pub(super) enum Sleeper {
+    #[default]
+    None,
+    Thread(Thread),
+    Task(Waker),
+}
 
 /// The waker of one request.
 struct InboxWaker(Arc<Inbox>, u32);
 
 impl Inbox {
-    fn open(&self) -> MutexGuard<'_, (Vec<u32>, Thread)> {
+    fn open(&self) -> MutexGuard<'_, (Vec<u32>, Sleeper)> {
         self.0.lock().unwrap_or_else(|e| e.into_inner())
     }
 }
@@ -126,32 +137,49 @@ impl Wake for InboxWaker {
     fn wake(self: Arc<Self>) {
         let mut inbox = self.0.open();
         inbox.0.push(self.1);
-        let thread = inbox.1.clone();
+        // A task's waker is its executor's code: [wakers outside locks] of the reactor. It is left anew before each sleep.
+        let sleeper = match &mut inbox.1 {
+            Sleeper::Thread(thread) => Sleeper::Thread(thread.clone()),
+            other => std::mem::take(other),
+        };
         drop(inbox);
-        thread.unpark();
+        match sleeper {
+            Sleeper::None => {}
+            Sleeper::Thread(thread) => thread.unpark(),
+            Sleeper::Task(waker) => waker.wake(),
+        }
     }
 }
 
-impl<S: Source, Out: Payload, T: Tags<S>> fmt::Debug for Unordered<'_, S, Out, T> {
+impl<S: Source, Out: Payload, T: Tags<S::Item>> fmt::Debug for Unordered<'_, S, Out, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Unordered").field("in_progress", &self.sent.in_progress).finish_non_exhaustive()
+        let in_progress = self.running.progress().in_progress;
+        f.debug_struct("Unordered").field("in_progress", &in_progress).finish_non_exhaustive()
     }
 }
 
-impl<'s, S: Source, T: Tags<S>> Sent<'s, S, T> {
-    fn new(feeder: Feeder<'s>) -> Self {
+impl<Item, T: Tags<Item>> fmt::Debug for AnyOrder<Item, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AnyOrder").field("in_progress", &self.in_progress).finish_non_exhaustive()
+    }
+}
+
+impl<Item, T: Tags<Item>> AnyOrder<Item, T> {
+    pub(super) fn new(core: &Core, options: StreamOptions) -> Self {
         Self {
-            feeder,
+            feeder: Feeder::new(core, options),
             items: Vec::new(),
             order: VecDeque::new(),
             in_progress: 0,
             looked: 0,
             unwatched: Vec::new(),
             told: Vec::new(),
+            inbox: Arc::default(),
             wakers: Vec::new(),
             failed: VecDeque::new(),
             pulled: 0,
             number: 0,
+            item: PhantomData,
         }
     }
 
@@ -168,10 +196,10 @@ impl<'s, S: Source, T: Tags<S>> Sent<'s, S, T> {
     }
 
     /// Removes a request from those in progress.
-    fn remove(&mut self, id: u32) -> Option<T::Tag> {
+    fn remove(&mut self, core: &Core, id: u32) -> Option<T::Tag> {
         let item = self.items.get_mut(id as usize)?.take()?;
         self.in_progress -= 1;
-        self.feeder.core.end_watch(id, item.ticket);
+        core.end_watch(id, item.ticket);
         // Ended requests are removed at the latest when they are as many as the others.
         while self.order.front().is_some_and(|&of| !is_in_progress(&self.items, of)) {
             self.order.pop_front();
@@ -187,17 +215,16 @@ impl<'s, S: Source, T: Tags<S>> Sent<'s, S, T> {
         Some(item.tag)
     }
 
-    /// Whether the outcome of a request is there. These watches have no deadline, so the reactor never takes such a
-    /// request.
-    fn is_done(&self, of: (u32, u64)) -> bool {
-        is_in_progress(&self.items, of) && self.feeder.task(of.0).is_some_and(|task| task.is_done())
+    /// Whether the outcome of a request is there. The reactor never takes such a request.
+    fn is_done(&self, core: &Core, of: (u32, u64)) -> bool {
+        is_in_progress(&self.items, of) && core.task(of.0).is_some_and(|task| task.is_done())
     }
 
     /// A request whose outcome is there, among those that were reported, the oldest, and a few others.
-    fn find_done(&mut self) -> Option<u32> {
+    pub(super) fn find_done(&mut self, core: &Core) -> Option<u32> {
         while let Some(&id) = self.told.last() {
             if self.items.get(id as usize).is_some_and(Option::is_some)
-                && self.feeder.task(id).is_some_and(|task| task.is_done())
+                && core.task(id).is_some_and(|task| task.is_done())
             {
                 return Some(id);
             }
@@ -205,7 +232,7 @@ impl<'s, S: Source, T: Tags<S>> Sent<'s, S, T> {
         }
         let find = |from: usize, to: usize| {
             let mut some = self.order.range(from..to.min(self.order.len()));
-            some.find(|&&of| self.is_done(of)).map(|&(id, _)| id)
+            some.find(|&&of| self.is_done(core, of)).map(|&(id, _)| id)
         };
         if let Some(id) = find(0, LOOK) {
             return Some(id);
@@ -216,42 +243,23 @@ impl<'s, S: Source, T: Tags<S>> Sent<'s, S, T> {
         found
     }
 
-    /// Cancels a request that was sent.
-    fn cancel(&self, id: u32) {
-        if let Some(task) = self.feeder.task(id) {
-            self.feeder.core.cancel(task);
-        }
-    }
-}
-
-fn is_in_progress<Tag>(items: &[Option<InProgress<Tag>>], (id, number): (u32, u64)) -> bool {
-    items.get(id as usize).is_some_and(|item| item.as_ref().is_some_and(|item| item.number == number))
-}
-
-impl<S: Source, T: Tags<S>> fmt::Debug for Sent<'_, S, T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sent").field("in_progress", &self.in_progress).finish_non_exhaustive()
-    }
-}
-
-impl<'s, S: Source, T: Tags<S>> Sent<'s, S, T> {
     /// Records the error of requests that could not be pushed.
-    fn note_pushed(&mut self, pushed: Result<(), Unpushed>) {
+    fn note_pushed(&mut self, core: &Core, pushed: Result<(), Unpushed>) {
         let Err(unpushed) = pushed else { return };
         for &id in &unpushed.ids {
-            if let Some(tag) = self.remove(id) {
+            if let Some(tag) = self.remove(core, id) {
                 self.failed.push_back((tag, unpushed.error()));
             }
         }
     }
 
-    fn push(&mut self) {
-        let pushed = self.feeder.push();
-        self.note_pushed(pushed);
+    pub(super) fn push(&mut self, core: &Core) {
+        let pushed = self.feeder.push(core);
+        self.note_pushed(core, pushed);
     }
 
     /// Records that an input is not sent; returns the item if its tag does not contain it.
-    fn refuse(&mut self, item: S::Item, error: CallError) -> Option<S::Item> {
+    pub(super) fn refuse(&mut self, item: Item, error: CallError) -> Option<Item> {
         let (tag, rest) = T::tag(self.pulled, item);
         self.pulled += 1;
         self.failed.push_back((tag, error));
@@ -259,80 +267,137 @@ impl<'s, S: Source, T: Tags<S>> Sent<'s, S, T> {
     }
 
     /// Takes an outcome, with its tag.
-    fn take(&mut self, id: u32) -> Option<(T::Tag, Done<'s>)> {
-        let done = self.feeder.task(id).and_then(Task::outcome)?;
-        Some((self.remove(id)?, done))
+    pub(super) fn take<'c>(&mut self, core: &'c Core, id: u32) -> Option<(T::Tag, Done<'c>)> {
+        let done = core.task(id).and_then(Task::outcome)?;
+        Some((self.remove(core, id)?, done))
+    }
+
+    fn oldest(&self) -> Option<u32> {
+        self.order.iter().find(|&&of| is_in_progress(&self.items, of)).map(|&(id, _)| id)
     }
 
     /// Ends the oldest request with an error: it has taken too long, or is the parent's of this process.
-    fn fail_oldest(&mut self, error: CallError) {
-        let oldest = self.order.iter().find(|&&of| is_in_progress(&self.items, of)).map(|&(id, _)| id);
-        if let Some(id) = oldest
-            && let Some(tag) = self.remove(id)
+    pub(super) fn fail_oldest(&mut self, core: &Core, error: CallError) {
+        if let Some(id) = self.oldest()
+            && let Some(tag) = self.remove(core, id)
         {
-            self.cancel(id);
+            if let Some(task) = core.task(id) {
+                core.cancel(task);
+            }
             self.failed.push_back((tag, error));
         }
     }
+
+    /// Whether there is something to return, so that the stream need not wait.
+    pub(super) fn has_failed(&self, core: &Core) -> bool {
+        !self.failed.is_empty() || !core.birth.is_here()
+    }
+
+    /// Called before the stream sleeps: leaves it with its inbox, and has the reactor watch each request. False if an
+    /// outcome is there. With `until` the reactor also wakes it then, if the oldest request is still in progress.
+    pub(super) fn watch(
+        &mut self,
+        core: &Core,
+        reactor: &Reactor,
+        sleeper: Sleeper,
+        until: Option<Instant>,
+    ) -> bool {
+        let Self { feeder, items, order, .. } = &mut *self;
+        let latest = order.iter().rev().filter(|&&of| is_in_progress(items, of));
+        feeder.note_begun(core, latest.map(|&(id, _)| id));
+        let former = std::mem::replace(&mut self.inbox.open().1, sleeper);
+        let_go(former);
+        while let Some(of) = self.unwatched.pop() {
+            if is_in_progress(&self.items, of) && !self.watch_one(core, reactor, of.0, Limit::None) {
+                return false;
+            }
+        }
+        match (until, self.oldest()) {
+            (Some(until), Some(id)) => self.watch_one(core, reactor, id, Limit::Wake(until)),
+            _ => true,
+        }
+    }
+
+    /// False if its outcome is there.
+    fn watch_one(&mut self, core: &Core, reactor: &Reactor, id: u32, limit: Limit) -> bool {
+        if self.wakers.len() <= id as usize {
+            self.wakers.resize(id as usize + 1, None);
+        }
+        let (Some(task), Some(Some(item))) = (core.task(id), self.items.get_mut(id as usize)) else {
+            return true;
+        };
+        let inbox = &self.inbox;
+        let waker = self.wakers[id as usize]
+            .get_or_insert_with(|| Waker::from(Arc::new(InboxWaker(Arc::clone(inbox), id))));
+        let watched = reactor.watch(task, &mut item.ticket, limit, waker);
+        if let Watched::Done(_) = watched {
+            item.ticket = 0; // the watch has ended
+            self.told.push(id);
+        }
+        matches!(watched, Watched::Waiting)
+    }
+
+    /// Reads what the reactor has reported.
+    pub(super) fn read_inbox(&mut self) {
+        self.told.append(&mut self.inbox.open().0);
+    }
 }
 
-impl<'s, S: Source, T: Tags<S>> Turns<'s, S::Item> for Sent<'s, S, T> {
-    fn feeder(&mut self) -> &mut Feeder<'s> {
+fn is_in_progress<Tag>(items: &[Option<InProgress<Tag>>], (id, number): (u32, u64)) -> bool {
+    items.get(id as usize).is_some_and(|item| item.as_ref().is_some_and(|item| item.number == number))
+}
+
+impl<Item, T: Tags<Item>> Turns<Item> for AnyOrder<Item, T> {
+    fn feeder(&mut self) -> &mut Feeder {
         &mut self.feeder
     }
 
-    fn note(&mut self, item: S::Item, id: u32) {
+    fn note(&mut self, core: &Core, item: Item, id: u32) {
         let (tag, _rest) = T::tag(self.pulled, item);
         self.pulled += 1;
         self.add(id, tag);
-        let pushed = self.feeder.push_some(self.in_progress);
-        self.note_pushed(pushed);
+        let pushed = self.feeder.push_some(core, self.in_progress);
+        self.note_pushed(core, pushed);
     }
 
-    fn note_failed(&mut self, item: S::Item, error: CallError) {
+    fn note_failed(&mut self, item: Item, error: CallError) {
         drop(self.refuse(item, error));
     }
 }
 
-impl<S: Source, T: Tags<S>> Drop for Sent<'_, S, T> {
-    fn drop(&mut self) {
-        if !self.feeder.is_ours() {
-            return;
+impl<Item, T: Tags<Item>> Progress for AnyOrder<Item, T> {
+    fn end(&mut self, core: &Core) {
+        if core.birth.is_here() {
+            let sent = self.order.iter().filter(|&&of| is_in_progress(&self.items, of));
+            // The feeder gives back requests that are filled and not pushed.
+            let pushed = self.in_progress - self.feeder.unpushed();
+            for &(id, _) in sent.take(pushed) {
+                let ticket = self.items[id as usize].as_ref().map_or(0, |item| item.ticket);
+                core.end_watch(id, ticket);
+                if let Some(task) = core.task(id) {
+                    core.cancel(task);
+                }
+            }
+            let sleeper = std::mem::take(&mut self.inbox.open().1);
+            let_go(sleeper); // wakers that the reactor still has refer to the inbox
         }
-        let sent = self.order.iter().filter(|&&of| is_in_progress(&self.items, of));
-        // The feeder gives back requests that are filled and not pushed.
-        let pushed = self.in_progress - self.feeder.unpushed();
-        for &(id, _) in sent.take(pushed) {
-            let ticket = self.items[id as usize].as_ref().map_or(0, |item| item.ticket);
-            self.feeder.core.end_watch(id, ticket);
-            self.cancel(id);
-        }
+        self.feeder.end(core);
     }
 }
 
-impl<'s, S: Source, Out: Payload, T: Tags<S>> Unordered<'s, S, Out, T> {
-    pub(super) fn new(core: &'s Core, source: S, options: StreamOptions) -> Self {
-        Self {
-            sent: Sent::new(Feeder::new(core, options)),
-            source,
-            exhausted: false,
-            inbox: Arc::new(Inbox(Mutex::new((Vec::new(), std::thread::current())))),
-            outcome: PhantomData,
-        }
-    }
-
+impl<Item, T: Tags<Item>> AnyOrder<Item, T> {
     /// Sends inputs while the window has room, only a few if an outcome is ready.
-    fn feed(&mut self, mut is_ready: bool) {
+    fn feed<S: Source<Item = Item>>(&mut self, core: &Core, inlet: &mut Inlet<S>, mut is_ready: bool) {
         let mut pulled = 0;
-        while self.sent.in_progress < self.sent.feeder.window && !self.exhausted {
+        while self.in_progress < self.feeder.window && !inlet.exhausted {
             // So that a slow source does not delay outcomes.
-            is_ready |= pulled % LOOK == LOOK - 1 && self.sent.find_done().is_some();
-            if pulled >= 2 && (is_ready || !self.sent.failed.is_empty()) {
+            is_ready |= pulled % LOOK == LOOK - 1 && self.find_done(core).is_some();
+            if pulled >= 2 && (is_ready || !self.failed.is_empty()) {
                 return;
             }
-            let Ok(Some(id)) = self.sent.feeder.permit() else { return };
-            if !pull_and_keep(&mut self.sent, &mut self.source, id) {
-                self.exhausted = true;
+            let Ok(Some(id)) = self.feeder.permit(core) else { return };
+            if !pull_and_keep(self, core, &mut inlet.source, id) {
+                inlet.exhausted = true;
                 return;
             }
             pulled += 1;
@@ -340,74 +405,61 @@ impl<'s, S: Source, Out: Payload, T: Tags<S>> Unordered<'s, S, Out, T> {
     }
 
     /// Makes this error the outcome of the next input, if there is one.
-    fn refuse_next(&mut self, error: CallError) {
-        match self.source.next() {
-            Some(item) => drop(self.sent.refuse(item, error)),
-            None => self.exhausted = true,
+    fn refuse_next<S: Source<Item = Item>>(&mut self, inlet: &mut Inlet<S>, error: CallError) {
+        match inlet.source.next() {
+            Some(item) => drop(self.refuse(item, error)),
+            None => inlet.exhausted = true,
         }
     }
 
     /// In a forked child: an input without an outcome, and its error; `None` at the end.
     #[cold]
-    fn next_forked(&mut self) -> Option<(T::Tag, CallError)> {
+    fn next_forked<S: Source<Item = Item>>(
+        &mut self,
+        core: &Core,
+        inlet: &mut Inlet<S>,
+    ) -> Option<(T::Tag, CallError)> {
         loop {
-            if let Some(failed) = self.sent.failed.pop_front() {
+            if let Some(failed) = self.failed.pop_front() {
                 return Some(failed);
             }
-            let error = self.sent.feeder.core.forked();
-            if self.sent.in_progress > 0 {
-                self.sent.fail_oldest(error);
-            } else if self.exhausted {
+            let error = core.forked();
+            if self.in_progress > 0 {
+                self.fail_oldest(core, error);
+            } else if inlet.exhausted {
                 return None;
             } else {
-                self.refuse_next(error);
+                self.refuse_next(inlet, error);
             }
         }
     }
 
     /// Waits until an outcome is there, or the time is over; does not wait in a forked child.
-    fn wait(&mut self) -> Result<(), CallError> {
-        let Self { sent, inbox, .. } = self;
-        sent.push();
-        let (core, timeout) = (sent.feeder.core, sent.feeder.options.timeout);
-        let is_over = |sent: &Sent<'s, S, T>| !sent.failed.is_empty() || !sent.feeder.is_ours();
-        if is_over(sent) || core.spin(Pace::Many, || sent.find_done()).is_some() || is_over(sent) {
+    fn wait(&mut self, core: &Core) -> Result<(), CallError> {
+        self.push(core);
+        let timeout = self.feeder.options.timeout;
+        if self.has_failed(core)
+            || core.spin(Pace::Many, || self.find_done(core)).is_some()
+            || self.has_failed(core)
+        {
             return Ok(());
         }
-        let Sent { feeder, items, order, .. } = &mut *sent;
-        let latest = order.iter().rev().filter(|&&of| is_in_progress(items, of));
-        feeder.note_begun(latest.map(|&(id, _)| id));
         let (begun, reactor) = (Instant::now(), core.reactor()?);
-        inbox.open().1 = std::thread::current();
-        while let Some(of) = sent.unwatched.pop() {
-            let id = of.0;
-            if !is_in_progress(&sent.items, of) {
-                continue;
-            }
-            if sent.wakers.len() <= id as usize {
-                sent.wakers.resize(id as usize + 1, None);
-            }
-            if let (Some(task), Some(Some(item))) = (sent.feeder.task(id), sent.items.get_mut(id as usize)) {
-                let waker = sent.wakers[id as usize]
-                    .get_or_insert_with(|| Waker::from(Arc::new(InboxWaker(Arc::clone(inbox), id))));
-                if let Watched::Done(_) = reactor.watch(task, &mut item.ticket, None, waker) {
-                    sent.told.push(id);
-                    return Ok(());
-                }
-            }
+        if !self.watch(core, reactor, Sleeper::Thread(std::thread::current()), None) {
+            return Ok(());
         }
         core.doubt();
         let asleep_since = core.patience.falls_asleep();
         let mut longest = FIRST_SLEEP;
         loop {
-            sent.told.append(&mut inbox.open().0);
-            if sent.find_done().is_some() || !sent.feeder.is_ours() {
+            self.read_inbox();
+            if self.find_done(core).is_some() || !core.birth.is_here() {
                 core.patience.slept(asleep_since);
                 return Ok(());
             }
             let total = begun.elapsed();
             if total >= timeout {
-                sent.fail_oldest(CallError::Timeout { enqueueing: Duration::ZERO, total });
+                self.fail_oldest(core, CallError::Timeout { enqueueing: Duration::ZERO, total });
                 return Ok(());
             }
             if longest > FIRST_SLEEP {
@@ -419,38 +471,51 @@ impl<'s, S: Source, Out: Payload, T: Tags<S>> Unordered<'s, S, Out, T> {
     }
 }
 
-impl<S: Source, Out: Payload, T: Tags<S>> Iterator for Unordered<'_, S, Out, T> {
+impl<'s, S: Source, Out: Payload, T: Tags<S::Item>> Unordered<'s, S, Out, T> {
+    pub(super) fn new(core: Hold<'s>, source: S, options: StreamOptions) -> Self {
+        let progress = AnyOrder::new(&core, options);
+        Self {
+            running: Running::new(core, progress),
+            inlet: Inlet { source, exhausted: false },
+            outcome: PhantomData,
+        }
+    }
+}
+
+impl<S: Source, Out: Payload, T: Tags<S::Item>> Iterator for Unordered<'_, S, Out, T> {
     type Item = Result<(T::Tag, Result<Out, CallError>), CallError>;
 
     fn next(&mut self) -> Option<Self::Item> {
+        let Self { running, inlet, .. } = self;
+        let (core, sent) = running.parts();
         loop {
-            if !self.sent.feeder.is_ours() {
-                return self.next_forked().map(|(tag, error)| Ok((tag, Err(error))));
+            if !core.birth.is_here() {
+                return sent.next_forked(core, inlet).map(|(tag, error)| Ok((tag, Err(error))));
             }
-            let found = self.sent.find_done();
-            self.feed(found.is_some());
-            if let Some((tag, error)) = self.sent.failed.pop_front() {
+            let found = sent.find_done(core);
+            sent.feed(core, inlet, found.is_some());
+            if let Some((tag, error)) = sent.failed.pop_front() {
                 return Some(Ok((tag, Err(error))));
             }
             if let Some((tag, done)) =
-                found.or_else(|| self.sent.find_done()).and_then(|id| self.sent.take(id))
+                found.or_else(|| sent.find_done(core)).and_then(|id| sent.take(core, id))
             {
                 // The request is taken: if the outcome's own code panics, this was its turn.
-                return Some(Ok((tag, self.sent.feeder.value(done, !self.exhausted))));
+                return Some(Ok((tag, sent.feeder.value(core, done, !inlet.exhausted))));
             }
-            if self.sent.in_progress > 0 {
-                if let Err(error) = self.wait()
-                    && self.sent.feeder.is_ours()
+            if sent.in_progress > 0 {
+                if let Err(error) = sent.wait(core)
+                    && core.birth.is_here()
                 {
                     return Some(Err(error));
                 }
-            } else if self.exhausted {
+            } else if inlet.exhausted {
                 return None;
-            } else if let Err(error) = self.sent.feeder.wait_for_permit() {
-                self.refuse_next(error);
+            } else if let Err(error) = sent.feeder.wait_for_permit(core) {
+                sent.refuse_next(inlet, error);
             }
         }
     }
 }
 
-impl<S: Source, Out: Payload, T: Tags<S>> FusedIterator for Unordered<'_, S, Out, T> {}
+impl<S: Source, Out: Payload, T: Tags<S::Item>> FusedIterator for Unordered<'_, S, Out, T> {}
