@@ -7,9 +7,8 @@
 use futures_util::StreamExt;
 use futures_util::future::{Either, join_all, select};
 use ringmill::rkyv::Archived;
-use ringmill::{BoxError, CallError, CallOptions, Context, ProcessServlet, Server, WhenFull, Worker};
+use ringmill::{BoxError, CallError, CallOptions, Context, Handle, ProcessServlet, Server, WhenFull, Worker};
 use std::pin::pin;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Waits for this many milliseconds, as a worker does that does something slow, and answers with the square.
@@ -32,15 +31,15 @@ impl Worker for Square {
 
 const TASKS: u32 = 1000;
 
-async fn show(server: Arc<Server<(u32, u64), u64>>) -> Result<(), BoxError> {
+async fn show(server: Handle<(u32, u64), u64>) -> Result<(), BoxError> {
     // A thousand tasks of this one thread; each asks twice, one after the other. That is more than the server's capacity: a
     // future without a permit waits for one.
     let patient = CallOptions::new().when_full(WhenFull::Wait);
     let tasks = (0..TASKS).map(|number| {
-        let server = Arc::clone(&server);
+        let server = server.clone();
         tokio::spawn(async move {
-            let square = *server.call_async_with(&(number, 0), patient).await?;
-            let fourth = *server.call_async_with(&(square.to_native() as u32, 0), patient).await?;
+            let square = *server.call_async_with((number, 0), patient).await?;
+            let fourth = *server.call_async_with((square.to_native() as u32, 0), patient).await?;
             Ok::<u64, CallError>(fourth.to_native())
         })
     });
@@ -58,8 +57,7 @@ async fn show(server: Arc<Server<(u32, u64), u64>>) -> Result<(), BoxError> {
     assert_eq!(sum, (0..u64::from(TASKS)).map(|n| n * n).sum::<u64>());
 
     // The first of two that has its answer; the other is dropped, which cancels it.
-    let (slow, quick) = ((3, 200), (4, 1));
-    let first = match select(pin!(server.call_async(&slow)), pin!(server.call_async(&quick))).await {
+    let first = match select(pin!(server.call_async((3, 200))), pin!(server.call_async((4, 1)))).await {
         Either::Left((reply, _)) | Either::Right((reply, _)) => reply?.to_native(),
     };
     println!("the first of two: {first}");
@@ -67,7 +65,7 @@ async fn show(server: Arc<Server<(u32, u64), u64>>) -> Result<(), BoxError> {
 
     // No later than that: a worker that would take it later does not work on it.
     let soon = CallOptions::new().deadline(Instant::now() + Duration::from_millis(20));
-    match server.call_async_with(&(5, 200), soon).await {
+    match server.call_async_with((5, 200), soon).await {
         Err(error @ CallError::Timeout { .. }) => println!("too slow: {error}"),
         other => return Err(BoxError::msg(format!("a timeout was due, not {other:?}"))),
     }
@@ -80,7 +78,7 @@ fn ms(since: Instant) -> f64 {
 
 fn main() -> Result<(), BoxError> {
     ringmill::init!(Square);
-    let server = Arc::new(Server::builder("futures").start(ProcessServlet::<Square>::new(()).cpus(4))?);
+    let server = Server::builder("futures").start(ProcessServlet::<Square>::new(()).cpus(4))?;
     let executor = tokio::runtime::Builder::new_current_thread().build()?;
-    executor.block_on(show(server))
+    executor.block_on(show(server.handle()))
 }

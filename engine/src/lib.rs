@@ -50,14 +50,14 @@
 //!
 //! # The way through
 //!
-//! The [`guide`] goes on from here, in thirteen steps, each with a program that runs. To look something up:
+//! The [`guide`] goes on from here, in fourteen steps, each with a program that runs. To look something up:
 //!
 //! | You want | Look at |
 //! |---|---|
 //! | to write the code that runs | [`Worker`] (item by item), [`BatchWorker`] (batch by batch), [`make_worker!`] (a plain function) |
 //! | to say where it runs | [`ProcessServlet`], [`ThreadServlet`]; [`init!`] lists what processes can become |
 //! | stages, several opinions, a choice | [`Servlet::then`], [`Ensemble`], [`Switch`] |
-//! | to start it | [`Server::builder`], whose [`ServerBuilder`] has the options of a server |
+//! | to start it | [`Server::builder`], whose [`ServerBuilder`] has the options of a server; [`start_async`](ServerBuilder::start_async) in an `async main` |
 //! | one answer | [`Server::call`], and its [`Reply`] |
 //! | many answers, in order | [`Server::stream`], [`StreamOptions`] |
 //! | not to wait | [`Server::submit`], [`Server::call_async`], [`Server::stream_async`] |

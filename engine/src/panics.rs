@@ -19,9 +19,10 @@
 //! | an error's `Drop` | the worker's thread | caught: nothing |
 //! | `cleanup`, the worker's `Drop` | the worker's thread | caught: logged by the service |
 //! | a listener of the log | any thread of the engine, that of its workers' events among them | caught: nothing ([`say`]) |
+//! | a function that is told the progress of a start | the thread that starts the server | goes through; the start is undone |
 //! | a switch's function; its input's `CheckBytes` | the thread that moves the item on | caught: its item's error |
-//! | the `Drop` of a switch's function | the last thread that drops the server | caught: nothing |
-//! | a waker's `wake` and `drop` | the [`reactor`](crate::client::reactor); `drop` also where a future is polled or dropped | caught: logged, or nothing |
+//! | the `Drop` of a switch's function | the last thread that drops the server, unless the servlet lives longer | caught: nothing |
+//! | a waker's `wake` and `drop` | the [`reactor`](crate::client::reactor), the thread of an asynchronous start; `drop` also where a future is polled or dropped | caught: logged, or nothing |
 //! | a waker's `clone` | where a future is polled | goes through the poll, before the poll has changed anything |
 //! | an input's `Serialize`, and its `Drop` where it is passed by value | `call`, `submit` and the like, a future's poll | goes through; [`Filled`](crate::client::Filled) gives the request back |
 //! | a stream's source: `next`, `poll_next`, `Drop` | where the stream is asked for the next outcome | goes through; the stream has taken nothing from the source |

@@ -82,6 +82,7 @@ JSON:
   switches          name, members
   workers           one entry a thread: node, worker, thread, participant,
                     state (vacant, starting, ready, failed, leaving, dead),
+                    state_s (seconds since then; null: vacant),
                     alive (its lease is held),
                     role (process_worker, thread_worker), pid, restarts,
                     in_call (user code is running), cpus ([]: not pinned),

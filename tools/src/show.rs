@@ -11,6 +11,7 @@ use ringmill_shm::plan::{self, Target};
 use ringmill_shm::pool;
 use ringmill_shm::segment::Segment;
 use ringmill_shm::stats::Snapshot;
+use ringmill_shm::sys::time::now_ns;
 use ringmill_shm::text::shown;
 use ringmill_shm::token::Token;
 use serde::Serialize;
@@ -119,6 +120,8 @@ struct Worker {
     participant: u32,
     /// What the worker, or the server for it, last wrote.
     state: Life,
+    /// How long ago that was; none: never.
+    state_s: Option<f64>,
     /// Its lease is held: a fact, unlike the state.
     alive: bool,
     role: Role,
@@ -259,6 +262,10 @@ fn workers(segment: &Segment) -> Vec<Worker> {
                 threads: info.facts.threads,
                 participant,
                 state: entry.life(),
+                state_s: match entry.since_ns() {
+                    0 => None,
+                    since_ns => Some(now_ns().saturating_sub(since_ns) as f64 / 1e9),
+                },
                 alive: is_held(segment, entry),
                 role: info.role,
                 pid: entry.pid(),

@@ -350,6 +350,10 @@ fn show_tells_the_threads_of_a_worker_apart() {
     assert_eq!(shown["nodes"][0]["lock_holder"]["worker"], "split/1.1");
     let text = text(&shmtool(&["show", &ours.name()]));
     assert_eq!(words(&text, "split/1.1")[1], "starting");
+    assert!(text.contains("\n  workers   0 of 5 ready, 1 starting, split/1.1 for 0 s\n"), "{text}");
+    let since = |worker: usize| &shown["workers"][worker]["state_s"];
+    assert!(since(3).as_f64().is_some_and(|seconds| (0.0..60.0).contains(&seconds)), "{}", since(3));
+    assert_eq!(since(0), &Value::Null);
     assert_eq!(words(&text, "classify/0")[1], "vacant");
 }
 
@@ -360,7 +364,9 @@ fn show_reports_nodes_workers_requests_and_blocks() {
     let me = std::process::id();
     let output = shmtool(&["show", &ours.name(), "--json"]);
     assert_eq!(code(&output), 0);
-    let shown = parsed(&output);
+    let mut shown = parsed(&output);
+    let since = shown["workers"][0].as_object_mut().unwrap().remove("state_s").unwrap();
+    assert!(since.as_f64().is_some_and(|seconds| (0.0..60.0).contains(&seconds)), "{since}");
     assert_eq!((&shown["state"], &shown["run"]), (&json!("live"), &json!("running")));
     assert_eq!(shown["server"], json!({"pid": me, "alive": true}));
     assert_eq!(shown["fingerprint"], format!("{:#018x}", segment.identity().fingerprint));
@@ -419,6 +425,7 @@ fn show_reports_nodes_workers_requests_and_blocks() {
     assert_eq!(words(&text, "split/1")[1], "dead", "whatever it last said");
     assert_eq!(words(&text, "classify/0")[1], "failed");
     assert!(text.contains("classify/0 failed: no model at ./weights\n"), "{text}");
+    assert!(text.contains("\n  workers   1 of 3 ready\n"), "{text}");
     assert_eq!(words(&text, "all"), ["all", "3", "42", "3", "14.0", "32", "1", "1", "1", "0"]);
     assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
 }

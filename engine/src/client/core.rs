@@ -148,8 +148,13 @@ impl<'c> Filled<'c> {
 }
 
 impl Core {
-    /// Waits until every worker is ready.
-    pub(crate) fn await_workers(&self, limit: Duration) -> Result<(), StartError> {
+    /// Waits until every worker is ready; false if `goes_on`, which is asked whenever something has changed, and at least
+    /// each second, says no. It may call user code.
+    pub(crate) fn await_workers(
+        &self,
+        limit: Duration,
+        mut goes_on: impl FnMut() -> bool,
+    ) -> Result<bool, StartError> {
         // Workers that are frozen together with this process do not get ready meanwhile.
         let mut watched = Watched::every(SLEEP_LIMIT);
         let bell = self.segment.startup();
@@ -181,7 +186,13 @@ impl Core {
                     _ => unready = unready.or_else(|| Some((servlet(), worker))),
                 }
             }
-            let Some((servlet, worker)) = unready else { return Ok(()) };
+            if !goes_on() {
+                return Ok(false);
+            }
+            if !self.birth.is_here() {
+                return Err(StartError::System { what: "go on with a start", error: self.forked_error() });
+            }
+            let Some((servlet, worker)) = unready else { return Ok(true) };
             let left = limit.saturating_sub(watched.look());
             if left.is_zero() {
                 return Err(StartError::Timeout { servlet, worker, limit });
@@ -202,6 +213,12 @@ impl Core {
     #[cold]
     pub(crate) fn forked(&self) -> CallError {
         CallError::Forked { server_pid: self.pid, pid: std::process::id() }
+    }
+
+    /// That error as one of the system.
+    #[cold]
+    fn forked_error(&self) -> std::io::Error {
+        std::io::Error::other(self.forked_text())
     }
 
     /// The text of that error, for functions that return no result.

@@ -16,6 +16,7 @@
 use super::core::Core;
 use std::fmt;
 use std::marker::PhantomData;
+use std::mem::ManuallyDrop;
 use std::ops::Deref;
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -48,8 +49,18 @@ impl Drop for Keeper {
 pub(crate) struct Hold<'s> {
     /// No reference: one may not outlive what it refers to, not even in a value that is being dropped.
     core: NonNull<Core>,
-    keeper: Option<Arc<Keeper>>,
+    keeper: ManuallyDrop<Option<Arc<Keeper>>>,
     lent: PhantomData<&'s Core>,
+}
+
+impl Drop for Hold<'_> {
+    /// A hold that is lent is on the way of every call, so the other case is elsewhere.
+    #[inline(always)]
+    fn drop(&mut self) {
+        if self.keeper.is_some() {
+            self.let_go();
+        }
+    }
 }
 
 // SAFETY: it is used as a shared reference to the core is.
@@ -61,14 +72,21 @@ impl<'s> Hold<'s> {
     /// A core that is borrowed.
     #[inline(always)]
     pub(crate) fn lent(core: &'s Core) -> Self {
-        Self { core: NonNull::from(core), keeper: None, lent: PhantomData }
+        Self { core: NonNull::from(core), keeper: ManuallyDrop::new(None), lent: PhantomData }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn let_go(&mut self) {
+        drop(self.keeper.take());
     }
 }
 
 impl Hold<'static> {
     /// A core that is kept.
     pub(crate) fn kept(keeper: Arc<Keeper>) -> Self {
-        Self { core: NonNull::from(&**keeper.core()), keeper: Some(keeper), lent: PhantomData }
+        let core = NonNull::from(&**keeper.core());
+        Self { core, keeper: ManuallyDrop::new(Some(keeper)), lent: PhantomData }
     }
 }
 

@@ -157,7 +157,7 @@ pub(crate) struct PlanNode {
 
 /// Where items enter a part of a plan, and from where they leave it.
 #[derive(Debug, Clone)]
-pub struct Span {
+pub(crate) struct Span {
     pub(crate) entry: Target,
     exits: Vec<Exit>,
     /// Whether a worker's process may move items on from its end.
@@ -175,7 +175,7 @@ enum Exit {
 
 /// Collects the parts of a tree.
 #[derive(Default)]
-pub struct Planner {
+pub(crate) struct Planner {
     nodes: Vec<PlanNode>,
     forks: Vec<Fork>,
     switches: Vec<Switch>,

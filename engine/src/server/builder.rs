@@ -1,22 +1,18 @@
 //! Options of a server, and starting it.
 
-use super::{DEFAULT_CAPACITY, Server, signals};
-use crate::client::free_ids::FreeIds;
-use crate::client::{Core, End};
+use super::launch::{Launch, Options};
+use super::progress::{OnProgress, StartProgress};
+use super::starting::Starting;
+use super::{DEFAULT_CAPACITY, Server};
 use crate::error::StartError;
 use crate::host::child;
-use crate::host::supervisor::{Limits, Shared, Supervisor};
-use crate::panics::say;
 use crate::plan::{Blocks, DEFAULT_MAX_PAYLOAD, Planner};
-use crate::policy::patience::{Patience, Wait};
+use crate::policy::patience::Wait;
 use crate::route::Router;
 use crate::servlet::Servlet;
 use ringmill_shm::layout::REQUEST_LIMIT;
-use ringmill_shm::segment::{CreateError, Location, Segment};
-use ringmill_shm::sys::process::open_standard_descriptors;
 use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 use tracing::level_filters::LevelFilter;
 
@@ -26,20 +22,12 @@ const DEFAULT_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
 /// Options of a server, before it starts.
 #[derive(Debug, Clone)]
 pub struct ServerBuilder {
-    name: String,
-    file: Option<PathBuf>,
-    capacity: usize,
-    blocks: Blocks,
-    wait: Wait,
-    start_timeout: Duration,
-    shutdown_timeout: Duration,
-    handle_signals: bool,
-    forward_events: LevelFilter,
+    options: Options,
 }
 
 impl ServerBuilder {
     pub(super) fn new(name: String) -> Self {
-        Self {
+        let options = Options {
             name,
             file: None,
             capacity: DEFAULT_CAPACITY,
@@ -48,15 +36,17 @@ impl ServerBuilder {
             start_timeout: DEFAULT_START_TIMEOUT,
             shutdown_timeout: DEFAULT_SHUTDOWN_TIMEOUT,
             handle_signals: true,
+            on_progress: None,
             forward_events: LevelFilter::OFF,
-        }
+        };
+        Self { options }
     }
 
     /// How many requests can be in progress at once, in all stages together: the server has this many permits. A
     /// [`Reply`](crate::call::Reply) keeps its request's permit until it is dropped. By default 256.
     #[must_use]
     pub fn capacity(mut self, requests: usize) -> Self {
-        self.capacity = requests;
+        self.options.capacity = requests;
         self
     }
 
@@ -68,7 +58,7 @@ impl ServerBuilder {
     /// [`payload_classes`](Self::payload_classes) chooses other blocks.
     #[must_use]
     pub fn max_payload(mut self, bytes: usize) -> Self {
-        self.blocks = Blocks::UpTo(bytes);
+        self.options.blocks = Blocks::UpTo(bytes);
         self
     }
 
@@ -77,14 +67,14 @@ impl ServerBuilder {
     /// block, and ends with an error.
     #[must_use]
     pub fn payload_classes(mut self, classes: impl IntoIterator<Item = (usize, usize)>) -> Self {
-        self.blocks = Blocks::Classes(classes.into_iter().collect());
+        self.options.blocks = Blocks::Classes(classes.into_iter().collect());
         self
     }
 
     /// How callers and workers wait; by default [`Wait::Adaptive`].
     #[must_use]
     pub fn wait(mut self, wait: Wait) -> Self {
-        self.wait = wait;
+        self.options.wait = wait;
         self
     }
 
@@ -92,7 +82,7 @@ impl ServerBuilder {
     /// take as long; then the supervisor kills it.
     #[must_use]
     pub fn start_timeout(mut self, limit: Duration) -> Self {
-        self.start_timeout = limit;
+        self.options.start_timeout = limit;
         self
     }
 
@@ -100,7 +90,7 @@ impl ServerBuilder {
     /// workers; by default ten seconds. A worker that leaves for another reason, after a fatal error, may take as long.
     #[must_use]
     pub fn shutdown_timeout(mut self, limit: Duration) -> Self {
-        self.shutdown_timeout = limit;
+        self.options.shutdown_timeout = limit;
         self
     }
 
@@ -113,7 +103,7 @@ impl ServerBuilder {
     /// group later.
     #[must_use]
     pub fn file(mut self, path: impl Into<PathBuf>) -> Self {
-        self.file = Some(path.into());
+        self.options.file = Some(path.into());
         self
     }
 
@@ -123,7 +113,26 @@ impl ServerBuilder {
     /// signal's number.
     #[must_use]
     pub fn handle_signals(mut self, handle: bool) -> Self {
-        self.handle_signals = handle;
+        self.options.handle_signals = handle;
+        self
+    }
+
+    /// Calls a function with the progress of the start, for constructors that take long: first when all workers have been
+    /// started, then whenever another one is ready, and at least each second. It runs on the thread that starts the server,
+    /// which waits for it; a panic of it ends the start. `shmtool show` shows the same from outside.
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), ringmill::BoxError> {
+    /// # use ringmill::{PassThrough, Server, ThreadServlet};
+    /// let server = Server::builder("models")
+    ///     .on_progress(|progress| eprintln!("{progress}"))
+    ///     .start(ThreadServlet::<PassThrough<u64>>::new(()))?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn on_progress(mut self, tell: impl Fn(&StartProgress) + Send + Sync + 'static) -> Self {
+        self.options.on_progress = Some(OnProgress(Arc::new(tell)));
         self
     }
 
@@ -149,7 +158,7 @@ impl ServerBuilder {
     /// ```
     #[must_use]
     pub fn forward_events(mut self, up_to: impl Into<LevelFilter>) -> Self {
-        self.forward_events = up_to.into();
+        self.options.forward_events = up_to.into();
         self
     }
 
@@ -159,92 +168,45 @@ impl ServerBuilder {
     /// See [`StartError`]; no process and no segment is left behind.
     pub fn start<S: Servlet>(self, servlet: S) -> Result<Server<S::In, S::Out>, StartError> {
         child::exit_if_unfulfilled_worker();
-        open_standard_descriptors(); // before any other file is opened
-        // From here on an error or a panic drops the server, which leaves nothing behind.
-        let server = Server::new(self.start_core(servlet)?);
-        if server.core.handle_signals {
-            signals::look_after(Arc::downgrade(&server.core));
-        }
-        Ok(server)
+        let core = self.launch(&servlet)?.run(None)?;
+        Ok(Server::begin(core.expect("it is not asked to stop")))
     }
 
-    fn start_core<S: Servlet>(self, servlet: S) -> Result<Arc<Core>, StartError> {
-        let capacity = u32::try_from(self.capacity).ok().filter(|c| (1..=REQUEST_LIMIT).contains(c));
+    /// [`start`](Self::start) as a future, for any executor: a thread of its own starts the server. Dropping the future
+    /// ends the start, and leaves nothing.
+    ///
+    /// ```no_run
+    /// use ringmill::{BoxError, PassThrough, ProcessServlet, Server};
+    ///
+    /// #[tokio::main]
+    /// async fn main() -> Result<(), BoxError> {
+    ///     ringmill::init!(PassThrough<u64>);
+    ///     let server = Server::builder("async-main").start_async(ProcessServlet::<PassThrough<u64>>::new(())).await?;
+    ///     assert_eq!(*server.call_async(&7).await?, 7);
+    ///     Ok(())
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`start`](Self::start), from the future.
+    pub fn start_async<S: Servlet>(self, servlet: S) -> Starting<S::In, S::Out> {
+        child::exit_if_unfulfilled_worker();
+        Starting::new(self.launch(&servlet))
+    }
+
+    /// Plans a start.
+    fn launch<S: Servlet>(self, servlet: &S) -> Result<Launch, StartError> {
+        let mut planner = Planner::default();
+        let capacity = u32::try_from(self.options.capacity).ok().filter(|c| (1..=REQUEST_LIMIT).contains(c));
         let capacity = capacity.ok_or(StartError::Range {
             servlet: None,
             what: "capacity",
-            value: self.capacity as u64,
+            value: self.options.capacity as u64,
             least: 1,
             most: REQUEST_LIMIT.into(),
         })?;
-        let mut planner = Planner::default();
-        let span = servlet.plan(&mut planner)?;
+        let span = servlet.part().plan(&mut planner)?;
         let (plan, choosers) = planner.finish(&span);
-        let router = Arc::new(Router { choosers });
-        plan.nodes.iter().try_for_each(crate::host::registry::check)?;
-        let location = match self.file {
-            Some(path) => Location::File(path),
-            None => Location::named(&self.name).map_err(CreateError::from)?,
-        };
-        let segment = Segment::create(location, &plan.spec(capacity, &self.blocks)?)?;
-        let segment = Arc::new(segment);
-        let limits = Limits { start: self.start_timeout, shutdown: self.shutdown_timeout };
-        let shared = Arc::new(Shared::new(Arc::clone(&segment), &plan.nodes, router, limits)?);
-        let warnings = plan.warnings(capacity);
-        for warning in &warnings {
-            say(|| tracing::warn!(server = %self.name, "{warning}"));
-        }
-        let free_ids = FreeIds::new(capacity);
-        // This starts the first process. No code that could panic comes before the core can end it.
-        let events = self.forward_events;
-        let supervisor = Supervisor::start(Arc::clone(&shared), &plan.nodes, &self.name, self.wait, events);
-        // A thread that was started may keep the segment, so the files are removed here.
-        let supervisor = supervisor.inspect_err(|_| shared.remove_files())?;
-        let core = Arc::new_cyclic(|me| Core {
-            me: Weak::clone(me),
-            reactor: OnceLock::new(),
-            name: self.name,
-            capacity,
-            entry: plan.entry,
-            birth: segment.birth(),
-            pid: std::process::id(),
-            stamps: plan.stamps(),
-            free_ids,
-            patience: Patience::of_callers(self.wait),
-            closing: AtomicBool::new(false),
-            end: End::default(),
-            shutdown_timeout: self.shutdown_timeout,
-            handle_signals: self.handle_signals,
-            warnings,
-            supervisor,
-            shared,
-            segment,
-        });
-        let unready = Unready(Some(core));
-        let core = unready.core();
-        core.await_workers(self.start_timeout)?;
-        core.supervisor.server_is_ready(&core.shared);
-        Ok(unready.into_ready())
-    }
-}
-
-/// A server that is being started; dropping it kills the server.
-struct Unready(Option<Arc<Core>>);
-
-impl Unready {
-    fn core(&self) -> Arc<Core> {
-        Arc::clone(self.0.as_ref().expect("taken only by value"))
-    }
-
-    fn into_ready(mut self) -> Arc<Core> {
-        self.0.take().expect("taken only by value")
-    }
-}
-
-impl Drop for Unready {
-    fn drop(&mut self) {
-        if let Some(core) = &self.0 {
-            core.kill();
-        }
+        Ok(Launch { options: self.options, capacity, plan, router: Arc::new(Router { choosers }) })
     }
 }

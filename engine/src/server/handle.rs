@@ -41,7 +41,7 @@ use std::sync::Arc;
 ///
 /// #[tokio::main]
 /// async fn main() -> Result<(), BoxError> {
-///     let server = Server::builder("app").start(ThreadServlet::<PassThrough<String>>::new(()))?;
+///     let server = Server::builder("service").start_async(ThreadServlet::<PassThrough<String>>::new(())).await?;
 ///     let app = App { echo: server.handle() };
 ///     let task = tokio::spawn(answer(app.clone(), "hello".into()));
 ///     assert_eq!(task.await??, "hello");

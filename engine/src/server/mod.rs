@@ -16,13 +16,18 @@
 mod builder;
 pub(crate) mod debug;
 mod handle;
+mod launch;
 pub(crate) mod loan;
+mod progress;
 mod signals;
+mod starting;
 pub(crate) mod stats;
 
 pub use crate::plan::DEFAULT_MAX_PAYLOAD;
 pub use builder::ServerBuilder;
 pub use handle::Handle;
+pub use progress::StartProgress;
+pub use starting::Starting;
 
 use crate::client::pending::{CallFuture, Pending};
 use crate::client::reply::Reply;
@@ -55,10 +60,14 @@ pub struct Server<In, Out> {
 }
 
 impl<In, Out> Server<In, Out> {
-    /// The server of a core that has started.
-    fn new(core: Arc<Core>) -> Self {
-        let keeper = Keeper::new(Arc::clone(&core));
-        Self { core, keeper, types: PhantomData }
+    /// The server of a core that is ready.
+    fn begin(core: Arc<Core>) -> Self {
+        let server = Self { keeper: Keeper::new(Arc::clone(&core)), core, types: PhantomData };
+        // From here on a panic drops the server, which leaves nothing behind.
+        if server.core.handle_signals {
+            signals::look_after(Arc::downgrade(&server.core));
+        }
+        server
     }
 }
 
@@ -105,7 +114,7 @@ impl<In: Payload, Out: Payload> Server<In, Out> {
     /// # use ringmill::{PassThrough, Server, ThreadServlet};
     /// let texts = Server::builder("texts").start(ThreadServlet::<PassThrough<String>>::new(()))?;
     /// assert_eq!(texts.call_ref("not copied into a String")?.len(), 24);
-    /// let numbers = Server::builder("numbers").start(ThreadServlet::<PassThrough<Vec<f32>>>::new(()))?;
+    /// let numbers = Server::builder("slices").start(ThreadServlet::<PassThrough<Vec<f32>>>::new(()))?;
     /// let some = vec![0.5; 1000];
     /// assert_eq!(numbers.call_ref(&some[10..20])?.len(), 10);
     /// # Ok(())

@@ -1,29 +1,32 @@
 //! A servlet in a box, without its type.
 
+use super::part::Part;
 use super::{Servlet, sealed};
-use crate::error::StartError;
-use crate::plan::{Planner, Span};
 use crate::wire::payload::Payload;
 use std::fmt;
 use std::marker::PhantomData;
 
-type Plan = Box<dyn FnOnce(&mut Planner) -> Result<Span, StartError> + Send>;
-
-/// Any servlet from `In` to `Out`, made by [`Servlet::boxed`].
+/// Any servlet from `In` to `Out`, made by [`Servlet::boxed`]. It is `Clone`, whatever is in it.
 pub struct BoxServlet<In, Out> {
-    plan: Plan,
+    part: Part,
     types: PhantomData<fn(&In) -> Out>,
+}
+
+impl<In, Out> Clone for BoxServlet<In, Out> {
+    fn clone(&self) -> Self {
+        Self::new(self.part.clone())
+    }
 }
 
 impl<In, Out> fmt::Debug for BoxServlet<In, Out> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("BoxServlet").finish_non_exhaustive()
+        f.debug_tuple("BoxServlet").field(&self.part).finish()
     }
 }
 
 impl<In, Out> BoxServlet<In, Out> {
-    pub(super) fn new(servlet: impl Servlet<In = In, Out = Out> + Send) -> Self {
-        Self { plan: Box::new(|planner| servlet.plan(planner)), types: PhantomData }
+    pub(super) fn new(part: Part) -> Self {
+        Self { part, types: PhantomData }
     }
 }
 
@@ -33,7 +36,7 @@ impl<In: Payload, Out: Payload> Servlet for BoxServlet<In, Out> {
     type In = In;
     type Out = Out;
 
-    fn plan(self, planner: &mut Planner) -> Result<Span, StartError> {
-        (self.plan)(planner)
+    fn part(&self) -> Part {
+        self.part.clone()
     }
 }

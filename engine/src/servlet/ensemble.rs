@@ -1,12 +1,13 @@
 //! Several servlets that all see the same item.
 
+use super::part::{Fork, Part};
 use super::{Servlet, sealed};
-use crate::error::{RemoteError, StartError};
-use crate::plan::{AddMember, Planner, Span};
+use crate::error::RemoteError;
 use crate::route::{KEEPS_ERRORS, LIST, root_of};
 use crate::wire::payload::Payload;
 use std::fmt;
 use std::marker::PhantomData;
+use std::sync::Arc;
 
 /// Every member sees the same input, where it lies; the outcome holds the members' outcomes in member order.
 ///
@@ -51,6 +52,12 @@ impl<M, Errors> fmt::Debug for Ensemble<M, Errors> {
     }
 }
 
+impl<M: Clone, Errors> Clone for Ensemble<M, Errors> {
+    fn clone(&self) -> Self {
+        Self { members: self.members.clone(), name: self.name.clone(), errors: PhantomData }
+    }
+}
+
 impl<M: Members> Ensemble<M> {
     /// An ensemble of a tuple of 1 to 8 servlets. Its outcome is the tuple of theirs, each in a box.
     #[must_use]
@@ -92,8 +99,9 @@ impl<M: Members> Servlet for Ensemble<M> {
     type In = M::In;
     type Out = M::Values;
 
-    fn plan(self, planner: &mut Planner) -> Result<Span, StartError> {
-        planner.add_fork(self.name, M::FORM, true, self.members.add())
+    fn part(&self) -> Part {
+        let (name, members) = (self.name.clone(), self.members.parts());
+        Part::Fork(Arc::new(Fork { name, form: M::FORM, fail_fast: true, members }))
     }
 }
 
@@ -101,8 +109,9 @@ impl<M: Members> Servlet for Ensemble<M, KeepErrors> {
     type In = M::In;
     type Out = M::Results;
 
-    fn plan(self, planner: &mut Planner) -> Result<Span, StartError> {
-        planner.add_fork(self.name, M::FORM | KEEPS_ERRORS, false, self.members.add())
+    fn part(&self) -> Part {
+        let (name, members) = (self.name.clone(), self.members.parts());
+        Part::Fork(Arc::new(Fork { name, form: M::FORM | KEEPS_ERRORS, fail_fast: false, members }))
     }
 }
 
@@ -117,11 +126,11 @@ pub trait Members: sealed::Sealed + 'static {
     #[doc(hidden)]
     const FORM: u32;
     #[doc(hidden)]
-    fn add(self) -> Vec<(AddMember<'static>, (u32, u32))>;
+    fn parts(&self) -> Vec<(Part, (u32, u32))>;
 }
 
-fn add<S: Servlet>(member: S) -> (AddMember<'static>, (u32, u32)) {
-    (Box::new(|planner| member.plan(planner)), root_of::<S::Out>())
+fn part<S: Servlet>(member: &S) -> (Part, (u32, u32)) {
+    (member.part(), root_of::<S::Out>())
 }
 
 impl<S: Servlet> sealed::Sealed for Vec<S> {}
@@ -132,8 +141,8 @@ impl<S: Servlet> Members for Vec<S> {
     type Results = Vec<Result<Box<S::Out>, Box<RemoteError>>>;
     const FORM: u32 = LIST;
 
-    fn add(self) -> Vec<(AddMember<'static>, (u32, u32))> {
-        self.into_iter().map(add).collect()
+    fn parts(&self) -> Vec<(Part, (u32, u32))> {
+        self.iter().map(part).collect()
     }
 }
 
@@ -153,9 +162,9 @@ macro_rules! tuples {
             const FORM: u32 = 0;
 
             #[expect(non_snake_case, reason = "a member's value is named like its type")]
-            fn add(self) -> Vec<(AddMember<'static>, (u32, u32))> {
+            fn parts(&self) -> Vec<(Part, (u32, u32))> {
                 let ($first, $($member,)*) = self;
-                vec![add($first), $(add($member)),*]
+                vec![part($first), $(part($member)),*]
             }
         }
     };

@@ -17,6 +17,7 @@ macro_rules! for_tuples {
 mod boxed;
 mod ensemble;
 mod options;
+mod part;
 mod process;
 mod sequential;
 mod switch;
@@ -34,15 +35,16 @@ pub use sequential::Sequential;
 pub use switch::{Alternatives, Switch};
 pub use thread::ThreadServlet;
 
-use crate::error::StartError;
-use crate::plan::{Planner, Span};
 use crate::wire::payload::Payload;
+use part::Part;
 
 /// A part of a server: takes items of one type and gives items of another.
 ///
 /// [`ProcessServlet`] and [`ThreadServlet`] have workers. Others are made of servlets: a [`Sequential`] of
 /// stages, an [`Ensemble`] of members that all see an item, a [`Switch`] that gives it to one of them. They
 /// nest: ensembles and switches up to 64 deep, one within the other; more is an error at start.
+///
+/// A tree of them is `Clone` if its configurations are, and so can be started more than once, under different names.
 ///
 /// Implemented by the servlets of this crate only.
 pub trait Servlet: sealed::Sealed + Sized + 'static {
@@ -51,12 +53,9 @@ pub trait Servlet: sealed::Sealed + Sized + 'static {
     /// The items that it gives.
     type Out: Payload;
 
-    /// Adds its nodes to a plan.
-    ///
-    /// # Errors
-    /// The first invalid option, with the servlet's name.
+    /// What it is made of.
     #[doc(hidden)]
-    fn plan(self, planner: &mut Planner) -> Result<Span, StartError>;
+    fn part(&self) -> Part;
 
     /// This servlet, followed by `next`, which takes its outcomes.
     ///
@@ -86,11 +85,8 @@ pub trait Servlet: sealed::Sealed + Sized + 'static {
     }
 
     /// This servlet without its type: for lists of servlets that take and give the same.
-    fn boxed(self) -> BoxServlet<Self::In, Self::Out>
-    where
-        Self: Send,
-    {
-        BoxServlet::new(self)
+    fn boxed(self) -> BoxServlet<Self::In, Self::Out> {
+        BoxServlet::new(self.part())
     }
 }
 

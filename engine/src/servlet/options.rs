@@ -1,18 +1,8 @@
 //! The options that process and thread servlets share.
 
-use crate::error::StartError;
-use crate::plan::{Launch, PlanNode};
-use crate::policy::batch::Rule;
 use crate::policy::cpus::Cpus;
 use crate::policy::on_death::OnDeath;
 use crate::policy::restarts::Restarts;
-use crate::wire::payload::Payload;
-use crate::worker::{BatchWorker, Identity};
-use ringmill_shm::doorbell::WORKER_LIMIT;
-use ringmill_shm::layout::NodeFacts;
-use ringmill_shm::participant::Role;
-use ringmill_shm::plan::Target;
-use ringmill_shm::segment::NodeSpec;
 use std::time::Duration;
 
 /// The options of a servlet, before it is planned.
@@ -33,7 +23,7 @@ pub(super) struct Options<Config> {
 /// The default of `log_batches_every`.
 const LOG_BATCHES_EVERY: u64 = 1_000_000;
 
-impl<Config: Payload> Options<Config> {
+impl<Config> Options<Config> {
     pub(super) fn new(config: Config) -> Self {
         Self {
             config,
@@ -49,76 +39,21 @@ impl<Config: Payload> Options<Config> {
         }
     }
 
-    /// The node that runs `W` with these options.
-    pub(super) fn node<W: BatchWorker<Config = Config>>(
-        self,
-        role: Role,
-        launch: Launch,
-    ) -> Result<PlanNode, StartError> {
-        let worker_type = std::any::type_name::<W>();
-        let name = self.name.unwrap_or_else(|| short_name(worker_type));
-        crate::plan::name::check(&name)?;
-        let Rule { batch_size, wait_ns, is_stated } =
-            Rule::new(&name, self.batch_size, self.batch_wait_time)?;
-        let workers = self.cpus.resolve(&name)?;
-        let threads = threads(&name, self.stream_threads, workers.len())?;
-        self.restarts.check(&name)?;
-        if self.exec_timeout.is_some_and(|limit| limit.is_zero()) {
-            let what = "exec_timeout in nanoseconds";
-            return Err(StartError::Range { servlet: Some(name), what, value: 0, least: 1, most: u64::MAX });
-        }
-        let config = crate::wire::payload::to_bytes(&self.config)
-            .map_err(|e| StartError::Config { servlet: name.clone(), message: e.to_string() })?;
-        let identity = Identity::of::<W>();
-        let type_hash = match launch {
-            Launch::Process { program: Some(_), .. } => identity.elsewhere,
-            _ => identity.here,
-        };
-        let facts = NodeFacts {
-            type_hash,
-            batch_wait_ns: wait_ns,
+    /// These options with another configuration.
+    pub(super) fn with_config<Other>(&self, config: Other) -> Options<Other> {
+        Options {
+            config,
+            name: self.name.clone(),
+            cpus: self.cpus.clone(),
+            batch_size: self.batch_size,
+            batch_wait_time: self.batch_wait_time,
+            stream_threads: self.stream_threads,
             log_batches_every: self.log_batches_every,
-            batch_size,
-            threads,
-            keeps_inputs: self.on_death.keeps_inputs().into(),
-            keeps_apart: self.on_death.keeps_apart().into(),
-            wait_is_stated: is_stated.into(),
-            ..NodeFacts::default()
-        };
-        let worker_type = worker_type.into();
-        Ok(PlanNode {
-            spec: NodeSpec { name, worker_type, config, facts, next: Target::End, role, workers },
-            launch,
             restarts: self.restarts,
             on_death: self.on_death,
             exec_timeout: self.exec_timeout,
-            mandatory: true,
-        })
+        }
     }
-}
-
-/// Checks that each thread of each worker has a number at the doorbell.
-fn threads(servlet: &str, threads: usize, workers: usize) -> Result<u32, StartError> {
-    let most = WORKER_LIMIT / workers;
-    if (1..=most).contains(&threads) {
-        return Ok(threads as u32);
-    }
-    Err(StartError::Range {
-        servlet: Some(servlet.into()),
-        what: "stream_threads",
-        value: threads as u64,
-        least: 1,
-        most: most as u64,
-    })
-}
-
-/// The last part of a type's path, in lower case: `classify` for `app::Classify<f32>`.
-fn short_name(type_name: &str) -> String {
-    let path = type_name.split('<').next().unwrap_or(type_name);
-    let last = path.rsplit("::").next().unwrap_or(path).to_lowercase();
-    let fine = last.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '_');
-    let fine: String = fine.take(crate::plan::name::SERVLET_NAME_LIMIT).collect();
-    if fine.is_empty() { "worker".into() } else { fine }
 }
 
 /// The options' setters, for a servlet that keeps them in a field `options`.
@@ -228,15 +163,3 @@ macro_rules! setters {
     };
 }
 pub(super) use setters;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_come_from_types() {
-        assert_eq!(short_name("app::models::Classify<f32>"), "classify");
-        assert_eq!(short_name("ringmill::worker::PassThrough<alloc::vec::Vec<u8>>"), "passthrough");
-        assert_eq!(short_name("::"), "worker");
-    }
-}

@@ -1,14 +1,15 @@
 //! Workers in processes of their own.
 
 use super::options::{Options, setters};
+use super::part::{Leaf, Part};
 use super::{Servlet, sealed};
-use crate::error::StartError;
-use crate::plan::{Environment, Launch, Planner, Span};
+use crate::plan::{Environment, Launch};
 use crate::policy::on_death::OnDeath;
 use crate::worker::BatchWorker;
 use ringmill_shm::participant::Role;
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// One worker type in one or more processes, which share an input ring.
@@ -42,6 +43,9 @@ impl<W: BatchWorker> ProcessServlet<W> {
     /// name and, as far as that is visible, the layout of its payloads; two types that agree in both, or a type with
     /// another layout than here, are a [`StartError::Join`]. [`SCHEMA`](crate::Worker::SCHEMA) can state what is not
     /// visible.
+    ///
+    /// [`StartError::Program`]: crate::StartError::Program
+    /// [`StartError::Join`]: crate::StartError::Join
     #[must_use]
     pub fn program(mut self, path: impl Into<PathBuf>) -> Self {
         self.program = Some(path.into());
@@ -69,6 +73,8 @@ impl<W: BatchWorker> ProcessServlet<W> {
     /// [`RemoteCause::Poisonous`](crate::error::RemoteCause::Poisonous). Zero is a [`StartError::Range`].
     ///
     /// A caller's timeout only ends its waiting; this ends the work.
+    ///
+    /// [`StartError::Range`]: crate::StartError::Range
     #[must_use]
     pub fn exec_timeout(mut self, limit: Duration) -> Self {
         self.options.exec_timeout = Some(limit);
@@ -87,6 +93,8 @@ impl<W: BatchWorker> ProcessServlet<W> {
     ///     .env_for(0, "CUDA_VISIBLE_DEVICES", "0")
     ///     .env_for(1, "CUDA_VISIBLE_DEVICES", "1");
     /// ```
+    ///
+    /// [`StartError::Variable`]: crate::StartError::Variable
     #[must_use]
     pub fn env(mut self, key: impl Into<OsString>, value: impl Into<OsString>) -> Self {
         self.env.set(None, key.into(), value.into());
@@ -95,6 +103,8 @@ impl<W: BatchWorker> ProcessServlet<W> {
 
     /// Sets an environment variable of one worker, which overrides [`env`](Self::env). The index is that of
     /// [`Context::worker_index`](crate::Context::worker_index); one that does not exist is a [`StartError::Range`].
+    ///
+    /// [`StartError::Range`]: crate::StartError::Range
     #[must_use]
     pub fn env_for(
         mut self,
@@ -107,28 +117,20 @@ impl<W: BatchWorker> ProcessServlet<W> {
     }
 }
 
+impl<W: BatchWorker<Config: Clone>> Clone for ProcessServlet<W> {
+    fn clone(&self) -> Self {
+        Self { options: self.options.clone(), program: self.program.clone(), env: self.env.clone() }
+    }
+}
+
 impl<W: BatchWorker> sealed::Sealed for ProcessServlet<W> {}
 
 impl<W: BatchWorker> Servlet for ProcessServlet<W> {
     type In = W::In;
     type Out = W::Out;
 
-    fn plan(self, planner: &mut Planner) -> Result<Span, StartError> {
-        let (last_named, bad) = (self.env.last_worker(), self.env.bad_variable());
-        let launch = Launch::Process { program: self.program, env: self.env };
-        let node = self.options.node::<W>(Role::ProcessWorker, launch)?;
-        if let Some((variable, reason)) = bad {
-            return Err(StartError::Variable { servlet: node.spec.name, variable, reason });
-        }
-        if let Some(index) = last_named.filter(|&index| index >= node.spec.workers.len()) {
-            return Err(StartError::Range {
-                servlet: Some(node.spec.name),
-                what: "worker index of an environment variable",
-                value: index as u64,
-                least: 0,
-                most: node.spec.workers.len() as u64 - 1,
-            });
-        }
-        planner.add(node)
+    fn part(&self) -> Part {
+        let launch = Launch::Process { program: self.program.clone(), env: self.env.clone() };
+        Part::Node(Arc::new(Leaf::of::<W>(&self.options, Role::ProcessWorker, launch)))
     }
 }

@@ -1,14 +1,14 @@
 //! One servlet after another.
 
+use super::part::Part;
 use super::{Servlet, sealed};
-use crate::error::StartError;
-use crate::plan::{Planner, Span};
+use std::sync::Arc;
 
 /// Two servlets one after the other, made by [`Servlet::then`]; longer chains nest.
 ///
 /// Each item goes from worker to worker directly: no thread stands between the stages. A stage with several workers may
 /// change the order of items; each caller still gets its own answer. An item that fails in one stage skips the others.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Sequential<First, Next> {
     first: First,
     next: Next,
@@ -26,8 +26,7 @@ impl<First: Servlet, Next: Servlet<In = First::Out>> Servlet for Sequential<Firs
     type In = First::In;
     type Out = Next::Out;
 
-    fn plan(self, planner: &mut Planner) -> Result<Span, StartError> {
-        let Self { first, next } = self;
-        planner.add_sequence(Box::new(|p| first.plan(p)), Box::new(|p| next.plan(p)))
+    fn part(&self) -> Part {
+        Part::Sequence(Arc::new((self.first.part(), self.next.part())))
     }
 }

@@ -1,9 +1,9 @@
 //! Several servlets of which one handles each item.
 
+use super::part::{Choice, Part};
 use super::{Servlet, ThreadServlet, sealed};
-use crate::error::{RemoteCause, StartError};
+use crate::error::RemoteCause;
 use crate::panics;
-use crate::plan::{AddMember, Planner, Span};
 use crate::route::Choose;
 use crate::wire::payload::{Payload, view};
 use crate::wire::{PayloadError, ReadError};
@@ -39,8 +39,14 @@ use std::sync::Arc;
 /// ```
 pub struct Switch<M, F> {
     members: M,
-    choose: F,
+    choose: Arc<F>,
     name: String,
+}
+
+impl<M: Clone, F> Clone for Switch<M, F> {
+    fn clone(&self) -> Self {
+        Self { members: self.members.clone(), choose: Arc::clone(&self.choose), name: self.name.clone() }
+    }
 }
 
 impl<M, F> fmt::Debug for Switch<M, F> {
@@ -57,7 +63,7 @@ where
     /// take and give the same. An empty list is an error at start.
     #[must_use]
     pub fn new(choose: F, members: M) -> Self {
-        Self { members, choose, name: "switch".into() }
+        Self { members, choose: Arc::new(choose), name: "switch".into() }
     }
 }
 
@@ -79,21 +85,19 @@ where
     type In = M::In;
     type Out = M::Out;
 
-    fn plan(self, planner: &mut Planner) -> Result<Span, StartError> {
-        let choose = self.choose;
+    fn part(&self) -> Part {
+        let choose = Arc::clone(&self.choose);
         let choose: Choose = Arc::new(move |bytes: &[u8]| {
             let name = std::any::type_name::<M::In>();
             let unreadable = |e: PayloadError| RemoteCause::from(ReadError::new(name, e));
             panics::caught(AssertUnwindSafe(|| Ok(choose(view::<M::In>(bytes).map_err(unreadable)?))))?
         });
-        let pass_on = |name| {
-            ThreadServlet::<PassThrough<M::In>>::new(())
-                .name(name)
-                .batch_size(64)
-                .batch_wait_time(std::time::Duration::ZERO)
-                .into_node()
-        };
-        planner.add_switch(self.name, choose, pass_on, self.members.add())
+        let pass_on = ThreadServlet::<PassThrough<M::In>>::new(())
+            .batch_size(64)
+            .batch_wait_time(std::time::Duration::ZERO)
+            .leaf();
+        let (name, members) = (self.name.clone(), self.members.parts());
+        Part::Switch(Arc::new(Choice { name, choose, pass_on, members }))
     }
 }
 
@@ -105,17 +109,15 @@ pub trait Alternatives: sealed::Sealed + 'static {
     /// The output that all members give.
     type Out: Payload;
     #[doc(hidden)]
-    fn add(self) -> Vec<AddMember<'static>>;
+    fn parts(&self) -> Vec<Part>;
 }
 
 impl<S: Servlet> Alternatives for Vec<S> {
     type In = S::In;
     type Out = S::Out;
 
-    fn add(self) -> Vec<AddMember<'static>> {
-        self.into_iter()
-            .map(|member| Box::new(|p: &mut Planner| member.plan(p)) as AddMember<'static>)
-            .collect()
+    fn parts(&self) -> Vec<Part> {
+        self.iter().map(Servlet::part).collect()
     }
 }
 
@@ -130,9 +132,9 @@ macro_rules! tuples {
             type Out = $first::Out;
 
             #[expect(non_snake_case, reason = "a member's value is named like its type")]
-            fn add(self) -> Vec<AddMember<'static>> {
+            fn parts(&self) -> Vec<Part> {
                 let ($first, $($member,)*) = self;
-                vec![Box::new(|p| $first.plan(p)), $(Box::new(|p| $member.plan(p))),*]
+                vec![$first.part(), $($member.part()),*]
             }
         }
     };

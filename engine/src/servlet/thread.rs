@@ -1,9 +1,9 @@
 //! Workers in threads of the server's process.
 
 use super::options::{Options, setters};
+use super::part::{Leaf, Part};
 use super::{Servlet, sealed};
-use crate::error::StartError;
-use crate::plan::{Launch, PlanNode, Planner, Span};
+use crate::plan::Launch;
 use crate::worker;
 use crate::worker::BatchWorker;
 use ringmill_shm::participant::Role;
@@ -27,9 +27,15 @@ impl<W: BatchWorker> ThreadServlet<W> {
 
     setters!();
 
-    pub(super) fn into_node(self) -> Result<PlanNode, StartError> {
+    pub(super) fn leaf(&self) -> Leaf {
         let launch = Launch::Thread { live: Arc::new(|seat| worker::live::<W>(seat)) };
-        self.options.node::<W>(Role::ThreadWorker, launch)
+        Leaf::of::<W>(&self.options, Role::ThreadWorker, launch)
+    }
+}
+
+impl<W: BatchWorker<Config: Clone>> Clone for ThreadServlet<W> {
+    fn clone(&self) -> Self {
+        Self { options: self.options.clone() }
     }
 }
 
@@ -39,7 +45,7 @@ impl<W: BatchWorker> Servlet for ThreadServlet<W> {
     type In = W::In;
     type Out = W::Out;
 
-    fn plan(self, planner: &mut Planner) -> Result<Span, StartError> {
-        planner.add(self.into_node()?)
+    fn part(&self) -> Part {
+        Part::Node(Arc::new(self.leaf()))
     }
 }

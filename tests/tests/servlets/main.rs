@@ -9,6 +9,7 @@ mod limits;
 mod order;
 mod promises;
 mod start;
+mod starting;
 mod streams;
 mod submit;
 mod trees;

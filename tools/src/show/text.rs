@@ -111,10 +111,24 @@ impl Shown {
                 ),
             ),
             ("requests", requests.join(", ")),
+            ("workers", self.ready_text()),
         ];
         let mut text = format!("{}: {first}\n", of.name);
         for (what, value) in lines {
             text += &format!("  {what:<9} {value}\n");
+        }
+        text
+    }
+
+    /// How many workers are ready, and which one has been starting for longest.
+    fn ready_text(&self) -> String {
+        let count = |state: &str| self.workers.iter().filter(|worker| worker.state_text() == state).count();
+        let mut text = format!("{} of {} ready", count("ready"), self.workers.len());
+        let starting = self.workers.iter().filter(|worker| worker.state_text() == "starting");
+        let since = starting.filter_map(|worker| Some((worker.state_s?, worker)));
+        if let Some((seconds, longest)) = since.max_by(|a, b| a.0.total_cmp(&b.0)) {
+            let (name, time) = (longest.name(), units::age(seconds as u64));
+            text += &format!(", {} starting, {name} for {time}", count("starting"));
         }
         text
     }

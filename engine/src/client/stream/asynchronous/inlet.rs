@@ -11,6 +11,9 @@ use std::time::Instant;
 /// How many inputs may be refused one after the other before the stream yields.
 const REFUSED_AT_ONCE: u32 = 32;
 
+/// An input, and whether a permit was kept for it.
+type Permitted<Item> = (Item, Result<(), CallError>);
+
 /// The inputs of an asynchronous stream.
 pub(super) struct AsyncInlet<'s, S: futures_core::Stream> {
     /// `None` at the end.
@@ -72,7 +75,7 @@ impl<'s, S: futures_core::Stream> AsyncInlet<'s, S> {
         core: &Hold<'s>,
         feeder: &mut Feeder,
         context: &Context<'_>,
-    ) -> Poll<Option<(S::Item, Result<(), CallError>)>> {
+    ) -> Poll<Option<Permitted<S::Item>>> {
         if self.input.is_none() {
             return if self.is_over() { Poll::Ready(None) } else { Poll::Pending };
         }

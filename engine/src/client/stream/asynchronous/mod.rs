@@ -51,6 +51,9 @@ pub struct AsyncWithInputs<'s, S: futures_core::Stream<Item: Payload>, Out: Payl
     Ordered<'s, S, Kept<Given<S::Item>>, Out>,
 );
 
+/// An outcome, with what is kept of its input.
+type Told<Kept, Out> = (Kept, Result<Out, CallError>);
+
 /// A stream in order, which keeps its inputs if `K` does.
 struct Ordered<'s, S: futures_core::Stream, K, Out> {
     running: Running<'s, InOrder>,
@@ -102,7 +105,7 @@ impl<'s, S: futures_core::Stream<Item: Payload>, Out: Payload> AsyncStream<'s, S
     /// use futures_util::{StreamExt, stream};
     ///
     /// # async fn example() -> Result<(), BoxError> {
-    /// let server = Server::builder("async").start(ThreadServlet::<PassThrough<u64>>::new(()))?;
+    /// let server = Server::builder("async-inputs").start(ThreadServlet::<PassThrough<u64>>::new(()))?;
     /// let mut outcomes = server.stream_async(stream::iter(0..100)).with_inputs();
     /// while let Some(item) = outcomes.next().await {
     ///     let (input, outcome) = item?; // an error here is of the stream as a whole
@@ -132,7 +135,7 @@ impl<'s, S: futures_core::Stream<Item: Payload>, Out: Payload> AsyncStream<'s, S
     /// use futures_util::{StreamExt, stream};
     ///
     /// # async fn example() -> Result<(), BoxError> {
-    /// let server = Server::builder("async").start(ThreadServlet::<PassThrough<u64>>::new(()))?;
+    /// let server = Server::builder("async-unordered").start(ThreadServlet::<PassThrough<u64>>::new(()))?;
     /// let mut outcomes = server.stream_async(stream::iter(0..100)).unordered();
     /// while let Some(item) = outcomes.next().await {
     ///     let (index, outcome) = item?; // an error here is of the stream as a whole
@@ -297,7 +300,7 @@ impl InOrder {
 
 impl<In: Payload, S: futures_core::Stream<Item = In>, K: Intake<In>, Out: Payload> Ordered<'_, S, K, Out> {
     /// The oldest outcome, with what is kept of its input; `None` at the end.
-    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<(K::Kept, Result<Out, CallError>)>> {
+    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Told<K::Kept, Out>>> {
         let Self { running, inlet, intake, .. } = self;
         let (core, progress) = running.parts();
         ready!(inlet.poll_turn(context));

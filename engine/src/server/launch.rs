@@ -1,0 +1,171 @@
+//! A start that is planned, and what is to be done when it is given up.
+
+use super::progress::{OnProgress, Teller};
+use crate::client::free_ids::FreeIds;
+use crate::client::{Core, End};
+use crate::error::StartError;
+use crate::host::supervisor::{Limits, Shared, Supervisor};
+use crate::panics::say;
+use crate::plan::{Blocks, Plan};
+use crate::policy::patience::{Patience, Wait};
+use crate::route::Router;
+use ringmill_shm::segment::{CreateError, Location, Segment};
+use ringmill_shm::sys::process::open_standard_descriptors;
+use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
+use std::time::Duration;
+use tracing::level_filters::LevelFilter;
+
+/// The options of a server.
+#[derive(Debug, Clone)]
+pub(super) struct Options {
+    pub(super) name: String,
+    pub(super) file: Option<PathBuf>,
+    pub(super) capacity: usize,
+    pub(super) blocks: Blocks,
+    pub(super) wait: Wait,
+    pub(super) start_timeout: Duration,
+    pub(super) shutdown_timeout: Duration,
+    pub(super) handle_signals: bool,
+    pub(super) on_progress: Option<OnProgress>,
+    /// Of the workers' events.
+    pub(super) forward_events: LevelFilter,
+}
+
+/// A start that is planned.
+pub(super) struct Launch {
+    pub(super) options: Options,
+    pub(super) capacity: u32,
+    pub(super) plan: Plan,
+    pub(super) router: Arc<Router>,
+}
+
+impl Launch {
+    /// Starts the server, and waits until it is ready; `None` if it was asked to stop meanwhile. Leaves nothing behind
+    /// unless it succeeds.
+    pub(super) fn run(self, stop: Option<&Stop>) -> Result<Option<Arc<Core>>, StartError> {
+        let Self { options, capacity, plan, router } = self;
+        let stopped = || stop.is_some_and(Stop::is_asked);
+        open_standard_descriptors(); // before any other file is opened
+        plan.nodes.iter().try_for_each(crate::host::registry::check)?;
+        let location = match options.file {
+            Some(path) => Location::File(path),
+            None => Location::named(&options.name).map_err(CreateError::from)?,
+        };
+        if stopped() {
+            return Ok(None);
+        }
+        let segment = Segment::create(location, &plan.spec(capacity, &options.blocks)?)?;
+        let segment = Arc::new(segment);
+        if let Some(stop) = stop {
+            stop.watch(&segment);
+        }
+        let limits = Limits { start: options.start_timeout, shutdown: options.shutdown_timeout };
+        let shared = Arc::new(Shared::new(Arc::clone(&segment), &plan.nodes, router, limits)?);
+        let warnings = plan.warnings(capacity);
+        for warning in &warnings {
+            say(|| tracing::warn!(server = %options.name, "{warning}"));
+        }
+        let free_ids = FreeIds::new(capacity);
+        // This starts the first process. No code that could panic comes before the core can end it.
+        let events = options.forward_events;
+        let supervisor =
+            Supervisor::start(Arc::clone(&shared), &plan.nodes, &options.name, options.wait, events);
+        // A thread that was started may keep the segment, so the files are removed here.
+        let supervisor = supervisor.inspect_err(|_| shared.remove_files())?;
+        let core = Arc::new_cyclic(|me| Core {
+            me: Weak::clone(me),
+            reactor: OnceLock::new(),
+            name: options.name,
+            capacity,
+            entry: plan.entry,
+            birth: segment.birth(),
+            pid: std::process::id(),
+            stamps: plan.stamps(),
+            free_ids,
+            patience: Patience::of_callers(options.wait),
+            closing: AtomicBool::new(false),
+            end: End::default(),
+            shutdown_timeout: options.shutdown_timeout,
+            handle_signals: options.handle_signals,
+            warnings,
+            supervisor,
+            shared,
+            segment,
+        });
+        let unready = Unready(Some(core));
+        let core = unready.core();
+        let mut teller = Teller::new(options.on_progress);
+        let is_ready = core.await_workers(options.start_timeout, || {
+            teller.look(&core.segment);
+            !stopped()
+        })?;
+        if !is_ready {
+            return Ok(None);
+        }
+        core.supervisor.server_is_ready(&core.shared);
+        Ok(Some(unready.into_ready()))
+    }
+}
+
+/// A server that is being started; dropping it kills the server.
+struct Unready(Option<Arc<Core>>);
+
+impl Unready {
+    fn core(&self) -> Arc<Core> {
+        Arc::clone(self.0.as_ref().expect("taken only by value"))
+    }
+
+    fn into_ready(mut self) -> Arc<Core> {
+        self.0.take().expect("taken only by value")
+    }
+}
+
+impl Drop for Unready {
+    fn drop(&mut self) {
+        if let Some(core) = &self.0 {
+            core.kill();
+        }
+    }
+}
+
+/// Asks a start to stop.
+#[derive(Debug, Default)]
+pub(super) struct Stop(Mutex<Asked>);
+
+#[derive(Debug, Default)]
+struct Asked {
+    is_asked: bool,
+    /// Once it is there: the start sleeps at a bell of it.
+    segment: Option<Arc<Segment>>,
+}
+
+/// Locks; a panic under the lock leaves nothing half done.
+pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|e| e.into_inner())
+}
+
+impl Stop {
+    pub(super) fn is_asked(&self) -> bool {
+        locked(&self.0).is_asked
+    }
+
+    /// From now on asking rings the bell of the start.
+    pub(super) fn watch(&self, segment: &Arc<Segment>) {
+        locked(&self.0).segment = Some(Arc::clone(segment));
+    }
+
+    /// The start is over, and no longer asked.
+    pub(super) fn forget(&self) {
+        locked(&self.0).segment = None;
+    }
+
+    pub(super) fn ask(&self) {
+        let mut asked = locked(&self.0);
+        asked.is_asked = true;
+        if let Some(segment) = &asked.segment {
+            segment.startup().ring();
+        }
+    }
+}

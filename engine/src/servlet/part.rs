@@ -1,0 +1,203 @@
+//! What a servlet is made of, without the types of its workers: data that can be cloned and sent, from which each start
+//! makes a plan.
+
+use super::options::Options;
+use crate::error::StartError;
+use crate::plan::{AddMember, Launch, PlanNode, Planner, Span};
+use crate::policy::batch::Rule;
+use crate::route::Choose;
+use crate::worker::{BatchWorker, Identity};
+use ringmill_shm::doorbell::WORKER_LIMIT;
+use ringmill_shm::layout::NodeFacts;
+use ringmill_shm::participant::Role;
+use ringmill_shm::plan::Target;
+use ringmill_shm::segment::NodeSpec;
+use std::fmt;
+use std::sync::Arc;
+
+/// A servlet.
+#[derive(Debug, Clone)]
+#[expect(unnameable_types, reason = "servlets cannot be implemented outside this crate")]
+pub enum Part {
+    /// Workers of one type.
+    Node(Arc<Leaf>),
+    /// One after the other.
+    Sequence(Arc<(Part, Part)>),
+    /// An ensemble.
+    Fork(Arc<Fork>),
+    /// A switch.
+    Switch(Arc<Choice>),
+}
+
+/// Workers of one type.
+#[derive(Debug)]
+#[expect(unnameable_types, reason = "part of a part")]
+pub struct Leaf {
+    /// With the configuration as bytes, or the reason why there are none.
+    options: Options<Result<Vec<u8>, String>>,
+    worker_type: &'static str,
+    identity: Identity,
+    role: Role,
+    launch: Launch,
+}
+
+/// An ensemble.
+#[derive(Debug)]
+#[expect(unnameable_types, reason = "part of a part")]
+pub struct Fork {
+    pub(super) name: String,
+    pub(super) form: u32,
+    pub(super) fail_fast: bool,
+    /// Each with the size and alignment of its outcomes' root.
+    pub(super) members: Vec<(Part, (u32, u32))>,
+}
+
+/// A switch.
+#[expect(unnameable_types, reason = "part of a part")]
+pub struct Choice {
+    pub(super) name: String,
+    pub(super) choose: Choose,
+    /// The workers whose thread chooses for worker processes, without a name.
+    pub(super) pass_on: Leaf,
+    pub(super) members: Vec<Part>,
+}
+
+impl fmt::Debug for Choice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Choice")
+            .field("name", &self.name)
+            .field("members", &self.members)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Part {
+    /// Adds it to a plan.
+    ///
+    /// # Errors
+    /// The first invalid option, with the servlet's name.
+    pub(crate) fn plan(&self, planner: &mut Planner) -> Result<Span, StartError> {
+        fn add(part: &Part) -> AddMember<'_> {
+            Box::new(|planner| part.plan(planner))
+        }
+        match self {
+            Self::Node(leaf) => planner.add(leaf.node(None)?),
+            Self::Sequence(parts) => planner.add_sequence(add(&parts.0), add(&parts.1)),
+            Self::Fork(fork) => {
+                let members = fork.members.iter().map(|(member, root)| (add(member), *root)).collect();
+                planner.add_fork(fork.name.clone(), fork.form, fork.fail_fast, members)
+            }
+            Self::Switch(choice) => {
+                let members = choice.members.iter().map(add).collect();
+                let pass_on = |name| choice.pass_on.node(Some(name));
+                planner.add_switch(choice.name.clone(), Arc::clone(&choice.choose), pass_on, members)
+            }
+        }
+    }
+}
+
+impl Leaf {
+    /// The workers `W` with these options.
+    pub(super) fn of<W: BatchWorker>(options: &Options<W::Config>, role: Role, launch: Launch) -> Self {
+        let config = crate::wire::payload::to_bytes(&options.config);
+        Self {
+            options: options.with_config(config.map_err(|error| error.to_string())),
+            worker_type: std::any::type_name::<W>(),
+            identity: Identity::of::<W>(),
+            role,
+            launch,
+        }
+    }
+
+    /// Its node, under this name instead of its own.
+    fn node(&self, name: Option<String>) -> Result<PlanNode, StartError> {
+        let Self { options, worker_type, identity, role, launch } = self;
+        let name = name.or_else(|| options.name.clone()).unwrap_or_else(|| short_name(worker_type));
+        crate::plan::name::check(&name)?;
+        let Rule { batch_size, wait_ns, is_stated } =
+            Rule::new(&name, options.batch_size, options.batch_wait_time)?;
+        let workers = options.cpus.resolve(&name)?;
+        let threads = threads(&name, options.stream_threads, workers.len())?;
+        options.restarts.check(&name)?;
+        if options.exec_timeout.is_some_and(|limit| limit.is_zero()) {
+            let what = "exec_timeout in nanoseconds";
+            return Err(StartError::Range { servlet: Some(name), what, value: 0, least: 1, most: u64::MAX });
+        }
+        let config = options.config.clone();
+        let config = config.map_err(|message| StartError::Config { servlet: name.clone(), message })?;
+        let type_hash = match launch {
+            Launch::Process { program: Some(_), .. } => identity.elsewhere,
+            _ => identity.here,
+        };
+        if let Launch::Process { env, .. } = launch {
+            if let Some((variable, reason)) = env.bad_variable() {
+                return Err(StartError::Variable { servlet: name, variable, reason });
+            }
+            if let Some(index) = env.last_worker().filter(|&index| index >= workers.len()) {
+                return Err(StartError::Range {
+                    servlet: Some(name),
+                    what: "worker index of an environment variable",
+                    value: index as u64,
+                    least: 0,
+                    most: workers.len() as u64 - 1,
+                });
+            }
+        }
+        let facts = NodeFacts {
+            type_hash,
+            batch_wait_ns: wait_ns,
+            log_batches_every: options.log_batches_every,
+            batch_size,
+            threads,
+            keeps_inputs: options.on_death.keeps_inputs().into(),
+            keeps_apart: options.on_death.keeps_apart().into(),
+            wait_is_stated: is_stated.into(),
+            ..NodeFacts::default()
+        };
+        let worker_type = (*worker_type).into();
+        Ok(PlanNode {
+            spec: NodeSpec { name, worker_type, config, facts, next: Target::End, role: *role, workers },
+            launch: launch.clone(),
+            restarts: options.restarts,
+            on_death: options.on_death,
+            exec_timeout: options.exec_timeout,
+            mandatory: true,
+        })
+    }
+}
+
+/// Checks that each thread of each worker has a number at the doorbell.
+fn threads(servlet: &str, threads: usize, workers: usize) -> Result<u32, StartError> {
+    let most = WORKER_LIMIT / workers;
+    if (1..=most).contains(&threads) {
+        return Ok(threads as u32);
+    }
+    Err(StartError::Range {
+        servlet: Some(servlet.into()),
+        what: "stream_threads",
+        value: threads as u64,
+        least: 1,
+        most: most as u64,
+    })
+}
+
+/// The last part of a type's path, in lower case: `classify` for `app::Classify<f32>`.
+fn short_name(type_name: &str) -> String {
+    let path = type_name.split('<').next().unwrap_or(type_name);
+    let last = path.rsplit("::").next().unwrap_or(path).to_lowercase();
+    let fine = last.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '_');
+    let fine: String = fine.take(crate::plan::name::SERVLET_NAME_LIMIT).collect();
+    if fine.is_empty() { "worker".into() } else { fine }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_come_from_types() {
+        assert_eq!(short_name("app::models::Classify<f32>"), "classify");
+        assert_eq!(short_name("ringmill::worker::PassThrough<alloc::vec::Vec<u8>>"), "passthrough");
+        assert_eq!(short_name("::"), "worker");
+    }
+}
