@@ -103,6 +103,7 @@ pub fn segment_with(name: &str, classes: Vec<Class>) -> Result<Segment, Error> {
         requests: TASKS,
         tasks_per_request: 1,
         classes,
+        partials: Default::default(),
         payload_format: 0,
         nodes: vec![node],
         forks: Vec::new(),

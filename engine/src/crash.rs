@@ -13,7 +13,7 @@ const fn point(name: &'static str, by: &'static str, between: &'static str) -> P
 }
 
 /// The crash points of this crate: name, the participant that passes it, what it has done and what not.
-pub static POINTS: [Point; 53] = [
+pub static POINTS: [Point; 54] = [
     point("route.outboxed", "mover", "a task is QUEUED, among others to be pushed together"),
     point("route.flushed_some", "mover", "the tasks for one node are pushed, those for others are not"),
     point("route.down", "mover at a node that is down", "a task is pushed, and no worker will read it"),
@@ -87,4 +87,5 @@ pub static POINTS: [Point; 53] = [
     point("shutdown.left", "caller that shuts down", "workers have left, rings are not emptied"),
     point("shutdown.closed", "caller that shuts down", "the server is closed, its files are there"),
     point("route.error_beside", "worker that keeps inputs", "an error is the payload, the word is as before"),
+    point("streaming.opened", "caller", "the ring of partials is open, the request not sent"),
 ];

@@ -120,6 +120,7 @@ pub use worker::{Batch, BatchWorker, Context, PassThrough, Worker};
 pub mod call {
     pub use crate::client::pending::{CallFuture, Pending};
     pub use crate::client::reply::Reply;
+    pub use crate::client::streaming::{AsyncStreamingCall, Partial, StreamingCall};
     pub use crate::client::{CallOptions, DEFAULT_TIMEOUT, WhenFull};
     pub use crate::server::loan::{Loan, Plain};
 }

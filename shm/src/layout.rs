@@ -11,6 +11,7 @@
 //!          tasks            128 bytes each: word, payload reference, in-line buffer
 //!          block owners     8 bytes each, class by class
 //!          blobs            names, type names, configurations: written once
+//!          partials         two lines a request, then its slots; only where the shape has any
 //!          blocks           page-aligned, class by class
 //! ```
 //!
@@ -58,6 +59,14 @@ pub const BATCH_WAIT_LIMIT_NS: u64 = 3_600_000_000_000;
 /// Payloads begin at multiples of this; what rkyv can need at most.
 pub const PAYLOAD_ALIGN: usize = 16;
 
+/// The most partials of a request that its caller has not taken.
+pub const SLOTS_LIMIT: u32 = 1 << 16;
+/// The most bytes of a partial.
+pub const PARTIAL_BYTES_LIMIT: u32 = 1 << 20;
+
+/// Bytes of a slot before the partial.
+pub(crate) const SLOT_HEADER_BYTES: usize = PAYLOAD_ALIGN;
+
 in_segment! {
     /// One size class of payload blocks.
     #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -85,6 +94,8 @@ in_segment! {
         pub forks: u32,
         /// Switches of the plan.
         pub switches: u32,
+        /// The ring of partials of each request.
+        pub partials: PartialRings,
         /// Bytes for names, type names and configurations.
         pub blob_bytes: u64,
         /// How many of `classes` are used; ascending by size.
@@ -178,6 +189,9 @@ impl Shape {
         )?;
         within("bytes of names and configurations", self.blob_bytes, 0, 1 << 32)?;
         within("number of size classes", self.class_count, 0, CLASS_LIMIT as u64)?;
+        let PartialRings { slots, bytes } = self.partials;
+        within("number of partials of a request", slots.into(), 0, SLOTS_LIMIT.into())?;
+        within("bytes of a partial", bytes.into(), 0, PARTIAL_BYTES_LIMIT.into())?;
         let mut least = INLINE_BYTES as u64 + 1;
         for class in self.classes() {
             within("block size of a class", class.block_bytes, least, PAYLOAD_LIMIT)?;
@@ -373,6 +387,64 @@ in_segment! {
 }
 
 in_segment! {
+    /// The words of a request's ring of partials, see `arena::partials`.
+    #[derive(Debug)]
+    pub(crate) struct PartialLines {
+        pub(crate) written: WrittenLine,
+        pub(crate) taken: TakenLine,
+    }
+}
+
+in_segment! {
+    #[repr(align(128))]
+    #[derive(Debug)]
+    pub(crate) struct WrittenLine {
+        pub(crate) count: AtomicU32,
+        pub(crate) node: HeaderU32,
+        /// 1: the writer sleeps on `taken`, or is about to.
+        pub(crate) sleeps: AtomicU32,
+    }
+}
+
+in_segment! {
+    #[repr(align(128))]
+    #[derive(Debug)]
+    pub(crate) struct TakenLine {
+        pub(crate) count: AtomicU32,
+        pub(crate) generation: HeaderU32,
+    }
+}
+
+impl PartialLines {
+    #[cfg(loom)]
+    pub(crate) fn new() -> Self {
+        let zero = || AtomicU32::new(0);
+        Self {
+            written: WrittenLine { count: zero(), node: HeaderU32::default(), sleeps: zero() },
+            taken: TakenLine { count: zero(), generation: HeaderU32::default() },
+        }
+    }
+}
+
+in_segment! {
+    /// How a segment's rings of partials are made; none by default.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+    pub struct PartialRings {
+        /// Slots of each request: how many partials its caller may be behind; 0: none.
+        pub slots: u32,
+        /// Bytes of the largest partial.
+        pub bytes: u32,
+    }
+}
+
+impl PartialRings {
+    /// Bytes of a slot: whole lines, since two sides use neighbours.
+    pub(crate) fn slot_bytes(self) -> u64 {
+        (SLOT_HEADER_BYTES as u64 + u64::from(self.bytes)).next_multiple_of(LINE as u64)
+    }
+}
+
+in_segment! {
     /// A range of bytes within the blobs.
     #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
     pub(crate) struct Extent {
@@ -488,6 +560,8 @@ pub(crate) struct Layout {
     pending_words: usize,
     pub(crate) block_owners: [usize; CLASS_LIMIT],
     pub(crate) blobs: usize,
+    pub(crate) partial_rings: usize,
+    pub(crate) partial_slots: usize,
     pub(crate) blocks: [usize; CLASS_LIMIT],
     pub(crate) total_bytes: usize,
 }
@@ -521,6 +595,10 @@ impl Layout {
             *start = take(class.count, 8, LINE);
         }
         let blobs = take(shape.blob_bytes, 1, LINE);
+        let PartialRings { slots, .. } = shape.partials;
+        let rings = if slots == 0 { 0 } else { u64::from(shape.requests) };
+        let partial_rings = take(rings, size_of::<PartialLines>(), LINE);
+        let partial_slots = take(rings * u64::from(slots), shape.partials.slot_bytes() as usize, LINE);
         let mut blocks = [0; CLASS_LIMIT];
         for (start, class) in blocks.iter_mut().zip(shape.classes()) {
             *start = take(class.count, class.block_bytes as usize, PAGE);
@@ -546,6 +624,8 @@ impl Layout {
             pending_words: shape.branches().div_ceil(64) as usize,
             block_owners,
             blobs,
+            partial_rings,
+            partial_slots,
             blocks,
             total_bytes: total as usize,
         })
@@ -593,12 +673,15 @@ impl Layout {
             NodeLines::FIELDS,
             Times::FIELDS,
             TaskLine::FIELDS,
+            PartialLines::FIELDS,
             shape.participants.into(),
             shape.nodes.into(),
             shape.requests.into(),
             shape.tasks_per_request.into(),
             shape.forks.into(),
             shape.switches.into(),
+            shape.partials.slots.into(),
+            shape.partials.bytes.into(),
             shape.blob_bytes,
             shape.class_count,
             self.participants as u64,
@@ -612,6 +695,8 @@ impl Layout {
             self.pending as u64,
             self.tasks as u64,
             self.blobs as u64,
+            self.partial_rings as u64,
+            self.partial_slots as u64,
             self.total_bytes as u64,
         ];
         for (index, class) in shape.classes().iter().enumerate() {
@@ -684,7 +769,9 @@ mod tests {
     #[test]
     fn each_number_of_the_shape_changes_the_fingerprint() {
         let base = Layout::new(&small()).unwrap().fingerprint(1);
-        let changes: [fn(&mut Shape); 9] = [
+        let changes: [fn(&mut Shape); 11] = [
+            |s| s.partials.slots += 1,
+            |s| s.partials.bytes += 1,
             |s| s.participants += 1,
             |s| s.nodes += 1,
             |s| s.requests += 1,

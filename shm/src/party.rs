@@ -16,7 +16,7 @@
 //! None of these lies in the segment: a participant that dies with them leaves what the words say.
 #![expect(unsafe_code, reason = "the contract of guards, said where it is taken on")]
 
-use crate::arena::{Claimed, Done, Filling, Task};
+use crate::arena::{Claimed, Done, Filling, Partials, Task};
 use crate::lock::{Acquired, ReaderLock};
 use crate::participant::SERVER;
 use crate::ring::Ring;
@@ -235,6 +235,21 @@ impl<'s> Client<'s> {
     /// Sleeps until the request's word changes, or `timeout` expires.
     pub fn sleep(self, request: Task<'s>, timeout: Option<Duration>) {
         request.word().sleep(timeout);
+    }
+
+    /// The reader's side of the request's ring of partials; `None` if the segment has none.
+    ///
+    /// # Safety
+    /// See [`Client`]; the request is of this segment, and the caller has opened the ring. It uses one such at a time,
+    /// and the one that it used last closes the ring before the request is free again.
+    #[must_use]
+    pub unsafe fn partials(self, request: Task<'s>) -> Option<Partials<'s>> {
+        Partials::of(request)
+    }
+
+    /// [`sleep`](Self::sleep), unless a partial is there.
+    pub fn sleep_for_partial(self, request: Task<'s>, partials: &Partials<'s>, timeout: Option<Duration>) {
+        request.word().sleep_unless(|| partials.is_ready(), timeout);
     }
 
     /// Asks for the request's bit of the completions set when the outcome is there. True if it is there now.

@@ -295,6 +295,10 @@ pub fn wake_everyone(segment: &Segment) {
         }
     }
     crash_point!("wake.tasks");
+    (0..segment.shape().requests)
+        .filter(|_| segment.shape().partials.slots > 0)
+        .filter_map(|id| Task::new(segment, id))
+        .for_each(|task| task.rouse_writer());
     segment.startup().ring();
     segment.freed().ring();
     segment.completed().ring();

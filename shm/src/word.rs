@@ -47,7 +47,7 @@
 //! The word names the dead owner; `repair` searches for its token.
 
 use crate::fields::in_segment;
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::{AtomicU64, Ordering, fence};
 use crate::sys::futex;
 use crate::token::Token;
 use crate::width::GENERATION_BITS;
@@ -680,13 +680,31 @@ impl Word {
         futex::wake64(&self.0, 1);
     }
 
-    /// The caller sleeps until the word has changed, another thread wakes it, or `timeout` expires. Returns the state
-    /// afterwards; it may be any.
+    /// [`sleep_unless`](Self::sleep_unless) nothing else is there.
     #[cold]
     pub(crate) fn sleep(&self, timeout: Option<Duration>) -> State {
+        self.sleep_unless(|| false, timeout)
+    }
+
+    /// The owner CLAIMED(me) has something else for the caller to look at: clears WAITING, so that a caller on its way to
+    /// sleep stays awake. Whether the caller must be woken, and whether it wants its bit of the completions set.
+    pub(crate) fn rouse(&self, me: Token) -> (bool, bool) {
+        fence(Ordering::SeqCst); // [emit, then rouse] of `partials`
+        let seen = self.peek();
+        let wake = seen.is_waiting()
+            // Relaxed: nothing travels by it.
+            && self.leave(Phase::Claimed, me, |seen| State(seen.0 & !WAITING), Ordering::Relaxed).is_ok();
+        (wake, seen.wants_notice())
+    }
+
+    /// The caller sleeps until the word has changed, another thread wakes it, or `timeout` expires, unless something
+    /// else is there for it. Returns the state afterwards; it may be any.
+    #[cold]
+    pub(crate) fn sleep_unless(&self, is_ready: impl FnOnce() -> bool, timeout: Option<Duration>) -> State {
         let seen = State(self.0.fetch_or(WAITING, Ordering::AcqRel));
         crash_point!("word.waiting");
-        if seen.phase() != Some(Phase::Done) {
+        fence(Ordering::SeqCst); // [emit, then rouse] of `partials`
+        if seen.phase() != Some(Phase::Done) && !is_ready() {
             // A change between the two lines changes the low half too, so the kernel refuses to sleep.
             futex::wait64(&self.0, State(seen.0 | WAITING).low(), timeout);
         }

@@ -118,6 +118,10 @@ impl BatchWorker for Leaf {
             if self.1.enter(item.input()) {
                 return Ok(());
             }
+            if item.takes_partials() {
+                // A caller that has gone, or a server that stops, is no concern of this test.
+                let _ = PARTIALS.iter().try_for_each(|part| item.emit(&partial(item.input(), *part)));
+            }
             match (self.0, self.0.apply(item.input())) {
                 (Op::Pass | Op::Refuse(_), Ok(_)) => item.pass(),
                 (_, Ok(outcome)) => item.reply(outcome),
@@ -126,6 +130,22 @@ impl BatchWorker for Leaf {
         }
         Ok(())
     }
+}
+
+/// What each leaf emits, one after the other, for a caller that takes partials.
+const PARTIALS: [u64; 2] = [1, 2];
+
+fn partial(input: &[u8], part: u64) -> u64 {
+    let number = input.first_chunk().map_or(0, |head| u64::from_le_bytes(*head));
+    number << 8 | part
+}
+
+/// Whether a request's partials can be these: of each servlet all, in order, and of the last one perhaps only the first
+/// ones, since its worker died or the server stopped.
+#[must_use]
+pub fn are_partials(input: &[u8], partials: &[u64]) -> bool {
+    let expected = |index: usize| partial(input, PARTIALS[index % PARTIALS.len()]);
+    partials.iter().enumerate().all(|(index, &partial)| partial == expected(index))
 }
 
 /// Folds the values of an ensemble into an item.

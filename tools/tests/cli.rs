@@ -96,6 +96,7 @@ fn spec() -> Spec {
         requests: 8,
         tasks_per_request: 1,
         classes: vec![Class { block_bytes: 1024, count: 4 }, Class { block_bytes: 65_536, count: 2 }],
+        partials: Default::default(),
         payload_format: 7,
         nodes: vec![
             NodeSpec {

@@ -513,6 +513,16 @@ impl Core {
     /// Sleeps until the outcome of a request in progress is there; `None` if the time is over, or if a signal handler
     /// has forked and this is the child.
     pub(crate) fn sleep_until<'c>(&self, task: Task<'c>, until: Option<Instant>) -> Option<Done<'c>> {
+        self.sleep_for(until, || task.outcome(), |limit| task.sleep(limit))
+    }
+
+    /// [`sleep_until`](Self::sleep_until) for what `look` finds, by `sleep`.
+    pub(super) fn sleep_for<T>(
+        &self,
+        until: Option<Instant>,
+        mut look: impl FnMut() -> Option<T>,
+        mut sleep: impl FnMut(Option<Duration>),
+    ) -> Option<T> {
         self.doubt();
         let asleep_since = self.patience.falls_asleep();
         let mut longest = FIRST_SLEEP;
@@ -520,9 +530,9 @@ impl Core {
             if !self.birth.is_here() {
                 return None;
             }
-            if let Some(done) = task.outcome() {
+            if let Some(found) = look() {
                 self.patience.slept(asleep_since);
-                return Some(done);
+                return Some(found);
             }
             if longest > FIRST_SLEEP {
                 self.rescue();
@@ -531,7 +541,7 @@ impl Core {
             if left.is_some_and(|left| left.is_zero()) {
                 return None;
             }
-            task.sleep(Some(left.unwrap_or(longest).min(longest)));
+            sleep(Some(left.unwrap_or(longest).min(longest)));
             longest = (2 * longest).min(SLEEP_LIMIT);
         }
     }
@@ -581,6 +591,9 @@ impl Core {
     fn leave(&self, task: Task<'_>, cancel: impl FnOnce() -> bool) {
         if !self.birth.is_here() {
             return;
+        }
+        if let Some(mut partials) = task.partials() {
+            partials.leave();
         }
         if cancel() {
             crash_point!("core.left");

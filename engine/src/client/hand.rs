@@ -7,6 +7,7 @@
 //!   (`free_ids`). Only the holder calls the methods of [`InHand`], and uses one guard of the request at a time.
 #![expect(unsafe_code, reason = "the client's side of the contract of guards")]
 
+use ringmill_shm::arena::Partials;
 use ringmill_shm::arena::{Done, Filling, Task};
 use ringmill_shm::party::Client;
 use ringmill_shm::token::Token;
@@ -21,6 +22,9 @@ pub(super) trait InHand<'s>: Copy {
     fn cancel(self) -> bool;
     fn sleep(self, timeout: Option<Duration>);
     fn ask_for_notice(self) -> bool;
+    /// The reader's side of its ring, which was opened and not closed; `None` if the segment has no rings.
+    fn partials(self) -> Option<Partials<'s>>;
+    fn sleep_for_partial(self, partials: &Partials<'s>, timeout: Option<Duration>);
 }
 
 #[inline(always)]
@@ -61,5 +65,14 @@ impl<'s> InHand<'s> for Task<'s> {
 
     fn ask_for_notice(self) -> bool {
         client(self).ask_for_notice(self)
+    }
+
+    fn partials(self) -> Option<Partials<'s>> {
+        // SAFETY: [one holder].
+        unsafe { client(self).partials(self) }
+    }
+
+    fn sleep_for_partial(self, partials: &Partials<'s>, timeout: Option<Duration>) {
+        client(self).sleep_for_partial(self, partials, timeout);
     }
 }

@@ -12,6 +12,7 @@ pub(crate) mod reactor;
 pub(crate) mod reply;
 mod shutdown;
 pub(crate) mod stream;
+pub(crate) mod streaming;
 mod watch;
 
 pub(crate) use core::{Clock, Core, FIRST_SLEEP, Filled, SLEEP_LIMIT, waited};

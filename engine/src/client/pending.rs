@@ -115,11 +115,11 @@ impl<Out: Payload> Drop for Pending<'_, Out> {
 pub(crate) struct Sent {
     id: u32,
     /// 0: the request is held here alone; else the reactor watches it under this ticket.
-    ticket: u64,
-    taken: bool,
+    pub(super) ticket: u64,
+    pub(super) taken: bool,
     begun: Instant,
     enqueueing: Duration,
-    until: Option<Instant>,
+    pub(super) until: Option<Instant>,
 }
 
 impl Sent {
@@ -162,21 +162,21 @@ impl Sent {
         }
     }
 
-    fn is_late(&self) -> bool {
+    pub(super) fn is_late(&self) -> bool {
         self.until.is_some_and(|until| Instant::now() >= until)
     }
 
     /// In a forked child there is only the error to take, once.
-    fn own(&mut self, core: &Core) -> Result<(), CallError> {
+    pub(super) fn own(&mut self, core: &Core) -> Result<(), CallError> {
         core.own().inspect_err(|_| self.taken = true)
     }
 
     /// Ends the reactor's watch, if there is one; false if the reactor has taken the request.
-    fn take_back(&mut self, core: &Core) -> bool {
+    pub(super) fn take_back(&mut self, core: &Core) -> bool {
         core.end_watch(self.id, std::mem::take(&mut self.ticket))
     }
 
-    fn task<'c>(&self, core: &'c Core) -> Task<'c> {
+    pub(super) fn task<'c>(&self, core: &'c Core) -> Task<'c> {
         Task::new(&core.segment, self.id).expect("it was sent")
     }
 
@@ -211,7 +211,11 @@ impl Sent {
     }
 
     /// See [`Pending::wait_timeout`].
-    fn await_done<'c>(&mut self, core: &'c Core, limit: Duration) -> Option<Result<Done<'c>, CallError>> {
+    pub(super) fn await_done<'c>(
+        &mut self,
+        core: &'c Core,
+        limit: Duration,
+    ) -> Option<Result<Done<'c>, CallError>> {
         if self.taken {
             return None;
         }
@@ -253,18 +257,22 @@ impl Sent {
     }
 
     /// The time is over, and the request is held here.
-    fn give_up(&mut self, core: &Core) -> CallError {
+    pub(super) fn give_up(&mut self, core: &Core) -> CallError {
         core.cancel(self.task(core));
         self.late()
     }
 
     /// The time is over, and the reactor has taken the request.
-    fn late(&mut self) -> CallError {
+    pub(super) fn late(&mut self) -> CallError {
         self.taken = true;
         CallError::Timeout { enqueueing: self.enqueueing, total: self.begun.elapsed() }
     }
 
-    fn open<'s, Out: Payload>(&self, core: &Hold<'s>, done: Done<'_>) -> Result<Reply<'s, Out>, CallError> {
+    pub(super) fn open<'s, Out: Payload>(
+        &self,
+        core: &Hold<'s>,
+        done: Done<'_>,
+    ) -> Result<Reply<'s, Out>, CallError> {
         match core.open(done) {
             Ok(reply) => Ok(Reply::<'_, Out>::held_by(reply, core)),
             Err(error) => Err(error.clocked(self.begun, self.enqueueing)),

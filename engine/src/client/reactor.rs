@@ -114,7 +114,8 @@ impl Shift<'_> {
         let Some(watch) = self.reactor.watches.get(id as usize) else { return };
         let mut watch = locked(watch);
         // The bit may be from a former use of the request.
-        let done = watch.held && Task::new(&self.core.segment, id).is_some_and(|task| task.is_done());
+        let has_news = |task: Task<'_>| task.is_done() || task.has_partial();
+        let done = watch.held && Task::new(&self.core.segment, id).is_some_and(has_news);
         let waker = if done { watch.waker.take() } else { None };
         drop(watch);
         waker.into_iter().for_each(|waker| self.wake(waker));

@@ -94,6 +94,15 @@ pub enum CallError {
     /// The loan is of another server.
     #[error("the loan was lent by another server: send it to that one")]
     ForeignLoan,
+    /// The server has no room for partials.
+    #[error("the server gives its callers no partials: start it with partials(n)")]
+    NoPartials,
+    /// The worker emitted a partial of another type; it was skipped.
+    #[error("the worker emitted a partial that is no {expected}: it was skipped")]
+    WrongPartial {
+        /// The type that the call takes.
+        expected: &'static str,
+    },
     /// The bytes of the outcome are not a valid value, or the segment is corrupted; in that case the request may not have been
     /// sent ([`ReadError::Unsent`]).
     #[error("{}: {error}", if matches!(error, ReadError::Unsent(_)) { "the request was not sent" } else { "the outcome cannot be read" })]

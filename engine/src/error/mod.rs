@@ -158,6 +158,8 @@ mod tests {
             CallError::NoReactor { error: system() },
             CallError::Refused(BoxError::msg(RUDE)),
             CallError::ForeignLoan,
+            CallError::NoPartials,
+            CallError::WrongPartial { expected: "T" },
             CallError::Forked { server_pid: 1, pid: 2 },
             CallError::Corrupt { error: ReadError::new("T", PayloadError::new(system())) },
             ReadError::Refused(PayloadError::new(system())).into(),
@@ -170,6 +172,7 @@ mod tests {
                 CallError::PayloadTooLarge { .. } | CallError::PoolExhausted { .. } => {}
                 CallError::Serialise { .. } | CallError::ServletDown { .. } | CallError::ShuttingDown => {}
                 CallError::NoReactor { .. } | CallError::Refused(_) | CallError::ForeignLoan => {}
+                CallError::NoPartials | CallError::WrongPartial { .. } => {}
                 CallError::Corrupt { .. } | CallError::Forked { .. } => {}
                 // Above, of every cause.
                 CallError::Remote(_) | CallError::Ensemble(_) | CallError::WorkerDied(_) => {}

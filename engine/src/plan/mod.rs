@@ -61,6 +61,7 @@ use crate::policy::on_death::OnDeath;
 use crate::policy::restarts::Restarts;
 use crate::route::Choose;
 use crate::worker::Live;
+use ringmill_shm::layout::PartialRings;
 use ringmill_shm::layout::{Class, INLINE_BYTES, LINE, NODE_LIMIT, PAYLOAD_LIMIT, TASKS_LIMIT};
 use ringmill_shm::plan::{Fork, ForkMember, Switch, Target};
 use ringmill_shm::segment::{NodeSpec, Spec};
@@ -380,13 +381,19 @@ const FIRST_CLASS_BYTES: usize = 1024;
 const CLASS_FACTOR: usize = 4;
 
 impl Plan {
-    pub(crate) fn spec(&self, capacity: u32, blocks: &Blocks) -> Result<Spec, StartError> {
+    pub(crate) fn spec(
+        &self,
+        capacity: u32,
+        blocks: &Blocks,
+        partials: PartialRings,
+    ) -> Result<Spec, StartError> {
         let tasks_per_request = 1 + self.branches;
         let keeps_inputs = self.nodes.iter().any(|node| node.on_death.keeps_inputs());
         Ok(Spec {
             requests: capacity,
             tasks_per_request,
             classes: classes(blocks, u64::from(capacity) * u64::from(tasks_per_request), keeps_inputs)?,
+            partials,
             payload_format: crate::wire::payload::PAYLOAD_FORMAT,
             nodes: self.nodes.iter().map(|node| node.spec.clone()).collect(),
             forks: self.forks.clone(),

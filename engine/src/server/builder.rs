@@ -16,6 +16,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tracing::level_filters::LevelFilter;
 
+/// The default of `max_partial`: a partial's room is a kibibyte then.
+const DEFAULT_MAX_PARTIAL: usize = 1008;
 const DEFAULT_START_TIMEOUT: Duration = Duration::from_secs(60);
 const DEFAULT_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -32,6 +34,8 @@ impl ServerBuilder {
             file: None,
             capacity: DEFAULT_CAPACITY,
             blocks: Blocks::UpTo(DEFAULT_MAX_PAYLOAD),
+            partials: 0,
+            max_partial: DEFAULT_MAX_PARTIAL,
             wait: Wait::default(),
             start_timeout: DEFAULT_START_TIMEOUT,
             shutdown_timeout: DEFAULT_SHUTDOWN_TIMEOUT,
@@ -68,6 +72,24 @@ impl ServerBuilder {
     #[must_use]
     pub fn payload_classes(mut self, classes: impl IntoIterator<Item = (usize, usize)>) -> Self {
         self.options.blocks = Blocks::Classes(classes.into_iter().collect());
+        self
+    }
+
+    /// How many [partials](crate::worker::Item::emit) of a request its caller may be behind, 1 to 65,536, before the worker
+    /// that emits waits for it; by default 0: no caller can take any. Each request gets room for so many, see
+    /// [`max_partial`](Self::max_partial).
+    #[must_use]
+    pub fn partials(mut self, behind: usize) -> Self {
+        self.options.partials = behind;
+        self
+    }
+
+    /// The size in bytes of the largest serialised partial, up to 1 MiB; by default 1,008, with which the room of a partial
+    /// takes 1,024 bytes. With [`partials`](Self::partials), each request takes 256 bytes and so many times 16 bytes more
+    /// than this, rounded up to 128.
+    #[must_use]
+    pub fn max_partial(mut self, bytes: usize) -> Self {
+        self.options.max_partial = bytes;
         self
     }
 

@@ -7,6 +7,7 @@ use super::stats::ServerStats;
 use crate::client::pending::{CallFuture, Pending};
 use crate::client::reply::Reply;
 use crate::client::stream::{AsyncStream, Inputs, Prepared, Stream, StreamOptions};
+use crate::client::streaming::StreamingCall;
 use crate::client::{CallOptions, Hold, Keeper};
 use crate::error::{BoxError, CallError};
 use crate::wire::payload::{AsInput, Payload};
@@ -150,6 +151,29 @@ impl<In: Payload, Out: Payload> Handle<In, Out> {
         options: CallOptions,
     ) -> Result<Pending<'static, Out>, CallError> {
         self.core.clone().submit(input, options)
+    }
+
+    /// As [`Server::call_streaming`]: the call is `'static`.
+    ///
+    /// # Errors
+    /// As those of [`Server::call_streaming`].
+    pub fn call_streaming<P: Payload>(
+        &self,
+        input: &In,
+    ) -> Result<StreamingCall<'static, P, Out>, CallError> {
+        self.call_streaming_with(input, CallOptions::default())
+    }
+
+    /// As [`Server::call_streaming_with`].
+    ///
+    /// # Errors
+    /// As those of [`Server::call_streaming`].
+    pub fn call_streaming_with<P: Payload>(
+        &self,
+        input: impl AsInput<In>,
+        options: CallOptions,
+    ) -> Result<StreamingCall<'static, P, Out>, CallError> {
+        self.core.clone().call_streaming(input, options)
     }
 
     /// As [`Server::call_async`]. The future owns its input, or what it is given in its place: then it is `'static` if

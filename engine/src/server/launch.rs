@@ -9,6 +9,7 @@ use crate::panics::say;
 use crate::plan::{Blocks, Plan};
 use crate::policy::patience::{Patience, Wait};
 use crate::route::Router;
+use ringmill_shm::layout::{PARTIAL_BYTES_LIMIT, PartialRings, SLOTS_LIMIT};
 use ringmill_shm::segment::{CreateError, Location, Segment};
 use ringmill_shm::sys::process::open_standard_descriptors;
 use std::path::PathBuf;
@@ -24,6 +25,8 @@ pub(super) struct Options {
     pub(super) file: Option<PathBuf>,
     pub(super) capacity: usize,
     pub(super) blocks: Blocks,
+    pub(super) partials: usize,
+    pub(super) max_partial: usize,
     pub(super) wait: Wait,
     pub(super) start_timeout: Duration,
     pub(super) shutdown_timeout: Duration,
@@ -31,6 +34,26 @@ pub(super) struct Options {
     pub(super) on_progress: Option<OnProgress>,
     /// Of the workers' events.
     pub(super) forward_events: LevelFilter,
+}
+
+impl Options {
+    fn partial_rings(&self) -> Result<PartialRings, StartError> {
+        let within = |what, value: usize, most: u32| {
+            let refuse = || StartError::Range {
+                servlet: None,
+                what,
+                value: value as u64,
+                least: 0,
+                most: most.into(),
+            };
+            u32::try_from(value).ok().filter(|&value| value <= most).ok_or_else(refuse)
+        };
+        let slots = within("partials", self.partials, SLOTS_LIMIT)?;
+        Ok(PartialRings {
+            slots,
+            bytes: within("max_partial in bytes", self.max_partial, PARTIAL_BYTES_LIMIT)?,
+        })
+    }
 }
 
 /// A start that is planned.
@@ -49,6 +72,7 @@ impl Launch {
         let stopped = || stop.is_some_and(Stop::is_asked);
         open_standard_descriptors(); // before any other file is opened
         plan.nodes.iter().try_for_each(crate::host::registry::check)?;
+        let partials = options.partial_rings()?;
         let location = match options.file {
             Some(path) => Location::File(path),
             None => Location::named(&options.name).map_err(CreateError::from)?,
@@ -56,7 +80,7 @@ impl Launch {
         if stopped() {
             return Ok(None);
         }
-        let segment = Segment::create(location, &plan.spec(capacity, &options.blocks)?)?;
+        let segment = Segment::create(location, &plan.spec(capacity, &options.blocks, partials)?)?;
         let segment = Arc::new(segment);
         if let Some(stop) = stop {
             stop.watch(&segment);

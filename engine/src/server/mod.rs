@@ -32,6 +32,7 @@ pub use starting::Starting;
 use crate::client::pending::{CallFuture, Pending};
 use crate::client::reply::Reply;
 use crate::client::stream::{AsyncStream, Inputs, Prepared, Stream, StreamOptions};
+use crate::client::streaming::StreamingCall;
 use crate::client::{CallOptions, Core, Hold, Keeper};
 use crate::error::{BoxError, CallError, DrainError};
 use crate::wire::payload::{AsInput, Payload};
@@ -112,7 +113,7 @@ impl<In: Payload, Out: Payload> Server<In, Out> {
     /// ```no_run
     /// # fn main() -> Result<(), ringmill::BoxError> {
     /// # use ringmill::{PassThrough, Server, ThreadServlet};
-    /// let texts = Server::builder("texts").start(ThreadServlet::<PassThrough<String>>::new(()))?;
+    /// let texts = Server::builder("borrowed-texts").start(ThreadServlet::<PassThrough<String>>::new(()))?;
     /// assert_eq!(texts.call_ref("not copied into a String")?.len(), 24);
     /// let numbers = Server::builder("slices").start(ThreadServlet::<PassThrough<Vec<f32>>>::new(()))?;
     /// let some = vec![0.5; 1000];
@@ -191,6 +192,70 @@ impl<In: Payload, Out: Payload> Server<In, Out> {
         options: CallOptions,
     ) -> Result<Pending<'_, Out>, CallError> {
         Hold::lent(&self.core).submit(input, options)
+    }
+
+    /// Sends one input to a worker that [emits](crate::worker::Item::emit) partials of type `P`, and does not wait: returns
+    /// the partials as they come, and then the outcome.
+    ///
+    /// The server must have room for them, see [`ServerBuilder::partials`].
+    ///
+    /// ```
+    /// use ringmill::{Batch, BatchWorker, BoxError, Context, Server, ThreadServlet};
+    ///
+    /// /// Says each word of a text, and answers with their number.
+    /// struct Words;
+    ///
+    /// impl BatchWorker for Words {
+    ///     type Config = ();
+    ///     type In = String;
+    ///     type Out = u64;
+    ///
+    ///     fn new((): (), _: &Context) -> Result<Self, BoxError> {
+    ///         Ok(Self)
+    ///     }
+    ///
+    ///     fn call(&mut self, batch: Batch<'_, Self>) -> Result<(), BoxError> {
+    ///         for item in batch {
+    ///             let words: Vec<String> = item.input().split(' ').map(String::from).collect();
+    ///             match words.iter().try_for_each(|word| item.emit(word)) {
+    ///                 Ok(()) => item.reply(words.len() as u64),
+    ///                 Err(error) => item.fail(error),
+    ///             }
+    ///         }
+    ///         Ok(())
+    ///     }
+    /// }
+    ///
+    /// # fn main() -> Result<(), BoxError> {
+    /// let server = Server::builder("words").partials(8).start(ThreadServlet::<Words>::new(()))?;
+    /// let mut call = server.call_streaming::<String>(&"one after another".into())?;
+    /// let mut heard = Vec::new();
+    /// for word in &mut call {
+    ///     heard.push(word?);
+    /// }
+    /// assert_eq!(heard, ["one", "after", "another"]);
+    /// assert_eq!(*call.outcome()?, 3);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`CallError::NoPartials`], and those of [`call`](Self::call).
+    pub fn call_streaming<P: Payload>(&self, input: &In) -> Result<StreamingCall<'_, P, Out>, CallError> {
+        self.call_streaming_with(input, CallOptions::default())
+    }
+
+    /// [`call_streaming`](Self::call_streaming) with what borrows as the input, as for [`call_ref`](Self::call_ref), and
+    /// with options; the timeout is for partials and outcome together, and runs from now.
+    ///
+    /// # Errors
+    /// As those of [`call_streaming`](Self::call_streaming).
+    pub fn call_streaming_with<P: Payload>(
+        &self,
+        input: impl AsInput<In>,
+        options: CallOptions,
+    ) -> Result<StreamingCall<'_, P, Out>, CallError> {
+        Hold::lent(&self.core).call_streaming(input, options)
     }
 
     /// [`call`](Self::call) as a future, for any executor. It sends the input when it is first polled.

@@ -259,7 +259,7 @@ impl Writer<Failure> for Output<'_> {
 /// Serialises into a buffer of the process `birth`. Returns how many bytes the value takes, which may be more than
 /// there is room for; `None` by `[forked in serialize]`.
 #[inline(always)]
-fn write_to<T: Payload>(
+pub(crate) fn write_to<T: Payload>(
     value: &impl AsInput<T>,
     buffer: WriteBuffer<'_>,
     birth: Birth,
@@ -485,7 +485,7 @@ impl<T: Payload> Validated<T> {
     }
 
     #[inline(always)]
-    fn of_bytes(bytes: &[u8]) -> Result<Self, ReadError> {
+    pub(crate) fn of_bytes(bytes: &[u8]) -> Result<Self, ReadError> {
         match view::<T>(bytes) {
             Ok(archived) => Ok(Self(NonNull::from(archived))),
             Err(failure) => Err(Self::invalid(failure)),
@@ -531,6 +531,12 @@ pub(crate) fn layout_hash<In: Payload, Out: Payload, Config: Payload>(schema: u6
     }
     let text = format!("{:?} {:?} {:?} {schema}", facts::<In>(), facts::<Out>(), facts::<Config>());
     ringmill_shm::layout::hash(text.bytes())
+}
+
+/// A number that two types hardly share: for values that travel without a type that the plan knows.
+pub(crate) fn kind_of<T: Payload>() -> u64 {
+    let size = size_of::<Archived<T>>() as u64;
+    ringmill_shm::layout::hash(std::any::type_name::<T>().bytes().chain(size.to_le_bytes()))
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@
 
 use super::context::{Context, Stop};
 use super::desk::Desk;
+use super::emit::EmitError;
 use crate::error::{BoxError, RemoteCause};
 use crate::wire::payload::{Payload, Validated};
 use rkyv::Archived;
@@ -402,6 +403,55 @@ impl<W: BatchWorker> Item<'_, W> {
     pub fn input(&self) -> &Archived<W::In> {
         // SAFETY: [held]: the view borrows the item, which answering consumes.
         unsafe { self.input.get() }
+    }
+
+    /// Emits a *partial*: something that the caller can use before the outcome is there, as a token, or how far the work
+    /// has come. Partials arrive in order, and all before the outcome. A caller that takes them has used
+    /// [`call_streaming`](crate::Server::call_streaming); for any other caller this does nothing, see
+    /// [`takes_partials`](Self::takes_partials).
+    ///
+    /// If the caller is [`partials`](crate::ServerBuilder::partials) behind, this waits until it takes one; meanwhile the
+    /// other items of the batch wait too. If a worker dies, its caller keeps what was emitted, and the item ends with
+    /// [`WorkerDied`](crate::CallError::WorkerDied), whatever the servlet's [`OnDeath`](crate::OnDeath) says: a second
+    /// try would emit everything once more.
+    ///
+    /// ```
+    /// use ringmill::{Batch, BatchWorker, BoxError, Context};
+    ///
+    /// /// Counts down, and says each number.
+    /// struct Countdown;
+    ///
+    /// impl BatchWorker for Countdown {
+    ///     type Config = ();
+    ///     type In = u32;
+    ///     type Out = String;
+    ///
+    ///     fn new((): (), _: &Context) -> Result<Self, BoxError> {
+    ///         Ok(Self)
+    ///     }
+    ///
+    ///     fn call(&mut self, batch: Batch<'_, Self>) -> Result<(), BoxError> {
+    ///         for item in batch {
+    ///             match (1..=item.input().to_native()).rev().try_for_each(|n| item.emit(&n)) {
+    ///                 Ok(()) => item.reply("lift-off".into()),
+    ///                 Err(error) => item.fail(error), // the caller has gone
+    ///             }
+    ///         }
+    ///         Ok(())
+    ///     }
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// See [`EmitError`]; the partial was not emitted, and the item can still be answered.
+    pub fn emit<P: Payload>(&self, partial: &P) -> Result<(), EmitError> {
+        self.desk.emit(self.index, partial)
+    }
+
+    /// Whether the item's caller takes partials: a worker for which they are costly to make asks first.
+    #[must_use]
+    pub fn takes_partials(&self) -> bool {
+        self.desk.has_listener(self.index)
     }
 
     /// Answers the item with a value. Its caller gets the value at once; the next stage, if there is one, when `call`

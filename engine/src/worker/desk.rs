@@ -51,7 +51,7 @@ impl Drop for Lifted<'_> {
 
 /// A worker's claimed items, until they are answered.
 pub(crate) struct Desk {
-    seat: Arc<Seat>,
+    pub(super) seat: Arc<Seat>,
     /// The target of finished tasks.
     next: Target,
     /// Tasks by their index in the batch; `None` once answered.
@@ -88,7 +88,7 @@ impl Desk {
 
     /// Lifts an item's task; it goes back to the desk if user code panics.
     #[inline(always)]
-    fn lift(&self, index: usize) -> Option<Lifted<'_>> {
+    pub(super) fn lift(&self, index: usize) -> Option<Lifted<'_>> {
         end_if_forked(self.seat.birth); // the caller may be user code that has forked
         Lifted::from(self.items.get(index)?, &self.seat.segment)
     }

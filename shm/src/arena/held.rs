@@ -245,6 +245,14 @@ pub struct WriteBuffer<'g> {
 }
 
 impl<'g> WriteBuffer<'g> {
+    /// A buffer over bytes of a segment.
+    ///
+    /// # Safety
+    /// `room` bytes of the mapping lie at `start`, and for the lifetime they are the holder's alone.
+    pub(crate) unsafe fn at(start: NonNull<u8>, room: usize) -> Self {
+        Self { start, room, holder: PhantomData }
+    }
+
     /// A buffer over ordinary memory.
     #[must_use]
     pub fn over(bytes: &'g mut [u8]) -> Self {

@@ -37,11 +37,13 @@
 
 mod forked;
 mod held;
+mod partials;
 mod retry;
 
 pub use forked::{Arrived, Forked, Join, JoinBuffer};
 pub use held::WriteBuffer;
 use held::{ELSEWHERE, Held};
+pub use partials::{Emitter, Listener, Partials, Room};
 pub use retry::{Keeping, all_begun};
 
 use crate::join::Family;
@@ -422,6 +424,12 @@ impl<'a> Filling<'a> {
             crash_point!("arena.limited");
             self.held.state = self.held.state.with_deadline();
         }
+    }
+
+    /// Opens its ring of [partials](Partials); false if the segment has none. The caller closes it before the
+    /// request is free again.
+    pub fn open_partials(&self) -> bool {
+        self.held.task.open_partials()
     }
 
     /// → QUEUED for this node. The push into its ring must follow.

@@ -13,7 +13,8 @@ pub use node::{Node, NodeInfo};
 use crate::bell::SharedBell;
 use crate::doorbell;
 use crate::layout::{
-    BellLine, Class, Extent, Layout, LockLine, NodeFacts, NodeLines, Shape, TaskLine, Times, U64Line,
+    BellLine, Class, Extent, LINE, Layout, LockLine, NodeFacts, NodeLines, PartialLines, PartialRings,
+    SLOT_HEADER_BYTES, Shape, TaskLine, Times, U64Line,
 };
 use crate::participant::{Entry, Role};
 use crate::plan::{Fork, Routes, Target};
@@ -50,7 +51,13 @@ pub(crate) struct Plan {
     pub(crate) blocks: u64,
     /// At least one.
     pub(crate) participants: u32,
+    /// Slots of each request's ring of partials.
+    pub(crate) partials: u32,
 }
+
+/// Bytes of a partial, and of its slot.
+const PARTIAL_BYTES: u32 = 8;
+const SLOT_BYTES: usize = LINE;
 
 /// Bytes of a block.
 pub(crate) const BLOCK_BYTES: u64 = 256;
@@ -69,6 +76,8 @@ pub struct Segment {
     completions: Vec<AtomicU64>,
     owners: Vec<AtomicU64>,
     blocks: Vec<[u128; BLOCK_BYTES as usize / 16]>,
+    rings: Vec<PartialLines>,
+    slots: Vec<[u128; SLOT_BYTES / 16]>,
     bells: [BellLine; 3],
     participants: Vec<Entry>,
     /// By row: a scene tells no incarnations apart.
@@ -90,6 +99,7 @@ impl Segment {
             tasks_per_request: 1 + plan.branches,
             forks: plan.forks.len() as u32,
             class_count: u64::from(plan.blocks > 0),
+            partials: PartialRings { slots: plan.partials, bytes: PARTIAL_BYTES },
             ..Shape::default()
         };
         shape.classes[0] = Class { block_bytes: BLOCK_BYTES, count: plan.blocks };
@@ -124,6 +134,8 @@ impl Segment {
             completions: numbers(shape.completion_words() as usize),
             owners: numbers(plan.blocks as usize),
             blocks: vec![[0; BLOCK_BYTES as usize / 16]; plan.blocks as usize],
+            rings: (0..plan.requests).map(|_| PartialLines::new()).collect(),
+            slots: vec![[0; SLOT_BYTES / 16]; (plan.requests * plan.partials) as usize],
             bells: [bell(), bell(), bell()],
             participants: (0..plan.participants.max(1)).map(|_| Entry::new()).collect(),
             graves: (0..8).map(|_| Grave::default()).collect(),
@@ -221,6 +233,19 @@ impl Segment {
     pub(crate) fn block(&self, _class: usize, index: u64) -> Option<(NonNull<u8>, usize)> {
         let block = self.blocks.get(index as usize)?;
         Some((NonNull::from(block).cast(), BLOCK_BYTES as usize))
+    }
+}
+
+impl Segment {
+    pub(crate) fn partial_ring(&self, request: u32) -> Option<&PartialLines> {
+        self.rings.get(request as usize).filter(|_| self.shape().partials.slots > 0)
+    }
+
+    /// Loom does not see who reads a slot and who writes it; the scenes look at the values.
+    pub(crate) fn partial_slot(&self, request: u32, slot: u32) -> Option<(NonNull<u8>, usize)> {
+        let slots = self.shape().partials.slots;
+        let found = self.slots.get((request * slots + slot) as usize).filter(|_| slot < slots)?;
+        Some((NonNull::from(found).cast(), SLOT_BYTES - SLOT_HEADER_BYTES))
     }
 }
 

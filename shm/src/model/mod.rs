@@ -41,6 +41,7 @@
 //! | sleepers, spinner, window, `forget` | `doorbell::*`, `doorbell::a_sleeper_dies`†, `doorbell::a_waker_dies`†, `doorbell::the_line_forgets_the_dead`†, `doorbell::a_window_is_taken_over` |
 //! | `freed`, `completed` | `bell::*`, `bell::a_worker_that_frees_dies`† |
 //! | blocks claimed, recorded, freed, swept | `pool::*`, `pool::a_client_dies_over_a_block`†, `pool::a_repairer_dies_over_a_block`† |
+//! | partials: emit, take, close, the sleeps of both sides | `partials::*`, `partials::a_worker_dies`† |
 //! | a participant's row in its next incarnation | `participant::a_successor_is_not_taken_for_the_dead` |
 //!
 //! What runs is the code itself, also `arena`, `pool`, `party`, `repair` and the table of `participant`: under loom the
@@ -54,6 +55,7 @@ mod bell;
 mod doorbell;
 mod join;
 mod lock;
+mod partials;
 mod participant;
 mod pool;
 mod repair;

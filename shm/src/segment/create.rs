@@ -8,7 +8,7 @@ use super::{MEMBER_BYTES, Mapping, Owner, Removal, Run, Segment, TARGET_BYTES};
 use crate::doorbell::WORKER_LIMIT;
 use crate::layout::{
     Class, Extent, ForkDescriptor, Header, LAYOUT_VERSION, Layout, MAGIC, NAME_LIMIT, NodeDescriptor,
-    NodeFacts, PAYLOAD_ALIGN, Shape, ShapeError, SwitchDescriptor, within,
+    NodeFacts, PAYLOAD_ALIGN, PartialRings, Shape, ShapeError, SwitchDescriptor, within,
 };
 use crate::participant::{Lease, LeaseError, Life, Role, SERVER};
 use crate::plan::{Fork, PlanError, Routes, Switch, Target};
@@ -33,6 +33,8 @@ pub struct Spec {
     pub tasks_per_request: u32,
     /// Size classes of payload blocks, ascending by size.
     pub classes: Vec<Class>,
+    /// The ring of partials of each request.
+    pub partials: PartialRings,
     /// Identifies how payload bytes are written: part of the fingerprint.
     pub payload_format: u64,
     /// The plan's nodes.
@@ -222,6 +224,7 @@ fn shape_of(spec: &Spec) -> Result<Shape, ShapeError> {
         tasks_per_request: spec.tasks_per_request,
         forks: spec.forks.len() as u32,
         switches: spec.switches.len() as u32,
+        partials: spec.partials,
         blob_bytes: blob_bytes(spec),
         class_count: spec.classes.len() as u64,
         ..Shape::default()

@@ -43,7 +43,10 @@ pub use stale::{Found, Removed, is_live, list, remove_if_stale};
 
 use crate::doorbell;
 use crate::fields::InSegment;
-use crate::layout::{BellLine, Extent, Header, Layout, NAME_LIMIT, NodeLines, Shape, TaskLine, Times};
+use crate::layout::{
+    BellLine, Extent, Header, Layout, NAME_LIMIT, NodeLines, PartialLines, SLOT_HEADER_BYTES, Shape,
+    TaskLine, Times,
+};
 use crate::participant::{self, Entry, Lease, Role, SERVER};
 use crate::plan::Routes;
 use crate::sync::{AtomicU64, Ordering};
@@ -447,6 +450,27 @@ impl Segment {
         let offset = self.layout.blocks[class] + (index * shape.block_bytes) as usize;
         // SAFETY: [checked]: the layout has `count` blocks of this class there.
         Some((unsafe { self.base.add(offset) }, shape.block_bytes as usize))
+    }
+
+    /// The words of a request's ring of partials; `None` if it has none.
+    pub(crate) fn partial_ring(&self, request: u32) -> Option<&PartialLines> {
+        let Shape { requests, partials, .. } = self.layout.shape;
+        let exists = request < requests && partials.slots > 0;
+        exists.then(|| self.at(self.layout.partial_rings, request as usize))
+    }
+
+    /// The first byte of a slot of a request's ring of partials, and its room behind the slot's header; `None` if there
+    /// is no such slot.
+    pub(crate) fn partial_slot(&self, request: u32, slot: u32) -> Option<(NonNull<u8>, usize)> {
+        let Shape { requests, partials, .. } = self.layout.shape;
+        if request >= requests || slot >= partials.slots {
+            return None;
+        }
+        let (index, bytes) =
+            (request as usize * partials.slots as usize + slot as usize, partials.slot_bytes());
+        // SAFETY: [checked]: the layout has `requests` times `slots` slots there.
+        let start = unsafe { self.base.add(self.layout.partial_slots + index * bytes as usize) };
+        Some((start, bytes as usize - SLOT_HEADER_BYTES))
     }
 
     /// The segment's file, open.

@@ -79,6 +79,7 @@ fn plain() -> Spec {
         requests: 3,
         tasks_per_request: 1,
         classes: vec![Class { block_bytes: 128, count: 3 }, Class { block_bytes: 256, count: 2 }],
+        partials: Default::default(),
         payload_format: FORMAT,
         nodes: vec![node("first", Target::Node(1)), node("last", Target::End)],
         forks: Vec::new(),

@@ -102,6 +102,7 @@ enum Way {
     DropFutures,
     Stream,
     StreamAsynchronously,
+    Listen,
 }
 
 /// A caller.
@@ -143,6 +144,7 @@ impl<'s> Clients<'s> {
             Way::CallHastily,
             Way::DropFutures,
             Way::StreamAsynchronously,
+            Way::Listen,
         ];
         let client = |(way, number)| {
             let seed = sky.storm.seed.wrapping_mul(100).wrapping_add(number);
@@ -164,6 +166,7 @@ impl Client<'_> {
             Way::DropFutures => "a caller that drops futures",
             Way::Stream => "a stream",
             Way::StreamAsynchronously => "an asynchronous stream",
+            Way::Listen => "a caller that takes partials",
         }
     }
 
@@ -196,6 +199,7 @@ impl Client<'_> {
                 Way::DropFutures => self.drop_futures(&mut dice),
                 Way::Stream => self.stream(&mut dice, round),
                 Way::StreamAsynchronously => self.stream_asynchronously(&mut dice),
+                Way::Listen => self.listen(&mut dice),
             }
             self.rests();
         }
@@ -225,6 +229,36 @@ impl Client<'_> {
         let Some(input) = self.input(dice) else { return };
         let outcome = self.sky.server.call_with(&input, options).and_then(|reply| reply.into_owned());
         self.sky.judge(&input, &outcome);
+    }
+
+    /// A call that takes partials: all, some and then the outcome, or some and then goes.
+    fn listen(&self, dice: &mut Dice) {
+        let Some(input) = self.input(dice) else { return };
+        let options = CallOptions::new().when_full(WhenFull::Wait).timeout(ENDLESS);
+        let asked = *dice.pick(&[0, 1, 2, usize::MAX]);
+        let mut call = match self.sky.server.call_streaming_with::<u64>(&input, options) {
+            Ok(call) => call,
+            Err(error) => return self.sky.judge(&input, &Err(error)),
+        };
+        let heard: Result<Vec<u64>, CallError> = call.by_ref().take(asked).collect();
+        match heard {
+            Ok(heard) => assert!(tree::are_partials(&input, &heard), "{input:?}: {heard:?}"),
+            Err(other) => panic!("a partial: {other}"),
+        }
+        if asked == 1 {
+            drop(call);
+            return count(&self.sky.counts.gone);
+        }
+        match call.outcome().and_then(|reply| reply.into_owned()) {
+            // What had been emitted is not emitted once more.
+            Err(CallError::WorkerDied(error)) => {
+                if let RemoteCause::Died { signal, code, .. } = error.cause {
+                    self.sky.judge_death(&error, (signal, code));
+                }
+                count(&self.sky.counts.died);
+            }
+            outcome => self.sky.judge(&input, &outcome),
+        }
     }
 
     /// A call that often gives up before it is answered, at any stage.

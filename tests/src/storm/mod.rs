@@ -105,7 +105,8 @@ impl Storm {
             Kills::UntilDown => Restarts::default().limit(0).for_good(),
         };
         let circumstances = Circumstances { book: &path, restarts, ..Circumstances::default() };
-        let builder = Server::builder(name).capacity(self.capacity).max_payload(LARGEST).wait(self.wait);
+        let builder =
+            Server::builder(name).capacity(self.capacity).max_payload(LARGEST).partials(1).wait(self.wait);
         let server = builder
             .start(self.tree.servlet(&circumstances))
             .map_err(|error| format!("the server does not start: {error}"))?;

@@ -158,7 +158,8 @@ impl Scenario {
             env: Some((VARIABLE, &role)),
             ..Circumstances::default()
         };
-        let builder = Server::builder(name).capacity(CAPACITY).max_payload(LARGEST).wait(self.wait);
+        let builder =
+            Server::builder(name).capacity(CAPACITY).max_payload(LARGEST).partials(1).wait(self.wait);
         let builder = match file {
             Some(file) => builder.file(file),
             None => builder,
@@ -188,7 +189,8 @@ struct Work<'s> {
 impl Work<'_> {
     /// All callers, until it is over or they have done their part.
     fn spawn<'scope>(&'scope self, scope: &'scope std::thread::Scope<'scope, '_>, seed: u64) {
-        let callers: [fn(&Self, &mut Dice); 4] = [Self::call, Self::stream, Self::hurry, Self::submit];
+        let callers: [fn(&Self, &mut Dice); 5] =
+            [Self::call, Self::stream, Self::hurry, Self::submit, Self::listen];
         for (number, caller) in (0..).zip(callers) {
             scope.spawn(move || {
                 let mut dice = Dice::new(seed + number);
@@ -248,6 +250,26 @@ impl Work<'_> {
                 Err(CallError::ServerBacklogFull { .. }) => {}
                 outcome => self.judge(&input, &outcome.and_then(|reply| reply.into_owned())),
             },
+        }
+    }
+
+    /// Calls that take partials, and then the outcome.
+    fn listen(&self, dice: &mut Dice) {
+        let input = self.input(dice);
+        let options = CallOptions::new().when_full(WhenFull::Wait).timeout(ENDLESS);
+        let mut call = match self.server.call_streaming_with::<u64>(&input, options) {
+            Ok(call) => call,
+            Err(error) => return self.judge(&input, &Err(error)),
+        };
+        let heard: Result<Vec<u64>, CallError> = call.by_ref().collect();
+        let heard = heard.unwrap_or_else(|error| panic!("a partial: {error}"));
+        assert!(tree::are_partials(&input, &heard), "{input:?}: {heard:?}");
+        match call.outcome().and_then(|reply| reply.into_owned()) {
+            // What had been emitted is not emitted once more.
+            Err(CallError::WorkerDied(error)) if !heard.is_empty() => {
+                assert!((self.is_victim)(error.pid), "{error}");
+            }
+            outcome => self.judge(&input, &outcome),
         }
     }
 

@@ -55,6 +55,7 @@ fn spec() -> Spec {
         requests: REQUESTS,
         tasks_per_request: 3,
         classes: vec![Class { block_bytes: 256, count: 96 }, Class { block_bytes: 1024, count: 96 }],
+        partials: Default::default(),
         payload_format: FORMAT,
         nodes: vec![
             node("first", Target::Fork(0), 2),

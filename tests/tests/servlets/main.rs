@@ -7,6 +7,7 @@ mod errors;
 mod handles;
 mod limits;
 mod order;
+mod partials;
 mod promises;
 mod start;
 mod starting;

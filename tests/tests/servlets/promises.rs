@@ -37,7 +37,7 @@ use std::sync::{Barrier, mpsc};
 use std::time::Duration;
 
 ringmill::init!(
-    Hand, Heir, Foreman, Probe, Where, Length, Half, Stars, Join, Actor, PassThrough<Letter>;
+    Hand, Heir, Foreman, Probe, Where, Length, Half, Stars, Join, Actor, Teller, PassThrough<Letter>;
     set_up = set_up
 );
 
@@ -1403,6 +1403,63 @@ fn server_06_remote_errors_tell_what_where_and_who() {
         let found = backtrace.as_ref().is_some_and(|frames| frames.contains("Hand"));
         assert_eq!(found, has_stack, "{order}, {variable}: {backtrace:?}");
     }
+}
+
+/// Emits the numbers below its input, and its process dies after them if the input is odd; else it answers with the input.
+/// If its caller goes, the gate hears of it.
+struct Teller(String);
+
+impl BatchWorker for Teller {
+    type Config = String;
+    type In = u32;
+    type Out = u32;
+
+    fn new(gate: String, _: &Context) -> Result<Self, BoxError> {
+        Ok(Self(gate))
+    }
+
+    fn call(&mut self, batch: Batch<'_, Self>) -> Result<(), BoxError> {
+        for item in batch {
+            let number = item.input().to_native();
+            match (0..number).try_for_each(|below| item.emit(&below)) {
+                Ok(()) if number % 2 == 1 => std::process::abort(),
+                Ok(()) => item.reply(number),
+                Err(error) => {
+                    report(&self.0, &error.to_string());
+                    item.fail(error);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A caller that takes partials gets them in order, then the outcome. One that is behind holds the worker up; one that goes
+/// lets the worker know; and what a worker emitted before its death stays.
+#[test]
+fn server_07_partials_come_in_order_before_the_outcome() {
+    on_both(|host| {
+        let gate = Gate::new();
+        let server = host.start::<Teller>(builder().partials(2), gate.name(), Crew::of(1));
+        let options = CallOptions::new().timeout(GUARD);
+        let mut call = server.call_streaming_with::<u32>(100, options).expect("it is sent");
+        let heard: Result<Vec<u32>, _> = call.by_ref().collect();
+        assert_eq!(heard.expect("numbers"), (0..100).collect::<Vec<_>>());
+        assert_eq!(*call.outcome().expect("an answer"), 100);
+        assert_eq!(*server.call(&100).expect("an answer"), 100, "a caller that takes none");
+
+        let mut call = server.call_streaming_with::<u32>(100, options).expect("it is sent");
+        assert_eq!(call.next().expect("a hundred").expect("a number"), 0);
+        assert!(gate.arrival_if_any().is_none(), "the worker waits, and has met no error");
+        drop(call);
+        assert!(gate.arrival().label().contains("the item's caller has gone"));
+        if host == Host::Processes {
+            let mut call = server.call_streaming_with::<u32>(3, options).expect("it is sent");
+            let heard: Result<Vec<u32>, _> = call.by_ref().collect();
+            assert_eq!(heard.expect("numbers"), [0, 1, 2]);
+            assert!(matches!(call.outcome(), Err(CallError::WorkerDied(_))));
+        }
+    });
 }
 
 // What must not be.

@@ -74,7 +74,10 @@ fn what_borrows_as_the_input_can_be_sent() {
     ] {
         assert_eq!(*letters.call_ref(text).expect("an answer"), text.len() as u64);
         assert_eq!(*letters.call_ref(text.to_string()).expect("an answer"), text.len() as u64);
-        assert_eq!(*letters.submit_ref(text).expect("a place").wait().expect("an answer"), text.len() as u64);
+        assert_eq!(
+            *letters.submit_ref(text).expect("a permit").wait().expect("an answer"),
+            text.len() as u64
+        );
         let soon = unhurried().deadline(Instant::now() + GUARD);
         assert_eq!(*letters.call_ref_with(text, soon).expect("an answer"), text.len() as u64);
     }
@@ -83,7 +86,7 @@ fn what_borrows_as_the_input_can_be_sent() {
     assert_eq!(*sums.call_ref(&numbers).expect("an answer"), 499_500);
     assert_eq!(*sums.call_ref(&numbers[10..13]).expect("an answer"), 33);
     assert_eq!(*sums.call_ref(&[1, 2, 3]).expect("an answer"), 6);
-    assert_eq!(*sums.submit_ref_with(&[4], unhurried()).expect("a place").wait().expect("an answer"), 4);
+    assert_eq!(*sums.submit_ref_with(&[4], unhurried()).expect("a permit").wait().expect("an answer"), 4);
 }
 
 #[test]

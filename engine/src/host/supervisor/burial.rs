@@ -202,6 +202,8 @@ impl Supervisor {
             let attempt = task.attempt();
             let fate = match task.task().at() {
                 At::Spoilt => Fate::Fail,
+                // Its caller has seen what came of this try: another one would emit it once more.
+                _ if task.task().has_emitted_at(node) => Fate::Fail,
                 _ => on_death.fate(suspects, attempt),
             };
             match fate {
