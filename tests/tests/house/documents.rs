@@ -43,6 +43,18 @@ fn the_shortest_program_is_the_example_and_short() {
     assert!(shown[0].lines().count() <= 40);
 }
 
+#[test]
+fn the_files_that_operators_copy_are_those_shown() {
+    let document = text("docs/operating.md");
+    for (language, file) in
+        [("ini", "digits.service"), ("dockerfile", "Dockerfile"), ("yaml", "compose.yaml")]
+    {
+        let shown = blocks(&document, language);
+        assert_eq!(shown, [text(Path::new("docs/operating").join(file)).trim()], "docs/operating/{file}");
+    }
+    assert_eq!(names("docs/operating").len(), 3, "docs/operating.md does not show each file");
+}
+
 /// The commands of a script of CI, each as its words: without comments, and without what becomes of their outcome or output.
 fn commands(script: &str) -> Vec<Vec<&str>> {
     let words = |line| -> Vec<&str> {
