@@ -132,18 +132,20 @@ impl<'c> Filled<'c> {
     }
 
     /// → QUEUED for this node; the caller must push it then.
-    #[inline]
+    #[inline(always)]
     fn queue(mut self, node: u32) -> Task<'c> {
-        let mut filling = self.filling.take().expect("taken only by value");
-        match self.core.stamps {
-            Stamps::Never => {}
-            Stamps::Always => filling.stamp(now_ns()),
-            Stamps::WhileWorkersWait => {
-                let habit = self.core.segment.node(node).map_or(0, |node| node.habit());
-                filling.stamp(if Habit::from_raw(habit).waits() { now_ns() } else { 0 });
-            }
+        if self.core.stamps != Stamps::Never {
+            self.stamp(node);
         }
-        filling.queue(node)
+        self.filling.take().expect("taken only by value").queue(node)
+    }
+
+    /// Says when it is enqueued at this node, if its workers wait for more.
+    #[inline(never)]
+    fn stamp(&mut self, node: u32) {
+        let waits = || Habit::from_raw(self.core.segment.node(node).map_or(0, |node| node.habit())).waits();
+        let is_asked = self.core.stamps == Stamps::Always || waits();
+        self.filling().stamp(if is_asked { now_ns() } else { 0 });
     }
 }
 

@@ -202,10 +202,15 @@ impl Desk {
     }
 
     /// Pushes finished items that wait in the outbox; called when `call` has returned at the latest.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn flush(&self) {
         if self.sends_on {
-            self.mover().flush();
+            self.flush_outbox();
         }
+    }
+
+    #[inline(never)]
+    fn flush_outbox(&self) {
+        self.mover().flush();
     }
 }
