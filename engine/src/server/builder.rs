@@ -11,6 +11,7 @@ use crate::policy::patience::Wait;
 use crate::route::Router;
 use crate::servlet::Servlet;
 use ringmill_shm::layout::REQUEST_LIMIT;
+use ringmill_shm::segment::CreateError;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -182,6 +183,30 @@ impl ServerBuilder {
     pub fn forward_events(mut self, up_to: impl Into<LevelFilter>) -> Self {
         self.options.forward_events = up_to.into();
         self
+    }
+
+    /// How many bytes the segment takes that [`start`](Self::start) makes for this servlet: in `/dev/shm` or where the
+    /// [file](Self::file) lies, and in the memory of the control group (the container), since all pages are reserved at
+    /// the start. On huge pages it is rounded up to whole ones. Nothing is started.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), ringmill::BoxError> {
+    /// use ringmill::{PassThrough, Server, ThreadServlet};
+    /// let servlet = ThreadServlet::<PassThrough<Vec<f32>>>::new(()).batch_size(64);
+    /// let bytes = |payload: usize| Server::builder("sized").capacity(1024).max_payload(payload).segment_bytes(&servlet);
+    /// // Each of the 1024 requests has two blocks of the largest size, and two of each smaller class.
+    /// assert!(bytes(1 << 20)? - bytes(1 << 16)? > 2 * 1024 * (1 << 20));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// The first option that `start` would refuse before it makes the segment; whether there is room for it is not looked
+    /// at.
+    pub fn segment_bytes<S: Servlet>(&self, servlet: &S) -> Result<u64, StartError> {
+        let Launch { options, capacity, plan, .. } = self.clone().launch(servlet)?;
+        let spec = plan.spec(capacity, &options.blocks, options.partial_rings()?)?;
+        Ok(spec.total_bytes().map_err(CreateError::from)?)
     }
 
     /// Starts the server: creates the segment, starts all workers in parallel, and returns when all are ready.

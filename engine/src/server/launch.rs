@@ -37,7 +37,7 @@ pub(super) struct Options {
 }
 
 impl Options {
-    fn partial_rings(&self) -> Result<PartialRings, StartError> {
+    pub(super) fn partial_rings(&self) -> Result<PartialRings, StartError> {
         let within = |what, value: usize, most: u32| {
             let refuse = || StartError::Range {
                 servlet: None,

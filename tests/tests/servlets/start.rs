@@ -5,8 +5,8 @@
 use ringmill::error::RemoteCause;
 use ringmill::servlet::Pin;
 use ringmill::{
-    Batch, BatchWorker, BoxError, CallError, Context, Cpus, PassThrough, ProcessServlet, Server,
-    ServerBuilder, StartError, ThreadServlet, Worker,
+    Batch, BatchWorker, BoxError, CallError, Context, Cpus, Ensemble, PassThrough, ProcessServlet, Server,
+    ServerBuilder, Servlet, StartError, ThreadServlet, Worker,
 };
 use ringmill_shm::segment::CreateError;
 use ringmill_shm::text::exact_size;
@@ -556,6 +556,32 @@ fn sizes_that_no_segment_can_have_are_refused() {
     turn.assert_refused(start(turn.builder().payload_classes([(1024, 0)])));
     turn.assert_refused(start(turn.builder().payload_classes([(usize::MAX, 1)])));
     turn.assert_refused(start(turn.builder().payload_classes((1..10).map(|i| (i * 1024, 1)))));
+}
+
+#[test]
+fn the_size_of_a_segment_is_known_before_it_is_made() {
+    if has_run_alone("start::the_size_of_a_segment_is_known_before_it_is_made") {
+        return;
+    }
+    let turn = Turn::take();
+    let echo = || ThreadServlet::<PassThrough<String>>::new(());
+    let tree = || echo().then(Ensemble::each([echo(), echo(), echo()]));
+    let builders = [
+        turn.builder(),
+        turn.builder().capacity(1000).max_payload(100_000),
+        turn.builder().capacity(7).payload_classes([(4096, 3)]).partials(2),
+    ];
+    let sizes = builders.map(|builder| {
+        let bytes = builder.segment_bytes(&tree()).expect("a size");
+        let server = builder.start(tree()).expect("a server");
+        assert_eq!(fs::metadata(server.segment_path()).expect("its file").len(), bytes);
+        bytes
+    });
+    assert!(sizes[2] < sizes[0] && sizes[0] < sizes[1], "{sizes:?}");
+    for builder in [turn.builder().capacity(0), turn.builder().max_payload(usize::MAX)] {
+        let error = builder.segment_bytes(&tree()).expect_err("no segment is like that");
+        assert_eq!(turn.assert_refused(builder.start(tree())).to_string(), error.to_string());
+    }
 }
 
 #[test]
