@@ -50,7 +50,7 @@
 //!
 //! # The way through
 //!
-//! The [`guide`] goes on from here, in fourteen steps, each with a program that runs. To look something up:
+//! The [`guide`] goes on from here, in sixteen steps, each with a program that runs. To look something up:
 //!
 //! | You want | Look at |
 //! |---|---|
@@ -58,6 +58,7 @@
 //! | to say where it runs | [`ProcessServlet`], [`ThreadServlet`]; [`init!`] lists what processes can become |
 //! | stages, several opinions, a choice | [`Servlet::then`], [`Ensemble`], [`Switch`] |
 //! | to start it | [`Server::builder`], whose [`ServerBuilder`] has the options of a server; [`start_async`](ServerBuilder::start_async) in an `async main` |
+//! | several replicas, tests side by side | [`Server::anonymous`], [`ServerBuilder::name_or_suffix`] |
 //! | one answer | [`Server::call`], and its [`Reply`] |
 //! | many answers, in order | [`Server::stream`], [`StreamOptions`] |
 //! | not to wait | [`Server::submit`], [`Server::call_async`], [`Server::stream_async`] |

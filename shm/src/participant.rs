@@ -72,6 +72,14 @@ pub fn try_lock_server(lease: &File) -> io::Result<()> {
     sys::file::try_lock_byte(lease, SERVER)
 }
 
+/// Whether the server of an open lease lives.
+///
+/// # Errors
+/// What the kernel says; nothing is known then.
+pub fn is_served(lease: &File) -> io::Result<bool> {
+    sys::file::byte_is_locked(lease, SERVES)
+}
+
 /// The byte of a token. The server's is that of its row: it has one incarnation a file.
 fn byte_of(token: Token) -> u32 {
     if token.index() == SERVER { SERVER } else { token.raw() }
@@ -383,6 +391,15 @@ pub enum LeaseError {
     System(#[from] io::Error),
 }
 
+/// Why the lease of an anonymous segment could not be made.
+#[derive(Debug)]
+pub(crate) enum MemoryLeaseError {
+    /// It cannot be opened a second time: `NotFound` if there is no `/proc`.
+    NoSecond(io::Error),
+    /// The operating system refused.
+    System(io::Error),
+}
+
 /// Whether another process has the lock that we wanted.
 fn is_taken(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EACCES))
@@ -403,12 +420,7 @@ impl Lease {
     /// # Errors
     /// What opening it says; `PermissionDenied` for another user's.
     pub fn open(path: &Path) -> io::Result<Self> {
-        let (hold, probe) = (Self::open_to_hold(path)?, Self::options().open(path)?);
-        let (owner, user) = (hold.file()?.metadata()?.uid(), sys::process::user_id());
-        if owner != user && user != 0 {
-            return Err(io::Error::new(io::ErrorKind::PermissionDenied, LeaseError::Owner { owner }));
-        }
-        Ok(Self { hold, probe, path: path.into() })
+        Self::of_opened(Self::open_to_hold(path)?, Self::options().open(path)?, path.into())
     }
 
     fn open_to_hold(path: &Path) -> io::Result<Unshared> {
@@ -450,6 +462,42 @@ impl Lease {
                 Err(e)
             }
         }
+    }
+
+    /// Makes the lease of an anonymous segment, which is memory of this name, and takes the server's bytes. It has no
+    /// path; messages call it by this one.
+    ///
+    /// # Errors
+    /// What the system says; [`NoSecond`](MemoryLeaseError::NoSecond) without `/proc`.
+    pub(crate) fn serve_in_memory(name: &str, path: PathBuf) -> Result<Self, MemoryLeaseError> {
+        let hold = Unshared::open(|| sys::memfd::create(name).map(Into::into));
+        let hold = hold.map_err(MemoryLeaseError::System)?;
+        crash_point!("lease.memory");
+        let again = |file: &File| sys::file::reopen(file, &path);
+        let probe = hold.file().and_then(|file| again(&file)).map_err(MemoryLeaseError::NoSecond)?;
+        let lease = Self { hold, probe, path };
+        for byte in [SERVER, SERVES] {
+            lease.hold_byte(byte).map_err(MemoryLeaseError::System)?;
+        }
+        Ok(lease)
+    }
+
+    /// The lease whose file `open` opens, each time with an open file description of its own; of this user, or of any,
+    /// for root.
+    ///
+    /// # Errors
+    /// What opening it says; `PermissionDenied` for another user's.
+    pub(crate) fn of_description(open: impl Fn() -> io::Result<File>, path: PathBuf) -> io::Result<Self> {
+        let (hold, probe) = (Unshared::open(|| open().map(Into::into))?, open()?);
+        Self::of_opened(hold, probe, path)
+    }
+
+    fn of_opened(hold: Unshared, probe: File, path: PathBuf) -> io::Result<Self> {
+        let (owner, user) = (hold.file()?.metadata()?.uid(), sys::process::user_id());
+        if owner != user && user != 0 {
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, LeaseError::Owner { owner }));
+        }
+        Ok(Self { hold, probe, path })
     }
 
     /// Makes a lease file and takes the server's bytes; `None` if a living server has the name.
@@ -675,7 +723,7 @@ impl Lease {
         self.is_byte_held(SERVER)
     }
 
-    /// The lease file's path.
+    /// The lease file's path; of an anonymous segment, the path by which messages call it.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path

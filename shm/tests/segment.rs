@@ -9,19 +9,24 @@ use ringmill_shm::participant::{Entry, Role};
 use ringmill_shm::plan::{PlanError, Target};
 use ringmill_shm::segment::{
     AttachError, CreateError, Location, NAMED_DIRECTORY, NotASegment, Removed, Run, Segment, Spec, is_live,
-    list, remove_if_stale,
+    list, list_anonymous, remove_if_stale,
 };
 use ringmill_shm::sys::file::reserve;
 use ringmill_shm::sys::process::user_id;
 use ringmill_shm::token::Token;
 use std::fs::File;
 use std::io::{BufRead, BufReader, ErrorKind};
-use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt, symlink};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::process::{Command, Stdio};
 
 fn both(body: impl Fn(TestLocation)) {
     body(TestLocation::named());
     body(TestLocation::file());
+}
+
+fn all_kinds(body: impl Fn(TestLocation)) {
+    both(&body);
+    body(TestLocation::anonymous());
 }
 
 /// A segment whose server has gone, with its files.
@@ -36,7 +41,7 @@ fn patch(location: &Location, at: u64, bytes: &[u8]) {
 
 #[test]
 fn a_created_segment_can_be_attached() {
-    both(|at| {
+    all_kinds(|at| {
         let ours = Segment::create(at.location.clone(), &spec()).unwrap();
         let theirs = Segment::attach(at.location.clone(), FORMAT).unwrap();
         assert_eq!(theirs.shape(), ours.shape());
@@ -49,19 +54,19 @@ fn a_created_segment_can_be_attached() {
         assert_eq!((info.name.as_str(), info.worker_type.as_str()), ("last", "test::last"));
         assert_eq!((info.first_participant, info.rows, info.next), (3, 2, Target::End));
         assert_eq!(theirs.config(info), b"configuration");
-        assert_eq!(theirs.identity().name, at.location.to_text());
+        assert_eq!(theirs.identity().name, at.location.server_name());
         assert_eq!(theirs.identity().layout_version, LAYOUT_VERSION);
         // One memory, two mappings.
         ours.node(0).unwrap().ring().push(17).unwrap();
         assert_eq!(theirs.node(0).unwrap().ring().get(0), Some(17));
         drop(theirs);
-        assert!(at.path().exists(), "a process that only attached removes nothing");
+        assert!(ours.path().exists(), "a process that only attached removes nothing");
     });
 }
 
 #[test]
 fn each_thread_of_each_worker_has_a_row() {
-    both(|at| {
+    all_kinds(|at| {
         let mut spec = spec();
         spec.nodes[0].facts.threads = 3;
         spec.nodes[0].workers[1] = vec![0];
@@ -86,7 +91,7 @@ fn each_thread_of_each_worker_has_a_row() {
 
 #[test]
 fn workers_have_no_more_threads_than_a_doorbell_has_bits() {
-    both(|at| {
+    all_kinds(|at| {
         for (threads, least) in [(0, 1), (33, 0)] {
             let mut spec = spec();
             spec.nodes[0].facts.threads = threads;
@@ -653,4 +658,156 @@ fn only_stale_segments_are_removed() {
         assert_eq!(remove_if_stale(&at.location, false).unwrap(), Removed::Stale);
         assert!(at.is_clean());
     });
+}
+
+/// The files of memory that this process has open, by name, of the segments with this label.
+fn memory_of(label: &str) -> Vec<String> {
+    let links = std::fs::read_dir("/proc/self/fd").unwrap().filter_map(|entry| {
+        let link = std::fs::read_link(entry.ok()?.path()).ok()?;
+        Some(link.to_str()?.strip_prefix("/memfd:")?.to_owned())
+    });
+    let mut found: Vec<String> = links.filter(|name| name.contains(label)).collect();
+    found.sort_unstable();
+    found.dedup();
+    found
+}
+
+fn mapped(label: &str) -> bool {
+    std::fs::read_to_string("/proc/self/maps").unwrap().contains(label)
+}
+
+#[test]
+fn an_anonymous_segment_is_memory_and_nothing_else() {
+    let at = TestLocation::anonymous();
+    let label = at.location.server_name();
+    let segment = Segment::create(at.location.clone(), &spec()).unwrap();
+    let lease = segment.lease().file_number().unwrap();
+    assert_eq!(segment.location().to_text(), format!("{label}@{}:{lease}", std::process::id()));
+    let (of_lease, of_segment) =
+        (format!("ringmill-{label}.lease (deleted)"), format!("ringmill-{label}.{lease} (deleted)"));
+    assert_eq!(memory_of(&label), [of_segment, of_lease]);
+    assert!(
+        std::fs::read_dir(NAMED_DIRECTORY).unwrap().all(|entry| !entry
+            .unwrap()
+            .file_name()
+            .to_string_lossy()
+            .contains(&label))
+    );
+    for file in [segment.file(), segment.lease().probe()] {
+        let meta = file.metadata().unwrap();
+        assert_eq!((meta.permissions().mode() & 0o7777, meta.nlink()), (0o600, 0));
+    }
+    assert_eq!(segment.path().metadata().unwrap().len(), segment.total_bytes());
+    assert!(is_live(segment.location()));
+    assert_eq!(remove_if_stale(segment.location(), false).unwrap(), Removed::Live);
+    let location = segment.location().clone();
+    drop(segment);
+    assert!(memory_of(&label).is_empty() && !mapped(&label), "nothing is left");
+    assert!(!is_live(&location));
+    assert_eq!(remove_if_stale(&location, false).unwrap(), Removed::Nothing);
+    match Segment::inspect(location) {
+        Err(AttachError::System { error, .. }) => assert_eq!(error.kind(), ErrorKind::NotFound),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn an_anonymous_segment_cannot_be_made_shorter() {
+    let at = TestLocation::anonymous();
+    let segment = Segment::create(at.location.clone(), &spec()).unwrap();
+    let file = File::options().write(true).open(segment.path()).unwrap();
+    for bytes in [0, segment.total_bytes() - 1, segment.total_bytes() + 1] {
+        assert_eq!(file.set_len(bytes).unwrap_err().kind(), ErrorKind::PermissionDenied, "{bytes}");
+    }
+    Segment::attach(segment.location().clone(), FORMAT).unwrap();
+}
+
+/// Two of one label in one process: each is found by its lease, and the label alone does not say which is meant.
+#[test]
+fn segments_of_one_label_are_told_apart() {
+    let at = TestLocation::anonymous();
+    let [one, other] = [1_u32, 2].map(|id| {
+        let segment = Segment::create(at.location.clone(), &spec()).unwrap();
+        segment.node(0).unwrap().ring().push(id).unwrap();
+        segment
+    });
+    let id_of = |location: &Location| {
+        let segment = Segment::inspect(location.clone()).unwrap();
+        assert!(!segment.is_dead(Token::SERVER));
+        segment.node(0).unwrap().ring().get(0)
+    };
+    assert_eq!([&one, &other].map(|segment| id_of(segment.location())), [Some(1), Some(2)]);
+    match Segment::inspect(at.location.clone()) {
+        Err(AttachError::Several { address, all }) => {
+            assert_eq!(address, at.location.to_text());
+            for segment in [&one, &other] {
+                assert!(all.split(", ").any(|one| one == segment.location().to_text()), "{all}");
+            }
+        }
+        result => panic!("{result:?}"),
+    }
+    drop(one);
+    assert_eq!(id_of(&at.location), Some(2), "it is the only one now");
+}
+
+#[test]
+fn anonymous_segments_of_living_processes_are_listed() {
+    let at = TestLocation::anonymous();
+    let segments = [(); 2].map(|()| Segment::create(at.location.clone(), &spec()).unwrap());
+    let listed = || {
+        let all = list_anonymous().unwrap().into_iter();
+        let ours = all.filter(|found| found.location.server_name() == at.location.server_name());
+        ours.collect::<Vec<_>>()
+    };
+    let found = listed();
+    assert_eq!(found.len(), 2);
+    for segment in &segments {
+        let found = found.iter().find(|found| found.location == *segment.location()).unwrap();
+        assert!(found.live && found.held_by.contains(&std::process::id()));
+    }
+    drop(segments);
+    // A process that another test is just starting has copies of all descriptors until it execs.
+    let begun = std::time::Instant::now();
+    while !listed().is_empty() {
+        assert!(begun.elapsed().as_secs() < 60, "{:?}", listed());
+        std::thread::yield_now();
+    }
+}
+
+/// Its bytes are checked as those of a file are.
+#[test]
+fn an_anonymous_segment_is_trusted_only_after_a_check() {
+    let at = TestLocation::anonymous();
+    let segment = Segment::create(at.location.clone(), &spec()).unwrap();
+    let location = segment.location().clone();
+    match Segment::attach(location.clone(), FORMAT + 1) {
+        Err(AttachError::Fingerprint { path, .. }) => assert_eq!(path, location.path()),
+        other => panic!("{other:?}"),
+    }
+    segment.file().set_permissions(PermissionsExt::from_mode(0o640)).unwrap();
+    match Segment::attach(location.clone(), FORMAT) {
+        Err(AttachError::Mode { mode: 0o640, .. }) => {}
+        other => panic!("{other:?}"),
+    }
+    segment.file().set_permissions(PermissionsExt::from_mode(0o600)).unwrap();
+    File::options().write(true).open(segment.path()).unwrap().write_all_at(&[1], 0).unwrap();
+    match Segment::attach(location, FORMAT) {
+        Err(AttachError::Foreign { why: NotASegment::Magic, .. }) => {}
+        other => panic!("{other:?}"),
+    }
+}
+
+/// More than this machine has: no file system bounds such a segment, and the kernel would kill processes instead.
+#[test]
+fn an_anonymous_segment_that_memory_cannot_hold_is_refused() {
+    let mut spec = spec();
+    spec.classes = vec![Class { block_bytes: 1 << 30, count: 1 << 15 }];
+    let location = Location::anonymous(&common::unique_name()).unwrap();
+    match Segment::create(location, &spec) {
+        Err(CreateError::NoMemory { needed_bytes, available_bytes, .. }) => {
+            assert!(needed_bytes > 1 << 45 && available_bytes < needed_bytes);
+        }
+        Err(CreateError::MemoryLimit { needed_bytes, .. }) => assert!(needed_bytes > 1 << 45),
+        other => panic!("{other:?}"),
+    }
 }

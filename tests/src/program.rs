@@ -69,6 +69,7 @@ impl Program {
     pub fn start_among_us(mut command: Command, name: &Name, gate: &ActorGate, options: &[&str]) -> Self {
         command
             .args([&name.text(), &gate.path()])
+            .args(name.option())
             .args(options)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -6,9 +6,11 @@ use ringmill_shm::word::Phase;
 
 const EXAMPLES: &str = "\
 Examples:
-  shmtool list                 all named segments, live and stale
+  shmtool list                 all segments, live and stale
   shmtool show digits          nodes, workers, requests of the server 'digits'
   shmtool show ./run/digits    the same for a segment in a file of your own
+  shmtool show digits@4711     the same for the anonymous segment 'digits' of
+                               process 4711
   shmtool check digits         exit status 0 if the segment is consistent
   shmtool clean --dry-run      what 'shmtool clean' would remove
 
@@ -27,10 +29,14 @@ States:
             says why
 
 list does not find segments in files of your own: give their path to show,
-check or clean.
+check or clean. It finds anonymous segments in the processes of its user, or,
+for root, of all users. Their name is LABEL@PID, with the server's process, or
+with another one that has the segment if the server cannot be looked into;
+where that process has several of one label, LABEL@PID:NUMBER.
 
-JSON: {\"segments\": [...]}, ordered by name, each with
-  name, path        the argument of the other commands; the file
+JSON: {\"segments\": [...]}, named ones first, by name, each with
+  name, path        the argument of the other commands; the file, or, of an
+                    anonymous segment, what /proc/PID/fd shows
   state             live, stale, foreign, unknown
   run               the server's last report: creating, running, draining,
                     stopping, closed
@@ -128,7 +134,8 @@ Examples:
 const CLEAN_HELP: &str = "\
 clean removes a segment only if its lease is free: the kernel frees the lease
 when the server ends in any way. It leaves alone segments of live servers,
-files that are no segments, symbolic links and other users' segments.
+files that are no segments, symbolic links and other users' segments. Of an
+anonymous segment there is nothing to clean: it is skipped if you name it.
 
 Exit status:
   0  fine
@@ -161,19 +168,19 @@ pub(crate) struct Args {
 /// The command.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// List the named segments of this machine, live and stale.
+    /// List the segments of this machine, live and stale.
     #[command(after_long_help = LIST_HELP)]
     List,
     /// Show a segment's nodes, workers, requests and payload blocks.
     #[command(after_long_help = show_help())]
     Show {
-        /// The segment's name, or its path if it has a slash.
+        /// Its name; its path, if it has a slash; LABEL@PID, if it is anonymous.
         name: String,
     },
     /// Check whether a segment is consistent.
     #[command(after_long_help = CHECK_HELP)]
     Check {
-        /// The segment's name, or its path if it has a slash.
+        /// Its name; its path, if it has a slash; LABEL@PID, if it is anonymous.
         name: String,
     },
     /// Remove segments whose server has died.

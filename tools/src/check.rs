@@ -2,7 +2,7 @@
 
 use crate::error::ToolError;
 use crate::output::{Page, Report, Verdict};
-use crate::survey::{Liveness, Survey};
+use crate::survey::{Liveness, Survey, way_out};
 use crate::units;
 use ringmill_shm::check::{self, Problem};
 use ringmill_shm::text::{shown, shown_path};
@@ -58,7 +58,7 @@ impl Report for Checked {
             text += &format!("  {}\n", told.message);
         }
         if self.state == Liveness::Stale {
-            text += &format!("It is stale: its server has died. 'shmtool clean {}' removes it.\n", self.name);
+            text += &format!("It is stale: its server has died; {}.\n", way_out(&self.name));
         }
         text
     }

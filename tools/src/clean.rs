@@ -108,6 +108,10 @@ pub(crate) fn clean(names: &[String], dry_run: bool) -> Result<Cleaning, ToolErr
 
 fn clean_one(survey: &Survey, dry_run: bool) -> (Outcome, Option<String>) {
     let live = || (Outcome::Live, Some("its server lives".to_string()));
+    if let Location::Anonymous(_) = survey.location {
+        let nothing = "nothing to clean: an anonymous segment has no files, and goes with its last process";
+        return (Outcome::Skipped, Some(nothing.into()));
+    }
     let foreign = |why: &str| (Outcome::Foreign, Some(format!("not a ringmill segment: {why}")));
     match survey.state {
         Liveness::Live => return live(),
@@ -121,6 +125,7 @@ fn clean_one(survey: &Survey, dry_run: bool) -> (Outcome, Option<String>) {
         Ok(Removed::Stale) => (Outcome::Removed, survey.why.clone()),
         Ok(Removed::Live) => live(),
         Ok(Removed::Foreign) => foreign("another file has taken its name"),
+        Ok(Removed::Nothing) => (Outcome::Skipped, None),
         Err(error) => (Outcome::Failed, Some(error.to_string())),
     }
 }

@@ -20,6 +20,19 @@ pub(crate) enum ToolError {
         /// The file that it would have.
         path: PathBuf,
     },
+    /// The process does not have the anonymous segment.
+    #[error(
+        "no anonymous segment {label:?} in process {process}, as far as this user may look; 'shmtool list' shows all segments"
+    )]
+    NotHeld {
+        /// Its label.
+        label: String,
+        /// The process.
+        process: u32,
+    },
+    /// The address of an anonymous segment fits several.
+    #[error("{0}")]
+    Several(String),
     /// The file is no segment.
     #[error("{} is not a ringmill segment: {why}", shown_path(path))]
     Foreign {

@@ -1,18 +1,18 @@
-//! `shmtool list`: the named segments of this machine.
+//! `shmtool list`: the named segments of this machine, and the anonymous ones of living processes.
 
 use crate::error::ToolError;
 use crate::output::{Page, Report};
 use crate::survey::{Identity, Liveness, Survey};
 use crate::units;
 use ringmill_shm::participant::SERVER;
-use ringmill_shm::segment::{self, NAMED_DIRECTORY, Run};
+use ringmill_shm::segment::{self, FoundAnonymous, Location, NAMED_DIRECTORY, Run};
 use ringmill_shm::text::size;
 use serde::Serialize;
 
-/// All named segments of this machine.
+/// All named segments of this machine, and the anonymous ones of its processes.
 #[derive(Debug, Serialize)]
 pub(crate) struct Listing {
-    /// By name.
+    /// By name; then the anonymous ones, by label.
     segments: Vec<Listed>,
 }
 
@@ -24,9 +24,12 @@ struct Listed {
     server_pid: Option<u32>,
     /// Why the state is not live, or what is missing.
     note: Option<String>,
+    /// Whether it is anonymous.
+    #[serde(skip)]
+    is_anonymous: bool,
 }
 
-/// Lists the named segments.
+/// Lists the segments.
 pub(crate) fn list() -> Result<Listing, ToolError> {
     let found = segment::list().map_err(|error| ToolError::System {
         what: "read",
@@ -38,9 +41,43 @@ pub(crate) fn list() -> Result<Listing, ToolError> {
         let Some(survey) = Survey::of(found.location)? else { continue };
         let segment = survey.segment.as_ref();
         let server_pid = segment.map(|s| s.participants()[SERVER as usize].pid());
-        segments.push(Listed { identity: survey.identity(segment), server_pid, note: survey.why.clone() });
+        let (identity, note) = (survey.identity(segment), survey.why.clone());
+        segments.push(Listed { identity, server_pid, note, is_anonymous: false });
+    }
+    // Without /proc no process can be looked into.
+    for found in with_short_addresses(segment::list_anonymous().unwrap_or_default()) {
+        let Some(survey) = Survey::of(found.location)? else { continue };
+        let segment = survey.segment.as_ref();
+        let server_pid = segment.map(|s| s.participants()[SERVER as usize].pid());
+        let stale = (survey.state == Liveness::Stale).then(|| goes_with(&found.held_by));
+        let (identity, note) = (survey.identity(segment), survey.why.clone().or(stale));
+        segments.push(Listed { identity, server_pid, note, is_anonymous: true });
     }
     Ok(Listing { segments })
+}
+
+/// Leaves the number of the lease out of the addresses that are unique without it.
+fn with_short_addresses(mut all: Vec<FoundAnonymous>) -> Vec<FoundAnonymous> {
+    let short = |found: &FoundAnonymous| match &found.location {
+        Location::Anonymous(of) => Location::Anonymous(of.clone().only()),
+        other => other.clone(),
+    };
+    let shorts: Vec<Location> = all.iter().map(short).collect();
+    for (found, short) in all.iter_mut().zip(&shorts) {
+        if shorts.iter().filter(|other| *other == short).count() == 1 {
+            found.location = short.clone();
+        }
+    }
+    all
+}
+
+/// What becomes of an anonymous segment whose server has died.
+fn goes_with(processes: &[u32]) -> String {
+    let all = processes.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    match processes.len() {
+        1 => format!("its memory goes with process {all}, which has it"),
+        _ => format!("its memory goes with the last of the processes that have it: {all}"),
+    }
 }
 
 impl Listed {
@@ -66,7 +103,9 @@ impl Listed {
 impl Report for Listing {
     fn text(&self, page: Page) -> String {
         if self.segments.is_empty() {
-            return format!("No ringmill segments in {NAMED_DIRECTORY}: no server is running.\n");
+            return format!(
+                "No ringmill segments in {NAMED_DIRECTORY}, nor in a process: no server is running.\n"
+            );
         }
         let dash = || "-".to_string();
         let with_notes = self.segments.iter().any(|s| s.note.is_some());
@@ -87,7 +126,8 @@ impl Report for Listing {
             row
         });
         let mut text = page.table(&headings, rows);
-        let stale = self.segments.iter().filter(|s| s.identity.state == Liveness::Stale).count();
+        let is_stale = |s: &&Listed| s.identity.state == Liveness::Stale && !s.is_anonymous;
+        let stale = self.segments.iter().filter(is_stale).count();
         if stale > 0 {
             text += &format!(
                 "\n{} stale: 'shmtool clean' removes the files of dead servers.\n",
@@ -106,7 +146,7 @@ mod tests {
     fn without_segments_the_text_says_that_no_server_runs() {
         let empty = Listing { segments: Vec::new() };
         let text = empty.text(Page::plain());
-        assert_eq!(text, "No ringmill segments in /dev/shm: no server is running.\n");
+        assert_eq!(text, "No ringmill segments in /dev/shm, nor in a process: no server is running.\n");
         assert_eq!(serde_json::to_string(&empty).unwrap(), r#"{"segments":[]}"#);
     }
 
@@ -123,7 +163,8 @@ mod tests {
             user_id: Some(4_000_000),
             user: None,
         };
-        let listed = Listed { identity, server_pid: None, note: Some("it is a directory".into()) };
+        let note = Some("it is a directory".into());
+        let listed = Listed { identity, server_pid: None, note, is_anonymous: false };
         let report = Listing { segments: vec![listed] };
         let expected = serde_json::json!({"segments": [{
             "name": "x", "path": "/dev/shm/ringmill-x", "state": "foreign", "run": null, "bytes": 3,

@@ -9,10 +9,11 @@
 //! | another user's | unknown, unless we are root |
 //! | the server's byte of the lease is held | live |
 //! | it is free, or there is no lease file | stale |
+//!
+//! An anonymous segment is no file: it is there as long as a process has it, and is opened through that process.
 
 use crate::error::ToolError;
 use crate::units;
-use ringmill_shm::participant::Lease;
 use ringmill_shm::segment::{self, AttachError, Location, Removed, Run, Segment};
 use ringmill_shm::sys::process::user_id;
 use ringmill_shm::text::{shown, shown_path};
@@ -84,8 +85,11 @@ pub(crate) struct Survey {
 }
 
 impl Survey {
-    /// Surveys a location; `None` if neither file exists.
+    /// Surveys a location; `None` if neither file exists, or the process does not have the segment.
     pub(crate) fn of(location: Location) -> Result<Option<Self>, ToolError> {
+        if let Location::Anonymous(_) = location {
+            return Self::of_anonymous(location);
+        }
         let (file, lease) = (look_at(&location.path())?, look_at(&location.lease_path())?);
         let Some(owner) = file.as_ref().or(lease.as_ref()).map(Metadata::uid) else {
             return Ok(None);
@@ -106,12 +110,46 @@ impl Survey {
         Ok((!gone).then_some(survey))
     }
 
+    fn of_anonymous(location: Location) -> Result<Option<Self>, ToolError> {
+        let mut survey =
+            Self { state: Liveness::Unknown, why: None, segment: None, bytes: None, user_id: None, location };
+        let error = match Segment::inspect(survey.location.clone()) {
+            Ok(segment) => {
+                let meta = segment.file().metadata().ok();
+                (survey.bytes, survey.user_id) =
+                    (meta.as_ref().map(Metadata::len), meta.as_ref().map(Metadata::uid));
+                survey.state = match segment.lease().is_served() {
+                    Ok(true) => Liveness::Live,
+                    Ok(false) => Liveness::Stale,
+                    Err(_) => Liveness::Unknown,
+                };
+                survey.segment = Some(segment);
+                return Ok(Some(survey));
+            }
+            Err(AttachError::System { error, .. }) if error.kind() == io::ErrorKind::NotFound => {
+                return Ok(None);
+            }
+            Err(error @ AttachError::Several { .. }) => return Err(ToolError::Several(error.to_string())),
+            Err(error) => error,
+        };
+        if matches!(error, AttachError::Foreign { .. }) {
+            survey.state = Liveness::Foreign;
+        }
+        survey.why = Some(reason(error, &survey.location));
+        Ok(Some(survey))
+    }
+
     /// Opens the segment that a command names.
     pub(crate) fn open(name: &str) -> Result<(Self, Segment), ToolError> {
         let location = Location::parse(name)?;
         let path = location.path();
-        let Some(mut survey) = Self::of(location)? else {
-            return Err(ToolError::Missing { name: name.into(), path });
+        let Some(mut survey) = Self::of(location.clone())? else {
+            return Err(match &location {
+                Location::Anonymous(of) => {
+                    ToolError::NotHeld { label: of.label().into(), process: of.process() }
+                }
+                _ => ToolError::Missing { name: name.into(), path },
+            });
         };
         match survey.segment.take() {
             Some(segment) => Ok((survey, segment)),
@@ -183,6 +221,14 @@ impl Survey {
     }
 }
 
+/// How a stale segment goes, by the name that it has in reports.
+pub(crate) fn way_out(name: &str) -> String {
+    match Location::parse(name) {
+        Ok(Location::Anonymous(_)) => "it goes with the last process that has it".into(),
+        _ => format!("'shmtool clean {name}' removes it"),
+    }
+}
+
 /// A user by name, or else by number.
 pub(crate) fn user_text(user_id: u32) -> String {
     units::user_name(user_id).unwrap_or_else(|| user_id.to_string())
@@ -210,7 +256,7 @@ fn irregular(meta: &Metadata) -> Option<&'static str> {
 
 /// Unlike `segment::is_live`, it does not take "may not look" for "dead".
 fn server_lives(location: &Location) -> io::Result<bool> {
-    match Lease::open(&location.lease_path()) {
+    match segment::open_lease(location) {
         Ok(lease) => lease.is_served(),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(error),

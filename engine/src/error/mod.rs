@@ -198,6 +198,7 @@ mod tests {
         let (name, second) = (|| "s".to_string(), Duration::from_secs(1));
         let errors = [
             StartError::Segment(CreateError::System { what: "lock", path: path(), error: system() }),
+            StartError::NamesInUse { name: name(), tried: 64 },
             StartError::BatchRule { servlet: name(), batch_size: 1, batch_wait_time: second },
             StartError::Backoff { servlet: name(), first: second, longest: second },
             StartError::Range { servlet: Some(name()), what: "it", value: 3, least: 1, most: 2 },
@@ -225,6 +226,7 @@ mod tests {
             assert_is_told(error);
             match error {
                 StartError::Segment(_) | StartError::BatchRule { .. } | StartError::Backoff { .. } => {}
+                StartError::NamesInUse { .. } => {}
                 StartError::Range { .. } | StartError::Name { .. } | StartError::Variable { .. } => {}
                 StartError::Cpu { .. } | StartError::NotListed { .. } => {}
                 StartError::NotInExecutable { .. } | StartError::Program { .. } => {}

@@ -26,6 +26,16 @@ pub enum StartError {
     /// The segment could not be created.
     #[error(transparent)]
     Segment(#[from] CreateError),
+    /// All names that [`name_or_suffix`](crate::ServerBuilder::name_or_suffix) may take are in use.
+    #[error(
+        "{name} and {name}-2 to {name}-{tried} are in use by live servers, or by another user: stop some, or take another name"
+    )]
+    NamesInUse {
+        /// The first name.
+        name: String,
+        /// How many names were tried.
+        tried: u32,
+    },
     /// A batch window, but a batch size of at most 1.
     #[error(
         "servlet {servlet}: batch_size {batch_size} with batch_wait_time {batch_wait_time:?}: a wait needs a batch_size above 1"

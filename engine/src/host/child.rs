@@ -25,6 +25,7 @@ use ringmill_shm::sys::program::{
 };
 use ringmill_shm::sys::stack::tell_of_overflow;
 use ringmill_shm::sys::tether::{Received, Tether};
+use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -135,7 +136,8 @@ pub(crate) unsafe fn begin(entry: *const Constructor, arguments: Arguments) {
     settle_in(descriptors, order.events.as_ref(), &order.name);
     crash_point!("child.ordered");
     if let Err(error) = check_build(&order) {
-        exit_now(complain(&error, order.origin, &order.segment)); // no code of another build may run
+        // No code of another build may run.
+        exit_now(complain(&error, order.origin, order.lease().as_ref(), &order.segment));
     }
     // SAFETY: as the caller promises; this process ends below.
     if !unsafe { run_constructors_after(entry, arguments) } {
@@ -155,12 +157,14 @@ pub(crate) unsafe fn begin(entry: *const Constructor, arguments: Arguments) {
 /// Becomes the worker; returns the exit code.
 fn fulfil(order: Order) -> i32 {
     let (origin, location, events) = (order.origin, order.segment.clone(), order.events);
-    let complain = |error| complain(&error, origin, &location);
+    let lease = order.lease();
     let seats = match join(order) {
         Ok(seats) => seats,
-        Err(error) => return complain(error),
+        Err(error) => return complain(&error, origin, lease.as_ref(), &location),
     };
+    drop(lease); // the segment has it
     let Some(seat) = seats.first() else { refuse("its order has no row for it") };
+    let complain = |error| complain(&error, origin, Some(seat.segment.lease().probe()), &location);
     let info = seat.node().info();
     let live = match registry::find(&info.worker_type, info.facts.type_hash) {
         Ok(live) => live,
@@ -227,9 +231,9 @@ fn set_up(seat: &Seat) -> Result<(), RemoteCause> {
 
 /// Reports why this process cannot attach; returns the exit code. If the server was killed meanwhile, it reports
 /// nothing.
-fn complain(error: &JoinError, origin: Origin, location: &Location) -> i32 {
+fn complain(error: &JoinError, origin: Origin, lease: Option<&File>, location: &Location) -> i32 {
     let told = report(&Report::Reason(error.to_string()));
-    if origin.has_ended(location) {
+    if origin.has_ended(lease, location) {
         let _ = remove_if_stale(location, false); // perhaps no other process will
     } else if !told {
         eprintln!("ringmill worker: {error}");

@@ -17,7 +17,8 @@
 //! | is gone without such a change | ends: the workers may remove the files |
 //!
 //! The janitor learns by its end of a [tether](ringmill_shm::sys::tether) that the server is gone, so it outlives the
-//! server by the removal at most. It may remove two names in one directory, each only while it is the file that was
+//! server by the removal at most. The janitor of an anonymous server, which has no files, keeps the root directory only.
+//! It may remove two names in one directory, each only while it is the file that was
 //! made under it, and only while the server's byte of the lease is held: by the server, or by itself.
 //!
 //! # Crash
@@ -37,6 +38,7 @@ use ringmill_shm::sys::file::beyond_standard;
 use ringmill_shm::sys::image::open_directory;
 use ringmill_shm::sys::process::{GROUP_SIGNALS, PidFd, exit_now, is_unwaited_child, user_id, wait_readable};
 use ringmill_shm::sys::tether::{Received, Tether};
+use ringmill_shm::sys::unshared::Unshared;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
@@ -80,8 +82,11 @@ impl Janitor {
     /// # Errors
     /// The system's error; the server then has no janitor.
     pub(crate) fn hire(recipe: &Recipe, segment: &Segment, server_name: &str) -> io::Result<Self> {
+        if let Location::Anonymous(_) = segment.location() {
+            return Self::start(recipe, segment, None, server_name);
+        }
         let directory = segment.take_directory().ok_or(io::ErrorKind::NotFound)?;
-        match Self::start(recipe, segment, &directory, server_name) {
+        match Self::start(recipe, segment, Some(&directory), server_name) {
             Ok(janitor) => Ok(janitor),
             Err(error) => {
                 segment.keep_directory(directory);
@@ -90,21 +95,33 @@ impl Janitor {
         }
     }
 
-    fn start(recipe: &Recipe, segment: &Segment, directory: &File, server_name: &str) -> io::Result<Self> {
+    fn start(
+        recipe: &Recipe,
+        segment: &Segment,
+        directory: Option<&File>,
+        server_name: &str,
+    ) -> io::Result<Self> {
         let (ours, theirs) = Tether::pair()?;
-        let (image, lease) = (&recipe.image, segment.lease().reopen()?);
-        let (root, lease, theirs) = (open_directory("/")?, lease.file()?, theirs.file()?);
-        let kept = [directory, &root, segment.file(), &lease, &theirs];
+        let (image, lease) = (&recipe.image, directory.map(|_| segment.lease().reopen()).transpose()?);
+        let lease = lease.as_ref().map(Unshared::file).transpose()?;
+        let (root, theirs) = (open_directory("/")?, theirs.file()?);
+        let mut kept = vec![&root];
+        if let (Some(directory), Some(lease)) = (directory, &lease) {
+            kept.extend([directory, segment.file(), lease]);
+        }
+        kept.push(&theirs);
         let mut descriptors = Vec::with_capacity(kept.len());
-        for file in kept {
+        for file in &kept {
             descriptors.push(Descriptor::of(file)?);
         }
-        let order = (ORDER_VERSION, std::process::id(), descriptors, segment.location().to_text());
+        let location = directory.map(|_| segment.location().to_text());
+        let order = (ORDER_VERSION, std::process::id(), descriptors, location);
         let mut command = image.command();
         command
             .args(["janitor", server_name])
             .env(VARIABLE, format!("{ORDER}{}", serde_json::to_string(&order)?));
-        let (nothing, kept) = (beyond_standard(File::open("/dev/null")?)?, kept.map(AsRawFd::as_raw_fd));
+        let nothing = beyond_standard(File::open("/dev/null")?)?;
+        let kept: Vec<i32> = kept.into_iter().map(AsRawFd::as_raw_fd).collect();
         let (mut child, _) =
             image.spawn(&command, "ringmill", nothing.as_raw_fd(), &kept, GROUP_SIGNALS, None)?;
         match PidFd::of_child(child.id()) {
@@ -160,6 +177,20 @@ impl Janitor {
     }
 }
 
+/// The files of a server, as its janitor holds them.
+struct Files {
+    location: Location,
+    directory: File,
+    segment: File,
+    lease: File,
+}
+
+impl Files {
+    fn remove(&self) -> Option<()> {
+        remove_held(&self.location, &self.directory, &self.segment, &self.lease).ok().map(drop)
+    }
+}
+
 /// The life of a process that was ordered to be a janitor.
 pub(crate) fn live(order: &str) -> ! {
     let code = crate::panics::caught(|| watch(order)).ok().flatten().map_or(1, |()| 0);
@@ -167,15 +198,25 @@ pub(crate) fn live(order: &str) -> ! {
 }
 
 fn watch(order: &str) -> Option<()> {
-    let (version, server, descriptors, location): (u32, u32, Vec<Descriptor>, String) =
+    let (version, server, descriptors, location): (u32, u32, Vec<Descriptor>, Option<String>) =
         serde_json::from_str(order).ok()?;
-    let location = Location::parse(&location).ok().filter(|_| version == ORDER_VERSION)?;
+    if version != ORDER_VERSION {
+        return None;
+    }
     settle_in(&descriptors, None, "");
-    let [directory, root, segment, lease]: [File; 4] = (descriptors.get(..4)?.iter())
-        .map(|descriptor| descriptor.take_over())
-        .collect::<Option<Vec<_>>>()?
-        .try_into()
-        .ok()?;
+    // The last one is the tether.
+    let given = descriptors.split_last()?.1.iter().map(|descriptor| descriptor.take_over());
+    let mut given = given.collect::<Option<Vec<File>>>()?.into_iter();
+    let root = given.next()?;
+    let files = match location {
+        Some(location) => Some(Files {
+            location: Location::parse(&location).ok()?,
+            directory: given.next()?,
+            segment: given.next()?,
+            lease: given.next()?,
+        }),
+        None => None,
+    };
     let tether = tether()?;
     let mut is_needed = false;
     loop {
@@ -190,18 +231,19 @@ fn watch(order: &str) -> Option<()> {
             }
             // The server holds the lease.
             Received::Message(message) if message == REMOVE => {
-                return remove_held(&location, &directory, &segment, &lease).ok().map(drop);
+                return files.map_or(Some(()), |files| files.remove());
             }
             Received::Over if is_needed => {
+                let Some(files) = files else { return Some(()) };
                 // The kernel closes the dead server's descriptors one after the other, the lease's perhaps last.
                 let begun = Instant::now();
-                while try_lock_server(&lease).is_err() {
+                while try_lock_server(&files.lease).is_err() {
                     if begun.elapsed() >= REMOVAL_LIMIT {
                         return None;
                     }
                     std::thread::sleep(REMOVAL_LOOK); // no event reports the release of a lock
                 }
-                return remove_held(&location, &directory, &segment, &lease).ok().map(drop);
+                return files.remove();
             }
             Received::Nothing => {}
             Received::Message(_) | Received::Over => return Some(()),

@@ -6,10 +6,10 @@
 
 use crate::policy::patience::Wait;
 use ringmill_shm::doorbell::WORKER_LIMIT;
-use ringmill_shm::participant::{Lease, SERVER};
-use ringmill_shm::segment::{Location, Segment};
+use ringmill_shm::participant::{SERVER, is_served};
+use ringmill_shm::segment::{Location, Segment, open_lease};
 use ringmill_shm::sys::build_id::BuildId;
-use ringmill_shm::sys::file::take_over;
+use ringmill_shm::sys::file::{copy, take_over};
 use ringmill_shm::token::Token;
 use serde::{Deserialize, Serialize};
 use std::ffi::OsStr;
@@ -55,6 +55,9 @@ pub(crate) struct EventLine {
     pub(crate) level: LevelFilter,
 }
 
+/// Which of an order's descriptors is the lease to look by.
+const LOOKED_BY: usize = 2;
+
 /// A descriptor that a process has from its start, and the file to which it refers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -70,6 +73,11 @@ impl Descriptor {
 
     pub(crate) fn take_over(self) -> Option<File> {
         take_over(self.number, self.file)
+    }
+
+    /// Another descriptor of the file, for a process that takes this one over later.
+    pub(crate) fn copy(self) -> Option<File> {
+        copy(self.number, self.file)
     }
 }
 
@@ -90,9 +98,12 @@ impl Origin {
         Ok(Self { pid: server.pid(), began: server.start_time(), lease: segment.lease().file_number()? })
     }
 
-    /// Whether the server has certainly ended.
-    pub(crate) fn has_ended(&self, location: &Location) -> bool {
-        match Lease::open(&location.lease_path()) {
+    /// Whether the server has certainly ended: by its lease, if this process has a descriptor of it.
+    pub(crate) fn has_ended(&self, lease: Option<&File>, location: &Location) -> bool {
+        if let Some(lease) = lease {
+            return matches!(is_served(lease), Ok(false));
+        }
+        match open_lease(location) {
             Ok(lease) => {
                 lease.file_number().ok() != Some(self.lease) || matches!(lease.is_served(), Ok(false))
             }
@@ -153,6 +164,11 @@ struct Versioned {
 }
 
 impl Order {
+    /// The lease to look by, if this process has it from its server.
+    pub(crate) fn lease(&self) -> Option<File> {
+        self.descriptors?[LOOKED_BY].copy()
+    }
+
     pub(crate) fn to_text(&self) -> String {
         let written = Written {
             version: ORDER_VERSION,
@@ -241,7 +257,12 @@ mod tests {
     fn segments() -> impl Strategy<Value = Location> {
         let named =
             "[A-Za-z0-9_-][A-Za-z0-9._-]{0,20}".prop_filter_map("a name", |name| Location::named(&name).ok());
-        prop_oneof![named, any::<String>().prop_map(|path| Location::File(format!("/{path}").into()))]
+        let anonymous = any::<(u32, Option<u64>)>().prop_map(|(process, lease)| {
+            let lease = lease.map_or_else(String::new, |lease| format!(":{lease}"));
+            Location::parse(&format!("label@{process}{lease}")).expect("an address")
+        });
+        let file = any::<String>().prop_map(|path| Location::File(format!("/{path}").into()));
+        prop_oneof![named, file, anonymous]
     }
 
     fn orders() -> impl Strategy<Value = Order> {

@@ -1,5 +1,6 @@
 //! Options of a server, and starting it.
 
+use super::home::Home;
 use super::launch::{Launch, Options};
 use super::progress::{OnProgress, StartProgress};
 use super::starting::Starting;
@@ -32,7 +33,7 @@ impl ServerBuilder {
     pub(super) fn new(name: String) -> Self {
         let options = Options {
             name,
-            file: None,
+            home: Home::Named,
             capacity: DEFAULT_CAPACITY,
             blocks: Blocks::UpTo(DEFAULT_MAX_PAYLOAD),
             partials: 0,
@@ -45,6 +46,27 @@ impl ServerBuilder {
             forward_events: LevelFilter::OFF,
         };
         Self { options }
+    }
+
+    pub(super) fn anonymous(label: String) -> Self {
+        let mut builder = Self::new(label);
+        builder.options.home = Home::Anonymous;
+        builder
+    }
+
+    /// If a living server has the name, takes the first free one of `digits-2`, `digits-3` and so on to `digits-64`, if
+    /// `digits` is the name; likewise if the name is another user's. [`Server::name`] tells which. Two servers that start
+    /// at the same moment get two names. So the next version of a service can start while the last one runs: see
+    /// [the guide](crate::guide#16-names-and-rolling-restarts).
+    ///
+    /// If all of them are in use, the start fails with [`StartError::NamesInUse`]. A server with a
+    /// [file](Self::file), or an anonymous one, takes no name: there this changes nothing.
+    #[must_use]
+    pub fn name_or_suffix(mut self) -> Self {
+        if let Home::Named = self.options.home {
+            self.options.home = Home::NamedOrSuffix;
+        }
+        self
     }
 
     /// How many requests can be in progress at once, in all stages together: the server has this many permits. A
@@ -117,16 +139,17 @@ impl ServerBuilder {
         self
     }
 
-    /// Keeps the segment in a file at this path, not in `/dev/shm`: on a tmpfs, ramfs or hugetlbfs, where it is memory
-    /// (on the last one in whole huge pages), or on any other file system that can map files. There too requests use
-    /// memory only, but the kernel writes changed pages back to the device from time to time.
+    /// Keeps the segment in a file at this path, not in `/dev/shm` or in memory without a name: on a tmpfs, ramfs or
+    /// hugetlbfs, where it is memory (on the last one in whole huge pages), or on any other file system that can map
+    /// files. There too requests use memory only, but the kernel writes changed pages back to the device from time to
+    /// time.
     ///
     /// The start fails if room, huge pages or memory of the control group (the container) do not suffice, with an error
     /// that says what there is and what is needed. Without that check the kernel would kill processes of the control
     /// group later.
     #[must_use]
     pub fn file(mut self, path: impl Into<PathBuf>) -> Self {
-        self.options.file = Some(path.into());
+        self.options.home = Home::File(path.into());
         self
     }
 

@@ -1,5 +1,6 @@
 //! A start that is planned, and what is to be done when it is given up.
 
+use super::home::{Home, create};
 use super::progress::{OnProgress, Teller};
 use crate::client::free_ids::FreeIds;
 use crate::client::{Core, End};
@@ -10,9 +11,8 @@ use crate::plan::{Blocks, Plan};
 use crate::policy::patience::{Patience, Wait};
 use crate::route::Router;
 use ringmill_shm::layout::{PARTIAL_BYTES_LIMIT, PartialRings, SLOTS_LIMIT};
-use ringmill_shm::segment::{CreateError, Location, Segment};
+use ringmill_shm::segment::Segment;
 use ringmill_shm::sys::process::open_standard_descriptors;
-use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
 use std::time::Duration;
@@ -22,7 +22,7 @@ use tracing::level_filters::LevelFilter;
 #[derive(Debug, Clone)]
 pub(super) struct Options {
     pub(super) name: String,
-    pub(super) file: Option<PathBuf>,
+    pub(super) home: Home,
     pub(super) capacity: usize,
     pub(super) blocks: Blocks,
     pub(super) partials: usize,
@@ -73,14 +73,11 @@ impl Launch {
         open_standard_descriptors(); // before any other file is opened
         plan.nodes.iter().try_for_each(crate::host::registry::check)?;
         let partials = options.partial_rings()?;
-        let location = match options.file {
-            Some(path) => Location::File(path),
-            None => Location::named(&options.name).map_err(CreateError::from)?,
-        };
         if stopped() {
             return Ok(None);
         }
-        let segment = Segment::create(location, &plan.spec(capacity, &options.blocks, partials)?)?;
+        let spec = plan.spec(capacity, &options.blocks, partials)?;
+        let (name, segment) = create(options.name, options.home, &spec)?;
         let segment = Arc::new(segment);
         if let Some(stop) = stop {
             stop.watch(&segment);
@@ -89,19 +86,18 @@ impl Launch {
         let shared = Arc::new(Shared::new(Arc::clone(&segment), &plan.nodes, router, limits)?);
         let warnings = plan.warnings(capacity);
         for warning in &warnings {
-            say(|| tracing::warn!(server = %options.name, "{warning}"));
+            say(|| tracing::warn!(server = %name, "{warning}"));
         }
         let free_ids = FreeIds::new(capacity);
         // This starts the first process. No code that could panic comes before the core can end it.
         let events = options.forward_events;
-        let supervisor =
-            Supervisor::start(Arc::clone(&shared), &plan.nodes, &options.name, options.wait, events);
+        let supervisor = Supervisor::start(Arc::clone(&shared), &plan.nodes, &name, options.wait, events);
         // A thread that was started may keep the segment, so the files are removed here.
         let supervisor = supervisor.inspect_err(|_| shared.remove_files())?;
         let core = Arc::new_cyclic(|me| Core {
             me: Weak::clone(me),
             reactor: OnceLock::new(),
-            name: options.name,
+            name,
             capacity,
             entry: plan.entry,
             birth: segment.birth(),

@@ -16,6 +16,7 @@
 mod builder;
 pub(crate) mod debug;
 mod handle;
+mod home;
 mod launch;
 pub(crate) mod loan;
 mod progress;
@@ -80,10 +81,36 @@ impl<In, Out> std::fmt::Debug for Server<In, Out> {
 
 impl Server<(), ()> {
     /// Options for a server of this name: 1 to 55 characters of `A-Z a-z 0-9 . _ -`, no dot first. The segment is
-    /// `/dev/shm/ringmill-<name>`, so one server at a time can use a name.
+    /// `/dev/shm/ringmill-<name>`, so one server at a time can use a name; see
+    /// [`name_or_suffix`](ServerBuilder::name_or_suffix) and [`anonymous`](Self::anonymous).
     #[must_use]
     pub fn builder(name: impl Into<String>) -> ServerBuilder {
         ServerBuilder::new(name.into())
+    }
+
+    /// Options for a server without a name: its segment is memory (a memfd) that the server hands its workers. There is
+    /// nothing in `/dev/shm`, so any number of replicas and tests run side by side, also with one label, and none can
+    /// leave a file, however it ends.
+    ///
+    /// The label, by the rules of names, stands in logs, errors, process lists and `shmtool list`; it need not be unique.
+    ///
+    /// It needs `/proc`: else the start fails, with an error that says so. The segment
+    /// counts as memory of the service's control group, as one in `/dev/shm` does; the size of `/dev/shm` does not
+    /// matter.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), ringmill::BoxError> {
+    /// # use ringmill::{PassThrough, Server, ThreadServlet};
+    /// let start = || Server::anonymous("digits").start(ThreadServlet::<PassThrough<u64>>::new(()));
+    /// let (one, other) = (start()?, start()?);
+    /// assert_eq!(*one.call(&1)? + *other.call(&2)?, 3);
+    /// assert_eq!([one.name(), other.name()], ["digits"; 2]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn anonymous(label: impl Into<String>) -> ServerBuilder {
+        ServerBuilder::anonymous(label.into())
     }
 }
 
@@ -404,7 +431,8 @@ impl<In: Payload, Out: Payload> Server<In, Out> {
 }
 
 impl<In, Out> Server<In, Out> {
-    /// The server's name.
+    /// The server's name, with the suffix that [`name_or_suffix`](ServerBuilder::name_or_suffix) gave it; of an
+    /// anonymous server, its label.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.core.name
@@ -435,10 +463,18 @@ impl<In, Out> Server<In, Out> {
         ServerStats::of(&self.core.segment)
     }
 
-    /// The path of its segment.
+    /// The path of its segment: `/dev/shm/ringmill-<name>`, or the file that it was given. Of an anonymous server, its
+    /// descriptor in `/proc`, by which processes of this user can open the segment as long as the server lives.
     #[must_use]
     pub fn segment_path(&self) -> PathBuf {
-        self.core.segment.location().path()
+        self.core.segment.path()
+    }
+
+    /// What `shmtool` calls its segment: the name; the path of the file that it was given; `LABEL@PID:NUMBER` if it is
+    /// anonymous, where `LABEL@PID` is enough as long as this process has no other one of the label.
+    #[must_use]
+    pub fn address(&self) -> String {
+        self.core.segment.location().to_text()
     }
 
     /// Refuses new requests from now on, and waits until none is in progress: until the [`backlog`](Self::backlog) is
@@ -468,8 +504,8 @@ impl<In, Out> Server<In, Out> {
 
     /// Shuts down: refuses new calls, waits until requests in progress end, has the workers leave in order. Workers
     /// that take longer than the shut-down timeout are killed, and their requests are answered with an error. The
-    /// segment's files are gone afterwards. A second call does nothing. Calls of its [handles](Self::handle) end with
-    /// [`CallError::ShuttingDown`] from then on.
+    /// segment's files are gone afterwards; an anonymous segment goes with the server. A second call does nothing. Calls of
+    /// its [handles](Self::handle) end with [`CallError::ShuttingDown`] from then on.
     pub fn shutdown(&self) {
         self.core.shut_down();
     }

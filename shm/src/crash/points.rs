@@ -7,7 +7,7 @@ const fn point(name: &'static str, by: &'static str, between: &'static str) -> P
 }
 
 /// The crash points of this crate: name, the participant that passes it, what has been done and what not.
-pub static POINTS: [Point; 122] = [
+pub static POINTS: [Point; 124] = [
     point("ring.found", "producer", "a free cell is found, and not written"),
     point("ring.published", "producer", "a cell is written, `tail` is not moved"),
     point("ring.pushed", "producer of one id", "`tail` is moved, the doorbell not looked at"),
@@ -156,10 +156,12 @@ pub static POINTS: [Point; 122] = [
         "server that starts",
         "its own byte is locked, the one that says that it serves is not",
     ),
+    point("lease.memory", "server that starts", "the lease of an anonymous segment is made, not locked"),
     point("lease.removed", "server that starts", "the lease file of a dead server is removed, none made"),
     point("create.leased", "server that starts", "the lease is had, what a dead server left is there"),
     point("create.named", "server that starts", "a named segment is made, its pages not reserved"),
     point("create.file", "server that starts", "a segment's file is made, its pages not reserved"),
+    point("create.memory", "server that starts", "an anonymous segment is made, its pages not reserved"),
     point("create.mapped", "server that starts", "a segment of zeros is mapped"),
     point("create.descriptors", "server that starts", "descriptors are written, no participant"),
     point("create.server", "server that starts", "the server is READY, the header not written"),

@@ -5,13 +5,15 @@
 //! The attacher opens the file once, and checks and maps that descriptor: a plain file with one name, its user's alone,
 //! with all its pages. Then the header, copied; then the plan, copied. The shape, the plan and all that follows from
 //! them lie in this process's memory from then on, and are not read again. The lease file is checked in the same way. A
-//! worker that has both descriptors from its server does not check names and rights: these may have changed by now.
+//! worker that has both descriptors from its server does not check names and rights: these may have changed by now. An
+//! anonymous segment is opened through a descriptor of another process, and must have no name at all.
 //!
 //! Any process of the same user may open the file and write into it at any time. So whatever is read later is checked
 //! where it is read. Only a file that is made *shorter* while it is mapped has no defence: the kernel sends SIGBUS to a
 //! process that reads what is not there. Only the file's user can do that, since its mode lets no other user write.
 #![expect(unsafe_code, reason = "reading a header that another program may have written")]
 
+use super::anonymous::{self, Opened};
 use super::location::Location;
 use super::node::NodeInfo;
 use super::{MEMBER_BYTES, Mapping, Segment, TARGET_BYTES};
@@ -111,6 +113,14 @@ pub enum AttachError {
         /// This process's user.
         user: u32,
     },
+    /// An anonymous segment whose address fits several.
+    #[error("there are several segments {address}: name one of {all}")]
+    Several {
+        /// The address.
+        address: String,
+        /// The addresses of each.
+        all: String,
+    },
     /// Other users may read or write it.
     #[error("{} has mode {mode:04o}; only its user may have rights to it, as in 0600", shown_path(path))]
     Mode {
@@ -131,6 +141,9 @@ pub enum NotASegment {
     /// It no longer has a name.
     #[error("it has just been removed")]
     Removed,
+    /// It is said to be anonymous, and has a name.
+    #[error("it is a file with a name, and no anonymous segment")]
+    Named,
     /// It has other names, and a lease beside one of them.
     #[error("its file has {names} names, and a lease beside one of them")]
     Names {
@@ -217,6 +230,7 @@ struct Vetting {
     user: u32,
     /// Whether this process only looks; root may look at all users' segments.
     only_looks: bool,
+    is_anonymous: bool,
 }
 
 impl Vetting {
@@ -232,6 +246,8 @@ impl Vetting {
             return foreign(NotASegment::NoFile);
         }
         match meta.nlink() {
+            0 if self.is_anonymous => Ok(()),
+            _ if self.is_anonymous => foreign(NotASegment::Named),
             0 => foreign(NotASegment::Removed),
             1 => Ok(()),
             // Under another name it would have another lease, and all its participants would look dead.
@@ -301,14 +317,21 @@ impl Segment {
             move |error| AttachError::System { what, path, error }
         };
         let write = payload_format.is_some();
-        let file = OpenOptions::new()
-            .read(true)
-            .write(write)
-            .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC | libc::O_NONBLOCK) // a FIFO must not hold us
-            .open(&path)
-            .map_err(system("open"))?;
+        let mut vetting = Vetting { user: sys::process::user_id(), only_looks: !write, is_anonymous: false };
+        let (file, lease) = match &location {
+            Location::Anonymous(of) => {
+                vetting.is_anonymous = true;
+                let Opened { file, lease } = anonymous::open(of, write)?;
+                (file, Some(lease))
+            }
+            Location::Named(_) | Location::File(_) => {
+                let flags = libc::O_NOFOLLOW | libc::O_CLOEXEC | libc::O_NONBLOCK; // a FIFO must not hold us
+                let mut options = OpenOptions::new();
+                options.read(true).write(write).custom_flags(flags);
+                (options.open(&path).map_err(system("open"))?, None)
+            }
+        };
         let meta = file.metadata().map_err(system("look at"))?;
-        let vetting = Vetting { user: sys::process::user_id(), only_looks: !write };
         vetting.vet(&path, &meta)?;
         let segment = Self::map_checked(&location, file, &meta, payload_format)?;
         let lease_path = location.lease_path();
@@ -317,7 +340,10 @@ impl Segment {
             let path = lease_path.clone();
             move |error| AttachError::System { what, path, error }
         };
-        let lease = Lease::open(&lease_path).map_err(of_lease("open"))?;
+        let lease = match lease {
+            Some(lease) => lease,
+            None => Lease::open(&lease_path).map_err(of_lease("open"))?,
+        };
         for meta in lease.metadata().map_err(of_lease("look at"))? {
             vetting.vet(&lease_path, &meta)?;
             check_mode(&lease_path, &meta)?;

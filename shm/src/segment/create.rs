@@ -2,7 +2,7 @@
 #![expect(unsafe_code, reason = "writing the pages before another process has them")]
 
 use super::attach::NotASegment;
-use super::location::{Location, MODE, NameError, posix_name};
+use super::location::{Anonymous, Location, MODE, NameError, posix_name};
 use super::stale::remove_stale;
 use super::{MEMBER_BYTES, Mapping, Owner, Removal, Run, Segment, TARGET_BYTES};
 use crate::doorbell::WORKER_LIMIT;
@@ -10,11 +10,12 @@ use crate::layout::{
     Class, Extent, ForkDescriptor, Header, LAYOUT_VERSION, Layout, MAGIC, NAME_LIMIT, NodeDescriptor,
     NodeFacts, PAYLOAD_ALIGN, PartialRings, Shape, ShapeError, SwitchDescriptor, within,
 };
-use crate::participant::{Lease, LeaseError, Life, Role, SERVER};
+use crate::participant::{Lease, LeaseError, Life, MemoryLeaseError, Role, SERVER};
 use crate::plan::{Fork, PlanError, Routes, Switch, Target};
 use crate::sync::Ordering;
 use crate::sys;
 use crate::sys::file::Kind;
+use crate::sys::memfd;
 use crate::text::{exact_size, shown_path};
 use core::ptr::NonNull;
 use memmap2::MmapRaw;
@@ -191,6 +192,32 @@ pub enum CreateError {
         /// What the segment needs.
         needed_bytes: u64,
     },
+    /// This machine has less memory left than an anonymous segment needs, which no file system bounds.
+    #[error(
+        "this machine has {} of memory left, {} needs {}: lower capacity, max_payload or payload_classes",
+        exact_size(*available_bytes),
+        shown_path(path),
+        exact_size(*needed_bytes)
+    )]
+    NoMemory {
+        /// The segment, as messages call it.
+        path: PathBuf,
+        /// What the segment needs.
+        needed_bytes: u64,
+        /// What there is.
+        available_bytes: u64,
+    },
+    /// The lease of an anonymous segment could not be opened a second time, which takes `/proc`.
+    #[error(
+        "cannot open {} once more through /proc/self/fd: {error}; an anonymous server needs /proc: mount it, or give the server a name",
+        shown_path(path)
+    )]
+    NoProc {
+        /// The lease, as messages call it.
+        path: PathBuf,
+        /// What the system said.
+        error: io::Error,
+    },
     /// The operating system refused.
     #[error("cannot {what} {}: {error}", shown_path(path))]
     System {
@@ -262,44 +289,14 @@ impl Segment {
             path: location.path(),
             error,
         })?;
-        let path = location.path();
-        let lease_path = location.lease_path();
-        let lease = match Lease::acquire_to_serve(&lease_path) {
-            Ok(Some(lease)) => lease,
-            Ok(None) => return Err(CreateError::InUse { pid: server_pid(&location), path }),
-            Err(LeaseError::Owner { owner }) => {
-                let user = sys::process::user_id();
-                return Err(CreateError::Owner { path: lease_path, owner, user });
-            }
-            Err(LeaseError::Irregular) => return Err(CreateError::Foreign { path: lease_path }),
-            Err(LeaseError::System(error)) => {
-                return Err(CreateError::System { what: "lock", path: lease_path, error });
-            }
+        let made = match &location {
+            Location::Anonymous(of) => make_in_memory(of, layout.total_bytes as u64)?,
+            Location::Named(_) | Location::File(_) => make_files(location, layout.total_bytes as u64)?,
         };
-        // [lease before deeds]: the server has its bytes.
-        crash_point!("create.leased");
-        let made = remove_stale(&path).and_then(|()| make_file(&location, &path, layout.total_bytes as u64));
-        let made = made.and_then(|(mapping, file)| {
-            let directory = path.parent().unwrap_or(Path::new("/"));
-            let directory = sys::image::open_directory(directory)
-                .inspect_err(|_| drop(std::fs::remove_file(&path)))
-                .map_err(|error| CreateError::System {
-                    what: "open the directory of",
-                    path: path.clone(),
-                    error,
-                })?;
-            Ok((mapping, file, directory))
-        });
-        let (mapping, file, directory) = match made {
-            Ok(made) => made,
-            Err(error) => {
-                let _ = std::fs::remove_file(lease.path()); // while we hold it
-                return Err(error);
-            }
-        };
+        let Made { location, lease, mapping, file, owner } = made;
         let base = NonNull::new(mapping.as_ptr()).expect("a mapping is not at null");
         let mut segment = Self::over(mapping, base, layout, location, file, lease);
-        segment.owner = Some(Owner { removal: Removal::In(directory).into() });
+        segment.owner = owner;
         crash_point!("create.mapped");
         segment.initialise(spec)?;
         Ok(segment)
@@ -396,7 +393,7 @@ impl Segment {
         server.set_life(Life::Ready);
         crash_point!("create.server");
 
-        let name = self.location.to_text();
+        let name = self.location.server_name();
         let name = name.as_bytes();
         let created = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         // SAFETY: the header is at the base, page-aligned; no other process has the segment yet.
@@ -419,6 +416,94 @@ impl Segment {
         crash_point!("create.magic");
         // Reads back what we have just written, which another process may have written over since.
         self.read_plan().map_err(|why| CreateError::Overwritten { path: self.location.path(), why })
+    }
+}
+
+/// A segment of zeros, and its lease.
+struct Made {
+    location: Location,
+    lease: Lease,
+    mapping: Mapping,
+    file: File,
+    owner: Option<Owner>,
+}
+
+/// Takes the lease of a location, removes what a dead server left there, and makes the segment's file.
+fn make_files(location: Location, bytes: u64) -> Result<Made, CreateError> {
+    let path = location.path();
+    let lease_path = location.lease_path();
+    let lease = match Lease::acquire_to_serve(&lease_path) {
+        Ok(Some(lease)) => lease,
+        Ok(None) => return Err(CreateError::InUse { pid: server_pid(&location), path }),
+        Err(LeaseError::Owner { owner }) => {
+            let user = sys::process::user_id();
+            return Err(CreateError::Owner { path: lease_path, owner, user });
+        }
+        Err(LeaseError::Irregular) => return Err(CreateError::Foreign { path: lease_path }),
+        Err(LeaseError::System(error)) => {
+            return Err(CreateError::System { what: "lock", path: lease_path, error });
+        }
+    };
+    // [lease before deeds]: the server has its bytes.
+    crash_point!("create.leased");
+    let made = remove_stale(&path).and_then(|()| make_file(&location, &path, bytes));
+    let made = made.and_then(|(mapping, file)| {
+        let directory = path.parent().unwrap_or(Path::new("/"));
+        let directory = sys::image::open_directory(directory)
+            .inspect_err(|_| drop(std::fs::remove_file(&path)))
+            .map_err(|error| CreateError::System { what: "open the directory of", path, error })?;
+        Ok((mapping, file, directory))
+    });
+    let (mapping, file, directory) = made.inspect_err(|_| {
+        let _ = std::fs::remove_file(lease.path()); // while we hold it
+    })?;
+    let owner = Some(Owner { removal: Removal::In(directory).into() });
+    Ok(Made { location, lease, mapping, file, owner })
+}
+
+/// Makes an anonymous segment and its lease, each a file of memory.
+fn make_in_memory(of: &Anonymous, bytes: u64) -> Result<Made, CreateError> {
+    let lease_path = memfd::shown_as(&of.lease_name());
+    let system = |what, path: &Path| {
+        let path = path.to_path_buf();
+        move |error| CreateError::System { what, path, error }
+    };
+    let lease =
+        Lease::serve_in_memory(&of.lease_name(), lease_path.clone()).map_err(|error| match error {
+            MemoryLeaseError::NoSecond(error) if error.kind() == io::ErrorKind::NotFound => {
+                CreateError::NoProc { path: lease_path.clone(), error }
+            }
+            MemoryLeaseError::NoSecond(error) => system("open once more", &lease_path)(error),
+            MemoryLeaseError::System(error) => system("make", &lease_path)(error),
+        })?;
+    // [lease before deeds]: the server has its bytes.
+    let number = lease.file_number().map_err(system("look at", &lease_path))?;
+    let of = Anonymous { lease: Some(number), process: std::process::id(), ..of.clone() };
+    let location = Location::Anonymous(of.clone());
+    let path = location.path();
+    check_limits(&path, bytes, true)?;
+    if let Some(available_bytes) = memfd::available_bytes().filter(|&available| available < bytes) {
+        return Err(CreateError::NoMemory { path, needed_bytes: bytes, available_bytes });
+    }
+    let file = memfd::create(&of.name()).map_err(system("make", &path))?;
+    crash_point!("create.memory");
+    sys::file::reserve(&file, bytes).map_err(system("reserve the pages of", &path))?;
+    memfd::seal_size(&file); // where the kernel refuses, it is as for a file
+    let mapping = Mapping::File(MmapRaw::map_raw(&file).map_err(system("map", &path))?);
+    Ok(Made { location, lease, mapping, file, owner: None })
+}
+
+/// What this process may have: of a file, and, if it is memory, of the memory of its control group.
+fn check_limits(path: &Path, bytes: u64, is_memory: bool) -> Result<(), CreateError> {
+    if let Some(limit_bytes) = sys::file::size_limit_bytes().filter(|&limit| limit < bytes) {
+        return Err(CreateError::FileLimit { path: path.into(), needed_bytes: bytes, limit_bytes });
+    }
+    match sys::cgroup::memory_limit().filter(|limit| is_memory && limit.available_bytes < bytes) {
+        Some(sys::cgroup::MemoryLimit { group, limit_bytes, available_bytes }) => {
+            let (path, needed_bytes) = (path.into(), bytes);
+            Err(CreateError::MemoryLimit { path, group, limit_bytes, available_bytes, needed_bytes })
+        }
+        None => Ok(()),
     }
 }
 
@@ -450,17 +535,8 @@ fn make_file(location: &Location, path: &Path, bytes: u64) -> Result<(Mapping, F
     if let Some(free_bytes) = free_bytes.filter(|&free| free < bytes) {
         return Err(no_space(free_bytes));
     }
-    if let Some(limit_bytes) = sys::file::size_limit_bytes().filter(|&limit| limit < bytes) {
-        return Err(CreateError::FileLimit { path: path.into(), needed_bytes: bytes, limit_bytes });
-    }
     // Huge pages are counted apart; those of a device's cache are written back.
-    if matches!(kind, Kind::Memory | Kind::Ramfs)
-        && let Some(limit) = sys::cgroup::memory_limit().filter(|limit| limit.available_bytes < bytes)
-    {
-        let sys::cgroup::MemoryLimit { group, limit_bytes, available_bytes } = limit;
-        let (path, needed_bytes) = (path.into(), bytes);
-        return Err(CreateError::MemoryLimit { path, group, limit_bytes, available_bytes, needed_bytes });
-    }
+    check_limits(path, bytes, matches!(kind, Kind::Memory | Kind::Ramfs))?;
     let reserve = |file: &File| {
         sys::file::reserve(file, bytes).map_err(|e| match e.raw_os_error() {
             Some(libc::ENOSPC) => {
@@ -511,6 +587,7 @@ fn make_file(location: &Location, path: &Path, bytes: u64) -> Result<(Mapping, F
             }
             Ok((Mapping::File(mapped?), file))
         }
+        Location::Anonymous(_) => unreachable!("it is made in memory"),
     }
 }
 

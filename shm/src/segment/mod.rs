@@ -2,14 +2,16 @@
 //!
 //! # Layout
 //!
-//! See [`layout`](crate::layout). Beside the segment lies its lease file, `<path>.lease`.
+//! See [`layout`](crate::layout). Beside the segment lies its lease file, `<path>.lease`. An anonymous segment and its
+//! lease are memory without a path; the header of `segment/anonymous.rs` says how processes find them.
 //!
 //! # Protocol
 //!
 //! Create: take the server's byte of the lease file; so no living server has the name. Remove a dead server's files.
 //! Create the file exclusively, mode 0600, reserve its pages, write everything, and the magic last. Attach: check
 //! owner, mode, size, magic, version, shape and fingerprint before the rest is believed; compute all offsets from the
-//! shape. Remove: segment first, lease file second, then release the lease.
+//! shape. Remove: segment first, lease file second, then release the lease. An anonymous segment has no name to take
+//! and nothing to remove.
 //!
 //! # Invariants
 //!
@@ -25,9 +27,11 @@
 //!
 //! # Crash
 //!
-//! A creator that dies at any point leaves a file without magic or with a free lease; both are stale.
+//! A creator that dies at any point leaves a file without magic or with a free lease; both are stale. Of an anonymous
+//! segment it leaves nothing: the memory goes with the last process that has it.
 #![expect(unsafe_code, reason = "typed views of mapped bytes")]
 
+mod anonymous;
 mod attach;
 mod create;
 mod location;
@@ -35,11 +39,12 @@ mod node;
 mod stale;
 
 pub use crate::bell::{Awaiting, SharedBell};
+pub use anonymous::{FoundAnonymous, list_anonymous};
 pub use attach::{AttachError, NotASegment};
 pub use create::{CreateError, NodeSpec, Spec};
-pub use location::{Location, NAMED_DIRECTORY, NameError};
+pub use location::{Anonymous, Location, NAMED_DIRECTORY, NameError};
 pub use node::{Node, NodeInfo};
-pub use stale::{Found, Removed, is_live, list, remove_if_stale};
+pub use stale::{Found, Removed, is_live, list, open_lease, remove_if_stale};
 
 use crate::doorbell;
 use crate::fields::InSegment;
@@ -54,13 +59,14 @@ use crate::sys::birth::Birth;
 use crate::sys::cpu::prefetch_to_write;
 use crate::sys::file::remove_from;
 use crate::sys::image::open_directory;
+use crate::sys::memfd;
 use crate::token::Token;
 use core::ptr::NonNull;
 use memmap2::MmapRaw;
 use shared_memory::Shmem;
 use std::fs::File;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Bytes of a target among the blobs, and of a member of a fork.
 const TARGET_BYTES: usize = 4;
@@ -179,6 +185,16 @@ impl Segment {
 
     pub(crate) fn header(&self) -> &Header {
         self.at(0, 0)
+    }
+
+    /// A path by which processes of its user can open it: its file, or, if it is anonymous, this process's descriptor of
+    /// it in `/proc`.
+    #[must_use]
+    pub fn path(&self) -> PathBuf {
+        match &self.location {
+            Location::Anonymous(_) => memfd::path_of(&self.file),
+            location => location.path(),
+        }
     }
 
     /// Its location.
@@ -570,7 +586,7 @@ impl Drop for Segment {
 #[derive(Debug, Clone, serde::Serialize)]
 #[non_exhaustive]
 pub struct Identity {
-    /// The server's name, or the file's path.
+    /// The server's name or label, or the file's path.
     pub name: String,
     /// The layout's version.
     pub layout_version: u32,
@@ -591,7 +607,6 @@ mod tests {
     use crate::pool::PoolError;
     use crate::text::is_unruly;
     use std::error::Error;
-    use std::path::PathBuf;
 
     /// Of EAGAIN.
     const REASON: &str = "Resource temporarily unavailable";
@@ -633,6 +648,8 @@ mod tests {
                 available_bytes: 1,
                 needed_bytes: 2,
             },
+            CreateError::NoProc { path: path(), error: system() },
+            CreateError::NoMemory { path: path(), available_bytes: 1, needed_bytes: 2 },
             CreateError::System { what: "lock", path: path(), error: system() },
         ];
         for error in &created {
@@ -644,6 +661,7 @@ mod tests {
                 CreateError::InUse { .. } | CreateError::Foreign { .. } | CreateError::Owner { .. } => {}
                 CreateError::FileLimit { .. } | CreateError::NoSpace { .. } => {}
                 CreateError::HugePages { .. } | CreateError::MemoryLimit { .. } => {}
+                CreateError::NoProc { .. } | CreateError::NoMemory { .. } => {}
                 CreateError::System { .. } => {}
             }
         }
@@ -655,13 +673,14 @@ mod tests {
             AttachError::Size { path: path(), found: 1, stated: 2, needed: 3 },
             AttachError::Owner { path: path(), owner: 1, user: 2 },
             AttachError::Mode { path: path(), mode: 0o666 },
+            AttachError::Several { address: "a@1".into(), all: "a@1:2, a@1:3".into() },
         ];
         for error in &attached {
             assert_is_told(error);
             match error {
                 AttachError::System { .. } | AttachError::Foreign { .. } | AttachError::Version { .. } => {}
                 AttachError::Fingerprint { .. } | AttachError::Size { .. } => {}
-                AttachError::Owner { .. } | AttachError::Mode { .. } => {}
+                AttachError::Owner { .. } | AttachError::Mode { .. } | AttachError::Several { .. } => {}
             }
         }
         for error in [LeaseError::Owner { owner: 1 }, LeaseError::Irregular, LeaseError::System(system())] {

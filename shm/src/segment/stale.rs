@@ -1,5 +1,6 @@
 //! Segments whose server has died: finding and removing them.
 
+use super::anonymous;
 use super::create::CreateError;
 use super::location::{Location, MODE, NAME_PREFIX, NAMED_DIRECTORY};
 use crate::layout::{LAYOUT_VERSION, MAGIC, PAGE};
@@ -35,10 +36,21 @@ pub fn list() -> io::Result<Vec<Found>> {
     Ok(places.map(|location| Found { live: is_live(&location), location }).collect())
 }
 
+/// Opens the lease of a segment.
+///
+/// # Errors
+/// `NotFound` if there is none; `PermissionDenied` if it is another user's.
+pub fn open_lease(location: &Location) -> io::Result<Lease> {
+    match location {
+        Location::Anonymous(of) => anonymous::open_lease(of),
+        _ => Lease::open(&location.lease_path()),
+    }
+}
+
 /// Whether the server of a segment lives: its lease is held, or is another user's and cannot be read.
 #[must_use]
 pub fn is_live(location: &Location) -> bool {
-    match Lease::open(&location.lease_path()) {
+    match open_lease(location) {
         Ok(lease) => lease.is_served().unwrap_or(true),
         Err(e) => e.kind() == io::ErrorKind::PermissionDenied,
     }
@@ -54,6 +66,8 @@ pub enum Removed {
     Live,
     /// It is not a segment; it was left alone.
     Foreign,
+    /// It is anonymous and has no files: it goes with the last process that has it.
+    Nothing,
 }
 
 /// Removes a segment whose lease is free; with `dry_run`, only says what would happen.
@@ -64,6 +78,9 @@ pub enum Removed {
 /// # Errors
 /// What the operating system says; `PermissionDenied` for another user's files.
 pub fn remove_if_stale(location: &Location, dry_run: bool) -> io::Result<Removed> {
+    if let Location::Anonymous(_) = location {
+        return Ok(if is_live(location) { Removed::Live } else { Removed::Nothing });
+    }
     let of = |path: &Path| std::fs::symlink_metadata(path).ok();
     let user = sys::process::user_id();
     let Some(meta) = of(&location.path()).or_else(|| of(&location.lease_path())) else {

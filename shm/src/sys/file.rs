@@ -4,6 +4,7 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
@@ -200,15 +201,24 @@ pub fn set_close_on_exec(fd: i32) -> bool {
 /// Takes over a descriptor that this process was given at its start, if it is the file of that number.
 #[must_use]
 pub fn take_over(fd: i32, file_number: u64) -> Option<File> {
+    // SAFETY: it is open. No other code of this process has it: only the server's order names its number.
+    is_given(fd, file_number).then(|| unsafe { File::from_raw_fd(fd) })
+}
+
+/// Another descriptor of the file of one that this process was given at its start, if it is the file of that number.
+#[must_use]
+pub fn copy(fd: i32, file_number: u64) -> Option<File> {
+    // SAFETY: it is open, and is not closed here.
+    let given = is_given(fd, file_number).then(|| ManuallyDrop::new(unsafe { File::from_raw_fd(fd) }))?;
+    given.try_clone().ok()
+}
+
+fn is_given(fd: i32, file_number: u64) -> bool {
     // SAFETY: an all-zero stat is valid to be overwritten.
     let mut stat: libc::stat = unsafe { core::mem::zeroed() };
     // SAFETY: an integer, and a live structure to fill.
     let open = unsafe { libc::fstat(fd, &raw mut stat) } == 0;
-    if fd < super::process::FIRST_OTHER || !open || stat.st_ino != file_number {
-        return None;
-    }
-    // SAFETY: it is open. No other code of this process has it: only the server's order names its number.
-    Some(unsafe { File::from_raw_fd(fd) })
+    fd >= super::process::FIRST_OTHER && open && stat.st_ino == file_number
 }
 
 /// Removes a name from a directory that is held open, if that file still has it. False if not.

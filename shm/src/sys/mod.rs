@@ -9,6 +9,7 @@ pub mod child;
 pub mod cpu;
 pub mod file;
 pub mod image;
+pub(crate) mod memfd;
 pub mod process;
 pub mod program;
 pub mod settled;

@@ -49,6 +49,10 @@ impl TestLocation {
         Self { location: Location::File(directory.path().join("segment")), _directory: Some(directory) }
     }
 
+    pub fn anonymous() -> Self {
+        Self { location: Location::anonymous(&unique_name()).unwrap(), _directory: None }
+    }
+
     pub fn path(&self) -> PathBuf {
         self.location.path()
     }

@@ -8,7 +8,7 @@
 //! `workers=N`, `stream-threads=N`, `listener=panics` and `listener=shuts-down` (what a listener of the log does at each
 //! warning), `batch=N` (with a window that outlasts every test), `reasons` (says why a call failed), `wait-for-all` (waits
 //! for every child, as some programs do), `exec-ms=N` (the exec_timeout), `file=PATH` (the segment's), `program=PATH` (the
-//! workers').
+//! workers'), `anonymous` (NAME is a label).
 //!
 //! Commands: `hold N` (a call in a thread of its own), `exit N`, `panic`, `return`, `shutdown`,
 //! `watch` (says `refused` as soon as the server takes no calls), `go-to PATH` (another working directory),
@@ -96,7 +96,7 @@ fn start(name: &str, gate: &str, options: &[String]) -> Result<Actors, BoxError>
     let workers = value("workers=").map_or(2, |n| n as usize);
     let threads = value("stream-threads=").map_or(1, |n| n as usize);
     let text = |key: &str| options.iter().find_map(|o| o.strip_prefix(key));
-    let builder = Server::builder(name);
+    let builder = if has("anonymous") { Server::anonymous(name) } else { Server::builder(name) };
     let builder = text("file=").into_iter().fold(builder, |builder, path| builder.file(path));
     let builder = builder
         .capacity(4)

@@ -3,7 +3,8 @@
 //! `resident NAME [OPTION]…` starts a server and says `ready`; then it obeys the lines of its standard input, and answers each
 //! with one line.
 //!
-//! Options: `program=PATH` (its workers'), `pinned`, `file=PATH`, `shutdown-ms=N`, `workers=N`, `ignore=SIGNAL`.
+//! Options: `program=PATH` (its workers'), `pinned`, `file=PATH`, `shutdown-ms=N`, `workers=N`, `ignore=SIGNAL`, `anonymous`
+//! (NAME is a label).
 //!
 //! Commands: `ask TEXT` (a call, see [`Resident`]; `ok OUTCOME` or `error …`), `go-to DIRECTORY`, `path PATH` (the variable),
 //! `drop-privileges`, `jail DIRECTORY` (chroot), `be PROGRAM` (exec), `hold` (a call in a thread of its own that never
@@ -89,7 +90,11 @@ fn start(name: &str, options: &[String]) -> Result<Residents, BoxError> {
         false => servlet.cpus(workers),
     };
     let servlet = text("program=").into_iter().fold(servlet, |servlet, path| servlet.program(path));
-    let builder = text("file=").into_iter().fold(Server::builder(name), |builder, path| builder.file(path));
+    let builder = match options.iter().any(|o| o == "anonymous") {
+        true => Server::anonymous(name),
+        false => Server::builder(name),
+    };
+    let builder = text("file=").into_iter().fold(builder, |builder, path| builder.file(path));
     let limit = text("shutdown-ms=").map_or(Ok(3_600_000), str::parse)?;
     Ok(builder.shutdown_timeout(Duration::from_millis(limit)).start(servlet)?)
 }

@@ -52,6 +52,17 @@ const WORKERS: usize = 4;
 const THREADS: [(&str, usize); 3] =
     [("ringmill-supervisor", SUPERVISOR), ("ringmill-reactor", REACTOR), ("ringmill-", SWITCH)];
 
+/// Where a server's segment is.
+#[derive(Clone, Copy)]
+enum Home<'p> {
+    Named,
+    File(&'p Path),
+    Anonymous,
+}
+
+/// What says [`Home::Anonymous`] to a server's process.
+const ANONYMOUS: &str = "anonymous";
+
 /// A tree, the names of its servlets in the table, and how it is served.
 struct Scenario {
     tree: Tree,
@@ -150,7 +161,7 @@ impl Scenario {
         0..WORKERS + self.roles.len()
     }
 
-    fn start(&self, name: &str, page: &Path, file: Option<&Path>) -> Result<Server<Item, Item>, StartError> {
+    fn start(&self, name: &str, page: &Path, home: Home) -> Result<Server<Item, Item>, StartError> {
         let page = page.to_str().expect("text");
         let role = |servlet: u32| format!("{}:{page}", WORKERS + servlet as usize);
         let circumstances = Circumstances {
@@ -158,12 +169,12 @@ impl Scenario {
             env: Some((VARIABLE, &role)),
             ..Circumstances::default()
         };
-        let builder =
-            Server::builder(name).capacity(CAPACITY).max_payload(LARGEST).partials(1).wait(self.wait);
-        let builder = match file {
-            Some(file) => builder.file(file),
-            None => builder,
+        let builder = match home {
+            Home::Named => Server::builder(name),
+            Home::File(file) => Server::builder(name).file(file),
+            Home::Anonymous => Server::anonymous(name),
         };
+        let builder = builder.capacity(CAPACITY).max_payload(LARGEST).partials(1).wait(self.wait);
         assert_eq!(self.tree.most_runs().len(), self.roles.len(), "each servlet has a role");
         builder.start(self.tree.servlet(&circumstances))
     }
@@ -409,7 +420,7 @@ fn workers_die(tree: &str, scenario: &Scenario, shop: &Shop) -> Vec<Cause> {
     let page = Page::create(&path).expect("a page");
     follow(&path, CALLER, &THREADS).expect("the first");
     let named = Name::new(&format!("crash-{tree}"));
-    let server = scenario.start(&named.text(), &path, None).expect("it starts");
+    let server = scenario.start(&named.text(), &path, Home::Named).expect("it starts");
     let killed: Mutex<BTreeSet<u32>> = Mutex::default();
     let is_victim = |pid| {
         [0, 2].iter().any(|&slot| page.fired(slot) == Some(pid))
@@ -525,7 +536,12 @@ fn tell_all_passed(scenario: &Scenario, page: &Page) {
 pub(crate) fn serve(tree: &str, name: &str, page: &Path, options: &[&str]) {
     follow(page, CALLER, &THREADS).expect("the first");
     let scenario = scenario(tree);
-    let server = match scenario.start(name, page, options.first().map(Path::new)) {
+    let home = match options.first() {
+        None => Home::Named,
+        Some(&ANONYMOUS) => Home::Anonymous,
+        Some(path) => Home::File(Path::new(path)),
+    };
+    let server = match scenario.start(name, page, home) {
         Ok(server) => server,
         // A worker has died before all were ready.
         Err(StartError::Died { .. }) => std::process::exit(NOT_STARTED),
@@ -561,8 +577,8 @@ fn servers_die(tree: &str, number_of: usize, scenario: &Scenario, shop: &Shop, c
     let page = Page::create(&path).expect("a page");
     let name_of = Name::new(&format!("crash-{tree}-servers-{number_of}"));
     let location = Location::named(&name_of.text()).expect("a name");
-    let run = |file: Option<&Path>| run_server(tree, &name_of.text(), &path, file);
-    assert_eq!(run(None), End::InOrder);
+    let run = |home: Home| run_server(tree, &name_of.text(), &path, home);
+    assert_eq!(run(Home::Named), End::InOrder);
     name_of.assert_nothing_left();
     let calm = |role: usize| points().map(|p| page.passed(role, p.0)).collect::<Vec<u64>>();
     let calm: Vec<Vec<u64>> = scenario.all_roles().map(calm).collect();
@@ -608,7 +624,7 @@ fn servers_die(tree: &str, number_of: usize, scenario: &Scenario, shop: &Shop, c
                 scenario.role(role),
                 name(point)
             ));
-            let end = run(None);
+            let end = run(Home::Named);
             fired = page.fired(0).is_some();
             page.disarm(0);
             page.disarm(1);
@@ -635,7 +651,7 @@ fn servers_die(tree: &str, number_of: usize, scenario: &Scenario, shop: &Shop, c
     if shop.claim(scenario.role(CALLER), removed) {
         for point in [number("create.header"), removed] {
             page.arm(0, point, CALLER, 1, Act::Die);
-            assert_eq!(run(None), End::Killed, "at {}", name(point));
+            assert_eq!(run(Home::Named), End::Killed, "at {}", name(point));
         }
         after_server(&location, &name_of, false);
         tell_killed(removed, scenario.role(CALLER), "next server");
@@ -644,18 +660,48 @@ fn servers_die(tree: &str, number_of: usize, scenario: &Scenario, shop: &Shop, c
         let path = shop.page("segment");
         let location = Location::File(path.clone());
         page.arm(0, file, CALLER, 1, Act::Die);
-        assert_eq!(run(Some(&path)), End::Killed, "at {}", name(file));
+        assert_eq!(run(Home::File(&path)), End::Killed, "at {}", name(file));
         assert_eq!(remove_if_stale(&location, true).expect("it can be looked at"), Removed::Stale);
         page.disarm(0);
-        assert_eq!(run(Some(&path)), End::InOrder, "the next");
+        assert_eq!(run(Home::File(&path)), End::InOrder, "the next");
         tell_killed(file, scenario.role(CALLER), "next server");
+    }
+    if shop.claim(scenario.role(CALLER), number("lease.memory")) {
+        anonymous_servers_die(tree, scenario, &page, &path);
     }
 }
 
+/// A server that makes an anonymous segment dies at each step of that, and leaves nothing: neither a file nor memory.
+fn anonymous_servers_die(tree: &str, scenario: &Scenario, page: &Page, path: &Path) {
+    let label = Name::label(&format!("crash-{tree}"));
+    let run = || run_server(tree, &label.text(), path, Home::Anonymous);
+    let of_memory = ["lease.memory", "create.memory"];
+    let of_both = ["mapped", "descriptors", "server", "header", "magic"].map(|step| format!("create.{step}"));
+    let later = ["supervisor.launched", "reply.sent"];
+    let steps = of_memory.iter().copied().chain(of_both.iter().map(String::as_str)).chain(later);
+    for step in steps {
+        let role = if step.starts_with("supervisor") { SUPERVISOR } else { CALLER };
+        page.arm(0, number(step), role, 1, Act::Die);
+        assert_eq!(run(), End::Killed, "at {step}");
+        label.assert_nothing_left();
+        page.disarm(0);
+        if of_memory.contains(&step) {
+            tell_killed(number(step), scenario.role(CALLER), "next server");
+        }
+    }
+    assert_eq!(run(), End::InOrder, "the next");
+    label.assert_nothing_left();
+}
+
 /// Runs a server until all its processes have ended.
-fn run_server(tree: &str, name: &str, page: &Path, file: Option<&Path>) -> End {
+fn run_server(tree: &str, name: &str, page: &Path, home: Home) -> End {
     let mut command = again(&["serve", tree, name, page.to_str().expect("text")]);
-    command.args(file).stdout(Stdio::piped());
+    let home = match home {
+        Home::Named => None,
+        Home::File(path) => Some(path),
+        Home::Anonymous => Some(Path::new(ANONYMOUS)),
+    };
+    command.args(home).stdout(Stdio::piped());
     let mut part = Part::spawn(command);
     let child = &mut part.child;
     let status = child.wait().expect("our child");

@@ -1,9 +1,9 @@
 //! A server that is killed, in any state: its workers leave, its segment is stale at once, its name can be reused at once, and
-//! nothing stays.
+//! nothing stays; of an anonymous server too, whose memory goes with its last process.
 
 use ringmill::Server;
 use ringmill_shm::participant::Life;
-use ringmill_shm::segment::{Removed, is_live, remove_if_stale};
+use ringmill_shm::segment::{Removed, is_live, list_anonymous, remove_if_stale};
 use ringmill_shm::sys::process::{PidFd, wait_readable};
 use ringmill_tests::actor::{Act, Actor};
 use ringmill_tests::actor_gate::ActorGate;
@@ -54,7 +54,7 @@ impl Crew {
 fn kill(program: &mut Program, name: &Name) -> Instant {
     let begun = Instant::now();
     program.kill_and_wait();
-    assert!(!is_live(name.location()), "no other process has the server's lease");
+    assert!(!name.is_live(), "no other process has the server's lease");
     begun
 }
 
@@ -91,8 +91,11 @@ fn workers_leave_whatever_they_are_doing() {
             ("with the lock, in a batch window", &["workers=3", "batch=4"], pile),
             ("while the server shuts down", &["workers=2"], draining),
         ];
-        for (condition, options, prepare) in cases {
-            let (name, gate) = (Name::new("condition"), ActorGate::new());
+        let names = || [Name::new("condition"), Name::label("condition")];
+        for ((condition, options, prepare), name) in
+            cases.into_iter().flat_map(|case| names().map(|name| (case, name)))
+        {
+            let gate = ActorGate::new();
             let (mut program, pids) = Program::start_ready(&name, &gate, options);
             let visits = prepare(&mut program, &gate);
             if options.contains(&"batch=4") {
@@ -120,32 +123,41 @@ fn workers_leave_whatever_they_are_doing() {
 #[test]
 fn a_worker_that_ends_its_item_in_time_cleans_up() {
     guarded(|| {
-        let (name, gate) = (Name::new("ends"), ActorGate::new());
-        let (mut program, pids) = Program::start_ready(&name, &gate, &["workers=1"]);
-        let visit = program.hold(&gate, 1);
-        let crew = Crew::of(&pids);
-        let begun = kill(&mut program, &name);
-        visit.let_go();
-        assert_eq!(gate.next().kind, "cleanup-gone");
-        assert_workers_leave("in user code that returns", &name, begun, &crew);
+        Name::each("ends", |name| {
+            let gate = ActorGate::new();
+            let (mut program, pids) = Program::start_ready(&name, &gate, &["workers=1"]);
+            let visit = program.hold(&gate, 1);
+            let crew = Crew::of(&pids);
+            let begun = kill(&mut program, &name);
+            visit.let_go();
+            assert_eq!(gate.next().kind, "cleanup-gone");
+            assert_workers_leave("in user code that returns", &name, begun, &crew);
+        });
     });
 }
 
 #[test]
 fn workers_that_start_leave() {
     guarded(|| {
-        let (name, gate) = (Name::new("starting"), ActorGate::new());
-        let mut program = Program::start(&name, &gate, &["workers=2", "hold-in-constructor"]);
-        let visits = [gate.next(), gate.next()];
-        let crew = Crew::of(&visits.each_ref().map(|visit| visit.pid));
-        let begun = kill(&mut program, &name);
-        assert_workers_leave("in their constructors", &name, begun, &crew);
+        Name::each("starting", |name| {
+            let gate = ActorGate::new();
+            let mut program = Program::start(&name, &gate, &["workers=2", "hold-in-constructor"]);
+            let visits = [gate.next(), gate.next()];
+            let crew = Crew::of(&visits.each_ref().map(|visit| visit.pid));
+            let begun = kill(&mut program, &name);
+            assert_workers_leave("in their constructors", &name, begun, &crew);
+        });
     });
 }
 
 #[test]
 fn threads_go_with_their_process_and_leave_a_stale_segment() {
     guarded(|| {
+        let (label, gate) = (Name::label("threads"), ActorGate::new());
+        let (mut program, _) = Program::start_ready(&label, &gate, &["threads"]);
+        let _visit = program.hold(&gate, 1);
+        kill(&mut program, &label);
+        label.assert_nothing_left(); // an anonymous segment is not stale: it is gone
         let (name, gate) = (Name::new("threads"), ActorGate::new());
         for by_start in [false, true] {
             let (mut program, _) = Program::start_ready(&name, &gate, &["threads"]);
@@ -180,6 +192,34 @@ fn a_stopped_worker_leaves_when_it_is_continued() {
         pids.iter().for_each(|&pid| go_on(pid));
         assert_workers_leave("stopped, after they were continued", &name, begun, &crew);
     });
+}
+
+/// Of an anonymous server a stopped worker keeps the memory, and nothing else does: another server of the label is not
+/// concerned.
+#[test]
+fn a_stopped_worker_of_an_anonymous_server_keeps_its_memory_until_it_is_continued() {
+    guarded(|| {
+        let (name, gate) = (Name::label("stoppedmemory"), ActorGate::new());
+        let (mut program, pids) = Program::start_ready(&name, &gate, &["workers=2"]);
+        pids.iter().for_each(|&pid| stop(pid));
+        let crew = Crew::of(&pids);
+        kill(&mut program, &name);
+        assert_eq!(crew.left(), 2);
+        let (heir, _) = Program::start_ready(&name, &gate, &["workers=1"]);
+        assert_eq!(list_of(&name), 2, "the heir has a segment of its own");
+        pids.iter().for_each(|&pid| go_on(pid));
+        crew.await_end();
+        wait_until("the dead one's is gone", || list_of(&name) == 1);
+        name.assert_consistent();
+        drop(heir);
+        wait_until("its memory is gone", || name.is_clean());
+    });
+}
+
+/// How many segments have this label.
+fn list_of(name: &Name) -> usize {
+    let all = list_anonymous().expect("there is a /proc");
+    all.iter().filter(|found| found.location.server_name() == name.text()).count()
 }
 
 /// Workers of a dead server that hang in user code, or are stopped, delay no new server, and do no harm later.

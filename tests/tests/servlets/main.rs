@@ -6,6 +6,7 @@ mod compound;
 mod errors;
 mod handles;
 mod limits;
+mod names;
 mod order;
 mod partials;
 mod promises;

@@ -1462,6 +1462,29 @@ fn server_07_partials_come_in_order_before_the_outcome() {
     });
 }
 
+/// A name is one server's, a suffix makes another of it, and a label is no name.
+#[test]
+fn server_08_a_name_is_one_servers_and_a_label_is_no_name() {
+    on_both(|host| {
+        let gate = Gate::new();
+        let start = |builder| host.try_start::<Hand>(builder, brief(&gate, ""), Crew::of(1));
+        let (name, label) = (Name::new("replica"), Name::label("replica"));
+        let with_suffix = || Server::builder(name.text()).name_or_suffix();
+        let builders = [name.builder(), with_suffix(), with_suffix(), label.builder(), label.builder()];
+        let servers = builders.map(|builder| start(builder).expect("it starts"));
+        start(name.builder()).map(drop).expect_err("a living server has the name");
+        let suffixed = [2, 3].map(|number| format!("{}-{number}", name.text()));
+        let names = [&name.text(), &suffixed[0], &suffixed[1], &label.text(), &label.text()];
+        assert_eq!(servers.each_ref().map(Server::name), names);
+        for server in &servers {
+            say(server, "x").expect("each answers");
+        }
+        drop(servers);
+        [name.text()].iter().chain(&suffixed).for_each(|name| assert_gone(name));
+        label.assert_nothing_left();
+    });
+}
+
 // What must not be.
 
 /// The requests that a killed worker had claimed end with an error, and their permits are free.

@@ -199,18 +199,21 @@ fn in_another_root_directory() {
         return;
     }
     guarded(|| {
-        let (_root, program) = deployed();
-        let (name, jail) = (Name::new("jail"), public_directory());
-        let mut service = Service::start(&mut Command::new(&program), &name, &[]);
-        std::fs::remove_file(&program).expect("ours");
-        assert_eq!(service.ask(&format!("jail {}", jail.path().display())), "Ok(())");
-        assert_eq!(service.ask("go-to /"), "Ok(())");
-        let worker = service.replace_worker();
-        assert_eq!(service.worker("echo again"), "again");
-        // With a descriptor of a directory outside, code in the jail could leave it (`fchdir`).
-        assert_eq!((directories_of(service.child.id()), directories_of(worker)), (vec![], vec![]));
-        assert_eq!(service.end(), "");
-        name.assert_nothing_left();
+        Name::each("jail", |name| {
+            let (_root, program) = deployed();
+            let jail = public_directory();
+            let mut service = Service::start(&mut Command::new(&program), &name, &[]);
+            std::fs::remove_file(&program).expect("ours");
+            assert_eq!(service.ask(&format!("jail {}", jail.path().display())), "Ok(())");
+            assert_eq!(service.ask("go-to /"), "Ok(())");
+            let worker = service.replace_worker();
+            assert_eq!(service.worker("echo again"), "again");
+            // With a descriptor of a directory outside, code in the jail could leave it (`fchdir`).
+            assert_eq!((directories_of(service.child.id()), directories_of(worker)), (vec![], vec![]));
+            service.replace_worker(); // from the same descriptors again
+            assert_eq!(service.end(), "");
+            name.assert_nothing_left();
+        });
     });
 }
 

@@ -610,6 +610,30 @@ fn a_daemon_gets_the_error_and_keeps_neither_name_nor_files() {
     });
 }
 
+/// A child that lives on has the memory of its parent's anonymous server, and none of its leases; it ends with the child.
+#[test]
+fn a_child_of_an_anonymous_server_keeps_its_memory_alone() {
+    alone("fork::a_child_of_an_anonymous_server_keeps_its_memory_alone", || {
+        let name = Name::label("memory");
+        let server = name.builder().start(ProcessServlet::<Successor>::new(())).expect("it starts");
+        assert_eq!(*server.call(&1).expect("an answer"), 2);
+        let (held, hold) = std::io::pipe().expect("a pipe");
+        let us = std::process::id();
+        let child = Child::start(Way::Fork, || {
+            let said = is_told(server.call(&1).map(|_| ()), us);
+            let _ = (&held).read(&mut [0]); // until the parent lets go
+            said
+        });
+        assert!(name.is_live());
+        assert_eq!(*server.call(&2).expect("the parent goes on"), 3);
+        drop(server);
+        assert!(!name.is_live() && !name.is_clean(), "the child alone has it");
+        (&hold).write_all(&[1]).expect("it waits");
+        assert_eq!(child.said(), "told");
+        name.assert_nothing_left();
+    });
+}
+
 /// `Command` makes children that share memory (`posix_spawn`) until they exec; nothing is noticed.
 #[test]
 fn programs_are_started_as_ever() {

@@ -61,15 +61,16 @@ fn a_dead_server_without_names_and_its_heir() {
 #[test]
 fn a_service_that_execs_another_program() {
     guarded(|| {
-        let name = Name::new("exec");
-        let mut service = Service::start(&mut Command::new(RESIDENT), &name, &["workers=2"]);
-        let workers: Vec<PidFd> = (1..3)
-            .map(|place| PidFd::open(name.inspect().participants()[place].pid()).expect("it lives"))
-            .collect();
-        service.tell("be sleep");
-        workers.iter().for_each(await_end);
-        wait_until("its files are gone", || name.is_clean());
-        assert!(service.child.try_wait().expect("our child").is_none(), "it runs the other program");
+        Name::each("exec", |name| {
+            let mut service = Service::start(&mut Command::new(RESIDENT), &name, &["workers=2"]);
+            let workers: Vec<PidFd> = (1..3)
+                .map(|place| PidFd::open(name.inspect().participants()[place].pid()).expect("it lives"))
+                .collect();
+            service.tell("be sleep");
+            workers.iter().for_each(await_end);
+            wait_until("its files are gone", || name.is_clean());
+            assert!(service.child.try_wait().expect("our child").is_none(), "it runs the other program");
+        });
     });
 }
 
@@ -95,8 +96,8 @@ fn a_service_that_execs_itself() {
 #[test]
 fn a_worker_that_strays_is_replaced() {
     guarded(|| {
-        for stray in ["be sleep", "close"] {
-            let name = Name::new("stray");
+        let names = || [Name::new("stray"), Name::label("stray")];
+        for (stray, name) in ["be sleep", "close"].into_iter().flat_map(|stray| names().map(|n| (stray, n))) {
             let mut service = Service::start(&mut Command::new(RESIDENT), &name, &[]);
             let worker = PidFd::open(service.worker_pid()).expect("it lives");
             let told = service.ask(&format!("ask {stray}"));
@@ -107,6 +108,28 @@ fn a_worker_that_strays_is_replaced() {
             assert_eq!(service.end(), "");
             name.assert_nothing_left();
         }
+    });
+}
+
+/// A program between the server and its worker, which closes what it does not know: the worker finds segment and lease by the
+/// server's name, or in the server's process.
+#[test]
+fn a_worker_without_the_descriptors_of_its_segment_finds_it() {
+    guarded(|| {
+        Name::each("closed", |name| {
+            let directory = public_directory();
+            let script = directory.path().join("closes");
+            let closes = r#"for f in /proc/self/fd/*; do case $(readlink $f) in *ringmill-*) eval "exec ${f##*/}>&-"; esac; done"#;
+            std::fs::write(&script, format!("#!/bin/bash\n{closes}\nexec '{RESIDENT}'\n")).expect("a file");
+            ringmill_tests::other_user::open_to_all(&script);
+            let program = format!("program={}", script.display());
+            let mut service = Service::start(&mut Command::new(RESIDENT), &name, &[&program]);
+            service.replace_worker();
+            assert_eq!(service.worker("echo found"), "found");
+            name.assert_consistent();
+            assert_eq!(service.end(), "");
+            name.assert_nothing_left();
+        });
     });
 }
 
@@ -132,8 +155,9 @@ fn privileges_that_are_dropped() {
     }
     guarded(|| {
         for killed in [false, true] {
-            for hangs in [false, true] {
-                let (name, directory) = (Name::new("dropped"), public_directory());
+            let names = || [Name::new("dropped"), Name::label("dropped")];
+            for (hangs, name) in [false, true].into_iter().flat_map(|hangs| names().map(|n| (hangs, n))) {
+                let directory = public_directory();
                 let program = copy_of(RESIDENT, directory.path(), "program");
                 let mut service = Service::start(&mut Command::new(&program), &name, &["shutdown-ms=100"]);
                 assert_eq!(service.ask("drop-privileges"), "(0, 0)");
@@ -148,7 +172,9 @@ fn privileges_that_are_dropped() {
                     service.child.kill().expect("it lives");
                 } else {
                     assert_eq!(service.ask("shutdown"), "shut down");
-                    name.assert_nothing_left();
+                    if !name.is_label() {
+                        name.assert_nothing_left(); // memory goes with its processes
+                    }
                     assert_eq!(service.end(), "");
                 }
                 wait_until("its files are gone", || name.is_clean());
@@ -163,8 +189,8 @@ fn a_janitor_ends_with_its_server() {
         return;
     }
     guarded(|| {
-        for killed in [false, true] {
-            let name = Name::new("janitor");
+        let names = || [Name::new("janitor"), Name::label("janitor")];
+        for (killed, name) in [false, true].into_iter().flat_map(|killed| names().map(|n| (killed, n))) {
             let mut service = Service::start(&mut Command::new(RESIDENT), &name, &[]);
             let title = format!("ringmill\0janitor\0{}\0", name.text());
             let janitors = || {

@@ -2,8 +2,11 @@
 //!
 //! The short form of the program `refusals`, which tries all of them: see `ringmill_tests::refusals`.
 
-use ringmill_tests::guard::guarded_for;
+use crate::resident::{RESIDENT, Service};
+use ringmill_tests::guard::{guarded, guarded_for};
+use ringmill_tests::name::Name;
 use ringmill_tests::refusals::{Case, run};
+use ringmill_tests::refuse::{Refusal, in_process_of};
 use std::process::Command;
 use std::time::Duration;
 
@@ -30,6 +33,38 @@ fn a_service_survives_a_sample_of_refusals() {
             scope.spawn(|| assert_well(some));
             assert_well(others);
         });
+    });
+}
+
+/// The calls that only an anonymous server makes, and those by which its memory gets its size.
+#[test]
+fn an_anonymous_server_that_is_refused_its_memory_says_so() {
+    guarded(|| {
+        let cases = [
+            (libc::SYS_memfd_create, libc::EPERM, "make /memfd:ringmill-"),
+            (libc::SYS_memfd_create, libc::EMFILE, "make /memfd:ringmill-"),
+            (libc::SYS_fallocate, libc::ENOSPC, "reserve the pages of /memfd:ringmill-"),
+        ];
+        for (call, error, what) in cases {
+            let label = Name::label("refused");
+            let mut command = Command::new(RESIDENT);
+            in_process_of(&mut command, &[Refusal::of(call, error)]);
+            let (_service, line) = Service::try_start(&mut command, &label, &[]);
+            let why = std::io::Error::from_raw_os_error(error).to_string();
+            assert!(line.starts_with(&format!("error cannot {what}")) && line.ends_with(&why), "{line}");
+            label.assert_nothing_left();
+        }
+        // What it does without.
+        for call in [libc::SYS_statx, libc::SYS_readlinkat] {
+            let label = Name::label("notneeded");
+            let mut command = Command::new(RESIDENT);
+            in_process_of(&mut command, &[Refusal::of(call, libc::EPERM)]);
+            let mut service = Service::start(&mut command, &label, &[]);
+            service.replace_worker();
+            label.assert_consistent();
+            assert_eq!(service.end(), "");
+            label.assert_nothing_left();
+        }
     });
 }
 

@@ -49,6 +49,7 @@ impl Service {
     pub(crate) fn try_start(command: &mut Command, name: &Name, options: &[&str]) -> (Self, String) {
         command
             .arg(name.text())
+            .args(name.option())
             .args(options)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -280,12 +280,29 @@ const MISSING: [(&str, Enter); 3] = [
 
 const NO_PROC: &str = "without /proc";
 
+/// Nothing else opens its lease a second time.
+fn refuses_an_anonymous_server(enter_without_proc: Enter) {
+    let label = Name::label("noproc");
+    let mut command = Command::new(RESIDENT);
+    // SAFETY: between fork and exec, system calls alone.
+    unsafe { command.pre_exec(enter_without_proc) };
+    let (_service, line) = Service::try_start(&mut command, &label, &[]);
+    let why =
+        format!("error cannot open /memfd:ringmill-{}.lease once more through /proc/self/fd: ", label.text());
+    let way_out = "; an anonymous server needs /proc: mount it, or give the server a name";
+    assert!(line.starts_with(&why) && line.ends_with(way_out), "{line}");
+    label.assert_nothing_left();
+}
+
 #[test]
 fn a_service_where_something_is_missing() {
     guarded(|| {
         for (missing, enter) in MISSING {
             if missing == NO_PROC && !can_be_another_user(missing) {
                 continue;
+            }
+            if missing == NO_PROC {
+                refuses_an_anonymous_server(enter);
             }
             let name = Name::new("missing");
             let mut command = Command::new(RESIDENT);

@@ -2,7 +2,7 @@
 
 use super::{Counters, Node, Shown, Worker, title};
 use crate::output::{Page, Report};
-use crate::survey::{Liveness, user_text};
+use crate::survey::{Liveness, user_text, way_out};
 use crate::units;
 use ringmill_shm::layout::NodeFacts;
 use ringmill_shm::participant::{Life, Role};
@@ -72,10 +72,7 @@ impl Shown {
             (Liveness::Live, Some(run)) => {
                 format!("{}, server pid {pid}, made {age} ago", run_text(run))
             }
-            _ => format!(
-                "stale, its server (pid {pid}) has died, made {age} ago; 'shmtool clean {}' removes it",
-                of.name
-            ),
+            _ => format!("stale, its server (pid {pid}) has died, made {age} ago; {}", way_out(&of.name)),
         };
         // Of all seven phases the line would be wider than a terminal.
         let requests: Vec<String> = Phase::ALL
