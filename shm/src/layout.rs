@@ -399,8 +399,8 @@ in_segment! {
     #[repr(align(128))]
     #[derive(Debug)]
     pub(crate) struct WrittenLine {
-        pub(crate) count: AtomicU32,
-        pub(crate) node: HeaderU32,
+        /// The node that wrote the last partial, in the upper half, and the count of partials ever written.
+        pub(crate) last: AtomicU64,
         /// 1: the writer sleeps on `taken`, or is about to.
         pub(crate) sleeps: AtomicU32,
     }
@@ -420,7 +420,7 @@ impl PartialLines {
     pub(crate) fn new() -> Self {
         let zero = || AtomicU32::new(0);
         Self {
-            written: WrittenLine { count: zero(), node: HeaderU32::default(), sleeps: zero() },
+            written: WrittenLine { last: AtomicU64::new(0), sleeps: zero() },
             taken: TakenLine { count: zero(), generation: HeaderU32::default() },
         }
     }

@@ -7,7 +7,7 @@
 //! # Layout
 //!
 //! ```text
-//! written   count of partials ever written │ node that wrote the last │ whether the worker sleeps     its writer's
+//! written   node that wrote the last │ count of partials ever written: one word │ whether the worker sleeps   its writer's
 //! taken     bit 31: open │ bit 30: gone │ count of partials ever taken │ generation                   its caller's
 //! slots     each: length │ kind │ bytes; the partial with number n lies in slot n modulo their number
 //! ```
@@ -19,7 +19,7 @@
 //! | Step | By | Does |
 //! |---|---|---|
 //! | open | caller, FILLING | writes zero counts, its generation, and *open* |
-//! | emit | worker, CLAIMED | waits for room; writes the slot, the node, then the count; wakes the caller |
+//! | emit | worker, CLAIMED | waits for room; writes the slot, then count and node at once; wakes the caller |
 //! | take | caller | reads the slot, then counts it as taken; wakes the worker |
 //! | close | caller | clears *open*, once and for all, and wakes the worker: it waits for the outcome alone |
 //! | go | caller | the same, and sets *gone*, before it cancels the request: a worker that finds the ring closed must not take the caller for one that waits |
@@ -54,7 +54,7 @@
 
 use super::{Claimed, Corrupt, Task, WriteBuffer};
 use crate::layout::{PartialLines, SLOT_HEADER_BYTES, TakenLine};
-use crate::sync::{AtomicU32, Ordering, fence};
+use crate::sync::{Ordering, fence};
 use crate::sys::futex;
 use core::ptr::NonNull;
 use core::time::Duration;
@@ -62,8 +62,12 @@ use core::time::Duration;
 const OPEN: u32 = 1 << 31;
 const GONE: u32 = 1 << 30;
 const COUNT: u32 = GONE - 1;
-/// In `node`: none has written one yet.
+/// In the upper half of `written`: no node has written one yet.
 const NO_NODE: u32 = u32::MAX;
+
+fn written(node: u32, count: u32) -> u64 {
+    u64::from(node) << 32 | u64::from(count & COUNT)
+}
 
 /// The ring of one request.
 #[derive(Debug, Clone, Copy)]
@@ -111,9 +115,8 @@ impl<'s> Task<'s> {
     pub(crate) fn open_partials(&self) -> bool {
         let Some(Ring { lines, .. }) = Ring::of(*self) else { return false };
         // Relaxed, all: they travel with [handed], and no other participant looks before.
-        lines.written.count.store(0, Ordering::Relaxed);
+        lines.written.last.store(written(NO_NODE, 0), Ordering::Relaxed);
         lines.written.sleeps.store(0, Ordering::Relaxed);
-        lines.written.node.store(NO_NODE, Ordering::Relaxed);
         lines.taken.generation.store(self.word().peek().generation().into(), Ordering::Relaxed);
         lines.taken.count.store(OPEN, Ordering::Relaxed);
         true
@@ -138,8 +141,8 @@ impl<'s> Task<'s> {
     pub fn has_partial(&self) -> bool {
         let Some(ring) = Ring::of(*self).filter(|_| self.has_open_partials()) else { return false };
         // Relaxed, both: only whether to look again.
-        let of = |count: &AtomicU32| count.load(Ordering::Relaxed) & COUNT;
-        of(&ring.lines.written.count) != of(&ring.lines.taken.count)
+        let written = ring.lines.written.last.load(Ordering::Relaxed) as u32;
+        (written ^ ring.lines.taken.count.load(Ordering::Relaxed)) & COUNT != 0
     }
 
     /// Whether a worker of this node has emitted a partial of it, be the worker dead or not.
@@ -147,7 +150,9 @@ impl<'s> Task<'s> {
     pub fn has_emitted_at(&self, node: u32) -> bool {
         self.has_open_partials()
             // Relaxed: travels with [handed], as all that a dead worker did.
-            && Ring::of(*self).is_some_and(|ring| ring.lines.written.node.load(Ordering::Relaxed) == node)
+            && Ring::of(*self).is_some_and(|ring| {
+                (ring.lines.written.last.load(Ordering::Relaxed) >> 32) as u32 == node
+            })
     }
 }
 
@@ -198,7 +203,7 @@ impl<'s> Claimed<'s> {
         let Some(ring) = Ring::of(task).filter(|_| !task.is_branch()) else { return Listener::None };
         match task.taken() {
             Some(taken) if taken & OPEN != 0 => {
-                let count = ring.lines.written.count.load(Ordering::Relaxed) & COUNT; // Relaxed: [one writer]
+                let count = ring.lines.written.last.load(Ordering::Relaxed) as u32 & COUNT; // Relaxed: [one writer]
                 Listener::Open(Emitter { claimed: self, ring, count })
             }
             Some(taken) if taken & GONE != 0 => Listener::Gone,
@@ -253,10 +258,8 @@ impl Emitter<'_, '_> {
         // SAFETY: as in `buffer`; slots are aligned to lines and begin with a header.
         unsafe { start.cast::<SlotHeader>().write(header) };
         crash_point!("partials.written");
-        let written = &self.ring.lines.written;
-        written.node.store(node, Ordering::Relaxed); // Relaxed: see `has_emitted_at`
-        crash_point!("partials.node");
-        written.count.store(self.count.wrapping_add(1) & COUNT, Ordering::Release); // [partial]
+        let last = written(node, self.count.wrapping_add(1));
+        self.ring.lines.written.last.store(last, Ordering::Release); // [partial]
         crash_point!("partials.published");
         let task = self.claimed.task();
         let (wake, notify) = task.word().rouse(self.claimed.me);
@@ -289,7 +292,7 @@ impl<'s> Partials<'s> {
     }
 
     fn behind(&self) -> u32 {
-        let written = self.ring.lines.written.count.load(Ordering::Acquire); // [partial]
+        let written = self.ring.lines.written.last.load(Ordering::Acquire) as u32; // [partial]
         written.wrapping_sub(self.taken) & COUNT
     }
 

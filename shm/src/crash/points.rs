@@ -7,7 +7,7 @@ const fn point(name: &'static str, by: &'static str, between: &'static str) -> P
 }
 
 /// The crash points of this crate: name, the participant that passes it, what has been done and what not.
-pub static POINTS: [Point; 124] = [
+pub static POINTS: [Point; 123] = [
     point("ring.found", "producer", "a free cell is found, and not written"),
     point("ring.published", "producer", "a cell is written, `tail` is not moved"),
     point("ring.pushed", "producer of one id", "`tail` is moved, the doorbell not looked at"),
@@ -193,7 +193,6 @@ pub static POINTS: [Point; 124] = [
     point("held.committed", "worker that keeps inputs", "the outcome is the payload, the word is as before"),
     point("partials.sleeps", "worker that emits", "it has said that it waits for room, and is not asleep"),
     point("partials.written", "worker that emits", "a partial lies in its slot, which is not published"),
-    point("partials.node", "worker that emits", "its node is recorded, the partial is not published"),
     point("partials.published", "worker that emits", "a partial is published, WAITING is not cleared"),
     point("partials.roused", "worker that emits", "WAITING is cleared, the caller is not woken"),
 ];
