@@ -207,7 +207,9 @@ fn batches_are_as_full_as_is_told() {
     }
     let (at_random, _) = rows(&["--job", "batch", "--rate", "10000"]);
     let who: Vec<_> = at_random.iter().map(|row| (row.who.as_str(), row.parameter("rate_per_s"))).collect();
-    assert_eq!(who, [("ringmill", Some(10_000)), ("crossbeam-blocking", Some(10_000))]);
+    let contestants =
+        ["ringmill", "crossbeam-blocking", "ringmill, wait not stated", "ringmill, 10 ms stated"];
+    assert_eq!(who, contestants.map(|who| (who, Some(10_000))));
     for row in &at_random {
         assert!((1.0..=64.0).contains(&row.value("mean_batch").unwrap()), "{row:?}");
         // A batch of one takes 1.01 ms.
@@ -215,6 +217,12 @@ fn batches_are_as_full_as_is_told() {
     }
 
     let (piled_up, complete) = rows(&["--job", "batch", "--workers", "1"]);
+    let (lone, piled_up): (Vec<_>, Vec<_>) =
+        piled_up.into_iter().partition(|row| row.parameter("window") == Some(1));
+    for row in &lone {
+        assert!(["ringmill, 0 stated", "ringmill, wait not stated"].contains(&row.who.as_str()), "{row:?}");
+        assert!(row.value("ns_per_item").unwrap() > 0.0 && row.value("ratio_to_no_wait").unwrap() > 0.0);
+    }
     for row in &piled_up {
         let batch_size = row.parameter("batch_size").unwrap() as f64;
         let mean = row.value("mean_batch");
@@ -223,8 +231,8 @@ fn batches_are_as_full_as_is_told() {
         // A device that is never done too early.
         assert!(row.value("part_of_ideal").is_some_and(|part| 0.0 < part && part <= 1.0), "{row:?}");
     }
-    // Three contestants, three sizes of batches.
-    assert!(!complete || piled_up.len() >= 9, "{piled_up:?}");
+    // Three contestants, three sizes of batches; and a lone caller, with two waits.
+    assert!(!complete || piled_up.len() >= 9 && lone.len() >= 2, "{piled_up:?} {lone:?}");
 }
 
 #[test]
