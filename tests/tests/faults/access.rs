@@ -439,8 +439,18 @@ fn arguments_and_environment_of_a_worker_hold_no_secret() {
             assert_eq!(ours.len(), 1, "{ours:?}");
             let order: serde_json::Value = serde_json::from_str(order).expect("JSON");
             let keys: Vec<&str> = order.as_object().expect("fields").keys().map(String::as_str).collect();
-            let mut known =
-                ["version", "row", "tokens", "wait", "origin", "descriptors", "build", "name", "segment"];
+            let mut known = [
+                "version",
+                "row",
+                "tokens",
+                "wait",
+                "origin",
+                "descriptors",
+                "events",
+                "build",
+                "name",
+                "segment",
+            ];
             known.sort_unstable();
             assert_eq!(keys, known);
             assert_eq!((&order["row"], &order["segment"]), (&(index + 1).into(), &name.text().into()));
