@@ -137,7 +137,7 @@ pub mod stream {
 /// What inputs, outcomes and configurations are.
 pub mod payload {
     pub use crate::wire::{
-        AsInput, Checker, Encoder, Explainer, Output, Payload, PayloadError, ReadError, Scratch,
+        AsInput, Checker, Encoder, Explainer, Output, Payload, PayloadError, ReadError, Scratch, owned,
     };
 }
 

@@ -13,7 +13,7 @@
 //! | `call` of a `BatchWorker` | the worker's thread | caught: the error of each item that has no answer |
 //! | `call` of a `Worker`, `preprocess` and the `Into<BoxError>` of its error | the worker's thread | caught: its item's error |
 //! | an outcome's `Serialize`, `resolve`, `Drop` in `reply_all` and of a `Worker` | the worker's thread | caught: its item's error, unless that has its answer |
-//! | the same in `Item::reply`; the outcomes' iterator | within `call` | goes through `call`, see there |
+//! | the same in `Item::reply`; the outcomes' iterator; an input's `Deserialize` in `input_owned` | within `call` | goes through `call`, see there |
 //! | an input's `CheckBytes` | the worker's thread | caught: its item's error |
 //! | an error's `Display`, `source` | the worker's thread, or the thread that prints the error | caught: its message says so |
 //! | an error's `Drop` | the worker's thread | caught: nothing |

@@ -451,8 +451,26 @@ pub(crate) fn copied<T: Payload>(bytes: &[u8]) -> Result<T, Failure> {
     view::<T>(&aligned).and_then(owned::<T>)
 }
 
-/// The value of a view.
-pub(crate) fn owned<T: Payload>(archived: &Archived<T>) -> Result<T, Failure> {
+/// The value of an archived one: an input as a value of your own. For an outcome there is
+/// [`Reply::into_owned`](crate::Reply::into_owned), for an item of a batch
+/// [`Item::input_owned`](crate::worker::Item::input_owned).
+///
+/// ```
+/// use ringmill::payload::owned;
+/// use ringmill::rkyv::Archived;
+///
+/// // A `Worker`, or a function, is given the archived value.
+/// ringmill::make_worker!(Sorted: Vec<String> => Vec<String>, |words: &Archived<Vec<String>>| {
+///     let mut words = owned::<Vec<String>>(words)?;
+///     words.sort();
+///     Ok::<_, ringmill::BoxError>(words)
+/// });
+/// # fn main() {}
+/// ```
+///
+/// # Errors
+/// If the type's own `Deserialize` refuses the value; those that rkyv derives do not.
+pub fn owned<T: Payload>(archived: &Archived<T>) -> Result<T, Failure> {
     deserialize::<T, Failure>(archived)
 }
 

@@ -11,7 +11,8 @@ use super::context::{Context, Stop};
 use super::desk::Desk;
 use super::emit::EmitError;
 use crate::error::{BoxError, RemoteCause};
-use crate::wire::payload::{Payload, Validated};
+use crate::wire::PayloadError;
+use crate::wire::payload::{Payload, Validated, owned};
 use rkyv::Archived;
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -452,6 +453,43 @@ impl<W: BatchWorker> Item<'_, W> {
     #[must_use]
     pub fn takes_partials(&self) -> bool {
         self.desk.has_listener(self.index)
+    }
+
+    /// The input as a value of its own, which may outlive the answer; [`input`](Self::input) is a view on the segment. In
+    /// a worker what [`Reply::into_owned`](crate::Reply::into_owned) is for a caller. For all items of a batch there is
+    /// [`Batch::preprocess`] with [`payload::owned`](crate::payload::owned).
+    ///
+    /// ```
+    /// use ringmill::{Batch, BatchWorker, BoxError, Context};
+    ///
+    /// /// Answers with the former input.
+    /// struct Late {
+    ///     last: Vec<f32>,
+    /// }
+    ///
+    /// impl BatchWorker for Late {
+    ///     type Config = ();
+    ///     type In = Vec<f32>;
+    ///     type Out = Vec<f32>;
+    ///
+    ///     fn new((): (), _: &Context) -> Result<Self, BoxError> {
+    ///         Ok(Self { last: Vec::new() })
+    ///     }
+    ///
+    ///     fn call(&mut self, batch: Batch<'_, Self>) -> Result<(), BoxError> {
+    ///         for item in batch {
+    ///             let input = item.input_owned()?;
+    ///             item.reply(std::mem::replace(&mut self.last, input));
+    ///         }
+    ///         Ok(())
+    ///     }
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// If the type's own `Deserialize` refuses the value; those that rkyv derives do not.
+    pub fn input_owned(&self) -> Result<W::In, PayloadError> {
+        owned(self.input())
     }
 
     /// Answers the item with a value. Its caller gets the value at once; the next stage, if there is one, when `call`

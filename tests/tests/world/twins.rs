@@ -179,6 +179,44 @@ fn an_executable_that_lists_other_types_says_so() {
     });
 }
 
+/// The former and the next version of one worker type; this program lists one of them.
+macro_rules! version {
+    ($input:ty $(, $list:ident)?) => {{
+        struct Rank;
+        impl Worker for Rank {
+            type Config = ();
+            type In = $input;
+            type Out = u8;
+            fn new((): (), _: &Context) -> Result<Self, BoxError> {
+                Ok(Self)
+            }
+            fn call(&mut self, _: &Archived<$input>) -> Result<u8, BoxError> {
+                Ok(0)
+            }
+        }
+        $(ringmill::$list!(Rank);)?
+        let servlet = ProcessServlet::<Rank>::new(()).program(std::env::current_exe().expect("this program"));
+        (std::any::type_name::<Rank>(), servlet)
+    }};
+}
+
+/// The guide says how the error reads.
+#[test]
+fn an_executable_with_other_payloads_says_so_as_the_guide_has_it() {
+    guarded(|| {
+        let name = Name::new("payloads");
+        let (former_name, former) = version!((u32, String), init);
+        let (next_name, next) = version!((u32, String, Option<u32>));
+        assert_eq!(former_name, next_name);
+        drop(Server::builder(name.text()).start(former).expect("it has the same payloads"));
+        let error = Server::builder(name.text()).start(next).map(drop).expect_err("a field more");
+        let text = error.to_string().replace(next_name, "app::Rank");
+        assert!(matches!(error, StartError::Join { .. }), "{error:?}");
+        assert!(include_str!("../../../engine/guide.md").contains(&format!("\n{text}\n")), "{text}");
+        name.assert_nothing_left();
+    });
+}
+
 /// If one of several servlets has the wrong executable, nothing of the others is left.
 #[test]
 fn nothing_is_left_of_the_others() {
