@@ -185,7 +185,7 @@ pub mod cpu {
 pub mod __private {
     pub use crate::host::registry::{InitEntry, ListedType, Note, SetUp};
     pub use crate::host::{begin, set_up};
-    pub use crate::wire::travels;
+    pub use crate::wire::Travels;
 
     /// The functions that read bytes of other processes, for tests that give them any bytes.
     pub mod hostile {

@@ -146,8 +146,10 @@ macro_rules! init {
     }};
     (@ [$($worker:ty),*] $set_up:expr) => {
         $(
-            const _: () = $crate::__private::travels::<<$worker as $crate::BatchWorker>::In>();
-            const _: () = $crate::__private::travels::<<$worker as $crate::BatchWorker>::Out>();
+            const _: ::core::option::Option<$crate::__private::Travels<<$worker as $crate::BatchWorker>::In>> =
+                ::core::option::Option::None;
+            const _: ::core::option::Option<$crate::__private::Travels<<$worker as $crate::BatchWorker>::Out>> =
+                ::core::option::Option::None;
         )*
         const _: () = {
             extern "C" fn ringmill_init(

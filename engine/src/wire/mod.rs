@@ -7,7 +7,7 @@ mod scratch;
 
 pub(crate) use error::{EncodeError, TooDeep};
 pub use error::{PayloadError, ReadError};
-pub use payload::{AsInput, Checker, Encoder, Explainer, Output, Payload, owned, travels};
+pub use payload::{AsInput, Checker, Encoder, Explainer, Output, Payload, Travels, owned};
 pub(crate) use payload::{copied, to_bytes};
 pub use scratch::Scratch;
 

@@ -41,6 +41,7 @@ use rkyv::validation::archive::ArchiveValidator;
 use rkyv::vec::{ArchivedVec, VecResolver};
 use rkyv::{Archive, Archived, Deserialize, Place, Portable, Serialize};
 use std::io;
+use std::marker::PhantomData;
 use std::num::NonZeroUsize;
 use std::ptr::NonNull;
 
@@ -120,8 +121,10 @@ impl<T> Payload for T where
 {
 }
 
-/// Has the compiler say what [`Payload`] asks for: about an associated type it names only what it misses of rkyv.
-pub const fn travels<T: Payload>() {}
+/// Has the compiler say what [`Payload`] asks for, and say it first: about an associated type it names only what it misses
+/// of rkyv.
+#[derive(Debug)]
+pub struct Travels<T: Payload>(PhantomData<T>);
 
 /// What a caller may pass as an input of type `In`: the input, a reference to it, or what borrows as it and has the same
 /// bytes as a payload: a `&str` for a `String`, a `&[T]` or `&[T; N]` for a `Vec<T>`. It is serialised straight into the

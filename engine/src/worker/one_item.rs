@@ -195,8 +195,8 @@ macro_rules! make_worker {
         #[derive(Debug)]
         $vis struct $name;
 
-        const _: () = $crate::__private::travels::<$in>();
-        const _: () = $crate::__private::travels::<$out>();
+        const _: ::core::option::Option<$crate::__private::Travels<$in>> = ::core::option::Option::None;
+        const _: ::core::option::Option<$crate::__private::Travels<$out>> = ::core::option::Option::None;
 
         impl $crate::Worker for $name {
             type Config = ();
