@@ -1,0 +1,12 @@
+//! The built binary on real segments, a module a command.
+
+mod anonymous;
+mod check;
+mod child;
+mod clean;
+mod list;
+mod refused;
+mod segments;
+mod show;
+mod tool;
+mod usage;

@@ -1,0 +1,190 @@
+//! `shmtool show`.
+
+use super::segments::{Ours, busy, prepare, read, spec};
+use super::tool::{code, parsed, shmtool, text, words};
+use ringmill_shm::plan::{Fork, ForkMember, Switch, Target};
+use ringmill_shm::segment::{Location, Segment};
+use serde_json::{Value, json};
+
+#[test]
+fn lists_ensembles_and_switches_with_their_members() {
+    let ours = Ours::new();
+    let mut spec = spec();
+    let member = |entry| ForkMember { entry, root_bytes: 4, root_align: 4 };
+    spec.tasks_per_request = 3;
+    spec.nodes[0].next = Target::End;
+    spec.forks = vec![Fork {
+        name: "both".into(),
+        fail_fast: true,
+        form: 0,
+        parent: 0,
+        first: 0,
+        end: 2,
+        next: Target::End,
+        members: vec![member(Target::Node(0)), member(Target::Switch(0))],
+    }];
+    spec.switches =
+        vec![Switch { name: "one".into(), node: None, members: vec![Target::Node(1), Target::Node(0)] }];
+    let segment = Segment::create(Location::named(&ours.name()).unwrap(), &spec).unwrap();
+    let shown = parsed(&shmtool(&["show", &ours.name(), "--json"]));
+    assert_eq!(
+        shown["ensembles"],
+        json!([{"name": "both", "members": ["split", "one"], "fail_fast": true, "next": null}])
+    );
+    assert_eq!(shown["switches"], json!([{"name": "one", "members": ["classify", "split"]}]));
+    let page = text(&shmtool(&["show", &ours.name()]));
+    assert!(
+        page.contains("Ensembles") && page.contains("split, one") && page.contains("classify, split"),
+        "{page}"
+    );
+    drop(segment);
+}
+
+#[test]
+fn tells_the_threads_of_a_worker_apart() {
+    let ours = Ours::new();
+    let mut spec = spec();
+    spec.nodes[0].facts.threads = 2;
+    let segment = Segment::create(Location::named(&ours.name()).unwrap(), &spec).unwrap();
+    let split = segment.node(0).unwrap();
+    split.doorbell().announce(3);
+    let last = split.workers()[3].token().unwrap_or_else(|| prepare(&segment, 4));
+    std::mem::forget(read(&segment, 0, last));
+    let shown = parsed(&shmtool(&["show", &ours.name(), "--json"]));
+    let threads: Vec<_> =
+        (0..4).map(|i| (&shown["workers"][i]["worker"], &shown["workers"][i]["thread"])).collect();
+    let number = |n: u32| json!(n);
+    assert_eq!(
+        threads,
+        [
+            (&number(0), &number(0)),
+            (&number(0), &number(1)),
+            (&number(1), &number(0)),
+            (&number(1), &number(1)),
+        ]
+    );
+    assert_eq!((&shown["nodes"][0]["threads"], &shown["nodes"][0]["sleeping"]), (&json!(2), &json!([3])));
+    assert_eq!(shown["nodes"][0]["lock_holder"]["worker"], "split/1.1");
+    let text = text(&shmtool(&["show", &ours.name()]));
+    assert_eq!(words(&text, "split/1.1")[1], "starting");
+    assert!(text.contains("\n  workers   0 of 5 ready, 1 starting, split/1.1 for 0 s\n"), "{text}");
+    let since = |worker: usize| &shown["workers"][worker]["state_s"];
+    assert!(since(3).as_f64().is_some_and(|seconds| (0.0..60.0).contains(&seconds)), "{}", since(3));
+    assert_eq!(since(0), &Value::Null);
+    assert_eq!(words(&text, "classify/0")[1], "vacant");
+}
+
+#[test]
+fn reports_nodes_workers_requests_and_blocks() {
+    let ours = Ours::new();
+    let segment = busy(&ours);
+    let me = std::process::id();
+    let output = shmtool(&["show", &ours.name(), "--json"]);
+    assert_eq!(code(&output), 0);
+    let mut shown = parsed(&output);
+    let since = shown["workers"][0].as_object_mut().unwrap().remove("state_s").unwrap();
+    assert!(since.as_f64().is_some_and(|seconds| (0.0..60.0).contains(&seconds)), "{since}");
+    assert_eq!((&shown["state"], &shown["run"]), (&json!("live"), &json!("running")));
+    assert_eq!(shown["server"], json!({"pid": me, "alive": true}));
+    assert_eq!(shown["fingerprint"], format!("{:#018x}", segment.identity().fingerprint));
+    assert_eq!((&shown["capacity"], &shown["largest_payload_bytes"]), (&json!(8), &json!(65_536)));
+    assert_eq!(
+        shown["requests"],
+        json!({"free": 4, "filling": 1, "queued": 2, "claimed": 1, "forked": 0, "done": 0, "joining": 0})
+    );
+    assert_eq!(
+        shown["nodes"][0],
+        json!({
+            "index": 0, "name": "split", "worker_type": "Splitter", "batch_size": 32,
+            "batch_wait_ns": 200_000, "wait_is_stated": true, "log_batches_every": 0, "next": "classify", "ring": {"depth": 2, "cells": 16},
+            "lock_holder": {"participant": 1, "worker": "split/0", "pid": me, "alive": true},
+            "on_death": "fail", "down": null, "threads": 1, "sleeping": [1],
+        })
+    );
+    assert_eq!((&shown["nodes"][1]["lock_holder"], &shown["nodes"][1]["next"]), (&Value::Null, &Value::Null));
+    assert_eq!(
+        shown["workers"][0],
+        json!({
+            "node": "split", "worker": 0, "thread": 0, "participant": 1, "state": "ready", "alive": true,
+            "role": "process_worker", "pid": me, "restarts": 0, "in_call": false,
+            "cpus": [0, 1], "message": null,
+            "counters": {
+                "batches": 2, "items": 39, "batch_min": 7, "batch_mean": 19.5, "batch_max": 32,
+                "closed_full": 1, "closed_window": 1, "closed_empty": 0, "closed_shutdown": 0,
+                "errors": 1, "panics": 0, "skipped": 0, "events_dropped": 0,
+            },
+        })
+    );
+    assert_eq!(
+        (&shown["workers"][1]["state"], &shown["workers"][1]["alive"]),
+        (&json!("ready"), &json!(false))
+    );
+    assert_eq!(shown["workers"][2]["message"], "no model at ./weights");
+    assert_eq!(
+        shown["blocks"],
+        json!([
+            {"block_bytes": 1024, "in_use": 1, "count": 4},
+            {"block_bytes": 65_536, "in_use": 0, "count": 2},
+        ])
+    );
+
+    let text = text(&shmtool(&["show", &ours.name()]));
+    assert!(text.starts_with(&format!("{}: running, server pid {me}, made ", ours.name())), "{text}");
+    let pid = me.to_string();
+    assert_eq!(
+        words(&text, "split"),
+        ["split", "Splitter", "32", "200", "µs", "2", "16", "split/0", "1", "of", "2", "classify"]
+    );
+    assert_eq!(
+        words(&text, "split/0"),
+        ["split/0", "ready", "process", &pid, "0", "0-1", "1", "0", "0", "0"]
+    );
+    assert_eq!(words(&text, "split/1")[1], "dead", "whatever it last said");
+    assert_eq!(words(&text, "classify/0")[1], "failed");
+    assert!(text.contains("classify/0 failed: no model at ./weights\n"), "{text}");
+    assert!(text.contains("\n  workers   1 of 3 ready\n"), "{text}");
+    assert_eq!(words(&text, "all"), ["all", "3", "42", "3", "14.0", "32", "1", "1", "1", "0"]);
+    assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
+}
+
+#[test]
+fn reads_a_segment_that_lies_in_a_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("seg");
+    let segment = Segment::create(Location::File(path.clone()), &spec()).unwrap();
+    let shown = parsed(&shmtool(&["show", "--json", path.to_str().unwrap()]));
+    assert_eq!(shown["name"], path.to_str().unwrap());
+    assert_eq!(shown["state"], "live");
+    drop(segment);
+}
+
+#[test]
+fn of_a_stale_segment_says_that_it_is_stale() {
+    let ours = Ours::new();
+    ours.create_stale();
+    let output = text(&shmtool(&["show", &ours.name()]));
+    let first = output.lines().next().unwrap();
+    assert!(
+        first.contains("stale") && first.contains(&format!("'shmtool clean {}'", ours.name())),
+        "{first}"
+    );
+    let shown = parsed(&shmtool(&["show", &ours.name(), "--json"]));
+    assert_eq!((&shown["state"], &shown["server"]["alive"]), (&json!("stale"), &json!(false)));
+}
+
+#[test]
+fn says_once_why_a_servlet_is_down() {
+    let ours = Ours::new();
+    let segment = busy(&ours);
+    let node = segment.node(1).unwrap();
+    let why = "each of its workers died more than 8 times in a row; the last one ended: killed by signal 11";
+    node.workers()[0].fail(why.as_bytes());
+    node.doorbell().set_down();
+    let shown = parsed(&shmtool(&["show", &ours.name(), "--json"]));
+    assert_eq!((&shown["nodes"][0]["down"], &shown["nodes"][1]["down"]), (&Value::Null, &json!(why)));
+    let screen = text(&shmtool(&["show", &ours.name()]));
+    assert!(screen.contains(&format!("classify is down: {why}\n")), "{screen}");
+    assert_eq!(screen.matches("died more than").count(), 1, "said once: {screen}");
+    node.doorbell().set_up();
+    assert_eq!(parsed(&shmtool(&["show", &ours.name(), "--json"]))["nodes"][1]["down"], Value::Null);
+}

@@ -1,0 +1,141 @@
+//! Arguments, help and output of every command.
+
+use super::segments::{Ours, begin, busy, of_no_participant, prepare, spec};
+use super::tool::{code, parsed, shmtool, text};
+use ringmill_shm::segment::Segment;
+use serde_json::Value;
+use std::process::{Command, Stdio};
+
+#[test]
+fn a_reader_that_has_gone_is_not_an_error() {
+    let ours = Ours::new();
+    let _segment = ours.create();
+    for arguments in [&["list"][..], &["show", &ours.name()], &["--help"]] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_shmtool"));
+        let output = command.args(arguments).stdout(writer).stderr(Stdio::piped()).output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+        assert_eq!(code(&output), 0);
+    }
+}
+
+#[test]
+fn wrong_usage_exits_with_2_and_help_has_examples() {
+    assert_eq!(code(&shmtool(&[])), 2);
+    for command in ["show", "check"] {
+        let output = shmtool(&[command]);
+        let message = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            code(&output) == 2 && message.contains("tip: 'shmtool list' shows all segments"),
+            "{message}"
+        );
+    }
+    assert_eq!(code(&shmtool(&["polish"])), 2);
+    for command in ["", "list", "show", "check", "clean"] {
+        let arguments: Vec<&str> = [command, "--help"].into_iter().filter(|word| !word.is_empty()).collect();
+        let help = text(&shmtool(&arguments));
+        assert!(help.contains("Examples:"), "{help}");
+        assert!(help.lines().all(|line| line.chars().count() <= 80), "{help}");
+    }
+}
+
+/// The names of all fields of a document.
+fn fields(value: &Value, into: &mut Vec<String>) {
+    match value {
+        Value::Object(map) => {
+            for (name, value) in map {
+                into.push(name.clone());
+                fields(value, into);
+            }
+        }
+        Value::Array(all) => all.iter().for_each(|value| fields(value, into)),
+        _ => {}
+    }
+}
+
+#[test]
+fn help_names_every_field_of_the_json() {
+    let (ours, broken) = (Ours::new(), Ours::new());
+    let segment = busy(&ours);
+    let of_broken = broken.create();
+    let _ = begin(&of_broken, 5, of_no_participant());
+    let as_for_list = text(&shmtool(&["list", "--help"]));
+    for (command, name) in
+        [("list", None), ("show", Some(&ours)), ("check", Some(&broken)), ("clean", Some(&ours))]
+    {
+        let name = name.map(Ours::name);
+        let mut arguments = vec![command, "--json"];
+        arguments.extend(name.as_deref());
+        let mut names = Vec::new();
+        fields(&parsed(&shmtool(&arguments)), &mut names);
+        let help = text(&shmtool(&[command, "--help"]));
+        for name in names {
+            let mut words = help.split(|c: char| !c.is_alphanumeric() && c != '_');
+            let known = words.any(|word| word == name) || (command != "clean" && as_for_list.contains(&name));
+            assert!(known, "{command} --help does not name {name}");
+        }
+    }
+    drop((segment, of_broken));
+}
+
+/// Symptom: a segment's path, a worker's message or a servlet's name could control a terminal. Cause: the tool escaped only some
+/// texts of other processes, and C1 controls and direction marks came through JSON. Fix: the tool escapes every text where it
+/// enters a report and again where it leaves.
+#[test]
+fn texts_of_other_processes_cannot_control_a_terminal() {
+    let unruly = "\x1b]0;owned\x07\x1b[2J\n\r\u{9b}31m\u{202e}\u{2028}\u{200b}\u{feff}";
+    let directory = std::env::temp_dir().join(format!("shmtool-{}-\x1b[31m\u{202e}", std::process::id()));
+    std::fs::create_dir_all(&directory).unwrap();
+    let assert_plain = |arguments: &[&str]| {
+        let output = shmtool(arguments);
+        for bytes in [&output.stdout, &output.stderr] {
+            let text = std::str::from_utf8(bytes).expect("UTF-8");
+            let found = text.chars().find(|&c| c != '\n' && ringmill_shm::text::is_unruly(c));
+            assert_eq!(found, None, "{arguments:?}: {text:?}");
+        }
+        output
+    };
+    // A segment in which every text is hostile, made without a server.
+    let ours = Ours::new();
+    let mut spec = spec();
+    for node in &mut spec.nodes {
+        node.name += unruly;
+        node.worker_type += unruly;
+    }
+    let segment = Segment::create(ours.0.clone(), &spec).unwrap();
+    prepare(&segment, 1);
+    segment.participants()[1].fail(format!("failed {unruly}").as_bytes());
+    for arguments in [["show"], ["check"]] {
+        for json in [&["--json"][..], &[]] {
+            let name = ours.name();
+            let arguments: Vec<&str> =
+                arguments.into_iter().chain([&*name]).chain(json.iter().copied()).collect();
+            assert_eq!(code(&assert_plain(&arguments)), 0);
+        }
+    }
+    let shown = assert_plain(&["show", &ours.name(), "--json"]);
+    assert!(parsed(&shown)["nodes"][0]["name"].as_str().unwrap().starts_with("split\\u{1b}]0;owned\\u{7}"));
+    // Files that are no segments, at paths with control characters; and invalid names.
+    let foreign = directory.join("a\x1b[31mb\nc");
+    std::fs::write(&foreign, "no segment at all").unwrap();
+    for path in [&foreign, &directory.join("missing\x07"), &directory] {
+        let path = path.to_str().unwrap();
+        for command in ["show", "check", "clean"] {
+            for json in [&["--json"][..], &[]] {
+                let arguments: Vec<&str> = [command, path].into_iter().chain(json.iter().copied()).collect();
+                assert_ne!(code(&assert_plain(&arguments)), 0);
+            }
+        }
+    }
+    assert_ne!(code(&assert_plain(&["show", "a\x1b[31m\n"])), 0);
+    for json in [&["--json"][..], &[]] {
+        let odd = std::path::Path::new("/dev/shm")
+            .join(format!("ringmill-shmtool-{}-\x1b[31m", std::process::id()));
+        std::fs::write(&odd, "no segment").unwrap();
+        let listed = assert_plain(&[&["list"], json].concat());
+        std::fs::remove_file(&odd).unwrap();
+        assert_eq!(code(&listed), 0);
+    }
+    std::fs::remove_dir_all(&directory).unwrap();
+}
