@@ -84,7 +84,7 @@ pub(crate) fn spawn(
     let kept = kept.into_iter().chain(line_file.as_deref()).map(AsRawFd::as_raw_fd);
     let kept: Vec<i32> = kept.collect();
     let root = recipe.held.root_to_return_to(|| janitor?.root());
-    let (mut child, fallback) =
+    let (child, fallback) =
         recipe.image.spawn(&command, "ringmill", input, &kept, GROUP_SIGNALS, root.as_ref())?;
     crash_point!("spawn.started");
     let warning = fallback.map(|fallback| fallback.to_string()).or_else(|| {
@@ -100,17 +100,36 @@ pub(crate) fn spawn(
             // Without a pidfd the supervisor could not notice its death. If it has gone already, its pid may be of
             // another process.
             drop(ours); // closes the tether: the child ends when it sees that, if the signal does not reach it
-            let pid = child.id();
-            let mut ended = !is_unwaited_child(pid);
+            let mut left = Unwatched(child);
+            let mut ended = !is_unwaited_child(left.pid());
             if !ended {
-                let _ = child.kill(); // its end is what counts
+                let _ = left.0.kill(); // its end is what counts
                 let until = deadline(KILL_LIMIT);
                 while !ended && Instant::now() < until {
                     std::thread::sleep(LOOK_AT_CHILD); // no event reports its end: the pidfd is what failed
-                    ended = !matches!(child.try_wait(), Ok(None));
+                    ended = left.has_ended();
                 }
             }
-            Err(SpawnError { error, survivor: (!ended).then_some(pid) })
+            Err(SpawnError { error, survivor: (!ended).then_some(left) })
+        }
+    }
+}
+
+/// A process that was started, has no pidfd, and could not be ended: the signal was refused, or the process does not
+/// obey one yet. It may still attach and act under its tokens, until it sees that its tether is closed.
+#[derive(Debug)]
+pub(crate) struct Unwatched(Child);
+
+impl Unwatched {
+    pub(crate) fn pid(&self) -> u32 {
+        self.0.id()
+    }
+
+    /// Whether it has ended; false also where this process may not wait for it, since then nothing shows its end.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        match self.0.try_wait() {
+            Ok(status) => status.is_some(),
+            Err(error) => error.raw_os_error() == Some(libc::ECHILD), // other code has waited for it
         }
     }
 }
@@ -119,8 +138,8 @@ pub(crate) fn spawn(
 #[derive(Debug)]
 pub(crate) struct SpawnError {
     pub(crate) error: std::io::Error,
-    /// The pid of a process that was started all the same, and could not be ended.
-    pub(crate) survivor: Option<u32>,
+    /// A process that was started all the same, and has not ended.
+    pub(crate) survivor: Option<Unwatched>,
 }
 
 impl From<std::io::Error> for SpawnError {

@@ -8,11 +8,12 @@
 //!
 //! Commands: `ask TEXT` (a call, see [`Resident`]; `ok OUTCOME` or `error …`), `go-to DIRECTORY`, `path PATH` (the variable),
 //! `drop-privileges`, `jail DIRECTORY` (chroot), `be PROGRAM` (exec), `hold` (a call in a thread of its own that never
-//! ends), `shutdown`, `return`.
+//! ends), `cut-off` (the system refuses this process pidfds and SIGKILL from here on), `shutdown`, `return`.
 #![expect(unsafe_code, reason = "setuid, chroot, exec; workers that stray")]
 
 use ringmill::servlet::Pin;
 use ringmill::{BoxError, CallOptions, Context, Cpus, ProcessServlet, Server, WhenFull, Worker};
+use ringmill_tests::refuse::{self, Refusal};
 use rkyv::string::ArchivedString;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
@@ -142,6 +143,15 @@ fn main() -> Result<(), BoxError> {
             "drop-privileges" => format!("{:?}", unsafe { (libc::setgid(65_534), libc::setuid(65_534)) }),
             "jail" => format!("{:?}", std::os::unix::fs::chroot(rest)),
             "be" => return Err(Command::new(rest).arg("1000000").exec().into()),
+            "cut-off" => {
+                let kill = Refusal::of(libc::SYS_kill, libc::EPERM).where_argument(1, libc::SIGKILL as u32);
+                let refused = [
+                    Refusal::of(libc::SYS_pidfd_open, libc::EPERM),
+                    Refusal::of(libc::SYS_pidfd_send_signal, libc::EPERM),
+                    kill,
+                ];
+                format!("{:?}", refuse::from_now_on(&refused).is_ok())
+            }
             "shutdown" => {
                 server.shutdown();
                 "shut down".into()

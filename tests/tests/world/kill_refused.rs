@@ -3,12 +3,14 @@
 //! Symptom: where `pidfd_send_signal` was refused (a sandbox, privileges dropped), `shutdown` and `drop` waited for ever, and
 //! `exec_timeout` did nothing. Fix: see `host::spawn::kill`.
 
-use crate::resident::{RESIDENT, Service};
+use crate::resident::{RESIDENT, Service, public_directory};
 use ringmill_shm::sys::process::PidFd;
 use ringmill_tests::guard::guarded;
 use ringmill_tests::name::Name;
-use ringmill_tests::process::await_end;
+use ringmill_tests::process::{await_end, signal};
 use ringmill_tests::refuse::{Refusal, in_process_of};
+use ringmill_tests::wait_until;
+use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 #[test]
@@ -64,5 +66,44 @@ fn a_worker_that_has_closed_its_descriptors_ends() {
             assert_eq!(service.end(), "");
             name.assert_nothing_left();
         }
+    });
+}
+
+/// Symptom: the rows of a worker's process that could be neither watched nor killed were given to its successor while it lived, so
+/// two processes could write to them. Cause: a SIGKILL counted as an end, also one that the system had refused. Fix: the rows
+/// are the process's own until it has ended.
+#[test]
+fn a_process_that_cannot_be_watched_keeps_its_rows_until_its_end() {
+    guarded(|| {
+        let directory = public_directory();
+        let (pid, stop) = (directory.path().join("pid"), directory.path().join("stop"));
+        let script = directory.path().join("worker");
+        // While there is a file `stop` it removes that, says its pid, and stops before it is a worker.
+        let text = format!(
+            "#!/bin/sh\nif rm {stop} 2>/dev/null; then echo $$ >{pid}.new; mv {pid}.new {pid}; kill -STOP $$; fi\nexec {RESIDENT}\n",
+            stop = stop.display(),
+            pid = pid.display(),
+        );
+        std::fs::write(&script, text).expect("room for a script");
+        std::fs::set_permissions(&script, PermissionsExt::from_mode(0o755)).expect("our file");
+        let name = Name::new("unwatched");
+        let program = format!("program={}", script.display());
+        let mut service = Service::start(&mut Command::new(RESIDENT), &name, &[&program, "shutdown-ms=50"]);
+        let entry = || name.inspect().participants()[1].restarts();
+        let first = service.worker_pid();
+        std::fs::write(&stop, "").expect("room for a file");
+        assert_eq!(service.ask("cut-off"), "true");
+        signal(first, libc::SIGKILL);
+        let reason = service.reason_of_being_down();
+        assert!(reason.contains("stuck") && reason.contains("could not be started"), "{reason}");
+        assert_eq!(entry(), 1, "its rows are prepared for no other");
+        let stopped = std::fs::read_to_string(&pid).expect("it has said so").trim().parse().expect("a pid");
+        let process = PidFd::open(stopped).expect("it lives, stopped");
+        signal(stopped, libc::SIGCONT);
+        await_end(&process);
+        wait_until("its rows are prepared for another", || entry() > 1);
+        let told = service.end();
+        assert!(told.is_empty(), "{told}");
+        name.assert_nothing_left();
     });
 }

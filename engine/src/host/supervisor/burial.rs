@@ -113,12 +113,14 @@ impl Supervisor {
         self.give_up_if_last(node, &how);
     }
 
-    /// Repairs what a process left that was started, could not be watched, and was ended.
+    /// Repairs what a process left that was started, could not be watched, and has ended.
     pub(super) fn forget(&mut self, index: usize, tokens: &[Token]) {
         let segment = Arc::clone(&self.shared.segment);
         let node = self.posts[index].node;
         let text = "could not be watched".into();
         let ending = Ending { pid: 0, signal: Some(libc::SIGKILL), code: None, text, reason: None };
+        // SAFETY: the process has ended: the callers have waited for it.
+        unsafe { self.posts[index].unlock_spare() };
         for &dead in tokens {
             if self.started.load(Ordering::SeqCst) {
                 // SAFETY: the process that was to act under the token has ended.
@@ -246,6 +248,8 @@ impl Supervisor {
         for index in 0..self.posts.len() {
             let mut ending = Ending { pid: 0, signal: None, code: None, text: String::new(), reason: None };
             match std::mem::replace(&mut self.posts[index].body, Body::None) {
+                // It owns its rows, and the tasks that it holds, until its end.
+                Body::Unwatched(_) => continue,
                 // The thread still answers the tasks that it holds.
                 Body::Thread { left, .. } if !left.load(Ordering::SeqCst) => continue,
                 Body::Process(mut process) => {

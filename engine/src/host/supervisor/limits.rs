@@ -125,7 +125,7 @@ impl Supervisor {
         let is_thread = match post.body {
             Body::Process(_) => false,
             Body::Thread { .. } => true,
-            Body::Awaiting(_) | Body::GivenUp(_) | Body::None => return,
+            Body::Unwatched(_) | Body::Awaiting(_) | Body::GivenUp(_) | Body::None => return,
         };
         let stage = stage_of(post, &self.shared.segment);
         let time = post.stage.look(stage, passed);

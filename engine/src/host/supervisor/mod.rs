@@ -46,7 +46,7 @@ use crate::host::janitor::Janitor;
 use crate::host::order::{Order, Origin};
 use crate::host::recipe::Recipe;
 use crate::host::report::Report;
-use crate::host::spawn::{self, Ended, KILL_LIMIT, Process, SpawnError, Spawned};
+use crate::host::spawn::{self, Ended, KILL_LIMIT, Process, SpawnError, Spawned, Unwatched};
 use crate::panics::{joined, say};
 use crate::plan::PlanNode;
 use crate::policy::patience::Wait;
@@ -54,8 +54,9 @@ use crate::text::OneLine;
 use crate::worker::{Live, Seat, Unit};
 use burial::Ending;
 use limits::{say_it_survives, stage_of};
-use post::{Body, Farewell, Post, Starter, posts};
-use ringmill_shm::participant::{Entry, Lease};
+use post::{Body, Farewell, Post, Starter, UnwatchedUnit, posts};
+use restart::{failed_start, is_shortage};
+use ringmill_shm::participant::Entry;
 use ringmill_shm::repair::wake_everyone;
 use ringmill_shm::segment::Run;
 use ringmill_shm::stats::Snapshot;
@@ -267,14 +268,14 @@ impl Supervisor {
         }
     }
 
-    /// Starts the worker of one post. If a process was started and had to be ended because it could not be watched,
-    /// repairs what it left.
+    /// Starts the worker of one post. If a process was started and cannot be watched, it is ended, and what it left is
+    /// repaired; if it does not end, the post has it for a body.
     fn launch(&mut self, index: usize) -> Result<(), StartError> {
         let post = &self.posts[index];
         let segment = &self.shared.segment;
         let at_start = post.counters(segment); // before the new worker can count
-        // SAFETY: its row, by `entries`. Its former unit has ended, if there was one: a post is launched only while it has
-        // none, and `bury` alone takes one from it.
+        // SAFETY: its row, by `entries`. Its former unit has ended, if there was one: a post is launched only while its
+        // body is none, and `bury` and `look_at_the_unwatched`, which take one from it, have seen its end.
         let prepare = |(row, entry): (u32, &Entry)| unsafe { entry.prepare(row) };
         let tokens: Vec<Token> = post.rows.clone().zip(post.entries(segment)).map(prepare).collect();
         crash_point!("supervisor.prepared");
@@ -283,7 +284,12 @@ impl Supervisor {
                 Ok(process) => Body::Process(process),
                 Err((error, survivor)) => {
                     match survivor {
-                        Some(pid) => say_it_survives(&post.title, pid),
+                        Some(process) => {
+                            say_it_survives(&post.title, process.pid());
+                            let (how, is_shortage) = (failed_start(&error), is_shortage(&error));
+                            let left = UnwatchedUnit { process, tokens, how, is_shortage };
+                            self.posts[index].body = Body::Unwatched(left);
+                        }
                         None => self.forget(index, &tokens),
                     }
                     return Err(error);
@@ -304,14 +310,14 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Starts a worker's process. An error comes with the pid of a process that was started and could not be ended.
+    /// Starts a worker's process. An error comes with a process that was started and has not ended.
     fn spawn_process(
         &self,
         post: &Post,
         recipe: &Recipe,
         tokens: Vec<Token>,
         at_start: &Snapshot,
-    ) -> Result<Process, (StartError, Option<u32>)> {
+    ) -> Result<Process, (StartError, Option<Unwatched>)> {
         let segment = &self.shared.segment;
         let origin = Origin::of(segment)
             .map_err(|error| (StartError::System { what: "look at the server's lease", error }, None))?;
@@ -430,6 +436,7 @@ impl Supervisor {
             }
             self.join_threads();
             self.look_at_limits();
+            self.look_at_the_unwatched();
             self.say_what_stays();
             self.end_trials();
             self.restart_due();
@@ -446,6 +453,8 @@ impl Supervisor {
         let gone = |post: &Post| match &post.body {
             // It obeys no signal and no order, which `look_at_the_killed` reports.
             Body::Process(_) => post.survives(),
+            // Likewise, and `launch` has said so.
+            Body::Unwatched(_) => true,
             // A thread cannot be killed: after the deadline the supervisor leaves it.
             Body::Thread { left, .. } => left.load(Ordering::SeqCst) || self.past_deadline(),
             Body::Awaiting(_) | Body::GivenUp(_) | Body::None => true,
@@ -544,10 +553,8 @@ impl Supervisor {
         }
         let ending =
             Ending { pid: child.id(), signal: end.signal(), code: end.code(), text, reason: reason.take() };
-        if let Starter::Process(recipe) = &post.starter {
-            // SAFETY: the process has ended. The post has one at a time, and no other post has this description.
-            unsafe { Lease::release_all(&recipe.spare) };
-        }
+        // SAFETY: the process has ended.
+        unsafe { post.unlock_spare() };
         if !self.started.load(Ordering::SeqCst) {
             let mut deaths = self.early_deaths.lock().unwrap_or_else(|e| e.into_inner());
             deaths.extend(post.rows.clone().map(|row| (row, end, ending.reason.clone())));

@@ -5,14 +5,14 @@ use super::shared::Shared;
 use super::stage::{Killing, Seen, Stage};
 use crate::error::StartError;
 use crate::host::recipe::{Held, Recipe};
-use crate::host::spawn::{self, Process};
+use crate::host::spawn::{self, Process, Unwatched};
 use crate::panics::say;
 use crate::plan::{Launch, PlanNode};
 use crate::policy::on_death::OnDeath;
 use crate::policy::patience::Wait;
 use crate::policy::restarts::{Record, Restarts};
 use crate::worker::{Live, title};
-use ringmill_shm::participant::Entry;
+use ringmill_shm::participant::{Entry, Lease};
 use ringmill_shm::segment::Segment;
 use ringmill_shm::stats::Snapshot;
 use ringmill_shm::sys::image::Image;
@@ -36,12 +36,26 @@ pub(super) enum Body {
         /// See [`Farewell`].
         left: Arc<AtomicBool>,
     },
+    /// A process that could be neither watched nor ended.
+    Unwatched(UnwatchedUnit),
     /// Dead; to be restarted at this instant.
     Awaiting(Instant),
     /// Given up; to be started on trial at this instant, if at all.
     GivenUp(Option<Instant>),
     /// Not started yet, or gone in order.
     None,
+}
+
+/// A process that was started, and could be neither watched nor ended; and what is to be known once it has ended. Its
+/// rows stay its own until then, since it may still come to act under its tokens.
+#[derive(Debug)]
+pub(super) struct UnwatchedUnit {
+    pub(super) process: Unwatched,
+    pub(super) tokens: Vec<Token>,
+    /// How its start went, in words.
+    pub(super) how: String,
+    /// Whether it failed because the system lacks a process, descriptor or memory.
+    pub(super) is_shortage: bool,
 }
 
 /// How the supervisor starts a post's unit.
@@ -85,7 +99,8 @@ pub(super) struct Post {
     pub(super) stage: Seen<Stage>,
     /// The stage in which it has been for too long, and the limit.
     pub(super) overdue: Option<(Stage, Duration)>,
-    /// Whether it was not ready in time, or a thread does not go on; and it has not been ready since.
+    /// Whether it was not ready in time, or a thread does not go on, or its process could be neither watched nor ended;
+    /// and it has not been ready since.
     pub(super) hangs: bool,
     /// Whether a call took too long, so that its process is killed.
     pub(super) overran: bool,
@@ -114,6 +129,17 @@ impl Post {
     pub(super) unsafe fn mark_dead(&self, segment: &Segment) {
         // SAFETY: as the caller promises; a unit is all that acts under the tokens of its rows.
         self.entries(segment).for_each(|entry| unsafe { entry.bury() });
+    }
+
+    /// Unlocks what its process has locked through the description of the lease that the server shares with it.
+    ///
+    /// # Safety
+    /// The process has ended. (The post has one at a time, and no other post has this description.)
+    pub(super) unsafe fn unlock_spare(&self) {
+        if let Starter::Process(recipe) = &self.starter {
+            // SAFETY: as the caller promises.
+            unsafe { Lease::release_all(&recipe.spare) };
+        }
     }
 
     /// Kills its process, if it has one.

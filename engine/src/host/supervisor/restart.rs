@@ -102,18 +102,16 @@ impl Supervisor {
                 _ => continue,
             };
             if let Err(error) = self.launch(index) {
-                let node = self.posts[index].node;
-                let how = format!("could not be started: {error}");
-                let post = &self.posts[index];
-                // SAFETY: no unit was started, or it has ended; one whose end was not seen has been killed, and executes
-                // nothing more.
-                unsafe { post.mark_dead(&self.shared.segment) };
-                self.posts[index].body = match is_shortage(&error) {
-                    true => self.await_room(index, &how),
-                    // Its executable has gone: a failed start.
-                    false => self.plan_restart(index, &how, 0, Death::default()),
-                };
-                self.give_up_if_last(node, &how);
+                let how = failed_start(&error);
+                match self.posts[index].body {
+                    Body::Unwatched(_) => {
+                        let post = &mut self.posts[index];
+                        let node = post.node;
+                        (post.on_trial, post.hangs) = (false, true);
+                        self.give_up_if_last(node, &how);
+                    }
+                    _ => self.after_failed_start(index, &how, is_shortage(&error)),
+                }
             } else if self.posts[index].on_trial
                 && let Err(error) = self.watch_trial(self.posts[index].rows.clone())
             {
@@ -122,6 +120,36 @@ impl Supervisor {
                 self.posts[index].on_trial = false;
                 self.shared.reopen(self.posts[index].node);
             }
+        }
+    }
+
+    /// Decides what follows a start that has left no unit.
+    fn after_failed_start(&mut self, index: usize, how: &str, is_shortage: bool) {
+        let post = &self.posts[index];
+        let node = post.node;
+        // SAFETY: no unit was started, or it has ended: one whose end was not seen is the post's body until then.
+        unsafe { post.mark_dead(&self.shared.segment) };
+        self.posts[index].body = match is_shortage {
+            true => self.await_room(index, how),
+            // Its executable has gone, say: a failed start.
+            false => self.plan_restart(index, how, 0, Death::default()),
+        };
+        self.give_up_if_last(node, how);
+    }
+
+    /// Repairs what a process left that could be neither watched nor ended, once it has ended after all, and decides
+    /// what follows. No event reports its end.
+    pub(super) fn look_at_the_unwatched(&mut self) {
+        for index in 0..self.posts.len() {
+            let post = &mut self.posts[index];
+            let Body::Unwatched(unit) = &mut post.body else { continue };
+            if !unit.process.has_ended() {
+                continue;
+            }
+            let Body::Unwatched(unit) = std::mem::replace(&mut post.body, Body::None) else { continue };
+            post.hangs = false;
+            self.forget(index, &unit.tokens);
+            self.after_failed_start(index, &unit.how, unit.is_shortage);
         }
     }
 
@@ -199,8 +227,13 @@ impl Supervisor {
     }
 }
 
+/// How a start went that failed, in words.
+pub(super) fn failed_start(error: &StartError) -> String {
+    format!("could not be started: {error}")
+}
+
 /// Whether a worker was not started because the system lacks a process, descriptor or memory for it.
-fn is_shortage(error: &StartError) -> bool {
+pub(super) fn is_shortage(error: &StartError) -> bool {
     let (StartError::Executable { error, .. } | StartError::System { error, .. }) = error else {
         return false;
     };
