@@ -20,22 +20,24 @@
 //! | JOINING | worker | the branches' outcomes are being put together | that worker → CLAIMED, to be moved on |
 //! | DONE | client; of a branch, or if the client has gone: the worker | the outcome is there | that client → FREE, generation + 1; of a branch: the joiner |
 //!
-//! Flags that only the caller sets: WAITING (the caller sleeps on the word), NOTIFY (the caller wants its bit of the
-//! completions set), CANCELLED (the caller has gone), DEADLINE (the request's time is limited, see `arena`). ERROR is
-//! set with DONE: the payload is an error record. `join` says what happens to branches.
+//! Only the caller sets these flags: WAITING (it sleeps on the word), NOTIFY (it wants its bit of the completions set),
+//! CANCELLED (it has gone), DEADLINE (the request's time is limited, see `arena`). Of these the owner clears WAITING, when
+//! it brings the outcome and when it has emitted a partial (`rouse`); no participant clears another. ERROR is set with
+//! DONE: the payload is an error record. `join` says what happens to branches.
 //!
 //! # Invariants
 //!
 //! * `[sole]`: only its owner leaves a phase, or the repairer of a dead owner with a CAS from a word that names the
 //!   dead owner. The first participant to do so leaves FORKED, with a CAS from a word of the same generation *and
 //!   fork*: a task can be FORKED at one fork after another, and a look at the first may come late. Under an owner's
-//!   hands only the caller's flags can change, so every transition out of a phase that others can see is a CAS loop;
-//!   out of FILLING it is a store.
+//!   hands the caller can set its flags, and do nothing else, so every change of a word that others can see is a CAS
+//!   loop; out of FILLING it is a store.
 //! * `[gone]`: the participant that sees CANCELLED when it pops or finishes the task frees it (a reader, only once
 //!   `head` has passed its cell); if the caller's `fetch_or` finds DONE, the caller frees it. Both act on one word, so
 //!   exactly one does.
-//! * `[dead tokens stay dead]`: no participant ever writes the token of a dead one, so a CAS from a word with a dead
-//!   owner cannot suffer from ABA; and if such a word changes and keeps its owner, the caller has set a flag.
+//! * `[dead tokens stay dead]`: no participant ever writes the token of a dead one, so a word with a dead owner changes
+//!   in two ways only: another participant becomes its owner, for good, or the caller sets a flag, which no participant
+//!   clears under a dead owner. So a CAS from such a word cannot suffer from ABA.
 //!
 //! # Ordering
 //!

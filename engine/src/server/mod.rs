@@ -52,6 +52,11 @@ pub const DEFAULT_CAPACITY: usize = 256;
 /// Dropping it shuts it down, as [`shutdown`](Self::shutdown) does. What it gives borrows it; a
 /// [`handle`](Self::handle) calls it from where it cannot be borrowed.
 ///
+/// A process may end without dropping it: by `std::process::exit`, a signal that it does not handle, or a leak. Then the
+/// processes of its workers remove the segment's files. Threads end with the process, so where all workers are threads
+/// ([`ThreadServlet`](crate::ThreadServlet)) the files stay, until the next start under that name or `shmtool clean`
+/// removes them. An [anonymous](Server::anonymous) server has no files.
+///
 /// It belongs to the process that started it. In a process forked from that one every call fails at once with
 /// [`CallError::Forked`]; functions without a result do nothing there, and dropping the server, or a reply, a loan, a
 /// stream or a future of it, frees memory only.

@@ -13,6 +13,10 @@ use std::sync::Arc;
 /// [`ProcessServlet`](crate::ProcessServlet), without its protection from crashes. Each thread has a worker of its own,
 /// built from the configuration; the type needs no `init!`. A thread that a [fatal](crate::BoxError::fatal) error has
 /// stopped is restarted.
+///
+/// A server of threads alone that its process does not drop (see [`Server`](crate::Server)) leaves its segment's files
+/// in `/dev/shm`, since no worker's process is left to remove them: drop it before `std::process::exit`, or make it
+/// [anonymous](crate::Server::anonymous).
 #[derive(Debug)]
 pub struct ThreadServlet<W: BatchWorker> {
     options: Options<W::Config>,
