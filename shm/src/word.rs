@@ -217,7 +217,7 @@ impl State {
     /// Whether the caller wants its bit of the completions set.
     #[inline]
     #[must_use]
-    pub(crate) fn wants_notice(self) -> bool {
+    pub fn wants_notice(self) -> bool {
         self.0 & NOTIFY != 0
     }
 
@@ -240,6 +240,12 @@ impl State {
     #[must_use]
     pub(crate) fn may_have_sleeper(self) -> bool {
         self.is_waiting() || self.phase() == Some(Phase::Done)
+    }
+
+    /// Whether these differ at most in flags: the caller alone may have acted in between.
+    #[must_use]
+    pub(crate) fn is_same_use(self, other: Self) -> bool {
+        self.0 & !FLAGS == other.0 & !FLAGS
     }
 
     /// Whether it is in this phase, of this owner.

@@ -1,8 +1,11 @@
 //! The command line and its help.
 
+use crate::requests::Choice;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand};
 use ringmill_shm::stats::Counter;
 use ringmill_shm::word::Phase;
+use std::time::Duration;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -11,6 +14,7 @@ Examples:
   shmtool show ./run/digits    the same for a segment in a file of your own
   shmtool show digits@4711     the same for the anonymous segment 'digits' of
                                process 4711
+  shmtool requests digits      the requests in progress, where each is
   shmtool check digits         exit status 0 if the segment is consistent
   shmtool clean --dry-run      what 'shmtool clean' would remove
 
@@ -110,6 +114,62 @@ fn show_help() -> String {
     SHOW_HELP.replace("{phases}", &phases).replace("{counters}", &counters.join("\n"))
 }
 
+const REQUESTS_HELP: &str = "\
+shmtool reads each request while its participants work: one that moves on in
+that moment may be seen with facts of both. A payload that is being written
+may be half old, half new.
+
+A request's phase:
+  filling   its caller writes the input
+  queued    it waits for a worker of a servlet; the owner put it there
+  claimed   a worker has it; begun: the worker's code may have seen it
+  forked    its branches, in rows of their own, are at an ensemble's members
+  joining   a worker puts their outcomes together
+  done      the outcome waits for the caller
+
+JSON:
+  name, path, state, run
+                    as for list
+  capacity          requests that can be in progress
+  in_progress       requests that are, with those left out
+  without_age       requests that --older-than left out because their age is
+                    unknown
+  requests          one entry a request, the oldest first:
+    id              from 0 to below the capacity
+    age_s           seconds in progress (null: no clock was read, which a
+                    caller does when it goes to sleep)
+    deadline_s      seconds until its deadline, negative after it (null: it
+                    has none)
+    caller_gone     its caller has gone; a worker that finds it frees it
+    caller_asleep   its caller sleeps until the outcome is there
+    wants_notice    its caller is a future or a stream
+    task, generation, phase, servlet, begun, owner, attempt, queued_s, payload
+                    as for branches
+    branches        its branches in ensembles:
+      ensemble, member
+                    the ensemble's name; which of its members, from 0
+      task          its number in the segment; of a request, the id
+      generation    how often this number was used, modulo 65536
+      phase         as above
+      servlet       servlet or ensemble where it is (null: at none)
+      begun         the worker's code may have seen it
+      owner         who must act next: participant, worker (a worker's name,
+                    or callers), pid, alive (null: it is forked)
+      attempt       workers that died while they worked on it
+      queued_s      seconds since it was queued there (null: no clock was
+                    read, as where no batch waits)
+      payload       content (input, outcome, error; unfinished: being
+                    written), bytes,
+                    impossible (its header was written over),
+                    block_bytes (null: it lies in line),
+                    of_task (whose memory it is), and
+                    hex, with --payload: its first bytes
+
+Examples:
+  shmtool requests digits
+  shmtool requests digits --older-than 1s --phase claimed
+  shmtool requests digits --payload --json | jq '.requests[0].payload.hex'";
+
 const CHECK_HELP: &str = "\
 check changes nothing and may run while participants work: it looks several
 times, and reports a problem of a live segment only if every look shows the
@@ -154,7 +214,7 @@ Examples:
   shmtool clean                remove all stale named segments
   shmtool clean digits ./seg   only these, if they are stale";
 
-/// Inspect ringmill segments: list, show, check, clean.
+/// Inspect ringmill segments.
 #[derive(Debug, Parser)]
 #[command(name = "shmtool", version, after_help = EXAMPLES, arg_required_else_help = true)]
 pub(crate) struct Args {
@@ -177,6 +237,14 @@ pub(crate) enum Command {
         /// Its name; its path, if it has a slash; LABEL@PID, if it is anonymous.
         name: String,
     },
+    /// Show the requests in progress, and where each is.
+    #[command(after_long_help = REQUESTS_HELP)]
+    Requests {
+        /// Its name; its path, if it has a slash; LABEL@PID, if it is anonymous.
+        name: String,
+        #[command(flatten)]
+        choice: RequestArgs,
+    },
     /// Check whether a segment is consistent.
     #[command(after_long_help = CHECK_HELP)]
     Check {
@@ -193,6 +261,52 @@ pub(crate) enum Command {
         #[arg(value_name = "NAME")]
         names: Vec<String>,
     },
+}
+
+/// The options of `requests`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct RequestArgs {
+    /// Only requests in progress for longer, such as 2s, 500ms or 1min.
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    older_than: Option<Duration>,
+    /// Only requests at this servlet or ensemble, or with a branch there.
+    #[arg(long, value_name = "NAME")]
+    servlet: Option<String>,
+    /// Only requests in this phase, or with a branch that is.
+    #[arg(long, value_parser = PossibleValuesParser::new(phases_in_use()).map(|name| phase_of(&name)))]
+    phase: Option<Phase>,
+    /// Show the payloads' bytes.
+    #[arg(long)]
+    payload: bool,
+    /// How many bytes of each.
+    #[arg(long, value_name = "N", default_value_t = 256, requires = "payload",
+        value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
+    payload_bytes: u32,
+}
+
+impl RequestArgs {
+    /// All requests, with the first bytes of their payloads.
+    pub(crate) fn with_payloads() -> Self {
+        Self { older_than: None, servlet: None, phase: None, payload: true, payload_bytes: 256 }
+    }
+
+    pub(crate) fn choice(&self) -> Choice {
+        Choice {
+            older_than: self.older_than,
+            servlet: self.servlet.clone(),
+            phase: self.phase,
+            payload_bytes: if self.payload { self.payload_bytes as usize } else { 0 },
+        }
+    }
+}
+
+/// The phases of requests in progress.
+fn phases_in_use() -> impl Iterator<Item = &'static str> {
+    Phase::ALL.into_iter().filter(|&phase| phase != Phase::Free).map(Phase::name)
+}
+
+fn phase_of(name: &str) -> Phase {
+    Phase::ALL.into_iter().find(|phase| phase.name() == name).expect("the parser allows no other")
 }
 
 #[cfg(test)]

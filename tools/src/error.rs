@@ -49,6 +49,14 @@ pub(crate) enum ToolError {
         /// Why.
         why: String,
     },
+    /// The plan has no servlet of this name.
+    #[error("no servlet {servlet:?}; the plan has: {all}")]
+    NoServlet {
+        /// The argument.
+        servlet: String,
+        /// The names of those that it has.
+        all: String,
+    },
     /// The operating system refused.
     #[error("cannot {what} {}: {error}", shown_path(path))]
     System {

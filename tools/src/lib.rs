@@ -22,11 +22,13 @@ mod clean;
 mod error;
 mod list;
 mod output;
+mod requests;
 mod show;
 mod survey;
 mod units;
+mod who;
 
-use args::{Args, Command};
+use args::{Args, Command, RequestArgs};
 use clap::Parser;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use error::ToolError;
@@ -57,8 +59,19 @@ pub fn main() -> ExitCode {
 /// # Errors
 /// The message that the program would print.
 pub fn show(name: &str, json: bool) -> Result<String, String> {
-    let args = Args { json, command: Command::Show { name: name.into() } };
-    run(&args).map(|(text, _)| text).map_err(|error| error.to_string())
+    text_of(json, Command::Show { name: name.into() })
+}
+
+/// The text that `shmtool requests --payload` would print, as [`show`].
+///
+/// # Errors
+/// The message that the program would print.
+pub fn requests(name: &str, json: bool) -> Result<String, String> {
+    text_of(json, Command::Requests { name: name.into(), choice: RequestArgs::with_payloads() })
+}
+
+fn text_of(json: bool, command: Command) -> Result<String, String> {
+    run(&Args { json, command }).map(|(text, _)| text).map_err(|error| error.to_string())
 }
 
 /// The command line. If it lacks a segment's name, the message says how to find one.
@@ -76,6 +89,7 @@ fn run(args: &Args) -> Result<(String, Verdict), ToolError> {
     match &args.command {
         Command::List => told(args, &list::list()?),
         Command::Show { name } => told(args, &show::show(name)?),
+        Command::Requests { name, choice } => told(args, &requests::requests(name, &choice.choice())?),
         Command::Check { name } => told(args, &check::check(name)?),
         Command::Clean { dry_run, names } => told(args, &clean::clean(names, *dry_run)?),
     }

@@ -4,16 +4,16 @@ mod text;
 
 use crate::error::ToolError;
 use crate::survey::{Identity, Survey};
+use crate::who::{Holder, is_held};
 use ringmill_shm::check::PhaseCounts;
 use ringmill_shm::layout::{INLINE_BYTES, NodeFacts};
-use ringmill_shm::participant::{Entry, Life, Role, SERVER};
+use ringmill_shm::participant::{Life, Role, SERVER};
 use ringmill_shm::plan::{self, Target};
 use ringmill_shm::pool;
 use ringmill_shm::segment::Segment;
 use ringmill_shm::stats::Snapshot;
 use ringmill_shm::sys::time::now_ns;
 use ringmill_shm::text::shown;
-use ringmill_shm::token::Token;
 use serde::Serialize;
 
 /// One segment at one moment, or nearly so: it is read while others write.
@@ -93,16 +93,6 @@ struct Depth {
     /// Ids in the ring.
     depth: u64,
     cells: u64,
-}
-
-#[derive(Debug, Serialize)]
-struct Holder {
-    /// Its row in the participant table.
-    participant: u32,
-    /// In words.
-    worker: String,
-    pid: Option<u32>,
-    alive: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -192,7 +182,7 @@ fn node(segment: &Segment, index: u32) -> Option<Node> {
         facts: info.facts,
         next: name_of(segment, info.next),
         ring: Depth { depth: ring.depth(), cells: ring.cells() as u64 },
-        lock_holder: node.lock().holder().map(|token| holder(segment, token)),
+        lock_holder: node.lock().holder().map(|token| Holder::of(segment, token, "server")),
         on_death: match (info.facts.keeps_inputs.is_set(), info.facts.keeps_apart.is_set()) {
             (false, _) => "fail",
             (true, false) => "retry",
@@ -225,25 +215,7 @@ fn switches(segment: &Segment) -> Vec<Switch> {
 
 /// The name of what a target leads to; none for the end.
 fn name_of(segment: &Segment, target: Target) -> Option<String> {
-    let routes = segment.routes();
-    let name = match target {
-        Target::End => return None,
-        Target::Node(index) => segment.nodes().get(index as usize).map(|node| &node.name),
-        Target::Fork(index) => routes.forks.get(index as usize).map(|fork| &fork.name),
-        Target::Switch(index) => routes.switches.get(index as usize).map(|switch| &switch.name),
-    };
-    Some(name.map_or_else(|| format!("{target:?}"), |name| shown(name)))
-}
-
-fn holder(segment: &Segment, token: Token) -> Holder {
-    let entry = segment.participants().get(token.index() as usize);
-    let alive = !segment.is_dead(token);
-    let worker = match (token.index(), worker_name(segment, token.index())) {
-        (SERVER, _) => "server".into(),
-        (_, Some(name)) => name,
-        (_, None) => format!("no worker ({token})"),
-    };
-    Holder { participant: token.index(), worker, pid: entry.filter(|_| alive).map(Entry::pid), alive }
+    segment.name_of(target).map(shown)
 }
 
 fn workers(segment: &Segment) -> Vec<Worker> {
@@ -277,20 +249,4 @@ fn workers(segment: &Segment) -> Vec<Worker> {
             })
         })
         .collect()
-}
-
-/// A worker's name, by the plan: another process may have written over its row of the table.
-fn worker_name(segment: &Segment, row: u32) -> Option<String> {
-    let (info, worker, thread) = segment.worker_of(row)?;
-    Some(title(&shown(&info.name), worker, thread, info.facts.threads))
-}
-
-/// `node/worker`, and `.thread` after it if the worker has several.
-fn title(node: &str, worker: u32, thread: u32, threads: u32) -> String {
-    if threads > 1 { format!("{node}/{worker}.{thread}") } else { format!("{node}/{worker}") }
-}
-
-/// Whether a participant lives; without an answer it is not called dead.
-fn is_held(segment: &Segment, entry: &Entry) -> bool {
-    entry.token().is_some_and(|token| segment.lease().is_held(token).unwrap_or(true))
 }

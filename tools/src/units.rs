@@ -17,6 +17,17 @@ pub(crate) fn age(seconds: u64) -> String {
     }
 }
 
+/// `0.0123` → `12.3 ms`, `133.0` → `2 min 13 s`, with a sign if it is negative.
+pub(crate) fn seconds(seconds: f64) -> String {
+    let text = match seconds.abs() {
+        s if s < 1e-3 => format!("{:.0} µs", s * 1e6),
+        s if s < 1.0 => format!("{:.1} ms", s * 1e3),
+        s if s < 60.0 => format!("{s:.1} s"),
+        s => age(s as u64),
+    };
+    if seconds < 0.0 { format!("-{text}") } else { text }
+}
+
 /// `200_000` → `200 µs`; 0 → `none`.
 pub(crate) fn wait(ns: u64) -> String {
     let in_unit = |size: u64, unit: &str| {
@@ -89,6 +100,22 @@ mod tests {
         ];
         for (seconds, text) in cases {
             assert_eq!(age(seconds), text);
+        }
+    }
+
+    #[test]
+    fn seconds_are_in_the_unit_that_fits() {
+        let cases = [
+            (0.0, "0 µs"),
+            (0.000_25, "250 µs"),
+            (0.012_34, "12.3 ms"),
+            (1.25, "1.2 s"),
+            (-1.25, "-1.2 s"),
+            (133.9, "2 min 13 s"),
+            (1e18, "11574074074074 d 1 h"),
+        ];
+        for (number, text) in cases {
+            assert_eq!(seconds(number), text);
         }
     }
 

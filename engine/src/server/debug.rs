@@ -2,10 +2,10 @@
 
 use super::stats::{ServletStats, seconds_since, servlets};
 use crate::client::Core;
-use ringmill_shm::arena::{At, Task};
-use ringmill_shm::segment::{Run, Segment};
+use ringmill_shm::arena::{Seen, Task};
+use ringmill_shm::plan::Target;
+use ringmill_shm::segment::Run;
 use ringmill_shm::sys::time::now_ns;
-use ringmill_shm::word::{Phase, State};
 use serde::Serialize;
 
 /// A server at one moment; see [`Server::debug_info`](crate::Server::debug_info).
@@ -86,57 +86,42 @@ impl DebugInfo {
             backlog: if core.birth.is_here() { core.free_ids.in_use(segment) as usize } else { 0 },
             run: segment.run(),
             servlets: servlets(segment, now_ns),
-            requests: tasks.filter_map(|task| request(segment, task, now_ns)).collect(),
+            requests: tasks.filter_map(|task| request(task, now_ns)).collect(),
         }
     }
 }
 
-fn request(segment: &Segment, task: Task<'_>, now_ns: u64) -> Option<RequestInfo> {
-    let state = task.word().load();
-    let phase = state.phase().filter(|phase| *phase != Phase::Free)?;
+fn request(task: Task<'_>, now_ns: u64) -> Option<RequestInfo> {
+    let seen = task.look(0)?;
     Some(RequestInfo {
         id: task.id(),
         age_seconds: task.begun_ns().map(|begun_ns| seconds_since(begun_ns, now_ns)),
-        phase: phase.name(),
-        stage: stage(segment, task, phase),
-        worker: worker(segment, state),
-        caller_gone: state.is_cancelled(),
-        branches: (1..=segment.shape().branches()).filter_map(|slot| branch(segment, task, slot)).collect(),
+        phase: seen.phase.name(),
+        stage: stage(&seen),
+        worker: worker(&seen),
+        caller_gone: seen.state.is_cancelled(),
+        branches: seen.branches(0).filter_map(|branch| branch_info(&branch)).collect(),
     })
 }
 
-fn branch(segment: &Segment, request: Task<'_>, slot: u32) -> Option<BranchInfo> {
-    let task = request.sibling(slot)?;
-    let state = task.word().load();
-    let phase = state.phase().filter(|phase| *phase != Phase::Free)?;
-    let (_, fork) = segment.routes().fork_of(slot - 1)?;
+fn branch_info(seen: &Seen<'_>) -> Option<BranchInfo> {
+    let (fork, member) = seen.member()?;
     Some(BranchInfo {
-        ensemble: fork.name.clone(),
-        member: slot - 1 - fork.first,
-        phase: phase.name(),
-        stage: stage(segment, task, phase),
-        worker: worker(segment, state),
+        ensemble: seen.task.segment().name_of(Target::Fork(fork))?.into(),
+        member,
+        phase: seen.phase.name(),
+        stage: stage(seen),
+        worker: worker(seen),
     })
 }
 
-/// The servlet, ensemble or switch where a task is.
-fn stage(segment: &Segment, task: Task<'_>, phase: Phase) -> Option<String> {
-    if !phase.is_under_way() {
-        return None;
-    }
-    let name = match task.at() {
-        At::To { node: index, .. } | At::Begun { node: index, .. } => {
-            &segment.nodes().get(index as usize)?.name
-        }
-        At::Forked(index) | At::Joined(index) => &segment.routes().forks.get(index as usize)?.name,
-        At::New | At::Spoilt | At::Failed(_) => return None,
-    };
-    Some(name.clone())
+fn stage(seen: &Seen<'_>) -> Option<String> {
+    seen.stage_name().map(str::to_owned)
 }
 
 /// The worker that has a task.
-fn worker(segment: &Segment, state: State) -> Option<WorkerName> {
-    let row = state.phase().filter(|phase| phase.is_worked_on()).and(state.owner())?.index();
+fn worker(seen: &Seen<'_>) -> Option<WorkerName> {
+    let (segment, row) = (seen.task.segment(), seen.worker_row()?);
     let (node, index, _) = segment.worker_of(row)?;
     let pid = segment.participants().get(row as usize)?.pid();
     Some(WorkerName { servlet: node.name.clone(), index, pid })

@@ -39,12 +39,16 @@ mod forked;
 mod held;
 mod partials;
 mod retry;
+#[cfg(not(loom))]
+mod seen;
 
 pub use forked::{Arrived, Forked, Join, JoinBuffer};
 pub use held::WriteBuffer;
 use held::{ELSEWHERE, Held};
 pub use partials::{Emitter, Listener, Partials, Room};
 pub use retry::{Keeping, all_begun};
+#[cfg(not(loom))]
+pub use seen::{Content, Place, Seen, SeenPayload};
 
 use crate::join::Family;
 use crate::layout::{NODE_LIMIT, TaskLine};

@@ -53,7 +53,7 @@ use crate::layout::{
     TaskLine, Times,
 };
 use crate::participant::{self, Entry, Lease, Role, SERVER};
-use crate::plan::Routes;
+use crate::plan::{Routes, Target};
 use crate::sync::{AtomicU64, Ordering};
 use crate::sys::birth::Birth;
 use crate::sys::cpu::prefetch_to_write;
@@ -245,6 +245,18 @@ impl Segment {
     #[must_use]
     pub fn routes(&self) -> &Routes {
         &self.routes
+    }
+
+    /// The name of what a target leads to; `None` for the end, and for what does not exist.
+    #[must_use]
+    pub fn name_of(&self, target: Target) -> Option<&str> {
+        let name = match target {
+            Target::End => return None,
+            Target::Node(index) => &self.nodes.get(index as usize)?.name,
+            Target::Fork(index) => &self.routes.forks.get(index as usize)?.name,
+            Target::Switch(index) => &self.routes.switches.get(index as usize)?.name,
+        };
+        Some(name)
     }
 
     /// The parts of one node that change; `None` if there is no such node.

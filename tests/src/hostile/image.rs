@@ -272,8 +272,10 @@ fn examine(image: &mut Vec<u8>, flags: u8, deeds: &[u8]) {
         }
         let path = stage.location.path();
         let path = path.to_str().expect("text");
-        let told = shmtool::show(path, flags & AS_JSON != 0).unwrap_or_else(|complaint| complaint);
-        assert!(!told.is_empty());
+        for report in [shmtool::show, shmtool::requests] {
+            let told = report(path, flags & AS_JSON != 0).unwrap_or_else(|complaint| complaint);
+            assert!(!told.is_empty());
+        }
     });
 }
 

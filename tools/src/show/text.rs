@@ -1,9 +1,10 @@
 //! A segment in words and tables.
 
-use super::{Counters, Node, Shown, Worker, title};
+use super::{Counters, Shown, Worker};
 use crate::output::{Page, Report};
 use crate::survey::{Liveness, user_text, way_out};
 use crate::units;
+use crate::who::{Holder, title};
 use ringmill_shm::layout::NodeFacts;
 use ringmill_shm::participant::{Life, Role};
 use ringmill_shm::segment::Run;
@@ -139,7 +140,7 @@ impl Shown {
                 wait_text(&node.facts),
                 node.ring.depth.to_string(),
                 node.ring.cells.to_string(),
-                lock_text(node),
+                node.lock_holder.as_ref().map_or_else(|| "free".into(), Holder::text),
                 format!("{} of {}", node.sleeping.len(), node.workers),
                 end_or(&node.next),
             ]
@@ -240,12 +241,4 @@ fn run_text(run: Run) -> &'static str {
 fn wait_text(facts: &NodeFacts) -> String {
     let wait = units::wait(facts.batch_wait_ns);
     if facts.batch_wait_ns == 0 || facts.wait_is_stated.is_set() { wait } else { format!("≤ {wait}") }
-}
-
-fn lock_text(node: &Node) -> String {
-    match &node.lock_holder {
-        None => "free".into(),
-        Some(holder) if holder.alive => holder.worker.clone(),
-        Some(holder) => format!("{} (dead)", holder.worker),
-    }
 }

@@ -6,6 +6,7 @@ mod child;
 mod clean;
 mod list;
 mod refused;
+mod requests;
 mod segments;
 mod show;
 mod tool;

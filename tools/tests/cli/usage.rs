@@ -23,7 +23,7 @@ fn a_reader_that_has_gone_is_not_an_error() {
 #[test]
 fn wrong_usage_exits_with_2_and_help_has_examples() {
     assert_eq!(code(&shmtool(&[])), 2);
-    for command in ["show", "check"] {
+    for command in ["show", "requests", "check"] {
         let output = shmtool(&[command]);
         let message = String::from_utf8_lossy(&output.stderr);
         assert!(
@@ -32,7 +32,7 @@ fn wrong_usage_exits_with_2_and_help_has_examples() {
         );
     }
     assert_eq!(code(&shmtool(&["polish"])), 2);
-    for command in ["", "list", "show", "check", "clean"] {
+    for command in ["", "list", "show", "requests", "check", "clean"] {
         let arguments: Vec<&str> = [command, "--help"].into_iter().filter(|word| !word.is_empty()).collect();
         let help = text(&shmtool(&arguments));
         assert!(help.contains("Examples:"), "{help}");
@@ -61,9 +61,13 @@ fn help_names_every_field_of_the_json() {
     let of_broken = broken.create();
     let _ = begin(&of_broken, 5, of_no_participant());
     let as_for_list = text(&shmtool(&["list", "--help"]));
-    for (command, name) in
-        [("list", None), ("show", Some(&ours)), ("check", Some(&broken)), ("clean", Some(&ours))]
-    {
+    for (command, name) in [
+        ("list", None),
+        ("show", Some(&ours)),
+        ("requests", Some(&ours)),
+        ("check", Some(&broken)),
+        ("clean", Some(&ours)),
+    ] {
         let name = name.map(Ours::name);
         let mut arguments = vec![command, "--json"];
         arguments.extend(name.as_deref());
@@ -106,7 +110,7 @@ fn texts_of_other_processes_cannot_control_a_terminal() {
     let segment = Segment::create(ours.0.clone(), &spec).unwrap();
     prepare(&segment, 1);
     segment.participants()[1].fail(format!("failed {unruly}").as_bytes());
-    for arguments in [["show"], ["check"]] {
+    for arguments in [["show"], ["requests"], ["check"]] {
         for json in [&["--json"][..], &[]] {
             let name = ours.name();
             let arguments: Vec<&str> =
@@ -121,7 +125,7 @@ fn texts_of_other_processes_cannot_control_a_terminal() {
     std::fs::write(&foreign, "no segment at all").unwrap();
     for path in [&foreign, &directory.join("missing\x07"), &directory] {
         let path = path.to_str().unwrap();
-        for command in ["show", "check", "clean"] {
+        for command in ["show", "requests", "check", "clean"] {
             for json in [&["--json"][..], &[]] {
                 let arguments: Vec<&str> = [command, path].into_iter().chain(json.iter().copied()).collect();
                 assert_ne!(code(&assert_plain(&arguments)), 0);

@@ -1,0 +1,132 @@
+//! Requests in words and tables, and their payloads as bytes.
+
+use super::{InProgress, InUse, Payload, Request};
+use crate::output::{Page, Report};
+use crate::survey::{Liveness, way_out};
+use crate::units;
+use ringmill_shm::arena::Content;
+use ringmill_shm::text::size;
+
+impl Report for InProgress {
+    fn text(&self, page: Page) -> String {
+        let mut text = format!("{}: {} of {} in progress", self.name, self.in_progress, self.capacity);
+        if self.requests.len() < self.in_progress as usize {
+            text += &format!(", {} shown", self.requests.len());
+        }
+        text += "\n";
+        if self.state == Liveness::Stale {
+            text += &format!("It is stale: its server has died; {}.\n", way_out(&self.name));
+        }
+        if !self.requests.is_empty() {
+            text += &self.table(page);
+        }
+        if self.without_age > 0 {
+            text +=
+                &format!("{} of unknown age left out\n", units::count(self.without_age as usize, "request"));
+        }
+        for request in &self.requests {
+            text += &request.task.dump(&format!("request {}", request.id));
+            for branch in &request.branches {
+                let title = format!("request {}, {} {}", request.id, branch.ensemble, branch.member);
+                text += &branch.task.dump(&title);
+            }
+        }
+        text
+    }
+}
+
+/// A column: its heading, and its cell of a request, or of a branch of one.
+type Column = (&'static str, fn(&Request, &InUse) -> Option<String>);
+
+const COLUMNS: &[Column] = &[
+    (">gen", |_, task| Some(task.generation.to_string())),
+    ("phase", |_, task| Some(task.phase_text())),
+    ("at", |_, task| task.servlet.clone()),
+    ("owner", |_, task| Some(task.owner.as_ref()?.text())),
+    (">age", |request, task| request.of_itself(task, request.age_s.map(units::seconds))),
+    (">left", |request, task| request.of_itself(task, request.deadline_s.map(units::seconds))),
+    (">attempt", |_, task| (task.attempt > 0).then(|| task.attempt.to_string())),
+    ("payload", |_, task| Some(task.payload.text())),
+    ("caller", |request, task| request.of_itself(task, request.caller_text().map(Into::into))),
+];
+
+impl InProgress {
+    /// A row for each request, and below it one for each branch. Columns that say nothing are left out.
+    fn table(&self, page: Page) -> String {
+        let mut rows = Vec::new();
+        for request in &self.requests {
+            rows.push((request.id.to_string(), request, &request.task));
+            let branches = request.branches.iter();
+            rows.extend(branches.map(|b| (format!("  {} {}", b.ensemble, b.member), request, &b.task)));
+        }
+        let says = |cell: fn(&Request, &InUse) -> Option<String>| {
+            rows.iter().any(|row| cell(row.1, row.2).is_some())
+        };
+        let columns: Vec<_> = COLUMNS.iter().filter(|(_, cell)| says(*cell)).collect();
+        let headings = std::iter::once("request").chain(columns.iter().map(|(heading, _)| *heading));
+        page.table(
+            &headings.collect::<Vec<_>>(),
+            rows.iter().map(|(title, request, task)| {
+                let cells = columns.iter().map(|(_, cell)| cell(request, task).unwrap_or_else(|| "-".into()));
+                std::iter::once(title.clone()).chain(cells).collect()
+            }),
+        )
+    }
+}
+
+impl Request {
+    /// What only the request itself has, and none of its branches.
+    fn of_itself(&self, task: &InUse, cell: Option<String>) -> Option<String> {
+        cell.filter(|_| task.task == self.id)
+    }
+
+    fn caller_text(&self) -> Option<&'static str> {
+        match () {
+            () if self.caller_gone => Some("gone"),
+            () if self.caller_asleep => Some("asleep"),
+            () if self.wants_notice => Some("async"),
+            () => None,
+        }
+    }
+}
+
+impl InUse {
+    fn phase_text(&self) -> String {
+        if self.begun { format!("{}, begun", self.phase.name()) } else { self.phase.name().into() }
+    }
+
+    /// Its payload's bytes, if they were asked for, below a title.
+    fn dump(&self, title: &str) -> String {
+        let Some(bytes) = self.payload.hex.as_ref().filter(|bytes| !bytes.is_empty()) else {
+            return String::new();
+        };
+        let mut text = format!("\n{title}: {}", self.payload.text());
+        if bytes.len() < self.payload.bytes as usize {
+            text += &format!(", the first {}", size(bytes.len() as u64));
+        }
+        text += "\n";
+        for (line, sixteen) in bytes.chunks(16).enumerate() {
+            let hex: String = sixteen.iter().map(|byte| format!(" {byte:02x}")).collect();
+            let printed =
+                |&byte: &u8| if byte == b' ' || byte.is_ascii_graphic() { char::from(byte) } else { '.' };
+            let plain: String = sixteen.iter().map(printed).collect();
+            text += &format!("  {:06x} {hex:<48}  {plain}\n", line * 16);
+        }
+        text
+    }
+}
+
+impl Payload {
+    fn text(&self) -> String {
+        let content = match self.content {
+            Content::Input => "input",
+            Content::Outcome => "outcome",
+            Content::Error => "error",
+            Content::Unfinished => "unfinished",
+        };
+        match self.impossible {
+            true => format!("{content}, impossible"),
+            false => format!("{content} {}", size(self.bytes.into())),
+        }
+    }
+}

@@ -1,0 +1,258 @@
+//! `shmtool requests`.
+
+use super::child::serve_in_a_child;
+use super::segments::{Ours, begin, busy, of_no_participant, prepare, read, spec, write_at};
+use super::tool::{code, complaint, parsed, shmtool, text, words};
+use ringmill_shm::arena::Task;
+use ringmill_shm::layout::{INLINE_BYTES, LINE};
+use ringmill_shm::plan::{Fork, ForkMember, Target};
+use ringmill_shm::segment::Segment;
+use ringmill_shm::sys::time::now_ns;
+use ringmill_shm::token::Token;
+use serde_json::{Value, json};
+
+fn requests(ours: &Ours, options: &[&str]) -> Value {
+    let output = shmtool(&[&["requests", "--json", &ours.name()], options].concat());
+    assert_eq!(code(&output), 0, "{output:?}");
+    parsed(&output)
+}
+
+fn ids(report: &Value) -> Vec<u64> {
+    report["requests"].as_array().unwrap().iter().map(|request| request["id"].as_u64().unwrap()).collect()
+}
+
+#[test]
+fn each_request_says_where_it_is_and_whose() {
+    let ours = Ours::new();
+    let segment = busy(&ours);
+    let report = requests(&ours, &[]);
+    assert_eq!((&report["state"], &report["run"]), (&json!("live"), &json!("running")));
+    assert_eq!(
+        (&report["capacity"], &report["in_progress"], ids(&report)),
+        (&json!(8), &json!(4), vec![0, 1, 2, 3])
+    );
+    let me = std::process::id();
+    assert_eq!(
+        report["requests"][0],
+        json!({
+            "id": 0, "age_s": null, "deadline_s": null, "caller_gone": false, "caller_asleep": false,
+            "wants_notice": false, "task": 0, "generation": 0, "phase": "claimed", "servlet": "split",
+            "begun": false, "attempt": 0, "queued_s": null,
+            "owner": {"participant": 1, "worker": "split/0", "pid": me, "alive": true},
+            "payload": {
+                "content": "input", "bytes": 1024, "impossible": false, "block_bytes": 1024, "of_task": 0,
+            },
+            "branches": [],
+        })
+    );
+    assert_eq!(
+        report["requests"][1]["owner"],
+        json!({"participant": 0, "worker": "callers", "pid": me, "alive": true})
+    );
+    assert_eq!(
+        (&report["requests"][3]["phase"], &report["requests"][3]["servlet"]),
+        (&json!("filling"), &Value::Null)
+    );
+
+    let page = text(&shmtool(&["requests", &ours.name()]));
+    assert!(page.starts_with(&format!("{}: 4 of 8 in progress\n", ours.name())), "{page}");
+    assert_eq!(
+        words(&page, "request"),
+        ["request", "gen", "phase", "at", "owner", "payload"],
+        "no empty columns"
+    );
+    assert_eq!(words(&page, "0"), ["0", "0", "claimed", "split", "split/0", "input", "1.0", "KiB"]);
+    assert_eq!(words(&page, "3"), ["3", "0", "filling", "-", "callers", "unfinished", "0", "B"]);
+    drop(segment);
+}
+
+#[test]
+fn times_flags_and_dead_owners_are_told() {
+    let ours = Ours::new();
+    let segment = ours.create();
+    let now_ns = now_ns();
+    let mut filling = begin(&segment, 0, Token::SERVER);
+    filling.set_length(0);
+    filling.stamp(now_ns - 2_000_000_000);
+    filling.limit(now_ns + 3_600_000_000_000);
+    let task = filling.queue(0);
+    task.set_begun_ns(now_ns - 3_000_000_000);
+    #[expect(unsafe_code, reason = "the contract of guards")]
+    // SAFETY: as in `segments::act`; no guard of it is used any more.
+    let left = unsafe { segment.take_part(Token::SERVER).client().cancel(task) };
+    assert!(left, "a worker will free it");
+    let _dead = begin(&segment, 1, of_no_participant());
+
+    let report = requests(&ours, &[]);
+    let one = &report["requests"][0];
+    let number = |name: &str| one[name].as_f64().unwrap();
+    assert!((2.9..60.0).contains(&number("age_s")), "{one}");
+    assert!((1.9..60.0).contains(&number("queued_s")), "{one}");
+    assert!((3500.0..=3600.0).contains(&number("deadline_s")), "{one}");
+    assert_eq!(one["caller_gone"], true);
+    let owner = &report["requests"][1]["owner"];
+    assert_eq!(
+        (&owner["worker"], &owner["alive"], &owner["pid"]),
+        (&json!("split/1"), &json!(false), &Value::Null)
+    );
+    let page = text(&shmtool(&["requests", &ours.name()]));
+    assert!(words(&page, "0").ends_with(&["gone"]), "{page}");
+    assert_eq!(words(&page, "1")[4..6], ["split/1", "(dead)"], "{page}");
+    assert!(page.contains("59 min ") || page.contains(" 1 h "), "what is left to the deadline: {page}");
+
+    let mut older = begin(&segment, 2, Token::SERVER);
+    older.set_length(0);
+    older.queue(0).set_begun_ns(now_ns - 7_000_000_000);
+    assert_eq!(ids(&requests(&ours, &[])), [2, 0, 1], "the oldest first, of unknown age last");
+    assert_eq!(ids(&requests(&ours, &["--older-than", "5s"])), [2]);
+    let none = requests(&ours, &["--older-than", "1h"]);
+    assert_eq!((ids(&none), &none["without_age"], &none["in_progress"]), (vec![], &json!(1), &json!(3)));
+    let page = text(&shmtool(&["requests", &ours.name(), "--older-than", "1h"]));
+    let name = ours.name();
+    assert_eq!(page, format!("{name}: 3 of 8 in progress, 0 shown\n1 request of unknown age left out\n"));
+}
+
+#[test]
+fn requests_are_chosen_by_servlet_and_phase() {
+    let ours = Ours::new();
+    let segment = busy(&ours);
+    assert_eq!(ids(&requests(&ours, &["--servlet", "split"])), [0, 1, 2]);
+    assert_eq!(ids(&requests(&ours, &["--servlet", "classify"])), [0_u64; 0]);
+    assert_eq!(ids(&requests(&ours, &["--phase", "queued"])), [1, 2]);
+    assert_eq!(ids(&requests(&ours, &["--phase", "claimed", "--servlet", "split"])), [0]);
+    let line = complaint(&shmtool(&["requests", &ours.name(), "--servlet", "splt"]));
+    assert!(line.contains("no servlet \"splt\"; the plan has: split, classify"), "{line}");
+    for wrong in [&["--phase", "free"][..], &["--older-than", "soon"], &["--payload-bytes", "8"]] {
+        assert_eq!(code(&shmtool(&[&["requests", &ours.name()], wrong].concat())), 2, "{wrong:?}");
+    }
+    drop(segment);
+}
+
+#[test]
+fn branches_stand_below_their_request() {
+    let ours = Ours::new();
+    let mut spec = spec();
+    let member = |entry| ForkMember { entry, root_bytes: 4, root_align: 4 };
+    spec.tasks_per_request = 3;
+    spec.nodes[0].next = Target::End;
+    spec.forks = vec![Fork {
+        name: "both".into(),
+        fail_fast: true,
+        form: 0,
+        parent: 0,
+        first: 0,
+        end: 2,
+        next: Target::End,
+        members: vec![member(Target::Node(0)), member(Target::Node(1))],
+    }];
+    let segment = Segment::create(ours.0.clone(), &spec).unwrap();
+    let mut filling = begin(&segment, 2, Token::SERVER);
+    assert!(filling.inline_buffer().write(0, b"shared"));
+    filling.set_length(6);
+    for (branch, node) in filling.keep().fork(0).unwrap().zip([0, 1]) {
+        let id = branch.queue(node, now_ns).unwrap();
+        segment.node(node).unwrap().ring().push(id).unwrap();
+    }
+    let worker = prepare(&segment, 3);
+    let claimed = read(&segment, 1, worker).claim(segment.node(1).unwrap().ring().get(0).unwrap()).unwrap();
+    claimed.begin_work(1);
+
+    let report = requests(&ours, &["--servlet", "classify", "--payload"]);
+    let [request] = &report["requests"].as_array().unwrap()[..] else { panic!("{report}") };
+    assert_eq!(
+        (&request["phase"], &request["servlet"], &request["owner"]),
+        (&json!("forked"), &json!("both"), &Value::Null)
+    );
+    let [left, right] = &request["branches"].as_array().unwrap()[..] else { panic!("{request}") };
+    assert_eq!(
+        (&left["ensemble"], &left["member"], &left["servlet"]),
+        (&json!("both"), &json!(0), &json!("split"))
+    );
+    assert!(left["queued_s"].as_f64().is_some_and(|seconds| (0.0..60.0).contains(&seconds)), "{left}");
+    assert_eq!(
+        (&right["phase"], &right["begun"], &right["queued_s"]),
+        (&json!("claimed"), &json!(true), &Value::Null)
+    );
+    assert_eq!(right["payload"]["of_task"], 2, "the branch reads its request's memory");
+    assert_eq!(right["payload"]["hex"], "736861726564");
+
+    let page = text(&shmtool(&["requests", &ours.name(), "--payload"]));
+    assert_eq!(words(&page, "both")[..5], ["both", "0", "0", "queued", "split"], "{page}");
+    assert!(page.contains("\n  both 1 "), "{page}");
+    assert!(page.contains("claimed, begun"), "{page}");
+    assert!(page.contains("\nrequest 2, both 1: input 6 B\n  000000  73 68 61 72 65 64 "), "{page}");
+    assert!(page.contains("  shared\n"), "{page}");
+}
+
+#[test]
+fn bytes_are_bounded_and_plain() {
+    let ours = Ours::new();
+    let segment = ours.create();
+    let mut filling = begin(&segment, 0, Token::SERVER);
+    let bytes: Vec<u8> = (0..200).collect();
+    assert!(filling.block_buffer(200).unwrap().write(0, &bytes));
+    filling.set_length(200);
+    let _task = filling.queue(0);
+    let report = requests(&ours, &["--payload", "--payload-bytes", "3"]);
+    assert_eq!(report["requests"][0]["payload"]["hex"], "000102");
+    assert_eq!(report["requests"][0]["payload"]["bytes"], 200);
+    let page = text(&shmtool(&["requests", &ours.name(), "--payload", "--payload-bytes", "66"]));
+    assert!(page.contains("\nrequest 0: input 200 B, the first 66 B\n"), "{page}");
+    assert!(
+        page.contains("\n  000020  20 21 22 23 24 25 26 27 28 29 2a 2b 2c 2d 2e 2f   !\"#$%&'()*+,-./\n"),
+        "{page}"
+    );
+    assert!(page.ends_with(&format!("\n  000040  40 41 {:42} @A\n", "")), "{page}");
+    assert!(page.lines().all(|line| line.len() <= 80), "{page}");
+}
+
+/// A stopped server lives, and its requests are as it left them; so are those of a dead one.
+#[test]
+fn a_stopped_and_a_dead_server_are_read() {
+    let ours = Ours::new();
+    let mut server = serve_in_a_child(&ours.name());
+    let stop = format!("-STOP {}", server.id());
+    assert!(std::process::Command::new("kill").args(stop.split(' ')).status().unwrap().success());
+    assert_eq!(requests(&ours, &[])["state"], "live");
+    server.kill().unwrap();
+    server.wait().unwrap();
+    let report = requests(&ours, &[]);
+    assert_eq!((&report["state"], &report["in_progress"]), (&json!("stale"), &json!(0)));
+    let page = text(&shmtool(&["requests", &ours.name()]));
+    assert!(
+        page.contains(&format!(
+            "It is stale: its server has died; 'shmtool clean {}' removes it.\n",
+            ours.name()
+        )),
+        "{page}"
+    );
+}
+
+#[test]
+fn a_request_that_another_process_wrote_over_is_told() {
+    let ours = Ours::new();
+    let segment = ours.create();
+    let payload = b"where the task lies";
+    let mut filling = begin(&segment, 1, Token::SERVER);
+    assert!(filling.inline_buffer().write(0, payload));
+    filling.set_length(payload.len());
+    let task: Task<'_> = filling.queue(0);
+    assert_eq!(requests(&ours, &[])["requests"][0]["payload"]["impossible"], false);
+    let all = std::fs::read(ours.path()).unwrap();
+    let at = all.windows(payload.len()).position(|window| window == payload).unwrap();
+    let line = (at + INLINE_BYTES - LINE) as u64;
+    write_at(&ours.path(), line + 8, &u64::MAX.to_le_bytes());
+    write_at(&ours.path(), line + 28, &200_u32.to_le_bytes()); // at a node that the plan does not have
+    let report = requests(&ours, &["--payload"]);
+    let one = &report["requests"][0];
+    assert_eq!(
+        (&one["payload"]["impossible"], &one["payload"]["hex"], &one["servlet"]),
+        (&json!(true), &json!(""), &Value::Null)
+    );
+    let page = text(&shmtool(&["requests", &ours.name(), "--payload"]));
+    assert!(page.contains("input, impossible"), "{page}");
+    write_at(&ours.path(), line + 4, &u32::MAX.to_le_bytes()); // a phase that there is not
+    write_at(&ours.path(), line, &u32::MAX.to_le_bytes());
+    assert_eq!(task.word().load().phase(), None);
+    assert_eq!(requests(&ours, &[])["in_progress"], 0);
+}
