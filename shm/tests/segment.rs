@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{FORMAT, TestLocation, node, spec};
+use common::{FORMAT, TestLocation, node, spec, wait_until};
 use ringmill_shm::arena::Task;
 use ringmill_shm::layout::{Class, LAYOUT_VERSION};
 use ringmill_shm::participant::{Entry, Role};
@@ -18,6 +18,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, ErrorKind};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::process::{Command, Stdio};
+use std::sync::mpsc::TryRecvError;
 
 fn both(body: impl Fn(TestLocation)) {
     body(TestLocation::named());
@@ -494,35 +495,34 @@ fn a_file_that_is_replaced_while_it_is_attached_is_whole_or_refused() {
             let file = File::options().write(true).create(true).truncate(true).mode(0o600).open(to).unwrap();
             file.write_all_at(bytes, 0).unwrap();
         };
-        let (stop, location) = (std::sync::atomic::AtomicBool::new(false), &at.location);
-        let mut attached = 0;
+        let location = &at.location;
+        // The exchange ends when this thread drops `goes_on`, also by a panic.
+        let (goes_on, ended) = std::sync::mpsc::channel::<()>();
         std::thread::scope(|scope| {
+            let _goes_on = goes_on;
             scope.spawn(|| {
-                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                let ended = ended;
+                while ended.try_recv() == Err(TryRecvError::Empty) {
                     put(&bad, &[0xFF; 64]);
                     std::fs::rename(&bad, at.path()).unwrap();
                     put(&good, &whole);
                     std::fs::rename(&good, at.path()).unwrap();
                 }
             });
-            // Under load the other thread may sleep for all of them with the bad one in place: then until it has run.
-            let (mut tries, begun) = (0, std::time::Instant::now());
-            while tries < 2_000 || attached == 0 && begun.elapsed().as_secs() < 60 {
-                tries += 1;
-                match Segment::attach(location.clone(), FORMAT) {
-                    Ok(segment) => {
-                        assert_eq!(segment.total_bytes(), whole.len() as u64);
-                        assert!(segment.participants().iter().all(|entry| entry.message().is_empty()));
-                        attached += 1;
-                    }
-                    // Opened just before another took its name.
-                    Err(AttachError::Foreign { .. } | AttachError::Size { .. }) => {}
-                    Err(other) => panic!("{other:?}"),
+            let attaches = || match Segment::attach(location.clone(), FORMAT) {
+                Ok(segment) => {
+                    assert_eq!(segment.total_bytes(), whole.len() as u64);
+                    assert!(segment.participants().iter().all(|entry| entry.message().is_empty()));
+                    true
                 }
-            }
-            stop.store(true, std::sync::atomic::Ordering::Relaxed);
+                // Opened just before another took its name.
+                Err(AttachError::Foreign { .. } | AttachError::Size { .. }) => false,
+                Err(other) => panic!("{other:?}"),
+            };
+            let attached = (0..2_000).filter(|_| attaches()).count();
+            // Under load the other thread may sleep for all of them with the bad one in place.
+            wait_until("the whole one is attached", || attached > 0 || attaches());
         });
-        assert!(attached > 0);
         let _ = (std::fs::remove_file(good), std::fs::remove_file(bad));
     });
 }
@@ -767,11 +767,7 @@ fn anonymous_segments_of_living_processes_are_listed() {
     }
     drop(segments);
     // A process that another test is just starting has copies of all descriptors until it execs.
-    let begun = std::time::Instant::now();
-    while !listed().is_empty() {
-        assert!(begun.elapsed().as_secs() < 60, "{:?}", listed());
-        std::thread::yield_now();
-    }
+    wait_until("none is listed", || listed().is_empty());
 }
 
 /// Its bytes are checked as those of a file are.

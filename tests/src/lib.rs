@@ -55,6 +55,7 @@ pub mod refuse;
 pub mod soak;
 pub mod stats;
 pub mod storm;
+pub mod teller;
 pub mod traces;
 pub mod tree;
 

@@ -17,6 +17,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 pub const FORMAT: u64 = 42;
 
@@ -26,6 +27,22 @@ const TASK_BYTES: u64 = LINE as u64;
 const BUFFER: u64 = TASK_BYTES - INLINE_BYTES as u64;
 const LENGTH: u64 = 8;
 const BLOCK: u64 = 12;
+
+/// A test that waits longer hangs.
+const GUARD: Duration = Duration::from_secs(60);
+
+/// Waits until something is true that can only be looked at.
+///
+/// # Panics
+/// If it has not become true after [`GUARD`].
+#[track_caller]
+pub fn wait_until(what: &str, mut is_true: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !is_true() {
+        assert!(begun.elapsed() < GUARD, "this never happened: {what}");
+        std::thread::yield_now();
+    }
+}
 
 /// A name that no other test, in this process or another, has.
 pub fn unique_name() -> String {

@@ -13,7 +13,7 @@ pub(crate) fn text(path: impl AsRef<Path>) -> String {
 }
 
 /// The names in a folder.
-fn names(folder: &str) -> Vec<String> {
+pub(crate) fn names(folder: &str) -> Vec<String> {
     let entries = std::fs::read_dir(root().join(folder)).unwrap_or_else(|e| panic!("{folder}: {e}"));
     entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
 }

@@ -28,6 +28,19 @@ fn patient() -> CallOptions {
     CallOptions::new().when_full(WhenFull::Wait).timeout(GUARD)
 }
 
+/// Runs a future under executors of one thread, and three of them side by side under one of several.
+fn under_each_executor<F: Future<Output = ()> + Send + 'static>(future: impl Fn() -> F) {
+    pollster::block_on(future());
+    tokio::runtime::Builder::new_current_thread().build().expect("a runtime").block_on(future());
+    let multi = tokio::runtime::Builder::new_multi_thread().worker_threads(3).build().expect("a runtime");
+    multi.block_on(async {
+        let tasks: Vec<_> = (0..3).map(|_| tokio::spawn(future())).collect();
+        for task in tasks {
+            task.await.expect("no panic");
+        }
+    });
+}
+
 /// Counts how often it was woken.
 #[derive(Default)]
 struct Woken(AtomicUsize);
@@ -451,18 +464,7 @@ fn asynchronous_streams_are_in_order_under_every_executor() {
             assert!(both.iter().all(|(a, b)| a.as_ref().ok() == b.as_ref().ok() && a.is_ok()));
             assert!(server.stream_async(stream::iter([])).next().await.is_none());
         };
-        pollster::block_on(in_order(Arc::clone(&server)));
-        tokio::runtime::Builder::new_current_thread()
-            .build()
-            .unwrap()
-            .block_on(in_order(Arc::clone(&server)));
-        let multi = tokio::runtime::Builder::new_multi_thread().worker_threads(3).build().unwrap();
-        multi.block_on(async {
-            let tasks: Vec<_> = (0..3).map(|_| tokio::spawn(in_order(Arc::clone(&server)))).collect();
-            for task in tasks {
-                task.await.expect("no panic");
-            }
-        });
+        under_each_executor(|| in_order(Arc::clone(&server)));
         assert_eq!(server.backlog(), 0);
     });
 }
@@ -583,14 +585,7 @@ fn asynchronous_streams_return_inputs_and_outcomes_as_they_come() {
                 }));
             }
         };
-        pollster::block_on(all(Arc::clone(&server)));
-        let multi = tokio::runtime::Builder::new_multi_thread().worker_threads(3).build().expect("a runtime");
-        multi.block_on(async {
-            let tasks: Vec<_> = (0..3).map(|_| tokio::spawn(all(Arc::clone(&server)))).collect();
-            for task in tasks {
-                task.await.expect("no panic");
-            }
-        });
+        under_each_executor(|| all(Arc::clone(&server)));
         assert_eq!(server.backlog(), 0);
     });
 }

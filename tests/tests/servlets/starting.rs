@@ -16,7 +16,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, mpsc};
 use std::task::{Context as Task, Poll, Waker};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 ringmill::init!(Slow, PassThrough<u64>);
 
@@ -104,9 +104,7 @@ fn a_start_that_is_dropped_leaves_nothing() {
         let mut held = start();
         assert!(poll(&mut held).is_pending());
         let arrivals = gate.arrivals(2); // they are in their constructors, and stay there
-        let begun = Instant::now();
-        drop(held);
-        assert!(begun.elapsed() < GUARD / 2, "it does not wait for the constructors");
+        drop(held); // were it to wait for the constructors, the test would hang
         assert_nothing_left(&name);
         drop(arrivals);
 
