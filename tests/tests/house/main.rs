@@ -2,5 +2,6 @@
 
 mod documents;
 mod edges;
+mod handles;
 mod layers;
 mod promises;
