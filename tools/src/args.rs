@@ -78,7 +78,8 @@ JSON:
                     can pay), log_batches_every (0: never),
                     next (a name; null: the end, where a request goes to its
                     caller and a branch of an ensemble to its join),
-                    ring: depth, cells;
+                    ring: depth, cells, oldest_s (how long the oldest has been
+                    queued; null: no clock was read, as where no batch waits);
                     lock_holder (null: the lock is free): participant, worker,
                     pid, alive;
                     on_death (fail, retry or bisect: what happens to a dead
@@ -89,17 +90,25 @@ JSON:
                     the node: worker * threads + thread)
   ensembles         name, members (where each begins), fail_fast,
                     next (as for nodes)
-  switches          name, members
+  switches          name, members,
+                    chooser (the node whose workers choose; null: whoever
+                    moves the item chooses)
   workers           one entry a thread: node, worker, thread, participant,
                     state (vacant, starting, ready, failed, leaving, dead),
                     state_s (seconds since then; null: vacant),
                     alive (its lease is held),
                     role (process_worker, thread_worker), pid, restarts,
                     in_call (user code is running), cpus ([]: not pinned),
+                    in_hand (requests that it works on, or will),
                     message (why it failed),
                     counters, since the server's start:
 {counters}
-  blocks            block_bytes, in_use, count; one entry a size class
+  memory            use (header, participants, plan, rings, tasks, partials,
+                    block_owners), bytes,
+                    touched_bytes (in pages that were ever read or written, by
+                    shmtool too; null: the file system does not say)
+  blocks            block_bytes, in_use, count, touched_bytes; one entry a size
+                    class
 
 Examples:
   shmtool show digits

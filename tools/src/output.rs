@@ -50,6 +50,11 @@ impl Page {
         Self { width: None }
     }
 
+    /// Whether lines are drawn on it.
+    pub(crate) fn is_drawn(self) -> bool {
+        self.width.is_some()
+    }
+
     /// A table; a heading that begins with `>` is of a column of numbers, set flush right.
     pub(crate) fn table(
         self,

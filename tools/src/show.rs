@@ -1,20 +1,28 @@
 //! `shmtool show`: nodes, workers, requests and blocks of one segment.
 
+mod memory;
 mod text;
+mod tree;
 
 use crate::error::ToolError;
 use crate::survey::{Identity, Survey};
 use crate::who::{Holder, is_held};
+use memory::{Blocks, Memory};
+use ringmill_shm::arena::Task;
 use ringmill_shm::check::PhaseCounts;
 use ringmill_shm::layout::{INLINE_BYTES, NodeFacts};
 use ringmill_shm::participant::{Life, Role, SERVER};
 use ringmill_shm::plan::{self, Target};
-use ringmill_shm::pool;
+use ringmill_shm::ring::Ring;
 use ringmill_shm::segment::Segment;
 use ringmill_shm::stats::Snapshot;
 use ringmill_shm::sys::time::now_ns;
 use ringmill_shm::text::shown;
+use ringmill_shm::token::Token;
+use ringmill_shm::word::Phase;
 use serde::Serialize;
+use std::collections::{BTreeSet, HashMap};
+use tree::Line;
 
 /// One segment at one moment, or nearly so: it is read while others write.
 #[derive(Debug, Serialize)]
@@ -37,7 +45,11 @@ pub(crate) struct Shown {
     ensembles: Vec<Ensemble>,
     switches: Vec<Switch>,
     workers: Vec<Worker>,
+    memory: Vec<Memory>,
     blocks: Vec<Blocks>,
+    /// The plan, a line a servlet.
+    #[serde(skip)]
+    tree: Vec<Line>,
 }
 
 #[derive(Debug, Serialize)]
@@ -84,6 +96,8 @@ struct Ensemble {
 #[derive(Debug, Serialize)]
 struct Switch {
     name: String,
+    /// The node whose workers choose; none: the participant that moves the item chooses.
+    chooser: Option<u32>,
     /// Where an item may go.
     members: Vec<Option<String>>,
 }
@@ -93,6 +107,8 @@ struct Depth {
     /// Ids in the ring.
     depth: u64,
     cells: u64,
+    /// How long the oldest of them has been queued; none: no clock was read.
+    oldest_s: Option<f64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -120,6 +136,8 @@ struct Worker {
     restarts: u32,
     /// User code is running on an item or a batch.
     in_call: bool,
+    /// The requests that it works on, or will.
+    in_hand: Vec<u32>,
     /// None: it is not pinned.
     cpus: Vec<usize>,
     /// Why its construction failed, it gave up, or was given up.
@@ -134,18 +152,12 @@ struct Counters {
     batch_mean: f64,
 }
 
-#[derive(Debug, Serialize)]
-struct Blocks {
-    block_bytes: u64,
-    in_use: u64,
-    count: u64,
-}
-
 /// Reads a segment.
 pub(crate) fn show(name: &str) -> Result<Shown, ToolError> {
     let (survey, segment) = Survey::open(name)?;
     let (identity, shape) = (segment.identity(), segment.shape());
-    let in_use = pool::in_use(&segment);
+    let (memory, blocks) = memory::of(&segment); // before the tool itself touches more
+    let nexts: Vec<_> = segment.nodes().iter().map(|node| node.next).collect();
     Ok(Shown {
         identity: survey.identity(Some(&segment)),
         server: Server {
@@ -163,12 +175,9 @@ pub(crate) fn show(name: &str) -> Result<Shown, ToolError> {
         ensembles: ensembles(&segment),
         switches: switches(&segment),
         workers: workers(&segment),
-        blocks: shape
-            .classes()
-            .iter()
-            .zip(in_use)
-            .map(|(class, in_use)| Blocks { block_bytes: class.block_bytes, in_use, count: class.count })
-            .collect(),
+        memory,
+        blocks,
+        tree: tree::lines(segment.routes(), &nexts),
     })
 }
 
@@ -181,7 +190,11 @@ fn node(segment: &Segment, index: u32) -> Option<Node> {
         worker_type: shown(&info.worker_type),
         facts: info.facts,
         next: name_of(segment, info.next),
-        ring: Depth { depth: ring.depth(), cells: ring.cells() as u64 },
+        ring: Depth {
+            depth: ring.depth(),
+            cells: ring.cells() as u64,
+            oldest_s: oldest_s(segment, index, ring),
+        },
         lock_holder: node.lock().holder().map(|token| Holder::of(segment, token, "server")),
         on_death: match (info.facts.keeps_inputs.is_set(), info.facts.keeps_apart.is_set()) {
             (false, _) => "fail",
@@ -193,6 +206,32 @@ fn node(segment: &Segment, index: u32) -> Option<Node> {
         sleeping: (0..info.rows).filter(|worker| sleepers >> worker & 1 == 1).collect(),
         workers: info.rows,
     })
+}
+
+/// How long the task has waited that was queued first, of those in a ring whose time is known.
+fn oldest_s(segment: &Segment, node: u32, ring: Ring<'_>) -> Option<f64> {
+    let mut oldest_ns: Option<u64> = None;
+    ring.scan(|_, id| {
+        let seen = Task::new(segment, id).and_then(|task| task.look(0));
+        let here =
+            seen.filter(|seen| seen.phase == Phase::Queued && seen.stage() == Some(Target::Node(node)));
+        oldest_ns = [oldest_ns, here.and_then(|seen| seen.queued_ns())].into_iter().flatten().min();
+    });
+    oldest_ns.map(|ns| now_ns().saturating_sub(ns) as f64 / 1e9)
+}
+
+/// The requests that each incarnation works on, or has branches of to work on.
+fn in_hand(segment: &Segment) -> HashMap<Token, BTreeSet<u32>> {
+    let mut all: HashMap<Token, BTreeSet<u32>> = HashMap::new();
+    for task in (0..segment.shape().tasks()).filter_map(|id| Task::new(segment, id)) {
+        let state = task.word().peek();
+        if state.phase().is_some_and(Phase::is_worked_on)
+            && let Some(owner) = state.owner()
+        {
+            all.entry(owner).or_default().insert(task.slot().0);
+        }
+    }
+    all
 }
 
 fn ensembles(segment: &Segment) -> Vec<Ensemble> {
@@ -208,6 +247,7 @@ fn ensembles(segment: &Segment) -> Vec<Ensemble> {
 fn switches(segment: &Segment) -> Vec<Switch> {
     let of = |switch: &plan::Switch| Switch {
         name: shown(&switch.name),
+        chooser: switch.node,
         members: switch.members.iter().map(|&member| name_of(segment, member)).collect(),
     };
     segment.routes().switches.iter().map(of).collect()
@@ -219,6 +259,7 @@ fn name_of(segment: &Segment, target: Target) -> Option<String> {
 }
 
 fn workers(segment: &Segment) -> Vec<Worker> {
+    let mut in_hand = in_hand(segment);
     let entries = (0..).zip(segment.participants()).skip(SERVER as usize + 1);
     entries
         .filter_map(|(participant, entry)| {
@@ -243,6 +284,7 @@ fn workers(segment: &Segment) -> Vec<Worker> {
                 pid: entry.pid(),
                 restarts: entry.restarts(),
                 in_call: entry.counters().call().is_some(),
+                in_hand: entry.token().and_then(|t| in_hand.remove(&t)).into_iter().flatten().collect(),
                 cpus: entry.cpus(),
                 message: (!message.is_empty()).then(|| shown(&String::from_utf8_lossy(message))),
                 counters: Counters { snapshot, batch_mean: snapshot.batch_mean() },

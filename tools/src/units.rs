@@ -45,18 +45,22 @@ pub(crate) fn wait(ns: u64) -> String {
 
 /// `[0, 1, 2, 5]` → `0-2,5`; none → `any`. The numbers ascend.
 pub(crate) fn cpus(cpus: &[usize]) -> String {
-    let mut ranges: Vec<(usize, usize)> = Vec::new();
-    for &cpu in cpus {
+    if cpus.is_empty() { "any".into() } else { ranges(cpus.iter().map(|&cpu| cpu as u64), usize::MAX) }
+}
+
+/// `[0, 1, 2, 5]` → `0-2,5`; more than `limit` ranges → `0-2,...`. The numbers ascend.
+pub(crate) fn ranges(numbers: impl IntoIterator<Item = u64>, limit: usize) -> String {
+    let mut ranges: Vec<(u64, u64)> = Vec::new();
+    for number in numbers {
         match ranges.last_mut() {
-            Some((_, last)) if *last + 1 == cpu => *last = cpu,
-            _ => ranges.push((cpu, cpu)),
+            Some((_, last)) if *last + 1 == number => *last = number,
+            _ => ranges.push((number, number)),
         }
     }
-    if ranges.is_empty() {
-        return "any".into();
-    }
-    let text = |(first, last)| if first == last { format!("{first}") } else { format!("{first}-{last}") };
-    ranges.into_iter().map(text).collect::<Vec<_>>().join(",")
+    let text = |&(first, last)| if first == last { format!("{first}") } else { format!("{first}-{last}") };
+    let mut texts: Vec<_> = ranges.iter().take(limit).map(text).collect();
+    texts.extend((ranges.len() > limit).then(|| "...".into()));
+    texts.join(",")
 }
 
 /// `(1, "segment")` → `1 segment`; `(3, "segment")` → `3 segments`.
@@ -139,6 +143,7 @@ mod tests {
         assert_eq!(cpus(&[]), "any");
         assert_eq!(cpus(&[7]), "7");
         assert_eq!(cpus(&[0, 1, 2, 5, 8, 9]), "0-2,5,8-9");
+        assert_eq!(ranges([0, 1, 2, 5, 8, 9], 2), "0-2,5,...");
     }
 
     #[test]

@@ -1,10 +1,11 @@
 //! Files: reserving pages, how much room there is, open-file-description locks.
-#![expect(unsafe_code, reason = "fallocate, statfs, statvfs, getrlimit, fcntl, fstatat and unlinkat")]
+#![expect(unsafe_code, reason = "fallocate, lseek, statfs, statvfs, getrlimit, fcntl, fstatat and unlinkat")]
 
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 use std::mem::ManuallyDrop;
+use std::ops::Range;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
@@ -121,6 +122,37 @@ pub fn available_bytes(path: &Path) -> io::Result<Option<u64>> {
     }
     // Without blocks at all (ramfs, hugetlbfs without `size`) the system does not say how many are free.
     Ok((stat.f_blocks != 0).then(|| stat.f_bavail.saturating_mul(stat.f_frsize)))
+}
+
+/// The ranges, below `bytes`, of what was ever read or written of a file whose pages are reserved; `None` if the file system
+/// does not tell them from the others. It moves the position of the file's description.
+///
+/// # Errors
+/// What `lseek` says.
+pub(crate) fn data_ranges(file: &File, bytes: u64) -> io::Result<Option<Vec<Range<u64>>>> {
+    if !matches!(kind_of(file)?, Kind::Memory) {
+        return Ok(None);
+    }
+    // None: there is nothing of that kind from there on.
+    let seek = |from: u64, whence| -> io::Result<Option<u64>> {
+        let from = libc::off_t::try_from(from).map_err(|_| io::Error::from_raw_os_error(libc::EOVERFLOW))?;
+        // SAFETY: the descriptor is open for the length of the call; the rest are integers.
+        let found = unsafe { libc::lseek(file.as_raw_fd(), from, whence) };
+        match (u64::try_from(found), io::Error::last_os_error()) {
+            (Ok(found), _) => Ok(Some(found)),
+            (_, error) if error.raw_os_error() == Some(libc::ENXIO) => Ok(None),
+            (_, error) => Err(error),
+        }
+    };
+    let (mut ranges, mut at) = (Vec::new(), 0);
+    while at < bytes
+        && let Some(start) = seek(at, libc::SEEK_DATA)?.filter(|start| (at..bytes).contains(start))
+    {
+        let end = seek(start, libc::SEEK_HOLE)?.unwrap_or(bytes).clamp(start + 1, bytes);
+        ranges.push(start..end);
+        at = end;
+    }
+    Ok(Some(ranges))
 }
 
 /// Bytes of free huge pages of this size that no mapping has reserved; `None` if the system does not say.

@@ -1,12 +1,14 @@
 //! A segment in words and tables.
 
-use super::{Counters, Shown, Worker};
+use super::memory::{self, Blocks, Memory};
+use super::{Counters, Node, Shown, Worker};
 use crate::output::{Page, Report};
 use crate::survey::{Liveness, user_text, way_out};
 use crate::units;
 use crate::who::{Holder, title};
 use ringmill_shm::layout::NodeFacts;
 use ringmill_shm::participant::{Life, Role};
+use ringmill_shm::plan::Target;
 use ringmill_shm::segment::Run;
 use ringmill_shm::stats::{Counter, Snapshot, Table};
 use ringmill_shm::text::size;
@@ -15,28 +17,12 @@ use ringmill_shm::word::Phase;
 impl Report for Shown {
     fn text(&self, page: Page) -> String {
         let mut text = self.header();
-        text += "\nNodes\n";
-        text += &self.node_table(page);
+        text += "\nPlan\n";
+        text += &self.plan_table(page);
         for node in &self.nodes {
             if let Some(why) = &node.down {
                 text += &format!("{} is down: {why}\n", node.name);
             }
-        }
-        if !self.ensembles.is_empty() {
-            text += "\nEnsembles\n";
-            let rows = self.ensembles.iter().map(|ensemble| {
-                let errors = if ensemble.fail_fast { "end the item" } else { "are kept" };
-                let members = ensemble.members.iter().map(end_or).collect::<Vec<_>>().join(", ");
-                vec![ensemble.name.clone(), members, errors.into(), end_or(&ensemble.next)]
-            });
-            text += &page.table(&["ensemble", "members", "errors", "next"], rows);
-        }
-        if !self.switches.is_empty() {
-            text += "\nSwitches\n";
-            let rows = self.switches.iter().map(|switch| {
-                vec![switch.name.clone(), switch.members.iter().map(end_or).collect::<Vec<_>>().join(", ")]
-            });
-            text += &page.table(&["switch", "members"], rows);
         }
         text += "\nWorkers\n";
         text += &self.worker_table(page);
@@ -49,19 +35,13 @@ impl Report for Shown {
         }
         text += "\nBatches\n";
         text += &self.batch_table(page);
-        if !self.blocks.is_empty() {
-            text += "\nPayload blocks\n";
-            let rows = self.blocks.iter().map(|blocks| {
-                vec![size(blocks.block_bytes), blocks.in_use.to_string(), blocks.count.to_string()]
-            });
-            text += &page.table(&[">size", ">in use", ">of"], rows);
-        }
+        text += "\nErrors\n";
+        text += &self.error_table(page);
+        text += "\nMemory\n";
+        let rows = self.memory.iter().map(Memory::row).chain(self.blocks.iter().map(Blocks::row));
+        text += &page.table(&memory::HEADINGS, rows);
         text
     }
-}
-
-fn end_or(target: &Option<String>) -> String {
-    target.clone().unwrap_or_else(|| "end".into())
 }
 
 impl Shown {
@@ -131,32 +111,69 @@ impl Shown {
         text
     }
 
-    fn node_table(&self, page: Page) -> String {
-        let rows = self.nodes.iter().map(|node| {
-            vec![
-                node.name.clone(),
-                node.worker_type.clone(),
+    /// The plan as a tree, with a row for each servlet. The column of ages is left out if none is known.
+    fn plan_table(&self, page: Page) -> String {
+        let node_of = |index: u32| self.nodes.iter().find(|node| node.index == index);
+        let mut rows: Vec<(String, String, Option<&Node>)> = self
+            .tree
+            .iter()
+            .map(|line| {
+                let (name, kind, node) = match line.of {
+                    Target::Fork(index) => match self.ensembles.get(index as usize) {
+                        Some(ensemble) if ensemble.fail_fast => {
+                            (&*ensemble.name, "ensemble, fails fast", None)
+                        }
+                        Some(ensemble) => (&*ensemble.name, "ensemble, keeps errors", None),
+                        None => ("?", "ensemble", None),
+                    },
+                    Target::Switch(index) => match self.switches.get(index as usize) {
+                        Some(switch) => (&*switch.name, "switch", switch.chooser.and_then(node_of)),
+                        None => ("?", "switch", None),
+                    },
+                    Target::Node(index) => node_of(index)
+                        .map_or(("?", "", None), |node| (&node.name, &node.worker_type, Some(node))),
+                    Target::End => ("end", "", None),
+                };
+                let name = line.lead(page.is_drawn()) + name;
+                if line.again { (name, "as above".into(), None) } else { (name, kind.into(), node) }
+            })
+            .collect();
+        // Of a plan that no servlet tree makes.
+        let shown = |node: &Node| rows.iter().any(|(.., of)| of.is_some_and(|of| of.index == node.index));
+        let others: Vec<_> = self.nodes.iter().filter(|node| !shown(node)).collect();
+        rows.extend(others.into_iter().map(|node| (node.name.clone(), node.worker_type.clone(), Some(node))));
+
+        let with_age = self.nodes.iter().any(|node| node.ring.oldest_s.is_some());
+        let mut headings = vec!["servlet", "worker type", ">batch", ">wait", ">depth"];
+        headings.extend(with_age.then_some(">oldest"));
+        headings.extend(["lock", "asleep"]);
+        let rows = rows.into_iter().map(|(name, kind, node)| {
+            let mut row = vec![name, kind];
+            let Some(node) = node else {
+                row.resize(headings.len(), String::new());
+                return row;
+            };
+            row.extend([
                 if node.facts.batch_size == 0 { "single".into() } else { node.facts.batch_size.to_string() },
                 wait_text(&node.facts),
                 node.ring.depth.to_string(),
-                node.ring.cells.to_string(),
+            ]);
+            row.extend(with_age.then(|| node.ring.oldest_s.map_or_else(|| "-".into(), units::seconds)));
+            row.extend([
                 node.lock_holder.as_ref().map_or_else(|| "free".into(), Holder::text),
                 format!("{} of {}", node.sleeping.len(), node.workers),
-                end_or(&node.next),
-            ]
+            ]);
+            row
         });
-        let headings =
-            ["node", "worker type", ">batch", ">wait", ">depth", ">cells", "lock", "asleep", "next"];
-        page.table(&headings, rows)
+        page.table(&headings, rows.collect::<Vec<_>>())
     }
 
     fn worker_table(&self, page: Page) -> String {
-        let columns = || Counter::of(Table::Workers);
         let rows = self.workers.iter().map(|worker| {
-            let counters = &worker.counters.snapshot;
-            let mut row = vec![
+            vec![
                 worker.name(),
                 worker.state_text().into(),
+                worker.state_s.map_or_else(|| "-".into(), |seconds| units::age(seconds as u64)),
                 match worker.role {
                     Role::Server => "server",
                     Role::ProcessWorker => "process",
@@ -166,13 +183,19 @@ impl Shown {
                 if worker.pid == 0 { "-".into() } else { worker.pid.to_string() },
                 worker.restarts.to_string(),
                 units::cpus(&worker.cpus),
-            ];
-            row.extend(columns().map(|counter| counters.get(counter).to_string()));
-            row
+                worker.has_text(),
+            ]
         });
-        let mut headings =
-            ["worker", "state", "role", ">pid", ">restarts", "cpus"].map(String::from).to_vec();
-        headings.extend(columns().map(heading));
+        page.table(&["worker", "state", ">for", "role", ">pid", ">restarts", "cpus", "has"], rows)
+    }
+
+    fn error_table(&self, page: Page) -> String {
+        let columns = || Counter::of(Table::Workers);
+        let rows = self.workers.iter().map(|worker| {
+            let cells = columns().map(|counter| worker.counters.snapshot.get(counter).to_string());
+            std::iter::once(worker.name()).chain(cells).collect()
+        });
+        let headings: Vec<_> = std::iter::once("worker".into()).chain(columns().map(heading)).collect();
         page.table(&headings, rows)
     }
 
@@ -204,6 +227,17 @@ impl Shown {
 impl Worker {
     fn name(&self) -> String {
         title(&self.node, self.worker, self.thread, self.threads)
+    }
+
+    /// How many requests it has, and which: at most three ranges of them.
+    fn has_text(&self) -> String {
+        let calls = if self.in_call { " in call" } else { "" };
+        match self.in_hand.len() {
+            0 => format!("-{calls}"),
+            count => {
+                format!("{count}{calls}: {}", units::ranges(self.in_hand.iter().map(|&id| id.into()), 3))
+            }
+        }
     }
 
     /// The state that the worker wrote, unless the kernel proves its death.

@@ -1,9 +1,12 @@
 //! `shmtool show`.
 
-use super::segments::{Ours, busy, prepare, read, spec};
+use super::segments::{Ours, begin, busy, prepare, read, spec};
 use super::tool::{code, parsed, shmtool, text, words};
 use ringmill_shm::plan::{Fork, ForkMember, Switch, Target};
 use ringmill_shm::segment::{Location, Segment};
+use ringmill_shm::stats::Closed;
+use ringmill_shm::sys::time::now_ns;
+use ringmill_shm::token::Token;
 use serde_json::{Value, json};
 
 #[test]
@@ -31,11 +34,24 @@ fn lists_ensembles_and_switches_with_their_members() {
         shown["ensembles"],
         json!([{"name": "both", "members": ["split", "one"], "fail_fast": true, "next": null}])
     );
-    assert_eq!(shown["switches"], json!([{"name": "one", "members": ["classify", "split"]}]));
+    assert_eq!(
+        shown["switches"],
+        json!([{"name": "one", "chooser": null, "members": ["classify", "split"]}])
+    );
     let page = text(&shmtool(&["show", &ours.name()]));
-    assert!(
-        page.contains("Ensembles") && page.contains("split, one") && page.contains("classify, split"),
-        "{page}"
+    let plan = page.split("\nPlan\n").nth(1).unwrap().split("\n\n").next().unwrap();
+    let rows: Vec<&str> =
+        plan.lines().skip(1).map(|line| line.split("  0 of ").next().unwrap().trim_end()).collect();
+    assert_eq!(
+        rows,
+        [
+            "both          ensemble, fails fast",
+            "  split       Splitter                  32  200 µs      0  free",
+            "  one         switch",
+            "    classify  Classifier            single    none      0  free",
+            "    split     as above",
+        ],
+        "{plan}"
     );
     drop(segment);
 }
@@ -96,7 +112,7 @@ fn reports_nodes_workers_requests_and_blocks() {
         shown["nodes"][0],
         json!({
             "index": 0, "name": "split", "worker_type": "Splitter", "batch_size": 32,
-            "batch_wait_ns": 200_000, "wait_is_stated": true, "log_batches_every": 0, "next": "classify", "ring": {"depth": 2, "cells": 16},
+            "batch_wait_ns": 200_000, "wait_is_stated": true, "log_batches_every": 0, "next": "classify", "ring": {"depth": 2, "cells": 16, "oldest_s": null},
             "lock_holder": {"participant": 1, "worker": "split/0", "pid": me, "alive": true},
             "on_death": "fail", "down": null, "threads": 1, "sleeping": [1],
         })
@@ -107,7 +123,7 @@ fn reports_nodes_workers_requests_and_blocks() {
         json!({
             "node": "split", "worker": 0, "thread": 0, "participant": 1, "state": "ready", "alive": true,
             "role": "process_worker", "pid": me, "restarts": 0, "in_call": false,
-            "cpus": [0, 1], "message": null,
+            "in_hand": [0], "cpus": [0, 1], "message": null,
             "counters": {
                 "batches": 2, "items": 39, "batch_min": 7, "batch_mean": 19.5, "batch_max": 32,
                 "closed_full": 1, "closed_window": 1, "closed_empty": 0, "closed_shutdown": 0,
@@ -123,8 +139,8 @@ fn reports_nodes_workers_requests_and_blocks() {
     assert_eq!(
         shown["blocks"],
         json!([
-            {"block_bytes": 1024, "in_use": 1, "count": 4},
-            {"block_bytes": 65_536, "in_use": 0, "count": 2},
+            {"block_bytes": 1024, "in_use": 1, "count": 4, "touched_bytes": 0},
+            {"block_bytes": 65_536, "in_use": 0, "count": 2, "touched_bytes": 0},
         ])
     );
 
@@ -133,18 +149,88 @@ fn reports_nodes_workers_requests_and_blocks() {
     let pid = me.to_string();
     assert_eq!(
         words(&text, "split"),
-        ["split", "Splitter", "32", "200", "µs", "2", "16", "split/0", "1", "of", "2", "classify"]
+        ["split", "Splitter", "32", "200", "µs", "2", "split/0", "1", "of", "2"]
     );
     assert_eq!(
         words(&text, "split/0"),
-        ["split/0", "ready", "process", &pid, "0", "0-1", "1", "0", "0", "0"]
+        ["split/0", "ready", "0", "s", "process", &pid, "0", "0-1", "1:", "0"]
     );
+    let errors = text.split("\nErrors\n").nth(1).unwrap();
+    assert_eq!(words(errors, "split/0"), ["split/0", "1", "0", "0", "0"]);
     assert_eq!(words(&text, "split/1")[1], "dead", "whatever it last said");
     assert_eq!(words(&text, "classify/0")[1], "failed");
     assert!(text.contains("classify/0 failed: no model at ./weights\n"), "{text}");
     assert!(text.contains("\n  workers   1 of 3 ready\n"), "{text}");
     assert_eq!(words(&text, "all"), ["all", "3", "42", "3", "14.0", "32", "1", "1", "1", "0"]);
     assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
+}
+
+/// Who has what, and since when: two requests in hand, of which one is a branch's, one that waits.
+#[test]
+fn tells_what_each_worker_has_in_hand_and_the_age_of_what_waits() {
+    let ours = Ours::new();
+    let segment = ours.create();
+    let worker = prepare(&segment, 1);
+    segment.lease().hold(worker).unwrap();
+    let queue = |id: u32, queued_ns: u64| {
+        let mut filling = begin(&segment, id, Token::SERVER);
+        filling.set_length(0);
+        filling.stamp(queued_ns);
+        filling.queue(0);
+        segment.node(0).unwrap().ring().push(id).unwrap();
+    };
+    let now_ns = now_ns();
+    for (id, seconds_ago) in [(5, 9), (6, 8), (2, 5), (3, 7)] {
+        queue(id, now_ns - seconds_ago * 1_000_000_000);
+    }
+    let mut reader = read(&segment, 0, worker);
+    let taken: Vec<_> = [5, 6].into_iter().filter_map(|id| reader.claim(id)).collect();
+    reader.set_head(2);
+    drop(reader);
+    segment.participants()[1].counters().count_batch(2, Closed::Empty);
+    segment.participants()[1].counters().begin_call();
+    let shown = parsed(&shmtool(&["show", &ours.name(), "--json"]));
+    assert_eq!(
+        (&shown["workers"][0]["in_hand"], &shown["workers"][1]["in_hand"]),
+        (&json!([5, 6]), &json!([]))
+    );
+    let oldest = shown["nodes"][0]["ring"]["oldest_s"].as_f64().unwrap();
+    assert!((6.9..60.0).contains(&oldest), "of those in the ring: {oldest}");
+    let page = text(&shmtool(&["show", &ours.name()]));
+    assert!(page.contains("2 in call: 5-6"), "{page}");
+    assert!(words(&page, "servlet").contains(&"oldest"), "{page}");
+    let [a, b] = <[_; 2]>::try_from(taken).unwrap();
+    assert!([a.finish(false), b.finish(false)].iter().all(Option::is_none));
+    assert_eq!(parsed(&shmtool(&["show", &ours.name(), "--json"]))["workers"][0]["in_hand"], json!([]));
+}
+
+#[test]
+fn tells_which_memory_was_ever_touched() {
+    let ours = Ours::new();
+    let segment = ours.create();
+    let touched = || -> Vec<u64> {
+        let shown = parsed(&shmtool(&["show", &ours.name(), "--json"]));
+        let bytes = |blocks: &Value| blocks["touched_bytes"].as_u64().unwrap();
+        shown["blocks"].as_array().unwrap().iter().map(bytes).collect()
+    };
+    assert_eq!(touched(), [0, 0]);
+    let mut filling = begin(&segment, 0, Token::SERVER);
+    assert!(filling.block_buffer(60_000).unwrap().write(10_000, b"one page"));
+    filling.set_length(60_000);
+    assert_eq!(touched(), [0, 4096]);
+    filling.abandon();
+    assert_eq!(touched(), [0, 4096], "it stays");
+
+    let shown = parsed(&shmtool(&["show", &ours.name(), "--json"]));
+    let memory = shown["memory"].as_array().unwrap();
+    let uses: Vec<_> = memory.iter().map(|room| room["use"].as_str().unwrap()).collect();
+    assert_eq!(uses, ["header", "participants", "plan", "rings", "tasks", "block_owners"]);
+    let sum = |all: &[Value], of: &dyn Fn(&Value) -> u64| all.iter().map(of).sum::<u64>();
+    let others = sum(memory, &|room| room["bytes"].as_u64().unwrap());
+    let blocks = sum(shown["blocks"].as_array().unwrap(), &|blocks| {
+        blocks["block_bytes"].as_u64().unwrap() * blocks["count"].as_u64().unwrap()
+    });
+    assert_eq!(others + blocks, segment.total_bytes(), "every byte has a use");
 }
 
 #[test]
