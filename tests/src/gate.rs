@@ -5,7 +5,7 @@
 
 use crate::{GUARD, fresh_name};
 use ringmill_shm::sys::process::wait_readable;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
@@ -51,27 +51,37 @@ impl Gate {
     #[must_use]
     pub fn arrival(&self) -> Arrival {
         let begun = Instant::now();
-        // A signal ends a wait early; hence the loop.
-        while !wait_readable(&[self.listener.as_raw_fd()], Some(GUARD))[0] {
+        // A signal ends a wait early, and a worker may be killed on its way; hence the loop.
+        loop {
+            if wait_readable(&[self.listener.as_raw_fd()], Some(GUARD))[0]
+                && let Some(arrival) = self.admit()
+            {
+                return arrival;
+            }
             assert!(begun.elapsed() < GUARD, "no worker came to the gate");
         }
-        self.admit()
     }
 
     /// A worker that is at the gate, if there is one.
     #[must_use]
     pub fn arrival_if_any(&self) -> Option<Arrival> {
-        wait_readable(&[self.listener.as_raw_fd()], Some(Duration::ZERO))[0].then(|| self.admit())
+        while wait_readable(&[self.listener.as_raw_fd()], Some(Duration::ZERO))[0] {
+            if let Some(arrival) = self.admit() {
+                return Some(arrival);
+            }
+        }
+        None
     }
 
-    fn admit(&self) -> Arrival {
+    /// The next worker; `None` if it was killed before it had said its label.
+    fn admit(&self) -> Option<Arrival> {
         let (mut stream, _) = self.listener.accept().expect("a worker is there");
         stream.set_read_timeout(Some(GUARD)).expect("a time above zero");
         let mut length = [0; 4];
-        stream.read_exact(&mut length).expect("a worker at the gate says how long its label is");
+        read(&mut stream, &mut length)?;
         let mut label = vec![0; u32::from_le_bytes(length) as usize];
-        stream.read_exact(&mut label).expect("a worker at the gate says its label");
-        Arrival { label: String::from_utf8(label).expect("labels are text"), _stream: stream }
+        read(&mut stream, &mut label)?;
+        Some(Arrival { label: String::from_utf8(label).expect("labels are text"), _stream: stream })
     }
 
     /// Waits for `count` workers, all at the gate at once.
@@ -100,6 +110,15 @@ impl Arrival {
     pub fn release(self) {}
 }
 
+/// Fills the buffer with what a worker says; `None` if the worker ends before that.
+fn read(stream: &mut UnixStream, buffer: &mut [u8]) -> Option<()> {
+    match stream.read_exact(buffer) {
+        Ok(()) => Some(()),
+        Err(error) if matches!(error.kind(), ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset) => None,
+        Err(error) => panic!("a worker at the gate says its label: {error}"),
+    }
+}
+
 /// The worker's side: stops until the test lets it go on. A gate that is no more is open.
 pub fn stop_at(gate: &str, label: &str) {
     if let Some(mut stream) = send(gate, label) {
@@ -119,4 +138,25 @@ fn send(gate: &str, label: &str) -> Option<UnixStream> {
     message.extend(label.as_bytes());
     stream.write_all(&message).ok()?;
     Some(stream)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Symptom: a test that kills workers at any moment failed now and then. Cause: a worker that was killed between its connection
+    /// and its label was an error of the gate. Fix: it is no arrival.
+    #[test]
+    fn a_worker_that_is_killed_on_its_way_is_no_arrival() {
+        let gate = Gate::new();
+        let address = SocketAddr::from_abstract_name(gate.name()).expect("a gate's name");
+        for said in [&b""[..], &[3, 0], &[3, 0, 0, 0, b'h', b'i']] {
+            let mut killed = UnixStream::connect_addr(&address).expect("the gate is there");
+            killed.write_all(said).expect("it takes this");
+        }
+        assert!(gate.arrival_if_any().is_none());
+        drop(UnixStream::connect_addr(&address));
+        report(&gate.name(), "alive");
+        assert_eq!(gate.arrival().label(), "alive");
+    }
 }

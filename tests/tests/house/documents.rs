@@ -107,11 +107,12 @@ fn a_command_is_compared_whole() {
 #[test]
 fn every_command_shown_is_one_that_ci_runs() {
     let scripts = [".ci/run", ".ci/other-builds", ".ci/shmtool-beside-digits"].map(text).join("\n");
-    // CI may spread a command over several lines.
-    let scripts = scripts.replace(" \\\n", " ");
+    // A command may be spread over several lines, here and there.
+    let joined = |text: String| text.replace(" \\\n", " ");
+    let scripts = joined(scripts);
     let ci = commands(&scripts);
     for document in documents() {
-        let blocks = blocks(&text(&document), "sh").join("\n");
+        let blocks = joined(blocks(&text(&document), "sh").join("\n"));
         for command in commands(&blocks) {
             let is_run = ci.iter().any(|line| runs(line, &command));
             let (document, command) = (document.display(), command.join(" "));
