@@ -50,7 +50,7 @@
 //!
 //! # The way through
 //!
-//! The [`guide`] goes on from here, in sixteen steps, each with a program that runs. To look something up:
+//! The [`guide`] goes on from here, in seventeen steps, each with a program that runs. To look something up:
 //!
 //! | You want | Look at |
 //! |---|---|
@@ -69,6 +69,7 @@
 //! | to bound waiting, or to wait for room | [`CallOptions`], [`WhenFull`] |
 //! | to choose what becomes of a dead worker's requests | [`OnDeath`], [`Restarts`] |
 //! | to know what went wrong | [`CallError`] (a request), [`StartError`] (a server), [`RemoteError`](error::RemoteError) (in a worker) |
+//! | to test your workers, and what happens when they die | [`testing`] |
 //! | to see what goes on | [`Server::stats`], [`Server::debug_info`]; from outside the program `shmtool` |
 //!
 //! `examples/` in the repository has short programs for most of these; begin with `hello`.
@@ -96,6 +97,7 @@ mod policy;
 mod route;
 pub mod server;
 pub mod servlet;
+pub mod testing;
 mod text;
 mod wire;
 pub mod worker;

@@ -82,6 +82,19 @@ pub(crate) fn watch_this_thread() {
     }
 }
 
+/// Runs code during which this thread is watched as a worker's thread is.
+pub(crate) fn watched<T>(code: impl FnOnce() -> T) -> T {
+    struct Before(bool);
+    impl Drop for Before {
+        fn drop(&mut self) {
+            WATCHED.set(self.0);
+        }
+    }
+    let _before = Before(WATCHED.get());
+    watch_this_thread();
+    code()
+}
+
 /// After a set-up: if that has installed a panic hook, panics of watched threads are recorded again, and go to that hook
 /// too.
 pub(crate) fn keep_watching() {
@@ -213,6 +226,15 @@ mod tests {
         let Panic { message, .. } = caught_one.expect_err("it panics");
         assert!(message.starts_with("number 7 at ") && message.contains("panics.rs"), "{message}");
         assert_eq!(caught(|| 5), Ok(5));
+    }
+
+    #[test]
+    fn a_thread_is_watched_for_a_while() {
+        let panics = || caught::<()>(|| panic!("of code")).expect_err("it panics").message;
+        assert!(watched(|| watched(panics) + &panics()).matches("panics.rs").count() == 2);
+        assert_eq!(panics(), "of code", "printed, and not recorded");
+        assert!(catch_unwind(|| watched(|| panic!("through"))).is_err());
+        assert_eq!(panics(), "of code");
     }
 
     /// Panics when it is dropped, and so does the payload of that panic.

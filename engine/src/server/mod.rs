@@ -76,6 +76,10 @@ impl<In, Out> Server<In, Out> {
         }
         server
     }
+
+    pub(crate) fn core(&self) -> &Core {
+        &self.core
+    }
 }
 
 impl<In, Out> std::fmt::Debug for Server<In, Out> {

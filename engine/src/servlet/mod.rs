@@ -16,6 +16,7 @@ macro_rules! for_tuples {
 
 mod boxed;
 mod ensemble;
+pub(crate) mod lent;
 mod options;
 mod part;
 mod process;

@@ -100,13 +100,17 @@ impl Leaf {
     /// The workers `W` with these options.
     pub(super) fn of<W: BatchWorker>(options: &Options<W::Config>, role: Role, launch: Launch) -> Self {
         let config = crate::wire::payload::to_bytes(&options.config);
-        Self {
-            options: options.with_config(config.map_err(|error| error.to_string())),
-            worker_type: std::any::type_name::<W>(),
-            identity: Identity::of::<W>(),
-            role,
-            launch,
-        }
+        let options = options.with_config(config.map_err(|error| error.to_string()));
+        Self::with_config::<W>(options, role, launch)
+    }
+
+    /// The workers `W` with these options, whose configuration is bytes already.
+    pub(super) fn with_config<W: BatchWorker>(
+        options: Options<Result<Vec<u8>, String>>,
+        role: Role,
+        launch: Launch,
+    ) -> Self {
+        Self { options, worker_type: std::any::type_name::<W>(), identity: Identity::of::<W>(), role, launch }
     }
 
     /// Its node, under this name instead of its own.

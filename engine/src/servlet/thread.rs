@@ -31,6 +31,10 @@ impl<W: BatchWorker> ThreadServlet<W> {
 
     setters!();
 
+    pub(super) fn options(&self) -> &Options<W::Config> {
+        &self.options
+    }
+
     pub(super) fn leaf(&self) -> Leaf {
         let launch = Launch::Thread { live: Arc::new(|seat| worker::live::<W>(seat)) };
         Leaf::of::<W>(&self.options, Role::ThreadWorker, launch)

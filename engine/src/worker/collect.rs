@@ -52,7 +52,7 @@ use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
 /// The longest sleep of a worker: the backstop for a wake that a dead waker owed.
-const SLEEP_LIMIT: Duration = Duration::from_millis(500);
+pub(super) const SLEEP_LIMIT: Duration = Duration::from_millis(500);
 /// How many tasks ahead of the one that it claims a worker prefetches.
 const PREFETCH: usize = 6;
 
@@ -93,6 +93,19 @@ pub(crate) struct Loop<'a> {
     gone: Vec<Parked>,
 }
 
+/// Room for one batch after the other, which keeps its memory.
+struct Room<W: BatchWorker> {
+    inputs: Vec<Validated<W::In>>,
+    /// See [`Batch::reply_all`].
+    staged: RefCell<Vec<W::Out>>,
+}
+
+impl<W: BatchWorker> Default for Room<W> {
+    fn default() -> Self {
+        Self { inputs: Vec::new(), staged: RefCell::default() }
+    }
+}
+
 impl<'a> Loop<'a> {
     pub(crate) fn new(seat: &'a Seat) -> Self {
         let (node, entry) = (seat.node(), seat.entry());
@@ -124,8 +137,7 @@ impl<'a> Loop<'a> {
         worker: &mut W,
         desk: &mut Desk,
     ) -> Result<Stop, RemoteCause> {
-        let mut inputs: Vec<Validated<W::In>> = Vec::new();
-        let staged = RefCell::new(Vec::new());
+        let mut room = Room::default();
         loop {
             match self.idle() {
                 Idle::Work => {}
@@ -134,52 +146,77 @@ impl<'a> Loop<'a> {
                     return Ok(why);
                 }
             }
-            self.collect();
-            if self.claimed.is_empty() {
-                continue;
-            }
-            let items = self.claimed.len() as u64;
-            self.admit::<W>(desk, &mut inputs);
-            if !inputs.is_empty() {
-                let batch = Batch { desk, inputs: &inputs, staged: &staged };
-                self.counters.begin_call();
-                all_begun();
-                match panics::caught(AssertUnwindSafe(|| worker.call(batch))) {
-                    Ok(Ok(())) => {
-                        crash_point!("collect.called");
-                        desk.fail_rest(|desk| desk.fatal.get().cloned().unwrap_or(RemoteCause::Unanswered));
-                    }
-                    Ok(Err(error)) => {
-                        desk.note_if_fatal(&error);
-                        let cause = RemoteCause::failed(&error);
-                        desk.fail_rest(|_| cause.clone());
-                        panics::let_go(error);
-                    }
-                    Err(panic) => {
-                        self.seat.note_panic(&panic);
-                        let cause = RemoteCause::from(panic);
-                        desk.fail_rest(|_| cause.clone());
-                    }
-                }
-                self.counters.end_call();
-                inputs.clear();
-                if !staged.borrow().is_empty() {
-                    panics::let_go(staged.take()); // outcomes that a panic within `reply_all` has left
-                }
-            }
-            crash_point!("collect.flushes");
-            desk.flush();
-            crash_point!("collect.handled");
-            if let Some(cause) = desk.fatal.get() {
+            if let Some(cause) = self.turn(worker, desk, &mut room) {
                 self.pass_on();
-                return Err(cause.clone());
-            }
-            if let Some(tally) = &mut self.tally
-                && tally.count(items)
-            {
-                self.log_batches();
+                return Err(cause);
             }
         }
+    }
+
+    /// Handles one batch of what is in the ring now, and returns the error with which user code gave up, if it did. Does
+    /// not wait where the ring is empty.
+    pub(super) fn work_once<W: BatchWorker>(
+        mut self,
+        worker: &mut W,
+        desk: &mut Desk,
+    ) -> Option<RemoteCause> {
+        self.turn(worker, desk, &mut Room::default())
+    }
+
+    /// Collects a batch and has it handled. Returns the error with which user code gives up.
+    #[inline(always)]
+    fn turn<W: BatchWorker>(
+        &mut self,
+        worker: &mut W,
+        desk: &mut Desk,
+        room: &mut Room<W>,
+    ) -> Option<RemoteCause> {
+        self.collect();
+        if self.claimed.is_empty() {
+            return None;
+        }
+        let items = self.claimed.len() as u64;
+        let Room { inputs, staged } = room;
+        self.admit::<W>(desk, inputs);
+        if !inputs.is_empty() {
+            let batch = Batch { desk, inputs, staged };
+            self.counters.begin_call();
+            all_begun();
+            match panics::caught(AssertUnwindSafe(|| worker.call(batch))) {
+                Ok(Ok(())) => {
+                    crash_point!("collect.called");
+                    desk.fail_rest(|desk| desk.fatal.get().cloned().unwrap_or(RemoteCause::Unanswered));
+                }
+                Ok(Err(error)) => {
+                    desk.note_if_fatal(&error);
+                    let cause = RemoteCause::failed(&error);
+                    desk.fail_rest(|_| cause.clone());
+                    panics::let_go(error);
+                }
+                Err(panic) => {
+                    self.seat.note_panic(&panic);
+                    let cause = RemoteCause::from(panic);
+                    desk.fail_rest(|_| cause.clone());
+                }
+            }
+            self.counters.end_call();
+            inputs.clear();
+            if !staged.borrow().is_empty() {
+                panics::let_go(staged.take()); // outcomes that a panic within `reply_all` has left
+            }
+        }
+        crash_point!("collect.flushes");
+        desk.flush();
+        crash_point!("collect.handled");
+        if let Some(cause) = desk.fatal.get() {
+            return Some(cause.clone());
+        }
+        if let Some(tally) = &mut self.tally
+            && tally.count(items)
+        {
+            self.log_batches();
+        }
+        None
     }
 
     /// Before the worker leaves: wakes another one for the item for which this one may have been woken.

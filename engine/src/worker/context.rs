@@ -13,6 +13,8 @@ pub struct Context {
     pub(crate) facts: NodeFacts,
     pub(crate) cpus: Vec<usize>,
     pub(crate) restarts: u32,
+    /// Whether it is a thread of the server's process.
+    pub(crate) is_thread: bool,
 }
 
 impl Context {

@@ -64,7 +64,8 @@ pub(crate) fn live<W: BatchWorker>(seat: Arc<Seat>) -> LifeEnd {
     }
 }
 
-fn construct<W: BatchWorker>(seat: &Seat, context: &Context) -> Result<W, RemoteCause> {
+/// Builds the worker from the configuration in the segment.
+pub(super) fn construct<W: BatchWorker>(seat: &Seat, context: &Context) -> Result<W, RemoteCause> {
     let unreadable =
         |e: String| RemoteCause::Payload { message: format!("its configuration cannot be read: {e}") };
     let bytes = seat.segment.config(seat.node().info());

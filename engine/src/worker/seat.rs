@@ -7,7 +7,7 @@ use crate::error::{RemoteCause, RemoteError};
 use crate::panics::Panic;
 use crate::policy::patience::Wait;
 use crate::route::{Mover, Router};
-use ringmill_shm::participant::Entry;
+use ringmill_shm::participant::{Entry, Role};
 use ringmill_shm::party::Participant;
 use ringmill_shm::segment::{Node, Segment};
 use ringmill_shm::stats::Counter;
@@ -84,6 +84,7 @@ impl Seat {
             facts: node.info().facts,
             cpus: entry.cpus(),
             restarts: entry.restarts(),
+            is_thread: node.info().role == Role::ThreadWorker,
         }
     }
 

@@ -66,6 +66,28 @@ impl PidFd {
         };
         if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
+
+    /// Waits until all threads of this child of this process are stopped by a signal; false if it has ended instead. Reaps
+    /// nothing, and takes the news from no other waiter.
+    ///
+    /// # Errors
+    /// `ECHILD` if it is no child of this process, or other code has waited for its end; `EINVAL` before Linux 5.4.
+    pub fn await_stop(&self) -> io::Result<bool> {
+        let events = libc::WSTOPPED | libc::WEXITED | libc::WNOWAIT;
+        loop {
+            // SAFETY: an all-zero siginfo_t is valid to be overwritten.
+            let mut info: libc::siginfo_t = unsafe { core::mem::zeroed() };
+            let process = self.0.as_raw_fd().cast_unsigned();
+            // SAFETY: integers, and a live siginfo_t to fill.
+            if unsafe { libc::waitid(libc::P_PIDFD, process, &raw mut info, events) } == 0 {
+                return Ok(info.si_code == libc::CLD_STOPPED);
+            }
+            let error = io::Error::last_os_error();
+            if error.kind() != io::ErrorKind::Interrupted {
+                return Err(error);
+            }
+        }
+    }
 }
 
 impl AsRawFd for PidFd {

@@ -9,7 +9,7 @@ use syn::{ItemMod, ItemUse, UseTree, Visibility};
 /// Modules of a crate from the lowest to the highest: each may name itself and those before it.
 const ENGINE: &[&str] = &[
     "text", "clock", "panics", "wire", "error", "policy", "route", "worker", "plan", "servlet", "host",
-    "client", "server",
+    "client", "server", "testing",
 ];
 const SHM: &[&str] = &[
     "sync",

@@ -14,5 +14,6 @@ mod start;
 mod starting;
 mod streams;
 mod submit;
+mod testing;
 mod trees;
 mod workers;

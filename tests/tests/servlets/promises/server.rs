@@ -1,10 +1,12 @@
 //! Servers.
 
 use super::{
-    Hand, SOON, assert_every_place_is_free, brief, builder, hands, part, patient, pids, remote, say, segment,
+    Half, Hand, SOON, assert_every_place_is_free, brief, builder, hands, part, patient, pids, remote, say,
+    segment,
 };
 use futures_util::StreamExt;
 use ringmill::error::RemoteCause;
+use ringmill::testing;
 use ringmill::{CallError, CallOptions, ProcessServlet, Server, Servlet, StreamOptions};
 use ringmill_tests::gate::Gate;
 use ringmill_tests::host::{Crew, Host, on_both};
@@ -303,4 +305,32 @@ fn server_08_a_name_is_one_servers_and_a_label_is_no_name() {
         [name.text()].iter().chain(&suffixed).for_each(|name| assert_gone(name));
         label.assert_nothing_left();
     });
+}
+
+/// What a user's test does has the outcomes of a server; a process that it kills is replaced, one that it stops goes on.
+#[test]
+fn server_09_workers_are_tried_without_a_server() {
+    let mut half = testing::build::<Half>(()).expect("it is built");
+    let handled = testing::batch(&mut half, [84, 7]);
+    let servlet = || ProcessServlet::<Half>::new(()).name("half");
+    let server = testing::server(servlet()).expect("it starts");
+    let tried: Vec<_> =
+        handled.outcomes.into_iter().map(|outcome| outcome.map_err(|error| remote_cause(&error))).collect();
+    let served =
+        [84, 7].map(|n| server.call(&n).map(|half| half.to_native()).map_err(|error| remote_cause(&error)));
+    assert_eq!(tried, served);
+    assert_eq!(tried[0], Ok(42));
+
+    testing::kill(&server, "half", 0).expect("it lives");
+    assert_eq!(*server.call(&84).expect("its successor answers"), 42);
+    let stalled = testing::stall(&server, "half", 0).expect("it lives");
+    let pending = server.submit(&84).expect("it is sent");
+    assert!(!pending.is_ready(), "its only worker is stopped");
+    drop(stalled);
+    assert_eq!(*pending.wait().expect("an answer"), 42);
+}
+
+/// What happened to an item in a worker, without a stack.
+fn remote_cause(error: &CallError) -> String {
+    error.remote_error().expect("it happened in a worker").cause.to_string()
 }
