@@ -5,6 +5,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand};
 use ringmill_shm::stats::Counter;
 use ringmill_shm::word::Phase;
+use std::path::PathBuf;
 use std::time::Duration;
 
 const EXAMPLES: &str = "\
@@ -16,6 +17,7 @@ Examples:
                                process 4711
   shmtool requests digits      the requests in progress, where each is
   shmtool check digits         exit status 0 if the segment is consistent
+  shmtool doctor               what of this host will hurt a server
   shmtool clean --dry-run      what 'shmtool clean' would remove
 
 Exit status:
@@ -200,6 +202,32 @@ Examples:
   shmtool check digits
   shmtool check digits --json | jq '.problems[].message'";
 
+const DOCTOR_HELP: &str = "\
+doctor reads files of /proc, /sys, /dev and /etc, asks the kernel for the room
+in /dev/shm, and tries the system calls that a server makes, each in a way
+that does no harm. It changes nothing: it prints the commands that would. What
+it cannot read is unknown; so is, with --root, what only a kernel that runs
+knows. Run it where the server will run, in its container
+and as its user.
+
+Exit status:
+  0  nothing will hurt; there may be notes
+  1  at least one warning
+
+JSON:
+  root              the directory under which the host's files were read
+  findings          one entry a check:
+    check           its name
+    level           warning (it will hurt), note (it may), unknown, fine
+    saw             the value (null: unknown)
+    why             what it means for a server
+    mend            a command that mends it, or shows more (null: none)
+
+Examples:
+  shmtool doctor
+  shmtool doctor --json | jq '.findings[] | select(.level == \"warning\")'
+  docker run --rm IMAGE shmtool doctor";
+
 const CLEAN_HELP: &str = "\
 clean removes a segment only if its lease is free: the kernel frees the lease
 when the server ends in any way. It leaves alone segments of live servers,
@@ -259,6 +287,13 @@ pub(crate) enum Command {
     Check {
         /// Its name; its path, if it has a slash; LABEL@PID, if it is anonymous.
         name: String,
+    },
+    /// Say what of this host will hurt a server, and how to mend it.
+    #[command(after_long_help = DOCTOR_HELP)]
+    Doctor {
+        /// Read copies of a host's files under this directory.
+        #[arg(long, value_name = "DIR", default_value = "/")]
+        root: PathBuf,
     },
     /// Remove segments whose server has died.
     #[command(after_long_help = CLEAN_HELP)]

@@ -19,6 +19,7 @@
 mod args;
 mod check;
 mod clean;
+mod doctor;
 mod error;
 mod list;
 mod output;
@@ -91,6 +92,7 @@ fn run(args: &Args) -> Result<(String, Verdict), ToolError> {
         Command::Show { name } => told(args, &show::show(name)?),
         Command::Requests { name, choice } => told(args, &requests::requests(name, &choice.choice())?),
         Command::Check { name } => told(args, &check::check(name)?),
+        Command::Doctor { root } => told(args, &doctor::examine(root)),
         Command::Clean { dry_run, names } => told(args, &clean::clean(names, *dry_run)?),
     }
 }

@@ -50,6 +50,21 @@ impl Page {
         Self { width: None }
     }
 
+    /// A text in lines that fit, each indented.
+    pub(crate) fn paragraph(self, text: &str, indent: usize) -> String {
+        let width = self.width.map_or(80, usize::from).saturating_sub(indent).max(20);
+        let mut lines = vec![String::new()];
+        for word in text.split_whitespace() {
+            let line = lines.last_mut().expect("there is one");
+            match line.chars().count() + 1 + word.chars().count() <= width {
+                true if line.is_empty() => line.push_str(word),
+                true => *line += &format!(" {word}"),
+                false => lines.push(word.into()),
+            }
+        }
+        lines.iter().map(|line| format!("{:indent$}{line}\n", "")).collect()
+    }
+
     /// Whether lines are drawn on it.
     pub(crate) fn is_drawn(self) -> bool {
         self.width.is_some()
@@ -128,6 +143,15 @@ pub(crate) fn print(text: &str) -> Result<(), ToolError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_paragraph_breaks_between_words() {
+        let page = Page { width: Some(30) };
+        assert_eq!(
+            page.paragraph("twenty columns are left here", 10),
+            format!("{0}twenty columns are\n{0}left here\n", " ".repeat(10))
+        );
+    }
 
     #[test]
     fn a_plain_table_has_only_words_and_spaces() {

@@ -22,9 +22,9 @@ pub(crate) fn memory_limit() -> Option<MemoryLimit> {
     let (mounts, groups) = (read("/proc/self/mountinfo")?, read("/proc/self/cgroup")?);
     let swap_bytes = read("/proc/meminfo").and_then(|text| field(&text, "SwapFree:")).unwrap_or(0) * 1024;
     let look = |group: &Path, names: &Names| limit_of(group, names, swap_bytes);
-    groups_of(&mounts, &groups)
+    groups_of(&mounts, &groups, "memory")
         .into_iter()
-        .filter_map(|(group, names)| look(&group, names))
+        .filter_map(|group| look(&group.directory, if group.is_unified { &V2 } else { &V1 }))
         .min_by_key(|l| l.available_bytes)
 }
 
@@ -62,17 +62,29 @@ pub(super) fn field(text: &str, name: &str) -> Option<u64> {
     })
 }
 
-/// The directories of this process's group and of those above it, as far as they are mounted here.
-fn groups_of(mounts: &str, groups: &str) -> Vec<(PathBuf, &'static Names)> {
+/// A control group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Group {
+    /// Its directory.
+    pub directory: PathBuf,
+    /// It is of the unified hierarchy (version 2), which has other files.
+    pub is_unified: bool,
+}
+
+/// A process's group of this controller and those above it, as far as they are mounted, from the texts of `mountinfo` and
+/// `cgroup` in its directory of `/proc`.
+#[must_use]
+pub fn groups_of(mounts: &str, groups: &str, controller: &str) -> Vec<Group> {
     let mut found = Vec::new();
     for line in mounts.lines() {
         // id parent device root mount-point options … - type source super-options
         let Some((place, kind)) = line.split_once(" - ") else { continue };
         let (place, kind): (Vec<_>, Vec<_>) = (place.split(' ').collect(), kind.split(' ').collect());
         let (&[_, _, _, root, mounted, ..], &[kind, .., options]) = (&place[..], &kind[..]) else { continue };
-        let (names, controller) = match kind {
-            "cgroup2" => (&V2, ""),
-            "cgroup" if options.split(',').any(|option| option == "memory") => (&V1, "memory"),
+        let (is_unified, controller) = match kind {
+            "cgroup2" => (true, ""),
+            "cgroup" if options.split(',').any(|option| option == controller) => (false, controller),
             _ => continue,
         };
         let own = groups.lines().find_map(|line| {
@@ -86,7 +98,7 @@ fn groups_of(mounts: &str, groups: &str) -> Vec<(PathBuf, &'static Names)> {
         found.extend(
             leaf.ancestors()
                 .take_while(|group| group.starts_with(mounted))
-                .map(|group| (group.into(), names)),
+                .map(|group| Group { directory: group.into(), is_unified }),
         );
     }
     found
@@ -117,7 +129,10 @@ mod tests {
     fn groups_are_found_from_the_own_one_up() {
         let two = "30 23 0:26 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate\n";
         let found = |mounts, groups| -> Vec<String> {
-            groups_of(mounts, groups).iter().map(|(group, _)| group.display().to_string()).collect()
+            groups_of(mounts, groups, "memory")
+                .iter()
+                .map(|group| group.directory.display().to_string())
+                .collect()
         };
         assert_eq!(found(two, "0::/a/b\n"), ["/sys/fs/cgroup/a/b", "/sys/fs/cgroup/a", "/sys/fs/cgroup"]);
         let one = "40 30 0:30 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n\

@@ -113,6 +113,14 @@ pub fn kind_of(file: &File) -> io::Result<Kind> {
 /// # Errors
 /// What `statvfs` says.
 pub fn available_bytes(path: &Path) -> io::Result<Option<u64>> {
+    Ok(room(path)?.map(|(_, available_bytes)| available_bytes))
+}
+
+/// Bytes of the file system of `path`, and those that an ordinary user can still take; `None` if it has no limit of its own.
+///
+/// # Errors
+/// What `statvfs` says.
+pub fn room(path: &Path) -> io::Result<Option<(u64, u64)>> {
     let path = std::ffi::CString::new(path.as_os_str().as_bytes())?;
     // SAFETY: an all-zero statvfs is valid to be overwritten.
     let mut stat: libc::statvfs = unsafe { core::mem::zeroed() };
@@ -121,7 +129,8 @@ pub fn available_bytes(path: &Path) -> io::Result<Option<u64>> {
         return Err(io::Error::last_os_error());
     }
     // Without blocks at all (ramfs, hugetlbfs without `size`) the system does not say how many are free.
-    Ok((stat.f_blocks != 0).then(|| stat.f_bavail.saturating_mul(stat.f_frsize)))
+    let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
+    Ok((stat.f_blocks != 0).then(|| (bytes(stat.f_blocks), bytes(stat.f_bavail))))
 }
 
 /// The ranges, below `bytes`, of what was ever read or written of a file whose pages are reserved; `None` if the file system

@@ -10,6 +10,7 @@ pub mod cpu;
 pub mod file;
 pub mod image;
 pub(crate) mod memfd;
+pub mod probe;
 pub mod process;
 pub mod program;
 pub mod settled;

@@ -4,6 +4,7 @@ mod anonymous;
 mod check;
 mod child;
 mod clean;
+mod doctor;
 mod list;
 mod refused;
 mod requests;

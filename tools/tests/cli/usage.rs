@@ -32,7 +32,7 @@ fn wrong_usage_exits_with_2_and_help_has_examples() {
         );
     }
     assert_eq!(code(&shmtool(&["polish"])), 2);
-    for command in ["", "list", "show", "requests", "check", "clean"] {
+    for command in ["", "list", "show", "requests", "check", "doctor", "clean"] {
         let arguments: Vec<&str> = [command, "--help"].into_iter().filter(|word| !word.is_empty()).collect();
         let help = text(&shmtool(&arguments));
         assert!(help.contains("Examples:"), "{help}");
@@ -66,6 +66,7 @@ fn help_names_every_field_of_the_json() {
         ("show", Some(&ours)),
         ("requests", Some(&ours)),
         ("check", Some(&broken)),
+        ("doctor", None),
         ("clean", Some(&ours)),
     ] {
         let name = name.map(Ours::name);
