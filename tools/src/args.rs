@@ -1,8 +1,9 @@
 //! The command line and its help.
 
 use crate::requests::Choice;
-use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::builder::{PossibleValuesParser, TypedValueParser, ValueHint};
 use clap::{Parser, Subcommand};
+use clap_complete::Shell;
 use ringmill_shm::stats::Counter;
 use ringmill_shm::word::Phase;
 use std::path::PathBuf;
@@ -228,6 +229,30 @@ Examples:
   shmtool doctor --json | jq '.findings[] | select(.level == \"warning\")'
   docker run --rm IMAGE shmtool doctor";
 
+const COMPLETIONS_HELP: &str = "\
+The script goes to standard output. Where shells look for it:
+  bash   ~/.local/share/bash-completion/completions/shmtool
+  zsh    a file _shmtool in a directory of $fpath
+  fish   ~/.config/fish/completions/shmtool.fish
+
+JSON:
+  shell, script
+
+Examples:
+  shmtool completions fish > ~/.config/fish/completions/shmtool.fish
+  source <(shmtool completions bash)";
+
+const MAN_HELP: &str = "\
+There is a page for shmtool and one for each command: shmtool.1,
+shmtool-show.1 and so on.
+
+JSON:
+  pages             the files that were written
+
+Examples:
+  shmtool man ~/.local/share/man/man1
+  man shmtool-show";
+
 const CLEAN_HELP: &str = "\
 clean removes a segment only if its lease is free: the kernel frees the lease
 when the server ends in any way. It leaves alone segments of live servers,
@@ -292,8 +317,21 @@ pub(crate) enum Command {
     #[command(after_long_help = DOCTOR_HELP)]
     Doctor {
         /// Read copies of a host's files under this directory.
-        #[arg(long, value_name = "DIR", default_value = "/")]
+        #[arg(long, value_name = "DIR", default_value = "/", value_hint = ValueHint::DirPath)]
         root: PathBuf,
+    },
+    /// Print the completions for a shell.
+    #[command(after_long_help = COMPLETIONS_HELP)]
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
+    /// Write man pages into a directory.
+    #[command(after_long_help = MAN_HELP)]
+    Man {
+        /// The directory; it is made if there is none.
+        #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
+        directory: PathBuf,
     },
     /// Remove segments whose server has died.
     #[command(after_long_help = CLEAN_HELP)]

@@ -2,7 +2,7 @@
 //! server has died.
 //!
 //! Every command makes a report, a struct of plain facts, and prints it as text for people or as JSON.
-//! The tool maps a segment read-only; only `clean` changes anything.
+//! The tool maps a segment read-only; only `clean` changes anything, and `man` writes the files that it is for.
 //!
 //! # Invariants
 //!
@@ -24,6 +24,7 @@ mod error;
 mod list;
 mod output;
 mod requests;
+mod shell;
 mod show;
 mod survey;
 mod units;
@@ -93,6 +94,8 @@ fn run(args: &Args) -> Result<(String, Verdict), ToolError> {
         Command::Requests { name, choice } => told(args, &requests::requests(name, &choice.choice())?),
         Command::Check { name } => told(args, &check::check(name)?),
         Command::Doctor { root } => told(args, &doctor::examine(root)),
+        Command::Completions { shell } => told(args, &shell::completions(*shell)),
+        Command::Man { directory } => told(args, &shell::man(directory)?),
         Command::Clean { dry_run, names } => told(args, &clean::clean(names, *dry_run)?),
     }
 }

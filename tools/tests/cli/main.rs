@@ -9,6 +9,7 @@ mod list;
 mod refused;
 mod requests;
 mod segments;
+mod shell;
 mod show;
 mod tool;
 mod usage;

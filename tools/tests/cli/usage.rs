@@ -32,7 +32,7 @@ fn wrong_usage_exits_with_2_and_help_has_examples() {
         );
     }
     assert_eq!(code(&shmtool(&["polish"])), 2);
-    for command in ["", "list", "show", "requests", "check", "doctor", "clean"] {
+    for command in ["", "list", "show", "requests", "check", "doctor", "completions", "man", "clean"] {
         let arguments: Vec<&str> = [command, "--help"].into_iter().filter(|word| !word.is_empty()).collect();
         let help = text(&shmtool(&arguments));
         assert!(help.contains("Examples:"), "{help}");
