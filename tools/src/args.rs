@@ -118,7 +118,7 @@ Examples:
   shmtool show digits --json | jq '.nodes[] | {name, depth: .ring.depth}'";
 
 fn show_help() -> String {
-    let line = |name, help| format!("  {name:<16}{help}");
+    let line = |name, help| format!("  {name:<18}{help}");
     let mut counters: Vec<_> =
         Counter::ALL.map(|counter| line(counter.words().name, counter.words().help)).to_vec();
     counters.push(line("batch_mean", "Items a batch; 0 before the first."));

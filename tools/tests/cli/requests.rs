@@ -1,12 +1,10 @@
 //! `shmtool requests`.
 
 use super::child::serve_in_a_child;
-use super::segments::{Ours, begin, busy, of_no_participant, prepare, read, spec, write_at};
+use super::segments::{Ours, begin, busy, forked, of_no_participant, write_at};
 use super::tool::{code, complaint, parsed, shmtool, text, words};
 use ringmill_shm::arena::Task;
 use ringmill_shm::layout::{INLINE_BYTES, LINE};
-use ringmill_shm::plan::{Fork, ForkMember, Target};
-use ringmill_shm::segment::Segment;
 use ringmill_shm::sys::time::now_ns;
 use ringmill_shm::token::Token;
 use serde_json::{Value, json};
@@ -131,32 +129,7 @@ fn requests_are_chosen_by_servlet_and_phase() {
 #[test]
 fn branches_stand_below_their_request() {
     let ours = Ours::new();
-    let mut spec = spec();
-    let member = |entry| ForkMember { entry, root_bytes: 4, root_align: 4 };
-    spec.tasks_per_request = 3;
-    spec.nodes[0].next = Target::End;
-    spec.forks = vec![Fork {
-        name: "both".into(),
-        fail_fast: true,
-        form: 0,
-        parent: 0,
-        first: 0,
-        end: 2,
-        next: Target::End,
-        members: vec![member(Target::Node(0)), member(Target::Node(1))],
-    }];
-    let segment = Segment::create(ours.0.clone(), &spec).unwrap();
-    let mut filling = begin(&segment, 2, Token::SERVER);
-    assert!(filling.inline_buffer().write(0, b"shared"));
-    filling.set_length(6);
-    for (branch, node) in filling.keep().fork(0).unwrap().zip([0, 1]) {
-        let id = branch.queue(node, now_ns).unwrap();
-        segment.node(node).unwrap().ring().push(id).unwrap();
-    }
-    let worker = prepare(&segment, 3);
-    let claimed = read(&segment, 1, worker).claim(segment.node(1).unwrap().ring().get(0).unwrap()).unwrap();
-    claimed.begin_work(1);
-
+    let _segment = forked(&ours);
     let report = requests(&ours, &["--servlet", "classify", "--payload"]);
     let [request] = &report["requests"].as_array().unwrap()[..] else { panic!("{report}") };
     assert_eq!(

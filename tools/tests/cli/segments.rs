@@ -5,9 +5,10 @@ use ringmill_shm::layout::{Class, NodeFacts};
 use ringmill_shm::lock::Acquired;
 use ringmill_shm::participant::{Life, Role};
 use ringmill_shm::party::{Participant, Reader};
-use ringmill_shm::plan::Target;
+use ringmill_shm::plan::{Fork, ForkMember, Target};
 use ringmill_shm::segment::{Location, NodeSpec, Segment, Spec};
 use ringmill_shm::stats::{Closed, Counter};
+use ringmill_shm::sys::time::now_ns;
 use ringmill_shm::token::Token;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -171,6 +172,36 @@ pub(crate) fn busy(ours: &Ours) -> Segment {
     let _ = reader.claim(0).unwrap();
     reader.set_head(1);
     std::mem::forget(reader); // it has the lock
+    segment
+}
+
+/// A segment whose request 2 is forked: one branch waits, the other is being worked on.
+pub(crate) fn forked(ours: &Ours) -> Segment {
+    let mut spec = spec();
+    let member = |entry| ForkMember { entry, root_bytes: 4, root_align: 4 };
+    spec.tasks_per_request = 3;
+    spec.nodes[0].next = Target::End;
+    spec.forks = vec![Fork {
+        name: "both".into(),
+        fail_fast: true,
+        form: 0,
+        parent: 0,
+        first: 0,
+        end: 2,
+        next: Target::End,
+        members: vec![member(Target::Node(0)), member(Target::Node(1))],
+    }];
+    let segment = Segment::create(ours.0.clone(), &spec).unwrap();
+    let mut filling = begin(&segment, 2, Token::SERVER);
+    assert!(filling.inline_buffer().write(0, b"shared"));
+    filling.set_length(6);
+    for (branch, node) in filling.keep().fork(0).unwrap().zip([0, 1]) {
+        let id = branch.queue(node, now_ns).unwrap();
+        segment.node(node).unwrap().ring().push(id).unwrap();
+    }
+    let worker = prepare(&segment, 3);
+    let id = segment.node(1).unwrap().ring().get(0).unwrap();
+    read(&segment, 1, worker).claim(id).unwrap().begin_work(1);
     segment
 }
 

@@ -1,6 +1,6 @@
 //! Arguments, help and output of every command.
 
-use super::segments::{Ours, begin, busy, of_no_participant, prepare, spec};
+use super::segments::{Ours, begin, busy, forked, of_no_participant, prepare, spec};
 use super::tool::{code, parsed, shmtool, text};
 use ringmill_shm::segment::Segment;
 use serde_json::Value;
@@ -54,34 +54,55 @@ fn fields(value: &Value, into: &mut Vec<String>) {
     }
 }
 
+/// The fields that a command's help says its JSON has: what stands left of the explanations, below *JSON*.
+fn documented(help: &str) -> Vec<&str> {
+    const EXPLANATIONS: usize = 20;
+    let json = help.split("\nJSON:").nth(1).expect("JSON is described");
+    let lines = json.lines().skip(1).take_while(|line| !line.is_empty());
+    let left =
+        lines.filter(|line| (1..EXPLANATIONS).contains(&line.len().saturating_sub(line.trim_start().len())));
+    left.flat_map(|line| {
+        line.trim_start()
+            .split("  ")
+            .next()
+            .unwrap()
+            .split(", ")
+            .map(|name| name.trim_end_matches([',', ':']))
+    })
+    .collect()
+}
+
 #[test]
-fn help_names_every_field_of_the_json() {
-    let (ours, broken) = (Ours::new(), Ours::new());
-    let segment = busy(&ours);
-    let of_broken = broken.create();
+fn help_names_the_fields_of_the_json_and_no_others() {
+    let (ours, forked_ours, broken) = (Ours::new(), Ours::new(), Ours::new());
+    let (segment, of_forked, of_broken) = (busy(&ours), forked(&forked_ours), broken.create());
     let _ = begin(&of_broken, 5, of_no_participant());
+    let (name, forked_name, broken_name) = (ours.name(), forked_ours.name(), broken.name());
+    let pages = tempfile::tempdir().unwrap();
     let as_for_list = text(&shmtool(&["list", "--help"]));
-    for (command, name) in [
-        ("list", None),
-        ("show", Some(&ours)),
-        ("requests", Some(&ours)),
-        ("check", Some(&broken)),
-        ("doctor", None),
-        ("clean", Some(&ours)),
+    for (command, arguments) in [
+        ("list", &[][..]),
+        ("show", &[&*forked_name]),
+        ("requests", &[&*forked_name, "--payload"]),
+        ("check", &[&*broken_name]),
+        ("doctor", &[]),
+        ("completions", &["fish"]),
+        ("man", &[pages.path().to_str().unwrap()]),
+        ("clean", &[&*name]),
     ] {
-        let name = name.map(Ours::name);
-        let mut arguments = vec![command, "--json"];
-        arguments.extend(name.as_deref());
         let mut names = Vec::new();
-        fields(&parsed(&shmtool(&arguments)), &mut names);
+        fields(&parsed(&shmtool(&[&[command, "--json"], arguments].concat())), &mut names);
         let help = text(&shmtool(&[command, "--help"]));
-        for name in names {
+        for name in &names {
             let mut words = help.split(|c: char| !c.is_alphanumeric() && c != '_');
-            let known = words.any(|word| word == name) || (command != "clean" && as_for_list.contains(&name));
+            let known = words.any(|word| word == name) || (command != "clean" && as_for_list.contains(name));
             assert!(known, "{command} --help does not name {name}");
         }
+        for name in documented(&help) {
+            assert!(names.iter().any(|other| other == name), "{command} --json has no {name}");
+        }
     }
-    drop((segment, of_broken));
+    drop((segment, of_forked, of_broken));
 }
 
 /// Symptom: a segment's path, a worker's message or a servlet's name could control a terminal. Cause: the tool escaped only some
