@@ -94,8 +94,8 @@ JSON:
   ensembles         name, members (where each begins), fail_fast,
                     next (as for nodes)
   switches          name, members,
-                    chooser (the node whose workers choose; null: whoever
-                    moves the item chooses)
+                    chooser (the index of the node whose workers choose; null:
+                    the participant that moves the item chooses)
   workers           one entry a thread: node, worker, thread, participant,
                     state (vacant, starting, ready, failed, leaving, dead),
                     state_s (seconds since then; null: vacant),
@@ -165,7 +165,7 @@ JSON:
       phase         as above
       servlet       servlet or ensemble where it is (null: at none)
       begun         the worker's code may have seen it
-      owner         who must act next: participant, worker (a worker's name,
+      owner         that must act next: participant, worker (a worker's name,
                     or callers), pid, alive (null: it is forked)
       attempt       workers that died while they worked on it
       queued_s      seconds since it was queued there (null: no clock was

@@ -1,6 +1,6 @@
 //! `shmtool show`.
 
-use super::segments::{Ours, begin, busy, prepare, read, spec};
+use super::segments::{Ours, begin, busy, forked, prepare, read, spec};
 use super::tool::{code, parsed, shmtool, text, words};
 use ringmill_shm::plan::{Fork, ForkMember, Switch, Target};
 use ringmill_shm::segment::{Location, Segment};
@@ -165,7 +165,6 @@ fn reports_nodes_workers_requests_and_blocks() {
     assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
 }
 
-/// Who has what, and since when: two requests in hand, of which one is a branch's, one that waits.
 #[test]
 fn tells_what_each_worker_has_in_hand_and_the_age_of_what_waits() {
     let ours = Ours::new();
@@ -185,6 +184,16 @@ fn tells_what_each_worker_has_in_hand_and_the_age_of_what_waits() {
     }
     let mut reader = read(&segment, 0, worker);
     let taken: Vec<_> = [5, 6].into_iter().filter_map(|id| reader.claim(id)).collect();
+    // What was claimed lies in the ring until `head` has passed it, and waits no more.
+    let assert_oldest = |seconds_ago: u64| {
+        let age_s =
+            || (ringmill_shm::sys::time::now_ns() - (now_ns - seconds_ago * 1_000_000_000)) as f64 / 1e9;
+        let before = age_s();
+        let shown = parsed(&shmtool(&["show", &ours.name(), "--json"]));
+        let oldest_s = shown["nodes"][0]["ring"]["oldest_s"].as_f64().unwrap();
+        assert!((before..=age_s()).contains(&oldest_s), "{oldest_s}");
+    };
+    assert_oldest(7);
     reader.set_head(2);
     drop(reader);
     segment.participants()[1].counters().count_batch(2, Closed::Empty);
@@ -194,14 +203,21 @@ fn tells_what_each_worker_has_in_hand_and_the_age_of_what_waits() {
         (&shown["workers"][0]["in_hand"], &shown["workers"][1]["in_hand"]),
         (&json!([5, 6]), &json!([]))
     );
-    let oldest = shown["nodes"][0]["ring"]["oldest_s"].as_f64().unwrap();
-    assert!((6.9..60.0).contains(&oldest), "of those in the ring: {oldest}");
+    assert_oldest(7);
     let page = text(&shmtool(&["show", &ours.name()]));
     assert!(page.contains("2 in call: 5-6"), "{page}");
     assert!(words(&page, "servlet").contains(&"oldest"), "{page}");
     let [a, b] = <[_; 2]>::try_from(taken).unwrap();
     assert!([a.finish(false), b.finish(false)].iter().all(Option::is_none));
     assert_eq!(parsed(&shmtool(&["show", &ours.name(), "--json"]))["workers"][0]["in_hand"], json!([]));
+}
+
+#[test]
+fn a_branch_in_hand_counts_as_its_request() {
+    let ours = Ours::new();
+    let _segment = forked(&ours);
+    let shown = parsed(&shmtool(&["show", &ours.name(), "--json"]));
+    assert_eq!(shown["workers"][2]["in_hand"], json!([2]));
 }
 
 #[test]
