@@ -143,11 +143,16 @@ pub mod payload {
     };
 }
 
-/// What a server tells of itself: counters of workers, and requests in progress.
+/// What a server tells of itself: counters and histograms, and requests in progress.
 pub mod stats {
+    pub use crate::policy::sample::Timing;
     pub use crate::server::debug::{BranchInfo, DebugInfo, RequestInfo, WorkerName};
-    pub use crate::server::stats::{BatchStats, ServerStats, ServletStats, WorkerStats};
-    pub use ringmill_shm::stats::{Closed, Counter, Snapshot};
+    pub use crate::server::stats::{BatchStats, RequestStats, ServerStats, ServletStats, WorkerStats};
+    pub use ringmill_shm::stats::{
+        CallerCounter, CallerDistributions, CallerHistogram, CallerSnapshot, Closed, Counter, Distribution,
+        HistogramWords, Merge, Quantity, ServerCounter, ServerSnapshot, Snapshot, Words, WorkerDistributions,
+        WorkerHistogram,
+    };
 }
 
 #[doc = include_str!("../guide.md")]

@@ -4,7 +4,10 @@
 //!
 //! ```text
 //! 0        header           one page: identity, shape, run state, the two server-wide bells
-//! 4096     participants     one entry each: identity │ bell │ cpus │ statistics │ boot message
+//! 4096     participants     one entry each: identity │ bell │ cpus │ counters │ boot message
+//!          histograms       of each worker's row
+//!          callers          64 rows: counters │ histograms
+//!          server counters  one line
 //!          node descriptors names and numbers of the plan's nodes, written once
 //!          node lines       one each: tail │ head │ habit │ reader lock │ doorbell
 //!          ring cells       8 bytes each, the same number for every node
@@ -22,6 +25,7 @@
 
 use crate::doorbell::WORKER_LIMIT;
 use crate::fields::{FNV_START, InSegment, in_segment, with_byte};
+use crate::stats::{CALLER_ROWS, CallerStats, ServerCounters, WorkerHistograms};
 use crate::sync::{AtomicU32, AtomicU64, HeaderU32, HeaderU64, PayloadCell};
 use crate::token::Token;
 use crate::word::Word;
@@ -31,7 +35,7 @@ use core::mem::size_of;
 /// "ringmill", read as little-endian bytes.
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"ringmill");
 /// For users, and for what no field of a struct says: changes with every change of the layout or of its meaning.
-pub const LAYOUT_VERSION: u32 = 5;
+pub const LAYOUT_VERSION: u32 = 6;
 /// The distance between lines that different parties write.
 pub const LINE: usize = 128;
 /// A page: the header's size and the alignment of block classes.
@@ -235,6 +239,8 @@ in_segment! {
     #[derive(Debug)]
     pub(crate) struct RunLine {
         pub(crate) state: AtomicU32,
+        /// See [`Segment::timed_every`](crate::segment::Segment::timed_every).
+        pub(crate) timed_every: AtomicU32,
     }
 }
 
@@ -383,6 +389,9 @@ in_segment! {
         pub(crate) deadline_ns: HeaderU64,
         /// Since when it is in progress; the low 16 bits name the generation. 0 if no client ever read a clock.
         pub(crate) begun_ns: HeaderU64,
+        /// When it was sent; valid only if its stamp says that it is timed.
+        pub(crate) sent_ns: HeaderU64,
+        pub(crate) pad: HeaderU64,
     }
 }
 
@@ -492,7 +501,7 @@ in_segment! {
     /// 8   length    bytes of the payload; one word with ↓    its owner, as all below
     /// 12  block     0 = in line; the payload's block + 1; or bit 31 and the slot of the task that has it;
     ///               bit 30: it is an outcome that was written beside the input
-    /// 16  enqueued  monotonic ns; only where a window needs it
+    /// 16  stamp     when it was enqueued, and whether it is timed: see `stats::Stamp`
     /// 24  second    0, or another block of the task + 1; of a payload elsewhere: its block + 1, 0 = in line
     /// 28  at        where it is, or was last: see `arena::At`
     /// 32  in-line buffer
@@ -502,7 +511,7 @@ in_segment! {
     pub(crate) struct TaskLine {
         pub(crate) word: Word,
         pub(crate) payload: HeaderU64,
-        pub(crate) enqueued_ns: HeaderU64,
+        pub(crate) stamp: HeaderU64,
         pub(crate) second: HeaderU32,
         pub(crate) at: AtomicU32,
         pub(crate) inline: PayloadCell<INLINE_BYTES>,
@@ -516,7 +525,7 @@ impl TaskLine {
         Self {
             word: Word::new(crate::word::State::from_raw(0)),
             payload: HeaderU64::default(),
-            enqueued_ns: HeaderU64::default(),
+            stamp: HeaderU64::default(),
             second: HeaderU32::default(),
             at: AtomicU32::new(0),
             inline: PayloadCell::new(),
@@ -542,6 +551,9 @@ const _: () = {
 pub(crate) struct Layout {
     pub(crate) shape: Shape,
     pub(crate) participants: usize,
+    pub(crate) histograms: usize,
+    pub(crate) callers: usize,
+    pub(crate) server_counters: usize,
     pub(crate) node_descriptors: usize,
     pub(crate) forks: usize,
     pub(crate) switches: usize,
@@ -581,6 +593,10 @@ impl Layout {
             start as usize
         };
         let participants = take(shape.participants.into(), size_of::<participant::Entry>(), LINE);
+        let workers = u64::from(shape.participants.saturating_sub(1));
+        let histograms = take(workers, size_of::<WorkerHistograms>(), LINE);
+        let callers = take(CALLER_ROWS.into(), size_of::<CallerStats>(), LINE);
+        let server_counters = take(1, size_of::<ServerCounters>(), LINE);
         let node_descriptors = take(shape.nodes.into(), size_of::<NodeDescriptor>(), LINE);
         let forks = take(shape.forks.into(), size_of::<ForkDescriptor>(), LINE);
         let switches = take(shape.switches.into(), size_of::<SwitchDescriptor>(), LINE);
@@ -608,6 +624,9 @@ impl Layout {
         Ok(Self {
             shape: *shape,
             participants,
+            histograms,
+            callers,
+            server_counters,
             node_descriptors,
             forks,
             switches,
@@ -667,6 +686,9 @@ impl Layout {
             size_of::<usize>() as u64,
             Header::FIELDS,
             participant::Entry::FIELDS,
+            WorkerHistograms::FIELDS,
+            CallerStats::FIELDS,
+            ServerCounters::FIELDS,
             NodeDescriptor::FIELDS,
             ForkDescriptor::FIELDS,
             SwitchDescriptor::FIELDS,
@@ -685,6 +707,9 @@ impl Layout {
             shape.blob_bytes,
             shape.class_count,
             self.participants as u64,
+            self.histograms as u64,
+            self.callers as u64,
+            self.server_counters as u64,
             self.node_descriptors as u64,
             self.forks as u64,
             self.switches as u64,

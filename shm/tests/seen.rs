@@ -6,6 +6,7 @@ use common::{Fixture, fork, forward, node, spec};
 use ringmill_shm::arena::{At, Content, Seen, Task};
 use ringmill_shm::plan::Target;
 use ringmill_shm::segment::{Segment, Spec};
+use ringmill_shm::stats::Stamp;
 use ringmill_shm::word::Phase;
 
 /// What is said of a payload: its content, length, the task whose memory it is, its block, its first bytes.
@@ -93,15 +94,15 @@ fn times_are_told_where_a_clock_was_read() {
     let f = Fixture::of(&windowed);
     let mut filling = f.begin(0, f.client());
     filling.set_length(0);
-    filling.stamp(77);
+    filling.stamp(Stamp::at(80, None));
     filling.limit(99);
     filling.queue(0);
     let seen = look(f.task(0));
-    assert_eq!((seen.queued_ns(), seen.deadline_ns()), (Some(77), Some(99)));
+    assert_eq!((seen.queued_ns(), seen.deadline_ns()), (Some(80), Some(99)));
     assert_eq!(seen.task.begun_ns(), None);
     let mut filling = f.begin(1, f.client());
     filling.set_length(0);
-    filling.stamp(0);
+    filling.stamp(Stamp::NONE);
     filling.queue(0);
     assert_eq!((look(f.task(1)).queued_ns(), look(f.task(1)).deadline_ns()), (None, None));
 }

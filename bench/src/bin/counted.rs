@@ -8,6 +8,7 @@
 //! sleep instead of spinning, since how long they would spin depends on the machine. So the counts are those of the
 //! slow path too, but repeat.
 
+use ringmill::stats::Timing;
 use ringmill::{Server, StreamOptions, ThreadServlet, Wait};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -45,7 +46,9 @@ fn main() -> ExitCode {
 
 fn server() -> Result<Server<Payload, Payload>, ringmill::StartError> {
     let echo = ThreadServlet::<Echo>::new(()).batch_size(BATCH_SIZE).batch_wait_time(Duration::ZERO);
-    Server::builder(format!("counted-{}", std::process::id())).capacity(1024).wait(Wait::Park).start(echo)
+    // How often the default reads a clock depends on the time.
+    let name = format!("counted-{}", std::process::id());
+    Server::builder(name).capacity(1024).wait(Wait::Park).timing(Timing::OneOf(64)).start(echo)
 }
 
 fn call(items: u64) -> Result<bool, ringmill::BoxError> {

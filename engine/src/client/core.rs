@@ -6,6 +6,7 @@
 //!   or takes a lock, and again after user code, or a sleep in which a signal handler may have run: either may have
 //!   forked.
 
+use super::counts::{Rows, Sampler};
 use super::end::End;
 use super::free_ids::FreeIds;
 use super::hand::InHand;
@@ -24,6 +25,7 @@ use ringmill_shm::participant::{Life, SERVER};
 use ringmill_shm::plan::Target;
 use ringmill_shm::ring::Overrun;
 use ringmill_shm::segment::Segment;
+use ringmill_shm::stats::CallerCounter;
 use ringmill_shm::sys::birth::Birth;
 use ringmill_shm::sys::time::now_ns;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -54,6 +56,8 @@ pub(crate) struct Core {
     pub(crate) pid: u32,
     /// When the entry node needs to know when items were enqueued.
     pub(crate) stamps: Stamps,
+    pub(crate) rows: Arc<Rows>,
+    pub(crate) sampler: Sampler,
     pub(crate) free_ids: FreeIds,
     pub(crate) patience: Patience,
     pub(crate) closing: AtomicBool,
@@ -128,24 +132,16 @@ impl<'c> Filled<'c> {
 
     /// → CLAIMED by the client, to be moved on.
     fn keep(mut self) -> Claimed<'c> {
+        self.core.stamp(self.filling(), || false); // the mover says when it enqueues the task
         self.filling.take().expect("taken only by value").keep()
     }
 
     /// → QUEUED for this node; the caller must push it then.
     #[inline(always)]
     fn queue(mut self, node: u32) -> Task<'c> {
-        if self.core.stamps != Stamps::Never {
-            self.stamp(node);
-        }
+        let core = self.core;
+        core.stamp(self.filling(), || core.stamps != Stamps::Never && core.is_time_asked(node));
         self.filling.take().expect("taken only by value").queue(node)
-    }
-
-    /// Says when it is enqueued at this node, if its workers wait for more.
-    #[inline(never)]
-    fn stamp(&mut self, node: u32) {
-        let waits = || Habit::from_raw(self.core.segment.node(node).map_or(0, |node| node.habit())).waits();
-        let is_asked = self.core.stamps == Stamps::Always || waits();
-        self.filling().stamp(if is_asked { now_ns() } else { 0 });
     }
 }
 
@@ -203,6 +199,13 @@ impl Core {
         }
     }
 
+    /// Whether the workers of this node, the entry, wait for more, and so need to know when a request is enqueued.
+    #[inline(never)]
+    fn is_time_asked(&self, node: u32) -> bool {
+        let waits = || Habit::from_raw(self.segment.node(node).map_or(0, |node| node.habit())).waits();
+        self.stamps == Stamps::Always || waits()
+    }
+
     /// Checks `[own process]`.
     ///
     /// # Errors
@@ -240,6 +243,14 @@ impl Core {
         Task::new(&self.segment, id)
     }
 
+    /// The options of a request that begins now.
+    ///
+    /// # Errors
+    /// If its deadline has passed.
+    pub(crate) fn in_time(&self, options: CallOptions, now: Instant) -> Result<CallOptions, CallError> {
+        options.not_past(now).map_err(|error| self.told(error))
+    }
+
     /// Takes a permit: the id of a free request.
     #[inline]
     pub(crate) fn acquire(&self, options: CallOptions) -> Result<(u32, Clock), CallError> {
@@ -269,7 +280,7 @@ impl Core {
             && let Some(error) = self.refusal()
         {
             self.release(id);
-            return Err(error);
+            return Err(self.told(error));
         }
         Ok(())
     }
@@ -299,14 +310,15 @@ impl Core {
 
     #[cold]
     fn acquire_contended(&self, options: CallOptions) -> Result<(u32, Clock), CallError> {
-        let full = |waited| CallError::ServerBacklogFull { capacity: self.capacity, waited };
-        let refused = || if self.is_closed() { self.refusal() } else { None };
+        let full = |waited| self.told(CallError::ServerBacklogFull { capacity: self.capacity, waited });
+        let refused = || if self.is_closed() { self.refusal().map(|error| self.told(error)) } else { None };
         if let Some(error) = refused() {
             return Err(error);
         }
         if options.when_full == WhenFull::Fail {
             return Err(full(Duration::ZERO));
         }
+        self.count(CallerCounter::PermitWaits);
         let begun = Instant::now();
         let bell = self.segment.freed();
         let _awaiting = bell.await_rings();
@@ -359,16 +371,20 @@ impl Core {
 
     /// Writes an input into a request.
     #[inline(always)]
-    pub(crate) fn fill<T: Payload>(
-        &self,
-        id: u32,
-        input: impl AsInput<T>,
-    ) -> Result<Filled<'_>, EncodeError> {
+    pub(crate) fn fill<T: Payload>(&self, id: u32, input: impl AsInput<T>) -> Result<Filled<'_>, CallError> {
         let mut filled = Filled::begin(self, id);
-        encode::<T>(&input, filled.filling(), self.birth)?; // `send` checks the process again
+        if let Err(error) = encode::<T>(&input, filled.filling(), self.birth) {
+            return Err(self.unwritten(error));
+        }
         drop(input); // it need not stay until the outcome comes
         crash_point!("core.filled");
         Ok(filled)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn unwritten(&self, error: EncodeError) -> CallError {
+        self.told(error.into())
     }
 
     /// Whether each request enters a fork first.
@@ -507,8 +523,7 @@ impl Core {
             if !self.birth.is_here() {
                 return self.forked();
             }
-            self.cancel(task);
-            CallError::Timeout { enqueueing, total: begun.elapsed() }
+            self.give_up(task, CallError::Timeout { enqueueing, total: begun.elapsed() })
         })
     }
 
@@ -577,6 +592,7 @@ impl Core {
     #[cold]
     pub(crate) fn note_begun(&self, ids: impl IntoIterator<Item = u32>) {
         let now_ns = now_ns();
+        self.time_the_next(now_ns);
         for task in ids.into_iter().filter_map(|id| Task::new(&self.segment, id)) {
             task.set_begun_ns(now_ns);
         }
@@ -585,6 +601,19 @@ impl Core {
     /// Called when the caller of a request goes. Does nothing in a forked child, since the caller is still there in the
     /// parent.
     pub(crate) fn cancel(&self, task: Task<'_>) {
+        self.count(CallerCounter::Cancelled);
+        self.let_go(task);
+    }
+
+    /// Cancels a request for which its caller gets this error.
+    #[cold]
+    pub(crate) fn give_up(&self, task: Task<'_>, error: CallError) -> CallError {
+        self.let_go(task);
+        self.told(error)
+    }
+
+    /// [`cancel`](Self::cancel) without a count.
+    pub(crate) fn let_go(&self, task: Task<'_>) {
         self.leave(task, || task.cancel());
     }
 
@@ -613,7 +642,7 @@ impl Core {
     pub(super) fn open_error(&self, done: Done<'_>) -> CallError {
         let error = self.read_error(&done);
         self.give_back(done);
-        error
+        self.told(error)
     }
 
     /// Gives the permit of an outcome back that is an error.

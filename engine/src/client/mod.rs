@@ -1,6 +1,7 @@
 //! What runs in a caller: free request ids, sending, waiting, reading outcomes; futures and streams; the shutdown.
 
 mod core;
+mod counts;
 mod end;
 pub(crate) mod free_ids;
 mod hand;
@@ -13,9 +14,11 @@ pub(crate) mod reply;
 mod shutdown;
 pub(crate) mod stream;
 pub(crate) mod streaming;
+mod told;
 mod watch;
 
 pub(crate) use core::{Clock, Core, FIRST_SLEEP, Filled, SLEEP_LIMIT, waited};
+pub(crate) use counts::{Rows, Sampler};
 pub(crate) use end::End;
 pub(crate) use hold::{Hold, Keeper};
 pub use options::{CallOptions, DEFAULT_TIMEOUT, WhenFull};

@@ -258,8 +258,8 @@ impl Sent {
 
     /// The time is over, and the request is held here.
     pub(super) fn give_up(&mut self, core: &Core) -> CallError {
-        core.cancel(self.task(core));
-        self.late()
+        let late = self.late();
+        core.give_up(self.task(core), late)
     }
 
     /// The time is over, and the reactor has taken the request.
@@ -333,15 +333,16 @@ impl<'s, In: Payload, Out: Payload, I: AsInput<In>> CallFuture<'s, In, Out, I> {
     /// The first poll.
     fn begin(&mut self) -> Result<Stage<'s, Out>, CallError> {
         let (core, begun) = (&*self.core, Instant::now());
-        self.options.not_past(begun)?;
+        core.in_time(self.options, begun)?;
         if let Some(id) = core.try_acquire()? {
             return self.send(id, begun, Duration::ZERO);
         }
         if let Some(error) = core.refusal() {
-            return Err(error);
+            return Err(core.told(error));
         }
         if self.options.when_full == WhenFull::Fail {
-            return Err(CallError::ServerBacklogFull { capacity: core.capacity, waited: Duration::ZERO });
+            let full = CallError::ServerBacklogFull { capacity: core.capacity, waited: Duration::ZERO };
+            return Err(core.told(full));
         }
         Ok(Stage::InLine(PermitWait::begin(self.core.clone(), begun, self.options.until(begun))?, begun))
     }
@@ -420,7 +421,7 @@ impl<'s> Hold<'s> {
         options: CallOptions,
     ) -> Result<Pending<'s, Out>, CallError> {
         let begun = Instant::now();
-        let (id, clock) = self.acquire(options.not_past(begun)?)?;
+        let (id, clock) = self.acquire(self.in_time(options, begun)?)?;
         let sent = Sent::send(&self, self.fill(id, input)?, begun, waited(clock), options)?;
         Ok(Pending::new(self, sent))
     }

@@ -64,6 +64,7 @@ use super::watch::{NEVER, Reactor, locked};
 use crate::error::CallError;
 use crate::panics::{caught, let_go, say};
 use ringmill_shm::arena::Task;
+use ringmill_shm::stats::CallerCounter;
 use ringmill_shm::sys::birth::PerProcess;
 use std::cell::Cell;
 use std::panic::AssertUnwindSafe;
@@ -177,7 +178,10 @@ impl Shift<'_> {
             false => (watch.end(), Task::new(&core.segment, id)), // [one taker]
         };
         drop(watch);
-        taken.into_iter().for_each(|task| core.cancel(task));
+        if let Some(task) = taken {
+            core.count(CallerCounter::Timeout); // its caller learns it when it looks, if ever
+            core.let_go(task);
+        }
         waker.into_iter().for_each(|waker| self.wake(waker));
         NEVER
     }
@@ -325,6 +329,7 @@ impl<'s> PermitWait<'s> {
     /// Joins the line until `until`; errors report the time since `begun`.
     pub(crate) fn begin(core: Hold<'s>, begun: Instant, until: Option<Instant>) -> Result<Self, CallError> {
         let reactor = core.reactor()?;
+        core.count(CallerCounter::PermitWaits);
         core.segment.freed().begin_to_await(); // [line]
         let deadline_ns = reactor.ns(until);
         let ticket = locked(&reactor.line).join(deadline_ns);
@@ -340,13 +345,13 @@ impl<'s> PermitWait<'s> {
         let_go(waker);
         if !stands {
             let (capacity, waited) = (self.core.capacity, self.begun.elapsed());
-            return Poll::Ready(Err(CallError::ServerBacklogFull { capacity, waited }));
+            return Poll::Ready(Err(self.core.told(CallError::ServerBacklogFull { capacity, waited })));
         }
         // [line]: in line, then look.
         match self.core.try_acquire() {
             Ok(Some(id)) => Poll::Ready(Ok((id, self.begun.elapsed()))),
             Ok(None) => match self.core.refusal() {
-                Some(error) => Poll::Ready(Err(error)),
+                Some(error) => Poll::Ready(Err(self.core.told(error))),
                 None => Poll::Pending,
             },
             Err(error) => Poll::Ready(Err(error)),

@@ -14,7 +14,7 @@ use crate::error::CallError;
 use crate::policy::patience::Pace;
 use crate::wire::ReadError;
 use crate::wire::payload::{Payload, Validated, owned};
-use ringmill_shm::arena::{Done, Value};
+use ringmill_shm::arena::{Done, Task, Value};
 use rkyv::Archived;
 use std::fmt;
 use std::mem::{ManuallyDrop, MaybeUninit};
@@ -166,6 +166,16 @@ impl Core {
     /// Reads an outcome: a reply, or an error.
     #[inline(always)]
     pub(crate) fn open<'c, Out: Payload>(&'c self, done: Done<'c>) -> Result<Reply<'c, Out>, CallError> {
+        self.open_and(done, |task| self.count_answered(task))
+    }
+
+    /// [`open`](Self::open), where `count` counts a value.
+    #[inline(always)]
+    pub(crate) fn open_and<'c, Out: Payload>(
+        &'c self,
+        done: Done<'c>,
+        count: impl FnOnce(Task<'c>),
+    ) -> Result<Reply<'c, Out>, CallError> {
         crash_point!("reply.opens");
         let value = match done.into_value() {
             Ok(value) => value,
@@ -179,7 +189,10 @@ impl Core {
         let value = unread.keep();
         self.own()?; // a signal handler may have forked during the wait, and the type's own check just now
         match view {
-            Ok(view) => Ok(Reply::new(self, value, view)),
+            Ok(view) => {
+                count(value.task());
+                Ok(Reply::new(self, value, view))
+            }
             Err(error) => Err(self.open_unreadable(value, error)),
         }
     }
@@ -187,7 +200,7 @@ impl Core {
     #[cold]
     fn open_unreadable(&self, value: Value<'_>, error: ReadError) -> CallError {
         self.release(value.free());
-        error.into()
+        self.told(error.into())
     }
 }
 

@@ -315,10 +315,10 @@ impl<'s> Hold<'s> {
         options: CallOptions,
     ) -> Result<StreamingCall<'s, P, Out>, CallError> {
         if self.segment.shape().partials.slots == 0 {
-            return Err(CallError::NoPartials);
+            return Err(self.told(CallError::NoPartials));
         }
         let begun = Instant::now();
-        let (id, clock) = self.acquire(options.not_past(begun)?)?;
+        let (id, clock) = self.acquire(self.in_time(options, begun)?)?;
         let mut filled = self.fill(id, input)?;
         self.own()?; // [own process]: user code has filled it
         filled.filling().open_partials();

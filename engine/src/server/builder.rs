@@ -9,6 +9,7 @@ use crate::error::StartError;
 use crate::host::child;
 use crate::plan::{Blocks, DEFAULT_MAX_PAYLOAD, Planner};
 use crate::policy::patience::Wait;
+use crate::policy::sample::Timing;
 use crate::route::Router;
 use crate::servlet::Servlet;
 use ringmill_shm::layout::REQUEST_LIMIT;
@@ -39,6 +40,7 @@ impl ServerBuilder {
             partials: 0,
             max_partial: DEFAULT_MAX_PARTIAL,
             wait: Wait::default(),
+            timing: Timing::default(),
             start_timeout: DEFAULT_START_TIMEOUT,
             shutdown_timeout: DEFAULT_SHUTDOWN_TIMEOUT,
             handle_signals: true,
@@ -120,6 +122,14 @@ impl ServerBuilder {
     #[must_use]
     pub fn wait(mut self, wait: Wait) -> Self {
         self.options.wait = wait;
+        self
+    }
+
+    /// Which requests, and which calls of user code, are timed for the histograms of [`Server::stats`]; by default
+    /// [`Timing::Adaptive`], so that timing takes less than a hundredth of a CPU.
+    #[must_use]
+    pub fn timing(mut self, timing: Timing) -> Self {
+        self.options.timing = timing;
         self
     }
 

@@ -3,12 +3,13 @@
 use super::home::{Home, create};
 use super::progress::{OnProgress, Teller};
 use crate::client::free_ids::FreeIds;
-use crate::client::{Core, End};
+use crate::client::{Core, End, Rows, Sampler};
 use crate::error::StartError;
 use crate::host::supervisor::{Limits, Shared, Supervisor};
 use crate::panics::say;
 use crate::plan::{Blocks, Plan};
 use crate::policy::patience::{Patience, Wait};
+use crate::policy::sample::Timing;
 use crate::route::Router;
 use ringmill_shm::layout::{PARTIAL_BYTES_LIMIT, PartialRings, SLOTS_LIMIT};
 use ringmill_shm::segment::Segment;
@@ -28,6 +29,7 @@ pub(super) struct Options {
     pub(super) partials: usize,
     pub(super) max_partial: usize,
     pub(super) wait: Wait,
+    pub(super) timing: Timing,
     pub(super) start_timeout: Duration,
     pub(super) shutdown_timeout: Duration,
     pub(super) handle_signals: bool,
@@ -37,6 +39,19 @@ pub(super) struct Options {
 }
 
 impl Options {
+    fn check_timing(&self) -> Result<(), StartError> {
+        match self.timing {
+            Timing::OneOf(count) if !(1..=Timing::MOST).contains(&count) => Err(StartError::Range {
+                servlet: None,
+                what: "number of requests of which one is timed",
+                value: count.into(),
+                least: 1,
+                most: Timing::MOST.into(),
+            }),
+            _ => Ok(()),
+        }
+    }
+
     pub(super) fn partial_rings(&self) -> Result<PartialRings, StartError> {
         let within = |what, value: usize, most: u32| {
             let refuse = || StartError::Range {
@@ -73,12 +88,14 @@ impl Launch {
         open_standard_descriptors(); // before any other file is opened
         plan.nodes.iter().try_for_each(crate::host::registry::check)?;
         let partials = options.partial_rings()?;
+        options.check_timing()?;
         if stopped() {
             return Ok(None);
         }
         let spec = plan.spec(capacity, &options.blocks, partials)?;
         let (name, segment) = create(options.name, options.home, &spec)?;
         let segment = Arc::new(segment);
+        segment.set_timed_every(options.timing.raw());
         if let Some(stop) = stop {
             stop.watch(&segment);
         }
@@ -103,6 +120,8 @@ impl Launch {
             birth: segment.birth(),
             pid: std::process::id(),
             stamps: plan.stamps(),
+            rows: Rows::new(),
+            sampler: Sampler::new(options.timing),
             free_ids,
             patience: Patience::of_callers(options.wait),
             closing: AtomicBool::new(false),

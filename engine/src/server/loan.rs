@@ -141,14 +141,16 @@ impl<'s, T: Plain> Loan<'s, T> {
         let bytes = payload_bytes::<T>(len).filter(|&bytes| bytes as u64 <= largest);
         let Some(bytes) = bytes else {
             let bytes = (len as u64).saturating_mul(size_of::<T>() as u64);
-            return Err(CallError::PayloadTooLarge { bytes, largest });
+            return Err(core.told(CallError::PayloadTooLarge { bytes, largest }));
         };
         let (id, clock) = core.acquire(options)?;
         let mut filled = Filled::begin(core, id);
         let filling = filled.filling();
         let mut buffer = match bytes {
             n if n <= INLINE_BYTES => filling.inline_buffer(),
-            n => filling.block_buffer(n as u64).map_err(crate::wire::EncodeError::from)?,
+            n => filling
+                .block_buffer(n as u64)
+                .map_err(|error| core.told(crate::wire::EncodeError::from(error).into()))?,
         };
         let start = NonNull::from(buffer.as_bytes_mut()).cast();
         Ok(Self { filled, start, len, clock, numbers: PhantomData })
@@ -161,13 +163,13 @@ impl<'s, T: Plain> Loan<'s, T> {
         options: CallOptions,
     ) -> Result<Reply<'s, Out>, CallError> {
         if !self.filled.is_of(core) {
-            return Err(CallError::ForeignLoan);
+            return Err(core.told(CallError::ForeignLoan));
         }
         core.own()?;
         self.write_root();
         if options.deadline.is_some() {
             let begun = Instant::now();
-            options.not_past(begun)?;
+            core.in_time(options, begun)?;
             let sent = Sent::send(core, self.filled, begun, waited(self.clock), options)?;
             return Pending::new(Hold::lent(core), sent).wait();
         }

@@ -119,6 +119,7 @@ mod tests {
             state_seconds: 2.0,
             restarts: 0,
             counters: Snapshot::default(),
+            times: Default::default(),
         }
     }
 

@@ -2,16 +2,49 @@
 
 use ringmill_shm::participant::Life;
 use ringmill_shm::segment::Segment;
-use ringmill_shm::stats::Snapshot;
+use ringmill_shm::stats::{
+    CallerDistributions, CallerSnapshot, ServerSnapshot, Snapshot, WorkerDistributions,
+};
 use ringmill_shm::sys::time::now_ns;
 use serde::Serialize;
 
-/// A server's statistics at one moment.
+/// A server's statistics at one moment, counted since its start.
+///
+/// ```
+/// use ringmill::{PassThrough, Server, ThreadServlet};
+/// # fn main() -> Result<(), ringmill::BoxError> {
+/// let server = Server::anonymous("statistics").start(ThreadServlet::<PassThrough<u32>>::new(()))?;
+/// for number in 0..100 {
+///     server.call(&number)?;
+/// }
+/// let stats = server.stats();
+/// assert_eq!(stats.requests.counters.answered, 100);
+/// let total = &stats.requests.times.total_time;
+/// println!("total time: median {} ns, 99th percentile {} ns", total.percentile(50.0), total.percentile(99.0));
+/// let run = &stats.servlets[0].times().run_time;
+/// println!("user code: {} runs, {:.0} ns on average", run.count(), run.mean());
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
 pub struct ServerStats {
+    /// Of the requests, as their callers saw them.
+    pub requests: RequestStats,
+    /// Of the workers' deaths.
+    pub deaths: ServerSnapshot,
     /// One for each servlet that has workers, in the order of the plan.
     pub servlets: Vec<ServletStats>,
+}
+
+/// The statistics of all requests, as their callers saw them.
+#[derive(Debug, Clone, Default, Serialize)]
+#[non_exhaustive]
+pub struct RequestStats {
+    /// How the requests ended.
+    pub counters: CallerSnapshot,
+    /// How long they took; see [`Timing`](crate::stats::Timing) for which of them.
+    pub times: CallerDistributions,
 }
 
 /// A servlet with its statistics.
@@ -49,6 +82,8 @@ pub struct WorkerStats {
     pub restarts: u32,
     /// Its counters since the server's start.
     pub counters: Snapshot,
+    /// The sizes of its batches, and times; see [`Timing`](crate::stats::Timing) for which of them.
+    pub times: WorkerDistributions,
 }
 
 /// The numbers and sizes of batches.
@@ -80,6 +115,13 @@ impl ServletStats {
         self.workers.iter().map(|worker| worker.counters).fold(Snapshot::default(), Snapshot::merged)
     }
 
+    /// The sizes of batches, and times, of all its workers.
+    #[must_use]
+    pub fn times(&self) -> WorkerDistributions {
+        let all = self.workers.iter().map(|worker| &worker.times);
+        all.fold(WorkerDistributions::default(), |sum, times| sum.merged(times))
+    }
+
     /// The batches of all its workers.
     #[must_use]
     pub fn batches(&self) -> BatchStats {
@@ -90,7 +132,20 @@ impl ServletStats {
 
 impl ServerStats {
     pub(crate) fn of(segment: &Segment) -> Self {
-        Self { servlets: servlets(segment, now_ns()) }
+        Self {
+            requests: RequestStats::of(segment),
+            deaths: segment.server_counters().snapshot(),
+            servlets: servlets(segment, now_ns()),
+        }
+    }
+}
+
+impl RequestStats {
+    fn of(segment: &Segment) -> Self {
+        segment.callers().iter().fold(Self::default(), |sum, row| Self {
+            counters: sum.counters.merged(row.snapshot()),
+            times: sum.times.merged(&row.distributions()),
+        })
     }
 }
 
@@ -99,8 +154,10 @@ pub(super) fn servlets(segment: &Segment, now_ns: u64) -> Vec<ServletStats> {
     let nodes = (0..segment.shape().nodes).filter_map(|node| segment.node(node));
     let servlet = nodes.map(|node| {
         let threads = node.info().facts.threads;
-        let workers = (0..).zip(node.workers()).map(|(number, entry)| {
-            let life = entry.life();
+        let rows = node.info().first_participant..;
+        let workers = (0..).zip(rows).zip(node.workers()).map(|((number, row), entry)| {
+            let (life, counters) = (entry.life(), entry.counters().snapshot());
+            let histograms = segment.histograms(row);
             WorkerStats {
                 index: number / threads,
                 thread: number % threads,
@@ -110,7 +167,8 @@ pub(super) fn servlets(segment: &Segment, now_ns: u64) -> Vec<ServletStats> {
                 state: life,
                 state_seconds: seconds_since(entry.since_ns(), now_ns),
                 restarts: entry.restarts(),
-                counters: entry.counters().snapshot(),
+                counters,
+                times: histograms.map(|of| of.distributions(&counters)).unwrap_or_default(),
             }
         });
         ServletStats {

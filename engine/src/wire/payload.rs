@@ -271,7 +271,9 @@ pub(crate) fn write_to<T: Payload>(
     let mut stack = ScratchStack::new();
     let mut serializer = Serializer::new(Output { buffer, position: 0, birth }, stack.scratch(), ());
     let resolver = value.serialize_input(Strategy::<_, Failure>::wrap(&mut serializer))?;
-    let Output { mut buffer, position, .. } = serializer.into_writer();
+    // `into_writer`, and a drop of what it leaves, are not inlined everywhere.
+    let Serializer { writer: Output { mut buffer, position, .. }, allocator, sharing: () } = serializer;
+    drop(allocator);
     if !birth.is_here() {
         return Ok(None);
     }
@@ -281,7 +283,9 @@ pub(crate) fn write_to<T: Payload>(
         && let Some(bytes) = buffer.as_bytes_mut().get_mut(position..end)
     {
         let (gap, bytes) = bytes.split_at_mut(root - position);
-        gap.fill(0);
+        if !gap.is_empty() {
+            gap.fill(0);
+        }
         write_root::<T, _>(value, resolver, root, bytes);
         crash_point!("payload.root");
     }

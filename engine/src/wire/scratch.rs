@@ -74,9 +74,18 @@ unsafe impl<E> Allocator<E> for Scratch<'_> {
 }
 
 impl Drop for Scratch<'_> {
-    #[inline]
+    #[inline(always)]
     fn drop(&mut self) {
         // There is something left only after a serialisation that failed on its way.
+        if !self.spilled.is_empty() {
+            self.give_back();
+        }
+    }
+}
+
+impl Scratch<'_> {
+    #[cold]
+    fn give_back(&mut self) {
         for (start, layout) in self.spilled.drain(..) {
             // SAFETY: allocated above with this layout and not given back.
             unsafe { dealloc(start.as_ptr(), layout) };

@@ -38,6 +38,7 @@ use crate::error::RemoteCause;
 use crate::panics::{self, end_if_forked};
 use crate::policy::batch::{Habit, Rule, Verdict, Waiting};
 use crate::policy::patience::{Pace, Patience};
+use crate::policy::sample::{Timing, Turns};
 use crate::route::Mover;
 use crate::wire::payload::Validated;
 use ringmill_shm::arena::{At, Claimed, Parked, Task, all_begun};
@@ -45,7 +46,7 @@ use ringmill_shm::lock::Acquired;
 use ringmill_shm::party::Reader;
 use ringmill_shm::ring::Ring;
 use ringmill_shm::segment::{Node, Run};
-use ringmill_shm::stats::{Closed, Counter, Counters};
+use ringmill_shm::stats::{Closed, Counter, Counters, Stamp, Weight, WorkerHistogram, WorkerHistograms};
 use ringmill_shm::sys::time::now_ns;
 use std::cell::{Cell, RefCell};
 use std::panic::AssertUnwindSafe;
@@ -76,6 +77,11 @@ pub(crate) struct Loop<'a> {
     /// How closely to look, by the size of the last batch.
     pace: Pace,
     counters: &'a Counters,
+    histograms: &'a WorkerHistograms,
+    /// Which calls of user code are timed.
+    timed: Turns,
+    /// When the items of this batch were taken; 0: no clock was read for it.
+    taken_ns: Cell<u64>,
     mover: Mover<'a>,
     /// `None`: the worker does not log its batches.
     tally: Option<Tally>,
@@ -120,6 +126,9 @@ impl<'a> Loop<'a> {
             patience: Patience::of_worker(seat.wait),
             pace: Pace::One,
             counters: entry.counters(),
+            histograms: seat.segment.histograms(seat.row).expect("the row of a worker"),
+            timed: Turns::new(Timing::from_raw(seat.segment.timed_every())),
+            taken_ns: Cell::new(0),
             mover: seat.mover(),
             tally: Tally::new(facts),
             keeps_apart: facts.keeps_apart.is_set(),
@@ -177,8 +186,10 @@ impl<'a> Loop<'a> {
         }
         let items = self.claimed.len() as u64;
         let Room { inputs, staged } = room;
+        self.taken_ns.set(0);
         self.admit::<W>(desk, inputs);
         if !inputs.is_empty() {
+            let timed = if self.timed.is_due() { Some(self.begin_timing()) } else { None };
             let batch = Batch { desk, inputs, staged };
             self.counters.begin_call();
             all_begun();
@@ -200,6 +211,9 @@ impl<'a> Loop<'a> {
                 }
             }
             self.counters.end_call();
+            if let Some(timed) = timed {
+                self.end_timing(timed);
+            }
             inputs.clear();
             if !staged.borrow().is_empty() {
                 panics::let_go(staged.take()); // outcomes that a panic within `reply_all` has left
@@ -217,6 +231,35 @@ impl<'a> Loop<'a> {
             self.log_batches();
         }
         None
+    }
+
+    /// When the items of this batch were taken, to within what it takes to look at them.
+    fn taken_ns(&self) -> u64 {
+        if self.taken_ns.get() == 0 {
+            self.taken_ns.set(now_ns());
+        }
+        self.taken_ns.get()
+    }
+
+    /// When the call of user code begins, and for how many calls it stands.
+    #[cold]
+    fn begin_timing(&self) -> (u64, Weight) {
+        let now_ns = self.taken_ns();
+        (now_ns, self.timed.sample(now_ns))
+    }
+
+    #[cold]
+    fn end_timing(&self, (begun_ns, weight): (u64, Weight)) {
+        self.histograms.record(WorkerHistogram::RunTime, now_ns().saturating_sub(begun_ns), weight);
+    }
+
+    /// How long an item that is timed was in the ring.
+    #[cold]
+    fn note_queue_time(&self, stamp: Stamp) {
+        if let Some(weight) = stamp.weight() {
+            let queued_ns = self.taken_ns().saturating_sub(stamp.time_ns());
+            self.histograms.record(WorkerHistogram::QueueTime, queued_ns, weight);
+        }
     }
 
     /// Before the worker leaves: wakes another one for the item for which this one may have been woken.
@@ -265,8 +308,12 @@ impl<'a> Loop<'a> {
         while let Some(item) = desk.items.get(*next) {
             *next += 1;
             let Some(mut lifted) = Lifted::from(item, &seat.segment) else { continue };
+            let stamp = lifted.task().task().stamp();
+            if stamp.is_timed() {
+                self.note_queue_time(stamp);
+            }
             if let Some(late_ns) = late_ns(lifted.task()) {
-                self.counters.count(Counter::Skipped);
+                self.counters.count(Counter::Expired);
                 desk.fail_task(lifted.keep(), RemoteCause::DeadlineExceeded { late_ns });
                 continue;
             }
@@ -349,6 +396,15 @@ impl<'a> Loop<'a> {
 
     #[inline]
     fn spin(&self) -> bool {
+        let found = self.spin_for_items();
+        if !found && self.patience.looks() > 0 {
+            self.counters.count(Counter::SpinsInVain);
+        }
+        found
+    }
+
+    #[inline]
+    fn spin_for_items(&self) -> bool {
         let look = || self.unattended().then_some(());
         if !self.shared || self.patience.looks() == 0 {
             return self.patience.spin(self.pace, look).is_some();
@@ -368,12 +424,18 @@ impl<'a> Loop<'a> {
         doorbell.announce(self.worker); // [attended]: before the look at ring and lock
         // [leaving]: the unit's state after the bell's count.
         if !self.to_collect() && self.stop().is_none() {
+            self.counters.count(Counter::Sleeps);
             let asleep_since = self.patience.falls_asleep();
             bell.sleep(count, Some(SLEEP_LIMIT));
             self.patience.slept(asleep_since);
         }
         doorbell.retract(self.worker);
-        bell.count() != count
+        let is_woken = bell.count() != count;
+        if is_woken {
+            self.counters.count(Counter::Wakes);
+            self.timed.wake(now_ns());
+        }
+        is_woken
     }
 
     /// Collects a batch under the reader lock; none if other workers were faster or all callers had gone.
@@ -388,11 +450,13 @@ impl<'a> Loop<'a> {
         let Some(mut reader) = self.seat.me().read(self.node, self.patience.looks(), give_up) else { return };
         if let Acquired::TookOver(_) = reader.acquired() {
             crash_point!("collect.took_over");
+            self.counters.count(Counter::TakeOvers);
             doorbell.retract_window(); // the dead holder's; the loop below claims its tasks again
         }
         let mut head = ring.head();
         self.seen.clear();
         (self.group, self.apart) = (None, false);
+        let mut open_since = None;
         loop {
             self.look(head);
             let Some(&first) = self.seen.first() else { break };
@@ -411,7 +475,7 @@ impl<'a> Loop<'a> {
                     self.discard_gone(false);
                     continue;
                 }
-                let enqueued_ns = |id| Task::new(segment, id).map_or(0, |task| task.enqueued_ns());
+                let enqueued_ns = |id| Task::new(segment, id).map_or(0, |task| task.stamp().time_ns());
                 waiting.oldest_ns = enqueued_ns(first);
                 waiting.newest_ns = self.seen.last().map_or(0, |&last| enqueued_ns(last));
             }
@@ -433,10 +497,17 @@ impl<'a> Loop<'a> {
                         }
                         self.pace = if items > 1 { Pace::Many } else { Pace::One };
                         self.counters.count_batch(items, self.rule.closed(why, items));
+                        self.histograms.count_batch(items);
+                        if let Some(since_ns) = open_since {
+                            self.note_wait(since_ns);
+                        }
                         break;
                     }
                 }
-                Verdict::WaitUntil(due_ns) => self.wait_in_window(head, due_ns),
+                Verdict::WaitUntil(due_ns) => {
+                    open_since.get_or_insert_with(now_ns);
+                    self.wait_in_window(head, due_ns);
+                }
             }
         }
         crash_point!("collect.stored_head");
@@ -449,6 +520,12 @@ impl<'a> Loop<'a> {
         if !self.gone.is_empty() {
             self.discard_gone(true);
         }
+    }
+
+    #[cold]
+    fn note_wait(&self, since_ns: u64) {
+        let waited_ns = now_ns().saturating_sub(since_ns);
+        self.histograms.record(WorkerHistogram::BatchWait, waited_ns, Weight::ONE);
     }
 
     /// Claims the tasks that were seen, and for each whose caller had gone another one, if there is one; returns the

@@ -6,6 +6,7 @@ use super::{At, Claimed, Corrupt, ELSEWHERE, Held, Task, WriteBuffer};
 use crate::join::Ready;
 use crate::plan::Fork;
 use crate::pool::PoolError;
+use crate::stats::Stamp;
 use crate::sync::{Ordering, fence};
 use crate::token::Token;
 use crate::word::{Phase, State};
@@ -28,6 +29,7 @@ impl<'a> Claimed<'a> {
         }
         for branch in branches() {
             branch.set_at(At::New);
+            branch.set_stamp(Stamp::at(0, task.stamp().weight())); // timed if its request is
             Held { task: branch, state: State::from_raw(0) }.refer_to(&self.held);
             crash_point!("fork.referred");
             branch.line.word.begin_branch(self.me);

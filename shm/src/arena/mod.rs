@@ -54,6 +54,7 @@ use crate::join::Family;
 use crate::layout::{NODE_LIMIT, TaskLine};
 use crate::pool::{self, Handle, PoolError};
 use crate::segment::Segment;
+use crate::stats::Stamp;
 use crate::sync::{Ordering, compiler_fence};
 use crate::token::Token;
 use crate::word::{Cancel, Claim, Finish, Phase, State, Word};
@@ -203,11 +204,23 @@ impl<'a> Task<'a> {
         &self.line.word
     }
 
-    /// When it was enqueued, in monotonic nanoseconds; only right where the node has a batch window.
+    /// When it was put into a ring, if it is timed or the node has a batch window; and whether it is timed.
     #[inline]
     #[must_use]
-    pub fn enqueued_ns(&self) -> u64 {
-        self.line.enqueued_ns.load(Ordering::Relaxed) // Relaxed: travels with [published]
+    pub fn stamp(&self) -> Stamp {
+        Stamp::from_raw(self.line.stamp.load(Ordering::Relaxed)) // Relaxed: travels with [published]
+    }
+
+    #[inline]
+    fn set_stamp(&self, stamp: Stamp) {
+        self.line.stamp.store(stamp.raw(), Ordering::Relaxed); // Relaxed: [one owner]
+    }
+
+    /// When its request was sent, in monotonic nanoseconds; only right if its [stamp](Self::stamp) says that it is timed.
+    #[must_use]
+    pub fn sent_ns(&self) -> u64 {
+        // Relaxed: travels with [published].
+        self.segment.times(self.slot().0).map_or(0, |times| times.sent_ns.load(Ordering::Relaxed))
     }
 
     /// Where it is, or was last.
@@ -414,10 +427,26 @@ impl<'a> Filling<'a> {
         self.held.set_length(bytes);
     }
 
-    /// Records when it was enqueued; needed where the node has a batch window.
+    /// A number that differs between a request and the next in progress, and between a request and the next use of its
+    /// id: as they come, about one of `n` is a multiple of `n`.
     #[inline]
-    pub fn stamp(&mut self, now_ns: u64) {
-        self.held.task.line.enqueued_ns.store(now_ns, Ordering::Relaxed); // Relaxed: [one owner]
+    #[must_use]
+    pub fn turn(&self) -> u32 {
+        self.held.task.id.wrapping_add(self.held.state.generation().into())
+    }
+
+    /// Records when it was enqueued, or that it does not say so.
+    #[inline]
+    pub fn stamp(&mut self, stamp: Stamp) {
+        self.held.task.set_stamp(stamp);
+    }
+
+    /// Records that it is sent now, for a request that is timed.
+    pub fn set_sent_ns(&mut self, now_ns: u64) {
+        let task = self.held.task;
+        if let Some(times) = task.segment.times(task.id) {
+            times.sent_ns.store(now_ns, Ordering::Relaxed); // Relaxed: [one owner]
+        }
     }
 
     /// Sets its deadline, in monotonic nanoseconds. Requests without one pay nothing for it.
@@ -627,7 +656,8 @@ impl<'a> Claimed<'a> {
     }
 
     /// → QUEUED for `node`; the push of the id into its ring must follow ([`Node::push`](
-    /// crate::segment::Node::push)). `now_ns` is asked for the time where the node has a batch window.
+    /// crate::segment::Node::push)). `now_ns` is asked for the time where the node has a batch window, or if
+    /// the task is timed.
     ///
     /// # Errors
     /// The task itself, if it is no longer ours, or there is no such node.
@@ -640,9 +670,11 @@ impl<'a> Claimed<'a> {
     fn queue_at(self, at: At, node: u32, now_ns: impl FnOnce() -> u64, attempt: u8) -> Result<u32, Self> {
         let task = self.held.task;
         let Some(info) = task.segment.nodes().get(node as usize) else { return Err(self) };
-        if info.facts.batch_wait_ns != 0 {
-            task.line.enqueued_ns.store(now_ns(), Ordering::Relaxed); // Relaxed: [one owner]
-        }
+        let weight = task.stamp().weight();
+        task.set_stamp(match weight.is_some() || info.facts.batch_wait_ns != 0 {
+            true => Stamp::at(now_ns(), weight),
+            false => Stamp::NONE,
+        });
         compiler_fence(Ordering::SeqCst); // an outcome over the input is whole: as in `give_up_input`
         task.set_at(at);
         crash_point!("arena.requeue_at");
@@ -767,7 +799,14 @@ impl<'a> Done<'a> {
 #[derive(Debug)]
 pub struct Value<'a>(Held<'a>);
 
-impl Value<'_> {
+impl<'a> Value<'a> {
+    /// The task.
+    #[inline]
+    #[must_use]
+    pub fn task(&self) -> Task<'a> {
+        self.0.task
+    }
+
     /// The value's bytes.
     ///
     /// # Errors

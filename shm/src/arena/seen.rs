@@ -190,13 +190,13 @@ impl<'a> Seen<'a> {
         Some(times.deadline_ns.load(Ordering::Relaxed)) // Relaxed: for reports
     }
 
-    /// When it was queued for the node where it is, in monotonic nanoseconds; `None` if no clock was read, as where no
-    /// batch waits.
+    /// When it was queued for the node where it is, in monotonic nanoseconds; `None` if no clock was read: no batch
+    /// waits there, and the task is not timed.
     #[must_use]
     pub fn queued_ns(&self) -> Option<u64> {
         let Target::Node(node) = self.stage()? else { return None };
-        let waits = self.task.segment.nodes().get(node as usize)?.facts.batch_wait_ns != 0;
-        Some(self.task.enqueued_ns()).filter(|&ns| waits && ns != 0)
+        self.task.segment.nodes().get(node as usize)?;
+        Some(self.task.stamp().time_ns()).filter(|&ns| ns != 0)
     }
 
     /// The branches of its request that are in use.

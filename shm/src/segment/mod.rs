@@ -56,6 +56,7 @@ use crate::layout::{
 };
 use crate::participant::{self, Entry, Lease, Role, SERVER};
 use crate::plan::{Routes, Target};
+use crate::stats::{CALLER_ROWS, CallerRow, CallerStats, ServerCounters, WorkerHistograms};
 use crate::sync::{AtomicU64, Ordering};
 use crate::sys::birth::Birth;
 use crate::sys::cpu::prefetch_to_write;
@@ -329,6 +330,38 @@ impl Segment {
         }
     }
 
+    /// The histograms of a worker's row; `None` if no worker has that row.
+    #[must_use]
+    pub fn histograms(&self, row: u32) -> Option<&WorkerHistograms> {
+        let worker = row.checked_sub(SERVER + 1)?;
+        (row < self.layout.shape.participants).then(|| self.at(self.layout.histograms, worker as usize))
+    }
+
+    /// A row of callers, to count in. Row 0 is for all threads; one thread at a time may count in another one. A number
+    /// that no row has stands for row 0.
+    #[inline]
+    #[must_use]
+    pub fn caller_row(&self, row: u32) -> CallerRow<'_> {
+        let row = if row < CALLER_ROWS { row } else { 0 };
+        CallerRow::new(self.at(self.layout.callers, row as usize), row == 0)
+    }
+
+    /// The statistics of all rows of callers.
+    #[must_use]
+    pub fn callers(&self) -> &[CallerStats] {
+        // SAFETY: [checked]: the layout has this many rows; they are atomics.
+        unsafe {
+            let first = self.base.as_ptr().add(self.layout.callers).cast::<CallerStats>();
+            core::slice::from_raw_parts(first, CALLER_ROWS as usize)
+        }
+    }
+
+    /// The server's counters.
+    #[must_use]
+    pub fn server_counters(&self) -> &ServerCounters {
+        self.at(self.layout.server_counters, 0)
+    }
+
     /// The process that created or attached it; a forked child of it may only look.
     #[inline]
     #[must_use]
@@ -371,6 +404,18 @@ impl Segment {
     /// participant reads the state when it wakes.
     pub fn set_run(&self, run: Run) {
         self.header().run.state.store(run as u32, Ordering::SeqCst);
+    }
+
+    /// Of how many requests, or calls of user code, one is timed; 0: so that timing takes little, which each side decides;
+    /// `u32::MAX`: of all none.
+    #[must_use]
+    pub fn timed_every(&self) -> u32 {
+        self.header().run.timed_every.load(Ordering::Relaxed) // Relaxed: set before the workers start
+    }
+
+    /// Sets [`timed_every`](Self::timed_every). The server does, before it starts workers.
+    pub fn set_timed_every(&self, every: u32) {
+        self.header().run.timed_every.store(every, Ordering::Relaxed); // Relaxed: as above
     }
 
     /// The bell that workers ring when they are ready or have failed.

@@ -18,7 +18,7 @@ use ringmill_shm::party::{Client, Participant};
 use ringmill_shm::plan::{Fork, ForkMember, Switch, Target};
 use ringmill_shm::repair::{Orphan, wake_everyone};
 use ringmill_shm::segment::{AttachError, Location, NodeSpec, Segment, Spec};
-use ringmill_shm::stats::{Closed, Counter, Snapshot};
+use ringmill_shm::stats::{Closed, Counter, Snapshot, Stamp, Weight};
 use ringmill_shm::token::Token;
 use ringmill_shm::word::Phase;
 use ringmill_shm::{plan, pool};
@@ -428,7 +428,7 @@ impl<'s> Actor<'s> {
     fn send(&mut self, input: &mut Input<'_>) {
         let (number, bytes) = (input.byte(), input.byte() as usize);
         let mut filling = self.begin(number);
-        filling.stamp(1);
+        filling.stamp(Stamp::at(16, Some(Weight::ONE)));
         filling.limit(u64::from(number));
         let written = match bytes {
             0..=96 => Some(filling.inline_buffer().write(0, &[number; 256][..bytes])),
@@ -576,7 +576,7 @@ impl<'s> Actor<'s> {
         let segment = self.segment;
         for id in 0..segment.shape().tasks() {
             let task = Task::new(segment, id).expect("it is one");
-            let _ = (task.at(), task.enqueued_ns(), task.begun_ns(), task.slot(), task.is_branch());
+            let _ = (task.at(), task.stamp(), task.sent_ns(), task.begun_ns(), task.slot(), task.is_branch());
             assert!(!format!("{:?}", task.word()).is_empty());
         }
         for index in 0..segment.shape().nodes {

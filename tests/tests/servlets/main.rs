@@ -12,6 +12,7 @@ mod partials;
 mod promises;
 mod start;
 mod starting;
+mod statistics;
 mod streams;
 mod submit;
 mod testing;

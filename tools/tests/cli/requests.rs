@@ -5,6 +5,7 @@ use super::segments::{Ours, begin, busy, forked, of_no_participant, write_at};
 use super::tool::{code, complaint, parsed, shmtool, text, words};
 use ringmill_shm::arena::Task;
 use ringmill_shm::layout::{INLINE_BYTES, LINE};
+use ringmill_shm::stats::Stamp;
 use ringmill_shm::sys::time::now_ns;
 use ringmill_shm::token::Token;
 use serde_json::{Value, json};
@@ -71,7 +72,7 @@ fn times_flags_and_dead_owners_are_told() {
     let now_ns = now_ns();
     let mut filling = begin(&segment, 0, Token::SERVER);
     filling.set_length(0);
-    filling.stamp(now_ns - 2_000_000_000);
+    filling.stamp(Stamp::at(now_ns - 2_000_000_000, None));
     filling.limit(now_ns + 3_600_000_000_000);
     let task = filling.queue(0);
     task.set_begun_ns(now_ns - 3_000_000_000);

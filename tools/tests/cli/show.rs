@@ -5,6 +5,7 @@ use super::tool::{code, parsed, shmtool, text, words};
 use ringmill_shm::plan::{Fork, ForkMember, Switch, Target};
 use ringmill_shm::segment::{Location, Segment};
 use ringmill_shm::stats::Closed;
+use ringmill_shm::stats::Stamp;
 use ringmill_shm::sys::time::now_ns;
 use ringmill_shm::token::Token;
 use serde_json::{Value, json};
@@ -127,7 +128,8 @@ fn reports_nodes_workers_requests_and_blocks() {
             "counters": {
                 "batches": 2, "items": 39, "batch_min": 7, "batch_mean": 19.5, "batch_max": 32,
                 "closed_full": 1, "closed_window": 1, "closed_empty": 0, "closed_shutdown": 0,
-                "errors": 1, "panics": 0, "skipped": 0, "events_dropped": 0,
+                "errors": 1, "panics": 0, "skipped": 0, "expired": 0, "events_dropped": 0,
+                "spins_in_vain": 0, "sleeps": 0, "wakes": 0, "take_overs": 0,
             },
         })
     );
@@ -156,7 +158,7 @@ fn reports_nodes_workers_requests_and_blocks() {
         ["split/0", "ready", "0", "s", "process", &pid, "0", "0-1", "1:", "0"]
     );
     let errors = text.split("\nErrors\n").nth(1).unwrap();
-    assert_eq!(words(errors, "split/0"), ["split/0", "1", "0", "0", "0"]);
+    assert_eq!(words(errors, "split/0"), ["split/0", "1", "0", "0", "0", "0"]);
     assert_eq!(words(&text, "split/1")[1], "dead", "whatever it last said");
     assert_eq!(words(&text, "classify/0")[1], "failed");
     assert!(text.contains("classify/0 failed: no model at ./weights\n"), "{text}");
@@ -174,7 +176,7 @@ fn tells_what_each_worker_has_in_hand_and_the_age_of_what_waits() {
     let queue = |id: u32, queued_ns: u64| {
         let mut filling = begin(&segment, id, Token::SERVER);
         filling.set_length(0);
-        filling.stamp(queued_ns);
+        filling.stamp(Stamp::at(queued_ns, None));
         filling.queue(0);
         segment.node(0).unwrap().ring().push(id).unwrap();
     };

@@ -17,6 +17,8 @@ use ringmill_shm::ring::Overrun;
 pub(super) const CHUNK: usize = 32;
 /// Inputs pushed at a time if each goes to several workers: waking all of them costs more than waiting.
 const FORKED_CHUNK: usize = 4 * CHUNK;
+/// Values that are counted at a time, if the stream does not wait.
+const COUNTED: u32 = 64;
 /// Fewer inputs than a chunk are pushed only if the workers have fewer than this.
 const ENOUGH: usize = 2 * CHUNK;
 
@@ -74,6 +76,8 @@ pub(super) struct Feeder {
     spare: Option<u32>,
     /// How many inputs were written since the stream last recorded the time.
     unnoted: usize,
+    /// How many values were taken and are not counted yet.
+    uncounted: u32,
 }
 
 /// A permit that is not used yet; gives it back when dropped.
@@ -144,7 +148,7 @@ fn put_into<Held, In: Payload>(
             std::mem::forget(permit);
             turns.feeder().put(core, id, input)
         }
-        Err(error) => Err(CallError::Refused(error)),
+        Err(error) => Err(permit.0.told(CallError::Refused(error))),
     }
 }
 
@@ -214,6 +218,7 @@ impl Feeder {
             outbox: Outbox::default(),
             spare: None,
             unnoted: 0,
+            uncounted: 0,
         }
     }
 
@@ -273,9 +278,12 @@ impl Feeder {
         Ok(())
     }
 
-    /// Pushes the filled requests.
+    /// Pushes the filled requests; called before the stream waits, too.
     #[inline]
     pub(super) fn push(&mut self, core: &Core) -> Result<(), Unpushed> {
+        if self.uncounted > 0 {
+            self.count(core);
+        }
         if self.pending.is_empty() {
             return Ok(());
         }
@@ -295,7 +303,7 @@ impl Feeder {
     #[cold]
     fn give_up(&mut self, core: &Core, why: Overrun) -> Unpushed {
         let ids = std::mem::take(&mut self.pending);
-        ids.iter().filter_map(|&id| core.task(id)).for_each(|task| core.cancel(task));
+        ids.iter().filter_map(|&id| core.task(id)).for_each(|task| core.let_go(task));
         Unpushed { ids, why }
     }
 
@@ -318,7 +326,22 @@ impl Feeder {
         done: Done<'_>,
         more: bool,
     ) -> Result<Out, CallError> {
-        let reply = core.open::<Out>(done)?;
+        // Before the value is made, which would otherwise travel through memory.
+        let is_value = !done.is_error();
+        if is_value {
+            self.uncounted += 1;
+            core.note_total(done.task());
+        }
+        let reply = match core.open_and::<Out>(done, |_| {}) {
+            Ok(reply) => reply,
+            Err(error) => {
+                self.uncounted -= u32::from(is_value);
+                return Err(error);
+            }
+        };
+        if self.uncounted == COUNTED {
+            self.count(core);
+        }
         let value = owned(&*reply);
         core.own()?; // in a child that the type's own `Deserialize` forked, the value may be another request's
         if self.spare.is_none() && more && !core.segment.freed().is_awaited() {
@@ -327,8 +350,15 @@ impl Feeder {
         value.map_err(|error| ReadError::Refused(error).into())
     }
 
+    /// Counts the values that were taken.
+    #[cold]
+    fn count(&mut self, core: &Core) {
+        core.count_all_answered(std::mem::take(&mut self.uncounted));
+    }
+
     /// Gives back all permits that no request in progress has.
     pub(super) fn end(&mut self, core: &Core) {
+        self.count(core);
         // The guards of requests that are filled and not pushed give them back.
         self.pending.drain(..).for_each(|id| drop(Filled::resume(core, id)));
         self.give_back(core);

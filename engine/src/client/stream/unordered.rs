@@ -281,9 +281,10 @@ impl<Item, T: Tags<Item>> AnyOrder<Item, T> {
         if let Some(id) = self.oldest()
             && let Some(tag) = self.remove(core, id)
         {
-            if let Some(task) = core.task(id) {
-                core.cancel(task);
-            }
+            let error = match core.task(id) {
+                Some(task) => core.give_up(task, error),
+                None => error,
+            };
             self.failed.push_back((tag, error));
         }
     }

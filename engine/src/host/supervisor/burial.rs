@@ -14,6 +14,7 @@ use ringmill_shm::arena::{At, Claimed, Join};
 use ringmill_shm::participant::Life;
 use ringmill_shm::repair::{Orphan, wake_everyone};
 use ringmill_shm::segment::{Run, Segment};
+use ringmill_shm::stats::ServerCounter;
 use ringmill_shm::token::Token;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -89,6 +90,9 @@ impl Supervisor {
             unsafe { post.mark_dead(&segment) };
         }
         crash_point!("supervisor.marked");
+        if !left_in_order {
+            self.count(ServerCounter::Deaths);
+        }
         let left: Vec<Remains<'_>> =
             tokens.into_iter().map(|dead| self.repair_after(&segment, dead, node)).collect();
         let on_death = self.posts[index].on_death;
@@ -174,6 +178,7 @@ impl Supervisor {
         // SAFETY: the server keeps the contract, see `Shared::me`. The dead worker's process or thread has ended, or
         // was never started; and the supervisor's thread alone repairs.
         let summary = unsafe { segment.take_part(Token::SERVER).repairer().repair(dead, settle) };
+        self.count(ServerCounter::Repairs);
         say(|| tracing::debug!(%dead, ?summary, "repaired"));
         left
     }
@@ -209,6 +214,10 @@ impl Supervisor {
                 _ => on_death.fate(suspects, attempt),
             };
             match fate {
+                Fate::Retry { .. } => self.count(ServerCounter::Retried),
+                Fate::Fail | Fate::Poisonous => self.count(ServerCounter::Died),
+            }
+            match fate {
                 Fate::Fail => mover.fail(task, error(attempt, cause.clone())),
                 Fate::Retry { counts } => {
                     if on_death.keeps_apart() && (number == 0 || number == suspects.div_ceil(2)) {
@@ -221,6 +230,7 @@ impl Supervisor {
                     mover.fail(task, error(attempt, cause.clone()));
                 }
                 Fate::Poisonous => {
+                    self.count(ServerCounter::Poisonous);
                     let deaths = u32::from(attempt) + 1;
                     mover.fail(task, error(attempt, RemoteCause::Poisonous { deaths, signal, code }));
                 }

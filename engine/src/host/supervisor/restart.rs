@@ -8,6 +8,7 @@ use crate::error::{RemoteCause, StartError};
 use crate::panics::say;
 use crate::policy::restarts::{Death, Next};
 use ringmill_shm::participant::Life;
+use ringmill_shm::stats::ServerCounter;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -101,7 +102,8 @@ impl Supervisor {
                 Body::GivenUp(Some(at)) if due(at) => true,
                 _ => continue,
             };
-            if let Err(error) = self.launch(index) {
+            let launched = self.launch(index).inspect(|_| self.count(ServerCounter::Restarts));
+            if let Err(error) = launched {
                 let how = failed_start(&error);
                 match self.posts[index].body {
                     Body::Unwatched(_) => {
@@ -190,6 +192,11 @@ impl Supervisor {
         }
     }
 
+    /// Counts an event. The supervisor's thread alone does.
+    pub(super) fn count(&self, counter: ServerCounter) {
+        self.shared.segment.server_counters().count(counter);
+    }
+
     /// If all workers of a node are given up, marks it as down: its requests are answered with an error from now on.
     pub(super) fn give_up_if_last(&mut self, node: u32, how: &str) {
         let posts = || self.posts.iter().filter(|post| post.node == node);
@@ -209,7 +216,9 @@ impl Supervisor {
         {
             first.fail(reason.as_bytes()); // for movers in other processes, and for shmtool
         }
-        *self.shared.down(node as usize) = Some(reason);
+        if self.shared.down(node as usize).replace(reason).is_none() {
+            self.count(ServerCounter::WentDown);
+        }
         crash_point!("supervisor.gives_up");
         if self.shared.mandatory[node as usize] {
             self.shared.gate_closed.store(true, Ordering::SeqCst);

@@ -1,70 +1,19 @@
-//! Single-writer statistics of a worker: any process can read them live, without slowing the writer.
-//!
-//! Each counter has one writer, the worker; so adding is a load and a store, no locked instruction. (All threads of a
-//! worker's process count dropped events, by locked additions.) A reader may see counters of two moments, and so somewhat
-//! more items than the batches could hold.
-//!
-//! Counters are declared once, in the table below. Their atomics, snapshots, sums over workers, the names and columns
-//! of reports and their part of the segment's fingerprint follow from that.
+//! The statistics of a worker's row.
 
-use crate::fields::{Field, InSegment, in_segment, of_struct};
+use super::{Histogram, Weight, add, counters, histograms};
+use crate::fields::in_segment;
 use crate::sync::Ordering;
 use core::sync::atomic::AtomicU64;
 use serde::Serialize;
 
-/// Declares the counters: what each counts, its [`Counter`], its field in a [`Snapshot`] (and its name in reports), the
-/// heading of its column, its unit, how those of several workers are put together, and the table where its column is.
-macro_rules! counters {
-    ($(
-        #[doc = $help:literal]
-        $counter:ident $field:ident $heading:literal $unit:literal $merge:ident $table:ident;
-    )*) => {
-        /// A counter of a worker.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-        #[repr(usize)]
-        #[non_exhaustive]
-        pub enum Counter {
-            $(#[doc = $help] $counter,)*
-        }
-
-        impl Counter {
-            /// All counters, in the order of reports.
-            pub const ALL: [Self; [$(stringify!($field)),*].len()] = [$(Self::$counter),*];
-
-            const WORDS: [Words; Self::ALL.len()] = [$(Words {
-                name: stringify!($field),
-                help: $help.trim_ascii(),
-                heading: $heading,
-                unit: $unit,
-                merge: Merge::$merge,
-                table: Table::$table,
-            }),*];
-        }
-
-        /// The counters of one worker, or of several, at one moment.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
-        #[non_exhaustive]
-        pub struct Snapshot {
-            $(#[doc = $help] pub $field: u64,)*
-        }
-
-        impl Snapshot {
-            fn of(value: impl Fn(Counter) -> u64) -> Self {
-                Self { $($field: value(Counter::$counter),)* }
-            }
-
-            /// One of them.
-            #[must_use]
-            pub fn get(&self, counter: Counter) -> u64 {
-                match counter {
-                    $(Counter::$counter => self.$field,)*
-                }
-            }
-        }
-    };
-}
-
 counters! {
+    "worker"
+    /// A counter of a worker.
+    Counter
+    Values
+    /// The counters of one worker, or of several, at one moment.
+    Snapshot
+
     /// Batches taken; with a batch size of 0, items.
     Batches         batches         "batches"  "batches" Sum      Batches;
     /// Items taken.
@@ -87,78 +36,37 @@ counters! {
     Panics          panics          "panics"   "panics"  Sum      Workers;
     /// Items skipped because their caller had gone.
     Skipped         skipped         "skipped"  "items"   Sum      Workers;
+    /// Items skipped because their deadline had passed.
+    Expired         expired         "expired"  "items"   Sum      Workers;
     /// Log events dropped because the service did not keep up.
     EventsDropped   events_dropped  "unlogged" "events"  Sum      Workers;
+    /// Spins that found no item.
+    SpinsInVain     spins_in_vain   "spins"    "spins"   Sum      Waits;
+    /// Sleeps, because no item came.
+    Sleeps          sleeps          "sleeps"   "sleeps"  Sum      Waits;
+    /// Sleeps that another participant ended.
+    Wakes           wakes           "wakes"    "sleeps"  Sum      Waits;
+    /// Times the reader lock was taken over from a dead worker.
+    TakeOvers       take_overs      "taken"    "times"   Sum      Waits;
 }
 
-/// The words of a counter, for reports.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Words {
-    /// Its name, which is that of its field in a [`Snapshot`].
-    pub name: &'static str,
-    /// What it counts, as a sentence.
-    pub help: &'static str,
-    /// The heading of its column in a table.
-    pub heading: &'static str,
-    /// What is counted.
-    pub unit: &'static str,
-    /// How the counters of several workers become one.
-    pub merge: Merge,
-    /// The table that its column belongs to.
-    pub table: Table,
-}
+histograms! {
+    "worker"
+    /// A histogram of a worker.
+    WorkerHistogram
+    /// The histograms of one worker's row; they live on across its restarts.
+    WorkerHistograms
+    /// The values of the histograms of one worker, or of several, at one moment.
+    WorkerDistributions
 
-/// How the counters of several workers become one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Merge {
-    /// Their sum.
-    Sum,
-    /// The least of those that are not 0: 0 says that there is none.
-    Least,
-    /// The greatest.
-    Greatest,
-}
-
-/// The table of a report that a counter belongs to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Table {
-    /// Of the workers, one by one.
-    Workers,
-    /// Of their batches.
-    Batches,
-}
-
-impl Counter {
-    /// Its words.
-    #[must_use]
-    pub fn words(self) -> &'static Words {
-        &Self::WORDS[self as usize]
-    }
-
-    /// Those whose columns a table has.
-    pub fn of(table: Table) -> impl Iterator<Item = Self> {
-        Self::ALL.into_iter().filter(move |counter| counter.words().table == table)
-    }
-
-    /// Its name in Prometheus' form.
-    #[must_use]
-    pub fn metric(self) -> String {
-        let Words { name, merge, .. } = self.words();
-        let only_grows = if *merge == Merge::Sum { "_total" } else { "" };
-        format!("ringmill_worker_{name}{only_grows}")
-    }
-}
-
-impl Merge {
-    fn merged(self, a: u64, b: u64) -> u64 {
-        match self {
-            Self::Sum => a.saturating_add(b), // counters are read from a segment
-            Self::Least if a == 0 || b == 0 => a.max(b),
-            Self::Least => a.min(b),
-            Self::Greatest => a.max(b),
-        }
-    }
+    /// Items of each batch; with a batch size of 0, each is 1.
+    BatchSize       batch_size      Items;
+    /// How long the worker kept a batch open and waited for more items; 0 for each batch that did not wait.
+    BatchWait       batch_wait      Time;
+    /// From when an item was put into the servlet's ring until a worker had taken it; of some items.
+    QueueTime       queue_time      Time;
+    /// How long user code ran, for an item or a batch; of some of them.
+    RunTime         run_time        Time;
 }
 
 /// Why a batch was closed. The number of each reason is that of the counter of batches that were closed for it.
@@ -175,69 +83,38 @@ pub enum Closed {
     Shutdown = Counter::ClosedShutdown as usize,
 }
 
-/// The counters, in the order of [`Counter`].
-#[derive(Debug, Default)]
-#[repr(transparent)]
-struct Values([AtomicU64; Counter::ALL.len()]);
-
-impl InSegment for Values {
-    /// The number of a struct with a field for each counter.
-    const FIELDS: u64 = {
-        let mut fields = [const { Field { name: "", offset: 0, of: AtomicU64::FIELDS } }; Counter::ALL.len()];
-        let mut index = 0;
-        while index < fields.len() {
-            fields[index].name = Counter::WORDS[index].name;
-            fields[index].offset = index * size_of::<AtomicU64>();
-            index += 1;
-        }
-        of_struct("Values", size_of::<Self>(), align_of::<Self>(), &fields)
-    };
-}
-
 in_segment! {
     /// The counters of one worker's row; they live on across its restarts.
     #[repr(align(128))]
     #[derive(Debug, Default)]
     pub struct Counters {
-        values: Values,
         /// The number of the present call of user code; 0 = none.
         call: AtomicU64,
+        values: Values,
     }
-}
-
-#[inline]
-fn add(counter: &AtomicU64, n: u64) {
-    // Relaxed, and not a fetch_add: one writer; readers want no more than a recent value. Wrapping: any process may
-    // have written these bytes.
-    counter.store(counter.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
 }
 
 impl Counters {
-    #[inline]
-    fn at(&self, counter: Counter) -> &AtomicU64 {
-        &self.values.0[counter as usize]
-    }
-
     /// Adds one to a counter. The row's worker alone calls this, and every other method that changes a counter: two
     /// writers at a time would lose counts.
     #[inline]
     pub fn count(&self, counter: Counter) {
-        add(self.at(counter), 1);
+        add(self.values.at(counter), 1);
     }
 
     /// Adds one to a counter that all threads of the worker's process count, and that no thread counts by
     /// [`count`](Self::count).
     pub fn count_in_any_thread(&self, counter: Counter) {
-        self.at(counter).fetch_add(1, Ordering::Relaxed); // Relaxed: as in `add`
+        self.values.at(counter).fetch_add(1, Ordering::Relaxed); // Relaxed: as in `add`
     }
 
     /// Counts a batch of `items` items, which was closed for this reason.
     #[inline]
     pub fn count_batch(&self, items: u64, why: Closed) {
         self.count(Counter::Batches);
-        add(self.at(Counter::Items), items);
+        add(self.values.at(Counter::Items), items);
         add(&self.values.0[why as usize], 1);
-        let (least, greatest) = (self.at(Counter::BatchMin), self.at(Counter::BatchMax));
+        let (least, greatest) = (self.values.at(Counter::BatchMin), self.values.at(Counter::BatchMax));
         let min = least.load(Ordering::Relaxed);
         if min == 0 || items < min {
             least.store(items, Ordering::Relaxed);
@@ -251,7 +128,7 @@ impl Counters {
     #[inline]
     pub fn begin_call(&self) {
         // Relaxed, here and below: as in `add`. Batches are counted before, so no two calls have one number.
-        self.call.store(self.at(Counter::Batches).load(Ordering::Relaxed), Ordering::Relaxed);
+        self.call.store(self.values.at(Counter::Batches).load(Ordering::Relaxed), Ordering::Relaxed);
     }
 
     /// Records that user code has returned.
@@ -269,17 +146,11 @@ impl Counters {
     /// The counters now.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
-        Snapshot::of(|counter| self.at(counter).load(Ordering::Relaxed))
+        self.values.snapshot()
     }
 }
 
 impl Snapshot {
-    /// The counters of both, put together as one worker's.
-    #[must_use]
-    pub fn merged(self, other: Self) -> Self {
-        Self::of(|counter| counter.words().merge.merged(self.get(counter), other.get(counter)))
-    }
-
     /// Items a batch; 0 before the first.
     #[must_use]
     pub fn batch_mean(&self) -> f64 {
@@ -287,8 +158,39 @@ impl Snapshot {
     }
 }
 
+impl WorkerHistograms {
+    /// Counts a batch of `items` items. The row's worker alone calls this, and [`record`](Self::record).
+    #[inline]
+    pub fn count_batch(&self, items: u64) {
+        self.at(WorkerHistogram::BatchSize).count(items);
+    }
+
+    /// Records a time that stands for `weight` others.
+    pub fn record(&self, of: WorkerHistogram, value: u64, weight: Weight) {
+        self.at(of).record(value, weight);
+    }
+
+    /// Their values now; `counters` are those of the same row. They complete what the worker leaves out because it
+    /// follows: the sum of batch sizes, and waits of no time.
+    #[must_use]
+    pub fn distributions(&self, counters: &Snapshot) -> WorkerDistributions {
+        WorkerDistributions::of(|of| {
+            let distribution = self.at(of).distribution(of.words().quantity);
+            match of {
+                WorkerHistogram::BatchSize => distribution.with_sum(counters.items, counters.batch_max),
+                WorkerHistogram::BatchWait => {
+                    let waited = distribution.count();
+                    distribution.with_zeros(counters.batches.saturating_sub(waited))
+                }
+                _ => distribution,
+            }
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use super::super::{Merge, Words};
     use super::*;
 
     #[test]
@@ -329,18 +231,34 @@ mod tests {
         let counted: Vec<usize> = Counter::ALL.iter().filter(|c| closed(c)).map(|c| *c as usize).collect();
         assert_eq!(counted, reasons.map(|why| why as usize));
         assert!(reasons.iter().all(|why| {
-            let name = Counter::WORDS[*why as usize].name;
+            let name = Counter::ALL[*why as usize].words().name;
             name == format!("closed_{why:?}").to_lowercase()
         }));
     }
 
     #[test]
     fn words_are_fit_for_reports() {
-        assert_eq!(Counter::Errors.metric(), "ringmill_worker_errors_total");
-        assert_eq!(Counter::BatchMax.metric(), "ringmill_worker_batch_max");
+        assert_eq!(Counter::Errors.words().metric(), "ringmill_worker_errors_total");
+        assert_eq!(Counter::BatchMax.words().metric(), "ringmill_worker_batch_max");
         for counter in Counter::ALL {
             let Words { name, help, .. } = counter.words();
             assert!(help.ends_with('.') && !help.starts_with(' '), "{name}: {help:?}");
         }
+    }
+
+    #[test]
+    fn what_a_worker_leaves_out_of_its_histograms_follows_from_its_counters() {
+        let (counters, histograms) = (Counters::default(), WorkerHistograms::default());
+        for items in [3, 5] {
+            counters.count_batch(items, Closed::Full);
+            histograms.count_batch(items);
+        }
+        histograms.record(WorkerHistogram::BatchWait, 1_000, Weight::ONE);
+        let all = histograms.distributions(&counters.snapshot());
+        let (sizes, waits) = (&all.batch_size, all.get(WorkerHistogram::BatchWait));
+        assert_eq!((sizes.count(), sizes.sum(), sizes.greatest()), (2, 8, 5));
+        assert_eq!((waits.count(), waits.sum(), waits.percentile(50.0)), (2, 1_000, 0));
+        assert_eq!(all.merged(&WorkerDistributions::default()), all);
+        assert_eq!(all.since(&all).batch_size.count(), 0);
     }
 }
