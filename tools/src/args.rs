@@ -60,6 +60,9 @@ Examples:
   shmtool list --json | jq -r '.segments[] | select(.state == \"stale\") | .name'";
 
 const SHOW_HELP: &str = "\
+The plan is a tree: what follows a servlet stands below it, and the members of
+an ensemble (fail-fast, or keeps errors) or a switch stand further in.
+
 shmtool reads the segment while its participants work, so numbers that belong
 together are from almost, not exactly, the same moment. Depth and phases are
 of this moment; counters are since the server's start.

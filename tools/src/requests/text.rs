@@ -4,6 +4,7 @@ use super::{InProgress, InUse, Payload, Request};
 use crate::output::{Page, Report};
 use crate::survey::{Liveness, way_out};
 use crate::units;
+use crate::who::Holder;
 use ringmill_shm::arena::Content;
 use ringmill_shm::text::size;
 
@@ -39,10 +40,8 @@ impl Report for InProgress {
 type Column = (&'static str, fn(&Request, &InUse) -> Option<String>);
 
 const COLUMNS: &[Column] = &[
-    (">gen", |_, task| Some(task.generation.to_string())),
     ("phase", |_, task| Some(task.phase_text())),
-    ("at", |_, task| task.servlet.clone()),
-    ("owner", |_, task| Some(task.owner.as_ref()?.text())),
+    ("at", |_, task| task.at_text()),
     (">age", |request, task| request.of_itself(task, request.age_s.map(units::seconds))),
     (">left", |request, task| request.of_itself(task, request.deadline_s.map(units::seconds))),
     (">attempt", |_, task| (task.attempt > 0).then(|| task.attempt.to_string())),
@@ -57,7 +56,8 @@ impl InProgress {
         for request in &self.requests {
             rows.push((request.id.to_string(), request, &request.task));
             let branches = request.branches.iter();
-            rows.extend(branches.map(|b| (format!("  {} {}", b.ensemble, b.member), request, &b.task)));
+            let lead = if page.is_drawn() { "└" } else { " " }; // spaces at a cell's beginning go where it is wrapped
+            rows.extend(branches.map(|b| (format!("{lead} {} {}", b.ensemble, b.member), request, &b.task)));
         }
         let says = |cell: fn(&Request, &InUse) -> Option<String>| {
             rows.iter().any(|row| cell(row.1, row.2).is_some())
@@ -93,6 +93,14 @@ impl Request {
 impl InUse {
     fn phase_text(&self) -> String {
         if self.begun { format!("{}, begun", self.phase.name()) } else { self.phase.name().into() }
+    }
+
+    /// The worker that has it, or the servlet where it waits; else the participant that must act next, and if that is dead,
+    /// in any case.
+    fn at_text(&self) -> Option<String> {
+        let owner = self.owner.as_ref().map(Holder::text);
+        let waits = !self.phase.is_worked_on() && self.owner.as_ref().is_none_or(|owner| owner.alive);
+        if waits { self.servlet.clone().or(owner) } else { owner }
     }
 
     /// Its payload's bytes, if they were asked for, below a title.

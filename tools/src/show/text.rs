@@ -120,10 +120,8 @@ impl Shown {
             .map(|line| {
                 let (name, kind, node) = match line.of {
                     Target::Fork(index) => match self.ensembles.get(index as usize) {
-                        Some(ensemble) if ensemble.fail_fast => {
-                            (&*ensemble.name, "ensemble, fails fast", None)
-                        }
-                        Some(ensemble) => (&*ensemble.name, "ensemble, keeps errors", None),
+                        Some(ensemble) if ensemble.fail_fast => (&*ensemble.name, "fail-fast", None),
+                        Some(ensemble) => (&*ensemble.name, "keeps errors", None),
                         None => ("?", "ensemble", None),
                     },
                     Target::Switch(index) => match self.switches.get(index as usize) {

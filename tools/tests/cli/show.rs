@@ -46,10 +46,10 @@ fn lists_ensembles_and_switches_with_their_members() {
     assert_eq!(
         rows,
         [
-            "both          ensemble, fails fast",
-            "  split       Splitter                  32  200 µs      0  free",
+            "both          fail-fast",
+            "  split       Splitter         32  200 µs      0  free",
             "  one         switch",
-            "    classify  Classifier            single    none      0  free",
+            "    classify  Classifier   single    none      0  free",
             "    split     as above",
         ],
         "{plan}"
