@@ -109,8 +109,8 @@ JSON:
                     message (why it failed),
                     counters, since the server's start:
 {counters}
-  memory            use (header, participants, plan, rings, tasks, partials,
-                    block_owners), bytes,
+  memory            use (header, participants, statistics, plan, rings, tasks,
+                    partials, block_owners), bytes,
                     touched_bytes (in pages that were ever read or written, by
                     shmtool too; null: the file system does not say)
   blocks            block_bytes, in_use, count, touched_bytes; one entry a size

@@ -12,6 +12,8 @@ pub enum Use {
     Header,
     /// The participant table.
     Participants,
+    /// Histograms of workers, counters and histograms of callers and of the server.
+    Statistics,
     /// What the plan says: descriptors, names, configurations.
     Plan,
     /// Heads, tails, locks and doorbells of nodes, and the cells of their rings.
@@ -33,6 +35,7 @@ impl Use {
         match self {
             Self::Header => "header",
             Self::Participants => "participants",
+            Self::Statistics => "statistics",
             Self::Plan => "plan",
             Self::Rings => "rings",
             Self::Tasks => "tasks",
@@ -62,6 +65,9 @@ impl Layout {
         let mut starts = vec![
             (0, Use::Header),
             (self.participants, Use::Participants),
+            (self.histograms, Use::Statistics),
+            (self.callers, Use::Statistics),
+            (self.server_counters, Use::Statistics),
             (self.node_descriptors, Use::Plan),
             (self.forks, Use::Plan),
             (self.switches, Use::Plan),
@@ -141,7 +147,15 @@ mod tests {
             uses.last().unwrap(),
             &(Use::Blocks(1), layout.blocks[1] as u64..layout.total_bytes as u64)
         );
-        for of in [Use::Plan, Use::Rings, Use::Tasks, Use::Partials, Use::BlockOwners, Use::Blocks(0)] {
+        for of in [
+            Use::Statistics,
+            Use::Plan,
+            Use::Rings,
+            Use::Tasks,
+            Use::Partials,
+            Use::BlockOwners,
+            Use::Blocks(0),
+        ] {
             assert!(uses.iter().any(|(other, _)| *other == of), "{of:?}");
         }
         shape.partials = PartialRings::default();

@@ -242,7 +242,7 @@ fn tells_which_memory_was_ever_touched() {
     let shown = parsed(&shmtool(&["show", &ours.name(), "--json"]));
     let memory = shown["memory"].as_array().unwrap();
     let uses: Vec<_> = memory.iter().map(|room| room["use"].as_str().unwrap()).collect();
-    assert_eq!(uses, ["header", "participants", "plan", "rings", "tasks", "block_owners"]);
+    assert_eq!(uses, ["header", "participants", "statistics", "plan", "rings", "tasks", "block_owners"]);
     let sum = |all: &[Value], of: &dyn Fn(&Value) -> u64| all.iter().map(of).sum::<u64>();
     let others = sum(memory, &|room| room["bytes"].as_u64().unwrap());
     let blocks = sum(shown["blocks"].as_array().unwrap(), &|blocks| {
