@@ -1,8 +1,8 @@
 //! The one import point for atomics: `core`'s, or loom's when models are checked.
 //!
 //! Algorithms that loom explores (word, ring, lock, doorbell) take *references* to these types: in a segment they lie
-//! in mapped bytes, in a model on the heap. In a model a thread can also die before any access, as a process can be
-//! killed between any two.
+//! in mapped bytes, in a model on the heap. In a model a thread can also die before any write, as a process can be
+//! killed between any two. (A death before a read leaves what a death before the next write leaves.)
 
 #[cfg(not(loom))]
 pub(crate) use core::sync::atomic::{AtomicU32, AtomicU64, fence};
@@ -65,14 +65,14 @@ pub(crate) fn spin_loop() {
     loom::thread::yield_now();
 }
 
-/// Loom's atomics, with a step before each access at which the accessing thread may die.
+/// Loom's atomics, with a step before each write at which the writing thread may die.
 #[cfg(loom)]
 pub(crate) mod mortal {
     use super::Ordering;
     use core::cell::Cell;
 
     loom::thread_local! {
-        /// How many accesses this thread has left; `None`: it lives on.
+        /// How many writes this thread has left; `None`: it lives on.
         static LEFT: Cell<Option<u32>> = Cell::new(None);
     }
 
@@ -89,11 +89,11 @@ pub(crate) mod mortal {
         });
     }
 
-    /// Runs `life`, which dies before its access number `accesses`, counted from 0; whether it did. Nothing in it
+    /// Runs `life`, which dies before its write number `writes`, counted from 0; whether it did. Nothing in it
     /// cleans up: the algorithms hold no guards.
     #[cfg(test)]
-    pub(crate) fn perish(accesses: u32, life: impl FnOnce()) -> bool {
-        LEFT.with(|left| left.set(Some(accesses)));
+    pub(crate) fn perish(writes: u32, life: impl FnOnce()) -> bool {
+        LEFT.with(|left| left.set(Some(writes)));
         let end = std::panic::catch_unwind(std::panic::AssertUnwindSafe(life));
         LEFT.with(|left| left.set(None));
         match end {
@@ -119,7 +119,6 @@ pub(crate) mod mortal {
                 }
 
                 pub(crate) fn load(&self, order: Ordering) -> $int {
-                    step();
                     self.0.load(order)
                 }
 

@@ -737,7 +737,10 @@ impl Word {
         #[cfg(not(loom))]
         self.0.store(free.0, Ordering::Release); // [handed]: to the client that sweeps for it
         #[cfg(loom)]
-        self.0.swap(free.0, Ordering::Release);
+        {
+            let before = State(self.0.swap(free.0, Ordering::Release));
+            assert_eq!(before.generation(), now.generation(), "freed twice: {before:?}");
+        }
         crash_point!("word.freed");
         free
     }

@@ -1,433 +1,354 @@
-//! Forks and joins: every task moves on once, every request is freed once, and no payload is written or freed
-//! while a branch may read it.
+//! Forks and joins: every request has one outcome and is freed once, and no payload is written or freed while a branch
+//! may read it.
 //!
-//! The real code of `join` and `word`; around it the steps of `arena::forked` and `repair` in their order, with
-//! payloads as cells whose accesses loom checks. A branch in a ring is one whose word is QUEUED: what a ring does is
-//! modelled in `repair`.
+//! A request has a node for each branch, and where a worker forks it, one of its own. Payloads are short texts, so that
+//! a scene sees which outcomes a value was made from: the input is `in`, the outcome of branch 3 is `3`, and branches 2
+//! and 3 are joined to `[23]`.
 
-use super::{explore, explore_deaths_within, explore_within, spawn, take_part, token};
-use crate::join::{Family, Ready};
-use crate::plan::{Fork, ForkMember, Routes, Target};
-use crate::sync::{AtomicU32, AtomicU64, Ordering, fence, mortal};
-use crate::token::Token;
-use crate::word::{Claim, Due, Finish, Phase, State, Word};
-use loom::cell::UnsafeCell;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32 as Counter, Ordering::SeqCst};
+use super::{
+    explore, explore_deaths, explore_deaths_within, explore_each_death, explore_within, spawn, take_part,
+    token,
+};
+use crate::arena::{Arrived, At, Claimed, Join, Parked, Task};
+use crate::party::Participant;
+use crate::plan::{Fork, ForkMember, Target};
+use crate::repair::{Orphan, put_right, wake_everyone};
+use crate::segment::{Plan, Segment};
+use crate::sync::mortal;
+use crate::word::Phase;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
 
 const CLIENT: u32 = 0;
 const REPAIRER: u32 = 7;
 
-/// Where a task is, as in its header.
-const NEW: u32 = 0;
-const NODE: u32 = 1;
-const FAILED: u32 = 2;
-const FORKED: u32 = 0x100;
-const JOINED: u32 = 0x200;
+const INPUT: &[u8] = b"in";
 
-/// A request with its branches.
+/// How a worker answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Answer {
+    Value,
+    Error,
+    /// With the input as it lies.
+    Pass,
+}
+use Answer::{Error, Pass, Value};
+
+/// Writes a payload in line.
+macro_rules! write {
+    ($to:expr, $bytes:expr) => {{
+        let bytes: &[u8] = $bytes;
+        let to = &mut $to;
+        assert!(to.inline_buffer().write(0, bytes));
+        to.set_length(bytes.len());
+    }};
+}
+
+/// A worker answers a task that it has taken.
+fn answer(mut task: Claimed<'_>, how: Answer) {
+    let input = task.payload().unwrap();
+    assert!(input == INPUT || input.starts_with(b"["), "the input is {}", input.escape_ascii());
+    let of = task.task();
+    match how {
+        Error => return fail(task, b"error"),
+        Value => write!(task, own_value(of)),
+        Pass => {}
+    }
+    let At::Begun { node, .. } = of.at() else { panic!("not begun: {of:?}") };
+    move_on(task, of.segment().nodes()[node as usize].next);
+}
+
+const DIGITS: &[u8] = b"0123";
+
+/// What a worker makes of a task.
+fn own_value(task: Task<'_>) -> &'static [u8] {
+    task.slot().1.checked_sub(1).map_or(INPUT, |branch| &DIGITS[branch as usize..][..1])
+}
+
+// What the engine's `Mover` does.
+
+fn move_on(task: Claimed<'_>, to: Target) {
+    let segment = task.task().segment();
+    match to {
+        Target::End => end(task, false),
+        Target::Node(node) => {
+            let id = task.queue(node, || 0).expect("it is ours");
+            segment.node(node).unwrap().push(&[id]).unwrap();
+        }
+        Target::Fork(index) => {
+            let branches = task.fork(index).expect("it is ours");
+            for (branch, member) in branches.zip(&segment.routes().forks[index as usize].members) {
+                move_on(branch, member.entry);
+            }
+        }
+        Target::Switch(_) => unreachable!("no scene has one"),
+    }
+}
+
+fn end(task: Claimed<'_>, error: bool) {
+    if let Some(due) = task.finish(error) {
+        join(due);
+    }
+}
+
+fn fail(mut task: Claimed<'_>, record: &[u8]) {
+    task.give_up_input();
+    write!(task, record);
+    end(task, true);
+}
+
+fn discard(task: Claimed<'_>) {
+    if let Some(due) = task.discard() {
+        join(due);
+    }
+}
+
+fn join(mut due: Join<'_>) {
+    let next = due.fork().1.next;
+    if due.is_abandoned() {
+        write!(due.error_buffer(), b"");
+        return end_joined(due);
+    }
+    match put_together(&due) {
+        Some(value) => {
+            write!(due.value_buffer().expect("its family is at rest"), &value);
+            move_on(due.with_value().expect("it is ours"), next);
+        }
+        None => {
+            write!(due.error_buffer(), b"failed");
+            end_joined(due);
+        }
+    }
+}
+
+/// The outcomes; of a fork that does not fail fast, also errors. `None` if one is missing, or is an error.
+fn put_together(due: &Join<'_>) -> Option<Vec<u8>> {
+    let fork = due.fork().1;
+    let mut value = b"[".to_vec();
+    for index in 0..fork.members.len() {
+        match due.member(index).unwrap() {
+            Arrived::Value(bytes) => {
+                let is_whole = bytes == INPUT || bytes.starts_with(b"[") || DIGITS.contains(&bytes[0]);
+                assert!(is_whole, "member {index} gave {}", bytes.escape_ascii());
+                value.extend(bytes);
+            }
+            Arrived::Error(bytes) => {
+                // `failed` is what a fork within gives.
+                let is_whole = [&b"error"[..], b"dead"].contains(&bytes) || fork.family() != fork.branches();
+                assert!(is_whole, "member {index} gave the error {}", bytes.escape_ascii());
+                if fork.fail_fast {
+                    return None;
+                }
+                value.push(b'!');
+            }
+            _ => return None,
+        }
+    }
+    value.push(b']');
+    Some(value)
+}
+
+fn end_joined(due: Join<'_>) {
+    end(due.with_error().expect("it is ours"), true);
+}
+
+fn repeat_join(mut due: Join<'_>) {
+    if !due.is_spoilt() || due.is_abandoned() {
+        return join(due);
+    }
+    write!(due.error_buffer(), b"dead");
+    end_joined(due);
+}
+
+/// `Mover::resume`, and what the supervisor does with a task that the dead was working on.
+fn resume(task: Claimed<'_>) -> Option<Claimed<'_>> {
+    let routes = task.task().segment().routes();
+    match task.task().at() {
+        At::Begun { .. } | At::Spoilt if task.is_abandoned() => discard(task),
+        At::Begun { .. } | At::Spoilt => return Some(task),
+        At::Failed(_) => end(task, true),
+        _ if task.is_abandoned() => discard(task),
+        At::To { node, .. } => {
+            let (segment, id) = (task.task().segment(), task.requeue(node, || 0, false, 0));
+            segment.node(node).unwrap().push(&[id.expect("it is ours")]).unwrap();
+        }
+        At::Forked(fork) => move_on(task, Target::Fork(fork)),
+        At::New => {
+            let slot = task.task().slot().1;
+            let fork = routes.around(slot).expect("a branch").1;
+            move_on(task, fork.members[(slot - 1 - fork.first) as usize].entry);
+        }
+        At::Joined(fork) => move_on(task, routes.forks[fork as usize].next),
+    }
+    None
+}
+
+/// A request, and what is in the hands of its workers.
 struct Request {
-    routes: Routes,
-    pending: [AtomicU64; 1],
-    words: Vec<Word>,
-    at: Vec<AtomicU32>,
-    payloads: Vec<UnsafeCell<()>>,
-    /// Whether a joiner has begun to write an error record over an outcome.
-    spoilt: Vec<AtomicU32>,
-    joins: Vec<Counter>,
-    answers: [Counter; 2],
-    freed: Counter,
+    segment: Segment,
+    taken: Mutex<BTreeMap<u32, Parked>>,
 }
 
-/// What a dead participant owned.
-enum Orphan {
-    Task(u32),
-    Join(u32),
-}
-
-fn fork(parent: u32, first: u32, members: usize, end: u32, fail_fast: bool, next: Target) -> Fork {
-    let members = vec![ForkMember { entry: Target::Node(0), root_bytes: 0, root_align: 1 }; members];
+fn fork(parent: u32, first: u32, entries: &[Target], end: u32, fail_fast: bool, next: Target) -> Fork {
+    let member = |&entry: &Target| ForkMember { entry, root_bytes: 0, root_align: 1 };
+    let members = entries.iter().map(member).collect();
     Fork { name: "fork".into(), fail_fast, form: 0, parent, first, end, next, members }
 }
 
+/// A fork of the request into branches 0 and 1.
+fn pair(fail_fast: bool) -> Vec<Fork> {
+    vec![fork(0, 0, &[Target::Node(0), Target::Node(1)], 2, fail_fast, Target::End)]
+}
+
 impl Request {
-    /// A request that `forker` has, about to be forked at fork 0.
-    fn new(forks: Vec<Fork>, branches: u32, forker: Token) -> Arc<Self> {
-        let joins = forks.iter().map(|_| Counter::new(0)).collect();
-        let routes = Routes::new(forks, Vec::new(), &[Target::End], branches).unwrap();
-        let request = State::new(Phase::Claimed, Some(forker), 0, 0);
-        let states = core::iter::once(request).chain((0..branches).map(|_| State::from_raw(0)));
-        Arc::new(Self {
-            routes,
-            pending: [AtomicU64::new(0)],
-            words: states.map(Word::new).collect(),
-            at: (0..=branches).map(|_| AtomicU32::new(NEW)).collect(),
-            payloads: (0..=branches).map(|_| UnsafeCell::new(())).collect(),
-            spoilt: (0..=branches).map(|_| AtomicU32::new(0)).collect(),
-            joins,
-            answers: Default::default(),
-            freed: Counter::new(0),
-        })
+    /// One that its client has begun.
+    fn new(forks: Vec<Fork>, branches: u32) -> Arc<Self> {
+        let mut nodes = vec![Target::End; branches as usize];
+        // For the request, where a worker forks it.
+        nodes.push(if forks.is_empty() { Target::End } else { Target::Fork(0) });
+        let plan = Plan { requests: 1, branches, nodes, forks, position: 3, ..Plan::default() };
+        Arc::new(Self { segment: Segment::of(plan), taken: Mutex::default() })
     }
 
-    /// One fork of two branches, one claimed by worker 1 and one by worker 2.
+    /// One fork of two branches, of which worker 1 has the first, and worker 2 the second.
     fn forked(fail_fast: bool) -> Arc<Self> {
-        let request = Self::new(vec![fork(0, 0, 2, 2, fail_fast, Target::End)], 2, token(CLIENT));
-        request.fork(0, token(CLIENT));
+        let request = Self::new(pair(fail_fast), 2);
+        request.send(Target::Fork(0));
         request.hand(0, 1);
         request.hand(1, 2);
         request
     }
 
-    fn family<'a>(&'a self) -> Family<'a, impl Fn(u32) -> Option<&'a Word>> {
-        Family { routes: &self.routes, pending: &self.pending, word: |slot| self.words.get(slot as usize) }
+    fn task(&self, slot: u32) -> Task<'_> {
+        Task::new(&self.segment, self.segment.id_of(0, slot)).unwrap()
     }
 
-    fn word(&self, slot: u32) -> &Word {
-        &self.words[slot as usize]
+    #[expect(unsafe_code, reason = "the contract of guards")]
+    fn act(&self, index: u32) -> Participant<'_> {
+        // SAFETY: each participant of a scene has a token of its own.
+        unsafe { self.segment.take_part(token(index)) }
     }
 
-    fn at(&self, slot: u32) -> u32 {
-        self.at[slot as usize].load(Ordering::Relaxed)
+    /// The client sends it.
+    fn send(&self, to: Target) {
+        let mut filling = self.task(0).begin(token(CLIENT));
+        write!(filling, INPUT);
+        move_on(filling.keep(), to);
     }
 
-    fn set_at(&self, slot: u32, at: u32) {
-        self.at[slot as usize].store(at, Ordering::Relaxed);
+    /// All that waits at a node, for `worker`, who begins it.
+    fn take(&self, node: u32, worker: u32) -> Option<Claimed<'_>> {
+        let mut reader = self.act(worker).read(self.segment.node(node).unwrap(), 0, || false).unwrap();
+        let (ring, head) = (reader.ring(), reader.ring().head());
+        let task = reader.claim(ring.get(head)?);
+        reader.set_head(head + 1);
+        drop(reader);
+        task.filter(|task| {
+            task.begin_work(node);
+            true
+        })
     }
 
-    fn reads(&self, slot: u32) {
-        self.payloads[slot as usize].with(|_| ());
+    /// `worker` takes what waits at a node, and keeps it for [`answer`](Self::answer).
+    fn hand(&self, node: u32, worker: u32) {
+        let parked = self.take(node, worker).expect("a task waits").park();
+        assert!(self.taken.lock().unwrap().insert(worker, parked).is_none());
     }
 
-    fn writes(&self, slot: u32) {
-        self.payloads[slot as usize].with_mut(|_| ());
+    /// `worker` answers what it has taken.
+    fn answer(&self, worker: u32, how: Answer) {
+        let parked = self.taken.lock().unwrap().remove(&worker).expect("it has one");
+        answer(parked.resume(&self.segment).unwrap(), how);
     }
 
-    /// A branch goes into a ring, and `worker` takes it out.
-    fn hand(&self, branch: u32, worker: u32) {
-        self.send(branch, token(CLIENT));
-        assert!(matches!(self.word(branch + 1).claim(token(worker), |_| false), Claim::Taken(_)));
+    /// `worker` answers what waits at the nodes of branches.
+    fn work(&self, worker: u32) {
+        (0..self.segment.shape().branches()).for_each(|node| self.work_at(node, worker));
     }
 
-    fn send(&self, branch: u32, me: Token) {
-        self.set_at(branch + 1, NODE);
-        assert!(self.word(branch + 1).requeue(me, 0));
-    }
-
-    /// `Claimed::fork`.
-    fn fork(&self, index: u32, me: Token) {
-        let fork = &self.routes.forks[index as usize];
-        for branch in fork.branches() {
-            assert_eq!(self.word(branch + 1).load().phase(), Some(Phase::Free), "branch {branch}");
-            self.set_at(branch + 1, NEW);
-            self.spoilt[branch as usize + 1].store(0, Ordering::Relaxed);
-            self.word(branch + 1).begin_branch(me);
-        }
-        self.family().begin(&fork.branches());
-        self.set_at(fork.parent, FORKED | index);
-        self.word(fork.parent).fork(me, index).unwrap();
-    }
-
-    /// `Claimed::finish_branch`, after work on it.
-    fn arrive(&self, branch: u32, me: Token, error: bool) {
-        self.reads(0);
-        self.writes(branch + 1);
-        self.end_branch(branch, me, error);
-    }
-
-    fn end_branch(&self, branch: u32, me: Token, error: bool) {
-        self.word(branch + 1).finish_branch(me, error).unwrap();
-        let due = self.family().arrive(branch, me, error);
-        self.act_on(due, me);
-    }
-
-    fn act_on(&self, due: Ready, me: Token) {
-        match due {
-            Ready::Nothing => {}
-            Ready::Join { fork, .. } => self.join(fork, me),
-            Ready::Reap(state) => self.reap(state),
+    fn work_at(&self, node: u32, worker: u32) {
+        match self.take(node, worker) {
+            Some(task) if task.is_abandoned() => discard(task),
+            Some(task) => answer(task, Value),
+            None => {}
         }
     }
 
-    /// What the layer above does with a `Join`: an error if the fork fails fast and a branch has failed, else
-    /// a value, written over the input.
-    fn join(&self, index: u32, me: Token) {
-        let fork = &self.routes.forks[index as usize];
-        let family = self.family();
-        let failed = fork.fail_fast.then(|| fork.branches().find(|&branch| family.has_failed(branch)));
-        match failed.flatten() {
-            Some(branch) => {
-                assert_eq!(self.spoilt[branch as usize + 1].load(Ordering::Relaxed), 0, "read half-written");
-                self.set_at(branch + 1, FORKED | index); // [marked]
-                fence(Ordering::Release);
-                self.spoilt[branch as usize + 1].store(1, Ordering::Relaxed);
-                self.writes(branch + 1); // the keeper
-                self.set_at(fork.parent, FAILED);
-            }
-            None => {
-                assert!(family.at_rest(&fork.family()), "fork {index} is joined under way");
-                for branch in fork.branches() {
-                    self.reads(branch + 1);
-                }
-                self.writes(fork.parent);
-                self.set_at(fork.parent, JOINED | index);
-            }
-        }
-        self.joined(fork.parent, me);
+    fn repair(&self, dead: u32, me: u32) {
+        self.segment.grave(dead).dig();
+        let (mut tasks, mut joins) = (Vec::new(), Vec::new());
+        put_right(&self.segment, token(dead), token(me), |orphan| match orphan {
+            Orphan::Task(task) => tasks.extend(resume(task)),
+            Orphan::Join(join) => joins.push(join),
+        });
+        joins.into_iter().for_each(repeat_join);
+        tasks.into_iter().for_each(|task| fail(task, b"dead"));
     }
 
-    /// `Mover::repeat_join`: where an outcome may have been written over, none is read.
-    fn repeat_join(&self, index: u32, me: Token) {
-        let fork = &self.routes.forks[index as usize];
-        let marked = |branch: u32| self.at(branch + 1) == FORKED | index;
-        if let Some(branch) = fork.family().find(|&branch| marked(branch)) {
-            self.writes(branch + 1);
-            self.set_at(fork.parent, FAILED);
-            self.joined(fork.parent, me);
-        } else {
-            self.join(index, me);
-        }
-    }
-
-    fn joined(&self, slot: u32, me: Token) {
-        self.word(slot).joined(me).unwrap();
-        let at = self.at(slot);
-        if at & JOINED != 0 {
-            self.sweep_after(at & 0xFF);
-        }
-        self.move_on(slot, me);
-    }
-
-    fn sweep_after(&self, fork: u32) {
-        self.joins[fork as usize].fetch_add(1, SeqCst);
-        self.repeat_sweep(fork);
-    }
-
-    /// `Task::sweep_after`: below a branch with a value there is nothing.
-    fn repeat_sweep(&self, fork: u32) {
-        let fork = &self.routes.forks[fork as usize];
-        let failed = |branch: u32| {
-            let state = self.word(branch + 1).peek();
-            state.phase() == Some(Phase::Done) && state.is_error()
-        };
-        let below = fork.branches().any(failed);
-        self.sweep(if below { fork.family() } else { fork.branches() });
-    }
-
-    /// What the layer above does with a task that is CLAIMED.
-    fn move_on(&self, slot: u32, me: Token) {
-        let at = self.at(slot);
-        let fork = |index: u32| &self.routes.forks[index as usize];
-        if at & FORKED != 0 {
-            self.fork_and_send(at & 0xFF, me);
-        } else if at & JOINED != 0
-            && let Target::Fork(next) = fork(at & 0xFF).next
-        {
-            self.fork_and_send(next, me);
-        } else {
-            // A new branch is worked on at once; the worker of a begun one is dead.
-            self.end(slot, me, matches!(at, FAILED | NODE));
-        }
-    }
-
-    fn fork_and_send(&self, index: u32, me: Token) {
-        self.fork(index, me);
-        for branch in self.routes.forks[index as usize].branches() {
-            self.send(branch, me);
-        }
-    }
-
-    fn end(&self, slot: u32, me: Token, error: bool) {
-        if let Some(branch) = slot.checked_sub(1) {
-            return self.end_branch(branch, me, error);
-        }
-        let done = self.word(0).finish_forked(me, token(CLIENT), error).unwrap();
-        if done.is_cancelled() {
-            let due = self.family().look_at_request(me);
-            return self.act_on(due, me);
-        }
-        self.answers[usize::from(error)].fetch_add(1, SeqCst);
-        if done.is_waiting() {
-            self.word(0).wake_caller();
-        }
-    }
-
-    /// Frees what has arrived, the innermost first. Not by `Word::free`, a store: loom takes it that one could come before a
-    /// compare-and-swap (of a repairer, DONE to DONE) that has read what the store follows.
-    fn sweep(&self, branches: core::ops::Range<u32>) {
-        for branch in branches.rev() {
-            let word = self.word(branch + 1);
-            let mut state = word.load();
-            if state.phase() == Some(Phase::Done) {
-                self.writes(branch + 1);
-                while !word.free_if(state) {
-                    state = word.load();
-                }
-            }
-        }
-    }
-
-    fn reap(&self, state: State) {
-        assert!(self.family().all_at_rest(), "reaped while branches are pending");
-        self.sweep(0..self.words.len() as u32 - 1);
-        self.writes(0);
-        self.word(0).free(state);
-        self.freed.fetch_add(1, SeqCst);
-    }
-
-    /// `Task::cancel`.
-    fn cancel(&self) {
-        if self.word(0).cancel() == crate::word::Cancel::WasDone {
-            let due = self.family().look_at_request(token(CLIENT));
-            self.act_on(due, token(CLIENT));
-        }
-    }
-
-    /// The caller's way: sleep until the outcome is there.
-    fn await_outcome(&self) -> State {
+    /// The caller's way: sleep until the outcome is there. The value, or the error.
+    fn await_outcome(&self) -> Result<String, String> {
         loop {
-            let state = self.word(0).load();
-            if state.phase() == Some(Phase::Done) {
-                return state;
+            if let Some(outcome) = self.outcome() {
+                return outcome;
             }
-            self.word(0).sleep(None);
+            self.act(CLIENT).client().sleep(self.task(0), None);
         }
     }
 
-    /// Takes what is queued, as a worker; a branch at a time.
-    fn work(&self, me: Token) {
-        for branch in 0..self.words.len() as u32 - 1 {
-            if let Claim::Taken(_) = self.word(branch + 1).claim(me, |_| false) {
-                self.arrive(branch, me, false);
-            }
-        }
+    fn outcome(&self) -> Option<Result<String, String>> {
+        let done = self.task(0).outcome()?;
+        let text = String::from_utf8(done.payload().unwrap().to_vec()).unwrap();
+        Some(if done.is_error() { Err(text) } else { Ok(text) })
     }
 
-    /// What `repair` does, with its steps in its order, and then what the layer above does with its orphans.
-    fn repair(&self, dead: Token, me: Token) {
-        let left: Vec<State> = self.words.iter().map(Word::load).collect();
-        let mut orphans = Vec::new();
-        for (slot, state) in
-            (0..self.words.len() as u32).zip(left).rev().filter(|(_, state)| state.owner() == Some(dead))
-        {
-            if slot > 0 && self.act_on_branch(slot, state, me, &mut orphans) {
-                continue;
-            }
-            let word = self.word(slot);
-            match state.due(state.phase() == Some(Phase::Queued)) {
-                Due::Free => {
-                    assert_eq!(state.phase(), Some(Phase::Done));
-                    if word.succeed(state, me) {
-                        word.cancel();
-                        let due = self.family().look_at_request(me);
-                        self.act_on(due, me);
-                    }
-                }
-                Due::Answer if word.take_over(state, me).is_some() => {
-                    let at = self.at(slot);
-                    if at & JOINED != 0 {
-                        self.repeat_sweep(at & 0xFF);
-                    }
-                    orphans.push(Orphan::Task(slot));
-                }
-                Due::Join if word.take_over(state, me).is_some() => {
-                    let at = self.at(slot);
-                    if at & FORKED != 0 {
-                        orphans.push(Orphan::Join(at & 0xFF));
-                    } else {
-                        word.joined(me).unwrap();
-                        if at & JOINED != 0 {
-                            self.sweep_after(at & 0xFF);
-                        }
-                        orphans.push(Orphan::Task(slot));
-                    }
-                }
-                _ => {}
-            }
-        }
-        for orphan in orphans {
-            match orphan {
-                Orphan::Task(slot) => self.move_on(slot, me),
-                Orphan::Join(fork) => self.repeat_join(fork, me),
-            }
-        }
-        self.word(0).wake_spuriously();
+    /// The caller goes.
+    fn cancel(&self) {
+        let _ = self.task(0).cancel();
     }
 
-    fn act_on_branch(&self, slot: u32, state: State, me: Token, orphans: &mut Vec<Orphan>) -> bool {
-        let word = self.word(slot);
-        let branch = slot - 1;
-        match state.phase() {
-            Some(Phase::Claimed) if self.at(slot) == NEW => {
-                let (_, fork) = self.routes.fork_of(branch).unwrap();
-                let parent = self.word(fork.parent).load();
-                if parent.phase() == Some(Phase::Claimed) && parent.owner() == state.owner() {
-                    self.family().clear(branch);
-                    word.free_if(state);
-                } else if word.take_over(state, me).is_some() {
-                    orphans.push(Orphan::Task(slot));
-                }
-                true
-            }
-            Some(Phase::Done) => {
-                let pending = self.family().is_pending(branch);
-                if word.succeed(state, me) {
-                    let due = match pending {
-                        true => self.family().arrive(branch, me, state.is_error()),
-                        false => self.family().look(branch, me, state.is_error()),
-                    };
-                    if let Ready::Join { fork, .. } = due {
-                        orphans.push(Orphan::Join(fork));
-                    } else {
-                        self.act_on(due, me);
-                    }
-                }
-                true
-            }
-            _ => false,
-        }
-    }
-
-    fn answers(&self) -> [u32; 2] {
-        [0, 1].map(|error: usize| self.answers[error].load(SeqCst))
-    }
-
-    fn freed(&self) -> u32 {
-        self.freed.load(SeqCst)
+    fn phase(&self) -> Option<Phase> {
+        self.task(0).word().load().phase()
     }
 
     /// All branches are at rest, and free where `free`.
     fn check_branches(&self, free: bool) {
-        assert!(self.family().all_at_rest());
-        for word in &self.words[1..] {
+        assert!(self.task(0).family().all_at_rest());
+        for slot in 1..=self.segment.shape().branches() {
+            let word = self.task(slot).word();
             let phase = word.load().phase();
-            assert!(phase == Some(Phase::Free) || !free && phase == Some(Phase::Done), "{:?}", self.words);
+            assert!(phase == Some(Phase::Free) || !free && phase == Some(Phase::Done), "{word:?}");
         }
     }
 
-    /// With all others at rest: the outcome is there, once, and the request can be freed and used again.
-    fn check_answered(&self) -> State {
-        let done = self.word(0).load();
-        assert!(done.is(Phase::Done, token(CLIENT)), "{done:?}");
-        assert_eq!(self.answers().iter().sum::<u32>(), 1);
-        self.check_branches(!done.is_error());
+    /// With all others at rest: the outcome is there, and then the request can be freed and used again.
+    fn check_answered(&self) -> Result<String, String> {
+        let word = self.task(0).word();
+        assert!(word.load().is(Phase::Done, token(CLIENT)), "{word:?}");
+        let outcome = self.outcome().unwrap();
+        self.check_branches(outcome.is_ok());
         self.cancel();
-        self.check_freed();
-        done
+        self.check_freed(1);
+        outcome
     }
 
-    fn check_freed(&self) {
-        assert_eq!(self.freed(), 1);
-        assert_eq!(self.word(0).load(), State::new(Phase::Free, None, 1, 0));
+    /// It has been used `times` times, and freed as often.
+    fn check_freed(&self, times: u32) {
+        let word = self.task(0).word();
+        assert_eq!(
+            (word.load().phase(), word.load().generation()),
+            (Some(Phase::Free), times as u16),
+            "{word:?}"
+        );
         self.check_branches(true);
     }
+}
 
-    /// FREE → CLAIMED(client), of the next generation.
-    fn begin_again(&self) {
-        let client = token(CLIENT);
-        self.word(0).keep(self.word(0).begin(client), client);
-        self.set_at(0, NEW);
-        self.writes(0);
+/// A value of these branches, or an error that one of these says.
+fn check(outcome: &Result<String, String>, value: &str, errors: &[&str]) {
+    match outcome {
+        Ok(text) => assert_eq!(text, value),
+        Err(text) => assert!(errors.contains(&text.as_str()), "{text}"),
     }
 }
 
@@ -437,15 +358,14 @@ fn the_last_arrival_joins() {
     for fail_fast in [false, true] {
         explore(move || {
             let request = Request::forked(fail_fast);
-            let workers = [0, 1].map(|branch: u32| {
+            let workers = [(1, Value), (2, Pass)].map(|(worker, how)| {
                 let request = request.clone();
-                spawn(move || request.arrive(branch, token(branch + 1), false))
+                spawn(move || request.answer(worker, how))
             });
             for worker in workers {
                 worker.join().unwrap();
             }
-            assert_eq!(request.joins[0].load(SeqCst), 1);
-            assert!(!request.check_answered().is_error());
+            assert_eq!(request.check_answered().as_deref(), Ok("[0in]"));
         });
     }
 }
@@ -454,22 +374,27 @@ fn the_last_arrival_joins() {
 #[test]
 fn a_late_look_does_not_join_the_next_fork() {
     explore(|| {
-        let forks = vec![fork(0, 0, 2, 2, false, Target::Fork(1)), fork(0, 2, 2, 4, false, Target::End)];
-        let request = Request::new(forks, 4, token(CLIENT));
-        request.fork(0, token(CLIENT));
+        let mut forks = pair(false);
+        forks[0].next = Target::Fork(1);
+        forks.push(fork(0, 2, &[Target::Node(2), Target::Node(3)], 4, false, Target::End));
+        let request = Request::new(forks, 4);
+        request.send(Target::Fork(0));
         request.hand(0, 1);
         request.hand(1, 2);
-        let workers = [0, 1].map(|branch: u32| {
+        // One that gave a value, and is not the last, would not look.
+        let workers = [(1, Error), (2, Value)].map(|(worker, how)| {
             let request = request.clone();
-            spawn(move || request.arrive(branch, token(branch + 1), false))
+            spawn(move || request.answer(worker, how))
         });
         for worker in workers {
             worker.join().unwrap();
         }
-        assert_eq!(request.word(0).load().forked_at(), Some(1));
-        request.work(token(3));
-        assert_eq!([0, 1].map(|fork: usize| request.joins[fork].load(SeqCst)), [1, 1]);
-        request.check_answered();
+        assert_eq!(request.task(0).word().load().forked_at(), Some(1));
+        assert_eq!(request.task(3).word().load().phase(), Some(Phase::Queued));
+        request.hand(2, 3);
+        request.answer(3, Pass);
+        request.work(3);
+        assert_eq!(request.check_answered().as_deref(), Ok("[[!1]3]"));
     });
 }
 
@@ -477,101 +402,93 @@ fn a_late_look_does_not_join_the_next_fork() {
 /// again at once if it is free. The late one neither disturbs that nor loses its input.
 #[test]
 fn a_late_branch_and_the_next_use() {
-    for (late_error, again_error) in [(false, false), (false, true), (true, false)] {
-        explore(move || {
+    for (late, again) in [(Value, Value), (Value, Error), (Error, Value)] {
+        explore_within(2, move || {
             let request = Request::forked(true);
-            let failing = {
+            let workers = [(1, Error), (2, late)].map(|(worker, how)| {
                 let request = request.clone();
-                spawn(move || request.arrive(0, token(1), true))
-            };
-            let late = {
-                let request = request.clone();
-                spawn(move || request.arrive(1, token(2), late_error))
-            };
+                spawn(move || request.answer(worker, how))
+            });
             take_part();
-            assert!(request.await_outcome().is_error(), "fail-fast");
+            assert_eq!(request.await_outcome().unwrap_err(), "failed");
             request.cancel();
-            let again = request.word(0).load().phase() == Some(Phase::Free);
-            if again {
-                request.check_freed();
-                request.begin_again();
-                request.fork(0, token(CLIENT));
-                request.hand(0, 3);
-                request.hand(1, 4);
-                request.arrive(0, token(3), again_error);
-                if again_error {
-                    assert_eq!(request.word(0).load().phase(), Some(Phase::Done));
-                    request.cancel();
-                    assert_eq!(request.word(0).load().phase(), Some(Phase::Done), "one is under way");
-                } else {
-                    assert_eq!(request.word(0).load().forked_at(), Some(0), "one is under way");
-                }
-                request.arrive(1, token(4), false);
+            let free = request.task(0).is_free();
+            if free {
+                request.use_again(again);
+                request.answer(4, Value);
             }
-            failing.join().unwrap();
-            late.join().unwrap();
-            if again && !again_error {
-                assert_eq!(request.answers(), [1, 1]);
+            for worker in workers {
+                worker.join().unwrap();
+            }
+            if free && again == Value {
+                assert_eq!(request.outcome().unwrap().as_deref(), Ok("[01]"));
                 request.cancel();
             }
-            assert_eq!(request.freed(), 1 + u32::from(again));
-            assert_eq!(request.word(0).load().phase(), Some(Phase::Free));
-            request.check_branches(true);
+            request.check_freed(1 + u32::from(free));
         });
     }
 }
 
-/// A late branch has arrived, and its worker has not looked yet. Meanwhile the caller goes, the request is
-/// freed and used again, ends before one of its branches, and its caller goes again: the late look does not
-/// free it under that branch.
+/// A late branch arrives. Meanwhile the caller goes, the request is freed and used again, ends before one of its
+/// branches, and its caller goes again: the late look does not free it under that branch.
 #[test]
 fn a_late_look_does_not_free_the_next_use() {
     explore(|| {
         let request = Request::forked(true);
-        request.arrive(0, token(1), true);
-        request.word(2).finish_branch(token(2), false).unwrap();
-        request.family().clear(1);
-        let looking = {
+        request.answer(1, Error);
+        let late = {
             let request = request.clone();
-            spawn(move || {
-                let due = request.family().look(1, token(2), false);
-                request.act_on(due, token(2));
-            })
+            spawn(move || request.answer(2, Value))
         };
         take_part();
         request.cancel();
-        let again = request.word(0).load().phase() == Some(Phase::Free);
-        if again {
-            request.begin_again();
-            request.fork(0, token(CLIENT));
-            request.hand(0, 3);
-            request.hand(1, 4);
-            request.arrive(0, token(3), true);
-            request.cancel();
-            assert_eq!(request.word(0).load().phase(), Some(Phase::Done), "one is under way");
-            request.arrive(1, token(4), false);
+        let free = request.task(0).is_free();
+        if free {
+            request.use_again(Error);
         }
-        looking.join().unwrap();
-        assert_eq!(request.freed(), 1 + u32::from(again));
-        request.check_branches(true);
+        late.join().unwrap();
+        if free {
+            assert_eq!(request.phase(), Some(Phase::Done), "freed under branch 1");
+            request.answer(4, Value);
+        }
+        request.check_freed(1 + u32::from(free));
     });
+}
+
+impl Request {
+    /// Sent again; its first branch is answered in this way while the second is under way, and if that was the
+    /// end, its caller goes.
+    fn use_again(&self, how: Answer) {
+        self.check_freed(1);
+        self.send(Target::Fork(0));
+        self.hand(0, 3);
+        self.hand(1, 4);
+        self.answer(3, how);
+        if how == Error {
+            assert_eq!(self.outcome().unwrap().unwrap_err(), "failed");
+            self.cancel();
+            assert_eq!(self.phase(), Some(Phase::Done), "one is under way");
+        } else {
+            assert_eq!(self.task(0).word().load().forked_at(), Some(0), "one is under way");
+        }
+    }
 }
 
 /// The caller goes while the last branch arrives, is joined and the request ends: one side frees the request.
 #[test]
 fn a_caller_goes() {
-    for error in [false, true] {
+    for how in [Value, Error, Pass] {
         explore(move || {
-            let request = Request::forked(error);
-            request.arrive(0, token(1), false);
+            let request = Request::forked(how == Error);
+            request.answer(1, Value);
             let working = {
                 let request = request.clone();
-                spawn(move || request.arrive(1, token(2), error))
+                spawn(move || request.answer(2, how))
             };
             take_part();
             request.cancel();
             working.join().unwrap();
-            request.check_freed();
+            request.check_freed(1);
         });
     }
 }
@@ -581,27 +498,27 @@ fn a_caller_goes() {
 fn a_caller_goes_and_a_branch_is_late() {
     explore(|| {
         let request = Request::forked(true);
-        let workers = [(0, true), (1, false)].map(|(branch, error): (u32, bool)| {
+        let workers = [(1, Error), (2, Value)].map(|(worker, how)| {
             let request = request.clone();
-            spawn(move || request.arrive(branch, token(branch + 1), error))
+            spawn(move || request.answer(worker, how))
         });
         take_part();
         request.cancel();
         for worker in workers {
             worker.join().unwrap();
         }
-        request.check_freed();
+        request.check_freed(1);
     });
 }
 
-/// A fork that fails fast within one that does not: the late branch is what the outer one waits for.
+/// A fork of branch 0 that fails fast within one that does not: the late branch is what the outer one waits for. Worker
+/// 1 has branch 1, and workers 2 and 3 those within.
 fn nested() -> Arc<Request> {
-    let forks = vec![fork(0, 0, 2, 4, false, Target::End), fork(1, 2, 2, 4, true, Target::End)];
-    let request = Request::new(forks, 4, token(CLIENT));
-    request.fork(0, token(CLIENT));
-    request.fork(1, token(CLIENT));
-    request.hand(2, 2);
-    request.hand(3, 3);
+    let outer = fork(0, 0, &[Target::Fork(1), Target::Node(1)], 4, false, Target::End);
+    let inner = fork(1, 2, &[Target::Node(2), Target::Node(3)], 4, true, Target::End);
+    let request = Request::new(vec![outer, inner], 4);
+    request.send(Target::Fork(0));
+    (1..4).for_each(|worker| request.hand(worker, worker));
     request
 }
 
@@ -609,17 +526,15 @@ fn nested() -> Arc<Request> {
 fn the_outer_fork_waits_for_the_late_inner_branch() {
     explore(|| {
         let request = nested();
-        request.hand(1, 1);
-        request.arrive(1, token(1), false);
-        let workers = [(2, true), (3, false)].map(|(branch, error): (u32, bool)| {
+        request.answer(1, Value);
+        let workers = [(2, Error), (3, Value)].map(|(worker, how)| {
             let request = request.clone();
-            spawn(move || request.arrive(branch, token(branch), error))
+            spawn(move || request.answer(worker, how))
         });
         for worker in workers {
             worker.join().unwrap();
         }
-        assert_eq!(request.joins[0].load(SeqCst), 1);
-        assert!(!request.check_answered().is_error(), "the outer fork takes errors");
+        assert_eq!(request.check_answered().as_deref(), Ok("[!1]"));
     });
 }
 
@@ -628,41 +543,39 @@ fn the_outer_fork_waits_for_the_late_inner_branch() {
 fn three_arrivals_at_two_forks() {
     explore_within(2, || {
         let request = nested();
-        request.hand(1, 1);
-        let workers = [(2, true), (3, false)].map(|(branch, error): (u32, bool)| {
+        let workers = [(2, Error), (3, Value)].map(|(worker, how)| {
             let request = request.clone();
-            spawn(move || request.arrive(branch, token(branch), error))
+            spawn(move || request.answer(worker, how))
         });
         take_part();
-        request.arrive(1, token(1), false);
+        request.answer(1, Value);
         for worker in workers {
             worker.join().unwrap();
         }
-        assert_eq!(request.joins[0].load(SeqCst), 1);
-        request.check_answered();
+        assert_eq!(request.check_answered().as_deref(), Ok("[!1]"));
     });
 }
 
-/// A worker dies anywhere from the end of its branch until the caller is told, while the other branch
-/// arrives.
+/// A worker dies anywhere from its answer until the caller is told, while the other branch arrives.
 #[test]
 fn a_worker_dies() {
-    for (mine, other) in [(false, false), (true, false), (false, true)] {
+    for (mine, other) in [(Value, Value), (Error, Value), (Value, Error), (Pass, Value)] {
         explore_deaths_within(2, move |death| {
             let request = Request::forked(true);
             let victim = {
                 let (request, death) = (request.clone(), death.clone());
-                spawn(move || death.strikes(|| request.arrive(0, token(1), mine)))
+                spawn(move || death.strikes(|| request.answer(1, mine)))
             };
             let survivor = {
                 let request = request.clone();
-                spawn(move || request.arrive(1, token(2), other))
+                spawn(move || request.answer(2, other))
             };
             if victim.join().unwrap() {
-                request.repair(token(1), token(REPAIRER));
+                request.repair(1, REPAIRER);
             }
             survivor.join().unwrap();
-            request.check_answered();
+            let value = if mine == Pass { "[in1]" } else { "[01]" };
+            check(&request.check_answered(), value, &["failed", "dead"]);
         });
     }
 }
@@ -670,23 +583,23 @@ fn a_worker_dies() {
 /// That worker dies while the caller goes.
 #[test]
 fn a_worker_dies_and_the_caller_goes() {
-    for mine in [false, true] {
+    for mine in [Value, Error] {
         explore_deaths_within(2, move |death| {
             let request = Request::forked(true);
-            request.arrive(1, token(2), false);
+            request.answer(2, Value);
             let victim = {
                 let (request, death) = (request.clone(), death.clone());
-                spawn(move || death.strikes(|| request.arrive(0, token(1), mine)))
+                spawn(move || death.strikes(|| request.answer(1, mine)))
             };
             let caller = {
                 let request = request.clone();
                 spawn(move || request.cancel())
             };
             if victim.join().unwrap() {
-                request.repair(token(1), token(REPAIRER));
+                request.repair(1, REPAIRER);
             }
             caller.join().unwrap();
-            request.check_freed();
+            request.check_freed(1);
         });
     }
 }
@@ -694,25 +607,34 @@ fn a_worker_dies_and_the_caller_goes() {
 /// A worker dies whose branch within makes the outer fork wait for it, or no longer.
 #[test]
 fn a_worker_dies_below() {
-    for error in [false, true] {
-        explore_deaths_within(1 + usize::from(error), move |death| {
+    for (mine, other) in [(Value, Error), (Error, Value)] {
+        explore_deaths_within(1 + usize::from(mine == Error), move |death| {
             let request = nested();
-            request.hand(1, 1);
-            request.arrive(1, token(1), false);
+            request.answer(1, Value);
             let victim = {
                 let (request, death) = (request.clone(), death.clone());
-                spawn(move || death.strikes(|| request.arrive(2, token(2), error)))
+                spawn(move || death.strikes(|| request.answer(2, mine)))
             };
             let survivor = {
                 let request = request.clone();
-                spawn(move || request.arrive(3, token(3), !error))
+                spawn(move || request.answer(3, other))
             };
             if victim.join().unwrap() {
-                request.repair(token(2), token(REPAIRER));
+                request.repair(2, REPAIRER);
             }
             survivor.join().unwrap();
-            request.check_answered();
+            check(&request.check_answered(), "[!1]", &["dead"]);
         });
+    }
+}
+
+impl Request {
+    /// One that worker 1 has, and is about to fork.
+    fn unforked() -> Arc<Self> {
+        let request = Self::new(pair(true), 2);
+        request.send(Target::Node(2));
+        request.hand(2, 1);
+        request
     }
 }
 
@@ -720,91 +642,87 @@ fn a_worker_dies_below() {
 #[test]
 fn a_forker_dies() {
     explore_deaths_within(2, |death| {
-        let request = Request::new(vec![fork(0, 0, 2, 2, true, Target::End)], 2, token(1));
-        request.set_at(0, FORKED);
+        let request = Request::unforked();
         let victim = {
             let (request, death) = (request.clone(), death.clone());
-            spawn(move || death.strikes(|| request.fork_and_send(0, token(1))))
+            spawn(move || death.strikes(|| request.answer(1, Value)))
         };
         let survivor = {
             let request = request.clone();
-            spawn(move || request.work(token(2)))
+            spawn(move || request.work(2))
         };
         if victim.join().unwrap() {
-            request.repair(token(1), token(REPAIRER));
+            request.repair(1, REPAIRER);
         }
         survivor.join().unwrap();
-        request.work(token(2));
-        request.check_answered();
+        request.work(2);
+        check(&request.check_answered(), "[01]", &["dead"]);
     });
 }
 
-/// What a worker does until it dies.
+/// What a participant does until it dies, or meanwhile.
 type Life = fn(&Request);
 
 /// A worker dies after each number of steps of `life`; the repairer dies anywhere while the other branch arrives or the
 /// caller goes; and the next repairer repairs both.
 fn a_repairer_dies(make: fn() -> Arc<Request>, life: Life, meanwhile: Life, check: Life) {
     for steps in 0.. {
-        let outlived = Arc::new(Counter::new(0));
+        let outlived = Arc::new(AtomicBool::new(false));
         let here = outlived.clone();
-        explore_deaths_within(1, move |death| {
+        explore_each_death(1, move |death| {
             let request = make();
             if !mortal::perish(steps, || life(&request)) {
-                here.store(1, SeqCst);
+                here.store(true, SeqCst);
             }
             let victim = {
                 let (request, death) = (request.clone(), death.clone());
-                spawn(move || death.strikes(|| request.repair(token(1), token(6))))
+                spawn(move || death.strikes(|| request.repair(1, 6)))
             };
             let survivor = {
                 let request = request.clone();
                 spawn(move || meanwhile(&request))
             };
             if victim.join().unwrap() {
-                request.repair(token(1), token(REPAIRER));
-                request.repair(token(6), token(REPAIRER));
+                request.repair(1, REPAIRER);
+                request.repair(6, REPAIRER);
             }
             survivor.join().unwrap();
             check(&request);
         });
-        if outlived.load(SeqCst) == 1 {
+        if outlived.load(SeqCst) {
             return;
         }
     }
 }
 
 fn answered(request: &Request) {
-    request.work(token(2));
-    request.check_answered();
+    request.work(2);
+    check(&request.check_answered(), "[01]", &["failed", "dead"]);
 }
 
 #[test]
 fn a_repairer_of_an_arrival_dies() {
-    let other: Life = |request| request.arrive(1, token(2), false);
-    a_repairer_dies(|| Request::forked(true), |r| r.arrive(0, token(1), false), other, answered);
-    a_repairer_dies(|| Request::forked(true), |r| r.arrive(0, token(1), true), other, answered);
+    for life in [(|r| r.answer(1, Value)) as Life, |r| r.answer(1, Error)] {
+        a_repairer_dies(|| Request::forked(true), life, |r| r.answer(2, Value), answered);
+    }
 }
 
 #[test]
 fn a_repairer_of_a_join_dies() {
     let make = || {
         let request = Request::forked(true);
-        request.arrive(1, token(2), false);
+        request.answer(2, Value);
         request
     };
-    a_repairer_dies(make, |r| r.arrive(0, token(1), false), Request::cancel, Request::check_freed);
-    a_repairer_dies(make, |r| r.arrive(0, token(1), true), Request::cancel, Request::check_freed);
+    for life in [(|r| r.answer(1, Value)) as Life, |r| r.answer(1, Error)] {
+        a_repairer_dies(make, life, Request::cancel, |r| r.check_freed(1));
+    }
 }
 
 #[test]
 fn a_repairer_of_a_fork_dies() {
-    let make = || {
-        let request = Request::new(vec![fork(0, 0, 2, 2, true, Target::End)], 2, token(1));
-        request.set_at(0, FORKED);
-        request
-    };
-    a_repairer_dies(make, |r| r.fork_and_send(0, token(1)), |r| r.work(token(2)), answered);
+    // One branch is worked on meanwhile, the other one afterwards.
+    a_repairer_dies(Request::unforked, |r| r.answer(1, Value), |r| r.work_at(0, 2), answered);
 }
 
 /// A worker died long after its branch had arrived. While the repairer becomes its owner, the other branch arrives, the
@@ -813,59 +731,77 @@ fn a_repairer_of_a_fork_dies() {
 fn a_repairer_and_the_next_use() {
     explore(|| {
         let request = Request::forked(false);
-        request.arrive(0, token(1), false); // and dies
+        request.answer(1, Value); // and dies
         let working = {
             let request = request.clone();
             spawn(move || {
-                request.arrive(1, token(2), false);
-                if request.word(0).load().phase() == Some(Phase::Done) {
+                request.answer(2, Value);
+                if request.task(0).is_done() {
                     request.cancel(); // the repairer may be the one that frees it
                 }
-                if request.word(0).load().phase() == Some(Phase::Free) {
-                    request.begin_again();
-                    request.fork(0, token(CLIENT));
+                if request.task(0).is_free() {
+                    request.send(Target::Fork(0));
                     request.hand(0, 3);
                     request.hand(1, 4);
-                    request.arrive(1, token(4), false);
+                    request.answer(4, Value);
                 }
             })
         };
         take_part();
-        request.repair(token(1), token(REPAIRER));
+        request.repair(1, REPAIRER);
         working.join().unwrap();
-        let now = request.word(0).load();
+        let now = request.task(0).word().load();
         match now.phase() {
-            Some(Phase::Done) => assert_eq!((now.generation(), request.answers()), (0, [1, 0])),
-            Some(Phase::Free) => request.check_freed(),
+            Some(Phase::Done) => assert_eq!(now.generation(), 0),
+            Some(Phase::Free) => return request.check_freed(1),
             _ => {
                 assert_eq!((now.generation(), now.forked_at()), (1, Some(0)), "branch 0 is under way");
-                request.arrive(0, token(3), false);
-                assert_eq!(request.answers(), [2, 0]);
-                assert_eq!(request.word(0).load().phase(), Some(Phase::Done));
+                request.answer(3, Value);
             }
         }
+        assert_eq!(request.outcome().unwrap().as_deref(), Ok("[01]"));
     });
 }
 
-/// NOTIFY against the end: the caller sees the outcome, or the worker that brings it sees that the caller wants notice.
+impl Request {
+    /// One without branches, that worker 1 has.
+    fn plain() -> Arc<Self> {
+        let request = Self::new(Vec::new(), 0);
+        request.send(Target::Node(0));
+        request.hand(0, 1);
+        request
+    }
+
+    fn is_noticed(&self) -> bool {
+        self.segment.completions()[0].load(SeqCst) & 1 == 1
+    }
+
+    /// Worker 1 ends what it has.
+    fn end(&self) {
+        let parked = self.taken.lock().unwrap().remove(&1).expect("it has one");
+        end(parked.resume(&self.segment).unwrap(), false);
+    }
+}
+
+/// NOTIFY against the end: the caller sees the outcome, or its bit of the completions set; also if the worker dies
+/// between the two.
 #[test]
 fn notice_is_asked_for() {
-    for forked in [false, true] {
-        explore(move || {
-            let word = Arc::new(Word::new(State::new(Phase::Claimed, Some(token(1)), 0, 0)));
-            let working = {
-                let word = word.clone();
-                spawn(move || match forked {
-                    true => word.finish_forked(token(1), token(CLIENT), false).unwrap().wants_notice(),
-                    false => match word.finish(token(1), token(CLIENT), false) {
-                        Finish::Done { notify, .. } => notify,
-                        other => panic!("{other:?}"),
-                    },
-                })
+    for branches in [false, true] {
+        explore_deaths(move |death| {
+            let request = if branches { Request::unforked() } else { Request::plain() };
+            let victim = {
+                let (request, death) = (request.clone(), death.clone());
+                spawn(move || death.strikes(|| request.end()))
             };
             take_part();
-            let there = word.ask_for_notice().phase() == Some(Phase::Done);
-            assert!(there ^ working.join().unwrap());
+            let there = request.act(CLIENT).client().ask_for_notice(request.task(0));
+            if victim.join().unwrap() {
+                request.repair(1, REPAIRER);
+                wake_everyone(&request.segment);
+            }
+            assert!(there || request.is_noticed());
+            assert!(request.task(0).is_done());
         });
     }
 }

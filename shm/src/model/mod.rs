@@ -5,10 +5,10 @@
 //!     cargo test -p ringmill-shm --release --lib --target-dir target-loom model
 //! ```
 //!
-//! A victim may end for ever before any access to shared memory ([`Death`]): a model is explored once for each such
-//! step, until its victim outlives it in every interleaving. A flag stands for what the kernel would then tell; the
-//! model's main thread does what the supervisor would do. The modelled futex has no timeouts, so a lost wake shows as a
-//! deadlock, and no backstop hides it.
+//! A victim may end for ever before any write to shared memory ([`Death`]): a model is explored once for each such
+//! step, until its victim outlives it in every interleaving. (A death before a read leaves what a death before the next
+//! write leaves.) A flag stands for what the kernel would then tell; the model's main thread does what the supervisor
+//! would do. The modelled futex has no timeouts, so a lost wake shows as a deadlock, and no backstop hides it.
 //!
 //! Loom remembers one access of an atomic, the last. Where one thread only reads, and then another reads and writes, it
 //! forgets that the write could have come before the first read. So every scene is explored twice, with its threads
@@ -35,7 +35,7 @@
 //! | branches freed, the innermost first | `join::a_worker_dies_below`† |
 //! | DONE and CANCELLED → CLAIMED → FREE (`reap`) | `join::a_caller_goes`, `join::a_worker_dies_and_the_caller_goes`† |
 //! | DONE → FREE, CANCELLED | `word::a_cancelled_task_is_freed_once`, `word::a_worker_dies_and_the_caller_goes`† |
-//! | WAITING, NOTIFY | `word::a_sleeping_caller_is_woken`, `join::notice_is_asked_for` |
+//! | WAITING, NOTIFY | `word::a_sleeping_caller_is_woken`, `join::notice_is_asked_for`† |
 //! | push, push_many, drain, scan | `ring::*`, `ring::a_producer_dies`†, `ring::a_producer_of_a_batch_dies`† |
 //! | lock, unlock, take over, `free_of` | `lock::*`, `lock::a_participant_dies`† |
 //! | sleepers, spinner, window, `forget` | `doorbell::*`, `doorbell::a_sleeper_dies`†, `doorbell::a_waker_dies`†, `doorbell::the_line_forgets_the_dead`†, `doorbell::a_window_is_taken_over` |
@@ -44,11 +44,11 @@
 //! | partials: emit, take, close, the sleeps of both sides | `partials::*`, `partials::a_worker_dies`† |
 //! | a participant's row in its next incarnation | `participant::a_successor_is_not_taken_for_the_dead` |
 //!
-//! What runs is the code itself, also `arena`, `pool`, `party`, `repair` and the table of `participant`: under loom the
-//! module [`segment`](crate::segment) is `heap`, the same parts on the heap. The scenes are the participants' steps.
-//! The lengths and blocks in a task's header (`sync::HeaderU64`) are no steps for loom, since their owner alone uses
-//! them, but a thread may die before each store; payload bytes it watches. Only `join` still has the steps of `arena`
-//! and `repair` written down again beside the real words. What loom cannot run, because there are too many steps, is in
+//! What runs is the code itself, also `arena`, `join`, `pool`, `party`, `repair` and the table of `participant`: under
+//! loom the module [`segment`](crate::segment) is `heap`, the same parts on the heap. The scenes are the participants'
+//! steps; what the engine does with a finished task, an orphan or a join is in `join`, in a few lines. The lengths and
+//! blocks in a task's header (`sync::HeaderU64`) are no steps for loom, since their owner alone uses them, but a thread
+//! may die before each store; payload bytes it watches. What loom cannot run, because there are too many steps, is in
 //! the spin models of `shm/spin`: whole lives, several deaths, the mark of a node that is down.
 
 mod bell;
@@ -122,14 +122,14 @@ fn take_part() {
 /// When the victim of a scene dies.
 #[derive(Clone)]
 struct Death {
-    accesses: u32,
+    writes: u32,
     happened: Arc<AtomicBool>,
 }
 
 impl Death {
     /// Runs the victim's life; whether it died.
     fn strikes(&self, life: impl FnOnce()) -> bool {
-        let struck = mortal::perish(self.accesses, life);
+        let struck = mortal::perish(self.writes, life);
         self.happened.fetch_or(struck, SeqCst);
         struck
     }
@@ -142,13 +142,17 @@ fn explore_deaths(scene: impl Fn(&Death) + Sync + Send + Clone + 'static) {
 
 /// [`explore_deaths`] with at most `most` preemptions.
 fn explore_deaths_within(most: usize, scene: impl Fn(&Death) + Sync + Send + Clone + 'static) {
-    for accesses in 0..STEP_LIMIT {
-        let death = Death { accesses, happened: Arc::default() };
+    assert!(explore_each_death(most, scene) > 0, "a victim that writes nothing");
+}
+
+/// [`explore_deaths_within`]; returns how many writes the victim has, which may have none.
+fn explore_each_death(most: usize, scene: impl Fn(&Death) + Sync + Send + Clone + 'static) -> u32 {
+    for writes in 0..STEP_LIMIT {
+        let death = Death { writes, happened: Arc::default() };
         let (scene, here) = (scene.clone(), death.clone());
         explore_within(most, move || scene(&here));
         if !death.happened.load(SeqCst) {
-            assert!(accesses > 0, "a victim that touches nothing");
-            return;
+            return writes;
         }
     }
     panic!("the victim has no end");

@@ -10,7 +10,8 @@ use std::sync::Arc;
 
 /// A row whose first incarnation has died.
 struct Row {
-    entries: [Entry; 2],
+    /// On the heap: they are large for a stack of loom's.
+    entries: Vec<Entry>,
     /// Whether the byte of the successor is held.
     lease: Grave,
     /// A word of the segment that names its owner.
@@ -19,7 +20,7 @@ struct Row {
 
 impl Row {
     fn new() -> Arc<Self> {
-        let entries = [Entry::new(), Entry::new()];
+        let entries: Vec<_> = (0..2).map(|_| Entry::new()).collect();
         // SAFETY: its row, which no incarnation has had.
         assert_eq!(unsafe { entries[1].prepare(1) }, token(1));
         entries[1].set_life(Life::Ready);
