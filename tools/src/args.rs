@@ -4,7 +4,7 @@ use crate::requests::Choice;
 use clap::builder::{PossibleValuesParser, TypedValueParser, ValueHint};
 use clap::{Parser, Subcommand};
 use clap_complete::Shell;
-use ringmill_shm::stats::Counter;
+use ringmill_shm::stats::{CallerCounter, CallerHistogram, Counter, ServerCounter, WorkerHistogram};
 use ringmill_shm::word::Phase;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -17,6 +17,7 @@ Examples:
   shmtool show digits@4711     the same for the anonymous segment 'digits' of
                                process 4711
   shmtool requests digits      the requests in progress, where each is
+  shmtool stats digits         how fast it is: rates, times, batches
   shmtool check digits         exit status 0 if the segment is consistent
   shmtool doctor               what of this host will hurt a server
   shmtool clean --dry-run      what 'shmtool clean' would remove
@@ -185,6 +186,84 @@ Examples:
   shmtool requests digits --older-than 1s --phase claimed
   shmtool requests digits --payload --json | jq '.requests[0].payload.hex'";
 
+const STATS_HELP: &str = "\
+All is counted from the server's start, or within each --interval. Times are of
+a sample where there is much to do: each sampled request or run stands for
+several, so counts of times are estimates. A worker is busy while its code runs;
+a run counts when it ends.
+
+With --interval and --json, each line is a document. The command ends with the
+server, with status 1.
+
+JSON:
+  name, path, state, run
+                    as for list
+  period_s          the seconds of which all numbers are
+  capacity          requests that can be in progress
+  in_progress       requests that are
+  findings          what limits the server, in words
+  requests          how requests ended:
+{callers}
+   ended            Requests that have ended, in whatever way.
+   total_time       {total_time}
+                    each distribution has unit (ns or items), count, sum,
+                    mean, p50, p90, p99, p999, max (since the start)
+  deaths            of workers:
+{deaths}
+  servlets          name, depth (items in its ring), workers (its threads that
+                    are ready), busy (part of the time in which they run code,
+                    0 to 1; null: nothing is timed), and:
+   counters         of its workers:
+{counters}
+   batch_size       {batch_size}
+   batch_wait       {batch_wait}
+   queue_time       {queue_time}
+   run_time         {run_time}
+  workers           servlet, worker, thread, pid, busy, items, batches; one
+                    entry a thread
+
+Examples:
+  shmtool stats digits
+  shmtool stats digits --interval 1s
+  shmtool stats digits --json | jq '.requests.total_time.p99'";
+
+fn stats_help() -> String {
+    let rows = |all: &mut dyn Iterator<Item = (&'static str, &'static str)>| {
+        all.map(|(name, help)| wrapped(&format!("   {name:<17}"), help)).collect::<Vec<_>>().join("\n")
+    };
+    let callers = rows(&mut CallerCounter::ALL.iter().map(|c| (c.words().name, c.words().help)));
+    let deaths = rows(&mut ServerCounter::ALL.iter().map(|c| (c.words().name, c.words().help)));
+    let mut counters: Vec<_> = Counter::ALL.iter().map(|c| (c.words().name, c.words().help)).collect();
+    counters.push(("batch_mean", "Items a batch; 0 before the first."));
+    let mut text = STATS_HELP
+        .replace("{callers}", &callers)
+        .replace("{deaths}", &deaths)
+        .replace("{counters}", &rows(&mut counters.into_iter()));
+    let total = CallerHistogram::ALL.map(|h| h.words());
+    let of_workers = WorkerHistogram::ALL.map(|h| h.words());
+    for words in total.into_iter().chain(of_workers) {
+        let line = format!("   {:<17}{{{}}}", words.name, words.name);
+        text = text.replace(&line, &wrapped(&format!("   {:<17}", words.name), words.help));
+    }
+    text
+}
+
+/// A help text behind the name of a field, in lines of 80 columns.
+fn wrapped(name: &str, help: &str) -> String {
+    const COLUMNS: usize = 80;
+    const INDENT: usize = 20;
+    let mut lines = vec![name.to_string()];
+    for word in help.split(' ') {
+        let line = lines.last_mut().expect("there is one");
+        match line.chars().count() + word.chars().count() < COLUMNS {
+            true if line.ends_with(' ') => line.push_str(word),
+            true => *line += &format!(" {word}"),
+            false => lines.push(format!("{:INDENT$}{word}", "")),
+        }
+    }
+    lines.join("\n")
+}
+
 const CHECK_HELP: &str = "\
 check changes nothing and may run while participants work: it looks several
 times, and reports a problem of a live segment only if every look shows the
@@ -310,6 +389,14 @@ pub(crate) enum Command {
         #[command(flatten)]
         choice: RequestArgs,
     },
+    /// Show how fast a server is, and why not faster.
+    #[command(after_long_help = stats_help())]
+    Stats {
+        /// Its name; its path, if it has a slash; LABEL@PID, if it is anonymous.
+        name: String,
+        #[command(flatten)]
+        periods: Periods,
+    },
     /// Check whether a segment is consistent.
     #[command(after_long_help = CHECK_HELP)]
     Check {
@@ -346,6 +433,27 @@ pub(crate) enum Command {
         #[arg(value_name = "NAME")]
         names: Vec<String>,
     },
+}
+
+/// The options of `stats`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Periods {
+    /// Count within this time, such as 500ms or 1min, again and again.
+    #[arg(long, value_name = "TIME", value_parser = period)]
+    pub(crate) interval: Option<Duration>,
+    /// End after so many of them; else with the server.
+    #[arg(long, value_name = "N", requires = "interval", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) count: Option<u64>,
+}
+
+/// A time that is not so short that the tool would only look.
+fn period(text: &str) -> Result<Duration, String> {
+    const LEAST: Duration = Duration::from_millis(10);
+    match humantime::parse_duration(text) {
+        Ok(period) if period >= LEAST => Ok(period),
+        Ok(_) => Err(format!("it must be at least {LEAST:?}")),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 /// The options of `requests`.

@@ -26,6 +26,7 @@ mod output;
 mod requests;
 mod shell;
 mod show;
+mod stats;
 mod survey;
 mod units;
 mod who;
@@ -47,7 +48,7 @@ pub fn main() -> ExitCode {
         "shmtool: the segment's file was made shorter while it was read\n",
         Verdict::Failed as i32,
     );
-    let done = run(&arguments()).and_then(|(text, verdict)| output::print(&text).map(|()| verdict));
+    let done = run(&arguments()).and_then(|(text, verdict)| output::print(&text).map(|_| verdict));
     let verdict = done.unwrap_or_else(|error| {
         // With standard error closed, the message has no reader.
         let _ = writeln!(std::io::stderr(), "shmtool: {}", shown(&error.to_string())); // [plain text]
@@ -92,6 +93,7 @@ fn run(args: &Args) -> Result<(String, Verdict), ToolError> {
         Command::List => told(args, &list::list()?),
         Command::Show { name } => told(args, &show::show(name)?),
         Command::Requests { name, choice } => told(args, &requests::requests(name, &choice.choice())?),
+        Command::Stats { name, periods } => stats::stats(name, periods, args.json),
         Command::Check { name } => told(args, &check::check(name)?),
         Command::Doctor { root } => told(args, &doctor::examine(root)),
         Command::Completions { shell } => told(args, &shell::completions(*shell)),

@@ -119,24 +119,35 @@ impl Page {
 
 /// A report as one JSON document.
 pub(crate) fn json(report: &impl Report) -> Result<String, ToolError> {
-    // serde_json escapes what JSON requires; a terminal obeys more characters. They stand in strings only.
+    serde_json::to_string_pretty(report).map_err(ToolError::Json).map(|text| harmless(&text))
+}
+
+/// A report as JSON on one line.
+pub(crate) fn json_line(report: &impl Report) -> Result<String, ToolError> {
+    serde_json::to_string(report).map_err(ToolError::Json).map(|text| harmless(&text))
+}
+
+/// JSON that no terminal obeys, with a line feed. serde_json escapes what JSON requires; a terminal obeys more characters.
+/// They stand in strings only.
+fn harmless(json: &str) -> String {
     let mut text = String::new();
-    for c in serde_json::to_string_pretty(report).map_err(ToolError::Json)?.chars() {
+    for c in json.chars() {
         match c != '\n' && is_unruly(c) {
             true => c.encode_utf16(&mut [0; 2]).iter().for_each(|unit| text += &format!("\\u{unit:04x}")),
             false => text.push(c),
         }
     }
     text.push('\n');
-    Ok(text)
+    text
 }
 
-/// Writes to standard output. A reader that has gone is not an error.
-pub(crate) fn print(text: &str) -> Result<(), ToolError> {
+/// Writes to standard output. A reader that has gone is not an error; whether there is one.
+pub(crate) fn print(text: &str) -> Result<bool, ToolError> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(ToolError::Output(error)),
-        _ => Ok(()),
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(ToolError::Output(error)),
     }
 }
 

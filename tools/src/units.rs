@@ -28,6 +28,45 @@ pub(crate) fn seconds(seconds: f64) -> String {
     if seconds < 0.0 { format!("-{text}") } else { text }
 }
 
+/// `812` → `812 ns`, `1_234_567` → `1.23 ms`: three digits.
+pub(crate) fn nanoseconds(ns: f64) -> String {
+    let in_unit = |size: f64, unit: &str| {
+        let value = ns / size;
+        let decimals = if value < 9.995 { 2 } else { usize::from(value < 99.95) };
+        format!("{value:.decimals$} {unit}")
+    };
+    match ns {
+        ns if ns < 999.5 => format!("{ns:.0} ns"),
+        ns if ns < 999.5e3 => in_unit(1e3, "µs"),
+        ns if ns < 999.5e6 => in_unit(1e6, "ms"),
+        ns if ns < 60e9 => in_unit(1e9, "s"),
+        ns => age((ns / 1e9) as u64),
+    }
+}
+
+/// `1234567` → `1,234,567`.
+pub(crate) fn number(n: u64) -> String {
+    let digits = n.to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.char_indices() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// A number a second: `0.25`, `3.1`, `1,234`.
+pub(crate) fn rate(per_s: f64) -> String {
+    match per_s {
+        0.0 => "0".into(),
+        r if r < 0.995 => format!("{r:.2}"),
+        r if r < 9.95 => format!("{r:.1}"),
+        r => number(r.round() as u64),
+    }
+}
+
 /// `200_000` → `200 µs`; 0 → `none`.
 pub(crate) fn wait(ns: u64) -> String {
     let in_unit = |size: u64, unit: &str| {
@@ -136,6 +175,26 @@ mod tests {
         for (ns, text) in cases {
             assert_eq!(wait(ns), text);
         }
+    }
+
+    #[test]
+    fn numbers_are_easy_to_read() {
+        for (ns, text) in [
+            (0.0, "0 ns"),
+            (812.4, "812 ns"),
+            (999.6, "1.00 µs"),
+            (12_345.0, "12.3 µs"),
+            (123_456.0, "123 µs"),
+            (1_234_567.0, "1.23 ms"),
+            (2.5e9, "2.50 s"),
+            (61e9, "1 min 1 s"),
+        ] {
+            assert_eq!(nanoseconds(ns), text);
+        }
+        let numbers = [0, 999, 1_000, 1_234_567].map(number);
+        assert_eq!(numbers, ["0", "999", "1,000", "1,234,567"]);
+        let rates = [0.0, 0.25, 3.12, 9.96, 1234.4].map(rate);
+        assert_eq!(rates, ["0", "0.25", "3.1", "10", "1,234"]);
     }
 
     #[test]

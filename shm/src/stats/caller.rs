@@ -1,7 +1,8 @@
 //! The statistics of calling threads.
 //!
 //! A calling thread has a row of its own while there are enough ([`CALLER_ROWS`]); the threads beyond share row 0, and
-//! add to it by locked instructions. The engine decides which thread has which row.
+//! add to it by locked instructions. The engine decides which thread has which row, and counts the answers of a stream that
+//! does not have to wait 64 at a time.
 
 use super::{Histogram, Weight, add, counters, histograms};
 use crate::fields::in_segment;
@@ -18,7 +19,7 @@ counters! {
     /// The counters of one row of callers, or of several, at one moment.
     CallerSnapshot
 
-    /// Requests answered with a value; those of a stream that does not have to wait are counted 64 at a time.
+    /// Requests answered with a value.
     Answered        answered        "answered"    "requests" Sum Callers;
     /// Requests that ended with an error of a worker: user code failed, or died.
     Worker          worker          "worker"      "requests" Sum Callers;

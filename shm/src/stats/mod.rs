@@ -112,6 +112,16 @@ macro_rules! counters {
             pub fn merged(self, other: Self) -> Self {
                 Self::of(|counter| counter.words().merge.merged(self.get(counter), other.get(counter)))
             }
+
+            /// What came after an earlier moment, at which they were those of `earlier`. A least or greatest value stays
+            /// that since the start.
+            #[must_use]
+            pub fn since(self, earlier: Self) -> Self {
+                Self::of(|counter| match counter.words().merge {
+                    $crate::stats::Merge::Sum => self.get(counter).saturating_sub(earlier.get(counter)),
+                    _ => self.get(counter),
+                })
+            }
         }
 
         /// The atomics of the counters, in their order.

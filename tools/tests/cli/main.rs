@@ -11,5 +11,6 @@ mod requests;
 mod segments;
 mod shell;
 mod show;
+mod stats;
 mod tool;
 mod usage;

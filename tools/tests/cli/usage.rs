@@ -23,7 +23,7 @@ fn a_reader_that_has_gone_is_not_an_error() {
 #[test]
 fn wrong_usage_exits_with_2_and_help_has_examples() {
     assert_eq!(code(&shmtool(&[])), 2);
-    for command in ["show", "requests", "check"] {
+    for command in ["show", "requests", "stats", "check"] {
         let output = shmtool(&[command]);
         let message = String::from_utf8_lossy(&output.stderr);
         assert!(
@@ -32,7 +32,8 @@ fn wrong_usage_exits_with_2_and_help_has_examples() {
         );
     }
     assert_eq!(code(&shmtool(&["polish"])), 2);
-    for command in ["", "list", "show", "requests", "check", "doctor", "completions", "man", "clean"] {
+    for command in ["", "list", "show", "requests", "stats", "check", "doctor", "completions", "man", "clean"]
+    {
         let arguments: Vec<&str> = [command, "--help"].into_iter().filter(|word| !word.is_empty()).collect();
         let help = text(&shmtool(&arguments));
         assert!(help.contains("Examples:"), "{help}");
@@ -84,6 +85,7 @@ fn help_names_the_fields_of_the_json_and_no_others() {
         ("list", &[][..]),
         ("show", &[&*forked_name]),
         ("requests", &[&*forked_name, "--payload"]),
+        ("stats", &[&*forked_name]),
         ("check", &[&*broken_name]),
         ("doctor", &[]),
         ("completions", &["fish"]),
@@ -132,7 +134,7 @@ fn texts_of_other_processes_cannot_control_a_terminal() {
     let segment = Segment::create(ours.0.clone(), &spec).unwrap();
     prepare(&segment, 1);
     segment.participants()[1].fail(format!("failed {unruly}").as_bytes());
-    for arguments in [["show"], ["requests"], ["check"]] {
+    for arguments in [["show"], ["requests"], ["stats"], ["check"]] {
         for json in [&["--json"][..], &[]] {
             let name = ours.name();
             let arguments: Vec<&str> =

@@ -1,0 +1,256 @@
+//! `shmtool stats`: how fast a server is, since its start or in one period after another.
+
+mod text;
+mod why;
+
+use crate::args::Periods;
+use crate::error::ToolError;
+use crate::output::{self, Page, Report, Verdict};
+use crate::survey::{Liveness, Survey};
+use ringmill_shm::check::PhaseCounts;
+use ringmill_shm::participant::{Life, SERVER};
+use ringmill_shm::segment::{Run, Segment};
+use ringmill_shm::stats::{
+    CallerDistributions, CallerSnapshot, Distribution, ServerSnapshot, Snapshot, WorkerDistributions,
+};
+use ringmill_shm::sys::time::now_ns;
+use ringmill_shm::text::{shown, shown_path};
+use ringmill_shm::word::Phase;
+use serde::Serialize;
+use std::time::Duration;
+
+/// A server's statistics of a period.
+#[derive(Debug, Serialize)]
+pub(crate) struct Stats {
+    name: String,
+    path: String,
+    state: Liveness,
+    run: Run,
+    period_s: f64,
+    capacity: u32,
+    in_progress: u32,
+    /// What limits the server, in words.
+    findings: Vec<String>,
+    requests: Requests,
+    deaths: ServerSnapshot,
+    servlets: Vec<Servlet>,
+    workers: Vec<Worker>,
+}
+
+#[derive(Debug, Clone, Serialize)]
+struct Requests {
+    #[serde(flatten)]
+    counters: CallerSnapshot,
+    ended: u64,
+    #[serde(flatten)]
+    times: CallerDistributions,
+}
+
+#[derive(Debug, Serialize)]
+struct Servlet {
+    name: String,
+    depth: u64,
+    /// Its threads that are ready.
+    workers: u32,
+    /// The mean of its threads.
+    busy: Option<f64>,
+    counters: Counters,
+    #[serde(flatten)]
+    times: WorkerDistributions,
+    #[serde(skip)]
+    facts: ringmill_shm::layout::NodeFacts,
+}
+
+#[derive(Debug, Serialize)]
+struct Counters {
+    #[serde(flatten)]
+    snapshot: Snapshot,
+    batch_mean: f64,
+}
+
+#[derive(Debug, Serialize)]
+struct Worker {
+    servlet: String,
+    worker: u32,
+    thread: u32,
+    pid: u32,
+    busy: Option<f64>,
+    items: u64,
+    batches: u64,
+    #[serde(skip)]
+    cpus: Vec<usize>,
+    #[serde(skip)]
+    ready: bool,
+}
+
+/// What was counted by one moment.
+#[derive(Debug, Clone)]
+struct Moment {
+    at_ns: u64,
+    requests: CallerSnapshot,
+    times: CallerDistributions,
+    deaths: ServerSnapshot,
+    /// Of each worker's row.
+    workers: Vec<(Snapshot, WorkerDistributions)>,
+}
+
+impl Moment {
+    fn of(segment: &Segment) -> Self {
+        let deaths = segment.server_counters().snapshot();
+        let mut moment = Self { at_ns: now_ns(), deaths, ..Self::start(segment) };
+        for row in segment.callers() {
+            moment.requests = moment.requests.merged(row.snapshot());
+            moment.times = moment.times.merged(&row.distributions());
+        }
+        let rows = (0..).zip(segment.participants());
+        moment.workers = rows
+            .filter_map(|(row, entry)| {
+                let counters = entry.counters().snapshot();
+                Some((counters, segment.histograms(row)?.distributions(&counters)))
+            })
+            .collect();
+        moment
+    }
+
+    /// Before anything was counted: when the server arrived.
+    fn start(segment: &Segment) -> Self {
+        Self {
+            at_ns: segment.participants()[SERVER as usize].since_ns(),
+            requests: CallerSnapshot::default(),
+            times: CallerDistributions::default(),
+            deaths: ServerSnapshot::default(),
+            workers: Vec::new(),
+        }
+    }
+
+    /// What a worker's row has counted since an earlier moment.
+    fn worker_since(&self, earlier: &Self, row: u32) -> (Snapshot, WorkerDistributions) {
+        let index = row as usize - 1; // row 0 is the server
+        let (counters, times) = self.workers.get(index).cloned().unwrap_or_default();
+        let (before, times_before) = earlier.workers.get(index).cloned().unwrap_or_default();
+        (counters.since(before), times.since(&times_before))
+    }
+}
+
+/// Prints a server's statistics of each period; returns the last text, and the status.
+pub(crate) fn stats(name: &str, periods: &Periods, json: bool) -> Result<(String, Verdict), ToolError> {
+    let (survey, segment) = Survey::open(name)?;
+    let page = Page::of_stdout();
+    let Some(interval) = periods.interval else {
+        let stats = Stats::of(&survey, &segment, &Moment::start(&segment), &Moment::of(&segment));
+        let text = if json { output::json(&stats)? } else { stats.text(page) };
+        return Ok((text, Verdict::Fine));
+    };
+    let mut before = Moment::of(&segment);
+    let mut left = periods.count.unwrap_or(u64::MAX);
+    loop {
+        std::thread::sleep(interval);
+        let now = Moment::of(&segment);
+        let stats = Stats::of(&survey, &segment, &before, &now);
+        let text = if json { output::json_line(&stats)? } else { stats.text(page) + "\n" };
+        left -= 1;
+        let ends = !segment.lease().is_served().unwrap_or(true);
+        if left == 0 || ends {
+            return Ok((text, if ends { Verdict::Wrong } else { Verdict::Fine }));
+        }
+        if !output::print(&text)? {
+            return Ok((String::new(), Verdict::Fine));
+        }
+        before = now;
+    }
+}
+
+impl Stats {
+    fn of(survey: &Survey, segment: &Segment, before: &Moment, now: &Moment) -> Self {
+        let period_s = Duration::from_nanos(now.at_ns.saturating_sub(before.at_ns)).as_secs_f64();
+        let phases = PhaseCounts::of(segment);
+        let workers = workers(segment, before, now, period_s);
+        let counters = now.requests.since(before.requests);
+        let mut stats = Self {
+            name: shown(&survey.location.to_text()),
+            path: shown_path(&survey.location.path()),
+            state: match segment.lease().is_served() {
+                Ok(true) => Liveness::Live,
+                Ok(false) => Liveness::Stale,
+                Err(_) => survey.state,
+            },
+            run: segment.run(),
+            period_s,
+            capacity: segment.shape().requests,
+            in_progress: Phase::ALL
+                .iter()
+                .filter(|&&phase| phase != Phase::Free)
+                .map(|&phase| phases[phase])
+                .sum(),
+            findings: Vec::new(),
+            requests: Requests { counters, ended: counters.ended(), times: now.times.since(&before.times) },
+            deaths: now.deaths.since(before.deaths),
+            servlets: servlets(segment, before, now, &workers),
+            workers,
+        };
+        stats.findings = stats.why();
+        stats
+    }
+
+    /// A number a second.
+    fn per_s(&self, n: u64) -> f64 {
+        if self.period_s > 0.0 { n as f64 / self.period_s } else { 0.0 }
+    }
+}
+
+impl Report for Stats {
+    fn text(&self, page: Page) -> String {
+        text::of(self, page)
+    }
+}
+
+fn workers(segment: &Segment, before: &Moment, now: &Moment, period_s: f64) -> Vec<Worker> {
+    let rows = (0..).zip(segment.participants()).skip(1);
+    rows.filter_map(|(row, entry)| {
+        let (info, worker, thread) = segment.worker_of(row)?;
+        let (counters, times) = now.worker_since(before, row);
+        Some(Worker {
+            servlet: shown(&info.name),
+            worker,
+            thread,
+            pid: entry.pid(),
+            busy: busy(&times.run_time, counters.items, period_s),
+            items: counters.items,
+            batches: counters.batches,
+            cpus: entry.cpus(),
+            ready: entry.life() == Life::Ready,
+        })
+    })
+    .collect()
+}
+
+/// The part of a period in which user code ran; none if runs are not timed.
+fn busy(runs: &Distribution, items: u64, period_s: f64) -> Option<f64> {
+    let timed = runs.count() > 0 || items == 0;
+    (timed && period_s > 0.0).then(|| (runs.sum() as f64 / 1e9 / period_s).min(1.0))
+}
+
+fn servlets(segment: &Segment, before: &Moment, now: &Moment, workers: &[Worker]) -> Vec<Servlet> {
+    let nodes = (0..segment.shape().nodes).filter_map(|index| segment.node(index));
+    let servlet = nodes.map(|node| {
+        let info = node.info();
+        let rows = info.first_participant..info.first_participant.saturating_add(info.rows);
+        let (mut snapshot, mut times) = (Snapshot::default(), WorkerDistributions::default());
+        for row in rows.clone() {
+            let (counters, of_row) = now.worker_since(before, row);
+            (snapshot, times) = (snapshot.merged(counters), times.merged(&of_row));
+        }
+        let own = || rows.clone().filter_map(|row| workers.get(row as usize - 1));
+        let busy: Option<Vec<f64>> = own().map(|worker| worker.busy).collect();
+        Servlet {
+            name: shown(&info.name),
+            depth: node.ring().depth(),
+            workers: own().filter(|worker| worker.ready).count() as u32,
+            busy: busy.filter(|all| !all.is_empty()).map(|all| all.iter().sum::<f64>() / all.len() as f64),
+            counters: Counters { snapshot, batch_mean: snapshot.batch_mean() },
+            times,
+            facts: info.facts,
+        }
+    });
+    servlet.collect()
+}
