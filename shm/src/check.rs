@@ -165,6 +165,14 @@ impl PhaseCounts {
     }
 }
 
+impl PhaseCounts {
+    /// How many requests are in progress: in any phase but FREE.
+    #[must_use]
+    pub fn in_progress(&self) -> u32 {
+        Phase::ALL.iter().filter(|&&phase| phase != Phase::Free).map(|&phase| self[phase]).sum()
+    }
+}
+
 impl core::ops::Index<Phase> for PhaseCounts {
     type Output = u32;
 

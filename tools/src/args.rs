@@ -53,6 +53,13 @@ JSON: {\"segments\": [...]}, named ones first, by name, each with
   age_s             how many seconds ago that was
   user_id, user     the file's owner
   server_pid        the server's process; of a stale segment, its last one
+  work              what it does (null: it cannot be read):
+    workers, workers_ready
+                    threads of workers
+    capacity, in_progress
+                    requests that can be, and that are
+    requests_ended, requests_per_s
+                    since the start
   note              why the state is not live, or what is missing
 An unknown value is null.
 

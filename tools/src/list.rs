@@ -2,10 +2,12 @@
 
 use crate::error::ToolError;
 use crate::output::{Page, Report};
+use crate::stats::Moment;
 use crate::survey::{Identity, Liveness, Survey};
 use crate::units;
-use ringmill_shm::participant::SERVER;
-use ringmill_shm::segment::{self, FoundAnonymous, Location, NAMED_DIRECTORY, Run};
+use ringmill_shm::check::PhaseCounts;
+use ringmill_shm::participant::{Life, SERVER};
+use ringmill_shm::segment::{self, FoundAnonymous, Location, NAMED_DIRECTORY, Run, Segment};
 use ringmill_shm::text::size;
 use serde::Serialize;
 
@@ -22,11 +24,44 @@ struct Listed {
     identity: Identity,
     /// The server's process; of a stale segment, its last one.
     server_pid: Option<u32>,
+    /// What it does; none of what cannot be read.
+    work: Option<Work>,
     /// Why the state is not live, or what is missing.
     note: Option<String>,
     /// Whether it is anonymous.
     #[serde(skip)]
     is_anonymous: bool,
+}
+
+/// What a server does.
+#[derive(Debug, Serialize)]
+struct Work {
+    /// Threads of workers, and those that are ready.
+    workers: u32,
+    workers_ready: u32,
+    capacity: u32,
+    in_progress: u32,
+    /// Requests that have ended since the start.
+    requests_ended: u64,
+    /// Of those, a second on average.
+    requests_per_s: f64,
+}
+
+impl Work {
+    fn of(segment: &Segment) -> Self {
+        let stats = Moment::of(segment);
+        let since_start_s = stats.seconds_since(&Moment::start(segment));
+        let workers = segment.participants().iter().skip(SERVER as usize + 1);
+        let requests_ended = stats.ended();
+        Self {
+            workers: segment.shape().participants.saturating_sub(1),
+            workers_ready: workers.filter(|entry| entry.life() == Life::Ready).count() as u32,
+            capacity: segment.shape().requests,
+            in_progress: PhaseCounts::of(segment).in_progress(),
+            requests_ended,
+            requests_per_s: if since_start_s > 0.0 { requests_ended as f64 / since_start_s } else { 0.0 },
+        }
+    }
 }
 
 /// Lists the segments.
@@ -41,17 +76,19 @@ pub(crate) fn list() -> Result<Listing, ToolError> {
         let Some(survey) = Survey::of(found.location)? else { continue };
         let segment = survey.segment.as_ref();
         let server_pid = segment.map(|s| s.participants()[SERVER as usize].pid());
+        let work = segment.map(Work::of);
         let (identity, note) = (survey.identity(segment), survey.why.clone());
-        segments.push(Listed { identity, server_pid, note, is_anonymous: false });
+        segments.push(Listed { identity, server_pid, work, note, is_anonymous: false });
     }
     // Without /proc no process can be looked into.
     for found in with_short_addresses(segment::list_anonymous().unwrap_or_default()) {
         let Some(survey) = Survey::of(found.location)? else { continue };
         let segment = survey.segment.as_ref();
         let server_pid = segment.map(|s| s.participants()[SERVER as usize].pid());
+        let work = segment.map(Work::of);
         let stale = (survey.state == Liveness::Stale).then(|| goes_with(&found.held_by));
         let (identity, note) = (survey.identity(segment), survey.why.clone().or(stale));
-        segments.push(Listed { identity, server_pid, note, is_anonymous: true });
+        segments.push(Listed { identity, server_pid, work, note, is_anonymous: true });
     }
     Ok(Listing { segments })
 }
@@ -91,6 +128,12 @@ impl Listed {
         }
     }
 
+    /// A cell of what it does; a server that has died does nothing.
+    fn work(&self, cell: impl FnOnce(&Work) -> String) -> String {
+        let lives = self.identity.state == Liveness::Live;
+        self.work.as_ref().filter(|_| lives).map_or_else(|| "-".into(), cell)
+    }
+
     fn server(&self) -> String {
         match self.server_pid {
             Some(pid) if self.identity.state == Liveness::Live => pid.to_string(),
@@ -109,7 +152,8 @@ impl Report for Listing {
         }
         let dash = || "-".to_string();
         let with_notes = self.segments.iter().any(|s| s.note.is_some());
-        let mut headings = vec!["name", "state", ">size", "age", "user", "server"];
+        let mut headings =
+            vec!["name", "state", ">size", "age", "user", "server", ">workers", ">busy", ">requests/s"];
         headings.extend(with_notes.then_some("note"));
         let rows = self.segments.iter().map(|listed| {
             let of = &listed.identity;
@@ -121,6 +165,9 @@ impl Report for Listing {
                 of.age_s.map_or_else(dash, units::age),
                 user.unwrap_or_else(dash),
                 listed.server(),
+                listed.work(|work| format!("{}/{}", work.workers_ready, work.workers)),
+                listed.work(|work| format!("{}/{}", work.in_progress, work.capacity)),
+                listed.work(|work| units::rate(work.requests_per_s)),
             ];
             row.extend(with_notes.then(|| listed.note.clone().unwrap_or_default()));
             row
@@ -164,18 +211,18 @@ mod tests {
             user: None,
         };
         let note = Some("it is a directory".into());
-        let listed = Listed { identity, server_pid: None, note, is_anonymous: false };
+        let listed = Listed { identity, server_pid: None, work: None, note, is_anonymous: false };
         let report = Listing { segments: vec![listed] };
         let expected = serde_json::json!({"segments": [{
             "name": "x", "path": "/dev/shm/ringmill-x", "state": "foreign", "run": null, "bytes": 3,
             "created_unix_s": null, "age_s": null, "user_id": 4_000_000, "user": null,
-            "server_pid": null, "note": "it is a directory",
+            "server_pid": null, "work": null, "note": "it is a directory",
         }]});
         assert_eq!(serde_json::to_value(&report).unwrap(), expected);
         let text = report.text(Page::plain());
         assert_eq!(
             text.lines().nth(1).unwrap().split_whitespace().collect::<Vec<_>>(),
-            ["x", "foreign", "3", "B", "-", "4000000", "-", "it", "is", "a", "directory"]
+            ["x", "foreign", "3", "B", "-", "4000000", "-", "-", "-", "-", "it", "is", "a", "directory"]
         );
     }
 }

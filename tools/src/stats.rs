@@ -15,7 +15,6 @@ use ringmill_shm::stats::{
 };
 use ringmill_shm::sys::time::now_ns;
 use ringmill_shm::text::{shown, shown_path};
-use ringmill_shm::word::Phase;
 use serde::Serialize;
 use std::time::Duration;
 
@@ -85,7 +84,7 @@ struct Worker {
 
 /// What was counted by one moment.
 #[derive(Debug, Clone)]
-struct Moment {
+pub(crate) struct Moment {
     at_ns: u64,
     requests: CallerSnapshot,
     times: CallerDistributions,
@@ -95,7 +94,7 @@ struct Moment {
 }
 
 impl Moment {
-    fn of(segment: &Segment) -> Self {
+    pub(crate) fn of(segment: &Segment) -> Self {
         let deaths = segment.server_counters().snapshot();
         let mut moment = Self { at_ns: now_ns(), deaths, ..Self::start(segment) };
         for row in segment.callers() {
@@ -113,7 +112,7 @@ impl Moment {
     }
 
     /// Before anything was counted: when the server arrived.
-    fn start(segment: &Segment) -> Self {
+    pub(crate) fn start(segment: &Segment) -> Self {
         Self {
             at_ns: segment.participants()[SERVER as usize].since_ns(),
             requests: CallerSnapshot::default(),
@@ -121,6 +120,15 @@ impl Moment {
             deaths: ServerSnapshot::default(),
             workers: Vec::new(),
         }
+    }
+
+    pub(crate) fn seconds_since(&self, earlier: &Self) -> f64 {
+        Duration::from_nanos(self.at_ns.saturating_sub(earlier.at_ns)).as_secs_f64()
+    }
+
+    /// Requests that have ended.
+    pub(crate) fn ended(&self) -> u64 {
+        self.requests.ended()
     }
 
     /// What a worker's row has counted since an earlier moment.
@@ -162,8 +170,7 @@ pub(crate) fn stats(name: &str, periods: &Periods, json: bool) -> Result<(String
 
 impl Stats {
     fn of(survey: &Survey, segment: &Segment, before: &Moment, now: &Moment) -> Self {
-        let period_s = Duration::from_nanos(now.at_ns.saturating_sub(before.at_ns)).as_secs_f64();
-        let phases = PhaseCounts::of(segment);
+        let period_s = now.seconds_since(before);
         let workers = workers(segment, before, now, period_s);
         let counters = now.requests.since(before.requests);
         let mut stats = Self {
@@ -177,11 +184,7 @@ impl Stats {
             run: segment.run(),
             period_s,
             capacity: segment.shape().requests,
-            in_progress: Phase::ALL
-                .iter()
-                .filter(|&&phase| phase != Phase::Free)
-                .map(|&phase| phases[phase])
-                .sum(),
+            in_progress: PhaseCounts::of(segment).in_progress(),
             findings: Vec::new(),
             requests: Requests { counters, ended: counters.ended(), times: now.times.since(&before.times) },
             deaths: now.deaths.since(before.deaths),

@@ -1,8 +1,9 @@
 //! `shmtool list`.
 
-use super::segments::Ours;
+use super::segments::{Ours, busy};
 use super::tool::{listed, shmtool, text, words};
 use ringmill_shm::participant::Lease;
+use ringmill_shm::stats::CallerCounter;
 use ringmill_shm::sys::process::user_id;
 use serde_json::Value;
 use std::process::Command;
@@ -34,6 +35,25 @@ fn tells_live_from_stale() {
 
     drop(segment);
     assert_eq!(listed(&live.name()), None, "a server that ends in order leaves nothing");
+}
+
+#[test]
+fn tells_what_each_server_does() {
+    let (ours, dead) = (Ours::new(), Ours::new());
+    let segment = busy(&ours);
+    (0..3).for_each(|_| segment.caller_row(1).count(CallerCounter::Answered));
+    dead.create_stale();
+    let work = listed(&ours.name()).unwrap()["work"].clone();
+    let expected =
+        [("workers", 3), ("workers_ready", 2), ("capacity", 8), ("in_progress", 4), ("requests_ended", 3)];
+    for (name, number) in expected {
+        assert_eq!(work[name], number, "{name}");
+    }
+    assert!(work["requests_per_s"].as_f64().unwrap() > 0.0);
+    let output = text(&shmtool(&["list"]));
+    let line = words(&output, &ours.name());
+    assert!(line.contains(&"2/3") && line.contains(&"4/8"), "{line:?}");
+    assert!(words(&output, &dead.name()).ends_with(&["-", "-", "-"]), "{output}");
 }
 
 #[test]
