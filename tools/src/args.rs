@@ -197,7 +197,8 @@ const STATS_HELP: &str = "\
 All is counted from the server's start, or within each --interval. Times are of
 a sample where there is much to do: each sampled request or run stands for
 several, so counts of times are estimates. A worker is busy while its code runs;
-a run counts when it ends.
+a run counts when it ends. Of a dead server the time ends with its last report.
+The least and greatest values are those since the start.
 
 With --interval and --json, each line is a document. The command ends with the
 server, with status 1.

@@ -8,7 +8,7 @@ use crate::error::ToolError;
 use crate::output::{self, Page, Report, Verdict};
 use crate::survey::{Liveness, Survey};
 use ringmill_shm::check::PhaseCounts;
-use ringmill_shm::participant::{Life, SERVER};
+use ringmill_shm::participant::{Entry, Life, SERVER};
 use ringmill_shm::segment::{Run, Segment};
 use ringmill_shm::stats::{
     CallerDistributions, CallerSnapshot, Distribution, ServerSnapshot, Snapshot, WorkerDistributions,
@@ -96,7 +96,7 @@ pub(crate) struct Moment {
 impl Moment {
     pub(crate) fn of(segment: &Segment) -> Self {
         let deaths = segment.server_counters().snapshot();
-        let mut moment = Self { at_ns: now_ns(), deaths, ..Self::start(segment) };
+        let mut moment = Self { at_ns: now_or_end(segment), deaths, ..Self::start(segment) };
         for row in segment.callers() {
             moment.requests = moment.requests.merged(row.snapshot());
             moment.times = moment.times.merged(&row.distributions());
@@ -137,6 +137,14 @@ impl Moment {
         let (counters, times) = self.workers.get(index).cloned().unwrap_or_default();
         let (before, times_before) = earlier.workers.get(index).cloned().unwrap_or_default();
         (counters.since(before), times.since(&times_before))
+    }
+}
+
+/// Now; or, of a server that has died, when a participant last changed its state.
+fn now_or_end(segment: &Segment) -> u64 {
+    match segment.lease().is_served() {
+        Ok(false) => segment.participants().iter().map(Entry::since_ns).max().unwrap_or(0),
+        _ => now_ns(),
     }
 }
 
@@ -217,7 +225,7 @@ fn workers(segment: &Segment, before: &Moment, now: &Moment, period_s: f64) -> V
             worker,
             thread,
             pid: entry.pid(),
-            busy: busy(&times.run_time, counters.items, period_s),
+            busy: busy(&times.run_time, counters.batches, period_s),
             items: counters.items,
             batches: counters.batches,
             cpus: entry.cpus(),
@@ -228,9 +236,10 @@ fn workers(segment: &Segment, before: &Moment, now: &Moment, period_s: f64) -> V
 }
 
 /// The part of a period in which user code ran; none if runs are not timed.
-fn busy(runs: &Distribution, items: u64, period_s: f64) -> Option<f64> {
-    let timed = runs.count() > 0 || items == 0;
-    (timed && period_s > 0.0).then(|| (runs.sum() as f64 / 1e9 / period_s).min(1.0))
+fn busy(runs: &Distribution, batches: u64, period_s: f64) -> Option<f64> {
+    let timed = runs.count() > 0 || batches == 0;
+    // Of runs some are timed, of batches all are counted.
+    (timed && period_s > 0.0).then(|| (runs.mean() * batches as f64 / 1e9 / period_s).min(1.0))
 }
 
 fn servlets(segment: &Segment, before: &Moment, now: &Moment, workers: &[Worker]) -> Vec<Servlet> {

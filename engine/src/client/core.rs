@@ -6,7 +6,7 @@
 //!   or takes a lock, and again after user code, or a sleep in which a signal handler may have run: either may have
 //!   forked.
 
-use super::counts::{Rows, Sampler};
+use super::counts::Rows;
 use super::end::End;
 use super::free_ids::FreeIds;
 use super::hand::InHand;
@@ -57,7 +57,6 @@ pub(crate) struct Core {
     /// When the entry node needs to know when items were enqueued.
     pub(crate) stamps: Stamps,
     pub(crate) rows: Arc<Rows>,
-    pub(crate) sampler: Sampler,
     pub(crate) free_ids: FreeIds,
     pub(crate) patience: Patience,
     pub(crate) closing: AtomicBool,
@@ -254,6 +253,12 @@ impl Core {
     /// Takes a permit: the id of a free request.
     #[inline]
     pub(crate) fn acquire(&self, options: CallOptions) -> Result<(u32, Clock), CallError> {
+        self.acquire_untold(options).map_err(|error| self.told(error))
+    }
+
+    /// [`acquire`](Self::acquire) where an error is not counted: it may not become the outcome of a request.
+    #[inline]
+    pub(crate) fn acquire_untold(&self, options: CallOptions) -> Result<(u32, Clock), CallError> {
         self.own()?;
         let (id, clock) = match self.free_ids.acquire(&self.segment) {
             Some(id) => (id, None),
@@ -280,7 +285,7 @@ impl Core {
             && let Some(error) = self.refusal()
         {
             self.release(id);
-            return Err(self.told(error));
+            return Err(error);
         }
         Ok(())
     }
@@ -310,8 +315,8 @@ impl Core {
 
     #[cold]
     fn acquire_contended(&self, options: CallOptions) -> Result<(u32, Clock), CallError> {
-        let full = |waited| self.told(CallError::ServerBacklogFull { capacity: self.capacity, waited });
-        let refused = || if self.is_closed() { self.refusal().map(|error| self.told(error)) } else { None };
+        let full = |waited| CallError::ServerBacklogFull { capacity: self.capacity, waited };
+        let refused = || if self.is_closed() { self.refusal() } else { None };
         if let Some(error) = refused() {
             return Err(error);
         }
@@ -402,7 +407,7 @@ impl Core {
         match self.entry {
             Target::Node(node) => {
                 let task = filled.queue(node);
-                self.push(node, &[task.id()]).map_err(ReadError::from)?;
+                self.push(node, &[task.id()]).map_err(|why| self.told(ReadError::from(why).into()))?;
                 Ok(task)
             }
             entry => Ok(self.send_forked(filled, entry, self.shared.mover())),
@@ -608,6 +613,7 @@ impl Core {
     /// Cancels a request for which its caller gets this error.
     #[cold]
     pub(crate) fn give_up(&self, task: Task<'_>, error: CallError) -> CallError {
+        self.note_total(task);
         self.let_go(task);
         self.told(error)
     }
@@ -640,6 +646,7 @@ impl Core {
 
     #[cold]
     pub(super) fn open_error(&self, done: Done<'_>) -> CallError {
+        self.note_total(done.task());
         let error = self.read_error(&done);
         self.give_back(done);
         self.told(error)

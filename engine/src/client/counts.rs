@@ -1,4 +1,4 @@
-//! Where calling threads count, and which requests are timed.
+//! Where calling threads count, and which of their requests are timed.
 //!
 //! Each calling thread counts in a row of its own while the segment has one (`stats::caller` of `ringmill_shm`), so that
 //! a count is no locked instruction. A thread takes a row at its first request to a server, and keeps it until it ends.
@@ -8,11 +8,10 @@
 //! * `[one thread]`: a bit of [`Rows::taken`] is set by the thread that counts in the row, and cleared by the end of that
 //!   thread, or of nothing else. Taking a row acquires what the last thread has released, so no count is lost between.
 
-use crate::policy::sample::{QUIET_NS, Timing};
-use crossbeam_utils::CachePadded;
+use crate::policy::sample::{Countdown, Timing};
 use ringmill_shm::stats::{CALLER_ROWS, Weight};
 use std::cell::{Cell, RefCell};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 /// The row for threads that have none of their own.
@@ -25,16 +24,17 @@ pub(crate) struct Rows {
     number: u64,
     /// A bit a row.
     taken: AtomicU64,
+    timing: Timing,
 }
 
 const _: () = assert!(CALLER_ROWS == u64::BITS);
 
 impl Rows {
-    pub(crate) fn new() -> Arc<Self> {
+    pub(crate) fn new(timing: Timing) -> Arc<Self> {
         static NUMBERS: AtomicU64 = AtomicU64::new(1);
         // Relaxed: numbers need only differ.
         let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
-        Arc::new(Self { number, taken: AtomicU64::new(1 << SHARED) })
+        Arc::new(Self { number, taken: AtomicU64::new(1 << SHARED), timing })
     }
 
     /// Takes a row; the shared one if all are taken.
@@ -50,11 +50,33 @@ impl Rows {
     /// The row of the calling thread.
     #[inline]
     pub(super) fn of_this_thread(self: &Arc<Self>) -> u32 {
-        let latest = LATEST.get();
+        HERE.with(|here| self.row_in(here))
+    }
+
+    #[inline]
+    fn row_in(self: &Arc<Self>, here: &Here) -> u32 {
+        let latest = here.latest.get();
         match latest / u64::from(CALLER_ROWS) == self.number {
             true => latest as u32 % CALLER_ROWS,
             false => find(self),
         }
+    }
+
+    /// If the request that this thread sends now is timed: for how many it stands.
+    #[inline]
+    pub(super) fn sample_if_due(self: &Arc<Self>, now_ns: impl FnOnce() -> u64) -> Option<Weight> {
+        HERE.with(|here| {
+            self.row_in(here);
+            if here.countdown.is_due() { Some(here.countdown.sample(now_ns())) } else { None }
+        })
+    }
+
+    /// The requests of this thread take long: has the next one timed, if none was for some time.
+    pub(super) fn time_the_next(self: &Arc<Self>, now_ns: u64) {
+        HERE.with(|here| {
+            self.row_in(here);
+            here.countdown.wake(now_ns);
+        });
     }
 
     /// This server and a row as one number.
@@ -69,15 +91,15 @@ impl Rows {
     }
 }
 
-/// A row that a thread has.
+/// A row that a thread has, and when it times its requests to that server.
 struct Taken {
     rows: Weak<Rows>,
     number: u64,
     row: u32,
+    countdown: Countdown,
 }
 
 /// The rows of one thread; given back when it ends.
-#[derive(Default)]
 struct OfThread(Vec<Taken>);
 
 impl Drop for OfThread {
@@ -87,13 +109,26 @@ impl Drop for OfThread {
                 rows.give_back(taken.row);
             }
         }
-        LATEST.set(0);
+        HERE.with(|here| here.set_to(0, &Countdown::never()));
+    }
+}
+
+/// The server that a thread called last.
+pub(super) struct Here {
+    /// It, and the thread's row there: see [`Rows::latest`].
+    latest: Cell<u64>,
+    pub(super) countdown: Countdown,
+}
+
+impl Here {
+    fn set_to(&self, latest: u64, countdown: &Countdown) {
+        self.latest.set(latest);
+        self.countdown.set_to(countdown);
     }
 }
 
 thread_local! {
-    /// The server that the thread called last, and the thread's row there: see [`Rows::latest`].
-    static LATEST: Cell<u64> = const { Cell::new(0) };
+    static HERE: Here = const { Here { latest: Cell::new(0), countdown: Countdown::never() } };
     static ALL: RefCell<OfThread> = const { RefCell::new(OfThread(Vec::new())) };
 }
 
@@ -102,68 +137,24 @@ thread_local! {
 fn find(rows: &Arc<Rows>) -> u32 {
     let found = ALL.try_with(|all| {
         let mut all = all.borrow_mut();
-        if let Some(taken) = all.0.iter().find(|taken| taken.number == rows.number) {
-            return taken.row;
-        }
-        all.0.retain(|taken| taken.rows.strong_count() > 0);
-        let row = rows.take();
-        all.0.push(Taken { rows: Arc::downgrade(rows), number: rows.number, row });
-        row
+        HERE.with(|here| {
+            let last = here.latest.get() / u64::from(CALLER_ROWS);
+            if let Some(taken) = all.0.iter().find(|taken| taken.number == last) {
+                taken.countdown.set_to(&here.countdown);
+            }
+            let known = all.0.iter().position(|taken| taken.number == rows.number);
+            let index = known.unwrap_or_else(|| {
+                all.0.retain(|taken| taken.rows.strong_count() > 0);
+                let (weak, countdown) = (Arc::downgrade(rows), Countdown::new(rows.timing));
+                all.0.push(Taken { rows: weak, number: rows.number, row: rows.take(), countdown });
+                all.0.len() - 1
+            });
+            let taken = &all.0[index];
+            here.set_to(rows.latest(taken.row), &taken.countdown);
+            taken.row
+        })
     });
-    match found {
-        Ok(row) => {
-            LATEST.set(rows.latest(row));
-            row
-        }
-        Err(_) => SHARED, // the thread is ending
-    }
-}
-
-/// Which requests are timed.
-#[derive(Debug)]
-pub(crate) struct Sampler {
-    timing: Timing,
-    /// A request is timed if these bits of its turn are 0: one of a power of two.
-    mask: AtomicU32,
-    last_ns: CachePadded<AtomicU64>,
-}
-
-impl Sampler {
-    pub(crate) fn new(timing: Timing) -> Self {
-        let mask = timing.first().map_or(u32::MAX, |first| first - 1);
-        Self { timing, mask: AtomicU32::new(mask), last_ns: CachePadded::default() }
-    }
-
-    #[inline]
-    pub(super) fn is_due(&self, turn: u32) -> bool {
-        turn & self.mask.load(Ordering::Relaxed) == 0 // Relaxed: any recent value
-    }
-
-    /// For how many requests one stands that is timed now; `None`: it is not timed. With several callers at a time the
-    /// interval is only roughly right.
-    pub(super) fn sample(&self, now_ns: u64) -> Option<Weight> {
-        self.timing.first()?; // a turn may be 0
-        // Relaxed, here and below: no memory goes with these numbers.
-        let since_ns = now_ns.saturating_sub(self.last_ns.swap(now_ns, Ordering::Relaxed));
-        let every = self.mask.load(Ordering::Relaxed).saturating_add(1);
-        self.set_every(every, self.timing.next(every, since_ns));
-        Some(Weight::of(every))
-    }
-
-    fn set_every(&self, every: u32, next: u32) {
-        if next != every {
-            self.mask.store(next - 1, Ordering::Relaxed);
-        }
-    }
-
-    /// A request takes long: has the next one timed, if none was for some time.
-    pub(super) fn wake(&self, now_ns: u64) {
-        if self.timing == Timing::Adaptive
-            && now_ns.saturating_sub(self.last_ns.load(Ordering::Relaxed)) > QUIET_NS
-        {
-            self.set_every(0, 1);
-        }
-    }
+    found.unwrap_or(SHARED) // the thread is ending
 }
 
 #[cfg(test)]
@@ -171,16 +162,19 @@ mod tests {
     use super::*;
     use std::sync::Barrier;
 
+    fn rows() -> Arc<Rows> {
+        Rows::new(Timing::Adaptive)
+    }
+
     #[test]
     fn each_thread_has_a_row_of_its_own_while_there_are_enough() {
-        let rows = Rows::new();
+        let rows = rows();
         let threads = CALLER_ROWS as usize + 3;
         let barrier = Barrier::new(threads);
         let mut found: Vec<u32> = std::thread::scope(|scope| {
             let begin = || {
-                let row = find(&rows);
-                assert_eq!(find(&rows), row);
-                assert_eq!(LATEST.get(), rows.latest(row));
+                let row = rows.of_this_thread();
+                assert_eq!((find(&rows), rows.of_this_thread()), (row, row));
                 barrier.wait();
                 row
             };
@@ -194,7 +188,7 @@ mod tests {
 
     #[test]
     fn a_row_is_given_back_when_its_thread_ends() {
-        let rows = Rows::new();
+        let rows = rows();
         for _ in 0..3 {
             let find = || find(&rows);
             assert_eq!(std::thread::scope(|scope| scope.spawn(find).join().unwrap()), 1);
@@ -206,13 +200,17 @@ mod tests {
     }
 
     #[test]
-    fn one_of_a_power_of_two_is_timed() {
-        let sampler = Sampler::new(Timing::Adaptive);
-        assert!((0..10).all(|turn| sampler.is_due(turn)), "at first each");
-        assert_eq!(sampler.sample(1_000_000), Some(Weight::ONE));
-        sampler.sample(1_000_100);
-        assert_eq!((0..64).filter(|&turn| sampler.is_due(turn)).count(), 32);
-        sampler.wake(1_000_200 + QUIET_NS);
-        assert!(sampler.is_due(1));
+    fn a_thread_that_calls_two_servers_has_a_row_and_a_countdown_at_each() {
+        let servers = [Rows::new(Timing::OneOf(3)), Rows::new(Timing::OneOf(5))];
+        let mut due = [0, 0];
+        for _ in 0..30 {
+            for (rows, due) in servers.iter().zip(&mut due) {
+                if let Some(weight) = rows.sample_if_due(|| 7) {
+                    *due += 1;
+                    assert!([3, 5].contains(&weight.count()));
+                }
+            }
+        }
+        assert_eq!(due, [10, 6]);
     }
 }

@@ -18,7 +18,7 @@ mod told;
 mod watch;
 
 pub(crate) use core::{Clock, Core, FIRST_SLEEP, Filled, SLEEP_LIMIT, waited};
-pub(crate) use counts::{Rows, Sampler};
+pub(crate) use counts::Rows;
 pub(crate) use end::End;
 pub(crate) use hold::{Hold, Keeper};
 pub use options::{CallOptions, DEFAULT_TIMEOUT, WhenFull};

@@ -334,7 +334,7 @@ impl<'s, In: Payload, Out: Payload, I: AsInput<In>> CallFuture<'s, In, Out, I> {
     fn begin(&mut self) -> Result<Stage<'s, Out>, CallError> {
         let (core, begun) = (&*self.core, Instant::now());
         core.in_time(self.options, begun)?;
-        if let Some(id) = core.try_acquire()? {
+        if let Some(id) = core.try_acquire().map_err(|error| core.told(error))? {
             return self.send(id, begun, Duration::ZERO);
         }
         if let Some(error) = core.refusal() {
@@ -362,7 +362,7 @@ impl<'s, In: Payload, Out: Payload, I: AsInput<In>> CallFuture<'s, In, Out, I> {
                 Stage::InLine(wait, begun) => {
                     let begun = *begun;
                     let Poll::Ready(permit) = wait.poll(context) else { return Poll::Pending };
-                    let (id, waited) = permit?;
+                    let (id, waited) = permit.map_err(|error| self.core.told(error))?;
                     self.send(id, begun, waited)?
                 }
                 Stage::Sent(pending) => return Pin::new(pending).poll(context),

@@ -179,6 +179,7 @@ impl Shift<'_> {
         };
         drop(watch);
         if let Some(task) = taken {
+            core.note_total(task);
             core.count(CallerCounter::Timeout); // its caller learns it when it looks, if ever
             core.let_go(task);
         }
@@ -345,13 +346,13 @@ impl<'s> PermitWait<'s> {
         let_go(waker);
         if !stands {
             let (capacity, waited) = (self.core.capacity, self.begun.elapsed());
-            return Poll::Ready(Err(self.core.told(CallError::ServerBacklogFull { capacity, waited })));
+            return Poll::Ready(Err(CallError::ServerBacklogFull { capacity, waited }));
         }
         // [line]: in line, then look.
         match self.core.try_acquire() {
             Ok(Some(id)) => Poll::Ready(Ok((id, self.begun.elapsed()))),
             Ok(None) => match self.core.refusal() {
-                Some(error) => Poll::Ready(Err(self.core.told(error))),
+                Some(error) => Poll::Ready(Err(error)),
                 None => Poll::Pending,
             },
             Err(error) => Poll::Ready(Err(error)),

@@ -64,34 +64,32 @@ impl Core {
 
     #[cold]
     fn note_total_timed(&self, task: Task<'_>) {
-        if let Some(weight) = task.stamp().weight() {
+        if let Some(weight) = task.stamp().weight()
+            && self.birth.is_here()
+        {
             let total_ns = now_ns().saturating_sub(task.sent_ns());
-            self.row().record(CallerHistogram::TotalTime, total_ns, weight);
+            self.row().record(CallerHistogram::TotalTime, total_ns, weight.count());
         }
     }
 
     /// The stamp of a request that is sent now; `is_asked` says whether a batch window needs its time.
     #[inline]
     pub(crate) fn stamp(&self, filling: &mut Filling<'_>, is_asked: impl FnOnce() -> bool) {
-        let stamp = if self.sampler.is_due(filling.turn()) {
-            self.begin_timing(filling)
-        } else if is_asked() {
-            Stamp::at(now_ns(), None)
+        let mut sent_ns = 0;
+        let weight = self.rows.sample_if_due(|| {
+            sent_ns = now_ns();
+            sent_ns
+        });
+        if weight.is_some() {
+            filling.set_sent_ns(sent_ns);
+            filling.stamp(Stamp::at(sent_ns, weight));
         } else {
-            Stamp::NONE
-        };
-        filling.stamp(stamp);
-    }
-
-    #[cold]
-    fn begin_timing(&self, filling: &mut Filling<'_>) -> Stamp {
-        let now_ns = now_ns();
-        filling.set_sent_ns(now_ns);
-        Stamp::at(now_ns, self.sampler.sample(now_ns))
+            filling.stamp(if is_asked() { Stamp::at(now_ns(), None) } else { Stamp::NONE });
+        }
     }
 
     /// Requests take long: has the next one timed, if none was for some time.
     pub(crate) fn time_the_next(&self, now_ns: u64) {
-        self.sampler.wake(now_ns);
+        self.rows.time_the_next(now_ns);
     }
 }

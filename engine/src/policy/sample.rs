@@ -11,21 +11,23 @@ use std::cell::Cell;
 const COST_NS: u64 = 500;
 /// The shortest time between two samples that is not too short.
 const INTERVAL_NS: u64 = 200 * COST_NS;
-/// The most requests or batches that one sample stands for.
-const MOST: u32 = 1024;
+/// The most requests or batches that one sample stands for on average; the greatest distance is below twice as many.
+const MOST: u32 = 512;
 /// After this time without a sample the next one is timed, whatever came before.
-pub(crate) const QUIET_NS: u64 = 1_000_000;
+const QUIET_NS: u64 = 1_000_000;
+
+const _: () = assert!(2 * MOST as u64 - 1 <= Weight::MOST);
 
 /// Which requests, and which calls of user code, are timed: for the histograms of
 /// [statistics](crate::stats). Those that are not are counted all the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Timing {
-    /// All, as long as there are fewer than 10,000 a second; else some, so that timing takes less than a hundredth of one
-    /// CPU, on the callers' side and in each worker.
+    /// All, as long as there are fewer than 10,000 a second; else some at random, so that timing takes less than a hundredth
+    /// of the time of each calling thread, and of each worker.
     #[default]
     Adaptive,
-    /// One of this number, 1 to 16,384, rounded down to a power of two: for measurements that must repeat.
+    /// One of this number, 1 to 1,023, in each thread: for measurements that must repeat.
     OneOf(u32),
     /// None: the histograms of times stay empty.
     Never,
@@ -33,13 +35,13 @@ pub enum Timing {
 
 impl Timing {
     /// The greatest number that one stands for.
-    pub(crate) const MOST: u32 = 1 << 14;
+    pub(crate) const MOST: u32 = Weight::MOST as u32;
 
     /// As the segment has it.
     pub(crate) fn raw(self) -> u32 {
         match self {
             Self::Adaptive => 0,
-            Self::OneOf(count) => Weight::of(count).count() as u32, // at most 2^14
+            Self::OneOf(count) => count,
             Self::Never => u32::MAX,
         }
     }
@@ -49,22 +51,13 @@ impl Timing {
         match raw {
             0 => Self::Adaptive,
             u32::MAX => Self::Never,
-            count => Self::OneOf(Weight::of(count).count() as u32),
+            count => Self::OneOf(count.min(Self::MOST)),
         }
     }
 
-    /// For how many the first sample stands; a power of two, or none is taken.
-    pub(crate) fn first(self) -> Option<u32> {
-        match self {
-            Self::Adaptive => Some(1),
-            Self::OneOf(count) => Some(count),
-            Self::Never => None,
-        }
-    }
-
-    /// For how many the next sample is to stand, a power of two; the last one stood for `every`, and came `since_ns`
-    /// after the one before.
-    pub(crate) fn next(self, every: u32, since_ns: u64) -> u32 {
+    /// For how many the next sample is to stand on average; the last one stood for `every`, and came `since_ns` after the
+    /// one before.
+    fn next(self, every: u32, since_ns: u64) -> u32 {
         match (self, since_ns / INTERVAL_NS) {
             (Self::OneOf(_) | Self::Never, _) => every,
             (Self::Adaptive, 0) => (2 * every).min(MOST),
@@ -73,20 +66,59 @@ impl Timing {
     }
 }
 
-/// When to take the samples of one thread.
+/// When one thread takes its samples: after distances that are random where the timing adapts, so that requests of a
+/// regular pattern are met as often as they come.
 #[derive(Debug)]
-pub(crate) struct Turns {
-    timing: Timing,
+pub(crate) struct Countdown {
+    timing: Cell<Timing>,
+    /// The mean distance.
     every: Cell<u32>,
     /// How many are left, with the one to be timed; 0: none will be.
-    left: Cell<u32>,
+    left: Cell<u64>,
+    /// How many the next sample stands for, by what was drawn last.
+    stands_for: Cell<u64>,
     last_ns: Cell<u64>,
+    random: Cell<u32>,
 }
 
-impl Turns {
+impl Countdown {
+    /// One that takes no samples.
+    pub(crate) const fn never() -> Self {
+        Self {
+            timing: Cell::new(Timing::Never),
+            every: Cell::new(0),
+            left: Cell::new(0),
+            stands_for: Cell::new(0),
+            last_ns: Cell::new(0),
+            random: Cell::new(0x9E37_79B9), // any number but 0
+        }
+    }
+
     pub(crate) fn new(timing: Timing) -> Self {
-        let first = timing.first().unwrap_or(0);
-        Self { timing, every: Cell::new(first), left: Cell::new(first), last_ns: Cell::new(0) }
+        let countdown = Self::never();
+        countdown.timing.set(timing);
+        countdown.begin_anew();
+        countdown
+    }
+
+    fn begin_anew(&self) {
+        let first = match self.timing.get() {
+            Timing::Adaptive => 1,
+            Timing::OneOf(count) => count,
+            Timing::Never => 0,
+        };
+        self.every.set(first);
+        (self.left.set(first.into()), self.stands_for.set(first.into()));
+    }
+
+    /// Takes the other's place.
+    pub(crate) fn set_to(&self, other: &Self) {
+        self.timing.set(other.timing.get());
+        self.every.set(other.every.get());
+        self.left.set(other.left.get());
+        self.stands_for.set(other.stands_for.get());
+        self.last_ns.set(other.last_ns.get());
+        self.random.set(other.random.get());
     }
 
     /// Whether this one is timed. Then [`sample`](Self::sample) follows, before the next is asked for.
@@ -97,20 +129,43 @@ impl Turns {
         left == 1
     }
 
-    /// For how many the one that is timed now stands.
+    /// For how many the one that is timed now stands: all since the last one.
     pub(crate) fn sample(&self, now_ns: u64) -> Weight {
+        let weight = Weight::of(self.stands_for.get());
+        let since_ns = now_ns.saturating_sub(self.last_ns.replace(now_ns));
+        self.every.set(self.timing.get().next(self.every.get(), since_ns));
+        self.stands_for.set(0);
+        self.draw();
+        weight
+    }
+
+    fn draw(&self) {
         let every = self.every.get();
-        let next = self.timing.next(every, now_ns.saturating_sub(self.last_ns.replace(now_ns)));
-        self.every.set(next);
-        self.left.set(next);
-        Weight::of(every)
+        let distance = match self.timing.get() {
+            // From 1 to one less than twice the mean.
+            Timing::Adaptive if every > 1 => 1 + u64::from(self.next_random()) % (2 * u64::from(every) - 1),
+            _ => every.into(),
+        };
+        self.left.set(distance);
+        self.stands_for.set(self.stands_for.get() + distance);
+    }
+
+    /// G. Marsaglia, "Xorshift RNGs", Journal of Statistical Software 8 (2003).
+    fn next_random(&self) -> u32 {
+        let mut x = self.random.get();
+        x ^= x << 13;
+        x ^= x >> 17;
+        x ^= x << 5;
+        self.random.set(x);
+        x
     }
 
     /// Has the next one timed, if there was no sample for some time.
     pub(crate) fn wake(&self, now_ns: u64) {
-        if self.timing == Timing::Adaptive && now_ns.saturating_sub(self.last_ns.get()) > QUIET_NS {
+        if self.timing.get() == Timing::Adaptive && now_ns.saturating_sub(self.last_ns.get()) > QUIET_NS {
             self.every.set(1);
-            self.left.set(1);
+            self.stands_for.set(self.stands_for.get() - self.left.get()); // those that have passed
+            self.draw();
         }
     }
 }
@@ -119,57 +174,72 @@ impl Turns {
 mod tests {
     use super::*;
 
-    /// Times `count` that come every `gap_ns`; returns how many were timed, for how many they stood, and the last `every`.
-    fn timed(turns: &Turns, now_ns: &mut u64, count: u32, gap_ns: u64) -> (u32, u64, u32) {
+    /// Times `count` that come every `gap_ns`; returns how many were timed, and for how many they stood.
+    fn timed(countdown: &Countdown, now_ns: &mut u64, count: u32, gap_ns: u64) -> (u32, u64) {
         let (mut samples, mut stood_for) = (0, 0);
         for _ in 0..count {
             *now_ns += gap_ns;
-            if turns.is_due() {
+            if countdown.is_due() {
                 samples += 1;
-                stood_for += turns.sample(*now_ns).count();
+                stood_for += countdown.sample(*now_ns).count();
             }
         }
-        (samples, stood_for, turns.every.get())
+        (samples, stood_for)
     }
 
     #[test]
     fn what_comes_seldom_is_all_timed_and_what_comes_often_takes_little_time() {
         for gap_ns in [60, 250, 1_000, 7_000, 20_000, 1_000_000] {
-            let (turns, mut now_ns) = (Turns::new(Timing::Adaptive), 1_000_000_000);
+            let (countdown, mut now_ns) = (Countdown::new(Timing::Adaptive), 1_000_000_000);
             let count = 1_000_000;
-            let (samples, stood_for, every) = timed(&turns, &mut now_ns, count, gap_ns);
+            let (samples, stood_for) = timed(&countdown, &mut now_ns, count, gap_ns);
             let cost_ns = u64::from(samples) * COST_NS;
-            assert!(cost_ns * 100 < gap_ns * u64::from(count), "{gap_ns}: {samples} samples");
-            assert!(every == 1 || u64::from(every) * gap_ns < 2 * INTERVAL_NS, "{gap_ns}: one of {every}");
-            // Each sample stands for those before it, up to the steps of a power of two.
-            assert!(stood_for.abs_diff(u64::from(count)) <= u64::from(MOST), "{gap_ns}: for {stood_for}");
+            assert!(cost_ns * 50 < gap_ns * u64::from(count), "{gap_ns}: {samples} samples");
+            assert!(gap_ns < INTERVAL_NS || samples == count, "{gap_ns}: {samples} samples");
+            // Each sample stands for all since the last one.
+            assert!(u64::from(count) - stood_for <= Weight::MOST, "{gap_ns}: for {stood_for}");
         }
     }
 
     #[test]
-    fn when_the_rush_is_over_the_next_is_timed() {
-        let (turns, mut now_ns) = (Turns::new(Timing::Adaptive), 1_000_000_000);
-        timed(&turns, &mut now_ns, 100_000, 20);
-        assert_eq!(turns.every.get(), MOST);
-        now_ns += 2 * QUIET_NS;
-        turns.wake(now_ns);
-        assert!(turns.is_due());
-        assert_eq!(turns.sample(now_ns), Weight::ONE);
+    fn what_alternates_is_met_as_often_as_it_comes() {
+        let countdown = Countdown::new(Timing::Adaptive);
+        let mut stood_for = [0; 2];
+        for number in 0..1_000_000_u64 {
+            if countdown.is_due() {
+                stood_for[number as usize % 2] += countdown.sample(1_000_000_000 + number * 1_000).count();
+            }
+        }
+        assert!(stood_for.iter().all(|of| (450_000..550_000).contains(of)), "{stood_for:?}");
+    }
+
+    #[test]
+    fn when_the_rush_is_over_the_next_is_timed_and_stands_for_what_was_left() {
+        let (countdown, mut now_ns) = (Countdown::new(Timing::Adaptive), 1_000_000_000);
+        let mut stood_for = 0;
+        for _ in 0..100 {
+            stood_for += timed(&countdown, &mut now_ns, 1_000, 20).1;
+            now_ns += 2 * QUIET_NS;
+            countdown.wake(now_ns);
+            assert!(countdown.is_due());
+            stood_for += countdown.sample(now_ns).count();
+        }
+        assert_eq!(stood_for, 100 * 1_001);
         assert_eq!(Timing::Adaptive.next(MOST, u64::MAX), 1);
     }
 
     #[test]
     fn a_stated_number_stays_and_none_is_none() {
-        let turns = Turns::new(Timing::from_raw(Timing::OneOf(11).raw()));
-        let (samples, stood_for, _) = timed(&turns, &mut 0, 800, 10);
-        assert_eq!((samples, stood_for), (100, 800));
-        let turns = Turns::new(Timing::from_raw(Timing::Never.raw()));
-        turns.wake(u64::MAX);
-        assert_eq!(timed(&turns, &mut 0, 100_000, 10).0, 0);
+        let countdown = Countdown::new(Timing::from_raw(Timing::OneOf(11).raw()));
+        assert_eq!(timed(&countdown, &mut 0, 1_100, 10), (100, 1_100));
+        for never in [Countdown::new(Timing::from_raw(Timing::Never.raw())), Countdown::never()] {
+            never.wake(u64::MAX);
+            assert_eq!(timed(&never, &mut 0, 100_000, 10).0, 0);
+        }
         for raw in [0, 1, 3, 1 << 20, u32::MAX - 1, u32::MAX] {
             let timing = Timing::from_raw(raw);
             assert_eq!(Timing::from_raw(timing.raw()), timing);
-            assert!(timing.first().is_none_or(|first| first.is_power_of_two() && first <= Timing::MOST));
+            assert!(!matches!(timing, Timing::OneOf(count) if count > Timing::MOST));
         }
     }
 }

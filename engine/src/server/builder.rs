@@ -126,7 +126,7 @@ impl ServerBuilder {
     }
 
     /// Which requests, and which calls of user code, are timed for the histograms of [`Server::stats`]; by default
-    /// [`Timing::Adaptive`], so that timing takes less than a hundredth of a CPU.
+    /// [`Timing::Adaptive`], so that timing takes less than a hundredth of the time of each thread.
     #[must_use]
     pub fn timing(mut self, timing: Timing) -> Self {
         self.options.timing = timing;

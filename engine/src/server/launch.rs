@@ -3,7 +3,7 @@
 use super::home::{Home, create};
 use super::progress::{OnProgress, Teller};
 use crate::client::free_ids::FreeIds;
-use crate::client::{Core, End, Rows, Sampler};
+use crate::client::{Core, End, Rows};
 use crate::error::StartError;
 use crate::host::supervisor::{Limits, Shared, Supervisor};
 use crate::panics::say;
@@ -120,8 +120,7 @@ impl Launch {
             birth: segment.birth(),
             pid: std::process::id(),
             stamps: plan.stamps(),
-            rows: Rows::new(),
-            sampler: Sampler::new(options.timing),
+            rows: Rows::new(options.timing),
             free_ids,
             patience: Patience::of_callers(options.wait),
             closing: AtomicBool::new(false),

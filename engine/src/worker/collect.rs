@@ -38,7 +38,7 @@ use crate::error::RemoteCause;
 use crate::panics::{self, end_if_forked};
 use crate::policy::batch::{Habit, Rule, Verdict, Waiting};
 use crate::policy::patience::{Pace, Patience};
-use crate::policy::sample::{Timing, Turns};
+use crate::policy::sample::{Countdown, Timing};
 use crate::route::Mover;
 use crate::wire::payload::Validated;
 use ringmill_shm::arena::{At, Claimed, Parked, Task, all_begun};
@@ -79,7 +79,7 @@ pub(crate) struct Loop<'a> {
     counters: &'a Counters,
     histograms: &'a WorkerHistograms,
     /// Which calls of user code are timed.
-    timed: Turns,
+    timed: Countdown,
     /// When the items of this batch were taken; 0: no clock was read for it.
     taken_ns: Cell<u64>,
     mover: Mover<'a>,
@@ -127,7 +127,7 @@ impl<'a> Loop<'a> {
             pace: Pace::One,
             counters: entry.counters(),
             histograms: seat.segment.histograms(seat.row).expect("the row of a worker"),
-            timed: Turns::new(Timing::from_raw(seat.segment.timed_every())),
+            timed: Countdown::new(Timing::from_raw(seat.segment.timed_every())),
             taken_ns: Cell::new(0),
             mover: seat.mover(),
             tally: Tally::new(facts),
@@ -244,13 +244,13 @@ impl<'a> Loop<'a> {
     /// When the call of user code begins, and for how many calls it stands.
     #[cold]
     fn begin_timing(&self) -> (u64, Weight) {
-        let now_ns = self.taken_ns();
+        let now_ns = now_ns();
         (now_ns, self.timed.sample(now_ns))
     }
 
     #[cold]
     fn end_timing(&self, (begun_ns, weight): (u64, Weight)) {
-        self.histograms.record(WorkerHistogram::RunTime, now_ns().saturating_sub(begun_ns), weight);
+        self.histograms.record(WorkerHistogram::RunTime, now_ns().saturating_sub(begun_ns), weight.count());
     }
 
     /// How long an item that is timed was in the ring.
@@ -258,7 +258,7 @@ impl<'a> Loop<'a> {
     fn note_queue_time(&self, stamp: Stamp) {
         if let Some(weight) = stamp.weight() {
             let queued_ns = self.taken_ns().saturating_sub(stamp.time_ns());
-            self.histograms.record(WorkerHistogram::QueueTime, queued_ns, weight);
+            self.histograms.record(WorkerHistogram::QueueTime, queued_ns, weight.count());
         }
     }
 
@@ -396,23 +396,23 @@ impl<'a> Loop<'a> {
 
     #[inline]
     fn spin(&self) -> bool {
-        let found = self.spin_for_items();
-        if !found && self.patience.looks() > 0 {
-            self.counters.count(Counter::SpinsInVain);
-        }
-        found
-    }
-
-    #[inline]
-    fn spin_for_items(&self) -> bool {
         let look = || self.unattended().then_some(());
-        if !self.shared || self.patience.looks() == 0 {
+        if self.patience.looks() == 0 {
             return self.patience.spin(self.pace, look).is_some();
         }
-        let doorbell = self.node.doorbell();
-        let Some(turn) = doorbell.begin_spinning(self.worker) else { return false };
+        let doorbell = self.shared.then(|| self.node.doorbell());
+        let turn = match doorbell.map(|doorbell| doorbell.begin_spinning(self.worker)) {
+            Some(None) => return false, // another worker spins
+            Some(turn) => turn,
+            None => None,
+        };
         let found = self.patience.spin(self.pace, look).is_some();
-        doorbell.end_spinning(turn);
+        if let (Some(doorbell), Some(turn)) = (doorbell, turn) {
+            doorbell.end_spinning(turn);
+        }
+        if !found {
+            self.counters.count(Counter::SpinsInVain);
+        }
         found
     }
 
@@ -428,14 +428,13 @@ impl<'a> Loop<'a> {
             let asleep_since = self.patience.falls_asleep();
             bell.sleep(count, Some(SLEEP_LIMIT));
             self.patience.slept(asleep_since);
+            self.timed.wake(now_ns());
+            if bell.count() != count {
+                self.counters.count(Counter::Wakes);
+            }
         }
         doorbell.retract(self.worker);
-        let is_woken = bell.count() != count;
-        if is_woken {
-            self.counters.count(Counter::Wakes);
-            self.timed.wake(now_ns());
-        }
-        is_woken
+        bell.count() != count
     }
 
     /// Collects a batch under the reader lock; none if other workers were faster or all callers had gone.
@@ -491,7 +490,9 @@ impl<'a> Loop<'a> {
                 Verdict::Close(why) => {
                     head = self.take(&mut reader, head);
                     let items = self.claimed.len() as u64;
-                    if items > 0 {
+                    if items == 0 {
+                        open_since = None; // all callers had gone: another batch begins
+                    } else {
                         if self.rule.learns() && habit.after(waiting) != habit {
                             self.node.set_habit(habit.after(waiting).raw());
                         }
@@ -525,7 +526,7 @@ impl<'a> Loop<'a> {
     #[cold]
     fn note_wait(&self, since_ns: u64) {
         let waited_ns = now_ns().saturating_sub(since_ns);
-        self.histograms.record(WorkerHistogram::BatchWait, waited_ns, Weight::ONE);
+        self.histograms.record(WorkerHistogram::BatchWait, waited_ns, 1);
     }
 
     /// Claims the tasks that were seen, and for each whose caller had gone another one, if there is one; returns the

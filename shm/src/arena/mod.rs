@@ -427,14 +427,6 @@ impl<'a> Filling<'a> {
         self.held.set_length(bytes);
     }
 
-    /// A number that differs between a request and the next in progress, and between a request and the next use of its
-    /// id: as they come, about one of `n` is a multiple of `n`.
-    #[inline]
-    #[must_use]
-    pub fn turn(&self) -> u32 {
-        self.held.task.id.wrapping_add(self.held.state.generation().into())
-    }
-
     /// Records when it was enqueued, or that it does not say so.
     #[inline]
     pub fn stamp(&mut self, stamp: Stamp) {

@@ -4,7 +4,7 @@
 //! add to it by locked instructions. The engine decides which thread has which row, and counts the answers of a stream that
 //! does not have to wait 64 at a time.
 
-use super::{Histogram, Weight, add, counters, histograms};
+use super::{Histogram, add, counters, histograms};
 use crate::fields::in_segment;
 use crate::sync::Ordering;
 
@@ -23,7 +23,7 @@ counters! {
     Answered        answered        "answered"    "requests" Sum Callers;
     /// Requests that ended with an error of a worker: user code failed, or died.
     Worker          worker          "worker"      "requests" Sum Callers;
-    /// Requests that ended because a worker died with them; also counted as an error of a worker.
+    /// Requests that ended because a worker died with them, also counted as errors of a worker; not those of ensembles.
     WorkerDied      worker_died     "died"        "requests" Sum Callers;
     /// Requests whose outcome did not come in time.
     Timeout         timeout         "timeout"     "requests" Sum Callers;
@@ -35,7 +35,7 @@ counters! {
     Invalid         invalid         "invalid"     "requests" Sum Callers;
     /// Requests that ended because something is broken.
     Internal        internal        "internal"    "requests" Sum Callers;
-    /// Requests whose caller went before their outcome was there.
+    /// Requests whose caller went without taking the outcome.
     Cancelled       cancelled       "cancelled"   "requests" Sum Callers;
     /// Requests that had to wait for a permit, because all of the capacity was in use.
     PermitWaits     permit_waits    "waited"      "requests" Sum Callers;
@@ -50,7 +50,7 @@ histograms! {
     /// The values of the histograms of one row of callers, or of several, at one moment.
     CallerDistributions
 
-    /// From when a request was sent until its caller took the outcome; of some requests.
+    /// From when a request was sent until its caller took the outcome, or its time was over; of some requests.
     TotalTime       total_time      Time;
 }
 
@@ -111,12 +111,12 @@ impl<'s> CallerRow<'s> {
         }
     }
 
-    /// Records a time that stands for `weight` others.
-    pub fn record(self, of: CallerHistogram, value_ns: u64, weight: Weight) {
+    /// Records a time this many times: its sample stands for as many.
+    pub fn record(self, of: CallerHistogram, value_ns: u64, times: u64) {
         let histogram = self.stats.histograms.at(of);
         match self.is_shared {
-            false => histogram.record(value_ns, weight),
-            true => histogram.record_with_others(value_ns, weight),
+            false => histogram.record(value_ns, times),
+            true => histogram.record_with_others(value_ns, times),
         }
     }
 }
@@ -146,7 +146,7 @@ mod tests {
                 scope.spawn(|| {
                     for _ in 0..rounds {
                         row.count(CallerCounter::Answered);
-                        row.record(CallerHistogram::TotalTime, 100, Weight::of(2));
+                        row.record(CallerHistogram::TotalTime, 100, 2);
                     }
                 });
             }

@@ -10,7 +10,6 @@
 //!
 //! G. Tene, HdrHistogram: buckets by exponent, and linear within one.
 
-use super::Weight;
 use super::add;
 use crate::fields::in_segment;
 use crate::sync::Ordering;
@@ -226,22 +225,21 @@ impl Histogram {
         add(&self.buckets[bucket_of(items)], 1);
     }
 
-    /// Records a time that stands for `weight` others.
-    pub(super) fn record(&self, value_ns: u64, weight: Weight) {
-        let count = weight.count();
-        add(&self.buckets[bucket_of(value_ns >> Quantity::Time.unit_bits())], count);
-        add(&self.sum, value_ns.saturating_mul(count));
+    /// Records a time this many times: its sample stands for as many.
+    pub(super) fn record(&self, value_ns: u64, times: u64) {
+        add(&self.buckets[bucket_of(value_ns >> Quantity::Time.unit_bits())], times);
+        add(&self.sum, value_ns.saturating_mul(times));
         if value_ns > self.greatest.load(Ordering::Relaxed) {
             self.greatest.store(value_ns, Ordering::Relaxed); // Relaxed: as in `add`
         }
     }
 
     /// [`record`](Self::record) where other threads write too.
-    pub(super) fn record_with_others(&self, value_ns: u64, weight: Weight) {
-        let (count, bucket) = (weight.count(), bucket_of(value_ns >> Quantity::Time.unit_bits()));
+    pub(super) fn record_with_others(&self, value_ns: u64, times: u64) {
+        let bucket = bucket_of(value_ns >> Quantity::Time.unit_bits());
         // Relaxed: as in `add`.
-        self.buckets[bucket].fetch_add(count, Ordering::Relaxed);
-        self.sum.fetch_add(value_ns.saturating_mul(count), Ordering::Relaxed);
+        self.buckets[bucket].fetch_add(times, Ordering::Relaxed);
+        self.sum.fetch_add(value_ns.saturating_mul(times), Ordering::Relaxed);
         self.greatest.fetch_max(value_ns, Ordering::Relaxed);
     }
 
@@ -380,8 +378,8 @@ impl Distribution {
         filled.map(move |(bucket, &count)| (bound(bucket), bound(bucket + 1), count))
     }
 
-    /// How many values are at most each of the powers of two, in the histogram's units, from the first to the last: for
-    /// formats that want a few cumulative buckets. Each is the exclusive bound, and the count below it.
+    /// How many values are below each of the powers of two, in the histogram's units, from 8 to the last: for formats that
+    /// want a few cumulative buckets. Each is the bound, and the count below it; the last count is that of all values.
     pub fn cumulative(&self) -> impl Iterator<Item = (u64, u64)> {
         let bits = self.quantity.unit_bits();
         let mut below = 0_u64;
@@ -432,7 +430,7 @@ mod tests {
     #[test]
     fn a_value_that_is_too_great_is_in_the_last_bucket() {
         let histogram = Histogram::default();
-        histogram.record(u64::MAX, Weight::of(4));
+        histogram.record(u64::MAX, 4);
         let values = histogram.distribution(Quantity::Time);
         assert_eq!((values.count(), values.greatest(), values.sum()), (4, u64::MAX, u64::MAX));
         assert_eq!(values.percentile(50.0), u64::MAX);
@@ -441,9 +439,9 @@ mod tests {
     #[test]
     fn a_difference_has_what_came_since() {
         let histogram = Histogram::default();
-        histogram.record(1_000, Weight::ONE);
+        histogram.record(1_000, 1);
         let before = histogram.distribution(Quantity::Time);
-        histogram.record(3_000, Weight::of(2));
+        histogram.record(3_000, 2);
         let since = histogram.distribution(Quantity::Time).since(&before);
         assert_eq!((since.count(), since.sum(), since.mean()), (2, 6_000, 3_000.0));
         assert_eq!(since.buckets().map(|(_, _, count)| count).collect::<Vec<_>>(), [2]);
@@ -456,7 +454,7 @@ mod tests {
             mut values in prop::collection::vec(0..1_u64 << 36, 1..200), percent in 0.0..=100.0_f64,
         ) {
             let histogram = Histogram::default();
-            values.iter().for_each(|&value| histogram.record(value, Weight::ONE));
+            values.iter().for_each(|&value| histogram.record(value, 1));
             let found = histogram.distribution(Quantity::Time).percentile(percent);
             values.sort_unstable();
             let rank = ((percent / 100.0 * values.len() as f64).ceil() as usize).clamp(1, values.len());
@@ -470,7 +468,7 @@ mod tests {
         ) {
             let of = |values: &[u64]| {
                 let histogram = Histogram::default();
-                values.iter().for_each(|&value| histogram.record(value, Weight::ONE));
+                values.iter().for_each(|&value| histogram.record(value, 1));
                 histogram.distribution(Quantity::Time)
             };
             prop_assert_eq!(of(&a).merged(&of(&b)), of(&[a, b].concat()));

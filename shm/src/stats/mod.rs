@@ -15,9 +15,9 @@
 //!
 //! # Samples
 //!
-//! A time costs a read of a clock, so where there is much to do only some requests and batches are timed. Each stands for
-//! all since the last one, and is recorded that many times ([`Weight`]). So counts and sums of a histogram of times are
-//! estimates, whose mean is right.
+//! A time costs a read of a clock, so where there is much to do only some requests and batches are timed, at random
+//! distances. Each stands for all since the last one, and is recorded that many times ([`Weight`]). So the sum of a
+//! histogram of times is an estimate without bias.
 
 pub mod caller;
 mod histogram;

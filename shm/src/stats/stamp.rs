@@ -1,42 +1,47 @@
 //! When a task was put into a ring, and whether it is timed.
 
-/// For how many requests or batches a sample stands: a power of two, 1 to 16,384.
+/// For how many requests one that is timed stands, itself among them: 1 to 1,023.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Weight(u8);
+pub struct Weight(u16);
 
 impl Weight {
     /// It stands for itself.
-    pub const ONE: Self = Self(0);
-    const MOST: u32 = 14;
+    pub const ONE: Self = Self(1);
+    /// The greatest.
+    pub const MOST: u64 = (1 << 10) - 1;
 
-    /// The greatest weight that is at most this count, and at least 1.
+    /// This count, or the nearest that a weight can be.
     #[must_use]
-    pub fn of(count: u32) -> Self {
-        Self(count.max(1).ilog2().min(Self::MOST) as u8)
+    pub fn of(count: u64) -> Self {
+        Self(count.clamp(1, Self::MOST) as u16)
     }
 
     /// The count.
     #[must_use]
     pub fn count(self) -> u64 {
-        1 << self.0
+        self.0.into()
     }
 }
 
 /// When a task was put into a ring, in monotonic nanoseconds, and whether it is timed: one word of the task's header. The
-/// time is a multiple of 16; the bits below hold the weight of a task that is timed.
+/// time is a multiple of 16, and below 2⁵⁸ (nine years); the bits below and above hold the weight of a task that is timed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stamp(u64);
 
 impl Stamp {
     /// Of a task that is not timed, and whose time no batch window needs.
     pub const NONE: Self = Self(0);
-    const WEIGHT: u64 = 0xF;
+    const LOW_BITS: u32 = 4;
+    const LOW: u64 = (1 << Self::LOW_BITS) - 1;
+    const HIGH_SHIFT: u32 = 58;
+    const TIME: u64 = (1 << Self::HIGH_SHIFT) - 1 & !Self::LOW;
 
     /// Of a task that is put into a ring now; timed with this weight, if there is one.
     #[inline]
     #[must_use]
     pub fn at(now_ns: u64, weight: Option<Weight>) -> Self {
-        Self(now_ns & !Self::WEIGHT | weight.map_or(0, |weight| u64::from(weight.0) + 1))
+        let weight = weight.map_or(0, Weight::count);
+        Self(now_ns & Self::TIME | weight & Self::LOW | weight >> Self::LOW_BITS << Self::HIGH_SHIFT)
     }
 
     /// The stamp in a word; any bits are one.
@@ -54,23 +59,26 @@ impl Stamp {
     #[inline]
     #[must_use]
     pub fn time_ns(self) -> u64 {
-        self.0 & !Self::WEIGHT
+        self.0 & Self::TIME
     }
 
     /// Whether the task is timed.
     #[inline]
     #[must_use]
     pub fn is_timed(self) -> bool {
-        self.0 & Self::WEIGHT != 0
+        self.0 & !Self::TIME != 0
     }
 
     /// The weight of a task that is timed.
     #[inline]
     #[must_use]
     pub fn weight(self) -> Option<Weight> {
-        ((self.0 & Self::WEIGHT) as u8).checked_sub(1).map(Weight)
+        let weight = self.0 & Self::LOW | self.0 >> Self::HIGH_SHIFT << Self::LOW_BITS;
+        (weight != 0).then_some(Weight(weight as u16)) // ten bits
     }
 }
+
+const _: () = assert!(Weight::MOST == Stamp::LOW | u64::MAX >> Stamp::HIGH_SHIFT << Stamp::LOW_BITS);
 
 #[cfg(test)]
 mod tests {
@@ -78,9 +86,7 @@ mod tests {
 
     #[test]
     fn a_stamp_has_its_time_and_its_weight() {
-        for (count, weighs) in
-            [(0, 1), (1, 1), (2, 2), (3, 2), (64, 64), (16_384, 16_384), (u32::MAX, 16_384)]
-        {
+        for (count, weighs) in [(0, 1), (1, 1), (3, 3), (16, 16), (1_023, 1_023), (u64::MAX, 1_023)] {
             let weight = Weight::of(count);
             assert_eq!(weight.count(), weighs);
             let stamp = Stamp::at(12_345, Some(weight));
@@ -90,6 +96,7 @@ mod tests {
         let untimed = Stamp::at(12_345, None);
         assert_eq!((untimed.time_ns(), untimed.weight(), untimed.is_timed()), (12_336, None, false));
         assert_eq!(Stamp::NONE.time_ns(), 0);
-        assert_eq!(Stamp::from_raw(u64::MAX).weight().map(Weight::count), Some(1 << Weight::MOST));
+        let all = Stamp::from_raw(u64::MAX);
+        assert_eq!((all.weight().map(Weight::count), all.time_ns()), (Some(Weight::MOST), (1 << 58) - 16));
     }
 }

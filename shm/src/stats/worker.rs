@@ -1,6 +1,6 @@
 //! The statistics of a worker's row.
 
-use super::{Histogram, Weight, add, counters, histograms};
+use super::{Histogram, add, counters, histograms};
 use crate::fields::in_segment;
 use crate::sync::Ordering;
 use core::sync::atomic::AtomicU64;
@@ -165,9 +165,9 @@ impl WorkerHistograms {
         self.at(WorkerHistogram::BatchSize).count(items);
     }
 
-    /// Records a time that stands for `weight` others.
-    pub fn record(&self, of: WorkerHistogram, value: u64, weight: Weight) {
-        self.at(of).record(value, weight);
+    /// Records a time this many times: its sample stands for as many.
+    pub fn record(&self, of: WorkerHistogram, value: u64, times: u64) {
+        self.at(of).record(value, times);
     }
 
     /// Their values now; `counters` are those of the same row. They complete what the worker leaves out because it
@@ -253,7 +253,7 @@ mod tests {
             counters.count_batch(items, Closed::Full);
             histograms.count_batch(items);
         }
-        histograms.record(WorkerHistogram::BatchWait, 1_000, Weight::ONE);
+        histograms.record(WorkerHistogram::BatchWait, 1_000, 1);
         let all = histograms.distributions(&counters.snapshot());
         let (sizes, waits) = (&all.batch_size, all.get(WorkerHistogram::BatchWait));
         assert_eq!((sizes.count(), sizes.sum(), sizes.greatest()), (2, 8, 5));

@@ -3,6 +3,11 @@
 use super::{Servlet, Stats};
 use crate::units::{nanoseconds, number};
 
+/// `1 worker died`, `3 workers died`.
+fn count(n: u64, one: &str, several: &str) -> String {
+    format!("{} {}", number(n), if n == 1 { one } else { several })
+}
+
 /// A servlet whose workers are busy for more than this part of the time is saturated.
 const SATURATED: f64 = 0.9;
 /// Below this part of the time spent in queues nobody waits for workers.
@@ -16,14 +21,15 @@ impl Stats {
         let mut all = Vec::new();
         if self.requests.counters.rejected > 0 {
             all.push(format!(
-                "{} requests were refused, since all {} permits were in use: raise capacity, or send less",
-                number(self.requests.counters.rejected),
+                "{} refused: all {} permits were in use, or all payload blocks that are large enough; raise capacity or \
+                 payload_classes, or send less",
+                count(self.requests.counters.rejected, "request was", "requests were"),
                 self.capacity
             ));
         } else if self.requests.counters.permit_waits > 0 {
             all.push(format!(
-                "{} requests waited for a permit, since all {} were in use: raise capacity if the workers have time",
-                number(self.requests.counters.permit_waits),
+                "{} for a permit, since all {} were in use: raise capacity if the workers have time",
+                count(self.requests.counters.permit_waits, "request waited", "requests waited"),
                 self.capacity
             ));
         }
@@ -44,8 +50,8 @@ impl Stats {
         all.extend(self.shared_cpus());
         if self.deaths.deaths > 0 {
             all.push(format!(
-                "{} workers died: the service's log, and 'shmtool show', say of what",
-                number(self.deaths.deaths)
+                "{}: the service's log, and 'shmtool show', say of what",
+                count(self.deaths.deaths, "worker died", "workers died")
             ));
         }
         all

@@ -5,7 +5,7 @@ use super::tool::{code, parsed, shmtool, text, words};
 use ringmill_shm::participant::Life;
 use ringmill_shm::segment::Segment;
 use ringmill_shm::stats::{
-    CallerCounter, CallerHistogram, Closed, ServerCounter, Weight, WorkerHistogram, WorkerHistograms,
+    CallerCounter, CallerHistogram, Closed, ServerCounter, WorkerHistogram, WorkerHistograms,
 };
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader};
@@ -18,13 +18,13 @@ fn counted(ours: &Ours) -> Segment {
         (0..answered).for_each(|_| segment.caller_row(row).count(CallerCounter::Answered));
     }
     segment.caller_row(2).count(CallerCounter::Timeout);
-    segment.caller_row(1).record(CallerHistogram::TotalTime, 1_000_000, Weight::of(8));
+    segment.caller_row(1).record(CallerHistogram::TotalTime, 1_000_000, 8);
     for (row, items) in [(1, 32), (1, 16), (2, 8)] {
         segment.participants()[row].counters().count_batch(items, Closed::Full);
         times(&segment, row).count_batch(items);
-        times(&segment, row).record(WorkerHistogram::RunTime, 250_000, Weight::ONE);
+        times(&segment, row).record(WorkerHistogram::RunTime, 250_000, 1);
     }
-    times(&segment, 1).record(WorkerHistogram::QueueTime, 40_000, Weight::of(4));
+    times(&segment, 1).record(WorkerHistogram::QueueTime, 40_000, 4);
     segment.server_counters().count(ServerCounter::Deaths);
     segment
 }
@@ -87,7 +87,7 @@ fn findings_say_what_limits_the_server() {
     let busy = |segment: &Segment, row: usize, items, closed| {
         segment.participants()[row].counters().count_batch(items, closed);
         times(segment, row).count_batch(items);
-        times(segment, row).record(WorkerHistogram::RunTime, 3_600_000_000_000, Weight::ONE);
+        times(segment, row).record(WorkerHistogram::RunTime, 3_600_000_000_000, 1);
     };
     let found = findings(&|segment| {
         busy(segment, 1, 32, Closed::Full);
@@ -107,10 +107,10 @@ fn findings_say_what_limits_the_server() {
         segment.caller_row(1).count(CallerCounter::PermitWaits);
         segment.server_counters().count(ServerCounter::Deaths);
     });
-    assert!(found[0].starts_with("1 requests waited for a permit, since all 8 were in use"), "{found:?}");
-    assert!(found[1].starts_with("1 workers died"), "{found:?}");
+    assert!(found[0].starts_with("1 request waited for a permit, since all 8 were in use"), "{found:?}");
+    assert!(found[1].starts_with("1 worker died"), "{found:?}");
     let found = findings(&|segment| segment.caller_row(1).count(CallerCounter::Rejected));
-    assert!(found[0].starts_with("1 requests were refused, since all 8 permits"), "{found:?}");
+    assert!(found[0].starts_with("1 request was refused: all 8 permits"), "{found:?}");
     // Items that wait for a batch to fill, while workers have time.
     let found = findings(&|segment| {
         let entry = &segment.participants()[1];
@@ -120,7 +120,7 @@ fn findings_say_what_limits_the_server() {
             (WorkerHistogram::QueueTime, 210_000),
             (WorkerHistogram::RunTime, 1_000),
         ] {
-            times(segment, 1).record(of, ns, Weight::ONE);
+            times(segment, 1).record(of, ns, 1);
         }
     });
     assert_eq!(found.len(), 1);

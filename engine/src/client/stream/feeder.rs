@@ -12,6 +12,7 @@ use crate::wire::ReadError;
 use crate::wire::payload::{Payload, owned};
 use ringmill_shm::arena::Done;
 use ringmill_shm::ring::Overrun;
+use ringmill_shm::stats::CallerCounter;
 
 /// Inputs pushed at a time.
 pub(super) const CHUNK: usize = 32;
@@ -129,7 +130,10 @@ impl<Held, B: Turns<Held>> Turn<'_, Held, B> {
     fn note(&mut self) {
         match self.held.take() {
             Some(held) if self.is_put => self.turns.note(self.core, held, self.id),
-            Some(held) => self.turns.note_failed(held, failure(self.error.take())),
+            Some(held) => {
+                let error = self.error.take().unwrap_or_else(|| self.core.told(panicked()));
+                self.turns.note_failed(held, error);
+            }
             None => {}
         }
     }
@@ -153,8 +157,8 @@ fn put_into<Held, In: Payload>(
 }
 
 #[cold]
-fn failure(error: Option<CallError>) -> CallError {
-    error.unwrap_or_else(|| CallError::Refused(BoxError::msg("its prepare or Serialize panicked")))
+fn panicked() -> CallError {
+    CallError::Refused(BoxError::msg("its prepare or Serialize panicked"))
 }
 
 /// Pulls the next item of a source and writes its input into the request `id`. Gives the permit back if there is no
@@ -235,7 +239,7 @@ impl Feeder {
     /// Waits for a permit, when the stream has nothing in progress and others have all permits.
     pub(super) fn wait_for_permit(&mut self, core: &Core) -> Result<(), CallError> {
         let options = CallOptions::new().timeout(self.options.timeout).when_full(WhenFull::Wait);
-        self.spare = Some(core.acquire(options)?.0);
+        self.spare = Some(core.acquire_untold(options)?.0);
         Ok(())
     }
 
@@ -303,7 +307,10 @@ impl Feeder {
     #[cold]
     fn give_up(&mut self, core: &Core, why: Overrun) -> Unpushed {
         let ids = std::mem::take(&mut self.pending);
-        ids.iter().filter_map(|&id| core.task(id)).for_each(|task| core.let_go(task));
+        for task in ids.iter().filter_map(|&id| core.task(id)) {
+            core.count(CallerCounter::Internal);
+            core.let_go(task);
+        }
         Unpushed { ids, why }
     }
 

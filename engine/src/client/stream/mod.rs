@@ -282,7 +282,7 @@ impl Flow {
             }
             match self.feeder.wait_for_permit(core) {
                 Ok(()) => self.feed(core, inlet),
-                Err(error) => self.refuse_next(inlet, error),
+                Err(error) => self.refuse_next(core, inlet, error),
             }
         }
         self.push(core);
@@ -312,16 +312,16 @@ impl Flow {
             if inlet.exhausted {
                 return None;
             }
-            self.refuse_next(inlet, core.forked());
+            self.refuse_next(core, inlet, core.forked());
         }
         self.take_failed(core)
     }
 
     /// Makes this error the outcome of the next input, if there is one.
-    fn refuse_next<S: Source>(&mut self, inlet: &mut Inlet<S>, error: CallError) {
+    fn refuse_next<S: Source>(&mut self, core: &Core, inlet: &mut Inlet<S>, error: CallError) {
         match inlet.source.next() {
             Some(item) => {
-                self.fail(error);
+                self.fail(core.told(error));
                 drop(item);
             }
             None => inlet.exhausted = true,

@@ -406,9 +406,9 @@ impl<Item, T: Tags<Item>> AnyOrder<Item, T> {
     }
 
     /// Makes this error the outcome of the next input, if there is one.
-    fn refuse_next<S: Source<Item = Item>>(&mut self, inlet: &mut Inlet<S>, error: CallError) {
+    fn refuse_next<S: Source<Item = Item>>(&mut self, core: &Core, inlet: &mut Inlet<S>, error: CallError) {
         match inlet.source.next() {
-            Some(item) => drop(self.refuse(item, error)),
+            Some(item) => drop(self.refuse(item, core.told(error))),
             None => inlet.exhausted = true,
         }
     }
@@ -430,7 +430,7 @@ impl<Item, T: Tags<Item>> AnyOrder<Item, T> {
             } else if inlet.exhausted {
                 return None;
             } else {
-                self.refuse_next(inlet, error);
+                self.refuse_next(core, inlet, error);
             }
         }
     }
@@ -513,7 +513,7 @@ impl<S: Source, Out: Payload, T: Tags<S::Item>> Iterator for Unordered<'_, S, Ou
             } else if inlet.exhausted {
                 return None;
             } else if let Err(error) = sent.feeder.wait_for_permit(core) {
-                sent.refuse_next(inlet, error);
+                sent.refuse_next(core, inlet, error);
             }
         }
     }

@@ -270,7 +270,7 @@ impl InOrder {
                 }
                 // Nothing is in progress: others have all permits, or no input has come, or the source has ended.
                 None => match ready!(inlet.poll_permit(core, &mut self.flow.feeder, context)) {
-                    Some((input, Err(error))) => self.refuse(inlet, intake, input, error),
+                    Some((input, Err(error))) => self.refuse(inlet, intake, input, core.told(error)),
                     Some((input, Ok(()))) => inlet.put_back(input),
                     None => return Poll::Ready(None),
                 },

@@ -191,7 +191,7 @@ impl<In: Payload, S: futures_core::Stream<Item = In>, Out: Payload, T: Tags<In>>
             }
             // Nothing is in progress: others have all permits, or no input has come, or the source has ended.
             match ready!(inlet.poll_permit(core, &mut waiting.sent.feeder, context)) {
-                Some((input, Err(error))) => waiting.refuse(inlet, input, error),
+                Some((input, Err(error))) => waiting.refuse(inlet, input, core.told(error)),
                 Some((input, Ok(()))) => inlet.put_back(input),
                 None => return Poll::Ready(None),
             }
