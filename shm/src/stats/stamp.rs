@@ -34,7 +34,7 @@ impl Stamp {
     const LOW_BITS: u32 = 4;
     const LOW: u64 = (1 << Self::LOW_BITS) - 1;
     const HIGH_SHIFT: u32 = 58;
-    const TIME: u64 = (1 << Self::HIGH_SHIFT) - 1 & !Self::LOW;
+    const TIME: u64 = ((1 << Self::HIGH_SHIFT) - 1) & !Self::LOW;
 
     /// Of a task that is put into a ring now; timed with this weight, if there is one.
     #[inline]
