@@ -108,7 +108,8 @@ impl Countdown {
             Timing::Never => 0,
         };
         self.every.set(first);
-        (self.left.set(first.into()), self.stands_for.set(first.into()));
+        self.left.set(first.into());
+        self.stands_for.set(first.into());
     }
 
     /// Takes the other's place.
