@@ -18,6 +18,7 @@ Examples:
                                process 4711
   shmtool requests digits      the requests in progress, where each is
   shmtool stats digits         how fast it is: rates, times, batches
+  shmtool top digits           the same on the whole screen, live
   shmtool check digits         exit status 0 if the segment is consistent
   shmtool doctor               what of this host will hurt a server
   shmtool clean --dry-run      what 'shmtool clean' would remove
@@ -235,6 +236,38 @@ Examples:
   shmtool stats digits --interval 1s
   shmtool stats digits --json | jq '.requests.total_time.p99'";
 
+const TOP_HELP: &str = "\
+Keys:
+  q, Ctrl-C    end
+  p, space     pause: keep what is shown; again: go on
+  +, -         look less often, more often
+  s            sort workers by name, busy, items a second
+  up, down     select a worker; scroll requests (also k, j)
+  Enter        the selected worker: counters, CPUs, requests; Esc: back
+  r            the requests in progress, the oldest first; again: back
+  ?            help
+
+Numbers are of the last interval, and at first since the server's start.
+Times are of a sample where there is much to do; a worker is busy while its
+code runs, and a run counts when it ends. In call: for how long top has seen
+the worker in its present call.
+
+When the server ends, the last look stays on the screen until q.
+
+top needs a terminal with a screen, of 60 columns and 16 rows at least; with
+NO_COLOR set it uses no colours. It has no JSON: 'shmtool stats --json
+--interval 1s' has the same numbers.
+
+Exit status:
+  0  fine
+  1  the server has ended
+  2  no terminal with a screen, no such segment, or another error
+
+Examples:
+  shmtool top digits
+  shmtool top digits --interval 200ms
+  ssh -t host shmtool top digits";
+
 fn stats_help() -> String {
     let rows = |all: &mut dyn Iterator<Item = (&'static str, &'static str)>| {
         all.map(|(name, help)| wrapped(&format!("   {name:<17}"), help)).collect::<Vec<_>>().join("\n")
@@ -404,6 +437,15 @@ pub(crate) enum Command {
         name: String,
         #[command(flatten)]
         periods: Periods,
+    },
+    /// Watch a server live: rates, workers, requests, what limits it.
+    #[command(after_long_help = TOP_HELP)]
+    Top {
+        /// Its name; its path, if it has a slash; LABEL@PID, if it is anonymous.
+        name: String,
+        /// Look again after this time, such as 500ms or 1min.
+        #[arg(long, value_name = "TIME", value_parser = period, default_value = "1s")]
+        interval: Duration,
     },
     /// Check whether a segment is consistent.
     #[command(after_long_help = CHECK_HELP)]

@@ -67,6 +67,12 @@ pub(crate) enum ToolError {
         /// The system's error.
         error: io::Error,
     },
+    /// `top` has no screen to draw on.
+    #[error("no screen for top: {0}; 'shmtool stats --interval 1s NAME' needs none")]
+    NoScreen(String),
+    /// The terminal refused.
+    #[error("cannot use the terminal: {0}")]
+    Terminal(io::Error),
     /// The report could not be written.
     #[error("cannot write to standard output: {0}")]
     Output(io::Error),

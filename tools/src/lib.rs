@@ -12,7 +12,7 @@
 //!   single moment.
 //! * `[plain text]`: the text of a file, a segment or a name is escaped where it enters a report, in each cell of a
 //!   table again, and in JSON; so is an error. Only our own line feeds and styles reach a terminal.
-//! * Text goes to standard output as one piece; a reader that has gone is not an error.
+//! * Text goes to standard output as one piece; a reader that has gone is not an error. `top` alone draws, on a terminal.
 //! * Exit status: 0 fine, 1 the report says that something is wrong, 2 no full report could be made.
 #![forbid(unsafe_code)]
 
@@ -28,6 +28,7 @@ mod shell;
 mod show;
 mod stats;
 mod survey;
+mod top;
 mod units;
 mod who;
 
@@ -40,6 +41,8 @@ use ringmill_shm::sys::process::end_on_bus_error;
 use ringmill_shm::text::shown;
 use std::io::Write;
 use std::process::ExitCode;
+
+pub use top::Top;
 
 /// The program: runs its command line, and returns the status to exit with.
 #[must_use]
@@ -94,6 +97,7 @@ fn run(args: &Args) -> Result<(String, Verdict), ToolError> {
         Command::Show { name } => told(args, &show::show(name)?),
         Command::Requests { name, choice } => told(args, &requests::requests(name, &choice.choice())?),
         Command::Stats { name, periods } => stats::stats(name, periods, args.json),
+        Command::Top { name, interval } => top::top(name, *interval, args.json),
         Command::Check { name } => told(args, &check::check(name)?),
         Command::Doctor { root } => told(args, &doctor::examine(root)),
         Command::Completions { shell } => told(args, &shell::completions(*shell)),

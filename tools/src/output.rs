@@ -44,6 +44,11 @@ impl Page {
         Self { width }
     }
 
+    /// A screen so many columns wide.
+    pub(crate) fn of_width(columns: u16) -> Self {
+        Self { width: Some(columns) }
+    }
+
     /// A pipe or file.
     #[cfg(test)]
     pub(crate) fn plain() -> Self {

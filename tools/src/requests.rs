@@ -1,6 +1,6 @@
 //! `shmtool requests`: the requests in progress of one segment, and their branches.
 
-mod text;
+pub(crate) mod text;
 
 use crate::error::ToolError;
 use crate::survey::{Liveness, Survey};
@@ -44,12 +44,12 @@ pub(crate) struct InProgress {
     /// Those left out because their age is unknown.
     without_age: u32,
     /// The oldest first; those of unknown age last.
-    requests: Vec<Request>,
+    pub(crate) requests: Vec<Request>,
 }
 
 /// A request in progress.
 #[derive(Debug, Serialize)]
-struct Request {
+pub(crate) struct Request {
     id: u32,
     /// Since when it is in progress; none: no clock was read.
     age_s: Option<f64>,
@@ -67,7 +67,7 @@ struct Request {
 
 /// A branch of a request.
 #[derive(Debug, Serialize)]
-struct Branch {
+pub(crate) struct Branch {
     ensemble: String,
     /// Its number among the ensemble's members.
     member: u32,
@@ -77,7 +77,7 @@ struct Branch {
 
 /// What requests and branches have in common.
 #[derive(Debug, Serialize)]
-struct InUse {
+pub(crate) struct InUse {
     /// Its number in the segment; of a request, its id.
     task: u32,
     generation: u16,
@@ -122,8 +122,13 @@ fn in_hex<S: Serializer>(bytes: &Option<Vec<u8>>, to: S) -> Result<S::Ok, S::Err
 /// Reads the requests of a segment.
 pub(crate) fn requests(name: &str, choice: &Choice) -> Result<InProgress, ToolError> {
     let (survey, segment) = Survey::open(name)?;
+    of(&survey, &segment, choice)
+}
+
+/// Reads the requests of an open segment.
+pub(crate) fn of(survey: &Survey, segment: &Segment, choice: &Choice) -> Result<InProgress, ToolError> {
     if let Some(servlet) = &choice.servlet {
-        known(&segment, servlet)?;
+        known(segment, servlet)?;
     }
     let capacity = segment.shape().requests;
     let mut report = InProgress {
@@ -136,7 +141,7 @@ pub(crate) fn requests(name: &str, choice: &Choice) -> Result<InProgress, ToolEr
         without_age: 0,
         requests: Vec::new(),
     };
-    for task in (0..capacity).filter_map(|id| Task::new(&segment, id)) {
+    for task in (0..capacity).filter_map(|id| Task::new(segment, id)) {
         let Some(seen) = task.look(choice.payload_bytes) else { continue };
         report.in_progress += 1;
         let request = Request::of(&seen, choice);
@@ -203,6 +208,11 @@ impl Request {
             task: task(seen),
             branches: seen.branches(choice.payload_bytes).filter_map(|seen| branch(&seen)).collect(),
         }
+    }
+
+    /// Whether a participant must act next on it, or on a branch of it.
+    pub(crate) fn is_held_by(&self, participant: u32) -> bool {
+        self.tasks().any(|task| task.owner.as_ref().is_some_and(|owner| owner.participant == participant))
     }
 
     /// Itself and its branches.

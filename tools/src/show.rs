@@ -1,7 +1,7 @@
 //! `shmtool show`: nodes, workers, requests and blocks of one segment.
 
 mod memory;
-mod text;
+pub(crate) mod text;
 mod tree;
 
 use crate::error::ToolError;
@@ -112,7 +112,7 @@ struct Depth {
 }
 
 #[derive(Debug, Serialize)]
-struct Worker {
+pub(crate) struct Worker {
     /// The name of its node.
     node: String,
     /// Its number within the node.
@@ -123,32 +123,35 @@ struct Worker {
     #[serde(skip)]
     threads: u32,
     /// Its row in the participant table.
-    participant: u32,
+    pub(crate) participant: u32,
     /// What the worker, or the server for it, last wrote.
     state: Life,
     /// How long ago that was; none: never.
-    state_s: Option<f64>,
+    pub(crate) state_s: Option<f64>,
     /// Its lease is held: a fact, unlike the state.
     alive: bool,
     role: Role,
     /// 0 before it has arrived.
-    pid: u32,
-    restarts: u32,
+    pub(crate) pid: u32,
+    pub(crate) restarts: u32,
     /// User code is running on an item or a batch.
     in_call: bool,
+    /// The number of that call.
+    #[serde(skip)]
+    pub(crate) call: Option<u64>,
     /// The requests that it works on, or will.
-    in_hand: Vec<u32>,
+    pub(crate) in_hand: Vec<u32>,
     /// None: it is not pinned.
-    cpus: Vec<usize>,
+    pub(crate) cpus: Vec<usize>,
     /// Why its construction failed, it gave up, or was given up.
-    message: Option<String>,
-    counters: Counters,
+    pub(crate) message: Option<String>,
+    pub(crate) counters: Counters,
 }
 
 #[derive(Debug, Serialize)]
-struct Counters {
+pub(crate) struct Counters {
     #[serde(flatten)]
-    snapshot: Snapshot,
+    pub(crate) snapshot: Snapshot,
     batch_mean: f64,
 }
 
@@ -258,13 +261,14 @@ fn name_of(segment: &Segment, target: Target) -> Option<String> {
     segment.name_of(target).map(shown)
 }
 
-fn workers(segment: &Segment) -> Vec<Worker> {
+/// The workers of a segment, one entry a thread.
+pub(crate) fn workers(segment: &Segment) -> Vec<Worker> {
     let mut in_hand = in_hand(segment);
     let entries = (0..).zip(segment.participants()).skip(SERVER as usize + 1);
     entries
         .filter_map(|(participant, entry)| {
             let (info, worker, thread) = segment.worker_of(participant)?;
-            let snapshot = entry.counters().snapshot();
+            let (snapshot, call) = (entry.counters().snapshot(), entry.counters().call());
             // A line for people, then a zero byte and a record for programs.
             let message = entry.message();
             let message = message.split(|&b| b == 0).next().unwrap_or_default();
@@ -283,7 +287,8 @@ fn workers(segment: &Segment) -> Vec<Worker> {
                 role: info.role,
                 pid: entry.pid(),
                 restarts: entry.restarts(),
-                in_call: entry.counters().call().is_some(),
+                in_call: call.is_some(),
+                call,
                 in_hand: entry.token().and_then(|t| in_hand.remove(&t)).into_iter().flatten().collect(),
                 cpus: entry.cpus(),
                 message: (!message.is_empty()).then(|| shown(&String::from_utf8_lossy(message))),

@@ -1,6 +1,6 @@
 //! `shmtool stats`: how fast a server is, since its start or in one period after another.
 
-mod text;
+pub(crate) mod text;
 mod why;
 
 use crate::args::Periods;
@@ -21,61 +21,67 @@ use std::time::Duration;
 /// A server's statistics of a period.
 #[derive(Debug, Serialize)]
 pub(crate) struct Stats {
-    name: String,
+    pub(crate) name: String,
     path: String,
-    state: Liveness,
-    run: Run,
-    period_s: f64,
-    capacity: u32,
-    in_progress: u32,
+    pub(crate) state: Liveness,
+    pub(crate) run: Run,
+    pub(crate) period_s: f64,
+    pub(crate) capacity: u32,
+    pub(crate) in_progress: u32,
     /// What limits the server, in words.
-    findings: Vec<String>,
-    requests: Requests,
+    pub(crate) findings: Vec<String>,
+    pub(crate) requests: Requests,
     deaths: ServerSnapshot,
-    servlets: Vec<Servlet>,
-    workers: Vec<Worker>,
+    pub(crate) servlets: Vec<Servlet>,
+    pub(crate) workers: Vec<Worker>,
 }
 
 #[derive(Debug, Clone, Serialize)]
-struct Requests {
+pub(crate) struct Requests {
     #[serde(flatten)]
-    counters: CallerSnapshot,
-    ended: u64,
+    pub(crate) counters: CallerSnapshot,
+    pub(crate) ended: u64,
     #[serde(flatten)]
-    times: CallerDistributions,
+    pub(crate) times: CallerDistributions,
 }
 
 #[derive(Debug, Serialize)]
-struct Servlet {
-    name: String,
-    depth: u64,
+pub(crate) struct Servlet {
+    pub(crate) name: String,
+    pub(crate) depth: u64,
     /// Its threads that are ready.
-    workers: u32,
+    pub(crate) workers: u32,
     /// The mean of its threads.
-    busy: Option<f64>,
-    counters: Counters,
+    pub(crate) busy: Option<f64>,
+    pub(crate) counters: Counters,
     #[serde(flatten)]
-    times: WorkerDistributions,
+    pub(crate) times: WorkerDistributions,
     #[serde(skip)]
     facts: ringmill_shm::layout::NodeFacts,
 }
 
 #[derive(Debug, Serialize)]
-struct Counters {
+pub(crate) struct Counters {
     #[serde(flatten)]
-    snapshot: Snapshot,
-    batch_mean: f64,
+    pub(crate) snapshot: Snapshot,
+    pub(crate) batch_mean: f64,
 }
 
 #[derive(Debug, Serialize)]
-struct Worker {
+pub(crate) struct Worker {
     servlet: String,
     worker: u32,
     thread: u32,
     pid: u32,
-    busy: Option<f64>,
-    items: u64,
+    pub(crate) busy: Option<f64>,
+    pub(crate) items: u64,
     batches: u64,
+    /// Its row in the participant table.
+    #[serde(skip)]
+    pub(crate) participant: u32,
+    /// What it counted in the period.
+    #[serde(skip)]
+    pub(crate) counters: Snapshot,
     #[serde(skip)]
     cpus: Vec<usize>,
     #[serde(skip)]
@@ -177,7 +183,7 @@ pub(crate) fn stats(name: &str, periods: &Periods, json: bool) -> Result<(String
 }
 
 impl Stats {
-    fn of(survey: &Survey, segment: &Segment, before: &Moment, now: &Moment) -> Self {
+    pub(crate) fn of(survey: &Survey, segment: &Segment, before: &Moment, now: &Moment) -> Self {
         let period_s = now.seconds_since(before);
         let workers = workers(segment, before, now, period_s);
         let counters = now.requests.since(before.requests);
@@ -204,7 +210,7 @@ impl Stats {
     }
 
     /// A number a second.
-    fn per_s(&self, n: u64) -> f64 {
+    pub(crate) fn per_s(&self, n: u64) -> f64 {
         if self.period_s > 0.0 { n as f64 / self.period_s } else { 0.0 }
     }
 }
@@ -228,6 +234,8 @@ fn workers(segment: &Segment, before: &Moment, now: &Moment, period_s: f64) -> V
             busy: busy(&times.run_time, counters.batches, period_s),
             items: counters.items,
             batches: counters.batches,
+            participant: row,
+            counters,
             cpus: entry.cpus(),
             ready: entry.life() == Life::Ready,
         })

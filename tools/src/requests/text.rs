@@ -50,28 +50,34 @@ const COLUMNS: &[Column] = &[
 ];
 
 impl InProgress {
-    /// A row for each request, and below it one for each branch. Columns that say nothing are left out.
     fn table(&self, page: Page) -> String {
-        let mut rows = Vec::new();
-        for request in &self.requests {
-            rows.push((request.id.to_string(), request, &request.task));
-            let branches = request.branches.iter();
-            let lead = if page.is_drawn() { "└" } else { " " }; // spaces at a cell's beginning go where it is wrapped
-            rows.extend(branches.map(|b| (format!("{lead} {} {}", b.ensemble, b.member), request, &b.task)));
-        }
-        let says = |cell: fn(&Request, &InUse) -> Option<String>| {
-            rows.iter().any(|row| cell(row.1, row.2).is_some())
-        };
-        let columns: Vec<_> = COLUMNS.iter().filter(|(_, cell)| says(*cell)).collect();
-        let headings = std::iter::once("request").chain(columns.iter().map(|(heading, _)| *heading));
-        page.table(
-            &headings.collect::<Vec<_>>(),
-            rows.iter().map(|(title, request, task)| {
-                let cells = columns.iter().map(|(_, cell)| cell(request, task).unwrap_or_else(|| "-".into()));
-                std::iter::once(title.clone()).chain(cells).collect()
-            }),
-        )
+        let (headings, rows) = rows(self.requests.iter(), page.is_drawn());
+        page.table(&headings, rows)
     }
+}
+
+/// The headings, as [`Page::table`] has them, and a row for each request, and below it one for each branch. Columns that
+/// say nothing are left out.
+pub(crate) fn rows<'r>(
+    requests: impl Iterator<Item = &'r Request>,
+    is_drawn: bool,
+) -> (Vec<&'static str>, Vec<Vec<String>>) {
+    let mut tasks = Vec::new();
+    for request in requests {
+        tasks.push((request.id.to_string(), request, &request.task));
+        let branches = request.branches.iter();
+        let lead = if is_drawn { "└" } else { " " }; // spaces at a cell's beginning go where it is wrapped
+        tasks.extend(branches.map(|b| (format!("{lead} {} {}", b.ensemble, b.member), request, &b.task)));
+    }
+    let says =
+        |cell: fn(&Request, &InUse) -> Option<String>| tasks.iter().any(|row| cell(row.1, row.2).is_some());
+    let columns: Vec<_> = COLUMNS.iter().filter(|(_, cell)| says(*cell)).collect();
+    let headings = std::iter::once("request").chain(columns.iter().map(|(heading, _)| *heading)).collect();
+    let rows = tasks.iter().map(|(title, request, task)| {
+        let cells = columns.iter().map(|(_, cell)| cell(request, task).unwrap_or_else(|| "-".into()));
+        std::iter::once(title.clone()).chain(cells).collect()
+    });
+    (headings, rows.collect())
 }
 
 impl Request {

@@ -172,12 +172,7 @@ impl Shown {
                 worker.name(),
                 worker.state_text().into(),
                 worker.state_s.map_or_else(|| "-".into(), |seconds| units::age(seconds as u64)),
-                match worker.role {
-                    Role::Server => "server",
-                    Role::ProcessWorker => "process",
-                    Role::ThreadWorker => "thread",
-                }
-                .into(),
+                worker.role_text().into(),
                 if worker.pid == 0 { "-".into() } else { worker.pid.to_string() },
                 worker.restarts.to_string(),
                 units::cpus(&worker.cpus),
@@ -223,8 +218,16 @@ impl Shown {
 }
 
 impl Worker {
-    fn name(&self) -> String {
+    pub(crate) fn name(&self) -> String {
         title(&self.node, self.worker, self.thread, self.threads)
+    }
+
+    pub(crate) fn role_text(&self) -> &'static str {
+        match self.role {
+            Role::Server => "server",
+            Role::ProcessWorker => "process",
+            Role::ThreadWorker => "thread",
+        }
     }
 
     /// How many requests it has, and which: at most three ranges of them.
@@ -239,7 +242,7 @@ impl Worker {
     }
 
     /// The state that the worker wrote, unless the kernel proves its death.
-    fn state_text(&self) -> &'static str {
+    pub(crate) fn state_text(&self) -> &'static str {
         let said = match self.state {
             Life::Vacant => "vacant",
             Life::Starting => "starting",
@@ -259,7 +262,8 @@ fn heading(counter: Counter) -> String {
     format!(">{}", counter.words().heading)
 }
 
-fn run_text(run: Run) -> &'static str {
+/// A server's last report.
+pub(crate) fn run_text(run: Run) -> &'static str {
     match run {
         Run::Creating => "being created",
         Run::Running => "running",

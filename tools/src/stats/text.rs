@@ -21,10 +21,7 @@ pub(super) fn of(stats: &Stats, page: Page) -> String {
         stats.in_progress,
         stats.capacity,
     );
-    for finding in &stats.findings {
-        let lines = page.paragraph(finding, 2);
-        text += &format!("- {}", lines.trim_start());
-    }
+    text += &findings(stats, page);
     text += &format!("\nRequests\n{}", requests(stats, page));
     text += &format!("\nTimes\n{}", times(stats, page));
     text += &format!("\nBatches\n{}", batches(stats, page));
@@ -36,6 +33,12 @@ pub(super) fn of(stats: &Stats, page: Page) -> String {
         text += &format!("\nDeaths\n{deaths}");
     }
     text
+}
+
+/// What limits the server, a paragraph each.
+pub(crate) fn findings(stats: &Stats, page: Page) -> String {
+    let paragraph = |finding: &String| format!("- {}", page.paragraph(finding, 2).trim_start());
+    stats.findings.iter().map(paragraph).collect()
 }
 
 fn requests(stats: &Stats, page: Page) -> String {
@@ -50,13 +53,18 @@ fn requests(stats: &Stats, page: Page) -> String {
     page.table(&["ended", ">count", ">a second", "which are"], rows)
 }
 
-/// A row of a distribution: its mean, percentiles and maximum.
-fn row(names: [&str; 2], values: &Distribution) -> Vec<String> {
-    let shown = |value: f64| match (values.count(), values.quantity()) {
+/// A value of a distribution, in its unit.
+pub(crate) fn value_text(of: &Distribution, value: f64) -> String {
+    match (of.count(), of.quantity()) {
         (0, _) => "-".into(),
         (_, Quantity::Items) => units::rate(value),
         (_, Quantity::Time) => units::nanoseconds(value),
-    };
+    }
+}
+
+/// A row of a distribution: its mean, percentiles and maximum.
+fn row(names: [&str; 2], values: &Distribution) -> Vec<String> {
+    let shown = |value| value_text(values, value);
     let mut row = names.map(String::from).to_vec();
     row.push(shown(values.mean()));
     row.extend(PERCENTILES.map(|(_, percent)| shown(values.percentile(percent) as f64)));
@@ -134,7 +142,8 @@ fn batches(stats: &Stats, page: Page) -> String {
     page.table(&headings, rows)
 }
 
-fn percent(part: Option<f64>) -> String {
+/// A part of a whole; none is unknown.
+pub(crate) fn percent(part: Option<f64>) -> String {
     part.map_or_else(|| "-".into(), |part| format!("{:.0} %", 100.0 * part))
 }
 

@@ -13,4 +13,5 @@ mod shell;
 mod show;
 mod stats;
 mod tool;
+mod top;
 mod usage;

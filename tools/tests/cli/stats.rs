@@ -12,7 +12,7 @@ use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
 /// A segment of `spec` in which callers, workers and the supervisor have counted.
-fn counted(ours: &Ours) -> Segment {
+pub(crate) fn counted(ours: &Ours) -> Segment {
     let segment = ours.create();
     for (row, answered) in [(0, 1), (1, 5), (63, 2)] {
         (0..answered).for_each(|_| segment.caller_row(row).count(CallerCounter::Answered));

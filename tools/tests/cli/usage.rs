@@ -23,7 +23,7 @@ fn a_reader_that_has_gone_is_not_an_error() {
 #[test]
 fn wrong_usage_exits_with_2_and_help_has_examples() {
     assert_eq!(code(&shmtool(&[])), 2);
-    for command in ["show", "requests", "stats", "check"] {
+    for command in ["show", "requests", "stats", "top", "check"] {
         let output = shmtool(&[command]);
         let message = String::from_utf8_lossy(&output.stderr);
         assert!(
@@ -32,7 +32,8 @@ fn wrong_usage_exits_with_2_and_help_has_examples() {
         );
     }
     assert_eq!(code(&shmtool(&["polish"])), 2);
-    for command in ["", "list", "show", "requests", "stats", "check", "doctor", "completions", "man", "clean"]
+    for command in
+        ["", "list", "show", "requests", "stats", "top", "check", "doctor", "completions", "man", "clean"]
     {
         let arguments: Vec<&str> = [command, "--help"].into_iter().filter(|word| !word.is_empty()).collect();
         let help = text(&shmtool(&arguments));

@@ -1,0 +1,125 @@
+//! What one look at a segment sees.
+
+use crate::error::ToolError;
+use crate::requests::{self, Choice, InProgress};
+use crate::show;
+use crate::stats::{Moment, Stats};
+use crate::survey::Survey;
+use ringmill_shm::participant::SERVER;
+use ringmill_shm::segment::Segment;
+use ringmill_shm::stats::Snapshot;
+use ringmill_shm::sys::time::now_ns;
+use std::collections::HashMap;
+
+/// A segment that is looked at again and again.
+#[derive(Debug)]
+pub(super) struct Watched {
+    survey: Survey,
+    segment: Segment,
+    file_bytes: u64,
+    /// Up to when the last picture counts.
+    before: Option<Moment>,
+    /// Of each row, the call that it was last seen in, and when it was first seen in that call.
+    calls: HashMap<u32, (u64, u64)>,
+}
+
+/// A server at one moment, or nearly so, and what it did since the look before.
+#[derive(Debug)]
+pub(super) struct Picture {
+    pub(super) stats: Stats,
+    /// The first look: all is counted from the server's start.
+    pub(super) is_first: bool,
+    /// Since when the server runs.
+    pub(super) up_s: u64,
+    pub(super) server_pid: u32,
+    /// By their rows of the participant table.
+    pub(super) workers: Vec<Worker>,
+    pub(super) requests: InProgress,
+}
+
+/// A thread of a worker.
+#[derive(Debug)]
+pub(super) struct Worker {
+    pub(super) seen: show::Worker,
+    pub(super) busy: Option<f64>,
+    pub(super) items_per_s: f64,
+    /// What it counted in the period.
+    pub(super) counted: Snapshot,
+    /// For how long it has been seen in its present call: exactly 0 if that is new.
+    pub(super) call_s: Option<f64>,
+    pub(super) is_asleep: bool,
+}
+
+impl Watched {
+    pub(super) fn new(survey: Survey, segment: Segment) -> Self {
+        let file_bytes = segment.file().metadata().map_or(0, |meta| meta.len());
+        Self { survey, segment, file_bytes, before: None, calls: HashMap::new() }
+    }
+
+    /// Whether the server lives; without an answer it is not called dead.
+    pub(super) fn is_served(&self) -> bool {
+        self.segment.lease().is_served().unwrap_or(true)
+    }
+
+    /// Looks. A file that was made shorter since the look before is an error while no byte of it has been read: later it ends
+    /// the process, with the screen as it is.
+    pub(super) fn look(&mut self) -> Result<Picture, ToolError> {
+        let segment = &self.segment;
+        if segment.file().metadata().is_ok_and(|meta| meta.len() < self.file_bytes) {
+            let path = self.survey.location.path();
+            return Err(ToolError::Unreadable { path, why: "it was made shorter while it was read".into() });
+        }
+        let now = Moment::of(segment);
+        let is_first = self.before.is_none();
+        let before = self.before.take().unwrap_or_else(|| Moment::start(segment));
+        let stats = Stats::of(&self.survey, segment, &before, &now);
+        self.before = Some(now);
+        let server = &segment.participants()[SERVER as usize];
+        let workers: Vec<_> = show::workers(segment)
+            .into_iter()
+            .map(|seen| worker(seen, segment, &stats, &mut self.calls))
+            .collect();
+        Ok(Picture {
+            is_first,
+            up_s: now_ns().saturating_sub(server.since_ns()) / 1_000_000_000,
+            server_pid: server.pid(),
+            workers,
+            requests: requests::of(&self.survey, segment, &Choice::default())?,
+            stats,
+        })
+    }
+}
+
+fn worker(
+    seen: show::Worker,
+    segment: &Segment,
+    stats: &Stats,
+    calls: &mut HashMap<u32, (u64, u64)>,
+) -> Worker {
+    let (row, now_ns) = (seen.participant, now_ns());
+    let call_s = seen.call.map(|call| {
+        let since = calls.entry(row).or_insert((call, now_ns));
+        if since.0 != call {
+            *since = (call, now_ns);
+        }
+        now_ns.saturating_sub(since.1) as f64 / 1e9
+    });
+    if call_s.is_none() {
+        calls.remove(&row);
+    }
+    let of_row = stats.workers.iter().find(|worker| worker.participant == row);
+    let nodes = (0..segment.shape().nodes).filter_map(|index| segment.node(index));
+    let is_asleep = nodes.into_iter().any(|node| {
+        let number = row.wrapping_sub(node.info().first_participant);
+        let sleeps = node.doorbell().sleepers().checked_shr(number).is_some_and(|bits| bits & 1 == 1);
+        number < node.info().rows && sleeps
+    });
+    Worker {
+        busy: of_row.and_then(|of| of.busy),
+        items_per_s: of_row.map_or(0.0, |of| stats.per_s(of.items)),
+        counted: of_row.map(|of| of.counters).unwrap_or_default(),
+        call_s,
+        is_asleep,
+        seen,
+    }
+}
