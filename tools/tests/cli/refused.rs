@@ -2,6 +2,7 @@
 
 use super::segments::{Ours, begin, of_no_participant, write_at};
 use super::tool::{code, complaint, listed, shmtool};
+use ringmill_shm::segment::Location;
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 
@@ -77,8 +78,11 @@ fn a_file_that_others_may_read_is_not_read() {
 /// Only the file's owner can do that; the tool ends with a message.
 #[test]
 fn a_file_made_shorter_while_it_is_read_is_a_message() {
+    let directory = tempfile::tempdir().unwrap();
     for _ in 0..100 {
-        let ours = Ours::new();
+        // In a file of its own: `shmtool list`, which other tests run, must not meet it.
+        let path = directory.path().join("segment");
+        let ours = Ours(Location::parse(path.to_str().unwrap()).unwrap());
         let segment = ours.create();
         // With a problem, so that it looks several times, with a pause in between.
         let _ = begin(&segment, 5, of_no_participant());
@@ -86,7 +90,6 @@ fn a_file_made_shorter_while_it_is_read_is_a_message() {
         command.args(["check", &ours.name()]).stdin(Stdio::null());
         let mut tool = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let maps = format!("/proc/{}/maps", tool.id());
-        let path = ours.path();
         while !std::fs::read_to_string(&maps).unwrap_or_default().contains(path.to_str().unwrap())
             && tool.try_wait().unwrap().is_none()
         {
