@@ -70,7 +70,7 @@
 //! | to choose what becomes of a dead worker's requests | [`OnDeath`], [`Restarts`] |
 //! | to know what went wrong | [`CallError`] (a request), [`StartError`] (a server), [`RemoteError`](error::RemoteError) (in a worker) |
 //! | to test your workers, and what happens when they die | [`testing`] |
-//! | to see what goes on | [`Server::stats`], [`Server::debug_info`]; from outside the program `shmtool` |
+//! | to see what goes on | [`Server::stats`], [`Server::debug_info`]; for Prometheus `Server::collector`, with the feature `prometheus`; from outside the program `shmtool` |
 //!
 //! `examples/` in the repository has short programs for most of these; begin with `hello`.
 
@@ -102,6 +102,8 @@ mod text;
 mod wire;
 pub mod worker;
 
+#[cfg(feature = "prometheus")]
+pub use prometheus_client;
 pub use rkyv;
 
 #[doc(inline)]
@@ -147,11 +149,13 @@ pub mod payload {
 pub mod stats {
     pub use crate::policy::sample::Timing;
     pub use crate::server::debug::{BranchInfo, DebugInfo, RequestInfo, WorkerName};
+    #[cfg(feature = "prometheus")]
+    pub use crate::server::metrics::Collector;
     pub use crate::server::stats::{BatchStats, RequestStats, ServerStats, ServletStats, WorkerStats};
     pub use ringmill_shm::stats::{
         CallerCounter, CallerDistributions, CallerHistogram, CallerSnapshot, Closed, Counter, Distribution,
-        HistogramWords, Merge, Quantity, ServerCounter, ServerSnapshot, Snapshot, Words, WorkerDistributions,
-        WorkerHistogram,
+        Family, HistogramWords, Merge, Quantity, ServerCounter, ServerSnapshot, Snapshot, Words,
+        WorkerDistributions, WorkerHistogram,
     };
 }
 

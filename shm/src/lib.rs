@@ -119,6 +119,8 @@ pub mod arena;
 #[cfg(not(loom))]
 pub mod check;
 pub mod layout;
+#[cfg(all(feature = "prometheus", not(loom)))]
+pub mod metrics;
 pub mod participant;
 pub mod party;
 pub mod pool;

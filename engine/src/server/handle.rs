@@ -321,6 +321,13 @@ impl<In, Out> Handle<In, Out> {
         ServerStats::of(&self.core.segment)
     }
 
+    /// As [`Server::collector`].
+    #[cfg(feature = "prometheus")]
+    #[must_use]
+    pub fn collector(&self) -> crate::stats::Collector {
+        crate::stats::Collector::new(&self.core.segment)
+    }
+
     /// As [`Server::debug_info`].
     #[must_use]
     pub fn debug_info(&self) -> DebugInfo {

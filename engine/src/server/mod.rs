@@ -19,6 +19,8 @@ mod handle;
 mod home;
 mod launch;
 pub(crate) mod loan;
+#[cfg(feature = "prometheus")]
+pub(crate) mod metrics;
 mod progress;
 mod signals;
 mod starting;
@@ -470,6 +472,14 @@ impl<In, Out> Server<In, Out> {
     #[must_use]
     pub fn stats(&self) -> ServerStats {
         ServerStats::of(&self.core.segment)
+    }
+
+    /// The statistics for a registry of Prometheus, which reads them when it is scraped. Needs the feature `prometheus`; has
+    /// an [example](crate::stats::Collector).
+    #[cfg(feature = "prometheus")]
+    #[must_use]
+    pub fn collector(&self) -> crate::stats::Collector {
+        crate::stats::Collector::new(&self.core.segment)
     }
 
     /// The path of its segment: `/dev/shm/ringmill-<name>`, or the file that it was given. Of an anonymous server, its

@@ -498,9 +498,9 @@ impl<'a> Loop<'a> {
                         }
                         self.pace = if items > 1 { Pace::Many } else { Pace::One };
                         self.counters.count_batch(items, self.rule.closed(why, items));
-                        self.histograms.count_batch(items);
-                        if let Some(since_ns) = open_since {
-                            self.note_wait(since_ns);
+                        match open_since {
+                            None => self.histograms.count_batch(items),
+                            Some(since_ns) => self.count_batch_that_waited(items, since_ns),
                         }
                         break;
                     }
@@ -524,9 +524,8 @@ impl<'a> Loop<'a> {
     }
 
     #[cold]
-    fn note_wait(&self, since_ns: u64) {
-        let waited_ns = now_ns().saturating_sub(since_ns);
-        self.histograms.record(WorkerHistogram::BatchWait, waited_ns, 1);
+    fn count_batch_that_waited(&self, items: u64, since_ns: u64) {
+        self.histograms.count_batch_that_waited(items, now_ns().saturating_sub(since_ns));
     }
 
     /// Claims the tasks that were seen, and for each whose caller had gone another one, if there is one; returns the

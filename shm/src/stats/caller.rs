@@ -4,12 +4,15 @@
 //! add to it by locked instructions. The engine decides which thread has which row, and counts the answers of a stream that
 //! does not have to wait 64 at a time.
 
-use super::{Histogram, add, counters, histograms};
+use super::{Family, Histogram, add, counters, histograms};
 use crate::fields::in_segment;
 use crate::sync::Ordering;
 
 /// How many rows of callers a segment has: row 0, which threads share, and one for each of 63 threads.
 pub const CALLER_ROWS: u32 = 64;
+
+const OUTCOMES: Family =
+    Family { name: "requests", help: "Requests that have ended, by how.", label: "outcome", prefix: "" };
 
 counters! {
     "caller"
@@ -20,23 +23,23 @@ counters! {
     CallerSnapshot
 
     /// Requests answered with a value.
-    Answered        answered        "answered"    "requests" Sum Callers;
+    Answered        answered        "answered"    "requests" Sum Callers OUTCOMES;
     /// Requests that ended with an error of a worker: user code failed, or died.
-    Worker          worker          "worker"      "requests" Sum Callers;
+    Worker          worker          "worker"      "requests" Sum Callers OUTCOMES;
     /// Requests that ended because a worker died with them, also counted as errors of a worker; not those of ensembles.
     WorkerDied      worker_died     "died"        "requests" Sum Callers;
     /// Requests whose outcome did not come in time.
-    Timeout         timeout         "timeout"     "requests" Sum Callers;
+    Timeout         timeout         "timeout"     "requests" Sum Callers OUTCOMES;
     /// Requests refused because the server had too much to do.
-    Rejected        rejected        "rejected"    "requests" Sum Callers;
+    Rejected        rejected        "rejected"    "requests" Sum Callers OUTCOMES;
     /// Requests refused because a servlet on their way was down, or the server was shutting down.
-    Unavailable     unavailable     "unavailable" "requests" Sum Callers;
+    Unavailable     unavailable     "unavailable" "requests" Sum Callers OUTCOMES;
     /// Requests that can never succeed as they are.
-    Invalid         invalid         "invalid"     "requests" Sum Callers;
+    Invalid         invalid         "invalid"     "requests" Sum Callers OUTCOMES;
     /// Requests that ended because something is broken.
-    Internal        internal        "internal"    "requests" Sum Callers;
+    Internal        internal        "internal"    "requests" Sum Callers OUTCOMES;
     /// Requests whose caller went without taking the outcome.
-    Cancelled       cancelled       "cancelled"   "requests" Sum Callers;
+    Cancelled       cancelled       "cancelled"   "requests" Sum Callers OUTCOMES;
     /// Requests that had to wait for a permit, because all of the capacity was in use.
     PermitWaits     permit_waits    "waited"      "requests" Sum Callers;
 }
@@ -125,16 +128,33 @@ impl CallerSnapshot {
     /// Requests that have ended, in whatever way: the sum of all outcomes.
     #[must_use]
     pub fn ended(&self) -> u64 {
-        use CallerCounter::{Answered, Cancelled, Internal, Invalid, Rejected, Timeout, Unavailable, Worker};
-        [Answered, Worker, Timeout, Rejected, Unavailable, Invalid, Internal, Cancelled]
-            .into_iter()
-            .fold(0, |sum, counter| sum.saturating_add(self.get(counter)))
+        let outcomes = CallerCounter::ALL.into_iter().filter(|of| of.words().family == Some(&OUTCOMES));
+        outcomes.fold(0, |sum, counter| sum.saturating_add(self.get(counter)))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_outcome_is_in_the_sum_once() {
+        let stats = CallerStats::default();
+        let row = CallerRow::new(&stats, false);
+        CallerCounter::ALL.into_iter().for_each(|counter| row.count(counter));
+        let outcomes = CallerCounter::ALL.len() as u64 - 2;
+        assert_eq!(
+            stats.snapshot().ended(),
+            outcomes,
+            "all but deaths, which are errors of workers, and waits"
+        );
+        let words = CallerCounter::Timeout.words();
+        assert_eq!(
+            (words.metric().as_str(), words.label()),
+            ("ringmill_requests_total", Some(("outcome", "timeout")))
+        );
+        assert_eq!(CallerCounter::WorkerDied.words().label(), None);
+    }
 
     #[test]
     fn threads_that_share_a_row_lose_no_count() {

@@ -282,11 +282,6 @@ impl Distribution {
         Self { sum, greatest, ..self }
     }
 
-    pub(super) fn with_zeros(mut self, count: u64) -> Self {
-        self.buckets[0] = self.buckets[0].saturating_add(count);
-        self
-    }
-
     /// What the values are.
     #[must_use]
     pub fn quantity(&self) -> Quantity {
@@ -378,15 +373,20 @@ impl Distribution {
         filled.map(move |(bucket, &count)| (bound(bucket), bound(bucket + 1), count))
     }
 
-    /// How many values are below each of the powers of two, in the histogram's units, from 8 to the last: for formats that
-    /// want a few cumulative buckets. Each is the bound, and the count below it; the last count is that of all values.
+    /// Cumulative buckets, for formats that want a few: powers of two in the histogram's units, ascending, and how many
+    /// values are below each. The bounds are the same whatever the values are; for times, 16 ns is the first.
     pub fn cumulative(&self) -> impl Iterator<Item = (u64, u64)> {
         let bits = self.quantity.unit_bits();
+        let powers = (0..u64::BITS - bits).map(|power| 1_u64 << power);
         let mut below = 0_u64;
-        let octaves = self.buckets.chunks(1 << LINEAR_BITS).enumerate();
-        octaves.map(move |(octave, chunk)| {
-            below = chunk.iter().fold(below, |sum, &count| sum.saturating_add(count));
-            (least_of((octave + 1) << LINEAR_BITS) << bits, below)
+        let mut next = 0;
+        // The last bucket has no end.
+        powers.map_while(move |bound| (bound <= least_of(BUCKETS - 1)).then_some(bound)).map(move |bound| {
+            while least_of(next + 1) <= bound {
+                below = below.saturating_add(self.buckets[next]);
+                next += 1;
+            }
+            (bound << bits, below)
         })
     }
 }
@@ -437,6 +437,21 @@ mod tests {
     }
 
     #[test]
+    fn cumulative_buckets_end_at_each_power_of_two() {
+        let histogram = Histogram::default();
+        for items in [0, 1, 2, 3, 4, 31, 32] {
+            histogram.count(items);
+        }
+        let sizes = histogram.distribution(Quantity::Items);
+        let first: Vec<_> = sizes.cumulative().take(7).collect();
+        assert_eq!(first, [(1, 1), (2, 2), (4, 4), (8, 5), (16, 5), (32, 6), (64, 7)]);
+        histogram.record(u64::MAX, 1);
+        let times = histogram.distribution(Quantity::Time);
+        assert_eq!(times.cumulative().next(), Some((16, 1)));
+        assert_eq!(times.cumulative().last(), Some((1 << 37, 7)), "the greatest is above all bounds");
+    }
+
+    #[test]
     fn a_difference_has_what_came_since() {
         let histogram = Histogram::default();
         histogram.record(1_000, 1);
@@ -445,7 +460,8 @@ mod tests {
         let since = histogram.distribution(Quantity::Time).since(&before);
         assert_eq!((since.count(), since.sum(), since.mean()), (2, 6_000, 3_000.0));
         assert_eq!(since.buckets().map(|(_, _, count)| count).collect::<Vec<_>>(), [2]);
-        assert_eq!(since.cumulative().last(), Some((least_of(256) << 4, 2)));
+        let below: Vec<_> = since.cumulative().skip_while(|(_, below)| *below == 0).collect();
+        assert_eq!((below[0], below.last()), ((4_096, 2), Some(&(1 << 37, 2))));
     }
 
     proptest! {

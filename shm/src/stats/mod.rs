@@ -41,7 +41,7 @@ use core::sync::atomic::AtomicU64;
 
 /// Declares counters: what they are of, the type of a counter, of their atomics and of a snapshot; and of each what it
 /// counts, its name, its field in the snapshot (and its name in reports), the heading of its column, its unit, how those
-/// of several lines are put together, and the table where its column is.
+/// of several lines are put together, the table where its column is, and its [`Family`] if it has one.
 macro_rules! counters {
     (
         $of:literal
@@ -50,7 +50,7 @@ macro_rules! counters {
         $(#[$of_snapshot:meta])* $Snapshot:ident
         $(
             #[doc = $help:literal]
-            $counter:ident $field:ident $heading:literal $unit:literal $merge:ident $table:ident;
+            $counter:ident $field:ident $heading:literal $unit:literal $merge:ident $table:ident $($family:ident)?;
         )*
     ) => {
         $(#[$of_counter])*
@@ -73,6 +73,7 @@ macro_rules! counters {
                 unit: $unit,
                 merge: $crate::stats::Merge::$merge,
                 table: $crate::stats::Table::$table,
+                family: [$(Some(&$family),)? None][0],
             }),*];
 
             /// Its words.
@@ -185,14 +186,47 @@ pub struct Words {
     pub merge: Merge,
     /// The table that its column belongs to.
     pub table: Table,
+    /// The counters that it is one of for Prometheus; `None`: it stands alone.
+    pub family: Option<&'static Family>,
+}
+
+/// Counters that add up to one number: each thing that they count is counted by exactly one of them. For Prometheus they
+/// are one metric, in which a label tells them apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Family {
+    /// The metric's name, without what all names begin with, and without `_total`.
+    pub name: &'static str,
+    /// What all of them count, as a sentence.
+    pub help: &'static str,
+    /// The label. Its value is the counter's name, without `prefix`.
+    pub label: &'static str,
+    /// What the names of the counters begin with.
+    pub prefix: &'static str,
 }
 
 impl Words {
-    /// The counter's name in Prometheus' form.
+    /// The name in Prometheus' form: of the counter, or of its family.
     #[must_use]
     pub fn metric(&self) -> String {
         let only_grows = if self.merge == Merge::Sum { "_total" } else { "" };
-        format!("ringmill_{}_{}{only_grows}", self.of, self.name)
+        match self.family {
+            Some(family) => format!("ringmill_{}{only_grows}", family.name),
+            None => format!("ringmill_{}_{}{only_grows}", self.of, self.name),
+        }
+    }
+
+    /// What the metric of that name counts, as a sentence.
+    #[must_use]
+    pub fn metric_help(&self) -> &'static str {
+        self.family.map_or(self.help, |family| family.help)
+    }
+
+    /// The label, and its value, by which the counter is told apart within its family.
+    #[must_use]
+    pub fn label(&self) -> Option<(&'static str, &'static str)> {
+        let family = self.family?;
+        Some((family.label, self.name.strip_prefix(family.prefix).unwrap_or(self.name)))
     }
 }
 

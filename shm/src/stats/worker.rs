@@ -1,10 +1,17 @@
 //! The statistics of a worker's row.
 
-use super::{Histogram, add, counters, histograms};
+use super::{Family, Histogram, add, counters, histograms};
 use crate::fields::in_segment;
 use crate::sync::Ordering;
 use core::sync::atomic::AtomicU64;
 use serde::Serialize;
+
+const CLOSED: Family = Family {
+    name: "worker_batches_closed",
+    help: "Batches, by why they were closed.",
+    label: "reason",
+    prefix: "closed_",
+};
 
 counters! {
     "worker"
@@ -23,13 +30,13 @@ counters! {
     /// Items of the largest batch.
     BatchMax        batch_max       "max"      "items"   Greatest Batches;
     /// Batches closed because they were full.
-    ClosedFull      closed_full     "full"     "batches" Sum      Batches;
+    ClosedFull      closed_full     "full"     "batches" Sum      Batches CLOSED;
     /// Batches closed because their wait was over.
-    ClosedWindow    closed_window   "window"   "batches" Sum      Batches;
+    ClosedWindow    closed_window   "window"   "batches" Sum      Batches CLOSED;
     /// Batches closed because the ring had no further item.
-    ClosedEmpty     closed_empty    "empty"    "batches" Sum      Batches;
+    ClosedEmpty     closed_empty    "empty"    "batches" Sum      Batches CLOSED;
     /// Batches closed because the server was shutting down.
-    ClosedShutdown  closed_shutdown "shutdown" "batches" Sum      Batches;
+    ClosedShutdown  closed_shutdown "shutdown" "batches" Sum      Batches CLOSED;
     /// Items answered with an error.
     Errors          errors          "errors"   "items"   Sum      Workers;
     /// Panics of user code.
@@ -159,10 +166,18 @@ impl Snapshot {
 }
 
 impl WorkerHistograms {
-    /// Counts a batch of `items` items. The row's worker alone calls this, and [`record`](Self::record).
+    /// Counts a batch of `items` items, which did not wait. The row's worker alone calls this, and the other methods that
+    /// change a histogram.
     #[inline]
     pub fn count_batch(&self, items: u64) {
         self.at(WorkerHistogram::BatchSize).count(items);
+        self.at(WorkerHistogram::BatchWait).count(0);
+    }
+
+    /// Counts a batch of `items` items, which waited for so long.
+    pub fn count_batch_that_waited(&self, items: u64, waited_ns: u64) {
+        self.at(WorkerHistogram::BatchSize).count(items);
+        self.record(WorkerHistogram::BatchWait, waited_ns, 1);
     }
 
     /// Records a time this many times: its sample stands for as many.
@@ -171,17 +186,13 @@ impl WorkerHistograms {
     }
 
     /// Their values now; `counters` are those of the same row. They complete what the worker leaves out because it
-    /// follows: the sum of batch sizes, and waits of no time.
+    /// follows: the sum of batch sizes, and the greatest.
     #[must_use]
     pub fn distributions(&self, counters: &Snapshot) -> WorkerDistributions {
         WorkerDistributions::of(|of| {
             let distribution = self.at(of).distribution(of.words().quantity);
             match of {
                 WorkerHistogram::BatchSize => distribution.with_sum(counters.items, counters.batch_max),
-                WorkerHistogram::BatchWait => {
-                    let waited = distribution.count();
-                    distribution.with_zeros(counters.batches.saturating_sub(waited))
-                }
                 _ => distribution,
             }
         })
@@ -240,6 +251,9 @@ mod tests {
     fn words_are_fit_for_reports() {
         assert_eq!(Counter::Errors.words().metric(), "ringmill_worker_errors_total");
         assert_eq!(Counter::BatchMax.words().metric(), "ringmill_worker_batch_max");
+        let full = Counter::ClosedFull.words();
+        assert_eq!(full.metric(), "ringmill_worker_batches_closed_total");
+        assert_eq!((full.metric_help(), full.label()), (CLOSED.help, Some(("reason", "full"))));
         for counter in Counter::ALL {
             let Words { name, help, .. } = counter.words();
             assert!(help.ends_with('.') && !help.starts_with(' '), "{name}: {help:?}");
@@ -251,9 +265,11 @@ mod tests {
         let (counters, histograms) = (Counters::default(), WorkerHistograms::default());
         for items in [3, 5] {
             counters.count_batch(items, Closed::Full);
-            histograms.count_batch(items);
+            match items {
+                3 => histograms.count_batch(items),
+                _ => histograms.count_batch_that_waited(items, 1_000),
+            }
         }
-        histograms.record(WorkerHistogram::BatchWait, 1_000, 1);
         let all = histograms.distributions(&counters.snapshot());
         let (sizes, waits) = (&all.batch_size, all.get(WorkerHistogram::BatchWait));
         assert_eq!((sizes.count(), sizes.sum(), sizes.greatest()), (2, 8, 5));

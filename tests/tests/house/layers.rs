@@ -34,6 +34,7 @@ const SHM: &[&str] = &[
     "party",
     "repair",
     "check",
+    "metrics",
 ];
 
 /// A module, as the names that lead to it from the crate's root.
