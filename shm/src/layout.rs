@@ -186,7 +186,7 @@ impl Shape {
         within("number of forks", self.forks.into(), 0, JUNCTION_LIMIT.into())?;
         within("number of switches", self.switches.into(), 0, JUNCTION_LIMIT.into())?;
         within(
-            "capacity times tasks",
+            "capacity times tasks of a request (itself and its branches, rounded up to a power of two)",
             u64::from(self.requests) * u64::from(self.tasks_per_request.next_power_of_two()),
             1,
             u64::from(REQUEST_LIMIT),

@@ -3,7 +3,7 @@
 use crate::error::CallError;
 use std::time::{Duration, Instant};
 
-/// The default timeout of a call.
+/// The default timeout of a call: a minute.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What a call does if all permits of the server are in use: as many requests in progress as its capacity.

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 #[non_exhaustive]
 pub enum CallError {
     /// As many requests as the server's capacity are in progress.
-    #[error("all {capacity} permits of the server are in use{}: call less often, or start it with a larger capacity", waited_text(.waited))]
+    #[error("all permits of the server ({capacity}) are in use{}: call less often, or start it with a larger capacity", waited_text(.waited))]
     ServerBacklogFull {
         /// How many can be in progress.
         capacity: u32,

@@ -46,6 +46,9 @@ const LONGEST_PAUSE: u32 = 10;
 /// fatal error. Where every request kills its worker, so that none of the servlet's workers finishes a batch, the pause
 /// before each restart grows to ten times the first back-off.
 ///
+/// By default a worker is given up after more than 8 failed starts in a row, and counts as healthy after 10 s idle; the
+/// back-off grows from 10 ms to 5 s; a trial follows after 30 s.
+///
 /// Once all workers of a servlet are given up, its circuit is *open*: requests fail at once with
 /// [`CallError::ServletDown`](crate::CallError::ServletDown), which says why. After
 /// [`try_again_after`](Self::try_again_after) a worker is started on trial. When it is ready, the servlet takes

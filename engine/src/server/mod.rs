@@ -462,7 +462,8 @@ impl<In, Out> Server<In, Out> {
         self.core.backlog()
     }
 
-    /// Warnings about options that are allowed but hardly meant, such as a capacity below a batch size.
+    /// Warnings about options that are allowed but hardly meant, such as a capacity below a batch size. The start has
+    /// logged them, too.
     #[must_use]
     pub fn warnings(&self) -> &[String] {
         &self.core.warnings

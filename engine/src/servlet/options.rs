@@ -89,7 +89,8 @@ macro_rules! setters {
         /// By default a batch waits at most 10 ms, and only while a wait can pay: a worker that finds one item alone
         /// takes it at once, unless one of the node's last eight batches had more than one; and a wait ends early once
         /// no item has come for eight times the mean gap between items (at least 100 µs). So a lone caller never waits,
-        /// and concurrent callers get full batches.
+        /// and concurrent callers get full batches. In a pipeline the batches of each stage wait: where an early answer
+        /// matters more than full batches, begin with zero.
         #[must_use]
         pub fn batch_wait_time(mut self, wait: std::time::Duration) -> Self {
             self.options.batch_wait_time = Some(wait);

@@ -62,7 +62,7 @@ fn with_back_pressure_a_full_server_refuses_at_once() {
             assert_eq!(server.backlog(), 3);
             let error = server.call(&ask(3)).expect_err("no permit is free");
             let told =
-                "all 3 permits of the server are in use: call less often, or start it with a larger capacity";
+                "all permits of the server (3) are in use: call less often, or start it with a larger capacity";
             assert_eq!(error.to_string(), told);
             let CallError::ServerBacklogFull { capacity: 3, waited: Duration::ZERO } = error else {
                 panic!("{error:?}")
@@ -106,7 +106,7 @@ fn without_back_pressure_a_call_that_gets_no_permit_says_how_long_it_waited() {
             assert!(waited >= limit, "{waited:?}");
             let waited = waited.as_secs_f64();
             let told = format!(
-                "all 1 permits of the server are in use (waited {waited:.3} s): call less often, or start it with a larger capacity"
+                "all permits of the server (1) are in use (waited {waited:.3} s): call less often, or start it with a larger capacity"
             );
             assert_eq!(error.to_string(), told);
             arrival.release();
