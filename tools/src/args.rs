@@ -234,6 +234,7 @@ JSON:
 Examples:
   shmtool stats digits
   shmtool stats digits --interval 1s
+  shmtool stats digits --prometheus
   shmtool stats digits --json | jq '.requests.total_time.p99'";
 
 const TOP_HELP: &str = "\
@@ -491,6 +492,9 @@ pub(crate) struct Periods {
     /// Count within this time, such as 500ms or 1min, again and again.
     #[arg(long, value_name = "TIME", value_parser = period)]
     pub(crate) interval: Option<Duration>,
+    /// Print all since the start in Prometheus' text format.
+    #[arg(long, conflicts_with_all = ["interval", "json"])]
+    pub(crate) prometheus: bool,
     /// End after so many of them; else with the server.
     #[arg(long, value_name = "N", requires = "interval", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) count: Option<u64>,

@@ -157,6 +157,9 @@ fn now_or_end(segment: &Segment) -> u64 {
 /// Prints a server's statistics of each period; returns the last text, and the status.
 pub(crate) fn stats(name: &str, periods: &Periods, json: bool) -> Result<(String, Verdict), ToolError> {
     let (survey, segment) = Survey::open(name)?;
+    if periods.prometheus {
+        return Ok((ringmill_shm::metrics::text(&segment), Verdict::Fine));
+    }
     let page = Page::of_stdout();
     let Some(interval) = periods.interval else {
         let stats = Stats::of(&survey, &segment, &Moment::start(&segment), &Moment::of(&segment));

@@ -61,8 +61,7 @@ fn with_back_pressure_a_full_server_refuses_at_once() {
             wait_for_depth(server, 2);
             assert_eq!(server.backlog(), 3);
             let error = server.call(&ask(3)).expect_err("no permit is free");
-            let told =
-                "all permits of the server (3) are in use: call less often, or start it with a larger capacity";
+            let told = "all permits of the server (3) are in use: call less often, or start it with a larger capacity";
             assert_eq!(error.to_string(), told);
             let CallError::ServerBacklogFull { capacity: 3, waited: Duration::ZERO } = error else {
                 panic!("{error:?}")

