@@ -87,7 +87,7 @@ enum Value {
 
 impl Metrics {
     /// Reads segments, each of another server. It takes some microseconds for each worker, and for each thousand of the
-    /// capacity; the workers and callers do not notice.
+    /// capacity and of the payload blocks; the workers and callers do not wait for it.
     #[must_use]
     pub fn of<'s>(segments: impl IntoIterator<Item = &'s Segment>) -> Self {
         let mut metrics = Self::default();

@@ -344,7 +344,8 @@ impl<'s, In: Payload, Out: Payload, I: AsInput<In>> CallFuture<'s, In, Out, I> {
             let full = CallError::ServerBacklogFull { capacity: core.capacity, waited: Duration::ZERO };
             return Err(core.told(full));
         }
-        Ok(Stage::InLine(PermitWait::begin(self.core.clone(), begun, self.options.until(begun))?, begun))
+        let wait = PermitWait::begin(self.core.clone(), begun, self.options.until(begun));
+        Ok(Stage::InLine(wait.map_err(|error| core.told(error))?, begun))
     }
 
     fn send(&mut self, id: u32, begun: Instant, enqueueing: Duration) -> Result<Stage<'s, Out>, CallError> {

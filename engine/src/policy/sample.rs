@@ -77,6 +77,8 @@ pub(crate) struct Countdown {
     left: Cell<u64>,
     /// How many the next sample stands for, by what was drawn last.
     stands_for: Cell<u64>,
+    /// What was left when one more sample was put in between; 0: none is.
+    left_behind: Cell<u64>,
     last_ns: Cell<u64>,
     random: Cell<u32>,
 }
@@ -89,6 +91,7 @@ impl Countdown {
             every: Cell::new(0),
             left: Cell::new(0),
             stands_for: Cell::new(0),
+            left_behind: Cell::new(0),
             last_ns: Cell::new(0),
             random: Cell::new(0x9E37_79B9), // any number but 0
         }
@@ -118,6 +121,7 @@ impl Countdown {
         self.every.set(other.every.get());
         self.left.set(other.left.get());
         self.stands_for.set(other.stands_for.get());
+        self.left_behind.set(other.left_behind.get());
         self.last_ns.set(other.last_ns.get());
         self.random.set(other.random.get());
     }
@@ -130,10 +134,20 @@ impl Countdown {
         left == 1
     }
 
-    /// For how many the one that is timed now stands: all since the last one.
+    /// For how many the one that is timed now stands: all since the last one; or, if it was put in between, for itself.
     pub(crate) fn sample(&self, now_ns: u64) -> Weight {
+        let last_ns = self.last_ns.replace(now_ns);
+        if last_ns == 0 {
+            self.random.set(self.random.get() ^ now_ns as u32 | 1); // no two threads take the same samples
+        }
+        let left_behind = self.left_behind.replace(0);
+        if left_behind > 0 {
+            self.left.set(left_behind - 1);
+            self.stands_for.set(self.stands_for.get() - 1);
+            return Weight::ONE;
+        }
         let weight = Weight::of(self.stands_for.get());
-        let since_ns = now_ns.saturating_sub(self.last_ns.replace(now_ns));
+        let since_ns = now_ns.saturating_sub(last_ns);
         self.every.set(self.timing.get().next(self.every.get(), since_ns));
         self.stands_for.set(0);
         self.draw();
@@ -161,12 +175,14 @@ impl Countdown {
         x
     }
 
-    /// Has the next one timed, if there was no sample for some time.
+    /// Has the next one timed, if there was no sample for some time: one more, in between, which stands for itself. It
+    /// follows a pause and is no random one, so those before it wait for the sample that was drawn.
     pub(crate) fn wake(&self, now_ns: u64) {
-        if self.timing.get() == Timing::Adaptive && now_ns.saturating_sub(self.last_ns.get()) > QUIET_NS {
-            self.every.set(1);
-            self.stands_for.set(self.stands_for.get() - self.left.get()); // those that have passed
-            self.draw();
+        let left = self.left.get();
+        let is_quiet = || now_ns.saturating_sub(self.last_ns.get()) > QUIET_NS;
+        if self.timing.get() == Timing::Adaptive && left > 1 && is_quiet() {
+            self.left_behind.set(left);
+            self.left.set(1);
         }
     }
 }
@@ -215,17 +231,23 @@ mod tests {
     }
 
     #[test]
-    fn when_the_rush_is_over_the_next_is_timed_and_stands_for_what_was_left() {
+    fn when_the_rush_is_over_the_next_is_timed_and_stands_for_itself() {
         let (countdown, mut now_ns) = (Countdown::new(Timing::Adaptive), 1_000_000_000);
         let mut stood_for = 0;
         for _ in 0..100 {
             stood_for += timed(&countdown, &mut now_ns, 1_000, 20).1;
             now_ns += 2 * QUIET_NS;
             countdown.wake(now_ns);
+            countdown.wake(now_ns);
             assert!(countdown.is_due());
-            stood_for += countdown.sample(now_ns).count();
+            let weight = countdown.sample(now_ns);
+            assert!(weight == Weight::ONE || countdown.left_behind.get() == 0);
+            stood_for += weight.count();
         }
-        assert_eq!(stood_for, 100 * 1_001);
+        assert!(
+            100 * 1_001 - stood_for <= Weight::MOST,
+            "{stood_for}: all others stand for those before them"
+        );
         assert_eq!(Timing::Adaptive.next(MOST, u64::MAX), 1);
     }
 

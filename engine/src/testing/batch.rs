@@ -6,6 +6,7 @@ use crate::server::{Server, ServerBuilder};
 use crate::servlet::{BoxServlet, ThreadServlet, lent};
 use crate::wire::Payload;
 use crate::worker::{BatchWorker, LentSeat, SeatsToLend, lend_seats};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::Duration;
 
 /// What a worker made of a batch.
@@ -128,7 +129,12 @@ pub fn batch_with<W: BatchWorker>(
     };
     // All are in the ring before the worker looks, so they are one batch. They wait for this thread alone, without a limit.
     let options = CallOptions::new().timeout(Duration::MAX);
-    let sent: Vec<_> = inputs.iter().map(|input| lending.server.submit_with(input, options)).collect();
+    let send = || inputs.iter().map(|input| lending.server.submit_with(input, options)).collect();
+    let sent: Vec<_> = catch_unwind(AssertUnwindSafe(send)).unwrap_or_else(|panic| {
+        // What was sent is cancelled. Only a reader of the ring frees it, so that the server can end; the worker sees none.
+        lending.first().handle_batch(worker);
+        resume_unwind(panic)
+    });
     let gave_up = lending.first().handle_batch(worker);
     let outcomes = sent.into_iter().map(|sent| sent?.wait()?.into_owned()).collect();
     Handled { outcomes, gave_up }

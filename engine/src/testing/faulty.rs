@@ -20,7 +20,8 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// This fault at the batch with the worker's item of this number, counted from 1, from when it was first started.
+    /// This fault at the batch with the worker's item of this number, counted from 1, from when it was first started. Each
+    /// worker, and each of its threads, counts its own items.
     #[must_use]
     pub fn at_item(self, number: u64) -> FaultAt {
         FaultAt { fault: self, number: number.max(1) }

@@ -148,6 +148,10 @@ pub fn stall<In, Out>(
     match stalled.process.await_stop() {
         Ok(true) => Ok(stalled),
         Ok(false) => Err(SignalError::NoProcess { servlet: servlet.into(), worker, state: Life::Dead }),
+        // It has ended, and the kernel or the supervisor has waited for it.
+        Err(error) if error.raw_os_error() == Some(libc::ECHILD) => {
+            Err(SignalError::NoProcess { servlet: servlet.into(), worker, state: Life::Dead })
+        }
         Err(error) => {
             Err(SignalError::System { servlet: servlet.into(), worker, what: "see the stop", error })
         }
@@ -199,10 +203,10 @@ impl<'a> Target<'a> {
         let (token, pid) = (entry.token(), entry.pid());
         let state = entry.life();
         let none = || SignalError::NoProcess { servlet: servlet.into(), worker, state };
-        let process = match PidFd::open(pid) {
+        let process = match PidFd::of_child(pid) {
             Ok(process) => process,
-            // 0 is no pid: it has not arrived.
-            Err(error) if matches!(error.raw_os_error(), Some(libc::ESRCH | libc::EINVAL)) => {
+            // 0 is no pid: it has not arrived. Another process than a child is none of the server's.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ESRCH | libc::EINVAL | libc::ECHILD)) => {
                 return Err(none());
             }
             Err(error) => {

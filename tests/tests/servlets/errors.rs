@@ -428,8 +428,8 @@ fn cleanup_gets_the_reason_and_runs_once_in_each_worker() {
     });
 }
 
-/// A number that some of its writers cannot write.
-struct Fussy;
+/// A number that some of its writers cannot write: 13 and 14.
+pub(super) struct Fussy;
 
 impl ArchiveWith<u64> for Fussy {
     type Archived = Archived<u64>;
@@ -456,10 +456,10 @@ impl<D: Fallible + ?Sized> DeserializeWith<Archived<u64>, u64, D> for Fussy {
 
 /// A text of this many bytes, and a fussy number.
 #[derive(rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
-struct Letter {
-    text: String,
+pub(super) struct Letter {
+    pub(super) text: String,
     #[rkyv(with = Fussy)]
-    number: u64,
+    pub(super) number: u64,
 }
 
 /// Writes letters.

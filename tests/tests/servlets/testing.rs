@@ -1,6 +1,7 @@
 //! What users test their own code with: a worker without a server, a test's server, faults. What a server does with the same
 //! worker and the same inputs says what is right.
 
+use super::errors::Letter;
 use ringmill::error::{RemoteCause, RemoteError};
 use ringmill::rkyv::{Archive, Archived, Deserialize, Serialize};
 use ringmill::servlet::BATCH_SIZE_LIMIT;
@@ -10,6 +11,7 @@ use ringmill::{
     StartError, ThreadServlet, Worker,
 };
 use ringmill_tests::gate::{Gate, stop_at};
+use ringmill_tests::guard::guarded;
 use ringmill_tests::process::{Process, stat_field};
 use ringmill_tests::traces::assert_gone;
 use ringmill_tests::wait_until;
@@ -549,4 +551,18 @@ fn a_faulty_worker_can_be_tried_without_a_server() {
     let thread =
         testing::build::<Worker>(((), Fault::Die.at_item(1))).map(drop).expect_err("no thread dies alone");
     assert!(thread.to_string().contains("ProcessServlet"), "{thread}");
+}
+
+#[test]
+fn a_panic_of_an_inputs_own_code_goes_through_at_once() {
+    guarded(|| {
+        let mut worker = testing::build::<PassThrough<Letter>>(()).expect("a worker");
+        let letters = || [7, 13].map(|number| Letter { text: String::new(), number });
+        // What was sent before the panic must not keep the server, which would wait that long for it.
+        let patient = testing::builder().shutdown_timeout(Duration::from_secs(3600));
+        let handled = catch_unwind(AssertUnwindSafe(|| testing::batch_with(&mut worker, letters(), patient)));
+        assert!(handled.is_err(), "the second letter cannot be written");
+        let [first, _] = letters();
+        assert!(testing::batch(&mut worker, [first]).outcomes[0].is_ok());
+    });
 }

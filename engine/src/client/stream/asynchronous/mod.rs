@@ -215,7 +215,7 @@ impl InOrder {
                 Ok(None) => return inlet.put_back(input),
                 // Outcomes come first.
                 Err(_) if self.in_progress() > 0 => return inlet.put_back(input),
-                Err(error) => return self.refuse(inlet, intake, input, error),
+                Err(error) => return self.refuse(inlet, intake, input, core.told(error)),
             }
         }
     }

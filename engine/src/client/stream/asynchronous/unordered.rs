@@ -92,7 +92,7 @@ impl<In: Payload, T: Tags<In>> Waiting<In, T> {
                 Ok(None) => return inlet.put_back(input),
                 // Outcomes come first.
                 Err(_) if sent.in_progress > 0 => return inlet.put_back(input),
-                Err(error) => return self.refuse(inlet, input, error),
+                Err(error) => return self.refuse(inlet, input, core.told(error)),
             }
         }
     }
