@@ -221,7 +221,10 @@ fn batches_are_as_full_as_is_told() {
         piled_up.into_iter().partition(|row| row.parameter("window") == Some(1));
     for row in &lone {
         assert!(["ringmill, 0 stated", "ringmill, wait not stated"].contains(&row.who.as_str()), "{row:?}");
-        assert!(row.value("ns_per_item").unwrap() > 0.0 && row.value("ratio_to_no_wait").unwrap() > 0.0);
+        assert!(row.value("ns_per_item").unwrap() > 0.0, "{row:?}");
+        // Without rounds of one regime there is nothing to compare with: the machine was too busy.
+        let ratio = row.value("ratio_to_no_wait");
+        assert!(ratio.map_or(!complete, |ratio| ratio > 0.0), "{row:?}");
     }
     for row in &piled_up {
         let batch_size = row.parameter("batch_size").unwrap() as f64;
