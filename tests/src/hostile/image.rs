@@ -17,13 +17,14 @@ use ringmill_shm::participant::{Lease, Life, Role, SERVER};
 use ringmill_shm::party::{Client, Participant};
 use ringmill_shm::plan::{Fork, ForkMember, Switch, Target};
 use ringmill_shm::repair::{Orphan, wake_everyone};
-use ringmill_shm::segment::{AttachError, Location, NodeSpec, Segment, Spec};
+use ringmill_shm::segment::{AttachError, Location, NodeSpec, Segment, Spec, Use};
 use ringmill_shm::stats::{Closed, Counter, Snapshot, Stamp, Weight};
 use ringmill_shm::token::Token;
 use ringmill_shm::word::Phase;
 use ringmill_shm::{plan, pool};
 use std::cell::RefCell;
 use std::fs::File;
+use std::ops::Range;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::PathBuf;
 use std::sync::OnceLock;
@@ -123,6 +124,27 @@ pub fn images() -> &'static [Vec<u8>] {
     IMAGES.get_or_init(|| {
         vec![image_of(&plain(), &busy), image_of(&forked(), &forking), image_of(&forked(), &joining)]
     })
+}
+
+/// Where the statistics lie in each of the images: counts, of which any value is one.
+pub fn statistics() -> [Range<usize>; 3] {
+    let of = |spec: &Spec| {
+        let directory = room();
+        let location = Location::File(directory.path().join("segment"));
+        let segment = Segment::create(location, spec).expect("there is room");
+        // By the order of their first bytes, one beside the next.
+        let mut end = 0;
+        for room in segment.rooms() {
+            let start = end;
+            end += room.bytes as usize;
+            if room.of == Use::Statistics {
+                return start..end;
+            }
+        }
+        0..0
+    };
+    let forked = of(&forked());
+    [of(&plain()), forked.clone(), forked]
 }
 
 fn image_of(spec: &Spec, deeds: &[u8]) -> Vec<u8> {

@@ -128,8 +128,13 @@ fn any_byte_changed() {
     for (which, image) in image::images().iter().enumerate() {
         let mut before = None;
         let twin = image::images()[..which].iter().find(|other| other.len() == image.len() && which > 1);
+        let statistics = &image::statistics()[which];
         for at in 0..image.len() {
             let was = image[at];
+            // Most bytes are of counts, and each count is like the others: one byte in 61, which is no multiple of a word.
+            if statistics.contains(&at) && at % 61 != 0 {
+                continue;
+            }
             // A byte that two images of one shape have in common is changed in one of them.
             if was == 0 && twin.is_some_and(|other| other[at] == was) {
                 continue;
