@@ -29,8 +29,8 @@ use crate::participant::Life;
 use crate::pool;
 use crate::segment::{Node, Segment};
 use crate::stats::{
-    CallerCounter, CallerDistributions, CallerHistogram, CallerSnapshot, Counter, Distribution,
-    HistogramWords, Merge, Quantity, ServerCounter, Words, WorkerDistributions, WorkerHistogram,
+    CallerCounter, CallerHistogram, CallerStats, Counter, Distribution, HistogramWords, Merge, Quantity,
+    ServerCounter, Words, WorkerDistributions, WorkerHistogram,
 };
 use crate::text::shown;
 use crate::word::Phase;
@@ -209,11 +209,7 @@ impl Reading<'_> {
     }
 
     fn requests(&mut self) {
-        let callers = self.segment.callers().iter();
-        let (counters, times) = callers
-            .fold((CallerSnapshot::default(), CallerDistributions::default()), |(counters, times), row| {
-                (counters.merged(row.snapshot()), times.merged(&row.distributions()))
-            });
+        let (counters, times) = CallerStats::of_all(self.segment.callers());
         for counter in CallerCounter::ALL {
             self.counter(counter.words(), [], counters.get(counter));
         }
@@ -255,7 +251,8 @@ impl Reading<'_> {
             let (worker, thread) = ((number / threads).to_string(), (number % threads).to_string());
             let labels = [servlet, ("worker", &worker), ("thread", &thread)];
             let labels = if threads > 1 { &labels[..] } else { &labels[..2] };
-            let counters = entry.counters().snapshot();
+            let (counters, of_row) = self.segment.worker_stats(row).unwrap_or_default();
+            times = times.merged(&of_row);
             for counter in Counter::ALL {
                 self.counter(counter.words(), labels.iter().copied(), counters.get(counter));
             }
@@ -263,9 +260,6 @@ impl Reading<'_> {
             let of_restarts = self.labels(labels.iter().copied());
             let restarts = Value::Number(entry.restarts().into());
             self.metrics.add(name, help, MetricType::Counter, of_restarts, restarts);
-            if let Some(histograms) = self.segment.histograms(row) {
-                times = times.merged(&histograms.distributions(&counters));
-            }
             let lives = entry.token().is_some_and(|token| !self.segment.is_dead(token));
             ready += u64::from(lives && entry.life() == Life::Ready);
         }

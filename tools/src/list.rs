@@ -2,7 +2,7 @@
 
 use crate::error::ToolError;
 use crate::output::{Page, Report};
-use crate::stats::Moment;
+use crate::stats::ended;
 use crate::survey::{Identity, Liveness, Survey};
 use crate::units;
 use ringmill_shm::check::PhaseCounts;
@@ -49,17 +49,15 @@ struct Work {
 
 impl Work {
     fn of(segment: &Segment) -> Self {
-        let stats = Moment::of(segment);
-        let since_start_s = stats.seconds_since(&Moment::start(segment));
         let workers = segment.participants().iter().skip(SERVER as usize + 1);
-        let requests_ended = stats.ended();
+        let (requests_ended, requests_per_s) = ended(segment);
         Self {
             workers: segment.shape().participants.saturating_sub(1),
             workers_ready: workers.filter(|entry| entry.life() == Life::Ready).count() as u32,
             capacity: segment.shape().requests,
             in_progress: PhaseCounts::of(segment).in_progress(),
             requests_ended,
-            requests_per_s: if since_start_s > 0.0 { requests_ended as f64 / since_start_s } else { 0.0 },
+            requests_per_s,
         }
     }
 }

@@ -152,7 +152,13 @@ pub(crate) struct Worker {
 pub(crate) struct Counters {
     #[serde(flatten)]
     pub(crate) snapshot: Snapshot,
-    batch_mean: f64,
+    pub(crate) batch_mean: f64,
+}
+
+impl Counters {
+    pub(crate) fn of(snapshot: Snapshot) -> Self {
+        Self { snapshot, batch_mean: snapshot.batch_mean() }
+    }
 }
 
 /// Reads a segment.
@@ -292,7 +298,7 @@ pub(crate) fn workers(segment: &Segment) -> Vec<Worker> {
                 in_hand: entry.token().and_then(|t| in_hand.remove(&t)).into_iter().flatten().collect(),
                 cpus: entry.cpus(),
                 message: (!message.is_empty()).then(|| shown(&String::from_utf8_lossy(message))),
-                counters: Counters { snapshot, batch_mean: snapshot.batch_mean() },
+                counters: Counters::of(snapshot),
             })
         })
         .collect()

@@ -6,12 +6,14 @@ mod why;
 use crate::args::Periods;
 use crate::error::ToolError;
 use crate::output::{self, Page, Report, Verdict};
+use crate::show::Counters;
 use crate::survey::{Liveness, Survey};
 use ringmill_shm::check::PhaseCounts;
 use ringmill_shm::participant::{Entry, Life, SERVER};
 use ringmill_shm::segment::{Run, Segment};
 use ringmill_shm::stats::{
-    CallerDistributions, CallerSnapshot, Distribution, ServerSnapshot, Snapshot, WorkerDistributions,
+    CallerDistributions, CallerSnapshot, CallerStats, Distribution, ServerSnapshot, Snapshot,
+    WorkerDistributions,
 };
 use ringmill_shm::sys::time::now_ns;
 use ringmill_shm::text::{shown, shown_path};
@@ -61,13 +63,6 @@ pub(crate) struct Servlet {
 }
 
 #[derive(Debug, Serialize)]
-pub(crate) struct Counters {
-    #[serde(flatten)]
-    pub(crate) snapshot: Snapshot,
-    pub(crate) batch_mean: f64,
-}
-
-#[derive(Debug, Serialize)]
 pub(crate) struct Worker {
     servlet: String,
     worker: u32,
@@ -101,26 +96,22 @@ pub(crate) struct Moment {
 
 impl Moment {
     pub(crate) fn of(segment: &Segment) -> Self {
-        let deaths = segment.server_counters().snapshot();
-        let mut moment = Self { at_ns: now_or_end(segment), deaths, ..Self::start(segment) };
-        for row in segment.callers() {
-            moment.requests = moment.requests.merged(row.snapshot());
-            moment.times = moment.times.merged(&row.distributions());
+        let (requests, times) = CallerStats::of_all(segment.callers());
+        Self {
+            at_ns: now_or_end(segment),
+            requests,
+            times,
+            deaths: segment.server_counters().snapshot(),
+            workers: (SERVER + 1..segment.shape().participants)
+                .filter_map(|row| segment.worker_stats(row))
+                .collect(),
         }
-        let rows = (0..).zip(segment.participants());
-        moment.workers = rows
-            .filter_map(|(row, entry)| {
-                let counters = entry.counters().snapshot();
-                Some((counters, segment.histograms(row)?.distributions(&counters)))
-            })
-            .collect();
-        moment
     }
 
     /// Before anything was counted: when the server arrived.
     pub(crate) fn start(segment: &Segment) -> Self {
         Self {
-            at_ns: segment.participants()[SERVER as usize].since_ns(),
+            at_ns: started_ns(segment),
             requests: CallerSnapshot::default(),
             times: CallerDistributions::default(),
             deaths: ServerSnapshot::default(),
@@ -128,13 +119,8 @@ impl Moment {
         }
     }
 
-    pub(crate) fn seconds_since(&self, earlier: &Self) -> f64 {
-        Duration::from_nanos(self.at_ns.saturating_sub(earlier.at_ns)).as_secs_f64()
-    }
-
-    /// Requests that have ended.
-    pub(crate) fn ended(&self) -> u64 {
-        self.requests.ended()
+    fn seconds_since(&self, earlier: &Self) -> f64 {
+        seconds(earlier.at_ns, self.at_ns)
     }
 
     /// What a worker's row has counted since an earlier moment.
@@ -144,6 +130,22 @@ impl Moment {
         let (before, times_before) = earlier.workers.get(index).cloned().unwrap_or_default();
         (counters.since(before), times.since(&times_before))
     }
+}
+
+/// How many requests have ended since the server's start, and a second.
+pub(crate) fn ended(segment: &Segment) -> (u64, f64) {
+    let rows = segment.callers().iter();
+    let ended = rows.fold(CallerSnapshot::default(), |sum, row| sum.merged(row.snapshot())).ended();
+    let up_s = seconds(started_ns(segment), now_or_end(segment));
+    (ended, if up_s > 0.0 { ended as f64 / up_s } else { 0.0 })
+}
+
+fn seconds(from_ns: u64, to_ns: u64) -> f64 {
+    Duration::from_nanos(to_ns.saturating_sub(from_ns)).as_secs_f64()
+}
+
+fn started_ns(segment: &Segment) -> u64 {
+    segment.participants()[SERVER as usize].since_ns()
 }
 
 /// Now; or, of a server that has died, when a participant last changed its state.
@@ -270,7 +272,7 @@ fn servlets(segment: &Segment, before: &Moment, now: &Moment, workers: &[Worker]
             depth: node.ring().depth(),
             workers: own().filter(|worker| worker.ready).count() as u32,
             busy: busy.filter(|all| !all.is_empty()).map(|all| all.iter().sum::<f64>() / all.len() as f64),
-            counters: Counters { snapshot, batch_mean: snapshot.batch_mean() },
+            counters: Counters::of(snapshot),
             times,
             facts: info.facts,
         }

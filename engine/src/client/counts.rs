@@ -114,10 +114,10 @@ impl Drop for OfThread {
 }
 
 /// The server that a thread called last.
-pub(super) struct Here {
+struct Here {
     /// It, and the thread's row there: see [`Rows::latest`].
     latest: Cell<u64>,
-    pub(super) countdown: Countdown,
+    countdown: Countdown,
 }
 
 impl Here {

@@ -3,7 +3,7 @@
 use ringmill_shm::participant::Life;
 use ringmill_shm::segment::Segment;
 use ringmill_shm::stats::{
-    CallerDistributions, CallerSnapshot, ServerSnapshot, Snapshot, WorkerDistributions,
+    CallerDistributions, CallerSnapshot, CallerStats, ServerSnapshot, Snapshot, WorkerDistributions,
 };
 use ringmill_shm::sys::time::now_ns;
 use serde::Serialize;
@@ -142,10 +142,8 @@ impl ServerStats {
 
 impl RequestStats {
     fn of(segment: &Segment) -> Self {
-        segment.callers().iter().fold(Self::default(), |sum, row| Self {
-            counters: sum.counters.merged(row.snapshot()),
-            times: sum.times.merged(&row.distributions()),
-        })
+        let (counters, times) = CallerStats::of_all(segment.callers());
+        Self { counters, times }
     }
 }
 
@@ -156,8 +154,8 @@ pub(super) fn servlets(segment: &Segment, now_ns: u64) -> Vec<ServletStats> {
         let threads = node.info().facts.threads;
         let rows = node.info().first_participant..;
         let workers = (0..).zip(rows).zip(node.workers()).map(|((number, row), entry)| {
-            let (life, counters) = (entry.life(), entry.counters().snapshot());
-            let histograms = segment.histograms(row);
+            let life = entry.life();
+            let (counters, times) = segment.worker_stats(row).unwrap_or_default();
             WorkerStats {
                 index: number / threads,
                 thread: number % threads,
@@ -168,7 +166,7 @@ pub(super) fn servlets(segment: &Segment, now_ns: u64) -> Vec<ServletStats> {
                 state_seconds: seconds_since(entry.since_ns(), now_ns),
                 restarts: entry.restarts(),
                 counters,
-                times: histograms.map(|of| of.distributions(&counters)).unwrap_or_default(),
+                times,
             }
         });
         ServletStats {

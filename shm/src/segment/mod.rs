@@ -56,7 +56,9 @@ use crate::layout::{
 };
 use crate::participant::{self, Entry, Lease, Role, SERVER};
 use crate::plan::{Routes, Target};
-use crate::stats::{CALLER_ROWS, CallerRow, CallerStats, ServerCounters, WorkerHistograms};
+use crate::stats::{
+    CALLER_ROWS, CallerRow, CallerStats, ServerCounters, Snapshot, WorkerDistributions, WorkerHistograms,
+};
 use crate::sync::{AtomicU64, Ordering};
 use crate::sys::birth::Birth;
 use crate::sys::cpu::prefetch_to_write;
@@ -335,6 +337,13 @@ impl Segment {
     pub fn histograms(&self, row: u32) -> Option<&WorkerHistograms> {
         let worker = row.checked_sub(SERVER + 1)?;
         (row < self.layout.shape.participants).then(|| self.at(self.layout.histograms, worker as usize))
+    }
+
+    /// The counters of a worker's row, and the values of its histograms, now; `None` if no worker has that row.
+    #[must_use]
+    pub fn worker_stats(&self, row: u32) -> Option<(Snapshot, WorkerDistributions)> {
+        let counters = self.participants().get(row as usize)?.counters().snapshot();
+        Some((counters, self.histograms(row)?.distributions(&counters)))
     }
 
     /// A row of callers, to count in. Row 0 is for all threads; one thread at a time may count in another one. A number

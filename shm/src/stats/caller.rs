@@ -79,6 +79,15 @@ impl CallerStats {
     pub fn distributions(&self) -> CallerDistributions {
         CallerDistributions::of(|of| self.histograms.at(of).distribution(of.words().quantity))
     }
+
+    /// The counters, and the values of the histograms, of several rows together.
+    #[must_use]
+    pub fn of_all(rows: &[Self]) -> (CallerSnapshot, CallerDistributions) {
+        let none = (CallerSnapshot::default(), CallerDistributions::default());
+        rows.iter().fold(none, |(counters, times), row| {
+            (counters.merged(row.snapshot()), times.merged(&row.distributions()))
+        })
+    }
 }
 
 /// A row of callers, to count in.

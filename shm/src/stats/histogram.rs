@@ -365,14 +365,6 @@ impl Distribution {
         self
     }
 
-    /// Buckets that have values, ascending: the least value of each, the least value behind it, and how many there are.
-    pub fn buckets(&self) -> impl Iterator<Item = (u64, u64, u64)> {
-        let bits = self.quantity.unit_bits();
-        let bound = move |bucket| least_of(bucket) << bits;
-        let filled = self.buckets.iter().enumerate().filter(|(_, count)| **count > 0);
-        filled.map(move |(bucket, &count)| (bound(bucket), bound(bucket + 1), count))
-    }
-
     /// Cumulative buckets, for formats that want a few: powers of two in the histogram's units, ascending, and how many
     /// values are below each. The bounds are the same whatever the values are; for times, 16 ns is the first.
     pub fn cumulative(&self) -> impl Iterator<Item = (u64, u64)> {
@@ -459,7 +451,6 @@ mod tests {
         histogram.record(3_000, 2);
         let since = histogram.distribution(Quantity::Time).since(&before);
         assert_eq!((since.count(), since.sum(), since.mean()), (2, 6_000, 3_000.0));
-        assert_eq!(since.buckets().map(|(_, _, count)| count).collect::<Vec<_>>(), [2]);
         let below: Vec<_> = since.cumulative().skip_while(|(_, below)| *below == 0).collect();
         assert_eq!((below[0], below.last()), ((4_096, 2), Some(&(1 << 37, 2))));
     }

@@ -133,7 +133,7 @@ macro_rules! counters {
         impl $crate::fields::InSegment for $Values {
             /// The number of a struct with a field for each counter.
             const FIELDS: u64 = $crate::stats::fields_of(
-                concat!(stringify!($Values)),
+                stringify!($Values),
                 &$Counter::WORDS,
                 size_of::<Self>(),
                 align_of::<Self>(),

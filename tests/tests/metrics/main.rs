@@ -3,30 +3,15 @@
 use ringmill::prometheus_client::encoding::text;
 use ringmill::prometheus_client::registry::Registry;
 use ringmill::stats::Collector;
-use ringmill::{BoxError, Context, ProcessServlet, Server, StreamOptions, ThreadServlet, Worker};
+use ringmill::{PassThrough, ProcessServlet, Server, StreamOptions, ThreadServlet};
 use ringmill_tests::{GUARD, fresh_name, wait_until};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-ringmill::init!(Echo);
+ringmill::init!(PassThrough<u64>);
 
-/// Answers with its input.
-struct Echo;
-
-impl Worker for Echo {
-    type Config = ();
-    type In = u64;
-    type Out = u64;
-
-    fn new((): (), _: &Context) -> Result<Self, BoxError> {
-        Ok(Self)
-    }
-
-    fn call(&mut self, input: &ringmill::rkyv::rend::u64_le) -> Result<u64, BoxError> {
-        Ok(input.to_native())
-    }
-}
+type Echo = PassThrough<u64>;
 
 fn registry(collector: Collector) -> Registry {
     let mut registry = Registry::default();

@@ -2,8 +2,8 @@
 
 use ringmill::stats::{CallerSnapshot, Timing};
 use ringmill::{
-    BoxError, CallOptions, Context, Ensemble, OnDeath, ProcessServlet, Server, ServerBuilder, Servlet,
-    StreamOptions, ThreadServlet, WhenFull, Worker,
+    BoxError, CallOptions, Context, Ensemble, OnDeath, PassThrough, ProcessServlet, Server, ServerBuilder,
+    Servlet, StreamOptions, ThreadServlet, WhenFull, Worker,
 };
 use ringmill_tests::gate::{Gate, stop_at};
 use ringmill_tests::host::{Crew, Host, on_both};
@@ -13,7 +13,7 @@ use ringmill_tests::{GUARD, fresh_name, wait_until};
 use rkyv::string::ArchivedString;
 use std::time::Duration;
 
-ringmill::init!(Player, Echo);
+ringmill::init!(Player, PassThrough<u64>);
 
 /// Does as each item says.
 struct Player(String);
@@ -42,22 +42,7 @@ impl Worker for Player {
     }
 }
 
-/// Answers with its input.
-struct Echo;
-
-impl Worker for Echo {
-    type Config = ();
-    type In = u64;
-    type Out = u64;
-
-    fn new((): (), _: &Context) -> Result<Self, BoxError> {
-        Ok(Self)
-    }
-
-    fn call(&mut self, input: &rkyv::rend::u64_le) -> Result<u64, BoxError> {
-        Ok(input.to_native())
-    }
-}
+type Echo = PassThrough<u64>;
 
 fn named() -> ServerBuilder {
     Server::builder(fresh_name("statistics"))

@@ -211,7 +211,7 @@ impl Shown {
         if self.workers.len() > 1 {
             let all = self.workers.iter().map(|w| w.counters.snapshot);
             let snapshot = all.fold(Snapshot::default(), Snapshot::merged);
-            rows.push(row_of("all".into(), &Counters { snapshot, batch_mean: snapshot.batch_mean() }));
+            rows.push(row_of("all".into(), &Counters::of(snapshot)));
         }
         page.table(&row("worker".into(), &heading, ">mean".into()), rows)
     }

@@ -4,7 +4,8 @@ use super::Stats;
 use crate::output::Page;
 use crate::units;
 use ringmill_shm::stats::{
-    CallerCounter, CallerHistogram, Distribution, PERCENTILES, Quantity, ServerCounter, WorkerHistogram,
+    CallerCounter, CallerHistogram, Distribution, PERCENTILES, Quantity, ServerCounter, Table,
+    WorkerHistogram,
 };
 
 /// The statistics as tables. What is zero is left out, except where it is the news that it is.
@@ -42,8 +43,7 @@ pub(crate) fn findings(stats: &Stats, page: Page) -> String {
 }
 
 fn requests(stats: &Stats, page: Page) -> String {
-    let counters = CallerCounter::ALL
-        .into_iter()
+    let counters = CallerCounter::of(Table::Callers)
         .filter(|&counter| counter == CallerCounter::Answered || stats.requests.counters.get(counter) > 0);
     let rows = counters.map(|counter| {
         let count = stats.requests.counters.get(counter);
@@ -163,7 +163,7 @@ fn workers(stats: &Stats, page: Page) -> String {
 }
 
 fn deaths(stats: &Stats, page: Page) -> String {
-    let some: Vec<_> = ServerCounter::ALL.into_iter().filter(|&of| stats.deaths.get(of) > 0).collect();
+    let some: Vec<_> = ServerCounter::of(Table::Deaths).filter(|&of| stats.deaths.get(of) > 0).collect();
     if some.is_empty() {
         return String::new();
     }

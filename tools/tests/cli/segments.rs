@@ -175,10 +175,10 @@ pub(crate) fn busy(ours: &Ours) -> Segment {
     segment
 }
 
-/// A segment whose request 2 is forked: one branch waits, the other is being worked on.
-pub(crate) fn forked(ours: &Ours) -> Segment {
-    let mut spec = spec();
+/// [`spec`] with an ensemble of these two members, by where each begins, in place of the sequence.
+pub(crate) fn forked_spec(members: [Target; 2]) -> Spec {
     let member = |entry| ForkMember { entry, root_bytes: 4, root_align: 4 };
+    let mut spec = spec();
     spec.tasks_per_request = 3;
     spec.nodes[0].next = Target::End;
     spec.forks = vec![Fork {
@@ -189,9 +189,14 @@ pub(crate) fn forked(ours: &Ours) -> Segment {
         first: 0,
         end: 2,
         next: Target::End,
-        members: vec![member(Target::Node(0)), member(Target::Node(1))],
+        members: members.map(member).to_vec(),
     }];
-    let segment = Segment::create(ours.0.clone(), &spec).unwrap();
+    spec
+}
+
+/// A segment whose request 2 is forked: one branch waits, the other is being worked on.
+pub(crate) fn forked(ours: &Ours) -> Segment {
+    let segment = Segment::create(ours.0.clone(), &forked_spec([0, 1].map(Target::Node))).unwrap();
     let mut filling = begin(&segment, 2, Token::SERVER);
     assert!(filling.inline_buffer().write(0, b"shared"));
     filling.set_length(6);

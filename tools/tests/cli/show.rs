@@ -1,11 +1,10 @@
 //! `shmtool show`.
 
-use super::segments::{Ours, begin, busy, forked, prepare, read, spec};
+use super::segments::{Ours, begin, busy, forked, forked_spec, prepare, read, spec};
 use super::tool::{code, parsed, shmtool, text, words};
-use ringmill_shm::plan::{Fork, ForkMember, Switch, Target};
+use ringmill_shm::plan::{Switch, Target};
 use ringmill_shm::segment::{Location, Segment};
-use ringmill_shm::stats::Closed;
-use ringmill_shm::stats::Stamp;
+use ringmill_shm::stats::{Closed, Stamp};
 use ringmill_shm::sys::time::now_ns;
 use ringmill_shm::token::Token;
 use serde_json::{Value, json};
@@ -13,20 +12,7 @@ use serde_json::{Value, json};
 #[test]
 fn lists_ensembles_and_switches_with_their_members() {
     let ours = Ours::new();
-    let mut spec = spec();
-    let member = |entry| ForkMember { entry, root_bytes: 4, root_align: 4 };
-    spec.tasks_per_request = 3;
-    spec.nodes[0].next = Target::End;
-    spec.forks = vec![Fork {
-        name: "both".into(),
-        fail_fast: true,
-        form: 0,
-        parent: 0,
-        first: 0,
-        end: 2,
-        next: Target::End,
-        members: vec![member(Target::Node(0)), member(Target::Switch(0))],
-    }];
+    let mut spec = forked_spec([Target::Node(0), Target::Switch(0)]);
     spec.switches =
         vec![Switch { name: "one".into(), node: None, members: vec![Target::Node(1), Target::Node(0)] }];
     let segment = Segment::create(Location::named(&ours.name()).unwrap(), &spec).unwrap();
