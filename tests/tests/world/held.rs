@@ -199,6 +199,8 @@ fn a_janitor_ends_with_its_server() {
                     std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|c| c == title.as_bytes())
                 })
             };
+            // It is the last process that a server starts, and the kernel names a process in the midst of its exec.
+            wait_until("its janitor has a name", || janitors().next().is_some());
             let janitor = PidFd::open(janitors().next().expect("there is one")).expect("it lives");
             if killed {
                 service.child.kill().expect("it lives");
