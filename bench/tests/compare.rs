@@ -179,7 +179,7 @@ fn what_a_server_costs_is_told() {
     if !two_cpus() {
         return;
     }
-    let (rows, _) = rows(&["--job", "idle", "--job", "start", "--job", "memory"]);
+    let (rows, _) = rows(&["--job", "idle", "--job", "start", "--job", "first", "--job", "memory"]);
     let value = |row: &Row, name| row.value(name).unwrap_or_else(|| panic!("{name}: {row:?}"));
     let of_job = |job: &'static str| rows.iter().filter(move |row| row.job == job);
     let idle: Vec<_> = of_job("idle").collect();
@@ -188,6 +188,9 @@ fn what_a_server_costs_is_told() {
     // ringmill and bare processes, five numbers of workers each.
     assert_eq!(of_job("start").count(), 10, "{rows:?}");
     assert!(of_job("start").all(|row| value(row, "ready_ms") > 0.0 && row.parameter("workers").is_some()));
+    // Three choices, with payloads in tasks and in blocks.
+    assert_eq!(of_job("first").count(), 6, "{rows:?}");
+    assert!(of_job("first").all(|row| value(row, "first_us") > 0.0 && value(row, "later_us") > 0.0));
     let memory: Vec<_> = of_job("memory").collect();
     assert_eq!(memory.len(), 5, "{memory:?}");
     for row in memory {

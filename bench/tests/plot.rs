@@ -64,6 +64,10 @@ fn rows() -> Vec<Row> {
             let row = Row::new("start", who).at("workers", workers);
             rows.push(row.figure("ready_ms", 6.0 * f64::from(workers) * factor));
         }
+        for bytes in [64_u32, 1024] {
+            let row = Row::new("first", who).at("payload_bytes", bytes);
+            rows.push(row.figure("first_us", 0.5 * factor).figure("later_us", 0.1));
+        }
         for bytes in [64_u32, 16_384] {
             let row = Row::new("memory", who).at("payload_bytes", bytes);
             rows.push(row.figure("bytes_per_request", f64::from(bytes) * 3.0 * factor));
@@ -132,6 +136,7 @@ fn every_job_has_its_pictures() {
         "batch-near.svg",
         "bulk-near.svg",
         "call-near.svg",
+        "first.svg",
         "idle.svg",
         "index.html",
         "latency-near.svg",
@@ -151,7 +156,7 @@ fn every_job_has_its_pictures() {
 fn every_picture_shows_the_expected_series() {
     let dir = written(&rows());
     // The picture, how often each contestant is named, ringmill's points, and some of what is written.
-    let expected: [(&str, usize, usize, &[&str]); 10] = [
+    let expected: [(&str, usize, usize, &[&str]); 11] = [
         (
             "call-near",
             1,
@@ -166,6 +171,7 @@ fn every_picture_shows_the_expected_series() {
         ("stages-near", 2, 4, &["Pipeline of stages: each further one 0.4×", "16"]),
         ("idle", 1, 1, &["0.02%", "0.04%"]),
         ("start", 1, 2, &["1", "16"]),
+        ("first", 1, 2, &["64 B", "1 KiB"]),
         ("memory", 1, 2, &["64 B", "16 KiB"]),
     ];
     for (name, named, points, written) in expected {
@@ -232,7 +238,7 @@ fn the_page_says_where_when_and_how() {
         assert!(page.contains(text), "{text}");
     }
     // All pictures are in it, and nothing is fetched from anywhere.
-    assert_eq!(page.matches("<svg").count(), 11);
+    assert_eq!(page.matches("<svg").count(), 12);
     assert!(!page.contains("src=") && !page.contains("<link") && !page.contains("<script"));
 }
 

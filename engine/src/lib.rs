@@ -113,6 +113,8 @@ pub use error::{BoxError, CallError, StartError};
 #[doc(inline)]
 pub use payload::Payload;
 #[doc(inline)]
+pub use ringmill_shm::segment::Prefault;
+#[doc(inline)]
 pub use server::{Handle, Server, ServerBuilder};
 #[doc(inline)]
 pub use servlet::{Cpus, Ensemble, OnDeath, ProcessServlet, Restarts, Servlet, Switch, ThreadServlet, Wait};

@@ -35,7 +35,7 @@ use core::mem::size_of;
 /// "ringmill", read as little-endian bytes.
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"ringmill");
 /// For users, and for what no field of a struct says: changes with every change of the layout or of its meaning.
-pub const LAYOUT_VERSION: u32 = 6;
+pub const LAYOUT_VERSION: u32 = 7;
 /// The distance between lines that different parties write.
 pub const LINE: usize = 128;
 /// A page: the header's size and the alignment of block classes.
@@ -241,6 +241,8 @@ in_segment! {
         pub(crate) state: AtomicU32,
         /// See [`Segment::timed_every`](crate::segment::Segment::timed_every).
         pub(crate) timed_every: AtomicU32,
+        /// See [`Segment::to_prefault`](crate::segment::Segment::to_prefault).
+        pub(crate) prefault: AtomicU32,
     }
 }
 

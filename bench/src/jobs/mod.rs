@@ -3,6 +3,7 @@
 pub mod batch;
 pub mod bulk;
 pub mod call;
+pub mod first;
 pub mod idle;
 pub mod latency;
 pub mod memory;
@@ -45,13 +46,15 @@ pub enum Job {
     Idle,
     /// Until 1 to 16 workers are ready
     Start,
+    /// The first requests after a start beside later ones, with pages mapped before and not
+    First,
     /// Bytes that a request in progress costs
     Memory,
 }
 
 impl Job {
     /// All of them, in the order of reports.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Call,
         Self::Latency,
         Self::Stream,
@@ -61,6 +64,7 @@ impl Job {
         Self::Wake,
         Self::Idle,
         Self::Start,
+        Self::First,
         Self::Memory,
     ];
 
@@ -76,6 +80,7 @@ impl Job {
             Self::Wake => "wake",
             Self::Idle => "idle",
             Self::Start => "start",
+            Self::First => "first",
             Self::Memory => "memory",
         }
     }
@@ -96,6 +101,7 @@ impl Job {
             Self::Wake => wake::run(session),
             Self::Idle => idle::run(session),
             Self::Start => start::run(session),
+            Self::First => first::run(session),
             Self::Memory => memory::run(session),
         }
     }

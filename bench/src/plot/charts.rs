@@ -22,6 +22,7 @@ pub(super) fn pictures(job: &str, regime: Option<Regime>, rows: &Rows<'_>) -> Ve
         "wake" => vec![wake(rows)],
         "idle" => vec![idle(rows)],
         "start" => vec![start(rows)],
+        "first" => vec![first(rows)],
         "memory" => vec![memory(rows)],
         _ => Vec::new(),
     };
@@ -48,6 +49,7 @@ pub(super) fn may_be_ours(name: &str) -> bool {
         "wake",
         "idle",
         "start",
+        "first",
         "memory",
     ];
     ours.into_iter().any(|ours| {
@@ -439,6 +441,18 @@ fn idle(rows: &Rows<'_>) -> Option<Picture> {
         name: "idle".into(),
         title: "CPU while there is nothing to do".into(),
         note: joined([fixed, "log scale, left is better".into()]),
+        width: WIDTH,
+        body,
+    })
+}
+
+fn first(rows: &Rows<'_>) -> Option<Picture> {
+    let time = |row: &Row| figure(row, "first_us", "lower", "upper");
+    let (body, fixed) = dots(rows, "payload_bytes", "time an item", time, units::micros, None)?;
+    Some(Picture {
+        name: "first".into(),
+        title: "The first requests after a start".into(),
+        note: joined([fixed, "time an item, log scale, left is better".into()]),
         width: WIDTH,
         body,
     })

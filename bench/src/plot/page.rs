@@ -23,7 +23,7 @@ struct Chapter {
     text: &'static str,
 }
 
-const CHAPTERS: [Chapter; 10] = [
+const CHAPTERS: [Chapter; 11] = [
     Chapter {
         job: "call",
         heading: "One request at a time",
@@ -91,6 +91,11 @@ const CHAPTERS: [Chapter; 10] = [
         heading: "Start",
         text: "From the call that starts a server to all its worker processes being ready. For scale, as many \
                processes of a program that does nothing (exec), started one after the other, until all have ended.",
+    },
+    Chapter {
+        job: "first",
+        heading: "The first requests",
+        text: "As many items as can be in progress, streamed once, right after a start and later. Whatever page of the                segment was not mapped before costs the first that use it a page fault, in each process.",
     },
     Chapter {
         job: "memory",

@@ -23,6 +23,8 @@ pub(super) fn heading(name: &str) -> String {
         "p999_us" => "p99.9, µs",
         "slowest_thread_p999_us" => "slowest thread's p99.9, µs",
         "ready_ms" => "ready, ms",
+        "first_us" => "first pass, µs an item",
+        "later_us" => "later passes, µs an item",
         "lower" => "lower quartile",
         "upper" => "upper quartile",
         "fastest_thread_p999_us" => "fastest thread's p99.9, µs",

@@ -199,6 +199,7 @@ mod tests {
         let errors = [
             StartError::Segment(CreateError::System { what: "lock", path: path(), error: system() }),
             StartError::NamesInUse { name: name(), tried: 64 },
+            StartError::LockMemory { needed_bytes: 2, limit_bytes: Some(1), error: system() },
             StartError::BatchRule { servlet: name(), batch_size: 1, batch_wait_time: second },
             StartError::Backoff { servlet: name(), first: second, longest: second },
             StartError::Range { servlet: Some(name()), what: "it", value: 3, least: 1, most: 2 },
@@ -226,7 +227,7 @@ mod tests {
             assert_is_told(error);
             match error {
                 StartError::Segment(_) | StartError::BatchRule { .. } | StartError::Backoff { .. } => {}
-                StartError::NamesInUse { .. } => {}
+                StartError::NamesInUse { .. } | StartError::LockMemory { .. } => {}
                 StartError::Range { .. } | StartError::Name { .. } | StartError::Variable { .. } => {}
                 StartError::Cpu { .. } | StartError::NotListed { .. } => {}
                 StartError::NotInExecutable { .. } | StartError::Program { .. } => {}

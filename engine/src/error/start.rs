@@ -4,7 +4,7 @@ use super::RemoteError;
 use crate::text::OneLine;
 use ringmill_shm::segment::{AttachError, CreateError};
 use ringmill_shm::sys::build_id::BuildId;
-use ringmill_shm::text::shown_path;
+use ringmill_shm::text::{exact_size, shown_path};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -73,6 +73,20 @@ pub enum StartError {
         least: u64,
         /// The most allowed.
         most: u64,
+    },
+    /// The system does not let this process [lock](crate::ServerBuilder::lock_memory) so much memory.
+    #[error(
+        "cannot lock the {} of the segment in memory{}: {error}; raise the limit (ulimit -l, LimitMEMLOCK), give the process CAP_IPC_LOCK, or lower capacity or max_payload",
+        exact_size(*needed_bytes),
+        limit_bytes.map_or(String::new(), |limit| format!(" (the limit on locked memory is {})", exact_size(limit)))
+    )]
+    LockMemory {
+        /// What the segment needs.
+        needed_bytes: u64,
+        /// The limit for processes without privilege, if there is one.
+        limit_bytes: Option<u64>,
+        /// What the system said.
+        error: std::io::Error,
     },
     /// A servlet's name that is not one line of plain text.
     #[error(

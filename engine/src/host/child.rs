@@ -307,6 +307,8 @@ fn join(order: Order) -> Result<Vec<Arc<Seat>>, JoinError> {
             )));
         }
     }
+    // Once it is pinned, so that what belongs to the process lies near its CPUs. Else the first uses of the pages do it.
+    let _ = segment.prefault();
     for (_, token) in tokens() {
         // [lease before deeds].
         let held = segment.lease().hold(token);

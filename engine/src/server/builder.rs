@@ -13,7 +13,7 @@ use crate::policy::sample::Timing;
 use crate::route::Router;
 use crate::servlet::Servlet;
 use ringmill_shm::layout::REQUEST_LIMIT;
-use ringmill_shm::segment::CreateError;
+use ringmill_shm::segment::{CreateError, Prefault};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,6 +41,8 @@ impl ServerBuilder {
             max_partial: DEFAULT_MAX_PARTIAL,
             wait: Wait::default(),
             timing: Timing::default(),
+            prefault: Prefault::default(),
+            lock_memory: false,
             start_timeout: DEFAULT_START_TIMEOUT,
             shutdown_timeout: DEFAULT_SHUTDOWN_TIMEOUT,
             handle_signals: true,
@@ -130,6 +132,30 @@ impl ServerBuilder {
     #[must_use]
     pub fn timing(mut self, timing: Timing) -> Self {
         self.options.timing = timing;
+        self
+    }
+
+    /// Which pages of the segment the server, and each worker's process, maps before the first request needs them; by
+    /// default [`Prefault::Hot`]. Else the first use of each page, in each process, waits for a page fault. Kernels before
+    /// 5.14 cannot do it.
+    ///
+    /// With [`Prefault::Everything`] a start takes longer by the time in which the kernel clears all payload memory; it is for
+    /// services in which the first large payloads may not take longer than later ones.
+    #[must_use]
+    pub fn prefault(mut self, pages: Prefault) -> Self {
+        self.options.prefault = pages;
+        self
+    }
+
+    /// Whether all pages of the segment are locked in memory (`mlock`), so that none is ever written to swap; by default
+    /// not. The lock ends with the server's process. It implies [`Prefault::Everything`] for the server, not for its
+    /// workers' processes.
+    ///
+    /// A process without the capability `CAP_IPC_LOCK` may lock as much as `ulimit -l` says, often 8 MiB; beyond that the
+    /// start fails with [`StartError::LockMemory`].
+    #[must_use]
+    pub fn lock_memory(mut self, locks: bool) -> Self {
+        self.options.lock_memory = locks;
         self
     }
 

@@ -12,7 +12,8 @@ use crate::policy::patience::{Patience, Wait};
 use crate::policy::sample::Timing;
 use crate::route::Router;
 use ringmill_shm::layout::{PARTIAL_BYTES_LIMIT, PartialRings, SLOTS_LIMIT};
-use ringmill_shm::segment::Segment;
+use ringmill_shm::segment::{Prefault, Segment};
+use ringmill_shm::sys::pages::lock_limit_bytes;
 use ringmill_shm::sys::process::open_standard_descriptors;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
@@ -30,6 +31,8 @@ pub(super) struct Options {
     pub(super) max_partial: usize,
     pub(super) wait: Wait,
     pub(super) timing: Timing,
+    pub(super) prefault: Prefault,
+    pub(super) lock_memory: bool,
     pub(super) start_timeout: Duration,
     pub(super) shutdown_timeout: Duration,
     pub(super) handle_signals: bool,
@@ -96,6 +99,11 @@ impl Launch {
         let (name, segment) = create(options.name, options.home, &spec)?;
         let segment = Arc::new(segment);
         segment.set_timed_every(options.timing.raw());
+        segment.set_to_prefault(options.prefault);
+        prefault(&segment);
+        if options.lock_memory {
+            lock(&segment)?;
+        }
         if let Some(stop) = stop {
             stop.watch(&segment);
         }
@@ -145,6 +153,21 @@ impl Launch {
         core.supervisor.server_is_ready(&core.shared);
         Ok(Some(unready.into_ready()))
     }
+}
+
+/// Maps the pages into this process. If the system does not, their first uses will.
+fn prefault(segment: &Segment) {
+    if let Err(error) = segment.prefault() {
+        say(|| tracing::debug!(%error, "cannot map pages of the segment before they are used"));
+    }
+}
+
+fn lock(segment: &Segment) -> Result<(), StartError> {
+    segment.lock_in_memory().map_err(|error| StartError::LockMemory {
+        needed_bytes: segment.total_bytes(),
+        limit_bytes: lock_limit_bytes(),
+        error,
+    })
 }
 
 /// A server that is being started; dropping it kills the server.

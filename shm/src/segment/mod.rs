@@ -36,6 +36,7 @@ mod attach;
 mod create;
 mod location;
 mod node;
+mod pages;
 mod sections;
 mod stale;
 
@@ -45,6 +46,7 @@ pub use attach::{AttachError, NotASegment};
 pub use create::{CreateError, NodeSpec, Spec};
 pub use location::{Anonymous, Location, NAMED_DIRECTORY, NameError};
 pub use node::{Node, NodeInfo};
+pub use pages::Prefault;
 pub use sections::{Room, Use};
 pub use stale::{Found, Removed, is_live, list, open_lease, remove_if_stale};
 

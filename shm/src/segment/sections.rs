@@ -60,7 +60,7 @@ pub struct Room {
 
 impl Layout {
     /// Each use with its ranges of bytes. They touch one another, from the first byte to the last.
-    fn uses(&self) -> Vec<(Use, Range<u64>)> {
+    pub(super) fn uses(&self) -> Vec<(Use, Range<u64>)> {
         let classes = self.shape.classes().len();
         let mut starts = vec![
             (0, Use::Header),

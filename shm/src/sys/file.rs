@@ -1,6 +1,7 @@
 //! Files: reserving pages, how much room there is, open-file-description locks.
-#![expect(unsafe_code, reason = "fallocate, lseek, statfs, statvfs, getrlimit, fcntl, fstatat and unlinkat")]
+#![expect(unsafe_code, reason = "fallocate, lseek, statfs, statvfs, fcntl, fstatat and unlinkat")]
 
+use super::limit::{Limit, soft_limit};
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
@@ -181,10 +182,7 @@ pub(crate) fn free_huge_bytes(page_bytes: u64) -> Option<u64> {
 /// larger, which ends it: so ask first.
 #[must_use]
 pub(crate) fn size_limit_bytes() -> Option<u64> {
-    let mut limit = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
-    // SAFETY: a live structure to fill.
-    unsafe { libc::getrlimit(libc::RLIMIT_FSIZE, &raw mut limit) };
-    (limit.rlim_cur != libc::RLIM_INFINITY).then_some(limit.rlim_cur)
+    soft_limit(Limit::FileBytes)
 }
 
 /// Moves a file to a descriptor after the standard three: a process that is started gets those.

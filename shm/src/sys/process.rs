@@ -1,6 +1,7 @@
 //! Processes: identity, death, signals.
 #![expect(unsafe_code, reason = "pidfd_open, waitid, kill, poll, prctl and their relatives")]
 
+use super::limit::{Limit, soft_limit};
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
@@ -486,10 +487,8 @@ pub fn outlive_group_signals() {
 
 /// The descriptors below the soft limit; one that was opened before the limit was lowered is missed.
 fn close_on_exec_one_by_one() {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: a live structure to fill.
-    unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };
-    for fd in FIRST_OTHER..i32::try_from(limit.rlim_cur).unwrap_or(i32::MAX) {
+    let limit = soft_limit(Limit::Descriptors).and_then(|limit| i32::try_from(limit).ok());
+    for fd in FIRST_OTHER..limit.unwrap_or(i32::MAX) {
         // SAFETY: integers. One that is not open answers EBADF.
         unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
     }

@@ -8,6 +8,7 @@
 //! A program that has a handler of its own for these signals (a sanitizer, a virtual machine's) keeps it.
 #![expect(unsafe_code, reason = "sigaction, sigaltstack, and asking pthread where a stack lies")]
 
+use super::limit::{Limit, soft_limit};
 use core::ffi::{c_int, c_void};
 use std::cell::Cell;
 use std::ops::Range;
@@ -117,15 +118,10 @@ fn guard_of_this_thread() -> Option<Range<usize>> {
 /// The first thread's stack grows as it is used, up to a limit below its end; C libraries differ in how much of it they
 /// take for the stack. `None` without a limit.
 fn guard_of_first_thread() -> Option<Range<usize>> {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: a live structure to fill.
-    let known = unsafe { libc::getrlimit(libc::RLIMIT_STACK, &raw mut limit) } == 0;
-    if !known || limit.rlim_cur == libc::RLIM_INFINITY {
-        return None;
-    }
+    let limit = usize::try_from(soft_limit(Limit::StackBytes)?).ok()?;
     let within = &raw const limit as usize;
     let end = super::program::mapping_of(within)?.0.end;
-    let lowest = end.checked_sub(usize::try_from(limit.rlim_cur).ok()?)?;
+    let lowest = end.checked_sub(limit)?;
     Some(lowest.saturating_sub(FIRST_THREAD_GAP)..lowest.saturating_add(FIRST_THREAD_SLACK))
 }
 

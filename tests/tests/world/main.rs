@@ -18,6 +18,7 @@ mod linear;
 mod never_the_program;
 mod numbers_and_names;
 mod own_handlers;
+mod pages;
 mod payloads;
 mod policy;
 mod rare;
