@@ -40,7 +40,7 @@ pub(crate) struct Args {
     #[arg(
         long,
         value_name = "N",
-        default_value_t = 250,
+        default_value_t = 50,
         value_parser = clap::value_parser!(u32).range(1..=1_000_000)
     )]
     pub(crate) repeat: u32,
