@@ -28,6 +28,7 @@ use crate::fields::{FNV_START, InSegment, in_segment, with_byte};
 use crate::stats::{CALLER_ROWS, CallerStats, ServerCounters, WorkerHistograms};
 use crate::sync::{AtomicU32, AtomicU64, HeaderU32, HeaderU64, PayloadCell};
 use crate::token::Token;
+use crate::watch::Watch;
 use crate::word::Word;
 use crate::{doorbell, participant};
 use core::mem::size_of;
@@ -474,6 +475,8 @@ in_segment! {
         /// writes it seldom.
         pub(crate) habit: U64Line,
         pub(crate) lock: LockLine,
+        /// Which tenure of the lock the supervisor sees, see [`Node::see_lock`](crate::segment::Node::see_lock).
+        pub(crate) watch: Watch,
         pub(crate) doorbell: doorbell::Line,
     }
 }
@@ -541,7 +544,7 @@ const _: () = {
     assert!(size_of::<TaskLine>() == LINE && core::mem::align_of::<TaskLine>() == LINE);
     assert!(core::mem::offset_of!(TaskLine, inline) == TASK_HEADER_BYTES);
     assert!(TASK_HEADER_BYTES.is_multiple_of(PAYLOAD_ALIGN));
-    assert!(size_of::<NodeLines>() == 5 * LINE);
+    assert!(size_of::<NodeLines>() == 6 * LINE);
     assert!(size_of::<NodeDescriptor>().is_multiple_of(8));
     assert!(size_of::<ForkDescriptor>().is_multiple_of(8));
     assert!(LINE.is_multiple_of(size_of::<Times>()));

@@ -112,6 +112,7 @@ pub mod ring;
 mod sync;
 pub mod sys;
 pub mod token;
+pub mod watch;
 pub mod width;
 pub mod word;
 

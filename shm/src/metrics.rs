@@ -106,6 +106,15 @@ impl Metrics {
         free.unwrap_or(name)
     }
 
+    /// With a metric of its own that says whether the server of this name lives: for a scrape that found none too.
+    #[must_use]
+    pub fn with_up(mut self, server: &str, is_up: bool) -> Self {
+        let labels = vec![("server", shown(server))];
+        let help = "Whether the server lives: 1 or 0.";
+        self.add("ringmill_up", help, MetricType::Gauge, labels, Value::Number(is_up.into()));
+        self
+    }
+
     /// The text format of Prometheus (version 0.0.4).
     #[must_use]
     pub fn into_text(self) -> String {

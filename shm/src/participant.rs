@@ -3,7 +3,7 @@
 //! # Layout
 //!
 //! ```text
-//! entry:  identity line │ bell line │ CPU mask line │ counters line │ boot message
+//! entry:  identity line │ bell line │ CPU mask line │ counters line │ what the supervisor notes │ boot message
 //! row 0 is the server; then the workers, node by node, each worker's threads side by side
 //! ```
 //!
@@ -11,7 +11,7 @@
 //! not lie in the entry.
 //!
 //! The server writes the identity when it prepares an incarnation, and the participant when it arrives; a waker the
-//! bell; the server the CPUs; the participant counters and message.
+//! bell; the server the CPUs, and what it notes of calls and ends; the participant counters and message.
 //!
 //! # Protocol
 //!
@@ -51,6 +51,7 @@ use crate::sync::{self, Ordering};
 use crate::sys;
 use crate::sys::unshared::Unshared;
 use crate::token::Token;
+use crate::watch::{Began, Ended, Exit, Watch};
 use core::sync::atomic::{AtomicU32, AtomicU64};
 use std::fs::{File, Metadata, OpenOptions};
 use std::io;
@@ -151,6 +152,9 @@ in_segment! {
         bell: Bell,
         cpus: CpuMask,
         counters: Counters,
+        /// Which call the supervisor sees; 0: none.
+        watch: Watch,
+        ended: Ended,
         message_bytes: AtomicU32,
         message: [AtomicU64; MESSAGE_BYTES / 8],
     }
@@ -176,6 +180,8 @@ impl Entry {
             bell: Bell::new(),
             cpus: CpuMask(core::array::from_fn(|_| AtomicU64::new(0))),
             counters: Counters::default(),
+            watch: Watch::default(),
+            ended: Ended::default(),
             message_bytes: AtomicU32::new(0),
             message: core::array::from_fn(|_| AtomicU64::new(0)),
         }
@@ -229,6 +235,38 @@ impl Entry {
     #[must_use]
     pub fn counters(&self) -> &Counters {
         &self.counters
+    }
+
+    /// When the present call of user code began, as far as it can be known: worker and supervisor note it each in their way.
+    /// `None`: none runs.
+    #[must_use]
+    pub fn call_began(&self) -> Option<Began> {
+        let call = self.counters.call()?;
+        let is_ready = self.life() == Life::Ready;
+        let ready = Began { after_ns: if is_ready { self.since_ns() } else { 0 }, by_ns: None };
+        Some(self.watch.began(call).and(self.counters.timed(call)).and(ready))
+    }
+
+    /// The supervisor looks at its call.
+    pub fn see_call(&self, now_ns: u64) {
+        self.watch.see(self.counters.call().unwrap_or(0), now_ns);
+    }
+
+    /// How it last ended, if not in order; `None`: it never did, or that is being written.
+    #[must_use]
+    pub fn last_exit(&self) -> Option<Exit> {
+        self.ended.exit()
+    }
+
+    /// The supervisor notes how it ended.
+    pub fn note_exit(&self, exit: &Exit) {
+        self.ended.note(exit);
+    }
+
+    /// Whether its process is stopped, by a signal or a debugger; `None`: it cannot be seen from here.
+    #[must_use]
+    pub fn is_stopped(&self) -> Option<bool> {
+        sys::process::is_stopped(self.pid(), self.start_time())
     }
 
     /// The CPUs it is pinned to; empty if it is not.

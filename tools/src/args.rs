@@ -6,6 +6,7 @@ use clap::{Parser, Subcommand};
 use clap_complete::Shell;
 use ringmill_shm::stats::{CallerCounter, CallerHistogram, Counter, ServerCounter, WorkerHistogram};
 use ringmill_shm::word::Phase;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -79,7 +80,8 @@ of this moment; counters are since the server's start.
 JSON:
   name, path, state, run, bytes, created_unix_s, age_s, user_id, user
                     as for list
-  server            pid, alive
+  server            pid, alive, stopped (by a signal or a debugger; null: its
+                    process cannot be seen from here)
   layout_version    of the library that made it
   fingerprint       of all fields, sizes and offsets, in hexadecimal
   capacity          requests that can be in progress
@@ -96,7 +98,9 @@ JSON:
                     ring: depth, cells, oldest_s (how long the oldest has been
                     queued; null: no clock was read, as where no batch waits);
                     lock_holder (null: the lock is free): participant, worker,
-                    pid, alive;
+                    pid, alive, stopped, held_time (at_least_s, at_most_s: for
+                    how long it holds the lock, or at least has taken no
+                    batch, as far as the server has looked; null: unknown);
                     on_death (fail, retry or bisect: what happens to a dead
                     worker's items),
                     down (why its circuit is open; null: it is closed),
@@ -111,9 +115,19 @@ JSON:
   workers           one entry a thread: node, worker, thread, participant,
                     state (vacant, starting, ready, failed, leaving, dead),
                     state_s (seconds since then; null: vacant),
-                    alive (its lease is held),
+                    alive (its lease is held), stopped (as for the server),
                     role (process_worker, thread_worker), pid, restarts,
-                    in_call (user code is running), cpus ([]: not pinned),
+                    last_exit (of a former one, if not in order: ago_s, pid,
+                    code, signal, why the server ended it (exec_timeout,
+                    too_late, shutdown, strayed; null: it did not),
+                    item_count (how many items it had begun and not answered),
+                    items (the first of them: request, task, generation,
+                    attempt), and of the first one payload_bytes and
+                    payload_hex (its first bytes)),
+                    in_call (user code is running), call_time (null: none;
+                    at_least_s, at_most_s: they are equal if the worker read
+                    the clock, else they are what the server has seen; null:
+                    unknown), cpus ([]: not pinned),
                     in_hand (requests that it works on, or will),
                     message (why it failed),
                     counters, since the server's start:
@@ -178,7 +192,9 @@ JSON:
       servlet       servlet or ensemble where it is (null: at none)
       begun         the worker's code may have seen it
       owner         that must act next: participant, worker (a worker's name,
-                    or callers), pid, alive (null: it is forked)
+                    or callers), pid, alive, stopped (by a signal or a
+                    debugger; null: its process cannot be seen from here)
+                    (null: it is forked)
       attempt       workers that died while they worked on it
       queued_s      seconds since it was queued there (null: no clock was
                     read, as where no batch waits)
@@ -204,13 +220,20 @@ The least and greatest values are those since the start.
 With --interval and --json, each line is a document. The command ends with the
 server, with status 1.
 
+With --listen, the first line of standard output says where. The server need
+not be there yet, and may start again: ringmill_up is 1 while it lives, and
+else 0, without other metrics. SIGINT and SIGTERM end the command, with status
+0. Standard error says when the server goes and comes. There is no encryption
+and no password.
+
 JSON:
   name, path, state, run
                     as for list
   period_s          the seconds of which all numbers are
   capacity          requests that can be in progress
   in_progress       requests that are
-  findings          what limits the server, in words
+  findings          what limits the server, in words: who is stopped, and what
+                    that holds up; the bottleneck; what died, with which item
   requests          how requests ended:
 {callers}
    ended            Requests that have ended, in whatever way.
@@ -235,6 +258,7 @@ Examples:
   shmtool stats digits
   shmtool stats digits --interval 1s
   shmtool stats digits --prometheus
+  shmtool stats digits --listen 127.0.0.1:9464
   shmtool stats digits --json | jq '.requests.total_time.p99'";
 
 const TOP_HELP: &str = "\
@@ -250,8 +274,8 @@ Keys:
 
 Numbers are of the last interval, and at first since the server's start.
 Times are of a sample where there is much to do; a worker is busy while its
-code runs, and a run counts when it ends. In call: for how long top has seen
-the worker in its present call.
+code runs, and a run counts when it ends. In call: for how long, as far as it
+is known.
 
 When the server ends, the last look stays on the screen until q.
 
@@ -487,7 +511,7 @@ pub(crate) enum Command {
 }
 
 /// The options of `stats`.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Default, clap::Args)]
 pub(crate) struct Periods {
     /// Count within this time, such as 500ms or 1min, again and again.
     #[arg(long, value_name = "TIME", value_parser = period)]
@@ -495,6 +519,12 @@ pub(crate) struct Periods {
     /// Print all since the start in Prometheus' text format.
     #[arg(long, conflicts_with_all = ["interval", "json"])]
     pub(crate) prometheus: bool,
+    /// Answer Prometheus at http://ADDRESS/metrics, such as 127.0.0.1:9464.
+    #[arg(long, value_name = "ADDRESS", conflicts_with_all = ["interval", "json", "prometheus"])]
+    pub(crate) listen: Option<SocketAddr>,
+    /// Let --listen take an address that other machines can reach.
+    #[arg(long, requires = "listen")]
+    pub(crate) beyond_loopback: bool,
     /// End after so many of them; else with the server.
     #[arg(long, value_name = "N", requires = "interval", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) count: Option<u64>,

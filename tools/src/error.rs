@@ -3,6 +3,7 @@
 use ringmill_shm::segment::NameError;
 use ringmill_shm::text::shown_path;
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 /// Why a command could not do its work.
@@ -64,6 +65,19 @@ pub(crate) enum ToolError {
         what: &'static str,
         /// On which file.
         path: PathBuf,
+        /// The system's error.
+        error: io::Error,
+    },
+    /// Any machine of the network could read the metrics.
+    #[error(
+        "{0} is no loopback address: other machines could read what is there; --beyond-loopback allows it"
+    )]
+    NotLoopback(SocketAddr),
+    /// `stats --listen` cannot listen there.
+    #[error("cannot listen on {address}: {error}")]
+    Listen {
+        /// The argument.
+        address: SocketAddr,
         /// The system's error.
         error: io::Error,
     },

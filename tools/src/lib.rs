@@ -32,7 +32,7 @@ mod top;
 mod units;
 mod who;
 
-use args::{Args, Command, RequestArgs};
+use args::{Args, Command, Periods, RequestArgs};
 use clap::Parser;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use error::ToolError;
@@ -74,6 +74,14 @@ pub fn show(name: &str, json: bool) -> Result<String, String> {
 /// The message that the program would print.
 pub fn requests(name: &str, json: bool) -> Result<String, String> {
     text_of(json, Command::Requests { name: name.into(), choice: RequestArgs::with_payloads() })
+}
+
+/// The text that `shmtool stats` would print, as [`show`].
+///
+/// # Errors
+/// The message that the program would print.
+pub fn stats(name: &str, json: bool) -> Result<String, String> {
+    text_of(json, Command::Stats { name: name.into(), periods: Periods::default() })
 }
 
 fn text_of(json: bool, command: Command) -> Result<String, String> {

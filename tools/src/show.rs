@@ -1,12 +1,14 @@
 //! `shmtool show`: nodes, workers, requests and blocks of one segment.
 
+pub(crate) mod exit;
 mod memory;
 pub(crate) mod text;
 mod tree;
 
 use crate::error::ToolError;
 use crate::survey::{Identity, Survey};
-use crate::who::{Holder, is_held};
+use crate::who::{Holder, Span, is_held};
+use exit::LastExit;
 use memory::{Blocks, Memory};
 use ringmill_shm::arena::Task;
 use ringmill_shm::check::PhaseCounts;
@@ -19,6 +21,7 @@ use ringmill_shm::stats::Snapshot;
 use ringmill_shm::sys::time::now_ns;
 use ringmill_shm::text::shown;
 use ringmill_shm::token::Token;
+use ringmill_shm::watch::Began;
 use ringmill_shm::word::Phase;
 use serde::Serialize;
 use std::collections::{BTreeSet, HashMap};
@@ -57,6 +60,8 @@ struct Server {
     pid: u32,
     /// Its lease is held.
     alive: bool,
+    /// Its process is stopped; none: it cannot be seen from here.
+    stopped: Option<bool>,
 }
 
 #[derive(Debug, Serialize)]
@@ -69,7 +74,7 @@ struct Node {
     /// Where finished tasks go: a name; none: to their end, a request to its caller, a branch to its join.
     next: Option<String>,
     ring: Depth,
-    lock_holder: Option<Holder>,
+    lock_holder: Option<LockHolder>,
     /// What happens to the items that a worker was working on when it died: fail, retry or bisect.
     on_death: &'static str,
     /// Why the node is down; none: it is not.
@@ -79,6 +84,14 @@ struct Node {
     /// How many workers it has, threads counted one by one.
     #[serde(skip)]
     workers: u32,
+}
+
+#[derive(Debug, Serialize)]
+struct LockHolder {
+    #[serde(flatten)]
+    holder: Holder,
+    /// For how long it holds the lock, or at least has taken no batch.
+    held_time: Span,
 }
 
 /// A fork of the plan.
@@ -130,15 +143,21 @@ pub(crate) struct Worker {
     pub(crate) state_s: Option<f64>,
     /// Its lease is held: a fact, unlike the state.
     alive: bool,
+    /// Its process is stopped: another one; none: it cannot be seen from here.
+    stopped: Option<bool>,
     role: Role,
     /// 0 before it has arrived.
     pub(crate) pid: u32,
     pub(crate) restarts: u32,
+    /// How it last ended, if not in order.
+    pub(crate) last_exit: Option<LastExit>,
     /// User code is running on an item or a batch.
     in_call: bool,
-    /// The number of that call.
+    /// For how long.
+    pub(crate) call_time: Option<Span>,
+    /// The number of that call, and when it began.
     #[serde(skip)]
-    pub(crate) call: Option<u64>,
+    pub(crate) call: Option<(u64, Began)>,
     /// The requests that it works on, or will.
     pub(crate) in_hand: Vec<u32>,
     /// None: it is not pinned.
@@ -172,6 +191,7 @@ pub(crate) fn show(name: &str) -> Result<Shown, ToolError> {
         server: Server {
             pid: segment.participants()[SERVER as usize].pid(),
             alive: is_held(&segment, &segment.participants()[SERVER as usize]),
+            stopped: segment.participants()[SERVER as usize].is_stopped(),
         },
         layout_version: identity.layout_version,
         fingerprint: format!("{:#018x}", identity.fingerprint),
@@ -204,7 +224,10 @@ fn node(segment: &Segment, index: u32) -> Option<Node> {
             cells: ring.cells() as u64,
             oldest_s: oldest_s(segment, index, ring),
         },
-        lock_holder: node.lock().holder().map(|token| Holder::of(segment, token, "server")),
+        lock_holder: node.lock().holder().map(|token| LockHolder {
+            held_time: Span::since(node.lock_began().unwrap_or_default()),
+            holder: Holder::of(segment, token, "server"),
+        }),
         on_death: match (info.facts.keeps_inputs.is_set(), info.facts.keeps_apart.is_set()) {
             (false, _) => "fail",
             (true, false) => "retry",
@@ -275,6 +298,8 @@ pub(crate) fn workers(segment: &Segment) -> Vec<Worker> {
         .filter_map(|(participant, entry)| {
             let (info, worker, thread) = segment.worker_of(participant)?;
             let (snapshot, call) = (entry.counters().snapshot(), entry.counters().call());
+            let call = call.map(|call| (call, entry.call_began().unwrap_or_default()));
+            let alive = is_held(segment, entry);
             // A line for people, then a zero byte and a record for programs.
             let message = entry.message();
             let message = message.split(|&b| b == 0).next().unwrap_or_default();
@@ -289,11 +314,14 @@ pub(crate) fn workers(segment: &Segment) -> Vec<Worker> {
                     0 => None,
                     since_ns => Some(now_ns().saturating_sub(since_ns) as f64 / 1e9),
                 },
-                alive: is_held(segment, entry),
+                alive,
+                stopped: alive.then(|| entry.is_stopped()).flatten(),
                 role: info.role,
                 pid: entry.pid(),
                 restarts: entry.restarts(),
+                last_exit: entry.last_exit().map(|exit| LastExit::of(segment, exit)),
                 in_call: call.is_some(),
+                call_time: call.map(|(_, began)| Span::since(began)),
                 call,
                 in_hand: entry.token().and_then(|t| in_hand.remove(&t)).into_iter().flatten().collect(),
                 cpus: entry.cpus(),

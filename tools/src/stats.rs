@@ -1,5 +1,7 @@
 //! `shmtool stats`: how fast a server is, since its start or in one period after another.
 
+mod listen;
+pub(crate) mod stopped;
 pub(crate) mod text;
 mod why;
 
@@ -7,7 +9,9 @@ use crate::args::Periods;
 use crate::error::ToolError;
 use crate::output::{self, Page, Report, Verdict};
 use crate::show::Counters;
+use crate::show::exit::LastExit;
 use crate::survey::{Liveness, Survey};
+use crate::who::name_of;
 use ringmill_shm::check::PhaseCounts;
 use ringmill_shm::participant::{Entry, Life, SERVER};
 use ringmill_shm::segment::{Run, Segment};
@@ -30,6 +34,12 @@ pub(crate) struct Stats {
     pub(crate) period_s: f64,
     pub(crate) capacity: u32,
     pub(crate) in_progress: u32,
+    /// The last death, in words.
+    #[serde(skip)]
+    last_death: Option<String>,
+    /// Who is stopped, in words, and what that holds up.
+    #[serde(skip)]
+    stopped: Vec<String>,
     /// What limits the server, in words.
     pub(crate) findings: Vec<String>,
     pub(crate) requests: Requests,
@@ -158,6 +168,9 @@ fn now_or_end(segment: &Segment) -> u64 {
 
 /// Prints a server's statistics of each period; returns the last text, and the status.
 pub(crate) fn stats(name: &str, periods: &Periods, json: bool) -> Result<(String, Verdict), ToolError> {
+    if let Some(address) = periods.listen {
+        return listen::listen(name, address, periods.beyond_loopback);
+    }
     let (survey, segment) = Survey::open(name)?;
     if periods.prometheus {
         return Ok((ringmill_shm::metrics::text(&segment), Verdict::Fine));
@@ -205,6 +218,8 @@ impl Stats {
             capacity: segment.shape().requests,
             in_progress: PhaseCounts::of(segment).in_progress(),
             findings: Vec::new(),
+            stopped: stopped::findings(segment),
+            last_death: last_death(segment),
             requests: Requests { counters, ended: counters.ended(), times: now.times.since(&before.times) },
             deaths: now.deaths.since(before.deaths),
             servlets: servlets(segment, before, now, &workers),
@@ -218,6 +233,13 @@ impl Stats {
     pub(crate) fn per_s(&self, n: u64) -> f64 {
         if self.period_s > 0.0 { n as f64 / self.period_s } else { 0.0 }
     }
+}
+
+/// The last worker that died, how, and with which items.
+fn last_death(segment: &Segment) -> Option<String> {
+    let exits = (0..).zip(segment.participants()).filter_map(|(row, entry)| Some((row, entry.last_exit()?)));
+    let (row, exit) = exits.max_by_key(|(_, exit)| exit.at_ns)?;
+    Some(format!("{} {}", name_of(segment, row)?, LastExit::of(segment, exit).text()))
 }
 
 impl Report for Stats {

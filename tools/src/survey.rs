@@ -141,14 +141,18 @@ impl Survey {
 
     /// Opens the segment that a command names.
     pub(crate) fn open(name: &str) -> Result<(Self, Segment), ToolError> {
-        let location = Location::parse(name)?;
+        Self::open_at(Location::parse(name)?)
+    }
+
+    /// Opens the segment at a location.
+    pub(crate) fn open_at(location: Location) -> Result<(Self, Segment), ToolError> {
         let path = location.path();
         let Some(mut survey) = Self::of(location.clone())? else {
             return Err(match &location {
                 Location::Anonymous(of) => {
                     ToolError::NotHeld { label: of.label().into(), process: of.process() }
                 }
-                _ => ToolError::Missing { name: name.into(), path },
+                _ => ToolError::Missing { name: location.to_text(), path },
             });
         };
         match survey.segment.take() {

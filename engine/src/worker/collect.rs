@@ -245,6 +245,7 @@ impl<'a> Loop<'a> {
     #[cold]
     fn begin_timing(&self) -> (u64, Weight) {
         let now_ns = now_ns();
+        self.counters.time_call(now_ns);
         (now_ns, self.timed.sample(now_ns))
     }
 

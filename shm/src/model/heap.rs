@@ -116,6 +116,7 @@ impl Segment {
                 .nodes
                 .iter()
                 .map(|_| NodeLines {
+                    watch: crate::watch::Watch::default(),
                     tail: U64Line(AtomicU64::new(plan.position)),
                     head: U64Line(AtomicU64::new(plan.position)),
                     habit: U64Line(AtomicU64::new(0)),

@@ -8,6 +8,7 @@ use crate::participant::{Entry, Role};
 use crate::plan::Target;
 use crate::ring::{Overrun, Ring};
 use crate::sync::{AtomicU64, Ordering};
+use crate::watch::Began;
 
 /// The constant facts of a node: written once, checked at attach.
 #[derive(Debug, Clone)]
@@ -78,6 +79,24 @@ impl<'a> Node<'a> {
     #[must_use]
     pub fn lock(&self) -> ReaderLock<'a> {
         ReaderLock::new(&self.lines.lock.0)
+    }
+
+    /// When its lock's holder took it, as far as the supervisor has seen: since then that holder has taken no batch. `None`:
+    /// it is free.
+    #[must_use]
+    pub fn lock_began(&self) -> Option<Began> {
+        Some(self.lines.watch.began(self.tenure()?))
+    }
+
+    /// The supervisor looks at its lock.
+    pub fn see_lock(&self, now_ns: u64) {
+        self.lines.watch.see(self.tenure().unwrap_or(0), now_ns);
+    }
+
+    /// The lock's holder, and how far the ring was read when it took it: together, a number for the time that it holds it.
+    fn tenure(&self) -> Option<u64> {
+        let holder = self.lock().holder()?;
+        Some(u64::from(holder.raw()) << 32 | u64::from(self.ring().head() as u32))
     }
 
     /// Its doorbell.

@@ -3,6 +3,7 @@
 use super::{Family, Histogram, add, counters, histograms};
 use crate::fields::in_segment;
 use crate::sync::Ordering;
+use crate::watch::{Began, Timed};
 use core::sync::atomic::AtomicU64;
 use serde::Serialize;
 
@@ -98,6 +99,7 @@ in_segment! {
         /// The number of the present call of user code; 0 = none.
         call: AtomicU64,
         values: Values,
+        timed: Timed,
     }
 }
 
@@ -136,6 +138,16 @@ impl Counters {
     pub fn begin_call(&self) {
         // Relaxed, here and below: as in `add`. Batches are counted before, so no two calls have one number.
         self.call.store(self.values.at(Counter::Batches).load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+
+    /// Records when the next call begins, of those that are timed.
+    pub fn time_call(&self, now_ns: u64) {
+        self.timed.note(self.values.at(Counter::Batches).load(Ordering::Relaxed), now_ns);
+    }
+
+    /// When the present call began, by the last one that was timed: at that instant, or after it.
+    pub(crate) fn timed(&self, call: u64) -> Began {
+        self.timed.began(call)
     }
 
     /// Records that user code has returned.

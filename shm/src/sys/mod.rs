@@ -17,6 +17,7 @@ pub mod process;
 pub mod program;
 pub mod settled;
 pub mod stack;
+pub mod terminal;
 pub mod tether;
 pub mod time;
 pub mod unshared;

@@ -245,9 +245,28 @@ impl Watch {
 /// The start time of a process in clock ticks since boot: with its pid, its identity.
 #[must_use]
 pub fn start_time(pid: u32) -> Option<u64> {
+    field(&stat(pid)?, 22)
+}
+
+/// Whether a process is stopped, by a signal or a debugger; `None` if no process of this number that began at this time
+/// can be seen from here.
+#[must_use]
+pub fn is_stopped(pid: u32, start_time: u64) -> Option<bool> {
+    let stat = stat(pid)?;
+    (field(&stat, 22) == Some(start_time))
+        .then(|| field(&stat, 3).is_some_and(|state: char| "tT".contains(state)))
+}
+
+/// The line of a process in `/proc`, from its third field on. The second, the command's name in parentheses, may hold
+/// anything.
+fn stat(pid: u32) -> Option<String> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The command name in parentheses may hold anything; field 22 of the line counts from after it.
-    stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
+    Some(stat.rsplit_once(')')?.1.into())
+}
+
+/// A field of that line, by its number in proc(5).
+fn field<T: std::str::FromStr>(stat: &str, number: usize) -> Option<T> {
+    stat.split_whitespace().nth(number - 3)?.parse().ok()
 }
 
 /// Sends SIGKILL to the process of this number, which the caller knows to be the right one.
@@ -356,11 +375,13 @@ pub fn die_by_signal(signal: i32) -> ! {
 }
 
 /// From now on a read of mapped bytes beyond the end of a file that was made shorter ends this process with a message
-/// and an exit code, and not by the signal alone.
+/// and an exit code, and not by the signal alone. A terminal that was changed is given back first
+/// ([`Changed`](super::terminal::Changed)).
 pub fn end_on_bus_error(message: &'static str, code: i32) {
     static ENDING: OnceLock<(&'static str, i32)> = OnceLock::new();
     extern "C" fn end(_: libc::c_int) {
         let (message, code) = ENDING.get().copied().unwrap_or(("", 1));
+        super::terminal::give_back();
         // SAFETY: write and _exit may be called in a signal handler; the message is static. `get` of a value that was
         // set before the handler was installed is a load.
         unsafe {

@@ -8,6 +8,7 @@ mod log_listener;
 mod policies;
 mod resources;
 mod server_death;
+mod shown;
 mod shutdown;
 mod signals;
 mod slow;

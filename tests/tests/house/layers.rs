@@ -19,6 +19,7 @@ const SHM: &[&str] = &[
     "sys",
     "token",
     "word",
+    "watch",
     "stats",
     "ring",
     "lock",

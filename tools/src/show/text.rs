@@ -1,11 +1,11 @@
 //! A segment in words and tables.
 
 use super::memory::{self, Blocks, Memory};
-use super::{Counters, Node, Shown, Worker};
+use super::{Counters, LockHolder, Node, Shown, Worker};
 use crate::output::{Page, Report};
 use crate::survey::{Liveness, user_text, way_out};
 use crate::units;
-use crate::who::{Holder, title};
+use crate::who::title;
 use ringmill_shm::layout::NodeFacts;
 use ringmill_shm::participant::{Life, Role};
 use ringmill_shm::plan::Target;
@@ -33,6 +33,11 @@ impl Report for Shown {
                 text += &format!("{} failed: {message}\n", worker.name());
             }
         }
+        for worker in &self.workers {
+            if let Some(exit) = &worker.last_exit {
+                text += &page.paragraph(&format!("{} {}", worker.name(), exit.text()), 0);
+            }
+        }
         text += "\nBatches\n";
         text += &self.batch_table(page);
         text += "\nErrors\n";
@@ -51,7 +56,8 @@ impl Shown {
         let age = of.age_s.map_or_else(|| "?".into(), units::age);
         let first = match (of.state, of.run) {
             (Liveness::Live, Some(run)) => {
-                format!("{}, server pid {pid}, made {age} ago", run_text(run))
+                let stopped = if self.server.stopped == Some(true) { " is stopped" } else { "" };
+                format!("{}, server pid {pid}{stopped}, made {age} ago", run_text(run))
             }
             _ => format!("stale, its server (pid {pid}) has died, made {age} ago; {}", way_out(&of.name)),
         };
@@ -158,7 +164,7 @@ impl Shown {
             ]);
             row.extend(with_age.then(|| node.ring.oldest_s.map_or_else(|| "-".into(), units::seconds)));
             row.extend([
-                node.lock_holder.as_ref().map_or_else(|| "free".into(), Holder::text),
+                node.lock_holder.as_ref().map_or_else(|| "free".into(), LockHolder::text),
                 format!("{} of {}", node.sleeping.len(), node.workers),
             ]);
             row
@@ -217,6 +223,13 @@ impl Shown {
     }
 }
 
+impl LockHolder {
+    fn text(&self) -> String {
+        let time = self.held_time.text().map(|time| format!(" for {time}"));
+        self.holder.text() + &time.unwrap_or_default()
+    }
+}
+
 impl Worker {
     pub(crate) fn name(&self) -> String {
         title(&self.node, self.worker, self.thread, self.threads)
@@ -232,7 +245,11 @@ impl Worker {
 
     /// How many requests it has, and which: at most three ranges of them.
     fn has_text(&self) -> String {
-        let calls = if self.in_call { " in call" } else { "" };
+        let calls = match self.call_time.map(|time| time.text()) {
+            None => String::new(),
+            Some(None) => " in call".into(),
+            Some(Some(time)) => format!(" in call for {time}"),
+        };
         match self.in_hand.len() {
             0 => format!("-{calls}"),
             count => {
@@ -241,7 +258,7 @@ impl Worker {
         }
     }
 
-    /// The state that the worker wrote, unless the kernel proves its death.
+    /// The state that the worker wrote, unless the kernel proves its death, or says that it is stopped.
     pub(crate) fn state_text(&self) -> &'static str {
         let said = match self.state {
             Life::Vacant => "vacant",
@@ -253,7 +270,11 @@ impl Worker {
         };
         // A worker that is starting may not hold its lease yet.
         let must_live = matches!(self.state, Life::Ready | Life::Leaving);
-        if must_live && !self.alive { "dead" } else { said }
+        match self.stopped {
+            _ if must_live && !self.alive => "dead",
+            Some(true) => "stopped",
+            _ => said,
+        }
     }
 }
 

@@ -18,7 +18,7 @@ const SMALL: f64 = 0.25;
 impl Stats {
     /// What an operator should know, the most important first; empty if nothing limits the server.
     pub(super) fn why(&self) -> Vec<String> {
-        let mut all = Vec::new();
+        let mut all = self.stopped.clone();
         if self.requests.counters.rejected > 0 {
             all.push(format!(
                 "{} refused: all {} permits were in use, or all payload blocks that are large enough; raise capacity or \
@@ -49,10 +49,11 @@ impl Stats {
         all.extend(self.servlets.iter().filter_map(Servlet::why_queued));
         all.extend(self.shared_cpus());
         if self.deaths.deaths > 0 {
-            all.push(format!(
-                "{}: the service's log, and 'shmtool show', say of what",
-                count(self.deaths.deaths, "worker died", "workers died")
-            ));
+            let died = count(self.deaths.deaths, "worker died", "workers died");
+            all.push(match &self.last_death {
+                Some(last) => format!("{died}; {last}"),
+                None => format!("{died}: the service's log, and 'shmtool show', say of what"),
+            });
         }
         all
     }

@@ -38,7 +38,7 @@ r            the requests in progress, the oldest first; again: back
 
 Numbers are of the last interval, and at first since the server's
 start. Busy: the part of the time in which code runs; a run counts
-when it ends. In call: for how long it has been seen in this call.";
+when it ends. In call: for how long, as far as it is known.";
 
 /// Draws a state.
 pub(super) fn draw(state: &State, frame: &mut Frame<'_>) {
@@ -93,7 +93,10 @@ impl Sheet<'_> {
                 (ended, style.patch(self.ink(Color::Red)))
             }
             false => {
-                let paused = if self.state.is_paused() { "PAUSED, " } else { "" };
+                let mut paused = if self.state.is_paused() { "PAUSED, " } else { "" }.to_string();
+                if self.picture.is_stopped {
+                    paused += &format!("STOPPED (pid {}), ", self.picture.server_pid);
+                }
                 let (run, up) = (run_text(stats.run), units::age(self.picture.up_s));
                 let now = format!(
                     "{paused}{name}: {run}, up {up}, {} of {} in progress",
@@ -305,6 +308,7 @@ impl Sheet<'_> {
             ("does now", worker.does()),
             ("busy", format!("{}, {} items/s", percent(worker.busy), units::rate(worker.items_per_s))),
         ];
+        facts.extend(seen.last_exit.as_ref().map(|exit| ("before", exit.text())));
         facts.extend(seen.message.as_ref().map(|message| ("failed", message.clone())));
         let has = self.picture.requests.requests.iter().filter(|of| of.is_held_by(seen.participant));
         let (headings, rows) = request_rows(has, true);
@@ -316,7 +320,7 @@ impl Sheet<'_> {
             Constraint::Length(held),
         ])
         .areas(area);
-        frame.render_widget(Paragraph::new(Self::facts(&facts)), about);
+        frame.render_widget(Paragraph::new(Self::facts(&facts)), about); // what is too long is cut
         self.counters(frame, of_counters, worker);
         match rows.is_empty() {
             true => frame.render_widget("It has no request.", of_requests),
@@ -388,10 +392,10 @@ impl Worker {
     /// What it does at this moment.
     fn does(&self) -> String {
         let has = units::ranges(self.seen.in_hand.iter().map(|&id| id.into()), 3);
-        let call = match self.call_s {
-            Some(0.0) => Some("in call".to_string()), // seen for the first time
-            call_s => call_s.map(|seconds| format!("in call {}", units::seconds(seconds))),
-        };
+        let call = self.call_time.map(|time| match time.text() {
+            None => "in call".to_string(),
+            Some(time) => format!("in call {time}"),
+        });
         match (call, has.is_empty()) {
             (Some(call), true) => call,
             (Some(call), false) => format!("{call}: {has}"),

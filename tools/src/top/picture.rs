@@ -5,10 +5,12 @@ use crate::requests::{self, Choice, InProgress};
 use crate::show;
 use crate::stats::{Moment, Stats};
 use crate::survey::Survey;
+use crate::who::Span;
 use ringmill_shm::participant::SERVER;
 use ringmill_shm::segment::Segment;
 use ringmill_shm::stats::Snapshot;
 use ringmill_shm::sys::time::now_ns;
+use ringmill_shm::watch::Watch;
 use std::collections::HashMap;
 
 /// A segment that is looked at again and again.
@@ -19,8 +21,8 @@ pub(super) struct Watched {
     file_bytes: u64,
     /// Up to when the last picture counts.
     before: Option<Moment>,
-    /// Of each row, the call that it was last seen in, and when it was first seen in that call.
-    calls: HashMap<u32, (u64, u64)>,
+    /// Of each row, in which call these looks have seen it.
+    calls: HashMap<u32, Watch>,
 }
 
 /// A server at one moment, or nearly so, and what it did since the look before.
@@ -32,6 +34,8 @@ pub(super) struct Picture {
     /// Since when the server runs.
     pub(super) up_s: u64,
     pub(super) server_pid: u32,
+    /// The server's process is stopped.
+    pub(super) is_stopped: bool,
     /// By their rows of the participant table.
     pub(super) workers: Vec<Worker>,
     pub(super) requests: InProgress,
@@ -45,8 +49,8 @@ pub(super) struct Worker {
     pub(super) items_per_s: f64,
     /// What it counted in the period.
     pub(super) counted: Snapshot,
-    /// For how long it has been seen in its present call: exactly 0 if that is new.
-    pub(super) call_s: Option<f64>,
+    /// For how long it has been in its present call.
+    pub(super) call_time: Option<Span>,
     pub(super) is_asleep: bool,
 }
 
@@ -62,7 +66,7 @@ impl Watched {
     }
 
     /// Looks. A file that was made shorter since the look before is an error while no byte of it has been read: later it ends
-    /// the process, with the screen as it is.
+    /// the process, by the handler of `end_on_bus_error`.
     pub(super) fn look(&mut self) -> Result<Picture, ToolError> {
         let segment = &self.segment;
         if segment.file().metadata().is_ok_and(|meta| meta.len() < self.file_bytes) {
@@ -83,6 +87,7 @@ impl Watched {
             is_first,
             up_s: now_ns().saturating_sub(server.since_ns()) / 1_000_000_000,
             server_pid: server.pid(),
+            is_stopped: server.is_stopped() == Some(true),
             workers,
             requests: requests::of(&self.survey, segment, &Choice::default())?,
             stats,
@@ -90,23 +95,11 @@ impl Watched {
     }
 }
 
-fn worker(
-    seen: show::Worker,
-    segment: &Segment,
-    stats: &Stats,
-    calls: &mut HashMap<u32, (u64, u64)>,
-) -> Worker {
-    let (row, now_ns) = (seen.participant, now_ns());
-    let call_s = seen.call.map(|call| {
-        let since = calls.entry(row).or_insert((call, now_ns));
-        if since.0 != call {
-            *since = (call, now_ns);
-        }
-        now_ns.saturating_sub(since.1) as f64 / 1e9
-    });
-    if call_s.is_none() {
-        calls.remove(&row);
-    }
+fn worker(seen: show::Worker, segment: &Segment, stats: &Stats, calls: &mut HashMap<u32, Watch>) -> Worker {
+    let row = seen.participant;
+    let looks = calls.entry(row).or_default();
+    let call_time = seen.call.map(|(call, began)| Span::since(began.and(looks.began(call))));
+    looks.see(seen.call.map_or(0, |(call, _)| call), now_ns());
     let of_row = stats.workers.iter().find(|worker| worker.participant == row);
     let nodes = (0..segment.shape().nodes).filter_map(|index| segment.node(index));
     let is_asleep = nodes.into_iter().any(|node| {
@@ -118,7 +111,7 @@ fn worker(
         busy: of_row.and_then(|of| of.busy),
         items_per_s: of_row.map_or(0.0, |of| stats.per_s(of.items)),
         counted: of_row.map(|of| of.counters).unwrap_or_default(),
-        call_s,
+        call_time,
         is_asleep,
         seen,
     }

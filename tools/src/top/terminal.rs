@@ -5,6 +5,7 @@ use crate::error::ToolError;
 use ratatui::crossterm::event::{self, Event as Input, KeyCode, KeyEventKind, KeyModifiers};
 use ratatui::{DefaultTerminal, Frame};
 use ringmill_shm::sys::process::die_by_signal;
+use ringmill_shm::sys::terminal::Changed;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::env;
@@ -42,9 +43,14 @@ pub(super) fn has_colours() -> bool {
     env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
+/// What undoes what is written to a terminal to make it ours: the main screen, and a cursor.
+const UNDO: &str = "\x1b[?1049l\x1b[?25h";
+
 /// The screen while it is ours. Dropping it gives the terminal back (`[given back]`); a panic does so before its message.
 pub(super) struct Screen {
     terminal: DefaultTerminal,
+    /// A bus error, as of a segment's file that is made shorter within a look, drops nothing.
+    _changed: Changed,
     events: Receiver<io::Result<Event>>,
 }
 
@@ -55,8 +61,9 @@ impl Screen {
         let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM]).map_err(ToolError::Terminal)?;
         let to = sender.clone();
         thread::spawn(move || signals.forever().try_for_each(|signal| to.send(Ok(Event::Signal(signal)))));
+        let changed = Changed::begin(UNDO).map_err(ToolError::Terminal)?;
         let screen = match ratatui::try_init() {
-            Ok(terminal) => Self { terminal, events },
+            Ok(terminal) => Self { terminal, _changed: changed, events },
             Err(error) => {
                 ratatui::restore(); // half of it may be done
                 return Err(ToolError::Terminal(error));

@@ -6,6 +6,7 @@ mod child;
 mod clean;
 mod doctor;
 mod list;
+mod listen;
 mod refused;
 mod requests;
 mod segments;

@@ -37,7 +37,7 @@ fn each_request_says_where_it_is_and_whose() {
             "id": 0, "age_s": null, "deadline_s": null, "caller_gone": false, "caller_asleep": false,
             "wants_notice": false, "task": 0, "generation": 0, "phase": "claimed", "servlet": "split",
             "begun": false, "attempt": 0, "queued_s": null,
-            "owner": {"participant": 1, "worker": "split/0", "pid": me, "alive": true},
+            "owner": {"participant": 1, "worker": "split/0", "pid": me, "alive": true, "stopped": false},
             "payload": {
                 "content": "input", "bytes": 1024, "impossible": false, "block_bytes": 1024, "of_task": 0,
             },
@@ -46,7 +46,7 @@ fn each_request_says_where_it_is_and_whose() {
     );
     assert_eq!(
         report["requests"][1]["owner"],
-        json!({"participant": 0, "worker": "callers", "pid": me, "alive": true})
+        json!({"participant": 0, "worker": "callers", "pid": me, "alive": true, "stopped": false})
     );
     assert_eq!(
         (&report["requests"][3]["phase"], &report["requests"][3]["servlet"]),

@@ -1,13 +1,17 @@
 //! `shmtool show`.
 
+use super::child::serve_in_a_child;
 use super::segments::{Ours, begin, busy, forked, forked_spec, prepare, read, spec};
 use super::tool::{code, parsed, shmtool, text, words};
+use ringmill_shm::participant::Life;
 use ringmill_shm::plan::{Switch, Target};
 use ringmill_shm::segment::{Location, Segment};
 use ringmill_shm::stats::{Closed, Stamp};
 use ringmill_shm::sys::time::now_ns;
 use ringmill_shm::token::Token;
+use ringmill_shm::watch::{End, Exit, Item, Why};
 use serde_json::{Value, json};
+use std::process::Command;
 
 #[test]
 fn lists_ensembles_and_switches_with_their_members() {
@@ -88,7 +92,7 @@ fn reports_nodes_workers_requests_and_blocks() {
     let since = shown["workers"][0].as_object_mut().unwrap().remove("state_s").unwrap();
     assert!(since.as_f64().is_some_and(|seconds| (0.0..60.0).contains(&seconds)), "{since}");
     assert_eq!((&shown["state"], &shown["run"]), (&json!("live"), &json!("running")));
-    assert_eq!(shown["server"], json!({"pid": me, "alive": true}));
+    assert_eq!(shown["server"], json!({"pid": me, "alive": true, "stopped": false}));
     assert_eq!(shown["fingerprint"], format!("{:#018x}", segment.identity().fingerprint));
     assert_eq!((&shown["capacity"], &shown["largest_payload_bytes"]), (&json!(8), &json!(65_536)));
     assert_eq!(
@@ -100,7 +104,10 @@ fn reports_nodes_workers_requests_and_blocks() {
         json!({
             "index": 0, "name": "split", "worker_type": "Splitter", "batch_size": 32,
             "batch_wait_ns": 200_000, "wait_is_stated": true, "log_batches_every": 0, "next": "classify", "ring": {"depth": 2, "cells": 16, "oldest_s": null},
-            "lock_holder": {"participant": 1, "worker": "split/0", "pid": me, "alive": true},
+            "lock_holder": {
+                "participant": 1, "worker": "split/0", "pid": me, "alive": true, "stopped": false,
+                "held_time": {"at_least_s": null, "at_most_s": null},
+            },
             "on_death": "fail", "down": null, "threads": 1, "sleeping": [1],
         })
     );
@@ -109,7 +116,7 @@ fn reports_nodes_workers_requests_and_blocks() {
         shown["workers"][0],
         json!({
             "node": "split", "worker": 0, "thread": 0, "participant": 1, "state": "ready", "alive": true,
-            "role": "process_worker", "pid": me, "restarts": 0, "in_call": false,
+            "stopped": false, "role": "process_worker", "pid": me, "restarts": 0, "last_exit": null, "in_call": false, "call_time": null,
             "in_hand": [0], "cpus": [0, 1], "message": null,
             "counters": {
                 "batches": 2, "items": 39, "batch_min": 7, "batch_mean": 19.5, "batch_max": 32,
@@ -193,7 +200,7 @@ fn tells_what_each_worker_has_in_hand_and_the_age_of_what_waits() {
     );
     assert_oldest(7);
     let page = text(&shmtool(&["show", &ours.name()]));
-    assert!(page.contains("2 in call: 5-6"), "{page}");
+    assert!(page.contains("2 in call: 5-6"), "nothing has looked at it: {page}");
     assert!(words(&page, "servlet").contains(&"oldest"), "{page}");
     let [a, b] = <[_; 2]>::try_from(taken).unwrap();
     assert!([a.finish(false), b.finish(false)].iter().all(Option::is_none));
@@ -235,6 +242,145 @@ fn tells_which_memory_was_ever_touched() {
         blocks["block_bytes"].as_u64().unwrap() * blocks["count"].as_u64().unwrap()
     });
     assert_eq!(others + blocks, segment.total_bytes(), "every byte has a use");
+}
+
+/// The span of a call or of a lock's tenure, in whole seconds.
+fn whole_s(span: &Value) -> [Option<u64>; 2] {
+    [&span["at_least_s"], &span["at_most_s"]].map(|s| s.as_f64().map(|s| s as u64))
+}
+
+#[test]
+fn tells_for_how_long_a_call_runs_and_a_lock_is_held() {
+    let ours = Ours::new();
+    let segment = busy(&ours);
+    let show = || parsed(&shmtool(&["show", &ours.name(), "--json"]));
+    let ago = |s: u64| now_ns() - s * 1_000_000_000 - 500_000_000;
+    let (entry, node) = (&segment.participants()[1], segment.node(0).unwrap());
+    // The server sees both for the first time between two looks. (The row has been ready for less, of which nothing is said.)
+    entry.set_life(Life::Leaving);
+    entry.see_call(ago(300));
+    entry.counters().begin_call();
+    entry.see_call(ago(100));
+    node.see_lock(ago(50));
+    let shown = show();
+    assert_eq!(whole_s(&shown["workers"][0]["call_time"]), [Some(100), Some(300)]);
+    assert_eq!(whole_s(&shown["nodes"][0]["lock_holder"]["held_time"]), [Some(50), None]);
+    let page = text(&shmtool(&["show", &ours.name()]));
+    assert!(page.contains("1 in call for ≥ 1 min 40 s: 0"), "{page}");
+    assert!(page.contains("split/0 for ≥ 50."), "{page}");
+    // The next call is not seen yet; the one after it reads the clock.
+    entry.see_call(ago(80));
+    entry.counters().end_call();
+    entry.counters().count_batch(1, Closed::Empty);
+    entry.counters().begin_call();
+    assert_eq!(whole_s(&show()["workers"][0]["call_time"]), [None, Some(80)]);
+    entry.counters().count_batch(1, Closed::Empty);
+    entry.counters().time_call(ago(7));
+    entry.counters().begin_call();
+    assert_eq!(whole_s(&show()["workers"][0]["call_time"]), [Some(7), Some(7)]);
+    let page = text(&shmtool(&["show", &ours.name()]));
+    assert!(page.contains("1 in call for 7."), "{page}");
+}
+
+#[test]
+fn tells_how_a_worker_last_ended_and_with_which_item() {
+    let ours = Ours::new();
+    let segment = busy(&ours);
+    let item = |task| Item { task, generation: 5, attempt: 1 };
+    let exit = Exit {
+        at_ns: now_ns() - 2_000_000_000,
+        pid: 4711,
+        end: End::Signal(9),
+        why: Some(Why::ExecTimeout),
+        count: 1,
+        items: vec![item(3)],
+        payload_bytes: 1000,
+        payload: b"\x1b[2J".to_vec(),
+    };
+    segment.participants()[2].note_exit(&exit);
+    let mut shown = parsed(&shmtool(&["show", &ours.name(), "--json"]));
+    let told = shown["workers"][1]["last_exit"].as_object_mut().unwrap();
+    assert!(told.remove("ago_s").unwrap().as_f64().unwrap() >= 2.0);
+    assert_eq!(
+        *told,
+        *json!({
+            "pid": 4711, "code": null, "signal": 9, "why": "exec_timeout", "item_count": 1,
+            "items": [{"request": 3, "task": 3, "generation": 5, "attempt": 1}],
+            "payload_bytes": 1000, "payload_hex": "1b5b324a",
+        })
+        .as_object()
+        .unwrap()
+    );
+    let page = text(&shmtool(&["show", &ours.name()])).replace('\n', " ");
+    let told = "ago (pid 4711): SIGKILL, since its call took longer than exec_timeout; with request 3, generation 5, on which \
+                1 worker died before; its payload has 1000 B: 1b5b324a";
+    assert!(page.contains(told), "{page}");
+    // Items that no segment has, and more than are noted.
+    let odd = (0..12).map(|number| item(if number == 0 { 2 } else { u32::MAX })).collect();
+    let odd = Exit { end: End::Code(3), why: None, count: 20, items: odd, ..exit };
+    segment.participants()[2].note_exit(&odd);
+    let page = text(&shmtool(&["show", &ours.name()])).replace('\n', " ");
+    assert!(page.contains("exit code 3; with 20 items, of requests 2 and others"), "{page}");
+}
+
+/// A server and a worker in a process that is stopped, and then killed: with the reader lock.
+#[test]
+fn tells_who_is_stopped_and_what_that_holds_up() {
+    let ours = Ours::new();
+    let mut server = serve_in_a_child(&ours.name());
+    let pid = server.id();
+    let signal =
+        |name: &str| assert!(Command::new("kill").args([name, &pid.to_string()]).status().unwrap().success());
+    let show = || parsed(&shmtool(&["show", &ours.name(), "--json"]));
+    assert_eq!(show()["server"]["stopped"], false);
+    signal("-STOP");
+    while show()["server"]["stopped"] != true {
+        std::thread::yield_now(); // no event reports that a process of another parent has stopped
+    }
+    assert_eq!(code(&shmtool(&["check", &ours.name()])), 0);
+    let page = text(&shmtool(&["show", &ours.name()]));
+    assert!(page.contains(&format!("running, server pid {pid} is stopped, made ")), "{page}");
+    let stats = parsed(&shmtool(&["stats", &ours.name(), "--json"]));
+    assert_eq!(
+        stats["findings"],
+        json!([format!(
+            "the server (pid {pid}) is stopped: it calls nothing, and restarts no worker; 'kill -CONT {pid}' lets it go on"
+        )])
+    );
+    let top = shmtool::Top::open(&ours.name()).unwrap().screen(80, 24);
+    assert!(top[0].starts_with(&format!("STOPPED (pid {pid}), {}", ours.name())), "{top:#?}");
+    server.kill().unwrap();
+    server.wait().unwrap();
+    let shown = show();
+    assert_eq!((&shown["state"], &shown["server"]["stopped"]), (&json!("stale"), &Value::Null));
+    assert_eq!(parsed(&shmtool(&["stats", &ours.name(), "--json"]))["findings"], json!([]));
+}
+
+/// Any bytes are a record: reports show them, and end.
+#[test]
+fn notes_that_another_process_wrote_over_are_shown_all_the_same() {
+    let ours = Ours::new();
+    let segment = busy(&ours);
+    segment.participants()[1].counters().begin_call();
+    let file = std::fs::read(ours.path()).unwrap();
+    let seen = Exit {
+        at_ns: u64::MAX,
+        pid: u32::MAX,
+        end: End::Signal(i32::MIN),
+        why: None,
+        count: u32::MAX,
+        items: vec![Item { task: u32::MAX, generation: u16::MAX, attempt: u8::MAX }; 12],
+        payload_bytes: u32::MAX,
+        payload: vec![0xFF; 128],
+    };
+    for row in 1..4 {
+        segment.participants()[row].note_exit(&seen);
+        segment.participants()[row].see_call(u64::MAX);
+    }
+    segment.node(0).unwrap().see_lock(u64::MAX);
+    let page = text(&shmtool(&["show", &ours.name()])).replace('\n', " ");
+    assert!(page.contains("signal -2147483648"), "{page}");
+    assert_eq!(std::fs::read(ours.path()).unwrap().len(), file.len());
 }
 
 #[test]

@@ -6,6 +6,7 @@ use super::tool::{code, complaint, shmtool};
 use ringmill_shm::participant::Life;
 use ringmill_shm::segment::Segment;
 use ringmill_shm::stats::{CallerCounter, Closed};
+use ringmill_shm::sys::time::now_ns;
 use ringmill_shm::text::is_unruly;
 use shmtool::Top;
 use std::cell::Cell;
@@ -85,10 +86,14 @@ fn it_says_what_each_worker_does() {
     segment.participants()[1].counters().begin_call();
     top.look().unwrap();
     let does = |top: &Top| line(&top.screen(80, 24), "split/0").to_string();
-    assert!(does(&top).ends_with("in call: 0"), "seen just now: {}", does(&top));
+    assert!(
+        does(&top).contains("in call < ") && does(&top).ends_with(": 0"),
+        "seen just now: {}",
+        does(&top)
+    );
     top.look().unwrap();
     assert!(
-        !does(&top).ends_with("in call: 0") && does(&top).contains("in call "),
+        does(&top).contains("in call ≥ ") && does(&top).ends_with(": 0"),
         "and seen again: {}",
         does(&top)
     );
@@ -97,7 +102,10 @@ fn it_says_what_each_worker_does() {
     counters.count_batch(1, Closed::Empty);
     counters.begin_call();
     top.look().unwrap();
-    assert!(does(&top).ends_with("in call: 0"), "another call: {}", does(&top));
+    assert!(does(&top).contains("in call < "), "another call: {}", does(&top));
+    counters.time_call(now_ns() - 61_000_000_000);
+    top.look().unwrap();
+    assert!(does(&top).contains("1 min 1 s: 0"), "its clock was read: {}", does(&top));
 }
 
 #[test]
@@ -451,6 +459,14 @@ fn a_real_terminal_has_the_screen_and_gets_back_what_it_had() {
     let pid = std::fs::read_to_string(tmux.path("pid")).unwrap();
     assert!(Command::new("kill").args(["-TERM", pid.trim()]).status().unwrap().success());
     tmux.ended(143);
+
+    // A file that is made shorter within a look: the kernel's signal for it.
+    tmux.top(&ours, "");
+    tmux.wait_for("every 20ms");
+    let pid = std::fs::read_to_string(tmux.path("pid")).unwrap();
+    assert!(Command::new("kill").args(["-BUS", pid.trim()]).status().unwrap().success());
+    let screen = tmux.ended(2);
+    assert!(has(&screen, "the segment's file was made shorter while it was read"), "{screen:#?}");
 
     // No screen.
     tmux.top(&ours, "TERM=dumb");

@@ -10,12 +10,14 @@ use crate::host::spawn::{self, KILL_LIMIT};
 use crate::panics::{Panic, say};
 use crate::policy::on_death::Fate;
 use crate::policy::restarts::Death;
-use ringmill_shm::arena::{At, Claimed, Join};
+use ringmill_shm::arena::{At, Claimed, Join, Task};
 use ringmill_shm::participant::Life;
 use ringmill_shm::repair::{Orphan, wake_everyone};
 use ringmill_shm::segment::{Run, Segment};
 use ringmill_shm::stats::ServerCounter;
+use ringmill_shm::sys::time::now_ns;
 use ringmill_shm::token::Token;
+use ringmill_shm::watch::{End, Exit, Item, NOTED_BYTES, Why};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -30,6 +32,8 @@ pub(super) struct Ending {
     pub(super) text: String,
     /// Why it could not attach, as it said.
     pub(super) reason: Option<String>,
+    /// It was killed because it was no worker any more.
+    pub(super) strayed: bool,
 }
 
 impl Ending {
@@ -94,7 +98,12 @@ impl Supervisor {
             self.count(ServerCounter::Deaths);
         }
         let left: Vec<Remains<'_>> =
-            tokens.into_iter().map(|dead| self.repair_after(&segment, dead, node)).collect();
+            tokens.iter().map(|&dead| self.repair_after(&segment, dead, node)).collect();
+        if !left_in_order {
+            for (dead, left) in tokens.iter().zip(&left) {
+                segment.participants()[dead.index() as usize].note_exit(&self.exit_of(index, ending, left));
+            }
+        }
         let on_death = self.posts[index].on_death;
         let next = if left_in_order {
             Body::None
@@ -117,12 +126,46 @@ impl Supervisor {
         self.give_up_if_last(node, &how);
     }
 
+    /// How a worker ended, and with which items, for reports.
+    fn exit_of(&self, index: usize, ending: &Ending, left: &Remains<'_>) -> Exit {
+        let post = &self.posts[index];
+        let why = match () {
+            () if ending.strayed => Some(Why::Strayed),
+            () if post.overran => Some(Why::ExecTimeout),
+            () if post.was_killed_at_shutdown(ending.signal) => Some(Why::Shutdown),
+            () if post.overdue.is_some() => Some(Why::TooLate),
+            () => None,
+        };
+        let end = match (ending.signal, ending.code) {
+            (Some(signal), _) => End::Signal(signal),
+            (None, Some(code)) => End::Code(code),
+            (None, None) => End::Unknown,
+        };
+        let tasks = || left.tasks.iter().map(Claimed::task);
+        let item = |task: Task<'_>| {
+            let state = task.word().peek();
+            Item { task: task.id(), generation: state.generation(), attempt: state.attempt() }
+        };
+        let payload = tasks().next().and_then(|task| task.look(NOTED_BYTES)).map(|seen| seen.payload);
+        Exit {
+            at_ns: now_ns(),
+            pid: ending.pid,
+            end,
+            why,
+            count: left.tasks.len() as u32,
+            items: tasks().map(item).collect(),
+            payload_bytes: payload.as_ref().map_or(0, |payload| payload.length),
+            payload: payload.map_or_else(Vec::new, |payload| payload.bytes),
+        }
+    }
+
     /// Repairs what a process left that was started, could not be watched, and has ended.
     pub(super) fn forget(&mut self, index: usize, tokens: &[Token]) {
         let segment = Arc::clone(&self.shared.segment);
         let node = self.posts[index].node;
         let text = "could not be watched".into();
-        let ending = Ending { pid: 0, signal: Some(libc::SIGKILL), code: None, text, reason: None };
+        let ending =
+            Ending { pid: 0, signal: Some(libc::SIGKILL), code: None, text, reason: None, strayed: false };
         // SAFETY: the process has ended: the callers have waited for it.
         unsafe { self.posts[index].unlock_spare() };
         for &dead in tokens {
@@ -256,7 +299,14 @@ impl Supervisor {
         self.shared.gate_closed.store(true, Ordering::SeqCst); // [gate]
         wake_everyone(&segment);
         for index in 0..self.posts.len() {
-            let mut ending = Ending { pid: 0, signal: None, code: None, text: String::new(), reason: None };
+            let mut ending = Ending {
+                pid: 0,
+                signal: None,
+                code: None,
+                text: String::new(),
+                reason: None,
+                strayed: false,
+            };
             match std::mem::replace(&mut self.posts[index].body, Body::None) {
                 // It owns its rows, and the tasks that it holds, until its end.
                 Body::Unwatched(_) => continue,

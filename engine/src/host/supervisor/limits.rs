@@ -28,6 +28,7 @@ use crate::host::KILL_LIMIT;
 use crate::panics::say;
 use ringmill_shm::participant::Life;
 use ringmill_shm::segment::Segment;
+use ringmill_shm::sys::time::now_ns;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -49,6 +50,7 @@ impl Supervisor {
     /// Ends workers that have been in a state for too long.
     pub(super) fn look_at_limits(&mut self) {
         let Some(passed) = self.looks.take(Instant::now()) else { return };
+        self.look_at_calls_and_locks();
         let watches_states = self.restarts_workers();
         for index in 0..self.posts.len() {
             self.look_at_the_killed(index, passed);
@@ -56,6 +58,15 @@ impl Supervisor {
             if watches_states {
                 self.look_at_state(index, passed);
             }
+        }
+    }
+
+    /// Notes which calls run and who holds locks, for reports.
+    fn look_at_calls_and_locks(&self) {
+        let (segment, now_ns) = (&self.shared.segment, now_ns());
+        for node in (0..segment.shape().nodes).filter_map(|index| segment.node(index)) {
+            node.workers().iter().for_each(|entry| entry.see_call(now_ns));
+            node.see_lock(now_ns);
         }
     }
 

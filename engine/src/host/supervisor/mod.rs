@@ -548,11 +548,12 @@ impl Supervisor {
         let Some(end) = process.ended() else { return };
         let Process { child, reason, strayed, .. } = process;
         let mut text = end.to_string();
-        if *strayed && end.signal() == Some(libc::SIGKILL) {
+        let strayed = *strayed && end.signal() == Some(libc::SIGKILL);
+        if strayed {
             text = "it ran another program in its place, or closed its descriptors, and was killed".into();
         }
-        let ending =
-            Ending { pid: child.id(), signal: end.signal(), code: end.code(), text, reason: reason.take() };
+        let (pid, signal, code, reason) = (child.id(), end.signal(), end.code(), reason.take());
+        let ending = Ending { pid, signal, code, text, reason, strayed };
         // SAFETY: the process has ended.
         unsafe { post.unlock_spare() };
         if !self.started.load(Ordering::SeqCst) {
@@ -579,7 +580,8 @@ impl Supervisor {
                 unsafe { self.shared.segment.lease().release(token) };
             }
             let text = "its thread is over".into();
-            self.bury(index, &Ending { pid: std::process::id(), signal: None, code, text, reason: None });
+            let (pid, signal, reason) = (std::process::id(), None, None);
+            self.bury(index, &Ending { pid, signal, code, text, reason, strayed: false });
         }
     }
 }
