@@ -10,7 +10,7 @@
 //! ```
 //!
 //! The supervisor alone writes them. A worker notes when a call began only if it reads the clock for that call anyway
-//! ([`Timed`], among its counters). So none of this costs a worker anything.
+//! (`Timed`, among its counters). So none of this costs a worker anything.
 //!
 //! # Invariants
 //!

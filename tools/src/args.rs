@@ -20,6 +20,10 @@ Examples:
   shmtool requests digits      the requests in progress, where each is
   shmtool stats digits         how fast it is: rates, times, batches
   shmtool top digits           the same on the whole screen, live
+  shmtool record digits -o digits.jsonl
+                               the same over time, in a file
+  shmtool report digits.jsonl -o digits.html
+                               as a page of pictures
   shmtool check digits         exit status 0 if the segment is consistent
   shmtool doctor               what of this host will hurt a server
   shmtool clean --dry-run      what 'shmtool clean' would remove
@@ -261,6 +265,44 @@ Examples:
   shmtool stats digits --listen 127.0.0.1:9464
   shmtool stats digits --json | jq '.requests.total_time.p99'";
 
+const RECORD_HELP: &str = "\
+Each line of the file is a JSON document. The first has format
+(shmtool-record), version (1), name, started_unix_s, interval_s and shmtool
+(its version). Each of the others has time_unix_s, the end of its period, and
+the fields of 'shmtool stats --json' for that period. A line is written at
+once; if record dies meanwhile, the last one is cut, and report leaves it out.
+
+SIGINT and SIGTERM end it in order. Standard error shows the progress, if it
+is a terminal.
+
+Exit status:
+  0  fine
+  1  the server has ended; what it did is recorded
+  2  no such segment, the file exists, or another error
+
+JSON:
+  name, file        what was recorded, and where
+  samples, seconds  how many, and over which time
+  ended_by          time, signal, server
+
+Examples:
+  shmtool record digits -o digits.jsonl --for 10min
+  shmtool record digits -o digits.jsonl --interval 100ms";
+
+const REPORT_HELP: &str = "\
+The page has pictures of rates, times, batches, queues and of how busy each
+servlet is, with a mark where a worker died. It is one file that loads nothing.
+Of many samples several are drawn as one.
+
+JSON:
+  name, page        what was recorded, and the file
+  samples, seconds, from_unix_s, deaths
+                    of the record
+  last_line_cut     its last line has no end, and is left out
+
+Examples:
+  shmtool report digits.jsonl -o digits.html";
+
 const TOP_HELP: &str = "\
 Keys:
   q, Ctrl-C    end
@@ -472,6 +514,20 @@ pub(crate) enum Command {
         #[arg(long, value_name = "TIME", value_parser = period, default_value = "1s")]
         interval: Duration,
     },
+    /// Write a server's statistics over time into a file.
+    #[command(after_long_help = RECORD_HELP)]
+    Record {
+        /// Its name; its path, if it has a slash; LABEL@PID, if it is anonymous.
+        name: String,
+        #[command(flatten)]
+        args: RecordArgs,
+    },
+    /// Draw a record as one HTML page.
+    #[command(after_long_help = REPORT_HELP)]
+    Report {
+        #[command(flatten)]
+        args: ReportArgs,
+    },
     /// Check whether a segment is consistent.
     #[command(after_long_help = CHECK_HELP)]
     Check {
@@ -528,6 +584,31 @@ pub(crate) struct Periods {
     /// End after so many of them; else with the server.
     #[arg(long, value_name = "N", requires = "interval", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) count: Option<u64>,
+}
+
+/// The options of `record`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct RecordArgs {
+    /// The file to write; there must be none of this name.
+    #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) output: PathBuf,
+    /// The time between two samples, such as 500ms or 1min.
+    #[arg(long, value_name = "TIME", value_parser = period, default_value = "1s")]
+    pub(crate) interval: Duration,
+    /// End after this time, such as 10min; else with the server or a signal.
+    #[arg(long = "for", value_name = "TIME", value_parser = period)]
+    pub(crate) duration: Option<Duration>,
+}
+
+/// The options of `report`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct ReportArgs {
+    /// The file that record has written.
+    #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) record: PathBuf,
+    /// The page to write.
+    #[arg(short, long, value_name = "PAGE", value_hint = ValueHint::FilePath)]
+    pub(crate) output: PathBuf,
 }
 
 /// A time that is not so short that the tool would only look.

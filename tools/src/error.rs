@@ -81,6 +81,19 @@ pub(crate) enum ToolError {
         /// The system's error.
         error: io::Error,
     },
+    /// The file is no record.
+    #[error("{} is no record of shmtool: line {line}: {why}", shown_path(path))]
+    NoRecord {
+        /// The file.
+        path: PathBuf,
+        /// Which line.
+        line: u64,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The system does not let signals be caught.
+    #[error("cannot catch signals: {0}")]
+    Signals(io::Error),
     /// `top` has no screen to draw on.
     #[error("no screen for top: {0}; 'shmtool stats --interval 1s NAME' needs none")]
     NoScreen(String),

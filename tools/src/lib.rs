@@ -20,9 +20,12 @@ mod args;
 mod check;
 mod clean;
 mod doctor;
+mod ending;
 mod error;
 mod list;
 mod output;
+mod record;
+mod report;
 mod requests;
 mod shell;
 mod show;
@@ -106,6 +109,8 @@ fn run(args: &Args) -> Result<(String, Verdict), ToolError> {
         Command::Requests { name, choice } => told(args, &requests::requests(name, &choice.choice())?),
         Command::Stats { name, periods } => stats::stats(name, periods, args.json),
         Command::Top { name, interval } => top::top(name, *interval, args.json),
+        Command::Record { name, args: of } => record::record(name, of, args.json),
+        Command::Report { args: of } => told(args, &report::report(of)?),
         Command::Check { name } => told(args, &check::check(name)?),
         Command::Doctor { root } => told(args, &doctor::examine(root)),
         Command::Completions { shell } => told(args, &shell::completions(*shell)),

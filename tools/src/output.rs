@@ -127,8 +127,8 @@ pub(crate) fn json(report: &impl Report) -> Result<String, ToolError> {
     serde_json::to_string_pretty(report).map_err(ToolError::Json).map(|text| harmless(&text))
 }
 
-/// A report as JSON on one line.
-pub(crate) fn json_line(report: &impl Report) -> Result<String, ToolError> {
+/// A document as JSON on one line.
+pub(crate) fn json_line(report: &impl Serialize) -> Result<String, ToolError> {
     serde_json::to_string(report).map_err(ToolError::Json).map(|text| harmless(&text))
 }
 

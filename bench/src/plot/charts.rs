@@ -2,13 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use super::picture::{Body, Dot, DotPanel, Panel, Picture, Point, Series};
-use super::scale::{self, Scale};
 use super::select::{self, Figure, Rows, series, values};
-use super::style::{Look, SMALL, WIDTH};
-use super::{units, words};
+use super::{look, words};
 use crate::report::Row;
 use crate::rounds::Regime;
+use ringmill_plot::picture::{Body, Dot, DotPanel, Panel, Picture, Point, Series};
+use ringmill_plot::scale::{self, Scale};
+use ringmill_plot::style::{SMALL, WIDTH};
+use ringmill_plot::units;
 
 /// The pictures of `rows`, which are all of `job` and of one regime, in the order in which they are to be looked at.
 pub(super) fn pictures(job: &str, regime: Option<Regime>, rows: &Rows<'_>) -> Vec<Picture> {
@@ -133,7 +134,9 @@ fn dots(
         DotPanel { title, x: x.clone(), dots: who.iter().map(dot).collect(), limit }
     });
     let fixed = select::fixed(&rows, &[]);
-    Some((Body::Dots { panels: panels.collect(), who: who.clone() }, fixed))
+    let panels = panels.collect();
+    let who = who.into_iter().map(|who| (look::of(&who), who)).map(|(look, who)| (who, look)).collect();
+    Some((Body::Dots { panels, who }, fixed))
 }
 
 fn latency(rows: &Rows<'_>) -> Option<Picture> {
@@ -175,7 +178,7 @@ fn latency(rows: &Rows<'_>) -> Option<Picture> {
         x: x.clone(),
         y: y.clone(),
         series,
-        levels: Vec::new(),
+        ..Panel::default()
     });
     Some(Picture {
         name: "latency".into(),
@@ -208,7 +211,7 @@ fn windows(rows: &Rows<'_>) -> Option<Picture> {
         x: Scale::at(values(&one, "window").into_iter().map(|window| window as f64), units::count)?,
         y: Scale::logarithmic(select::heights(&series), units::count)?,
         series,
-        levels: Vec::new(),
+        ..Panel::default()
     };
     Some(Picture {
         name: "stream-window".into(),
@@ -266,7 +269,7 @@ fn bulk(rows: &Rows<'_>) -> Option<Picture> {
         x: Scale::at(values(rows, "payload_bytes").into_iter().map(|bytes| bytes as f64), units::bytes)?,
         y: Scale::logarithmic(select::heights(&all), units::count)?,
         series: all,
-        levels: Vec::new(),
+        ..Panel::default()
     };
     Some(Picture {
         name: "bulk".into(),
@@ -301,7 +304,7 @@ fn batch(rows: &Rows<'_>) -> Option<Picture> {
             };
             if !series.is_empty() {
                 let x_title = "batch_size".into();
-                panels.push(Panel { title: title.into(), x_title, x: x()?, y, series, levels: Vec::new() });
+                panels.push(Panel { title: title.into(), x_title, x: x()?, y, series, ..Panel::default() });
             }
         }
     }
@@ -316,7 +319,7 @@ fn batch(rows: &Rows<'_>) -> Option<Picture> {
             };
             let x = Scale::at(values(&of, load).into_iter().map(|load| load as f64), units::count)?;
             let title = "Items in a batch, mean".into();
-            panels.push(Panel { title, x_title: x_title.into(), x, y, series, levels: Vec::new() });
+            panels.push(Panel { title, x_title: x_title.into(), x, y, series, ..Panel::default() });
         }
     }
     if panels.is_empty() {
@@ -349,7 +352,7 @@ fn stages(rows: &Rows<'_>) -> Option<Picture> {
             None => title.to_owned(),
         };
         let y = Scale::from_zero(select::heights(&series), units::ratio)?;
-        Some(Panel { title, x_title: along.into(), x, y, series, levels: Vec::new() })
+        Some(Panel { title, x_title: along.into(), x, y, series, ..Panel::default() })
     };
     let panels = [panel("stages", "Pipeline of stages"), panel("members", "Ensemble of members")];
     let mut panels: Vec<Panel> = panels.into_iter().flatten().collect();
@@ -399,8 +402,8 @@ fn wake(rows: &Rows<'_>) -> Option<Picture> {
             let futex = of.iter().find(|row| row.who == "futex").and_then(|row| row.value(name));
             let budgets = budgets.into_iter().map(|(_, point)| point).collect();
             let series = [
-                Series { look: Look::MUTED, ..Series::line("fixed", budgets) },
-                Series { is_line: false, ..Series::line("ringmill", adaptive) },
+                Series { look: look::MUTED, ..look::line("fixed", budgets) },
+                Series { is_line: false, ..look::line("ringmill", adaptive) },
             ];
             let series: Vec<Series> = series.into_iter().filter(|series| !series.points.is_empty()).collect();
             if !series.is_empty() {
@@ -467,7 +470,7 @@ fn start(rows: &Rows<'_>) -> Option<Picture> {
         x: Scale::at_even(values(rows, "workers").into_iter().map(|workers| workers as f64), units::count)?,
         y: Scale::from_zero(select::heights(&series), units::millis)?,
         series,
-        levels: Vec::new(),
+        ..Panel::default()
     };
     Some(Picture {
         name: "start".into(),
@@ -493,7 +496,7 @@ fn memory(rows: &Rows<'_>) -> Option<Picture> {
         x: Scale::at(values(rows, "payload_bytes").into_iter().map(|bytes| bytes as f64), units::bytes)?,
         y: Scale::binary(select::heights(&series), units::bytes)?,
         series,
-        levels: Vec::new(),
+        ..Panel::default()
     };
     Some(Picture {
         name: "memory".into(),

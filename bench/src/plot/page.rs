@@ -3,9 +3,10 @@
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::run::Run;
-use super::{charts, draw, words};
+use super::{charts, words};
 use crate::report::{PARAMETERS, Row};
 use crate::rounds::{Regime, TOLERANCE};
+use ringmill_plot::svg;
 
 /// What is drawn of some rows.
 #[derive(Debug)]
@@ -224,7 +225,7 @@ fn chapter(job: &str, rows: &[&Row], pictures: &mut Vec<(String, String)>) -> Ma
                 @if let Some(regime) = regime { h3 { (regime.name()) " regime: " (described(regime)) } }
                 div.pictures {
                     @for picture in charts::pictures(job, regime, &of_regime) {
-                        @let svg = draw::svg(&picture);
+                        @let svg = svg(&picture);
                         figure role="img" aria-label=(picture.title) { (PreEscaped(&svg)) }
                         ({ pictures.push((picture.name.clone(), svg)); "" })
                     }

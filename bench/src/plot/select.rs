@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use super::picture::{Point, Series};
-use super::words;
+use super::{look, words};
 use crate::report::{PARAMETERS, Row};
+use ringmill_plot::picture::{Point, Series};
 
 /// Rows of one job in one regime.
 pub(super) type Rows<'a> = [&'a Row];
@@ -82,7 +82,7 @@ pub(super) fn series(rows: &Rows<'_>, x: &str, y: impl Fn(&Row) -> Option<Figure
             None => {
                 let words = apart.iter().map(|(parameter, value)| words::described(parameter, *value));
                 let label = std::iter::once(row.who.clone()).chain(words).collect::<Vec<_>>().join(", ");
-                let series = Series { label, ..Series::line(&row.who, vec![point]) };
+                let series = Series { label, ..look::line(&row.who, vec![point]) };
                 all.push((apart, series));
             }
         }

@@ -1,6 +1,6 @@
 //! What the names in rows are called on the page, and how their values are written.
 
-use super::units::{self, bytes, count};
+use ringmill_plot::units::{self, bytes, count};
 
 /// The heading of a column, with its unit.
 pub(super) fn heading(name: &str) -> String {

@@ -7,6 +7,7 @@ mod clean;
 mod doctor;
 mod list;
 mod listen;
+mod record;
 mod refused;
 mod requests;
 mod segments;

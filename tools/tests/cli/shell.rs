@@ -3,8 +3,20 @@
 use super::tool::{code, complaint, parsed, shmtool, text};
 use std::process::{Command, Stdio};
 
-const COMMANDS: [&str; 10] =
-    ["list", "show", "requests", "stats", "top", "check", "doctor", "completions", "man", "clean"];
+const COMMANDS: [&str; 12] = [
+    "list",
+    "show",
+    "requests",
+    "stats",
+    "top",
+    "record",
+    "report",
+    "check",
+    "doctor",
+    "completions",
+    "man",
+    "clean",
+];
 
 #[test]
 fn every_shell_has_completions_of_every_command() {

@@ -32,9 +32,21 @@ fn wrong_usage_exits_with_2_and_help_has_examples() {
         );
     }
     assert_eq!(code(&shmtool(&["polish"])), 2);
-    for command in
-        ["", "list", "show", "requests", "stats", "top", "check", "doctor", "completions", "man", "clean"]
-    {
+    for command in [
+        "",
+        "list",
+        "show",
+        "requests",
+        "stats",
+        "top",
+        "record",
+        "report",
+        "check",
+        "doctor",
+        "completions",
+        "man",
+        "clean",
+    ] {
         let arguments: Vec<&str> = [command, "--help"].into_iter().filter(|word| !word.is_empty()).collect();
         let help = text(&shmtool(&arguments));
         assert!(help.contains("Examples:"), "{help}");
@@ -81,12 +93,15 @@ fn help_names_the_fields_of_the_json_and_no_others() {
     let _ = begin(&of_broken, 5, of_no_participant());
     let (name, forked_name, broken_name) = (ours.name(), forked_ours.name(), broken.name());
     let pages = tempfile::tempdir().unwrap();
+    let [record, page] = ["record", "page"].map(|name| pages.path().join(name).to_str().unwrap().to_string());
     let as_for_list = text(&shmtool(&["list", "--help"]));
     for (command, arguments) in [
         ("list", &[][..]),
         ("show", &[&*forked_name]),
         ("requests", &[&*forked_name, "--payload"]),
         ("stats", &[&*forked_name]),
+        ("record", &[&*name, "-o", &*record, "--interval", "10ms", "--for", "20ms"]),
+        ("report", &[&*record, "-o", &*page]),
         ("check", &[&*broken_name]),
         ("doctor", &[]),
         ("completions", &["fish"]),

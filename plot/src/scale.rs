@@ -4,11 +4,11 @@ use std::ops::Range;
 
 use plotters::coord::ranged1d::{KeyPointHint, NoDefaultFormatting, Ranged, ValueFormatter};
 
-use super::units;
+use crate::units;
 
 /// One axis.
 #[derive(Clone, Debug)]
-pub(super) struct Scale {
+pub struct Scale {
     logarithmic: bool,
     low: f64,
     high: f64,
@@ -17,16 +17,18 @@ pub(super) struct Scale {
 
 /// A position of an axis that has a name.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Tick {
-    pub(super) at: f64,
-    pub(super) name: String,
+pub struct Tick {
+    /// Where.
+    pub at: f64,
+    /// Its name.
+    pub name: String,
 }
 
 /// How a figure is written beside an axis.
-pub(super) type Name = fn(f64) -> String;
+pub type Name = fn(f64) -> String;
 
 /// More of them stand too close in a picture of the usual size.
-pub(super) const TICKS: usize = 9;
+pub const TICKS: usize = 9;
 /// No two ticks of chosen figures are nearer, in parts of the axis.
 const CLOSEST: f64 = 0.06;
 
@@ -36,16 +38,14 @@ const GRIDS: [&[f64]; 4] = [&[1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0], &[1.0, 2.0, 5.
 impl Scale {
     /// A logarithmic axis from a bit below the smallest figure to a bit above the largest, with ticks at round
     /// numbers. Figures that have no logarithm are left out; `None` if none is left.
-    pub(super) fn logarithmic(figures: impl IntoIterator<Item = f64>, name: Name) -> Option<Self> {
+    #[must_use]
+    pub fn logarithmic(figures: impl IntoIterator<Item = f64>, name: Name) -> Option<Self> {
         Self::logarithmic_of(TICKS, figures, name)
     }
 
     /// As [`logarithmic`](Self::logarithmic), with at most `ticks` ticks.
-    pub(super) fn logarithmic_of(
-        ticks: usize,
-        figures: impl IntoIterator<Item = f64>,
-        name: Name,
-    ) -> Option<Self> {
+    #[must_use]
+    pub fn logarithmic_of(ticks: usize, figures: impl IntoIterator<Item = f64>, name: Name) -> Option<Self> {
         let (low, high) = logarithmic_extent(figures)?;
         let inside = |grid: &[f64]| -> Vec<f64> {
             let decades = low.log10().floor() as i32..=high.log10().ceil() as i32;
@@ -59,7 +59,8 @@ impl Scale {
     }
 
     /// A logarithmic axis with ticks at powers of two: for bytes.
-    pub(super) fn binary(figures: impl IntoIterator<Item = f64>, name: Name) -> Option<Self> {
+    #[must_use]
+    pub fn binary(figures: impl IntoIterator<Item = f64>, name: Name) -> Option<Self> {
         let (low, high) = logarithmic_extent(figures)?;
         let (first, last) = (low.log2().ceil() as i32, high.log2().floor() as i32);
         let step = usize::try_from(last - first).unwrap_or_default() / TICKS + 1;
@@ -69,7 +70,8 @@ impl Scale {
 
     /// An even axis from zero to a bit above the largest figure, with ticks at round numbers; `None` if there is
     /// no figure.
-    pub(super) fn from_zero(figures: impl IntoIterator<Item = f64>, name: Name) -> Option<Self> {
+    #[must_use]
+    pub fn from_zero(figures: impl IntoIterator<Item = f64>, name: Name) -> Option<Self> {
         let (_, high) = extent(figures)?;
         let high = if high > 0.0 { high * 1.08 } else { 1.0 };
         let decade = 10f64.powf(high.log10().floor());
@@ -80,14 +82,30 @@ impl Scale {
         Some(Self::new(false, 0.0, high, at, name))
     }
 
+    /// An even axis from zero to so many seconds, with ticks at round times; `None` if that is no time.
+    #[must_use]
+    pub fn seconds(high: f64) -> Option<Self> {
+        const STEPS: [f64; 15] =
+            [0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 7200.0];
+        if !(high.is_finite() && high > 0.0) {
+            return None;
+        }
+        let step = STEPS.into_iter().find(|step| high / step <= TICKS as f64);
+        let step = step.unwrap_or_else(|| (high / TICKS as f64 / 86_400.0).ceil() * 86_400.0);
+        let at = (0..).map(|count| f64::from(count) * step).take_while(|at| *at <= high).collect();
+        Some(Self::new(false, 0.0, high, at, units::seconds))
+    }
+
     /// An axis whose ticks are the figures themselves: for what was chosen, not measured. Logarithmic if they
     /// span more than a factor of four.
-    pub(super) fn at(figures: impl IntoIterator<Item = f64>, name: Name) -> Option<Self> {
+    #[must_use]
+    pub fn at(figures: impl IntoIterator<Item = f64>, name: Name) -> Option<Self> {
         Self::chosen(figures, name, |low, high| low > 0.0 && high > 4.0 * low)
     }
 
     /// As [`at`](Self::at), always with even distances.
-    pub(super) fn at_even(figures: impl IntoIterator<Item = f64>, name: Name) -> Option<Self> {
+    #[must_use]
+    pub fn at_even(figures: impl IntoIterator<Item = f64>, name: Name) -> Option<Self> {
         Self::chosen(figures, name, |_, _| false)
     }
 
@@ -123,7 +141,8 @@ impl Scale {
     }
 
     /// For `count` rows, the first one at the top: row `n` lies at `n`, and has a tick without a name.
-    pub(super) fn rows(count: usize) -> Self {
+    #[must_use]
+    pub fn rows(count: usize) -> Self {
         let at = (0..count).map(|row| row as f64).collect();
         Self::new(false, count as f64 - 0.5, -0.5, at, |_| String::new())
     }
@@ -134,19 +153,22 @@ impl Scale {
     }
 
     /// The borders.
-    pub(super) fn ends(&self) -> (f64, f64) {
+    #[must_use]
+    pub fn ends(&self) -> (f64, f64) {
         (self.low, self.high)
     }
 
     /// Where `figure` lies: 0 at the axis' begin, 1 at its end. What lies outside is put at the nearer one.
-    pub(super) fn position(&self, figure: f64) -> f64 {
+    #[must_use]
+    pub fn position(&self, figure: f64) -> f64 {
         let position = |figure: f64| if self.logarithmic { figure.ln() } else { figure };
         let (low, high) = (position(self.low), position(self.high));
         ((position(figure) - low) / (high - low)).clamp(0.0, 1.0)
     }
 
     /// The positions that have names.
-    pub(super) fn ticks(&self) -> &[Tick] {
+    #[must_use]
+    pub fn ticks(&self) -> &[Tick] {
         &self.ticks
     }
 }
@@ -269,6 +291,16 @@ mod tests {
         assert_eq!(names(&scale), ["0", "20", "40", "60", "80", "100"]);
         assert_eq!(scale.position(0.0), 0.0);
         assert_eq!(names(&Scale::from_zero([0.0], units::count).unwrap())[0], "0");
+    }
+
+    #[test]
+    fn times_have_ticks_at_round_ones() {
+        assert_eq!(names(&Scale::seconds(45.0).unwrap()), ["0", "10 s", "20 s", "30 s", "40 s"]);
+        assert_eq!(names(&Scale::seconds(0.35).unwrap())[..3], ["0", "0.1 s", "0.2 s"]);
+        assert_eq!(names(&Scale::seconds(3_700.0).unwrap())[5..], ["50 min", "1 h"]);
+        assert_eq!(names(&Scale::seconds(5_500.0).unwrap())[3], "1 h 30");
+        assert!(Scale::seconds(1e9).unwrap().ticks().len() <= TICKS + 1);
+        assert!(Scale::seconds(0.0).is_none() && Scale::seconds(f64::NAN).is_none());
     }
 
     #[test]

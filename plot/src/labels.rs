@@ -5,7 +5,7 @@
 ///
 /// Neighbours that touch form a block that lies where its members want it on average; blocks that then touch
 /// are one. If there is not room for all, they are spread evenly.
-pub(super) fn spread(wanted: &[f64], gap: f64, low: f64, high: f64) -> Vec<f64> {
+pub(crate) fn spread(wanted: &[f64], gap: f64, low: f64, high: f64) -> Vec<f64> {
     let mut order: Vec<usize> = (0..wanted.len()).collect();
     order.sort_by(|&one, &other| wanted[one].total_cmp(&wanted[other]));
     let room = (high - low).max(0.0);

@@ -8,10 +8,10 @@ use plotters::element::{Circle, DashedPathElement, EmptyElement, PathElement, Po
 use plotters::prelude::SVGBackend;
 use plotters::style::{Color, RGBColor};
 
-use super::labels;
-use super::picture::{Body, DotPanel, Panel, Picture, Series};
-use super::scale::Scale;
-use super::style::{self, Anchor, FINE, Look, Rank, Shape, line, px, text, width_of};
+use crate::labels;
+use crate::picture::{Body, DotPanel, Panel, Picture, Series};
+use crate::scale::Scale;
+use crate::style::{self, Anchor, FINE, Look, Rank, Shape, line, px, text, width_of};
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 type Chart<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<Scale, Scale>>;
@@ -37,7 +37,8 @@ const FOOT: f64 = 22.0;
 const CAPTION: f64 = 26.0;
 
 /// The picture as a document of its own.
-pub(super) fn svg(picture: &Picture) -> String {
+#[must_use]
+pub fn svg(picture: &Picture) -> String {
     let height = match &picture.body {
         Body::Lines { panels, columns } => {
             HEAD + panels.len().div_ceil(*columns) as f64 * (PANEL + 8.0) + MARGIN
@@ -128,6 +129,9 @@ fn draw_panel(area: &Area<'_>, panel: &Panel, (left, top): (f64, f64), width: f6
     for level in &panel.levels {
         draw_level(&chart, panel, *level);
     }
+    for mark in &panel.marks {
+        draw_mark(&chart, panel, *mark);
+    }
     let endings = series.into_iter().filter_map(|series| draw_series(&chart, series)).collect();
     name_endings(area, &chart, panel, endings);
 }
@@ -146,6 +150,13 @@ fn draw_level(chart: &Chart<'_, '_>, panel: &Panel, level: f64) {
         px(4.0),
         line(style::SOFT_INK, 1.25),
     );
+    chart.plotting_area().draw(&dashes).expect(DRAWN);
+}
+
+/// Where something happened.
+fn draw_mark(chart: &Chart<'_, '_>, panel: &Panel, mark: f64) {
+    let (low, high) = panel.y.ends();
+    let dashes = DashedPathElement::new([(mark, low), (mark, high)], px(2.0), px(3.0), line(style::INK, 1.0));
     chart.plotting_area().draw(&dashes).expect(DRAWN);
 }
 
@@ -170,7 +181,7 @@ fn draw_series(chart: &Chart<'_, '_>, series: &Series) -> Option<Ending> {
             let whisker = [(point.x, low), (point.x, high)];
             area.draw(&PathElement::new(whisker, line(look.color, 1.25))).expect(DRAWN);
         }
-        if look.rank != Rank::Yardstick {
+        if look.rank != Rank::Yardstick && series.has_points {
             draw_point(chart, *at, look, radius, point.is_hollow);
         }
     }
@@ -250,16 +261,14 @@ fn caption(panels: &[DotPanel]) -> f64 {
     if panels.iter().all(|panel| panel.title.is_empty()) { 4.0 } else { CAPTION }
 }
 
-fn draw_dots(area: &Area<'_>, who: &[String], panels: &[DotPanel], width: f64) {
-    let names =
-        who.iter().map(|who| width_of(who, NAMES, Look::of(who).is_ours())).fold(0.0, f64::max) + 14.0;
+fn draw_dots(area: &Area<'_>, who: &[(String, Look)], panels: &[DotPanel], width: f64) {
+    let names = who.iter().map(|(who, look)| width_of(who, NAMES, look.is_ours())).fold(0.0, f64::max) + 14.0;
     let gutter = 12.0;
     let left = MARGIN + names;
     let width = (width - MARGIN - left - 8.0 + gutter) / panels.len() as f64 - gutter;
     let height = ROW * who.len() as f64;
     let top = HEAD + caption(panels);
-    for (row, who) in who.iter().enumerate() {
-        let look = Look::of(who);
+    for (row, (who, look)) in who.iter().enumerate() {
         let y = top + ROW * (row as f64 + 0.5);
         let color = if look.is_ours() { look.color } else { style::INK };
         write(area, (left - 10.0, y), who, text(color, NAMES, look.is_ours(), Anchor::Right));
@@ -292,7 +301,7 @@ fn draw_dots(area: &Area<'_>, who: &[String], panels: &[DotPanel], width: f64) {
         }
         for (row, dot) in panel.dots.iter().enumerate() {
             let Some(dot) = dot else { continue };
-            let look = Look::of(&who[row]);
+            let look = who[row].1;
             let (x, y) = (dot.x, row as f64);
             let (low, high) = dot.spread.unwrap_or((dot.x, dot.x));
             let whisker = [(low, y), (high, y)];

@@ -1,7 +1,8 @@
 //! How figures are written. Pure.
 
 /// Three significant digits, without zeros at the end.
-pub(super) fn short(figure: f64) -> String {
+#[must_use]
+pub fn short(figure: f64) -> String {
     if figure == 0.0 || !figure.is_finite() {
         return figure.to_string();
     }
@@ -14,7 +15,8 @@ pub(super) fn short(figure: f64) -> String {
 }
 
 /// A figure with as many digits as a table needs: four significant ones, thousands apart.
-pub(super) fn precise(figure: f64) -> String {
+#[must_use]
+pub fn precise(figure: f64) -> String {
     if !figure.is_finite() {
         return figure.to_string();
     }
@@ -54,7 +56,8 @@ fn scaled(figure: f64, step: f64, units: &[&str]) -> String {
 }
 
 /// A plain number: 16, 65536; powers of two stay recognisable, round thousands become 1k, 10k, 1M.
-pub(super) fn count(figure: f64) -> String {
+#[must_use]
+pub fn count(figure: f64) -> String {
     let is_round = figure >= 1e3 && (figure / 10f64.powf(figure.log10().floor() - 1.0)).fract().abs() < 1e-6;
     if is_round || figure >= 1e6 {
         scaled(figure, 1e3, &["", "k", "M", "G", "T"])
@@ -66,35 +69,57 @@ pub(super) fn count(figure: f64) -> String {
 }
 
 /// Bytes: 8 B, 4 KiB, 16 MiB.
-pub(super) fn bytes(figure: f64) -> String {
+#[must_use]
+pub fn bytes(figure: f64) -> String {
     scaled(figure, 1024.0, &[" B", " KiB", " MiB", " GiB"])
 }
 
 /// Microseconds: 150 ns, 12 µs, 3.5 ms, 1 s.
-pub(super) fn micros(figure: f64) -> String {
+#[must_use]
+pub fn micros(figure: f64) -> String {
     if figure.abs() < 0.9995e-3 {
         return "0".to_owned();
     }
     scaled(figure * 1e3, 1e3, &[" ns", " µs", " ms", " s"])
 }
 
+/// Seconds since a start: 0, 45 s, 10 min, 1 h 30, 2 d.
+#[must_use]
+pub fn seconds(figure: f64) -> String {
+    let of = |unit: f64, name: &str| format!("{} {name}", short(figure / unit));
+    match figure {
+        0.0 => "0".to_owned(),
+        s if s < 60.0 => of(1.0, "s"),
+        s if s < 3600.0 => of(60.0, "min"),
+        s if s % 3600.0 != 0.0 && s < 86_400.0 => {
+            format!("{:.0} h {:02.0}", (s / 3600.0).floor(), s % 3600.0 / 60.0)
+        }
+        s if s < 86_400.0 => of(3600.0, "h"),
+        _ => of(86_400.0, "d"),
+    }
+}
+
 /// Milliseconds.
-pub(super) fn millis(figure: f64) -> String {
+#[must_use]
+pub fn millis(figure: f64) -> String {
     micros(figure * 1e3)
 }
 
 /// A percentage.
-pub(super) fn percent(figure: f64) -> String {
+#[must_use]
+pub fn percent(figure: f64) -> String {
     format!("{}%", short(figure))
 }
 
 /// A part of one as a percentage.
-pub(super) fn part(figure: f64) -> String {
+#[must_use]
+pub fn part(figure: f64) -> String {
     percent(figure * 100.0)
 }
 
 /// A ratio to `raw`.
-pub(super) fn ratio(figure: f64) -> String {
+#[must_use]
+pub fn ratio(figure: f64) -> String {
     format!("{}×", if figure >= 1e4 { count(figure) } else { short(figure) })
 }
 

@@ -1,0 +1,45 @@
+//! What ends a command that goes on until something ends it.
+
+use crate::error::ToolError;
+use serde::Serialize;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals as Caught;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::thread;
+use std::time::Duration;
+
+/// Why it ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Ending {
+    /// Its time was over.
+    Time,
+    /// SIGINT or SIGTERM.
+    Signal,
+    /// The server has ended.
+    Server,
+}
+
+/// SIGINT and SIGTERM, which no longer end the process by themselves.
+pub(crate) struct Signals(Receiver<()>);
+
+impl Signals {
+    pub(crate) fn catch() -> Result<Self, ToolError> {
+        let mut caught = Caught::new([SIGINT, SIGTERM]).map_err(ToolError::Signals)?;
+        let (sender, came) = channel();
+        thread::spawn(move || caught.forever().try_for_each(|_| sender.send(())));
+        Ok(Self(came))
+    }
+
+    /// Sleeps for so long, or until a signal comes: then, true.
+    pub(crate) fn wait(&self, limit: Duration) -> bool {
+        match self.0.recv_timeout(limit) {
+            Ok(()) => true,
+            Err(RecvTimeoutError::Timeout) => false,
+            Err(RecvTimeoutError::Disconnected) => {
+                thread::sleep(limit); // the thread is never gone before the process
+                false
+            }
+        }
+    }
+}

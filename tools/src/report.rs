@@ -1,0 +1,54 @@
+//! `shmtool report`: a record as one HTML page that needs no network.
+
+mod charts;
+mod page;
+mod samples;
+
+use crate::args::ReportArgs;
+use crate::error::ToolError;
+use crate::output::{Page, Report, Verdict};
+use crate::units;
+use ringmill_shm::text::shown_path;
+use samples::Record;
+use serde::Serialize;
+
+/// What was drawn.
+#[derive(Debug, Serialize)]
+pub(crate) struct Drawn {
+    name: String,
+    page: String,
+    samples: u64,
+    from_unix_s: f64,
+    seconds: f64,
+    deaths: u64,
+    /// The last line had no end: its recorder died, or still works.
+    last_line_cut: bool,
+}
+
+impl Report for Drawn {
+    fn text(&self, page: Page) -> String {
+        let (samples, time) = (units::count(self.samples as usize, "sample"), units::seconds(self.seconds));
+        let cut = if self.last_line_cut { "; its last line is cut, and left out" } else { "" };
+        page.paragraph(&format!("{samples} of {} in {time}{cut}: {}", self.name, self.page), 0)
+    }
+
+    fn verdict(&self) -> Verdict {
+        Verdict::Fine
+    }
+}
+
+/// Draws a record.
+pub(crate) fn report(args: &ReportArgs) -> Result<Drawn, ToolError> {
+    let record = Record::read(&args.record)?;
+    let system = |error| ToolError::System { what: "write", path: args.output.clone(), error };
+    std::fs::write(&args.output, page::page(&record)).map_err(system)?;
+    Ok(Drawn {
+        name: record.head.name.clone(),
+        page: shown_path(&args.output),
+        samples: record.samples,
+        from_unix_s: record.head.started_unix_s,
+        seconds: record.seconds(),
+        deaths: record.columns.iter().map(|column| column.deaths).sum(),
+        last_line_cut: record.last_line_cut,
+    })
+}
