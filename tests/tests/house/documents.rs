@@ -168,7 +168,7 @@ fn every_link_leads_somewhere() {
 /// The paths from the workspace's root that a text names as code.
 fn paths(text: &str) -> impl Iterator<Item = &str> {
     let spans = text.lines().flat_map(|line| line.split('`').skip(1).step_by(2));
-    let folders = ["bench", "data", "docs", "engine", "examples", "plot", "shm", "tests", "tools"];
+    let folders = ["bench", "data", "docs", "engine", "examples", "shm", "tests", "tools"];
     spans.filter(move |span| {
         let first = span.split_once('/').map(|(first, _)| first);
         first.is_some_and(|first| folders.contains(&first)) && !span.contains([' ', '…', '*', '<'])
@@ -196,7 +196,7 @@ fn sources<const N: usize>(folders: [&str; N]) -> Vec<PathBuf> {
 #[test]
 fn every_path_named_exists() {
     let mut files = documents();
-    files.extend(sources(["bench", "engine", "examples", "plot", "shm", "tests", "tools"]));
+    files.extend(sources(["bench", "engine", "examples", "shm", "tests", "tools"]));
     // The changelog may name files that have gone.
     files.retain(|file| file != Path::new("CHANGELOG.md"));
     let mut seen = 0;
