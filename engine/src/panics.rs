@@ -124,9 +124,60 @@ fn record(info: &PanicHookInfo<'_>) {
     let location = info.location().map_or(String::new(), |l| format!(" at {l}"));
     let message = format!("{}{location}", text_of(info.payload()));
     let stack = Backtrace::capture();
-    let stack = (stack.status() == BacktraceStatus::Captured).then(|| stack.to_string());
+    let stack = (stack.status() == BacktraceStatus::Captured).then(|| text_of_stack(&stack));
     // A thread that is about to end has nowhere to record it, and a panic here would abort.
     let _ = SEEN.try_with(|seen| seen.try_borrow_mut().map(|mut seen| *seen = Some((message, stack))));
+}
+
+/// A panic's stack as the standard library prints it: whole for `RUST_BACKTRACE=full`, else without the frames of the panic
+/// itself, and without those that called the user's code.
+fn text_of_stack(stack: &Backtrace) -> String {
+    if std::env::var_os("RUST_BACKTRACE").is_some_and(|value| value == "full") {
+        return format!("{stack:#}");
+    }
+    let whole = stack.to_string();
+    Some(short(&whole)).filter(|short| !short.is_empty()).unwrap_or(whole)
+}
+
+/// The frames between the marks that the standard library looks for, counted from 0. None are left where the program has no
+/// symbols.
+fn short(stack: &str) -> String {
+    let mut shown = String::new();
+    let (mut is_shown, mut is_of_mark, mut frames) = (false, false, 0);
+    for line in stack.lines() {
+        if !line.trim_start().starts_with("at ") {
+            is_of_mark = true;
+            match () {
+                () if line.contains("__rust_end_short_backtrace") => is_shown = true,
+                () if line.contains("__rust_begin_short_backtrace") => is_shown = false,
+                () => is_of_mark = false,
+            }
+        }
+        if !is_shown || is_of_mark {
+            continue;
+        }
+        if !shown.is_empty() {
+            shown.push('\n');
+        }
+        // A function that was inlined into the next one has no number.
+        match line.split_once(": ") {
+            Some((number, name)) if number.trim_start().parse::<u32>().is_ok() => {
+                shown.push_str(&format!("{frames:4}: {name}"));
+                frames += 1;
+            }
+            _ => shown.push_str(line),
+        }
+    }
+    shown
+}
+
+/// The end of a short stack: what called this is the engine. The name is the mark.
+#[inline(never)]
+fn __rust_begin_short_backtrace<T>(code: impl FnOnce() -> T) -> T {
+    let value = code();
+    // Without it the call of `code` could be a jump, which leaves no frame.
+    std::hint::black_box(());
+    value
 }
 
 fn text_of(payload: &(dyn Any + Send)) -> &str {
@@ -154,7 +205,7 @@ impl fmt::Display for Panic {
 #[inline]
 pub(crate) fn caught<T>(code: impl FnOnce() -> T + UnwindSafe) -> Result<T, Panic> {
     let birth = Birth::here();
-    let outcome = catch_unwind(code);
+    let outcome = catch_unwind(AssertUnwindSafe(|| __rust_begin_short_backtrace(code)));
     end_if_forked(birth);
     outcome.map_err(seen)
 }
@@ -226,6 +277,30 @@ mod tests {
         let Panic { message, .. } = caught_one.expect_err("it panics");
         assert!(message.starts_with("number 7 at ") && message.contains("panics.rs"), "{message}");
         assert_eq!(caught(|| 5), Ok(5));
+    }
+
+    #[test]
+    fn a_short_stack_is_what_lies_between_the_marks() {
+        let stack = "   0: std::backtrace::Backtrace::create
+   1: ringmill::panics::record
+             at ./src/panics.rs:1:2
+   2: std::sys::backtrace::__rust_end_short_backtrace
+             at /rustc/0/library/std/src/sys/backtrace.rs:174:18
+   3: core::panicking::panic_fmt
+   4: app::inner
+      app::outer
+             at ./src/main.rs:7:9
+   5: ringmill::panics::__rust_begin_short_backtrace::<(), app::call>
+             at ./src/panics.rs:3:4
+   6: ringmill::worker::life
+   7: std::sys::backtrace::__rust_begin_short_backtrace";
+        let shown = "   0: core::panicking::panic_fmt
+   1: app::inner
+      app::outer
+             at ./src/main.rs:7:9";
+        assert_eq!(short(stack), shown);
+        assert_eq!(short("   0: <unknown>\n   1: <unknown>"), "");
+        assert_eq!(short(""), "");
     }
 
     #[test]

@@ -36,7 +36,12 @@ mod tests {
     fn a_boot_message_fits_and_comes_back() {
         let long = "w".repeat(5_000);
         let messages = vec!["no model".to_string(), long.clone()];
-        let cause = RemoteCause::Failed { type_name: "app::E".into(), messages, backtrace: Some(long) };
+        let cause = RemoteCause::Failed {
+            invalid: false,
+            type_name: "app::E".into(),
+            messages,
+            backtrace: Some(long),
+        };
         let error = RemoteError { servlet: "s".into(), worker: 2, pid: 1, attempt: 0, cause };
         let message = write(&error);
         assert!(message.len() <= MESSAGE_BYTES);

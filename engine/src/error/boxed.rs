@@ -23,6 +23,7 @@ pub struct BoxError(Box<Inner>);
 struct Inner {
     type_name: &'static str,
     fatal: bool,
+    invalid: bool,
     error: Box<dyn StdError + Send + Sync>,
     backtrace: Backtrace,
 }
@@ -47,7 +48,13 @@ impl BoxError {
     #[must_use]
     pub fn msg(message: impl fmt::Display) -> Self {
         let error = Box::new(Message(message.to_string()));
-        Self(Box::new(Inner { type_name: "message", fatal: false, error, backtrace: stack() }))
+        Self(Box::new(Inner {
+            type_name: "message",
+            fatal: false,
+            invalid: false,
+            error,
+            backtrace: stack(),
+        }))
     }
 
     /// Marks the error as one after which the worker cannot go on: a device is lost, a library is in a bad state.
@@ -75,6 +82,54 @@ impl BoxError {
     #[must_use]
     pub fn is_fatal(&self) -> bool {
         self.0.fatal
+    }
+
+    /// Marks the error as one of the input, which can never succeed as it is: the worker is well, and the caller has to send
+    /// something else.
+    ///
+    /// The mark travels with the error, through stages and ensembles: [`CallError::kind`](crate::CallError::kind) is
+    /// [`Invalid`](crate::error::ErrorKind::Invalid), for which HTTP has 400, and not `Worker`, for which it has 500. Where
+    /// `call` returns the error, or `preprocess`, it says so of each item that gets it. It changes nothing else. In a
+    /// constructor or in `warm_up` it has no effect.
+    ///
+    /// ```
+    /// use ringmill::error::ErrorKind;
+    /// use ringmill::{BoxError, CallError, Context, Server, ThreadServlet, Worker};
+    ///
+    /// struct Root;
+    ///
+    /// impl Worker for Root {
+    ///     type Config = ();
+    ///     type In = f64;
+    ///     type Out = f64;
+    ///     fn new((): (), _: &Context) -> Result<Self, BoxError> {
+    ///         Ok(Self)
+    ///     }
+    ///     fn call(&mut self, x: &ringmill::Archived<f64>) -> Result<f64, BoxError> {
+    ///         match x.to_native() {
+    ///             x if x < 0.0 => Err(BoxError::msg("a root of a negative number").invalid()),
+    ///             x => Ok(x.sqrt()),
+    ///         }
+    ///     }
+    /// }
+    ///
+    /// # fn main() -> Result<(), BoxError> {
+    /// let server = Server::anonymous("root").start(ThreadServlet::<Root>::new(()))?;
+    /// let error: CallError = server.call(&-1.0).expect_err("it is refused");
+    /// assert_eq!(error.kind(), ErrorKind::Invalid);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn invalid(mut self) -> Self {
+        self.0.invalid = true;
+        self
+    }
+
+    /// Whether it was marked by [`invalid`](Self::invalid).
+    #[must_use]
+    pub fn is_invalid(&self) -> bool {
+        self.0.invalid
     }
 
     /// The name of the error's type; `message` if it was made from text.
@@ -172,6 +227,7 @@ impl<E: StdError + Send + Sync + 'static> From<E> for BoxError {
         Self(Box::new(Inner {
             type_name: std::any::type_name::<E>(),
             fatal: false,
+            invalid: false,
             error: Box::new(error),
             backtrace: stack(),
         }))

@@ -10,8 +10,8 @@ use std::fmt;
 /// |---|---|---|---|---|
 /// | `Rejected` | [`ServerBacklogFull`](CallError::ServerBacklogFull), [`PoolExhausted`](CallError::PoolExhausted) | 429 | `RESOURCE_EXHAUSTED` (8) | send it later, or elsewhere |
 /// | `Timeout` | [`Timeout`](CallError::Timeout); a [deadline](RemoteCause::DeadlineExceeded) that passed | 504 | `DEADLINE_EXCEEDED` (4) | tell the client |
-/// | `Invalid` | [`PayloadTooLarge`](CallError::PayloadTooLarge) (413), [`Serialise`](CallError::Serialise), [`Refused`](CallError::Refused), [`ForeignLoan`](CallError::ForeignLoan), [`NoPartials`](CallError::NoPartials); an input [too deep](RemoteCause::TooDeep) | 400 | `INVALID_ARGUMENT` (3) | do not send it again |
-/// | `Worker` | [`WorkerDied`](CallError::WorkerDied), [`WrongPartial`](CallError::WrongPartial), and what user code made: errors, panics, outcomes that are missing or too large | 500 | `UNKNOWN` (2) | look at the worker; send it again only if running twice does no harm |
+/// | `Invalid` | [`PayloadTooLarge`](CallError::PayloadTooLarge) (413), [`Serialise`](CallError::Serialise), [`Refused`](CallError::Refused), [`ForeignLoan`](CallError::ForeignLoan), [`NoPartials`](CallError::NoPartials); an input [too deep](RemoteCause::TooDeep); what a worker says to be [`invalid`](crate::BoxError::invalid) | 400 | `INVALID_ARGUMENT` (3) | do not send it again |
+/// | `Worker` | [`WorkerDied`](CallError::WorkerDied), [`WrongPartial`](CallError::WrongPartial), and what user code made: other errors, panics, outcomes that are missing or too large | 500 | `UNKNOWN` (2) | look at the worker; send it again only if running twice does no harm |
 /// | `Unavailable` | [`ServletDown`](CallError::ServletDown), [`ShuttingDown`](CallError::ShuttingDown) | 503 | `UNAVAILABLE` (14) | send it later, or elsewhere |
 /// | `Internal` | [`Forked`](CallError::Forked), [`NoReactor`](CallError::NoReactor), [`Corrupt`](CallError::Corrupt) | 500 | `INTERNAL` (13) | look at this process |
 ///
@@ -112,7 +112,7 @@ impl RemoteCause {
     fn kind(&self) -> ErrorKind {
         match self {
             Self::DeadlineExceeded { .. } => ErrorKind::Timeout,
-            Self::TooDeep { .. } => ErrorKind::Invalid,
+            Self::TooDeep { .. } | Self::Failed { invalid: true, .. } => ErrorKind::Invalid,
             Self::Down { .. } | Self::ShutDown => ErrorKind::Unavailable,
             Self::Ensemble { members } => kind_of(members),
             Self::Failed { .. }

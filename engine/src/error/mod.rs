@@ -93,6 +93,7 @@ mod tests {
         let (text, signal, code) = (|| RUDE.to_string(), Some(9), Some(3));
         let causes = vec![
             RemoteCause::Failed {
+                invalid: false,
                 type_name: text(),
                 messages: vec![text(), text()],
                 backtrace: Some(text()),

@@ -43,6 +43,8 @@ pub struct RemoteError {
 pub enum RemoteCause {
     /// User code returned an error.
     Failed {
+        /// Whether it says that the input is wrong, see [`BoxError::invalid`]. First, where a record has room for it.
+        invalid: bool,
         /// The error's type.
         #[rkyv(with = Apart)]
         type_name: String,
@@ -303,6 +305,7 @@ impl RemoteCause {
     /// The cause for an error that user code returned.
     pub(crate) fn failed(error: &BoxError) -> Self {
         Self::Failed {
+            invalid: error.is_invalid(),
             type_name: error.type_name().into(),
             messages: error.chain(),
             backtrace: error.backtrace(),
@@ -325,7 +328,8 @@ impl RemoteCause {
     /// This cause with less text, the backtrace's end cut first; `None` if there is nothing left to cut.
     fn shortened(&self) -> Option<Self> {
         match self {
-            Self::Failed { type_name, messages, backtrace: Some(frames) } => Some(Self::Failed {
+            Self::Failed { invalid, type_name, messages, backtrace: Some(frames) } => Some(Self::Failed {
+                invalid: *invalid,
                 type_name: type_name.clone(),
                 messages: messages.clone(),
                 backtrace: fewer_frames(frames),
@@ -333,13 +337,13 @@ impl RemoteCause {
             Self::Panicked { message, backtrace: Some(frames) } => {
                 Some(Self::Panicked { message: message.clone(), backtrace: fewer_frames(frames) })
             }
-            Self::Failed { type_name, messages, .. } => {
+            Self::Failed { invalid, type_name, messages, .. } => {
                 let messages = match &messages[..] {
                     whole if !type_name.is_empty() => whole.to_vec(),
                     [one] => vec![half(one)?],
                     more => more[..more.len() / 2].to_vec(),
                 };
-                Some(Self::Failed { type_name: String::new(), messages, backtrace: None })
+                Some(Self::Failed { invalid: *invalid, type_name: String::new(), messages, backtrace: None })
             }
             Self::Panicked { message, .. } => {
                 Some(Self::Panicked { message: half(message)?, backtrace: None })
@@ -555,6 +559,7 @@ mod tests {
             pid: 42,
             attempt: 0,
             cause: RemoteCause::Failed {
+                invalid: false,
                 type_name: "app::Bad".into(),
                 messages: vec!["outer".into(), "inner".into()],
                 backtrace: Some("at main".into()),
@@ -582,6 +587,7 @@ mod tests {
 
     fn failed(servlet: &str, type_name: &str, messages: &[&str], backtrace: Option<&str>) -> RemoteError {
         let cause = RemoteCause::Failed {
+            invalid: true,
             type_name: type_name.into(),
             messages: messages.iter().map(ToString::to_string).collect(),
             backtrace: backtrace.map(str::to_owned),
@@ -599,6 +605,7 @@ mod tests {
             assert!(steps < 20, "{error:?}");
         }
         assert_eq!(error.to_string(), format!("{0}/1 (pid 2): {0}", "ü".repeat(8)));
+        assert!(matches!(error.cause, RemoteCause::Failed { invalid: true, .. }), "the mark stays");
     }
 
     /// Symptom: "cann" for "cannot be serialised: …", and a long name in front of it. Cause: the message was cut, at

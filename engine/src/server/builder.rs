@@ -191,7 +191,8 @@ impl ServerBuilder {
 
     /// Whether SIGINT (Ctrl-C), SIGTERM, SIGHUP and SIGQUIT, as long as the program has no handler for them, first shut
     /// the server down in order; by default they do. A second signal kills the workers at once. A program that installs
-    /// a handler of its own, before or later, decides itself. The first process of a container ends with 128 and the
+    /// a handler of its own, before or later, decides itself. A signal that the process ignores stays ignored; if it is SIGINT
+    /// or SIGTERM, [`Server::warnings`](crate::Server::warnings) says so. The first process of a container ends with 128 and the
     /// signal's number.
     #[must_use]
     pub fn handle_signals(mut self, handle: bool) -> Self {

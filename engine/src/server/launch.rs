@@ -109,7 +109,10 @@ impl Launch {
         }
         let limits = Limits { start: options.start_timeout, shutdown: options.shutdown_timeout };
         let shared = Arc::new(Shared::new(Arc::clone(&segment), &plan.nodes, router, limits)?);
-        let warnings = plan.warnings(capacity);
+        let mut warnings = plan.warnings(capacity);
+        if options.handle_signals {
+            warnings.extend(super::signals::warnings());
+        }
         for warning in &warnings {
             say(|| tracing::warn!(server = %name, "{warning}"));
         }

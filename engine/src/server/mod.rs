@@ -462,8 +462,8 @@ impl<In, Out> Server<In, Out> {
         self.core.backlog()
     }
 
-    /// Warnings about options that are allowed but hardly meant, such as a capacity below a batch size. The start has
-    /// logged them, too.
+    /// Warnings about what is allowed but hardly meant: a capacity below a batch size, or that the process ignores SIGINT or
+    /// SIGTERM, so that Ctrl-C or `kill` do not end it. The start has logged them, too.
     #[must_use]
     pub fn warnings(&self) -> &[String] {
         &self.core.warnings

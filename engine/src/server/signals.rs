@@ -11,6 +11,9 @@
 //! replaces the engine's handler (tokio, signal-hook, `sigaction`) and its own calls the former one, the engine's
 //! handler sees that it is not installed and does nothing. The program then drops its servers, or exits.
 //!
+//! An ignored signal stays ignored: whatever started the process meant it so (`nohup`, a shell without job control for what
+//! it puts into the background). Where Ctrl-C or SIGTERM do nothing therefore, the server has a [warning](warnings).
+//!
 //! A forked child inherits the handler, but not the thread behind it: there a signal has its default effect at once,
 //! until the child starts a server of its own.
 
@@ -19,7 +22,7 @@ use crate::panics::say;
 use ringmill_shm::sys::birth::PerProcess;
 use ringmill_shm::sys::process::{
     EventFd, GROUP_SIGNALS, catch_signal, die_by_signal, is_caught_by, keeping_errno, signal_is_default,
-    wait_readable,
+    signal_is_ignored, wait_readable,
 };
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
@@ -62,6 +65,19 @@ pub(crate) fn look_after(server: Weak<Core>) {
             || tracing::warn!(%error, "cannot handle signals: Ctrl-C and SIGTERM end this process without a shut-down; this is retried when another server is started"),
         ),
     }
+}
+
+/// Warnings about signals that do nothing, though users expect that they end the process.
+pub(crate) fn warnings() -> Vec<String> {
+    let interrupt = signal_is_ignored(libc::SIGINT).then_some(
+        "SIGINT is ignored, so Ctrl-C does not end this process (a shell without job control starts so what it puts into \
+         the background): end it by SIGTERM, or give SIGINT its default effect before the server starts",
+    );
+    let terminate = signal_is_ignored(libc::SIGTERM).then_some(
+        "SIGTERM is ignored, so kill and service managers do not end this process in order: give it its default effect \
+         before the server starts",
+    );
+    [interrupt, terminate].into_iter().flatten().map(str::to_owned).collect()
 }
 
 fn begin_to_watch(signals: &'static Signals) -> std::io::Result<()> {

@@ -310,11 +310,22 @@ pub fn ignore_signal(signal: i32) {
 /// Whether a signal still has its default effect in this process.
 #[must_use]
 pub fn signal_is_default(signal: i32) -> bool {
+    effect_of(signal) == Some(libc::SIG_DFL)
+}
+
+/// Whether this process ignores a signal.
+#[must_use]
+pub fn signal_is_ignored(signal: i32) -> bool {
+    effect_of(signal) == Some(libc::SIG_IGN)
+}
+
+/// What a signal does in this process: a handler, or one of two numbers that are none.
+fn effect_of(signal: i32) -> Option<libc::sighandler_t> {
     // SAFETY: an all-zero sigaction is valid to be overwritten.
     let mut action: libc::sigaction = unsafe { core::mem::zeroed() };
     // SAFETY: a null new action only asks; `action` is live for the call to fill.
     let asked = unsafe { libc::sigaction(signal, core::ptr::null(), &raw mut action) };
-    asked == 0 && action.sa_sigaction == libc::SIG_DFL
+    (asked == 0).then_some(action.sa_sigaction)
 }
 
 /// A signal handler, called with the signal. It does only what a signal handler may, and leaves `errno` as it was.

@@ -259,6 +259,7 @@ fn write_the_seeds() {
         put("live", &format!("calls-{forked}"), &[forked, 0, 1, 1, 2, 2, 3, 3, 4, 4, 0, 6]);
     }
     let error = ringmill::__private::hostile::error(RemoteCause::Failed {
+        invalid: true,
         type_name: "app::Bad".into(),
         messages: vec!["an outer error".into(), "an inner one".into()],
         backtrace: Some("0: main\n1: start\n".repeat(40)),

@@ -1,9 +1,12 @@
 //! A failure in a worker's code is an error for exactly the items it concerns, with all the facts that a person needs; the
 //! worker goes on.
 
-use ringmill::error::{RemoteCause, RemoteError};
+use ringmill::error::{ErrorKind, RemoteCause, RemoteError};
 use ringmill::worker::Stop;
-use ringmill::{Batch, BatchWorker, BoxError, CallError, Context, OnDeath, ProcessServlet, Server, Worker};
+use ringmill::{
+    Batch, BatchWorker, BoxError, CallError, Context, Ensemble, OnDeath, PassThrough, ProcessServlet, Server,
+    Servlet, ThreadServlet, Worker,
+};
 use ringmill_tests::fresh_name;
 use ringmill_tests::gate::{Gate, report, stop_at};
 use ringmill_tests::host::{Crew, Host, on_both};
@@ -53,6 +56,10 @@ impl Worker for Clerk {
             "stop" => stop_at(&self.gate, "stopped"),
             "fail" => {
                 "x7".parse::<u32>().map_err(ModelMissing)?;
+            }
+            "send another" => return Err(BoxError::msg("there is no such thing").invalid()),
+            "no number" => {
+                "x7".parse::<u32>().map_err(|error| BoxError::from(error).invalid())?;
             }
             "say" => return Err(BoxError::msg("only words")),
             "say much" => {
@@ -135,6 +142,78 @@ fn a_panic_is_an_error_with_its_line_and_the_worker_goes_on() {
         let total = server.stats().servlets[0].total();
         assert_eq!((total.panics, total.errors, total.items), (3, 3, 5));
     });
+}
+
+/// Symptom: a stack began with the hook of the panic and ended with the engine and `main`, so that a caller's log had
+/// twenty lines around the two that matter.
+#[test]
+fn the_stack_of_a_panic_is_that_of_the_users_code() {
+    for (variable, is_whole) in [("1", false), ("full", true)] {
+        let servlet = ProcessServlet::<Clerk>::new(Gate::new().name()).env("RUST_BACKTRACE", variable);
+        let server = Server::builder(fresh_name("errors")).start(servlet).expect("it starts");
+        let (error, _) = remote(&server, "panic");
+        let RemoteCause::Panicked { backtrace: Some(stack), .. } = &error.cause else { panic!("{error:?}") };
+        assert!(stack.contains("Clerk"), "{stack}");
+        for outside in ["panic_with_hook", "ringmill::panics"] {
+            assert_eq!(stack.contains(outside), is_whole, "{outside}: {stack}");
+        }
+    }
+}
+
+/// The kind of the error of a call with each input.
+fn kinds<Out: ringmill::Payload>(
+    server: &Server<String, Out>,
+    inputs: &[&str],
+) -> Vec<Result<(), ErrorKind>> {
+    inputs.iter().map(|input| server.call(&(*input).to_owned()).map(drop).map_err(|e| e.kind())).collect()
+}
+
+/// Symptom: a worker could only say that it had failed, so a bad input was a 500.
+#[test]
+fn an_input_that_a_worker_calls_invalid_is_the_callers_fault() {
+    let (invalid, worker) = (Err(ErrorKind::Invalid), Err(ErrorKind::Worker));
+    on_both(|host| {
+        let server = clerks(host, &Gate::new(), Crew::of(1));
+        let pid = pid_of(&server, 0);
+        let asked = ["", "send another", "no number", "fail", "panic", ""];
+        assert_eq!(kinds(&server, &asked), [Ok(()), invalid, invalid, worker, worker, Ok(())]);
+        let (error, text) = remote(&server, "no number");
+        assert!(matches!(error.cause, RemoteCause::Failed { invalid: true, .. }), "{error:?}");
+        assert!(text.ends_with("ParseIntError: invalid digit found in string"), "{text}");
+
+        let inputs = ["", "send another", ""].map(String::from);
+        let outcomes: Vec<_> = server.stream(inputs).map(|o| o.map(drop).map_err(|e| e.kind())).collect();
+        assert_eq!(outcomes, [Ok(()), invalid, Ok(())]);
+
+        let stats = server.stats();
+        assert_eq!((stats.requests.counters.invalid, stats.requests.counters.worker), (4, 2));
+        assert_eq!((pid_of(&server, 0), stats.deaths.deaths), (pid, 0));
+    });
+}
+
+#[test]
+fn an_invalid_input_is_invalid_through_stages_ensembles_and_batches() {
+    let (invalid, worker) = (Err(ErrorKind::Invalid), Err(ErrorKind::Worker));
+    let clerk = || ThreadServlet::<Clerk>::new("no gate".to_owned());
+    let texts = || ThreadServlet::<PassThrough<String>>::new(());
+    let builder = || Server::builder(fresh_name("errors"));
+
+    let stages = texts().then(clerk()).then(ThreadServlet::<PassThrough<u64>>::new(()));
+    assert_eq!(
+        kinds(&builder().start(stages).expect("it starts"), &["send another", "fail"]),
+        [invalid, worker]
+    );
+
+    let ensemble = builder().start(Ensemble::of((clerk(), texts()))).expect("it starts");
+    assert_eq!(kinds(&ensemble, &["send another", "fail", ""]), [invalid, worker, Ok(())]);
+
+    let batches = ThreadServlet::<Foreman>::new("no gate".to_owned()).batch_size(4);
+    let server = builder().start(batches).expect("it starts");
+    assert_eq!(kinds(&server, &["all invalid", "each its own"]), [invalid, Ok(())]);
+
+    let mut alone = ringmill::testing::build::<Clerk>("no gate".to_owned()).expect("it is built");
+    let handled = ringmill::testing::batch(&mut alone, ["send another".to_owned()]);
+    assert_eq!(handled.outcomes[0].as_ref().map(drop).map_err(CallError::kind), invalid);
 }
 
 #[test]
@@ -236,6 +315,7 @@ impl BatchWorker for Foreman {
             }
             "outcomes panic" => return batch.reply_all((0..len).map(|i| format!("{}", 10 / (1 - i)))),
             "error" => return Err(BoxError::msg("the whole batch is bad")),
+            "all invalid" => return Err(BoxError::msg("the whole batch is invalid").invalid()),
             "panic" => panic!("the whole batch panics"),
             "error after two" | "panic after two" | "silence after two" => {
                 let mut items = batch.into_iter();

@@ -9,6 +9,7 @@ use ringmill::{
     ServerBuilder, Servlet, StartError, ThreadServlet, Worker,
 };
 use ringmill_shm::segment::CreateError;
+use ringmill_shm::sys::process::ignore_signal;
 use ringmill_shm::text::exact_size;
 use ringmill_tests::alone::has_run_alone;
 use ringmill_tests::gate::{Gate, stop_at};
@@ -406,6 +407,27 @@ fn a_capacity_out_of_range_is_named_with_the_range() {
             assert_eq!(error.to_string(), format!("capacity is {capacity}, must be in 1..=16777216"));
         }
     });
+}
+
+/// Symptom: a service that a script had put into the background did nothing at Ctrl-C, and nothing said why.
+#[test]
+fn a_process_that_ignores_the_signals_by_which_it_is_ended_is_warned_of() {
+    if has_run_alone("start::a_process_that_ignores_the_signals_by_which_it_is_ended_is_warned_of") {
+        return;
+    }
+    let warnings = |handle| {
+        let builder = Server::builder(fresh_name("warned")).handle_signals(handle);
+        builder.start(ThreadServlet::<PassThrough<u8>>::new(())).expect("it starts").warnings().to_vec()
+    };
+    ignore_signal(libc::SIGHUP); // as nohup does
+    assert!(warnings(true).is_empty());
+    for (signal, name) in [(libc::SIGINT, "SIGINT"), (libc::SIGTERM, "SIGTERM")] {
+        ignore_signal(signal);
+        assert!(
+            warnings(true).last().is_some_and(|text| text.starts_with(&format!("{name} is ignored, so ")))
+        );
+    }
+    assert_eq!((warnings(true).len(), warnings(false).len()), (2, 0));
 }
 
 #[test]
