@@ -13,7 +13,7 @@ const fn point(name: &'static str, by: &'static str, between: &'static str) -> P
 }
 
 /// The crash points of this crate: name, the participant that passes it, what it has done and what not.
-pub static POINTS: [Point; 54] = [
+pub static POINTS: [Point; 57] = [
     point("route.outboxed", "mover", "a task is QUEUED, among others to be pushed together"),
     point("route.flushed_some", "mover", "the tasks for one node are pushed, those for others are not"),
     point("route.down", "mover at a node that is down", "a task is pushed, and no worker will read it"),
@@ -75,6 +75,17 @@ pub static POINTS: [Point; 54] = [
     ),
     point("supervisor.gives_up", "supervisor", "the reason is known why a node is down, it is not marked"),
     point("supervisor.reopens", "supervisor", "a node is no longer marked as down, its gate is closed"),
+    point("supervisor.retires", "supervisor", "a worker is told to leave, and nothing of it is noted"),
+    point(
+        "supervisor.pulled",
+        "supervisor",
+        "the workers of a lever are told to leave or about to be started, none waited for",
+    ),
+    point(
+        "levers.drained",
+        "caller that drains a servlet",
+        "no request enters the servlet, those inside are not waited for",
+    ),
     point("supervisor.shut_some", "caller that shuts down", "some rings are emptied, others not"),
     point("core.acquired", "caller", "a request id is taken in memory, its word is FREE"),
     point("core.filled", "caller", "an input is written, nothing sent"),

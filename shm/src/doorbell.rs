@@ -10,7 +10,8 @@
 //!                     holder:   u32   the worker that wake_at speaks of
 //!                     spinner:  u32   turn (24) | worker + 1 (8): it is awake, idle and looks at the ring;
 //!                                     0 in the low byte: no worker does. Each turn of spinning has another number
-//!                     down:     u32   1: no worker is left, and none is ready to come
+//!                     down:     u32   bit 0: no worker is left, and none is ready to come
+//!                                     bit 1: it is drained, so movers bring it no task
 //! one line a worker   bell: u32       its futex word; a ring of the bell adds one
 //! ```
 //!
@@ -61,6 +62,10 @@ use core::time::Duration;
 
 /// How many workers a node can have.
 pub const WORKER_LIMIT: usize = 64;
+
+/// Bits of the word `down`.
+const DOWN: u32 = 1;
+const DRAINED: u32 = 2;
 
 /// The low byte of the spinner's word.
 const SPINNER: u32 = 0xff;
@@ -310,21 +315,37 @@ impl Line {
 
     /// From now on no worker reads the ring; the caller empties it after this.
     pub fn set_down(&self) {
-        self.down.store(1, Ordering::SeqCst);
+        self.down.fetch_or(DOWN, Ordering::SeqCst);
         crash_point!("doorbell.down");
         fence_after_seq_cst(); // [down]
     }
 
     /// From now on a worker reads the ring again.
     pub fn set_up(&self) {
-        self.down.store(0, Ordering::SeqCst);
+        self.down.fetch_and(!DOWN, Ordering::SeqCst);
+    }
+
+    /// From now on movers bring the node no task, or again do.
+    pub fn set_drained(&self, is_drained: bool) {
+        match is_drained {
+            true => self.down.fetch_or(DRAINED, Ordering::SeqCst),
+            false => self.down.fetch_and(!DRAINED, Ordering::SeqCst),
+        };
+    }
+
+    /// Whether movers are to bring it no task. One that has looked just before may still bring one, which a worker
+    /// handles.
+    #[inline]
+    #[must_use]
+    pub fn is_drained(&self) -> bool {
+        self.down.load(Ordering::Relaxed) & DRAINED != 0 // Relaxed: nothing travels with it
     }
 
     /// Whether no worker will read the ring; a producer asks after a push, and empties the ring if so.
     #[inline]
     #[must_use]
     pub fn is_down(&self) -> bool {
-        self.down.load(Ordering::SeqCst) != 0 // [down]: after the fence of `after_push`
+        self.down.load(Ordering::SeqCst) & DOWN != 0 // [down]: after the fence of `after_push`
     }
 
     /// Whether it names only workers below `workers`: for a checker.

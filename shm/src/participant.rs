@@ -17,12 +17,12 @@
 //!
 //! | State | Means | Left by, to |
 //! |---|---|---|
-//! | VACANT | no incarnation yet | server → STARTING, with a new token |
+//! | VACANT | no incarnation yet, or none any more: its worker was scaled away | server → STARTING, with a new token |
 //! | STARTING | being launched, attaching, constructing | participant → READY or FAILED; server → DEAD |
 //! | READY | takes part | participant → LEAVING or FAILED; server → DEAD |
 //! | FAILED | its construction failed, or it gave up; the message says why | server → STARTING or DEAD |
 //! | LEAVING | has stopped working, and ends; the message says why, if by a fatal error | participant → FAILED; server → DEAD |
-//! | DEAD | its process is gone | server → STARTING, or FAILED if it is given up |
+//! | DEAD | its process is gone | server → STARTING, FAILED if it is given up, or VACANT |
 //!
 //! # Invariants
 //!
@@ -98,7 +98,7 @@ const REMOVAL_LOOK: Duration = Duration::from_millis(1);
 #[serde(rename_all = "snake_case")]
 #[repr(u32)]
 pub enum Life {
-    /// No incarnation yet.
+    /// No incarnation yet, or none any more.
     Vacant = 0,
     /// Being launched, attaching, constructing.
     Starting = 1,
@@ -328,11 +328,19 @@ impl Entry {
         self.record(Life::Dead);
     }
 
+    /// The server records that the row has no incarnation, and waits for none.
+    ///
+    /// # Safety
+    /// As for [`bury`](Self::bury).
+    pub unsafe fn vacate(&self) {
+        self.record(Life::Vacant);
+    }
+
     /// Records what it is doing now.
     ///
     /// # Panics
     /// If that is [`Vacant`](Life::Vacant), [`Starting`](Life::Starting) or [`Dead`](Life::Dead): the server alone
-    /// records those, by [`prepare`](Self::prepare) and [`bury`](Self::bury).
+    /// records those, by [`prepare`](Self::prepare), [`bury`](Self::bury) and [`vacate`](Self::vacate).
     pub fn set_life(&self, life: Life) {
         let own = !matches!(life, Life::Vacant | Life::Starting | Life::Dead);
         assert!(own, "no participant says of itself that it is {life:?}");
@@ -793,7 +801,7 @@ pub(crate) fn is_dead(
     };
     match is_held(token) {
         Ok(held) => !held,
-        Err(_) => entry.token() != Some(token) || entry.life() == Life::Dead,
+        Err(_) => entry.token() != Some(token) || matches!(entry.life(), Life::Dead | Life::Vacant),
     }
 }
 

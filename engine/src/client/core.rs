@@ -164,7 +164,7 @@ impl Core {
                 let info = &self.segment.nodes()[node as usize];
                 let (servlet, worker) = (|| info.name.clone(), number / info.facts.threads);
                 match entry.life() {
-                    Life::Ready => {}
+                    Life::Ready | Life::Vacant => {} // all that are to start have been prepared
                     Life::Failed => {
                         let (servlet, pid) = (servlet(), entry.pid());
                         let unknown = || RemoteError {
@@ -295,6 +295,7 @@ impl Core {
     pub(crate) fn refusal(&self) -> Option<CallError> {
         let gate_closed = self.shared.gate_closed.load(Ordering::SeqCst);
         let down = gate_closed.then(|| self.down(|node, _| self.shared.mandatory[node])).flatten();
+        let down = down.or_else(|| gate_closed.then(|| self.drained()).flatten());
         // `closing` is read last: a closed gate without a servlet that is down is that of a closing server, or of a
         // servlet that takes requests again.
         self.closing.load(Ordering::SeqCst).then_some(CallError::ShuttingDown).or(down)
@@ -303,6 +304,13 @@ impl Core {
     /// Whether the server takes no requests.
     pub(crate) fn is_closed(&self) -> bool {
         self.closing.load(Ordering::SeqCst) || self.shared.gate_closed.load(Ordering::SeqCst)
+    }
+
+    /// The error of a drained servlet that every request passes.
+    fn drained(&self) -> Option<CallError> {
+        let is_drained = |node: usize| self.shared.mandatory[node] && self.shared.is_drained(node);
+        let drained = self.segment.nodes().iter().enumerate().find(|(node, _)| is_drained(*node));
+        drained.map(|(_, node)| CallError::ServletDrained { servlet: node.name.clone() })
     }
 
     /// The error of a servlet that is down, among those that `is_it` selects by their node's index and name.

@@ -71,6 +71,13 @@ pub enum CallError {
         /// Why.
         reason: String,
     },
+    /// The servlet is [drained](crate::Server::drain_servlet): it takes no requests until it is
+    /// [resumed](crate::Server::resume_servlet).
+    #[error("servlet {} is drained: it takes no requests until it is resumed", OneLine(servlet))]
+    ServletDrained {
+        /// The servlet's name.
+        servlet: String,
+    },
     /// The server is shutting down.
     #[error("the server is shutting down")]
     ShuttingDown,
@@ -133,6 +140,7 @@ impl CallError {
             | RemoteCause::Poisonous { .. } => Self::WorkerDied(Box::new(error)),
             RemoteCause::Down { reason } => Self::ServletDown { servlet: error.servlet, reason },
             RemoteCause::ShutDown => Self::ShuttingDown,
+            RemoteCause::Drained => Self::ServletDrained { servlet: error.servlet },
             RemoteCause::Ensemble { members } => {
                 Self::Ensemble(Box::new(EnsembleError { servlet: error.servlet, members }))
             }

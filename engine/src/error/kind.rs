@@ -12,7 +12,7 @@ use std::fmt;
 /// | `Timeout` | [`Timeout`](CallError::Timeout); a [deadline](RemoteCause::DeadlineExceeded) that passed | 504 | `DEADLINE_EXCEEDED` (4) | tell the client |
 /// | `Invalid` | [`PayloadTooLarge`](CallError::PayloadTooLarge) (413), [`Serialise`](CallError::Serialise), [`Refused`](CallError::Refused), [`ForeignLoan`](CallError::ForeignLoan), [`NoPartials`](CallError::NoPartials); an input [too deep](RemoteCause::TooDeep); what a worker says to be [`invalid`](crate::BoxError::invalid) | 400 | `INVALID_ARGUMENT` (3) | do not send it again |
 /// | `Worker` | [`WorkerDied`](CallError::WorkerDied), [`WrongPartial`](CallError::WrongPartial), and what user code made: other errors, panics, outcomes that are missing or too large | 500 | `UNKNOWN` (2) | look at the worker; send it again only if running twice does no harm |
-/// | `Unavailable` | [`ServletDown`](CallError::ServletDown), [`ShuttingDown`](CallError::ShuttingDown) | 503 | `UNAVAILABLE` (14) | send it later, or elsewhere |
+/// | `Unavailable` | [`ServletDown`](CallError::ServletDown), [`ServletDrained`](CallError::ServletDrained), [`ShuttingDown`](CallError::ShuttingDown) | 503 | `UNAVAILABLE` (14) | send it later, or elsewhere |
 /// | `Internal` | [`Forked`](CallError::Forked), [`NoReactor`](CallError::NoReactor), [`Corrupt`](CallError::Corrupt) | 500 | `INTERNAL` (13) | look at this process |
 ///
 /// An ensemble's error has the kind of its members' errors if they are all of one, else `Worker`.
@@ -87,7 +87,9 @@ impl CallError {
             Self::WrongPartial { .. } => ErrorKind::Worker,
             Self::Remote(error) | Self::WorkerDied(error) => error.cause.kind(),
             Self::Ensemble(error) => kind_of(&error.members),
-            Self::ServletDown { .. } | Self::ShuttingDown => ErrorKind::Unavailable,
+            Self::ServletDown { .. } | Self::ServletDrained { .. } | Self::ShuttingDown => {
+                ErrorKind::Unavailable
+            }
             Self::Forked { .. } | Self::NoReactor { .. } | Self::Corrupt { .. } => ErrorKind::Internal,
         }
     }
@@ -113,7 +115,7 @@ impl RemoteCause {
         match self {
             Self::DeadlineExceeded { .. } => ErrorKind::Timeout,
             Self::TooDeep { .. } | Self::Failed { invalid: true, .. } => ErrorKind::Invalid,
-            Self::Down { .. } | Self::ShutDown => ErrorKind::Unavailable,
+            Self::Down { .. } | Self::ShutDown | Self::Drained => ErrorKind::Unavailable,
             Self::Ensemble { members } => kind_of(members),
             Self::Failed { .. }
             | Self::Panicked { .. }

@@ -17,6 +17,7 @@ pub(crate) mod boot;
 mod boxed;
 mod call;
 mod kind;
+mod lever;
 mod remote;
 mod start;
 
@@ -25,6 +26,7 @@ pub(crate) use boxed::while_built;
 pub(crate) use call::forked_text;
 pub use call::{CallError, DrainError};
 pub use kind::ErrorKind;
+pub use lever::LeverError;
 pub use remote::{EnsembleError, Member, MemberOutcome, RemoteCause, RemoteError};
 pub use start::StartError;
 
@@ -39,7 +41,7 @@ macro_rules! debug_as_display {
         })*
     };
 }
-debug_as_display!(CallError StartError);
+debug_as_display!(CallError LeverError StartError);
 
 #[cfg(test)]
 mod tests {
@@ -114,6 +116,7 @@ mod tests {
             RemoteCause::Down { reason: text() },
             RemoteCause::Down { reason: String::new() },
             RemoteCause::ShutDown,
+            RemoteCause::Drained,
             RemoteCause::DeadlineExceeded { late_ns: 1 },
             RemoteCause::NoSuchMember { index: 2, members: 2 },
             RemoteCause::Ensemble { members },
@@ -126,7 +129,7 @@ mod tests {
                 RemoteCause::Payload { .. } | RemoteCause::TooDeep { .. } | RemoteCause::Died { .. } => {}
                 RemoteCause::Overran { .. } | RemoteCause::Poisonous { .. } | RemoteCause::Down { .. } => {}
                 RemoteCause::KilledByShutdown { .. } => {}
-                RemoteCause::ShutDown | RemoteCause::DeadlineExceeded { .. } => {}
+                RemoteCause::ShutDown | RemoteCause::Drained | RemoteCause::DeadlineExceeded { .. } => {}
                 RemoteCause::NoSuchMember { .. } | RemoteCause::Ensemble { .. } => {}
             }
         }
@@ -144,6 +147,37 @@ mod tests {
     }
 
     #[test]
+    fn every_lever_error_is_one_line() {
+        let (text, limit) = (|| RUDE.to_string(), Duration::from_secs(1));
+        let errors = [
+            LeverError::NoSuchServlet { servlet: text(), known: vec![text(), text()] },
+            LeverError::Range { servlet: text(), what: "number of workers", value: 9, least: 1, most: 8 },
+            LeverError::InThreads { servlet: text(), what: "no thread can be killed" },
+            LeverError::NotStarted { servlet: text(), worker: 1, reason: text() },
+            LeverError::NotReplaced { servlet: text(), worker: 1, reason: text(), replaced: 1, workers: 2 },
+            LeverError::Stuck { servlet: text(), worker: 1, limit },
+            LeverError::OtherWorker { servlet: text(), expected: text(), given: text() },
+            LeverError::from(StartError::Config { servlet: "w".into(), message: text() }),
+            LeverError::NotEmpty { servlet: text(), left: 1, limit },
+            LeverError::ShuttingDown,
+            LeverError::Within,
+            LeverError::Forked { server_pid: 1, pid: 2 },
+        ];
+        for error in &errors {
+            assert_is_told(error);
+            match error {
+                LeverError::NoSuchServlet { .. }
+                | LeverError::Range { .. }
+                | LeverError::InThreads { .. } => {}
+                LeverError::NotStarted { .. } | LeverError::NotReplaced { .. } | LeverError::Stuck { .. } => {
+                }
+                LeverError::OtherWorker { .. } | LeverError::Unusable(_) | LeverError::NotEmpty { .. } => {}
+                LeverError::ShuttingDown | LeverError::Within | LeverError::Forked { .. } => {}
+            }
+        }
+    }
+
+    #[test]
     fn every_call_error_is_one_line() {
         let (text, second) = (|| RUDE.to_string(), Duration::from_secs(1));
         let errors = [
@@ -155,6 +189,7 @@ mod tests {
             CallError::Serialise { error: PayloadError::new(system()) },
             CallError::ServletDown { servlet: text(), reason: text() },
             CallError::ServletDown { servlet: text(), reason: String::new() },
+            CallError::ServletDrained { servlet: text() },
             CallError::ShuttingDown,
             CallError::NoReactor { error: system() },
             CallError::Refused(BoxError::msg(RUDE)),
@@ -172,6 +207,7 @@ mod tests {
                 CallError::ServerBacklogFull { .. } | CallError::Timeout { .. } => {}
                 CallError::PayloadTooLarge { .. } | CallError::PoolExhausted { .. } => {}
                 CallError::Serialise { .. } | CallError::ServletDown { .. } | CallError::ShuttingDown => {}
+                CallError::ServletDrained { .. } => {}
                 CallError::NoReactor { .. } | CallError::Refused(_) | CallError::ForeignLoan => {}
                 CallError::NoPartials | CallError::WrongPartial { .. } => {}
                 CallError::Corrupt { .. } | CallError::Forked { .. } => {}

@@ -133,6 +133,9 @@ pub enum RemoteCause {
     },
     /// The server was shut down before a worker began this request.
     ShutDown,
+    /// The servlet is [drained](crate::Server::drain_servlet): the request came after that, and no worker has seen it
+    /// there.
+    Drained,
     /// The request's deadline had passed when a worker took it, so the worker did not work on it.
     DeadlineExceeded {
         /// How long ago, in nanoseconds.
@@ -509,6 +512,7 @@ impl fmt::Display for RemoteCause {
             Self::Down { reason } if reason.is_empty() => f.write_str("no worker is left"),
             Self::Down { reason } => write!(f, "no worker is left: {}", OneLine(reason)),
             Self::ShutDown => f.write_str("the server was shut down"),
+            Self::Drained => f.write_str("it is drained: it takes no requests until it is resumed"),
             Self::DeadlineExceeded { late_ns } => {
                 write!(f, "its deadline had passed {:.6} s before a worker took it", *late_ns as f64 / 1e9)
             }

@@ -7,9 +7,9 @@
 
 use super::events::send::{self, Forwarder};
 use super::janitor;
-use super::order::{Order, Origin, VARIABLE};
+use super::order::{Descriptor, Order, Origin, VARIABLE};
 use super::registry::{self, NOTE};
-use super::report::{END_AT_ONCE, Report};
+use super::report::{END_AT_ONCE, RETIRE, Report};
 use super::settle::{report, settle_in, tether};
 use crate::error::{JoinError, NOT_A_WORKER, RemoteCause, RemoteError, STOPPED_BY_ERROR, boot, while_built};
 use crate::panics;
@@ -27,6 +27,7 @@ use ringmill_shm::sys::stack::tell_of_overflow;
 use ringmill_shm::sys::tether::{Received, Tether};
 use std::fs::File;
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
@@ -133,7 +134,7 @@ pub(crate) unsafe fn begin(entry: *const Constructor, arguments: Arguments) {
     }
     let order = Order::parse(&text).unwrap_or_else(|error| refuse(&format!("{error}{NEVER_THE_PROGRAM}")));
     let descriptors = order.descriptors.as_ref().map_or(&[][..], |all| &all[..]);
-    settle_in(descriptors, order.events.as_ref(), &order.name);
+    settle_in(descriptors, order.events.as_ref(), order.config.as_ref(), &order.name);
     crash_point!("child.ordered");
     if let Err(error) = check_build(&order) {
         // No code of another build may run.
@@ -157,6 +158,7 @@ pub(crate) unsafe fn begin(entry: *const Constructor, arguments: Arguments) {
 /// Becomes the worker; returns the exit code.
 fn fulfil(order: Order) -> i32 {
     let (origin, location, events) = (order.origin, order.segment.clone(), order.events);
+    let type_hash = order.type_hash;
     let lease = order.lease();
     let seats = match join(order) {
         Ok(seats) => seats,
@@ -166,7 +168,7 @@ fn fulfil(order: Order) -> i32 {
     let Some(seat) = seats.first() else { refuse("its order has no row for it") };
     let complain = |error| complain(&error, origin, Some(seat.segment.lease().probe()), &location);
     let info = seat.node().info();
-    let live = match registry::find(&info.worker_type, info.facts.type_hash) {
+    let live = match registry::find(&info.worker_type, type_hash.unwrap_or(info.facts.type_hash)) {
         Ok(live) => live,
         Err(error) => refuse(&error.to_string()),
     };
@@ -316,18 +318,28 @@ fn join(order: Order) -> Result<Vec<Arc<Seat>>, JoinError> {
     }
     crash_point!("child.leased");
     entries.iter().for_each(|entry| entry.arrive());
+    let config = order.config.map(read_config).transpose()?;
     let segment = Arc::new(segment);
     let rows = order.row..order.row + order.tokens.len() as u32;
     let complain = |_worker: &str, what: &str| {
         report(&Report::Complaint(what.into())); // if it is not sent, the server has gone, or does not read
     };
-    let unit = Arc::new(Unit::new(rows, complain));
+    let unit = Arc::new(Unit::new(rows, complain, order.max_requests));
     let seat = |(row, token)| {
         let (segment, unit) = (Arc::clone(&segment), Arc::clone(&unit));
-        let seat = Seat::new(segment, row, token, order.wait, Arc::default(), unit);
+        let seat = Seat::new(segment, row, token, order.wait, Arc::default(), unit, config.clone());
         seat.map(Arc::new).ok_or(JoinError::Row(row))
     };
     tokens().map(seat).collect()
+}
+
+/// Reads a configuration that came with the order.
+fn read_config(from: Descriptor) -> Result<Arc<Vec<u8>>, JoinError> {
+    let system = |error| JoinError::System { what: "read its configuration", error };
+    let file = from.take_over().ok_or_else(|| system(std::io::ErrorKind::NotFound.into()))?;
+    let mut bytes = vec![0; file.metadata().map_err(system)?.len() as usize];
+    file.read_exact_at(&mut bytes, 0).map_err(system)?; // its position is shared with other workers
+    Ok(Arc::new(bytes))
 }
 
 /// Starts the thread that ends this process when the server has gone, or orders it to end.
@@ -385,6 +397,7 @@ fn await_end_of_server(seat: &Seat, server: Option<&PidFd>, tether: Option<&Teth
         }
         match tether.map(Tether::receive) {
             Some(Received::Message(message)) if message == END_AT_ONCE => exit_now(1),
+            Some(Received::Message(message)) if message == RETIRE => seat.unit.retire(&seat.segment),
             Some(Received::Over) => break,
             _ => {}
         }
@@ -414,7 +427,7 @@ fn leave(seat: &Seat, left: LifeEnd) -> i32 {
             remove_segment(seat);
             0
         }
-        LifeEnd::Stopped(Stop::Shutdown | Stop::Fatal) => {
+        LifeEnd::Stopped(Stop::Shutdown | Stop::Fatal | Stop::Retired) => {
             seat.entry().set_life(Life::Leaving);
             0
         }

@@ -102,7 +102,8 @@ impl Janitor {
         server_name: &str,
     ) -> io::Result<Self> {
         let (ours, theirs) = Tether::pair()?;
-        let (image, lease) = (&recipe.image, directory.map(|_| segment.lease().reopen()).transpose()?);
+        let (image, lease) =
+            (&recipe.program.image, directory.map(|_| segment.lease().reopen()).transpose()?);
         let lease = lease.as_ref().map(Unshared::file).transpose()?;
         let (root, theirs) = (open_directory("/")?, theirs.file()?);
         let mut kept = vec![&root];
@@ -203,7 +204,7 @@ fn watch(order: &str) -> Option<()> {
     if version != ORDER_VERSION {
         return None;
     }
-    settle_in(&descriptors, None, "");
+    settle_in(&descriptors, None, None, "");
     // The last one is the tether.
     let given = descriptors.split_last()?.1.iter().map(|descriptor| descriptor.take_over());
     let mut given = given.collect::<Option<Vec<File>>>()?.into_iter();

@@ -23,7 +23,7 @@ use tracing::level_filters::LevelFilter;
 /// users can see the environment of a process.
 pub(crate) const VARIABLE: &str = "RINGMILL_WORKER";
 /// The version of the orders that this program gives and follows: a new number for each change of [`Order`].
-pub(crate) const ORDER_VERSION: u32 = 4;
+pub(crate) const ORDER_VERSION: u32 = 5;
 
 /// What a worker's process needs to know at its start.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,11 +33,17 @@ pub(crate) struct Order {
     /// One for each of its rows, which are consecutive.
     pub(crate) tokens: Vec<Token>,
     pub(crate) wait: Wait,
+    /// How many requests it may handle, if there is a limit.
+    pub(crate) max_requests: Option<u64>,
     /// Which server gave the order: another one may have started under the same name since.
     pub(crate) origin: Origin,
     /// Its descriptors from the server: the segment's file, the lease to hold bytes by, the lease to look by, the
     /// tether.
     pub(crate) descriptors: Option<[Descriptor; 4]>,
+    /// A file with the configuration of its workers, if it is not that in the segment.
+    pub(crate) config: Option<Descriptor>,
+    /// The hash by which it finds the type of its workers, if it is not that of the plan.
+    pub(crate) type_hash: Option<u64>,
     /// Which build the process must be, if the server knows it.
     pub(crate) build: Option<BuildId>,
     /// Its name in process lists; empty: the name that it has.
@@ -135,8 +141,11 @@ struct Written {
     row: u32,
     tokens: Vec<u32>,
     wait: WrittenWait,
+    max_requests: Option<u64>,
     origin: Origin,
     descriptors: Option<[Descriptor; 4]>,
+    config: Option<Descriptor>,
+    type_hash: Option<u64>,
     build: Option<String>,
     name: String,
     events: Option<WrittenEventLine>,
@@ -179,8 +188,11 @@ impl Order {
                 Wait::Spin(time) => WrittenWait::Spin(time),
                 Wait::Park => WrittenWait::Park,
             },
+            max_requests: self.max_requests,
             origin: self.origin,
             descriptors: self.descriptors,
+            config: self.config,
+            type_hash: self.type_hash,
             build: self.build.as_ref().map(ToString::to_string),
             name: self.name.clone(),
             events: self.events.map(|EventLine { descriptor, level }| WrittenEventLine {
@@ -222,8 +234,11 @@ impl Order {
                 WrittenWait::Spin(time) => Wait::Spin(time),
                 WrittenWait::Park => Wait::Park,
             },
+            max_requests: written.max_requests,
             origin: written.origin,
             descriptors: written.descriptors,
+            config: written.config,
+            type_hash: written.type_hash,
             build: build.transpose()?,
             name: written.name,
             events: events.transpose()?,
@@ -271,27 +286,46 @@ mod tests {
         let rows = 1..Token::INDEX_LIMIT - WORKER_LIMIT as u32;
         let origin = any::<(u32, u64, u64)>().prop_map(|(pid, began, lease)| Origin { pid, began, lease });
         let descriptor = any::<(i32, u64)>().prop_map(|(number, file)| Descriptor { number, file });
-        let descriptors =
-            proptest::option::of([descriptor.clone(), descriptor.clone(), descriptor.clone(), descriptor]);
+        let descriptors = proptest::option::of([
+            descriptor.clone(),
+            descriptor.clone(),
+            descriptor.clone(),
+            descriptor.clone(),
+        ]);
+        let renewed = (proptest::option::of(descriptor), any::<Option<u64>>());
         let build = proptest::option::of("[a-z0-9.-]{1,60}")
             .prop_map(|text| text.map(|text| BuildId::parse(&text).expect("a build")));
         let levels = [LevelFilter::OFF, LevelFilter::ERROR, LevelFilter::INFO, LevelFilter::TRACE];
         let events = (any::<(i32, u64)>(), proptest::sample::select(levels.to_vec()));
         let events = events
             .prop_map(|((number, file), level)| EventLine { descriptor: Descriptor { number, file }, level });
-        let texts = (any::<String>(), segments());
+        let texts = (any::<String>(), segments(), any::<Option<u64>>(), renewed);
         let all = (rows, tokens, waits(), origin, descriptors, build, proptest::option::of(events), texts);
-        all.prop_map(|(row, tokens, wait, origin, descriptors, build, events, (name, segment))| Order {
-            row,
-            tokens,
-            wait,
-            origin,
-            descriptors,
-            build,
-            name,
-            events,
-            segment,
-        })
+        all.prop_map(
+            |(
+                row,
+                tokens,
+                wait,
+                origin,
+                descriptors,
+                build,
+                events,
+                (name, segment, max_requests, (config, type_hash)),
+            )| Order {
+                row,
+                tokens,
+                wait,
+                max_requests,
+                origin,
+                descriptors,
+                config,
+                type_hash,
+                build,
+                name,
+                events,
+                segment,
+            },
+        )
     }
 
     proptest! {
@@ -320,8 +354,11 @@ mod tests {
             row: 3,
             tokens,
             wait: Wait::Park,
+            max_requests: None,
             origin,
             descriptors: None,
+            config: None,
+            type_hash: None,
             build: None,
             name: String::new(),
             events: Some(EventLine {
@@ -333,11 +370,11 @@ mod tests {
         let text = order.to_text();
         let why = |text: &str| Order::parse(OsStr::new(text)).unwrap_err().to_string();
         for (part, other, said) in [
-            ("\"version\":4", "\"version\":5", "version 5, and this program follows those of version 4"),
-            ("\"version\":4", "\"version\":5,\"more\":[]", "version 5, and this program follows"),
-            ("\"version\":4", "\"version\":-1", "cannot be read"),
-            ("\"version\":4,", "", "missing field `version`"),
-            ("\"version\":4", "\"version\":4,\"more\":[]", "unknown field `more`"),
+            ("\"version\":5", "\"version\":6", "version 6, and this program follows those of version 5"),
+            ("\"version\":5", "\"version\":6,\"more\":[]", "version 6, and this program follows"),
+            ("\"version\":5", "\"version\":-1", "cannot be read"),
+            ("\"version\":5,", "", "missing field `version`"),
+            ("\"version\":5", "\"version\":5,\"more\":[]", "unknown field `more`"),
             ("\"row\":3", "\"row\":0", "no worker has that row"),
             ("\"row\":3", "\"row\":4294967295", "no worker has that row"),
             ("\"Park\"", "\"Never\"", "unknown variant `Never`"),

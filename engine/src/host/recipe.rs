@@ -47,16 +47,26 @@ impl Held {
     }
 }
 
-/// What a post's processes are started from.
-#[derive(Debug)]
-pub(crate) struct Recipe {
+/// The executable of a post's processes.
+#[derive(Debug, Clone)]
+pub(crate) struct Program {
     pub(crate) image: Arc<Image>,
     /// Whether the image is the server's own executable.
     pub(crate) is_own: bool,
-    pub(crate) env: Vec<(OsString, OsString)>,
-    pub(crate) held: Arc<Held>,
     /// The build of the processes, as the image says, or else the first process.
     pub(crate) build: Option<BuildId>,
+    /// The hash by which the processes find the type of their workers, if it is not that of the plan.
+    pub(crate) type_hash: Option<u64>,
+}
+
+/// What a post's processes are started from.
+#[derive(Debug)]
+pub(crate) struct Recipe {
+    pub(crate) program: Program,
+    /// The configuration of their workers, if it is not that in the segment.
+    pub(crate) config: Option<Arc<File>>,
+    pub(crate) env: Vec<(OsString, OsString)>,
+    pub(crate) held: Arc<Held>,
     /// An open file description of the lease by which the processes hold their bytes if no further one can be opened.
     pub(crate) spare: Unshared,
 }

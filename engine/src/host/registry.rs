@@ -25,6 +25,7 @@ use ringmill_shm::sys::image::Image;
 use ringmill_shm::sys::program::{Constructor, FileKind, NoteName, Object, examine, file_of};
 use ringmill_shm::sys::settled::Settled;
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 
 /// The entry of `.init_array` in which an `init!` put its function.
@@ -225,7 +226,26 @@ pub(crate) fn check_image(node: &PlanNode, image: &Image) -> Result<(), StartErr
             _ => Ok(()),
         };
     };
-    let (servlet, path) = (node.spec.name.clone(), path.clone());
+    judge(&node.spec.name, &node.spec.worker_type, path, kind)
+}
+
+/// Checks, by its file, that an executable that is named for a servlet's workers has an `init!`. Does not run it.
+pub(crate) fn check_program(
+    servlet: &str,
+    worker_type: &str,
+    path: &Path,
+    image: &Image,
+) -> Result<(), StartError> {
+    judge(servlet, worker_type, path, image.read().and_then(|file| examine(&file, NOTE)))
+}
+
+fn judge(
+    servlet: &str,
+    worker_type: &str,
+    path: &Path,
+    kind: io::Result<FileKind>,
+) -> Result<(), StartError> {
+    let (servlet, path) = (servlet.to_string(), path.to_path_buf());
     let reason = match kind {
         Ok(FileKind::Script) => return Ok(()),
         Ok(FileKind::Elf(Some(note))) => match Note::version(&note) {
@@ -236,8 +256,7 @@ pub(crate) fn check_image(node: &PlanNode, image: &Image) -> Result<(), StartErr
             ),
         },
         Ok(FileKind::Elf(None)) => format!(
-            "it has no ringmill::init!, so it was not run; list {} there, or name a script (#!) that execs a program with such an init!",
-            node.spec.worker_type
+            "it has no ringmill::init!, so it was not run; list {worker_type} there, or name a script (#!) that execs a program with such an init!"
         ),
         Ok(FileKind::Unknown) => {
             let error = io::Error::from_raw_os_error(libc::ENOEXEC);

@@ -4,6 +4,8 @@ use ringmill_shm::sys::build_id::BuildId;
 
 /// The message by which a server ends a worker that it may not kill.
 pub(crate) const END_AT_ONCE: &[u8] = b"end";
+/// The message by which a server has a worker finish its batch and leave.
+pub(crate) const RETIRE: &[u8] = b"retire";
 
 /// A report: a message of a worker over its tether.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -23,9 +23,14 @@ pub(super) fn report(report: &Report) -> bool {
 
 /// What a worker's process does before any code in it can start another process: it keeps children from inheriting the
 /// server's descriptors, and ignores the signals that are usually sent to a whole process group, since the server tells
-/// it when to go. The last descriptor is the tether.
-pub(super) fn settle_in(descriptors: &[Descriptor], events: Option<&EventLine>, name: &str) {
-    for descriptor in descriptors.iter().chain(events.map(|events| &events.descriptor)) {
+/// it when to go. The last of `descriptors` is the tether.
+pub(super) fn settle_in(
+    descriptors: &[Descriptor],
+    events: Option<&EventLine>,
+    config: Option<&Descriptor>,
+    name: &str,
+) {
+    for descriptor in descriptors.iter().chain(events.map(|events| &events.descriptor)).chain(config) {
         set_close_on_exec(descriptor.number);
     }
     if let Some(tether) = descriptors.last().and_then(|tether| tether.take_over()) {

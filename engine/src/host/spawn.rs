@@ -46,7 +46,7 @@ pub(crate) struct Spawned {
 }
 
 /// Starts a worker's process. `title` is its name in process lists; of variables with one name the last counts. Fills
-/// in the order's descriptors, build and name, and with `level` its event line.
+/// in the order's descriptors, type, build and name, and with `level` its event line.
 pub(crate) fn spawn(
     recipe: &Recipe,
     title: &str,
@@ -73,19 +73,25 @@ pub(crate) fn spawn(
     if let (Some((level, _)), Some(file)) = (&line, &line_file) {
         order.events = Some(EventLine { descriptor: Descriptor::of(file)?, level: *level });
     }
-    order.build = recipe.build.clone();
-    order.name = recipe.image.name().to_str().unwrap_or_default().into();
-    let mut command = recipe.image.command();
+    if let Some(config) = &recipe.config {
+        order.config = Some(Descriptor::of(config)?);
+    }
+    let program = &recipe.program;
+    order.type_hash = program.type_hash;
+    order.build = program.build.clone();
+    order.name = program.image.name().to_str().unwrap_or_default().into();
+    let mut command = program.image.command();
     command
         .args(["worker", title])
         .envs(recipe.env.iter().map(|(key, value)| (key, value)))
         .env(VARIABLE, order.to_text());
     let input = recipe.held.nothing.as_raw_fd();
-    let kept = kept.into_iter().chain(line_file.as_deref()).map(AsRawFd::as_raw_fd);
+    let kept =
+        kept.into_iter().chain(line_file.as_deref()).chain(recipe.config.as_deref()).map(AsRawFd::as_raw_fd);
     let kept: Vec<i32> = kept.collect();
     let root = recipe.held.root_to_return_to(|| janitor?.root());
     let (child, fallback) =
-        recipe.image.spawn(&command, "ringmill", input, &kept, GROUP_SIGNALS, root.as_ref())?;
+        program.image.spawn(&command, "ringmill", input, &kept, GROUP_SIGNALS, root.as_ref())?;
     crash_point!("spawn.started");
     let warning = fallback.map(|fallback| fallback.to_string()).or_else(|| {
         let error = own.err()?;

@@ -57,6 +57,7 @@ pub(crate) mod name;
 
 use crate::error::StartError;
 use crate::policy::batch::{Rule, Stamps};
+use crate::policy::lifespan::Lifespan;
 use crate::policy::on_death::OnDeath;
 use crate::policy::restarts::Restarts;
 use crate::route::Choose;
@@ -148,10 +149,16 @@ pub(crate) struct PlanNode {
     /// What lies of it in the segment.
     pub(crate) spec: NodeSpec,
     pub(crate) launch: Launch,
+    /// The hash of its workers' type in any other executable.
+    pub(crate) type_elsewhere: u64,
+    /// How many workers there are at first.
+    pub(crate) staffed: u32,
     pub(crate) restarts: Restarts,
     pub(crate) on_death: OnDeath,
     /// How long a call may take before its worker is killed.
     pub(crate) exec_timeout: Option<Duration>,
+    /// After what its workers are replaced.
+    pub(crate) lifespan: Lifespan,
     /// Whether every request passes it.
     pub(crate) mandatory: bool,
 }
@@ -482,9 +489,12 @@ mod tests {
                 workers: vec![vec![]],
             },
             launch: Launch::Process { program: None, env: Environment::default() },
+            type_elsewhere: 0,
+            staffed: 1,
             restarts: Restarts::default(),
             on_death: OnDeath::Fail,
             exec_timeout: None,
+            lifespan: Lifespan::default(),
             mandatory: true,
         }
     }

@@ -159,6 +159,9 @@ impl<'s> Mover<'s> {
 
     #[inline(never)]
     fn forward(&self, task: Claimed<'_>, node: u32) {
+        if self.segment().node(node).is_some_and(|parts| parts.doorbell().is_drained()) {
+            return self.refuse_drained(task, node);
+        }
         match (task.queue(node, now_ns), self.outbox) {
             (Ok(id), None) => self.push(node, &[id]),
             (Ok(id), Some(outbox)) => {
@@ -170,6 +173,13 @@ impl<'s> Mover<'s> {
             }
             (Err(task), _) => self.fail_unreachable(task, node),
         }
+    }
+
+    #[cold]
+    fn refuse_drained(&self, task: Claimed<'_>, node: u32) {
+        let name = self.segment().nodes().get(node as usize).map_or("", |node| node.name.as_str());
+        let error = self.error(name, task.attempt(), RemoteCause::Drained);
+        self.fail(task, error);
     }
 
     #[cold]

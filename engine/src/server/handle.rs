@@ -54,7 +54,7 @@ use std::sync::Arc;
 /// }
 /// ```
 pub struct Handle<In, Out> {
-    core: Hold<'static>,
+    pub(super) core: Hold<'static>,
     types: PhantomData<fn(&In) -> Out>,
 }
 

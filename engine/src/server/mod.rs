@@ -18,6 +18,7 @@ pub(crate) mod debug;
 mod handle;
 mod home;
 mod launch;
+mod levers;
 pub(crate) mod loan;
 #[cfg(feature = "prometheus")]
 pub(crate) mod metrics;
@@ -29,6 +30,7 @@ pub(crate) mod stats;
 pub use crate::plan::DEFAULT_MAX_PAYLOAD;
 pub use builder::ServerBuilder;
 pub use handle::Handle;
+pub use levers::Replacement;
 pub use progress::StartProgress;
 pub use starting::Starting;
 

@@ -31,7 +31,8 @@ pub struct StartProgress {
 
 impl StartProgress {
     fn workers(&self) -> impl Iterator<Item = (&ServletStats, &WorkerStats)> {
-        self.servlets.iter().flat_map(|servlet| servlet.workers.iter().map(move |worker| (servlet, worker)))
+        let all = self.servlets.iter().flat_map(|servlet| servlet.workers.iter().map(move |w| (servlet, w)));
+        all.filter(|(_, worker)| worker.state != Life::Vacant)
     }
 
     /// How many workers are ready; threads of a worker count one by one.

@@ -1,6 +1,7 @@
 //! The options that process and thread servlets share.
 
 use crate::policy::cpus::Cpus;
+use crate::policy::lifespan::Lifespan;
 use crate::policy::on_death::OnDeath;
 use crate::policy::restarts::Restarts;
 use std::time::Duration;
@@ -11,6 +12,7 @@ pub(super) struct Options<Config> {
     pub(super) config: Config,
     pub(super) name: Option<String>,
     pub(super) cpus: Cpus,
+    pub(super) max_workers: Option<usize>,
     pub(super) batch_size: usize,
     pub(super) batch_wait_time: Option<Duration>,
     pub(super) stream_threads: usize,
@@ -18,6 +20,7 @@ pub(super) struct Options<Config> {
     pub(super) restarts: Restarts,
     pub(super) on_death: OnDeath,
     pub(super) exec_timeout: Option<Duration>,
+    pub(super) lifespan: Lifespan,
 }
 
 /// The default of `log_batches_every`.
@@ -29,6 +32,7 @@ impl<Config> Options<Config> {
             config,
             name: None,
             cpus: Cpus::default(),
+            max_workers: None,
             batch_size: 0,
             batch_wait_time: None,
             stream_threads: 1,
@@ -36,6 +40,7 @@ impl<Config> Options<Config> {
             restarts: Restarts::default(),
             on_death: OnDeath::Fail,
             exec_timeout: None,
+            lifespan: Lifespan::default(),
         }
     }
 
@@ -45,6 +50,7 @@ impl<Config> Options<Config> {
             config,
             name: self.name.clone(),
             cpus: self.cpus.clone(),
+            max_workers: self.max_workers,
             batch_size: self.batch_size,
             batch_wait_time: self.batch_wait_time,
             stream_threads: self.stream_threads,
@@ -52,6 +58,7 @@ impl<Config> Options<Config> {
             restarts: self.restarts,
             on_death: self.on_death,
             exec_timeout: self.exec_timeout,
+            lifespan: self.lifespan,
         }
     }
 }
@@ -73,6 +80,32 @@ macro_rules! setters {
         #[must_use]
         pub fn cpus(mut self, cpus: impl Into<crate::policy::cpus::Cpus>) -> Self {
             self.options.cpus = cpus.into();
+            self
+        }
+
+        /// How many workers there can be: up to this many, [`Server::scale`](crate::Server::scale) adds some to those of
+        /// [`cpus`](Self::cpus), or takes some away, while the server runs. By default as many as there are at first.
+        /// Each that can be added has its rows in the segment, a few KiB, and no process and no thread while it is not
+        /// there. Worker i of those runs where worker i modulo the number of the first ones does. Up to 64 divided by the
+        /// number of [`stream_threads`](Self::stream_threads), and no fewer than there are at first; another number is a
+        /// [`StartError::Range`](crate::StartError::Range).
+        ///
+        /// ```
+        /// # fn main() -> Result<(), ringmill::BoxError> {
+        /// use ringmill::{PassThrough, Server, ThreadServlet};
+        ///
+        /// let echo = ThreadServlet::<PassThrough<u32>>::new(()).name("echo").cpus(2).max_workers(8);
+        /// let server = Server::anonymous("scaled").start(echo)?;
+        /// server.scale("echo", 8)?; // the morning
+        /// assert_eq!(*server.call(&7)?, 7);
+        /// server.scale("echo", 1)?; // the night
+        /// assert_eq!(*server.call(&8)?, 8);
+        /// # Ok(())
+        /// # }
+        /// ```
+        #[must_use]
+        pub fn max_workers(mut self, workers: usize) -> Self {
+            self.options.max_workers = Some(workers);
             self
         }
 
@@ -145,6 +178,40 @@ macro_rules! setters {
         #[must_use]
         pub fn restarts(mut self, policy: crate::policy::restarts::Restarts) -> Self {
             self.options.restarts = policy;
+            self
+        }
+
+        /// How many requests a worker handles before it is replaced, for one that leaks; by default any number. Each
+        /// incarnation draws its own limit between nine tenths of this and this, so that workers that were started
+        /// together do not leave together; below 10 the number is exact. Zero is a
+        /// [`StartError::Range`](crate::StartError::Range).
+        ///
+        /// A worker that has reached its limit finishes its batch, cleans up with
+        /// [`Stop::Retired`](crate::worker::Stop::Retired) and leaves, and its successor is started at once. That is no
+        /// death: no request is lost, no back-off follows, and [`restarts`](Self::restarts) does not count it. The log
+        /// says why it left (`tracing::info!`), and `retired` of the statistics counts it. With several
+        /// [`stream_threads`](Self::stream_threads) a process counts the requests of all its threads together.
+        ///
+        /// ```
+        /// use ringmill::{PassThrough, ProcessServlet};
+        /// use std::time::Duration;
+        ///
+        /// let servlet = ProcessServlet::<PassThrough<u32>>::new(())
+        ///     .max_requests(100_000)
+        ///     .max_lifetime(Duration::from_secs(3600));
+        /// ```
+        #[must_use]
+        pub fn max_requests(mut self, requests: u64) -> Self {
+            self.options.lifespan.max_requests = Some(requests);
+            self
+        }
+
+        /// How long a worker serves, from when it is ready, before it is replaced as for [`max_requests`](Self::max_requests);
+        /// by default for ever. Each incarnation draws its own limit between nine tenths of this and this. A worker in
+        /// a long `call` finishes it first. Zero is a [`StartError::Range`](crate::StartError::Range).
+        #[must_use]
+        pub fn max_lifetime(mut self, limit: std::time::Duration) -> Self {
+            self.options.lifespan.max_lifetime = Some(limit);
             self
         }
 

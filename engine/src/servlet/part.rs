@@ -120,9 +120,15 @@ impl Leaf {
         crate::plan::name::check(&name)?;
         let Rule { batch_size, wait_ns, is_stated } =
             Rule::new(&name, options.batch_size, options.batch_wait_time)?;
-        let workers = options.cpus.resolve(&name)?;
+        let mut workers = options.cpus.resolve(&name)?;
+        let staffed = workers.len();
+        let most = most_workers(&name, options.max_workers, staffed)?;
+        for index in staffed..most {
+            workers.push(workers[index % staffed].clone());
+        }
         let threads = threads(&name, options.stream_threads, workers.len())?;
         options.restarts.check(&name)?;
+        options.lifespan.check(&name)?;
         if options.exec_timeout.is_some_and(|limit| limit.is_zero()) {
             let what = "exec_timeout in nanoseconds";
             return Err(StartError::Range { servlet: Some(name), what, value: 0, least: 1, most: u64::MAX });
@@ -162,12 +168,30 @@ impl Leaf {
         Ok(PlanNode {
             spec: NodeSpec { name, worker_type, config, facts, next: Target::End, role: *role, workers },
             launch: launch.clone(),
+            type_elsewhere: identity.elsewhere,
+            staffed: staffed as u32,
             restarts: options.restarts,
             on_death: options.on_death,
             exec_timeout: options.exec_timeout,
+            lifespan: options.lifespan,
             mandatory: true,
         })
     }
+}
+
+/// How many workers there can be, of which this many are there at first.
+fn most_workers(servlet: &str, max_workers: Option<usize>, staffed: usize) -> Result<usize, StartError> {
+    let most = max_workers.unwrap_or(staffed);
+    if (staffed..=WORKER_LIMIT).contains(&most) {
+        return Ok(most);
+    }
+    Err(StartError::Range {
+        servlet: Some(servlet.into()),
+        what: "max_workers",
+        value: most as u64,
+        least: staffed as u64,
+        most: WORKER_LIMIT as u64,
+    })
 }
 
 /// Checks that each thread of each worker has a number at the doorbell.

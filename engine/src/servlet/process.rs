@@ -81,6 +81,20 @@ impl<W: BatchWorker> ProcessServlet<W> {
         self
     }
 
+    /// How many bytes of memory a worker's process may have for itself before it is replaced as for
+    /// [`max_requests`](Self::max_requests); by default any number. What counts is its resident memory less what it
+    /// shares, that is without the pages of the segment and of mapped files. The supervisor reads it from `/proc` once a
+    /// second or oftener, and not at all without a limit, so a worker may exceed it for a moment: a limit that the
+    /// kernel enforces is that of a control group. Where `/proc` does not say, nothing is limited. Zero is a
+    /// [`StartError::Range`].
+    ///
+    /// [`StartError::Range`]: crate::StartError::Range
+    #[must_use]
+    pub fn max_rss(mut self, bytes: u64) -> Self {
+        self.options.lifespan.max_rss = Some(bytes);
+        self
+    }
+
     /// Sets an environment variable of all its workers, which otherwise have those of the server's process. Each start
     /// and restart of a worker sets it. No other process sees it: it does not lie in the segment. A name that is empty
     /// or has a `=`, and a zero byte in a name or value, make the start fail with [`StartError::Variable`].

@@ -13,7 +13,8 @@
 //!
 //! User code never runs under the reader lock: slow or crashing user code must not stop the other workers.
 //!
-//! After a fatal error each thread of the worker's unit ends its batch, cleans up and leaves, and holds no task.
+//! After a fatal error, and once the unit is retired, each thread of the worker's unit ends its batch, cleans up and
+//! leaves, and holds no task.
 //!
 //! # Ordering
 //!
@@ -85,6 +86,8 @@ pub(crate) struct Loop<'a> {
     mover: Mover<'a>,
     /// `None`: the worker does not log its batches.
     tally: Option<Tally>,
+    /// Whether the unit may handle only so many requests.
+    counts_requests: bool,
     /// See [`NodeFacts::keeps_apart`](ringmill_shm::layout::NodeFacts::keeps_apart).
     keeps_apart: bool,
     /// The group of the batch that is being collected.
@@ -131,6 +134,7 @@ impl<'a> Loop<'a> {
             taken_ns: Cell::new(0),
             mover: seat.mover(),
             tally: Tally::new(facts),
+            counts_requests: seat.unit.counts_requests(),
             keeps_apart: facts.keeps_apart.is_set(),
             group: None,
             apart: false,
@@ -185,6 +189,7 @@ impl<'a> Loop<'a> {
             return None;
         }
         let items = self.claimed.len() as u64;
+        let mut requests = 0;
         let Room { inputs, staged } = room;
         self.taken_ns.set(0);
         self.admit::<W>(desk, inputs);
@@ -214,6 +219,7 @@ impl<'a> Loop<'a> {
             if let Some(timed) = timed {
                 self.end_timing(timed);
             }
+            requests = inputs.len() as u64;
             inputs.clear();
             if !staged.borrow().is_empty() {
                 panics::let_go(staged.take()); // outcomes that a panic within `reply_all` has left
@@ -224,6 +230,9 @@ impl<'a> Loop<'a> {
         crash_point!("collect.handled");
         if let Some(cause) = desk.fatal.get() {
             return Some(cause.clone());
+        }
+        if self.counts_requests {
+            self.seat.unit.count_requests(requests, &self.seat.segment);
         }
         if let Some(tally) = &mut self.tally
             && tally.count(items)
@@ -361,6 +370,7 @@ impl<'a> Loop<'a> {
             UnitState::Orphaned => Some(Stop::ServerGone),
             _ if stopping() => Some(Stop::Shutdown),
             UnitState::Failed => Some(Stop::Fatal),
+            UnitState::Retired => Some(Stop::Retired),
             UnitState::AtWork => None,
         }
     }
@@ -378,11 +388,11 @@ impl<'a> Loop<'a> {
         // spin.
         let mut in_vain = false;
         loop {
-            // A worker that stops begins no batch if the server is gone or its unit has failed, and empties the ring if
-            // the server shuts down.
+            // A worker that stops begins no batch if the server is gone or its unit has failed or is retired, since a
+            // successor comes, and empties the ring if the server shuts down.
             let stop = self.stop();
             match stop {
-                Some(why @ (Stop::ServerGone | Stop::Fatal)) => return Idle::Stop(why),
+                Some(why @ (Stop::ServerGone | Stop::Fatal | Stop::Retired)) => return Idle::Stop(why),
                 _ if self.to_collect() => return Idle::Work,
                 // If another worker is collecting, it will finish.
                 Some(why) => return Idle::Stop(why),

@@ -76,7 +76,7 @@ impl Context {
         ringmill_shm::sys::cpu::numa_node(*self.cpus.first()?)
     }
 
-    /// How often this worker has been restarted after a death.
+    /// How often this worker has been restarted, after a death or in the place of one that left.
     #[must_use]
     pub fn restarts(&self) -> u32 {
         self.restarts
@@ -96,6 +96,9 @@ pub enum Stop {
     Shutdown,
     /// The server's process is gone: the worker has a second left, and no caller waits.
     ServerGone,
+    /// It has reached a limit of its servlet ([`max_requests`](crate::ProcessServlet::max_requests) and the like), or is
+    /// replaced or scaled away: the server goes on, and a successor may come.
+    Retired,
     /// A [fatal](crate::BoxError::fatal) error of this worker or of another thread of its process; or that other
     /// thread's worker could not be built at a restart. The whole process is restarted.
     Fatal,

@@ -64,11 +64,14 @@ pub(crate) fn live<W: BatchWorker>(seat: Arc<Seat>) -> LifeEnd {
     }
 }
 
-/// Builds the worker from the configuration in the segment.
+/// Builds the worker from its configuration: that in the segment, or the one that came in its place.
 pub(super) fn construct<W: BatchWorker>(seat: &Seat, context: &Context) -> Result<W, RemoteCause> {
     let unreadable =
         |e: String| RemoteCause::Payload { message: format!("its configuration cannot be read: {e}") };
-    let bytes = seat.segment.config(seat.node().info());
+    let bytes = match &seat.config {
+        Some(config) => config.to_vec(),
+        None => seat.segment.config(seat.node().info()),
+    };
     let read = || crate::wire::payload::copied::<W::Config>(&bytes).map_err(|e| unreadable(e.to_string()));
     let config = panics::caught(AssertUnwindSafe(read))??;
     let failed = |error: BoxError| {

@@ -30,6 +30,8 @@ pub(crate) struct Seat {
     pub(crate) wait: Wait,
     pub(crate) router: Arc<Router>,
     pub(crate) unit: Arc<Unit>,
+    /// The configuration of its worker, if it is not that in the segment.
+    pub(super) config: Option<Arc<Vec<u8>>>,
 }
 
 impl Seat {
@@ -42,10 +44,11 @@ impl Seat {
         wait: Wait,
         router: Arc<Router>,
         unit: Arc<Unit>,
+        config: Option<Arc<Vec<u8>>>,
     ) -> Option<Self> {
         let (node, number) = segment.seat_of(row)?;
         let birth = segment.birth();
-        Some(Self { segment, row, node, number, token, birth, wait, router, unit })
+        Some(Self { segment, row, node, number, token, birth, wait, router, unit, config })
     }
 
     /// The right to act as this worker.

@@ -5,23 +5,24 @@
 //!
 //! | State | Means | Left by, to |
 //! |---|---|---|
-//! | AT_WORK | its threads construct their workers, then work | a thread that fails → FAILED; watcher → ORPHANED |
+//! | AT_WORK | its threads construct their workers, then work | a thread whose request is the last that the unit may handle, or the supervisor → RETIRED; a thread that fails → FAILED; watcher → ORPHANED |
+//! | RETIRED | it has reached a limit, or is to be replaced or scaled away | a thread that fails → FAILED; watcher → ORPHANED |
 //! | FAILED | a thread could not construct its worker, or gave up | watcher → ORPHANED |
 //! | ORPHANED | the server's process is gone | – |
 //!
-//! In the last two states the unit's threads leave, and the supervisor, if the server lives, starts the unit again. No
-//! thread sets READY before all threads of the unit have their workers.
+//! In the last three states the unit's threads finish their batches and leave, and the supervisor, if the server lives,
+//! starts the unit again. No thread sets READY before all threads of the unit have their workers.
 //!
 //! # Ordering
 //!
-//! * `[leaving]`: the thread that fails, or the watcher, stores the state, then rings the bells; a thread that is about
+//! * `[leaving]`: the thread that fails or retires, the supervisor or the watcher stores the state, then rings the bells; a thread that is about
 //!   to sleep reads its bell's count, then looks at the state. So it sees the state or does not sleep. A thread that
 //!   waits for the others looks at the state under the mutex, which is taken between the store and the notification.
 
 use crate::panics::Panic;
 use ringmill_shm::segment::Segment;
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard};
 
 /// Has the service log what went wrong in a worker; the worker's name comes first.
@@ -39,6 +40,9 @@ pub(crate) struct Unit {
     /// How many of its threads have no worker yet.
     unready: Mutex<u32>,
     changed: Condvar,
+    /// How many requests it may handle, if there is a limit, and how many it has handled.
+    max_requests: Option<u64>,
+    handled: AtomicU64,
 }
 
 /// Whether a unit works or leaves; a state is only replaced by a later one.
@@ -46,12 +50,13 @@ pub(crate) struct Unit {
 #[repr(u32)]
 pub(crate) enum UnitState {
     AtWork = 0,
-    Failed = 1,
-    Orphaned = 2,
+    Retired = 1,
+    Failed = 2,
+    Orphaned = 3,
 }
 
 impl Unit {
-    pub(crate) fn new(rows: Range<u32>, complain: Complain) -> Self {
+    pub(crate) fn new(rows: Range<u32>, complain: Complain, max_requests: Option<u64>) -> Self {
         Self {
             state: AtomicU32::new(UnitState::AtWork as u32),
             panicked: AtomicBool::new(false),
@@ -59,6 +64,8 @@ impl Unit {
             unready: Mutex::new(rows.len() as u32),
             rows,
             changed: Condvar::new(),
+            max_requests,
+            handled: AtomicU64::new(0),
         }
     }
 
@@ -83,9 +90,30 @@ impl Unit {
         // Relaxed: nothing else travels with the flag; a thread that sleeps relies on [leaving].
         match self.state.load(Ordering::Relaxed) {
             0 => UnitState::AtWork,
-            1 => UnitState::Failed,
+            1 => UnitState::Retired,
+            2 => UnitState::Failed,
             _ => UnitState::Orphaned,
         }
+    }
+
+    /// Whether it may handle only so many requests.
+    pub(super) fn counts_requests(&self) -> bool {
+        self.max_requests.is_some()
+    }
+
+    /// After a thread of the unit has handled this many requests: the unit leaves if that were the last.
+    #[cold]
+    pub(super) fn count_requests(&self, requests: u64, segment: &Segment) {
+        // Relaxed: a count.
+        let handled = self.handled.fetch_add(requests, Ordering::Relaxed).saturating_add(requests);
+        if self.max_requests.is_some_and(|limit| handled >= limit) {
+            self.retire(segment);
+        }
+    }
+
+    /// Called by the supervisor, or on its behalf: the unit is to leave, and a successor may come.
+    pub(crate) fn retire(&self, segment: &Segment) {
+        self.leave(UnitState::Retired, segment);
     }
 
     /// Called by a thread of the unit that failed.

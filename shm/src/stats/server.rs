@@ -15,6 +15,8 @@ counters! {
     Deaths          deaths          "deaths"    "workers"  Sum Deaths;
     /// Workers that were started again.
     Restarts        restarts        "restarts"  "workers"  Sum Deaths;
+    /// Workers that left in order while their server went on: at a limit of theirs, or since they were told to.
+    Retired         retired         "retired"   "workers"  Sum Deaths;
     /// Repairs of what a dead worker, or one of its threads, had left.
     Repairs         repairs         "repairs"   "repairs"  Sum Deaths;
     /// Items of dead workers that were retried.

@@ -146,6 +146,12 @@ impl Image {
         open_to_read(&self.file, &self.path)
     }
 
+    /// Whether both are one file.
+    #[must_use]
+    pub fn is_same_file(&self, other: &Self) -> bool {
+        self.identity == other.identity
+    }
+
     /// Its path at the start.
     #[must_use]
     pub fn path(&self) -> &Path {

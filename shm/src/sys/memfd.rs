@@ -54,6 +54,19 @@ pub(crate) fn create(name: &str) -> io::Result<File> {
     Ok(file)
 }
 
+/// A file of memory with these bytes, which no process can change.
+///
+/// # Errors
+/// What the system says.
+pub fn of_bytes(name: &str, bytes: &[u8]) -> io::Result<File> {
+    let file = create(name)?;
+    std::os::unix::fs::FileExt::write_all_at(&file, bytes, 0)?;
+    let seals = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_WRITE | libc::F_SEAL_SEAL;
+    // SAFETY: an open descriptor, and integers. Where the kernel refuses, its readers check what they read all the same.
+    unsafe { libc::fcntl(file.as_raw_fd(), libc::F_ADD_SEALS, seals) };
+    Ok(file)
+}
+
 /// Fixes the size of a file of memory for ever, for every process; whether the kernel has done so.
 pub(crate) fn seal_size(file: &File) -> bool {
     let seals = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL;

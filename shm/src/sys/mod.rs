@@ -10,7 +10,7 @@ pub mod cpu;
 pub mod file;
 pub mod image;
 mod limit;
-pub(crate) mod memfd;
+pub mod memfd;
 pub mod pages;
 pub mod probe;
 pub mod process;

@@ -269,6 +269,17 @@ fn field<T: std::str::FromStr>(stat: &str, number: usize) -> Option<T> {
     stat.split_whitespace().nth(number - 3)?.parse().ok()
 }
 
+/// How much resident memory a process has for itself, in bytes: without pages of files and of shared memory.
+#[must_use]
+pub fn private_bytes(pid: u32) -> Option<u64> {
+    let statm = std::fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
+    let mut pages = statm.split_whitespace().skip(1).map(|field| field.parse::<u64>().ok());
+    let (resident, shared) = (pages.next()??, pages.next()??);
+    // SAFETY: reads a constant of the system.
+    let page_bytes = u64::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).ok()?;
+    Some(resident.saturating_sub(shared).saturating_mul(page_bytes))
+}
+
 /// Sends SIGKILL to the process of this number, which the caller knows to be the right one.
 ///
 /// # Errors

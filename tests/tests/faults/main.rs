@@ -4,6 +4,8 @@ mod access;
 mod deaths;
 mod events;
 mod identity;
+mod levers;
+mod lifespans;
 mod log_listener;
 mod policies;
 mod resources;

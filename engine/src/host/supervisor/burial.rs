@@ -9,7 +9,7 @@ use crate::error::{RemoteCause, RemoteError, STOPPED_BY_ERROR, boot};
 use crate::host::spawn::{self, KILL_LIMIT};
 use crate::panics::{Panic, say};
 use crate::policy::on_death::Fate;
-use crate::policy::restarts::Death;
+use crate::policy::restarts::{Death, Record};
 use ringmill_shm::arena::{At, Claimed, Join, Task};
 use ringmill_shm::participant::Life;
 use ringmill_shm::repair::{Orphan, wake_everyone};
@@ -64,8 +64,11 @@ impl Supervisor {
         let segment = Arc::clone(&self.shared.segment);
         let started = self.started.load(Ordering::SeqCst);
         self.posts[index].body = Body::None;
+        let retired = self.posts[index].retired(&segment, ending.code).filter(|_| self.restarts_workers());
         let mut death = self.death_of(index, ending);
         let gave_up = death.gave_up;
+        let (staffed, was_ready) = (self.posts[index].staffed, death.lived.is_some());
+        let is_renewed = self.is_being_renewed(index);
         let post = &self.posts[index];
         let (tokens, node) = (post.tokens.clone(), post.node);
         let left_in_order = self.stopping() && post.entries(&segment).all(|e| e.life() == Life::Leaving);
@@ -94,12 +97,17 @@ impl Supervisor {
             unsafe { post.mark_dead(&segment) };
         }
         crash_point!("supervisor.marked");
-        if !left_in_order {
-            self.count(ServerCounter::Deaths);
+        match &retired {
+            Some(why) => {
+                self.count(ServerCounter::Retired);
+                self.say_it_left(index, ending.pid, why);
+            }
+            None if left_in_order => {}
+            None => self.count(ServerCounter::Deaths),
         }
         let left: Vec<Remains<'_>> =
             tokens.iter().map(|&dead| self.repair_after(&segment, dead, node)).collect();
-        if !left_in_order {
+        if !left_in_order && retired.is_none() {
             for (dead, left) in tokens.iter().zip(&left) {
                 segment.participants()[dead.index() as usize].note_exit(&self.exit_of(index, ending, left));
             }
@@ -107,6 +115,20 @@ impl Supervisor {
         let on_death = self.posts[index].on_death;
         let next = if left_in_order {
             Body::None
+        } else if !staffed {
+            if retired.is_none() {
+                say(|| tracing::warn!(worker = %self.posts[index].title, "a worker {how}; it was to leave"));
+            }
+            Body::None
+        } else if retired.is_some() || is_renewed && self.restarts_workers() {
+            if retired.is_none() {
+                say(
+                    || tracing::warn!(worker = %self.posts[index].title, "a worker {how}; it was to be replaced"),
+                );
+            }
+            self.posts[index].record = Record::default();
+            self.posts[index].on_trial = false;
+            Body::Awaiting(Instant::now())
         } else if left.iter().any(|left| on_death.halves(left.suspects())) {
             say(
                 || tracing::warn!(worker = %self.posts[index].title, "a worker {how}; its batch is retried in halves"),
@@ -122,7 +144,15 @@ impl Supervisor {
             self.settle(index, left, ending, restarting);
         }
         crash_point!("supervisor.repaired");
-        self.posts[index].body = next;
+        let post = &mut self.posts[index];
+        post.body = next;
+        if !was_ready && retired.is_none() && !is_renewed {
+            post.failures += 1;
+            post.last_failure = how.clone();
+        }
+        if !staffed && !self.stopping() {
+            self.vacate(index);
+        }
         self.give_up_if_last(node, &how);
     }
 

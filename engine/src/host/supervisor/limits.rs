@@ -52,10 +52,12 @@ impl Supervisor {
         let Some(passed) = self.looks.take(Instant::now()) else { return };
         self.look_at_calls_and_locks();
         let watches_states = self.restarts_workers();
+        self.look_at_leaving(passed);
         for index in 0..self.posts.len() {
             self.look_at_the_killed(index, passed);
             self.look_at_calls(index, passed);
             if watches_states {
+                self.look_at_memory(index);
                 self.look_at_state(index, passed);
             }
         }

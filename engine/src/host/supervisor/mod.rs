@@ -29,9 +29,14 @@
 #![expect(unsafe_code, reason = "the contracts of rows, and of leases that the server holds or shares")]
 
 mod burial;
+mod job;
+pub(crate) mod lever;
+mod levers;
 mod limits;
 mod post;
+mod pulled;
 mod restart;
+mod retire;
 mod shared;
 mod stage;
 mod state;
@@ -186,6 +191,8 @@ impl Supervisor {
             group: 0,
             finished: vec![0; nodes.len()],
             looks,
+            jobs: Vec::new(),
+            types: nodes.iter().map(|node| node.type_elsewhere).collect(),
             silent_until: None,
         };
         let (early_deaths, started) = (Arc::clone(&supervisor.early_deaths), Arc::clone(&supervisor.started));
@@ -245,7 +252,7 @@ impl Supervisor {
     }
 
     fn launch_all(&mut self) -> Result<(), StartError> {
-        for index in 0..self.posts.len() {
+        for index in (0..self.posts.len()).filter(|&index| self.posts[index].staffed).collect::<Vec<_>>() {
             self.launch(index)?;
             crash_point!("supervisor.launched");
         }
@@ -256,7 +263,7 @@ impl Supervisor {
     /// Starts a janitor if this process may lose the right to remove its files: see [`janitor`](crate::host::janitor).
     fn hire_janitor(&self) {
         let own = self.posts.iter().find_map(|post| match &post.starter {
-            Starter::Process(recipe) if recipe.is_own => Some(recipe),
+            Starter::Process(recipe) if recipe.program.is_own => Some(recipe),
             _ => None,
         });
         let Some(recipe) = own.filter(|_| user_id() == 0) else { return };
@@ -271,6 +278,8 @@ impl Supervisor {
     /// Starts the worker of one post. If a process was started and cannot be watched, it is ended, and what it left is
     /// repaired; if it does not end, the post has it for a body.
     fn launch(&mut self, index: usize) -> Result<(), StartError> {
+        self.posts[index].span = self.posts[index].draw_span();
+        self.posts[index].launches += 1;
         let post = &self.posts[index];
         let segment = &self.shared.segment;
         let at_start = post.counters(segment); // before the new worker can count
@@ -303,6 +312,7 @@ impl Supervisor {
         post.since = Instant::now();
         post.at_start = at_start;
         post.overran = false;
+        post.retiring = None;
         post.killing = None;
         post.overdue = None;
         post.stage = Seen::new(Stage::Starting);
@@ -325,8 +335,11 @@ impl Supervisor {
             row: post.rows.start,
             tokens,
             wait: post.wait,
+            max_requests: post.span.requests,
             origin,
             descriptors: None,
+            config: None,
+            type_hash: None,
             build: None,
             name: String::new(),
             events: None,
@@ -336,7 +349,7 @@ impl Supervisor {
         let spawned = spawn::spawn(recipe, &post.title, order, segment, self.shared.janitor.get(), level);
         let Spawned { process, events, warning } = spawned.map_err(|SpawnError { error, survivor }| {
             let servlet = segment.nodes()[post.node as usize].name.clone();
-            let path = recipe.image.path().to_path_buf();
+            let path = recipe.program.image.path().to_path_buf();
             (StartError::Executable { servlet, path, error }, survivor)
         })?;
         if let (Some((relay, _)), Some(line)) = (&self.relay, events) {
@@ -356,13 +369,14 @@ impl Supervisor {
         let row = post.rows.start;
         segment.lease().hold(token).map_err(system("take a worker's lease"))?;
         let cpus = segment.participants()[row as usize].cpus();
-        let unit = Unit::new(post.rows.clone(), |worker, what| {
+        let complain = |worker: &str, what: &str| {
             let pid = std::process::id();
             say(|| tracing::error!(%worker, pid, "{}", OneLine(what)));
-        });
-        let unit = Arc::new(unit);
+        };
+        let unit = Arc::new(Unit::new(post.rows.clone(), complain, post.span.requests));
         let router = Arc::clone(&self.shared.router);
-        let Some(seat) = Seat::new(segment, row, token, post.wait, router, unit) else {
+        let config = post.config.as_ref().map(|(bytes, _)| Arc::clone(bytes));
+        let Some(seat) = Seat::new(segment, row, token, post.wait, router, Arc::clone(&unit), config) else {
             // SAFETY: no worker has the token.
             unsafe { self.shared.segment.lease().release(token) };
             return Err(system("find a worker's row")(std::io::ErrorKind::NotFound.into()));
@@ -385,7 +399,7 @@ impl Supervisor {
         };
         let name = format!("ringmill-{}", post.title.rsplit_once('/').map_or("worker", |(path, _)| path));
         match std::thread::Builder::new().name(name).spawn(body) {
-            Ok(thread) => Ok(Body::Thread { thread, left }),
+            Ok(thread) => Ok(Body::Thread { thread, left, unit }),
             Err(error) => {
                 // SAFETY: the thread for which the token was meant was not started.
                 unsafe { self.shared.segment.lease().release(token) };
@@ -435,10 +449,12 @@ impl Supervisor {
                 }
             }
             self.join_threads();
+            self.look_at_ages();
             self.look_at_limits();
             self.look_at_the_unwatched();
             self.say_what_stays();
             self.end_trials();
+            self.work_for_levers();
             self.restart_due();
             self.empty_rings_of_the_down();
         }
@@ -505,7 +521,12 @@ impl Supervisor {
             Command::Stop(at) if !self.past_deadline() => Some(at),
             _ => None,
         };
-        restart.chain(deadline).chain(self.silent_until).chain([self.looks.next()]).min()
+        let ages = self
+            .posts
+            .iter()
+            .filter(|_| self.restarts_workers())
+            .filter_map(|post| post.leaves_at(&self.shared.segment));
+        restart.chain(ages).chain(deadline).chain(self.silent_until).chain([self.looks.next()]).min()
     }
 
     /// Handles the reports of a process, or the end of its tether.
@@ -526,7 +547,7 @@ impl Supervisor {
                 // A script's: which program it execs is known once that runs.
                 Report::Build(build) => {
                     if let Starter::Process(recipe) = &mut post.starter {
-                        recipe.build.get_or_insert(build);
+                        recipe.program.build.get_or_insert(build);
                     }
                 }
             }
@@ -603,6 +624,7 @@ fn start_relay(
 impl Drop for Supervisor {
     /// However the thread ends, no process stays that can be killed.
     fn drop(&mut self) {
+        *self.shared.pulls() = None; // threads that wait for an answer go on
         self.posts.iter_mut().for_each(Post::kill);
         for post in &mut self.posts {
             if let Body::Process(process) = &mut post.body

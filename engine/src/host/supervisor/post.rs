@@ -2,22 +2,24 @@
 #![expect(unsafe_code, reason = "the contract of rows, passed on to the caller")]
 
 use super::shared::Shared;
-use super::stage::{Killing, Seen, Stage};
+use super::stage::{Killing, Retiring, Seen, Stage};
 use crate::error::StartError;
-use crate::host::recipe::{Held, Recipe};
+use crate::host::recipe::{Held, Program, Recipe};
 use crate::host::spawn::{self, Process, Unwatched};
 use crate::panics::say;
 use crate::plan::{Launch, PlanNode};
+use crate::policy::lifespan::{Lifespan, Span};
 use crate::policy::on_death::OnDeath;
 use crate::policy::patience::Wait;
 use crate::policy::restarts::{Record, Restarts};
-use crate::worker::{Live, title};
+use crate::worker::{Live, Unit, title};
 use ringmill_shm::participant::{Entry, Lease};
 use ringmill_shm::segment::Segment;
 use ringmill_shm::stats::Snapshot;
 use ringmill_shm::sys::image::Image;
 use ringmill_shm::token::Token;
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -35,6 +37,7 @@ pub(super) enum Body {
         thread: JoinHandle<i32>,
         /// See [`Farewell`].
         left: Arc<AtomicBool>,
+        unit: Arc<Unit>,
     },
     /// A process that could be neither watched nor ended.
     Unwatched(UnwatchedUnit),
@@ -82,6 +85,16 @@ impl Drop for Farewell {
 pub(super) struct Post {
     pub(super) rows: Range<u32>,
     pub(super) node: u32,
+    /// The index of its worker.
+    pub(super) worker: u32,
+    /// Whether there is to be a unit.
+    pub(super) staffed: bool,
+    /// How often it was launched, and how often that failed before the unit was ready; and how it did last.
+    pub(super) launches: u64,
+    pub(super) failures: u64,
+    pub(super) last_failure: String,
+    /// The configuration of its workers, if it is not that in the segment.
+    pub(super) config: Option<(Arc<Vec<u8>>, Arc<File>)>,
     pub(super) title: String,
     pub(super) wait: Wait,
     pub(super) starter: Starter,
@@ -93,6 +106,11 @@ pub(super) struct Post {
     pub(super) restarts: Restarts,
     pub(super) on_death: OnDeath,
     pub(super) exec_timeout: Option<Duration>,
+    pub(super) lifespan: Lifespan,
+    /// Of the present incarnation.
+    pub(super) span: Span,
+    /// Set while its unit has been told to leave.
+    pub(super) retiring: Option<Retiring>,
     /// By row: the call in progress; 0: none.
     pub(super) calls: Vec<Seen<u64>>,
     /// Which stage it is in.
@@ -211,12 +229,18 @@ pub(super) fn posts(
     let mut posts = Vec::new();
     let mut pantry = Pantry::default();
     for (index, (node, info)) in nodes.iter().zip(segment.nodes()).enumerate() {
-        let mut post = |rows: Range<u32>, title, starter| {
+        let mut post = |worker: u32, rows: Range<u32>, title, starter| {
             let first = info.first_participant;
             let rows = first + rows.start..first + rows.end;
             let since = Instant::now();
             posts.push(Post {
                 node: index as u32,
+                worker,
+                staffed: worker < node.staffed,
+                launches: 0,
+                failures: 0,
+                last_failure: String::new(),
+                config: None,
                 title: format!("{server_name}/{title}"),
                 wait: wait_on(&segment.participants()[rows.start as usize].cpus(), nodes, wait),
                 starter,
@@ -226,6 +250,9 @@ pub(super) fn posts(
                 restarts: node.restarts,
                 on_death: node.on_death,
                 exec_timeout: node.exec_timeout,
+                lifespan: node.lifespan,
+                span: Span::default(),
+                retiring: None,
                 calls: vec![Seen::new(0); rows.len()],
                 stage: Seen::new(Stage::Starting),
                 overdue: None,
@@ -253,19 +280,23 @@ pub(super) fn posts(
                     crate::host::registry::check_image(node, &image)?;
                     let system = |what| move |error| StartError::System { what, error };
                     let starter = Starter::Process(Recipe {
-                        build: image.build().cloned(),
-                        is_own: program.is_none(),
-                        image,
+                        program: Program {
+                            build: image.build().cloned(),
+                            is_own: program.is_none(),
+                            image,
+                            type_hash: None,
+                        },
+                        config: None,
                         env: env.of(worker),
                         held: pantry.held().map_err(system("open /dev/null"))?,
                         spare: segment.lease().reopen().map_err(system("open the lease again"))?,
                     });
-                    post(rows, title(&info.name, worker, 0, 1), starter);
+                    post(worker, rows, title(&info.name, worker, 0, 1), starter);
                 }
                 Launch::Thread { live } => {
                     for (thread, row) in (0..).zip(rows) {
                         let starter = Starter::Thread(Arc::clone(live));
-                        post(row..row + 1, title(&info.name, worker, thread, threads), starter);
+                        post(worker, row..row + 1, title(&info.name, worker, thread, threads), starter);
                     }
                 }
             }

@@ -110,24 +110,29 @@ impl Supervisor {
                         let post = &mut self.posts[index];
                         let node = post.node;
                         (post.on_trial, post.hangs) = (false, true);
+                        post.failures += 1;
+                        post.last_failure = how.clone();
                         self.give_up_if_last(node, &how);
                     }
                     _ => self.after_failed_start(index, &how, is_shortage(&error)),
                 }
-            } else if self.posts[index].on_trial
+            } else if (self.posts[index].on_trial || self.is_awaited(index))
                 && let Err(error) = self.watch_trial(self.posts[index].rows.clone())
             {
-                // No thread would report when it is ready, so it counts as ready.
+                // No thread would report when it is ready, so a trial counts as ready; a lever looks at intervals.
                 say(|| tracing::warn!(%error, "cannot start the thread that watches a trial"));
-                self.posts[index].on_trial = false;
-                self.shared.reopen(self.posts[index].node);
+                if std::mem::take(&mut self.posts[index].on_trial) {
+                    self.shared.reopen(self.posts[index].node);
+                }
             }
         }
     }
 
     /// Decides what follows a start that has left no unit.
     fn after_failed_start(&mut self, index: usize, how: &str, is_shortage: bool) {
-        let post = &self.posts[index];
+        let post = &mut self.posts[index];
+        post.failures += 1;
+        post.last_failure = how.into();
         let node = post.node;
         // SAFETY: no unit was started, or it has ended: one whose end was not seen is the post's body until then.
         unsafe { post.mark_dead(&self.shared.segment) };
@@ -199,7 +204,7 @@ impl Supervisor {
 
     /// If all workers of a node are given up, marks it as down: its requests are answered with an error from now on.
     pub(super) fn give_up_if_last(&mut self, node: u32, how: &str) {
-        let posts = || self.posts.iter().filter(|post| post.node == node);
+        let posts = || self.posts.iter().filter(|post| post.node == node && post.staffed);
         let is_given_up = |post: &Post| matches!(post.body, Body::GivenUp(_)) || post.on_trial || post.hangs;
         let Some(post) = posts().next().filter(|_| self.restarts_workers()) else { return };
         if !posts().all(is_given_up) {
@@ -220,9 +225,7 @@ impl Supervisor {
             self.count(ServerCounter::WentDown);
         }
         crash_point!("supervisor.gives_up");
-        if self.shared.mandatory[node as usize] {
-            self.shared.gate_closed.store(true, Ordering::SeqCst);
-        }
+        self.shared.set_gate();
         self.empty_rings_of_the_down();
     }
 

@@ -1,6 +1,7 @@
 //! What callers and the supervisor share: the command, and which servlets are down.
 #![expect(unsafe_code, reason = "the server's side of the contract of guards")]
 
+use super::lever::Pull;
 use crate::error::{RemoteCause, StartError};
 use crate::host::janitor::Janitor;
 use crate::plan::PlanNode;
@@ -42,6 +43,12 @@ pub(crate) struct Shared {
     pub(crate) mandatory: Vec<bool>,
     /// The gate of callers: whether a node that every request passes is down, or the server is closed.
     pub(crate) gate_closed: AtomicBool,
+    /// Locked while the gate is set; true: it is closed for ever.
+    gate: Mutex<bool>,
+    /// By node: whether it is drained.
+    pub(super) drained: Vec<AtomicBool>,
+    /// What threads want of the supervisor; `None` once that has ended.
+    pulls: Mutex<Option<Vec<Pull>>>,
     /// Set if the server was started as root.
     pub(crate) janitor: OnceLock<Janitor>,
     pub(super) commands: EventFd,
@@ -75,6 +82,9 @@ impl Shared {
             down: nodes.iter().map(|_| Mutex::default()).collect(),
             mandatory: nodes.iter().map(|node| node.mandatory).collect(),
             gate_closed: AtomicBool::new(false),
+            gate: Mutex::default(),
+            drained: nodes.iter().map(|_| AtomicBool::new(false)).collect(),
+            pulls: Mutex::new(Some(Vec::new())),
             janitor: OnceLock::new(),
             commands,
             command: Mutex::default(),
@@ -98,7 +108,8 @@ impl Shared {
 
     /// After the last worker has gone: answers all tasks that are in a ring, or still come, with an error.
     pub(crate) fn close(&self) {
-        self.gate_closed.store(true, Ordering::SeqCst); // [gate]
+        *self.gate.lock().unwrap_or_else(|e| e.into_inner()) = true;
+        self.set_gate();
         for node in 0..self.segment.shape().nodes {
             self.shut(node, &RemoteCause::ShutDown);
             crash_point!("supervisor.shut_some");
@@ -117,8 +128,25 @@ impl Shared {
             parts.doorbell().set_up(); // [down] of `doorbell`
         }
         crash_point!("supervisor.reopens");
-        let down = (0..self.down.len()).any(|node| self.mandatory[node] && self.down(node).is_some());
-        self.gate_closed.store(down, Ordering::SeqCst); // [gate]
+        self.set_gate();
+    }
+
+    /// Closes the gate of callers, or opens it, as the nodes are that every request passes.
+    pub(super) fn set_gate(&self) {
+        let is_closed = self.gate.lock().unwrap_or_else(|e| e.into_inner()); // no two threads set it at a time
+        let is_shut = |node: usize| self.is_drained(node) || self.down(node).is_some();
+        let closed = *is_closed || (0..self.down.len()).any(|node| self.mandatory[node] && is_shut(node));
+        self.gate_closed.store(closed, Ordering::SeqCst); // [gate]
+    }
+
+    /// Whether a node takes no requests, as an operator wants.
+    pub(crate) fn is_drained(&self, node: usize) -> bool {
+        self.drained[node].load(Ordering::SeqCst)
+    }
+
+    /// What threads want of the supervisor.
+    pub(super) fn pulls(&self) -> MutexGuard<'_, Option<Vec<Pull>>> {
+        self.pulls.lock().unwrap_or_else(|e| e.into_inner())
     }
 
     /// Called when no worker reads the ring of `node` any more: its tasks are answered, now and from now on.

@@ -16,6 +16,15 @@ pub(super) struct Killing {
     pub(super) by_shutdown: bool,
 }
 
+/// How a worker was told to leave.
+#[derive(Debug)]
+pub(super) struct Retiring {
+    /// Why, in words.
+    pub(super) why: String,
+    /// Whether the message has been sent.
+    pub(super) is_told: bool,
+}
+
 /// Under which limit a worker is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stage {

@@ -1,5 +1,6 @@
 //! The supervisor's state.
 
+use super::job::Job;
 use super::post::Post;
 use super::shared::Shared;
 use super::stage::Looks;
@@ -26,6 +27,10 @@ pub(crate) struct Supervisor {
     /// By node: how many batches its workers had finished when one of them last died at its first.
     pub(super) finished: Vec<u64>,
     pub(super) looks: Looks,
+    /// What is being done for levers, or waits.
+    pub(super) jobs: Vec<Job>,
+    /// By node: the hash of its workers' type in any other executable.
+    pub(super) types: Vec<u64>,
     /// Emits the workers' events up to a level, if the server forwards them.
     pub(super) relay: Option<(Relay, LevelFilter)>,
     /// Set while a shutdown waits for workers to leave, and has not said so.
