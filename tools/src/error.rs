@@ -94,6 +94,17 @@ pub(crate) enum ToolError {
     /// The system does not let signals be caught.
     #[error("cannot catch signals: {0}")]
     Signals(io::Error),
+    /// `bench` can drive only a server of its own.
+    #[cfg(feature = "bench")]
+    #[error(
+        "cannot send requests to {0:?}: only the process of a server can call it so far; 'shmtool bench --demo' drives a server of its \
+         own, and 'shmtool record {0} -o FILE' records what another one does"
+    )]
+    NoClient(String),
+    /// The server of `bench --demo` did not start.
+    #[cfg(feature = "bench")]
+    #[error("cannot start the demo: {0}")]
+    Demo(String),
     /// `top` has no screen to draw on.
     #[error("no screen for top: {0}; 'shmtool stats --interval 1s NAME' needs none")]
     NoScreen(String),

@@ -17,6 +17,8 @@
 #![forbid(unsafe_code)]
 
 mod args;
+#[cfg(feature = "bench")]
+mod bench;
 mod check;
 mod clean;
 mod doctor;
@@ -45,6 +47,8 @@ use ringmill_shm::text::shown;
 use std::io::Write;
 use std::process::ExitCode;
 
+#[cfg(feature = "bench")]
+pub use bench::Demo;
 pub use top::Top;
 
 /// The program: runs its command line, and returns the status to exit with.
@@ -111,6 +115,8 @@ fn run(args: &Args) -> Result<(String, Verdict), ToolError> {
         Command::Top { name, interval } => top::top(name, *interval, args.json),
         Command::Record { name, args: of } => record::record(name, of, args.json),
         Command::Report { args: of } => told(args, &report::report(of)?),
+        #[cfg(feature = "bench")]
+        Command::Bench { args: of } => bench::bench(of, args.json),
         Command::Check { name } => told(args, &check::check(name)?),
         Command::Doctor { root } => told(args, &doctor::examine(root)),
         Command::Completions { shell } => told(args, &shell::completions(*shell)),

@@ -3,6 +3,10 @@
 
 use std::process::ExitCode;
 
+// The workers of `shmtool bench --demo`.
+#[cfg(feature = "bench")]
+ringmill::init!(shmtool::Demo);
+
 fn main() -> ExitCode {
     shmtool::main()
 }

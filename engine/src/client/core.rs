@@ -601,8 +601,9 @@ impl Core {
             .for_each(|node| node.rescue());
     }
 
-    /// Records since when requests are in progress, for [`DebugInfo`](crate::stats::DebugInfo).
-    #[cold]
+    /// Records since when requests are in progress, for [`DebugInfo`](crate::stats::DebugInfo). Called seldom, but not cold: of a
+    /// stream it goes through a window of requests, and in a cold function the compiler may call each step of the iterator.
+    #[inline(never)]
     pub(crate) fn note_begun(&self, ids: impl IntoIterator<Item = u32>) {
         let now_ns = now_ns();
         self.time_the_next(now_ns);

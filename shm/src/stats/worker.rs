@@ -141,6 +141,8 @@ impl Counters {
     }
 
     /// Records when the next call begins, of those that are timed.
+    #[cold]
+    #[inline(never)]
     pub fn time_call(&self, now_ns: u64) {
         self.timed.note(self.values.at(Counter::Batches).load(Ordering::Relaxed), now_ns);
     }

@@ -1,6 +1,7 @@
 //! The built binary on real segments, a module a command.
 
 mod anonymous;
+mod bench;
 mod check;
 mod child;
 mod clean;

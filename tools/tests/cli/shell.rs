@@ -3,7 +3,7 @@
 use super::tool::{code, complaint, parsed, shmtool, text};
 use std::process::{Command, Stdio};
 
-const COMMANDS: [&str; 12] = [
+const COMMANDS: [&str; 13] = [
     "list",
     "show",
     "requests",
@@ -11,6 +11,7 @@ const COMMANDS: [&str; 12] = [
     "top",
     "record",
     "report",
+    "bench",
     "check",
     "doctor",
     "completions",

@@ -41,6 +41,7 @@ fn wrong_usage_exits_with_2_and_help_has_examples() {
         "top",
         "record",
         "report",
+        "bench",
         "check",
         "doctor",
         "completions",
@@ -92,6 +93,7 @@ fn help_names_the_fields_of_the_json_and_no_others() {
     let (segment, of_forked, of_broken) = (busy(&ours), forked(&forked_ours), broken.create());
     let _ = begin(&of_broken, 5, of_no_participant());
     let (name, forked_name, broken_name) = (ours.name(), forked_ours.name(), broken.name());
+    let demo = Ours::new().name();
     let pages = tempfile::tempdir().unwrap();
     let [record, page] = ["record", "page"].map(|name| pages.path().join(name).to_str().unwrap().to_string());
     let as_for_list = text(&shmtool(&["list", "--help"]));
@@ -102,6 +104,7 @@ fn help_names_the_fields_of_the_json_and_no_others() {
         ("stats", &[&*forked_name]),
         ("record", &[&*name, "-o", &*record, "--interval", "10ms", "--for", "20ms"]),
         ("report", &[&*record, "-o", &*page]),
+        ("bench", &["--demo", "-p", "20ms", "--warm-up", "0s", "--server-name", &*demo]),
         ("check", &[&*broken_name]),
         ("doctor", &[]),
         ("completions", &["fish"]),
