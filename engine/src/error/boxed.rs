@@ -105,7 +105,7 @@ impl BoxError {
     ///     fn new((): (), _: &Context) -> Result<Self, BoxError> {
     ///         Ok(Self)
     ///     }
-    ///     fn call(&mut self, x: &ringmill::Archived<f64>) -> Result<f64, BoxError> {
+    ///     fn call(&mut self, x: &ringmill::rkyv::Archived<f64>) -> Result<f64, BoxError> {
     ///         match x.to_native() {
     ///             x if x < 0.0 => Err(BoxError::msg("a root of a negative number").invalid()),
     ///             x => Ok(x.sqrt()),
