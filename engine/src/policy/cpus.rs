@@ -3,6 +3,8 @@
 use crate::error::StartError;
 use ringmill_shm::sys::cpu;
 use ringmill_shm::sys::settled::Settled;
+use ringmill_shm::sys::topology::Topology;
+use std::path::Path;
 use std::str::FromStr;
 
 /// The CPUs that this process may use, as the kernel said when this function was first called. Threads that are pinned
@@ -114,7 +116,7 @@ impl Cpus {
             Self::Count(count) if *count > most => return Err(range("number of workers", *count, most)),
             Self::Count(count) => vec![Vec::new(); *count],
             Self::Auto => allowed.iter().map(|&cpu| vec![cpu]).collect(),
-            Self::PerNumaNode => cpu::by_numa_node(allowed),
+            Self::PerNumaNode => Topology::read(Path::new("/"), allowed).cpus_by_node(),
             Self::List(pins) => pins.iter().map(|pin| pin.0.clone().unwrap_or_default()).collect(),
         };
         if workers.is_empty() || workers.len() > most {

@@ -56,22 +56,6 @@ pub fn pin_thread(cpus: &[usize]) -> io::Result<()> {
     Ok(())
 }
 
-/// The NUMA nodes of this machine that hold at least one of `cpus`, each with those CPUs; one node with all of them
-/// where the kernel names none.
-#[must_use]
-pub fn by_numa_node(cpus: &[usize]) -> Vec<Vec<usize>> {
-    let mut nodes: Vec<(usize, Vec<usize>)> = Vec::new();
-    for &cpu in cpus {
-        let node = numa_node(cpu).unwrap_or(0);
-        match nodes.iter_mut().find(|(n, _)| *n == node) {
-            Some((_, list)) => list.push(cpu),
-            None => nodes.push((node, vec![cpu])),
-        }
-    }
-    nodes.sort_unstable();
-    nodes.into_iter().map(|(_, list)| list).collect()
-}
-
 /// The NUMA node of a CPU, if the kernel names it.
 #[must_use]
 pub fn numa_node(cpu: usize) -> Option<usize> {

@@ -20,4 +20,5 @@ pub mod stack;
 pub mod terminal;
 pub mod tether;
 pub mod time;
+pub mod topology;
 pub mod unshared;
