@@ -373,8 +373,8 @@ Keys:
 
 Numbers are of the last interval, and at first since the server's start.
 Times are of a sample where there is much to do; a worker is busy while its
-code runs, and a run counts when it ends. In call: for how long, as far as it
-is known.
+code runs, and a run counts when it ends. In call, reading (it holds the
+servlet's reader lock): for how long, as far as it is known.
 
 When the server ends, the last look stays on the screen until q.
 

@@ -38,7 +38,8 @@ r            the requests in progress, the oldest first; again: back
 
 Numbers are of the last interval, and at first since the server's
 start. Busy: the part of the time in which code runs; a run counts
-when it ends. In call: for how long, as far as it is known.";
+when it ends. In call, reading (it holds the servlet's reader
+lock): for how long, as far as it is known.";
 
 /// Draws a state.
 pub(super) fn draw(state: &State, frame: &mut Frame<'_>) {
@@ -399,6 +400,11 @@ impl Worker {
         match (call, has.is_empty()) {
             (Some(call), true) => call,
             (Some(call), false) => format!("{call}: {has}"),
+            (None, _) if self.reads_for.is_some() => {
+                let time = self.reads_for.and_then(|time| time.text()).map(|time| format!(" {time}"));
+                let has = if has.is_empty() { String::new() } else { format!(": {has}") };
+                format!("reading{}{has}", time.unwrap_or_default())
+            }
             (None, false) => format!("has {has}"),
             (None, true) if self.is_asleep => "asleep".into(),
             (None, true) => "-".into(),

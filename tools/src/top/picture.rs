@@ -52,6 +52,8 @@ pub(super) struct Worker {
     /// For how long it has been in its present call.
     pub(super) call_time: Option<Span>,
     pub(super) is_asleep: bool,
+    /// For how long it holds its servlet's reader lock; none: it does not.
+    pub(super) reads_for: Option<Span>,
 }
 
 impl Watched {
@@ -101,11 +103,16 @@ fn worker(seen: show::Worker, segment: &Segment, stats: &Stats, calls: &mut Hash
     let call_time = seen.call.map(|(call, began)| Span::since(began.and(looks.began(call))));
     looks.see(seen.call.map_or(0, |(call, _)| call), now_ns());
     let of_row = stats.workers.iter().find(|worker| worker.participant == row);
-    let nodes = (0..segment.shape().nodes).filter_map(|index| segment.node(index));
-    let is_asleep = nodes.into_iter().any(|node| {
+    let mut nodes = (0..segment.shape().nodes).filter_map(|index| segment.node(index));
+    // Its own node.
+    let node = nodes.find(|node| row.wrapping_sub(node.info().first_participant) < node.info().rows);
+    let is_asleep = node.is_some_and(|node| {
         let number = row.wrapping_sub(node.info().first_participant);
-        let sleeps = node.doorbell().sleepers().checked_shr(number).is_some_and(|bits| bits & 1 == 1);
-        number < node.info().rows && sleeps
+        node.doorbell().sleepers().checked_shr(number).is_some_and(|bits| bits & 1 == 1)
+    });
+    let reads_for = node.and_then(|node| {
+        let holder = node.lock().holder().filter(|holder| holder.index() == row);
+        holder.map(|_| Span::since(node.lock_began().unwrap_or_default()))
     });
     Worker {
         busy: of_row.and_then(|of| of.busy),
@@ -113,6 +120,7 @@ fn worker(seen: show::Worker, segment: &Segment, stats: &Stats, calls: &mut Hash
         counted: of_row.map(|of| of.counters).unwrap_or_default(),
         call_time,
         is_asleep,
+        reads_for,
         seen,
     }
 }

@@ -5,6 +5,7 @@ mod bench;
 mod check;
 mod child;
 mod clean;
+mod corrupted;
 mod doctor;
 mod list;
 mod listen;

@@ -78,11 +78,15 @@ fn it_says_what_each_worker_does() {
     for (columns, rows) in SIZES {
         let screen = top.screen(columns, rows);
         assert!(screen[0].ends_with("4 of 8 in progress"), "{screen:#?}");
-        assert!(line(&screen, "split/0").ends_with(" has 0"), "{screen:#?}");
+        assert!(line(&screen, "split/0").ends_with(" reading: 0"), "it has the lock: {screen:#?}");
         assert_eq!(worker(&screen, "split/1")[1], "dead", "by its lease: {screen:#?}");
         assert!(line(&screen, "split/1").ends_with("asleep"), "the bell says so: {screen:#?}");
         assert_eq!(worker(&screen, "classify/0")[1], "failed", "{screen:#?}");
     }
+    segment.node(0).unwrap().see_lock(now_ns() - 61_000_000_000);
+    top.look().unwrap();
+    let does = |top: &Top| line(&top.screen(80, 24), "split/0").to_string();
+    assert!(does(&top).ends_with(" reading ≥ 1 min 1 s: 0"), "{}", does(&top));
     segment.participants()[1].counters().begin_call();
     top.look().unwrap();
     let does = |top: &Top| line(&top.screen(80, 24), "split/0").to_string();
