@@ -4,7 +4,8 @@
 //!
 //! ```text
 //! 0        header           one page: identity, shape, run state, the two server-wide bells
-//! 4096     participants     one entry each: identity │ bell │ cpus │ counters │ boot message
+//! 4096     control          one page: what other processes ask, and the answers
+//!          participants     one entry each: identity │ bell │ cpus │ counters │ boot message
 //!          histograms       of each worker's row
 //!          callers          64 rows: counters │ histograms
 //!          server counters  one line
@@ -30,7 +31,7 @@ use crate::sync::{AtomicU32, AtomicU64, HeaderU32, HeaderU64, PayloadCell};
 use crate::token::Token;
 use crate::watch::Watch;
 use crate::word::Word;
-use crate::{doorbell, participant};
+use crate::{control, doorbell, participant};
 use core::mem::size_of;
 
 /// "ringmill", read as little-endian bytes.
@@ -540,7 +541,7 @@ impl TaskLine {
 
 #[cfg(not(loom))] // whose atomics are larger
 const _: () = {
-    assert!(size_of::<Header>() == PAGE);
+    assert!(size_of::<Header>() == PAGE && size_of::<control::Page>() == PAGE);
     assert!(size_of::<TaskLine>() == LINE && core::mem::align_of::<TaskLine>() == LINE);
     assert!(core::mem::offset_of!(TaskLine, inline) == TASK_HEADER_BYTES);
     assert!(TASK_HEADER_BYTES.is_multiple_of(PAYLOAD_ALIGN));
@@ -555,6 +556,7 @@ const _: () = {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Layout {
     pub(crate) shape: Shape,
+    pub(crate) control: usize,
     pub(crate) participants: usize,
     pub(crate) histograms: usize,
     pub(crate) callers: usize,
@@ -597,6 +599,7 @@ impl Layout {
             end = start.saturating_add(count.saturating_mul(bytes as u64)).min(1 << 62);
             start as usize
         };
+        let control = take(1, size_of::<control::Page>(), PAGE);
         let participants = take(shape.participants.into(), size_of::<participant::Entry>(), LINE);
         let workers = u64::from(shape.participants.saturating_sub(1));
         let histograms = take(workers, size_of::<WorkerHistograms>(), LINE);
@@ -628,6 +631,7 @@ impl Layout {
         within("size of the segment in bytes", total, 1, 1 << 46)?;
         Ok(Self {
             shape: *shape,
+            control,
             participants,
             histograms,
             callers,
@@ -690,6 +694,7 @@ impl Layout {
             crate::width::EPOCH_BITS.into(),
             size_of::<usize>() as u64,
             Header::FIELDS,
+            control::Page::FIELDS,
             participant::Entry::FIELDS,
             WorkerHistograms::FIELDS,
             CallerStats::FIELDS,
@@ -711,6 +716,7 @@ impl Layout {
             shape.partials.bytes.into(),
             shape.blob_bytes,
             shape.class_count,
+            self.control as u64,
             self.participants as u64,
             self.histograms as u64,
             self.callers as u64,

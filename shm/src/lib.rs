@@ -101,6 +101,7 @@ macro_rules! crash_point {
 }
 
 pub mod bell;
+pub mod control;
 #[cfg(all(feature = "crash-points", not(loom)))]
 pub mod crash;
 pub mod doorbell;

@@ -31,6 +31,7 @@ Examples:
                                as a page of pictures
   shmtool bench --demo         how much load this host's server takes
   shmtool check digits         exit status 0 if the segment is consistent
+  shmtool scale digits tag 4   four workers of its servlet 'tag'
   shmtool doctor               what of this host will hurt a server
   shmtool clean --dry-run      what 'shmtool clean' would remove
 
@@ -523,6 +524,35 @@ Examples:
   shmtool clean                remove all stale named segments
   shmtool clean digits ./seg   only these, if they are stale";
 
+const LEVER_HELP: &str = "\
+The server does it: the command goes through the control page of its segment,
+and the server's log says who asked for what. Run it as the server's user, or
+as root. On a terminal it asks first; where there is none it needs --yes.
+
+No request is lost by drain, resume, restart-worker, scale and replace: a worker
+finishes its batch before it leaves. kill-worker is a death, for its requests
+too.
+
+Exit status:
+  0  done
+  1  not done; the report says why
+  2  the server was not asked, or has not answered: wrong usage, no such
+     segment, a dead server, or one that is stopped or hangs (then the command
+     was withdrawn, and will not be done)
+
+JSON:
+  name, path        as for list
+  servlet           the servlet
+  asked             what was asked, in words
+  done              whether the server has done it
+  reason            why not (null: it has)
+
+Examples:
+  shmtool scale digits classify 4
+  shmtool restart-worker digits classify 0
+  shmtool replace digits classify --program ./classify-2 --yes
+  shmtool drain digits classify --limit 1min && shmtool resume digits classify";
+
 /// Inspect ringmill segments.
 #[derive(Debug, Parser)]
 #[command(name = "shmtool", version, after_help = EXAMPLES, arg_required_else_help = true)]
@@ -618,6 +648,54 @@ pub(crate) enum Command {
         #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
         directory: PathBuf,
     },
+    /// Let no request into a servlet, and wait until it is empty.
+    #[command(after_long_help = LEVER_HELP)]
+    Drain {
+        #[command(flatten)]
+        of: LeverArgs,
+        /// Wait for at most this time; it stays drained.
+        #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, default_value = "30s")]
+        limit: Duration,
+    },
+    /// Let requests into a drained servlet again.
+    #[command(after_long_help = LEVER_HELP)]
+    Resume {
+        #[command(flatten)]
+        of: LeverArgs,
+    },
+    /// Have a worker leave in order, and start its successor.
+    #[command(after_long_help = LEVER_HELP)]
+    RestartWorker {
+        #[command(flatten)]
+        of: LeverArgs,
+        /// Its index, from 0.
+        worker: u32,
+    },
+    /// Kill a worker's process; it is restarted.
+    #[command(after_long_help = LEVER_HELP)]
+    KillWorker {
+        #[command(flatten)]
+        of: LeverArgs,
+        /// Its index, from 0.
+        worker: u32,
+    },
+    /// Have this many workers in a servlet.
+    #[command(after_long_help = LEVER_HELP)]
+    Scale {
+        #[command(flatten)]
+        of: LeverArgs,
+        /// How many: from 1 to what its max_workers says.
+        workers: u32,
+    },
+    /// Replace a servlet's workers one by one, from a new executable.
+    #[command(after_long_help = LEVER_HELP)]
+    Replace {
+        #[command(flatten)]
+        of: LeverArgs,
+        /// The executable; else what is now at the present one's path.
+        #[arg(long, value_name = "FILE", value_hint = ValueHint::ExecutablePath)]
+        program: Option<PathBuf>,
+    },
     /// Remove segments whose server has died.
     #[command(after_long_help = CLEAN_HELP)]
     Clean {
@@ -628,6 +706,24 @@ pub(crate) enum Command {
         #[arg(value_name = "NAME")]
         names: Vec<String>,
     },
+}
+
+/// What all levers take.
+#[derive(Debug, clap::Args)]
+pub(crate) struct LeverArgs {
+    /// Its name; its path, if it has a slash; LABEL@PID, if it is anonymous.
+    pub(crate) name: String,
+    /// The servlet's name, as 'shmtool show' has it.
+    pub(crate) servlet: String,
+    /// Do not ask.
+    #[arg(long, short)]
+    pub(crate) yes: bool,
+    /// Withdraw the command if the server has not read it by then.
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, default_value = "5s")]
+    pub(crate) patience: Duration,
+    /// Wait for the answer for at most this time; the server goes on.
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub(crate) timeout: Option<Duration>,
 }
 
 /// The options of `stats`.

@@ -1,6 +1,6 @@
 //! Why a command has no report.
 
-use ringmill_shm::segment::NameError;
+use ringmill_shm::segment::{AskError, NameError};
 use ringmill_shm::text::shown_path;
 use std::io;
 use std::net::SocketAddr;
@@ -105,6 +105,25 @@ pub(crate) enum ToolError {
     #[cfg(feature = "bench")]
     #[error("cannot start the demo: {0}")]
     Demo(String),
+    /// A lever of a server that does not live.
+    #[error("{name} has no server that could do it: {why}")]
+    NotLive {
+        /// The segment.
+        name: String,
+        /// Why.
+        why: String,
+    },
+    /// A lever that no one has confirmed.
+    #[error("not done: there is no terminal to ask at; say --yes")]
+    Unconfirmed,
+    /// The server was not asked, or has not answered.
+    #[error("{name}: {error}")]
+    Lever {
+        /// The segment.
+        name: String,
+        /// Why.
+        error: AskError,
+    },
     /// `top` has no screen to draw on.
     #[error("no screen for top: {0}; 'shmtool stats --interval 1s NAME' needs none")]
     NoScreen(String),

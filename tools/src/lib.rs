@@ -2,7 +2,8 @@
 //! server has died.
 //!
 //! Every command makes a report, a struct of plain facts, and prints it as text for people or as JSON.
-//! The tool maps a segment read-only; only `clean` changes anything, and `man` writes the files that it is for.
+//! The tool maps a segment read-only; only `clean` changes anything, `man` writes the files that it is for, and the levers
+//! write into the control page of a segment, which they map apart.
 //!
 //! # Invariants
 //!
@@ -24,6 +25,7 @@ mod clean;
 mod doctor;
 mod ending;
 mod error;
+mod levers;
 mod list;
 mod output;
 mod record;
@@ -37,14 +39,16 @@ mod top;
 mod units;
 mod who;
 
-use args::{Args, Command, Periods, RequestArgs};
+use args::{Args, Command, LeverArgs, Periods, RequestArgs};
 use clap::Parser;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use error::ToolError;
 use output::{Page, Report, Verdict};
+use ringmill_shm::control::Lever;
 use ringmill_shm::sys::process::end_on_bus_error;
 use ringmill_shm::text::shown;
 use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 #[cfg(feature = "bench")]
@@ -121,8 +125,27 @@ fn run(args: &Args) -> Result<(String, Verdict), ToolError> {
         Command::Doctor { root } => told(args, &doctor::examine(root)),
         Command::Completions { shell } => told(args, &shell::completions(*shell)),
         Command::Man { directory } => told(args, &shell::man(directory)?),
+        Command::Drain { of, limit } => pulled(args, of, Lever::Drain { limit: *limit }),
+        Command::Resume { of } => pulled(args, of, Lever::Resume),
+        Command::RestartWorker { of, worker } => pulled(args, of, Lever::Restart { worker: *worker }),
+        Command::KillWorker { of, worker } => pulled(args, of, Lever::Kill { worker: *worker }),
+        Command::Scale { of, workers } => pulled(args, of, Lever::Scale { workers: *workers }),
+        Command::Replace { of, program } => {
+            let program = program.as_deref().map(absolute).transpose()?;
+            pulled(args, of, Lever::Replace { program })
+        }
         Command::Clean { dry_run, names } => told(args, &clean::clean(names, *dry_run)?),
     }
+}
+
+fn pulled(args: &Args, of: &LeverArgs, lever: Lever) -> Result<(String, Verdict), ToolError> {
+    told(args, &levers::pull(of, lever)?)
+}
+
+/// The path by which the server finds a file, which has another working directory.
+fn absolute(path: &Path) -> Result<PathBuf, ToolError> {
+    let system = |error| ToolError::System { what: "find", path: path.into(), error };
+    std::path::absolute(path).map_err(system)
 }
 
 fn told(args: &Args, report: &impl Report) -> Result<(String, Verdict), ToolError> {

@@ -29,6 +29,7 @@
 //! tether, and gives the worker a second to clean up; the last worker to leave removes the segment.
 
 pub(crate) mod child;
+mod control;
 pub(crate) mod events;
 mod init;
 pub(crate) mod janitor;

@@ -7,7 +7,7 @@ const fn point(name: &'static str, by: &'static str, between: &'static str) -> P
 }
 
 /// The crash points of this crate: name, the participant that passes it, what has been done and what not.
-pub static POINTS: [Point; 123] = [
+pub static POINTS: [Point; 129] = [
     point("ring.found", "producer", "a free cell is found, and not written"),
     point("ring.published", "producer", "a cell is written, `tail` is not moved"),
     point("ring.pushed", "producer of one id", "`tail` is moved, the doorbell not looked at"),
@@ -195,4 +195,10 @@ pub static POINTS: [Point; 123] = [
     point("partials.written", "worker that emits", "a partial lies in its slot, which is not published"),
     point("partials.published", "worker that emits", "a partial is published, WAITING is not cleared"),
     point("partials.roused", "worker that emits", "WAITING is cleared, the caller is not woken"),
+    point("control.writing", "asker", "a slot of the control page is its own, the question is not written"),
+    point("control.written", "asker", "a question is written, the slot does not say so"),
+    point("control.asked", "asker", "a question is asked, the server is not woken"),
+    point("control.taken", "server's control thread", "a question is taken, and not read"),
+    point("control.answering", "server's lever thread", "an answer is written, the slot does not say so"),
+    point("control.answered", "server's lever thread", "a question is answered, the asker is not woken"),
 ];

@@ -40,6 +40,7 @@
 //! | lock, unlock, take over, `free_of` | `lock::*`, `lock::a_participant_dies`† |
 //! | sleepers, spinner, window, `forget` | `doorbell::*`, `doorbell::a_sleeper_dies`†, `doorbell::a_waker_dies`†, `doorbell::the_line_forgets_the_dead`†, `doorbell::a_window_is_taken_over` |
 //! | `freed`, `completed` | `bell::*`, `bell::a_worker_that_frees_dies`† |
+//! | questions asked, taken, withdrawn, answered | `control::*`, `control::an_asker_dies`† |
 //! | blocks claimed, recorded, freed, swept | `pool::*`, `pool::a_client_dies_over_a_block`†, `pool::a_repairer_dies_over_a_block`† |
 //! | partials: emit, take, close, the sleeps of both sides | `partials::*`, `partials::a_worker_dies`† |
 //! | a participant's row in its next incarnation | `participant::a_successor_is_not_taken_for_the_dead` |
@@ -52,6 +53,7 @@
 //! the spin models of `shm/spin`: whole lives, several deaths, the mark of a node that is down.
 
 mod bell;
+mod control;
 mod doorbell;
 mod join;
 mod lock;

@@ -33,6 +33,7 @@
 
 mod anonymous;
 mod attach;
+mod control;
 mod create;
 mod location;
 mod node;
@@ -43,6 +44,7 @@ mod stale;
 pub use crate::bell::{Awaiting, SharedBell};
 pub use anonymous::{FoundAnonymous, list_anonymous};
 pub use attach::{AttachError, NotASegment};
+pub use control::{AskError, Asker};
 pub use create::{CreateError, NodeSpec, Spec};
 pub use location::{Anonymous, Location, NAMED_DIRECTORY, NameError};
 pub use node::{Node, NodeInfo};

@@ -8,7 +8,7 @@ use core::ops::Range;
 /// What the bytes of a section are for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Use {
-    /// Identity, shape, run state, the server-wide bells.
+    /// Identity, shape, run state, the server-wide bells, the control page.
     Header,
     /// The participant table.
     Participants,
@@ -64,6 +64,7 @@ impl Layout {
         let classes = self.shape.classes().len();
         let mut starts = vec![
             (0, Use::Header),
+            (self.control, Use::Header),
             (self.participants, Use::Participants),
             (self.histograms, Use::Statistics),
             (self.callers, Use::Statistics),
@@ -141,7 +142,7 @@ mod tests {
         shape.classes[1] = Class { block_bytes: 4096, count: 2 };
         let layout = Layout::new(&shape).unwrap();
         let uses = layout.uses();
-        assert_eq!((uses[0].clone(), uses[1].0), ((Use::Header, 0..4096), Use::Participants));
+        assert_eq!((uses[0].clone(), uses[1].0), ((Use::Header, 0..4096), Use::Header));
         assert!(uses.windows(2).all(|pair| pair[0].1.end == pair[1].1.start), "{uses:?}");
         assert_eq!(
             uses.last().unwrap(),

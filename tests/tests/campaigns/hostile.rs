@@ -286,11 +286,11 @@ fn write_the_seeds() {
     for (name, text) in [
         (
             "order",
-            r#"{"version":4,"row":3,"tokens":[3073,4098],"wait":"Park","origin":{"pid":42,"began":7,"lease":1},"descriptors":null,"build":null,"name":"app","segment":"name"}"#,
+            r#"{"version":5,"row":3,"tokens":[3073,4098],"wait":"Park","origin":{"pid":42,"began":7,"lease":1},"descriptors":null,"build":null,"name":"app","segment":"name"}"#,
         ),
         (
             "order-spin",
-            r#"{"version":4,"row":1,"tokens":[1025],"wait":{"Spin":{"secs":0,"nanos":7000}},"origin":{"pid":42,"began":7,"lease":1},"descriptors":[{"number":3,"file":1},{"number":4,"file":2},{"number":5,"file":3},{"number":6,"file":4}],"build":"ab01","name":"","events":{"descriptor":{"number":7,"file":5},"level":"info"},"segment":"/dev/shm/segment"}"#,
+            r#"{"version":5,"row":1,"tokens":[1025],"wait":{"Spin":{"secs":0,"nanos":7000}},"origin":{"pid":42,"began":7,"lease":1},"descriptors":[{"number":3,"file":1},{"number":4,"file":2},{"number":5,"file":3},{"number":6,"file":4}],"config":{"number":8,"file":6},"type_hash":9,"max_requests":7,"build":"ab01","name":"","events":{"descriptor":{"number":7,"file":5},"level":"info"},"segment":"/dev/shm/segment"}"#,
         ),
         (
             "event",

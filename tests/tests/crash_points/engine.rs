@@ -8,6 +8,7 @@ use ringmill::{
     CallError, CallOptions, OnDeath, Restarts, Server, StartError, StreamOptions, Wait, WhenFull,
 };
 use ringmill_shm::check::check;
+use ringmill_shm::control::{Command, Lever};
 use ringmill_shm::crash::{Act, Page, VARIABLE, follow};
 use ringmill_shm::segment::{Location, Removed, Segment, is_live, remove_if_stale};
 use ringmill_shm::sys::process::PidFd;
@@ -566,6 +567,9 @@ pub(crate) fn serve(tree: &str, name: &str, page: &Path, options: &[&str]) {
     let _ = server.restart_worker(&servlet, 0);
     let _ = server.drain_servlet(&servlet, super::HANGS);
     server.resume_servlet(&servlet).expect("there is one");
+    let segment = Segment::inspect(Location::parse(&server.address()).expect("an address")).expect("it runs");
+    let command = Command { servlet, lever: Lever::Restart { worker: 0 } };
+    let _ = segment.asker().expect("it is ours").ask(&command, super::HANGS, super::HANGS);
     server.shutdown();
 }
 

@@ -381,7 +381,12 @@ fn the_time_of_day_is_for_display_only() {
         }
     }
     found.sort();
-    // When a worker logged, when a segment was made, and its age.
-    let shown = ["engine/src/host/events/message.rs", "shm/src/segment/create.rs", "tools/src/units.rs"];
+    // When a worker logged, when a segment was made, when a record began, and their age.
+    let shown = [
+        "engine/src/host/events/message.rs",
+        "shm/src/segment/create.rs",
+        "tools/src/record.rs",
+        "tools/src/units.rs",
+    ];
     assert_eq!(found, shown.map(|file| format!("{file} SystemTime")));
 }

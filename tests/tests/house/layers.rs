@@ -25,6 +25,7 @@ const SHM: &[&str] = &[
     "lock",
     "doorbell",
     "bell",
+    "control",
     "plan",
     "participant",
     "join",

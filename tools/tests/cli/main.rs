@@ -7,6 +7,7 @@ mod child;
 mod clean;
 mod corrupted;
 mod doctor;
+mod levers;
 mod list;
 mod listen;
 mod record;

@@ -3,7 +3,13 @@
 use super::tool::{code, complaint, parsed, shmtool, text};
 use std::process::{Command, Stdio};
 
-const COMMANDS: [&str; 13] = [
+const COMMANDS: [&str; 19] = [
+    "drain",
+    "resume",
+    "restart-worker",
+    "kill-worker",
+    "scale",
+    "replace",
     "list",
     "show",
     "requests",

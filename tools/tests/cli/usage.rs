@@ -46,6 +46,12 @@ fn wrong_usage_exits_with_2_and_help_has_examples() {
         "doctor",
         "completions",
         "man",
+        "drain",
+        "resume",
+        "restart-worker",
+        "kill-worker",
+        "scale",
+        "replace",
         "clean",
     ] {
         let arguments: Vec<&str> = [command, "--help"].into_iter().filter(|word| !word.is_empty()).collect();

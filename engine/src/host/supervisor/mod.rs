@@ -46,6 +46,7 @@ pub(crate) use state::Supervisor;
 
 use crate::error::StartError;
 use crate::host::child;
+use crate::host::control::Controller;
 use crate::host::events::relay::{Relay, Source};
 use crate::host::janitor::Janitor;
 use crate::host::order::{Order, Origin};
@@ -183,6 +184,7 @@ impl Supervisor {
         let posts = posts(&shared.segment, nodes, server_name, wait)?;
         let supervisor = Self {
             relay: start_relay(&shared, &posts, events)?,
+            controller: Some(start_controller(&shared, server_name)?),
             posts,
             server_name: server_name.into(),
             shared,
@@ -621,10 +623,17 @@ fn start_relay(
     Ok(Some((relay, level)))
 }
 
+/// Starts the thread that serves the control page.
+fn start_controller(shared: &Arc<Shared>, server_name: &str) -> Result<Controller, StartError> {
+    let what = "start the thread that serves the control page";
+    Controller::start(shared, server_name).map_err(|error| StartError::System { what, error })
+}
+
 impl Drop for Supervisor {
     /// However the thread ends, no process stays that can be killed.
     fn drop(&mut self) {
         *self.shared.pulls() = None; // threads that wait for an answer go on
+        self.controller.take().into_iter().for_each(Controller::end);
         self.posts.iter_mut().for_each(Post::kill);
         for post in &mut self.posts {
             if let Body::Process(process) = &mut post.body

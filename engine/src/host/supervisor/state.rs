@@ -4,6 +4,7 @@ use super::job::Job;
 use super::post::Post;
 use super::shared::Shared;
 use super::stage::Looks;
+use crate::host::control::Controller;
 use crate::host::events::relay::Relay;
 use crate::host::spawn::Ended;
 use std::sync::atomic::AtomicBool;
@@ -33,6 +34,8 @@ pub(crate) struct Supervisor {
     pub(super) types: Vec<u64>,
     /// Emits the workers' events up to a level, if the server forwards them.
     pub(super) relay: Option<(Relay, LevelFilter)>,
+    /// Serves the control page.
+    pub(super) controller: Option<Controller>,
     /// Set while a shutdown waits for workers to leave, and has not said so.
     pub(super) silent_until: Option<Instant>,
 }
