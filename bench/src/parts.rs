@@ -104,6 +104,7 @@ pub fn segment_with(name: &str, classes: Vec<Class>) -> Result<Segment, Error> {
         tasks_per_request: 1,
         classes,
         partials: Default::default(),
+        traces: 0,
         payload_format: 0,
         nodes: vec![node],
         forks: Vec::new(),

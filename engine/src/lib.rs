@@ -70,6 +70,7 @@
 //! | to choose what becomes of a dead worker's requests | [`OnDeath`], [`Restarts`] |
 //! | to know what went wrong | [`CallError`] (a request), [`StartError`] (a server), [`RemoteError`](error::RemoteError) (in a worker) |
 //! | to test your workers, and what happens when they die | [`testing`] |
+//! | to see where a request's time goes | [`Server::traces`], [`CallOptions::trace_context`] |
 //! | to see what goes on | [`Server::stats`], [`Server::debug_info`]; for Prometheus `Server::collector`, with the feature `prometheus`; from outside the program `shmtool` |
 //!
 //! `examples/` in the repository has short programs for most of these; begin with `hello`.
@@ -99,6 +100,7 @@ pub mod server;
 pub mod servlet;
 pub mod testing;
 mod text;
+mod traceparent;
 mod wire;
 pub mod worker;
 
@@ -159,6 +161,24 @@ pub mod stats {
         Family, HistogramWords, Merge, Quantity, ServerCounter, ServerSnapshot, Snapshot, Words,
         WorkerDistributions, WorkerHistogram,
     };
+}
+
+/// Where the time of single requests goes: of those that are traced, when each was sent, queued, taken and worked on, at each
+/// servlet, by which worker, and how that ended.
+///
+/// A request is traced if it is [timed](stats::Timing), or if its caller gives it a [sampled](trace::TraceContext::is_sampled)
+/// [context](CallOptions::trace_context). The segment keeps the traces of the last [so many](ServerBuilder::traces);
+/// `shmtool trace` shows them, also of a server that hangs or has died, and [`Server::traces`] gives them to the program, for
+/// an exporter. No worker takes part in that, so the part of a worker that died in a request is there too, with
+/// [`HopEnd::Died`](trace::HopEnd::Died).
+///
+/// Each trace has a span for the request, and in it one for each [hop](trace::Hop), a worker's part. Their numbers are those of
+/// OpenTelemetry and of W3C trace contexts, and a worker's own spans can be their children
+/// ([`Item::trace_context`](worker::Item::trace_context)). `examples/telemetry` in the repository sends them to a collector.
+pub mod trace {
+    pub use crate::server::traces::{Hop, Trace, Traces};
+    pub use crate::traceparent::{TraceContext, TraceContextError};
+    pub use ringmill_shm::trace::{HopEnd, RequestEnd};
 }
 
 #[doc = include_str!("../guide.md")]

@@ -16,6 +16,7 @@
 //!          block owners     8 bytes each, class by class
 //!          blobs            names, type names, configurations: written once
 //!          partials         two lines a request, then its slots; only where the shape has any
+//!          traces           a line, then a line and some hops for each of the last traces; only where the shape has any
 //!          blocks           page-aligned, class by class
 //! ```
 //!
@@ -65,6 +66,11 @@ pub const BATCH_WAIT_LIMIT_NS: u64 = 3_600_000_000_000;
 /// Payloads begin at multiples of this; what rkyv can need at most.
 pub const PAYLOAD_ALIGN: usize = 16;
 
+/// The most traces that a segment can keep.
+pub const TRACES_LIMIT: u32 = 1 << 16;
+/// The most hops of a trace that a segment can keep.
+pub const HOPS_LIMIT: u32 = 64;
+
 /// The most partials of a request that its caller has not taken.
 pub const SLOTS_LIMIT: u32 = 1 << 16;
 /// The most bytes of a partial.
@@ -102,6 +108,10 @@ in_segment! {
         pub switches: u32,
         /// The ring of partials of each request.
         pub partials: PartialRings,
+        /// How many traces are kept; 0: none.
+        pub traces: u32,
+        #[doc(hidden)]
+        pub pad: u32,
         /// Bytes for names, type names and configurations.
         pub blob_bytes: u64,
         /// How many of `classes` are used; ascending by size.
@@ -168,6 +178,12 @@ impl Shape {
         u64::from(self.requests).div_ceil(64)
     }
 
+    /// For how many hops of a trace there is room: as many as the plan has nodes, and some for retries; whole lines.
+    #[must_use]
+    pub fn trace_hops(&self) -> u32 {
+        (self.nodes.saturating_add(2)).next_multiple_of(2).min(HOPS_LIMIT)
+    }
+
     /// The size classes in use.
     #[must_use]
     pub fn classes(&self) -> &[Class] {
@@ -198,6 +214,7 @@ impl Shape {
         let PartialRings { slots, bytes } = self.partials;
         within("number of partials of a request", slots.into(), 0, SLOTS_LIMIT.into())?;
         within("bytes of a partial", bytes.into(), 0, PARTIAL_BYTES_LIMIT.into())?;
+        within("number of traces", self.traces.into(), 0, TRACES_LIMIT.into())?;
         let mut least = INLINE_BYTES as u64 + 1;
         for class in self.classes() {
             within("block size of a class", class.block_bytes, least, PAYLOAD_LIMIT)?;
@@ -395,7 +412,116 @@ in_segment! {
         pub(crate) begun_ns: HeaderU64,
         /// When it was sent; valid only if its stamp says that it is timed.
         pub(crate) sent_ns: HeaderU64,
-        pub(crate) pad: HeaderU64,
+        /// The trace: its record's `seq`, or 0 if it has no record. This and the rest is valid only if its stamp says that
+        /// it is traced.
+        pub(crate) trace: HeaderU64,
+        pub(crate) trace_high: HeaderU64,
+        pub(crate) trace_low: HeaderU64,
+        /// The span from which it was sent; 0: none.
+        pub(crate) parent: HeaderU64,
+        pub(crate) trace_flags: HeaderU64,
+    }
+}
+
+in_segment! {
+    /// See [`trace`](crate::trace), as for all of a trace.
+    #[repr(align(128))]
+    #[derive(Debug)]
+    pub(crate) struct TraceRing {
+        pub(crate) begun: AtomicU64,
+        /// How many of those began nothing, because the record's last request was in progress.
+        pub(crate) passed_over: AtomicU64,
+    }
+}
+
+in_segment! {
+    /// The first line of a record. Of words that are written and read in one way loom watches one, so that scenes stay
+    /// small.
+    #[repr(align(128))]
+    #[derive(Debug)]
+    pub(crate) struct TraceHead {
+        pub(crate) seq: AtomicU64,
+        /// Its id, from bit 32 on its generation, from bit 48 on its weight (0: none).
+        pub(crate) request: AtomicU64,
+        pub(crate) trace_high: HeaderU64,
+        pub(crate) trace_low: HeaderU64,
+        pub(crate) parent: HeaderU64,
+        pub(crate) flags: HeaderU64,
+        pub(crate) span: HeaderU64,
+        pub(crate) sent_ns: AtomicU64,
+        /// 0: not yet.
+        pub(crate) told_ns: AtomicU64,
+        pub(crate) end: HeaderU64,
+        /// How many hops have begun.
+        pub(crate) hops: AtomicU64,
+    }
+}
+
+in_segment! {
+    /// A hop of a trace.
+    #[repr(align(64))]
+    #[derive(Debug)]
+    pub(crate) struct HopLine {
+        pub(crate) seq: AtomicU64,
+        /// The worker's token, and from bit 32 on its process.
+        pub(crate) owner: AtomicU64,
+        /// The node, from bit 32 on the task's slot, from bit 56 on the attempt.
+        pub(crate) at: HeaderU64,
+        pub(crate) queued_ns: HeaderU64,
+        pub(crate) taken_ns: HeaderU64,
+        /// 0: not yet, as below.
+        pub(crate) begun_ns: HeaderU64,
+        pub(crate) ended_ns: AtomicU64,
+        pub(crate) end: HeaderU64,
+    }
+}
+
+/// On the heap, for tests and models.
+#[cfg(any(test, loom))]
+mod traces_on_the_heap {
+    use super::{AtomicU64, HeaderU64, HopLine, TraceHead, TraceRing};
+
+    fn zero() -> AtomicU64 {
+        AtomicU64::new(0)
+    }
+
+    impl TraceRing {
+        pub(crate) fn new() -> Self {
+            Self { begun: zero(), passed_over: zero() }
+        }
+    }
+
+    impl TraceHead {
+        pub(crate) fn new() -> Self {
+            Self {
+                seq: zero(),
+                request: zero(),
+                trace_high: HeaderU64::default(),
+                trace_low: HeaderU64::default(),
+                parent: HeaderU64::default(),
+                flags: HeaderU64::default(),
+                span: HeaderU64::default(),
+                sent_ns: zero(),
+                told_ns: zero(),
+                end: HeaderU64::default(),
+                hops: zero(),
+            }
+        }
+    }
+
+    impl HopLine {
+        pub(crate) fn new() -> Self {
+            Self {
+                seq: zero(),
+                owner: zero(),
+                at: HeaderU64::default(),
+                queued_ns: HeaderU64::default(),
+                taken_ns: HeaderU64::default(),
+                begun_ns: HeaderU64::default(),
+                ended_ns: zero(),
+                end: HeaderU64::default(),
+            }
+        }
     }
 }
 
@@ -549,6 +675,7 @@ const _: () = {
     assert!(size_of::<NodeDescriptor>().is_multiple_of(8));
     assert!(size_of::<ForkDescriptor>().is_multiple_of(8));
     assert!(LINE.is_multiple_of(size_of::<Times>()));
+    assert!(size_of::<TraceHead>() == LINE && 2 * size_of::<HopLine>() == LINE);
     assert!(LINE.is_multiple_of(PAYLOAD_ALIGN) && PAGE.is_multiple_of(LINE));
 };
 
@@ -581,6 +708,9 @@ pub(crate) struct Layout {
     pub(crate) blobs: usize,
     pub(crate) partial_rings: usize,
     pub(crate) partial_slots: usize,
+    pub(crate) trace_ring: usize,
+    pub(crate) trace_heads: usize,
+    pub(crate) trace_hops: usize,
     pub(crate) blocks: [usize; CLASS_LIMIT],
     pub(crate) total_bytes: usize,
 }
@@ -623,6 +753,10 @@ impl Layout {
         let rings = if slots == 0 { 0 } else { u64::from(shape.requests) };
         let partial_rings = take(rings, size_of::<PartialLines>(), LINE);
         let partial_slots = take(rings * u64::from(slots), shape.partials.slot_bytes() as usize, LINE);
+        let traces = u64::from(shape.traces);
+        let trace_ring = take(traces.min(1), size_of::<TraceRing>(), LINE);
+        let trace_heads = take(traces, size_of::<TraceHead>(), LINE);
+        let trace_hops = take(traces * u64::from(shape.trace_hops()), size_of::<HopLine>(), LINE);
         let mut blocks = [0; CLASS_LIMIT];
         for (start, class) in blocks.iter_mut().zip(shape.classes()) {
             *start = take(class.count, class.block_bytes as usize, PAGE);
@@ -654,6 +788,9 @@ impl Layout {
             blobs,
             partial_rings,
             partial_slots,
+            trace_ring,
+            trace_heads,
+            trace_hops,
             blocks,
             total_bytes: total as usize,
         })
@@ -706,6 +843,9 @@ impl Layout {
             Times::FIELDS,
             TaskLine::FIELDS,
             PartialLines::FIELDS,
+            TraceRing::FIELDS,
+            TraceHead::FIELDS,
+            HopLine::FIELDS,
             shape.participants.into(),
             shape.nodes.into(),
             shape.requests.into(),
@@ -714,6 +854,7 @@ impl Layout {
             shape.switches.into(),
             shape.partials.slots.into(),
             shape.partials.bytes.into(),
+            shape.traces.into(),
             shape.blob_bytes,
             shape.class_count,
             self.control as u64,
@@ -733,6 +874,9 @@ impl Layout {
             self.blobs as u64,
             self.partial_rings as u64,
             self.partial_slots as u64,
+            self.trace_ring as u64,
+            self.trace_heads as u64,
+            self.trace_hops as u64,
             self.total_bytes as u64,
         ];
         for (index, class) in shape.classes().iter().enumerate() {
@@ -805,7 +949,8 @@ mod tests {
     #[test]
     fn each_number_of_the_shape_changes_the_fingerprint() {
         let base = Layout::new(&small()).unwrap().fingerprint(1);
-        let changes: [fn(&mut Shape); 11] = [
+        let changes: [fn(&mut Shape); 12] = [
+            |s| s.traces += 1,
             |s| s.partials.slots += 1,
             |s| s.partials.bytes += 1,
             |s| s.participants += 1,

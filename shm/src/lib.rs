@@ -135,6 +135,7 @@ pub mod segment;
 pub mod segment;
 pub mod stats;
 pub mod text;
+pub mod trace;
 
 #[cfg(all(test, loom))]
 mod model;

@@ -22,6 +22,7 @@ use crate::participant::SERVER;
 use crate::ring::Ring;
 use crate::segment::{Node, Segment};
 use crate::token::Token;
+use crate::trace::{HopEnd, RequestEnd};
 use crate::word::Phase;
 use core::time::Duration;
 
@@ -81,6 +82,11 @@ impl<'s> Participant<'s> {
     #[must_use]
     pub fn client(self) -> Client<'s> {
         Client(self)
+    }
+
+    /// Notes in the trace of a task's request, if it has one, that this participant's work on the task has ended.
+    pub fn end_hop(self, task: Task<'_>, now_ns: u64, end: HopEnd) {
+        task.end_hop_of(self.token, now_ns, end);
     }
 
     /// Takes a node's reader lock, waiting as long as a living participant holds it; `None` if `give_up`, which is
@@ -230,6 +236,14 @@ impl<'s> Client<'s> {
     #[must_use]
     pub unsafe fn cancel(self, request: Task<'s>) -> bool {
         request.cancel()
+    }
+
+    /// Notes in the request's trace, if it has one, that the caller has its outcome or goes.
+    ///
+    /// # Safety
+    /// See [`Client`]; the request is of this segment.
+    pub unsafe fn tell_trace(self, request: Task<'s>, now_ns: u64, end: RequestEnd) {
+        request.tell_trace(now_ns, end);
     }
 
     /// Sleeps until the request's word changes, or `timeout` expires.

@@ -193,5 +193,5 @@ pub(crate) mod mortal {
     mortal!(AtomicU32, u32);
     mortal!(AtomicU64, u64);
     mortal_rmw!(AtomicU32, u32: swap fetch_add fetch_sub fetch_or fetch_and);
-    mortal_rmw!(AtomicU64, u64: fetch_or fetch_and fetch_max swap);
+    mortal_rmw!(AtomicU64, u64: fetch_add fetch_or fetch_and fetch_max swap);
 }

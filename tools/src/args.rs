@@ -6,10 +6,12 @@ use crate::bench::{
     load::{Level, Spacing},
 };
 use crate::requests::Choice;
+use crate::trace;
 use clap::builder::{PossibleValuesParser, TypedValueParser, ValueHint};
 use clap::{Parser, Subcommand};
 use clap_complete::Shell;
 use ringmill_shm::stats::{CallerCounter, CallerHistogram, Counter, ServerCounter, WorkerHistogram};
+use ringmill_shm::trace::{HopEnd, RequestEnd};
 use ringmill_shm::word::Phase;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -29,6 +31,7 @@ Examples:
                                the same over time, in a file
   shmtool report digits.jsonl -o digits.html
                                as a page of pictures
+  shmtool trace digits         where the time of the last requests went
   shmtool bench --demo         how much load this host's server takes
   shmtool check digits         exit status 0 if the segment is consistent
   shmtool scale digits tag 4   four workers of its servlet 'tag'
@@ -144,7 +147,7 @@ JSON:
                     counters, since the server's start:
 {counters}
   memory            use (header, participants, statistics, plan, rings, tasks,
-                    partials, block_owners), bytes,
+                    partials, traces, block_owners), bytes,
                     touched_bytes (in pages that were ever read or written, by
                     shmtool too; null: the file system does not say)
   blocks            block_bytes, in_use, count, touched_bytes; one entry a size
@@ -393,6 +396,74 @@ Examples:
   shmtool top digits --interval 200ms
   ssh -t host shmtool top digits";
 
+const TRACE_HELP: &str = "\
+A request is traced if it is timed, as each is where there are few, or if its
+caller gives it a trace context that is sampled. The segment keeps the traces
+of the last ones, also when its server hangs or has died.
+
+Below each request stand the workers that took it, or a branch of it, in that
+order. In ring: from when it was put into the servlet's ring until the worker
+took it. In call: while the worker's code ran. A worker that died is noticed
+a little later. In the bar, dots are the time in the ring.
+
+With --chrome it prints what Perfetto (https://ui.perfetto.dev) and Chrome's
+about:tracing open: a process for the requests and one for each servlet, in it
+a thread for each worker.
+
+JSON:
+  name, path, state, run
+                    as for list
+  kept              traces that the segment keeps
+  traced            requests that were traced since the server's start
+  traces            in the order in which they began; with --slowest by
+                    total_ns; each with
+    number          among all traces, from 0
+    request         the request's id
+    generation      how often that was used, modulo 65536
+    trace_id, span_id, parent_id
+                    in hexadecimal, as in a traceparent (parent_id null: its
+                    caller gave no context)
+    flags           of its context; 1: sampled
+    weight          for how many requests it stands (null: it was traced only
+                    because its caller asked for it)
+    age_s           seconds since it was sent
+    total_ns        until its caller had the outcome, or went (null: not yet)
+    end             {requests} (null: not yet)
+    hops            servlet, worker, pid, branch (0: the request itself),
+                    attempt (workers that had died before at it), span_id;
+                    since the request was sent: queued_ns, taken_ns, begun_ns
+                    (null: the worker's code has not seen it), ended_ns
+                    (null: not yet);
+                    end: {hops}
+                    (null: not yet)
+    hops_missing    hops for which there was no room, or whose worker died
+                    before it had written them
+
+Examples:
+  shmtool trace digits
+  shmtool trace digits --slowest --last 3
+  shmtool trace digits --chrome > trace.json
+  shmtool trace digits --json | jq '.traces[] | select(.total_ns > 1e6)'";
+
+fn trace_help() -> String {
+    let names = |all: &mut dyn Iterator<Item = &'static str>| {
+        let names: Vec<_> = all.collect();
+        let text = names.join(", ");
+        let mut lines = vec![String::new()];
+        for word in text.split_inclusive(' ') {
+            let line = lines.last_mut().expect("there is one");
+            match line.len() + word.trim_end().len() > 50 {
+                true => lines.push(word.into()),
+                false => line.push_str(word),
+            }
+        }
+        lines.iter().map(|line| line.trim_end()).collect::<Vec<_>>().join("\n                    ")
+    };
+    TRACE_HELP
+        .replace("{requests}", &names(&mut RequestEnd::ALL.iter().map(|end| end.name())))
+        .replace("{hops}", &names(&mut HopEnd::ALL.iter().map(|end| end.name())))
+}
+
 fn stats_help() -> String {
     let rows = |all: &mut dyn Iterator<Item = (&'static str, &'static str)>| {
         all.map(|(name, help)| wrapped(&format!("   {name:<17}"), help)).collect::<Vec<_>>().join("\n")
@@ -621,6 +692,14 @@ pub(crate) enum Command {
     Bench {
         #[command(flatten)]
         args: BenchArgs,
+    },
+    /// Show where the time of the last traced requests went.
+    #[command(after_long_help = trace_help())]
+    Trace {
+        /// Its name; its path, if it has a slash; LABEL@PID, if it is anonymous.
+        name: String,
+        #[command(flatten)]
+        choice: TraceArgs,
     },
     /// Check whether a segment is consistent.
     #[command(after_long_help = CHECK_HELP)]
@@ -919,6 +998,30 @@ impl RequestArgs {
             servlet: self.servlet.clone(),
             phase: self.phase,
             payload_bytes: if self.payload { self.payload_bytes as usize } else { 0 },
+        }
+    }
+}
+
+/// The options of `trace`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct TraceArgs {
+    /// At most so many; else all that are kept, as text 10.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    last: Option<u32>,
+    /// Those that took longest, the longest first.
+    #[arg(long)]
+    slowest: bool,
+    /// Print the format of Chrome's trace viewer and of Perfetto.
+    #[arg(long, conflicts_with = "json")]
+    chrome: bool,
+}
+
+impl TraceArgs {
+    pub(crate) fn choice(&self) -> trace::Choice {
+        trace::Choice {
+            count: self.last.map(|count| count as usize),
+            slowest: self.slowest,
+            chrome: self.chrome,
         }
     }
 }

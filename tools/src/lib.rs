@@ -36,6 +36,7 @@ mod show;
 mod stats;
 mod survey;
 mod top;
+mod trace;
 mod units;
 mod who;
 
@@ -121,6 +122,7 @@ fn run(args: &Args) -> Result<(String, Verdict), ToolError> {
         Command::Report { args: of } => told(args, &report::report(of)?),
         #[cfg(feature = "bench")]
         Command::Bench { args: of } => bench::bench(of, args.json),
+        Command::Trace { name, choice } => trace::trace(name, choice.choice(), args.json),
         Command::Check { name } => told(args, &check::check(name)?),
         Command::Doctor { root } => told(args, &doctor::examine(root)),
         Command::Completions { shell } => told(args, &shell::completions(*shell)),

@@ -75,6 +75,11 @@ impl Page {
         self.width.is_some()
     }
 
+    /// How many columns a line may have.
+    pub(crate) fn columns(self) -> usize {
+        self.width.map_or(80, usize::from)
+    }
+
     /// A table; a heading that begins with `>` is of a column of numbers, set flush right.
     pub(crate) fn table(
         self,

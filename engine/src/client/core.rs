@@ -18,6 +18,7 @@ use crate::host::supervisor::{Handle, Shared};
 use crate::policy::batch::{Habit, Stamps};
 use crate::policy::patience::{Pace, Patience};
 use crate::route::{Mover, Outbox};
+use crate::traceparent::TraceContext;
 use crate::wire::payload::{AsInput, Payload, copied, encode};
 use crate::wire::{EncodeError, ReadError};
 use ringmill_shm::arena::{Claimed, Done, Filling, Task};
@@ -422,6 +423,34 @@ impl Core {
         }
     }
 
+    /// Sends a filled request with its caller's trace context.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    #[cold]
+    pub(crate) fn send_with_context<'c>(
+        &'c self,
+        mut filled: Filled<'c>,
+        context: TraceContext,
+    ) -> Result<Task<'c>, CallError> {
+        self.own()?;
+        self.stamp_with_context(filled.filling(), context);
+        let filling = filled.filling.take().expect("taken only by value");
+        match self.entry {
+            Target::Node(node) => {
+                let task = filling.queue(node);
+                self.push(node, &[task.id()]).map_err(|why| self.told(ReadError::from(why).into()))?;
+                Ok(task)
+            }
+            entry => {
+                let task = filling.keep();
+                let of_request = task.task();
+                self.shared.mover().move_on(task, entry);
+                Ok(of_request)
+            }
+        }
+    }
+
     /// Sends a request to a fork or a switch.
     #[cold]
     fn send_forked<'c>(&self, filled: Filled<'c>, entry: Target, mover: Mover<'_>) -> Task<'c> {
@@ -616,13 +645,14 @@ impl Core {
     /// parent.
     pub(crate) fn cancel(&self, task: Task<'_>) {
         self.count(CallerCounter::Cancelled);
+        self.note_gone(task);
         self.let_go(task);
     }
 
     /// Cancels a request for which its caller gets this error.
     #[cold]
     pub(crate) fn give_up(&self, task: Task<'_>, error: CallError) -> CallError {
-        self.note_total(task);
+        self.note_total(task, || error.end());
         self.let_go(task);
         self.told(error)
     }
@@ -655,8 +685,8 @@ impl Core {
 
     #[cold]
     pub(super) fn open_error(&self, done: Done<'_>) -> CallError {
-        self.note_total(done.task());
         let error = self.read_error(&done);
+        self.note_total(done.task(), || error.end());
         self.give_back(done);
         self.told(error)
     }

@@ -11,6 +11,7 @@ use ringmill_shm::arena::Partials;
 use ringmill_shm::arena::{Done, Filling, Task};
 use ringmill_shm::party::Client;
 use ringmill_shm::token::Token;
+use ringmill_shm::trace::RequestEnd;
 use std::time::Duration;
 
 /// A request, for the caller that holds its id.
@@ -20,6 +21,8 @@ pub(super) trait InHand<'s>: Copy {
     fn outcome(self) -> Option<Done<'s>>;
     /// Returns whether another participant will free the request; otherwise it is FREE now.
     fn cancel(self) -> bool;
+    /// Notes in its trace, if it has one, how it ended for its caller.
+    fn tell_trace(self, now_ns: u64, end: RequestEnd);
     fn sleep(self, timeout: Option<Duration>);
     fn ask_for_notice(self) -> bool;
     /// The reader's side of its ring, which was opened and not closed; `None` if the segment has no rings.
@@ -57,6 +60,11 @@ impl<'s> InHand<'s> for Task<'s> {
     fn cancel(self) -> bool {
         // SAFETY: [one holder], in the process of the segment's server by `Core::own`.
         unsafe { client(self).cancel(self) }
+    }
+
+    fn tell_trace(self, now_ns: u64, end: RequestEnd) {
+        // SAFETY: [one holder], in the process of the segment's server by `Core::own`.
+        unsafe { client(self).tell_trace(self, now_ns, end) }
     }
 
     fn sleep(self, timeout: Option<Duration>) {

@@ -1,6 +1,7 @@
 //! Options of one call.
 
 use crate::error::CallError;
+use crate::traceparent::TraceContext;
 use std::time::{Duration, Instant};
 
 /// The default timeout of a call: a minute.
@@ -22,11 +23,12 @@ pub struct CallOptions {
     pub(crate) timeout: Duration,
     pub(crate) when_full: WhenFull,
     pub(crate) deadline: Option<Instant>,
+    pub(crate) trace: Option<TraceContext>,
 }
 
 impl Default for CallOptions {
     fn default() -> Self {
-        Self { timeout: DEFAULT_TIMEOUT, when_full: WhenFull::Fail, deadline: None }
+        Self { timeout: DEFAULT_TIMEOUT, when_full: WhenFull::Fail, deadline: None, trace: None }
     }
 }
 
@@ -65,6 +67,32 @@ impl CallOptions {
     pub fn deadline(mut self, at: Instant) -> Self {
         self.deadline = Some(at);
         self
+    }
+
+    /// The trace that the request belongs to, and the span from which it is sent; by default none. It travels with the
+    /// request through all servlets. If it is [sampled](TraceContext::is_sampled), the request is
+    /// [traced](crate::trace).
+    ///
+    /// ```
+    /// use ringmill::{CallOptions, PassThrough, Server, ThreadServlet};
+    ///
+    /// # fn main() -> Result<(), ringmill::BoxError> {
+    /// let server = Server::anonymous("traced").start(ThreadServlet::<PassThrough<u32>>::new(()))?;
+    /// let context = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".parse()?;
+    /// assert_eq!(*server.call_with(&7, CallOptions::new().trace_context(context))?, 7);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn trace_context(mut self, context: TraceContext) -> Self {
+        self.trace = Some(context);
+        self
+    }
+
+    /// Whether the request needs nothing that a plain call does not do: it has no deadline and no context.
+    #[inline]
+    pub(crate) fn is_plain(&self) -> bool {
+        self.deadline.is_none() && self.trace.is_none()
     }
 
     /// Checks the deadline for a call that begins now.

@@ -138,7 +138,10 @@ impl Sent {
             let left = deadline.saturating_duration_since(Instant::now()).as_nanos();
             filled.filling().limit(now_ns.saturating_add(u64::try_from(left).unwrap_or(u64::MAX)));
         }
-        let task = core.send(filled)?;
+        let task = match options.trace {
+            None => core.send(filled)?,
+            Some(context) => core.send_with_context(filled, context)?,
+        };
         task.set_begun_ns(now_ns);
         core.doubt();
         Ok(Self::new(task.id(), begun, enqueueing, options.until(begun)))
@@ -395,17 +398,17 @@ impl Core {
         input: impl AsInput<In>,
         options: CallOptions,
     ) -> Result<Reply<'_, Out>, CallError> {
-        if options.deadline.is_some() {
-            return self.call_by_deadline(input, options);
+        if !options.is_plain() {
+            return self.call_as_pending(input, options);
         }
         self.expect_push();
         let (id, clock) = self.acquire(options)?;
         let filled = self.fill(id, input)?;
-        self.finish_call(filled, clock, options)
+        self.finish_call(filled, clock, options.timeout)
     }
 
     #[cold]
-    fn call_by_deadline<In: Payload, Out: Payload>(
+    fn call_as_pending<In: Payload, Out: Payload>(
         &self,
         input: impl AsInput<In>,
         options: CallOptions,

@@ -66,6 +66,7 @@ use crate::panics::{caught, let_go, say};
 use ringmill_shm::arena::Task;
 use ringmill_shm::stats::CallerCounter;
 use ringmill_shm::sys::birth::PerProcess;
+use ringmill_shm::trace::RequestEnd;
 use std::cell::Cell;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::Ordering;
@@ -179,7 +180,7 @@ impl Shift<'_> {
         };
         drop(watch);
         if let Some(task) = taken {
-            core.note_total(task);
+            core.note_total(task, || RequestEnd::Timeout);
             core.count(CallerCounter::Timeout); // its caller learns it when it looks, if ever
             core.let_go(task);
         }

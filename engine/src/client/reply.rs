@@ -9,7 +9,6 @@
 use super::core::{Clock, Core, Filled};
 use super::hand::InHand;
 use super::hold::Hold;
-use super::options::CallOptions;
 use crate::error::CallError;
 use crate::policy::patience::Pace;
 use crate::wire::ReadError;
@@ -19,6 +18,7 @@ use rkyv::Archived;
 use std::fmt;
 use std::mem::{ManuallyDrop, MaybeUninit};
 use std::ops::Deref;
+use std::time::Duration;
 
 /// An outcome, where it lies in the segment. Dereferences to the archived value; dropping it gives the permit back, so
 /// replies that are kept count as requests in progress. From what a [`Handle`](crate::Handle) gave it is `'static`, and
@@ -148,14 +148,14 @@ impl Core {
         &'c self,
         filled: Filled<'c>,
         clock: Clock,
-        options: CallOptions,
+        timeout: Duration,
     ) -> Result<Reply<'c, Out>, CallError> {
         let task = self.send(filled)?;
         crash_point!("reply.sent");
         let done = self.await_outcome(
             task,
             clock,
-            options.timeout,
+            timeout,
             Pace::Answer,
             || task.outcome(),
             || self.note_begun([task.id()]),
@@ -199,8 +199,10 @@ impl Core {
 
     #[cold]
     fn open_unreadable(&self, value: Value<'_>, error: ReadError) -> CallError {
+        let error = CallError::from(error);
+        self.note_total(value.task(), || error.end());
         self.release(value.free());
-        self.told(error.into())
+        self.told(error)
     }
 }
 

@@ -393,6 +393,7 @@ impl Plan {
         capacity: u32,
         blocks: &Blocks,
         partials: PartialRings,
+        traces: u32,
     ) -> Result<Spec, StartError> {
         let tasks_per_request = 1 + self.branches;
         let keeps_inputs = self.nodes.iter().any(|node| node.on_death.keeps_inputs());
@@ -401,6 +402,7 @@ impl Plan {
             tasks_per_request,
             classes: classes(blocks, u64::from(capacity) * u64::from(tasks_per_request), keeps_inputs)?,
             partials,
+            traces,
             payload_format: crate::wire::payload::PAYLOAD_FORMAT,
             nodes: self.nodes.iter().map(|node| node.spec.clone()).collect(),
             forks: self.forks.clone(),

@@ -21,6 +21,8 @@ use tracing::level_filters::LevelFilter;
 
 /// The default of `max_partial`: a partial's room is a kibibyte then.
 const DEFAULT_MAX_PARTIAL: usize = 1008;
+/// The default of `traces`.
+const DEFAULT_TRACES: usize = 256;
 const DEFAULT_START_TIMEOUT: Duration = Duration::from_secs(60);
 const DEFAULT_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -43,6 +45,7 @@ impl ServerBuilder {
             timing: Timing::default(),
             prefault: Prefault::default(),
             lock_memory: false,
+            traces: DEFAULT_TRACES,
             start_timeout: DEFAULT_START_TIMEOUT,
             shutdown_timeout: DEFAULT_SHUTDOWN_TIMEOUT,
             handle_signals: true,
@@ -159,6 +162,15 @@ impl ServerBuilder {
         self
     }
 
+    /// How many [traces](crate::trace) of requests the segment keeps, those of the last ones: up to 65,536, by default 256.
+    /// With 0 no request is traced, though its [context](crate::CallOptions::trace_context) travels. Each takes 128
+    /// bytes, and 64 for each servlet that has workers and for two more.
+    #[must_use]
+    pub fn traces(mut self, last: usize) -> Self {
+        self.options.traces = last;
+        self
+    }
+
     /// How long all workers together may take until they are ready; by default a minute. A worker that is restarted may
     /// take as long; then the supervisor kills it.
     #[must_use]
@@ -265,7 +277,7 @@ impl ServerBuilder {
     /// at.
     pub fn segment_bytes<S: Servlet>(&self, servlet: &S) -> Result<u64, StartError> {
         let Launch { options, capacity, plan, .. } = self.clone().launch(servlet)?;
-        let spec = plan.spec(capacity, &options.blocks, options.partial_rings()?)?;
+        let spec = plan.spec(capacity, &options.blocks, options.partial_rings()?, options.traces()?)?;
         Ok(spec.total_bytes().map_err(CreateError::from)?)
     }
 

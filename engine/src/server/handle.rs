@@ -4,6 +4,7 @@ use super::Server;
 use super::debug::DebugInfo;
 use super::loan::{Loan, Plain};
 use super::stats::ServerStats;
+use super::traces::Traces;
 use crate::client::pending::{CallFuture, Pending};
 use crate::client::reply::Reply;
 use crate::client::stream::{AsyncStream, Inputs, Prepared, Stream, StreamOptions};
@@ -319,6 +320,12 @@ impl<In, Out> Handle<In, Out> {
     #[must_use]
     pub fn stats(&self) -> ServerStats {
         ServerStats::of(&self.core.segment)
+    }
+
+    /// As [`Server::traces`].
+    #[must_use]
+    pub fn traces(&self) -> Traces {
+        Traces::of(&self.core)
     }
 
     /// As [`Server::collector`].

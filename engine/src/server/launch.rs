@@ -11,7 +11,7 @@ use crate::plan::{Blocks, Plan};
 use crate::policy::patience::{Patience, Wait};
 use crate::policy::sample::Timing;
 use crate::route::Router;
-use ringmill_shm::layout::{PARTIAL_BYTES_LIMIT, PartialRings, SLOTS_LIMIT};
+use ringmill_shm::layout::{PARTIAL_BYTES_LIMIT, PartialRings, SLOTS_LIMIT, TRACES_LIMIT};
 use ringmill_shm::segment::{Prefault, Segment};
 use ringmill_shm::sys::pages::lock_limit_bytes;
 use ringmill_shm::sys::process::open_standard_descriptors;
@@ -33,6 +33,7 @@ pub(super) struct Options {
     pub(super) timing: Timing,
     pub(super) prefault: Prefault,
     pub(super) lock_memory: bool,
+    pub(super) traces: usize,
     pub(super) start_timeout: Duration,
     pub(super) shutdown_timeout: Duration,
     pub(super) handle_signals: bool,
@@ -55,23 +56,23 @@ impl Options {
         }
     }
 
+    pub(super) fn traces(&self) -> Result<u32, StartError> {
+        within("traces", self.traces, TRACES_LIMIT)
+    }
+
     pub(super) fn partial_rings(&self) -> Result<PartialRings, StartError> {
-        let within = |what, value: usize, most: u32| {
-            let refuse = || StartError::Range {
-                servlet: None,
-                what,
-                value: value as u64,
-                least: 0,
-                most: most.into(),
-            };
-            u32::try_from(value).ok().filter(|&value| value <= most).ok_or_else(refuse)
-        };
         let slots = within("partials", self.partials, SLOTS_LIMIT)?;
         Ok(PartialRings {
             slots,
             bytes: within("max_partial in bytes", self.max_partial, PARTIAL_BYTES_LIMIT)?,
         })
     }
+}
+
+fn within(what: &'static str, value: usize, most: u32) -> Result<u32, StartError> {
+    let refuse =
+        || StartError::Range { servlet: None, what, value: value as u64, least: 0, most: most.into() };
+    u32::try_from(value).ok().filter(|&value| value <= most).ok_or_else(refuse)
 }
 
 /// A start that is planned.
@@ -90,12 +91,12 @@ impl Launch {
         let stopped = || stop.is_some_and(Stop::is_asked);
         open_standard_descriptors(); // before any other file is opened
         plan.nodes.iter().try_for_each(crate::host::registry::check)?;
-        let partials = options.partial_rings()?;
+        let (partials, traces) = (options.partial_rings()?, options.traces()?);
         options.check_timing()?;
         if stopped() {
             return Ok(None);
         }
-        let spec = plan.spec(capacity, &options.blocks, partials)?;
+        let spec = plan.spec(capacity, &options.blocks, partials, traces)?;
         let (name, segment) = create(options.name, options.home, &spec)?;
         let segment = Arc::new(segment);
         segment.set_timed_every(options.timing.raw());

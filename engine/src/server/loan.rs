@@ -167,13 +167,13 @@ impl<'s, T: Plain> Loan<'s, T> {
         }
         core.own()?;
         self.write_root();
-        if options.deadline.is_some() {
+        if !options.is_plain() {
             let begun = Instant::now();
             core.in_time(options, begun)?;
             let sent = Sent::send(core, self.filled, begun, waited(self.clock), options)?;
             return Pending::new(Hold::lent(core), sent).wait();
         }
-        core.finish_call(self.filled, self.clock, options)
+        core.finish_call(self.filled, self.clock, options.timeout)
     }
 }
 

@@ -26,6 +26,7 @@ mod progress;
 mod signals;
 mod starting;
 pub(crate) mod stats;
+pub(crate) mod traces;
 
 pub use crate::plan::DEFAULT_MAX_PAYLOAD;
 pub use builder::ServerBuilder;
@@ -47,6 +48,7 @@ use std::marker::PhantomData;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+use traces::Traces;
 
 /// The default capacity.
 pub const DEFAULT_CAPACITY: usize = 256;
@@ -475,6 +477,12 @@ impl<In, Out> Server<In, Out> {
     #[must_use]
     pub fn stats(&self) -> ServerStats {
         ServerStats::of(&self.core.segment)
+    }
+
+    /// The [traces](crate::trace) of requests that have ended, as they end: those that the segment still has, then new ones.
+    #[must_use]
+    pub fn traces(&self) -> Traces {
+        Traces::of(&self.core)
     }
 
     /// The statistics for a registry of Prometheus, which reads them when it is scraped. Needs the feature `prometheus`; has

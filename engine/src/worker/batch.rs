@@ -11,6 +11,7 @@ use super::context::{Context, Stop};
 use super::desk::Desk;
 use super::emit::EmitError;
 use crate::error::{BoxError, RemoteCause};
+use crate::traceparent::TraceContext;
 use crate::wire::PayloadError;
 use crate::wire::payload::{Payload, Validated, owned};
 use rkyv::Archived;
@@ -125,6 +126,12 @@ impl<'b, W: BatchWorker> Batch<'b, W> {
     pub fn input(&self, index: usize) -> &Archived<W::In> {
         // SAFETY: as in `inputs`.
         unsafe { self.inputs[index].get() }
+    }
+
+    /// The [trace context](Item::trace_context) of one item's request.
+    #[must_use]
+    pub fn trace_context(&self, index: usize) -> Option<TraceContext> {
+        self.desk.trace_context(index)
     }
 
     /// Answers every item, in order. If there are not exactly as many outcomes as items, none is used and
@@ -453,6 +460,38 @@ impl<W: BatchWorker> Item<'_, W> {
     #[must_use]
     pub fn takes_partials(&self) -> bool {
         self.desk.has_listener(self.index)
+    }
+
+    /// The [trace context](crate::trace) of the item's request, for spans and calls of the worker's own: their parent is
+    /// the span of this worker's part, if the request is traced. `None` if it has none.
+    ///
+    /// ```
+    /// use ringmill::{Batch, BatchWorker, BoxError, Context};
+    ///
+    /// /// Answers with the header that a request to another service would have.
+    /// struct Header;
+    ///
+    /// impl BatchWorker for Header {
+    ///     type Config = ();
+    ///     type In = String;
+    ///     type Out = Option<String>;
+    ///
+    ///     fn new((): (), _: &Context) -> Result<Self, BoxError> {
+    ///         Ok(Self)
+    ///     }
+    ///
+    ///     fn call(&mut self, batch: Batch<'_, Self>) -> Result<(), BoxError> {
+    ///         for item in batch {
+    ///             let header = item.trace_context().map(|context| format!("traceparent: {context}"));
+    ///             item.reply(header);
+    ///         }
+    ///         Ok(())
+    ///     }
+    /// }
+    /// ```
+    #[must_use]
+    pub fn trace_context(&self) -> Option<TraceContext> {
+        self.desk.trace_context(self.index)
     }
 
     /// The input as a value of its own, which may outlive the answer; [`input`](Self::input) is a view on the segment. In

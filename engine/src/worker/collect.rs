@@ -49,6 +49,7 @@ use ringmill_shm::ring::Ring;
 use ringmill_shm::segment::{Node, Run};
 use ringmill_shm::stats::{Closed, Counter, Counters, Stamp, Weight, WorkerHistogram, WorkerHistograms};
 use ringmill_shm::sys::time::now_ns;
+use ringmill_shm::trace::Taken;
 use std::cell::{Cell, RefCell};
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
@@ -83,6 +84,8 @@ pub(crate) struct Loop<'a> {
     timed: Countdown,
     /// When the items of this batch were taken; 0: no clock was read for it.
     taken_ns: Cell<u64>,
+    /// Where items of this batch are that are traced; of those that could not be read, another may be there.
+    traced: RefCell<Vec<usize>>,
     mover: Mover<'a>,
     /// `None`: the worker does not log its batches.
     tally: Option<Tally>,
@@ -132,6 +135,7 @@ impl<'a> Loop<'a> {
             histograms: seat.segment.histograms(seat.row).expect("the row of a worker"),
             timed: Countdown::new(Timing::from_raw(seat.segment.timed_every())),
             taken_ns: Cell::new(0),
+            traced: RefCell::default(),
             mover: seat.mover(),
             tally: Tally::new(facts),
             counts_requests: seat.unit.counts_requests(),
@@ -195,6 +199,9 @@ impl<'a> Loop<'a> {
         self.admit::<W>(desk, inputs);
         if !inputs.is_empty() {
             let timed = if self.timed.is_due() { Some(self.begin_timing()) } else { None };
+            if !self.traced.get_mut().is_empty() {
+                desk.begin_runs(self.traced.get_mut());
+            }
             let batch = Batch { desk, inputs, staged };
             self.counters.begin_call();
             all_begun();
@@ -263,12 +270,19 @@ impl<'a> Loop<'a> {
         self.histograms.record(WorkerHistogram::RunTime, now_ns().saturating_sub(begun_ns), weight.count());
     }
 
-    /// How long an item that is timed was in the ring.
+    /// How long an item that is timed was in the ring; and if it is traced, that this worker has it. `index` is its index in
+    /// the batch if it can be read.
     #[cold]
-    fn note_queue_time(&self, stamp: Stamp) {
+    fn note_taken(&self, task: &Claimed<'_>, stamp: Stamp, index: usize) {
+        let (queued_ns, taken_ns) = (stamp.time_ns(), self.taken_ns());
         if let Some(weight) = stamp.weight() {
-            let queued_ns = self.taken_ns().saturating_sub(stamp.time_ns());
-            self.histograms.record(WorkerHistogram::QueueTime, queued_ns, weight.count());
+            let in_ring_ns = taken_ns.saturating_sub(queued_ns);
+            self.histograms.record(WorkerHistogram::QueueTime, in_ring_ns, weight.count());
+        }
+        if stamp.is_traced() {
+            let (node, pid) = (self.seat.node, self.seat.entry().pid());
+            task.begin_hop(&Taken { node, pid, queued_ns, taken_ns });
+            self.traced.borrow_mut().push(index);
         }
     }
 
@@ -319,8 +333,8 @@ impl<'a> Loop<'a> {
             *next += 1;
             let Some(mut lifted) = Lifted::from(item, &seat.segment) else { continue };
             let stamp = lifted.task().task().stamp();
-            if stamp.is_timed() {
-                self.note_queue_time(stamp);
+            if stamp.is_marked() {
+                self.note_taken(lifted.task(), stamp, inputs.len());
             }
             if let Some(late_ns) = late_ns(lifted.task()) {
                 self.counters.count(Counter::Expired);

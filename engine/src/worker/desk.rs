@@ -4,11 +4,15 @@ use super::seat::Seat;
 use crate::error::{BoxError, RemoteCause};
 use crate::panics::{Panic, end_if_forked};
 use crate::route::{Mover, Outbox};
+use crate::traceparent::TraceContext;
 use crate::wire::payload::{Payload, encode};
-use ringmill_shm::arena::{Claimed, Parked};
+use ringmill_shm::arena::{Claimed, Parked, Task};
+use ringmill_shm::party::Participant;
 use ringmill_shm::plan::Target;
 use ringmill_shm::segment::Segment;
 use ringmill_shm::stats::Counter;
+use ringmill_shm::sys::time::now_ns;
+use ringmill_shm::trace::HopEnd;
 use std::cell::{Cell, OnceCell};
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -98,6 +102,22 @@ impl Desk {
         Some(self.lift(index)?.keep())
     }
 
+    /// User code is about to see the items: notes that for these, if they are traced. Empties the list.
+    #[cold]
+    pub(super) fn begin_runs(&self, traced: &mut Vec<usize>) {
+        let now_ns = now_ns();
+        for index in traced.drain(..) {
+            if let Some(mut lifted) = self.lift(index) {
+                lifted.task().begin_run(now_ns);
+            }
+        }
+    }
+
+    /// The trace context of an item, if its request has one.
+    pub(crate) fn trace_context(&self, index: usize) -> Option<TraceContext> {
+        TraceContext::from_words(self.lift(index)?.task().trace_context()?)
+    }
+
     /// Answers an item. If the outcome's own `Serialize` panics, the item stays unanswered.
     #[inline(always)]
     pub(crate) fn reply<T: Payload>(&self, index: usize, outcome: &T) {
@@ -182,6 +202,9 @@ impl Desk {
     pub(super) fn fail_task(&self, task: Claimed<'_>, cause: RemoteCause) {
         end_if_forked(self.seat.birth);
         self.seat.entry().counters().count(Counter::Errors);
+        if task.task().stamp().is_traced() {
+            end_hop(task.task(), self.seat.me(), cause.end());
+        }
         let error = self.seat.error(task.attempt(), cause);
         match self.keeps_inputs {
             false => self.mover().fail(task, error),
@@ -193,6 +216,9 @@ impl Desk {
     #[inline(always)]
     fn hand_on(&self, task: Claimed<'_>) {
         end_if_forked(self.seat.birth); // the outcome's `Serialize` is user code too
+        if task.task().stamp().is_traced() {
+            end_hop(task.task(), self.seat.me(), HopEnd::Answered);
+        }
         self.mover().move_on(task, self.next);
     }
 
@@ -212,5 +238,22 @@ impl Desk {
     #[inline(never)]
     fn flush_outbox(&self) {
         self.mover().flush();
+    }
+}
+
+/// By value: a reference to the task would keep it in memory where it is not traced.
+#[cold]
+fn end_hop(task: Task<'_>, me: Participant<'_>, end: HopEnd) {
+    me.end_hop(task, now_ns(), end);
+}
+
+impl RemoteCause {
+    /// How the work on an item ended that ended with this.
+    fn end(&self) -> HopEnd {
+        match self {
+            Self::Panicked { .. } => HopEnd::Panicked,
+            Self::DeadlineExceeded { .. } => HopEnd::Expired,
+            _ => HopEnd::Failed,
+        }
     }
 }

@@ -6,7 +6,6 @@ use super::{At, Claimed, Corrupt, ELSEWHERE, Held, Task, WriteBuffer};
 use crate::join::Ready;
 use crate::plan::Fork;
 use crate::pool::PoolError;
-use crate::stats::Stamp;
 use crate::sync::{Ordering, fence};
 use crate::token::Token;
 use crate::word::{Phase, State};
@@ -29,7 +28,7 @@ impl<'a> Claimed<'a> {
         }
         for branch in branches() {
             branch.set_at(At::New);
-            branch.set_stamp(Stamp::at(0, task.stamp().weight())); // timed if its request is
+            branch.set_stamp(task.stamp().again_at(0)); // marked as its request is
             Held { task: branch, state: State::from_raw(0) }.refer_to(&self.held);
             crash_point!("fork.referred");
             branch.line.word.begin_branch(self.me);

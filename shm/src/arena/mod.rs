@@ -41,6 +41,7 @@ mod partials;
 mod retry;
 #[cfg(not(loom))]
 mod seen;
+mod trace;
 
 pub use forked::{Arrived, Forked, Join, JoinBuffer};
 pub use held::WriteBuffer;
@@ -216,7 +217,8 @@ impl<'a> Task<'a> {
         self.line.stamp.store(stamp.raw(), Ordering::Relaxed); // Relaxed: [one owner]
     }
 
-    /// When its request was sent, in monotonic nanoseconds; only right if its [stamp](Self::stamp) says that it is timed.
+    /// When its request was sent, in monotonic nanoseconds; only right if its [stamp](Self::stamp) says that it is timed or
+    /// traced.
     #[must_use]
     pub fn sent_ns(&self) -> u64 {
         // Relaxed: travels with [published].
@@ -433,7 +435,7 @@ impl<'a> Filling<'a> {
         self.held.task.set_stamp(stamp);
     }
 
-    /// Records that it is sent now, for a request that is timed.
+    /// Records that it is sent now, for a request that is timed or traced.
     pub fn set_sent_ns(&mut self, now_ns: u64) {
         let task = self.held.task;
         if let Some(times) = task.segment.times(task.id) {
@@ -649,7 +651,7 @@ impl<'a> Claimed<'a> {
 
     /// → QUEUED for `node`; the push of the id into its ring must follow ([`Node::push`](
     /// crate::segment::Node::push)). `now_ns` is asked for the time where the node has a batch window, or if
-    /// the task is timed.
+    /// the task is timed or traced.
     ///
     /// # Errors
     /// The task itself, if it is no longer ours, or there is no such node.
@@ -662,9 +664,9 @@ impl<'a> Claimed<'a> {
     fn queue_at(self, at: At, node: u32, now_ns: impl FnOnce() -> u64, attempt: u8) -> Result<u32, Self> {
         let task = self.held.task;
         let Some(info) = task.segment.nodes().get(node as usize) else { return Err(self) };
-        let weight = task.stamp().weight();
-        task.set_stamp(match weight.is_some() || info.facts.batch_wait_ns != 0 {
-            true => Stamp::at(now_ns(), weight),
+        let stamp = task.stamp();
+        task.set_stamp(match stamp.is_marked() || info.facts.batch_wait_ns != 0 {
+            true => stamp.again_at(now_ns()),
             false => Stamp::NONE,
         });
         compiler_fence(Ordering::SeqCst); // an outcome over the input is whole: as in `give_up_input`

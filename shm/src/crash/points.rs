@@ -7,7 +7,7 @@ const fn point(name: &'static str, by: &'static str, between: &'static str) -> P
 }
 
 /// The crash points of this crate: name, the participant that passes it, what has been done and what not.
-pub static POINTS: [Point; 129] = [
+pub static POINTS: [Point; 136] = [
     point("ring.found", "producer", "a free cell is found, and not written"),
     point("ring.published", "producer", "a cell is written, `tail` is not moved"),
     point("ring.pushed", "producer of one id", "`tail` is moved, the doorbell not looked at"),
@@ -201,4 +201,27 @@ pub static POINTS: [Point; 129] = [
     point("control.taken", "server's control thread", "a question is taken, and not read"),
     point("control.answering", "server's lever thread", "an answer is written, the slot does not say so"),
     point("control.answered", "server's lever thread", "a question is answered, the asker is not woken"),
+    point(
+        "trace.head_taken",
+        "caller of a request that is traced",
+        "a record is taken, its head is the last trace's",
+    ),
+    point(
+        "trace.head_written",
+        "caller of a request that is traced",
+        "a record's head is written, its number is not",
+    ),
+    point(
+        "trace.telling",
+        "caller of a request that is traced",
+        "a trace says how its request ended, not when",
+    ),
+    point("trace.hop_counted", "worker with a task that is traced", "a hop is counted, not written"),
+    point("trace.hop_written", "worker with a task that is traced", "a hop is written, its number is not"),
+    point("trace.hop_begun", "worker with a task that is traced", "a hop is there, user code has not begun"),
+    point(
+        "trace.hop_ending",
+        "worker with a task that is traced, and its repairer",
+        "a hop says how it ended, not when",
+    ),
 ];

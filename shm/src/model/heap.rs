@@ -13,13 +13,14 @@ pub use node::{Node, NodeInfo};
 use crate::bell::SharedBell;
 use crate::doorbell;
 use crate::layout::{
-    BellLine, Class, Extent, LINE, Layout, LockLine, NodeFacts, NodeLines, PartialLines, PartialRings,
-    SLOT_HEADER_BYTES, Shape, TaskLine, Times, U64Line,
+    BellLine, Class, Extent, HopLine, LINE, Layout, LockLine, NodeFacts, NodeLines, PartialLines,
+    PartialRings, SLOT_HEADER_BYTES, Shape, TaskLine, Times, TraceHead, TraceRing, U64Line,
 };
 use crate::participant::{Entry, Role};
 use crate::plan::{Fork, Routes, Target};
 use crate::sync::{AtomicU32, AtomicU64};
 use crate::token::Token;
+use crate::trace::Record;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU32 as Counter, Ordering::SeqCst};
 
@@ -53,11 +54,16 @@ pub(crate) struct Plan {
     pub(crate) participants: u32,
     /// Slots of each request's ring of partials.
     pub(crate) partials: u32,
+    /// Traces that are kept.
+    pub(crate) traces: u32,
 }
 
 /// Bytes of a partial, and of its slot.
 const PARTIAL_BYTES: u32 = 8;
 const SLOT_BYTES: usize = LINE;
+
+/// Hops of a trace.
+const HOPS: u32 = 1;
 
 /// Bytes of a block.
 pub(crate) const BLOCK_BYTES: u64 = 256;
@@ -78,6 +84,9 @@ pub struct Segment {
     blocks: Vec<[u128; BLOCK_BYTES as usize / 16]>,
     rings: Vec<PartialLines>,
     slots: Vec<[u128; SLOT_BYTES / 16]>,
+    trace_ring: TraceRing,
+    trace_heads: Vec<TraceHead>,
+    trace_hops: Vec<HopLine>,
     bells: [BellLine; 3],
     participants: Vec<Entry>,
     /// By row: a scene tells no incarnations apart.
@@ -100,6 +109,7 @@ impl Segment {
             forks: plan.forks.len() as u32,
             class_count: u64::from(plan.blocks > 0),
             partials: PartialRings { slots: plan.partials, bytes: PARTIAL_BYTES },
+            traces: plan.traces,
             ..Shape::default()
         };
         shape.classes[0] = Class { block_bytes: BLOCK_BYTES, count: plan.blocks };
@@ -137,6 +147,9 @@ impl Segment {
             blocks: vec![[0; BLOCK_BYTES as usize / 16]; plan.blocks as usize],
             rings: (0..plan.requests).map(|_| PartialLines::new()).collect(),
             slots: vec![[0; SLOT_BYTES / 16]; (plan.requests * plan.partials) as usize],
+            trace_ring: TraceRing::new(),
+            trace_heads: (0..plan.traces).map(|_| TraceHead::new()).collect(),
+            trace_hops: (0..plan.traces * HOPS).map(|_| HopLine::new()).collect(),
             bells: [bell(), bell(), bell()],
             participants: (0..plan.participants.max(1)).map(|_| Entry::new()).collect(),
             graves: (0..8).map(|_| Grave::default()).collect(),
@@ -240,6 +253,15 @@ impl Segment {
 impl Segment {
     pub(crate) fn partial_ring(&self, request: u32) -> Option<&PartialLines> {
         self.rings.get(request as usize).filter(|_| self.shape().partials.slots > 0)
+    }
+
+    pub(crate) fn trace_ring(&self) -> Option<&TraceRing> {
+        (self.shape().traces > 0).then_some(&self.trace_ring)
+    }
+
+    pub(crate) fn trace_record(&self, index: u32) -> Option<Record<'_>> {
+        let hops = (index * HOPS) as usize..((index + 1) * HOPS) as usize;
+        Some(Record { head: self.trace_heads.get(index as usize)?, hops: self.trace_hops.get(hops)? })
     }
 
     /// Loom does not see who reads a slot and who writes it; the scenes look at the values.

@@ -43,6 +43,7 @@
 //! | questions asked, taken, withdrawn, answered | `control::*`, `control::an_asker_dies`† |
 //! | blocks claimed, recorded, freed, swept | `pool::*`, `pool::a_client_dies_over_a_block`†, `pool::a_repairer_dies_over_a_block`† |
 //! | partials: emit, take, close, the sleeps of both sides | `partials::*`, `partials::a_worker_dies`† |
+//! | traces: records and hops written, read, used again | `trace::*`, `trace::a_worker_dies`† |
 //! | a participant's row in its next incarnation | `participant::a_successor_is_not_taken_for_the_dead` |
 //!
 //! What runs is the code itself, also `arena`, `join`, `pool`, `party`, `repair` and the table of `participant`: under
@@ -62,6 +63,7 @@ mod participant;
 mod pool;
 mod repair;
 mod ring;
+mod trace;
 mod word;
 
 pub(crate) use crate::segment::Grave;

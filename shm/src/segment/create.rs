@@ -36,6 +36,8 @@ pub struct Spec {
     pub classes: Vec<Class>,
     /// The ring of partials of each request.
     pub partials: PartialRings,
+    /// How many traces are kept; 0: none.
+    pub traces: u32,
     /// Identifies how payload bytes are written: part of the fingerprint.
     pub payload_format: u64,
     /// The plan's nodes.
@@ -252,6 +254,7 @@ fn shape_of(spec: &Spec) -> Result<Shape, ShapeError> {
         forks: spec.forks.len() as u32,
         switches: spec.switches.len() as u32,
         partials: spec.partials,
+        traces: spec.traces,
         blob_bytes: blob_bytes(spec),
         class_count: spec.classes.len() as u64,
         ..Shape::default()

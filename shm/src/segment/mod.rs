@@ -55,8 +55,8 @@ pub use stale::{Found, Removed, is_live, list, open_lease, remove_if_stale};
 use crate::doorbell;
 use crate::fields::InSegment;
 use crate::layout::{
-    BellLine, Extent, Header, Layout, NAME_LIMIT, NodeLines, PartialLines, SLOT_HEADER_BYTES, Shape,
-    TaskLine, Times,
+    BellLine, Extent, Header, HopLine, Layout, NAME_LIMIT, NodeLines, PartialLines, SLOT_HEADER_BYTES, Shape,
+    TaskLine, Times, TraceRing,
 };
 use crate::participant::{self, Entry, Lease, Role, SERVER};
 use crate::plan::{Routes, Target};
@@ -70,6 +70,7 @@ use crate::sys::file::remove_from;
 use crate::sys::image::open_directory;
 use crate::sys::memfd;
 use crate::token::Token;
+use crate::trace::{Record, Trace};
 use core::ptr::NonNull;
 use memmap2::MmapRaw;
 use shared_memory::Shmem;
@@ -559,6 +560,44 @@ impl Segment {
         // SAFETY: [checked]: the layout has `requests` times `slots` slots there.
         let start = unsafe { self.base.add(self.layout.partial_slots + index * bytes as usize) };
         Some((start, bytes as usize - SLOT_HEADER_BYTES))
+    }
+
+    /// Counts traces; `None` if the segment keeps none.
+    pub(crate) fn trace_ring(&self) -> Option<&TraceRing> {
+        (self.layout.shape.traces > 0).then(|| self.at(self.layout.trace_ring, 0))
+    }
+
+    /// A record of a trace; `None` if there is no such record.
+    pub(crate) fn trace_record(&self, index: u32) -> Option<Record<'_>> {
+        let Shape { traces, .. } = self.layout.shape;
+        let hops = self.layout.shape.trace_hops() as usize;
+        // SAFETY: [checked]: the layout has `traces` times `hops` hops there; they are atomics.
+        let hops_of = |index: usize| unsafe {
+            let first = self.base.as_ptr().add(self.layout.trace_hops).cast::<HopLine>();
+            core::slice::from_raw_parts(first.add(index * hops), hops)
+        };
+        let index = (index < traces).then_some(index as usize)?;
+        Some(Record { head: self.at(self.layout.trace_heads, index), hops: hops_of(index) })
+    }
+
+    /// The traces that can be read now, in the order in which they began: the last [`Shape::traces`] requests that were
+    /// traced, those in progress among them.
+    #[must_use]
+    pub fn traces(&self) -> Vec<Trace> {
+        let records = (0..self.layout.shape.traces).filter_map(|index| self.trace_record(index));
+        let mut traces: Vec<Trace> = records.filter_map(Record::look).collect();
+        traces.sort_by_key(|trace| trace.number);
+        traces
+    }
+
+    /// How many traces have begun since the segment was created.
+    #[must_use]
+    pub fn traces_begun(&self) -> u64 {
+        // Relaxed, both: for reports.
+        self.trace_ring().map_or(0, |ring| {
+            let passed_over = ring.passed_over.load(Ordering::Relaxed);
+            ring.begun.load(Ordering::Relaxed).saturating_sub(passed_over)
+        })
     }
 
     /// The segment's file, open.

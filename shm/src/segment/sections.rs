@@ -22,6 +22,8 @@ pub enum Use {
     Tasks,
     /// The rings of partials.
     Partials,
+    /// The last requests that were traced.
+    Traces,
     /// Who owns each block.
     BlockOwners,
     /// Payload blocks of the size class with this index.
@@ -40,6 +42,7 @@ impl Use {
             Self::Rings => "rings",
             Self::Tasks => "tasks",
             Self::Partials => "partials",
+            Self::Traces => "traces",
             Self::BlockOwners => "block_owners",
             Self::Blocks(_) => "blocks",
         }
@@ -82,6 +85,10 @@ impl Layout {
         ];
         if self.shape.partials.slots > 0 {
             starts.extend([self.partial_rings, self.partial_slots].map(|start| (start, Use::Partials)));
+        }
+        if self.shape.traces > 0 {
+            let traces = [self.trace_ring, self.trace_heads, self.trace_hops];
+            starts.extend(traces.map(|start| (start, Use::Traces)));
         }
         starts.extend(self.block_owners[..classes].iter().map(|&start| (start, Use::BlockOwners)));
         starts.extend((0..).zip(&self.blocks[..classes]).map(|(class, &start)| (start, Use::Blocks(class))));
@@ -134,6 +141,7 @@ mod tests {
             forks: 1,
             switches: 1,
             partials: PartialRings { slots: 2, bytes: 100 },
+            traces: 3,
             blob_bytes: 77,
             class_count: 2,
             ..Shape::default()
@@ -154,15 +162,22 @@ mod tests {
             Use::Rings,
             Use::Tasks,
             Use::Partials,
+            Use::Traces,
             Use::BlockOwners,
             Use::Blocks(0),
         ] {
             assert!(uses.iter().any(|(other, _)| *other == of), "{of:?}");
         }
         shape.partials = PartialRings::default();
+        shape.traces = 0;
         shape.class_count = 0;
         let uses = Layout::new(&shape).unwrap().uses();
-        assert!(uses.iter().all(|(of, _)| !matches!(of, Use::Partials | Use::Blocks(_) | Use::BlockOwners)));
+        assert!(
+            uses.iter().all(|(of, _)| !matches!(
+                of,
+                Use::Partials | Use::Traces | Use::Blocks(_) | Use::BlockOwners
+            ))
+        );
     }
 
     #[test]

@@ -23,8 +23,9 @@ impl Weight {
     }
 }
 
-/// When a task was put into a ring, in monotonic nanoseconds, and whether it is timed: one word of the task's header. The
-/// time is a multiple of 16, and below 2⁵⁸ (nine years); the bits below and above hold the weight of a task that is timed.
+/// When a task was put into a ring, in monotonic nanoseconds, and its marks, whether it is timed and whether it is traced:
+/// one word of the task's header. The time is a multiple of 32, and below 2⁵⁸ (nine years); the bits below and above hold
+/// the weight of a task that is timed, and bit 4 says that it is [traced](crate::trace).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stamp(u64);
 
@@ -33,8 +34,9 @@ impl Stamp {
     pub const NONE: Self = Self(0);
     const LOW_BITS: u32 = 4;
     const LOW: u64 = (1 << Self::LOW_BITS) - 1;
+    const TRACED: u64 = 1 << Self::LOW_BITS;
     const HIGH_SHIFT: u32 = 58;
-    const TIME: u64 = ((1 << Self::HIGH_SHIFT) - 1) & !Self::LOW;
+    const TIME: u64 = ((1 << Self::HIGH_SHIFT) - 1) & !Self::LOW & !Self::TRACED;
 
     /// Of a task that is put into a ring now; timed with this weight, if there is one.
     #[inline]
@@ -42,6 +44,19 @@ impl Stamp {
     pub fn at(now_ns: u64, weight: Option<Weight>) -> Self {
         let weight = weight.map_or(0, Weight::count);
         Self(now_ns & Self::TIME | weight & Self::LOW | weight >> Self::LOW_BITS << Self::HIGH_SHIFT)
+    }
+
+    /// The same, of a task that is traced.
+    #[must_use]
+    pub fn traced(self) -> Self {
+        Self(self.0 | Self::TRACED)
+    }
+
+    /// The same marks, of a task that is put into a ring now.
+    #[inline]
+    #[must_use]
+    pub fn again_at(self, now_ns: u64) -> Self {
+        Self(self.0 & !Self::TIME | now_ns & Self::TIME)
     }
 
     /// The stamp in a word; any bits are one.
@@ -62,11 +77,18 @@ impl Stamp {
         self.0 & Self::TIME
     }
 
-    /// Whether the task is timed.
+    /// Whether the task is timed, or traced.
     #[inline]
     #[must_use]
-    pub fn is_timed(self) -> bool {
+    pub fn is_marked(self) -> bool {
         self.0 & !Self::TIME != 0
+    }
+
+    /// Whether the task is traced.
+    #[inline]
+    #[must_use]
+    pub fn is_traced(self) -> bool {
+        self.0 & Self::TRACED != 0
     }
 
     /// The weight of a task that is timed.
@@ -90,13 +112,17 @@ mod tests {
             let weight = Weight::of(count);
             assert_eq!(weight.count(), weighs);
             let stamp = Stamp::at(12_345, Some(weight));
-            assert!(stamp.is_timed());
-            assert_eq!((stamp.time_ns(), stamp.weight()), (12_336, Some(weight)));
+            assert!(stamp.is_marked() && !stamp.is_traced());
+            assert_eq!((stamp.time_ns(), stamp.weight()), (12_320, Some(weight)));
+            let later = stamp.traced().again_at(99_999);
+            assert!(later.is_marked() && later.is_traced());
+            assert_eq!((later.time_ns(), later.weight()), (99_968, Some(weight)));
         }
         let untimed = Stamp::at(12_345, None);
-        assert_eq!((untimed.time_ns(), untimed.weight(), untimed.is_timed()), (12_336, None, false));
+        assert_eq!((untimed.time_ns(), untimed.weight(), untimed.is_marked()), (12_320, None, false));
+        assert_eq!((untimed.traced().weight(), untimed.traced().is_marked()), (None, true));
         assert_eq!(Stamp::NONE.time_ns(), 0);
         let all = Stamp::from_raw(u64::MAX);
-        assert_eq!((all.weight().map(Weight::count), all.time_ns()), (Some(Weight::MOST), (1 << 58) - 16));
+        assert_eq!((all.weight().map(Weight::count), all.time_ns()), (Some(Weight::MOST), (1 << 58) - 32));
     }
 }

@@ -110,6 +110,7 @@ pub fn spec() -> Spec {
         tasks_per_request: 1,
         classes: vec![Class { block_bytes: 256, count: 3 }, Class { block_bytes: 1024, count: 2 }],
         partials: Default::default(),
+        traces: 0,
         payload_format: FORMAT,
         nodes: vec![node("first", Target::Node(1), 2), node("last", Target::End, 2)],
         forks: Vec::new(),

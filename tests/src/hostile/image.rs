@@ -81,6 +81,7 @@ fn plain() -> Spec {
         tasks_per_request: 1,
         classes: vec![Class { block_bytes: 128, count: 3 }, Class { block_bytes: 256, count: 2 }],
         partials: Default::default(),
+        traces: 0,
         payload_format: FORMAT,
         nodes: vec![node("first", Target::Node(1)), node("last", Target::End)],
         forks: Vec::new(),

@@ -56,6 +56,7 @@ fn spec() -> Spec {
         tasks_per_request: 3,
         classes: vec![Class { block_bytes: 256, count: 96 }, Class { block_bytes: 1024, count: 96 }],
         partials: Default::default(),
+        traces: 0,
         payload_format: FORMAT,
         nodes: vec![
             node("first", Target::Fork(0), 2),

@@ -8,8 +8,21 @@ use syn::{ItemMod, ItemUse, UseTree, Visibility};
 
 /// Modules of a crate from the lowest to the highest: each may name itself and those before it.
 const ENGINE: &[&str] = &[
-    "text", "clock", "panics", "wire", "error", "policy", "route", "worker", "plan", "servlet", "host",
-    "client", "server", "testing",
+    "text",
+    "clock",
+    "traceparent",
+    "panics",
+    "wire",
+    "error",
+    "policy",
+    "route",
+    "worker",
+    "plan",
+    "servlet",
+    "host",
+    "client",
+    "server",
+    "testing",
 ];
 const SHM: &[&str] = &[
     "sync",
@@ -30,6 +43,7 @@ const SHM: &[&str] = &[
     "participant",
     "join",
     "layout",
+    "trace",
     "segment",
     "pool",
     "arena",

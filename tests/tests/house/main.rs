@@ -2,6 +2,7 @@
 
 mod documents;
 mod edges;
+mod events;
 mod handles;
 mod layers;
 mod promises;

@@ -10,6 +10,7 @@ mod names;
 mod order;
 mod partials;
 mod promises;
+mod request_traces;
 mod start;
 mod starting;
 mod statistics;

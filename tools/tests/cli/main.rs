@@ -19,4 +19,5 @@ mod show;
 mod stats;
 mod tool;
 mod top;
+mod trace;
 mod usage;

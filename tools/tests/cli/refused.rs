@@ -26,7 +26,7 @@ fn a_segment_of_another_version_is_listed_and_not_read() {
 #[test]
 fn a_missing_name_is_told_in_one_line_that_helps() {
     let ours = Ours::new();
-    for command in ["show", "requests", "stats", "top", "check"] {
+    for command in ["show", "requests", "stats", "top", "trace", "check"] {
         for json in [&[][..], &["--json"]] {
             let output = shmtool(&[&[command, &ours.name()], json].concat());
             let line = complaint(&output);
@@ -52,7 +52,7 @@ fn a_file_that_is_no_segment_is_not_read() {
         (&link, "it is a symbolic link"),
         (&directory.path().to_path_buf(), "it is a directory"),
     ] {
-        for command in ["show", "requests", "stats", "top", "check"] {
+        for command in ["show", "requests", "stats", "top", "trace", "check"] {
             let line = complaint(&shmtool(&[command, path.to_str().unwrap()]));
             assert!(line.contains(path.to_str().unwrap()) && line.contains(why), "{line}");
         }
@@ -67,7 +67,7 @@ fn a_file_that_others_may_read_is_not_read() {
         [(ours.path(), "it has mode 0644"), (ours.0.lease_path(), "its lease file has mode 0644")]
     {
         std::fs::set_permissions(&path, PermissionsExt::from_mode(0o644)).unwrap();
-        for command in ["show", "requests", "stats", "top", "check"] {
+        for command in ["show", "requests", "stats", "top", "trace", "check"] {
             let line = complaint(&shmtool(&[command, &ours.name()]));
             assert!(line.contains(what), "{line}");
         }

@@ -92,6 +92,7 @@ pub(crate) fn spec() -> Spec {
         tasks_per_request: 1,
         classes: vec![Class { block_bytes: 1024, count: 4 }, Class { block_bytes: 65_536, count: 2 }],
         partials: Default::default(),
+        traces: 0,
         payload_format: 7,
         nodes: vec![
             NodeSpec {

@@ -3,7 +3,7 @@
 use super::tool::{code, complaint, parsed, shmtool, text};
 use std::process::{Command, Stdio};
 
-const COMMANDS: [&str; 19] = [
+const COMMANDS: [&str; 20] = [
     "drain",
     "resume",
     "restart-worker",
@@ -15,6 +15,7 @@ const COMMANDS: [&str; 19] = [
     "requests",
     "stats",
     "top",
+    "trace",
     "record",
     "report",
     "bench",

@@ -2,6 +2,7 @@
 
 use super::segments::{Ours, begin, busy, forked, of_no_participant, prepare, spec};
 use super::tool::{code, parsed, shmtool, text};
+use super::trace::traced;
 use ringmill_shm::segment::Segment;
 use serde_json::Value;
 use std::process::{Command, Stdio};
@@ -23,7 +24,7 @@ fn a_reader_that_has_gone_is_not_an_error() {
 #[test]
 fn wrong_usage_exits_with_2_and_help_has_examples() {
     assert_eq!(code(&shmtool(&[])), 2);
-    for command in ["show", "requests", "stats", "top", "check"] {
+    for command in ["show", "requests", "stats", "top", "trace", "check"] {
         let output = shmtool(&[command]);
         let message = String::from_utf8_lossy(&output.stderr);
         assert!(
@@ -39,6 +40,7 @@ fn wrong_usage_exits_with_2_and_help_has_examples() {
         "requests",
         "stats",
         "top",
+        "trace",
         "record",
         "report",
         "bench",
@@ -96,6 +98,8 @@ fn documented(help: &str) -> Vec<&str> {
 #[test]
 fn help_names_the_fields_of_the_json_and_no_others() {
     let (ours, forked_ours, broken) = (Ours::new(), Ours::new(), Ours::new());
+    let traced_ours = Ours::new();
+    let (_of_traced, traced_name) = (traced(&traced_ours), traced_ours.name());
     let (segment, of_forked, of_broken) = (busy(&ours), forked(&forked_ours), broken.create());
     let _ = begin(&of_broken, 5, of_no_participant());
     let (name, forked_name, broken_name) = (ours.name(), forked_ours.name(), broken.name());
@@ -108,6 +112,7 @@ fn help_names_the_fields_of_the_json_and_no_others() {
         ("show", &[&*forked_name]),
         ("requests", &[&*forked_name, "--payload"]),
         ("stats", &[&*forked_name]),
+        ("trace", &[&*traced_name]),
         ("record", &[&*name, "-o", &*record, "--interval", "10ms", "--for", "20ms"]),
         ("report", &[&*record, "-o", &*page]),
         ("bench", &["--demo", "-p", "20ms", "--warm-up", "0s", "--server-name", &*demo]),

@@ -13,6 +13,7 @@ use crate::wire::payload::{Payload, owned};
 use ringmill_shm::arena::Done;
 use ringmill_shm::ring::Overrun;
 use ringmill_shm::stats::CallerCounter;
+use ringmill_shm::trace::RequestEnd;
 
 /// Inputs pushed at a time.
 pub(super) const CHUNK: usize = 32;
@@ -337,7 +338,7 @@ impl Feeder {
         let is_value = !done.is_error();
         if is_value {
             self.uncounted += 1;
-            core.note_total(done.task());
+            core.note_total(done.task(), || RequestEnd::Answered);
         }
         let reply = match core.open_and::<Out>(done, |_| {}) {
             Ok(reply) => reply,

@@ -241,12 +241,16 @@ impl Supervisor {
         let worker = (dead.index() - info.first_participant) / info.facts.threads;
         let mover = self.shared.mover();
         let mut left = Remains { worker, tasks: Vec::new(), joins: Vec::new() };
+        let now_ns = now_ns();
         let settle = |orphan| match orphan {
             Orphan::Join(join) => left.joins.push(join),
-            Orphan::Task(task) => match mover.resume(task) {
-                Some(task) if task.is_abandoned() => mover.discard(task), // its caller has gone
-                suspect => left.tasks.extend(suspect),
-            },
+            Orphan::Task(task) => {
+                task.end_hop_of_dead(dead, now_ns);
+                match mover.resume(task) {
+                    Some(task) if task.is_abandoned() => mover.discard(task), // its caller has gone
+                    suspect => left.tasks.extend(suspect),
+                }
+            }
         };
         // SAFETY: the server keeps the contract, see `Shared::me`. The dead worker's process or thread has ended, or
         // was never started; and the supervisor's thread alone repairs.
