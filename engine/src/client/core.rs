@@ -630,14 +630,22 @@ impl Core {
             .for_each(|node| node.rescue());
     }
 
-    /// Records since when requests are in progress, for [`DebugInfo`](crate::stats::DebugInfo). Called seldom, but not cold: of a
-    /// stream it goes through a window of requests, and in a cold function the compiler may call each step of the iterator.
+    /// Records since when the first `most` of these requests are in progress, for [`DebugInfo`](crate::stats::DebugInfo); passes
+    /// over ids of none. Called seldom, but not cold: of a stream it goes through a window of requests. A loop and no adapters:
+    /// the compiler may call each step of those.
     #[inline(never)]
-    pub(crate) fn note_begun(&self, ids: impl IntoIterator<Item = u32>) {
+    pub(crate) fn note_begun(&self, ids: impl IntoIterator<Item = u32>, most: usize) {
         let now_ns = now_ns();
         self.time_the_next(now_ns);
-        for task in ids.into_iter().filter_map(|id| Task::new(&self.segment, id)) {
-            task.set_begun_ns(now_ns);
+        let mut left = most;
+        for id in ids {
+            if left == 0 {
+                return;
+            }
+            if let Some(task) = Task::new(&self.segment, id) {
+                task.set_begun_ns(now_ns);
+                left -= 1;
+            }
         }
     }
 

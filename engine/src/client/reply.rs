@@ -158,7 +158,7 @@ impl Core {
             timeout,
             Pace::Answer,
             || task.outcome(),
-            || self.note_begun([task.id()]),
+            || self.note_begun([task.id()], 1),
         )?;
         self.open(done)
     }

@@ -316,13 +316,13 @@ impl Feeder {
     }
 
     /// Records since when requests are in progress, before the stream sleeps: `ids` are the requests in progress,
-    /// latest first.
+    /// latest first, maybe with some that are no request's.
     #[cold]
     pub(super) fn note_begun(&mut self, core: &Core, ids: impl Iterator<Item = u32>) {
         if !core.birth.is_here() {
             return;
         }
-        core.note_begun(ids.take(std::mem::take(&mut self.unnoted)));
+        core.note_begun(ids, std::mem::take(&mut self.unnoted));
     }
 
     /// The value of an outcome. Keeps its permit for the next input, if `more` inputs come and no other caller waits

@@ -227,7 +227,7 @@ impl Flow {
             }
         };
         let outcome = if may_sleep {
-            let note = || feeder.note_begun(core, sent.iter().rev().copied().filter(|&id| id != FAILED));
+            let note = || feeder.note_begun(core, sent.iter().rev().copied());
             core.await_outcome(task, None, timeout, pace, look, note)
         } else {
             Ok(core.spin_for(task, timeout, pace, look)?)

@@ -15,7 +15,7 @@ pub use unordered::AsyncUnordered;
 use super::feeder::{Progress, Running, pull};
 use super::source::{Given, Intake, Kept};
 use super::unordered::ByInput;
-use super::{FAILED, Flow, StreamOptions};
+use super::{Flow, StreamOptions};
 use crate::client::pending::Sent;
 use crate::client::{Core, Hold};
 use crate::error::CallError;
@@ -262,7 +262,7 @@ impl InOrder {
             match self.flow.sent.pop_front() {
                 Some(id) => {
                     let Flow { feeder, sent, .. } = &mut self.flow;
-                    let waited_for = sent.iter().rev().copied().filter(|&id| id != FAILED).chain([id]);
+                    let waited_for = sent.iter().rev().copied().chain([id]);
                     feeder.note_begun(core, waited_for);
                     let now = Instant::now();
                     let until = now.checked_add(feeder.options.timeout);
