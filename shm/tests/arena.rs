@@ -177,8 +177,8 @@ fn a_task_goes_on_to_the_next_node() {
     let (client, worker, next) = (f.client(), f.arrive(WORKER), f.arrive(3));
     let task = f.send(9, client, b"payload");
     let claimed = f.drain(0, worker).pop().unwrap();
-    forward(claimed, 1, || 112, false).unwrap();
-    assert_eq!((task.at(), task.stamp().time_ns()), (At::to(1), 112), "a window needs the time");
+    forward(claimed, 1, || 128, false).unwrap();
+    assert_eq!((task.at(), task.stamp().time_ns()), (At::to(1), 128), "a window needs the time");
     let claimed = f.drain(1, next).pop().unwrap();
     assert_eq!((claimed.payload().unwrap(), claimed.attempt()), (&b"payload"[..], 0));
     forward(claimed, 1, || 124, true).unwrap();

@@ -94,11 +94,11 @@ fn times_are_told_where_a_clock_was_read() {
     let f = Fixture::of(&windowed);
     let mut filling = f.begin(0, f.client());
     filling.set_length(0);
-    filling.stamp(Stamp::at(80, None));
+    filling.stamp(Stamp::at(96, None));
     filling.limit(99);
     filling.queue(0);
     let seen = look(f.task(0));
-    assert_eq!((seen.queued_ns(), seen.deadline_ns()), (Some(80), Some(99)));
+    assert_eq!((seen.queued_ns(), seen.deadline_ns()), (Some(96), Some(99)));
     assert_eq!(seen.task.begun_ns(), None);
     let mut filling = f.begin(1, f.client());
     filling.set_length(0);

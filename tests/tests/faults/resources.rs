@@ -381,9 +381,11 @@ fn the_time_of_day_is_for_display_only() {
         }
     }
     found.sort();
-    // When a worker logged, when a segment was made, when a record began, and their age.
+    // When a worker logged, when the steps of a traced request were, when a segment was made, when a record began, and
+    // their age.
     let shown = [
         "engine/src/host/events/message.rs",
+        "engine/src/server/traces.rs",
         "shm/src/segment/create.rs",
         "tools/src/record.rs",
         "tools/src/units.rs",

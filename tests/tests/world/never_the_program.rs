@@ -62,7 +62,7 @@ fn an_order_that_cannot_be_followed_ends_the_process() {
         let programs = [std::env::current_exe().expect("this program"), env!("CARGO_BIN_EXE_actors").into()];
         for program in &programs {
             for order in
-                ["", "1", "worker", "3:3073,4098:park:42:name", "{}", "{\"version\":4}", "\u{1b}[31m"]
+                ["", "1", "worker", "3:3073,4098:park:42:name", "{}", "{\"version\":5}", "\u{1b}[31m"]
             {
                 assert_ended(&run_ordered(program, order), "its order cannot be read");
             }

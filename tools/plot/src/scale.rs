@@ -295,7 +295,7 @@ mod tests {
 
     #[test]
     fn times_have_ticks_at_round_ones() {
-        assert_eq!(names(&Scale::seconds(45.0).unwrap()), ["0", "10 s", "20 s", "30 s", "40 s"]);
+        assert_eq!(names(&Scale::seconds(50.0).unwrap()), ["0", "10 s", "20 s", "30 s", "40 s", "50 s"]);
         assert_eq!(names(&Scale::seconds(0.35).unwrap())[..3], ["0", "0.1 s", "0.2 s"]);
         assert_eq!(names(&Scale::seconds(3_700.0).unwrap())[5..], ["50 min", "1 h"]);
         assert_eq!(names(&Scale::seconds(5_500.0).unwrap())[3], "1 h 30");
