@@ -864,7 +864,7 @@ pub(crate) struct BenchArgs {
     #[arg(long, value_name = "RANGE", default_value = "1", value_parser = concurrency)]
     pub(crate) concurrency_range: Range,
     /// Requests a second, whether or not earlier ones have ended.
-    #[arg(long, value_name = "RANGE", conflicts_with = "concurrency_range")]
+    #[arg(long, value_name = "RANGE", conflicts_with = "concurrency_range", value_parser = rate)]
     pub(crate) request_rate_range: Option<Range>,
     /// The distances of requests at a rate.
     #[arg(long, value_name = "KIND", default_value = "constant", requires = "request_rate_range")]
@@ -882,10 +882,10 @@ pub(crate) struct BenchArgs {
     #[arg(long, requires = "latency_threshold")]
     pub(crate) binary_search: bool,
     /// How long each level is measured.
-    #[arg(short = 'p', long, value_name = "TIME", value_parser = period, default_value = "5s")]
+    #[arg(short = 'p', long, value_name = "TIME", value_parser = measured_time, default_value = "5s")]
     pub(crate) measurement_interval: Duration,
     /// How long each level runs before that.
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, default_value = "500ms")]
+    #[arg(long, value_name = "TIME", value_parser = up_to_an_hour, default_value = "500ms")]
     pub(crate) warm_up: Duration,
     /// Write all figures as CSV too.
     #[arg(short = 'f', long, value_name = "FILE", value_hint = ValueHint::FilePath)]
@@ -937,6 +937,36 @@ fn concurrency(text: &str) -> Result<Range, String> {
         true => Ok(range),
         false => Err(format!("whole numbers up to {MOST} are allowed")),
     }
+}
+
+#[cfg(feature = "bench")]
+fn rate(text: &str) -> Result<Range, String> {
+    const LEAST: f64 = 0.001;
+    const MOST: f64 = 10_000_000.0;
+    const LEVELS: f64 = 1_000.0;
+    let range: Range = text.parse()?;
+    if range.start < LEAST || range.end > MOST {
+        return Err(format!("{LEAST} to {MOST} a second are allowed"));
+    }
+    match (range.end - range.start) / range.step < LEVELS {
+        true => Ok(range),
+        false => Err(format!("a step of {} makes more than {LEVELS} levels", range.step)),
+    }
+}
+
+#[cfg(feature = "bench")]
+fn up_to_an_hour(text: &str) -> Result<Duration, String> {
+    const MOST: Duration = Duration::from_secs(3600);
+    match humantime::parse_duration(text) {
+        Ok(time) if time <= MOST => Ok(time),
+        Ok(_) => Err("it must be at most an hour".into()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+#[cfg(feature = "bench")]
+fn measured_time(text: &str) -> Result<Duration, String> {
+    period(text).and_then(|_| up_to_an_hour(text))
 }
 
 #[cfg(feature = "bench")]

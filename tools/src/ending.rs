@@ -4,7 +4,7 @@ use crate::error::ToolError;
 use serde::Serialize;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals as Caught;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::Duration;
 
@@ -21,25 +21,23 @@ pub(crate) enum Ending {
 }
 
 /// SIGINT and SIGTERM, which no longer end the process by themselves.
-pub(crate) struct Signals(Receiver<()>);
+pub(crate) struct Signals {
+    came: Receiver<()>,
+    /// So that the channel lives as long as its receiver.
+    _sender: Sender<()>,
+}
 
 impl Signals {
     pub(crate) fn catch() -> Result<Self, ToolError> {
         let mut caught = Caught::new([SIGINT, SIGTERM]).map_err(ToolError::Signals)?;
         let (sender, came) = channel();
-        thread::spawn(move || caught.forever().try_for_each(|_| sender.send(())));
-        Ok(Self(came))
+        let of_thread = sender.clone();
+        thread::spawn(move || caught.forever().try_for_each(|_| of_thread.send(())));
+        Ok(Self { came, _sender: sender })
     }
 
     /// Sleeps for so long, or until a signal comes: then, true.
     pub(crate) fn wait(&self, limit: Duration) -> bool {
-        match self.0.recv_timeout(limit) {
-            Ok(()) => true,
-            Err(RecvTimeoutError::Timeout) => false,
-            Err(RecvTimeoutError::Disconnected) => {
-                thread::sleep(limit); // the thread is never gone before the process
-                false
-            }
-        }
+        self.came.recv_timeout(limit).is_ok()
     }
 }

@@ -159,12 +159,13 @@ pub(super) fn load(
     let one = || match &arrivals {
         None => closed(window, &over, call),
         // Those due within the time are sent after it too, for as long again.
-        Some(arrivals) => open(window, window.until + time, &over, arrivals, call),
+        Some(arrivals) => open(window, || Instant::now() >= window.until + time, &over, arrivals, call),
     };
     let mut all = thread::scope(|scope| {
         let threads: Vec<_> = (0..threads).map(|_| scope.spawn(one)).collect();
         let is_cut = wait(warm_up + time);
         over.store(is_cut, Ordering::SeqCst); // else each thread sees the end itself
+        threads.iter().for_each(|thread| thread.thread().unpark());
         let mut all = Seen { is_cut, ..Seen::new() };
         for thread in threads {
             match thread.join() {
@@ -198,10 +199,10 @@ fn closed(window: Window, over: &AtomicBool, call: impl Fn() -> Result<(), Strin
     }
 }
 
-/// A thread that takes the next request that is due, whenever it is free; until then.
+/// A thread that takes the next request that is due, whenever it is free, until it is too late to send one.
 fn open(
     window: Window,
-    patience: Instant,
+    is_too_late: impl Fn() -> bool,
     over: &AtomicBool,
     arrivals: &Mutex<Arrivals>,
     call: impl Fn() -> Result<(), String>,
@@ -212,13 +213,16 @@ fn open(
         if due >= window.until {
             return seen;
         }
-        if Instant::now() >= patience {
+        if is_too_late() {
             seen.unsent += u64::from(due >= window.from);
             return seen;
         }
-        thread::sleep(due.saturating_duration_since(Instant::now()));
-        if over.load(Ordering::Relaxed) {
-            return seen; // Relaxed: as above
+        // `load` unparks the thread when the load is cut short. Acquire: with the store before that.
+        while Instant::now() < due && !over.load(Ordering::Acquire) {
+            thread::park_timeout(due.saturating_duration_since(Instant::now()));
+        }
+        if over.load(Ordering::Acquire) {
+            return seen;
         }
         let sent = Instant::now();
         let outcome = call();
@@ -258,13 +262,18 @@ mod tests {
         let window = Window { begin, from: begin, until: begin + ms(55) };
         let arrivals = Mutex::new(Arrivals::new(200.0, Spacing::Constant));
         let first = AtomicBool::new(true);
-        let patience = begin + ms(3_600_000);
-        let seen = open(window, patience, &AtomicBool::new(false), &arrivals, || {
-            if first.swap(false, Ordering::SeqCst) {
-                thread::sleep(ms(50));
-            }
-            Ok(())
-        });
+        let seen = open(
+            window,
+            || false,
+            &AtomicBool::new(false),
+            &arrivals,
+            || {
+                if first.swap(false, Ordering::SeqCst) {
+                    thread::sleep(ms(50));
+                }
+                Ok(())
+            },
+        );
         assert_eq!(seen.latencies.len(), 10, "each that was due");
         // Due 5 ms after the first one, sent at least 45 ms later.
         assert!(
@@ -280,10 +289,17 @@ mod tests {
         let ms = Duration::from_millis;
         let window = Window { begin, from: begin, until: begin + ms(10) };
         let arrivals = Mutex::new(Arrivals::new(1_000.0, Spacing::Constant));
-        let seen = open(window, begin + ms(20), &AtomicBool::new(false), &arrivals, || {
-            thread::sleep(ms(30));
-            Err("too slow".into())
-        });
+        let is_too_late = AtomicBool::new(false);
+        let seen = open(
+            window,
+            || is_too_late.load(Ordering::SeqCst),
+            &AtomicBool::new(false),
+            &arrivals,
+            || {
+                is_too_late.store(true, Ordering::SeqCst);
+                Err("too slow".into())
+            },
+        );
         assert_eq!(
             (seen.errors, seen.unsent),
             (1, 1),
