@@ -1,14 +1,15 @@
 //! `shmtool bench`: how much load a server takes.
 
+pub(crate) mod args;
 mod demo;
-pub(crate) mod levels;
-pub(crate) mod load;
+mod levels;
+mod load;
 
-use crate::args::BenchArgs;
 use crate::ending::Signals;
 use crate::error::ToolError;
 use crate::output::{self, Page, Report, Verdict};
 use crate::units;
+use args::BenchArgs;
 pub use demo::Demo;
 use indicatif::{ProgressBar, ProgressStyle};
 use levels::{Outcome, Search};

@@ -1,5 +1,7 @@
 //! `shmtool check`: is a segment consistent?
 
+pub(crate) mod args;
+
 use crate::error::ToolError;
 use crate::output::{Page, Report, Verdict};
 use crate::survey::{Liveness, Survey, way_out};

@@ -5,6 +5,8 @@
 //! * `[hands off]`: a file is removed only by [`remove_if_stale`], which holds the server's byte of the
 //!   lease while it does so, and only after a survey has found a segment of ours that is stale.
 
+pub(crate) mod args;
+
 use crate::error::ToolError;
 use crate::output::{Page, Report, Verdict};
 use crate::survey::{Liveness, Survey};

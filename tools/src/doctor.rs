@@ -5,6 +5,7 @@
 //! * It changes nothing, and asks the kernel only what does no harm.
 //! * What cannot be read is unknown, which is no fault.
 
+pub(crate) mod args;
 mod checks;
 mod host;
 

@@ -1,10 +1,12 @@
 //! `shmtool drain`, `resume`, `restart-worker`, `kill-worker`, `scale`, `replace`: have a server do something, by the control
 //! page of its segment. The server does it; this process writes into that page alone.
 
-use crate::args::LeverArgs;
+pub(crate) mod args;
+
 use crate::error::ToolError;
 use crate::output::{Page, Report, Verdict};
 use crate::survey::{Liveness, Survey, way_out};
+use args::LeverArgs;
 use ringmill_shm::control::{Command, Lever};
 use ringmill_shm::participant::SERVER;
 use ringmill_shm::text::{shown, shown_path};
@@ -31,7 +33,7 @@ pub(crate) struct Pulled {
 
 /// Asks the server, unless the user does not want it after all.
 pub(crate) fn pull(of: &LeverArgs, lever: Lever) -> Result<Pulled, ToolError> {
-    let (survey, segment) = Survey::open(&of.name)?;
+    let (survey, segment) = Survey::open(&of.segment.name)?;
     let servlet = of.servlet.as_str();
     let name = shown(&survey.location.to_text());
     if survey.state != Liveness::Live {

@@ -25,6 +25,7 @@ mod clean;
 mod doctor;
 mod ending;
 mod error;
+mod help;
 mod levers;
 mod list;
 mod output;
@@ -38,16 +39,21 @@ mod survey;
 mod top;
 mod trace;
 mod units;
+mod values;
 mod who;
 
-use args::{Args, Command, LeverArgs, Periods, RequestArgs};
+use args::{Args, Command};
 use clap::Parser;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use error::ToolError;
+use levers::args::{LeverArgs, ReplaceArgs};
 use output::{Page, Report, Verdict};
+use requests::args::RequestArgs;
 use ringmill_shm::control::Lever;
 use ringmill_shm::sys::process::end_on_bus_error;
 use ringmill_shm::text::shown;
+use show::args::ShowArgs;
+use stats::args::StatsArgs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -77,7 +83,7 @@ pub fn main() -> ExitCode {
 /// # Errors
 /// The message that the program would print.
 pub fn show(name: &str, json: bool) -> Result<String, String> {
-    text_of(json, Command::Show { name: name.into() })
+    text_of(json, Command::Show(ShowArgs { segment: name.into() }))
 }
 
 /// The text that `shmtool requests --payload` would print, as [`show`].
@@ -85,7 +91,7 @@ pub fn show(name: &str, json: bool) -> Result<String, String> {
 /// # Errors
 /// The message that the program would print.
 pub fn requests(name: &str, json: bool) -> Result<String, String> {
-    text_of(json, Command::Requests { name: name.into(), choice: RequestArgs::with_payloads() })
+    text_of(json, Command::Requests(RequestArgs::with_payloads(name)))
 }
 
 /// The text that `shmtool stats` would print, as [`show`].
@@ -93,7 +99,7 @@ pub fn requests(name: &str, json: bool) -> Result<String, String> {
 /// # Errors
 /// The message that the program would print.
 pub fn stats(name: &str, json: bool) -> Result<String, String> {
-    text_of(json, Command::Stats { name: name.into(), periods: Periods::default() })
+    text_of(json, Command::Stats(StatsArgs::since_start(name)))
 }
 
 fn text_of(json: bool, command: Command) -> Result<String, String> {
@@ -113,30 +119,30 @@ fn arguments() -> Args {
 
 fn run(args: &Args) -> Result<(String, Verdict), ToolError> {
     match &args.command {
-        Command::List => told(args, &list::list()?),
-        Command::Show { name } => told(args, &show::show(name)?),
-        Command::Requests { name, choice } => told(args, &requests::requests(name, &choice.choice())?),
-        Command::Stats { name, periods } => stats::stats(name, periods, args.json),
-        Command::Top { name, interval } => top::top(name, *interval, args.json),
-        Command::Record { name, args: of } => record::record(name, of, args.json),
-        Command::Report { args: of } => told(args, &report::report(of)?),
+        Command::List(_) => told(args, &list::list()?),
+        Command::Show(of) => told(args, &show::show(&of.segment.name)?),
+        Command::Requests(of) => told(args, &requests::requests(&of.segment.name, &of.choice())?),
+        Command::Stats(of) => stats::stats(of, args.json),
+        Command::Top(of) => top::top(&of.segment.name, of.interval, args.json),
+        Command::Record(of) => record::record(of, args.json),
+        Command::Report(of) => told(args, &report::report(of)?),
         #[cfg(feature = "bench")]
-        Command::Bench { args: of } => bench::bench(of, args.json),
-        Command::Trace { name, choice } => trace::trace(name, choice.choice(), args.json),
-        Command::Check { name } => told(args, &check::check(name)?),
-        Command::Doctor { root } => told(args, &doctor::examine(root)),
-        Command::Completions { shell } => told(args, &shell::completions(*shell)),
-        Command::Man { directory } => told(args, &shell::man(directory)?),
-        Command::Drain { of, limit } => pulled(args, of, Lever::Drain { limit: *limit }),
-        Command::Resume { of } => pulled(args, of, Lever::Resume),
-        Command::RestartWorker { of, worker } => pulled(args, of, Lever::Restart { worker: *worker }),
-        Command::KillWorker { of, worker } => pulled(args, of, Lever::Kill { worker: *worker }),
-        Command::Scale { of, workers } => pulled(args, of, Lever::Scale { workers: *workers }),
-        Command::Replace { of, program } => {
+        Command::Bench(of) => bench::bench(of, args.json),
+        Command::Trace(of) => trace::trace(&of.segment.name, of.choice(), args.json),
+        Command::Check(of) => told(args, &check::check(&of.segment.name)?),
+        Command::Doctor(of) => told(args, &doctor::examine(&of.root)),
+        Command::Completions(of) => told(args, &shell::completions(of.shell)),
+        Command::Man(of) => told(args, &shell::man(&of.directory)?),
+        Command::Drain(of) => pulled(args, &of.of, Lever::Drain { limit: of.limit }),
+        Command::Resume(of) => pulled(args, &of.of, Lever::Resume),
+        Command::RestartWorker(of) => pulled(args, &of.of, Lever::Restart { worker: of.worker }),
+        Command::KillWorker(of) => pulled(args, &of.of, Lever::Kill { worker: of.worker }),
+        Command::Scale(of) => pulled(args, &of.of, Lever::Scale { workers: of.workers }),
+        Command::Replace(ReplaceArgs { of, program }) => {
             let program = program.as_deref().map(absolute).transpose()?;
             pulled(args, of, Lever::Replace { program })
         }
-        Command::Clean { dry_run, names } => told(args, &clean::clean(names, *dry_run)?),
+        Command::Clean(of) => told(args, &clean::clean(&of.names, of.dry_run)?),
     }
 }
 

@@ -1,5 +1,7 @@
 //! `shmtool list`: the named segments of this machine, and the anonymous ones of living processes.
 
+pub(crate) mod args;
+
 use crate::error::ToolError;
 use crate::output::{Page, Report};
 use crate::stats::ended;

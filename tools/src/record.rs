@@ -13,13 +13,15 @@
 //!
 //! A recorder that dies as it writes leaves a last line that is cut. `report` leaves it out.
 
-use crate::args::RecordArgs;
+pub(crate) mod args;
+
 use crate::ending::{Ending, Signals};
 use crate::error::ToolError;
 use crate::output::{self, Page, Report, Verdict};
 use crate::stats::{Moment, Stats};
 use crate::survey::Survey;
 use crate::units;
+use args::RecordArgs;
 use indicatif::{ProgressBar, ProgressStyle};
 use ringmill_shm::text::shown_path;
 use serde::{Deserialize, Serialize};
@@ -84,8 +86,8 @@ impl Report for Recorded {
 }
 
 /// Records until a time is over, a signal comes, or the server ends.
-pub(crate) fn record(name: &str, args: &RecordArgs, json: bool) -> Result<(String, Verdict), ToolError> {
-    let (survey, segment) = Survey::open(name)?;
+pub(crate) fn record(args: &RecordArgs, json: bool) -> Result<(String, Verdict), ToolError> {
+    let (survey, segment) = Survey::open(&args.segment.name)?;
     let signals = Signals::catch()?;
     let mut file = Lines::create(&args.output)?;
     let shown_name = survey.identity(Some(&segment)).name;

@@ -1,13 +1,14 @@
 //! `shmtool report`: a record as one HTML page that needs no network.
 
+pub(crate) mod args;
 mod charts;
 mod page;
 mod samples;
 
-use crate::args::ReportArgs;
 use crate::error::ToolError;
 use crate::output::{Page, Report, Verdict};
 use crate::units;
+use args::ReportArgs;
 use ringmill_shm::text::shown_path;
 use samples::Record;
 use serde::Serialize;

@@ -1,5 +1,6 @@
 //! `shmtool requests`: the requests in progress of one segment, and their branches.
 
+pub(crate) mod args;
 pub(crate) mod text;
 
 use crate::error::ToolError;

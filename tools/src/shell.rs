@@ -1,5 +1,7 @@
 //! What belongs to the program and is made from its command line: completions for shells, and man pages.
 
+pub(crate) mod args;
+
 use crate::args::Args;
 use crate::error::ToolError;
 use crate::output::{Page, Report};

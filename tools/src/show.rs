@@ -1,5 +1,6 @@
 //! `shmtool show`: nodes, workers, requests and blocks of one segment.
 
+pub(crate) mod args;
 pub(crate) mod exit;
 mod memory;
 pub(crate) mod text;

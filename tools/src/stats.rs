@@ -1,17 +1,18 @@
 //! `shmtool stats`: how fast a server is, since its start or in one period after another.
 
+pub(crate) mod args;
 mod listen;
 pub(crate) mod stopped;
 pub(crate) mod text;
 mod why;
 
-use crate::args::Periods;
 use crate::error::ToolError;
 use crate::output::{self, Page, Report, Verdict};
 use crate::show::Counters;
 use crate::show::exit::LastExit;
 use crate::survey::{Liveness, Survey};
 use crate::who::name_of;
+use args::StatsArgs;
 use ringmill_shm::check::PhaseCounts;
 use ringmill_shm::participant::{Entry, Life, SERVER};
 use ringmill_shm::segment::{Run, Segment};
@@ -167,22 +168,23 @@ fn now_or_end(segment: &Segment) -> u64 {
 }
 
 /// Prints a server's statistics of each period; returns the last text, and the status.
-pub(crate) fn stats(name: &str, periods: &Periods, json: bool) -> Result<(String, Verdict), ToolError> {
-    if let Some(address) = periods.listen {
-        return listen::listen(name, address, periods.beyond_loopback);
+pub(crate) fn stats(args: &StatsArgs, json: bool) -> Result<(String, Verdict), ToolError> {
+    let name = args.segment.name.as_str();
+    if let Some(address) = args.listen {
+        return listen::listen(name, address, args.beyond_loopback);
     }
     let (survey, segment) = Survey::open(name)?;
-    if periods.prometheus {
+    if args.prometheus {
         return Ok((ringmill_shm::metrics::text(&segment), Verdict::Fine));
     }
     let page = Page::of_stdout();
-    let Some(interval) = periods.interval else {
+    let Some(interval) = args.interval else {
         let stats = Stats::of(&survey, &segment, &Moment::start(&segment), &Moment::of(&segment));
         let text = if json { output::json(&stats)? } else { stats.text(page) };
         return Ok((text, Verdict::Fine));
     };
     let mut before = Moment::of(&segment);
-    let mut left = periods.count.unwrap_or(u64::MAX);
+    let mut left = args.count.unwrap_or(u64::MAX);
     loop {
         std::thread::sleep(interval);
         let now = Moment::of(&segment);

@@ -8,6 +8,7 @@
 //! * `[given back]`: however the command ends (a key, an error, a panic, a signal), the terminal is as it was before.
 //! * A segment is read only in a look. What is drawn between two looks, as after a key, is of the last one.
 
+pub(crate) mod args;
 mod draw;
 mod picture;
 mod state;

@@ -1,5 +1,6 @@
 //! `shmtool trace`: the last requests that were traced, and where each was when.
 
+pub(crate) mod args;
 mod chrome;
 mod text;
 
