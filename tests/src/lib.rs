@@ -15,6 +15,7 @@
 //! * [`listener`]: a listener of the log;
 //! * [`name`]: a server's name, and the files that it left;
 //! * [`namespace`]: tests that choose their pids;
+//! * [`nodes`]: NUMA nodes, and on which of them pages lie;
 //! * [`other_user`]: programs run as another user;
 //! * [`pile`]: items that pile up in the ring while the worker is busy;
 //! * [`plain_signals`]: programs that begin as in a terminal;
@@ -43,6 +44,7 @@ pub mod hostile;
 pub mod listener;
 pub mod name;
 pub mod namespace;
+pub mod nodes;
 pub mod other_user;
 pub mod pile;
 pub mod plain_signals;

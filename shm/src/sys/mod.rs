@@ -11,6 +11,7 @@ pub mod file;
 pub mod image;
 mod limit;
 pub mod memfd;
+pub mod numa;
 pub mod pages;
 pub mod probe;
 pub mod process;
