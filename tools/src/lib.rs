@@ -51,10 +51,8 @@ use output::{Page, Report, Verdict};
 use requests::args::RequestArgs;
 use ringmill_shm::control::Lever;
 use ringmill_shm::sys::process::end_on_bus_error;
-use ringmill_shm::text::shown;
 use show::args::ShowArgs;
 use stats::args::StatsArgs;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -71,8 +69,7 @@ pub fn main() -> ExitCode {
     );
     let done = run(&arguments()).and_then(|(text, verdict)| output::print(&text).map(|_| verdict));
     let verdict = done.unwrap_or_else(|error| {
-        // With standard error closed, the message has no reader.
-        let _ = writeln!(std::io::stderr(), "shmtool: {}", shown(&error.to_string())); // [plain text]
+        output::say(&error.to_string());
         Verdict::Failed
     });
     ExitCode::from(verdict as u8)

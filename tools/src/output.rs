@@ -151,6 +151,11 @@ fn harmless(json: &str) -> String {
     text
 }
 
+/// Says a line on standard error, which is no report: with standard error closed, it has no reader, and that is no error.
+pub(crate) fn say(line: &str) {
+    let _ = writeln!(io::stderr(), "shmtool: {}", shown(line)); // [plain text]
+}
+
 /// Writes to standard output. A reader that has gone is not an error; whether there is one.
 pub(crate) fn print(text: &str) -> Result<bool, ToolError> {
     let mut out = io::stdout().lock();

@@ -19,8 +19,8 @@ server, with status 1.
 With --listen, the first line of standard output says where. The server need
 not be there yet, and may start again: ringmill_up is 1 while it lives, and
 else 0, without other metrics. SIGINT and SIGTERM end the command, with status
-0. Standard error says when the server goes and comes. There is no encryption
-and no password.
+0. Standard error says if there is no server, and when a scrape finds that it
+has come or gone. There is no encryption and no password.
 
 JSON:
   name, path, state, run

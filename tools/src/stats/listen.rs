@@ -1,11 +1,12 @@
 //! `stats --listen`: what Prometheus scrapes, over HTTP.
 //!
 //! One thread serves all connections. A connection has one request and one answer, and a time within which it must have
-//! asked; there are never more than [`CONNECTIONS`], the others wait to be accepted. The segment is opened anew for each
-//! scrape: so a server that starts again under its name is the one that is scraped, and meanwhile its absence is told.
+//! asked; of more than [`CONNECTIONS`] the oldest gives way, so that peers that say nothing keep none out. The segment is
+//! opened anew for each scrape: so a server that starts again under its name is the one that is scraped, and meanwhile its
+//! absence is told.
 
 use crate::error::ToolError;
-use crate::output::{self, Verdict};
+use crate::output::{self, Verdict, say};
 use crate::survey::{Liveness, Survey};
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
@@ -18,6 +19,7 @@ use ringmill_shm::metrics::Metrics;
 use ringmill_shm::segment::Location;
 use ringmill_shm::text::shown;
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
@@ -25,10 +27,9 @@ use std::rc::Rc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::Semaphore;
-use tokio::task::LocalSet;
+use tokio::task::{AbortHandle, LocalSet};
 
-/// How many connections are served at a time.
+/// How many connections there may be at a time.
 const CONNECTIONS: usize = 16;
 /// How long a connection may take to ask.
 const ASK_LIMIT: Duration = Duration::from_secs(5);
@@ -60,29 +61,45 @@ async fn serve(location: Location, address: SocketAddr) -> io::Result<()> {
     // A reader that has gone is not an error.
     let _ = output::print(&format!("listening on http://{}/metrics\n", listener.local_addr()?));
     let scraped = Rc::new(RefCell::new(Scraped::new(location)));
-    let connections = Rc::new(Semaphore::new(CONNECTIONS));
+    scraped.borrow_mut().look();
+    let mut connections = Connections::default();
     let [interrupt, terminate] = &mut ends;
     loop {
         let next = async {
-            let permit = Rc::clone(&connections);
-            let free = permit.acquire().await.expect("it is never closed");
-            free.forget(); // given back when the connection has ended
-            listener.accept().await
+            match listener.accept().await {
+                Ok((stream, _)) => Some(stream),
+                Err(_) => {
+                    // Out of descriptors, say: that passes, and must not be asked for without a pause.
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    None
+                }
+            }
         };
         let accepted = tokio::select! {
             accepted = next => accepted,
             _ = interrupt.recv() => return Ok(()),
             _ = terminate.recv() => return Ok(()),
         };
-        let (scraped, connections) = (Rc::clone(&scraped), Rc::clone(&connections));
-        tokio::task::spawn_local(async move {
-            match accepted {
-                Ok((stream, _)) => answer(stream, scraped).await,
-                // Out of descriptors, say: that passes, and must not be asked for without a pause.
-                Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
-            }
-            connections.add_permits(1);
-        });
+        if let Some(stream) = accepted {
+            connections.add(answer(stream, Rc::clone(&scraped)));
+        }
+    }
+}
+
+/// The connections that are served, the oldest first.
+#[derive(Default)]
+struct Connections(VecDeque<AbortHandle>);
+
+impl Connections {
+    /// Serves one more. If there are too many, the oldest is closed.
+    fn add(&mut self, serve: impl Future<Output = ()> + 'static) {
+        self.0.retain(|served| !served.is_finished());
+        if self.0.len() == CONNECTIONS
+            && let Some(oldest) = self.0.pop_front()
+        {
+            oldest.abort();
+        }
+        self.0.push_back(tokio::task::spawn_local(serve).abort_handle());
     }
 }
 
@@ -122,7 +139,7 @@ struct Scraped {
     location: Location,
     /// The value of the label: the name of the last segment that was scraped, or else that of the command line.
     label: String,
-    /// Why the last scrape found no server; none before the first, and while there is one.
+    /// Why the last look found no server; none before the first, and while there is one.
     told: Option<String>,
 }
 
@@ -133,19 +150,27 @@ impl Scraped {
 
     /// The metrics of a server that lives, and in any case whether it does.
     fn text(&mut self) -> String {
+        match self.look() {
+            Some(metrics) => metrics.with_up(&self.label, true).into_text(),
+            None => Metrics::default().with_up(&self.label, false).into_text(),
+        }
+    }
+
+    /// What the server has counted, if it lives; says on standard error if that is another answer than the last one.
+    fn look(&mut self) -> Option<Metrics> {
         match self.read() {
             Ok(metrics) => {
                 if self.told.take().is_some() {
-                    eprintln!("shmtool: {} is up", self.label);
+                    say(&format!("{} is up", self.label));
                 }
-                metrics.with_up(&self.label, true).into_text()
+                Some(metrics)
             }
             Err(why) => {
                 if self.told.as_ref() != Some(&why) {
-                    eprintln!("shmtool: {} is down: {why}", self.label);
+                    say(&format!("{} is down: {why}", self.label));
                     self.told = Some(why);
                 }
-                Metrics::default().with_up(&self.label, false).into_text()
+                None
             }
         }
     }
@@ -157,5 +182,31 @@ impl Scraped {
         }
         self.label = shown(&segment.identity().name);
         Ok(Metrics::of([&segment]))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::future::pending;
+
+    /// Symptom: a scrape waited for seconds while peers said nothing. Cause: only so many connections were accepted. Fix: the
+    /// oldest gives way.
+    #[test]
+    fn of_too_many_connections_the_oldest_is_closed() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        LocalSet::new().block_on(&runtime, async {
+            let mut connections = Connections::default();
+            (0..CONNECTIONS).for_each(|_| connections.add(pending()));
+            let all: Vec<AbortHandle> = connections.0.iter().cloned().collect();
+            let closed = || all.iter().filter(|served| served.is_finished()).count();
+            connections.add(async {});
+            tokio::task::yield_now().await;
+            assert!(closed() == 1 && all[0].is_finished(), "{} are closed", closed());
+            // One that has ended gives way before any that is served.
+            connections.add(pending());
+            tokio::task::yield_now().await;
+            assert_eq!(closed(), 1);
+        });
     }
 }
