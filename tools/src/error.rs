@@ -68,6 +68,22 @@ pub(crate) enum ToolError {
         /// The system's error.
         error: io::Error,
     },
+    /// The tool does not write there.
+    #[error("cannot write {}: {why}", shown_path(path))]
+    NotWritten {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        why: &'static str,
+    },
+    /// A server that does nothing any more.
+    #[error(
+        "the server of {name} has died, so nothing happens any more; 'shmtool stats {name}' shows what it had done"
+    )]
+    Dead {
+        /// The segment.
+        name: String,
+    },
     /// Any machine of the network could read the metrics.
     #[error(
         "{0} is no loopback address: other machines could read what is there; --beyond-loopback allows it"

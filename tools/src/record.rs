@@ -26,7 +26,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use ringmill_shm::text::shown_path;
 use serde::{Deserialize, Serialize};
 use std::fs::{File, OpenOptions};
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -88,6 +88,7 @@ impl Report for Recorded {
 /// Records until a time is over, a signal comes, or the server ends.
 pub(crate) fn record(args: &RecordArgs, json: bool) -> Result<(String, Verdict), ToolError> {
     let (survey, segment) = Survey::open(&args.segment.name)?;
+    survey.must_live()?;
     let signals = Signals::catch()?;
     let mut file = Lines::create(&args.output)?;
     let shown_name = survey.identity(Some(&segment)).name;
@@ -104,12 +105,10 @@ pub(crate) fn record(args: &RecordArgs, json: bool) -> Result<(String, Verdict),
     let mut before = Moment::of(&segment);
     let mut samples = 0;
     let ended_by = loop {
-        // At fixed instants, so that what a sample takes adds up to nothing.
-        let number = begun.elapsed().as_nanos() / args.interval.as_nanos() + 1;
-        let due = begun + args.interval * u32::try_from(number).unwrap_or(u32::MAX);
-        let end = args.duration.map(|limit| begun + limit);
-        let next = end.map_or(due, |end| due.min(end));
-        let signalled = signals.wait(next.saturating_duration_since(Instant::now()));
+        let elapsed = begun.elapsed();
+        let left = args.duration.map(|limit| limit.saturating_sub(elapsed));
+        let next = until_due(elapsed, args.interval);
+        let signalled = signals.wait(left.map_or(next, |left| left.min(next)));
         let now = Moment::of(&segment);
         let stats = Stats::of(&survey, &segment, &before, &now);
         progress.set_position(begun.elapsed().as_millis() as u64);
@@ -124,7 +123,7 @@ pub(crate) fn record(args: &RecordArgs, json: bool) -> Result<(String, Verdict),
         match () {
             () if !segment.lease().is_served().unwrap_or(true) => break Ending::Server,
             () if signalled => break Ending::Signal,
-            () if end.is_some_and(|end| Instant::now() >= end) => break Ending::Time,
+            () if args.duration.is_some_and(|limit| begun.elapsed() >= limit) => break Ending::Time,
             () => {}
         }
     };
@@ -133,6 +132,13 @@ pub(crate) fn record(args: &RecordArgs, json: bool) -> Result<(String, Verdict),
     let recorded = Recorded { name: shown_name, file: shown_path(&args.output), samples, seconds, ended_by };
     let text = if json { output::json(&recorded)? } else { recorded.text(Page::of_stdout()) };
     Ok((text, recorded.verdict()))
+}
+
+/// How long until the next sample: they are due at fixed instants, so that what each takes adds up to nothing.
+fn until_due(elapsed: Duration, interval: Duration) -> Duration {
+    // Of any two times that the command line allows, nanoseconds fit.
+    let since = (elapsed.as_nanos() % interval.as_nanos()) as u64;
+    interval - Duration::from_nanos(since)
 }
 
 /// A bar, or a spinner where no end is known; on standard error, if that is a terminal.
@@ -157,8 +163,13 @@ struct Lines<'p> {
 impl<'p> Lines<'p> {
     /// A new file: none is written over.
     fn create(path: &'p Path) -> Result<Self, ToolError> {
-        let system = |error| ToolError::System { what: "create", path: path.into(), error };
-        let file = OpenOptions::new().append(true).create_new(true).open(path).map_err(system)?;
+        let file = OpenOptions::new().append(true).create_new(true).open(path).map_err(|error| {
+            let path = path.into();
+            match error.kind() {
+                ErrorKind::AlreadyExists => ToolError::NotWritten { path, why: "it exists already" },
+                _ => ToolError::System { what: "create", path, error },
+            }
+        })?;
         Ok(Self { file, path })
     }
 
@@ -166,5 +177,19 @@ impl<'p> Lines<'p> {
         let text = output::json_line(line)?;
         let system = |error| ToolError::System { what: "write to", path: self.path.into(), error };
         self.file.write_all(text.as_bytes()).map_err(system)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn samples_are_due_at_multiples_of_the_interval() {
+        let ms = Duration::from_millis;
+        assert_eq!([0, 3, 10, 27].map(|elapsed| until_due(ms(elapsed), ms(10))), [10, 7, 10, 3].map(ms));
+        let year = Duration::from_secs(366 * 86_400);
+        assert_eq!(until_due(year, year), year);
+        assert_eq!(until_due(500 * year + ms(3), ms(10)), ms(7), "whatever the number of samples");
     }
 }

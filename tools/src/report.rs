@@ -12,6 +12,8 @@ use args::ReportArgs;
 use ringmill_shm::text::shown_path;
 use samples::Record;
 use serde::Serialize;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 /// What was drawn.
 #[derive(Debug, Serialize)]
@@ -41,6 +43,9 @@ impl Report for Drawn {
 /// Draws a record.
 pub(crate) fn report(args: &ReportArgs) -> Result<Drawn, ToolError> {
     let record = Record::read(&args.record)?;
+    if let Some(why) = is_no_page(&args.output, &args.record) {
+        return Err(ToolError::NotWritten { path: args.output.clone(), why });
+    }
     let system = |error| ToolError::System { what: "write", path: args.output.clone(), error };
     std::fs::write(&args.output, page::page(&record)).map_err(system)?;
     Ok(Drawn {
@@ -49,7 +54,18 @@ pub(crate) fn report(args: &ReportArgs) -> Result<Drawn, ToolError> {
         samples: record.samples,
         from_unix_s: record.head.started_unix_s,
         seconds: record.seconds(),
-        deaths: record.columns.iter().map(|column| column.deaths).sum(),
+        deaths: record.sum(|column| column.deaths),
         last_line_cut: record.last_line_cut,
     })
+}
+
+/// Why a page is not written to this path.
+fn is_no_page(path: &Path, record: &Path) -> Option<&'static str> {
+    let (there, record) = (path.metadata().ok()?, record.metadata().ok()?);
+    let is_record = (there.dev(), there.ino()) == (record.dev(), record.ino());
+    match () {
+        () if is_record => Some("it is the record itself"),
+        () if there.is_dir() => Some("it is a directory"),
+        () => None,
+    }
 }

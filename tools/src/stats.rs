@@ -4,7 +4,7 @@ pub(crate) mod args;
 mod listen;
 pub(crate) mod stopped;
 pub(crate) mod text;
-mod why;
+pub(crate) mod why;
 
 use crate::error::ToolError;
 use crate::output::{self, Page, Report, Verdict};
@@ -24,6 +24,7 @@ use ringmill_shm::sys::time::now_ns;
 use ringmill_shm::text::{shown, shown_path};
 use serde::Serialize;
 use std::time::Duration;
+use why::Finding;
 
 /// A server's statistics of a period.
 #[derive(Debug, Serialize)]
@@ -38,11 +39,11 @@ pub(crate) struct Stats {
     /// The last death, in words.
     #[serde(skip)]
     last_death: Option<String>,
-    /// Who is stopped, in words, and what that holds up.
+    /// Who is stopped, and what that holds up.
     #[serde(skip)]
-    stopped: Vec<String>,
-    /// What limits the server, in words.
-    pub(crate) findings: Vec<String>,
+    stopped: Vec<Finding>,
+    /// What limits the server.
+    pub(crate) findings: Vec<Finding>,
     pub(crate) requests: Requests,
     deaths: ServerSnapshot,
     pub(crate) servlets: Vec<Servlet>,
@@ -183,6 +184,7 @@ pub(crate) fn stats(args: &StatsArgs, json: bool) -> Result<(String, Verdict), T
         let text = if json { output::json(&stats)? } else { stats.text(page) };
         return Ok((text, Verdict::Fine));
     };
+    survey.must_live()?;
     let mut before = Moment::of(&segment);
     let mut left = args.count.unwrap_or(u64::MAX);
     loop {

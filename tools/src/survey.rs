@@ -167,6 +167,14 @@ impl Survey {
         }
     }
 
+    /// For commands that watch what happens.
+    pub(crate) fn must_live(&self) -> Result<(), ToolError> {
+        match self.state {
+            Liveness::Stale => Err(ToolError::Dead { name: shown(&self.location.to_text()) }),
+            _ => Ok(()),
+        }
+    }
+
     fn judge(&mut self, file: Option<&Metadata>, lease: Option<&Metadata>) -> (Liveness, Option<String>) {
         if let Some(what) = file.and_then(irregular) {
             return (Liveness::Foreign, Some(format!("it is {what}")));

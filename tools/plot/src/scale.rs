@@ -32,6 +32,9 @@ pub const TICKS: usize = 9;
 /// No two ticks of chosen figures are nearer, in parts of the axis.
 const CLOSEST: f64 = 0.06;
 
+/// No axis ends below it: what divides a smaller one is zero.
+const SMALLEST: f64 = 1e-300;
+
 /// Factors within a decade, from the finest grid to the coarsest.
 const GRIDS: [&[f64]; 4] = [&[1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0], &[1.0, 2.0, 5.0], &[1.0, 3.0], &[1.0]];
 
@@ -73,7 +76,7 @@ impl Scale {
     #[must_use]
     pub fn from_zero(figures: impl IntoIterator<Item = f64>, name: Name) -> Option<Self> {
         let (_, high) = extent(figures)?;
-        let high = if high > 0.0 { high * 1.08 } else { 1.0 };
+        let high = if high > 0.0 { (high * 1.08).clamp(SMALLEST, f64::MAX) } else { 1.0 };
         let decade = 10f64.powf(high.log10().floor());
         let steps = [0.1, 0.2, 0.25, 0.5, 1.0, 2.0];
         let step = steps.into_iter().map(|step| step * decade).find(|step| high / step <= 6.0);
@@ -209,8 +212,8 @@ impl ValueFormatter<f64> for Scale {
 /// that two figures that are nearly the same look it.
 fn logarithmic_extent(figures: impl IntoIterator<Item = f64>) -> Option<(f64, f64)> {
     let (low, high) = extent(figures.into_iter().filter(|figure| *figure > 0.0))?;
-    let low = low / 1.25;
-    Some((low, high.max(low * 3.0) * 1.25))
+    let low = (low / 1.25).max(SMALLEST);
+    Some((low, (high.max(low * 3.0) * 1.25).min(f64::MAX)))
 }
 
 fn extent(figures: impl IntoIterator<Item = f64>) -> Option<(f64, f64)> {
@@ -234,6 +237,24 @@ mod tests {
 
     fn names(scale: &Scale) -> Vec<&str> {
         scale.ticks().iter().map(|tick| tick.name.as_str()).collect()
+    }
+
+    /// Symptom: an axis to 5e-324 had ticks without end. Cause: their step was zero. Fix: axes have a least end.
+    #[test]
+    fn axes_of_the_least_and_the_greatest_figures_end() {
+        for figure in [5e-324, f64::MIN_POSITIVE, f64::MAX] {
+            for scale in
+                [Scale::from_zero([figure], units::count), Scale::logarithmic([figure], units::count)]
+            {
+                let scale = scale.unwrap();
+                let (low, high) = scale.ends();
+                assert!(
+                    low < high && high.is_finite() && scale.ticks().len() <= TICKS,
+                    "{figure}: {scale:?}"
+                );
+                assert!((0.0..=1.0).contains(&scale.position(figure)), "{figure}: {scale:?}");
+            }
+        }
     }
 
     #[test]

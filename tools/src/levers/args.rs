@@ -1,6 +1,6 @@
 //! The options of the levers, and their help.
 
-use crate::values::SegmentArg;
+use crate::values::{SegmentArg, period, time};
 use clap::builder::ValueHint;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -45,10 +45,10 @@ pub(crate) struct LeverArgs {
     #[arg(long, short)]
     pub(crate) yes: bool,
     /// Withdraw the command if the server has not read it by then.
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, default_value = "5s")]
+    #[arg(long, value_name = "TIME", value_parser = period, default_value = "5s")]
     pub(crate) patience: Duration,
     /// Wait for the answer for at most this time; the server goes on.
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", value_parser = time)]
     pub(crate) timeout: Option<Duration>,
 }
 
@@ -59,7 +59,7 @@ pub(crate) struct DrainArgs {
     #[command(flatten)]
     pub(crate) of: LeverArgs,
     /// Wait for at most this time; it stays drained.
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, default_value = "30s")]
+    #[arg(long, value_name = "TIME", value_parser = time, default_value = "30s")]
     pub(crate) limit: Duration,
 }
 

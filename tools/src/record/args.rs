@@ -1,6 +1,6 @@
 //! The options of `shmtool record`, and its help.
 
-use crate::values::{SegmentArg, period};
+use crate::values::{SegmentArg, file, period};
 use clap::builder::ValueHint;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -18,7 +18,7 @@ is a terminal.
 Exit status:
   0  fine
   1  the server has ended; what it did is recorded
-  2  no such segment, the file exists, or another error
+  2  no such segment, a dead server, the file exists, or another error
 
 JSON:
   name, file        what was recorded, and where
@@ -36,7 +36,7 @@ pub(crate) struct RecordArgs {
     #[command(flatten)]
     pub(crate) segment: SegmentArg,
     /// The file to write; there must be none of this name.
-    #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    #[arg(short, long, value_name = "FILE", value_parser = file(), value_hint = ValueHint::FilePath)]
     pub(crate) output: PathBuf,
     /// The time between two samples, such as 500ms or 1min.
     #[arg(long, value_name = "TIME", value_parser = period, default_value = "1s")]

@@ -1,5 +1,6 @@
 //! The options of `shmtool report`, and its help.
 
+use crate::values::file;
 use clap::builder::ValueHint;
 use std::path::PathBuf;
 
@@ -22,9 +23,9 @@ Examples:
 #[command(after_long_help = HELP)]
 pub(crate) struct ReportArgs {
     /// The file that record has written.
-    #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
+    #[arg(value_name = "FILE", value_parser = file(), value_hint = ValueHint::FilePath)]
     pub(crate) record: PathBuf,
     /// The page to write.
-    #[arg(short, long, value_name = "PAGE", value_hint = ValueHint::FilePath)]
+    #[arg(short, long, value_name = "PAGE", value_parser = file(), value_hint = ValueHint::FilePath)]
     pub(crate) output: PathBuf,
 }

@@ -1,7 +1,7 @@
 //! The page: one file that loads nothing. Texts of the record are data: `maud` escapes them.
 
 use super::charts;
-use super::samples::Record;
+use super::samples::{Found, Record};
 use crate::units;
 use maud::{DOCTYPE, PreEscaped, html};
 use ringmill_plot::svg;
@@ -22,10 +22,8 @@ const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'";
 /// The page of a record.
 pub(super) fn page(record: &Record) -> String {
     let head = &record.head;
-    let sum = |of: &dyn Fn(&super::samples::Column) -> u64| {
-        record.columns.iter().map(of).fold(0, u64::saturating_add)
-    };
-    let (ended, failed, deaths) = (sum(&|c| c.ended), sum(&|c| c.failed), sum(&|c| c.deaths));
+    let (ended, failed, deaths) =
+        (record.sum(|c| c.ended), record.sum(|c| c.failed), record.sum(|c| c.deaths));
     let seconds = record.seconds();
     let mean = if seconds > 0.0 { ended as f64 / seconds } else { 0.0 };
     let highest = record.columns.iter().map(|c| c.per_s(c.ended)).fold(0.0, f64::max);
@@ -64,8 +62,8 @@ pub(super) fn page(record: &Record) -> String {
                     h2 { "What limited it" }
                     table {
                         tr { th { "finding, as it was last" } th.number { "samples" } }
-                        @for (times, finding) in record.findings.values() {
-                            tr { td { (finding) } td.number { (units::number(*times)) } }
+                        @for Found { samples: times, text } in record.findings.values() {
+                            tr { td { (text) } td.number { (units::number(*times)) } }
                         }
                     }
                 }

@@ -2,6 +2,7 @@
 
 use crate::error::ToolError;
 use crate::record::{FORMAT, Head, VERSION};
+use crate::stats::why::{Finding, Kind};
 use ringmill_shm::text::shown;
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -13,6 +14,8 @@ use std::path::Path;
 const LINE_LIMIT: u64 = 1 << 26;
 /// With more columns, two become one.
 const COLUMNS: usize = 1_000;
+/// A period below this part of the interval becomes a part of the one before it.
+const SHORT: f64 = 0.5;
 
 /// A record.
 #[derive(Debug)]
@@ -22,20 +25,28 @@ pub(super) struct Record {
     pub(super) samples: u64,
     /// Samples, or several together.
     pub(super) columns: Vec<Column>,
-    /// What limited the server: each finding by its words, how often it was found, and its last wording.
-    pub(super) findings: BTreeMap<String, (u64, String)>,
+    /// What limited the server, by its kind and what it is about.
+    pub(super) findings: BTreeMap<(Kind, Option<String>), Found>,
     /// The last line had no end.
     pub(super) last_line_cut: bool,
+}
+
+/// A finding of one or more samples.
+#[derive(Debug)]
+pub(super) struct Found {
+    /// In how many.
+    pub(super) samples: u64,
+    /// Its words in the last of them.
+    pub(super) text: String,
 }
 
 /// What `stats` says of a period, as far as it is drawn.
 #[derive(Debug, Deserialize)]
 struct Sample {
-    time_unix_s: f64,
     period_s: f64,
     capacity: u32,
     in_progress: u32,
-    findings: Vec<String>,
+    findings: Vec<Finding>,
     requests: Requests,
     deaths: Deaths,
     servlets: Vec<ServletSample>,
@@ -83,8 +94,10 @@ pub(super) struct Values {
 /// A period, or several that follow each other.
 #[derive(Debug, Clone)]
 pub(super) struct Column {
-    /// Its end, in seconds since the record's start.
+    /// Its end, in seconds since the record's start: all periods up to there, whatever a clock said.
     pub(super) at_s: f64,
+    /// Of how many samples it is made.
+    samples: u64,
     pub(super) period_s: f64,
     pub(super) capacity: u32,
     pub(super) in_progress: u32,
@@ -156,19 +169,21 @@ impl Record {
 
     /// Adds a sample; `each` is of how many a column is made.
     fn add(&mut self, sample: Sample, each: u64) -> u64 {
-        for finding in &sample.findings {
-            // The same words with other numbers are the same finding.
-            let words = finding.split(|c: char| c.is_ascii_digit()).next().unwrap_or_default();
-            let found = self.findings.entry(words.into()).or_default();
-            *found = (found.0 + 1, finding.clone());
+        for Finding { kind, about, text } in &sample.findings {
+            let before = self.findings.get(&(*kind, about.clone())).map_or(0, |found| found.samples);
+            let found = Found { samples: before + 1, text: shown(text) };
+            self.findings.insert((*kind, about.clone()), found);
         }
-        let column = Column::of(sample, self.head.started_unix_s);
+        let column = Column::of(sample, self.seconds());
+        // In a short period, as the last one may be, a few requests would make a high rate.
+        let is_short = column.period_s < SHORT * self.head.interval_s;
         match self.columns.last_mut() {
-            Some(last) if !self.samples.is_multiple_of(each) => last.add(column),
+            Some(last) if is_short || last.samples < each => last.add(column),
             _ => self.columns.push(column),
         }
         self.samples += 1;
-        if self.columns.len() < 2 * COLUMNS || !self.samples.is_multiple_of(2 * each) {
+        let is_full = self.columns.last().is_some_and(|last| last.samples >= each);
+        if self.columns.len() < 2 * COLUMNS || !is_full {
             return each;
         }
         let pairs = std::mem::take(&mut self.columns);
@@ -184,6 +199,11 @@ impl Record {
     /// The time that it covers.
     pub(super) fn seconds(&self) -> f64 {
         self.columns.last().map_or(0.0, |last| last.at_s)
+    }
+
+    /// A number of all columns together.
+    pub(super) fn sum(&self, of: impl Fn(&Column) -> u64) -> u64 {
+        self.columns.iter().map(of).fold(0, u64::saturating_add)
     }
 
     /// The servlets, in the order of the plan.
@@ -215,8 +235,8 @@ impl Values {
 }
 
 impl Column {
-    fn of(sample: Sample, started_unix_s: f64) -> Self {
-        let period_s = sample.period_s;
+    fn of(sample: Sample, begun_s: f64) -> Self {
+        let period_s = sample.period_s.max(0.0);
         let servlet = |of: ServletSample| Servlet {
             name: shown(&of.name),
             items: of.counters.items,
@@ -228,7 +248,8 @@ impl Column {
             run_time: of.run_time,
         };
         Self {
-            at_s: (sample.time_unix_s - started_unix_s).max(0.0),
+            at_s: begun_s + period_s,
+            samples: 1,
             period_s,
             capacity: sample.capacity,
             in_progress: sample.in_progress,
@@ -253,6 +274,7 @@ impl Column {
     /// What follows it becomes a part of it. Of what is of a moment the greatest stays.
     fn add(&mut self, next: Self) {
         self.at_s = next.at_s;
+        self.samples = self.samples.saturating_add(next.samples);
         self.period_s += next.period_s;
         self.in_progress = self.in_progress.max(next.in_progress);
         self.ended = self.ended.saturating_add(next.ended);
@@ -294,9 +316,11 @@ mod tests {
             "name": "split", "depth": number % 7, "busy": 0.5, "counters": {"items": 4, "batches": 2},
             "batch_size": values(2), "queue_time": values(number), "run_time": values(5),
         });
+        let finding =
+            |kind, about, number| json!({"kind": kind, "about": about, "text": format!("{about}: {number}")});
         serde_json::from_value(json!({
-            "time_unix_s": 1_001 + number, "period_s": 1.0, "capacity": 8, "in_progress": 1,
-            "findings": [format!("split: {number} items wait")],
+            "time_unix_s": 7, "period_s": 1.0, "capacity": 8, "in_progress": 1,
+            "findings": [finding("bottleneck", "stage 1", number), finding("bottleneck", "stage 2", number)],
             "requests": {"answered": 9, "ended": 10, "total_time": values(number)},
             "deaths": {"deaths": u64::from(number == 77)}, "servlets": [servlet],
         }))
@@ -311,14 +335,28 @@ mod tests {
         }
         assert_eq!((record.samples, each), (10_001, 8));
         assert!(record.columns.len() <= 2 * COLUMNS, "{}", record.columns.len());
-        let sum = |of: &dyn Fn(&Column) -> u64| record.columns.iter().map(of).sum::<u64>();
-        assert_eq!((sum(&|c| c.ended), sum(&|c| c.failed), sum(&|c| c.deaths)), (100_010, 10_001, 1));
+        let sums = (record.sum(|c| c.ended), record.sum(|c| c.failed), record.sum(|c| c.deaths));
+        assert_eq!(sums, (100_010, 10_001, 1));
         assert_eq!((record.seconds(), record.columns[0].at_s), (10_001.0, 8.0));
         let first = &record.columns[0];
         assert_eq!((first.period_s, first.per_s(first.ended)), (8.0, 10.0));
         assert_eq!((first.total_time.p99, first.servlets[0].depth), (7.0, 6), "the greatest");
         assert_eq!(first.busy(&first.servlets[0]), Some(0.5));
-        assert_eq!(record.findings.len(), 1);
-        assert_eq!(record.findings["split: "], (10_001, "split: 10000 items wait".into()));
+        let found: Vec<_> = record.findings.values().map(|found| (found.samples, &*found.text)).collect();
+        assert_eq!(found, [(10_001, "stage 1: 10000"), (10_001, "stage 2: 10000")]);
+    }
+
+    /// Symptom: a record that a signal ended had the highest rate in its last milliseconds. Cause: one request in a period that
+    /// short is a high rate. Fix: a short period is a part of the one before it.
+    #[test]
+    fn a_short_period_is_a_part_of_the_one_before_it() {
+        let mut record = record();
+        record.add(sample(0), 1);
+        record.add(sample(1), 1);
+        record.add(Sample { period_s: 0.001, ..sample(2) }, 1);
+        let rates: Vec<f64> = record.columns.iter().map(|column| column.per_s(column.ended)).collect();
+        assert_eq!(rates, [10.0, 20.0 / 1.001]);
+        assert_eq!((record.samples, record.seconds()), (3, 2.001));
+        assert_eq!(record.sum(|column| column.ended), 30);
     }
 }

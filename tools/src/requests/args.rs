@@ -1,7 +1,7 @@
 //! The options of `shmtool requests`, and its help.
 
 use super::Choice;
-use crate::values::SegmentArg;
+use crate::values::{SegmentArg, time};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use ringmill_shm::word::Phase;
 use std::time::Duration;
@@ -71,7 +71,7 @@ pub(crate) struct RequestArgs {
     #[command(flatten)]
     pub(crate) segment: SegmentArg,
     /// Only requests in progress for longer, such as 2s, 500ms or 1min.
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", value_parser = time)]
     older_than: Option<Duration>,
     /// Only requests at this servlet or ensemble, or with a branch there.
     #[arg(long, value_name = "NAME")]

@@ -1,5 +1,6 @@
 //! The options of `shmtool completions` and `shmtool man`, and their help.
 
+use crate::values::file;
 use clap::builder::ValueHint;
 use clap_complete::Shell;
 use std::path::PathBuf;
@@ -41,6 +42,6 @@ pub(crate) struct CompletionsArgs {
 #[command(after_long_help = MAN_HELP)]
 pub(crate) struct ManArgs {
     /// The directory; it is made if there is none.
-    #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
+    #[arg(value_name = "DIR", value_parser = file(), value_hint = ValueHint::DirPath)]
     pub(crate) directory: PathBuf,
 }

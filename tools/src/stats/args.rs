@@ -28,8 +28,10 @@ JSON:
   period_s          the seconds of which all numbers are
   capacity          requests that can be in progress
   in_progress       requests that are
-  findings          what limits the server, in words: who is stopped, and what
-                    that holds up; the bottleneck; what died, with which item
+  findings          what limits the server, one entry each, with kind (stopped,
+                    refused, permit_waits, bottleneck, small_batches,
+                    batch_wait, shared_cpu, deaths), about (a servlet or
+                    worker; null: the server), text (in words)
   requests          how requests ended:
 {callers}
    ended            Requests that have ended, in whatever way.

@@ -1,12 +1,13 @@
 //! Participants whose process is stopped, by a signal or a debugger, and what that holds up.
 
+use super::why::{Finding, Kind};
 use crate::who::name_of;
 use ringmill_shm::participant::SERVER;
 use ringmill_shm::segment::Segment;
 use std::collections::BTreeMap;
 
 /// A finding for each stopped process, the server first, then those that hold a reader lock.
-pub(crate) fn findings(segment: &Segment) -> Vec<String> {
+pub(crate) fn findings(segment: &Segment) -> Vec<Finding> {
     let entries = segment.participants();
     let stopped: Vec<u32> = (0..)
         .zip(entries)
@@ -18,9 +19,9 @@ pub(crate) fn findings(segment: &Segment) -> Vec<String> {
     let mut all = Vec::new();
     if stopped.contains(&SERVER) {
         let pid = pid(SERVER);
-        all.push(format!(
+        all.push(Kind::Stopped.of("server", format!(
             "the server (pid {pid}) is stopped: it calls nothing, and restarts no worker; 'kill -CONT {pid}' lets it go on"
-        ));
+        )));
     }
     let nodes = (0..segment.shape().nodes).filter_map(|index| segment.node(index));
     let mut locks: BTreeMap<u32, String> = BTreeMap::new();
@@ -48,7 +49,8 @@ pub(crate) fn findings(segment: &Segment) -> Vec<String> {
             None => "it takes no items".into(),
         };
         let holds = if locks.contains_key(&row) { format!(" and {holds}") } else { format!(": {holds}") };
-        all.push(format!("{name} (pid {pid}) is stopped{holds}; 'kill -CONT {pid}' lets it go on"));
+        let text = format!("{name} (pid {pid}) is stopped{holds}; 'kill -CONT {pid}' lets it go on");
+        all.push(Kind::Stopped.of(name, text));
     }
     all
 }

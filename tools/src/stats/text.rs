@@ -1,6 +1,7 @@
 //! The text of `stats`.
 
 use super::Stats;
+use super::why::Finding;
 use crate::output::Page;
 use crate::units;
 use ringmill_shm::stats::{
@@ -38,7 +39,7 @@ pub(super) fn of(stats: &Stats, page: Page) -> String {
 
 /// What limits the server, a paragraph each.
 pub(crate) fn findings(stats: &Stats, page: Page) -> String {
-    let paragraph = |finding: &String| format!("- {}", page.paragraph(finding, 2).trim_start());
+    let paragraph = |finding: &Finding| format!("- {}", page.paragraph(&finding.text, 2).trim_start());
     stats.findings.iter().map(paragraph).collect()
 }
 

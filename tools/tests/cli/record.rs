@@ -108,7 +108,7 @@ fn the_servers_end_and_a_time_end_it_too() {
     assert!(told.contains(&format!(" of {} in ", ours.name())) && told.contains("draws them"), "{told}");
     assert!((2..=5).contains(&lines(&path).len()), "the head, and at most four");
     let told = complaint(&shmtool(&["record", &ours.name(), "-o", &file]));
-    assert!(told.contains("cannot create") && told.contains("exists"), "{told}");
+    assert!(told.contains("cannot write") && told.contains("it exists already"), "{told}");
 
     let (path, file) = folder.file("ended.jsonl");
     let tool = recorder(&ours, &file);
@@ -131,7 +131,7 @@ fn a_stopped_server_is_recorded_and_a_killed_one_ends_the_record() {
     server.kill().unwrap();
     server.wait().unwrap();
     assert_eq!(code(&tool.wait_with_output().unwrap()), 1);
-    assert!(lines(&path)[1]["findings"][0].as_str().unwrap().contains(" is stopped: "));
+    assert!(lines(&path)[1]["findings"][0]["text"].as_str().unwrap().contains(" is stopped: "));
     let (_, page) = folder.file("stopped.html");
     assert_eq!(code(&shmtool(&["report", &file, "-o", &page])), 0);
 }
@@ -158,6 +158,83 @@ fn a_recorder_that_was_killed_leaves_what_it_had() {
     let head = whole.iter().position(|&byte| byte == b'\n').unwrap() + 1;
     std::fs::write(&path, &whole[..head]).unwrap();
     assert_eq!(parsed(&shmtool(&["report", &file, "-o", &page, "--json"]))["samples"], 0);
+}
+
+/// What cannot be recorded is refused before a file is made.
+#[test]
+fn a_record_that_cannot_be_made_leaves_no_file() {
+    let (ours, folder) = (Ours::new(), Folder::new());
+    let (path, file) = folder.file("none.jsonl");
+    let record = |more: &[&str]| shmtool(&[&["record", &ours.name(), "-o", &file], more].concat());
+    {
+        let _segment = ours.create();
+        for wrong in [["--for", "1000y"], ["--interval", "1000y"], ["--interval", "1ms"]] {
+            let output = record(&wrong);
+            let told = String::from_utf8_lossy(&output.stderr);
+            assert!(code(&output) == 2 && told.contains("it must be at "), "{told}");
+        }
+        let no_file = shmtool(&["record", &ours.name(), "-o", "-"]);
+        assert!(String::from_utf8_lossy(&no_file.stderr).contains("./- is one"));
+        assert!(!Path::new("-").exists());
+        let directory = complaint(&shmtool(&["record", &ours.name(), "-o", "/tmp"]));
+        assert!(directory.contains("cannot write /tmp: it exists already"), "{directory}");
+    }
+    ours.create_stale();
+    for watched in [record(&[]), shmtool(&["stats", &ours.name(), "--interval", "10ms"])] {
+        let told = complaint(&watched);
+        assert!(told.contains("has died") && told.contains("shmtool stats"), "{told}");
+    }
+    assert!(!path.exists());
+}
+
+/// Symptom: `report X -o X` wrote the page over the record.
+#[test]
+fn a_page_is_not_written_over_its_record() {
+    let (ours, folder) = (Ours::new(), Folder::new());
+    let _segment = ours.create();
+    let (path, file) = folder.file("record.jsonl");
+    assert_eq!(code(&shmtool(&["record", &ours.name(), "-o", &file, "--for", "20ms"])), 0);
+    let record = std::fs::read(&path).unwrap();
+    let (link, link_name) = folder.file("link");
+    std::os::unix::fs::symlink(&path, link).unwrap();
+    let (other, other_name) = folder.file("other");
+    std::fs::hard_link(&path, other).unwrap();
+    for page in [&file, &link_name, &other_name] {
+        let told = complaint(&shmtool(&["report", &file, "-o", page]));
+        assert!(told.contains("it is the record itself"), "{told}");
+    }
+    assert!(complaint(&shmtool(&["report", &file, "-o", "/tmp"])).contains("it is a directory"));
+    assert_eq!(std::fs::read(&path).unwrap(), record);
+}
+
+/// Symptoms: numbers of a record that no server reaches let `report` panic, or search for ticks without end. Periods count, not
+/// the wall clock, which an operator may set meanwhile.
+#[test]
+fn odd_numbers_make_a_page_too() {
+    let folder = Folder::new();
+    let (path, file) = folder.file("odd.jsonl");
+    let (_, page) = folder.file("page.html");
+    let head = json!({"format": "shmtool-record", "version": 1, "name": "n", "started_unix_s": 9e9, "interval_s": 1,
+        "shmtool": "0"});
+    let values = json!({"count": u64::MAX, "p50": 5e-324, "p90": 1e308, "p99": 1e308, "p999": -1});
+    let sample = |time_unix_s: f64, period_s: f64, busy: f64| {
+        json!({
+            "time_unix_s": time_unix_s, "period_s": period_s, "capacity": u32::MAX, "in_progress": u32::MAX, "findings": [],
+            "requests": {"answered": 0, "ended": u64::MAX, "total_time": values}, "deaths": {"deaths": u64::MAX},
+            "servlets": [{"name": "n", "depth": u64::MAX, "busy": busy, "counters": {"items": 1, "batches": u64::MAX},
+                "batch_size": values, "queue_time": values, "run_time": values}],
+        })
+    };
+    for (periods, seconds) in [([1.0, 1e18, 1.0], json!(1e18)), ([1.0, 2.0, 5e-324], json!(3.0))] {
+        let lines: Vec<_> = [head.clone()]
+            .into_iter()
+            .chain(periods.map(|period_s| sample(-7e9, period_s, 5e-324)))
+            .map(|line| line.to_string() + "\n")
+            .collect();
+        std::fs::write(&path, lines.concat()).unwrap();
+        let report = parsed(&shmtool(&["report", &file, "-o", &page, "--json"]));
+        assert_eq!((&report["deaths"], &report["seconds"]), (&json!(u64::MAX), &seconds));
+    }
 }
 
 #[test]

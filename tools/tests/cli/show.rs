@@ -343,9 +343,9 @@ fn tells_who_is_stopped_and_what_that_holds_up() {
     let stats = parsed(&shmtool(&["stats", &ours.name(), "--json"]));
     assert_eq!(
         stats["findings"],
-        json!([format!(
+        json!([{"kind": "stopped", "about": "server", "text": format!(
             "the server (pid {pid}) is stopped: it calls nothing, and restarts no worker; 'kill -CONT {pid}' lets it go on"
-        )])
+        )}])
     );
     let top = shmtool::Top::open(&ours.name()).unwrap().screen(80, 24);
     assert!(top[0].starts_with(&format!("STOPPED (pid {pid}), {}", ours.name())), "{top:#?}");

@@ -1,12 +1,13 @@
 //! `stats`: how fast a server is, and what limits it.
 
-use super::segments::{Ours, spec};
+use super::segments::{Ours, begin, spec};
 use super::tool::{code, parsed, shmtool, text, words};
 use ringmill_shm::participant::Life;
 use ringmill_shm::segment::Segment;
 use ringmill_shm::stats::{
     CallerCounter, CallerHistogram, Closed, ServerCounter, WorkerHistogram, WorkerHistograms,
 };
+use ringmill_shm::token::Token;
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
@@ -78,39 +79,62 @@ fn findings_say_what_limits_the_server() {
         let ours = Ours::new();
         let segment = ours.create();
         act(&segment);
-        let found: Vec<String> = serde_json::from_value(stats(&ours)["findings"].clone()).unwrap();
+        let found: Vec<[String; 3]> = stats(&ours)["findings"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|found| {
+                ["kind", "about", "text"].map(|key| found[key].as_str().unwrap_or("null").to_string())
+            })
+            .collect();
         let page = text(&shmtool(&["stats", &ours.name()]));
         assert_eq!(page.matches("\n- ").count(), found.len(), "{page}");
         found
     };
-    assert_eq!(findings(&|_| {}), [""; 0]);
+    assert_eq!(findings(&|_| {}), [[""; 3]; 0]);
     let busy = |segment: &Segment, row: usize, items, closed| {
         segment.participants()[row].counters().count_batch(items, closed);
         times(segment, row).count_batch(items);
         times(segment, row).record(WorkerHistogram::RunTime, 3_600_000_000_000, 1);
     };
-    let found = findings(&|segment| {
+    let both_busy = |segment: &Segment| {
         busy(segment, 1, 32, Closed::Full);
         busy(segment, 2, 32, Closed::Full);
+    };
+    assert_eq!(findings(&both_busy), [[""; 3]; 0], "nothing waits for them");
+    let found = findings(&|segment| {
+        both_busy(segment);
+        times(segment, 1).record(WorkerHistogram::QueueTime, 3_600_000_000_000, 1);
     });
     assert_eq!(found.len(), 1);
-    assert!(
-        found[0].starts_with("split is the bottleneck: its workers run code 100 % of the time"),
-        "{found:?}"
-    );
+    assert_eq!(found[0][..2], ["bottleneck", "split"]);
+    let told = "split is the bottleneck: its workers run code 100 % of the time, and items waited ";
+    assert!(found[0][2].starts_with(told), "{found:?}");
+    let found = findings(&|segment| {
+        both_busy(segment);
+        for id in 0..2 {
+            let mut filling = begin(segment, id, Token::SERVER);
+            filling.set_length(0);
+            filling.queue(0);
+            segment.node(0).unwrap().ring().push(id).unwrap();
+        }
+    });
+    assert!(found[0][2].contains(" of the time, and 2 items wait for them; "), "{found:?}");
     let found = findings(&|segment| {
         busy(segment, 1, 2, Closed::Window);
         busy(segment, 2, 2, Closed::Window);
     });
-    assert_eq!(found[1], "split: batches have 2.0 of 32 items, as their wait ends before more items come");
+    assert_eq!(found[0][2], "split: batches have 2.0 of 32 items, as their wait ends before more items come");
+    assert_eq!(found[0][..2], ["small_batches", "split"]);
     let found = findings(&|segment| {
         segment.caller_row(1).count(CallerCounter::PermitWaits);
         segment.server_counters().count(ServerCounter::Deaths);
     });
-    assert!(found[0].starts_with("1 request waited for a permit, since all 8 were in use"), "{found:?}");
-    assert!(found[1].starts_with("1 worker died"), "{found:?}");
+    assert!(found[0][2].starts_with("1 request waited for a permit, since all 8 were in use"), "{found:?}");
+    assert_eq!(found[0][..2], ["permit_waits", "null"]);
+    assert!(found[1][2].starts_with("1 worker died"), "{found:?}");
     let found = findings(&|segment| segment.caller_row(1).count(CallerCounter::Rejected));
-    assert!(found[0].starts_with("1 request was refused: all 8 permits"), "{found:?}");
+    assert!(found[0][2].starts_with("1 request was refused: all 8 permits"), "{found:?}");
     // Items that wait for a batch to fill, while workers have time.
     let found = findings(&|segment| {
         let entry = &segment.participants()[1];
@@ -125,7 +149,7 @@ fn findings_say_what_limits_the_server() {
     });
     assert_eq!(found.len(), 1);
     assert!(
-        found[0].starts_with("split: items wait 200 µs for a batch to fill, and code runs for 1.00 µs"),
+        found[0][2].starts_with("split: items wait 200 µs for a batch to fill, and code runs for 1.00 µs"),
         "{found:?}"
     );
 }
@@ -137,7 +161,9 @@ fn workers_on_one_cpu_are_told() {
     spec.nodes[0].workers = vec![vec![3], vec![3]];
     let segment = Segment::create(ours.0.clone(), &spec).unwrap();
     let findings = stats(&ours)["findings"].clone();
-    assert_eq!(findings, json!(["split/0 and split/1 are pinned to CPU 3 alone, and take turns there"]));
+    let about = "split/0 and split/1";
+    let text = "split/0 and split/1 are pinned to CPU 3 alone, and take turns there";
+    assert_eq!(findings, json!([{"kind": "shared_cpu", "about": about, "text": text}]));
     drop(segment);
 }
 
