@@ -207,6 +207,13 @@ impl Entry {
         self.since_ns.load(Ordering::Relaxed) // Relaxed: for reports
     }
 
+    /// The last instant from which the segment has news of it: its [`life`](Self::life) changed, or the supervisor, which
+    /// does so every second, looked at it. In nanoseconds of the monotonic clock.
+    #[must_use]
+    pub fn last_news_ns(&self) -> u64 {
+        self.since_ns().max(self.watch.looked_ns())
+    }
+
     /// Its process; 0 before it has arrived.
     #[must_use]
     pub fn pid(&self) -> u32 {

@@ -109,6 +109,12 @@ impl Watch {
         });
     }
 
+    /// When the supervisor last looked, in nanoseconds of the monotonic clock; 0: never.
+    #[must_use]
+    pub fn looked_ns(&self) -> u64 {
+        self.looked_ns.load(Ordering::Relaxed) // Relaxed: for reports
+    }
+
     /// When this began, which goes on now.
     #[must_use]
     pub fn began(&self, what: u64) -> Began {

@@ -15,7 +15,7 @@ use crate::show::args::ShowArgs;
 use crate::stats::args::StatsArgs;
 use crate::top::args::TopArgs;
 use crate::trace::args::TraceArgs;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -34,7 +34,8 @@ Examples:
   shmtool trace digits         where the time of the last requests went
   shmtool bench --demo         how much load this host's server takes
   shmtool check digits         exit status 0 if the segment is consistent
-  shmtool scale digits tag 4   four workers of its servlet 'tag'
+  shmtool scale digits tag 2   two workers of its servlet 'tag', if its
+                               max_workers allows them
   shmtool doctor               what of this host will hurt a server
   shmtool clean --dry-run      what 'shmtool clean' would remove
 
@@ -53,6 +54,20 @@ pub(crate) struct Args {
     pub(crate) json: bool,
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+/// The command line as clap reads it. What looks like an option where a number or a time belongs is a wrong number, and not an
+/// unknown option.
+pub(crate) fn command() -> clap::Command {
+    Args::command().mut_subcommands(|command| {
+        command.mut_args(|arg| match arg.get_value_names() {
+            Some([name]) if ["N", "P", "RANGE", "TIME", "WORKER", "WORKERS"].contains(&name.as_str()) => {
+                let is_option = arg.get_long().is_some();
+                arg.allow_hyphen_values(is_option).allow_negative_numbers(true)
+            }
+            _ => arg,
+        })
+    })
 }
 
 /// The command.
@@ -104,11 +119,10 @@ pub(crate) enum Command {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_command_line_is_well_formed() {
-        Args::command().debug_assert();
+        command().debug_assert();
     }
 
     #[test]

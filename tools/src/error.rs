@@ -1,10 +1,21 @@
 //! Why a command has no report.
 
+use crate::output::Verdict;
 use ringmill_shm::segment::{AskError, NameError};
 use ringmill_shm::text::shown_path;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+
+impl ToolError {
+    /// The exit status.
+    pub(crate) fn verdict(&self) -> Verdict {
+        match self {
+            Self::Lever { error, .. } if error.may_be_done() => Verdict::Unclear,
+            _ => Verdict::Failed,
+        }
+    }
+}
 
 /// Why a command could not do its work.
 #[derive(Debug, thiserror::Error)]

@@ -67,7 +67,7 @@ pub(crate) fn pull(of: &LeverArgs, lever: Lever) -> Result<Pulled, ToolError> {
 
 /// What a lever does, for a question and a report.
 fn in_words(lever: &Lever, servlet: &str) -> String {
-    let servlet = shown(servlet);
+    let servlet = named(servlet);
     match lever {
         Lever::Drain { .. } => format!("drain servlet {servlet}"),
         Lever::Resume => format!("resume servlet {servlet}"),
@@ -81,6 +81,14 @@ fn in_words(lever: &Lever, servlet: &str) -> String {
     }
 }
 
+/// A name as it is given; quoted, where a reader would not see where it ends.
+fn named(servlet: &str) -> String {
+    match servlet.is_empty() || servlet.trim() != servlet {
+        true => format!("{:?}", shown(servlet)),
+        false => shown(servlet),
+    }
+}
+
 /// Asks the user at the terminal.
 fn confirmed(question: &str) -> Result<bool, ToolError> {
     let (input, mut output) = (io::stdin(), io::stderr());
@@ -91,7 +99,7 @@ fn confirmed(question: &str) -> Result<bool, ToolError> {
     write!(output, "{question} [y/N] ").and_then(|()| output.flush()).map_err(terminal)?;
     let mut line = String::new();
     input.lock().read_line(&mut line).map_err(terminal)?;
-    Ok(matches!(line.trim(), "y" | "Y" | "yes"))
+    Ok(matches!(&*line.trim().to_lowercase(), "y" | "yes"))
 }
 
 impl Report for Pulled {
@@ -128,5 +136,7 @@ mod tests {
             "asked": "kill worker 1 of servlet tag", "done": false, "reason": "no",
         });
         assert_eq!(serde_json::to_value(report).unwrap(), expected);
+        assert_eq!(in_words(&Lever::Resume, ""), "resume servlet \"\"");
+        assert_eq!(in_words(&Lever::Scale { workers: 2 }, "a b "), "scale servlet \"a b \" to 2");
     }
 }

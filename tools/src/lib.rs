@@ -14,7 +14,8 @@
 //! * `[plain text]`: the text of a file, a segment or a name is escaped where it enters a report, in each cell of a
 //!   table again, and in JSON; so is an error. Only our own line feeds and styles reach a terminal.
 //! * Text goes to standard output as one piece; a reader that has gone is not an error. `top` alone draws, on a terminal.
-//! * Exit status: 0 fine, 1 the report says that something is wrong, 2 no full report could be made.
+//! * Exit status: 0 fine, 1 the report says that something is wrong, 2 no full report could be made; of levers 3, if it is
+//!   not known what became of the command.
 #![forbid(unsafe_code)]
 
 mod args;
@@ -43,7 +44,7 @@ mod values;
 mod who;
 
 use args::{Args, Command};
-use clap::Parser;
+use clap::FromArgMatches;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use error::ToolError;
 use levers::args::{LeverArgs, ReplaceArgs};
@@ -70,7 +71,7 @@ pub fn main() -> ExitCode {
     let done = run(&arguments()).and_then(|(text, verdict)| output::print(&text).map(|_| verdict));
     let verdict = done.unwrap_or_else(|error| {
         output::say(&error.to_string());
-        Verdict::Failed
+        error.verdict()
     });
     ExitCode::from(verdict as u8)
 }
@@ -103,15 +104,29 @@ fn text_of(json: bool, command: Command) -> Result<String, String> {
     run(&Args { json, command }).map(|(text, _)| text).map_err(|error| error.to_string())
 }
 
-/// The command line. If it lacks a segment's name, the message says how to find one.
+/// The command line. If it lacks a name, the message says how to find one.
 fn arguments() -> Args {
-    Args::try_parse().unwrap_or_else(|mut error| {
-        if error.kind() == ErrorKind::MissingRequiredArgument {
-            let tip = "'shmtool list' shows all segments".into();
-            error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip]));
+    let parsed = args::command().try_get_matches().and_then(|of| Args::from_arg_matches(&of));
+    parsed.unwrap_or_else(|mut error| {
+        if let Some(tip) = tip(&error) {
+            error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
         }
         error.exit()
     })
+}
+
+/// Where to find the first argument that is missing.
+fn tip(error: &clap::Error) -> Option<&'static str> {
+    let missing = match error.get(ContextKind::InvalidArg)? {
+        ContextValue::Strings(all) if error.kind() == ErrorKind::MissingRequiredArgument => all.first()?,
+        _ => return None,
+    };
+    match missing.as_str() {
+        "<NAME>" => Some("'shmtool list' shows all segments"),
+        "<SERVLET>" => Some("'shmtool show NAME' shows its servlets"),
+        "<WORKER>" => Some("'shmtool show NAME' shows its workers"),
+        _ => None,
+    }
 }
 
 fn run(args: &Args) -> Result<(String, Verdict), ToolError> {

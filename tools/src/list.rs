@@ -8,7 +8,7 @@ use crate::stats::ended;
 use crate::survey::{Identity, Liveness, Survey};
 use crate::units;
 use ringmill_shm::check::PhaseCounts;
-use ringmill_shm::participant::{Life, SERVER};
+use ringmill_shm::participant::{Entry, Life, SERVER};
 use ringmill_shm::segment::{self, FoundAnonymous, Location, NAMED_DIRECTORY, Run, Segment};
 use ringmill_shm::text::size;
 use serde::Serialize;
@@ -28,6 +28,8 @@ struct Listed {
     server_pid: Option<u32>,
     /// What it does; none of what cannot be read.
     work: Option<Work>,
+    /// Its server's process is stopped; none: it has none, or it cannot be seen from here.
+    stopped: Option<bool>,
     /// Why the state is not live, or what is missing.
     note: Option<String>,
     /// Whether it is anonymous.
@@ -38,7 +40,7 @@ struct Listed {
 /// What a server does.
 #[derive(Debug, Serialize)]
 struct Work {
-    /// Threads of workers, and those that are ready.
+    /// Threads of workers that there are, and those that are ready.
     workers: u32,
     workers_ready: u32,
     capacity: u32,
@@ -51,11 +53,18 @@ struct Work {
 
 impl Work {
     fn of(segment: &Segment) -> Self {
-        let workers = segment.participants().iter().skip(SERVER as usize + 1);
+        // A row of a worker that may be added is vacant.
+        let workers = || {
+            segment
+                .participants()
+                .iter()
+                .skip(SERVER as usize + 1)
+                .filter(|entry| entry.life() != Life::Vacant)
+        };
         let (requests_ended, requests_per_s) = ended(segment);
         Self {
-            workers: segment.shape().participants.saturating_sub(1),
-            workers_ready: workers.filter(|entry| entry.life() == Life::Ready).count() as u32,
+            workers: workers().count() as u32,
+            workers_ready: workers().filter(|entry| entry.life() == Life::Ready).count() as u32,
             capacity: segment.shape().requests,
             in_progress: PhaseCounts::of(segment).in_progress(),
             requests_ended,
@@ -74,21 +83,13 @@ pub(crate) fn list() -> Result<Listing, ToolError> {
     let mut segments = Vec::new();
     for found in found {
         let Some(survey) = Survey::of(found.location)? else { continue };
-        let segment = survey.segment.as_ref();
-        let server_pid = segment.map(|s| s.participants()[SERVER as usize].pid());
-        let work = segment.map(Work::of);
-        let (identity, note) = (survey.identity(segment), survey.why.clone());
-        segments.push(Listed { identity, server_pid, work, note, is_anonymous: false });
+        segments.push(Listed::of(&survey, survey.why.clone(), false));
     }
     // Without /proc no process can be looked into.
     for found in with_short_addresses(segment::list_anonymous().unwrap_or_default()) {
         let Some(survey) = Survey::of(found.location)? else { continue };
-        let segment = survey.segment.as_ref();
-        let server_pid = segment.map(|s| s.participants()[SERVER as usize].pid());
-        let work = segment.map(Work::of);
         let stale = (survey.state == Liveness::Stale).then(|| goes_with(&found.held_by));
-        let (identity, note) = (survey.identity(segment), survey.why.clone().or(stale));
-        segments.push(Listed { identity, server_pid, work, note, is_anonymous: true });
+        segments.push(Listed::of(&survey, survey.why.clone().or(stale), true));
     }
     Ok(Listing { segments })
 }
@@ -118,9 +119,23 @@ fn goes_with(processes: &[u32]) -> String {
 }
 
 impl Listed {
+    fn of(survey: &Survey, note: Option<String>, is_anonymous: bool) -> Self {
+        let segment = survey.segment.as_ref();
+        let server = segment.map(|segment| &segment.participants()[SERVER as usize]);
+        Self {
+            identity: survey.identity(segment),
+            server_pid: server.map(Entry::pid),
+            work: segment.map(Work::of),
+            stopped: server.filter(|_| survey.state == Liveness::Live).and_then(Entry::is_stopped),
+            note,
+            is_anonymous,
+        }
+    }
+
     fn state(&self) -> String {
         let state = self.identity.state;
         match self.identity.run {
+            _ if self.stopped == Some(true) => "live, stopped".into(),
             Some(Run::Draining) if state == Liveness::Live => "live, draining".into(),
             Some(Run::Stopping) if state == Liveness::Live => "live, stopping".into(),
             Some(Run::Closed) if state == Liveness::Live => "live, closed".into(),
@@ -211,12 +226,13 @@ mod tests {
             user: None,
         };
         let note = Some("it is a directory".into());
-        let listed = Listed { identity, server_pid: None, work: None, note, is_anonymous: false };
+        let listed =
+            Listed { identity, server_pid: None, work: None, stopped: None, note, is_anonymous: false };
         let report = Listing { segments: vec![listed] };
         let expected = serde_json::json!({"segments": [{
             "name": "x", "path": "/dev/shm/ringmill-x", "state": "foreign", "run": null, "bytes": 3,
             "created_unix_s": null, "age_s": null, "user_id": 4_000_000, "user": null,
-            "server_pid": null, "work": null, "note": "it is a directory",
+            "server_pid": null, "work": null, "stopped": null, "note": "it is a directory",
         }]});
         assert_eq!(serde_json::to_value(&report).unwrap(), expected);
         let text = report.text(Page::plain());

@@ -16,6 +16,8 @@ pub(crate) enum Verdict {
     Wrong = 1,
     /// The tool could not do something.
     Failed = 2,
+    /// A server may have done what it was asked, or may do it yet.
+    Unclear = 3,
 }
 
 /// Facts that can be printed, as text or in serialised form as JSON.

@@ -2,10 +2,9 @@
 
 pub(crate) mod args;
 
-use crate::args::Args;
+use crate::args::command;
 use crate::error::ToolError;
 use crate::output::{Page, Report};
-use clap::CommandFactory;
 use clap_complete::Shell;
 use ringmill_shm::text::shown_path;
 use serde::Serialize;
@@ -25,7 +24,7 @@ pub(crate) struct Completions {
 /// Makes them.
 pub(crate) fn completions(shell: Shell) -> Completions {
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Args::command(), "shmtool", &mut script);
+    clap_complete::generate(shell, &mut command(), "shmtool", &mut script);
     Completions { shell: shell.to_string(), script: String::from_utf8_lossy(&script).into_owned() }
 }
 
@@ -45,7 +44,7 @@ pub(crate) struct ManPages {
 pub(crate) fn man(directory: &Path) -> Result<ManPages, ToolError> {
     let system = |what, path: &Path, error| ToolError::System { what, path: path.into(), error };
     std::fs::create_dir_all(directory).map_err(|error| system("make the directory", directory, error))?;
-    let mut program = Args::command().disable_help_subcommand(true);
+    let mut program = command().disable_help_subcommand(true);
     program.build(); // so that commands have the program's options, and its name before theirs
     let mut pages = Vec::new();
     let commands: Vec<_> = program.get_subcommands().cloned().collect();

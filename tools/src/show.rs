@@ -82,9 +82,12 @@ struct Node {
     down: Option<String>,
     /// By number within the node, threads counted one by one.
     sleeping: Vec<u32>,
-    /// How many workers it has, threads counted one by one.
-    #[serde(skip)]
+    /// How many workers it has, and may have: more are started by a lever.
     workers: u32,
+    max_workers: u32,
+    /// Its threads that there are.
+    #[serde(skip)]
+    workers_threads: u32,
 }
 
 #[derive(Debug, Serialize)]
@@ -214,6 +217,9 @@ pub(crate) fn show(name: &str) -> Result<Shown, ToolError> {
 fn node(segment: &Segment, index: u32) -> Option<Node> {
     let node = segment.node(index)?;
     let (info, ring, sleepers) = (node.info(), node.ring(), node.doorbell().sleepers());
+    let threads = info.facts.threads.max(1);
+    // A row of a worker that may be added is vacant.
+    let present = node.workers().iter().filter(|entry| entry.life() != Life::Vacant).count() as u32;
     Some(Node {
         index,
         name: shown(&info.name),
@@ -237,7 +243,9 @@ fn node(segment: &Segment, index: u32) -> Option<Node> {
         down: node.doorbell().is_down().then(|| shown(&node.down_reason())),
         // A node has at most 64 threads of workers, as the mask has bits.
         sleeping: (0..info.rows).filter(|worker| sleepers >> worker & 1 == 1).collect(),
-        workers: info.rows,
+        workers: present.div_ceil(threads),
+        max_workers: info.rows / threads,
+        workers_threads: present,
     })
 }
 

@@ -160,10 +160,10 @@ fn started_ns(segment: &Segment) -> u64 {
     segment.participants()[SERVER as usize].since_ns()
 }
 
-/// Now; or, of a server that has died, when a participant last changed its state.
+/// Now; or, of a server that has died, the last instant from which the segment has news.
 fn now_or_end(segment: &Segment) -> u64 {
     match segment.lease().is_served() {
-        Ok(false) => segment.participants().iter().map(Entry::since_ns).max().unwrap_or(0),
+        Ok(false) => segment.participants().iter().map(Entry::last_news_ns).max().unwrap_or(0).min(now_ns()),
         _ => now_ns(),
     }
 }

@@ -241,6 +241,14 @@ pub(crate) fn way_out(name: &str) -> String {
     }
 }
 
+/// What a text says of a dead server's segment; of any other, nothing.
+pub(crate) fn stale_line(state: Liveness, name: &str) -> String {
+    match state {
+        Liveness::Stale => format!("It is stale: its server has died; {}.\n", way_out(name)),
+        _ => String::new(),
+    }
+}
+
 /// A user by name, or else by number.
 pub(crate) fn user_text(user_id: u32) -> String {
     units::user_name(user_id).unwrap_or_else(|| user_id.to_string())

@@ -23,7 +23,7 @@ pub(crate) fn time(text: &str) -> Result<Duration, String> {
     match humantime::parse_duration(text) {
         Ok(time) if time <= MOST => Ok(time),
         Ok(_) => Err("it must be at most 366 days".into()),
-        Err(error) => Err(error.to_string()),
+        Err(error) => Err(format!("{error}; it is a number with a unit, such as 500ms, 10s or 1min")),
     }
 }
 

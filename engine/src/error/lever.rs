@@ -1,7 +1,7 @@
 //! Why a lever of a server did not do what it was asked for.
 
 use super::{StartError, forked_text};
-use crate::text::OneLine;
+use crate::text::{OneLine, one_line};
 use std::time::Duration;
 
 /// Why a lever of a [server](crate::Server) did not do what it was asked for: scaling, restarting, replacing, draining. The
@@ -10,7 +10,7 @@ use std::time::Duration;
 #[non_exhaustive]
 pub enum LeverError {
     /// The server has no servlet of that name. A lever is for a servlet with workers, not for an ensemble or a sequence.
-    #[error("the server has no servlet {} with workers: it has {}", OneLine(servlet), listed(known))]
+    #[error("the server has no servlet {:?} with workers: it has {}", one_line(servlet), listed(known))]
     NoSuchServlet {
         /// The name.
         servlet: String,

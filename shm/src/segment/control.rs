@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 const FIRST_BYTE: u32 = u32::MAX - 1;
 /// How often an asker that waits looks whether the server lives: no event tells it.
 const LOOK: Duration = Duration::from_millis(500);
+const LOOK_AT_THE_LEASE: &str = "look at the lease";
 
 /// A process that can ask a server to do something. It may write into one page of the segment, and no other.
 #[derive(Debug)]
@@ -43,12 +44,11 @@ pub enum AskError {
     },
     /// The server has not read its control page. The command was withdrawn, and will not be done.
     #[error(
-        "the server has not read the command within {:.1} s: it is stopped, or hangs; the command was withdrawn, and will not be done",
-        waited.as_secs_f64()
+        "the server has not read the command within {patience:?}: it is stopped, or hangs; the command was withdrawn, and will not be done"
     )]
     Unserved {
         /// How long the asker has waited.
-        waited: Duration,
+        patience: Duration,
     },
     /// The server is gone.
     #[error("the server is gone{}", if *was_read { "; it had read the command, and has done it, in part or not" } else { "; the command was not done" })]
@@ -57,7 +57,7 @@ pub enum AskError {
         was_read: bool,
     },
     /// The server has read the command, and is at it.
-    #[error("the server is still at it after {:.1} s, and goes on", limit.as_secs_f64())]
+    #[error("the server has read the command, is still at it after {limit:?}, and goes on")]
     Unanswered {
         /// How long the asker was to wait.
         limit: Duration,
@@ -66,13 +66,32 @@ pub enum AskError {
     #[error("another process has written over the command: nothing is known of it")]
     Overwritten,
     /// The operating system refused.
-    #[error("cannot {what}: {error}")]
+    #[error("cannot {what}: {error}{}", if *was_read { "; the server has read the command, and may do it" } else { "; the command was not done" })]
     System {
         /// What was refused.
         what: &'static str,
         /// What the system said.
         error: io::Error,
+        /// Whether the server had read the command.
+        was_read: bool,
     },
+}
+
+impl AskError {
+    /// Whether the server may have done what it was asked, in part or not, or may do it yet. If not, it has not and will
+    /// not.
+    #[must_use]
+    pub fn may_be_done(&self) -> bool {
+        match self {
+            Self::Busy | Self::TooLong { .. } | Self::Unserved { .. } => false,
+            Self::Unanswered { .. } | Self::Overwritten => true,
+            Self::ServerGone { was_read } | Self::System { was_read, .. } => *was_read,
+        }
+    }
+
+    fn system(what: &'static str) -> impl Fn(io::Error) -> Self {
+        move |error| Self::System { what, error, was_read: false }
+    }
 }
 
 impl Segment {
@@ -87,7 +106,7 @@ impl Segment {
     /// # Errors
     /// [`AskError::System`], where this process may not write to the segment's file.
     pub fn asker(&self) -> Result<Asker<'_>, AskError> {
-        let system = |what| move |error| AskError::System { what, error };
+        let system = AskError::system;
         let file =
             reopen(&self.file, &self.location.path()).map_err(system("open the segment to write to it"))?;
         let mut options = MmapOptions::new();
@@ -133,7 +152,7 @@ impl Asker<'_> {
         if question.len() > QUESTION_BYTES {
             return Err(AskError::TooLong { bytes: question.len(), most: QUESTION_BYTES });
         }
-        if self.is_gone()? {
+        if self.is_gone().map_err(AskError::system(LOOK_AT_THE_LEASE))? {
             return Err(AskError::ServerGone { was_read: false });
         }
         let (held, turn) = self.begin()?;
@@ -151,9 +170,7 @@ impl Asker<'_> {
             match try_lock_byte(&self.lease, byte) {
                 Ok(()) => {}
                 Err(error) if error.raw_os_error() == Some(libc::EAGAIN) => continue,
-                Err(error) => {
-                    return Err(AskError::System { what: "lock a slot of the control page", error });
-                }
+                Err(error) => return Err(AskError::system("lock a slot of the control page")(error)),
             }
             let held = Held { slot, byte, lease: &self.lease };
             if let Some(turn) = slot.begin() {
@@ -180,14 +197,24 @@ impl Asker<'_> {
                 Some(Phase::Taken) => true,
                 _ => return Err(AskError::Overwritten),
             };
-            let gone = self.is_gone()?;
-            let most = if was_read { limit } else { patience };
-            if gone && slot.phase(turn) != Some(Phase::Answered) {
-                return Err(AskError::ServerGone { was_read });
+            let gone = self.is_gone();
+            if slot.phase(turn) == Some(Phase::Answered) {
+                continue;
             }
+            // What is withdrawn will not be read: [taken once].
+            let was_read_meanwhile = || !slot.withdraw(turn);
+            match gone {
+                Ok(false) => {}
+                Ok(true) => return Err(AskError::ServerGone { was_read: was_read_meanwhile() }),
+                Err(error) => {
+                    let was_read = was_read_meanwhile();
+                    return Err(AskError::System { what: LOOK_AT_THE_LEASE, error, was_read });
+                }
+            }
+            let most = if was_read { limit } else { patience };
             match waited >= most {
                 true if was_read => return Err(AskError::Unanswered { limit }),
-                true if slot.withdraw(turn) => return Err(AskError::Unserved { waited }),
+                true if !was_read_meanwhile() => return Err(AskError::Unserved { patience }),
                 true => {} // it has just been read
                 false => {
                     futex::wait(slot.bell(), count, Some((most - waited).min(LOOK)));
@@ -196,8 +223,7 @@ impl Asker<'_> {
         }
     }
 
-    fn is_gone(&self) -> Result<bool, AskError> {
-        let served = self.segment.lease.is_served();
-        served.map(|served| !served).map_err(|error| AskError::System { what: "look at the lease", error })
+    fn is_gone(&self) -> io::Result<bool> {
+        self.segment.lease.is_served().map(|served| !served)
     }
 }

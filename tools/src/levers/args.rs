@@ -17,9 +17,10 @@ too.
 Exit status:
   0  done
   1  not done; the report says why
-  2  the server was not asked, or has not answered: wrong usage, no such
-     segment, a dead server, or one that is stopped or hangs (then the command
-     was withdrawn, and will not be done)
+  2  not done, and will not be: wrong usage, no such segment, a dead server, or
+     one that is stopped or hangs, so that the command was withdrawn
+  3  unknown: the server has read the command, and has not answered in time, or
+     has died; it may have done it, or may do it yet
 
 JSON:
   name, path        as for list
@@ -29,7 +30,7 @@ JSON:
   reason            why not (null: it has)
 
 Examples:
-  shmtool scale digits classify 4
+  shmtool scale digits classify 2    # at most its max_workers: shmtool show
   shmtool restart-worker digits classify 0
   shmtool replace digits classify --program ./classify-2 --yes
   shmtool drain digits classify --limit 1min && shmtool resume digits classify";
@@ -97,7 +98,7 @@ pub(crate) struct KillWorkerArgs {
 pub(crate) struct ScaleArgs {
     #[command(flatten)]
     pub(crate) of: LeverArgs,
-    /// How many: from 1 to what its max_workers says.
+    /// How many: from 1 to its max_workers, which 'shmtool show' says.
     pub(crate) workers: u32,
 }
 

@@ -27,11 +27,13 @@ JSON: {\"segments\": [...]}, named ones first, by name, each with
   server_pid        the server's process; of a stale segment, its last one
   work              what it does (null: it cannot be read):
     workers, workers_ready
-                    threads of workers
+                    threads of workers that there are, and that are ready
     capacity, in_progress
                     requests that can be, and that are
     requests_ended, requests_per_s
                     since the start
+  stopped           whether the server's process is, by a signal or a debugger
+                    (null: it is not live, or cannot be seen from here)
   note              why the state is not live, or what is missing
 An unknown value is null.
 

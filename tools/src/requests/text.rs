@@ -2,7 +2,7 @@
 
 use super::{InProgress, InUse, Payload, Request};
 use crate::output::{Page, Report};
-use crate::survey::{Liveness, way_out};
+use crate::survey::stale_line;
 use crate::units;
 use crate::who::Holder;
 use ringmill_shm::arena::Content;
@@ -15,9 +15,7 @@ impl Report for InProgress {
             text += &format!(", {} shown", self.requests.len());
         }
         text += "\n";
-        if self.state == Liveness::Stale {
-            text += &format!("It is stale: its server has died; {}.\n", way_out(&self.name));
-        }
+        text += &stale_line(self.state, &self.name);
         if !self.requests.is_empty() {
             text += &self.table(page);
         }

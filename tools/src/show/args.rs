@@ -40,6 +40,7 @@ JSON:
                     worker's items),
                     down (why its circuit is open; null: it is closed),
                     threads (of each worker),
+                    workers (that there are), max_workers (that there may be),
                     sleeping (workers' threads that sleep, by number within
                     the node: worker * threads + thread)
   ensembles         name, members (where each begins), fail_fast,

@@ -107,7 +107,7 @@ impl Shown {
     /// How many workers are ready, and which one has been starting for longest.
     fn ready_text(&self) -> String {
         let count = |state: &str| self.workers.iter().filter(|worker| worker.state_text() == state).count();
-        let mut text = format!("{} of {} ready", count("ready"), self.workers.len());
+        let mut text = format!("{} of {} ready", count("ready"), self.workers.len() - count("vacant"));
         let starting = self.workers.iter().filter(|worker| worker.state_text() == "starting");
         let since = starting.filter_map(|worker| Some((worker.state_s?, worker)));
         if let Some((seconds, longest)) = since.max_by(|a, b| a.0.total_cmp(&b.0)) {
@@ -150,7 +150,7 @@ impl Shown {
         let with_age = self.nodes.iter().any(|node| node.ring.oldest_s.is_some());
         let mut headings = vec!["servlet", "worker type", ">batch", ">wait", ">depth"];
         headings.extend(with_age.then_some(">oldest"));
-        headings.extend(["lock", "asleep"]);
+        headings.extend(["lock", "workers", "asleep"]);
         let rows = rows.into_iter().map(|(name, kind, node)| {
             let mut row = vec![name, kind];
             let Some(node) = node else {
@@ -165,7 +165,8 @@ impl Shown {
             row.extend(with_age.then(|| node.ring.oldest_s.map_or_else(|| "-".into(), units::seconds)));
             row.extend([
                 node.lock_holder.as_ref().map_or_else(|| "free".into(), LockHolder::text),
-                format!("{} of {}", node.sleeping.len(), node.workers),
+                node.workers_text(),
+                format!("{} of {}", node.sleeping.len(), node.workers_threads),
             ]);
             row
         });
@@ -220,6 +221,16 @@ impl Shown {
             rows.push(row_of("all".into(), &Counters::of(snapshot)));
         }
         page.table(&row("worker".into(), &heading, ">mean".into()), rows)
+    }
+}
+
+impl Node {
+    /// `2`, or `2 of 8` if a lever can add some.
+    fn workers_text(&self) -> String {
+        match self.workers == self.max_workers {
+            true => self.workers.to_string(),
+            false => format!("{} of {}", self.workers, self.max_workers),
+        }
     }
 }
 

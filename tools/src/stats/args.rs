@@ -10,8 +10,9 @@ const HELP: &str = "\
 All is counted from the server's start, or within each --interval. Times are of
 a sample where there is much to do: each sampled request or run stands for
 several, so counts of times are estimates. A worker is busy while its code runs;
-a run counts when it ends. Of a dead server the time ends with its last report.
-The least and greatest values are those since the start.
+a run counts when it ends. Of a dead server the time ends with the last news of
+it, which a server gives every second. The least and greatest values are those
+since the start.
 
 With --interval and --json, each line is a document. The command ends with the
 server, with status 1.
@@ -72,7 +73,7 @@ pub(crate) struct StatsArgs {
     #[arg(long, conflicts_with_all = ["interval", "json"])]
     pub(crate) prometheus: bool,
     /// Answer Prometheus at http://ADDRESS/metrics, such as 127.0.0.1:9464.
-    #[arg(long, value_name = "ADDRESS", conflicts_with_all = ["interval", "json", "prometheus"])]
+    #[arg(long, value_name = "ADDRESS", value_parser = address, conflicts_with_all = ["interval", "json", "prometheus"])]
     pub(crate) listen: Option<SocketAddr>,
     /// Let --listen take an address that other machines can reach.
     #[arg(long, requires = "listen")]
@@ -80,6 +81,10 @@ pub(crate) struct StatsArgs {
     /// End after so many of them; else with the server.
     #[arg(long, value_name = "N", requires = "interval", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) count: Option<u64>,
+}
+
+fn address(text: &str) -> Result<SocketAddr, &'static str> {
+    text.parse().map_err(|_| "it is an IP address and a port, such as 127.0.0.1:9464 or [::1]:9464")
 }
 
 impl StatsArgs {

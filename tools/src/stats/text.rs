@@ -3,6 +3,7 @@
 use super::Stats;
 use super::why::Finding;
 use crate::output::Page;
+use crate::survey::stale_line;
 use crate::units;
 use ringmill_shm::stats::{
     CallerCounter, CallerHistogram, Distribution, PERCENTILES, Quantity, ServerCounter, Table,
@@ -23,6 +24,7 @@ pub(super) fn of(stats: &Stats, page: Page) -> String {
         stats.in_progress,
         stats.capacity,
     );
+    text += &stale_line(stats.state, &stats.name);
     text += &findings(stats, page);
     text += &format!("\nRequests\n{}", requests(stats, page));
     text += &format!("\nTimes\n{}", times(stats, page));

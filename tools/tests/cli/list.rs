@@ -1,5 +1,6 @@
 //! `shmtool list`.
 
+use super::child::serve_in_a_child;
 use super::segments::{Ours, busy};
 use super::tool::{listed, shmtool, text, words};
 use ringmill_shm::participant::Lease;
@@ -54,6 +55,24 @@ fn tells_what_each_server_does() {
     let line = words(&output, &ours.name());
     assert!(line.contains(&"2/3") && line.contains(&"4/8"), "{line:?}");
     assert!(words(&output, &dead.name()).ends_with(&["-", "-", "-"]), "{output}");
+}
+
+#[test]
+fn a_stopped_server_is_told() {
+    let ours = Ours::new();
+    let mut server = serve_in_a_child(&ours.name());
+    let state = || words(&text(&shmtool(&["list"])), &ours.name())[1..3].join(" ");
+    let stopped = || listed(&ours.name()).unwrap()["stopped"].clone();
+    assert_eq!(stopped(), false);
+    assert!(!state().contains("stopped"), "{}", state());
+    assert!(Command::new("kill").args(["-STOP", &server.id().to_string()]).status().unwrap().success());
+    while stopped() == false {
+        std::thread::yield_now(); // no event reports that a process of another parent has stopped
+    }
+    assert_eq!((stopped(), state()), (true.into(), "live, stopped".into()));
+    server.kill().unwrap();
+    server.wait().unwrap();
+    assert_eq!(stopped(), Value::Null);
 }
 
 #[test]

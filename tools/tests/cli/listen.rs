@@ -188,6 +188,11 @@ fn only_who_asks_for_it_lets_other_machines_in() {
         told.contains("0.0.0.0:0 is no loopback address") && told.contains("--beyond-loopback"),
         "{told}"
     );
+    for odd in ["9464", "localhost:9464", "127.0.0.1"] {
+        let output = shmtool(&["stats", &ours.name(), "--listen", odd]);
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert!(told.contains("it is an IP address and a port, such as 127.0.0.1:9464"), "{told}");
+    }
     let tool = Listening::start(&ours, &["--listen", "0.0.0.0:0", "--beyond-loopback"]);
     assert!(tool.address.starts_with("0.0.0.0:"));
     assert!(!tool.is_up(&ours));

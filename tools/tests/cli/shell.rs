@@ -1,36 +1,14 @@
 //! `shmtool completions` and `shmtool man`.
 
-use super::tool::{code, complaint, parsed, shmtool, text};
+use super::tool::{code, commands, complaint, parsed, shmtool, text};
 use std::process::{Command, Stdio};
-
-const COMMANDS: [&str; 20] = [
-    "drain",
-    "resume",
-    "restart-worker",
-    "kill-worker",
-    "scale",
-    "replace",
-    "list",
-    "show",
-    "requests",
-    "stats",
-    "top",
-    "trace",
-    "record",
-    "report",
-    "bench",
-    "check",
-    "doctor",
-    "completions",
-    "man",
-    "clean",
-];
 
 #[test]
 fn every_shell_has_completions_of_every_command() {
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let script = text(&shmtool(&["completions", shell]));
-        for word in COMMANDS.iter().chain(&["older-than", "payload-bytes", "dry-run", "root"]) {
+        let options = ["older-than", "payload-bytes", "dry-run", "root"].map(String::from);
+        for word in commands().iter().chain(&options) {
             assert!(script.contains(word), "{shell} does not know {word}");
         }
         let report = parsed(&shmtool(&["completions", shell, "--json"]));
@@ -63,7 +41,7 @@ fn man_writes_a_page_for_each_command() {
     let pages = directory.path().join("man1");
     let output = shmtool(&["man", pages.to_str().unwrap(), "--json"]);
     assert_eq!(code(&output), 0);
-    let mut expected: Vec<_> = COMMANDS.iter().map(|command| format!("shmtool-{command}.1")).collect();
+    let mut expected: Vec<_> = commands().iter().map(|command| format!("shmtool-{command}.1")).collect();
     expected.push("shmtool.1".into());
     let mut found: Vec<_> = std::fs::read_dir(&pages)
         .unwrap()

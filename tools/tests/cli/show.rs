@@ -2,7 +2,7 @@
 
 use super::child::serve_in_a_child;
 use super::segments::{Ours, begin, busy, forked, forked_spec, prepare, read, spec};
-use super::tool::{code, parsed, shmtool, text, words};
+use super::tool::{code, listed, parsed, shmtool, text, words};
 use ringmill_shm::participant::Life;
 use ringmill_shm::plan::{Switch, Target};
 use ringmill_shm::segment::{Location, Segment};
@@ -74,11 +74,32 @@ fn tells_the_threads_of_a_worker_apart() {
     assert_eq!(shown["nodes"][0]["lock_holder"]["worker"], "split/1.1");
     let text = text(&shmtool(&["show", &ours.name()]));
     assert_eq!(words(&text, "split/1.1")[1], "starting");
-    assert!(text.contains("\n  workers   0 of 5 ready, 1 starting, split/1.1 for 0 s\n"), "{text}");
+    assert!(text.contains("\n  workers   0 of 1 ready, 1 starting, split/1.1 for 0 s\n"), "{text}");
     let since = |worker: usize| &shown["workers"][worker]["state_s"];
     assert!(since(3).as_f64().is_some_and(|seconds| (0.0..60.0).contains(&seconds)), "{}", since(3));
     assert_eq!(since(0), &Value::Null);
     assert_eq!(words(&text, "classify/0")[1], "vacant");
+}
+
+/// A servlet has a row for each worker that it may have, and of those some are vacant.
+#[test]
+fn tells_how_many_workers_there_may_be() {
+    let ours = Ours::new();
+    let mut spec = spec();
+    spec.nodes[0].workers = vec![vec![]; 6];
+    spec.nodes[0].facts.threads = 2;
+    let segment = Segment::create(ours.0.clone(), &spec).unwrap();
+    for row in 1..=4 {
+        prepare(&segment, row);
+    }
+    let shown = parsed(&shmtool(&["show", &ours.name(), "--json"]));
+    let of = |index: usize| ["workers", "max_workers"].map(|key| shown["nodes"][index][key].clone());
+    assert_eq!((of(0), of(1)), ([2, 6].map(|n| json!(n)), [0, 1].map(|n| json!(n))));
+    let page = text(&shmtool(&["show", &ours.name()]));
+    let split = words(&page, "split");
+    assert_eq!(split[split.len() - 6..], ["2", "of", "6", "0", "of", "4"]);
+    assert!(page.contains("\n  workers   0 of 4 ready, 4 starting, "), "{page}");
+    assert_eq!(listed(&ours.name()).unwrap()["work"]["workers"], 4);
 }
 
 #[test]
@@ -108,7 +129,7 @@ fn reports_nodes_workers_requests_and_blocks() {
                 "participant": 1, "worker": "split/0", "pid": me, "alive": true, "stopped": false,
                 "held_time": {"at_least_s": null, "at_most_s": null},
             },
-            "on_death": "fail", "down": null, "threads": 1, "sleeping": [1],
+            "on_death": "fail", "down": null, "threads": 1, "sleeping": [1], "workers": 2, "max_workers": 2,
         })
     );
     assert_eq!((&shown["nodes"][1]["lock_holder"], &shown["nodes"][1]["next"]), (&Value::Null, &Value::Null));
@@ -144,7 +165,7 @@ fn reports_nodes_workers_requests_and_blocks() {
     let pid = me.to_string();
     assert_eq!(
         words(&text, "split"),
-        ["split", "Splitter", "32", "200", "µs", "2", "split/0", "1", "of", "2"]
+        ["split", "Splitter", "32", "200", "µs", "2", "split/0", "2", "1", "of", "2"]
     );
     assert_eq!(
         words(&text, "split/0"),

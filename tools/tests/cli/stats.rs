@@ -205,6 +205,23 @@ fn a_dead_servers_statistics_can_be_read() {
     counted(&ours).keep_files();
     let report = stats(&ours);
     assert_eq!((&report["state"], &report["requests"]["answered"]), (&json!("stale"), &json!(8)));
+    let page = text(&shmtool(&["stats", &ours.name()]));
+    let told = format!("It is stale: its server has died; 'shmtool clean {}' removes it.", ours.name());
+    assert_eq!(page.lines().nth(1), Some(&*told), "{page}");
+}
+
+/// Symptom: a server that had worked for an hour and died had answered millions of requests a second. Cause: the time ended when
+/// the last worker had become ready. Fix: it ends when the supervisor last looked.
+#[test]
+fn the_time_of_a_dead_server_ends_with_its_last_news() {
+    for (after_ns, wanted_s) in [(0, 0.0), (1_000, 1e-6)] {
+        let ours = Ours::new();
+        let mut segment = counted(&ours);
+        segment.participants()[2].see_call(segment.participants()[0].since_ns() + after_ns);
+        segment.keep_files();
+        drop(segment);
+        assert_eq!(stats(&ours)["period_s"], json!(wanted_s));
+    }
 }
 
 #[test]

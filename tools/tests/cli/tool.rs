@@ -43,3 +43,11 @@ pub(crate) fn words<'t>(text: &'t str, first: &str) -> Vec<&'t str> {
         .find(|w| w.first() == Some(&first))
         .unwrap_or_else(|| panic!("no {first} in:\n{text}"))
 }
+
+/// The commands that its help lists.
+pub(crate) fn commands() -> Vec<String> {
+    let help = text(&shmtool(&["--help"]));
+    let listed = help.split("\nCommands:\n").nth(1).unwrap().split("\n\n").next().unwrap();
+    let names = listed.lines().map(|line| line.split_whitespace().next().unwrap().to_string());
+    names.filter(|name| name != "help").collect()
+}

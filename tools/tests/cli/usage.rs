@@ -1,7 +1,7 @@
 //! Arguments, help and output of every command.
 
 use super::segments::{Ours, begin, busy, forked, of_no_participant, prepare, spec};
-use super::tool::{code, parsed, shmtool, text};
+use super::tool::{code, commands, parsed, shmtool, text};
 use super::trace::traced;
 use ringmill_shm::segment::Segment;
 use serde_json::Value;
@@ -32,30 +32,24 @@ fn wrong_usage_exits_with_2_and_help_has_examples() {
             "{message}"
         );
     }
+    let scale = |more: &[&str]| {
+        let output = shmtool(&[&["scale"], more].concat());
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    assert!(
+        scale(&["digits"]).contains("tip: 'shmtool show NAME' shows its servlets"),
+        "{}",
+        scale(&["digits"])
+    );
+    for without_tip in [&["record", "digits"][..], &["report", "x"], &["completions"], &["man"]] {
+        let output = shmtool(without_tip);
+        let message = String::from_utf8_lossy(&output.stderr);
+        assert!(code(&output) == 2 && !message.contains("tip: "), "{message}");
+    }
     assert_eq!(code(&shmtool(&["polish"])), 2);
-    for command in [
-        "",
-        "list",
-        "show",
-        "requests",
-        "stats",
-        "top",
-        "trace",
-        "record",
-        "report",
-        "bench",
-        "check",
-        "doctor",
-        "completions",
-        "man",
-        "drain",
-        "resume",
-        "restart-worker",
-        "kill-worker",
-        "scale",
-        "replace",
-        "clean",
-    ] {
+    let commands = commands();
+    assert!(["list", "replace", "clean"].iter().all(|known| commands.iter().any(|other| other == known)));
+    for command in std::iter::once("").chain(commands.iter().map(String::as_str)) {
         let arguments: Vec<&str> = [command, "--help"].into_iter().filter(|word| !word.is_empty()).collect();
         let help = text(&shmtool(&arguments));
         assert!(help.contains("Examples:"), "{help}");
