@@ -97,7 +97,7 @@ pub fn segment_with(name: &str, classes: Vec<Class>) -> Result<Segment, Error> {
         facts: NodeFacts::default(),
         next: Target::End,
         role: Role::ThreadWorker,
-        workers: vec![Vec::new()],
+        workers: vec![Default::default()],
     };
     let spec = Spec {
         requests: TASKS,

@@ -55,7 +55,7 @@
 //! | You want | Look at |
 //! |---|---|
 //! | to write the code that runs | [`Worker`] (item by item), [`BatchWorker`] (batch by batch), [`make_worker!`] (a plain function) |
-//! | to say where it runs | [`ProcessServlet`], [`ThreadServlet`]; [`init!`] lists what processes can become |
+//! | to say where it runs | [`ProcessServlet`], [`ThreadServlet`]; [`init!`] lists what processes can become; [`Cpus`] and [`placement`]: on which CPUs |
 //! | stages, several opinions, a choice | [`Servlet::then`], [`Ensemble`], [`Switch`] |
 //! | to start it | [`Server::builder`], whose [`ServerBuilder`] has the options of a server; [`start_async`](ServerBuilder::start_async) in an `async main` |
 //! | several replicas, tests side by side | [`Server::anonymous`], [`ServerBuilder::name_or_suffix`] |
@@ -147,6 +147,21 @@ pub mod payload {
     pub use crate::wire::{
         AsInput, Checker, Encoder, Explainer, Output, Payload, PayloadError, ReadError, Scratch, owned,
     };
+}
+
+/// Where the workers of a server run, and why there.
+///
+/// A machine is a tree: a CPU, as the kernel counts, is a hardware thread of a *core*, where two that work at once slow each
+/// other down; the cores that share a *last-level cache* pass data on in some 50 ns, others in several times that; and each
+/// *NUMA node* has memory of its own, while that of another node is slower for it. The servlet says with [`Cpus`] how near to
+/// all this its workers are to be, [`Server::placement`] what became of it, `shmtool show` also what the kernel says.
+/// `docs/placement.md` in the repository explains the choice from the beginning.
+///
+/// CPUs that the kernel was told to leave alone (`isolcpus`) are *isolated*: [`Cpus::auto`] takes them first, as far as the
+/// process may use them, and [`Placement::free`](placement::Placement::free) leaves them to the workers.
+pub mod placement {
+    pub use crate::policy::placement::{PlacedWorker, Placement};
+    pub use ringmill_shm::placed::Why;
 }
 
 /// What a server tells of itself: counters and histograms, and requests in progress.

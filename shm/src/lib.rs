@@ -125,6 +125,7 @@ pub mod layout;
 pub mod metrics;
 pub mod participant;
 pub mod party;
+pub mod placed;
 pub mod pool;
 pub mod repair;
 #[cfg(not(loom))]

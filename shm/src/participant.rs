@@ -11,7 +11,7 @@
 //! not lie in the entry.
 //!
 //! The server writes the identity when it prepares an incarnation, and the participant when it arrives; a waker the
-//! bell; the server the CPUs, and what it notes of calls and ends; the participant counters and message.
+//! bell; the server the CPUs, with their node and the reason, and what it notes of calls and ends; the participant counters and message.
 //!
 //! # Protocol
 //!
@@ -46,6 +46,7 @@
 
 use crate::doorbell::Bell;
 use crate::fields::in_segment;
+use crate::placed::{Placed, Why};
 use crate::stats::Counters;
 use crate::sync::{self, Ordering};
 use crate::sys;
@@ -149,6 +150,12 @@ in_segment! {
         restarts: AtomicU32,
         /// When `state` was last set, in nanoseconds of the monotonic clock.
         since_ns: AtomicU64,
+        /// Its thread, as the kernel numbers it; 0: not known.
+        thread_id: AtomicU32,
+        /// The NUMA node of its CPUs, plus one; 0: none.
+        numa_node: AtomicU32,
+        /// A [`Why`].
+        why: AtomicU32,
         bell: Bell,
         cpus: CpuMask,
         counters: Counters,
@@ -177,6 +184,9 @@ impl Entry {
             start_time: AtomicU64::new(0),
             restarts: AtomicU32::new(0),
             since_ns: AtomicU64::new(0),
+            thread_id: AtomicU32::new(0),
+            numa_node: AtomicU32::new(0),
+            why: AtomicU32::new(0),
             bell: Bell::new(),
             cpus: CpuMask(core::array::from_fn(|_| AtomicU64::new(0))),
             counters: Counters::default(),
@@ -276,7 +286,7 @@ impl Entry {
         sys::process::is_stopped(self.pid(), self.start_time())
     }
 
-    /// The CPUs it is pinned to; empty if it is not.
+    /// The CPUs it is pinned to, as its server planned; empty if it is not.
     #[must_use]
     pub fn cpus(&self) -> Vec<usize> {
         let words = self.cpus.0.iter().map(|w| w.load(Ordering::Relaxed)); // Relaxed: set before the first incarnation
@@ -288,9 +298,22 @@ impl Entry {
             .collect()
     }
 
-    /// Records, once, which CPUs its incarnations are pinned to.
-    pub(crate) fn assign(&self, cpus: &[usize]) {
-        for &cpu in cpus.iter().filter(|&&cpu| cpu < sys::cpu::CPU_LIMIT) {
+    /// Where it runs as its server planned; for the server's row, where it may run.
+    #[must_use]
+    pub fn placed(&self) -> Placed {
+        // Relaxed, both: set before the first incarnation.
+        let node = (self.numa_node.load(Ordering::Relaxed) as usize).checked_sub(1);
+        let why = Why::from_raw(self.why.load(Ordering::Relaxed));
+        Placed { cpus: self.cpus(), node: node.filter(|&node| node < sys::cpu::CPU_LIMIT), why }
+    }
+
+    /// Records, once, where its incarnations run.
+    pub(crate) fn assign(&self, placed: &Placed) {
+        // Relaxed, both: before the segment is published.
+        let node = placed.node.filter(|&node| node < sys::cpu::CPU_LIMIT).map_or(0, |node| node as u32 + 1);
+        self.numa_node.store(node, Ordering::Relaxed);
+        self.why.store(placed.why as u32, Ordering::Relaxed);
+        for &cpu in placed.cpus.iter().filter(|&&cpu| cpu < sys::cpu::CPU_LIMIT) {
             // Relaxed: before the segment is published.
             self.cpus.0[cpu / 64].fetch_or(1 << (cpu % 64), Ordering::Relaxed);
         }
@@ -308,6 +331,7 @@ impl Entry {
             self.restarts.fetch_add(1, Ordering::Relaxed); // Relaxed: for reports
         }
         self.pid.store(0, Ordering::Relaxed);
+        self.thread_id.store(0, Ordering::Relaxed);
         self.message_bytes.store(0, Ordering::Relaxed);
         self.counters.end_call(); // the former incarnation may have died in one
         self.since_ns.store(sys::time::now_ns(), Ordering::Relaxed); // Relaxed: for reports
@@ -322,8 +346,21 @@ impl Entry {
     pub fn arrive(&self) {
         let pid = std::process::id();
         self.start_time.store(sys::process::start_time(pid).unwrap_or(0), Ordering::Relaxed);
+        self.occupy();
         crash_point!("participant.arriving");
         self.pid.store(pid, Ordering::Release);
+    }
+
+    /// Records that it runs in the calling thread; [`arrive`](Self::arrive) does so too.
+    pub fn occupy(&self) {
+        self.thread_id.store(sys::process::thread_id(), Ordering::Relaxed); // Relaxed: for reports
+    }
+
+    /// The CPUs on which the kernel lets its thread run, ascending; `None`: it has none, or cannot be seen from here.
+    #[must_use]
+    pub fn kernel_cpus(&self) -> Option<Vec<usize>> {
+        let thread = self.thread_id.load(Ordering::Relaxed); // Relaxed: for reports
+        sys::process::cpus_of_thread(self.pid(), self.start_time(), thread)
     }
 
     /// The server records that the incarnation is dead.

@@ -6,6 +6,7 @@ use common::{FORMAT, TestLocation, node, spec, wait_until};
 use ringmill_shm::arena::Task;
 use ringmill_shm::layout::{Class, LAYOUT_VERSION};
 use ringmill_shm::participant::{Entry, Role};
+use ringmill_shm::placed::{Placed, Why};
 use ringmill_shm::plan::{PlanError, Target};
 use ringmill_shm::segment::{
     AttachError, CreateError, Location, NAMED_DIRECTORY, NotASegment, Removed, Run, Segment, Spec, is_live,
@@ -70,7 +71,7 @@ fn each_thread_of_each_worker_has_a_row() {
     all_kinds(|at| {
         let mut spec = spec();
         spec.nodes[0].facts.threads = 3;
-        spec.nodes[0].workers[1] = vec![0];
+        spec.nodes[0].workers[1] = Placed { cpus: vec![0], node: Some(3), why: Why::OnNode };
         spec.nodes[1].facts.log_batches_every = 1 << 40;
         let _ours = Segment::create(at.location.clone(), &spec).unwrap();
         let theirs = Segment::attach(at.location.clone(), FORMAT).unwrap();
@@ -82,9 +83,12 @@ fn each_thread_of_each_worker_has_a_row() {
         let first: Vec<_> = (1..7).map(worker).collect();
         assert_eq!(first, (0..6).map(|n| Some(("first", n / 3, n % 3))).collect::<Vec<_>>());
         assert_eq!([0, 7, 8, 9].map(worker), [None, Some(("last", 0, 0)), Some(("last", 1, 0)), None]);
-        let cpus: Vec<_> = theirs.participants().iter().map(Entry::cpus).collect();
-        let pinned = |row: usize| if (4..7).contains(&row) { vec![0] } else { vec![] };
-        assert_eq!(cpus, (0..9).map(pinned).collect::<Vec<_>>());
+        let placed: Vec<_> = theirs.participants().iter().map(Entry::placed).collect();
+        let planned = |row: usize| {
+            if (4..7).contains(&row) { spec.nodes[0].workers[1].clone() } else { Placed::default() }
+        };
+        assert_eq!(placed, (0..9).map(planned).collect::<Vec<_>>());
+        assert_eq!(theirs.participants()[4].cpus(), [0]);
         let roles = [0, 1, 9].map(|row| theirs.role_of(row));
         assert_eq!(roles, [Some(Role::Server), Some(Role::ProcessWorker), None]);
     });

@@ -46,6 +46,23 @@ pub fn status_number(file: &str, key: &str) -> Option<u64> {
     line.trim().parse().ok()
 }
 
+/// The CPUs on which a thread or process may run, as its `/proc/…/status` file says.
+///
+/// # Panics
+/// If there is no such thread.
+#[must_use]
+#[track_caller]
+pub fn cpus_of(file: &str) -> Vec<usize> {
+    let status = std::fs::read_to_string(file).unwrap_or_else(|error| panic!("{file}: {error}"));
+    let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).expect("a line");
+    let number = |text: &str| text.parse::<usize>().expect("a number");
+    let range = |part: &str| {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        number(first)..=number(last)
+    };
+    list.trim().split(',').flat_map(range).collect()
+}
+
 /// Sends a signal to a process.
 ///
 /// # Panics

@@ -159,7 +159,6 @@ mod tests {
             LeverError::OtherWorker { servlet: text(), expected: text(), given: text() },
             LeverError::from(StartError::Config { servlet: "w".into(), message: text() }),
             LeverError::NotEmpty { servlet: text(), left: 1, limit },
-            LeverError::Resumed { servlet: text() },
             LeverError::ShuttingDown,
             LeverError::Within,
             LeverError::Forked { server_pid: 1, pid: 2 },
@@ -173,8 +172,7 @@ mod tests {
                 LeverError::NotStarted { .. } | LeverError::NotReplaced { .. } | LeverError::Stuck { .. } => {
                 }
                 LeverError::OtherWorker { .. } | LeverError::Unusable(_) | LeverError::NotEmpty { .. } => {}
-                LeverError::Resumed { .. } | LeverError::ShuttingDown => {}
-                LeverError::Within | LeverError::Forked { .. } => {}
+                LeverError::ShuttingDown | LeverError::Within | LeverError::Forked { .. } => {}
             }
         }
     }
@@ -245,7 +243,10 @@ mod tests {
             StartError::Range { servlet: None, what: "it", value: 3, least: 1, most: 2 },
             StartError::Name { name: RUDE.into(), longest: 64 },
             StartError::Variable { servlet: name(), variable: RUDE.into(), reason: "it has a NUL" },
-            StartError::Cpu { servlet: name(), cpu: 9, allowed: vec![0, 1] },
+            StartError::Cpu { servlet: Some(name()), cpu: 9, allowed: vec![0, 1] },
+            StartError::CpuTwice { servlet: None, cpu: 9 },
+            StartError::Node { servlet: name(), node: 7, nodes: vec![0, 1] },
+            StartError::Node { servlet: name(), node: 7, nodes: vec![] },
             StartError::NotListed { servlet: name(), worker_type: "a::B".into(), listed: vec![] },
             StartError::NotInExecutable {
                 servlet: name(),
@@ -268,7 +269,8 @@ mod tests {
                 StartError::Segment(_) | StartError::BatchRule { .. } | StartError::Backoff { .. } => {}
                 StartError::NamesInUse { .. } | StartError::LockMemory { .. } => {}
                 StartError::Range { .. } | StartError::Name { .. } | StartError::Variable { .. } => {}
-                StartError::Cpu { .. } | StartError::NotListed { .. } => {}
+                StartError::Cpu { .. } | StartError::CpuTwice { .. } | StartError::Node { .. } => {}
+                StartError::NotListed { .. } => {}
                 StartError::NotInExecutable { .. } | StartError::Program { .. } => {}
                 StartError::Executable { .. } | StartError::Config { .. } | StartError::Died { .. } => {}
                 StartError::Join { .. } | StartError::Timeout { .. } | StartError::System { .. } => {}

@@ -109,14 +109,35 @@ pub enum StartError {
         reason: &'static str,
     },
     /// A CPU that this process may not use.
-    #[error("servlet {servlet}: CPU {cpu} is not among the CPUs this process may use ({})", list_text(.allowed))]
+    #[error("{}CPU {cpu} is not among the CPUs this process may use ({})", whose(.servlet), list_text(.allowed))]
     Cpu {
-        /// The servlet's name.
-        servlet: String,
+        /// The servlet's name; none for [`callers_on`](crate::ServerBuilder::callers_on).
+        servlet: Option<String>,
         /// The CPU.
         cpu: usize,
         /// Those it may use.
         allowed: Vec<usize>,
+    },
+    /// A CPU that one worker's list, or the callers', has twice.
+    #[error("{}CPU {cpu} is listed twice in one list: list it once", whose(.servlet))]
+    CpuTwice {
+        /// The servlet's name; none for [`callers_on`](crate::ServerBuilder::callers_on).
+        servlet: Option<String>,
+        /// The CPU.
+        cpu: usize,
+    },
+    /// A NUMA node that is not there, or has no CPU that this process may use.
+    #[error(
+        "servlet {servlet}: there is no NUMA node {node} with CPUs that this process may use (nodes with such CPUs: {})",
+        if nodes.is_empty() { "none".into() } else { list_text(.nodes) }
+    )]
+    Node {
+        /// The servlet's name.
+        servlet: String,
+        /// The node.
+        node: usize,
+        /// Those with such CPUs.
+        nodes: Vec<usize>,
     },
     /// A worker type that `init!` does not list.
     #[error("servlet {servlet}: {}", not_listed_text(worker_type, listed))]
@@ -227,8 +248,12 @@ fn servlet_prefix(servlet: &Option<String>) -> String {
     servlet.as_ref().map_or(String::new(), |name| format!("servlet {name}: "))
 }
 
-fn list_text(cpus: &[usize]) -> String {
-    cpus.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+fn whose(servlet: &Option<String>) -> String {
+    servlet.as_ref().map_or("callers_on: ".into(), |name| format!("servlet {name}: "))
+}
+
+fn list_text(numbers: &[usize]) -> String {
+    numbers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 fn name_of(error: &RemoteError) -> String {

@@ -253,6 +253,7 @@ fn overflow_message(seat: &Seat, size: &str) -> &'static str {
 
 /// Lives in a seat until the worker's life ends in any way; returns the exit code.
 pub(crate) fn occupy(seat: &Arc<Seat>, live: &Live) -> i32 {
+    seat.entry().occupy();
     let lived = panics::caught(std::panic::AssertUnwindSafe(|| live(Arc::clone(seat))));
     let left = lived.unwrap_or_else(|panic| LifeEnd::Fatal(seat.error(0, panic.into())));
     leave(seat, left)

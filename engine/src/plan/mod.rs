@@ -57,8 +57,10 @@ pub(crate) mod name;
 
 use crate::error::StartError;
 use crate::policy::batch::{Rule, Stamps};
+use crate::policy::cpus::Cpus;
 use crate::policy::lifespan::Lifespan;
 use crate::policy::on_death::OnDeath;
+use crate::policy::placement::{self, Ask, Ground, Placement};
 use crate::policy::restarts::Restarts;
 use crate::route::Choose;
 use crate::worker::Live;
@@ -66,9 +68,10 @@ use ringmill_shm::layout::PartialRings;
 use ringmill_shm::layout::{Class, INLINE_BYTES, LINE, NODE_LIMIT, PAYLOAD_LIMIT, TASKS_LIMIT};
 use ringmill_shm::plan::{Fork, ForkMember, Switch, Target};
 use ringmill_shm::segment::{NodeSpec, Spec};
+use ringmill_shm::sys::topology::Topology;
 use std::ffi::OsString;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// How the supervisor starts a node's workers.
@@ -143,7 +146,26 @@ impl fmt::Debug for Environment {
     }
 }
 
-/// A node, before there is a segment.
+/// How many workers a node is to have, and where.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Asked {
+    pub(crate) cpus: Cpus,
+    pub(crate) stream_threads: usize,
+    pub(crate) max_workers: Option<usize>,
+}
+
+/// Where a server is to run.
+#[derive(Debug, Clone)]
+pub(crate) struct Site<'a> {
+    /// The CPUs that its process may use.
+    pub(crate) allowed: &'a [usize],
+    /// Where its callers run; none: not stated.
+    pub(crate) callers: Vec<usize>,
+    /// Whether workers are pinned.
+    pub(crate) pins: bool,
+}
+
+/// A node, before there is a segment. It has no workers before [`Planner::finish`].
 #[derive(Debug, Clone)]
 pub(crate) struct PlanNode {
     /// What lies of it in the segment.
@@ -151,6 +173,7 @@ pub(crate) struct PlanNode {
     pub(crate) launch: Launch,
     /// The hash of its workers' type in any other executable.
     pub(crate) type_elsewhere: u64,
+    pub(crate) asked: Asked,
     /// How many workers there are at first.
     pub(crate) staffed: u32,
     pub(crate) restarts: Restarts,
@@ -161,6 +184,43 @@ pub(crate) struct PlanNode {
     pub(crate) lifespan: Lifespan,
     /// Whether every request passes it.
     pub(crate) mandatory: bool,
+}
+
+impl PlanNode {
+    /// What is to be known of it to place its workers.
+    fn ask(&self) -> Ask<'_> {
+        Ask {
+            servlet: &self.spec.name,
+            cpus: &self.asked.cpus,
+            threads: self.asked.stream_threads,
+            max_workers: self.asked.max_workers,
+            next: match self.spec.next {
+                Target::Node(index) => Some(index as usize),
+                _ => None,
+            },
+        }
+    }
+
+    /// Gives it its workers.
+    fn staff(&mut self, placement: &Placement) -> Result<(), StartError> {
+        let spec = &mut self.spec;
+        spec.workers = placement.of(&spec.name).collect();
+        spec.facts.threads = self.asked.stream_threads as u32; // it fits: checked as the workers were placed
+        self.staffed = placement.staffed(&spec.name) as u32;
+        let (Launch::Process { env, .. }, workers) = (&self.launch, spec.workers.len()) else {
+            return Ok(());
+        };
+        match env.last_worker().filter(|&index| index >= workers) {
+            None => Ok(()),
+            Some(index) => Err(StartError::Range {
+                servlet: Some(spec.name.clone()),
+                what: "worker index of an environment variable",
+                value: index as u64,
+                least: 0,
+                most: workers as u64 - 1,
+            }),
+        }
+    }
 }
 
 /// Where items enter a part of a plan, and from where they leave it.
@@ -356,9 +416,25 @@ impl Planner {
         Ok(Span { entry: Target::Switch(index as u32), exits, remote, fails_remote })
     }
 
-    pub(crate) fn finish(self, span: &Span) -> (Plan, Vec<Choose>) {
-        let Self { nodes, forks, switches, branches, .. } = self;
-        (Plan { nodes, forks, switches, branches, entry: span.entry }, self.choosers)
+    /// Places the workers of all nodes.
+    ///
+    /// # Errors
+    /// The first choice of CPUs, or number of workers, that is out of range.
+    pub(crate) fn finish(self, span: &Span, site: &Site<'_>) -> Result<(Plan, Vec<Choose>), StartError> {
+        let Self { mut nodes, forks, switches, branches, choosers, .. } = self;
+        // The files of a large machine are many.
+        let needs_topology = nodes.iter().any(|node| !matches!(node.asked.cpus, Cpus::Count(_)));
+        let topology = match needs_topology {
+            true => Topology::read(Path::new("/"), site.allowed),
+            false => Topology::unknown(site.allowed),
+        };
+        let asks: Vec<Ask<'_>> = nodes.iter().map(PlanNode::ask).collect();
+        let ground = Ground { topology: &topology, callers: &site.callers, pins: site.pins };
+        let placement = placement::place(ground, &asks)?;
+        for node in &mut nodes {
+            node.staff(&placement)?;
+        }
+        Ok((Plan { nodes, forks, switches, branches, entry: span.entry, placement }, choosers))
     }
 }
 
@@ -370,6 +446,7 @@ pub(crate) struct Plan {
     switches: Vec<Switch>,
     branches: u32,
     pub(crate) entry: Target,
+    pub(crate) placement: Placement,
 }
 
 /// How the size classes of payload blocks are chosen.
@@ -488,17 +565,23 @@ mod tests {
                 facts: NodeFacts { batch_size, ..NodeFacts::default() },
                 next: Target::End,
                 role: Role::ThreadWorker,
-                workers: vec![vec![]],
+                workers: Vec::new(),
             },
             launch: Launch::Process { program: None, env: Environment::default() },
             type_elsewhere: 0,
-            staffed: 1,
+            asked: Asked { stream_threads: 1, ..Asked::default() },
+            staffed: 0,
             restarts: Restarts::default(),
             on_death: OnDeath::Fail,
             exec_timeout: None,
             lifespan: Lifespan::default(),
             mandatory: true,
         }
+    }
+
+    fn finish(planner: Planner, span: &Span) -> (Plan, Vec<Choose>) {
+        let site = Site { allowed: &[0], callers: Vec::new(), pins: true };
+        planner.finish(span, &site).expect("one worker each")
     }
 
     #[test]
@@ -508,7 +591,7 @@ mod tests {
             planner.add(node("w", 0)).unwrap();
         }
         let span = planner.add(node("w-2", 0)).unwrap();
-        let (plan, _) = planner.finish(&span);
+        let (plan, _) = finish(planner, &span);
         let names: Vec<&str> = plan.nodes.iter().map(|n| n.spec.name.as_str()).collect();
         assert_eq!(names, ["w", "w-2", "w-3", "w-2-2"]);
         assert_eq!(plan.entry, Target::Node(3));
@@ -562,7 +645,7 @@ mod tests {
     fn a_capacity_below_a_batch_size_gives_a_warning() {
         let mut planner = Planner::default();
         let span = planner.add(node("tag", 64)).unwrap();
-        let (plan, _) = planner.finish(&span);
+        let (plan, _) = finish(planner, &span);
         assert_eq!(plan.warnings(64), Vec::<String>::new());
         assert_eq!(
             plan.warnings(10),

@@ -1,10 +1,8 @@
 //! Which CPUs a servlet's workers run on.
 
-use crate::error::StartError;
+use ringmill_shm::doorbell::WORKER_LIMIT;
 use ringmill_shm::sys::cpu;
 use ringmill_shm::sys::settled::Settled;
-use ringmill_shm::sys::topology::Topology;
-use std::path::Path;
 use std::str::FromStr;
 
 /// The CPUs that this process may use, as the kernel said when this function was first called. Threads that are pinned
@@ -32,8 +30,12 @@ impl Pin {
     pub fn to(cpus: impl IntoIterator<Item = usize>) -> Self {
         let mut cpus: Vec<usize> = cpus.into_iter().collect();
         cpus.sort_unstable();
-        cpus.dedup();
         Self(Some(cpus))
+    }
+
+    /// The CPUs as they were listed, ascending; `None`: not pinned.
+    pub(crate) fn cpus(&self) -> Option<&[usize]> {
+        self.0.as_deref()
     }
 }
 
@@ -70,7 +72,15 @@ impl<T: Into<Self>> From<Option<T>> for Pin {
 /// let two_pinned = Cpus::from([0, 1]);
 /// let mixed = Cpus::list([Pin::to([0, 1, 2]), Pin::to([0]), Pin::from(4), Pin::any()]);
 /// assert_eq!("0+1+2,0,4,*".parse(), Ok(mixed));
+/// let chosen_by_the_server = Cpus::auto();
+/// let four_chosen_by_the_server = Cpus::auto().workers(4);
+/// let two_on_each_node = Cpus::per_numa_node(2);
+/// let three_on_one_node = Cpus::node(1).workers(3);
+/// assert_eq!("node1=3".parse(), Ok(three_on_one_node));
 /// ```
+///
+/// All servlets of a server are placed together, before any worker starts. [`Server::placement`](crate::Server::placement)
+/// says where each worker runs and why; the chapter [placement](crate::placement) what the choices are for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Cpus {
@@ -78,10 +88,17 @@ pub enum Cpus {
     Count(usize),
     /// One worker each, pinned as told.
     List(Vec<Pin>),
-    /// One worker for each CPU that this process may use, pinned to it.
-    Auto,
-    /// One worker for each NUMA node that this process may use, pinned to its CPUs.
-    PerNumaNode,
+    /// See [`Cpus::auto`]. `None`: as many workers as there are cores for them.
+    Auto(Option<usize>),
+    /// See [`Cpus::per_numa_node`]: this number of workers on each node.
+    PerNumaNode(usize),
+    /// See [`Cpus::node`].
+    Node {
+        /// The node, as `numactl` numbers it.
+        node: usize,
+        /// How many workers there are.
+        workers: usize,
+    },
 }
 
 impl Default for Cpus {
@@ -98,38 +115,45 @@ impl Cpus {
         Self::List(pins.into_iter().collect())
     }
 
-    /// One list of CPUs for each worker (empty: not pinned).
-    pub(crate) fn resolve(&self, servlet: &str) -> Result<Vec<Vec<usize>>, StartError> {
-        self.resolve_among(servlet, allowed())
+    /// Workers on cores that the server chooses: each on one of its own (with
+    /// [`stream_threads`](crate::ProcessServlet::stream_threads) on as many as it has threads), none on the callers' core,
+    /// none beside another on one core's hardware threads. The cores of one last-level cache are taken before those of the
+    /// next, beginning with the callers', in the order of the pipeline, so that stages which hand items on share a cache.
+    ///
+    /// Unless [`workers`](Self::workers) says how many, all cores that remain are shared out among the servlets that ask for
+    /// this, at least one worker each and 64 at most. If there are more workers than cores, they share: first cores, then
+    /// CPUs. Where the callers run, [`ServerBuilder::callers_on`](crate::ServerBuilder::callers_on) says.
+    #[must_use]
+    pub fn auto() -> Self {
+        Self::Auto(None)
     }
 
-    fn resolve_among(&self, servlet: &str, allowed: &[usize]) -> Result<Vec<Vec<usize>>, StartError> {
-        let most = ringmill_shm::doorbell::WORKER_LIMIT;
-        let range = |what, value: usize, most: usize| StartError::Range {
-            servlet: Some(servlet.into()),
-            what,
-            value: value as u64,
-            least: 1,
-            most: most as u64,
-        };
-        let workers = match self {
-            Self::Count(count) if *count > most => return Err(range("number of workers", *count, most)),
-            Self::Count(count) => vec![Vec::new(); *count],
-            Self::Auto => allowed.iter().map(|&cpu| vec![cpu]).collect(),
-            Self::PerNumaNode => Topology::read(Path::new("/"), allowed).cpus_by_node(),
-            Self::List(pins) => pins.iter().map(|pin| pin.0.clone().unwrap_or_default()).collect(),
-        };
-        if workers.is_empty() || workers.len() > most {
-            return Err(range("number of workers", workers.len(), most));
-        }
-        if let Self::List(pins) = self
-            && pins.iter().any(|pin| pin.0.as_ref().is_some_and(Vec::is_empty))
-        {
-            return Err(range("number of CPUs of a pinned worker", 0, allowed.len()));
-        }
-        match workers.iter().flatten().find(|cpu| !allowed.contains(cpu)) {
-            Some(&cpu) => Err(StartError::Cpu { servlet: servlet.into(), cpu, allowed: allowed.into() }),
-            None => Ok(workers),
+    /// This number of workers on each NUMA node that has CPUs which this process may use, pinned to these CPUs, within which
+    /// the kernel moves them. Where the kernel names no nodes, all CPUs are one.
+    #[must_use]
+    pub fn per_numa_node(workers: usize) -> Self {
+        Self::PerNumaNode(workers)
+    }
+
+    /// One worker, or as many as [`workers`](Self::workers) says, on one NUMA node, as `numactl` numbers it: pinned to those
+    /// of its CPUs which this process may use. Where the kernel names no nodes, node 0 has all CPUs.
+    #[must_use]
+    pub fn node(node: usize) -> Self {
+        Self::Node { node, workers: 1 }
+    }
+
+    /// This number of workers: of a list, its entries in turn; of [`per_numa_node`](Self::per_numa_node), on each node.
+    #[must_use]
+    pub fn workers(self, workers: usize) -> Self {
+        match self {
+            Self::Count(_) => Self::Count(workers),
+            // One more than a servlet may have is refused as any larger number is.
+            Self::List(pins) => {
+                Self::List(pins.iter().cycle().take(workers.min(WORKER_LIMIT + 1)).cloned().collect())
+            }
+            Self::Auto(_) => Self::Auto(Some(workers)),
+            Self::PerNumaNode(_) => Self::PerNumaNode(workers),
+            Self::Node { node, .. } => Self::Node { node, workers },
         }
     }
 }
@@ -155,7 +179,7 @@ impl<T: Into<Pin>> From<Vec<T>> for Cpus {
 /// The error for a text that does not say which CPUs.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{text:?} does not say which CPUs: expected \"auto\", \"per-node\", or one entry a worker, separated by commas: a CPU (3), CPUs (0+1+2), a range (0-3), or * for any"
+    "{text:?} does not say which CPUs: expected \"auto\", \"per-node\", a node (\"node1\"), each perhaps with a number of workers (\"auto=4\"), or one entry a worker, separated by commas: a CPU (3), CPUs (0+1+2), a range (0-3), or * for any"
 )]
 pub struct ParseCpusError {
     text: String,
@@ -180,16 +204,24 @@ impl FromStr for Cpus {
             }
             Some(Pin::to(cpus))
         };
-        match text {
-            "auto" => Ok(Self::Auto),
-            "per-node" => Ok(Self::PerNumaNode),
-            _ => text
-                .split(',')
-                .map(|entry| pin(entry.trim()))
-                .collect::<Option<Vec<_>>>()
-                .map(Self::List)
-                .ok_or_else(|| ParseCpusError { text: text.into() }),
-        }
+        let (choice, workers) = match text.split_once('=') {
+            Some((choice, workers)) => (choice, workers.parse().ok().map(Some)),
+            None => (text, Some(None)),
+        };
+        let chosen = match choice {
+            "auto" => Some(Self::auto()),
+            "per-node" => Some(Self::per_numa_node(1)),
+            _ => choice.strip_prefix("node").and_then(|node| node.parse().ok()).map(Self::node),
+        };
+        let parsed = match (chosen, workers) {
+            (Some(chosen), Some(Some(workers))) => Some(chosen.workers(workers)),
+            (Some(chosen), Some(None)) => Some(chosen),
+            (Some(_), None) => None,
+            (None, _) => {
+                text.split(',').map(|entry| pin(entry.trim())).collect::<Option<Vec<_>>>().map(Self::List)
+            }
+        };
+        parsed.ok_or_else(|| ParseCpusError { text: text.into() })
     }
 }
 
@@ -201,26 +233,24 @@ mod tests {
     fn texts_are_parsed() {
         assert_eq!("0,1".parse(), Ok(Cpus::from([0, 1])));
         assert_eq!("0-2".parse(), Ok(Cpus::list([Pin::to([0, 1, 2])])));
-        assert_eq!("auto".parse(), Ok(Cpus::Auto));
-        for bad in ["", "x", "3-1", "1,,2", "-", "0+", "99999999"] {
-            assert!(bad.parse::<Cpus>().is_err(), "{bad}");
+        assert_eq!(("auto".parse(), "auto=3".parse()), (Ok(Cpus::auto()), Ok(Cpus::auto().workers(3))));
+        assert_eq!("per-node=2".parse(), Ok(Cpus::per_numa_node(2)));
+        assert_eq!(("node3".parse(), "node3=2".parse()), (Ok(Cpus::node(3)), Ok(Cpus::node(3).workers(2))));
+        for bad in [
+            "", "x", "3-1", "1,,2", "-", "-1", "0+", "99999999", "auto=", "auto=-1", "=3", "node", "node-1",
+            "0=2",
+        ] {
+            let error = bad.parse::<Cpus>().expect_err(bad).to_string();
+            assert!(error.starts_with(&format!("{bad:?} does not say")), "{error}");
         }
     }
 
     #[test]
-    fn each_choice_gives_its_workers() {
-        let allowed = [2, 3, 7];
-        let workers = |cpus: Cpus| cpus.resolve_among("s", &allowed);
-        assert_eq!(workers(Cpus::default()).unwrap(), [Vec::<usize>::new()]);
-        assert_eq!(workers(Cpus::Auto).unwrap(), [[2], [3], [7]]);
-        assert_eq!(workers(Cpus::list([Pin::to([7, 2, 2]), Pin::any()])).unwrap(), [vec![2, 7], vec![]]);
-        let error = workers(Cpus::from([2, 5])).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "servlet s: CPU 5 is not among the CPUs this process may use (2, 3, 7)"
-        );
-        assert!(matches!(workers(Cpus::Count(0)), Err(StartError::Range { value: 0, .. })));
-        assert!(matches!(workers(Cpus::Count(65)), Err(StartError::Range { value: 65, .. })));
-        assert!(matches!(workers(Cpus::list([Pin::to([])])), Err(StartError::Range { .. })));
+    fn a_list_of_more_workers_is_gone_through_again() {
+        let three = Cpus::list([Pin::from(4), Pin::any()]).workers(3);
+        assert_eq!(three, Cpus::list([Pin::from(4), Pin::any(), Pin::from(4)]));
+        let Cpus::List(none) = Cpus::list([]).workers(3) else { panic!("a list") };
+        let Cpus::List(absurd) = Cpus::from([1]).workers(usize::MAX) else { panic!("a list") };
+        assert_eq!((none.len(), absurd.len()), (0, WORKER_LIMIT + 1));
     }
 }

@@ -1,4 +1,4 @@
-//! The rules of servlets and workers, as values: when a batch closes, which CPUs a worker runs on, what a death costs,
+//! The rules of servlets and workers, as values: when a batch closes, where workers run, what a death costs,
 //! when a worker is restarted or replaced, how long to spin, what to time. They start nothing and hold nothing.
 
 pub(crate) mod batch;
@@ -6,5 +6,6 @@ pub(crate) mod cpus;
 pub(crate) mod lifespan;
 pub(crate) mod on_death;
 pub(crate) mod patience;
+pub(crate) mod placement;
 pub(crate) mod restarts;
 pub(crate) mod sample;

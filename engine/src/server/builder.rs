@@ -11,7 +11,7 @@ use crate::plan::{Blocks, DEFAULT_MAX_PAYLOAD, Planner};
 use crate::policy::patience::Wait;
 use crate::policy::sample::Timing;
 use crate::route::Router;
-use crate::servlet::Servlet;
+use crate::servlet::{Pin, Servlet};
 use ringmill_shm::layout::REQUEST_LIMIT;
 use ringmill_shm::segment::{CreateError, Prefault};
 use std::path::PathBuf;
@@ -51,6 +51,8 @@ impl ServerBuilder {
             handle_signals: true,
             on_progress: None,
             forward_events: LevelFilter::OFF,
+            callers: Pin::any(),
+            pins: true,
         };
         Self { options }
     }
@@ -130,6 +132,27 @@ impl ServerBuilder {
         self
     }
 
+    /// On which CPUs the threads run that call, so that [`Cpus::auto`](crate::Cpus::auto) keeps workers off their cores, and
+    /// near them; workers on whole NUMA nodes keep off these CPUs. By default, if the thread that starts the server is pinned,
+    /// the CPUs to which it is; else `Cpus::auto` leaves the callers one core. It pins no thread:
+    /// [`Placement::keep_off`](crate::placement::Placement::keep_off) does.
+    ///
+    /// A CPU that the process may not use is a [`StartError::Cpu`], one that is listed twice a [`StartError::CpuTwice`].
+    #[must_use]
+    pub fn callers_on(mut self, cpus: impl Into<Pin>) -> Self {
+        self.options.callers = cpus.into();
+        self
+    }
+
+    /// Whether workers are pinned as their servlets' [`Cpus`](crate::Cpus) say; by default they are. Without it each may run
+    /// on every CPU that the process may use, their numbers stay the same, and no list of CPUs is checked: for a service that
+    /// another program places, say.
+    #[must_use]
+    pub fn pinning(mut self, pins: bool) -> Self {
+        self.options.pins = pins;
+        self
+    }
+
     /// Which requests, and which calls of user code, are timed for the histograms of [`Server::stats`]; by default
     /// [`Timing::Adaptive`], so that timing takes less than a hundredth of the time of each thread.
     #[must_use]
@@ -164,7 +187,7 @@ impl ServerBuilder {
 
     /// How many [traces](crate::trace) of requests the segment keeps, those of the last ones: up to 65,536, by default 256.
     /// With 0 no request is traced, though its [context](crate::CallOptions::trace_context) travels. Each takes 128
-    /// bytes, and 64 for each servlet that has workers and for two more, up to 64 of them; all rounded up to 128 bytes.
+    /// bytes, and 64 for each servlet that has workers and for two more.
     #[must_use]
     pub fn traces(mut self, last: usize) -> Self {
         self.options.traces = last;
@@ -325,7 +348,7 @@ impl ServerBuilder {
             most: REQUEST_LIMIT.into(),
         })?;
         let span = servlet.part().plan(&mut planner)?;
-        let (plan, choosers) = planner.finish(&span);
+        let (plan, choosers) = planner.finish(&span, &self.options.site()?)?;
         Ok(Launch { options: self.options, capacity, plan, router: Arc::new(Router { choosers }) })
     }
 }

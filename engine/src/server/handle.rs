@@ -11,6 +11,7 @@ use crate::client::stream::{AsyncStream, Inputs, Prepared, Stream, StreamOptions
 use crate::client::streaming::StreamingCall;
 use crate::client::{CallOptions, Hold, Keeper};
 use crate::error::{BoxError, CallError};
+use crate::policy::placement::Placement;
 use crate::wire::payload::{AsInput, Payload};
 use std::fmt;
 use std::marker::PhantomData;
@@ -314,6 +315,12 @@ impl<In, Out> Handle<In, Out> {
     #[must_use]
     pub fn backlog(&self) -> usize {
         self.core.backlog()
+    }
+
+    /// As [`Server::placement`].
+    #[must_use]
+    pub fn placement(&self) -> &Placement {
+        &self.core.shared.placement
     }
 
     /// As [`Server::stats`].

@@ -7,10 +7,11 @@ use crate::client::{Core, End, Rows};
 use crate::error::StartError;
 use crate::host::supervisor::{Limits, Shared, Supervisor};
 use crate::panics::say;
-use crate::plan::{Blocks, Plan};
+use crate::plan::{Blocks, Plan, Site};
 use crate::policy::patience::{Patience, Wait};
 use crate::policy::sample::Timing;
 use crate::route::Router;
+use crate::servlet::Pin;
 use ringmill_shm::layout::{PARTIAL_BYTES_LIMIT, PartialRings, SLOTS_LIMIT, TRACES_LIMIT};
 use ringmill_shm::segment::{Prefault, Segment};
 use ringmill_shm::sys::pages::lock_limit_bytes;
@@ -40,6 +41,10 @@ pub(super) struct Options {
     pub(super) on_progress: Option<OnProgress>,
     /// Of the workers' events.
     pub(super) forward_events: LevelFilter,
+    /// Where the callers run.
+    pub(super) callers: Pin,
+    /// Whether workers are pinned.
+    pub(super) pins: bool,
 }
 
 impl Options {
@@ -54,6 +59,28 @@ impl Options {
             }),
             _ => Ok(()),
         }
+    }
+
+    /// Where the server is to run, as the calling thread sees it.
+    pub(super) fn site(&self) -> Result<Site<'static>, StartError> {
+        let allowed = crate::policy::cpus::allowed();
+        let callers = match self.callers.cpus() {
+            Some(stated) => {
+                if let Some(&cpu) = stated.iter().find(|cpu| !allowed.contains(cpu)) {
+                    return Err(StartError::Cpu { servlet: None, cpu, allowed: allowed.into() });
+                }
+                if let Some(twice) = stated.windows(2).find(|pair| pair[0] == pair[1]) {
+                    return Err(StartError::CpuTwice { servlet: None, cpu: twice[0] });
+                }
+                stated.to_vec()
+            }
+            None => {
+                let mut here = ringmill_shm::sys::cpu::allowed().unwrap_or_default();
+                here.retain(|cpu| allowed.contains(cpu));
+                if here.len() < allowed.len() { here } else { Vec::new() }
+            }
+        };
+        Ok(Site { allowed, callers, pins: self.pins })
     }
 
     pub(super) fn traces(&self) -> Result<u32, StartError> {
@@ -99,6 +126,7 @@ impl Launch {
         let spec = plan.spec(capacity, &options.blocks, partials, traces)?;
         let (name, segment) = create(options.name, options.home, &spec)?;
         let segment = Arc::new(segment);
+        segment.set_allowed_cpus(plan.placement.allowed());
         segment.set_timed_every(options.timing.raw());
         segment.set_to_prefault(options.prefault);
         prefault(&segment);
@@ -109,7 +137,8 @@ impl Launch {
             stop.watch(&segment);
         }
         let limits = Limits { start: options.start_timeout, shutdown: options.shutdown_timeout };
-        let shared = Arc::new(Shared::new(Arc::clone(&segment), &plan.nodes, router, limits)?);
+        let placement = plan.placement.clone();
+        let shared = Arc::new(Shared::new(Arc::clone(&segment), &plan.nodes, router, limits, placement)?);
         let mut warnings = plan.warnings(capacity);
         if options.handle_signals {
             warnings.extend(super::signals::warnings());

@@ -41,6 +41,7 @@ use crate::client::stream::{AsyncStream, Inputs, Prepared, Stream, StreamOptions
 use crate::client::streaming::StreamingCall;
 use crate::client::{CallOptions, Core, Hold, Keeper};
 use crate::error::{BoxError, CallError, DrainError};
+use crate::policy::placement::Placement;
 use crate::wire::payload::{AsInput, Payload};
 use debug::DebugInfo;
 use stats::ServerStats;
@@ -471,6 +472,12 @@ impl<In, Out> Server<In, Out> {
     #[must_use]
     pub fn warnings(&self) -> &[String] {
         &self.core.warnings
+    }
+
+    /// Where the workers run, and why there, as it was decided before they were started.
+    #[must_use]
+    pub fn placement(&self) -> &Placement {
+        &self.core.shared.placement
     }
 
     /// The workers' statistics since the server's start.

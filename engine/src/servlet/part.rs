@@ -3,11 +3,10 @@
 
 use super::options::Options;
 use crate::error::StartError;
-use crate::plan::{AddMember, Launch, PlanNode, Planner, Span};
+use crate::plan::{AddMember, Asked, Launch, PlanNode, Planner, Span};
 use crate::policy::batch::Rule;
 use crate::route::Choose;
 use crate::worker::{BatchWorker, Identity};
-use ringmill_shm::doorbell::WORKER_LIMIT;
 use ringmill_shm::layout::NodeFacts;
 use ringmill_shm::participant::Role;
 use ringmill_shm::plan::Target;
@@ -120,13 +119,6 @@ impl Leaf {
         crate::plan::name::check(&name)?;
         let Rule { batch_size, wait_ns, is_stated } =
             Rule::new(&name, options.batch_size, options.batch_wait_time)?;
-        let mut workers = options.cpus.resolve(&name)?;
-        let staffed = workers.len();
-        let most = most_workers(&name, options.max_workers, staffed)?;
-        for index in staffed..most {
-            workers.push(workers[index % staffed].clone());
-        }
-        let threads = threads(&name, options.stream_threads, workers.len())?;
         options.restarts.check(&name)?;
         options.lifespan.check(&name)?;
         if options.exec_timeout.is_some_and(|limit| limit.is_zero()) {
@@ -139,26 +131,17 @@ impl Leaf {
             Launch::Process { program: Some(_), .. } => identity.elsewhere,
             _ => identity.here,
         };
-        if let Launch::Process { env, .. } = launch {
-            if let Some((variable, reason)) = env.bad_variable() {
-                return Err(StartError::Variable { servlet: name, variable, reason });
-            }
-            if let Some(index) = env.last_worker().filter(|&index| index >= workers.len()) {
-                return Err(StartError::Range {
-                    servlet: Some(name),
-                    what: "worker index of an environment variable",
-                    value: index as u64,
-                    least: 0,
-                    most: workers.len() as u64 - 1,
-                });
-            }
+        if let Launch::Process { env, .. } = launch
+            && let Some((variable, reason)) = env.bad_variable()
+        {
+            return Err(StartError::Variable { servlet: name, variable, reason });
         }
         let facts = NodeFacts {
             type_hash,
             batch_wait_ns: wait_ns,
             log_batches_every: options.log_batches_every,
             batch_size,
-            threads,
+            threads: 0, // as the workers, once all servlets are known
             keeps_inputs: options.on_death.keeps_inputs().into(),
             keeps_apart: options.on_death.keeps_apart().into(),
             wait_is_stated: is_stated.into(),
@@ -166,10 +149,23 @@ impl Leaf {
         };
         let worker_type = (*worker_type).into();
         Ok(PlanNode {
-            spec: NodeSpec { name, worker_type, config, facts, next: Target::End, role: *role, workers },
+            spec: NodeSpec {
+                name,
+                worker_type,
+                config,
+                facts,
+                next: Target::End,
+                role: *role,
+                workers: Vec::new(),
+            },
             launch: launch.clone(),
             type_elsewhere: identity.elsewhere,
-            staffed: staffed as u32,
+            asked: Asked {
+                cpus: options.cpus.clone(),
+                stream_threads: options.stream_threads,
+                max_workers: options.max_workers,
+            },
+            staffed: 0,
             restarts: options.restarts,
             on_death: options.on_death,
             exec_timeout: options.exec_timeout,
@@ -177,36 +173,6 @@ impl Leaf {
             mandatory: true,
         })
     }
-}
-
-/// How many workers there can be, of which this many are there at first.
-fn most_workers(servlet: &str, max_workers: Option<usize>, staffed: usize) -> Result<usize, StartError> {
-    let most = max_workers.unwrap_or(staffed);
-    if (staffed..=WORKER_LIMIT).contains(&most) {
-        return Ok(most);
-    }
-    Err(StartError::Range {
-        servlet: Some(servlet.into()),
-        what: "max_workers",
-        value: most as u64,
-        least: staffed as u64,
-        most: WORKER_LIMIT as u64,
-    })
-}
-
-/// Checks that each thread of each worker has a number at the doorbell.
-fn threads(servlet: &str, threads: usize, workers: usize) -> Result<u32, StartError> {
-    let most = WORKER_LIMIT / workers;
-    if (1..=most).contains(&threads) {
-        return Ok(threads as u32);
-    }
-    Err(StartError::Range {
-        servlet: Some(servlet.into()),
-        what: "stream_threads",
-        value: threads as u64,
-        least: 1,
-        most: most as u64,
-    })
 }
 
 /// The last part of a type's path, in lower case: `classify` for `app::Classify<f32>`.

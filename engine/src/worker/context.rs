@@ -12,6 +12,7 @@ pub struct Context {
     pub(crate) thread_index: u32,
     pub(crate) facts: NodeFacts,
     pub(crate) cpus: Vec<usize>,
+    pub(crate) numa_node: Option<usize>,
     pub(crate) restarts: u32,
     /// Whether it is a thread of the server's process.
     pub(crate) is_thread: bool,
@@ -70,10 +71,10 @@ impl Context {
         &self.cpus
     }
 
-    /// The NUMA node of those CPUs, if the worker is pinned and the kernel tells.
+    /// The NUMA node of those CPUs, if the worker is pinned to CPUs of one node and the kernel names it.
     #[must_use]
     pub fn numa_node(&self) -> Option<usize> {
-        ringmill_shm::sys::cpu::numa_node(*self.cpus.first()?)
+        self.numa_node
     }
 
     /// How often this worker has been restarted, after a death or in the place of one that left.

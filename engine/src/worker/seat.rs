@@ -79,13 +79,15 @@ impl Seat {
 
     pub(crate) fn context(&self) -> Context {
         let (entry, node) = (self.entry(), self.node());
+        let placed = entry.placed();
         Context {
             server_name: self.segment.identity().name,
             servlet_name: node.info().name.clone(),
             worker_index: self.worker(),
             thread_index: self.thread(),
             facts: node.info().facts,
-            cpus: entry.cpus(),
+            cpus: placed.cpus,
+            numa_node: placed.node,
             restarts: entry.restarts(),
             is_thread: node.info().role == Role::ThreadWorker,
         }

@@ -11,6 +11,7 @@ use crate::layout::{
     NodeFacts, PAYLOAD_ALIGN, PartialRings, Shape, ShapeError, SwitchDescriptor, within,
 };
 use crate::participant::{Lease, LeaseError, Life, MemoryLeaseError, Role, SERVER};
+use crate::placed::Placed;
 use crate::plan::{Fork, PlanError, Routes, Switch, Target};
 use crate::sync::Ordering;
 use crate::sys;
@@ -63,8 +64,8 @@ pub struct NodeSpec {
     pub next: Target,
     /// Where the workers run.
     pub role: Role,
-    /// One worker each, with the CPUs it is pinned to (none: not pinned).
-    pub workers: Vec<Vec<usize>>,
+    /// Where each worker runs.
+    pub workers: Vec<Placed>,
 }
 
 impl NodeSpec {

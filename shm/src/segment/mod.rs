@@ -59,6 +59,7 @@ use crate::layout::{
     TaskLine, Times, TraceRing,
 };
 use crate::participant::{self, Entry, Lease, Role, SERVER};
+use crate::placed::Placed;
 use crate::plan::{Routes, Target};
 use crate::stats::{
     CALLER_ROWS, CallerRow, CallerStats, ServerCounters, Snapshot, WorkerDistributions, WorkerHistograms,
@@ -432,6 +433,12 @@ impl Segment {
         self.header().run.timed_every.store(every, Ordering::Relaxed); // Relaxed: as above
     }
 
+    /// Records in the server's row which CPUs its process may use. The server does, before it starts workers.
+    pub fn set_allowed_cpus(&self, cpus: &[usize]) {
+        let placed = Placed { cpus: cpus.to_vec(), ..Placed::default() };
+        self.participants()[SERVER as usize].assign(&placed);
+    }
+
     /// The bell that workers ring when they are ready or have failed.
     #[must_use]
     pub fn startup(&self) -> SharedBell<'_> {
@@ -584,13 +591,8 @@ impl Segment {
     /// traced, those in progress among them.
     #[must_use]
     pub fn traces(&self) -> Vec<Trace> {
-        let records = self.layout.shape.traces;
-        let look = |index: u32| {
-            let trace = self.trace_record(index)?.look()?;
-            // Else another process has written over its number.
-            (trace.number % u64::from(records) == u64::from(index)).then_some(trace)
-        };
-        let mut traces: Vec<Trace> = (0..records).filter_map(look).collect();
+        let records = (0..self.layout.shape.traces).filter_map(|index| self.trace_record(index));
+        let mut traces: Vec<Trace> = records.filter_map(Record::look).collect();
         traces.sort_by_key(|trace| trace.number);
         traces
     }
@@ -598,7 +600,11 @@ impl Segment {
     /// How many traces have begun since the segment was created.
     #[must_use]
     pub fn traces_begun(&self) -> u64 {
-        self.trace_ring().map_or(0, |ring| ring.kept.load(Ordering::Acquire)) // [whole]: whoever counts it sees it
+        // Relaxed, both: for reports.
+        self.trace_ring().map_or(0, |ring| {
+            let passed_over = ring.passed_over.load(Ordering::Relaxed);
+            ring.begun.load(Ordering::Relaxed).saturating_sub(passed_over)
+        })
     }
 
     /// The segment's file, open.

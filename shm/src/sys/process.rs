@@ -248,6 +248,27 @@ pub fn start_time(pid: u32) -> Option<u64> {
     field(&stat(pid)?, 22)
 }
 
+/// The calling thread, as the kernel numbers it.
+#[must_use]
+pub fn thread_id() -> u32 {
+    // SAFETY: gettid takes no argument, and always succeeds.
+    let id = unsafe { libc::syscall(libc::SYS_gettid) };
+    u32::try_from(id).unwrap_or(0)
+}
+
+/// The CPUs on which a thread may run, ascending; `None` if no process of this number that began at this time, or no such
+/// thread of it, can be seen from here.
+#[must_use]
+pub fn cpus_of_thread(pid: u32, start_time: u64, thread: u32) -> Option<Vec<usize>> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/task/{thread}/status")).ok()?;
+    // Asked after the thread, so that the answer is of this process and no later one.
+    if self::start_time(pid)? != start_time {
+        return None;
+    }
+    let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"))?;
+    super::topology::list(list.trim())
+}
+
 /// Whether a process is stopped, by a signal or a debugger; `None` if no process of this number that began at this time
 /// can be seen from here.
 #[must_use]

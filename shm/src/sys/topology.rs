@@ -26,6 +26,8 @@ pub struct Cpu {
     pub package: usize,
     /// The number of its NUMA node, if the kernel names one.
     pub node: Option<usize>,
+    /// Whether the kernel moves no thread there by itself (`isolcpus`).
+    pub is_isolated: bool,
 }
 
 /// A NUMA node. It may lack memory, or CPUs.
@@ -38,6 +40,8 @@ pub struct Node {
     pub cpus: Vec<usize>,
     /// Its memory in bytes.
     pub memory_bytes: u64,
+    /// How far it is to each node that is online, in the order of their numbers; 10 is near. Empty: the kernel does not say.
+    pub distances: Vec<u32>,
 }
 
 /// The part of a machine that a process may use.
@@ -60,6 +64,12 @@ impl Topology {
         Ok(Self::read(Path::new("/"), &allowed()?))
     }
 
+    /// Of CPUs of which nothing else is known.
+    #[must_use]
+    pub fn unknown(allowed: &[usize]) -> Self {
+        Self::read(Path::new("/nowhere"), allowed)
+    }
+
     /// For a process that may use the CPUs `allowed`, from the sysfs that is mounted, or recorded, at `root/sys`.
     #[must_use]
     pub fn read(root: &Path, allowed: &[usize]) -> Self {
@@ -69,8 +79,10 @@ impl Topology {
         allowed.dedup();
         let mut nodes = read_nodes(&system.join("node"));
         let first = allowed.first().copied().unwrap_or(0);
+        let isolated = read_list(&system.join("cpu"), "isolated").unwrap_or_default();
         let cpus = allowed.iter().map(|&number| Cpu {
             node: nodes.iter().find(|node| node.cpus.contains(&number)).map(|node| node.number),
+            is_isolated: isolated.contains(&number),
             ..read_cpu(&system.join(format!("cpu/cpu{number}")), number, first)
         });
         let cpus = cpus.collect();
@@ -84,6 +96,18 @@ impl Topology {
         let of_none = self.cpus.iter().filter(|cpu| cpu.node.is_none()).map(|cpu| cpu.number).collect();
         let lists = self.nodes.iter().map(|node| node.cpus.clone()).chain([of_none]);
         lists.filter(|cpus| !cpus.is_empty()).collect()
+    }
+
+    /// The node whose memory the CPUs of `node` are nearest to: itself if it has memory, else the nearest that has, by the
+    /// kernel's distances; `None` if there is none.
+    #[must_use]
+    pub fn memory_node(&self, node: usize) -> Option<usize> {
+        let from = self.nodes.iter().find(|other| other.number == node)?;
+        let far = |index: usize| from.distances.get(index).copied().unwrap_or(u32::MAX);
+        let with_memory = self.nodes.iter().enumerate().filter(|(_, other)| other.memory_bytes > 0);
+        let nearest =
+            with_memory.min_by_key(|(index, other)| (other.number != node, far(*index), other.number));
+        nearest.map(|(_, other)| other.number)
     }
 }
 
@@ -115,6 +139,7 @@ fn read_cpu(folder: &Path, number: usize, simple: usize) -> Cpu {
         cache: last_level_cache(&folder.join("cache"), number).unwrap_or(package),
         package,
         node: None,
+        is_isolated: false,
     }
 }
 
@@ -134,7 +159,9 @@ fn read_nodes(folder: &Path) -> Vec<Node> {
     let nodes = numbers.into_iter().filter_map(|number| {
         let node = folder.join(format!("node{number}"));
         let cpus = read_list(&node, "cpulist").or_else(|| read_mask(&node, "cpumap"))?;
-        Some(Node { number, cpus, memory_bytes: memory_bytes(&node) })
+        let distances = text(&node, "distance").unwrap_or_default();
+        let distances = distances.split_whitespace().map_while(|far| far.parse().ok()).collect();
+        Some(Node { number, cpus, memory_bytes: memory_bytes(&node), distances })
     });
     let nodes: Vec<Node> = nodes.collect();
     let mut cpus: Vec<usize> = nodes.iter().flat_map(|node| node.cpus.iter().copied()).collect();
@@ -265,6 +292,8 @@ mod tests {
         files.extend(node(5, "", "Node 5 MemTotal:       4 kB"));
         files.extend(node(7, "", ""));
         files.extend(node(9, "", "Node 9 MemTotal:       4 kB"));
+        files.push(("node/node2/distance".to_owned(), "20 10 15 30"));
+        files.push(("cpu/isolated".to_owned(), "3,7"));
         machine(&files)
     }
 
@@ -288,6 +317,16 @@ mod tests {
         let nodes: Vec<_> = topology.nodes.iter().map(|n| (n.number, n.cpus.len(), n.memory_bytes)).collect();
         assert_eq!(nodes, [(0, 4, 2 << 20), (2, 4, 0), (5, 0, 4096), (7, 0, 0)]);
         assert_eq!(topology.cpus_by_node(), [vec![0, 1, 4, 5], vec![2, 3, 6, 7]]);
+    }
+
+    #[test]
+    fn a_node_without_memory_has_a_nearest_one() {
+        let topology = Topology::read(two_packages().path(), &[0, 2, 3, 7]);
+        let isolated: Vec<usize> =
+            topology.cpus.iter().filter(|cpu| cpu.is_isolated).map(|cpu| cpu.number).collect();
+        assert_eq!(isolated, [3, 7]);
+        let memory = [0, 2, 5, 7, 9].map(|node| topology.memory_node(node));
+        assert_eq!(memory, [Some(0), Some(5), Some(5), Some(0), None], "node 7's distances are not known");
     }
 
     #[test]

@@ -99,7 +99,7 @@ pub fn node(name: &str, next: Target, workers: usize) -> NodeSpec {
         facts: NodeFacts { type_hash: 7, batch_size: 4, ..NodeFacts::default() },
         next,
         role: Role::ProcessWorker,
-        workers: vec![Vec::new(); workers],
+        workers: vec![Default::default(); workers],
     }
 }
 

@@ -15,6 +15,7 @@ use ringmill_shm::check::{self, PhaseCounts};
 use ringmill_shm::layout::{Class, NodeFacts};
 use ringmill_shm::participant::{Lease, Life, Role, SERVER};
 use ringmill_shm::party::{Client, Participant};
+use ringmill_shm::placed::Placed;
 use ringmill_shm::plan::{Fork, ForkMember, Switch, Target};
 use ringmill_shm::repair::{Orphan, wake_everyone};
 use ringmill_shm::segment::{AttachError, Location, NodeSpec, Segment, Spec, Use};
@@ -58,7 +59,7 @@ fn node(name: &str, next: Target) -> NodeSpec {
         },
         next,
         role: Role::ProcessWorker,
-        workers: vec![vec![0]],
+        workers: vec![Placed::listed(vec![0])],
     }
 }
 

@@ -47,7 +47,7 @@ fn spec() -> Spec {
         facts: NodeFacts { batch_size: BATCH as u32, keeps_inputs: true.into(), ..NodeFacts::default() },
         next,
         role: Role::ProcessWorker,
-        workers: vec![Vec::new(); workers],
+        workers: vec![Default::default(); workers],
     };
     let member = |entry| ForkMember { entry, root_bytes: 1, root_align: 1 };
     let members = [1, 2].map(Target::Node).map(member).into();

@@ -40,6 +40,7 @@ const SHM: &[&str] = &[
     "bell",
     "control",
     "plan",
+    "placed",
     "participant",
     "join",
     "layout",

@@ -9,6 +9,7 @@ mod limits;
 mod names;
 mod order;
 mod partials;
+mod placement;
 mod promises;
 mod request_traces;
 mod start;

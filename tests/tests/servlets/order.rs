@@ -506,6 +506,12 @@ fn every_worker_gets_the_configuration() {
     });
 }
 
+/// The node of CPUs that are all of one, or all of none that is known.
+fn nodes_of(cpus: &[usize]) -> Option<Option<usize>> {
+    let nodes: BTreeSet<_> = cpus.iter().map(|&cpu| ringmill_shm::sys::cpu::numa_node(cpu)).collect();
+    if nodes.len() == 1 { nodes.first().copied() } else { None }
+}
+
 #[test]
 fn the_context_says_which_worker_it_is() {
     on_both(|host| {
@@ -547,7 +553,7 @@ fn the_context_says_which_worker_it_is() {
                 batch_size: 3,
                 batch_wait_time: Duration::from_micros(1500),
                 may_run_on: if cpus.is_empty() { allowed.to_vec() } else { cpus.clone() },
-                has_numa_node: !cpus.is_empty() && ringmill_shm::sys::cpu::numa_node(cpus[0]).is_some(),
+                has_numa_node: nodes_of(&cpus).is_some_and(|node| node.is_some()),
                 cpus,
                 restarts: 0,
                 pid: stats.servlets[0].workers[worker].pid,

@@ -467,7 +467,7 @@ fn a_cpu_that_may_not_be_used_is_named() {
             let start = host.try_start::<Crowd>(turn.builder(), (), Crew::on(cpus));
             let error = turn.assert_refused(start);
             let StartError::Cpu { servlet, cpu, allowed: told } = &error else { panic!("{error:?}") };
-            assert_eq!((servlet.as_str(), *cpu, told.as_slice()), ("crowd", named, allowed));
+            assert_eq!((servlet.as_deref(), *cpu, told.as_slice()), (Some("crowd"), named, allowed));
             let list = allowed.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
             let told =
                 format!("servlet crowd: CPU {named} is not among the CPUs this process may use ({list})");

@@ -153,7 +153,7 @@ pub(super) const ALL: &[Check] = &[
     },
     Check {
         name: "numa_nodes",
-        why: "Memory of another node is slower: pin each servlet's workers and its callers to one node (cpus, Cpus::PerNumaNode).",
+        why: "Memory of another node is slower: pin each servlet's workers and its callers to one node (Cpus::per_numa_node, Cpus::auto).",
         look: |host| {
             let nodes = host.numbered("/sys/devices/system/node", "node").len();
             let balancing = host.number("/proc/sys/kernel/numa_balancing").unwrap_or(0);

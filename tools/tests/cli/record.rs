@@ -5,6 +5,7 @@ use super::segments::{Ours, spec};
 use super::stats::counted;
 use super::tool::{code, complaint, parsed, shmtool, text};
 use ringmill_shm::participant::Life;
+use ringmill_shm::placed::Placed;
 use ringmill_shm::segment::Segment;
 use ringmill_shm::stats::{CallerCounter, CallerHistogram, ServerCounter};
 use serde_json::{Value, json};
@@ -264,7 +265,7 @@ fn names_cannot_reach_into_the_page() {
     let mut spec = spec();
     let name = "</svg><script>alert(1)</script>\x1b[2J";
     spec.nodes[0].name = name.into();
-    spec.nodes[0].workers = vec![vec![3], vec![3]];
+    spec.nodes[0].workers = vec![Placed::listed(vec![3]); 2];
     let _segment = Segment::create(ours.0.clone(), &spec).unwrap();
     let (_, file) = folder.file("odd.jsonl");
     assert_eq!(

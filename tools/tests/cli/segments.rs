@@ -5,6 +5,7 @@ use ringmill_shm::layout::{Class, NodeFacts};
 use ringmill_shm::lock::Acquired;
 use ringmill_shm::participant::{Life, Role};
 use ringmill_shm::party::{Participant, Reader};
+use ringmill_shm::placed::Placed;
 use ringmill_shm::plan::{Fork, ForkMember, Target};
 use ringmill_shm::segment::{Location, NodeSpec, Segment, Spec};
 use ringmill_shm::stats::{Closed, Counter};
@@ -108,7 +109,7 @@ pub(crate) fn spec() -> Spec {
                 },
                 next: Target::Node(1),
                 role: Role::ProcessWorker,
-                workers: vec![vec![0, 1], vec![2]],
+                workers: vec![Placed::listed(vec![0, 1]), Placed::listed(vec![2])],
             },
             NodeSpec {
                 name: "classify".into(),
@@ -117,7 +118,7 @@ pub(crate) fn spec() -> Spec {
                 facts: NodeFacts { type_hash: 2, ..NodeFacts::default() },
                 next: Target::End,
                 role: Role::ThreadWorker,
-                workers: vec![vec![]],
+                workers: vec![Placed::default()],
             },
         ],
         forks: Vec::new(),

@@ -3,6 +3,7 @@
 use super::segments::{Ours, begin, spec};
 use super::tool::{code, parsed, shmtool, text, words};
 use ringmill_shm::participant::Life;
+use ringmill_shm::placed::Placed;
 use ringmill_shm::segment::Segment;
 use ringmill_shm::stats::{
     CallerCounter, CallerHistogram, Closed, ServerCounter, WorkerHistogram, WorkerHistograms,
@@ -158,7 +159,7 @@ fn findings_say_what_limits_the_server() {
 fn workers_on_one_cpu_are_told() {
     let ours = Ours::new();
     let mut spec = spec();
-    spec.nodes[0].workers = vec![vec![3], vec![3]];
+    spec.nodes[0].workers = vec![Placed::listed(vec![3]); 2];
     let segment = Segment::create(ours.0.clone(), &spec).unwrap();
     let findings = stats(&ours)["findings"].clone();
     let about = "split/0 and split/1";

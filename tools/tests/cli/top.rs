@@ -4,6 +4,7 @@ use super::segments::{Ours, busy, forked, prepare, spec};
 use super::stats::counted;
 use super::tool::{code, complaint, shmtool};
 use ringmill_shm::participant::Life;
+use ringmill_shm::placed::Placed;
 use ringmill_shm::segment::Segment;
 use ringmill_shm::stats::{CallerCounter, Closed};
 use ringmill_shm::sys::time::now_ns;
@@ -299,7 +300,7 @@ fn texts_of_other_processes_come_escaped_to_every_view() {
     let mut spec = spec();
     for node in &mut spec.nodes {
         node.name.insert_str(0, unruly);
-        node.workers = vec![vec![3]; 2];
+        node.workers = vec![Placed::listed(vec![3]); 2];
     }
     let segment = Segment::create(ours.0.clone(), &spec).unwrap();
     prepare(&segment, 1);

@@ -70,6 +70,7 @@ impl Relay {
         let body = move || {
             let _tell_over = tell_over; // dropped last
             shared.enter();
+            let _ = shared.placement.keep_off(); // if it is refused, it runs where the server was started
             run(&shared, &inbox);
         };
         std::thread::Builder::new().name("ringmill-events".into()).spawn(body)?;

@@ -56,6 +56,7 @@ use crate::host::spawn::{self, Ended, KILL_LIMIT, Process, SpawnError, Spawned, 
 use crate::panics::{joined, say};
 use crate::plan::PlanNode;
 use crate::policy::patience::Wait;
+use crate::policy::placement::Placement;
 use crate::text::OneLine;
 use crate::worker::{Live, Seat, Unit};
 use burial::Ending;
@@ -67,6 +68,7 @@ use ringmill_shm::repair::wake_everyone;
 use ringmill_shm::segment::Run;
 use ringmill_shm::stats::Snapshot;
 use ringmill_shm::sys::birth::Birth;
+use ringmill_shm::sys::cpu::pin_thread;
 use ringmill_shm::sys::process::{is_ending, user_id, wait_readable};
 use ringmill_shm::token::Token;
 use shared::Command;
@@ -135,6 +137,15 @@ impl Handle {
     }
 }
 
+/// The supervisor's thread is on a worker's CPUs; dropped, it goes back to its own.
+struct Visit<'a>(&'a Placement);
+
+impl Drop for Visit<'_> {
+    fn drop(&mut self) {
+        let _ = self.0.keep_off(); // as at the start, which has said so
+    }
+}
+
 /// Whether the supervisor's thread has done its last work.
 #[derive(Debug, Default)]
 struct Over {
@@ -198,7 +209,6 @@ impl Supervisor {
             silent_until: None,
         };
         let (early_deaths, started) = (Arc::clone(&supervisor.early_deaths), Arc::clone(&supervisor.started));
-        // Workers inherit the affinity of the thread that starts them: the supervisor's, which is unpinned first.
         let (told, tell) = std::sync::mpsc::channel();
         let over = Arc::<Over>::default();
         let tell_over = Tell(Arc::clone(&over));
@@ -207,7 +217,7 @@ impl Supervisor {
             let _tell_over = tell_over; // dropped last
             let mut supervisor = supervisor;
             supervisor.shared.enter();
-            if let Err(error) = ringmill_shm::sys::cpu::pin_thread(crate::policy::cpus::allowed()) {
+            if let Err(error) = supervisor.shared.placement.keep_off() {
                 say(|| tracing::debug!(%error, "the supervisor stays on the CPUs of the thread that started it"));
             }
             let launched = supervisor.launch_all();
@@ -322,6 +332,18 @@ impl Supervisor {
         Ok(())
     }
 
+    /// Moves this thread to the CPUs of a worker, until the value is dropped: what it starts meanwhile inherits them, so that
+    /// all memory that the worker touches lies there from the first page on.
+    fn visit(&self, post: &Post) -> Visit<'_> {
+        let (cpus, allowed) = (post.cpus(&self.shared.segment), self.shared.placement.allowed());
+        // The kernel may have taken CPUs away since the start. The worker says so itself if it cannot be pinned.
+        let there = !cpus.is_empty() && pin_thread(&cpus).is_ok();
+        if !there {
+            let _ = pin_thread(allowed);
+        }
+        Visit(&self.shared.placement)
+    }
+
     /// Starts a worker's process. An error comes with a process that was started and has not ended.
     fn spawn_process(
         &self,
@@ -348,7 +370,10 @@ impl Supervisor {
             segment: segment.location().clone(),
         };
         let level = self.relay.as_ref().map(|(_, level)| *level);
-        let spawned = spawn::spawn(recipe, &post.title, order, segment, self.shared.janitor.get(), level);
+        let spawned = {
+            let _there = self.visit(post);
+            spawn::spawn(recipe, &post.title, order, segment, self.shared.janitor.get(), level)
+        };
         let Spawned { process, events, warning } = spawned.map_err(|SpawnError { error, survivor }| {
             let servlet = segment.nodes()[post.node as usize].name.clone();
             let path = recipe.program.image.path().to_path_buf();
@@ -390,7 +415,7 @@ impl Supervisor {
             let _farewell = farewell; // dropped last
             if !cpus.is_empty() {
                 // The plan checked the CPUs against the allowed set; it may have shrunk since.
-                if let Err(error) = ringmill_shm::sys::cpu::pin_thread(&cpus) {
+                if let Err(error) = pin_thread(&cpus) {
                     say(|| tracing::warn!(?cpus, %error, "cannot pin a worker's thread"));
                 }
             }
@@ -400,6 +425,7 @@ impl Supervisor {
             child::occupy(&seat, &live)
         };
         let name = format!("ringmill-{}", post.title.rsplit_once('/').map_or("worker", |(path, _)| path));
+        let _there = self.visit(post);
         match std::thread::Builder::new().name(name).spawn(body) {
             Ok(thread) => Ok(Body::Thread { thread, left, unit }),
             Err(error) => {

@@ -14,6 +14,7 @@ use crate::policy::patience::Wait;
 use crate::policy::restarts::{Record, Restarts};
 use crate::worker::{Live, Unit, title};
 use ringmill_shm::participant::{Entry, Lease};
+use ringmill_shm::placed::Placed;
 use ringmill_shm::segment::Segment;
 use ringmill_shm::stats::Snapshot;
 use ringmill_shm::sys::image::Image;
@@ -138,6 +139,11 @@ pub(super) struct Post {
 impl Post {
     pub(super) fn entries<'s>(&self, segment: &'s Segment) -> impl Iterator<Item = &'s Entry> + use<'s> {
         segment.participants()[self.rows.start as usize..self.rows.end as usize].iter()
+    }
+
+    /// The CPUs to which its unit is pinned; none: it is not.
+    pub(super) fn cpus(&self, segment: &Segment) -> Vec<usize> {
+        segment.participants()[self.rows.start as usize].cpus()
     }
 
     /// Marks its rows as dead.
@@ -336,7 +342,7 @@ impl Pantry {
 /// for them, each spinner keeps another thread from working. Of the workers of a node one spins at a time; on any CPU
 /// there may also be a caller.
 fn wait_on(cpus: &[usize], nodes: &[PlanNode], wait: Wait) -> Wait {
-    let meets = |worker: &Vec<usize>| worker.is_empty() || worker.iter().any(|cpu| cpus.contains(cpu));
+    let meets = |worker: &Placed| worker.cpus.is_empty() || worker.cpus.iter().any(|cpu| cpus.contains(cpu));
     let (spinners, cpus) = match cpus.len() {
         0 => (nodes.len() + 1, crate::policy::cpus::allowed().len()),
         n => (nodes.iter().filter(|node| node.spec.workers.iter().any(meets)).count(), n),

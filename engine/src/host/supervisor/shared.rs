@@ -5,6 +5,7 @@ use super::lever::Pull;
 use crate::error::{RemoteCause, StartError};
 use crate::host::janitor::Janitor;
 use crate::plan::PlanNode;
+use crate::policy::placement::Placement;
 use crate::route::{Mover, Router};
 use ringmill_shm::party::Participant;
 use ringmill_shm::segment::Segment;
@@ -37,6 +38,7 @@ pub(crate) struct Limits {
 pub(crate) struct Shared {
     pub(crate) segment: Arc<Segment>,
     pub(crate) router: Arc<Router>,
+    pub(crate) placement: Placement,
     /// By node: why it is down.
     down: Vec<Mutex<Option<String>>>,
     /// By node: whether every request passes it.
@@ -47,8 +49,6 @@ pub(crate) struct Shared {
     gate: Mutex<bool>,
     /// By node: whether it is drained.
     pub(super) drained: Vec<AtomicBool>,
-    /// Held while that is changed in both places where it stands.
-    pub(super) drains: Mutex<()>,
     /// What threads want of the supervisor; `None` once that has ended.
     pulls: Mutex<Option<Vec<Pull>>>,
     /// Set if the server was started as root.
@@ -75,18 +75,19 @@ impl Shared {
         nodes: &[PlanNode],
         router: Arc<Router>,
         limits: Limits,
+        placement: Placement,
     ) -> Result<Self, StartError> {
         let commands =
             EventFd::new().map_err(|error| StartError::System { what: "make an event descriptor", error })?;
         Ok(Self {
             segment,
             router,
+            placement,
             down: nodes.iter().map(|_| Mutex::default()).collect(),
             mandatory: nodes.iter().map(|node| node.mandatory).collect(),
             gate_closed: AtomicBool::new(false),
             gate: Mutex::default(),
             drained: nodes.iter().map(|_| AtomicBool::new(false)).collect(),
-            drains: Mutex::default(),
             pulls: Mutex::new(Some(Vec::new())),
             janitor: OnceLock::new(),
             commands,
@@ -140,12 +141,6 @@ impl Shared {
         let is_shut = |node: usize| self.is_drained(node) || self.down(node).is_some();
         let closed = *is_closed || (0..self.down.len()).any(|node| self.mandatory[node] && is_shut(node));
         self.gate_closed.store(closed, Ordering::SeqCst); // [gate]
-    }
-
-    /// Whether no worker will finish what is in the server: it is closed, or a node is down that every request passes.
-    pub(crate) fn is_shut(&self) -> bool {
-        let is_closed = *self.gate.lock().unwrap_or_else(|e| e.into_inner());
-        is_closed || (0..self.down.len()).any(|node| self.mandatory[node] && self.down(node).is_some())
     }
 
     /// Whether a node takes no requests, as an operator wants.

@@ -9,20 +9,14 @@ use ringmill::{Cpus, Ensemble, ProcessServlet, Servlet, StartError, Switch, Thre
 use ringmill_tests::gate::Gate;
 use ringmill_tests::host::{Crew, Host, on_both};
 use ringmill_tests::pile::{hold, stream_all, wait_for_depth};
+use ringmill_tests::process::cpus_of;
 use ringmill_tests::wait_until;
 use rkyv::string::ArchivedString;
 use std::collections::BTreeSet;
 
 /// The CPUs that a process may use.
 fn affinity(pid: u32) -> Vec<usize> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it lives");
-    let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).expect("a line");
-    let number = |text: &str| text.parse::<usize>().expect("a number");
-    let range = |part: &str| {
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
-        number(first)..=number(last)
-    };
-    list.trim().split(',').flat_map(range).collect()
+    cpus_of(&format!("/proc/{pid}/status"))
 }
 
 /// A process servlet has a process for each worker, pinned as configured or not at all; a CPU that is not ours is an error
@@ -40,8 +34,7 @@ fn servlet_01_process_has_a_process_for_each_worker_pinned_as_told() {
         (servlet().cpus(3), vec![all.clone(); 3]),
         (servlet().cpus([None, Some(cpu)]), vec![all.clone(), vec![cpu]]),
         (servlet().cpus([all.clone(), vec![cpu], vec![cpu]]), vec![all.clone(), vec![cpu], vec![cpu]]),
-        (servlet().cpus(Cpus::Auto), all.iter().map(|&cpu| vec![cpu]).collect()),
-        (servlet().cpus(Cpus::PerNumaNode), nodes.iter().map(of_node).collect()),
+        (servlet().cpus(Cpus::per_numa_node(1)), nodes.iter().map(of_node).collect()),
     ] {
         let server = builder().start(servlet).expect("it starts");
         let pids = pids(&server);
@@ -49,6 +42,11 @@ fn servlet_01_process_has_a_process_for_each_worker_pinned_as_told() {
         let others: BTreeSet<u32> = pids.into_iter().filter(|&pid| pid != std::process::id()).collect();
         assert_eq!(others.len(), expected.len());
     }
+    let server = builder().start(servlet().cpus(Cpus::auto())).expect("it starts");
+    let (chosen, callers) = (server.placement().workers(), server.placement().callers());
+    let masks: Vec<_> = pids(&server).into_iter().map(affinity).collect();
+    assert_eq!(masks, chosen.iter().map(|worker| worker.cpus.clone()).collect::<Vec<_>>());
+    assert!(masks.iter().all(|mask| mask.len() == 1 && (mask != callers || all.len() == 1)), "{masks:?}");
     let none = all.iter().max().expect("we run on one") + 1;
     let error = builder().start(servlet().name("bold").cpus([cpu, none])).map(drop).expect_err("not ours");
     assert!(matches!(&error, StartError::Cpu { cpu, .. } if *cpu == none), "{error:?}");
