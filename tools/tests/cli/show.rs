@@ -86,7 +86,7 @@ fn tells_the_threads_of_a_worker_apart() {
 fn tells_how_many_workers_there_may_be() {
     let ours = Ours::new();
     let mut spec = spec();
-    spec.nodes[0].workers = vec![vec![]; 6];
+    spec.nodes[0].workers = vec![Default::default(); 6];
     spec.nodes[0].facts.threads = 2;
     let segment = Segment::create(ours.0.clone(), &spec).unwrap();
     for row in 1..=4 {
