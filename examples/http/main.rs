@@ -127,6 +127,8 @@ async fn ready(State(words): State<Words>) -> (StatusCode, &'static str) {
 async fn main() -> Result<(), BoxError> {
     ringmill::init!(Measure);
     let address = std::env::args().nth(1).unwrap_or("127.0.0.1:8080".to_owned());
+    let listener = tokio::net::TcpListener::bind(&address).await;
+    let listener = listener.map_err(|error| BoxError::msg(format!("cannot listen on {address}: {error}")))?;
     let servlet = ProcessServlet::<Measure>::new(()).cpus(2).batch_size(16);
     let server = Server::builder("http-service").name_or_suffix().partials(16).start_async(servlet).await?;
 
@@ -140,7 +142,6 @@ async fn main() -> Result<(), BoxError> {
         .route("/lengths", post(lengths))
         .route("/readyz", get(ready))
         .with_state(server.handle());
-    let listener = tokio::net::TcpListener::bind(address).await?;
     println!("listens at {}", listener.local_addr()?);
     axum::serve(listener, routes).with_graceful_shutdown(told).await?; // until all responses are sent
 

@@ -50,21 +50,29 @@ impl StartProgress {
 
 impl fmt::Display for StartProgress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (ready, total, seconds) = (self.ready(), self.total(), self.elapsed.as_secs_f64());
-        write!(f, "{ready} of {total} workers are ready after {seconds:.1} s")?;
+        let (ready, total, time) = (self.ready(), self.total(), in_words(self.elapsed.as_secs_f64()));
+        write!(f, "{ready} of {total} workers are ready after {time}")?;
         let mut starting = self.workers().filter(|(_, worker)| worker.state == Life::Starting);
         if let Some((servlet, worker)) = starting.next() {
             write!(f, "; {}/{}", servlet.name, worker.index)?;
             if servlet.workers.iter().any(|other| other.thread > 0) {
                 write!(f, ".{}", worker.thread)?;
             }
-            write!(f, " has been starting for {:.1} s", worker.state_seconds)?;
+            write!(f, " has been starting for {}", in_words(worker.state_seconds))?;
             match starting.count() {
                 0 => {}
                 others => write!(f, ", and {others} more")?,
             }
         }
         Ok(())
+    }
+}
+
+/// `40 ms`, `12.0 s`.
+fn in_words(seconds: f64) -> String {
+    match seconds < 1.0 {
+        true => format!("{:.0} ms", (seconds * 1e3).ceil()),
+        false => format!("{seconds:.1} s"),
     }
 }
 
@@ -131,6 +139,7 @@ mod tests {
         let (ready, starting) = (Life::Ready, Life::Starting);
         let tag = || servlet("tag", vec![worker(0, 0, ready)]);
         assert_eq!(text(vec![tag()]), "1 of 1 workers are ready after 2.5 s");
+        assert_eq!([0.0, 0.0004, 0.0402, 1.0].map(in_words), ["0 ms", "1 ms", "41 ms", "1.0 s"]);
         let rank = servlet("rank", vec![worker(0, 0, starting), worker(1, 0, ready), worker(2, 0, starting)]);
         assert_eq!(
             text(vec![tag(), rank]),

@@ -149,14 +149,19 @@ impl Location {
         }
     }
 
-    /// A name; a path if it has a slash; or `LABEL@PID`, the anonymous segment of this label that this process has,
+    /// A name; a path if it has a slash, by which a named segment is that too; or `LABEL@PID`, the anonymous segment of this label that this process has,
     /// which is `LABEL@PID:LEASE`, with the number of its lease's file, where the process has several.
     ///
     /// # Errors
     /// As [`named`](Self::named).
     pub fn parse(text: &str) -> Result<Self, NameError> {
         if text.contains('/') {
-            return Ok(Self::File(text.into()));
+            let name = text
+                .strip_prefix(NAMED_DIRECTORY)
+                .and_then(|rest| rest.strip_prefix('/')?.strip_prefix(NAME_PREFIX));
+            return Ok(name
+                .and_then(|name| Self::named(name).ok())
+                .unwrap_or_else(|| Self::File(text.into())));
         }
         let Some((label, address)) = text.split_once('@') else { return Self::named(text) };
         checked(label)?;

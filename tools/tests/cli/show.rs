@@ -81,6 +81,23 @@ fn tells_the_threads_of_a_worker_apart() {
     assert_eq!(words(&text, "classify/0")[1], "vacant");
 }
 
+/// Symptom: of a segment that was named by its path, reports called the path its name, and Prometheus' label was not that of other
+/// scrapes.
+#[test]
+fn the_path_of_a_named_segment_leads_to_its_name() {
+    let ours = Ours::new();
+    let _segment = ours.create();
+    let path = ours.path();
+    let path = path.to_str().unwrap();
+    let shown = parsed(&shmtool(&["show", path, "--json"]));
+    assert_eq!((&shown["name"], &shown["path"]), (&json!(ours.name()), &json!(path)));
+    for other in
+        ["/dev/shm/other", "/dev/shm/ringmill-", "/dev/shm/ringmill-a/b", "/tmp/ringmill-x", "./ringmill-x"]
+    {
+        assert_eq!(Location::parse(other).unwrap(), Location::File(other.into()));
+    }
+}
+
 /// A servlet has a row for each worker that it may have, and of those some are vacant.
 #[test]
 fn tells_how_many_workers_there_may_be() {
