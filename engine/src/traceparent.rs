@@ -2,6 +2,8 @@
 //!
 //! Source: [Trace Context](https://www.w3.org/TR/trace-context/), the header `traceparent`.
 
+use ringmill_shm::sys::birth::Birth;
+use ringmill_shm::sys::time::now_ns;
 use ringmill_shm::trace::{Context, mixed};
 use std::cell::Cell;
 use std::fmt;
@@ -130,12 +132,15 @@ pub(crate) fn new_trace() -> Context {
 /// A number for a span or a trace: random, and not 0.
 pub(crate) fn new_number() -> u64 {
     thread_local! {
-        static LAST: Cell<u64> = const { Cell::new(0) };
+        static LAST: Cell<Option<(Birth, u64)>> = const { Cell::new(None) };
     }
     LAST.with(|last| {
-        // Random keys, which no two threads share.
-        let seed = if last.get() == 0 { RandomState::new().hash_one(0) } else { last.get() };
-        last.set(seed.wrapping_add(0x9E37_79B9_7F4A_7C15));
+        let seed = match last.get() {
+            Some((birth, seed)) if birth.is_here() => seed,
+            // Keys that no two threads share, but for those of a forked child, which has a pid and a time of its own.
+            _ => RandomState::new().hash_one((std::process::id(), now_ns())),
+        };
+        last.set(Some((Birth::here(), seed.wrapping_add(0x9E37_79B9_7F4A_7C15))));
         mixed(seed).max(1)
     })
 }

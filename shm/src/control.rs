@@ -231,6 +231,12 @@ impl Slot {
         Some(answer)
     }
 
+    /// Whether the server is at a question.
+    #[must_use]
+    pub fn is_taken(&self) -> bool {
+        Phase::of(self.state.load(Ordering::Acquire)) == Some(Phase::Taken)
+    }
+
     /// The word on which the asker sleeps while its question is not taken or not answered.
     #[must_use]
     pub fn bell(&self) -> &AtomicU32 {

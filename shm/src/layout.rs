@@ -428,9 +428,9 @@ in_segment! {
     #[repr(align(128))]
     #[derive(Debug)]
     pub(crate) struct TraceRing {
-        pub(crate) begun: AtomicU64,
-        /// How many of those began nothing, because the record's last request was in progress.
-        pub(crate) passed_over: AtomicU64,
+        pub(crate) next: AtomicU64,
+        /// How many traces have a record, or had one.
+        pub(crate) kept: AtomicU64,
     }
 }
 
@@ -487,7 +487,7 @@ mod traces_on_the_heap {
 
     impl TraceRing {
         pub(crate) fn new() -> Self {
-            Self { begun: zero(), passed_over: zero() }
+            Self { next: zero(), kept: zero() }
         }
     }
 

@@ -27,13 +27,15 @@
 //!
 //! # Invariants
 //!
-//! * `[one request]`: a record is taken for another request only after its former request is FREE or in another
-//!   generation. Until then its tasks have owners, and only they write its hops, each its own.
+//! * `[one request]`: a record is taken for another request only after its former request is FREE, QUEUED or later in
+//!   another generation, or in the caller's own hands again. Until then its tasks have owners, and only they write its
+//!   hops, each its own.
 //!
 //! # Ordering
 //!
-//! * `[over]`: the write of a state word that made the last request FREE → the load by which the caller finds it over.
-//!   What its workers had written of it comes before all that is written of the next.
+//! * `[over]`: the write of a state word that made the last request FREE, or a later one (Release) → the load by which the
+//!   caller finds it over (Acquire). What its workers had written of it comes before all that is written of the next. The
+//!   word of a request that another caller fills says nothing: that write is relaxed.
 //! * `[whole]`: `seq` becomes even, or a hop's number is stored (Release) → the load by which a reader sees that
 //!   (Acquire): all fields that were written before.
 //! * `[torn]`: after `seq` has become odd, each field is written after a release fence. A reader reads the fields, then
@@ -69,8 +71,7 @@ pub struct Context {
 }
 
 /// The number of the span of a request's hop, from the number of the request's span.
-#[must_use]
-pub fn span_of_hop(span: u64, index: u32) -> u64 {
+fn span_of_hop(span: u64, index: u32) -> u64 {
     mixed(span.wrapping_add((u64::from(index) + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15))).max(1)
 }
 
@@ -204,7 +205,7 @@ pub(crate) fn begin<'a>(
     is_over: impl Fn(u32, u16) -> bool,
 ) -> Option<NonZeroU64> {
     for _ in 0..TRIES.min(records) {
-        let number = ring.begun.fetch_add(1, Ordering::Relaxed); // Relaxed: numbers need only differ
+        let number = ring.next.fetch_add(1, Ordering::Relaxed); // Relaxed: numbers need only differ
         let record = record((number % u64::from(records)) as u32)?;
         let (busy, seq) = (number.wrapping_mul(2).wrapping_add(1), number.wrapping_mul(2).wrapping_add(2));
         if record.take(busy, &is_over) {
@@ -212,9 +213,9 @@ pub(crate) fn begin<'a>(
             record.write(request, generation, start);
             crash_point!("trace.head_written");
             record.head.seq.store(seq, Ordering::Release); // [whole]
+            ring.kept.fetch_add(1, Ordering::Release); // [whole]
             return NonZeroU64::new(seq);
         }
-        ring.passed_over.fetch_add(1, Ordering::Relaxed); // Relaxed: for reports
     }
     None
 }
@@ -351,6 +352,7 @@ impl<'a> Record<'a> {
         };
         let told = ended(&head.told_ns, &head.end)
             .map(|(at_ns, end)| (at_ns, RequestEnd::from_raw(end).unwrap_or(RequestEnd::Internal)));
+        let begun = head.hops.load(Ordering::Acquire); // before the hops: those that begin meanwhile are not missing
         let hops: Vec<Hop> = (0..)
             .zip(self.hops)
             .filter(|(_, hop)| hop.seq.load(Ordering::Acquire) == seq) // [whole]
@@ -373,7 +375,7 @@ impl<'a> Record<'a> {
                 }
             })
             .collect();
-        let hops_missing = head.hops.load(Ordering::Relaxed).saturating_sub(hops.len() as u64);
+        let hops_missing = begun.saturating_sub(hops.len() as u64);
         let sent_ns = head.sent_ns.load(Ordering::Relaxed);
         fence(Ordering::Acquire); // [torn]
         let number = seq / 2 - 1;
@@ -418,7 +420,8 @@ pub struct Trace {
     pub told: Option<(u64, RequestEnd)>,
     /// The workers that took it, or a branch of it, in the order in which they did.
     pub hops: Vec<Hop>,
-    /// How many hops are missing: there was no room for them, or the worker died before it had written them.
+    /// How many hops are missing: there was no room for them, the worker died before it had written them, or it is just doing
+    /// so.
     pub hops_missing: u64,
 }
 
@@ -540,7 +543,7 @@ mod tests {
         assert!(
             record.hops[0].ended_ns.load(Ordering::Relaxed) == 9 && record.look().unwrap().hops.is_empty()
         );
-        assert_eq!(memory.ring.passed_over.load(Ordering::Relaxed), 2);
+        assert_eq!(memory.ring.kept.load(Ordering::Relaxed), 3);
     }
 
     #[test]

@@ -14,6 +14,7 @@ use crate::policy::patience::Pace;
 use crate::wire::ReadError;
 use crate::wire::payload::{Payload, Validated, owned};
 use ringmill_shm::arena::{Done, Task, Value};
+use ringmill_shm::trace::RequestEnd;
 use rkyv::Archived;
 use std::fmt;
 use std::mem::{ManuallyDrop, MaybeUninit};
@@ -223,6 +224,7 @@ impl<'c> Unread<'c> {
     #[cold]
     fn give_back(&self, value: Value<'c>) {
         if self.0.birth.is_here() {
+            self.0.note_total(value.task(), || RequestEnd::Internal);
             self.0.release(value.free());
         } // else the parent holds it
     }

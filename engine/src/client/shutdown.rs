@@ -159,9 +159,7 @@ impl Core {
                 let phase = Task::new(&self.segment, id).and_then(|task| task.word().load().phase());
                 phase.is_some_and(Phase::is_under_way)
             };
-            let is_over = Instant::now() >= deadline
-                || self.shared.is_killed()
-                || self.shared.gate_closed.load(Ordering::SeqCst);
+            let is_over = Instant::now() >= deadline || self.shared.is_killed() || self.shared.is_shut();
             if is_over || !(0..self.capacity).any(with_workers) {
                 return;
             }

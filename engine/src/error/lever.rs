@@ -39,8 +39,8 @@ pub enum LeverError {
         /// What cannot be done there.
         what: &'static str,
     },
-    /// A worker did not start. After a restart the servlet's [`Restarts`](crate::Restarts) say what follows; a worker
-    /// that was to come by scaling is given up.
+    /// A worker did not start. After a restart the servlet's [`Restarts`](crate::Restarts) say what follows. A worker
+    /// that was to come by scaling does not come, unless one with a higher index did: then it is restarted as they say.
     #[error("worker {worker} of servlet {} did not start: it {}", OneLine(servlet), OneLine(reason))]
     NotStarted {
         /// The servlet's name.
@@ -69,9 +69,10 @@ pub enum LeverError {
         /// How many were to be.
         workers: u32,
     },
-    /// A worker's thread has not left in time. A thread cannot be killed: it leaves when its `call` or `cleanup` returns.
+    /// A worker has not left in time. A thread cannot be killed: it leaves when its `call` or `cleanup` returns; a process
+    /// that was killed ends once the kernel lets it go.
     #[error(
-        "worker {worker} of servlet {} is a thread, and has not left within {limit:?}: a thread cannot be killed",
+        "worker {worker} of servlet {} has not left within {limit:?}: a thread cannot be killed, and a process that was killed ends once the kernel lets it go",
         OneLine(servlet)
     )]
     Stuck {
@@ -109,6 +110,12 @@ pub enum LeverError {
         left: usize,
         /// The timeout.
         limit: Duration,
+    },
+    /// The servlet was resumed while this thread waited until it is empty.
+    #[error("servlet {} was resumed before it was empty", OneLine(servlet))]
+    Resumed {
+        /// The servlet's name.
+        servlet: String,
     },
     /// The server is shutting down, or has been shut down.
     #[error("the server is shutting down")]

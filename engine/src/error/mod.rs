@@ -159,6 +159,7 @@ mod tests {
             LeverError::OtherWorker { servlet: text(), expected: text(), given: text() },
             LeverError::from(StartError::Config { servlet: "w".into(), message: text() }),
             LeverError::NotEmpty { servlet: text(), left: 1, limit },
+            LeverError::Resumed { servlet: text() },
             LeverError::ShuttingDown,
             LeverError::Within,
             LeverError::Forked { server_pid: 1, pid: 2 },
@@ -172,7 +173,8 @@ mod tests {
                 LeverError::NotStarted { .. } | LeverError::NotReplaced { .. } | LeverError::Stuck { .. } => {
                 }
                 LeverError::OtherWorker { .. } | LeverError::Unusable(_) | LeverError::NotEmpty { .. } => {}
-                LeverError::ShuttingDown | LeverError::Within | LeverError::Forked { .. } => {}
+                LeverError::Resumed { .. } | LeverError::ShuttingDown => {}
+                LeverError::Within | LeverError::Forked { .. } => {}
             }
         }
     }

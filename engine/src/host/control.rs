@@ -48,14 +48,19 @@ impl Controller {
 
 fn serve(shared: &Arc<Shared>, server: &str, is_ending: &AtomicBool) {
     let page = shared.segment.control();
+    // By slot, so that there are no more threads, whatever another process writes there.
+    let busy: [_; control::SLOTS] = std::array::from_fn(|_| Arc::<AtomicBool>::default());
     loop {
         let count = page.asked().count();
         if is_ending.load(Ordering::SeqCst) {
             return;
         }
         for (number, slot) in page.slots().iter().enumerate() {
+            if busy[number].load(Ordering::SeqCst) {
+                continue; // an asker that keeps to the protocol waits for the answer
+            }
             if let Some(taken) = slot.take() {
-                obey(shared, server, number, taken);
+                obey(shared, server, number, taken, &busy[number]);
             }
         }
         page.asked().sleep(count, None); // only an asker rings it, or `end`
@@ -63,7 +68,7 @@ fn serve(shared: &Arc<Shared>, server: &str, is_ending: &AtomicBool) {
 }
 
 /// Has a thread do what was asked, and answer.
-fn obey(shared: &Arc<Shared>, server: &str, slot: usize, taken: Taken) {
+fn obey(shared: &Arc<Shared>, server: &str, slot: usize, taken: Taken, busy: &Arc<AtomicBool>) {
     let asker = Asker::of(taken.pid);
     let command = match Command::parse(&taken.question) {
         Ok(command) => command,
@@ -74,12 +79,16 @@ fn obey(shared: &Arc<Shared>, server: &str, slot: usize, taken: Taken) {
         }
     };
     let (of_thread, server, asked) = (Arc::clone(shared), server.to_owned(), taken.clone());
+    let busy_there = Arc::clone(busy);
+    busy.store(true, Ordering::SeqCst);
     let body = move || {
         let done = caught(AssertUnwindSafe(|| pull(&of_thread, &server, &asker, &command)));
         let done = done.map_err(|panic| panic.to_string());
+        busy_there.store(false, Ordering::SeqCst); // before the answer, after which the slot may be used again
         answer(&of_thread, slot, &asked, done.and_then(|done| done.map_err(|error| error.to_string())));
     };
     if let Err(error) = std::thread::Builder::new().name("ringmill-lever".into()).spawn(body) {
+        busy.store(false, Ordering::SeqCst);
         answer(shared, slot, &taken, Err(format!("the server cannot start a thread: {error}")));
     }
 }

@@ -187,7 +187,7 @@ impl ServerBuilder {
 
     /// How many [traces](crate::trace) of requests the segment keeps, those of the last ones: up to 65,536, by default 256.
     /// With 0 no request is traced, though its [context](crate::CallOptions::trace_context) travels. Each takes 128
-    /// bytes, and 64 for each servlet that has workers and for two more.
+    /// bytes, and 64 for each servlet that has workers and for two more, up to 64 of them; all rounded up to 128 bytes.
     #[must_use]
     pub fn traces(mut self, last: usize) -> Self {
         self.options.traces = last;

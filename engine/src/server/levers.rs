@@ -197,12 +197,13 @@ impl<In, Out> Server<In, Out> {
     ///
     /// If every request passes the servlet, calls are refused at once with
     /// [`CallError::ServletDrained`](crate::CallError::ServletDrained), and it is empty once no request is with the workers
-    /// of the server. Else, as a member of a switch, or of an ensemble that keeps errors, a request that comes to it ends there
+    /// of the server; one that has a permit already and is sent later, as a [loan](crate::call::Loan), still enters. Else, as a member of a switch, or of an ensemble that keeps errors, a request that comes to it ends there
     /// with [`RemoteCause::Drained`](crate::error::RemoteCause::Drained); one that was on its way at that moment may still enter. A
     /// request that is [retried](crate::ProcessServlet::on_death) there is inside.
     ///
     /// # Errors
-    /// [`LeverError::NoSuchServlet`]; [`LeverError::NotEmpty`] if requests are still inside when the timeout is over.
+    /// [`LeverError::NoSuchServlet`]; [`LeverError::NotEmpty`] if requests are still inside when the timeout is over;
+    /// [`LeverError::Resumed`] if another thread resumes it meanwhile; [`LeverError::Within`] from a worker's thread.
     pub fn drain_servlet(&self, servlet: &str, limit: Duration) -> Result<(), LeverError> {
         self.core.drain_servlet(servlet, limit)
     }

@@ -73,7 +73,8 @@ pub struct Trace {
     pub end: RequestEnd,
     /// The workers that took it, or a branch of it, in that order.
     pub hops: Vec<Hop>,
-    /// How many hops are missing: there was no room for them, or the worker died before it had written them.
+    /// How many hops are missing: there was no room for them, the worker died before it had written them, or it was just
+    /// doing so when the caller went.
     pub hops_missing: u64,
 }
 
@@ -171,7 +172,7 @@ impl Traces {
     /// place. Requests in progress are not among them.
     #[must_use]
     pub fn lost(&self) -> u64 {
-        // Begun first: what begins meanwhile is in progress, not lost.
+        // Begun first: what begins meanwhile is in progress, not lost. What has begun by then can be read, or is lost.
         let begun = self.segment.traces_begun();
         let to_come = self.segment.traces().iter().filter(|trace| !self.is_given(trace)).count() as u64;
         let given = self.count + self.found.len() as u64;
@@ -187,8 +188,9 @@ impl Traces {
     }
 
     fn look(&mut self) {
-        let clocks = Clocks::now();
-        for trace in self.segment.traces() {
+        let traces = self.segment.traces();
+        let clocks = Clocks::now(); // after: what they say was before
+        for trace in traces {
             if let Some((told_ns, end)) = trace.told
                 && !self.is_given(&trace)
                 && let Some(record) = self.record_of(&trace)
@@ -213,7 +215,7 @@ impl Traces {
                 pid: hop.pid,
                 branch: hop.slot,
                 attempt: hop.attempt,
-                queued: clocks.at(hop.queued_ns),
+                queued: clocks.at(hop.queued_ns.max(trace.sent_ns)), // it is less exact
                 taken: clocks.at(hop.taken_ns),
                 begun: hop.begun_ns.map(|ns| clocks.at(ns)),
                 ended: hop.ended.map(|(ns, _)| clocks.at(ns)),

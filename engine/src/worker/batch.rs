@@ -128,7 +128,7 @@ impl<'b, W: BatchWorker> Batch<'b, W> {
         unsafe { self.inputs[index].get() }
     }
 
-    /// The [trace context](Item::trace_context) of one item's request.
+    /// The [trace context](Item::trace_context) of one item's request; `None` also if there is no such item, or it is answered.
     #[must_use]
     pub fn trace_context(&self, index: usize) -> Option<TraceContext> {
         self.desk.trace_context(index)
@@ -463,7 +463,9 @@ impl<W: BatchWorker> Item<'_, W> {
     }
 
     /// The [trace context](crate::trace) of the item's request, for spans and calls of the worker's own: their parent is
-    /// the span of this worker's part, if the request is traced. `None` if it has none.
+    /// the span of this worker's part, if the request is traced. A request that ringmill samples has a context of
+    /// ringmill's own if its caller gave none, with the flag *sampled*; see [`ServerBuilder::traces`](crate::ServerBuilder::traces).
+    /// `None` if it has none.
     ///
     /// ```
     /// use ringmill::{Batch, BatchWorker, BoxError, Context};

@@ -196,6 +196,7 @@ impl<'a> Loop<'a> {
         let mut requests = 0;
         let Room { inputs, staged } = room;
         self.taken_ns.set(0);
+        self.traced.get_mut().clear(); // of a batch of which user code saw nothing
         self.admit::<W>(desk, inputs);
         if !inputs.is_empty() {
             let timed = if self.timed.is_due() { Some(self.begin_timing()) } else { None };

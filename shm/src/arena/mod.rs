@@ -205,7 +205,8 @@ impl<'a> Task<'a> {
         &self.line.word
     }
 
-    /// When it was put into a ring, if it is timed or the node has a batch window; and whether it is timed.
+    /// When it was put into a ring, if it is timed or traced or the node has a batch window; and whether it is timed, and
+    /// traced.
     #[inline]
     #[must_use]
     pub fn stamp(&self) -> Stamp {

@@ -80,7 +80,11 @@ impl Filling<'_> {
         let is_over = |request: u32, generation: u16| {
             let Some(line) = segment.task_line(request) else { return true };
             let state = line.word.load(); // [over]
-            state.generation() != generation || state.phase() == Some(Phase::Free)
+            match state.phase() {
+                Some(Phase::Free) => true,
+                Some(Phase::Filling) => request == task.id, // [over]
+                _ => state.generation() != generation,
+            }
         };
         let records = segment.shape().traces;
         let Some(ring) = segment.trace_ring() else { return false };
@@ -115,7 +119,8 @@ impl Claimed<'_> {
     }
 
     /// Its request's trace context, for spans of its owner: their parent is the span of this hop if the trace has a
-    /// record, else the span from which the request was sent. `None` if it has none.
+    /// record, the span of the request if that has no room for the hop, and the span from which the request was sent if
+    /// there is no record. `None` if it has none.
     #[must_use]
     pub fn trace_context(&self) -> Option<Context> {
         let task = self.held.task;

@@ -115,7 +115,7 @@ fn an_asker_dies() {
         };
         let victim = {
             let (desk, death) = (desk.clone(), death.clone());
-            spawn(move || death.strikes(|| drop(desk.ask_in_vain(0))))
+            spawn(move || death.strikes(|| _ = desk.ask_in_vain(0)))
         };
         victim.join().unwrap();
         let answer = desk.ask(1);

@@ -112,7 +112,7 @@ fn a_record_has_one_request_at_a_time() {
     });
 }
 
-/// A worker dies over its hop, before or after the next request's caller takes the record.
+/// A worker dies over its hop: its repairer ends it, and the next request begins without it.
 #[test]
 fn a_worker_dies() {
     explore_deaths_within(2, |death| {

@@ -142,7 +142,12 @@ impl Asker<'_> {
     ///
     /// # Errors
     /// See [`AskError`].
-    pub fn ask(&self, command: &Command, patience: Duration, limit: Duration) -> Result<Verdict, AskError> {
+    pub fn ask(
+        &mut self,
+        command: &Command,
+        patience: Duration,
+        limit: Duration,
+    ) -> Result<Verdict, AskError> {
         let question = command.to_bytes();
         if question.len() > QUESTION_BYTES {
             return Err(AskError::TooLong { bytes: question.len(), most: QUESTION_BYTES });

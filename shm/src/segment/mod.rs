@@ -591,8 +591,13 @@ impl Segment {
     /// traced, those in progress among them.
     #[must_use]
     pub fn traces(&self) -> Vec<Trace> {
-        let records = (0..self.layout.shape.traces).filter_map(|index| self.trace_record(index));
-        let mut traces: Vec<Trace> = records.filter_map(Record::look).collect();
+        let records = self.layout.shape.traces;
+        let look = |index: u32| {
+            let trace = self.trace_record(index)?.look()?;
+            // Else another process has written over its number.
+            (trace.number % u64::from(records) == u64::from(index)).then_some(trace)
+        };
+        let mut traces: Vec<Trace> = (0..records).filter_map(look).collect();
         traces.sort_by_key(|trace| trace.number);
         traces
     }
@@ -600,11 +605,7 @@ impl Segment {
     /// How many traces have begun since the segment was created.
     #[must_use]
     pub fn traces_begun(&self) -> u64 {
-        // Relaxed, both: for reports.
-        self.trace_ring().map_or(0, |ring| {
-            let passed_over = ring.passed_over.load(Ordering::Relaxed);
-            ring.begun.load(Ordering::Relaxed).saturating_sub(passed_over)
-        })
+        self.trace_ring().map_or(0, |ring| ring.kept.load(Ordering::Acquire)) // [whole]: whoever counts it sees it
     }
 
     /// The segment's file, open.

@@ -4,15 +4,16 @@
 use ringmill::error::LeverError;
 use ringmill::server::Replacement;
 use ringmill::{
-    BoxError, CallError, Context, Handle, OnDeath, ProcessServlet, Server, Servlet, StartError, Switch,
-    ThreadServlet, Worker,
+    BoxError, CallError, CallOptions, Context, Handle, OnDeath, ProcessServlet, Restarts, Server, Servlet,
+    StartError, Switch, ThreadServlet, Worker,
 };
 use ringmill_shm::participant::Life;
+use ringmill_shm::segment::Run;
 use ringmill_tests::gate::{Gate, stop_at};
 use ringmill_tests::guard::guarded;
 use ringmill_tests::host::{Host, on_both};
 use ringmill_tests::name::Name;
-use ringmill_tests::pile::hold;
+use ringmill_tests::pile::{hold, wait_for_depth};
 use ringmill_tests::stats::{await_permits, segment_of, workers};
 use ringmill_tests::wait_until;
 use rkyv::Archived;
@@ -33,11 +34,23 @@ struct Plan {
     gate: String,
     /// Workers from this index on are not built.
     sound_below: u64,
+    /// Nor is the worker with this index.
+    unsound: u64,
+    /// What a worker does that takes the place of another: one of [`successors`].
+    successors: u8,
+}
+
+mod successors {
+    pub(super) const WORK: u8 = 0;
+    pub(super) const FAIL: u8 = 1;
+    /// It stops at its gate before it is ready.
+    pub(super) const HANG: u8 = 2;
 }
 
 impl Plan {
     fn times(factor: u64) -> Self {
-        Self { factor, gate: String::new(), sound_below: u64::MAX }
+        let (gate, successors) = (String::new(), successors::WORK);
+        Self { factor, gate, sound_below: u64::MAX, unsound: u64::MAX, successors }
     }
 }
 
@@ -57,7 +70,12 @@ impl Worker for Multiplier {
 
     fn new(plan: Plan, context: &Context) -> Result<Self, BoxError> {
         let index = context.worker_index() as u64;
-        if index >= plan.sound_below {
+        let is_successor = context.restarts() > 0;
+        if is_successor && plan.successors == successors::HANG {
+            stop_at(&plan.gate, "new");
+        }
+        let fails = is_successor && plan.successors == successors::FAIL;
+        if index >= plan.sound_below || index == plan.unsound || fails {
             return Err(BoxError::msg(format!("worker {index} is not to be")));
         }
         Ok(Self { plan, index })
@@ -348,6 +366,8 @@ fn a_worker_finishes_its_call_before_it_leaves() {
                 let (held, outcome) = hold(scope, &server, &gate, 0);
                 let restarting = scope.spawn(|| server.restart_worker("times", 0));
                 let waiting = scope.spawn(|| server.call(&21).map(|reply| reply.0.to_native()));
+                wait_for_depth(&server, 1);
+                assert!(!restarting.is_finished() && !waiting.is_finished());
                 held.release();
                 assert_eq!(outcome.join().unwrap().unwrap().0, 0);
                 restarting.join().unwrap().unwrap();
@@ -355,6 +375,162 @@ fn a_worker_finishes_its_call_before_it_leaves() {
             });
             let deaths = server.stats().deaths;
             assert_eq!((deaths.deaths, deaths.retired), (0, 1), "{deaths:?}");
+        });
+    });
+}
+
+/// The products of ten with all workers of a server: callers call side by side until each worker has answered one.
+fn tens(server: &Server<u64, Product>) -> BTreeSet<u64> {
+    let mut answers = BTreeSet::new();
+    wait_until("each worker has answered", || {
+        let call = || {
+            let reply = server.call(&10).unwrap();
+            (reply.1.to_native(), reply.0.to_native())
+        };
+        std::thread::scope(|scope| {
+            let calls: Vec<_> = (0..8).map(|_| scope.spawn(call)).collect();
+            answers.extend(calls.into_iter().map(|call| call.join().unwrap()));
+        });
+        let by: BTreeSet<u64> = answers.iter().map(|(worker, _)| *worker).collect();
+        by.len() == ready(server).len()
+    });
+    answers.into_iter().map(|(_, product)| product).collect()
+}
+
+#[test]
+fn a_shutdown_after_a_drain_waits_for_what_is_inside() {
+    guarded(|| {
+        on_both(|host| {
+            let (name, gate) = (Name::new("drained-down"), Gate::new());
+            let server = start(host, &name, Plan { gate: gate.name(), ..Plan::times(2) }, 1, 1);
+            std::thread::scope(|scope| {
+                let (held, outcome) = hold(scope, &server, &gate, 0);
+                let queued = scope.spawn(|| server.call(&21).map(|reply| reply.0.to_native()));
+                wait_for_depth(&server, 1);
+                match server.drain_servlet("times", Duration::ZERO) {
+                    Err(LeverError::NotEmpty { left: 2, .. }) => {}
+                    other => panic!("{other:?}"),
+                }
+                let ending = scope.spawn(|| server.shutdown());
+                wait_until("it shuts down", || segment_of(&server).run() != Run::Running);
+                held.release();
+                assert_eq!(outcome.join().unwrap().unwrap().0, 0);
+                assert_eq!(queued.join().unwrap().unwrap(), 42);
+                ending.join().unwrap();
+            });
+        });
+    });
+}
+
+#[test]
+fn workers_that_come_after_a_replacement_are_new_ones() {
+    guarded(|| {
+        on_both(|host| {
+            let name = Name::new("grown");
+            let server = start(host, &name, Plan::times(2), 1, 4);
+            let by = Replacement::new().config::<Multiplier>(Plan::times(3));
+            server.replace("times", by).unwrap();
+            server.scale("times", 4).unwrap();
+            assert_eq!(tens(&server), [30].into());
+        });
+    });
+}
+
+#[test]
+fn a_replacement_that_fails_leaves_no_stand_in() {
+    guarded(|| {
+        on_both(|host| {
+            let name = Name::new("stand-in");
+            let server = start(host, &name, Plan::times(2), 2, 4);
+            let by = Replacement::new().config::<Multiplier>(Plan { unsound: 1, ..Plan::times(3) });
+            match server.replace("times", by) {
+                Err(LeverError::NotReplaced { worker: 1, replaced: 1, workers: 2, .. }) => {}
+                other => panic!("{other:?}"),
+            }
+            wait_until("the former worker is back", || ready(&server) == [0, 1]);
+            assert_eq!(workers(&server)[2].state, Life::Vacant);
+            assert_eq!(tens(&server), [20, 30].into(), "worker 0 had been replaced");
+            server.scale("times", 4).unwrap();
+            let ours = |product: &u64| [20, 30].contains(product);
+            assert!(tens(&server).iter().all(ours));
+        });
+    });
+}
+
+#[test]
+fn a_worker_that_hung_can_be_replaced() {
+    guarded(|| {
+        let (name, gate) = (Name::new("unhung"), Gate::new());
+        let hanging = Plan { gate: gate.name(), successors: successors::HANG, ..Plan::times(2) };
+        let builder = name.builder().start_timeout(Duration::from_secs(2));
+        let server = builder.start(multiplier(hanging).restarts(Restarts::unlimited())).expect("it starts");
+        server.kill_worker("times", 0).unwrap();
+        let hung = gate.arrivals(1);
+        wait_until("it was killed for that", || server.stats().deaths.deaths >= 2);
+        let by = Replacement::new().config::<Multiplier>(Plan::times(3));
+        server.replace("times", by).unwrap();
+        assert_eq!(server.call(&10).unwrap().0, 30);
+        drop(hung);
+    });
+}
+
+#[test]
+fn a_servlet_whose_last_sound_worker_is_scaled_away_is_down() {
+    guarded(|| {
+        let name = Name::new("last-sound");
+        let failing = Plan { successors: successors::FAIL, ..Plan::times(2) };
+        let hour = Duration::from_secs(3600);
+        let restarts = Restarts::default().limit(1).backoff(hour, hour).for_good();
+        let server = name.builder().start(multiplier(failing).cpus(2).restarts(restarts)).expect("it starts");
+        for _ in 0..2 {
+            // The second time it is given up.
+            match server.restart_worker("times", 0) {
+                Err(LeverError::NotStarted { worker: 0, .. }) => {}
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(server.call(&10).unwrap().0, 20, "by the other");
+        server.kill_worker("times", 1).unwrap();
+        wait_until("it waits for its restart", || workers(&server)[1].state == Life::Dead);
+        server.scale("times", 1).unwrap();
+        match server.call(&10) {
+            Err(CallError::ServletDown { .. }) => {}
+            other => panic!("{other:?}"),
+        }
+    });
+}
+
+#[test]
+fn workers_that_start_together_and_fail_all_go() {
+    guarded(|| {
+        on_both(|host| {
+            let name = Name::new("all-fail");
+            let server = start(host, &name, Plan { sound_below: 1, ..Plan::times(2) }, 1, 3);
+            assert!(matches!(server.scale("times", 3), Err(LeverError::NotStarted { .. })));
+            assert_eq!(ready(&server), [0]);
+            assert!(workers(&server)[1..].iter().all(|worker| worker.state == Life::Vacant));
+            assert_eq!(server.call(&10).unwrap().0, 20);
+        });
+    });
+}
+
+#[test]
+fn a_drain_ends_when_its_servlet_is_resumed() {
+    guarded(|| {
+        let (name, gate) = (Name::new("resumed"), Gate::new());
+        let server = start(Host::Processes, &name, Plan { gate: gate.name(), ..Plan::times(2) }, 1, 1);
+        std::thread::scope(|scope| {
+            let (held, outcome) = hold(scope, &server, &gate, 0);
+            let draining = scope.spawn(|| server.drain_servlet("times", Duration::MAX));
+            // Until then a call waits behind the one that is held.
+            let soon = || CallOptions::new().timeout(Duration::from_millis(1));
+            wait_until("it is drained", || {
+                matches!(server.call_with(&1, soon()), Err(CallError::ServletDrained { .. }))
+            });
+            server.resume_servlet("times").unwrap();
+            assert!(matches!(draining.join().unwrap(), Err(LeverError::Resumed { .. })));
+            held.release();
+            outcome.join().unwrap().unwrap();
         });
     });
 }

@@ -10,7 +10,7 @@ use crate::error::{BoxError, CallError};
 use crate::route::Outbox;
 use crate::wire::ReadError;
 use crate::wire::payload::{Payload, owned};
-use ringmill_shm::arena::Done;
+use ringmill_shm::arena::{Done, Task};
 use ringmill_shm::ring::Overrun;
 use ringmill_shm::stats::CallerCounter;
 use ringmill_shm::trace::RequestEnd;
@@ -310,6 +310,7 @@ impl Feeder {
         let ids = std::mem::take(&mut self.pending);
         for task in ids.iter().filter_map(|&id| core.task(id)) {
             core.count(CallerCounter::Internal);
+            core.note_total(task, || RequestEnd::Internal);
             core.let_go(task);
         }
         Unpushed { ids, why }
@@ -336,11 +337,9 @@ impl Feeder {
     ) -> Result<Out, CallError> {
         // Before the value is made, which would otherwise travel through memory.
         let is_value = !done.is_error();
-        if is_value {
-            self.uncounted += 1;
-            core.note_total(done.task(), || RequestEnd::Answered);
-        }
-        let reply = match core.open_and::<Out>(done, |_| {}) {
+        self.uncounted += u32::from(is_value);
+        let note = |task: Task<'_>| core.note_total(task, || RequestEnd::Answered);
+        let reply = match core.open_and::<Out>(done, note) {
             Ok(reply) => reply,
             Err(error) => {
                 self.uncounted -= u32::from(is_value);

@@ -1,6 +1,7 @@
 //! What the supervisor does for one lever, as data.
 
 use super::lever::Pull;
+use crate::error::LeverError;
 use crate::host::recipe::Program;
 use std::collections::VecDeque;
 use std::fs::File;
@@ -16,9 +17,13 @@ pub(super) struct Job {
     pub(super) round: Vec<Active>,
     /// From what the workers are made that it starts, if it replaces.
     pub(super) made_of: Option<MadeOf>,
+    /// From what the workers were made before that.
+    pub(super) former: Option<MadeOf>,
     /// How many workers have been replaced, and are to be.
     pub(super) replaced: u32,
     pub(super) workers: u32,
+    /// Why it has failed; then it only has workers leave that it must not leave behind.
+    pub(super) failure: Option<LeverError>,
 }
 
 /// What is done with a worker.

@@ -53,6 +53,9 @@ impl Shared {
     /// Lets no new request into a servlet, and waits until it is empty.
     pub(crate) fn drain_servlet(&self, servlet: &str, limit: Duration) -> Result<(), LeverError> {
         let node = self.node_of(servlet)?;
+        if self.is_within() {
+            return Err(LeverError::Within);
+        }
         self.set_drained(node, true);
         crash_point!("levers.drained");
         let until = deadline(limit);
@@ -61,6 +64,9 @@ impl Shared {
         loop {
             let count = bell.count();
             let left = self.inside(node);
+            if !self.is_drained(node as usize) {
+                return Err(LeverError::Resumed { servlet: servlet.into() });
+            }
             if left == 0 {
                 return Ok(());
             }
@@ -82,18 +88,18 @@ impl Shared {
     }
 
     fn set_drained(&self, node: u32, is_drained: bool) {
-        self.drained[node as usize].store(is_drained, Ordering::SeqCst);
-        match self.mandatory[node as usize] {
-            true => {
-                self.set_gate();
-                self.segment.freed().ring(); // callers that wait for a permit learn it
+        let of_node = &self.drained[node as usize];
+        if !self.mandatory[node as usize] {
+            let _both = self.drains.lock().unwrap_or_else(|e| e.into_inner()); // of threads that drain and resume
+            of_node.store(is_drained, Ordering::SeqCst);
+            if let Some(parts) = self.segment.node(node) {
+                parts.doorbell().set_drained(is_drained);
             }
-            false => {
-                if let Some(parts) = self.segment.node(node) {
-                    parts.doorbell().set_drained(is_drained);
-                }
-            }
+        } else {
+            of_node.store(is_drained, Ordering::SeqCst);
+            self.set_gate();
         }
+        self.segment.freed().ring(); // callers that wait for a permit learn it, and threads that drain
     }
 
     /// How many requests are in a drained node, or may still come to it.

@@ -7,9 +7,12 @@
 //!
 //! | Step | Begins | Is done when | Fails if |
 //! |---|---|---|---|
-//! | start | a post without a unit is staffed, and its unit started | the unit is ready | it ends before that |
-//! | renew | the unit is told to leave, if there is one; then its successor is started | the successor is ready | the successor ends before that; a thread does not leave |
-//! | leave | the unit is told to leave; its post is staffed no more | it has ended | a thread does not leave |
+//! | start | a post is staffed, and its unit started once a former one has left | the unit is ready | it ends before that; the former does not leave |
+//! | renew | the unit is told to leave, if there is one; then its successor is started | the successor is ready | the successor ends before that; the former does not leave |
+//! | leave | the unit is told to leave; its post is staffed no more | it has ended | it is a thread, or cannot be killed |
+//!
+//! Once a step has failed, a job has the workers leave that were to come and do not, and one that stands in; then it is
+//! answered.
 //!
 //! A unit that has not left within the server's `shutdown_timeout`, counted as the supervisor sees it (`[looks]` of
 //! `limits`), is killed: a death like any other, for its requests.
@@ -54,7 +57,16 @@ impl Supervisor {
             None => Vec::new(),
         };
         for pull in new {
-            let job = Job { pull, rounds: None, round: vec![], made_of: None, replaced: 0, workers: 0 };
+            let job = Job {
+                pull,
+                rounds: None,
+                round: vec![],
+                made_of: None,
+                former: None,
+                replaced: 0,
+                workers: 0,
+                failure: None,
+            };
             self.jobs.push(job);
         }
         if !stopping && !self.restarts_workers() {
@@ -126,7 +138,10 @@ impl Supervisor {
         loop {
             if job.round.is_empty() {
                 let Some(steps) = job.rounds.as_mut().and_then(VecDeque::pop_front) else {
-                    return Some(Ok(()));
+                    if let Some(made_of) = &job.made_of {
+                        self.remake_vacant(job.pull.node, made_of);
+                    }
+                    return Some(job.failure.take().map_or(Ok(()), Err));
                 };
                 for step in steps {
                     self.begin(job, step);
@@ -134,15 +149,16 @@ impl Supervisor {
                 crash_point!("supervisor.pulled");
             }
             let progress: Vec<Progress> = job.round.iter().map(|active| self.progress(active)).collect();
-            let failed = progress.iter().position(|p| matches!(p, Progress::Failed(_) | Progress::Stuck));
-            if let Some(failed) = failed {
-                let reason = match progress.into_iter().nth(failed) {
-                    Some(Progress::Failed(reason)) => Some(reason),
-                    _ => None,
-                };
-                return Some(Err(self.give_job_up(job, failed, reason)));
+            let has_failed = |p: &Progress| matches!(p, Progress::Failed(_) | Progress::Stuck);
+            let is_pending = |p: &Progress| matches!(p, Progress::Pending);
+            let starts =
+                || progress.iter().zip(&job.round).filter(|(_, active)| active.step.kind == Kind::Start);
+            // Which of the workers that start together may stay is known once each has started, or has not.
+            if progress.iter().any(has_failed) && !starts().any(|(progress, _)| is_pending(progress)) {
+                self.give_job_up(job, progress);
+                continue;
             }
-            if progress.iter().any(|progress| matches!(progress, Progress::Pending)) {
+            if progress.iter().any(is_pending) {
                 return None;
             }
             let renewed: BTreeSet<u32> =
@@ -174,10 +190,11 @@ impl Supervisor {
                     if let Body::Thread { .. } = post.body {
                         return Err(LeverError::InThreads { servlet, what: "a thread cannot be killed" });
                     }
-                    let pid = post.pid();
-                    say(
-                        || tracing::warn!(worker = %post.title, pid, "a worker is killed, as it was asked for"),
-                    );
+                    if let Some(pid) = post.pid() {
+                        say(
+                            || tracing::warn!(worker = %post.title, pid, "a worker is killed, as it was asked for"),
+                        );
+                    }
                     post.kill();
                 }
                 VecDeque::new()
@@ -192,6 +209,7 @@ impl Supervisor {
             Lever::Scale { workers } => [(workers..staffed).map(step(Kind::Leave)).collect()].into(),
             Lever::Replace(renewal) => {
                 job.made_of = Some(self.made_of(node, renewal)?);
+                job.former = self.posts.iter().find(|post| post.node == node).map(Post::made_of);
                 job.workers = staffed;
                 let one_by_one = (0..staffed).map(step(Kind::Renew)).map(|step| vec![step]);
                 let more = |kind| (staffed < most).then(|| vec![step(kind)(staffed)]);
@@ -269,19 +287,30 @@ impl Supervisor {
         let post = &mut self.posts[index];
         post.body = Body::None;
         post.record = Default::default();
-        post.on_trial = false;
+        (post.on_trial, post.hangs) = (false, false);
+        let node = post.node;
         for entry in post.entries(&self.shared.segment) {
             // SAFETY: the post has no unit: it was not started, or its end was seen.
             unsafe { entry.vacate() };
+        }
+        self.give_up_if_last(node, "was given up, and the others were scaled away");
+    }
+
+    /// From now on units of posts that have none and wait for none are made of this.
+    fn remake_vacant(&mut self, node: u32, made_of: &MadeOf) {
+        for post in self.posts.iter_mut().filter(|post| post.node == node && !post.staffed) {
+            post.make_of(made_of.clone());
         }
     }
 
     fn progress(&self, active: &Active) -> Progress {
         let post = &self.posts[active.post];
         let is_former = post.launches == active.launches;
-        if is_former && post.has_unit() && active.step.kind != Kind::Start {
-            let is_thread = matches!(post.body, Body::Thread { .. });
-            return match is_thread && active.leaving >= self.shared.limits.shutdown {
+        let is_thread = matches!(post.body, Body::Thread { .. });
+        if is_former && post.has_unit() {
+            // A process that was killed and has not ended will end once the kernel lets it go.
+            let does_not_leave = is_thread || post.survives() || matches!(post.body, Body::Unwatched(_));
+            return match does_not_leave && active.leaving >= self.shared.limits.shutdown {
                 true => Progress::Stuck,
                 false => Progress::Pending,
             };
@@ -289,59 +318,74 @@ impl Supervisor {
         match active.step.kind {
             Kind::Leave => Progress::Done,
             _ if post.failures > active.failures => Progress::Failed(post.last_failure.clone()),
-            _ if is_former || !post.has_unit() => Progress::Pending,
-            _ if post.hangs => {
+            _ if is_former => Progress::Pending,
+            // Its successor was ready, and has ended since: one that was not ready counts in `failures`.
+            _ if !post.has_unit() || post.launches > active.launches + 1 => Progress::Done,
+            _ if is_thread && post.overdue.is_some() => {
                 let limit = self.shared.limits.start;
                 Progress::Failed(format!("is a thread that has not become ready within {limit:?}"))
             }
-            _ if post.entries(&self.shared.segment).all(|entry| entry.life() == Life::Ready) => {
-                Progress::Done
-            }
+            _ if self.is_ready(active.post) => Progress::Done,
             _ => Progress::Pending,
         }
     }
 
-    /// After a step of a job has failed: undoes what it was about to change.
-    fn give_job_up(&mut self, job: &mut Job, failed: usize, reason: Option<String>) -> LeverError {
-        let servlet = self.shared.segment.nodes()[job.pull.node as usize].name.clone();
-        let step = job.round[failed].step;
-        for active in std::mem::take(&mut job.round) {
+    fn is_ready(&self, post: usize) -> bool {
+        self.posts[post].entries(&self.shared.segment).all(|entry| entry.life() == Life::Ready)
+    }
+
+    /// After a step of a job has failed: undoes what it was about to change. What is left of the job is to have those
+    /// workers leave that were to come, and do not, and the one that stands in.
+    fn give_job_up(&mut self, job: &mut Job, progress: Vec<Progress>) {
+        let (node, replaces) = (job.pull.node, job.made_of.take().is_some());
+        let round = std::mem::take(&mut job.round);
+        let mut failed = BTreeSet::new();
+        let mut failure = None;
+        for (active, progress) in round.into_iter().zip(progress) {
+            let Step { worker, kind } = active.step;
+            let reason = match progress {
+                Progress::Failed(reason) => Some(reason),
+                Progress::Stuck => None,
+                Progress::Pending | Progress::Done => continue,
+            };
+            if kind == Kind::Start && !self.is_ready(active.post) {
+                failed.insert(worker);
+            }
             let post = &mut self.posts[active.post];
             if let Some(former) = active.former {
                 post.make_of(former);
             }
-            let has_failed = post.failures > active.failures && !post.has_unit();
-            match active.step.kind {
-                Kind::Start if has_failed => self.vacate_failed(active.post),
-                Kind::Renew if has_failed && job.made_of.is_some() => {
-                    post.body = Body::Awaiting(Instant::now())
-                }
-                _ => {}
+            if kind == Kind::Renew && replaces && reason.is_some() && !post.has_unit() {
+                post.body = Body::Awaiting(Instant::now());
             }
+            failure.get_or_insert((worker, reason));
         }
-        let (worker, limit) = (step.worker, self.shared.limits.shutdown);
-        match (reason, job.made_of.is_some()) {
-            (None, _) => LeverError::Stuck { servlet, worker, limit },
-            (Some(reason), false) => LeverError::NotStarted { servlet, worker, reason },
-            (Some(reason), true) => LeverError::NotReplaced {
-                servlet,
-                worker,
-                reason,
-                replaced: job.replaced,
-                workers: job.workers,
-            },
+        if let Some(former) = job.former.take() {
+            // Also of the post whose worker stands in, which is the last one: its units to come are made of this.
+            let stands_in = |post: &&mut Post| post.node == node && post.worker >= job.workers;
+            self.posts.iter_mut().filter(stands_in).for_each(|post| drop(post.make_of(former.clone())));
         }
-    }
-
-    fn vacate_failed(&mut self, index: usize) {
-        // Those above it stay: [staffed first] would not hold without it.
-        let post = &self.posts[index];
-        let (node, worker) = (post.node, post.worker);
-        if self.posts.iter().any(|other| other.node == node && other.worker > worker && other.staffed) {
-            return;
-        }
-        self.posts[index].staffed = false;
-        self.vacate(index);
+        // `[staffed first]`: a worker below one that stays must stay.
+        let last = self.staffed(node);
+        let leave: Vec<Step> = (0..last)
+            .rev()
+            .take_while(|worker| failed.contains(worker))
+            .map(|worker| Step { worker, kind: Kind::Leave })
+            .collect();
+        let rest = job.rounds.take().unwrap_or_default().into_iter();
+        let leaves = |steps: &Vec<Step>| steps.iter().all(|step| step.kind == Kind::Leave);
+        job.rounds =
+            Some([leave].into_iter().chain(rest.filter(leaves)).filter(|round| !round.is_empty()).collect());
+        let Some((worker, reason)) = failure.filter(|_| job.failure.is_none()) else { return };
+        let servlet = self.shared.segment.nodes()[node as usize].name.clone();
+        let (limit, replaced, workers) = (self.shared.limits.shutdown, job.replaced, job.workers);
+        job.failure = Some(match reason {
+            None => LeverError::Stuck { servlet, worker, limit },
+            Some(reason) if replaces => {
+                LeverError::NotReplaced { servlet, worker, reason, replaced, workers }
+            }
+            Some(reason) => LeverError::NotStarted { servlet, worker, reason },
+        });
     }
 }
 

@@ -102,7 +102,13 @@ impl Supervisor {
                 Body::GivenUp(Some(at)) if due(at) => true,
                 _ => continue,
             };
-            let launched = self.launch(index).inspect(|_| self.count(ServerCounter::Restarts));
+            // A worker that comes by scaling is no restart.
+            let post = &self.posts[index];
+            let is_first = post.entries(&self.shared.segment).all(|entry| entry.life() == Life::Vacant);
+            let launched = self.launch(index);
+            if launched.is_ok() && !is_first {
+                self.count(ServerCounter::Restarts);
+            }
             if let Err(error) = launched {
                 let how = failed_start(&error);
                 match self.posts[index].body {

@@ -49,6 +49,8 @@ pub(crate) struct Shared {
     gate: Mutex<bool>,
     /// By node: whether it is drained.
     pub(super) drained: Vec<AtomicBool>,
+    /// Held while that is changed in both places where it stands.
+    pub(super) drains: Mutex<()>,
     /// What threads want of the supervisor; `None` once that has ended.
     pulls: Mutex<Option<Vec<Pull>>>,
     /// Set if the server was started as root.
@@ -88,6 +90,7 @@ impl Shared {
             gate_closed: AtomicBool::new(false),
             gate: Mutex::default(),
             drained: nodes.iter().map(|_| AtomicBool::new(false)).collect(),
+            drains: Mutex::default(),
             pulls: Mutex::new(Some(Vec::new())),
             janitor: OnceLock::new(),
             commands,
@@ -141,6 +144,12 @@ impl Shared {
         let is_shut = |node: usize| self.is_drained(node) || self.down(node).is_some();
         let closed = *is_closed || (0..self.down.len()).any(|node| self.mandatory[node] && is_shut(node));
         self.gate_closed.store(closed, Ordering::SeqCst); // [gate]
+    }
+
+    /// Whether no worker will finish what is in the server: it is closed, or a node is down that every request passes.
+    pub(crate) fn is_shut(&self) -> bool {
+        let is_closed = *self.gate.lock().unwrap_or_else(|e| e.into_inner());
+        is_closed || (0..self.down.len()).any(|node| self.mandatory[node] && self.down(node).is_some())
     }
 
     /// Whether a node takes no requests, as an operator wants.
