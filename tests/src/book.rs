@@ -4,22 +4,41 @@
 //! It is a file of the kernel's without a name, which workers open through the server's process; so nothing of
 //! it is left however they end. Each request has a cell for each servlet. User code makes an entry before anything
 //! else, so a worker that dies amid a request has entered it. After the cells comes an [`Order`] to the worker
-//! that makes the next entry for a servlet.
+//! that makes the next entry for a servlet; then, by servlet, which [`Edition`]s its workers may have.
 #![expect(unsafe_code, reason = "memory that processes share")]
 
 use crate::deed::Order;
 use memmap2::MmapRaw;
 use std::fs::File;
 use std::io;
+use std::ops::RangeInclusive;
 use std::os::fd::{AsRawFd, FromRawFd};
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 /// How many requests a book holds between two readings.
 pub const ROWS: u64 = 1 << 17;
 /// How many servlets.
 pub const COLUMNS: u64 = 32;
 const CELLS: usize = (ROWS * COLUMNS) as usize;
-const _: () = assert!(CELLS.is_multiple_of(align_of::<Order>()));
+const _: () = assert!(CELLS.is_multiple_of(align_of::<Rest>()));
+
+/// Which configuration a worker was built from: 0 is the first, each replacement has the next one.
+pub type Edition = u32;
+
+/// What follows the cells.
+#[repr(C)]
+struct Rest {
+    order: Order,
+    /// By servlet, the oldest and the newest edition that may run, as the halves of a word: it changes as a whole.
+    allowed: [AtomicU64; COLUMNS as usize],
+    /// How many runs were of an edition that may not, and the servlet and edition of the last one.
+    strays: AtomicU32,
+    last_stray: AtomicU64,
+}
+
+fn halves(word: u64) -> RangeInclusive<Edition> {
+    (word >> 32) as u32..=word as u32
+}
 
 /// The workers' side.
 #[derive(Debug)]
@@ -39,26 +58,33 @@ impl Pages {
     }
 
     fn cells(&self) -> &[AtomicU8] {
-        // SAFETY: `Book::new` made the file as long as the cells and an order; it lives as long as this borrow; a book is
+        // SAFETY: `Book::new` made the file as long as the cells and the rest; it lives as long as this borrow; a book is
         // never made shorter; and all its users, in whatever process, access it by atomics.
         unsafe { std::slice::from_raw_parts(self.0.as_ptr().cast(), CELLS) }
     }
 
-    fn order(&self) -> &Order {
+    fn rest(&self) -> &Rest {
         // SAFETY: as above; a mapping begins at a page, and the assertion above has the rest of the alignment.
         unsafe { &*self.0.as_ptr().add(CELLS).cast() }
     }
 
-    /// Enters that a servlet's code begins with a request; then obeys an order, if there is one: see
+    /// Enters that a servlet's code, of this edition, begins with a request; then obeys an order, if there is one: see
     /// [`Order::obey`].
     #[must_use]
-    pub fn enter(&self, request: u64, servlet: u32) -> bool {
+    pub fn enter(&self, request: u64, servlet: u32, edition: Edition) -> bool {
+        let rest = self.rest();
+        // SeqCst, here and in `allow`: the test's own order, beside which nothing else counts.
+        let allowed = rest.allowed.get(servlet as usize).map_or(0, |word| word.load(Ordering::SeqCst));
+        if !halves(allowed).contains(&edition) {
+            rest.last_stray.store(u64::from(servlet) << 32 | u64::from(edition), Ordering::SeqCst);
+            rest.strays.fetch_add(1, Ordering::SeqCst);
+        }
         let cell = request % ROWS * COLUMNS + u64::from(servlet);
         // Relaxed: a count, read while no worker runs.
         if let Some(cell) = self.cells().get(cell as usize) {
             cell.fetch_add(1, Ordering::Relaxed);
         }
-        self.order().obey(servlet)
+        rest.order.obey(servlet)
     }
 }
 
@@ -86,7 +112,7 @@ impl Book {
         }
         // SAFETY: the descriptor is new, and ours alone.
         let file = unsafe { File::from_raw_fd(fd) };
-        file.set_len((CELLS + size_of::<Order>()) as u64)?;
+        file.set_len((CELLS + size_of::<Rest>()) as u64)?;
         let pages = Pages(MmapRaw::map_raw(&file)?);
         Ok(Self { file, pages, begun: AtomicU64::new(0), first: AtomicU64::new(0) })
     }
@@ -100,7 +126,26 @@ impl Book {
     /// The order to workers.
     #[must_use]
     pub fn order(&self) -> &Order {
-        self.pages.order()
+        &self.pages.rest().order
+    }
+
+    /// From now on workers of this servlet may have these editions only; at first they may have 0.
+    pub fn allow(&self, servlet: u32, editions: RangeInclusive<Edition>) {
+        let word = u64::from(*editions.start()) << 32 | u64::from(*editions.end());
+        self.pages.rest().allowed[servlet as usize].store(word, Ordering::SeqCst);
+    }
+
+    /// The editions that workers of this servlet may have.
+    pub fn allowed(&self, servlet: u32) -> RangeInclusive<Edition> {
+        halves(self.pages.rest().allowed[servlet as usize].load(Ordering::SeqCst))
+    }
+
+    /// How many runs were of an edition that may not run, if any was; and the servlet and edition of the last one.
+    pub fn strays(&self) -> Option<(u32, u32, Edition)> {
+        let rest = self.pages.rest();
+        let strays = rest.strays.load(Ordering::SeqCst);
+        let last = halves(rest.last_stray.load(Ordering::SeqCst));
+        (strays > 0).then_some((strays, *last.start(), *last.end()))
     }
 
     /// The number of a new request; none while the book is full.

@@ -4,9 +4,10 @@
 //! An item begins with the number of its request, which no servlet changes: so a value that went to the wrong caller is a wrong
 //! value, and workers can enter in the [`book`](crate::book) what they begin.
 
-use crate::book::Pages;
+use crate::book::{Edition, Pages};
 use crate::dice::Dice;
 use ringmill::error::RemoteError;
+use ringmill::server::Replacement;
 use ringmill::servlet::BoxServlet;
 use ringmill::{
     Batch, BatchWorker, BoxError, Context, Ensemble, OnDeath, ProcessServlet, Restarts, Servlet, Switch,
@@ -85,18 +86,19 @@ fn request(item: &[u8]) -> u64 {
 pub struct Entries {
     book: String,
     servlet: u32,
+    edition: Edition,
 }
 
-struct Diary(Option<Pages>, u32);
+struct Diary(Option<Pages>, u32, Edition);
 
 impl Diary {
     fn open(entries: &Entries) -> Result<Self, BoxError> {
-        Ok(Self(Pages::open(&entries.book)?, entries.servlet))
+        Ok(Self(Pages::open(&entries.book)?, entries.servlet, entries.edition))
     }
 
     /// True in a child that must return at once.
     fn enter(&self, item: &[u8]) -> bool {
-        self.0.as_ref().is_some_and(|pages| pages.enter(request(item), self.1))
+        self.0.as_ref().is_some_and(|pages| pages.enter(request(item), self.1, self.2))
     }
 }
 
@@ -297,6 +299,7 @@ impl Crew {
                 let mut servlet = $servlet
                     .name(format!("{does}{mark}-{number}"))
                     .cpus(self.workers)
+                    .max_workers(self.workers + circumstances.spare)
                     .stream_threads(self.threads);
                 servlet = servlet.batch_size(self.batch_size);
                 if let Some(window) = self.window {
@@ -325,6 +328,8 @@ pub struct Circumstances<'a> {
     pub book: &'a str,
     /// How often worker processes are restarted.
     pub restarts: Restarts,
+    /// How many workers each servlet may have beyond those that it begins with.
+    pub spare: usize,
     /// A variable of worker processes, and its value by the number of their servlet.
     pub env: Option<(&'a str, &'a dyn Fn(u32) -> String)>,
 }
@@ -365,7 +370,7 @@ impl Tree {
     fn numbered(&self, circumstances: &Circumstances<'_>, servlets: &mut u32) -> BoxServlet<Item, Item> {
         let mut next = || {
             *servlets += 1;
-            Entries { book: circumstances.book.to_owned(), servlet: *servlets - 1 }
+            Entries { book: circumstances.book.to_owned(), servlet: *servlets - 1, edition: 0 }
         };
         match self {
             Self::Leaf(op, crew) => {
@@ -408,6 +413,30 @@ impl Tree {
             Self::Sequence(parts) | Self::Switch(parts) => parts.iter().flat_map(Self::most_runs).collect(),
             Self::Fast(parts, crew) | Self::Keep(parts, crew) => {
                 std::iter::once(crew.most_runs()).chain(parts.iter().flat_map(Self::most_runs)).collect()
+            }
+        }
+    }
+
+    /// What replaces the workers of the servlet of this number by others that do the same and enter another edition in the
+    /// book.
+    #[must_use]
+    pub fn replacement(&self, servlet: u32, book: &str, edition: Edition) -> Option<Replacement> {
+        let entries = Entries { book: book.to_owned(), servlet, edition };
+        self.replacement_of(&entries, &mut 0)
+    }
+
+    fn replacement_of(&self, entries: &Entries, servlets: &mut u32) -> Option<Replacement> {
+        let mut is_it = || {
+            *servlets += 1;
+            *servlets - 1 == entries.servlet
+        };
+        let by = Replacement::new();
+        match self {
+            Self::Leaf(op, _) => is_it().then(|| by.config::<Leaf>((*op, entries.clone()))),
+            Self::Fast(..) if is_it() => Some(by.config::<FoldValues>(entries.clone())),
+            Self::Keep(..) if is_it() => Some(by.config::<FoldResults>(entries.clone())),
+            Self::Sequence(parts) | Self::Switch(parts) | Self::Fast(parts, _) | Self::Keep(parts, _) => {
+                parts.iter().find_map(|part| part.replacement_of(entries, servlets))
             }
         }
     }

@@ -176,6 +176,9 @@ fn show(report: &Report, seed: u64, took: Duration, failure: Option<&str>, json:
     row("forks in workers", report.worker_forks.to_string());
     row("execs of workers", report.execs.to_string());
     row("execs of services", report.service_execs.to_string());
+    row("levers pulled", report.levers.to_string());
+    row("levers that failed, for a death", report.levers_failed.to_string());
+    row("workers that left in order", report.retired.to_string());
     row("restarts", report.restarts.to_string());
     row("servers", report.servers.to_string());
     row("requests", format!("{} ({:.0} a second)", report.requests(), per(report.requests(), took)));
@@ -183,6 +186,7 @@ fn show(report: &Report, seed: u64, took: Duration, failure: Option<&str>, json:
     row("  worker died", report.died.to_string());
     row("  ensemble's error", report.ensemble.to_string());
     row("  refused by its servlet", report.refused.to_string());
+    row("  of a drained servlet", report.drained.to_string());
     row("  given up by its caller", report.gone.to_string());
     row("turned away", report.turned_away.to_string());
     row("runs of user code", report.runs.to_string());

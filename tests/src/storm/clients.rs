@@ -14,6 +14,9 @@ use std::time::{Duration, Instant};
 
 type Outcome = Result<Item, CallError>;
 
+/// How long a caller waits before it calls a drained servlet again.
+const DRAINED: Duration = Duration::from_micros(200);
+
 fn count(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::Relaxed); // Relaxed: a count
 }
@@ -47,6 +50,10 @@ impl Sky<'_> {
                 count(&counts.refused);
             }
             Err(CallError::ServletDown { .. }) if self.may_be_down() => count(&counts.down),
+            Err(CallError::ServletDrained { servlet }) if self.operated.was_drained(servlet) => {
+                count(&counts.drained);
+                std::thread::sleep(DRAINED); // a pace, no more: at once it would be refused again
+            }
             Err(other) => panic!("{other}"),
         }
     }
@@ -74,11 +81,13 @@ impl Sky<'_> {
             RemoteCause::Failed { messages, .. } => assert!(messages[0].starts_with("refused"), "{error}"),
             RemoteCause::Ensemble { members } => self.judge_members(members),
             RemoteCause::Down { .. } if self.may_be_down() => {}
+            RemoteCause::Drained if self.operated.was_drained(&error.servlet) => {}
             other => panic!("{other:?} in {error}"),
         }
     }
 
-    /// The storm or the supervisor killed it, the latter because it had execed another program; or that program has ended.
+    /// The storm, a lever or the supervisor killed it, the last because it had execed another program; or that program has
+    /// ended.
     fn judge_death(&self, error: &RemoteError, end: (Option<i32>, Option<i32>)) {
         let deed = self.victims.deed_of(error.pid).or_else(|| {
             // The killer may not have noted it yet.
@@ -86,7 +95,11 @@ impl Sky<'_> {
             order.taker().filter(|&taker| taker == error.pid).map(|_| order.deed())
         });
         let explained = match end {
-            (Some(libc::SIGKILL), None) => deed.is_some() || self.victims.was_killed(error.pid),
+            (Some(libc::SIGKILL), None) => {
+                deed.is_some()
+                    || self.victims.was_killed(error.pid)
+                    || self.operated.was_killed(&error.servlet)
+            }
             (None, Some(0)) => deed == Some(Deed::BecomeTrue),
             _ => false,
         };
@@ -123,7 +136,7 @@ fn code_of_rest<T>(rest: impl Iterator<Item = Result<(T, Outcome), CallError>>, 
             Err(CallError::Forked { .. }) => {}
             // Outcomes that came before the fork and were not yet given.
             Err(CallError::Timeout { .. } | CallError::ServerBacklogFull { .. }) => {}
-            Err(CallError::ServletDown { .. }) => {}
+            Err(CallError::ServletDown { .. } | CallError::ServletDrained { .. }) => {}
             _ => return 6,
         }
         told += 1;

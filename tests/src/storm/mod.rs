@@ -1,10 +1,11 @@
-//! Storms: a killer kills and stops worker processes at random instants, and makes them fork and exec; the service forks; all
-//! this while callers stream, call, hurry and go.
+//! Storms: a killer kills and stops worker processes at random instants, and makes them fork and exec; the service forks; its
+//! levers are pulled; all this while callers stream, call, hurry and go.
 //! Every request ends exactly once, with the right value or an error that a death or a refusal explains; a forked child gets
 //! `CallError::Forked` and nothing else; nothing is left.
 //!
 //! * [`clients`]: the callers, and the outcomes they accept;
 //! * [`weather`]: which worker is killed when;
+//! * `operator`: the levers that are pulled, and what must be so after that;
 //! * `children`: forks, and how the children end;
 //! * [`service`]: a service of its own, which execs another program amid calls;
 //! * [`report`]: the counts.
@@ -18,6 +19,7 @@
 
 mod children;
 pub mod clients;
+mod operator;
 pub mod report;
 pub mod service;
 pub mod weather;
@@ -27,6 +29,7 @@ use crate::dice::Dice;
 use crate::tree::{self, Circumstances, Item, LARGEST, Tree};
 use children::Children;
 use clients::Clients;
+use operator::Operated;
 use report::Counts;
 use ringmill::{CallError, CallOptions, Restarts, Server, Wait};
 use ringmill_shm::arena::Task;
@@ -43,6 +46,9 @@ use weather::{Killer, Victims, Weather};
 const ENDLESS: Duration = Duration::from_secs(24 * 3600);
 /// How often something is looked at that cannot be waited for.
 const LOOK: Duration = Duration::from_millis(1);
+
+/// How many workers a servlet may have beyond those that it begins with, if levers are pulled.
+const SPARE: usize = 2;
 
 /// A storm over one server.
 #[derive(Debug, Clone)]
@@ -75,19 +81,26 @@ pub enum Kills {
 }
 
 impl Storm {
-    /// A storm of all weathers.
+    /// A storm of all weathers; until every servlet is down, of all but [`Levers`](Weather::Levers), which revive workers.
     #[must_use]
     pub fn over(tree: Tree, kills: Kills, seed: u64) -> Self {
+        let fits = |weather: &Weather| *weather != Weather::Levers || kills != Kills::UntilDown;
         Self {
             tree,
             kills,
-            weathers: Weather::ALL.to_vec(),
+            weathers: Weather::ALL.into_iter().filter(fits).collect(),
             capacity: 24,
             wait: Wait::Adaptive,
             quiet_every: 250,
             seed,
             patience: Duration::from_secs(60),
         }
+    }
+
+    /// Whether levers are pulled: then workers leave and come without a death.
+    #[must_use]
+    pub fn has_levers(&self) -> bool {
+        self.weathers.contains(&Weather::Levers)
     }
 
     /// Runs the storm over a server of this name, and adds to `counts`.
@@ -104,9 +117,14 @@ impl Storm {
             Kills::Many(_) => Restarts::unlimited().backoff(soon, 4 * soon),
             Kills::UntilDown => Restarts::default().limit(0).for_good(),
         };
-        let circumstances = Circumstances { book: &path, restarts, ..Circumstances::default() };
-        let builder =
-            Server::builder(name).capacity(self.capacity).max_payload(LARGEST).partials(1).wait(self.wait);
+        let spare = if self.has_levers() { SPARE } else { 0 };
+        let circumstances = Circumstances { book: &path, restarts, spare, ..Circumstances::default() };
+        let builder = Server::builder(name)
+            .capacity(self.capacity)
+            .max_payload(LARGEST)
+            .partials(1)
+            .wait(self.wait)
+            .shutdown_timeout(self.patience); // also of workers that are to leave, which no lever kills here
         let server = builder
             .start(self.tree.servlet(&circumstances))
             .map_err(|error| format!("the server does not start: {error}"))?;
@@ -120,6 +138,7 @@ impl Storm {
             book,
             counts,
             victims: Victims::default(),
+            operated: Operated::default(),
             children: &children,
             forks_wanted: AtomicU32::new(0),
             gate: RwLock::new(()),
@@ -127,10 +146,19 @@ impl Storm {
         };
         let outcome = sky.pass();
         let restarts: u32 = sky.victims_rows().map(Entry::restarts).sum();
-        counts.restarts.fetch_add(restarts.into(), Ordering::Relaxed); // Relaxed: a count
-        drop(sky);
-        drop(server);
-        outcome?;
+        // Relaxed, both: counts.
+        counts.restarts.fetch_add(restarts.into(), Ordering::Relaxed);
+        counts.retired.fetch_add(server.stats().deaths.retired, Ordering::Relaxed);
+        let Sky { book, .. } = sky; // workers that start open it
+        let ended = match outcome.is_ok() && self.has_levers() {
+            true => operator::end_amid_levers(server),
+            false => {
+                drop(server);
+                Ok(())
+            }
+        };
+        outcome.and(ended)?;
+        drop(book);
         let left = crate::traces::files_of(name);
         if !left.is_empty() {
             return Err(format!("left behind: {left:?}"));
@@ -157,6 +185,7 @@ struct Sky<'s> {
     book: Book,
     counts: &'s Counts,
     victims: Victims,
+    operated: Operated,
     children: &'s Children,
     /// How many forks callers are asked for.
     forks_wanted: AtomicU32,
@@ -282,6 +311,7 @@ impl Sky<'_> {
         self.victims.continue_all(); // callers wait for them
         let _alone = self.gate.write().unwrap_or_else(|e| e.into_inner());
         self.look_around();
+        self.operated.forget();
         let calm = self.take_all_permits();
         self.eventually("all permits come back", || self.server.backlog() == 0);
         assert!(calm <= self.storm.capacity);
@@ -302,6 +332,8 @@ impl Sky<'_> {
         assert!(blocks.iter().all(|&n| n == 0), "blocks are left: {blocks:?}");
         let (runs, excess) = self.book.read(&self.storm.tree.most_runs());
         assert!(excess.is_empty(), "code that ran too often (request, servlet, times): {excess:?}");
+        let strays = self.book.strays();
+        assert!(strays.is_none(), "workers of a replaced edition ran (times, servlet, edition): {strays:?}");
         // Relaxed, both: counts.
         self.counts.runs.fetch_add(runs, Ordering::Relaxed);
         self.counts.checks.fetch_add(1, Ordering::Relaxed);
@@ -357,10 +389,12 @@ impl Sky<'_> {
         let is_back = |e: &Entry| {
             e.life() == Life::Ready && e.token().is_some_and(|token| !self.segment.is_dead(token))
         };
+        let workers = || self.segment.participants()[1..].iter().filter(|e| e.life() != Life::Vacant);
         // A worker that has just been killed still looks alive.
+        self.eventually("all workers are back", || self.victims.are_gone() && workers().all(is_back));
+        let restarts = self.victims_rows().map(|entry| u64::from(entry.restarts())).sum::<u64>();
         let kills = self.victims.count();
-        let restarts = || self.victims_rows().map(|entry| u64::from(entry.restarts())).sum::<u64>();
-        self.eventually("all workers are back", || restarts() == kills && self.victims_rows().all(is_back));
+        assert!(self.storm.has_levers() || restarts == kills, "{restarts} restarts after {kills} kills");
         let mut dice = Dice::new(self.storm.seed);
         for _ in 0..2 * self.storm.capacity {
             let input = tree::item(self.book.begin().expect("read just now"), &mut dice);

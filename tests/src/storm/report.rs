@@ -58,6 +58,12 @@ counts! {
     service_execs,
     /// Worker processes stopped for a while.
     stops,
+    /// Levers that were pulled, and did as they were told.
+    levers,
+    /// Levers that said that they had not.
+    levers_failed,
+    /// Workers that left in order, as a lever wanted.
+    retired,
     /// Worker processes restarted.
     restarts,
     /// Requests that ended with a value.
@@ -70,6 +76,8 @@ counts! {
     refused,
     /// With a servlet that is down.
     down,
+    /// With a servlet that is drained.
+    drained,
     /// Given up by their caller: late, or dropped.
     gone,
     /// Turned away: all permits were taken.
@@ -86,14 +94,15 @@ impl Report {
     /// Requests that were begun.
     #[must_use]
     pub fn requests(&self) -> u64 {
-        self.values + self.died + self.ensemble + self.refused + self.down + self.gone
+        self.values + self.died + self.ensemble + self.refused + self.down + self.drained + self.gone
     }
 }
 
 impl Counts {
     /// Requests that have ended.
     pub(super) fn ended(&self) -> u64 {
-        let all = [&self.values, &self.died, &self.ensemble, &self.refused, &self.down, &self.gone];
-        all.iter().map(|count| count.load(Ordering::Relaxed)).sum() // Relaxed: counts
+        let errors = [&self.died, &self.ensemble, &self.refused, &self.down, &self.drained];
+        let all = errors.into_iter().chain([&self.values, &self.gone]);
+        all.map(|count| count.load(Ordering::Relaxed)).sum() // Relaxed: counts
     }
 }

@@ -35,11 +35,13 @@ pub enum Weather {
     Helper,
     /// A worker that has claimed a request, and execs another program.
     Exec,
+    /// Workers of servlets of which levers are pulled: scaled, restarted, replaced, killed and drained.
+    Levers,
 }
 
 impl Weather {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Calm,
         Self::Burst,
         Self::Stopped,
@@ -50,6 +52,7 @@ impl Weather {
         Self::Fork,
         Self::Helper,
         Self::Exec,
+        Self::Levers,
     ];
 
     fn name(self) -> &'static str {
@@ -64,6 +67,7 @@ impl Weather {
             Self::Fork => "beside the service's child",
             Self::Helper => "beside its own child",
             Self::Exec => "as another program",
+            Self::Levers => "as levers are pulled",
         }
     }
 }
@@ -111,6 +115,12 @@ impl Victims {
         killed.is_some_and(|began| start_time(pid).is_none_or(|now| now == began))
     }
 
+    /// Whether all that were killed have ended, and were waited for.
+    pub(super) fn are_gone(&self) -> bool {
+        let killed = self.killed.lock().expect("no panic");
+        killed.iter().all(|(pid, began)| start_time(*pid) != Some(*began))
+    }
+
     /// The deed of the process of this pid, if it execed another program.
     pub(super) fn deed_of(&self, pid: u32) -> Option<Deed> {
         self.deeds.lock().expect("no panic").get(&pid).copied()
@@ -151,7 +161,7 @@ impl Victims {
     }
 
     /// Continues stopped processes whose time is over.
-    fn continue_due(&self, now: Instant) {
+    pub(super) fn continue_due(&self, now: Instant) {
         self.stopped.lock().expect("no panic").retain(|(process, until)| {
             let due = now >= *until;
             if due {
@@ -171,14 +181,16 @@ impl Victims {
 
 /// Kills until the storm is over.
 pub(super) struct Killer<'s> {
-    sky: &'s Sky<'s>,
-    dice: Dice,
+    pub(super) sky: &'s Sky<'s>,
+    pub(super) dice: Dice,
     kills: u64,
+    /// By servlet.
+    kills_of: BTreeMap<String, u64>,
 }
 
 impl<'s> Killer<'s> {
     pub(super) fn new(sky: &'s Sky<'s>) -> Self {
-        Self { sky, dice: Dice::new(sky.storm.seed ^ 0x5707), kills: 0 }
+        Self { sky, dice: Dice::new(sky.storm.seed ^ 0x5707), kills: 0, kills_of: BTreeMap::new() }
     }
 
     pub(super) fn run(&mut self) {
@@ -233,7 +245,7 @@ impl<'s> Killer<'s> {
     }
 
     /// The row of a worker in one of these stages of its life, by chance.
-    fn any_worker(&mut self, lives: &[Life]) -> Option<&'s Entry> {
+    pub(super) fn any_worker(&mut self, lives: &[Life]) -> Option<&'s Entry> {
         let there: Vec<&Entry> = self.sky.victims_rows().filter(|e| lives.contains(&e.life())).collect();
         (!there.is_empty()).then(|| *self.dice.pick(&there))
     }
@@ -261,13 +273,19 @@ impl<'s> Killer<'s> {
         self.kills += 1;
         self.sky.counts.kills.fetch_add(1, Ordering::Relaxed); // Relaxed: a count
         let name = &self.sky.node_of(entry).name;
+        *self.kills_of.entry(name.clone()).or_default() += 1;
         // Of many trees: a servlet's kind, not its number.
         let kind = name.split('-').next().unwrap_or(name).to_owned();
         let mut by_victim = self.sky.counts.by_victim.lock().expect("no panic");
         *by_victim.entry((kind, weather.name())).or_default() += 1;
     }
 
-    fn kill_worker(&mut self, weather: Weather, entry: &Entry) -> bool {
+    /// How many workers of a servlet have died of the storm.
+    pub(super) fn kills_of(&self, servlet: &str) -> u64 {
+        self.kills_of.get(servlet).copied().unwrap_or(0)
+    }
+
+    pub(super) fn kill_worker(&mut self, weather: Weather, entry: &Entry) -> bool {
         Process::child(entry.pid()).is_some_and(|process| self.kill(weather, entry, &process))
     }
 
@@ -320,7 +338,7 @@ impl<'s> Killer<'s> {
                 if !self.kill_worker(weather, entry) {
                     return;
                 }
-                self.kill_unborn(entry);
+                self.kill_unborn(entry, weather);
             }
             Weather::Holder => {
                 let nodes = (0..self.sky.segment.shape().nodes).filter_map(|n| self.sky.segment.node(n));
@@ -386,6 +404,7 @@ impl<'s> Killer<'s> {
                 self.sky.counts.execs.fetch_add(1, Ordering::Relaxed); // Relaxed: a count
                 self.note(weather, entry);
             }
+            Weather::Levers => self.pull_levers(),
         }
     }
 
@@ -442,7 +461,7 @@ impl<'s> Killer<'s> {
     }
 
     /// Kills the process that is starting for this row, at any point of its start.
-    fn kill_unborn(&mut self, entry: &Entry) {
+    pub(super) fn kill_unborn(&mut self, entry: &Entry, weather: Weather) {
         let former = entry.pid();
         let delay = Duration::from_micros(self.dice.below(2000));
         let begun = Instant::now();
@@ -455,10 +474,11 @@ impl<'s> Killer<'s> {
                 // The process exists before the row names it.
                 let mut known: Vec<u32> = self.sky.segment.participants().iter().map(Entry::pid).collect();
                 known.extend(self.sky.children.pids()); // those of workers look like them
-                if let Some(child) = newest_worker(self.sky.server.name(), &known) {
-                    self.kill(Weather::Unborn, entry, &child);
+                let servlet = &self.sky.node_of(entry).name;
+                if let Some(child) = newest_worker(self.sky.server.name(), servlet, &known) {
+                    self.kill(weather, entry, &child);
                 } else if entry.pid() != former {
-                    self.kill_worker(Weather::Unborn, entry);
+                    self.kill_worker(weather, entry);
                 }
                 return;
             }
@@ -467,9 +487,9 @@ impl<'s> Killer<'s> {
     }
 }
 
-/// A worker process of this server that is none of these.
-fn newest_worker(server: &str, known: &[u32]) -> Option<Process> {
-    let title = format!("worker\0{server}/");
+/// A worker process of this servlet that is none of these.
+fn newest_worker(server: &str, servlet: &str, known: &[u32]) -> Option<Process> {
+    let title = format!("worker\0{server}/{servlet}/");
     let pids = std::fs::read_dir("/proc").ok()?.flatten();
     let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
     let is_ours = |pid: &u32| {
