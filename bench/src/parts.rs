@@ -7,7 +7,7 @@ use ringmill_shm::layout::{Class, NodeFacts};
 use ringmill_shm::participant::Role;
 use ringmill_shm::party::{Client, Participant, Reader};
 use ringmill_shm::plan::Target;
-use ringmill_shm::segment::{Location, NodeSpec, Segment, Spec};
+use ringmill_shm::segment::{Location, Memory, NodeSpec, Segment, Spec};
 use ringmill_shm::token::Token;
 
 use crate::Error;
@@ -106,6 +106,7 @@ pub fn segment_with(name: &str, classes: Vec<Class>) -> Result<Segment, Error> {
         partials: Default::default(),
         traces: 0,
         payload_format: 0,
+        memory: Memory::Anywhere,
         nodes: vec![node],
         forks: Vec::new(),
         switches: Vec::new(),

@@ -24,16 +24,21 @@
 //! never believes one it read. Lines that different parties write are 128 bytes apart: two cache lines, because several
 //! CPUs fetch them in pairs. What lies there is declared by `in_segment!`, so that every field is part of the
 //! fingerprint.
+//!
+//! In a segment whose blocks are in several parts, one for each of several NUMA nodes, histograms, node lines and the cells
+//! of each ring begin at pages of their own, since a page lies on one node (`segment::memory`).
 
 use crate::doorbell::WORKER_LIMIT;
 use crate::fields::{FNV_START, InSegment, in_segment, with_byte};
 use crate::stats::{CALLER_ROWS, CallerStats, ServerCounters, WorkerHistograms};
 use crate::sync::{AtomicU32, AtomicU64, HeaderU32, HeaderU64, PayloadCell};
+use crate::sys::numa::NODE_LIMIT as NUMA_NODE_LIMIT;
 use crate::token::Token;
 use crate::watch::Watch;
 use crate::word::Word;
 use crate::{control, doorbell, participant};
 use core::mem::size_of;
+use core::ops::Range;
 
 /// "ringmill", read as little-endian bytes.
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"ringmill");
@@ -110,8 +115,8 @@ in_segment! {
         pub partials: PartialRings,
         /// How many traces are kept; 0: none.
         pub traces: u32,
-        #[doc(hidden)]
-        pub pad: u32,
+        /// Into how many parts the blocks of each class are divided, each for a NUMA node; 0: they are not.
+        pub memory_parts: u32,
         /// Bytes for names, type names and configurations.
         pub blob_bytes: u64,
         /// How many of `classes` are used; ascending by size.
@@ -190,6 +195,13 @@ impl Shape {
         &self.classes[..(self.class_count as usize).min(CLASS_LIMIT)]
     }
 
+    /// The blocks of one part among the `count` blocks of a class; none if there is no such part.
+    #[must_use]
+    pub fn blocks_of_part(&self, part: u32, count: u64) -> Range<u64> {
+        let (part, parts) = (u64::from(part), u64::from(self.memory_parts.max(1)));
+        if part < parts { count * part / parts..count * (part + 1) / parts } else { 0..0 }
+    }
+
     /// The size of the largest payload.
     #[must_use]
     pub fn largest_payload(&self) -> u64 {
@@ -215,6 +227,7 @@ impl Shape {
         within("number of partials of a request", slots.into(), 0, SLOTS_LIMIT.into())?;
         within("bytes of a partial", bytes.into(), 0, PARTIAL_BYTES_LIMIT.into())?;
         within("number of traces", self.traces.into(), 0, TRACES_LIMIT.into())?;
+        within("number of parts of the blocks", self.memory_parts.into(), 0, NUMA_NODE_LIMIT as u64)?;
         let mut least = INLINE_BYTES as u64 + 1;
         for class in self.classes() {
             within("block size of a class", class.block_bytes, least, PAYLOAD_LIMIT)?;
@@ -374,6 +387,9 @@ in_segment! {
         pub(crate) next: u32,
         /// Its workers are threads of the server's process.
         pub(crate) in_threads: Flag,
+        /// The part of the blocks that is nearest to its workers, plus one; 0: none is to all of them.
+        pub(crate) memory_part: u32,
+        pub(crate) pad: u32,
     }
 }
 
@@ -693,6 +709,10 @@ pub(crate) struct Layout {
     pub(crate) switches: usize,
     pub(crate) node_lines: usize,
     pub(crate) ring_cells: usize,
+    /// Bytes from one to the next.
+    pub(crate) histograms_stride: usize,
+    pub(crate) lines_stride: usize,
+    pub(crate) cells_stride: usize,
     /// How many each ring has.
     pub(crate) cells_per_ring: usize,
     pub(crate) times: usize,
@@ -732,14 +752,22 @@ impl Layout {
         let control = take(1, size_of::<control::Page>(), PAGE);
         let participants = take(shape.participants.into(), size_of::<participant::Entry>(), LINE);
         let workers = u64::from(shape.participants.saturating_sub(1));
-        let histograms = take(workers, size_of::<WorkerHistograms>(), LINE);
+        // What belongs to one node or worker, where that may lie on a NUMA node of its own.
+        let (align, stride): (usize, fn(usize) -> usize) = match shape.memory_parts {
+            0 => (LINE, |bytes| bytes),
+            _ => (PAGE, |bytes| bytes.next_multiple_of(PAGE)),
+        };
+        let histograms_stride = stride(size_of::<WorkerHistograms>());
+        let histograms = take(workers, histograms_stride, align);
         let callers = take(CALLER_ROWS.into(), size_of::<CallerStats>(), LINE);
         let server_counters = take(1, size_of::<ServerCounters>(), LINE);
         let node_descriptors = take(shape.nodes.into(), size_of::<NodeDescriptor>(), LINE);
         let forks = take(shape.forks.into(), size_of::<ForkDescriptor>(), LINE);
         let switches = take(shape.switches.into(), size_of::<SwitchDescriptor>(), LINE);
-        let node_lines = take(shape.nodes.into(), size_of::<NodeLines>(), LINE);
-        let ring_cells = take(u64::from(shape.nodes) * shape.ring_cells(), 8, LINE);
+        let lines_stride = stride(size_of::<NodeLines>());
+        let node_lines = take(shape.nodes.into(), lines_stride, align);
+        let cells_stride = stride(shape.ring_cells() as usize * 8);
+        let ring_cells = take(shape.nodes.into(), cells_stride, align);
         let times = take(shape.requests.into(), size_of::<Times>(), LINE);
         let completions = take(shape.completion_words(), 8, LINE);
         let pending = take(u64::from(shape.requests) * shape.pending_words(), 8, LINE);
@@ -775,6 +803,9 @@ impl Layout {
             switches,
             node_lines,
             ring_cells,
+            histograms_stride,
+            lines_stride,
+            cells_stride,
             cells_per_ring: shape.ring_cells() as usize,
             times,
             completions,
@@ -949,7 +980,8 @@ mod tests {
     #[test]
     fn each_number_of_the_shape_changes_the_fingerprint() {
         let base = Layout::new(&small()).unwrap().fingerprint(1);
-        let changes: [fn(&mut Shape); 12] = [
+        let changes: [fn(&mut Shape); 13] = [
+            |s| s.memory_parts += 1,
             |s| s.traces += 1,
             |s| s.partials.slots += 1,
             |s| s.partials.bytes += 1,

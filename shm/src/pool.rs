@@ -9,8 +9,9 @@
 //! # Protocol
 //!
 //! Claim: one CAS on an owner word, 0 → (task, generation); the search begins at an index of the task's own, so that
-//! with twice as many blocks as tasks it hardly ever goes further. Then the block is recorded in the task. Free: CAS
-//! back to 0, from exactly that owner.
+//! with twice as many blocks as tasks it hardly ever goes further. Where blocks are in several parts, each on a NUMA node, it
+//! looks at a few of the part that is nearest to the reader first. Then the block is recorded in the task. Free: CAS back to
+//! 0, from exactly that owner.
 //!
 //! # Invariants
 //!
@@ -93,11 +94,21 @@ pub(crate) fn owner_of(word: u64) -> Option<(u32, u16)> {
     (word & OWNED != 0).then_some((word as u32, (word >> 32) as u16))
 }
 
-/// Claims a block of at least `bytes` bytes: of the smallest class that has one free.
+/// How many blocks of the near part are looked at.
+const NEAR_LOOKS: u64 = 16;
+
+/// Claims a block of at least `bytes` bytes: of the smallest class that has one free, in the part `near` if one is found there
+/// soon.
 ///
 /// # Errors
 /// See [`PoolError`].
-pub(crate) fn claim(segment: &Segment, task: u32, generation: u16, bytes: u64) -> Result<Handle, PoolError> {
+pub(crate) fn claim(
+    segment: &Segment,
+    task: u32,
+    generation: u16,
+    bytes: u64,
+    near: Option<u32>,
+) -> Result<Handle, PoolError> {
     let classes = segment.shape().classes();
     let largest = segment.shape().largest_payload();
     if bytes > largest {
@@ -107,8 +118,8 @@ pub(crate) fn claim(segment: &Segment, task: u32, generation: u16, bytes: u64) -
     for (class, Class { count, .. }) in classes.iter().enumerate().filter(|(_, c)| c.block_bytes >= bytes) {
         let owners = segment.block_owners(class);
         let first = 2 * u64::from(task) % count;
-        for step in 0..*count {
-            let index = (first + step) % count;
+        let around = (0..*count).map(|step| (first + step) % count);
+        for index in near_blocks(segment, near, *count, task).chain(around) {
             let owner = &owners[index as usize];
             // Acquire: the former owner is done with the bytes. Release: a participant that sees us as the owner sees our
             // task's word of this generation, in which it is not FREE ([listed or swept]).
@@ -121,6 +132,13 @@ pub(crate) fn claim(segment: &Segment, task: u32, generation: u16, bytes: u64) -
         }
     }
     Err(PoolError::Exhausted { bytes })
+}
+
+/// The blocks of a near part to look at, of a class of `count`: from one of the task's own on.
+fn near_blocks(segment: &Segment, near: Option<u32>, count: u64, task: u32) -> impl Iterator<Item = u64> {
+    let part = near.map_or(0..0, |part| segment.shape().blocks_of_part(part, count));
+    let blocks = part.end - part.start;
+    (0..blocks.min(NEAR_LOOKS)).map(move |step| part.start + (u64::from(task) + step) % blocks)
 }
 
 /// Frees a block that this task owns; does nothing to a block that it does not. Whether it owned it.
@@ -148,9 +166,52 @@ pub fn in_use(segment: &Segment) -> Vec<u64> {
         .collect()
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
+    use crate::layout::NodeFacts;
+    use crate::participant::Role;
+    use crate::plan::Target;
+    use crate::segment::{Location, Memory, NodeSpec, Spec};
+
+    /// Blocks in two parts; whether the machine has these NUMA nodes does not matter here.
+    #[test]
+    fn a_block_is_taken_in_the_near_part_as_long_as_that_has_one() {
+        let node = |name: &str| NodeSpec {
+            name: name.into(),
+            worker_type: String::new(),
+            config: Vec::new(),
+            facts: NodeFacts::default(),
+            next: Target::End,
+            role: Role::ThreadWorker,
+            workers: vec![Default::default()],
+        };
+        let spec = Spec {
+            requests: 16,
+            tasks_per_request: 1,
+            classes: vec![Class { block_bytes: 4096, count: 32 }],
+            partials: Default::default(),
+            traces: 0,
+            payload_format: 0,
+            nodes: vec![node("a"), node("b")],
+            forks: Vec::new(),
+            switches: Vec::new(),
+            memory: Memory::NearWorkers {
+                workers: vec![vec![Some(0)], vec![Some(1)]],
+                entry: Target::Node(0),
+            },
+        };
+        let segment = Segment::create(Location::anonymous("near").unwrap(), &spec).unwrap();
+        let take = |task, near| claim(&segment, task, 0, 1, near).map(|handle| handle.index());
+        assert_eq!(take(3, None), Ok(6));
+        let of_second: Vec<u64> = (0..16).map(|task| take(task, Some(1)).unwrap()).collect();
+        assert_eq!(of_second, (16..32).collect::<Vec<_>>());
+        // No more there, so anywhere: all blocks can be had, each once.
+        let mut others: Vec<u64> = (0..15).map(|task| take(task, Some(1)).unwrap()).collect();
+        others.sort_unstable();
+        assert_eq!(others, (0..16).filter(|&index| index != 6).collect::<Vec<_>>());
+        assert_eq!(take(0, Some(1)), Err(PoolError::Exhausted { bytes: 1 }));
+    }
 
     #[test]
     fn handles_and_owner_words_round_trip() {

@@ -67,7 +67,7 @@ use crate::worker::Live;
 use ringmill_shm::layout::PartialRings;
 use ringmill_shm::layout::{Class, INLINE_BYTES, LINE, NODE_LIMIT, PAYLOAD_LIMIT, TASKS_LIMIT};
 use ringmill_shm::plan::{Fork, ForkMember, Switch, Target};
-use ringmill_shm::segment::{NodeSpec, Spec};
+use ringmill_shm::segment::{Memory, NodeSpec, Spec};
 use ringmill_shm::sys::topology::Topology;
 use std::ffi::OsString;
 use std::fmt;
@@ -484,6 +484,7 @@ impl Plan {
             nodes: self.nodes.iter().map(|node| node.spec.clone()).collect(),
             forks: self.forks.clone(),
             switches: self.switches.clone(),
+            memory: Memory::Anywhere,
         })
     }
 

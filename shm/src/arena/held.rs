@@ -1,11 +1,11 @@
 //! Where payloads lie and are written: what all guards of a task share.
 #![expect(unsafe_code, reason = "payload bytes in shared memory")]
 
-use super::{Corrupt, Task};
+use super::{At, Corrupt, Task};
 use crate::layout::{INLINE_BYTES, TaskLine};
 use crate::pool::{self, Handle, PoolError};
 use crate::sync::{Ordering, compiler_fence, fence};
-use crate::word::State;
+use crate::word::{Phase, State};
 use core::marker::PhantomData;
 use core::ptr::NonNull;
 
@@ -155,13 +155,27 @@ impl<'a> Held<'a> {
                 return Ok(WriteBuffer { start, room, holder: PhantomData });
             }
         }
-        let handle = pool::claim(self.task.segment, id, generation, bytes)?;
+        let handle = pool::claim(self.task.segment, id, generation, bytes, self.near())?;
         if old != 0 {
             self.keep_second(old);
         }
         line.set_block(handle.raw());
         crash_point!("held.block_recorded");
         Ok(self.buffer_in(handle))
+    }
+
+    /// The part of the blocks that is nearest to the reader of what is about to be written.
+    #[inline]
+    pub(super) fn near(&self) -> Option<u32> {
+        let segment = self.task.segment;
+        match (segment.shape().memory_parts, self.state.phase()) {
+            (0, _) => None,
+            (_, Some(Phase::Filling)) => segment.part_of_inputs(),
+            _ => match self.task.at() {
+                At::To { node, .. } | At::Begun { node, .. } => segment.part_after(node),
+                _ => None,
+            },
+        }
     }
 
     /// The buffer in a block that was just claimed.

@@ -132,7 +132,8 @@ impl<'a> Keeping<'a> {
         self.give_back();
         let held = &mut self.task.held;
         held.drop_second(); // an earlier node's: with the input's and the outcome's there would be three
-        let handle = pool::claim(held.task.segment, held.task.id, held.state.generation(), bytes)?;
+        let near = held.near();
+        let handle = pool::claim(held.task.segment, held.task.id, held.state.generation(), bytes, near)?;
         self.beside = Beside::Block(handle);
         Ok(held.buffer_in(handle))
     }

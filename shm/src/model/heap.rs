@@ -244,6 +244,15 @@ impl Segment {
         &self.owners
     }
 
+    /// Blocks are not divided.
+    pub(crate) fn part_of_inputs(&self) -> Option<u32> {
+        None
+    }
+
+    pub(crate) fn part_after(&self, _node: u32) -> Option<u32> {
+        None
+    }
+
     pub(crate) fn block(&self, _class: usize, index: u64) -> Option<(NonNull<u8>, usize)> {
         let block = self.blocks.get(index as usize)?;
         Some((NonNull::from(block).cast(), BLOCK_BYTES as usize))
@@ -281,6 +290,7 @@ fn info(next: Target) -> NodeInfo {
         first_participant: 0,
         rows: 0,
         role: Role::ThreadWorker,
+        memory_part: None,
         config: Extent::default(),
     }
 }

@@ -96,7 +96,7 @@ fn a_repairer_dies_over_a_block() {
             let mut filling = task(&pool, 0).begin(token(0));
             match recorded {
                 true => drop(filling.block_buffer(BLOCK_BYTES).unwrap()),
-                false => drop(crate::pool::claim(&pool, 0, 0, BLOCK_BYTES).unwrap()),
+                false => drop(crate::pool::claim(&pool, 0, 0, BLOCK_BYTES, None).unwrap()),
             }
             let victim = {
                 let (pool, death) = (pool.clone(), death.clone());

@@ -409,7 +409,21 @@ impl Segment {
         let (birth, owner) = (Birth::here(), None);
         static MAPPED: AtomicU32 = AtomicU32::new(0);
         let number = MAPPED.fetch_add(1, Ordering::Relaxed); // Relaxed: numbers only have to differ
-        Self { base, layout, nodes, routes, location, file, lease, birth, owner, number, _mapping: mapping }
+        Self {
+            base,
+            layout,
+            nodes,
+            routes,
+            location,
+            file,
+            lease,
+            birth,
+            owner,
+            part_of_inputs: None,
+            memory_refused: None,
+            number,
+            _mapping: mapping,
+        }
     }
 
     /// Reads and checks the plan.
@@ -518,6 +532,11 @@ impl Segment {
                     first_participant: d.first_participant,
                     rows: d.rows,
                     role: if d.in_threads.is_set() { Role::ThreadWorker } else { Role::ProcessWorker },
+                    // A number that no part has stands for none: then any block is as near.
+                    memory_part: d
+                        .memory_part
+                        .checked_sub(1)
+                        .filter(|&part| part < self.layout.shape.memory_parts),
                     config: d.config,
                 })
             })

@@ -3,6 +3,7 @@
 
 use super::attach::NotASegment;
 use super::location::{Anonymous, Location, MODE, NameError, posix_name};
+use super::memory::{self, Memory};
 use super::stale::remove_stale;
 use super::{MEMBER_BYTES, Mapping, Owner, Removal, Run, Segment, TARGET_BYTES};
 use crate::doorbell::WORKER_LIMIT;
@@ -47,6 +48,8 @@ pub struct Spec {
     pub forks: Vec<Fork>,
     /// The plan's switches.
     pub switches: Vec<Switch>,
+    /// On which NUMA nodes its memory is to lie.
+    pub memory: Memory,
 }
 
 /// What a node is made from.
@@ -70,7 +73,7 @@ pub struct NodeSpec {
 
 impl NodeSpec {
     /// How many rows its workers have: one for each thread of each worker.
-    fn rows(&self) -> usize {
+    pub(super) fn rows(&self) -> usize {
         self.workers.len() * self.facts.threads as usize
     }
 }
@@ -256,6 +259,7 @@ fn shape_of(spec: &Spec) -> Result<Shape, ShapeError> {
         switches: spec.switches.len() as u32,
         partials: spec.partials,
         traces: spec.traces,
+        memory_parts: spec.memory.parts(),
         blob_bytes: blob_bytes(spec),
         class_count: spec.classes.len() as u64,
         ..Shape::default()
@@ -293,14 +297,19 @@ impl Segment {
             path: location.path(),
             error,
         })?;
+        let mut refused = None;
+        let mut place = |file: &File, base| refused = memory::place(spec, &layout, file, base).err();
         let made = match &location {
-            Location::Anonymous(of) => make_in_memory(of, layout.total_bytes as u64)?,
-            Location::Named(_) | Location::File(_) => make_files(location, layout.total_bytes as u64)?,
+            Location::Anonymous(of) => make_in_memory(of, layout.total_bytes as u64, &mut place)?,
+            Location::Named(_) | Location::File(_) => {
+                make_files(location, layout.total_bytes as u64, &mut place)?
+            }
         };
         let Made { location, lease, mapping, file, owner } = made;
         let base = NonNull::new(mapping.as_ptr()).expect("a mapping is not at null");
         let mut segment = Self::over(mapping, base, layout, location, file, lease);
         segment.owner = owner;
+        (segment.part_of_inputs, segment.memory_refused) = (spec.memory.part_of_inputs(), refused);
         crash_point!("create.mapped");
         segment.initialise(spec)?;
         Ok(segment)
@@ -325,7 +334,7 @@ impl Segment {
         };
         let mut first = SERVER + 1;
         let mut descriptors = Vec::with_capacity(spec.nodes.len());
-        for node in &spec.nodes {
+        for (index, node) in spec.nodes.iter().enumerate() {
             descriptors.push(NodeDescriptor {
                 name: put(node.name.as_bytes()),
                 worker_type: put(node.worker_type.as_bytes()),
@@ -335,6 +344,8 @@ impl Segment {
                 rows: node.rows() as u32,
                 next: node.next.raw(),
                 in_threads: (node.role == Role::ThreadWorker).into(),
+                memory_part: spec.memory.part_of(index).map_or(0, |part| part + 1),
+                pad: 0,
             });
             first += node.rows() as u32;
         }
@@ -432,8 +443,11 @@ struct Made {
     owner: Option<Owner>,
 }
 
+/// Sets policies on the mapping of a file, which has its size and no pages yet.
+type Place<'a> = &'a mut dyn FnMut(&File, *const u8);
+
 /// Takes the lease of a location, removes what a dead server left there, and makes the segment's file.
-fn make_files(location: Location, bytes: u64) -> Result<Made, CreateError> {
+fn make_files(location: Location, bytes: u64, place: Place<'_>) -> Result<Made, CreateError> {
     let path = location.path();
     let lease_path = location.lease_path();
     let lease = match Lease::acquire_to_serve(&lease_path) {
@@ -450,7 +464,7 @@ fn make_files(location: Location, bytes: u64) -> Result<Made, CreateError> {
     };
     // [lease before deeds]: the server has its bytes.
     crash_point!("create.leased");
-    let made = remove_stale(&path).and_then(|()| make_file(&location, &path, bytes));
+    let made = remove_stale(&path).and_then(|()| make_file(&location, &path, bytes, place));
     let made = made.and_then(|(mapping, file)| {
         let directory = path.parent().unwrap_or(Path::new("/"));
         let directory = sys::image::open_directory(directory)
@@ -466,7 +480,7 @@ fn make_files(location: Location, bytes: u64) -> Result<Made, CreateError> {
 }
 
 /// Makes an anonymous segment and its lease, each a file of memory.
-fn make_in_memory(of: &Anonymous, bytes: u64) -> Result<Made, CreateError> {
+fn make_in_memory(of: &Anonymous, bytes: u64, place: Place<'_>) -> Result<Made, CreateError> {
     let lease_path = memfd::shown_as(&of.lease_name());
     let system = |what, path: &Path| {
         let path = path.to_path_buf();
@@ -491,9 +505,11 @@ fn make_in_memory(of: &Anonymous, bytes: u64) -> Result<Made, CreateError> {
     }
     let file = memfd::create(&of.name()).map_err(system("make", &path))?;
     crash_point!("create.memory");
+    file.set_len(bytes).map_err(system("size", &path))?;
+    let mapping = Mapping::File(MmapRaw::map_raw(&file).map_err(system("map", &path))?);
+    place(&file, mapping.as_ptr());
     sys::file::reserve(&file, bytes).map_err(system("reserve the pages of", &path))?;
     memfd::seal_size(&file); // where the kernel refuses, it is as for a file
-    let mapping = Mapping::File(MmapRaw::map_raw(&file).map_err(system("map", &path))?);
     Ok(Made { location, lease, mapping, file, owner: None })
 }
 
@@ -512,7 +528,12 @@ fn check_limits(path: &Path, bytes: u64, is_memory: bool) -> Result<(), CreateEr
 }
 
 /// Creates the file exclusively, with all its pages, and maps it.
-fn make_file(location: &Location, path: &Path, bytes: u64) -> Result<(Mapping, File), CreateError> {
+fn make_file(
+    location: &Location,
+    path: &Path,
+    bytes: u64,
+    place: Place<'_>,
+) -> Result<(Mapping, File), CreateError> {
     let directory =
         path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_path_buf();
     let system = |what| move |error| CreateError::System { what, path: path.to_path_buf(), error };
@@ -573,7 +594,10 @@ fn make_file(location: &Location, path: &Path, bytes: u64) -> Result<(Mapping, F
             let reserved = whatever_the_umask(path)
                 .and_then(|()| options.open(path))
                 .map_err(system("open"))
-                .and_then(|file| reserve(&file).map(|()| file));
+                .and_then(|file| {
+                    place(&file, shmem.as_ptr());
+                    reserve(&file).map(|()| file)
+                });
             if reserved.is_err() {
                 let _ = std::fs::remove_file(path);
             }
@@ -584,8 +608,12 @@ fn make_file(location: &Location, path: &Path, bytes: u64) -> Result<(Mapping, F
             crash_point!("create.file");
             let mapped = whatever_the_umask(path)
                 .map_err(system("open"))
-                .and_then(|()| reserve(&file))
-                .and_then(|()| MmapRaw::map_raw(&file).map_err(system("map")));
+                .and_then(|()| file.set_len(bytes).map_err(system("size")))
+                .and_then(|()| MmapRaw::map_raw(&file).map_err(system("map")))
+                .and_then(|map| {
+                    place(&file, map.as_ptr());
+                    reserve(&file).map(|()| map)
+                });
             if mapped.is_err() {
                 let _ = std::fs::remove_file(path);
             }

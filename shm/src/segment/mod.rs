@@ -36,6 +36,7 @@ mod attach;
 mod control;
 mod create;
 mod location;
+mod memory;
 mod node;
 mod pages;
 mod sections;
@@ -47,6 +48,7 @@ pub use attach::{AttachError, NotASegment};
 pub use control::{AskError, Asker};
 pub use create::{CreateError, NodeSpec, Spec};
 pub use location::{Anonymous, Location, NAMED_DIRECTORY, NameError};
+pub use memory::{Lying, Memory, Part};
 pub use node::{Node, NodeInfo};
 pub use pages::Prefault;
 pub use sections::{Room, Use};
@@ -70,6 +72,7 @@ use crate::sys::cpu::prefetch_to_write;
 use crate::sys::file::remove_from;
 use crate::sys::image::open_directory;
 use crate::sys::memfd;
+use crate::sys::numa::PolicyError;
 use crate::token::Token;
 use crate::trace::{Record, Trace};
 use core::ptr::NonNull;
@@ -150,6 +153,10 @@ pub struct Segment {
     birth: Birth,
     /// The creator's: to remove the files when it is dropped.
     owner: Option<Owner>,
+    /// The creator's: the part of the blocks that is nearest to the readers of inputs.
+    part_of_inputs: Option<u32>,
+    /// The creator's.
+    memory_refused: Option<PolicyError>,
     /// Its number among all segments that this process ever maps.
     number: u32,
     /// Only the `Drop`s of the mapping crates read it.
@@ -276,13 +283,15 @@ impl Segment {
     pub fn node(&self, index: u32) -> Option<Node<'_>> {
         let info = self.nodes.get(index as usize)?;
         let cells = self.layout.cells_per_ring;
-        let ring_cells = self.words(self.layout.ring_cells, index as usize * cells, cells);
-        Some(Node {
-            segment: self,
-            info,
-            lines: self.at(self.layout.node_lines, index as usize),
-            cells: ring_cells,
-        })
+        let ring_cells =
+            self.words(self.layout.ring_cells + index as usize * self.layout.cells_stride, 0, cells);
+        Some(Node { segment: self, info, lines: self.lines(index), cells: ring_cells })
+    }
+
+    /// The lines of a node that there is.
+    #[inline]
+    fn lines(&self, node: u32) -> &NodeLines {
+        self.at(self.layout.node_lines + node as usize * self.layout.lines_stride, 0)
     }
 
     /// The doorbell of one node; `None` if there is no such node.
@@ -290,7 +299,7 @@ impl Segment {
     #[must_use]
     pub fn doorbell(&self, node: u32) -> Option<&doorbell::Line> {
         let exists = (node as usize) < self.nodes.len();
-        exists.then(|| &self.at::<NodeLines>(self.layout.node_lines, node as usize).doorbell)
+        exists.then(|| &self.lines(node).doorbell)
     }
 
     /// Which node a worker's row in the participant table belongs to, and which of that node's rows it is: its number
@@ -342,7 +351,8 @@ impl Segment {
     #[must_use]
     pub fn histograms(&self, row: u32) -> Option<&WorkerHistograms> {
         let worker = row.checked_sub(SERVER + 1)?;
-        (row < self.layout.shape.participants).then(|| self.at(self.layout.histograms, worker as usize))
+        let offset = self.layout.histograms + worker as usize * self.layout.histograms_stride;
+        (row < self.layout.shape.participants).then(|| self.at(offset, 0))
     }
 
     /// The counters of a worker's row, and the values of its histograms, now; `None` if no worker has that row.

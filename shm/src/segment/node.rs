@@ -28,6 +28,8 @@ pub struct NodeInfo {
     pub rows: u32,
     /// What kind of participants its workers are.
     pub role: Role,
+    /// The part of the blocks that is nearest to all its workers, if there is one.
+    pub memory_part: Option<u32>,
     pub(super) config: Extent,
 }
 

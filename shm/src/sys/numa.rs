@@ -252,8 +252,15 @@ pub fn nodes_of_pages(first: *const u8, bytes: usize) -> io::Result<Vec<Option<u
     let page = page_bytes();
     let before = first.addr() % page;
     let first = first.wrapping_sub(before);
-    let addresses: Vec<*const u8> =
-        (0..before + bytes).step_by(page).map(|offset| first.wrapping_add(offset)).collect();
+    let pages: Vec<*const u8> = (0..before + bytes).step_by(page).map(|at| first.wrapping_add(at)).collect();
+    nodes_of(&pages)
+}
+
+/// The node of each of these pages, as [`nodes_of_pages`].
+///
+/// # Errors
+/// As [`nodes_of_pages`].
+pub fn nodes_of(addresses: &[*const u8]) -> io::Result<Vec<Option<usize>>> {
     let mut statuses = vec![0 as libc::c_int; addresses.len()];
     for (addresses, statuses) in addresses.chunks(PAGES_AT_ONCE).zip(statuses.chunks_mut(PAGES_AT_ONCE)) {
         // SAFETY: both arrays live and have as many elements as the call is told; without nodes it only looks.

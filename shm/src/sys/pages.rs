@@ -34,6 +34,21 @@ pub(crate) unsafe fn populate(first: *mut u8, bytes: usize) -> io::Result<()> {
     }
 }
 
+/// Maps the pages of these bytes for reading, as the first reads of them would. It changes no byte, and refuses what is not
+/// mapped.
+///
+/// # Errors
+/// As [`populate`].
+pub(crate) fn populate_to_read(first: *const u8, bytes: usize) -> io::Result<()> {
+    let before = first.addr() % page_bytes();
+    let first = first.wrapping_sub(before).cast_mut();
+    // SAFETY: it reads pages, and answers with an error where there are none to be read.
+    match unsafe { libc::madvise(first.cast(), before + bytes, libc::MADV_POPULATE_READ) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// Keeps these bytes in memory, all of them from now on, until they are unmapped: they are never written to swap.
 ///
 /// # Errors

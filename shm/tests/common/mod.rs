@@ -10,7 +10,7 @@ use ringmill_shm::participant::{Entry, Life, Role};
 use ringmill_shm::party::{Participant, Reader};
 use ringmill_shm::plan::{Fork, ForkMember, Target};
 use ringmill_shm::repair::{Orphan, Summary};
-use ringmill_shm::segment::{AttachError, Location, NodeSpec, Segment, Spec};
+use ringmill_shm::segment::{AttachError, Location, Memory, NodeSpec, Segment, Spec};
 use ringmill_shm::token::Token;
 use ringmill_shm::word::Phase;
 use std::fs::File;
@@ -112,6 +112,7 @@ pub fn spec() -> Spec {
         partials: Default::default(),
         traces: 0,
         payload_format: FORMAT,
+        memory: Memory::Anywhere,
         nodes: vec![node("first", Target::Node(1), 2), node("last", Target::End, 2)],
         forks: Vec::new(),
         switches: Vec::new(),

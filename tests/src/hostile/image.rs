@@ -18,7 +18,7 @@ use ringmill_shm::party::{Client, Participant};
 use ringmill_shm::placed::Placed;
 use ringmill_shm::plan::{Fork, ForkMember, Switch, Target};
 use ringmill_shm::repair::{Orphan, wake_everyone};
-use ringmill_shm::segment::{AttachError, Location, NodeSpec, Segment, Spec, Use};
+use ringmill_shm::segment::{AttachError, Location, Memory, NodeSpec, Segment, Spec, Use};
 use ringmill_shm::stats::{Closed, Counter, Snapshot, Stamp, Weight};
 use ringmill_shm::token::Token;
 use ringmill_shm::word::Phase;
@@ -84,6 +84,7 @@ fn plain() -> Spec {
         partials: Default::default(),
         traces: 0,
         payload_format: FORMAT,
+        memory: Memory::Anywhere,
         nodes: vec![node("first", Target::Node(1)), node("last", Target::End)],
         forks: Vec::new(),
         switches: Vec::new(),

@@ -17,7 +17,7 @@ use ringmill_shm::party::Participant;
 use ringmill_shm::plan::{Fork, ForkMember, Target};
 use ringmill_shm::pool::in_use;
 use ringmill_shm::repair::Orphan;
-use ringmill_shm::segment::{Location, NodeSpec, Segment, Spec};
+use ringmill_shm::segment::{Location, Memory, NodeSpec, Segment, Spec};
 use ringmill_shm::token::Token;
 use ringmill_shm::word::Phase;
 use ringmill_tests::wait_until;
@@ -58,6 +58,7 @@ fn spec() -> Spec {
         partials: Default::default(),
         traces: 0,
         payload_format: FORMAT,
+        memory: Memory::Anywhere,
         nodes: vec![
             node("first", Target::Fork(0), 2),
             node("left", Target::End, 1),

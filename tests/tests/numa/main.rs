@@ -2,3 +2,4 @@
 //! `.ci/numa-guest` runs them in machines of two and of four.
 
 mod policies;
+mod segments;

@@ -7,7 +7,7 @@ use ringmill_shm::participant::{Life, Role};
 use ringmill_shm::party::{Participant, Reader};
 use ringmill_shm::placed::Placed;
 use ringmill_shm::plan::{Fork, ForkMember, Target};
-use ringmill_shm::segment::{Location, NodeSpec, Segment, Spec};
+use ringmill_shm::segment::{Location, Memory, NodeSpec, Segment, Spec};
 use ringmill_shm::stats::{Closed, Counter};
 use ringmill_shm::sys::time::now_ns;
 use ringmill_shm::token::Token;
@@ -95,6 +95,7 @@ pub(crate) fn spec() -> Spec {
         partials: Default::default(),
         traces: 0,
         payload_format: 7,
+        memory: Memory::Anywhere,
         nodes: vec![
             NodeSpec {
                 name: "split".into(),
