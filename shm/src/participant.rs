@@ -356,11 +356,16 @@ impl Entry {
         self.thread_id.store(sys::process::thread_id(), Ordering::Relaxed); // Relaxed: for reports
     }
 
+    /// Its thread, as the kernel numbers it; 0: not known.
+    #[must_use]
+    pub fn thread_id(&self) -> u32 {
+        self.thread_id.load(Ordering::Relaxed) // Relaxed: for reports
+    }
+
     /// The CPUs on which the kernel lets its thread run, ascending; `None`: it has none, or cannot be seen from here.
     #[must_use]
     pub fn kernel_cpus(&self) -> Option<Vec<usize>> {
-        let thread = self.thread_id.load(Ordering::Relaxed); // Relaxed: for reports
-        sys::process::cpus_of_thread(self.pid(), self.start_time(), thread)
+        sys::process::cpus_of_thread(self.pid(), self.start_time(), self.thread_id())
     }
 
     /// The server records that the incarnation is dead.

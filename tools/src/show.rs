@@ -15,6 +15,7 @@ use ringmill_shm::arena::Task;
 use ringmill_shm::check::PhaseCounts;
 use ringmill_shm::layout::{INLINE_BYTES, NodeFacts};
 use ringmill_shm::participant::{Life, Role, SERVER};
+use ringmill_shm::placed::Why;
 use ringmill_shm::plan::{self, Target};
 use ringmill_shm::ring::Ring;
 use ringmill_shm::segment::Segment;
@@ -63,6 +64,8 @@ struct Server {
     alive: bool,
     /// Its process is stopped; none: it cannot be seen from here.
     stopped: Option<bool>,
+    /// The CPUs that it might use when it started.
+    allowed_cpus: Vec<usize>,
 }
 
 #[derive(Debug, Serialize)]
@@ -164,8 +167,16 @@ pub(crate) struct Worker {
     pub(crate) call: Option<(u64, Began)>,
     /// The requests that it works on, or will.
     pub(crate) in_hand: Vec<u32>,
-    /// None: it is not pinned.
+    /// As its server planned; none: it is not pinned.
     pub(crate) cpus: Vec<usize>,
+    /// The NUMA node of these.
+    numa_node: Option<usize>,
+    /// Why there.
+    placed_why: Why,
+    /// On which CPUs the kernel lets it run; none: it has no thread that can be seen from here.
+    kernel_cpus: Option<Vec<usize>>,
+    /// Which of its CPUs it may not use any more.
+    cpus_taken: Vec<usize>,
     /// Why its construction failed, it gave up, or was given up.
     pub(crate) message: Option<String>,
     pub(crate) counters: Counters,
@@ -196,6 +207,7 @@ pub(crate) fn show(name: &str) -> Result<Shown, ToolError> {
             pid: segment.participants()[SERVER as usize].pid(),
             alive: is_held(&segment, &segment.participants()[SERVER as usize]),
             stopped: segment.participants()[SERVER as usize].is_stopped(),
+            allowed_cpus: segment.participants()[SERVER as usize].cpus(),
         },
         layout_version: identity.layout_version,
         fingerprint: format!("{:#018x}", identity.fingerprint),
@@ -294,6 +306,12 @@ fn switches(segment: &Segment) -> Vec<Switch> {
     segment.routes().switches.iter().map(of).collect()
 }
 
+/// The CPUs that were planned and are not among those that the kernel allows.
+fn missing(planned: &[usize], kernel: Option<&Vec<usize>>) -> Vec<usize> {
+    let is_missing = |cpu: &usize| kernel.is_some_and(|kernel| !kernel.contains(cpu));
+    planned.iter().copied().filter(is_missing).collect()
+}
+
 /// The name of what a target leads to; none for the end.
 fn name_of(segment: &Segment, target: Target) -> Option<String> {
     segment.name_of(target).map(shown)
@@ -302,6 +320,7 @@ fn name_of(segment: &Segment, target: Target) -> Option<String> {
 /// The workers of a segment, one entry a thread.
 pub(crate) fn workers(segment: &Segment) -> Vec<Worker> {
     let mut in_hand = in_hand(segment);
+    let allowed = segment.participants()[SERVER as usize].cpus();
     let entries = (0..).zip(segment.participants()).skip(SERVER as usize + 1);
     entries
         .filter_map(|(participant, entry)| {
@@ -309,6 +328,10 @@ pub(crate) fn workers(segment: &Segment) -> Vec<Worker> {
             let (snapshot, call) = (entry.counters().snapshot(), entry.counters().call());
             let call = call.map(|call| (call, entry.call_began().unwrap_or_default()));
             let alive = is_held(segment, entry);
+            let placed = entry.placed();
+            let kernel_cpus = alive.then(|| entry.kernel_cpus()).flatten();
+            let planned = if placed.cpus.is_empty() { &allowed } else { &placed.cpus };
+            let cpus_taken = missing(planned, kernel_cpus.as_ref());
             // A line for people, then a zero byte and a record for programs.
             let message = entry.message();
             let message = message.split(|&b| b == 0).next().unwrap_or_default();
@@ -333,7 +356,11 @@ pub(crate) fn workers(segment: &Segment) -> Vec<Worker> {
                 call_time: call.map(|(_, began)| Span::since(began)),
                 call,
                 in_hand: entry.token().and_then(|t| in_hand.remove(&t)).into_iter().flatten().collect(),
-                cpus: entry.cpus(),
+                cpus: placed.cpus,
+                numa_node: placed.node,
+                placed_why: placed.why,
+                kernel_cpus,
+                cpus_taken,
                 message: (!message.is_empty()).then(|| shown(&String::from_utf8_lossy(message))),
                 counters: Counters::of(snapshot),
             })

@@ -25,10 +25,18 @@ pub(crate) fn prefetch_to_write<T>(line: *const T) {
 /// # Errors
 /// What `sched_getaffinity` says; in practice only on a machine with more than [`CPU_LIMIT`] CPUs.
 pub fn allowed() -> io::Result<Vec<usize>> {
+    cpus_of(0)
+}
+
+/// The CPUs that are online and on which a thread may run, as the kernel numbers it, ascending; 0 is the calling thread.
+///
+/// # Errors
+/// As [`allowed`]; `ESRCH` if there is no such thread.
+pub fn cpus_of(thread: u32) -> io::Result<Vec<usize>> {
     // SAFETY: an all-zero cpu_set_t is a valid empty set.
     let mut set: libc::cpu_set_t = unsafe { core::mem::zeroed() };
-    // SAFETY: `set` is a live cpu_set_t of the size given; 0 means the calling thread.
-    if unsafe { libc::sched_getaffinity(0, size_of_val(&set), &raw mut set) } != 0 {
+    // SAFETY: `set` is a live cpu_set_t of the size given.
+    if unsafe { libc::sched_getaffinity(thread.cast_signed(), size_of_val(&set), &raw mut set) } != 0 {
         return Err(io::Error::last_os_error());
     }
     // SAFETY: every index is below CPU_SETSIZE, which is what a cpu_set_t holds.
@@ -40,6 +48,14 @@ pub fn allowed() -> io::Result<Vec<usize>> {
 /// # Errors
 /// `EINVAL` if none of `cpus` may be used by this process, or one is not below [`CPU_LIMIT`].
 pub fn pin_thread(cpus: &[usize]) -> io::Result<()> {
+    pin(0, cpus)
+}
+
+/// Lets a thread, as the kernel numbers it, run on `cpus` only; 0 is the calling thread.
+///
+/// # Errors
+/// As [`pin_thread`]; `ESRCH` if there is no such thread, `EPERM` if it is another user's.
+pub fn pin(thread: u32, cpus: &[usize]) -> io::Result<()> {
     // SAFETY: an all-zero cpu_set_t is a valid empty set.
     let mut set: libc::cpu_set_t = unsafe { core::mem::zeroed() };
     for &cpu in cpus {
@@ -49,8 +65,8 @@ pub fn pin_thread(cpus: &[usize]) -> io::Result<()> {
         // SAFETY: the index is below CPU_SETSIZE.
         unsafe { libc::CPU_SET(cpu, &mut set) };
     }
-    // SAFETY: `set` is a live cpu_set_t of the size given; 0 means the calling thread.
-    if unsafe { libc::sched_setaffinity(0, size_of_val(&set), &raw const set) } != 0 {
+    // SAFETY: `set` is a live cpu_set_t of the size given.
+    if unsafe { libc::sched_setaffinity(thread.cast_signed(), size_of_val(&set), &raw const set) } != 0 {
         return Err(io::Error::last_os_error());
     }
     Ok(())

@@ -3,14 +3,21 @@
 
 use ringmill::placement::{PlacedWorker, Why};
 use ringmill::servlet::Pin;
-use ringmill::{BoxError, Context, Cpus, ProcessServlet, Server, StartError, ThreadServlet, Worker};
+use ringmill::{
+    BoxError, Context, Cpus, Ensemble, ProcessServlet, Server, StartError, ThreadServlet, Worker,
+};
+use ringmill_shm::sys::cpu::pin;
 use ringmill_tests::alone::alone;
 use ringmill_tests::gate::{Gate, stop_at};
 use ringmill_tests::host::{Crew, on_both};
+use ringmill_tests::listener::Hearer;
+use ringmill_tests::name::Name;
 use ringmill_tests::pile::stream_all;
 use ringmill_tests::process::cpus_of;
+use ringmill_tests::stats::pids;
 use ringmill_tests::wait_until;
 use rkyv::Archived;
+use serde_json::{Value, json};
 use std::path::PathBuf;
 
 ringmill::init!(Settler);
@@ -241,4 +248,53 @@ fn choices_that_the_machine_does_not_have_are_named() {
             assert!(matches!(error, StartError::Range { .. }), "{error}");
         }
     }
+}
+
+/// What the kernel does not report, the supervisor notices by looking; `shmtool show` has it at once.
+#[test]
+fn cpus_that_are_taken_away_are_told() {
+    alone("placement::cpus_that_are_taken_away_are_told", || {
+        let allowed = ringmill::cpu::allowed();
+        let [first, .., last] = allowed else {
+            return eprintln!("needs two CPUs: no mask can be made narrower");
+        };
+        let log = Hearer::of_this_process();
+        let name = Name::new("narrowed");
+        let node = ProcessServlet::<Settler>::new(String::new())
+            .name("wide")
+            .cpus(Cpus::list([Pin::to([*first, *last])]));
+        let free = ThreadServlet::<Settler>::new(String::new()).name("free");
+        let server = Server::builder(name.text()).start(Ensemble::of((node, free))).expect("it starts");
+        let shown = || -> Value {
+            serde_json::from_str(&shmtool::show(&name.text(), true).expect("it can be shown")).expect("JSON")
+        };
+        let masks = |worker: usize| {
+            let worker = &shown()["workers"][worker];
+            ["cpus", "kernel_cpus", "cpus_taken"].map(|key| worker[key].clone())
+        };
+        assert_eq!(masks(0), [json!([first, last]), json!([first, last]), json!([])]);
+        assert_eq!(masks(1), [json!([]), json!(allowed), json!([])]);
+        assert_eq!(shown()["server"]["allowed_cpus"], json!(allowed));
+
+        let pid = pids(&server)[0];
+        let of_masks = "ringmill::host::supervisor::masks";
+        let title = format!("worker={}/wide/0 ", name.text());
+        let (taken, cpus) = (format!("taken={first} "), format!("cpus={last}"));
+        pin(pid, &[*last]).expect("our child");
+        log.await_line(&["WARN", of_masks, &title, &taken, &cpus, "taken away from a worker"]);
+        assert_eq!(masks(0), [json!([first, last]), json!([last]), json!([first])]);
+        let page = shmtool::show(&name.text(), false).expect("it can be shown");
+        assert!(page.contains(&format!("wide/0 may not use CPU {first} any more")), "{page}");
+        pin(pid, &[*first, *last]).expect("our child");
+        log.await_line(&["INFO", of_masks, &title, "a worker may use all its CPUs again"]);
+
+        // As a cpuset does: all threads of the service.
+        let tasks = std::fs::read_dir("/proc/self/task").expect("procfs").flatten();
+        for task in tasks.filter_map(|task| task.file_name().to_str()?.parse().ok()) {
+            let _ = pin(task, &[*last]); // it may have ended
+        }
+        log.await_line(&["WARN", of_masks, &format!("server={} ", name.text()), &cpus]);
+        log.await_line(&["WARN", of_masks, &format!("worker={}/free/0 ", name.text()), &cpus]);
+        assert_eq!(masks(1)[1], json!([last]));
+    });
 }

@@ -16,7 +16,8 @@ JSON:
   name, path, state, run, bytes, created_unix_s, age_s, user_id, user
                     as for list
   server            pid, alive, stopped (by a signal or a debugger; null: its
-                    process cannot be seen from here)
+                    process cannot be seen from here), allowed_cpus (that it
+                    might use when it started)
   layout_version    of the library that made it
   fingerprint       of all fields, sizes and offsets, in hexadecimal
   capacity          requests that can be in progress
@@ -63,7 +64,12 @@ JSON:
                     in_call (user code is running), call_time (null: none;
                     at_least_s, at_most_s: they are equal if the worker read
                     the clock, else they are what the server has seen; null:
-                    unknown), cpus ([]: not pinned),
+                    unknown), cpus ([]: not pinned), numa_node (of these; null:
+                    several, or unknown), placed_why (listed, own_core, far_core,
+                    sibling, shared, on_node, on_each_node, not_pinned,
+                    pinning_is_off), kernel_cpus (on which the kernel lets it
+                    run; null: it cannot be seen from here), cpus_taken (those
+                    planned that it may not use any more),
                     in_hand (requests that it works on, or will),
                     message (why it failed),
                     counters, since the server's start:

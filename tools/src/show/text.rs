@@ -38,6 +38,13 @@ impl Report for Shown {
                 text += &page.paragraph(&format!("{} {}", worker.name(), exit.text()), 0);
             }
         }
+        text += "\nPlacement\n";
+        text += &self.placement_table(page);
+        for worker in self.workers.iter().filter(|worker| !worker.cpus_taken.is_empty()) {
+            let taken = units::cpus(&worker.cpus_taken);
+            let how = "since it started: a control group, taskset, or a CPU that went offline";
+            text += &page.paragraph(&format!("{} may not use CPU {taken} any more {how}", worker.name()), 0);
+        }
         text += "\nBatches\n";
         text += &self.batch_table(page);
         text += "\nErrors\n";
@@ -187,6 +194,20 @@ impl Shown {
             ]
         });
         page.table(&["worker", "state", ">for", "role", ">pid", ">restarts", "cpus", "has"], rows)
+    }
+
+    /// What was planned, and what the kernel says.
+    fn placement_table(&self, page: Page) -> String {
+        let rows = self.workers.iter().map(|worker| {
+            vec![
+                worker.name(),
+                units::cpus(&worker.cpus),
+                worker.kernel_cpus.as_ref().map_or_else(|| "-".into(), |cpus| units::cpus(cpus)),
+                worker.numa_node.map_or_else(|| "-".into(), |node| node.to_string()),
+                worker.placed_why.to_string(),
+            ]
+        });
+        page.table(&["worker", "cpus", "kernel", ">node", "why"], rows)
     }
 
     fn error_table(&self, page: Page) -> String {

@@ -53,7 +53,10 @@ fn an_anonymous_segment_is_listed_shown_and_checked_by_its_address() {
 
     let shown = parsed(&shmtool(&["show", "--json", &address]));
     assert_eq!((&shown["name"], &shown["state"]), (&json!(address), &json!("live")));
-    assert_eq!(shown["server"], json!({"pid": server.id(), "alive": true, "stopped": false}));
+    assert_eq!(
+        shown["server"],
+        json!({"pid": server.id(), "alive": true, "stopped": false, "allowed_cpus": []})
+    );
     assert!(shown["path"].as_str().unwrap().starts_with(&format!("/memfd:ringmill-{label}")));
     assert_eq!(shown["nodes"][0]["name"], "split");
     let output = shmtool(&["check", &address]);

@@ -7,6 +7,7 @@ use ringmill_shm::participant::Life;
 use ringmill_shm::plan::{Switch, Target};
 use ringmill_shm::segment::{Location, Segment};
 use ringmill_shm::stats::{Closed, Stamp};
+use ringmill_shm::sys::cpu::allowed;
 use ringmill_shm::sys::time::now_ns;
 use ringmill_shm::token::Token;
 use ringmill_shm::watch::{End, Exit, Item, Why};
@@ -124,13 +125,14 @@ fn reports_nodes_workers_requests_and_blocks() {
     let ours = Ours::new();
     let segment = busy(&ours);
     let me = std::process::id();
+    let taken: Vec<usize> = [0, 1].into_iter().filter(|cpu| !allowed().unwrap().contains(cpu)).collect();
     let output = shmtool(&["show", &ours.name(), "--json"]);
     assert_eq!(code(&output), 0);
     let mut shown = parsed(&output);
     let since = shown["workers"][0].as_object_mut().unwrap().remove("state_s").unwrap();
     assert!(since.as_f64().is_some_and(|seconds| (0.0..60.0).contains(&seconds)), "{since}");
     assert_eq!((&shown["state"], &shown["run"]), (&json!("live"), &json!("running")));
-    assert_eq!(shown["server"], json!({"pid": me, "alive": true, "stopped": false}));
+    assert_eq!(shown["server"], json!({"pid": me, "alive": true, "stopped": false, "allowed_cpus": []}));
     assert_eq!(shown["fingerprint"], format!("{:#018x}", segment.identity().fingerprint));
     assert_eq!((&shown["capacity"], &shown["largest_payload_bytes"]), (&json!(8), &json!(65_536)));
     assert_eq!(
@@ -155,7 +157,8 @@ fn reports_nodes_workers_requests_and_blocks() {
         json!({
             "node": "split", "worker": 0, "thread": 0, "participant": 1, "state": "ready", "alive": true,
             "stopped": false, "role": "process_worker", "pid": me, "restarts": 0, "last_exit": null, "in_call": false, "call_time": null,
-            "in_hand": [0], "cpus": [0, 1], "message": null,
+            "in_hand": [0], "cpus": [0, 1], "numa_node": null, "placed_why": "listed", "kernel_cpus": allowed().unwrap(),
+            "cpus_taken": taken, "message": null,
             "counters": {
                 "batches": 2, "items": 39, "batch_min": 7, "batch_mean": 19.5, "batch_max": 32,
                 "closed_full": 1, "closed_window": 1, "closed_empty": 0, "closed_shutdown": 0,
@@ -188,6 +191,11 @@ fn reports_nodes_workers_requests_and_blocks() {
         words(&text, "split/0"),
         ["split/0", "ready", "0", "s", "process", &pid, "0", "0-1", "1:", "0"]
     );
+    let placement = text.split("\nPlacement\n").nth(1).unwrap();
+    let kernel = words(placement, "split/0")[2];
+    assert_eq!(words(placement, "split/0")[..2], ["split/0", "0-1"]);
+    assert_ne!(kernel, "-");
+    assert_eq!(words(placement, "split/1"), ["split/1", "2", "-", "-", "listed", "by", "its", "servlet"]);
     let errors = text.split("\nErrors\n").nth(1).unwrap();
     assert_eq!(words(errors, "split/0"), ["split/0", "1", "0", "0", "0", "0"]);
     assert_eq!(words(&text, "split/1")[1], "dead", "whatever it last said");

@@ -51,6 +51,7 @@ impl Supervisor {
     pub(super) fn look_at_limits(&mut self) {
         let Some(passed) = self.looks.take(Instant::now()) else { return };
         self.look_at_calls_and_locks();
+        self.look_at_cpus();
         let watches_states = self.restarts_workers();
         self.look_at_leaving(passed);
         for index in 0..self.posts.len() {

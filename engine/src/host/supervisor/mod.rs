@@ -33,6 +33,7 @@ mod job;
 pub(crate) mod lever;
 mod levers;
 mod limits;
+mod masks;
 mod post;
 mod pulled;
 mod restart;
@@ -207,6 +208,8 @@ impl Supervisor {
             jobs: Vec::new(),
             types: nodes.iter().map(|node| node.type_elsewhere).collect(),
             silent_until: None,
+            cpus: Vec::new(),
+            cpus_taken: Vec::new(),
         };
         let (early_deaths, started) = (Arc::clone(&supervisor.early_deaths), Arc::clone(&supervisor.started));
         let (told, tell) = std::sync::mpsc::channel();
@@ -220,6 +223,7 @@ impl Supervisor {
             if let Err(error) = supervisor.shared.placement.keep_off() {
                 say(|| tracing::debug!(%error, "the supervisor stays on the CPUs of the thread that started it"));
             }
+            supervisor.cpus = ringmill_shm::sys::cpu::allowed().unwrap_or_default();
             let launched = supervisor.launch_all();
             let failed = launched.is_err();
             let _ = told.send(launched); // the receiver waits for it

@@ -134,6 +134,8 @@ pub(super) struct Post {
     pub(super) on_trial: bool,
     /// How often in a row the system had no process, descriptor or memory for it.
     pub(super) refusals: u32,
+    /// Which of its CPUs were taken away, when the supervisor last looked.
+    pub(super) cpus_taken: Vec<usize>,
 }
 
 impl Post {
@@ -270,6 +272,7 @@ pub(super) fn posts(
                 finished_before: 0,
                 on_trial: false,
                 refusals: 0,
+                cpus_taken: Vec::new(),
                 rows,
             });
         };

@@ -38,4 +38,7 @@ pub(crate) struct Supervisor {
     pub(super) controller: Option<Controller>,
     /// Set while a shutdown waits for workers to leave, and has not said so.
     pub(super) silent_until: Option<Instant>,
+    /// The CPUs on which its thread ran at first, and those of them that were taken away.
+    pub(super) cpus: Vec<usize>,
+    pub(super) cpus_taken: Vec<usize>,
 }
