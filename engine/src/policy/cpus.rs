@@ -79,8 +79,9 @@ impl<T: Into<Self>> From<Option<T>> for Pin {
 /// assert_eq!("node1=3".parse(), Ok(three_on_one_node));
 /// ```
 ///
-/// All servlets of a server are placed together, before any worker starts. [`Server::placement`](crate::Server::placement)
-/// says where each worker runs and why; the chapter [placement](crate::placement) what the choices are for.
+/// All servlets of a server are placed together, before any worker starts.
+/// [`Server::placement`](crate::Server::placement) says where each worker runs and why; the chapter
+/// [placement](crate::placement) what the choices are for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Cpus {
@@ -116,27 +117,28 @@ impl Cpus {
     }
 
     /// Workers on cores that the server chooses: each on one of its own (with
-    /// [`stream_threads`](crate::ProcessServlet::stream_threads) on as many as it has threads), none on the callers' core,
-    /// none beside another on one core's hardware threads. The cores of one last-level cache are taken before those of the
-    /// next, beginning with the callers', in the order of the pipeline, so that stages which hand items on share a cache.
+    /// [`stream_threads`](crate::ProcessServlet::stream_threads) on as many as it has threads), none on the callers'
+    /// core, none beside another on one core's hardware threads. The cores of one last-level cache are taken before
+    /// those of the next, beginning with the callers', in the order of the pipeline, so that stages which hand items on
+    /// share a cache.
     ///
-    /// Unless [`workers`](Self::workers) says how many, all cores that remain are shared out among the servlets that ask for
-    /// this, at least one worker each and 64 at most. If there are more workers than cores, they share: first cores, then
-    /// CPUs. Where the callers run, [`ServerBuilder::callers_on`](crate::ServerBuilder::callers_on) says.
+    /// Unless [`workers`](Self::workers) says how many, all cores that remain are shared out among the servlets that
+    /// ask for this, at least one worker each and 64 at most. If there are more workers than cores, they share: first
+    /// cores, then CPUs. Where the callers run, [`ServerBuilder::callers_on`](crate::ServerBuilder::callers_on) says.
     #[must_use]
     pub fn auto() -> Self {
         Self::Auto(None)
     }
 
-    /// This number of workers on each NUMA node that has CPUs which this process may use, pinned to these CPUs, within which
-    /// the kernel moves them. Where the kernel names no nodes, all CPUs are one.
+    /// This number of workers on each NUMA node that has CPUs which this process may use, pinned to these CPUs, within
+    /// which the kernel moves them. Where the kernel names no nodes, all CPUs are one.
     #[must_use]
     pub fn per_numa_node(workers: usize) -> Self {
         Self::PerNumaNode(workers)
     }
 
-    /// One worker, or as many as [`workers`](Self::workers) says, on one NUMA node, as `numactl` numbers it: pinned to those
-    /// of its CPUs which this process may use. Where the kernel names no nodes, node 0 has all CPUs.
+    /// One worker, or as many as [`workers`](Self::workers) says, on one NUMA node, as `numactl` numbers it: pinned to
+    /// those of its CPUs which this process may use. Where the kernel names no nodes, node 0 has all CPUs.
     #[must_use]
     pub fn node(node: usize) -> Self {
         Self::Node { node, workers: 1 }

@@ -1,18 +1,19 @@
-//! Where the workers of a server run, decided for all of them together, before there is a segment. Pure: the machine is an
-//! argument.
+//! Where the workers of a server run, decided for all of them together, before there is a segment. Pure: the machine is
+//! an argument.
 //!
 //! # The rules of `auto`
 //!
-//! A worker with n threads takes n cores (one CPU of each). What is taken counts on its CPU and on its core: the workers that
-//! servlets list on CPUs of their own, the callers, then worker by worker. The next worker goes to the first that has enough
-//! free cores: a last-level cache, a NUMA node, the machine, the nearest to the callers first; isolated CPUs before others. If
-//! there are too few free cores, it goes where the least is taken: first of CPUs, then of cores.
+//! A worker with n threads takes n cores (one CPU of each). What is taken counts on its CPU and on its core: the
+//! workers that servlets list on CPUs of their own, the callers, then worker by worker. The next worker goes to the
+//! first that has enough free cores: a last-level cache, a NUMA node, the machine, the nearest to the callers first;
+//! isolated CPUs before others. If there are too few free cores, it goes where the least is taken: first of CPUs, then
+//! of cores.
 //!
-//! Callers and the stages of a pipeline are a circle of neighbours. If their cores are taken in its order, cache by cache, each
-//! cache that gets full cuts the circle once, and it closes with one more cut: moving the stages together elsewhere cuts it as
-//! often. So a pipeline that fits into one cache, though not into what the callers' has left, goes there as a whole: its items
-//! then stay in one cache from the first stage to the last. Several workers of each stage are dealt out evenly along the
-//! way, so that each cache gets its share of every stage.
+//! Callers and the stages of a pipeline are a circle of neighbours. If their cores are taken in its order, cache by
+//! cache, each cache that gets full cuts the circle once, and it closes with one more cut: moving the stages together
+//! elsewhere cuts it as often. So a pipeline that fits into one cache, or else one node, though not into what the
+//! callers' has left, goes there as a whole: its items then stay there from the first stage to the last. Several
+//! workers of each stage are dealt out evenly along the way, so that each cache gets its share of every stage.
 
 use super::cpus::Cpus;
 use crate::error::StartError;
@@ -104,16 +105,16 @@ impl Placement {
         &self.allowed
     }
 
-    /// The CPUs of the callers, as [stated](crate::ServerBuilder::callers_on), or as [`Cpus::auto`](crate::Cpus::auto) left
-    /// one to them; none if neither is so.
+    /// The CPUs of the callers, as [stated](crate::ServerBuilder::callers_on), or as [`Cpus::auto`](crate::Cpus::auto)
+    /// left one to them; none if neither is so.
     #[must_use]
     pub fn callers(&self) -> &[usize] {
         &self.callers
     }
 
-    /// The CPUs for the threads of the service, ascending, never none: those on whose cores no worker is pinned; if there are
-    /// none, those on which none is; then those of the callers; then all that are allowed. The supervisor runs there.
-    /// [Isolated](crate::placement) ones are left out where others remain.
+    /// The CPUs for the threads of the service, ascending, never none: those on whose cores no worker is pinned; if
+    /// there are none, those on which none is; then those of the callers; then all that are allowed. The supervisor
+    /// runs there. [Isolated](crate::placement) ones are left out where others remain.
     #[must_use]
     pub fn free(&self) -> &[usize] {
         &self.free
@@ -456,7 +457,7 @@ impl<'a> Auto<'a> {
         asks.iter().map(count).collect()
     }
 
-    /// A pipeline that fits into one cache, but not into what the callers' has left, goes there.
+    /// A pipeline that fits into one cache, or else one node, but not into what the callers' has left, goes there.
     fn choose_home(&mut self, asks: &[Ask<'_>], counts: &[Option<usize>]) {
         let is_auto = |index: &usize| counts.get(*index).is_some_and(Option::is_some);
         let hands_on = |ask: &Ask<'_>| ask.next.as_ref().is_some_and(is_auto);
@@ -464,7 +465,9 @@ impl<'a> Auto<'a> {
             return;
         }
         let needed: usize = asks.iter().zip(counts).map(|(ask, count)| count.unwrap_or(0) * width(ask)).sum();
-        let fits = self.caches(true).chain(self.caches(false)).find(|cores| cores.len() >= needed);
+        let caches = self.caches(true).chain(self.caches(false));
+        let fits =
+            caches.chain(self.nodes(true)).chain(self.nodes(false)).find(|cores| cores.len() >= needed);
         self.home = fits.and_then(|cores| cores.first().copied().copied()).or(self.home);
     }
 
@@ -561,8 +564,8 @@ mod tests {
     use crate::policy::cpus::Pin;
     use std::fs;
 
-    /// A machine as its sysfs shows it: nodes, caches of each, cores of each, hardware threads of each. CPUs are numbered as
-    /// kernels do: the first thread of every core, then the second of every core.
+    /// A machine as its sysfs shows it: nodes, caches of each, cores of each, hardware threads of each. CPUs are
+    /// numbered as kernels do: the first thread of every core, then the second of every core.
     #[derive(Clone, Copy)]
     struct Machine {
         nodes: usize,
@@ -728,6 +731,8 @@ mod tests {
             row(&topology, &[auto(2), auto(2), auto(1)]),
             [vec![vec![1], vec![4]], vec![vec![2], vec![5]], vec![vec![3]]]
         );
+        // Where each core has a cache of its own, stages share a node.
+        assert_eq!(row(&machine(3, 2, 1, 1).topology(), &[auto(1), auto(1)]), [[[2]], [[3]]]);
         // Three opinions on one input have the callers for neighbours.
         let (cpus, placement) = (auto(1), |asks: &[Ask<'_>]| place(on(&topology, &[]), asks).unwrap());
         let asks: Vec<_> = NAMES[..3].iter().map(|name| ask(name, &cpus, 1, None)).collect();

@@ -31,7 +31,8 @@ struct Settler {
     built: Vec<usize>,
 }
 
-/// What a [`Settler`] says: its worker and thread, its node, then its CPUs as planned, as it was built, as it is called.
+/// What a [`Settler`] says: its worker and thread, its node, then its CPUs as planned, as it was built, as it is
+/// called.
 type Said = ((usize, usize), Option<usize>, [Vec<usize>; 3]);
 
 fn here() -> Vec<usize> {

@@ -1,7 +1,8 @@
-//! CPUs that are taken away while the server runs: by the cpuset of a control group, by `taskset`, or because they went offline.
-//! The kernel reports none of these, so the supervisor looks, at most a second late.
+//! CPUs that are taken away while the server runs: by the cpuset of a control group, by `taskset`, or because they went
+//! offline. The kernel reports none of these, so the supervisor looks, at most a second late.
 //!
-//! It says so once, and pins nothing again: an operator may mean it. What the kernel has at a moment, `shmtool show` says.
+//! It says so once, and pins nothing again: an operator may mean it. What the kernel has at a moment, `shmtool show`
+//! says.
 
 use super::post::{Body, Post};
 use super::state::Supervisor;
