@@ -1,5 +1,5 @@
 //! An HTTP service by axum: requests become calls of workers, kinds of errors become status codes, partials become
-//! server-sent events, and SIGTERM ends it in order.
+//! server-sent events; SIGTERM ends it in order, a second one at once.
 //!
 //! ```sh
 //! cargo run --release -p http-service
@@ -18,8 +18,14 @@ use futures_util::{Stream, StreamExt, stream};
 use ringmill::error::ErrorKind;
 use ringmill::{Batch, BatchWorker, BoxError, CallError, Context, Handle, ProcessServlet, Server};
 use std::convert::Infallible;
+use std::future::IntoFuture;
+use std::io::Write;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+/// How long responses that have begun may take after the first signal.
+const GRACE: Duration = Duration::from_secs(10);
 
 /// Measures the words of a text: emits the length of each, and answers with the largest.
 struct Measure;
@@ -61,7 +67,7 @@ impl Refusal {
         match (self.0.kind(), self.0.remote_error()) {
             (ErrorKind::Invalid, Some(error)) => error.cause.to_string(),
             (ErrorKind::Worker | ErrorKind::Internal, _) => {
-                eprintln!("{:#}", self.0);
+                let _ = writeln!(std::io::stderr(), "{:#}", self.0); // where it is closed, `eprintln!` would panic
                 "the service failed".to_owned()
             }
             _ => self.0.to_string(),
@@ -134,8 +140,18 @@ async fn main() -> Result<(), BoxError> {
 
     // From here on the signals are the runtime's: the server leaves them to it.
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let told = async move {
-        tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+    let (tell, told) = watch::channel(false);
+    tokio::spawn(async move {
+        let mut next = async || tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} };
+        next().await;
+        println!("ends, once all responses are sent");
+        tell.send_replace(true);
+        next().await;
+        std::process::exit(1); // the workers see it, and leave nothing
+    });
+    let is_told = || {
+        let mut told = told.clone();
+        async move { drop(told.wait_for(|told| *told).await) } // an error: the task has ended, with the runtime
     };
     let routes = Router::new()
         .route("/longest", post(longest))
@@ -143,10 +159,14 @@ async fn main() -> Result<(), BoxError> {
         .route("/readyz", get(ready))
         .with_state(server.handle());
     println!("listens at {}", listener.local_addr()?);
-    axum::serve(listener, routes).with_graceful_shutdown(told).await?; // until all responses are sent
+    let serving = axum::serve(listener, routes).with_graceful_shutdown(is_told()).into_future();
+    let limit = tokio::select! {
+        served = serving => served.map(|()| GRACE)?, // all responses are sent
+        () = async { is_told().await; tokio::time::sleep(GRACE).await } => Duration::ZERO, // a client is too slow
+    };
 
     // Requests whose clients have gone may still be in progress.
-    tokio::task::spawn_blocking(move || server.drain(Duration::from_secs(10))).await??;
+    tokio::task::spawn_blocking(move || server.drain(limit)).await??;
     println!("drained");
     Ok(())
 }
