@@ -22,7 +22,6 @@
 //! | [`slice`](mod@slice) | one short measurement |
 //! | [`rounds`] | which slices count, and what they add up to: pure |
 //! | [`match_up`] | the contestants in turn, until enough slices count |
-//! | [`arrivals`] | when requests arrive at random |
 //! | [`open_loop`] | requests that arrive whether or not the earlier ones are answered |
 //! | [`turns`] | contestants in turn, for figures that are not one number an item |
 //! | [`percentiles`] | of times |
@@ -32,7 +31,6 @@
 //! | [`report`] | the rows of results, as a table and as lines of JSON |
 //! | [`plot`] | the report that people look at: pictures and a page |
 
-pub mod arrivals;
 pub mod batching;
 pub mod bulk;
 pub mod callers;

@@ -20,6 +20,13 @@ pub(crate) enum Ending {
     Server,
 }
 
+/// From now on SIGINT and SIGTERM, which no longer end the process by themselves, send this.
+pub(crate) fn forward_signals<T: Copy + Send + 'static>(to: Sender<T>, event: T) -> Result<(), ToolError> {
+    let mut caught = Caught::new([SIGINT, SIGTERM]).map_err(ToolError::Signals)?;
+    thread::spawn(move || caught.forever().try_for_each(|_| to.send(event)));
+    Ok(())
+}
+
 /// SIGINT and SIGTERM, which no longer end the process by themselves.
 pub(crate) struct Signals {
     came: Receiver<()>,
@@ -29,10 +36,8 @@ pub(crate) struct Signals {
 
 impl Signals {
     pub(crate) fn catch() -> Result<Self, ToolError> {
-        let mut caught = Caught::new([SIGINT, SIGTERM]).map_err(ToolError::Signals)?;
         let (sender, came) = channel();
-        let of_thread = sender.clone();
-        thread::spawn(move || caught.forever().try_for_each(|_| of_thread.send(())));
+        forward_signals(sender.clone(), ())?;
         Ok(Self { came, _sender: sender })
     }
 

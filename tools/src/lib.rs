@@ -17,6 +17,8 @@
 //! * Exit status: 0 fine, 1 the report says that something is wrong, 2 no full report could be made; of levers 3, if it is
 //!   not known what became of the command.
 #![forbid(unsafe_code)]
+// A line on a standard error that is closed would panic: `output::say` and `print` do not.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
 
 mod args;
 #[cfg(feature = "bench")]
@@ -124,6 +126,7 @@ fn tip(error: &clap::Error) -> Option<&'static str> {
     match missing.as_str() {
         "<NAME>" => Some("'shmtool list' shows all segments"),
         "<SERVLET>" => Some("'shmtool show NAME' shows its servlets"),
+        "<--demo|NAME>" => Some("'shmtool bench --demo' drives a server of its own"),
         "<WORKER>" => Some("'shmtool show NAME' shows its workers"),
         _ => None,
     }

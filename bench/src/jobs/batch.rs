@@ -25,9 +25,10 @@
 
 use std::time::{Duration, Instant};
 
+use ringmill_load::arrivals::{Arrivals, Spacing};
+
 use super::{Job, Session, on_a_thread_of_its_own};
 use crate::Error;
-use crate::arrivals::Arrivals;
 use crate::batching::{Alone, Batching, Plan};
 use crate::contestant::{Contestant, Load, Point};
 use crate::device::Device;
@@ -199,7 +200,8 @@ fn at_random(session: &mut Session<'_>, rate_per_s: u32) -> Result<(), Error> {
         for round in 0..=rounds {
             audience.progress(format_args!("batch, {rate_per_s}/s: round {round} of {rounds}"));
             let requests = (f64::from(rate_per_s) * SLICE.as_secs_f64()) as usize;
-            let due_ns: Vec<u64> = Arrivals::new(rate_per_s, round as u64).take(requests).collect();
+            let due_ns: Vec<u64> =
+                Arrivals::new(f64::from(rate_per_s), Spacing::Poisson, round as u64).take(requests).collect();
             for contestant in &mut loaded {
                 // The first round wakes all threads.
                 contestant.measure(&due_ns, round > 0)?;

@@ -4,9 +4,10 @@
 //! is due ([`open_loop`](crate::open_loop)). Slices take turns between readings of `raw`, as in other jobs; the
 //! requests of all slices that count make one distribution for each regime.
 
+use ringmill_load::arrivals::{Arrivals, Spacing};
+
 use super::{Job, Session};
 use crate::Error;
-use crate::arrivals::Arrivals;
 use crate::contestant::Point;
 use crate::open_loop::{Answers, OpenLoop};
 use crate::percentiles::Percentiles;
@@ -85,7 +86,8 @@ impl Slice {
         requests: usize,
         seed: u64,
     ) -> Result<Self, Error> {
-        let due_ns: Vec<u64> = Arrivals::new(rate_per_s, seed).take(requests).collect();
+        let due_ns: Vec<u64> =
+            Arrivals::new(f64::from(rate_per_s), Spacing::Poisson, seed).take(requests).collect();
         contestant.resume();
         let answers = contestant.offer(&due_ns)?;
         contestant.pause();

@@ -12,9 +12,9 @@ use std::fmt::Debug;
 use std::time::{Duration, Instant};
 
 use ringmill::{Server, Wait};
+use ringmill_load::arrivals::{Arrivals, Spacing};
 
 use super::{Job, Session};
-use crate::arrivals::Arrivals;
 use crate::contestant::Point;
 use crate::payload::Payload;
 use crate::peers::futex::Futex;
@@ -155,7 +155,7 @@ struct Slice {
 
 impl Slice {
     fn measure(contestant: &mut dyn Blocking, rate_per_s: u32, seed: u64) -> Result<Self, Error> {
-        let mut arrivals = Arrivals::new(rate_per_s, seed);
+        let mut arrivals = Arrivals::new(f64::from(rate_per_s), Spacing::Poisson, seed);
         let mut item = 0;
         let begin = Instant::now();
         // Calls until then; the times they took, and their CPU time.

@@ -32,6 +32,9 @@ impl BatchWorker for Demo {
     }
 }
 
+/// How long a worker may finish its batch after a signal.
+const SHUTDOWN: Duration = Duration::from_secs(1);
+
 /// What the demo is made of.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Shape {
@@ -49,6 +52,7 @@ pub(super) fn start(name: &str, shape: Shape) -> Result<Server<Vec<u8>, Vec<u8>>
     let servlet = ProcessServlet::<Demo>::new(work_ns).name("demo").cpus(shape.workers);
     let servlet = servlet.batch_size(shape.batch_size).batch_wait_time(shape.batch_wait);
     let builder = Server::builder(name).name_or_suffix().capacity(shape.capacity).handle_signals(false);
+    let builder = builder.shutdown_timeout(SHUTDOWN);
     // A vector's bytes, and what names them.
     let builder = builder.max_payload((shape.payload_bytes + 64).next_multiple_of(128));
     builder.start(servlet).map_err(|error| ToolError::Demo(error.to_string()))

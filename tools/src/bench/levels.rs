@@ -39,50 +39,78 @@ pub(crate) enum Outcome {
     Above,
 }
 
-/// The levels to be tried.
+impl Range {
+    /// How many steps lie in it; a part of a step that only rounding left counts as a whole one, and one that rounding
+    /// added as none.
+    fn steps(self) -> f64 {
+        let steps = (self.end - self.start) / self.step;
+        if (steps - steps.round()).abs() < 1e-6 { steps.round() } else { steps }
+    }
+
+    /// The level so many steps above the start, the end at most.
+    fn level(self, steps: u64) -> f64 {
+        (self.start + steps as f64 * self.step).min(self.end)
+    }
+
+    /// How many levels a search through all of it tries.
+    pub(crate) fn levels(self) -> f64 {
+        self.steps().floor() + 1.0
+    }
+}
+
+/// The levels to be tried, as numbers of steps above the start of a range.
 #[derive(Debug)]
-pub(crate) enum Search {
-    /// Each of the range, up to the first that is above the threshold.
-    Linear { range: Range, next: f64 },
+pub(crate) struct Search {
+    range: Range,
+    way: Way,
+}
+
+#[derive(Debug)]
+enum Way {
+    /// Each level, up to the first that is above the threshold.
+    Linear { next: Option<u64> },
     /// The highest within the threshold, to within a step.
-    Binary { within: Option<f64>, above: Option<f64>, range: Range },
+    Binary { within: Option<u64>, above: Option<u64> },
 }
 
 impl Search {
     pub(crate) fn new(range: Range, is_binary: bool) -> Self {
-        match is_binary {
-            true => Self::Binary { within: None, above: None, range },
-            false => Self::Linear { range, next: range.start },
+        let way = match is_binary {
+            true => Way::Binary { within: None, above: None },
+            false => Way::Linear { next: Some(0) },
+        };
+        Self { range, way }
+    }
+
+    fn next_steps(&self) -> Option<u64> {
+        match self.way {
+            Way::Linear { next } => next.filter(|&next| next as f64 <= self.range.steps()),
+            // The ends first: what lies between them is searched only if it lies between them.
+            Way::Binary { within: None, above: None } => Some(0),
+            Way::Binary { within: None, above: Some(_) } => None,
+            Way::Binary { within: Some(within), above: None } => {
+                let end = self.range.steps().ceil() as u64;
+                (within < end).then_some(end)
+            }
+            Way::Binary { within: Some(within), above: Some(above) } => {
+                (above - within > 1).then_some(within + (above - within) / 2)
+            }
         }
     }
 
     /// The level to try now; none: all that are to be tried have been.
     pub(crate) fn next(&self) -> Option<f64> {
-        match *self {
-            Self::Linear { range, next } => (next <= range.end * (1.0 + 1e-9)).then_some(next),
-            // The ends first: what lies between them is searched only if it lies between them.
-            Self::Binary { within: None, above: None, range } => Some(range.start),
-            Self::Binary { within: None, above: Some(_), .. } => None,
-            Self::Binary { within: Some(within), above: None, range } => {
-                (within < range.end).then_some(range.end)
-            }
-            Self::Binary { within: Some(within), above: Some(above), range } => {
-                // A whole number of steps above the start.
-                let middle = (within + above) / 2.0;
-                let steps = ((middle - range.start) / range.step).round();
-                let level = range.start + steps * range.step;
-                (level > within && level < above).then_some(level)
-            }
-        }
+        self.next_steps().map(|steps| self.range.level(steps))
     }
 
-    /// What was seen at the level that [`next`](Self::next) named.
-    pub(crate) fn saw(&mut self, level: f64, outcome: Outcome) {
-        match (self, outcome) {
-            (Self::Linear { range, next }, Outcome::Within) => *next = level + range.step,
-            (Self::Linear { next, .. }, Outcome::Above) => *next = f64::INFINITY,
-            (Self::Binary { within, .. }, Outcome::Within) => *within = Some(level),
-            (Self::Binary { above, .. }, Outcome::Above) => *above = Some(level),
+    /// What was seen at the level that [`next`](Self::next) names.
+    pub(crate) fn saw(&mut self, outcome: Outcome) {
+        let Some(steps) = self.next_steps() else { return };
+        match (&mut self.way, outcome) {
+            (Way::Linear { next }, Outcome::Within) => *next = Some(steps + 1),
+            (Way::Linear { next }, Outcome::Above) => *next = None,
+            (Way::Binary { within, .. }, Outcome::Within) => *within = Some(steps),
+            (Way::Binary { above, .. }, Outcome::Above) => *above = Some(steps),
         }
     }
 }
@@ -98,7 +126,7 @@ mod tests {
         while let Some(level) = search.next() {
             assert!(all.len() < 64, "{all:?}");
             all.push(level);
-            search.saw(level, if level <= highest { Outcome::Within } else { Outcome::Above });
+            search.saw(if level <= highest { Outcome::Within } else { Outcome::Above });
         }
         all
     }
@@ -108,6 +136,23 @@ mod tests {
         assert_eq!(tried("1:4", false, 9.0), [1.0, 2.0, 3.0, 4.0]);
         assert_eq!(tried("1:9:4", false, 2.0), [1.0, 5.0]);
         assert_eq!(tried("7", false, 1.0), [7.0]);
+        assert_eq!(
+            tried("0.1:0.7:0.2", false, 9.0).len(),
+            4,
+            "what rounding leaves of a step does not count"
+        );
+    }
+
+    /// Symptom: one level was two, and many were one more. Cause: the end was compared with a part of itself to spare,
+    /// which of large numbers is a step.
+    #[test]
+    fn large_numbers_have_as_many_levels_as_small_ones() {
+        for is_binary in [false, true] {
+            assert_eq!(tried("1000000000", is_binary, 1e300), [1e9]);
+            assert_eq!(tried("1e15:1e15", is_binary, 1e300), [1e15]);
+        }
+        assert_eq!(tried("1000000000:1000000003", false, 1e300).len(), 4);
+        assert_eq!("1000000000:1000000003".parse::<Range>().unwrap().levels(), 4.0);
     }
 
     #[test]

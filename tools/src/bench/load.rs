@@ -1,29 +1,24 @@
-//! One level of load: threads that send requests for a while, and what they saw.
+//! One level of load: threads that send requests, window after window, until the level has been measured.
 //!
 //! *Concurrency*: each thread sends its next request when it has the outcome of the last one.
 //!
-//! *Request rate*: requests are due at instants that do not depend on the outcomes. The next one belongs to the first thread that
-//! is free, which waits until it is due. Its latency counts from then, so a request that could not be sent in time, because all
-//! threads waited for slow ones, is slow too (no coordinated omission). How late requests were sent is told apart.
+//! *Request rate*: requests are due at instants that do not depend on the outcomes. The next one belongs to the first
+//! thread that is free, which waits until it is due. Its latency counts from then, so a request that could not be sent
+//! in time, because all threads waited for slow ones, is slow too (no coordinated omission). How late requests were
+//! sent is told apart.
 
-use hdrhistogram::Histogram;
-use rand::SeedableRng;
-use rand::rngs::SmallRng;
-use rand_distr::{Distribution, Exp};
+use super::windows::{Clock, Figures, Next, RECENT, Tallies, Tally, Trials};
+use crate::ending;
+use crate::error::ToolError;
+use ringmill::stats::ServerStats;
 use ringmill::{CallOptions, Server, WhenFull};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
+use ringmill_load::arrivals::{Arrivals, Spacing};
+use std::panic::resume_unwind;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Mutex, MutexGuard};
+use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
-
-/// Distances of requests that are due.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Spacing {
-    /// All are the same.
-    Constant,
-    /// As of independent callers: exponentially distributed.
-    Poisson,
-}
 
 /// A level of load.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -34,199 +29,314 @@ pub(crate) enum Level {
     Rate { per_s: f64, spacing: Spacing, threads: usize },
 }
 
-/// What was seen at a level, within its time.
+impl Level {
+    fn threads(self) -> usize {
+        match self {
+            Self::Concurrency(threads) | Self::Rate { threads, .. } => threads,
+        }
+    }
+}
+
+/// How a level is measured.
+pub(super) struct Plan<'a> {
+    pub(super) warm_up: Duration,
+    pub(super) window: Duration,
+    pub(super) trials: Trials,
+    /// The figures of a window.
+    pub(super) figures: &'a dyn Fn(&Tally) -> Figures,
+    /// Told before each window, with its number from 1.
+    pub(super) begins: &'a dyn Fn(usize),
+}
+
+/// What was seen at a level, in its last windows.
 #[derive(Debug)]
 pub(super) struct Seen {
-    /// Of the requests that began, or were due, within the time; in nanoseconds.
-    pub(super) latencies: Histogram<u64>,
-    /// How late they were sent.
-    pub(super) lateness: Histogram<u64>,
-    /// Outcomes that came within the time.
-    pub(super) ended: u64,
-    /// Requests without an answer.
-    pub(super) errors: u64,
-    /// The first of those errors.
-    pub(super) first_error: Option<String>,
-    /// Requests that were due within the time and could not be sent until after it, for as long again.
+    pub(super) tally: Tally,
+    /// Requests that were due and could not be sent, for as long as one window after the last one.
     pub(super) unsent: u64,
+    /// How long the last windows were together.
     pub(super) time: Duration,
+    /// How many windows there were in all.
+    pub(super) windows: usize,
+    /// Whether the last ones agreed, if there were enough of them.
+    pub(super) is_stable: Option<bool>,
+    /// Items of the last windows, and batches.
+    pub(super) items: u64,
+    pub(super) batches: u64,
     /// A signal cut it short.
     pub(super) is_cut: bool,
 }
 
-impl Seen {
-    fn new() -> Self {
-        // Three digits; it grows as it must.
-        let empty = || Histogram::new(3).expect("so few digits can be kept");
-        Self {
-            latencies: empty(),
-            lateness: empty(),
-            ended: 0,
-            errors: 0,
-            first_error: None,
-            unsent: 0,
-            time: Duration::ZERO,
-            is_cut: false,
-        }
-    }
-
-    fn add(&mut self, other: Self) {
-        self.latencies.add(&other.latencies).expect("it grows");
-        self.lateness.add(&other.lateness).expect("it grows");
-        self.ended += other.ended;
-        self.errors += other.errors;
-        self.first_error = self.first_error.take().or(other.first_error);
-        self.unsent += other.unsent;
-    }
-}
-
-/// When requests are due, from a beginning on.
-#[derive(Debug)]
-struct Arrivals {
-    random: SmallRng,
-    gap_s: f64,
-    poisson: Option<Exp<f64>>,
-    at_s: f64,
-}
-
-impl Arrivals {
-    fn new(per_s: f64, spacing: Spacing) -> Self {
-        let poisson = (spacing == Spacing::Poisson).then(|| Exp::new(per_s).expect("a rate above 0"));
-        // The same requests in each run.
-        Self { random: SmallRng::seed_from_u64(1), gap_s: 1.0 / per_s, poisson, at_s: 0.0 }
-    }
-
-    fn next(&mut self) -> Duration {
-        let gap_s = match &self.poisson {
-            Some(exponential) => exponential.sample(&mut self.random),
-            None => self.gap_s,
-        };
-        self.at_s += gap_s;
-        Duration::try_from_secs_f64(self.at_s).unwrap_or(Duration::MAX)
-    }
-}
-
-/// The time of a level: after the warm-up, until its end.
 #[derive(Debug, Clone, Copy)]
-struct Window {
-    begin: Instant,
-    from: Instant,
-    until: Instant,
+enum Event {
+    Signal,
+    /// A thread that sent requests has ended.
+    Ended,
 }
 
-impl Window {
-    /// Notes a request: when it was due, when it was sent, when its outcome came.
-    fn note(&self, seen: &mut Seen, [due, sent, ended]: [Instant; 3], outcome: Result<(), String>) {
-        seen.ended += u64::from(ended >= self.from && ended < self.until && outcome.is_ok());
-        if due < self.from || due >= self.until {
-            return;
+/// What a level waits for.
+pub(super) struct Events {
+    sender: Sender<Event>,
+    came: Receiver<Event>,
+}
+
+impl Events {
+    /// From now on SIGINT and SIGTERM cut a level short.
+    pub(super) fn of_signals() -> Result<Self, ToolError> {
+        let events = Self::none();
+        ending::forward_signals(events.sender.clone(), Event::Signal)?;
+        Ok(events)
+    }
+
+    fn none() -> Self {
+        let (sender, came) = channel();
+        Self { sender, came }
+    }
+
+    /// Sleeps until then, or until a signal comes: then, true. Counts threads that have ended.
+    fn sleep_until(&self, until: Instant, ended: &mut usize) -> bool {
+        loop {
+            match self.came.recv_timeout(until.saturating_duration_since(Instant::now())) {
+                Ok(Event::Signal) => return true,
+                Ok(Event::Ended) => *ended += 1,
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return false,
+            }
         }
-        let ns = |from: Instant, to: Instant| to.saturating_duration_since(from).as_nanos() as u64;
-        seen.lateness.record(ns(due, sent)).expect("it grows");
-        match outcome {
-            Ok(()) => seen.latencies.record(ns(due, ended)).expect("it grows"),
-            Err(error) => {
-                seen.errors += 1;
-                seen.first_error.get_or_insert(error);
+    }
+
+    /// Sleeps until all threads have ended; calls `cut` when a signal comes.
+    fn await_threads(&self, threads: usize, ended: &mut usize, mut cut: impl FnMut()) {
+        while *ended < threads {
+            match self.came.recv() {
+                Ok(Event::Ended) => *ended += 1,
+                Ok(Event::Signal) | Err(_) => cut(),
             }
         }
     }
 }
 
-/// Loads a server for a time, after a warm-up that is not counted. `wait` sleeps for so long, or until the load is to be cut
-/// short: then, true.
+/// Tells that a thread has ended, however it has.
+struct Farewell(Sender<Event>);
+
+impl Drop for Farewell {
+    fn drop(&mut self) {
+        let _ = self.0.send(Event::Ended); // the receiver waits for it
+    }
+}
+
+/// What the threads of a level share.
+struct Shared {
+    begin: Instant,
+    clock: Clock,
+    /// Requests that are due from then on are not sent, in nanoseconds after `begin`; `u64::MAX` while none is.
+    stop_ns: AtomicU64,
+    /// No outcome counts any more.
+    is_cut: AtomicBool,
+    arrivals: Option<Mutex<Arrivals>>,
+}
+
+fn locked<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(|e| e.into_inner())
+}
+
+impl Shared {
+    fn now_ns(&self) -> u64 {
+        self.begin.elapsed().as_nanos() as u64
+    }
+
+    fn at(&self, ns: u64) -> Instant {
+        self.begin + Duration::from_nanos(ns)
+    }
+
+    fn stop_ns(&self) -> u64 {
+        self.stop_ns.load(Ordering::Acquire)
+    }
+
+    fn is_cut(&self) -> bool {
+        self.is_cut.load(Ordering::Acquire)
+    }
+
+    /// Stops all threads; those that wait for a request that is due later learn it.
+    fn stop(&self, ns: u64, threads: &[Thread]) {
+        self.stop_ns.fetch_min(ns, Ordering::Release);
+        threads.iter().for_each(Thread::unpark);
+    }
+
+    fn cut(&self, threads: &[Thread]) {
+        self.is_cut.store(true, Ordering::Release);
+        self.stop(0, threads);
+    }
+
+    /// A thread of which each request begins when the last one has ended.
+    fn closed(&self, tallies: &Mutex<Tallies>, call: impl Fn() -> Result<(), String>) {
+        loop {
+            let sent = self.now_ns();
+            if sent >= self.stop_ns() {
+                return;
+            }
+            let outcome = call();
+            let ended = self.now_ns();
+            if self.is_cut() {
+                return;
+            }
+            locked(tallies).note(&self.clock, [sent, sent, ended], outcome);
+        }
+    }
+
+    /// A thread that takes the next request that is due, whenever it is free. Those that were due in time are sent
+    /// after the last window too, for as long as one window.
+    fn open(
+        &self,
+        arrivals: &Mutex<Arrivals>,
+        tallies: &Mutex<Tallies>,
+        call: impl Fn() -> Result<(), String>,
+    ) {
+        loop {
+            let due = locked(arrivals).next().expect("arrivals never end");
+            loop {
+                let (now, stop) = (self.now_ns(), self.stop_ns());
+                if due >= stop {
+                    return;
+                }
+                if now >= stop.saturating_add(self.clock.window_ns) {
+                    return locked(tallies).miss(&self.clock, due);
+                }
+                if now >= due {
+                    break;
+                }
+                thread::park_timeout(Duration::from_nanos(due - now)); // `stop` unparks it
+            }
+            let sent = self.now_ns();
+            let outcome = call();
+            let ended = self.now_ns();
+            if self.is_cut() {
+                return;
+            }
+            locked(tallies).note(&self.clock, [due, sent, ended], outcome);
+        }
+    }
+}
+
+/// Loads a server until the level has been measured, or a signal comes. After a signal the server is shut down, so that
+/// no thread waits for an answer.
 pub(super) fn load(
     server: &Server<Vec<u8>, Vec<u8>>,
     payload: &[u8],
     level: Level,
-    [warm_up, time]: [Duration; 2],
-    wait: impl FnOnce(Duration) -> bool,
+    plan: &Plan<'_>,
+    events: &Events,
 ) -> Seen {
-    let begin = Instant::now();
-    let window = Window { begin, from: begin + warm_up, until: begin + warm_up + time };
-    let over = AtomicBool::new(false);
+    let shared = Shared {
+        begin: Instant::now(),
+        clock: Clock::new(plan.warm_up, plan.window),
+        stop_ns: AtomicU64::new(u64::MAX),
+        is_cut: AtomicBool::new(false),
+        arrivals: match level {
+            Level::Concurrency(_) => None,
+            // The same requests in each run.
+            Level::Rate { per_s, spacing, .. } => Some(Mutex::new(Arrivals::new(per_s, spacing, 1))),
+        },
+    };
     let call = || {
         let options = CallOptions::new().when_full(WhenFull::Wait);
         server.call_ref_with(payload, options).map(drop).map_err(|error| error.to_string())
     };
-    let arrivals = match level {
-        Level::Concurrency(_) => None,
-        Level::Rate { per_s, spacing, .. } => Some(Mutex::new(Arrivals::new(per_s, spacing))),
-    };
-    let threads = match level {
-        Level::Concurrency(threads) | Level::Rate { threads, .. } => threads,
-    };
-    let one = || match &arrivals {
-        None => closed(window, &over, call),
-        // Those due within the time are sent after it too, for as long again.
-        Some(arrivals) => open(window, || Instant::now() >= window.until + time, &over, arrivals, call),
-    };
-    let mut all = thread::scope(|scope| {
-        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(one)).collect();
-        let is_cut = wait(warm_up + time);
-        over.store(is_cut, Ordering::SeqCst); // else each thread sees the end itself
-        threads.iter().for_each(|thread| thread.thread().unpark());
-        let mut all = Seen { is_cut, ..Seen::new() };
-        for thread in threads {
-            match thread.join() {
-                Ok(seen) => all.add(seen),
-                Err(panic) => std::panic::resume_unwind(panic),
+    let lanes: Vec<Mutex<Tallies>> = (0..level.threads()).map(|_| Mutex::default()).collect();
+    thread::scope(|scope| {
+        let run = |lane| {
+            let (shared, farewell) = (&shared, Farewell(events.sender.clone()));
+            scope.spawn(move || {
+                let _farewell = farewell; // dropped last
+                match &shared.arrivals {
+                    None => shared.closed(lane, call),
+                    Some(arrivals) => shared.open(arrivals, lane, call),
+                }
+            })
+        };
+        let handles: Vec<_> = lanes.iter().map(run).collect();
+        let threads: Vec<Thread> = handles.iter().map(|handle| handle.thread().clone()).collect();
+        let seen = Measuring { shared: &shared, lanes: &lanes, threads: &threads, events, plan }.run(server);
+        for handle in handles {
+            handle.join().unwrap_or_else(|panic| resume_unwind(panic));
+        }
+        seen
+    })
+}
+
+/// Items that workers had in batches, and the batches.
+fn batched(stats: &ServerStats) -> (u64, u64) {
+    let counters = stats.servlets.iter().flat_map(|servlet| &servlet.workers).map(|worker| worker.counters);
+    counters.fold((0, 0), |(items, batches), of| (items + of.items, batches + of.batches))
+}
+
+/// The thread that measures a level.
+struct Measuring<'a> {
+    shared: &'a Shared,
+    lanes: &'a [Mutex<Tallies>],
+    threads: &'a [Thread],
+    events: &'a Events,
+    plan: &'a Plan<'a>,
+}
+
+impl Measuring<'_> {
+    fn collect(&self, all: &mut Tallies) {
+        self.lanes.iter().for_each(|lane| all.add(std::mem::take(&mut *locked(lane))));
+    }
+
+    fn run(&self, server: &Server<Vec<u8>, Vec<u8>>) -> Seen {
+        let (shared, clock) = (self.shared, self.shared.clock);
+        let (mut all, mut figures, mut marks, mut ended) = (Tallies::default(), Vec::new(), Vec::new(), 0);
+        let mut is_stable = None;
+        let mut is_cut = self.events.sleep_until(shared.at(clock.begins_ns(0)), &mut ended);
+        while !is_cut {
+            marks.push(batched(&server.stats()));
+            (self.plan.begins)(marks.len());
+            is_cut = self.events.sleep_until(shared.at(clock.begins_ns(marks.len())), &mut ended);
+            if is_cut {
+                break;
+            }
+            self.collect(&mut all);
+            figures.push((self.plan.figures)(all.of(figures.len())));
+            if let Next::Enough(agree) = self.plan.trials.after(&figures) {
+                is_stable = agree;
+                break;
             }
         }
-        all
-    });
-    all.time = time;
-    if let Some(arrivals) = arrivals {
-        // Those that no thread came to.
-        let mut left = arrivals.into_inner().unwrap_or_else(|e| e.into_inner());
-        while begin + left.next() < window.until && !all.is_cut {
-            all.unsent += 1;
+        let windows = marks.len();
+        let end_ns = clock.begins_ns(windows).min(shared.now_ns());
+        marks.push(batched(&server.stats()));
+        let cut = || {
+            shared.cut(self.threads);
+            server.shutdown();
+        };
+        match is_cut {
+            true => cut(),
+            false => shared.stop(end_ns, self.threads),
         }
-    }
-    all
-}
-
-/// A thread of which each request begins when the last one has ended.
-fn closed(window: Window, over: &AtomicBool, call: impl Fn() -> Result<(), String>) -> Seen {
-    let mut seen = Seen::new();
-    loop {
-        let sent = Instant::now();
-        if sent >= window.until || over.load(Ordering::Relaxed) {
-            return seen; // Relaxed: it ends at the next look
+        self.events.await_threads(self.threads.len(), &mut ended, || {
+            cut();
+            is_cut = true;
+        });
+        self.collect(&mut all);
+        let first = windows.saturating_sub(RECENT);
+        let begin_ns = clock.begins_ns(first);
+        let tally = all.sum(first..windows);
+        // Those that no thread came to are due too.
+        let untaken = shared.arrivals.as_ref().map_or(0, |arrivals| {
+            let arrivals = locked(arrivals);
+            arrivals.expected_before(end_ns).saturating_sub(arrivals.expected_before(begin_ns))
+        });
+        let ((items, batches), (items_before, batches_before)) = (marks[windows], marks[first]);
+        Seen {
+            unsent: tally.missed + untaken,
+            tally,
+            time: Duration::from_nanos(end_ns.saturating_sub(begin_ns)),
+            windows,
+            is_stable,
+            items: items - items_before,
+            batches: batches - batches_before,
+            is_cut,
         }
-        let outcome = call();
-        window.note(&mut seen, [sent, sent, Instant::now()], outcome);
-    }
-}
-
-/// A thread that takes the next request that is due, whenever it is free, until it is too late to send one.
-fn open(
-    window: Window,
-    is_too_late: impl Fn() -> bool,
-    over: &AtomicBool,
-    arrivals: &Mutex<Arrivals>,
-    call: impl Fn() -> Result<(), String>,
-) -> Seen {
-    let mut seen = Seen::new();
-    loop {
-        let due = window.begin + arrivals.lock().unwrap_or_else(|e| e.into_inner()).next();
-        if due >= window.until {
-            return seen;
-        }
-        if is_too_late() {
-            seen.unsent += u64::from(due >= window.from);
-            return seen;
-        }
-        // `load` unparks the thread when the load is cut short. Acquire: with the store before that.
-        while Instant::now() < due && !over.load(Ordering::Acquire) {
-            thread::park_timeout(due.saturating_duration_since(Instant::now()));
-        }
-        if over.load(Ordering::Acquire) {
-            return seen;
-        }
-        let sent = Instant::now();
-        let outcome = call();
-        window.note(&mut seen, [due, sent, Instant::now()], outcome);
     }
 }
 
@@ -234,77 +344,71 @@ fn open(
 mod tests {
     use super::*;
 
-    #[test]
-    fn arrivals_have_the_rate_and_the_same_instants_in_each_run() {
-        for spacing in [Spacing::Constant, Spacing::Poisson] {
-            let at = |count: usize| {
-                let mut arrivals = Arrivals::new(1_000.0, spacing);
-                (0..count).map(|_| arrivals.next()).collect::<Vec<_>>()
-            };
-            let all = at(100_000);
-            assert!(all.is_sorted() && all[..100] == at(100));
-            let mean = all[99_999].as_secs_f64() / 100_000.0;
-            assert!((mean * 1_000.0 - 1.0).abs() < 0.05, "{spacing:?}: {mean}");
-            let gaps = || all.windows(2).map(|two| (two[1] - two[0]).as_secs_f64());
-            let longer = gaps().filter(|gap| *gap > 1.2e-3).count() as f64 / 1e5;
-            match spacing {
-                Spacing::Constant => assert_eq!(longer, 0.0),
-                Spacing::Poisson => assert!((longer - (-1.2_f64).exp()).abs() < 0.02, "{longer}"),
-            }
+    const MS: u64 = 1_000_000;
+
+    fn shared(per_s: Option<f64>, stop_ns: u64, window_ns: u64) -> Shared {
+        Shared {
+            begin: Instant::now(),
+            clock: Clock { warm_up_ns: 0, window_ns },
+            stop_ns: AtomicU64::new(stop_ns),
+            is_cut: AtomicBool::new(false),
+            arrivals: per_s.map(|per_s| Mutex::new(Arrivals::new(per_s, Spacing::Constant, 1))),
         }
+    }
+
+    /// What one thread sees in the first window.
+    fn opened(shared: &Shared, call: impl Fn() -> Result<(), String>) -> Tally {
+        let tallies = Mutex::default();
+        shared.open(shared.arrivals.as_ref().unwrap(), &tallies, call);
+        tallies.into_inner().unwrap().sum(0..1)
     }
 
     /// One thread, and a server that is busy with the first request for as long as ten others are due.
     #[test]
     fn a_request_that_could_not_be_sent_in_time_is_slow() {
-        let begin = Instant::now();
-        let ms = Duration::from_millis;
-        let window = Window { begin, from: begin, until: begin + ms(55) };
-        let arrivals = Mutex::new(Arrivals::new(200.0, Spacing::Constant));
+        let shared = shared(Some(200.0), 55 * MS, 3_600_000 * MS);
         let first = AtomicBool::new(true);
-        let seen = open(
-            window,
-            || false,
-            &AtomicBool::new(false),
-            &arrivals,
-            || {
-                if first.swap(false, Ordering::SeqCst) {
-                    thread::sleep(ms(50));
-                }
-                Ok(())
-            },
-        );
-        assert_eq!(seen.latencies.len(), 10, "each that was due");
-        // Due 5 ms after the first one, sent at least 45 ms later.
-        assert!(
-            seen.latencies.iter_recorded().filter(|of| of.value_iterated_to() >= 44_900_000).count() >= 2
-        );
-        assert!(seen.lateness.max() >= 44_900_000);
-        assert_eq!(seen.unsent, 0);
+        let tally = opened(&shared, || {
+            if first.swap(false, Ordering::SeqCst) {
+                thread::sleep(Duration::from_millis(50));
+            }
+            Ok(())
+        });
+        assert_eq!((tally.sent, tally.times.count(), tally.missed), (10, 10, 0), "each that was due");
+        // The first took at least 50 ms; the second was due 5 ms after it, and sent when that had ended.
+        assert!(tally.times.max_ns() >= Some(50 * MS) && tally.lateness.max_ns() >= Some(44 * MS));
+    }
+
+    /// Four are due in the window. The first takes until it is too late to send others.
+    #[test]
+    fn what_is_due_and_cannot_be_sent_for_too_long_is_told() {
+        let shared = shared(Some(1_000.0), 5 * MS, 5 * MS);
+        let tally = opened(&shared, || {
+            while shared.now_ns() < 10 * MS {
+                std::hint::spin_loop(); // a server that is slow
+            }
+            Err("too slow".into())
+        });
+        assert_eq!((tally.sent, tally.errors, tally.missed, tally.ended), (1, 1, 1, 0));
+        assert_eq!(tally.first_error.as_deref(), Some("too slow"));
+        let arrivals = shared.arrivals.as_ref().unwrap().lock().unwrap();
+        assert_eq!(arrivals.expected_before(5 * MS), 2, "to which no thread came");
     }
 
     #[test]
-    fn what_is_due_and_cannot_be_sent_for_too_long_is_told() {
-        let begin = Instant::now();
-        let ms = Duration::from_millis;
-        let window = Window { begin, from: begin, until: begin + ms(10) };
-        let arrivals = Mutex::new(Arrivals::new(1_000.0, Spacing::Constant));
-        let is_too_late = AtomicBool::new(false);
-        let seen = open(
-            window,
-            || is_too_late.load(Ordering::SeqCst),
-            &AtomicBool::new(false),
-            &arrivals,
-            || {
-                is_too_late.store(true, Ordering::SeqCst);
-                Err("too slow".into())
-            },
-        );
-        assert_eq!(
-            (seen.errors, seen.unsent),
-            (1, 1),
-            "the next one; others, if they are left, are counted by `load`"
-        );
-        assert_eq!((seen.ended, seen.first_error.as_deref()), (0, Some("too slow")));
+    fn a_cut_ends_threads_and_counts_nothing_more() {
+        let shared = shared(Some(0.001), u64::MAX, 3_600_000 * MS);
+        thread::scope(|scope| {
+            let waits = scope.spawn(|| opened(&shared, || unreachable!("due in a quarter of an hour")));
+            shared.cut(&[waits.thread().clone()]);
+            assert_eq!(waits.join().unwrap().sent, 0);
+        });
+        let tallies = Mutex::default();
+        let shared = self::shared(None, u64::MAX, MS);
+        shared.closed(&tallies, || {
+            shared.cut(&[]);
+            Err("the server was shut down".into())
+        });
+        assert_eq!(tallies.into_inner().unwrap().sum(0..1).errors, 0);
     }
 }

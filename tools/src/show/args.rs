@@ -65,10 +65,10 @@ JSON:
                     at_least_s, at_most_s: they are equal if the worker read
                     the clock, else they are what the server has seen; null:
                     unknown), cpus ([]: not pinned), numa_node (of these; null:
-                    several, or unknown), placed_why (listed, own_core, far_core,
-                    sibling, shared, on_node, on_each_node, not_pinned,
-                    pinning_is_off), kernel_cpus (on which the kernel lets it
-                    run; null: it cannot be seen from here), cpus_taken (those
+                    several, or unknown), placed_why (listed, own_core,
+                    far_core, sibling, shared, on_node, on_each_node,
+                    not_pinned, pinning_is_off), kernel_cpus (on which it may
+                    run now; null: not seen from here), cpus_taken (those
                     planned that it may not use any more),
                     in_hand (requests that it works on, or will),
                     message (why it failed),
