@@ -58,8 +58,8 @@ impl Pages {
     }
 
     fn cells(&self) -> &[AtomicU8] {
-        // SAFETY: `Book::new` made the file as long as the cells and the rest; it lives as long as this borrow; a book is
-        // never made shorter; and all its users, in whatever process, access it by atomics.
+        // SAFETY: `Book::new` made the file as long as the cells and the rest; it lives as long as this borrow; a book
+        // is never made shorter; and all its users, in whatever process, access it by atomics.
         unsafe { std::slice::from_raw_parts(self.0.as_ptr().cast(), CELLS) }
     }
 
@@ -162,8 +162,8 @@ impl Book {
         self.begun.load(Ordering::Relaxed) > ROWS / 4 * 3 // Relaxed: a hint
     }
 
-    /// Reads the book while no worker runs: the number of entries; and which servlets' code ran for a request more often than
-    /// the servlet's `most`, with the count. Then begins a new page.
+    /// Reads the book while no worker runs: the number of entries; and which servlets' code ran for a request more
+    /// often than the servlet's `most`, with the count. Then begins a new page.
     pub fn read(&self, most: &[u8]) -> (u64, Vec<(u64, usize, u8)>) {
         let begun = self.begun.load(Ordering::Relaxed).min(ROWS); // Relaxed, all: no worker runs
         let first = self.first.fetch_add(begun, Ordering::Relaxed);

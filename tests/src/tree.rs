@@ -1,8 +1,8 @@
-//! Trees of servlets whose outcome a plain function computes: the outcome of an item without deaths, and its possible outcomes
-//! in a storm.
+//! Trees of servlets whose outcome a plain function computes: the outcome of an item without deaths, and its possible
+//! outcomes in a storm.
 //!
-//! An item begins with the number of its request, which no servlet changes: so a value that went to the wrong caller is a wrong
-//! value, and workers can enter in the [`book`](crate::book) what they begin.
+//! An item begins with the number of its request, which no servlet changes: so a value that went to the wrong caller is
+//! a wrong value, and workers can enter in the [`book`](crate::book) what they begin.
 
 use crate::book::{Edition, Pages};
 use crate::dice::Dice;
@@ -361,7 +361,8 @@ pub struct Fates {
 impl Tree {
     /// The servlet, whose parts enter their runs in a book.
     ///
-    /// Servlets are numbered from the front, a folding servlet before the members; their names end with `-` and the number.
+    /// Servlets are numbered from the front, a folding servlet before the members; their names end with `-` and the
+    /// number.
     #[must_use]
     pub fn servlet(&self, circumstances: &Circumstances<'_>) -> BoxServlet<Item, Item> {
         self.numbered(circumstances, &mut 0)
@@ -417,8 +418,8 @@ impl Tree {
         }
     }
 
-    /// What replaces the workers of the servlet of this number by others that do the same and enter another edition in the
-    /// book.
+    /// What replaces the workers of the servlet of this number by others that do the same and enter another edition in
+    /// the book.
     #[must_use]
     pub fn replacement(&self, servlet: u32, book: &str, edition: Edition) -> Option<Replacement> {
         let entries = Entries { book: book.to_owned(), servlet, edition };

@@ -4,8 +4,8 @@
 //! cargo run --release -p ringmill-tests --bin storm -- --kills 100000
 //! ```
 //!
-//! Exits with 0 if every promise held, with 1 if one did not, with 2 if a request hung; then it has printed the state of each
-//! request in progress.
+//! Exits with 0 if every promise held, with 1 if one did not, with 2 if a request hung; then it has printed the state
+//! of each request in progress.
 
 use clap::Parser;
 use comfy_table::{Table, presets};
@@ -22,13 +22,13 @@ use std::time::{Duration, Instant};
 
 ringmill::init!(Leaf, FoldValues, FoldResults);
 
-/// Kills worker processes at random instants, makes them and the service fork and exec, and checks that every request ends
-/// exactly once.
+/// Kills worker processes at random instants, makes them and the service fork and exec, and checks that every request
+/// ends exactly once.
 ///
-/// Forks: the service's process forks while its callers call; every call of a child must return an error, and the child ends,
-/// lives on for a while, or execs another program. Worker code forks helpers, whose worker is then killed, and children that
-/// return into the engine. Execs: a worker execs another program amid a batch, which counts as a kill. After each server a
-/// service of its own execs another program amid calls, ten times.
+/// Forks: the service's process forks while its callers call; every call of a child must return an error, and the child
+/// ends, lives on for a while, or execs another program. Worker code forks helpers, whose worker is then killed, and
+/// children that return into the engine. Execs: a worker execs another program amid a batch, which counts as a kill.
+/// After each server a service of its own execs another program amid calls, ten times.
 #[derive(Parser)]
 struct Args {
     /// Worker processes to kill.

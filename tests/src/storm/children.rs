@@ -1,6 +1,6 @@
-//! Forks of the service's process: by the thread that kills, and by callers amid a stream. Each child uses everything that it
-//! has inherited; if a use returns anything but `CallError::Forked`, the child's exit code says so. Some children end at once,
-//! some live for a while or until the server has gone, some exec another program.
+//! Forks of the service's process: by the thread that kills, and by callers amid a stream. Each child uses everything
+//! that it has inherited; if a use returns anything but `CallError::Forked`, the child's exit code says so. Some
+//! children end at once, some live for a while or until the server has gone, some exec another program.
 //!
 //! Children of a worker's process are the storm's too, once their worker has died: the program adopts them
 //! (`PR_SET_CHILD_SUBREAPER`).
@@ -53,8 +53,8 @@ impl Child {
             return Some(Ok(())); // a worker's, unseen: where the program could not adopt it
         }
         let mut status = 0;
-        // SAFETY: a live integer to fill. The pid is of a child that has not been waited for; while it is still its worker's,
-        // the kernel refuses the call.
+        // SAFETY: a live integer to fill. The pid is of a child that has not been waited for; while it is still its
+        // worker's, the kernel refuses the call.
         let waited = unsafe { libc::waitpid(self.pid.cast_signed(), &raw mut status, libc::WNOHANG) };
         if waited <= 0 {
             return None;
@@ -171,8 +171,8 @@ impl Sky<'_> {
             _ => Afterwards::End,
         };
         let patience = self.storm.patience.as_secs() as u32 + 60;
-        // SAFETY: the child has one thread. It uses the engine, which promises to wait for no thread of the parent's, and the
-        // allocator, whose locks `fork` takes and gives back.
+        // SAFETY: the child has one thread. It uses the engine, which promises to wait for no thread of the parent's,
+        // and the allocator, whose locks `fork` takes and gives back.
         let pid = unsafe { libc::fork() };
         if pid == 0 {
             // SAFETY: integers; the alarm ends a child that hangs.

@@ -86,8 +86,8 @@ impl Sky<'_> {
         }
     }
 
-    /// The storm, a lever or the supervisor killed it, the last because it had execed another program; or that program has
-    /// ended.
+    /// The storm, a lever or the supervisor killed it, the last because it had execed another program; or that program
+    /// has ended.
     fn judge_death(&self, error: &RemoteError, end: (Option<i32>, Option<i32>)) {
         let deed = self.victims.deed_of(error.pid).or_else(|| {
             // The killer may not have noted it yet.

@@ -1,7 +1,7 @@
-//! Storms: a killer kills and stops worker processes at random instants, and makes them fork and exec; the service forks; its
-//! levers are pulled; all this while callers stream, call, hurry and go.
-//! Every request ends exactly once, with the right value or an error that a death or a refusal explains; a forked child gets
-//! `CallError::Forked` and nothing else; nothing is left.
+//! Storms: a killer kills and stops worker processes at random instants, and makes them fork and exec; the service
+//! forks; its levers are pulled; all this while callers stream, call, hurry and go. Every request ends exactly once,
+//! with the right value or an error that a death or a refusal explains; a forked child gets `CallError::Forked` and
+//! nothing else; nothing is left.
 //!
 //! * [`clients`]: the callers, and the outcomes they accept;
 //! * [`weather`]: which worker is killed when;
@@ -10,12 +10,12 @@
 //! * [`service`]: a service of its own, which execs another program amid calls;
 //! * [`report`]: the counts.
 //!
-//! *Quiet moments* interrupt a storm: the callers end what they have begun, the killer waits, and then nothing may be in
-//! progress: every permit, task and block is free, the segment checks clean, no servlet's code has run for a request more often
-//! than its policy allows, and the callers can make as many requests as there are permits.
+//! *Quiet moments* interrupt a storm: the callers end what they have begun, the killer waits, and then nothing may be
+//! in progress: every permit, task and block is free, the segment checks clean, no servlet's code has run for a request
+//! more often than its policy allows, and the callers can make as many requests as there are permits.
 //!
-//! A storm asserts no time, except that a request hangs if it takes longer than the watchdog's patience: then the storm prints
-//! the state of every request in progress, and ends the program.
+//! A storm asserts no time, except that a request hangs if it takes longer than the watchdog's patience: then the storm
+//! prints the state of every request in progress, and ends the program.
 
 mod children;
 pub mod clients;
@@ -81,7 +81,8 @@ pub enum Kills {
 }
 
 impl Storm {
-    /// A storm of all weathers; until every servlet is down, of all but [`Levers`](Weather::Levers), which revive workers.
+    /// A storm of all weathers; until every servlet is down, of all but [`Levers`](Weather::Levers), which revive
+    /// workers.
     #[must_use]
     pub fn over(tree: Tree, kills: Kills, seed: u64) -> Self {
         let fits = |weather: &Weather| *weather != Weather::Levers || kills != Kills::UntilDown;

@@ -1,10 +1,10 @@
-//! Levers in a storm: servlets are scaled, their workers restarted, replaced and killed, and they are drained, several at a
-//! time, by calls of the server and by the control page of its segment, while workers die.
+//! Levers in a storm: servlets are scaled, their workers restarted, replaced and killed, and they are drained, several
+//! at a time, by calls of the server and by the control page of its segment, while workers die.
 //!
-//! What must hold besides the outcome of every request: a lever ends; it fails only if a worker has died meanwhile; and what
-//! it says is so. After it, the servlet has as many workers as it was told, those with the lowest indexes; a worker that was
-//! restarted is another one; and once a servlet was replaced, no worker of a former [edition](crate::book::Edition) ever runs
-//! again, and after a replacement that replaced none, none of the new one.
+//! What must hold besides the outcome of every request: a lever ends; it fails only if a worker has died meanwhile; and
+//! what it says is so. After it, the servlet has as many workers as it was told, those with the lowest indexes; a
+//! worker that was restarted is another one; and once a servlet was replaced, no worker of a former
+//! [edition](crate::book::Edition) ever runs again, and after a replacement that replaced none, none of the new one.
 
 use super::weather::{Killer, Weather};
 use super::{ENDLESS, Sky};
@@ -114,8 +114,8 @@ impl From<control::Verdict> for Outcome {
     }
 }
 
-/// The number that ends a servlet's name: see [`Tree::servlet`](crate::tree::Tree::servlet); none of the node of a switch,
-/// which the engine names.
+/// The number that ends a servlet's name: see [`Tree::servlet`](crate::tree::Tree::servlet); none of the node of a
+/// switch, which the engine names.
 fn number_of(node: &NodeInfo) -> Option<u32> {
     let (does, number) = node.name.rsplit_once('-')?;
     number.parse().ok().filter(|_| does != "switch")

@@ -1,6 +1,7 @@
 //! A service that execs another program while its callers call: its workers leave, its files go.
 //!
-//! The storm's own process cannot exec and watch. So the service is a program of its own, which the storm tells when to exec.
+//! The storm's own process cannot exec and watch. So the service is a program of its own, which the storm tells when to
+//! exec.
 #![expect(unsafe_code, reason = "waiting for processes that this one adopts")]
 
 use crate::deed::become_program;
@@ -19,7 +20,8 @@ const LOOK: Duration = Duration::from_millis(1);
 /// The exit code of a service whose call ended wrongly.
 const WRONG: i32 = 3;
 
-/// The service: starts a server of this name over a random tree, says so, calls, and execs another program when it is told to.
+/// The service: starts a server of this name over a random tree, says so, calls, and execs another program when it is
+/// told to.
 ///
 /// # Panics
 /// If the server does not start, or a call ends wrongly.
@@ -104,8 +106,8 @@ pub fn pass(mut command: Command, name: &str, patience: Duration) -> Result<(), 
     let _ = child.kill(); // it may sleep, or have failed
     let status = child.wait().map_err(|error| told(&error))?;
     for pid in processes {
-        // SAFETY: no status is asked for. The pid is of a child that this process adopted, and that has ended; otherwise the
-        // kernel refuses the call.
+        // SAFETY: no status is asked for. The pid is of a child that this process adopted, and that has ended;
+        // otherwise the kernel refuses the call.
         unsafe { libc::waitpid(pid.cast_signed(), std::ptr::null_mut(), libc::WNOHANG) };
     }
     outcome.map_err(|error| told(&format!("{error} ({status})")))?;

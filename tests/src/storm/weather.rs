@@ -416,7 +416,8 @@ impl<'s> Killer<'s> {
         });
     }
 
-    /// Makes a worker do a deed amid its next batch; returns a row of its servlet and its process, unless no worker had work.
+    /// Makes a worker do a deed amid its next batch; returns a row of its servlet and its process, unless no worker had
+    /// work.
     fn have_done(&mut self, deed: Deed) -> Option<(&'s Entry, u32)> {
         let entry = self.any_worker(&[Life::Ready])?;
         let node = self.sky.node_of(entry);
