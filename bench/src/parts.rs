@@ -93,6 +93,7 @@ pub fn segment_with(name: &str, classes: Vec<Class>) -> Result<Segment, Error> {
     let node = NodeSpec {
         name: "bench".into(),
         worker_type: String::new(),
+        payloads: Default::default(),
         config: Vec::new(),
         facts: NodeFacts::default(),
         next: Target::End,

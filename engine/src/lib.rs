@@ -145,7 +145,8 @@ pub mod stream {
 /// What inputs, outcomes and configurations are.
 pub mod payload {
     pub use crate::wire::{
-        AsInput, Checker, Encoder, Explainer, Output, Payload, PayloadError, ReadError, Scratch, owned,
+        AsInput, Checker, Encoder, Explainer, Output, Payload, PayloadError, ReadError, Scratch, from_bytes,
+        owned,
     };
 }
 
@@ -248,7 +249,7 @@ pub mod __private {
         /// # Errors
         /// Why the bytes are invalid.
         pub fn read<T: Payload>(bytes: &[u8]) -> Result<T, String> {
-            payload::copied::<T>(bytes).map_err(|error| error.to_string())
+            payload::from_bytes::<T>(bytes).map_err(|error| error.to_string())
         }
 
         /// An error record.

@@ -378,6 +378,8 @@ in_segment! {
     pub(crate) struct NodeDescriptor {
         pub(crate) name: Extent,
         pub(crate) worker_type: Extent,
+        pub(crate) input_type: Extent,
+        pub(crate) outcome_type: Extent,
         pub(crate) config: Extent,
         pub(crate) facts: NodeFacts,
         pub(crate) first_participant: u32,

@@ -180,6 +180,7 @@ mod tests {
         let node = |name: &str| NodeSpec {
             name: name.into(),
             worker_type: String::new(),
+            payloads: Default::default(),
             config: Vec::new(),
             facts: NodeFacts::default(),
             next: Target::End,

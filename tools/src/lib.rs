@@ -61,16 +61,23 @@ use std::process::ExitCode;
 
 #[cfg(feature = "bench")]
 pub use bench::Demo;
+pub use requests::typed::Printers;
 pub use top::Top;
 
 /// The program: runs its command line, and returns the status to exit with.
 #[must_use]
 pub fn main() -> ExitCode {
+    main_with(&Printers::new())
+}
+
+/// As [`main`], for a program that has printers for its own payloads.
+#[must_use]
+pub fn main_with(printers: &Printers) -> ExitCode {
     end_on_bus_error(
         "shmtool: the segment's file was made shorter while it was read\n",
         Verdict::Failed as i32,
     );
-    let done = run(&arguments()).and_then(|(text, verdict)| output::print(&text).map(|_| verdict));
+    let done = run(&arguments(), printers).and_then(|(text, verdict)| output::print(&text).map(|_| verdict));
     let verdict = done.unwrap_or_else(|error| {
         output::say(&error.to_string());
         error.verdict()
@@ -83,7 +90,7 @@ pub fn main() -> ExitCode {
 /// # Errors
 /// The message that the program would print.
 pub fn show(name: &str, json: bool) -> Result<String, String> {
-    text_of(json, Command::Show(ShowArgs { segment: name.into() }))
+    text_of(json, Command::Show(ShowArgs { segment: name.into() }), &Printers::new())
 }
 
 /// The text that `shmtool requests --payload` would print, as [`show`].
@@ -91,7 +98,15 @@ pub fn show(name: &str, json: bool) -> Result<String, String> {
 /// # Errors
 /// The message that the program would print.
 pub fn requests(name: &str, json: bool) -> Result<String, String> {
-    text_of(json, Command::Requests(RequestArgs::with_payloads(name)))
+    requests_with(name, json, &Printers::new())
+}
+
+/// As [`requests`], with printers for types of a program.
+///
+/// # Errors
+/// The message that the program would print.
+pub fn requests_with(name: &str, json: bool, printers: &Printers) -> Result<String, String> {
+    text_of(json, Command::Requests(RequestArgs::with_payloads(name)), printers)
 }
 
 /// The text that `shmtool stats` would print, as [`show`].
@@ -99,11 +114,11 @@ pub fn requests(name: &str, json: bool) -> Result<String, String> {
 /// # Errors
 /// The message that the program would print.
 pub fn stats(name: &str, json: bool) -> Result<String, String> {
-    text_of(json, Command::Stats(StatsArgs::since_start(name)))
+    text_of(json, Command::Stats(StatsArgs::since_start(name)), &Printers::new())
 }
 
-fn text_of(json: bool, command: Command) -> Result<String, String> {
-    run(&Args { json, command }).map(|(text, _)| text).map_err(|error| error.to_string())
+fn text_of(json: bool, command: Command, printers: &Printers) -> Result<String, String> {
+    run(&Args { json, command }, printers).map(|(text, _)| text).map_err(|error| error.to_string())
 }
 
 /// The command line. If it lacks a name, the message says how to find one.
@@ -132,11 +147,11 @@ fn tip(error: &clap::Error) -> Option<&'static str> {
     }
 }
 
-fn run(args: &Args) -> Result<(String, Verdict), ToolError> {
+fn run(args: &Args, printers: &Printers) -> Result<(String, Verdict), ToolError> {
     match &args.command {
         Command::List(_) => told(args, &list::list()?),
         Command::Show(of) => told(args, &show::show(&of.segment.name)?),
-        Command::Requests(of) => told(args, &requests::requests(&of.segment.name, &of.choice())?),
+        Command::Requests(of) => told(args, &requests::requests(&of.segment.name, &of.choice(), printers)?),
         Command::Stats(of) => stats::stats(of, args.json),
         Command::Top(of) => top::top(&of.segment.name, of.interval, args.json),
         Command::Record(of) => record::record(of, args.json),

@@ -2,6 +2,7 @@
 
 pub(crate) mod args;
 pub(crate) mod text;
+pub(crate) mod typed;
 
 use crate::error::ToolError;
 use crate::survey::{Liveness, Survey};
@@ -13,6 +14,7 @@ use ringmill_shm::text::{shown, shown_path};
 use ringmill_shm::word::Phase;
 use serde::{Serialize, Serializer};
 use std::time::Duration;
+use typed::{Printers, WHOLE_BYTES};
 
 /// Which requests to report, and how much of them.
 #[derive(Debug, Default)]
@@ -106,6 +108,11 @@ struct Payload {
     block_bytes: Option<u64>,
     /// The task whose memory it is.
     of_task: Option<u32>,
+    /// The name of its type; none: it is unknown, or the payloads were not asked for.
+    #[serde(rename = "type")]
+    type_name: Option<String>,
+    /// The value in words; none: the type is not one that can be printed, or the payload is not whole.
+    value: Option<String>,
     /// Its first bytes, if they were asked for.
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "in_hex")]
     hex: Option<Vec<u8>>,
@@ -121,13 +128,18 @@ fn in_hex<S: Serializer>(bytes: &Option<Vec<u8>>, to: S) -> Result<S::Ok, S::Err
 }
 
 /// Reads the requests of a segment.
-pub(crate) fn requests(name: &str, choice: &Choice) -> Result<InProgress, ToolError> {
+pub(crate) fn requests(name: &str, choice: &Choice, printers: &Printers) -> Result<InProgress, ToolError> {
     let (survey, segment) = Survey::open(name)?;
-    of(&survey, &segment, choice)
+    of(&survey, &segment, choice, Some(printers))
 }
 
 /// Reads the requests of an open segment.
-pub(crate) fn of(survey: &Survey, segment: &Segment, choice: &Choice) -> Result<InProgress, ToolError> {
+pub(crate) fn of(
+    survey: &Survey,
+    segment: &Segment,
+    choice: &Choice,
+    printers: Option<&Printers>,
+) -> Result<InProgress, ToolError> {
     if let Some(servlet) = &choice.servlet {
         known(segment, servlet)?;
     }
@@ -143,9 +155,9 @@ pub(crate) fn of(survey: &Survey, segment: &Segment, choice: &Choice) -> Result<
         requests: Vec::new(),
     };
     for task in (0..capacity).filter_map(|id| Task::new(segment, id)) {
-        let Some(seen) = task.look(choice.payload_bytes) else { continue };
+        let Some(seen) = task.look(choice.read_bytes()) else { continue };
         report.in_progress += 1;
-        let request = Request::of(&seen, choice);
+        let request = Request::of(&seen, choice, printers);
         if !request.is_at(choice) {
             continue;
         }
@@ -171,8 +183,35 @@ fn known(segment: &Segment, servlet: &str) -> Result<(), ToolError> {
     }
 }
 
+impl Choice {
+    /// How many bytes of each payload to read.
+    fn read_bytes(&self) -> usize {
+        if self.payload_bytes > 0 { self.payload_bytes.max(WHOLE_BYTES) } else { 0 }
+    }
+}
+
+impl Payload {
+    fn of(seen: &Seen<'_>, choice: &Choice, printers: Option<&Printers>) -> Self {
+        let of = &seen.payload;
+        let is_asked = choice.payload_bytes > 0;
+        let type_name = seen.payload_type().filter(|_| is_asked);
+        let is_whole = of.place.is_some() && of.bytes.len() == of.length as usize && seen.at_once;
+        let value = type_name.zip(printers).filter(|_| is_whole);
+        Self {
+            content: of.content,
+            bytes: of.length,
+            impossible: of.place.is_none(),
+            block_bytes: of.place.and_then(|place| place.block_bytes),
+            of_task: of.place.map(|place| place.task),
+            type_name: type_name.map(shown),
+            value: value.and_then(|(name, printers)| printers.text(name, &of.bytes)),
+            hex: is_asked.then(|| of.bytes[..of.bytes.len().min(choice.payload_bytes)].to_vec()),
+        }
+    }
+}
+
 impl Request {
-    fn of(seen: &Seen<'_>, choice: &Choice) -> Self {
+    fn of(seen: &Seen<'_>, choice: &Choice, printers: Option<&Printers>) -> Self {
         let now_ns = now_ns();
         let since = |ns: u64| now_ns.saturating_sub(ns) as f64 / 1e9;
         let until = |ns: u64| if ns >= now_ns { (ns - now_ns) as f64 / 1e9 } else { -since(ns) };
@@ -185,14 +224,7 @@ impl Request {
             owner: seen.state.owner().map(|token| Holder::of(seen.task.segment(), token, "callers")),
             attempt: seen.state.attempt(),
             queued_s: seen.queued_ns().map(since),
-            payload: Payload {
-                content: seen.payload.content,
-                bytes: seen.payload.length,
-                impossible: seen.payload.place.is_none(),
-                block_bytes: seen.payload.place.and_then(|place| place.block_bytes),
-                of_task: seen.payload.place.map(|place| place.task),
-                hex: (choice.payload_bytes > 0).then(|| seen.payload.bytes.clone()),
-            },
+            payload: Payload::of(seen, choice, printers),
         };
         let branch = |seen: &Seen<'_>| {
             let (fork, member) = seen.member()?;
@@ -207,7 +239,7 @@ impl Request {
             caller_asleep: seen.state.is_waiting(),
             wants_notice: seen.state.wants_notice(),
             task: task(seen),
-            branches: seen.branches(choice.payload_bytes).filter_map(|seen| branch(&seen)).collect(),
+            branches: seen.branches(choice.read_bytes()).filter_map(|seen| branch(&seen)).collect(),
         }
     }
 

@@ -73,6 +73,9 @@ struct Node {
     index: u32,
     name: String,
     worker_type: String,
+    /// Of payloads; none: unknown.
+    input_type: Option<String>,
+    outcome_type: Option<String>,
     #[serde(flatten)]
     facts: NodeFacts,
     /// Where finished tasks go: a name; none: to their end, a request to its caller, a branch to its join.
@@ -236,6 +239,8 @@ fn node(segment: &Segment, index: u32) -> Option<Node> {
         index,
         name: shown(&info.name),
         worker_type: shown(&info.worker_type),
+        input_type: Some(shown(&info.payloads.input)).filter(|name| !name.is_empty()),
+        outcome_type: Some(shown(&info.payloads.outcome)).filter(|name| !name.is_empty()),
         facts: info.facts,
         next: name_of(segment, info.next),
         ring: Depth {

@@ -19,7 +19,7 @@ use crate::policy::batch::{Habit, Stamps};
 use crate::policy::patience::{Pace, Patience};
 use crate::route::{Mover, Outbox};
 use crate::traceparent::TraceContext;
-use crate::wire::payload::{AsInput, Payload, copied, encode};
+use crate::wire::payload::{AsInput, Payload, encode, from_bytes};
 use crate::wire::{EncodeError, ReadError};
 use ringmill_shm::arena::{Claimed, Done, Filling, Task};
 use ringmill_shm::participant::{Life, SERVER};
@@ -715,7 +715,7 @@ impl Core {
             Ok(bytes) => bytes,
             Err(error) => return ReadError::from(error).into(),
         };
-        match copied::<RemoteError>(bytes) {
+        match from_bytes::<RemoteError>(bytes) {
             Ok(error) => match CallError::remote(error) {
                 // The record is of a worker, which does not know the reason.
                 CallError::ServletDown { servlet, reason } if reason.is_empty() => {

@@ -1,7 +1,7 @@
 //! The message that a worker leaves when it could not start, or gives up.
 
 use super::RemoteError;
-use crate::wire::{copied, to_bytes};
+use crate::wire::{from_bytes, to_bytes};
 use ringmill_shm::participant::MESSAGE_BYTES;
 
 /// The message of a worker that could not start, or gave up, which stands in its row: a line for people, a zero byte,
@@ -24,7 +24,7 @@ pub(crate) fn write(error: &RemoteError) -> Vec<u8> {
 /// Reads the error record of a boot message.
 pub(crate) fn read(message: &[u8]) -> Option<RemoteError> {
     let record = message.splitn(2, |&b| b == 0).nth(1)?;
-    copied(record).ok()
+    from_bytes(record).ok()
 }
 
 #[cfg(test)]

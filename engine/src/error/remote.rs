@@ -222,7 +222,7 @@ impl MemberOutcome {
     #[must_use]
     pub fn value<T: crate::wire::Payload>(&self) -> Option<T> {
         let Self::Value { payload: Some(payload) } = self else { return None };
-        crate::wire::payload::copied(payload).ok()
+        crate::wire::payload::from_bytes(payload).ok()
     }
 
     /// The error, if the member gave one.

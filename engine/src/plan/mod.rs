@@ -562,6 +562,7 @@ mod tests {
             spec: NodeSpec {
                 name: name.into(),
                 worker_type: "W".into(),
+                payloads: Default::default(),
                 config: Vec::new(),
                 facts: NodeFacts { batch_size, ..NodeFacts::default() },
                 next: Target::End,

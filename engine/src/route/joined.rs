@@ -19,7 +19,7 @@
 
 use super::Mover;
 use crate::error::{Member, MemberOutcome, RemoteCause, RemoteError};
-use crate::wire::{EncodeError, copied, to_bytes};
+use crate::wire::{EncodeError, from_bytes, to_bytes};
 use ringmill_shm::arena::{Arrived, Corrupt, Join};
 use ringmill_shm::layout::{INLINE_BYTES, PAYLOAD_ALIGN};
 use ringmill_shm::plan::{self, Routes, Target};
@@ -64,7 +64,7 @@ impl Mover<'_> {
     /// By member: its error, if it gave one that can be read.
     fn errors(&self, join: &Join<'_>) -> Vec<Option<RemoteError>> {
         let error = |index| match join.member(index) {
-            Ok(Arrived::Error(bytes)) => copied::<RemoteError>(bytes).ok(),
+            Ok(Arrived::Error(bytes)) => from_bytes::<RemoteError>(bytes).ok(),
             _ => None,
         };
         (0..join.fork().1.members.len()).map(error).collect()
@@ -146,7 +146,7 @@ impl Mover<'_> {
                     room = left.unwrap_or(room);
                     MemberOutcome::Value { payload: left.map(|_| bytes.to_vec()) }
                 }
-                Arrived::Error(bytes) => match copied::<RemoteError>(bytes) {
+                Arrived::Error(bytes) => match from_bytes::<RemoteError>(bytes) {
                     Ok(error) => MemberOutcome::Failed { error },
                     Err(e) => MemberOutcome::Failed {
                         error: self.error("", 0, RemoteCause::Payload { message: e.to_string() }),
@@ -249,7 +249,7 @@ mod tests {
 
         fn read<Whole: Payload>(mut self, form: u32) -> Whole {
             finish_joined(&mut self.bytes, &self.roots, form);
-            copied(&self.bytes).unwrap()
+            from_bytes(&self.bytes).unwrap()
         }
     }
 

@@ -10,7 +10,8 @@ use crate::worker::{BatchWorker, Identity};
 use ringmill_shm::layout::NodeFacts;
 use ringmill_shm::participant::Role;
 use ringmill_shm::plan::Target;
-use ringmill_shm::segment::NodeSpec;
+use ringmill_shm::segment::{NodeSpec, PayloadTypes};
+use std::any::type_name;
 use std::fmt;
 use std::sync::Arc;
 
@@ -35,6 +36,7 @@ pub struct Leaf {
     /// With the configuration as bytes, or the reason why there are none.
     options: Options<Result<Vec<u8>, String>>,
     worker_type: &'static str,
+    payloads: PayloadTypes,
     identity: Identity,
     role: Role,
     launch: Launch,
@@ -109,12 +111,14 @@ impl Leaf {
         role: Role,
         launch: Launch,
     ) -> Self {
-        Self { options, worker_type: std::any::type_name::<W>(), identity: Identity::of::<W>(), role, launch }
+        let [worker_type, input, outcome] = [type_name::<W>(), type_name::<W::In>(), type_name::<W::Out>()];
+        let payloads = PayloadTypes { input: input.into(), outcome: outcome.into() };
+        Self { options, worker_type, payloads, identity: Identity::of::<W>(), role, launch }
     }
 
     /// Its node, under this name instead of its own.
     fn node(&self, name: Option<String>) -> Result<PlanNode, StartError> {
-        let Self { options, worker_type, identity, role, launch } = self;
+        let Self { options, worker_type, payloads, identity, role, launch } = self;
         let name = name.or_else(|| options.name.clone()).unwrap_or_else(|| short_name(worker_type));
         crate::plan::name::check(&name)?;
         let Rule { batch_size, wait_ns, is_stated } =
@@ -152,6 +156,7 @@ impl Leaf {
             spec: NodeSpec {
                 name,
                 worker_type,
+                payloads: payloads.clone(),
                 config,
                 facts,
                 next: Target::End,

@@ -7,8 +7,8 @@ mod scratch;
 
 pub(crate) use error::{EncodeError, TooDeep};
 pub use error::{PayloadError, ReadError};
-pub use payload::{AsInput, Checker, Encoder, Explainer, Output, Payload, Travels, owned};
-pub(crate) use payload::{copied, to_bytes};
+pub(crate) use payload::to_bytes;
+pub use payload::{AsInput, Checker, Encoder, Explainer, Output, Payload, Travels, from_bytes, owned};
 pub use scratch::Scratch;
 
 /// How deep pointers of a payload can be nested. The reader validates them by recursion, and no bytes may overflow a

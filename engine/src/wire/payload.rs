@@ -450,9 +450,19 @@ fn why_wrong<T: Payload>(bytes: &[u8]) -> Failure {
     }
 }
 
-/// The value of payload bytes that another process may be writing over: reads a copy of them. For small values that are
-/// not on the way of a call.
-pub(crate) fn copied<T: Payload>(bytes: &[u8]) -> Result<T, Failure> {
+/// The value of payload bytes, such as a program that looks at a segment has read there: of any bytes, at any address. Reads a
+/// copy of them; on the way of a call nothing is copied.
+///
+/// ```
+/// use ringmill::payload::from_bytes;
+///
+/// assert!(from_bytes::<u32>(&[7, 0, 0, 0]).is_ok_and(|value| value == 7));
+/// assert!(from_bytes::<bool>(&[7]).is_err());
+/// ```
+///
+/// # Errors
+/// If the bytes are no value of this type. Of a type that has the same form they may be one.
+pub fn from_bytes<T: Payload>(bytes: &[u8]) -> Result<T, Failure> {
     let mut aligned = AlignedVec::<PAYLOAD_ALIGN>::with_capacity(bytes.len());
     aligned.extend_from_slice(bytes);
     view::<T>(&aligned).and_then(owned::<T>)
@@ -631,8 +641,8 @@ mod tests {
             thread.spawn(body).expect("a thread").join().expect("no panic");
         };
         with_stack(1 << 20, || {
-            assert!(copied::<Chain>(&to_bytes(&chain(DEPTH_LIMIT)).unwrap()).is_ok());
-            let error = copied::<Chain>(&to_bytes(&chain(DEPTH_LIMIT + 1)).unwrap()).err().unwrap();
+            assert!(from_bytes::<Chain>(&to_bytes(&chain(DEPTH_LIMIT)).unwrap()).is_ok());
+            let error = from_bytes::<Chain>(&to_bytes(&chain(DEPTH_LIMIT + 1)).unwrap()).err().unwrap();
             assert!(
                 error.to_string().starts_with("more than 128 pointers lie one within the other"),
                 "{error}"
@@ -641,7 +651,7 @@ mod tests {
         with_stack(1 << 20, || {
             let mut depth = DEPTH_LIMIT;
             let mut error = loop {
-                match copied::<RemoteError>(&to_bytes(&nested(depth)).unwrap()) {
+                match from_bytes::<RemoteError>(&to_bytes(&nested(depth)).unwrap()) {
                     Ok(error) => break error,
                     Err(_) => depth -= 1,
                 }

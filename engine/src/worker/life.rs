@@ -72,7 +72,8 @@ pub(super) fn construct<W: BatchWorker>(seat: &Seat, context: &Context) -> Resul
         Some(config) => config.to_vec(),
         None => seat.segment.config(seat.node().info()),
     };
-    let read = || crate::wire::payload::copied::<W::Config>(&bytes).map_err(|e| unreadable(e.to_string()));
+    let read =
+        || crate::wire::payload::from_bytes::<W::Config>(&bytes).map_err(|e| unreadable(e.to_string()));
     let config = panics::caught(AssertUnwindSafe(read))??;
     let failed = |error: BoxError| {
         let cause = RemoteCause::failed(&error);

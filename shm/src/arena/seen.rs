@@ -161,6 +161,37 @@ impl<'a> Seen<'a> {
         self.task.segment.name_of(self.stage()?)
     }
 
+    /// The type of its payload, by the name that its program has for it; `None` if that is unknown, as of an error, or of
+    /// what an ensemble joined.
+    #[must_use]
+    pub fn payload_type(&self) -> Option<&'a str> {
+        let segment = self.task.segment;
+        let name = match (self.payload.content, self.at) {
+            (Content::Input, _) => &segment.nodes().get(self.first_node()? as usize)?.payloads.input,
+            (Content::Outcome, At::Begun { node, .. }) => {
+                &segment.nodes().get(node as usize)?.payloads.outcome
+            }
+            _ => return None,
+        };
+        Some(name.as_str()).filter(|name| !name.is_empty())
+    }
+
+    /// The node that takes its payload: that of its stage, or the first one of the members there, which take the same.
+    fn first_node(&self) -> Option<u32> {
+        let routes = self.task.segment.routes();
+        let mut target = self.stage()?;
+        // In a plan members lead to no part twice.
+        for _ in 0..=routes.forks.len() + routes.switches.len() {
+            target = match target {
+                Target::Node(node) => return Some(node),
+                Target::Fork(fork) => routes.forks.get(fork as usize)?.members.first()?.entry,
+                Target::Switch(switch) => *routes.switches.get(switch as usize)?.members.first()?,
+                Target::End => return None,
+            };
+        }
+        None
+    }
+
     /// Whether user code of its node may have seen it.
     #[must_use]
     pub fn is_begun(&self) -> bool {

@@ -285,6 +285,7 @@ fn info(next: Target) -> NodeInfo {
     NodeInfo {
         name: String::new(),
         worker_type: String::new(),
+        payloads: Default::default(),
         facts: NodeFacts::default(),
         next,
         first_participant: 0,

@@ -15,7 +15,7 @@
 
 use super::anonymous::{self, Opened};
 use super::location::Location;
-use super::node::NodeInfo;
+use super::node::{NodeInfo, PayloadTypes};
 use super::{MEMBER_BYTES, Mapping, Segment, TARGET_BYTES};
 use crate::doorbell;
 use crate::fields::InSegment;
@@ -527,6 +527,10 @@ impl Segment {
                 Ok(NodeInfo {
                     name: self.text(part, d.name, budget)?,
                     worker_type: self.text(part, d.worker_type, budget)?,
+                    payloads: PayloadTypes {
+                        input: self.text(part, d.input_type, budget)?,
+                        outcome: self.text(part, d.outcome_type, budget)?,
+                    },
                     facts: d.facts,
                     next: Target::from_raw(d.next),
                     first_participant: d.first_participant,

@@ -4,6 +4,7 @@
 use super::attach::NotASegment;
 use super::location::{Anonymous, Location, MODE, NameError, posix_name};
 use super::memory::{self, Memory};
+use super::node::PayloadTypes;
 use super::stale::remove_stale;
 use super::{MEMBER_BYTES, Mapping, Owner, Removal, Run, Segment, TARGET_BYTES};
 use crate::doorbell::WORKER_LIMIT;
@@ -59,6 +60,8 @@ pub struct NodeSpec {
     pub name: String,
     /// The worker type's name.
     pub worker_type: String,
+    /// The types of its payloads.
+    pub payloads: PayloadTypes,
     /// What each worker is constructed from.
     pub config: Vec<u8>,
     /// Its numbers.
@@ -239,7 +242,10 @@ pub enum CreateError {
 fn blob_bytes(spec: &Spec) -> u64 {
     let round = |n: usize| n.next_multiple_of(PAYLOAD_ALIGN) as u64;
     let nodes = spec.nodes.iter();
-    let nodes = nodes.map(|n| round(n.name.len()) + round(n.worker_type.len()) + round(n.config.len()));
+    let nodes = nodes.flat_map(|n| {
+        let texts = [&n.name, &n.worker_type, &n.payloads.input, &n.payloads.outcome].map(|text| text.len());
+        texts.into_iter().chain([n.config.len()]).map(round)
+    });
     let forks = spec.forks.iter().map(|f| round(f.name.len()) + round(f.members.len() * MEMBER_BYTES));
     let switches = spec.switches.iter().map(|s| round(s.name.len()) + round(s.members.len() * TARGET_BYTES));
     nodes.chain(forks).chain(switches).sum()
@@ -338,6 +344,8 @@ impl Segment {
             descriptors.push(NodeDescriptor {
                 name: put(node.name.as_bytes()),
                 worker_type: put(node.worker_type.as_bytes()),
+                input_type: put(node.payloads.input.as_bytes()),
+                outcome_type: put(node.payloads.outcome.as_bytes()),
                 config: put(&node.config),
                 facts: node.facts,
                 first_participant: first,

@@ -297,6 +297,7 @@ mod tests {
         let node = |name: &str, threads, workers| NodeSpec {
             name: name.into(),
             worker_type: String::new(),
+            payloads: Default::default(),
             config: Vec::new(),
             facts: NodeFacts { threads, ..NodeFacts::default() },
             next: Target::End,

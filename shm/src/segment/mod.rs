@@ -49,7 +49,7 @@ pub use control::{AskError, Asker};
 pub use create::{CreateError, NodeSpec, Spec};
 pub use location::{Anonymous, Location, NAMED_DIRECTORY, NameError};
 pub use memory::{Lying, Memory, Part};
-pub use node::{Node, NodeInfo};
+pub use node::{Node, NodeInfo, PayloadTypes};
 pub use pages::Prefault;
 pub use sections::{Room, Use};
 pub use stale::{Found, Removed, is_live, list, open_lease, remove_if_stale};

@@ -18,6 +18,8 @@ pub struct NodeInfo {
     pub name: String,
     /// The worker type's name.
     pub worker_type: String,
+    /// The types of its payloads.
+    pub payloads: PayloadTypes,
     /// Its numbers.
     pub facts: NodeFacts,
     /// Where finished tasks go.
@@ -31,6 +33,15 @@ pub struct NodeInfo {
     /// The part of the blocks that is nearest to all its workers, if there is one.
     pub memory_part: Option<u32>,
     pub(super) config: Extent,
+}
+
+/// The types of a node's payloads, by the names that its program has for them: for reports. Empty: unknown.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PayloadTypes {
+    /// Of its inputs.
+    pub input: String,
+    /// Of its outcomes.
+    pub outcome: String,
 }
 
 /// The parts of a node that change.

@@ -95,6 +95,7 @@ pub fn node(name: &str, next: Target, workers: usize) -> NodeSpec {
     NodeSpec {
         name: name.into(),
         worker_type: format!("test::{name}"),
+        payloads: Default::default(),
         config: b"configuration".to_vec(),
         facts: NodeFacts { type_hash: 7, batch_size: 4, ..NodeFacts::default() },
         next,

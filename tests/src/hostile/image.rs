@@ -48,6 +48,7 @@ fn node(name: &str, next: Target) -> NodeSpec {
     NodeSpec {
         name: name.into(),
         worker_type: "hostile::Worker".into(),
+        payloads: Default::default(),
         config: b"configuration".to_vec(),
         facts: NodeFacts {
             type_hash: 7,

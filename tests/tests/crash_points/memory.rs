@@ -43,6 +43,7 @@ fn spec() -> Spec {
     let node = |name: &str, next, workers| NodeSpec {
         name: name.into(),
         worker_type: "bare".into(),
+        payloads: Default::default(),
         config: Vec::new(),
         facts: NodeFacts { batch_size: BATCH as u32, keeps_inputs: true.into(), ..NodeFacts::default() },
         next,

@@ -1,8 +1,9 @@
 //! What `shmtool` says of workers that died, hang or are stopped, while the server goes on.
 
+use ringmill::payload::from_bytes;
 use ringmill::stats::Timing;
 use ringmill::{CallOptions, OnDeath, Server, WhenFull};
-use ringmill_tests::actor::Act;
+use ringmill_tests::actor::{Act, Answer};
 use ringmill_tests::actor_gate::ActorGate;
 use ringmill_tests::guard::guarded;
 use ringmill_tests::name::Name;
@@ -10,6 +11,8 @@ use ringmill_tests::process::{go_on, signal, stop};
 use ringmill_tests::stats::{pids, workers};
 use ringmill_tests::wait_until;
 use serde_json::Value;
+use shmtool::Printers;
+use std::any::type_name;
 use std::time::Duration;
 
 /// A batch window that no test outlives.
@@ -24,6 +27,37 @@ fn findings(name: &Name) -> Vec<String> {
     let stats: Value = serde_json::from_str(&stats).expect("JSON");
     let findings = stats["findings"].as_array().expect("a list");
     findings.iter().map(|found| found["text"].as_str().expect("text").into()).collect()
+}
+
+/// Of a server's own types a program of its own prints the values.
+#[test]
+fn what_a_held_request_asks_for() {
+    guarded(|| {
+        let (name, gate) = (Name::new("typed"), ActorGate::new());
+        let server = Server::builder(name.text()).start(gate.processes(1)).expect("it starts");
+        std::thread::scope(|scope| {
+            let (visit, call) = gate.hold(scope, &server, 7);
+            let payload = |printers: &Printers| {
+                let report = shmtool::requests_with(&name.text(), true, printers).expect("it can be read");
+                let report: Value = serde_json::from_str(&report).expect("JSON");
+                report["requests"][0]["payload"].clone()
+            };
+            let unknown = payload(&Printers::new());
+            assert_eq!((&unknown["type"], &unknown["value"]), (&type_name::<Act>().into(), &Value::Null));
+            let own =
+                Printers::new().with::<Act>(|bytes| Some(format!("{:?}", from_bytes::<Act>(bytes).ok()?)));
+            let known = payload(&own);
+            let value = known["value"].as_str().expect("it is printed");
+            assert!(value.contains('7'), "{value}");
+            let node = &shown(&name)["nodes"][0];
+            assert_eq!(
+                (&node["input_type"], &node["outcome_type"]),
+                (&type_name::<Act>().into(), &type_name::<Answer>().into())
+            );
+            visit.let_go();
+            call.join().expect("no panic").expect("an answer");
+        });
+    });
 }
 
 #[test]

@@ -15,6 +15,7 @@ fn spec(nodes: &[usize]) -> Spec {
     let node = |name: String, next, workers| NodeSpec {
         name,
         worker_type: String::new(),
+        payloads: Default::default(),
         config: Vec::new(),
         facts: NodeFacts::default(),
         next,

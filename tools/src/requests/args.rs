@@ -19,6 +19,11 @@ A request's phase:
   joining   a worker puts their outcomes together
   done      the outcome waits for the caller
 
+With --payload the text of a payload's value stands above its bytes, if its type
+is a number, bool, char, String, or a Vec of these. For types of its own a
+program brings a shmtool that prints them: see Printers in the documentation of
+the crate shmtool.
+
 JSON:
   name, path, state, run
                     as for list
@@ -56,8 +61,10 @@ JSON:
                     written), bytes,
                     impossible (its header was written over),
                     block_bytes (null: it lies in line),
-                    of_task (whose memory it is), and
-                    hex, with --payload: its first bytes
+                    of_task (whose memory it is); with --payload
+                    type (null: unknown, as of errors),
+                    value (in words, of a type that can be printed; null: of
+                    another one, or not whole), hex (its first bytes)
 
 Examples:
   shmtool requests digits

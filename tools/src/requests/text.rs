@@ -116,7 +116,13 @@ impl InUse {
         if bytes.len() < self.payload.bytes as usize {
             text += &format!(", the first {}", size(bytes.len() as u64));
         }
+        if let Some(name) = &self.payload.type_name {
+            text += &format!(", {name}");
+        }
         text += "\n";
+        if let Some(value) = &self.payload.value {
+            text += &format!("  {value}\n");
+        }
         for (line, sixteen) in bytes.chunks(16).enumerate() {
             let hex: String = sixteen.iter().map(|byte| format!(" {byte:02x}")).collect();
             let printed =

@@ -26,7 +26,8 @@ JSON:
   largest_payload_bytes
   requests          count by phase:
                     {phases}
-  nodes             index, name, worker_type, batch_size (0: item by item),
+  nodes             index, name, worker_type, input_type, outcome_type (of
+                    payloads; null: unknown), batch_size (0: item by item),
                     batch_wait_ns, wait_is_stated (false: only while waiting
                     can pay), log_batches_every (0: never),
                     next (a name; null: the end, where a request goes to its

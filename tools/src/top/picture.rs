@@ -91,7 +91,7 @@ impl Watched {
             server_pid: server.pid(),
             is_stopped: server.is_stopped() == Some(true),
             workers,
-            requests: requests::of(&self.survey, segment, &Choice::default())?,
+            requests: requests::of(&self.survey, segment, &Choice::default(), None)?,
             stats,
         })
     }

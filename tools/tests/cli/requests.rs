@@ -1,10 +1,12 @@
 //! `shmtool requests`.
 
 use super::child::serve_in_a_child;
-use super::segments::{Ours, begin, busy, forked, of_no_participant, write_at};
+use super::segments::{Ours, begin, busy, forked, forked_spec, of_no_participant, prepare, read, write_at};
 use super::tool::{code, complaint, parsed, shmtool, text, words};
 use ringmill_shm::arena::Task;
 use ringmill_shm::layout::{INLINE_BYTES, LINE};
+use ringmill_shm::plan::Target;
+use ringmill_shm::segment::{PayloadTypes, Segment};
 use ringmill_shm::stats::Stamp;
 use ringmill_shm::sys::time::now_ns;
 use ringmill_shm::token::Token;
@@ -39,7 +41,7 @@ fn each_request_says_where_it_is_and_whose() {
             "begun": false, "attempt": 0, "queued_s": null,
             "owner": {"participant": 1, "worker": "split/0", "pid": me, "alive": true, "stopped": false},
             "payload": {
-                "content": "input", "bytes": 1024, "impossible": false, "block_bytes": 1024, "of_task": 0,
+                "content": "input", "bytes": 1024, "impossible": false, "block_bytes": 1024, "of_task": 0, "type": null, "value": null,
             },
             "branches": [],
         })
@@ -152,6 +154,61 @@ fn branches_stand_below_their_request() {
     assert!(page.contains("claimed, begun"), "{page}");
     assert!(page.contains("\nrequest 2, both 1: input 6 B\n  000000  73 68 61 72 65 64 "), "{page}");
     assert!(page.contains("  shared\n"), "{page}");
+}
+
+/// The plan names the types of payloads: an input has that of the node where it is, an outcome that of the node that made it.
+#[test]
+fn payloads_of_known_types_are_printed() {
+    let ours = Ours::new();
+    let mut spec = forked_spec([1, 0].map(Target::Node));
+    spec.nodes[1].payloads = PayloadTypes { input: "u32".into(), outcome: "alloc::string::String".into() };
+    spec.nodes[0].payloads.input = "app::Own".into();
+    let segment = Segment::create(ours.0.clone(), &spec).unwrap();
+    let fill = |id: u32, bytes: &[u8]| {
+        let mut filling = begin(&segment, id, Token::SERVER);
+        assert!(filling.inline_buffer().write(0, bytes));
+        filling.set_length(bytes.len());
+        filling
+    };
+    fill(0, &[7, 0, 0, 0]).queue(1);
+    fill(1, &[7, 0, 0, 0]).queue(0);
+    fill(2, &[7, 0, 0]).queue(1);
+    let branches = fill(3, &[9, 0, 0, 0]).keep().fork(0).unwrap();
+    for (branch, node) in branches.zip([1, 0]) {
+        branch.queue(node, now_ns).unwrap();
+    }
+    let worker = prepare(&segment, 3);
+    let id = fill(4, &[0; 4]).queue(1).id();
+    segment.node(1).unwrap().ring().push(id).unwrap();
+    let mut claimed = read(&segment, 1, worker).claim(id).unwrap();
+    claimed.begin_work(1);
+    let outcome = rkyv::to_bytes::<rkyv::rancor::Panic>(&"seventeen letters".to_string()).unwrap();
+    assert!(claimed.inline_buffer().write(0, &outcome));
+    claimed.set_length(outcome.len());
+    assert!(claimed.finish(false).is_none());
+
+    let report = requests(&ours, &["--payload", "--payload-bytes", "1"]);
+    let of = |payload: &Value| [payload["type"].clone(), payload["value"].clone()];
+    let payloads: Vec<_> = (0..5).map(|id| of(&report["requests"][id]["payload"])).collect();
+    let typed = |name: &str, value: Value| [json!(name), value];
+    let wanted = [
+        typed("u32", json!("7")),
+        typed("app::Own", Value::Null),
+        typed("u32", Value::Null),
+        typed("u32", json!("9")),
+        typed("alloc::string::String", json!("\"seventeen letters\"")),
+    ];
+    assert_eq!(payloads, wanted, "{report:#}");
+    let branches = report["requests"][3]["branches"].as_array().unwrap();
+    let types: Vec<_> = branches.iter().map(|branch| of(&branch["payload"])).collect();
+    assert_eq!(types, [typed("u32", json!("9")), typed("app::Own", Value::Null)]);
+    let page = text(&shmtool(&["requests", &ours.name(), "--payload"]));
+    assert!(page.contains("\nrequest 0: input 4 B, u32\n  7\n  000000  07 00 00 00 "), "{page}");
+    assert_eq!(
+        of(&requests(&ours, &[])["requests"][0]["payload"]),
+        [Value::Null, Value::Null],
+        "only if asked for"
+    );
 }
 
 #[test]

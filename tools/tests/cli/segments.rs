@@ -100,6 +100,7 @@ pub(crate) fn spec() -> Spec {
             NodeSpec {
                 name: "split".into(),
                 worker_type: "Splitter".into(),
+                payloads: Default::default(),
                 config: Vec::new(),
                 facts: NodeFacts {
                     type_hash: 1,
@@ -115,6 +116,7 @@ pub(crate) fn spec() -> Spec {
             NodeSpec {
                 name: "classify".into(),
                 worker_type: "Classifier".into(),
+                payloads: Default::default(),
                 config: Vec::new(),
                 facts: NodeFacts { type_hash: 2, ..NodeFacts::default() },
                 next: Target::End,

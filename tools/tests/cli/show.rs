@@ -142,7 +142,7 @@ fn reports_nodes_workers_requests_and_blocks() {
     assert_eq!(
         shown["nodes"][0],
         json!({
-            "index": 0, "name": "split", "worker_type": "Splitter", "batch_size": 32,
+            "index": 0, "name": "split", "worker_type": "Splitter", "input_type": null, "outcome_type": null, "batch_size": 32,
             "batch_wait_ns": 200_000, "wait_is_stated": true, "log_batches_every": 0, "next": "classify", "ring": {"depth": 2, "cells": 16, "oldest_s": null},
             "lock_holder": {
                 "participant": 1, "worker": "split/0", "pid": me, "alive": true, "stopped": false,
