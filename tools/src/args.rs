@@ -43,7 +43,8 @@ Exit status:
   0  fine
   1  the report says that something is wrong
   2  wrong usage, no such segment, or another error; one line on standard
-     error says which";
+     error says which
+  3  of scale and its like: the server may have done it, or may do it yet";
 
 /// Inspect ringmill segments.
 #[derive(Debug, Parser)]

@@ -3,7 +3,7 @@
 use super::levels::Range;
 use super::load::Level;
 use super::windows::Trials;
-use crate::values::{period, up_to, up_to_an_hour};
+use crate::values::{file, period, up_to, up_to_an_hour};
 use clap::builder::{PossibleValuesParser, TypedValueParser, ValueHint};
 use ringmill_load::arrivals::Spacing;
 use std::path::PathBuf;
@@ -131,7 +131,7 @@ pub(crate) struct BenchArgs {
     #[arg(long, value_name = "TIME", value_parser = up_to_an_hour, default_value = "500ms")]
     pub(crate) warm_up: Duration,
     /// Write all figures as CSV too.
-    #[arg(short = 'f', long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    #[arg(short = 'f', long, value_name = "FILE", value_parser = file(), value_hint = ValueHint::FilePath)]
     pub(crate) csv: Option<PathBuf>,
     /// Worker processes of the demo.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = up_to::<64>)]

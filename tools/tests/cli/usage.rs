@@ -46,6 +46,17 @@ fn wrong_usage_exits_with_2_and_help_has_examples() {
         let message = String::from_utf8_lossy(&output.stderr);
         assert!(code(&output) == 2 && !message.contains("tip: "), "{message}");
     }
+    for writes in [
+        &["record", "digits", "-o", "-"][..],
+        &["report", "-", "-o", "x"],
+        &["report", "x", "-o", "-"],
+        &["bench", "--demo", "-f", "-"],
+        &["man", "-"],
+    ] {
+        let output = shmtool(writes);
+        let message = String::from_utf8_lossy(&output.stderr);
+        assert!(code(&output) == 2 && message.contains("./- is one"), "{message}");
+    }
     assert_eq!(code(&shmtool(&["polish"])), 2);
     let commands = commands();
     assert!(["list", "replace", "clean"].iter().all(|known| commands.iter().any(|other| other == known)));
