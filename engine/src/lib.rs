@@ -109,12 +109,13 @@ pub use prometheus_client;
 pub use rkyv;
 
 #[doc(inline)]
+pub use crate::policy::memory::NumaMemory;
+#[doc(inline)]
 pub use call::{CallOptions, Reply, WhenFull};
 #[doc(inline)]
 pub use error::{BoxError, CallError, StartError};
 #[doc(inline)]
 pub use payload::Payload;
-#[doc(inline)]
 pub use ringmill_shm::segment::Prefault;
 #[doc(inline)]
 pub use server::{Handle, Server, ServerBuilder};
@@ -161,7 +162,7 @@ pub mod payload {
 /// CPUs that the kernel was told to leave alone (`isolcpus`) are *isolated*: [`Cpus::auto`] takes them first, as far as the
 /// process may use them, and [`Placement::free`](placement::Placement::free) leaves them to the workers.
 pub mod placement {
-    pub use crate::policy::placement::{PlacedWorker, Placement};
+    pub use crate::policy::placement::{PlacedMemory, PlacedWorker, Placement};
     pub use ringmill_shm::placed::Why;
 }
 

@@ -3,6 +3,7 @@
 pub(crate) mod args;
 pub(crate) mod exit;
 mod memory;
+mod numa;
 pub(crate) mod text;
 mod tree;
 
@@ -52,6 +53,8 @@ pub(crate) struct Shown {
     workers: Vec<Worker>,
     memory: Vec<Memory>,
     blocks: Vec<Blocks>,
+    /// None: the kernel does not tell.
+    numa: Option<Vec<numa::Part>>,
     /// The plan, a line a servlet.
     #[serde(skip)]
     tree: Vec<Line>,
@@ -225,6 +228,7 @@ pub(crate) fn show(name: &str) -> Result<Shown, ToolError> {
         workers: workers(&segment),
         memory,
         blocks,
+        numa: numa::of(&segment),
         tree: tree::lines(segment.routes(), &nexts),
     })
 }

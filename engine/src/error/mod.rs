@@ -18,6 +18,7 @@ mod boxed;
 mod call;
 mod kind;
 mod lever;
+mod memory;
 mod remote;
 mod start;
 
@@ -27,6 +28,7 @@ pub(crate) use call::forked_text;
 pub use call::{CallError, DrainError};
 pub use kind::ErrorKind;
 pub use lever::LeverError;
+pub use memory::MemoryError;
 pub use remote::{EnsembleError, Member, MemberOutcome, RemoteCause, RemoteError};
 pub use start::StartError;
 
@@ -249,6 +251,14 @@ mod tests {
             StartError::CpuTwice { servlet: None, cpu: 9 },
             StartError::Node { servlet: name(), node: 7, nodes: vec![0, 1] },
             StartError::Node { servlet: name(), node: 7, nodes: vec![] },
+            StartError::Memory(MemoryError::NoNode { node: 7, nodes: vec![0, 1] }),
+            StartError::Memory(MemoryError::Refused { reason: RUDE.into() }),
+            StartError::Memory(MemoryError::Elsewhere {
+                part: "requests".into(),
+                policy: "prefer:1".into(),
+                pages: [(0, 3), (1, 2)].into(),
+            }),
+            StartError::Memory(MemoryError::Unknown { error: system() }),
             StartError::NotListed { servlet: name(), worker_type: "a::B".into(), listed: vec![] },
             StartError::NotInExecutable {
                 servlet: name(),
@@ -273,6 +283,12 @@ mod tests {
                 StartError::Range { .. } | StartError::Name { .. } | StartError::Variable { .. } => {}
                 StartError::Cpu { .. } | StartError::CpuTwice { .. } | StartError::Node { .. } => {}
                 StartError::NotListed { .. } => {}
+                StartError::Memory(
+                    MemoryError::NoNode { .. }
+                    | MemoryError::Refused { .. }
+                    | MemoryError::Elsewhere { .. }
+                    | MemoryError::Unknown { .. },
+                ) => {}
                 StartError::NotInExecutable { .. } | StartError::Program { .. } => {}
                 StartError::Executable { .. } | StartError::Config { .. } | StartError::Died { .. } => {}
                 StartError::Join { .. } | StartError::Timeout { .. } | StartError::System { .. } => {}

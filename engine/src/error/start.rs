@@ -1,6 +1,6 @@
 //! Why a server, or a worker, did not start.
 
-use super::RemoteError;
+use super::{MemoryError, RemoteError};
 use crate::text::OneLine;
 use ringmill_shm::segment::{AttachError, CreateError};
 use ringmill_shm::sys::build_id::BuildId;
@@ -126,6 +126,10 @@ pub enum StartError {
         /// The CPU.
         cpu: usize,
     },
+    /// A part of the segment's memory does not lie on the NUMA node where it is to lie, and the server is
+    /// [strict](crate::ServerBuilder::strict_memory) about that; or the node is not there.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
     /// A NUMA node that is not there, or has no CPU that this process may use.
     #[error(
         "servlet {servlet}: there is no NUMA node {node} with CPUs that this process may use (nodes with such CPUs: {})",

@@ -4,6 +4,7 @@
 pub(crate) mod batch;
 pub(crate) mod cpus;
 pub(crate) mod lifespan;
+pub(crate) mod memory;
 pub(crate) mod on_death;
 pub(crate) mod patience;
 pub(crate) mod placement;

@@ -69,6 +69,23 @@ pub struct Placement {
     callers: Vec<usize>,
     free: Vec<usize>,
     workers: Vec<PlacedWorker>,
+    memory: Vec<PlacedMemory>,
+}
+
+/// A part of the segment's memory, and on which NUMA nodes it lies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PlacedMemory {
+    /// What it is, in words: a servlet's ring, a worker's statistics, requests, payload blocks of a size.
+    pub part: String,
+    /// Its size, in whole pages.
+    pub bytes: u64,
+    /// What the kernel was asked for, as `numa_maps` writes it: `prefer:1`, `interleave:0,1`, `default`.
+    pub policy: String,
+    /// By NUMA node, how many pages lie there, of up to 256 that were looked at when the server started.
+    pub pages: BTreeMap<usize, u64>,
+    /// Whether none lies elsewhere than asked for.
+    pub is_as_asked: bool,
 }
 
 /// Where a worker runs, and why there.
@@ -120,6 +137,18 @@ impl Placement {
         &self.free
     }
 
+    /// On which NUMA nodes the parts of the segment's memory lie, as the kernel said before the workers started; none where the
+    /// kernel was not [asked](crate::ServerBuilder::numa_memory) for anything, as on a machine of one node, or refused.
+    #[must_use]
+    pub fn memory(&self) -> &[PlacedMemory] {
+        &self.memory
+    }
+
+    /// Notes where the memory lies.
+    pub(crate) fn set_memory(&mut self, memory: Vec<PlacedMemory>) {
+        self.memory = memory;
+    }
+
     /// Keeps the calling thread, and those that it starts from now on, off the workers' CPUs: pins it to those that are
     /// [free](Self::free).
     ///
@@ -160,7 +189,13 @@ impl fmt::Display for Placement {
             let [a, b, c] = widths;
             writeln!(f, "{name:a$}  {cpus:b$}  {node:c$}  {why}")?;
         }
-        write!(f, "free: {} of CPUs {}", ranges(&self.free), ranges(&self.allowed))
+        write!(f, "free: {} of CPUs {}", ranges(&self.free), ranges(&self.allowed))?;
+        for PlacedMemory { part, policy, pages, .. } in &self.memory {
+            let pages: Vec<String> =
+                pages.iter().map(|(node, count)| format!("{count} on node {node}")).collect();
+            write!(f, "\n{part}: {policy}, pages {}", pages.join(", "))?;
+        }
+        Ok(())
     }
 }
 
@@ -236,7 +271,7 @@ pub(crate) fn place(ground: Ground<'_>, asks: &[Ask<'_>]) -> Result<Placement, S
     }
     let allowed: Vec<usize> = ground.topology.cpus.iter().map(|cpu| cpu.number).collect();
     let free = free(ground.topology, ground.callers, &workers);
-    Ok(Placement { allowed, callers, free, workers })
+    Ok(Placement { allowed, callers, free, workers, memory: Vec::new() })
 }
 
 /// The CPUs for threads that are no workers.

@@ -8,6 +8,7 @@ use super::{DEFAULT_CAPACITY, Server};
 use crate::error::StartError;
 use crate::host::child;
 use crate::plan::{Blocks, DEFAULT_MAX_PAYLOAD, Planner};
+use crate::policy::memory::NumaMemory;
 use crate::policy::patience::Wait;
 use crate::policy::sample::Timing;
 use crate::route::Router;
@@ -45,6 +46,8 @@ impl ServerBuilder {
             timing: Timing::default(),
             prefault: Prefault::default(),
             lock_memory: false,
+            numa_memory: NumaMemory::default(),
+            strict_memory: false,
             traces: DEFAULT_TRACES,
             start_timeout: DEFAULT_START_TIMEOUT,
             shutdown_timeout: DEFAULT_SHUTDOWN_TIMEOUT,
@@ -185,6 +188,39 @@ impl ServerBuilder {
         self
     }
 
+    /// On which NUMA nodes the segment's memory lies; by default near the workers that use it. On a machine of one node this
+    /// changes nothing.
+    ///
+    /// What the kernel did is in [`Placement::memory`](crate::placement::Placement::memory), and in `shmtool show`. If it put
+    /// pages elsewhere, because a node had no free memory, or did not let this process choose, as the system call filter of a
+    /// container may, [`Server::warnings`] says so, or with [`strict_memory`](Self::strict_memory) the start fails.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), ringmill::BoxError> {
+    /// use ringmill::{Cpus, NumaMemory, PassThrough, Server, ThreadServlet};
+    /// let server = Server::builder("near")
+    ///     .numa_memory(NumaMemory::NearWorkers)
+    ///     .start(ThreadServlet::<PassThrough<Vec<u8>>>::new(()).cpus(Cpus::per_numa_node(1)))?;
+    /// for memory in server.placement().memory() {
+    ///     println!("{}: {}, {:?}", memory.part, memory.policy, memory.pages); // ring of …: prefer:1, {1: 2}
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn numa_memory(mut self, nodes: NumaMemory) -> Self {
+        self.options.numa_memory = nodes;
+        self
+    }
+
+    /// Whether the start fails with [`StartError::Memory`] if a part of the segment's memory does not lie on the
+    /// [NUMA nodes](Self::numa_memory) where it is to lie; by default [`Server::warnings`] says so.
+    #[must_use]
+    pub fn strict_memory(mut self, is_strict: bool) -> Self {
+        self.options.strict_memory = is_strict;
+        self
+    }
+
     /// How many [traces](crate::trace) of requests the segment keeps, those of the last ones: up to 65,536, by default 256.
     /// With 0 no request is traced, though its [context](crate::CallOptions::trace_context) travels. Each takes 128
     /// bytes, and 64 for each servlet that has workers and for two more, up to 64 of them; all rounded up to 128 bytes.
@@ -299,8 +335,7 @@ impl ServerBuilder {
     /// The first option that `start` would refuse before it makes the segment; whether there is room for it is not looked
     /// at.
     pub fn segment_bytes<S: Servlet>(&self, servlet: &S) -> Result<u64, StartError> {
-        let Launch { options, capacity, plan, .. } = self.clone().launch(servlet)?;
-        let spec = plan.spec(capacity, &options.blocks, options.partial_rings()?, options.traces()?)?;
+        let spec = self.clone().launch(servlet)?.spec()?;
         Ok(spec.total_bytes().map_err(CreateError::from)?)
     }
 

@@ -4,16 +4,18 @@ use super::home::{Home, create};
 use super::progress::{OnProgress, Teller};
 use crate::client::free_ids::FreeIds;
 use crate::client::{Core, End, Rows};
-use crate::error::StartError;
+use crate::error::{MemoryError, StartError};
 use crate::host::supervisor::{Limits, Shared, Supervisor};
 use crate::panics::say;
 use crate::plan::{Blocks, Plan, Site};
+use crate::policy::memory::{self, NumaMemory};
 use crate::policy::patience::{Patience, Wait};
 use crate::policy::sample::Timing;
 use crate::route::Router;
 use crate::servlet::Pin;
 use ringmill_shm::layout::{PARTIAL_BYTES_LIMIT, PartialRings, SLOTS_LIMIT, TRACES_LIMIT};
-use ringmill_shm::segment::{Prefault, Segment};
+use ringmill_shm::segment::{Memory, Prefault, Segment, Spec};
+use ringmill_shm::sys::numa::nodes_with_memory;
 use ringmill_shm::sys::pages::lock_limit_bytes;
 use ringmill_shm::sys::process::open_standard_descriptors;
 use std::sync::atomic::AtomicBool;
@@ -34,6 +36,8 @@ pub(super) struct Options {
     pub(super) timing: Timing,
     pub(super) prefault: Prefault,
     pub(super) lock_memory: bool,
+    pub(super) numa_memory: NumaMemory,
+    pub(super) strict_memory: bool,
     pub(super) traces: usize,
     pub(super) start_timeout: Duration,
     pub(super) shutdown_timeout: Duration,
@@ -111,19 +115,28 @@ pub(super) struct Launch {
 }
 
 impl Launch {
+    /// What the segment is made from.
+    pub(super) fn spec(&self) -> Result<Spec, StartError> {
+        let Self { options, capacity, plan, .. } = self;
+        let spec = plan.spec(*capacity, &options.blocks, options.partial_rings()?, options.traces()?)?;
+        let servlets: Vec<&str> = plan.nodes.iter().map(|node| node.spec.name.as_str()).collect();
+        let memory =
+            options.numa_memory.asked(&nodes_with_memory(), &plan.placement, &servlets, plan.entry)?;
+        Ok(Spec { memory, ..spec })
+    }
+
     /// Starts the server, and waits until it is ready; `None` if it was asked to stop meanwhile. Leaves nothing behind
     /// unless it succeeds.
     pub(super) fn run(self, stop: Option<&Stop>) -> Result<Option<Arc<Core>>, StartError> {
-        let Self { options, capacity, plan, router } = self;
         let stopped = || stop.is_some_and(Stop::is_asked);
         open_standard_descriptors(); // before any other file is opened
-        plan.nodes.iter().try_for_each(crate::host::registry::check)?;
-        let (partials, traces) = (options.partial_rings()?, options.traces()?);
-        options.check_timing()?;
+        self.plan.nodes.iter().try_for_each(crate::host::registry::check)?;
+        let spec = self.spec()?;
+        self.options.check_timing()?;
         if stopped() {
             return Ok(None);
         }
-        let spec = plan.spec(capacity, &options.blocks, partials, traces)?;
+        let Self { options, capacity, plan, router } = self;
         let (name, segment) = create(options.name, options.home, &spec)?;
         let segment = Arc::new(segment);
         segment.set_allowed_cpus(plan.placement.allowed());
@@ -137,9 +150,14 @@ impl Launch {
             stop.watch(&segment);
         }
         let limits = Limits { start: options.start_timeout, shutdown: options.shutdown_timeout };
-        let placement = plan.placement.clone();
-        let shared = Arc::new(Shared::new(Arc::clone(&segment), &plan.nodes, router, limits, placement)?);
+        let mut placement = plan.placement.clone();
         let mut warnings = plan.warnings(capacity);
+        if spec.memory != Memory::Anywhere {
+            let (lying, errors) = memory::look(&segment);
+            placement.set_memory(lying);
+            warnings.extend(told(errors, options.strict_memory)?);
+        }
+        let shared = Arc::new(Shared::new(Arc::clone(&segment), &plan.nodes, router, limits, placement)?);
         if options.handle_signals {
             warnings.extend(super::signals::warnings());
         }
@@ -193,6 +211,27 @@ fn prefault(segment: &Segment) {
     if let Err(error) = segment.prefault() {
         say(|| tracing::debug!(%error, "cannot map pages of the segment before they are used"));
     }
+}
+
+/// Warnings of memory that does not lie where it is to lie.
+///
+/// # Errors
+/// The first, if that is to be an error.
+fn told(errors: Vec<MemoryError>, is_strict: bool) -> Result<Vec<String>, StartError> {
+    const MOST: usize = 3;
+    let more = errors.len().saturating_sub(MOST);
+    let mut warnings = Vec::new();
+    for error in errors {
+        if is_strict {
+            return Err(error.into());
+        }
+        warnings.push(error.to_string());
+    }
+    warnings.truncate(MOST);
+    if more > 0 {
+        warnings.push(format!("memory is not where it is to be: {more} more parts of the segment"));
+    }
+    Ok(warnings)
 }
 
 fn lock(segment: &Segment) -> Result<(), StartError> {

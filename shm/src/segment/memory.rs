@@ -20,9 +20,10 @@ use super::{Segment, Spec, Use};
 use crate::layout::{Layout, NodeLines, PAGE};
 use crate::participant::{Entry, SERVER};
 use crate::plan::Target;
-use crate::sys::file::{Kind, kind_of};
+use crate::sys::file::{Kind, data_ranges, kind_of};
 use crate::sys::numa::{self, Nodes, Policy, PolicyError};
 use crate::sys::pages::{joined, populate_to_read};
+use crate::text::size;
 use core::mem::size_of;
 use core::ops::Range;
 use std::collections::{BTreeMap, BTreeSet};
@@ -242,18 +243,50 @@ impl Segment {
         self.memory_refused.as_ref()
     }
 
-    /// Where each part of the memory lies, by 256 of its pages at most. They are mapped into this process if they are not.
+    /// What a part is, in words: names of servlets are as other processes wrote them.
+    #[must_use]
+    pub fn name_of_part(&self, part: Part) -> String {
+        let servlet = |node: u32| self.nodes.get(node as usize).map_or("?", |node| &node.name);
+        match part {
+            Part::Ring(node) => format!("ring of {}", servlet(node)),
+            Part::Worker(row) => match self.worker_of(row) {
+                Some((node, worker, 0)) => format!("statistics of {}/{worker}", node.name),
+                Some((node, worker, thread)) => {
+                    format!("statistics of {}/{worker}, thread {thread}", node.name)
+                }
+                None => "statistics".into(),
+            },
+            Part::Tasks => "requests".into(),
+            Part::Blocks { class, part } => {
+                let block = self.layout.shape.classes().get(class).map_or(0, |class| class.block_bytes);
+                let of = if self.layout.shape.memory_parts == 0 {
+                    String::new()
+                } else {
+                    format!(", part {part}")
+                };
+                format!("blocks of {}{of}", size(block))
+            }
+            Part::Rest => "all else".into(),
+        }
+    }
+
+    /// Where each part of the memory lies, by 256 of its pages at most, which are mapped into this process if they are not. If
+    /// it does not `touch` pages, those that were never read or written are left out: reading them would clear them.
     ///
     /// # Errors
     /// `ENOSYS` from a kernel without NUMA nodes, `EPERM` where a filter refuses to tell.
-    pub fn lying(&self) -> io::Result<Vec<Lying>> {
+    pub fn lying(&self, touch: bool) -> io::Result<Vec<Lying>> {
         let page = page_bytes(&self.file);
+        let touched = if touch { None } else { data_ranges(&self.file, self.total_bytes())? };
+        let is_touched =
+            |at: &u64| touched.as_ref().is_none_or(|ranges| ranges.iter().any(|range| range.contains(at)));
         let look = |(part, ranges): (Part, Vec<Range<u64>>)| {
             let bytes = ranges.iter().map(|range| range.end - range.start).sum::<u64>();
             let every = (bytes / page).div_ceil(LOOKED_AT).max(1);
             let all = ranges.iter().flat_map(|range| range.clone().step_by(page as usize));
             let pages: Vec<*const u8> = all
                 .step_by(every as usize)
+                .filter(is_touched)
                 // SAFETY: [checked]: the ranges lie in the mapping.
                 .map(|offset| unsafe { self.base.as_ptr().add(offset as usize) }.cast_const())
                 .collect();
@@ -263,7 +296,9 @@ impl Segment {
             }
             let mut on = BTreeMap::new();
             numa::nodes_of(&pages)?.into_iter().flatten().for_each(|node| *on.entry(node).or_insert(0) += 1);
-            Ok(Lying { part, bytes, policy: numa::policy_at(pages[0])?, pages: on })
+            // SAFETY: [checked], as above.
+            let first = unsafe { self.base.as_ptr().add(ranges[0].start as usize) };
+            Ok(Lying { part, bytes, policy: numa::policy_at(first)?, pages: on })
         };
         parts(&self.layout, page).into_iter().map(look).collect()
     }

@@ -5,6 +5,7 @@
 #![expect(unsafe_code, reason = "mbind, set_mempolicy, get_mempolicy and move_pages by their numbers")]
 
 use super::pages::page_bytes;
+use super::topology::list;
 use core::fmt;
 use std::io;
 
@@ -219,7 +220,19 @@ pub fn policy_at(address: *const u8) -> io::Result<Policy> {
     Ok(Policy::from_raw(mode, nodes))
 }
 
-/// The nodes with memory of which this process may have some.
+/// The nodes with memory of which this process may have some, or, if a filter does not let the kernel say, those of the
+/// machine. A kernel without nodes has one, number 0.
+#[must_use]
+pub fn nodes_with_memory() -> Nodes {
+    let of_machine = || {
+        let text = std::fs::read_to_string("/sys/devices/system/node/has_memory").ok()?;
+        Nodes::new(list(text.trim())?)
+    };
+    let nodes = allowed_nodes().ok().or_else(of_machine).filter(|nodes| nodes.count() > 0);
+    nodes.unwrap_or_else(|| Nodes::new([0]).expect("it is below the limit"))
+}
+
+/// The nodes with memory of which this process may have some, as the kernel says.
 ///
 /// # Errors
 /// As [`thread_policy`].

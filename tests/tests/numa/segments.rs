@@ -61,7 +61,7 @@ fn each_part_lies_on_the_node_of_its_workers() {
     ] {
         let segment = Segment::create(location, &spec).expect("there is room");
         assert!(segment.memory_refused().is_none(), "{:?}", segment.memory_refused());
-        let lying = segment.lying().expect("the kernel tells");
+        let lying = segment.lying(true).expect("the kernel tells");
         show(&lying);
         let among_all = match *nodes.as_slice() {
             [only] => Policy::Preferred(only),
@@ -87,7 +87,7 @@ fn each_part_lies_on_the_node_of_its_workers() {
         assert!(lying.iter().all(Lying::is_as_asked), "{lying:?}");
         // As shmtool does.
         let inspected = Segment::inspect(segment.location().clone()).expect("it is there");
-        assert_eq!(inspected.lying().expect("the kernel tells"), lying);
+        assert_eq!(inspected.lying(false).expect("the kernel tells"), lying);
     }
 }
 

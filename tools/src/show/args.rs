@@ -81,6 +81,11 @@ JSON:
                     shmtool too; null: the file system does not say)
   blocks            block_bytes, in_use, count, touched_bytes; one entry a size
                     class
+  numa              null: the kernel does not tell on which NUMA nodes memory
+                    lies; else an entry a part of the segment: part, bytes,
+                    policy (as numa_maps writes it), as_asked (no page lies
+                    elsewhere than the policy says), on (node, pages: of up to
+                    256 that were looked at and were ever touched)
 
 Examples:
   shmtool show digits

@@ -1,6 +1,7 @@
 //! A segment in words and tables.
 
 use super::memory::{self, Blocks, Memory};
+use super::numa;
 use super::{Counters, LockHolder, Node, Shown, Worker};
 use crate::output::{Page, Report};
 use crate::survey::{Liveness, user_text, way_out};
@@ -52,6 +53,9 @@ impl Report for Shown {
         text += "\nMemory\n";
         let rows = self.memory.iter().map(Memory::row).chain(self.blocks.iter().map(Blocks::row));
         text += &page.table(&memory::HEADINGS, rows);
+        if let Some(parts) = self.numa.as_ref().filter(|_| numa::is_of_interest()) {
+            text += &page.table(&numa::HEADINGS, parts.iter().map(numa::Part::row));
+        }
         text
     }
 }
