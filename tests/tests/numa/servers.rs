@@ -30,7 +30,7 @@ fn part<'p>(placement: &'p Placement, name: &str) -> &'p PlacedMemory {
 }
 
 /// The numbers of the nodes with memory that have CPUs too.
-fn staffed() -> Vec<usize> {
+pub(crate) fn staffed() -> Vec<usize> {
     with_memory().iter().filter(|node| !node.cpus.is_empty()).map(|node| node.number).collect()
 }
 
