@@ -106,6 +106,7 @@ pub fn segment_with(name: &str, classes: Vec<Class>) -> Result<Segment, Error> {
         classes,
         partials: Default::default(),
         traces: 0,
+        reserve: Default::default(),
         payload_format: 0,
         memory: Memory::Anywhere,
         nodes: vec![node],

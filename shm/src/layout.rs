@@ -48,6 +48,8 @@ pub const LAYOUT_VERSION: u32 = 7;
 pub const LINE: usize = 128;
 /// A page: the header's size and the alignment of block classes.
 pub(crate) const PAGE: usize = 4096;
+/// In the owner word of a block: its pages are reserved. It stays with the block whoever owns it.
+pub(crate) const BACKED: u64 = 1 << 62;
 /// How many size classes a segment can have.
 pub const CLASS_LIMIT: usize = 8;
 /// How many nodes a plan can have; `arena::At` has eight bits for one.
@@ -827,6 +829,11 @@ impl Layout {
             blocks,
             total_bytes: total as usize,
         })
+    }
+
+    /// How many bytes lie before the first payload block.
+    pub(crate) fn bytes_before_blocks(&self) -> u64 {
+        if self.shape.class_count == 0 { self.total_bytes as u64 } else { self.blocks[0] as u64 }
     }
 
     /// The request that a task belongs to, and its slot in that request.

@@ -3,29 +3,40 @@
 //! # Layout
 //!
 //! ```text
-//! owner word: u64 = 1 (bit 63) | generation (16) | task id (32)      0 = free
+//! owner word: u64 = owned (bit 63) | backed (bit 62) | generation (16) | task id (32)
 //! ```
+//!
+//! A word that is not owned has no task: it is 0, or only backed.
 //!
 //! # Protocol
 //!
-//! Claim: one CAS on an owner word, 0 → (task, generation); the search begins at an index of the task's own, so that
+//! Claim: one CAS on an owner word, free → (task, generation); the search begins at an index of the task's own, so that
 //! with twice as many blocks as tasks it hardly ever goes further. Where blocks are in several parts, each on a NUMA node, it
-//! looks at a few of the part that is nearest to the reader first. Then the block is recorded in the task. Free: CAS back to
-//! 0, from exactly that owner.
+//! looks at a few of the part that is nearest to the reader first. The first owner of a block *backs* it: it reserves the
+//! block's pages in the file, and says so in the word. Then the block is recorded in the task. Free: CAS back, from
+//! exactly that owner; a block that was backed stays so.
+//!
+//! What lost: all blocks reserved at the start, which takes the memory of the most that could ever be in use
+//! ([`Reserve::Everything`](crate::segment::Reserve) still does); a first touch without a reservation, for which the kernel
+//! ends a process where it has no page (SIGBUS).
 //!
 //! # Invariants
 //!
+//! * `[backed]`: only the owner of a block touches its bytes, and only once the block is backed: so no touch of a block
+//!   meets a file system without room.
 //! * `[listed or swept]`: a block is recorded in the task that owns it, or its owner died in between and
 //!   `repair` frees it once the task's generation has moved on or the task is FREE.
 //!
 //! # Crash
 //!
-//! As above; a block freed twice is freed once, because the CAS names the owner.
+//! As above; a block freed twice is freed once, because the CAS names the owner. An owner that dies while it backs a block
+//! leaves it free and not backed: its next owner reserves the same pages again, which changes nothing.
 
-use crate::layout::Class;
+use crate::layout::{BACKED, Class};
 use crate::segment::Segment;
 use crate::sync::Ordering;
 use core::num::NonZeroU32;
+use std::io;
 
 const CLASS_BITS: u32 = 3;
 const _: () = assert!(1 << CLASS_BITS == crate::layout::CLASS_LIMIT);
@@ -83,6 +94,14 @@ pub enum PoolError {
         /// The payload's size.
         bytes: u64,
     },
+    /// The system has no memory for a block that was never used, and all others that are large enough are in use.
+    #[error("there is no memory for a block of {bytes} bytes: {}", io::Error::from_raw_os_error(*error))]
+    NoMemory {
+        /// The payload's size.
+        bytes: u64,
+        /// What the system said: `ENOSPC`, `ENOMEM`, `EDQUOT`.
+        error: i32,
+    },
 }
 
 fn owner_word(task: u32, generation: u16) -> u64 {
@@ -92,6 +111,11 @@ fn owner_word(task: u32, generation: u16) -> u64 {
 /// The task and generation that an owner word names.
 pub(crate) fn owner_of(word: u64) -> Option<(u32, u16)> {
     (word & OWNED != 0).then_some((word as u32, (word >> 32) as u16))
+}
+
+/// The word of the same block without an owner.
+pub(crate) fn freed(word: u64) -> u64 {
+    word & BACKED
 }
 
 /// How many blocks of the near part are looked at.
@@ -115,23 +139,45 @@ pub(crate) fn claim(
         return Err(PoolError::TooLarge { bytes, largest });
     }
     let mine = owner_word(task, generation);
+    let mut refused = None;
     for (class, Class { count, .. }) in classes.iter().enumerate().filter(|(_, c)| c.block_bytes >= bytes) {
         let owners = segment.block_owners(class);
         let first = 2 * u64::from(task) % count;
         let around = (0..*count).map(|step| (first + step) % count);
         for index in near_blocks(segment, near, *count, task).chain(around) {
             let owner = &owners[index as usize];
+            let seen = owner.load(Ordering::Relaxed);
+            let is_of_use = seen == BACKED || seen == 0 && refused.is_none();
             // Acquire: the former owner is done with the bytes. Release: a participant that sees us as the owner sees our
             // task's word of this generation, in which it is not FREE ([listed or swept]).
-            if owner.load(Ordering::Relaxed) == 0
-                && owner.compare_exchange(0, mine, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+            if is_of_use
+                && owner.compare_exchange(seen, seen | mine, Ordering::AcqRel, Ordering::Relaxed).is_ok()
             {
                 crash_point!("pool.claimed");
-                return Ok(Handle::new(class, index));
+                match if seen == BACKED { Ok(()) } else { back(segment, class, index, mine) } {
+                    Ok(()) => return Ok(Handle::new(class, index)),
+                    Err(error) => refused = Some(error),
+                }
             }
         }
     }
-    Err(PoolError::Exhausted { bytes })
+    Err(match refused {
+        Some(error) => PoolError::NoMemory { bytes, error },
+        None => PoolError::Exhausted { bytes },
+    })
+}
+
+/// Reserves the pages of a block that `mine` owns and nobody has used, or frees it (`[backed]`).
+#[cold]
+fn back(segment: &Segment, class: usize, index: u64, mine: u64) -> Result<(), i32> {
+    let owner = &segment.block_owners(class)[index as usize];
+    let reserved = segment.reserve_block(class, index);
+    crash_point!("pool.reserved");
+    let word = if reserved.is_ok() { mine | BACKED } else { 0 };
+    // As in `free`. Another process has written over it if it is not ours: the block is then as that says.
+    let _ = owner.compare_exchange(mine, word, Ordering::Release, Ordering::Relaxed);
+    crash_point!("pool.backed");
+    reserved.map_err(|error| error.raw_os_error().unwrap_or(libc::EIO))
 }
 
 /// The blocks of a near part to look at, of a class of `count`: from one of the task's own on.
@@ -144,8 +190,9 @@ fn near_blocks(segment: &Segment, near: Option<u32>, count: u64, task: u32) -> i
 /// Frees a block that this task owns; does nothing to a block that it does not. Whether it owned it.
 pub(crate) fn free(segment: &Segment, handle: Handle, task: u32, generation: u16) -> bool {
     let Some(owner) = segment.block_owners(handle.class()).get(handle.index() as usize) else { return false };
+    let mine = owner_word(task, generation) | BACKED;
     // Release: we are done with the bytes.
-    owner.compare_exchange(owner_word(task, generation), 0, Ordering::Release, Ordering::Relaxed).is_ok()
+    owner.compare_exchange(mine, freed(mine), Ordering::Release, Ordering::Relaxed).is_ok()
 }
 
 /// Whether this task owns the block.
@@ -153,16 +200,25 @@ pub(crate) fn owns(segment: &Segment, handle: Handle, task: u32, generation: u16
     segment
         .block_owners(handle.class())
         .get(handle.index() as usize)
-        .is_some_and(|owner| owner.load(Ordering::Relaxed) == owner_word(task, generation))
+        .is_some_and(|owner| owner.load(Ordering::Relaxed) == owner_word(task, generation) | BACKED)
 }
 
 /// How many blocks of each class are in use.
 #[must_use]
 pub fn in_use(segment: &Segment) -> Vec<u64> {
-    (0..segment.shape().classes().len())
-        .map(|class| {
-            segment.block_owners(class).iter().filter(|o| o.load(Ordering::Relaxed) != 0).count() as u64
-        })
+    count(segment, |word| owner_of(word).is_some())
+}
+
+/// How many blocks of each class have their pages: those that were ever used, or all.
+#[must_use]
+pub fn backed(segment: &Segment) -> Vec<u64> {
+    count(segment, |word| word & BACKED != 0)
+}
+
+fn count(segment: &Segment, is_it: impl Fn(u64) -> bool) -> Vec<u64> {
+    let owners = (0..segment.shape().classes().len()).map(|class| segment.block_owners(class));
+    owners
+        .map(|owners| owners.iter().filter(|owner| is_it(owner.load(Ordering::Relaxed))).count() as u64)
         .collect()
 }
 
@@ -193,6 +249,7 @@ mod tests {
             classes: vec![Class { block_bytes: 4096, count: 32 }],
             partials: Default::default(),
             traces: 0,
+            reserve: Default::default(),
             payload_format: 0,
             nodes: vec![node("a"), node("b")],
             forks: Vec::new(),
@@ -224,6 +281,8 @@ mod tests {
         assert_eq!(Handle::from_raw(0), None);
         assert_eq!(owner_of(owner_word(0, 0)), Some((0, 0)), "task 0 in generation 0 owns visibly");
         assert_eq!(owner_of(owner_word(u32::MAX, u16::MAX)), Some((u32::MAX, u16::MAX)));
-        assert_eq!(owner_of(0), None);
+        assert_eq!((owner_of(0), owner_of(BACKED)), (None, None));
+        assert_eq!(owner_of(owner_word(7, 8) | BACKED), Some((7, 8)));
+        assert_eq!((freed(owner_word(7, 8) | BACKED), freed(owner_word(7, 8))), (BACKED, 0));
     }
 }

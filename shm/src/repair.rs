@@ -265,7 +265,11 @@ pub(crate) fn sweep_blocks(segment: &Segment, mine: &BTreeSet<u32>) -> u32 {
                     // The owner of another task may be about to record a block.
                     && (!mine.contains(&id) || listed())
             });
-            if !kept && owner.compare_exchange(word, 0, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+            if !kept
+                && owner
+                    .compare_exchange(word, pool::freed(word), Ordering::AcqRel, Ordering::Relaxed)
+                    .is_ok()
+            {
                 swept += 1;
                 crash_point!("repair.swept_one");
             }

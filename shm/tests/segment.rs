@@ -3,14 +3,15 @@
 mod common;
 
 use common::{FORMAT, TestLocation, node, spec, wait_until};
-use ringmill_shm::arena::Task;
+use ringmill_shm::arena::{Filling, Task};
 use ringmill_shm::layout::{Class, LAYOUT_VERSION};
 use ringmill_shm::participant::{Entry, Role};
 use ringmill_shm::placed::{Placed, Why};
 use ringmill_shm::plan::{PlanError, Target};
+use ringmill_shm::pool::{backed, in_use};
 use ringmill_shm::segment::{
-    AttachError, CreateError, Location, NAMED_DIRECTORY, NotASegment, Removed, Run, Segment, Spec, is_live,
-    list, list_anonymous, remove_if_stale,
+    AttachError, CreateError, Location, NAMED_DIRECTORY, NotASegment, Removed, Reserve, Run, Segment, Spec,
+    is_live, list, list_anonymous, remove_if_stale,
 };
 use ringmill_shm::sys::file::reserve;
 use ringmill_shm::sys::process::user_id;
@@ -47,7 +48,7 @@ fn a_created_segment_can_be_attached() {
         let ours = Segment::create(at.location.clone(), &spec()).unwrap();
         let theirs = Segment::attach(at.location.clone(), FORMAT).unwrap();
         assert_eq!(theirs.shape(), ours.shape());
-        assert_eq!(theirs.total_bytes(), spec().total_bytes().unwrap());
+        assert_eq!(theirs.total_bytes(), spec().size().unwrap().total_bytes);
         assert_eq!(theirs.run(), Run::Running);
         assert_eq!(theirs.participants()[0].token(), Some(Token::SERVER));
         assert!(!theirs.is_dead(Token::SERVER));
@@ -290,12 +291,12 @@ fn a_false_header_is_not_trusted() {
 #[test]
 fn a_file_of_another_size_is_refused_with_all_sizes() {
     both(|at| {
-        let whole = spec().total_bytes().unwrap();
+        let whole = spec().size().unwrap().total_bytes;
         for bytes in [whole + 4096, whole - 1, 4096, 4095, 0] {
             stale(&at.location);
             let file = File::options().write(true).open(at.path()).unwrap();
             file.set_len(bytes).unwrap();
-            reserve(&file, bytes.max(1)).unwrap();
+            reserve(&file, 0..bytes.max(1)).unwrap();
             file.set_len(bytes).unwrap();
             for result in
                 [Segment::attach(at.location.clone(), FORMAT), Segment::inspect(at.location.clone())]
@@ -315,6 +316,50 @@ fn a_file_of_another_size_is_refused_with_all_sizes() {
 }
 
 /// A missing page may find the file system full when it is touched.
+/// Blocks of whole pages: the file system counts those.
+fn with_large_blocks(reserve: Reserve) -> Spec {
+    Spec { classes: vec![Class { block_bytes: 1 << 16, count: 4 }], reserve, ..spec() }
+}
+
+#[expect(unsafe_code, reason = "the contract of guards")]
+fn begin(segment: &Segment) -> Filling<'_> {
+    // SAFETY: there is one guard of the task at a time.
+    unsafe { segment.take_part(Token::SERVER).client().begin(Task::new(segment, 0).unwrap()) }
+}
+
+#[test]
+fn a_block_takes_memory_from_its_first_use_on() {
+    all_kinds(|at| {
+        let spec = with_large_blocks(Reserve::AsUsed);
+        let segment = Segment::create(at.location.clone(), &spec).unwrap();
+        let size = spec.size().unwrap();
+        assert_eq!(size.total_bytes - size.reserved_bytes, 4 << 16);
+        let to_come = || segment.demand().to_come_bytes;
+        assert_eq!((to_come(), backed(&segment), in_use(&segment)), (4 << 16, vec![0], vec![0]));
+        // A second use of the same block, and another participant, find it as it is.
+        let other = Segment::attach(segment.location().clone(), FORMAT).unwrap();
+        for segment in [&segment, &segment, &other] {
+            let mut filling = begin(segment);
+            filling.block_buffer(40_000).unwrap().write(0, &[7; 40_000]);
+            assert_eq!((to_come(), backed(segment), in_use(segment)), (3 << 16, vec![1], vec![1]));
+            filling.abandon();
+            assert_eq!((to_come(), backed(segment), in_use(segment)), (3 << 16, vec![1], vec![0]));
+        }
+        assert_eq!(ringmill_shm::check::check(&segment), []);
+    });
+}
+
+#[test]
+fn all_blocks_have_their_memory_if_everything_is_reserved() {
+    all_kinds(|at| {
+        let spec = with_large_blocks(Reserve::Everything);
+        let segment = Segment::create(at.location.clone(), &spec).unwrap();
+        let size = spec.size().unwrap();
+        assert_eq!(size.total_bytes, size.reserved_bytes);
+        assert_eq!((segment.demand().to_come_bytes, backed(&segment)), (0, vec![4]));
+    });
+}
+
 #[test]
 fn a_file_with_holes_is_refused() {
     both(|at| {
@@ -332,7 +377,7 @@ fn a_file_with_holes_is_refused() {
                 other => panic!("{other:?}"),
             }
         }
-        reserve(&file, whole.len() as u64).unwrap();
+        reserve(&file, 0..whole.len() as u64).unwrap();
         file.write_all_at(&whole, 0).unwrap();
         Segment::attach(at.location.clone(), FORMAT).unwrap();
     });
@@ -546,10 +591,11 @@ fn a_file_system_that_is_too_small_is_an_error_with_both_sizes() {
     both(|at| {
         let mut huge = spec();
         huge.classes[1] = Class { block_bytes: 1 << 20, count: 1 << 25 };
+        huge.reserve = Reserve::Everything;
         match Segment::create(at.location.clone(), &huge) {
             Err(CreateError::NoSpace { path, needed_bytes, available_bytes }) => {
                 assert_eq!(Some(path.as_path()), at.path().parent());
-                assert_eq!(needed_bytes, huge.total_bytes().unwrap());
+                assert_eq!(needed_bytes, huge.size().unwrap().total_bytes);
                 assert!(needed_bytes > 1 << 45 && available_bytes < needed_bytes);
             }
             other => panic!("{other:?}"),
@@ -802,6 +848,7 @@ fn an_anonymous_segment_is_trusted_only_after_a_check() {
 fn an_anonymous_segment_that_memory_cannot_hold_is_refused() {
     let mut spec = spec();
     spec.classes = vec![Class { block_bytes: 1 << 30, count: 1 << 15 }];
+    spec.reserve = Reserve::Everything;
     let location = Location::anonymous(&common::unique_name()).unwrap();
     match Segment::create(location, &spec) {
         Err(CreateError::NoMemory { needed_bytes, available_bytes, .. }) => {

@@ -47,6 +47,15 @@ pub enum CallError {
         /// The input's size in bytes.
         bytes: u64,
     },
+    /// The system has no memory for a payload block that was never used before, and the others that are large enough are in
+    /// use. [`Reserve::Everything`](crate::Reserve) has all of them from the start.
+    #[error(
+        "the system has no memory for a payload block of {bytes} bytes: call less often, or give the server's file system and its control group more memory"
+    )]
+    NoMemory {
+        /// The input's size in bytes.
+        bytes: u64,
+    },
     /// The input could not be serialised.
     #[error("the input cannot be serialised: {error}")]
     Serialise {
@@ -176,6 +185,7 @@ impl From<EncodeError> for CallError {
                 Self::PayloadTooLarge { bytes, largest }
             }
             EncodeError::Pool(PoolError::Exhausted { bytes }) => Self::PoolExhausted { bytes },
+            EncodeError::Pool(PoolError::NoMemory { bytes, .. }) => Self::NoMemory { bytes },
             EncodeError::Serialise(error) => Self::Serialise { error },
             unsteady @ EncodeError::Unsteady { .. } => Self::Serialise { error: PayloadError::new(unsteady) },
         }
@@ -189,6 +199,7 @@ impl From<EncodeError> for RemoteCause {
                 Self::OutcomeTooLarge { bytes, largest }
             }
             EncodeError::Pool(PoolError::Exhausted { bytes }) => Self::PoolExhausted { bytes },
+            EncodeError::Pool(PoolError::NoMemory { bytes, error }) => Self::NoMemory { bytes, error },
             other => Self::Payload { message: format!("the outcome cannot be serialised: {other}") },
         }
     }

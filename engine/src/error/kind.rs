@@ -8,7 +8,7 @@ use std::fmt;
 ///
 /// | Kind | Errors | HTTP | gRPC | What to do |
 /// |---|---|---|---|---|
-/// | `Rejected` | [`ServerBacklogFull`](CallError::ServerBacklogFull), [`PoolExhausted`](CallError::PoolExhausted) | 429 | `RESOURCE_EXHAUSTED` (8) | send it later, or elsewhere |
+/// | `Rejected` | [`ServerBacklogFull`](CallError::ServerBacklogFull), [`PoolExhausted`](CallError::PoolExhausted), [`NoMemory`](CallError::NoMemory) | 429 | `RESOURCE_EXHAUSTED` (8) | send it later, or elsewhere |
 /// | `Timeout` | [`Timeout`](CallError::Timeout); a [deadline](RemoteCause::DeadlineExceeded) that passed | 504 | `DEADLINE_EXCEEDED` (4) | tell the client |
 /// | `Invalid` | [`PayloadTooLarge`](CallError::PayloadTooLarge) (413), [`Serialise`](CallError::Serialise), [`Refused`](CallError::Refused), [`ForeignLoan`](CallError::ForeignLoan), [`NoPartials`](CallError::NoPartials); an input [too deep](RemoteCause::TooDeep); what a worker says to be [`invalid`](crate::BoxError::invalid) | 400 | `INVALID_ARGUMENT` (3) | do not send it again |
 /// | `Worker` | [`WorkerDied`](CallError::WorkerDied), [`WrongPartial`](CallError::WrongPartial), and what user code made: other errors, panics, outcomes that are missing or too large | 500 | `UNKNOWN` (2) | look at the worker; send it again only if running twice does no harm |
@@ -77,7 +77,9 @@ impl CallError {
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::ServerBacklogFull { .. } | Self::PoolExhausted { .. } => ErrorKind::Rejected,
+            Self::ServerBacklogFull { .. } | Self::PoolExhausted { .. } | Self::NoMemory { .. } => {
+                ErrorKind::Rejected
+            }
             Self::Timeout { .. } => ErrorKind::Timeout,
             Self::PayloadTooLarge { .. }
             | Self::Serialise { .. }
@@ -123,6 +125,7 @@ impl RemoteCause {
             | Self::OutcomeCount { .. }
             | Self::OutcomeTooLarge { .. }
             | Self::PoolExhausted { .. }
+            | Self::NoMemory { .. }
             | Self::Payload { .. }
             | Self::Died { .. }
             | Self::Overran { .. }

@@ -107,6 +107,7 @@ mod tests {
             RemoteCause::OutcomeCount { items: 1, outcomes: 2 },
             RemoteCause::OutcomeTooLarge { bytes: 2, largest: 1 },
             RemoteCause::PoolExhausted { bytes: 2 },
+            RemoteCause::NoMemory { bytes: 2, error: 28 },
             RemoteCause::Payload { message: text() },
             RemoteCause::TooDeep { type_name: text(), limit: 128 },
             RemoteCause::Died { signal, code: None, restarting: true },
@@ -127,7 +128,7 @@ mod tests {
             match cause {
                 RemoteCause::Failed { .. } | RemoteCause::Panicked { .. } | RemoteCause::Unanswered => {}
                 RemoteCause::OutcomeCount { .. } | RemoteCause::OutcomeTooLarge { .. } => {}
-                RemoteCause::PoolExhausted { .. } => {}
+                RemoteCause::PoolExhausted { .. } | RemoteCause::NoMemory { .. } => {}
                 RemoteCause::Payload { .. } | RemoteCause::TooDeep { .. } | RemoteCause::Died { .. } => {}
                 RemoteCause::Overran { .. } | RemoteCause::Poisonous { .. } | RemoteCause::Down { .. } => {}
                 RemoteCause::KilledByShutdown { .. } => {}
@@ -190,6 +191,7 @@ mod tests {
             CallError::Timeout { enqueueing: second, total: second },
             CallError::PayloadTooLarge { bytes: 2, largest: 1 },
             CallError::PoolExhausted { bytes: 2 },
+            CallError::NoMemory { bytes: 2 },
             CallError::Serialise { error: PayloadError::new(system()) },
             CallError::ServletDown { servlet: text(), reason: text() },
             CallError::ServletDown { servlet: text(), reason: String::new() },
@@ -209,7 +211,8 @@ mod tests {
             assert_is_told(error);
             match error {
                 CallError::ServerBacklogFull { .. } | CallError::Timeout { .. } => {}
-                CallError::PayloadTooLarge { .. } | CallError::PoolExhausted { .. } => {}
+                CallError::PayloadTooLarge { .. } => {}
+                CallError::PoolExhausted { .. } | CallError::NoMemory { .. } => {}
                 CallError::Serialise { .. } | CallError::ServletDown { .. } | CallError::ShuttingDown => {}
                 CallError::ServletDrained { .. } => {}
                 CallError::NoReactor { .. } | CallError::Refused(_) | CallError::ForeignLoan => {}

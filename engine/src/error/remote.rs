@@ -83,6 +83,14 @@ pub enum RemoteCause {
         /// Its size in bytes.
         bytes: u64,
     },
+    /// The system has no memory for a payload block that was never used before, and the others that are large enough for
+    /// the outcome are in use.
+    NoMemory {
+        /// Its size in bytes.
+        bytes: u64,
+        /// What the system said: a number as `ENOSPC`.
+        error: i32,
+    },
     /// The outcome, or the input, could not be serialised or read.
     Payload {
         /// Why.
@@ -470,6 +478,13 @@ impl fmt::Display for RemoteCause {
                 write!(
                     f,
                     "all payload blocks of at least {bytes} bytes are in use, so the outcome cannot be written: call less often, or give the server more of them"
+                )
+            }
+            Self::NoMemory { bytes, error } => {
+                let error = std::io::Error::from_raw_os_error(*error);
+                write!(
+                    f,
+                    "the system has no memory for a payload block of {bytes} bytes, so the outcome cannot be written ({error}): call less often, or give the server's file system and its control group more memory"
                 )
             }
             Self::Payload { message } => OneLine(message).fmt(f),

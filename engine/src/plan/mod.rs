@@ -67,7 +67,7 @@ use crate::worker::Live;
 use ringmill_shm::layout::PartialRings;
 use ringmill_shm::layout::{Class, INLINE_BYTES, LINE, NODE_LIMIT, PAYLOAD_LIMIT, TASKS_LIMIT};
 use ringmill_shm::plan::{Fork, ForkMember, Switch, Target};
-use ringmill_shm::segment::{Memory, NodeSpec, Spec};
+use ringmill_shm::segment::{Memory, NodeSpec, Reserve, Spec};
 use ringmill_shm::sys::topology::Topology;
 use std::ffi::OsString;
 use std::fmt;
@@ -471,6 +471,7 @@ impl Plan {
         blocks: &Blocks,
         partials: PartialRings,
         traces: u32,
+        reserve: Reserve,
     ) -> Result<Spec, StartError> {
         let tasks_per_request = 1 + self.branches;
         let keeps_inputs = self.nodes.iter().any(|node| node.on_death.keeps_inputs());
@@ -480,6 +481,7 @@ impl Plan {
             classes: classes(blocks, u64::from(capacity) * u64::from(tasks_per_request), keeps_inputs)?,
             partials,
             traces,
+            reserve,
             payload_format: crate::wire::payload::PAYLOAD_FORMAT,
             nodes: self.nodes.iter().map(|node| node.spec.clone()).collect(),
             forks: self.forks.clone(),

@@ -14,7 +14,7 @@ use crate::policy::sample::Timing;
 use crate::route::Router;
 use crate::servlet::{Pin, Servlet};
 use ringmill_shm::layout::REQUEST_LIMIT;
-use ringmill_shm::segment::{CreateError, Prefault};
+use ringmill_shm::segment::{CreateError, Prefault, Reserve, Size};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,6 +44,7 @@ impl ServerBuilder {
             max_partial: DEFAULT_MAX_PARTIAL,
             wait: Wait::default(),
             timing: Timing::default(),
+            reserve: Reserve::default(),
             prefault: Prefault::default(),
             lock_memory: false,
             numa_memory: NumaMemory::default(),
@@ -164,12 +165,25 @@ impl ServerBuilder {
         self
     }
 
+    /// Which pages of the segment are reserved at the start; by default [`Reserve::AsUsed`]: all but the payload blocks, each of
+    /// which the first request reserves that uses it. So the server takes the memory that it needs, up to
+    /// [`segment_bytes`](Self::segment_bytes), and gives back none of it before it ends.
+    ///
+    /// With [`Reserve::Everything`] no request ends with [`CallError::NoMemory`](crate::CallError::NoMemory), since the start
+    /// fails if there is too little. Whether all of it would fit is looked at in both cases:
+    /// [`Server::warnings`](crate::Server::warnings) says if not.
+    #[must_use]
+    pub fn reserve(mut self, pages: Reserve) -> Self {
+        self.options.reserve = pages;
+        self
+    }
+
     /// Which pages of the segment the server, and each worker's process, maps before the first request needs them; by
     /// default [`Prefault::Hot`]. Else the first use of each page, in each process, waits for a page fault. Kernels before
     /// 5.14 cannot do it.
     ///
     /// With [`Prefault::Everything`] a start takes longer by the time in which the kernel clears all payload memory; it is for
-    /// services in which the first large payloads may not take longer than later ones.
+    /// services in which the first large payloads may not take longer than later ones. It implies [`Reserve::Everything`].
     #[must_use]
     pub fn prefault(mut self, pages: Prefault) -> Self {
         self.options.prefault = pages;
@@ -178,7 +192,7 @@ impl ServerBuilder {
 
     /// Whether all pages of the segment are locked in memory (`mlock`), so that none is ever written to swap; by default
     /// not. The lock ends with the server's process. It implies [`Prefault::Everything`] for the server, not for its
-    /// workers' processes.
+    /// workers' processes, and [`Reserve::Everything`].
     ///
     /// A process without the capability `CAP_IPC_LOCK` may lock as much as `ulimit -l` says, often 8 MiB; beyond that the
     /// start fails with [`StartError::LockMemory`].
@@ -316,9 +330,9 @@ impl ServerBuilder {
         self
     }
 
-    /// How many bytes the segment takes that [`start`](Self::start) makes for this servlet: in `/dev/shm` or where the
-    /// [file](Self::file) lies, and in the memory of the control group (the container), since all pages are reserved at
-    /// the start. On huge pages it is rounded up to whole ones. Nothing is started.
+    /// How many bytes the segment may take that [`start`](Self::start) makes for this servlet: in `/dev/shm` or where the
+    /// [file](Self::file) lies, and in the memory of the control group (the container). What of it is taken at the start is
+    /// [`reserved_bytes`](Self::reserved_bytes). On huge pages it is rounded up to whole ones. Nothing is started.
     ///
     /// ```
     /// # fn main() -> Result<(), ringmill::BoxError> {
@@ -335,8 +349,32 @@ impl ServerBuilder {
     /// The first option that `start` would refuse before it makes the segment; whether there is room for it is not looked
     /// at.
     pub fn segment_bytes<S: Servlet>(&self, servlet: &S) -> Result<u64, StartError> {
+        Ok(self.size(servlet)?.total_bytes)
+    }
+
+    /// How many bytes of [`segment_bytes`](Self::segment_bytes) are reserved at the start: see [`reserve`](Self::reserve).
+    ///
+    /// ```
+    /// # fn main() -> Result<(), ringmill::BoxError> {
+    /// use ringmill::{PassThrough, Reserve, Server, ThreadServlet};
+    /// let servlet = ThreadServlet::<PassThrough<Vec<f32>>>::new(());
+    /// let builder = Server::builder("reserved").max_payload(1 << 20);
+    /// assert!(builder.reserved_bytes(&servlet)? < builder.segment_bytes(&servlet)? / 100);
+    /// let builder = builder.reserve(Reserve::Everything);
+    /// assert_eq!(builder.reserved_bytes(&servlet)?, builder.segment_bytes(&servlet)?);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`segment_bytes`](Self::segment_bytes).
+    pub fn reserved_bytes<S: Servlet>(&self, servlet: &S) -> Result<u64, StartError> {
+        Ok(self.size(servlet)?.reserved_bytes)
+    }
+
+    fn size<S: Servlet>(&self, servlet: &S) -> Result<Size, StartError> {
         let spec = self.clone().launch(servlet)?.spec()?;
-        Ok(spec.total_bytes().map_err(CreateError::from)?)
+        Ok(spec.size().map_err(CreateError::from)?)
     }
 
     /// Starts the server: creates the segment, starts all workers in parallel, and returns when all are ready.

@@ -14,7 +14,7 @@ use crate::policy::sample::Timing;
 use crate::route::Router;
 use crate::servlet::Pin;
 use ringmill_shm::layout::{PARTIAL_BYTES_LIMIT, PartialRings, SLOTS_LIMIT, TRACES_LIMIT};
-use ringmill_shm::segment::{Memory, Prefault, Segment, Spec};
+use ringmill_shm::segment::{Demand, Memory, Prefault, Reserve, Segment, Spec};
 use ringmill_shm::sys::numa::nodes_with_memory;
 use ringmill_shm::sys::pages::lock_limit_bytes;
 use ringmill_shm::sys::process::open_standard_descriptors;
@@ -34,6 +34,7 @@ pub(super) struct Options {
     pub(super) max_partial: usize,
     pub(super) wait: Wait,
     pub(super) timing: Timing,
+    pub(super) reserve: Reserve,
     pub(super) prefault: Prefault,
     pub(super) lock_memory: bool,
     pub(super) numa_memory: NumaMemory,
@@ -52,6 +53,12 @@ pub(super) struct Options {
 }
 
 impl Options {
+    /// Which pages the segment gets at its creation.
+    pub(super) fn reserved(&self) -> Reserve {
+        let needs_all = self.lock_memory || self.prefault == Prefault::Everything;
+        if needs_all { Reserve::Everything } else { self.reserve }
+    }
+
     fn check_timing(&self) -> Result<(), StartError> {
         match self.timing {
             Timing::OneOf(count) if !(1..=Timing::MOST).contains(&count) => Err(StartError::Range {
@@ -118,7 +125,8 @@ impl Launch {
     /// What the segment is made from.
     pub(super) fn spec(&self) -> Result<Spec, StartError> {
         let Self { options, capacity, plan, .. } = self;
-        let spec = plan.spec(*capacity, &options.blocks, options.partial_rings()?, options.traces()?)?;
+        let (partials, traces) = (options.partial_rings()?, options.traces()?);
+        let spec = plan.spec(*capacity, &options.blocks, partials, traces, options.reserved())?;
         let servlets: Vec<&str> = plan.nodes.iter().map(|node| node.spec.name.as_str()).collect();
         let memory =
             options.numa_memory.asked(&nodes_with_memory(), &plan.placement, &servlets, plan.entry)?;
@@ -158,6 +166,7 @@ impl Launch {
             warnings.extend(told(errors, options.strict_memory)?);
         }
         let shared = Arc::new(Shared::new(Arc::clone(&segment), &plan.nodes, router, limits, placement)?);
+        warnings.extend(short_of_memory(&segment));
         if options.handle_signals {
             warnings.extend(super::signals::warnings());
         }
@@ -232,6 +241,16 @@ fn told(errors: Vec<MemoryError>, is_strict: bool) -> Result<Vec<String>, StartE
         warnings.push(format!("memory is not where it is to be: {more} more parts of the segment"));
     }
     Ok(warnings)
+}
+
+/// Says how much memory the server has, and may take; a warning if the system has less than that left.
+fn short_of_memory(segment: &Segment) -> Option<String> {
+    let Demand { reserved_bytes, to_come_bytes, left_bytes } = segment.demand();
+    say(|| tracing::info!(reserved_bytes, to_come_bytes, "memory of the segment"));
+    let left_bytes = left_bytes.filter(|&left| left < to_come_bytes)?;
+    Some(format!(
+        "payload blocks may come to take {to_come_bytes} bytes more, and {left_bytes} are left: requests that find no memory then end with NoMemory; lower capacity, max_payload or payload_classes, or give /dev/shm and the control group more"
+    ))
 }
 
 fn lock(segment: &Segment) -> Result<(), StartError> {

@@ -3,7 +3,7 @@
 //! # Protocol
 //!
 //! The attacher opens the file once, and checks and maps that descriptor: a plain file with one name, its user's alone,
-//! with all its pages. Then the header, copied; then the plan, copied. The shape, the plan and all that follows from
+//! with as many pages as lie before the payload blocks. Then the header, copied; then the plan, copied. The shape, the plan and all that follows from
 //! them lie in this process's memory from then on, and are not read again. The lease file is checked in the same way. A
 //! worker that has both descriptors from its server does not check names and rights: these may have changed by now. An
 //! anonymous segment is opened through a descriptor of another process, and must have no name at all.
@@ -384,15 +384,18 @@ impl Segment {
             path: path.clone(),
             error,
         })?;
-        if kind.counts_blocks() && meta.blocks().saturating_mul(512) < meta.len() {
-            // Its creator reserves all of them. If the file system is full when a missing page is first touched, the
-            // kernel sends SIGBUS.
-            return Err(foreign(NotASegment::Holes { there: 512 * meta.blocks(), bytes: meta.len() }));
-        }
+        // Its creator reserves all but the payload blocks, which their owners reserve. If the file system is full when a
+        // missing page is first touched, the kernel sends SIGBUS.
+        let there = if kind.counts_blocks() { meta.blocks().saturating_mul(512) } else { meta.len() };
+        let has = |bytes: u64| {
+            if there < bytes { Err(foreign(NotASegment::Holes { there, bytes })) } else { Ok(()) }
+        };
+        has(PAGE as u64)?;
         let mapping = map(&file, meta.len(), payload_format.is_some())
             .map_err(|error| AttachError::System { what: "map", path: path.clone(), error })?;
         let base = NonNull::new(mapping.as_ptr()).expect("a mapping is not at null");
         let layout = read_header(base, meta.len(), kind.granule_bytes(), &path, payload_format)?;
+        has(layout.bytes_before_blocks())?;
         Ok(Mapped { mapping, base, layout, file })
     }
 
@@ -422,6 +425,7 @@ impl Segment {
             part_of_inputs: None,
             memory_refused: None,
             number,
+            granted: super::Granted::default(),
             _mapping: mapping,
         }
     }

@@ -9,7 +9,7 @@ use super::stale::remove_stale;
 use super::{MEMBER_BYTES, Mapping, Owner, Removal, Run, Segment, TARGET_BYTES};
 use crate::doorbell::WORKER_LIMIT;
 use crate::layout::{
-    Class, Extent, ForkDescriptor, Header, LAYOUT_VERSION, Layout, MAGIC, NAME_LIMIT, NodeDescriptor,
+    BACKED, Class, Extent, ForkDescriptor, Header, LAYOUT_VERSION, Layout, MAGIC, NAME_LIMIT, NodeDescriptor,
     NodeFacts, PAYLOAD_ALIGN, PartialRings, Shape, ShapeError, SwitchDescriptor, within,
 };
 use crate::participant::{Lease, LeaseError, Life, MemoryLeaseError, Role, SERVER};
@@ -43,6 +43,8 @@ pub struct Spec {
     pub traces: u32,
     /// Identifies how payload bytes are written: part of the fingerprint.
     pub payload_format: u64,
+    /// Which pages are reserved when it is created.
+    pub reserve: Reserve,
     /// The plan's nodes.
     pub nodes: Vec<NodeSpec>,
     /// The plan's forks, in the order of their first branches.
@@ -51,6 +53,20 @@ pub struct Spec {
     pub switches: Vec<Switch>,
     /// On which NUMA nodes its memory is to lie.
     pub memory: Memory,
+}
+
+/// Which pages of a segment are reserved when it is created, so that nothing that needs them meets a system without memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
+#[non_exhaustive]
+pub enum Reserve {
+    /// All but the payload blocks: each of those is reserved by the first request that uses it, and stays so. A request for
+    /// whose block there is no memory ends with an error, and harms nothing else.
+    ///
+    /// On huge pages, of which the kernel reserves as many as a process maps, it is [`Everything`](Self::Everything).
+    #[default]
+    AsUsed,
+    /// All: no request ever finds the system without memory for it, and the segment takes that of all blocks from the start.
+    Everything,
 }
 
 /// What a node is made from.
@@ -277,12 +293,40 @@ fn shape_of(spec: &Spec) -> Result<Shape, ShapeError> {
 }
 
 impl Spec {
-    /// How many bytes the segment will take.
+    /// How many bytes the segment will take, and how many of them once it is created.
     ///
     /// # Errors
     /// The first number that is out of range.
-    pub fn total_bytes(&self) -> Result<u64, ShapeError> {
-        Ok(Layout::new(&shape_of(self)?)?.total_bytes as u64)
+    pub fn size(&self) -> Result<Size, ShapeError> {
+        Ok(Size::of(&Layout::new(&shape_of(self)?)?, self.reserve))
+    }
+}
+
+/// The size of a segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Size {
+    /// All of it.
+    pub total_bytes: u64,
+    /// What is reserved when it is created.
+    pub reserved_bytes: u64,
+}
+
+impl Size {
+    fn of(layout: &Layout, reserve: Reserve) -> Self {
+        let total_bytes = layout.total_bytes as u64;
+        match reserve {
+            Reserve::AsUsed => Self { total_bytes, reserved_bytes: layout.bytes_before_blocks() },
+            Reserve::Everything => Self { total_bytes, reserved_bytes: total_bytes },
+        }
+    }
+
+    /// In whole huge pages, if it lies on those.
+    fn on(self, kind: Kind) -> Self {
+        let total_bytes = self.total_bytes.next_multiple_of(kind.granule_bytes());
+        match kind {
+            Kind::Huge { .. } => Self { total_bytes, reserved_bytes: total_bytes },
+            _ => Self { total_bytes, ..self },
+        }
     }
 }
 
@@ -294,6 +338,7 @@ impl Segment {
     pub fn create(location: Location, spec: &Spec) -> Result<Self, CreateError> {
         let shape = shape_of(spec)?;
         let layout = Layout::new(&shape)?;
+        let size = Size::of(&layout, spec.reserve);
         let nexts: Vec<Target> = spec.nodes.iter().map(|node| node.next).collect();
         Routes::new(spec.forks.clone(), spec.switches.clone(), &nexts, shape.branches())
             .map_err(CreateError::Plan)?;
@@ -306,17 +351,21 @@ impl Segment {
         let mut refused = None;
         let mut place = |file: &File, base| refused = memory::place(spec, &layout, file, base).err();
         let made = match &location {
-            Location::Anonymous(of) => make_in_memory(of, layout.total_bytes as u64, &mut place)?,
-            Location::Named(_) | Location::File(_) => {
-                make_files(location, layout.total_bytes as u64, &mut place)?
-            }
+            Location::Anonymous(of) => make_in_memory(of, size, &mut place)?,
+            Location::Named(_) | Location::File(_) => make_files(location, size, &mut place)?,
         };
-        let Made { location, lease, mapping, file, owner } = made;
+        let Made { location, lease, mapping, file, owner, has_all } = made;
         let base = NonNull::new(mapping.as_ptr()).expect("a mapping is not at null");
         let mut segment = Self::over(mapping, base, layout, location, file, lease);
         segment.owner = owner;
         (segment.part_of_inputs, segment.memory_refused) = (spec.memory.part_of_inputs(), refused);
         crash_point!("create.mapped");
+        if has_all {
+            for class in 0..segment.shape().classes().len() {
+                // Relaxed: no other process has the segment yet.
+                segment.block_owners(class).iter().for_each(|owner| owner.store(BACKED, Ordering::Relaxed));
+            }
+        }
         segment.initialise(spec)?;
         Ok(segment)
     }
@@ -449,13 +498,15 @@ struct Made {
     mapping: Mapping,
     file: File,
     owner: Option<Owner>,
+    /// Whether all pages are reserved.
+    has_all: bool,
 }
 
 /// Sets policies on the mapping of a file, which has its size and no pages yet.
 type Place<'a> = &'a mut dyn FnMut(&File, *const u8);
 
 /// Takes the lease of a location, removes what a dead server left there, and makes the segment's file.
-fn make_files(location: Location, bytes: u64, place: Place<'_>) -> Result<Made, CreateError> {
+fn make_files(location: Location, size: Size, place: Place<'_>) -> Result<Made, CreateError> {
     let path = location.path();
     let lease_path = location.lease_path();
     let lease = match Lease::acquire_to_serve(&lease_path) {
@@ -472,23 +523,23 @@ fn make_files(location: Location, bytes: u64, place: Place<'_>) -> Result<Made, 
     };
     // [lease before deeds]: the server has its bytes.
     crash_point!("create.leased");
-    let made = remove_stale(&path).and_then(|()| make_file(&location, &path, bytes, place));
-    let made = made.and_then(|(mapping, file)| {
+    let made = remove_stale(&path).and_then(|()| make_file(&location, &path, size, place));
+    let made = made.and_then(|(mapping, file, has_all)| {
         let directory = path.parent().unwrap_or(Path::new("/"));
         let directory = sys::image::open_directory(directory)
             .inspect_err(|_| drop(std::fs::remove_file(&path)))
             .map_err(|error| CreateError::System { what: "open the directory of", path, error })?;
-        Ok((mapping, file, directory))
+        Ok((mapping, file, has_all, directory))
     });
-    let (mapping, file, directory) = made.inspect_err(|_| {
+    let (mapping, file, has_all, directory) = made.inspect_err(|_| {
         let _ = std::fs::remove_file(lease.path()); // while we hold it
     })?;
     let owner = Some(Owner { removal: Removal::In(directory).into() });
-    Ok(Made { location, lease, mapping, file, owner })
+    Ok(Made { location, lease, mapping, file, owner, has_all })
 }
 
 /// Makes an anonymous segment and its lease, each a file of memory.
-fn make_in_memory(of: &Anonymous, bytes: u64, place: Place<'_>) -> Result<Made, CreateError> {
+fn make_in_memory(of: &Anonymous, size: Size, place: Place<'_>) -> Result<Made, CreateError> {
     let lease_path = memfd::shown_as(&of.lease_name());
     let system = |what, path: &Path| {
         let path = path.to_path_buf();
@@ -507,47 +558,52 @@ fn make_in_memory(of: &Anonymous, bytes: u64, place: Place<'_>) -> Result<Made, 
     let of = Anonymous { lease: Some(number), process: std::process::id(), ..of.clone() };
     let location = Location::Anonymous(of.clone());
     let path = location.path();
-    check_limits(&path, bytes, true)?;
-    if let Some(available_bytes) = memfd::available_bytes().filter(|&available| available < bytes) {
-        return Err(CreateError::NoMemory { path, needed_bytes: bytes, available_bytes });
+    check_limits(&path, size, true)?;
+    let needed_bytes = size.reserved_bytes;
+    if let Some(available_bytes) = memfd::available_bytes().filter(|&available| available < needed_bytes) {
+        return Err(CreateError::NoMemory { path, needed_bytes, available_bytes });
     }
     let file = memfd::create(&of.name()).map_err(system("make", &path))?;
     crash_point!("create.memory");
-    file.set_len(bytes).map_err(system("size", &path))?;
+    file.set_len(size.total_bytes).map_err(system("size", &path))?;
     let mapping = Mapping::File(MmapRaw::map_raw(&file).map_err(system("map", &path))?);
     place(&file, mapping.as_ptr());
-    sys::file::reserve(&file, bytes).map_err(system("reserve the pages of", &path))?;
+    sys::file::reserve(&file, 0..size.reserved_bytes).map_err(system("reserve the pages of", &path))?;
     memfd::seal_size(&file); // where the kernel refuses, it is as for a file
-    Ok(Made { location, lease, mapping, file, owner: None })
+    let has_all = size.reserved_bytes == size.total_bytes;
+    Ok(Made { location, lease, mapping, file, owner: None, has_all })
 }
 
 /// What this process may have: of a file, and, if it is memory, of the memory of its control group.
-fn check_limits(path: &Path, bytes: u64, is_memory: bool) -> Result<(), CreateError> {
-    if let Some(limit_bytes) = sys::file::size_limit_bytes().filter(|&limit| limit < bytes) {
-        return Err(CreateError::FileLimit { path: path.into(), needed_bytes: bytes, limit_bytes });
+fn check_limits(path: &Path, size: Size, is_memory: bool) -> Result<(), CreateError> {
+    let Size { total_bytes, reserved_bytes: needed_bytes } = size;
+    if let Some(limit_bytes) = sys::file::size_limit_bytes().filter(|&limit| limit < total_bytes) {
+        return Err(CreateError::FileLimit { path: path.into(), needed_bytes: total_bytes, limit_bytes });
     }
-    match sys::cgroup::memory_limit().filter(|limit| is_memory && limit.available_bytes < bytes) {
+    match sys::cgroup::memory_limit().filter(|limit| is_memory && limit.available_bytes < needed_bytes) {
         Some(sys::cgroup::MemoryLimit { group, limit_bytes, available_bytes }) => {
-            let (path, needed_bytes) = (path.into(), bytes);
+            let path = path.into();
             Err(CreateError::MemoryLimit { path, group, limit_bytes, available_bytes, needed_bytes })
         }
         None => Ok(()),
     }
 }
 
-/// Creates the file exclusively, with all its pages, and maps it.
+/// Creates the file exclusively, with the pages that are to be reserved, and maps it. Whether it has all pages.
 fn make_file(
     location: &Location,
     path: &Path,
-    bytes: u64,
+    size: Size,
     place: Place<'_>,
-) -> Result<(Mapping, File), CreateError> {
+) -> Result<(Mapping, File, bool), CreateError> {
     let directory =
         path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_path_buf();
     let system = |what| move |error| CreateError::System { what, path: path.to_path_buf(), error };
     let looks = || system("look at the file system of");
     let kind = sys::file::kind_at(&directory).map_err(looks())?;
-    let bytes = bytes.next_multiple_of(kind.granule_bytes());
+    let size = size.on(kind);
+    let Size { total_bytes, reserved_bytes: bytes } = size;
+    let has_all = bytes == total_bytes;
     let free_bytes = sys::file::available_bytes(&directory).map_err(looks())?;
     let no_space = |available_bytes| {
         let (needed_bytes, path) = (bytes, directory.clone());
@@ -569,9 +625,9 @@ fn make_file(
         return Err(no_space(free_bytes));
     }
     // Huge pages are counted apart; those of a device's cache are written back.
-    check_limits(path, bytes, matches!(kind, Kind::Memory | Kind::Ramfs))?;
+    check_limits(path, size, matches!(kind, Kind::Memory | Kind::Ramfs))?;
     let reserve = |file: &File| {
-        sys::file::reserve(file, bytes).map_err(|e| match e.raw_os_error() {
+        sys::file::reserve(file, 0..bytes).map_err(|e| match e.raw_os_error() {
             Some(libc::ENOSPC) => {
                 // Others have used room since, or the file system needs more than the bytes of the file.
                 let left = sys::file::available_bytes(&directory).ok().flatten().unwrap_or(0);
@@ -589,14 +645,14 @@ fn make_file(
     match location {
         Location::Named(_) => {
             let mut shmem =
-                ShmemConf::new().os_id(posix_name(location)).size(bytes as usize).create().map_err(|e| {
-                    match e {
+                ShmemConf::new().os_id(posix_name(location)).size(total_bytes as usize).create().map_err(
+                    |e| match e {
                         ShmemError::MapCreateFailed(code) | ShmemError::UnknownOsError(code) => {
                             system("create")(io::Error::from_raw_os_error(code.cast_signed()))
                         }
                         other => system("create")(io::Error::other(other)),
-                    }
-                })?;
+                    },
+                )?;
             shmem.set_owner(false); // we remove it here, or under the lease
             crash_point!("create.named");
             let reserved = whatever_the_umask(path)
@@ -609,14 +665,14 @@ fn make_file(
             if reserved.is_err() {
                 let _ = std::fs::remove_file(path);
             }
-            reserved.map(|file| (Mapping::Named(shmem), file))
+            reserved.map(|file| (Mapping::Named(shmem), file, has_all))
         }
         Location::File(_) => {
             let file = options.create_new(true).mode(MODE).open(path).map_err(system("create"))?;
             crash_point!("create.file");
             let mapped = whatever_the_umask(path)
                 .map_err(system("open"))
-                .and_then(|()| file.set_len(bytes).map_err(system("size")))
+                .and_then(|()| file.set_len(total_bytes).map_err(system("size")))
                 .and_then(|()| MmapRaw::map_raw(&file).map_err(system("map")))
                 .and_then(|map| {
                     place(&file, map.as_ptr());
@@ -625,7 +681,7 @@ fn make_file(
             if mapped.is_err() {
                 let _ = std::fs::remove_file(path);
             }
-            Ok((Mapping::File(mapped?), file))
+            Ok((Mapping::File(mapped?), file, has_all))
         }
         Location::Anonymous(_) => unreachable!("it is made in memory"),
     }

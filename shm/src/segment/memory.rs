@@ -349,6 +349,7 @@ mod tests {
             classes: vec![Class { block_bytes: 1024, count: 2000 }, Class { block_bytes: 1 << 16, count: 3 }],
             partials: PartialRings::default(),
             traces: 0,
+            reserve: Default::default(),
             payload_format: 0,
             nodes,
             forks: Vec::new(),

@@ -8,7 +8,8 @@
 //! # Protocol
 //!
 //! Create: take the server's byte of the lease file; so no living server has the name. Remove a dead server's files.
-//! Create the file exclusively, mode 0600, reserve its pages, write everything, and the magic last. Attach: check
+//! Create the file exclusively, mode 0600, reserve its pages (those of payload
+//! blocks when each is first used, see [`pool`](crate::pool)), write everything, and the magic last. Attach: check
 //! owner, mode, size, magic, version, shape and fingerprint before the rest is believed; compute all offsets from the
 //! shape. Remove: segment first, lease file second, then release the lease. An anonymous segment has no name to take
 //! and nothing to remove.
@@ -46,11 +47,12 @@ pub use crate::bell::{Awaiting, SharedBell};
 pub use anonymous::{FoundAnonymous, list_anonymous};
 pub use attach::{AttachError, NotASegment};
 pub use control::{AskError, Asker};
-pub use create::{CreateError, NodeSpec, Spec};
+pub use create::{CreateError, NodeSpec, Reserve, Size, Spec};
 pub use location::{Anonymous, Location, NAMED_DIRECTORY, NameError};
 pub use memory::{Lying, Memory, Part};
 pub use node::{Node, NodeInfo, PayloadTypes};
-pub use pages::Prefault;
+use pages::Granted;
+pub use pages::{Demand, Prefault};
 pub use sections::{Room, Use};
 pub use stale::{Found, Removed, is_live, list, open_lease, remove_if_stale};
 
@@ -159,6 +161,7 @@ pub struct Segment {
     memory_refused: Option<PolicyError>,
     /// Its number among all segments that this process ever maps.
     number: u32,
+    granted: Granted,
     /// Only the `Drop`s of the mapping crates read it.
     _mapping: Mapping,
 }

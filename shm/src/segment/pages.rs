@@ -1,12 +1,13 @@
 //! The pages of a segment: to have them before the first request needs them, and to keep them in memory.
 #![expect(unsafe_code, reason = "advice on the mapping")]
 
-use super::{Segment, Use};
+use super::{Location, Segment, Use};
 use crate::layout::Layout;
-use crate::sync::Ordering;
-use crate::sys::pages;
+use crate::sync::{AtomicU64, Ordering};
+use crate::sys::{cgroup, file, memfd, pages};
 use core::ops::Range;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 
 /// Which pages of a segment each process maps before it needs them. A page that was never touched costs its first reader
 /// or writer, in each process, a page fault: the kernel clears the page and maps it.
@@ -18,8 +19,8 @@ pub enum Prefault {
     /// All but the payload blocks.
     #[default]
     Hot,
-    /// All. The payload blocks then count as used memory of the machine and of its control group, whether they are ever
-    /// needed or not; they were reserved before.
+    /// All: the pages of all payload blocks too, whether they are ever needed or not. They are reserved at the start, see
+    /// [`Reserve::Everything`](super::Reserve).
     Everything,
 }
 
@@ -95,10 +96,92 @@ impl Segment {
     }
 }
 
+/// What memory a segment takes, and may come to take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Demand {
+    /// What it takes.
+    pub reserved_bytes: u64,
+    /// What its payload blocks may take beside that, once they are used.
+    pub to_come_bytes: u64,
+    /// What its file system and this process's control group have left; `None` if neither says.
+    pub left_bytes: Option<u64>,
+}
+
+/// How many bytes a process may reserve for blocks before it asks again how much memory is left.
+#[derive(Debug, Default)]
+pub(super) struct Granted(AtomicU64);
+
+impl Granted {
+    /// Of what is left, what is granted at once: several processes ask.
+    const SHARE: u64 = 8;
+    /// What is granted where nothing bounds it.
+    const UNBOUNDED: u64 = 1 << 30;
+
+    /// Takes so many bytes, if they were granted or, by what `left` says, can be. It says `None` if nothing bounds them.
+    fn take(&self, bytes: u64, left: impl FnOnce() -> Option<u64>) -> bool {
+        // Relaxed, all: a number that only bounds how often it is asked.
+        let taken = |granted: u64| granted.checked_sub(bytes);
+        if self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, taken).is_ok() {
+            return true;
+        }
+        let granted = match left() {
+            None => Self::UNBOUNDED,
+            Some(left) if left < bytes => return false,
+            Some(left) => left / Self::SHARE,
+        };
+        self.0.store(granted.saturating_sub(bytes), Ordering::Relaxed);
+        true
+    }
+}
+
+impl Segment {
+    /// What memory it takes now, and may come to take.
+    #[must_use]
+    pub fn demand(&self) -> Demand {
+        let total_bytes = self.total_bytes();
+        let taken = self.file.metadata().map(|meta| meta.blocks().saturating_mul(512));
+        let counts = file::kind_of(&self.file).is_ok_and(file::Kind::counts_blocks);
+        let reserved_bytes =
+            taken.ok().filter(|_| counts).map_or(total_bytes, |taken| taken.min(total_bytes));
+        let of_files = match &self.location {
+            Location::Anonymous(_) => None,
+            at => at.path().parent().and_then(|directory| file::available_bytes(directory).ok().flatten()),
+        };
+        let left_bytes = of_files.into_iter().chain(self.memory_left()).min();
+        Demand { reserved_bytes, to_come_bytes: total_bytes - reserved_bytes, left_bytes }
+    }
+
+    /// The memory that its control group, and the machine where no file system bounds it, leave to this process.
+    fn memory_left(&self) -> Option<u64> {
+        let kind = file::kind_of(&self.file).ok()?;
+        let is_memory = matches!(kind, file::Kind::Memory | file::Kind::Ramfs);
+        let of_group = is_memory.then(|| cgroup::memory_limit().map(|limit| limit.available_bytes)).flatten();
+        let of_machine =
+            matches!(self.location, Location::Anonymous(_)).then(memfd::available_bytes).flatten();
+        of_group.into_iter().chain(of_machine).min()
+    }
+
+    /// Reserves the pages of a block: its owner does, before it touches them. Where a control group bounds the memory, it
+    /// is asked first: the kernel would kill a process and give no error.
+    ///
+    /// # Errors
+    /// `ENOSPC`, `ENOMEM` or `EDQUOT` if there is no memory for it.
+    pub(crate) fn reserve_block(&self, class: usize, index: u64) -> io::Result<()> {
+        let error = io::Error::from_raw_os_error;
+        let (first, bytes) = self.block(class, index).ok_or_else(|| error(libc::EINVAL))?;
+        let (first, bytes) = ((first.as_ptr().addr() - self.base.as_ptr().addr()) as u64, bytes as u64);
+        if !self.granted.take(bytes, || self.memory_left()) {
+            return Err(error(libc::ENOMEM));
+        }
+        file::reserve(&self.file, first..first + bytes)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::layout::{Class, Shape};
+    use std::cell::Cell;
 
     #[test]
     fn what_is_hot_is_all_but_the_blocks() {
@@ -116,6 +199,22 @@ mod tests {
         for (pages, range) in expected {
             assert_eq!(pages.ranges(&layout), Vec::from_iter(range));
         }
+    }
+
+    #[test]
+    fn how_much_is_left_is_asked_when_the_grant_is_used_up() {
+        let (granted, asked) = (Granted::default(), Cell::new(0));
+        let take = |bytes, left| {
+            granted.take(bytes, || {
+                asked.set(asked.get() + 1);
+                left
+            })
+        };
+        assert!(!take(11, Some(10)) && take(10, Some(10)), "a block may take all that is left");
+        assert!(take(10, Some(800)) && (0..9).all(|_| take(10, None)));
+        assert_eq!(asked.get(), 3, "an eighth of what was left is granted");
+        assert!(!take(10, Some(9)) && take(1, None) && take(1 << 29, Some(0)));
+        assert_eq!(asked.get(), 5);
     }
 
     #[test]

@@ -12,33 +12,38 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
-/// Reserves every page of a file of `bytes` bytes (and grows it to that size): at once, or where the file system cannot, by
-/// writing zeros into an empty file.
+/// Reserves every page of these bytes of a file, and grows it if it is shorter: at once, or where the file system cannot, by
+/// writing zeros. So they are bytes that nobody has written.
 ///
 /// # Errors
 /// `ENOSPC` if the file system cannot hold it, `EDQUOT` if its user may not.
-pub fn reserve(file: &File, bytes: u64) -> io::Result<()> {
-    let length = libc::off_t::try_from(bytes).map_err(|_| io::Error::from_raw_os_error(libc::EFBIG))?;
+pub fn reserve(file: &File, range: Range<u64>) -> io::Result<()> {
+    if range.is_empty() {
+        return Ok(());
+    }
+    let too_large = |_| io::Error::from_raw_os_error(libc::EFBIG);
+    let first = libc::off_t::try_from(range.start).map_err(too_large)?;
+    let length = libc::off_t::try_from(range.end - range.start).map_err(too_large)?;
     loop {
         // SAFETY: the descriptor is open for the length of the call; the rest are integers.
-        if unsafe { libc::fallocate(file.as_raw_fd(), 0, 0, length) } == 0 {
+        if unsafe { libc::fallocate(file.as_raw_fd(), 0, first, length) } == 0 {
             return Ok(());
         }
         let error = io::Error::last_os_error();
         match error.raw_os_error() {
             Some(libc::EINTR) => {}
             // ramfs, and file systems of networks: what is written has its page.
-            Some(libc::EOPNOTSUPP | libc::ENOSYS) => return write_zeros(file, bytes),
+            Some(libc::EOPNOTSUPP | libc::ENOSYS) => return write_zeros(file, range),
             _ => return Err(error),
         }
     }
 }
 
-fn write_zeros(file: &File, bytes: u64) -> io::Result<()> {
+fn write_zeros(file: &File, range: Range<u64>) -> io::Result<()> {
     let zeros = vec![0; 1 << 20];
-    let mut done = 0;
-    while done < bytes {
-        let some = zeros.len().min(usize::try_from(bytes - done).unwrap_or(usize::MAX));
+    let mut done = range.start;
+    while done < range.end {
+        let some = zeros.len().min(usize::try_from(range.end - done).unwrap_or(usize::MAX));
         file.write_all_at(&zeros[..some], done)?;
         done += some as u64;
     }

@@ -239,7 +239,7 @@ mod tests {
     #[test]
     fn its_size_can_be_fixed() {
         let file = create("ringmill-test-sealed").unwrap();
-        super::super::file::reserve(&file, 8192).unwrap();
+        super::super::file::reserve(&file, 0..8192).unwrap();
         assert!(seal_size(&file));
         for bytes in [0, 4096, 16384] {
             assert!(file.set_len(bytes).is_err(), "{bytes}");

@@ -33,7 +33,7 @@ pub fn features() -> Vec<Feature> {
     let own = std::process::id();
     vec![
         used("memfd_create", "anonymous servers", in_memory(&|_| Ok(()))),
-        used("fallocate", "every segment", in_memory(&|file| super::file::reserve(file, 4096))),
+        used("fallocate", "every segment", in_memory(&|file| super::file::reserve(file, 0..4096))),
         used(
             "file seals",
             "anonymous servers",

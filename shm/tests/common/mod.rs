@@ -112,6 +112,7 @@ pub fn spec() -> Spec {
         classes: vec![Class { block_bytes: 256, count: 3 }, Class { block_bytes: 1024, count: 2 }],
         partials: Default::default(),
         traces: 0,
+        reserve: Default::default(),
         payload_format: FORMAT,
         memory: Memory::Anywhere,
         nodes: vec![node("first", Target::Node(1), 2), node("last", Target::End, 2)],

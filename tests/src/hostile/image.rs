@@ -84,6 +84,7 @@ fn plain() -> Spec {
         classes: vec![Class { block_bytes: 128, count: 3 }, Class { block_bytes: 256, count: 2 }],
         partials: Default::default(),
         traces: 0,
+        reserve: Default::default(),
         payload_format: FORMAT,
         memory: Memory::Anywhere,
         nodes: vec![node("first", Target::Node(1)), node("last", Target::End)],

@@ -58,6 +58,7 @@ fn spec() -> Spec {
         classes: vec![Class { block_bytes: 256, count: 96 }, Class { block_bytes: 1024, count: 96 }],
         partials: Default::default(),
         traces: 0,
+        reserve: Default::default(),
         payload_format: FORMAT,
         memory: Memory::Anywhere,
         nodes: vec![

@@ -24,7 +24,7 @@ fn nodes_of_pages(policy: Option<Policy>, toucher: &Node) -> Vec<Option<usize>> 
     std::thread::scope(|scope| {
         let touch = || {
             pin_thread(&toucher.cpus).expect("CPUs of this process");
-            reserve(&file, (PAGES * PAGE) as u64).expect("free pages");
+            reserve(&file, 0..(PAGES * PAGE) as u64).expect("free pages");
             memory.advise(Advice::PopulateWrite).expect("the pages are there");
         };
         scope.spawn(touch).join().expect("it does not panic");

@@ -32,6 +32,7 @@ fn spec(nodes: &[usize]) -> Spec {
         classes: vec![Class { block_bytes: 1024, count: 200 }, Class { block_bytes: 1 << 20, count: 16 }],
         partials: Default::default(),
         traces: 0,
+        reserve: Default::default(),
         payload_format: 0,
         memory: Memory::NearWorkers { workers: on_one.chain([on_all]).collect(), entry: Target::Node(0) },
         nodes: each.chain([node("on-all".into(), Target::End, nodes.len())]).collect(),

@@ -3,7 +3,7 @@
 use ringmill::error::{EnsembleError, MemberOutcome, RemoteCause, RemoteError};
 use ringmill::servlet::BoxServlet;
 use ringmill::{
-    BoxError, CallError, CallOptions, Context, Ensemble, ProcessServlet, Restarts, Server, Servlet,
+    BoxError, CallError, CallOptions, Context, Ensemble, ProcessServlet, Reserve, Restarts, Server, Servlet,
     StartError, Switch, ThreadServlet, Worker,
 };
 use ringmill_shm::check::check;
@@ -411,7 +411,7 @@ fn without_members_a_server_does_not_start() {
 fn a_tree_that_needs_more_memory_than_there_is_does_not_start() {
     let members = (0..100).map(|_| ThreadServlet::<Length>::new(()));
     let name = fresh_name("vast");
-    let builder = Server::builder(&*name).capacity(1 << 16).max_payload(1 << 20);
+    let builder = Server::builder(&*name).capacity(1 << 16).max_payload(1 << 20).reserve(Reserve::Everything);
     let error = builder.start(Ensemble::each(members)).unwrap_err();
     assert!(matches!(error, StartError::Segment(_)), "{error}");
     let text = error.to_string();

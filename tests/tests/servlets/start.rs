@@ -5,8 +5,8 @@
 use ringmill::error::RemoteCause;
 use ringmill::servlet::Pin;
 use ringmill::{
-    Batch, BatchWorker, BoxError, CallError, Context, Cpus, Ensemble, PassThrough, ProcessServlet, Server,
-    ServerBuilder, Servlet, StartError, ThreadServlet, Worker,
+    Batch, BatchWorker, BoxError, CallError, Context, Cpus, Ensemble, PassThrough, ProcessServlet, Reserve,
+    Server, ServerBuilder, Servlet, StartError, ThreadServlet, Worker,
 };
 use ringmill_shm::segment::CreateError;
 use ringmill_shm::sys::process::ignore_signal;
@@ -550,7 +550,7 @@ fn too_little_memory_is_an_error_with_both_sizes() {
     }
     let turn = Turn::take();
     // More than any machine has, in few enough numbers to be counted.
-    let builder = turn.builder().capacity(1 << 20).max_payload(1 << 23);
+    let builder = turn.builder().capacity(1 << 20).max_payload(1 << 23).reserve(Reserve::Everything);
     let error = turn.assert_refused(builder.start(ProcessServlet::<PassThrough<String>>::new(())));
     let StartError::Segment(CreateError::NoSpace { path, needed_bytes, available_bytes }) = &error else {
         panic!("{error:?}")

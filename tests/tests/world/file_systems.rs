@@ -3,38 +3,107 @@
 //!
 //! Root mounts the file systems in a mount namespace; otherwise a test says that it skips.
 
-use ringmill::{PassThrough, ProcessServlet, Server};
+use ringmill::error::{RemoteCause, RemoteError};
+use ringmill::{BoxError, CallError, Context, PassThrough, ProcessServlet, Reserve, Server, Worker};
 use ringmill_tests::alone::arguments;
 use ringmill_tests::guard::guarded;
+use rkyv::string::ArchivedString;
 use std::fs;
+use std::io::Write;
 use std::path::Path;
 use std::process::Command;
 
 /// Tells the child of this test its segment's location (a name, or a path), and its capacity.
 const WHERE: &str = "RINGMILL_TESTS_SEGMENT";
 
-/// Not a test but a service, when the environment says so: starts, calls, and reports how that ended.
+/// Not a test but a service, when the environment says so: starts, calls, and reports how that ended; with all its pages, and
+/// if that went well, with blocks that are reserved when they are used.
 #[test]
 fn a_service_where_the_environment_says() {
     let Ok(told) = std::env::var(WHERE) else { return };
     let (location, capacity) = told.rsplit_once(' ').expect("a location and a number");
-    let builder =
-        Server::builder(location).capacity(capacity.parse().expect("a number")).max_payload(1 << 16);
-    let builder = if location.contains('/') { builder.file(location) } else { builder };
-    match builder.start(ProcessServlet::<PassThrough<String>>::new(()).cpus(2)) {
-        Ok(server) => {
-            let long = "large ".repeat(10_000);
-            let answer = server.call(&long).map(|reply| reply.as_str() == long);
-            println!("OUTCOME {answer:?}");
-        }
+    let capacity = capacity.parse().expect("a number");
+    let call = |reserve: Reserve| -> Result<bool, BoxError> {
+        let builder = Server::builder(location).capacity(capacity).max_payload(1 << 16).reserve(reserve);
+        let builder = if location.contains('/') { builder.file(location) } else { builder };
+        let server = builder.start(ProcessServlet::<PassThrough<String>>::new(()).cpus(2))?;
+        let long = "large ".repeat(10_000);
+        Ok(server.call(&long)?.as_str() == long)
+    };
+    match call(Reserve::Everything).and_then(|all| Ok(all && call(Reserve::AsUsed)?)) {
+        Ok(answer) => println!("OUTCOME Ok({answer})"),
         Err(error) => println!("OUTCOME {error}"),
     }
 }
 
+/// Answers with as many letters as it is asked for.
+struct Writer;
+
+impl Worker for Writer {
+    type Config = ();
+    type In = String;
+    type Out = String;
+
+    fn new((): (), _: &Context) -> Result<Self, BoxError> {
+        Ok(Self)
+    }
+
+    fn call(&mut self, input: &ArchivedString) -> Result<String, BoxError> {
+        let letters = input.split(' ').next().unwrap_or_default();
+        Ok("x".repeat(letters.parse()?))
+    }
+}
+
+ringmill::init!(Writer, PassThrough<String>);
+
+/// Not a test but a service, when the environment says so: its file system fills up, and gets room again.
+#[test]
+fn a_service_whose_file_system_fills_up() {
+    let Ok(told) = std::env::var(WHERE) else { return };
+    let (location, capacity) = told.rsplit_once(' ').expect("a location and a number");
+    let builder =
+        Server::builder(location).capacity(capacity.parse().expect("a number")).max_payload(1 << 16);
+    let server = builder.file(location).start(ProcessServlet::<Writer>::new(())).expect("it starts");
+    let filler = Path::new(location).with_file_name("filler");
+    let fill_up = || {
+        let mut file = fs::File::create(&filler).expect("a file");
+        while file.write_all(&[1; 4096]).is_ok() {}
+    };
+    fill_up();
+    let call = |letters: usize, tail: usize| {
+        let answer = server.call(&format!("{letters} {}", "y".repeat(tail)));
+        answer.map(|reply| reply.as_str() == "x".repeat(letters))
+    };
+    let input = call(1, 50_000);
+    assert!(matches!(input, Err(CallError::NoMemory { bytes: 50_000.. })), "{input:?}");
+    let outcome = call(50_000, 1);
+    let is_told = |error: &RemoteError| {
+        matches!(error.cause, RemoteCause::NoMemory { bytes: 50_000.., error: libc::ENOSPC })
+    };
+    assert!(matches!(&outcome, Err(CallError::Remote(error)) if is_told(error)), "{outcome:?}");
+    assert!(matches!(call(10, 1), Ok(true)), "what fits in line needs no block");
+    fs::remove_file(&filler).expect("it is there");
+    for (letters, tail) in [(1, 50_000), (50_000, 1), (50_000, 50_000)] {
+        let answer = call(letters, tail);
+        assert!(matches!(answer, Ok(true)), "{letters} {tail}: {answer:?}");
+    }
+    // Blocks that were used stay, whatever comes.
+    fill_up();
+    assert!(matches!(call(50_000, 50_000), Ok(true)));
+    fs::remove_file(&filler).expect("it is there");
+    println!("OUTCOME {} warnings", server.warnings().len());
+}
+
 /// Runs shell commands as root of a new mount namespace, in which `$SERVICE` starts the service; returns the output.
 fn within(commands: &str, location: &str, capacity: usize) -> Option<String> {
+    service_within("a_service_where_the_environment_says", commands, location, capacity)
+}
+
+/// [`within`] for the service that is this test.
+fn service_within(service: &str, commands: &str, location: &str, capacity: usize) -> Option<String> {
     let test = std::env::current_exe().expect("this program");
-    let arguments = arguments("file_systems::a_service_where_the_environment_says");
+    let test_name = format!("file_systems::{service}");
+    let arguments = arguments(&test_name);
     let service = format!("{} {}", test.display(), arguments.join(" "));
     let output = Command::new("unshare")
         .args(["-m", "sh", "-ec", commands])
@@ -84,6 +153,21 @@ fn assert_says(outcome: Option<String>, words: &[&str]) {
 const SMALL: usize = 8;
 /// About 200 MB.
 const LARGE: usize = 1024;
+
+#[test]
+fn memory_that_runs_out_costs_the_requests_that_need_it() {
+    guarded(|| {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let path = directory.path().display();
+        let commands = format!(
+            "mount -t tmpfs -o size=2m none {path}; echo MOUNTED; $SERVICE; ls -A {path} | sed 's/^/LEFT /'"
+        );
+        let service = "a_service_whose_file_system_fills_up";
+        if let Some(outcome) = service_within(service, &commands, &format!("{path}/segment"), 8 * SMALL) {
+            assert_eq!(outcome, "1 warnings", "there is not room for all blocks");
+        }
+    });
+}
 
 #[test]
 fn on_a_tmpfs() {

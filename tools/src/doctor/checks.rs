@@ -56,8 +56,8 @@ pub(super) const ALL: &[Check] = &[
     },
     Check {
         name: "shm_size",
-        why: "A segment's pages are reserved at the start, which fails if they do not fit; blocks for large payloads take most of \
-              them. Servers of Server::anonymous do not need /dev/shm.",
+        why: "A segment's pages are reserved at the start, which fails if they do not fit; those of blocks for large payloads when \
+              they are first used. Servers of Server::anonymous do not need /dev/shm.",
         look: shm_size,
     },
     Check {

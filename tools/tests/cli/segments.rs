@@ -94,6 +94,7 @@ pub(crate) fn spec() -> Spec {
         classes: vec![Class { block_bytes: 1024, count: 4 }, Class { block_bytes: 65_536, count: 2 }],
         partials: Default::default(),
         traces: 0,
+        reserve: Default::default(),
         payload_format: 7,
         memory: Memory::Anywhere,
         nodes: vec![
