@@ -125,7 +125,9 @@ impl Peer {
             Job::Latency => open_loop.is_some(),
             Job::Bulk => bulk.is_some(),
             Job::Batch => batching.is_some(),
-            Job::Stages | Job::Wake | Job::Idle | Job::Start | Job::First | Job::Memory => self.is_ours(),
+            Job::Stages | Job::Wake | Job::Idle | Job::Start | Job::First | Job::Placement | Job::Memory => {
+                self.is_ours()
+            }
         };
         can_be_started && (self.0.points)(job, point)
     }

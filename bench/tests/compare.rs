@@ -179,7 +179,8 @@ fn what_a_server_costs_is_told() {
     if !two_cpus() {
         return;
     }
-    let (rows, _) = rows(&["--job", "idle", "--job", "start", "--job", "first", "--job", "memory"]);
+    let (rows, _) =
+        rows(&["--job", "idle", "--job", "start", "--job", "first", "--job", "placement", "--job", "memory"]);
     let value = |row: &Row, name| row.value(name).unwrap_or_else(|| panic!("{name}: {row:?}"));
     let of_job = |job: &'static str| rows.iter().filter(move |row| row.job == job);
     let idle: Vec<_> = of_job("idle").collect();
@@ -191,6 +192,10 @@ fn what_a_server_costs_is_told() {
     // Three choices, with payloads in tasks and in blocks.
     assert_eq!(of_job("first").count(), 6, "{rows:?}");
     assert!(of_job("first").all(|row| value(row, "first_us") > 0.0 && value(row, "later_us") > 0.0));
+    // Of each payload at least a worker on the caller's CPU, one elsewhere, one by `auto`, one that is not pinned; two choices.
+    assert!(of_job("placement").count() >= 2 * 4 * 2, "{rows:?}");
+    let figures = ["call_us", "first_us", "later_us"];
+    assert!(of_job("placement").all(|row| figures.iter().all(|name| value(row, name) > 0.0)));
     let memory: Vec<_> = of_job("memory").collect();
     assert_eq!(memory.len(), 5, "{memory:?}");
     for row in memory {

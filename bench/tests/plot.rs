@@ -67,6 +67,8 @@ fn rows() -> Vec<Row> {
         for bytes in [64_u32, 1024] {
             let row = Row::new("first", who).at("payload_bytes", bytes);
             rows.push(row.figure("first_us", 0.5 * factor).figure("later_us", 0.1));
+            let row = Row::new("placement", who).at("payload_bytes", bytes);
+            rows.push(row.figure("call_us", 0.7 * factor));
         }
         for bytes in [64_u32, 16_384] {
             let row = Row::new("memory", who).at("payload_bytes", bytes);
@@ -141,6 +143,7 @@ fn every_job_has_its_pictures() {
         "index.html",
         "latency-near.svg",
         "memory.svg",
+        "placement.svg",
         "rows.jsonl",
         "runs.jsonl",
         "stages-near.svg",
@@ -156,7 +159,7 @@ fn every_job_has_its_pictures() {
 fn every_picture_shows_the_expected_series() {
     let dir = written(&rows());
     // The picture, how often each contestant is named, ringmill's points, and some of what is written.
-    let expected: [(&str, usize, usize, &[&str]); 11] = [
+    let expected: [(&str, usize, usize, &[&str]); 12] = [
         (
             "call-near",
             1,
@@ -172,6 +175,7 @@ fn every_picture_shows_the_expected_series() {
         ("idle", 1, 1, &["0.02%", "0.04%"]),
         ("start", 1, 2, &["1", "16"]),
         ("first", 1, 2, &["64 B", "1 KiB"]),
+        ("placement", 1, 2, &["64 B", "1 KiB"]),
         ("memory", 1, 2, &["64 B", "16 KiB"]),
     ];
     for (name, named, points, written) in expected {
@@ -238,7 +242,7 @@ fn the_page_says_where_when_and_how() {
         assert!(page.contains(text), "{text}");
     }
     // All pictures are in it, and nothing is fetched from anywhere.
-    assert_eq!(page.matches("<svg").count(), 12);
+    assert_eq!(page.matches("<svg").count(), 13);
     assert!(!page.contains("src=") && !page.contains("<link") && !page.contains("<script"));
 }
 

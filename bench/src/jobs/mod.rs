@@ -7,6 +7,7 @@ pub mod first;
 pub mod idle;
 pub mod latency;
 pub mod memory;
+pub mod placement;
 pub mod stages;
 pub mod start;
 pub mod stream;
@@ -48,13 +49,15 @@ pub enum Job {
     Start,
     /// The first requests after a start beside later ones, with pages mapped before and not
     First,
+    /// A call and an item with the worker near its caller and far from it, with pages mapped before and not
+    Placement,
     /// Bytes that a request in progress costs
     Memory,
 }
 
 impl Job {
     /// All of them, in the order of reports.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Call,
         Self::Latency,
         Self::Stream,
@@ -65,6 +68,7 @@ impl Job {
         Self::Idle,
         Self::Start,
         Self::First,
+        Self::Placement,
         Self::Memory,
     ];
 
@@ -81,6 +85,7 @@ impl Job {
             Self::Idle => "idle",
             Self::Start => "start",
             Self::First => "first",
+            Self::Placement => "placement",
             Self::Memory => "memory",
         }
     }
@@ -102,6 +107,7 @@ impl Job {
             Self::Idle => idle::run(session),
             Self::Start => start::run(session),
             Self::First => first::run(session),
+            Self::Placement => placement::run(session),
             Self::Memory => memory::run(session),
         }
     }

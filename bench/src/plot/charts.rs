@@ -24,6 +24,7 @@ pub(super) fn pictures(job: &str, regime: Option<Regime>, rows: &Rows<'_>) -> Ve
         "idle" => vec![idle(rows)],
         "start" => vec![start(rows)],
         "first" => vec![first(rows)],
+        "placement" => vec![placement(rows)],
         "memory" => vec![memory(rows)],
         _ => Vec::new(),
     };
@@ -51,6 +52,7 @@ pub(super) fn may_be_ours(name: &str) -> bool {
         "idle",
         "start",
         "first",
+        "placement",
         "memory",
     ];
     ours.into_iter().any(|ours| {
@@ -456,6 +458,18 @@ fn first(rows: &Rows<'_>) -> Option<Picture> {
         name: "first".into(),
         title: "The first requests after a start".into(),
         note: joined([fixed, "time an item, log scale, left is better".into()]),
+        width: WIDTH,
+        body,
+    })
+}
+
+fn placement(rows: &Rows<'_>) -> Option<Picture> {
+    let time = |row: &Row| figure(row, "call_us", "lower", "upper");
+    let (body, fixed) = dots(rows, "payload_bytes", "time a call", time, units::micros, None)?;
+    Some(Picture {
+        name: "placement".into(),
+        title: "Calls by where the worker runs".into(),
+        note: joined([fixed, "time a call, log scale, left is better".into()]),
         width: WIDTH,
         body,
     })

@@ -24,7 +24,7 @@ struct Chapter {
     text: &'static str,
 }
 
-const CHAPTERS: [Chapter; 11] = [
+const CHAPTERS: [Chapter; 12] = [
     Chapter {
         job: "call",
         heading: "One request at a time",
@@ -97,6 +97,14 @@ const CHAPTERS: [Chapter; 11] = [
         job: "first",
         heading: "The first requests",
         text: "As many items as can be in progress, streamed once, right after a start and later. Whatever page of the                segment was not mapped before costs the first that use it a page fault, in each process.",
+    },
+    Chapter {
+        job: "placement",
+        heading: "Placement",
+        text: "One worker, on the caller's CPU, on its core, on its last-level cache, on its NUMA node and on another one, as far \
+               as the machine has them; placed by the server (auto), and not pinned, nor its caller. Time a call, one after the \
+               other; of streams of as many items as can be in progress, time an item in the first and in a later one. Pages are \
+               mapped before the first request, as by default, or none is.",
     },
     Chapter {
         job: "memory",

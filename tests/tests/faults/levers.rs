@@ -644,6 +644,34 @@ fn levers_that_cannot_be_pulled_say_so() {
     });
 }
 
+/// Whose workers were all given up, for good: each lever that starts a worker has it serve again.
+#[test]
+fn a_servlet_that_is_down_serves_again_by_a_lever() {
+    guarded(|| {
+        let replace = |server: &Server<u64, Product>| {
+            server.replace("times", Replacement::new().config::<Multiplier>(Plan::times(3)))
+        };
+        type Pull<'p> = &'p dyn Fn(&Server<u64, Product>) -> Result<(), LeverError>;
+        let levers: [(&str, Pull<'_>, u64, usize, &[usize]); 4] = [
+            ("restarted", &|server| server.restart_worker("times", 0), 2, 1, &[0]),
+            ("scaled", &|server| server.scale("times", 2), 2, 2, &[1]),
+            ("replaced", &replace, 3, 1, &[0]),
+            ("replaced-with-a-stand-in", &replace, 3, 2, &[0]),
+        ];
+        for (tag, lever, factor, most, left) in levers {
+            let name = Name::new(&format!("down-{tag}"));
+            let never = Restarts::default().limit(0).for_good();
+            let servlet = multiplier(Plan::times(2)).restarts(never).max_workers(most);
+            let server = name.builder().start(servlet).expect("it starts");
+            server.kill_worker("times", 0).unwrap();
+            wait_until("it is down", || matches!(server.call(&1), Err(CallError::ServletDown { .. })));
+            lever(&server).unwrap_or_else(|error| panic!("{tag}: {error}"));
+            assert_eq!(server.call(&10).unwrap_or_else(|error| panic!("{tag}: {error}")).0, 10 * factor);
+            assert_eq!(ready(&server), left, "{tag}");
+        }
+    });
+}
+
 /// A short storm: all levers in turn, and deaths between them.
 #[test]
 fn no_answer_is_lost_while_all_levers_are_pulled() {
