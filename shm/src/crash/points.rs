@@ -7,7 +7,7 @@ const fn point(name: &'static str, by: &'static str, between: &'static str) -> P
 }
 
 /// The crash points of this crate: name, the participant that passes it, what has been done and what not.
-pub static POINTS: [Point; 136] = [
+pub static POINTS: [Point; 138] = [
     point("ring.found", "producer", "a free cell is found, and not written"),
     point("ring.published", "producer", "a cell is written, `tail` is not moved"),
     point("ring.pushed", "producer of one id", "`tail` is moved, the doorbell not looked at"),
@@ -48,6 +48,8 @@ pub static POINTS: [Point; 136] = [
     point("doorbell.forgetting", "repairer", "the dead's bit is cleared, its marks are not"),
     point("doorbell.down", "supervisor", "a node is marked as down, its ring not emptied"),
     point("pool.claimed", "writer of a payload", "a block is claimed, nowhere recorded"),
+    point("pool.reserved", "writer of a payload", "a block's pages are reserved, its word does not say so"),
+    point("pool.backed", "writer of a payload", "a block has its pages, it is nowhere recorded"),
     point("held.refer_block", "forker", "a branch says where its input lies, not in which block"),
     point("held.home_half", "worker of a branch", "an input that lies elsewhere is half forgotten"),
     point("held.block_kept", "writer over a payload in a block", "the block is named as the second too"),
