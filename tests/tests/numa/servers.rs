@@ -4,7 +4,8 @@ use crate::Whereabouts;
 use ringmill::error::MemoryError;
 use ringmill::placement::{PlacedMemory, Placement};
 use ringmill::{
-    Cpus, NumaMemory, PassThrough, ProcessServlet, Server, ServerBuilder, Servlet, StartError, ThreadServlet,
+    Cpus, NumaMemory, PassThrough, ProcessServlet, Reserve, Server, ServerBuilder, Servlet, StartError,
+    ThreadServlet,
 };
 use ringmill_shm::sys::numa::nodes_of_pages;
 use ringmill_tests::alone::alone;
@@ -184,6 +185,7 @@ fn a_node_without_room_is_told_with_where_the_rest_lies() {
         let blocks = last.memory_bytes as usize / (1 << 20) + 16;
         let builder = Server::anonymous("numa").capacity(4).payload_classes([(1 << 20, blocks)]);
         let builder = builder.numa_memory(NumaMemory::Node(last.number)).strict_memory(is_strict);
+        let builder = builder.reserve(Reserve::Everything);
         builder.start(ThreadServlet::<Echo>::new(()))
     };
     let server = start(false).expect("other nodes have room");
