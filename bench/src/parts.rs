@@ -108,6 +108,7 @@ pub fn segment_with(name: &str, classes: Vec<Class>) -> Result<Segment, Error> {
         traces: 0,
         reserve: Default::default(),
         payload_format: 0,
+        huge_pages: Default::default(),
         memory: Memory::Anywhere,
         nodes: vec![node],
         forks: Vec::new(),

@@ -116,7 +116,7 @@ pub use call::{CallOptions, Reply, WhenFull};
 pub use error::{BoxError, CallError, StartError};
 #[doc(inline)]
 pub use payload::Payload;
-pub use ringmill_shm::segment::{Prefault, Reserve};
+pub use ringmill_shm::segment::{HugePages, Prefault, Reserve};
 #[doc(inline)]
 pub use server::{Handle, Server, ServerBuilder};
 #[doc(inline)]

@@ -251,6 +251,7 @@ mod tests {
             traces: 0,
             reserve: Default::default(),
             payload_format: 0,
+            huge_pages: Default::default(),
             nodes: vec![node("a"), node("b")],
             forks: Vec::new(),
             switches: Vec::new(),

@@ -46,6 +46,8 @@ pub(crate) struct Shown {
     inline_bytes: u64,
     /// The largest payload.
     largest_payload_bytes: u64,
+    /// The size of the pages on which it lies.
+    page_bytes: u64,
     requests: PhaseCounts,
     nodes: Vec<Node>,
     ensembles: Vec<Ensemble>,
@@ -221,6 +223,7 @@ pub(crate) fn show(name: &str) -> Result<Shown, ToolError> {
         tasks_per_request: shape.tasks_per_request,
         inline_bytes: INLINE_BYTES as u64,
         largest_payload_bytes: shape.largest_payload(),
+        page_bytes: segment.page_bytes(),
         requests: PhaseCounts::of(&segment),
         nodes: (0..shape.nodes).filter_map(|index| node(&segment, index)).collect(),
         ensembles: ensembles(&segment),

@@ -487,6 +487,7 @@ impl Plan {
             forks: self.forks.clone(),
             switches: self.switches.clone(),
             memory: Memory::Anywhere,
+            huge_pages: Default::default(),
         })
     }
 

@@ -14,7 +14,7 @@ use crate::policy::sample::Timing;
 use crate::route::Router;
 use crate::servlet::Pin;
 use ringmill_shm::layout::{PARTIAL_BYTES_LIMIT, PartialRings, SLOTS_LIMIT, TRACES_LIMIT};
-use ringmill_shm::segment::{Demand, Memory, Prefault, Reserve, Segment, Spec};
+use ringmill_shm::segment::{Demand, HugePages, Memory, Prefault, Reserve, Segment, Spec};
 use ringmill_shm::sys::numa::nodes_with_memory;
 use ringmill_shm::sys::pages::lock_limit_bytes;
 use ringmill_shm::sys::process::open_standard_descriptors;
@@ -39,6 +39,7 @@ pub(super) struct Options {
     pub(super) lock_memory: bool,
     pub(super) numa_memory: NumaMemory,
     pub(super) strict_memory: bool,
+    pub(super) huge_pages: HugePages,
     pub(super) traces: usize,
     pub(super) start_timeout: Duration,
     pub(super) shutdown_timeout: Duration,
@@ -130,7 +131,7 @@ impl Launch {
         let servlets: Vec<&str> = plan.nodes.iter().map(|node| node.spec.name.as_str()).collect();
         let memory =
             options.numa_memory.asked(&nodes_with_memory(), &plan.placement, &servlets, plan.entry)?;
-        Ok(Spec { memory, ..spec })
+        Ok(Spec { memory, huge_pages: options.huge_pages, ..spec })
     }
 
     /// Starts the server, and waits until it is ready; `None` if it was asked to stop meanwhile. Leaves nothing behind
@@ -160,6 +161,7 @@ impl Launch {
         let limits = Limits { start: options.start_timeout, shutdown: options.shutdown_timeout };
         let mut placement = plan.placement.clone();
         let mut warnings = plan.warnings(capacity);
+        warnings.extend(segment.huge_refused().map(ToString::to_string));
         if spec.memory != Memory::Anywhere {
             let (lying, errors) = memory::look(&segment);
             placement.set_memory(lying);

@@ -424,6 +424,7 @@ impl Segment {
             owner,
             part_of_inputs: None,
             memory_refused: None,
+            huge_refused: None,
             number,
             granted: super::Granted::default(),
             _mapping: mapping,

@@ -5,6 +5,7 @@ use super::attach::NotASegment;
 use super::location::{Anonymous, Location, MODE, NameError, posix_name};
 use super::memory::{self, Memory};
 use super::node::PayloadTypes;
+use super::pages::HugePages;
 use super::stale::remove_stale;
 use super::{MEMBER_BYTES, Mapping, Owner, Removal, Run, Segment, TARGET_BYTES};
 use crate::doorbell::WORKER_LIMIT;
@@ -53,6 +54,8 @@ pub struct Spec {
     pub switches: Vec<Switch>,
     /// On which NUMA nodes its memory is to lie.
     pub memory: Memory,
+    /// Whether it is to lie on huge pages.
+    pub huge_pages: HugePages,
 }
 
 /// Which pages of a segment are reserved when it is created, so that nothing that needs them meets a system without memory.
@@ -195,6 +198,15 @@ pub enum CreateError {
         needed_bytes: u64,
         /// What there is.
         available_bytes: u64,
+    },
+    /// Huge pages are demanded of a segment that cannot have them.
+    #[error(
+        "{} cannot lie on huge pages: an anonymous segment can, or a file on a hugetlbfs; take one of these, or leave huge pages off",
+        shown_path(path)
+    )]
+    NoHugePages {
+        /// The segment's file.
+        path: PathBuf,
     },
     /// The control group may not use so much memory: the kernel would kill its processes while the pages are reserved.
     #[error(
@@ -350,15 +362,19 @@ impl Segment {
         })?;
         let mut refused = None;
         let mut place = |file: &File, base| refused = memory::place(spec, &layout, file, base).err();
-        let made = match &location {
-            Location::Anonymous(of) => make_in_memory(of, size, &mut place)?,
-            Location::Named(_) | Location::File(_) => make_files(location, size, &mut place)?,
+        let (made, huge_refused) = match &location {
+            Location::Anonymous(of) => make_in_memory(of, size, spec.huge_pages, &mut place)?,
+            Location::Named(_) | Location::File(_) => {
+                let refused = huge_pages_at(&location, spec.huge_pages)?;
+                (make_files(location, size, &mut place)?, refused)
+            }
         };
         let Made { location, lease, mapping, file, owner, has_all } = made;
         let base = NonNull::new(mapping.as_ptr()).expect("a mapping is not at null");
         let mut segment = Self::over(mapping, base, layout, location, file, lease);
         segment.owner = owner;
         (segment.part_of_inputs, segment.memory_refused) = (spec.memory.part_of_inputs(), refused);
+        segment.huge_refused = huge_refused;
         crash_point!("create.mapped");
         if has_all {
             for class in 0..segment.shape().classes().len() {
@@ -539,7 +555,14 @@ fn make_files(location: Location, size: Size, place: Place<'_>) -> Result<Made, 
 }
 
 /// Makes an anonymous segment and its lease, each a file of memory.
-fn make_in_memory(of: &Anonymous, size: Size, place: Place<'_>) -> Result<Made, CreateError> {
+///
+/// The error is why it does not lie on huge pages although they are preferred.
+fn make_in_memory(
+    of: &Anonymous,
+    size: Size,
+    huge_pages: HugePages,
+    place: Place<'_>,
+) -> Result<(Made, Option<CreateError>), CreateError> {
     let lease_path = memfd::shown_as(&of.lease_name());
     let system = |what, path: &Path| {
         let path = path.to_path_buf();
@@ -558,6 +581,16 @@ fn make_in_memory(of: &Anonymous, size: Size, place: Place<'_>) -> Result<Made, 
     let of = Anonymous { lease: Some(number), process: std::process::id(), ..of.clone() };
     let location = Location::Anonymous(of.clone());
     let path = location.path();
+    let refused = match huge_pages {
+        HugePages::No => None,
+        HugePages::Preferred | HugePages::Required => match on_huge_pages(&of, &path, size, place) {
+            Ok((mapping, file)) => {
+                return Ok((Made { location, lease, mapping, file, owner: None, has_all: true }, None));
+            }
+            Err(error) if huge_pages == HugePages::Required => return Err(error),
+            Err(error) => Some(error),
+        },
+    };
     check_limits(&path, size, true)?;
     let needed_bytes = size.reserved_bytes;
     if let Some(available_bytes) = memfd::available_bytes().filter(|&available| available < needed_bytes) {
@@ -565,13 +598,64 @@ fn make_in_memory(of: &Anonymous, size: Size, place: Place<'_>) -> Result<Made, 
     }
     let file = memfd::create(&of.name()).map_err(system("make", &path))?;
     crash_point!("create.memory");
-    file.set_len(size.total_bytes).map_err(system("size", &path))?;
-    let mapping = Mapping::File(MmapRaw::map_raw(&file).map_err(system("map", &path))?);
-    place(&file, mapping.as_ptr());
-    sys::file::reserve(&file, 0..size.reserved_bytes).map_err(system("reserve the pages of", &path))?;
-    memfd::seal_size(&file); // where the kernel refuses, it is as for a file
+    let mapping = fill(&file, size, place).map_err(|(what, error)| system(what, &path)(error))?;
     let has_all = size.reserved_bytes == size.total_bytes;
-    Ok(Made { location, lease, mapping, file, owner: None, has_all })
+    Ok((Made { location, lease, mapping, file, owner: None, has_all }, refused))
+}
+
+/// Gives a file of memory its size and its pages, and maps it; or says what failed.
+fn fill(file: &File, size: Size, place: Place<'_>) -> Result<Mapping, (&'static str, io::Error)> {
+    file.set_len(size.total_bytes).map_err(|error| ("size", error))?;
+    let mapping = Mapping::File(MmapRaw::map_raw(file).map_err(|error| ("map", error))?);
+    place(file, mapping.as_ptr());
+    sys::file::reserve(file, 0..size.reserved_bytes).map_err(|error| ("reserve the pages of", error))?;
+    memfd::seal_size(file); // where the kernel refuses, it is as for a file
+    Ok(mapping)
+}
+
+/// Makes an anonymous segment on huge pages, if the system has enough free ones.
+fn on_huge_pages(
+    of: &Anonymous,
+    path: &Path,
+    size: Size,
+    place: Place<'_>,
+) -> Result<(Mapping, File), CreateError> {
+    let system = |what| move |error| CreateError::System { what, path: path.to_path_buf(), error };
+    let file = memfd::create_on_huge_pages(&of.name()).map_err(system("make on huge pages"))?;
+    let kind = sys::file::kind_of(&file).map_err(system("look at the file system of"))?;
+    let Kind::Huge { page_bytes } = kind else {
+        return Err(CreateError::NoHugePages { path: path.into() });
+    };
+    let size = size.on(kind);
+    let needed_bytes = size.reserved_bytes;
+    let few = |available_bytes| {
+        let path = path.to_path_buf();
+        CreateError::HugePages { path, page_bytes, needed_bytes, available_bytes }
+    };
+    check_limits(path, size, false)?; // huge pages are counted apart
+    let free_bytes = || sys::file::free_huge_bytes(page_bytes).unwrap_or(u64::MAX);
+    if free_bytes() < needed_bytes {
+        return Err(few(free_bytes()));
+    }
+    let mapping = fill(&file, size, place).map_err(|(what, error)| match error.raw_os_error() {
+        // Others have taken some meanwhile, or their nodes have none.
+        Some(libc::ENOSPC | libc::ENOMEM) if free_bytes() < needed_bytes => few(free_bytes()),
+        _ => system(what)(error),
+    })?;
+    Ok((mapping, file))
+}
+
+/// Whether a segment with a file can lie on huge pages; why not, if they are preferred only.
+fn huge_pages_at(location: &Location, wanted: HugePages) -> Result<Option<CreateError>, CreateError> {
+    let path = location.path();
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let has_them = || matches!(sys::file::kind_at(directory), Ok(Kind::Huge { .. }));
+    match wanted {
+        HugePages::No => Ok(None),
+        _ if has_them() => Ok(None),
+        HugePages::Preferred => Ok(Some(CreateError::NoHugePages { path })),
+        HugePages::Required => Err(CreateError::NoHugePages { path }),
+    }
 }
 
 /// What this process may have: of a file, and, if it is memory, of the memory of its control group.

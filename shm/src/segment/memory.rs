@@ -211,7 +211,7 @@ fn parts(layout: &Layout, page_bytes: u64) -> Vec<(Part, Vec<Range<u64>>)> {
 }
 
 /// The size of the pages of a segment's file.
-fn page_bytes(file: &File) -> u64 {
+pub(super) fn page_bytes(file: &File) -> u64 {
     match kind_of(file) {
         Ok(Kind::Huge { page_bytes }) => page_bytes.max(PAGE as u64),
         _ => PAGE as u64,
@@ -351,6 +351,7 @@ mod tests {
             traces: 0,
             reserve: Default::default(),
             payload_format: 0,
+            huge_pages: Default::default(),
             nodes,
             forks: Vec::new(),
             switches: Vec::new(),

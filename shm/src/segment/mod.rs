@@ -52,7 +52,7 @@ pub use location::{Anonymous, Location, NAMED_DIRECTORY, NameError};
 pub use memory::{Lying, Memory, Part};
 pub use node::{Node, NodeInfo, PayloadTypes};
 use pages::Granted;
-pub use pages::{Demand, Prefault};
+pub use pages::{Demand, HugePages, Prefault};
 pub use sections::{Room, Use};
 pub use stale::{Found, Removed, is_live, list, open_lease, remove_if_stale};
 
@@ -157,8 +157,9 @@ pub struct Segment {
     owner: Option<Owner>,
     /// The creator's: the part of the blocks that is nearest to the readers of inputs.
     part_of_inputs: Option<u32>,
-    /// The creator's.
+    /// The creator's, as below.
     memory_refused: Option<PolicyError>,
+    huge_refused: Option<CreateError>,
     /// Its number among all segments that this process ever maps.
     number: u32,
     granted: Granted,
@@ -773,6 +774,7 @@ mod tests {
             CreateError::FileLimit { path: path(), needed_bytes: 2, limit_bytes: 1 },
             CreateError::NoSpace { path: path(), needed_bytes: 2, available_bytes: 1 },
             CreateError::HugePages { path: path(), page_bytes: 1, needed_bytes: 2, available_bytes: 1 },
+            CreateError::NoHugePages { path: path() },
             CreateError::MemoryLimit {
                 path: path(),
                 group: path(),
@@ -792,7 +794,8 @@ mod tests {
                 CreateError::Overwritten { .. } => {}
                 CreateError::InUse { .. } | CreateError::Foreign { .. } | CreateError::Owner { .. } => {}
                 CreateError::FileLimit { .. } | CreateError::NoSpace { .. } => {}
-                CreateError::HugePages { .. } | CreateError::MemoryLimit { .. } => {}
+                CreateError::HugePages { .. } | CreateError::NoHugePages { .. } => {}
+                CreateError::MemoryLimit { .. } => {}
                 CreateError::NoProc { .. } | CreateError::NoMemory { .. } => {}
                 CreateError::System { .. } => {}
             }

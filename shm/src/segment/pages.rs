@@ -1,7 +1,8 @@
 //! The pages of a segment: to have them before the first request needs them, and to keep them in memory.
 #![expect(unsafe_code, reason = "advice on the mapping")]
 
-use super::{Location, Segment, Use};
+use super::memory::page_bytes;
+use super::{CreateError, Location, Segment, Use};
 use crate::layout::Layout;
 use crate::sync::{AtomicU64, Ordering};
 use crate::sys::{cgroup, file, memfd, pages};
@@ -22,6 +23,20 @@ pub enum Prefault {
     /// All: the pages of all payload blocks too, whether they are ever needed or not. They are reserved at the start, see
     /// [`Reserve::Everything`](super::Reserve).
     Everything,
+}
+
+/// Whether a segment lies on huge pages, of 2 MiB on most machines. The processor then translates an address in fewer steps,
+/// which pays for segments of many megabytes. The system must have such pages free (`/proc/sys/vm/nr_hugepages`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
+#[non_exhaustive]
+pub enum HugePages {
+    /// No, unless its file lies on a hugetlbfs.
+    #[default]
+    No,
+    /// If it can: an anonymous segment, for which enough are free.
+    Preferred,
+    /// Otherwise it is not created.
+    Required,
 }
 
 impl Prefault {
@@ -57,6 +72,18 @@ impl Prefault {
 }
 
 impl Segment {
+    /// Why it does not lie on the huge pages that were preferred; `None` where it does, and in every process but its creator's.
+    #[must_use]
+    pub fn huge_refused(&self) -> Option<&CreateError> {
+        self.huge_refused.as_ref()
+    }
+
+    /// The size of the pages on which its file lies: of huge pages, if it is memory of such, and otherwise 4,096 bytes.
+    #[must_use]
+    pub fn page_bytes(&self) -> u64 {
+        page_bytes(&self.file)
+    }
+
     /// Which pages each process that works with the segment [prefaults](Self::prefault).
     #[must_use]
     pub fn to_prefault(&self) -> Prefault {

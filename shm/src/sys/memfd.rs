@@ -34,6 +34,18 @@ pub(crate) fn shown_as(name: &str) -> PathBuf {
 /// # Errors
 /// What `memfd_create` says.
 pub(crate) fn create(name: &str) -> io::Result<File> {
+    create_with(name, 0)
+}
+
+/// [`create`] on huge pages of the system's default size. Its size is a whole number of them.
+///
+/// # Errors
+/// `EINVAL` or `ENOENT` from a kernel without huge pages, otherwise as [`create`].
+pub(crate) fn create_on_huge_pages(name: &str) -> io::Result<File> {
+    create_with(name, libc::MFD_HUGETLB)
+}
+
+fn create_with(name: &str, more: libc::c_uint) -> io::Result<File> {
     let name = CString::new(name)?;
     let make = |flags| {
         // SAFETY: a live C string, and integers.
@@ -43,7 +55,7 @@ pub(crate) fn create(name: &str) -> io::Result<File> {
             _ => Err(io::Error::last_os_error()),
         }
     };
-    let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
+    let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING | more;
     // Kernels may demand that the file can never be run; those before 6.3 do not know the flag.
     let made = make(flags | libc::MFD_NOEXEC_SEAL).or_else(|error| match error.raw_os_error() {
         Some(libc::EINVAL) => make(flags),
@@ -140,8 +152,14 @@ impl Descriptor {
         let held = OpenOptions::new().read(true).custom_flags(flags).open(&self.path)?;
         let link = std::fs::read_link(format!("/proc/self/fd/{}", held.as_raw_fd()))?;
         let (device, number) = identity(&held)?;
-        // All files of memory are on one file system, on which the kernel alone makes files.
-        match link == link_text(&self.name) && device == identity(&create("ringmill")?)?.0 {
+        // All files of memory are on one file system, those of huge pages on another, on which the kernel alone makes files.
+        let is_on = |file: io::Result<File>| Ok::<_, io::Error>(device == identity(&file?)?.0);
+        let is_memory = || {
+            io::Result::Ok(
+                is_on(create("ringmill"))? || is_on(create_on_huge_pages("ringmill")).unwrap_or(false),
+            )
+        };
+        match link == link_text(&self.name) && is_memory()? {
             true => Ok((held, number)),
             false => Err(io::ErrorKind::NotFound.into()),
         }

@@ -114,6 +114,7 @@ pub fn spec() -> Spec {
         traces: 0,
         reserve: Default::default(),
         payload_format: FORMAT,
+        huge_pages: Default::default(),
         memory: Memory::Anywhere,
         nodes: vec![node("first", Target::Node(1), 2), node("last", Target::End, 2)],
         forks: Vec::new(),

@@ -86,6 +86,7 @@ fn plain() -> Spec {
         traces: 0,
         reserve: Default::default(),
         payload_format: FORMAT,
+        huge_pages: Default::default(),
         memory: Memory::Anywhere,
         nodes: vec![node("first", Target::Node(1)), node("last", Target::End)],
         forks: Vec::new(),

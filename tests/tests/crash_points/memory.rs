@@ -60,6 +60,7 @@ fn spec() -> Spec {
         traces: 0,
         reserve: Default::default(),
         payload_format: FORMAT,
+        huge_pages: Default::default(),
         memory: Memory::Anywhere,
         nodes: vec![
             node("first", Target::Fork(0), 2),

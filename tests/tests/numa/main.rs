@@ -6,6 +6,7 @@ use ringmill::PassThrough;
 ringmill::make_worker!(Whereabouts: Vec<u8> => Vec<u8>, |input| servers::noted(input));
 ringmill::init!(PassThrough<Vec<u8>>, Whereabouts);
 
+mod huge;
 mod placement;
 mod policies;
 mod segments;

@@ -34,6 +34,7 @@ fn spec(nodes: &[usize]) -> Spec {
         traces: 0,
         reserve: Default::default(),
         payload_format: 0,
+        huge_pages: Default::default(),
         memory: Memory::NearWorkers { workers: on_one.chain([on_all]).collect(), entry: Target::Node(0) },
         nodes: each.chain([node("on-all".into(), Target::End, nodes.len())]).collect(),
         forks: Vec::new(),

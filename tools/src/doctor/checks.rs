@@ -118,7 +118,7 @@ pub(super) const ALL: &[Check] = &[
     },
     Check {
         name: "static_huge_pages",
-        why: "A segment in a file on hugetlbfs takes its pages from this pool; others need none.",
+        why: "A segment in a file on hugetlbfs, or an anonymous one with huge_pages, takes its pages from this pool; others need none.",
         look: |host| {
             let total = host.number("/proc/sys/vm/nr_hugepages")?;
             let page = host.field("/proc/meminfo", "Hugepagesize:").unwrap_or_else(|| "? kB".into());

@@ -24,6 +24,7 @@ JSON:
   tasks_per_request
   inline_bytes      the largest payload that needs no block
   largest_payload_bytes
+  page_bytes        the size of the pages on which it lies: more for huge ones
   requests          count by phase:
                     {phases}
   nodes             index, name, worker_type, input_type, outcome_type (of

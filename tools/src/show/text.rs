@@ -82,9 +82,14 @@ impl Shown {
             (
                 "file",
                 format!(
-                    "{}, {}, user {}",
+                    "{}, {}{}, user {}",
                     of.path,
                     size(of.bytes.unwrap_or_default()),
+                    if self.page_bytes > 4096 {
+                        format!(" on pages of {}", size(self.page_bytes))
+                    } else {
+                        String::new()
+                    },
                     of.user_id.map_or_else(|| "?".into(), user_text)
                 ),
             ),

@@ -96,6 +96,7 @@ pub(crate) fn spec() -> Spec {
         traces: 0,
         reserve: Default::default(),
         payload_format: 7,
+        huge_pages: Default::default(),
         memory: Memory::Anywhere,
         nodes: vec![
             NodeSpec {
