@@ -13,6 +13,7 @@ use super::report::{END_AT_ONCE, RETIRE, Report};
 use super::settle::{report, settle_in, tether};
 use crate::error::{JoinError, NOT_A_WORKER, RemoteCause, RemoteError, STOPPED_BY_ERROR, boot, while_built};
 use crate::panics;
+use crate::policy::cpus;
 use crate::wire::payload;
 use crate::worker::{LifeEnd, Live, Seat, Stop, Unit};
 use ringmill_shm::participant::{Lease, Life, SERVER};
@@ -117,11 +118,13 @@ fn is_the_executables_turn(entry: *const Constructor) -> bool {
 /// # Safety
 /// The constructor in `entry` calls this, before `main`, with the arguments that it was given.
 pub(crate) unsafe fn begin(entry: *const Constructor, arguments: Arguments) {
-    let _ = crate::policy::cpus::allowed(); // before any thread is pinned
     if !is_on_way(Way::None) {
         return; // the first `init!` has run this one, and goes on when all have listed their types
     }
-    let Some(text) = std::env::var_os(VARIABLE) else { return };
+    let Some(text) = std::env::var_os(VARIABLE) else {
+        let _ = cpus::allowed(); // before any thread is pinned; a worker is, and learns it from the segment
+        return;
+    };
     if is_the_executables_turn(entry) {
         return;
     }
@@ -301,6 +304,7 @@ fn join(order: Order) -> Result<Vec<Arc<Seat>>, JoinError> {
         let entry = segment.participants().get(row as usize).filter(|_| row != SERVER);
         entries.push(entry.filter(|e| e.token() == Some(token)).ok_or(JoinError::Row(row))?);
     }
+    cpus::learn(segment.participants()[SERVER as usize].cpus());
     let cpus = entries.first().map_or(Vec::new(), |entry| entry.cpus());
     if !cpus.is_empty() {
         // The plan checked the CPUs against the allowed set; it may have shrunk since.

@@ -5,13 +5,22 @@ use ringmill_shm::sys::cpu;
 use ringmill_shm::sys::settled::Settled;
 use std::str::FromStr;
 
-/// The CPUs that this process may use, as the kernel said when this function was first called. Threads that are pinned
-/// later do not change the answer.
+static ALLOWED: Settled<Vec<usize>> = Settled::new();
+
+/// The CPUs that this process may use, as the kernel said when this function was first called; in a worker's process,
+/// which is started on its own CPUs, those that the server's may use. Threads that are pinned later do not change the
+/// answer.
 #[must_use]
 pub fn allowed() -> &'static [usize] {
-    static ALLOWED: Settled<Vec<usize>> = Settled::new();
     // If the kernel does not answer: CPU 0, which every machine has.
     ALLOWED.get_or_make(|| cpu::allowed().unwrap_or_else(|_| vec![0]))
+}
+
+/// Makes these what [`allowed`] says, unless there are none, or it was called before.
+pub(crate) fn learn(cpus: Vec<usize>) {
+    if !cpus.is_empty() {
+        let _ = ALLOWED.set(cpus);
+    }
 }
 
 /// The CPUs of one worker: a set to which it is pinned, or any.

@@ -32,8 +32,8 @@ struct Settler {
 }
 
 /// What a [`Settler`] says: its worker and thread, its node, then its CPUs as planned, as it was built, as it is
-/// called.
-type Said = ((usize, usize), Option<usize>, [Vec<usize>; 3]);
+/// called, and those that it takes to be its service's.
+type Said = ((usize, usize), Option<usize>, [Vec<usize>; 4]);
 
 fn here() -> Vec<usize> {
     cpus_of("/proc/thread-self/status")
@@ -51,7 +51,11 @@ impl Worker for Settler {
 
     fn call(&mut self, _: &Archived<u32>) -> Result<Said, BoxError> {
         stop_at(&self.gate, "settled");
-        Ok((self.me, self.node, [self.planned.clone(), self.built.clone(), here()]))
+        Ok((
+            self.me,
+            self.node,
+            [self.planned.clone(), self.built.clone(), here(), ringmill::cpu::allowed().to_vec()],
+        ))
     }
 }
 
@@ -97,7 +101,8 @@ fn each_thread_of_each_worker_runs_where_it_was_placed() {
                 .flat_map(|PlacedWorker { worker, cpus, numa_node, .. }| {
                     let kernel = if cpus.is_empty() { allowed.to_vec() } else { cpus.clone() };
                     (0..threads).map(move |thread| {
-                        ((*worker, thread), *numa_node, [cpus.clone(), kernel.clone(), kernel.clone()])
+                        let said = [cpus.clone(), kernel.clone(), kernel.clone(), allowed.to_vec()];
+                        ((*worker, thread), *numa_node, said)
                     })
                 })
                 .collect();
@@ -208,7 +213,7 @@ fn without_pinning_the_numbers_stay() {
             let server = host.start::<Settler>(builder, gate.name(), Crew::on(cpus.clone()));
             let workers = server.placement().workers();
             assert!(workers.iter().all(|worker| worker.why == Why::PinningIsOff && worker.cpus.is_empty()));
-            let free = [vec![], allowed.to_vec(), allowed.to_vec()];
+            let free = [vec![], allowed.to_vec(), allowed.to_vec(), allowed.to_vec()];
             let said: Vec<_> =
                 ask_each(&server, &gate, workers.len()).into_iter().map(|said| said.2).collect();
             assert_eq!(said, vec![free; workers.len()], "{cpus:?}");
