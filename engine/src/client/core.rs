@@ -26,7 +26,7 @@ use ringmill_shm::participant::{Life, SERVER};
 use ringmill_shm::plan::Target;
 use ringmill_shm::ring::Overrun;
 use ringmill_shm::segment::Segment;
-use ringmill_shm::stats::CallerCounter;
+use ringmill_shm::stats::{CallerCounter, Stamp};
 use ringmill_shm::sys::birth::Birth;
 use ringmill_shm::sys::time::now_ns;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -140,8 +140,15 @@ impl<'c> Filled<'c> {
     #[inline(always)]
     fn queue(mut self, node: u32) -> Task<'c> {
         let core = self.core;
-        core.stamp(self.filling(), || core.stamps != Stamps::Never && core.is_time_asked(node));
+        core.stamp(self.filling(), || core.wants_times(node));
         self.filling.take().expect("taken only by value").queue(node)
+    }
+
+    /// [`queue`](Self::queue) of a request that is not timed.
+    #[inline(always)]
+    fn queue_with(mut self, node: u32, stamp: Stamp) {
+        self.filling().stamp(stamp);
+        self.filling.take().expect("taken only by value").queue(node);
     }
 }
 
@@ -197,6 +204,12 @@ impl Core {
             }
             bell.sleep(count, Some(left.min(SLEEP_LIMIT)));
         }
+    }
+
+    /// Whether requests for this node, the entry, say when they are enqueued.
+    #[inline(always)]
+    fn wants_times(&self, node: u32) -> bool {
+        self.stamps != Stamps::Never && self.is_time_asked(node)
     }
 
     /// Whether the workers of this node, the entry, wait for more, and so need to know when a request is enqueued.
@@ -473,8 +486,15 @@ impl Core {
                 if let Some(parts) = self.segment.node(node) {
                     parts.ring().prefetch(ids.len() as u64);
                 }
-                for filled in filled {
-                    filled.queue(node);
+                if self.rows.none_is_due(ids.len() as u64) {
+                    let stamp = if self.wants_times(node) { Stamp::at(now_ns(), None) } else { Stamp::NONE };
+                    for filled in filled {
+                        filled.queue_with(node, stamp);
+                    }
+                } else {
+                    for filled in filled {
+                        filled.queue(node);
+                    }
                 }
                 crash_point!("core.queued_all");
                 self.push(node, ids)

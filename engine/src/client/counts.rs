@@ -71,6 +71,15 @@ impl Rows {
         })
     }
 
+    /// Whether none of so many requests that this thread sends now is timed; if one is, each is to be asked for.
+    #[inline]
+    pub(super) fn none_is_due(self: &Arc<Self>, requests: u64) -> bool {
+        HERE.with(|here| {
+            self.row_in(here);
+            here.countdown.pass(requests)
+        })
+    }
+
     /// The requests of this thread take long: has the next one timed, if none was for some time.
     pub(super) fn time_the_next(self: &Arc<Self>, now_ns: u64) {
         HERE.with(|here| {

@@ -133,6 +133,17 @@ impl Countdown {
         left == 1
     }
 
+    /// Counts so many at once, if none of them is due; else none of them.
+    #[inline]
+    pub(crate) fn pass(&self, count: u64) -> bool {
+        let left = self.left.get();
+        let passes = left == 0 || left > count;
+        if passes {
+            self.left.set(left.wrapping_sub(count));
+        }
+        passes
+    }
+
     /// For how many the one that is timed now stands: all since the last one; or, if it was put in between, for itself.
     pub(crate) fn sample(&self, now_ns: u64) -> Weight {
         let last_ns = self.last_ns.replace(now_ns);
@@ -214,6 +225,25 @@ mod tests {
             assert!(gap_ns < INTERVAL_NS || samples == count, "{gap_ns}: {samples} samples");
             // Each sample stands for all since the last one.
             assert!(u64::from(count) - stood_for <= Weight::MOST, "{gap_ns}: for {stood_for}");
+        }
+    }
+
+    #[test]
+    fn what_is_passed_at_once_is_counted_as_one_by_one() {
+        for timing in
+            [Timing::OneOf(1), Timing::OneOf(64), Timing::OneOf(100), Timing::Never, Timing::Adaptive]
+        {
+            let [one_by_one, at_once] = [(); 2].map(|()| Countdown::new(timing));
+            for push in 0..1_000 {
+                let (count, now_ns) = (push % 37, 1_000_000_000 + push * 1_000);
+                let samples = |countdown: &Countdown| -> Vec<u64> {
+                    let is_due = |_: &u64| countdown.is_due();
+                    (0..count).filter(is_due).map(|_| countdown.sample(now_ns).count()).collect()
+                };
+                let expected = samples(&one_by_one);
+                let found = if at_once.pass(count) { vec![] } else { samples(&at_once) };
+                assert_eq!(found, expected, "{timing:?}, push {push} of {count}");
+            }
         }
     }
 
