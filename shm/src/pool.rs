@@ -99,7 +99,7 @@ pub enum PoolError {
     NoMemory {
         /// The payload's size.
         bytes: u64,
-        /// What the system said: `ENOSPC`, `ENOMEM`, `EDQUOT`.
+        /// What the system said, by its number: mostly `ENOSPC`, `ENOMEM` or `EDQUOT`.
         error: i32,
     },
 }
@@ -140,14 +140,18 @@ pub(crate) fn claim(
     }
     let mine = owner_word(task, generation);
     let mut refused = None;
-    for (class, Class { count, .. }) in classes.iter().enumerate().filter(|(_, c)| c.block_bytes >= bytes) {
+    let fitting = || classes.iter().enumerate().filter(|(_, c)| c.block_bytes >= bytes);
+    let larger = |may_back: bool| fitting().skip(1).map(move |class| (class, may_back));
+    // A larger block than fits is reserved only if there is no other.
+    let tries = fitting().take(1).map(|class| (class, true)).chain(larger(false)).chain(larger(true));
+    for ((class, Class { count, .. }), may_back) in tries {
         let owners = segment.block_owners(class);
         let first = 2 * u64::from(task) % count;
         let around = (0..*count).map(|step| (first + step) % count);
         for index in near_blocks(segment, near, *count, task).chain(around) {
             let owner = &owners[index as usize];
             let seen = owner.load(Ordering::Relaxed);
-            let is_of_use = seen == BACKED || seen == 0 && refused.is_none();
+            let is_of_use = seen == BACKED || seen == 0 && may_back && refused.is_none();
             // Acquire: the former owner is done with the bytes. Release: a participant that sees us as the owner sees our
             // task's word of this generation, in which it is not FREE ([listed or swept]).
             if is_of_use

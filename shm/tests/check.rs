@@ -161,7 +161,7 @@ fn a_doorbell_or_a_row_that_names_another_participant() {
     assert_eq!(check(&f.segment), []);
 
     let worker = f.arrive(WORKER);
-    let token = f.find(&worker.raw().to_le_bytes());
+    let token = f.find_row(worker);
     let stranger = common::token(WORKER + 1, 1);
     f.write(token, &stranger.raw().to_le_bytes());
     assert_eq!(check(&f.segment), [Problem::BadParticipant { participant: WORKER }]);

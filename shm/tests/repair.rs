@@ -352,9 +352,8 @@ fn the_plan_and_the_kernel_are_trusted_and_not_the_table() {
     let (dead, alive) = (f.arrive(WORKER), f.arrive(OTHER));
     let node = f.segment.node(0).unwrap();
     (0..2).for_each(|number| node.doorbell().announce(number));
-    for raw in [dead.raw(), alive.raw()] {
-        // token │ state │ pid │ …
-        let entry = f.find(&raw.to_le_bytes());
+    for token in [dead, alive] {
+        let entry = f.find_row(token);
         for (field, value) in [(1, 77_u32), (2, 9), (0, 0x7fff_0007)] {
             f.write(entry + 4 * field, &value.to_le_bytes());
         }

@@ -105,7 +105,7 @@ impl ServerBuilder {
 
     /// Classes of payload blocks, each a size in bytes and a number of blocks, instead of those that follow from
     /// [`max_payload`](Self::max_payload). With fewer than two blocks a request, a call or an outcome may find no free
-    /// block, and ends with an error.
+    /// block, and ends with an error. Where all that fit are in use, a larger one is taken.
     #[must_use]
     pub fn payload_classes(mut self, classes: impl IntoIterator<Item = (usize, usize)>) -> Self {
         self.options.blocks = Blocks::Classes(classes.into_iter().collect());

@@ -251,7 +251,7 @@ fn short_of_memory(segment: &Segment) -> Option<String> {
     say(|| tracing::info!(reserved_bytes, to_come_bytes, "memory of the segment"));
     let left_bytes = left_bytes.filter(|&left| left < to_come_bytes)?;
     Some(format!(
-        "payload blocks may come to take {to_come_bytes} bytes more, and {left_bytes} are left: requests that find no memory then end with NoMemory; lower capacity, max_payload or payload_classes, or give /dev/shm and the control group more"
+        "payload blocks may come to take {to_come_bytes} bytes more, and {left_bytes} are left: requests that find no memory then end with NoMemory; lower capacity, max_payload or payload_classes, or give its file system and its control group more"
     ))
 }
 

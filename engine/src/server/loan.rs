@@ -101,7 +101,8 @@ impl<T: Plain, Out: Payload> Server<Vec<T>, Out> {
     /// ```
     ///
     /// # Errors
-    /// [`CallError::PayloadTooLarge`], [`CallError::PoolExhausted`], or an error of a server that takes no request.
+    /// [`CallError::PayloadTooLarge`], [`CallError::PoolExhausted`], [`CallError::NoMemory`], or an error of a server that
+    /// takes no request.
     pub fn loan(&self, len: usize) -> Result<Loan<'_, T>, CallError> {
         self.loan_with(len, CallOptions::default())
     }

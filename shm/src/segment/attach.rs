@@ -9,8 +9,9 @@
 //! anonymous segment is opened through a descriptor of another process, and must have no name at all.
 //!
 //! Any process of the same user may open the file and write into it at any time. So whatever is read later is checked
-//! where it is read. Only a file that is made *shorter* while it is mapped has no defence: the kernel sends SIGBUS to a
-//! process that reads what is not there. Only the file's user can do that, since its mode lets no other user write.
+//! where it is read. Only a file that is made *shorter* while it is mapped, or that gets a hole before its payload blocks (by
+//! hand, or as a copy that leaves out zeros), has no defence: the kernel sends SIGBUS to a process that reads what is not
+//! there, or for which it finds no page. Only the file's user can do that, since its mode lets no other user write.
 #![expect(unsafe_code, reason = "reading a header that another program may have written")]
 
 use super::anonymous::{self, Opened};

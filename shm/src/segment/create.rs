@@ -305,12 +305,15 @@ fn shape_of(spec: &Spec) -> Result<Shape, ShapeError> {
 }
 
 impl Spec {
-    /// How many bytes the segment will take, and how many of them once it is created.
+    /// How many bytes the segment will take, and how many of them once it is created: on pages of the usual size. Huge pages
+    /// are all reserved, and as many as cover it.
     ///
     /// # Errors
     /// The first number that is out of range.
     pub fn size(&self) -> Result<Size, ShapeError> {
-        Ok(Size::of(&Layout::new(&shape_of(self)?)?, self.reserve))
+        let is_huge = self.huge_pages == HugePages::Required;
+        let reserve = if is_huge { Reserve::Everything } else { self.reserve };
+        Ok(Size::of(&Layout::new(&shape_of(self)?)?, reserve))
     }
 }
 

@@ -198,7 +198,7 @@ fn parts(layout: &Layout, page_bytes: u64) -> Vec<(Part, Vec<Range<u64>>)> {
         })
     });
     let one = |(part, ranges): (Part, Vec<Range<u64>>)| {
-        let whole = |at: u64| at.next_multiple_of(page_bytes).min(layout.total_bytes as u64);
+        let whole = |at: u64| at.next_multiple_of(page_bytes); // as the file's size is
         let mut ranges: Vec<_> =
             ranges.into_iter().map(|range| whole(range.start)..whole(range.end)).collect();
         ranges.retain(|range| !range.is_empty());
@@ -234,6 +234,12 @@ pub(super) fn place(spec: &Spec, layout: &Layout, file: &File, base: *const u8) 
         }
     }
     Ok(())
+}
+
+/// Whether a byte is in one of these ranges, which ascend and do not overlap.
+fn is_in(ranges: &[Range<u64>], at: u64) -> bool {
+    let after = ranges.partition_point(|range| range.start <= at);
+    after.checked_sub(1).is_some_and(|index| ranges[index].contains(&at))
 }
 
 impl Segment {
@@ -277,10 +283,15 @@ impl Segment {
     /// `ENOSYS` from a kernel without NUMA nodes, `EPERM` where a filter refuses to tell.
     pub fn lying(&self, touch: bool) -> io::Result<Vec<Lying>> {
         let page = page_bytes(&self.file);
-        let touched = if touch { None } else { data_ranges(&self.file, self.total_bytes())? };
-        let is_touched =
-            |at: &u64| touched.as_ref().is_none_or(|ranges| ranges.iter().any(|range| range.contains(at)));
+        // Blocks that are not reserved are not touched either: that would take memory for them.
+        let has_all = self.demand().to_come_bytes == 0;
+        let touched = data_ranges(&self.file, self.total_bytes())?;
         let look = |(part, ranges): (Part, Vec<Range<u64>>)| {
+            let is_reserved = has_all || !matches!(part, Part::Blocks { .. });
+            let is_touched = |at: &u64| match &touched {
+                Some(ranges) => touch && is_reserved || is_in(ranges, *at),
+                None => is_reserved,
+            };
             let bytes = ranges.iter().map(|range| range.end - range.start).sum::<u64>();
             let every = (bytes / page).div_ceil(LOOKED_AT).max(1);
             let all = ranges.iter().flat_map(|range| range.clone().step_by(page as usize));
@@ -388,7 +399,8 @@ mod tests {
                     parts(&layout, page).into_iter().flat_map(|(_, ranges)| ranges).collect();
                 all.sort_by_key(|range| range.start);
                 assert!(all.windows(2).all(|pair| pair[0].end <= pair[1].start), "{all:x?}");
-                assert!(all.last().unwrap().end <= layout.total_bytes as u64);
+                assert!(all.iter().all(|range| range.start % page == 0 && range.end % page == 0));
+                assert!(all.last().unwrap().end <= (layout.total_bytes as u64).next_multiple_of(page));
             }
             if spec.memory.parts() > 0 {
                 let rings = (0..2).map(|node| layout.ring_cells + node * layout.cells_stride);

@@ -9,6 +9,7 @@ use crate::sys::{cgroup, file, memfd, pages};
 use core::ops::Range;
 use std::io;
 use std::os::unix::fs::MetadataExt;
+use std::sync::Mutex;
 
 /// Which pages of a segment each process maps before it needs them. A page that was never touched costs its first reader
 /// or writer, in each process, a page fault: the kernel clears the page and maps it.
@@ -134,13 +135,20 @@ pub struct Demand {
     pub left_bytes: Option<u64>,
 }
 
-/// How many bytes a process may reserve for blocks before it asks again how much memory is left.
+/// How many bytes a process may reserve for blocks before it asks again how much memory is left: a grant is small beside what
+/// other programs use up meanwhile.
 #[derive(Debug, Default)]
-pub(super) struct Granted(AtomicU64);
+pub(super) struct Granted {
+    bytes: AtomicU64,
+    /// Held by the thread that asks.
+    asks: Mutex<()>,
+}
 
 impl Granted {
     /// Of what is left, what is granted at once: several processes ask.
     const SHARE: u64 = 8;
+    /// The most that is granted at once, where something bounds it.
+    const MOST: u64 = 16 << 20;
     /// What is granted where nothing bounds it.
     const UNBOUNDED: u64 = 1 << 30;
 
@@ -148,15 +156,20 @@ impl Granted {
     fn take(&self, bytes: u64, left: impl FnOnce() -> Option<u64>) -> bool {
         // Relaxed, all: a number that only bounds how often it is asked.
         let taken = |granted: u64| granted.checked_sub(bytes);
-        if self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, taken).is_ok() {
+        let is_granted = || self.bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, taken).is_ok();
+        if is_granted() {
             return true;
+        }
+        let _one_asks = self.asks.lock().unwrap_or_else(|e| e.into_inner());
+        if is_granted() {
+            return true; // another thread has asked meanwhile
         }
         let granted = match left() {
             None => Self::UNBOUNDED,
             Some(left) if left < bytes => return false,
-            Some(left) => left / Self::SHARE,
+            Some(left) => (left / Self::SHARE).min(Self::MOST),
         };
-        self.0.store(granted.saturating_sub(bytes), Ordering::Relaxed);
+        self.bytes.store(granted.saturating_sub(bytes), Ordering::Relaxed);
         true
     }
 }

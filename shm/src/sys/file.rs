@@ -18,23 +18,34 @@ use std::path::Path;
 /// # Errors
 /// `ENOSPC` if the file system cannot hold it, `EDQUOT` if its user may not.
 pub fn reserve(file: &File, range: Range<u64>) -> io::Result<()> {
-    if range.is_empty() {
-        return Ok(());
+    // Kernels before 6.11 give back what they have reserved for a call that a signal interrupts. In pieces there is progress
+    // under any timer.
+    const PIECE: usize = 4 << 20;
+    for first in range.clone().step_by(PIECE) {
+        let piece = first..range.end.min(first + PIECE as u64);
+        match reserve_piece(file, &piece) {
+            // ramfs, and file systems of networks: what is written has its page.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::ENOSYS)) => {
+                return write_zeros(file, first..range.end);
+            }
+            done => done?,
+        }
     }
+    Ok(())
+}
+
+fn reserve_piece(file: &File, piece: &Range<u64>) -> io::Result<()> {
     let too_large = |_| io::Error::from_raw_os_error(libc::EFBIG);
-    let first = libc::off_t::try_from(range.start).map_err(too_large)?;
-    let length = libc::off_t::try_from(range.end - range.start).map_err(too_large)?;
+    let first = libc::off_t::try_from(piece.start).map_err(too_large)?;
+    let length = libc::off_t::try_from(piece.end - piece.start).map_err(too_large)?;
     loop {
         // SAFETY: the descriptor is open for the length of the call; the rest are integers.
         if unsafe { libc::fallocate(file.as_raw_fd(), 0, first, length) } == 0 {
             return Ok(());
         }
         let error = io::Error::last_os_error();
-        match error.raw_os_error() {
-            Some(libc::EINTR) => {}
-            // ramfs, and file systems of networks: what is written has its page.
-            Some(libc::EOPNOTSUPP | libc::ENOSYS) => return write_zeros(file, range),
-            _ => return Err(error),
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
         }
     }
 }

@@ -335,6 +335,12 @@ impl Fixture {
         assert!(join.is_none());
     }
 
+    /// Where the row of a participant lies that has arrived: token │ state │ pid │ …. A token alone may be another number too.
+    pub fn find_row(&self, token: Token) -> u64 {
+        let words = [token.raw(), Life::Ready as u32];
+        self.find(words.map(u32::to_le_bytes).as_flattened())
+    }
+
     /// Where `pattern`, which is there once, lies.
     pub fn find(&self, pattern: &[u8]) -> u64 {
         let mut all = vec![0; self.segment.total_bytes() as usize];

@@ -3,7 +3,7 @@
 use ringmill_shm::layout::{Class, NodeFacts};
 use ringmill_shm::participant::Role;
 use ringmill_shm::plan::Target;
-use ringmill_shm::segment::{Location, Lying, Memory, NodeSpec, Part, Segment, Spec};
+use ringmill_shm::segment::{Location, Lying, Memory, NodeSpec, Part, Reserve, Segment, Spec};
 use ringmill_shm::sys::numa::{Nodes, Policy, PolicyError};
 use ringmill_tests::fresh_name;
 use ringmill_tests::nodes::with_memory;
@@ -32,7 +32,7 @@ fn spec(nodes: &[usize]) -> Spec {
         classes: vec![Class { block_bytes: 1024, count: 200 }, Class { block_bytes: 1 << 20, count: 16 }],
         partials: Default::default(),
         traces: 0,
-        reserve: Default::default(),
+        reserve: Reserve::Everything,
         payload_format: 0,
         huge_pages: Default::default(),
         memory: Memory::NearWorkers { workers: on_one.chain([on_all]).collect(), entry: Target::Node(0) },
