@@ -5,6 +5,7 @@ use super::limit::{Limit, soft_limit};
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::Command;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI32, Ordering};
@@ -256,7 +257,7 @@ pub fn thread_id() -> u32 {
     u32::try_from(id).unwrap_or(0)
 }
 
-/// The CPUs on which a thread may run, ascending; `None` if no process of this number that began at this time, or no such
+/// The CPUs that are online and on which a thread may run, ascending; `None` if no process of this number that began at this time, or no such
 /// thread of it, can be seen from here.
 #[must_use]
 pub fn cpus_of_thread(pid: u32, start_time: u64, thread: u32) -> Option<Vec<usize>> {
@@ -266,7 +267,11 @@ pub fn cpus_of_thread(pid: u32, start_time: u64, thread: u32) -> Option<Vec<usiz
         return None;
     }
     let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"))?;
-    super::topology::list(list.trim())
+    let mut cpus = super::topology::list(list.trim())?;
+    // The list has CPUs that went offline.
+    let online = super::topology::online(Path::new("/"));
+    cpus.retain(|cpu| online.is_empty() || online.contains(cpu));
+    Some(cpus)
 }
 
 /// Whether a process is stopped, by a signal or a debugger; `None` if no process of this number that began at this time

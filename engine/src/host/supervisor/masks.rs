@@ -17,12 +17,13 @@ fn missing(planned: &[usize], now: &[usize]) -> Vec<usize> {
     planned.iter().copied().filter(|cpu| !now.contains(cpu)).collect()
 }
 
-/// The CPUs on which a ready worker's thread may run, if they are not those that it was given.
-fn narrowed(entry: &Entry, planned: &[usize]) -> Option<Vec<usize>> {
-    let now = cpu::cpus_of(entry.thread_id()).ok()?;
-    let differs = entry.life() == Life::Ready && !missing(planned, &now).is_empty();
+/// The CPUs that are online and on which a ready worker's thread may run; `None` if it is not ready, or has ended.
+fn mask(entry: &Entry, planned: &[usize]) -> Option<Vec<usize>> {
+    let now = Some(entry).filter(|entry| entry.life() == Life::Ready);
+    let now = now.and_then(|entry| cpu::cpus_of(entry.thread_id()).ok())?;
     // The thread may have ended, and its number be another's: that is asked only where it matters.
-    if differs { entry.kernel_cpus() } else { Some(planned.to_vec()) }
+    let is_its_own = missing(planned, &now).is_empty() || entry.kernel_cpus().is_some();
+    is_its_own.then_some(now)
 }
 
 impl Supervisor {
@@ -55,9 +56,9 @@ impl Post {
         };
         let pinned = self.cpus(segment);
         let planned = if pinned.is_empty() { allowed } else { &pinned };
-        let masks: Vec<_> = self.entries(segment).filter_map(|entry| narrowed(entry, planned)).collect();
-        let Some(now) = masks.into_iter().min_by_key(Vec::len) else { return };
-        let taken = missing(planned, &now);
+        let masks = self.entries(segment).filter_map(|entry| mask(entry, planned));
+        let losses = masks.map(|now| (missing(planned, &now), now));
+        let Some((taken, now)) = losses.max_by_key(|(taken, _)| taken.len()) else { return };
         if std::mem::replace(&mut self.cpus_taken, taken.clone()) == taken {
             return;
         }

@@ -143,7 +143,10 @@ struct Visit<'a>(&'a Placement);
 
 impl Drop for Visit<'_> {
     fn drop(&mut self) {
-        let _ = self.0.keep_off(); // as at the start, which has said so
+        // Refused once the kernel has taken all of these CPUs away: the worker's are not to be kept either.
+        if self.0.keep_off().is_err() {
+            let _ = pin_thread(self.0.allowed());
+        }
     }
 }
 
