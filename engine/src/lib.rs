@@ -226,8 +226,7 @@ pub mod events {
 
 /// The CPUs this process may use, and pinning the calling thread to some.
 pub mod cpu {
-    pub use crate::policy::cpus::allowed;
-    pub use ringmill_shm::sys::cpu::pin_thread;
+    pub use crate::policy::cpus::{allowed, pin_thread};
 }
 
 /// What the macros of this crate expand to; not for direct use.

@@ -426,7 +426,7 @@ impl Planner {
         let needs_topology = nodes.iter().any(|node| !matches!(node.asked.cpus, Cpus::Count(_)));
         let topology = match needs_topology {
             true => Topology::read(Path::new("/"), site.allowed),
-            false => Topology::unknown(site.allowed),
+            false => Topology::flat(Path::new("/"), site.allowed),
         };
         let asks: Vec<Ask<'_>> = nodes.iter().map(PlanNode::ask).collect();
         let ground = Ground { topology: &topology, callers: &site.callers, pins: site.pins };

@@ -3,6 +3,7 @@
 use ringmill_shm::doorbell::WORKER_LIMIT;
 use ringmill_shm::sys::cpu;
 use ringmill_shm::sys::settled::Settled;
+use std::io;
 use std::str::FromStr;
 
 static ALLOWED: Settled<Vec<usize>> = Settled::new();
@@ -14,6 +15,15 @@ static ALLOWED: Settled<Vec<usize>> = Settled::new();
 pub fn allowed() -> &'static [usize] {
     // If the kernel does not answer: CPU 0, which every machine has.
     ALLOWED.get_or_make(|| cpu::allowed().unwrap_or_else(|_| vec![0]))
+}
+
+/// Lets the calling thread, and threads that it starts later, run on `cpus` only. What [`allowed`] says stays the same.
+///
+/// # Errors
+/// `EINVAL` if none of `cpus` may be used by this process, or one is not below 1024.
+pub fn pin_thread(cpus: &[usize]) -> io::Result<()> {
+    let _ = allowed(); // before the thread is pinned
+    cpu::pin_thread(cpus)
 }
 
 /// Makes these what [`allowed`] says, unless there are none, or it was called before.

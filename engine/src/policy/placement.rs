@@ -270,7 +270,7 @@ pub(crate) fn place(ground: Ground<'_>, asks: &[Ask<'_>]) -> Result<Placement, S
         }));
     }
     let allowed: Vec<usize> = ground.topology.cpus.iter().map(|cpu| cpu.number).collect();
-    let free = free(ground.topology, ground.callers, &workers);
+    let free = free(ground.topology, &callers, &workers);
     Ok(Placement { allowed, callers, free, workers, memory: Vec::new() })
 }
 
@@ -353,7 +353,8 @@ impl Ground<'_> {
                 let groups = self.topology.cpus_by_node();
                 number("number of workers on each NUMA node", *each, WORKER_LIMIT / groups.len().max(1))?;
                 let place = |cpus: &Vec<usize>| self.placed(self.without_callers(cpus), Why::OnEachNode);
-                groups.iter().flat_map(|cpus| vec![place(cpus); *each]).collect()
+                // Node by node in turn: so it stays even while workers are added or removed.
+                (0..*each).flat_map(|_| groups.iter().map(place)).collect()
             }
             Cpus::Node { node, workers } => {
                 let place = self.placed(self.without_callers(&self.cpus_of(ask, *node)?), Why::OnNode);
@@ -402,7 +403,7 @@ impl Ground<'_> {
 }
 
 /// How much of each CPU and of each core is taken.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Taken {
     of_cpu: BTreeMap<usize, usize>,
     of_core: BTreeMap<usize, usize>,
@@ -534,9 +535,7 @@ impl<'a> Auto<'a> {
                 (cores.to_vec(), if is_near { Why::OwnCore } else { Why::FarCore })
             }
             None => {
-                let mut cpus: Cores<'_> = self.ground.topology.cpus.iter().collect();
-                cpus.sort_by_key(|cpu| (self.taken.of_cpu(cpu), self.taken.of_core(cpu), self.rank(cpu)));
-                cpus.truncate(width);
+                let cpus = self.least_taken(width);
                 let is_own = cpus.iter().all(|cpu| self.taken.of_cpu(cpu) == 0);
                 (cpus, if is_own { Why::Sibling } else { Why::Shared })
             }
@@ -545,6 +544,20 @@ impl<'a> Auto<'a> {
         cpus.sort_unstable();
         self.taken.add(self.ground.topology, &cpus, 1);
         self.ground.placed(cpus, why)
+    }
+
+    /// CPUs of which the least is taken, the nearest first; each that is chosen counts for the next.
+    fn least_taken(&self, count: usize) -> Cores<'a> {
+        let (topology, mut taken) = (self.ground.topology, self.taken.clone());
+        let mut cpus = Cores::new();
+        while cpus.len() < count {
+            let others = topology.cpus.iter().filter(|cpu| !cpus.contains(cpu));
+            let key = |cpu: &&Cpu| (taken.of_cpu(cpu), taken.of_core(cpu), self.rank(cpu));
+            let Some(next) = others.min_by_key(key) else { break };
+            taken.add(topology, &[next.number], 1);
+            cpus.push(next);
+        }
+        cpus
     }
 
     /// How far a CPU is from home; last, its number.
@@ -826,6 +839,10 @@ mod tests {
         ];
         assert_eq!(placed(2, &cpus), pairs, "within a cache, then within a node");
         assert_eq!(placed(4, &auto(2)), [(vec![1, 2, 3, 4], near), (vec![6, 7, 8, 9], far)]);
+        // More threads than there are free cores: no core's second CPU before another's first.
+        let one_cache_after_the_other = machine(1, 2, 3, 2).topology();
+        let placement = place(on(&one_cache_after_the_other, &[]), &[ask("a", &auto(1), 6, None)]).unwrap();
+        assert_eq!(placement.workers()[0].cpus, [1, 2, 3, 4, 5, 7]);
         // More threads than there are cores.
         let wide = placed(14, &auto(1));
         assert_eq!((wide[0].0.len(), wide[0].1, wide.len()), (14, None, 1));
@@ -861,8 +878,10 @@ mod tests {
                 let first = 2 * node;
                 vec![first, first + 1, first + 2 * nodes, first + 1 + 2 * nodes]
             };
-            let each: Vec<_> =
-                (0..nodes).flat_map(|node| vec![(cpus(node), Some(node), OnEachNode); 2]).collect();
+            let each: Vec<_> = (0..2 * nodes)
+                .map(|worker| worker % nodes)
+                .map(|node| (cpus(node), Some(node), OnEachNode))
+                .collect();
             assert_eq!(one(&topology, Cpus::per_numa_node(2)), each);
             let last = nodes - 1;
             assert_eq!(

@@ -70,6 +70,16 @@ impl Topology {
         Self::read(Path::new("/nowhere"), allowed)
     }
 
+    /// Of CPUs of which nothing else is known than whether they are isolated, from the one file at `root/sys` that says
+    /// it.
+    #[must_use]
+    pub fn flat(root: &Path, allowed: &[usize]) -> Self {
+        let isolated = read_list(&root.join("sys/devices/system/cpu"), "isolated").unwrap_or_default();
+        let mut flat = Self::unknown(allowed);
+        flat.cpus.iter_mut().for_each(|cpu| cpu.is_isolated = isolated.contains(&cpu.number));
+        flat
+    }
+
     /// For a process that may use the CPUs `allowed`, from the sysfs that is mounted, or recorded, at `root/sys`.
     #[must_use]
     pub fn read(root: &Path, allowed: &[usize]) -> Self {
@@ -335,6 +345,13 @@ mod tests {
         assert_eq!(facts(&topology), [(5, [1, 0, 0], Some(0)), (7, [3, 3, 2], Some(2))]);
         assert_eq!(topology.cpus_by_node(), [vec![5], vec![7]]);
         assert_eq!(Topology::read(two_packages().path(), &[3]).cpus_by_node(), [vec![3]]);
+    }
+
+    #[test]
+    fn a_flat_machine_has_isolated_cpus() {
+        let root = machine(&[("cpu/isolated".into(), "1-2")]);
+        let flat = Topology::flat(root.path(), &[0, 2]);
+        assert_eq!(flat.cpus.iter().map(|cpu| cpu.is_isolated).collect::<Vec<_>>(), [false, true]);
     }
 
     #[test]

@@ -39,8 +39,7 @@ fn each_node_has_its_workers_with_their_memory() {
     let server = server(Cpus::per_numa_node(2));
     let groups = topology.cpus_by_node();
     let masks: Vec<_> = pids(&server).into_iter().map(mask).collect();
-    let expected: Vec<_> = groups.iter().flat_map(|cpus| [cpus.clone(), cpus.clone()]).collect();
-    assert_eq!(masks, expected);
+    assert_eq!(masks, [groups.clone(), groups].concat());
     for (worker, pid) in server.placement().workers().iter().zip(pids(&server)) {
         let Some(node) = worker.numa_node.filter(|node| with_memory.contains(node)) else { continue };
         let pages = own_pages(pid);
