@@ -7,7 +7,7 @@ use ringmill_shm::layout::{Class, NodeFacts};
 use ringmill_shm::participant::Role;
 use ringmill_shm::party::{Client, Participant, Reader};
 use ringmill_shm::plan::Target;
-use ringmill_shm::segment::{Location, Memory, NodeSpec, Segment, Spec};
+use ringmill_shm::segment::{Location, NodeSpec, Segment, Spec};
 use ringmill_shm::token::Token;
 
 use crate::Error;
@@ -100,20 +100,7 @@ pub fn segment_with(name: &str, classes: Vec<Class>) -> Result<Segment, Error> {
         role: Role::ThreadWorker,
         workers: vec![Default::default()],
     };
-    let spec = Spec {
-        requests: TASKS,
-        tasks_per_request: 1,
-        classes,
-        partials: Default::default(),
-        traces: 0,
-        reserve: Default::default(),
-        payload_format: 0,
-        huge_pages: Default::default(),
-        memory: Memory::Anywhere,
-        nodes: vec![node],
-        forks: Vec::new(),
-        switches: Vec::new(),
-    };
+    let spec = Spec { requests: TASKS, tasks_per_request: 1, classes, nodes: vec![node], ..Spec::default() };
     let name = format!("bench-{name}-{}", std::process::id());
     let location = Location::named(&name).map_err(ringmill_shm::segment::CreateError::from)?;
     Ok(Segment::create(location, &spec)?)

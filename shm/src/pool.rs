@@ -251,18 +251,12 @@ mod tests {
             requests: 16,
             tasks_per_request: 1,
             classes: vec![Class { block_bytes: 4096, count: 32 }],
-            partials: Default::default(),
-            traces: 0,
-            reserve: Default::default(),
-            payload_format: 0,
-            huge_pages: Default::default(),
             nodes: vec![node("a"), node("b")],
-            forks: Vec::new(),
-            switches: Vec::new(),
             memory: Memory::NearWorkers {
                 workers: vec![vec![Some(0)], vec![Some(1)]],
                 entry: Target::Node(0),
             },
+            ..Spec::default()
         };
         let segment = Segment::create(Location::anonymous("near").unwrap(), &spec).unwrap();
         let take = |task, near| claim(&segment, task, 0, 1, near).map(|handle| handle.index());

@@ -48,6 +48,7 @@ pub mod nodes;
 pub mod other_user;
 pub mod pile;
 pub mod plain_signals;
+pub mod printer;
 pub mod probe;
 pub mod process;
 pub mod program;

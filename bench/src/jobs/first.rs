@@ -17,7 +17,7 @@ use crate::report::Row;
 use crate::rounds::Quartiles;
 
 /// Items of a pass: enough for what a page costs to show beside what else happens for the first time.
-const WINDOW: u32 = 4096;
+pub(super) const WINDOW: u32 = 4096;
 
 /// Passes after the first, of which the median counts.
 const LATER: usize = 15;
@@ -72,9 +72,9 @@ fn measure<const WORDS: usize>(session: &mut Session<'_>) -> Result<(), Error> {
 }
 
 /// How long the passes of one server took.
-struct Life {
-    first: Duration,
-    later: Duration,
+pub(super) struct Life {
+    pub(super) first: Duration,
+    pub(super) later: Duration,
 }
 
 impl Life {
@@ -84,10 +84,18 @@ impl Life {
         let builder = builder.max_payload(Payload::<WORDS>::BYTES).prefault(pages);
         let server: Server<Payload<WORDS>, Payload<WORDS>> = builder.start(echo(cpus))?;
         pin_to(cpus.client)?;
-        let mut passes = Vec::with_capacity(1 + LATER);
-        for _ in 0..=LATER {
+        Self::of_passes(&server, LATER)
+    }
+
+    /// How long a pass of [`WINDOW`] items through a new server takes, and the median of the `later` ones.
+    pub(super) fn of_passes<const WORDS: usize>(
+        server: &Server<Payload<WORDS>, Payload<WORDS>>,
+        later: usize,
+    ) -> Result<Self, Error> {
+        let mut passes = Vec::with_capacity(1 + later);
+        for _ in 0..=later {
             let begin = Instant::now();
-            stream_through(&server, WINDOW.into(), WINDOW)?;
+            stream_through(server, WINDOW.into(), WINDOW)?;
             passes.push(begin.elapsed());
         }
         let first = passes.remove(0);

@@ -1,4 +1,5 @@
-//! `placement`: what it costs where the worker runs, near its caller and far from it, with pages mapped before and not.
+//! `placement`: how long calls and streams take to a worker near its caller and to one far from it, with pages mapped before
+//! and not.
 //!
 //! Which distances there are, the machine says: the caller's CPU, another hardware thread of its core, another core of
 //! its last-level cache, another cache of its NUMA node, another node. For scale there is a worker that the server
@@ -9,17 +10,16 @@ use std::time::{Duration, Instant};
 use ringmill::{Cpus, Prefault, Server};
 use ringmill_shm::sys::topology::{Cpu, Topology};
 
+use super::first::{self, WINDOW};
 use super::{Job, Session, on_a_thread_of_its_own};
 use crate::Error;
 use crate::contestant::Point;
 use crate::payload::Payload;
-use crate::peers::ringmill::{call_through, echo, server_builder, stream_through};
+use crate::peers::ringmill::{call_through, echo, server_builder};
 use crate::pin::{CpuPair, pin_to};
 use crate::report::Row;
 use crate::rounds::Quartiles;
 
-/// Items of a pass, as many as can be in progress.
-const WINDOW: u32 = 4096;
 /// Passes after the first, of which the median counts.
 const LATER: usize = 3;
 /// Calls, one after the other, before those that count, and those.
@@ -133,19 +133,13 @@ impl Life {
         if distance.pins_caller {
             pin_to(cpus.client)?;
         }
-        let mut passes = Vec::with_capacity(1 + LATER);
-        for _ in 0..=LATER {
-            let begin = Instant::now();
-            stream_through(&server, WINDOW.into(), WINDOW)?;
-            passes.push(each(begin.elapsed(), WINDOW.into()));
-        }
-        let first_us = passes.remove(0);
-        passes.sort_by(f64::total_cmp);
+        let passes = first::Life::of_passes(&server, LATER)?;
         let [warm, counted] = CALLS;
         call_through(&server, warm)?;
         let begin = Instant::now();
         call_through(&server, counted)?;
-        Ok(Self { call_us: each(begin.elapsed(), counted), first_us, later_us: passes[passes.len() / 2] })
+        let [first_us, later_us] = [passes.first, passes.later].map(|pass| each(pass, WINDOW.into()));
+        Ok(Self { call_us: each(begin.elapsed(), counted), first_us, later_us })
     }
 }
 

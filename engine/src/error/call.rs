@@ -50,11 +50,14 @@ pub enum CallError {
     /// The system has no memory for a payload block that was never used before, and the others that are large enough are in
     /// use. [`Reserve::Everything`](crate::Reserve) has all of them from the start.
     #[error(
-        "the system has no memory for a payload block of {bytes} bytes: call less often, or give the server's file system and its control group more memory"
+        "the system has no memory for a payload block of {bytes} bytes ({}): call less often, or give the server's file system and its control group more memory",
+        std::io::Error::from_raw_os_error(*error)
     )]
     NoMemory {
         /// The input's size in bytes.
         bytes: u64,
+        /// What the system said: a number as `ENOSPC`.
+        error: i32,
     },
     /// The input could not be serialised.
     #[error("the input cannot be serialised: {error}")]
@@ -185,7 +188,7 @@ impl From<EncodeError> for CallError {
                 Self::PayloadTooLarge { bytes, largest }
             }
             EncodeError::Pool(PoolError::Exhausted { bytes }) => Self::PoolExhausted { bytes },
-            EncodeError::Pool(PoolError::NoMemory { bytes, .. }) => Self::NoMemory { bytes },
+            EncodeError::Pool(PoolError::NoMemory { bytes, error }) => Self::NoMemory { bytes, error },
             EncodeError::Serialise(error) => Self::Serialise { error },
             unsteady @ EncodeError::Unsteady { .. } => Self::Serialise { error: PayloadError::new(unsteady) },
         }

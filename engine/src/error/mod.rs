@@ -191,7 +191,7 @@ mod tests {
             CallError::Timeout { enqueueing: second, total: second },
             CallError::PayloadTooLarge { bytes: 2, largest: 1 },
             CallError::PoolExhausted { bytes: 2 },
-            CallError::NoMemory { bytes: 2 },
+            CallError::NoMemory { bytes: 2, error: 28 },
             CallError::Serialise { error: PayloadError::new(system()) },
             CallError::ServletDown { servlet: text(), reason: text() },
             CallError::ServletDown { servlet: text(), reason: String::new() },

@@ -389,7 +389,7 @@ impl Ground<'_> {
     /// The CPUs of a node that the process may use.
     fn cpus_of(&self, ask: &Ask<'_>, node: usize) -> Result<Vec<usize>, StartError> {
         let topology = self.topology;
-        if topology.nodes.is_empty() && node == 0 {
+        if !self.pins || topology.nodes.is_empty() && node == 0 {
             return Ok(self.allowed());
         }
         let with_cpus = || topology.nodes.iter().filter(|node| !node.cpus.is_empty());

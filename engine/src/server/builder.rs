@@ -150,8 +150,9 @@ impl ServerBuilder {
     }
 
     /// Whether workers are pinned as their servlets' [`Cpus`](crate::Cpus) say; by default they are. Without it each may run
-    /// on every CPU that the process may use, their numbers stay the same, and no list of CPUs is checked: for a service that
-    /// another program places, say.
+    /// on every CPU that the process may use, their numbers stay the same, and nobody checks whether the CPUs and nodes of
+    /// servlets are there: for a service that another program places, say. A worker that is started again gets the CPUs that
+    /// the supervisor's thread has by then, which such a program moves with the others (`taskset -a`).
     #[must_use]
     pub fn pinning(mut self, pins: bool) -> Self {
         self.options.pins = pins;

@@ -3,10 +3,11 @@
 //! # Protocol
 //!
 //! The attacher opens the file once, and checks and maps that descriptor: a plain file with one name, its user's alone,
-//! with as many pages as lie before the payload blocks. Then the header, copied; then the plan, copied. The shape, the plan and all that follows from
-//! them lie in this process's memory from then on, and are not read again. The lease file is checked in the same way. A
-//! worker that has both descriptors from its server does not check names and rights: these may have changed by now. An
-//! anonymous segment is opened through a descriptor of another process, and must have no name at all.
+//! with as many pages as lie before the payload blocks. Then the header, copied; then the plan, copied. The shape, the
+//! plan and all that follows from them lie in this process's memory from then on, and are not read again. The lease file
+//! is checked in the same way. A worker that has both descriptors from its server does not check names and rights: these
+//! may have changed by now. An anonymous segment is opened through a descriptor of another process, and must have no
+//! name at all.
 //!
 //! Any process of the same user may open the file and write into it at any time. So whatever is read later is checked
 //! where it is read. Only a file that is made *shorter* while it is mapped, or that gets a hole before its payload blocks (by

@@ -334,7 +334,7 @@ impl Segment {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::layout::{Class, NodeFacts, PartialRings, Shape};
+    use crate::layout::{Class, NodeFacts, Shape};
     use crate::participant::Role;
     use crate::segment::NodeSpec;
 
@@ -358,15 +358,9 @@ mod tests {
             requests: 1000,
             tasks_per_request: 1,
             classes: vec![Class { block_bytes: 1024, count: 2000 }, Class { block_bytes: 1 << 16, count: 3 }],
-            partials: PartialRings::default(),
-            traces: 0,
-            reserve: Default::default(),
-            payload_format: 0,
-            huge_pages: Default::default(),
             nodes,
-            forks: Vec::new(),
-            switches: Vec::new(),
             memory: Memory::NearWorkers { workers: workers.into(), entry: Target::Node(1) },
+            ..Spec::default()
         }
     }
 

@@ -10,7 +10,7 @@ use ringmill_shm::participant::{Entry, Life, Role};
 use ringmill_shm::party::{Participant, Reader};
 use ringmill_shm::plan::{Fork, ForkMember, Target};
 use ringmill_shm::repair::{Orphan, Summary};
-use ringmill_shm::segment::{AttachError, Location, Memory, NodeSpec, Segment, Spec};
+use ringmill_shm::segment::{AttachError, Location, NodeSpec, Segment, Spec};
 use ringmill_shm::token::Token;
 use ringmill_shm::word::Phase;
 use std::fs::File;
@@ -110,15 +110,9 @@ pub fn spec() -> Spec {
         requests: 40,
         tasks_per_request: 1,
         classes: vec![Class { block_bytes: 256, count: 3 }, Class { block_bytes: 1024, count: 2 }],
-        partials: Default::default(),
-        traces: 0,
-        reserve: Default::default(),
         payload_format: FORMAT,
-        huge_pages: Default::default(),
-        memory: Memory::Anywhere,
         nodes: vec![node("first", Target::Node(1), 2), node("last", Target::End, 2)],
-        forks: Vec::new(),
-        switches: Vec::new(),
+        ..Spec::default()
     }
 }
 

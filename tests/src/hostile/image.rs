@@ -18,7 +18,7 @@ use ringmill_shm::party::{Client, Participant};
 use ringmill_shm::placed::Placed;
 use ringmill_shm::plan::{Fork, ForkMember, Switch, Target};
 use ringmill_shm::repair::{Orphan, wake_everyone};
-use ringmill_shm::segment::{AttachError, Location, Memory, NodeSpec, Segment, Spec, Use};
+use ringmill_shm::segment::{AttachError, Location, NodeSpec, Segment, Spec, Use};
 use ringmill_shm::stats::{Closed, Counter, Snapshot, Stamp, Weight};
 use ringmill_shm::token::Token;
 use ringmill_shm::word::Phase;
@@ -82,15 +82,9 @@ fn plain() -> Spec {
         requests: 3,
         tasks_per_request: 1,
         classes: vec![Class { block_bytes: 128, count: 3 }, Class { block_bytes: 256, count: 2 }],
-        partials: Default::default(),
-        traces: 0,
-        reserve: Default::default(),
         payload_format: FORMAT,
-        huge_pages: Default::default(),
-        memory: Memory::Anywhere,
         nodes: vec![node("first", Target::Node(1)), node("last", Target::End)],
-        forks: Vec::new(),
-        switches: Vec::new(),
+        ..Spec::default()
     }
 }
 

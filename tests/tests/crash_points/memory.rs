@@ -17,7 +17,7 @@ use ringmill_shm::party::Participant;
 use ringmill_shm::plan::{Fork, ForkMember, Target};
 use ringmill_shm::pool::in_use;
 use ringmill_shm::repair::Orphan;
-use ringmill_shm::segment::{Location, Memory, NodeSpec, Segment, Spec};
+use ringmill_shm::segment::{Location, NodeSpec, Segment, Spec};
 use ringmill_shm::token::Token;
 use ringmill_shm::word::Phase;
 use ringmill_tests::wait_until;
@@ -56,12 +56,7 @@ fn spec() -> Spec {
         requests: REQUESTS,
         tasks_per_request: 3,
         classes: vec![Class { block_bytes: 256, count: 96 }, Class { block_bytes: 1024, count: 96 }],
-        partials: Default::default(),
-        traces: 0,
-        reserve: Default::default(),
         payload_format: FORMAT,
-        huge_pages: Default::default(),
-        memory: Memory::Anywhere,
         nodes: vec![
             node("first", Target::Fork(0), 2),
             node("left", Target::End, 1),
@@ -78,7 +73,7 @@ fn spec() -> Spec {
             next: Target::Node(3),
             members,
         }],
-        switches: Vec::new(),
+        ..Spec::default()
     }
 }
 

@@ -30,15 +30,10 @@ fn spec(nodes: &[usize]) -> Spec {
         requests: 100,
         tasks_per_request: 1,
         classes: vec![Class { block_bytes: 1024, count: 200 }, Class { block_bytes: 1 << 20, count: 16 }],
-        partials: Default::default(),
-        traces: 0,
         reserve: Reserve::Everything,
-        payload_format: 0,
-        huge_pages: Default::default(),
         memory: Memory::NearWorkers { workers: on_one.chain([on_all]).collect(), entry: Target::Node(0) },
         nodes: each.chain([node("on-all".into(), Target::End, nodes.len())]).collect(),
-        forks: Vec::new(),
-        switches: Vec::new(),
+        ..Spec::default()
     }
 }
 

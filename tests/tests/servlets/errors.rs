@@ -11,6 +11,7 @@ use ringmill_tests::fresh_name;
 use ringmill_tests::gate::{Gate, report, stop_at};
 use ringmill_tests::host::{Crew, Host, on_both};
 use ringmill_tests::pile::pile_up;
+use ringmill_tests::printer::Printer;
 use ringmill_tests::traces::assert_gone;
 use rkyv::rancor::Fallible;
 use rkyv::string::ArchivedString;
@@ -430,23 +431,6 @@ fn an_item_can_fail_or_be_forgotten_alone() {
             ]
         );
     });
-}
-
-/// Makes outcomes of any size.
-struct Printer;
-
-impl Worker for Printer {
-    type Config = ();
-    type In = String;
-    type Out = String;
-
-    fn new((): (), _: &Context) -> Result<Self, BoxError> {
-        Ok(Self)
-    }
-
-    fn call(&mut self, input: &ArchivedString) -> Result<String, BoxError> {
-        Ok("x".repeat(input.as_str().parse()?))
-    }
 }
 
 #[test]

@@ -256,6 +256,39 @@ fn choices_that_the_machine_does_not_have_are_named() {
     }
 }
 
+/// As a cpuset does, or `taskset -a`: all threads of this process.
+fn pin_all_threads(cpus: &[usize]) {
+    let tasks = std::fs::read_dir("/proc/self/task").expect("procfs").flatten();
+    for task in tasks.filter_map(|task| task.file_name().to_str()?.parse().ok()) {
+        let _ = pin(task, cpus); // it may have ended
+    }
+}
+
+/// A worker that is started again runs where the service was moved, and the supervisor stays there.
+#[test]
+fn a_service_that_another_program_places_stays_where_it_was_put() {
+    alone("placement::a_service_that_another_program_places_stays_where_it_was_put", || {
+        let [.., last] = ringmill::cpu::allowed() else { return };
+        for cpus in [Cpus::from(1), Cpus::node(1_000)] {
+            // Neither pins: no list was given, or pinning is off, and then the node need not be there.
+            let pins = matches!(cpus, Cpus::Count(_));
+            pin_all_threads(ringmill::cpu::allowed());
+            let servlet = ProcessServlet::<Settler>::new(String::new()).name("moved").cpus(cpus);
+            let server = Server::anonymous("moved").pinning(pins).start(servlet).expect("it starts");
+            pin_all_threads(&[*last]);
+            let before = pids(&server)[0];
+            ringmill::testing::kill(&server, "moved", 0).expect("it lives");
+            let (_, _, [_, built, now, _]) =
+                server.call(&0).expect("its successor answers").into_owned().expect("it is whole");
+            assert_ne!(pids(&server)[0], before);
+            assert_eq!([built, now], [[*last], [*last]], "its successor follows");
+            let supervisors = threads().into_iter().filter(|(name, _)| name.starts_with("ringmill-super"));
+            let masks: Vec<Vec<usize>> = supervisors.map(|(_, cpus)| cpus).collect();
+            assert_eq!(masks, [[*last]], "nobody moves it back");
+        }
+    });
+}
+
 /// What the kernel does not report, the supervisor notices by looking; `shmtool show` has it at once.
 #[test]
 fn cpus_that_are_taken_away_are_told() {
@@ -294,11 +327,7 @@ fn cpus_that_are_taken_away_are_told() {
         pin(pid, &[*first, *last]).expect("our child");
         log.await_line(&["INFO", of_masks, &title, "a worker may use all its CPUs again"]);
 
-        // As a cpuset does: all threads of the service.
-        let tasks = std::fs::read_dir("/proc/self/task").expect("procfs").flatten();
-        for task in tasks.filter_map(|task| task.file_name().to_str()?.parse().ok()) {
-            let _ = pin(task, &[*last]); // it may have ended
-        }
+        pin_all_threads(&[*last]);
         log.await_line(&["WARN", of_masks, &format!("server={} ", name.text()), &cpus]);
         log.await_line(&["WARN", of_masks, &format!("worker={}/free/0 ", name.text()), &cpus]);
         assert_eq!(masks(1)[1], json!([last]));

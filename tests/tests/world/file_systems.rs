@@ -4,10 +4,10 @@
 //! Root mounts the file systems in a mount namespace; otherwise a test says that it skips.
 
 use ringmill::error::{RemoteCause, RemoteError};
-use ringmill::{BoxError, CallError, Context, PassThrough, ProcessServlet, Reserve, Server, Worker};
+use ringmill::{BoxError, CallError, PassThrough, ProcessServlet, Reserve, Server};
 use ringmill_tests::alone::arguments;
 use ringmill_tests::guard::guarded;
-use rkyv::string::ArchivedString;
+use ringmill_tests::printer::Printer;
 use std::fs;
 use std::io::Write;
 use std::path::Path;
@@ -36,25 +36,7 @@ fn a_service_where_the_environment_says() {
     }
 }
 
-/// Answers with as many letters as it is asked for.
-struct Writer;
-
-impl Worker for Writer {
-    type Config = ();
-    type In = String;
-    type Out = String;
-
-    fn new((): (), _: &Context) -> Result<Self, BoxError> {
-        Ok(Self)
-    }
-
-    fn call(&mut self, input: &ArchivedString) -> Result<String, BoxError> {
-        let letters = input.split(' ').next().unwrap_or_default();
-        Ok("x".repeat(letters.parse()?))
-    }
-}
-
-ringmill::init!(Writer, PassThrough<String>);
+ringmill::init!(Printer, PassThrough<String>);
 
 /// Not a test but a service, when the environment says so: its file system fills up, and gets room again.
 #[test]
@@ -63,7 +45,7 @@ fn a_service_whose_file_system_fills_up() {
     let (location, capacity) = told.rsplit_once(' ').expect("a location and a number");
     let builder =
         Server::builder(location).capacity(capacity.parse().expect("a number")).max_payload(1 << 16);
-    let server = builder.file(location).start(ProcessServlet::<Writer>::new(())).expect("it starts");
+    let server = builder.file(location).start(ProcessServlet::<Printer>::new(())).expect("it starts");
     let filler = Path::new(location).with_file_name("filler");
     let fill_up = || {
         let mut file = fs::File::create(&filler).expect("a file");
@@ -75,7 +57,7 @@ fn a_service_whose_file_system_fills_up() {
         answer.map(|reply| reply.as_str() == "x".repeat(letters))
     };
     let input = call(1, 50_000);
-    assert!(matches!(input, Err(CallError::NoMemory { bytes: 50_000.. })), "{input:?}");
+    assert!(matches!(input, Err(CallError::NoMemory { bytes: 50_000.., error: libc::ENOSPC })), "{input:?}");
     let outcome = call(50_000, 1);
     let is_told = |error: &RemoteError| {
         matches!(error.cause, RemoteCause::NoMemory { bytes: 50_000.., error: libc::ENOSPC })

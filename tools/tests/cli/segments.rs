@@ -7,7 +7,7 @@ use ringmill_shm::participant::{Life, Role};
 use ringmill_shm::party::{Participant, Reader};
 use ringmill_shm::placed::Placed;
 use ringmill_shm::plan::{Fork, ForkMember, Target};
-use ringmill_shm::segment::{Location, Memory, NodeSpec, Segment, Spec};
+use ringmill_shm::segment::{Location, NodeSpec, Segment, Spec};
 use ringmill_shm::stats::{Closed, Counter};
 use ringmill_shm::sys::time::now_ns;
 use ringmill_shm::token::Token;
@@ -92,12 +92,7 @@ pub(crate) fn spec() -> Spec {
         requests: 8,
         tasks_per_request: 1,
         classes: vec![Class { block_bytes: 1024, count: 4 }, Class { block_bytes: 65_536, count: 2 }],
-        partials: Default::default(),
-        traces: 0,
-        reserve: Default::default(),
         payload_format: 7,
-        huge_pages: Default::default(),
-        memory: Memory::Anywhere,
         nodes: vec![
             NodeSpec {
                 name: "split".into(),
@@ -126,8 +121,7 @@ pub(crate) fn spec() -> Spec {
                 workers: vec![Placed::default()],
             },
         ],
-        forks: Vec::new(),
-        switches: Vec::new(),
+        ..Spec::default()
     }
 }
 

@@ -69,7 +69,7 @@ use ringmill_shm::repair::wake_everyone;
 use ringmill_shm::segment::Run;
 use ringmill_shm::stats::Snapshot;
 use ringmill_shm::sys::birth::Birth;
-use ringmill_shm::sys::cpu::pin_thread;
+use ringmill_shm::sys::cpu::{cpus_of, pin_thread};
 use ringmill_shm::sys::process::{is_ending, user_id, wait_readable};
 use ringmill_shm::token::Token;
 use shared::Command;
@@ -138,14 +138,17 @@ impl Handle {
     }
 }
 
-/// The supervisor's thread is on a worker's CPUs; dropped, it goes back to its own.
-struct Visit<'a>(&'a Placement);
+/// The supervisor's thread is on a worker's CPUs; dropped, it goes back to those on which it was.
+struct Visit<'a> {
+    placement: &'a Placement,
+    before: Vec<usize>,
+}
 
 impl Drop for Visit<'_> {
     fn drop(&mut self) {
         // Refused once the kernel has taken all of these CPUs away: the worker's are not to be kept either.
-        if self.0.keep_off().is_err() {
-            let _ = pin_thread(self.0.allowed());
+        if pin_thread(&self.before).is_err() {
+            let _ = pin_thread(self.placement.allowed());
         }
     }
 }
@@ -342,13 +345,15 @@ impl Supervisor {
     /// Moves this thread to the CPUs of a worker, until the value is dropped: what it starts meanwhile inherits them, so that
     /// all memory that the worker touches lies there from the first page on.
     fn visit(&self, post: &Post) -> Visit<'_> {
-        let (cpus, allowed) = (post.cpus(&self.shared.segment), self.shared.placement.allowed());
+        let (cpus, placement) = (post.cpus(&self.shared.segment), &self.shared.placement);
+        let before = cpus_of(0).unwrap_or_default();
         // The kernel may have taken CPUs away since the start. The worker says so itself if it cannot be pinned.
         let there = !cpus.is_empty() && pin_thread(&cpus).is_ok();
-        if !there {
-            let _ = pin_thread(allowed);
+        // If another program has moved this thread, as it moves all threads of the service, the worker follows.
+        if !there && before == self.cpus {
+            let _ = pin_thread(placement.allowed());
         }
-        Visit(&self.shared.placement)
+        Visit { placement, before }
     }
 
     /// Starts a worker's process. An error comes with a process that was started and has not ended.
