@@ -236,6 +236,7 @@ mod tests {
 
     /// Blocks in two parts; whether the machine has these NUMA nodes does not matter here.
     #[test]
+    #[cfg_attr(miri, ignore = "a mapped segment")]
     fn a_block_is_taken_in_the_near_part_as_long_as_that_has_one() {
         let node = |name: &str| NodeSpec {
             name: name.into(),
