@@ -136,7 +136,7 @@ fn bulk_is_compared_with_one_thread() {
         let windows: Vec<_> =
             rows.iter().filter(|row| row.who == who).filter_map(|row| row.parameter("window")).collect();
         assert!(!complete || windows.contains(&1), "{who}: {rows:?}");
-        assert!(!complete || windows.contains(&8) || who == "ringmill-loan", "{who}: {rows:?}");
+        assert!(!complete || windows.contains(&8), "{who}: {rows:?}");
     }
     for row in &rows {
         assert_eq!(row.parameter("payload_bytes"), Some(16384));

@@ -132,7 +132,8 @@ pub mod call {
     pub use crate::client::reply::Reply;
     pub use crate::client::streaming::{AsyncStreamingCall, Partial, StreamingCall};
     pub use crate::client::{CallOptions, DEFAULT_TIMEOUT, WhenFull};
-    pub use crate::server::loan::{Loan, Plain};
+    pub use crate::server::loan::Loan;
+    pub use crate::wire::Plain;
 }
 
 /// Many requests: streams of inputs and of outcomes.
@@ -146,8 +147,8 @@ pub mod stream {
 /// What inputs, outcomes and configurations are.
 pub mod payload {
     pub use crate::wire::{
-        AsInput, Checker, Encoder, Explainer, Output, Payload, PayloadError, ReadError, Scratch, from_bytes,
-        owned,
+        ArchivedTailed, AsInput, Checker, Encoder, Explainer, Fill, FillTail, Output, Payload, PayloadError,
+        ReadError, Scratch, Tailed, TailedResolver, fill, fill_tail, from_bytes, owned,
     };
 }
 

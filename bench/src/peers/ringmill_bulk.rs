@@ -70,26 +70,38 @@ impl Contestant for Copied {
     }
 
     fn stream(&mut self, items: u64, window: u32) -> Result<(), Error> {
-        let words = self.question.len();
-        let take =
-            |oldest: Pending<'_, u64>, item| bulk::check("ringmill", oldest.wait()?.to_native(), item, words);
-        let mut pending = VecDeque::new();
-        for item in 0..items {
-            if pending.len() == window as usize
-                && let Some(oldest) = pending.pop_front()
-            {
-                take(oldest, item - u64::from(window))?;
-            }
-            bulk::write(&mut self.question, item);
-            pending.push_back(self.server.submit(&self.question)?);
-        }
-        let first = items - pending.len() as u64;
-        (first..).zip(pending).try_for_each(|(item, oldest)| take(oldest, item))
+        let Self { server, question } = self;
+        let words = question.len();
+        in_window("ringmill", items, window, words, |item| {
+            bulk::write(question, item);
+            Ok(server.submit(question)?)
+        })
     }
 }
 
-/// The client writes where the segment has room for it. A loan is sent by a call that waits for its outcome, so there
-/// is one item in progress.
+/// Sends `items` questions of `words` words, `window` of them in progress, and checks the answers.
+fn in_window<'s>(
+    who: &'static str,
+    items: u64,
+    window: u32,
+    words: usize,
+    mut send: impl FnMut(u64) -> Result<Pending<'s, u64>, Error>,
+) -> Result<(), Error> {
+    let take = |oldest: Pending<'_, u64>, item| bulk::check(who, oldest.wait()?.to_native(), item, words);
+    let mut pending = VecDeque::new();
+    for item in 0..items {
+        if pending.len() == window as usize
+            && let Some(oldest) = pending.pop_front()
+        {
+            take(oldest, item - u64::from(window))?;
+        }
+        pending.push_back(send(item)?);
+    }
+    let first = items - pending.len() as u64;
+    (first..).zip(pending).try_for_each(|(item, oldest)| take(oldest, item))
+}
+
+/// The client writes where the segment has room for it.
 #[derive(Debug)]
 pub struct Lent {
     server: Server<Vec<u64>, u64>,
@@ -113,16 +125,15 @@ impl Contestant for Lent {
     }
 
     fn call(&mut self, items: u64) -> Result<(), Error> {
-        for item in 0..items {
-            let mut question = self.server.loan(self.words)?;
-            bulk::write(question.as_mut_slice(), item);
-            let answer = self.server.call_loan(question)?.to_native();
-            bulk::check(self.name(), answer, item, self.words)?;
-        }
-        Ok(())
+        self.stream(items, 1)
     }
 
-    fn stream(&mut self, items: u64, _: u32) -> Result<(), Error> {
-        self.call(items)
+    fn stream(&mut self, items: u64, window: u32) -> Result<(), Error> {
+        let Self { server, words } = &*self;
+        in_window(self.name(), items, window, *words, |item| {
+            let mut question = server.loan(*words)?;
+            bulk::write(question.as_mut_slice(), item);
+            Ok(server.submit_loan(question)?)
+        })
     }
 }

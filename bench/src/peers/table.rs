@@ -170,8 +170,7 @@ pub(super) static PEERS: [Row; 23] = [
         name: "ringmill-loan",
         what: "ringmill with inputs that are written into the segment, not copied there; in `bulk`",
         needs: Needs::Nothing,
-        // A loan is sent by a call that waits.
-        points: |_, point| point.window == 1,
+        points: |_, _| true,
         starts: Starts {
             bulk: Some(|_, point, cpus| Ok(Box::new(ringmill_bulk::Lent::start(point, cpus)?))),
             ..Starts::NONE

@@ -2,7 +2,7 @@
 
 use super::Server;
 use super::debug::DebugInfo;
-use super::loan::{Loan, Plain};
+use super::loan::Loan;
 use super::stats::ServerStats;
 use super::traces::Traces;
 use crate::client::pending::{CallFuture, Pending};
@@ -12,6 +12,8 @@ use crate::client::streaming::StreamingCall;
 use crate::client::{CallOptions, Hold, Keeper};
 use crate::error::{BoxError, CallError};
 use crate::policy::placement::Placement;
+use crate::wire::Plain;
+use crate::wire::fill::most_numbers;
 use crate::wire::payload::{AsInput, Payload};
 use std::fmt;
 use std::marker::PhantomData;
@@ -294,7 +296,33 @@ impl<T: Plain, Out: Payload> Handle<Vec<T>, Out> {
         loan: Loan<'s, T>,
         options: CallOptions,
     ) -> Result<Reply<'s, Out>, CallError> {
-        loan.send(&self.core, options)
+        loan.call(&self.core, options)
+    }
+
+    /// As [`Server::submit_loan`]: the `Pending` is `'static`, and so is its reply.
+    ///
+    /// # Errors
+    /// As [`Server::submit_loan`].
+    pub fn submit_loan(&self, loan: Loan<'_, T>) -> Result<Pending<'static, Out>, CallError> {
+        self.submit_loan_with(loan, CallOptions::default())
+    }
+
+    /// As [`Server::submit_loan_with`].
+    ///
+    /// # Errors
+    /// As [`Server::submit_loan`].
+    pub fn submit_loan_with(
+        &self,
+        loan: Loan<'_, T>,
+        options: CallOptions,
+    ) -> Result<Pending<'static, Out>, CallError> {
+        Ok(Pending::new(self.core.clone(), loan.submit(&self.core, options)?))
+    }
+
+    /// As [`Server::largest_loan`].
+    #[must_use]
+    pub fn largest_loan(&self) -> usize {
+        most_numbers::<T>(self.core.segment.shape().largest_payload())
     }
 }
 

@@ -9,32 +9,15 @@ use crate::client::pending::{Pending, Sent};
 use crate::client::reply::Reply;
 use crate::client::{CallOptions, Clock, Core, Filled, Hold, waited};
 use crate::error::CallError;
+use crate::wire::Plain;
+use crate::wire::fill::{most_numbers, payload_bytes, write_root};
 use crate::wire::payload::Payload;
 use ringmill_shm::arena::WriteBuffer;
 use ringmill_shm::layout::INLINE_BYTES;
-use rkyv::Archived;
-use rkyv::ser::{Positional, Writer, WriterExt};
-use rkyv::vec::{ArchivedVec, VecResolver};
 use std::fmt;
 use std::marker::PhantomData;
 use std::ptr::NonNull;
 use std::time::Instant;
-
-/// Numbers whose archived bytes are their own bytes, and for which any bytes are a value.
-///
-/// # Safety
-/// `Archived<Self>` has the size and bytes of `Self`, any bit pattern of either is valid.
-pub unsafe trait Plain: Payload + Copy {}
-
-macro_rules! plain {
-    ($($number:ty),+) => {$(
-        // SAFETY: rkyv's little-endian format archives the number as its own bytes, and this crate builds only on
-        // little-endian machines.
-        unsafe impl Plain for $number {}
-        const _: () = assert!(size_of::<Archived<$number>>() == size_of::<$number>());
-    )+};
-}
-plain!(u8, i8, u16, i16, u32, i32, u64, i64, f32, f64);
 
 /// A buffer in the segment for an input of numbers: write it, then send it with [`Server::call_loan`]. At first it has
 /// the bytes of an earlier use. Dropping it gives its request back.
@@ -56,31 +39,6 @@ impl<T: Plain> fmt::Debug for Loan<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Loan").field("len", &self.len).finish_non_exhaustive()
     }
-}
-
-/// The root of an archived vector whose numbers lie at the beginning of the payload.
-struct Root<T> {
-    len: usize,
-    numbers: PhantomData<T>,
-}
-
-impl<T: Plain> rkyv::Archive for Root<T> {
-    type Archived = ArchivedVec<Archived<T>>;
-    type Resolver = VecResolver;
-
-    fn resolve(&self, resolver: VecResolver, out: rkyv::Place<Self::Archived>) {
-        ArchivedVec::resolve_from_len(self.len, resolver, out);
-    }
-}
-
-/// The position of the root: behind the numbers and padding.
-fn root_position<T: Plain>(len: usize) -> Option<usize> {
-    let numbers = len.checked_mul(size_of::<T>())?;
-    numbers.checked_next_multiple_of(align_of::<ArchivedVec<Archived<T>>>())
-}
-
-fn payload_bytes<T: Plain>(len: usize) -> Option<usize> {
-    root_position::<T>(len)?.checked_add(size_of::<ArchivedVec<Archived<T>>>())
 }
 
 impl<T: Plain, Out: Payload> Server<Vec<T>, Out> {
@@ -132,18 +90,60 @@ impl<T: Plain, Out: Payload> Server<Vec<T>, Out> {
         loan: Loan<'s, T>,
         options: CallOptions,
     ) -> Result<Reply<'s, Out>, CallError> {
-        loan.send(&self.core, options)
+        loan.call(&self.core, options)
+    }
+
+    /// Sends a loan without waiting for the outcome, as [`submit`](Server::submit) does: several large requests can be in
+    /// progress, and each can be awaited.
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), ringmill::BoxError> {
+    /// # use ringmill::{PassThrough, Server, ThreadServlet};
+    /// # let server: Server<Vec<f32>, Vec<f32>> =
+    /// #     Server::builder("loans").start(ThreadServlet::<PassThrough<Vec<f32>>>::new(()))?;
+    /// let mut first = server.loan(1000)?;
+    /// first.as_mut_slice().fill(0.5);
+    /// let first = server.submit_loan(first)?;
+    /// let mut second = server.loan(1000)?; // written while a worker has the first
+    /// second.as_mut_slice().fill(1.0);
+    /// let second = server.submit_loan(second)?;
+    /// assert_eq!((first.wait()?[0], second.wait()?[0]), (0.5.into(), 1.0.into()));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`submit`](Server::submit); [`CallError::ForeignLoan`] if it was lent by another server.
+    pub fn submit_loan(&self, loan: Loan<'_, T>) -> Result<Pending<'_, Out>, CallError> {
+        self.submit_loan_with(loan, CallOptions::default())
+    }
+
+    /// [`submit_loan`](Self::submit_loan) with options.
+    ///
+    /// # Errors
+    /// As [`submit_loan`](Self::submit_loan).
+    pub fn submit_loan_with(
+        &self,
+        loan: Loan<'_, T>,
+        options: CallOptions,
+    ) -> Result<Pending<'_, Out>, CallError> {
+        Ok(Pending::new(Hold::lent(&self.core), loan.submit(&self.core, options)?))
+    }
+
+    /// The length of the longest loan: as many numbers as fit into a block of the largest size class.
+    #[must_use]
+    pub fn largest_loan(&self) -> usize {
+        most_numbers::<T>(self.core.segment.shape().largest_payload())
     }
 }
 
 impl<'s, T: Plain> Loan<'s, T> {
     pub(super) fn lend(core: &'s Core, len: usize, options: CallOptions) -> Result<Self, CallError> {
         let largest = core.segment.shape().largest_payload();
-        let bytes = payload_bytes::<T>(len).filter(|&bytes| bytes as u64 <= largest);
-        let Some(bytes) = bytes else {
-            let bytes = (len as u64).saturating_mul(size_of::<T>() as u64);
-            return Err(core.told(CallError::PayloadTooLarge { bytes, largest }));
-        };
+        let bytes = payload_bytes::<T>(len);
+        if bytes as u64 > largest {
+            return Err(core.told(CallError::PayloadTooLarge { bytes: bytes as u64, largest }));
+        }
         let (id, clock) = core.acquire(options)?;
         let mut filled = Filled::begin(core, id);
         let filling = filled.filling();
@@ -157,31 +157,42 @@ impl<'s, T: Plain> Loan<'s, T> {
         Ok(Self { filled, start, len, clock, numbers: PhantomData })
     }
 
-    /// Sends it to a core, which must be that of its lender.
-    pub(super) fn send<Out: Payload>(
+    /// Sends it to a core, which must be that of its lender, and waits.
+    pub(super) fn call<Out: Payload>(
         mut self,
         core: &'s Core,
         options: CallOptions,
     ) -> Result<Reply<'s, Out>, CallError> {
+        if !options.is_plain() {
+            return Pending::new(Hold::lent(core), self.submit(core, options)?).wait();
+        }
+        self.complete(core)?;
+        core.finish_call(self.filled, self.clock, options.timeout)
+    }
+
+    /// Sends it to a core, which must be that of its lender.
+    pub(super) fn submit(mut self, core: &Core, options: CallOptions) -> Result<Sent, CallError> {
+        self.complete(core)?;
+        let begun = Instant::now();
+        core.in_time(options, begun)?;
+        Sent::send(core, self.filled, begun, waited(self.clock), options)
+    }
+
+    /// Writes what is left to write, for a core that must be that of its lender.
+    fn complete(&mut self, core: &Core) -> Result<(), CallError> {
         if !self.filled.is_of(core) {
             return Err(core.told(CallError::ForeignLoan));
         }
         core.own()?;
         self.write_root();
-        if !options.is_plain() {
-            let begun = Instant::now();
-            core.in_time(options, begun)?;
-            let sent = Sent::send(core, self.filled, begun, waited(self.clock), options)?;
-            return Pending::new(Hold::lent(core), sent).wait();
-        }
-        core.finish_call(self.filled, self.clock, options.timeout)
+        Ok(())
     }
 }
 
 impl<T: Plain> Loan<'_, T> {
     /// Numbers, padding and root.
     fn bytes(&self) -> usize {
-        payload_bytes::<T>(self.len).expect("checked when lent")
+        payload_bytes::<T>(self.len)
     }
 
     /// The whole buffer.
@@ -193,25 +204,8 @@ impl<T: Plain> Loan<'_, T> {
 
     /// Writes the root after the numbers.
     fn write_root(&mut self) {
-        struct At<'a>(WriteBuffer<'a>, usize);
-        impl Positional for At<'_> {
-            fn pos(&self) -> usize {
-                self.1
-            }
-        }
-        impl Writer<rkyv::rancor::Infallible> for At<'_> {
-            fn write(&mut self, bytes: &[u8]) -> Result<(), rkyv::rancor::Infallible> {
-                self.0.write(self.1, bytes);
-                self.1 += bytes.len();
-                Ok(())
-            }
-        }
-        let position = root_position::<T>(self.len).expect("checked when lent");
-        let root = Root::<T> { len: self.len, numbers: PhantomData };
-        let mut writer = At(self.buffer(), position);
-        // SAFETY: the position is aligned for the root, and the resolver is that of numbers at the payload's beginning.
-        let written = unsafe { writer.resolve_aligned(&root, VecResolver::from_pos(0)) };
-        written.unwrap_or_else(|never| match never {});
+        let len = self.len;
+        assert!(write_root::<T>(self.buffer(), len), "the buffer has room for it");
         let bytes = self.bytes();
         self.filled.filling().set_length(bytes);
     }

@@ -2,11 +2,13 @@
 //! servlet and no process.
 
 mod error;
+pub(crate) mod fill;
 pub(crate) mod payload;
 mod scratch;
 
 pub(crate) use error::{EncodeError, TooDeep};
 pub use error::{PayloadError, ReadError};
+pub use fill::{ArchivedTailed, Fill, FillTail, Plain, Tailed, TailedResolver, fill, fill_tail};
 pub(crate) use payload::to_bytes;
 pub use payload::{AsInput, Checker, Encoder, Explainer, Output, Payload, Travels, from_bytes, owned};
 pub use scratch::Scratch;

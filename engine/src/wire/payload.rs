@@ -145,7 +145,7 @@ pub trait AsInput<In: Payload>: sealed::Sealed<In> {
     fn resolve_input(&self, resolver: Self::Resolver, out: Place<Archived<In>>);
 }
 
-mod sealed {
+pub(super) mod sealed {
     pub trait Sealed<In> {}
     impl<In> Sealed<In> for In {}
     impl<In> Sealed<In> for &In {}
@@ -256,6 +256,18 @@ impl Writer<Failure> for Output<'_> {
         self.position += bytes.len();
         crash_point!("payload.some");
         Ok(())
+    }
+}
+
+impl Output<'_> {
+    /// Calls `write` with the next `bytes` bytes if they fit, and behind them a root of type `Root`; they count anyway.
+    pub(super) fn fill<Root>(&mut self, bytes: usize, write: impl FnOnce(&mut [u8])) {
+        let (start, end) = (self.position, self.position + bytes);
+        self.position = end;
+        let fits = end.next_multiple_of(align_of::<Root>()) + size_of::<Root>() <= self.buffer.room();
+        if fits && self.birth.is_here() {
+            write(&mut self.buffer.as_bytes_mut()[start..end]); // else [forked in serialize]
+        }
     }
 }
 

@@ -12,9 +12,11 @@ use super::desk::Desk;
 use super::emit::EmitError;
 use crate::error::{BoxError, RemoteCause};
 use crate::traceparent::TraceContext;
-use crate::wire::PayloadError;
+use crate::wire::fill::numbers_of;
 use crate::wire::payload::{Payload, Validated, owned};
+use crate::wire::{ArchivedTailed, PayloadError, Plain, Tailed, fill, fill_tail};
 use rkyv::Archived;
+use rkyv::vec::{ArchivedVec, VecResolver};
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::panic::AssertUnwindSafe;
@@ -553,5 +555,99 @@ impl<T: Payload, W: BatchWorker<In = T, Out = T>> Item<'_, W> {
     #[inline]
     pub fn pass(self) {
         self.desk.pass(self.index);
+    }
+}
+
+impl<T: Plain, W: BatchWorker<Out = Vec<T>>> Item<'_, W>
+where
+    Vec<T>: Payload<Archived = ArchivedVec<Archived<T>>>,
+{
+    /// Answers the item with `len` numbers that `write` writes where they stay, beside the input: no `Vec` is made, and
+    /// nothing is copied. `write` finds the bytes of an earlier use there: it has to write all numbers. It is not called
+    /// if there is no room for them; the item is answered with that error then. A panic in it is one of `call`.
+    ///
+    /// ```
+    /// use ringmill::{Batch, BatchWorker, BoxError, Context};
+    ///
+    /// /// Makes grey pixels of coloured ones.
+    /// struct Grey;
+    ///
+    /// impl BatchWorker for Grey {
+    ///     type Config = ();
+    ///     type In = Vec<[u8; 3]>;
+    ///     type Out = Vec<u8>;
+    ///
+    ///     fn new((): (), _: &Context) -> Result<Self, BoxError> {
+    ///         Ok(Self)
+    ///     }
+    ///
+    ///     fn call(&mut self, batch: Batch<'_, Self>) -> Result<(), BoxError> {
+    ///         for item in batch {
+    ///             let len = item.input().len();
+    ///             item.reply_in_place(len, |coloured, grey| {
+    ///                 for (grey, [red, green, blue]) in grey.iter_mut().zip(coloured.iter()) {
+    ///                     *grey = red / 4 + green / 2 + blue / 4;
+    ///                 }
+    ///             });
+    ///         }
+    ///         Ok(())
+    ///     }
+    /// }
+    /// ```
+    pub fn reply_in_place(self, len: usize, write: impl FnOnce(&Archived<W::In>, &mut [T])) {
+        let outcome = fill(len, |numbers: &mut [T]| write(self.input(), numbers));
+        self.desk.reply_beside::<Vec<T>>(self.index, &outcome);
+    }
+}
+
+impl<H: Payload, T: Plain, W: BatchWorker<Out = Tailed<H, T>>> Item<'_, W>
+where
+    Vec<T>: Payload<Archived = ArchivedVec<Archived<T>>, Resolver = VecResolver>,
+    Tailed<H, T>: Payload<Archived = ArchivedTailed<H, T>>,
+{
+    /// [`reply_in_place`](Item::reply_in_place) for an outcome with a head: a frame, say, of which the head has width and
+    /// height and the tail the pixels.
+    pub fn reply_tailed(self, head: H, len: usize, write: impl FnOnce(&Archived<W::In>, &mut [T])) {
+        let outcome = fill_tail(head, len, |numbers: &mut [T]| write(self.input(), numbers));
+        self.desk.reply_beside::<Tailed<H, T>>(self.index, &outcome);
+    }
+}
+
+impl<T: Plain, W: BatchWorker<In = Vec<T>, Out = Vec<T>>> Item<'_, W>
+where
+    Vec<T>: Payload<Archived = ArchivedVec<Archived<T>>>,
+{
+    /// Answers the item with its input's numbers, as `change` leaves them. It changes them where they lie, so nothing is
+    /// copied, unless the input must stay as it is: where another member of an ensemble reads it too, or where
+    /// another worker is to retry the item after this worker's death ([`OnDeath`](crate::OnDeath)). A panic in `change` is one
+    /// of `call`.
+    ///
+    /// ```
+    /// use ringmill::{Batch, BatchWorker, BoxError, Context};
+    ///
+    /// /// Halves every number.
+    /// struct Half;
+    ///
+    /// impl BatchWorker for Half {
+    ///     type Config = ();
+    ///     type In = Vec<f32>;
+    ///     type Out = Vec<f32>;
+    ///
+    ///     fn new((): (), _: &Context) -> Result<Self, BoxError> {
+    ///         Ok(Self)
+    ///     }
+    ///
+    ///     fn call(&mut self, batch: Batch<'_, Self>) -> Result<(), BoxError> {
+    ///         for item in batch {
+    ///             item.pass_changed(|numbers| numbers.iter_mut().for_each(|number| *number /= 2.0));
+    ///         }
+    ///         Ok(())
+    ///     }
+    /// }
+    /// ```
+    pub fn pass_changed(self, change: impl FnOnce(&mut [T])) {
+        // SAFETY: [held]: `copy_to` is called, if at all, before the item is answered, and the view ends in it.
+        let copy_to = |to: &mut [T]| to.copy_from_slice(numbers_of(unsafe { self.input.get() }));
+        self.desk.pass_changed::<T>(self.index, self.input().len(), copy_to, change);
     }
 }

@@ -5,7 +5,9 @@ use crate::error::{BoxError, RemoteCause};
 use crate::panics::{Panic, end_if_forked};
 use crate::route::{Mover, Outbox};
 use crate::traceparent::TraceContext;
-use crate::wire::payload::{Payload, encode};
+use crate::wire::fill::numbers_in;
+use crate::wire::payload::{AsInput, Payload, encode};
+use crate::wire::{Plain, ReadError, fill};
 use ringmill_shm::arena::{Claimed, Parked, Task};
 use ringmill_shm::party::Participant;
 use ringmill_shm::plan::Target;
@@ -13,6 +15,8 @@ use ringmill_shm::segment::Segment;
 use ringmill_shm::stats::Counter;
 use ringmill_shm::sys::time::now_ns;
 use ringmill_shm::trace::HopEnd;
+use rkyv::Archived;
+use rkyv::vec::ArchivedVec;
 use std::cell::{Cell, OnceCell};
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -122,7 +126,7 @@ impl Desk {
     #[inline(always)]
     pub(crate) fn reply<T: Payload>(&self, index: usize, outcome: &T) {
         if self.keeps_inputs {
-            return self.reply_beside(index, outcome);
+            return self.reply_beside::<T>(index, outcome);
         }
         let Some(mut lifted) = self.lift(index) else { return };
         let written = encode(outcome, lifted.task(), self.seat.birth);
@@ -133,11 +137,12 @@ impl Desk {
         }
     }
 
+    /// Answers an item beside its input, which is whole and mapped until `outcome` is written.
     #[inline(never)]
-    fn reply_beside<T: Payload>(&self, index: usize, outcome: &T) {
+    pub(super) fn reply_beside<T: Payload>(&self, index: usize, outcome: &impl AsInput<T>) {
         let Some(task) = self.take(index) else { return };
         let mut task = task.keep_input();
-        let written = catch_unwind(AssertUnwindSafe(|| encode(outcome, &mut task, self.seat.birth)));
+        let written = catch_unwind(AssertUnwindSafe(|| encode::<T>(outcome, &mut task, self.seat.birth)));
         end_if_forked(self.seat.birth);
         let task = task.done(); // frees the block that is no longer used
         match written {
@@ -147,6 +152,37 @@ impl Desk {
                 self.items[index].set(Some(task.park()));
                 resume_unwind(panic)
             }
+        }
+    }
+
+    /// Answers an item with its input, in which `change` has changed the numbers: where they lie, or, if the input must
+    /// stay as it is, in a copy of these `len` numbers.
+    #[inline(never)]
+    pub(super) fn pass_changed<T: Plain>(
+        &self,
+        index: usize,
+        len: usize,
+        copy_to: impl FnOnce(&mut [T]),
+        change: impl FnOnce(&mut [T]),
+    ) where
+        Vec<T>: Payload<Archived = ArchivedVec<Archived<T>>>,
+    {
+        let Some(mut lifted) = self.lift(index) else { return };
+        let bytes = if self.keeps_inputs { Ok(None) } else { lifted.task().payload_mut() };
+        match bytes.map_err(ReadError::from).and_then(|bytes| bytes.map(numbers_in).transpose()) {
+            Ok(Some(numbers)) => {
+                change(numbers);
+                self.hand_on(lifted.keep());
+            }
+            Ok(None) => {
+                drop(lifted);
+                let changed = fill(len, |numbers: &mut [T]| {
+                    copy_to(numbers);
+                    change(numbers);
+                });
+                self.reply_beside::<Vec<T>>(index, &changed);
+            }
+            Err(error) => self.fail_task(lifted.keep(), error.into()),
         }
     }
 

@@ -57,18 +57,34 @@ pub(super) struct Held<'a> {
 impl<'a> Held<'a> {
     #[inline(always)]
     pub(super) fn payload(&self) -> Result<&[u8], Corrupt> {
+        let (start, bytes) = self.payload_at()?;
+        // SAFETY: so many bytes of the mapping lie there ([handles checked]), and until the guard is consumed or used
+        // mutably no other participant writes them ([one owner]; elsewhere, [shared] of `join`).
+        Ok(unsafe { core::slice::from_raw_parts(start.as_ptr(), bytes) })
+    }
+
+    /// The payload, to change it where it lies; `None` if it lies with another task, so that others may read it too.
+    pub(super) fn payload_mut(&mut self) -> Result<Option<&mut [u8]>, Corrupt> {
+        let (start, bytes) = self.payload_at()?;
+        if self.task.line.block() & ELSEWHERE != 0 {
+            return Ok(None);
+        }
+        // SAFETY: as above, and the guard is used mutably; no other task lists a block of this one, or its in-line buffer.
+        Ok(Some(unsafe { core::slice::from_raw_parts_mut(start.as_ptr(), bytes) }))
+    }
+
+    /// Where the payload lies, and how many bytes of the mapping it has.
+    #[inline(always)]
+    fn payload_at(&self) -> Result<(NonNull<u8>, usize), Corrupt> {
         let (bytes, block) = self.task.line.payload();
         let found = match block & ELSEWHERE {
             0 => self.room(block),
             _ => self.room_elsewhere(block),
         };
-        let (start, room) = found.ok_or(Corrupt { task: self.task.id, bytes, block })?;
-        if bytes as usize > room {
-            return Err(Corrupt { task: self.task.id, bytes, block });
+        match found {
+            Some((start, room)) if bytes as usize <= room => Ok((start, bytes as usize)),
+            _ => Err(Corrupt { task: self.task.id, bytes, block }),
         }
-        // SAFETY: `room` bytes of the mapping lie there ([handles checked]), and until the guard is consumed or used
-        // mutably no other participant writes them ([one owner]; elsewhere, [shared] of `join`).
-        Ok(unsafe { core::slice::from_raw_parts(start.as_ptr(), bytes as usize) })
     }
 
     /// Where a payload in `block` (0: in line) lies, and how many bytes fit there.

@@ -582,6 +582,14 @@ impl<'a> Claimed<'a> {
         self.held.payload()
     }
 
+    /// Its payload's bytes, to change them where they lie; `None` if they lie [elsewhere](Self::is_elsewhere).
+    ///
+    /// # Errors
+    /// As [`payload`](Self::payload).
+    pub fn payload_mut(&mut self) -> Result<Option<&mut [u8]>, Corrupt> {
+        self.held.payload_mut()
+    }
+
     /// Whether its payload lies with another task, so that other participants may read it too.
     #[must_use]
     pub fn is_elsewhere(&self) -> bool {

@@ -5,6 +5,7 @@ mod batches;
 mod compound;
 mod errors;
 mod handles;
+mod in_place;
 mod limits;
 mod names;
 mod order;
