@@ -16,6 +16,7 @@ pub mod crossbeam_batch;
 pub mod crossbeam_blocking;
 #[cfg(feature = "rivals")]
 pub mod disruptor;
+pub mod frames;
 pub mod futex;
 #[cfg(feature = "rivals")]
 pub mod iceoryx2;
@@ -125,9 +126,14 @@ impl Peer {
             Job::Latency => open_loop.is_some(),
             Job::Bulk => bulk.is_some(),
             Job::Batch => batching.is_some(),
-            Job::Stages | Job::Wake | Job::Idle | Job::Start | Job::First | Job::Placement | Job::Memory => {
-                self.is_ours()
-            }
+            Job::Frames
+            | Job::Stages
+            | Job::Wake
+            | Job::Idle
+            | Job::Start
+            | Job::First
+            | Job::Placement
+            | Job::Memory => self.is_ours(),
         };
         can_be_started && (self.0.points)(job, point)
     }

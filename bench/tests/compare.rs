@@ -175,6 +175,22 @@ fn requests_that_arrive_at_random_are_told_of_by_rate() {
 }
 
 #[test]
+fn frames_are_compared_with_a_moved_vector() {
+    if !two_cpus() {
+        return;
+    }
+    let (rows, complete) = rows(&["--job", "frames", "--payload", "1048576"]);
+    for who in ["ringmill", "moved-vec"] {
+        assert!(!complete || rows.iter().any(|row| row.who == who), "{who}: {rows:?}");
+    }
+    for row in &rows {
+        let at = (row.parameter("payload_bytes"), row.parameter("window"));
+        assert_eq!(at, (Some(1 << 20), Some(4)));
+        assert!(row.value("frames_per_s").is_some_and(|frames| frames > 0.0), "{row:?}");
+    }
+}
+
+#[test]
 fn what_a_server_costs_is_told() {
     if !two_cpus() {
         return;

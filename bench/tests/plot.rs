@@ -48,6 +48,10 @@ fn rows() -> Vec<Row> {
             let row = Row::new("bulk", who).regime(Regime::Near).at("payload_bytes", bytes);
             rows.push(row.figure("gib_per_s", 8.0 / factor));
         }
+        for bytes in [1_u32 << 20, 4 << 20] {
+            let row = Row::new("frames", who).regime(Regime::Near).at("payload_bytes", bytes);
+            rows.push(row.figure("frames_per_s", 500.0 / factor));
+        }
         for size in [16_u32, 64] {
             let row = near("batch").at("workers", 4_u32).at("batch_size", size);
             rows.push(
@@ -139,6 +143,7 @@ fn every_job_has_its_pictures() {
         "bulk-near.svg",
         "call-near.svg",
         "first.svg",
+        "frames-near.svg",
         "idle.svg",
         "index.html",
         "latency-near.svg",
@@ -159,7 +164,7 @@ fn every_job_has_its_pictures() {
 fn every_picture_shows_the_expected_series() {
     let dir = written(&rows());
     // The picture, how often each contestant is named, ringmill's points, and some of what is written.
-    let expected: [(&str, usize, usize, &[&str]); 12] = [
+    let expected: [(&str, usize, usize, &[&str]); 13] = [
         (
             "call-near",
             1,
@@ -170,6 +175,7 @@ fn every_picture_shows_the_expected_series() {
         ("stream-window-near", 1, 3, &["16", "256", "4096", "30M"]),
         ("stream-hands-near", 2, 4, &["1", "4", "2", "10M"]),
         ("bulk-near", 1, 2, &["4 KiB", "1 MiB", "5"]),
+        ("frames-near", 1, 2, &["1 MiB", "4 MiB"]),
         ("batch-near", 2, 4, &["16", "64", "100%"]),
         ("stages-near", 2, 4, &["Pipeline of stages: each further one 0.4×", "16"]),
         ("idle", 1, 1, &["0.02%", "0.04%"]),

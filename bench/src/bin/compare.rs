@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use ringmill_bench::Error;
 use ringmill_bench::jobs::{self, Audience, Job, Only, Session};
+use ringmill_bench::peers::frames::Change;
 use ringmill_bench::peers::mpservice::Environment;
 use ringmill_bench::peers::ringmill::Echo;
 use ringmill_bench::peers::ringmill_batch::DeviceWorker;
@@ -18,7 +19,7 @@ use ringmill_bench::pin::CpuPair;
 use ringmill_bench::plot::{Folder, Measured, Run};
 use ringmill_bench::report::{self, Row};
 
-ringmill::init!(Echo<1>, Echo<8>, Echo<128>, Stage, Sum, DeviceWorker);
+ringmill::init!(Echo<1>, Echo<8>, Echo<128>, Stage, Sum, Change, DeviceWorker);
 
 /// Compares ringmill with its rivals.
 ///
@@ -50,7 +51,7 @@ struct Arguments {
     #[arg(long, value_name = "BYTES")]
     payload: Option<u32>,
 
-    /// Only at most this many items in progress [default: 16 to 65536 in `stream`, 1 and 8 in `bulk`, 256 elsewhere]
+    /// Only at most this many items in progress [default: 16 to 65536 in `stream`, 1 and 8 in `bulk`, 4 in `frames`, 256 elsewhere]
     #[arg(long, value_name = "ITEMS", value_parser = clap::value_parser!(u32).range(1..=65_536))]
     window: Option<u32>,
 

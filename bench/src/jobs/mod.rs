@@ -4,6 +4,7 @@ pub mod batch;
 pub mod bulk;
 pub mod call;
 pub mod first;
+pub mod frames;
 pub mod idle;
 pub mod latency;
 pub mod memory;
@@ -37,6 +38,8 @@ pub enum Job {
     Stream,
     /// Payloads of 4 KiB to 16 MiB, beside a write and a read of the same memory by one thread
     Bulk,
+    /// Frames of 1 to 16 MiB through three stages that change them, beside a vector that is moved between threads
+    Frames,
     /// How full batches are, with the reader lock and without, and what they cost beside their workers' own time
     Batch,
     /// Many items in progress through pipelines of 1 to 8 stages and ensembles of 1 to 16 members
@@ -57,11 +60,12 @@ pub enum Job {
 
 impl Job {
     /// All of them, in the order of reports.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Call,
         Self::Latency,
         Self::Stream,
         Self::Bulk,
+        Self::Frames,
         Self::Batch,
         Self::Stages,
         Self::Wake,
@@ -79,6 +83,7 @@ impl Job {
             Self::Latency => "latency",
             Self::Stream => "stream",
             Self::Bulk => "bulk",
+            Self::Frames => "frames",
             Self::Batch => "batch",
             Self::Stages => "stages",
             Self::Wake => "wake",
@@ -101,6 +106,7 @@ impl Job {
             Self::Latency => latency::run(session),
             Self::Stream => stream::run(session),
             Self::Bulk => bulk::run(session),
+            Self::Frames => frames::run(session),
             Self::Batch => batch::run(session),
             Self::Stages => stages::run(session),
             Self::Wake => wake::run(session),

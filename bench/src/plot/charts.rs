@@ -18,6 +18,7 @@ pub(super) fn pictures(job: &str, regime: Option<Regime>, rows: &Rows<'_>) -> Ve
         "latency" => vec![latency(rows)],
         "stream" => vec![windows(rows), hands(rows)],
         "bulk" => vec![bulk(rows)],
+        "frames" => vec![frames(rows)],
         "batch" => vec![batch(rows)],
         "stages" => vec![stages(rows)],
         "wake" => vec![wake(rows)],
@@ -46,6 +47,7 @@ pub(super) fn may_be_ours(name: &str) -> bool {
         "stream-window",
         "stream-hands",
         "bulk",
+        "frames",
         "batch",
         "stages",
         "wake",
@@ -279,6 +281,28 @@ fn bulk(rows: &Rows<'_>) -> Option<Picture> {
         note: joined([
             select::fixed(rows, &["payload_bytes"]),
             "medians, log scales, higher is better; dashed: memcpy, the ceiling".into(),
+        ]),
+        width: WIDTH,
+        body: Body::Lines { panels: vec![panel], columns: 1 },
+    })
+}
+
+fn frames(rows: &Rows<'_>) -> Option<Picture> {
+    let all = series(rows, "payload_bytes", |row| row.value("frames_per_s").map(Figure::from));
+    let panel = Panel {
+        title: "Frames a second".into(),
+        x_title: "payload".into(),
+        x: Scale::at(values(rows, "payload_bytes").into_iter().map(|bytes| bytes as f64), units::bytes)?,
+        y: Scale::logarithmic(select::heights(&all), units::count)?,
+        series: all,
+        ..Panel::default()
+    };
+    Some(Picture {
+        name: "frames".into(),
+        title: "Frames through three stages that change them".into(),
+        note: joined([
+            select::fixed(rows, &["payload_bytes"]),
+            "medians, log scales, higher is better".into(),
         ]),
         width: WIDTH,
         body: Body::Lines { panels: vec![panel], columns: 1 },

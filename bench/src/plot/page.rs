@@ -24,7 +24,7 @@ struct Chapter {
     text: &'static str,
 }
 
-const CHAPTERS: [Chapter; 12] = [
+const CHAPTERS: [Chapter; 13] = [
     Chapter {
         job: "call",
         heading: "One request at a time",
@@ -57,6 +57,13 @@ const CHAPTERS: [Chapter; 12] = [
                segment; by loan, it is written there in the first place. memcpy is one thread of one process that \
                writes and reads the same memory: nothing that moves payloads between processes can be faster, unless \
                two CPUs share the work.",
+    },
+    Chapter {
+        job: "frames",
+        heading: "Frames through stages",
+        text: "The client writes a frame, three stages change every word of it, one after the other, and the client reads \
+               all of it. ringmill's stages are processes that change it in the segment, where it lies; for scale, a vector \
+               is moved through channels between threads of one process.",
     },
     Chapter {
         job: "batch",
@@ -96,7 +103,8 @@ const CHAPTERS: [Chapter; 12] = [
     Chapter {
         job: "first",
         heading: "The first requests",
-        text: "As many items as can be in progress, streamed once, right after a start and later. Whatever page of the                segment was not mapped before costs the first that use it a page fault, in each process.",
+        text: "As many items as can be in progress, streamed once, right after a start and later. Whatever page of the \
+               segment was not mapped before costs the first that use it a page fault, in each process.",
     },
     Chapter {
         job: "placement",
