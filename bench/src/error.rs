@@ -21,6 +21,12 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
+    /// The system refuses the priority that was asked for.
+    #[error("the system refuses real-time priority; --realtime auto does without")]
+    Realtime {
+        /// What the system said.
+        source: io::Error,
+    },
     /// A partner's thread could not be started.
     #[error("cannot start the partner thread of {who}")]
     Spawn {

@@ -7,6 +7,7 @@
 //!
 //! | Module | Holds |
 //! |---|---|
+//! | [`priority`] | real-time priority, where the system permits it |
 //! | [`pin`] | which CPU the client runs on, and which its partner |
 //! | [`payload`] | the words that every contestant writes, reads and checks on both sides |
 //! | [`partner`] | the other side of a contestant in this process: a thread that sleeps between slices |
@@ -52,6 +53,7 @@ pub mod peers;
 pub mod percentiles;
 pub mod pin;
 pub mod plot;
+pub mod priority;
 pub mod process;
 pub mod procfs;
 pub mod raw;

@@ -104,6 +104,7 @@ impl Standing {
     fn with_ratio(&self, row: Row, regime: Regime) -> Option<Row> {
         let summary = self.tally.summary(regime)?;
         let row = row
+            .figure("raw_ns", summary.raw_ns)
             .figure("ns_per_item", summary.ns_per_item)
             .ratio("ratio_to_raw", summary.ratio_to_raw)
             .figure("rounds", summary.rounds as f64);
@@ -143,18 +144,24 @@ pub struct Shortfall {
     leading: (Regime, usize),
     rejected: usize,
     slices: usize,
+    /// Contestants of which no slice counted.
+    none: Vec<&'static str>,
 }
 
 impl fmt::Display for Shortfall {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { attempts, wanted, leading: (regime, reached), rejected, slices } = self;
+        let Self { attempts, wanted, leading: (regime, reached), rejected, slices, none } = self;
         let percent = TOLERANCE * 100.0;
         write!(
             out,
             "gave up after {attempts} rounds. Wanted: {wanted} that count in one regime for every contestant; the best \
              is {regime} with {reached}. {rejected} of {slices} slices did not count: readings of raw differed by more \
              than {percent:.0}%. Is the machine busy with something else?"
-        )
+        )?;
+        if !none.is_empty() {
+            write!(out, " No slice counted of {}, so they have no row.", none.join(", "))?;
+        }
+        Ok(())
     }
 }
 
@@ -204,6 +211,11 @@ pub fn run(
         leading: best(&standings),
         rejected: standings.iter().map(|standing| standing.tally.rejected()).sum(),
         slices: attempts * standings.len(),
+        none: standings
+            .iter()
+            .filter(|standing| standing.tally.is_empty())
+            .map(|standing| standing.who)
+            .collect(),
     };
     Ok(Outcome { standings, shortfall: Some(shortfall) })
 }

@@ -122,6 +122,7 @@ struct Sample {
     round: usize,
     ns_per_item: f64,
     ratio_to_raw: f64,
+    raw_ns: f64,
     figures: Vec<(&'static str, f64)>,
 }
 
@@ -135,7 +136,13 @@ impl Tally {
         };
         let Slice { ns_per_item, notes: Notes { figures, latencies_ns } } = slice;
         let accepted = &mut self.accepted[Regime::of(raw_ns) as usize];
-        accepted.samples.push(Sample { round, ns_per_item, ratio_to_raw: ns_per_item / raw_ns, figures });
+        accepted.samples.push(Sample {
+            round,
+            ns_per_item,
+            ratio_to_raw: ns_per_item / raw_ns,
+            raw_ns,
+            figures,
+        });
         if accepted.latencies_ns.is_empty() {
             accepted.latencies_ns = latencies_ns;
         } else {
@@ -150,6 +157,11 @@ impl Tally {
         self.accepted[regime as usize].samples.len()
     }
 
+    /// Whether no slice counted.
+    pub fn is_empty(&self) -> bool {
+        Regime::ALL.into_iter().all(|regime| self.rounds(regime) == 0)
+    }
+
     /// How many slices did not count.
     pub fn rejected(&self) -> usize {
         self.rejected
@@ -161,6 +173,7 @@ impl Tally {
         let rounds = samples.len();
         let ratios = Quartiles::of(samples.iter().map(|sample| sample.ratio_to_raw))?;
         let ns = Quartiles::of(samples.iter().map(|sample| sample.ns_per_item))?;
+        let raw_ns = Quartiles::of(samples.iter().map(|sample| sample.raw_ns))?.median;
         let figures = samples[0].figures.iter().enumerate().filter_map(|(index, &(name, _))| {
             let all = samples.iter().map(|sample| sample.figures[index].1);
             Some((name, Quartiles::of(all)?.median))
@@ -169,6 +182,7 @@ impl Tally {
         Some(Summary {
             regime,
             ns_per_item: ns.median,
+            raw_ns,
             ratio_to_raw: ratios,
             rounds,
             figures: figures.collect(),
@@ -208,6 +222,8 @@ pub struct Summary {
     pub regime: Regime,
     /// Median of the nanoseconds an item.
     pub ns_per_item: f64,
+    /// Median of the nanoseconds of a round trip of `raw` beside those slices.
+    pub raw_ns: f64,
     /// Median and spread of the ratios to `raw`.
     pub ratio_to_raw: Quartiles,
     /// Slices that counted.

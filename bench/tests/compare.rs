@@ -11,7 +11,12 @@ fn compare(arguments: &[&str]) -> Output {
     // Two tests at once would disturb each other: all of them use the same CPUs.
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-    Command::new(env!("CARGO_BIN_EXE_compare")).args(arguments).output().unwrap()
+    // Other tests run beside these, and shall not stand still.
+    Command::new(env!("CARGO_BIN_EXE_compare"))
+        .args(["--realtime", "never"])
+        .args(arguments)
+        .output()
+        .unwrap()
 }
 
 #[test]

@@ -98,6 +98,7 @@ fn run() -> Run {
         version: "0.1.0".into(),
         cpu: "Some <CPU> & more".into(),
         cpus: vec![0, 1],
+        priority: "ordinary priority".into(),
         system: "Linux 6.1".into(),
     }
 }
@@ -244,11 +245,11 @@ fn names_are_escaped_in_the_page() {
 #[test]
 fn the_page_says_where_when_and_how() {
     let page = read(&written(&rows()), "index.html");
-    for text in ["compare --report", "2026-11-22T10:00:00Z", "CPUs 0, 1", "Linux 6.1", "raw is about 68 ns"] {
+    for text in ["compare --report", "2026-11-22T10:00:00Z", "CPUs 0, 1", "Linux 6.1", "raw is about 68 ns", "ordinary priority"] {
         assert!(page.contains(text), "{text}");
     }
     // All pictures are in it, and nothing is fetched from anywhere.
-    assert_eq!(page.matches("<svg").count(), 13);
+    assert_eq!(page.matches("<svg").count(), 14);
     assert!(!page.contains("src=") && !page.contains("<link") && !page.contains("<script"));
 }
 

@@ -17,6 +17,7 @@ use ringmill_bench::peers::stages::Stage;
 use ringmill_bench::peers::{self, Peer};
 use ringmill_bench::pin::CpuPair;
 use ringmill_bench::plot::{Folder, Measured, Run};
+use ringmill_bench::priority::{Priority, Realtime};
 use ringmill_bench::report::{self, Row};
 
 ringmill::init!(Echo<1>, Echo<8>, Echo<128>, Stage, Sum, Change, DeviceWorker);
@@ -65,6 +66,11 @@ struct Arguments {
     /// Requests a second in the jobs `latency`, `batch` and `wake` [default: 1,000 and several more]
     #[arg(long, value_name = "REQUESTS", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     rate: Option<u32>,
+
+    /// Whether to ask for real-time priority, for all threads and processes: then figures hold on a machine that is busy with
+    /// something else, which stands still meanwhile
+    #[arg(long, value_enum, value_name = "WHEN", default_value_t)]
+    realtime: Realtime,
 
     /// Print one JSON object a line instead of tables
     #[arg(long)]
@@ -121,7 +127,9 @@ fn compare(arguments: &Arguments) -> Result<bool, Error> {
     // Made once, for all jobs.
     let needs_python = arguments.peers.iter().any(|peer| peer.needs_python());
     let _environment = needs_python.then(Environment::shared).transpose()?;
-    let mut reporter = Reporter::new(arguments.json, folder);
+    let priority = Priority::take(arguments.realtime)?; // before threads are started, which inherit it
+    let mut reporter = Reporter::new(arguments.json, folder, &priority);
+    eprintln!("compare: measures with {priority}");
     let jobs: Vec<Job> = arguments.jobs().collect();
     for (number, job) in (1..).zip(&jobs) {
         reporter.progress.job = format!("{number}/{} ", jobs.len());
@@ -169,13 +177,13 @@ struct Reporter {
 }
 
 impl Reporter {
-    fn new(json: bool, folder: Option<Folder>) -> Self {
+    fn new(json: bool, folder: Option<Folder>, priority: &Priority) -> Self {
         Self {
             json,
             progress: ProgressLine::new(),
             rows: Vec::new(),
             folder,
-            measured: Measured { rows: Vec::new(), runs: vec![Run::this(FEATURES)] },
+            measured: Measured { rows: Vec::new(), runs: vec![Run::this(FEATURES, priority)] },
             is_empty: true,
             complete: true,
         }

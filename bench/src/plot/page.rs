@@ -209,6 +209,9 @@ fn origin(runs: &[Run]) -> Markup {
                 dt { "command" } dd { code { (run.command) } }
                 dt { "date" } dd { (run.date) }
                 dt { "machine" } dd { (run.cpu) ", " (cpus(&run.cpus)) ", " (run.system) }
+                @if !run.priority.is_empty() {
+                    dt { "priority" } dd { (run.priority) }
+                }
                 dt { "ringmill" } dd { (run.version) }
             }
         }

@@ -7,6 +7,8 @@ use std::time::SystemTime;
 use ringmill::cpu;
 use serde::{Deserialize, Serialize};
 
+use crate::priority::Priority;
+
 /// One run of `compare`: what its rows cannot say themselves.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Run {
@@ -22,14 +24,17 @@ pub struct Run {
     pub cpus: Vec<usize>,
     /// The system and its kernel's release.
     pub system: String,
+    /// With which priority it measured; empty in the rows of an older version.
+    #[serde(default)]
+    pub priority: String,
 }
 
 impl Run {
     /// This run, from the arguments that the program was started with and those of `features` that it was built
-    /// with.
+    /// with, and the priority that it has.
     ///
     /// Call it before any thread is pinned.
-    pub fn this(features: &[&str]) -> Self {
+    pub fn this(features: &[&str], priority: &Priority) -> Self {
         Self {
             command: command(env::args().skip(1), features),
             date: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
@@ -40,6 +45,7 @@ impl Run {
                 .unwrap_or_else(|| env::consts::ARCH.to_owned()),
             cpus: cpu::allowed().to_vec(),
             system: format!("Linux {}", read("/proc/sys/kernel/osrelease").as_deref().unwrap_or("").trim()),
+            priority: priority.to_string(),
         }
     }
 }
@@ -89,7 +95,7 @@ mod tests {
 
     #[test]
     fn this_run_is_read_back() {
-        let run = Run::this(&[]);
+        let run = Run::this(&[], &Priority::Ordinary);
         assert!(!run.cpus.is_empty() && run.date.ends_with('Z'), "{run:?}");
         assert_eq!(serde_json::from_str::<Run>(&serde_json::to_string(&run).unwrap()).unwrap(), run);
     }
