@@ -65,7 +65,8 @@
 //! | to call from tasks and threads that outlive a borrow | [`Server::handle`], and its [`Handle`] |
 //! | to pass a `&str` as a `String`, a `&[T]` as a `Vec<T>` | [`Server::call_ref`] |
 //! | to send a large input without a copy | [`Loan`](call::Loan) |
-//! | your own types in inputs and outputs | [`Payload`]: what rkyv can archive |
+//! | workers in another program, or in another language | [`program`], [`ProcessServlet::program_worker`] |
+//! | your own types in inputs and outputs | [`Payload`]: what rkyv can archive; [`Bytes`](payload::Bytes): what you make of them |
 //! | to bound waiting, or to wait for room | [`CallOptions`], [`WhenFull`] |
 //! | to choose what becomes of a dead worker's requests | [`OnDeath`], [`Restarts`] |
 //! | to know what went wrong | [`CallError`] (a request), [`StartError`] (a server), [`RemoteError`](error::RemoteError) (in a worker) |
@@ -147,8 +148,9 @@ pub mod stream {
 /// What inputs, outcomes and configurations are.
 pub mod payload {
     pub use crate::wire::{
-        ArchivedTailed, AsInput, Checker, Encoder, Explainer, Fill, FillTail, Output, Payload, PayloadError,
-        ReadError, Scratch, Tailed, TailedResolver, fill, fill_tail, from_bytes, owned,
+        ArchivedBytes, ArchivedTailed, AsInput, BYTES_ALIGN, Bytes, Checker, Encoder, Explainer, Fill,
+        FillTail, Output, Payload, PayloadError, ReadError, Schema, Scratch, Tailed, TailedResolver, fill,
+        fill_tail, from_bytes, owned,
     };
 }
 
@@ -223,6 +225,49 @@ pub mod guide {}
 /// last such one; the worker's counter [`events_dropped`](stats::Snapshot::events_dropped) has their sum.
 pub mod events {
     pub use crate::host::events::{TARGET, forward};
+}
+
+/// Workers in programs of their own: an interpreter with a script, a program in C, another Rust program.
+///
+/// The service names the program, and by what name that lists the worker; the program lists its workers and makes one call,
+/// [`become_worker`](program::become_worker), which returns when the worker has ended. [`Outside`](program::Outside) stands in
+/// the service for a worker whose code it does not have. The program has the engine too: as a Rust program, or through a
+/// library for its language.
+///
+/// In the service:
+///
+/// ```no_run
+/// # fn main() -> Result<(), ringmill::BoxError> {
+/// use ringmill::program::Outside;
+/// use ringmill::{ProcessServlet, Server};
+///
+/// let words = ProcessServlet::<Outside<String, u64>>::new(())
+///     .program("target/release/examples/words")
+///     .program_args(["--worker"])
+///     .program_worker("count words");
+/// let server = Server::anonymous("outside").start(words)?;
+/// assert_eq!(*server.call_ref("one two three")?, 3);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// In the program:
+///
+/// ```no_run
+/// use ringmill::program::{BecomeError, NamedWorker, Workers, become_worker};
+/// use std::process::ExitCode;
+///
+/// ringmill::make_worker!(Count: String => u64, |text| text.split_whitespace().count() as u64);
+///
+/// fn main() -> Result<ExitCode, BecomeError> {
+///     let workers = Workers::new().with(NamedWorker::<Count>::new("count words"));
+///     Ok(ExitCode::from(become_worker(&workers)?))
+/// }
+/// ```
+pub mod program {
+    pub use crate::error::BecomeError;
+    pub use crate::host::{NamedWorker, Workers, become_worker};
+    pub use crate::worker::Outside;
 }
 
 /// The CPUs this process may use, and pinning the calling thread to some.

@@ -186,9 +186,9 @@ impl Core {
                         return Err(StartError::Worker(Box::new(error)));
                     }
                     Life::Dead => {
-                        return Err(self.supervisor.early_death(servlet(), worker, row));
+                        return Err(self.supervisor.early_death(servlet(), node, worker, row));
                     }
-                    _ => unready = unready.or_else(|| Some((servlet(), worker))),
+                    _ => unready = unready.or_else(|| Some((servlet(), node, worker))),
                 }
             }
             if !goes_on() {
@@ -197,10 +197,10 @@ impl Core {
             if !self.birth.is_here() {
                 return Err(StartError::System { what: "go on with a start", error: self.forked_error() });
             }
-            let Some((servlet, worker)) = unready else { return Ok(true) };
+            let Some((servlet, node, worker)) = unready else { return Ok(true) };
             let left = limit.saturating_sub(watched.look());
             if left.is_zero() {
-                return Err(StartError::Timeout { servlet, worker, limit });
+                return Err(self.supervisor.late(servlet, node, worker, limit));
             }
             bell.sleep(count, Some(left.min(SLEEP_LIMIT)));
         }

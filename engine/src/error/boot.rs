@@ -30,7 +30,7 @@ pub(crate) fn read(message: &[u8]) -> Option<RemoteError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::RemoteCause;
+    use crate::error::{FailureDetails, RemoteCause};
 
     #[test]
     fn a_boot_message_fits_and_comes_back() {
@@ -40,7 +40,10 @@ mod tests {
             invalid: false,
             type_name: "app::E".into(),
             messages,
-            backtrace: Some(long),
+            details: Some(Box::new(FailureDetails {
+                backtrace: Some(long),
+                attachment: Some(vec![1; 5_000]),
+            })),
         };
         let error = RemoteError { servlet: "s".into(), worker: 2, pid: 1, attempt: 0, cause };
         let message = write(&error);

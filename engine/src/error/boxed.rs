@@ -24,6 +24,7 @@ struct Inner {
     type_name: &'static str,
     fatal: bool,
     invalid: bool,
+    attachment: Option<Vec<u8>>,
     error: Box<dyn StdError + Send + Sync>,
     backtrace: Backtrace,
 }
@@ -52,6 +53,7 @@ impl BoxError {
             type_name: "message",
             fatal: false,
             invalid: false,
+            attachment: None,
             error,
             backtrace: stack(),
         }))
@@ -130,6 +132,33 @@ impl BoxError {
     #[must_use]
     pub fn is_invalid(&self) -> bool {
         self.0.invalid
+    }
+
+    /// Attaches bytes that travel with the error, of up to [`ATTACHMENT_LIMIT`](Self::ATTACHMENT_LIMIT) bytes: the exception
+    /// of another language, serialised, say. Where the error arrives they are
+    /// [`RemoteError::attachment`](crate::error::RemoteError::attachment). They are left out if they are more, or if neither the
+    /// server's payload blocks nor, of an error before the worker is ready, its row in the segment have room for the whole
+    /// record; the error's text always arrives, so it must be enough to understand the error.
+    ///
+    /// ```
+    /// use ringmill::BoxError;
+    ///
+    /// let error = BoxError::msg("KeyError: 'colour'").with_attachment(vec![0x80, 5, b'.']);
+    /// assert_eq!(error.attachment(), Some(&[0x80, 5, b'.'][..]));
+    /// ```
+    #[must_use]
+    pub fn with_attachment(mut self, bytes: Vec<u8>) -> Self {
+        self.0.attachment = (bytes.len() <= Self::ATTACHMENT_LIMIT).then_some(bytes);
+        self
+    }
+
+    /// The longest attachment, in bytes: 64 KiB.
+    pub const ATTACHMENT_LIMIT: usize = 64 << 10;
+
+    /// What was attached to it.
+    #[must_use]
+    pub fn attachment(&self) -> Option<&[u8]> {
+        self.0.attachment.as_deref()
     }
 
     /// The name of the error's type; `message` if it was made from text.
@@ -228,6 +257,7 @@ impl<E: StdError + Send + Sync + 'static> From<E> for BoxError {
             type_name: std::any::type_name::<E>(),
             fatal: false,
             invalid: false,
+            attachment: None,
             error: Box::new(error),
             backtrace: stack(),
         }))

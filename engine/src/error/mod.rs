@@ -13,6 +13,7 @@
 //! `unwrap`, and a `main` that returns an error, print its `Debug` form to people who have to act on it: of a
 //! [`StartError`] and of a [`CallError`] that is what `Display` prints.
 
+mod become_worker;
 pub(crate) mod boot;
 mod boxed;
 mod call;
@@ -22,6 +23,7 @@ mod memory;
 mod remote;
 mod start;
 
+pub use become_worker::BecomeError;
 pub use boxed::BoxError;
 pub(crate) use boxed::while_built;
 pub(crate) use call::forked_text;
@@ -29,7 +31,7 @@ pub use call::{CallError, DrainError};
 pub use kind::ErrorKind;
 pub use lever::LeverError;
 pub use memory::MemoryError;
-pub use remote::{EnsembleError, Member, MemberOutcome, RemoteCause, RemoteError};
+pub use remote::{EnsembleError, FailureDetails, Member, MemberOutcome, RemoteCause, RemoteError};
 pub use start::StartError;
 
 pub(crate) use start::{JoinError, NOT_A_WORKER, STOPPED_BY_ERROR};
@@ -43,7 +45,7 @@ macro_rules! debug_as_display {
         })*
     };
 }
-debug_as_display!(CallError LeverError StartError);
+debug_as_display!(BecomeError CallError LeverError StartError);
 
 #[cfg(test)]
 mod tests {
@@ -100,7 +102,10 @@ mod tests {
                 invalid: false,
                 type_name: text(),
                 messages: vec![text(), text()],
-                backtrace: Some(text()),
+                details: Some(Box::new(FailureDetails {
+                    backtrace: Some(text()),
+                    attachment: Some(vec![0; 9]),
+                })),
             },
             RemoteCause::Panicked { message: text(), backtrace: None },
             RemoteCause::Unanswered,
@@ -272,10 +277,28 @@ mod tests {
             StartError::Program { servlet: name(), path: path(), reason: RUDE.into() },
             StartError::Executable { servlet: name(), path: path(), error: system() },
             StartError::Config { servlet: name(), message: RUDE.into() },
-            StartError::Died { servlet: name(), worker: 0, status: "exit code 3".into(), code: Some(3) },
-            StartError::Died { servlet: name(), worker: 0, status: "x".into(), code: Some(NOT_A_WORKER) },
+            StartError::Argument { servlet: name(), index: 1, reason: "it has a zero byte" },
+            StartError::WorkerName { servlet: name(), worker: RUDE.into(), longest: 256 },
+            StartError::SchemaName { servlet: name(), schema: RUDE.into(), longest: 128 },
+            StartError::Schemas { servlet: name(), gives: RUDE.into(), next: name(), takes: RUDE.into() },
+            StartError::WorkerToBe { server: RUDE.into() },
+            StartError::Died {
+                servlet: name(),
+                worker: 0,
+                status: "exit code 3".into(),
+                code: Some(3),
+                program: Some(path()),
+            },
+            StartError::Died {
+                servlet: name(),
+                worker: 0,
+                status: "x".into(),
+                code: Some(NOT_A_WORKER),
+                program: None,
+            },
             StartError::Join { servlet: name(), worker: 0, reason: RUDE.into() },
-            StartError::Timeout { servlet: name(), worker: 0, limit: second },
+            StartError::Timeout { servlet: name(), worker: 0, limit: second, program: None },
+            StartError::Timeout { servlet: name(), worker: 0, limit: second, program: Some(path()) },
             StartError::System { what: "start a thread", error: system() },
         ];
         for error in &errors {
@@ -284,6 +307,9 @@ mod tests {
                 StartError::Segment(_) | StartError::BatchRule { .. } | StartError::Backoff { .. } => {}
                 StartError::NamesInUse { .. } | StartError::LockMemory { .. } => {}
                 StartError::Range { .. } | StartError::Name { .. } | StartError::Variable { .. } => {}
+                StartError::Argument { .. } | StartError::WorkerName { .. } => {}
+                StartError::SchemaName { .. } | StartError::Schemas { .. } => {}
+                StartError::WorkerToBe { .. } => {}
                 StartError::Cpu { .. } | StartError::CpuTwice { .. } | StartError::Node { .. } => {}
                 StartError::NotListed { .. } => {}
                 StartError::Memory(

@@ -10,7 +10,7 @@ use rkyv::niche::niching::Null;
 use rkyv::rancor::{Fallible, Source};
 use rkyv::ser::{Allocator, Writer};
 use rkyv::string::ArchivedString;
-use rkyv::with::{ArchiveWith, AsBox, DeserializeWith, MapNiche, SerializeWith};
+use rkyv::with::{ArchiveWith, AsBox, DeserializeWith, MapNiche, NicheInto, SerializeWith};
 use rkyv::{Deserialize, Place};
 use std::error::Error as StdError;
 use std::fmt;
@@ -50,9 +50,9 @@ pub enum RemoteCause {
         type_name: String,
         /// Its message, its source's, and so on.
         messages: Vec<String>,
-        /// The stack on which it was made, if that was asked for, see [`BoxError`].
-        #[rkyv(with = MapNiche<AsBox, Null>)]
-        backtrace: Option<String>,
+        /// What it has beside its text, if it has anything.
+        #[rkyv(with = NicheInto<Null>)]
+        details: Option<Box<FailureDetails>>,
     },
     /// User code panicked.
     Panicked {
@@ -162,6 +162,32 @@ pub enum RemoteCause {
         #[rkyv(omit_bounds)]
         members: Vec<Member>,
     },
+}
+
+/// What an error of user code has beside its text.
+#[derive(Debug, Clone, Default, PartialEq, Eq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+pub struct FailureDetails {
+    /// The stack on which it was made, if that was asked for, see [`BoxError`].
+    pub backtrace: Option<String>,
+    /// What user code has attached to it, see [`BoxError::with_attachment`].
+    pub attachment: Option<Vec<u8>>,
+}
+
+impl FailureDetails {
+    /// Those of which there are any.
+    fn some(self) -> Option<Box<Self>> {
+        (self != Self::default()).then(|| Box::new(self))
+    }
+
+    /// With fewer frames, then without the attachment; `None` if there is nothing left to cut.
+    fn shortened(&self) -> Option<Self> {
+        let (backtrace, attachment) = (self.backtrace.as_deref(), self.attachment.clone());
+        match (backtrace, &attachment) {
+            (Some(frames), _) => Some(Self { backtrace: fewer_frames(frames), attachment }),
+            (None, Some(_)) => Some(Self::default()),
+            (None, None) => None,
+        }
+    }
 }
 
 /// A text that lies beside the record, so that an empty one takes a pointer's 8 bytes. A record must fit in line, and
@@ -298,10 +324,18 @@ fn half(text: &str) -> Option<String> {
 }
 
 impl RemoteError {
-    /// Shortens the record, for a buffer that is too small: the end of the backtrace goes first, then that of the
-    /// servlet's name, then that of the cause. False if there is nothing left to cut.
+    /// What user code has attached to the error, see [`BoxError::with_attachment`]; `None` also if the record had no room
+    /// for it.
+    #[must_use]
+    pub fn attachment(&self) -> Option<&[u8]> {
+        self.cause.attachment()
+    }
+
+    /// Shortens the record, for a buffer that is too small: the end of the backtrace goes first, then the attachment, then
+    /// the end of the servlet's name, then that of the cause. False if there is nothing left to cut.
     pub(crate) fn shorten(&mut self) -> bool {
         if self.cause.backtrace().is_none()
+            && self.cause.attachment().is_none()
             && let Some(name) = cut(&self.servlet, IN_REFERENCE)
         {
             self.servlet = name;
@@ -319,7 +353,11 @@ impl RemoteCause {
             invalid: error.is_invalid(),
             type_name: error.type_name().into(),
             messages: error.chain(),
-            backtrace: error.backtrace(),
+            details: FailureDetails {
+                backtrace: error.backtrace(),
+                attachment: error.attachment().map(<[u8]>::to_vec),
+            }
+            .some(),
         }
     }
 
@@ -339,11 +377,11 @@ impl RemoteCause {
     /// This cause with less text, the backtrace's end cut first; `None` if there is nothing left to cut.
     fn shortened(&self) -> Option<Self> {
         match self {
-            Self::Failed { invalid, type_name, messages, backtrace: Some(frames) } => Some(Self::Failed {
+            Self::Failed { invalid, type_name, messages, details: Some(details) } => Some(Self::Failed {
                 invalid: *invalid,
                 type_name: type_name.clone(),
                 messages: messages.clone(),
-                backtrace: fewer_frames(frames),
+                details: details.shortened().and_then(FailureDetails::some),
             }),
             Self::Panicked { message, backtrace: Some(frames) } => {
                 Some(Self::Panicked { message: message.clone(), backtrace: fewer_frames(frames) })
@@ -354,7 +392,7 @@ impl RemoteCause {
                     [one] => vec![half(one)?],
                     more => more[..more.len() / 2].to_vec(),
                 };
-                Some(Self::Failed { invalid: *invalid, type_name: String::new(), messages, backtrace: None })
+                Some(Self::Failed { invalid: *invalid, type_name: String::new(), messages, details: None })
             }
             Self::Panicked { message, .. } => {
                 Some(Self::Panicked { message: half(message)?, backtrace: None })
@@ -380,9 +418,20 @@ impl RemoteCause {
         }
     }
 
-    fn backtrace(&self) -> Option<&str> {
+    /// The stack of an error or panic of user code, if that was asked for, and there was room for it.
+    #[must_use]
+    pub fn backtrace(&self) -> Option<&str> {
         match self {
-            Self::Failed { backtrace, .. } | Self::Panicked { backtrace, .. } => backtrace.as_deref(),
+            Self::Failed { details: Some(details), .. } => details.backtrace.as_deref(),
+            Self::Panicked { backtrace, .. } => backtrace.as_deref(),
+            _ => None,
+        }
+    }
+
+    /// As [`RemoteError::attachment`].
+    fn attachment(&self) -> Option<&[u8]> {
+        match self {
+            Self::Failed { details: Some(details), .. } => details.attachment.as_deref(),
             _ => None,
         }
     }
@@ -581,7 +630,7 @@ mod tests {
                 invalid: false,
                 type_name: "app::Bad".into(),
                 messages: vec!["outer".into(), "inner".into()],
-                backtrace: Some("at main".into()),
+                details: details(Some("at main"), None),
             },
         };
         assert_eq!(error.to_string(), "classify/1 (pid 42): app::Bad: outer: inner");
@@ -609,9 +658,34 @@ mod tests {
             invalid: true,
             type_name: type_name.into(),
             messages: messages.iter().map(ToString::to_string).collect(),
-            backtrace: backtrace.map(str::to_owned),
+            details: details(backtrace, None),
         };
         RemoteError { servlet: servlet.into(), worker: 1, pid: 2, attempt: 0, cause }
+    }
+
+    fn details(backtrace: Option<&str>, attachment: Option<&[u8]>) -> Option<Box<FailureDetails>> {
+        let (backtrace, attachment) = (backtrace.map(str::to_owned), attachment.map(<[u8]>::to_vec));
+        FailureDetails { backtrace, attachment }.some()
+    }
+
+    #[test]
+    fn an_attachment_goes_after_the_stack_and_before_the_text() {
+        let mut error = failed("s", "app::E", &["no such row"], None);
+        let frames = "at main\n".repeat(50);
+        let RemoteCause::Failed { details: of, .. } = &mut error.cause else { panic!("{error:?}") };
+        *of = details(Some(&frames), Some(&[7; 100]));
+        let mut seen = vec![(true, true, error.to_string())];
+        while error.shorten() {
+            seen.push((error.cause.backtrace().is_some(), error.attachment().is_some(), error.to_string()));
+        }
+        seen.dedup();
+        let (whole, text) = ("s/1 (pid 2): app::E: no such row", "s/1 (pid 2): no such row");
+        let expected =
+            [(true, true, whole), (false, true, whole), (false, false, whole), (false, false, text)];
+        assert_eq!(
+            seen,
+            expected.map(|(backtrace, attachment, text)| (backtrace, attachment, text.to_owned()))
+        );
     }
 
     #[test]

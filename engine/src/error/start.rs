@@ -108,6 +108,66 @@ pub enum StartError {
         /// Why not.
         reason: &'static str,
     },
+    /// An [argument](crate::ProcessServlet::program_args) that no process can have.
+    #[error("servlet {servlet}: no process can have argument {index} of its program: {reason}")]
+    Argument {
+        /// The servlet's name.
+        servlet: String,
+        /// Which argument, counted from 0.
+        index: usize,
+        /// Why not.
+        reason: &'static str,
+    },
+    /// A [name of a worker in its program](crate::ProcessServlet::program_worker) that is not one line of plain text.
+    #[error(
+        "servlet {servlet}: a program cannot list a worker as {worker:?}: 1 to {longest} bytes on one line are allowed, without spaces at the ends"
+    )]
+    WorkerName {
+        /// The servlet's name.
+        servlet: String,
+        /// The name, or its beginning.
+        worker: String,
+        /// The longest possible, in bytes.
+        longest: usize,
+    },
+    /// A [schema](crate::payload::Schema) whose name is not one line of plain text.
+    #[error(
+        "servlet {servlet}: a schema cannot be named {schema:?}: 1 to {longest} bytes on one line are allowed"
+    )]
+    SchemaName {
+        /// The servlet's name.
+        servlet: String,
+        /// The name, or its beginning.
+        schema: String,
+        /// The longest possible, in bytes.
+        longest: usize,
+    },
+    /// A servlet gives other bytes than the next one takes.
+    #[error(
+        "servlet {servlet} gives bytes of schema {}, and servlet {next} after it takes those of schema {}",
+        OneLine(gives),
+        OneLine(takes)
+    )]
+    Schemas {
+        /// The servlet's name.
+        servlet: String,
+        /// Its outcomes' schema.
+        gives: String,
+        /// The name of the servlet after it.
+        next: String,
+        /// The schema of that one's inputs.
+        takes: String,
+    },
+    /// This process was started by a ringmill server to be a worker, and starts a server before it has called
+    /// [`become_worker`](crate::program::become_worker): it would do so in each worker's process. Nothing was started.
+    #[error(
+        "this process was started to be a worker of the server at {}, and starts a server before it has called become_worker: call that first",
+        OneLine(server)
+    )]
+    WorkerToBe {
+        /// Where the other server's segment is.
+        server: String,
+    },
     /// A CPU that this process may not use.
     #[error("{}CPU {cpu} is not among the CPUs this process may use ({})", whose(.servlet), list_text(.allowed))]
     Cpu {
@@ -202,7 +262,7 @@ pub enum StartError {
     #[error("worker {} failed to start: {}", name_of(.0), .0.cause)]
     Worker(Box<RemoteError>),
     /// A worker's process ended before it was ready.
-    #[error("worker {servlet}/{worker} ended before it was ready: {status}{}", if *.code == Some(NOT_A_WORKER) { "; its program has no ringmill::init! that lists the type" } else { "" })]
+    #[error("worker {servlet}/{worker} ended before it was ready: {status}{}", why_it_ended(*.code, .program))]
     Died {
         /// The servlet's name.
         servlet: String,
@@ -212,6 +272,9 @@ pub enum StartError {
         status: String,
         /// The code it exited with, if it did.
         code: Option<i32>,
+        /// Its executable, if that is a program which becomes a worker by a
+        /// [call](crate::program::become_worker).
+        program: Option<PathBuf>,
     },
     /// A worker's process was started, but could not attach the segment.
     #[error("worker {servlet}/{worker} could not join: {}", OneLine(reason))]
@@ -224,7 +287,7 @@ pub enum StartError {
         reason: String,
     },
     /// A worker was not ready in time.
-    #[error("worker {servlet}/{worker} was not ready within {:.3} s: its set-up, new and warm_up take longer, or hang; start_timeout sets the limit", limit.as_secs_f64())]
+    #[error("worker {servlet}/{worker} was not ready within {:.3} s: {}its set-up, new and warm_up take longer, or hang; start_timeout sets the limit", limit.as_secs_f64(), not_called(.program))]
     Timeout {
         /// The servlet's name.
         servlet: String,
@@ -232,6 +295,9 @@ pub enum StartError {
         worker: u32,
         /// The limit.
         limit: Duration,
+        /// Its executable, if that is a program which becomes a worker by a
+        /// [call](crate::program::become_worker).
+        program: Option<PathBuf>,
     },
     /// The operating system refused.
     #[error("cannot {what}: {error}")]
@@ -247,6 +313,22 @@ pub enum StartError {
 pub(crate) const NOT_A_WORKER: i32 = 97;
 /// The exit code of a worker that a fatal error stopped.
 pub(crate) const STOPPED_BY_ERROR: i32 = 98;
+
+fn why_it_ended(code: Option<i32>, program: &Option<PathBuf>) -> String {
+    match program {
+        Some(program) => format!("; {} has to call become_worker", shown_path(program)),
+        None if code == Some(NOT_A_WORKER) => {
+            "; its program has no ringmill::init! that lists the type".into()
+        }
+        None => String::new(),
+    }
+}
+
+fn not_called(program: &Option<PathBuf>) -> String {
+    program
+        .as_ref()
+        .map_or(String::new(), |program| format!("{} does not call become_worker, or ", shown_path(program)))
+}
 
 fn servlet_prefix(servlet: &Option<String>) -> String {
     servlet.as_ref().map_or(String::new(), |name| format!("servlet {name}: "))

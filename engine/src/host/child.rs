@@ -17,7 +17,7 @@ use crate::policy::cpus;
 use crate::wire::payload;
 use crate::worker::{LifeEnd, Live, Seat, Stop, Unit};
 use ringmill_shm::participant::{Lease, Life, SERVER};
-use ringmill_shm::segment::{Location, Segment, remove_if_stale};
+use ringmill_shm::segment::{Location, NodeInfo, Segment, remove_if_stale};
 use ringmill_shm::sys::build_id::BuildId;
 use ringmill_shm::sys::cpu;
 use ringmill_shm::sys::process::{PidFd, Watch, exit_now, wait_readable};
@@ -141,7 +141,10 @@ pub(crate) unsafe fn begin(entry: *const Constructor, arguments: Arguments) {
     crash_point!("child.ordered");
     if let Err(error) = check_build(&order) {
         // No code of another build may run.
-        exit_now(complain(&error, order.origin, order.lease().as_ref(), &order.segment));
+        if complain(&error, order.origin, order.lease().as_ref(), &order.segment) == Told::Not {
+            eprintln!("ringmill worker: {error}");
+        }
+        exit_now(1);
     }
     // SAFETY: as the caller promises; this process ends below.
     if !unsafe { run_constructors_after(entry, arguments) } {
@@ -151,42 +154,78 @@ pub(crate) unsafe fn begin(entry: *const Constructor, arguments: Arguments) {
     }
     set_way(Way::Worker);
     // No panic may unwind into the C runtime, which called this.
-    let code = panics::caught(|| fulfil(order)).unwrap_or_else(|panic| {
+    let code = panics::caught(|| {
+        let find = |node: &NodeInfo, type_hash| {
+            registry::find(&node.worker_type, type_hash).map_err(|error| error.to_string())
+        };
+        match fulfil(order, find, registry::set_ups) {
+            Ok(code) => code,
+            Err(Unfulfilled::NoCode(reason)) => refuse(&reason),
+            Err(Unfulfilled::NotJoined(NotJoined { error, told })) => {
+                if told == Told::Not {
+                    eprintln!("ringmill worker: {error}");
+                }
+                1
+            }
+        }
+    });
+    let code = code.unwrap_or_else(|panic| {
         eprintln!("ringmill worker: {panic}");
         1
     });
     std::process::exit(code);
 }
 
-/// Becomes the worker; returns the exit code.
-fn fulfil(order: Order) -> i32 {
+/// Why a process did not become the worker that it was ordered to be. `E`: why it has no code for it.
+pub(super) enum Unfulfilled<E> {
+    NoCode(E),
+    NotJoined(NotJoined),
+}
+
+/// Why a process could not attach its segment, and whether the server knows.
+pub(super) struct NotJoined {
+    pub(super) error: JoinError,
+    pub(super) told: Told,
+}
+
+/// Whether a server has been told why a process is no worker of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Told {
+    Yes,
+    Not,
+    /// The server has ended meanwhile: nothing is to be told.
+    Gone,
+}
+
+/// Becomes the worker, with the code that `find` has for it; returns the exit code.
+pub(super) fn fulfil<E, S: Iterator<Item = registry::SetUp>>(
+    order: Order,
+    find: impl FnOnce(&NodeInfo, u64) -> Result<Live, E>,
+    set_ups: impl Fn() -> S,
+) -> Result<i32, Unfulfilled<E>> {
     let (origin, location, events) = (order.origin, order.segment.clone(), order.events);
     let type_hash = order.type_hash;
     let lease = order.lease();
-    let seats = match join(order) {
-        Ok(seats) => seats,
-        Err(error) => return complain(&error, origin, lease.as_ref(), &location),
+    let not_joined = |error: JoinError, lease: Option<&File>| {
+        let told = complain(&error, origin, lease, &location);
+        Unfulfilled::NotJoined(NotJoined { error, told })
     };
+    let seats = join(order).map_err(|error| not_joined(error, lease.as_ref()))?;
     drop(lease); // the segment has it
-    let Some(seat) = seats.first() else { refuse("its order has no row for it") };
-    let complain = |error| complain(&error, origin, Some(seat.segment.lease().probe()), &location);
+    let seat = seats.first().expect("an order has a row, see `Order::parse`");
+    let not_joined = |error| not_joined(error, Some(seat.segment.lease().probe()));
     let info = seat.node().info();
-    let live = match registry::find(&info.worker_type, type_hash.unwrap_or(info.facts.type_hash)) {
-        Ok(live) => live,
-        Err(error) => refuse(&error.to_string()),
-    };
-    if let Err(error) = watch_server(Arc::clone(seat), origin.pid) {
-        return complain(error);
-    }
+    let live = find(info, type_hash.unwrap_or(info.facts.type_hash)).map_err(Unfulfilled::NoCode)?;
+    watch_server(Arc::clone(seat), origin.pid).map_err(not_joined)?;
     crash_point!("child.watches");
     let _told = tell_of_overflow(overflow_message(seat, "ulimit -s"));
     let level = events.filter(|events| send::begin(events, seat)).map(|events| events.level);
     let done = match level {
-        Some(level) => tracing::subscriber::with_default(Forwarder(level), || set_up(seat)),
-        None => set_up(seat),
+        Some(level) => tracing::subscriber::with_default(Forwarder(level), || set_up(seat, set_ups())),
+        None => set_up(seat, set_ups()),
     };
     if let Err(cause) = done {
-        return leave(seat, LifeEnd::Unborn(seat.error(0, cause)));
+        return Ok(leave(seat, LifeEnd::Unborn(seat.error(0, cause))));
     }
     if let Some(level) = level {
         let _ = tracing::subscriber::set_global_default(Forwarder(level)); // or the set-up has installed another
@@ -202,17 +241,17 @@ fn fulfil(order: Order) -> i32 {
         match std::thread::Builder::new().name(name).spawn(body) {
             Ok(thread) => threads.push(thread),
             // The process ends, with all threads that it has started; the supervisor repairs what they have claimed.
-            Err(error) => return complain(JoinError::System { what: "start a thread", error }),
+            Err(error) => return Err(not_joined(JoinError::System { what: "start a thread", error })),
         }
     }
     let first = occupy(seat, &live);
     let codes = threads.into_iter().map(|thread| panics::joined(thread).unwrap_or(1));
-    codes.fold(first, i32::max)
+    Ok(codes.fold(first, i32::max))
 }
 
 /// Does what each `init!` says is to be done once in this process; it is user code.
-fn set_up(seat: &Seat) -> Result<(), RemoteCause> {
-    let mut set_ups = registry::set_ups().peekable();
+fn set_up(seat: &Seat, set_ups: impl Iterator<Item = registry::SetUp>) -> Result<(), RemoteCause> {
+    let mut set_ups = set_ups.peekable();
     if set_ups.peek().is_none() {
         return Ok(());
     }
@@ -234,16 +273,14 @@ fn set_up(seat: &Seat) -> Result<(), RemoteCause> {
     Ok(())
 }
 
-/// Reports why this process cannot attach; returns the exit code. If the server was killed meanwhile, it reports
-/// nothing.
-fn complain(error: &JoinError, origin: Origin, lease: Option<&File>, location: &Location) -> i32 {
+/// Reports why this process cannot attach. If the server was killed meanwhile, nothing is to be said.
+pub(super) fn complain(error: &JoinError, origin: Origin, lease: Option<&File>, location: &Location) -> Told {
     let told = report(&Report::Reason(error.to_string()));
     if origin.has_ended(lease, location) {
         let _ = remove_if_stale(location, false); // perhaps no other process will
-    } else if !told {
-        eprintln!("ringmill worker: {error}");
+        return Told::Gone;
     }
-    1
+    if told { Told::Yes } else { Told::Not }
 }
 
 /// The message of a worker's thread that overflows its stack; `size` names what sets the stack's size. The text lives
@@ -263,7 +300,7 @@ pub(crate) fn occupy(seat: &Arc<Seat>, live: &Live) -> i32 {
 }
 
 /// Refuses another build of the program: a type's name does not say what its bytes mean.
-fn check_build(order: &Order) -> Result<(), JoinError> {
+pub(super) fn check_build(order: &Order) -> Result<(), JoinError> {
     let Some(ours) = BuildId::of_this_process() else { return Ok(()) };
     match &order.build {
         Some(wanted) if wanted.is_of_note() == ours.is_of_note() && *wanted != ours => {

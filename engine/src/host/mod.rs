@@ -28,6 +28,7 @@
 //! ends. Each worker's watcher thread sees a server that dies, or runs another program in its place, by pidfd and
 //! tether, and gives the worker a second to clean up; the last worker to leave removes the segment.
 
+pub(crate) mod called;
 pub(crate) mod child;
 mod control;
 pub(crate) mod events;
@@ -40,6 +41,9 @@ mod report;
 mod settle;
 mod spawn;
 pub(crate) mod supervisor;
+mod workers;
 
+pub use called::become_worker;
 pub use init::{begin, set_up};
 pub(crate) use spawn::KILL_LIMIT;
+pub use workers::{NamedWorker, Workers};

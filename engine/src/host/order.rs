@@ -22,6 +22,9 @@ use tracing::level_filters::LevelFilter;
 /// The environment variable that makes a process a worker: an [`Order`]. No part of it is secret: on some systems other
 /// users can see the environment of a process.
 pub(crate) const VARIABLE: &str = "RINGMILL_WORKER";
+/// The environment variable of a process that becomes a worker when its program calls `become_worker`: an [`Order`] too. The
+/// process keeps it: a child of it has the variable and not the descriptors, and so is no worker.
+pub(crate) const VARIABLE_OF_CALL: &str = "RINGMILL_WORKER_BY_CALL";
 /// The version of the orders that this program gives and follows: a new number for each change of [`Order`].
 pub(crate) const ORDER_VERSION: u32 = 5;
 
@@ -166,10 +169,19 @@ enum WrittenWait {
     Park,
 }
 
-/// The part that orders of all versions have.
+/// The part that orders of all versions have; of other versions perhaps also the descriptors.
 #[derive(Deserialize)]
 struct Versioned {
     version: u64,
+    #[serde(default)]
+    descriptors: serde_json::Value,
+}
+
+/// The tether in an order of any version, if this process has it from its server.
+pub(crate) fn tether_in(text: &OsStr) -> Option<Descriptor> {
+    let Versioned { descriptors, .. } = serde_json::from_str(text.to_str()?).ok()?;
+    let tether: Descriptor = serde_json::from_value(descriptors.as_array()?.last()?.clone()).ok()?;
+    tether.copy().map(|_open| tether)
 }
 
 impl Order {
@@ -206,7 +218,7 @@ impl Order {
 
     pub(crate) fn parse(text: &OsStr) -> Result<Self, OrderError> {
         let text = text.to_str().ok_or(OrderError::NotText)?;
-        let Versioned { version } = serde_json::from_str(text).map_err(OrderError::Unreadable)?;
+        let Versioned { version, .. } = serde_json::from_str(text).map_err(OrderError::Unreadable)?;
         if version != u64::from(ORDER_VERSION) {
             return Err(OrderError::OtherVersion { theirs: version });
         }

@@ -59,10 +59,22 @@ pub(crate) struct Program {
     pub(crate) type_hash: Option<u64>,
 }
 
+/// When a process of a post becomes the worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Begins {
+    /// Before `main`, by the program's `init!`.
+    BeforeMain,
+    /// When the program calls `become_worker`.
+    ByCall,
+}
+
 /// What a post's processes are started from.
 #[derive(Debug)]
 pub(crate) struct Recipe {
     pub(crate) program: Program,
+    /// Their arguments; `None`: those by which process lists name the worker.
+    pub(crate) arguments: Option<Vec<OsString>>,
+    pub(crate) begins: Begins,
     /// The configuration of their workers, if it is not that in the segment.
     pub(crate) config: Option<Arc<File>>,
     pub(crate) env: Vec<(OsString, OsString)>,

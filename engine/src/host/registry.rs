@@ -18,8 +18,9 @@
 //! it execs such a file.
 
 use super::order::ORDER_VERSION;
+use super::recipe::Begins;
 use crate::error::{BoxError, StartError};
-use crate::plan::{Launch, PlanNode};
+use crate::plan::{Launch, PlanNode, Program};
 use crate::worker::{self, BatchWorker, Context, Identity, Live};
 use ringmill_shm::sys::image::Image;
 use ringmill_shm::sys::program::{Constructor, FileKind, NoteName, Object, examine, file_of};
@@ -190,7 +191,9 @@ pub(crate) fn find(worker_type: &str, type_hash: u64) -> Result<Live, FindError>
 
 /// Checks that the `init!` which lists a node's type is in the executable, if the node's workers run this program.
 pub(crate) fn check(node: &PlanNode) -> Result<(), StartError> {
-    let Launch::Process { program: None, .. } = &node.launch else { return Ok(()) };
+    let Launch::Process { program: Program { path: None, lists_as: None, .. }, .. } = &node.launch else {
+        return Ok(());
+    };
     let of_type = || listed().filter(|entry| entry.identity.here == node.spec.facts.type_hash);
     let (servlet, worker_type) = (node.spec.name.clone(), node.spec.worker_type.clone());
     let Some(first) = of_type().next() else {
@@ -216,7 +219,10 @@ fn not_in_executable(node: &PlanNode, entry: &ListedType) -> StartError {
 pub(crate) fn check_image(node: &PlanNode, image: &Image) -> Result<(), StartError> {
     let Launch::Process { program, .. } = &node.launch else { return Ok(()) };
     let kind = image.read().and_then(|file| examine(&file, NOTE));
-    let Some(path) = program else {
+    if program.lists_as.is_some() {
+        return judge_called(&node.spec.name, image.path(), kind);
+    }
+    let Some(path) = &program.path else {
         return match (kind, listed().find(|entry| entry.identity.here == node.spec.facts.type_hash)) {
             // This program was started by the dynamic loader, or by an emulator.
             (Ok(FileKind::Elf(None) | FileKind::Script | FileKind::Unknown), Some(entry)) => {
@@ -229,14 +235,32 @@ pub(crate) fn check_image(node: &PlanNode, image: &Image) -> Result<(), StartErr
     judge(&node.spec.name, &node.spec.worker_type, path, kind)
 }
 
-/// Checks, by its file, that an executable that is named for a servlet's workers has an `init!`. Does not run it.
+/// Checks, by its file, that an executable that is named for a servlet's workers has an `init!`, if that makes them workers.
+/// Does not run it.
 pub(crate) fn check_program(
     servlet: &str,
     worker_type: &str,
     path: &Path,
     image: &Image,
+    begins: Begins,
 ) -> Result<(), StartError> {
-    judge(servlet, worker_type, path, image.read().and_then(|file| examine(&file, NOTE)))
+    let kind = image.read().and_then(|file| examine(&file, NOTE));
+    match begins {
+        Begins::BeforeMain => judge(servlet, worker_type, path, kind),
+        Begins::ByCall => judge_called(servlet, path, kind),
+    }
+}
+
+/// Whether the file may call `become_worker`: any program or script may.
+fn judge_called(servlet: &str, path: &Path, kind: io::Result<FileKind>) -> Result<(), StartError> {
+    match kind {
+        Ok(FileKind::Unknown) => {
+            let error = io::Error::from_raw_os_error(libc::ENOEXEC);
+            Err(StartError::Executable { servlet: servlet.into(), path: path.into(), error })
+        }
+        // What may be run and not read is seen when it runs.
+        Ok(FileKind::Script | FileKind::Elf(_)) | Err(_) => Ok(()),
+    }
 }
 
 fn judge(

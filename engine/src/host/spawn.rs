@@ -1,8 +1,8 @@
 //! Starts a worker's process, and keeps what the supervisor has of it. The protocol is that of [`host`](super).
 
 use super::janitor::Janitor;
-use super::order::{Descriptor, EventLine, Order, VARIABLE};
-use super::recipe::Recipe;
+use super::order::{Descriptor, EventLine, Order, VARIABLE, VARIABLE_OF_CALL};
+use super::recipe::{Begins, Recipe};
 use super::report::{END_AT_ONCE, Report};
 use crate::clock::deadline;
 use ringmill_shm::segment::Segment;
@@ -11,6 +11,7 @@ use ringmill_shm::sys::process::{
     GROUP_SIGNALS, PidFd, is_unwaited_child, kill_by_number, open_standard_descriptors, wait_readable,
 };
 use ringmill_shm::sys::tether::{Received, Tether};
+use std::ffi::OsStr;
 use std::os::fd::AsRawFd;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
@@ -81,17 +82,26 @@ pub(crate) fn spawn(
     order.build = program.build.clone();
     order.name = program.image.name().to_str().unwrap_or_default().into();
     let mut command = program.image.command();
+    match &recipe.arguments {
+        Some(arguments) => command.args(arguments),
+        None => command.args(["worker", title]),
+    };
+    // A program that becomes a worker by a call may be an interpreter, which finds its files by its name.
+    let (variable, other, name) = match recipe.begins {
+        Begins::BeforeMain => (VARIABLE, VARIABLE_OF_CALL, OsStr::new("ringmill")),
+        Begins::ByCall => (VARIABLE_OF_CALL, VARIABLE, program.image.path().as_os_str()),
+    };
     command
-        .args(["worker", title])
         .envs(recipe.env.iter().map(|(key, value)| (key, value)))
-        .env(VARIABLE, order.to_text());
+        .env_remove(other)
+        .env(variable, order.to_text());
     let input = recipe.held.nothing.as_raw_fd();
     let kept =
         kept.into_iter().chain(line_file.as_deref()).chain(recipe.config.as_deref()).map(AsRawFd::as_raw_fd);
     let kept: Vec<i32> = kept.collect();
     let root = recipe.held.root_to_return_to(|| janitor?.root());
     let (child, fallback) =
-        program.image.spawn(&command, "ringmill", input, &kept, GROUP_SIGNALS, root.as_ref())?;
+        program.image.spawn(&command, name, input, &kept, GROUP_SIGNALS, root.as_ref())?;
     crash_point!("spawn.started");
     let warning = fallback.map(|fallback| fallback.to_string()).or_else(|| {
         let error = own.err()?;

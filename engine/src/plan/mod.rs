@@ -63,6 +63,7 @@ use crate::policy::on_death::OnDeath;
 use crate::policy::placement::{self, Ask, Ground, Placement};
 use crate::policy::restarts::Restarts;
 use crate::route::Choose;
+use crate::wire::Schemas;
 use crate::worker::Live;
 use ringmill_shm::layout::PartialRings;
 use ringmill_shm::layout::{Class, INLINE_BYTES, LINE, NODE_LIMIT, PAYLOAD_LIMIT, TASKS_LIMIT};
@@ -78,7 +79,7 @@ use std::time::Duration;
 #[derive(Clone)]
 pub(crate) enum Launch {
     /// As processes of this program, or of another one.
-    Process { program: Option<PathBuf>, env: Environment },
+    Process { program: Program, env: Environment },
     /// As threads.
     Thread { live: Live },
 }
@@ -91,6 +92,25 @@ impl fmt::Debug for Launch {
             }
             Self::Thread { .. } => f.write_str("Thread"),
         }
+    }
+}
+
+/// What the processes of a node run.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Program {
+    /// `None`: this program's executable.
+    pub(crate) path: Option<PathBuf>,
+    /// Its arguments; `None`: those by which process lists name the worker.
+    pub(crate) arguments: Option<Vec<OsString>>,
+    /// The name by which the program lists the worker for `become_worker`; `None`: its `init!` lists the worker's type.
+    pub(crate) lists_as: Option<String>,
+}
+
+impl Program {
+    /// An argument that no process can have: its index.
+    pub(crate) fn bad_argument(&self) -> Option<usize> {
+        let arguments = self.arguments.as_deref().unwrap_or_default();
+        arguments.iter().position(|argument| argument.as_encoded_bytes().contains(&0))
     }
 }
 
@@ -171,6 +191,8 @@ pub(crate) struct PlanNode {
     /// What lies of it in the segment.
     pub(crate) spec: NodeSpec,
     pub(crate) launch: Launch,
+    /// What the bytes of its payloads mean, if it says so.
+    pub(crate) schemas: Schemas,
     /// The hash of its workers' type in any other executable.
     pub(crate) type_elsewhere: u64,
     pub(crate) asked: Asked,
@@ -311,6 +333,7 @@ impl Planner {
         let a = first(self)?;
         self.remote = a.remote;
         let b = second(self)?;
+        self.check_schemas(&a.exits, b.entry)?;
         for exit in a.exits {
             match exit {
                 Exit::Node(index) => self.nodes[index as usize].spec.next = b.entry,
@@ -318,6 +341,46 @@ impl Planner {
             }
         }
         Ok(Span { entry: a.entry, fails_remote: a.fails_remote || b.fails_remote, ..b })
+    }
+
+    /// Checks that what leaves a part is what the next one takes, as far as both say what their bytes mean.
+    fn check_schemas(&self, exits: &[Exit], entry: Target) -> Result<(), StartError> {
+        let mut takers = Vec::new();
+        self.add_takers(entry, &mut takers);
+        for exit in exits {
+            let Exit::Node(giver) = *exit else { continue };
+            let giver = &self.nodes[giver as usize];
+            for taker in takers.iter().map(|&index| &self.nodes[index as usize]) {
+                let (Some(gives), Some(takes)) = (&giver.schemas.outcome, &taker.schemas.input) else {
+                    continue;
+                };
+                if gives != takes {
+                    return Err(StartError::Schemas {
+                        servlet: giver.spec.name.clone(),
+                        gives: gives.to_string(),
+                        next: taker.spec.name.clone(),
+                        takes: takes.to_string(),
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds the nodes that an item for a target may come to first.
+    fn add_takers(&self, target: Target, takers: &mut Vec<u32>) {
+        match target {
+            Target::Node(index) => takers.push(index),
+            Target::Fork(index) => {
+                let members = &self.forks[index as usize].members;
+                members.iter().for_each(|member| self.add_takers(member.entry, takers));
+            }
+            Target::Switch(index) => {
+                let targets = &self.switches[index as usize].members;
+                targets.iter().for_each(|&target| self.add_takers(target, takers));
+            }
+            Target::End => {}
+        }
     }
 
     /// Adds an ensemble; each member comes with the size and alignment of its outcomes' root.
@@ -572,7 +635,8 @@ mod tests {
                 role: Role::ThreadWorker,
                 workers: Vec::new(),
             },
-            launch: Launch::Process { program: None, env: Environment::default() },
+            launch: Launch::Process { program: Program::default(), env: Environment::default() },
+            schemas: Schemas::default(),
             type_elsewhere: 0,
             asked: Asked { stream_threads: 1, ..Asked::default() },
             staffed: 0,

@@ -1,6 +1,7 @@
 //! Names of servlets: they stand in errors, reports, logs and process titles, so each is one line.
 
 use crate::error::StartError;
+use ringmill_shm::text::is_unruly;
 
 /// The longest name, in bytes.
 pub(crate) const SERVLET_NAME_LIMIT: usize = 64;
@@ -16,8 +17,21 @@ pub(crate) fn check(name: &str) -> Result<(), StartError> {
     Err(StartError::Name { name: shown(name), longest: SERVLET_NAME_LIMIT })
 }
 
+/// The longest name of a worker in a program, in bytes.
+pub(crate) const WORKER_NAME_LIMIT: usize = 256;
+
+/// Checks the name by which a program lists a worker: one line of text without spaces at its ends.
+pub(crate) fn check_worker(servlet: &str, worker: &str) -> Result<(), StartError> {
+    let within = (1..=WORKER_NAME_LIMIT).contains(&worker.len());
+    if within && !worker.chars().any(is_unruly) && worker.trim() == worker {
+        return Ok(());
+    }
+    let (servlet, worker) = (servlet.into(), shown(worker));
+    Err(StartError::WorkerName { servlet, worker, longest: WORKER_NAME_LIMIT })
+}
+
 /// The beginning of a name, as much as an error on one line has room for. The error's text escapes it.
-fn shown(name: &str) -> String {
+pub(crate) fn shown(name: &str) -> String {
     const MOST: usize = 2 * SERVLET_NAME_LIMIT;
     match name.char_indices().nth(MOST) {
         None => name.into(),

@@ -6,7 +6,7 @@ use super::progress::{OnProgress, StartProgress};
 use super::starting::Starting;
 use super::{DEFAULT_CAPACITY, Server};
 use crate::error::StartError;
-use crate::host::child;
+use crate::host::{called, child};
 use crate::plan::{Blocks, DEFAULT_MAX_PAYLOAD, Planner};
 use crate::policy::memory::NumaMemory;
 use crate::policy::patience::Wait;
@@ -410,6 +410,7 @@ impl ServerBuilder {
     /// See [`StartError`]; no process and no segment is left behind.
     pub fn start<S: Servlet>(self, servlet: S) -> Result<Server<S::In, S::Out>, StartError> {
         child::exit_if_unfulfilled_worker();
+        called::check_not_worker_to_be()?;
         let core = self.launch(&servlet)?.run(None)?;
         Ok(Server::begin(core.expect("it is not asked to stop")))
     }
@@ -433,7 +434,7 @@ impl ServerBuilder {
     /// As [`start`](Self::start), from the future.
     pub fn start_async<S: Servlet>(self, servlet: S) -> Starting<S::In, S::Out> {
         child::exit_if_unfulfilled_worker();
-        Starting::new(self.launch(&servlet))
+        Starting::new(called::check_not_worker_to_be().and_then(|()| self.launch(&servlet)))
     }
 
     /// Plans a start.

@@ -2,7 +2,7 @@
 
 use super::Server;
 use super::debug::DebugInfo;
-use super::loan::Loan;
+use super::loan::{Loan, Place};
 use super::stats::ServerStats;
 use super::traces::Traces;
 use crate::client::pending::{CallFuture, Pending};
@@ -12,9 +12,9 @@ use crate::client::streaming::StreamingCall;
 use crate::client::{CallOptions, Hold, Keeper};
 use crate::error::{BoxError, CallError};
 use crate::policy::placement::Placement;
-use crate::wire::Plain;
 use crate::wire::fill::most_numbers;
 use crate::wire::payload::{AsInput, Payload};
+use crate::wire::{Bytes, Plain};
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -276,7 +276,7 @@ impl<T: Plain, Out: Payload> Handle<Vec<T>, Out> {
     /// # Errors
     /// As [`Server::loan`].
     pub fn loan_with(&self, len: usize, options: CallOptions) -> Result<Loan<'_, T>, CallError> {
-        Loan::lend(&self.core, len, options)
+        Loan::lend(&self.core, len, options, Place::Anywhere)
     }
 
     /// As [`Server::call_loan`]. The loan may be of this handle, of a clone of it, or of their server.
@@ -323,6 +323,70 @@ impl<T: Plain, Out: Payload> Handle<Vec<T>, Out> {
     #[must_use]
     pub fn largest_loan(&self) -> usize {
         most_numbers::<T>(self.core.segment.shape().largest_payload())
+    }
+}
+
+impl<Out: Payload> Handle<Bytes, Out> {
+    /// As [`Server::loan`]: the loan borrows the handle.
+    ///
+    /// # Errors
+    /// As [`Server::loan`].
+    pub fn loan(&self, len: usize) -> Result<Loan<'_, u8>, CallError> {
+        self.loan_with(len, CallOptions::default())
+    }
+
+    /// As [`Server::loan_with`].
+    ///
+    /// # Errors
+    /// As [`Server::loan`].
+    pub fn loan_with(&self, len: usize, options: CallOptions) -> Result<Loan<'_, u8>, CallError> {
+        Loan::lend(&self.core, len, options, Place::InBlock)
+    }
+
+    /// As [`Server::call_loan`]. The loan may be of this handle, of a clone of it, or of their server.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub fn call_loan<'s>(&'s self, loan: Loan<'s, u8>) -> Result<Reply<'s, Out>, CallError> {
+        self.call_loan_with(loan, CallOptions::default())
+    }
+
+    /// As [`Server::call_loan_with`].
+    ///
+    /// # Errors
+    /// See [`CallError`]; [`CallError::ForeignLoan`] if it was lent by another server.
+    pub fn call_loan_with<'s>(
+        &'s self,
+        loan: Loan<'s, u8>,
+        options: CallOptions,
+    ) -> Result<Reply<'s, Out>, CallError> {
+        loan.call(&self.core, options)
+    }
+
+    /// As [`Server::submit_loan`]: the `Pending` is `'static`, and so is its reply.
+    ///
+    /// # Errors
+    /// As [`Server::submit_loan`].
+    pub fn submit_loan(&self, loan: Loan<'_, u8>) -> Result<Pending<'static, Out>, CallError> {
+        self.submit_loan_with(loan, CallOptions::default())
+    }
+
+    /// As [`Server::submit_loan_with`].
+    ///
+    /// # Errors
+    /// As [`Server::submit_loan`].
+    pub fn submit_loan_with(
+        &self,
+        loan: Loan<'_, u8>,
+        options: CallOptions,
+    ) -> Result<Pending<'static, Out>, CallError> {
+        Ok(Pending::new(self.core.clone(), loan.submit(&self.core, options)?))
+    }
+
+    /// As [`Server::largest_loan`].
+    #[must_use]
+    pub fn largest_loan(&self) -> usize {
+        most_numbers::<u8>(self.core.segment.shape().largest_payload())
     }
 }
 

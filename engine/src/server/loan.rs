@@ -9,9 +9,9 @@ use crate::client::pending::{Pending, Sent};
 use crate::client::reply::Reply;
 use crate::client::{CallOptions, Clock, Core, Filled, Hold, waited};
 use crate::error::CallError;
-use crate::wire::Plain;
 use crate::wire::fill::{most_numbers, payload_bytes, write_root};
 use crate::wire::payload::Payload;
+use crate::wire::{Bytes, Plain};
 use ringmill_shm::arena::WriteBuffer;
 use ringmill_shm::layout::INLINE_BYTES;
 use std::fmt;
@@ -70,7 +70,7 @@ impl<T: Plain, Out: Payload> Server<Vec<T>, Out> {
     /// # Errors
     /// As [`loan`](Self::loan).
     pub fn loan_with(&self, len: usize, options: CallOptions) -> Result<Loan<'_, T>, CallError> {
-        Loan::lend(&self.core, len, options)
+        Loan::lend(&self.core, len, options, Place::Anywhere)
     }
 
     /// Sends a loan and waits for the outcome, as [`call`](Server::call) does.
@@ -137,8 +137,100 @@ impl<T: Plain, Out: Payload> Server<Vec<T>, Out> {
     }
 }
 
+impl<Out: Payload> Server<Bytes, Out> {
+    /// A buffer in the segment for `len` bytes, for a server whose input is [`Bytes`]. It begins at a multiple of 64, in a
+    /// payload block also if it is small, and counts as a request in progress.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), ringmill::BoxError> {
+    /// use ringmill::payload::Bytes;
+    /// use ringmill::{PassThrough, Server, ThreadServlet};
+    /// let server = Server::anonymous("bytes").start(ThreadServlet::<PassThrough<Bytes>>::new(()))?;
+    /// let mut loan = server.loan(1000)?;
+    /// loan.as_mut_slice().fill(7);
+    /// assert_eq!(server.call_loan(loan)?[..], [7; 1000]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`CallError::PayloadTooLarge`], [`CallError::PoolExhausted`], [`CallError::NoMemory`], or an error of a server that
+    /// takes no request.
+    pub fn loan(&self, len: usize) -> Result<Loan<'_, u8>, CallError> {
+        self.loan_with(len, CallOptions::default())
+    }
+
+    /// `loan` with options: whether to wait for a permit, and how long.
+    ///
+    /// # Errors
+    /// As `loan`.
+    pub fn loan_with(&self, len: usize, options: CallOptions) -> Result<Loan<'_, u8>, CallError> {
+        Loan::lend(&self.core, len, options, Place::InBlock)
+    }
+
+    /// Sends a loan and waits for the outcome, as [`call`](Server::call) does.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub fn call_loan<'s>(&'s self, loan: Loan<'s, u8>) -> Result<Reply<'s, Out>, CallError> {
+        self.call_loan_with(loan, CallOptions::default())
+    }
+
+    /// `call_loan` with options.
+    ///
+    /// # Errors
+    /// See [`CallError`]; [`CallError::ForeignLoan`] if it was lent by another server.
+    pub fn call_loan_with<'s>(
+        &'s self,
+        loan: Loan<'s, u8>,
+        options: CallOptions,
+    ) -> Result<Reply<'s, Out>, CallError> {
+        loan.call(&self.core, options)
+    }
+
+    /// Sends a loan without waiting for the outcome, as [`submit`](Server::submit) does.
+    ///
+    /// # Errors
+    /// As [`submit`](Server::submit); [`CallError::ForeignLoan`] if it was lent by another server.
+    pub fn submit_loan(&self, loan: Loan<'_, u8>) -> Result<Pending<'_, Out>, CallError> {
+        self.submit_loan_with(loan, CallOptions::default())
+    }
+
+    /// `submit_loan` with options.
+    ///
+    /// # Errors
+    /// As `submit_loan`.
+    pub fn submit_loan_with(
+        &self,
+        loan: Loan<'_, u8>,
+        options: CallOptions,
+    ) -> Result<Pending<'_, Out>, CallError> {
+        Ok(Pending::new(Hold::lent(&self.core), loan.submit(&self.core, options)?))
+    }
+
+    /// The length of the longest loan: as many bytes as fit into a block of the largest size class.
+    #[must_use]
+    pub fn largest_loan(&self) -> usize {
+        most_numbers::<u8>(self.core.segment.shape().largest_payload())
+    }
+}
+
+/// Where the buffer of a loan may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    /// In line, or in a block.
+    Anywhere,
+    /// In a block, which begins at a multiple of a line.
+    InBlock,
+}
+
 impl<'s, T: Plain> Loan<'s, T> {
-    pub(super) fn lend(core: &'s Core, len: usize, options: CallOptions) -> Result<Self, CallError> {
+    pub(super) fn lend(
+        core: &'s Core,
+        len: usize,
+        options: CallOptions,
+        place: Place,
+    ) -> Result<Self, CallError> {
         let largest = core.segment.shape().largest_payload();
         let bytes = payload_bytes::<T>(len);
         if bytes as u64 > largest {
@@ -148,7 +240,7 @@ impl<'s, T: Plain> Loan<'s, T> {
         let mut filled = Filled::begin(core, id);
         let filling = filled.filling();
         let mut buffer = match bytes {
-            n if n <= INLINE_BYTES => filling.inline_buffer(),
+            n if n <= INLINE_BYTES && place == Place::Anywhere => filling.inline_buffer(),
             n => filling
                 .block_buffer(n as u64)
                 .map_err(|error| core.told(crate::wire::EncodeError::from(error).into()))?,

@@ -4,6 +4,7 @@ use crate::policy::cpus::Cpus;
 use crate::policy::lifespan::Lifespan;
 use crate::policy::on_death::OnDeath;
 use crate::policy::restarts::Restarts;
+use crate::wire::Schemas;
 use std::time::Duration;
 
 /// The options of a servlet, before it is planned.
@@ -21,6 +22,7 @@ pub(super) struct Options<Config> {
     pub(super) on_death: OnDeath,
     pub(super) exec_timeout: Option<Duration>,
     pub(super) lifespan: Lifespan,
+    pub(super) schemas: Schemas,
 }
 
 /// The default of `log_batches_every`.
@@ -41,6 +43,7 @@ impl<Config> Options<Config> {
             on_death: OnDeath::Fail,
             exec_timeout: None,
             lifespan: Lifespan::default(),
+            schemas: Schemas::default(),
         }
     }
 
@@ -59,6 +62,7 @@ impl<Config> Options<Config> {
             on_death: self.on_death,
             exec_timeout: self.exec_timeout,
             lifespan: self.lifespan,
+            schemas: self.schemas.clone(),
         }
     }
 }
@@ -170,6 +174,42 @@ macro_rules! setters {
         #[must_use]
         pub fn stream_threads(mut self, threads: usize) -> Self {
             self.options.stream_threads = threads;
+            self
+        }
+
+        /// What the bytes of its inputs mean. A program that becomes a worker by a call must list the worker with
+        /// [the same schema](crate::program::NamedWorker::input_schema), or without one if none is stated here: otherwise the
+        /// start is a [`StartError::Join`](crate::StartError::Join) that names both. A servlet before this one that states
+        /// another schema of its outcomes is a [`StartError::Schemas`](crate::StartError::Schemas).
+        #[must_use]
+        pub fn input_schema(mut self, schema: &crate::payload::Schema) -> Self
+        where
+            W: BatchWorker<In = crate::payload::Bytes>,
+        {
+            self.options.schemas.input = Some(schema.clone());
+            self
+        }
+
+        /// What the bytes of its outcomes mean, as [`input_schema`](Self::input_schema).
+        ///
+        /// ```
+        /// use ringmill::payload::{Bytes, Schema};
+        /// use ringmill::program::Outside;
+        /// use ringmill::{ProcessServlet, Servlet};
+        ///
+        /// let (image, label) = (Schema::new("app.Image", 3), Schema::new("app.Label", 1));
+        /// let servlet = |name: &str| ProcessServlet::<Outside<Bytes>>::new(()).program("vision").program_worker(name);
+        /// let stages = servlet("resize")
+        ///     .input_schema(&image)
+        ///     .outcome_schema(&image)
+        ///     .then(servlet("classify").input_schema(&image).outcome_schema(&label));
+        /// ```
+        #[must_use]
+        pub fn outcome_schema(mut self, schema: &crate::payload::Schema) -> Self
+        where
+            W: BatchWorker<Out = crate::payload::Bytes>,
+        {
+            self.options.schemas.outcome = Some(schema.clone());
             self
         }
 

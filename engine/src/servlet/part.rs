@@ -3,9 +3,10 @@
 
 use super::options::Options;
 use crate::error::StartError;
-use crate::plan::{AddMember, Asked, Launch, PlanNode, Planner, Span};
+use crate::plan::{AddMember, Asked, Launch, PlanNode, Planner, Program, Span};
 use crate::policy::batch::Rule;
 use crate::route::Choose;
+use crate::wire::{SCHEMA_NAME_LIMIT, Schemas, type_text};
 use crate::worker::{BatchWorker, Identity};
 use ringmill_shm::layout::NodeFacts;
 use ringmill_shm::participant::Role;
@@ -111,15 +112,21 @@ impl Leaf {
         role: Role,
         launch: Launch,
     ) -> Self {
-        let [worker_type, input, outcome] = [type_name::<W>(), type_name::<W::In>(), type_name::<W::Out>()];
-        let payloads = PayloadTypes { input: input.into(), outcome: outcome.into() };
+        let worker_type = type_name::<W>();
+        let Schemas { input, outcome } = &options.schemas;
+        let payloads = PayloadTypes {
+            input: type_text::<W::In>(input.as_ref()),
+            outcome: type_text::<W::Out>(outcome.as_ref()),
+        };
         Self { options, worker_type, payloads, identity: Identity::of::<W>(), role, launch }
     }
 
     /// Its node, under this name instead of its own.
     fn node(&self, name: Option<String>) -> Result<PlanNode, StartError> {
         let Self { options, worker_type, payloads, identity, role, launch } = self;
-        let name = name.or_else(|| options.name.clone()).unwrap_or_else(|| short_name(worker_type));
+        let name = name
+            .or_else(|| options.name.clone())
+            .unwrap_or_else(|| short_name(lists_as(launch).unwrap_or(worker_type)));
         crate::plan::name::check(&name)?;
         let Rule { batch_size, wait_ns, is_stated } =
             Rule::new(&name, options.batch_size, options.batch_wait_time)?;
@@ -131,15 +138,27 @@ impl Leaf {
         }
         let config = options.config.clone();
         let config = config.map_err(|message| StartError::Config { servlet: name.clone(), message })?;
-        let type_hash = match launch {
-            Launch::Process { program: Some(_), .. } => identity.elsewhere,
-            _ => identity.here,
-        };
-        if let Launch::Process { env, .. } = launch
-            && let Some((variable, reason)) = env.bad_variable()
-        {
-            return Err(StartError::Variable { servlet: name, variable, reason });
+        if let Launch::Process { program, env } = launch {
+            if let Some((variable, reason)) = env.bad_variable() {
+                return Err(StartError::Variable { servlet: name, variable, reason });
+            }
+            if let Some(index) = program.bad_argument() {
+                return Err(StartError::Argument { servlet: name, index, reason: "it has a zero byte" });
+            }
         }
+        if let Some(bad) = options.schemas.bad_name() {
+            let (schema, longest) = (crate::plan::name::shown(bad), SCHEMA_NAME_LIMIT);
+            return Err(StartError::SchemaName { servlet: name, schema, longest });
+        }
+        let lists_as = lists_as(launch);
+        if let Some(worker) = lists_as {
+            crate::plan::name::check_worker(&name, worker)?;
+        }
+        let type_hash = match launch {
+            Launch::Process { program: Program { path: None, lists_as: None, .. }, .. } => identity.here,
+            Launch::Process { .. } => identity.elsewhere,
+            Launch::Thread { .. } => identity.here,
+        };
         let facts = NodeFacts {
             type_hash,
             batch_wait_ns: wait_ns,
@@ -151,7 +170,7 @@ impl Leaf {
             wait_is_stated: is_stated.into(),
             ..NodeFacts::default()
         };
-        let worker_type = (*worker_type).into();
+        let worker_type = lists_as.unwrap_or(worker_type).into();
         Ok(PlanNode {
             spec: NodeSpec {
                 name,
@@ -164,6 +183,7 @@ impl Leaf {
                 workers: Vec::new(),
             },
             launch: launch.clone(),
+            schemas: options.schemas.clone(),
             type_elsewhere: identity.elsewhere,
             asked: Asked {
                 cpus: options.cpus.clone(),
@@ -177,6 +197,14 @@ impl Leaf {
             lifespan: options.lifespan,
             mandatory: true,
         })
+    }
+}
+
+/// The name by which the program of a servlet's workers lists them for `become_worker`, if it does.
+fn lists_as(launch: &Launch) -> Option<&str> {
+    match launch {
+        Launch::Process { program, .. } => program.lists_as.as_deref(),
+        Launch::Thread { .. } => None,
     }
 }
 

@@ -3,7 +3,7 @@
 use super::options::{Options, setters};
 use super::part::{Leaf, Part};
 use super::{Servlet, sealed};
-use crate::plan::{Environment, Launch};
+use crate::plan::{Environment, Launch, Program};
 use crate::policy::on_death::OnDeath;
 use crate::worker::BatchWorker;
 use ringmill_shm::participant::Role;
@@ -15,13 +15,14 @@ use std::time::Duration;
 /// One worker type in one or more processes, which share an input ring.
 ///
 /// The processes run this program's executable, so the program (or test module) must list the type in
-/// [`init!`](crate::init). A crash ends one worker only: the requests on which it was working are answered with an
+/// [`init!`](crate::init); or they run [another](Self::program), also one that is no Rust program
+/// ([`program_worker`](Self::program_worker)). A crash ends one worker only: the requests on which it was working are answered with an
 /// error, and it is restarted. The threads of a process with several [`stream_threads`](Self::stream_threads) live and
 /// die together.
 #[derive(Debug)]
 pub struct ProcessServlet<W: BatchWorker> {
     options: Options<W::Config>,
-    program: Option<PathBuf>,
+    program: Program,
     env: Environment,
 }
 
@@ -29,13 +30,14 @@ impl<W: BatchWorker> ProcessServlet<W> {
     /// One process, not pinned, that handles items one by one; the worker is built from `config`.
     #[must_use]
     pub fn new(config: W::Config) -> Self {
-        Self { options: Options::new(config), program: None, env: Environment::default() }
+        Self { options: Options::new(config), program: Program::default(), env: Environment::default() }
     }
 
     setters!();
 
     /// Runs the workers from another executable, which must list the type in its `init!` and be built with the same
-    /// payload types.
+    /// payload types; or which calls `become_worker`, if [`program_worker`](Self::program_worker) says so. A name without a
+    /// slash is looked for in `PATH`.
     ///
     /// The server inspects the executable before it runs it: one without an `init!`, one built with another version of
     /// ringmill, or one that cannot be read is a [`StartError::Program`]. A script (`#!`) cannot be inspected and is
@@ -48,7 +50,47 @@ impl<W: BatchWorker> ProcessServlet<W> {
     /// [`StartError::Join`]: crate::StartError::Join
     #[must_use]
     pub fn program(mut self, path: impl Into<PathBuf>) -> Self {
-        self.program = Some(path.into());
+        self.program.path = Some(path.into());
+        self
+    }
+
+    /// The arguments of its workers' processes, after the first, in place of those by which process lists name a worker
+    /// (`worker SERVER/SERVLET/INDEX`): the script that an interpreter runs, say. An argument with a zero byte makes the start
+    /// fail with [`StartError::Argument`](crate::StartError::Argument).
+    ///
+    /// ```
+    /// use ringmill::ProcessServlet;
+    /// use ringmill::program::Outside;
+    ///
+    /// let servlet = ProcessServlet::<Outside<String>>::new(())
+    ///     .program("python3")
+    ///     .program_args(["-m", "app.workers"])
+    ///     .program_worker("tokenize");
+    /// ```
+    #[must_use]
+    pub fn program_args<A: Into<OsString>>(mut self, arguments: impl IntoIterator<Item = A>) -> Self {
+        self.program.arguments = Some(arguments.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// Its workers' processes become workers when they call [`become_worker`](crate::program::become_worker), not before `main`
+    /// by an `init!`, and this is the name under which they list the worker: any text of 1 to 256 bytes on one line. For an
+    /// interpreter with a script, a program in C, or a Rust program that prefers a call; the executable is
+    /// [`program`](Self::program)'s, or this one's. In its workers' environment is the variable `RINGMILL_WORKER_BY_CALL`.
+    ///
+    /// What the server cannot see beforehand is an error of the start: a program that ends without the call is a
+    /// [`StartError::Died`], one that never makes it a [`StartError::Timeout`], both with its path; one that lists no such
+    /// worker, one with other payloads, or one built with another version of ringmill is a [`StartError::Join`]. Payloads
+    /// are compared by name and, as far as that is visible, by layout, as [`program`](Self::program) says.
+    ///
+    /// The servlet's own name is by default made of this one.
+    ///
+    /// [`StartError::Died`]: crate::StartError::Died
+    /// [`StartError::Timeout`]: crate::StartError::Timeout
+    /// [`StartError::Join`]: crate::StartError::Join
+    #[must_use]
+    pub fn program_worker(mut self, name: impl Into<String>) -> Self {
+        self.program.lists_as = Some(name.into());
         self
     }
 

@@ -56,6 +56,9 @@ const _: () = assert!(
 );
 const _: fn(u64_le) -> ArchivedU64 = |number| number;
 
+/// Where the bytes of a [`Bytes`](crate::payload::Bytes) begin: at multiples of this.
+pub const BYTES_ALIGN: usize = 64;
+
 /// As rkyv counts: one for what the root lies in, and one for the first pointer beyond the limit.
 const DEPTHS: NonZeroUsize = NonZeroUsize::new(DEPTH_LIMIT + 2).expect("not zero");
 
@@ -236,8 +239,28 @@ where
 pub struct Output<'a> {
     buffer: WriteBuffer<'a>,
     position: usize,
+    /// Whether the position depends on the buffer's address.
+    by_address: bool,
     /// The process to which the buffer belongs.
     birth: Birth,
+}
+
+impl<'a> Output<'a> {
+    fn new(buffer: WriteBuffer<'a>, birth: Birth) -> Self {
+        Self { buffer, position: 0, by_address: false, birth }
+    }
+
+    /// Writes zeros up to the next address that is a multiple of `align`, which is at most 64. A buffer without room, in
+    /// which a payload is only measured, counts as one that begins at such an address, as blocks do.
+    pub(super) fn align(&mut self, align: usize) -> Result<(), Failure> {
+        let start = match self.buffer.room() {
+            0 => 0,
+            _ => self.buffer.as_bytes_mut().as_ptr().addr(),
+        };
+        let gap = start.wrapping_add(self.position).wrapping_neg() & (align - 1);
+        self.by_address = true;
+        self.write(&[0; 64][..gap])
+    }
 }
 
 impl Positional for Output<'_> {
@@ -271,6 +294,14 @@ impl Output<'_> {
     }
 }
 
+/// How many bytes a value takes.
+#[derive(Clone, Copy)]
+struct Extent {
+    bytes: usize,
+    /// Whether it may be another number in another buffer.
+    by_address: bool,
+}
+
 /// Serialises into a buffer of the process `birth`. Returns how many bytes the value takes, which may be more than
 /// there is room for; `None` by `[forked in serialize]`.
 #[inline(always)]
@@ -279,12 +310,23 @@ pub(crate) fn write_to<T: Payload>(
     buffer: WriteBuffer<'_>,
     birth: Birth,
 ) -> Result<Option<usize>, Failure> {
+    Ok(write_and_measure::<T>(value, buffer, birth)?.map(|extent| extent.bytes))
+}
+
+/// As [`write_to`].
+#[inline(always)]
+fn write_and_measure<T: Payload>(
+    value: &impl AsInput<T>,
+    buffer: WriteBuffer<'_>,
+    birth: Birth,
+) -> Result<Option<Extent>, Failure> {
     const { assert!(align_of::<Archived<T>>() <= PAYLOAD_ALIGN, "payloads are at most 16-aligned") };
     let mut stack = ScratchStack::new();
-    let mut serializer = Serializer::new(Output { buffer, position: 0, birth }, stack.scratch(), ());
+    let mut serializer = Serializer::new(Output::new(buffer, birth), stack.scratch(), ());
     let resolver = value.serialize_input(Strategy::<_, Failure>::wrap(&mut serializer))?;
     // `into_writer`, and a drop of what it leaves, are not inlined everywhere.
-    let Serializer { writer: Output { mut buffer, position, .. }, allocator, sharing: () } = serializer;
+    let Serializer { writer: Output { mut buffer, position, by_address, .. }, allocator, sharing: () } =
+        serializer;
     drop(allocator);
     if !birth.is_here() {
         return Ok(None);
@@ -301,7 +343,7 @@ pub(crate) fn write_to<T: Payload>(
         write_root::<T, _>(value, resolver, root, bytes);
         crash_point!("payload.root");
     }
-    Ok(Some(end))
+    Ok(Some(Extent { bytes: end, by_address }))
 }
 
 /// Writes the root, which comes last.
@@ -358,7 +400,7 @@ pub(crate) fn to_bytes<T: Payload>(value: &T) -> Result<Vec<u8>, Failure> {
     let birth = Birth::here();
     let forked = || Failure::new(io::Error::other("this process was forked while the value was serialised"));
     let bytes = write_to::<T>(value, WriteBuffer::over(&mut []), birth)?.ok_or_else(forked)?;
-    let mut buffer = AlignedVec::<PAYLOAD_ALIGN>::new();
+    let mut buffer = AlignedVec::<BYTES_ALIGN>::new(); // as it was measured
     buffer.resize(bytes, 0);
     write_to::<T>(value, WriteBuffer::over(&mut buffer), birth)?.ok_or_else(forked)?;
     Ok(buffer.to_vec())
@@ -415,22 +457,32 @@ pub(crate) fn encode<T: Payload>(
 ) -> Result<(), EncodeError> {
     let buffer = to.inline_buffer();
     let room = buffer.room();
-    let Some(bytes) = write_to::<T>(value, buffer, birth)? else { return Ok(()) };
+    let Some(Extent { bytes, by_address }) = write_and_measure::<T>(value, buffer, birth)? else {
+        return Ok(());
+    };
     if bytes > room {
-        return encode_in_block::<T>(value, to, bytes, birth);
+        return encode_in_block::<T>(value, to, (!by_address).then_some(bytes), birth);
     }
     crash_point!("payload.inline");
     to.set_length(bytes);
     Ok(())
 }
 
+/// `bytes`: how many the value takes in a block, if that is known.
 #[cold]
 fn encode_in_block<T: Payload>(
     value: &impl AsInput<T>,
     to: &mut impl Buffers,
-    bytes: usize,
+    bytes: Option<usize>,
     birth: Birth,
 ) -> Result<(), EncodeError> {
+    let bytes = match bytes {
+        Some(bytes) => bytes,
+        None => match write_to::<T>(value, WriteBuffer::over(&mut []), birth)? {
+            Some(bytes) => bytes,
+            None => return Ok(()),
+        },
+    };
     let Some(written) = write_to::<T>(value, to.block_buffer(bytes as u64)?, birth)? else { return Ok(()) };
     if written > bytes {
         return Err(EncodeError::Unsteady { first: bytes as u64, second: written as u64 });
@@ -672,6 +724,32 @@ mod tests {
             assert!(format!("{error} {error:#}").len() > depth);
             assert!(error.shorten());
         });
+    }
+
+    /// A task's in-line buffer begins in the middle of a line.
+    #[test]
+    fn bytes_are_aligned_wherever_the_buffer_begins() {
+        use crate::wire::bytes::Bytes;
+        #[repr(align(64))]
+        struct Room([u8; 512]);
+        type Mixed = (u8, Bytes, Vec<Bytes>, Bytes);
+        let part = |bytes: usize| Bytes::from(vec![7; bytes]);
+        for length in [0, 1, 47, 48, 49, 64, 65, 100] {
+            let mixed: Mixed = (1, part(length), vec![part(1), part(2)], part(3));
+            let measured = to_bytes(&mixed).unwrap().len();
+            for start in (0..64).step_by(PAYLOAD_ALIGN) {
+                let mut room = Room([0xAA; 512]);
+                let buffer = &mut room.0[start..];
+                let end =
+                    write_to::<Mixed>(&mixed, WriteBuffer::over(buffer), Birth::here()).unwrap().unwrap();
+                assert!(start != 0 || end == measured, "{length}");
+                let read = view::<Mixed>(&buffer[..end]).unwrap();
+                assert_eq!(owned::<Mixed>(read).unwrap(), mixed);
+                let all = [&read.1[..], &read.2[0][..], &read.2[1][..], &read.3[..]];
+                assert!(all.iter().all(|part| part.is_empty() || part.as_ptr().addr().is_multiple_of(64)));
+            }
+        }
+        assert_eq!(bytes_of::<Bytes>(&[1, 2, 3]), bytes_of::<Bytes>(&Bytes::from(vec![1, 2, 3])));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use super::emit::EmitError;
 use crate::error::{BoxError, RemoteCause};
 use crate::traceparent::TraceContext;
 use crate::wire::fill::numbers_of;
-use crate::wire::payload::{Payload, Validated, owned};
+use crate::wire::payload::{AsInput, Payload, Validated, owned};
 use crate::wire::{ArchivedTailed, PayloadError, Plain, Tailed, fill, fill_tail};
 use rkyv::Archived;
 use rkyv::vec::{ArchivedVec, VecResolver};
@@ -540,6 +540,12 @@ impl<W: BatchWorker> Item<'_, W> {
     #[inline]
     pub fn reply(self, outcome: W::Out) {
         self.desk.reply(self.index, &outcome);
+    }
+
+    /// As [`reply`](Self::reply), with what has the bytes of an outcome and need not be one: a `&str` for a `String`, a
+    /// `&[T]` for a `Vec<T>`, a `&[u8]` for [`Bytes`](crate::payload::Bytes). It is written once, into the segment.
+    pub fn reply_ref(self, outcome: impl AsInput<W::Out>) {
+        self.desk.reply_as::<W::Out>(self.index, &outcome);
     }
 
     /// Answers the item with an error. After a [fatal](BoxError::fatal) error the worker stops when `call` returns.

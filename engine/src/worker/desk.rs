@@ -125,11 +125,17 @@ impl Desk {
     /// Answers an item. If the outcome's own `Serialize` panics, the item stays unanswered.
     #[inline(always)]
     pub(crate) fn reply<T: Payload>(&self, index: usize, outcome: &T) {
+        self.reply_as::<T>(index, outcome);
+    }
+
+    /// As [`reply`](Self::reply), with what has the bytes of an outcome.
+    #[inline(always)]
+    pub(crate) fn reply_as<T: Payload>(&self, index: usize, outcome: &impl AsInput<T>) {
         if self.keeps_inputs {
             return self.reply_beside::<T>(index, outcome);
         }
         let Some(mut lifted) = self.lift(index) else { return };
-        let written = encode(outcome, lifted.task(), self.seat.birth);
+        let written = encode::<T>(outcome, lifted.task(), self.seat.birth);
         let task = lifted.keep();
         match written {
             Ok(()) => self.hand_on(task),

@@ -79,7 +79,7 @@ impl LentSeat {
     /// As the start of a server with that worker.
     pub(crate) fn build<W: BatchWorker>(&self) -> Result<W, RemoteError> {
         let context = self.seat.context();
-        let built = panics::watched(|| while_built(|| construct::<W>(&self.seat, &context)));
+        let built = panics::watched(|| while_built(|| construct::<W>(&self.seat, &context, &W::new)));
         built.map_err(|cause| self.seat.error(0, cause))
     }
 

@@ -24,12 +24,20 @@ pub(crate) enum LifeEnd {
 /// The whole life of a worker of any type.
 pub(crate) type Live = Arc<dyn Fn(Arc<Seat>) -> LifeEnd + Send + Sync>;
 
+/// What builds a worker.
+pub(crate) type Build<W> = dyn Fn(<W as BatchWorker>::Config, &Context) -> Result<W, BoxError>;
+
 /// The whole life of a worker that has its seat: construct, be ready, work, clean up.
 pub(crate) fn live<W: BatchWorker>(seat: Arc<Seat>) -> LifeEnd {
+    live_built_by::<W>(seat, &W::new)
+}
+
+/// The whole life of a worker that this builds.
+pub(crate) fn live_built_by<W: BatchWorker>(seat: Arc<Seat>, build: &Build<W>) -> LifeEnd {
     panics::watch_this_thread();
     ringmill_shm::sys::cpu::set_precise_sleep();
     let context = seat.context();
-    let mut worker = match while_built(|| construct::<W>(&seat, &context)) {
+    let mut worker = match while_built(|| construct::<W>(&seat, &context, build)) {
         Ok(worker) => worker,
         Err(cause) => return LifeEnd::Unborn(seat.error(0, cause)),
     };
@@ -65,7 +73,11 @@ pub(crate) fn live<W: BatchWorker>(seat: Arc<Seat>) -> LifeEnd {
 }
 
 /// Builds the worker from its configuration: that in the segment, or the one that came in its place.
-pub(super) fn construct<W: BatchWorker>(seat: &Seat, context: &Context) -> Result<W, RemoteCause> {
+pub(super) fn construct<W: BatchWorker>(
+    seat: &Seat,
+    context: &Context,
+    build: &Build<W>,
+) -> Result<W, RemoteCause> {
     let unreadable =
         |e: String| RemoteCause::Payload { message: format!("its configuration cannot be read: {e}") };
     let bytes = match &seat.config {
@@ -80,7 +92,7 @@ pub(super) fn construct<W: BatchWorker>(seat: &Seat, context: &Context) -> Resul
         panics::let_go(error);
         cause
     };
-    let mut worker = panics::caught(AssertUnwindSafe(|| W::new(config, context)))?.map_err(failed)?;
+    let mut worker = panics::caught(AssertUnwindSafe(|| build(config, context)))?.map_err(failed)?;
     match panics::caught(AssertUnwindSafe(|| worker.warm_up(context)))
         .map(|warm| warm.map_err(failed))
         .map_err(RemoteCause::from)

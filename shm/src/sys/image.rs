@@ -187,7 +187,7 @@ impl Image {
     pub fn spawn(
         &self,
         command: &Command,
-        name: &str,
+        name: impl AsRef<OsStr>,
         input: RawFd,
         kept: &[RawFd],
         blocked: &[i32],
@@ -200,7 +200,7 @@ impl Image {
         let strings = |texts: Vec<OsString>| -> io::Result<Vec<CString>> {
             texts.into_iter().map(|text| Ok(CString::new(text.into_vec())?)).collect()
         };
-        let mut arguments = vec![OsString::from(name)];
+        let mut arguments = vec![name.as_ref().to_owned()];
         arguments.extend(command.get_args().map(OsStr::to_owned));
         let ways = Ways {
             image: self.file.as_raw_fd(),

@@ -1,6 +1,7 @@
 //! A library with a server in it, as an extension of an interpreter has one: for tests, which load it.
 #![expect(unsafe_code, reason = "functions that others find by name, and their C strings")]
 
+use ringmill::program::{NamedWorker, Workers, become_worker};
 use ringmill::rkyv::Archived;
 use ringmill::{BoxError, ProcessServlet, Server, ThreadServlet};
 use std::ffi::{CStr, CString, OsStr, c_char};
@@ -40,4 +41,17 @@ fn double(name: &str, program: &OsStr, in_thread: bool) -> Result<String, BoxErr
     };
     let answer: &Archived<u32> = &*server.call(&21)?;
     Ok(answer.to_native().to_string())
+}
+
+/// Makes the process of the interpreter that has loaded this a worker; the exit code.
+#[unsafe(no_mangle)]
+pub extern "C" fn ringmill_plugin_become_worker() -> i32 {
+    let workers = Workers::new().with(NamedWorker::<Twice>::new("double"));
+    match become_worker(&workers) {
+        Ok(code) => code.into(),
+        Err(error) => {
+            eprintln!("{error}");
+            1
+        }
+    }
 }

@@ -262,7 +262,10 @@ fn write_the_seeds() {
         invalid: true,
         type_name: "app::Bad".into(),
         messages: vec!["an outer error".into(), "an inner one".into()],
-        backtrace: Some("0: main\n1: start\n".repeat(40)),
+        details: Some(Box::new(ringmill::error::FailureDetails {
+            backtrace: Some("0: main\n1: start\n".repeat(40)),
+            attachment: Some(vec![7; 300]),
+        })),
     });
     let message = [&b"app::Bad: no\0"[..], &write(&error).expect("it is plain")].concat();
     let text = || String::from("a text that does not lie in line");

@@ -37,6 +37,10 @@ impl std::error::Error for ModelMissing {
     }
 }
 
+fn attached(bytes: usize) -> Vec<u8> {
+    (0..bytes).map(|index| index as u8).collect()
+}
+
 /// Does as each item says; answers with how many items it has answered before.
 struct Clerk {
     gate: String,
@@ -61,6 +65,11 @@ impl Worker for Clerk {
             "send another" => return Err(BoxError::msg("there is no such thing").invalid()),
             "no number" => {
                 "x7".parse::<u32>().map_err(|error| BoxError::from(error).invalid())?;
+            }
+            attach if attach.starts_with("attach ") => {
+                let bytes: usize = attach[7..].parse()?;
+                let error = BoxError::msg(format!("{bytes} bytes are attached"));
+                return Err(error.with_attachment(attached(bytes)));
             }
             "say" => return Err(BoxError::msg("only words")),
             "say much" => {
@@ -565,4 +574,43 @@ fn a_panic_while_an_outcome_is_written_is_its_items_error() {
         let totals = server.stats().servlets[0].total();
         assert_eq!((totals.panics, totals.errors, totals.items), (80, 80, 100));
     }
+}
+
+#[test]
+fn what_is_attached_to_an_error_arrives_with_it_if_it_fits() {
+    on_both(|host| {
+        let start = |max_payload| {
+            let builder = Server::builder(fresh_name("attached")).max_payload(max_payload);
+            host.start::<Clerk>(builder, String::new(), Crew::of(1))
+        };
+        let (small, large) = (start(16 << 10), start(1 << 20));
+        let failed = |server: &Server<String, u64>, bytes: usize| {
+            let error = server.call(&format!("attach {bytes}")).expect_err("it fails");
+            let CallError::Remote(error) = error else { panic!("{error}") };
+            assert!(error.to_string().ends_with(&format!("{bytes} bytes are attached")), "{error}");
+            error.attachment().map(<[u8]>::to_vec)
+        };
+        for (server, bytes, arrives) in [
+            (&small, 0, true),
+            (&small, 1, true),
+            (&small, 12_000, true),
+            (&small, 17_000, false), // the record has no room for it
+            (&large, 17_000, true),
+            (&large, 64 << 10, true),
+            (&large, (64 << 10) + 1, false), // beyond what can be attached
+        ] {
+            assert_eq!(failed(server, bytes), arrives.then(|| attached(bytes)), "{bytes}");
+        }
+    });
+}
+
+#[test]
+fn what_is_attached_arrives_from_members_of_ensembles() {
+    let clerk = |name: &str| ThreadServlet::<Clerk>::new(String::new()).name(name);
+    let server = Server::builder(fresh_name("attached-member")).start(Ensemble::of((clerk("a"), clerk("b"))));
+    let error = server.expect("it starts").call(&"attach 500".into()).expect_err("both fail");
+    let CallError::Ensemble(error) = error else { panic!("{error}") };
+    let attachments = error.members.iter().filter_map(|member| member.outcome.error()?.attachment());
+    assert!(attachments.clone().count() > 0, "{error}");
+    assert!(attachments.into_iter().all(|attachment| attachment == attached(500)), "{error}");
 }

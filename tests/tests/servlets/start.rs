@@ -238,7 +238,9 @@ fn a_constructor_that_ends_the_process_is_named_with_its_exit_code() {
     let turn = Turn::take();
     let servlet = ProcessServlet::<Recruit>::new(Training::of(1, Trial::Exit)).cpus(2);
     let error = turn.assert_refused(turn.builder().start(servlet));
-    let StartError::Died { servlet, worker: 1, status, code: Some(3) } = &error else { panic!("{error:?}") };
+    let StartError::Died { servlet, worker: 1, status, code: Some(3), program: None } = &error else {
+        panic!("{error:?}")
+    };
     assert_eq!((servlet.as_str(), status.as_str()), ("recruit", "exit code 3"));
     assert_eq!(error.to_string(), "worker recruit/1 ended before it was ready: exit code 3");
 }
@@ -253,7 +255,9 @@ fn a_constructor_that_hangs_ends_with_the_start_timeout() {
     let training = Training { gate: gate.name(), ..Training::of(None, Trial::Stop) };
     let servlet = ProcessServlet::<Recruit>::new(training).name("slow");
     let error = turn.assert_refused(turn.builder().start_timeout(SHORT).start(servlet));
-    let StartError::Timeout { servlet, worker: 0, limit: SHORT } = &error else { panic!("{error:?}") };
+    let StartError::Timeout { servlet, worker: 0, limit: SHORT, program: None } = &error else {
+        panic!("{error:?}")
+    };
     assert_eq!(servlet, "slow");
     assert_eq!(
         error.to_string(),

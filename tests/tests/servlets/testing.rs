@@ -193,9 +193,10 @@ fn seen(outcome: Result<Place, CallError>) -> Seen {
 }
 
 fn without_stack(mut error: RemoteError) -> RemoteError {
-    if let RemoteCause::Failed { backtrace, .. } | RemoteCause::Panicked { backtrace, .. } = &mut error.cause
-    {
-        *backtrace = None;
+    match &mut error.cause {
+        RemoteCause::Failed { details, .. } => *details = None,
+        RemoteCause::Panicked { backtrace, .. } => *backtrace = None,
+        _ => {}
     }
     error
 }

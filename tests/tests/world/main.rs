@@ -1,6 +1,7 @@
 //! The world around the engine not only kills: it forks, execs, deploys, refuses, fills up and freezes. A module a promise.
 
 mod before_main;
+mod bytes;
 mod deploy;
 mod dispositions;
 mod ends;
@@ -17,6 +18,7 @@ mod limits;
 mod linear;
 mod never_the_program;
 mod numbers_and_names;
+mod outside;
 mod own_handlers;
 mod pages;
 mod payloads;

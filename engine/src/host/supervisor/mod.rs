@@ -51,7 +51,7 @@ use crate::host::control::Controller;
 use crate::host::events::relay::{Relay, Source};
 use crate::host::janitor::Janitor;
 use crate::host::order::{Order, Origin};
-use crate::host::recipe::Recipe;
+use crate::host::recipe::{Begins, Recipe};
 use crate::host::report::Report;
 use crate::host::spawn::{self, Ended, KILL_LIMIT, Process, SpawnError, Spawned, Unwatched};
 use crate::panics::{joined, say};
@@ -77,6 +77,7 @@ use stage::{Looks, Seen, Stage};
 use state::EarlyDeaths;
 use std::os::fd::AsRawFd;
 use std::panic::AssertUnwindSafe;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -94,6 +95,8 @@ pub(crate) struct Handle {
     over: Arc<Over>,
     early_deaths: Arc<Mutex<EarlyDeaths>>,
     started: Arc<AtomicBool>,
+    /// By node: the program that its workers run, if that becomes a worker by a call.
+    called: Vec<Option<PathBuf>>,
     birth: Birth,
 }
 
@@ -105,7 +108,7 @@ impl Handle {
     }
 
     /// The error for a worker that ended before it was ready.
-    pub(crate) fn early_death(&self, servlet: String, worker: u32, row: u32) -> StartError {
+    pub(crate) fn early_death(&self, servlet: String, node: u32, worker: u32, row: u32) -> StartError {
         let deaths = self.early_deaths.lock().unwrap_or_else(|e| e.into_inner());
         let death = deaths.iter().find(|(of, ..)| *of == row);
         if let Some((_, _, Some(reason))) = death {
@@ -113,7 +116,18 @@ impl Handle {
         }
         let status = death.map(|(_, status, _)| *status);
         let text = status.map_or("ended".into(), |status| status.to_string());
-        StartError::Died { servlet, worker, status: text, code: status.and_then(Ended::code) }
+        let (code, program) = (status.and_then(Ended::code), self.called(node));
+        StartError::Died { servlet, worker, status: text, code, program }
+    }
+
+    /// The error for a worker that was not ready in time.
+    pub(crate) fn late(&self, servlet: String, node: u32, worker: u32, limit: Duration) -> StartError {
+        StartError::Timeout { servlet, worker, limit, program: self.called(node) }
+    }
+
+    /// The program of a node's workers, if that becomes a worker by a call.
+    fn called(&self, node: u32) -> Option<PathBuf> {
+        self.called.get(node as usize).cloned().flatten()
     }
 
     /// Waits until every worker has gone, up to the instant that `until` returns, which may change.
@@ -200,6 +214,11 @@ impl Supervisor {
         let limits = [shared.limits.start, shared.limits.shutdown];
         let looks = Looks::for_limits(nodes.iter().filter_map(|node| node.exec_timeout).chain(limits));
         let posts = posts(&shared.segment, nodes, server_name, wait)?;
+        let called = (0..).zip(nodes).map(|(node, _)| {
+            let post = posts.iter().find(|post| post.node == node)?;
+            post.called().map(Path::to_path_buf)
+        });
+        let called = called.collect();
         let supervisor = Self {
             relay: start_relay(&shared, &posts, events)?,
             controller: Some(start_controller(&shared, server_name)?),
@@ -245,8 +264,8 @@ impl Supervisor {
         });
         let thread =
             thread.map_err(|error| StartError::System { what: "start the supervisor's thread", error })?;
-        let handle =
-            Handle { thread: Mutex::new(Some(thread)), over, early_deaths, started, birth: Birth::here() };
+        let thread = Mutex::new(Some(thread));
+        let handle = Handle { thread, over, early_deaths, started, called, birth: Birth::here() };
         let join = || handle.join(shared.over_by(2 * KILL_LIMIT));
         // A limit also on starting a process: the standard library waits for ever if the child cannot report.
         match tell.recv_timeout(shared.limits.start) {
@@ -285,7 +304,9 @@ impl Supervisor {
     /// Starts a janitor if this process may lose the right to remove its files: see [`janitor`](crate::host::janitor).
     fn hire_janitor(&self) {
         let own = self.posts.iter().find_map(|post| match &post.starter {
-            Starter::Process(recipe) if recipe.program.is_own => Some(recipe),
+            Starter::Process(recipe) if recipe.program.is_own && recipe.begins == Begins::BeforeMain => {
+                Some(recipe)
+            }
             _ => None,
         });
         let Some(recipe) = own.filter(|_| user_id() == 0) else { return };

@@ -4,7 +4,7 @@
 use super::shared::Shared;
 use super::stage::{Killing, Retiring, Seen, Stage};
 use crate::error::StartError;
-use crate::host::recipe::{Held, Program, Recipe};
+use crate::host::recipe::{Begins, Held, Program, Recipe};
 use crate::host::spawn::{self, Process, Unwatched};
 use crate::panics::say;
 use crate::plan::{Launch, PlanNode};
@@ -141,6 +141,14 @@ pub(super) struct Post {
 impl Post {
     pub(super) fn entries<'s>(&self, segment: &'s Segment) -> impl Iterator<Item = &'s Entry> + use<'s> {
         segment.participants()[self.rows.start as usize..self.rows.end as usize].iter()
+    }
+
+    /// Its program, if that becomes a worker by a call.
+    pub(super) fn called(&self) -> Option<&Path> {
+        match &self.starter {
+            Starter::Process(recipe) if recipe.begins == Begins::ByCall => Some(recipe.program.image.path()),
+            Starter::Process(_) | Starter::Thread(_) => None,
+        }
     }
 
     /// The CPUs to which its unit is pinned; none: it is not.
@@ -281,9 +289,10 @@ pub(super) fn posts(
             let rows = worker * threads..(worker + 1) * threads;
             match &node.launch {
                 Launch::Process { program, env } => {
-                    let image = pantry.image(program.as_deref()).map_err(|error| StartError::Executable {
+                    let path = program.path.as_deref();
+                    let image = pantry.image(path).map_err(|error| StartError::Executable {
                         servlet: info.name.clone(),
-                        path: program.clone().unwrap_or_else(|| "/proc/self/exe".into()),
+                        path: path.unwrap_or(Path::new("/proc/self/exe")).into(),
                         error,
                     })?;
                     crate::host::registry::check_image(node, &image)?;
@@ -291,9 +300,14 @@ pub(super) fn posts(
                     let starter = Starter::Process(Recipe {
                         program: Program {
                             build: image.build().cloned(),
-                            is_own: program.is_none(),
+                            is_own: path.is_none(),
                             image,
                             type_hash: None,
+                        },
+                        arguments: program.arguments.clone(),
+                        begins: match program.lists_as {
+                            Some(_) => Begins::ByCall,
+                            None => Begins::BeforeMain,
                         },
                         config: None,
                         env: env.of(worker),

@@ -31,7 +31,7 @@ use super::lever::{Lever, Renewal};
 use super::post::{Body, Post, Starter};
 use super::state::Supervisor;
 use crate::error::{LeverError, StartError};
-use crate::host::recipe::Program;
+use crate::host::recipe::{Begins, Program};
 use crate::host::registry::check_program;
 use crate::panics::say;
 use ringmill_shm::participant::Life;
@@ -229,7 +229,8 @@ impl Supervisor {
         let post = self.posts.iter().find(|post| post.node == node && post.staffed);
         let post = post.ok_or(LeverError::ShuttingDown)?; // a node always has one
         let info = &self.shared.segment.nodes()[node as usize];
-        let mut made_of = post.made_of();
+        let (mut made_of, begins) =
+            (post.made_of(), post.called().map_or(Begins::BeforeMain, |_| Begins::ByCall));
         let Some(program) = &mut made_of.program else {
             if renewal.program.is_some() {
                 let (servlet, what) = (info.name.clone(), "it has no program of its own");
@@ -243,7 +244,7 @@ impl Supervisor {
             |error| StartError::Executable { servlet: info.name.clone(), path: path.clone(), error };
         let image = Image::open(&path).map_err(unusable)?;
         if !image.is_same_file(&program.image) {
-            check_program(&info.name, &info.worker_type, &path, &image)?;
+            check_program(&info.name, &info.worker_type, &path, &image, begins)?;
             *program = Program {
                 build: image.build().cloned(),
                 image: Arc::new(image),
