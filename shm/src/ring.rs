@@ -203,6 +203,28 @@ impl<'a> Ring<'a> {
         ((seen >> 32) as u32 == self.lap(position)).then_some(seen as u32)
     }
 
+    /// Passes the ids that are published from `from` on to `take`, up to `limit` of them.
+    #[inline]
+    pub fn read(&self, from: u64, limit: u64, mut take: impl FnMut(u32)) {
+        let (mut position, mut left) = (from, limit);
+        while left > 0 {
+            // The cells up to the end of the lap.
+            let lap = self.lap(position);
+            let cells = &self.cells[position as usize & (self.cells.len() - 1)..];
+            let cells = &cells[..cells.len().min(left.try_into().unwrap_or(usize::MAX))];
+            for cell in cells {
+                // As in `get`: [published], [window]; SeqCst for the doorbell.
+                let seen = cell.load(Ordering::SeqCst);
+                if (seen >> 32) as u32 != lap {
+                    return;
+                }
+                take(seen as u32);
+            }
+            position = position.wrapping_add(cells.len() as u64);
+            left -= cells.len() as u64;
+        }
+    }
+
     /// How many positions from `from` on are published, up to `limit`.
     #[inline]
     #[must_use]
@@ -384,6 +406,9 @@ mod tests {
                 prop_assert!(scanned.iter().eq(plain.iter()));
                 let head = ring.head();
                 let count = ring.published(head, drains);
+                let mut read = Vec::new();
+                ring.read(head, drains, |id| read.push(id));
+                prop_assert!(read.iter().eq(plain.iter().take(count as usize)));
                 for position in head..head + count {
                     prop_assert_eq!(ring.get(position), plain.pop_front());
                 }

@@ -248,6 +248,13 @@ impl State {
         self.0 & !FLAGS == other.0 & !FLAGS
     }
 
+    /// Whether it is in this phase.
+    #[inline]
+    #[must_use]
+    pub(crate) fn is_in(self, phase: Phase) -> bool {
+        self.0 >> PHASE_SHIFT & PHASE_MASK == phase as u64
+    }
+
     /// Whether it is in this phase, of this owner.
     #[inline]
     #[must_use]
@@ -440,10 +447,11 @@ impl Word {
     pub(crate) fn claim(&self, me: Token, is_dead: impl Fn(Token) -> bool) -> Claim {
         let mut seen = self.load();
         loop {
-            match (seen.phase(), seen.owner()) {
-                (Some(Phase::Queued), _) => {}
-                (Some(Phase::Claimed), Some(owner)) if owner != me && is_dead(owner) => {}
-                _ => return Claim::Stale(seen), // [once] of `ring`
+            let by_dead = || {
+                seen.is_in(Phase::Claimed) && seen.owner().is_some_and(|owner| owner != me && is_dead(owner))
+            };
+            if !seen.is_in(Phase::Queued) && !by_dead() {
+                return Claim::Stale(seen); // [once] of `ring`
             }
             let mine = seen.moved_to(Phase::Claimed, me);
             // AcqRel: [handed]; what the mover wrote is ours to read.

@@ -5,6 +5,7 @@
 //! * `[own process]`: a public function checks that this process is not a forked child before it writes anything shared
 //!   or takes a lock, and again after user code, or a sleep in which a signal handler may have run: either may have
 //!   forked.
+#![expect(unsafe_code, reason = "a guard that is taken out of a value with a drop")]
 
 use super::counts::Rows;
 use super::end::End;
@@ -29,6 +30,7 @@ use ringmill_shm::segment::Segment;
 use ringmill_shm::stats::{CallerCounter, Stamp};
 use ringmill_shm::sys::birth::Birth;
 use ringmill_shm::sys::time::now_ns;
+use std::mem::ManuallyDrop;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
@@ -82,15 +84,16 @@ pub(crate) fn waited(clock: Clock) -> Duration {
 #[derive(Debug)]
 pub(crate) struct Filled<'c> {
     core: &'c Core,
-    filling: Option<Filling<'c>>,
+    /// Taken once, by value or by drop.
+    filling: ManuallyDrop<Filling<'c>>,
 }
 
 impl Drop for Filled<'_> {
     #[inline]
     fn drop(&mut self) {
-        if let Some(filling) = self.filling.take()
-            && self.core.birth.is_here()
-        {
+        if self.core.birth.is_here() {
+            // SAFETY: taken once: `into_filling` does not drop this.
+            let filling = unsafe { ManuallyDrop::take(&mut self.filling) };
             self.core.release(filling.abandon());
         }
     }
@@ -101,20 +104,20 @@ impl<'c> Filled<'c> {
     pub(crate) fn begin(core: &'c Core, id: u32) -> Self {
         crash_point!("core.acquired");
         let task = Task::new(&core.segment, id).expect("ids in the list are those of the segment");
-        Self { core, filling: Some(task.begin()) }
+        Self { core, filling: ManuallyDrop::new(task.begin()) }
     }
 
     /// Sets the request aside; it stays FILLING.
-    #[inline]
-    pub(crate) fn park(mut self) {
-        self.filling = None;
+    #[inline(always)]
+    pub(crate) fn park(self) {
+        let _ = self.into_filling();
     }
 
     /// Resumes a request that was set aside.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn resume(core: &'c Core, id: u32) -> Option<Self> {
         let filling = Task::new(&core.segment, id)?.resume_filling()?;
-        Some(Self { core, filling: Some(filling) })
+        Some(Self { core, filling: ManuallyDrop::new(filling) })
     }
 
     pub(crate) fn core(&self) -> &'c Core {
@@ -125,15 +128,22 @@ impl<'c> Filled<'c> {
         std::ptr::eq(self.core, core)
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn filling(&mut self) -> &mut Filling<'c> {
-        self.filling.as_mut().expect("taken only by value")
+        &mut self.filling
+    }
+
+    #[inline(always)]
+    fn into_filling(self) -> Filling<'c> {
+        let mut this = ManuallyDrop::new(self);
+        // SAFETY: taken once, since `this` is not dropped.
+        unsafe { ManuallyDrop::take(&mut this.filling) }
     }
 
     /// → CLAIMED by the client, to be moved on.
     fn keep(mut self) -> Claimed<'c> {
         self.core.stamp(self.filling(), || false); // the mover says when it enqueues the task
-        self.filling.take().expect("taken only by value").keep()
+        self.into_filling().keep()
     }
 
     /// → QUEUED for this node; the caller must push it then.
@@ -141,14 +151,14 @@ impl<'c> Filled<'c> {
     fn queue(mut self, node: u32) -> Task<'c> {
         let core = self.core;
         core.stamp(self.filling(), || core.wants_times(node));
-        self.filling.take().expect("taken only by value").queue(node)
+        self.into_filling().queue(node)
     }
 
     /// [`queue`](Self::queue) of a request that is not timed.
     #[inline(always)]
     fn queue_with(mut self, node: u32, stamp: Stamp) {
         self.filling().stamp(stamp);
-        self.filling.take().expect("taken only by value").queue(node);
+        self.into_filling().queue(node);
     }
 }
 
@@ -316,6 +326,7 @@ impl Core {
     }
 
     /// Whether the server takes no requests.
+    #[inline]
     pub(crate) fn is_closed(&self) -> bool {
         self.closing.load(Ordering::SeqCst) || self.shared.gate_closed.load(Ordering::SeqCst)
     }
@@ -448,7 +459,7 @@ impl Core {
     ) -> Result<Task<'c>, CallError> {
         self.own()?;
         self.stamp_with_context(filled.filling(), context);
-        let filling = filled.filling.take().expect("taken only by value");
+        let filling = filled.into_filling();
         match self.entry {
             Target::Node(node) => {
                 let task = filling.queue(node);
@@ -480,20 +491,26 @@ impl Core {
     /// If the segment is corrupted.
     #[inline]
     pub(crate) fn send_all(&self, ids: &[u32], outbox: &Outbox) -> Result<(), Overrun> {
-        let filled = ids.iter().filter_map(|&id| Filled::resume(self, id));
         match self.entry {
             Target::Node(node) => {
                 if let Some(parts) = self.segment.node(node) {
                     parts.ring().prefetch(ids.len() as u64);
                 }
-                if self.rows.none_is_due(ids.len() as u64) {
-                    let stamp = if self.wants_times(node) { Stamp::at(now_ns(), None) } else { Stamp::NONE };
-                    for filled in filled {
-                        filled.queue_with(node, stamp);
+                let stamp = if self.wants_times(node) { Stamp::at(now_ns(), None) } else { Stamp::NONE };
+                let mut left = ids;
+                while !left.is_empty() {
+                    let (untimed, rest) = left.split_at(self.rows.pass(left.len() as u64) as usize);
+                    for &id in untimed {
+                        if let Some(filled) = Filled::resume(self, id) {
+                            filled.queue_with(node, stamp);
+                        }
                     }
-                } else {
-                    for filled in filled {
-                        filled.queue(node);
+                    left = rest;
+                    if let Some((&timed, rest)) = left.split_first() {
+                        if let Some(filled) = Filled::resume(self, timed) {
+                            filled.queue(node);
+                        }
+                        left = rest;
                     }
                 }
                 crash_point!("core.queued_all");
@@ -501,7 +518,7 @@ impl Core {
             }
             entry => {
                 let mover = Mover { outbox: Some(outbox), ..self.shared.mover() };
-                for filled in filled {
+                for filled in ids.iter().filter_map(|&id| Filled::resume(self, id)) {
                     self.send_forked(filled, entry, mover);
                 }
                 mover.flush();

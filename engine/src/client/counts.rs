@@ -71,9 +71,9 @@ impl Rows {
         })
     }
 
-    /// Whether none of so many requests that this thread sends now is timed; if one is, each is to be asked for.
+    /// Of so many requests that this thread sends now, how many come before one that is timed.
     #[inline]
-    pub(super) fn none_is_due(self: &Arc<Self>, requests: u64) -> bool {
+    pub(super) fn pass(self: &Arc<Self>, requests: u64) -> u64 {
         HERE.with(|here| {
             self.row_in(here);
             here.countdown.pass(requests)

@@ -77,17 +77,6 @@ impl<'s, Out: Payload> Reply<'s, Out> {
     pub fn to_owned(self) -> Out {
         self.into_owned().unwrap_or_else(|error| panic!("{error}"))
     }
-
-    /// Frees the request and returns its id, which the caller keeps as a permit; `None` in a forked child, since the
-    /// parent holds it.
-    #[inline(always)]
-    pub(crate) fn into_id(self) -> Option<u32> {
-        if !self.core.birth.is_here() {
-            return None; // dropped
-        }
-        let (_core, value, _) = self.into_parts();
-        Some(value.free())
-    }
 }
 
 impl<Out: Payload> Deref for Reply<'_, Out> {
@@ -185,8 +174,8 @@ impl Core {
                 return Err(self.open_error(error));
             }
         };
-        let unread = Unread(self, Some(value));
-        let view = Validated::<Out>::of_value(unread.value());
+        let unread = Unread { core: self, value: ManuallyDrop::new(value), is_counted: false };
+        let view = Validated::<Out>::of_value(&unread.value);
         let value = unread.keep();
         self.own()?; // a signal handler may have forked during the wait, and the type's own check just now
         match view {
@@ -198,6 +187,39 @@ impl Core {
         }
     }
 
+    /// Reads an outcome: a value, deserialised, or an error. `count` counts a value, and `free` gives it back.
+    #[inline(always)]
+    pub(crate) fn take_value<'c, Out: Payload>(
+        &'c self,
+        done: Done<'c>,
+        count: impl FnOnce(Task<'c>),
+        free: impl FnOnce(Value<'c>),
+    ) -> Result<Out, CallError> {
+        crash_point!("reply.opens");
+        let value = match done.into_value() {
+            Ok(value) => value,
+            Err(error) => {
+                self.own()?;
+                return Err(self.open_error(error));
+            }
+        };
+        let mut unread = Unread { core: self, value: ManuallyDrop::new(value), is_counted: false };
+        let view = Validated::<Out>::of_value(&unread.value);
+        self.own()?; // as in `open_and`
+        let view = match view {
+            Ok(view) => view,
+            Err(error) => return Err(self.open_unreadable(unread.keep(), error)),
+        };
+        count(unread.value.task());
+        unread.is_counted = true;
+        // SAFETY: the guard in `unread` holds the request in its phase DONE, until `free` below; no other participant
+        // writes its payload meanwhile.
+        let value = owned(unsafe { view.get() });
+        self.own()?; // in a child that the type's own `Deserialize` forked, the value may be another request's
+        free(unread.keep());
+        value.map_err(|error| ReadError::Refused(error).into())
+    }
+
     #[cold]
     fn open_unreadable(&self, value: Value<'_>, error: ReadError) -> CallError {
         let error = CallError::from(error);
@@ -207,34 +229,33 @@ impl Core {
     }
 }
 
-/// A value whose request is given back if the type's own check of it panics.
-struct Unread<'c>(&'c Core, Option<Value<'c>>);
+/// A value whose request is given back if the type's own code panics as it reads it.
+struct Unread<'c> {
+    core: &'c Core,
+    is_counted: bool,
+    /// Taken once, by value or by drop.
+    value: ManuallyDrop<Value<'c>>,
+}
 
 impl<'c> Unread<'c> {
     #[inline(always)]
-    fn value(&self) -> &Value<'c> {
-        self.1.as_ref().expect("taken only by value")
-    }
-
-    #[inline(always)]
-    fn keep(mut self) -> Value<'c> {
-        self.1.take().expect("taken only by value")
-    }
-
-    #[cold]
-    fn give_back(&self, value: Value<'c>) {
-        if self.0.birth.is_here() {
-            self.0.note_total(value.task(), || RequestEnd::Internal);
-            self.0.release(value.free());
-        } // else the parent holds it
+    fn keep(self) -> Value<'c> {
+        let mut this = ManuallyDrop::new(self);
+        // SAFETY: taken once, since `this` is not dropped.
+        unsafe { ManuallyDrop::take(&mut this.value) }
     }
 }
 
 impl Drop for Unread<'_> {
-    #[inline(always)]
+    #[cold]
     fn drop(&mut self) {
-        if let Some(value) = self.1.take() {
-            self.give_back(value);
-        }
+        if self.core.birth.is_here() {
+            // SAFETY: taken once: `keep` does not drop this.
+            let value = unsafe { ManuallyDrop::take(&mut self.value) };
+            if !self.is_counted {
+                self.core.note_total(value.task(), || RequestEnd::Internal);
+            }
+            self.core.release(value.free());
+        } // else the parent holds it
     }
 }

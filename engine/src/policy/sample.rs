@@ -133,15 +133,13 @@ impl Countdown {
         left == 1
     }
 
-    /// Counts so many at once, if none of them is due; else none of them.
+    /// Counts as many at once, of `count`, as come before one that is due; returns how many.
     #[inline]
-    pub(crate) fn pass(&self, count: u64) -> bool {
+    pub(crate) fn pass(&self, count: u64) -> u64 {
         let left = self.left.get();
-        let passes = left == 0 || left > count;
-        if passes {
-            self.left.set(left.wrapping_sub(count));
-        }
-        passes
+        let passed = if left == 0 { count } else { count.min(left - 1) };
+        self.left.set(left.wrapping_sub(passed));
+        passed
     }
 
     /// For how many the one that is timed now stands: all since the last one; or, if it was put in between, for itself.
@@ -236,12 +234,17 @@ mod tests {
             let [one_by_one, at_once] = [(); 2].map(|()| Countdown::new(timing));
             for push in 0..1_000 {
                 let (count, now_ns) = (push % 37, 1_000_000_000 + push * 1_000);
-                let samples = |countdown: &Countdown| -> Vec<u64> {
-                    let is_due = |_: &u64| countdown.is_due();
-                    (0..count).filter(is_due).map(|_| countdown.sample(now_ns).count()).collect()
-                };
-                let expected = samples(&one_by_one);
-                let found = if at_once.pass(count) { vec![] } else { samples(&at_once) };
+                let due = |index| one_by_one.is_due().then(|| (index, one_by_one.sample(now_ns).count()));
+                let expected: Vec<_> = (0..count).filter_map(due).collect();
+                let (mut found, mut done) = (vec![], 0);
+                while done < count {
+                    done += at_once.pass(count - done);
+                    if done < count {
+                        assert!(at_once.is_due(), "{timing:?}, push {push}: {done} of {count}");
+                        found.push((done, at_once.sample(now_ns).count()));
+                        done += 1;
+                    }
+                }
                 assert_eq!(found, expected, "{timing:?}, push {push} of {count}");
             }
         }

@@ -61,6 +61,8 @@ pub const BYTES_ALIGN: usize = 64;
 
 /// As rkyv counts: one for what the root lies in, and one for the first pointer beyond the limit.
 const DEPTHS: NonZeroUsize = NonZeroUsize::new(DEPTH_LIMIT + 2).expect("not zero");
+/// The same, in the root.
+const DEPTHS_IN_ROOT: NonZeroUsize = NonZeroUsize::new(DEPTH_LIMIT + 1).expect("not zero");
 
 /// What payloads are serialised with.
 pub type Encoder<'a> = Strategy<Serializer<Output<'a>, Scratch<'a>, ()>, Failure>;
@@ -493,22 +495,40 @@ fn encode_in_block<T: Payload>(
 }
 
 /// A validated view of payload bytes.
+///
+/// It checks where the root lies as rkyv's `access_with_context` does, and gives the type's own check a validator in the
+/// state in which that function gives it one. That function makes its validator first, outside of the root, so that even a
+/// type without pointers, which asks the validator nothing, pays for it.
 #[inline]
 pub(crate) fn view<T: Payload>(bytes: &[u8]) -> Result<&Archived<T>, Failure> {
-    access_with_context::<Archived<T>, _, Wrong>(bytes, &mut validator(bytes))
-        .map_err(|Wrong| why_wrong::<T>(bytes))
+    match root_in::<T>(bytes) {
+        Some(root) => Ok(root),
+        None => Err(why_wrong::<T>(bytes)),
+    }
 }
 
 #[inline(always)]
-fn validator(bytes: &[u8]) -> Validator<ArchiveValidator<'_>, ()> {
-    Validator::new(ArchiveValidator::with_max_depth(bytes, Some(DEPTHS)), ())
+fn root_in<T: Payload>(bytes: &[u8]) -> Option<&Archived<T>> {
+    let position = bytes.len().checked_sub(size_of::<Archived<T>>())?;
+    let (before, root) = bytes.split_at(position);
+    let root = root.as_ptr().cast::<Archived<T>>();
+    if !root.is_aligned() {
+        return None;
+    }
+    // Pointers in the root lead to what lies before it.
+    let mut validator = Validator::new(ArchiveValidator::with_max_depth(before, Some(DEPTHS_IN_ROOT)), ());
+    // SAFETY: `root` is aligned, and as many bytes as the type has lie there, which `bytes` borrows.
+    let checked = unsafe { Archived::<T>::check_bytes(root, Strategy::<_, Wrong>::wrap(&mut validator)) };
+    // SAFETY: as above, and the check has found that these bytes are a value of the type.
+    checked.is_ok().then(|| unsafe { &*root })
 }
 
 /// Why the bytes are invalid. A validation that can say so costs more, so valid payloads are spared it.
 #[cold]
 #[inline(never)]
 fn why_wrong<T: Payload>(bytes: &[u8]) -> Failure {
-    match access_with_context::<Archived<T>, _, Failure>(bytes, &mut validator(bytes)) {
+    let mut validator = Validator::new(ArchiveValidator::with_max_depth(bytes, Some(DEPTHS)), ());
+    match access_with_context::<Archived<T>, _, Failure>(bytes, &mut validator) {
         Err(failure) => failure,
         Ok(_) => Failure::new(io::Error::other("the bytes changed while they were read")),
     }

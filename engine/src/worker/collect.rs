@@ -31,7 +31,7 @@
 
 use super::batch::{Batch, BatchWorker};
 use super::context::Stop;
-use super::desk::{Desk, Lifted};
+use super::desk::Desk;
 use super::seat::Seat;
 use super::tally::Tally;
 use super::unit::UnitState;
@@ -330,33 +330,37 @@ impl<'a> Loop<'a> {
         next: &mut usize,
     ) {
         let seat = self.seat;
-        while let Some(item) = desk.items.get(*next) {
+        let segment = &*seat.segment;
+        while let Some(item) = desk.items.get_mut(*next) {
+            let index = *next;
             *next += 1;
-            let Some(mut lifted) = Lifted::from(item, &seat.segment) else { continue };
-            let stamp = lifted.task().task().stamp();
-            if stamp.is_marked() {
-                self.note_taken(lifted.task(), stamp, inputs.len());
-            }
-            if let Some(late_ns) = late_ns(lifted.task()) {
-                self.counters.count(Counter::Expired);
-                desk.fail_task(lifted.keep(), RemoteCause::DeadlineExceeded { late_ns });
+            let Some(task) = item.get_mut().as_ref().and_then(|parked| parked.glance(segment)) else {
                 continue;
+            };
+            let stamp = task.task().stamp();
+            if stamp.is_marked() {
+                self.note_taken(&task, stamp, inputs.len());
             }
-            let read = Validated::<W::In>::of_claimed(lifted.task());
-            let task = lifted.keep();
-            match read {
-                Ok(input) => {
-                    end_if_forked(seat.birth); // the type's own check is user code
-                    task.begin_work(seat.node);
-                    desk.items[inputs.len()].set(Some(task.park()));
-                    inputs.push(input);
+            let cause = match late_ns(&task) {
+                None => match Validated::<W::In>::of_claimed(&task) {
+                    Ok(input) => {
+                        end_if_forked(seat.birth); // the type's own check is user code
+                        task.begin_work(seat.node);
+                        if index != inputs.len() {
+                            desk.items.swap(index, inputs.len());
+                        }
+                        inputs.push(input);
+                        crash_point!("collect.admits");
+                        continue;
+                    }
+                    Err(error) => error.into(),
+                },
+                Some(late_ns) => {
+                    self.counters.count(Counter::Expired);
+                    RemoteCause::DeadlineExceeded { late_ns }
                 }
-                Err(error) => {
-                    desk.fail_task(task, error.into());
-                    continue;
-                }
-            }
-            crash_point!("collect.admits");
+            };
+            desk.fail(index, cause);
         }
     }
 
@@ -578,11 +582,23 @@ impl<'a> Loop<'a> {
     /// Notes the ids that are published from `head` on, up to the room of a batch.
     #[inline]
     fn look(&mut self, head: u64) {
-        while ((self.claimed.len() + self.seen.len()) as u64) < self.rule.most()
-            && let Some(id) = self.ring.get(head.wrapping_add(self.seen.len() as u64))
-            && (!self.keeps_apart || self.belongs(id))
-        {
-            self.seen.push(id);
+        let room = self.rule.most().saturating_sub((self.claimed.len() + self.seen.len()) as u64);
+        let from = head.wrapping_add(self.seen.len() as u64);
+        if self.keeps_apart {
+            return self.look_apart(from, room);
+        }
+        let Self { ring, seen, .. } = self;
+        ring.read(from, room, |id| seen.push(id));
+    }
+
+    /// [`look`](Self::look) where some tasks may not be in one batch.
+    #[inline(never)]
+    fn look_apart(&mut self, from: u64, room: u64) {
+        for step in 0..room {
+            match self.ring.get(from.wrapping_add(step)) {
+                Some(id) if self.belongs(id) => self.seen.push(id),
+                _ => return,
+            }
         }
     }
 
@@ -610,16 +626,19 @@ impl<'a> Loop<'a> {
         let segment = &*self.seat.segment;
         let prefetch = |id: &u32| segment.prefetch_task(*id);
         self.seen.iter().take(PREFETCH).for_each(prefetch);
-        for index in 0..count {
-            self.seen.get(index + PREFETCH).into_iter().for_each(prefetch);
-            match reader.claim(self.seen[index]) {
-                Some(task) if task.is_abandoned() => self.gone.push(task.park()),
-                Some(task) => self.claimed.push(Cell::new(Some(task.park()))),
+        let Self { seen, claimed, gone, .. } = self;
+        for (index, &id) in seen.iter().take(count).enumerate() {
+            if let Some(id) = seen.get(index + PREFETCH) {
+                prefetch(id);
+            }
+            match reader.claim(id) {
+                Some(task) if task.is_abandoned() => gone.push(task.park()),
+                Some(task) => claimed.push(Cell::new(Some(task.park()))),
                 None => {} // a leftover cell
             }
             crash_point!("collect.claimed_some");
         }
-        self.seen.drain(..count);
+        seen.drain(..count);
     }
 
     /// Frees the claimed tasks whose callers had gone; `head` has passed them. Frees branches only once the lock is

@@ -1,4 +1,5 @@
 //! The desk: a worker's claimed items until they are answered, over their inputs or beside them.
+#![expect(unsafe_code, reason = "a guard that is taken out of a value with a drop")]
 
 use super::seat::Seat;
 use crate::error::{BoxError, RemoteCause};
@@ -8,7 +9,7 @@ use crate::traceparent::TraceContext;
 use crate::wire::fill::numbers_in;
 use crate::wire::payload::{AsInput, Payload, encode};
 use crate::wire::{Plain, ReadError, fill};
-use ringmill_shm::arena::{Claimed, Parked, Task};
+use ringmill_shm::arena::{Claimed, Join, Parked, Task};
 use ringmill_shm::party::Participant;
 use ringmill_shm::plan::Target;
 use ringmill_shm::segment::Segment;
@@ -19,41 +20,44 @@ use rkyv::Archived;
 use rkyv::vec::ArchivedVec;
 use std::cell::{Cell, OnceCell};
 use std::fmt;
+use std::mem::ManuallyDrop;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 
 /// An item's task that was lifted off the desk. Dropping this, as a panic of user code does, puts the task back.
 pub(super) struct Lifted<'d> {
     item: &'d Cell<Option<Parked>>,
-    /// `None` once this is dropped or kept.
-    task: Option<Claimed<'d>>,
+    /// Taken once, by value or by drop.
+    task: ManuallyDrop<Claimed<'d>>,
 }
 
 impl<'d> Lifted<'d> {
     #[inline(always)]
     pub(super) fn from(item: &'d Cell<Option<Parked>>, segment: &'d Segment) -> Option<Self> {
         let task = item.take()?.resume(segment)?;
-        Some(Self { item, task: Some(task) })
+        Some(Self { item, task: ManuallyDrop::new(task) })
     }
 
     #[inline(always)]
     pub(super) fn task(&mut self) -> &mut Claimed<'d> {
-        self.task.as_mut().expect("taken only by value")
+        &mut self.task
     }
 
     /// Takes the task off the desk for good.
     #[inline(always)]
-    pub(super) fn keep(mut self) -> Claimed<'d> {
-        self.task.take().expect("taken only by value")
+    pub(super) fn keep(self) -> Claimed<'d> {
+        let mut this = ManuallyDrop::new(self);
+        // SAFETY: taken once, since `this` is not dropped.
+        unsafe { ManuallyDrop::take(&mut this.task) }
     }
 }
 
 impl Drop for Lifted<'_> {
     #[inline(always)]
     fn drop(&mut self) {
-        if let Some(task) = self.task.take() {
-            self.item.set(Some(task.park()));
-        }
+        // SAFETY: taken once: `keep` does not drop this.
+        let task = unsafe { ManuallyDrop::take(&mut self.task) };
+        self.item.set(Some(task.park()));
     }
 }
 
@@ -234,6 +238,9 @@ impl Desk {
     #[inline]
     pub(super) fn fail_rest(&mut self, cause: impl Fn(&Self) -> RemoteCause) {
         for index in 0..self.items.len() {
+            if self.items[index].get_mut().is_none() {
+                continue;
+            }
             let Some(lifted) = self.lift(index) else { continue };
             let cause = cause(self);
             self.fail_task(lifted.keep(), cause);
@@ -261,7 +268,20 @@ impl Desk {
         if task.task().stamp().is_traced() {
             end_hop(task.task(), self.seat.me(), HopEnd::Answered);
         }
-        self.mover().move_on(task, self.next);
+        match self.next {
+            Target::End => {
+                if let Some(join) = task.finish(false) {
+                    self.join(join);
+                }
+            }
+            next => self.mover().move_on(task, next),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn join(&self, join: Join<'_>) {
+        self.mover().join(join);
     }
 
     #[inline]

@@ -77,6 +77,18 @@ impl<'a> Held<'a> {
     #[inline(always)]
     fn payload_at(&self) -> Result<(NonNull<u8>, usize), Corrupt> {
         let (bytes, block) = self.task.line.payload();
+        if block == 0
+            && bytes as usize <= INLINE_BYTES
+            && let Some(start) = NonNull::new(self.task.line.inline.to_read())
+        {
+            return Ok((start, bytes as usize));
+        }
+        self.payload_in(bytes, block)
+    }
+
+    /// [`payload_at`](Self::payload_at) of one that does not lie in line.
+    #[inline(never)]
+    fn payload_in(&self, bytes: u32, block: u32) -> Result<(NonNull<u8>, usize), Corrupt> {
         let found = match block & ELSEWHERE {
             0 => self.room(block),
             _ => self.room_elsewhere(block),
@@ -88,7 +100,6 @@ impl<'a> Held<'a> {
     }
 
     /// Where a payload in `block` (0: in line) lies, and how many bytes fit there.
-    #[inline(always)]
     pub(super) fn room(&self, block: u32) -> Option<(NonNull<u8>, usize)> {
         match Handle::from_raw(block) {
             None => Some((NonNull::new(self.task.line.inline.to_read())?, INLINE_BYTES)),

@@ -291,12 +291,12 @@ impl<'a> Task<'a> {
         (tagged != 0 && tagged as u16 == of).then_some(tagged & !u64::from(u16::MAX))
     }
 
-    /// The client of the request has read a clock. The low bits name the generation, so that nothing need be written
-    /// where no clock is read.
+    /// The client of this request has read a clock; nothing for a branch. The low bits name the generation, so that nothing
+    /// need be written where no clock is read.
     #[inline]
     pub fn set_begun_ns(&self, now_ns: u64) {
-        if let Some(times) = self.segment.times(self.slot().0) {
-            let of = self.request_word().peek().generation();
+        if let Some(times) = self.segment.times(self.id) {
+            let of = self.line.word.peek().generation();
             // Relaxed: for reports.
             times.begun_ns.store(now_ns & !u64::from(u16::MAX) | u64::from(of), Ordering::Relaxed);
         }
@@ -343,14 +343,14 @@ impl<'a> Task<'a> {
     #[inline]
     pub(crate) fn outcome(self) -> Option<Done<'a>> {
         let state = self.line.word.load();
-        (state.phase() == Some(Phase::Done)).then_some(Done(Held { task: self, state }))
+        state.is_in(Phase::Done).then_some(Done(Held { task: self, state }))
     }
 
     /// Whether the outcome is there.
     #[inline]
     #[must_use]
     pub fn is_done(&self) -> bool {
-        self.line.word.peek().phase() == Some(Phase::Done)
+        self.line.word.peek().is_in(Phase::Done)
     }
 
     /// The client goes. True if another participant will free the request, with its branches; else it is FREE now.
@@ -371,7 +371,7 @@ impl<'a> Task<'a> {
     #[inline]
     #[must_use]
     pub fn is_free(&self) -> bool {
-        self.line.word.load().phase() == Some(Phase::Free)
+        self.line.word.load().is_in(Phase::Free)
     }
 
     /// The blocks that its header names and that it owns.
@@ -492,8 +492,7 @@ impl<'a> Task<'a> {
     #[inline]
     pub(crate) fn resume_filling(self, client: Token) -> Option<Filling<'a>> {
         let state = self.line.word.peek();
-        (state.phase() == Some(Phase::Filling))
-            .then_some(Filling { held: Held { task: self, state }, client })
+        state.is_in(Phase::Filling).then_some(Filling { held: Held { task: self, state }, client })
     }
 }
 
@@ -642,12 +641,8 @@ impl<'a> Claimed<'a> {
     #[inline(always)]
     fn finish_as_of(self, client: Token, error: bool) -> Option<Join<'a>> {
         let task = self.held.task;
-        if task.is_branch() {
-            return self.finish_branch(error);
-        }
         if task.segment.shape().branches() > 0 {
-            self.finish_forked(client, error);
-            return None;
+            return self.finish_among_branches(client, error);
         }
         match task.line.word.finish(self.me, client, error) {
             Finish::Done { wake: false, notify: false } => {}
@@ -655,6 +650,16 @@ impl<'a> Claimed<'a> {
             Finish::Abandoned => self.held.free_for_gone_caller(),
             Finish::Lost(_) => {} // another participant took us for dead, and has answered
         }
+        None
+    }
+
+    /// [`finish`](Self::finish), where tasks may have branches, or be some.
+    #[inline(never)]
+    fn finish_among_branches(self, client: Token, error: bool) -> Option<Join<'a>> {
+        if self.held.task.is_branch() {
+            return self.finish_branch(error);
+        }
+        self.finish_forked(client, error);
         None
     }
 
@@ -717,7 +722,42 @@ impl Claimed<'_> {
     }
 }
 
+/// A claimed task that stays parked while it is looked at.
+#[derive(Debug)]
+pub struct Glance<'p>(Claimed<'p>);
+
+impl<'p> core::ops::Deref for Glance<'p> {
+    type Target = Claimed<'p>;
+
+    #[inline(always)]
+    fn deref(&self) -> &Claimed<'p> {
+        &self.0
+    }
+}
+
 impl Parked {
+    /// The task, to be looked at only: it stays parked. `None` in another segment than the one it was claimed in.
+    ///
+    /// ```compile_fail,E0505
+    /// use ringmill_shm::{arena::Parked, segment::Segment};
+    /// fn twice(segment: &Segment, parked: Parked) {
+    ///     let glance = parked.glance(segment).unwrap();
+    ///     let task = parked.resume(segment);
+    ///     glance.id();
+    /// }
+    /// ```
+    /// ```compile_fail,E0507
+    /// use ringmill_shm::{arena::Parked, segment::Segment};
+    /// fn ended(segment: &Segment, parked: &Parked) {
+    ///     parked.glance(segment).unwrap().finish(false);
+    /// }
+    /// ```
+    #[inline(always)]
+    #[must_use]
+    pub fn glance<'p>(&'p self, segment: &'p Segment) -> Option<Glance<'p>> {
+        Self { ..*self }.resume(segment).map(Glance)
+    }
+
     /// The task again; `None` in another segment than the one it was claimed in.
     #[inline(always)]
     #[must_use]

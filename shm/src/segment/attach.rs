@@ -414,8 +414,11 @@ impl Segment {
         let (birth, owner) = (Birth::here(), None);
         static MAPPED: AtomicU32 = AtomicU32::new(0);
         let number = MAPPED.fetch_add(1, Ordering::Relaxed); // Relaxed: numbers only have to differ
+        // SAFETY: [checked]: in the mapping, which has the layout's bytes.
+        let tasks = unsafe { base.add(layout.tasks) }.cast();
         Self {
             base,
+            tasks,
             layout,
             nodes,
             routes,

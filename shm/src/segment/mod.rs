@@ -144,6 +144,8 @@ impl Owner {
 /// A mapped segment.
 pub struct Segment {
     base: NonNull<u8>,
+    /// The first task's line.
+    tasks: NonNull<TaskLine>,
     layout: Layout,
     nodes: Vec<NodeInfo>,
     routes: Routes,
@@ -532,7 +534,8 @@ impl Segment {
 
     #[inline]
     pub(crate) fn task_line(&self, id: u32) -> Option<&TaskLine> {
-        (id < self.layout.task_count).then(|| self.at(self.layout.tasks, id as usize))
+        // SAFETY: as in `at`: [in place], [checked].
+        (id < self.layout.task_count).then(|| unsafe { self.tasks.add(id as usize).as_ref() })
     }
 
     /// Begins to fetch the lines of a task for writing: a hint.

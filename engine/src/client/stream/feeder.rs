@@ -9,7 +9,7 @@ use crate::client::{CallOptions, Core, Filled, Hold, WhenFull};
 use crate::error::{BoxError, CallError};
 use crate::route::Outbox;
 use crate::wire::ReadError;
-use crate::wire::payload::{Payload, owned};
+use crate::wire::payload::Payload;
 use ringmill_shm::arena::{Done, Task};
 use ringmill_shm::ring::Overrun;
 use ringmill_shm::stats::CallerCounter;
@@ -109,34 +109,38 @@ struct Turn<'t, Held, B: Turns<Held>> {
     held: Option<Held>,
     id: u32,
     is_put: bool,
-    /// `None` also if user code panicked before the input was written.
-    error: Option<CallError>,
 }
 
 impl<Held, B: Turns<Held>> Drop for Turn<'_, Held, B> {
     /// Runs if user code panicked; otherwise [`end`](Self::end) has recorded the input.
     #[cold]
     fn drop(&mut self) {
-        self.note();
+        self.note(None);
     }
 }
 
 impl<Held, B: Turns<Held>> Turn<'_, Held, B> {
+    /// `error`: why the input was not put into a request.
     #[inline(always)]
-    fn end(self) {
-        std::mem::ManuallyDrop::new(self).note();
+    fn end(self, error: Option<CallError>) {
+        std::mem::ManuallyDrop::new(self).note(error);
     }
 
+    /// No error also if user code panicked before the input was written.
     #[inline(always)]
-    fn note(&mut self) {
+    fn note(&mut self, error: Option<CallError>) {
         match self.held.take() {
             Some(held) if self.is_put => self.turns.note(self.core, held, self.id),
-            Some(held) => {
-                let error = self.error.take().unwrap_or_else(|| self.core.told(panicked()));
-                self.turns.note_failed(held, error);
-            }
+            Some(held) => self.note_failed(held, error),
             None => {}
         }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn note_failed(&mut self, held: Held, error: Option<CallError>) {
+        let error = error.unwrap_or_else(|| self.core.told(panicked()));
+        self.turns.note_failed(held, error);
     }
 }
 
@@ -169,13 +173,14 @@ pub(super) fn pull<S: Source>(turns: &mut impl Turns<()>, core: &Core, source: &
     let permit = GiveBack(core, id);
     let Some(item) = source.next() else { return false };
     // Dropped before the item, whose drop is user code: [turns].
-    let mut turn = Turn { turns, core, held: Some(()), id, is_put: false, error: None };
-    let Turn { turns, is_put, error, .. } = &mut turn;
+    let mut turn = Turn { turns, core, held: Some(()), id, is_put: false };
+    let mut error = None;
+    let Turn { turns, is_put, .. } = &mut turn;
     source.prepare(&item, |input| match put_into(*turns, permit, input) {
         Ok(()) => *is_put = true,
-        Err(why) => *error = Some(why),
+        Err(why) => error = Some(why),
     });
-    turn.end();
+    turn.end(error);
     true
 }
 
@@ -189,13 +194,14 @@ pub(super) fn pull_and_keep<S: Source>(
 ) -> bool {
     let permit = GiveBack(core, id);
     let held = source.next();
-    let mut turn = Turn { turns, core, held, id, is_put: false, error: None };
-    let Turn { turns, held: Some(item), is_put, error, .. } = &mut turn else { return false };
+    let mut turn = Turn { turns, core, held, id, is_put: false };
+    let mut error = None;
+    let Turn { turns, held: Some(item), is_put, .. } = &mut turn else { return false };
     source.prepare(item, |input| match put_into(*turns, permit, input) {
         Ok(()) => *is_put = true,
-        Err(why) => *error = Some(why),
+        Err(why) => error = Some(why),
     });
-    turn.end();
+    turn.end(error);
     true
 }
 
@@ -213,6 +219,12 @@ impl Unpushed {
     }
 }
 
+#[cold]
+#[inline(never)]
+fn count_answered(core: &Core, uncounted: &mut u32) {
+    core.count_all_answered(std::mem::take(uncounted));
+}
+
 impl Feeder {
     pub(super) fn new(core: &Core, options: StreamOptions) -> Self {
         Self {
@@ -228,12 +240,23 @@ impl Feeder {
     }
 
     /// A permit, if there is one; having none is not an error.
-    #[inline]
     pub(super) fn permit(&mut self, core: &Core) -> Result<Option<u32>, CallError> {
         core.own()?;
         match self.spare.take() {
             Some(id) => core.admit(id).map(|()| Some(id)),
             None => core.try_acquire(),
+        }
+    }
+
+    /// A permit, if there is one and the server takes requests.
+    #[inline(always)]
+    pub(super) fn permit_now(&mut self, core: &Core) -> Option<u32> {
+        match self.spare {
+            Some(id) if core.birth.is_here() && !core.is_closed() => {
+                self.spare = None;
+                Some(id)
+            }
+            _ => self.permit(core).ok().flatten(),
         }
     }
 
@@ -335,32 +358,28 @@ impl Feeder {
         done: Done<'_>,
         more: bool,
     ) -> Result<Out, CallError> {
+        let Self { uncounted, spare, .. } = self;
         // Before the value is made, which would otherwise travel through memory.
-        let is_value = !done.is_error();
-        self.uncounted += u32::from(is_value);
-        let note = |task: Task<'_>| core.note_total(task, || RequestEnd::Answered);
-        let reply = match core.open_and::<Out>(done, note) {
-            Ok(reply) => reply,
-            Err(error) => {
-                self.uncounted -= u32::from(is_value);
-                return Err(error);
+        let count = |task: Task<'_>| {
+            core.note_total(task, || RequestEnd::Answered);
+            *uncounted += 1;
+            if *uncounted == COUNTED {
+                count_answered(core, uncounted);
             }
         };
-        if self.uncounted == COUNTED {
-            self.count(core);
-        }
-        let value = owned(&*reply);
-        core.own()?; // in a child that the type's own `Deserialize` forked, the value may be another request's
-        if self.spare.is_none() && more && !core.segment.freed().is_awaited() {
-            self.spare = reply.into_id();
-        }
-        value.map_err(|error| ReadError::Refused(error).into())
+        core.take_value(done, count, |value| {
+            let id = value.free();
+            if spare.is_none() && more && !core.segment.freed().is_awaited() {
+                *spare = Some(id);
+            } else {
+                core.release(id);
+            }
+        })
     }
 
     /// Counts the values that were taken.
-    #[cold]
     fn count(&mut self, core: &Core) {
-        core.count_all_answered(std::mem::take(&mut self.uncounted));
+        count_answered(core, &mut self.uncounted);
     }
 
     /// Gives back all permits that no request in progress has.

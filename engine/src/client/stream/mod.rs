@@ -38,6 +38,7 @@
 mod asynchronous;
 mod feeder;
 mod options;
+mod sent;
 mod source;
 mod unordered;
 
@@ -54,6 +55,7 @@ use crate::policy::patience::Pace;
 use crate::wire::payload::Payload;
 use feeder::{CHUNK, Feeder, Progress, Running, Turns, Unpushed, pull};
 use ringmill_shm::arena::Done;
+use sent::Sent;
 use std::collections::VecDeque;
 use std::fmt;
 use std::iter::FusedIterator;
@@ -103,7 +105,7 @@ struct Inlet<S> {
 struct Flow {
     feeder: Feeder,
     /// The ids of sent requests, oldest first.
-    sent: VecDeque<u32>,
+    sent: Sent,
     /// The errors of inputs that could not be sent, oldest first.
     failed: VecDeque<CallError>,
     /// How many of the oldest requests have very likely ended.
@@ -127,14 +129,14 @@ impl Flow {
             }
             _ => (1, feeder.window),
         };
-        let (sent, failed) = (VecDeque::new(), VecDeque::new());
+        let (sent, failed) = (Sent::new(), VecDeque::new());
         Self { feeder, sent, failed, ready: 0, group, depth: fewest, fewest }
     }
 
     /// The oldest outcome, if it is there.
     #[inline]
     fn take_if_done<'c>(&mut self, core: &'c Core) -> Option<Done<'c>> {
-        let done = core.task(*self.sent.front()?)?.outcome()?;
+        let done = core.task(self.sent.front()?)?.outcome()?;
         if self.ready == 0 && self.group > 1 && self.sent.len() > GROUP {
             self.look_at_group(core);
         }
@@ -163,20 +165,20 @@ impl Flow {
 
     #[inline]
     fn is_done(&self, core: &Core, index: usize) -> bool {
-        let task = self.sent.get(index).and_then(|&id| core.task(id));
+        let task = self.sent.get(index).and_then(|id| core.task(id));
         task.is_some_and(|task| task.is_done())
     }
 
     #[inline]
     fn prefetch(&self, core: &Core, ahead: usize) {
-        if let Some(task) = self.sent.get(ahead).and_then(|&id| core.task(id)) {
+        if let Some(task) = self.sent.get(ahead).and_then(|id| core.task(id)) {
             task.prefetch();
         }
     }
 
     #[inline]
     fn is_first_ready(&self, core: &Core) -> bool {
-        self.ready > 0 || self.sent.front() == Some(&FAILED) || self.is_done(core, 0)
+        self.ready > 0 || self.sent.front() == Some(FAILED) || self.is_done(core, 0)
     }
 
     /// Pushes what is filled.
@@ -196,14 +198,17 @@ impl Flow {
     #[cold]
     fn fail_unpushed(&mut self, unpushed: &Unpushed) {
         let mut failed = VecDeque::new();
-        for id in &mut self.sent {
-            if *id == FAILED {
+        self.sent.change(|id| {
+            if id == FAILED {
                 failed.extend(self.failed.pop_front());
-            } else if unpushed.ids.contains(id) {
-                *id = FAILED;
-                failed.push_back(unpushed.error());
+                return FAILED;
             }
-        }
+            if !unpushed.ids.contains(&id) {
+                return id;
+            }
+            failed.push_back(unpushed.error());
+            FAILED
+        });
         self.failed = failed;
     }
 
@@ -212,11 +217,11 @@ impl Flow {
     fn await_first<'c>(&mut self, core: &'c Core, may_sleep: bool) -> Option<Result<Done<'c>, CallError>> {
         let Self { feeder, sent, group, .. } = self;
         let timeout = feeder.options.timeout;
-        let task = core.task(*sent.front()?)?;
+        let task = core.task(sent.front()?)?;
         // A single request is polled closely.
         let pace = if sent.len() == 1 { Pace::Answer } else { Pace::Many };
         let is_group = *group > 1 && sent.len() > 2 * GROUP;
-        let last = sent.get(GROUP - 1).filter(|_| is_group).and_then(|&id| core.task(id));
+        let last = sent.get(GROUP - 1).filter(|_| is_group).and_then(|id| core.task(id));
         let (mut looks, mut all) = (0, false);
         let look = || match last {
             None => task.outcome(),
@@ -227,7 +232,7 @@ impl Flow {
             }
         };
         let outcome = if may_sleep {
-            let note = || feeder.note_begun(core, sent.iter().rev().copied());
+            let note = || feeder.note_begun(core, sent.iter().rev());
             core.await_outcome(task, None, timeout, pace, look, note)
         } else {
             Ok(core.spin_for(task, timeout, pace, look)?)
@@ -248,7 +253,7 @@ impl Flow {
 
     /// The error of the oldest input, if it was not sent, or if this is a forked child and the request is the parent's.
     fn take_failed(&mut self, core: &Core) -> Option<CallError> {
-        let has_failed = *self.sent.front()? == FAILED;
+        let has_failed = self.sent.front()? == FAILED;
         if !has_failed && core.birth.is_here() {
             return None;
         }
@@ -337,7 +342,7 @@ impl Flow {
                 break;
             }
             // Without a permit, the reason is looked up when nothing is in progress: outcomes come first.
-            let Ok(Some(id)) = self.feeder.permit(core) else { break };
+            let Some(id) = self.feeder.permit_now(core) else { break };
             if !pull(self, core, &mut inlet.source, id) {
                 inlet.exhausted = true;
                 break;
@@ -369,7 +374,7 @@ impl Progress for Flow {
     fn end(&mut self, core: &Core) {
         if core.birth.is_here() {
             let pushed = self.sent.len() - self.failed.len() - self.feeder.unpushed();
-            for id in self.sent.drain(..).filter(|&id| id != FAILED).take(pushed) {
+            for id in self.sent.iter().filter(|&id| id != FAILED).take(pushed) {
                 if let Some(task) = core.task(id) {
                     core.cancel(task);
                 }

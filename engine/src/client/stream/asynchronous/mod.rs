@@ -262,7 +262,7 @@ impl InOrder {
             match self.flow.sent.pop_front() {
                 Some(id) => {
                     let Flow { feeder, sent, .. } = &mut self.flow;
-                    let waited_for = sent.iter().rev().copied().chain([id]);
+                    let waited_for = sent.iter().rev().chain([id]);
                     feeder.note_begun(core, waited_for);
                     let now = Instant::now();
                     let until = now.checked_add(feeder.options.timeout);
