@@ -13,8 +13,9 @@
 //! Claim: one CAS on an owner word, free → (task, generation); the search begins at an index of the task's own, so that
 //! with twice as many blocks as tasks it hardly ever goes further. Where blocks are in several parts, each on a NUMA node, it
 //! looks at a few of the part that is nearest to the reader first. The first owner of a block *backs* it: it reserves the
-//! block's pages in the file, and says so in the word. Then the block is recorded in the task. Free: CAS back, from
-//! exactly that owner; a block that was backed stays so.
+//! block's pages in the file, and says so in the word; where the file system can reserve without writing, it does the same for
+//! the neighbours within 64 KiB that nobody owns, by one CAS each, 0 → backed. Then the block is recorded in the task. Free:
+//! CAS back, from exactly that owner; a block that was backed stays so.
 //!
 //! What lost: all blocks reserved at the start, which takes the memory of the most that could ever be in use
 //! ([`Reserve::Everything`](crate::segment::Reserve) still does); a first touch without a reservation, for which the kernel
@@ -30,7 +31,7 @@
 //! # Crash
 //!
 //! As above; a block freed twice is freed once, because the CAS names the owner. An owner that dies while it backs a block
-//! leaves it free and not backed: its next owner reserves the same pages again, which changes nothing.
+//! leaves it, or some of its neighbours, not backed: their next owners reserve the same pages again, which changes nothing.
 
 use crate::layout::{BACKED, Class};
 use crate::segment::Segment;
@@ -171,17 +172,23 @@ pub(crate) fn claim(
     })
 }
 
-/// Reserves the pages of a block that `mine` owns and nobody has used, or frees it (`[backed]`).
+/// Reserves the pages of a block that `mine` owns and nobody has used, and of its neighbours, or frees it (`[backed]`).
 #[cold]
 fn back(segment: &Segment, class: usize, index: u64, mine: u64) -> Result<(), i32> {
-    let owner = &segment.block_owners(class)[index as usize];
+    let owners = segment.block_owners(class);
     let reserved = segment.reserve_block(class, index);
     crash_point!("pool.reserved");
+    // Release, both: the next owner of a backed block touches its pages ([backed]).
+    for neighbour in reserved.iter().cloned().flatten().filter(|&other| other != index) {
+        // One that is not free and without pages stays as it is: its owner backs it, or it is backed.
+        let _ = owners[neighbour as usize].compare_exchange(0, BACKED, Ordering::Release, Ordering::Relaxed);
+    }
+    crash_point!("pool.neighbours");
     let word = if reserved.is_ok() { mine | BACKED } else { 0 };
     // As in `free`. Another process has written over it if it is not ours: the block is then as that says.
-    let _ = owner.compare_exchange(mine, word, Ordering::Release, Ordering::Relaxed);
+    let _ = owners[index as usize].compare_exchange(mine, word, Ordering::Release, Ordering::Relaxed);
     crash_point!("pool.backed");
-    reserved.map_err(|error| error.raw_os_error().unwrap_or(libc::EIO))
+    reserved.map(drop).map_err(|error| error.raw_os_error().unwrap_or(libc::EIO))
 }
 
 /// The blocks of a near part to look at, of a class of `count`: from one of the task's own on.

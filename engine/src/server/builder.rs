@@ -168,7 +168,7 @@ impl ServerBuilder {
     }
 
     /// Which pages of the segment are reserved at the start; by default [`Reserve::AsUsed`]: all but the payload blocks, each of
-    /// which the first request reserves that uses it. So the server takes the memory that it needs, up to
+    /// which the first request reserves that uses it, or one of its neighbours within 64 KiB. So the server takes the memory that it needs, up to
     /// [`segment_bytes`](Self::segment_bytes), and gives back none of it before it ends.
     ///
     /// With [`Reserve::Everything`] no request ends with [`CallError::NoMemory`](crate::CallError::NoMemory), since the start

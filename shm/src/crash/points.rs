@@ -7,7 +7,7 @@ const fn point(name: &'static str, by: &'static str, between: &'static str) -> P
 }
 
 /// The crash points of this crate: name, the participant that passes it, what has been done and what not.
-pub static POINTS: [Point; 138] = [
+pub static POINTS: [Point; 139] = [
     point("ring.found", "producer", "a free cell is found, and not written"),
     point("ring.published", "producer", "a cell is written, `tail` is not moved"),
     point("ring.pushed", "producer of one id", "`tail` is moved, the doorbell not looked at"),
@@ -49,6 +49,11 @@ pub static POINTS: [Point; 138] = [
     point("doorbell.down", "supervisor", "a node is marked as down, its ring not emptied"),
     point("pool.claimed", "writer of a payload", "a block is claimed, nowhere recorded"),
     point("pool.reserved", "writer of a payload", "a block's pages are reserved, its word does not say so"),
+    point(
+        "pool.neighbours",
+        "writer of a payload",
+        "a block's neighbours have their pages, its word does not say so",
+    ),
     point("pool.backed", "writer of a payload", "a block has its pages, it is nowhere recorded"),
     point("held.refer_block", "forker", "a branch says where its input lies, not in which block"),
     point("held.home_half", "worker of a branch", "an input that lies elsewhere is half forgotten"),

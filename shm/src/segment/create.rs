@@ -62,8 +62,9 @@ pub struct Spec {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
 #[non_exhaustive]
 pub enum Reserve {
-    /// All but the payload blocks: each of those is reserved by the first request that uses it, and stays so. A request for
-    /// whose block there is no memory ends with an error, and harms nothing else.
+    /// All but the payload blocks: each of those is reserved by the first request that uses it or, where the file system can,
+    /// one of its neighbours within 64 KiB, and stays so. A request for whose block there is no memory ends with an error, and
+    /// harms nothing else.
     ///
     /// On huge pages, of which the kernel reserves as many as a process maps, it is [`Everything`](Self::Everything).
     #[default]

@@ -3,7 +3,7 @@
 
 use super::memory::page_bytes;
 use super::{CreateError, Location, Segment, Use};
-use crate::layout::Layout;
+use crate::layout::{Class, Layout};
 use crate::sync::{AtomicU64, Ordering};
 use crate::sys::{cgroup, file, memfd, pages};
 use core::ops::Range;
@@ -201,26 +201,49 @@ impl Segment {
         of_group.into_iter().chain(of_machine).min()
     }
 
-    /// Reserves the pages of a block: its owner does, before it touches them. Where a control group bounds the memory, it
-    /// is asked first: the kernel would kill a process and give no error.
+    /// Reserves the pages of a block, and where it can also those of its neighbours, up to 64 KiB in all: its owner does,
+    /// before it touches them. Where a control group bounds the memory, it is asked first: the kernel would kill a process
+    /// and give no error. Which blocks of the class now have their pages.
     ///
     /// # Errors
     /// `ENOSPC`, `ENOMEM` or `EDQUOT` if there is no memory for it.
-    pub(crate) fn reserve_block(&self, class: usize, index: u64) -> io::Result<()> {
-        let error = io::Error::from_raw_os_error;
-        let (first, bytes) = self.block(class, index).ok_or_else(|| error(libc::EINVAL))?;
-        let (first, bytes) = ((first.as_ptr().addr() - self.base.as_ptr().addr()) as u64, bytes as u64);
-        if !self.granted.take(bytes, || self.memory_left()) {
-            return Err(error(libc::ENOMEM));
+    pub(crate) fn reserve_block(&self, class: usize, index: u64) -> io::Result<Range<u64>> {
+        let shape = self.layout.shape.classes().get(class).filter(|shape| index < shape.count);
+        let &Class { block_bytes, count } = shape.ok_or(io::Error::from_raw_os_error(libc::EINVAL))?;
+        let first = self.layout.blocks[class] as u64;
+        let bytes = |of: &Range<u64>| first + of.start * block_bytes..first + of.end * block_bytes;
+        let grant =
+            |of: &Range<u64>| self.granted.take((of.end - of.start) * block_bytes, || self.memory_left());
+        let group = group_of(index, block_bytes, count);
+        // Never by writing zeros, as `reserve` may: neighbours may be in use.
+        if group.end - group.start > 1 && grant(&group) && file::allocate(&self.file, &bytes(&group)).is_ok()
+        {
+            return Ok(group);
         }
-        file::reserve(&self.file, first..first + bytes)
+        let alone = index..index + 1;
+        if !grant(&alone) {
+            return Err(io::Error::from_raw_os_error(libc::ENOMEM));
+        }
+        file::reserve(&self.file, bytes(&alone))?;
+        Ok(alone)
     }
+}
+
+/// How many bytes of blocks are reserved at once. One call to the kernel for sixteen pages costs little more than for one, and
+/// it is no more memory than a few large requests take.
+const GROUP_BYTES: u64 = 64 << 10;
+
+/// The blocks whose pages are reserved with those of block `index`, of a class of `count`.
+fn group_of(index: u64, block_bytes: u64, count: u64) -> Range<u64> {
+    let blocks = (GROUP_BYTES / block_bytes).max(1);
+    let first = index / blocks * blocks;
+    first..(first + blocks).min(count)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::layout::{Class, Shape};
+    use crate::layout::Shape;
     use std::cell::Cell;
 
     #[test]
@@ -255,6 +278,15 @@ mod tests {
         assert_eq!(asked.get(), 3, "an eighth of what was left is granted");
         assert!(!take(10, Some(9)) && take(1, None) && take(1 << 29, Some(0)));
         assert_eq!(asked.get(), 5);
+    }
+
+    #[test]
+    fn blocks_are_reserved_in_groups_of_64_kib() {
+        assert_eq!(group_of(0, 1024, 200), 0..64);
+        assert_eq!((group_of(63, 1024, 200), group_of(64, 1024, 200)), (0..64, 64..128));
+        assert_eq!(group_of(199, 1024, 200), 192..200, "the last group has what is left");
+        assert_eq!(group_of(4, 24 << 10, 9), 4..6);
+        assert_eq!((group_of(5, 64 << 10, 9), group_of(5, 1 << 20, 9)), (5..6, 5..6));
     }
 
     #[test]

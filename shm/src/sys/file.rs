@@ -23,7 +23,7 @@ pub fn reserve(file: &File, range: Range<u64>) -> io::Result<()> {
     const PIECE: usize = 4 << 20;
     for first in range.clone().step_by(PIECE) {
         let piece = first..range.end.min(first + PIECE as u64);
-        match reserve_piece(file, &piece) {
+        match allocate(file, &piece) {
             // ramfs, and file systems of networks: what is written has its page.
             Err(error) if matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::ENOSYS)) => {
                 return write_zeros(file, first..range.end);
@@ -34,10 +34,14 @@ pub fn reserve(file: &File, range: Range<u64>) -> io::Result<()> {
     Ok(())
 }
 
-fn reserve_piece(file: &File, piece: &Range<u64>) -> io::Result<()> {
+/// Reserves every page of these bytes of a file, as [`reserve`] does, but writes nothing: bytes that others use stay as they are.
+///
+/// # Errors
+/// Those of [`reserve`]; `EOPNOTSUPP` or `ENOSYS` if the file system cannot.
+pub(crate) fn allocate(file: &File, bytes: &Range<u64>) -> io::Result<()> {
     let too_large = |_| io::Error::from_raw_os_error(libc::EFBIG);
-    let first = libc::off_t::try_from(piece.start).map_err(too_large)?;
-    let length = libc::off_t::try_from(piece.end - piece.start).map_err(too_large)?;
+    let first = libc::off_t::try_from(bytes.start).map_err(too_large)?;
+    let length = libc::off_t::try_from(bytes.end - bytes.start).map_err(too_large)?;
     loop {
         // SAFETY: the descriptor is open for the length of the call; the rest are integers.
         if unsafe { libc::fallocate(file.as_raw_fd(), 0, first, length) } == 0 {
