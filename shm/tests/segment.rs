@@ -350,6 +350,24 @@ fn a_block_takes_memory_from_its_first_use_on() {
 }
 
 #[test]
+fn the_first_use_of_a_small_block_reserves_its_neighbours_within_64_kib() {
+    both(|at| {
+        let classes = vec![Class { block_bytes: 4096, count: 40 }];
+        let spec = Spec { classes, reserve: Reserve::AsUsed, ..spec() };
+        let segment = Segment::create(at.location.clone(), &spec).unwrap();
+        let mut filling = begin(&segment);
+        filling.block_buffer(4000).unwrap().write(0, &[7; 4000]);
+        let to_come = (40 - 16) * 4096;
+        assert_eq!(
+            (segment.demand().to_come_bytes, backed(&segment), in_use(&segment)),
+            (to_come, vec![16], vec![1])
+        );
+        filling.abandon();
+        assert_eq!(ringmill_shm::check::check(&segment), []);
+    });
+}
+
+#[test]
 fn all_blocks_have_their_memory_if_everything_is_reserved() {
     all_kinds(|at| {
         let spec = with_large_blocks(Reserve::Everything);
@@ -379,6 +397,38 @@ fn a_file_with_holes_is_refused() {
         }
         reserve(&file, 0..whole.len() as u64).unwrap();
         file.write_all_at(&whole, 0).unwrap();
+        Segment::attach(at.location.clone(), FORMAT).unwrap();
+    });
+}
+
+/// Symptom: such a file was attached. Cause: the pages of payload blocks were counted in the place of the one that is missing.
+#[test]
+fn a_file_with_payload_blocks_and_a_hole_before_them_is_refused() {
+    both(|at| {
+        let spec = with_large_blocks(Reserve::Everything);
+        let mut segment = Segment::create(at.location.clone(), &spec).unwrap();
+        segment.keep_files();
+        drop(segment);
+        let whole = std::fs::read(at.path()).unwrap();
+        std::fs::remove_file(at.path()).unwrap();
+        let file = File::options().write(true).create_new(true).mode(0o600).open(at.path()).unwrap();
+        file.set_len(whole.len() as u64).unwrap();
+        let pages = || (0..).zip(whole.chunks(4096));
+        let is_empty = |page: &[u8]| page.iter().all(|&byte| byte == 0);
+        let hole = pages().find(|(_, page)| is_empty(page)).unwrap().0 * 4096;
+        for (index, page) in pages().filter(|(index, _)| index * 4096 != hole) {
+            file.write_all_at(page, index * 4096).unwrap();
+        }
+        for result in [Segment::attach(at.location.clone(), FORMAT), Segment::inspect(at.location.clone())] {
+            let bytes = whole.len() as u64;
+            match result {
+                Err(AttachError::Foreign { why, .. }) => {
+                    assert_eq!(why, NotASegment::Holes { there: bytes - 4096, bytes });
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        reserve(&file, hole..hole + 4096).unwrap();
         Segment::attach(at.location.clone(), FORMAT).unwrap();
     });
 }

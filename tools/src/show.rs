@@ -318,8 +318,10 @@ fn switches(segment: &Segment) -> Vec<Switch> {
     segment.routes().switches.iter().map(of).collect()
 }
 
-/// The CPUs that were planned and are not among those that the kernel allows.
-fn missing(planned: &[usize], kernel: Option<&Vec<usize>>) -> Vec<usize> {
+/// The CPUs that are not among those which the kernel allows: of those that a worker is pinned to or, if it is not, of all that
+/// its server may use.
+pub(crate) fn missing(pinned: &[usize], allowed: &[usize], kernel: Option<&[usize]>) -> Vec<usize> {
+    let planned = if pinned.is_empty() { allowed } else { pinned };
     let is_missing = |cpu: &usize| kernel.is_some_and(|kernel| !kernel.contains(cpu));
     planned.iter().copied().filter(is_missing).collect()
 }
@@ -342,8 +344,7 @@ pub(crate) fn workers(segment: &Segment) -> Vec<Worker> {
             let alive = is_held(segment, entry);
             let placed = entry.placed();
             let kernel_cpus = alive.then(|| entry.kernel_cpus()).flatten();
-            let planned = if placed.cpus.is_empty() { &allowed } else { &placed.cpus };
-            let cpus_taken = missing(planned, kernel_cpus.as_ref());
+            let cpus_taken = missing(&placed.cpus, &allowed, kernel_cpus.as_deref());
             // A line for people, then a zero byte and a record for programs.
             let message = entry.message();
             let message = message.split(|&b| b == 0).next().unwrap_or_default();

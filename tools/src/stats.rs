@@ -3,6 +3,7 @@
 pub(crate) mod args;
 mod listen;
 pub(crate) mod stopped;
+mod taken;
 pub(crate) mod text;
 pub(crate) mod why;
 
@@ -42,6 +43,9 @@ pub(crate) struct Stats {
     /// Who is stopped, and what that holds up.
     #[serde(skip)]
     stopped: Vec<Finding>,
+    /// Which workers have lost CPUs.
+    #[serde(skip)]
+    taken: Vec<Finding>,
     /// What limits the server.
     pub(crate) findings: Vec<Finding>,
     pub(crate) requests: Requests,
@@ -223,6 +227,7 @@ impl Stats {
             in_progress: PhaseCounts::of(segment).in_progress(),
             findings: Vec::new(),
             stopped: stopped::findings(segment),
+            taken: taken::findings(segment),
             last_death: last_death(segment),
             requests: Requests { counters, ended: counters.ended(), times: now.times.since(&before.times) },
             deaths: now.deaths.since(before.deaths),

@@ -58,9 +58,10 @@ pub(crate) mod name;
 use crate::error::StartError;
 use crate::policy::batch::{Rule, Stamps};
 use crate::policy::cpus::Cpus;
+use crate::policy::ground::{Ask, Ground};
 use crate::policy::lifespan::Lifespan;
 use crate::policy::on_death::OnDeath;
-use crate::policy::placement::{self, Ask, Ground, Placement};
+use crate::policy::placement::{self, Placement};
 use crate::policy::restarts::Restarts;
 use crate::route::Choose;
 use crate::wire::Schemas;
@@ -176,9 +177,9 @@ pub(crate) struct Asked {
 
 /// Where a server is to run.
 #[derive(Debug, Clone)]
-pub(crate) struct Site<'a> {
+pub(crate) struct Site {
     /// The CPUs that its process may use.
-    pub(crate) allowed: &'a [usize],
+    pub(crate) allowed: Vec<usize>,
     /// Where its callers run; none: not stated.
     pub(crate) callers: Vec<usize>,
     /// Whether workers are pinned.
@@ -483,13 +484,13 @@ impl Planner {
     ///
     /// # Errors
     /// The first choice of CPUs, or number of workers, that is out of range.
-    pub(crate) fn finish(self, span: &Span, site: &Site<'_>) -> Result<(Plan, Vec<Choose>), StartError> {
+    pub(crate) fn finish(self, span: &Span, site: &Site) -> Result<(Plan, Vec<Choose>), StartError> {
         let Self { mut nodes, forks, switches, branches, choosers, .. } = self;
         // The files of a large machine are many.
         let needs_topology = nodes.iter().any(|node| !matches!(node.asked.cpus, Cpus::Count(_)));
         let topology = match needs_topology {
-            true => Topology::read(Path::new("/"), site.allowed),
-            false => Topology::flat(Path::new("/"), site.allowed),
+            true => Topology::read(Path::new("/"), &site.allowed),
+            false => Topology::flat(Path::new("/"), &site.allowed),
         };
         let asks: Vec<Ask<'_>> = nodes.iter().map(PlanNode::ask).collect();
         let ground = Ground { topology: &topology, callers: &site.callers, pins: site.pins };
@@ -649,7 +650,7 @@ mod tests {
     }
 
     fn finish(planner: Planner, span: &Span) -> (Plan, Vec<Choose>) {
-        let site = Site { allowed: &[0], callers: Vec::new(), pins: true };
+        let site = Site { allowed: vec![0], callers: Vec::new(), pins: true };
         planner.finish(span, &site).expect("one worker each")
     }
 

@@ -8,13 +8,26 @@ use std::str::FromStr;
 
 static ALLOWED: Settled<Vec<usize>> = Settled::new();
 
+/// In a worker's process: what its server may use.
+static LEARNT: Settled<Vec<usize>> = Settled::new();
+
 /// The CPUs that this process may use, as the kernel said when this function was first called; in a worker's process,
-/// which is started on its own CPUs, those that the server's may use. Threads that are pinned later do not change the
-/// answer.
+/// which is started on its own CPUs, those that the server's may use, from `main` on. Threads that are pinned later do not
+/// change the answer. CPUs from number 1024 on are left out.
 #[must_use]
 pub fn allowed() -> &'static [usize] {
     // If the kernel does not answer: CPU 0, which every machine has.
-    ALLOWED.get_or_make(|| cpu::allowed().unwrap_or_else(|_| vec![0]))
+    LEARNT.get().unwrap_or_else(|| ALLOWED.get_or_make(|| cpu::allowed().unwrap_or_else(|_| vec![0])))
+}
+
+/// Those of [`allowed`] that this process may use now: the cpuset of its control group may have become smaller.
+pub(crate) fn still_allowed() -> Vec<usize> {
+    let first = allowed();
+    match cpu::allowed() {
+        Ok(here) if here == first => here,
+        // This thread is pinned, or CPUs were taken away.
+        _ => cpu::usable(first).unwrap_or_else(|_| first.to_vec()),
+    }
 }
 
 /// Lets the calling thread, and threads that it starts later, run on `cpus` only. What [`allowed`] says stays the same.
@@ -26,10 +39,11 @@ pub fn pin_thread(cpus: &[usize]) -> io::Result<()> {
     cpu::pin_thread(cpus)
 }
 
-/// Makes these what [`allowed`] says, unless there are none, or it was called before.
+/// Makes these what [`allowed`] says from now on, whatever a constructor of the program was told before; unless there are none,
+/// or this was called before.
 pub(crate) fn learn(cpus: Vec<usize>) {
     if !cpus.is_empty() {
-        let _ = ALLOWED.set(cpus);
+        let _ = LEARNT.set(cpus);
     }
 }
 

@@ -74,12 +74,12 @@ impl Options {
     }
 
     /// Where the server is to run, as the calling thread sees it.
-    pub(super) fn site(&self) -> Result<Site<'static>, StartError> {
-        let allowed = crate::policy::cpus::allowed();
+    pub(super) fn site(&self) -> Result<Site, StartError> {
+        let allowed = crate::policy::cpus::still_allowed();
         let callers = match self.callers.cpus() {
             Some(stated) => {
                 if let Some(&cpu) = stated.iter().find(|cpu| !allowed.contains(cpu)) {
-                    return Err(StartError::Cpu { servlet: None, cpu, allowed: allowed.into() });
+                    return Err(StartError::Cpu { servlet: None, cpu, allowed });
                 }
                 if let Some(twice) = stated.windows(2).find(|pair| pair[0] == pair[1]) {
                     return Err(StartError::CpuTwice { servlet: None, cpu: twice[0] });

@@ -3,7 +3,7 @@
 //! # Protocol
 //!
 //! The attacher opens the file once, and checks and maps that descriptor: a plain file with one name, its user's alone,
-//! with as many pages as lie before the payload blocks. Then the header, copied; then the plan, copied. The shape, the
+//! with as many pages as lie before the payload blocks and in those that were used. Then the header, copied; then the plan, copied. The shape, the
 //! plan and all that follows from them lie in this process's memory from then on, and are not read again. The lease file
 //! is checked in the same way. A worker that has both descriptors from its server does not check names and rights: these
 //! may have changed by now. An anonymous segment is opened through a descriptor of another process, and must have no
@@ -22,7 +22,7 @@ use super::{MEMBER_BYTES, Mapping, Segment, TARGET_BYTES};
 use crate::doorbell;
 use crate::fields::InSegment;
 use crate::layout::{
-    Extent, ForkDescriptor, Header, LAYOUT_VERSION, Layout, MAGIC, NodeDescriptor, PAGE, ShapeError,
+    BACKED, Extent, ForkDescriptor, Header, LAYOUT_VERSION, Layout, MAGIC, NodeDescriptor, PAGE, ShapeError,
     SwitchDescriptor,
 };
 use crate::participant::{Lease, Role, SERVER};
@@ -36,7 +36,7 @@ use core::ptr::NonNull;
 use memmap2::MmapOptions;
 use std::fs::{File, Metadata, OpenOptions};
 use std::io;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// Why a segment could not be attached.
@@ -295,6 +295,35 @@ impl Mapped {
     }
 }
 
+/// How many bytes of a file have pages if it has no holes: all before the payload blocks, and those of blocks that are backed. The
+/// words that say so are read, not touched in the mapping, since these pages may be missing.
+fn bytes_to_be_there(file: &File, layout: &Layout) -> io::Result<u64> {
+    let page = PAGE as u64;
+    let mut pages = layout.bytes_before_blocks().div_ceil(page);
+    let mut next = pages;
+    let mut words = vec![0; 64 << 10];
+    for (class, shape) in layout.shape.classes().iter().enumerate() {
+        let (owners, blocks) = (layout.block_owners[class] as u64, layout.blocks[class] as u64);
+        let mut index = 0;
+        while index < shape.count {
+            let some = ((shape.count - index) * 8).min(words.len() as u64);
+            let words = &mut words[..some as usize];
+            file.read_exact_at(words, owners + index * 8)?;
+            for word in words.chunks_exact(8) {
+                let first = blocks + index * shape.block_bytes;
+                index += 1;
+                if u64::from_ne_bytes(word.try_into().expect("eight bytes")) & BACKED != 0 {
+                    // Blocks lie in the order of their classes; small ones share a page.
+                    let end = (first + shape.block_bytes).div_ceil(page);
+                    pages += end - (first / page).max(next).min(end);
+                    next = next.max(end);
+                }
+            }
+        }
+    }
+    Ok((pages * page).min(layout.total_bytes as u64))
+}
+
 impl Segment {
     /// Maps an existing segment to take part in it.
     ///
@@ -398,6 +427,15 @@ impl Segment {
         let base = NonNull::new(mapping.as_ptr()).expect("a mapping is not at null");
         let layout = read_header(base, meta.len(), kind.granule_bytes(), &path, payload_format)?;
         has(layout.bytes_before_blocks())?;
+        if kind.counts_blocks() {
+            let system = |error| AttachError::System { what: "look at", path: path.clone(), error };
+            // In this order: a block has its pages before its word says so.
+            let bytes = bytes_to_be_there(&file, &layout).map_err(system)?;
+            let there = file.metadata().map_err(system)?.blocks().saturating_mul(512);
+            if there < bytes {
+                return Err(foreign(NotASegment::Holes { there, bytes }));
+            }
+        }
         Ok(Mapped { mapping, base, layout, file })
     }
 

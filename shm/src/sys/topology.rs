@@ -7,7 +7,7 @@
 //! package. That holds where `/sys` is not mounted, and for kernels and virtual machines that leave files out. CPU numbers
 //! have holes where CPUs are offline, and nodes where they have been removed, so numbers are names and no indices.
 
-use super::cpu::{CPU_LIMIT, allowed};
+use super::cpu::{CPU_LIMIT, KERNEL_LIMIT, allowed};
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -220,31 +220,33 @@ fn numbered(folder: &Path, prefix: &str) -> Vec<usize> {
     numbers
 }
 
-/// The numbers of a list such as `0-3,8,10-11`, ascending; `None` if it is no list, or names a number from [`CPU_LIMIT`] on.
+/// The numbers below [`CPU_LIMIT`] of a list such as `0-3,8,10-11`, ascending; `None` if it is no list, or one that
+/// no kernel writes: of numbers from 8,192 on.
 #[must_use]
 pub fn list(text: &str) -> Option<Vec<usize>> {
     let mut numbers = Vec::new();
     for part in text.split(',').filter(|_| !text.is_empty()) {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
         let (first, last): (usize, usize) = (first.parse().ok()?, last.parse().ok()?);
-        if first > last || last >= CPU_LIMIT {
+        if first > last || last >= KERNEL_LIMIT {
             return None;
         }
-        numbers.extend(first..=last);
+        numbers.extend(first..=last.min(CPU_LIMIT - 1));
     }
     numbers.sort_unstable();
     numbers.dedup();
     Some(numbers)
 }
 
-/// The numbers of a mask such as `00000001,0000000f`, whose last digit has CPUs 0 to 3; `None` if it is no mask.
+/// The numbers below [`CPU_LIMIT`] of a mask such as `00000001,0000000f`, whose last digit has CPUs 0 to 3; `None` if it is no
+/// mask.
 fn mask(text: &str) -> Option<Vec<usize>> {
     let digits: Vec<u32> =
         text.chars().rev().filter(|&c| c != ',').map(|c| c.to_digit(16)).collect::<Option<_>>()?;
     let bits = digits.iter().enumerate().flat_map(|(place, digit)| {
         (0..4).filter(move |bit| digit & (1 << bit) != 0).map(move |bit| place * 4 + bit)
     });
-    Some(bits.collect()).filter(|cpus: &Vec<usize>| cpus.iter().all(|&cpu| cpu < CPU_LIMIT))
+    Some(bits.take_while(|&cpu| cpu < CPU_LIMIT).collect())
 }
 
 #[cfg(test)]
@@ -395,12 +397,13 @@ mod tests {
     fn lists_and_masks_are_read_whole_or_not_at_all() {
         assert_eq!(list("0-2,8,10-11"), Some(vec![0, 1, 2, 8, 10, 11]));
         assert_eq!((list(""), list("1023")), (Some(vec![]), Some(vec![1023])));
-        for bad in ["1024", "3-1", "a", "1,", "-1", "1-2-3", "0-18446744073709551616"] {
+        assert_eq!(list("7,1022-1025,2048,4000-8191"), Some(vec![7, 1022, 1023]), "a larger machine");
+        for bad in ["8192", "3-1", "a", "1,", "-1", "1-2-3", "0-18446744073709551616"] {
             assert_eq!(list(bad), None, "{bad}");
         }
         assert_eq!(mask("00000001,80000003"), Some(vec![0, 1, 31, 32]));
         assert_eq!((mask("0"), mask("x")), (Some(vec![]), None));
-        assert_eq!(mask(&format!("1{}", "0".repeat(256))), None, "CPU 1024");
+        assert_eq!(mask(&format!("18{}", "0".repeat(255))), Some(vec![1023]), "CPUs 1023 and 1024");
     }
 
     #[test]

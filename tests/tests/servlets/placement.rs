@@ -323,7 +323,13 @@ fn cpus_that_are_taken_away_are_told() {
         log.await_line(&["WARN", of_masks, &title, &taken, &cpus, "taken away from a worker"]);
         assert_eq!(masks(0), [json!([first, last]), json!([last]), json!([first])]);
         let page = shmtool::show(&name.text(), false).expect("it can be shown");
-        assert!(page.contains(&format!("wide/0 may not use CPU {first} any more")), "{page}");
+        let told = format!("wide/0 may not use CPU {first} any more");
+        assert!(page.contains(&told), "{page}");
+        let stats: Value =
+            serde_json::from_str(&shmtool::stats(&name.text(), true).expect("it has some")).expect("JSON");
+        let finding = &stats["findings"][0];
+        assert_eq!((&finding["kind"], &finding["about"]), (&json!("cpus_taken"), &json!("wide/0")));
+        assert!(finding["text"].as_str().is_some_and(|text| text.starts_with(&told)), "{finding}");
         pin(pid, &[*first, *last]).expect("our child");
         log.await_line(&["INFO", of_masks, &title, "a worker may use all its CPUs again"]);
 

@@ -30,9 +30,9 @@ JSON:
   capacity          requests that can be in progress
   in_progress       requests that are
   findings          what limits the server, one entry each, with kind (stopped,
-                    refused, permit_waits, bottleneck, small_batches,
-                    batch_wait, shared_cpu, deaths), about (a servlet or
-                    worker; null: the server), text (in words)
+                    cpus_taken, refused, permit_waits, bottleneck,
+                    small_batches, batch_wait, shared_cpu, deaths), about (a
+                    servlet or worker; null: the server), text (in words)
   requests          how requests ended:
 {callers}
    ended            Requests that have ended, in whatever way.

@@ -20,6 +20,8 @@ pub(crate) struct Finding {
 pub(crate) enum Kind {
     /// A process is stopped, by a signal or a debugger.
     Stopped,
+    /// A worker may no longer use CPUs that were planned for it.
+    CpusTaken,
     /// Requests were refused, for want of permits or blocks.
     Refused,
     /// Requests waited for permits.
@@ -62,7 +64,7 @@ const SMALL: f64 = 0.25;
 impl Stats {
     /// What an operator should know, the most important first; empty if nothing limits the server.
     pub(super) fn why(&self) -> Vec<Finding> {
-        let mut all = self.stopped.clone();
+        let mut all = [&self.stopped[..], &self.taken[..]].concat();
         if self.requests.counters.rejected > 0 {
             all.push(Kind::Refused.of_server(format!(
                 "{} refused: all {} permits were in use, or all payload blocks that are large enough; raise capacity or \
