@@ -9,7 +9,7 @@
 //! | User code | Runs in | Its panic |
 //! |---|---|---|
 //! | the set-up of an `init!` | the first thread of a worker's process | caught: the worker could not be built |
-//! | `new`, `warm_up`; the configuration's `CheckBytes`, `Deserialize` | the worker's thread | caught: the worker could not be built |
+//! | `new`, `warm_up`, `terms`; the configuration's `CheckBytes`, `Deserialize` | the worker's thread | caught: the worker could not be built |
 //! | `call` of a `BatchWorker` | the worker's thread | caught: the error of each item that has no answer |
 //! | `call` of a `Worker`, `preprocess` and the `Into<BoxError>` of its error | the worker's thread | caught: its item's error |
 //! | an outcome's `Serialize`, `resolve`, `Drop` in `reply_all` and of a `Worker` | the worker's thread | caught: its item's error, unless that has its answer |

@@ -316,9 +316,10 @@ in_segment! {
         pub keeps_apart: Flag,
         /// Its workers wait for `batch_wait_ns`; otherwise only while waiting can pay.
         pub wait_is_stated: Flag,
-        #[doc(hidden)]
+        /// Its workers state their batches and how many of their threads work; the numbers here are what they may state at
+        /// most. Tasks for it always say when they are enqueued.
         #[serde(skip)]
-        pub pad: u32,
+        pub terms_by_worker: Flag,
     }
 }
 
@@ -334,12 +335,19 @@ impl Default for NodeFacts {
             keeps_inputs: Flag::default(),
             keeps_apart: Flag::default(),
             wait_is_stated: Flag::default(),
-            pad: 0,
+            terms_by_worker: Flag::default(),
         }
     }
 }
 
 impl NodeFacts {
+    /// Whether a task for the node says when it is enqueued, also if it is not timed.
+    #[inline]
+    #[must_use]
+    pub fn needs_times(&self) -> bool {
+        self.batch_wait_ns != 0 || self.terms_by_worker.is_set()
+    }
+
     /// Whether a node can have these numbers.
     pub(crate) fn check(&self) -> Result<(), ShapeError> {
         within("batch size", self.batch_size.into(), 0, BATCH_SIZE_LIMIT.into())?;

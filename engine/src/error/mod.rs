@@ -114,6 +114,8 @@ mod tests {
             RemoteCause::PoolExhausted { bytes: 2 },
             RemoteCause::NoMemory { bytes: 2, error: 28 },
             RemoteCause::Payload { message: text() },
+            RemoteCause::TermsNotLeft,
+            RemoteCause::Terms { what: text(), value: 9, least: 1, most: 8 },
             RemoteCause::TooDeep { type_name: text(), limit: 128 },
             RemoteCause::Died { signal, code: None, restarting: true },
             RemoteCause::Died { signal: None, code, restarting: false },
@@ -137,6 +139,7 @@ mod tests {
                 RemoteCause::Payload { .. } | RemoteCause::TooDeep { .. } | RemoteCause::Died { .. } => {}
                 RemoteCause::Overran { .. } | RemoteCause::Poisonous { .. } | RemoteCause::Down { .. } => {}
                 RemoteCause::KilledByShutdown { .. } => {}
+                RemoteCause::TermsNotLeft | RemoteCause::Terms { .. } => {}
                 RemoteCause::ShutDown | RemoteCause::Drained | RemoteCause::DeadlineExceeded { .. } => {}
                 RemoteCause::NoSuchMember { .. } | RemoteCause::Ensemble { .. } => {}
             }

@@ -96,6 +96,19 @@ pub enum RemoteCause {
         /// Why.
         message: String,
     },
+    /// The worker states [terms](crate::worker::Terms) that its servlet does not leave to its workers.
+    TermsNotLeft,
+    /// One of the worker's [terms](crate::worker::Terms) is beyond what its servlet reserves.
+    Terms {
+        /// Which of them.
+        what: String,
+        /// Its value.
+        value: u64,
+        /// The least allowed.
+        least: u64,
+        /// The most that the servlet reserves.
+        most: u64,
+    },
     /// The input nests more pointers than a reader follows.
     TooDeep {
         /// The input's type.
@@ -537,6 +550,13 @@ impl fmt::Display for RemoteCause {
                 )
             }
             Self::Payload { message } => OneLine(message).fmt(f),
+            Self::TermsNotLeft => f.write_str(
+                "the worker states terms for its batches or threads, and its servlet does not leave them to it: set terms_by_worker",
+            ),
+            Self::Terms { what, value, least, most } => {
+                let what = OneLine(what);
+                write!(f, "the worker states a {what} of {value}, and its servlet reserves {least}..={most}: raise that, or state less")
+            }
             Self::TooDeep { type_name, limit } => {
                 write!(
                     f,

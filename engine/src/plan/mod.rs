@@ -570,7 +570,10 @@ impl Plan {
     /// When callers have to say when they enqueue items at the entry node.
     pub(crate) fn stamps(&self) -> Stamps {
         match self.entry {
-            Target::Node(index) => Rule::of(&self.nodes[index as usize].spec.facts).stamps(),
+            Target::Node(index) => match &self.nodes[index as usize].spec.facts {
+                facts if facts.terms_by_worker.is_set() => Stamps::Always,
+                facts => Rule::of(facts).stamps(),
+            },
             _ => Stamps::Never, // the mover stamps the task when it queues it at its node
         }
     }

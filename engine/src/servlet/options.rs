@@ -17,6 +17,7 @@ pub(super) struct Options<Config> {
     pub(super) batch_size: usize,
     pub(super) batch_wait_time: Option<Duration>,
     pub(super) stream_threads: usize,
+    pub(super) terms_by_worker: bool,
     pub(super) log_batches_every: u64,
     pub(super) restarts: Restarts,
     pub(super) on_death: OnDeath,
@@ -38,6 +39,7 @@ impl<Config> Options<Config> {
             batch_size: 0,
             batch_wait_time: None,
             stream_threads: 1,
+            terms_by_worker: false,
             log_batches_every: LOG_BATCHES_EVERY,
             restarts: Restarts::default(),
             on_death: OnDeath::Fail,
@@ -57,6 +59,7 @@ impl<Config> Options<Config> {
             batch_size: self.batch_size,
             batch_wait_time: self.batch_wait_time,
             stream_threads: self.stream_threads,
+            terms_by_worker: self.terms_by_worker,
             log_batches_every: self.log_batches_every,
             restarts: self.restarts,
             on_death: self.on_death,
@@ -174,6 +177,32 @@ macro_rules! setters {
         #[must_use]
         pub fn stream_threads(mut self, threads: usize) -> Self {
             self.options.stream_threads = threads;
+            self
+        }
+
+        /// Leaves its batches and the number of its threads to its workers: each states them once it is built, in
+        /// [`BatchWorker::terms`](crate::BatchWorker::terms). What the servlet says of `batch_size` and `stream_threads` is then
+        /// what is reserved, and the most that a worker may state; what a worker leaves out is as the servlet says. Reports show
+        /// what is reserved.
+        ///
+        /// For workers that know only when they are built: how large a batch their model takes, say, or which are written
+        /// elsewhere. Requests for such a servlet always say when they are enqueued, which costs their callers a look at the
+        /// clock.
+        ///
+        /// ```
+        /// use ringmill::program::Outside;
+        /// use ringmill::ProcessServlet;
+        ///
+        /// let servlet = ProcessServlet::<Outside<String>>::new(())
+        ///     .program("models")
+        ///     .program_worker("rank")
+        ///     .batch_size(256)
+        ///     .stream_threads(8)
+        ///     .terms_by_worker();
+        /// ```
+        #[must_use]
+        pub fn terms_by_worker(mut self) -> Self {
+            self.options.terms_by_worker = true;
             self
         }
 

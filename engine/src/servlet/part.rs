@@ -168,6 +168,7 @@ impl Leaf {
             keeps_inputs: options.on_death.keeps_inputs().into(),
             keeps_apart: options.on_death.keeps_apart().into(),
             wait_is_stated: is_stated.into(),
+            terms_by_worker: options.terms_by_worker.into(),
             ..NodeFacts::default()
         };
         let worker_type = lists_as.unwrap_or(worker_type).into();

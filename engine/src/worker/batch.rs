@@ -10,6 +10,7 @@
 use super::context::{Context, Stop};
 use super::desk::Desk;
 use super::emit::EmitError;
+use super::terms::Terms;
 use crate::error::{BoxError, RemoteCause};
 use crate::traceparent::TraceContext;
 use crate::wire::fill::numbers_of;
@@ -84,6 +85,14 @@ pub trait BatchWorker: Sized + 'static {
     /// As those of `new`: the server does not start, and says why. `cleanup` is not called then.
     fn warm_up(&mut self, _context: &Context) -> Result<(), BoxError> {
         Ok(())
+    }
+
+    /// How this worker wants its batches, and how many of its threads work: if its servlet leaves that to its workers
+    /// ([`terms_by_worker`](crate::ProcessServlet::terms_by_worker)), and otherwise nothing. Called once after `warm_up`,
+    /// before the worker counts as ready. Terms beyond what the servlet reserves are an error as one of `new`:
+    /// [`RemoteCause::Terms`](crate::error::RemoteCause::Terms).
+    fn terms(&self, _context: &Context) -> Terms {
+        Terms::new()
     }
 
     /// Called once when the worker stops, but not after a crash. A panic in it is logged and changes nothing.

@@ -120,13 +120,18 @@ impl<W: BatchWorker> Default for Room<W> {
 
 impl<'a> Loop<'a> {
     pub(crate) fn new(seat: &'a Seat) -> Self {
+        Self::with_rule(seat, Rule::of(&seat.node().info().facts))
+    }
+
+    /// A loop that makes batches by this rule.
+    pub(super) fn with_rule(seat: &'a Seat, rule: Rule) -> Self {
         let (node, entry) = (seat.node(), seat.entry());
         let (facts, rows) = (&node.info().facts, node.info().rows);
         Self {
             seat,
             node,
             ring: node.ring(),
-            rule: Rule::of(facts),
+            rule,
             worker: seat.number,
             shared: rows > 1,
             patience: Patience::of_worker(seat.wait),
@@ -137,13 +142,13 @@ impl<'a> Loop<'a> {
             taken_ns: Cell::new(0),
             traced: RefCell::default(),
             mover: seat.mover(),
-            tally: Tally::new(facts),
+            tally: Tally::new(facts, rule),
             counts_requests: seat.unit.counts_requests(),
             keeps_apart: facts.keeps_apart.is_set(),
             group: None,
             apart: false,
-            seen: Vec::with_capacity((facts.batch_size.max(1) as usize).min(1 << 12)),
-            claimed: Vec::with_capacity((facts.batch_size.max(1) as usize).min(1 << 12)),
+            seen: Vec::with_capacity((rule.most() as usize).min(1 << 12)),
+            claimed: Vec::with_capacity((rule.most() as usize).min(1 << 12)),
             gone: Vec::new(),
         }
     }
@@ -384,14 +389,7 @@ impl<'a> Loop<'a> {
     }
 
     fn stop(&self) -> Option<Stop> {
-        let stopping = || matches!(self.seat.segment.run(), Run::Stopping | Run::Closed);
-        match self.seat.unit.state() {
-            UnitState::Orphaned => Some(Stop::ServerGone),
-            _ if stopping() => Some(Stop::Shutdown),
-            UnitState::Failed => Some(Stop::Fatal),
-            UnitState::Retired => Some(Stop::Retired),
-            UnitState::AtWork => None,
-        }
+        stop(self.seat)
     }
 
     /// Whether a batch takes only the items that are there, because no more will come.
@@ -676,6 +674,32 @@ impl<'a> Loop<'a> {
             bell.sleep(count, Some(left.min(SLEEP_LIMIT))); // then the caller judges the batch again
         }
         doorbell.retract_window();
+    }
+}
+
+/// Why a worker is to stop, if it is.
+#[inline]
+fn stop(seat: &Seat) -> Option<Stop> {
+    let stopping = || matches!(seat.segment.run(), Run::Stopping | Run::Closed);
+    match seat.unit.state() {
+        UnitState::Orphaned => Some(Stop::ServerGone),
+        _ if stopping() => Some(Stop::Shutdown),
+        UnitState::Failed => Some(Stop::Fatal),
+        UnitState::Retired => Some(Stop::Retired),
+        UnitState::AtWork => None,
+    }
+}
+
+/// Sleeps until a worker is to stop, and takes no item.
+pub(super) fn await_stop(seat: &Seat) -> Stop {
+    let bell = seat.entry().bell();
+    loop {
+        let count = bell.count();
+        // [leaving]: the unit's state after the bell's count.
+        if let Some(why) = stop(seat) {
+            return why;
+        }
+        bell.sleep(count, Some(SLEEP_LIMIT));
     }
 }
 

@@ -1,10 +1,11 @@
 //! A worker's life: construct, be ready, work, clean up.
 
 use super::batch::BatchWorker;
-use super::collect::Loop;
+use super::collect::{Loop, await_stop};
 use super::context::{Context, Stop};
 use super::desk::Desk;
 use super::seat::Seat;
+use super::terms::Settled;
 use crate::error::{BoxError, RemoteCause, RemoteError, while_built};
 use crate::panics::{self, Panic};
 use std::panic::AssertUnwindSafe;
@@ -37,12 +38,33 @@ pub(crate) fn live_built_by<W: BatchWorker>(seat: Arc<Seat>, build: &Build<W>) -
     panics::watch_this_thread();
     ringmill_shm::sys::cpu::set_precise_sleep();
     let context = seat.context();
-    let mut worker = match while_built(|| construct::<W>(&seat, &context, build)) {
-        Ok(worker) => worker,
+    let by_worker = seat.node().info().facts.terms_by_worker.is_set();
+    if by_worker && !seat.unit.await_terms(seat.thread()) {
+        return sleep_for_life(&seat);
+    }
+    let built = while_built(|| {
+        let worker = construct::<W>(&seat, &context, build)?;
+        match terms_of(&worker, &seat, &context) {
+            Ok(terms) => Ok((worker, terms)),
+            Err(cause) => {
+                panics::let_go(worker); // as in `construct`
+                Err(cause)
+            }
+        }
+    });
+    let (mut worker, terms) = match built {
+        Ok(built) => built,
         Err(cause) => return LifeEnd::Unborn(seat.error(0, cause)),
     };
+    if by_worker {
+        if seat.thread() >= terms.threads {
+            panics::let_go(worker);
+            return sleep_for_life(&seat);
+        }
+        seat.unit.state_threads(terms.threads);
+    }
     let mut desk = Desk::new(&seat);
-    let work = Loop::new(&seat);
+    let work = Loop::with_rule(&seat, terms.rule);
     crash_point!("life.born");
     if seat.unit.await_unit() {
         seat.entry().set_life(ringmill_shm::participant::Life::Ready);
@@ -70,6 +92,23 @@ pub(crate) fn live_built_by<W: BatchWorker>(seat: Arc<Seat>, build: &Build<W>) -
         Ok(why) => LifeEnd::Stopped(why),
         Err(cause) => LifeEnd::Fatal(seat.error(0, cause)),
     }
+}
+
+/// The worker's terms, within what its servlet reserves.
+fn terms_of<W: BatchWorker>(worker: &W, seat: &Seat, context: &Context) -> Result<Settled, RemoteCause> {
+    let terms = panics::caught(AssertUnwindSafe(|| worker.terms(context)))?;
+    terms.settle(&seat.node().info().facts)
+}
+
+/// The life of a thread that is not to work: ready until its unit leaves.
+fn sleep_for_life(seat: &Seat) -> LifeEnd {
+    if seat.unit.await_unit() {
+        seat.entry().set_life(ringmill_shm::participant::Life::Ready);
+        seat.segment.startup().ring();
+    }
+    let why = await_stop(seat);
+    seat.entry().leave(&[]);
+    LifeEnd::Stopped(why)
 }
 
 /// Builds the worker from its configuration: that in the segment, or the one that came in its place.

@@ -12,6 +12,7 @@ pub(crate) mod one_item;
 mod outside;
 mod seat;
 mod tally;
+mod terms;
 mod unit;
 
 pub use batch::{Batch, BatchWorker, Item, Items, Preprocessed, PreprocessedItems};
@@ -24,4 +25,5 @@ pub(crate) use life::{LifeEnd, Live, live, live_built_by};
 pub use one_item::{IntoOutcome, PassThrough, Worker, schema};
 pub use outside::Outside;
 pub(crate) use seat::Seat;
+pub use terms::Terms;
 pub(crate) use unit::Unit;

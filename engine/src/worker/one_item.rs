@@ -2,6 +2,7 @@
 
 use super::batch::{Batch, BatchWorker};
 use super::context::{Context, Stop};
+use super::terms::Terms;
 use crate::error::BoxError;
 use crate::wire::payload::Payload;
 use rkyv::Archived;
@@ -69,6 +70,14 @@ pub trait Worker: Sized + 'static {
         Ok(())
     }
 
+    /// How this worker wants its batches, and how many of its threads work: if its servlet leaves that to its workers
+    /// ([`terms_by_worker`](crate::ProcessServlet::terms_by_worker)), and otherwise nothing. Called once after `warm_up`,
+    /// before the worker counts as ready. Terms beyond what the servlet reserves are an error as one of `new`:
+    /// [`RemoteCause::Terms`](crate::error::RemoteCause::Terms).
+    fn terms(&self, _context: &Context) -> Terms {
+        Terms::new()
+    }
+
     /// Called once when the worker stops, but not after a crash. A panic in it is logged and changes nothing.
     fn cleanup(&mut self, _reason: &Stop) {}
 }
@@ -91,6 +100,10 @@ impl<W: Worker> BatchWorker for W {
 
     fn warm_up(&mut self, context: &Context) -> Result<(), BoxError> {
         Worker::warm_up(self, context)
+    }
+
+    fn terms(&self, context: &Context) -> Terms {
+        Worker::terms(self, context)
     }
 
     fn cleanup(&mut self, reason: &Stop) {

@@ -1,5 +1,6 @@
 //! How large a worker's batches were, for its log.
 
+use crate::policy::batch::Rule;
 use ringmill_shm::layout::NodeFacts;
 
 /// The sizes of the batches since the last log line.
@@ -14,9 +15,9 @@ pub(super) struct Tally {
 
 impl Tally {
     /// `None` if the worker logs no batches: it handles items one by one, or `every` is 0.
-    pub(super) fn new(facts: &NodeFacts) -> Option<Self> {
+    pub(super) fn new(facts: &NodeFacts, rule: Rule) -> Option<Self> {
         let every = facts.log_batches_every;
-        (facts.batch_size > 0 && every > 0).then_some(Self {
+        (rule.batch_size > 0 && every > 0).then_some(Self {
             every,
             count: 0,
             items: 0,

@@ -23,7 +23,7 @@ use crate::panics::Panic;
 use ringmill_shm::segment::Segment;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard};
+use std::sync::{Condvar, Mutex, MutexGuard, OnceLock};
 
 /// Has the service log what went wrong in a worker; the worker's name comes first.
 pub(crate) type Complain = fn(&str, &str);
@@ -40,6 +40,8 @@ pub(crate) struct Unit {
     /// How many of its threads have no worker yet.
     unready: Mutex<u32>,
     changed: Condvar,
+    /// How many of its threads work, once its first worker has said so.
+    at_work: OnceLock<u32>,
     /// How many requests it may handle, if there is a limit, and how many it has handled.
     max_requests: Option<u64>,
     handled: AtomicU64,
@@ -64,6 +66,7 @@ impl Unit {
             unready: Mutex::new(rows.len() as u32),
             rows,
             changed: Condvar::new(),
+            at_work: OnceLock::new(),
             max_requests,
             handled: AtomicU64::new(0),
         }
@@ -137,6 +140,29 @@ impl Unit {
 
     fn unready(&self) -> MutexGuard<'_, u32> {
         self.unready.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    /// Called by the unit's first thread: so many of its threads work.
+    pub(super) fn state_threads(&self, threads: u32) {
+        let _unready = self.unready();
+        let _ = self.at_work.set(threads); // a thread states it once
+        self.changed.notify_all();
+    }
+
+    /// Called by a thread of a unit whose first worker states how many threads work, before it has a worker: waits for that.
+    /// False if the thread is not to work, or the unit leaves instead.
+    pub(super) fn await_terms(&self, thread: u32) -> bool {
+        if thread == 0 || self.rows.len() == 1 {
+            return true;
+        }
+        let mut unready = self.unready();
+        loop {
+            match self.at_work.get() {
+                Some(&threads) => return thread < threads,
+                None if self.state() != UnitState::AtWork => return false,
+                None => unready = self.changed.wait(unready).unwrap_or_else(|e| e.into_inner()),
+            }
+        }
     }
 
     /// Called by a thread that has its worker: waits until all threads of the unit have theirs. False if the unit

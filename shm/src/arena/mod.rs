@@ -679,7 +679,7 @@ impl<'a> Claimed<'a> {
         let task = self.held.task;
         let Some(info) = task.segment.nodes().get(node as usize) else { return Err(self) };
         let stamp = task.stamp();
-        task.set_stamp(match stamp.is_marked() || info.facts.batch_wait_ns != 0 {
+        task.set_stamp(match stamp.is_marked() || info.facts.needs_times() {
             true => stamp.again_at(now_ns()),
             false => Stamp::NONE,
         });

@@ -18,6 +18,7 @@ mod starting;
 mod statistics;
 mod streams;
 mod submit;
+mod terms;
 mod testing;
 mod trees;
 mod workers;
