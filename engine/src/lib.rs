@@ -50,7 +50,7 @@
 //!
 //! # The way through
 //!
-//! The [`guide`] goes on from here, in eighteen steps, each with a program that runs. To look something up:
+//! The [`guide`] goes on from here, in nineteen steps, each with a program that runs. To look something up:
 //!
 //! | You want | Look at |
 //! |---|---|
