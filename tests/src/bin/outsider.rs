@@ -22,6 +22,9 @@ impl Worker for Clerk {
     type Out = String;
 
     fn new((greeting, farewell): (String, String), _: &Context) -> Result<Self, BoxError> {
+        if greeting.ends_with("nobody") {
+            return Err(BoxError::msg("there is nobody to greet").with_attachment(b"an exception".into()));
+        }
         Ok(Self { greeting, farewell })
     }
 

@@ -244,6 +244,16 @@ fn workers_and_payloads_that_differ_are_named() {
     });
 }
 
+#[test]
+fn the_error_of_a_constructor_arrives_with_its_attachment() {
+    guarded(|| {
+        let error = refusal(clerk("curt", " nobody", ""), LONG);
+        let StartError::Worker(error) = &error else { panic!("{error:?}") };
+        assert!(error.to_string().ends_with("there is nobody to greet"), "{error}");
+        assert_eq!(error.attachment(), Some(&b"an exception"[..]));
+    });
+}
+
 /// It would do so in each worker's process.
 #[test]
 fn a_program_that_starts_a_server_instead_is_told_so() {
