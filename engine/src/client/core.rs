@@ -198,7 +198,7 @@ impl Core {
                     Life::Dead => {
                         return Err(self.supervisor.early_death(servlet(), node, worker, row));
                     }
-                    _ => unready = unready.or_else(|| Some((servlet(), node, worker))),
+                    _ => unready = unready.or_else(|| Some((servlet(), node, worker, row))),
                 }
             }
             if !goes_on() {
@@ -207,10 +207,10 @@ impl Core {
             if !self.birth.is_here() {
                 return Err(StartError::System { what: "go on with a start", error: self.forked_error() });
             }
-            let Some((servlet, node, worker)) = unready else { return Ok(true) };
+            let Some((servlet, node, worker, row)) = unready else { return Ok(true) };
             let left = limit.saturating_sub(watched.look());
             if left.is_zero() {
-                return Err(self.supervisor.late(servlet, node, worker, limit));
+                return Err(self.supervisor.late(servlet, node, worker, row, limit));
             }
             bell.sleep(count, Some(left.min(SLEEP_LIMIT)));
         }

@@ -102,6 +102,13 @@ fn main() -> Result<ExitCode, BoxError> {
         Some("hang") => loop {
             std::thread::park();
         },
+        // It is no worker, and does not end.
+        Some("stay") => {
+            let _ = work();
+            loop {
+                std::thread::park();
+            }
+        }
         // Instead of becoming a worker it starts a server, with itself as the worker.
         Some("serve") => {
             let servlet = ProcessServlet::<Outside<String>>::new(()).program_worker("écho, à la carte");

@@ -223,6 +223,12 @@ fn workers_and_payloads_that_differ_are_named() {
             &error,
             "lists no worker \"rude\" for become_worker (it lists écho, à la carte, polite, curt",
         );
+        // The program stays all the same, and the start ends with its limit.
+        let error = refusal(clerk("rude", "", "").program_args(["stay"]), Duration::from_secs(2));
+        match &error {
+            StartError::Timeout { program: Some(_), .. } => {} // on a busy machine it had said nothing by then
+            error => assert_not_joined(error, "lists no worker \"rude\""),
+        }
         // Another type; another configuration; two of one name.
         let name = Name::new("types");
         let refused = |servlet: ProcessServlet<Outside<u64, String>>, why| {

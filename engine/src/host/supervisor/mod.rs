@@ -109,11 +109,11 @@ impl Handle {
 
     /// The error for a worker that ended before it was ready.
     pub(crate) fn early_death(&self, servlet: String, node: u32, worker: u32, row: u32) -> StartError {
+        if let Some(reason) = self.reason(row) {
+            return StartError::Join { servlet, worker, reason };
+        }
         let deaths = self.early_deaths.lock().unwrap_or_else(|e| e.into_inner());
         let death = deaths.iter().find(|(of, ..)| *of == row);
-        if let Some((_, _, Some(reason))) = death {
-            return StartError::Join { servlet, worker, reason: reason.clone() };
-        }
         let status = death.map(|(_, status, _)| *status);
         let text = status.map_or("ended".into(), |status| status.to_string());
         let (code, program) = (status.and_then(Ended::code), self.called(node));
@@ -121,8 +121,24 @@ impl Handle {
     }
 
     /// The error for a worker that was not ready in time.
-    pub(crate) fn late(&self, servlet: String, node: u32, worker: u32, limit: Duration) -> StartError {
-        StartError::Timeout { servlet, worker, limit, program: self.called(node) }
+    pub(crate) fn late(
+        &self,
+        servlet: String,
+        node: u32,
+        worker: u32,
+        row: u32,
+        limit: Duration,
+    ) -> StartError {
+        match self.reason(row) {
+            Some(reason) => StartError::Join { servlet, worker, reason },
+            None => StartError::Timeout { servlet, worker, limit, program: self.called(node) },
+        }
+    }
+
+    /// Why a worker cannot attach, as it has said.
+    fn reason(&self, row: u32) -> Option<String> {
+        let deaths = self.early_deaths.lock().unwrap_or_else(|e| e.into_inner());
+        deaths.iter().find(|(of, ..)| *of == row)?.2.clone()
     }
 
     /// The program of a node's workers, if that becomes a worker by a call.
@@ -597,7 +613,15 @@ impl Supervisor {
         let was_tied = process.tether.is_some();
         for report in process.reports() {
             match report {
-                Report::Reason(reason) => process.reason = Some(reason),
+                Report::Reason(reason) => {
+                    // Its program may take its time to end, or not end.
+                    if !self.started.load(Ordering::SeqCst) {
+                        let mut deaths = self.early_deaths.lock().unwrap_or_else(|e| e.into_inner());
+                        deaths
+                            .extend(post.rows.clone().map(|row| (row, Ended::Somehow, Some(reason.clone()))));
+                    }
+                    process.reason = Some(reason);
+                }
                 Report::Warning(warning) => {
                     say(|| tracing::warn!(worker = %post.title, "a worker {warning}"));
                 }

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 use tracing::level_filters::LevelFilter;
 
-/// How workers ended before the server was ready: the row, how, and why they could not attach.
+/// How workers ended before the server was ready, or are about to end: the row, how, and why they could not attach.
 pub(crate) type EarlyDeaths = Vec<(u32, Ended, Option<String>)>;
 
 /// The supervisor's own state.
