@@ -245,7 +245,14 @@ fn names_are_escaped_in_the_page() {
 #[test]
 fn the_page_says_where_when_and_how() {
     let page = read(&written(&rows()), "index.html");
-    for text in ["compare --report", "2026-11-22T10:00:00Z", "CPUs 0, 1", "Linux 6.1", "raw is about 68 ns", "ordinary priority"] {
+    for text in [
+        "compare --report",
+        "2026-11-22T10:00:00Z",
+        "CPUs 0, 1",
+        "Linux 6.1",
+        "raw is about 68 ns",
+        "ordinary priority",
+    ] {
         assert!(page.contains(text), "{text}");
     }
     // All pictures are in it, and nothing is fetched from anywhere.

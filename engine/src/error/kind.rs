@@ -126,6 +126,8 @@ impl RemoteCause {
             | Self::OutcomeTooLarge { .. }
             | Self::PoolExhausted { .. }
             | Self::NoMemory { .. }
+            | Self::TermsNotLeft
+            | Self::Terms { .. }
             | Self::Payload { .. }
             | Self::Died { .. }
             | Self::Overran { .. }

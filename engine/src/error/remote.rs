@@ -100,12 +100,12 @@ pub enum RemoteCause {
     TermsNotLeft,
     /// One of the worker's [terms](crate::worker::Terms) is beyond what its servlet reserves.
     Terms {
+        /// The least allowed. First, where a record has room for it.
+        least: u8,
         /// Which of them.
         what: String,
         /// Its value.
         value: u64,
-        /// The least allowed.
-        least: u64,
         /// The most that the servlet reserves.
         most: u64,
     },
@@ -553,7 +553,7 @@ impl fmt::Display for RemoteCause {
             Self::TermsNotLeft => f.write_str(
                 "the worker states terms for its batches or threads, and its servlet does not leave them to it: set terms_by_worker",
             ),
-            Self::Terms { what, value, least, most } => {
+            Self::Terms { least, what, value, most } => {
                 let what = OneLine(what);
                 write!(f, "the worker states a {what} of {value}, and its servlet reserves {least}..={most}: raise that, or state less")
             }

@@ -59,10 +59,11 @@ impl Terms {
             let as_planned = Settled { rule, threads: facts.threads };
             return if self == Self::new() { Ok(as_planned) } else { Err(RemoteCause::TermsNotLeft) };
         }
-        let within = |what: &str, value: u64, least, most| match (least..=most).contains(&value) {
-            true => Ok(value),
-            false => Err(RemoteCause::Terms { what: what.into(), value, least, most }),
-        };
+        let within =
+            |what: &str, value: u64, least: u8, most| match (u64::from(least)..=most).contains(&value) {
+                true => Ok(value),
+                false => Err(RemoteCause::Terms { least, what: what.into(), value, most }),
+            };
         let (size, threads) =
             (self.batch_size.map_or(rule.batch_size.into(), |items| items as u64), facts.threads);
         let size = within("batch_size", size, 0, rule.batch_size.into())?;
