@@ -169,7 +169,6 @@ impl Leaf {
             keeps_apart: options.on_death.keeps_apart().into(),
             wait_is_stated: is_stated.into(),
             terms_by_worker: options.terms_by_worker.into(),
-            ..NodeFacts::default()
         };
         let worker_type = lists_as.unwrap_or(worker_type).into();
         Ok(PlanNode {

@@ -1,7 +1,6 @@
 //! Workers that state their batches and threads themselves, within what their servlet reserves.
 
 use ringmill::error::RemoteCause;
-use ringmill::rkyv::Archived;
 use ringmill::worker::Terms;
 use ringmill::{
     Batch, BatchWorker, BoxError, CallError, Context, ProcessServlet, Server, StartError, ThreadServlet,
@@ -78,11 +77,7 @@ fn start(servlet: ProcessServlet<Own>) -> Result<Sizes, StartError> {
 
 /// Streams so many items: the size of each one's batch, and the threads.
 fn sizes_and_threads(server: &Sizes, items: u32) -> (Vec<u64>, BTreeSet<u64>) {
-    let replies = server.stream(0..items).map(|reply| {
-        let reply = reply.expect("an answer");
-        let (size, thread): &Archived<(u64, u64)> = &reply;
-        (size.to_native(), thread.to_native())
-    });
+    let replies = server.stream(0..items).map(|reply| reply.expect("an answer"));
     let (sizes, threads): (Vec<u64>, Vec<u64>) = replies.unzip();
     (sizes, threads.into_iter().collect())
 }
