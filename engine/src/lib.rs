@@ -63,6 +63,7 @@
 //! | many answers, in order | [`Server::stream`], [`StreamOptions`] |
 //! | not to wait | [`Server::submit`], [`Server::call_async`], [`Server::stream_async`] |
 //! | to call from tasks and threads that outlive a borrow | [`Server::handle`], and its [`Handle`] |
+//! | to put tower's layers around it (timeouts, load-shedding, retries) | `Server::service`, with the feature `tower` |
 //! | to pass a `&str` as a `String`, a `&[T]` as a `Vec<T>` | [`Server::call_ref`] |
 //! | to send a large input without a copy | [`Loan`](call::Loan) |
 //! | workers in another program, or in another language | [`program`], [`ProcessServlet::program_worker`] |
@@ -131,6 +132,8 @@ pub use worker::{Batch, BatchWorker, Context, PassThrough, Worker};
 pub mod call {
     pub use crate::client::pending::{CallFuture, Pending};
     pub use crate::client::reply::Reply;
+    #[cfg(feature = "tower")]
+    pub use crate::client::service::{CallService, ServiceFuture};
     pub use crate::client::streaming::{AsyncStreamingCall, Partial, StreamingCall};
     pub use crate::client::{CallOptions, DEFAULT_TIMEOUT, WhenFull};
     pub use crate::server::loan::Loan;

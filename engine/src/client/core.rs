@@ -31,7 +31,7 @@ use ringmill_shm::stats::{CallerCounter, Stamp};
 use ringmill_shm::sys::birth::Birth;
 use ringmill_shm::sys::time::now_ns;
 use std::mem::ManuallyDrop;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
@@ -63,6 +63,8 @@ pub(crate) struct Core {
     pub(crate) free_ids: FreeIds,
     pub(crate) patience: Patience,
     pub(crate) closing: AtomicBool,
+    /// Permits of services that have no request: `[reserved]` of `service`.
+    pub(crate) reserved: AtomicU32,
     pub(crate) end: End,
     pub(crate) shutdown_timeout: Duration,
     pub(crate) handle_signals: bool,

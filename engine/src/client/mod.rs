@@ -11,6 +11,8 @@ mod options;
 pub(crate) mod pending;
 pub(crate) mod reactor;
 pub(crate) mod reply;
+#[cfg(feature = "tower")]
+pub(crate) mod service;
 mod shutdown;
 pub(crate) mod stream;
 pub(crate) mod streaming;

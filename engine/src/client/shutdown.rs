@@ -135,7 +135,9 @@ impl Core {
                 return Err(forked()); // a signal handler has forked during the sleep
             }
             let count = bell.count();
-            let left = self.free_ids.in_use(&self.segment) as usize;
+            // [reserved] of `service`: read in this order.
+            let in_use = self.free_ids.in_use(&self.segment);
+            let left = in_use.saturating_sub(self.reserved.load(Ordering::SeqCst)) as usize;
             if left == 0 {
                 return Ok(());
             }

@@ -20,6 +20,7 @@ mod call;
 mod kind;
 mod lever;
 mod memory;
+mod ready;
 mod remote;
 mod start;
 
@@ -31,6 +32,7 @@ pub use call::{CallError, DrainError};
 pub use kind::ErrorKind;
 pub use lever::LeverError;
 pub use memory::MemoryError;
+pub use ready::NotReady;
 pub use remote::{EnsembleError, FailureDetails, Member, MemberOutcome, RemoteCause, RemoteError};
 pub use start::StartError;
 
@@ -186,6 +188,24 @@ mod tests {
                 LeverError::OtherWorker { .. } | LeverError::Unusable(_) | LeverError::NotEmpty { .. } => {}
                 LeverError::Resumed { .. } | LeverError::ShuttingDown => {}
                 LeverError::Within | LeverError::Forked { .. } => {}
+            }
+        }
+    }
+
+    #[test]
+    fn every_reason_not_to_be_ready_is_one_line() {
+        let text = || RUDE.to_string();
+        let errors = [
+            NotReady::ShuttingDown { server: text() },
+            NotReady::Drained { servlet: text() },
+            NotReady::NoWorker { servlet: text(), reason: text() },
+            NotReady::Forked { server_pid: 1, pid: 2 },
+        ];
+        for error in &errors {
+            assert_is_told(error);
+            match error {
+                NotReady::ShuttingDown { .. } | NotReady::Drained { .. } | NotReady::NoWorker { .. } => {}
+                NotReady::Forked { .. } => {}
             }
         }
     }

@@ -10,7 +10,7 @@ use crate::client::reply::Reply;
 use crate::client::stream::{AsyncStream, Inputs, Prepared, Stream, StreamOptions};
 use crate::client::streaming::StreamingCall;
 use crate::client::{CallOptions, Hold, Keeper};
-use crate::error::{BoxError, CallError};
+use crate::error::{BoxError, CallError, NotReady};
 use crate::policy::placement::Placement;
 use crate::wire::fill::most_numbers;
 use crate::wire::payload::{AsInput, Payload};
@@ -427,11 +427,26 @@ impl<In, Out> Handle<In, Out> {
         Traces::of(&self.core)
     }
 
+    /// As [`Server::readiness`].
+    ///
+    /// # Errors
+    /// The first reason why not.
+    pub fn readiness(&self) -> Result<(), NotReady> {
+        self.core.readiness()
+    }
+
     /// As [`Server::collector`].
     #[cfg(feature = "prometheus")]
     #[must_use]
     pub fn collector(&self) -> crate::stats::Collector {
         crate::stats::Collector::new(&self.core.segment)
+    }
+
+    /// As [`Server::service`].
+    #[cfg(feature = "tower")]
+    #[must_use]
+    pub fn service(&self) -> crate::call::CallService<In, Out> {
+        crate::call::CallService::new(self.core.clone())
     }
 
     /// As [`Server::debug_info`].

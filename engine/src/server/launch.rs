@@ -18,7 +18,7 @@ use ringmill_shm::segment::{Demand, HugePages, Memory, Prefault, Reserve, Segmen
 use ringmill_shm::sys::numa::nodes_with_memory;
 use ringmill_shm::sys::pages::lock_limit_bytes;
 use ringmill_shm::sys::process::open_standard_descriptors;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
 use std::time::Duration;
 use tracing::level_filters::LevelFilter;
@@ -194,6 +194,7 @@ impl Launch {
             free_ids,
             patience: Patience::of_callers(options.wait),
             closing: AtomicBool::new(false),
+            reserved: AtomicU32::new(0),
             end: End::default(),
             shutdown_timeout: options.shutdown_timeout,
             handle_signals: options.handle_signals,

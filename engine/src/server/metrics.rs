@@ -49,7 +49,7 @@ impl Collector {
     }
 
     /// The statistics of the servers of both. Where servers have one name, the label `server` of each but the first has a
-    /// number behind the name, in the order in which they were added.
+    /// number behind the name, in the order in which they were added. A server that is in both is there once.
     ///
     /// ```
     /// use ringmill::{PassThrough, Server, ThreadServlet};
@@ -65,7 +65,11 @@ impl Collector {
     /// ```
     #[must_use]
     pub fn and(mut self, other: Self) -> Self {
-        self.segments.extend(other.segments);
+        for segment in other.segments {
+            if !self.segments.iter().any(|known| Arc::ptr_eq(known, &segment)) {
+                self.segments.push(segment);
+            }
+        }
         self
     }
 

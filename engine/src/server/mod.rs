@@ -23,6 +23,7 @@ pub(crate) mod loan;
 #[cfg(feature = "prometheus")]
 pub(crate) mod metrics;
 mod progress;
+mod readiness;
 mod signals;
 mod starting;
 pub(crate) mod stats;
@@ -40,7 +41,7 @@ use crate::client::reply::Reply;
 use crate::client::stream::{AsyncStream, Inputs, Prepared, Stream, StreamOptions};
 use crate::client::streaming::StreamingCall;
 use crate::client::{CallOptions, Core, Hold, Keeper};
-use crate::error::{BoxError, CallError, DrainError};
+use crate::error::{BoxError, CallError, DrainError, NotReady};
 use crate::policy::placement::Placement;
 use crate::wire::payload::{AsInput, Payload};
 use debug::DebugInfo;
@@ -492,12 +493,43 @@ impl<In, Out> Server<In, Out> {
         Traces::of(&self.core)
     }
 
+    /// Whether requests can be answered at this moment, as a readiness probe asks: the server does not drain or shut down, and
+    /// each servlet has a worker that is ready and takes requests. That the server is full, or slow, is no reason to be not
+    /// ready. It costs a system call for each servlet.
+    ///
+    /// ```
+    /// use ringmill::{PassThrough, Server, ThreadServlet};
+    /// use ringmill::error::NotReady;
+    ///
+    /// # fn main() -> Result<(), ringmill::BoxError> {
+    /// let server = Server::anonymous("probed").start(ThreadServlet::<PassThrough<u32>>::new(()))?;
+    /// assert_eq!(server.readiness(), Ok(()));
+    /// server.shutdown();
+    /// assert!(matches!(server.readiness(), Err(NotReady::ShuttingDown { .. })));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// The first reason why not.
+    pub fn readiness(&self) -> Result<(), NotReady> {
+        self.core.readiness()
+    }
+
     /// The statistics for a registry of Prometheus, which reads them when it is scraped. Needs the feature `prometheus`; has
     /// an [example](crate::stats::Collector).
     #[cfg(feature = "prometheus")]
     #[must_use]
     pub fn collector(&self) -> crate::stats::Collector {
         crate::stats::Collector::new(&self.core.segment)
+    }
+
+    /// The server as a `tower::Service`, which borrows nothing. Needs the feature `tower`; has an
+    /// [example](crate::call::CallService).
+    #[cfg(feature = "tower")]
+    #[must_use]
+    pub fn service(&self) -> crate::call::CallService<In, Out> {
+        self.handle().service()
     }
 
     /// The path of its segment: `/dev/shm/ringmill-<name>`, or the file that it was given. Of an anonymous server, its

@@ -1,6 +1,6 @@
 //! A servlet's policies for its workers' deaths: restarts, the open circuit, retries.
 
-use ringmill::error::{RemoteCause, RemoteError};
+use ringmill::error::{NotReady, RemoteCause, RemoteError};
 use ringmill::{
     Batch, BatchWorker, BoxError, CallError, CallOptions, Context, OnDeath, ProcessServlet, Restarts, Server,
     Servlet, StartError, StreamOptions, Worker,
@@ -128,6 +128,8 @@ fn a_servlet_without_restarts_is_down_at_once() {
         });
         let reason = name.inspect().node(0).expect("a node").down_reason();
         assert!(reason.contains("died and is not to be started again"), "{reason}");
+        let why = server.readiness().expect_err("it has no worker");
+        assert!(matches!(&why, NotReady::NoWorker { reason: down, .. } if *down == reason), "{why}");
         assert_eq!(workers(&server)[0].restarts, 0);
     });
 }

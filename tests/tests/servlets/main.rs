@@ -20,5 +20,6 @@ mod streams;
 mod submit;
 mod terms;
 mod testing;
+mod tower;
 mod trees;
 mod workers;
