@@ -13,7 +13,7 @@ const fn point(name: &'static str, by: &'static str, between: &'static str) -> P
 }
 
 /// The crash points of this crate: name, the participant that passes it, what it has done and what not.
-pub static POINTS: [Point; 57] = [
+pub static POINTS: [Point; 63] = [
     point("route.outboxed", "mover", "a task is QUEUED, among others to be pushed together"),
     point("route.flushed_some", "mover", "the tasks for one node are pushed, those for others are not"),
     point("route.down", "mover at a node that is down", "a task is pushed, and no worker will read it"),
@@ -63,6 +63,12 @@ pub static POINTS: [Point; 57] = [
     point("child.leased", "worker's process", "it has its lease, and is not marked as arrived"),
     point("child.watches", "worker's process", "it watches the server, and has no worker"),
     point("child.orphaned", "worker's process", "the server has gone, its threads do not know"),
+    point("connect.attached", "client", "the segment is attached, no row taken"),
+    point("connect.joined", "client", "it has a row, and no core"),
+    point("clients.marked", "supervisor", "a dead client's row is DEAD, its requests as they were"),
+    point("clients.cancelled_one", "supervisor", "some requests of a dead client are cancelled, others not"),
+    point("clients.cancelled", "supervisor", "a dead client's requests are cancelled, nothing repaired"),
+    point("clients.repaired", "supervisor", "what a dead client left is repaired, its row DEAD"),
     point("supervisor.prepared", "supervisor", "rows have their tokens, no process is started"),
     point("spawn.started", "supervisor", "a process is started, and not watched"),
     point("supervisor.launched", "supervisor", "some workers are started, others not"),

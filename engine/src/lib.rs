@@ -120,7 +120,7 @@ pub use error::{BoxError, CallError, StartError};
 pub use payload::Payload;
 pub use ringmill_shm::segment::{HugePages, Prefault, Reserve};
 #[doc(inline)]
-pub use server::{Handle, Server, ServerBuilder};
+pub use server::{Client, Handle, Server, ServerBuilder};
 #[doc(inline)]
 pub use servlet::{Cpus, Ensemble, OnDeath, ProcessServlet, Restarts, Servlet, Switch, ThreadServlet, Wait};
 #[doc(inline)]

@@ -7,8 +7,10 @@
 //! 4096     control          one page: what other processes ask, and the answers
 //!          participants     one entry each: identity │ bell │ cpus │ counters │ boot message
 //!          histograms       of each worker's row
-//!          callers          64 rows: counters │ histograms
+//!          callers          64 rows of the server's, then 4 of each client: counters │ histograms
+//!          client lines     two bells of the server's process, then of each client
 //!          server counters  one line
+//!          service          one line: types of inputs and outcomes, where requests enter
 //!          node descriptors names and numbers of the plan's nodes, written once
 //!          node lines       one each: tail │ head │ habit │ reader lock │ doorbell
 //!          ring cells       8 bytes each, the same number for every node
@@ -30,7 +32,7 @@
 
 use crate::doorbell::WORKER_LIMIT;
 use crate::fields::{FNV_START, InSegment, in_segment, with_byte};
-use crate::stats::{CALLER_ROWS, CallerStats, ServerCounters, WorkerHistograms};
+use crate::stats::{CALLER_ROWS, CLIENT_ROWS, CallerStats, ServerCounters, WorkerHistograms};
 use crate::sync::{AtomicU32, AtomicU64, HeaderU32, HeaderU64, PayloadCell};
 use crate::sys::numa::NODE_LIMIT as NUMA_NODE_LIMIT;
 use crate::token::Token;
@@ -105,8 +107,12 @@ in_segment! {
         pub participants: u32,
         /// Nodes of the plan, one ring each.
         pub nodes: u32,
-        /// Requests that can be in progress.
+        /// Rows of client processes, at the end of the participant table.
+        pub clients: u32,
+        /// Requests that can be in progress: the server's own, then those of each client.
         pub requests: u32,
+        /// Requests of each client.
+        pub client_requests: u32,
         /// Tasks of each: itself and its branches.
         pub tasks_per_request: u32,
         /// Forks of the plan.
@@ -147,6 +153,42 @@ pub(crate) fn within(what: &'static str, value: u64, least: u64, most: u64) -> R
 }
 
 impl Shape {
+    /// Requests of the server's own process.
+    #[must_use]
+    pub fn own_requests(&self) -> u32 {
+        // In range by `check`; a shape that was not checked has none.
+        self.requests.saturating_sub(self.clients.saturating_mul(self.client_requests))
+    }
+
+    /// The requests of a client; 0 is the server's own process, 1 the first client's row.
+    #[must_use]
+    pub fn requests_of(&self, client: u32) -> Range<u32> {
+        let own = self.own_requests();
+        match client.checked_sub(1) {
+            None => 0..own,
+            Some(row) if row < self.clients => {
+                own + row * self.client_requests..own + (row + 1) * self.client_requests
+            }
+            Some(_) => 0..0,
+        }
+    }
+
+    /// Whose request this is: see [`requests_of`](Self::requests_of).
+    #[inline]
+    #[must_use]
+    pub fn client_of(&self, request: u32) -> u32 {
+        match request.checked_sub(self.own_requests()) {
+            Some(of_clients) if self.clients > 0 => 1 + of_clients / self.client_requests.max(1),
+            _ => 0,
+        }
+    }
+
+    /// The row of the first client in the participant table; that of the others follow.
+    #[must_use]
+    pub fn first_client_row(&self) -> u32 {
+        self.participants.saturating_sub(self.clients)
+    }
+
     /// Task ids in all, with unused ones.
     #[must_use]
     pub fn tasks(&self) -> u32 {
@@ -180,9 +222,19 @@ impl Shape {
         u64::from(self.branches()).div_ceil(64).next_multiple_of(LINE as u64 / 8)
     }
 
-    /// Words of the completions set: a bit a request.
+    /// Words of the completions set: a bit a request, in words of each client's own.
     pub(crate) fn completion_words(&self) -> u64 {
-        u64::from(self.requests).div_ceil(64)
+        let of_clients = u64::from(self.client_requests.div_ceil(64)) * u64::from(self.clients);
+        u64::from(self.own_requests().div_ceil(64)) + of_clients
+    }
+
+    /// The words of a client's bits of the completions set.
+    pub(crate) fn completions_of(&self, client: u32) -> Range<usize> {
+        let (own, each) = (self.own_requests().div_ceil(64), self.client_requests.div_ceil(64));
+        match client.checked_sub(1) {
+            None => 0..own as usize,
+            Some(row) => (own + row * each) as usize..(own + (row + 1) * each) as usize,
+        }
     }
 
     /// For how many hops of a trace there is room: as many as the plan has nodes, and some for retries; whole lines.
@@ -212,8 +264,14 @@ impl Shape {
 
     fn check(&self) -> Result<(), ShapeError> {
         within("number of participants", self.participants.into(), 1, Token::INDEX_LIMIT.into())?;
+        within("number of clients", self.clients.into(), 0, u64::from(self.participants) - 1)?;
         within("number of nodes", self.nodes.into(), 1, NODE_LIMIT.into())?;
         within("capacity", self.requests.into(), 1, REQUEST_LIMIT.into())?;
+        if self.clients > 0 {
+            // At least one is the server's own.
+            let most = u64::from(self.requests - 1) / u64::from(self.clients);
+            within("requests of a client", self.client_requests.into(), 1, most)?;
+        }
         within("number of tasks a request", self.tasks_per_request.into(), 1, TASKS_LIMIT.into())?;
         within("number of forks", self.forks.into(), 0, JUNCTION_LIMIT.into())?;
         within("number of switches", self.switches.into(), 0, JUNCTION_LIMIT.into())?;
@@ -261,10 +319,34 @@ in_segment! {
         pub(crate) run: RunLine,
         /// Line of its own: workers ring it when they are ready or have failed.
         pub(crate) startup: BellLine,
-        /// Line of its own: rung when a permit of `capacity` comes free and a thread waits for one.
+    }
+}
+
+in_segment! {
+    /// The bells of a process that has requests.
+    #[derive(Debug)]
+    pub(crate) struct ClientLines {
+        /// Line of its own: rung when one of its permits comes free and a thread waits for one.
         pub(crate) freed: BellLine,
-        /// Line of its own: rung when a bit of the completions set is set and a thread waits for that.
+        /// Line of its own: rung when one of its bits of the completions set is set and a thread waits for that.
         pub(crate) completed: BellLine,
+    }
+}
+
+/// What a segment says of its server as a whole, for clients: written once.
+pub(crate) const SERVICES: u64 = 1;
+
+in_segment! {
+    /// What clients of the server send and get, and where their requests enter.
+    #[derive(Debug, Clone, Copy, Default)]
+    pub(crate) struct ServiceDescriptor {
+        pub(crate) input_type: Extent,
+        pub(crate) outcome_type: Extent,
+        /// Differs if the types do, as far as the engine can tell.
+        pub(crate) type_hash: u64,
+        /// A raw [`Target`](crate::plan::Target).
+        pub(crate) entry: u32,
+        pub(crate) pad: u32,
     }
 }
 
@@ -273,6 +355,8 @@ in_segment! {
     #[derive(Debug)]
     pub(crate) struct RunLine {
         pub(crate) state: AtomicU32,
+        /// A [`Gate`](crate::segment::Gate).
+        pub(crate) gate: AtomicU32,
         /// See [`Segment::timed_every`](crate::segment::Segment::timed_every).
         pub(crate) timed_every: AtomicU32,
         /// See [`Segment::to_prefault`](crate::segment::Segment::to_prefault).
@@ -715,7 +799,9 @@ pub(crate) struct Layout {
     pub(crate) participants: usize,
     pub(crate) histograms: usize,
     pub(crate) callers: usize,
+    pub(crate) client_lines: usize,
     pub(crate) server_counters: usize,
+    pub(crate) service: usize,
     pub(crate) node_descriptors: usize,
     pub(crate) forks: usize,
     pub(crate) switches: usize,
@@ -763,7 +849,7 @@ impl Layout {
         };
         let control = take(1, size_of::<control::Page>(), PAGE);
         let participants = take(shape.participants.into(), size_of::<participant::Entry>(), LINE);
-        let workers = u64::from(shape.participants.saturating_sub(1));
+        let workers = u64::from(shape.first_client_row().saturating_sub(1));
         // What belongs to one node or worker, where that may lie on a NUMA node of its own.
         let (align, stride): (usize, fn(usize) -> usize) = match shape.memory_parts {
             0 => (LINE, |bytes| bytes),
@@ -771,8 +857,11 @@ impl Layout {
         };
         let histograms_stride = stride(size_of::<WorkerHistograms>());
         let histograms = take(workers, histograms_stride, align);
-        let callers = take(CALLER_ROWS.into(), size_of::<CallerStats>(), LINE);
+        let rows = u64::from(CALLER_ROWS) + u64::from(shape.clients) * u64::from(CLIENT_ROWS);
+        let callers = take(rows, size_of::<CallerStats>(), LINE);
+        let client_lines = take(u64::from(shape.clients) + 1, size_of::<ClientLines>(), LINE);
         let server_counters = take(1, size_of::<ServerCounters>(), LINE);
+        let service = take(SERVICES, size_of::<ServiceDescriptor>(), LINE);
         let node_descriptors = take(shape.nodes.into(), size_of::<NodeDescriptor>(), LINE);
         let forks = take(shape.forks.into(), size_of::<ForkDescriptor>(), LINE);
         let switches = take(shape.switches.into(), size_of::<SwitchDescriptor>(), LINE);
@@ -809,7 +898,9 @@ impl Layout {
             participants,
             histograms,
             callers,
+            client_lines,
             server_counters,
+            service,
             node_descriptors,
             forks,
             switches,
@@ -883,6 +974,8 @@ impl Layout {
             participant::Entry::FIELDS,
             WorkerHistograms::FIELDS,
             CallerStats::FIELDS,
+            ClientLines::FIELDS,
+            ServiceDescriptor::FIELDS,
             ServerCounters::FIELDS,
             NodeDescriptor::FIELDS,
             ForkDescriptor::FIELDS,
@@ -895,6 +988,8 @@ impl Layout {
             TraceHead::FIELDS,
             HopLine::FIELDS,
             shape.participants.into(),
+            shape.clients.into(),
+            shape.client_requests.into(),
             shape.nodes.into(),
             shape.requests.into(),
             shape.tasks_per_request.into(),
@@ -909,7 +1004,9 @@ impl Layout {
             self.participants as u64,
             self.histograms as u64,
             self.callers as u64,
+            self.client_lines as u64,
             self.server_counters as u64,
+            self.service as u64,
             self.node_descriptors as u64,
             self.forks as u64,
             self.switches as u64,
@@ -995,9 +1092,31 @@ mod tests {
     }
 
     #[test]
+    fn each_request_is_of_one_client() {
+        for (own, clients, share) in [(5, 0, 0), (1, 1, 1), (64, 3, 64), (100, 2, 65), (7, 4, 3)] {
+            let requests = own + clients * share;
+            let participants = 3 + clients;
+            let shape = Shape { participants, clients, client_requests: share, requests, ..small() };
+            shape.check().unwrap();
+            assert_eq!((shape.own_requests(), shape.first_client_row()), (own, 3));
+            let all: Vec<u32> = (0..=clients).flat_map(|client| shape.requests_of(client)).collect();
+            assert_eq!(all, (0..requests).collect::<Vec<_>>());
+            for client in 0..=clients {
+                assert!(shape.requests_of(client).all(|request| shape.client_of(request) == client));
+                assert!(shape.completions_of(client).len() * 64 >= shape.requests_of(client).len());
+            }
+            let words = (0..=clients).flat_map(|client| shape.completions_of(client));
+            assert_eq!(words.collect::<Vec<_>>(), (0..shape.completion_words() as usize).collect::<Vec<_>>());
+            assert!(shape.requests_of(clients + 1).is_empty());
+        }
+    }
+
+    #[test]
     fn each_number_of_the_shape_changes_the_fingerprint() {
         let base = Layout::new(&small()).unwrap().fingerprint(1);
-        let changes: [fn(&mut Shape); 13] = [
+        let changes: [fn(&mut Shape); 15] = [
+            |s| s.client_requests += 1,
+            |s| (s.clients, s.client_requests) = (1, 1),
             |s| s.memory_parts += 1,
             |s| s.traces += 1,
             |s| s.partials.slots += 1,

@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! entry:  identity line │ bell line │ CPU mask line │ counters line │ what the supervisor notes │ boot message
-//! row 0 is the server; then the workers, node by node, each worker's threads side by side
+//! row 0 is the server; then the workers, node by node, each worker's threads side by side; then the clients
 //! ```
 //!
 //! So the worker of a row follows from the plan ([`Segment::worker_of`](crate::segment::Segment::worker_of)) and does
@@ -23,6 +23,8 @@
 //! | FAILED | its construction failed, or it gave up; the message says why | server → STARTING or DEAD |
 //! | LEAVING | has stopped working, and ends; the message says why, if by a fatal error | participant → FAILED; server → DEAD |
 //! | DEAD | its process is gone | server → STARTING, FAILED if it is given up, or VACANT |
+//!
+//! A client takes its row itself, and the server offers it again: see `segment/client.rs`.
 //!
 //! # Invariants
 //!
@@ -136,6 +138,8 @@ pub enum Role {
     ProcessWorker,
     /// A worker in a thread of the server's process.
     ThreadWorker,
+    /// A process that sends requests of its own: see [`segment::client`](crate::segment::Segment::join_as_client).
+    Client,
 }
 
 in_segment! {
@@ -342,6 +346,57 @@ impl Entry {
         token
     }
 
+    /// The server offers a client's row to the next incarnation.
+    ///
+    /// # Safety
+    /// As for [`prepare`](Self::prepare).
+    pub unsafe fn offer(&self, index: u32) {
+        let token = Token::new(index, self.token().map_or(0, Token::epoch) + 1);
+        self.pid.store(0, Ordering::Relaxed); // Relaxed, all: for reports
+        self.thread_id.store(0, Ordering::Relaxed);
+        self.start_time.store(0, Ordering::Relaxed);
+        self.message_bytes.store(0, Ordering::Relaxed);
+        crash_point!("participant.offering");
+        self.token.store(token.raw(), Ordering::Release); // before VACANT: [byte before row] of `segment::client`
+        crash_point!("participant.offered");
+        self.record(Life::Vacant);
+    }
+
+    /// A client takes a row that is VACANT: → STARTING. `hold` locks a token's byte, and says whether no other process has
+    /// it; `release` unlocks it. `None`: the row is not to be had.
+    ///
+    /// # Errors
+    /// That of `hold`.
+    pub(crate) fn claim<E>(
+        &self,
+        hold: impl FnOnce(Token) -> Result<bool, E>,
+        release: impl FnOnce(Token),
+    ) -> Result<Option<Token>, E> {
+        let is_vacant = || self.state.load(Ordering::Acquire) == Life::Vacant as u32;
+        let Some(token) = self.token().filter(|_| is_vacant()) else { return Ok(None) };
+        if !hold(token)? {
+            return Ok(None);
+        }
+        crash_point!("client.held");
+        // [byte before row]: since we hold the byte, a row that is VACANT with this token stays so. AcqRel: [told].
+        let claimed = is_vacant()
+            && self.token() == Some(token)
+            && self
+                .state
+                .compare_exchange(
+                    Life::Vacant as u32,
+                    Life::Starting as u32,
+                    Ordering::AcqRel,
+                    Ordering::Relaxed,
+                )
+                .is_ok();
+        if claimed {
+            return Ok(Some(token));
+        }
+        release(token);
+        Ok(None)
+    }
+
     /// Records that the participant has arrived: it runs in this process.
     pub fn arrive(&self) {
         let pid = std::process::id();
@@ -496,7 +551,7 @@ pub(crate) enum MemoryLeaseError {
 }
 
 /// Whether another process has the lock that we wanted.
-fn is_taken(error: &io::Error) -> bool {
+pub(crate) fn is_taken(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EACCES))
 }
 

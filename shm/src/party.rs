@@ -18,7 +18,6 @@
 
 use crate::arena::{Claimed, Done, Filling, Partials, Task};
 use crate::lock::{Acquired, ReaderLock};
-use crate::participant::SERVER;
 use crate::ring::Ring;
 use crate::segment::{Node, Segment};
 use crate::token::Token;
@@ -52,6 +51,19 @@ impl Segment {
     #[must_use]
     pub unsafe fn take_part(&self, token: Token) -> Participant<'_> {
         Participant { segment: self, token }
+    }
+
+    /// The right to act as the owner of this process's requests: as the server, or as a client that has
+    /// [joined](Segment::join_as_client).
+    ///
+    /// # Safety
+    /// The contract of [`take_part`](Self::take_part) for that token: so not in a process that has only attached the
+    /// segment.
+    #[inline(always)]
+    #[must_use]
+    pub unsafe fn take_part_at_home(&self) -> Participant<'_> {
+        // SAFETY: passed on.
+        unsafe { self.take_part(self.home_token()) }
     }
 }
 
@@ -93,8 +105,8 @@ impl<'s> Participant<'s> {
     /// asked before every sleep, returns true: the word may name a living participant that never took the lock. `None`
     /// also if the node is of another segment. `spins` is how often to look before sleeping.
     ///
-    /// Threads of the server share the server's token, so a word that names it means a living holder. Every other
-    /// participant takes one lock at a time, so a word that names its own token was written by another process, and the
+    /// Threads of the server share the server's token, and those of a client its, so a word that names it means a living
+    /// holder. A worker takes one lock at a time, so a word that names its own token was written by another process, and the
     /// lock is taken over as from the dead.
     #[inline]
     #[must_use]
@@ -103,7 +115,7 @@ impl<'s> Participant<'s> {
         if !node.is_of(segment) {
             return None;
         }
-        let is_dead = |token: Token| token == me && me.index() != SERVER || segment.is_dead(token);
+        let is_dead = |token: Token| token == me && !segment.is_shared(me) || segment.is_dead(token);
         let acquired = lock.lock_unless(me, spins, is_dead, give_up)?;
         Some(Reader { lock, ring: node.ring(), me: self, acquired })
     }

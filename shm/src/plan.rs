@@ -27,10 +27,11 @@ use core::fmt;
 use serde::Serialize;
 
 /// Where a task goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Default)]
 #[serde(rename_all = "snake_case")]
 pub enum Target {
     /// The end: a request goes to its caller, a branch to its join.
+    #[default]
     End,
     /// Into this node's ring.
     Node(u32),

@@ -304,6 +304,8 @@ pub fn wake_everyone(segment: &Segment) {
         .filter_map(|id| Task::new(segment, id))
         .for_each(|task| task.rouse_writer());
     segment.startup().ring();
-    segment.freed().ring();
-    segment.completed().ring();
+    for client in 0..=segment.shape().clients {
+        segment.freed_of(client).ring();
+        segment.completed_of(client).ring();
+    }
 }

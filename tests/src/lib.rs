@@ -6,6 +6,7 @@
 //! * [`actor_gate`]: where actors report and wait;
 //! * [`alone`]: tests that have a process of their own;
 //! * [`book`]: how often user code ran for a request;
+//! * [`caller`]: a second program, which is a client of a test's server;
 //! * [`deed`]: forks and execs of worker code;
 //! * [`dice`]: numbers that look random;
 //! * [`gate`]: where a worker of any process stops until the test lets it go on;
@@ -35,6 +36,7 @@ pub mod actor;
 pub mod actor_gate;
 pub mod alone;
 pub mod book;
+pub mod caller;
 pub mod deed;
 pub mod dice;
 pub mod gate;

@@ -78,6 +78,16 @@ impl Name {
         }
     }
 
+    /// By which another process connects to the server.
+    ///
+    /// # Panics
+    /// If there is none.
+    #[must_use]
+    #[track_caller]
+    pub fn address(&self) -> String {
+        self.found().expect("the server is running").to_text()
+    }
+
     /// Whether its server lives.
     #[must_use]
     pub fn is_live(&self) -> bool {

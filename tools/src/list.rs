@@ -58,6 +58,7 @@ impl Work {
             segment
                 .participants()
                 .iter()
+                .take(segment.client_rows().start as usize)
                 .skip(SERVER as usize + 1)
                 .filter(|entry| entry.life() != Life::Vacant)
         };

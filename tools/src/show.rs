@@ -53,6 +53,8 @@ pub(crate) struct Shown {
     ensembles: Vec<Ensemble>,
     switches: Vec<Switch>,
     workers: Vec<Worker>,
+    /// Other processes that send requests.
+    clients: Vec<Client>,
     memory: Vec<Memory>,
     blocks: Vec<Blocks>,
     /// None: the kernel does not tell.
@@ -60,6 +62,21 @@ pub(crate) struct Shown {
     /// The plan, a line a servlet.
     #[serde(skip)]
     tree: Vec<Line>,
+}
+
+/// A client process, which has requests of its own.
+#[derive(Debug, Serialize)]
+struct Client {
+    /// Its row in the participant table.
+    participant: u32,
+    pid: u32,
+    state: Life,
+    /// Its lease is held.
+    alive: bool,
+    stopped: Option<bool>,
+    /// How many requests it can have in progress.
+    share: u32,
+    in_progress: u32,
 }
 
 #[derive(Debug, Serialize)]
@@ -229,6 +246,7 @@ pub(crate) fn show(name: &str) -> Result<Shown, ToolError> {
         ensembles: ensembles(&segment),
         switches: switches(&segment),
         workers: workers(&segment),
+        clients: clients(&segment),
         memory,
         blocks,
         numa: numa::of(&segment),
@@ -329,6 +347,22 @@ pub(crate) fn missing(pinned: &[usize], allowed: &[usize], kernel: Option<&[usiz
 /// The name of what a target leads to; none for the end.
 fn name_of(segment: &Segment, target: Target) -> Option<String> {
     segment.name_of(target).map(shown)
+}
+
+/// The clients that are connected, or whose requests are still to end.
+fn clients(segment: &Segment) -> Vec<Client> {
+    let entries = (0..).zip(segment.participants()).filter_map(|(participant, entry)| {
+        let client = segment.client_of_row(participant)?;
+        let requests = segment.shape().requests_of(client);
+        let is_free = |id| Task::new(segment, id).is_none_or(|task| task.is_free());
+        let alive = is_held(segment, entry);
+        let share = requests.len() as u32;
+        let in_progress = requests.filter(|&id| !is_free(id)).count() as u32;
+        let stopped = alive.then(|| entry.is_stopped()).flatten();
+        let (pid, state) = (entry.pid(), entry.life());
+        Some(Client { participant, pid, state, alive, stopped, share, in_progress })
+    });
+    entries.filter(|client| client.state != Life::Vacant || client.in_progress > 0).collect()
 }
 
 /// The workers of a segment, one entry a thread.

@@ -7,6 +7,7 @@
 //!   forked.
 #![expect(unsafe_code, reason = "a guard that is taken out of a value with a drop")]
 
+use super::connection::Connection;
 use super::counts::Rows;
 use super::end::End;
 use super::free_ids::FreeIds;
@@ -18,7 +19,8 @@ use crate::error::{CallError, RemoteCause, RemoteError, StartError, forked_text}
 use crate::host::supervisor::{Handle, Shared};
 use crate::policy::batch::{Habit, Stamps};
 use crate::policy::patience::{Pace, Patience};
-use crate::route::{Mover, Outbox};
+use crate::policy::placement::Placement;
+use crate::route::{Mover, Outbox, Router};
 use crate::traceparent::TraceContext;
 use crate::wire::payload::{AsInput, Payload, encode, from_bytes};
 use crate::wire::{EncodeError, ReadError};
@@ -26,12 +28,12 @@ use ringmill_shm::arena::{Claimed, Done, Filling, Task};
 use ringmill_shm::participant::{Life, SERVER};
 use ringmill_shm::plan::Target;
 use ringmill_shm::ring::Overrun;
-use ringmill_shm::segment::Segment;
+use ringmill_shm::segment::{Gate, NodeInfo, Segment};
 use ringmill_shm::stats::{CallerCounter, Stamp};
 use ringmill_shm::sys::birth::Birth;
 use ringmill_shm::sys::time::now_ns;
 use std::mem::ManuallyDrop;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
@@ -62,16 +64,30 @@ pub(crate) struct Core {
     pub(crate) rows: Arc<Rows>,
     pub(crate) free_ids: FreeIds,
     pub(crate) patience: Patience,
-    pub(crate) closing: AtomicBool,
     /// Permits of services that have no request: `[reserved]` of `service`.
     pub(crate) reserved: AtomicU32,
+    pub(crate) router: Arc<Router>,
+    pub(crate) placement: Placement,
+    pub(crate) host: Host,
+    pub(crate) segment: Arc<Segment>,
+}
+
+/// In whose process a core is.
+#[derive(Debug)]
+pub(crate) enum Host {
+    Server(Box<Service>),
+    Client(Connection),
+}
+
+/// What a core has only in the server's process.
+#[derive(Debug)]
+pub(crate) struct Service {
     pub(crate) end: End,
     pub(crate) shutdown_timeout: Duration,
     pub(crate) handle_signals: bool,
     pub(crate) warnings: Vec<String>,
     pub(crate) supervisor: Handle,
     pub(crate) shared: Arc<Shared>,
-    pub(crate) segment: Arc<Segment>,
 }
 
 /// When a call began, and how long it waited for a permit; `None` if it did not have to wait.
@@ -169,6 +185,7 @@ impl Core {
     /// each second, says no. It may call user code.
     pub(crate) fn await_workers(
         &self,
+        service: &Service,
         limit: Duration,
         mut goes_on: impl FnMut() -> bool,
     ) -> Result<bool, StartError> {
@@ -198,7 +215,7 @@ impl Core {
                         return Err(StartError::Worker(Box::new(error)));
                     }
                     Life::Dead => {
-                        return Err(self.supervisor.early_death(servlet(), node, worker, row));
+                        return Err(service.supervisor.early_death(servlet(), node, worker, row));
                     }
                     _ => unready = unready.or_else(|| Some((servlet(), node, worker, row))),
                 }
@@ -212,7 +229,7 @@ impl Core {
             let Some((servlet, node, worker, row)) = unready else { return Ok(true) };
             let left = limit.saturating_sub(watched.look());
             if left.is_zero() {
-                return Err(self.supervisor.late(servlet, node, worker, row, limit));
+                return Err(service.supervisor.late(servlet, node, worker, row, limit));
             }
             bell.sleep(count, Some(left.min(SLEEP_LIMIT)));
         }
@@ -307,7 +324,7 @@ impl Core {
     #[inline]
     pub(crate) fn admit(&self, id: u32) -> Result<(), CallError> {
         // [closing], [gate]: after the permit was taken.
-        if (self.closing.load(Ordering::SeqCst) || self.shared.gate_closed.load(Ordering::SeqCst))
+        if !self.segment.is_gate_open()
             && let Some(error) = self.refusal()
         {
             self.release(id);
@@ -319,33 +336,38 @@ impl Core {
     /// Why the server takes no requests, if it takes none.
     #[cold]
     pub(crate) fn refusal(&self) -> Option<CallError> {
-        let gate_closed = self.shared.gate_closed.load(Ordering::SeqCst);
-        let down = gate_closed.then(|| self.down(|node, _| self.shared.mandatory[node])).flatten();
-        let down = down.or_else(|| gate_closed.then(|| self.drained()).flatten());
-        // `closing` is read last: a closed gate without a servlet that is down is that of a closing server, or of a
-        // servlet that takes requests again.
-        self.closing.load(Ordering::SeqCst).then_some(CallError::ShuttingDown).or(down)
+        match self.segment.gate() {
+            Gate::Open => None,
+            Gate::Closing => Some(self.gone().unwrap_or(CallError::ShuttingDown)),
+            Gate::Down(node) => self.down(node),
+            Gate::Drained(node) => {
+                let servlet = self.segment.nodes().get(node as usize)?.name.clone();
+                Some(CallError::ServletDrained { servlet })
+            }
+        }
     }
 
     /// Whether the server takes no requests.
     #[inline]
     pub(crate) fn is_closed(&self) -> bool {
-        self.closing.load(Ordering::SeqCst) || self.shared.gate_closed.load(Ordering::SeqCst)
+        !self.segment.is_gate_open()
     }
 
-    /// The error of a drained servlet that every request passes.
-    fn drained(&self) -> Option<CallError> {
-        let is_drained = |node: usize| self.shared.mandatory[node] && self.shared.is_drained(node);
-        let drained = self.segment.nodes().iter().enumerate().find(|(node, _)| is_drained(*node));
-        drained.map(|(_, node)| CallError::ServletDrained { servlet: node.name.clone() })
+    /// The error of a servlet that is down; `None` if it takes requests (again).
+    fn down(&self, node: u32) -> Option<CallError> {
+        let servlet = self.segment.nodes().get(node as usize)?.name.clone();
+        Some(CallError::ServletDown { servlet, reason: self.down_reason(node)? })
     }
 
-    /// The error of a servlet that is down, among those that `is_it` selects by their node's index and name.
-    pub(crate) fn down(&self, is_it: impl Fn(usize, &str) -> bool) -> Option<CallError> {
-        self.segment.nodes().iter().enumerate().find_map(|(index, node)| {
-            let reason = self.shared.down(index).clone().filter(|_| is_it(index, &node.name))?;
-            Some(CallError::ServletDown { servlet: node.name.clone(), reason })
-        })
+    /// Why a servlet is down, if it is.
+    pub(crate) fn down_reason(&self, node: u32) -> Option<String> {
+        match &self.host {
+            Host::Server(service) => service.shared.down(node as usize).clone(),
+            Host::Client(_) => {
+                let parts = self.segment.node(node)?;
+                parts.doorbell().is_down().then(|| parts.down_reason())
+            }
+        }
     }
 
     #[cold]
@@ -368,6 +390,7 @@ impl Core {
             if let Some(id) = self.free_ids.acquire(&self.segment) {
                 return Ok((id, Some((begun, begun.elapsed()))));
             }
+            self.look_at_server();
             if let Some(error) = refused() {
                 return Err(error);
             }
@@ -445,7 +468,7 @@ impl Core {
                 self.push(node, &[task.id()]).map_err(|why| self.told(ReadError::from(why).into()))?;
                 Ok(task)
             }
-            entry => Ok(self.send_forked(filled, entry, self.shared.mover())),
+            entry => Ok(self.send_forked(filled, entry, self.mover())),
         }
     }
 
@@ -471,7 +494,7 @@ impl Core {
             entry => {
                 let task = filling.keep();
                 let of_request = task.task();
-                self.shared.mover().move_on(task, entry);
+                self.mover().move_on(task, entry);
                 Ok(of_request)
             }
         }
@@ -519,7 +542,7 @@ impl Core {
                 self.push(node, ids)
             }
             entry => {
-                let mover = Mover { outbox: Some(outbox), ..self.shared.mover() };
+                let mover = Mover { outbox: Some(outbox), ..self.mover() };
                 for filled in ids.iter().filter_map(|&id| Filled::resume(self, id)) {
                     self.send_forked(filled, entry, mover);
                 }
@@ -535,7 +558,7 @@ impl Core {
         let parts = self.segment.node(node).expect("the entry is a node");
         parts.push(ids)?;
         if parts.doorbell().is_down() {
-            self.shared.mover().after_push(node);
+            self.mover().after_push(node);
         }
         Ok(())
     }
@@ -604,12 +627,15 @@ impl Core {
             if !self.birth.is_here() {
                 return self.forked();
             }
+            if let Some(gone) = self.gone() {
+                return self.give_up(task, gone);
+            }
             self.give_up(task, CallError::Timeout { enqueueing, total: begun.elapsed() })
         })
     }
 
-    /// Sleeps until the outcome of a request in progress is there; `None` if the time is over, or if a signal handler
-    /// has forked and this is the child.
+    /// Sleeps until the outcome of a request in progress is there; `None` if the time is over, if the server of this client
+    /// is [gone](Self::gone), or if a signal handler has forked and this is the child.
     pub(crate) fn sleep_until<'c>(&self, task: Task<'c>, until: Option<Instant>) -> Option<Done<'c>> {
         self.sleep_for(until, || task.outcome(), |limit| task.sleep(limit))
     }
@@ -634,6 +660,9 @@ impl Core {
             }
             if longest > FIRST_SLEEP {
                 self.rescue();
+                if self.look_at_server() {
+                    return look(); // what came meanwhile, or nothing more
+                }
             }
             let left = until.map(|until| until.saturating_duration_since(Instant::now()));
             if left.is_some_and(|left| left.is_zero()) {
@@ -758,9 +787,13 @@ impl Core {
             Ok(error) => match CallError::remote(error) {
                 // The record is of a worker, which does not know the reason.
                 CallError::ServletDown { servlet, reason } if reason.is_empty() => {
-                    match self.down(|_, name| name == servlet) {
+                    let named = |node: &&(u32, &NodeInfo)| node.1.name == servlet;
+                    let node = (0..).zip(self.segment.nodes()).find(|node| named(&node));
+                    match node.and_then(|(node, _)| self.down(node)) {
                         Some(error) => error,
-                        None if self.closing.load(Ordering::SeqCst) => CallError::ShuttingDown,
+                        None if self.segment.gate() == Gate::Closing => {
+                            self.gone().unwrap_or(CallError::ShuttingDown)
+                        }
                         None => {
                             let reason = "it takes requests again".into();
                             CallError::ServletDown { servlet, reason }

@@ -27,14 +27,19 @@ pub(crate) struct Rows {
     timing: Timing,
 }
 
+/// A bit for each row that a segment does not have for this process.
+fn missing(rows: u32) -> u64 {
+    u64::MAX.checked_shl(rows).unwrap_or(0)
+}
+
 const _: () = assert!(CALLER_ROWS == u64::BITS);
 
 impl Rows {
-    pub(crate) fn new(timing: Timing) -> Arc<Self> {
+    pub(crate) fn new(timing: Timing, rows: u32) -> Arc<Self> {
         static NUMBERS: AtomicU64 = AtomicU64::new(1);
         // Relaxed: numbers need only differ.
         let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
-        Arc::new(Self { number, taken: AtomicU64::new(1 << SHARED), timing })
+        Arc::new(Self { number, taken: AtomicU64::new(1 << SHARED | missing(rows)), timing })
     }
 
     /// Takes a row; the shared one if all are taken.
@@ -172,7 +177,7 @@ mod tests {
     use std::sync::Barrier;
 
     fn rows() -> Arc<Rows> {
-        Rows::new(Timing::Adaptive)
+        Rows::new(Timing::Adaptive, CALLER_ROWS)
     }
 
     #[test]
@@ -196,6 +201,14 @@ mod tests {
     }
 
     #[test]
+    fn a_process_has_the_rows_that_its_segment_has_for_it() {
+        let rows = Rows::new(Timing::Adaptive, 3);
+        let found: Vec<u32> = (0..4).map(|_| rows.take()).collect();
+        assert_eq!(found, [1, 2, SHARED, SHARED]);
+        assert_eq!((missing(1), missing(CALLER_ROWS)), (!1, 0));
+    }
+
+    #[test]
     fn a_row_is_given_back_when_its_thread_ends() {
         let rows = rows();
         for _ in 0..3 {
@@ -210,7 +223,7 @@ mod tests {
 
     #[test]
     fn a_thread_that_calls_two_servers_has_a_row_and_a_countdown_at_each() {
-        let servers = [Rows::new(Timing::OneOf(3)), Rows::new(Timing::OneOf(5))];
+        let servers = [Rows::new(Timing::OneOf(3), CALLER_ROWS), Rows::new(Timing::OneOf(5), CALLER_ROWS)];
         let mut due = [0, 0];
         for _ in 0..30 {
             for (rows, due) in servers.iter().zip(&mut due) {

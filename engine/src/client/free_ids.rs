@@ -18,6 +18,7 @@ use crossbeam_utils::CachePadded;
 use ringmill_shm::arena::Task;
 use ringmill_shm::segment::Segment;
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -27,8 +28,10 @@ const NONE: u32 = u32::MAX;
 /// Free ids, and abandoned ones that other participants will free.
 #[derive(Debug)]
 pub(crate) struct FreeIds {
-    /// tag (32) | id (32)
+    /// tag (32) | id (32), counted from the first
     head: CachePadded<AtomicU64>,
+    /// The first id; 0 in the server's process.
+    first: u32,
     next: Box<[AtomicU32]>,
     abandoned: Mutex<Abandoned>,
     abandoned_count: CachePadded<AtomicU32>,
@@ -86,15 +89,30 @@ impl Abandoned {
 }
 
 impl FreeIds {
-    /// A list of `count` free ids; id 0 is used first.
-    pub(crate) fn new(count: u32) -> Self {
+    /// A list of these ids, all of which are free; the first one is used first.
+    pub(crate) fn new(ids: Range<u32>) -> Self {
+        let (first, count) = (ids.start, ids.end - ids.start);
         let next = (0..count).map(|id| AtomicU32::new(if id + 1 < count { id + 1 } else { NONE })).collect();
         Self {
             head: CachePadded::new(AtomicU64::new(if count == 0 { NONE.into() } else { 0 })),
+            first,
             next,
             abandoned: Mutex::default(),
             abandoned_count: CachePadded::new(AtomicU32::new(0)),
         }
+    }
+
+    /// A list of these ids, of which those that are not free are abandoned: a former client's, whose workers are at them.
+    pub(crate) fn with_abandoned(ids: Range<u32>, segment: &Segment) -> Self {
+        let list = Self::new(ids.clone());
+        while list.pop().is_some() {}
+        for id in ids.rev() {
+            match Task::new(segment, id).is_some_and(|task| task.is_free()) {
+                true => list.release(id),
+                false => list.abandon(id),
+            }
+        }
+        list
     }
 
     /// A free id, if there is one.
@@ -115,7 +133,7 @@ impl FreeIds {
             let new = (head >> 32).wrapping_add(1) << 32 | u64::from(next);
             // SeqCst: "take an id, then look whether the server closes" in the callers.
             match self.head.compare_exchange_weak(head, new, Ordering::SeqCst, Ordering::Acquire) {
-                Ok(_) => return Some(id),
+                Ok(_) => return Some(self.first + id),
                 Err(now) => head = now,
             }
         }
@@ -124,6 +142,7 @@ impl FreeIds {
     /// Gives an id back, whose request is FREE: `[truth]`, `[hottest first]`.
     #[inline]
     pub(crate) fn release(&self, id: u32) {
+        let id = id.wrapping_sub(self.first);
         let mut head = self.head.load(Ordering::Relaxed); // Relaxed: the CAS below decides
         loop {
             self.next[id as usize].store(head as u32, Ordering::Relaxed); // Relaxed: travels with the CAS
@@ -177,7 +196,7 @@ mod tests {
 
     #[test]
     fn last_freed_is_first_used() {
-        let free_ids = FreeIds::new(3);
+        let free_ids = FreeIds::new(0..3);
         let (a, b) = (free_ids.pop().unwrap(), free_ids.pop().unwrap());
         free_ids.release(a);
         free_ids.release(b);
@@ -287,7 +306,7 @@ mod tests {
 
     #[test]
     fn an_id_has_one_holder_at_a_time() {
-        let free_ids = FreeIds::new(3);
+        let free_ids = FreeIds::new(0..3);
         let held: Vec<AtomicBool> = (0..3).map(|_| AtomicBool::new(false)).collect();
         std::thread::scope(|scope| {
             for _ in 0..4 {

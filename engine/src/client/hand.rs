@@ -10,7 +10,6 @@
 use ringmill_shm::arena::Partials;
 use ringmill_shm::arena::{Done, Filling, Task};
 use ringmill_shm::party::Client;
-use ringmill_shm::token::Token;
 use ringmill_shm::trace::RequestEnd;
 use std::time::Duration;
 
@@ -32,38 +31,38 @@ pub(super) trait InHand<'s>: Copy {
 
 #[inline(always)]
 fn client<'s>(request: Task<'s>) -> Client<'s> {
-    // SAFETY: the server's process alone has requests: what comes here has passed `Core::own`, or a look at the same
-    // birth, so no forked child does. The process has held its byte of the lease since it created the segment, and writes
-    // into the segment by `ringmill_shm` only, as its workers do.
-    unsafe { request.segment().take_part(Token::SERVER) }.client()
+    // SAFETY: what comes here has passed `Core::own`, or a look at the same birth, so no forked child does. The process of
+    // the server has held its byte of the lease since it created the segment, and that of a client since it joined, as its
+    // core was made. Each writes into the segment by `ringmill_shm` only, as the workers do.
+    unsafe { request.segment().take_part_at_home() }.client()
 }
 
 impl<'s> InHand<'s> for Task<'s> {
     #[inline(always)]
     fn begin(self) -> Filling<'s> {
-        // SAFETY: [one holder], in the process of the segment's server by `Core::own`.
+        // SAFETY: [one holder], in the process of the server or client by `Core::own`.
         unsafe { client(self).begin(self) }
     }
 
     #[inline(always)]
     fn resume_filling(self) -> Option<Filling<'s>> {
-        // SAFETY: [one holder], in the process of the segment's server by `Core::own`.
+        // SAFETY: [one holder], in the process of the server or client by `Core::own`.
         unsafe { client(self).resume_filling(self) }
     }
 
     #[inline(always)]
     fn outcome(self) -> Option<Done<'s>> {
-        // SAFETY: [one holder], in the process of the segment's server by `Core::own`.
+        // SAFETY: [one holder], in the process of the server or client by `Core::own`.
         unsafe { client(self).outcome(self) }
     }
 
     fn cancel(self) -> bool {
-        // SAFETY: [one holder], in the process of the segment's server by `Core::own`.
+        // SAFETY: [one holder], in the process of the server or client by `Core::own`.
         unsafe { client(self).cancel(self) }
     }
 
     fn tell_trace(self, now_ns: u64, end: RequestEnd) {
-        // SAFETY: [one holder], in the process of the segment's server by `Core::own`.
+        // SAFETY: [one holder], in the process of the server or client by `Core::own`.
         unsafe { client(self).tell_trace(self, now_ns, end) }
     }
 

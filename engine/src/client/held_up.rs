@@ -23,8 +23,8 @@ struct InProgress {
 /// Says which workers have requests in progress, or how many requests no worker has begun; `limit` is how long the
 /// shutdown goes on waiting.
 #[cold]
-pub(super) fn say_by_what(segment: &Segment, server: &str, capacity: u32, limit: Duration) {
-    let workers = workers_in_progress(segment, capacity);
+pub(super) fn say_by_what(segment: &Segment, server: &str, limit: Duration) {
+    let workers = workers_in_progress(segment);
     for (worker, InProgress { role, pid, items, oldest }) in &workers {
         let oldest = oldest.map(tracing::field::debug);
         let then = match role {
@@ -52,10 +52,10 @@ pub(super) fn say_by_what(segment: &Segment, server: &str, capacity: u32, limit:
 }
 
 /// By their names: the workers that have items in progress.
-fn workers_in_progress(segment: &Segment, capacity: u32) -> BTreeMap<String, InProgress> {
+fn workers_in_progress(segment: &Segment) -> BTreeMap<String, InProgress> {
     let now_ns = now_ns();
     let mut workers = BTreeMap::<String, InProgress>::new();
-    for request in (0..capacity).filter_map(|id| Task::new(segment, id)) {
+    for request in (0..segment.shape().requests).filter_map(|id| Task::new(segment, id)) {
         let age = request.begun_ns().map(|ns| Duration::from_nanos(now_ns.saturating_sub(ns)));
         let branches = (1..=segment.shape().branches()).filter_map(|slot| request.sibling(slot));
         for task in [request].into_iter().chain(branches) {

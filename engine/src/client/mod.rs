@@ -1,5 +1,6 @@
 //! What runs in a caller: free request ids, sending, waiting, reading outcomes; futures and streams; the shutdown.
 
+mod connection;
 mod core;
 mod counts;
 mod end;
@@ -16,10 +17,12 @@ pub(crate) mod service;
 mod shutdown;
 pub(crate) mod stream;
 pub(crate) mod streaming;
+mod taking_part;
 mod told;
 mod watch;
 
-pub(crate) use core::{Clock, Core, FIRST_SLEEP, Filled, SLEEP_LIMIT, waited};
+pub(crate) use connection::Connection;
+pub(crate) use core::{Clock, Core, FIRST_SLEEP, Filled, Host, SLEEP_LIMIT, Service, waited};
 pub(crate) use counts::Rows;
 pub(crate) use end::End;
 pub(crate) use hold::{Hold, Keeper};

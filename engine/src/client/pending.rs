@@ -155,7 +155,7 @@ impl Sent {
     /// Whether [`try_done`](Self::try_done) would return an outcome or an error.
     pub(crate) fn is_ready(&self, core: &Core) -> bool {
         // In a forked child there is an error to take.
-        !self.taken && (!core.birth.is_here() || self.is_answered(core) || self.is_late())
+        !self.taken && (!core.birth.is_here() || self.is_answered(core) || self.is_late(core))
     }
 
     fn is_answered(&self, core: &Core) -> bool {
@@ -165,8 +165,8 @@ impl Sent {
         }
     }
 
-    pub(super) fn is_late(&self) -> bool {
-        self.until.is_some_and(|until| Instant::now() >= until)
+    pub(super) fn is_late(&self, core: &Core) -> bool {
+        self.until.is_some_and(|until| Instant::now() >= until) || core.gone().is_some()
     }
 
     /// In a forked child there is only the error to take, once.
@@ -197,19 +197,19 @@ impl Sent {
             (ticket, Some(reactor)) => reactor.look(task, ticket),
         };
         match watched {
-            Watched::Waiting if self.ticket == 0 && self.is_late() => Some(Err(self.give_up(core))),
-            watched => self.done(watched),
+            Watched::Waiting if self.ticket == 0 && self.is_late(core) => Some(Err(self.give_up(core))),
+            watched => self.done(core, watched),
         }
     }
 
-    fn done<'c>(&mut self, watched: Watched<'c>) -> Option<Result<Done<'c>, CallError>> {
+    fn done<'c>(&mut self, core: &Core, watched: Watched<'c>) -> Option<Result<Done<'c>, CallError>> {
         match watched {
             Watched::Waiting => None,
             Watched::Done(done) => {
                 self.taken = true;
                 Some(Ok(done))
             }
-            Watched::TimeOver => Some(Err(self.late())),
+            Watched::TimeOver => Some(Err(self.late(core))),
         }
     }
 
@@ -226,7 +226,7 @@ impl Sent {
             return Some(Err(error));
         }
         if !self.take_back(core) {
-            return Some(Err(self.late()));
+            return Some(Err(self.late(core)));
         }
         let task = self.task(core);
         let limit = Instant::now().checked_add(limit);
@@ -238,7 +238,7 @@ impl Sent {
                 Some(Ok(done))
             }
             None if self.own(core).is_err() => Some(Err(core.forked())), // a signal handler forked during the sleep
-            None if self.is_late() => Some(Err(self.give_up(core))),
+            None if self.is_late(core) => Some(Err(self.give_up(core))),
             None => None,
         }
     }
@@ -256,19 +256,20 @@ impl Sent {
         let reactor = core.reactor()?;
         let limit = self.until.map_or(Limit::None, Limit::Cancel);
         let watched = reactor.watch(self.task(core), &mut self.ticket, limit, context.waker());
-        self.done(watched).map_or(Poll::Pending, Poll::Ready)
+        self.done(core, watched).map_or(Poll::Pending, Poll::Ready)
     }
 
     /// The time is over, and the request is held here.
     pub(super) fn give_up(&mut self, core: &Core) -> CallError {
-        let late = self.late();
+        let late = self.late(core);
         core.give_up(self.task(core), late)
     }
 
     /// The time is over, and the reactor has taken the request.
-    pub(super) fn late(&mut self) -> CallError {
+    pub(super) fn late(&mut self, core: &Core) -> CallError {
         self.taken = true;
-        CallError::Timeout { enqueueing: self.enqueueing, total: self.begun.elapsed() }
+        let timeout = || CallError::Timeout { enqueueing: self.enqueueing, total: self.begun.elapsed() };
+        core.gone().unwrap_or_else(timeout)
     }
 
     pub(super) fn open<'s, Out: Payload>(

@@ -113,7 +113,7 @@ impl Shift<'_> {
 
     /// Wakes the future of this request, if its outcome is there.
     fn wake_watch(&self, id: u32) {
-        let Some(watch) = self.reactor.watches.get(id as usize) else { return };
+        let Some(watch) = self.reactor.watch_of(id) else { return };
         let mut watch = locked(watch);
         // The bit may be from a former use of the request.
         let has_news = |task: Task<'_>| task.is_done() || task.has_partial();
@@ -124,7 +124,7 @@ impl Shift<'_> {
     }
 
     fn wake_all_done(&self) {
-        (0..self.reactor.watches.len() as u32).for_each(|id| self.wake_watch(id));
+        self.core.segment.home_requests().for_each(|id| self.wake_watch(id));
     }
 
     /// Wakes the futures whose bits are set; returns whether any bit was.
@@ -144,7 +144,10 @@ impl Shift<'_> {
         if now_ns < reactor.deadlines.earliest_ns() && !whatever_is_known {
             return;
         }
-        reactor.deadlines.look_at_due(now_ns, whatever_is_known, |id| self.end_if_overdue(id, now_ns));
+        let first = reactor.first_request;
+        reactor
+            .deadlines
+            .look_at_due(now_ns, whatever_is_known, |number| self.end_if_overdue(first + number, now_ns));
         loop {
             let mut line = locked(&reactor.line);
             let Some(in_line) = line.overdue(now_ns) else {
@@ -159,11 +162,20 @@ impl Shift<'_> {
         }
     }
 
+    /// The server is gone: ends all requests that are watched, as if their time were over.
+    #[cold]
+    fn end_all(&self) {
+        for id in self.core.segment.home_requests() {
+            self.end_if_overdue(id, NEVER);
+        }
+        self.look_at_line(true);
+    }
+
     /// Takes a request whose time is over from its future, or wakes the future only; returns the deadline of the request
     /// from now on.
     fn end_if_overdue(&self, id: u32, now_ns: u64) -> u64 {
         let (reactor, core) = (self.reactor, self.core);
-        let Some(watch) = reactor.watches.get(id as usize) else { return NEVER };
+        let Some(watch) = reactor.watch_of(id) else { return NEVER };
         let mut watch = locked(watch);
         if !watch.held {
             return NEVER;
@@ -247,6 +259,9 @@ impl Shift<'_> {
             idle = limit == BACKSTOP && bell.count() == count;
             if !self.wake_completed() && !rung {
                 self.wake_all_done();
+                if self.core.look_at_server() {
+                    self.end_all();
+                }
             }
         }
     }
@@ -280,7 +295,7 @@ impl Core {
         if let Some(reactor) = self.reactor.get() {
             return Ok(reactor);
         }
-        let reactor = Arc::new(Reactor::new(self.capacity));
+        let reactor = Arc::new(Reactor::new(self.segment.home_requests()));
         // Its threads keep both until the server and its handles are dropped, which ends them.
         let (here, core) = (Arc::clone(&reactor), self.me.upgrade().expect("it is borrowed from its server"));
         let thread = std::thread::Builder::new().name("ringmill-reactor".into());

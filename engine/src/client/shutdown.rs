@@ -14,7 +14,7 @@
 //! and the threads of the server itself, its supervisor and its workers. For these a further thread ends the server,
 //! and they return at once.
 
-use super::core::{Core, SLEEP_LIMIT};
+use super::core::{Core, Host, SLEEP_LIMIT, Service};
 use super::end::Stage;
 use super::held_up;
 use crate::clock::deadline;
@@ -36,13 +36,13 @@ const DRAIN_LOOK: Duration = Duration::from_millis(5);
 const GRACE: Duration = Duration::from_secs(10);
 
 /// The right to end a server; sets DONE when it is dropped, also by a panic.
-struct Ending<'c>(&'c Core);
+struct Ending<'c>(&'c Service);
 
 impl Drop for Ending<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
             self.0.shared.kill();
-            self.0.remove_files();
+            self.0.shared.remove_files();
         }
         *self.0.end.stage() = Stage::Done;
         self.0.end.changed.notify_all();
@@ -52,39 +52,31 @@ impl Drop for Ending<'_> {
 impl Core {
     /// See [`Server::shutdown`](crate::Server::shutdown).
     pub(crate) fn shut_down(&self) {
+        let Host::Server(service) = &self.host else { return };
         if !self.birth.is_here() {
             return; // only the parent may shut it down
         }
-        if self.shared.is_within() {
-            return self.shut_down_from_within();
+        if service.shared.is_within() {
+            return self.shut_down_from_within(service);
         }
-        let Some(ending) = self.begin_end(self.shutdown_timeout.saturating_add(GRACE)) else { return };
-        let deadline = deadline(self.shutdown_timeout);
-        self.begin_draining();
+        let Some(ending) = service.begin_end(service.shutdown_timeout.saturating_add(GRACE)) else { return };
+        let deadline = deadline(service.shutdown_timeout);
+        service.begin_draining();
         crash_point!("shutdown.draining");
-        self.await_workers_idle(deadline);
+        self.await_workers_idle(service, deadline);
         crash_point!("shutdown.idle");
-        self.shared.stop(deadline.max(Instant::now() + DRAIN_LOOK));
-        self.finish();
+        service.shared.stop(deadline.max(Instant::now() + DRAIN_LOOK));
+        service.finish();
         drop(ending);
-    }
-
-    /// From now on no request begins.
-    fn begin_draining(&self) {
-        self.closing.store(true, Ordering::SeqCst); // [closing]
-        if self.segment.run() == Run::Running {
-            self.segment.set_run(Run::Draining);
-        }
-        wake_everyone(&self.segment); // callers that wait for a permit, lock holders that wait in a window
     }
 
     /// Has another thread end the server, since the shutdown waits for this one.
     #[cold]
-    fn shut_down_from_within(&self) {
-        if *self.end.stage() != Stage::Open {
+    fn shut_down_from_within(&self, service: &Service) {
+        if *service.end.stage() != Stage::Open {
             return;
         }
-        self.begin_draining();
+        service.begin_draining();
         let core = self.me.upgrade();
         let ending = std::thread::Builder::new().name("ringmill-shutdown".into());
         let spawned = ending.spawn(move || core.into_iter().for_each(|core| core.shut_down()));
@@ -92,8 +84,110 @@ impl Core {
             say(
                 || tracing::warn!(server = %self.name, %error, "cannot start the thread that ends the server; its workers leave, the rest ends when it is dropped"),
             );
-            self.shared.stop(deadline(self.shutdown_timeout));
+            service.shared.stop(deadline(service.shutdown_timeout));
         }
+    }
+
+    /// See [`Server::drain`](crate::Server::drain).
+    pub(crate) fn drain(&self, limit: Duration) -> Result<(), DrainError> {
+        let Host::Server(service) = &self.host else { return Ok(()) };
+        let forked = || DrainError::Forked { server_pid: self.pid, pid: std::process::id() };
+        if !self.birth.is_here() {
+            return Err(forked());
+        }
+        let until = Instant::now().checked_add(limit);
+        service.begin_draining();
+        let bell = self.segment.freed();
+        let _awaiting = bell.await_rings();
+        loop {
+            if !self.birth.is_here() {
+                return Err(forked()); // a signal handler has forked during the sleep
+            }
+            let count = bell.count();
+            // [reserved] of `service`: read in this order.
+            let in_use = self.free_ids.in_use(&self.segment);
+            let own = in_use.saturating_sub(self.reserved.load(Ordering::SeqCst)) as usize;
+            let left = own + self.under_way_of_clients();
+            if left == 0 {
+                return Ok(());
+            }
+            let time = until.map(|until| until.saturating_duration_since(Instant::now()));
+            if time.is_some_and(|time| time.is_zero()) {
+                return Err(DrainError::InProgress { left, limit });
+            }
+            // The bells of clients tell their processes alone.
+            let longest = if self.segment.shape().clients == 0 { SLEEP_LIMIT } else { DRAIN_LOOK };
+            bell.sleep(count, Some(time.unwrap_or(longest).min(longest)));
+        }
+    }
+
+    /// Waits until no request is with the workers. Does not wait for a request whose caller is still writing it, as a
+    /// loan or a stream that is not asked for its next outcome (`[closing]`).
+    fn await_workers_idle(&self, service: &Service, deadline: Instant) {
+        let bell = self.segment.freed();
+        let _awaiting = bell.await_rings();
+        let mut silent_until = Some(Instant::now() + SILENCE);
+        loop {
+            let count = bell.count();
+            let is_over =
+                Instant::now() >= deadline || service.shared.is_killed() || service.shared.is_shut();
+            if is_over || !(0..self.segment.shape().requests).any(|id| self.is_under_way(id)) {
+                return;
+            }
+            if silent_until.is_some_and(|until| Instant::now() >= until) {
+                silent_until = None;
+                let limit = deadline.saturating_duration_since(Instant::now());
+                held_up::say_by_what(&self.segment, &self.name, limit);
+            }
+            bell.sleep(count, Some(DRAIN_LOOK));
+        }
+    }
+
+    fn is_under_way(&self, request: u32) -> bool {
+        let phase = Task::new(&self.segment, request).and_then(|task| task.word().load().phase());
+        phase.is_some_and(Phase::is_under_way)
+    }
+
+    /// How many requests of clients are with the workers.
+    fn under_way_of_clients(&self) -> usize {
+        let shape = self.segment.shape();
+        (shape.own_requests()..shape.requests).filter(|&id| self.is_under_way(id)).count()
+    }
+
+    /// Kills the workers and ends the server; if another thread is ending it already, that thread does the rest.
+    pub(crate) fn kill(&self) {
+        let Host::Server(service) = &self.host else { return };
+        if !self.birth.is_here() {
+            return;
+        }
+        service.shared.begin_to_close();
+        service.shared.kill();
+        if service.shared.is_within() {
+            return self.shut_down_from_within(service);
+        }
+        if let Some(_ending) = service.begin_end(GRACE) {
+            service.finish();
+        }
+    }
+}
+
+impl Core {
+    /// Removes the files of a server that is ending.
+    pub(crate) fn remove_files(&self) {
+        if let Host::Server(service) = &self.host {
+            service.shared.remove_files();
+        }
+    }
+}
+
+impl Service {
+    /// From now on no request begins.
+    fn begin_draining(&self) {
+        self.shared.begin_to_close(); // [closing]
+        if self.shared.segment.run() == Run::Running {
+            self.shared.segment.set_run(Run::Draining);
+        }
+        wake_everyone(&self.shared.segment); // callers that wait for a permit, lock holders that wait in a window
     }
 
     /// The right to end this server; `None` if it has ended, if this thread is ending it, or if another thread is and
@@ -120,87 +214,14 @@ impl Core {
         }
     }
 
-    /// See [`Server::drain`](crate::Server::drain).
-    pub(crate) fn drain(&self, limit: Duration) -> Result<(), DrainError> {
-        let forked = || DrainError::Forked { server_pid: self.pid, pid: std::process::id() };
-        if !self.birth.is_here() {
-            return Err(forked());
-        }
-        let until = Instant::now().checked_add(limit);
-        self.begin_draining();
-        let bell = self.segment.freed();
-        let _awaiting = bell.await_rings();
-        loop {
-            if !self.birth.is_here() {
-                return Err(forked()); // a signal handler has forked during the sleep
-            }
-            let count = bell.count();
-            // [reserved] of `service`: read in this order.
-            let in_use = self.free_ids.in_use(&self.segment);
-            let left = in_use.saturating_sub(self.reserved.load(Ordering::SeqCst)) as usize;
-            if left == 0 {
-                return Ok(());
-            }
-            let time = until.map(|until| until.saturating_duration_since(Instant::now()));
-            if time.is_some_and(|time| time.is_zero()) {
-                return Err(DrainError::InProgress { left, limit });
-            }
-            bell.sleep(count, Some(time.unwrap_or(SLEEP_LIMIT).min(SLEEP_LIMIT)));
-        }
-    }
-
-    /// Waits until no request is with the workers. Does not wait for a request whose caller is still writing it, as a
-    /// loan or a stream that is not asked for its next outcome (`[closing]`).
-    fn await_workers_idle(&self, deadline: Instant) {
-        let bell = self.segment.freed();
-        let _awaiting = bell.await_rings();
-        let mut silent_until = Some(Instant::now() + SILENCE);
-        loop {
-            let count = bell.count();
-            let with_workers = |id: u32| {
-                let phase = Task::new(&self.segment, id).and_then(|task| task.word().load().phase());
-                phase.is_some_and(Phase::is_under_way)
-            };
-            let is_over = Instant::now() >= deadline || self.shared.is_killed() || self.shared.is_shut();
-            if is_over || !(0..self.capacity).any(with_workers) {
-                return;
-            }
-            if silent_until.is_some_and(|until| Instant::now() >= until) {
-                silent_until = None;
-                let limit = deadline.saturating_duration_since(Instant::now());
-                held_up::say_by_what(&self.segment, &self.name, self.capacity, limit);
-            }
-            bell.sleep(count, Some(DRAIN_LOOK));
-        }
-    }
-
-    /// Kills the workers and ends the server; if another thread is ending it already, that thread does the rest.
-    pub(crate) fn kill(&self) {
-        if !self.birth.is_here() {
-            return;
-        }
-        self.closing.store(true, Ordering::SeqCst);
-        self.shared.kill();
-        if self.shared.is_within() {
-            return self.shut_down_from_within();
-        }
-        if let Some(_ending) = self.begin_end(GRACE) {
-            self.finish();
-        }
-    }
-
     /// After the supervisor was told to stop: waits for it, answers what is left, removes the files.
     fn finish(&self) {
         self.supervisor.join(self.shared.over_by(KILL_LIMIT * 2));
         crash_point!("shutdown.left");
         self.shared.close();
-        self.segment.set_run(Run::Closed);
+        self.shared.segment.set_run(Run::Closed);
         crash_point!("shutdown.closed");
-        wake_everyone(&self.segment);
-        self.remove_files();
-    }
-
-    pub(crate) fn remove_files(&self) {
+        wake_everyone(&self.shared.segment);
         self.shared.remove_files();
     }
 }

@@ -134,7 +134,7 @@ impl<'s, P: Payload, Out: Payload> StreamingCall<'s, P, Out> {
     /// The reactor has taken the request.
     fn late(&mut self) -> CallError {
         self.ended = true;
-        self.sent.late()
+        self.sent.late(&self.core)
     }
 
     /// Waits for a partial; false if the outcome is there instead.
@@ -216,7 +216,7 @@ impl<'s, P: Payload, Out: Payload> StreamingCall<'s, P, Out> {
 
     fn skip_rest(&mut self) -> Result<(), CallError> {
         if self.sent.taken {
-            return Err(self.sent.late()); // its time was over before
+            return Err(self.sent.late(&self.core)); // its time was over before
         }
         self.hold()?;
         self.ended = true;

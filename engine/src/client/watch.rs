@@ -12,6 +12,7 @@ use crate::panics::let_go;
 use ringmill_shm::arena::{Done, Task};
 use ringmill_shm::segment::Segment;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::task::Waker;
@@ -30,8 +31,10 @@ pub(super) const BLOCKED_LIMIT: u32 = 32;
 /// What the reactor's thread and the futures share.
 #[derive(Debug)]
 pub(crate) struct Reactor {
-    /// By request id.
-    pub(super) watches: Box<[Mutex<Watch>]>,
+    /// The first request of this process.
+    pub(super) first_request: u32,
+    /// By request id, counted from the first.
+    watches: Box<[Mutex<Watch>]>,
     /// Deadlines are nanoseconds since this instant.
     epoch: Instant,
     pub(super) deadlines: Deadlines,
@@ -218,8 +221,10 @@ impl Watch {
 }
 
 impl Reactor {
-    pub(super) fn new(requests: u32) -> Self {
+    pub(super) fn new(requests: Range<u32>) -> Self {
+        let (first_request, requests) = (requests.start, requests.end - requests.start);
         Self {
+            first_request,
             watches: (0..requests).map(|_| Mutex::default()).collect(),
             epoch: Instant::now(),
             deadlines: Deadlines::new(requests),
@@ -232,6 +237,16 @@ impl Reactor {
             relief: Mutex::default(),
             blocked: AtomicU32::new(0),
         }
+    }
+
+    /// The watch of a request; `None` if it is none of this process.
+    pub(super) fn watch_of(&self, id: u32) -> Option<&Mutex<Watch>> {
+        self.watches.get(id.wrapping_sub(self.first_request) as usize)
+    }
+
+    /// The watch of a request that this process has sent.
+    fn watch_in_hand(&self, id: u32) -> &Mutex<Watch> {
+        &self.watches[(id - self.first_request) as usize]
     }
 
     pub(super) fn ns(&self, at: Option<Instant>) -> u64 {
@@ -250,7 +265,7 @@ impl Reactor {
     ) -> Watched<'s> {
         let mut former = Some(waker.clone()); // [wakers outside locks]
         let deadline_ns = self.ns(limit.at());
-        let mut watch = locked(&self.watches[task.id() as usize]);
+        let mut watch = locked(self.watch_in_hand(task.id()));
         if *ticket == 0 {
             watch.ticket += 1;
             *ticket = watch.ticket;
@@ -279,7 +294,7 @@ impl Reactor {
 
     /// Adds a deadline, and rings the reactor if it is the soonest.
     pub(super) fn mind(&self, segment: &Segment, request: Option<u32>, deadline_ns: u64) {
-        if self.deadlines.mind(request, deadline_ns) {
+        if self.deadlines.mind(request.map(|id| id - self.first_request), deadline_ns) {
             self.ring(segment);
         }
     }
@@ -300,7 +315,7 @@ impl Reactor {
 
     /// The state of a request that is watched.
     pub(crate) fn look<'s>(&self, task: Task<'s>, ticket: u64) -> Watched<'s> {
-        let mut watch = locked(&self.watches[task.id() as usize]);
+        let mut watch = locked(self.watch_in_hand(task.id()));
         if !watch.is_held(ticket) {
             return Watched::TimeOver;
         }
@@ -313,13 +328,13 @@ impl Reactor {
 
     /// Whether [`look`](Self::look) would find it waiting no longer.
     pub(crate) fn is_over(&self, task: Task<'_>, ticket: u64) -> bool {
-        let watch = locked(&self.watches[task.id() as usize]);
+        let watch = locked(self.watch_in_hand(task.id()));
         !watch.is_held(ticket) || task.is_done()
     }
 
     /// Takes a request back from the reactor; false if the reactor has taken it, since its time was over.
     pub(super) fn take_back(&self, id: u32, ticket: u64) -> bool {
-        let mut watch = locked(&self.watches[id as usize]);
+        let mut watch = locked(self.watch_in_hand(id));
         let held = watch.is_held(ticket);
         let waker = if held { watch.end() } else { None };
         drop(watch);

@@ -93,10 +93,17 @@ pub enum CallError {
     /// The server is shutting down.
     #[error("the server is shutting down")]
     ShuttingDown,
-    /// This process was forked from the server's. The server that it inherited works in its own process alone.
+    /// The server of this [client](crate::Client) is gone, and has not shut down in order: its process has died, or runs
+    /// another program. A worker may have begun the request.
+    #[error("the server (process {server_pid}) is gone: connect to its successor")]
+    ServerGone {
+        /// The server's process.
+        server_pid: u32,
+    },
+    /// This process was forked from that of the server, or of the client. What it inherited works in its own process alone.
     #[error("{}", forked_text(*server_pid, *pid))]
     Forked {
-        /// The server's process.
+        /// The server's process, or the client's.
         server_pid: u32,
         /// This one.
         pid: u32,
@@ -134,8 +141,8 @@ pub enum CallError {
 /// The text of [`CallError::Forked`], for messages that are not a [`CallError`] too.
 pub(crate) fn forked_text(server_pid: u32, pid: u32) -> String {
     format!(
-        "the server belongs to process {server_pid}, and this is process {pid}, forked from it: start a server in this \
-         process, or exec a program"
+        "the server, or its client, belongs to process {server_pid}, and this is process {pid}, forked from it: start a \
+         server in this process, connect a client of its own, or exec a program"
     )
 }
 

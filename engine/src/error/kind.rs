@@ -12,7 +12,7 @@ use std::fmt;
 /// | `Timeout` | [`Timeout`](CallError::Timeout); a [deadline](RemoteCause::DeadlineExceeded) that passed | 504 | `DEADLINE_EXCEEDED` (4) | tell the client |
 /// | `Invalid` | [`PayloadTooLarge`](CallError::PayloadTooLarge) (413), [`Serialise`](CallError::Serialise), [`Refused`](CallError::Refused), [`ForeignLoan`](CallError::ForeignLoan), [`NoPartials`](CallError::NoPartials); an input [too deep](RemoteCause::TooDeep); what a worker says to be [`invalid`](crate::BoxError::invalid) | 400 | `INVALID_ARGUMENT` (3) | do not send it again |
 /// | `Worker` | [`WorkerDied`](CallError::WorkerDied), [`WrongPartial`](CallError::WrongPartial), and what user code made: other errors, panics, outcomes that are missing or too large | 500 | `UNKNOWN` (2) | look at the worker; send it again only if running twice does no harm |
-/// | `Unavailable` | [`ServletDown`](CallError::ServletDown), [`ServletDrained`](CallError::ServletDrained), [`ShuttingDown`](CallError::ShuttingDown) | 503 | `UNAVAILABLE` (14) | send it later, or elsewhere |
+/// | `Unavailable` | [`ServletDown`](CallError::ServletDown), [`ServletDrained`](CallError::ServletDrained), [`ShuttingDown`](CallError::ShuttingDown), [`ServerGone`](CallError::ServerGone) | 503 | `UNAVAILABLE` (14) | send it later, or elsewhere |
 /// | `Internal` | [`Forked`](CallError::Forked), [`NoReactor`](CallError::NoReactor), [`Corrupt`](CallError::Corrupt) | 500 | `INTERNAL` (13) | look at this process |
 ///
 /// An ensemble's error has the kind of its members' errors if they are all of one, else `Worker`.
@@ -89,9 +89,10 @@ impl CallError {
             Self::WrongPartial { .. } => ErrorKind::Worker,
             Self::Remote(error) | Self::WorkerDied(error) => error.cause.kind(),
             Self::Ensemble(error) => kind_of(&error.members),
-            Self::ServletDown { .. } | Self::ServletDrained { .. } | Self::ShuttingDown => {
-                ErrorKind::Unavailable
-            }
+            Self::ServletDown { .. }
+            | Self::ServletDrained { .. }
+            | Self::ShuttingDown
+            | Self::ServerGone { .. } => ErrorKind::Unavailable,
             Self::Forked { .. } | Self::NoReactor { .. } | Self::Corrupt { .. } => ErrorKind::Internal,
         }
     }
@@ -106,8 +107,9 @@ impl CallError {
     /// [`OnDeath::Retry`](crate::OnDeath::Retry), or send it again yourself.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
-        // Members of an ensemble have seen the request, whatever the failed member's error says.
-        !matches!(self, Self::Ensemble(_) | Self::Remote(_) | Self::WorkerDied(_))
+        // Members of an ensemble have seen the request, whatever the failed member's error says; a worker of a server that
+        // is gone may have.
+        !matches!(self, Self::Ensemble(_) | Self::Remote(_) | Self::WorkerDied(_) | Self::ServerGone { .. })
             && matches!(self.kind(), ErrorKind::Rejected | ErrorKind::Unavailable)
     }
 }

@@ -11,12 +11,13 @@
 //! # Debug
 //!
 //! `unwrap`, and a `main` that returns an error, print its `Debug` form to people who have to act on it: of a
-//! [`StartError`] and of a [`CallError`] that is what `Display` prints.
+//! [`StartError`], a [`ConnectError`] and a [`CallError`] that is what `Display` prints.
 
 mod become_worker;
 pub(crate) mod boot;
 mod boxed;
 mod call;
+mod connect;
 mod kind;
 mod lever;
 mod memory;
@@ -29,6 +30,7 @@ pub use boxed::BoxError;
 pub(crate) use boxed::while_built;
 pub(crate) use call::forked_text;
 pub use call::{CallError, DrainError};
+pub use connect::ConnectError;
 pub use kind::ErrorKind;
 pub use lever::LeverError;
 pub use memory::MemoryError;
@@ -47,7 +49,7 @@ macro_rules! debug_as_display {
         })*
     };
 }
-debug_as_display!(BecomeError CallError LeverError StartError);
+debug_as_display!(BecomeError CallError ConnectError LeverError StartError);
 
 #[cfg(test)]
 mod tests {
@@ -225,6 +227,7 @@ mod tests {
             CallError::ServletDown { servlet: text(), reason: String::new() },
             CallError::ServletDrained { servlet: text() },
             CallError::ShuttingDown,
+            CallError::ServerGone { server_pid: 1 },
             CallError::NoReactor { error: system() },
             CallError::Refused(BoxError::msg(RUDE)),
             CallError::ForeignLoan,
@@ -242,7 +245,7 @@ mod tests {
                 CallError::PayloadTooLarge { .. } => {}
                 CallError::PoolExhausted { .. } | CallError::NoMemory { .. } => {}
                 CallError::Serialise { .. } | CallError::ServletDown { .. } | CallError::ShuttingDown => {}
-                CallError::ServletDrained { .. } => {}
+                CallError::ServletDrained { .. } | CallError::ServerGone { .. } => {}
                 CallError::NoReactor { .. } | CallError::Refused(_) | CallError::ForeignLoan => {}
                 CallError::NoPartials | CallError::WrongPartial { .. } => {}
                 CallError::Corrupt { .. } | CallError::Forked { .. } => {}
@@ -261,6 +264,39 @@ mod tests {
             assert_is_told(error);
             match error {
                 DrainError::InProgress { .. } | DrainError::Forked { .. } => {}
+            }
+        }
+    }
+
+    #[test]
+    fn every_connect_error_is_one_line() {
+        let address = || "s".to_string();
+        let name = ringmill_shm::segment::Location::named("a\nb").expect_err("no name");
+        let types = ("T", "U");
+        let errors = [
+            ConnectError::Address(name),
+            ConnectError::NoServer { address: address() },
+            ConnectError::Segment(AttachError::System { what: "map", path: path(), error: system() }),
+            ConnectError::Types {
+                address: address(),
+                input: "I".into(),
+                outcome: "O".into(),
+                client_input: types.0,
+                client_outcome: types.1,
+            },
+            ConnectError::TypeLayout { address: address(), input: types.0, outcome: types.1 },
+            ConnectError::NoClients { address: address() },
+            ConnectError::Full { address: address(), most: 3 },
+            ConnectError::ShuttingDown { address: address() },
+            ConnectError::System { what: "look", error: system() },
+        ];
+        for error in &errors {
+            assert_is_told(error);
+            match error {
+                ConnectError::Address(_) | ConnectError::NoServer { .. } | ConnectError::Segment(_) => {}
+                ConnectError::Types { .. } | ConnectError::TypeLayout { .. } => {}
+                ConnectError::NoClients { .. } | ConnectError::Full { .. } => {}
+                ConnectError::ShuttingDown { .. } | ConnectError::System { .. } => {}
             }
         }
     }

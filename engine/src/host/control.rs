@@ -63,7 +63,10 @@ fn serve(shared: &Arc<Shared>, server: &str, is_ending: &AtomicBool) {
                 obey(shared, server, number, taken, &busy[number]);
             }
         }
-        page.asked().sleep(count, None); // only an asker rings it, or `end`
+        if shared.segment.shape().clients > 0 {
+            shared.tell_of_clients(); // one of them may have rung
+        }
+        page.asked().sleep(count, None); // only an asker rings it, a client, or `end`
     }
 }
 

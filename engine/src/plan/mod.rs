@@ -274,8 +274,10 @@ pub(crate) struct Planner {
     branches: u32,
     /// The slot of the task that enters the part which is being planned.
     slot: u32,
-    /// Whether a worker's process may bring that task.
+    /// Whether a worker's process, or a client's, may bring that task.
     remote: bool,
+    /// Whether client processes send requests, and answer those of a node that is down.
+    has_clients: bool,
     /// How many alternatives enclose that part; above 0 not every request passes it.
     optional: u32,
 }
@@ -293,6 +295,11 @@ impl fmt::Debug for Planner {
 pub(crate) type AddMember<'m> = Box<dyn FnOnce(&mut Planner) -> Result<Span, StartError> + 'm>;
 
 impl Planner {
+    /// For a tree that client processes send requests to, if `has_clients`.
+    pub(crate) fn for_clients(has_clients: bool) -> Self {
+        Self { has_clients, remote: has_clients, ..Self::default() }
+    }
+
     /// A name that no other node has: a name that is taken gets a number.
     fn free_name(&self, name: String) -> String {
         let taken = |name: &str| {
@@ -314,7 +321,8 @@ impl Planner {
         let remote = matches!(node.launch, Launch::Process { .. });
         let index = self.nodes.len() as u32;
         self.nodes.push(node);
-        Ok(Span { entry: Target::Node(index), exits: vec![Exit::Node(index)], remote, fails_remote: remote })
+        let fails_remote = remote || self.has_clients;
+        Ok(Span { entry: Target::Node(index), exits: vec![Exit::Node(index)], remote, fails_remote })
     }
 
     /// Checks that the plan may have another node. Called before the node is planned, since a list of members may have
@@ -532,17 +540,22 @@ impl Plan {
     pub(crate) fn spec(
         &self,
         capacity: u32,
+        (clients, client_requests): (u32, u32),
         blocks: &Blocks,
         partials: PartialRings,
         traces: u32,
         reserve: Reserve,
     ) -> Result<Spec, StartError> {
         let tasks_per_request = 1 + self.branches;
+        let requests = u64::from(capacity) + u64::from(clients) * u64::from(client_requests);
         let keeps_inputs = self.nodes.iter().any(|node| node.on_death.keeps_inputs());
         Ok(Spec {
             requests: capacity,
+            clients,
+            client_requests,
+            service: Default::default(),
             tasks_per_request,
-            classes: classes(blocks, u64::from(capacity) * u64::from(tasks_per_request), keeps_inputs)?,
+            classes: classes(blocks, requests * u64::from(tasks_per_request), keeps_inputs)?,
             partials,
             traces,
             reserve,

@@ -27,7 +27,7 @@ use std::{fmt, io};
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Placement {
     allowed: Vec<usize>,
     callers: Vec<usize>,
@@ -74,6 +74,11 @@ pub struct PlacedWorker {
 }
 
 impl Placement {
+    /// What a client knows of the placement of its server's workers: nothing.
+    pub(crate) fn of_another_process() -> Self {
+        Self::default()
+    }
+
     /// All workers, servlet by servlet, those that can be added after the others.
     #[must_use]
     pub fn workers(&self) -> &[PlacedWorker] {

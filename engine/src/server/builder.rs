@@ -1,7 +1,7 @@
 //! Options of a server, and starting it.
 
 use super::home::Home;
-use super::launch::{Launch, Options};
+use super::launch::{Clients, Launch, Offer, Options};
 use super::progress::{OnProgress, StartProgress};
 use super::starting::Starting;
 use super::{DEFAULT_CAPACITY, Server};
@@ -13,8 +13,10 @@ use crate::policy::patience::Wait;
 use crate::policy::sample::Timing;
 use crate::route::Router;
 use crate::servlet::{Pin, Servlet};
+use crate::wire::payload::layout_hash;
 use ringmill_shm::layout::REQUEST_LIMIT;
-use ringmill_shm::segment::{CreateError, HugePages, Prefault, Reserve, Size};
+use ringmill_shm::segment::{CreateError, HugePages, PayloadTypes, Prefault, Reserve, Size};
+use std::any::type_name;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,6 +41,7 @@ impl ServerBuilder {
             name,
             home: Home::Named,
             capacity: DEFAULT_CAPACITY,
+            clients: Clients::default(),
             blocks: Blocks::UpTo(DEFAULT_MAX_PAYLOAD),
             partials: 0,
             max_partial: DEFAULT_MAX_PARTIAL,
@@ -88,6 +91,24 @@ impl ServerBuilder {
     #[must_use]
     pub fn capacity(mut self, requests: usize) -> Self {
         self.options.capacity = requests;
+        self
+    }
+
+    /// How many client processes ([`Client::connect`](crate::Client::connect)) can take part at once, up to 1,022 less the
+    /// workers' threads; by default none. Each has a row and [requests of its own](Self::client_requests), whose memory the
+    /// segment has from the start, so a client neither waits for the requests of another process nor takes them any.
+    #[must_use]
+    pub fn clients(mut self, most: usize) -> Self {
+        self.options.clients.most = most;
+        self
+    }
+
+    /// How many requests each [client process](Self::clients) can have in progress at once: its share, which it always has,
+    /// and never more than that. By default as many as [`capacity`](Self::capacity), which are those of the server's own
+    /// process.
+    #[must_use]
+    pub fn client_requests(mut self, requests: usize) -> Self {
+        self.options.clients.requests = Some(requests);
         self
     }
 
@@ -439,7 +460,7 @@ impl ServerBuilder {
 
     /// Plans a start.
     fn launch<S: Servlet>(self, servlet: &S) -> Result<Launch, StartError> {
-        let mut planner = Planner::default();
+        let mut planner = Planner::for_clients(self.options.clients.most > 0);
         let capacity = u32::try_from(self.options.capacity).ok().filter(|c| (1..=REQUEST_LIMIT).contains(c));
         let capacity = capacity.ok_or(StartError::Range {
             servlet: None,
@@ -450,6 +471,14 @@ impl ServerBuilder {
         })?;
         let span = servlet.part().plan(&mut planner)?;
         let (plan, choosers) = planner.finish(&span, &self.options.site()?)?;
-        Ok(Launch { options: self.options, capacity, plan, router: Arc::new(Router { choosers }) })
+        let service = Offer {
+            payloads: PayloadTypes {
+                input: type_name::<S::In>().into(),
+                outcome: type_name::<S::Out>().into(),
+            },
+            type_hash: layout_hash::<S::In, S::Out, ()>(0),
+            entry: plan.entry,
+        };
+        Ok(Launch { options: self.options, capacity, service, plan, router: Arc::new(Router { choosers }) })
     }
 }

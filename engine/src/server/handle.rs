@@ -412,7 +412,7 @@ impl<In, Out> Handle<In, Out> {
     /// As [`Server::placement`].
     #[must_use]
     pub fn placement(&self) -> &Placement {
-        &self.core.shared.placement
+        &self.core.placement
     }
 
     /// As [`Server::stats`].

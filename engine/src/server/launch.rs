@@ -3,7 +3,7 @@
 use super::home::{Home, create};
 use super::progress::{OnProgress, Teller};
 use crate::client::free_ids::FreeIds;
-use crate::client::{Core, End, Rows};
+use crate::client::{Core, End, Host, Rows, Service};
 use crate::error::{MemoryError, StartError};
 use crate::host::supervisor::{Limits, Shared, Supervisor};
 use crate::panics::say;
@@ -13,12 +13,14 @@ use crate::policy::patience::{Patience, Wait};
 use crate::policy::sample::Timing;
 use crate::route::Router;
 use crate::servlet::Pin;
-use ringmill_shm::layout::{PARTIAL_BYTES_LIMIT, PartialRings, SLOTS_LIMIT, TRACES_LIMIT};
+use ringmill_shm::layout::{PARTIAL_BYTES_LIMIT, PartialRings, REQUEST_LIMIT, SLOTS_LIMIT, TRACES_LIMIT};
+pub(super) use ringmill_shm::segment::Service as Offer;
 use ringmill_shm::segment::{Demand, HugePages, Memory, Prefault, Reserve, Segment, Spec};
 use ringmill_shm::sys::numa::nodes_with_memory;
 use ringmill_shm::sys::pages::lock_limit_bytes;
 use ringmill_shm::sys::process::open_standard_descriptors;
-use std::sync::atomic::{AtomicBool, AtomicU32};
+use ringmill_shm::token::Token;
+use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
 use std::time::Duration;
 use tracing::level_filters::LevelFilter;
@@ -29,6 +31,7 @@ pub(super) struct Options {
     pub(super) name: String,
     pub(super) home: Home,
     pub(super) capacity: usize,
+    pub(super) clients: Clients,
     pub(super) blocks: Blocks,
     pub(super) partials: usize,
     pub(super) max_partial: usize,
@@ -51,6 +54,28 @@ pub(super) struct Options {
     pub(super) callers: Pin,
     /// Whether workers are pinned.
     pub(super) pins: bool,
+}
+
+/// The client processes of a server.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Clients {
+    pub(super) most: usize,
+    pub(super) requests: Option<usize>,
+}
+
+impl Clients {
+    /// How many there can be, and the requests of each: by default as many as the server's own.
+    fn checked(self, capacity: u32) -> Result<(u32, u32), StartError> {
+        let range = |what, value: usize, least, most| {
+            let refuse = StartError::Range { servlet: None, what, value: value as u64, least, most };
+            u32::try_from(value).ok().filter(|&v| (least..=most).contains(&v.into())).ok_or(refuse)
+        };
+        let most = range("clients", self.most, 0, (Token::INDEX_LIMIT - 2).into())?;
+        let requests = self
+            .requests
+            .map_or(Ok(capacity), |requests| range("client_requests", requests, 1, REQUEST_LIMIT.into()))?;
+        Ok((most, requests))
+    }
 }
 
 impl Options {
@@ -118,6 +143,8 @@ fn within(what: &'static str, value: usize, most: u32) -> Result<u32, StartError
 pub(super) struct Launch {
     pub(super) options: Options,
     pub(super) capacity: u32,
+    /// What clients send and get.
+    pub(super) service: Offer,
     pub(super) plan: Plan,
     pub(super) router: Arc<Router>,
 }
@@ -127,7 +154,9 @@ impl Launch {
     pub(super) fn spec(&self) -> Result<Spec, StartError> {
         let Self { options, capacity, plan, .. } = self;
         let (partials, traces) = (options.partial_rings()?, options.traces()?);
-        let spec = plan.spec(*capacity, &options.blocks, partials, traces, options.reserved())?;
+        let clients = options.clients.checked(*capacity)?;
+        let spec = plan.spec(*capacity, clients, &options.blocks, partials, traces, options.reserved())?;
+        let spec = Spec { service: self.service.clone(), ..spec };
         let servlets: Vec<&str> = plan.nodes.iter().map(|node| node.spec.name.as_str()).collect();
         let memory =
             options.numa_memory.asked(&nodes_with_memory(), &plan.placement, &servlets, plan.entry)?;
@@ -145,7 +174,7 @@ impl Launch {
         if stopped() {
             return Ok(None);
         }
-        let Self { options, capacity, plan, router } = self;
+        let Self { options, capacity, plan, router, .. } = self;
         let (name, segment) = create(options.name, options.home, &spec)?;
         let segment = Arc::new(segment);
         segment.set_allowed_cpus(plan.placement.allowed());
@@ -175,7 +204,7 @@ impl Launch {
         for warning in &warnings {
             say(|| tracing::warn!(server = %name, "{warning}"));
         }
-        let free_ids = FreeIds::new(capacity);
+        let free_ids = FreeIds::new(segment.home_requests());
         // This starts the first process. No code that could panic comes before the core can end it.
         let events = options.forward_events;
         let supervisor = Supervisor::start(Arc::clone(&shared), &plan.nodes, &name, options.wait, events);
@@ -190,30 +219,34 @@ impl Launch {
             birth: segment.birth(),
             pid: std::process::id(),
             stamps: plan.stamps(),
-            rows: Rows::new(options.timing),
+            rows: Rows::new(options.timing, segment.home_caller_rows()),
             free_ids,
             patience: Patience::of_callers(options.wait),
-            closing: AtomicBool::new(false),
             reserved: AtomicU32::new(0),
-            end: End::default(),
-            shutdown_timeout: options.shutdown_timeout,
-            handle_signals: options.handle_signals,
-            warnings,
-            supervisor,
-            shared,
+            router: Arc::clone(&shared.router),
+            placement: shared.placement.clone(),
+            host: Host::Server(Box::new(Service {
+                end: End::default(),
+                shutdown_timeout: options.shutdown_timeout,
+                handle_signals: options.handle_signals,
+                warnings,
+                supervisor,
+                shared,
+            })),
             segment,
         });
         let unready = Unready(Some(core));
         let core = unready.core();
         let mut teller = Teller::new(options.on_progress);
-        let is_ready = core.await_workers(options.start_timeout, || {
+        let Host::Server(service) = &core.host else { return Ok(None) };
+        let is_ready = core.await_workers(service, options.start_timeout, || {
             teller.look(&core.segment);
             !stopped()
         })?;
         if !is_ready {
             return Ok(None);
         }
-        core.supervisor.server_is_ready(&core.shared);
+        service.supervisor.server_is_ready(&service.shared);
         Ok(Some(unready.into_ready()))
     }
 }

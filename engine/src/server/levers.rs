@@ -1,8 +1,9 @@
 //! Levers: a running server's workers are scaled, restarted, replaced; its servlets drained.
 
 use super::{Handle, Server};
-use crate::client::Core;
+use crate::client::{Core, Host};
 use crate::error::{LeverError, StartError};
+use crate::host::supervisor::Shared;
 use crate::host::supervisor::lever::{Config, Lever, Renewal};
 use crate::worker::BatchWorker;
 use ringmill_shm::sys::memfd;
@@ -82,7 +83,7 @@ impl Replacement {
         let Some(NewConfig { worker_type, bytes }) = self.config else {
             return Ok(Renewal { program: self.program, config: None });
         };
-        let node = core.shared.node_of(servlet)?;
+        let node = core.own_levers()?.node_of(servlet)?;
         let expected = &core.segment.nodes()[node as usize].worker_type;
         if expected != worker_type {
             let (servlet, expected, given) = (servlet.into(), expected.clone(), worker_type.into());
@@ -97,14 +98,18 @@ impl Replacement {
 }
 
 impl Core {
-    fn own_lever(&self) -> Result<(), LeverError> {
+    /// What the levers of this process's server move.
+    fn own_levers(&self) -> Result<&Shared, LeverError> {
         let forked = |_| LeverError::Forked { server_pid: self.pid, pid: std::process::id() };
-        self.own().map_err(forked)
+        self.own().map_err(forked)?;
+        match &self.host {
+            Host::Server(service) => Ok(&service.shared),
+            Host::Client(_) => Err(LeverError::ShuttingDown), // it has none: its levers are in the server's process
+        }
     }
 
     fn lever(&self, servlet: &str, lever: Lever) -> Result<(), LeverError> {
-        self.own_lever()?;
-        self.shared.pull(servlet, lever)
+        self.own_levers()?.pull(servlet, lever)
     }
 
     fn restart_worker(&self, servlet: &str, worker: usize) -> Result<(), LeverError> {
@@ -120,19 +125,17 @@ impl Core {
     }
 
     fn replace(&self, servlet: &str, by: Replacement) -> Result<(), LeverError> {
-        self.own_lever()?;
+        self.own_levers()?;
         let renewal = by.renewal(self, servlet)?;
         self.lever(servlet, Lever::Replace(renewal))
     }
 
     fn drain_servlet(&self, servlet: &str, limit: Duration) -> Result<(), LeverError> {
-        self.own_lever()?;
-        self.shared.drain_servlet(servlet, limit)
+        self.own_levers()?.drain_servlet(servlet, limit)
     }
 
     fn resume_servlet(&self, servlet: &str) -> Result<(), LeverError> {
-        self.own_lever()?;
-        self.shared.resume_servlet(servlet)
+        self.own_levers()?.resume_servlet(servlet)
     }
 }
 

@@ -8,12 +8,13 @@
 //!
 //! # Ordering
 //!
-//! * `[closing]`: a thread that shuts the server down stores `closing`, waits for the requests that are with the
+//! * `[closing]`: a thread that shuts the server down closes the gate, waits for the requests that are with the
 //!   workers, then tells the workers to leave. A caller that had a permit by then and pushes late is answered by a
 //!   worker that is still there, or, once there is none, through `[down]` of `doorbell`, with an error. So no caller
 //!   waits for ever, and the shutdown waits for no caller that may never push.
 
 mod builder;
+mod connect;
 pub(crate) mod debug;
 mod handle;
 mod home;
@@ -31,6 +32,7 @@ pub(crate) mod traces;
 
 pub use crate::plan::DEFAULT_MAX_PAYLOAD;
 pub use builder::ServerBuilder;
+pub use connect::Client;
 pub use handle::Handle;
 pub use levers::Replacement;
 pub use progress::StartProgress;
@@ -40,7 +42,7 @@ use crate::client::pending::{CallFuture, Pending};
 use crate::client::reply::Reply;
 use crate::client::stream::{AsyncStream, Inputs, Prepared, Stream, StreamOptions};
 use crate::client::streaming::StreamingCall;
-use crate::client::{CallOptions, Core, Hold, Keeper};
+use crate::client::{CallOptions, Core, Hold, Host, Keeper, Service};
 use crate::error::{BoxError, CallError, DrainError, NotReady};
 use crate::policy::placement::Placement;
 use crate::wire::payload::{AsInput, Payload};
@@ -79,7 +81,7 @@ impl<In, Out> Server<In, Out> {
     fn begin(core: Arc<Core>) -> Self {
         let server = Self { keeper: Keeper::new(Arc::clone(&core)), core, types: PhantomData };
         // From here on a panic drops the server, which leaves nothing behind.
-        if server.core.handle_signals {
+        if server.hosted().is_some_and(|service| service.handle_signals) {
             signals::look_after(Arc::downgrade(&server.core));
         }
         server
@@ -87,6 +89,14 @@ impl<In, Out> Server<In, Out> {
 
     pub(crate) fn core(&self) -> &Core {
         &self.core
+    }
+
+    /// What the core has in this process alone.
+    fn hosted(&self) -> Option<&Service> {
+        match &self.core.host {
+            Host::Server(service) => Some(service),
+            Host::Client(_) => None,
+        }
     }
 }
 
@@ -472,13 +482,13 @@ impl<In, Out> Server<In, Out> {
     /// SIGTERM, so that Ctrl-C or `kill` do not end it. The start has logged them, too.
     #[must_use]
     pub fn warnings(&self) -> &[String] {
-        &self.core.warnings
+        self.hosted().map_or(&[], |service| &service.warnings)
     }
 
     /// Where the workers run, and why there, as it was decided before they were started.
     #[must_use]
     pub fn placement(&self) -> &Placement {
-        &self.core.shared.placement
+        &self.core.placement
     }
 
     /// The workers' statistics since the server's start.

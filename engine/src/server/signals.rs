@@ -148,7 +148,7 @@ fn watch(signals: &'static Signals, bell: &'static EventFd) {
         servers.iter().filter_map(Weak::upgrade).for_each(|server| server.kill());
     }
     for server in servers.iter().filter_map(Weak::upgrade) {
-        server.remove_files();
+        server.remove_files(); // of a server whose end hangs
     }
     die_by_signal(signals.last.load(Ordering::SeqCst));
 }

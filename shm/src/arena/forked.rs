@@ -76,10 +76,21 @@ impl<'a> Task<'a> {
             self.line.word.wake_caller();
         }
         crash_point!("tell.woken");
-        if notify && let Some(bits) = self.segment.completions().get(self.id as usize / 64) {
-            bits.fetch_or(1 << (self.id % 64), Ordering::SeqCst);
+        if notify {
+            self.notify();
+        }
+    }
+
+    /// Sets its bit of the completions set.
+    fn notify(&self) {
+        let shape = self.segment.shape();
+        let client = shape.client_of(self.id);
+        let number = self.id - shape.requests_of(client).start;
+        let word = shape.completions_of(client).start + number as usize / 64;
+        if let Some(bits) = self.segment.completions().get(word) {
+            bits.fetch_or(1 << (number % 64), Ordering::SeqCst);
             crash_point!("tell.bit");
-            self.segment.completed().ring_if_awaited();
+            self.segment.completed_of(client).ring_if_awaited();
         }
     }
 

@@ -252,14 +252,16 @@ impl<'a> Held<'a> {
     /// → FREE, since no other participant will; tells threads that wait for a free request.
     #[cold]
     pub(super) fn free_for_gone_caller(self) {
-        let segment = self.task.segment;
+        let (task, segment) = (self.task, self.task.segment);
         self.free();
         crash_point!("held.gone_freed");
-        segment.freed().count_up(); // [counted]: for the caller's process, which looks for it only then
+        let client = segment.shape().client_of(task.slot().0);
+        let freed = segment.freed_of(client);
+        freed.count_up(); // [counted]: for the caller's process, which looks for it only then
         fence(Ordering::SeqCst); // between "it is free" and "does a thread wait?"
-        if segment.freed().is_awaited() {
-            segment.freed().ring();
-            segment.completed().ring(); // the thread that waits for it tells the futures
+        if freed.is_awaited() {
+            freed.ring();
+            segment.completed_of(client).ring(); // the thread that waits for it tells the futures
         }
     }
 

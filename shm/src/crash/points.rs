@@ -7,7 +7,7 @@ const fn point(name: &'static str, by: &'static str, between: &'static str) -> P
 }
 
 /// The crash points of this crate: name, the participant that passes it, what has been done and what not.
-pub static POINTS: [Point; 139] = [
+pub static POINTS: [Point; 145] = [
     point("ring.found", "producer", "a free cell is found, and not written"),
     point("ring.published", "producer", "a cell is written, `tail` is not moved"),
     point("ring.pushed", "producer of one id", "`tail` is moved, the doorbell not looked at"),
@@ -157,6 +157,12 @@ pub static POINTS: [Point; 139] = [
     point("participant.arriving", "participant", "its start time is there, its pid is not"),
     point("participant.life", "participant, supervisor", "it says what it is doing, no participant told"),
     point("participant.failing", "participant", "its message is written, not told"),
+    point("participant.offering", "supervisor", "a client's row is DEAD with the former token"),
+    point("participant.offered", "supervisor", "a client's row is DEAD with the next token"),
+    point("client.held", "client", "it has its byte of the lease, its row is VACANT"),
+    point("client.claimed", "client", "its row is STARTING, without a pid"),
+    point("client.arrived", "client", "its row is STARTING, with its pid"),
+    point("client.leaving", "client", "its row is LEAVING, its byte locked"),
     point("lease.created", "server that starts", "its lease file is made, not locked"),
     point(
         "lease.half",

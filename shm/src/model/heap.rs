@@ -16,7 +16,7 @@ use crate::layout::{
     BellLine, Class, Extent, HopLine, LINE, Layout, LockLine, NodeFacts, NodeLines, PartialLines,
     PartialRings, SLOT_HEADER_BYTES, Shape, TaskLine, Times, TraceHead, TraceRing, U64Line,
 };
-use crate::participant::{Entry, Role};
+use crate::participant::{Entry, Role, SERVER};
 use crate::plan::{Fork, Routes, Target};
 use crate::sync::{AtomicU32, AtomicU64};
 use crate::token::Token;
@@ -208,6 +208,22 @@ impl Segment {
 
     pub(crate) fn completed(&self) -> SharedBell<'_> {
         self.bell(2)
+    }
+
+    pub(crate) fn freed_of(&self, _client: u32) -> SharedBell<'_> {
+        self.freed()
+    }
+
+    pub(crate) fn completed_of(&self, _client: u32) -> SharedBell<'_> {
+        self.completed()
+    }
+
+    pub(crate) fn home_token(&self) -> Token {
+        Token::SERVER
+    }
+
+    pub(crate) fn is_shared(&self, token: Token) -> bool {
+        token.index() == SERVER
     }
 
     fn bell(&self, index: usize) -> SharedBell<'_> {

@@ -45,6 +45,7 @@
 //! | partials: emit, take, close, the sleeps of both sides | `partials::*`, `partials::a_worker_dies`† |
 //! | traces: records and hops written, read, used again | `trace::*`, `trace::a_worker_dies`† |
 //! | a participant's row in its next incarnation | `participant::a_successor_is_not_taken_for_the_dead` |
+//! | a client's row: taken, given back, offered again | `participant::a_client_dies_over_its_row`† |
 //!
 //! What runs is the code itself, also `arena`, `join`, `pool`, `party`, `repair` and the table of `participant`: under
 //! loom the module [`segment`](crate::segment) is `heap`, the same parts on the heap. The scenes are the participants'

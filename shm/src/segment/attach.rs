@@ -16,14 +16,16 @@
 #![expect(unsafe_code, reason = "reading a header that another program may have written")]
 
 use super::anonymous::{self, Opened};
+use super::client::Home;
+use super::create::Service;
 use super::location::Location;
 use super::node::{NodeInfo, PayloadTypes};
 use super::{MEMBER_BYTES, Mapping, Segment, TARGET_BYTES};
 use crate::doorbell;
 use crate::fields::InSegment;
 use crate::layout::{
-    BACKED, Extent, ForkDescriptor, Header, LAYOUT_VERSION, Layout, MAGIC, NodeDescriptor, PAGE, ShapeError,
-    SwitchDescriptor,
+    BACKED, Extent, ForkDescriptor, Header, LAYOUT_VERSION, Layout, MAGIC, NodeDescriptor, PAGE, ServiceDescriptor,
+    ShapeError, SwitchDescriptor,
 };
 use crate::participant::{Lease, Role, SERVER};
 use crate::plan::{Fork, ForkMember, PlanError, Routes, Switch, Target};
@@ -218,6 +220,12 @@ pub enum NotASegment {
         switch: u32,
         /// The number.
         node: u64,
+    },
+    /// Requests enter at a part that there is not.
+    #[error("requests enter at {entry}, which there is not")]
+    Entry {
+        /// Where.
+        entry: Target,
     },
     /// Rows of the participant table belong to no node.
     #[error("{count} participants belong to no node")]
@@ -450,6 +458,7 @@ impl Segment {
     ) -> Self {
         let (nodes, routes) = (Vec::new(), Routes::default());
         let (birth, owner) = (Birth::here(), None);
+        let layout_shape = layout.shape;
         static MAPPED: AtomicU32 = AtomicU32::new(0);
         let number = MAPPED.fetch_add(1, Ordering::Relaxed); // Relaxed: numbers only have to differ
         // SAFETY: [checked]: in the mapping, which has the layout's bytes.
@@ -465,6 +474,8 @@ impl Segment {
             lease,
             birth,
             owner,
+            service: Service::default(),
+            home: Home::of_server(&layout_shape),
             part_of_inputs: None,
             memory_refused: None,
             huge_refused: None,
@@ -482,7 +493,21 @@ impl Segment {
         let (forks, switches) = (self.read_forks(&budget)?, self.read_switches(&budget)?);
         self.routes = Routes::new(forks, switches, &nexts, self.layout.shape.branches())?;
         self.nodes = nodes;
+        self.service = self.read_service(&budget)?;
         Ok(())
+    }
+
+    fn read_service(&self, budget: &Budget) -> Result<Service, NotASegment> {
+        let d: ServiceDescriptor = self.descriptor(self.layout.service, 0);
+        let entry = Target::from_raw(d.entry);
+        if entry != Target::End && self.name_of(entry).is_none() {
+            return Err(NotASegment::Entry { entry });
+        }
+        let payloads = PayloadTypes {
+            input: self.text(entry, d.input_type, budget)?,
+            outcome: self.text(entry, d.outcome_type, budget)?,
+        };
+        Ok(Service { payloads, type_hash: d.type_hash, entry })
     }
 
     /// The name of a part, from these bytes of the blobs.
@@ -550,7 +575,7 @@ impl Segment {
     }
 
     fn read_nodes(&self, budget: &Budget) -> Result<Vec<NodeInfo>, NotASegment> {
-        let participants = self.layout.shape.participants;
+        let participants = self.layout.shape.first_client_row();
         let mut first = SERVER + 1;
         let nodes: Vec<NodeInfo> = (0..self.layout.shape.nodes)
             .map(|index| {

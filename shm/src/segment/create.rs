@@ -11,7 +11,8 @@ use super::{MEMBER_BYTES, Mapping, Owner, Removal, Run, Segment, TARGET_BYTES};
 use crate::doorbell::WORKER_LIMIT;
 use crate::layout::{
     BACKED, Class, Extent, ForkDescriptor, Header, LAYOUT_VERSION, Layout, MAGIC, NAME_LIMIT, NodeDescriptor,
-    NodeFacts, PAYLOAD_ALIGN, PartialRings, Shape, ShapeError, SwitchDescriptor, within,
+    NodeFacts, PAYLOAD_ALIGN, PartialRings, REQUEST_LIMIT, ServiceDescriptor, Shape, ShapeError,
+    SwitchDescriptor, within,
 };
 use crate::participant::{Lease, LeaseError, Life, MemoryLeaseError, Role, SERVER};
 use crate::placed::Placed;
@@ -21,6 +22,7 @@ use crate::sys;
 use crate::sys::file::Kind;
 use crate::sys::memfd;
 use crate::text::{exact_size, shown_path};
+use crate::token::Token;
 use core::ptr::NonNull;
 use memmap2::MmapRaw;
 use shared_memory::{ShmemConf, ShmemError};
@@ -32,8 +34,14 @@ use std::path::{Path, PathBuf};
 /// What a segment is made from.
 #[derive(Debug, Clone, Default)]
 pub struct Spec {
-    /// Requests that can be in progress.
+    /// Requests of the server's own process that can be in progress.
     pub requests: u32,
+    /// How many client processes can take part at once.
+    pub clients: u32,
+    /// Requests of each client that can be in progress.
+    pub client_requests: u32,
+    /// What clients send and get, and where their requests enter.
+    pub service: Service,
     /// Tasks of each request.
     pub tasks_per_request: u32,
     /// Size classes of payload blocks, ascending by size.
@@ -56,6 +64,17 @@ pub struct Spec {
     pub memory: Memory,
     /// Whether it is to lie on huge pages.
     pub huge_pages: HugePages,
+}
+
+/// What a server's clients must know of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Service {
+    /// The types of its inputs and outcomes.
+    pub payloads: PayloadTypes,
+    /// Differs if those types do, as far as the engine can tell.
+    pub type_hash: u64,
+    /// Where a request enters.
+    pub entry: Target,
 }
 
 /// Which pages of a segment are reserved when it is created, so that nothing that needs them meets a system without memory.
@@ -277,7 +296,9 @@ fn blob_bytes(spec: &Spec) -> u64 {
     });
     let forks = spec.forks.iter().map(|f| round(f.name.len()) + round(f.members.len() * MEMBER_BYTES));
     let switches = spec.switches.iter().map(|s| round(s.name.len()) + round(s.members.len() * TARGET_BYTES));
-    nodes.chain(forks).chain(switches).sum()
+    let service =
+        [&spec.service.payloads.input, &spec.service.payloads.outcome].map(|text| round(text.len()));
+    nodes.chain(forks).chain(switches).chain(service).sum()
 }
 
 fn shape_of(spec: &Spec) -> Result<Shape, ShapeError> {
@@ -285,10 +306,18 @@ fn shape_of(spec: &Spec) -> Result<Shape, ShapeError> {
         node.facts.check()?;
         within("number of workers of a node, threads included", node.rows() as u64, 0, WORKER_LIMIT as u64)?;
     }
+    within("capacity", spec.requests.into(), 1, REQUEST_LIMIT.into())?;
+    let of_clients = u64::from(spec.clients) * u64::from(spec.client_requests);
+    let requests = u64::from(spec.requests) + of_clients;
+    within("capacity, with the requests of all clients", requests, 1, REQUEST_LIMIT.into())?;
+    let workers = spec.nodes.iter().map(|n| n.rows() as u32).sum::<u32>();
+    within("number of clients", spec.clients.into(), 0, u64::from(Token::INDEX_LIMIT - 1))?;
     let mut shape = Shape {
-        participants: 1 + spec.nodes.iter().map(|n| n.rows() as u32).sum::<u32>(),
+        participants: 1 + workers + spec.clients,
+        clients: spec.clients,
+        client_requests: if spec.clients == 0 { 0 } else { spec.client_requests },
         nodes: spec.nodes.len() as u32,
-        requests: spec.requests,
+        requests: requests as u32,
         tasks_per_request: spec.tasks_per_request,
         forks: spec.forks.len() as u32,
         switches: spec.switches.len() as u32,
@@ -455,9 +484,17 @@ impl Segment {
                 node: switch.node.map_or(u64::MAX, u64::from),
             })
             .collect();
+        let service = ServiceDescriptor {
+            input_type: put(spec.service.payloads.input.as_bytes()),
+            outcome_type: put(spec.service.payloads.outcome.as_bytes()),
+            type_hash: spec.service.type_hash,
+            entry: spec.service.entry.raw(),
+            pad: 0,
+        };
         // SAFETY: [checked]: the layout has as many descriptors of each kind, aligned for them; no other process has
         // the segment yet.
         unsafe {
+            self.base.as_ptr().add(self.layout.service).cast::<ServiceDescriptor>().write(service);
             let to = self.base.as_ptr().add(self.layout.forks).cast::<ForkDescriptor>();
             core::ptr::copy_nonoverlapping(forks.as_ptr(), to, forks.len());
             let to = self.base.as_ptr().add(self.layout.switches).cast::<SwitchDescriptor>();
@@ -477,6 +514,10 @@ impl Segment {
                 let entry = &entries[(descriptor.first_participant + number) as usize];
                 entry.assign(&node.workers[(number / node.facts.threads) as usize]);
             }
+        }
+        for row in self.client_rows() {
+            // SAFETY: a client's row, which no incarnation has had: the segment is new.
+            unsafe { entries[row as usize].offer(row) };
         }
         let server = &entries[SERVER as usize];
         // SAFETY: the server's row, which no incarnation has had: the segment is new.

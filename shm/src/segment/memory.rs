@@ -175,7 +175,7 @@ fn parts(layout: &Layout, page_bytes: u64) -> Vec<(Part, Vec<Range<u64>>)> {
         let cells = piece(layout.ring_cells, layout.cells_stride, node, 0);
         (Part::Ring(node), vec![lines, cells])
     });
-    let workers = (SERVER + 1..shape.participants).map(|row| {
+    let workers = (SERVER + 1..shape.first_client_row()).map(|row| {
         let entry = piece(layout.participants, size_of::<Entry>(), row, 0);
         let histograms = piece(layout.histograms, layout.histograms_stride, row - SERVER - 1, 0);
         (Part::Worker(row), vec![entry, histograms])

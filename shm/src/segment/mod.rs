@@ -34,6 +34,7 @@
 
 mod anonymous;
 mod attach;
+mod client;
 mod control;
 mod create;
 mod location;
@@ -46,8 +47,10 @@ mod stale;
 pub use crate::bell::{Awaiting, SharedBell};
 pub use anonymous::{FoundAnonymous, list_anonymous};
 pub use attach::{AttachError, NotASegment};
+use client::Home;
+pub use client::JoinError;
 pub use control::{AskError, Asker};
-pub use create::{CreateError, NodeSpec, Reserve, Size, Spec};
+pub use create::{CreateError, NodeSpec, Reserve, Service, Size, Spec};
 pub use location::{Anonymous, Location, NAMED_DIRECTORY, NameError};
 pub use memory::{Lying, Memory, Part};
 pub use node::{Node, NodeInfo, PayloadTypes};
@@ -59,14 +62,15 @@ pub use stale::{Found, Removed, is_live, list, open_lease, remove_if_stale};
 use crate::doorbell;
 use crate::fields::InSegment;
 use crate::layout::{
-    BellLine, Extent, Header, HopLine, Layout, NAME_LIMIT, NodeLines, PartialLines, SLOT_HEADER_BYTES, Shape,
-    TaskLine, Times, TraceRing,
+    BellLine, ClientLines, Extent, Header, HopLine, Layout, NAME_LIMIT, NodeLines, PartialLines,
+    SLOT_HEADER_BYTES, Shape, TaskLine, Times, TraceRing,
 };
 use crate::participant::{self, Entry, Lease, Role, SERVER};
 use crate::placed::Placed;
 use crate::plan::{Routes, Target};
 use crate::stats::{
-    CALLER_ROWS, CallerRow, CallerStats, ServerCounters, Snapshot, WorkerDistributions, WorkerHistograms,
+    CALLER_ROWS, CLIENT_ROWS, CallerRow, CallerStats, ServerCounters, Snapshot, WorkerDistributions,
+    WorkerHistograms,
 };
 use crate::sync::{AtomicU64, Ordering};
 use crate::sys::birth::Birth;
@@ -103,6 +107,41 @@ pub enum Run {
     Stopping = 3,
     /// Over.
     Closed = 4,
+}
+
+/// Whether the server takes requests, as all processes that send some must know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Gate {
+    /// It does.
+    Open,
+    /// It does not, for ever: it shuts down.
+    Closing,
+    /// A node is down that every request passes.
+    Down(u32),
+    /// A node is drained that every request passes.
+    Drained(u32),
+}
+
+impl Gate {
+    const DRAINED: u32 = 1 << 31;
+
+    fn raw(self) -> u32 {
+        match self {
+            Self::Open => 0,
+            Self::Closing => u32::MAX,
+            Self::Down(node) => node + 1,
+            Self::Drained(node) => Self::DRAINED | (node + 1),
+        }
+    }
+
+    fn from_raw(raw: u32) -> Self {
+        match raw {
+            0 | Self::DRAINED => Self::Open,
+            u32::MAX => Self::Closing,
+            raw if raw & Self::DRAINED != 0 => Self::Drained((raw & !Self::DRAINED) - 1),
+            raw => Self::Down(raw - 1),
+        }
+    }
 }
 
 /// What keeps the bytes mapped.
@@ -149,6 +188,9 @@ pub struct Segment {
     layout: Layout,
     nodes: Vec<NodeInfo>,
     routes: Routes,
+    service: Service,
+    /// Whose requests this process has.
+    home: Home,
     location: Location,
     /// The segment's file, as it was opened: another file may have its name by now.
     file: File,
@@ -323,6 +365,7 @@ impl Segment {
     pub fn role_of(&self, row: u32) -> Option<Role> {
         match row {
             SERVER => Some(Role::Server),
+            row if self.client_rows().contains(&row) => Some(Role::Client),
             _ => Some(self.worker_of(row)?.0.role),
         }
     }
@@ -358,7 +401,7 @@ impl Segment {
     pub fn histograms(&self, row: u32) -> Option<&WorkerHistograms> {
         let worker = row.checked_sub(SERVER + 1)?;
         let offset = self.layout.histograms + worker as usize * self.layout.histograms_stride;
-        (row < self.layout.shape.participants).then(|| self.at(offset, 0))
+        (row < self.layout.shape.first_client_row()).then(|| self.at(offset, 0))
     }
 
     /// The counters of a worker's row, and the values of its histograms, now; `None` if no worker has that row.
@@ -368,22 +411,23 @@ impl Segment {
         Some((counters, self.histograms(row)?.distributions(&counters)))
     }
 
-    /// A row of callers, to count in. Row 0 is for all threads; one thread at a time may count in another one. A number
-    /// that no row has stands for row 0.
+    /// A row of this process's callers, to count in. Row 0 is for all threads; one thread at a time may count in another
+    /// one. A number that no row has stands for row 0.
     #[inline]
     #[must_use]
     pub fn caller_row(&self, row: u32) -> CallerRow<'_> {
-        let row = if row < CALLER_ROWS { row } else { 0 };
-        CallerRow::new(self.at(self.layout.callers, row as usize), row == 0)
+        let row = if row < self.home.rows { row } else { 0 };
+        CallerRow::new(self.at(self.layout.callers, (self.home.first_row + row) as usize), row == 0)
     }
 
-    /// The statistics of all rows of callers.
+    /// The statistics of all rows of callers: those of the server's process, then those of each client.
     #[must_use]
     pub fn callers(&self) -> &[CallerStats] {
+        let rows = CALLER_ROWS + self.layout.shape.clients * CLIENT_ROWS;
         // SAFETY: [checked]: the layout has this many rows; they are atomics.
         unsafe {
             let first = self.base.as_ptr().add(self.layout.callers).cast::<CallerStats>();
-            core::slice::from_raw_parts(first, CALLER_ROWS as usize)
+            core::slice::from_raw_parts(first, rows as usize)
         }
     }
 
@@ -437,6 +481,24 @@ impl Segment {
         self.header().run.state.store(run as u32, Ordering::SeqCst);
     }
 
+    /// Whether the server takes requests. A node that it names need not exist: another process may have written it.
+    #[must_use]
+    pub fn gate(&self) -> Gate {
+        Gate::from_raw(self.header().run.gate.load(Ordering::SeqCst))
+    }
+
+    /// Whether the [gate](Self::gate) is open.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_gate_open(&self) -> bool {
+        self.header().run.gate.load(Ordering::SeqCst) == 0
+    }
+
+    /// Sets the [gate](Self::gate). The server alone calls this.
+    pub fn set_gate(&self, gate: Gate) {
+        self.header().run.gate.store(gate.raw(), Ordering::SeqCst);
+    }
+
     /// Of how many requests, or calls of user code, one is timed; 0: so that timing takes little, which each side decides;
     /// `u32::MAX`: of all none.
     #[must_use]
@@ -461,16 +523,44 @@ impl Segment {
         bell(&self.header().startup)
     }
 
-    /// The bell that is rung when a request comes free and a thread waits for one.
+    /// The bell that is rung when a request of this process comes free and a thread waits for one. In a process that only
+    /// looks, or works, it is the server's.
+    #[inline]
     #[must_use]
     pub fn freed(&self) -> SharedBell<'_> {
-        bell(&self.header().freed)
+        bell(&self.client_lines(self.home.client).freed)
     }
 
-    /// The bell that is rung when a bit of the completions set is set and a thread waits for that.
+    /// The bell that is rung when a bit of this process's part of the completions set is set and a thread waits for that.
     #[must_use]
     pub fn completed(&self) -> SharedBell<'_> {
-        bell(&self.header().completed)
+        bell(&self.client_lines(self.home.client).completed)
+    }
+
+    /// [`freed`](Self::freed) of a client; 0 is the server's process.
+    #[inline]
+    #[must_use]
+    pub fn freed_of(&self, client: u32) -> SharedBell<'_> {
+        bell(&self.client_lines(client).freed)
+    }
+
+    /// [`completed`](Self::completed) of a client; 0 is the server's process.
+    #[inline]
+    #[must_use]
+    pub fn completed_of(&self, client: u32) -> SharedBell<'_> {
+        bell(&self.client_lines(client).completed)
+    }
+
+    #[inline]
+    fn client_lines(&self, client: u32) -> &ClientLines {
+        let client = if client <= self.layout.shape.clients { client } else { 0 };
+        self.at(self.layout.client_lines, client as usize)
+    }
+
+    /// What its clients must know of the server.
+    #[must_use]
+    pub fn service(&self) -> &Service {
+        &self.service
     }
 
     /// `count` words that lie at `offset`, from number `first` on; the caller has checked that they do.
@@ -483,10 +573,12 @@ impl Segment {
         }
     }
 
-    /// Empties the completions set: calls `each` with the requests that have ended and whose caller asked for notice,
+    /// Empties this process's part of the completions set: calls `each` with the requests that have ended and whose caller asked for notice,
     /// of this use of the request or a former one.
     pub fn take_completions(&self, mut each: impl FnMut(u32)) {
-        for (base, word) in (0..).step_by(64).zip(self.completions()) {
+        let first = self.home.first_request;
+        let words = self.layout.shape.completions_of(self.home.client);
+        for (base, word) in (first..).step_by(64).zip(&self.completions()[words]) {
             if word.load(Ordering::Relaxed) == 0 {
                 continue; // Relaxed: the worker that sets a bit rings after that, and is not missed twice
             }
@@ -498,7 +590,7 @@ impl Segment {
         }
     }
 
-    /// The completions set: bit r says that request r has ended and its caller asked for notice.
+    /// The completions set: a bit says that a request has ended and its caller asked for notice.
     pub(crate) fn completions(&self) -> &[AtomicU64] {
         self.words(self.layout.completions, 0, self.layout.shape.completion_words() as usize)
     }
@@ -755,6 +847,16 @@ mod tests {
         assert!(!text.contains(is_unruly), "{text:?}");
         assert!(error.source().is_none(), "{text:?} says all there is");
         assert_eq!(text.contains(REASON), format!("{error:?}").contains(REASON), "{text:?}");
+    }
+
+    #[test]
+    fn a_gate_comes_back_from_its_number() {
+        for gate in
+            [Gate::Open, Gate::Closing, Gate::Down(0), Gate::Down(255), Gate::Drained(0), Gate::Drained(255)]
+        {
+            assert_eq!(Gate::from_raw(gate.raw()), gate);
+        }
+        assert_eq!(Gate::from_raw(Gate::DRAINED), Gate::Open, "no gate's number");
     }
 
     fn path() -> PathBuf {

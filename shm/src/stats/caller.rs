@@ -10,6 +10,8 @@ use crate::sync::Ordering;
 
 /// How many rows of callers a segment has: row 0, which threads share, and one for each of 63 threads.
 pub const CALLER_ROWS: u32 = 64;
+/// How many rows each client process has for its calling threads.
+pub const CLIENT_ROWS: u32 = 4;
 
 const OUTCOMES: Family =
     Family { name: "requests", help: "Requests that have ended, by how.", label: "outcome", prefix: "" };

@@ -26,7 +26,8 @@ mod stamp;
 pub mod worker;
 
 pub use caller::{
-    CALLER_ROWS, CallerCounter, CallerDistributions, CallerHistogram, CallerRow, CallerSnapshot, CallerStats,
+    CALLER_ROWS, CLIENT_ROWS, CallerCounter, CallerDistributions, CallerHistogram, CallerRow, CallerSnapshot,
+    CallerStats,
 };
 use histogram::histograms;
 pub use histogram::{BUCKETS, Distribution, Histogram, HistogramWords, PERCENTILES, Quantity};

@@ -5,7 +5,7 @@
 //!
 //! Options: `threads` (workers in threads), `hold-in-constructor`, `cleanup-panics`, `no-signals` (the server leaves signals
 //! alone), `ignore-sigchld`, `own-handler` (the program has a handler for SIGINT), `ignore-sigint`, `shutdown-ms=N`,
-//! `workers=N`, `stream-threads=N`, `listener=panics` and `listener=shuts-down` (what a listener of the log does at each
+//! `clients=N`, `workers=N`, `stream-threads=N`, `listener=panics` and `listener=shuts-down` (what a listener of the log does at each
 //! warning), `batch=N` (with a window that outlasts every test), `reasons` (says why a call failed), `wait-for-all` (waits
 //! for every child, as some programs do), `exec-ms=N` (the exec_timeout), `file=PATH` (the segment's), `program=PATH` (the
 //! workers'), `anonymous` (NAME is a label).
@@ -100,6 +100,7 @@ fn start(name: &str, gate: &str, options: &[String]) -> Result<Actors, BoxError>
     let builder = text("file=").into_iter().fold(builder, |builder, path| builder.file(path));
     let builder = builder
         .capacity(4)
+        .clients(value("clients=").unwrap_or(0) as usize)
         .handle_signals(!has("no-signals"))
         .shutdown_timeout(value("shutdown-ms=").map_or(Duration::from_secs(3600), Duration::from_millis));
     Ok(if has("threads") {

@@ -11,11 +11,13 @@
 //! * [`engine`]: worker processes die under a server that lives on; then servers die, callers, supervisors that
 //!   repair, switches, while they start, work, and shut down: their workers leave, the segment is stale, and the
 //!   next server of that name starts and works.
+//! * [`clients`]: client processes die, in their calls and in the repair of others, and supervisors that repair after them;
 //! * [`memory`]: deaths without an engine, over bare segments, where any participant repairs: workers that meet the traces of a
 //!   dead worker before a repair, and repairers that die at each step.
 //!
 //! At the end a table lists the deaths by point and role. A point without a death fails the test.
 
+mod clients;
 mod engine;
 mod memory;
 mod report;
@@ -34,7 +36,7 @@ use std::time::{Duration, Instant};
 ringmill::init!(Leaf, FoldValues, FoldResults);
 
 /// The lanes, which run side by side, the longest first.
-const LANES: [&str; 5] = ["fast", "memory", "keep", "line", "down"];
+const LANES: [&str; 6] = ["fast", "memory", "keep", "line", "down", "clients"];
 
 /// The folder that the processes of one run share.
 struct Shop(PathBuf);
@@ -139,11 +141,14 @@ fn unwatch() {
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    if matches!(words.first(), Some(&("lane" | "serve" | "actor"))) {
+    if matches!(words.first(), Some(&("lane" | "serve" | "actor" | "serve-clients" | "client"))) {
         end_with_parent();
     }
     match words[..] {
         ["lane", "memory", shop] => memory::lane(&Shop(shop.into())),
+        ["lane", "clients", shop] => clients::lane(&Shop(shop.into())),
+        ["serve-clients", name, page] => clients::serve(name, Path::new(page)),
+        ["client", name, page] => clients::call(name, Path::new(page)),
         ["lane", tree, shop] => engine::lane(tree, &Shop(shop.into())),
         ["serve", tree, name, page, ref options @ ..] => engine::serve(tree, name, Path::new(page), options),
         ["actor", part, ref rest @ ..] => memory::actor(part, rest),

@@ -1,6 +1,7 @@
 //! A server when something ends: a worker, its own process, a resource, a user's rights. A module a topic.
 
 mod access;
+mod clients;
 mod control;
 mod deaths;
 mod events;

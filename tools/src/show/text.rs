@@ -39,6 +39,10 @@ impl Report for Shown {
                 text += &page.paragraph(&format!("{} {}", worker.name(), exit.text()), 0);
             }
         }
+        if !self.clients.is_empty() {
+            text += "\nClients\n";
+            text += &self.client_table(page);
+        }
         text += "\nPlacement\n";
         text += &self.placement_table(page);
         for worker in self.workers.iter().filter(|worker| !worker.cpus_taken.is_empty()) {
@@ -189,6 +193,25 @@ impl Shown {
         page.table(&headings, rows.collect::<Vec<_>>())
     }
 
+    fn client_table(&self, page: Page) -> String {
+        let rows = self.clients.iter().map(|client| {
+            let state = match (client.state, client.stopped) {
+                (Life::Vacant, _) => "gone".into(),
+                (_, Some(true)) => "stopped".into(),
+                (_, _) if !client.alive => "dead".into(),
+                (life, _) => format!("{life:?}").to_lowercase(),
+            };
+            vec![
+                client.participant.to_string(),
+                state,
+                if client.pid == 0 { "-".into() } else { client.pid.to_string() },
+                client.share.to_string(),
+                client.in_progress.to_string(),
+            ]
+        });
+        page.table(&[">row", "state", ">pid", ">share", ">in progress"], rows)
+    }
+
     fn worker_table(&self, page: Page) -> String {
         let rows = self.workers.iter().map(|worker| {
             vec![
@@ -281,6 +304,7 @@ impl Worker {
             Role::Server => "server",
             Role::ProcessWorker => "process",
             Role::ThreadWorker => "thread",
+            Role::Client => "client",
         }
     }
 

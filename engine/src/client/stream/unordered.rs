@@ -465,6 +465,12 @@ impl<Item, T: Tags<Item>> AnyOrder<Item, T> {
             }
             if longest > FIRST_SLEEP {
                 core.rescue();
+                if core.look_at_server()
+                    && let Some(gone) = core.gone()
+                {
+                    self.fail_oldest(core, gone);
+                    return Ok(());
+                }
             }
             std::thread::park_timeout((timeout - total).min(longest));
             longest = (2 * longest).min(SLEEP_LIMIT);

@@ -330,7 +330,7 @@ impl Supervisor {
         for node in 0..segment.shape().nodes {
             self.shared.down(node as usize).get_or_insert_with(|| reason.clone());
         }
-        self.shared.gate_closed.store(true, Ordering::SeqCst); // [gate]
+        self.shared.set_gate();
         wake_everyone(&segment);
         for index in 0..self.posts.len() {
             let mut ending = Ending {

@@ -29,6 +29,8 @@
 #![expect(unsafe_code, reason = "the contracts of rows, and of leases that the server holds or shares")]
 
 mod burial;
+mod clients;
+mod connected;
 mod job;
 pub(crate) mod lever;
 mod levers;
@@ -61,6 +63,7 @@ use crate::policy::placement::Placement;
 use crate::text::OneLine;
 use crate::worker::{Live, Seat, Unit};
 use burial::Ending;
+use connected::Connected;
 use limits::{say_it_survives, stage_of};
 use post::{Body, Farewell, Post, Starter, UnwatchedUnit, posts};
 use restart::{failed_start, is_shortage};
@@ -239,6 +242,7 @@ impl Supervisor {
             relay: start_relay(&shared, &posts, events)?,
             controller: Some(start_controller(&shared, server_name)?),
             posts,
+            clients: Connected::rows(&shared.segment),
             server_name: server_name.into(),
             shared,
             early_deaths: Arc::default(),
@@ -507,6 +511,9 @@ impl Supervisor {
                     owners.resize(fds.len(), index);
                 }
             }
+            // What is readable is looked at below, as all of them.
+            fds.extend(self.clients.iter().filter_map(Connected::fd));
+            owners.resize(fds.len(), usize::MAX);
             if self.over() {
                 return;
             }
@@ -514,7 +521,8 @@ impl Supervisor {
             if ready[0] {
                 self.shared.commands.clear();
             }
-            for (&index, _) in owners.iter().zip(&ready).skip(1).filter(|(_, ready)| **ready) {
+            let is_post = |index: &usize| *index != usize::MAX;
+            for (&index, _) in owners.iter().zip(&ready).filter(|(index, ready)| **ready && is_post(index)) {
                 self.listen(index);
                 self.reap(index);
             }
@@ -526,6 +534,7 @@ impl Supervisor {
                 }
             }
             self.join_threads();
+            self.look_at_clients();
             self.look_at_ages();
             self.look_at_limits();
             self.look_at_the_unwatched();

@@ -8,7 +8,7 @@ use crate::plan::PlanNode;
 use crate::policy::placement::Placement;
 use crate::route::{Mover, Router};
 use ringmill_shm::party::Participant;
-use ringmill_shm::segment::Segment;
+use ringmill_shm::segment::{Gate, Segment};
 use ringmill_shm::sys::process::EventFd;
 use ringmill_shm::token::Token;
 use std::cell::Cell;
@@ -43,10 +43,8 @@ pub(crate) struct Shared {
     down: Vec<Mutex<Option<String>>>,
     /// By node: whether every request passes it.
     pub(crate) mandatory: Vec<bool>,
-    /// The gate of callers: whether a node that every request passes is down, or the server is closed.
-    pub(crate) gate_closed: AtomicBool,
-    /// Locked while the gate is set; true: it is closed for ever.
-    gate: Mutex<bool>,
+    /// How far the server's end has come; locked while the segment's gate is set.
+    end: Mutex<End>,
     /// By node: whether it is drained.
     pub(super) drained: Vec<AtomicBool>,
     /// Held while that is changed in both places where it stands.
@@ -58,6 +56,17 @@ pub(crate) struct Shared {
     pub(super) commands: EventFd,
     command: Mutex<Command>,
     pub(super) limits: Limits,
+}
+
+/// How far the server's end has come, for its gate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum End {
+    #[default]
+    Open,
+    /// It takes no requests any more.
+    Closing,
+    /// And has no workers.
+    Closed,
 }
 
 /// What callers tell the supervisor to do.
@@ -87,8 +96,7 @@ impl Shared {
             placement,
             down: nodes.iter().map(|_| Mutex::default()).collect(),
             mandatory: nodes.iter().map(|node| node.mandatory).collect(),
-            gate_closed: AtomicBool::new(false),
-            gate: Mutex::default(),
+            end: Mutex::default(),
             drained: nodes.iter().map(|_| AtomicBool::new(false)).collect(),
             drains: Mutex::default(),
             pulls: Mutex::new(Some(Vec::new())),
@@ -115,12 +123,29 @@ impl Shared {
 
     /// After the last worker has gone: answers all tasks that are in a ring, or still come, with an error.
     pub(crate) fn close(&self) {
-        *self.gate.lock().unwrap_or_else(|e| e.into_inner()) = true;
-        self.set_gate();
+        self.set_end(End::Closed);
         for node in 0..self.segment.shape().nodes {
             self.shut(node, &RemoteCause::ShutDown);
             crash_point!("supervisor.shut_some");
         }
+    }
+
+    /// The server takes no requests from now on.
+    pub(crate) fn begin_to_close(&self) {
+        self.set_end(End::Closing); // [closing]
+    }
+
+    fn set_end(&self, to: End) {
+        let mut end = self.end();
+        if *end != End::Closed {
+            *end = to;
+        }
+        drop(end);
+        self.set_gate();
+    }
+
+    fn end(&self) -> MutexGuard<'_, End> {
+        self.end.lock().unwrap_or_else(|e| e.into_inner())
     }
 
     /// Why a node is down; `None` if it is not.
@@ -140,15 +165,23 @@ impl Shared {
 
     /// Closes the gate of callers, or opens it, as the nodes are that every request passes.
     pub(super) fn set_gate(&self) {
-        let is_closed = self.gate.lock().unwrap_or_else(|e| e.into_inner()); // no two threads set it at a time
-        let is_shut = |node: usize| self.is_drained(node) || self.down(node).is_some();
-        let closed = *is_closed || (0..self.down.len()).any(|node| self.mandatory[node] && is_shut(node));
-        self.gate_closed.store(closed, Ordering::SeqCst); // [gate]
+        let end = self.end(); // no two threads set it at a time
+        let first = |is_it: &dyn Fn(usize) -> bool| {
+            (0..self.down.len()).find(|&node| self.mandatory[node] && is_it(node)).map(|node| node as u32)
+        };
+        let gate = match *end {
+            End::Closing | End::Closed => Gate::Closing,
+            End::Open => match first(&|node| self.down(node).is_some()) {
+                Some(node) => Gate::Down(node),
+                None => first(&|node| self.is_drained(node)).map_or(Gate::Open, Gate::Drained),
+            },
+        };
+        self.segment.set_gate(gate); // [gate]
     }
 
     /// Whether no worker will finish what is in the server: it is closed, or a node is down that every request passes.
     pub(crate) fn is_shut(&self) -> bool {
-        let is_closed = *self.gate.lock().unwrap_or_else(|e| e.into_inner());
+        let is_closed = *self.end() == End::Closed;
         is_closed || (0..self.down.len()).any(|node| self.mandatory[node] && self.down(node).is_some())
     }
 
@@ -198,6 +231,11 @@ impl Shared {
             _ => *current = command,
         }
         drop(current);
+        self.commands.signal();
+    }
+
+    /// Has the supervisor look at its client processes.
+    pub(in crate::host) fn tell_of_clients(&self) {
         self.commands.signal();
     }
 

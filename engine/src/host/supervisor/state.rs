@@ -1,5 +1,6 @@
 //! The supervisor's state.
 
+use super::connected::Connected;
 use super::job::Job;
 use super::post::Post;
 use super::shared::Shared;
@@ -19,6 +20,8 @@ pub(crate) type EarlyDeaths = Vec<(u32, Ended, Option<String>)>;
 pub(crate) struct Supervisor {
     pub(super) shared: Arc<Shared>,
     pub(super) posts: Vec<Post>,
+    /// By row: the client processes.
+    pub(super) clients: Vec<Connected>,
     pub(super) server_name: String,
     /// How workers ended before the server was ready.
     pub(super) early_deaths: Arc<Mutex<EarlyDeaths>>,
