@@ -166,15 +166,7 @@ impl Core {
         done: Done<'c>,
         count: impl FnOnce(Task<'c>),
     ) -> Result<Reply<'c, Out>, CallError> {
-        crash_point!("reply.opens");
-        let value = match done.into_value() {
-            Ok(value) => value,
-            Err(error) => {
-                self.own()?;
-                return Err(self.open_error(error));
-            }
-        };
-        let unread = Unread { core: self, value: ManuallyDrop::new(value), is_counted: false };
+        let unread = self.unread(done)?;
         let view = Validated::<Out>::of_value(&unread.value);
         let value = unread.keep();
         self.own()?; // a signal handler may have forked during the wait, and the type's own check just now
@@ -195,15 +187,7 @@ impl Core {
         count: impl FnOnce(Task<'c>),
         free: impl FnOnce(Value<'c>),
     ) -> Result<Out, CallError> {
-        crash_point!("reply.opens");
-        let value = match done.into_value() {
-            Ok(value) => value,
-            Err(error) => {
-                self.own()?;
-                return Err(self.open_error(error));
-            }
-        };
-        let mut unread = Unread { core: self, value: ManuallyDrop::new(value), is_counted: false };
+        let mut unread = self.unread(done)?;
         let view = Validated::<Out>::of_value(&unread.value);
         self.own()?; // as in `open_and`
         let view = match view {
@@ -218,6 +202,19 @@ impl Core {
         self.own()?; // in a child that the type's own `Deserialize` forked, the value may be another request's
         free(unread.keep());
         value.map_err(|error| ReadError::Refused(error).into())
+    }
+
+    /// The value of an outcome, not read yet; or its error.
+    #[inline(always)]
+    fn unread<'c>(&'c self, done: Done<'c>) -> Result<Unread<'c>, CallError> {
+        crash_point!("reply.opens");
+        match done.into_value() {
+            Ok(value) => Ok(Unread { core: self, value: ManuallyDrop::new(value), is_counted: false }),
+            Err(error) => {
+                self.own()?;
+                Err(self.open_error(error))
+            }
+        }
     }
 
     #[cold]

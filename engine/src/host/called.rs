@@ -104,7 +104,6 @@ pub fn become_worker(workers: &Workers) -> Result<u8, BecomeError> {
     };
     let descriptors = order.descriptors.as_ref().map_or(&[][..], |all| &all[..]);
     settle_in(descriptors, order.events.as_ref(), order.config.as_ref(), &order.name);
-    crash_point!("child.ordered");
     if let Err(error) = child::check_build(&order) {
         let told = child::complain(&error, order.origin, order.lease().as_ref(), &order.segment);
         return Err(left(NotJoined { error, told }));

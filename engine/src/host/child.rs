@@ -138,7 +138,6 @@ pub(crate) unsafe fn begin(entry: *const Constructor, arguments: Arguments) {
     let order = Order::parse(&text).unwrap_or_else(|error| refuse(&format!("{error}{NEVER_THE_PROGRAM}")));
     let descriptors = order.descriptors.as_ref().map_or(&[][..], |all| &all[..]);
     settle_in(descriptors, order.events.as_ref(), order.config.as_ref(), &order.name);
-    crash_point!("child.ordered");
     if let Err(error) = check_build(&order) {
         // No code of another build may run.
         if complain(&error, order.origin, order.lease().as_ref(), &order.segment) == Told::Not {

@@ -44,4 +44,5 @@ pub(super) fn settle_in(
     {
         name_thread(&name); // the kernel has named it after the descriptor by which it was started
     }
+    crash_point!("child.ordered");
 }

@@ -106,7 +106,8 @@ fn a_command_is_compared_whole() {
 
 #[test]
 fn every_command_shown_is_one_that_ci_runs() {
-    let scripts = [".ci/run", ".ci/other-builds", ".ci/shmtool-beside-digits"].map(text).join("\n");
+    let scripts =
+        [".ci/run", ".ci/other-builds", ".ci/python", ".ci/shmtool-beside-digits"].map(text).join("\n");
     // A command may be spread over several lines, here and there.
     let joined = |text: String| text.replace(" \\\n", " ");
     let scripts = joined(scripts);
