@@ -24,8 +24,8 @@ use super::{MEMBER_BYTES, Mapping, Segment, TARGET_BYTES};
 use crate::doorbell;
 use crate::fields::InSegment;
 use crate::layout::{
-    BACKED, Extent, ForkDescriptor, Header, LAYOUT_VERSION, Layout, MAGIC, NodeDescriptor, PAGE, ServiceDescriptor,
-    ShapeError, SwitchDescriptor,
+    BACKED, Extent, ForkDescriptor, Header, LAYOUT_VERSION, Layout, MAGIC, NodeDescriptor, PAGE,
+    ServiceDescriptor, ShapeError, SwitchDescriptor,
 };
 use crate::participant::{Lease, Role, SERVER};
 use crate::plan::{Fork, ForkMember, PlanError, Routes, Switch, Target};
