@@ -17,7 +17,7 @@
 use super::child::{self, NotJoined, Told, Unfulfilled};
 use super::order::{Descriptor, Order, VARIABLE_OF_CALL, tether_in};
 use super::report::Report;
-use super::settle::{report, settle_in};
+use super::settle::{report, settle_as};
 use super::workers::Workers;
 use crate::error::{BecomeError, StartError};
 use crate::panics;
@@ -102,8 +102,7 @@ pub fn become_worker(workers: &Workers) -> Result<u8, BecomeError> {
             return Err(BecomeError::Order { reason });
         }
     };
-    let descriptors = order.descriptors.as_ref().map_or(&[][..], |all| &all[..]);
-    settle_in(descriptors, order.events.as_ref(), order.config.as_ref(), &order.name);
+    settle_as(&order);
     if let Err(error) = child::check_build(&order) {
         let told = child::complain(&error, order.origin, order.lease().as_ref(), &order.segment);
         return Err(left(NotJoined { error, told }));

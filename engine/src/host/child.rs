@@ -10,7 +10,7 @@ use super::janitor;
 use super::order::{Descriptor, Order, Origin, VARIABLE};
 use super::registry::{self, NOTE};
 use super::report::{END_AT_ONCE, RETIRE, Report};
-use super::settle::{report, settle_in, tether};
+use super::settle::{report, settle_as, tether};
 use crate::error::{JoinError, NOT_A_WORKER, RemoteCause, RemoteError, STOPPED_BY_ERROR, boot, while_built};
 use crate::panics;
 use crate::policy::cpus;
@@ -136,8 +136,7 @@ pub(crate) unsafe fn begin(entry: *const Constructor, arguments: Arguments) {
         janitor::live(order);
     }
     let order = Order::parse(&text).unwrap_or_else(|error| refuse(&format!("{error}{NEVER_THE_PROGRAM}")));
-    let descriptors = order.descriptors.as_ref().map_or(&[][..], |all| &all[..]);
-    settle_in(descriptors, order.events.as_ref(), order.config.as_ref(), &order.name);
+    settle_as(&order);
     if let Err(error) = check_build(&order) {
         // No code of another build may run.
         if complain(&error, order.origin, order.lease().as_ref(), &order.segment) == Told::Not {

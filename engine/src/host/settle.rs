@@ -1,6 +1,6 @@
 //! The first steps of a process that a server has started.
 
-use super::order::{Descriptor, EventLine};
+use super::order::{Descriptor, EventLine, Order};
 use super::report::Report;
 use ringmill_shm::sys::file::set_close_on_exec;
 use ringmill_shm::sys::process::{ignore_signal, open_standard_descriptors, outlive_group_signals};
@@ -44,5 +44,11 @@ pub(super) fn settle_in(
     {
         name_thread(&name); // the kernel has named it after the descriptor by which it was started
     }
+}
+
+/// [`settle_in`] in a worker's process.
+pub(super) fn settle_as(order: &Order) {
+    let descriptors = order.descriptors.as_ref().map_or(&[][..], |all| &all[..]);
+    settle_in(descriptors, order.events.as_ref(), order.config.as_ref(), &order.name);
     crash_point!("child.ordered");
 }
