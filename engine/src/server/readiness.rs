@@ -17,7 +17,9 @@ impl Core {
         for (index, info) in (0..).zip(self.segment.nodes()) {
             let servlet = || info.name.clone();
             let node = self.segment.node(index);
-            if node.is_some_and(|node| node.doorbell().is_drained()) {
+            // The gate says so of a servlet that each request passes, the doorbell of any other.
+            let is_closed = self.segment.gate() == Gate::Drained(index);
+            if is_closed || node.is_some_and(|node| node.doorbell().is_drained()) {
                 return Err(NotReady::Drained { servlet: servlet() });
             }
             let workers = || node.iter().flat_map(|node| node.workers());

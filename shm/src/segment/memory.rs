@@ -188,7 +188,8 @@ fn parts(layout: &Layout, page_bytes: u64) -> Vec<(Part, Vec<Range<u64>>)> {
             Use::Participants | Use::Statistics | Use::Rings | Use::Blocks(_) => {}
         }
     }
-    rest.push(layout.callers as u64..layout.node_descriptors as u64);
+    rest.push(layout.callers as u64..layout.client_lines as u64);
+    rest.push(layout.server_counters as u64..layout.service as u64);
     let blocks = (0..).zip(shape.classes()).flat_map(|(class, numbers)| {
         (0..shape.memory_parts.max(1)).map(move |part| {
             let blocks = shape.blocks_of_part(part, numbers.count);
