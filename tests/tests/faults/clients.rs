@@ -355,6 +355,8 @@ fn a_servers_death_ends_the_calls_of_its_clients() {
                 let line = caller.line();
                 assert!(gone(&line), "{condition}: {line}");
             }
+            // Its worker may answer until it has noticed the death, too.
+            wait_until("the client to notice", || gone(&caller.ask("double 1")));
             for command in ["double 1", "future 1", "stream 5", "unordered 5", "async 5"] {
                 let line = caller.ask(command);
                 assert!(gone(&line), "{condition}, {command}: {line}");

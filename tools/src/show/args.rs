@@ -76,6 +76,10 @@ JSON:
                     message (why it failed),
                     counters, since the server's start:
 {counters}
+  clients           processes that are connected, or whose requests are still
+                    to end: participant, pid, state, alive, stopped (as for
+                    workers), share (requests that it can have in progress),
+                    in_progress
   memory            use (header, participants, statistics, plan, rings, tasks,
                     partials, traces, block_owners), bytes,
                     touched_bytes (in pages that were ever read or written, by
