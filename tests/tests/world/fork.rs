@@ -247,8 +247,7 @@ fn every_use_in_a_child_is_an_error_at_once_and_touches_nothing() {
         assert_eq!(server.backlog(), 0);
         let error = children_say(|| server.call(&1).expect_err("forked").to_string());
         assert!(
-            error[0].contains(&format!("belongs to process {us}"))
-                && error[0].contains("start a server"),
+            error[0].contains(&format!("belongs to process {us}")) && error[0].contains("start a server"),
             "{error:?}"
         );
         assert_eq!(*server.call(&1).expect("ours"), 2);
