@@ -4,7 +4,7 @@
 use ringmill::error::ConnectError;
 use ringmill::{CallError, Client, ServerBuilder};
 use ringmill_shm::participant::{Life, Role};
-use ringmill_shm::segment::Segment;
+use ringmill_shm::segment::{Gate, Segment};
 use ringmill_shm::word::Phase;
 use ringmill_tests::actor::{Act, Actor, Answer};
 use ringmill_tests::actor_gate::{ActorGate, Visit};
@@ -284,7 +284,9 @@ fn a_shutdown_answers_what_clients_have_in_progress() {
         assert_eq!(caller.ask("hold 5"), "sent");
         let visit = gate.next();
         let ending = std::thread::spawn(move || drop(server));
-        wait_until("clients are refused", || caller.ask("double 1") == "error the server is shutting down");
+        // A call that came before would wait behind the first, for whose end this test waits.
+        wait_until("the gate to be closed", || name.inspect().gate() == Gate::Closing);
+        assert_eq!(caller.ask("double 1"), "error the server is shutting down");
         visit.let_go();
         assert_eq!(caller.ask("await"), "= 10");
         ending.join().expect("no panic");
