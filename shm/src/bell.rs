@@ -77,6 +77,11 @@ impl<'a> SharedBell<'a> {
         self.waiters.fetch_sub(1, Ordering::SeqCst);
     }
 
+    /// Forgets all announcements: those of threads that died with them. A thread that lives and waits would miss rings.
+    pub fn forget_waiters(&self) {
+        self.waiters.store(0, Ordering::SeqCst);
+    }
+
     /// Sleeps until it has rung since `count` was read, or `timeout` expires.
     pub fn sleep(&self, count: u32, timeout: Option<core::time::Duration>) {
         sys::futex::wait(self.count, count, timeout);

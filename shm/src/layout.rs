@@ -311,6 +311,8 @@ in_segment! {
         pub(crate) total_bytes: u64,
         pub(crate) shape: Shape,
         pub(crate) payload_format: u64,
+        /// The number of the lease's file.
+        pub(crate) lease_number: u64,
         pub(crate) created_unix_s: u64,
         pub(crate) user_id: u32,
         pub(crate) name_len: u32,

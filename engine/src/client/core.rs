@@ -33,7 +33,7 @@ use ringmill_shm::stats::{CallerCounter, Stamp};
 use ringmill_shm::sys::birth::Birth;
 use ringmill_shm::sys::time::now_ns;
 use std::mem::ManuallyDrop;
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
@@ -66,6 +66,8 @@ pub(crate) struct Core {
     pub(crate) patience: Patience,
     /// Permits of services that have no request: `[reserved]` of `service`.
     pub(crate) reserved: AtomicU32,
+    /// This client has found that its server is gone. Never set in the server's process.
+    pub(crate) cut_off: AtomicBool,
     pub(crate) router: Arc<Router>,
     pub(crate) placement: Placement,
     pub(crate) host: Host,
@@ -324,7 +326,7 @@ impl Core {
     #[inline]
     pub(crate) fn admit(&self, id: u32) -> Result<(), CallError> {
         // [closing], [gate]: after the permit was taken.
-        if !self.segment.is_gate_open()
+        if self.is_closed()
             && let Some(error) = self.refusal()
         {
             self.release(id);
@@ -337,8 +339,8 @@ impl Core {
     #[cold]
     pub(crate) fn refusal(&self) -> Option<CallError> {
         match self.segment.gate() {
-            Gate::Open => None,
-            Gate::Closing => Some(self.gone().unwrap_or(CallError::ShuttingDown)),
+            Gate::Open => self.gone(),
+            Gate::Closing => Some(self.end_of_server()),
             Gate::Down(node) => self.down(node),
             Gate::Drained(node) => {
                 let servlet = self.segment.nodes().get(node as usize)?.name.clone();
@@ -350,7 +352,7 @@ impl Core {
     /// Whether the server takes no requests.
     #[inline]
     pub(crate) fn is_closed(&self) -> bool {
-        !self.segment.is_gate_open()
+        !self.segment.is_gate_open() || self.cut_off.load(Ordering::SeqCst)
     }
 
     /// The error of a servlet that is down; `None` if it takes requests (again).
@@ -791,9 +793,7 @@ impl Core {
                     let node = (0..).zip(self.segment.nodes()).find(|node| named(&node));
                     match node.and_then(|(node, _)| self.down(node)) {
                         Some(error) => error,
-                        None if self.segment.gate() == Gate::Closing => {
-                            self.gone().unwrap_or(CallError::ShuttingDown)
-                        }
+                        None if self.segment.gate() == Gate::Closing => self.end_of_server(),
                         None => {
                             let reason = "it takes requests again".into();
                             CallError::ServletDown { servlet, reason }

@@ -166,7 +166,9 @@ impl Shift<'_> {
     #[cold]
     fn end_all(&self) {
         for id in self.core.segment.home_requests() {
-            self.end_if_overdue(id, NEVER);
+            if !self.core.task(id).is_some_and(|task| task.is_done()) {
+                self.end_if_overdue(id, NEVER);
+            } // else its future has the outcome when it looks
         }
         self.look_at_line(true);
     }

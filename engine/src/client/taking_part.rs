@@ -6,7 +6,8 @@
 //! A server tells its clients that it takes no requests by the gate, which lies in the segment, and answers what is in its
 //! rings. A server that dies tells nothing. So a caller that sleeps, or waits for a permit, looks after each of its sleeps
 //! whether the server lives, and the reactor after each of its own: within a second, and no thread does nothing else. The
-//! first that finds it dead closes the gate, which nobody else will, and wakes all others.
+//! first that finds it dead says so to the others of this client, and wakes them. It writes nothing for other processes: a
+//! client may be wrong about its server, if it has closed descriptors that are not its own.
 //!
 //! # Crash
 //!
@@ -18,11 +19,9 @@
 use super::core::{Core, Host};
 use crate::error::CallError;
 use crate::route::Mover;
-use ringmill_shm::segment::{Gate, Run};
-use ringmill_shm::sys::process::{PidFd, wait_readable};
-use std::os::fd::AsRawFd;
+use ringmill_shm::segment::Run;
+use ringmill_shm::sys::process::PidFd;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 impl Core {
     /// The owner of this process's requests as a mover.
@@ -40,29 +39,33 @@ impl Core {
     #[cold]
     pub(super) fn look_at_server(&self) -> bool {
         let Host::Client(connection) = &self.host else { return false };
-        if connection.is_gone.load(Ordering::SeqCst) {
+        if self.cut_off.load(Ordering::SeqCst) {
             return true;
         }
         // If the kernel cannot be asked, nothing is known: the next look asks again.
         let unserved = matches!(self.segment.is_served(), Ok(false));
-        let ended = |server: &PidFd| wait_readable(&[server.as_raw_fd()], Some(Duration::ZERO))[0];
-        if !unserved && !connection.server.as_ref().is_some_and(ended) {
+        if !unserved && !connection.server.as_ref().is_some_and(PidFd::has_ended) {
             return false;
         }
-        connection.is_gone.store(true, Ordering::SeqCst);
-        self.segment.set_gate(Gate::Closing); // the server will not
+        self.cut_off.store(true, Ordering::SeqCst);
         self.segment.freed().ring();
         self.segment.completed().ring();
         true
     }
 
-    /// The error of requests whose server is gone, if this client has found that it is; `None` also after a server that has
-    /// shut down in order, and answered them.
+    /// The error of requests whose server is gone, if this client has found that it is.
     #[cold]
     pub(super) fn gone(&self) -> Option<CallError> {
         let Host::Client(connection) = &self.host else { return None };
-        let is_gone = connection.is_gone.load(Ordering::SeqCst) && self.segment.run() != Run::Closed;
+        let is_gone = self.cut_off.load(Ordering::SeqCst);
         is_gone.then_some(CallError::ServerGone { server_pid: connection.server_pid })
+    }
+
+    /// The error of requests that come after the server has closed its gate: it shuts down, or has done so in order, unless
+    /// it died meanwhile.
+    pub(super) fn end_of_server(&self) -> CallError {
+        let gone = self.gone().filter(|_| self.segment.run() != Run::Closed);
+        gone.unwrap_or(CallError::ShuttingDown)
     }
 }
 

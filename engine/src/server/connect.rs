@@ -166,7 +166,7 @@ fn connect(address: &str, wait: Wait, types: &Types) -> Result<Arc<Core>, Connec
         Err(error) => return Err(error.into()),
     };
     let look = |error| ConnectError::System { what: "look at the server's lease", error };
-    if !segment.is_served().map_err(look)? {
+    if !segment.has_its_own_lease().map_err(look)? || !segment.is_served().map_err(look)? {
         return Err(no_server());
     }
     types.check(&segment, address)?;
@@ -221,7 +221,7 @@ fn core(segment: Segment, wait: Wait) -> Arc<Core> {
     // If the process that was opened began when the server did, it is the server.
     let opened = PidFd::open(server_pid).ok();
     let process = opened.filter(|_| start_time(server_pid) == Some(server.start_time()));
-    let connection = Connection { server_pid, server: process, is_gone: AtomicBool::new(false) };
+    let connection = Connection { server_pid, server: process };
     let requests = segment.home_requests();
     Arc::new_cyclic(|me: &Weak<Core>| Core {
         me: Weak::clone(me),
@@ -236,6 +236,7 @@ fn core(segment: Segment, wait: Wait) -> Arc<Core> {
         free_ids: FreeIds::with_abandoned(requests, &segment),
         patience: Patience::of_callers(wait),
         reserved: AtomicU32::new(0),
+        cut_off: AtomicBool::new(false),
         router: Arc::new(Router::default()),
         placement: Placement::of_another_process(),
         host: Host::Client(connection),

@@ -20,7 +20,7 @@ use ringmill_shm::sys::numa::nodes_with_memory;
 use ringmill_shm::sys::pages::lock_limit_bytes;
 use ringmill_shm::sys::process::open_standard_descriptors;
 use ringmill_shm::token::Token;
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
 use std::time::Duration;
 use tracing::level_filters::LevelFilter;
@@ -223,6 +223,7 @@ impl Launch {
             free_ids,
             patience: Patience::of_callers(options.wait),
             reserved: AtomicU32::new(0),
+            cut_off: AtomicBool::new(false),
             router: Arc::clone(&shared.router),
             placement: shared.placement.clone(),
             host: Host::Server(Box::new(Service {

@@ -510,8 +510,8 @@ pub(crate) fn view<T: Payload>(bytes: &[u8]) -> Result<&Archived<T>, Failure> {
 #[inline(always)]
 fn root_in<T: Payload>(bytes: &[u8]) -> Option<&Archived<T>> {
     let position = bytes.len().checked_sub(size_of::<Archived<T>>())?;
-    let (before, root) = bytes.split_at(position);
-    let root = root.as_ptr().cast::<Archived<T>>();
+    let before = &bytes[..position];
+    let root = bytes.as_ptr().wrapping_add(position).cast::<Archived<T>>(); // of all bytes: its pointers lead before it
     if !root.is_aligned() {
         return None;
     }

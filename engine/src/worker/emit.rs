@@ -6,6 +6,7 @@ use crate::wire::PayloadError;
 use crate::wire::payload::{Payload, kind_of, write_to};
 use ringmill_shm::arena::{Listener, Room};
 use ringmill_shm::segment::Run;
+use ringmill_shm::sys::time::now_ns;
 use std::time::Duration;
 
 /// The longest sleep of a worker whose caller is behind: the backstop for a wake that a dead participant owed.
@@ -15,7 +16,7 @@ const SLEEP_LIMIT: Duration = Duration::from_secs(1);
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EmitError {
-    /// The caller has gone: it dropped the call, or its time was over. What else is done for the item is in vain.
+    /// The caller has gone: it dropped the call, its time was over, or it was behind when the request's deadline passed. What else is done for the item is in vain.
     #[error("the item's caller has gone: there is no use in going on with it")]
     CallerGone,
     /// The item is one of several that run for one request at the same time, in an ensemble; partials have an order.
@@ -51,6 +52,7 @@ impl Desk {
             return Err(EmitError::InEnsemble);
         }
         let (segment, birth) = (&self.seat.segment, self.seat.birth);
+        let deadline_ns = lifted.task().deadline_ns();
         loop {
             let mut emitter = match lifted.task().partials() {
                 Listener::Open(emitter) => emitter,
@@ -61,6 +63,10 @@ impl Desk {
                 Room::Closed => {}
                 Room::Full if matches!(segment.run(), Run::Stopping | Run::Closed) => {
                     return Err(EmitError::Stopping);
+                }
+                // Its caller takes none, and will have no outcome.
+                Room::Full if deadline_ns.is_some_and(|at| now_ns() >= at) => {
+                    return Err(EmitError::CallerGone);
                 }
                 Room::Full => emitter.await_room(SLEEP_LIMIT),
                 Room::Free => {

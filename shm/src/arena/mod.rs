@@ -358,7 +358,8 @@ impl<'a> Task<'a> {
         match self.line.word.cancel() {
             Cancel::Left => true,
             Cancel::WasDone if self.segment.shape().branches() > 0 => {
-                !self.reap(self.line.word.peek().owner())
+                // Under this process's own token, also where a worker has brought the outcome: who dies here is repaired.
+                !self.reap(Some(self.segment.home_token()))
             }
             Cancel::WasDone => {
                 Held { task: self, state: self.line.word.load() }.free();

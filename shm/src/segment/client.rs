@@ -33,6 +33,7 @@ use crate::sys::process::user_id;
 use crate::token::Token;
 use core::ops::Range;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 
 /// Whose requests a process has that has mapped a segment.
 #[derive(Debug, Clone, Copy)]
@@ -192,6 +193,34 @@ impl Segment {
             (Life::Dead, _) => Ok(true),
             (_, Some(token)) => Ok(!self.lease.is_held(token)?),
         }
+    }
+
+    /// Whether a process has mapped the segment: after an exec it has not. False also if there is no such process.
+    ///
+    /// # Errors
+    /// What the kernel says; nothing is known then.
+    pub fn is_mapped_by(&self, pid: u32) -> io::Result<bool> {
+        let meta = self.file.metadata()?;
+        let of = format!("{:02x}:{:02x} {} ", libc::major(meta.dev()), libc::minor(meta.dev()), meta.ino());
+        let maps = match std::fs::read(format!("/proc/{pid}/maps")) {
+            Ok(maps) => maps,
+            Err(error)
+                if error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH) =>
+            {
+                return Ok(false);
+            }
+            Err(error) => return Err(error),
+        };
+        Ok(maps.windows(of.len()).any(|bytes| bytes == of.as_bytes()))
+    }
+
+    /// Whether the lease that was opened beside the segment is that of its server. Between the death of a server and the start
+    /// of the next one under its name, it may be the next one's.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn has_its_own_lease(&self) -> io::Result<bool> {
+        Ok(self.lease.file_number()? == self.header().lease_number)
     }
 
     /// Gives the client's row back, if this process has one: the server frees it, with what is left of its requests.

@@ -526,6 +526,10 @@ impl Segment {
         server.set_life(Life::Ready);
         crash_point!("create.server");
 
+        let lease_number = self.lease.file_number().map_err(|error| {
+            let path = self.location.lease_path();
+            CreateError::System { what: "look at", path, error }
+        })?;
         let name = self.location.server_name();
         let name = name.as_bytes();
         let created = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
@@ -537,6 +541,7 @@ impl Segment {
             (*header).total_bytes = self.layout.total_bytes as u64;
             (*header).shape = self.layout.shape;
             (*header).payload_format = spec.payload_format;
+            (*header).lease_number = lease_number;
             (*header).created_unix_s = created.map_or(0, |d| d.as_secs());
             (*header).user_id = sys::process::user_id();
             let kept = name.len().min(NAME_LIMIT);

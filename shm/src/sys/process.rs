@@ -34,6 +34,15 @@ impl PidFd {
         Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
     }
 
+    /// Whether the process has ended. False also if the descriptor was closed behind our back.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        let mut polled = libc::pollfd { fd: self.0.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        // SAFETY: one live entry, and no wait.
+        let found = unsafe { libc::poll(&raw mut polled, 1, 0) };
+        found == 1 && polled.revents & libc::POLLIN != 0
+    }
+
     /// Opens a child of this process that has just been started.
     ///
     /// # Errors

@@ -8,7 +8,7 @@
 //! (as `hold`, whose request a future waits for), `stream N` (checks N outcomes in order), `unordered N`, `async N` (likewise,
 //! by an asynchronous stream), `fill` (holds requests until none is free, says how many), `flood N` (N threads call for as
 //! long as the process lives), `let-go` (drops what is in progress), `fork` (a forked child calls), `leave` (drops the
-//! client), `exec` (runs another program), `limit MS` (of the calls from now on).
+//! client), `exec` (runs another program), `close-all` (closes all descriptors but the standard ones), `limit MS` (of the calls from now on).
 #![expect(unsafe_code, reason = "a fork")]
 
 use futures_util::StreamExt;
@@ -169,6 +169,11 @@ fn main() -> Result<(), BoxError> {
             "limit" => {
                 options = options.timeout(Duration::from_millis(number));
                 "= 0".into()
+            }
+            "close-all" => {
+                // SAFETY: all but the standard ones; what this process opens later has their numbers.
+                let closed = unsafe { libc::close_range(3, u32::MAX, 0) };
+                format!("= {closed}")
             }
             "fork" => in_a_child(here),
             "leave" => {

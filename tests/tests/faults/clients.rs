@@ -14,6 +14,7 @@ use ringmill_tests::name::Name;
 use ringmill_tests::process::{go_on, stop};
 use ringmill_tests::program::Program;
 use ringmill_tests::wait_until;
+use std::time::Duration;
 
 ringmill::init!(Actor);
 
@@ -305,12 +306,9 @@ fn a_drain_waits_for_clients() {
         let mut caller = Caller::connected(&name);
         assert_eq!(caller.ask("hold 5"), "sent");
         let visit = gate.next();
-        assert!(
-            server.drain(std::time::Duration::from_millis(1)).is_err(),
-            "a client's request is in progress"
-        );
+        assert!(server.drain(Duration::from_millis(1)).is_err(), "a client's request is in progress");
         visit.let_go();
-        server.drain(std::time::Duration::from_secs(50)).expect("it has ended");
+        server.drain(Duration::from_secs(50)).expect("it has ended");
         assert_eq!(caller.ask("await"), "= 10");
     });
 }
@@ -321,10 +319,40 @@ fn a_servlet_that_is_drained_refuses_clients_until_it_is_resumed() {
         let (name, gate) = (Name::new("client-drained"), ActorGate::new());
         let server = builder(&name, 1).start(gate.processes(1)).expect("a start");
         let mut caller = Caller::connected(&name);
-        server.drain_servlet("actor", std::time::Duration::from_secs(50)).expect("it is empty");
+        server.drain_servlet("actor", Duration::from_secs(50)).expect("it is empty");
         assert!(caller.ask("double 1").starts_with("error servlet actor is drained"));
         server.resume_servlet("actor").expect("it is there");
         assert_eq!(caller.ask("double 1"), "= 2");
+    });
+}
+
+/// Symptom: a client that had closed its descriptors was taken for dead while it acted, and closed the gate of the server for
+/// all. Cause: its byte of the lease was free, and its descriptor of the server reported an error. Fix: a client that has the
+/// segment mapped and whose process goes on has its row, and a client writes nothing of its server's.
+#[test]
+fn a_client_that_closes_its_descriptors_goes_on_and_harms_no_other() {
+    guarded(|| {
+        let (name, gate) = (Name::new("client-closed"), ActorGate::new());
+        let server = builder(&name, 2).start(gate.processes(1)).expect("a start");
+        let segment = name.inspect();
+        let (mut closed, mut other) = (Caller::connected(&name), Caller::connected(&name));
+        assert_eq!(closed.ask("hold 5"), "sent");
+        let visit = gate.next();
+        assert_eq!(closed.ask("close-all"), "= 0");
+        closed.tell("await");
+        // Long enough for its own looks, and for the supervisor's.
+        std::thread::sleep(Duration::from_millis(2500));
+        assert_eq!(in_use(&segment), 2);
+        assert_eq!(segment.gate(), Gate::Open);
+        visit.let_go();
+        assert_eq!(closed.line(), "= 10");
+        assert_eq!(closed.ask("double 4"), "= 8");
+        assert_eq!(other.ask("double 5"), "= 10");
+        assert_eq!(server.call(&Act::Double(6)).expect("an answer").value, 12);
+        closed.kill();
+        closed.wait();
+        wait_until("its row to be free", || in_use(&segment) == 1);
+        assert_eq!(other.ask("double 7"), "= 14");
     });
 }
 

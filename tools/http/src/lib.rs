@@ -74,3 +74,8 @@ pub use serve::{Serve, ServeError};
 pub use servlet::Raw;
 pub use tensors::{Row, Tensor};
 pub use {axum, schemars};
+
+/// How many items of one body are in progress at a time, so that a body leaves permits to other callers.
+fn window(capacity: usize) -> usize {
+    (capacity / 4).max(1)
+}

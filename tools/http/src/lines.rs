@@ -156,7 +156,8 @@ pub(crate) fn answer<In: Input, Out: Outcome>(
     };
     let broken = Broken::default();
     let inputs = Inputs::<In>::new(body, call.shared.limits, Arc::clone(&broken));
-    let outcomes = handle.stream_async_with(inputs, StreamOptions::new().timeout(timeout));
+    let options = StreamOptions::new().timeout(timeout).window(crate::window(handle.capacity()));
+    let outcomes = handle.stream_async_with(inputs, options);
     let frames = Outcomes { servlet: call.shared.name.clone(), outcomes: Some(Box::pin(outcomes)), broken };
     call.stream(LINES, frames)
 }

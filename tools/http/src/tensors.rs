@@ -136,9 +136,14 @@ pub struct Tensor {
 
 impl Tensor {
     /// A tensor of this name, whose rows have this shape: none for a number a row.
+    ///
+    /// # Panics
+    /// If a length is 0.
     #[must_use]
     pub fn new(name: impl Into<String>, row: impl IntoIterator<Item = u64>) -> Self {
-        Self { name: name.into(), row: row.into_iter().collect() }
+        let (name, row) = (name.into(), row.into_iter().collect::<Vec<_>>());
+        assert!(!row.contains(&0), "tensor {name}: a row of shape {row:?} has no numbers");
+        Self { name, row }
     }
 
     /// How many numbers a row has.
@@ -348,7 +353,8 @@ async fn infer<In: Row, Out: Row>(
         reply.and_then(ringmill::Reply::into_owned).map_err(failed)?.write(&mut bytes);
     } else {
         let rows = Rows::<In> { bytes: asked.bytes, row_bytes, next: 0, rows: std::marker::PhantomData };
-        let mut outcomes = pin!(handle.stream_async_with(rows, StreamOptions::new().timeout(timeout)));
+        let options = StreamOptions::new().timeout(timeout).window(crate::window(handle.capacity()));
+        let mut outcomes = pin!(handle.stream_async_with(rows, options));
         while let Some(outcome) = std::future::poll_fn(|context| outcomes.as_mut().poll_next(context)).await {
             outcome.map_err(failed)?.write(&mut bytes);
         }

@@ -78,6 +78,14 @@ pub(crate) struct Engine {
     capacity: usize,
 }
 
+impl Drop for Engine {
+    /// Without the lock of the interpreter: workers that are threads want it before they end.
+    fn drop(&mut self) {
+        let mut server = self.server.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        Python::try_attach(|py| py.detach(|| drop(server.take())));
+    }
+}
+
 #[pymethods]
 impl Engine {
     /// Starts a server. Raises what a worker's constructor raises.
@@ -171,9 +179,11 @@ impl Engine {
     /// Requests in progress and workers, as dictionaries.
     fn debug_info<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let facts = PyDict::new(py);
+        // The lock is let go before Python makes an object, which may run any code.
         let server = self.server.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(server) = server.as_ref() else { return Ok(facts) };
-        let info = server.debug_info();
+        let told = server.as_ref().map(|server| (server.debug_info(), server.address()));
+        drop(server);
+        let Some((info, address)) = told else { return Ok(facts) };
         let requests = PyList::empty(py);
         for request in &info.requests {
             let row = PyDict::new(py);
@@ -187,7 +197,7 @@ impl Engine {
         }
         facts.set_item("backlog", requests)?;
         facts.set_item("name", &info.name)?;
-        facts.set_item("segment", server.address())?;
+        facts.set_item("segment", address)?;
         facts.set_item("servlets", info.servlets.iter().map(|s| format!("{s:?}")).collect::<Vec<_>>())?;
         Ok(facts)
     }
@@ -294,15 +304,17 @@ impl Stream {
         let outcome = match entry {
             Entry::Failed(error) => Err(error),
             Entry::Sent(mut sent) => {
-                let pending = &mut sent.pending;
                 let outcome = loop {
-                    if let Some(outcome) = pending.try_take() {
+                    if let Some(outcome) = sent.pending.try_take() {
                         break outcome;
                     }
-                    if let Some(outcome) = py.detach(|| pending.wait_timeout(LOOK)) {
+                    if let Some(outcome) = py.detach(|| sent.pending.wait_timeout(LOOK)) {
                         break outcome;
                     }
-                    py.check_signals()?;
+                    if let Err(raised) = py.check_signals() {
+                        self.entries.push_front((kept, Entry::Sent(sent))); // the next call waits for it again
+                        return Err(raised);
+                    }
                 };
                 let value = value(py, outcome);
                 drop(sent.ticket);

@@ -467,6 +467,7 @@ impl<Item, T: Tags<Item>> AnyOrder<Item, T> {
                 core.rescue();
                 if core.look_at_server()
                     && let Some(gone) = core.gone()
+                    && self.find_done(core).is_none()
                 {
                     self.fail_oldest(core, gone);
                     return Ok(());

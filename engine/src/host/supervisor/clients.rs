@@ -3,8 +3,10 @@
 //! # Protocol
 //!
 //! A client takes its row itself (`segment/client.rs` of `ringmill_shm`), and rings the control page; its thread has the
-//! supervisor look. From then on the supervisor polls the client's pidfd, and asks for its byte of the lease at each look:
-//! either proves the death. An exec, or an orderly end, frees the byte alone.
+//! supervisor look. From then on the supervisor polls the client's pidfd, whose end proves the death, and asks for its byte
+//! of the lease at each look. A byte that is free is one of a client that has left in order; of one that has executed another
+//! program, and so has not mapped the segment any more; or of one that has closed descriptors which are not its own, and
+//! goes on: that one has its row until its process ends.
 //!
 //! The dead client's requests are the supervisor's then, as if it were their caller: it cancels each of them, and repairs
 //! what names the client as owner. What a worker is at is freed when the worker ends it. Such requests are in the row's
@@ -43,7 +45,8 @@ impl Supervisor {
             self.clients[index].learn(token, entry);
             // If the kernel cannot be asked, nothing is known: the next look asks again.
             let is_deserted = matches!(segment.is_deserted(entry), Ok(true));
-            if is_deserted || self.clients[index].has_ended() {
+            let is_gone = || life == Life::Leaving || matches!(segment.is_mapped_by(entry.pid()), Ok(false));
+            if self.clients[index].has_ended() || is_deserted && is_gone() {
                 self.bury_client(&segment, entry, row, token);
                 self.clients[index].known = None;
             }
@@ -62,6 +65,9 @@ impl Supervisor {
         crash_point!("clients.cancelled");
         self.repair_after_client(segment, dead);
         crash_point!("clients.repaired");
+        for bell in [segment.freed_of(client), segment.completed_of(client)] {
+            bell.forget_waiters(); // only threads of the dead waited for it
+        }
         // SAFETY: as above.
         unsafe { entry.offer(row) };
         segment.startup().ring(); // clients that wait for a row

@@ -3,10 +3,9 @@
 use crate::panics::say;
 use ringmill_shm::participant::Entry;
 use ringmill_shm::segment::Segment;
-use ringmill_shm::sys::process::{PidFd, start_time, wait_readable};
+use ringmill_shm::sys::process::{PidFd, start_time};
 use ringmill_shm::token::Token;
 use std::os::fd::{AsRawFd, RawFd};
-use std::time::Duration;
 
 /// A client's row, and the process that has it.
 #[derive(Debug)]
@@ -49,6 +48,7 @@ impl Connected {
     }
 
     pub(super) fn has_ended(&self) -> bool {
-        self.fd().is_some_and(|fd| wait_readable(&[fd], Some(Duration::ZERO))[0])
+        let process = self.known.as_ref().and_then(|known| known.process.as_ref());
+        process.is_some_and(PidFd::has_ended)
     }
 }
