@@ -40,6 +40,7 @@ impl Drop for Keeper {
         if let Some(reactor) = self.0.reactor.get()
             && self.0.birth.is_here()
         {
+            self.0.segment.begin_to_leave_as_client(); // the reactor's thread has the core yet
             reactor.end(&self.0.segment);
         }
     }

@@ -358,8 +358,10 @@ impl<'a> Task<'a> {
         match self.line.word.cancel() {
             Cancel::Left => true,
             Cancel::WasDone if self.segment.shape().branches() > 0 => {
-                // Under this process's own token, also where a worker has brought the outcome: who dies here is repaired.
-                !self.reap(Some(self.segment.home_token()))
+                // A client process does so under its own token, and not as the owner that the worker has named: if it dies
+                // here, it is repaired.
+                let client = self.segment.client_token();
+                !self.reap(client.or_else(|| self.line.word.peek().owner()))
             }
             Cancel::WasDone => {
                 Held { task: self, state: self.line.word.load() }.free();

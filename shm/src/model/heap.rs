@@ -21,6 +21,7 @@ use crate::plan::{Fork, Routes, Target};
 use crate::sync::{AtomicU32, AtomicU64};
 use crate::token::Token;
 use crate::trace::Record;
+use core::ops::Range;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU32 as Counter, Ordering::SeqCst};
 use std::io;
@@ -218,6 +219,10 @@ impl Segment {
         self.completed()
     }
 
+    pub(crate) fn client_token(&self) -> Option<Token> {
+        None
+    }
+
     pub(crate) fn home_token(&self) -> Token {
         Token::SERVER
     }
@@ -270,8 +275,8 @@ impl Segment {
         None
     }
 
-    pub(crate) fn reserve_block(&self, _class: usize, _index: u64) -> io::Result<()> {
-        Ok(())
+    pub(crate) fn reserve_block(&self, _class: usize, index: u64) -> io::Result<Range<u64>> {
+        Ok(index..index + 1)
     }
 
     pub(crate) fn block(&self, _class: usize, index: u64) -> Option<(NonNull<u8>, usize)> {

@@ -7,11 +7,11 @@
 //! | VACANT | free; its token is that of the next incarnation | a client that has locked that token's byte of the lease → STARTING |
 //! | STARTING | taken | that client → READY; the server, if it dies → DEAD |
 //! | READY | its client has requests in progress, or may have | that client → LEAVING; the server → DEAD |
-//! | LEAVING | its client has none, and unlocks the byte | the server → DEAD |
+//! | LEAVING | its client begins none, and unlocks the byte when the last has ended | the server → DEAD |
 //! | DEAD | the server repairs what the client left | the server → VACANT, with the next token |
 //!
-//! A client that finds all rows taken, and one of them by an incarnation whose byte is free, tells the server, which looks
-//! then, and waits: it is to be repaired.
+//! A client that finds all rows taken, and one of them by an incarnation whose byte is free, or that leaves, tells the
+//! server, which looks then, and waits: that row is to be repaired.
 //!
 //! # Invariants
 //!
@@ -132,6 +132,11 @@ impl Segment {
         self.home.token
     }
 
+    /// The same, if this is a client process.
+    pub(crate) fn client_token(&self) -> Option<Token> {
+        (self.home.client > 0).then_some(self.home.token)
+    }
+
     /// Takes a client's row for this process, which has [attached](Self::attach) the segment. From now on it has the
     /// requests of that row, some of which may still be ending for a former client.
     ///
@@ -179,7 +184,7 @@ impl Segment {
         // The server may have offered the row again since the look above: then too, the caller is to look once more.
         let is_offered = entry.life() == Life::Vacant
             && entry.token().is_some_and(|token| matches!(self.lease.is_held(token), Ok(false)));
-        let is_deserted = is_offered || self.is_deserted(entry)?;
+        let is_deserted = is_offered || entry.life() == Life::Leaving || self.is_deserted(entry)?;
         Ok(if is_deserted { Took::Deserted } else { Took::Nothing })
     }
 
@@ -223,6 +228,16 @@ impl Segment {
         Ok(self.lease.file_number()? == self.header().lease_number)
     }
 
+    /// Says that this client, if it is one, begins no more requests: others that want a row wait for its own.
+    pub fn begin_to_leave_as_client(&self) {
+        if self.home.client > 0 && self.birth.is_here() {
+            let entry = &self.participants()[self.home.token.index() as usize];
+            if entry.token() == Some(self.home.token) {
+                entry.set_life(Life::Leaving);
+            }
+        }
+    }
+
     /// Gives the client's row back, if this process has one: the server frees it, with what is left of its requests.
     ///
     /// # Safety
@@ -231,10 +246,7 @@ impl Segment {
         if self.home.token.index() == SERVER || !self.birth.is_here() {
             return;
         }
-        let entry = &self.participants()[self.home.token.index() as usize];
-        if entry.token() == Some(self.home.token) {
-            entry.set_life(Life::Leaving);
-        }
+        self.begin_to_leave_as_client();
         crash_point!("client.leaving");
         // SAFETY: promised by the caller.
         unsafe { self.lease.release(self.home.token) };

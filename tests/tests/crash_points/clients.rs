@@ -164,8 +164,10 @@ fn supervisors_die(page: &Page, text: &str) {
             pids.filter(|pid| *pid == client.child.id()).count() == 1
         });
         page.arm(1, point, role, 1, Act::Die);
-        client.child.kill().expect("it is a child");
+        // With a request in progress, which the supervisor then cancels.
+        page.arm(0, crate::report::number("core.queued_all"), CLIENT, 1, Act::Die);
         client.child.wait().expect("it is a child");
+        page.disarm(0);
         let fired = page.await_fired(1, PATIENCE);
         page.disarm(1);
         assert!(fired.is_some(), "the supervisor does not pass {}", of.name);

@@ -626,7 +626,8 @@ fn a_child_of_an_anonymous_server_keeps_its_memory_alone() {
         assert!(name.is_live());
         assert_eq!(*server.call(&2).expect("the parent goes on"), 3);
         drop(server);
-        assert!(!name.is_live() && !name.is_clean(), "the child alone has it");
+        wait_until("the child to have closed the lease", || !name.is_live());
+        assert!(!name.is_clean(), "the child alone has it");
         (&hold).write_all(&[1]).expect("it waits");
         assert_eq!(child.said(), "told");
         name.assert_nothing_left();
