@@ -203,6 +203,9 @@ impl Engine {
     }
 }
 
+/// An input that waits for a permit: what is returned beside its outcome, its bytes, and the ticket of its objects.
+type Unsent = (Option<Py<PyAny>>, Vec<u8>, Option<Ticket>);
+
 /// One item of a stream.
 enum Entry {
     Sent(Sent),
@@ -219,7 +222,7 @@ pub(crate) struct Stream {
     source: Option<Py<PyIterator>>,
     entries: VecDeque<(Option<Py<PyAny>>, Entry)>,
     /// An input for which there was no permit.
-    unsent: Option<(Option<Py<PyAny>>, Vec<u8>, Option<Ticket>)>,
+    unsent: Option<Unsent>,
     /// What the source has raised, once all before it is out.
     failed: Option<PyErr>,
     return_x: bool,

@@ -31,7 +31,7 @@ pub(crate) fn of_call(py: Python<'_>, error: CallError) -> PyErr {
     let text = error.to_string();
     raised(match error {
         CallError::ServerBacklogFull { capacity, waited } => {
-            let waited = (!waited.is_zero()).then(|| waited.as_secs_f64());
+            let waited = (!waited.is_zero()).then_some(waited.as_secs_f64());
             of_class(py, "ServerBacklogFull", (capacity, waited))
         }
         CallError::Timeout { enqueueing, total } => {
