@@ -1,6 +1,11 @@
 //! The same test body over worker processes and worker threads.
 
-use ringmill::{BatchWorker, Cpus, ProcessServlet, Server, ServerBuilder, StartError, ThreadServlet};
+use crate::wait_until;
+use ringmill::{
+    BatchWorker, Cpus, Payload, ProcessServlet, Server, ServerBuilder, StartError, ThreadServlet,
+};
+use ringmill_shm::check::check;
+use ringmill_shm::segment::{Location, Segment};
 use std::time::Duration;
 
 /// Where workers run.
@@ -135,4 +140,16 @@ impl Host {
     ) -> Server<W::In, W::Out> {
         self.try_start::<W>(server, config, crew).expect("the server starts")
     }
+}
+
+/// Waits until a server's permits are all back, and looks whether its segment is consistent.
+///
+/// # Panics
+/// If it is not.
+#[track_caller]
+pub fn assert_at_rest<In: Payload, Out: Payload>(server: &Server<In, Out>) {
+    wait_until("all permits to be back", || server.backlog() == 0);
+    let location = Location::named(server.name()).expect("a name");
+    let segment = Segment::inspect(location).expect("a segment");
+    assert!(check(&segment).is_empty(), "{:?}", server.debug_info());
 }

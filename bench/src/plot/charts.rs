@@ -266,47 +266,44 @@ fn bulk(rows: &Rows<'_>) -> Option<Picture> {
         let gib = row.value("gib_per_s").or_else(|| row.value("mib_per_s").map(|mib| mib / 1024.0));
         gib.map(Figure::from)
     };
-    let all = series(rows, "payload_bytes", speed);
-    let panel = Panel {
-        title: "GiB a second".into(),
-        x_title: "payload".into(),
-        x: Scale::at(values(rows, "payload_bytes").into_iter().map(|bytes| bytes as f64), units::bytes)?,
-        y: Scale::logarithmic(select::heights(&all), units::count)?,
-        series: all,
-        ..Panel::default()
-    };
+    let (body, fixed) = by_payload(rows, "GiB a second", speed)?;
     Some(Picture {
         name: "bulk".into(),
         title: "Large payloads, beside a write and read of the same memory in one process".into(),
-        note: joined([
-            select::fixed(rows, &["payload_bytes"]),
-            "medians, log scales, higher is better; dashed: memcpy, the ceiling".into(),
-        ]),
+        note: joined([fixed, "medians, log scales, higher is better; dashed: memcpy, the ceiling".into()]),
         width: WIDTH,
-        body: Body::Lines { panels: vec![panel], columns: 1 },
+        body,
     })
 }
 
 fn frames(rows: &Rows<'_>) -> Option<Picture> {
-    let all = series(rows, "payload_bytes", |row| row.value("frames_per_s").map(Figure::from));
+    let speed = |row: &Row| row.value("frames_per_s").map(Figure::from);
+    let (body, fixed) = by_payload(rows, "Frames a second", speed)?;
+    Some(Picture {
+        name: "frames".into(),
+        title: "Frames through three stages that change them".into(),
+        note: joined([fixed, "medians, log scales, higher is better".into()]),
+        width: WIDTH,
+        body,
+    })
+}
+
+/// A figure against the payload, and what all rows have in common.
+fn by_payload(
+    rows: &Rows<'_>,
+    title: &str,
+    figure: impl Fn(&Row) -> Option<Figure>,
+) -> Option<(Body, String)> {
+    let all = series(rows, "payload_bytes", figure);
     let panel = Panel {
-        title: "Frames a second".into(),
+        title: title.into(),
         x_title: "payload".into(),
         x: Scale::at(values(rows, "payload_bytes").into_iter().map(|bytes| bytes as f64), units::bytes)?,
         y: Scale::logarithmic(select::heights(&all), units::count)?,
         series: all,
         ..Panel::default()
     };
-    Some(Picture {
-        name: "frames".into(),
-        title: "Frames through three stages that change them".into(),
-        note: joined([
-            select::fixed(rows, &["payload_bytes"]),
-            "medians, log scales, higher is better".into(),
-        ]),
-        width: WIDTH,
-        body: Body::Lines { panels: vec![panel], columns: 1 },
-    })
+    Some((Body::Lines { panels: vec![panel], columns: 1 }, select::fixed(rows, &["payload_bytes"])))
 }
 
 fn batch(rows: &Rows<'_>) -> Option<Picture> {

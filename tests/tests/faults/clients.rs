@@ -145,8 +145,10 @@ fn what_a_dead_client_had_in_progress_is_cancelled_and_its_row_used_again() {
             first.let_go();
             assert_eq!(next.ask("double 7"), "= 14");
             assert_eq!(next.ask("fill"), "= 4", "the share of the dead has come back");
-            gate.next().let_go();
-            drop(next);
+            let begun = gate.next();
+            next.kill();
+            await_vacant(&name); // so that no worker begins the other three
+            begun.let_go();
             drop(server);
             name.assert_nothing_left();
         });
@@ -339,13 +341,18 @@ fn a_client_that_closes_its_descriptors_goes_on_and_harms_no_other() {
         assert_eq!(closed.ask("hold 5"), "sent");
         let visit = gate.next();
         assert_eq!(closed.ask("close-all"), "= 0");
-        closed.tell("await");
-        // Long enough for its own looks, and for the supervisor's.
-        std::thread::sleep(Duration::from_millis(2500));
-        assert_eq!(in_use(&segment), 2);
-        assert_eq!(segment.gate(), Gate::Open);
+        // It looks at its server after each of its sleeps; the supervisor at all clients when one leaves, and one comes.
+        assert_eq!(closed.ask("limit 1500"), "= 0");
+        let late = closed.ask("double 4"); // its worker is held
+        assert!(late.starts_with("error no outcome within"), "{late}");
+        assert_eq!(other.ask("leave"), "= 0");
+        drop(other);
+        wait_until("a row to be free", || in_use(&segment) == 1);
+        let mut other = Caller::connected(&name);
+        assert_eq!((in_use(&segment), segment.gate()), (2, Gate::Open));
         visit.let_go();
-        assert_eq!(closed.line(), "= 10");
+        assert_eq!(closed.ask("await"), "= 10");
+        assert_eq!(closed.ask("limit 50000"), "= 0");
         assert_eq!(closed.ask("double 4"), "= 8");
         assert_eq!(other.ask("double 5"), "= 10");
         assert_eq!(server.call(&Act::Double(6)).expect("an answer").value, 12);

@@ -6,10 +6,8 @@ use ringmill::{
     Batch, BatchWorker, BoxError, CallError, CallOptions, Context, Ensemble, OnDeath, ProcessServlet, Server,
     ServerBuilder, Servlet, ThreadServlet,
 };
-use ringmill_shm::check::check;
-use ringmill_shm::segment::{Location, Segment};
-use ringmill_tests::host::{Crew, Host, on_both};
-use ringmill_tests::{GUARD, fresh_name, wait_until};
+use ringmill_tests::host::{Crew, Host, assert_at_rest, on_both};
+use ringmill_tests::{GUARD, fresh_name};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
@@ -148,14 +146,6 @@ fn more(numbers: &[u32], by: u32) -> Vec<u32> {
 
 fn sum_of(numbers: &[u32]) -> u32 {
     numbers.iter().fold(0, |sum, number| sum.wrapping_add(*number))
-}
-
-/// All permits are back, and the segment is consistent.
-#[track_caller]
-fn assert_at_rest<In: ringmill::Payload, Out: ringmill::Payload>(server: &Server<In, Out>) {
-    wait_until("all permits to be back", || server.backlog() == 0);
-    let segment = Segment::inspect(Location::named(server.name()).expect("a name")).expect("a segment");
-    assert!(check(&segment).is_empty(), "{:?}", server.debug_info());
 }
 
 #[test]

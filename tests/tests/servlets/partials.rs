@@ -8,12 +8,10 @@ use ringmill::{
     Batch, BatchWorker, BoxError, CallError, CallOptions, Context, Ensemble, OnDeath, ProcessServlet, Server,
     ServerBuilder, Servlet, ThreadServlet,
 };
-use ringmill_shm::check::check;
-use ringmill_shm::segment::{Location, Segment};
 use ringmill_tests::gate::Gate;
-use ringmill_tests::host::{Crew, Host, on_both};
+use ringmill_tests::host::{Crew, Host, assert_at_rest, on_both};
 use ringmill_tests::teller::{Task, Teller, Then, task};
-use ringmill_tests::{GUARD, fresh_name, wait_until};
+use ringmill_tests::{GUARD, fresh_name};
 use std::time::Duration;
 
 /// Emits what it is given, twice, and passes it on.
@@ -56,14 +54,6 @@ fn start(host: Host, partials: usize, gate: Option<&Gate>) -> Server<Task, u32> 
 
 fn patient() -> CallOptions {
     CallOptions::new().timeout(GUARD)
-}
-
-/// All permits are back, and the segment is consistent.
-#[track_caller]
-fn assert_at_rest<In: ringmill::Payload, Out: ringmill::Payload>(server: &Server<In, Out>) {
-    wait_until("all permits to be back", || server.backlog() == 0);
-    let segment = Segment::inspect(Location::named(server.name()).expect("a name")).expect("a segment");
-    assert!(check(&segment).is_empty(), "{:?}", server.debug_info());
 }
 
 #[test]
